@@ -1,0 +1,208 @@
+// Package engine is the contract between the house and the code that terminates one
+// protocol. An engine turns bytes into Statements and answers into bytes; it decides
+// nothing, keeps no credential, and reaches no store, disk or control plane: all it has
+// is its Session. The promises every engine keeps are tested by enginetest.
+package engine
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/secret"
+)
+
+// An Engine terminates one protocol. It keeps no state of one client and is safe for
+// concurrent use.
+type Engine interface {
+	// Protocol is the engine's one name.
+	Protocol() postern.Protocol
+
+	// Serve speaks to one client connection until either side ends. It reads the
+	// client's half of the handshake under its own deadline, asks the door, and says
+	// every refusal in the protocol's own form. It owns c and closes it. An error is
+	// for operators; the client has been told already.
+	Serve(ctx context.Context, c net.Conn, d Door) error
+}
+
+// A Door believes claims, or does not. It is safe for concurrent use.
+type Door interface {
+	// Open verifies a claim, asks policy, and records the session as opened. A refusal
+	// is a *postern.Refusal. The caller must Close the session.
+	Open(ctx context.Context, c Claim) (Session, error)
+	// Cancel cancels what the session with this key runs, here or on whichever node
+	// has it. An unknown key is no error, so that keys cannot be probed.
+	Cancel(ctx context.Context, key []byte) error
+}
+
+// A Claim is what a client says of itself, unverified.
+type Claim struct {
+	Protocol      postern.Protocol
+	Permission    string // "TASK.RESOURCE" or "TASK", as typed
+	Token         secret.Bytes
+	Certificate   []byte // DER of a client certificate that TLS has verified, or nil
+	Database      string
+	ClientAddress string
+	ClientProgram string
+}
+
+// A Session is one client connection under one grant: all that an engine can reach.
+// Prepare, Admit and Await are for one goroutine at a time; the rest is safe for
+// concurrent use.
+type Session interface {
+	ID() postern.SessionID
+	// Terms is what the engine needs to know of resource and task. It does not change.
+	Terms() *Terms
+	// Context ends when the session must end; its cause is a *postern.Refusal to show
+	// to the client. Once it is done the upstream connection is closed within 100 ms.
+	Context() context.Context
+
+	// Prepare judges a statement once. A denial is recorded and is a *postern.Refusal.
+	Prepare(ctx context.Context, st *Statement) (*Admission, error)
+
+	// Admit lets one execution through: policy version, budget, intent record. It does
+	// not block on people or networks and on the path of a cached Read allocates
+	// nothing. f is set up for the way back; the caller must end it with f.Done once
+	// Admit has returned nil. ErrStale asks for a new Prepare, ErrHold for Await.
+	Admit(a *Admission, args Args, f *Flow) error
+
+	// Await waits for people; progress is called with texts for the client while it
+	// waits. After nil, the very same execution is admitted once.
+	Await(ctx context.Context, a *Admission, args Args, progress func(notice string)) error
+
+	// OnCancel registers what to do when a client asks to cancel with this key. It
+	// holds until the session is closed.
+	OnCancel(key []byte, cancel func())
+
+	// Lend gives fn a credential for the purpose; fn must not keep it: it is wiped
+	// when fn returns, while the loan itself lasts until Close.
+	Lend(ctx context.Context, p Purpose, fn func(*Credential) error) error
+
+	// Dial opens a connection to the resource that the session owns, so that a kill
+	// reaches it. TLS is the engine's business.
+	Dial(ctx context.Context) (net.Conn, error)
+
+	// Note records a fact that is no statement, such as a changed setting.
+	Note(kind, text string) error
+
+	// Close records why the session ended, gives leases back and closes what Dial
+	// opened. It is idempotent.
+	Close(why error)
+}
+
+// Purpose says what a credential is for.
+type Purpose string
+
+// The purposes.
+const (
+	PurposeSession Purpose = "session"
+	PurposeCatalog Purpose = "catalog"
+)
+
+// Credential is what is lent.
+type Credential struct {
+	Account     string
+	Password    secret.Bytes
+	Certificate []byte // PEM
+	PrivateKey  secret.Bytes
+}
+
+// Terms is what an engine needs to know of the resource and the task.
+type Terms struct {
+	Node     postern.NodeName
+	Subject  string
+	Grant    postern.GrantID
+	Task     postern.TaskName
+	Resource postern.ResourceName
+	Host     string // of the resource
+	Port     int
+	Database string
+	TLS      TLSTerms
+	Pins     []Setting // settings held fixed, sorted by name
+	Level    postern.Level
+
+	StatementTimeout time.Duration // 0 means no bound
+	Idle             time.Duration
+	// ReadOnly is true where nothing that the task permits can change data.
+	ReadOnly bool
+	// Own is true where everything is allowed and the client's own bytes go through.
+	Own bool
+	// Hold is true where people must say yes before the session may begin; the engine
+	// then completes the handshake and calls AwaitSession.
+	Hold bool
+}
+
+// TLSTerms says how to verify the resource.
+type TLSTerms struct {
+	Mode       string // verify-full, verify-ca or disable
+	CA         []byte // PEM; the system's where empty
+	ServerName string
+}
+
+// Setting is one session setting.
+type Setting struct{ Name, Value string }
+
+// A Waiter is a Session that people must let in before its first statement.
+type Waiter interface {
+	// AwaitSession waits for people, as Await does.
+	AwaitSession(ctx context.Context, progress func(notice string)) error
+}
+
+// A Statement is the unit that is judged.
+type Statement struct {
+	// Text is the statement as the client sent it.
+	Text string
+	// Context names everything beside the text that changes its meaning: catalogue
+	// version and settings. It is part of the cache key.
+	Context string
+	// Analyse finds the facts. It is called at most once, on a miss, and may take
+	// milliseconds.
+	Analyse func(ctx context.Context) (Analysis, error)
+	// Private marks a statement whose verdict depends on objects of this session, so
+	// that it is not cached across sessions.
+	Private bool
+}
+
+// An Analysis is one understood statement.
+type Analysis interface {
+	// Facts for policy, such as *sql.Facts.
+	Facts() any
+	// Plain reports whether the client's own bytes cannot mean anything else.
+	Plain() bool
+	// Canonical is the re-emitted statement.
+	Canonical() string
+	// Rewrite is the statement that meets the obligations, or an error: one that
+	// cannot be met denies.
+	Rewrite(obligations []postern.Obligation) (string, error)
+}
+
+// An Admission is a statement that was judged and not denied. It may be shared by
+// sessions and is immutable.
+type Admission struct {
+	Decision postern.Decision
+	// Forward is what may be sent to the resource.
+	Forward string
+	// Own is true where Forward is the client's own text, byte for byte.
+	Own      bool
+	Analysis Analysis
+	// Gate belongs to the gate.
+	Gate any
+}
+
+// Args are the parameters of one execution. The slices are valid during the call alone.
+type Args struct {
+	Formats []int16 // 0 text, 1 binary; as the client sent them
+	Values  [][]byte
+	// Null marks a value as NULL.
+	Null func(i int) bool
+}
+
+// What Admit may ask for.
+var (
+	// ErrStale asks for a new Prepare: policy has changed.
+	ErrStale = errors.New("engine: policy has changed since the statement was prepared")
+	// ErrHold asks for Await: people must say yes to this execution.
+	ErrHold = errors.New("engine: people must approve this execution")
+)

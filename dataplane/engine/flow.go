@@ -1,0 +1,96 @@
+package engine
+
+import "math"
+
+// A Flow is the way back of one admitted execution. It is reset by Admit, owned by the
+// caller, and used by one goroutine at a time. Done ends it, exactly once.
+type Flow struct {
+	sink FlowSink
+	// rows and bytes are what the budget still allows.
+	rows, bytes int64
+}
+
+// A FlowSink takes what a Flow reports; the gate implements it. The slices that it is
+// given are valid during the call alone.
+type FlowSink interface {
+	// Columns is called before the first row, and may refuse the result.
+	Columns(cols []ResultColumn) error
+	// Rows is told of n whole rows that were passed on, encoded as they are in span.
+	Rows(n int, span []byte) error
+	// Chunk is told of data without columns: COPY, bodies, terminals.
+	Chunk(d Direction, p []byte) error
+	// Done records how the execution ended.
+	Done(o Outcome) error
+}
+
+// ResultColumn is one column of a result, as the resource described it.
+type ResultColumn struct {
+	Name   string
+	Type   uint32 // the protocol's own type id
+	Binary bool
+	Masked bool
+}
+
+// Direction says which way data goes.
+type Direction uint8
+
+// The directions.
+const (
+	ToClient Direction = iota
+	ToTarget
+)
+
+// Outcome says how an execution ended.
+type Outcome struct {
+	Tag      string // the command tag, such as "SELECT 3"
+	Rows     int64  // rows returned
+	Affected int64  // rows changed, or -1 where the protocol does not say
+	Bytes    int64  // bytes of rows returned
+	Code     string // the protocol's error code; empty where all went well
+	Message  string // the error as the client saw it
+}
+
+// Start is for the gate: it sets the flow up for one execution. Negative bounds mean none.
+func (f *Flow) Start(s FlowSink, rows, bytes int64) {
+	if rows < 0 {
+		rows = math.MaxInt64
+	}
+	if bytes < 0 {
+		bytes = math.MaxInt64
+	}
+	*f = Flow{sink: s, rows: rows, bytes: bytes}
+}
+
+// Admitted reports whether the flow is of an execution that was let through and is
+// not done.
+func (f *Flow) Admitted() bool { return f.sink != nil }
+
+// Remaining is how many rows and bytes may still be passed to the client. The engine
+// passes no more than that, and then ends the result with the protocol's limit error.
+func (f *Flow) Remaining() (rows, bytes int64) { return f.rows, f.bytes }
+
+// Columns reports the columns of a result before its first row.
+func (f *Flow) Columns(cols []ResultColumn) error { return f.sink.Columns(cols) }
+
+// Rows reports n whole rows, encoded as they are in span.
+func (f *Flow) Rows(n int, span []byte) error {
+	f.rows -= int64(n)
+	f.bytes -= int64(len(span))
+	return f.sink.Rows(n, span)
+}
+
+// Chunk reports data without columns.
+func (f *Flow) Chunk(d Direction, p []byte) error {
+	if d == ToClient {
+		f.bytes -= int64(len(p))
+	}
+	return f.sink.Chunk(d, p)
+}
+
+// Done ends the flow. An error means that the outcome could not be recorded, and the
+// session must end.
+func (f *Flow) Done(o Outcome) error {
+	s := f.sink
+	f.sink = nil
+	return s.Done(o)
+}

@@ -1,0 +1,212 @@
+// Package object reads and writes the kinds that people keep as YAML: their names,
+// metadata and text form. The YAML of a kind is the JSON of its message.
+package object
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"sigs.k8s.io/yaml"
+
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+)
+
+// APIVersion is the apiVersion of every kind.
+const APIVersion = "postern/v1"
+
+var kindOneof = (*typesv1.Object)(nil).ProtoReflect().Descriptor().Oneofs().ByName("kind")
+
+// Kinds are the kinds in lower case, as keys and commands name them, sorted.
+func Kinds() []string {
+	var kinds []string
+	for i := range kindOneof.Fields().Len() {
+		kinds = append(kinds, strings.ToLower(string(kindOneof.Fields().Get(i).Message().Name())))
+	}
+	slices.Sort(kinds)
+	return kinds
+}
+
+func field(kind string) protoreflect.FieldDescriptor {
+	for i := range kindOneof.Fields().Len() {
+		if f := kindOneof.Fields().Get(i); strings.EqualFold(string(f.Message().Name()), kind) {
+			return f
+		}
+	}
+	return nil
+}
+
+func inner(o *typesv1.Object) protoreflect.Message {
+	m := o.ProtoReflect()
+	f := m.WhichOneof(kindOneof)
+	if f == nil {
+		return nil
+	}
+	return m.Get(f).Message()
+}
+
+// Kind is the kind in lower case, such as "task"; empty for an empty object.
+func Kind(o *typesv1.Object) string {
+	m := inner(o)
+	if m == nil {
+		return ""
+	}
+	return strings.ToLower(string(m.Descriptor().Name()))
+}
+
+// Meta is the object's metadata, made if it was missing; nil for an empty object.
+func Meta(o *typesv1.Object) *typesv1.Metadata {
+	m := inner(o)
+	if m == nil {
+		return nil
+	}
+	return m.Mutable(m.Descriptor().Fields().ByName("metadata")).Message().Interface().(*typesv1.Metadata)
+}
+
+// Name is the object's name; empty for an empty object.
+func Name(o *typesv1.Object) string { return Meta(o).GetName() }
+
+// Ref is "kind/name".
+func Ref(o *typesv1.Object) string { return Kind(o) + "/" + Name(o) }
+
+// Bare is an object of the kind with nothing but a name; nil for an unknown kind.
+func Bare(kind, name string) *typesv1.Object {
+	f := field(kind)
+	if f == nil {
+		return nil
+	}
+	o := &typesv1.Object{}
+	o.ProtoReflect().Mutable(f)
+	Normalize(o)
+	Meta(o).Name = name
+	return o
+}
+
+// Normalize sets apiVersion and kind to what they always are.
+func Normalize(o *typesv1.Object) {
+	m := inner(o)
+	if m == nil {
+		return
+	}
+	fields := m.Descriptor().Fields()
+	m.Set(fields.ByName("api_version"), protoreflect.ValueOfString(APIVersion))
+	m.Set(fields.ByName("kind"), protoreflect.ValueOfString(string(m.Descriptor().Name())))
+}
+
+var label = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
+
+// MaxName is the longest name, in bytes, so that TASK--RESOURCE fits one label of a
+// host name.
+const MaxName = 30
+
+// CheckName says what is wrong with a name, or nil.
+func CheckName(name string) error {
+	switch {
+	case name == "":
+		return errors.New("a name is required")
+	case len(name) > MaxName:
+		return fmt.Errorf("%q is longer than %d characters", name, MaxName)
+	case !label.MatchString(name):
+		return fmt.Errorf("%q is not a DNS label: lower-case letters, digits and single dashes, with a letter or digit at both ends", name)
+	case strings.Contains(name, "--"):
+		return fmt.Errorf("%q has a double dash", name)
+	}
+	return nil
+}
+
+// MaxDocuments bounds the documents of one YAML text.
+const MaxDocuments = 10_000
+
+// ParseYAML reads documents separated by "---". Unknown fields are errors; an error
+// names the document, from 1, and its kind and name where they could be read.
+func ParseYAML(r io.Reader) ([]*typesv1.Object, error) {
+	all, err := io.ReadAll(r)
+	if err != nil {
+		return nil, err
+	}
+	var objects []*typesv1.Object
+	for i, doc := range splitYAML(all) {
+		if i >= MaxDocuments {
+			return nil, fmt.Errorf("more than %d documents", MaxDocuments)
+		}
+		if len(bytes.TrimSpace(doc)) == 0 {
+			continue
+		}
+		o, err := parseOne(doc)
+		if err != nil {
+			return nil, fmt.Errorf("document %d: %w", i+1, err)
+		}
+		if o != nil {
+			objects = append(objects, o)
+		}
+	}
+	return objects, nil
+}
+
+func splitYAML(all []byte) [][]byte {
+	var docs [][]byte
+	var doc []byte
+	for line := range bytes.Lines(all) {
+		if t := bytes.TrimRight(line, " \t\r\n"); bytes.Equal(t, []byte("---")) {
+			docs = append(docs, doc)
+			doc = nil
+			continue
+		}
+		doc = append(doc, line...)
+	}
+	return append(docs, doc)
+}
+
+func parseOne(doc []byte) (*typesv1.Object, error) {
+	var head *struct {
+		APIVersion string `json:"apiVersion"`
+		Kind       string `json:"kind"`
+		Metadata   struct {
+			Name string `json:"name"`
+		} `json:"metadata"`
+	}
+	if err := yaml.Unmarshal(doc, &head); err != nil {
+		return nil, fmt.Errorf("not YAML: %w", err)
+	}
+	if head == nil {
+		return nil, nil // comments only
+	}
+	f := field(head.Kind)
+	switch {
+	case head.Kind == "":
+		return nil, errors.New("kind is missing")
+	case f == nil:
+		return nil, fmt.Errorf("kind %q is not known; kinds: %s", head.Kind, strings.Join(Kinds(), ", "))
+	case head.APIVersion != "" && head.APIVersion != APIVersion:
+		return nil, fmt.Errorf("%s %q: apiVersion is %q, want %q", head.Kind, head.Metadata.Name, head.APIVersion, APIVersion)
+	}
+	js, err := yaml.YAMLToJSONStrict(doc)
+	if err != nil {
+		return nil, fmt.Errorf("%s %q: %w", head.Kind, head.Metadata.Name, err)
+	}
+	o := &typesv1.Object{}
+	if err := protojson.Unmarshal(js, o.ProtoReflect().Mutable(f).Message().Interface()); err != nil {
+		return nil, fmt.Errorf("%s %q: %s", head.Kind, head.Metadata.Name, strings.TrimPrefix(err.Error(), "proto: "))
+	}
+	Normalize(o)
+	return o, nil
+}
+
+// YAML is the object as people read and write it.
+func YAML(o *typesv1.Object) ([]byte, error) {
+	m := inner(o)
+	if m == nil {
+		return nil, errors.New("empty object")
+	}
+	js, err := protojson.Marshal(m.Interface())
+	if err != nil {
+		return nil, err
+	}
+	return yaml.JSONToYAML(js)
+}

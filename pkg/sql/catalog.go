@@ -1,0 +1,76 @@
+package sql
+
+import "slices"
+
+// A Catalog is the names and types of one resource, without a row. It is immutable
+// once built: a refresh makes a new one. Version is part of every cache key.
+type Catalog struct {
+	Version   string // hash of the content
+	Database  string
+	Server    int // server_version_num
+	Relations map[Name]*Relation
+	Functions map[Name][]FunctionInfo // every overload
+	Types     map[Name]TypeInfo
+	Operators map[Name][]OperatorInfo
+	Schemas   map[string]bool
+}
+
+// Name is a qualified name.
+type Name struct{ Schema, Name string }
+
+func (n Name) String() string { return n.Schema + "." + n.Name }
+
+// Relation is a table or what can be used like one.
+type Relation struct {
+	Name
+	OID     uint32
+	Kind    RelationKind
+	Columns []Column // in attribute order, without dropped ones
+	// Children are inheritance children and partitions; a read of the parent reads them.
+	Children []Name
+	// HasTriggers and HasRules are true where a change runs code of its own.
+	HasTriggers, HasRules bool
+}
+
+// Column returns the column with that name, or nil.
+func (r *Relation) Column(name string) *Column {
+	if i := slices.IndexFunc(r.Columns, func(c Column) bool { return c.Name == name }); i >= 0 {
+		return &r.Columns[i]
+	}
+	return nil
+}
+
+// Column is one column of a relation.
+type Column struct {
+	Name      string
+	Attnum    int16
+	Type      Name   // base name, such as pg_catalog.text
+	TypeText  string // as format_type prints it, such as "numeric(12,2)"; usable in a cast
+	TypeOID   uint32
+	Generated bool
+}
+
+// FunctionInfo is one overload of a function.
+type FunctionInfo struct {
+	OID             uint32
+	Args            int  // number of arguments
+	Variadic        bool // the last one repeats
+	Defaults        int  // how many may be left out
+	Volatility      byte // i, s or v
+	SecurityDefiner bool
+	ReturnsSet      bool
+	Aggregate       bool
+}
+
+// TypeInfo is one type.
+type TypeInfo struct {
+	OID    uint32
+	Kind   byte // b base, c composite, d domain, e enum, p pseudo, r range, m multirange
+	System bool
+}
+
+// OperatorInfo is one operator and the function behind it.
+type OperatorInfo struct {
+	Function Name
+	System   bool
+}
