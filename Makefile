@@ -1,0 +1,74 @@
+# Everything that the continuous integration does is a target here.
+SHELL := /bin/bash
+.DEFAULT_GOAL := build
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X github.com/posterngate/postern/pkg/release.Version=$(VERSION)
+GO      := go
+BUF     := test/tools/buf/node_modules/.bin/buf
+FUZZTIME ?= 5s
+
+##@ Try it
+
+.PHONY: dev dev-up dev-down dev-reset demo
+dev: ## Run the whole house in the foreground: both planes, a sample company, PostgreSQL (VAULT=1: with a real Vault)
+	@$(GO) build -o bin/postern-dev ./deploy/dev && $(GO) build -o bin/postern ./pkg/cmd/postern && exec bin/postern-dev run $(if $(VAULT),--vault)
+dev-up: ## The same in the background; returns once everything answers
+	@$(GO) build -o bin/postern-dev ./deploy/dev && $(GO) build -o bin/postern ./pkg/cmd/postern && bin/postern-dev up $(if $(VAULT),--vault)
+dev-down: ## Stop what dev-up started
+	@$(GO) build -o bin/postern-dev ./deploy/dev && bin/postern-dev down
+dev-reset: ## Stop, and forget all state of the development house
+	@$(GO) build -o bin/postern-dev ./deploy/dev && bin/postern-dev reset
+demo: ## A guided tour against the house that dev-up started (starts it if need be)
+	@$(MAKE) --no-print-directory dev-up && bin/postern demo
+
+##@ Build
+
+.PHONY: build dist generate
+build: ## Build the binaries into bin/
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./pkg/cmd/postern ./controlplane/cmd/postern-control ./dataplane/cmd/postern-node
+dist: ## Build what is shipped into bin/dist: binaries, sample configurations, systemd units
+	rm -rf bin/dist && mkdir -p bin/dist
+	$(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/dist/ ./pkg/cmd/postern ./controlplane/cmd/postern-control ./dataplane/cmd/postern-node
+	cp -r deploy/config deploy/systemd LICENSE README.md bin/dist/
+	cd bin/dist && sha256sum postern postern-control postern-node > SHA256SUMS
+generate: $(BUF) ## Generate code from proto/
+	PATH="$$PWD/test/tools/buf/node_modules/.bin:$$PATH"; rm -rf pkg/gen && \
+	buf generate --template proto/buf.gen.yaml && \
+	buf generate --template proto/buf.gen.node.yaml --path proto/postern/node && \
+	buf generate --template proto/buf.gen.api.yaml --path proto/postern/api
+
+##@ Check
+
+.PHONY: test check lint vet arch proto-check generate-check e2e fuzz
+test: ## All tests with the race detector; installs and builds what is missing
+	POSTERN_INSTALL=1 $(GO) test -race -timeout 20m ./...
+check: vet lint arch proto-check generate-check ## Everything but the tests
+vet: ## go vet and gofmt
+	$(GO) vet ./...
+	@out=$$(gofmt -l $$(git ls-files '*.go' | grep -v '^pkg/gen/')); test -z "$$out" || { echo "not gofmt-ed:"; echo "$$out"; exit 1; }
+lint: ## golangci-lint, built from test/tools/lint
+	$(GO) -C test/tools/lint build -o $$PWD/bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	bin/golangci-lint run ./...
+arch: ## The import rules and habits of ARCHITECTURE.md
+	$(GO) test -count=1 ./test/arch
+proto-check: $(BUF) ## The API definitions: style, and compatible with the committed image
+	$(BUF) lint
+	$(BUF) breaking --against proto/baseline.binpb
+generate-check: generate ## Generated code is what proto/ says
+	@git diff --exit-code --stat -- pkg/gen || { echo "pkg/gen differs from proto/: run make generate and commit"; exit 1; }
+fuzz: ## Every fuzz target for FUZZTIME (default 5s)
+	@set -e; for pkg in $$(grep -rl --include='*_test.go' '^func Fuzz' pkg controlplane dataplane | xargs -n1 dirname | sort -u); do \
+	  for f in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$pkg/*_test.go | sed 's/func //'); do \
+	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) ./$$pkg; done; done
+
+$(BUF): test/tools/buf/package-lock.json
+	cd test/tools/buf && npm ci --no-audit --no-fund --silent && touch node_modules/.bin/buf
+
+##@ Help
+
+.PHONY: help clean
+help: ## This help
+	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_-]+:.*?##/ {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+clean: ## Remove what was built
+	rm -rf bin
