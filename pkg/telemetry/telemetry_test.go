@@ -1,0 +1,68 @@
+package telemetry
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"go.opentelemetry.io/otel"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/secret"
+)
+
+func TestLogsShowOnlyPlainValues(t *testing.T) {
+	for _, format := range []string{"text", "json"} {
+		var out bytes.Buffer
+		l, err := NewLogger(Config{LogFormat: format}, &out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Info("hello",
+			"session", postern.SessionID("s-1"), "version", postern.Version{Epoch: "e", Revision: 7}, "error", errors.New("oh"),
+			"row", struct{ Email string }{"alice@example.com"}, "claims", map[string]string{"email": "alice@example.com"},
+			"raw", []byte("alice@example.com"), "message", wrapperspb.String("alice@example.com"), "token", secret.FromString("hunter2"),
+			slog.Group("in", "row", struct{ Email string }{"alice@example.com"}))
+		got := out.String()
+		for _, want := range []string{"s-1", "e/7", "oh", "REDACTED"} {
+			if !strings.Contains(got, want) {
+				t.Errorf("%s: %q is missing in %s", format, want, got)
+			}
+		}
+		for _, leak := range []string{"alice@example.com", "hunter2"} {
+			if strings.Contains(got, leak) {
+				t.Errorf("%s: %q stands in %s", format, leak, got)
+			}
+		}
+	}
+}
+
+func TestBadConfigNamesTheKey(t *testing.T) {
+	for _, cfg := range []Config{{LogLevel: "loud"}, {LogFormat: "xml"}} {
+		if _, err := NewLogger(cfg, nil); err == nil || !strings.HasPrefix(err.Error(), "log") {
+			t.Errorf("NewLogger(%+v) = %v, want an error that names the key", cfg, err)
+		}
+	}
+}
+
+func TestMetricsAreServed(t *testing.T) {
+	tel, err := Setup(t.Context(), Config{}, "postern-test", "one", &bytes.Buffer{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tel.Shutdown(t.Context()) }()
+	c, err := otel.Meter("test").Int64Counter("postern.decisions")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Add(t.Context(), 3)
+	rec := httptest.NewRecorder()
+	tel.Metrics.ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+	if !strings.Contains(rec.Body.String(), "postern_decisions_total") {
+		t.Errorf("no counter in:\n%s", rec.Body)
+	}
+}
