@@ -181,6 +181,8 @@ type Analysis interface {
 // An Admission is a statement that was judged and not denied. It may be shared by
 // sessions and is immutable.
 type Admission struct {
+	// Text is the statement as the client sent it.
+	Text     string
 	Decision postern.Decision
 	// Forward is what may be sent to the resource.
 	Forward string

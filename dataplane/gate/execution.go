@@ -1,0 +1,168 @@
+package gate
+
+import (
+	"encoding/hex"
+	"time"
+	"unsafe"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/record"
+)
+
+// An execution is the way back of one admitted statement: it counts, keeps the first
+// rows, and records the end. It is pooled by its gate, begun by Admit and ended by
+// Done, in between used by one goroutine at a time.
+type execution struct {
+	g         *Gate
+	ad        *admitted
+	statement uint64
+	start     time.Time
+	rows      int64
+	bytes     int64
+	kept      int64 // rows of the result that were recorded
+	columns   []record.Column
+	shown     bool // whether columns were recorded
+
+	event record.Event   // reused
+	pbuf  []record.Param // reused
+}
+
+var _ engine.FlowSink = (*execution)(nil)
+
+func (x *execution) begin(ad *admitted, statement uint64, now time.Time) {
+	x.ad, x.statement, x.start = ad, statement, now
+	x.rows, x.bytes, x.kept, x.shown = 0, 0, 0, false
+	x.columns = x.columns[:0]
+}
+
+// params views the parameters without copying them: they are encoded before Admit
+// returns, and the views are not used after.
+func (x *execution) params(args engine.Args) []record.Param {
+	x.pbuf = x.pbuf[:0]
+	for i, v := range args.Values {
+		p := record.Param{Binary: binary(args.Formats, i)}
+		if args.Null != nil && args.Null(i) {
+			p.Null = true
+		} else if len(v) > 0 {
+			p.Value = unsafe.String(unsafe.SliceData(v), len(v))
+		}
+		x.pbuf = append(x.pbuf, p)
+	}
+	return x.pbuf
+}
+
+func paramsOf(dst []record.Param, args engine.Args) []record.Param {
+	for i, v := range args.Values {
+		null := args.Null != nil && args.Null(i)
+		dst = append(dst, record.Param{Value: string(v), Null: null, Binary: binary(args.Formats, i)})
+	}
+	return dst
+}
+
+// binary applies PostgreSQL's rule for format codes: none means text, one means all.
+func binary(formats []int16, i int) bool {
+	switch {
+	case len(formats) == 0:
+		return false
+	case len(formats) == 1:
+		return formats[0] == 1
+	}
+	return i < len(formats) && formats[i] == 1
+}
+
+func shownParams(args engine.Args) []postern.Param {
+	var out []postern.Param
+	for i, v := range args.Values {
+		switch {
+		case args.Null != nil && args.Null(i):
+			out = append(out, postern.Param{Null: true})
+		case binary(args.Formats, i):
+			out = append(out, postern.Param{Value: `\x` + hex.EncodeToString(v)})
+		default:
+			out = append(out, postern.Param{Value: string(v)})
+		}
+	}
+	return out
+}
+
+func (x *execution) Columns(cols []engine.ResultColumn) error {
+	x.columns = x.columns[:0]
+	for _, c := range cols {
+		x.columns = append(x.columns, record.Column{Name: c.Name, Type: c.Type, Binary: c.Binary, Masked: c.Masked})
+	}
+	return nil
+}
+
+func (x *execution) Rows(n int, span []byte) error {
+	x.rows += int64(n)
+	x.bytes += int64(len(span))
+	x.g.cfg.Usage.Rows.Add(int64(n))
+	x.g.cfg.Usage.Bytes.Add(int64(len(span)))
+	if x.kept >= int64(x.ad.terms.ResultRows) || n == 0 {
+		return nil
+	}
+	return x.keep(n, span)
+}
+
+// keep records rows as the client got them, until the task's bound is reached.
+func (x *execution) keep(n int, span []byte) error {
+	room := int(int64(x.ad.terms.ResultRows) - x.kept)
+	if n > room {
+		span, n = firstRows(span, room)
+	}
+	x.kept += int64(n)
+	x.event = record.Event{
+		Time: x.g.cfg.Now(), Kind: record.KindRows, Statement: x.statement,
+		Rows: int64(n), Encoding: record.EncodingDataRow, Data: span,
+	}
+	if !x.shown {
+		x.event.Columns, x.shown = x.columns, true
+	}
+	return x.record(policy.Async)
+}
+
+// firstRows cuts a span of whole messages, each a type byte and a length that counts
+// itself, after n of them.
+func firstRows(span []byte, n int) ([]byte, int) {
+	at, got := 0, 0
+	for got < n && at+5 <= len(span) {
+		size := int(uint32(span[at+1])<<24|uint32(span[at+2])<<16|uint32(span[at+3])<<8|uint32(span[at+4])) + 1
+		if size < 5 || at+size > len(span) {
+			break
+		}
+		at += size
+		got++
+	}
+	return span[:at], got
+}
+
+func (x *execution) Chunk(d engine.Direction, p []byte) error {
+	x.bytes += int64(len(p))
+	if d == engine.ToClient {
+		x.g.cfg.Usage.Bytes.Add(int64(len(p)))
+	}
+	return nil
+}
+
+func (x *execution) Done(o engine.Outcome) error {
+	now := x.g.cfg.Now()
+	x.event = record.Event{
+		Time: now, Kind: record.KindFinished, Statement: x.statement, Tag: o.Tag, Rows: x.rows, Bytes: x.bytes,
+		Affected: o.Affected, Code: o.Code, Message: o.Message, Duration: now.Sub(x.start),
+	}
+	err := x.record(policy.Async)
+	x.g.instrument.finished(now.Sub(x.start), o.Code)
+	x.event = record.Event{}
+	clear(x.pbuf)
+	x.g.flows.Put(x)
+	return err
+}
+
+func (x *execution) record(m policy.RecordMode) error {
+	if err := x.g.cfg.Recorder.Record(&x.event, m); err != nil {
+		return unrecorded(err)
+	}
+	return nil
+}

@@ -1,0 +1,373 @@
+// Package gate is the one place of the order of enforcement: decide, record, hold,
+// forward, mask, record. Engines bring statements and take answers; the policy that
+// decides, the people who approve and the log that keeps are reached from here alone.
+//
+// A statement is judged once (Prepare) and let through at each execution (Admit). What
+// was admitted reports back through a Flow until it is done. Nothing is forwarded
+// whose intent is not recorded.
+package gate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/record"
+	"github.com/posterngate/postern/pkg/sql"
+)
+
+// A Recorder keeps one session's story. Record returns once e is as durable as the
+// mode asks; e and all it points to may be reused then. It is safe for concurrent use.
+type Recorder interface {
+	Record(e *record.Event, m policy.RecordMode) error
+	Close(why string) error
+}
+
+// Snapshots is the policy that is enforced now.
+type Snapshots interface {
+	Current() *policy.Snapshot
+}
+
+// Opened is what is known of a session when it begins.
+type Opened struct {
+	Session       postern.SessionID
+	Grant         *postern.Grant
+	Task          postern.TaskName
+	Resource      postern.ResourceName
+	Protocol      postern.Protocol
+	Node          postern.NodeName
+	Region        string
+	ClientAddress string
+	ClientProgram string
+	Version       postern.Version
+	Level         postern.Level
+	Time          time.Time
+}
+
+// Usage is what has been used of a budget; sessions of one grant may share it.
+type Usage struct {
+	Rows, Bytes, Statements atomic.Int64
+}
+
+// Config is what a Gate works with.
+type Config struct {
+	Session   postern.SessionID
+	Grant     *postern.Grant
+	Task      postern.TaskName
+	Resource  postern.ResourceName
+	Node      postern.NodeName
+	Request   func() policy.Request // as of now
+	Snapshots Snapshots
+	Recorder  Recorder
+	Holds     Holds
+	Healthy   func() error // why nothing may be forwarded, or nil
+	Cache     *Cache
+	Usage     *Usage
+	Approval  *postern.Approval // of the session itself; nil where none is asked
+	Now       func() time.Time
+	Logger    *slog.Logger
+}
+
+// A Gate judges and records for one session.
+type Gate struct {
+	cfg        Config
+	instrument *instruments
+
+	statements atomic.Uint64 // numbers executions
+	flows      sync.Pool     // of *execution
+
+	mu   sync.Mutex // guards what follows
+	pass *pass      // the one execution that people have let through
+	open bool       // whether people have let the session in, or nobody was asked
+}
+
+// New makes the gate of one session, whose record has begun.
+func New(cfg Config) *Gate {
+	g := &Gate{cfg: cfg, instrument: loadInstruments(), open: cfg.Approval == nil}
+	g.flows.New = func() any { return &execution{g: g} }
+	return g
+}
+
+// admitted is what the gate keeps with an Admission.
+type admitted struct {
+	snapshot *policy.Snapshot
+	terms    policy.Terms
+	facts    *sql.Facts
+	touched  []record.Touch
+	forward  string // as the record shows it: empty where it is the client's own text
+	mode     policy.RecordMode
+}
+
+// Refuse makes the refusal of a decision that denied.
+func Refuse(d postern.Decision) *postern.Refusal {
+	r := &postern.Refusal{Code: postern.CodeDenied, Reason: d.Reason, Rule: d.Rule, Detail: d.Detail, Hint: d.Hint}
+	if r.Reason == "" {
+		r.Reason = "no rule allows this"
+	}
+	if strings.HasSuffix(d.Rule, "/limits") {
+		r.Code = postern.CodeLimit
+	}
+	return r
+}
+
+func (g *Gate) query(facts *sql.Facts) policy.Query {
+	req := g.cfg.Request()
+	return policy.Query{
+		Grant: g.cfg.Grant, Resource: g.cfg.Resource, Node: g.cfg.Node, Facts: facts, Request: req,
+		Usage: policy.Usage{
+			Rows: g.cfg.Usage.Rows.Load(), Bytes: g.cfg.Usage.Bytes.Load(), Statements: g.cfg.Usage.Statements.Load(),
+			Age: req.Time.Sub(g.cfg.Grant.Start),
+		},
+	}
+}
+
+// Prepare judges a statement once. A denial is recorded, and is a *postern.Refusal.
+func (g *Gate) Prepare(ctx context.Context, st *engine.Statement) (*engine.Admission, error) {
+	snap := g.cfg.Snapshots.Current()
+	key := cacheKey{grant: g.cfg.Grant.ID, resource: g.cfg.Resource, context: st.Context, text: st.Text}
+	if !st.Private {
+		if a := g.cfg.Cache.get(snap, key); a != nil {
+			return a, nil
+		}
+	}
+	a, err := g.judge(ctx, snap, st)
+	if err != nil {
+		r := postern.AsRefusal(err)
+		if rerr := g.denied(st.Text, r, nil); rerr != nil {
+			return nil, rerr
+		}
+		return nil, r
+	}
+	if !st.Private && a.Decision.Deps.Cacheable() {
+		g.cfg.Cache.put(snap, key, a)
+	}
+	return a, nil
+}
+
+// judge asks the analyser, then policy, and makes what may be sent.
+func (g *Gate) judge(ctx context.Context, snap *policy.Snapshot, st *engine.Statement) (*engine.Admission, error) {
+	an, err := st.Analyse(ctx)
+	if err != nil {
+		return nil, err
+	}
+	facts, ok := an.Facts().(*sql.Facts)
+	if !ok {
+		return nil, fmt.Errorf("gate: facts of type %T have no policy", an.Facts())
+	}
+	d := snap.Decide(g.query(facts))
+	if d.Verdict == postern.VerdictDeny || len(d.Missing) > 0 {
+		if len(d.Missing) > 0 && d.Reason == "" {
+			d.Reason = fmt.Sprintf("the rule needs %s, which is not known here", d.Missing[0])
+		}
+		return nil, Refuse(d)
+	}
+	terms, ok := snap.Terms(g.cfg.Task)
+	if !ok {
+		return nil, &postern.Refusal{Reason: fmt.Sprintf("task %q is no longer served here", g.cfg.Task)}
+	}
+	a := &engine.Admission{Text: st.Text, Decision: d, Analysis: an}
+	switch rewrite := needsRewrite(d.Obligations); {
+	case terms.Unrestricted:
+		a.Forward, a.Own = st.Text, true
+	case rewrite:
+		if a.Forward, err = an.Rewrite(d.Obligations); err != nil {
+			return nil, &postern.Refusal{Reason: "the masks of this task cannot be kept in this statement: " + err.Error(), Rule: d.Rule, Hint: "name the columns plainly, or leave the masked ones out", Cause: err}
+		}
+	case an.Plain():
+		a.Forward, a.Own = st.Text, true
+	default:
+		a.Forward = an.Canonical()
+	}
+	ad := &admitted{snapshot: snap, terms: terms, facts: facts, touched: touches(facts, d.Obligations), mode: terms.RecordWrite}
+	if d.Effect == postern.EffectRead || d.Effect == postern.EffectNone {
+		ad.mode = terms.RecordRead
+	}
+	if !a.Own {
+		ad.forward = a.Forward
+	}
+	a.Gate = ad
+	return a, nil
+}
+
+func needsRewrite(obligations []postern.Obligation) bool {
+	return slices.ContainsFunc(obligations, func(o postern.Obligation) bool { return o.Table != nil })
+}
+
+// denied records a refusal. An error means that it could not be recorded, and is what
+// the client must be told instead.
+func (g *Gate) denied(text string, r *postern.Refusal, params []record.Param) error {
+	g.instrument.decision(postern.VerdictDeny)
+	err := g.cfg.Recorder.Record(&record.Event{
+		Time: g.cfg.Now(), Kind: record.KindDenied, Statement: g.statements.Add(1), Text: text, Params: params,
+		Verdict: postern.VerdictDeny, Rule: r.Rule, Reason: r.Reason,
+	}, policy.Local)
+	if err != nil {
+		return unrecorded(err)
+	}
+	return nil
+}
+
+func unrecorded(err error) *postern.Refusal {
+	return &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the statement could not be recorded, so it was not forwarded", Hint: "tell the operators", Cause: err}
+}
+
+// Admit lets one execution through.
+func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) error {
+	ad, ok := a.Gate.(*admitted)
+	if !ok {
+		return errors.New("gate: an admission that the gate did not make")
+	}
+	if ad.snapshot != g.cfg.Snapshots.Current() {
+		return engine.ErrStale
+	}
+	if err := g.cfg.Healthy(); err != nil {
+		return err
+	}
+	if !a.Decision.Deps.Cacheable() {
+		if d := ad.snapshot.Decide(g.query(ad.facts)); d.Verdict == postern.VerdictDeny {
+			return g.refuseExecution(a, args, Refuse(d))
+		}
+	}
+	g.mu.Lock()
+	open, pass := g.open, g.pass
+	var statement uint64
+	if a.Decision.Verdict == postern.VerdictHold {
+		if pass == nil || pass.digest != g.digest(a, args) {
+			g.mu.Unlock()
+			return engine.ErrHold
+		}
+		statement, g.pass = pass.statement, nil // once
+	}
+	g.mu.Unlock()
+	if !open {
+		return &postern.Refusal{Reason: "nobody has let this session in yet"}
+	}
+	rows, bytes, err := g.budget(&ad.terms, a.Decision.Obligations)
+	if err != nil {
+		return g.refuseExecution(a, args, postern.AsRefusal(err))
+	}
+	x := g.flows.Get().(*execution)
+	if statement == 0 {
+		statement = g.statements.Add(1)
+	}
+	x.begin(ad, statement, g.cfg.Now())
+	e := &x.event
+	*e = record.Event{ // reused, so that nothing is allocated
+		Time: x.start, Kind: record.KindIntent, Statement: x.statement, Text: a.Text, Params: x.params(args),
+		Verdict: postern.VerdictAllow, Rule: a.Decision.Rule, Forward: ad.forward, Touched: ad.touched,
+		Effect: a.Decision.Effect, Level: a.Decision.Level,
+	}
+	if err := g.cfg.Recorder.Record(e, ad.mode); err != nil {
+		g.flows.Put(x)
+		return unrecorded(err)
+	}
+	g.cfg.Usage.Statements.Add(1)
+	g.instrument.decision(postern.VerdictAllow)
+	f.Start(x, rows, bytes)
+	return nil
+}
+
+func (g *Gate) refuseExecution(a *engine.Admission, args engine.Args, r *postern.Refusal) error {
+	if err := g.denied(a.Text, r, paramsOf(nil, args)); err != nil {
+		return err
+	}
+	return r
+}
+
+// budget is what one execution may still return; negative means without bound.
+func (g *Gate) budget(t *policy.Terms, obligations []postern.Obligation) (rows, bytes int64, err error) {
+	u := g.cfg.Usage
+	rows, bytes = left(t.Rows, u.Rows.Load()), left(t.Bytes, u.Bytes.Load())
+	if left(t.Statements, u.Statements.Load()) == 0 {
+		return 0, 0, g.spent("%d statements", t.Statements)
+	}
+	if rows == 0 {
+		return 0, 0, g.spent("%d rows", t.Rows)
+	}
+	if bytes == 0 {
+		return 0, 0, g.spent("%d bytes", t.Bytes)
+	}
+	for i := range obligations {
+		if m := obligations[i].MaxRows; m > 0 && (rows < 0 || m < rows) {
+			rows = m
+		}
+	}
+	return rows, bytes, nil
+}
+
+func left(limit, used int64) int64 {
+	if limit < 0 {
+		return -1
+	}
+	return max(limit-used, 0)
+}
+
+func (g *Gate) spent(format string, limit int64) error {
+	return &postern.Refusal{Code: postern.CodeLimit, Reason: fmt.Sprintf("task %q allows "+format+", and they are used up", g.cfg.Task, limit), Rule: string(g.cfg.Task) + "/limits", Hint: "ask for less, or take the task again later"}
+}
+
+// Note records a fact that is no statement.
+func (g *Gate) Note(kind, text string) error {
+	return g.cfg.Recorder.Record(&record.Event{Time: g.cfg.Now(), Kind: record.KindNote, Tag: kind, Text: text}, policy.Local)
+}
+
+// End records why the session ended.
+func (g *Gate) End(why string) error { return g.cfg.Recorder.Close(why) }
+
+// touches lists what a statement uses, with the masks it is read through.
+func touches(facts *sql.Facts, obligations []postern.Obligation) []record.Touch {
+	masks := map[string]string{}
+	for _, o := range obligations {
+		if o.Table == nil {
+			continue
+		}
+		for _, c := range o.Table.Columns {
+			if c.Mask != nil {
+				masks[o.Table.Schema+"."+o.Table.Table+"."+c.Name] = c.Mask.Name
+			}
+		}
+	}
+	seen := map[string]int{}
+	var out []record.Touch
+	add := func(column string, role record.Role) {
+		if i, ok := seen[column]; ok {
+			out[i].Role |= role
+			return
+		}
+		seen[column] = len(out)
+		out = append(out, record.Touch{Column: column, Role: role, Mask: masks[column]})
+	}
+	for i := range facts.Statements {
+		for j := range facts.Statements[i].Tables {
+			t := &facts.Statements[i].Tables[j]
+			for _, c := range t.Read {
+				add(t.String()+"."+c, record.Role(t.Roles[c]))
+			}
+			for _, c := range t.Write {
+				add(t.String()+"."+c, record.RoleWrite)
+			}
+			if t.AllColumns {
+				for _, o := range obligations {
+					if o.Table != nil && o.Table.Schema == t.Schema && o.Table.Table == t.Name {
+						for _, c := range o.Table.Columns {
+							add(t.String()+"."+c.Name, record.RoleOutput)
+						}
+					}
+				}
+			}
+			if len(t.Read)+len(t.Write) == 0 && !t.AllColumns {
+				add(t.String(), 0)
+			}
+		}
+	}
+	return out
+}

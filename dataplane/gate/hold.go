@@ -1,0 +1,174 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/record"
+)
+
+// Holds parks things for people.
+type Holds interface {
+	// OpenHold parks something and tells how it stands until it is settled; the hold it
+	// returns is the last one told. Ending ctx withdraws it.
+	OpenHold(ctx context.Context, req *nodev1.OpenHoldRequest, on func(*nodev1.OpenHoldResponse)) (*typesv1.Hold, error)
+	// ConsumeHold uses a yes, at most once.
+	ConsumeHold(ctx context.Context, req *nodev1.ConsumeHoldRequest) (*typesv1.Hold, error)
+}
+
+// pass is a yes that was used and stands for one execution.
+type pass struct {
+	digest    [32]byte
+	statement uint64 // the number under which its hold was recorded
+}
+
+// held is what a hold of an execution shows to people: the canonical statement.
+func held(a *engine.Admission) string { return a.Analysis.Canonical() }
+
+func (g *Gate) digest(a *engine.Admission, args engine.Args) [32]byte {
+	return postern.HoldDigest(g.cfg.Grant.Subject.Name, g.cfg.Grant.ID, g.cfg.Task, g.cfg.Resource, postern.ScopeStatement, held(a), shownParams(args))
+}
+
+// Await waits for people to say yes to one execution. After nil, an Admit of the same
+// admission with the same arguments passes, once.
+func (g *Gate) Await(ctx context.Context, a *engine.Admission, args engine.Args, progress func(string)) error {
+	approval := a.Decision.Approval
+	if a.Decision.Verdict != postern.VerdictHold || approval == nil {
+		return errors.New("gate: nothing to wait for")
+	}
+	digest := g.digest(a, args)
+	req := &nodev1.OpenHoldRequest{
+		Scope: string(postern.ScopeStatement), Grant: string(g.cfg.Grant.ID), Resource: string(g.cfg.Resource),
+		Session: string(g.cfg.Session), Statement: held(a), Rule: approval.Rule,
+	}
+	for _, p := range shownParams(args) {
+		out := &typesv1.Parameter{}
+		if !p.Null {
+			out.Value = &p.Value
+		}
+		req.Parameters = append(req.Parameters, out)
+	}
+	statement := g.statements.Add(1)
+	if err := g.wait(ctx, req, digest, record.Event{Statement: statement, Text: a.Text, Params: paramsOf(nil, args), Rule: a.Decision.Rule}, progress); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	g.pass = &pass{digest: digest, statement: statement}
+	g.mu.Unlock()
+	return nil
+}
+
+// AwaitSession waits for people to let the session in.
+func (g *Gate) AwaitSession(ctx context.Context, progress func(string)) error {
+	if g.cfg.Approval == nil {
+		return nil
+	}
+	digest := postern.HoldDigest(g.cfg.Grant.Subject.Name, g.cfg.Grant.ID, g.cfg.Task, g.cfg.Resource, postern.ScopeSession, "", nil)
+	req := &nodev1.OpenHoldRequest{
+		Scope: string(postern.ScopeSession), Grant: string(g.cfg.Grant.ID), Resource: string(g.cfg.Resource),
+		Session: string(g.cfg.Session), Rule: g.cfg.Approval.Rule,
+	}
+	if err := g.wait(ctx, req, digest, record.Event{Rule: string(g.cfg.Task) + "/approval"}, progress); err != nil {
+		return err
+	}
+	// Policy is asked again: it may have changed while people thought.
+	if d := g.cfg.Snapshots.Current().DecideConnect(g.query(nil)); d.Verdict == postern.VerdictDeny {
+		return Refuse(d)
+	}
+	g.mu.Lock()
+	g.open = true
+	g.mu.Unlock()
+	return nil
+}
+
+// wait parks, tells, uses the yes, and records all three.
+func (g *Gate) wait(ctx context.Context, req *nodev1.OpenHoldRequest, digest [32]byte, e record.Event, progress func(string)) error {
+	g.instrument.decision(postern.VerdictHold)
+	g.instrument.waiting(1)
+	defer g.instrument.waiting(-1)
+	told := false
+	hold, err := g.cfg.Holds.OpenHold(ctx, req, func(r *nodev1.OpenHoldResponse) {
+		if told || r.GetHold().GetState() != typesv1.HoldState_HOLD_STATE_PENDING {
+			return
+		}
+		told = true
+		groups := strings.Join(r.GetHold().GetApproverGroups(), " and ")
+		if groups == "" {
+			groups = "people"
+		}
+		h := e
+		h.Time, h.Kind, h.Verdict, h.Hold, h.People = g.cfg.Now(), record.KindHeld, postern.VerdictHold, r.GetHold().GetId(), r.GetHold().GetApproverGroups()
+		if err := g.cfg.Recorder.Record(&h, policy.Local); err != nil {
+			g.cfg.Logger.Error("hold was not recorded", "session", g.cfg.Session, "error", err)
+		}
+		progress(fmt.Sprintf("waiting for %s to approve: %s (or: postern approve %s)", groups, r.GetUrl(), r.GetHold().GetId()))
+	})
+	if err != nil {
+		if ctx.Err() != nil {
+			return g.settled(e, nil, &postern.Refusal{Code: postern.CodeCancelled, Reason: "the request was withdrawn while it waited for approval", Cause: context.Cause(ctx)})
+		}
+		return g.settled(e, nil, postern.AsRefusal(err))
+	}
+	if hold.GetState() != typesv1.HoldState_HOLD_STATE_APPROVED {
+		return g.settled(e, hold, refused(hold))
+	}
+	if [32]byte(hold.GetDigest()) != digest || len(hold.GetDigest()) != len(digest) {
+		return g.settled(e, hold, &postern.Refusal{Code: postern.CodeCancelled, Reason: "the approval is for something else"})
+	}
+	if _, err := g.cfg.Holds.ConsumeHold(ctx, &nodev1.ConsumeHoldRequest{Hold: hold.GetId(), Digest: digest[:], Session: string(g.cfg.Session)}); err != nil {
+		return g.settled(e, hold, postern.AsRefusal(err))
+	}
+	return g.settled(e, hold, nil)
+}
+
+// settled records how a hold ended, and returns the refusal if it is one.
+func (g *Gate) settled(e record.Event, h *typesv1.Hold, r *postern.Refusal) error {
+	e.Time, e.Kind, e.Text, e.Params, e.Hold = g.cfg.Now(), record.KindSettled, "", nil, h.GetId()
+	e.Verdict, e.Reason = postern.VerdictAllow, ""
+	for _, a := range h.GetApprovals() {
+		e.People = append(e.People, a.GetSubject())
+		if a.GetReason() != "" {
+			e.Reason = a.GetReason()
+		}
+	}
+	if r != nil {
+		e.Verdict, e.Reason = postern.VerdictDeny, r.Reason
+	}
+	if err := g.cfg.Recorder.Record(&e, policy.Local); err != nil {
+		return unrecorded(err)
+	}
+	if r != nil {
+		return r
+	}
+	return nil
+}
+
+func refused(h *typesv1.Hold) *postern.Refusal {
+	r := &postern.Refusal{Code: postern.CodeCancelled, Detail: "request " + h.GetId()}
+	switch h.GetState() {
+	case typesv1.HoldState_HOLD_STATE_REFUSED:
+		r.Reason = "the request was refused"
+		for _, a := range h.GetApprovals() {
+			if !a.GetApproved() {
+				r.Reason = fmt.Sprintf("the request was refused by %s: %s", a.GetSubject(), a.GetReason())
+			}
+		}
+	case typesv1.HoldState_HOLD_STATE_EXPIRED:
+		r.Reason = "nobody approved the request in time"
+		r.Hint = "ask again; once it is approved, the identical statement goes through"
+	case typesv1.HoldState_HOLD_STATE_WITHDRAWN:
+		r.Reason = "the request was withdrawn"
+	case typesv1.HoldState_HOLD_STATE_CONSUMED:
+		r.Reason = "the approval was used already"
+	default:
+		r.Reason = "the request was not approved"
+	}
+	return r
+}

@@ -1,0 +1,428 @@
+// Package session opens sessions, keeps them while their right lasts, and ends them
+// with a cause. It is the door that engines knock at. What a session may do is the
+// gate's business; who lends credentials and keeps records is told by small interfaces.
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/gate"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// Control is what sessions ask of the control plane.
+type Control interface {
+	gate.Holds
+	// OpenGrant finds or makes a grant; its signature has been verified.
+	OpenGrant(ctx context.Context, req *nodev1.OpenGrantRequest) (*postern.Grant, error)
+	// RouteCancel asks the other nodes to cancel what the session with this key runs.
+	RouteCancel(ctx context.Context, key []byte) error
+	// Staleness is how old the node's policy may be.
+	Staleness() time.Duration
+}
+
+// Snapshots is the policy that is enforced now.
+type Snapshots interface {
+	Current() *policy.Snapshot
+	// Ended tells whether a grant ended before its time, and why.
+	Ended(g postern.GrantID) (reason string, ended bool)
+	// Subscribe signals every change.
+	Subscribe() (<-chan struct{}, func())
+	// WaitFor returns once v is enforced here.
+	WaitFor(ctx context.Context, v postern.Version) error
+}
+
+// A Loan is a credential on loan to one session.
+type Loan interface {
+	Use(fn func(*engine.Credential) error) error
+	Done() <-chan struct{}
+	Err() error
+	Release(ctx context.Context) error
+}
+
+// Leases lends credentials.
+type Leases interface {
+	Take(ctx context.Context, session postern.SessionID, grant postern.GrantID, resource postern.ResourceName, purpose engine.Purpose) (Loan, error)
+}
+
+// Records begins the record of a session.
+type Records interface {
+	Begin(m gate.Opened) (gate.Recorder, error)
+	// Healthy says why nothing may be forwarded, or nil.
+	Healthy() error
+}
+
+// Config is what a Keeper works with.
+type Config struct {
+	Node      postern.NodeName
+	Region    string
+	Control   Control
+	Snapshots Snapshots
+	Leases    Leases
+	Records   Records
+	Logger    *slog.Logger
+	Now       func() time.Time
+}
+
+// Named limits of the door.
+const (
+	openTimeout       = 15 * time.Second // all of Open, so that a lost control plane is told in time
+	minVersionTimeout = 3 * time.Second
+	releaseTimeout    = 10 * time.Second
+	killGrace         = 100 * time.Millisecond // for the engine to say why before sockets are closed
+	sweepEvery        = 250 * time.Millisecond // how often ends and staleness are looked at
+)
+
+// A Keeper holds the live sessions of one node. It is safe for concurrent use.
+type Keeper struct {
+	cfg   Config
+	cache *gate.Cache
+
+	draining atomic.Bool
+
+	mu       sync.Mutex
+	sessions map[postern.SessionID]*Session
+	cancels  map[string]func()
+	usage    map[postern.GrantID]*usageEntry
+}
+
+type usageEntry struct {
+	gate.Usage
+	sessions int
+	until    time.Time
+}
+
+var _ engine.Door = (*Keeper)(nil)
+
+// New makes a Keeper without sessions.
+func New(cfg Config) *Keeper {
+	return &Keeper{
+		cfg:      cfg,
+		cache:    gate.NewCache(),
+		sessions: map[postern.SessionID]*Session{},
+		cancels:  map[string]func(){},
+		usage:    map[postern.GrantID]*usageEntry{},
+	}
+}
+
+// NewID makes a session id: 96 random bits.
+func NewID() postern.SessionID {
+	var b [12]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return postern.SessionID("s-" + hex.EncodeToString(b[:]))
+}
+
+// Open verifies a claim, asks policy and begins the record.
+func (k *Keeper) Open(ctx context.Context, c engine.Claim) (engine.Session, error) {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	if k.draining.Load() {
+		return nil, &postern.Refusal{Code: postern.CodeUnavailable, Reason: "this node takes no new sessions", Hint: "connect again: another node will answer"}
+	}
+	if err := k.cfg.Records.Healthy(); err != nil {
+		return nil, &postern.Refusal{Code: postern.CodeUnavailable, Reason: "this session could not be recorded, so it was refused", Hint: "try another node; tell the operators", Cause: err}
+	}
+	task, resource, err := parsePermission(c.Permission)
+	if err != nil {
+		return nil, err
+	}
+	id := NewID()
+	grant, err := k.grant(ctx, c, task, resource)
+	if err != nil {
+		return nil, err
+	}
+	snap := k.cfg.Snapshots.Current()
+	res, terms, err := k.resolve(snap, c, task, resource)
+	if err != nil {
+		return nil, err
+	}
+	if err := k.fresh(terms, false); err != nil {
+		return nil, err
+	}
+	q := policy.Query{Grant: grant, Resource: res.name, Node: k.cfg.Node, Request: k.request(c)}
+	d := snap.DecideConnect(q)
+	if r := k.over(grant, snap, q.Request.Time); r != nil {
+		return nil, r
+	}
+	if d.Verdict == postern.VerdictDeny {
+		return nil, gate.Refuse(d)
+	}
+	s := &Session{k: k, id: id, grant: grant, claim: c, policyTerms: terms, client: q.Request}
+	s.ctx, s.end = context.WithCancelCause(context.Background())
+	s.terms = engineTerms(k, id, grant, task, res, terms, d)
+	usage, err := k.admit(s, terms)
+	if err != nil {
+		return nil, err
+	}
+	rec, err := k.cfg.Records.Begin(gate.Opened{
+		Session: id, Grant: grant, Task: task, Resource: res.name, Protocol: c.Protocol,
+		Node: k.cfg.Node, Region: k.cfg.Region, ClientAddress: c.ClientAddress, ClientProgram: c.ClientProgram,
+		Version: snap.Version(), Level: s.terms.Level, Time: k.cfg.Now(),
+	})
+	if err != nil {
+		k.forget(s)
+		return nil, &postern.Refusal{Code: postern.CodeUnavailable, Reason: "this session could not be recorded, so it was refused", Hint: "try another node; tell the operators", Cause: err}
+	}
+	s.Gate = gate.New(gate.Config{
+		Session: id, Grant: grant, Task: task, Resource: res.name, Node: k.cfg.Node,
+		Request: s.request, Snapshots: k.cfg.Snapshots, Recorder: rec, Holds: k.cfg.Control,
+		Healthy: k.healthy(terms), Cache: k.cache, Usage: usage, Now: k.cfg.Now,
+		Approval: d.Approval, Logger: k.cfg.Logger,
+	})
+	// A lock or an ended grant that came while the session was opening has found no
+	// session to end: look once more now that it can be found.
+	if r := k.judge(s); r != nil {
+		s.Close(r)
+		return nil, r
+	}
+	k.cfg.Logger.Info("session opened", "session", id, "subject", grant.Subject.Name, "grant", grant.ID, "task", task, "resource", res.name, "client", c.ClientAddress)
+	return s, nil
+}
+
+// grant asks the control plane, and waits until the node enforces the policy under
+// which the grant was made.
+func (k *Keeper) grant(ctx context.Context, c engine.Claim, task postern.TaskName, resource postern.ResourceName) (*postern.Grant, error) {
+	grant, err := k.cfg.Control.OpenGrant(ctx, &nodev1.OpenGrantRequest{
+		Token: string(c.Token.Reveal()), Task: string(task), Resource: string(resource),
+		ClientAddress: c.ClientAddress, ClientProgram: c.ClientProgram, ClientCertificate: c.Certificate,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if grant.Task != task {
+		return nil, &postern.Refusal{Code: postern.CodeNoGrant, Reason: fmt.Sprintf("this token is for task %q, not for %q", grant.Task, task), Hint: fmt.Sprintf("connect as %s.RESOURCE, or get a token for %s", grant.Task, task)}
+	}
+	wait, cancel := context.WithTimeout(ctx, minVersionTimeout)
+	defer cancel()
+	if err := k.cfg.Snapshots.WaitFor(wait, grant.MinVersion); err != nil {
+		return nil, &postern.Refusal{Code: postern.CodeUnavailable, Reason: "this node does not enforce the policy yet under which the grant was made", Hint: "try again in a moment, or another node", Cause: err}
+	}
+	return grant, nil
+}
+
+func (k *Keeper) request(c engine.Claim) policy.Request {
+	host, _, found := strings.Cut(c.ClientAddress, "]:")
+	if !found {
+		if i := strings.LastIndexByte(c.ClientAddress, ':'); i >= 0 {
+			host = c.ClientAddress[:i]
+		}
+	}
+	return policy.Request{Time: k.cfg.Now(), Address: strings.TrimPrefix(host, "["), Region: k.cfg.Region, Client: c.ClientProgram}
+}
+
+// over tells whether a grant's right has ended, by time, by a person or by a lock.
+func (k *Keeper) over(g *postern.Grant, snap *policy.Snapshot, now time.Time) *postern.Refusal {
+	if !now.Before(g.End) {
+		return &postern.Refusal{Code: postern.CodeKilled, Reason: "the grant ended at " + g.End.UTC().Format(time.RFC3339), Hint: "connect again for a new grant, if your binding still allows the task"}
+	}
+	if reason, ended := k.cfg.Snapshots.Ended(g.ID); ended {
+		return &postern.Refusal{Code: postern.CodeKilled, Reason: "the grant has ended: " + reason}
+	}
+	return nil
+}
+
+// fresh refuses what a stale policy may not let in. Live sessions may go on for the
+// task's grace.
+func (k *Keeper) fresh(t policy.Terms, live bool) error {
+	limit := t.MaxStaleness
+	if live {
+		limit += t.SessionGrace
+	}
+	if age := k.cfg.Control.Staleness(); age > max(limit, minStaleness) {
+		return &postern.Refusal{Code: postern.CodeUnavailable, Reason: fmt.Sprintf("this node has not heard from the control plane for %s; the task allows %s", age.Round(time.Second), limit), Hint: "try another node"}
+	}
+	return nil
+}
+
+// minStaleness is what a healthy stream shows between two pings. A task that asks for
+// less is checked live: OpenGrant has just spoken to the control plane.
+const minStaleness = 5 * time.Second
+
+func (k *Keeper) healthy(t policy.Terms) func() error {
+	return func() error {
+		if err := k.cfg.Records.Healthy(); err != nil {
+			return &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the statement could not be recorded, so it was not forwarded", Hint: "tell the operators", Cause: err}
+		}
+		return k.fresh(t, true)
+	}
+}
+
+// admit counts the session against its grant and makes it findable.
+func (k *Keeper) admit(s *Session, t policy.Terms) (*gate.Usage, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	u := k.usage[s.grant.ID]
+	if u == nil {
+		u = &usageEntry{until: s.grant.End}
+		k.usage[s.grant.ID] = u
+	}
+	if t.Sessions >= 0 && int64(u.sessions) >= t.Sessions {
+		return nil, &postern.Refusal{Code: postern.CodeLimit, Reason: fmt.Sprintf("task %q allows %d sessions at once", s.grant.Task, t.Sessions), Rule: string(s.grant.Task) + "/limits", Hint: "close another session first"}
+	}
+	u.sessions++
+	k.sessions[s.id] = s
+	if t.PerGrant {
+		return &u.Usage, nil
+	}
+	return new(gate.Usage), nil
+}
+
+func (k *Keeper) forget(s *Session) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, ok := k.sessions[s.id]; !ok {
+		return
+	}
+	delete(k.sessions, s.id)
+	for _, key := range s.cancelKeys {
+		delete(k.cancels, key)
+	}
+	if u := k.usage[s.grant.ID]; u != nil {
+		u.sessions--
+	}
+}
+
+// Cancel cancels here or, where the key is not known, on the other nodes.
+func (k *Keeper) Cancel(ctx context.Context, key []byte) error {
+	if k.CancelLocal(key) {
+		return nil
+	}
+	return k.cfg.Control.RouteCancel(ctx, key)
+}
+
+// CancelLocal cancels what a session of this node runs, and reports whether it had it.
+func (k *Keeper) CancelLocal(key []byte) bool {
+	k.mu.Lock()
+	cancel := k.cancels[string(key)]
+	k.mu.Unlock()
+	if cancel == nil {
+		return false
+	}
+	cancel()
+	return true
+}
+
+// Kill ends one session, and reports whether this node had it.
+func (k *Keeper) Kill(id postern.SessionID, reason string) bool {
+	k.mu.Lock()
+	s := k.sessions[id]
+	k.mu.Unlock()
+	if s == nil {
+		return false
+	}
+	s.Kill(&postern.Refusal{Code: postern.CodeKilled, Reason: "the session was ended: " + reason})
+	return true
+}
+
+// Live lists the ids of the live sessions.
+func (k *Keeper) Live() []postern.SessionID {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ids := make([]postern.SessionID, 0, len(k.sessions))
+	for id := range k.sessions {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// Drain refuses new sessions from now on.
+func (k *Keeper) Drain() { k.draining.Store(true) }
+
+// Draining reports whether new sessions are refused.
+func (k *Keeper) Draining() bool { return k.draining.Load() }
+
+func (k *Keeper) live() []*Session {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	all := make([]*Session, 0, len(k.sessions))
+	for _, s := range k.sessions {
+		all = append(all, s)
+	}
+	return all
+}
+
+// Run judges every live session anew at each change of policy and as time passes, and
+// ends those whose right is gone. When ctx is done it ends them all.
+func (k *Keeper) Run(ctx context.Context) error {
+	changed, stop := k.cfg.Snapshots.Subscribe()
+	defer stop()
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		k.reconsider()
+		select {
+		case <-ctx.Done():
+			for _, s := range k.live() {
+				s.Kill(&postern.Refusal{Code: postern.CodeKilled, Reason: "the node is stopping", Hint: "connect again: another node will answer"})
+			}
+			return ctx.Err()
+		case <-changed:
+		case <-tick.C:
+			k.trim()
+		}
+	}
+}
+
+func (k *Keeper) reconsider() {
+	for _, s := range k.live() {
+		if r := k.judge(s); r != nil {
+			s.Kill(r)
+		}
+	}
+}
+
+// judge says why a live session must end, or nil.
+func (k *Keeper) judge(s *Session) *postern.Refusal {
+	now := k.cfg.Now()
+	snap := k.cfg.Snapshots.Current()
+	if r := k.over(s.grant, snap, now); r != nil {
+		return r
+	}
+	terms, ok := snap.Terms(s.grant.Task)
+	if !ok {
+		return &postern.Refusal{Code: postern.CodeKilled, Reason: fmt.Sprintf("task %q is no longer served here", s.grant.Task)}
+	}
+	if err := k.fresh(terms, true); err != nil {
+		r := postern.AsRefusal(err)
+		r.Code = postern.CodeKilled
+		return r
+	}
+	if err := s.loanEnded(); err != nil {
+		return &postern.Refusal{Code: postern.CodeKilled, Reason: "the credential behind this session has ended", Hint: "connect again", Cause: err}
+	}
+	if terms.Session > 0 && now.Sub(s.client.Time) > terms.Session {
+		return &postern.Refusal{Code: postern.CodeKilled, Reason: fmt.Sprintf("task %q allows sessions of %s", s.grant.Task, terms.Session), Rule: string(s.grant.Task) + "/limits"}
+	}
+	req := s.client
+	req.Time = now
+	d := snap.DecideConnect(policy.Query{Grant: s.grant, Resource: s.terms.Resource, Node: k.cfg.Node, Request: req})
+	if d.Verdict == postern.VerdictDeny {
+		r := gate.Refuse(d)
+		r.Code = postern.CodeKilled
+		return r
+	}
+	return nil
+}
+
+// trim forgets the usage of grants that have ended.
+func (k *Keeper) trim() {
+	now := k.cfg.Now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for id, u := range k.usage {
+		if u.sessions == 0 && now.After(u.until) {
+			delete(k.usage, id)
+		}
+	}
+}

@@ -1,0 +1,320 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/gate"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/object"
+	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// A Session is one client connection under one grant. Judging is its gate's; the rest
+// of what an engine may reach is here.
+type Session struct {
+	*gate.Gate
+
+	k           *Keeper
+	id          postern.SessionID
+	grant       *postern.Grant
+	claim       engine.Claim
+	terms       *engine.Terms
+	policyTerms policy.Terms // at the start
+	client      policy.Request
+
+	ctx context.Context // ends with the session; its cause is a *postern.Refusal
+	end context.CancelCauseFunc
+
+	mu         sync.Mutex // guards what follows
+	closed     bool
+	cancelKeys []string
+	conns      []net.Conn
+	loans      map[engine.Purpose]Loan
+}
+
+var (
+	_ engine.Session = (*Session)(nil)
+	_ engine.Waiter  = (*Session)(nil)
+)
+
+// ID names the session.
+func (s *Session) ID() postern.SessionID { return s.id }
+
+// Terms is what the engine needs to know; it does not change.
+func (s *Session) Terms() *engine.Terms { return s.terms }
+
+// Context ends when the session must end, with a *postern.Refusal as its cause.
+func (s *Session) Context() context.Context { return s.ctx }
+
+func (s *Session) request() policy.Request {
+	r := s.client
+	r.Time = s.k.cfg.Now()
+	return r
+}
+
+// Kill ends the session with a cause that the engine shows to the client, and closes
+// the way to the resource shortly after, whether the engine has spoken or not.
+func (s *Session) Kill(r *postern.Refusal) {
+	s.mu.Lock()
+	if s.ctx.Err() != nil {
+		s.mu.Unlock()
+		return
+	}
+	s.end(r)
+	s.mu.Unlock()
+	s.k.cfg.Logger.Info("session killed", "session", s.id, "subject", s.grant.Subject.Name, "reason", r.Reason)
+	time.AfterFunc(killGrace, s.closeConns)
+}
+
+// OnCancel registers what a cancel request with this key does.
+func (s *Session) OnCancel(key []byte, cancel func()) {
+	k := string(key)
+	s.k.mu.Lock()
+	defer s.k.mu.Unlock()
+	if _, live := s.k.sessions[s.id]; !live {
+		return
+	}
+	s.cancelKeys = append(s.cancelKeys, k)
+	s.k.cancels[k] = cancel
+}
+
+// Lend gives fn the credential for a purpose, leasing it on first use.
+func (s *Session) Lend(ctx context.Context, p engine.Purpose, fn func(*engine.Credential) error) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return errors.New("session: closed")
+	}
+	loan := s.loans[p]
+	s.mu.Unlock()
+	if loan == nil {
+		var err error
+		if loan, err = s.k.cfg.Leases.Take(ctx, s.id, s.grant.ID, s.terms.Resource, p); err != nil {
+			return fmt.Errorf("lease a credential for %s: %w", s.terms.Resource, err)
+		}
+		if !s.keep(p, loan) {
+			s.release(loan)
+			return errors.New("session: closed")
+		}
+	}
+	return loan.Use(fn)
+}
+
+// keep takes a loan into the session, which gives it back when it is closed.
+func (s *Session) keep(p engine.Purpose, loan Loan) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	if s.loans == nil {
+		s.loans = map[engine.Purpose]Loan{}
+	}
+	s.loans[p] = loan
+	return true
+}
+
+// loanEnded tells why the credential that the session logged in with has ended, or nil.
+func (s *Session) loanEnded() error {
+	s.mu.Lock()
+	loan := s.loans[engine.PurposeSession]
+	s.mu.Unlock()
+	if loan == nil {
+		return nil
+	}
+	return loan.Err()
+}
+
+// dialTimeout bounds the TCP connection to a resource.
+const dialTimeout = 10 * time.Second
+
+// Dial connects to the resource. The session owns the connection.
+func (s *Session) Dial(ctx context.Context) (net.Conn, error) {
+	d := net.Dialer{Timeout: dialTimeout}
+	c, err := d.DialContext(ctx, "tcp", net.JoinHostPort(s.terms.Host, strconv.Itoa(s.terms.Port)))
+	if err != nil {
+		return nil, &postern.Refusal{Code: postern.CodeUnavailable, Reason: fmt.Sprintf("resource %q cannot be reached from node %s", s.terms.Resource, s.k.cfg.Node), Hint: "tell the operators", Cause: err}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.ctx.Err() != nil {
+		_ = c.Close()
+		return nil, context.Cause(s.ctx)
+	}
+	s.conns = append(s.conns, c)
+	return c, nil
+}
+
+func (s *Session) closeConns() {
+	s.mu.Lock()
+	conns := s.conns
+	s.conns = nil
+	s.mu.Unlock()
+	for _, c := range conns {
+		_ = c.Close()
+	}
+}
+
+// Close ends the session: what it opened is closed, what it borrowed given back, and
+// why it ended recorded.
+func (s *Session) Close(why error) {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.closed = true
+	loans := slices.Collect(maps.Values(s.loans))
+	s.loans = nil
+	s.mu.Unlock()
+
+	if cause := context.Cause(s.ctx); cause != nil {
+		why = cause // a kill is why, whatever the sockets said afterwards
+	}
+	s.end(&postern.Refusal{Code: postern.CodeKilled, Reason: "the session is closed"})
+	s.closeConns()
+	s.k.forget(s)
+	if s.Gate != nil {
+		if err := s.Gate.End(reasonOf(why)); err != nil {
+			s.k.cfg.Logger.Error("session's end was not recorded", "session", s.id, "error", err)
+		}
+	}
+	for _, l := range loans {
+		s.release(l)
+	}
+	s.k.cfg.Logger.Info("session closed", "session", s.id, "reason", reasonOf(why))
+}
+
+func (s *Session) release(l Loan) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), releaseTimeout)
+	defer cancel()
+	if err := l.Release(ctx); err != nil {
+		s.k.cfg.Logger.Warn("lease was not given back; the control plane will find it", "session", s.id, "error", err)
+	}
+}
+
+func reasonOf(why error) string {
+	var r *postern.Refusal
+	switch {
+	case why == nil, errors.Is(why, io.EOF):
+		return "client left"
+	case errors.As(why, &r):
+		return r.Reason
+	}
+	return "connection lost"
+}
+
+func parsePermission(p string) (postern.TaskName, postern.ResourceName, error) {
+	task, resource, dotted := strings.Cut(p, ".")
+	bad := func(err error) error {
+		return &postern.Refusal{Code: postern.CodeNoGrant, Reason: "the user name does not say which task: " + err.Error(), Hint: "connect as TASK.RESOURCE, or as TASK where it reaches one resource; `postern tasks` lists yours"}
+	}
+	if err := object.CheckName(task); err != nil {
+		return "", "", bad(err)
+	}
+	if dotted {
+		if err := object.CheckName(resource); err != nil {
+			return "", "", bad(err)
+		}
+	}
+	return postern.TaskName(task), postern.ResourceName(resource), nil
+}
+
+type resolved struct {
+	name     postern.ResourceName
+	resource *typesv1.Resource
+	ca       []byte
+}
+
+// resolve finds the resource that a claim means, and checks that the claim fits it.
+func (k *Keeper) resolve(snap *policy.Snapshot, c engine.Claim, task postern.TaskName, name postern.ResourceName) (resolved, policy.Terms, error) {
+	terms, ok := snap.Terms(task)
+	if !ok {
+		return resolved{}, policy.Terms{}, &postern.Refusal{Code: postern.CodeNoGrant, Reason: fmt.Sprintf("task %q is not served by this node", task), Hint: "`postern tasks` lists yours; `postern connect` finds a node that serves it"}
+	}
+	name, err := snap.ResourceOf(task, name)
+	if err != nil {
+		return resolved{}, policy.Terms{}, err
+	}
+	r, ok := snap.Resource(name)
+	if !ok {
+		return resolved{}, policy.Terms{}, &postern.Refusal{Code: postern.CodeNoGrant, Reason: fmt.Sprintf("resource %q is not served by this node", name), Hint: "`postern connect` finds a node that serves it"}
+	}
+	spec := r.GetSpec()
+	if got, want := spec.GetProtocol(), string(c.Protocol); got != want {
+		return resolved{}, policy.Terms{}, &postern.Refusal{Code: postern.CodeNoGrant, Reason: fmt.Sprintf("resource %q speaks %s, and this listener %s", name, got, want)}
+	}
+	if db := spec.GetEndpoint().GetDatabase(); db != "" && c.Database != "" && c.Database != db && c.Database != c.Permission {
+		return resolved{}, policy.Terms{}, &postern.Refusal{Code: postern.CodeNoGrant, Reason: fmt.Sprintf("resource %q is database %q", name, db), Hint: "connect with dbname=" + db}
+	}
+	out := resolved{name: name, resource: r}
+	if ca := spec.GetEndpoint().GetTls().GetCa(); ca.GetPem() != "" {
+		out.ca = []byte(ca.GetPem())
+	} else if ca.GetSecret() != "" {
+		// The control plane puts the text in before it publishes.
+		return resolved{}, policy.Terms{}, &postern.Refusal{Code: postern.CodeUnavailable, Reason: fmt.Sprintf("the CA of resource %q is not known here", name), Hint: "tell the operators"}
+	}
+	return out, terms, nil
+}
+
+func engineTerms(k *Keeper, id postern.SessionID, g *postern.Grant, task postern.TaskName, r resolved, t policy.Terms, d postern.Decision) *engine.Terms {
+	ep := r.resource.GetSpec().GetEndpoint()
+	mode := ep.GetTls().GetMode()
+	if mode == "" {
+		mode = "verify-full"
+	}
+	server := ep.GetTls().GetServerName()
+	if server == "" {
+		server = ep.GetHost()
+	}
+	out := &engine.Terms{
+		Node: k.cfg.Node, Subject: g.Subject.Name, Grant: g.ID, Task: task, Resource: r.name,
+		Host: ep.GetHost(), Port: int(ep.GetPort()), Database: ep.GetDatabase(),
+		TLS:              engine.TLSTerms{Mode: mode, CA: r.ca, ServerName: server},
+		Level:            d.Level,
+		StatementTimeout: t.StatementTimeout, Idle: t.Idle,
+		ReadOnly: t.ReadOnly, Own: t.Unrestricted,
+		Hold: d.Verdict == postern.VerdictHold,
+	}
+	pins := r.resource.GetSpec().GetPin()
+	for _, name := range slices.Sorted(maps.Keys(pins)) {
+		out.Pins = append(out.Pins, engine.Setting{Name: name, Value: pinValue(pins[name])})
+	}
+	return out
+}
+
+// pinValue writes a pin as the target's SET takes it: lists are joined by commas.
+func pinValue(v *structpb.Value) string {
+	switch v := v.GetKind().(type) {
+	case *structpb.Value_StringValue:
+		return v.StringValue
+	case *structpb.Value_BoolValue:
+		if v.BoolValue {
+			return "on"
+		}
+		return "off"
+	case *structpb.Value_NumberValue:
+		return strconv.FormatFloat(v.NumberValue, 'f', -1, 64)
+	case *structpb.Value_ListValue:
+		var parts []string
+		for _, e := range v.ListValue.GetValues() {
+			parts = append(parts, pinValue(e))
+		}
+		return strings.Join(parts, ", ")
+	}
+	return ""
+}
