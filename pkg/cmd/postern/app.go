@@ -1,0 +1,307 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"github.com/posterngate/postern/pkg/fault"
+	"github.com/posterngate/postern/pkg/gen/postern/api/v1/apiv1connect"
+	"github.com/posterngate/postern/pkg/release"
+)
+
+// Exit codes, as they are documented in the help.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitDenied      = 3
+	exitApproval    = 4
+	exitUnreachable = 5
+)
+
+// Env is what the command has of the world.
+type Env struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Getenv         func(string) string
+}
+
+// app is one run of the command.
+type app struct {
+	env    Env
+	addr   string
+	ca     string
+	home   string
+	format string
+}
+
+// Main runs the command and returns its exit code.
+func Main(ctx context.Context, args []string, env Env) int {
+	a := &app{env: env}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(env.Stdin)
+	root.SetOut(env.Stdout)
+	root.SetErr(env.Stderr)
+	err := root.ExecuteContext(ctx)
+	return a.exit(err)
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "postern",
+		Short:         "Narrow, purpose-built access to databases, clusters, hosts and APIs",
+		Version:       release.Version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Long: `Postern gives people and automation tasks: narrow permissions, held while they are
+needed and enforced on the way to the resource.
+
+Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 denied by policy, 4 approval pending or
+refused, 5 unreachable; connect passes the code of its client through.
+Environment: POSTERN_ADDR, POSTERN_CA, POSTERN_TOKEN, POSTERN_NODE, POSTERN_HOME, POSTERN_FORMAT.`,
+		Example: "  postern login\n  postern tasks\n  postern psql sales-report -- -c 'SELECT count(*) FROM orders'",
+	}
+	f := root.PersistentFlags()
+	f.StringVar(&a.addr, "addr", a.env.Getenv("POSTERN_ADDR"), "URL of the control plane's API")
+	f.StringVar(&a.ca, "ca", a.env.Getenv("POSTERN_CA"), "PEM file of the CA that signs the API and the nodes")
+	f.StringVar(&a.home, "home", a.env.Getenv("POSTERN_HOME"), "folder for tokens and settings")
+	f.StringVar(&a.format, "format", a.env.Getenv("POSTERN_FORMAT"), "output: text, json or yaml")
+	root.PersistentPreRunE = func(*cobra.Command, []string) error { return a.defaults() }
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("%s", err) })
+	root.AddCommand(
+		a.loginCmd(), a.logoutCmd(), a.whoamiCmd(), a.tokenCmd(),
+		a.tasksCmd(), a.explainCmd(),
+		a.requestCmd(), a.requestsCmd(), a.approvalsCmd(), a.approveCmd(), a.denyCmd(), a.grantCmd(), a.grantsCmd(), a.revokeCmd(),
+		a.connectCmd(), a.psqlCmd(), a.configCmd(),
+		a.sessionsCmd(), a.auditCmd(),
+		a.applyCmd(), a.diffCmd(), a.getCmd(), a.deleteCmd(), a.editCmd(),
+		a.lockCmd(), a.unlockCmd(), a.nodesCmd(), a.statusCmd(), a.demoCmd(),
+	)
+	return root
+}
+
+func (a *app) defaults() error {
+	switch a.format {
+	case "":
+		a.format = "text"
+	case "text", "json", "yaml", "env", "exec-credential", "pgpass":
+	default:
+		return usage("--format %q is not text, json or yaml", a.format)
+	}
+	if a.home == "" {
+		dir, err := os.UserConfigDir()
+		if err != nil {
+			return fmt.Errorf("no folder for settings: %w; set POSTERN_HOME", err)
+		}
+		a.home = filepath.Join(dir, "postern")
+	}
+	return nil
+}
+
+// usageError is a mistake in how the command was typed.
+type usageError struct{ error }
+
+func usage(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// childError carries the exit code of a client that connect ran.
+type childError struct{ code int }
+
+func (e childError) Error() string { return fmt.Sprintf("the client ended with code %d", e.code) }
+
+// approvalError says that people have not said yes.
+type approvalError struct{ error }
+
+// exit prints what went wrong, for a reader, and picks the exit code.
+func (a *app) exit(err error) int {
+	var child childError
+	var use usageError
+	var appr approvalError
+	var ce *connect.Error
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &child):
+		return child.code
+	case errors.Is(err, context.Canceled):
+		return 130
+	case errors.As(err, &use):
+		a.say("postern: %s", err)
+		return exitUsage
+	case errors.As(err, &appr):
+		a.say("postern: %s", err)
+		return exitApproval
+	case errors.As(err, &ce):
+		return a.exitConnect(ce)
+	}
+	if isUnknownCommand(err) {
+		a.say("postern: %s", err)
+		return exitUsage
+	}
+	a.say("postern: %s", err)
+	return exitFailed
+}
+
+func (a *app) exitConnect(ce *connect.Error) int {
+	f := faultOf(ce)
+	a.say("postern: %s", f.Reason)
+	for _, v := range f.Violations {
+		if v.Field == "hint" || v.Field == "detail" {
+			a.say("  %s: %s", v.Field, v.Reason)
+		}
+	}
+	switch {
+	case ce.Code() == connect.CodeUnavailable && !f.remote:
+		a.say("  hint: is %s right, and running? (POSTERN_ADDR, POSTERN_CA)", a.addr)
+		return exitUnreachable
+	case ce.Code() == connect.CodeUnavailable:
+		return exitUnreachable
+	case ce.Code() == connect.CodeUnauthenticated:
+		a.say("  hint: postern login")
+		return exitDenied
+	case ce.Code() == connect.CodePermissionDenied:
+		return exitDenied
+	case f.Kind == "no-grant" || f.Kind == "APPROVAL_REQUIRED":
+		return exitApproval
+	}
+	return exitFailed
+}
+
+func (a *app) say(format string, args ...any) { fmt.Fprintf(a.env.Stderr, format+"\n", args...) }
+
+func isUnknownCommand(err error) bool {
+	s := err.Error()
+	for _, p := range []string{"unknown command", "accepts ", "requires at least", "required flag", "unknown flag", "invalid argument"} {
+		if len(s) >= len(p) && s[:len(p)] == p {
+			return true
+		}
+	}
+	return false
+}
+
+type remoteFault struct {
+	fault.Error
+	remote bool // whether the other side said it
+}
+
+// faultOf reads what the API said about a failure.
+func faultOf(ce *connect.Error) remoteFault {
+	out := remoteFault{Error: fault.Error{Reason: ce.Message()}, remote: connect.IsWireError(ce)}
+	for _, d := range ce.Details() {
+		readDetail(&out.Error, d)
+	}
+	return out
+}
+
+// api is the control plane's API as the caller.
+type api struct {
+	policy    apiv1connect.PolicyServiceClient
+	access    apiv1connect.AccessServiceClient
+	grants    apiv1connect.GrantServiceClient
+	approvals apiv1connect.ApprovalServiceClient
+	sessions  apiv1connect.SessionServiceClient
+	audit     apiv1connect.AuditServiceClient
+	nodes     apiv1connect.NodeAdminServiceClient
+}
+
+// dial makes clients that send the caller's token; with anonymous set they send none.
+func (a *app) dial(ctx context.Context, anonymous bool) (*api, error) {
+	if a.addr == "" {
+		return nil, usage("where is the control plane? set POSTERN_ADDR or --addr, such as https://postern.example:8443")
+	}
+	u, err := url.Parse(a.addr)
+	if err != nil || u.Host == "" || u.Scheme != "https" {
+		return nil, usage("POSTERN_ADDR %q is not an https URL", a.addr)
+	}
+	pool, err := a.pool()
+	if err != nil {
+		return nil, err
+	}
+	hc := &http.Client{Transport: &http.Transport{
+		TLSClientConfig:       &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
+		ForceAttemptHTTP2:     true,
+		TLSHandshakeTimeout:   10 * time.Second,
+		ResponseHeaderTimeout: 2 * time.Minute,
+	}}
+	var opts []connect.ClientOption
+	if !anonymous {
+		tok, err := a.apiToken(ctx)
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, connect.WithInterceptors(bearer(tok)))
+	}
+	return &api{
+		policy:    apiv1connect.NewPolicyServiceClient(hc, a.addr, opts...),
+		access:    apiv1connect.NewAccessServiceClient(hc, a.addr, opts...),
+		grants:    apiv1connect.NewGrantServiceClient(hc, a.addr, opts...),
+		approvals: apiv1connect.NewApprovalServiceClient(hc, a.addr, opts...),
+		sessions:  apiv1connect.NewSessionServiceClient(hc, a.addr, opts...),
+		audit:     apiv1connect.NewAuditServiceClient(hc, a.addr, opts...),
+		nodes:     apiv1connect.NewNodeAdminServiceClient(hc, a.addr, opts...),
+	}, nil
+}
+
+// pool is the CA of POSTERN_CA, or the system's where it is not set (nil).
+func (a *app) pool() (*x509.CertPool, error) {
+	if a.ca == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(a.ca)
+	if err != nil {
+		return nil, fmt.Errorf("read the CA: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no PEM certificate", a.ca)
+	}
+	return pool, nil
+}
+
+// bearer sends a token with every call.
+func bearer(token string) connect.Interceptor { return bearerToken(token) }
+
+type bearerToken string
+
+func (t bearerToken) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		req.Header().Set("Authorization", "Bearer "+string(t))
+		return next(ctx, req)
+	}
+}
+
+func (t bearerToken) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
+		c := next(ctx, spec)
+		c.RequestHeader().Set("Authorization", "Bearer "+string(t))
+		return c
+	}
+}
+
+func (t bearerToken) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return next
+}
+
+// run runs a child with the terminal of this process and passes its exit code on.
+func (a *app) run(cmd *exec.Cmd) error {
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.env.Stdin, a.env.Stdout, a.env.Stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return childError{exit.ExitCode()}
+	}
+	return err
+}

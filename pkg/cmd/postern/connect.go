@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+)
+
+func (a *app) connectCmd() *cobra.Command {
+	var dryRun bool
+	var ttl time.Duration
+	c := &cobra.Command{
+		Use: "connect TASK[.RESOURCE] [-- CLIENT ARGS]", Short: "Run the stock client through the nearest node", Args: cobra.MinimumNArgs(1),
+		Long: `Takes the task, measures which healthy node that reaches the resource is nearest, and
+runs the stock client through it. The token is in a file that only the client reads, never
+in its arguments or environment. Further nodes are given to the client too, so that it goes
+on when the nearest one dies. The client's exit code is passed through.`,
+		Example: "  postern connect sales-report.warehouse\n  postern connect sales-report -- -c 'SELECT count(*) FROM orders'",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.connect(cmd.Context(), args[0], args[1:], ttl, dryRun)
+		},
+	}
+	c.Flags().BoolVar(&dryRun, "print", false, "print what would be run, and where, and run nothing")
+	c.Flags().DurationVar(&ttl, "ttl", 0, "how long the grant lasts; at most the task's duration")
+	return c
+}
+
+func (a *app) psqlCmd() *cobra.Command {
+	c := a.connectCmd()
+	c.Use, c.Short, c.Long = "psql TASK[.RESOURCE] [-- PSQL ARGS]", "Short for connect, with psql", ""
+	c.Example = "  postern psql sales-report -- -c 'SELECT email FROM customers LIMIT 3'"
+	return c
+}
+
+func (a *app) connect(ctx context.Context, permission string, args []string, ttl time.Duration, dryRun bool) error {
+	api, err := a.dial(ctx, false)
+	if err != nil {
+		return err
+	}
+	task, resource, err := a.resolve(ctx, api, permission)
+	if err != nil {
+		return err
+	}
+	list, err := a.endpointList(ctx, api, resource)
+	if err != nil {
+		return err
+	}
+	nodes, err := nearest(ctx, list, "postgres")
+	if err != nil {
+		return err
+	}
+	conninfo := a.conninfo(task+"."+resource, nodes)
+	for i, n := range nodes {
+		role := "then"
+		if i == 0 {
+			role = "node"
+		}
+		if dryRun || isTerminal(a.env.Stderr) {
+			a.say("%s %s (%s, %s, %s)", role, n.node.GetNode(), n.node.GetRegion(), n.addr, n.rtt.Round(10*time.Microsecond))
+		}
+	}
+	if dryRun {
+		_, err := fmt.Fprintf(a.env.Stdout, "psql %q\n", conninfo)
+		return err
+	}
+	program, err := exec.LookPath("psql")
+	if err != nil {
+		return fmt.Errorf("psql is not on PATH; install it (Debian: postgresql-client)")
+	}
+	grant, err := api.grants.CreateGrant(ctx, connect.NewRequest(&apiv1.CreateGrantRequest{Task: task, Ttl: ttlOf(ttl)}))
+	if err != nil {
+		return err
+	}
+	passfile, done, err := a.passfile(task+"."+resource, nodes, grant.Msg.GetToken())
+	if err != nil {
+		return err
+	}
+	defer done()
+	// Not bound to ctx: an interrupt is for the client, which cancels its statement with it.
+	cmd := exec.Command(program, append([]string{conninfo}, args...)...)
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), secretEnv), "PGPASSFILE="+passfile)
+	return a.run(cmd)
+}
+
+// secretEnv tells what a child must not inherit.
+func secretEnv(kv string) bool {
+	name, _, _ := strings.Cut(kv, "=")
+	return strings.HasPrefix(name, "POSTERN_TOKEN") || name == "PGPASSWORD" || name == "PGPASSFILE"
+}
+
+// resolve completes TASK to TASK.RESOURCE by what the bindings offer.
+func (a *app) resolve(ctx context.Context, api *api, permission string) (task, resource string, err error) {
+	task, resource, _ = strings.Cut(permission, ".")
+	resp, err := api.access.ListTasks(ctx, connect.NewRequest(&apiv1.ListTasksRequest{}))
+	if err != nil {
+		return "", "", err
+	}
+	for _, o := range resp.Msg.GetTasks() {
+		if o.GetTask() != task {
+			continue
+		}
+		switch all := o.GetResources(); {
+		case resource != "" && slices.Contains(all, resource), resource == "" && len(all) == 1:
+			if resource == "" {
+				resource = all[0]
+			}
+			return task, resource, nil
+		case resource != "":
+			return "", "", connect.NewError(connect.CodePermissionDenied, fmt.Errorf("task %q does not reach %q; it reaches %s", task, resource, strings.Join(all, ", ")))
+		default:
+			return "", "", usage("task %q reaches %s: say %s.RESOURCE", task, strings.Join(all, ", "), task)
+		}
+	}
+	return "", "", connect.NewError(connect.CodePermissionDenied, fmt.Errorf("no binding offers you task %q; postern tasks lists what does", task))
+}
+
+// conninfo is a multi-host connection string for libpq, nearest node first.
+func (a *app) conninfo(user string, nodes []near) string {
+	var hosts, ports []string
+	for _, n := range nodes {
+		h, p, err := net.SplitHostPort(n.addr)
+		if err == nil {
+			hosts, ports = append(hosts, h), append(ports, p)
+		}
+	}
+	s := fmt.Sprintf("host=%s port=%s user=%s sslmode=verify-full connect_timeout=5", strings.Join(hosts, ","), strings.Join(ports, ","), user)
+	if a.ca != "" {
+		ca, err := filepath.Abs(a.ca)
+		if err == nil {
+			s += " sslrootcert='" + strings.ReplaceAll(ca, "'", `\'`) + "'"
+		}
+	}
+	return s
+}
+
+// passfile keeps a token where libpq finds it and nobody else can read it.
+func (a *app) passfile(user string, nodes []near, token string) (path string, done func(), err error) {
+	if err := os.MkdirAll(a.home, 0o700); err != nil {
+		return "", nil, err
+	}
+	f, err := os.CreateTemp(a.home, ".pgpass-*") // 0600
+	if err != nil {
+		return "", nil, err
+	}
+	done = func() { _ = os.Remove(f.Name()) }
+	for _, n := range nodes {
+		h, p, err := net.SplitHostPort(n.addr)
+		if err != nil {
+			continue
+		}
+		fmt.Fprintf(f, "%s:%s:*:%s:%s\n", strings.ReplaceAll(h, ":", `\:`), p, user, token)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		done()
+		return "", nil, err
+	}
+	return f.Name(), done, nil
+}
+
+func (a *app) configCmd() *cobra.Command {
+	c := &cobra.Command{Use: "config", Short: "Configuration for stock clients"}
+	var file string
+	pg := &cobra.Command{
+		Use: "pg", Short: "A pg_service.conf entry for each of my PostgreSQL tasks", Args: cobra.NoArgs,
+		Long: `Prints a pg_service.conf entry for each PostgreSQL task: every node that reaches the
+resource, nearest first, so that libpq goes on to the next when one is down. The password
+is a token: PGPASSWORD=$(postern token).`,
+		Example: "  postern config pg --file ~/.pg_service.conf\n  PGPASSWORD=$(postern token) psql service=sales-report.warehouse",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.configPG(cmd.Context(), file) },
+	}
+	pg.Flags().StringVar(&file, "file", "", "write to this file; standard output where it is not given")
+	c.AddCommand(pg)
+	return c
+}
+
+func (a *app) configPG(ctx context.Context, file string) error {
+	api, err := a.dial(ctx, false)
+	if err != nil {
+		return err
+	}
+	offers, err := a.offers(ctx)
+	if err != nil {
+		return err
+	}
+	var out strings.Builder
+	for _, o := range offers {
+		for _, r := range o.GetResources() {
+			list, err := a.endpointList(ctx, api, r)
+			if err != nil {
+				return err
+			}
+			nodes, err := nearest(ctx, list, "postgres")
+			if err != nil {
+				a.say("%s.%s: %s", o.GetTask(), r, err)
+				continue
+			}
+			fmt.Fprintf(&out, "# %s\n[%s.%s]\n", oneLine(o.GetPurpose(), 70), o.GetTask(), r)
+			for _, kv := range strings.Fields(a.conninfo(o.GetTask()+"."+r, nodes)) {
+				fmt.Fprintln(&out, strings.ReplaceAll(kv, "'", ""))
+			}
+			fmt.Fprintln(&out)
+		}
+	}
+	if file == "" {
+		_, err := fmt.Fprint(a.env.Stdout, out.String())
+		return err
+	}
+	return os.WriteFile(file, []byte(out.String()), 0o600)
+}

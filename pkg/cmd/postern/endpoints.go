@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	"github.com/posterngate/postern/pkg/run"
+)
+
+// endpointList reads the nodes that reach a resource. The list is signed by the control
+// plane's CA, so that who stands between cannot send people elsewhere.
+func (a *app) endpointList(ctx context.Context, api *api, resource string) (*apiv1.EndpointList, error) {
+	resp, err := api.access.ListEndpoints(ctx, connect.NewRequest(&apiv1.ListEndpointsRequest{Resource: resource}))
+	if err != nil {
+		return nil, err
+	}
+	if err := a.verifyList(resp.Msg.GetList(), resp.Msg.GetSignature()); err != nil {
+		return nil, err
+	}
+	var list apiv1.EndpointList
+	return &list, proto.Unmarshal(resp.Msg.GetList(), &list)
+}
+
+func (a *app) verifyList(list, signature []byte) error {
+	if a.ca == "" {
+		return errors.New("the node list cannot be verified without the CA: set POSTERN_CA")
+	}
+	rest, err := os.ReadFile(a.ca)
+	if err != nil {
+		return err
+	}
+	h := sha256.New()
+	h.Write([]byte("postern/endpoints/v1"))
+	h.Write(list)
+	sum := h.Sum(nil)
+	for block, rest := pem.Decode(rest); block != nil; block, rest = pem.Decode(rest) {
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			continue
+		}
+		if key, ok := cert.PublicKey.(*ecdsa.PublicKey); ok && ecdsa.VerifyASN1(key, sum, signature) {
+			return nil
+		}
+	}
+	return errors.New("the node list is not signed by the CA of POSTERN_CA")
+}
+
+// probeTimeout is how long a node may take to accept a connection.
+const probeTimeout = 3 * time.Second
+
+// near is one node and how far away it is.
+type near struct {
+	node *apiv1.NodeEndpoint
+	addr string
+	rtt  time.Duration
+}
+
+// nearest measures the nodes that serve a protocol, all at once, and returns those that
+// answer, the nearest first.
+func nearest(ctx context.Context, list *apiv1.EndpointList, protocol string) ([]near, error) {
+	var all []near
+	for _, n := range list.GetNodes() {
+		if addr := n.GetAddresses()[protocol]; addr != "" {
+			all = append(all, near{node: n, addr: addr})
+		}
+	}
+	if len(all) == 0 {
+		return nil, errUnreachable("no node serves this resource now")
+	}
+	g := run.New(ctx)
+	for i := range all {
+		g.Go("probe", func(ctx context.Context) error {
+			d := net.Dialer{Timeout: probeTimeout}
+			began := time.Now()
+			if c, err := d.DialContext(ctx, "tcp", all[i].addr); err == nil {
+				all[i].rtt = max(time.Since(began), 1)
+				_ = c.Close()
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, func(n near) bool { return n.rtt == 0 })
+	if len(all) == 0 {
+		return nil, errUnreachable("no node answers")
+	}
+	slices.SortFunc(all, func(x, y near) int { return int(x.rtt - y.rtt) })
+	return all, nil
+}
+
+func errUnreachable(format string, args ...any) error {
+	return connect.NewError(connect.CodeUnavailable, fmt.Errorf(format, args...))
+}

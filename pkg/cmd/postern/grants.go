@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+)
+
+func (a *app) requestCmd() *cobra.Command {
+	var reason string
+	var ttl time.Duration
+	var wait bool
+	c := &cobra.Command{
+		Use: "request TASK", Short: "Ask people for a task", Args: cobra.ExactArgs(1),
+		Example: `  postern request schema-change --reason "INC-42: add an index" --for 30m --wait`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api, err := a.dial(cmd.Context(), false)
+			if err != nil {
+				return err
+			}
+			resp, err := api.grants.RequestGrant(cmd.Context(), connect.NewRequest(&apiv1.RequestGrantRequest{Task: args[0], Reason: reason, Ttl: ttlOf(ttl)}))
+			if err != nil {
+				return err
+			}
+			g, h := resp.Msg.GetGrant(), resp.Msg.GetHold()
+			if h != nil && wait {
+				a.say("waiting for %s to approve %s", strings.Join(h.GetApproverGroups(), " and "), h.GetId())
+				if g, err = a.waitForGrant(cmd.Context(), api, g.GetId()); err != nil {
+					return err
+				}
+				h = nil
+			}
+			resp.Msg.Grant, resp.Msg.Hold = g, h
+			if err := a.print(resp.Msg, func(w io.Writer) {
+				if h != nil {
+					fmt.Fprintf(w, "%s asked for: %s must approve %s before %s\n", g.GetTask(), strings.Join(h.GetApproverGroups(), " and "), h.GetId(), when(h.GetExpireTime()))
+					return
+				}
+				fmt.Fprintf(w, "%s granted until %s (%s)\n", g.GetTask(), when(g.GetEndTime()), g.GetId())
+			}); err != nil {
+				return err
+			}
+			if h != nil {
+				return approvalError{fmt.Errorf("approval pending: %s", h.GetId())}
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&reason, "reason", "", "why; shown to those who approve")
+	c.Flags().DurationVar(&ttl, "for", 0, "how long; at most the task's duration")
+	c.Flags().BoolVar(&wait, "wait", false, "wait for the answer")
+	return c
+}
+
+func ttlOf(d time.Duration) *durationpb.Duration {
+	if d == 0 {
+		return nil
+	}
+	return durationpb.New(d)
+}
+
+// pollEvery is how often a waiting command looks again.
+const pollEvery = time.Second
+
+func (a *app) waitForGrant(ctx context.Context, api *api, id string) (*typesv1.Grant, error) {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		resp, err := api.grants.GetGrant(ctx, connect.NewRequest(&apiv1.GetGrantRequest{Id: id}))
+		if err != nil {
+			return nil, err
+		}
+		switch g := resp.Msg.GetGrant(); g.GetState() {
+		case typesv1.GrantState_GRANT_STATE_ACTIVE:
+			return g, nil
+		case typesv1.GrantState_GRANT_STATE_ASKED:
+		default:
+			return nil, approvalError{fmt.Errorf("refused: %s", g.GetEndReason())}
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+func (a *app) grantCmd() *cobra.Command {
+	var reason, tokenFile string
+	var ttl time.Duration
+	c := &cobra.Command{
+		Use: "grant TASK", Short: "Take a task now, and print a short-lived token for it", Args: cobra.ExactArgs(1),
+		Long: `Take a task now, and print a short-lived token that is good for it alone. Automation
+gives its own OIDC token in --token-file and needs no login.`,
+		Example: "  postern grant nightly-load --ttl 15m --token-file $CI_TOKEN --format env\n  PGPASSWORD=$(postern grant sales-report) psql ...",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req := &apiv1.CreateGrantRequest{Task: args[0], Ttl: ttlOf(ttl), Reason: reason}
+			if tokenFile != "" {
+				b, err := os.ReadFile(tokenFile)
+				if err != nil {
+					return err
+				}
+				req.WorkloadToken = strings.TrimSpace(string(b))
+			}
+			api, err := a.dial(cmd.Context(), tokenFile != "")
+			if err != nil {
+				return err
+			}
+			resp, err := api.grants.CreateGrant(cmd.Context(), connect.NewRequest(req))
+			if err != nil {
+				return err
+			}
+			return a.printGrant(cmd.Context(), resp.Msg)
+		},
+	}
+	c.Flags().StringVar(&reason, "reason", "", "why")
+	c.Flags().DurationVar(&ttl, "ttl", 0, "how long; at most the task's duration")
+	c.Flags().StringVar(&tokenFile, "token-file", "", "file with the workload's own OIDC token")
+	return c
+}
+
+func (a *app) printGrant(_ context.Context, r *apiv1.CreateGrantResponse) error {
+	g := r.GetGrant()
+	switch a.format {
+	case "text":
+		_, err := fmt.Fprintln(a.env.Stdout, r.GetToken())
+		return err
+	case "env":
+		_, err := fmt.Fprintf(a.env.Stdout, "export POSTERN_TASK='%s'\nexport PGUSER='%s'\nexport PGPASSWORD='%s'\n", g.GetTask(), permission(r), r.GetToken())
+		return err
+	case "pgpass":
+		host, port := "*", "*"
+		if h, p, err := net.SplitHostPort(a.env.Getenv("POSTERN_PG")); err == nil {
+			host, port = h, p
+		}
+		_, err := fmt.Fprintf(a.env.Stdout, "%s:%s:*:%s:%s\n", host, port, permission(r), r.GetToken())
+		return err
+	case "exec-credential":
+		js, err := json.MarshalIndent(map[string]any{
+			"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential",
+			"status": map[string]any{"token": r.GetToken(), "expirationTimestamp": g.GetEndTime().AsTime().Format(time.RFC3339)},
+		}, "", "  ")
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(a.env.Stdout, string(js))
+		return err
+	}
+	return a.print(r, nil)
+}
+
+// permission is what a client gives as its user: TASK, or TASK.RESOURCE where a task
+// reaches several and the first is meant.
+func permission(r *apiv1.CreateGrantResponse) string {
+	if len(r.GetResources()) == 1 {
+		return r.GetGrant().GetTask() + "." + r.GetResources()[0]
+	}
+	return r.GetGrant().GetTask()
+}
+
+func (a *app) grantsCmd() *cobra.Command {
+	var subject string
+	var all bool
+	c := &cobra.Command{
+		Use: "grants", Short: "My grants; everybody's for operators", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			api, err := a.dial(cmd.Context(), false)
+			if err != nil {
+				return err
+			}
+			resp, err := api.grants.ListGrants(cmd.Context(), connect.NewRequest(&apiv1.ListGrantsRequest{Subject: subject, Active: !all}))
+			if err != nil {
+				return err
+			}
+			return printAll(a, resp.Msg.GetGrants(), func(w io.Writer) {
+				var rows [][]string
+				for _, g := range resp.Msg.GetGrants() {
+					rows = append(rows, []string{g.GetId(), g.GetSubject().GetName(), g.GetTask(), grantState(g), when(g.GetStartTime()), when(g.GetEndTime()), g.GetReason()})
+				}
+				table(w, "id subject task state from until reason", rows)
+			})
+		},
+	}
+	c.Flags().StringVar(&subject, "subject", "", "only this subject's")
+	c.Flags().BoolVar(&all, "all", false, "also those that are over")
+	return c
+}
+
+func grantState(g *typesv1.Grant) string {
+	return strings.ToLower(strings.TrimPrefix(g.GetState().String(), "GRANT_STATE_"))
+}
+
+func (a *app) revokeCmd() *cobra.Command {
+	var reason string
+	c := &cobra.Command{
+		Use: "revoke GRANT", Short: "End a grant and every session under it", Args: cobra.ExactArgs(1),
+		Example: `  postern revoke g-3f9a... --reason "contract ended"`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api, err := a.dial(cmd.Context(), false)
+			if err != nil {
+				return err
+			}
+			resp, err := api.grants.RevokeGrant(cmd.Context(), connect.NewRequest(&apiv1.RevokeGrantRequest{Id: args[0], Reason: reason}))
+			if err != nil {
+				return err
+			}
+			return a.print(resp.Msg, func(w io.Writer) { fmt.Fprintf(w, "%s ended\n", resp.Msg.GetGrant().GetId()) })
+		},
+	}
+	c.Flags().StringVar(&reason, "reason", "", "why; shown to the person who is cut off")
+	_ = c.MarkFlagRequired("reason")
+	return c
+}

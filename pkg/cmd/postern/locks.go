@@ -1,0 +1,79 @@
+package main
+
+import (
+	"crypto/rand"
+	"fmt"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/object"
+)
+
+func (a *app) lockCmd() *cobra.Command {
+	var spec typesv1.LockSpec
+	var ttl time.Duration
+	c := &cobra.Command{
+		Use: "lock", Short: "A standing no that ends live sessions and lets no new one in", Args: cobra.NoArgs,
+		Example: `  postern lock --subject carol --reason "contract ended"`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			n := 0
+			for _, t := range []string{spec.Subject, spec.Grant, spec.Resource, spec.Node, spec.Workload} {
+				if t != "" {
+					n++
+				}
+			}
+			if n != 1 {
+				return usage("exactly one of --subject, --grant, --resource, --node and --workload")
+			}
+			if ttl > 0 {
+				spec.Expires = timestamppb.New(time.Now().Add(ttl))
+			}
+			name := "lock-" + strings.ToLower(rand.Text()[:12])
+			o := object.Bare("lock", name)
+			o.GetLock().Spec = &spec
+			api, err := a.dial(cmd.Context(), false)
+			if err != nil {
+				return err
+			}
+			if _, err := api.policy.Create(cmd.Context(), connect.NewRequest(&apiv1.CreateRequest{Object: o})); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(a.env.Stdout, "%s\n", name)
+			return err
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&spec.Subject, "subject", "", "a subject by name")
+	f.StringVar(&spec.Grant, "grant", "", "a grant by id")
+	f.StringVar(&spec.Resource, "resource", "", "a resource by name")
+	f.StringVar(&spec.Node, "node", "", "a node by name")
+	f.StringVar(&spec.Workload, "workload", "", "a workload by name")
+	f.StringVar(&spec.Reason, "reason", "", "why; shown to the person who is cut off")
+	f.DurationVar(&ttl, "for", 0, "how long; for ever where it is not given")
+	_ = c.MarkFlagRequired("reason")
+	return c
+}
+
+func (a *app) unlockCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "unlock LOCK", Short: "Take a lock away", Args: cobra.ExactArgs(1),
+		Example: "  postern get locks\n  postern unlock lock-k2v7...",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api, err := a.dial(cmd.Context(), false)
+			if err != nil {
+				return err
+			}
+			if _, err := api.policy.Delete(cmd.Context(), connect.NewRequest(&apiv1.DeleteRequest{Kind: "lock", Name: args[0]})); err != nil {
+				return err
+			}
+			a.say("%s taken away", args[0])
+			return nil
+		},
+	}
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+)
+
+func (a *app) nodesCmd() *cobra.Command {
+	c := &cobra.Command{
+		Use: "nodes", Short: "The fleet: region, version enforced and how far behind, sessions, spool", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.listNodes(cmd) },
+	}
+	c.AddCommand(&cobra.Command{Use: "list", Short: "The fleet as it is now", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return a.listNodes(cmd) }}, a.enrolCmd(), a.drainCmd())
+	return c
+}
+
+func (a *app) listNodes(cmd *cobra.Command) error {
+	api, err := a.dial(cmd.Context(), false)
+	if err != nil {
+		return err
+	}
+	resp, err := api.nodes.ListNodes(cmd.Context(), connect.NewRequest(&apiv1.ListNodesRequest{}))
+	if err != nil {
+		return err
+	}
+	return printAll(a, resp.Msg.GetNodes(), func(w io.Writer) {
+		var rows [][]string
+		for _, n := range resp.Msg.GetNodes() {
+			state := "lost"
+			if n.GetConnected() {
+				state = "connected"
+			}
+			if n.GetReport().GetDraining() {
+				state = "draining"
+			}
+			var rejected []string
+			for _, r := range n.GetRejections() {
+				rejected = append(rejected, r.GetObject())
+			}
+			rows = append(rows, []string{n.GetName(), n.GetRegion(), state, fmt.Sprint(n.GetVersion().GetRevision()),
+				n.GetLag().AsDuration().Round(time.Millisecond).String(), fmt.Sprint(n.GetReport().GetSessions()),
+				fmt.Sprintf("%d B, %s", n.GetReport().GetSpoolBytes(), n.GetReport().GetSpoolAge().AsDuration().Round(time.Second)), strings.Join(rejected, ",")})
+		}
+		table(w, "node region state version lag sessions spool rejected", rows)
+		fmt.Fprintf(w, "published: %s/%d\n", resp.Msg.GetVersion().GetEpoch(), resp.Msg.GetVersion().GetRevision())
+	})
+}
+
+func (a *app) enrolCmd() *cobra.Command {
+	var region string
+	var labels map[string]string
+	var ttl time.Duration
+	c := &cobra.Command{
+		Use: "enrol NODE", Short: "Make a one-time token with which a node joins", Args: cobra.ExactArgs(1),
+		Example: "  postern nodes enrol eu-1-a --region eu-1 > join-token",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api, err := a.dial(cmd.Context(), false)
+			if err != nil {
+				return err
+			}
+			resp, err := api.nodes.CreateJoinToken(cmd.Context(), connect.NewRequest(&apiv1.CreateJoinTokenRequest{Name: args[0], Region: region, Labels: labels, Ttl: ttlOf(ttl)}))
+			if err != nil {
+				return err
+			}
+			a.say("good once, until %s", when(resp.Msg.GetExpireTime()))
+			return a.print(resp.Msg, func(w io.Writer) { fmt.Fprintln(w, resp.Msg.GetToken()) })
+		},
+	}
+	c.Flags().StringVar(&region, "region", "", "where the node stands")
+	c.Flags().StringToStringVar(&labels, "label", nil, "labels, key=value")
+	c.Flags().DurationVar(&ttl, "ttl", 0, "how long the token is good; 10m where it is not given, 1h at most")
+	_ = c.MarkFlagRequired("region")
+	return c
+}
+
+func (a *app) drainCmd() *cobra.Command {
+	var timeout time.Duration
+	c := &cobra.Command{
+		Use: "drain NODE", Short: "Stop new sessions on a node", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api, err := a.dial(cmd.Context(), false)
+			if err != nil {
+				return err
+			}
+			if _, err := api.nodes.DrainNode(cmd.Context(), connect.NewRequest(&apiv1.DrainNodeRequest{Name: args[0], Timeout: ttlOf(timeout)})); err != nil {
+				return err
+			}
+			a.say("%s takes no new sessions", args[0])
+			return nil
+		},
+	}
+	c.Flags().DurationVar(&timeout, "timeout", 0, "how long live sessions may go on; as they like where it is not given")
+	return c
+}
+
+func (a *app) statusCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Whether the control plane answers, and which nodes clients can use", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			api, err := a.dial(cmd.Context(), false)
+			if err != nil {
+				return err
+			}
+			began := time.Now()
+			resp, err := api.access.ListEndpoints(cmd.Context(), connect.NewRequest(&apiv1.ListEndpointsRequest{}))
+			if err != nil {
+				return err
+			}
+			return a.print(resp.Msg.GetEndpoints(), func(w io.Writer) {
+				fmt.Fprintf(w, "%s answered in %s\n", a.addr, time.Since(began).Round(time.Millisecond))
+				var rows [][]string
+				for _, n := range resp.Msg.GetEndpoints().GetNodes() {
+					var addrs []string
+					for _, p := range slices.Sorted(maps.Keys(n.GetAddresses())) {
+						addrs = append(addrs, p+"="+n.GetAddresses()[p])
+					}
+					rows = append(rows, []string{n.GetNode(), n.GetRegion(), strings.Join(addrs, " "), strings.Join(n.GetResources(), ","), fmt.Sprint(n.GetSessions())})
+				}
+				table(w, "node region addresses resources sessions", rows)
+			})
+		},
+	}
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/term"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"sigs.k8s.io/yaml"
+
+	"github.com/posterngate/postern/pkg/fault"
+)
+
+// print writes one message in the format that was asked for; text does so for people.
+func (a *app) print(m proto.Message, text func(w io.Writer)) error {
+	if a.format == "text" {
+		text(a.env.Stdout)
+		return nil
+	}
+	js, err := protojson.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return a.raw(js)
+}
+
+// printAll writes a list: a JSON or YAML array, or text for people.
+func printAll[T proto.Message](a *app, all []T, text func(w io.Writer)) error {
+	if a.format == "text" {
+		text(a.env.Stdout)
+		return nil
+	}
+	list := []json.RawMessage{}
+	for _, m := range all {
+		js, err := protojson.Marshal(m)
+		if err != nil {
+			return err
+		}
+		list = append(list, js)
+	}
+	js, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	return a.raw(js)
+}
+
+func (a *app) raw(js []byte) error {
+	if a.format == "yaml" {
+		y, err := yaml.JSONToYAML(js)
+		if err != nil {
+			return err
+		}
+		_, err = a.env.Stdout.Write(y)
+		return err
+	}
+	var out bytes.Buffer // protojson's own spacing varies on purpose
+	if err := json.Indent(&out, js, "", "  "); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(a.env.Stdout, out.String())
+	return err
+}
+
+// table aligns rows under a head.
+func table(w io.Writer, head string, rows [][]string) {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, strings.ToUpper(strings.ReplaceAll(head, " ", "\t")))
+	for _, r := range rows {
+		for i, c := range r {
+			if c == "" {
+				r[i] = "-"
+			}
+		}
+		fmt.Fprintln(tw, strings.Join(r, "\t"))
+	}
+	_ = tw.Flush()
+}
+
+func when(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return ""
+	}
+	return t.AsTime().Local().Format("2006-01-02 15:04:05")
+}
+
+// since reads a duration before now, or an RFC 3339 time.
+func since(s string) (*timestamppb.Timestamp, error) {
+	if s == "" {
+		return nil, nil
+	}
+	if d, err := time.ParseDuration(s); err == nil {
+		return timestamppb.New(time.Now().Add(-d)), nil
+	}
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		if d, err := time.ParseDuration(days + "h"); err == nil {
+			return timestamppb.New(time.Now().Add(-24 * d)), nil
+		}
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return nil, usage("%q is neither a duration such as 2h or 7d nor an RFC 3339 time", s)
+	}
+	return timestamppb.New(t), nil
+}
+
+func oneLine(s string, width int) string {
+	s = strings.Join(strings.Fields(s), " ")
+	if r := []rune(s); len(r) > width {
+		return string(r[:width-1]) + "…"
+	}
+	return s
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+func readDetail(f *fault.Error, d *connect.ErrorDetail) {
+	m, err := d.Value()
+	if err != nil {
+		return
+	}
+	switch m := m.(type) {
+	case *errdetails.ErrorInfo:
+		f.Kind = m.GetReason()
+	case *errdetails.BadRequest:
+		for _, v := range m.GetFieldViolations() {
+			f.Violations = append(f.Violations, fault.Violation{Field: v.GetField(), Reason: v.GetDescription()})
+		}
+	}
+}

@@ -1,0 +1,342 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/object"
+)
+
+// readObjects reads YAML from files, folders (every .yaml in it) or standard input ("-").
+func (a *app) readObjects(paths []string) ([]*typesv1.Object, error) {
+	if len(paths) == 0 {
+		return nil, usage("-f FILE is required; - reads standard input")
+	}
+	var all []*typesv1.Object
+	for _, p := range paths {
+		files := []string{p}
+		if st, err := os.Stat(p); p != "-" && err == nil && st.IsDir() {
+			if files, err = filepath.Glob(filepath.Join(p, "*.yaml")); err != nil {
+				return nil, err
+			}
+			slices.Sort(files)
+		}
+		for _, f := range files {
+			objects, err := a.readFile(f)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", f, err)
+			}
+			all = append(all, objects...)
+		}
+	}
+	if len(all) == 0 {
+		return nil, usage("there is nothing in %s", strings.Join(paths, ", "))
+	}
+	return all, nil
+}
+
+func (a *app) readFile(f string) ([]*typesv1.Object, error) {
+	if f == "-" {
+		return object.ParseYAML(a.env.Stdin)
+	}
+	b, err := os.ReadFile(f)
+	if err != nil {
+		return nil, err
+	}
+	return object.ParseYAML(bytes.NewReader(b))
+}
+
+func (a *app) applyCmd() *cobra.Command {
+	var files []string
+	var dry bool
+	c := &cobra.Command{
+		Use: "apply -f FILE", Short: "Create or update objects from YAML, all or none",
+		Example: "  postern apply -f tasks/\n  postern get task sales-report --format yaml | postern apply -f -",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			objects, err := a.readObjects(files)
+			if err != nil {
+				return err
+			}
+			api, err := a.dial(cmd.Context(), false)
+			if err != nil {
+				return err
+			}
+			resp, err := api.policy.Apply(cmd.Context(), connect.NewRequest(&apiv1.ApplyRequest{Objects: objects, DryRun: dry}))
+			if err != nil {
+				return err
+			}
+			return a.print(resp.Msg, func(w io.Writer) {
+				for _, d := range resp.Msg.GetApplied() {
+					suffix := ""
+					if dry {
+						suffix = " (dry run)"
+					}
+					fmt.Fprintf(w, "%s %s%s\n", object.Ref(d.GetObject()), d.GetAction(), suffix)
+				}
+			})
+		},
+	}
+	c.Flags().StringArrayVarP(&files, "file", "f", nil, "YAML file or folder; - is standard input")
+	c.Flags().BoolVar(&dry, "dry-run", false, "only check")
+	return c
+}
+
+func (a *app) getCmd() *cobra.Command {
+	c := &cobra.Command{
+		Use: "get KIND [NAME]", Short: "Read objects", Args: cobra.RangeArgs(1, 2),
+		Example:   "  postern get tasks\n  postern get task sales-report --format yaml",
+		ValidArgs: object.Kinds(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			kind, err := kindOf(args[0])
+			if err != nil {
+				return err
+			}
+			api, err := a.dial(cmd.Context(), false)
+			if err != nil {
+				return err
+			}
+			if len(args) == 2 {
+				resp, err := api.policy.Get(cmd.Context(), connect.NewRequest(&apiv1.GetRequest{Kind: kind, Name: args[1]}))
+				if err != nil {
+					return err
+				}
+				return a.printObjects([]*typesv1.Object{resp.Msg}, true)
+			}
+			all, err := list(cmd.Context(), api, kind)
+			if err != nil {
+				return err
+			}
+			return a.printObjects(all, false)
+		},
+	}
+	return c
+}
+
+// kindOf takes a kind as people type it: task, tasks, Task.
+func kindOf(s string) (string, error) {
+	k := strings.ToLower(s)
+	for _, known := range object.Kinds() {
+		if k == known || k == known+"s" || k == known+"es" {
+			return known, nil
+		}
+	}
+	return "", usage("kind %q is not known; kinds: %s", s, strings.Join(object.Kinds(), ", "))
+}
+
+func list(ctx context.Context, api *api, kind string) ([]*typesv1.Object, error) {
+	var all []*typesv1.Object
+	req := &apiv1.ListRequest{Kind: kind, PageSize: 1000}
+	for {
+		resp, err := api.policy.List(ctx, connect.NewRequest(req))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, resp.Msg.GetObjects()...)
+		if req.PageToken = resp.Msg.GetNextPageToken(); req.PageToken == "" {
+			return all, nil
+		}
+	}
+}
+
+func (a *app) printObjects(all []*typesv1.Object, one bool) error {
+	if a.format == "yaml" || one && a.format == "text" {
+		for i, o := range all {
+			if i > 0 {
+				fmt.Fprintln(a.env.Stdout, "---")
+			}
+			y, err := object.YAML(o)
+			if err != nil {
+				return err
+			}
+			if _, err := a.env.Stdout.Write(y); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return printAll(a, all, func(w io.Writer) {
+		var rows [][]string
+		for _, o := range all {
+			m := object.Meta(o)
+			var labels []string
+			for k, v := range m.GetLabels() {
+				labels = append(labels, k+"="+v)
+			}
+			slices.Sort(labels)
+			rows = append(rows, []string{m.GetName(), strings.Join(labels, ","), when(m.GetUpdateTime()), m.GetCreatedBy()})
+		}
+		table(w, "name labels changed by", rows)
+	})
+}
+
+func (a *app) deleteCmd() *cobra.Command {
+	var etag string
+	var dry bool
+	c := &cobra.Command{
+		Use: "delete KIND NAME", Short: "Remove an object that nothing refers to", Args: cobra.ExactArgs(2),
+		Example: "  postern delete binding contractors-report",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			kind, err := kindOf(args[0])
+			if err != nil {
+				return err
+			}
+			api, err := a.dial(cmd.Context(), false)
+			if err != nil {
+				return err
+			}
+			if _, err := api.policy.Delete(cmd.Context(), connect.NewRequest(&apiv1.DeleteRequest{Kind: kind, Name: args[1], Etag: etag, DryRun: dry})); err != nil {
+				return err
+			}
+			a.say("%s/%s deleted", kind, args[1])
+			return nil
+		},
+	}
+	c.Flags().StringVar(&etag, "etag", "", "only if the object is at this revision")
+	c.Flags().BoolVar(&dry, "dry-run", false, "only check")
+	return c
+}
+
+// stored reads the stored form of an object; nil where there is none.
+func stored(ctx context.Context, api *api, o *typesv1.Object) (*typesv1.Object, error) {
+	resp, err := api.policy.Get(ctx, connect.NewRequest(&apiv1.GetRequest{Kind: object.Kind(o), Name: object.Name(o)}))
+	if connect.CodeOf(err) == connect.CodeNotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return resp.Msg, nil
+}
+
+func (a *app) diffCmd() *cobra.Command {
+	var files []string
+	c := &cobra.Command{
+		Use: "diff -f FILE", Short: "Show what apply would change", Args: cobra.NoArgs,
+		Example: "  postern diff -f tasks/",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			objects, err := a.readObjects(files)
+			if err != nil {
+				return err
+			}
+			api, err := a.dial(cmd.Context(), false)
+			if err != nil {
+				return err
+			}
+			for _, o := range objects {
+				have, err := stored(cmd.Context(), api, o)
+				if err != nil {
+					return err
+				}
+				before, after := "", ""
+				if have != nil {
+					before = own(have)
+				}
+				after = own(o)
+				if before != after {
+					fmt.Fprintf(a.env.Stdout, "%s\n%s", object.Ref(o), lineDiff(before, after))
+				}
+			}
+			return nil
+		},
+	}
+	c.Flags().StringArrayVarP(&files, "file", "f", nil, "YAML file or folder; - is standard input")
+	return c
+}
+
+// own is an object's text without what the system keeps in its metadata.
+func own(o *typesv1.Object) string {
+	o = proto.Clone(o).(*typesv1.Object)
+	m := object.Meta(o)
+	m.Uid, m.Etag, m.CreatedBy, m.CreateTime, m.UpdateTime = "", "", "", nil, nil
+	y, err := object.YAML(o)
+	if err != nil {
+		return err.Error()
+	}
+	return string(y)
+}
+
+func (a *app) editCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "edit KIND NAME", Short: "Edit an object in $EDITOR", Args: cobra.ExactArgs(2),
+		Example: "  postern edit task sales-report",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			kind, err := kindOf(args[0])
+			if err != nil {
+				return err
+			}
+			api, err := a.dial(cmd.Context(), false)
+			if err != nil {
+				return err
+			}
+			have, err := stored(cmd.Context(), api, object.Bare(kind, args[1]))
+			if err != nil {
+				return err
+			}
+			if have == nil {
+				return fmt.Errorf("there is no %s %q", kind, args[1])
+			}
+			return a.edit(cmd.Context(), api, have)
+		},
+	}
+}
+
+func (a *app) edit(ctx context.Context, api *api, have *typesv1.Object) error {
+	text, err := object.YAML(have)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp("", "postern-*.yaml")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	editor := a.env.Getenv("VISUAL")
+	if editor == "" {
+		editor = a.env.Getenv("EDITOR")
+	}
+	if editor == "" {
+		editor = "vi"
+	}
+	if err := a.run(exec.CommandContext(ctx, "sh", "-c", editor+` "$1"`, "sh", f.Name())); err != nil {
+		return err
+	}
+	edited, err := os.ReadFile(f.Name())
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(edited, text) {
+		a.say("nothing changed")
+		return nil
+	}
+	objects, err := object.ParseYAML(bytes.NewReader(edited))
+	if err != nil {
+		return err
+	}
+	if len(objects) != 1 || object.Ref(objects[0]) != object.Ref(have) {
+		return usage("the text must stay one object, %s", object.Ref(have))
+	}
+	if _, err := api.policy.Update(ctx, connect.NewRequest(&apiv1.UpdateRequest{Object: objects[0]})); err != nil {
+		return err
+	}
+	a.say("%s updated", object.Ref(have))
+	return nil
+}

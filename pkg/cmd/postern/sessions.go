@@ -1,0 +1,228 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/record"
+)
+
+func (a *app) sessionsCmd() *cobra.Command {
+	c := &cobra.Command{Use: "sessions", Short: "Recordings: list, show, replay, follow, verify; and kill"}
+	c.AddCommand(a.sessionsListCmd(), a.sessionsShowCmd(), a.replayCmd(), a.followCmd(), a.verifyCmd(), a.killCmd())
+	return c
+}
+
+func (a *app) sessionsListCmd() *cobra.Command {
+	req := &apiv1.ListSessionsRequest{}
+	var from, to string
+	c := &cobra.Command{
+		Use: "list", Short: "Sessions, newest first", Args: cobra.NoArgs,
+		Example: "  postern sessions list --subject carol --since 2d",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if req.Since, err = since(from); err != nil {
+				return err
+			}
+			if req.Until, err = since(to); err != nil {
+				return err
+			}
+			api, err := a.dial(cmd.Context(), false)
+			if err != nil {
+				return err
+			}
+			resp, err := api.sessions.ListSessions(cmd.Context(), connect.NewRequest(req))
+			if err != nil {
+				return err
+			}
+			return printAll(a, resp.Msg.GetSessions(), func(w io.Writer) {
+				var rows [][]string
+				for _, s := range resp.Msg.GetSessions() {
+					end := "live"
+					if s.GetEndTime() != nil {
+						end = s.GetEndTime().AsTime().Sub(s.GetStartTime().AsTime()).Round(time.Millisecond).String()
+					}
+					rows = append(rows, []string{s.GetId(), s.GetSubject(), s.GetTask(), s.GetResource(), when(s.GetStartTime()), end,
+						fmt.Sprintf("%d (%d denied)", s.GetStatements(), s.GetDenied()), s.GetRecording(), oneLine(s.GetEndReason(), 40)})
+				}
+				table(w, "id who task resource began lasted statements recording ended", rows)
+			})
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&req.Subject, "subject", "", "only this subject's")
+	f.StringVar(&req.Task, "task", "", "only of this task")
+	f.StringVar(&req.Resource, "resource", "", "only on this resource")
+	f.BoolVar(&req.Live, "live", false, "only those that live")
+	f.StringVar(&from, "since", "", "a duration before now, or an RFC 3339 time")
+	f.StringVar(&to, "until", "", "a duration before now, or an RFC 3339 time")
+	f.Int32Var(&req.PageSize, "limit", 100, "at most this many")
+	return c
+}
+
+func (a *app) sessionsShowCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "show ID", Short: "One session: who, what for, from where, how it ended", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api, err := a.dial(cmd.Context(), false)
+			if err != nil {
+				return err
+			}
+			resp, err := api.sessions.GetSession(cmd.Context(), connect.NewRequest(&apiv1.GetSessionRequest{Id: args[0]}))
+			if err != nil {
+				return err
+			}
+			return a.print(resp.Msg.GetSession(), func(w io.Writer) { showSession(w, resp.Msg.GetSession()) })
+		},
+	}
+}
+
+func showSession(w io.Writer, s *typesv1.Session) {
+	for _, r := range [][2]string{
+		{"id", s.GetId()}, {"subject", s.GetSubject()}, {"task", s.GetTask()}, {"resource", s.GetResource()}, {"grant", s.GetGrant()},
+		{"client", s.GetClientAddress() + " " + s.GetClientProgram()}, {"node", s.GetNode() + " in " + s.GetRegion()},
+		{"policy", fmt.Sprintf("%s/%d", s.GetVersion().GetEpoch(), s.GetVersion().GetRevision())},
+		{"began", when(s.GetStartTime())}, {"ended", when(s.GetEndTime())}, {"because", s.GetEndReason()},
+		{"statements", fmt.Sprintf("%d, %d of them denied", s.GetStatements(), s.GetDenied())},
+		{"returned", fmt.Sprintf("%d rows, %d bytes", s.GetRows(), s.GetBytes())},
+		{"recording", fmt.Sprintf("%s, %d chunks", s.GetRecording(), s.GetChunks())},
+	} {
+		if r[1] != "" {
+			fmt.Fprintf(w, "%-11s %s\n", r[0], r[1])
+		}
+	}
+}
+
+// recording is a stream of a recording's chunks, and the key that signed its seal.
+type recording struct {
+	stream *connect.ServerStreamForClient[apiv1.ReadRecordingResponse]
+	first  bool // whether the first chunk has been received
+	key    crypto.PublicKey
+}
+
+// recording opens the stream and waits for the first chunk, with which the node's key
+// comes.
+func (a *app) recording(ctx context.Context, id string, follow bool) (*recording, error) {
+	api, err := a.dial(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	stream, err := api.sessions.ReadRecording(ctx, connect.NewRequest(&apiv1.ReadRecordingRequest{Id: id, Follow: follow}))
+	if err != nil {
+		return nil, err
+	}
+	r := &recording{stream: stream}
+	if r.first = stream.Receive(); !r.first {
+		return nil, errors.Join(stream.Err(), stream.Close())
+	}
+	if r.key, err = x509.ParsePKIXPublicKey(stream.Msg().GetNodeKey()); err != nil {
+		return nil, errors.Join(fmt.Errorf("the node's key: %w", err), stream.Close())
+	}
+	return r, nil
+}
+
+// chunks yields the chunks as they arrive.
+func (r *recording) chunks() iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		for r.first || r.stream.Receive() {
+			r.first = false
+			if !yield(r.stream.Msg().GetChunk(), nil) {
+				return
+			}
+		}
+		if err := r.stream.Err(); err != nil {
+			yield(nil, err)
+		}
+	}
+}
+
+func (a *app) replayCmd() *cobra.Command {
+	var speed float64
+	c := &cobra.Command{
+		Use: "replay ID", Short: "Show what happened in a session", Args: cobra.ExactArgs(1),
+		Example: "  postern sessions replay s-12ab...\n  postern sessions replay s-12ab... --speed 4",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.replay(cmd.Context(), args[0], false, speed)
+		},
+	}
+	c.Flags().Float64Var(&speed, "speed", 0, "pace, as a multiple of real time; 0 shows all at once")
+	return c
+}
+
+func (a *app) followCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "follow ID", Short: "Watch a session while it lives", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.replay(cmd.Context(), args[0], true, 0) },
+	}
+}
+
+func (a *app) replay(ctx context.Context, id string, follow bool, speed float64) error {
+	r, err := a.recording(ctx, id, follow)
+	if err != nil {
+		return err
+	}
+	defer r.stream.Close()
+	events := record.Events(r.chunks())
+	if a.format == "json" {
+		return record.JSONL(a.env.Stdout, events)
+	}
+	return record.Text(a.env.Stdout, events, record.TextOptions{Colour: isTerminal(a.env.Stdout), Speed: speed})
+}
+
+func (a *app) verifyCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "verify ID", Short: "Prove that a recording is what the node wrote", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := a.recording(cmd.Context(), args[0], false)
+			if err != nil {
+				return err
+			}
+			defer r.stream.Close()
+			rep, err := record.Verify(r.chunks(), r.key)
+			if err != nil {
+				return err
+			}
+			for _, e := range rep.Errors {
+				a.say("  %s", e)
+			}
+			if len(rep.Errors) > 0 {
+				return errors.New("the recording was changed or damaged")
+			}
+			_, err = fmt.Fprintf(a.env.Stdout, "%s %s: %d chunks, %d events, %d statements; chain and signature hold\n", args[0], rep.State, rep.Chunks, rep.Events, rep.Statements)
+			return err
+		},
+	}
+}
+
+func (a *app) killCmd() *cobra.Command {
+	var reason string
+	c := &cobra.Command{
+		Use: "kill ID", Short: "End a session", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api, err := a.dial(cmd.Context(), false)
+			if err != nil {
+				return err
+			}
+			resp, err := api.sessions.KillSession(cmd.Context(), connect.NewRequest(&apiv1.KillSessionRequest{Id: args[0], Reason: reason}))
+			if err != nil {
+				return err
+			}
+			a.say("ended at node %s", resp.Msg.GetNode())
+			return nil
+		},
+	}
+	c.Flags().StringVar(&reason, "reason", "", "why; shown to the person who is cut off")
+	_ = c.MarkFlagRequired("reason")
+	return c
+}
