@@ -1,0 +1,169 @@
+// Package credential lends credentials to nodes. The Broker keeps a ledger of leases in
+// the store, written ahead of every step, so that whatever was lent is taken back: by
+// the node that releases it, or by the sweeper when a lease is not renewed, its grant is
+// over, or a control plane died half-way. The credential itself is sealed to the node's
+// key and never stored or logged. Where credentials come from is left to Sources; who
+// may lend to whom is asked of Policy.
+package credential
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/postern"
+
+	"github.com/posterngate/postern/controlplane/store"
+)
+
+// A Source lends credentials of one kind. It is safe for concurrent use. Its errors
+// never carry a secret.
+type Source interface {
+	// Issue makes or reads a credential that ends at r.Until or before.
+	Issue(ctx context.Context, r Request) (Issued, error)
+	// Renew has the credential live until the time given, or as long as the source
+	// allows, and returns until when it does.
+	Renew(ctx context.Context, handle []byte, until time.Time) (time.Time, error)
+	// Revoke ends the credential now. One that has ended already is no error.
+	Revoke(ctx context.Context, handle []byte) error
+}
+
+// Request asks a Source for one credential.
+type Request struct {
+	Ref   *typesv1.CredentialRef
+	Lease postern.LeaseID
+	Grant postern.GrantID
+	Node  postern.NodeName
+	Until time.Time // the absolute end: of the grant, for a session
+	// Record keeps a handle by which Revoke undoes all that was done so far. A Source
+	// calls it before it does what a crash must not leave behind.
+	Record func(ctx context.Context, handle []byte) error
+}
+
+// Issued is what a Source lends. The receiver wipes it.
+type Issued struct {
+	Credential *nodev1.Credential
+	Handle     []byte    // what Renew and Revoke need; nil where there is nothing to undo
+	Expires    time.Time // when the source ends it; zero where it does not
+}
+
+// Policy says what is allowed. It answers from memory.
+type Policy interface {
+	// Resource is the resource as it is enforced, if the node may serve it.
+	Resource(node postern.NodeName, r postern.ResourceName) (*typesv1.Resource, bool)
+	// Reaches reports whether the task applies to the resource.
+	Reaches(t postern.TaskName, r postern.ResourceName) bool
+	// Grant is the grant, or a fault.Error of code NotFound.
+	Grant(ctx context.Context, id postern.GrantID) (*typesv1.Grant, error)
+}
+
+// A Keeper seals small values at rest. What was sealed opens only with the same aad.
+type Keeper interface {
+	Seal(ctx context.Context, plaintext, aad []byte) ([]byte, error)
+	Open(ctx context.Context, sealed, aad []byte) ([]byte, error)
+}
+
+// Config is what a Broker needs. The durations have defaults.
+type Config struct {
+	Store  store.Store
+	Policy Policy
+	Keeper Keeper // seals handles before they touch the store
+	Vault  Source // for references to Vault; nil refuses them
+	Sealed Source // for references to Secret objects; nil refuses them
+	Logger *slog.Logger
+	Now    func() time.Time // time.Now where nil
+
+	// TTL is how long a lease lives without a renewal; 5 minutes where 0.
+	TTL time.Duration
+	// CatalogTTL is the absolute end of a lease that reads a catalogue; 15 minutes where 0.
+	CatalogTTL time.Duration
+	// Sweep is how often the sweeper looks; 10 seconds where 0.
+	Sweep time.Duration
+}
+
+// Bounds that are no matter of taste.
+const (
+	// issueTimeout bounds one lending, from the first step to the last.
+	issueTimeout = 30 * time.Second
+	// revokeTimeout bounds one try to revoke.
+	revokeTimeout = 15 * time.Second
+	// replayWindow is how long an answer is kept for a node that asks again.
+	replayWindow = time.Minute
+	// overrun is how long after its end a source may still know a credential.
+	overrun = time.Minute
+	// giveUp is how long after that the sweeper goes on trying to revoke.
+	giveUp = 10 * time.Minute
+	// keepEnded is how long ended leases stay in the ledger.
+	keepEnded = time.Hour
+	// revokers is how many leases the sweeper ends at once.
+	revokers = 16
+	// maxID bounds ids that nodes send.
+	maxID = 128
+)
+
+// Purposes of a lease.
+const (
+	PurposeSession = "session"
+	PurposeCatalog = "catalog"
+)
+
+// A Broker lends credentials and takes them back. It is safe for concurrent use.
+type Broker struct {
+	cfg     Config
+	ledger  ledger
+	locks   keyedLocks
+	replies replies
+}
+
+// New makes a Broker.
+func New(cfg Config) (*Broker, error) {
+	if cfg.Store == nil || cfg.Policy == nil || cfg.Keeper == nil || cfg.Logger == nil {
+		return nil, errors.New("credential: store, policy, keeper and logger are required")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	for d, value := range map[*time.Duration]time.Duration{
+		&cfg.TTL: 5 * time.Minute, &cfg.CatalogTTL: 15 * time.Minute, &cfg.Sweep: 10 * time.Second,
+	} {
+		if *d == 0 {
+			*d = value
+		}
+	}
+	return &Broker{cfg: cfg, ledger: ledger{store: cfg.Store, keeper: cfg.Keeper, now: cfg.Now}}, nil
+}
+
+// source picks the Source of a reference.
+func (b *Broker) source(name string) Source {
+	switch name {
+	case sourceVault:
+		return b.cfg.Vault
+	case sourceSealed:
+		return b.cfg.Sealed
+	}
+	return nil
+}
+
+const (
+	sourceVault  = "vault"
+	sourceSealed = "sealed"
+)
+
+// sourceOf names the source of a reference, and where in it the credential lies.
+func sourceOf(ref *typesv1.CredentialRef) (source, where string) {
+	v := ref.GetVault()
+	switch {
+	case v != nil && ref.GetSealed() != "":
+		return "", ""
+	case v.GetRole() != "":
+		return sourceVault, v.GetMount() + "/creds/" + v.GetRole()
+	case v != nil:
+		return sourceVault, v.GetMount() + "/data/" + v.GetPath()
+	case ref.GetSealed() != "":
+		return sourceSealed, ref.GetSealed()
+	}
+	return "", ""
+}

@@ -1,0 +1,159 @@
+package credential
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/posterngate/postern/controlplane/store"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// Kind is the kind of the ledger's entries in the store.
+const Kind = "lease"
+
+// state is where a lease stands.
+type state string
+
+const (
+	stateIntent      state = "intent"      // nothing done yet
+	stateToken       state = "token"       // the source has given what a handle undoes
+	stateActive      state = "active"      // lent
+	stateRevoking    state = "revoking"    // must end
+	stateRevoked     state = "revoked"     // ended before its time
+	stateExpired     state = "expired"     // its time was over
+	stateIrrevocable state = "irrevocable" // the source would not end it: for people
+)
+
+// arrows are the only changes that the ledger makes; each is one compare-and-swap.
+var arrows = map[state][]state{
+	"":            {stateIntent},
+	stateIntent:   {stateToken, stateActive, stateRevoking},
+	stateToken:    {stateToken, stateActive, stateRevoking},
+	stateActive:   {stateActive, stateRevoking},
+	stateRevoking: {stateRevoking, stateRevoked, stateExpired, stateIrrevocable},
+	stateRevoked:  {stateIntent},
+	stateExpired:  {stateIntent},
+}
+
+func (s state) ended() bool {
+	return s == stateRevoked || s == stateExpired || s == stateIrrevocable
+}
+
+// lease is one entry of the ledger. It holds no credential.
+type lease struct {
+	id       postern.LeaseID
+	revision int64 // of the entry; 0 for one that does not exist
+
+	State    state                `json:"state"`
+	Node     postern.NodeName     `json:"node"`
+	Session  postern.SessionID    `json:"session"`
+	Grant    postern.GrantID      `json:"grant,omitempty"`
+	Resource postern.ResourceName `json:"resource"`
+	Purpose  string               `json:"purpose"`
+	Source   string               `json:"source"`
+	Where    string               `json:"where"` // path or secret, for people
+	Account  string               `json:"account,omitempty"`
+	Handle   []byte               `json:"handle,omitempty"` // sealed by the Keeper
+	Created  time.Time            `json:"created"`
+	Updated  time.Time            `json:"updated"`
+	Until    time.Time            `json:"until"`             // the absolute end
+	Expires  time.Time            `json:"expires"`           // the end if it is not renewed
+	Bound    time.Time            `json:"bound,omitzero"`    // the source's own end
+	Reason   string               `json:"reason,omitempty"`  // why it ends
+	Tries    int                  `json:"tries,omitempty"`   // to revoke
+	NextTry  time.Time            `json:"nextTry,omitzero"`  // to revoke
+	Problem  string               `json:"problem,omitempty"` // the last try's error
+}
+
+// leaseID is the one name of a session's lease, so that asking twice finds it.
+func leaseID(node postern.NodeName, session postern.SessionID, purpose string) postern.LeaseID {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%s", node, session, purpose))
+	return postern.LeaseID("l-" + hex.EncodeToString(sum[:12]))
+}
+
+// ledger keeps leases in the store.
+type ledger struct {
+	store  store.Store
+	keeper Keeper
+	now    func() time.Time
+}
+
+func (l ledger) key(id postern.LeaseID) store.Key { return store.Key{Kind: Kind, Name: string(id)} }
+
+// get reads one lease; store.ErrNotFound where there is none.
+func (l ledger) get(ctx context.Context, id postern.LeaseID) (lease, error) {
+	e, err := l.store.Get(ctx, l.key(id))
+	if err != nil {
+		return lease{}, err
+	}
+	return decode(e)
+}
+
+func decode(e store.Entry) (lease, error) {
+	var one lease
+	if err := json.Unmarshal(e.Value, &one); err != nil {
+		return lease{}, fmt.Errorf("lease %s is unreadable: %w", e.Name, err)
+	}
+	one.id, one.revision = postern.LeaseID(e.Name), e.Revision
+	return one, nil
+}
+
+// move writes the lease in a new state, if the entry is as it was read; change edits
+// the lease first. Further operations stand or fall with it. A *store.ConflictError
+// means that somebody else moved it.
+func (l ledger) move(ctx context.Context, one *lease, to state, change func(*lease), with ...store.Op) error {
+	if !slices.Contains(arrows[one.State], to) {
+		return fmt.Errorf("lease %s cannot go from %q to %q", one.id, one.State, to)
+	}
+	next := *one
+	next.State, next.Updated = to, l.now()
+	if change != nil {
+		change(&next)
+	}
+	value, err := json.Marshal(next)
+	if err != nil {
+		return err
+	}
+	op := store.Op{Key: l.key(one.id), Value: value, If: one.revision}
+	if next.revision, err = l.store.Commit(ctx, append(with, op)...); err != nil {
+		return fmt.Errorf("write lease %s as %s: %w", one.id, to, err)
+	}
+	*one = next
+	return nil
+}
+
+// forget drops a lease that ended.
+func (l ledger) forget(ctx context.Context, one lease, with ...store.Op) error {
+	_, err := l.store.Commit(ctx, append(with, store.Op{Key: l.key(one.id), Delete: true, If: one.revision})...)
+	return err
+}
+
+func handleAAD(id postern.LeaseID) []byte { return []byte("lease/" + string(id) + "/handle") }
+
+// seal hides a handle: with an accessor, one could end or look at somebody's token.
+func (l ledger) seal(ctx context.Context, id postern.LeaseID, handle []byte) ([]byte, error) {
+	if len(handle) == 0 {
+		return nil, nil
+	}
+	sealed, err := l.keeper.Seal(ctx, handle, handleAAD(id))
+	if err != nil {
+		return nil, fmt.Errorf("seal the handle of lease %s: %w", id, err)
+	}
+	return sealed, nil
+}
+
+func (l ledger) open(ctx context.Context, one lease) ([]byte, error) {
+	if len(one.Handle) == 0 {
+		return nil, nil
+	}
+	handle, err := l.keeper.Open(ctx, one.Handle, handleAAD(one.id))
+	if err != nil {
+		return nil, fmt.Errorf("open the handle of lease %s: %w", one.id, err)
+	}
+	return handle, nil
+}

@@ -1,0 +1,68 @@
+package sealed
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/posterngate/postern/controlplane/credential"
+	"github.com/posterngate/postern/controlplane/store"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+)
+
+// Source lends the logins kept in Secret objects: username and password, or username,
+// certificate and privateKey in PEM.
+type Source struct {
+	store  store.Store
+	keeper Keeper
+}
+
+var _ credential.Source = (*Source)(nil)
+
+// NewSource makes a Source over the Secret objects of a store.
+func NewSource(s store.Store, k Keeper) *Source { return &Source{store: s, keeper: k} }
+
+// Issue reads the login. There is nothing to revoke, and it has no end.
+func (s *Source) Issue(ctx context.Context, r credential.Request) (credential.Issued, error) {
+	name := r.Ref.GetSealed()
+	e, err := s.store.Get(ctx, store.Key{Kind: "secret", Name: name})
+	if errors.Is(err, store.ErrNotFound) {
+		return credential.Issued{}, fmt.Errorf("there is no secret %q", name)
+	}
+	if err != nil {
+		return credential.Issued{}, fmt.Errorf("read secret %q: %w", name, err)
+	}
+	o, err := store.DecodeObject(e)
+	if err != nil {
+		return credential.Issued{}, err
+	}
+	values, err := OpenSecret(ctx, s.keeper, o.GetSecret())
+	if err != nil {
+		return credential.Issued{}, err
+	}
+	defer func() {
+		for _, v := range values {
+			v.Wipe()
+		}
+	}()
+	c := &nodev1.Credential{
+		Account:     string(values["username"].Reveal()),
+		Password:    bytes.Clone(values["password"].Reveal()),
+		Certificate: bytes.Clone(values["certificate"].Reveal()),
+		PrivateKey:  bytes.Clone(values["privateKey"].Reveal()),
+	}
+	if c.Account == "" || len(c.Password) == 0 && len(c.PrivateKey) == 0 {
+		return credential.Issued{}, fmt.Errorf("secret %q is no login: it needs username, and password or certificate and privateKey", name)
+	}
+	return credential.Issued{Credential: c}, nil
+}
+
+// Renew has nothing to do: the login has no end of its own.
+func (s *Source) Renew(_ context.Context, _ []byte, until time.Time) (time.Time, error) {
+	return until, nil
+}
+
+// Revoke has nothing to do: the login is shared.
+func (s *Source) Revoke(context.Context, []byte) error { return nil }

@@ -1,0 +1,180 @@
+package credential
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/posterngate/postern/controlplane/store"
+	"github.com/posterngate/postern/pkg/fault"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/run"
+)
+
+// Run sweeps while this control plane leads: leases that were not renewed, whose grant
+// is over or whose lending broke off are ended, and what a source would not end is
+// tried again.
+func (b *Broker) Run(ctx context.Context) error {
+	return b.cfg.Store.Lead(ctx, "credential-sweeper", func(ctx context.Context, guard store.Op) error {
+		tick := time.NewTicker(b.cfg.Sweep)
+		defer tick.Stop()
+		for {
+			if err := b.sweep(ctx, guard); err != nil && ctx.Err() == nil {
+				b.cfg.Logger.WarnContext(ctx, "leases were not swept", slog.Any("error", err))
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-tick.C:
+			}
+		}
+	})
+}
+
+// sweep looks at every lease once.
+func (b *Broker) sweep(ctx context.Context, guard store.Op) error {
+	entries, _, err := b.cfg.Store.List(ctx, Kind, "", 0)
+	if err != nil {
+		return err
+	}
+	g := run.New(ctx)
+	slots := make(chan struct{}, revokers)
+	over := map[postern.GrantID]bool{}
+	var unread []error
+	for _, e := range entries {
+		one, err := decode(e)
+		if err != nil {
+			unread = append(unread, err)
+			continue
+		}
+		do := b.due(ctx, one, over)
+		if do == nil {
+			continue
+		}
+		select {
+		case slots <- struct{}{}:
+		case <-g.Context().Done():
+			return g.Wait()
+		}
+		g.Go("sweep "+string(one.id), func(ctx context.Context) error {
+			defer func() { <-slots }()
+			ctx, cancel := context.WithTimeout(ctx, revokeTimeout)
+			defer cancel()
+			var conflict *store.ConflictError
+			if err := do(ctx, guard); err != nil && !errors.As(err, &conflict) {
+				b.cfg.Logger.WarnContext(ctx, "lease was not ended; it will be tried again", append(one.attrs(), slog.Any("error", err))...)
+			}
+			return nil
+		})
+	}
+	return errors.Join(append(unread, g.Wait())...)
+}
+
+// due is what must be done with a lease now, or nil.
+func (b *Broker) due(ctx context.Context, one lease, over map[postern.GrantID]bool) func(context.Context, store.Op) error {
+	now := b.now()
+	end := func(why string) func(context.Context, store.Op) error {
+		return func(ctx context.Context, guard store.Op) error { return b.end(ctx, &one, why, guard) }
+	}
+	switch one.State {
+	case stateIntent, stateToken:
+		if now.Sub(one.Updated) > issueTimeout+revokeTimeout {
+			return end("lending broke off")
+		}
+	case stateActive:
+		if !now.Before(one.Expires) {
+			return end("not renewed in time")
+		}
+		if one.Grant != "" && b.grantOver(ctx, one.Grant, over) {
+			return end("its grant is over")
+		}
+	case stateRevoking:
+		if !now.Before(one.NextTry) {
+			return end(one.Reason)
+		}
+	case stateRevoked, stateExpired:
+		if now.Sub(one.Updated) > keepEnded {
+			return func(ctx context.Context, guard store.Op) error { return b.ledger.forget(ctx, one, guard) }
+		}
+	case stateIrrevocable: // stays for people to see
+	}
+	return nil
+}
+
+// grantOver asks once a sweep for each grant. While the answer cannot be had, the
+// lease's own end bounds it.
+func (b *Broker) grantOver(ctx context.Context, id postern.GrantID, known map[postern.GrantID]bool) bool {
+	if is, ok := known[id]; ok {
+		return is
+	}
+	g, err := b.cfg.Policy.Grant(ctx, id)
+	is := err == nil && over(g, b.now()) || err != nil && fault.CodeOf(err) == codes.NotFound
+	known[id] = is
+	return is
+}
+
+// end takes a lease to its end: first on file, then at the source, then on file again.
+// Where the source fails the lease stays REVOKING, and the error says why.
+func (b *Broker) end(ctx context.Context, one *lease, why string, with ...store.Op) error {
+	b.replies.drop(one.id)
+	if one.State != stateRevoking {
+		err := b.ledger.move(ctx, one, stateRevoking, func(l *lease) {
+			l.Reason = why
+			// The sweeper leaves this try its time.
+			l.NextTry = b.now().Add(revokeTimeout)
+		}, with...)
+		if err != nil {
+			return err
+		}
+	}
+	if err := b.revoke(ctx, *one); err != nil {
+		return errors.Join(err, b.putOff(ctx, one, err, with...))
+	}
+	to := stateRevoked
+	if !b.now().Before(one.Expires) {
+		to = stateExpired
+	}
+	if err := b.ledger.move(ctx, one, to, func(l *lease) { l.Handle, l.Problem, l.NextTry = nil, "", time.Time{} }, with...); err != nil {
+		return err
+	}
+	b.cfg.Logger.InfoContext(ctx, "credential taken back", append(one.attrs(), slog.String("reason", one.Reason))...)
+	return nil
+}
+
+func (b *Broker) revoke(ctx context.Context, one lease) error {
+	handle, err := b.ledger.open(ctx, one)
+	if err != nil || handle == nil {
+		return err
+	}
+	source := b.source(one.Source)
+	if source == nil {
+		return fmt.Errorf("this control plane has no source %q", one.Source)
+	}
+	return source.Revoke(ctx, handle)
+}
+
+// putOff writes when to try again, or gives up once the credential must have ended by
+// itself long ago.
+func (b *Broker) putOff(ctx context.Context, one *lease, problem error, with ...store.Op) error {
+	// The try may have used up its time.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeTimeout)
+	defer cancel()
+	now := b.now()
+	to := stateRevoking
+	if now.After(one.Until.Add(overrun + giveUp)) {
+		to = stateIrrevocable
+	}
+	err := b.ledger.move(ctx, one, to, func(l *lease) {
+		l.Tries++
+		l.Problem = problem.Error()
+		l.NextTry = now.Add(min(5*time.Second<<min(l.Tries, 6), 5*time.Minute))
+	}, with...)
+	if err == nil && to == stateIrrevocable {
+		b.cfg.Logger.ErrorContext(ctx, "credential could not be revoked: look at it by hand", append(one.attrs(), slog.Any("error", problem))...)
+	}
+	return err
+}

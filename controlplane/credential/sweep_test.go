@@ -1,0 +1,234 @@
+package credential
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/posterngate/postern/controlplane/store"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/run"
+)
+
+func entryOf(value []byte) store.Entry {
+	return store.Entry{Key: store.Key{Kind: Kind, Name: "l-1"}, Value: value, Revision: 1}
+}
+
+// sweeping runs the sweeper of a broker until the test ends.
+func sweeping(t *testing.T, b *Broker) {
+	g := run.New(t.Context())
+	g.Go("sweep", b.Run)
+	t.Cleanup(func() {
+		g.Stop()
+		if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+}
+
+func TestSweepsWithinAMinute(t *testing.T) {
+	for name, orphan := range map[string]func(h *house) (due time.Time){
+		"a lease that is not renewed": func(h *house) time.Time {
+			return h.take("s-1").GetExpireTime().AsTime()
+		},
+		"a lease whose grant was ended": func(h *house) time.Time {
+			h.take("s-1")
+			h.policy.put("g-1", "report", typesv1.GrantState_GRANT_STATE_OVER, time.Now().Add(time.Hour))
+			return time.Now()
+		},
+		"a lease whose grant is forgotten": func(h *house) time.Time {
+			h.take("s-1")
+			h.policy.mu.Lock()
+			delete(h.policy.grants, "g-1")
+			h.policy.mu.Unlock()
+			return time.Now()
+		},
+		"a release that the source refused": func(h *house) time.Time {
+			resp := h.take("s-1")
+			h.vault.set(func(f *fakeSource) { f.broken = errors.New("vault is down") })
+			if _, err := h.Release(h.t.Context(), "node-1", &nodev1.ReleaseRequest{Lease: resp.GetLease()}); err != nil {
+				h.t.Errorf("release: %v", err)
+			}
+			h.vault.set(func(f *fakeSource) { f.broken = nil })
+			return time.Now()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t)
+				due := orphan(h)
+				sweeping(t, h.another())
+				time.Sleep(time.Until(due) - time.Second)
+				if time.Until(due) > 0 && h.vault.live() != 1 {
+					t.Error("taken back too early")
+				}
+				time.Sleep(61 * time.Second)
+				if h.vault.live() != 0 {
+					t.Errorf("a minute later the user still lives; ledger %v", h.states())
+				}
+				time.Sleep(2 * time.Hour)
+				synctest.Wait()
+				if n := h.states(); len(n) != 0 {
+					t.Errorf("the ledger still holds %v", n)
+				}
+				h.clean()
+			})
+		})
+	}
+}
+
+func TestRenewedLeasesLive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		resp := h.take("s-1")
+		sweeping(t, h.another())
+		for range 10 {
+			time.Sleep(4 * time.Minute)
+			if _, err := h.Renew(t.Context(), "node-1", &nodev1.RenewLeaseRequest{Lease: resp.GetLease()}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if h.vault.live() != 1 {
+			t.Error("a lease that is renewed was taken back")
+		}
+	})
+}
+
+func TestNothingIsEndedWhileGrantsCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.take("s-1")
+		h.policy.mu.Lock()
+		h.policy.down = errors.New("away")
+		h.policy.mu.Unlock()
+		sweeping(t, h.another())
+		time.Sleep(2 * time.Minute)
+		if h.vault.live() != 1 {
+			t.Error("a lease was ended because nobody could be asked")
+		}
+	})
+}
+
+// A control plane that dies between two steps can write nothing more: the store fails it
+// from that step on. Another one must clear up.
+func TestCrashBetweenSteps(t *testing.T) {
+	for _, step := range []string{"token", "recorded", "read", "stored"} {
+		t.Run(step, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t)
+				dying := h.another()
+				dead := errors.New("killed")
+				src := &crashing{fakeSource: h.vault, at: step, die: func() { h.store.Fail(dead); h.vault.set(func(f *fakeSource) { f.broken = dead }) }}
+				dying.cfg.Vault = src
+				if _, err := dying.Lease(t.Context(), h.node(), ask("s-1")); err == nil {
+					t.Fatal("lent by the dead")
+				}
+				h.store.Fail(nil)
+				h.vault.set(func(f *fakeSource) { f.broken = nil })
+				sweeping(t, h.Broker)
+				time.Sleep(61 * time.Second)
+				if h.vault.live() != 0 || h.states()[stateActive] != 0 {
+					t.Errorf("a minute later %d live, ledger %v", h.vault.live(), h.states())
+				}
+				h.take("s-1") // and the session can ask again
+				h.clean()
+			})
+		})
+	}
+}
+
+// crashing dies at one step of Issue.
+type crashing struct {
+	*fakeSource
+	at  string
+	die func()
+}
+
+func (c *crashing) Issue(ctx context.Context, r Request) (Issued, error) {
+	record := r.Record
+	r.Record = func(ctx context.Context, h []byte) error {
+		if c.at == "token" {
+			c.die()
+		}
+		err := record(ctx, h)
+		if c.at == "recorded" {
+			c.die()
+			return errors.New("killed")
+		}
+		return err
+	}
+	out, err := c.fakeSource.Issue(ctx, r)
+	if c.at == "read" {
+		c.die()
+		return out, errors.New("killed")
+	}
+	if c.at == "stored" {
+		c.die() // ACTIVE cannot be written
+	}
+	return out, err
+}
+
+func TestFailedLendingLeavesNothing(t *testing.T) {
+	for _, step := range []string{"token", "recorded", "read"} {
+		h := newHouse(t)
+		h.vault.failAt = step
+		if _, err := h.Lease(t.Context(), h.node(), ask("s-1")); err == nil {
+			t.Errorf("%s: lent", step)
+		}
+		if h.vault.live() != 0 || h.states()[stateRevoked] != 1 {
+			t.Errorf("%s: %d live, ledger %v", step, h.vault.live(), h.states())
+		}
+		h.vault.failAt = ""
+		h.take("s-1")
+		h.clean()
+	}
+}
+
+func TestGivesUpOnlyAfterTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.take("s-1")
+		h.vault.set(func(f *fakeSource) { f.broken = errors.New("vault is gone") })
+		sweeping(t, h.Broker)
+		time.Sleep(time.Hour)
+		if h.states()[stateRevoking] != 1 {
+			t.Errorf("within its bound: ledger %v", h.states())
+		}
+		time.Sleep(30 * time.Minute)
+		if h.states()[stateIrrevocable] != 1 {
+			t.Errorf("beyond its bound: ledger %v", h.states())
+		}
+		if n := h.vault.revokes; n < 10 || n > 100 {
+			t.Errorf("%d tries in an hour", n)
+		}
+		if _, err := h.Lease(t.Context(), h.node(), ask("s-1")); err == nil {
+			t.Error("lent again over a lease that could not be revoked")
+		}
+	})
+}
+
+func TestArrows(t *testing.T) {
+	h := newHouse(t)
+	all := []state{"", stateIntent, stateToken, stateActive, stateRevoking, stateRevoked, stateExpired, stateIrrevocable}
+	for _, from := range all {
+		for _, to := range all {
+			one := &lease{id: "l-1", State: from}
+			allowed := false
+			for _, s := range arrows[from] {
+				allowed = allowed || s == to
+			}
+			err := h.ledger.move(t.Context(), one, to, nil)
+			if (err == nil) != allowed {
+				t.Errorf("%q to %q: %v", from, to, err)
+			}
+			if err == nil {
+				if err := h.ledger.forget(t.Context(), *one); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,63 @@
+package vault
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strings"
+
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+)
+
+// checkAddress refuses plain HTTP to anywhere but this machine.
+func checkAddress(address string) error {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.User != nil {
+		return fmt.Errorf("vault: address %q is not a URL such as https://vault:8200", address)
+	}
+	if u.Scheme == "https" {
+		return nil
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	if u.Scheme == "http" && (u.Hostname() == "localhost" || err == nil && ip.IsLoopback()) {
+		return nil
+	}
+	return fmt.Errorf("vault: address %q: secrets are asked for over https only", address)
+}
+
+// checkPath takes what names one place: segments of letters, digits, "-", "_", "." and
+// spaces, none of them empty, "." or "..".
+func checkPath(path string) error {
+	for seg := range strings.SplitSeq(path, "/") {
+		if seg == "" || seg == "." || seg == ".." {
+			return fmt.Errorf("%q is not a path in Vault", path)
+		}
+		for _, r := range seg {
+			if r > '~' || r < ' ' || strings.ContainsRune(`?#%\*+`, r) {
+				return fmt.Errorf("%q is not a path in Vault", path)
+			}
+		}
+	}
+	return nil
+}
+
+// engine is what stands behind a reference.
+type engine int
+
+const (
+	database engine = iota // a user is made for the lease
+	kv                     // a login that stands there
+)
+
+// locate is the path to read, for a reference.
+func locate(ref *typesv1.VaultRef) (path string, e engine, err error) {
+	if (ref.GetRole() == "") == (ref.GetPath() == "") {
+		return "", 0, fmt.Errorf("a vault reference names a role or a path, not both or neither")
+	}
+	if ref.GetRole() != "" {
+		path, e = ref.GetMount()+"/creds/"+ref.GetRole(), database
+	} else {
+		path, e = ref.GetMount()+"/data/"+ref.GetPath(), kv
+	}
+	return path, e, checkPath(path)
+}
