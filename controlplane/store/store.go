@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Key names a value.
@@ -35,11 +36,54 @@ type Op struct {
 	If int64
 }
 
-// Limits of one value and of one transaction.
+// Limits of one name, of one value and of one transaction.
 const (
-	MaxValueBytes = 64 << 10
-	MaxOps        = 100
+	MaxNameBytes   = 512
+	MaxValueBytes  = 64 << 10
+	MaxOps         = 100
+	MaxCommitBytes = 1 << 20 // of all values together
 )
+
+// KindEpoch is the kind of the one value that holds the epoch, so that one read of it
+// tells both the epoch and the revision of the store.
+const KindEpoch = "epoch"
+
+// CheckOps says what is wrong with the operations of a transaction, or nil: every Store
+// calls it before it sends anything.
+func CheckOps(ops []Op) error {
+	if len(ops) == 0 {
+		return errors.New("store: an empty transaction")
+	}
+	if len(ops) > MaxOps {
+		return fmt.Errorf("store: %d operations are more than the %d of one transaction", len(ops), MaxOps)
+	}
+	seen := make(map[Key]bool, len(ops))
+	total := 0
+	for _, o := range ops {
+		if err := o.Key.check(); err != nil {
+			return err
+		}
+		if len(o.Value) > MaxValueBytes {
+			return fmt.Errorf("store: the value of %s has %d bytes, more than %d", o.Key, len(o.Value), MaxValueBytes)
+		}
+		if seen[o.Key] {
+			return fmt.Errorf("store: %s is named twice in one transaction", o.Key)
+		}
+		seen[o.Key] = true
+		total += len(o.Value)
+	}
+	if total > MaxCommitBytes {
+		return fmt.Errorf("store: the transaction carries %d bytes, more than %d", total, MaxCommitBytes)
+	}
+	return nil
+}
+
+func (k Key) check() error {
+	if k.Kind == "" || strings.ContainsAny(k.Kind, "/\x00") || k.Name == "" || len(k.Name) > MaxNameBytes {
+		return fmt.Errorf("store: %.80q is not a key: a kind without slashes and a name of 1 to %d bytes", k.String(), MaxNameBytes)
+	}
+	return nil
+}
 
 // Errors of a Store. A ConflictError is asked for with errors.As.
 var (
@@ -65,10 +109,13 @@ type Store interface {
 	// name given; limit 0 means all. The revision is that of the whole store at the
 	// read; all pages of a listing without a limit are of one revision.
 	List(ctx context.Context, kind, after string, limit int) (entries []Entry, revision int64, err error)
-	// Commit makes all changes or none, and returns the revision that has them.
+	// Commit makes all changes or none, and returns the revision that has them; no key
+	// may be named twice. A *ConflictError names the first Op whose If did not hold. After
+	// any other error the changes may have been made or not: read again.
 	Commit(ctx context.Context, ops ...Op) (revision int64, err error)
 	// Watch tells every change of these kinds (all where none is given) from revision
-	// from on, including it; 0 means from now on.
+	// from on, including it; 0 means from now on. A revision that the store has not reached
+	// yet is ErrCompacted: it is of another epoch. The Watcher ends with ctx.
 	Watch(ctx context.Context, from int64, kinds ...string) (Watcher, error)
 	// Epoch is the random id under which revisions can be compared. A restore from
 	// backup must renew it: NewEpoch.
@@ -87,7 +134,8 @@ type Store interface {
 // A Watcher tells changes in order of revision. It is for one goroutine.
 type Watcher interface {
 	// Next waits for the next batch: all changes of one or more revisions, never a part
-	// of one. ErrCompacted means that changes were missed: list again.
+	// of one; on a quiet store a batch without events about each second. ErrCompacted means
+	// that changes were missed: list again. The Watcher is of no use after an error.
 	Next(ctx context.Context) (Batch, error)
 	Close()
 }
@@ -101,6 +149,6 @@ type Batch struct {
 
 // Event is one change.
 type Event struct {
-	Entry        // for a deletion, Value is nil and Revision that of the deletion
+	Entry   // for a deletion, Value is nil and Revision that of the deletion
 	Deleted bool
 }

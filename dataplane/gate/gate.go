@@ -35,6 +35,8 @@ type Recorder interface {
 // Snapshots is the policy that is enforced now.
 type Snapshots interface {
 	Current() *policy.Snapshot
+	// Version is the version up to which everything is enforced.
+	Version() postern.Version
 }
 
 // Opened is what is known of a session when it begins.
@@ -113,8 +115,13 @@ func Refuse(d postern.Decision) *postern.Refusal {
 	if r.Reason == "" {
 		r.Reason = "no rule allows this"
 	}
-	if strings.HasSuffix(d.Rule, "/limits") {
+	switch {
+	case strings.HasSuffix(d.Rule, policy.LimitsSuffix):
 		r.Code = postern.CodeLimit
+	case strings.HasPrefix(d.Rule, policy.LockPrefix):
+		r.Code = postern.CodeKilled
+	case strings.HasPrefix(d.Rule, policy.GrantPrefix):
+		r.Code = postern.CodeNoGrant
 	}
 	return r
 }
@@ -122,7 +129,7 @@ func Refuse(d postern.Decision) *postern.Refusal {
 func (g *Gate) query(facts *sql.Facts) policy.Query {
 	req := g.cfg.Request()
 	return policy.Query{
-		Grant: g.cfg.Grant, Resource: g.cfg.Resource, Node: g.cfg.Node, Facts: facts, Request: req,
+		Grant: g.cfg.Grant, Resource: g.cfg.Resource, Node: g.cfg.Node, Facts: facts, Request: req, Covered: g.cfg.Snapshots.Version(),
 		Usage: policy.Usage{
 			Rows: g.cfg.Usage.Rows.Load(), Bytes: g.cfg.Usage.Bytes.Load(), Statements: g.cfg.Usage.Statements.Load(),
 			Age: req.Time.Sub(g.cfg.Grant.Start),
@@ -155,33 +162,51 @@ func (g *Gate) Prepare(ctx context.Context, st *engine.Statement) (*engine.Admis
 
 // judge asks the analyser, then policy, and makes what may be sent.
 func (g *Gate) judge(ctx context.Context, snap *policy.Snapshot, st *engine.Statement) (*engine.Admission, error) {
-	an, err := st.Analyse(ctx)
+	an, facts, err := analyse(ctx, st)
 	if err != nil {
 		return nil, err
 	}
-	facts, ok := an.Facts().(*sql.Facts)
-	if !ok {
-		return nil, fmt.Errorf("gate: facts of type %T have no policy", an.Facts())
-	}
 	d := snap.Decide(g.query(facts))
-	if d.Verdict == postern.VerdictDeny || len(d.Missing) > 0 {
-		if len(d.Missing) > 0 && d.Reason == "" {
+	if len(d.Missing) > 0 {
+		d.Verdict = postern.VerdictDeny
+		if d.Reason == "" {
 			d.Reason = fmt.Sprintf("the rule needs %s, which is not known here", d.Missing[0])
 		}
+	}
+	if d.Verdict == postern.VerdictDeny {
 		return nil, Refuse(d)
 	}
+	return g.admission(snap, st, an, facts, d)
+}
+
+func analyse(ctx context.Context, st *engine.Statement) (engine.Analysis, *sql.Facts, error) {
+	an, err := st.Analyse(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	facts, ok := an.Facts().(*sql.Facts)
+	if !ok {
+		return nil, nil, fmt.Errorf("gate: facts of type %T have no policy", an.Facts())
+	}
+	return an, facts, nil
+}
+
+// admission makes what may be sent of a statement that was not denied.
+func (g *Gate) admission(snap *policy.Snapshot, st *engine.Statement, an engine.Analysis, facts *sql.Facts, d postern.Decision) (*engine.Admission, error) {
 	terms, ok := snap.Terms(g.cfg.Task)
 	if !ok {
 		return nil, &postern.Refusal{Reason: fmt.Sprintf("task %q is no longer served here", g.cfg.Task)}
 	}
 	a := &engine.Admission{Text: st.Text, Decision: d, Analysis: an}
-	switch rewrite := needsRewrite(d.Obligations); {
+	switch {
 	case terms.Unrestricted:
 		a.Forward, a.Own = st.Text, true
-	case rewrite:
-		if a.Forward, err = an.Rewrite(d.Obligations); err != nil {
+	case needsRewrite(d.Obligations):
+		text, err := an.Rewrite(d.Obligations)
+		if err != nil {
 			return nil, &postern.Refusal{Reason: "the masks of this task cannot be kept in this statement: " + err.Error(), Rule: d.Rule, Hint: "name the columns plainly, or leave the masked ones out", Cause: err}
 		}
+		a.Forward = text
 	case an.Plain():
 		a.Forward, a.Own = st.Text, true
 	default:
@@ -312,7 +337,7 @@ func left(limit, used int64) int64 {
 }
 
 func (g *Gate) spent(format string, limit int64) error {
-	return &postern.Refusal{Code: postern.CodeLimit, Reason: fmt.Sprintf("task %q allows "+format+", and they are used up", g.cfg.Task, limit), Rule: string(g.cfg.Task) + "/limits", Hint: "ask for less, or take the task again later"}
+	return &postern.Refusal{Code: postern.CodeLimit, Reason: fmt.Sprintf("task %q allows "+format+", and they are used up", g.cfg.Task, limit), Rule: string(g.cfg.Task) + policy.LimitsSuffix, Hint: "ask for less, or take the task again later"}
 }
 
 // Note records a fact that is no statement.

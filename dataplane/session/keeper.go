@@ -34,7 +34,7 @@ type Control interface {
 
 // Snapshots is the policy that is enforced now.
 type Snapshots interface {
-	Current() *policy.Snapshot
+	gate.Snapshots
 	// Ended tells whether a grant ended before its time, and why.
 	Ended(g postern.GrantID) (reason string, ended bool)
 	// Subscribe signals every change.
@@ -150,7 +150,7 @@ func (k *Keeper) Open(ctx context.Context, c engine.Claim) (engine.Session, erro
 	if err := k.fresh(terms, false); err != nil {
 		return nil, err
 	}
-	q := policy.Query{Grant: grant, Resource: res.name, Node: k.cfg.Node, Request: k.request(c)}
+	q := k.query(grant, res.name, k.request(c))
 	d := snap.DecideConnect(q)
 	if r := k.over(grant, snap, q.Request.Time); r != nil {
 		return nil, r
@@ -221,6 +221,10 @@ func (k *Keeper) request(c engine.Claim) policy.Request {
 	return policy.Request{Time: k.cfg.Now(), Address: strings.TrimPrefix(host, "["), Region: k.cfg.Region, Client: c.ClientProgram}
 }
 
+func (k *Keeper) query(g *postern.Grant, r postern.ResourceName, req policy.Request) policy.Query {
+	return policy.Query{Grant: g, Resource: r, Node: k.cfg.Node, Request: req, Covered: k.cfg.Snapshots.Version()}
+}
+
 // over tells whether a grant's right has ended, by time, by a person or by a lock.
 func (k *Keeper) over(g *postern.Grant, snap *policy.Snapshot, now time.Time) *postern.Refusal {
 	if !now.Before(g.End) {
@@ -268,7 +272,7 @@ func (k *Keeper) admit(s *Session, t policy.Terms) (*gate.Usage, error) {
 		k.usage[s.grant.ID] = u
 	}
 	if t.Sessions >= 0 && int64(u.sessions) >= t.Sessions {
-		return nil, &postern.Refusal{Code: postern.CodeLimit, Reason: fmt.Sprintf("task %q allows %d sessions at once", s.grant.Task, t.Sessions), Rule: string(s.grant.Task) + "/limits", Hint: "close another session first"}
+		return nil, &postern.Refusal{Code: postern.CodeLimit, Reason: fmt.Sprintf("task %q allows %d sessions at once", s.grant.Task, t.Sessions), Rule: string(s.grant.Task) + policy.LimitsSuffix, Hint: "close another session first"}
 	}
 	u.sessions++
 	k.sessions[s.id] = s
@@ -325,6 +329,13 @@ func (k *Keeper) Kill(id postern.SessionID, reason string) bool {
 	return true
 }
 
+// KillAll ends every live session.
+func (k *Keeper) KillAll(reason string) {
+	for _, s := range k.live() {
+		s.Kill(&postern.Refusal{Code: postern.CodeKilled, Reason: reason, Hint: "connect again: another node will answer"})
+	}
+}
+
 // Live lists the ids of the live sessions.
 func (k *Keeper) Live() []postern.SessionID {
 	k.mu.Lock()
@@ -363,9 +374,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		k.reconsider()
 		select {
 		case <-ctx.Done():
-			for _, s := range k.live() {
-				s.Kill(&postern.Refusal{Code: postern.CodeKilled, Reason: "the node is stopping", Hint: "connect again: another node will answer"})
-			}
+			k.KillAll("the node is stopping")
 			return ctx.Err()
 		case <-changed:
 		case <-tick.C:
@@ -402,11 +411,11 @@ func (k *Keeper) judge(s *Session) *postern.Refusal {
 		return &postern.Refusal{Code: postern.CodeKilled, Reason: "the credential behind this session has ended", Hint: "connect again", Cause: err}
 	}
 	if terms.Session > 0 && now.Sub(s.client.Time) > terms.Session {
-		return &postern.Refusal{Code: postern.CodeKilled, Reason: fmt.Sprintf("task %q allows sessions of %s", s.grant.Task, terms.Session), Rule: string(s.grant.Task) + "/limits"}
+		return &postern.Refusal{Code: postern.CodeKilled, Reason: fmt.Sprintf("task %q allows sessions of %s", s.grant.Task, terms.Session), Rule: string(s.grant.Task) + policy.LimitsSuffix}
 	}
 	req := s.client
 	req.Time = now
-	d := snap.DecideConnect(policy.Query{Grant: s.grant, Resource: s.terms.Resource, Node: k.cfg.Node, Request: req})
+	d := snap.DecideConnect(k.query(s.grant, s.terms.Resource, req))
 	if d.Verdict == postern.VerdictDeny {
 		r := gate.Refuse(d)
 		r.Code = postern.CodeKilled

@@ -102,8 +102,12 @@ func (s *Session) Lend(ctx context.Context, p engine.Purpose, fn func(*engine.Cr
 	loan := s.loans[p]
 	s.mu.Unlock()
 	if loan == nil {
+		grant := s.grant.ID
+		if p == engine.PurposeCatalog {
+			grant = "" // names and types are the node's business, and no subject's
+		}
 		var err error
-		if loan, err = s.k.cfg.Leases.Take(ctx, s.id, s.grant.ID, s.terms.Resource, p); err != nil {
+		if loan, err = s.k.cfg.Leases.Take(ctx, s.id, grant, s.terms.Resource, p); err != nil {
 			return fmt.Errorf("lease a credential for %s: %w", s.terms.Resource, err)
 		}
 		if !s.keep(p, loan) {

@@ -4,8 +4,10 @@
 package fault
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -66,24 +68,28 @@ func (e *Error) Unwrap() error { return e.cause }
 
 // GRPCStatus makes status.FromError and grpc-go find the wire form of e.
 func (e *Error) GRPCStatus() *status.Status {
-	st := status.New(e.Code, e.Reason)
+	st := status.New(e.Code, valid(e.Reason))
 	kind := e.Kind
 	if kind == "" {
 		kind = e.Code.String()
 	}
 	br := &errdetails.BadRequest{}
 	for _, v := range e.Violations {
-		br.FieldViolations = append(br.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: v.Field, Description: v.Reason})
+		br.FieldViolations = append(br.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: valid(v.Field), Description: valid(v.Reason)})
 	}
-	out, err := st.WithDetails(&errdetails.ErrorInfo{Reason: kind, Domain: Domain}, br)
+	out, err := st.WithDetails(&errdetails.ErrorInfo{Reason: valid(kind), Domain: Domain}, br)
 	if err != nil {
 		return st
 	}
 	return out
 }
 
+// valid makes a text that the wire takes; one that is not UTF-8 would be lost whole.
+func valid(s string) string { return strings.ToValidUTF8(s, "\ufffd") }
+
 // From finds or makes the Error of err. What is not an Error already is Internal, and
-// its text stays here; a gRPC status from the other side keeps its text.
+// its text stays here, but for calls that were cancelled or took too long; a gRPC
+// status from the other side keeps its own text, without what was wrapped around it.
 func From(err error) *Error {
 	if err == nil {
 		return nil
@@ -92,15 +98,25 @@ func From(err error) *Error {
 	if errors.As(err, &e) {
 		return e
 	}
-	st, ok := status.FromError(err)
-	if !ok || st.Code() == codes.Unknown {
+	var remote interface{ GRPCStatus() *status.Status }
+	switch {
+	case errors.As(err, &remote):
+	case errors.Is(err, context.Canceled):
+		return &Error{Code: codes.Canceled, Reason: "the call was cancelled", cause: err}
+	case errors.Is(err, context.DeadlineExceeded):
+		return &Error{Code: codes.DeadlineExceeded, Reason: "the call took too long", cause: err}
+	}
+	if remote == nil || remote.GRPCStatus().Code() == codes.Unknown || remote.GRPCStatus().Code() == codes.OK {
 		return &Error{Code: codes.Internal, Reason: "internal error", cause: err}
 	}
+	st := remote.GRPCStatus()
 	e = &Error{Code: st.Code(), Reason: st.Message(), cause: err}
 	for _, d := range st.Details() {
 		switch d := d.(type) {
 		case *errdetails.ErrorInfo:
-			e.Kind = d.GetReason()
+			if d.GetDomain() == Domain && d.GetReason() != st.Code().String() {
+				e.Kind = d.GetReason()
+			}
 		case *errdetails.BadRequest:
 			for _, v := range d.GetFieldViolations() {
 				e.Violations = append(e.Violations, Violation{v.GetField(), v.GetDescription()})

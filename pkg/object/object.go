@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -69,8 +70,22 @@ func Meta(o *typesv1.Object) *typesv1.Metadata {
 	return m.Mutable(m.Descriptor().Fields().ByName("metadata")).Message().Interface().(*typesv1.Metadata)
 }
 
+// read is the object's metadata for reading; unlike Meta it makes nothing, so that it is
+// safe on objects that are shared.
+func read(o *typesv1.Object) *typesv1.Metadata {
+	m := inner(o)
+	if m == nil {
+		return nil
+	}
+	meta, _ := m.Get(m.Descriptor().Fields().ByName("metadata")).Message().Interface().(*typesv1.Metadata)
+	return meta
+}
+
 // Name is the object's name; empty for an empty object.
-func Name(o *typesv1.Object) string { return Meta(o).GetName() }
+func Name(o *typesv1.Object) string { return read(o).GetName() }
+
+// Labels are the object's labels, for reading.
+func Labels(o *typesv1.Object) map[string]string { return read(o).GetLabels() }
 
 // Ref is "kind/name".
 func Ref(o *typesv1.Object) string { return Kind(o) + "/" + Name(o) }
@@ -120,27 +135,37 @@ func CheckName(name string) error {
 	return nil
 }
 
-// MaxDocuments bounds the documents of one YAML text.
-const MaxDocuments = 10_000
+// Bounds of one YAML text.
+const (
+	MaxDocuments = 10_000
+	MaxBytes     = 32 << 20
+)
+
+// maxErrorText bounds what is quoted of a text that cannot be read, in characters.
+const maxErrorText = 1000
 
 // ParseYAML reads documents separated by "---". Unknown fields are errors; an error
 // names the document, from 1, and its kind and name where they could be read.
 func ParseYAML(r io.Reader) ([]*typesv1.Object, error) {
-	all, err := io.ReadAll(r)
+	all, err := io.ReadAll(io.LimitReader(r, MaxBytes+1))
 	if err != nil {
 		return nil, err
 	}
+	if len(all) > MaxBytes {
+		return nil, fmt.Errorf("longer than %d MiB", MaxBytes>>20)
+	}
+	if err := checkLines(all); err != nil {
+		return nil, err
+	}
+	documents := slices.DeleteFunc(splitYAML(all), func(doc []byte) bool { return len(bytes.TrimSpace(doc)) == 0 })
+	if len(documents) > MaxDocuments {
+		return nil, fmt.Errorf("more than %d documents", MaxDocuments)
+	}
 	var objects []*typesv1.Object
-	for i, doc := range splitYAML(all) {
-		if i >= MaxDocuments {
-			return nil, fmt.Errorf("more than %d documents", MaxDocuments)
-		}
-		if len(bytes.TrimSpace(doc)) == 0 {
-			continue
-		}
+	for i, doc := range documents {
 		o, err := parseOne(doc)
 		if err != nil {
-			return nil, fmt.Errorf("document %d: %w", i+1, err)
+			return nil, fmt.Errorf("document %d: %.*s", i+1, maxErrorText, err)
 		}
 		if o != nil {
 			objects = append(objects, o)
@@ -149,13 +174,39 @@ func ParseYAML(r io.Reader) ([]*typesv1.Object, error) {
 	return objects, nil
 }
 
+// checkLines refuses texts in which YAML sees other lines, and so other documents, than
+// splitYAML does: what it would pass over in silence must not be lost.
+func checkLines(all []byte) error {
+	if !utf8.Valid(all) {
+		return errors.New("not UTF-8")
+	}
+	for i, c := range all {
+		if c == 0 || c == '\r' && (i+1 == len(all) || all[i+1] != '\n') {
+			return fmt.Errorf("byte %d is a control character; lines end with a line feed", i)
+		}
+	}
+	for _, brk := range []string{"\u0085", "\u2028", "\u2029"} {
+		if i := bytes.Index(all, []byte(brk)); i >= 0 {
+			return fmt.Errorf("byte %d is an unusual line break; lines end with a line feed", i)
+		}
+	}
+	return nil
+}
+
+// splitYAML cuts at the marks between documents: "---", which may begin a line of the
+// next one, and "...".
 func splitYAML(all []byte) [][]byte {
 	var docs [][]byte
 	var doc []byte
-	for line := range bytes.Lines(all) {
-		if t := bytes.TrimRight(line, " \t\r\n"); bytes.Equal(t, []byte("---")) {
+	for line := range bytes.Lines(bytes.TrimPrefix(all, []byte("\ufeff"))) {
+		mark, rest := []byte(nil), line
+		if len(line) >= 3 {
+			mark, rest = line[:3], line[3:]
+		}
+		begins, ends := bytes.Equal(mark, []byte("---")), bytes.Equal(mark, []byte("..."))
+		if (begins || ends) && (len(rest) == 0 || bytes.IndexByte([]byte(" \t\r\n"), rest[0]) >= 0) {
 			docs = append(docs, doc)
-			doc = nil
+			doc = append([]byte("   "), rest...)
 			continue
 		}
 		doc = append(doc, line...)
@@ -192,10 +243,21 @@ func parseOne(doc []byte) (*typesv1.Object, error) {
 	}
 	o := &typesv1.Object{}
 	if err := protojson.Unmarshal(js, o.ProtoReflect().Mutable(f).Message().Interface()); err != nil {
-		return nil, fmt.Errorf("%s %q: %s", head.Kind, head.Metadata.Name, strings.TrimPrefix(err.Error(), "proto: "))
+		return nil, fmt.Errorf("%s %q: %s", head.Kind, head.Metadata.Name, explain(err))
 	}
 	Normalize(o)
 	return o, nil
+}
+
+// explain makes protojson's error readable. Its spaces are random, so that nobody
+// compares them.
+func explain(err error) string {
+	text := strings.ReplaceAll(err.Error(), "\u00a0", " ")
+	text = strings.TrimSpace(strings.TrimPrefix(text, "proto:"))
+	if strings.Contains(text, "invalid value for string field") {
+		text += " (put quotes around texts such as on, off, yes, no, and around numbers)"
+	}
+	return text
 }
 
 // YAML is the object as people read and write it.

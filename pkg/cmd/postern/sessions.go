@@ -175,9 +175,9 @@ func (a *app) replay(ctx context.Context, id string, follow bool, speed float64)
 	defer r.stream.Close()
 	events := record.Events(r.chunks())
 	if a.format == "json" {
-		return record.JSONL(a.env.Stdout, events)
+		return record.JSON(a.env.Stdout, events)
 	}
-	return record.Text(a.env.Stdout, events, record.TextOptions{Colour: isTerminal(a.env.Stdout), Speed: speed})
+	return record.Text(ctx, a.env.Stdout, events, record.Options{Colour: isTerminal(a.env.Stdout), Speed: speed})
 }
 
 func (a *app) verifyCmd() *cobra.Command {

@@ -3090,7 +3090,10 @@ type NodeSpec struct {
 	// Serial of its current certificate, hex; an older one is refused.
 	Serial string `protobuf:"bytes,4,opt,name=serial,proto3" json:"serial,omitempty"`
 	// The HPKE public key to which secrets are sealed.
-	HpkeKey       []byte `protobuf:"bytes,5,opt,name=hpke_key,json=hpkeKey,proto3" json:"hpke_key,omitempty"`
+	HpkeKey []byte `protobuf:"bytes,5,opt,name=hpke_key,json=hpkeKey,proto3" json:"hpke_key,omitempty"`
+	// The public keys of its current certificate and of those before it, newest first,
+	// PKIX DER: whichever of them sealed a recording.
+	PublicKeys    [][]byte `protobuf:"bytes,6,rep,name=public_keys,json=publicKeys,proto3" json:"public_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3156,6 +3159,13 @@ func (x *NodeSpec) GetSerial() string {
 func (x *NodeSpec) GetHpkeKey() []byte {
 	if x != nil {
 		return x.HpkeKey
+	}
+	return nil
+}
+
+func (x *NodeSpec) GetPublicKeys() [][]byte {
+	if x != nil {
+		return x.PublicKeys
 	}
 	return nil
 }
@@ -3430,13 +3440,15 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"apiVersion\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x126\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x1a.postern.types.v1.MetadataR\bmetadata\x12.\n" +
-	"\x04spec\x18\x04 \x01(\v2\x1a.postern.types.v1.NodeSpecR\x04spec\"\xf3\x01\n" +
+	"\x04spec\x18\x04 \x01(\v2\x1a.postern.types.v1.NodeSpecR\x04spec\"\x94\x02\n" +
 	"\bNodeSpec\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12G\n" +
 	"\tendpoints\x18\x02 \x03(\v2).postern.types.v1.NodeSpec.EndpointsEntryR\tendpoints\x12\x15\n" +
 	"\x06key_id\x18\x03 \x01(\tR\x05keyId\x12\x16\n" +
 	"\x06serial\x18\x04 \x01(\tR\x06serial\x12\x19\n" +
-	"\bhpke_key\x18\x05 \x01(\fR\ahpkeKey\x1a<\n" +
+	"\bhpke_key\x18\x05 \x01(\fR\ahpkeKey\x12\x1f\n" +
+	"\vpublic_keys\x18\x06 \x03(\fR\n" +
+	"publicKeys\x1a<\n" +
 	"\x0eEndpointsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01BAZ?github.com/posterngate/postern/pkg/gen/postern/types/v1;typesv1b\x06proto3"

@@ -1,0 +1,228 @@
+package controlplane
+
+import (
+	"context"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/posterngate/postern/controlplane/api/userapi"
+	"github.com/posterngate/postern/controlplane/config"
+	"github.com/posterngate/postern/controlplane/credential/sealed"
+	"github.com/posterngate/postern/controlplane/credential/vault"
+	"github.com/posterngate/postern/controlplane/identity"
+	"github.com/posterngate/postern/controlplane/publish"
+	"github.com/posterngate/postern/controlplane/store"
+	"github.com/posterngate/postern/controlplane/store/etcd"
+	"github.com/posterngate/postern/controlplane/task"
+	"github.com/posterngate/postern/pkg/fault"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/object"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+func openStore(ctx context.Context, cfg config.Config, log *slog.Logger) (store.Store, error) {
+	ec := etcd.Config{Logger: log, Endpoints: cfg.Etcd.Endpoints, Username: cfg.Etcd.Username}
+	if len(cfg.Etcd.Endpoints) == 0 {
+		ec.Embedded = &etcd.Embedded{Dir: filepath.Join(cfg.DataDir, "etcd")}
+		return etcd.Open(ctx, ec)
+	}
+	if cfg.Etcd.PasswordFile != "" {
+		b, err := os.ReadFile(cfg.Etcd.PasswordFile)
+		if err != nil {
+			return nil, fmt.Errorf("etcd.passwordFile: %w", err)
+		}
+		ec.Password = strings.TrimSpace(string(b))
+	}
+	if cfg.Etcd.CA != "" || cfg.Etcd.Cert != "" {
+		tc, err := clientTLS(cfg.Etcd.CA, cfg.Etcd.Cert, cfg.Etcd.Key)
+		if err != nil {
+			return nil, fmt.Errorf("etcd: %w", err)
+		}
+		ec.TLS = tc
+	}
+	return etcd.Open(ctx, ec)
+}
+
+func clientTLS(caFile, certFile, keyFile string) (*tls.Config, error) {
+	tc := &tls.Config{MinVersion: tls.VersionTLS12}
+	if caFile != "" {
+		pem, err := os.ReadFile(caFile)
+		if err != nil {
+			return nil, err
+		}
+		tc.RootCAs = x509.NewCertPool()
+		if !tc.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s holds no PEM certificate", caFile)
+		}
+	}
+	if certFile != "" {
+		cert, err := tls.LoadX509KeyPair(certFile, keyFile)
+		if err != nil {
+			return nil, err
+		}
+		tc.Certificates = []tls.Certificate{cert}
+	}
+	return tc, nil
+}
+
+// cacheKinds are what the services read from memory.
+func cacheKinds() []string {
+	kinds := append(userapi.PolicyKinds(), publish.Kinds()...)
+	slices.Sort(kinds)
+	return slices.Compact(kinds)
+}
+
+// hosts are the names of a listener's certificate, the best known first.
+func hosts(l config.Listener) []string {
+	out := slices.Clone(l.Hosts)
+	if host, _, err := net.SplitHostPort(l.Addr); err == nil {
+		if ip := net.ParseIP(host); host != "" && (ip == nil || !ip.IsUnspecified()) && !slices.Contains(out, host) {
+			out = append([]string{host}, out...)
+		}
+	}
+	if len(out) == 0 {
+		out = []string{"localhost", "127.0.0.1"}
+	}
+	return out
+}
+
+func admins(all []config.Admin) []*typesv1.SubjectSelector {
+	var out []*typesv1.SubjectSelector
+	for _, a := range all {
+		out = append(out, &typesv1.SubjectSelector{Subject: a.Subject, Group: a.Group})
+	}
+	return out
+}
+
+func (s *Server) verifier(ctx context.Context) (*identity.Verifier, error) {
+	ic := identity.Config{Workloads: func() []*typesv1.Workload { return s.hub.Snapshot().Workloads() }, Logger: s.log}
+	for _, is := range s.cfg.Issuers {
+		one := identity.IssuerConfig{
+			Name: is.Name, URL: is.URL, APIAudience: is.APIAudience, DataAudience: is.DataAudience,
+			APIClientID: is.APIClientID, DataClientID: is.DataClientID, AllowSharedAudience: is.AllowSharedAudience,
+			NameClaim: is.NameClaim, GroupsClaim: is.GroupsClaim, EmailClaim: is.EmailClaim,
+			Algorithms: is.Algorithms, Leeway: time.Duration(is.Leeway), Scopes: is.Scopes,
+		}
+		if is.CA != "" {
+			pem, err := os.ReadFile(is.CA)
+			if err != nil {
+				return nil, fmt.Errorf("issuer %s: %w", is.Name, err)
+			}
+			one.CA = pem
+		}
+		ic.Issuers = append(ic.Issuers, one)
+	}
+	return identity.New(ctx, ic)
+}
+
+func vaultConfig(c config.Vault, log *slog.Logger) vault.Config {
+	out := vault.Config{Address: c.Address, CA: c.CA, Namespace: c.Namespace, TokenFile: c.TokenFile, TokenRole: c.TokenRole, Logger: log}
+	if c.AppRole != nil {
+		out.AppRole = &vault.AppRole{Mount: c.AppRole.Mount, RoleID: c.AppRole.RoleID, SecretIDFile: c.AppRole.SecretIDFile}
+	}
+	if c.JWT != nil {
+		out.JWT = &vault.JWT{Mount: c.JWT.Mount, Role: c.JWT.Role, TokenFile: c.JWT.TokenFile}
+	}
+	if c.Kubernetes != nil {
+		out.Kubernetes = &vault.JWT{Mount: c.Kubernetes.Mount, Role: c.Kubernetes.Role, TokenFile: c.Kubernetes.TokenFile}
+	}
+	return out
+}
+
+// sealer seals Secret objects for the API.
+type sealer struct{ keeper sealed.Keeper }
+
+func (s sealer) SealSecret(ctx context.Context, name string, data map[string]string) ([]byte, error) {
+	o := object.Bare("secret", name).GetSecret()
+	o.Spec = &typesv1.SecretSpec{Data: data}
+	if err := sealed.SealSecret(ctx, s.keeper, o); err != nil {
+		return nil, err
+	}
+	return o.GetSpec().GetSealed(), nil
+}
+
+// live ends sessions wherever they are.
+type live struct{ hub *publish.Hub }
+
+func (l live) Kill(ctx context.Context, session, reason string) (string, error) {
+	node, err := l.hub.Broadcast(ctx, &nodev1.Command{Kind: &nodev1.Command_KillSession{KillSession: &nodev1.KillSession{Session: session, Reason: reason}}})
+	if err != nil {
+		return "", err
+	}
+	if node == "" {
+		return "", fault.New(codes.NotFound, "no connected node has session %q", session)
+	}
+	return string(node), nil
+}
+
+// lending answers what may be lent, from memory.
+type lending struct{ s *Server }
+
+func (l lending) Resource(node postern.NodeName, r postern.ResourceName) (*typesv1.Resource, bool) {
+	res, ok := l.s.hub.Snapshot().Resource(r)
+	if !ok {
+		return nil, false
+	}
+	e, ok := l.s.cache.Get(store.Key{Kind: "node", Name: string(node)})
+	if !ok {
+		return nil, false
+	}
+	o, err := store.DecodeObject(e)
+	if err != nil || !publish.Reaches(res, o.GetNode()) {
+		return nil, false
+	}
+	return res, true
+}
+
+func (l lending) Reaches(t postern.TaskName, r postern.ResourceName) bool {
+	got, err := l.s.hub.Snapshot().ResourceOf(t, r)
+	return err == nil && got == r
+}
+
+func (l lending) Grant(ctx context.Context, id postern.GrantID) (*typesv1.Grant, error) {
+	e, err := l.s.store.Get(ctx, store.Key{Kind: task.Kind, Name: string(id)})
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, fault.New(codes.NotFound, "there is no grant %q", id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	g := &typesv1.Grant{}
+	return g, proto.Unmarshal(e.Value, g)
+}
+
+// sealKeys are the keys with which a node may have sealed: that of its certificate, and
+// those before it.
+func (s *Server) sealKeys(node string) ([]crypto.PublicKey, error) {
+	e, ok := s.cache.Get(store.Key{Kind: "node", Name: node})
+	if !ok {
+		return nil, fmt.Errorf("node %q is not enrolled", node)
+	}
+	o, err := store.DecodeObject(e)
+	if err != nil {
+		return nil, err
+	}
+	var keys []crypto.PublicKey
+	for _, der := range o.GetNode().GetSpec().GetPublicKeys() {
+		key, err := x509.ParsePKIXPublicKey(der)
+		if err != nil {
+			return nil, fmt.Errorf("a key of node %q: %w", node, err)
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}

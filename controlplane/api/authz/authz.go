@@ -1,0 +1,143 @@
+// Package authz says who may call what. One table has every method of the API; what is
+// not in it is refused. Within PolicyService, MayWrite and MayRead look at the objects
+// themselves: roles reach only as far as their labels, and
+//
+//   - nobody but an admin writes a Binding that gives themselves a task unless it asks
+//     people, or a Task, Resource, Mask or ApprovalRule on which a task bound to them
+//     depends, or a Lock on themselves once it stands; what an admin does so is marked;
+//   - only an admin writes Secrets, only one without a scope RoleBindings, nobody Nodes.
+//
+// Who a token belongs to is identity's to say; rights within grants, holds and sessions
+// are their services'.
+package authz
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/posterngate/postern/controlplane/audit"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/object"
+	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// The roles. Each but auditor includes the ones before it; an admin is an auditor too.
+const (
+	Viewer   = "viewer"
+	Operator = "operator"
+	Auditor  = "auditor"
+	Admin    = "admin"
+)
+
+// includes says which roles stand for a role.
+func includes(role string) []string {
+	switch role {
+	case Viewer:
+		return []string{Viewer, Operator, Admin}
+	case Operator:
+		return []string{Operator, Admin}
+	case Auditor:
+		return []string{Auditor, Admin}
+	case Admin:
+		return []string{Admin}
+	}
+	return nil
+}
+
+// Caller is who calls. It does not change during a call.
+type Caller struct {
+	Subject postern.Subject
+	Roles   []policy.RoleGrant
+	Expires time.Time // when the token ends; zero says nothing
+	Address string    // of the peer, with a port
+	Method  string    // such as PolicyService/Create
+
+	again func() *Caller // the caller as policy stands now; nil in tests of others
+}
+
+type callerKey struct{}
+
+// With returns a context that carries the caller.
+func With(ctx context.Context, c *Caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, c)
+}
+
+// From is the caller of this call; false where nobody signed in.
+func From(ctx context.Context) (*Caller, bool) {
+	c, ok := ctx.Value(callerKey{}).(*Caller)
+	return c, ok && c != nil
+}
+
+// Has reports whether the caller has the role, whatever its scope. The nil Caller has none.
+func (c *Caller) Has(role string) bool {
+	return c != nil && slices.ContainsFunc(c.Roles, func(g policy.RoleGrant) bool { return slices.Contains(includes(role), g.Role) })
+}
+
+// HasFor reports whether the caller has the role over an object with these labels.
+func (c *Caller) HasFor(role string, labels map[string]string) bool {
+	return c != nil && slices.ContainsFunc(c.Roles, func(g policy.RoleGrant) bool {
+		return slices.Contains(includes(role), g.Role) && within(g.Scope, labels)
+	})
+}
+
+// within reports whether something with the labels lies within the scope.
+func within(scope, labels map[string]string) bool {
+	for k, v := range scope {
+		if have, ok := labels[k]; !ok || have != v {
+			return false
+		}
+	}
+	return true
+}
+
+// MayRead reports whether the caller may read a policy object: viewers those within
+// their scope, but Secrets, which show their names alone, only operators.
+func (c *Caller) MayRead(o *typesv1.Object) bool {
+	role := Viewer
+	if object.Kind(o) == "secret" {
+		role = Operator
+	}
+	return c.HasFor(role, object.Meta(o).GetLabels())
+}
+
+// Now is the caller with the roles that policy gives now; for streams, which last.
+func (c *Caller) Now() *Caller {
+	if c == nil || c.again == nil {
+		return c
+	}
+	return c.again()
+}
+
+// RoleNames are the caller's roles, each once, sorted.
+func (c *Caller) RoleNames() []string {
+	var names []string
+	if c != nil {
+		for _, g := range c.Roles {
+			names = append(names, g.Role)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Entry begins the audit entry of this call.
+func (c *Caller) Entry(objects string, detail any) audit.Entry {
+	if c == nil {
+		return audit.Entry{Actor: anonymous, Object: objects, Detail: detail}
+	}
+	return audit.Entry{Actor: c.Subject.Name, Address: c.Address, Action: c.Method, Object: objects, Detail: detail}
+}
+
+const anonymous = "(nobody)"
+
+// method is a procedure without its package, such as PolicyService/Create.
+func method(procedure string) string {
+	_, name, ok := strings.Cut(strings.TrimPrefix(procedure, "/"), "postern.api.v1.")
+	if !ok {
+		return procedure
+	}
+	return name
+}

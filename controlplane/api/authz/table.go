@@ -1,0 +1,88 @@
+package authz
+
+import (
+	"strings"
+
+	api "github.com/posterngate/postern/pkg/gen/postern/api/v1/apiv1connect"
+)
+
+// Rule says who may call a method. The zero Rule lets nobody.
+type Rule struct {
+	Public   bool // without a token; one that is sent is not looked at
+	Optional bool // a token that is sent must be good; without one the method itself decides
+	Signed   bool // whoever signed in
+	Roles    []string
+	Audit    auditing
+}
+
+type auditing uint8
+
+const (
+	reads  auditing = iota // leaves no entry
+	writes                 // leaves an entry once it is done
+	opens                  // leaves an entry before it begins: a recording is looked into
+)
+
+// Table has every method of the API by its procedure.
+func Table() map[string]Rule {
+	signed := Rule{Signed: true}
+	act := Rule{Signed: true, Audit: writes}
+	view := Rule{Roles: includes(Viewer)}
+	operate := Rule{Roles: includes(Operator), Audit: writes}
+	look := Rule{Roles: []string{Operator, Auditor, Admin}}
+	return map[string]Rule{
+		api.PolicyServiceCreateProcedure: operate, // MayWrite looks at each object
+		api.PolicyServiceUpdateProcedure: operate,
+		api.PolicyServiceDeleteProcedure: operate,
+		api.PolicyServiceApplyProcedure:  operate,
+		api.PolicyServiceGetProcedure:    view, // MayRead looks at each object
+		api.PolicyServiceListProcedure:   view,
+		api.PolicyServiceWatchProcedure:  view,
+
+		api.AccessServiceWhoAmIProcedure:        signed,
+		api.AccessServiceLoginOptionsProcedure:  {Public: true},
+		api.AccessServiceListTasksProcedure:     signed,
+		api.AccessServiceExplainProcedure:       signed,
+		api.AccessServiceListEndpointsProcedure: signed,
+
+		api.GrantServiceCreateGrantProcedure:  {Optional: true, Audit: writes}, // a workload shows its own token in the request
+		api.GrantServiceRequestGrantProcedure: act,
+		api.GrantServiceGetGrantProcedure:     signed, // one's own, or by role: the service looks
+		api.GrantServiceListGrantsProcedure:   signed,
+		api.GrantServiceRevokeGrantProcedure:  act,
+
+		api.ApprovalServiceListHoldsProcedure:    signed, // one's own, or those one may answer: the service looks
+		api.ApprovalServiceGetHoldProcedure:      signed,
+		api.ApprovalServiceReviewHoldProcedure:   act,
+		api.ApprovalServiceWithdrawHoldProcedure: act,
+		api.ApprovalServiceWatchHoldsProcedure:   signed,
+
+		api.SessionServiceListSessionsProcedure:  look,
+		api.SessionServiceGetSessionProcedure:    look,
+		api.SessionServiceReadRecordingProcedure: {Roles: includes(Auditor), Audit: opens},
+		api.SessionServiceKillSessionProcedure:   operate,
+
+		api.AuditServiceListAuditEntriesProcedure: {Roles: includes(Auditor)},
+
+		api.NodeAdminServiceCreateJoinTokenProcedure: {Roles: includes(Admin), Audit: writes},
+		api.NodeAdminServiceListNodesProcedure:       view,
+		api.NodeAdminServiceDrainNodeProcedure:       operate,
+	}
+}
+
+// allows reports whether a caller who has signed in may call the method.
+func (r Rule) allows(c *Caller) bool {
+	if r.Public || r.Optional || r.Signed {
+		return true
+	}
+	for _, have := range c.Roles {
+		for _, role := range r.Roles {
+			if have.Role == role {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (r Rule) who() string { return strings.Join(r.Roles, " or ") }

@@ -1,0 +1,249 @@
+package authz
+
+import (
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/posterngate/postern/pkg/fault"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/object"
+)
+
+// Change is one object before and after; nil where it is not there.
+type Change struct{ Before, After *typesv1.Object }
+
+func (c Change) object() *typesv1.Object {
+	if c.After != nil {
+		return c.After
+	}
+	return c.Before
+}
+
+// World is every policy object at one instant.
+type World interface {
+	// Lookup finds one object; nil where there is none.
+	Lookup(kind, name string) *typesv1.Object
+	// All are the objects of a kind.
+	All(kind string) iter.Seq[*typesv1.Object]
+}
+
+// MayWrite reports whether the caller may make the changes, which turn before into
+// after; an error says why not. own tells that an admin changes what they may
+// themselves use, which is for the audit log.
+func (c *Caller) MayWrite(changes []Change, before, after World) (own bool, err error) {
+	for _, ch := range changes {
+		if err := c.inScope(ch, after); err != nil {
+			return false, err
+		}
+	}
+	depends := make(map[string]string) // what the caller's own tasks depend on, and which task
+	c.reach(before, depends)
+	c.reach(after, depends)
+	atOnce := c.atOnce(after)
+	for _, ch := range changes {
+		if err := c.selfDealing(ch, depends, atOnce); err != nil {
+			if !c.Has(Admin) {
+				return false, err
+			}
+			own = true
+		}
+	}
+	return own, nil
+}
+
+func denied(format string, args ...any) error {
+	return fault.New(codes.PermissionDenied, format, args...).WithKind("denied")
+}
+
+// inScope holds one change against the scopes of the caller's roles. One role must
+// cover the object before and after, and all that it names.
+func (c *Caller) inScope(ch Change, after World) error {
+	o := ch.object()
+	ref, role := object.Ref(o), Operator
+	switch object.Kind(o) {
+	case "node":
+		return denied("%s is written by enrolment alone: postern nodes enrol makes one, a lock with node: %s shuts it out", ref, object.Name(o))
+	case "secret", "rolebinding":
+		role = Admin
+	}
+	if !c.Has(role) {
+		return denied("only an %s may write %s", role, ref)
+	}
+	whyNot := ""
+	for _, g := range c.Roles {
+		if !slices.Contains(includes(role), g.Role) {
+			continue
+		}
+		if len(g.Scope) == 0 {
+			return nil
+		}
+		if whyNot = outOfScope(g.Scope, ch, after); whyNot == "" {
+			return nil
+		}
+	}
+	return denied("%s is out of the scope of your role: %s", ref, whyNot)
+}
+
+// outOfScope says why a role with a scope does not cover a change; empty where it does.
+func outOfScope(scope map[string]string, ch Change, after World) string {
+	for _, o := range []*typesv1.Object{ch.Before, ch.After} {
+		if o != nil && !within(scope, object.Meta(o).GetLabels()) {
+			return "it must carry the labels " + describe(scope) + " before and after"
+		}
+	}
+	covers := func(kind string, names ...string) string {
+		for _, n := range names {
+			if o := after.Lookup(kind, n); n != "" && (o == nil || !within(scope, object.Meta(o).GetLabels())) {
+				return "it names " + kind + "/" + n + ", which does not carry the labels " + describe(scope)
+			}
+		}
+		return ""
+	}
+	switch k := ch.object().GetKind().(type) {
+	case *typesv1.Object_RoleBinding:
+		return "roles are given by an admin of everything"
+	case *typesv1.Object_Task:
+		sel := k.Task.GetSpec().GetResources()
+		if len(sel.GetNames()) == 0 && !within(scope, sel.GetLabels()) {
+			return "spec.resources.labels must have " + describe(scope)
+		}
+		return covers("resource", sel.GetNames()...)
+	case *typesv1.Object_Binding:
+		return covers("task", k.Binding.GetSpec().GetTasks()...)
+	case *typesv1.Object_Resource:
+		if newVault(ch) {
+			return "a path in Vault cannot be scoped: ask an operator of everything to set it"
+		}
+		s := k.Resource.GetSpec()
+		return covers("secret", s.GetCredential().GetSealed(), s.GetCatalog().GetSealed(), s.GetLevel().GetAdmin().GetSealed(), s.GetEndpoint().GetTls().GetCa().GetSecret())
+	case *typesv1.Object_Mask:
+		return covers("secret", k.Mask.GetSpec().GetKey().GetSecret())
+	case *typesv1.Object_Lock:
+		s := k.Lock.GetSpec()
+		if s.GetSubject() != "" || s.GetGrant() != "" || s.GetNode() != "" {
+			return "subjects, grants and nodes are locked by an operator of everything"
+		}
+		return covers("resource", s.GetResource()) + covers("workload", s.GetWorkload())
+	}
+	return ""
+}
+
+// newVault reports whether a change of a resource brings in a Vault reference that was
+// not there.
+func newVault(ch Change) bool {
+	refs := func(o *typesv1.Object) []*typesv1.VaultRef {
+		s := o.GetResource().GetSpec()
+		return []*typesv1.VaultRef{s.GetCredential().GetVault(), s.GetCatalog().GetVault(), s.GetLevel().GetAdmin().GetVault()}
+	}
+	old := refs(ch.Before)
+	return ch.After != nil && slices.ContainsFunc(refs(ch.After), func(r *typesv1.VaultRef) bool {
+		return r != nil && !slices.ContainsFunc(old, func(o *typesv1.VaultRef) bool { return proto.Equal(o, r) })
+	})
+}
+
+func describe(scope map[string]string) string {
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(scope)) {
+		parts = append(parts, k+": "+scope[k])
+	}
+	return "{" + strings.Join(parts, ", ") + "}"
+}
+
+// bound yields the bindings that give the caller tasks: as themselves, or through a
+// workload that they own. Conditions and expiry are not asked, for both can change.
+func (c *Caller) bound(w World) iter.Seq[*typesv1.Binding] {
+	return func(yield func(*typesv1.Binding) bool) {
+		owned := make(map[string]bool)
+		for o := range w.All("workload") {
+			owned[object.Name(o)] = o.GetWorkload().GetSpec().GetOwner() == c.Subject.Name
+		}
+		selectors := make(map[string][]*typesv1.SubjectSelector)
+		for o := range w.All("binding") {
+			selectors[object.Name(o)] = o.GetBinding().GetSpec().GetSubjects()
+		}
+		compiled, rejected := selecting(selectors)
+		mine := make(map[string]bool)
+		for _, g := range compiled.Roles(c.Subject) {
+			mine[g.Binding] = true
+		}
+		for _, r := range rejected { // cannot tell: as if it did
+			mine[strings.TrimPrefix(r.Object, "rolebinding/")] = true
+		}
+		for o := range w.All("binding") {
+			b := o.GetBinding()
+			if !mine[object.Name(o)] && !slices.ContainsFunc(b.GetSpec().GetSubjects(), func(s *typesv1.SubjectSelector) bool { return owned[s.GetWorkload()] }) {
+				continue
+			}
+			if !yield(b) {
+				return
+			}
+		}
+	}
+}
+
+// atOnce are the names of the bindings that give the caller tasks and ask nobody.
+func (c *Caller) atOnce(w World) map[string]bool {
+	out := make(map[string]bool)
+	for b := range c.bound(w) {
+		if a := b.GetSpec().GetApproval(); a.GetRule() == "" || len(a.GetVerbs()) > 0 {
+			out[b.GetMetadata().GetName()] = true
+		}
+	}
+	return out
+}
+
+// reach adds everything that the caller's own tasks depend on to into, by kind/name.
+func (c *Caller) reach(w World, into map[string]string) {
+	for b := range c.bound(w) {
+		for _, name := range b.GetSpec().GetTasks() {
+			into["task/"+name] = name
+			if r := b.GetSpec().GetApproval().GetRule(); r != "" {
+				into["approvalrule/"+r] = name
+			}
+			spec := w.Lookup("task", name).GetTask().GetSpec()
+			for o := range w.All("resource") {
+				if sel := spec.GetResources(); slices.Contains(sel.GetNames(), object.Name(o)) ||
+					(len(sel.GetLabels()) > 0 && within(sel.GetLabels(), object.Meta(o).GetLabels())) {
+					into[object.Ref(o)] = name
+				}
+			}
+			if r := spec.GetApproval().GetRule(); r != "" {
+				into["approvalrule/"+r] = name
+			}
+			for _, p := range spec.GetPermit() {
+				for _, m := range p.GetMask() {
+					into["mask/"+m] = name
+				}
+				if r := p.GetApproval().GetRule(); r != "" {
+					into["approvalrule/"+r] = name
+				}
+			}
+		}
+	}
+}
+
+// selfDealing says why a change is the caller's own affair, or nil. Taking something
+// away is not: what needs it can no longer be used.
+func (c *Caller) selfDealing(ch Change, depends map[string]string, atOnce map[string]bool) error {
+	ref := object.Ref(ch.object())
+	if l := ch.Before.GetLock().GetSpec(); ch.Before.GetLock() != nil {
+		if l.GetSubject() == c.Subject.Name || (l.GetWorkload() != "" && l.GetWorkload() == c.Subject.Workload) {
+			return denied("%s stands on you: somebody else must lift it", ref)
+		}
+	}
+	if ch.After == nil {
+		return nil
+	}
+	if ch.After.GetBinding() != nil && atOnce[object.Name(ch.After)] {
+		return denied("%s would give you a task and ask nobody: set spec.approval, or let an admin write it", ref)
+	}
+	if task, ok := depends[ref]; ok {
+		return denied("task %q, which a binding gives you, depends on %s: somebody to whom it is not bound must write it", task, ref)
+	}
+	return nil
+}

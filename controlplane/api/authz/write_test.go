@@ -1,0 +1,223 @@
+package authz_test
+
+import (
+	"iter"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/posterngate/postern/controlplane/api/authz"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/object"
+	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+const worldText = `
+kind: Resource
+metadata: {name: warehouse, labels: {team: sales}}
+spec: {credential: {vault: {mount: database, role: warehouse}}}
+---
+kind: Resource
+metadata: {name: payroll, labels: {team: hr}}
+---
+kind: Secret
+metadata: {name: sales-db, labels: {team: sales}}
+---
+kind: Secret
+metadata: {name: hr-db, labels: {team: hr}}
+---
+kind: Mask
+metadata: {name: email}
+---
+kind: Mask
+metadata: {name: other}
+---
+kind: ApprovalRule
+metadata: {name: leads}
+---
+kind: Task
+metadata: {name: report, labels: {team: sales}}
+spec: {resources: {names: [warehouse]}, permit: [{table: a.b, mask: {c: email}}]}
+---
+kind: Task
+metadata: {name: salaries, labels: {team: hr}}
+spec: {resources: {names: [payroll]}}
+---
+kind: Task
+metadata: {name: unbound, labels: {team: sales}}
+spec: {resources: {labels: {team: sales}}}
+---
+kind: Workload
+metadata: {name: nightly, labels: {team: sales}}
+spec: {owner: oscar}
+---
+kind: Binding
+metadata: {name: analysts, labels: {team: sales}}
+spec: {subjects: [{group: analysts}], tasks: [report]}
+---
+kind: Binding
+metadata: {name: night, labels: {team: sales}}
+spec: {subjects: [{workload: nightly}], tasks: [salaries]}
+---
+kind: Lock
+metadata: {name: on-olga}
+spec: {subject: olga, reason: r}
+`
+
+// objects is an authz.World of objects by reference.
+type objects map[string]*typesv1.Object
+
+func (w objects) Lookup(kind, name string) *typesv1.Object { return w[kind+"/"+name] }
+
+func (w objects) All(kind string) iter.Seq[*typesv1.Object] {
+	return func(yield func(*typesv1.Object) bool) {
+		for ref, o := range w {
+			if strings.HasPrefix(ref, kind+"/") && !yield(o) {
+				return
+			}
+		}
+	}
+}
+
+func parse(t *testing.T, text string) objects {
+	t.Helper()
+	all, err := object.ParseYAML(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := make(objects)
+	for _, o := range all {
+		w[object.Ref(o)] = o
+	}
+	return w
+}
+
+func TestMayWrite(t *testing.T) {
+	all, sales := policy.RoleGrant{Role: authz.Operator}, policy.RoleGrant{Role: authz.Operator, Scope: map[string]string{"team": "sales"}}
+	olga := &authz.Caller{Subject: postern.Subject{Name: "olga"}, Roles: []policy.RoleGrant{all}}
+	anna := &authz.Caller{Subject: postern.Subject{Name: "anna", Groups: []string{"analysts"}}, Roles: []policy.RoleGrant{all}}
+	oscar := &authz.Caller{Subject: postern.Subject{Name: "oscar"}, Roles: []policy.RoleGrant{all}}
+	sam := &authz.Caller{Subject: postern.Subject{Name: "sam"}, Roles: []policy.RoleGrant{sales, {Role: authz.Viewer}}}
+	vic := &authz.Caller{Subject: postern.Subject{Name: "vic"}, Roles: []policy.RoleGrant{{Role: authz.Viewer}, {Role: authz.Auditor}}}
+	ada := &authz.Caller{Subject: postern.Subject{Name: "ada", Groups: []string{"analysts"}}, Roles: []policy.RoleGrant{{Role: authz.Admin}}}
+	salesAdmin := &authz.Caller{Subject: postern.Subject{Name: "sal"}, Roles: []policy.RoleGrant{{Role: authz.Admin, Scope: sales.Scope}}}
+	for name, c := range map[string]struct {
+		by     *authz.Caller
+		put    string // objects, or
+		remove string // a reference
+		denied string // a part of the reason; empty allows
+		own    bool
+	}{
+		"operator writes a task":       {by: olga, put: "kind: Task\nmetadata: {name: new}\nspec: {resources: {names: [payroll]}}"},
+		"operator binds others":        {by: olga, put: "kind: Binding\nmetadata: {name: b}\nspec: {subjects: [{group: analysts}], tasks: [salaries]}"},
+		"viewer writes":                {by: vic, put: "kind: Mask\nmetadata: {name: m}", denied: "only an operator"},
+		"nobody writes":                {by: nil, put: "kind: Mask\nmetadata: {name: m}", denied: "only an operator"},
+		"operator writes a secret":     {by: olga, put: "kind: Secret\nmetadata: {name: s}", denied: "only an admin"},
+		"operator writes roles":        {by: olga, put: "kind: RoleBinding\nmetadata: {name: r}\nspec: {role: viewer, subjects: [{subject: x}]}", denied: "only an admin"},
+		"admin writes a secret":        {by: ada, put: "kind: Secret\nmetadata: {name: s}"},
+		"admin writes roles":           {by: ada, put: "kind: RoleBinding\nmetadata: {name: r}\nspec: {role: admin, subjects: [{subject: x}]}"},
+		"scoped admin writes roles":    {by: salesAdmin, put: "kind: RoleBinding\nmetadata: {name: r, labels: {team: sales}}\nspec: {role: admin, subjects: [{subject: sal}]}", denied: "admin of everything"},
+		"scoped admin writes a secret": {by: salesAdmin, put: "kind: Secret\nmetadata: {name: s, labels: {team: sales}}"},
+		"scoped admin reaches out":     {by: salesAdmin, put: "kind: Secret\nmetadata: {name: hr-db, labels: {team: sales}}", denied: "before and after"},
+		"admin writes a node":          {by: ada, put: "kind: Node\nmetadata: {name: n1}", denied: "enrolment"},
+
+		"in scope":                         {by: sam, put: "kind: Task\nmetadata: {name: report, labels: {team: sales}}\nspec: {resources: {names: [warehouse]}}"},
+		"without the label":                {by: sam, put: "kind: Mask\nmetadata: {name: m}", denied: "must carry the labels {team: sales}"},
+		"with another label":               {by: sam, put: "kind: Mask\nmetadata: {name: m, labels: {team: hr}}", denied: "must carry"},
+		"taken into scope":                 {by: sam, put: "kind: Task\nmetadata: {name: salaries, labels: {team: sales}}\nspec: {resources: {names: [payroll]}}", denied: "before and after"},
+		"taken out of scope":               {by: sam, put: "kind: Task\nmetadata: {name: report, labels: {team: hr}}\nspec: {resources: {names: [warehouse]}}", denied: "before and after"},
+		"removed out of scope":             {by: sam, remove: "task/salaries", denied: "before and after"},
+		"removed in scope":                 {by: sam, remove: "task/report"},
+		"names a resource of others":       {by: sam, put: "kind: Task\nmetadata: {name: t, labels: {team: sales}}\nspec: {resources: {names: [warehouse, payroll]}}", denied: "resource/payroll"},
+		"selects in scope":                 {by: sam, put: "kind: Task\nmetadata: {name: t, labels: {team: sales}}\nspec: {resources: {labels: {team: sales, env: prod}}}"},
+		"selects out of scope":             {by: sam, put: "kind: Task\nmetadata: {name: t, labels: {team: sales}}\nspec: {resources: {labels: {env: prod}}}", denied: "spec.resources.labels"},
+		"selects nothing":                  {by: sam, put: "kind: Task\nmetadata: {name: t, labels: {team: sales}}\nspec: {}", denied: "spec.resources.labels"},
+		"names a resource that is not":     {by: sam, put: "kind: Task\nmetadata: {name: t, labels: {team: sales}}\nspec: {resources: {names: [ghost]}}", denied: "resource/ghost"},
+		"binds a task of others":           {by: sam, put: "kind: Binding\nmetadata: {name: b, labels: {team: sales}}\nspec: {subjects: [{group: x}], tasks: [report, salaries]}", denied: "task/salaries"},
+		"new resource, its own secret":     {by: sam, put: "kind: Resource\nmetadata: {name: r, labels: {team: sales}}\nspec: {credential: {sealed: sales-db}}"},
+		"new resource, secret of others":   {by: sam, put: "kind: Resource\nmetadata: {name: r, labels: {team: sales}}\nspec: {credential: {sealed: hr-db}}", denied: "secret/hr-db"},
+		"catalogue by a secret of others":  {by: sam, put: "kind: Resource\nmetadata: {name: r, labels: {team: sales}}\nspec: {catalog: {sealed: hr-db}}", denied: "secret/hr-db"},
+		"vault stays":                      {by: sam, put: "kind: Resource\nmetadata: {name: warehouse, labels: {team: sales}}\nspec: {credential: {vault: {mount: database, role: warehouse}}, reachableFrom: {a: b}}"},
+		"vault path of others":             {by: sam, put: "kind: Resource\nmetadata: {name: warehouse, labels: {team: sales}}\nspec: {credential: {vault: {mount: database, role: hr}}}", denied: "Vault"},
+		"locks its resource":               {by: sam, put: "kind: Lock\nmetadata: {name: l, labels: {team: sales}}\nspec: {resource: warehouse}"},
+		"locks a resource of others":       {by: sam, put: "kind: Lock\nmetadata: {name: l, labels: {team: sales}}\nspec: {resource: payroll}", denied: "resource/payroll"},
+		"locks a person":                   {by: sam, put: "kind: Lock\nmetadata: {name: l, labels: {team: sales}}\nspec: {subject: ada}", denied: "operator of everything"},
+		"mask keyed by a secret of others": {by: sam, put: "kind: Mask\nmetadata: {name: m, labels: {team: sales}}\nspec: {method: token, key: {secret: hr-db}}", denied: "secret/hr-db"},
+		"one of two out of scope":          {by: sam, put: "kind: Mask\nmetadata: {name: m, labels: {team: sales}}\n---\nkind: Mask\nmetadata: {name: m2}", denied: "mask/m2"},
+
+		"binds themselves":                   {by: olga, put: "kind: Binding\nmetadata: {name: b}\nspec: {subjects: [{subject: olga}], tasks: [unbound]}", denied: "ask nobody"},
+		"binds their group":                  {by: anna, put: "kind: Binding\nmetadata: {name: b}\nspec: {subjects: [{group: x}, {group: analysts}], tasks: [unbound]}", denied: "ask nobody"},
+		"binds themselves with approval":     {by: olga, put: "kind: Binding\nmetadata: {name: b}\nspec: {subjects: [{subject: olga}], tasks: [unbound], approval: {scope: grant, rule: leads}}"},
+		"approval of some verbs":             {by: olga, put: "kind: Binding\nmetadata: {name: b}\nspec: {subjects: [{subject: olga}], tasks: [unbound], approval: {scope: statement, rule: leads, verbs: [delete]}}", denied: "ask nobody"},
+		"binds a workload of theirs":         {by: oscar, put: "kind: Binding\nmetadata: {name: b}\nspec: {subjects: [{workload: nightly}], tasks: [report]}", denied: "ask nobody"},
+		"binds a workload of others":         {by: olga, put: "kind: Binding\nmetadata: {name: b}\nspec: {subjects: [{workload: nightly}], tasks: [report]}"},
+		"makes itself owner in one step":     {by: olga, put: "kind: Workload\nmetadata: {name: w}\nspec: {owner: olga}\n---\nkind: Binding\nmetadata: {name: b}\nspec: {subjects: [{workload: w}], tasks: [report]}", denied: "ask nobody"},
+		"unbinds themselves":                 {by: anna, remove: "binding/analysts"},
+		"widens a task of theirs":            {by: anna, put: "kind: Task\nmetadata: {name: report}\nspec: {resources: {names: [warehouse]}, permit: [{unrestricted: true}]}", denied: "depends on task/report"},
+		"widens a task of their workload":    {by: oscar, put: "kind: Task\nmetadata: {name: salaries}\nspec: {resources: {names: [payroll]}}", denied: "depends on task/salaries"},
+		"weakens a mask of theirs":           {by: anna, put: "kind: Mask\nmetadata: {name: email}\nspec: {method: partial, keepFirst: 99}", denied: "depends on mask/email"},
+		"moves a resource of theirs":         {by: anna, put: "kind: Resource\nmetadata: {name: warehouse}", denied: "depends on resource/warehouse"},
+		"another mask":                       {by: anna, put: "kind: Mask\nmetadata: {name: other}"},
+		"unbinds and widens in one step":     {by: anna, put: "kind: Binding\nmetadata: {name: analysts}\nspec: {subjects: [{group: x}], tasks: [report]}\n---\nkind: Task\nmetadata: {name: report}\nspec: {resources: {names: [warehouse]}, permit: [{unrestricted: true}]}", denied: "depends on task/report"},
+		"binds and weakens the rule at once": {by: olga, put: "kind: Binding\nmetadata: {name: b}\nspec: {subjects: [{subject: olga}], tasks: [unbound], approval: {scope: grant, rule: leads}}\n---\nkind: ApprovalRule\nmetadata: {name: leads}\nspec: {all: [{group: friends, atLeast: 1}]}", denied: "depends on approvalrule/leads"},
+		"lifts a lock on themselves":         {by: olga, remove: "lock/on-olga", denied: "somebody else must lift it"},
+		"shortens a lock on themselves":      {by: olga, put: "kind: Lock\nmetadata: {name: on-olga}\nspec: {subject: x}", denied: "somebody else must lift it"},
+		"lifts a lock on others":             {by: anna, remove: "lock/on-olga"},
+		"admin binds themselves":             {by: ada, put: "kind: Binding\nmetadata: {name: b}\nspec: {subjects: [{subject: ada}], tasks: [unbound]}", own: true},
+		"admin widens a task of theirs":      {by: ada, put: "kind: Task\nmetadata: {name: report}\nspec: {resources: {names: [warehouse]}}", own: true},
+		"admin binds others":                 {by: ada, put: "kind: Binding\nmetadata: {name: b}\nspec: {subjects: [{group: x}], tasks: [unbound]}"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before, after := parse(t, worldText), parse(t, worldText)
+			var changes []authz.Change
+			if c.remove != "" {
+				changes = append(changes, authz.Change{Before: before[c.remove]})
+				delete(after, c.remove)
+			} else {
+				for ref, o := range parse(t, c.put) {
+					changes = append(changes, authz.Change{Before: before[ref], After: o})
+					after[ref] = proto.CloneOf(o)
+				}
+			}
+			own, err := c.by.MayWrite(changes, before, after)
+			switch {
+			case c.denied == "" && err != nil:
+				t.Errorf("denied: %v", err)
+			case c.denied != "" && (err == nil || !strings.Contains(err.Error(), c.denied)):
+				t.Errorf("error = %v, want %q", err, c.denied)
+			case own != c.own:
+				t.Errorf("own = %v", own)
+			}
+		})
+	}
+}
+
+func TestMayRead(t *testing.T) {
+	w := parse(t, worldText)
+	grant := func(role string, scope map[string]string) *authz.Caller {
+		return &authz.Caller{Subject: postern.Subject{Name: "x"}, Roles: []policy.RoleGrant{{Role: role, Scope: scope}}}
+	}
+	sales := map[string]string{"team": "sales"}
+	for name, c := range map[string]struct {
+		by   *authz.Caller
+		ref  string
+		want bool
+	}{
+		"nobody":                   {nil, "mask/email", false},
+		"nobody in particular":     {&authz.Caller{}, "mask/email", false},
+		"viewer":                   {grant(authz.Viewer, nil), "mask/email", true},
+		"auditor":                  {grant(authz.Auditor, nil), "mask/email", false},
+		"viewer, secret":           {grant(authz.Viewer, nil), "secret/hr-db", false},
+		"operator, secret":         {grant(authz.Operator, nil), "secret/hr-db", true},
+		"scoped":                   {grant(authz.Viewer, sales), "task/report", true},
+		"out of scope":             {grant(authz.Viewer, sales), "task/salaries", false},
+		"scoped, without a label":  {grant(authz.Operator, sales), "mask/email", false},
+		"a role that is not known": {grant("owner", nil), "mask/email", false},
+	} {
+		if got := c.by.MayRead(w[c.ref]); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

@@ -1,0 +1,103 @@
+package nodeapi
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/posterngate/postern/controlplane/credential"
+	"github.com/posterngate/postern/controlplane/publish"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+)
+
+type syncService struct {
+	nodev1.UnimplementedSyncServiceServer
+	*Server
+}
+
+func (s syncService) Sync(conn nodev1.SyncService_SyncServer) error {
+	c := callerOf(conn.Context())
+	return s.Hub.Serve(conn.Context(), publish.Node{
+		Name: c.name, Labels: c.node.GetMetadata().GetLabels(), Region: c.node.GetSpec().GetRegion(),
+	}, conn)
+}
+
+type grantService struct {
+	nodev1.UnimplementedGrantServiceServer
+	*Server
+}
+
+func (s grantService) OpenGrant(ctx context.Context, req *nodev1.OpenGrantRequest) (*nodev1.OpenGrantResponse, error) {
+	signed, err := s.Grants.Open(ctx, req, callerOf(ctx).name)
+	if err != nil {
+		return nil, err
+	}
+	return &nodev1.OpenGrantResponse{Grant: signed}, nil
+}
+
+// holdGrace is how long a hold is kept for a node whose call broke off: a client that
+// gave up and a connection that was lost look the same from here.
+const holdGrace = 2 * time.Second
+
+func (s grantService) OpenHold(req *nodev1.OpenHoldRequest, conn grpc.ServerStreamingServer[nodev1.OpenHoldResponse]) error {
+	ctx := conn.Context()
+	hold, err := s.Holds.OpenHold(ctx, callerOf(ctx).name, req)
+	if err != nil {
+		return err
+	}
+	following, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer giveUp()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(holdGrace, giveUp) })()
+	_, err = s.Holds.Follow(following, hold.GetId(), func(h *typesv1.Hold) error {
+		if ctx.Err() != nil {
+			return nil // nobody listens, but giving up is not an answer either
+		}
+		err := conn.Send(&nodev1.OpenHoldResponse{Hold: h, Url: s.Holds.URL(h.GetId())})
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	})
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+func (s grantService) ConsumeHold(ctx context.Context, req *nodev1.ConsumeHoldRequest) (*nodev1.ConsumeHoldResponse, error) {
+	hold, err := s.Holds.Consume(ctx, callerOf(ctx).name, req.GetHold(), req.GetDigest(), req.GetSession())
+	if err != nil {
+		return nil, err
+	}
+	return &nodev1.ConsumeHoldResponse{Hold: hold}, nil
+}
+
+// RouteCancel tells the nodes and does not say whether one had the session.
+func (s grantService) RouteCancel(ctx context.Context, req *nodev1.RouteCancelRequest) (*nodev1.RouteCancelResponse, error) {
+	if len(req.GetKey()) > 0 {
+		if _, err := s.Hub.Broadcast(ctx, &nodev1.Command{Kind: &nodev1.Command_CancelQuery{CancelQuery: &nodev1.CancelQuery{Key: req.GetKey()}}}); err != nil {
+			return nil, err
+		}
+	}
+	return &nodev1.RouteCancelResponse{}, nil
+}
+
+type credentialService struct {
+	nodev1.UnimplementedCredentialServiceServer
+	*Server
+}
+
+func (s credentialService) Lease(ctx context.Context, req *nodev1.LeaseRequest) (*nodev1.LeaseResponse, error) {
+	c := callerOf(ctx)
+	return s.Broker.Lease(ctx, credential.NodeIdentity{Name: c.name, HPKEKey: c.node.GetSpec().GetHpkeKey()}, req)
+}
+
+func (s credentialService) RenewLease(ctx context.Context, req *nodev1.RenewLeaseRequest) (*nodev1.RenewLeaseResponse, error) {
+	return s.Broker.Renew(ctx, callerOf(ctx).name, req)
+}
+
+func (s credentialService) Release(ctx context.Context, req *nodev1.ReleaseRequest) (*nodev1.ReleaseResponse, error) {
+	return s.Broker.Release(ctx, callerOf(ctx).name, req)
+}

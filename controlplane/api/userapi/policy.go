@@ -1,0 +1,118 @@
+package userapi
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/grpc/codes"
+
+	"github.com/posterngate/postern/controlplane/api/authz"
+	"github.com/posterngate/postern/controlplane/audit"
+	"github.com/posterngate/postern/controlplane/store"
+	"github.com/posterngate/postern/pkg/fault"
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	api "github.com/posterngate/postern/pkg/gen/postern/api/v1/apiv1connect"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/object"
+)
+
+// SecretSealer seals the values of a Secret, so that only the credential source can
+// read them.
+type SecretSealer interface {
+	SealSecret(ctx context.Context, name string, data map[string]string) ([]byte, error)
+}
+
+// PolicyConfig is what Policy needs; all is required but Logger.
+type PolicyConfig struct {
+	Store  store.Store
+	Cache  *store.Cache // of PolicyKinds, at least
+	Audit  *audit.Log
+	Sealer SecretSealer
+	Logger *slog.Logger
+	Now    func() time.Time
+}
+
+// PolicyKinds are the kinds that a Cache must hold for Policy.
+func PolicyKinds() []string { return object.Kinds() }
+
+// Policy answers PolicyService: the objects that people write.
+type Policy struct {
+	cfg     PolicyConfig
+	decoded *decoded
+}
+
+var _ api.PolicyServiceHandler = (*Policy)(nil)
+
+// NewPolicy makes a Policy.
+func NewPolicy(cfg PolicyConfig) *Policy {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Policy{cfg: cfg, decoded: &decoded{}}
+}
+
+// caller is who calls; a method is never reached without one, and fails closed if so.
+func caller(ctx context.Context) (*authz.Caller, error) {
+	c, ok := authz.From(ctx)
+	if !ok {
+		return nil, fault.New(codes.Unauthenticated, "this needs a token: run postern login").WithKind("bad-token")
+	}
+	return c, nil
+}
+
+// shown is an object as it is answered: a copy without what must not be read back.
+func shown(o *typesv1.Object) *typesv1.Object { return audit.Redact(o) }
+
+// Create implements apiv1connect.PolicyServiceHandler.
+func (p *Policy) Create(ctx context.Context, r *connect.Request[apiv1.CreateRequest]) (*connect.Response[typesv1.Object], error) {
+	done, _, err := p.write(ctx, r.Msg.GetDryRun(), intent{object: r.Msg.GetObject(), must: absent})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(done[0].GetObject()), nil
+}
+
+// Update implements apiv1connect.PolicyServiceHandler.
+func (p *Policy) Update(ctx context.Context, r *connect.Request[apiv1.UpdateRequest]) (*connect.Response[typesv1.Object], error) {
+	if meta := object.Meta(r.Msg.GetObject()); meta != nil && meta.GetEtag() == "" {
+		return nil, fault.Invalid(fault.Violation{Field: "object.metadata.etag", Reason: "is required: get the object, change it, and send it back with the etag it came with"})
+	}
+	done, _, err := p.write(ctx, r.Msg.GetDryRun(), intent{object: r.Msg.GetObject(), must: present})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(done[0].GetObject()), nil
+}
+
+// Delete implements apiv1connect.PolicyServiceHandler.
+func (p *Policy) Delete(ctx context.Context, r *connect.Request[apiv1.DeleteRequest]) (*connect.Response[apiv1.DeleteResponse], error) {
+	kind, err := knownKind(r.Msg.GetKind())
+	if err != nil {
+		return nil, err
+	}
+	o := object.Bare(kind, r.Msg.GetName())
+	object.Meta(o).Etag = r.Msg.GetEtag()
+	if _, _, err := p.write(ctx, r.Msg.GetDryRun(), intent{object: o, must: present, remove: true}); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&apiv1.DeleteResponse{}), nil
+}
+
+// Apply implements apiv1connect.PolicyServiceHandler.
+func (p *Policy) Apply(ctx context.Context, r *connect.Request[apiv1.ApplyRequest]) (*connect.Response[apiv1.ApplyResponse], error) {
+	objects := r.Msg.GetObjects()
+	if len(objects) == 0 || len(objects) > MaxApply {
+		return nil, fault.Invalid(fault.Violation{Field: "objects", Reason: "must be at least one, and no more than one transaction takes (" + maxApplyText + ")"})
+	}
+	intents := make([]intent, len(objects))
+	for i, o := range objects {
+		intents[i] = intent{object: o}
+	}
+	done, version, err := p.write(ctx, r.Msg.GetDryRun(), intents...)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&apiv1.ApplyResponse{Applied: done, Version: version}), nil
+}

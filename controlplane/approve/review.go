@@ -1,0 +1,174 @@
+package approve
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/posterngate/postern/controlplane/audit"
+	"github.com/posterngate/postern/controlplane/store"
+	"github.com/posterngate/postern/pkg/fault"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// maxSlots bounds how many people a rule can ask for in all.
+const maxSlots = 64
+
+// Review takes one person's answer. One no settles a hold; a yes settles it once the
+// rule is met. The rule is the one that stands now. The requester's own answer never
+// counts, under whichever name: not that of the same e-mail address, not that of who
+// acts for them, and not that of the owner of a workload that asks.
+func (s *Service) Review(ctx context.Context, by Caller, id string, approve bool, reason string, digest []byte) (*typesv1.Hold, error) {
+	reason = strings.TrimSpace(reason)
+	switch {
+	case len(reason) > maxReasonBytes:
+		return nil, fault.Invalid(fault.Violation{Field: "reason", Reason: fmt.Sprintf("is longer than %d bytes", maxReasonBytes)})
+	case !approve && reason == "":
+		return nil, fault.Invalid(fault.Violation{Field: "reason", Reason: "is required for a no"})
+	}
+	entry := audit.Entry{Actor: by.Subject.Name, Address: by.Address, Action: "hold.deny"}
+	if approve {
+		entry.Action = "hold.approve"
+	}
+	return s.change(ctx, id, entry, func(h *typesv1.Hold) ([]store.Op, error) {
+		if !s.visible(h, by.Subject) {
+			return nil, errNoHold(id)
+		}
+		g, revision, err := s.grant(ctx, h.GetGrant())
+		if err != nil {
+			return nil, err
+		}
+		rule, groups, err := s.mayAnswer(h, g, by.Subject)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case !Waiting(h):
+			return nil, fault.New(codes.FailedPrecondition, "hold %s is %s already", id, stateWord(h))
+		case !s.cfg.Now().Before(h.GetExpireTime().AsTime()):
+			return nil, fault.New(codes.FailedPrecondition, "hold %s is over since %s", id, h.GetExpireTime().AsTime().UTC().Format("15:04:05"))
+		case len(digest) > 0 && !slices.Equal(digest, h.GetDigest()):
+			return nil, fault.New(codes.FailedPrecondition, "hold %s asks for something else than what you were shown; look again", id)
+		}
+		h.Approvals = append(h.Approvals, &typesv1.Approval{
+			Subject: by.Subject.Name, Groups: groups, Approved: approve, Reason: reason, Time: timestamppb.New(s.cfg.Now()),
+		})
+		switch {
+		case !approve:
+			h.State = typesv1.HoldState_HOLD_STATE_REFUSED
+		case met(rule.GetSpec(), h.GetApprovals()):
+			h.State = typesv1.HoldState_HOLD_STATE_APPROVED
+		}
+		if scopeGrant(h) {
+			return nil, nil // the grant itself changes with it
+		}
+		if err := s.usable(g, postern.ResourceName(h.GetResource()), ""); err != nil {
+			return nil, err
+		}
+		return []store.Op{{Key: store.Key{Kind: grantKind, Name: g.GetId()}, Check: true, If: revision}}, nil
+	})
+}
+
+// mayAnswer returns the rule and those of its groups that the subject is in, or why
+// the subject's answer does not count.
+func (s *Service) mayAnswer(h *typesv1.Hold, g *typesv1.Grant, sub postern.Subject) (*typesv1.ApprovalRule, []string, error) {
+	snapshot, err := s.policy()
+	if err != nil {
+		return nil, nil, err
+	}
+	rule, ok := snapshot.Rule(h.GetRule())
+	if !ok {
+		return nil, nil, errNoRule(h.GetRule())
+	}
+	deny := func(format string, args ...any) error { return fault.New(codes.PermissionDenied, format, args...) }
+	switch {
+	case sub.Name == "" || sub.Workload != "" || sub.Actor != "":
+		return nil, nil, deny("only people answer holds, each for themselves")
+	case strings.EqualFold(sub.Name, g.GetSubject().GetName()) || strings.EqualFold(sub.Name, h.GetSubject()):
+		return nil, nil, deny("nobody answers their own hold; to take it back, withdraw it")
+	case sub.Email != "" && strings.EqualFold(sub.Email, g.GetSubject().GetEmail()):
+		return nil, nil, deny("nobody answers their own hold, and it was asked for by somebody with your e-mail address")
+	case g.GetSubject().GetActor() != "" && strings.EqualFold(sub.Name, g.GetSubject().GetActor()):
+		return nil, nil, deny("nobody answers their own hold, and you act for who asks")
+	}
+	if workload := g.GetSubject().GetWorkload(); workload != "" {
+		for _, w := range snapshot.Workloads() {
+			if w.GetMetadata().GetName() == workload && strings.EqualFold(w.GetSpec().GetOwner(), sub.Name) {
+				return nil, nil, deny("nobody answers their own hold, and the workload %q that asks is yours", workload)
+			}
+		}
+	}
+	var groups []string
+	for _, q := range rule.GetSpec().GetAll() {
+		if q.GetGroup() != "" && slices.Contains(sub.Groups, q.GetGroup()) && !slices.Contains(groups, q.GetGroup()) {
+			groups = append(groups, q.GetGroup())
+		}
+	}
+	if len(groups) == 0 {
+		return nil, nil, deny("the approval rule %q asks others", h.GetRule())
+	}
+	for _, a := range h.GetApprovals() {
+		if strings.EqualFold(a.GetSubject(), sub.Name) {
+			return nil, nil, fault.New(codes.AlreadyExists, "you answered hold %s already", h.GetId())
+		}
+	}
+	return rule, groups, nil
+}
+
+// met reports whether these answers meet a rule: of every group the number that it
+// asks for. Where the rule asks for distinct people, nobody stands for two groups. A
+// rule that asks nobody is never met.
+func met(rule *typesv1.ApprovalRuleSpec, answers []*typesv1.Approval) bool {
+	var slots []string // a group, once for each of its members that must say yes
+	for _, q := range rule.GetAll() {
+		need := int(max(q.GetAtLeast(), 1))
+		if q.GetGroup() == "" || len(slots)+need > maxSlots {
+			return false
+		}
+		yes := 0
+		for _, a := range answers {
+			if a.GetApproved() && slices.Contains(a.GetGroups(), q.GetGroup()) {
+				yes++
+			}
+		}
+		if yes < need {
+			return false
+		}
+		slots = append(slots, slices.Repeat([]string{q.GetGroup()}, need)...)
+	}
+	if len(slots) == 0 {
+		return false
+	}
+	return !rule.GetDistinct() || assign(slots, answers)
+}
+
+// assign finds a different person for every slot, by augmenting paths: a slot takes a
+// free person, or one whose slot can take another.
+func assign(slots []string, answers []*typesv1.Approval) bool {
+	holder := make([]int, len(answers)) // slot+1 of each person; 0 is free
+	var place func(slot int, tried []bool) bool
+	place = func(slot int, tried []bool) bool {
+		for i, a := range answers {
+			if tried[i] || !a.GetApproved() || !slices.Contains(a.GetGroups(), slots[slot]) {
+				continue
+			}
+			tried[i] = true
+			if holder[i] == 0 || place(holder[i]-1, tried) {
+				holder[i] = slot + 1
+				return true
+			}
+		}
+		return false
+	}
+	for slot := range slots {
+		if !place(slot, make([]bool, len(answers))) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,307 @@
+package approve
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/posterngate/postern/controlplane/audit"
+	"github.com/posterngate/postern/controlplane/store"
+	"github.com/posterngate/postern/pkg/fault"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/run"
+)
+
+const (
+	// retryAfter is how long Run waits after the store failed.
+	retryAfter = time.Second
+	// giveUpTimeout bounds a withdrawal for a session that is gone.
+	giveUpTimeout = 5 * time.Second
+)
+
+// Follow tells each how a hold stands, now and after every change, for a session that
+// waits. It returns the hold once there is nothing more to wait for. Whoever ends ctx by
+// cancelling it, as a client does that goes away, gives up: the hold is withdrawn,
+// unless others wait for the same. Whoever lets ctx's deadline pass only stops waiting:
+// people can answer still, and the same question goes through once they said yes.
+func (s *Service) Follow(ctx context.Context, id string, each func(*typesv1.Hold) error) (*typesv1.Hold, error) {
+	l := s.hub.listen(id, true)
+	h, err := s.follow(ctx, id, l, each)
+	others := l.close()
+	if errors.Is(ctx.Err(), context.Canceled) && !others && !s.hub.isStopping() && (h == nil || Waiting(h)) {
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpTimeout)
+		defer cancel()
+		if derr := s.giveUp(late, id); derr != nil {
+			s.cfg.Logger.WarnContext(late, "a hold was not withdrawn", "hold", id, "error", derr)
+		}
+	}
+	return h, err
+}
+
+func (s *Service) follow(ctx context.Context, id string, l *listener, each func(*typesv1.Hold) error) (*typesv1.Hold, error) {
+	var last *typesv1.Hold
+	for {
+		h, _, err := s.load(ctx, id)
+		if err != nil {
+			return last, err
+		}
+		if !proto.Equal(h, last) {
+			last = h
+			if err := each(h); err != nil {
+				return h, err
+			}
+		}
+		if !Waiting(h) {
+			return h, nil
+		}
+		select {
+		case <-ctx.Done():
+			return h, context.Cause(ctx)
+		case <-l.signal:
+			l.take()
+		}
+	}
+}
+
+// giveUp withdraws what nobody has answered; a yes that came in between stays.
+func (s *Service) giveUp(ctx context.Context, id string) error {
+	h, _, err := s.load(ctx, id)
+	if err != nil || !Waiting(h) {
+		return err
+	}
+	_, err = s.change(ctx, id, audit.Entry{Actor: h.GetSubject(), Action: "hold.withdraw"}, func(h *typesv1.Hold) ([]store.Op, error) {
+		if !Waiting(h) {
+			return nil, fault.New(codes.FailedPrecondition, "settled meanwhile")
+		}
+		h.State = typesv1.HoldState_HOLD_STATE_WITHDRAWN
+		return nil, nil
+	})
+	if fault.CodeOf(err) == codes.FailedPrecondition {
+		return nil
+	}
+	return err
+}
+
+// visible reports whether a subject asked for h or may answer it.
+func (s *Service) visible(h *typesv1.Hold, sub postern.Subject) bool {
+	return asked(h, sub) || sub.Workload == "" && slices.ContainsFunc(h.GetApproverGroups(), func(g string) bool { return slices.Contains(sub.Groups, g) })
+}
+
+// Get reads a hold that the caller may see.
+func (s *Service) Get(ctx context.Context, by Caller, id string) (*typesv1.Hold, error) {
+	h, _, err := s.load(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if !s.visible(h, by.Subject) {
+		return nil, errNoHold(id)
+	}
+	return h, nil
+}
+
+// List reads the holds that the caller may see, newest first.
+func (s *Service) List(ctx context.Context, by Caller, mine, pending bool) ([]*typesv1.Hold, error) {
+	entries, _, err := s.cfg.Store.List(ctx, Kind, "", 0)
+	if err != nil {
+		return nil, fmt.Errorf("list holds: %w", err)
+	}
+	var holds []*typesv1.Hold
+	for _, e := range entries {
+		h, err := decode(e)
+		if err != nil {
+			return nil, err
+		}
+		if !s.visible(h, by.Subject) || mine && !asked(h, by.Subject) || pending && !Waiting(h) {
+			continue
+		}
+		holds = append(holds, h)
+	}
+	newestFirst(holds)
+	return holds, nil
+}
+
+func newestFirst(holds []*typesv1.Hold) {
+	slices.SortFunc(holds, func(a, b *typesv1.Hold) int {
+		return cmp.Or(b.GetCreateTime().AsTime().Compare(a.GetCreateTime().AsTime()), strings.Compare(a.GetId(), b.GetId()))
+	})
+}
+
+// Watch tells each every hold that the caller may see, oldest first, then every change,
+// until ctx ends or each fails. Holds must not be changed.
+func (s *Service) Watch(ctx context.Context, by Caller, each func(*typesv1.Hold) error) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-s.hub.ready:
+	}
+	l := s.hub.listen("", false)
+	defer l.close()
+	holds := s.hub.all()
+	newestFirst(holds)
+	slices.Reverse(holds)
+	for {
+		for _, h := range holds {
+			if h == nil || !s.visible(h, by.Subject) {
+				continue
+			}
+			if err := each(h); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-l.signal:
+		}
+		holds = holds[:0]
+		for _, id := range l.take() {
+			holds = append(holds, s.hub.get(id))
+		}
+	}
+}
+
+// Run follows the store, so that changes made by other replicas are told too, ends what
+// nobody answered, and forgets what is long settled. Every replica runs it: two that do
+// the same at once do no harm.
+func (s *Service) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, s.hub.stop)
+	defer stop()
+	return run.All(ctx,
+		run.Part{Name: "watch holds", Run: func(ctx context.Context) error { return s.again(ctx, "holds are not followed; retrying", s.watch) }},
+		run.Part{Name: "end holds", Run: func(ctx context.Context) error { return s.again(ctx, "holds are not ended; retrying", s.sweep) }},
+	)
+}
+
+func (s *Service) again(ctx context.Context, complaint string, fn func(context.Context) error) error {
+	for ctx.Err() == nil {
+		if err := fn(ctx); err != nil && ctx.Err() == nil {
+			s.cfg.Logger.WarnContext(ctx, complaint, "error", err)
+			wait(ctx, retryAfter)
+		}
+	}
+	return ctx.Err()
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+func (s *Service) watch(ctx context.Context) error {
+	entries, revision, err := s.cfg.Store.List(ctx, Kind, "", 0)
+	if err != nil {
+		return err
+	}
+	holds := make(map[string]*typesv1.Hold, len(entries))
+	for _, e := range entries {
+		if holds[e.Name], err = decode(e); err != nil {
+			return err
+		}
+	}
+	w, err := s.cfg.Store.Watch(ctx, revision+1, Kind)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	s.hub.replace(holds)
+	for {
+		batch, err := w.Next(ctx)
+		if err != nil {
+			return err
+		}
+		for _, e := range batch.Events {
+			var h *typesv1.Hold
+			if !e.Deleted {
+				if h, err = decode(e.Entry); err != nil {
+					return err
+				}
+			}
+			s.hub.set(e.Name, h)
+		}
+	}
+}
+
+// sweep ends and forgets what is due.
+func (s *Service) sweep(ctx context.Context) error {
+	l := s.hub.listen("", false)
+	defer l.close()
+	for {
+		l.take()
+		next := time.Time{}
+		for _, h := range s.hub.all() {
+			due := h.GetExpireTime().AsTime()
+			if !open(h) {
+				due = due.Add(keep)
+			}
+			if s.cfg.Now().Before(due) {
+				if next.IsZero() || due.Before(next) {
+					next = due
+				}
+				continue
+			}
+			if err := s.end(ctx, h); err != nil {
+				return err
+			}
+		}
+		timer := time.NewTimer(keep)
+		if !next.IsZero() {
+			timer.Reset(next.Sub(s.cfg.Now()))
+		}
+		select {
+		case <-ctx.Done():
+		case <-l.signal:
+		case <-timer.C:
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// end expires a hold that is open, and forgets one that is not.
+func (s *Service) end(ctx context.Context, h *typesv1.Hold) error {
+	if !open(h) {
+		return s.forget(ctx, h)
+	}
+	_, err := s.change(ctx, h.GetId(), audit.Entry{Actor: "system", Action: "hold.expire"}, func(h *typesv1.Hold) ([]store.Op, error) {
+		if !open(h) || s.cfg.Now().Before(h.GetExpireTime().AsTime()) {
+			return nil, fault.New(codes.FailedPrecondition, "not due")
+		}
+		h.State = typesv1.HoldState_HOLD_STATE_EXPIRED
+		return nil, nil
+	})
+	if c := fault.CodeOf(err); c == codes.FailedPrecondition || c == codes.NotFound {
+		return nil // another replica was first
+	}
+	return err
+}
+
+func (s *Service) forget(ctx context.Context, h *typesv1.Hold) error {
+	ops := []store.Op{{Key: holdKey(h.GetId()), Delete: true, If: store.AnyRevision}}
+	question := store.Key{Kind: questionKind, Name: hex.EncodeToString(h.GetDigest())}
+	e, err := s.cfg.Store.Get(ctx, question)
+	switch {
+	case err == nil && string(e.Value) == h.GetId():
+		ops = append(ops, store.Op{Key: question, Delete: true, If: e.Revision})
+	case err != nil && !errors.Is(err, store.ErrNotFound):
+		return err
+	}
+	if _, err = s.cfg.Store.Commit(ctx, ops...); isConflict(err) {
+		return nil
+	}
+	return err
+}

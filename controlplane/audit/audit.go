@@ -1,0 +1,194 @@
+// Package audit keeps what people did to Postern: entries that are only ever appended,
+// each chained to the one before by its hash, and written in the same transaction as
+// the change they tell of. The chain shows whether an entry was changed, dropped or
+// reordered; somebody who may write the store could still forge all of it anew, so
+// export the newest hash to where they cannot reach.
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/posterngate/postern/controlplane/store"
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+)
+
+// The kinds under which the log is kept: entries by their sequence, and a copy of the
+// newest one, on whose revision every append depends.
+const (
+	KindEntry = "audit"
+	KindHead  = "audithead"
+)
+
+// OutcomeOK is the outcome of what was done.
+const OutcomeOK = "ok"
+
+// Entry is one thing that somebody did, or tried to do, to Postern.
+type Entry struct {
+	Actor   string // who; the subject's name, or such as "node/n1"
+	Address string // from where
+	Action  string // what: the RPC, or such as node.register
+	Object  string // to what, such as task/sales-report; several with a space between
+	Outcome string // OutcomeOK where empty, or why not
+	Detail  any    // more, for readers: a message, map, slice or struct; kept as JSON without secrets
+}
+
+// Log is the audit log. It is safe for concurrent use.
+type Log struct {
+	store store.Store
+	now   func() time.Time
+	turn  chan struct{} // held by the one who appends: other replicas are contention enough
+	head  *head         // the newest entry as far as is known; guarded by turn
+}
+
+type head struct {
+	revision int64
+	entry    *apiv1.AuditEntry
+}
+
+// New opens the log in a store.
+func New(s store.Store, now func() time.Time) *Log {
+	return &Log{store: s, now: now, turn: make(chan struct{}, 1)}
+}
+
+func headKey() store.Key { return store.Key{Kind: KindHead, Name: "head"} }
+
+func entryKey(sequence int64) store.Key {
+	return store.Key{Kind: KindEntry, Name: fmt.Sprintf("%020d", sequence)}
+}
+
+// Op returns the operations that append e, for the Commit of the change that e tells
+// of, and a function to call with the revision of that Commit. A ConflictError that
+// IsConflict knows means that another entry was first: ask again. Commit does all of
+// that; Op is for those who cannot use it.
+func (l *Log) Op(ctx context.Context, e Entry) ([]store.Op, func(revision int64), error) {
+	h, err := l.readHead(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	ops, _, err := l.ops(h, e)
+	return ops, func(int64) { noted(ctx) }, err
+}
+
+// IsConflict reports whether err says that another entry was appended first, and not
+// that the change itself came too late.
+func IsConflict(err error) bool {
+	var c *store.ConflictError
+	return errors.As(err, &c) && (c.Kind == KindHead || c.Kind == KindEntry)
+}
+
+func (l *Log) readHead(ctx context.Context) (*head, error) {
+	e, err := l.store.Get(ctx, headKey())
+	if errors.Is(err, store.ErrNotFound) {
+		return &head{entry: &apiv1.AuditEntry{}}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+	h := &head{revision: e.Revision, entry: &apiv1.AuditEntry{}}
+	if err := proto.Unmarshal(e.Value, h.entry); err != nil {
+		return nil, fmt.Errorf("audit: read the head: %w", err)
+	}
+	return h, nil
+}
+
+// ops appends e after h. Time never goes back within the log, whatever the clocks of
+// replicas say, so that it can be searched by time.
+func (l *Log) ops(h *head, e Entry) ([]store.Op, *apiv1.AuditEntry, error) {
+	at := l.now()
+	if last := h.entry.GetTime().AsTime(); h.revision != 0 && last.After(at) {
+		at = last
+	}
+	if e.Outcome == "" {
+		e.Outcome = OutcomeOK
+	}
+	next := &apiv1.AuditEntry{
+		Sequence: h.entry.GetSequence() + 1, Time: timestamppb.New(at),
+		Actor: short(e.Actor), Address: short(e.Address), Action: short(e.Action),
+		Object: text(e.Object, maxObjects), Outcome: short(e.Outcome), Detail: detail(e.Detail),
+	}
+	next.Hash = chain(h.entry.GetHash(), next)
+	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(next)
+	if err != nil {
+		return nil, nil, fmt.Errorf("audit: %w", err)
+	}
+	return []store.Op{
+		{Key: headKey(), Value: value, If: h.revision},
+		{Key: entryKey(next.GetSequence()), Value: value},
+	}, next, nil
+}
+
+// Append appends an entry of its own.
+func (l *Log) Append(ctx context.Context, e Entry) error {
+	_, err := l.Commit(ctx, e)
+	return err
+}
+
+const retryWait = 20 * time.Millisecond
+
+// Commit makes the change of ops and appends e in one transaction. Other entries that
+// were first make it try again, until ctx is done; a ConflictError is always of ops.
+func (l *Log) Commit(ctx context.Context, e Entry, ops ...store.Op) (int64, error) {
+	select {
+	case l.turn <- struct{}{}:
+	case <-ctx.Done():
+		return 0, fmt.Errorf("audit: %w", context.Cause(ctx))
+	}
+	defer func() { <-l.turn }()
+	for {
+		if l.head == nil {
+			h, err := l.readHead(ctx)
+			if err != nil {
+				return 0, err
+			}
+			l.head = h
+		}
+		own, entry, err := l.ops(l.head, e)
+		if err != nil {
+			return 0, err
+		}
+		l.head = nil // known again only after a success
+		// The change comes first, so that a conflict of its own is the one that is named.
+		rev, err := l.store.Commit(ctx, append(ops[:len(ops):len(ops)], own...)...)
+		if err == nil {
+			l.head = &head{rev, entry}
+			noted(ctx)
+			return rev, nil
+		}
+		if !IsConflict(err) {
+			return 0, err
+		}
+		timer := time.NewTimer(rand.N(retryWait))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return 0, fmt.Errorf("audit: %w", context.Cause(ctx))
+		}
+	}
+}
+
+type noteKey struct{}
+
+// Watched returns a context, and a function that tells whether an entry was appended
+// under it: so that a call that wrote its own entry gets no second one.
+func Watched(ctx context.Context) (context.Context, func() bool) {
+	n := new(note)
+	return context.WithValue(ctx, noteKey{}, n), n.Load
+}
+
+// Settled tells the one who watches ctx that the call needs no entry, for it changed
+// nothing.
+func Settled(ctx context.Context) { noted(ctx) }
+
+func noted(ctx context.Context) {
+	if n, ok := ctx.Value(noteKey{}).(*note); ok {
+		n.Store(true)
+	}
+}

@@ -1,0 +1,176 @@
+package enrol
+
+import (
+	"context"
+	"crypto/ecdh"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+
+	"github.com/posterngate/postern/controlplane/audit"
+	"github.com/posterngate/postern/controlplane/identity/authority"
+	"github.com/posterngate/postern/pkg/fault"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// Renew implements EnrolService. The caller's certificate must be the node's current
+// one: an older one means that somebody else has renewed it since, which one of two
+// holders of one key does. The one exception is a node that did not hear the answer and
+// asks again for the very key that it has been certified for already: only it can.
+func (s *Service) Renew(ctx context.Context, req *nodev1.RenewRequest) (*nodev1.RenewResponse, error) {
+	cert, address := clientCert(ctx)
+	name, err := s.cfg.Authority.NodeFromCert(cert)
+	if err != nil {
+		return nil, fault.Wrap(err, codes.Unauthenticated, "a renewal needs the node's own client certificate").WithKind(postern.CodeBadToken.String())
+	}
+	node, revision, err := s.node(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if node == nil {
+		return nil, fault.New(codes.Unauthenticated, "node %q is not enrolled any more", name).WithKind(postern.CodeBadToken.String())
+	}
+	if err := s.locked(name); err != nil {
+		return nil, err
+	}
+	key, err := authority.ParseCSR(req.GetCsr())
+	if err != nil {
+		return nil, fault.Wrap(err, codes.InvalidArgument, "csr: %s", err)
+	}
+	wanted, err := authority.KeyID(key)
+	if err != nil {
+		return nil, fmt.Errorf("renew %s: %w", name, err)
+	}
+	if authority.Serial(cert) != node.GetSpec().GetSerial() && wanted != node.GetSpec().GetKeyId() {
+		return nil, s.superseded(ctx, name, cert, node, address)
+	}
+	certs, err := s.issue(name, req.GetCsr(), req.GetEndpoints(), req.GetHpkeKey())
+	if err != nil {
+		return nil, err
+	}
+	op, err := s.put(node, revision, certs, req.GetEndpoints(), req.GetHpkeKey())
+	if err != nil {
+		return nil, err
+	}
+	_, err = s.cfg.Audit.Commit(ctx, audit.Entry{
+		Actor: nodeKind + "/" + string(name), Address: address, Action: "node.renew", Object: nodeKind + "/" + string(name), Outcome: "ok",
+		Detail: map[string]any{"old": authority.Serial(cert), "serial": node.GetSpec().GetSerial(), "endpoints": req.GetEndpoints()},
+	}, op)
+	if isConflict(err) {
+		return nil, fault.Wrap(err, codes.Aborted, "the node changed meanwhile; try again")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("renew %s: %w", name, err)
+	}
+	return &nodev1.RenewResponse{Certificate: authority.PEM(certs.client), ServerCertificate: authority.PEM(certs.server), Ca: s.cfg.Authority.Bundle()}, nil
+}
+
+// superseded tells operators of a certificate that was used after its successor was
+// made, and refuses it.
+func (s *Service) superseded(ctx context.Context, name postern.NodeName, cert *x509.Certificate, node *typesv1.Node, address string) error {
+	reason := "a newer certificate was issued to this node already: either its key was copied, or its folder was restored from a backup"
+	s.cfg.Logger.ErrorContext(ctx, "superseded node certificate used", "node", string(name), "serial", authority.Serial(cert), "current", node.GetSpec().GetSerial(), "address", address)
+	if _, err := s.cfg.Audit.Commit(ctx, audit.Entry{
+		Actor: nodeKind + "/" + string(name), Address: address, Action: "node.renew", Object: nodeKind + "/" + string(name),
+		Outcome: "refused: superseded certificate",
+		Detail:  map[string]any{"serial": authority.Serial(cert), "current": node.GetSpec().GetSerial()},
+	}); err != nil {
+		s.cfg.Logger.ErrorContext(ctx, "superseded certificate not audited", "node", string(name), "error", err)
+	}
+	return fault.New(codes.PermissionDenied, "%s; lock the node, find out, and enrol it anew", reason).WithKind("SUPERSEDED")
+}
+
+// clientCert is the certificate that TLS has verified for this call, or nil.
+func clientCert(ctx context.Context) (cert *x509.Certificate, address string) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil, ""
+	}
+	if p.Addr != nil {
+		address = p.Addr.String()
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(info.State.VerifiedChains) == 0 || len(info.State.VerifiedChains[0]) == 0 {
+		return nil, address
+	}
+	return info.State.VerifiedChains[0][0], address
+}
+
+// issue makes both certificates of a node.
+func (s *Service) issue(name postern.NodeName, csr []byte, endpoints map[string]string, hpkeKey []byte) (certs, error) {
+	hosts, err := s.hosts(endpoints)
+	if err != nil {
+		return certs{}, err
+	}
+	if len(hpkeKey) > maxHPKEBytes {
+		return certs{}, fault.Invalid(fault.Violation{Field: "hpke_key", Reason: fmt.Sprintf("is longer than %d bytes", maxHPKEBytes)})
+	}
+	if _, err := ecdh.X25519().NewPublicKey(hpkeKey); err != nil {
+		return certs{}, fault.Invalid(fault.Violation{Field: "hpke_key", Reason: "is not an X25519 public key"})
+	}
+	client, err := s.cfg.Authority.IssueNode(csr, name)
+	if err != nil {
+		return certs{}, fault.Wrap(err, codes.InvalidArgument, "csr: %s", err)
+	}
+	server, err := s.cfg.Authority.IssueListener(csr, name, hosts)
+	if err != nil {
+		return certs{}, fault.Wrap(err, codes.InvalidArgument, "endpoints: %s", err)
+	}
+	return certs{client, server}, nil
+}
+
+// hosts are the names and addresses that a node's listeners are certified for. A node
+// must not be able to pass for the control plane.
+func (s *Service) hosts(endpoints map[string]string) ([]string, error) {
+	if len(endpoints) > maxEndpoints {
+		return nil, fault.Invalid(fault.Violation{Field: "endpoints", Reason: fmt.Sprintf("are more than %d", maxEndpoints)})
+	}
+	var hosts []string
+	for protocol, address := range endpoints {
+		field := "endpoints." + protocol
+		if len(protocol) > maxTextBytes || len(address) > maxTextBytes {
+			return nil, fault.Invalid(fault.Violation{Field: "endpoints", Reason: "have an overlong entry"})
+		}
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, fault.Invalid(fault.Violation{Field: field, Reason: "is not HOST:PORT"})
+		}
+		host = strings.ToLower(strings.TrimSuffix(host, "."))
+		if ip := net.ParseIP(host); ip == nil {
+			if err := authority.CheckHost(host); err != nil {
+				return nil, fault.Invalid(fault.Violation{Field: field, Reason: err.Error()})
+			}
+		} else if ip.IsUnspecified() || ip.IsMulticast() {
+			return nil, fault.Invalid(fault.Violation{Field: field, Reason: "is no address that a client can connect to"})
+		}
+		if s.reserved(host) {
+			return nil, fault.New(codes.PermissionDenied, "endpoints: %s is the control plane's own name", host)
+		}
+		if !slices.Contains(hosts, host) {
+			hosts = append(hosts, host)
+		}
+	}
+	slices.Sort(hosts)
+	return hosts, nil
+}
+
+func (s *Service) reserved(host string) bool {
+	ip := net.ParseIP(host)
+	if host == "localhost" || ip != nil && ip.IsLoopback() {
+		return false
+	}
+	for _, r := range s.cfg.Reserved {
+		if other := net.ParseIP(r); ip != nil && other != nil && ip.Equal(other) || strings.EqualFold(strings.TrimSuffix(r, "."), host) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,452 @@
+package identity_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/posterngate/postern/controlplane/identity"
+	"github.com/posterngate/postern/pkg/fault"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+func verifier(t *testing.T, cfg identity.Config) *identity.Verifier {
+	t.Helper()
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	v, err := identity.New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func one(i *fakeIssuer) identity.Config {
+	return identity.Config{Issuers: []identity.IssuerConfig{{URL: i.url, MFAContexts: []string{"phr"}}}}
+}
+
+// refused wants a bad-token error that says text and nothing of the token.
+func refused(t *testing.T, name, token string, err error, text string) {
+	t.Helper()
+	switch {
+	case fault.CodeOf(err) != codes.Unauthenticated || !fault.Is(err, "bad-token"):
+		t.Errorf("%s: error %v (%s), want bad-token", name, err, fault.CodeOf(err))
+	case !strings.Contains(fault.From(err).Reason, text):
+		t.Errorf("%s: says %q, want %q", name, fault.From(err).Reason, text)
+	case len(token) > 60 && strings.Contains(err.Error(), token[len(token)-40:]):
+		t.Errorf("%s: the error repeats the token", name)
+	}
+}
+
+func TestGoodToken(t *testing.T) {
+	i := newIssuer(t)
+	v := verifier(t, one(i))
+	sub, end, err := v.Authenticate(t.Context(), i.token(map[string]any{"amr": []string{"pwd", "otp"}, "country": "DE"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sub.Name != "alice" || sub.Email != "alice@example.com" || !slices.Equal(sub.Groups, []string{"analysts"}) || !sub.MFA || sub.Claims["country"] != "DE" || sub.Workload != "" {
+		t.Errorf("subject %+v", sub)
+	}
+	if d := time.Until(end); d < 59*time.Minute || d > time.Hour {
+		t.Errorf("ends in %s", d)
+	}
+	for name, change := range map[string]map[string]any{
+		"one audience in a list": {"aud": []string{"postern-api"}},
+		"with its azp":           {"azp": "postern-api"},
+		"several with azp":       {"aud": []string{"postern-api", "other"}, "azp": "postern-api"},
+		"RFC 3339 is not asked":  {"auth_time": "yesterday"},
+		"just expired":           {"exp": time.Now().Add(-50 * time.Second).Unix()},
+		"just ahead":             {"iat": time.Now().Add(50 * time.Second).Unix(), "nbf": time.Now().Add(50 * time.Second).Unix()},
+	} {
+		if _, _, err := v.Authenticate(t.Context(), i.token(change)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestSurfaces is the matrix: only the diagonal passes.
+func TestSurfaces(t *testing.T) {
+	i := newIssuer(t)
+	v := verifier(t, one(i))
+	surfaces := map[string]func(context.Context, string) (postern.Subject, time.Time, error){"api": v.Authenticate, "data": v.Data, "workload": v.Workload}
+	tokens := map[string]string{
+		"api":    i.token(nil),
+		"data":   i.token(map[string]any{"aud": "postern-data"}),
+		"both":   i.token(map[string]any{"aud": []string{"postern-api", "postern-data"}, "azp": "postern-api"}),
+		"both/2": i.token(map[string]any{"aud": []string{"postern-data", "postern-api"}, "azp": "postern-data"}),
+		"none":   i.token(map[string]any{"aud": nil}),
+		"grant":  "pst_" + strings.Repeat("a", 49),
+		"join":   "pst_join_" + strings.Repeat("0", 16) + "." + strings.Repeat("0", 32) + "." + strings.Repeat("0", 64),
+	}
+	for kind, token := range tokens {
+		for name, surface := range surfaces {
+			_, _, err := surface(t.Context(), token)
+			if kind == name {
+				if err != nil {
+					t.Errorf("%s at %s: %v", kind, name, err)
+				}
+				continue
+			}
+			refused(t, kind+" at "+name, token, err, "")
+		}
+	}
+	_, _, err := v.Authenticate(t.Context(), tokens["data"])
+	refused(t, "data at api", tokens["data"], err, `wrong audience: this is a token for listeners ("postern-data"); the API wants "postern-api"`)
+	_, _, err = v.Data(t.Context(), tokens["api"])
+	refused(t, "api at data", tokens["api"], err, `this is a token for the API`)
+}
+
+func TestBadClaims(t *testing.T) {
+	i := newIssuer(t)
+	v := verifier(t, one(i))
+	now := time.Now()
+	for name, c := range map[string]struct {
+		change map[string]any
+		text   string
+	}{
+		"expired":            {map[string]any{"exp": now.Add(-5 * time.Minute).Unix()}, "expired at"},
+		"expired, 70 s":      {map[string]any{"exp": now.Add(-70 * time.Second).Unix()}, "expired at"},
+		"no exp":             {map[string]any{"exp": nil}, "no end"},
+		"exp is text":        {map[string]any{"exp": "tomorrow"}, "not a time"},
+		"exp is huge":        {map[string]any{"exp": 1e300}, ""},
+		"nbf ahead":          {map[string]any{"nbf": now.Add(2 * time.Minute).Unix()}, "ahead of the clock"},
+		"iat ahead":          {map[string]any{"iat": now.Add(5 * time.Minute).Unix()}, "ahead of the clock"},
+		"no sub":             {map[string]any{"sub": nil}, "no subject"},
+		"no aud":             {map[string]any{"aud": nil}, "wrong audience"},
+		"other aud":          {map[string]any{"aud": "grafana"}, "wrong audience"},
+		"aud is a prefix":    {map[string]any{"aud": "postern-ap"}, "wrong audience"},
+		"several, no azp":    {map[string]any{"aud": []string{"postern-api", "x"}}, "azp"},
+		"several, other":     {map[string]any{"aud": []string{"postern-api", "x"}, "azp": "x"}, "azp"},
+		"azp of another":     {map[string]any{"azp": "grafana"}, "azp"},
+		"logout token":       {map[string]any{"events": map[string]any{"http://schemas.openid.net/event/backchannel-logout": map[string]any{}}}, "logout"},
+		"refresh token":      {map[string]any{"typ": "Refresh"}, "refresh token"},
+		"entra overage":      {map[string]any{"groups": nil, "_claim_names": map[string]any{"groups": "src1"}, "_claim_sources": map[string]any{"src1": map[string]any{"endpoint": "https://graph"}}}, "too many for a token"},
+		"hasgroups":          {map[string]any{"groups": nil, "hasgroups": true}, "too many for a token"},
+		"groups are no list": {map[string]any{"groups": map[string]any{"a": 1}}, "list of names"},
+		"groups of numbers":  {map[string]any{"groups": []any{"a", 1}}, "list of names"},
+		"name with newline":  {map[string]any{"sub": "ali\nce"}, "characters"},
+		"name with space":    {map[string]any{"sub": " alice"}, "characters"},
+		"long name":          {map[string]any{"sub": strings.Repeat("a", 300)}, "longer"},
+		"act is text":        {map[string]any{"act": "bot"}, "act.sub"},
+		"aud in capitals":    {map[string]any{"AUD": "postern-api", "aud": "x"}, "twice"},
+		"long":               {map[string]any{"x": strings.Repeat("a", 20<<10)}, "longer than"},
+	} {
+		token := i.token(c.change)
+		_, _, err := v.Authenticate(t.Context(), token)
+		refused(t, name, token, err, c.text)
+	}
+}
+
+// TestConfusion shows tokens that were not signed as they say.
+func TestConfusion(t *testing.T) {
+	i, other := newIssuer(t), newIssuer(t)
+	v := verifier(t, one(i))
+	k := i.signer()
+	payload, err := json.Marshal(i.claims(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := i.token(nil)
+	public := pkix(t, k.Public().Key)
+	parts := strings.Split(good, ".")
+	rs := rsaKey(t)
+	for name, token := range map[string]string{
+		"alg none":                  forge(t, map[string]any{"alg": "none"}, payload, func(string) []byte { return nil }),
+		"alg None":                  forge(t, map[string]any{"alg": "None", "kid": "k1"}, payload, func(string) []byte { return nil }),
+		"no alg":                    forge(t, map[string]any{"kid": "k1"}, payload, es256(t, k.Key)),
+		"HS256 with the public key": forge(t, map[string]any{"alg": "HS256", "kid": "k1"}, payload, hs256(public)),
+		"HS256 with the PEM":        forge(t, map[string]any{"alg": "HS256", "kid": "k1"}, payload, hs256(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))),
+		"RS256 of a stranger":       sign(t, "RS256", rs, "k1", nil, payload),
+		"RS512, not allowed":        sign(t, "RS512", rs, "k1", nil, payload),
+		"another issuer's key":      sign(t, "ES256", other.signer().Key, "k1", nil, payload),
+		"another issuer's token":    other.token(nil),
+		"key in the header":         signEmbedded(t, other.signer().Key, payload),
+		"key by address":            sign(t, "ES256", other.signer().Key, "k1", map[jose.HeaderKey]any{"jku": other.url + "/keys"}, payload),
+		"logout+jwt":                sign(t, "ES256", k.Key, k.KeyID, map[jose.HeaderKey]any{"typ": "logout+jwt"}, payload),
+		"secevent+jwt":              sign(t, "ES256", k.Key, k.KeyID, map[jose.HeaderKey]any{"typ": "application/secevent+jwt"}, payload),
+		"at+jwt":                    sign(t, "ES256", k.Key, k.KeyID, map[jose.HeaderKey]any{"typ": "at+jwt"}, payload),
+		"crit":                      forge(t, map[string]any{"alg": "ES256", "kid": "k1", "crit": []string{"x"}, "x": 1}, payload, es256(t, k.Key)),
+		"header twice":              base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"ES256","alg":"none"}`)) + "." + parts[1] + "." + parts[2],
+		"signature cut":             good[:len(good)-4],
+		"no signature":              parts[0] + "." + parts[1] + ".",
+		"other claims":              parts[0] + "." + base64.RawURLEncoding.EncodeToString(bytes.Replace(payload, []byte("alice"), []byte("admin"), 1)) + "." + parts[2],
+		"JSON form":                 fmt.Sprintf(`{"protected":%q,"payload":%q,"signature":%q}`, parts[0], parts[1], parts[2]),
+		"five parts":                good + ".a.b",
+		"spaces":                    " " + good,
+		"empty":                     "",
+		"claims twice":              forge(t, map[string]any{"alg": "ES256", "kid": "k1"}, append([]byte(`{"sub":"admin",`), payload[1:]...), es256(t, k.Key)),
+		"claims are a list":         forge(t, map[string]any{"alg": "ES256", "kid": "k1"}, []byte(`[]`), es256(t, k.Key)),
+		"text after the claims":     forge(t, map[string]any{"alg": "ES256", "kid": "k1"}, append(slices.Clone(payload), []byte(`{}`)...), es256(t, k.Key)),
+	} {
+		_, _, err := v.Authenticate(t.Context(), token)
+		refused(t, name, token, err, "")
+	}
+	if _, _, err := v.Authenticate(t.Context(), good); err != nil {
+		t.Errorf("the good one: %v", err)
+	}
+}
+
+func signEmbedded(t *testing.T, key any, payload []byte) string {
+	t.Helper()
+	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, &jose.SignerOptions{EmbedJWK: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	jws, err := s.Sign(payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := jws.CompactSerialize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func TestKeyRotation(t *testing.T) {
+	i := newIssuer(t)
+	now := time.Now()
+	cfg := one(i)
+	cfg.Now = func() time.Time { return now }
+	v := verifier(t, cfg)
+	old := i.token(map[string]any{"exp": now.Add(48 * time.Hour).Unix()})
+	check := func(name, token string, good bool) {
+		t.Helper()
+		if _, _, err := v.Authenticate(t.Context(), token); (err == nil) != good {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	check("first", old, true)
+	i.rotate("k2")
+	fresh := i.token(map[string]any{"exp": now.Add(48 * time.Hour).Unix()})
+	check("new key at once", fresh, true)
+	check("old key still", old, true)
+	i.retire()
+	now = now.Add(6 * time.Minute)
+	check("new key later", fresh, true)
+	check("old key once it was taken back", old, false)
+	i.down.Store(true)
+	now = now.Add(20 * time.Hour)
+	check("issuer down for 20 hours", fresh, true)
+	now = now.Add(5 * time.Hour)
+	_, _, err := v.Authenticate(t.Context(), fresh)
+	if fault.CodeOf(err) != codes.Unavailable {
+		t.Errorf("issuer down for 25 hours: %v", err)
+	}
+}
+
+// TestStrangersDoNotFloodAnIssuer shows many tokens with unknown keys.
+func TestStrangersDoNotFloodAnIssuer(t *testing.T) {
+	i, other := newIssuer(t), newIssuer(t)
+	v := verifier(t, one(i))
+	payload, err := json.Marshal(i.claims(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 50 {
+		token := sign(t, "ES256", other.signer().Key, fmt.Sprintf("unknown-%d", n), nil, payload)
+		if _, _, err := v.Authenticate(t.Context(), token); err == nil {
+			t.Fatal("a stranger's token passed")
+		}
+	}
+	if n := i.fetches.Load(); n > 4 {
+		t.Errorf("the issuer was asked %d times", n)
+	}
+	if _, _, err := v.Authenticate(t.Context(), i.token(nil)); err != nil {
+		t.Errorf("a known key during the flood: %v", err)
+	}
+}
+
+func TestIssuerDownAtStart(t *testing.T) {
+	i := newIssuer(t)
+	i.down.Store(true)
+	v := verifier(t, one(i))
+	token := i.token(nil)
+	if _, _, err := v.Authenticate(t.Context(), token); fault.CodeOf(err) != codes.Unavailable || !fault.Is(err, "unavailable") {
+		t.Errorf("while it is down: %v", err)
+	}
+	i.down.Store(false)
+	if _, _, err := v.Authenticate(t.Context(), token); err != nil {
+		t.Errorf("once it is up: %v", err)
+	}
+}
+
+func TestNames(t *testing.T) {
+	a, b := newIssuer(t), newIssuer(t)
+	v := verifier(t, identity.Config{Issuers: []identity.IssuerConfig{
+		{Name: "corp", URL: a.url, NameClaim: "email"}, {Name: "partner", URL: b.url, GroupsClaim: "roles"},
+	}})
+	sub, _, err := v.Authenticate(t.Context(), a.token(nil))
+	if err != nil || sub.Name != "corp/alice@example.com" {
+		t.Errorf("subject %q, %v", sub.Name, err)
+	}
+	sub, _, err = v.Authenticate(t.Context(), b.token(map[string]any{"roles": "guests", "email_verified": false, "act": map[string]any{"sub": "bot"}}))
+	if err != nil || sub.Name != "partner/alice" || sub.Email != "" || !slices.Equal(sub.Groups, []string{"guests"}) || sub.Actor != "bot" || sub.MFA {
+		t.Errorf("subject %+v, %v", sub, err)
+	}
+	_, _, err = v.Authenticate(t.Context(), a.token(map[string]any{"email_verified": false}))
+	refused(t, "unverified name", "", err, "not verified")
+	_, _, err = v.Authenticate(t.Context(), a.token(map[string]any{"email": nil}))
+	refused(t, "no name", "", err, "missing")
+	if o := v.Options(); len(o) != 2 || o[1].GetName() != "partner" || o[1].GetDataClientId() != "postern-data" {
+		t.Errorf("options %v", o)
+	}
+}
+
+func TestMFA(t *testing.T) {
+	i := newIssuer(t)
+	v := verifier(t, one(i))
+	for name, c := range map[string]struct {
+		change map[string]any
+		want   bool
+	}{
+		"nothing":        {nil, false},
+		"mfa":            {map[string]any{"amr": []string{"mfa"}}, true},
+		"password only":  {map[string]any{"amr": []string{"pwd"}}, false},
+		"token only":     {map[string]any{"amr": []string{"otp"}}, false},
+		"both":           {map[string]any{"amr": []string{"pwd", "hwk"}}, true},
+		"amr is text":    {map[string]any{"amr": "mfa"}, false},
+		"configured acr": {map[string]any{"acr": "phr"}, true},
+		"other acr":      {map[string]any{"acr": "1"}, false},
+	} {
+		sub, _, err := v.Authenticate(t.Context(), i.token(c.change))
+		if err != nil || sub.MFA != c.want {
+			t.Errorf("%s: %v, %v", name, sub.MFA, err)
+		}
+	}
+}
+
+func TestConfiguration(t *testing.T) {
+	var log bytes.Buffer
+	logger := slog.New(slog.NewTextHandler(&log, nil))
+	for name, c := range map[string]struct {
+		issuers []identity.IssuerConfig
+		ok      bool
+	}{
+		"https":           {[]identity.IssuerConfig{{URL: "https://login.example"}}, true},
+		"http":            {[]identity.IssuerConfig{{URL: "http://login.example"}}, false},
+		"no URL":          {[]identity.IssuerConfig{{}}, false},
+		"shared audience": {[]identity.IssuerConfig{{URL: "https://login.example", APIAudience: "x", DataAudience: "x"}}, false},
+		"HS256":           {[]identity.IssuerConfig{{URL: "https://login.example", Algorithms: []string{"HS256"}}}, false},
+		"none":            {[]identity.IssuerConfig{{URL: "https://login.example", Algorithms: []string{"none"}}}, false},
+		"leeway":          {[]identity.IssuerConfig{{URL: "https://login.example", Leeway: time.Hour}}, false},
+		"two, no names":   {[]identity.IssuerConfig{{URL: "https://a.example"}, {URL: "https://b.example"}}, false},
+		"two, one name":   {[]identity.IssuerConfig{{Name: "a", URL: "https://a.example"}, {Name: "a", URL: "https://b.example"}}, false},
+		"two, one URL":    {[]identity.IssuerConfig{{Name: "a", URL: "https://a.example"}, {Name: "b", URL: "https://a.example"}}, false},
+		"bad CA":          {[]identity.IssuerConfig{{URL: "https://a.example", CA: []byte("x")}}, false},
+		"let share":       {[]identity.IssuerConfig{{URL: "https://login.example", APIAudience: "x", DataAudience: "x", AllowSharedAudience: true}}, true},
+	} {
+		log.Reset()
+		_, err := identity.New(t.Context(), identity.Config{Issuers: c.issuers, Logger: logger})
+		if (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+		if loud := strings.Contains(log.String(), "ONE AUDIENCE"); loud != (name == "let share") {
+			t.Errorf("%s: log %q", name, log.String())
+		}
+	}
+}
+
+func workload(name, issuer, when string) *typesv1.Workload {
+	return &typesv1.Workload{
+		Metadata: &typesv1.Metadata{Name: name},
+		Spec: &typesv1.WorkloadSpec{
+			Owner: "ada", Expires: timestamppb.New(time.Now().Add(30 * time.Minute)),
+			Trust: &typesv1.WorkloadTrust{Issuer: issuer, Audience: "https://postern.example", When: when},
+		},
+	}
+}
+
+func TestWorkloads(t *testing.T) {
+	ci := newIssuer(t)     // known by trust rules alone
+	people := newIssuer(t) // at which people sign in too
+	over := workload("over", ci.url, `claims.repository_id == "9"`)
+	over.Spec.Expires = timestamppb.New(time.Now().Add(-time.Minute))
+	orphan := workload("orphan", ci.url, `claims.repository_id == "8"`)
+	orphan.Spec.Owner = ""
+	data := workload("inside", people.url, `claims.sub == "nightly"`)
+	data.Spec.Trust.Audience = "postern-data"
+	all := []*typesv1.Workload{
+		workload("nightly", ci.url, `claims.repository_id == "42" && claims.environment == "prod"`),
+		workload("twin-a", ci.url, `claims.repository_id == "7"`), workload("twin-b", ci.url, `claims.repository_id == "7"`),
+		workload("unruled", ci.url, ""), over, orphan, data,
+	}
+	v := verifier(t, identity.Config{
+		Issuers:   []identity.IssuerConfig{{URL: people.url}},
+		Workloads: func() []*typesv1.Workload { return all },
+	})
+	job := func(change map[string]any) string {
+		base := map[string]any{"aud": "https://postern.example", "sub": "repo:acme/etl", "repository_id": "42", "environment": "prod", "groups": []string{"leads"}}
+		for k, x := range change {
+			base[k] = x
+		}
+		return ci.token(base)
+	}
+	sub, end, err := v.Data(t.Context(), job(nil))
+	if err != nil || sub.Name != "nightly" || sub.Workload != "nightly" || len(sub.Groups) != 0 || sub.Claims["repository_id"] != "42" {
+		t.Fatalf("subject %+v, %v", sub, err)
+	}
+	if time.Until(end) > 30*time.Minute {
+		t.Errorf("outlives its workload: %s", time.Until(end))
+	}
+	if sub, _, err := v.Workload(t.Context(), job(nil)); err != nil || sub.Workload != "nightly" {
+		t.Errorf("by Workload: %+v, %v", sub, err)
+	}
+	for name, c := range map[string]struct{ token, text string }{
+		"other environment": {job(map[string]any{"environment": "dev"}), "not that of any workload"},
+		"claim missing":     {job(map[string]any{"environment": nil}), "not that of any workload"},
+		"two fit":           {job(map[string]any{"repository_id": "7"}), "fits two workloads"},
+		"expired workload":  {job(map[string]any{"repository_id": "9"}), "is over"},
+		"no owner":          {job(map[string]any{"repository_id": "8"}), "no owner"},
+		"expired token":     {job(map[string]any{"exp": time.Now().Add(-time.Hour).Unix()}), "expired"},
+		"no exp":            {job(map[string]any{"exp": nil}), "no end"},
+		"other audience":    {job(map[string]any{"aud": "postern-data"}), "not one that is trusted"},
+		"two audiences":     {job(map[string]any{"aud": []string{"https://postern.example", "x"}}), "not one that is trusted"},
+		"another's key":     {sign(t, "ES256", people.signer().Key, "k1", nil, mustJSON(t, ci.claims(map[string]any{"aud": "https://postern.example", "repository_id": "42", "environment": "prod"}))), "not signed"},
+	} {
+		_, _, err := v.Data(t.Context(), c.token)
+		refused(t, name, c.token, err, c.text)
+	}
+	_, _, err = v.Authenticate(t.Context(), job(nil))
+	refused(t, "at the API", "", err, "not one that is trusted")
+
+	// One issuer and audience for people and a workload: the rule tells them apart.
+	sub, _, err = v.Data(t.Context(), people.token(map[string]any{"aud": "postern-data", "sub": "nightly"}))
+	if err != nil || sub.Workload != "inside" {
+		t.Errorf("workload by the people's issuer: %+v, %v", sub, err)
+	}
+	sub, _, err = v.Data(t.Context(), people.token(map[string]any{"aud": "postern-data"}))
+	if err != nil || sub.Workload != "" || sub.Name != "alice" {
+		t.Errorf("person beside a workload: %+v, %v", sub, err)
+	}
+	_, _, err = v.Workload(t.Context(), people.token(map[string]any{"aud": "postern-data"}))
+	refused(t, "a person as a workload", "", err, "not that of any workload")
+
+	all = nil
+	_, _, err = v.Data(t.Context(), job(nil))
+	refused(t, "after its workload is gone", "", err, "not one that is trusted")
+}
+
+func mustJSON(t *testing.T, v any) []byte {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}

@@ -1,0 +1,227 @@
+package identity
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"github.com/go-jose/go-jose/v4"
+	"golang.org/x/time/rate"
+)
+
+const (
+	// Keys are asked for again after refreshAfter, so that a key that the issuer took
+	// back is soon refused here, and are used for offline while it cannot be reached.
+	refreshAfter = 5 * time.Minute
+	offline      = 24 * time.Hour
+	// A token whose key is not known makes us ask, at most refreshBurst times at once
+	// and then every refreshEvery: strangers must not make us flood an issuer.
+	refreshEvery = 10 * time.Second
+	refreshBurst = 3
+
+	fetchTimeout  = 10 * time.Second
+	maxFetchBytes = 1 << 20
+	maxKeys       = 100
+)
+
+// errUnreachable means that the issuer's keys could not be had.
+var errUnreachable = errors.New("the issuer's keys cannot be had")
+
+// issuer holds the keys of one issuer; it is an oidc.KeySet.
+type issuer struct {
+	url        string
+	algorithms []jose.SignatureAlgorithm
+	leeway     time.Duration
+	client     *http.Client
+	now        func() time.Time
+	limit      *rate.Limiter
+
+	fetching sync.Mutex // held by the one who asks
+
+	mu   sync.RWMutex
+	keys []jose.JSONWebKey
+	at   time.Time // when they were read; zero is never
+}
+
+var _ oidc.KeySet = (*issuer)(nil)
+
+func newIssuer(url string, algorithms []string, leeway time.Duration, client *http.Client, now func() time.Time) (*issuer, error) {
+	if err := checkURL(url); err != nil {
+		return nil, err
+	}
+	i := &issuer{url: url, leeway: leeway, client: bounded(client), now: now, limit: rate.NewLimiter(rate.Every(refreshEvery), refreshBurst)}
+	for _, a := range algorithms {
+		i.algorithms = append(i.algorithms, jose.SignatureAlgorithm(a))
+	}
+	return i, nil
+}
+
+// VerifySignature implements oidc.KeySet.
+func (i *issuer) VerifySignature(ctx context.Context, jwt string) ([]byte, error) {
+	jws, err := jose.ParseSignedCompact(jwt, i.algorithms)
+	if err != nil {
+		return nil, err
+	}
+	kid := jws.Signatures[0].Header.KeyID
+	keys, at := i.cached()
+	if i.now().Sub(at) > refreshAfter {
+		fresh, err := i.refresh(ctx, at)
+		switch {
+		case err == nil:
+			keys, at = fresh, i.now()
+		case i.now().Sub(at) > offline:
+			return nil, err
+		}
+	}
+	payload, known := try(jws, kid, keys)
+	if payload == nil && !known {
+		if keys, err = i.refresh(ctx, at); err != nil {
+			return nil, err
+		}
+		payload, _ = try(jws, kid, keys)
+	}
+	if payload == nil {
+		return nil, errors.New("not signed by a key of the issuer")
+	}
+	return payload, nil
+}
+
+// try verifies with the keys that fit. Known says that there was one with the token's
+// key id, so that asking for newer keys is no use.
+func try(jws *jose.JSONWebSignature, kid string, keys []jose.JSONWebKey) (payload []byte, known bool) {
+	for n := range keys {
+		k := &keys[n]
+		if kid != "" && k.KeyID != kid || k.Algorithm != "" && k.Algorithm != jws.Signatures[0].Header.Algorithm {
+			continue
+		}
+		known = known || kid != ""
+		if payload, err := jws.Verify(k); err == nil {
+			return payload, true
+		}
+	}
+	return nil, known
+}
+
+func (i *issuer) cached() ([]jose.JSONWebKey, time.Time) {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	return i.keys, i.at
+}
+
+// refresh returns keys that are newer than seen, and asks for them where nobody else
+// has done so meanwhile.
+func (i *issuer) refresh(ctx context.Context, seen time.Time) ([]jose.JSONWebKey, error) {
+	i.fetching.Lock()
+	defer i.fetching.Unlock()
+	if keys, at := i.cached(); at.After(seen) {
+		return keys, nil
+	}
+	if !i.limit.AllowN(i.now(), 1) {
+		return nil, fmt.Errorf("%w: asked too often", errUnreachable)
+	}
+	// A client that goes away must not spend a turn for nothing.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchTimeout)
+	defer cancel()
+	keys, err := i.fetch(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnreachable, err)
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.keys, i.at = keys, i.now()
+	return keys, nil
+}
+
+// fetch discovers the issuer anew and reads its keys.
+func (i *issuer) fetch(ctx context.Context) ([]jose.JSONWebKey, error) {
+	provider, err := oidc.NewProvider(oidc.ClientContext(ctx, i.client), i.url)
+	if err != nil {
+		return nil, fmt.Errorf("discovery: %w", err)
+	}
+	var meta struct {
+		JWKS string `json:"jwks_uri"`
+	}
+	if err := provider.Claims(&meta); err != nil {
+		return nil, fmt.Errorf("discovery: %w", err)
+	}
+	if err := checkURL(meta.JWKS); err != nil {
+		return nil, fmt.Errorf("discovery: jwks_uri: %w", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, meta.JWKS, nil)
+	if err != nil {
+		return nil, fmt.Errorf("keys: %w", err)
+	}
+	resp, err := i.client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("keys: %w", err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("keys: %s", resp.Status)
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, fmt.Errorf("keys: %w", err)
+	}
+	return parseKeys(body)
+}
+
+// parseKeys reads a JWK set. Keys that are not understood, or not for verifying, are
+// left out, and so are symmetric ones: they would be no secret.
+func parseKeys(body []byte) ([]jose.JSONWebKey, error) {
+	var set struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if err := json.Unmarshal(body, &set); err != nil {
+		return nil, fmt.Errorf("keys: %w", err)
+	}
+	if len(set.Keys) > maxKeys {
+		return nil, fmt.Errorf("keys: more than %d", maxKeys)
+	}
+	var keys []jose.JSONWebKey
+	for _, raw := range set.Keys {
+		var k jose.JSONWebKey
+		if json.Unmarshal(raw, &k) != nil || !k.Valid() || !k.IsPublic() || k.Use == "enc" {
+			continue
+		}
+		keys = append(keys, k)
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("keys: none that can verify")
+	}
+	return keys, nil
+}
+
+// bounded is client with a bound on time and on what it reads.
+func bounded(client *http.Client) *http.Client {
+	c := *client
+	if c.Timeout == 0 || c.Timeout > fetchTimeout {
+		c.Timeout = fetchTimeout
+	}
+	base := c.Transport
+	if base == nil {
+		base = http.DefaultTransport
+	}
+	c.Transport = boundedTransport{base}
+	c.CheckRedirect = func(*http.Request, []*http.Request) error {
+		return errors.New("an issuer must answer where it says it is, and redirects")
+	}
+	return &c
+}
+
+type boundedTransport struct{ base http.RoundTripper }
+
+func (t boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := t.base.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	resp.Body = http.MaxBytesReader(nil, resp.Body, maxFetchBytes)
+	return resp, nil
+}

@@ -1,0 +1,164 @@
+package identity
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+const maxNameBytes = 200
+
+// surface is where a token is shown.
+type surface uint8
+
+const (
+	surfaceAPI surface = iota + 1
+	surfaceData
+)
+
+// audience is what a token of this issuer must be for.
+func (p *people) audience(s surface) want {
+	api, data := p.APIAudience, p.DataAudience
+	w := want{is: api, client: p.APIClientID, never: data}
+	if s == surfaceData {
+		w = want{is: data, client: p.DataClientID, never: api}
+	}
+	if api == data {
+		w.never = ""
+	}
+	w.hint = func(have []string) string {
+		switch {
+		case s == surfaceAPI && slices.Contains(have, data):
+			return fmt.Sprintf("this is a token for listeners (%q); the API wants %q: run postern login", data, api)
+		case s == surfaceData && slices.Contains(have, api):
+			return fmt.Sprintf("this is a token for the API (%q); a listener wants %q: use what postern token prints", api, data)
+		}
+		return fmt.Sprintf("the token is for %.200q, and %q is wanted", have, w.is)
+	}
+	return w
+}
+
+// checkSurface refuses what some issuers sign with the same keys and audience as ID
+// tokens, and says so in a claim.
+func (p *people) checkSurface(claims map[string]any, _ surface) error {
+	switch typ, _ := claims["typ"].(string); strings.ToLower(typ) {
+	case "refresh", "offline", "logout":
+		return bad("this is a %s token, not an ID token", strings.ToLower(typ))
+	}
+	return nil
+}
+
+// subject is the person whom the claims name.
+func (p *people) subject(claims map[string]any) (postern.Subject, error) {
+	name, _ := claims[p.NameClaim].(string)
+	if err := checkName(name); err != nil {
+		return postern.Subject{}, bad("the token's claim %s, by which people are named here, %s", p.NameClaim, err)
+	}
+	verified, said := claims["email_verified"].(bool)
+	if p.NameClaim == p.EmailClaim && said && !verified {
+		return postern.Subject{}, bad("the token's e-mail address is not verified by issuer %s, and people are named by it here", p.URL)
+	}
+	sub := postern.Subject{Name: p.prefix + name, Claims: others(claims)}
+	if email, _ := claims[p.EmailClaim].(string); !said || verified {
+		sub.Email = email
+	}
+	var err error
+	if sub.Groups, err = p.groups(claims); err != nil {
+		return postern.Subject{}, err
+	}
+	if sub.Actor, err = actor(claims); err != nil {
+		return postern.Subject{}, err
+	}
+	sub.MFA = p.mfa(claims)
+	return sub, nil
+}
+
+func checkName(name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("is missing or no text")
+	case len(name) > maxNameBytes:
+		return fmt.Errorf("is longer than %d bytes", maxNameBytes)
+	case strings.TrimSpace(name) != name || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return fmt.Errorf("has characters that names must not have")
+	}
+	return nil
+}
+
+// groups reads the groups. Where the issuer left them out because they are too many,
+// the token is refused: no groups must never be taken for few groups.
+func (p *people) groups(claims map[string]any) ([]string, error) {
+	names, _ := claims["_claim_names"].(map[string]any)
+	_, elsewhere := names[p.GroupsClaim]
+	if has, _ := claims["hasgroups"].(bool); elsewhere || has {
+		return nil, bad("issuer %s left this subject's groups out because they are too many for a token; let it send only the groups that this application needs", p.URL)
+	}
+	switch v := claims[p.GroupsClaim].(type) {
+	case nil:
+		return nil, nil
+	case string:
+		return []string{v}, nil
+	case []any:
+		var groups []string
+		for _, g := range v {
+			s, ok := g.(string)
+			if !ok || s == "" {
+				return nil, bad("the token's claim %s is not a list of names", p.GroupsClaim)
+			}
+			groups = append(groups, s)
+		}
+		return groups, nil
+	}
+	return nil, bad("the token's claim %s is not a list of names", p.GroupsClaim)
+}
+
+// actor is who acts for the subject, where the token was exchanged (RFC 8693).
+func actor(claims map[string]any) (string, error) {
+	act, ok := claims["act"]
+	if !ok {
+		return "", nil
+	}
+	m, _ := act.(map[string]any)
+	name, _ := m["sub"].(string)
+	if err := checkName(name); err != nil {
+		return "", bad("the token's claim act.sub %s", err)
+	}
+	return name, nil
+}
+
+// secondFactors are the methods of RFC 8176 that, beside a password, are a second factor.
+var secondFactors = []string{"otp", "hwk", "swk", "sms", "tel", "sc", "fpt", "face", "iris", "retina", "vbm", "fido"}
+
+// mfa reads the claims amr and acr. What is not said is no.
+func (p *people) mfa(claims map[string]any) bool {
+	if acr, _ := claims["acr"].(string); acr != "" && slices.Contains(p.MFAContexts, acr) {
+		return true
+	}
+	methods, _ := claims["amr"].([]any)
+	password, second := false, false
+	for _, m := range methods {
+		s, _ := m.(string)
+		if s == "mfa" {
+			return true
+		}
+		password = password || s == "pwd" || s == "pin"
+		second = second || slices.Contains(secondFactors, s)
+	}
+	return password && second
+}
+
+// others are the claims that conditions may read: all but what only describes the token.
+func others(claims map[string]any) map[string]any {
+	out := make(map[string]any, len(claims))
+	for k, v := range claims {
+		switch k {
+		case "iat", "nbf", "exp", "jti", "nonce", "at_hash", "c_hash", "s_hash", "sid", "_claim_names", "_claim_sources":
+		default:
+			out[k] = v
+		}
+	}
+	return out
+}

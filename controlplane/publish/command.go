@@ -1,0 +1,124 @@
+package publish
+
+import (
+	"context"
+	"crypto/rand"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/posterngate/postern/pkg/fault"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/run"
+)
+
+// commandWait bounds the wait for a result where the caller sets no deadline.
+const commandWait = 10 * time.Second
+
+// Command tells a connected node to do something now, and waits for its result. The
+// command's id is given here. Errors are *fault.Error: Unavailable where the node is
+// not connected to this replica or goes, DeadlineExceeded, ResourceExhausted.
+func (h *Hub) Command(ctx context.Context, node postern.NodeName, cmd *nodev1.Command) (*nodev1.CommandResult, error) {
+	cmd = proto.CloneOf(cmd)
+	cmd.Id = rand.Text()
+	result := make(chan *nodev1.CommandResult, 1)
+	s, err := h.order(node, cmd, result)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, commandWait)
+		defer cancel()
+	}
+	select {
+	case r, ok := <-result:
+		if !ok {
+			return nil, fault.New(codes.Unavailable, "node %q went away before it answered", node)
+		}
+		return r, nil
+	case <-ctx.Done():
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(s.waiting, cmd.GetId())
+		s.commands = slices.DeleteFunc(s.commands, func(c *nodev1.Command) bool { return c.GetId() == cmd.GetId() })
+		return nil, fault.Wrap(ctx.Err(), codes.DeadlineExceeded, "node %q did not answer in time", node)
+	}
+}
+
+func (h *Hub) order(node postern.NodeName, cmd *nodev1.Command, result chan<- *nodev1.CommandResult) (*stream, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.nodes[node]
+	switch {
+	case s == nil:
+		return nil, fault.New(codes.Unavailable, "node %q is not connected", node)
+	case len(s.waiting) >= maxCommands:
+		return nil, fault.New(codes.ResourceExhausted, "node %q has %d commands to answer already", node, len(s.waiting))
+	}
+	s.waiting[cmd.GetId()] = result
+	s.commands = append(s.commands, cmd)
+	s.nudge()
+	return s, nil
+}
+
+// Broadcast tells every connected node, and returns the first that had the thing that
+// the command is about. The name is empty where none had it. It returns as soon as one
+// had it; the others are told all the same.
+func (h *Hub) Broadcast(ctx context.Context, cmd *nodev1.Command) (postern.NodeName, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g := run.New(ctx)
+	var mu sync.Mutex
+	var had postern.NodeName
+	for _, name := range h.connected() {
+		g.Go("command", func(ctx context.Context) error {
+			r, err := h.Command(ctx, name, cmd)
+			if err != nil || !r.GetDone() {
+				return nil // a node that is gone has nothing any more
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			had = name
+			return nil
+		})
+	}
+	err := g.Wait()
+	return had, err
+}
+
+func (h *Hub) connected() []postern.NodeName {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var names []postern.NodeName
+	for name := range h.nodes {
+		names = append(names, name)
+	}
+	return names
+}
+
+// NodeFor picks a connected node that serves the resource now and takes new sessions:
+// the one with the fewest sessions. It is false where there is none.
+func (h *Hub) NodeFor(resource postern.ResourceName) (postern.NodeName, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var best *stream
+	for _, s := range h.nodes {
+		r := s.status.report
+		if r.GetDraining() || !slices.Contains(r.GetResources(), string(resource)) {
+			continue
+		}
+		if best == nil || r.GetSessions() < best.status.report.GetSessions() ||
+			r.GetSessions() == best.status.report.GetSessions() && s.name < best.name {
+			best = s
+		}
+	}
+	if best == nil {
+		return "", false
+	}
+	return best.name, true
+}

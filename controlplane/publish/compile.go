@@ -1,0 +1,95 @@
+package publish
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// compiled is the control plane's own policy.
+type compiled struct {
+	current atomic.Pointer[policy.Snapshot]
+	wanted  chan struct{}
+
+	mu   sync.Mutex
+	subs map[chan struct{}]struct{}
+}
+
+func (c *compiled) init() {
+	empty, _ := policy.Compile(postern.Version{}, nil)
+	c.current.Store(empty)
+	c.wanted = make(chan struct{}, 1)
+	c.subs = map[chan struct{}]struct{}{}
+}
+
+func (c *compiled) ask() {
+	select {
+	case c.wanted <- struct{}{}:
+	default:
+	}
+}
+
+// Snapshot is the policy of all objects, for the control plane's own use. It is never
+// nil; before the first version it offers nothing.
+func (h *Hub) Snapshot() *policy.Snapshot { return h.compiled.current.Load() }
+
+// Subscribe returns a channel that gets a value after Snapshot has changed, and a
+// function that ends it. Signals that were not taken yet are one.
+func (h *Hub) Subscribe() (<-chan struct{}, func()) {
+	c := &h.compiled
+	ch := make(chan struct{}, 1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.subs[ch] = struct{}{}
+	return ch, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.subs, ch)
+	}
+}
+
+// compile keeps Snapshot current. It is apart from publishing, so that a large policy
+// keeps no lock from a node.
+func (h *Hub) compile(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-h.compiled.wanted:
+		}
+		version, objects := h.policyObjects()
+		snapshot, rejected := policy.Compile(version, objects)
+		for _, r := range rejected {
+			h.log.Warn("object does not compile, whatever needs it is denied", "object", r.Object, "reason", r.Reason)
+		}
+		h.compiled.set(snapshot)
+	}
+}
+
+func (h *Hub) policyObjects() (postern.Version, []*typesv1.Object) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	objects := make([]*typesv1.Object, 0, len(h.world.objects))
+	for _, it := range h.world.objects {
+		if it.full.GetNode() == nil {
+			objects = append(objects, it.full)
+		}
+	}
+	return h.world.version, objects
+}
+
+func (c *compiled) set(s *policy.Snapshot) {
+	c.current.Store(s)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for ch := range c.subs {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+}

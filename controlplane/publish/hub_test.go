@@ -1,0 +1,518 @@
+package publish_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/posterngate/postern/dataplane/snapshot"
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/object"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+func TestANodeGetsItsShare(t *testing.T) {
+	inHouse(t, func(h *house) {
+		withMask := task("masked", "p", "near")
+		withMask.GetTask().Spec.Permit[0].Mask = map[string]string{"id": "used"}
+		withMask.GetTask().Spec.Approval = &typesv1.ApprovalRequirement{Scope: "session", Rule: "leads"}
+		labelled := task("labelled", "p")
+		labelled.GetTask().Spec.Resources = &typesv1.ResourceSelector{Labels: map[string]string{"env": "prod"}}
+		near := resource("near", map[string]string{"region": "eu-1"})
+		near.GetResource().Metadata.Labels = map[string]string{"env": "prod"}
+		near.GetResource().Metadata.Annotations = map[string]string{"note": "stays at home"}
+		near.GetResource().Metadata.CreatedBy = "ada"
+		binding := object.Bare("binding", "offer")
+		binding.GetBinding().Spec = &typesv1.BindingSpec{Tasks: []string{"masked"}, Approval: &typesv1.ApprovalRequirement{Scope: "statement", Rule: "bosses"}}
+		var masks []*typesv1.Object
+		for _, n := range []string{"used", "unused"} {
+			m := object.Bare("mask", n)
+			m.GetMask().Spec = &typesv1.MaskSpec{Method: "null"}
+			masks = append(masks, m)
+		}
+		var rules []*typesv1.Object
+		for _, n := range []string{"leads", "bosses", "nobody"} {
+			r := object.Bare("approvalrule", n)
+			r.GetApprovalRule().Spec = &typesv1.ApprovalRuleSpec{All: []*typesv1.ApprovalQuorum{{Group: n, AtLeast: 1}}}
+			rules = append(rules, r)
+		}
+		h.put(slices.Concat([]*typesv1.Object{
+			near, resource("far", map[string]string{"region": "us-1"}), resource("any", nil),
+			withMask, labelled, task("elsewhere", "p", "far"), binding,
+			lockOn("mallory", &typesv1.LockSpec{Subject: "mallory", Reason: "gone"}),
+			object.Bare("workload", "w"), object.Bare("rolebinding", "r"), node("n1", "eu-1", nil),
+		}, masks, rules)...)
+
+		p := h.connect("n1", snapshot.New())
+		defer p.close()
+		u := p.apply()
+		got := refs(u)
+		slices.Sort(got)
+		want := []string{"approvalrule/bosses", "approvalrule/leads", "lock/mallory", "mask/used", "resource/any", "resource/near", "task/labelled", "task/masked"}
+		if !slices.Equal(got, want) {
+			t.Errorf("the node got %v, want %v", got, want)
+		}
+		if !u.GetSnapshot() || len(u.GetGrantKeys()) != 1 {
+			t.Errorf("snapshot %v with %d keys, want a snapshot with the key", u.GetSnapshot(), len(u.GetGrantKeys()))
+		}
+		for _, o := range u.GetObjects() {
+			if m := object.Meta(o); m.GetCreatedBy() != "" || m.GetEtag() != "" || len(m.GetAnnotations()) > 0 {
+				t.Errorf("%s left the house with %v", object.Ref(o), m)
+			}
+		}
+	})
+}
+
+func TestDeltasFollowASnapshot(t *testing.T) {
+	inHouse(t, func(h *house) {
+		h.put(resource("db", nil), task("a", "one", "db"), task("b", "one", "db"))
+		p := h.connect("n1", snapshot.New())
+		defer p.close()
+		p.apply()
+
+		v := h.put(task("a", "two", "db"))
+		if u := p.apply(); u.GetSnapshot() || !slices.Equal(refs(u), []string{"task/a"}) || u.GetVersion().GetRevision() != v.Revision {
+			t.Errorf("after a change: %v", u)
+		}
+		h.remove("task", "b")
+		if u := p.apply(); !slices.Equal(u.GetRemoved(), []string{"task/b"}) || len(u.GetObjects()) > 0 {
+			t.Errorf("after a removal: %v", u)
+		}
+		// What does not concern the node moves its version all the same.
+		v = h.put(object.Bare("binding", "x"))
+		if u := p.apply(); len(u.GetObjects()) > 0 || u.GetVersion().GetRevision() != v.Revision {
+			t.Errorf("after a change elsewhere: %v", u)
+		}
+		if p.holder.Version() != v {
+			t.Errorf("the node is at %s, want %s", p.holder.Version(), v)
+		}
+	})
+}
+
+func TestChangesAreMerged(t *testing.T) {
+	inHouse(t, func(h *house) {
+		h.put(resource("db", nil), task("a", "0", "db"))
+		p := h.connect("n1", snapshot.New())
+		defer p.close()
+		p.apply()
+		synctest.Wait()
+		var v postern.Version
+		for i := range 20 {
+			v = h.put(task("a", fmt.Sprint(i), "db"))
+			time.Sleep(time.Millisecond)
+		}
+		began := time.Now()
+		u := p.apply()
+		if u.GetVersion().GetRevision() != v.Revision || u.GetObjects()[0].GetTask().GetSpec().GetPurpose() != "19" {
+			t.Errorf("got %v, want all twenty changes in one", u)
+		}
+		if waited := time.Since(began); waited > 50*time.Millisecond {
+			t.Errorf("it came %s after the last change", waited)
+		}
+	})
+}
+
+func TestALockOvertakes(t *testing.T) {
+	inHouse(t, func(h *house) {
+		h.put(resource("db", nil), task("a", "0", "db"))
+		p := h.connect("n1", snapshot.New())
+		defer p.close()
+		p.apply()
+		synctest.Wait()
+
+		// Behind changes that wait to settle.
+		before := p.holder.Version()
+		h.put(task("a", "1", "db"))
+		began := time.Now()
+		h.put(lockOn("l1", &typesv1.LockSpec{Subject: "mallory", Reason: "gone"}))
+		u := p.apply()
+		if waited := time.Since(began); waited != 0 || !slices.Equal(refs(u), []string{"lock/l1"}) {
+			t.Errorf("after %s: %v, want the lock at once and alone", waited, u)
+		}
+		if u.GetVersion().GetRevision() != before.Revision {
+			t.Errorf("the lock promises revision %d, whose changes still wait", u.GetVersion().GetRevision())
+		}
+		if u := p.apply(); !slices.Equal(refs(u), []string{"task/a"}) {
+			t.Errorf("then %v, want the task", u)
+		}
+
+		// Behind an update that the node does not confirm.
+		h.put(task("a", "2", "db"))
+		slow := p.update()
+		h.put(task("a", "3", "db"))
+		time.Sleep(time.Second)
+		h.put(lockOn("l2", &typesv1.LockSpec{Subject: "eve", Reason: "gone"}))
+		h.endGrant("g-1", "revoked", time.Now().Add(time.Hour))
+		one := p.update()
+		if !slices.Equal(refs(one), []string{"lock/l2"}) {
+			t.Errorf("unconfirmed: %v, want the lock", one)
+		}
+		all := []*nodev1.Update{slow, one}
+		if len(one.GetEndedGrants()) == 0 {
+			two := p.update()
+			if len(two.GetEndedGrants()) != 1 || two.GetEndedGrants()[0].GetReason() != "revoked" {
+				t.Errorf("unconfirmed: %v, want the ended grant", two)
+			}
+			all = append(all, two)
+		}
+		for _, u := range all {
+			p.ack(p.holder.Apply(u))
+		}
+		if u := p.apply(); !slices.Equal(refs(u), []string{"task/a"}) {
+			t.Errorf("confirmed: %v, want the task", u)
+		}
+		if _, ended := p.holder.Ended("g-1"); !ended {
+			t.Error("the grant lives on")
+		}
+	})
+}
+
+func TestASlowNodeSlowsNobody(t *testing.T) {
+	inHouse(t, func(h *house) {
+		h.put(resource("db", nil), task("a", "0", "db"))
+		quick, slow := h.connect("quick", snapshot.New()), h.connect("slow", snapshot.New())
+		defer quick.close()
+		defer slow.close()
+		ended := quick.live()
+		synctest.Wait()
+		// The slow one never reads, so that its window fills up and a send blocks.
+		big := make([]byte, 60<<10)
+		for i := range big {
+			big[i] = 'a' + byte(i%26)
+		}
+		for i := range 20 {
+			h.put(task(fmt.Sprintf("t%d", i), string(big), "db"))
+			h.put(lockOn(fmt.Sprintf("l%d", i), &typesv1.LockSpec{Subject: string(big[:30<<10]), Reason: "x"}))
+			time.Sleep(100 * time.Millisecond)
+			if v := h.hub.Version(); quick.holder.Version() != v {
+				t.Fatalf("round %d: the quick node is at %s, want %s", i, quick.holder.Version(), v)
+			}
+		}
+		if n := status1(t, h, "slow"); n.GetLag().AsDuration() < time.Second {
+			t.Errorf("the slow node's lag is %s", n.GetLag().AsDuration())
+		}
+		time.Sleep(30 * time.Second)
+		if n := status1(t, h, "slow"); n.GetConnected() {
+			t.Error("a node that takes nothing keeps its stream")
+		}
+		if n := status1(t, h, "quick"); !n.GetConnected() || n.GetLag().AsDuration() != 0 {
+			t.Errorf("the quick node: %v", n)
+		}
+		select {
+		case err := <-ended:
+			t.Errorf("the quick node lost its stream: %v", err)
+		default:
+		}
+	})
+}
+
+func TestANodeThatNeverAcks(t *testing.T) {
+	inHouse(t, func(h *house) {
+		h.put(resource("db", nil), task("a", "0", "db"))
+		p := h.connect("n1", snapshot.New())
+		defer p.close()
+		p.holder.Apply(p.update())
+		for i := range 100 {
+			h.put(task("a", fmt.Sprint(i), "db"))
+			time.Sleep(100 * time.Millisecond)
+		}
+		for i := range 100 {
+			h.put(lockOn("l", &typesv1.LockSpec{Subject: fmt.Sprint(i), Reason: "x"}))
+			time.Sleep(time.Millisecond)
+		}
+		got := 0
+		recv := make(chan *nodev1.SyncResponse)
+		go func() {
+			defer close(recv)
+			for {
+				m, err := p.conn.Recv()
+				if err != nil {
+					return
+				}
+				recv <- m
+			}
+		}()
+		for quiet := false; !quiet; {
+			select {
+			case m := <-recv:
+				if len(m.GetUpdate().GetObjects()) > 0 && m.GetUpdate().GetObjects()[0].GetTask() != nil {
+					t.Errorf("an unconfirmed node was sent %v", refs(m.GetUpdate()))
+				}
+				got++
+			case <-time.After(time.Minute):
+				quiet = true
+			}
+		}
+		if got != 15 {
+			t.Errorf("%d updates on top of the first, want 15 locks and no more", got)
+		}
+		if n := status1(t, h, "n1"); n.GetLag().AsDuration() < 10*time.Second || !n.GetConnected() {
+			t.Errorf("status %v, want a connected node that lags", n)
+		}
+		p.close()
+		for range recv {
+		}
+	})
+}
+
+func status1(t *testing.T, h *house, name string) *apiv1.NodeStatus {
+	t.Helper()
+	for _, n := range h.hub.Nodes() {
+		if n.GetName() == name {
+			return n
+		}
+	}
+	t.Fatalf("node %s is not listed", name)
+	return nil
+}
+
+func TestResume(t *testing.T) {
+	setup := func(h *house) (*peer, *snapshot.Holder) {
+		h.put(node("n1", "eu-1", nil), resource("db", nil), task("a", "0", "db"), task("b", "0", "db"))
+		holder := snapshot.New()
+		p := h.connect("n1", holder)
+		p.apply()
+		synctest.Wait()
+		return p, holder
+	}
+	t.Run("by the difference", func(t *testing.T) {
+		inHouse(t, func(h *house) {
+			p, holder := setup(h)
+			p.close()
+			h.put(task("a", "1", "db"))
+			h.remove("task", "b")
+			h.put(lockOn("l", &typesv1.LockSpec{Subject: "eve", Reason: "x"}))
+			h.endGrant("g-1", "revoked", time.Now().Add(time.Hour))
+			time.Sleep(time.Second)
+			p = h.connect("n1", holder)
+			defer p.close()
+			p.live()
+			time.Sleep(time.Second)
+			if n := status1(t, h, "n1"); n.GetLag().AsDuration() != 0 || holder.Version() != h.hub.Version() {
+				t.Errorf("the node is at %s: %v", holder.Version(), n)
+			}
+			if _, ended := holder.Ended("g-1"); !ended {
+				t.Error("the grant lives on")
+			}
+			if reason, _, ok := holder.Current().Locked("eve", "", "", "", "", time.Now()); !ok || reason != "x" {
+				t.Error("the lock is not in force")
+			}
+		})
+	})
+	t.Run("with nothing new", func(t *testing.T) {
+		inHouse(t, func(h *house) {
+			p, holder := setup(h)
+			p.close()
+			p = h.connect("n1", holder)
+			defer p.close()
+			if u := p.apply(); u.GetSnapshot() || len(u.GetObjects()) > 0 {
+				t.Errorf("got %v, want nothing but the version and keys", u)
+			}
+		})
+	})
+	t.Run("after a compaction", func(t *testing.T) {
+		inHouse(t, func(h *house) {
+			p, holder := setup(h)
+			ended := p.live()
+			// The replica's watch breaks, and its history is gone when it comes back.
+			h.mem.Fail(errors.New("cut off"))
+			h.mem.BreakWatches()
+			time.Sleep(time.Second)
+			h.mem.Fail(nil)
+			h.put(task("a", "1", "db"))
+			h.mem.Compact()
+			time.Sleep(10 * time.Second)
+			if holder.Version() != h.hub.Version() || holder.Version().IsZero() {
+				t.Errorf("the node is at %s, want %s", holder.Version(), h.hub.Version())
+			}
+			select {
+			case err := <-ended:
+				t.Errorf("the node lost its stream over it: %v", err)
+			default:
+			}
+			p.close()
+		})
+	})
+	t.Run("with what nobody knows", func(t *testing.T) {
+		inHouse(t, func(h *house) {
+			p, holder := setup(h)
+			p.close()
+			time.Sleep(time.Second)
+			v := holder.Version()
+			other := snapshot.New()
+			other.Apply(&nodev1.Update{Version: &typesv1.Version{Epoch: v.Epoch, Revision: v.Revision}, Snapshot: true, Objects: []*typesv1.Object{task("z", "z", "db")}})
+			p = h.connect("n1", other)
+			defer p.close()
+			if u := p.apply(); !u.GetSnapshot() || len(refs(u)) != 3 {
+				t.Errorf("got %v, want a snapshot", u)
+			}
+		})
+	})
+	t.Run("ahead of the replica", func(t *testing.T) {
+		inHouse(t, func(h *house) {
+			p, holder := setup(h)
+			p.close()
+			v := holder.Version()
+			holder.Advance(postern.Version{Epoch: v.Epoch, Revision: v.Revision + 1000})
+			p = h.connect("n1", holder)
+			defer p.close()
+			if _, err := p.conn.Recv(); status.Code(err) != codes.Unavailable {
+				t.Errorf("got %v, want to be sent elsewhere", err)
+			}
+		})
+	})
+}
+
+func TestANewEpochReplacesEverything(t *testing.T) {
+	inHouse(t, func(h *house) {
+		h.put(resource("db", nil), task("a", "0", "db"))
+		holder := snapshot.New()
+		p := h.connect("n1", holder)
+		defer p.close()
+		p.live()
+		time.Sleep(time.Second)
+		old := holder.Version()
+		epoch, err := h.mem.NewEpoch(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		if v := holder.Version(); v.Epoch != epoch || v.Epoch == old.Epoch {
+			t.Errorf("the node is at %s, want the epoch %s", v, epoch)
+		}
+		if _, ok := holder.Current().Terms("a"); !ok {
+			t.Error("the task is gone")
+		}
+	})
+}
+
+func TestADifferenceIsMended(t *testing.T) {
+	inHouse(t, func(h *house) {
+		h.put(resource("db", nil), task("a", "0", "db"))
+		p := h.connect("n1", snapshot.New())
+		defer p.close()
+		p.apply()
+		h.put(task("a", "1", "db"))
+		u := p.update()
+		ack := p.holder.Apply(u)
+		ack.ContentHash = []byte("something else")
+		p.ack(ack)
+		if u := p.update(); !u.GetSnapshot() {
+			t.Errorf("got %v, want a snapshot", u)
+		}
+	})
+}
+
+func TestAQuietNodeIsCompared(t *testing.T) {
+	inHouse(t, func(h *house) {
+		h.put(resource("db", nil), task("a", "0", "db"))
+		p := h.connect("n1", snapshot.New())
+		defer p.close()
+		p.apply()
+		began := time.Now()
+		u := p.apply()
+		if len(u.GetObjects()) > 0 || time.Since(began) < 30*time.Second {
+			t.Errorf("after %s: %v, want a question after a while", time.Since(began), u)
+		}
+	})
+}
+
+func TestANodeThatMoves(t *testing.T) {
+	inHouse(t, func(h *house) {
+		h.put(node("n1", "eu-1", nil), resource("eu", map[string]string{"region": "eu-1"}), resource("us", map[string]string{"region": "us-1"}), task("both", "p", "eu", "us"))
+		p := h.connect("n1", snapshot.New())
+		defer p.close()
+		p.apply()
+		h.put(node("n1", "us-1", nil))
+		if u := p.apply(); u.GetSnapshot() || !slices.Equal(refs(u), []string{"resource/us"}) || !slices.Equal(u.GetRemoved(), []string{"resource/eu"}) {
+			t.Errorf("got %v, want one resource for the other", u)
+		}
+		h.remove("node", "n1")
+		for {
+			if _, err := p.conn.Recv(); err != nil {
+				if status.Code(err) != codes.PermissionDenied {
+					t.Errorf("a node that is gone got %v", err)
+				}
+				return
+			}
+		}
+	})
+}
+
+func TestALockedNodeHearsOfItAndIsCutOff(t *testing.T) {
+	inHouse(t, func(h *house) {
+		h.put(resource("db", nil), node("n1", "eu-1", nil))
+		p := h.connect("n1", snapshot.New())
+		defer p.close()
+		p.apply()
+		h.put(lockOn("l", &typesv1.LockSpec{Node: "n1", Reason: "stolen"}))
+		if u := p.apply(); !slices.Equal(refs(u), []string{"lock/l"}) {
+			t.Errorf("got %v, want the lock", u)
+		}
+		began := time.Now()
+		_, err := p.conn.Recv()
+		if status.Code(err) != codes.PermissionDenied || time.Since(began) > 5*time.Second {
+			t.Errorf("after %s: %v, want to be cut off", time.Since(began), err)
+		}
+	})
+}
+
+func TestTheNewerStreamStays(t *testing.T) {
+	inHouse(t, func(h *house) {
+		h.put(resource("db", nil))
+		a := h.connect("n1", snapshot.New())
+		defer a.close()
+		a.apply()
+		b := h.connect("n1", snapshot.New())
+		defer b.close()
+		b.apply()
+		if _, err := a.conn.Recv(); status.Code(err) != codes.Aborted {
+			t.Errorf("the older stream ended with %v", err)
+		}
+		synctest.Wait()
+		if n := status1(t, h, "n1"); !n.GetConnected() {
+			t.Error("the node is not connected")
+		}
+	})
+}
+
+func TestKeysAreTold(t *testing.T) {
+	inHouse(t, func(h *house) {
+		h.put(resource("db", nil))
+		p := h.connect("n1", snapshot.New())
+		defer p.close()
+		p.apply()
+		h.mu.Lock()
+		h.keys = map[string][]byte{"k1": make([]byte, 32), "k2": make([]byte, 32)}
+		h.mu.Unlock()
+		if u := p.apply(); len(u.GetGrantKeys()) != 2 || len(p.holder.GrantKeys()) != 2 {
+			t.Errorf("got %v, want two keys", u)
+		}
+	})
+}
+
+func TestSnapshotOfTheControlPlane(t *testing.T) {
+	inHouse(t, func(h *house) {
+		changed, unsubscribe := h.hub.Subscribe()
+		defer unsubscribe()
+		if _, ok := h.hub.Snapshot().Terms("a"); ok {
+			t.Error("there is a task before anything was read")
+		}
+		v := h.put(resource("db", nil), task("a", "0", "db"))
+		for h.hub.Snapshot().Version() != v {
+			<-changed
+		}
+		if _, ok := h.hub.Snapshot().Terms("a"); !ok {
+			t.Error("the task is missing")
+		}
+	})
+}

@@ -1,0 +1,156 @@
+package blob
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"os"
+	"path"
+	"strings"
+)
+
+// Folder is Blobs as files below a folder.
+type Folder struct{ root *os.Root }
+
+var _ Blobs = (*Folder)(nil)
+
+const unfinished = ".new-"
+
+// OpenFolder opens the folder at dir, and makes it if it is missing.
+func OpenFolder(dir string) (*Folder, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("blob: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("blob: %w", err)
+	}
+	return &Folder{root}, nil
+}
+
+// Close closes the folder.
+func (f *Folder) Close() error { return f.root.Close() }
+
+// Create implements Blobs. The blob is written under another name first, so that its
+// own name never shows a part of it.
+func (f *Folder) Create(_ context.Context, name string, data []byte) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	if len(data) > MaxBytes {
+		return fmt.Errorf("blob: create %s: %d bytes are over the limit of %d", name, len(data), MaxBytes)
+	}
+	err := f.create(name, data)
+	if errors.Is(err, fs.ErrExist) {
+		return ErrExists
+	}
+	if err != nil {
+		return fmt.Errorf("blob: create %s: %w", name, err)
+	}
+	return nil
+}
+
+func (f *Folder) create(name string, data []byte) (err error) {
+	dir := path.Dir(name)
+	if err := f.mkdir(dir); err != nil {
+		return err
+	}
+	temporary := path.Join(dir, unfinished+rand.Text())
+	file, err := f.root.OpenFile(temporary, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.root.Remove(temporary)) }()
+	_, err = file.Write(data)
+	if err == nil {
+		err = file.Sync()
+	}
+	if err = errors.Join(err, file.Close()); err != nil {
+		return err
+	}
+	if err := f.root.Link(temporary, name); err != nil {
+		return err
+	}
+	return f.sync(dir)
+}
+
+// mkdir makes the folders down to dir, each durable in the one above.
+func (f *Folder) mkdir(dir string) error {
+	if dir == "." {
+		return nil
+	}
+	if _, err := f.root.Stat(dir); err == nil {
+		return nil
+	}
+	if err := f.mkdir(path.Dir(dir)); err != nil {
+		return err
+	}
+	if err := f.root.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return f.sync(path.Dir(dir))
+}
+
+func (f *Folder) sync(dir string) error {
+	d, err := f.root.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Read implements Blobs.
+func (f *Folder) Read(_ context.Context, name string) ([]byte, error) {
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	info, err := f.root.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNotFound
+	}
+	if err == nil && (!info.Mode().IsRegular() || info.Size() > MaxBytes) {
+		err = errors.New("it is no blob")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("blob: read %s: %w", name, err)
+	}
+	data, err := f.root.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("blob: read %s: %w", name, err)
+	}
+	return data, nil
+}
+
+// List implements Blobs.
+func (f *Folder) List(ctx context.Context, prefix string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		dir := strings.TrimSuffix(prefix, "/")
+		if dir == "" {
+			dir = "."
+		} else if err := CheckName(dir); err != nil {
+			yield("", err)
+			return
+		}
+		err := fs.WalkDir(f.root.FS(), dir, func(name string, entry fs.DirEntry, err error) error {
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				return nil // nothing is there, or it went in the meantime
+			case err != nil:
+				return err
+			case ctx.Err() != nil:
+				return ctx.Err()
+			case !entry.Type().IsRegular() || strings.HasPrefix(path.Base(name), unfinished):
+				return nil
+			case !yield(name, nil):
+				return fs.SkipAll
+			}
+			return nil
+		})
+		if err != nil {
+			yield("", fmt.Errorf("blob: list %s: %w", prefix, err))
+		}
+	}
+}

@@ -1,0 +1,209 @@
+// Package indextest holds implementations of index.Index to their contract.
+package indextest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/posterngate/postern/controlplane/recording/index"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/record"
+)
+
+// Run tests what open gives. open is called once a test, and is to give an Index that
+// is empty.
+func Run(t *testing.T, open func(t *testing.T) index.Index) {
+	t.Run("Commit", func(t *testing.T) { commit(t, open(t)) })
+	t.Run("OneWins", func(t *testing.T) { oneWins(t, open(t)) })
+	t.Run("Sessions", func(t *testing.T) { sessions(t, open(t)) })
+	t.Run("Statements", func(t *testing.T) { statements(t, open(t)) })
+}
+
+var began = time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
+
+// update is chunk number n of a session that began so many minutes in.
+func update(id string, n uint32, minute int) *index.Update {
+	return &index.Update{
+		Session: &typesv1.Session{Id: id, Subject: "alice", Grant: "g", Task: "sales-report", Resource: "warehouse", Protocol: "postgres", Node: "n1", Region: "eu",
+			ClientAddress: "127.0.0.1:1", ClientProgram: "psql", Version: &typesv1.Version{Epoch: "e", Revision: 3},
+			StartTime: timestamppb.New(began.Add(time.Duration(minute) * time.Minute)), Recording: "open"},
+		Head: index.Head{Next: n + 1, Previous: record.Hash{byte(n + 1)}, Node: "n1", Span: record.Span{First: 1, Last: uint64(n + 1), Open: true}, OpenFrom: n,
+			Tally: record.Tally{Events: 5, Statements: 4, Denied: 3, Rows: 2, Bytes: 1, Statement: 4}},
+		Hash: record.Hash{byte(n + 1)},
+		Size: 100,
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func commit(t *testing.T, x index.Index) {
+	ctx := context.Background()
+	h, err := x.Head(ctx, "s")
+	must(t, err)
+	if h.Next != 0 || h.Node != "" {
+		t.Errorf("head of nothing: %+v", h)
+	}
+	if _, err := x.Session(ctx, "s"); !errors.Is(err, index.ErrNotFound) {
+		t.Errorf("session: %v", err)
+	}
+	if _, err := x.Chunk(ctx, "s", 0); !errors.Is(err, index.ErrNotFound) {
+		t.Errorf("chunk: %v", err)
+	}
+	if err := x.Commit(ctx, update("s", 1, 0)); !errors.Is(err, index.ErrConflict) {
+		t.Errorf("chunk 1 before chunk 0: %v", err)
+	}
+	must(t, x.Commit(ctx, update("s", 0, 0)))
+	if err := x.Commit(ctx, update("s", 0, 0)); !errors.Is(err, index.ErrConflict) {
+		t.Errorf("chunk 0 twice: %v", err)
+	}
+	if err := x.Commit(ctx, update("s", 2, 0)); !errors.Is(err, index.ErrConflict) {
+		t.Errorf("chunk 2 before chunk 1: %v", err)
+	}
+	u := update("s", 1, 0)
+	u.Head.Sealed, u.Head.NodeKey = true, []byte("key")
+	u.Session.EndTime, u.Session.EndReason, u.Session.Recording = timestamppb.New(began.Add(time.Hour)), "done", "sealed"
+	must(t, x.Commit(ctx, u))
+	h, err = x.Head(ctx, "s")
+	must(t, err)
+	if h.Next != 2 || h.Previous != u.Head.Previous || h.Span != u.Head.Span || h.OpenFrom != 1 || !h.Sealed || h.Node != "n1" || h.Tally != u.Head.Tally || string(h.NodeKey) != "key" {
+		t.Errorf("head: %+v", h)
+	}
+	got, err := x.Chunk(ctx, "s", 1)
+	if err != nil || got != u.Hash {
+		t.Errorf("chunk 1: %v, %v", got, err)
+	}
+	s, err := x.Session(ctx, "s")
+	must(t, err)
+	want := proto.CloneOf(u.Session)
+	want.Statements, want.Denied, want.Rows, want.Bytes, want.Chunks = 4, 3, 2, 1, 2
+	if !proto.Equal(s, want) {
+		t.Errorf("session:\n%v\n%v", s, want)
+	}
+}
+
+// oneWins commits one chunk from many sides.
+func oneWins(t *testing.T, x index.Index) {
+	for n := range uint32(5) {
+		var won atomic.Int32
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				err := x.Commit(context.Background(), update("s", n, 0))
+				switch {
+				case err == nil:
+					won.Add(1)
+				case !errors.Is(err, index.ErrConflict):
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if won.Load() != 1 {
+			t.Fatalf("chunk %d: %d won", n, won.Load())
+		}
+	}
+}
+
+func sessions(t *testing.T, x index.Index) {
+	ctx := context.Background()
+	for i := range 10 {
+		u := update(fmt.Sprintf("s%d", i), 0, i/2) // two begin at one time
+		if i%3 == 0 {
+			u.Session.Subject = "bob"
+		}
+		if i == 4 {
+			u.Session.Task, u.Session.Resource = "other", "shop"
+		}
+		if i < 5 {
+			u.Session.EndTime = timestamppb.New(began)
+		}
+		must(t, x.Commit(ctx, u))
+	}
+	list := func(f index.Filter) (ids string) {
+		t.Helper()
+		if f.Limit == 0 {
+			f.Limit = index.MaxPage
+		}
+		got, err := x.Sessions(ctx, f)
+		must(t, err)
+		for _, s := range got {
+			ids += s.GetId()[1:]
+		}
+		return ids
+	}
+	at := func(m int) time.Time { return began.Add(time.Duration(m) * time.Minute) }
+	for _, c := range []struct {
+		f    index.Filter
+		want string
+	}{
+		{index.Filter{}, "9876543210"},
+		{index.Filter{Limit: 3}, "987"},
+		{index.Filter{Before: &index.Place{Start: at(3), ID: "s7"}}, "6543210"},
+		{index.Filter{Before: &index.Place{Start: at(3), ID: "s6"}, Limit: 2}, "54"},
+		{index.Filter{Subject: "bob"}, "9630"},
+		{index.Filter{Live: true}, "98765"},
+		{index.Filter{Task: "other"}, "4"},
+		{index.Filter{Resource: "warehouse", Live: true, Subject: "bob"}, "96"},
+		{index.Filter{Since: at(3)}, "9876"},
+		{index.Filter{Until: at(1)}, "10"},
+		{index.Filter{Since: at(1), Until: at(2)}, "32"},
+		{index.Filter{Subject: "' OR 1=1 --"}, ""},
+	} {
+		if got := list(c.f); got != c.want {
+			t.Errorf("%+v: %s, want %s", c.f, got, c.want)
+		}
+	}
+}
+
+func statements(t *testing.T, x index.Index) {
+	ctx := context.Background()
+	u := update("s", 0, 0)
+	touched := []record.Touch{{Column: "sales.orders.email", Role: record.RoleOutput, Mask: "email"}}
+	u.Statements = []index.Statement{
+		{Number: 1, Seq: 2, Time: began, Text: "select 1", Verdict: postern.VerdictAllow, Rule: "r", Touched: touched},
+		{Number: 2, Seq: 3, Time: began, Text: "drop", Verdict: postern.VerdictDeny, Rule: "r", Reason: "no"},
+		{Number: 3, Seq: 4, Time: began, Text: "delete", Verdict: postern.VerdictHold},
+	}
+	u.Outcomes = []index.Outcome{{Number: 1, Verdict: postern.VerdictAllow, Rows: 5, Affected: -1, Tag: "SELECT 5", Duration: time.Millisecond}}
+	u.Touches = []index.Touch{{Touch: touched[0], First: began, Last: began, Statements: 1}}
+	must(t, x.Commit(ctx, u))
+	v := update("s", 1, 0)
+	v.Statements = []index.Statement{{Number: 3, Seq: 6, Time: began.Add(time.Hour), Text: "", Verdict: postern.VerdictAllow, Rule: "later", Touched: touched}}
+	v.Outcomes = []index.Outcome{{Number: 3, Verdict: postern.VerdictAllow, Affected: 1, Code: "23503"}}
+	v.Touches = u.Touches
+	must(t, x.Commit(ctx, v))
+	got, err := x.Statements(ctx, "s", 0, 10)
+	must(t, err)
+	if len(got) != 3 {
+		t.Fatalf("%d statements", len(got))
+	}
+	if r := got[0]; r.Text != "select 1" || r.Verdict != postern.VerdictAllow || !r.Time.Equal(began) || len(r.Touched) != 1 || r.Touched[0] != touched[0] || r.Outcome == nil || *r.Outcome != u.Outcomes[0] {
+		t.Errorf("%+v %+v", r, r.Outcome)
+	}
+	if r := got[1]; r.Verdict != postern.VerdictDeny || r.Reason != "no" || r.Outcome != nil {
+		t.Errorf("%+v", r)
+	}
+	if r := got[2]; r.Text != "delete" || r.Seq != 4 || !r.Time.Equal(began) || r.Verdict != postern.VerdictAllow || r.Rule != "later" || len(r.Touched) != 1 || r.Outcome == nil || r.Outcome.Code != "23503" {
+		t.Errorf("%+v", r)
+	}
+	if got, err := x.Statements(ctx, "s", 1, 1); err != nil || len(got) != 1 || got[0].Number != 2 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := x.Statements(ctx, "none", 0, 1); err != nil || len(got) != 0 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}

@@ -1,0 +1,253 @@
+package recording
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/posterngate/postern/controlplane/recording/blob"
+	"github.com/posterngate/postern/controlplane/recording/index"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/record"
+)
+
+// refusal is why a chunk is refused for good.
+type refusal struct{ why string }
+
+func (r *refusal) Error() string { return r.why }
+
+func refuse(format string, args ...any) error { return &refusal{fmt.Sprintf(format, args...)} }
+
+// attempts bounds how often a chunk is tried again because another replica stored one
+// of the same session at the same time.
+const attempts = 3
+
+// Ingest stores one chunk that a node shipped; node is whom its certificate names. It
+// may be called again with the same chunk, and for several sessions at a time. A chunk
+// that can never be stored is refused in the response; an error means that it may be
+// sent again later.
+func (s *Service) Ingest(ctx context.Context, node postern.NodeName, c *nodev1.ShipRequest) (*nodev1.ShipResponse, error) {
+	next, err := s.take(ctx, node, c)
+	var r *refusal
+	if errors.As(err, &r) {
+		if err := s.cfg.Rejected(ctx, Rejection{Node: node, Session: c.GetSession(), Index: c.GetIndex(), Reason: r.why}); err != nil {
+			return nil, fmt.Errorf("recording: tell of a rejected chunk: %w", err)
+		}
+		s.log.ErrorContext(ctx, "chunk rejected", "node", node, "session", c.GetSession(), "index", c.GetIndex(), "reason", r.why)
+		return &nodev1.ShipResponse{Session: c.GetSession(), NextIndex: next, Reject: r.why, RejectedIndex: c.GetIndex()}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("recording: chunk %d of session %s: %w", c.GetIndex(), c.GetSession(), err)
+	}
+	return &nodev1.ShipResponse{Session: c.GetSession(), NextIndex: next}, nil
+}
+
+func (s *Service) take(ctx context.Context, node postern.NodeName, c *nodev1.ShipRequest) (next uint32, err error) {
+	chunk, err := record.ParseChunk(c.GetChunk())
+	if err != nil {
+		return 0, refuse("%v", err)
+	}
+	if string(chunk.Session) != c.GetSession() || chunk.Index != c.GetIndex() {
+		return 0, refuse("it is chunk %d of session %s", chunk.Index, chunk.Session)
+	}
+	for range attempts {
+		next, err = s.store(ctx, node, chunk, c.GetChunk())
+		if !errors.Is(err, index.ErrConflict) {
+			break
+		}
+	}
+	return next, err
+}
+
+// store checks one chunk against what is stored of its session, and stores it: the
+// blob, then the rows.
+func (s *Service) store(ctx context.Context, node postern.NodeName, chunk *record.Chunk, data []byte) (next uint32, err error) {
+	head, err := s.cfg.Index.Head(ctx, chunk.Session)
+	if err != nil {
+		return 0, err
+	}
+	if head.Next > 0 && head.Node != node {
+		return 0, refuse("the session is recorded by another node") // its state is not this node's to know
+	}
+	if chunk.Index < head.Next {
+		stored, err := s.cfg.Index.Chunk(ctx, chunk.Session, chunk.Index)
+		if err != nil {
+			return head.Next, err
+		}
+		if stored != chunk.Hash {
+			return head.Next, refuse("another chunk is stored under its index")
+		}
+		return head.Next, nil
+	}
+	chain := record.Chain{Session: chunk.Session, Next: head.Next, Previous: head.Previous, Span: head.Span, Sealed: head.Sealed}
+	if err := chain.Follow(chunk); err != nil {
+		return head.Next, refuse("%v", err)
+	}
+	u, decoder, err := s.update(ctx, node, head, chain, chunk)
+	if err != nil {
+		return head.Next, err
+	}
+	u.Size = len(data)
+	if err := s.create(ctx, blobName(chunk.Session, u.Session.GetStartTime().AsTime(), chunk.Index), data); err != nil {
+		return head.Next, err
+	}
+	if err := s.cfg.Index.Commit(ctx, u); err != nil {
+		return head.Next, err
+	}
+	s.keepOpen(chunk.Session, u.Head, decoder)
+	return u.Head.Next, nil
+}
+
+// create stores the blob, which an earlier attempt may have stored already.
+func (s *Service) create(ctx context.Context, name string, data []byte) error {
+	err := s.cfg.Blobs.Create(ctx, name, data)
+	if !errors.Is(err, blob.ErrExists) {
+		return err
+	}
+	stored, err := s.cfg.Blobs.Read(ctx, name)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(stored, data) {
+		return refuse("another chunk is stored under its index")
+	}
+	return nil
+}
+
+// update works out what a chunk changes; chain stands behind it already.
+func (s *Service) update(ctx context.Context, node postern.NodeName, head index.Head, chain record.Chain, chunk *record.Chunk) (*index.Update, *record.Decoder, error) {
+	row := &typesv1.Session{Id: string(chunk.Session), Node: string(node), Recording: string(record.StateOpen)}
+	if head.Next > 0 {
+		var err error
+		if row, err = s.cfg.Index.Session(ctx, chunk.Session); err != nil {
+			return nil, nil, err
+		}
+	}
+	h := head
+	h.Next, h.Previous, h.Span, h.Sealed, h.Node = chain.Next, chain.Previous, chain.Span, chain.Sealed, node
+	if chain.Span.Open && !(head.Span.Open && head.Span.Last == chain.Span.Last) {
+		h.OpenFrom = chunk.Index
+	}
+	u := &index.Update{Session: row, Head: h, Hash: chunk.Hash}
+	if chunk.Sealing {
+		return u, nil, s.sealed(u, chunk.Seal)
+	}
+	decoder, err := s.decoder(ctx, row, head)
+	if err != nil {
+		return nil, nil, err
+	}
+	b := builder{update: u, node: node}
+	if err := decoder.Decode(chunk.Frames, b.add); err != nil {
+		return nil, nil, refuse("%v", err)
+	}
+	if row.GetStartTime() == nil {
+		return nil, nil, refuse("the recording does not begin with who opened the session")
+	}
+	b.finish()
+	return u, decoder, nil
+}
+
+// sealed ends the row, if the node signed the seal.
+func (s *Service) sealed(u *index.Update, seal *record.Seal) error {
+	if seal.Node != u.Head.Node {
+		return refuse("the seal names node %q", seal.Node)
+	}
+	if u.Session.GetStartTime() == nil || timestamppb.New(seal.Time).CheckValid() != nil {
+		return refuse("the seal is of no session, or has no valid time")
+	}
+	key, err := s.cfg.NodeKey(string(seal.Node))
+	if err != nil {
+		return fmt.Errorf("key of node %s: %w", seal.Node, err)
+	}
+	if err := seal.Verify(key); err != nil {
+		return refuse("%v", err)
+	}
+	if u.Head.NodeKey, err = x509.MarshalPKIXPublicKey(key); err != nil {
+		return fmt.Errorf("key of node %s: %w", seal.Node, err)
+	}
+	endRow(u.Session, seal)
+	return nil
+}
+
+// decoder stands where the event begins that the chunk before left open.
+func (s *Service) decoder(ctx context.Context, row *typesv1.Session, head index.Head) (*record.Decoder, error) {
+	id := postern.SessionID(row.GetId())
+	s.mu.Lock()
+	kept := s.open[id]
+	delete(s.open, id)
+	s.mu.Unlock()
+	if !head.Span.Open {
+		return &record.Decoder{}, nil
+	}
+	if kept.decoder != nil && kept.next == head.Next {
+		return kept.decoder, nil
+	}
+	d := &record.Decoder{}
+	for n := head.OpenFrom; n < head.Next; n++ {
+		data, err := s.cfg.Blobs.Read(ctx, blobName(id, row.GetStartTime().AsTime(), n))
+		if err != nil {
+			return nil, fmt.Errorf("read chunk %d again: %w", n, err)
+		}
+		chunk, err := record.ParseChunk(data)
+		if err != nil {
+			return nil, fmt.Errorf("read chunk %d again: %w", n, err)
+		}
+		frames := chunk.Frames
+		if n == head.OpenFrom {
+			if frames, err = lastEvent(frames); err != nil {
+				return nil, fmt.Errorf("read chunk %d again: %w", n, err)
+			}
+		}
+		if err := d.Decode(frames, func(*record.Event) error { return nil }); err != nil {
+			return nil, fmt.Errorf("read chunk %d again: %w", n, err)
+		}
+	}
+	return d, nil
+}
+
+// lastEvent is the frames of the event that a chunk leaves open.
+func lastEvent(frames []byte) ([]byte, error) {
+	start, more := 0, false
+	for at := 0; at < len(frames); {
+		f, err := record.NextFrame(frames[at:])
+		if err != nil {
+			return nil, err
+		}
+		if !more {
+			start = at
+		}
+		more = f.More
+		at += f.Size
+	}
+	return frames[start:], nil
+}
+
+func (s *Service) keepOpen(id postern.SessionID, head index.Head, d *record.Decoder) {
+	if d == nil || !head.Span.Open {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.open) < maxOpen {
+		s.open[id] = openEvent{next: head.Next, decoder: d}
+	}
+}
+
+// keyOf is the key that the seal was verified with, or while there is none that of the
+// node as it is now.
+func (s *Service) keyOf(h index.Head) ([]byte, error) {
+	if h.Sealed {
+		return h.NodeKey, nil
+	}
+	key, err := s.cfg.NodeKey(string(h.Node))
+	if err != nil {
+		return nil, fmt.Errorf("recording: key of node %s: %w", h.Node, err)
+	}
+	return x509.MarshalPKIXPublicKey(key)
+}

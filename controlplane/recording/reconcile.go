@@ -1,0 +1,93 @@
+package recording
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strconv"
+
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/record"
+)
+
+// Reconcile commits the rows of chunks whose blobs are stored and whose rows are not:
+// a process was stopped between the two, or the index lost its newest commits. It is to
+// be called once at the start, and may run beside Ingest. What cannot be read is
+// logged and left. It returns how many chunks it took.
+func (s *Service) Reconcile(ctx context.Context) (taken int, err error) {
+	var id postern.SessionID
+	var next uint32 // of the session whose blobs are listed
+	skip := false   // the rest of it
+	for name, err := range s.cfg.Blobs.List(ctx, prefix) {
+		if err != nil {
+			return taken, fmt.Errorf("recording: reconcile: %w", err)
+		}
+		session, number, ok := parseName(name)
+		if !ok {
+			s.log.WarnContext(ctx, "a blob is no chunk", "blob", name)
+			continue
+		}
+		if session != id {
+			head, err := s.cfg.Index.Head(ctx, session)
+			if err != nil {
+				return taken, fmt.Errorf("recording: reconcile: %w", err)
+			}
+			id, next, skip = session, head.Next, false
+		}
+		if skip || number < next {
+			continue
+		}
+		err = s.retake(ctx, name)
+		var r *refusal
+		switch {
+		case errors.As(err, &r):
+			s.log.ErrorContext(ctx, "a stored chunk cannot be indexed", "blob", name, "reason", r.why)
+			skip = true
+		case err != nil:
+			return taken, fmt.Errorf("recording: reconcile %s: %w", name, err)
+		default:
+			taken++
+		}
+	}
+	return taken, nil
+}
+
+// retake takes one stored chunk, as its node shipped it.
+func (s *Service) retake(ctx context.Context, name string) error {
+	data, err := s.cfg.Blobs.Read(ctx, name)
+	if err != nil {
+		return err
+	}
+	chunk, err := record.ParseChunk(data)
+	if err != nil {
+		return refuse("%v", err)
+	}
+	head, err := s.cfg.Index.Head(ctx, chunk.Session)
+	if err != nil {
+		return err
+	}
+	node := head.Node
+	if head.Next == 0 {
+		// Before the blob was stored, the node that shipped it was held against this.
+		err := (&record.Decoder{}).Decode(chunk.Frames, func(e *record.Event) error {
+			if e.Kind == record.KindOpened && e.Session != nil {
+				node = e.Session.Node
+			}
+			return nil
+		})
+		if err != nil {
+			return refuse("%v", err)
+		}
+	}
+	_, err = s.store(ctx, node, chunk, data)
+	return err
+}
+
+// parseName reads the name of a blob, as blobName makes it.
+func parseName(name string) (postern.SessionID, uint32, bool) {
+	dir, file := path.Split(name)
+	number, err := strconv.ParseUint(file, 10, 32)
+	id := postern.SessionID(path.Base(dir))
+	return id, uint32(number), err == nil && len(file) == 10 && record.CheckSession(id) == nil
+}

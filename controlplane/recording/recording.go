@@ -1,0 +1,140 @@
+// Package recording takes recordings in from nodes, keeps them and gives them out. A
+// chunk is acknowledged once its blob is stored and its rows are committed, in that
+// order. Who may read is said by the API; where bytes and rows lie, by blob and index.
+package recording
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/posterngate/postern/controlplane/recording/blob"
+	"github.com/posterngate/postern/controlplane/recording/index"
+	"github.com/posterngate/postern/pkg/fault"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/record"
+)
+
+// Config is what a Service needs. All but Logger is required.
+type Config struct {
+	Blobs blob.Blobs
+	Index index.Index
+	// NodeKey is the public key of a node, by which its seals are verified. An error
+	// means that it cannot be told now.
+	NodeKey func(node string) (crypto.PublicKey, error)
+	// Rejected is told of every chunk that was refused for good, for the audit log. After
+	// an error of it the node is not answered, and sends the chunk again.
+	Rejected func(ctx context.Context, r Rejection) error
+	Logger   *slog.Logger // nil discards
+}
+
+// Rejection is one chunk that was refused for good.
+type Rejection struct {
+	Node    postern.NodeName
+	Session string // as the node named it
+	Index   uint32
+	Reason  string
+}
+
+// A Service keeps recordings. It is safe for concurrent use; several may share blobs
+// and index.
+type Service struct {
+	cfg Config
+	log *slog.Logger
+
+	mu   sync.Mutex
+	open map[postern.SessionID]openEvent
+}
+
+// An openEvent is the first part of an event that goes on in a chunk to come.
+type openEvent struct {
+	next    uint32 // the chunk that must follow
+	decoder *record.Decoder
+}
+
+// maxOpen bounds the events that are kept in memory between two chunks; the others are
+// read again.
+const maxOpen = 64
+
+// New makes a Service.
+func New(cfg Config) (*Service, error) {
+	if cfg.Blobs == nil || cfg.Index == nil || cfg.NodeKey == nil || cfg.Rejected == nil {
+		return nil, errors.New("recording: blobs, an index, the nodes' keys and somebody to tell of rejections are required")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Service{cfg: cfg, log: cfg.Logger, open: map[postern.SessionID]openEvent{}}, nil
+}
+
+// prefix is where chunks are kept.
+const prefix = "recordings/v1/"
+
+func blobName(id postern.SessionID, start time.Time, number uint32) string {
+	return fmt.Sprintf("%s%s/%s/%010d", prefix, start.UTC().Format("2006/01/02"), id, number)
+}
+
+// List reads sessions, the newest first.
+func (s *Service) List(ctx context.Context, f index.Filter) ([]*typesv1.Session, error) {
+	return s.cfg.Index.Sessions(ctx, f)
+}
+
+// Get reads one session. A *fault.Error says that there is none.
+func (s *Service) Get(ctx context.Context, id string) (*typesv1.Session, error) {
+	ses, err := s.cfg.Index.Session(ctx, postern.SessionID(id))
+	if errors.Is(err, index.ErrNotFound) {
+		return nil, fault.New(codes.NotFound, "no session %q is recorded", id)
+	}
+	return ses, err
+}
+
+// follow is how often a recording is looked at for new chunks.
+const follow = 500 * time.Millisecond
+
+// Read calls fn with the chunks of a recording from number from on, as they are stored;
+// live tells it to go on until the recording is sealed. key is the public key of the
+// node, PKIX; it comes with the first chunk and with the seal. Data is fn's to keep.
+func (s *Service) Read(ctx context.Context, id string, from uint32, live bool, fn func(number uint32, data, key []byte) error) error {
+	ses, err := s.Get(ctx, id)
+	if err != nil {
+		return err
+	}
+	t := time.NewTicker(follow)
+	defer t.Stop()
+	for next := from; ; {
+		head, err := s.cfg.Index.Head(ctx, postern.SessionID(id))
+		if err != nil {
+			return err
+		}
+		for ; next < head.Next; next++ {
+			data, err := s.cfg.Blobs.Read(ctx, blobName(postern.SessionID(id), ses.GetStartTime().AsTime(), next))
+			if err != nil {
+				return fmt.Errorf("recording: chunk %d of session %s: %w", next, id, err)
+			}
+			var key []byte
+			if next == from || head.Sealed && next == head.Next-1 {
+				if key, err = s.keyOf(head); err != nil {
+					return err
+				}
+			}
+			if err := fn(next, data, key); err != nil {
+				return err
+			}
+		}
+		if !live || head.Sealed {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.C:
+		}
+	}
+}

@@ -1,0 +1,133 @@
+package recording
+
+import (
+	"math"
+	"strings"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/posterngate/postern/controlplane/recording/index"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/record"
+)
+
+// A builder turns the events of one chunk into rows.
+type builder struct {
+	update  *index.Update
+	node    postern.NodeName
+	touches map[touchKey]int // place in update.Touches
+}
+
+type touchKey struct{ name, mask string }
+
+func (b *builder) add(e *record.Event) error {
+	u := b.update
+	if u.Session.GetStartTime() == nil && e.Kind != record.KindOpened {
+		return refuse("the recording does not begin with who opened the session")
+	}
+	switch {
+	case e.Statement > math.MaxInt64:
+		return refuse("event %d is of statement %d", e.Seq, e.Statement)
+	case timestamppb.New(e.Time).CheckValid() != nil:
+		return refuse("event %d has no valid time", e.Seq)
+	}
+	first := e.Statement > u.Head.Tally.Statement
+	u.Head.Tally.Add(e)
+	switch e.Kind {
+	case record.KindOpened:
+		return b.opened(e)
+	case record.KindIntent, record.KindDenied, record.KindHeld:
+		b.statement(e)
+	case record.KindSettled:
+		if first { // so that there is a row
+			b.statement(e)
+		}
+		if e.Verdict == postern.VerdictDeny && e.Statement != 0 {
+			u.Outcomes = append(u.Outcomes, index.Outcome{Number: e.Statement})
+		}
+	case record.KindFinished:
+		u.Outcomes = append(u.Outcomes, index.Outcome{Number: e.Statement, Verdict: postern.VerdictAllow,
+			Rows: e.Rows, Affected: e.Affected, Code: clip(e.Code), Tag: clip(e.Tag), Duration: e.Duration})
+	case record.KindClosed:
+		u.Session.EndTime, u.Session.EndReason = timestamppb.New(e.Time), clip(e.Reason)
+	}
+	return nil
+}
+
+func (b *builder) opened(e *record.Event) error {
+	s, row := e.Session, b.update.Session
+	switch {
+	case e.Seq != 1 || s == nil:
+		return refuse("event %d opens the session again", e.Seq)
+	case string(s.ID) != row.GetId():
+		return refuse("the recording says that it is of session %q", s.ID)
+	case s.Node != b.node:
+		return refuse("the recording says that it is of node %q", s.Node)
+	}
+	b.update.Session = &typesv1.Session{
+		Id: row.GetId(), Subject: clip(s.Subject), Grant: clip(string(s.Grant)), Task: clip(string(s.Task)), Resource: clip(string(s.Resource)),
+		Protocol: clip(string(s.Protocol)), Node: row.GetNode(), Region: clip(s.Region),
+		ClientAddress: clip(s.ClientAddress), ClientProgram: clip(s.ClientProgram),
+		Version:   &typesv1.Version{Epoch: clip(s.Version.Epoch), Revision: s.Version.Revision},
+		StartTime: timestamppb.New(e.Time), Recording: string(record.StateOpen),
+	}
+	return nil
+}
+
+func (b *builder) statement(e *record.Event) {
+	if e.Statement == 0 {
+		return
+	}
+	b.update.Statements = append(b.update.Statements, index.Statement{Number: e.Statement, Seq: e.Seq, Time: e.Time, Text: clip(e.Text),
+		Verdict: e.Verdict, Rule: clip(e.Rule), Reason: clip(e.Reason), Touched: e.Touched})
+	for i := range e.Touched {
+		t := &e.Touched[i]
+		t.Column, t.Mask = clip(t.Column), clip(t.Mask)
+		k := touchKey{t.Column, t.Mask}
+		at, ok := b.touches[k]
+		if !ok {
+			if b.touches == nil {
+				b.touches = map[touchKey]int{}
+			}
+			at = len(b.update.Touches)
+			b.touches[k] = at
+			b.update.Touches = append(b.update.Touches, index.Touch{Touch: *t, First: e.Time})
+		}
+		sum := &b.update.Touches[at]
+		sum.Role |= t.Role
+		sum.Last = e.Time
+		sum.Statements++
+	}
+}
+
+// finish brings the counts of the row up to date.
+func (b *builder) finish() {
+	row, t := b.update.Session, b.update.Head.Tally
+	row.Statements, row.Denied, row.Rows, row.Bytes = t.Statements, t.Denied, t.Rows, t.Bytes
+}
+
+// endRow says how the recording ended. A session of a node that stopped has no end of
+// its own.
+func endRow(row *typesv1.Session, seal *record.Seal) {
+	row.Recording = string(record.StateSealed)
+	if seal.Truncated {
+		row.Recording = string(record.StateTruncated)
+	}
+	if row.GetEndTime() == nil {
+		row.EndTime, row.EndReason = timestamppb.New(seal.Time), clip(seal.Reason)
+	}
+}
+
+// clip shortens a text to what the index keeps, and makes it text: the recording has
+// what there was.
+func clip(s string) string {
+	if len(s) > index.MaxText {
+		s = s[:index.MaxText]
+		for i := 0; i < utf8.UTFMax && !utf8.ValidString(s); i++ {
+			s = s[:len(s)-1]
+		}
+	}
+	return strings.ToValidUTF8(s, "\ufffd")
+}

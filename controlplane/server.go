@@ -1,0 +1,322 @@
+// Package controlplane assembles the control plane: it decides nothing, and every part
+// that does is in a package of its own. Replicas are alike and share the store.
+package controlplane
+
+import (
+	"context"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/posterngate/postern/controlplane/api/approvalapi"
+	"github.com/posterngate/postern/controlplane/api/authz"
+	"github.com/posterngate/postern/controlplane/api/grantapi"
+	"github.com/posterngate/postern/controlplane/api/nodeapi"
+	"github.com/posterngate/postern/controlplane/api/sessionapi"
+	"github.com/posterngate/postern/controlplane/api/userapi"
+	"github.com/posterngate/postern/controlplane/approve"
+	"github.com/posterngate/postern/controlplane/audit"
+	"github.com/posterngate/postern/controlplane/config"
+	"github.com/posterngate/postern/controlplane/credential"
+	"github.com/posterngate/postern/controlplane/credential/sealed"
+	"github.com/posterngate/postern/controlplane/credential/vault"
+	"github.com/posterngate/postern/controlplane/identity"
+	"github.com/posterngate/postern/controlplane/identity/authority"
+	"github.com/posterngate/postern/controlplane/identity/enrol"
+	"github.com/posterngate/postern/controlplane/publish"
+	"github.com/posterngate/postern/controlplane/recording"
+	"github.com/posterngate/postern/controlplane/recording/blob"
+	"github.com/posterngate/postern/controlplane/recording/index/sqlite"
+	"github.com/posterngate/postern/controlplane/store"
+	"github.com/posterngate/postern/controlplane/task"
+	"github.com/posterngate/postern/pkg/fault"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/run"
+	"github.com/posterngate/postern/pkg/telemetry"
+)
+
+// A Server is one replica of the control plane.
+type Server struct {
+	cfg   config.Config
+	log   *slog.Logger
+	store store.Store
+	index *sqlite.Index
+
+	cache      *store.Cache
+	audit      *audit.Log
+	authority  *authority.Authority
+	hub        *publish.Hub
+	approve    *approve.Service
+	task       *task.Service
+	vault      *vault.Source // nil where none is configured
+	broker     *credential.Broker
+	recordings *recording.Service
+
+	nodes  *nodeapi.Server
+	nodeLn net.Listener
+	api    *http.Server
+	apiLn  net.Listener
+	debug  *telemetry.Debug
+}
+
+// New opens the store and binds the sockets; nothing is served before Run.
+func New(ctx context.Context, cfg config.Config, tel *telemetry.T) (_ *Server, err error) {
+	s := &Server{cfg: cfg, log: tel.Logger}
+	if s.store, err = openStore(ctx, cfg, s.log); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	keeper, err := sealed.OpenKeyFile(cfg.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	s.audit = audit.New(s.store, time.Now)
+	if s.authority, err = authority.Open(ctx, authority.Config{Store: s.store, Keeper: keeper, Audit: s.audit, Logger: s.log}); err != nil {
+		return nil, err
+	}
+	s.cache = store.NewCache(s.store, s.log, cacheKinds()...)
+	s.hub = publish.New(publish.Config{Cache: s.cache, GrantKeys: s.authority.GrantKeys, Logger: s.log})
+	verifier, err := s.verifier(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.listen(); err != nil {
+		return nil, err
+	}
+	if err := s.services(ctx, keeper, verifier); err != nil {
+		return nil, err
+	}
+	if err := s.serveNodes(); err != nil {
+		return nil, err
+	}
+	if err := s.serveAPI(keeper, verifier); err != nil {
+		return nil, err
+	}
+	if cfg.Debug != "" {
+		if s.debug, err = telemetry.NewDebug(cfg.Debug, tel, s.Ready); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// listen binds the two sockets, so that their addresses are known.
+func (s *Server) listen() (err error) {
+	if s.apiLn, err = net.Listen("tcp", s.cfg.API.Addr); err != nil {
+		return fmt.Errorf("api: %w", err)
+	}
+	if s.nodeLn, err = net.Listen("tcp", s.cfg.Nodes.Addr); err != nil {
+		return fmt.Errorf("nodes: %w", err)
+	}
+	if s.cfg.URL == "" {
+		_, port, err := net.SplitHostPort(s.apiLn.Addr().String())
+		if err != nil {
+			return err
+		}
+		s.cfg.URL = "https://" + net.JoinHostPort(hosts(s.cfg.API)[0], port)
+	}
+	return nil
+}
+
+// services makes the parts that decide, lend and keep.
+func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *identity.Verifier) (err error) {
+	s.approve = approve.New(approve.Config{
+		Store: s.store, Snapshot: s.hub.Snapshot, Audit: s.audit, Logger: s.log,
+		URL: func(id string) string { return s.cfg.URL + "/approvals/" + id },
+	})
+	s.task = task.New(task.Config{
+		Store: s.store, Snapshot: s.hub.Snapshot, Changed: s.hub.Subscribe, Sign: s.authority.SignGrant,
+		Verifier: verifier, Approve: s.approve, Audit: s.audit, Logger: s.log,
+	})
+	broker := credential.Config{
+		Store: s.store, Policy: lending{s}, Keeper: keeper, Sealed: sealed.NewSource(s.store, keeper), Logger: s.log,
+	}
+	if s.cfg.Vault != nil {
+		if s.vault, err = vault.New(vaultConfig(*s.cfg.Vault, s.log)); err != nil {
+			return err
+		}
+		broker.Vault = s.vault
+	}
+	if s.broker, err = credential.New(broker); err != nil {
+		return err
+	}
+	dir := filepath.Join(s.cfg.DataDir, "recordings")
+	blobs, err := blob.OpenFolder(filepath.Join(dir, "chunks"))
+	if err != nil {
+		return err
+	}
+	if s.index, err = sqlite.Open(ctx, filepath.Join(dir, "index.db")); err != nil {
+		return err
+	}
+	s.recordings, err = recording.New(recording.Config{Blobs: blobs, Index: s.index, NodeKey: func(n string) (crypto.PublicKey, error) { ks, err := s.sealKeys(n); if err != nil || len(ks) == 0 { return nil, errors.New("no key") }; return ks[0], nil }, Rejected: s.rejected, Logger: s.log})
+	return err
+}
+
+func (s *Server) serveNodes() error {
+	roots := x509.NewCertPool()
+	roots.AddCert(s.authority.CA())
+	s.nodes = nodeapi.New(nodeapi.Services{
+		TLS: &tls.Config{
+			MinVersion: tls.VersionTLS13, ClientCAs: roots,
+			GetCertificate: s.authority.Server(hosts(s.cfg.Nodes)...),
+		},
+		Authority: s.authority, Nodes: publish.Directory{Cache: s.cache, Store: s.store}, Snapshot: s.hub.Snapshot,
+		Enrol: enrol.New(enrol.Config{Store: s.store, Authority: s.authority, Snapshot: s.hub.Snapshot, Audit: s.audit, Reserved: s.reserved(), Logger: s.log}),
+		Hub:   s.hub, Grants: s.task, Holds: s.approve, Broker: s.broker, Records: s.recordings,
+		Options: nodeapi.Traced(), Logger: s.log,
+	})
+	return nil
+}
+
+// reserved are names for which no node may get a certificate.
+func (s *Server) reserved() []string {
+	return append(append([]string(nil), hosts(s.cfg.API)...), hosts(s.cfg.Nodes)...)
+}
+
+func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier) error {
+	guard, err := authz.New(authz.Config{
+		Auth: verifier, Policy: s.hub.Snapshot, Staleness: s.cache.Staleness, Admins: admins(s.cfg.Admins), Audit: s.audit, Logger: s.log, Now: time.Now,
+	})
+	if err != nil {
+		return err
+	}
+	enroller := enrol.New(enrol.Config{Store: s.store, Authority: s.authority, Snapshot: s.hub.Snapshot, Audit: s.audit, Reserved: s.reserved(), Logger: s.log})
+	handler := userapi.Handler(userapi.Services{
+		Interceptor: guard,
+		Policy:      userapi.NewPolicy(userapi.PolicyConfig{Store: s.store, Cache: s.cache, Audit: s.audit, Sealer: sealer{keeper}, Logger: s.log, Now: time.Now}),
+		Access:      userapi.NewAccess(userapi.AccessConfig{Hub: s.hub, Logins: verifier, Grants: s.ownGrants, Signer: s.authority, Now: time.Now}),
+		Grant:       grantapi.New(s.task),
+		Approval:    approvalapi.New(s.approve),
+		Session:     sessionapi.New(s.recordings, live{s.hub}),
+		Audit:       userapi.NewAudit(s.audit),
+		NodeAdmin:   userapi.NewNodes(s.hub, enroller, s.cache),
+		Ready:       s.Ready,
+	})
+	s.api = &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		TLSConfig: &tls.Config{
+			MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+			GetCertificate: s.authority.Server(hosts(s.cfg.API)...),
+		},
+	}
+	return nil
+}
+
+// CA is the PEM text of the CA that signs the API's and the nodes' certificates.
+func (s *Server) CA() []byte { return s.authority.Bundle() }
+
+// APIAddr and NodesAddr are the bound addresses.
+func (s *Server) APIAddr() net.Addr { return s.apiLn.Addr() }
+
+// NodesAddr is where nodes connect.
+func (s *Server) NodesAddr() net.Addr { return s.nodeLn.Addr() }
+
+// Ready says why the replica cannot serve now, or nil once it can.
+func (s *Server) Ready(ctx context.Context) error {
+	select {
+	case <-s.cache.Ready():
+	case <-ctx.Done():
+		return errors.New("the store has not been read yet")
+	}
+	if err := s.store.Ping(ctx); err != nil {
+		return fault.Wrap(err, codes.Unavailable, "the store does not answer")
+	}
+	for s.hub.Snapshot().Version().IsZero() {
+		select {
+		case <-ctx.Done():
+			return errors.New("policy has not been compiled yet")
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// Run serves until ctx is done.
+func (s *Server) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, s.close()) }()
+	parts := []run.Part{
+		{Name: "cache", Run: s.cache.Run},
+		{Name: "publish", Run: s.hub.Run},
+		{Name: "authority", Run: s.authority.Run},
+		{Name: "grants", Run: s.task.Run},
+		{Name: "holds", Run: s.approve.Run},
+		{Name: "leases", Run: s.broker.Run},
+		{Name: "nodes", Run: func(ctx context.Context) error { return s.nodes.Run(ctx, s.nodeLn) }},
+		{Name: "api", Run: s.runAPI},
+	}
+	if s.vault != nil {
+		parts = append(parts, run.Part{Name: "vault", Run: s.vault.Run})
+	}
+	if s.debug != nil {
+		parts = append(parts, run.Part{Name: "debug", Run: s.debug.Run})
+	}
+	s.log.Info("control plane serves", "api", s.apiLn.Addr(), "nodes", s.nodeLn.Addr())
+	return run.All(ctx, parts...)
+}
+
+// apiGrace is how long calls may go on once the server stops.
+const apiGrace = 2 * time.Second
+
+func (s *Server) runAPI(ctx context.Context) error {
+	g := run.New(ctx)
+	g.Go("stop", func(ctx context.Context) error {
+		<-ctx.Done()
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), apiGrace)
+		defer cancel()
+		if s.api.Shutdown(grace) != nil {
+			return s.api.Close()
+		}
+		return nil
+	})
+	g.Go("serve", func(context.Context) error {
+		if err := s.api.ServeTLS(s.apiLn, "", ""); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+func (s *Server) close() error {
+	var errs []error
+	for _, ln := range []net.Listener{s.apiLn, s.nodeLn} {
+		if ln != nil {
+			_ = ln.Close() // closed already where it was served
+		}
+	}
+	if s.index != nil {
+		errs = append(errs, s.index.Close())
+	}
+	if s.store != nil {
+		errs = append(errs, s.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Server) rejected(ctx context.Context, r recording.Rejection) error {
+	return s.audit.Append(ctx, audit.Entry{
+		Actor: "node/" + string(r.Node), Action: "recording.reject", Object: "session/" + r.Session, Outcome: r.Reason,
+		Detail: map[string]any{"chunk": r.Index},
+	})
+}
+
+func (s *Server) ownGrants(ctx context.Context, c *authz.Caller) ([]*typesv1.Grant, error) {
+	return s.task.List(ctx, task.Caller{Subject: c.Subject, Roles: c.Roles, Address: c.Address}, c.Subject.Name, true)
+}

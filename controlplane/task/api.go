@@ -1,0 +1,365 @@
+package task
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/posterngate/postern/controlplane/approve"
+	"github.com/posterngate/postern/controlplane/audit"
+	"github.com/posterngate/postern/controlplane/store"
+	"github.com/posterngate/postern/pkg/fault"
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/object"
+	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// A Caller is a person who calls the API.
+type Caller struct {
+	Subject postern.Subject
+	Roles   []policy.RoleGrant
+	Address string
+}
+
+// Create takes a task for the caller, or for the workload whose token the request has,
+// and makes a grant token, which is shown this once. A task that people must say yes to
+// gets one only for a grant that they have said yes to already; that grant's earlier
+// token ends.
+func (s *Service) Create(ctx context.Context, by Caller, req *apiv1.CreateGrantRequest) (*apiv1.CreateGrantResponse, error) {
+	sub := by.Subject
+	if req.GetWorkloadToken() != "" {
+		if !s.workloads.AllowN(s.cfg.Now(), 1) {
+			return nil, fault.New(codes.ResourceExhausted, "workloads take more than %d grants a second; try again", workloadRate).WithKind(postern.CodeLimit.String())
+		}
+		var err error
+		if sub, _, err = s.cfg.Verifier.Workload(ctx, req.GetWorkloadToken()); err != nil {
+			return nil, err
+		}
+	}
+	how, err := s.how(sub, req.GetTask(), req.GetReason(), by.Address, req.GetTtl())
+	if err != nil {
+		return nil, err
+	}
+	name := postern.TaskName(req.GetTask())
+	var lost error
+	for range maxTries {
+		resp, err := s.createOnce(ctx, sub, name, how)
+		if err == nil {
+			return resp, nil
+		}
+		if lost = err; !isConflict(err) {
+			return nil, asFault(err)
+		}
+	}
+	return nil, fault.Wrap(lost, codes.Aborted, "the task could not be taken; try again")
+}
+
+func (s *Service) createOnce(ctx context.Context, sub postern.Subject, name postern.TaskName, how taking) (*apiv1.CreateGrantResponse, error) {
+	snapshot, err := s.policy()
+	if err != nil {
+		return nil, err
+	}
+	if err := locked(snapshot, sub, "", "", "", s.cfg.Now()); err != nil {
+		return nil, err
+	}
+	offer, err := snapshot.Offer(sub, name, how.request)
+	if err != nil {
+		return nil, err
+	}
+	var g *typesv1.Grant
+	var revision int64
+	if offer.Approval != nil && offer.Approval.Scope == postern.ScopeGrant {
+		if g, revision, err = s.approved(ctx, sub, name, offer); err != nil {
+			return nil, err
+		}
+	} else {
+		if err := s.few(sub); err != nil {
+			return nil, err
+		}
+		if g, err = s.draft(sub, offer, how.request.Reason); err != nil {
+			return nil, err
+		}
+		if err := s.activate(g, snapshot, shorter(offer.Duration, how.ttl), offer.Expires); err != nil {
+			return nil, err
+		}
+	}
+	token, err := newToken(g.GetId())
+	if err != nil {
+		return nil, err
+	}
+	g.TokenHash = hashToken(token)
+	op, err := put(g, revision)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.cfg.Audit.Commit(ctx, audit.Entry{Actor: sub.Name, Address: how.address, Action: "grant.create", Object: Kind + "/" + g.GetId(), Detail: about(g, "")}, op); err != nil {
+		return nil, fmt.Errorf("create grant: %w", err)
+	}
+	resp := &apiv1.CreateGrantResponse{Grant: show(g), Token: token}
+	for _, r := range offer.Resources {
+		resp.Resources = append(resp.Resources, string(r))
+	}
+	return resp, nil
+}
+
+// approved is the subject's live grant for a task that people must say yes to.
+func (s *Service) approved(ctx context.Context, sub postern.Subject, name postern.TaskName, offer policy.Offer) (*typesv1.Grant, int64, error) {
+	g, _, err := s.taken(ctx, sub, name)
+	if err != nil {
+		return nil, 0, err
+	}
+	if Live(g, s.cfg.Now()) {
+		why, err := s.unfounded(ctx, g, &sub)
+		if err != nil {
+			return nil, 0, err
+		}
+		if why == "" {
+			return s.load(ctx, g.GetId())
+		}
+	}
+	e := mustAsk(name, offer, g)
+	e.Code = codes.FailedPrecondition
+	return nil, 0, e
+}
+
+// how checks what a caller of the API says of a taking.
+func (s *Service) how(sub postern.Subject, task, reason, address string, ttl interface{ AsDuration() time.Duration }) (taking, error) {
+	var v []fault.Violation
+	if err := object.CheckName(task); err != nil {
+		v = append(v, fault.Violation{Field: "task", Reason: err.Error()})
+	}
+	if len(reason) > maxReasonBytes {
+		v = append(v, fault.Violation{Field: "reason", Reason: fmt.Sprintf("is longer than %d bytes", maxReasonBytes)})
+	}
+	d := ttl.AsDuration()
+	if d < 0 {
+		v = append(v, fault.Violation{Field: "ttl", Reason: "is less than nothing"})
+	}
+	if len(v) > 0 {
+		return taking{}, fault.Invalid(v...)
+	}
+	if sub.Name == "" {
+		return taking{}, fault.New(codes.Unauthenticated, "a token is needed").WithKind(postern.CodeBadToken.String())
+	}
+	return taking{
+		request: policy.Request{Time: s.cfg.Now(), Address: address, Reason: reason, Ticket: approve.Ticket(reason)},
+		address: address, ttl: d,
+	}, nil
+}
+
+// Request asks people for a task. Where nobody must be asked, or somebody has said yes
+// already, it answers with the grant and no hold; where the same waits already, with
+// that.
+func (s *Service) Request(ctx context.Context, by Caller, req *apiv1.RequestGrantRequest) (*apiv1.RequestGrantResponse, error) {
+	how, err := s.how(by.Subject, req.GetTask(), req.GetReason(), by.Address, req.GetTtl())
+	if err != nil {
+		return nil, err
+	}
+	var lost error
+	for range maxTries {
+		resp, err := s.requestOnce(ctx, by.Subject, postern.TaskName(req.GetTask()), how)
+		if err == nil {
+			return resp, nil
+		}
+		if lost = err; !isConflict(err) {
+			return nil, asFault(err)
+		}
+	}
+	return nil, fault.Wrap(lost, codes.Aborted, "the task could not be asked for; try again")
+}
+
+func (s *Service) requestOnce(ctx context.Context, sub postern.Subject, name postern.TaskName, how taking) (*apiv1.RequestGrantResponse, error) {
+	snapshot, err := s.policy()
+	if err != nil {
+		return nil, err
+	}
+	if err := locked(snapshot, sub, "", "", "", s.cfg.Now()); err != nil {
+		return nil, err
+	}
+	offer, err := snapshot.Offer(sub, name, how.request)
+	if err != nil {
+		return nil, err
+	}
+	taken, revision, err := s.taken(ctx, sub, name)
+	if err != nil {
+		return nil, err
+	}
+	ask := offer.Approval != nil && offer.Approval.Scope == postern.ScopeGrant
+	if !ask || Live(taken, s.cfg.Now()) {
+		g, err := s.takeOnce(ctx, sub, name, how)
+		if err != nil {
+			return nil, err
+		}
+		return &apiv1.RequestGrantResponse{Grant: show(g)}, nil
+	}
+	if waiting(taken) {
+		h, err := s.cfg.Approve.Get(ctx, approve.Caller{Subject: sub}, taken.GetHold())
+		if err == nil && approve.Waiting(h) && s.cfg.Now().Before(h.GetExpireTime().AsTime()) {
+			return &apiv1.RequestGrantResponse{Grant: show(taken), Hold: h}, nil
+		}
+	}
+	if err := s.few(sub); err != nil {
+		return nil, err
+	}
+	g, err := s.draft(sub, offer, how.request.Reason)
+	if err != nil {
+		return nil, err
+	}
+	// The policy under which it was asked for; the one of its beginning replaces it.
+	g.MinVersion = versionToWire(snapshot.Version())
+	h, holdOp, err := s.cfg.Approve.PrepareGrant(g, offer.Approval.Rule, how.request.Reason, shorter(offer.Duration, how.ttl))
+	if err != nil {
+		return nil, err
+	}
+	g.Hold = h.GetId()
+	op, err := put(g, 0)
+	if err != nil {
+		return nil, err
+	}
+	_, err = s.cfg.Audit.Commit(ctx, audit.Entry{Actor: sub.Name, Address: how.address, Action: "grant.request", Object: Kind + "/" + g.GetId(), Detail: about(g, "")},
+		op, holdOp, store.Op{Key: takenKey(sub.Name, sub.Workload, string(name)), Value: []byte(g.GetId()), If: revision})
+	if err != nil {
+		return nil, fmt.Errorf("request grant: %w", err)
+	}
+	return &apiv1.RequestGrantResponse{Grant: show(g), Hold: h}, nil
+}
+
+// Get reads a grant that the caller may see.
+func (s *Service) Get(ctx context.Context, by Caller, id string) (*typesv1.Grant, error) {
+	g, _, err := s.load(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if ok, err := s.may(ctx, by, g, "operator", "auditor", "admin"); err != nil || !ok {
+		return nil, cmp.Or(err, errNoGrant(id))
+	}
+	return show(g), nil
+}
+
+// List reads the grants that the caller may see, newest first: of one subject where
+// it is given, else the caller's own or, for who may see others', all of those.
+func (s *Service) List(ctx context.Context, by Caller, subject string, active bool) ([]*typesv1.Grant, error) {
+	entries, _, err := s.cfg.Store.List(ctx, Kind, "", 0)
+	if err != nil {
+		return nil, fmt.Errorf("list grants: %w", err)
+	}
+	var grants []*typesv1.Grant
+	for _, e := range entries {
+		g, err := decode(e)
+		if err != nil {
+			return nil, err
+		}
+		if subject != "" && g.GetSubject().GetName() != subject || active && !Live(g, s.cfg.Now()) {
+			continue
+		}
+		ok, err := s.may(ctx, by, g, "operator", "auditor", "admin")
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			grants = append(grants, show(g))
+		}
+	}
+	slices.SortFunc(grants, func(a, b *typesv1.Grant) int {
+		return cmp.Or(b.GetCreateTime().AsTime().Compare(a.GetCreateTime().AsTime()), strings.Compare(a.GetId(), b.GetId()))
+	})
+	return grants, nil
+}
+
+// Revoke ends a grant: the caller's own, or any for operators.
+func (s *Service) Revoke(ctx context.Context, by Caller, id, reason string) (*typesv1.Grant, error) {
+	if len(reason) > maxReasonBytes {
+		return nil, fault.Invalid(fault.Violation{Field: "reason", Reason: fmt.Sprintf("is longer than %d bytes", maxReasonBytes)})
+	}
+	g, _, err := s.load(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	ok, err := s.may(ctx, by, g, "operator", "admin")
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		if seen, _ := s.may(ctx, by, g, "auditor"); seen {
+			return nil, fault.New(codes.PermissionDenied, "grant %s is not yours, and you are no operator", id)
+		}
+		return nil, errNoGrant(id)
+	}
+	if g.GetState() != typesv1.GrantState_GRANT_STATE_ACTIVE && !waiting(g) {
+		return nil, fault.New(codes.FailedPrecondition, "grant %s is over already: %s", id, g.GetEndReason())
+	}
+	why := "revoked by " + by.Subject.Name
+	if reason != "" {
+		why += ": " + reason
+	}
+	if err := s.end(ctx, id, audit.Entry{Actor: by.Subject.Name, Address: by.Address}, why); err != nil {
+		return nil, err
+	}
+	g, _, err = s.load(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return show(g), nil
+}
+
+// may reports whether a grant is the caller's own, or that of a workload that the
+// caller owns, or one of the roles reaches it.
+func (s *Service) may(ctx context.Context, by Caller, g *typesv1.Grant, roles ...string) (bool, error) {
+	sub := g.GetSubject()
+	if by.Subject.Name == "" {
+		return false, nil
+	}
+	if sub.GetName() == by.Subject.Name && sub.GetWorkload() == by.Subject.Workload {
+		return true, nil
+	}
+	snapshot, err := s.policy()
+	if err != nil {
+		return false, err
+	}
+	if w, ok := findWorkload(snapshot, sub.GetWorkload()); ok && by.Subject.Workload == "" && w.GetSpec().GetOwner() == by.Subject.Name {
+		return true, nil
+	}
+	for _, r := range by.Roles {
+		if !slices.Contains(roles, r.Role) {
+			continue
+		}
+		in, err := s.inScope(ctx, r.Scope, g.GetTask())
+		if in || err != nil {
+			return in, err
+		}
+	}
+	return false, nil
+}
+
+// inScope reports whether a task carries the labels of a role's scope.
+func (s *Service) inScope(ctx context.Context, scope map[string]string, task string) (bool, error) {
+	if len(scope) == 0 {
+		return true, nil
+	}
+	e, err := s.cfg.Store.Get(ctx, store.Key{Kind: "task", Name: task})
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read task %s: %w", task, err)
+	}
+	o, err := store.DecodeObject(e)
+	if err != nil {
+		return false, err
+	}
+	labels := object.Meta(o).GetLabels()
+	for k, v := range scope {
+		if have, ok := labels[k]; !ok || have != v {
+			return false, nil
+		}
+	}
+	return true, nil
+}

@@ -1,0 +1,239 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/posterngate/postern/controlplane/audit"
+	"github.com/posterngate/postern/controlplane/store"
+	"github.com/posterngate/postern/pkg/fault"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+const overText = "its time is over"
+
+// unfounded says why a grant has no ground any more, or nothing where it stands. Given
+// who uses it now, it also asks whether the binding still picks that subject: a
+// membership that was lost ends the grant at the next login.
+//
+// A binding's condition is on taking the task: it is not asked again while the binding
+// is as it was when the grant was made. Where the binding was changed since, or the
+// subject is not as it was, everything is asked again, as of the time of taking.
+func (s *Service) unfounded(ctx context.Context, g *typesv1.Grant, now *postern.Subject) (string, error) {
+	snapshot, err := s.policy()
+	if err != nil {
+		return "", err
+	}
+	sub := fromWire(g.GetSubject())
+	if reason, lock, ok := snapshot.Locked(sub.Name, sub.Workload, postern.GrantID(g.GetId()), "", "", s.cfg.Now()); ok {
+		return fmt.Sprintf("%s (lock %s)", reason, lock), nil
+	}
+	if _, ok := snapshot.Terms(postern.TaskName(g.GetTask())); !ok {
+		return fmt.Sprintf("task %q does not exist any more", g.GetTask()), nil
+	}
+	if sub.Workload != "" {
+		w, ok := findWorkload(snapshot, sub.Workload)
+		if !ok || w.GetSpec().GetOwner() == "" || !s.cfg.Now().Before(w.GetSpec().GetExpires().AsTime()) {
+			return fmt.Sprintf("workload %q is over", sub.Workload), nil
+		}
+	}
+	unchanged, err := s.bindingUnchanged(ctx, g, snapshot.Version())
+	if err != nil {
+		return "", err
+	}
+	if now != nil && !sameStanding(sub, *now) {
+		sub, unchanged = *now, false
+	}
+	if unchanged {
+		return "", nil
+	}
+	at := g.GetStartTime()
+	if at == nil {
+		at = g.GetCreateTime()
+	}
+	request := policy.Request{Time: at.AsTime(), Reason: g.GetReason()}
+	for _, o := range snapshot.Offers(sub, request) {
+		if o.Binding == g.GetBinding() && string(o.Task) == g.GetTask() && (o.Expires.IsZero() || s.cfg.Now().Before(o.Expires)) {
+			return "", nil
+		}
+	}
+	return fmt.Sprintf("binding %q does not offer task %q any more", g.GetBinding(), g.GetTask()), nil
+}
+
+// bindingUnchanged reports whether a grant's binding is just what it was when the grant
+// was asked for or began.
+func (s *Service) bindingUnchanged(ctx context.Context, g *typesv1.Grant, at postern.Version) (bool, error) {
+	e, err := s.binding(ctx, g.GetBinding(), at)
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	min := g.GetMinVersion()
+	return min.GetEpoch() == at.Epoch && e.Revision <= min.GetRevision(), nil
+}
+
+// binding reads a binding that is no older than the snapshot at the version given: a
+// change of it that the snapshot has must not be missed.
+func (s *Service) binding(ctx context.Context, name string, at postern.Version) (store.Entry, error) {
+	k := store.Key{Kind: bindingKind, Name: name}
+	view := s.cache.View()
+	if e, ok := view.Get(k); ok && view.Version().Covers(at) {
+		return e, nil
+	}
+	e, err := s.cfg.Store.Get(ctx, k)
+	if err != nil {
+		return store.Entry{}, fmt.Errorf("read binding %s: %w", name, err)
+	}
+	return e, nil
+}
+
+// sameStanding reports whether a subject is still whom a binding once picked. Claims
+// that change with every login pick nobody and are passed over.
+func sameStanding(a, b postern.Subject) bool {
+	return a.Name == b.Name && a.Workload == b.Workload && a.MFA == b.MFA && slices.Equal(slices.Sorted(slices.Values(a.Groups)), slices.Sorted(slices.Values(b.Groups))) &&
+		maps.EqualFunc(lasting(a.Claims), lasting(b.Claims), func(x, y any) bool { return fmt.Sprint(x) == fmt.Sprint(y) })
+}
+
+func lasting(claims map[string]any) map[string]any {
+	out := maps.Clone(claims)
+	for _, k := range []string{"aud", "azp", "auth_time", "amr", "acr", "groups"} {
+		delete(out, k)
+	}
+	return out
+}
+
+// end ends a grant that is active or asked for. One that has ended stays as it is. The
+// end time stays too: until then nodes must be told.
+func (s *Service) end(ctx context.Context, id string, by audit.Entry, why string) error {
+	var lost error
+	for range maxTries {
+		g, revision, err := s.load(ctx, id)
+		if fault.CodeOf(err) == codes.NotFound {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if g.GetState() != typesv1.GrantState_GRANT_STATE_ACTIVE && !waiting(g) {
+			return nil
+		}
+		g.State, g.EndReason = typesv1.GrantState_GRANT_STATE_OVER, why
+		op, err := put(g, revision)
+		if err != nil {
+			return err
+		}
+		by.Action, by.Object, by.Detail = "grant.end", Kind+"/"+id, about(g, "")
+		_, err = s.cfg.Audit.Commit(ctx, by, op)
+		if err == nil {
+			return s.dropHolds(ctx, g, by.Actor)
+		}
+		if lost = err; !isConflict(err) {
+			return fmt.Errorf("end grant %s: %w", id, err)
+		}
+	}
+	return fmt.Errorf("end grant %s: %w", id, lost)
+}
+
+// dropHolds withdraws what a grant that ended has asked of people. The grant has ended
+// whether that succeeds or not: no hold under it can be approved or used any more.
+func (s *Service) dropHolds(ctx context.Context, g *typesv1.Grant, actor string) error {
+	err := s.cfg.Approve.DropUnder(ctx, actor, postern.GrantID(g.GetId()))
+	if g.GetHold() != "" {
+		err = errors.Join(err, s.cfg.Approve.Drop(ctx, actor, g.GetHold()))
+	}
+	if err != nil {
+		s.cfg.Logger.WarnContext(ctx, "holds of a grant that ended are not withdrawn", "grant", g.GetId(), "error", err)
+	}
+	return nil
+}
+
+// settle is what becomes of a grant with the hold that asked for it.
+func (s *Service) settle(ctx context.Context, h *typesv1.Hold) ([]store.Op, error) {
+	g, revision, err := s.load(ctx, h.GetGrant())
+	if fault.CodeOf(err) == codes.NotFound {
+		g, err = nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	yes := h.GetState() == typesv1.HoldState_HOLD_STATE_APPROVED
+	if !waiting(g) || g.GetHold() != h.GetId() {
+		if yes {
+			return nil, fault.New(codes.FailedPrecondition, "the request is over: %s", g.GetEndReason())
+		}
+		return nil, nil
+	}
+	g = proto.CloneOf(g)
+	switch h.GetState() {
+	case typesv1.HoldState_HOLD_STATE_APPROVED:
+		if err := s.fulfil(ctx, g, h); err != nil {
+			return nil, err
+		}
+	case typesv1.HoldState_HOLD_STATE_REFUSED:
+		g.State = typesv1.GrantState_GRANT_STATE_REFUSED
+		for _, a := range h.GetApprovals() {
+			if !a.GetApproved() {
+				g.EndReason = fmt.Sprintf("refused by %s: %s", a.GetSubject(), a.GetReason())
+			}
+		}
+	case typesv1.HoldState_HOLD_STATE_EXPIRED:
+		g.State, g.EndReason = typesv1.GrantState_GRANT_STATE_REFUSED, "nobody answered in time"
+	case typesv1.HoldState_HOLD_STATE_WITHDRAWN:
+		g.State, g.EndReason = typesv1.GrantState_GRANT_STATE_OVER, "the request was withdrawn"
+	case typesv1.HoldState_HOLD_STATE_UNSPECIFIED, typesv1.HoldState_HOLD_STATE_PENDING, typesv1.HoldState_HOLD_STATE_CONSUMED:
+		return nil, fmt.Errorf("hold %s of grant %s is %s", h.GetId(), g.GetId(), h.GetState())
+	}
+	op, err := put(g, revision)
+	return []store.Op{op}, err
+}
+
+// fulfil activates a grant that people said yes to, if it still may be.
+func (s *Service) fulfil(ctx context.Context, g *typesv1.Grant, h *typesv1.Hold) error {
+	why, err := s.unfounded(ctx, g, nil)
+	if err != nil {
+		return err
+	}
+	if why != "" {
+		return fault.New(codes.FailedPrecondition, "the request has no ground any more: %s", why)
+	}
+	duration, err := time.ParseDuration(h.GetDuration())
+	if err != nil || duration <= 0 {
+		return fmt.Errorf("hold %s: duration %q", h.GetId(), h.GetDuration())
+	}
+	snapshot, err := s.policy()
+	if err != nil {
+		return err
+	}
+	expires, err := s.bindingExpires(ctx, g.GetBinding(), snapshot.Version())
+	if err != nil {
+		return err
+	}
+	return s.activate(g, snapshot, duration, expires)
+}
+
+// bindingExpires is when a binding ends; zero is never.
+func (s *Service) bindingExpires(ctx context.Context, name string, at postern.Version) (time.Time, error) {
+	e, err := s.binding(ctx, name, at)
+	if err != nil {
+		return time.Time{}, err
+	}
+	o, err := store.DecodeObject(e)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if t := o.GetBinding().GetSpec().GetExpires(); t != nil {
+		return t.AsTime(), nil
+	}
+	return time.Time{}, nil
+}

@@ -1,0 +1,281 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/posterngate/postern/controlplane/audit"
+	"github.com/posterngate/postern/controlplane/store"
+	"github.com/posterngate/postern/pkg/fault"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/object"
+	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// Open finds or makes the grant of a client that came to a node, and signs it. An OIDC
+// token takes the task at once where a binding offers that, and the signed grant then
+// has the subject as this token tells of it. A grant token opens just its own grant.
+func (s *Service) Open(ctx context.Context, req *nodev1.OpenGrantRequest, node postern.NodeName) (*typesv1.SignedGrant, error) {
+	name := postern.TaskName(req.GetTask())
+	if err := object.CheckName(string(name)); err != nil {
+		return nil, refusal(&postern.Refusal{Code: postern.CodeNoGrant, Reason: "this is not the name of a task", Hint: "log in as TASK.RESOURCE; see what you may do with: postern tasks", Cause: err})
+	}
+	var g *typesv1.Grant
+	var err error
+	switch {
+	case req.GetToken() == "" && len(req.GetClientCertificate()) > 0:
+		return nil, refusal(&postern.Refusal{Code: postern.CodeBadToken, Reason: "client certificates are not taken here", Hint: "give a token as the password: postern token"})
+	case req.GetToken() == "":
+		return nil, refusal(&postern.Refusal{Code: postern.CodeBadToken, Reason: "a token is needed", Hint: "give a token as the password: postern token"})
+	case strings.HasPrefix(req.GetToken(), tokenPrefix):
+		g, err = s.byToken(ctx, req.GetToken(), name)
+	default:
+		var sub postern.Subject
+		if sub, _, err = s.cfg.Verifier.Data(ctx, req.GetToken()); err != nil {
+			return nil, err
+		}
+		g, err = s.take(ctx, sub, name, taking{
+			request: policy.Request{Time: s.cfg.Now(), Address: req.GetClientAddress(), Client: req.GetClientProgram()},
+			node:    node, address: req.GetClientAddress(),
+		})
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := s.free(g, req.GetResource(), node); err != nil {
+		return nil, err
+	}
+	signed, err := s.cfg.Sign(g)
+	if err != nil {
+		return nil, fmt.Errorf("sign grant %s: %w", g.GetId(), err)
+	}
+	return signed, nil
+}
+
+// free says why a grant cannot be used for a resource through a node now.
+func (s *Service) free(g *typesv1.Grant, resource string, node postern.NodeName) error {
+	snapshot, err := s.policy()
+	if err != nil {
+		return err
+	}
+	r, err := snapshot.ResourceOf(postern.TaskName(g.GetTask()), postern.ResourceName(resource))
+	if err != nil {
+		return asFault(err)
+	}
+	return locked(snapshot, fromWire(g.GetSubject()), postern.GrantID(g.GetId()), r, node, s.cfg.Now())
+}
+
+func locked(snapshot *policy.Snapshot, sub postern.Subject, g postern.GrantID, r postern.ResourceName, n postern.NodeName, now time.Time) error {
+	reason, lock, ok := snapshot.Locked(sub.Name, sub.Workload, g, r, n, now)
+	if !ok {
+		return nil
+	}
+	return refusal(&postern.Refusal{Code: postern.CodeKilled, Reason: reason, Rule: "lock/" + lock, Hint: "ask the operators"})
+}
+
+// byToken is the grant that a grant token opens.
+func (s *Service) byToken(ctx context.Context, token string, name postern.TaskName) (*typesv1.Grant, error) {
+	wrong := &postern.Refusal{Code: postern.CodeBadToken, Reason: "this grant token is not known", Hint: fmt.Sprintf("make a new one: postern grant %s", name)}
+	id, err := parseToken(token)
+	if err != nil {
+		return nil, refusal(wrong)
+	}
+	g, _, err := s.load(ctx, id)
+	if fault.CodeOf(err) == codes.NotFound {
+		return nil, refusal(wrong)
+	}
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case !fits(g.GetTokenHash(), token):
+		return nil, refusal(wrong)
+	case g.GetTask() != string(name):
+		return nil, refusal(&postern.Refusal{Code: postern.CodeNoGrant, Reason: fmt.Sprintf("this grant token is for task %q, not for %q", g.GetTask(), name), Hint: fmt.Sprintf("make one for it: postern grant %s", name)})
+	}
+	why := g.GetEndReason()
+	switch {
+	case g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE && !Live(g, s.cfg.Now()):
+		why = overText
+	case g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE:
+		if why, err = s.unfounded(ctx, g, nil); err != nil {
+			return nil, err
+		}
+		if why == "" {
+			return g, nil
+		}
+	case why == "":
+		why = overText
+	}
+	return nil, refusal(&postern.Refusal{Code: postern.CodeBadToken, Reason: "the grant of this token is over: " + why, Hint: wrong.Hint})
+}
+
+// taking is how a subject takes a task.
+type taking struct {
+	request policy.Request
+	node    postern.NodeName // where it is taken; empty at the API
+	address string
+	ttl     time.Duration // at most; 0 is the task's own
+}
+
+// take finds the live grant of a subject for a task, or makes it. The grant has the
+// subject as given; the stored one as it was made.
+func (s *Service) take(ctx context.Context, sub postern.Subject, name postern.TaskName, how taking) (*typesv1.Grant, error) {
+	if how.node != "" {
+		how.request.Region = s.region(ctx, how.node)
+	}
+	wire, err := toWire(sub)
+	if err != nil {
+		return nil, err
+	}
+	var lost error
+	for range maxTries {
+		g, err := s.takeOnce(ctx, sub, name, how)
+		if err == nil {
+			g.Subject = wire
+			return g, nil
+		}
+		if lost = err; !isConflict(err) {
+			return nil, asFault(err)
+		}
+	}
+	return nil, fault.Wrap(lost, codes.Unavailable, "the task could not be taken; try again").WithKind(postern.CodeUnavailable.String())
+}
+
+func (s *Service) takeOnce(ctx context.Context, sub postern.Subject, name postern.TaskName, how taking) (*typesv1.Grant, error) {
+	snapshot, err := s.policy()
+	if err != nil {
+		return nil, err
+	}
+	if err := locked(snapshot, sub, "", "", how.node, s.cfg.Now()); err != nil {
+		return nil, err
+	}
+	taken, revision, err := s.taken(ctx, sub, name)
+	if err != nil {
+		return nil, err
+	}
+	if Live(taken, s.cfg.Now()) {
+		why, err := s.unfounded(ctx, taken, &sub)
+		if err != nil {
+			return nil, err
+		}
+		if why == "" {
+			return taken, nil
+		}
+		if err := s.end(ctx, taken.GetId(), audit.Entry{Actor: "system", Address: how.address}, why); err != nil {
+			return nil, err
+		}
+	}
+	offer, err := snapshot.Offer(sub, name, how.request)
+	if err != nil {
+		return nil, err
+	}
+	if offer.Approval != nil && offer.Approval.Scope == postern.ScopeGrant {
+		return nil, mustAsk(name, offer, taken)
+	}
+	g, err := s.draft(sub, offer, how.request.Reason)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.activate(g, snapshot, shorter(offer.Duration, how.ttl), offer.Expires); err != nil {
+		return nil, err
+	}
+	op, err := put(g, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.few(sub); err != nil {
+		return nil, err
+	}
+	_, err = s.cfg.Audit.Commit(ctx, audit.Entry{Actor: sub.Name, Address: how.address, Action: "grant.open", Object: Kind + "/" + g.GetId(), Detail: about(g, how.node)},
+		op, store.Op{Key: takenKey(sub.Name, sub.Workload, string(name)), Value: []byte(g.GetId()), If: revision})
+	if err != nil {
+		return nil, fmt.Errorf("open grant: %w", err)
+	}
+	return g, nil
+}
+
+// taken is the grant that the subject's tokens use for a task, in whatever state, or
+// nil; revision is that of the pointer to it.
+func (s *Service) taken(ctx context.Context, sub postern.Subject, name postern.TaskName) (*typesv1.Grant, int64, error) {
+	e, err := s.cfg.Store.Get(ctx, takenKey(sub.Name, sub.Workload, string(name)))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("find the grant for %s: %w", name, err)
+	}
+	g, _, err := s.load(ctx, string(e.Value))
+	switch {
+	case fault.CodeOf(err) == codes.NotFound:
+		return nil, e.Revision, nil
+	case err != nil:
+		return nil, 0, err
+	case g.GetSubject().GetName() != sub.Name || g.GetSubject().GetWorkload() != sub.Workload || g.GetTask() != string(name):
+		return nil, 0, fmt.Errorf("find the grant for %s: %s is not the subject's", name, g.GetId())
+	}
+	return g, e.Revision, nil
+}
+
+// mustAsk refuses a task that people must say yes to.
+func mustAsk(name postern.TaskName, o policy.Offer, taken *typesv1.Grant) *fault.Error {
+	r := &postern.Refusal{
+		Code: postern.CodeNoGrant, Rule: o.Binding,
+		Reason: fmt.Sprintf("task %q needs a yes by approval rule %q", name, o.Approval.Rule),
+		Hint:   fmt.Sprintf("ask for it: postern request %s --reason \"...\"", name),
+	}
+	if waiting(taken) {
+		r.Reason = fmt.Sprintf("your request for task %q still waits for a yes by approval rule %q", name, o.Approval.Rule)
+		r.Hint = fmt.Sprintf("see how it stands: postern requests (%s)", taken.GetHold())
+	}
+	return refusal(r)
+}
+
+// few says no to a subject that has too many grants already, as of the last pass.
+func (s *Service) few(sub postern.Subject) error {
+	if n := (*s.live.Load())[who{sub.Name, sub.Workload}]; n >= maxLive {
+		return refusal(&postern.Refusal{Code: postern.CodeLimit, Reason: fmt.Sprintf("%s has %d live grants, which is the most", sub.Name, n), Hint: "end some: postern revoke GRANT"})
+	}
+	return nil
+}
+
+// region is where a node stands; empty where that is not known.
+func (s *Service) region(ctx context.Context, node postern.NodeName) string {
+	e, err := s.cfg.Store.Get(ctx, store.Key{Kind: "node", Name: string(node)})
+	if err != nil {
+		return ""
+	}
+	o, err := store.DecodeObject(e)
+	if err != nil {
+		return ""
+	}
+	return o.GetNode().GetSpec().GetRegion()
+}
+
+func shorter(d, ttl time.Duration) time.Duration {
+	if ttl > 0 && ttl < d {
+		return ttl
+	}
+	return d
+}
+
+// about is a grant as the audit log tells of it.
+func about(g *typesv1.Grant, node postern.NodeName) map[string]any {
+	m := map[string]any{"subject": g.GetSubject().GetName(), "task": g.GetTask(), "binding": g.GetBinding(), "state": g.GetState().String()}
+	if g.GetEndTime() != nil {
+		m["end"] = g.GetEndTime().AsTime().UTC()
+	}
+	for k, v := range map[string]string{"workload": g.GetSubject().GetWorkload(), "node": string(node), "reason": g.GetReason(), "endReason": g.GetEndReason(), "hold": g.GetHold()} {
+		if v != "" {
+			m[k] = v
+		}
+	}
+	return m
+}

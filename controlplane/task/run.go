@@ -1,0 +1,184 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/posterngate/postern/controlplane/audit"
+	"github.com/posterngate/postern/controlplane/store"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/run"
+)
+
+// retryAfter is how long Run waits after the store failed.
+const retryAfter = time.Second
+
+// Run ends grants when their time is over or their ground has gone, within a second of
+// the change, and forgets those that are long over. Every replica runs it: two that do
+// the same at once do no harm.
+func (s *Service) Run(ctx context.Context) error {
+	return run.All(ctx,
+		run.Part{Name: "follow grants", Run: s.cache.Run},
+		run.Part{Name: "end grants", Run: func(ctx context.Context) error {
+			for ctx.Err() == nil {
+				if err := s.tend(ctx); err != nil && ctx.Err() == nil {
+					s.cfg.Logger.WarnContext(ctx, "grants are not looked after; retrying", "error", err)
+					wait(ctx, retryAfter)
+				}
+			}
+			return ctx.Err()
+		}},
+	)
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// known is a grant as it was looked at last.
+type known struct {
+	revision int64
+	grant    *typesv1.Grant
+}
+
+// tend looks after all grants until something fails.
+func (s *Service) tend(ctx context.Context) error {
+	changed, stop := s.cfg.Changed()
+	defer stop()
+	moved, cancel := s.cache.Subscribe()
+	defer cancel()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.cache.Ready():
+	}
+	seen := map[string]known{}
+	all := true
+	for {
+		if _, err := s.policy(); err != nil {
+			// Without policy every grant would seem to have no ground.
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-changed:
+				continue
+			}
+		}
+		next, err := s.pass(ctx, seen, all)
+		if err != nil {
+			return err
+		}
+		timer := time.NewTimer(keep)
+		if !next.IsZero() {
+			timer.Reset(next.Sub(s.cfg.Now()))
+		}
+		all = false
+		select {
+		case <-ctx.Done():
+		case <-moved:
+		case <-changed:
+			all = true
+		case <-timer.C:
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// pass ends and forgets what is due, and says when the next is. It asks whether a grant
+// still has its ground where the grant is new to it, or of all.
+func (s *Service) pass(ctx context.Context, seen map[string]known, all bool) (time.Time, error) {
+	var next time.Time
+	here := map[string]bool{}
+	live := map[who]int{}
+	for e := range s.cache.View().All(Kind) {
+		here[e.Name] = true
+		k, ok := seen[e.Name]
+		fresh := !ok || k.revision != e.Revision
+		if fresh {
+			g, err := decode(e)
+			if err != nil {
+				return next, err
+			}
+			k = known{e.Revision, g}
+		}
+		due, err := s.look(ctx, k, fresh || all)
+		if err != nil {
+			return next, err
+		}
+		seen[e.Name] = k
+		if Live(k.grant, s.cfg.Now()) || waiting(k.grant) {
+			live[who{k.grant.GetSubject().GetName(), k.grant.GetSubject().GetWorkload()}]++
+		}
+		if !due.IsZero() && (next.IsZero() || due.Before(next)) {
+			next = due
+		}
+	}
+	s.live.Store(&live)
+	for name := range seen {
+		if !here[name] {
+			delete(seen, name)
+		}
+	}
+	return next, nil
+}
+
+// look does what is due for one grant, and says when it must be looked at again; zero
+// is once it has changed.
+func (s *Service) look(ctx context.Context, k known, ground bool) (time.Time, error) {
+	g, now := k.grant, s.cfg.Now()
+	system := audit.Entry{Actor: "system"}
+	switch {
+	case g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE && !Live(g, now):
+		return time.Time{}, s.end(ctx, g.GetId(), system, overText)
+	case g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE, waiting(g):
+		if ground {
+			why, err := s.unfounded(ctx, g, nil)
+			if err != nil {
+				return time.Time{}, err
+			}
+			if why != "" {
+				return time.Time{}, s.end(ctx, g.GetId(), system, why)
+			}
+		}
+		if waiting(g) {
+			return time.Time{}, nil // its hold has an end
+		}
+		return g.GetEndTime().AsTime(), nil
+	}
+	last := g.GetCreateTime()
+	if g.GetEndTime() != nil {
+		last = g.GetEndTime()
+	}
+	due := last.AsTime().Add(keep)
+	if now.Before(due) {
+		return due, nil
+	}
+	return time.Time{}, s.forget(ctx, k)
+}
+
+// forget removes a grant that is long over, and the pointer to it.
+func (s *Service) forget(ctx context.Context, k known) error {
+	g := k.grant
+	ops := []store.Op{{Key: grantKey(g.GetId()), Delete: true, If: k.revision}}
+	taken := takenKey(g.GetSubject().GetName(), g.GetSubject().GetWorkload(), g.GetTask())
+	e, err := s.cfg.Store.Get(ctx, taken)
+	switch {
+	case err == nil && string(e.Value) == g.GetId():
+		ops = append(ops, store.Op{Key: taken, Delete: true, If: e.Revision})
+	case err != nil && !errors.Is(err, store.ErrNotFound):
+		return err
+	}
+	if _, err := s.cfg.Store.Commit(ctx, ops...); err != nil && !isConflict(err) {
+		return err
+	}
+	return nil
+}

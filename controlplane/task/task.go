@@ -1,0 +1,292 @@
+// Package task keeps the life of grants: asked, active, and refused or over. It finds
+// or makes the grant of a token, makes grant tokens, and ends grants whose time is over
+// or whose ground has gone. What may be taken is policy's to say, who must say yes is
+// approve's, and what a grant permits is decided at the nodes.
+package task
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/posterngate/postern/controlplane/approve"
+	"github.com/posterngate/postern/controlplane/audit"
+	"github.com/posterngate/postern/controlplane/store"
+	"github.com/posterngate/postern/pkg/fault"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+const (
+	// Kind is the kind of grants in the store: a typesv1.Grant by its id.
+	Kind = "grant"
+	// takenKind points from a subject and task to the grant that the subject's tokens
+	// use, so that there is one and finding it is one read.
+	takenKind = "taken"
+	// bindingKind is that of Binding objects.
+	bindingKind = "binding"
+
+	// keep is how long a grant can be read after its end.
+	keep = 7 * 24 * time.Hour
+	// maxTries bounds how often a change is tried that others get ahead of.
+	maxTries = 10
+	// maxLive bounds the grants that one subject may have at once.
+	maxLive        = 200
+	maxReasonBytes = 1 << 10
+
+	// Workloads take grants without a login before; so many a second, and so many at once.
+	workloadRate  = 50
+	workloadBurst = 200
+)
+
+// A Committer makes changes together with the audit entry that tells of them.
+type Committer interface {
+	Commit(ctx context.Context, e audit.Entry, ops ...store.Op) (revision int64, err error)
+}
+
+// A Verifier says whose an OIDC token is, and when it ends.
+type Verifier interface {
+	Data(ctx context.Context, token string) (postern.Subject, time.Time, error)
+	Workload(ctx context.Context, token string) (postern.Subject, time.Time, error)
+}
+
+// Config is what a Service needs; everything but Now is required.
+type Config struct {
+	Store    store.Store
+	Snapshot func() *policy.Snapshot
+	// Changed returns a channel that gets an element after each new Snapshot, and a
+	// function that ends it.
+	Changed  func() (<-chan struct{}, func())
+	Sign     func(*typesv1.Grant) (*typesv1.SignedGrant, error)
+	Verifier Verifier
+	Approve  *approve.Service
+	Audit    Committer
+	Now      func() time.Time // time.Now where nil
+	Logger   *slog.Logger
+}
+
+// Service keeps grants. It is safe for concurrent use, and by several replicas over one
+// store. Errors for users are *fault.Error; those about a client at a listener have the
+// word of a postern.Code as their kind, and rule, detail and hint as violations.
+type Service struct {
+	cfg       Config
+	workloads *rate.Limiter
+	cache     *store.Cache                // grants, to look after them, and bindings
+	live      atomic.Pointer[map[who]int] // how many grants each had at the last pass
+}
+
+// who is a subject by what grants are found by.
+type who struct{ name, workload string }
+
+// New makes a Service. It must Run, so that grants end.
+func New(cfg Config) *Service {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	s := &Service{cfg: cfg, workloads: rate.NewLimiter(workloadRate, workloadBurst), cache: store.NewCache(cfg.Store, cfg.Logger, Kind, bindingKind)}
+	s.live.Store(&map[who]int{})
+	cfg.Approve.OnSettle(s.settle)
+	return s
+}
+
+// policy is the policy as it stands; before it has been read nothing is decided.
+func (s *Service) policy() (*policy.Snapshot, error) {
+	p := s.cfg.Snapshot()
+	if p == nil || p.Version().IsZero() {
+		return nil, refuse(postern.CodeUnavailable, "the control plane has not read its policy yet; try again")
+	}
+	return p, nil
+}
+
+func grantKey(id string) store.Key { return store.Key{Kind: Kind, Name: id} }
+
+// takenKey is where the grant of a subject for a task is found. The name is a hash, so
+// that any subject's name will do.
+func takenKey(subject, workload, task string) store.Key {
+	h := sha256.New()
+	for _, s := range []string{subject, workload, task} {
+		_, _ = fmt.Fprintf(h, "%d:%s", len(s), s)
+	}
+	return store.Key{Kind: takenKind, Name: hex.EncodeToString(h.Sum(nil))}
+}
+
+func errNoGrant(id string) error {
+	return fault.New(codes.NotFound, "there is no grant %.60q that you may see", id)
+}
+
+func (s *Service) load(ctx context.Context, id string) (*typesv1.Grant, int64, error) {
+	if id == "" || len(id) > 64 {
+		return nil, 0, errNoGrant(id)
+	}
+	e, err := s.cfg.Store.Get(ctx, grantKey(id))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, 0, errNoGrant(id)
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("read grant %s: %w", id, err)
+	}
+	g, err := decode(e)
+	return g, e.Revision, err
+}
+
+func decode(e store.Entry) (*typesv1.Grant, error) {
+	g := &typesv1.Grant{}
+	if err := proto.Unmarshal(e.Value, g); err != nil {
+		return nil, fmt.Errorf("read %s: %w", e.Key, err)
+	}
+	return g, nil
+}
+
+func put(g *typesv1.Grant, revision int64) (store.Op, error) {
+	value, err := proto.Marshal(g)
+	if err != nil {
+		return store.Op{}, fmt.Errorf("write grant %s: %w", g.GetId(), err)
+	}
+	if len(value) > store.MaxValueBytes {
+		return store.Op{}, fault.New(codes.ResourceExhausted, "the token's claims are too many to be kept with a grant").WithKind(postern.CodeLimit.String())
+	}
+	return store.Op{Key: grantKey(g.GetId()), Value: value, If: revision}, nil
+}
+
+// Live reports whether g may be used at now.
+func Live(g *typesv1.Grant, now time.Time) bool {
+	return g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE && g.GetEndTime() != nil && now.Before(g.GetEndTime().AsTime())
+}
+
+func waiting(g *typesv1.Grant) bool { return g.GetState() == typesv1.GrantState_GRANT_STATE_ASKED }
+
+// show is g as people may see it.
+func show(g *typesv1.Grant) *typesv1.Grant {
+	g = proto.CloneOf(g)
+	g.TokenHash = nil
+	return g
+}
+
+// toWire is a subject as grants keep it.
+func toWire(sub postern.Subject) (*typesv1.Subject, error) {
+	claims, err := structpb.NewStruct(sub.Claims)
+	if err != nil {
+		return nil, fmt.Errorf("claims of %s: %w", sub.Name, err)
+	}
+	return &typesv1.Subject{
+		Name: sub.Name, Email: sub.Email, Groups: sub.Groups, Claims: claims, Mfa: sub.MFA, Workload: sub.Workload, Actor: sub.Actor,
+	}, nil
+}
+
+func fromWire(sub *typesv1.Subject) postern.Subject {
+	return postern.Subject{
+		Name: sub.GetName(), Email: sub.GetEmail(), Groups: sub.GetGroups(), Claims: sub.GetClaims().AsMap(),
+		MFA: sub.GetMfa(), Workload: sub.GetWorkload(), Actor: sub.GetActor(),
+	}
+}
+
+func versionToWire(v postern.Version) *typesv1.Version {
+	return &typesv1.Version{Epoch: v.Epoch, Revision: v.Revision}
+}
+
+// draft is a new grant by an offer, not yet active.
+func (s *Service) draft(sub postern.Subject, o policy.Offer, reason string) (*typesv1.Grant, error) {
+	wire, err := toWire(sub)
+	if err != nil {
+		return nil, err
+	}
+	g := &typesv1.Grant{
+		Id: newGrantID(), Subject: wire, Task: string(o.Task), Binding: o.Binding, Reason: reason,
+		State: typesv1.GrantState_GRANT_STATE_ASKED, CreateTime: timestamppb.New(s.cfg.Now()),
+	}
+	if a := o.Approval; a != nil && a.Scope != postern.ScopeGrant {
+		g.Approval = &typesv1.ApprovalRequirement{Scope: string(a.Scope), Rule: a.Rule, Verbs: a.Verbs}
+	}
+	return g, nil
+}
+
+// activate begins g now. It ends after duration, or before that with its binding or
+// its workload, whatever comes first; the end is never moved.
+func (s *Service) activate(g *typesv1.Grant, snapshot *policy.Snapshot, duration time.Duration, expires time.Time) error {
+	now := s.cfg.Now()
+	end := now.Add(duration)
+	if !expires.IsZero() && expires.Before(end) {
+		end = expires
+	}
+	if name := g.GetSubject().GetWorkload(); name != "" {
+		w, ok := findWorkload(snapshot, name)
+		if !ok {
+			return refuse(postern.CodeNoGrant, "workload %q does not exist any more", name)
+		}
+		if t := w.GetSpec().GetExpires().AsTime(); t.Before(end) {
+			end = t
+		}
+	}
+	if !now.Before(end) {
+		return refuse(postern.CodeNoGrant, "the task cannot be taken any more: binding %q has ended", g.GetBinding())
+	}
+	g.State = typesv1.GrantState_GRANT_STATE_ACTIVE
+	g.StartTime, g.EndTime = timestamppb.New(now), timestamppb.New(end)
+	g.MinVersion = versionToWire(snapshot.Version())
+	return nil
+}
+
+func findWorkload(snapshot *policy.Snapshot, name string) (*typesv1.Workload, bool) {
+	for _, w := range snapshot.Workloads() {
+		if w.GetMetadata().GetName() == name {
+			return w, true
+		}
+	}
+	return nil, false
+}
+
+// refuse says no to a client, with the kind of the code.
+func refuse(code postern.Code, format string, args ...any) *fault.Error {
+	return refusal(&postern.Refusal{Code: code, Reason: fmt.Sprintf(format, args...)})
+}
+
+// refusal is a Refusal as it crosses to a node.
+func refusal(r *postern.Refusal) *fault.Error {
+	code := codes.PermissionDenied
+	switch r.Code {
+	case postern.CodeBadToken:
+		code = codes.Unauthenticated
+	case postern.CodeLimit:
+		code = codes.ResourceExhausted
+	case postern.CodeUnavailable:
+		code = codes.Unavailable
+	case postern.CodeCancelled, postern.CodeStale:
+		code = codes.FailedPrecondition
+	case postern.CodeProtocol:
+		code = codes.InvalidArgument
+	case postern.CodeDenied, postern.CodeNoGrant, postern.CodeKilled:
+	}
+	e := fault.Wrap(r.Cause, code, "%s", r.Reason).WithKind(r.Code.String())
+	for _, v := range []fault.Violation{{Field: "rule", Reason: r.Rule}, {Field: "detail", Reason: r.Detail}, {Field: "hint", Reason: r.Hint}} {
+		if v.Reason != "" {
+			e.Violations = append(e.Violations, v)
+		}
+	}
+	return e
+}
+
+// asFault is err for a client: a refusal of policy as such, all else as it is.
+func asFault(err error) error {
+	var r *postern.Refusal
+	if errors.As(err, &r) {
+		return refusal(r)
+	}
+	return err
+}
+
+func isConflict(err error) bool {
+	var c *store.ConflictError
+	return errors.As(err, &c)
+}

@@ -1,0 +1,121 @@
+package control
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/posterngate/postern/pkg/fault"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+)
+
+const (
+	renewRetry = time.Minute // at most, after a renewal that failed
+	renewWait  = 20 * time.Second
+)
+
+// renewAt is when to renew a certificate: at half of its life, a tenth of it sooner or
+// later.
+func renewAt(c *x509.Certificate) time.Time {
+	life := c.NotAfter.Sub(c.NotBefore)
+	return c.NotBefore.Add(life/2 - life/10 + rand.N(life/5+1))
+}
+
+// rotate renews the identity for as long as the node runs.
+func (c *Client) rotate(ctx context.Context) error {
+	id := c.cfg.Identity
+	if !maps.Equal(id.current.Load().Endpoints, c.cfg.Endpoints) || len(id.current.Load().NextKey) > 0 {
+		c.renewUntil(ctx) // addresses have changed, or an answer was lost
+	}
+	for ctx.Err() == nil {
+		due := renewAt(id.current.Load().client.Leaf)
+		if !sleep(ctx, max(0, time.Until(due))) {
+			return nil
+		}
+		c.renewUntil(ctx)
+	}
+	return nil
+}
+
+// renewUntil tries until it has worked.
+func (c *Client) renewUntil(ctx context.Context) {
+	for failures := 0; ctx.Err() == nil; failures++ {
+		err := c.renew(ctx)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		c.log.Error("certificate not renewed", "expires", c.cfg.Identity.Expires(), "error", err)
+		sleep(ctx, min(renewRetry, time.Second+jitter(failures)))
+	}
+}
+
+// renew trades the current certificate for a new one with a new key, and makes the
+// stream begin anew with it.
+func (c *Client) renew(ctx context.Context) error {
+	id := c.cfg.Identity
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	next := id.current.Load().stored
+	if len(next.NextKey) == 0 {
+		_, der, err := newKey()
+		if err != nil {
+			return err
+		}
+		next.NextKey = der
+		if err := id.save(next); err != nil {
+			return err
+		}
+	}
+	key, err := parseKey(next.NextKey)
+	if err != nil {
+		return err
+	}
+	csr, err := request(key)
+	if err != nil {
+		return err
+	}
+	resp, err := c.askRenewal(ctx, &nodev1.RenewRequest{Csr: csr, HpkeKey: id.HPKEKey().PublicKey(), Endpoints: c.cfg.Endpoints})
+	if err != nil {
+		return fmt.Errorf("renew: %w", err)
+	}
+	next.Key, next.NextKey = next.NextKey, nil
+	next.Certificate, next.ServerCertificate, next.CA = resp.GetCertificate(), resp.GetServerCertificate(), resp.GetCa()
+	next.Endpoints = c.cfg.Endpoints
+	if err := id.save(next); err != nil {
+		return err
+	}
+	c.log.Info("certificate renewed", "expires", id.Expires())
+	select {
+	case c.rotated <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// askRenewal asks one address after another, on a connection of its own: the current
+// one may be refused by now.
+func (c *Client) askRenewal(ctx context.Context, req *nodev1.RenewRequest) (resp *nodev1.RenewResponse, err error) {
+	for _, addr := range c.cfg.Addrs {
+		resp, err = c.askRenewalAt(ctx, addr, req)
+		if code := fault.CodeOf(err); err == nil || code != codes.Unavailable && code != codes.DeadlineExceeded {
+			return resp, err
+		}
+	}
+	return nil, err
+}
+
+func (c *Client) askRenewalAt(ctx context.Context, addr string, req *nodev1.RenewRequest) (*nodev1.RenewResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, renewWait)
+	defer cancel()
+	conn, err := c.connect(addr)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	return nodev1.NewEnrolServiceClient(conn).Renew(ctx, req)
+}

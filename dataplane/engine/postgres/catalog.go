@@ -1,0 +1,162 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/sql"
+)
+
+// A catalog is what is known of one database, with the look-ups that the wire needs. It
+// is immutable; a refresh that finds nothing new keeps it.
+type catalog struct {
+	*sql.Catalog
+	byOID map[uint32]*sql.Relation
+	types map[uint32]typeName
+}
+
+type typeName struct {
+	sql.Name
+	kind byte
+}
+
+func newCatalog(c *sql.Catalog) *catalog {
+	cat := &catalog{Catalog: c, byOID: make(map[uint32]*sql.Relation, len(c.Relations)), types: make(map[uint32]typeName, len(c.Types))}
+	for _, r := range c.Relations {
+		cat.byOID[r.OID] = r
+	}
+	for n, t := range c.Types {
+		cat.types[t.OID] = typeName{n, t.Kind}
+	}
+	return cat
+}
+
+// firstUserOID is the first number that the target gives to objects of users.
+const firstUserOID = 16384
+
+// parameter reports whether a client may declare a parameter of this type. A domain
+// runs its checks, and whatever holds a domain does too, so that of the users' types
+// only enums and base types, and arrays of these, are taken.
+func (c *catalog) parameter(oid uint32) bool {
+	if oid < firstUserOID {
+		return true
+	}
+	t, ok := c.types[oid]
+	if !ok {
+		return false
+	}
+	if element, array := strings.CutPrefix(t.Name.Name, "_"); array && t.kind == 'b' {
+		e, ok := c.Types[sql.Name{Schema: t.Schema, Name: element}]
+		return ok && (e.Kind == 'e' || e.Kind == 'b')
+	}
+	return t.kind == 'e' || t.kind == 'b'
+}
+
+// resolution is what beside the catalogue decides what a name means.
+type resolution struct {
+	user string
+	path []string
+}
+
+// key is the part of a Statement's context that r makes. The user counts only where the
+// path speaks of it, so that accounts that live for one session share what is cached.
+func (r resolution) key() string {
+	k := strings.Join(r.path, "\x00")
+	if strings.Contains(k, "$user") {
+		k += "\x00" + r.user
+	}
+	return k
+}
+
+// catalogKey names what a catalogue is of.
+func catalogKey(t *engine.Terms) string {
+	return string(t.Resource) + "\x00" + t.Host + ":" + strconv.Itoa(t.Port) + "/" + t.Database
+}
+
+// catalogAge is for how long a catalogue is believed.
+const catalogAge = 30 * time.Second
+
+// catalogs keeps one catalogue a database, for all sessions.
+type catalogs struct {
+	engine *Engine
+
+	mu    sync.Mutex
+	slots map[string]*slot
+}
+
+// A slot is one database's. turn is held by the one who reads it anew.
+type slot struct {
+	turn chan struct{}
+
+	mu      sync.Mutex
+	catalog *catalog
+	read    time.Time
+}
+
+func (cs *catalogs) slot(key string) *slot {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	sl := cs.slots[key]
+	if sl == nil {
+		sl = &slot{turn: make(chan struct{}, 1)}
+		cs.slots[key] = sl
+	}
+	return sl
+}
+
+func (sl *slot) fresh() *catalog {
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	if sl.catalog == nil || time.Since(sl.read) >= catalogAge {
+		return nil
+	}
+	return sl.catalog
+}
+
+// expire makes the next get read the catalogue anew.
+func (cs *catalogs) expire(key string) {
+	sl := cs.slot(key)
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	sl.read = time.Time{}
+}
+
+// get returns a catalogue of at most catalogAge, reading it over a connection of s
+// where that is due; others wait for the one who reads.
+func (cs *catalogs) get(ctx context.Context, key string, s engine.Session) (*catalog, error) {
+	sl := cs.slot(key)
+	if c := sl.fresh(); c != nil {
+		return c, nil
+	}
+	select {
+	case sl.turn <- struct{}{}:
+		defer func() { <-sl.turn }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if c := sl.fresh(); c != nil {
+		return c, nil
+	}
+	began := time.Now() // what changes while it is read is not known to be in it
+	read, err := cs.engine.readCatalog(ctx, s)
+	if err != nil {
+		return nil, &postern.Refusal{
+			Code: postern.CodeUnavailable, Reason: fmt.Sprintf("the names of resource %q cannot be read, so that no statement can be judged", s.Terms().Resource),
+			Hint: "tell the operators", Cause: err,
+		}
+	}
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	if sl.catalog == nil || sl.catalog.Version != read.Version {
+		sl.catalog = newCatalog(read)
+		cs.engine.log.Info("catalogue read", "resource", s.Terms().Resource, "relations", len(read.Relations), "took", time.Since(began))
+	}
+	sl.read = began
+	return sl.catalog, nil
+}

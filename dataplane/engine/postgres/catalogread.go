@@ -1,0 +1,198 @@
+package postgres
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"net"
+	"strconv"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/pkg/sql"
+	"github.com/posterngate/postern/pkg/wire"
+)
+
+// What the catalogue consists of. Every query is ordered, since the version is a hash
+// of what came. Temporary objects are left out: what is not known is denied.
+const (
+	ownSchemas  = `n.nspname !~ '^pg_(toast|temp_)'`
+	askServer   = `SELECT current_database(), current_setting('server_version_num')`
+	askSchemas  = `SELECT n.nspname FROM pg_namespace n WHERE ` + ownSchemas + ` ORDER BY 1`
+	askRelation = `SELECT c.oid, n.nspname, c.relname, c.relkind,
+		EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal),
+		EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.rulename <> '_RETURN')
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.relkind IN ('r','v','m','f','p','S') AND ` + ownSchemas + ` ORDER BY c.oid`
+	askColumns = `SELECT a.attrelid, a.attname, a.attnum, tn.nspname, t.typname, format_type(a.atttypid, a.atttypmod), a.atttypid, a.attgenerated <> ''
+		FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+		JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace tn ON tn.oid = t.typnamespace
+		WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r','v','m','f','p','S') AND ` + ownSchemas + ` ORDER BY a.attrelid, a.attnum`
+	askChildren  = `SELECT inhparent, inhrelid FROM pg_inherits ORDER BY 1, 2`
+	askFunctions = `SELECT p.oid, n.nspname, p.proname, p.pronargs, p.provariadic <> 0, p.pronargdefaults, p.provolatile, p.prosecdef, p.proretset, p.prokind = 'a'
+		FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE ` + ownSchemas + ` ORDER BY p.oid`
+	askTypes = `SELECT t.oid, n.nspname, t.typname, t.typtype, n.nspname IN ('pg_catalog', 'information_schema')
+		FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE ` + ownSchemas + ` ORDER BY t.oid`
+	askOperators = `SELECT n.nspname, o.oprname, fn.nspname, p.proname
+		FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace
+		JOIN pg_proc p ON p.oid = o.oprcode JOIN pg_namespace fn ON fn.oid = p.pronamespace WHERE ` + ownSchemas + ` ORDER BY o.oid`
+)
+
+// readCatalog reads the catalogue over a connection of its own.
+func (e *Engine) readCatalog(ctx context.Context, s engine.Session) (*sql.Catalog, error) {
+	l, err := e.login(ctx, s, engine.PurposeCatalog, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = l.conn.Close() }()
+	defer context.AfterFunc(ctx, func() { _ = l.conn.Close() })()
+	r := &reader{
+		conn: l.conn, in: bufio.NewReaderSize(l.conn, wire.Large), hash: sha256.New(), left: e.limits.Catalog,
+		relations: map[uint32]*sql.Relation{},
+		cat: &sql.Catalog{
+			Relations: map[sql.Name]*sql.Relation{}, Functions: map[sql.Name][]sql.FunctionInfo{}, Types: map[sql.Name]sql.TypeInfo{},
+			Operators: map[sql.Name][]sql.OperatorInfo{}, Schemas: map[string]bool{},
+		},
+	}
+	for _, q := range []struct {
+		text string
+		row  func(*row)
+	}{
+		{`BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`, nil},
+		{askServer, r.server}, {askSchemas, r.schema}, {askRelation, r.relation}, {askColumns, r.column},
+		{askChildren, r.child}, {askFunctions, r.function}, {askTypes, r.typ}, {askOperators, r.operator},
+		{`COMMIT`, nil},
+	} {
+		if err := r.query(q.text, q.row); err != nil {
+			return nil, fmt.Errorf("read catalogue: %w", err)
+		}
+	}
+	_, _ = l.conn.Write(appendEmpty(nil, 'X'))
+	r.cat.Version = hex.EncodeToString(r.hash.Sum(nil)[:16])
+	return r.cat, nil
+}
+
+// reader fills a catalogue from rows.
+type reader struct {
+	conn      net.Conn
+	in        *bufio.Reader
+	hash      hash.Hash
+	left      int // bytes that may still come
+	cat       *sql.Catalog
+	relations map[uint32]*sql.Relation
+}
+
+// query runs one statement and calls fn with each row.
+func (r *reader) query(text string, fn func(*row)) error {
+	if _, err := r.conn.Write(appendQuery(nil, text)); err != nil {
+		return err
+	}
+	_, _ = io.WriteString(r.hash, text)
+	for {
+		typ, body, err := readMessage(r.in, maxHandshakeMessage)
+		if err != nil {
+			return err
+		}
+		switch typ {
+		case 'D':
+			if r.left -= len(body); r.left < 0 {
+				return errors.New("the catalogue is larger than its limit")
+			}
+			r.hash.Write(body)
+			rw := row{c: wire.Read(body)}
+			rw.c.Int16()
+			fn(&rw)
+			if rw.bad || rw.c.Done() != nil {
+				return errors.New("a row of the catalogue cannot be read")
+			}
+		case 'E':
+			return targetError(body)
+		case 'Z':
+			return nil
+		case 'T', 'C', 'N', 'S':
+		default:
+			return fmt.Errorf("unexpected message %q", typ)
+		}
+	}
+}
+
+// A row gives its values in order, as text; no value of a catalogue is NULL.
+type row struct {
+	c   wire.Cursor
+	bad bool
+}
+
+func (r *row) text() string { return string(r.c.Bytes(int(r.c.Int32()))) }
+func (r *row) flag() bool   { return r.text() == "t" }
+
+func (r *row) char() byte {
+	if s := r.text(); len(s) == 1 {
+		return s[0]
+	}
+	r.bad = true
+	return 0
+}
+
+func (r *row) number() int {
+	n, err := strconv.Atoi(r.text())
+	r.bad = r.bad || err != nil
+	return n
+}
+
+func (r *row) oid() uint32 {
+	n, err := strconv.ParseUint(r.text(), 10, 32)
+	r.bad = r.bad || err != nil
+	return uint32(n)
+}
+
+func (r *row) name() sql.Name { return sql.Name{Schema: r.text(), Name: r.text()} }
+
+func (r *reader) server(v *row) { r.cat.Database, r.cat.Server = v.text(), v.number() }
+func (r *reader) schema(v *row) { r.cat.Schemas[v.text()] = true }
+
+var relationKinds = map[byte]sql.RelationKind{
+	'r': sql.KindTable, 'v': sql.KindView, 'm': sql.KindMaterializedView, 'f': sql.KindForeignTable, 'p': sql.KindPartitioned, 'S': sql.KindSequence,
+}
+
+func (r *reader) relation(v *row) {
+	rel := &sql.Relation{OID: v.oid(), Name: v.name(), Kind: relationKinds[v.char()], HasTriggers: v.flag(), HasRules: v.flag()}
+	r.cat.Relations[rel.Name] = rel
+	r.relations[rel.OID] = rel
+}
+
+func (r *reader) column(v *row) {
+	of := v.oid()
+	c := sql.Column{Name: v.text(), Attnum: int16(v.number()), Type: v.name(), TypeText: v.text(), TypeOID: v.oid(), Generated: v.flag()} //nolint:gosec // at most 1,600
+	if rel := r.relations[of]; rel != nil {
+		rel.Columns = append(rel.Columns, c)
+	}
+}
+
+func (r *reader) child(v *row) {
+	parent, child := r.relations[v.oid()], r.relations[v.oid()]
+	if parent != nil && child != nil {
+		parent.Children = append(parent.Children, child.Name)
+	}
+}
+
+func (r *reader) function(v *row) {
+	oid, name := v.oid(), v.name()
+	r.cat.Functions[name] = append(r.cat.Functions[name], sql.FunctionInfo{
+		OID: oid, Args: v.number(), Variadic: v.flag(), Defaults: v.number(), Volatility: v.char(),
+		SecurityDefiner: v.flag(), ReturnsSet: v.flag(), Aggregate: v.flag(),
+	})
+}
+
+func (r *reader) typ(v *row) {
+	oid, name := v.oid(), v.name()
+	r.cat.Types[name] = sql.TypeInfo{OID: oid, Kind: v.char(), System: v.flag()}
+}
+
+func (r *reader) operator(v *row) {
+	name, fn := v.name(), v.name()
+	r.cat.Operators[name] = append(r.cat.Operators[name], sql.OperatorInfo{Function: fn, System: name.Schema == "pg_catalog"})
+}

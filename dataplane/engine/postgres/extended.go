@@ -1,0 +1,210 @@
+package postgres
+
+import (
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/pump"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// parse judges a statement that is to be prepared. It is admitted when it is executed.
+func (c clientCore) parse(msg []byte) (pump.Next, error) {
+	m, err := decodeParse(msg[headerLen:])
+	if err != nil {
+		return pump.Next{}, err
+	}
+	if r := c.full(); r != nil {
+		return pump.Next{}, c.refuse(kindParse, r)
+	}
+	st, want := c.judge(m.text)
+	if want.Park != nil {
+		return want, nil
+	}
+	if st == nil {
+		if len(m.name) == 0 {
+			c.statements[""] = named[prepared]{segment: c.segment}
+		}
+		return pump.Next{}, c.refuseWith(kindParse, c.ready.no)
+	}
+	if !m.each(st.catalog.parameter) {
+		return pump.Next{}, c.refuse(kindParse, &postern.Refusal{Reason: "a parameter has a type that could run code", Hint: "use a built-in type and cast it in the statement"})
+	}
+	e := c.q.get(kindParse)
+	e.st, e.unnamed = st, len(m.name) == 0
+	c.enqueue(e)
+	c.setStatement(e, string(m.name), &prepared{st})
+	if st.own {
+		c.up.Pass(msg)
+	} else {
+		c.up.Set(appendParse(c.up.Grow(), string(m.name), st.adm.Forward, m.types))
+	}
+	c.open = true
+	return pump.Next{}, nil
+}
+
+// bind keeps the parameters until they are executed.
+func (c clientCore) bind(msg []byte) (pump.Next, error) {
+	name, statement, params, err := decodeBind(msg[headerLen:])
+	if err != nil {
+		return pump.Next{}, err
+	}
+	prep, certain := c.statements.get(statement, c.segment, c.done)
+	switch {
+	case !certain:
+		return c.drain(), nil
+	case prep == nil:
+		return pump.Next{}, c.refuseWith(kindBind, undefined('S', string(statement)))
+	}
+	p := &c.unnamed
+	if len(name) > 0 {
+		if r := c.full(); r != nil {
+			return pump.Next{}, c.refuse(kindBind, r)
+		}
+		p = &portal{}
+	}
+	e := c.q.get(kindBind)
+	e.st = prep.st
+	c.enqueue(e)
+	if err := c.setPortal(e, string(name), p); err != nil {
+		return pump.Next{}, err
+	}
+	p.prep, p.params = prep, append(p.params[:0], params...)
+	c.up.Pass(msg)
+	c.open = true
+	return pump.Next{}, nil
+}
+
+func (c clientCore) describe(msg []byte) (pump.Next, error) {
+	what, name, err := decodeTarget(msg[headerLen:])
+	if err != nil {
+		return pump.Next{}, err
+	}
+	var prep *prepared
+	var certain bool
+	if what == 'S' {
+		prep, certain = c.statements.get(name, c.segment, c.done)
+	} else {
+		var p *portal
+		if p, certain = c.portals.get(name, c.segment, c.done); p != nil {
+			prep = p.prep
+		}
+	}
+	switch {
+	case !certain:
+		return c.drain(), nil
+	case prep == nil:
+		return pump.Next{}, c.refuseWith(kindDescribe, undefined(what, string(name)))
+	}
+	// What EXECUTE or FETCH returns is what its object returns.
+	st := prep.st
+	if body, no, certain := c.body(st); !certain {
+		return c.drain(), nil
+	} else if no != nil {
+		return pump.Next{}, c.refuseWith(kindDescribe, *no)
+	} else if body != nil {
+		st = body.st
+	}
+	e := c.q.get(kindDescribe)
+	e.st = st
+	c.enqueue(e)
+	c.up.Pass(msg)
+	c.open = true
+	return pump.Next{}, nil
+}
+
+// execute admits one execution, with the parameters that were bound.
+func (c clientCore) execute(msg []byte) (pump.Next, error) {
+	name, err := decodeExecute(msg[headerLen:])
+	if err != nil {
+		return pump.Next{}, err
+	}
+	p, certain := c.portals.get(name, c.segment, c.done)
+	switch {
+	case !certain:
+		return c.drain(), nil
+	case p == nil:
+		return pump.Next{}, c.refuseWith(kindExecute, undefined('P', string(name)))
+	}
+	if e := p.suspended; e != nil {
+		// More rows of an execution that was admitted already.
+		p.suspended = nil
+		c.enqueue(e)
+		c.up.Pass(msg)
+		c.open = true
+		return pump.Next{}, nil
+	}
+	prep := p.prep
+	if c.ready.st != nil && c.ready.st.text == prep.st.text {
+		prep.st = c.ready.st
+	}
+	st := prep.st
+	guard := st
+	body, no, certain := c.body(st)
+	switch {
+	case !certain:
+		return c.drain(), nil
+	case no != nil:
+		return pump.Next{}, c.refuseWith(kindExecute, *no)
+	case body != nil:
+		if want, no := c.current(body, st); want.Park != nil {
+			return want, nil
+		} else if no != nil {
+			return pump.Next{}, c.refuseWith(kindExecute, *no)
+		}
+		guard = body.st
+	}
+	c.args.set(p.params)
+	e := c.q.get(kindExecute)
+	want, no, err := c.admit(st, engine.Args{Formats: c.args.formats, Values: c.args.values, Null: c.argNull}, e, true)
+	if want.Park != nil || no != nil || err != nil {
+		c.q.put(e)
+		if no != nil {
+			err = c.refuseWith(kindExecute, *no)
+		}
+		return want, err
+	}
+	e.st, e.portal, e.bound = guard, p, p.bound
+	c.enqueue(e)
+	if err := c.objects(e, st); err != nil {
+		return pump.Next{}, err
+	}
+	c.up.Pass(msg)
+	c.open = true
+	if guard.maxAffected >= 0 {
+		// Nothing may follow until the number of changes is known.
+		e.wrapped = &wrapped{extended: true}
+		c.up.Set(appendEmpty(c.up.Grow(), 'H'))
+		c.exclusive = true
+	}
+	return pump.Next{}, nil
+}
+
+func (c clientCore) closeObject(msg []byte) (pump.Next, error) {
+	what, name, err := decodeTarget(msg[headerLen:])
+	if err != nil {
+		return pump.Next{}, err
+	}
+	e := c.q.get(kindClose)
+	c.enqueue(e)
+	if what == 'S' {
+		c.setStatement(e, string(name), nil)
+	} else if err := c.setPortal(e, string(name), nil); err != nil {
+		return pump.Next{}, err
+	}
+	c.up.Pass(msg)
+	c.open = true
+	return pump.Next{}, nil
+}
+
+func (c clientCore) sync(msg []byte) error {
+	if c.skip == skipLocal {
+		c.skip = skipNone
+		c.reply = appendReady(c.reply, c.status)
+		return nil
+	}
+	c.skip = skipNone
+	e := c.q.get(kindSync)
+	c.enqueue(e)
+	c.up.Pass(msg)
+	c.closeSegment()
+	return nil
+}

@@ -1,0 +1,254 @@
+package postgres
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/wire"
+)
+
+// login is a connection to the target that is logged in and idle.
+type login struct {
+	conn    net.Conn
+	account string
+	key     backendKey
+	status  startup           // what the target says of its settings
+	pinned  map[string]string // what of that must not change
+	path    []string
+	catalog *catalog
+}
+
+// maxHandshakeMessage is the longest message that the target may send while logging in.
+const maxHandshakeMessage = 64 << 10
+
+// login connects with a credential that is lent for the purpose, and checks that the
+// session has the settings under which statements are judged.
+func (e *Engine) login(ctx context.Context, s engine.Session, purpose engine.Purpose, params startup) (*login, error) {
+	terms := s.Terms()
+	nc, err := s.Dial(ctx)
+	if err != nil {
+		return nil, unreachable(terms, err)
+	}
+	// A dead context must end the reads below.
+	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	l := &login{conn: nc, status: startup{}, path: searchPath(terms)}
+	err = s.Lend(ctx, purpose, func(cred *engine.Credential) error {
+		l.account = strings.Clone(cred.Account)
+		cert, err := certificate(cred)
+		if err != nil {
+			return err
+		}
+		if l.conn, err = secure(ctx, nc, terms.TLS, cert); err != nil {
+			return err
+		}
+		if _, err := l.conn.Write(startupPacket(s, purpose, cred.Account, params)); err != nil {
+			return err
+		}
+		return authenticate(l.conn, terms.TLS, cred)
+	})
+	if err == nil {
+		err = l.settle(terms)
+	}
+	if err == nil && !stop() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		_ = nc.Close()
+		return nil, unreachable(terms, err)
+	}
+	return l, nil
+}
+
+// unreachable words a failed login for the user, who is not told what the target said.
+func unreachable(terms *engine.Terms, err error) error {
+	var r *postern.Refusal
+	if errors.As(err, &r) {
+		return err
+	}
+	return &postern.Refusal{
+		Code: postern.CodeUnavailable, Reason: fmt.Sprintf("cannot log in to resource %q", terms.Resource),
+		Hint: "try again; if it stays, tell the operators", Cause: fmt.Errorf("log in to %s: %w", terms.Resource, err),
+	}
+}
+
+// searchPath is the search_path of every session with the resource.
+func searchPath(terms *engine.Terms) []string {
+	for _, p := range terms.Pins {
+		if p.Name == "search_path" {
+			var path []string
+			for _, schema := range strings.Split(p.Value, ",") {
+				if schema = unquote(strings.TrimSpace(schema)); schema != "" {
+					path = append(path, schema)
+				}
+			}
+			return path
+		}
+	}
+	return []string{"$user", "public"}
+}
+
+func unquote(s string) string {
+	if len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' {
+		return strings.ReplaceAll(s[1:len(s)-1], `""`, `"`)
+	}
+	return strings.ToLower(s)
+}
+
+// settings is what the session is started with.
+func settings(s engine.Session, purpose engine.Purpose, params startup) startup {
+	terms := s.Terms()
+	out := startup{}
+	if purpose == engine.PurposeSession {
+		maps.Copy(out, params)
+		if terms.StatementTimeout > 0 {
+			out["statement_timeout"] = strconv.FormatInt(max(terms.StatementTimeout.Milliseconds(), 1), 10)
+		}
+		if terms.ReadOnly {
+			out["default_transaction_read_only"] = "on"
+		}
+	}
+	for _, p := range terms.Pins {
+		out[p.Name] = p.Value
+	}
+	var path []string
+	for _, schema := range searchPath(terms) {
+		path = append(path, `"`+strings.ReplaceAll(schema, `"`, `""`)+`"`)
+	}
+	out["search_path"] = strings.Join(path, ", ")
+	out["client_encoding"] = "UTF8"
+	out["standard_conforming_strings"] = "on"
+	out["application_name"] = "postern/" + string(s.ID())
+	if purpose == engine.PurposeCatalog {
+		out["search_path"] = "pg_catalog"
+		out["default_transaction_read_only"] = "on"
+	}
+	return out
+}
+
+func startupPacket(s engine.Session, purpose engine.Purpose, account string, params startup) []byte {
+	b := binary.BigEndian.AppendUint32(make([]byte, 4), protocol30)
+	b = appendCString(appendCString(b, "user"), clean(account))
+	b = appendCString(appendCString(b, "database"), clean(s.Terms().Database))
+	set := settings(s, purpose, params)
+	for _, name := range slices.Sorted(maps.Keys(set)) {
+		b = appendCString(appendCString(b, clean(name)), clean(set[name]))
+	}
+	b = append(b, 0)
+	binary.BigEndian.PutUint32(b, uint32(len(b))) //nolint:gosec // far below 4 GiB
+	return b
+}
+
+// settle reads what follows the authentication, up to the first ReadyForQuery.
+func (l *login) settle(terms *engine.Terms) error {
+	for {
+		typ, body, err := readMessage(l.conn, maxHandshakeMessage)
+		if err != nil {
+			return err
+		}
+		c := wire.Read(body)
+		switch typ {
+		case 'S':
+			name, value := string(c.CString()), string(c.CString())
+			if c.Done() == nil {
+				l.status[name] = value
+			}
+		case 'K':
+			l.key.pid = c.Uint32()
+			l.key.secret = c.Rest()
+			if c.Err() != nil || len(l.key.secret) == 0 || len(l.key.secret) > 256 {
+				return errors.New("the resource sent an invalid cancel key")
+			}
+		case 'N':
+		case 'E':
+			return targetError(body)
+		case 'Z':
+			return l.pin(terms)
+		default:
+			return fmt.Errorf("the resource sent message %q while logging in", typ)
+		}
+	}
+}
+
+// pin checks the settings that decide what a text means, and notes which must stay.
+func (l *login) pin(terms *engine.Terms) error {
+	if got := l.status["client_encoding"]; got != "UTF8" {
+		return fmt.Errorf("the resource answers in encoding %q, not UTF8", got)
+	}
+	if got := l.status["standard_conforming_strings"]; got != "on" {
+		return fmt.Errorf("the resource has standard_conforming_strings %q", got)
+	}
+	l.pinned = map[string]string{"client_encoding": "UTF8", "standard_conforming_strings": "on"}
+	if terms.Own {
+		l.pinned = map[string]string{"client_encoding": "UTF8"}
+		return nil
+	}
+	for _, p := range terms.Pins {
+		if got, reported := l.status[p.Name]; reported {
+			l.pinned[p.Name] = got
+		}
+	}
+	return nil
+}
+
+// targetError is what the target said, for operators.
+func targetError(body []byte) error {
+	return fmt.Errorf("the resource says %s: %s", field(body, 'C'), field(body, 'M'))
+}
+
+// authenticate proves the credential. A password goes in the clear only over TLS that
+// was verified; MD5 is refused, since its hash is as good as the password.
+func authenticate(c net.Conn, t engine.TLSTerms, cred *engine.Credential) error {
+	for {
+		typ, body, err := readMessage(c, maxHandshakeMessage)
+		if err != nil {
+			return err
+		}
+		if typ == 'E' {
+			return targetError(body)
+		}
+		if typ == 'v' || typ == 'N' {
+			continue
+		}
+		r := wire.Read(body)
+		method := r.Uint32()
+		if typ != 'R' || r.Err() != nil {
+			return fmt.Errorf("the resource sent message %q while logging in", typ)
+		}
+		switch method {
+		case 0:
+			return nil
+		case 3:
+			if t.Mode != "verify-full" && t.Mode != "verify-ca" {
+				return errors.New("the resource asks for the password in the clear, which needs verified TLS")
+			}
+			err = sendPassword(c, cred)
+		case 10:
+			err = scramLogin(c, r.Rest(), cred)
+		default:
+			return fmt.Errorf("the resource asks for authentication method %d, which is not supported", method)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func sendPassword(w io.Writer, cred *engine.Credential) error {
+	b, at := begin(nil, 'p')
+	b = end(append(append(b, cred.Password.Reveal()...), 0), at)
+	_, err := w.Write(b)
+	clear(b)
+	return err
+}

@@ -1,0 +1,131 @@
+package postgres
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/engine/enginetest"
+	"github.com/posterngate/postern/pkg/run"
+	"github.com/posterngate/postern/pkg/secret"
+	"github.com/posterngate/postern/pkg/sql/worker"
+	"github.com/posterngate/postern/test/servers"
+)
+
+// shared is what the tests of this package have in common: one PostgreSQL and one
+// parser for all of them, which take seconds to start.
+var shared struct {
+	pg   *servers.PG
+	pool *worker.Pool
+}
+
+const schema = `
+CREATE ROLE app LOGIN PASSWORD 'backend-secret';
+CREATE SCHEMA sales;
+CREATE TYPE sales.mood AS ENUM ('good', 'bad');
+CREATE DOMAIN sales.odd AS int CHECK (VALUE % 2 = 1);
+CREATE TABLE sales.orders (id int PRIMARY KEY, email text, amount numeric(12,2), note text);
+INSERT INTO sales.orders SELECT i, 'user' || i || '@example.com', i, 'n' FROM generate_series(1, 1000) i;
+CREATE TABLE sales.unique_ones (email text UNIQUE DEFERRABLE INITIALLY DEFERRED);
+CREATE TABLE sales.load (id int, note text);
+GRANT USAGE ON SCHEMA sales TO app;
+GRANT ALL ON ALL TABLES IN SCHEMA sales TO app;
+GRANT CREATE ON SCHEMA sales TO app;
+`
+
+func TestMain(m *testing.M) {
+	worker.Main()
+	os.Exit(runTests(m))
+}
+
+func runTests(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "pgengine")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	pg, stop, err := servers.StartPostgres(ctx, dir, servers.PGOptions{Settings: map[string]string{"log_statement": "all"}}, func(string) {})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "start PostgreSQL:", err)
+		return 1
+	}
+	defer stop()
+	if _, err := pg.Exec(ctx, "postgres", schema); err != nil {
+		fmt.Fprintln(os.Stderr, "schema:", err)
+		return 1
+	}
+	shared.pg = pg
+	shared.pool = worker.New(worker.Config{Processes: 1})
+	g := run.New(ctx)
+	g.Go("parser", shared.pool.Run)
+	code := m.Run()
+	cancel()
+	_ = g.Wait()
+	return code
+}
+
+// house is an engine behind a Door to the shared PostgreSQL.
+type house struct {
+	door   *enginetest.Door
+	engine *Engine
+	addr   string
+}
+
+func target() engine.Terms {
+	pg := shared.pg
+	return engine.Terms{
+		Task: "t", Resource: "target", Host: pg.Host, Port: pg.Port, Database: "postgres",
+		TLS:  engine.TLSTerms{Mode: "verify-full", CA: pg.CAPEM, ServerName: pg.Host},
+		Pins: []engine.Setting{{Name: "search_path", Value: "sales"}},
+	}
+}
+
+func credential(engine.Purpose) engine.Credential {
+	return engine.Credential{Account: "app", Password: secret.FromString("backend-secret")}
+}
+
+func newHouse(t testing.TB, change ...func(*Config)) *house {
+	t.Helper()
+	cfg := Config{AllowPlaintext: true, Parser: shared.pool, Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	for _, c := range change {
+		c(&cfg)
+	}
+	h := &house{door: enginetest.NewDoor(t, target(), credential), engine: New(cfg)}
+	h.addr = enginetest.Serve(t, h.engine, h.door)
+	return h
+}
+
+func (h *house) dsn(extra string) string {
+	host, port, _ := net.SplitHostPort(h.addr)
+	return fmt.Sprintf("host=%s port=%s user=t.target password=%s dbname=postgres sslmode=disable %s", host, port, enginetest.Token, extra)
+}
+
+func (h *house) connect(t testing.TB, extra string) *pgx.Conn {
+	t.Helper()
+	ctx := testContext(t)
+	c, err := pgx.Connect(ctx, h.dsn(extra))
+	if err != nil {
+		t.Fatalf("connect: %v", err)
+	}
+	t.Cleanup(func() { _ = c.Close(context.Background()) })
+	return c
+}
+
+func testContext(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+var _ = tls.VersionTLS13

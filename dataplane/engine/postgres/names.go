@@ -1,0 +1,136 @@
+package postgres
+
+import "github.com/posterngate/postern/pkg/postern"
+
+// A prepared statement of the session, made by Parse or by SQL PREPARE: both share one
+// namespace at the target, and so here.
+type prepared struct {
+	st *statement // replaced by the client's pump when it was judged anew
+}
+
+// A portal of the session, made by Bind or, as a cursor, by SQL DECLARE.
+type portal struct {
+	prep      *prepared
+	params    []byte // of the Bind, in wire form
+	cursor    bool
+	bound     uint64 // counts what the portal was bound to
+	suspended *entry // an execution that stopped at its row count
+}
+
+// named is what a name means since a segment of the conversation. A nil value says that
+// the name is free.
+type named[T any] struct {
+	value   *T
+	segment uint64
+}
+
+// names maps the names of one kind of object. What a name means is set when the message
+// that changes it is sent, and put back if the target never gets there. Until a segment
+// is over, only messages of the same segment may rely on what it changed: if the change
+// fails, the target skips them too.
+type names[T any] map[string]named[T]
+
+// get returns what name means for a message of segment now, where every segment up to
+// done is over. certain is false where that depends on an answer still to come.
+func (n names[T]) get(name []byte, now, done uint64) (value *T, certain bool) {
+	v := n[string(name)]
+	return v.value, v.segment == now || v.segment <= done
+}
+
+// purge forgets the names that are free, once every change is certain.
+func (n names[T]) purge() {
+	for name, v := range n {
+		if v.value == nil {
+			delete(n, name)
+		}
+	}
+}
+
+// A change is what undoes the change of one name.
+type change struct {
+	what   byte // 'S' for a statement, 'P' for a portal
+	name   string
+	prep   named[prepared]
+	portal named[portal]
+	forget bool // whether the name was changed in between, so that nothing is known
+}
+
+func (c *conn) setStatement(e *entry, name string, p *prepared) {
+	e.changes = append(e.changes, change{what: 'S', name: name, prep: c.statements[name]})
+	c.statements[name] = named[prepared]{p, e.segment}
+	c.freed = c.freed || (p == nil && name != "")
+}
+
+func (c *conn) setPortal(e *entry, name string, p *portal) error {
+	old := c.portals[name]
+	if old.value != nil {
+		old.value.bound++
+		if err := c.endSuspended(old.value); err != nil {
+			return err
+		}
+	}
+	e.changes = append(e.changes, change{what: 'P', name: name, portal: old})
+	c.portals[name] = named[portal]{p, e.segment}
+	c.freed = c.freed || p == nil
+	return nil
+}
+
+// endSuspended ends an execution that nobody will ask more rows of.
+func (c *conn) endSuspended(p *portal) error {
+	e := p.suspended
+	if e == nil {
+		return nil
+	}
+	p.suspended = nil
+	return c.finish(e)
+}
+
+// undo puts back what e changed, because the target did not do it.
+func (c *conn) undo(e *entry) {
+	for i := len(e.changes) - 1; i >= 0; i-- {
+		ch := &e.changes[i]
+		switch {
+		case ch.what == 'S' && ch.forget:
+			c.statements[ch.name] = named[prepared]{segment: e.segment}
+		case ch.what == 'S':
+			c.statements[ch.name] = ch.prep
+		case ch.forget || ch.name == "":
+			c.portals[ch.name] = named[portal]{segment: e.segment}
+		default:
+			c.portals[ch.name] = ch.portal
+		}
+	}
+	e.changes = e.changes[:0]
+}
+
+// full refuses a new name where the session has too many.
+func (c *conn) full() *postern.Refusal {
+	if len(c.statements)+len(c.portals) < c.e.limits.Names {
+		return nil
+	}
+	return &postern.Refusal{Code: postern.CodeLimit, Reason: "the session has too many prepared statements and cursors", Hint: "deallocate some, or connect again"}
+}
+
+// endTransaction drops the portals that end with a transaction. Cursors are kept, for
+// they may have been declared WITH HOLD; a name that the target no longer knows is an
+// error there.
+func (c *conn) endTransaction() error {
+	for name, v := range c.portals {
+		p := v.value
+		if p != nil && p.cursor {
+			continue
+		}
+		if p != nil {
+			p.bound++
+			if err := c.endSuspended(p); err != nil {
+				return err
+			}
+		}
+		if name == "" {
+			c.portals[name] = named[portal]{segment: v.segment}
+			continue
+		}
+		delete(c.portals, name)
+	}
+	return nil
+}

@@ -1,0 +1,102 @@
+package postgres
+
+import (
+	"strings"
+
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/sql"
+)
+
+// body finds the prepared statement or cursor that a text runs: by EXECUTE or FETCH,
+// what was judged when the object was made applies to what it returns. It is nil for
+// other texts. certain is false where the answer depends on the target.
+func (c *conn) body(st *statement) (p *prepared, no *report, certain bool) {
+	for i := range st.facts.Statements {
+		s := &st.facts.Statements[i]
+		if s.Verb != sql.Execute && s.Verb != sql.Fetch {
+			continue
+		}
+		if len(st.facts.Statements) > 1 {
+			r := errorOf(&postern.Refusal{Reason: s.Command + " cannot share a query with other statements", Hint: "send it as a query of its own"}, "ERROR")
+			return nil, &r, true
+		}
+		what := byte('S')
+		if s.Verb == sql.Execute {
+			p, certain = c.statements.get([]byte(s.Object), c.segment, c.done)
+		} else {
+			what = 'P'
+			var cur *portal
+			if cur, certain = c.portals.get([]byte(s.Object), c.segment, c.done); cur != nil {
+				p = cur.prep
+			}
+		}
+		switch {
+		case !certain:
+			return nil, nil, false
+		case p == nil:
+			r := undefined(what, s.Object)
+			return nil, &r, true
+		case p.st.adm.Decision.Verdict == postern.VerdictHold:
+			r := errorOf(&postern.Refusal{Rule: p.st.adm.Decision.Rule, Reason: "people must approve each execution of this statement, which " + s.Command + " would not show them", Hint: "send the statement itself, or prepare it through the driver"}, "ERROR")
+			return nil, &r, true
+		}
+		return p, nil, true
+	}
+	return nil, nil, true
+}
+
+// objects follows what a text that is about to be sent does to the session's names.
+func (c *conn) objects(e *entry, st *statement) error {
+	several := len(st.facts.Statements) > 1
+	for i := range st.facts.Statements {
+		s := &st.facts.Statements[i]
+		switch s.Verb {
+		case sql.Prepare:
+			c.setStatement(e, s.Object, &prepared{st})
+		case sql.Deallocate:
+			if s.Object != "" {
+				c.setStatement(e, s.Object, nil)
+				break
+			}
+			for name := range c.statements {
+				c.setStatement(e, name, nil)
+			}
+		case sql.Declare:
+			if err := c.setPortal(e, s.Object, &portal{prep: &prepared{st}, cursor: true}); err != nil {
+				return err
+			}
+		case sql.Close:
+			if err := c.closeCursors(e, s.Object); err != nil {
+				return err
+			}
+		case sql.Other:
+			if !strings.HasPrefix(s.Command, "DISCARD") {
+				break
+			}
+			for name := range c.statements {
+				c.setStatement(e, name, nil)
+			}
+			if err := c.closeCursors(e, ""); err != nil {
+				return err
+			}
+		}
+	}
+	if several {
+		for i := range e.changes {
+			e.changes[i].forget = true
+		}
+	}
+	return nil
+}
+
+func (c *conn) closeCursors(e *entry, name string) error {
+	if name != "" {
+		return c.setPortal(e, name, nil)
+	}
+	for name := range c.portals {
+		if err := c.setPortal(e, name, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,166 @@
+// Package postgres is the engine for PostgreSQL's protocol, version 3. It speaks to the
+// client and to the target, turns Query, Parse, Bind and Execute into Statements and
+// executions, and forwards what its session admits as whole spans. What was judged is
+// what is sent; what was refused is replaced by something that fails at the target in
+// the same way. Deciding, recording and lending are its session's.
+package postgres
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/pkg/postern"
+	pgsql "github.com/posterngate/postern/pkg/sql/postgres"
+)
+
+// Config is what an Engine works with.
+type Config struct {
+	// TLS is the server side towards clients. Nil takes no TLS, and then no client at
+	// all unless AllowPlaintext is set.
+	TLS *tls.Config
+	// AllowPlaintext lets clients send their token over a connection without TLS.
+	AllowPlaintext bool
+	// Parser understands SQL; required.
+	Parser pgsql.Parser
+	Logger *slog.Logger
+	Limits Limits
+}
+
+// Limits bound what an Engine takes from outside; zero values take the defaults.
+type Limits struct {
+	Handshake time.Duration // for the client's half of the handshake; 15 s
+	Login     time.Duration // for opening the session and logging in; 30 s
+	Prepare   time.Duration // for judging one text; 15 s
+	Startup   int           // bytes of a startup packet; 10,000
+	Token     int           // bytes of a password message; 16 KiB
+	Message   int           // bytes of one message but for rows and COPY data; 16 MiB
+	Names     int           // prepared statements and cursors of a session; 10,000
+	Pipeline  int           // messages under way; 10,000
+	Catalog   int           // bytes of a catalogue; 512 MiB
+}
+
+func (l Limits) orDefaults() Limits {
+	set := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	wait := func(v *time.Duration, d time.Duration) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	wait(&l.Handshake, 15*time.Second)
+	wait(&l.Login, 30*time.Second)
+	wait(&l.Prepare, 15*time.Second)
+	set(&l.Startup, 10_000)
+	set(&l.Token, 16<<10)
+	set(&l.Message, 16<<20)
+	set(&l.Names, 10_000)
+	set(&l.Pipeline, 10_000)
+	set(&l.Catalog, 512<<20)
+	return l
+}
+
+// An Engine serves PostgreSQL clients. It is safe for concurrent use.
+type Engine struct {
+	cfg      Config
+	limits   Limits
+	tls      *tls.Config
+	log      *slog.Logger
+	catalogs *catalogs
+}
+
+var _ engine.Engine = (*Engine)(nil)
+
+// New makes an Engine.
+func New(cfg Config) *Engine {
+	e := &Engine{cfg: cfg, limits: cfg.Limits.orDefaults(), log: cfg.Logger}
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.TLS != nil {
+		e.tls = cfg.TLS.Clone()
+		e.tls.NextProtos = []string{alpn}
+	}
+	e.catalogs = &catalogs{engine: e, slots: map[string]*slot{}}
+	return e
+}
+
+// Protocol is "postgres".
+func (e *Engine) Protocol() postern.Protocol { return postern.Postgres }
+
+// Serve speaks to one client until either side ends.
+func (e *Engine) Serve(ctx context.Context, nc net.Conn, d engine.Door) error {
+	defer func() { _ = nc.Close() }()
+	h, err := e.handshake(ctx, nc, d)
+	if err != nil || h == nil {
+		return err
+	}
+	octx, cancel := context.WithTimeout(ctx, e.limits.Login)
+	s, err := d.Open(octx, h.claim)
+	cancel()
+	h.claim.Token.Wipe()
+	if err != nil {
+		return e.tell(h.conn, err)
+	}
+	err = e.session(ctx, s, h)
+	s.Close(err)
+	return err
+}
+
+// session carries one session from its opening to its end.
+func (e *Engine) session(ctx context.Context, s engine.Session, h *hello) error {
+	authenticated := false
+	if s.Terms().Hold {
+		if err := e.awaitSession(ctx, s, h); err != nil {
+			return e.tell(h.conn, err)
+		}
+		authenticated = true
+	}
+	lctx, cancel := context.WithTimeout(s.Context(), e.limits.Login)
+	defer cancel()
+	l, err := e.login(lctx, s, engine.PurposeSession, h.params)
+	if err == nil {
+		l.catalog, err = e.catalogs.get(lctx, catalogKey(s.Terms()), s)
+	}
+	if err != nil {
+		if cause := context.Cause(s.Context()); cause != nil {
+			err = cause
+		}
+		return e.tell(h.conn, err)
+	}
+	c := newConn(e, s, l, h.conn)
+	if err := c.greet(h, l, authenticated); err != nil {
+		return fmt.Errorf("greet: %w", err)
+	}
+	return c.run(ctx)
+}
+
+// tell says a refusal in the protocol's own form; it is the end of the connection.
+func (e *Engine) tell(c net.Conn, err error) error {
+	r := postern.AsRefusal(err)
+	_ = c.SetDeadline(time.Now().Add(lastWordsTime))
+	if _, werr := c.Write(errorOf(r, "FATAL").append(nil, 'E')); werr != nil {
+		return errors.Join(err, werr)
+	}
+	return err
+}
+
+// Explain makes the Statement for a text as a session would send it, so that it can be
+// judged without being run. No account is borrowed for it: a schema named like the
+// account is the one thing that it cannot resolve.
+func (e *Engine) Explain(ctx context.Context, s engine.Session, text string) (*engine.Statement, error) {
+	names := resolution{path: searchPath(s.Terms())}
+	cat, err := e.catalogs.get(ctx, catalogKey(s.Terms()), s)
+	if err != nil {
+		return nil, err
+	}
+	return e.build(cat, names, text), nil
+}

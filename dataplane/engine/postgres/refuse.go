@@ -1,0 +1,66 @@
+package postgres
+
+import "github.com/posterngate/postern/pkg/postern"
+
+// What the target is sent in place of a refused message where a transaction or a
+// pipeline is open: it cannot be parsed, so the target's transaction fails just as the
+// client's does, and its error, which comes at the right place among the answers, is
+// replaced by ours.
+const (
+	poisonText = "refused by postern"
+	poisonName = "postern"
+)
+
+// refuse answers the message at hand with a refusal.
+func (c clientCore) refuse(k kind, r *postern.Refusal) error {
+	if fatal(r) {
+		return r
+	}
+	return c.refuseWith(k, errorOf(r, "ERROR"))
+}
+
+// refuseWith answers a query, or a message of the extended protocol, with an error.
+// Where the target has nothing open it never hears of it.
+func (c clientCore) refuseWith(k kind, r report) error {
+	if c.status == 'I' && c.q.n == 0 && !c.open {
+		c.reply = r.append(c.reply, 'E')
+		if k == kindQuery {
+			c.reply = appendReady(c.reply, 'I')
+		} else {
+			c.skip = skipLocal
+		}
+		return nil
+	}
+	if k != kindQuery {
+		k = kindParse
+	}
+	e := c.q.get(k)
+	e.report = &r
+	c.enqueue(e)
+	if k == kindQuery {
+		c.up.Set(appendQuery(c.up.Grow(), poisonText))
+		c.closeSegment()
+		return nil
+	}
+	c.up.Set(appendParse(c.up.Grow(), poisonName, poisonText, noTypes))
+	c.open, c.skip = true, skipTarget
+	return nil
+}
+
+// sendPoison makes the target's transaction fail where the client was told of an error
+// that the target does not know of. The client sees nothing of it.
+func (c clientCore) sendPoison() {
+	c.poison = false
+	e := c.q.get(kindQuery)
+	if c.open {
+		e.kind = kindParse
+	}
+	e.hidden = true
+	c.enqueue(e)
+	if e.kind == kindParse {
+		c.up.Set(appendParse(c.up.Grow(), poisonName, poisonText, noTypes))
+		return
+	}
+	c.up.Set(appendQuery(c.up.Grow(), poisonText))
+	c.closeSegment()
+}

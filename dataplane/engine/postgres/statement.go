@@ -1,0 +1,253 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/pump"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/sql"
+	pgsql "github.com/posterngate/postern/pkg/sql/postgres"
+)
+
+// A statement is a text that was judged and not denied, as this session keeps it. It is
+// immutable but for what the target's pump notes of its result.
+type statement struct {
+	text        string
+	adm         *engine.Admission
+	facts       *sql.Facts
+	catalog     *catalog
+	own         bool // the client's bytes pass as they came
+	masked      bool
+	defines     bool
+	maxAffected int64 // -1 means no bound
+	maxRows     int64 // -1 means no bound
+
+	desc    []byte // the last RowDescription that was checked
+	columns []engine.ResultColumn
+}
+
+func newStatement(text string, adm *engine.Admission, cat *catalog) (*statement, error) {
+	st := &statement{text: text, adm: adm, catalog: cat, own: adm.Own, maxAffected: -1, maxRows: -1}
+	if adm.Analysis != nil {
+		st.facts, _ = adm.Analysis.Facts().(*sql.Facts)
+	}
+	if st.facts == nil {
+		return nil, errors.New("postgres: an admission without facts")
+	}
+	st.defines = st.facts.Effect() == postern.EffectDefine || st.facts.Effect() == postern.EffectUnknown
+	for _, o := range adm.Decision.Obligations {
+		switch {
+		case o.Table != nil:
+			for _, col := range o.Table.Columns {
+				st.masked = st.masked || col.Mask != nil
+			}
+		case o.MaxAffected > 0:
+			st.maxAffected = o.MaxAffected
+		case o.MaxRows > 0:
+			st.maxRows = o.MaxRows
+		default:
+			return nil, &postern.Refusal{Rule: adm.Decision.Rule, Reason: "the task asks for something that this gateway does not understand"}
+		}
+	}
+	if st.masked && adm.Decision.Level < postern.LevelSource {
+		return nil, &postern.Refusal{Rule: adm.Decision.Rule, Reason: "the masks of this task cannot be kept on this resource", Hint: "tell the operators: masks need level source or native"}
+	}
+	return st, nil
+}
+
+// rule is the obligation about a table, or nil.
+func (st *statement) rule(schema, table string) *postern.TableRule {
+	for _, o := range st.adm.Decision.Obligations {
+		if t := o.Table; t != nil && t.Schema == schema && t.Table == table {
+			return t
+		}
+	}
+	return nil
+}
+
+// uses reports whether the statement was judged as using the table.
+func (st *statement) uses(schema, table string) bool {
+	for i := range st.facts.Statements {
+		for j := range st.facts.Statements[i].Tables {
+			if t := &st.facts.Statements[i].Tables[j]; t.Schema == schema && t.Name == table {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// build makes the Statement for a text, against the catalogue as it is now.
+func (e *Engine) build(cat *catalog, names resolution, text string) *engine.Statement {
+	return &engine.Statement{
+		Text:    text,
+		Context: cat.Version + "\x00" + names.key(),
+		Analyse: func(ctx context.Context) (engine.Analysis, error) {
+			a, err := pgsql.Analyze(ctx, e.cfg.Parser, cat.Catalog, pgsql.Settings{SearchPath: names.path, User: names.user}, text)
+			var syntax *sql.SyntaxError
+			if errors.As(err, &syntax) {
+				return nil, &postern.Refusal{Reason: syntax.Message, Cause: syntax}
+			}
+			if err != nil {
+				return nil, &postern.Refusal{Reason: "the statement could not be analysed safely", Hint: "try it in smaller parts", Cause: err}
+			}
+			return a, nil
+		},
+	}
+}
+
+// prepare has a text judged.
+func (c *conn) prepare(ctx context.Context, text string) (*statement, error) {
+	cat, err := c.e.catalogs.get(ctx, catalogKey(c.terms), c.s)
+	if err != nil {
+		return nil, err
+	}
+	adm, err := c.s.Prepare(ctx, c.e.build(cat, c.names, text))
+	if err != nil {
+		return nil, err
+	}
+	st, err := newStatement(text, adm, cat)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.maskSeen = c.maskSeen || st.masked
+	if c.cat != cat {
+		c.cat = cat
+		clear(c.texts)
+	}
+	if adm.Decision.Deps.Cacheable() && len(text) <= maxCachedText {
+		if len(c.texts) >= maxTexts {
+			clear(c.texts)
+		}
+		c.texts[text] = st
+	}
+	return st, nil
+}
+
+// A session keeps so many texts of so many bytes that it has had judged, which saves a
+// copy and a lookup in the gate for what it sends over and over.
+const (
+	maxTexts      = 128
+	maxCachedText = 2 << 10
+)
+
+// judge finds the statement for a text, perhaps after a Park. Both results are empty
+// where it was refused, with the error in ready.no.
+func (c clientCore) judge(text []byte) (*statement, pump.Next) {
+	if c.ready.st != nil {
+		return c.ready.st, pump.Next{}
+	}
+	if c.ready.no.code != "" {
+		return nil, pump.Next{}
+	}
+	if c.recheck {
+		return nil, c.refresh()
+	}
+	if st := c.texts[string(text)]; st != nil && st.catalog == c.cat {
+		return st, pump.Next{}
+	}
+	copied := string(text)
+	return nil, c.later(func(ctx context.Context) error {
+		st, err := c.prepare(ctx, copied)
+		c.ready.st = st
+		return err
+	})
+}
+
+// later parks for something that may be refused.
+func (c clientCore) later(fn func(context.Context) error) pump.Next {
+	return pump.Next{Park: func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, c.e.limits.Prepare)
+		defer cancel()
+		err := fn(ctx)
+		if err == nil {
+			return nil
+		}
+		r := postern.AsRefusal(err)
+		if r.Cause != nil {
+			c.log.Debug("statement refused", "error", r.Cause)
+		}
+		if fatal(r) {
+			return r
+		}
+		c.ready.no = errorOf(r, "ERROR")
+		var syntax *sql.SyntaxError
+		if errors.As(err, &syntax) {
+			c.ready.no = report{severity: "ERROR", code: "42601", message: syntax.Message, position: syntax.Position}
+		}
+		return nil
+	}}
+}
+
+// refresh looks whether the catalogue has changed.
+func (c clientCore) refresh() pump.Next {
+	return c.later(func(ctx context.Context) error {
+		cat, err := c.e.catalogs.get(ctx, catalogKey(c.terms), c.s)
+		if err != nil {
+			return err
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.recheck = false
+		if cat != c.cat {
+			c.cat = cat
+			clear(c.texts)
+		}
+		return nil
+	})
+}
+
+// rejudge has a statement judged again, because policy or catalogue have changed. Where
+// the target has prepared it already, what may be sent must still be just that.
+func (c clientCore) rejudge(st *statement, kept bool) pump.Next {
+	delete(c.texts, st.text)
+	c.ready.st = nil
+	return c.later(func(ctx context.Context) error {
+		again, err := c.prepare(ctx, st.text)
+		if err != nil {
+			return err
+		}
+		if kept && again.adm.Forward != st.adm.Forward {
+			return stale()
+		}
+		c.ready.st = again
+		return nil
+	})
+}
+
+// current makes sure that the statement behind an EXECUTE or FETCH was judged by the
+// same policy and catalogue as that itself.
+func (c clientCore) current(p *prepared, by *statement) (pump.Next, *report) {
+	if c.ready.no.code != "" {
+		no := c.ready.no
+		return pump.Next{}, &no
+	}
+	if c.ready.body != nil {
+		p.st = c.ready.body
+		return pump.Next{}, nil
+	}
+	if p.st.adm.Decision.Version == by.adm.Decision.Version && p.st.catalog == by.catalog {
+		return pump.Next{}, nil
+	}
+	old := p.st
+	c.ready.st = by
+	return c.later(func(ctx context.Context) error {
+		again, err := c.prepare(ctx, old.text)
+		if err != nil {
+			return err
+		}
+		if again.adm.Forward != old.adm.Forward || again.adm.Decision.Verdict != old.adm.Decision.Verdict {
+			return stale()
+		}
+		c.ready.body = again
+		return nil
+	}), nil
+}
+
+func stale() error {
+	return &postern.Refusal{Code: postern.CodeStale, Reason: "what this task allows has changed since the statement was prepared", Hint: "prepare the statement again"}
+}

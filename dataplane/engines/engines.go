@@ -1,0 +1,27 @@
+// Package engines is the list of protocols that a node can terminate: one line each.
+package engines
+
+import (
+	"crypto/tls"
+	"log/slog"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/engine/postgres"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/sql/worker"
+)
+
+// Deps is what engines are made from.
+type Deps struct {
+	TLS            *tls.Config // of the listener; nil only where plaintext is allowed
+	AllowPlaintext bool
+	Parser         *worker.Pool
+	Logger         *slog.Logger
+}
+
+// All makes an engine by protocol.
+var All = map[postern.Protocol]func(Deps) engine.Engine{
+	postern.Postgres: func(d Deps) engine.Engine {
+		return postgres.New(postgres.Config{TLS: d.TLS, AllowPlaintext: d.AllowPlaintext, Parser: d.Parser, Logger: d.Logger})
+	},
+}

@@ -1,0 +1,46 @@
+package gate
+
+import (
+	"context"
+	"errors"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/record"
+)
+
+// An Explanation is what would happen to a statement. Nothing of it was recorded, and
+// nothing was let through.
+type Explanation struct {
+	Decision postern.Decision
+	Refusal  *postern.Refusal // why not; nil where the statement would go, or wait
+	Forward  string           // what would be sent; empty with a Refusal
+	Touched  []record.Touch
+}
+
+// Explain judges a statement without letting it through.
+func (g *Gate) Explain(ctx context.Context, st *engine.Statement) (Explanation, error) {
+	snap := g.cfg.Snapshots.Current()
+	an, facts, err := analyse(ctx, st)
+	if err != nil {
+		var r *postern.Refusal
+		if errors.As(err, &r) {
+			return Explanation{Refusal: r, Decision: postern.Decision{Version: snap.Version()}}, nil
+		}
+		return Explanation{}, err
+	}
+	d := snap.Decide(g.query(facts))
+	out := Explanation{Decision: d, Touched: touches(facts, d.Obligations)}
+	if d.Verdict == postern.VerdictDeny {
+		out.Refusal = Refuse(d)
+		return out, nil
+	}
+	a, err := g.admission(snap, st, an, facts, d)
+	if err != nil {
+		out.Refusal = postern.AsRefusal(err)
+		out.Decision.Verdict = postern.VerdictDeny
+		return out, nil
+	}
+	out.Forward = a.Forward
+	return out, nil
+}

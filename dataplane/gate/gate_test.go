@@ -1,0 +1,475 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/object"
+	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/record"
+	"github.com/posterngate/postern/pkg/sql"
+)
+
+const world = `
+kind: Mask
+metadata: {name: email}
+spec: {method: redact, value: "***"}
+---
+kind: Resource
+metadata: {name: warehouse}
+spec: {protocol: postgres, endpoint: {host: 127.0.0.1, port: 5432, database: warehouse}, credential: {sealed: warehouse}, catalog: {sealed: warehouse}}
+---
+kind: ApprovalRule
+metadata: {name: leads}
+spec: {all: [{group: leads, atLeast: 1}]}
+---
+kind: Task
+metadata: {name: report}
+spec:
+  purpose: a test
+  duration: 1h
+  resources: {names: [warehouse]}
+  permit:
+    - {table: sales.orders, verbs: [select], columns: [id, email], mask: {email: email}}
+    - {table: sales.regions, verbs: [select], columns: [code]}
+    - {table: sales.orders, verbs: [delete], columns: [id], requireWhere: true, approval: {scope: statement, rule: leads}}
+  limits: {rows: 10, per: session}
+  record: {read: local, write: disk, resultRows: 2}
+`
+
+// holder is a snapshot that can be swapped.
+type holder struct{ p atomic.Pointer[policy.Snapshot] }
+
+func (h *holder) Current() *policy.Snapshot { return h.p.Load() }
+func (h *holder) Version() postern.Version  { return h.p.Load().Version() }
+
+func (h *holder) load(t testing.TB, text string, revision int64) {
+	t.Helper()
+	objects, err := object.ParseYAML(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, rejected := policy.Compile(postern.Version{Epoch: "e", Revision: revision}, objects)
+	if len(rejected) > 0 {
+		t.Fatal(rejected)
+	}
+	h.p.Store(s)
+}
+
+// memo is a Recorder that remembers, and can be made to fail.
+type memo struct {
+	mu     sync.Mutex
+	events []record.Event
+	modes  []policy.RecordMode
+	fail   error
+	silent bool
+}
+
+func (m *memo) Record(e *record.Event, mode policy.RecordMode) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fail != nil || m.silent {
+		return m.fail
+	}
+	c := *e
+	c.Params = append([]record.Param(nil), e.Params...)
+	for i := range c.Params {
+		c.Params[i].Value = strings.Clone(c.Params[i].Value)
+	}
+	c.Data = append([]byte(nil), e.Data...)
+	m.events, m.modes = append(m.events, c), append(m.modes, mode)
+	return nil
+}
+
+func (m *memo) Close(string) error { return nil }
+
+func (m *memo) kinds() string {
+	var out []string
+	for _, e := range m.events {
+		out = append(out, e.Kind.String())
+	}
+	return strings.Join(out, " ")
+}
+
+// people answers holds.
+type people struct {
+	answer   typesv1.HoldState
+	consumed int
+	digest   func(req *nodev1.OpenHoldRequest) [32]byte
+}
+
+func (p *people) OpenHold(ctx context.Context, req *nodev1.OpenHoldRequest, on func(*nodev1.OpenHoldResponse)) (*typesv1.Hold, error) {
+	d := p.digest(req)
+	h := &typesv1.Hold{Id: "h-1", Digest: d[:], State: typesv1.HoldState_HOLD_STATE_PENDING, ApproverGroups: []string{"leads"}, Statement: req.GetStatement()}
+	on(&nodev1.OpenHoldResponse{Hold: h, Url: "https://postern/approvals/h-1"})
+	if p.answer == typesv1.HoldState_HOLD_STATE_PENDING {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	h.State = p.answer
+	h.Approvals = []*typesv1.Approval{{Subject: "bob", Approved: p.answer == typesv1.HoldState_HOLD_STATE_APPROVED, Reason: "because"}}
+	return h, nil
+}
+
+func (p *people) ConsumeHold(_ context.Context, req *nodev1.ConsumeHoldRequest) (*typesv1.Hold, error) {
+	if p.consumed++; p.consumed > 1 {
+		return nil, &postern.Refusal{Code: postern.CodeCancelled, Reason: "used already"}
+	}
+	return &typesv1.Hold{Id: req.GetHold(), State: typesv1.HoldState_HOLD_STATE_CONSUMED}, nil
+}
+
+// understood is an Analysis of facts that a test made.
+type understood struct {
+	facts     sql.Facts
+	plain     bool
+	canonical string
+	rewritten string
+	err       error
+}
+
+func (u *understood) Facts() any        { return &u.facts }
+func (u *understood) Plain() bool       { return u.plain }
+func (u *understood) Canonical() string { return u.canonical }
+func (u *understood) Rewrite([]postern.Obligation) (string, error) {
+	return u.rewritten, u.err
+}
+
+func reading(table string, columns ...string) sql.Facts {
+	roles := map[string]sql.ColumnRole{}
+	for _, c := range columns {
+		roles[c] = sql.RoleOutput
+	}
+	return sql.Facts{Complete: true, Statements: []sql.Statement{{Verb: sql.Select, Command: "SELECT", Effect: postern.EffectRead, Returns: true,
+		Tables: []sql.Table{{Schema: "sales", Name: table, Kind: sql.KindTable, Verbs: []sql.Verb{sql.Select}, Read: columns, Roles: roles}}}}}
+}
+
+func deleting() sql.Facts {
+	return sql.Facts{Complete: true, Statements: []sql.Statement{{Verb: sql.Delete, Command: "DELETE", Effect: postern.EffectWrite,
+		Tables: []sql.Table{{Schema: "sales", Name: "orders", Kind: sql.KindTable, Verbs: []sql.Verb{sql.Delete}, Read: []string{"id"}, Roles: map[string]sql.ColumnRole{"id": sql.RolePredicate}, Target: true, TargetReads: []string{"id"}}}}}}
+}
+
+type rig struct {
+	*Gate
+	snapshots *holder
+	records   *memo
+	people    *people
+	healthy   error
+	analysed  int
+}
+
+func newRig(t testing.TB) *rig {
+	t.Helper()
+	r := &rig{snapshots: &holder{}, records: &memo{}}
+	r.snapshots.load(t, world, 1)
+	grant := &postern.Grant{ID: "g-1", Subject: postern.Subject{Name: "alice"}, Task: "report", Start: time.Now(), End: time.Now().Add(time.Hour)}
+	r.people = &people{answer: typesv1.HoldState_HOLD_STATE_APPROVED, digest: func(req *nodev1.OpenHoldRequest) [32]byte {
+		var ps []postern.Param
+		for _, p := range req.GetParameters() {
+			ps = append(ps, postern.Param{Value: p.GetValue(), Null: p.Value == nil})
+		}
+		return postern.HoldDigest("alice", "g-1", "report", "warehouse", postern.Scope(req.GetScope()), req.GetStatement(), ps)
+	}}
+	r.Gate = New(Config{
+		Session: "s-1", Grant: grant, Task: "report", Resource: "warehouse", Node: "n-1",
+		Request:   func() policy.Request { return policy.Request{Time: time.Now(), Address: "127.0.0.1"} },
+		Snapshots: r.snapshots, Recorder: r.records, Holds: r.people, Healthy: func() error { return r.healthy },
+		Cache: NewCache(), Usage: new(Usage), Now: time.Now, Logger: slog.New(slog.DiscardHandler),
+	})
+	return r
+}
+
+func (r *rig) prepare(t testing.TB, text string, u *understood) (*engine.Admission, error) {
+	t.Helper()
+	return r.Prepare(t.Context(), &engine.Statement{Text: text, Context: "c", Analyse: func(context.Context) (engine.Analysis, error) {
+		r.analysed++
+		return u, nil
+	}})
+}
+
+func (r *rig) must(t testing.TB, text string, u *understood) *engine.Admission {
+	t.Helper()
+	a, err := r.prepare(t, text, u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func refusal(t testing.TB, err error) *postern.Refusal {
+	t.Helper()
+	var r *postern.Refusal
+	if !errors.As(err, &r) {
+		t.Fatalf("error = %v, want a refusal", err)
+	}
+	return r
+}
+
+func TestDenialIsRecorded(t *testing.T) {
+	r := newRig(t)
+	_, err := r.prepare(t, "SELECT secret FROM sales.orders", &understood{facts: reading("orders", "secret"), plain: true})
+	if got := refusal(t, err); got.Code != postern.CodeDenied || !strings.Contains(got.Reason, "secret") {
+		t.Errorf("refusal = %+v", got)
+	}
+	if r.records.kinds() != "denied" || r.records.events[0].Text != "SELECT secret FROM sales.orders" {
+		t.Errorf("recorded %s", r.records.kinds())
+	}
+}
+
+func TestIncompleteFactsAreDenied(t *testing.T) {
+	r := newRig(t)
+	if _, err := r.prepare(t, "?", &understood{}); refusal(t, err).Code != postern.CodeDenied {
+		t.Error(err)
+	}
+}
+
+func TestForwardsOwnBytesOnlyWherePlain(t *testing.T) {
+	r := newRig(t)
+	a := r.must(t, "select code from sales.regions", &understood{facts: reading("regions", "code"), plain: true, canonical: "C"})
+	if !a.Own || a.Forward != "select code from sales.regions" {
+		t.Errorf("plain: %+v", a)
+	}
+	a = r.must(t, "select /**/ code from sales.regions", &understood{facts: reading("regions", "code"), canonical: "C"})
+	if a.Own || a.Forward != "C" {
+		t.Errorf("not plain: %+v", a)
+	}
+	a = r.must(t, "select email from sales.orders", &understood{facts: reading("orders", "email"), plain: true, canonical: "C", rewritten: "R"})
+	if a.Own || a.Forward != "R" {
+		t.Errorf("masked: %+v", a)
+	}
+	_, err := r.prepare(t, "select email from only sales.orders", &understood{facts: reading("orders", "email"), plain: true, err: errors.New("cannot")})
+	refusal(t, err)
+}
+
+func TestIntentIsRecordedBeforeAdmit(t *testing.T) {
+	r := newRig(t)
+	a := r.must(t, "select email from sales.orders where id = $1", &understood{facts: reading("orders", "email"), rewritten: "R"})
+	var f engine.Flow
+	if err := r.Admit(a, engine.Args{Values: [][]byte{[]byte("7"), nil}, Null: func(i int) bool { return i == 1 }}, &f); err != nil {
+		t.Fatal(err)
+	}
+	if r.records.kinds() != "intent" || r.records.modes[0] != policy.Local {
+		t.Fatalf("recorded %s with %v", r.records.kinds(), r.records.modes)
+	}
+	e := r.records.events[0]
+	if e.Forward != "R" || len(e.Params) != 2 || e.Params[0].Value != "7" || !e.Params[1].Null {
+		t.Errorf("intent = %+v", e)
+	}
+	if len(e.Touched) != 1 || e.Touched[0].Column != "sales.orders.email" || e.Touched[0].Mask != "email" {
+		t.Errorf("touched = %+v", e.Touched)
+	}
+	row := []byte{'D', 0, 0, 0, 6, 0, 0}
+	if err := f.Columns([]engine.ResultColumn{{Name: "email"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Rows(3, append(append(append([]byte(nil), row...), row...), row...)); err != nil {
+		t.Fatal(err)
+	}
+	if rows, _ := f.Remaining(); rows != 7 {
+		t.Errorf("%d rows remain, want 7", rows)
+	}
+	if err := f.Done(engine.Outcome{Tag: "SELECT 3"}); err != nil {
+		t.Fatal(err)
+	}
+	if r.records.kinds() != "intent rows finished" {
+		t.Fatalf("recorded %s", r.records.kinds())
+	}
+	if kept := r.records.events[1]; kept.Rows != 2 || len(kept.Data) != 2*len(row) || kept.Columns[0].Name != "email" {
+		t.Errorf("kept %+v, want the two rows that the task keeps", kept)
+	}
+	if done := r.records.events[2]; done.Rows != 3 || done.Tag != "SELECT 3" || done.Statement != e.Statement {
+		t.Errorf("finished = %+v", done)
+	}
+}
+
+func TestNoRecordNoAccess(t *testing.T) {
+	r := newRig(t)
+	a := r.must(t, "select code from sales.regions", &understood{facts: reading("regions", "code"), plain: true})
+	r.records.fail = errors.New("disk full")
+	var f engine.Flow
+	if got := refusal(t, r.Admit(a, engine.Args{}, &f)); got.Code != postern.CodeUnavailable || strings.Contains(got.Reason, "disk") {
+		t.Errorf("refusal = %+v", got)
+	}
+	if f.Admitted() {
+		t.Error("a statement whose intent was not recorded was admitted")
+	}
+	r.records.fail = nil
+	r.healthy = &postern.Refusal{Code: postern.CodeUnavailable, Reason: "spool full"}
+	if err := r.Admit(a, engine.Args{}, &f); err == nil || f.Admitted() {
+		t.Error("admitted though nothing may be forwarded")
+	}
+}
+
+func TestChangedPolicyIsStale(t *testing.T) {
+	r := newRig(t)
+	u := &understood{facts: reading("regions", "code"), plain: true}
+	a := r.must(t, "select code from sales.regions", u)
+	r.must(t, "select code from sales.regions", u)
+	if r.analysed != 1 {
+		t.Errorf("analysed %d times, want the second verdict from the cache", r.analysed)
+	}
+	r.snapshots.load(t, strings.ReplaceAll(world, "columns: [code]", "columns: [name]"), 2)
+	var f engine.Flow
+	if err := r.Admit(a, engine.Args{}, &f); !errors.Is(err, engine.ErrStale) {
+		t.Errorf("Admit = %v, want ErrStale", err)
+	}
+	if _, err := r.prepare(t, "select code from sales.regions", u); err == nil {
+		t.Error("the old verdict was used under the new policy")
+	}
+}
+
+func TestHoldLetsOneExecutionThrough(t *testing.T) {
+	r := newRig(t)
+	u := &understood{facts: deleting(), plain: true, canonical: "DELETE FROM sales.orders WHERE id = $1"}
+	a := r.must(t, "delete from sales.orders where id = $1", u)
+	args := engine.Args{Values: [][]byte{[]byte("7")}}
+	other := engine.Args{Values: [][]byte{[]byte("8")}}
+	var f engine.Flow
+	if err := r.Admit(a, args, &f); !errors.Is(err, engine.ErrHold) {
+		t.Fatalf("Admit = %v, want ErrHold", err)
+	}
+	var notices []string
+	if err := r.Await(t.Context(), a, args, func(s string) { notices = append(notices, s) }); err != nil {
+		t.Fatal(err)
+	}
+	if len(notices) != 1 || !strings.Contains(notices[0], "leads") || !strings.Contains(notices[0], "https://postern/approvals/h-1") {
+		t.Errorf("notices = %q", notices)
+	}
+	if err := r.Admit(a, other, &f); !errors.Is(err, engine.ErrHold) {
+		t.Errorf("other parameters: Admit = %v, want ErrHold", err)
+	}
+	if err := r.Admit(a, args, &f); err != nil {
+		t.Fatalf("after the yes: %v", err)
+	}
+	_ = f.Done(engine.Outcome{Tag: "DELETE 1"})
+	if err := r.Admit(a, args, &f); !errors.Is(err, engine.ErrHold) {
+		t.Errorf("the second time: Admit = %v, want ErrHold", err)
+	}
+	if got := r.records.kinds(); got != "held settled intent finished" {
+		t.Errorf("recorded %s", got)
+	}
+	for i, e := range r.records.events {
+		if e.Statement != r.records.events[0].Statement {
+			t.Errorf("event %d is of statement %d: the story falls apart", i, e.Statement)
+		}
+	}
+	if r.records.modes[2] != policy.Disk {
+		t.Errorf("the intent of a write was recorded %s, want disk", r.records.modes[2])
+	}
+	if err := r.Await(t.Context(), a, args, func(string) {}); err == nil {
+		t.Error("an approval was used twice")
+	}
+}
+
+func TestHoldRefusedOrGivenUp(t *testing.T) {
+	for _, answer := range []typesv1.HoldState{typesv1.HoldState_HOLD_STATE_REFUSED, typesv1.HoldState_HOLD_STATE_EXPIRED, typesv1.HoldState_HOLD_STATE_UNSPECIFIED, typesv1.HoldState_HOLD_STATE_PENDING} {
+		t.Run(answer.String(), func(t *testing.T) {
+			r := newRig(t)
+			r.people.answer = answer
+			a := r.must(t, "delete", &understood{facts: deleting(), plain: true, canonical: "DELETE"})
+			ctx, cancel := context.WithCancel(t.Context())
+			if answer == typesv1.HoldState_HOLD_STATE_PENDING {
+				cancel()
+			}
+			defer cancel()
+			if got := refusal(t, r.Await(ctx, a, engine.Args{}, func(string) {})); got.Code != postern.CodeCancelled {
+				t.Errorf("refusal = %+v", got)
+			}
+			var f engine.Flow
+			if err := r.Admit(a, engine.Args{}, &f); !errors.Is(err, engine.ErrHold) {
+				t.Errorf("Admit = %v, want ErrHold", err)
+			}
+			if got := r.records.kinds(); got != "held settled" {
+				t.Errorf("recorded %s", got)
+			}
+		})
+	}
+}
+
+func TestApprovalOfSomethingElseIsRefused(t *testing.T) {
+	r := newRig(t)
+	r.people.digest = func(*nodev1.OpenHoldRequest) [32]byte { return [32]byte{1} }
+	a := r.must(t, "delete", &understood{facts: deleting(), plain: true, canonical: "DELETE"})
+	refusal(t, r.Await(t.Context(), a, engine.Args{}, func(string) {}))
+	if r.people.consumed != 0 {
+		t.Error("the approval was used")
+	}
+}
+
+func TestBudgetRunsOut(t *testing.T) {
+	r := newRig(t)
+	a := r.must(t, "select code from sales.regions", &understood{facts: reading("regions", "code"), plain: true})
+	var f engine.Flow
+	if err := r.Admit(a, engine.Args{}, &f); err != nil {
+		t.Fatal(err)
+	}
+	_ = f.Rows(10, nil)
+	_ = f.Done(engine.Outcome{})
+	if got := refusal(t, r.Admit(a, engine.Args{}, &f)); got.Code != postern.CodeLimit || got.Rule != "report/limits" {
+		t.Errorf("refusal = %+v", got)
+	}
+}
+
+func TestSessionHold(t *testing.T) {
+	r := newRig(t)
+	r.Gate = New(func() Config {
+		c := r.cfg
+		c.Approval = &postern.Approval{Scope: postern.ScopeSession, Rule: "leads"}
+		return c
+	}())
+	a := r.must(t, "select code from sales.regions", &understood{facts: reading("regions", "code"), plain: true})
+	var f engine.Flow
+	if err := r.Admit(a, engine.Args{}, &f); err == nil {
+		t.Fatal("a session that nobody let in ran a statement")
+	}
+	if err := r.AwaitSession(t.Context(), func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Admit(a, engine.Args{}, &f); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCachedReadAllocatesNothing holds the hot path to its promise.
+func TestCachedReadAllocatesNothing(t *testing.T) {
+	r := newRig(t)
+	r.records.silent = true
+	a := r.must(t, "select code from sales.regions", &understood{facts: reading("regions", "code"), plain: true})
+	var f engine.Flow
+	values := [][]byte{[]byte("DE")}
+	row := []byte{'D', 0, 0, 0, 6, 0, 0}
+	r.cfg.Usage.Rows.Store(-1 << 40) // room for the loop
+	if n := testing.AllocsPerRun(1000, func() {
+		if err := r.Admit(a, engine.Args{Values: values}, &f); err != nil {
+			t.Fatal(err)
+		}
+		_ = f.Rows(1, row)
+		_ = f.Done(engine.Outcome{Tag: "SELECT 1"})
+	}); n != 0 {
+		t.Errorf("%v allocations for each execution, want none", n)
+	}
+}
+
+func BenchmarkAdmit(b *testing.B) {
+	r := newRig(b)
+	r.records.silent = true
+	a := r.must(b, "select code from sales.regions", &understood{facts: reading("regions", "code"), plain: true})
+	var f engine.Flow
+	r.cfg.Usage.Rows.Store(-1 << 60)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := r.Admit(a, engine.Args{}, &f); err != nil {
+			b.Fatal(err)
+		}
+		_ = f.Done(engine.Outcome{})
+	}
+}

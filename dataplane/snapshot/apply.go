@@ -1,0 +1,192 @@
+package snapshot
+
+import (
+	"cmp"
+	"crypto/ed25519"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/object"
+	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// Apply makes an update the policy, whole. An object that does not compile is rejected
+// in the ack and whatever needs it is denied; the rest applies. The answer is nil, and
+// nothing has changed, for an update that does not follow: the node must then ask for
+// a snapshot.
+func (h *Holder) Apply(u *nodev1.Update) *nodev1.SyncAck {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := h.current.Load()
+	v := version(u.GetVersion())
+	if !follows(now.covered, v, u.GetSnapshot()) {
+		return nil
+	}
+	objects, err := h.merge(u)
+	if err != nil {
+		return nil
+	}
+	if now.covered.Epoch != v.Epoch {
+		now = &view{policy: now.policy} // of another store; none of it counts
+	}
+	next := &view{
+		policy: now.policy, rejections: now.rejections, covered: v,
+		hash: hashOf(objects), ended: endings(now, u), keys: keys(now, u),
+	}
+	if u.GetSnapshot() || len(u.GetObjects())+len(u.GetRemoved()) > 0 {
+		next.policy, next.rejections = compile(v, objects)
+	}
+	h.objects = objects
+	h.swap(next)
+	return &nodev1.SyncAck{Version: u.GetVersion(), ContentHash: next.hash[:], Rejections: next.rejections}
+}
+
+// Advance notes that nothing up to v changed what is enforced. It is ignored where v
+// does not follow.
+func (h *Holder) Advance(v postern.Version) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := h.current.Load()
+	if now.covered.IsZero() || !v.Covers(now.covered) || v == now.covered {
+		return
+	}
+	next := *now
+	next.covered = v
+	h.current.Store(&next)
+	h.announce()
+}
+
+func (h *Holder) swap(v *view) {
+	h.current.Store(v)
+	h.announce()
+	for ch := range h.subs {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// announce wakes those who wait for a version.
+func (h *Holder) announce() {
+	close(h.changed)
+	h.changed = make(chan struct{})
+}
+
+// follows reports whether an update to v may be applied over what is covered. Versions
+// never go back within an epoch, and between epochs only a snapshot leads.
+func follows(covered, v postern.Version, snapshot bool) bool {
+	switch {
+	case v.Epoch == "" || v.Revision <= 0:
+		return false
+	case covered.Epoch != v.Epoch:
+		return snapshot
+	}
+	return v.Covers(covered)
+}
+
+// merge is the set of objects after u. An update without objects is a question whether
+// both sides hold the same, and so every hash is found anew.
+func (h *Holder) merge(u *nodev1.Update) (map[string]entry, error) {
+	var objects map[string]entry
+	switch {
+	case u.GetSnapshot():
+		objects = make(map[string]entry, len(u.GetObjects()))
+	case len(u.GetObjects())+len(u.GetRemoved()) == 0:
+		return rehash(h.objects)
+	default:
+		objects = maps.Clone(h.objects)
+	}
+	for _, ref := range u.GetRemoved() {
+		delete(objects, ref)
+	}
+	for _, o := range u.GetObjects() {
+		hash, err := object.HashOf(o)
+		if err != nil {
+			return nil, err
+		}
+		objects[object.Ref(o)] = entry{o, hash}
+	}
+	if len(objects) > MaxObjects {
+		return nil, fmt.Errorf("%d objects are more than %d", len(objects), MaxObjects)
+	}
+	return objects, nil
+}
+
+func rehash(objects map[string]entry) (map[string]entry, error) {
+	fresh := make(map[string]entry, len(objects))
+	for ref, e := range objects {
+		hash, err := object.HashOf(e.object)
+		if err != nil {
+			return nil, err
+		}
+		fresh[ref] = entry{e.object, hash}
+	}
+	return fresh, nil
+}
+
+func hashOf(objects map[string]entry) object.Hash {
+	refs := slices.Sorted(maps.Keys(objects))
+	return object.HashSet(func(yield func(string, object.Hash) bool) {
+		for _, ref := range refs {
+			if !yield(ref, objects[ref].hash) {
+				return
+			}
+		}
+	})
+}
+
+func compile(v postern.Version, objects map[string]entry) (*policy.Snapshot, []*nodev1.Rejection) {
+	list := make([]*typesv1.Object, 0, len(objects))
+	for _, e := range objects {
+		list = append(list, e.object)
+	}
+	compiled, rejected := policy.Compile(v, list)
+	rejections := make([]*nodev1.Rejection, 0, len(rejected))
+	for _, r := range rejected {
+		rejections = append(rejections, &nodev1.Rejection{Object: r.Object, Reason: r.Reason})
+	}
+	slices.SortFunc(rejections, func(a, b *nodev1.Rejection) int { return cmp.Compare(a.GetObject(), b.GetObject()) })
+	return compiled, rejections
+}
+
+// endings are the ended grants after u: those of before too, until their end.
+func endings(now *view, u *nodev1.Update) map[postern.GrantID]ending {
+	if len(u.GetEndedGrants()) == 0 && len(now.ended) == 0 {
+		return now.ended
+	}
+	old := time.Now().Add(-endSlack)
+	ended := map[postern.GrantID]ending{}
+	for id, e := range now.ended {
+		if e.until.After(old) {
+			ended[id] = e
+		}
+	}
+	for _, e := range u.GetEndedGrants() {
+		ended[postern.GrantID(e.GetGrant())] = ending{e.GetReason(), e.GetEndTime().AsTime()}
+	}
+	return ended
+}
+
+// keys are the keys that sign grants after u. A key of a wrong size verifies nothing.
+func keys(now *view, u *nodev1.Update) map[string]ed25519.PublicKey {
+	if len(u.GetGrantKeys()) == 0 {
+		return now.keys
+	}
+	keys := make(map[string]ed25519.PublicKey, len(u.GetGrantKeys()))
+	for id, k := range u.GetGrantKeys() {
+		if len(k) == ed25519.PublicKeySize {
+			keys[id] = k
+		}
+	}
+	return keys
+}
+
+func version(v *typesv1.Version) postern.Version {
+	return postern.Version{Epoch: v.GetEpoch(), Revision: v.GetRevision()}
+}

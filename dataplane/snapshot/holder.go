@@ -1,0 +1,127 @@
+// Package snapshot holds what a node enforces now. A Holder takes the control plane's
+// updates, compiles the whole set of objects anew, and swaps one pointer; readers never
+// wait. It keeps nothing on disk: a node that starts without the control plane denies
+// everything. What the policy means is pkg/policy's; how old it may be is control's.
+package snapshot
+
+import (
+	"context"
+	"crypto/ed25519"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/object"
+	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+const (
+	// MaxObjects bounds what a node holds.
+	MaxObjects = 200_000
+	// endSlack keeps an ended grant beyond its end, for clocks that differ.
+	endSlack = time.Minute
+)
+
+// A Holder holds the current policy. It is safe for concurrent use.
+type Holder struct {
+	current atomic.Pointer[view]
+
+	mu      sync.Mutex // held to change anything
+	objects map[string]entry
+	changed chan struct{} // closed and replaced by every swap
+	subs    map[chan struct{}]struct{}
+}
+
+// A view is all that readers see of one moment. It is immutable.
+type view struct {
+	policy     *policy.Snapshot
+	rejections []*nodev1.Rejection
+	covered    postern.Version // everything up to here is in policy
+	hash       object.Hash
+	ended      map[postern.GrantID]ending
+	keys       map[string]ed25519.PublicKey
+}
+
+type ending struct {
+	reason string
+	until  time.Time
+}
+
+type entry struct {
+	object *typesv1.Object
+	hash   object.Hash
+}
+
+// New makes a Holder that denies everything.
+func New() *Holder {
+	h := &Holder{objects: map[string]entry{}, changed: make(chan struct{}), subs: map[chan struct{}]struct{}{}}
+	nothing, _ := policy.Compile(postern.Version{}, nil)
+	h.current.Store(&view{policy: nothing, hash: hashOf(nil)})
+	return h
+}
+
+// Current is the policy to enforce now. It is never nil.
+func (h *Holder) Current() *policy.Snapshot { return h.current.Load().policy }
+
+// Version is the newest version that is enforced: that of Current, or a later one that
+// changed nothing here. It is zero before the first update.
+func (h *Holder) Version() postern.Version { return h.current.Load().covered }
+
+// Hash is the hash of all objects held; it stands for the Version in a hello.
+func (h *Holder) Hash() []byte {
+	v := h.current.Load()
+	if v.covered.IsZero() {
+		return nil
+	}
+	return v.hash[:]
+}
+
+// Ended reports whether a grant was ended before its time, and why.
+func (h *Holder) Ended(g postern.GrantID) (reason string, ended bool) {
+	e, ok := h.current.Load().ended[g]
+	return e.reason, ok
+}
+
+// GrantKey is the key that signs grants under an id.
+func (h *Holder) GrantKey(id string) (ed25519.PublicKey, bool) {
+	k, ok := h.current.Load().keys[id]
+	return k, ok
+}
+
+// GrantKeys are the keys that sign grants, by id. The map is not to be changed.
+func (h *Holder) GrantKeys() map[string]ed25519.PublicKey { return h.current.Load().keys }
+
+// Subscribe returns a channel that gets a value after every swap, and a function that
+// ends it. Signals that were not taken yet are one.
+func (h *Holder) Subscribe() (<-chan struct{}, func()) {
+	ch := make(chan struct{}, 1)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.subs[ch] = struct{}{}
+	return ch, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.subs, ch)
+	}
+}
+
+// WaitFor waits until v is enforced.
+func (h *Holder) WaitFor(ctx context.Context, v postern.Version) error {
+	for {
+		h.mu.Lock()
+		changed, have := h.changed, h.Version()
+		h.mu.Unlock()
+		if have.Covers(v) {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for policy version %s, have %s: %w", v, have, context.Cause(ctx))
+		}
+	}
+}

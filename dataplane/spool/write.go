@@ -1,0 +1,240 @@
+package spool
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/posterngate/postern/pkg/record"
+)
+
+// append puts whole frames of one session into the log. With cut they end a chunk.
+func (s *Spool) append(ses *session, frames []byte, now time.Time, cut, urgent bool) (position, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ses.failed != nil {
+		return position{}, ses.failed
+	}
+	if s.closed {
+		return position{}, fmt.Errorf("spool: record in session %s: the spool is closed", ses.id)
+	}
+	if len(frames) > maxEntry-entryHeader && !urgent && !s.disk.room(len(frames)) {
+		return position{}, fmt.Errorf("spool: record in session %s: %w", ses.id, errFull)
+	}
+	for first := true; len(frames) > 0; first = false {
+		part := frames
+		if len(part) > maxEntry-entryHeader {
+			f, err := record.NextFrame(frames)
+			if err != nil {
+				return position{}, err
+			}
+			part = frames[:f.Size]
+		}
+		frames = frames[len(part):]
+		if err := s.putFrames(ses, part, now, urgent); err != nil {
+			err = fmt.Errorf("spool: record in session %s: %w", ses.id, err)
+			if !first {
+				s.failLocked(ses, err) // a part of the event is kept
+			}
+			return position{}, err
+		}
+	}
+	if cut && len(ses.uncut) > 0 {
+		if err := s.cut(ses); err != nil {
+			return position{}, err
+		}
+	}
+	return s.tail(), nil
+}
+
+// putFrames puts one entry of frames; s.mu is held.
+func (s *Spool) putFrames(ses *session, frames []byte, now time.Time, urgent bool) error {
+	seg, off, err := s.put(entryFrames, ses.ref, frames, urgent)
+	if err != nil {
+		return err
+	}
+	if len(ses.uncut) == 0 {
+		ses.since = now
+		if ses.uncut == nil && len(s.extents) > 0 {
+			ses.uncut = s.extents[len(s.extents)-1]
+			s.extents = s.extents[:len(s.extents)-1]
+		}
+		s.waiting.push(ses)
+	}
+	ses.uncut = append(ses.uncut, extent{seg, int32(off), int32(len(frames))})
+	ses.size += len(frames)
+	seg.live += len(frames)
+	s.unacked += int64(len(frames))
+	if ses.size < chunkBytes {
+		return nil
+	}
+	return s.cut(ses)
+}
+
+// put appends one entry and asks for more room where a segment was begun; s.mu is held.
+func (s *Spool) put(kind entryKind, ref uint64, payload []byte, urgent bool) (*segment, int, error) {
+	place := s.disk.place
+	seg, off, err := s.disk.put(kind, ref, payload, urgent)
+	if err != nil {
+		s.full = true
+		s.refuse(fmt.Errorf("spool: nothing can be recorded: %w", err))
+	}
+	if err != nil || place != s.disk.place {
+		wake(s.wakeGrow)
+	}
+	return seg, off, err
+}
+
+// cut makes a chunk of the frames that have none. The cut stands in the log before the
+// chunk is shipped, so that a restart makes the same chunk again; s.mu is held.
+func (s *Spool) cut(ses *session) error {
+	var index [4]byte
+	binary.LittleEndian.PutUint32(index[:], ses.stored.next+uint32(len(ses.chunks)))
+	if _, _, err := s.put(entryCut, ses.ref, index[:], true); err != nil {
+		return fmt.Errorf("spool: cut a chunk of session %s: %w", ses.id, err)
+	}
+	ses.chunks = append(ses.chunks, &chunk{extents: ses.uncut, size: ses.size, since: ses.since})
+	ses.uncut, ses.size = nil, 0
+	s.ship(ses)
+	return nil
+}
+
+// ship queues a session that has something to ship; s.mu is held.
+func (s *Spool) ship(ses *session) {
+	if ses.shippable() {
+		s.ready.push(ses)
+		wake(s.wakeShip)
+	}
+}
+
+// cutAged cuts what has waited long enough.
+func (s *Spool) cutAged(now time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for range len(s.waiting.list) {
+		ses := s.waiting.pop()
+		switch {
+		case len(ses.uncut) == 0:
+		case now.Sub(ses.since) < chunkAge:
+			s.waiting.push(ses)
+		default:
+			if err := s.cut(ses); err != nil {
+				s.waiting.push(ses)
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// putState writes what the next start must know of a session; s.mu is held.
+func (s *Spool) putState(ses *session, urgent bool) error {
+	var room [256]byte
+	seg, _, err := s.put(entryState, ses.ref, ses.appendState(room[:0]), urgent)
+	if err == nil {
+		ses.stateSeg = seg
+	}
+	return err
+}
+
+// end says that the session is over.
+func (s *Spool) end(ses *session, how ending) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return fmt.Errorf("spool: end session %s: the spool is closed", ses.id)
+	}
+	if s.sessions[ses.id] != ses {
+		return ses.failed // refused by the control plane, and put aside
+	}
+	return s.endLocked(ses, how)
+}
+
+// endLocked cuts the last chunk and lets the session be sealed; s.mu is held.
+func (s *Spool) endLocked(ses *session, how ending) error {
+	ses.ended, ses.ending = true, how
+	if _, _, err := s.put(entryEnd, ses.ref, how.append(nil), true); err != nil {
+		return fmt.Errorf("spool: end session %s: %w", ses.id, err)
+	}
+	if len(ses.uncut) > 0 {
+		return s.cut(ses)
+	}
+	s.ship(ses)
+	return nil
+}
+
+// fail lets a session take no more events.
+func (s *Spool) fail(ses *session, why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failLocked(ses, why)
+}
+
+func (s *Spool) failLocked(ses *session, why error) {
+	if ses.failed == nil {
+		ses.failed = why
+	}
+	ses.stirred()
+}
+
+// awaitStored waits until the control plane has stored the event.
+func (s *Spool) awaitStored(ses *session, seq uint64) error {
+	timeout := time.NewTimer(s.cfg.RemoteTimeout)
+	defer timeout.Stop()
+	for {
+		s.mu.Lock()
+		if ses.behind(seq) {
+			s.mu.Unlock()
+			return nil
+		}
+		if ses.failed != nil {
+			s.mu.Unlock()
+			return ses.failed
+		}
+		if ses.moved == nil {
+			ses.moved = make(chan struct{})
+		}
+		moved := ses.moved
+		s.mu.Unlock()
+		select {
+		case <-moved:
+		case <-timeout.C:
+			return fmt.Errorf("spool: session %s: the control plane did not store the record within %s", ses.id, s.cfg.RemoteTimeout)
+		}
+	}
+}
+
+// hold notes that a recorder holds events back.
+func (s *Spool) hold(r *Recorder) {
+	s.mu.Lock()
+	s.held[r] = struct{}{}
+	s.mu.Unlock()
+}
+
+// flushHeld takes what recorders hold back in mode Async. What fails ends the session.
+func (s *Spool) flushHeld() {
+	s.mu.Lock()
+	held := make([]*Recorder, 0, len(s.held))
+	for r := range s.held {
+		held = append(held, r)
+	}
+	clear(s.held)
+	s.mu.Unlock()
+	for _, r := range held {
+		r.mu.Lock()
+		if len(r.buf) > 0 {
+			if _, err := r.flush(time.Now(), false, false); err != nil {
+				r.broken = err
+				s.fail(r.session, err)
+			}
+		}
+		r.mu.Unlock()
+	}
+}
+
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,84 @@
+package policy
+
+import (
+	"fmt"
+	"time"
+
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// lockTarget is what a lock stands on.
+type lockTarget struct{ kind, name string }
+
+// lockTargets lists every target that a lock names.
+func lockTargets(s *typesv1.LockSpec) []lockTarget {
+	var out []lockTarget
+	for _, t := range []lockTarget{
+		{"subject", s.GetSubject()}, {"workload", s.GetWorkload()}, {"grant", s.GetGrant()},
+		{"resource", s.GetResource()}, {"node", s.GetNode()},
+	} {
+		if t.name != "" {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+func (c *checker) lock(s *typesv1.LockSpec) {
+	if n := len(lockTargets(s)); n != 1 {
+		c.fail("spec", "names %d targets, want just one of subject, grant, resource, node and workload", n)
+	}
+	if s.GetReason() == "" {
+		c.fail("spec.reason", "is required: it is shown to the person who is cut off")
+	}
+	c.text("spec.reason", s.GetReason())
+	if s.GetExpires() != nil {
+		if err := s.GetExpires().CheckValid(); err != nil {
+			c.fail("spec.expires", "is not a time: %s", err)
+		}
+	}
+}
+
+// Locked reports whether a lock stands on any of these; empty names are not asked for.
+// The reason is for the subject; lock is the lock's name.
+func (s *Snapshot) Locked(subject, workload string, g postern.GrantID, r postern.ResourceName, n postern.NodeName, now time.Time) (reason, lock string, ok bool) {
+	l, t := s.locked(subject, workload, g, r, n, now)
+	if l == nil {
+		return "", "", false
+	}
+	reason = fmt.Sprintf("%s %q is locked", t.kind, t.name)
+	if t.kind == "grant" || t.kind == "node" {
+		reason = "this " + t.kind + " is locked" // ids say nothing to people
+	}
+	if why := l.GetSpec().GetReason(); why != "" && checkText(why, MaxText) == nil {
+		reason += ": " + why
+	}
+	return reason, l.GetMetadata().GetName(), true
+}
+
+// locked returns the first lock that stands, and on what.
+func (s *Snapshot) locked(subject, workload string, g postern.GrantID, r postern.ResourceName, n postern.NodeName, now time.Time) (*typesv1.Lock, lockTarget) {
+	if len(s.locks) == 0 {
+		return nil, lockTarget{}
+	}
+	for _, t := range [...]lockTarget{
+		{"subject", subject}, {"workload", workload}, {"grant", string(g)}, {"resource", string(r)}, {"node", string(n)},
+	} {
+		if t.name == "" {
+			continue
+		}
+		for _, l := range s.locks[t] {
+			if stands(l, now) {
+				return l, t
+			}
+		}
+	}
+	return nil, lockTarget{}
+}
+
+// stands reports whether the lock has not expired; one whose expiry is no time stays.
+func stands(l *typesv1.Lock, now time.Time) bool {
+	e := l.GetSpec().GetExpires()
+	return e == nil || !e.IsValid() || now.Before(e.AsTime())
+}

@@ -1,0 +1,120 @@
+package policy
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// Offers lists every task that bindings offer to the subject now, each on its best
+// terms, sorted by task. Who is locked is offered nothing.
+func (s *Snapshot) Offers(sub postern.Subject, req Request) []Offer {
+	if l, _ := s.locked(sub.Name, sub.Workload, "", "", "", req.Time); l != nil {
+		return nil
+	}
+	best := map[postern.TaskName]Offer{}
+	for _, b := range s.bindings {
+		if b.offers(&sub, req) != nil {
+			continue
+		}
+		for _, name := range b.tasks {
+			t := s.tasks[name]
+			if t == nil {
+				continue
+			}
+			o := b.offer(t)
+			if have, ok := best[name]; !ok || better(o, have) {
+				best[name] = o
+			}
+		}
+	}
+	out := make([]Offer, 0, len(best))
+	for _, name := range slices.Sorted(maps.Keys(best)) {
+		out = append(out, best[name])
+	}
+	return out
+}
+
+// Offer is the best offer of one task: one that asks nobody first, one that asks later
+// next, one that asks for the grant last; then by name of the binding. An error is a
+// *postern.Refusal that says what to do.
+func (s *Snapshot) Offer(sub postern.Subject, t postern.TaskName, req Request) (Offer, error) {
+	if reason, lock, ok := s.Locked(sub.Name, sub.Workload, "", "", "", req.Time); ok {
+		return Offer{}, &postern.Refusal{Code: postern.CodeKilled, Rule: LockPrefix + lock, Reason: reason, Hint: "ask the operators of this gateway"}
+	}
+	offers := s.Offers(sub, req)
+	if i := slices.IndexFunc(offers, func(o Offer) bool { return o.Task == t }); i >= 0 {
+		return offers[i], nil
+	}
+	no := &postern.Refusal{Code: postern.CodeNoGrant, Rule: string(t), Reason: fmt.Sprintf("no binding offers task %q to %s", t, sub.Name)}
+	for _, b := range s.bindings {
+		if !slices.Contains(b.tasks, t) || !matches(b.subjects, &sub) {
+			continue
+		}
+		why := b.offers(&sub, req)
+		if why == nil {
+			why = fmt.Errorf("the task has errors and is not served")
+		}
+		no.Rule, no.Reason, no.Detail = b.name, fmt.Sprintf("binding %q does not offer task %q now", b.name, t), why.Error()
+		break
+	}
+	if len(offers) == 0 {
+		no.Hint = "no task is offered to you; ask the operators of this gateway"
+		return Offer{}, no
+	}
+	names := make([]string, len(offers))
+	for i, o := range offers {
+		names[i] = string(o.Task)
+	}
+	no.Hint = "your tasks: " + some(names)
+	return Offer{}, no
+}
+
+// offers says why the binding offers nothing to the subject now; nil where it does.
+func (b *binding) offers(sub *postern.Subject, req Request) error {
+	if !matches(b.subjects, sub) {
+		return fmt.Errorf("it is not for this subject")
+	}
+	if !b.expires.IsZero() && (req.Time.IsZero() || !req.Time.Before(b.expires)) {
+		return fmt.Errorf("it ended at %s", b.expires.UTC().Format("2006-01-02 15:04 MST"))
+	}
+	if b.when == nil {
+		return nil
+	}
+	ok, err := b.when.holds(&variables{subject: sub, request: req})
+	switch {
+	case err != nil:
+		return fmt.Errorf("only when %s; it could not be evaluated: %w", b.when.source, err)
+	case !ok:
+		return fmt.Errorf("only when %s", b.when.source)
+	}
+	return nil
+}
+
+func (b *binding) offer(t *task) Offer {
+	return Offer{
+		Task: t.name, Binding: b.name, Purpose: t.terms.Purpose,
+		Resources: slices.Sorted(maps.Keys(t.reach)),
+		Approval:  b.approval, Duration: t.terms.Duration, Expires: b.expires,
+	}
+}
+
+// better orders offers of one task; bindings come by name, so that equals stay.
+func better(a, b Offer) bool { return asks(a.Approval) < asks(b.Approval) }
+
+// asks ranks how soon people are asked.
+func asks(a *postern.Approval) int {
+	switch {
+	case a == nil:
+		return 0
+	case a.Scope == postern.ScopeStatement && len(a.Verbs) > 0:
+		return 1
+	case a.Scope == postern.ScopeStatement:
+		return 2
+	case a.Scope == postern.ScopeSession:
+		return 3
+	}
+	return 4
+}

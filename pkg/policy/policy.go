@@ -1,0 +1,122 @@
+// Package policy decides: it compiles the objects that people write into a Snapshot,
+// and a Snapshot answers whether a subject may connect, run a statement or take a task.
+// Deciding is pure: no network, no clock, no state; what it needs comes with the Query,
+// and what it lacks it names in Decision.Missing. Finding out what a statement does is
+// pkg/sql's business; counting, recording, waiting and forwarding are the gate's.
+//
+// Deny by default, deny wins over hold, hold over allow. The zero Snapshot denies all.
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// A Snapshot is all that is enforced at once. It is immutable and safe for concurrent
+// use; so must be the objects that it was compiled from.
+type Snapshot struct {
+	version   postern.Version
+	resources map[postern.ResourceName]*resource
+	tasks     map[postern.TaskName]*task
+	rules     map[string]*typesv1.ApprovalRule
+	bindings  []*binding     // by name
+	roles     []*roleBinding // by name
+	workloads []*typesv1.Workload
+	locks     map[lockTarget][]*typesv1.Lock
+}
+
+// Version is the version that the snapshot was compiled at.
+func (s *Snapshot) Version() postern.Version { return s.version }
+
+// Resource returns a resource that compiled without error.
+func (s *Snapshot) Resource(n postern.ResourceName) (*typesv1.Resource, bool) {
+	r, ok := s.resources[n]
+	if !ok {
+		return nil, false
+	}
+	return r.object, true
+}
+
+// Rule returns an approval rule that compiled without error.
+func (s *Snapshot) Rule(name string) (*typesv1.ApprovalRule, bool) {
+	r, ok := s.rules[name]
+	return r, ok
+}
+
+// Workloads returns every workload that compiled without error, by name; the caller
+// must not change it. Whether one has expired is for the caller, who has the clock.
+func (s *Snapshot) Workloads() []*typesv1.Workload { return s.workloads }
+
+// Terms returns the parsed terms of a task; false for a task that is not served.
+func (s *Snapshot) Terms(t postern.TaskName) (Terms, bool) {
+	c, ok := s.tasks[t]
+	if !ok {
+		return Terms{}, false
+	}
+	return c.terms, true
+}
+
+// ResourceOf says which resource a client means who named a task and perhaps a
+// resource; an empty name means the only one that the task reaches. An error is a
+// *postern.Refusal.
+func (s *Snapshot) ResourceOf(t postern.TaskName, name postern.ResourceName) (postern.ResourceName, error) {
+	c, ok := s.tasks[t]
+	if !ok {
+		return "", &postern.Refusal{Code: postern.CodeNoGrant, Rule: string(t), Reason: fmt.Sprintf("task %q is not served here", t), Hint: "see what you may do with: postern tasks"}
+	}
+	if name != "" {
+		if _, ok := c.reach[name]; !ok {
+			return "", c.outOfReach(name)
+		}
+		return name, nil
+	}
+	all := c.reachable()
+	switch {
+	case len(all) == 0:
+		return "", &postern.Refusal{Code: postern.CodeUnavailable, Rule: c.rules.resources, Reason: fmt.Sprintf("%s reaches no resource through this node", c.title), Hint: "use a node that serves it"}
+	case len(all) > 1:
+		return "", &postern.Refusal{Code: postern.CodeNoGrant, Rule: c.rules.resources, Reason: fmt.Sprintf("%s reaches several resources", c.title), Detail: "resources: " + joinNames(all), Hint: fmt.Sprintf("say which one, such as %s.%s", t, all[0])}
+	}
+	if _, ok := c.reach[all[0]]; !ok {
+		return "", c.outOfReach(all[0])
+	}
+	return all[0], nil
+}
+
+// outOfReach refuses a resource that the task does not reach here.
+func (c *task) outOfReach(name postern.ResourceName) *postern.Refusal {
+	r := &postern.Refusal{Code: postern.CodeNoGrant, Rule: c.rules.resources, Reason: fmt.Sprintf("%s does not reach resource %q", c.title, name)}
+	if slices.Contains(c.names, name) {
+		r.Code, r.Reason, r.Hint = postern.CodeUnavailable, fmt.Sprintf("this node does not serve resource %q", name), "use a node that serves it"
+	} else if all := c.reachable(); len(all) > 0 {
+		r.Detail = "resources: " + joinNames(all)
+	}
+	return r
+}
+
+// reachable lists the resources that a task reaches, sorted. A task that names its
+// resources names them all, even where this node serves only some, so that one address
+// means one thing everywhere.
+func (c *task) reachable() []postern.ResourceName {
+	all := slices.Clone(c.names)
+	for n := range c.reach {
+		all = append(all, n)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func joinNames[S ~string](names []S) string {
+	var b strings.Builder
+	for i, n := range names {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(string(n))
+	}
+	return b.String()
+}

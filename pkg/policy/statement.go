@@ -1,0 +1,194 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/sql"
+)
+
+// statement judges one statement of a text and gathers what comes with it. It is false
+// once the decision is a denial.
+func (j *judge) statement(st *sql.Statement) bool {
+	t := j.task
+	uses := len(st.Tables) > 0 || len(st.Functions) > 0
+	switch st.Verb {
+	case sql.Transaction:
+		if !uses {
+			return true // whatever the conditions say: a transaction can always be ended
+		}
+	case sql.Set, sql.Show:
+		if no := t.setting(st, j.resource); no != nil {
+			j.deny(no)
+			return false
+		}
+	case sql.Select, sql.Insert, sql.Update, sql.Delete, sql.Truncate:
+		if st.Effect == postern.EffectUnknown {
+			j.deny(&refusal{rule: t.rules.facts, reason: "it could not be told what this statement does, and so it is not allowed"})
+			return false
+		}
+	case sql.Prepare, sql.Execute, sql.Deallocate, sql.Declare, sql.Fetch, sql.Close:
+	case sql.Define:
+		if !j.define(st) {
+			return false
+		}
+	default:
+		j.deny(&refusal{rule: t.rules.permit, reason: fmt.Sprintf("%s does not allow %s", t.title, command(st)), detail: t.allowed, hint: hintTasks})
+		return false
+	}
+	if no := j.unmet(t.when, st, t.rules.when); no != nil {
+		j.deny(no)
+		return false
+	}
+	named := false // whether it calls a function that is allowed by name alone
+	for i := range st.Functions {
+		ok, byName := t.calls(&st.Functions[i])
+		if !ok {
+			f := &st.Functions[i]
+			j.deny(&refusal{rule: t.rules.functions, reason: fmt.Sprintf("%s does not allow function %s", t.title, f), detail: t.functionsAllowed(), hint: hintTasks})
+			return false
+		}
+		named = named || byName
+	}
+	touches := named || st.Verb == sql.Define
+	for i := range st.Tables {
+		table := &st.Tables[i]
+		touches = touches || t.permits(table) != nil
+		if !j.table(st, table) {
+			return false
+		}
+	}
+	return j.people(st, touches)
+}
+
+// people asks for the approvals of grant and task, which concern what touches the
+// resource's own data.
+func (j *judge) people(st *sql.Statement, touches bool) bool {
+	t, g := j.task, j.query.Grant
+	if touches && (!j.asked(g.Approval, st, t.rules.approval) || !j.asked(t.approval, st, t.rules.approval)) {
+		return false
+	}
+	if j.passesBy(st, touches) {
+		j.deny(&refusal{
+			rule:   t.rules.permit,
+			reason: fmt.Sprintf("%s checks each execution, and so does not allow %s", t.title, command(st)),
+			hint:   "send the statement itself, or prepare it by the protocol, as drivers do",
+		})
+		return false
+	}
+	return true
+}
+
+// passesBy reports whether a statement would let another run without what is checked at
+// each execution. Names of SQL and of the protocol are one set, so that EXECUTE and FETCH
+// may name what the protocol has made.
+func (j *judge) passesBy(st *sql.Statement, touches bool) bool {
+	a := j.query.Grant.Approval
+	held := j.task.held || a != nil && a.Scope == postern.ScopeStatement
+	switch st.Verb {
+	case sql.Execute:
+		return held || j.task.each
+	case sql.Prepare:
+		return touches && (held || j.task.each)
+	case sql.Fetch:
+		return held
+	case sql.Declare:
+		return touches && held
+	}
+	return false
+}
+
+// calls reports whether a function may be called, and whether only because the task
+// names it.
+func (t *task) calls(f *sql.Function) (ok, byName bool) {
+	name := sql.Name{Schema: f.Schema, Name: f.Name}
+	if t.builtin && (f.Pure || toolFunction(name)) {
+		return true, false
+	}
+	return t.functions[name], true
+}
+
+func (t *task) functionsAllowed() string {
+	names := make([]string, 0, len(t.functions)+1)
+	for n := range t.functions {
+		names = append(names, n.String())
+	}
+	slices.Sort(names)
+	if t.builtin {
+		names = slices.Insert(names, 0, "built-in functions without side effects")
+	}
+	if len(names) == 0 {
+		names = append(names, "none")
+	}
+	return "allowed: " + some(names)
+}
+
+// define judges a DDL command by the permits that name it.
+func (j *judge) define(st *sql.Statement) bool {
+	t := j.task
+	no := &refusal{rule: t.rules.permit, reason: fmt.Sprintf("%s does not allow %s", t.title, command(st)), detail: t.allowed, hint: hintTasks}
+	for _, p := range t.commands {
+		if !p.names(st.Command) {
+			continue
+		}
+		if schema, ok := p.within(st); !ok {
+			no.rule = p.rule
+			no.reason = fmt.Sprintf("%s does not allow %s in schema %s", t.title, command(st), schema)
+			continue
+		}
+		if unmet := j.unmet(p.when, st, p.ruleWhen); unmet != nil {
+			no = unmet
+			continue
+		}
+		j.by(p)
+		return j.asked(p.approval, st, p.ruleApproval)
+	}
+	j.deny(no)
+	return false
+}
+
+// names reports whether the permit names the command. SELECT INTO is an old spelling of
+// CREATE TABLE AS, and COMMENT is one command whatever it is on.
+func (p *permit) names(command string) bool {
+	switch {
+	case strings.HasPrefix(command, "COMMENT ON "):
+		command = "COMMENT"
+	case command == "ALTER COLUMN": // RENAME COLUMN
+		command = "ALTER TABLE"
+	case command == "SELECT INTO":
+		command = "CREATE TABLE AS"
+	}
+	return slices.Contains(p.commands, command)
+}
+
+// within reports whether all that a command changes lies in the permit's schemas, and
+// else which schema does not. A command that names no schema is within none.
+func (p *permit) within(st *sql.Statement) (outside string, ok bool) {
+	if len(st.Schemas) == 0 {
+		return "(unknown)", false
+	}
+	for _, s := range st.Schemas {
+		if !p.schemas[s] {
+			return s, false
+		}
+	}
+	for i := range st.Tables {
+		if t := &st.Tables[i]; defined(t) && !p.schemas[t.Schema] {
+			return t.Schema, false
+		}
+	}
+	return "", true
+}
+
+// defined reports whether a DDL command changes the table itself, beside what it reads
+// or writes in it.
+func defined(t *sql.Table) bool { return len(t.Verbs) == 0 || t.Has(sql.Define) }
+
+// by notes the first permit that spoke, for the record.
+func (j *judge) by(p *permit) {
+	if j.d.Rule == "" {
+		j.d.Rule = p.rule
+	}
+}

@@ -1,0 +1,217 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/object"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/sql"
+)
+
+// A task is compiled: what may be done, looked up by what is asked for.
+type task struct {
+	name  postern.TaskName
+	title string // for reasons: task "name"
+	terms Terms
+	rules ruleNames
+
+	names  []postern.ResourceName // that it names, sorted; or
+	labels map[string]string      // that it selects
+	reach  map[postern.ResourceName]*resource
+
+	tables       map[sql.Name]*tablePermits
+	commands     []*permit
+	unrestricted *permit
+	allowed      string // what is permitted, for Decision.Detail
+
+	builtin   bool // built-in functions without side effects are permitted
+	functions map[sql.Name]bool
+
+	when     *condition
+	approval *postern.Approval
+
+	// each is true where something is checked at each execution: people, the clock,
+	// counters, rows changed. Such statements cannot hide behind EXECUTE.
+	each bool
+	// held is true where people or the number of changed rows are among that. Such
+	// statements cannot hide behind a cursor either, which may be a portal of the protocol.
+	held bool
+}
+
+// ruleNames are made once, so that an Allow makes no text.
+type ruleNames struct {
+	when, approval, functions, settings, catalog, limits, permit, facts, resources string
+}
+
+// tablePermits are the permits of one table by verb, in the order of the task.
+type tablePermits [len(tableVerbs)][]*permit
+
+var tableVerbs = [...]sql.Verb{sql.Select, sql.Insert, sql.Update, sql.Delete, sql.Truncate}
+
+var approvalVerbs = []string{"select", "insert", "update", "delete", "truncate", "define"}
+
+func verbIndex(v sql.Verb) int { return slices.Index(tableVerbs[:], v) }
+
+// permits returns the permits of a table, or nil.
+func (t *task) permits(table *sql.Table) *tablePermits {
+	if t == nil {
+		return nil
+	}
+	return t.tables[sql.Name{Schema: table.Schema, Name: table.Name}]
+}
+
+const (
+	defaultStaleness    = time.Minute
+	defaultSessionGrace = 5 * time.Minute
+	maxResultRows       = 100_000
+)
+
+func (c *checker) task(o *typesv1.Task) *task {
+	s, name := o.GetSpec(), o.GetMetadata().GetName()
+	t := &task{
+		name: postern.TaskName(name), title: fmt.Sprintf("task %q", name),
+		rules: ruleNames{
+			when: name + "/when", approval: name + "/approval", functions: name + "/functions", settings: name + "/settings",
+			catalog: name + "/catalog", limits: name + LimitsSuffix, permit: name + "/permit", facts: name + "/facts", resources: name + "/resources",
+		},
+		reach:  map[postern.ResourceName]*resource{},
+		tables: map[sql.Name]*tablePermits{},
+	}
+	c.text("spec.purpose", s.GetPurpose())
+	c.selector(t, s.GetResources())
+	c.functions(t, s.GetFunctions())
+	c.terms(t, s)
+	t.when = c.condition("spec.when", s.GetWhen(), onStatement)
+	t.approval = c.approval("spec.approval", s.GetApproval(), string(postern.ScopeSession), string(postern.ScopeStatement))
+	t.held = t.approval != nil && t.approval.Scope == postern.ScopeStatement
+	t.each = t.held || t.when.dynamic()
+	c.permits(t, s)
+	t.terms.ReadOnly = t.readOnly()
+	return t
+}
+
+func (c *checker) selector(t *task, r *typesv1.ResourceSelector) {
+	const field = "spec.resources"
+	switch {
+	case len(r.GetNames()) == 0 && len(r.GetLabels()) == 0:
+		c.fail(field, "is required: names or labels; a task without a resource reaches nothing")
+	case len(r.GetNames()) > 0 && len(r.GetLabels()) > 0:
+		c.fail(field, "has both names and labels; give one")
+	}
+	for i, n := range r.GetNames() {
+		if err := object.CheckName(n); err != nil {
+			c.fail(fmt.Sprintf("%s.names[%d]", field, i), "%s", err)
+		}
+		t.names = append(t.names, postern.ResourceName(n))
+	}
+	c.unique(field+".names", r.GetNames())
+	slices.Sort(t.names)
+	c.labels(field+".labels", r.GetLabels())
+	t.labels = r.GetLabels()
+}
+
+// reaches reports whether the selector picks the resource.
+func (t *task) reaches(r *typesv1.Resource) bool {
+	if len(t.labels) > 0 {
+		return selected(t.labels, r.GetMetadata().GetLabels())
+	}
+	return slices.Contains(t.names, postern.ResourceName(r.GetMetadata().GetName()))
+}
+
+func (c *checker) functions(t *task, f *typesv1.Functions) {
+	t.builtin = c.oneOf("spec.functions.builtin", f.GetBuiltin(), "pure", "pure", "none") == "pure"
+	t.functions = make(map[sql.Name]bool, len(f.GetAllow()))
+	for i, name := range f.GetAllow() {
+		n, err := qualified(name)
+		if err != nil {
+			c.fail(fmt.Sprintf("spec.functions.allow[%d]", i), "%s, such as sales.total", err)
+		}
+		if n.Schema == catalogSchema && unboundFunctions[n.Name] {
+			c.fail(fmt.Sprintf("spec.functions.allow[%d]", i), "%s runs text that nobody has judged or changes what is held fixed; only an unrestricted permit allows it", name)
+		}
+		t.functions[n] = true
+	}
+	c.unique("spec.functions.allow", f.GetAllow())
+}
+
+// qualified reads "schema.name" as the catalogue spells it, without quotes.
+func qualified(s string) (sql.Name, error) {
+	schema, name, ok := strings.Cut(s, ".")
+	if !ok || schema == "" || name == "" || strings.ContainsAny(s, "\"' \t\r\n*") || strings.Contains(name, ".") {
+		return sql.Name{}, fmt.Errorf("%q must be schema.name, as the catalogue spells it", s)
+	}
+	return sql.Name{Schema: schema, Name: name}, nil
+}
+
+func (c *checker) terms(t *task, s *typesv1.TaskSpec) {
+	l, r := s.GetLimits(), s.GetRecord()
+	t.terms = Terms{
+		Purpose:          s.GetPurpose(),
+		Duration:         c.duration("spec.duration", s.GetDuration(), 0),
+		StatementTimeout: c.duration("spec.limits.statementTimeout", l.GetStatementTimeout(), 0),
+		Idle:             c.duration("spec.limits.idle", l.GetIdle(), 0),
+		Session:          c.duration("spec.limits.session", l.GetSession(), 0),
+		Rows:             c.count("spec.limits.rows", l.GetRows()),
+		Bytes:            -1,
+		Statements:       c.count("spec.limits.statements", l.GetStatements()),
+		Sessions:         c.count("spec.limits.sessions", l.GetSessions()),
+		PerGrant:         c.oneOf("spec.limits.per", l.GetPer(), "session", "grant", "session") == "grant",
+		RecordRead:       c.mode("spec.record.read", r.GetRead(), Local),
+		RecordWrite:      c.mode("spec.record.write", r.GetWrite(), Disk),
+		Pool:             c.oneOf("spec.credential.reuse", s.GetCredential().GetReuse(), "never", "never", "pool") == "pool",
+		MaxStaleness:     c.duration("spec.staleness.maxStaleness", s.GetStaleness().GetMaxStaleness(), defaultStaleness),
+		SessionGrace:     c.duration("spec.staleness.sessionGrace", s.GetStaleness().GetSessionGrace(), defaultSessionGrace),
+	}
+	if s.GetDuration() == "" {
+		c.fail("spec.duration", "is required: how long a grant lasts, such as 1h")
+	}
+	if l.GetBytes() != "" {
+		n, err := ParseBytes(l.GetBytes())
+		if err != nil {
+			c.fail("spec.limits.bytes", "%s", err)
+		}
+		t.terms.Bytes = n
+	}
+	if n := r.GetResultRows(); n < 0 || n > maxResultRows {
+		c.fail("spec.record.resultRows", "must be 0 to %d", maxResultRows)
+	} else {
+		t.terms.ResultRows = int(n)
+	}
+}
+
+func (c *checker) mode(field, value string, def RecordMode) RecordMode {
+	switch c.oneOf(field, value, def.String(), "async", "local", "disk", "remote") {
+	case "async":
+		return Async
+	case "local":
+		return Local
+	case "disk":
+		return Disk
+	}
+	return Remote
+}
+
+// readOnly reports whether nothing that the task permits can change data. A function
+// that is allowed by name might.
+func (t *task) readOnly() bool {
+	if t.unrestricted != nil || len(t.commands) > 0 || len(t.functions) > 0 {
+		return false
+	}
+	for _, permits := range t.tables {
+		for i, v := range tableVerbs {
+			if v != sql.Select && len(permits[i]) > 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// dynamic reports whether the condition must be asked at each execution.
+func (c *condition) dynamic() bool {
+	return c != nil && (c.deps.Time || c.deps.Usage || c.deps.Literals)
+}

@@ -1,0 +1,53 @@
+package policy
+
+import (
+	"github.com/posterngate/postern/pkg/fault"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// Validate checks one object on write; the result is empty where it may be stored.
+// References resolve through lookup, which takes a kind in lower case and returns nil
+// for what is absent. Rules that could never fire are violations too.
+func Validate(o *typesv1.Object, lookup func(kind, name string) *typesv1.Object) []fault.Violation {
+	conds := &conditions{}
+	c := &checker{conditions: conds, masks: func(name string) *postern.MaskRule {
+		m := lookup("mask", name).GetMask()
+		if m == nil {
+			return nil
+		}
+		return (&checker{conditions: conds}).mask(m)
+	}}
+	c.compile(o)
+	for _, r := range references(o) {
+		if r.name == "" || lookup(r.kind, r.name) == nil {
+			c.fail(r.field, "there is no %s %q", r.kind, r.name)
+		}
+	}
+	if b := o.GetBinding(); b != nil {
+		c.bindingAgainstTasks(b, lookup)
+	}
+	return c.found
+}
+
+// bindingAgainstTasks refuses a binding that asks another rule about a statement than
+// its task does.
+func (c *checker) bindingAgainstTasks(b *typesv1.Binding, lookup func(kind, name string) *typesv1.Object) {
+	ours := b.GetSpec().GetApproval()
+	if ours == nil || ours.GetScope() == string(postern.ScopeGrant) {
+		return
+	}
+	for _, name := range b.GetSpec().GetTasks() {
+		t := lookup("task", name).GetTask().GetSpec()
+		theirs := []*typesv1.ApprovalRequirement{t.GetApproval()}
+		for _, p := range t.GetPermit() {
+			theirs = append(theirs, p.GetApproval())
+		}
+		for _, a := range theirs {
+			if a != nil && a.GetScope() == ours.GetScope() && a.GetRule() != ours.GetRule() {
+				c.fail("spec.approval.rule", "asks %q while task %q asks %q: one %s is put to one rule", ours.GetRule(), name, a.GetRule(), ours.GetScope())
+				break
+			}
+		}
+	}
+}

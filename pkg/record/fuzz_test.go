@@ -1,0 +1,92 @@
+package record
+
+import (
+	"bytes"
+	"reflect"
+	"testing"
+)
+
+func FuzzFrames(f *testing.F) {
+	var frames []byte
+	for _, e := range story() {
+		frames, _ = AppendFrames(frames, e)
+	}
+	f.Add(frames)
+	f.Add([]byte{1, 0, 0, 0x80, 0, 0, 0, 0, 1})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var d Decoder
+		var again []byte
+		err := d.Decode(data, func(e *Event) error {
+			var err error
+			again, err = AppendFrames(again, e)
+			return err
+		})
+		if err != nil || d.Open() {
+			return
+		}
+		// What was read is written so that it reads the same.
+		var first, second []*Event
+		collect := func(to *[]*Event) func(*Event) error {
+			return func(e *Event) error { *to = append(*to, e); return nil }
+		}
+		if err := d.Decode(data, collect(&first)); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Decode(again, collect(&second)); err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(first, second) {
+			t.Fatal("events changed")
+		}
+	})
+}
+
+func FuzzEvent(f *testing.F) {
+	for _, e := range story() {
+		f.Add(appendEvent(nil, e))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		e, err := decodeEvent(data)
+		if err != nil {
+			return
+		}
+		again, err := decodeEvent(appendEvent(nil, e))
+		if err != nil || !reflect.DeepEqual(e, again) {
+			t.Fatalf("%+v\n%+v\n%v", e, again, err)
+		}
+	})
+}
+
+func FuzzChunk(f *testing.F) {
+	for _, codec := range []Codec{CodecNone, CodecS2} {
+		for _, c := range write(f, story(), 1<<20, false, key, codec) {
+			f.Add(c)
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if _, _, _, err := header(data); err != nil {
+			return
+		}
+		c, err := ParseChunk(data)
+		if err != nil {
+			return
+		}
+		if c.Sealing != (c.Seal != nil) || len(c.Frames) > MaxFrames {
+			t.Fatalf("%+v", c.Header)
+		}
+		if c.Seal != nil {
+			_ = c.Seal.Verify(key.Public())
+		}
+		_, _ = (Span{}).Next(c.Frames)
+	})
+}
+
+func FuzzDataRows(f *testing.F) {
+	f.Add(append(dataRow([]byte("a"), nil), dataRow()...))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var again []byte
+		if err := DataRows(data, func(values [][]byte) error { again = append(again, dataRow(values...)...); return nil }); err == nil && !bytes.Equal(data, again) {
+			t.Fatal("rows changed")
+		}
+	})
+}

@@ -1,0 +1,184 @@
+// Package postgres understands PostgreSQL text: what it does to which relations and
+// columns, resolved against a catalogue, and how it reads once masks and filters stand in
+// it. What is not understood is said so, never guessed: the facts are then incomplete.
+// Whether a statement may run is policy's business, running the parser package worker's.
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/posterngate/postern/pkg/sql"
+)
+
+// Parser turns text into serialised pg_query trees and back. A text that is not in the
+// grammar gives a *SyntaxError. It is safe for concurrent use.
+type Parser interface {
+	Parse(ctx context.Context, text string) (tree []byte, err error)
+	// Deparse fails unless the text reads as that very tree.
+	Deparse(ctx context.Context, tree []byte) (text string, err error)
+}
+
+// SyntaxError is text that the grammar does not know.
+type SyntaxError = sql.SyntaxError
+
+// Settings are those of the connection that decide what names mean.
+type Settings struct {
+	SearchPath []string // "$user" stands for User
+	User       string   // the account on the target
+}
+
+// maxDepth bounds how deep queries may be nested in one another.
+const maxDepth = 100
+
+// rewriteTimeout bounds what is asked of the parser where no context is at hand.
+const rewriteTimeout = 5 * time.Second
+
+// Analysis is one understood text. It is immutable and safe for concurrent use.
+type Analysis struct {
+	parser Parser
+	cat    *sql.Catalog
+	set    Settings
+
+	text  string
+	tree  []byte // what the text means, as it may be sent
+	facts *sql.Facts
+	plain bool
+
+	once      sync.Once
+	canonical string
+	err       error // why there is no canonical text
+}
+
+// Analyze finds out what a text does. An error is a *SyntaxError, or a fault of the
+// parser; a text that is well formed and not understood has incomplete facts.
+func Analyze(ctx context.Context, p Parser, cat *sql.Catalog, set Settings, text string) (*Analysis, error) {
+	if cat == nil {
+		return nil, errors.New("analyse: there is no catalogue")
+	}
+	tree, err := p.Parse(ctx, text)
+	if err != nil {
+		return nil, fmt.Errorf("parse: %w", err)
+	}
+	an := &Analysis{parser: p, cat: cat, set: set, text: text, tree: tree, facts: &sql.Facts{}}
+	parsed := &pg.ParseResult{}
+	if err := proto.Unmarshal(tree, parsed); err != nil {
+		return nil, fmt.Errorf("read tree: %w", err)
+	}
+	a := newAnalyzer(cat, set)
+	a.run(parsed, tree)
+	an.plain = Plain(text) && !a.altered
+	if a.problem != "" {
+		an.facts.Incomplete = a.problem
+		return an, nil
+	}
+	if a.altered {
+		if an.tree, err = proto.Marshal(parsed); err != nil {
+			return nil, fmt.Errorf("write tree: %w", err)
+		}
+	}
+	an.facts.Complete, an.facts.Statements = true, a.statements
+	if !an.plain && !a.other {
+		if an.once.Do(func() { an.canonical, an.err = p.Deparse(ctx, an.tree) }); an.err != nil {
+			if ctx.Err() != nil {
+				return nil, fmt.Errorf("re-emit: %w", an.err)
+			}
+			an.facts = &sql.Facts{Incomplete: "it cannot be written back with certainty; say it in a simpler way"}
+		}
+	}
+	return an, nil
+}
+
+// Facts is SQLFacts, as engines hand it on.
+func (an *Analysis) Facts() any { return an.facts }
+
+// SQLFacts is what the text does.
+func (an *Analysis) SQLFacts() *sql.Facts { return an.facts }
+
+// Plain reports whether the client's own bytes cannot mean anything else.
+func (an *Analysis) Plain() bool { return an.plain }
+
+// Canonical is the text as it was understood, written anew; several statements are
+// joined by "; ". It is empty where the text cannot be written back with certainty.
+func (an *Analysis) Canonical() string {
+	an.once.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), rewriteTimeout)
+		defer cancel()
+		an.canonical, an.err = an.parser.Deparse(ctx, an.tree)
+	})
+	return an.canonical
+}
+
+// analyzer is one pass over one text. The first problem ends it: what follows is visited
+// without a promise.
+type analyzer struct {
+	cat  *sql.Catalog
+	path []string
+
+	statements []sql.Statement
+	st         *sql.Statement // the current one
+	uses       []*use         // of the current one
+	locks      bool           // FOR UPDATE in the current one
+	defining   bool           // in a definition, where names may be new
+	depth      int
+
+	references []*reference
+	qualified  []qualified
+	returnings []returning
+	changes    []changed
+	positional []*use
+
+	visited int // messages
+	altered bool
+	other   bool // a statement has no model
+	problem string
+}
+
+// qualified is a column that is named with its schema.
+type qualified struct {
+	ref  *pg.ColumnRef
+	item *item
+}
+
+func newAnalyzer(cat *sql.Catalog, set Settings) *analyzer {
+	return &analyzer{cat: cat, path: searchPath(cat, set)}
+}
+
+// saw counts messages that a rule has visited.
+func (a *analyzer) saw(n int) { a.visited += n }
+
+// giveUp makes the facts incomplete. The reason is a clause for whoever wrote the text.
+func (a *analyzer) giveUp(format string, args ...any) {
+	if a.problem == "" {
+		a.problem = fmt.Sprintf(format, args...)
+	}
+}
+
+// run visits all statements and makes sure that nothing was left out: every message of
+// the tree was visited by a rule, and no field is there that no rule knows.
+func (a *analyzer) run(parsed *pg.ParseResult, tree []byte) {
+	for _, raw := range parsed.Stmts {
+		a.statement(raw.Stmt)
+		if a.problem != "" {
+			return
+		}
+	}
+	if a.other {
+		return
+	}
+	messages, unknown, err := known().Survey(tree)
+	switch {
+	case err != nil:
+		a.giveUp("its tree cannot be read")
+	case unknown != "":
+		a.giveUp("it uses %s, which is not understood", describeName(unknown))
+	case messages != a.visited:
+		a.giveUp("a part of it is not understood")
+	}
+}

@@ -1,0 +1,46 @@
+package postgres
+
+import (
+	"strings"
+	"sync"
+)
+
+// harmlessNames are functions of pg_catalog that are not IMMUTABLE and yet show nothing
+// but what their arguments, the clock, chance or the schema say, and change nothing.
+const harmlessNames = `
+now clock_timestamp statement_timestamp transaction_timestamp timeofday age
+date date_part date_trunc extract interval time timetz timestamp timestamptz timezone isfinite overlaps
+to_char to_date to_number to_timestamp make_timestamptz generate_series
+random gen_random_uuid
+concat concat_ws format length quote_literal quote_nullable convert convert_from convert_to
+array_to_string string_to_array enum_first enum_last enum_range money numeric
+json_agg json_object_agg jsonb_agg jsonb_object_agg json_build_object json_build_array
+jsonb_build_object jsonb_build_array to_json to_jsonb row_to_json array_to_json
+json_populate_record json_populate_recordset json_to_record json_to_recordset
+jsonb_populate_record jsonb_populate_recordset jsonb_to_record jsonb_to_recordset
+jsonb_path_exists_tz jsonb_path_match_tz jsonb_path_query_tz jsonb_path_query_array_tz jsonb_path_query_first_tz
+to_tsvector to_tsquery plainto_tsquery phraseto_tsquery websearch_to_tsquery ts_headline json_to_tsvector jsonb_to_tsvector
+version current_database current_schema current_schemas current_user session_user
+pg_backend_pid pg_typeof pg_is_in_recovery pg_encoding_to_char getdatabaseencoding pg_client_encoding
+pg_collation_for pg_column_size pg_get_userbyid format_type
+to_regclass to_regtype to_regproc to_regnamespace to_regrole
+pg_table_is_visible pg_type_is_visible pg_function_is_visible pg_operator_is_visible
+pg_opclass_is_visible pg_collation_is_visible pg_conversion_is_visible pg_statistics_obj_is_visible
+pg_ts_config_is_visible pg_ts_dict_is_visible pg_ts_parser_is_visible pg_ts_template_is_visible
+has_table_privilege has_column_privilege has_any_column_privilege has_schema_privilege
+has_database_privilege has_function_privilege has_sequence_privilege has_type_privilege
+pg_has_role row_security_active aclexplode pg_options_to_table
+obj_description col_description shobj_description
+pg_get_expr pg_get_indexdef pg_get_constraintdef pg_get_viewdef pg_get_ruledef pg_get_triggerdef
+pg_get_partkeydef pg_get_partition_constraintdef pg_get_statisticsobjdef_columns pg_get_serial_sequence
+pg_get_function_arguments pg_get_function_identity_arguments pg_get_function_result pg_get_keywords
+pg_relation_is_publishable pg_relation_is_updatable pg_column_is_updatable pg_partition_root pg_partition_ancestors
+`
+
+var harmless = sync.OnceValue(func() map[string]bool {
+	m := map[string]bool{}
+	for name := range strings.FieldsSeq(harmlessNames) {
+		m[name] = true
+	}
+	return m
+})

@@ -1,0 +1,194 @@
+package postgres
+
+import (
+	"slices"
+	"strings"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+
+	"github.com/posterngate/postern/pkg/sql"
+)
+
+const catalogSchema = "pg_catalog"
+
+// path is the search path as the server uses it: schemas that exist, the system's first
+// unless it is named.
+func searchPath(cat *sql.Catalog, set Settings) []string {
+	var path []string
+	for _, s := range set.SearchPath {
+		if s == "$user" {
+			s = set.User
+		}
+		if cat.Schemas[s] && !slices.Contains(path, s) {
+			path = append(path, s)
+		}
+	}
+	if !slices.Contains(path, catalogSchema) {
+		path = slices.Insert(path, 0, catalogSchema)
+	}
+	return path
+}
+
+// isSystem reports whether a schema is the system's.
+func isSystem(schema string) bool {
+	return schema == catalogSchema || schema == "information_schema" || strings.HasPrefix(schema, "pg_toast")
+}
+
+// relation resolves the name of a relation, or gives up.
+func (a *analyzer) relation(rv *pg.RangeVar) *sql.Relation {
+	if rv.Catalogname != "" && rv.Catalogname != a.cat.Database {
+		a.giveUp("%s is in another database", quoteAll(rv.Catalogname, rv.Schemaname, rv.Relname))
+		return nil
+	}
+	if rv.Schemaname != "" {
+		if r := a.cat.Relations[sql.Name{Schema: rv.Schemaname, Name: rv.Relname}]; r != nil {
+			return r
+		}
+	} else {
+		for _, s := range a.path {
+			if r := a.cat.Relations[sql.Name{Schema: s, Name: rv.Relname}]; r != nil {
+				return r
+			}
+		}
+	}
+	a.giveUp("relation %s does not exist, or is not in the catalogue yet", quoteAll(rv.Schemaname, rv.Relname))
+	return nil
+}
+
+// function notes every function that a call could mean, given how many arguments it has.
+func (a *analyzer) function(names []string, args int, variadic bool) {
+	schemas, name, ok := a.candidates(names)
+	if !ok {
+		a.giveUp("function %s is in another database", quoteAll(names...))
+		return
+	}
+	if args == 1 && a.isForeignType(schemas, name) {
+		a.typ(names) // f(x) may be a cast to the type f
+	}
+	found := false
+	for _, s := range schemas {
+		n := sql.Name{Schema: s, Name: name}
+		match, pure := false, true
+		for _, f := range a.cat.Functions[n] {
+			if !takes(f, args, variadic) {
+				continue
+			}
+			match = true
+			if s != catalogSchema || f.Volatility != 'i' && !harmless()[name] || f.SecurityDefiner {
+				pure = false
+			}
+		}
+		if match {
+			found = true
+			a.note(n, pure)
+		}
+	}
+	if !found {
+		a.giveUp("function %s with %d arguments does not exist, or is not in the catalogue yet", quoteAll(names...), args)
+	}
+}
+
+// isForeignType reports whether a name means a type that is not the system's.
+func (a *analyzer) isForeignType(schemas []string, name string) bool {
+	for _, s := range schemas {
+		if t, ok := a.cat.Types[sql.Name{Schema: s, Name: name}]; ok {
+			return !t.System
+		}
+	}
+	return false
+}
+
+func takes(f sql.FunctionInfo, args int, variadic bool) bool {
+	if f.Variadic && args >= f.Args-1-f.Defaults {
+		return true
+	}
+	return !variadic && args <= f.Args && args >= f.Args-f.Defaults
+}
+
+// note records that the statement calls a function.
+func (a *analyzer) note(n sql.Name, pure bool) {
+	for i := range a.st.Functions {
+		if f := &a.st.Functions[i]; f.Schema == n.Schema && f.Name == n.Name {
+			f.Pure = f.Pure && pure
+			return
+		}
+	}
+	a.st.Functions = append(a.st.Functions, sql.Function{Schema: n.Schema, Name: n.Name, Pure: pure})
+}
+
+// operator notes the functions behind the operators that a name could mean, where any of
+// them is not built in. Names such as BETWEEN, which the grammar makes up, are built in.
+func (a *analyzer) operator(names []string) {
+	schemas, name, ok := a.candidates(names)
+	if !ok {
+		a.giveUp("operator %s is in another database", strings.Join(names, "."))
+		return
+	}
+	found := false
+	for _, s := range schemas {
+		for _, o := range a.cat.Operators[sql.Name{Schema: s, Name: name}] {
+			found = true
+			if !o.System || s != catalogSchema {
+				a.note(o.Function, false)
+			}
+		}
+	}
+	if !found {
+		a.giveUp("operator %s does not exist, or is not in the catalogue yet", strings.Join(names, "."))
+	}
+}
+
+// pseudoTypes are names that only column definitions may use.
+var pseudoTypes = []string{"serial", "serial2", "serial4", "serial8", "bigserial", "smallserial"}
+
+// typ resolves the name of a type that a value is turned into. A type of the system's
+// or an enumeration runs no code but the system's; a base type of somebody else's is
+// named as a function; what runs checks of its own is not understood.
+func (a *analyzer) typ(names []string) {
+	schemas, name, ok := a.candidates(names)
+	if !ok {
+		a.giveUp("type %s is in another database", quoteAll(names...))
+		return
+	}
+	for _, s := range schemas {
+		n := sql.Name{Schema: s, Name: name}
+		t, ok := a.cat.Types[n]
+		switch {
+		case !ok:
+			continue
+		case t.System && s == catalogSchema && t.Kind != 'd':
+		case s == "information_schema" && t.Kind == 'd':
+			// The standard's own domains; they check lengths and words.
+		case t.Kind == 'e':
+		case t.Kind == 'b':
+			a.note(n, false)
+		case t.Kind == 'd':
+			a.giveUp("type %s is a domain, whose checks run code", n)
+		default:
+			a.giveUp("type %s is neither built in nor an enumeration", n)
+		}
+		return
+	}
+	if a.defining && len(names) == 1 && slices.Contains(pseudoTypes, name) {
+		return
+	}
+	a.giveUp("type %s does not exist, or is not in the catalogue yet", quoteAll(names...))
+}
+
+// candidates splits a name into the schemas that it may be in and the name itself.
+func (a *analyzer) candidates(names []string) (schemas []string, name string, ok bool) {
+	switch len(names) {
+	case 1:
+		return a.path, names[0], true
+	case 2:
+		return names[:1], names[1], true
+	case 3:
+		return names[1:2], names[2], names[0] == a.cat.Database
+	}
+	return nil, "", false
+}
+
+// quoteAll is a name for people.
+func quoteAll(parts ...string) string {
+	return strings.Join(slices.DeleteFunc(slices.Clone(parts), func(s string) bool { return s == "" }), ".")
+}

@@ -1,0 +1,178 @@
+package postgres_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/sql/postgres"
+)
+
+// masked is what a sales report may see: e-mails masked, some columns, some rows.
+var masked = []postern.Obligation{
+	{Table: &postern.TableRule{Schema: "sales", Table: "orders", Columns: []postern.ColumnRule{
+		{Name: "amount"}, {Name: "customer_email", Mask: &postern.MaskRule{Name: "email", Method: postern.MaskRedact, Value: "***"}}, {Name: "id"}, {Name: "status"},
+	}}},
+	{Table: &postern.TableRule{Schema: "sales", Table: "regions", Columns: []postern.ColumnRule{{Name: "code"}, {Name: "name"}}, Filter: "code = 'DE' OR code = 'FR'"}},
+	{MaxAffected: 5},
+}
+
+const (
+	ordersRead  = `(SELECT id, CAST(CASE WHEN customer_email IS NOT NULL THEN '***' END AS text) AS customer_email, amount, status FROM sales.orders)`
+	regionsRead = `(SELECT code, name FROM sales.regions WHERE code = 'DE' OR code = 'FR')`
+)
+
+func TestRewrite(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{"SELECT id, customer_email FROM orders", "SELECT id, customer_email FROM $O AS orders"},
+		{"select * from sales.orders o where o.id=1", "SELECT * FROM $O AS o WHERE o.id = 1"},
+		{"SELECT sales.orders.id, sales.orders.* FROM sales.orders", "SELECT orders.id, orders.* FROM $O AS orders"},
+		{"SELECT warehouse.sales.orders.id FROM sales.orders", "SELECT orders.id FROM $O AS orders"},
+		{"SELECT orders FROM orders", "SELECT orders FROM $O AS orders"},
+		{"SELECT c FROM orders AS o(a, b, c, d)", "SELECT c FROM $O AS o(a, c, d, status)"},
+		{"SELECT x.id FROM orders x JOIN orders y USING (id)", "SELECT x.id FROM $O AS x JOIN $O AS y USING (id)"},
+		{"SELECT name FROM regions", "SELECT name FROM $R AS regions"},
+		{"SELECT name FROM customers", "SELECT name FROM customers"},
+		{"SELECT id FROM (SELECT * FROM orders WHERE customer_email LIKE 'a%') s", "SELECT id FROM (SELECT * FROM $O AS orders WHERE customer_email LIKE 'a%') s"},
+		{"WITH x AS (SELECT * FROM orders) SELECT * FROM x, orders", "WITH x AS (SELECT * FROM $O AS orders) SELECT * FROM x, $O AS orders"},
+		{"WITH orders AS (SELECT 1 AS n) SELECT * FROM orders", "WITH orders AS (SELECT 1 AS n) SELECT * FROM orders"},
+		{"SELECT 'x' UNION ALL SELECT customer_email FROM orders", "SELECT 'x' UNION ALL SELECT customer_email FROM $O AS orders"},
+		{"SELECT (SELECT max(customer_email) FROM orders)", "SELECT (SELECT max(customer_email) FROM $O AS orders)"},
+		{"EXPLAIN (ANALYZE off, COSTS on, VERBOSE) SELECT id FROM orders", "EXPLAIN (VERBOSE, COSTS off, SUMMARY off) SELECT id FROM $O AS orders"},
+		{"COPY orders TO STDOUT", "COPY (SELECT * FROM $O AS orders) TO STDOUT"},
+		{"COPY orders (status, id) TO STDOUT (FORMAT csv)", "COPY (SELECT status, id FROM $O AS orders) TO STDOUT (FORMAT csv)"},
+		{"PREPARE q AS SELECT id FROM orders WHERE id = $1", "PREPARE q AS SELECT id FROM $O AS orders WHERE id = $1"},
+		{"DECLARE c CURSOR FOR SELECT id FROM orders", "DECLARE c CURSOR FOR SELECT id FROM $O AS orders"},
+		{"BEGIN; SELECT id FROM orders; COMMIT", "BEGIN; SELECT id FROM $O AS orders; COMMIT"},
+		{"CREATE TABLE t AS SELECT id FROM orders", "CREATE TABLE t AS SELECT id FROM $O AS orders"},
+
+		// Changes keep their target.
+		{"UPDATE orders SET status = 'x' WHERE id = 1", "UPDATE orders SET status = 'x' WHERE id = 1"},
+		{"UPDATE regions r SET name = 'x' WHERE code = 'DE'", "UPDATE regions r SET name = 'x' WHERE (r.code = 'DE' OR r.code = 'FR') AND code = 'DE'"},
+		{"DELETE FROM regions", "DELETE FROM regions WHERE regions.code = 'DE' OR regions.code = 'FR'"},
+		{"DELETE FROM regions WHERE code = 'A' AND name = 'B'", "DELETE FROM regions WHERE (regions.code = 'DE' OR regions.code = 'FR') AND code = 'A' AND name = 'B'"},
+		{"INSERT INTO regions VALUES ('a', 'b') ON CONFLICT (code) DO UPDATE SET name = 'c'", "INSERT INTO regions VALUES ('a', 'b') ON CONFLICT (code) DO UPDATE SET name = 'c' WHERE regions.code = 'DE' OR regions.code = 'FR'"},
+		{"DELETE FROM customers USING orders o WHERE o.id = customers.id", "DELETE FROM customers USING $O AS o WHERE o.id = customers.id"},
+		{"INSERT INTO regions SELECT customer_email, status FROM orders", "INSERT INTO regions SELECT customer_email, status FROM $O AS orders"},
+		{"DELETE FROM regions RETURNING *", "DELETE FROM regions WHERE regions.code = 'DE' OR regions.code = 'FR' RETURNING regions.code, regions.name"},
+		{"DELETE FROM regions r USING orders o WHERE o.status = r.code RETURNING *", "DELETE FROM regions r USING $O AS o WHERE (r.code = 'DE' OR r.code = 'FR') AND o.status = r.code RETURNING r.code, r.name, o.*"},
+		{"INSERT INTO orders (id) VALUES (1)", "INSERT INTO orders (id) VALUES (1)"},
+
+		// What cannot be met.
+		{"UPDATE orders SET status = customer_email WHERE id = 1", "? column customer_email of sales.orders is masked"},
+		{"UPDATE orders SET status = 'x' WHERE note = 'y'", "? column note of sales.orders is not permitted"},
+		{"DELETE FROM orders WHERE id = 1 RETURNING *", "? column customer_email of sales.orders is masked, so RETURNING *"},
+		{"DELETE FROM orders WHERE id = 1 RETURNING to_jsonb(orders)", "? the whole row of sales.orders"},
+		{"DELETE FROM orders o WHERE to_jsonb(o) IS NOT NULL", "? the whole row of sales.orders"},
+		{"DELETE FROM orders o WHERE id = 1 RETURNING (o).*", "? the whole row of sales.orders"},
+		{"SELECT id FROM orders FOR UPDATE", "? sales.orders is masked or filtered, so its rows cannot be locked"},
+		{"SELECT id FROM orders TABLESAMPLE SYSTEM (1)", "? sales.orders is masked or filtered, so it cannot be sampled"},
+		{"SELECT id FROM ONLY orders", "? sales.orders is masked or filtered, so it cannot be read with ONLY"},
+		{"MERGE INTO regions r USING orders o ON o.status = r.code WHEN MATCHED THEN DELETE", "? the rows of sales.regions are filtered, so it cannot be changed with MERGE"},
+		{"INSERT INTO orders_archive SELECT * FROM orders", "? * over sales.orders stands for 4 of its 7 columns"},
+		{"SELECT b FROM (SELECT * FROM orders) AS s(a, b)", "? * over sales.orders stands for 4 of its 7 columns"},
+		{"WITH x(a, b) AS (SELECT * FROM orders) SELECT b FROM x", "? * over sales.orders stands for 4 of its 7 columns"},
+		{"DO $$ BEGIN END $$", "? there is no model of DO"},
+		{"SELECT nope FROM orders", "? column nope"},
+		{"SELECT note FROM orders", "? column note of sales.orders is not permitted"},
+		{"SELECT b FROM orders AS o(a, b, c, d)", "? column customer_id of sales.orders is not permitted"},
+		{"SELECT (SELECT note FROM orders LIMIT 1) FROM customers AS c(a, b, note)", "? column note of sales.orders is not permitted"},
+	} {
+		got, err := analyze(t, c.text).Rewrite(masked)
+		if refused, ok := strings.CutPrefix(c.want, "? "); ok {
+			if !errors.Is(err, postgres.ErrCannot) || !strings.Contains(err.Error(), refused) {
+				t.Errorf("%s\n got %q, %v\nwant an error: %s", c.text, got, err, refused)
+			}
+			continue
+		}
+		want := strings.NewReplacer("$O", ordersRead, "$R", regionsRead).Replace(c.want)
+		if err != nil || normal(t, got) != normal(t, want) {
+			t.Errorf("%s\n got %s, %v\nwant %s", c.text, got, err, want)
+		}
+	}
+}
+
+// normal is a text as the deparser writes it.
+func normal(t *testing.T, text string) string {
+	t.Helper()
+	tree, err := pool.Parse(t.Context(), text)
+	if err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	out, err := pool.Deparse(t.Context(), tree)
+	if err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	return out
+}
+
+func TestRewriteWithoutRules(t *testing.T) {
+	an := analyze(t, "select /* x */ id from sales.orders")
+	for _, obs := range [][]postern.Obligation{nil, {{MaxRows: 5}}, {{Table: &postern.TableRule{Schema: "hr", Table: "salaries"}}}} {
+		if got, err := an.Rewrite(obs); err != nil || got != "SELECT id FROM sales.orders" || got != an.Canonical() {
+			t.Errorf("got %q, %v", got, err)
+		}
+	}
+}
+
+func TestRewriteRefusesBrokenRules(t *testing.T) {
+	for name, rule := range map[string]postern.TableRule{
+		"column":    {Columns: []postern.ColumnRule{{Name: "nope"}}},
+		"statement": {Columns: []postern.ColumnRule{{Name: "id"}}, Filter: "true); DELETE FROM sales.orders; SELECT (1"},
+		"union":     {Columns: []postern.ColumnRule{{Name: "id"}}, Filter: "true) UNION SELECT id FROM sales.orders WHERE (true"},
+		"order":     {Columns: []postern.ColumnRule{{Name: "id"}}, Filter: "true) ORDER BY (1"},
+		"syntax":    {Columns: []postern.ColumnRule{{Name: "id"}}, Filter: "("},
+		"mask":      {Columns: []postern.ColumnRule{{Name: "id", Mask: &postern.MaskRule{Method: postern.MaskRedact}}}},
+		"no method": {Columns: []postern.ColumnRule{{Name: "id", Mask: &postern.MaskRule{}}}},
+		"token":     {Columns: []postern.ColumnRule{{Name: "status", Mask: &postern.MaskRule{Method: postern.MaskToken}}}},
+	} {
+		rule.Schema, rule.Table = "sales", "orders"
+		if got, err := analyze(t, "SELECT id FROM orders").Rewrite([]postern.Obligation{{Table: &rule}}); err == nil {
+			t.Errorf("%s: rewritten as %s", name, got)
+		}
+	}
+}
+
+func TestPlainAndCanonical(t *testing.T) {
+	for _, c := range []struct {
+		text  string
+		plain bool
+		want  string
+	}{
+		{"select 1", true, "SELECT 1"},
+		{"select /* c */ 1", false, "SELECT 1"},
+		{`select E'\'; drop table x; --'`, false, `SELECT '''; drop table x; --'`},
+		{"SELECT $q$ ; DELETE FROM sales.orders; $q$", false, "SELECT ' ; DELETE FROM sales.orders; '"},
+		{"explain select 1", false, "EXPLAIN (COSTS OFF, SUMMARY OFF) SELECT 1"},
+		{"SELECT 'é'", false, "SELECT 'é'"},
+	} {
+		an := analyze(t, c.text)
+		if an.Plain() != c.plain || !strings.EqualFold(an.Canonical(), c.want) {
+			t.Errorf("%s: plain = %v, canonical %q; want %v, %q", c.text, an.Plain(), an.Canonical(), c.plain, c.want)
+		}
+	}
+}
+
+// TestVisibleNamesStay compares the names of result columns before and after.
+func TestVisibleNamesStay(t *testing.T) {
+	for _, text := range []string{
+		"SELECT id, customer_email, upper(customer_email), status AS s, sales.orders.amount FROM sales.orders",
+		"SELECT o, (o).status, to_jsonb(o) FROM orders o",
+	} {
+		an := analyze(t, text)
+		out, err := an.Rewrite(masked)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, after := an.SQLFacts().Statements[0].Outputs, analyze(t, out).SQLFacts().Statements[0].Outputs
+		if len(before) != len(after) {
+			t.Fatalf("%s: %d columns became %d", text, len(before), len(after))
+		}
+		for i := range before {
+			if before[i].Name != after[i].Name {
+				t.Errorf("%s: column %s became %s", text, before[i].Name, after[i].Name)
+			}
+		}
+	}
+}

@@ -1,0 +1,236 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/test/servers"
+)
+
+// report is the rules of a task that sees orders and customers with e-mails masked.
+var report = []postern.Obligation{
+	{Table: &postern.TableRule{Schema: "sales", Table: "orders", Columns: []postern.ColumnRule{
+		{Name: "id"}, {Name: "customer_id"}, {Name: "customer_email", Mask: &postern.MaskRule{Method: postern.MaskRedact, Value: "***"}},
+		{Name: "amount"}, {Name: "status"}, {Name: "created_at"},
+	}}},
+	{Table: &postern.TableRule{Schema: "sales", Table: "customers", Columns: []postern.ColumnRule{
+		{Name: "id"}, {Name: "name"}, {Name: "email", Mask: &postern.MaskRule{Method: postern.MaskNull}},
+		{Name: "card", Mask: &postern.MaskRule{Method: postern.MaskPartial, KeepFirst: 4}}, {Name: "country"}, {Name: "created_at"},
+	}}},
+}
+
+// reads are statements of all kinds, most of them attempts to see what is masked.
+var reads = []string{
+	"SELECT id, customer_email FROM sales.orders WHERE id BETWEEN 1 AND 5",
+	"SELECT * FROM sales.orders ORDER BY id LIMIT 5",
+	"SELECT sales.orders.* FROM sales.orders ORDER BY sales.orders.id LIMIT 2",
+	"SELECT status, sum(amount) FROM sales.orders GROUP BY status ORDER BY 1",
+	"SELECT ascii(substr(customer_email, 1, 1)), length(customer_email) FROM orders LIMIT 3",
+	"SELECT translate(customer_email, '@.', '#_') FROM orders LIMIT 3",
+	"SELECT to_jsonb(o)->>'customer_email', to_jsonb(o) FROM orders o ORDER BY id LIMIT 3",
+	"SELECT o FROM orders o ORDER BY id LIMIT 3",
+	"SELECT (o).customer_email, (o).status FROM orders o ORDER BY id LIMIT 3",
+	"SELECT min(customer_email), max(customer_email) FROM orders",
+	"SELECT lag(customer_email) OVER (ORDER BY id) FROM orders LIMIT 3",
+	"SELECT 'x' AS status UNION ALL SELECT customer_email FROM orders LIMIT 3",
+	"SELECT x FROM (SELECT unnest(array_agg(customer_email)) x FROM orders) s LIMIT 3",
+	"SELECT j.* FROM orders o, json_to_record(to_json(o)) AS j(customer_email text) LIMIT 3",
+	"SELECT coalesce(nullif(customer_email, ''), '-') || '' FROM orders LIMIT 3",
+	"SELECT regexp_matches(customer_email, '^(.*)@') FROM orders LIMIT 3",
+	"SELECT json_object_agg(id, customer_email) FROM (SELECT id, customer_email FROM orders ORDER BY id LIMIT 3) s",
+	"SELECT id FROM orders WHERE customer_email LIKE 'a%'",
+	"SELECT id FROM orders ORDER BY customer_email, id LIMIT 20",
+	"SELECT count(*) FROM orders GROUP BY customer_email HAVING min(customer_email) > 'z'",
+	"SELECT DISTINCT ON (customer_email) id FROM orders ORDER BY customer_email, id LIMIT 5",
+	"SELECT 1/(CASE WHEN max(customer_email) LIKE 'u%' THEN 0 ELSE 1 END) FROM orders",
+	"SELECT id FROM orders WHERE EXISTS (SELECT 1 FROM orders s WHERE s.customer_email > 'v')",
+	"EXPLAIN SELECT id FROM orders WHERE customer_email > 'user5'",
+	"EXPLAIN (COSTS on, VERBOSE) SELECT id FROM orders",
+	"SELECT a.id, b.id FROM orders a JOIN orders b USING (customer_email) WHERE a.id = 1 ORDER BY 2",
+	"SELECT customer_email::int FROM orders LIMIT 1",
+	"SELECT xmlparse(document customer_email) FROM orders LIMIT 1",
+	"SELECT customer_email::regclass FROM orders LIMIT 1",
+	"SELECT ARRAY[customer_email], ROW(customer_email) FROM orders LIMIT 1",
+	"SELECT json_agg(o) FROM (SELECT id, amount, status FROM orders ORDER BY id LIMIT 3) o",
+	"COPY orders TO STDOUT",
+	"COPY orders (id, customer_email) TO STDOUT WITH (FORMAT csv, HEADER)",
+	"COPY (SELECT id, customer_email FROM orders) TO STDOUT",
+	"WITH RECURSIVE t(n, e) AS (SELECT 1, min(customer_email) FROM orders UNION ALL SELECT n OPERATOR(pg_catalog.+) 1, e FROM t WHERE n < 3) SELECT * FROM t",
+	"SELECT c.name, c.email, c.card, o.amount FROM customers c JOIN orders o ON o.customer_id = c.id ORDER BY o.id LIMIT 4",
+	"SELECT c.name FROM customers c WHERE card LIKE '4111%' ORDER BY card, id",
+	"SELECT x.email FROM orders o, LATERAL (SELECT email FROM customers c WHERE c.id = o.customer_id) x LIMIT 3",
+	"SELECT count(*) FROM orders o NATURAL JOIN customers c",
+	"SELECT b, d FROM customers AS c(a, b, c, x, d) ORDER BY a LIMIT 3",
+	"SELECT count(*), count(o.*) FROM orders o",
+	"SELECT id FROM orders o WHERE o IS NOT NULL ORDER BY id LIMIT 3",
+	"SELECT grouping(status), count(*) FROM orders GROUP BY ROLLUP (status) ORDER BY 2",
+	"SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY customer_email) FROM orders",
+	"SELECT name FROM customers WHERE (id, country) IN (SELECT customer_id, 'DE' FROM orders) ORDER BY id LIMIT 2",
+	"SELECT c.id, (SELECT count(*) FROM orders o WHERE o.customer_id = c.id AND o.status = 'open') FROM customers c ORDER BY 1 LIMIT 3",
+	"SELECT 'sad'::mood::text, now() IS NOT NULL, current_user IS NULL, '1'::int4, '{1,2}'::int[], interval '1 day', date '2026-01-01'",
+	"SELECT key, value FROM orders o, json_each_text(to_json(o)) WHERE id = 1 ORDER BY 1",
+	"SELECT r.name FROM regions r FULL JOIN customers c ON c.country = r.code GROUP BY r.name ORDER BY 1",
+	"SELECT * FROM orders_pub ORDER BY id LIMIT 2",
+	"VALUES (1, 'a'), (2, 'b')",
+	"TABLE regions",
+}
+
+// server has the two worlds: databases that differ in masked and unlisted columns alone.
+func server(t *testing.T) *servers.PG {
+	t.Helper()
+	setup, err := os.ReadFile("testdata/traps.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pg := servers.Postgres(t)
+	for _, world := range []string{"warehouse", "other"} {
+		pg.SQL(t, "CREATE DATABASE "+world)
+		pg.SQLIn(t, world, string(setup))
+	}
+	pg.SQLIn(t, "other", `UPDATE sales.customers SET email = repeat('z', 100 - id) || 'q', phone = 'none', card = '4111' || repeat('9', length(card) - 4);
+		UPDATE sales.orders SET customer_email = (id * 7919 % 100)::text || 'other', note = repeat('n', id);
+		CLUSTER sales.orders; CLUSTER sales.customers; ANALYZE`)
+	return pg
+}
+
+// transcript is everything that a client sees of a statement.
+func transcript(t *testing.T, pg *servers.PG, world, text string) string {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	conn, err := pgconn.Connect(ctx, pg.SuperDSN(world))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	var b strings.Builder
+	if strings.HasPrefix(text, "COPY") {
+		_, err := conn.CopyTo(ctx, &b, text)
+		return fmt.Sprint(b.String(), said(err))
+	}
+	set := conn.Exec(ctx, "SET search_path = sales, public")
+	if _, err := set.ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+	results, err := conn.Exec(ctx, text).ReadAll()
+	for _, r := range results {
+		for _, f := range r.FieldDescriptions {
+			fmt.Fprint(&b, f.Name, ":", f.DataTypeOID, ":", f.TypeModifier, " ")
+		}
+		for _, row := range r.Rows {
+			b.WriteString("\n")
+			for _, v := range row {
+				fmt.Fprintf(&b, "%s|", v)
+			}
+		}
+		b.WriteString(r.CommandTag.String())
+	}
+	return b.String() + said(err)
+}
+
+func said(err error) string {
+	var e *pgconn.PgError
+	if errors.As(err, &e) {
+		return e.Code + " " + e.Message + " " + e.Detail
+	}
+	return fmt.Sprint(err)
+}
+
+func TestOnAServer(t *testing.T) {
+	pg := server(t)
+	t.Run("two worlds", func(t *testing.T) { twoWorlds(t, pg) })
+	t.Run("same as before", func(t *testing.T) { sameColumns(t, pg) })
+	t.Run("nothing missed", func(t *testing.T) { nothingMissed(t, pg) })
+}
+
+// twoWorlds runs what is sent for a masked task in both worlds: a client must not be
+// able to tell them apart.
+func twoWorlds(t *testing.T, pg *servers.PG) {
+	for _, text := range reads {
+		an := analyze(t, text)
+		if !an.SQLFacts().Complete {
+			t.Errorf("%s: %s", text, an.SQLFacts().Incomplete)
+			continue
+		}
+		sent, err := an.Rewrite(report)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		a, b := transcript(t, pg, "warehouse", sent), transcript(t, pg, "other", sent)
+		if a != b {
+			t.Errorf("%s\nsent %s\n%.300s\nother\n%.300s", text, sent, a, b)
+		}
+		if strings.Contains(a, "example.com") || strings.Contains(a, "call +") {
+			t.Errorf("%s shows what is masked:\n%.300s", text, a)
+		}
+		if strings.HasPrefix(a, "42") && !strings.Contains(a, `relation "***"`) { // syntax error or unknown name
+			t.Errorf("%s\nsent %s\nis not understood by the server: %s", text, sent, a)
+		}
+	}
+}
+
+// sameColumns compares the canonical text with the client's own, and the columns of the
+// rewritten one with both.
+func sameColumns(t *testing.T, pg *servers.PG) {
+	for _, text := range reads {
+		if strings.HasPrefix(text, "EXPLAIN") {
+			continue
+		}
+		an := analyze(t, text)
+		own, canonical := transcript(t, pg, "warehouse", text), transcript(t, pg, "warehouse", an.Canonical())
+		if own != canonical {
+			t.Errorf("%s\nas %s\nreturns %.300s\nand not %.300s", text, an.Canonical(), canonical, own)
+		}
+		sent, err := an.Rewrite(report)
+		if err != nil || strings.Contains(text, "*") || strings.Contains(text, "COPY") {
+			continue
+		}
+		head, _, ok := strings.Cut(own, "\n")
+		if !ok || strings.HasPrefix(text, "SELECT o FROM") { // an error, or a row of fewer columns
+			continue
+		}
+		if got, _, _ := strings.Cut(transcript(t, pg, "warehouse", sent), "\n"); got != head {
+			t.Errorf("%s\nhas columns %s and, masked, %s", text, head, got)
+		}
+	}
+}
+
+// nothingMissed has the server itself say which columns a query depends on.
+func nothingMissed(t *testing.T, pg *servers.PG) {
+	for _, text := range reads {
+		if !strings.HasPrefix(text, "SELECT") && !strings.HasPrefix(text, "WITH") {
+			continue
+		}
+		rows, err := pg.Exec(t.Context(), "warehouse", `SET search_path = sales, public;
+			BEGIN; CREATE TEMP VIEW v AS SELECT 1 FROM (`+text+`) AS q;
+			SELECT DISTINCT n.nspname || '.' || c.relname, a.attname FROM pg_rewrite r
+			JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0
+			JOIN pg_class c ON c.oid = d.refobjid JOIN pg_namespace n ON n.oid = c.relnamespace
+			JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
+			WHERE r.ev_class = 'v'::regclass AND c.relname <> 'v'`)
+		if err != nil {
+			continue // not a view's query: names twice, a function with side effects
+		}
+		tables := analyze(t, text).SQLFacts().Statements[0].Tables
+		for _, row := range rows {
+			found := false
+			for _, tb := range tables {
+				if tb.String() == row[0] && (tb.AllColumns || slices.Contains(tb.Read, row[1])) {
+					found = true
+				}
+			}
+			if !found {
+				t.Errorf("%s\nreads %s.%s, which the facts do not say: %v", text, row[0], row[1], tables)
+			}
+		}
+	}
+}

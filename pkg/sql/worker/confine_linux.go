@@ -1,0 +1,34 @@
+package worker
+
+import (
+	"fmt"
+	"os/exec"
+	"syscall"
+)
+
+// self is the program of this process, also where its file was replaced since.
+func self() (string, error) { return "/proc/self/exe", nil }
+
+// attend makes the child end when the parent does, even if killed.
+func attend(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+}
+
+// confine takes from the child what a parser does not need: memory beyond its bound,
+// files, and core dumps, which would hold statements.
+func confine(memory int64) error {
+	for _, l := range []struct {
+		what int
+		max  uint64
+	}{
+		{syscall.RLIMIT_DATA, uint64(memory)},
+		{syscall.RLIMIT_NOFILE, 32},
+		{syscall.RLIMIT_FSIZE, 0},
+		{syscall.RLIMIT_CORE, 0},
+	} {
+		if err := syscall.Setrlimit(l.what, &syscall.Rlimit{Cur: l.max, Max: l.max}); err != nil {
+			return fmt.Errorf("limit child: %w", err)
+		}
+	}
+	return nil
+}

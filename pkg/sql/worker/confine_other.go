@@ -1,0 +1,18 @@
+//go:build !linux
+
+package worker
+
+import (
+	"os"
+	"os/exec"
+)
+
+// self is the program of this process.
+func self() (string, error) { return os.Executable() }
+
+// attend has nothing to do: the child ends when its standard input does.
+func attend(*exec.Cmd) {}
+
+// confine has nothing to do where the kernel offers no limits that hold: the deadline
+// and the memory limit of the Go runtime stand.
+func confine(int64) error { return nil }

@@ -1,0 +1,70 @@
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Debug serves /livez, /readyz and /metrics, for machines that stand close: on a
+// loopback address, or a socket whose folder says who may look.
+type Debug struct {
+	ln    net.Listener
+	ready func(context.Context) error
+	t     *T
+}
+
+// NewDebug binds addr: host:port, or unix:PATH. Ready says why the process cannot do
+// its work now, or nil.
+func NewDebug(addr string, t *T, ready func(context.Context) error) (*Debug, error) {
+	network := "tcp"
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		network, addr = "unix", path
+	} else {
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil {
+			return nil, fmt.Errorf("debug: %w", err)
+		}
+		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			return nil, fmt.Errorf("debug: %s is no loopback address; use one, or unix:PATH", host)
+		}
+	}
+	ln, err := net.Listen(network, addr)
+	if err != nil {
+		return nil, fmt.Errorf("debug: %w", err)
+	}
+	return &Debug{ln: ln, ready: ready, t: t}, nil
+}
+
+// Addr is the bound address.
+func (d *Debug) Addr() net.Addr { return d.ln.Addr() }
+
+// readyTimeout bounds one answer to /readyz.
+const readyTimeout = 5 * time.Second
+
+// Run serves until ctx is done.
+func (d *Debug) Run(ctx context.Context) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+		defer cancel()
+		if err := d.ready(ctx); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	mux.Handle("GET /metrics", d.t.Metrics)
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+	defer stop()
+	if err := srv.Serve(d.ln); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return ctx.Err()
+}
