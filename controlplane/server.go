@@ -4,7 +4,6 @@ package controlplane
 
 import (
 	"context"
-	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -161,7 +160,7 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 	if s.index, err = sqlite.Open(ctx, filepath.Join(dir, "index.db")); err != nil {
 		return err
 	}
-	s.recordings, err = recording.New(recording.Config{Blobs: blobs, Index: s.index, NodeKey: func(n string) (crypto.PublicKey, error) { ks, err := s.sealKeys(n); if err != nil || len(ks) == 0 { return nil, errors.New("no key") }; return ks[0], nil }, Rejected: s.rejected, Logger: s.log})
+	s.recordings, err = recording.New(recording.Config{Blobs: blobs, Index: s.index, NodeKeys: s.sealKeys, Rejected: s.rejected, Logger: s.log})
 	return err
 }
 
@@ -258,6 +257,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		{Name: "grants", Run: s.task.Run},
 		{Name: "holds", Run: s.approve.Run},
 		{Name: "leases", Run: s.broker.Run},
+		{Name: "recordings", Run: s.reconcile},
 		{Name: "nodes", Run: func(ctx context.Context) error { return s.nodes.Run(ctx, s.nodeLn) }},
 		{Name: "api", Run: s.runAPI},
 	}
@@ -269,6 +269,19 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	}
 	s.log.Info("control plane serves", "api", s.apiLn.Addr(), "nodes", s.nodeLn.Addr())
 	return run.All(ctx, parts...)
+}
+
+// reconcile takes in what an earlier process stored and did not index.
+func (s *Server) reconcile(ctx context.Context) error {
+	taken, err := s.recordings.Reconcile(ctx)
+	if err != nil && ctx.Err() == nil {
+		return err
+	}
+	if taken > 0 {
+		s.log.Info("recordings were indexed that had been stored before", "chunks", taken)
+	}
+	<-ctx.Done()
+	return ctx.Err()
 }
 
 // apiGrace is how long calls may go on once the server stops.

@@ -16,7 +16,7 @@ type hub struct {
 	ready     chan struct{} // closed once the first listing is in
 	holds     map[string]*typesv1.Hold
 	listeners map[*listener]struct{}
-	stopping  bool
+	done      <-chan struct{} // closed when this replica ends
 }
 
 type listener struct {
@@ -145,14 +145,14 @@ func (h *hub) under(grant string) []string {
 	return ids
 }
 
-func (h *hub) stop() {
+func (h *hub) endsWith(done <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.stopping = true
+	h.done = done
 }
 
-func (h *hub) isStopping() bool {
+func (h *hub) ends() <-chan struct{} {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.stopping
+	return h.done
 }

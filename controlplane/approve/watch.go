@@ -26,6 +26,8 @@ const (
 	retryAfter = time.Second
 	// giveUpTimeout bounds a withdrawal for a session that is gone.
 	giveUpTimeout = 5 * time.Second
+	// endingGrace is how far apart the end of a call and that of the replica may be seen.
+	endingGrace = 200 * time.Millisecond
 )
 
 // Follow tells each how a hold stands, now and after every change, for a session that
@@ -36,8 +38,8 @@ const (
 func (s *Service) Follow(ctx context.Context, id string, each func(*typesv1.Hold) error) (*typesv1.Hold, error) {
 	l := s.hub.listen(id, true)
 	h, err := s.follow(ctx, id, l, each)
-	others := l.close()
-	if errors.Is(ctx.Err(), context.Canceled) && !others && !s.hub.isStopping() && (h == nil || Waiting(h)) {
+	gone := errors.Is(ctx.Err(), context.Canceled) && (h == nil || Waiting(h)) && !s.ending()
+	if others := l.close(); gone && !others {
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpTimeout)
 		defer cancel()
 		if derr := s.giveUp(late, id); derr != nil {
@@ -45,6 +47,19 @@ func (s *Service) Follow(ctx context.Context, id string, each func(*typesv1.Hold
 		}
 	}
 	return h, err
+}
+
+// ending reports whether this replica ends, which ends every call too: nobody has given
+// up then. The two reach us in any order, and so it looks for a moment.
+func (s *Service) ending() bool {
+	t := time.NewTimer(endingGrace)
+	defer t.Stop()
+	select {
+	case <-s.hub.ends():
+		return true
+	case <-t.C:
+		return false
+	}
 }
 
 func (s *Service) follow(ctx context.Context, id string, l *listener, each func(*typesv1.Hold) error) (*typesv1.Hold, error) {
@@ -173,8 +188,7 @@ func (s *Service) Watch(ctx context.Context, by Caller, each func(*typesv1.Hold)
 // nobody answered, and forgets what is long settled. Every replica runs it: two that do
 // the same at once do no harm.
 func (s *Service) Run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, s.hub.stop)
-	defer stop()
+	s.hub.endsWith(ctx.Done())
 	return run.All(ctx,
 		run.Part{Name: "watch holds", Run: func(ctx context.Context) error { return s.again(ctx, "holds are not followed; retrying", s.watch) }},
 		run.Part{Name: "end holds", Run: func(ctx context.Context) error { return s.again(ctx, "holds are not ended; retrying", s.sweep) }},

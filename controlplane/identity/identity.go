@@ -250,7 +250,7 @@ func (v *Verifier) person(ctx context.Context, t *token, s surface) (postern.Sub
 	if err != nil {
 		return postern.Subject{}, time.Time{}, err
 	}
-	if err := p.checkSurface(claims, s); err != nil {
+	if err := checkType(claims); err != nil {
 		return postern.Subject{}, time.Time{}, err
 	}
 	sub, err := p.subject(claims)

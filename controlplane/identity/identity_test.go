@@ -73,8 +73,8 @@ func TestGoodToken(t *testing.T) {
 		"just expired":           {"exp": time.Now().Add(-50 * time.Second).Unix()},
 		"just ahead":             {"iat": time.Now().Add(50 * time.Second).Unix(), "nbf": time.Now().Add(50 * time.Second).Unix()},
 	} {
-		if _, _, err := v.Authenticate(t.Context(), i.token(change)); err != nil {
-			t.Errorf("%s: %v", name, err)
+		if _, end, err := v.Authenticate(t.Context(), i.token(change)); err != nil || !end.After(time.Now()) {
+			t.Errorf("%s: %v, until %s", name, err, end)
 		}
 	}
 }

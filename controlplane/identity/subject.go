@@ -41,9 +41,9 @@ func (p *people) audience(s surface) want {
 	return w
 }
 
-// checkSurface refuses what some issuers sign with the same keys and audience as ID
-// tokens, and says so in a claim.
-func (p *people) checkSurface(claims map[string]any, _ surface) error {
+// checkType refuses what some issuers sign with the same keys and audience as ID
+// tokens, and tell apart in a claim alone.
+func checkType(claims map[string]any) error {
 	switch typ, _ := claims["typ"].(string); strings.ToLower(typ) {
 	case "refresh", "offline", "logout":
 		return bad("this is a %s token, not an ID token", strings.ToLower(typ))

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -104,7 +103,7 @@ func (v *Verifier) workloadIssuer(url string, all []*typesv1.Workload) (i *issue
 	if client == nil {
 		client = &http.Client{}
 	}
-	i, err = newIssuer(strings.Clone(url), defaultAlgorithms, defaultLeeway, client, v.cfg.Now)
+	i, err = newIssuer(url, defaultAlgorithms, defaultLeeway, client, v.cfg.Now)
 	if err == nil {
 		v.extra[url] = i
 	}

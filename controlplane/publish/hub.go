@@ -102,6 +102,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	h.streams = streams
 	h.mu.Unlock()
 
+	h.kick <- struct{}{} // whatever the cache has already
 	g := run.New(ctx)
 	g.Go("compile", h.compile)
 	g.Go("publish", func(ctx context.Context) error { return h.loop(ctx, changed) })

@@ -178,7 +178,7 @@ func TestALockOvertakes(t *testing.T) {
 
 func TestASlowNodeSlowsNobody(t *testing.T) {
 	inHouse(t, func(h *house) {
-		h.put(resource("db", nil), task("a", "0", "db"))
+		h.put(resource("db", nil), task("a", "0", "db"), node("quick", "eu-1", nil), node("slow", "eu-1", nil))
 		quick, slow := h.connect("quick", snapshot.New()), h.connect("slow", snapshot.New())
 		defer quick.close()
 		defer slow.close()
@@ -197,14 +197,14 @@ func TestASlowNodeSlowsNobody(t *testing.T) {
 				t.Fatalf("round %d: the quick node is at %s, want %s", i, quick.holder.Version(), v)
 			}
 		}
-		if n := status1(t, h, "slow"); n.GetLag().AsDuration() < time.Second {
+		if n := status1(h, "slow"); n.GetLag().AsDuration() < time.Second {
 			t.Errorf("the slow node's lag is %s", n.GetLag().AsDuration())
 		}
 		time.Sleep(30 * time.Second)
-		if n := status1(t, h, "slow"); n.GetConnected() {
+		if n := status1(h, "slow"); n.GetConnected() {
 			t.Error("a node that takes nothing keeps its stream")
 		}
-		if n := status1(t, h, "quick"); !n.GetConnected() || n.GetLag().AsDuration() != 0 {
+		if n := status1(h, "quick"); !n.GetConnected() || n.GetLag().AsDuration() != 0 {
 			t.Errorf("the quick node: %v", n)
 		}
 		select {
@@ -255,7 +255,7 @@ func TestANodeThatNeverAcks(t *testing.T) {
 		if got != 15 {
 			t.Errorf("%d updates on top of the first, want 15 locks and no more", got)
 		}
-		if n := status1(t, h, "n1"); n.GetLag().AsDuration() < 10*time.Second || !n.GetConnected() {
+		if n := status1(h, "n1"); n.GetLag().AsDuration() < 10*time.Second || !n.GetConnected() {
 			t.Errorf("status %v, want a connected node that lags", n)
 		}
 		p.close()
@@ -264,14 +264,14 @@ func TestANodeThatNeverAcks(t *testing.T) {
 	})
 }
 
-func status1(t *testing.T, h *house, name string) *apiv1.NodeStatus {
-	t.Helper()
+func status1(h *house, name string) *apiv1.NodeStatus {
+	h.t.Helper()
 	for _, n := range h.hub.Nodes() {
 		if n.GetName() == name {
 			return n
 		}
 	}
-	t.Fatalf("node %s is not listed", name)
+	h.t.Fatalf("node %s is not listed", name)
 	return nil
 }
 
@@ -297,13 +297,13 @@ func TestResume(t *testing.T) {
 			defer p.close()
 			p.live()
 			time.Sleep(time.Second)
-			if n := status1(t, h, "n1"); n.GetLag().AsDuration() != 0 || holder.Version() != h.hub.Version() {
+			if n := status1(h, "n1"); n.GetLag().AsDuration() != 0 || holder.Version() != h.hub.Version() {
 				t.Errorf("the node is at %s: %v", holder.Version(), n)
 			}
 			if _, ended := holder.Ended("g-1"); !ended {
 				t.Error("the grant lives on")
 			}
-			if reason, _, ok := holder.Current().Locked("eve", "", "", "", "", time.Now()); !ok || reason != "x" {
+			if _, _, ok := holder.Current().Locked("eve", "", "", "", "", time.Now()); !ok {
 				t.Error("the lock is not in force")
 			}
 		})
@@ -479,7 +479,7 @@ func TestTheNewerStreamStays(t *testing.T) {
 			t.Errorf("the older stream ended with %v", err)
 		}
 		synctest.Wait()
-		if n := status1(t, h, "n1"); !n.GetConnected() {
+		if n := status1(h, "n1"); !n.GetConnected() {
 			t.Error("the node is not connected")
 		}
 	})
@@ -508,7 +508,7 @@ func TestSnapshotOfTheControlPlane(t *testing.T) {
 			t.Error("there is a task before anything was read")
 		}
 		v := h.put(resource("db", nil), task("a", "0", "db"))
-		for h.hub.Snapshot().Version() != v {
+		for !h.hub.Snapshot().Version().Covers(v) {
 			<-changed
 		}
 		if _, ok := h.hub.Snapshot().Terms("a"); !ok {

@@ -3,9 +3,11 @@ package recording
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -146,7 +148,7 @@ func (s *Service) update(ctx context.Context, node postern.NodeName, head index.
 	if err := decoder.Decode(chunk.Frames, b.add); err != nil {
 		return nil, nil, refuse("%v", err)
 	}
-	if row.GetStartTime() == nil {
+	if u.Session.GetStartTime() == nil {
 		return nil, nil, refuse("the recording does not begin with who opened the session")
 	}
 	b.finish()
@@ -161,14 +163,20 @@ func (s *Service) sealed(u *index.Update, seal *record.Seal) error {
 	if u.Session.GetStartTime() == nil || timestamppb.New(seal.Time).CheckValid() != nil {
 		return refuse("the seal is of no session, or has no valid time")
 	}
-	key, err := s.cfg.NodeKey(string(seal.Node))
+	keys, err := s.keys(seal.Node)
 	if err != nil {
-		return fmt.Errorf("key of node %s: %w", seal.Node, err)
+		return err
 	}
-	if err := seal.Verify(key); err != nil {
-		return refuse("%v", err)
+	var wrong error
+	at := slices.IndexFunc(keys, func(key crypto.PublicKey) bool {
+		err := seal.Verify(key)
+		wrong = errors.Join(wrong, err)
+		return err == nil
+	})
+	if at < 0 {
+		return refuse("%v", wrong)
 	}
-	if u.Head.NodeKey, err = x509.MarshalPKIXPublicKey(key); err != nil {
+	if u.Head.NodeKey, err = x509.MarshalPKIXPublicKey(keys[at]); err != nil {
 		return fmt.Errorf("key of node %s: %w", seal.Node, err)
 	}
 	endRow(u.Session, seal)
@@ -245,9 +253,21 @@ func (s *Service) keyOf(h index.Head) ([]byte, error) {
 	if h.Sealed {
 		return h.NodeKey, nil
 	}
-	key, err := s.cfg.NodeKey(string(h.Node))
+	keys, err := s.keys(h.Node)
 	if err != nil {
-		return nil, fmt.Errorf("recording: key of node %s: %w", h.Node, err)
+		return nil, fmt.Errorf("recording: %w", err)
 	}
-	return x509.MarshalPKIXPublicKey(key)
+	return x509.MarshalPKIXPublicKey(keys[0])
+}
+
+// keys are those with which a node may have sealed; there is at least one.
+func (s *Service) keys(node postern.NodeName) ([]crypto.PublicKey, error) {
+	keys, err := s.cfg.NodeKeys(string(node))
+	if err == nil && len(keys) == 0 {
+		err = errors.New("none is known")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("keys of node %s: %w", node, err)
+	}
+	return keys, nil
 }

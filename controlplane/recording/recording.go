@@ -26,9 +26,9 @@ import (
 type Config struct {
 	Blobs blob.Blobs
 	Index index.Index
-	// NodeKey is the public key of a node, by which its seals are verified. An error
-	// means that it cannot be told now.
-	NodeKey func(node string) (crypto.PublicKey, error)
+	// NodeKeys are the public keys with which a node may have sealed, the one of now
+	// first. An error means that it cannot be told now.
+	NodeKeys func(node string) ([]crypto.PublicKey, error)
 	// Rejected is told of every chunk that was refused for good, for the audit log. After
 	// an error of it the node is not answered, and sends the chunk again.
 	Rejected func(ctx context.Context, r Rejection) error
@@ -65,7 +65,7 @@ const maxOpen = 64
 
 // New makes a Service.
 func New(cfg Config) (*Service, error) {
-	if cfg.Blobs == nil || cfg.Index == nil || cfg.NodeKey == nil || cfg.Rejected == nil {
+	if cfg.Blobs == nil || cfg.Index == nil || cfg.NodeKeys == nil || cfg.Rejected == nil {
 		return nil, errors.New("recording: blobs, an index, the nodes' keys and somebody to tell of rejections are required")
 	}
 	if cfg.Logger == nil {

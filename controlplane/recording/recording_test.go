@@ -24,8 +24,9 @@ import (
 )
 
 var (
-	began   = time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
-	nodeKey = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{3}, ed25519.SeedSize))
+	began     = time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
+	nodeKey   = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{3}, ed25519.SeedSize))
+	formerKey = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{4}, ed25519.SeedSize)).Public()
 )
 
 // house is a Service over real files, and what it told of rejections.
@@ -55,11 +56,11 @@ func open(t testing.TB, dir string) *house {
 	})
 	h.Service, err = recording.New(recording.Config{
 		Blobs: h.blobs, Index: h.index,
-		NodeKey: func(node string) (crypto.PublicKey, error) {
+		NodeKeys: func(node string) ([]crypto.PublicKey, error) {
 			if node == "gone" {
 				return nil, errors.New("cannot be told now")
 			}
-			return nodeKey.Public(), nil
+			return []crypto.PublicKey{formerKey, nodeKey.Public()}, nil
 		},
 		Rejected: func(_ context.Context, r recording.Rejection) error {
 			h.mu.Lock()
@@ -78,98 +79,6 @@ func (h *house) rejections() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return len(h.rejected)
-}
-
-// tape makes the chunks of one session.
-type tape struct {
-	t       testing.TB
-	session record.Session
-	seq     uint64
-	frames  []byte
-	head    record.Chain
-	chunks  [][]byte
-}
-
-func newTape(t testing.TB, id string) *tape {
-	p := &tape{t: t, session: record.Session{ID: postern.SessionID(id), Subject: "alice", Groups: []string{"analysts"}, Grant: "g", Task: "sales-report", Resource: "warehouse",
-		Protocol: postern.Postgres, Node: "node-1", Region: "eu", ClientAddress: "127.0.0.1:1", ClientProgram: "psql", Version: postern.Version{Epoch: "e", Revision: 7}}}
-	return p
-}
-
-func (p *tape) add(e record.Event) {
-	p.t.Helper()
-	p.seq++
-	e.Seq = p.seq
-	if e.Time.IsZero() {
-		e.Time = began.Add(time.Duration(p.seq) * time.Second)
-	}
-	var err error
-	if p.frames, err = record.AppendFrames(p.frames, &e); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
-func (p *tape) open() {
-	p.add(record.Event{Kind: record.KindOpened, Session: &p.session, Time: began})
-}
-
-// cut makes a chunk of n bytes of frames at least, or of all.
-func (p *tape) cut(n int) {
-	p.t.Helper()
-	at := 0
-	for at < len(p.frames) && (n == 0 || at < n) {
-		f, err := record.NextFrame(p.frames[at:])
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		at += f.Size
-	}
-	span, err := p.head.Span.Next(p.frames[:at])
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	data, _, err := record.AppendChunk(nil, record.Header{Session: p.session.ID, Index: p.head.Next, First: span.First, Last: span.Last, Codec: record.CodecS2, Previous: p.head.Previous}, p.frames[:at])
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	p.push(data)
-	p.frames = p.frames[at:]
-}
-
-func (p *tape) push(data []byte) {
-	p.t.Helper()
-	if _, err := p.head.Add(data); err != nil {
-		p.t.Fatal(err)
-	}
-	p.chunks = append(p.chunks, data)
-}
-
-func (p *tape) seal(node postern.NodeName, key crypto.Signer, truncated bool) {
-	p.t.Helper()
-	data, _, err := record.AppendSeal(nil, record.Seal{Session: p.session.ID, Node: node, Chunks: p.head.Next, Previous: p.head.Previous, Last: p.head.Span.Last,
-		Time: began.Add(time.Hour), Truncated: truncated, Reason: "the node stopped"}, key)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	p.push(data)
-}
-
-// usual is a session of four chunks: a select, a denied drop, a held delete, the end.
-func usual(t testing.TB, id string) *tape {
-	p := newTape(t, id)
-	p.open()
-	p.add(record.Event{Kind: record.KindIntent, Statement: 1, Text: "select email from sales.orders", Verdict: postern.VerdictAllow, Rule: "sales-report/permit[0]",
-		Touched: []record.Touch{{Column: "sales.orders.email", Role: record.RoleOutput, Mask: "email"}}})
-	p.cut(0)
-	p.add(record.Event{Kind: record.KindFinished, Statement: 1, Rows: 3, Bytes: 30, Affected: -1, Tag: "SELECT 3", Duration: time.Millisecond})
-	p.add(record.Event{Kind: record.KindDenied, Statement: 2, Text: "drop table x", Rule: "sales-report/permit", Reason: "no"})
-	p.cut(0)
-	p.add(record.Event{Kind: record.KindHeld, Statement: 3, Text: "delete", Verdict: postern.VerdictHold, Hold: "h"})
-	p.add(record.Event{Kind: record.KindSettled, Statement: 3, Verdict: postern.VerdictDeny, Hold: "h", Reason: "refused"})
-	p.add(record.Event{Kind: record.KindClosed, Reason: "the client went away"})
-	p.cut(0)
-	p.seal("node-1", nodeKey, false)
-	return p
 }
 
 func ship(t testing.TB, h *house, p *tape, i int) *nodev1.ShipResponse {
@@ -269,7 +178,7 @@ func TestTruncated(t *testing.T) {
 }
 
 func TestRejections(t *testing.T) {
-	other := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{4}, ed25519.SeedSize))
+	other := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{5}, ed25519.SeedSize))
 	begun := func(t *testing.T, h *house) *tape {
 		p := newTape(t, "s-1")
 		p.open()
@@ -413,7 +322,7 @@ func TestReconcile(t *testing.T) {
 	ship(t, lost, a, 0)
 	ship(t, lost, a, 1)
 	svc, err := recording.New(recording.Config{Blobs: h.blobs, Index: lost.index,
-		NodeKey:  func(string) (crypto.PublicKey, error) { return nodeKey.Public(), nil },
+		NodeKeys: func(string) ([]crypto.PublicKey, error) { return []crypto.PublicKey{nodeKey.Public()}, nil },
 		Rejected: func(context.Context, recording.Rejection) error { return errors.New("nothing was shipped") }})
 	if err != nil {
 		t.Fatal(err)

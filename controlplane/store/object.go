@@ -58,7 +58,7 @@ func EtagRevision(etag string) (int64, error) {
 		return 0, errors.New("not an etag")
 	}
 	raw, err := etagEncoding.DecodeString(etag)
-	if err != nil {
+	if err != nil || len(raw) != 8+etagHashBytes { // line breaks do not count
 		return 0, errors.New("not an etag")
 	}
 	rev := int64(binary.BigEndian.Uint64(raw))

@@ -88,7 +88,7 @@ func (v tokens) Workload(ctx context.Context, token string) (postern.Subject, ti
 type world struct {
 	*Service
 	t       *testing.T
-	store   *storetest.Memory
+	store   store.Store
 	holds   *approve.Service
 	tokens  tokens
 	private ed25519.PrivateKey
@@ -100,11 +100,16 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	return newWorldOver(t, storetest.NewMemory())
+}
+
+func newWorldOver(t *testing.T, s store.Store) *world {
+	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, store: storetest.NewMemory(), private: private, changed: map[chan struct{}]struct{}{}, tokens: tokens{
+	w := &world{t: t, store: s, private: private, changed: map[chan struct{}]struct{}{}, tokens: tokens{
 		"alice":   {Name: "alice", Email: "alice@example.com", Groups: []string{"analysts"}, Claims: map[string]any{"sub": "alice", "auth_time": 1.0}},
 		"bob":     {Name: "bob", Groups: []string{"leads"}},
 		"nightly": {Name: "nightly", Workload: "nightly"},
@@ -204,6 +209,20 @@ func (w *world) publish() {
 		default:
 		}
 	}
+}
+
+// keys are the names of what the store has of a kind.
+func (w *world) keys(kind string) []string {
+	w.t.Helper()
+	entries, _, err := w.store.List(w.t.Context(), kind, "", 0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name)
+	}
+	return names
 }
 
 // start runs the services until the test ends; for synctest.

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -258,8 +259,11 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 		return err
 	}
 	if !a.Decision.Deps.Cacheable() {
-		if d := ad.snapshot.Decide(g.query(ad.facts)); d.Verdict == postern.VerdictDeny {
+		switch d := ad.snapshot.Decide(g.query(ad.facts)); {
+		case d.Verdict == postern.VerdictDeny:
 			return g.refuseExecution(a, args, Refuse(d))
+		case !sameDuties(d, a.Decision):
+			return engine.ErrStale // it may still go, but not like this
 		}
 	}
 	g.mu.Lock()
@@ -276,7 +280,7 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 	if !open {
 		return &postern.Refusal{Reason: "nobody has let this session in yet"}
 	}
-	rows, bytes, err := g.budget(&ad.terms, a.Decision.Obligations)
+	rows, bytes, err := g.budget(&ad.terms, &a.Decision)
 	if err != nil {
 		return g.refuseExecution(a, args, postern.AsRefusal(err))
 	}
@@ -301,6 +305,13 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 	return nil
 }
 
+// sameDuties reports whether a decision that was made anew asks for just what the one
+// before asked for.
+func sameDuties(now, then postern.Decision) bool {
+	return now.Verdict == then.Verdict && now.Level == then.Level &&
+		reflect.DeepEqual(now.Approval, then.Approval) && reflect.DeepEqual(now.Obligations, then.Obligations)
+}
+
 func (g *Gate) refuseExecution(a *engine.Admission, args engine.Args, r *postern.Refusal) error {
 	if err := g.denied(a.Text, r, paramsOf(nil, args)); err != nil {
 		return err
@@ -309,7 +320,10 @@ func (g *Gate) refuseExecution(a *engine.Admission, args engine.Args, r *postern
 }
 
 // budget is what one execution may still return; negative means without bound.
-func (g *Gate) budget(t *policy.Terms, obligations []postern.Obligation) (rows, bytes int64, err error) {
+func (g *Gate) budget(t *policy.Terms, d *postern.Decision) (rows, bytes int64, err error) {
+	if d.Effect == postern.EffectNone {
+		return -1, -1, nil // a transaction can be ended whatever was used
+	}
 	u := g.cfg.Usage
 	rows, bytes = left(t.Rows, u.Rows.Load()), left(t.Bytes, u.Bytes.Load())
 	if left(t.Statements, u.Statements.Load()) == 0 {
@@ -321,8 +335,8 @@ func (g *Gate) budget(t *policy.Terms, obligations []postern.Obligation) (rows, 
 	if bytes == 0 {
 		return 0, 0, g.spent("%d bytes", t.Bytes)
 	}
-	for i := range obligations {
-		if m := obligations[i].MaxRows; m > 0 && (rows < 0 || m < rows) {
+	for i := range d.Obligations {
+		if m := d.Obligations[i].MaxRows; m > 0 && (rows < 0 || m < rows) {
 			rows = m
 		}
 	}

@@ -48,7 +48,9 @@ spec:
 `
 
 // holder is a snapshot that can be swapped.
-type holder struct{ p atomic.Pointer[policy.Snapshot] }
+type holder struct {
+	p atomic.Pointer[policy.Snapshot]
+}
 
 func (h *holder) Current() *policy.Snapshot { return h.p.Load() }
 func (h *holder) Version() postern.Version  { return h.p.Load().Version() }
@@ -416,6 +418,41 @@ func TestBudgetRunsOut(t *testing.T) {
 	_ = f.Done(engine.Outcome{})
 	if got := refusal(t, r.Admit(a, engine.Args{}, &f)); got.Code != postern.CodeLimit || got.Rule != "report/limits" {
 		t.Errorf("refusal = %+v", got)
+	}
+}
+
+// TestConditionThatChangesIsAskedAgain holds a verdict that read the clock or counters
+// to what policy says at each execution.
+func TestConditionThatChangesIsAskedAgain(t *testing.T) {
+	r := newRig(t)
+	r.snapshots.load(t, strings.Replace(world, "    - {table: sales.regions, verbs: [select], columns: [code]}\n",
+		"    - {table: sales.regions, verbs: [select], columns: [code], when: 'grant.rowsUsed < 2'}\n    - {table: sales.regions, verbs: [select], columns: [code], mask: {code: email}}\n", 1), 2)
+	u := &understood{facts: reading("regions", "code"), plain: true, rewritten: "R"}
+	a := r.must(t, "select code from sales.regions", u)
+	if !a.Own {
+		t.Fatalf("the first permit should have applied: %+v", a.Decision)
+	}
+	var f engine.Flow
+	if err := r.Admit(a, engine.Args{}, &f); err != nil {
+		t.Fatal(err)
+	}
+	_ = f.Rows(2, nil)
+	_ = f.Done(engine.Outcome{})
+	if err := r.Admit(a, engine.Args{}, &f); !errors.Is(err, engine.ErrStale) {
+		t.Errorf("Admit = %v, want ErrStale: the masked permit applies now", err)
+	}
+	if a = r.must(t, "select code from sales.regions", u); a.Forward != "R" {
+		t.Errorf("forwards %q, want the masked text", a.Forward)
+	}
+}
+
+func TestTransactionCanBeEndedWithoutBudget(t *testing.T) {
+	r := newRig(t)
+	a := r.must(t, "commit", &understood{plain: true, facts: sql.Facts{Complete: true, Statements: []sql.Statement{{Verb: sql.Transaction, Command: "COMMIT", Effect: postern.EffectNone}}}})
+	r.cfg.Usage.Rows.Store(10)
+	var f engine.Flow
+	if err := r.Admit(a, engine.Args{}, &f); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -121,7 +121,7 @@ func victim(dir, round string) error {
 // Record took is in the store in the end, every recording verifies, and no chunk was
 // sent with other bytes the second time.
 func TestKill(t *testing.T) {
-	rounds := 25
+	rounds := 20
 	if testing.Short() {
 		rounds = 5
 	}

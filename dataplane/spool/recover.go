@@ -42,7 +42,7 @@ func (s *Spool) recover() (Recovery, error) {
 	defer s.mu.Unlock()
 	s.waiting.which, s.ready.which = 0, 1
 	var r Recovery
-	if err := s.openSegments(); err != nil {
+	if err := s.openSegments(&r); err != nil {
 		return r, err
 	}
 	found, err := s.readSegments(&r)
@@ -72,7 +72,7 @@ func (s *Spool) recover() (Recovery, error) {
 
 // openSegments opens the files in the order of the log and deletes those that were
 // never used.
-func (s *Spool) openSegments() error {
+func (s *Spool) openSegments(r *Recovery) error {
 	files, err := os.ReadDir(s.disk.dir)
 	if err != nil {
 		return err
@@ -84,6 +84,13 @@ func (s *Spool) openSegments() error {
 		}
 		s.disk.name = max(s.disk.name, name+1)
 		seg, err := openSegment(s.disk.dir, name)
+		if errors.Is(err, errNoSegment) {
+			r.Damage = fmt.Sprintf("%s: %s", f.Name(), err)
+			if err := s.setAside(seg, r); err != nil {
+				return err
+			}
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -118,7 +125,7 @@ func (s *Spool) readSegments(r *Recovery) (map[uint64]*remains, error) {
 	for i, seg := range s.disk.segments {
 		if i > 0 && seg.place != s.disk.place+1 {
 			r.Damage = fmt.Sprintf("segment %d follows segment %d", seg.place, s.disk.place)
-			return found, s.putLogAside(i, r)
+			return found, s.setAsideFrom(i, r)
 		}
 		s.disk.place = seg.place
 		var failed error
@@ -145,7 +152,7 @@ func (s *Spool) readSegments(r *Recovery) (map[uint64]*remains, error) {
 			return nil, err
 		}
 		if !last {
-			return found, s.putLogAside(i+1, r)
+			return found, s.setAsideFrom(i+1, r)
 		}
 	}
 	return found, nil
@@ -164,18 +171,25 @@ func (s *Spool) closeSegment(seg *segment) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// putLogAside renames the segments from i on, which stand behind damage and so cannot
+// setAsideFrom renames the segments from i on, which stand behind damage and so cannot
 // be trusted to be whole. Nobody was ever told that what they hold is on the disk.
-func (s *Spool) putLogAside(i int, r *Recovery) error {
+func (s *Spool) setAsideFrom(i int, r *Recovery) error {
 	for _, seg := range s.disk.segments[i:] {
-		name := seg.file.Name()
-		if err := errors.Join(seg.close(false), os.Rename(name, name+lostSuffix)); err != nil {
+		if err := s.setAside(seg, r); err != nil {
 			return err
 		}
-		r.Lost = append(r.Lost, filepath.Base(name)+lostSuffix)
 	}
 	s.disk.segments = s.disk.segments[:i]
-	return syncDir(s.disk.dir)
+	return nil
+}
+
+func (s *Spool) setAside(seg *segment, r *Recovery) error {
+	name := seg.file.Name()
+	if err := errors.Join(seg.close(false), os.Rename(name, name+lostSuffix), syncDir(s.disk.dir)); err != nil {
+		return err
+	}
+	r.Lost = append(r.Lost, filepath.Base(name)+lostSuffix)
+	return nil
 }
 
 func take(found map[uint64]*remains, seg *segment, e entry) error {

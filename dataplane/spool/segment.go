@@ -91,14 +91,17 @@ func createSegment(dir string, number uint64, size int) (_ *segment, err error) 
 	return &segment{file: f, mem: mem, used: segmentHeader}, nil
 }
 
-// openSegment maps a segment of an earlier process, for reading.
+var errNoSegment = errors.New("it does not begin as a segment")
+
+// openSegment maps a segment of an earlier process, for reading. With errNoSegment the
+// segment is returned too.
 func openSegment(dir string, number uint64) (_ *segment, err error) {
 	f, err := os.Open(segmentPath(dir, number))
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
-		if err != nil {
+		if err != nil && !errors.Is(err, errNoSegment) {
 			err = errors.Join(err, f.Close())
 		}
 	}()
@@ -113,8 +116,9 @@ func openSegment(dir string, number uint64) (_ *segment, err error) {
 	if seg.mem, err = mapFile(f, int(info.Size()), false); err != nil {
 		return nil, fmt.Errorf("map %s: %w", f.Name(), err)
 	}
-	if string(seg.mem[:len(segmentMagic)]) == segmentMagic {
-		seg.place = binary.LittleEndian.Uint64(seg.mem[len(segmentMagic):])
+	seg.place = binary.LittleEndian.Uint64(seg.mem[len(segmentMagic):])
+	if magic := string(seg.mem[:len(segmentMagic)]); magic != segmentMagic && (seg.place != 0 || strings.Trim(magic, "\x00") != "") {
+		return seg, errNoSegment
 	}
 	return seg, nil
 }

@@ -1,6 +1,9 @@
 package spool
 
-import "errors"
+import (
+	"errors"
+	"slices"
+)
 
 // grow allocates ahead, so that sessions need not wait for it: the reserve, and one
 // segment to go on with.
@@ -43,13 +46,14 @@ func (s *Spool) trim() error {
 		return err
 	}
 	s.mu.Lock()
-	for range count {
-		gone := s.disk.segments[0]
-		s.disk.segments = append(s.disk.segments[:0], s.disk.segments[1:]...)
-		err = errors.Join(err, gone.close(true))
-	}
+	gone := slices.Clone(s.disk.segments[:count])
+	s.disk.segments = slices.Delete(s.disk.segments, 0, count)
 	s.mu.Unlock()
-	return errors.Join(err, syncDir(s.disk.dir))
+	for _, seg := range gone {
+		// One after the other for good, so that no power failure leaves a gap in the log.
+		err = errors.Join(err, seg.close(true), syncDir(s.disk.dir))
+	}
+	return err
 }
 
 // moveStates counts the segments that can go, and writes anew the states of sessions

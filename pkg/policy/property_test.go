@@ -50,6 +50,12 @@ func TestZeroDenies(t *testing.T) {
 			t.Errorf("%s: %+v", name, d)
 		}
 	}
+	q := good()
+	q.Grant.MinVersion = postern.Version{Epoch: version.Epoch, Revision: version.Revision + 1}
+	q.Covered = q.Grant.MinVersion
+	if d := s.Decide(q); d.Verdict != postern.VerdictAllow {
+		t.Errorf("a newer policy that the node has covered: %+v", d)
+	}
 	for _, none := range []*Snapshot{{}, compiled(t, nil)} {
 		if d := none.Decide(good()); d.Verdict != postern.VerdictDeny {
 			t.Errorf("an empty snapshot: %+v", d)

@@ -62,14 +62,17 @@ type FunctionInfo struct {
 	Aggregate       bool
 }
 
-// TypeInfo is one type.
+// TypeInfo is one type. System is true for what is built in, and for base types of an
+// extension, whose functions are compiled code that a superuser let in.
 type TypeInfo struct {
 	OID    uint32
 	Kind   byte // b base, c composite, d domain, e enum, p pseudo, r range, m multirange
 	System bool
 }
 
-// OperatorInfo is one operator and the function behind it.
+// OperatorInfo is one operator and the function behind it. System is true for what is
+// built in, and for operators of an extension whose function is IMMUTABLE compiled code:
+// only what users have defined must be permitted by name.
 type OperatorInfo struct {
 	Function Name
 	System   bool

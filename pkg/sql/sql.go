@@ -94,11 +94,13 @@ type Statement struct {
 type Table struct {
 	Schema, Name string
 	Kind         RelationKind
-	System       bool                  // pg_catalog or information_schema
-	Verbs        []Verb                // sorted, without duplicates
-	Read         []string              // columns read, for output or otherwise; sorted
-	Roles        map[string]ColumnRole // how each column in Read is used
-	Write        []string              // columns written; sorted
+	System       bool     // pg_catalog or information_schema
+	Verbs        []Verb   // sorted, without duplicates
+	Read         []string // columns read, for output or otherwise; sorted
+	// Roles says how each column in Read is used; with AllColumns the name "*" has the
+	// role of the whole row.
+	Roles map[string]ColumnRole
+	Write []string // columns written; sorted
 	// AllColumns is true where the statement uses * or the whole row, which stands for
 	// whatever columns the task permits.
 	AllColumns bool
@@ -108,7 +110,8 @@ type Table struct {
 	// sub-select.
 	Target bool
 	// TargetReads lists columns that a changing statement reads from its own target;
-	// they see stored values, and so must not be masked.
+	// they see stored values, and so must not be masked. "*" is the whole row, as in
+	// RETURNING *.
 	TargetReads []string
 }
 
@@ -145,7 +148,8 @@ type Function struct {
 
 func (f Function) String() string { return f.Schema + "." + f.Name }
 
-// Output is one column of a result.
+// Output is one column of a result. A * over a relation is one Output with the name and
+// column "*": it stands for whatever columns the task permits.
 type Output struct {
 	Name string
 	// Schema, Table and Column are the origin where the column is a bare projection.

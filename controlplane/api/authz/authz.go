@@ -71,8 +71,13 @@ func From(ctx context.Context) (*Caller, bool) {
 	return c, ok && c != nil
 }
 
-// Has reports whether the caller has the role, whatever its scope. The nil Caller has none.
-func (c *Caller) Has(role string) bool {
+// Has reports whether the caller has the role over everything: one with a scope does not
+// count, so that who asks no further stays on the safe side. The nil Caller has none.
+func (c *Caller) Has(role string) bool { return c.HasFor(role, nil) }
+
+// HasSome reports whether the caller has the role within some scope, or over everything;
+// what lies within it is then to be asked with HasFor.
+func (c *Caller) HasSome(role string) bool {
 	return c != nil && slices.ContainsFunc(c.Roles, func(g policy.RoleGrant) bool { return slices.Contains(includes(role), g.Role) })
 }
 

@@ -29,7 +29,6 @@ func Table() map[string]Rule {
 	act := Rule{Signed: true, Audit: writes}
 	view := Rule{Roles: includes(Viewer)}
 	operate := Rule{Roles: includes(Operator), Audit: writes}
-	look := Rule{Roles: []string{Operator, Auditor, Admin}}
 	return map[string]Rule{
 		api.PolicyServiceCreateProcedure: operate, // MayWrite looks at each object
 		api.PolicyServiceUpdateProcedure: operate,
@@ -57,10 +56,10 @@ func Table() map[string]Rule {
 		api.ApprovalServiceWithdrawHoldProcedure: act,
 		api.ApprovalServiceWatchHoldsProcedure:   signed,
 
-		api.SessionServiceListSessionsProcedure:  look,
-		api.SessionServiceGetSessionProcedure:    look,
-		api.SessionServiceReadRecordingProcedure: {Roles: includes(Auditor), Audit: opens},
-		api.SessionServiceKillSessionProcedure:   operate,
+		api.SessionServiceListSessionsProcedure:  signed, // one's own, or by role: the service looks
+		api.SessionServiceGetSessionProcedure:    signed,
+		api.SessionServiceReadRecordingProcedure: {Signed: true, Audit: opens},
+		api.SessionServiceKillSessionProcedure:   act,
 
 		api.AuditServiceListAuditEntriesProcedure: {Roles: includes(Auditor)},
 

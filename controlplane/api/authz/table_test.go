@@ -68,10 +68,10 @@ ApprovalService/GetHold svouar
 ApprovalService/ReviewHold svouar
 ApprovalService/WithdrawHold svouar
 ApprovalService/WatchHolds svouar
-SessionService/ListSessions ouar
-SessionService/GetSession ouar
-SessionService/ReadRecording uar
-SessionService/KillSession oar
+SessionService/ListSessions svouar
+SessionService/GetSession svouar
+SessionService/ReadRecording svouar
+SessionService/KillSession svouar
 AuditService/ListAuditEntries uar
 NodeAdminService/CreateJoinToken ar
 NodeAdminService/ListNodes voar

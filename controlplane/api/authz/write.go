@@ -71,7 +71,7 @@ func (c *Caller) inScope(ch Change, after World) error {
 	case "secret", "rolebinding":
 		role = Admin
 	}
-	if !c.Has(role) {
+	if !c.HasSome(role) {
 		return denied("only an %s may write %s", role, ref)
 	}
 	whyNot := ""

@@ -194,6 +194,17 @@ func TestMayWrite(t *testing.T) {
 	}
 }
 
+func TestHas(t *testing.T) {
+	sales := map[string]string{"team": "sales"}
+	c := &authz.Caller{Roles: []policy.RoleGrant{{Role: authz.Operator, Scope: sales}, {Role: authz.Viewer}}}
+	if c.Has(authz.Operator) || !c.HasSome(authz.Operator) || !c.HasFor(authz.Operator, map[string]string{"team": "sales", "env": "prod"}) || c.HasFor(authz.Operator, map[string]string{"env": "prod"}) {
+		t.Error("an operator within a scope is taken for one of everything, or for none")
+	}
+	if !c.Has(authz.Viewer) || c.HasSome(authz.Auditor) || c.HasSome("owner") || (*authz.Caller)(nil).HasSome(authz.Viewer) {
+		t.Error("roles are mixed up")
+	}
+}
+
 func TestMayRead(t *testing.T) {
 	w := parse(t, worldText)
 	grant := func(role string, scope map[string]string) *authz.Caller {

@@ -86,7 +86,7 @@ func (s *Server) admit(ctx context.Context, method string) (context.Context, err
 		return nil, fault.New(codes.PermissionDenied, "node %q has a newer certificate than this one", name).WithKind(KindSuperseded)
 	}
 	if reason, lock, ok := s.Snapshot().Locked("", "", "", "", name, s.Now()); ok {
-		return nil, fault.New(codes.PermissionDenied, "node %q is locked (lock %s): %s", name, lock, reason).WithKind(postern.CodeKilled.String())
+		return nil, fault.New(codes.PermissionDenied, "%s (lock %s)", reason, lock).WithKind(postern.CodeKilled.String())
 	}
 	return context.WithValue(ctx, callerKey{}, caller{name, node}), nil
 }

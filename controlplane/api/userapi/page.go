@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"maps"
 	"slices"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 
@@ -50,7 +51,7 @@ func pageStart(token string, query []byte) (string, error) {
 		return "", nil
 	}
 	wrong := fault.Invalid(fault.Violation{Field: "page_token", Reason: "is not one that this query gave; begin without it"})
-	if len(token) > maxPageToken {
+	if len(token) > maxPageToken || strings.ContainsAny(token, "\r\n") { // base64 would skip these
 		return "", wrong
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(token)

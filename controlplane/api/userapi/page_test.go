@@ -15,6 +15,7 @@ func FuzzPageToken(f *testing.F) {
 	f.Add(pageToken(queryHash("policy", "mask"), "x"))
 	f.Add("")
 	f.Add("AQ==")
+	f.Add(pageToken(query, "x") + "\n")
 	f.Add(strings.Repeat("A", 2000))
 	f.Fuzz(func(t *testing.T, token string) {
 		at, err := pageStart(token, query)

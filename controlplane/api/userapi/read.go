@@ -179,7 +179,7 @@ func (p *Policy) Watch(ctx context.Context, r *connect.Request[apiv1.WatchReques
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if c = c.Now(); !c.Has(authz.Viewer) {
+		if c = c.Now(); !c.HasSome(authz.Viewer) {
 			return fault.New(codes.PermissionDenied, "you may no longer read policy").WithKind("denied")
 		}
 		if err := w.bring(c, p.cfg.Cache.View()); err != nil {

@@ -101,6 +101,9 @@ func TestAuditService(t *testing.T) {
 	}
 	_, err = h.log("ada").ListAuditEntries(t.Context(), connect.NewRequest(&apiv1.ListAuditEntriesRequest{Actor: "bob", PageToken: r.Msg.GetNextPageToken()}))
 	refused(t, err, connect.CodeInvalidArgument, "page_token")
+	h.apply(t, "kind: RoleBinding\nmetadata: {name: scoped}\nspec: {role: auditor, subjects: [{group: sales}], scope: {labels: {team: sales}}}")
+	_, err = h.log("sam:sales").ListAuditEntries(t.Context(), connect.NewRequest(&apiv1.ListAuditEntriesRequest{}))
+	refused(t, err, connect.CodePermissionDenied, "of everything")
 	_, err = h.log("olga:operators").ListAuditEntries(t.Context(), connect.NewRequest(&apiv1.ListAuditEntriesRequest{}))
 	refused(t, err, connect.CodePermissionDenied)
 }

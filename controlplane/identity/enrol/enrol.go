@@ -4,6 +4,7 @@
 package enrol
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/x509"
@@ -12,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -184,7 +186,7 @@ func (s *Service) Register(ctx context.Context, req *nodev1.RegisterRequest) (*n
 		node.Metadata.CreateTime = timestamppb.New(s.cfg.Now())
 	}
 	node.Metadata.Labels = j.Labels
-	node.Spec = &typesv1.NodeSpec{Region: j.Region}
+	node.Spec = &typesv1.NodeSpec{Region: j.Region, PublicKeys: node.GetSpec().GetPublicKeys()}
 	op, err := s.put(node, revision, certs, req.GetEndpoints(), req.GetHpkeKey())
 	if err != nil {
 		return nil, err
@@ -231,6 +233,11 @@ func (s *Service) put(n *typesv1.Node, revision int64, c certs, endpoints map[st
 	if n.Spec == nil {
 		n.Spec = &typesv1.NodeSpec{}
 	}
+	public, err := x509.MarshalPKIXPublicKey(c.client.PublicKey)
+	if err != nil {
+		return store.Op{}, fmt.Errorf("node %s: %w", n.GetMetadata().GetName(), err)
+	}
+	n.Spec.PublicKeys = withKey(n.Spec.PublicKeys, public)
 	n.Spec.Serial = authority.Serial(c.client)
 	n.Spec.KeyId = keyID
 	n.Spec.Endpoints = endpoints
@@ -241,6 +248,17 @@ func (s *Service) put(n *typesv1.Node, revision int64, c certs, endpoints map[st
 		return store.Op{}, fmt.Errorf("node %s: %w", n.GetMetadata().GetName(), err)
 	}
 	return store.Op{Key: key, Value: value, If: revision}, nil
+}
+
+// maxKeys is how many public keys of a node are remembered: recordings are sealed with
+// the key of the day, and may arrive days later.
+const maxKeys = 16
+
+// withKey puts a key before those that are known.
+func withKey(known [][]byte, key []byte) [][]byte {
+	known = slices.DeleteFunc(known, func(k []byte) bool { return bytes.Equal(k, key) })
+	known = append([][]byte{key}, known...)
+	return known[:min(len(known), maxKeys)]
 }
 
 func (s *Service) locked(name postern.NodeName) error {

@@ -85,6 +85,7 @@ func TestClusterWithTLSAndUsers(t *testing.T) {
 	c.ListenPeerUrls = nil
 	c.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
 	c.InitialCluster = c.InitialClusterFromName(c.Name)
+	c.BcryptCost = 4 // the passwords are not worth more
 	c.TickMs, c.ElectionMs = 25, 250
 	c.ClientTLSInfo = transport.TLSInfo{CertFile: cert, KeyFile: key}
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())

@@ -2,11 +2,12 @@ package postgres
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,8 +22,11 @@ import (
 )
 
 // shared is what the tests of this package have in common: one PostgreSQL and one
-// parser for all of them, which take seconds to start.
+// parser, started by the first test that needs them.
 var shared struct {
+	once sync.Once
+	err  error
+	stop []func()
 	pg   *servers.PG
 	pool *worker.Pool
 }
@@ -43,36 +47,44 @@ GRANT CREATE ON SCHEMA sales TO app;
 
 func TestMain(m *testing.M) {
 	worker.Main()
-	os.Exit(runTests(m))
+	code := m.Run()
+	for _, stop := range slices.Backward(shared.stop) {
+		stop()
+	}
+	os.Exit(code)
 }
 
-func runTests(m *testing.M) int {
+func start(t testing.TB) {
+	t.Helper()
+	shared.once.Do(func() { shared.err = startShared() })
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+}
+
+func startShared() error {
 	dir, err := os.MkdirTemp("", "pgengine")
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		return err
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
+	shared.stop = append(shared.stop, func() { _ = os.RemoveAll(dir) })
 	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	pg, stop, err := servers.StartPostgres(ctx, dir, servers.PGOptions{Settings: map[string]string{"log_statement": "all"}}, func(string) {})
+	pg, stop, err := servers.StartPostgres(ctx, dir, servers.PGOptions{}, func(string) {})
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "start PostgreSQL:", err)
-		return 1
+		cancel()
+		return fmt.Errorf("start PostgreSQL: %w", err)
 	}
-	defer stop()
-	if _, err := pg.Exec(ctx, "postgres", schema); err != nil {
-		fmt.Fprintln(os.Stderr, "schema:", err)
-		return 1
-	}
+	shared.stop = append(shared.stop, stop)
 	shared.pg = pg
 	shared.pool = worker.New(worker.Config{Processes: 1})
 	g := run.New(ctx)
 	g.Go("parser", shared.pool.Run)
-	code := m.Run()
-	cancel()
-	_ = g.Wait()
-	return code
+	shared.stop = append(shared.stop, func() {
+		cancel()
+		_ = g.Wait()
+	})
+	_, err = pg.Exec(ctx, "postgres", schema)
+	return err
 }
 
 // house is an engine behind a Door to the shared PostgreSQL.
@@ -97,6 +109,7 @@ func credential(engine.Purpose) engine.Credential {
 
 func newHouse(t testing.TB, change ...func(*Config)) *house {
 	t.Helper()
+	start(t)
 	cfg := Config{AllowPlaintext: true, Parser: shared.pool, Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	for _, c := range change {
 		c(&cfg)
@@ -127,5 +140,3 @@ func testContext(t testing.TB) context.Context {
 	t.Cleanup(cancel)
 	return ctx
 }
-
-var _ = tls.VersionTLS13

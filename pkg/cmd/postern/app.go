@@ -89,7 +89,7 @@ Environment: POSTERN_ADDR, POSTERN_CA, POSTERN_TOKEN, POSTERN_NODE, POSTERN_HOME
 		a.connectCmd(), a.psqlCmd(), a.configCmd(),
 		a.sessionsCmd(), a.auditCmd(),
 		a.applyCmd(), a.diffCmd(), a.getCmd(), a.deleteCmd(), a.editCmd(),
-		a.lockCmd(), a.unlockCmd(), a.nodesCmd(), a.statusCmd(),
+		a.lockCmd(), a.unlockCmd(), a.nodesCmd(), a.statusCmd(), a.demoCmd(),
 	)
 	return root
 }

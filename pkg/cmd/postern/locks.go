@@ -34,8 +34,7 @@ func (a *app) lockCmd() *cobra.Command {
 			if ttl > 0 {
 				spec.Expires = timestamppb.New(time.Now().Add(ttl))
 			}
-			name := "lock-" + strings.ToLower(rand.Text()[:12])
-			o := object.Bare("lock", name)
+			o := newLock()
 			o.GetLock().Spec = &spec
 			api, err := a.dial(cmd.Context(), false)
 			if err != nil {
@@ -44,7 +43,7 @@ func (a *app) lockCmd() *cobra.Command {
 			if _, err := api.policy.Create(cmd.Context(), connect.NewRequest(&apiv1.CreateRequest{Object: o})); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(a.env.Stdout, "%s\n", name)
+			_, err = fmt.Fprintln(a.env.Stdout, object.Name(o))
 			return err
 		},
 	}
@@ -58,6 +57,13 @@ func (a *app) lockCmd() *cobra.Command {
 	f.DurationVar(&ttl, "for", 0, "how long; for ever where it is not given")
 	_ = c.MarkFlagRequired("reason")
 	return c
+}
+
+// newLock is a lock with a name of its own.
+func newLock() *typesv1.Object {
+	o := object.Bare("lock", "lock-"+strings.ToLower(rand.Text()[:12]))
+	o.GetLock().Spec = &typesv1.LockSpec{}
+	return o
 }
 
 func (a *app) unlockCmd() *cobra.Command {

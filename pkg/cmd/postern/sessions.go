@@ -183,26 +183,28 @@ func (a *app) replay(ctx context.Context, id string, follow bool, speed float64)
 func (a *app) verifyCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "verify ID", Short: "Prove that a recording is what the node wrote", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := a.recording(cmd.Context(), args[0], false)
-			if err != nil {
-				return err
-			}
-			defer r.stream.Close()
-			rep, err := record.Verify(r.chunks(), r.key)
-			if err != nil {
-				return err
-			}
-			for _, e := range rep.Errors {
-				a.say("  %s", e)
-			}
-			if len(rep.Errors) > 0 {
-				return errors.New("the recording was changed or damaged")
-			}
-			_, err = fmt.Fprintf(a.env.Stdout, "%s %s: %d chunks, %d events, %d statements; chain and signature hold\n", args[0], rep.State, rep.Chunks, rep.Events, rep.Statements)
-			return err
-		},
+		RunE: func(cmd *cobra.Command, args []string) error { return a.verify(cmd.Context(), args[0]) },
 	}
+}
+
+func (a *app) verify(ctx context.Context, id string) error {
+	r, err := a.recording(ctx, id, false)
+	if err != nil {
+		return err
+	}
+	defer r.stream.Close()
+	rep, err := record.Verify(r.chunks(), r.key)
+	if err != nil {
+		return err
+	}
+	for _, e := range rep.Errors {
+		a.say("  %s", e)
+	}
+	if len(rep.Errors) > 0 {
+		return errors.New("the recording was changed or damaged")
+	}
+	_, err = fmt.Fprintf(a.env.Stdout, "%s %s: %d chunks, %d events, %d statements; chain and signature hold\n", id, rep.State, rep.Chunks, rep.Events, rep.Statements)
+	return err
 }
 
 func (a *app) killCmd() *cobra.Command {

@@ -34,8 +34,12 @@ type Settings struct {
 	User       string   // the account on the target
 }
 
-// maxDepth bounds how deep queries may be nested in one another.
-const maxDepth = 100
+// The bounds on one text, beside those on its length and nesting.
+const (
+	maxDepth      = 100       // queries in one another
+	maxReferences = 1000      // names of relations
+	maxWork       = 5_000_000 // steps of the analyser, some 10 ns each
+)
 
 // rewriteTimeout bounds what is asked of the parser where no context is at hand.
 const rewriteTimeout = 5 * time.Second
@@ -135,6 +139,7 @@ type analyzer struct {
 	positional []*use
 
 	visited int // messages
+	work    int // steps
 	altered bool
 	other   bool // a statement has no model
 	problem string
@@ -152,6 +157,13 @@ func newAnalyzer(cat *sql.Catalog, set Settings) *analyzer {
 
 // saw counts messages that a rule has visited.
 func (a *analyzer) saw(n int) { a.visited += n }
+
+// spend counts steps, so that a short text cannot keep the analyser busy for long.
+func (a *analyzer) spend(steps int) {
+	if a.work += steps; a.work > maxWork {
+		a.giveUp("it takes too long to understand")
+	}
+}
 
 // giveUp makes the facts incomplete. The reason is a clause for whoever wrote the text.
 func (a *analyzer) giveUp(format string, args ...any) {

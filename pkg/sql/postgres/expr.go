@@ -10,6 +10,9 @@ import (
 // names is marked with role; role 0 leaves the role to whoever uses the value. A node
 // without a rule here makes the facts incomplete.
 func (a *analyzer) expr(n *pg.Node, s *scope, role sql.ColumnRole) lineage {
+	if a.spend(1); a.problem != "" {
+		return lineage{}
+	}
 	switch v := n.GetNode().(type) {
 	case nil:
 		return lineage{}
@@ -109,6 +112,7 @@ func (a *analyzer) computed(s *scope, role sql.ColumnRole, parts ...*pg.Node) li
 	for _, p := range parts {
 		if p != nil {
 			out = out.and(a.expr(p, s, role))
+			a.spend(len(out.from))
 		}
 	}
 	return out
@@ -377,14 +381,8 @@ func (a *analyzer) subLink(l *pg.SubLink, s *scope, role sql.ColumnRole) lineage
 	default:
 		a.giveUp("this kind of sub-select is not understood")
 	}
-	for _, c := range r.columns {
-		a.mark(c.lin, role)
-		out = out.and(c.lin)
-	}
-	if r.open != nil {
-		out = out.and(*r.open)
-	}
-	return out
+	a.markAll(r, role)
+	return union(out, r.all())
 }
 
 func (a *analyzer) xml(x *pg.XmlExpr, s *scope, role sql.ColumnRole) lineage {

@@ -3,9 +3,11 @@ package postgres_test
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/posterngate/postern/pkg/sql"
 	"github.com/posterngate/postern/pkg/sql/postgres"
@@ -206,6 +208,13 @@ func TestFacts(t *testing.T) {
 		{"SELECT id FROM elsewhere.sales.orders", "? elsewhere.sales.orders is in another database"},
 		{"SELECT id FROM orders o, orders_archive b", "? column id is ambiguous"},
 
+		// What the grammar knows and nobody here does.
+		{"SELECT JSON_VALUE('{}', '$.a')", "? JSON_VALUE and alike is not understood"},
+		{"SELECT x.e FROM orders o, xmltable('/r' PASSING '<a/>' COLUMNS e text PATH '.') x", "? XMLTABLE in FROM is not understood"},
+		{"WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n FROM t) CYCLE n SET c USING p SELECT n FROM t", "? CYCLE in WITH is not understood"},
+		{"SELECT INTERVAL(2) '1', B'1'::bit(3), 'x'::sales.orders", "? type sales.orders does not exist, or is not in the catalogue yet"},
+		{"INSERT INTO regions (code) SELECT note FROM orders FOR UPDATE", "insert regions[insert w:code] orders[select,update note.c]"},
+
 		// Functions, operators and types that are not the system's.
 		{"SELECT lower(status) FROM orders", "select orders[select status.c] f:sales.lower"},
 		{"SELECT pg_catalog.lower(status) FROM orders", "select orders[select status.c]"},
@@ -359,6 +368,107 @@ func TestSyntaxError(t *testing.T) {
 	var e *postgres.SyntaxError
 	if !errors.As(err, &e) || e.Position != 1 {
 		t.Errorf("error = %v, want a syntax error", err)
+	}
+}
+
+// TestEvasions is for the classes of trick that defeat patterns: what the facts say must
+// be what the server does.
+func TestEvasions(t *testing.T) {
+	for _, c := range []struct{ class, text, want string }{
+		{"comment", "/* nightly delete-report; see customers */ SELECT status, sum(amount) FROM sales.orders GROUP BY status -- drop me", "select orders[select amount.c,status.op]"},
+		{"comment in a comment", "SELECT /* /* */ DELETE FROM orders */ 1", "select"},
+		{"dollar quotes", "SELECT $q$ ; DELETE FROM sales.orders; $q$ AS txt, id FROM sales.orders LIMIT 1", "select orders[select id.o]"},
+		{"keyword as name", "SELECT pg_catalog.has_table_privilege(current_user, 'sales.orders', 'delete') AS delete", "select"},
+		{"escape string", `SELECT E'\'; DELETE FROM sales.orders; --'`, "select"},
+		{"second statement", "SELECT 1; DELETE FROM orders_archive", "select; delete orders_archive[delete nowhere]"},
+		{"unicode name", `SELECT * FROM hr.U&"s!0061laries" UESCAPE '!'`, "select hr.salaries[select *.o]"},
+		{"unicode name", `SELECT * FROM hr.U&"\0073alaries"`, "select hr.salaries[select *.o]"},
+		{"name in capitals", `SELECT * FROM HR.SALARIES`, "select hr.salaries[select *.o]"},
+		{"name in quotes", `SELECT * FROM "hr"."salaries"`, "select hr.salaries[select *.o]"},
+		{"name in quotes", `SELECT * FROM "HR"."salaries"`, "? relation HR.salaries does not exist, or is not in the catalogue yet"},
+		{"name split by space", "SELECT * FROM hr . salaries", "select hr.salaries[select *.o]"},
+		{"search path", "SET search_path = hr; SELECT * FROM salaries", "? relation salaries does not exist, or is not in the catalogue yet"},
+		{"function as table", "SELECT s FROM app.run('SELECT 1') AS s", "select f:app.run"},
+		{"function without a call", "SELECT o.customer_email(1) FROM orders o", "? function o.customer_email with 1 arguments does not exist, or is not in the catalogue yet"},
+		{"child", "SELECT customer_email FROM sales.orders_archive", "select orders_archive[select customer_email.o]"},
+		{"materialized copy", "SELECT email FROM sales.contacts", "select contacts[select email.o]"},
+		{"foreign table", "SELECT * FROM remote.customers", "select remote.customers[select *.o]"},
+		{"statistics", "SELECT most_common_vals FROM pg_stats WHERE tablename = 'customers'", "select pg_catalog.pg_stats[select most_common_vals.o,tablename.p system]"},
+		{"passwords", "SELECT * FROM pg_catalog.pg_authid", "select pg_catalog.pg_authid[select *.o system]"},
+		{"sub-select in LIMIT", "SELECT id FROM orders LIMIT (SELECT salary FROM hr.salaries)", "select orders[select id.o] hr.salaries[select salary.p]"},
+		{"sub-select in OFFSET of a union", "SELECT 1 UNION ALL SELECT 2 OFFSET (SELECT salary FROM hr.salaries)", "select hr.salaries[select salary.p]"},
+		{"sub-select in VALUES", "VALUES ((SELECT salary FROM hr.salaries))", "select hr.salaries[select salary.c]"},
+		{"sub-select in a window frame", "SELECT sum(id) OVER (ORDER BY id ROWS (SELECT 1 FROM hr.salaries) PRECEDING) FROM orders", "select orders[select id.cp] hr.salaries[select]"},
+		{"sub-select in TABLESAMPLE", "SELECT id FROM orders TABLESAMPLE SYSTEM ((SELECT salary FROM hr.salaries))", "select orders[select id.o] hr.salaries[select salary.p]"},
+		{"sub-select in JOIN", "SELECT o.id FROM orders o JOIN regions r ON (SELECT true FROM hr.salaries)", "select orders[select id.o] regions[select] hr.salaries[select]"},
+		{"sub-select in FILTER", "SELECT count(*) FILTER (WHERE EXISTS (SELECT emp FROM hr.salaries)) FROM orders", "select orders[select] hr.salaries[select emp.c]"},
+		{"sub-select in a subscript", "SELECT ('{1}'::int[])[(SELECT salary FROM hr.salaries)]", "select hr.salaries[select salary.cp]"},
+		{"sub-select in ON CONFLICT", "INSERT INTO regions VALUES ('a') ON CONFLICT (code) DO UPDATE SET name = (SELECT emp FROM hr.salaries)", "insert regions[insert,update code.p w:code,name tr:code] hr.salaries[select emp.c]"},
+		{"sub-select in SET", "UPDATE regions SET name[(SELECT salary FROM hr.salaries)] = 'x' WHERE code = 'a'", "update regions[update code.p w:name tr:code] hr.salaries[select salary.p]"},
+		{"query in RETURNING", "DELETE FROM regions WHERE code = 'a' RETURNING (SELECT emp FROM hr.salaries)", "delete regions[delete code.p tr:code] hr.salaries[select emp.c]"},
+		{"change in WITH", "WITH d AS (UPDATE regions SET name = 'x') SELECT 1", "select regions[update w:name nowhere]"},
+		{"change in WITH of a sub-select", "SELECT * FROM (WITH d AS (DELETE FROM regions RETURNING code) SELECT code FROM d) s", "select regions[delete code.o tr:code nowhere]"},
+		{"EXPLAIN of a function", "EXPLAIN SELECT app.purge_orders()", "select explain f:app.purge_orders"},
+		{"function in an ORDER", "SELECT id FROM orders ORDER BY app.noisy(status)", "select orders[select id.o,status.p] f:app.noisy"},
+		{"function in FETCH", "SELECT id FROM orders FETCH FIRST (app.pure(1)) ROWS ONLY", "select orders[select id.o] f:app.pure"},
+		{"aggregate of rows", "SELECT json_agg(o) FROM (SELECT id, amount FROM orders) o", "select orders[select amount.c,id.c]"},
+		{"catalogue function", "SELECT pg_get_functiondef(1), pg_stat_reset(), pg_switch_wal()", "select f:pg_catalog.pg_get_functiondef f:pg_catalog.pg_stat_reset f:pg_catalog.pg_switch_wal"},
+		{"replication", "SELECT * FROM pg_logical_slot_peek_changes('s', NULL, NULL)", "select f:pg_catalog.pg_logical_slot_peek_changes"},
+		{"plain cast", "SELECT customer_email::regclass FROM orders", "select orders[select customer_email.c]"},
+	} {
+		if got := brief(analyze(t, c.text).SQLFacts()); got != c.want {
+			t.Errorf("%s: %s\n got %s\nwant %s", c.class, c.text, got, c.want)
+		}
+	}
+}
+
+// TestPsql analyses what psql asks for its \d commands: all of it is about names, and
+// every function in it is harmless.
+func TestPsql(t *testing.T) {
+	questions, err := os.ReadFile("testdata/psql.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text := range strings.Lines(string(questions)) {
+		an := analyze(t, text)
+		if !an.SQLFacts().Complete {
+			t.Errorf("%s\n%s", text, an.SQLFacts().Incomplete)
+			continue
+		}
+		for _, f := range an.SQLFacts().Statements[0].Functions {
+			if !f.Pure {
+				t.Errorf("%s\ncalls %s", text, f)
+			}
+		}
+		for _, tb := range an.SQLFacts().Statements[0].Tables {
+			if !tb.System {
+				t.Errorf("%s\nreads %s", text, tb.String())
+			}
+		}
+		if an.Canonical() == "" {
+			t.Errorf("%s\ncannot be written back", text)
+		}
+	}
+}
+
+func TestBoundsOfTheAnalyser(t *testing.T) {
+	for name, text := range map[string]string{
+		"many names":   "SELECT 1 FROM orders a" + strings.Repeat(", orders b", 3000),
+		"deep select":  strings.Repeat("SELECT (", 150) + "1" + strings.Repeat(")", 150),
+		"much to find": "SELECT " + strings.Repeat("nope.id,", 30_000) + "1 FROM orders a" + strings.Repeat(", orders b", 900),
+	} {
+		begun := time.Now()
+		an := analyze(t, text)
+		if an.SQLFacts().Complete {
+			t.Errorf("%s: understood", name)
+		}
+		if d := time.Since(begun); d > 5*time.Second {
+			t.Errorf("%s: took %v", name, d)
+		}
+	}
+	// Close to what the parser's own bounds let through.
+	if an := analyze(t, "SELECT 1"+strings.Repeat(" OPERATOR(pg_catalog.+) 1", 700)); !an.SQLFacts().Complete {
+		t.Errorf("a long sum: %s", an.SQLFacts().Incomplete)
 	}
 }
 

@@ -21,6 +21,9 @@ type reference struct {
 
 // from visits one entry of FROM and adds its items to s.
 func (a *analyzer) from(n *pg.Node, s *scope) {
+	if a.problem != "" {
+		return
+	}
 	switch v := n.GetNode().(type) {
 	case *pg.Node_RangeVar:
 		a.table(v.RangeVar, n, s)
@@ -99,7 +102,9 @@ func (a *analyzer) base(it *item, rel *sql.Relation, u *use, rv *pg.RangeVar, ta
 	it.schema, it.target = rel.Schema, target
 	it.uses = []*use{u}
 	it.ref = &reference{rv: rv, use: u, target: target}
-	a.references = append(a.references, it.ref)
+	if a.references = append(a.references, it.ref); len(a.references) > maxReferences {
+		a.giveUp("it names relations more than %d times", maxReferences)
+	}
 	it.columns = make([]column, len(rel.Columns))
 	from := make([]origin, len(rel.Columns))
 	for i := range rel.Columns {

@@ -128,7 +128,7 @@ func (a *analyzer) operator(names []string) {
 	for _, s := range schemas {
 		for _, o := range a.cat.Operators[sql.Name{Schema: s, Name: name}] {
 			found = true
-			if !o.System || s != catalogSchema {
+			if !o.System {
 				a.note(o.Function, false)
 			}
 		}
@@ -156,7 +156,7 @@ func (a *analyzer) typ(names []string) {
 		switch {
 		case !ok:
 			continue
-		case t.System && s == catalogSchema && t.Kind != 'd':
+		case t.System && t.Kind != 'd':
 		case s == "information_schema" && t.Kind == 'd':
 			// The standard's own domains; they check lengths and words.
 		case t.Kind == 'e':

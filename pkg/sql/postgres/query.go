@@ -12,12 +12,26 @@ type result struct {
 	open    *lineage // where there may be more columns than are known
 }
 
+// all is what all of the columns come from.
+func (r result) all() lineage {
+	parts := make([]lineage, 0, len(r.columns)+1)
+	for _, c := range r.columns {
+		parts = append(parts, c.lin)
+	}
+	if r.open != nil {
+		parts = append(parts, *r.open)
+	}
+	return union(parts...)
+}
+
 // query visits a SELECT, VALUES, TABLE or set operation. s is its own, empty scope. The
 // columns of the result are not marked: that is for whoever uses them.
 func (a *analyzer) query(q *pg.SelectStmt, s *scope) result {
 	a.saw(1)
 	if a.depth++; a.depth > maxDepth {
 		a.giveUp("it is nested too deep")
+	}
+	if a.problem != "" {
 		return result{}
 	}
 	defer func() { a.depth-- }()
@@ -102,14 +116,10 @@ func (a *analyzer) setOperation(q *pg.SelectStmt, s *scope) result {
 // columns their positions are not known, and each may come from any.
 func merge(l, r result) result {
 	loose := l.open != nil || r.open != nil || len(l.columns) != len(r.columns)
-	all := lineage{computed: true}
+	all := union(l.all(), r.all())
 	for _, side := range []result{l, r} {
 		for _, c := range side.columns {
 			loose = loose || c.star != nil
-			all = all.and(c.lin)
-		}
-		if side.open != nil {
-			all = all.and(*side.open)
 		}
 	}
 	out := result{columns: make([]column, len(l.columns))}
@@ -317,10 +327,7 @@ func (a *analyzer) recursive(c *pg.CommonTableExpr, s *scope) {
 	a.saw(1)
 	a.with(q.WithClause, inner)
 	l := a.query(q.Larg, &scope{parent: inner})
-	all := lineage{computed: true}
-	for i := range l.columns {
-		all = all.and(l.columns[i].lin)
-	}
+	all := l.all()
 	self := result{columns: make([]column, len(l.columns)), open: l.open}
 	for i := range l.columns {
 		self.columns[i] = column{name: l.columns[i].name, lin: all}
@@ -328,9 +335,7 @@ func (a *analyzer) recursive(c *pg.CommonTableExpr, s *scope) {
 	a.fill(e, c, self)
 	inner.ctes = append(inner.ctes, e)
 	r := a.query(q.Rarg, &scope{parent: inner})
-	for _, col := range r.columns {
-		all = all.and(col.lin)
-	}
+	all = union(all, r.all())
 	if !q.All {
 		a.mark(all, sql.RolePredicate)
 	}

@@ -36,11 +36,31 @@ type lineage struct {
 }
 
 // and merges what an expression is made of.
-func (l lineage) and(m lineage) lineage {
-	out := lineage{from: slices.Clip(l.from), computed: true}
-	for _, o := range m.from {
-		if !slices.Contains(out.from, o) {
+func (l lineage) and(m lineage) lineage { return union(l, m) }
+
+// union merges lineages. It does not change them.
+func union(parts ...lineage) lineage {
+	out := lineage{computed: true}
+	var seen map[origin]bool // once there are many
+	for _, p := range parts {
+		if len(out.from) == 0 {
+			out.from = slices.Clip(p.from)
+			continue
+		}
+		for _, o := range p.from {
+			if seen == nil && len(out.from) > 32 {
+				seen = make(map[origin]bool, 2*len(out.from))
+				for _, x := range out.from {
+					seen[x] = true
+				}
+			}
+			if seen == nil && slices.Contains(out.from, o) || seen[o] {
+				continue
+			}
 			out.from = append(out.from, o)
+			if seen != nil {
+				seen[o] = true
+			}
 		}
 	}
 	return out
@@ -102,13 +122,7 @@ func (i *item) row() lineage {
 		lin.from = []origin{{use: i.ref.use, column: "*", star: true, target: i.target}}
 		return lin
 	}
-	for _, c := range i.columns {
-		lin = lin.and(c.lin)
-	}
-	if i.open != nil {
-		lin = lin.and(*i.open)
-	}
-	return lin
+	return result{i.columns, i.open}.all()
 }
 
 // byPosition notes relations whose * is used by the positions of its columns.
@@ -168,9 +182,11 @@ func (a *analyzer) bareColumn(s *scope, name string) (lineage, bool) {
 	s.levels(func(items []*item) bool {
 		n := 0
 		for _, it := range items {
+			a.spend(1)
 			if !it.bare {
 				continue
 			}
+			a.spend(len(it.columns))
 			if l, k := it.find(name); k > 0 {
 				n += k
 				if maybe {
@@ -212,6 +228,7 @@ func (a *analyzer) bareColumn(s *scope, name string) (lineage, bool) {
 func (a *analyzer) item(s *scope, schema, name string) *item {
 	var found *item
 	s.levels(func(items []*item) bool {
+		a.spend(len(items))
 		for _, it := range items {
 			if !it.whole || it.name != name || schema != "" && it.schema != schema {
 				continue
@@ -232,6 +249,7 @@ func (a *analyzer) mark(lin lineage, role sql.ColumnRole) {
 	if lin.computed && role == sql.RoleOutput {
 		role = sql.RoleComputed
 	}
+	a.spend(len(lin.from))
 	for _, o := range lin.from {
 		name := o.column
 		if o.star {

@@ -46,6 +46,9 @@ var parsed = sync.OnceValue(func() *sql.Catalog {
 			add(c, f[1]+"."+f[2], kind, columns)
 		}
 	}
+	for _, domain := range []string{"cardinal_number", "character_data", "sql_identifier", "time_stamp", "yes_or_no"} {
+		c.Types[sql.Name{Schema: "information_schema", Name: domain}] = sql.TypeInfo{Kind: 'd', System: true}
+	}
 	return c
 })
 

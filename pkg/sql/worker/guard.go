@@ -15,7 +15,8 @@ const (
 	MaxText    = 1 << 20 // bytes
 	MaxNesting = 200     // brackets
 	MaxOpen    = 5000    // tokens that may be part of one expression at once
-	MaxSets    = 500     // UNION, INTERSECT and EXCEPT
+	MaxTokens  = 250_000
+	MaxSets    = 500 // UNION, INTERSECT and EXCEPT
 )
 
 // Check holds a text to the bounds. The error is a *sql.SyntaxError.
@@ -33,13 +34,18 @@ func Check(text string) error {
 	// bounds how deep an expression can be: a comma ends one and so does a bracket.
 	var open [MaxNesting + 1]int
 	depth, sum, sets := 0, 0, 0
+	tokens := 0
 	for at := 0; at < len(text); {
 		t := lex.Next(text, at)
 		at = t.End
+		if t.Kind == lex.Space {
+			continue
+		}
+		if tokens++; tokens > MaxTokens {
+			return refuse("statement has more than %d words and signs", MaxTokens)
+		}
 		weight := 1
 		switch t.Kind {
-		case lex.Space:
-			continue
 		case lex.Bad:
 			// The parser says what is wrong with it.
 		case lex.Op:

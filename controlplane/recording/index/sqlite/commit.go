@@ -84,43 +84,65 @@ func putChunk(ctx context.Context, tx *sql.Tx, u *index.Update) error {
 	return err
 }
 
+// putStatements writes the statements of the chunk, those that ended in it with their
+// outcome at once, since most do.
 func putStatements(ctx context.Context, tx *sql.Tx, u *index.Update) error {
 	if len(u.Statements) == 0 {
 		return nil
 	}
-	st, err := tx.PrepareContext(ctx, `INSERT INTO statement (session, number, seq, time_us, text, verdict, rule, reason, touched)
-		VALUES (?,?,?,?,?,?,?,?,?)
+	st, err := tx.PrepareContext(ctx, `INSERT INTO statement (session, number, seq, time_us, text, verdict, rule, reason, touched,
+			settled, row_count, affected, code, tag, duration_us)
+		VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
 		ON CONFLICT (session, number) DO UPDATE SET verdict=excluded.verdict, rule=excluded.rule, reason=excluded.reason,
 			touched=CASE excluded.touched WHEN 'null' THEN touched ELSE excluded.touched END,
-			text=CASE excluded.text WHEN '' THEN text ELSE excluded.text END`)
+			text=CASE excluded.text WHEN '' THEN text ELSE excluded.text END,
+			settled=coalesce(excluded.settled, settled), row_count=coalesce(excluded.row_count, row_count),
+			affected=coalesce(excluded.affected, affected), code=coalesce(excluded.code, code), tag=coalesce(excluded.tag, tag),
+			duration_us=coalesce(excluded.duration_us, duration_us)`)
 	if err != nil {
 		return err
 	}
 	defer st.Close()
+	ended := map[uint64]*index.Outcome{}
+	for i := range u.Outcomes {
+		ended[u.Outcomes[i].Number] = &u.Outcomes[i]
+	}
 	for i := range u.Statements {
 		s := &u.Statements[i]
 		touched, err := json.Marshal(s.Touched)
 		if err != nil {
 			return err
 		}
-		if _, err := st.ExecContext(ctx, u.Session.GetId(), int64(s.Number), int64(s.Seq), s.Time.UnixMicro(), s.Text, int(s.Verdict), s.Rule, s.Reason, string(touched)); err != nil {
+		args := append(make([]any, 0, 15), u.Session.GetId(), int64(s.Number), int64(s.Seq), s.Time.UnixMicro(), s.Text, int(s.Verdict), s.Rule, s.Reason, string(touched))
+		if o := ended[s.Number]; o != nil {
+			args = append(args, outcome(o)...)
+		} else {
+			args = append(args, nil, nil, nil, nil, nil, nil)
+		}
+		if _, err := st.ExecContext(ctx, args...); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+func outcome(o *index.Outcome) []any {
+	return []any{int(o.Verdict), o.Rows, o.Affected, o.Code, o.Tag, int64(o.Duration / time.Microsecond)}
+}
+
+// putOutcomes writes those of statements that began in an earlier chunk.
 func putOutcomes(ctx context.Context, tx *sql.Tx, u *index.Update) error {
-	if len(u.Outcomes) == 0 {
-		return nil
+	began := map[uint64]bool{}
+	for i := range u.Statements {
+		began[u.Statements[i].Number] = true
 	}
-	st, err := tx.PrepareContext(ctx, `UPDATE statement SET settled=?, row_count=?, affected=?, code=?, tag=?, duration_us=? WHERE session=? AND number=?`)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	for _, o := range u.Outcomes {
-		if _, err := st.ExecContext(ctx, int(o.Verdict), o.Rows, o.Affected, o.Code, o.Tag, int64(o.Duration/time.Microsecond), u.Session.GetId(), int64(o.Number)); err != nil {
+	for i := range u.Outcomes {
+		o := &u.Outcomes[i]
+		if began[o.Number] {
+			continue
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE statement SET settled=?, row_count=?, affected=?, code=?, tag=?, duration_us=? WHERE session=? AND number=?`,
+			append(outcome(o), u.Session.GetId(), int64(o.Number))...); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,234 @@
+package task
+
+import (
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/posterngate/postern/pkg/fault"
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/policy"
+)
+
+// TestGroundIsLost takes away, one by one, what a grant stands on.
+func TestGroundIsLost(t *testing.T) {
+	for name, c := range map[string]struct {
+		token, task string
+		change      func(w *world)
+		ends        bool
+		reason      string
+	}{
+		"binding removed": {"alice", "sales-report", func(w *world) { w.remove("binding", "analysts") }, true, "binding"},
+		"task removed":    {"alice", "sales-report", func(w *world) { w.remove("task", "sales-report") }, true, "does not exist"},
+		"task not listed": {"alice", "sales-report", func(w *world) {
+			w.apply(`{kind: Binding, metadata: {name: analysts}, spec: {subjects: [{group: analysts}], tasks: [nightly-load]}}`)
+		}, true, "binding"},
+		"subjects changed": {"alice", "sales-report", func(w *world) {
+			w.apply(`{kind: Binding, metadata: {name: analysts}, spec: {subjects: [{group: others}], tasks: [sales-report]}}`)
+		}, true, "binding"},
+		"binding ends": {"alice", "sales-report", func(w *world) {
+			w.apply(`{kind: Binding, metadata: {name: analysts}, spec: {subjects: [{group: analysts}], tasks: [sales-report], expires: 1999-01-01T00:00:00Z}}`)
+		}, true, "binding"},
+		"binding touched": {"alice", "sales-report", func(w *world) {
+			w.apply(`{kind: Binding, metadata: {name: analysts, labels: {a: b}}, spec: {subjects: [{group: analysts}], tasks: [sales-report]}}`)
+		}, false, ""},
+		"another binding": {"alice", "sales-report", func(w *world) { w.remove("binding", "nightly") }, false, ""},
+		"subject locked": {"alice", "sales-report", func(w *world) {
+			w.apply(`{kind: Lock, metadata: {name: out}, spec: {subject: alice, reason: she left}}`)
+		}, true, "she left"},
+		"another subject locked": {"alice", "sales-report", func(w *world) { w.apply(`{kind: Lock, metadata: {name: out}, spec: {subject: bob, reason: he left}}`) }, false, ""},
+		"resource locked": {"alice", "sales-report", func(w *world) {
+			w.apply(`{kind: Lock, metadata: {name: out}, spec: {resource: warehouse, reason: upgrade}}`)
+		}, false, ""},
+		"workload removed": {"nightly", "nightly-load", func(w *world) { w.remove("workload", "nightly") }, true, "workload"},
+		"workload locked": {"nightly", "nightly-load", func(w *world) {
+			w.apply(`{kind: Lock, metadata: {name: out}, spec: {workload: nightly, reason: leaked}}`)
+		}, true, "leaked"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.start()
+				g := w.mustOpen(c.token, c.task)
+				synctest.Wait()
+				time.Sleep(time.Minute)
+				start := time.Now()
+				c.change(w)
+				synctest.Wait()
+				if d := time.Since(start); d > time.Second {
+					t.Errorf("took %s", d)
+				}
+				s := w.stored(g.GetId())
+				if (s.GetState() == over) != c.ends || !strings.Contains(s.GetEndReason(), c.reason) {
+					t.Errorf("grant is %s: %q", s.GetState(), s.GetEndReason())
+				}
+				if !s.GetEndTime().AsTime().Equal(g.GetEndTime().AsTime()) {
+					t.Error("the end time was moved: nodes would forget too soon")
+				}
+			})
+		})
+	}
+}
+
+func TestConditionIsAskedWhenTaking(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		// The bubble's clock begins at midnight UTC.
+		w.apply(`{kind: Binding, metadata: {name: analysts}, spec: {subjects: [{group: analysts}], tasks: [sales-report], when: "request.time.getHours() == 0 && request.ip == '192.0.2.7'"}}`)
+		w.start()
+		time.Sleep(50 * time.Minute)
+		g := w.mustOpen("alice", "sales-report")
+		time.Sleep(30 * time.Minute)
+		w.apply(`{kind: Binding, metadata: {name: unrelated}, spec: {subjects: [{group: others}], tasks: [sales-report]}}`)
+		synctest.Wait()
+		if again := w.mustOpen("alice", "sales-report"); again.GetId() != g.GetId() {
+			t.Error("the grant was not found again")
+		}
+		time.Sleep(30 * time.Minute)
+		synctest.Wait()
+		if _, err := w.open("alice", "sales-report"); err == nil {
+			t.Error("taken outside its hours")
+		}
+	})
+}
+
+func TestMembershipIsLost(t *testing.T) {
+	w := newWorld(t)
+	g := w.mustOpen("alice", "sales-report")
+	sub := w.tokens["alice"]
+	sub.Groups = []string{"staff"}
+	w.tokens["alice/moved"] = sub
+	_, err := w.open("alice/moved", "sales-report")
+	no(t, err, "no-grant", "")
+	if s := w.stored(g.GetId()); s.GetState() != over {
+		t.Errorf("the grant of the old membership is %s", s.GetState())
+	}
+	sub.Groups = []string{"analysts", "staff"}
+	w.tokens["alice/both"] = sub
+	first := w.mustOpen("alice", "sales-report")
+	if again := w.mustOpen("alice/both", "sales-report"); again.GetId() != first.GetId() {
+		t.Error("a membership more cost the grant")
+	}
+}
+
+func TestBindingBoundsTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.apply(`{kind: Binding, metadata: {name: analysts}, spec: {subjects: [{group: analysts}], tasks: [sales-report], expires: 2000-01-01T00:20:00Z}}`)
+		if g := w.mustOpen("alice", "sales-report"); time.Until(g.GetEndTime().AsTime()) != 20*time.Minute {
+			t.Errorf("ends in %s", time.Until(g.GetEndTime().AsTime()))
+		}
+	})
+}
+
+func TestWhoMaySeeAndRevoke(t *testing.T) {
+	w := newWorld(t)
+	g := w.mustOpen("alice", "sales-report")
+	role := func(name string, scope map[string]string) policy.RoleGrant {
+		return policy.RoleGrant{Role: name, Scope: scope}
+	}
+	for name, c := range map[string]struct {
+		by           Caller
+		read, revoke codes.Code
+	}{
+		"nobody":         {Caller{}, codes.NotFound, codes.NotFound},
+		"another":        {w.caller("bob"), codes.NotFound, codes.NotFound},
+		"viewer":         {w.caller("bob", role("viewer", nil)), codes.NotFound, codes.NotFound},
+		"auditor":        {w.caller("bob", role("auditor", nil)), codes.OK, codes.PermissionDenied},
+		"other scope":    {w.caller("bob", role("operator", map[string]string{"team": "dba"})), codes.NotFound, codes.NotFound},
+		"operator there": {w.caller("bob", role("operator", map[string]string{"team": "sales"})), codes.OK, codes.OK},
+	} {
+		_, err := w.Get(t.Context(), c.by, g.GetId())
+		if fault.CodeOf(err) != c.read {
+			t.Errorf("%s reads: %v", name, err)
+		}
+		list, err := w.List(t.Context(), c.by, "", true)
+		if err != nil || (len(list) > 0) != (c.read == codes.OK) {
+			t.Errorf("%s lists %d, %v", name, len(list), err)
+		}
+		if c.revoke == codes.OK {
+			continue
+		}
+		_, err = w.Revoke(t.Context(), c.by, g.GetId(), "")
+		if fault.CodeOf(err) != c.revoke {
+			t.Errorf("%s revokes: %v", name, err)
+		}
+	}
+	ended, err := w.Revoke(t.Context(), w.caller("bob", role("operator", map[string]string{"team": "sales"})), g.GetId(), "cleaning up")
+	if err != nil || ended.GetState() != over || ended.GetEndReason() != "revoked by bob: cleaning up" {
+		t.Errorf("revoked: %v, %v", ended, err)
+	}
+	_, err = w.Revoke(t.Context(), w.caller("alice"), g.GetId(), "")
+	if fault.CodeOf(err) != codes.FailedPrecondition {
+		t.Errorf("revoked twice: %v", err)
+	}
+	if next := w.mustOpen("alice", "sales-report"); next.GetId() == g.GetId() {
+		t.Error("a revoked grant opens")
+	}
+}
+
+func TestEndTakesHoldsAlong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.start()
+		g := w.mustOpen("alice", "sales-report")
+		h, err := w.holds.OpenHold(t.Context(), "n1", &nodev1.OpenHoldRequest{Scope: "session", Grant: g.GetId(), Resource: "warehouse", Session: "s", Rule: "leads"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if _, err := w.Revoke(t.Context(), w.caller("alice"), g.GetId(), ""); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if h, err = w.holds.Get(t.Context(), w.reviewer(), h.GetId()); err != nil || h.GetState() != typesv1.HoldState_HOLD_STATE_WITHDRAWN {
+			t.Errorf("hold %v, %v", h, err)
+		}
+	})
+}
+
+func TestForgetting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		var ahead atomic.Int64 // of the service's clock, so that nobody needs to sit through it
+		w.cfg.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		w.start()
+		g := w.mustOpen("alice", "sales-report")
+		day := int64(24 * time.Hour)
+		for _, later := range []int64{day, 6 * day} {
+			ahead.Store(later)
+			w.publish()
+			synctest.Wait()
+			if s := w.stored(g.GetId()); s.GetState() != over {
+				t.Errorf("state %s", s.GetState())
+			}
+		}
+		ahead.Store(8 * day)
+		w.publish()
+		synctest.Wait()
+		if keys := append(w.keys(Kind), w.keys("taken")...); len(keys) != 0 {
+			t.Errorf("not forgotten: %v", keys)
+		}
+	})
+}
+
+func TestTooMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.start()
+		for range maxLive {
+			if _, err := w.Create(t.Context(), w.caller("alice"), &apiv1.CreateGrantRequest{Task: "sales-report"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		_, err := w.Create(t.Context(), w.caller("alice"), &apiv1.CreateGrantRequest{Task: "sales-report"})
+		no(t, err, "limit", "live grants")
+	})
+}

@@ -1,0 +1,128 @@
+package postgres
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/engine/enginetest"
+)
+
+type stockClient struct{ c *pgx.Conn }
+
+func (s stockClient) Exec(ctx context.Context, text string) (int, error) {
+	rows, err := s.c.Query(ctx, text)
+	if err != nil {
+		return 0, full(err)
+	}
+	n := 0
+	for rows.Next() {
+		n++
+	}
+	return n, full(rows.Err())
+}
+
+// full puts all that the client was told into one text.
+func full(err error) error {
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) {
+		return fmt.Errorf("%w; %s; %s", err, pe.Detail, pe.Hint)
+	}
+	return err
+}
+
+func (s stockClient) Cancel(ctx context.Context) error { return s.c.PgConn().CancelRequest(ctx) }
+func (s stockClient) Close()                           { _ = s.c.Close(context.Background()) }
+
+func TestConformance(t *testing.T) {
+	start(t)
+	const deadline = 500 * time.Millisecond
+	enginetest.Run(t, enginetest.Protocol{
+		Engine: func(testing.TB) engine.Engine {
+			return New(Config{AllowPlaintext: true, Parser: shared.pool, Limits: Limits{Handshake: deadline}})
+		},
+		Deadline: deadline, Terms: target(), Credential: credential, Secret: "backend-secret",
+		Connect: func(ctx context.Context, addr, permission, token string) (enginetest.Client, error) {
+			host, port, err := net.SplitHostPort(addr)
+			if err != nil {
+				return nil, err
+			}
+			c, err := pgx.Connect(ctx, fmt.Sprintf("host=%s port=%s user=%s password=%s dbname=postgres sslmode=disable", host, port, permission, token))
+			if err != nil {
+				return nil, full(err)
+			}
+			return stockClient{c}, nil
+		},
+		Read: "select id from orders where id <= 3", Many: "select id from orders", Slow: "select pg_sleep(12)", Denied: "delete from orders",
+		Garbage: [][]byte{
+			[]byte("GET / HTTP/1.1\r\n\r\n"), {0}, {0, 0, 0, 8}, {0xff, 0xff, 0xff, 0xff, 0, 3, 0, 0}, {0, 0, 0, 4}, {0, 0, 0, 8, 0, 2, 0, 0},
+			{0, 0, 0, 9, 0, 3, 0, 0, 0}, {0, 0, 0, 20, 0, 3, 0, 0, 'u', 's', 'e', 'r', 0}, {0x16, 3, 1, 0, 1, 0},
+			{0, 0, 0, 16, 4, 0xd2, 0x16, 0x2e, 1, 2, 3, 4, 5, 6, 7, 8},
+		},
+	})
+}
+
+func TestClientTLS(t *testing.T) {
+	server, roots := serverCertificate(t)
+	h := newHouse(t, func(c *Config) {
+		c.TLS, c.AllowPlaintext = &tls.Config{Certificates: []tls.Certificate{server}, MinVersion: tls.VersionTLS12}, false
+	})
+	ctx := testContext(t)
+	dsn := strings.ReplaceAll(h.dsn(""), "sslmode=disable", "sslmode=verify-full sslrootcert="+roots)
+	for _, extra := range []string{"", " sslnegotiation=direct"} {
+		c, err := pgx.Connect(ctx, dsn+extra)
+		if err != nil {
+			t.Fatalf("%q: %v", extra, err)
+		}
+		var n int
+		if err := c.QueryRow(ctx, "select count(*) from orders where id < $1", 50).Scan(&n); err != nil || n != 49 {
+			t.Fatalf("%d %v", n, err)
+		}
+		var big string
+		if err := c.QueryRow(ctx, "select repeat('z', 1000000)").Scan(&big); err != nil || len(big) != 1000000 {
+			t.Fatalf("%d %v", len(big), err)
+		}
+		_ = c.Close(ctx)
+	}
+	_, err := pgx.Connect(ctx, h.dsn(""))
+	if pe := wantCode(t, err, "28000"); !strings.Contains(pe.Hint, "sslmode=verify-full") {
+		t.Fatalf("%+v", pe)
+	}
+	if len(h.door.Claim().Token.Reveal()) != 0 || h.door.Opened() != 2 {
+		t.Fatal("a token was asked for without TLS")
+	}
+	out, err := psql(t, h, "", "select 1")
+	if err == nil {
+		t.Fatalf("psql without TLS: %s", out)
+	}
+}
+
+func TestStartupParameters(t *testing.T) {
+	h := newHouse(t)
+	for extra, code := range map[string]string{
+		"options='-c search_path=public'": "42501", "search_path=public": "42501", "role=postgres": "42501", "replication=database": "42501",
+		"client_encoding=LATIN1": "42501", "session_preload_libraries=x": "42501", "datestyle='ISO, DMY\t'": "42501",
+	} {
+		_, err := pgx.Connect(testContext(t), h.dsn(extra))
+		wantCode(t, err, code)
+	}
+	for _, extra := range []string{"options=' '", "client_encoding=utf-8", "client_encoding=SQL_ASCII", "datestyle='ISO, MDY'", "extra_float_digits=2", "TIMEZONE=UTC"} {
+		if c, err := pgx.Connect(testContext(t), h.dsn(extra)); err != nil {
+			t.Errorf("%s: %v", extra, err)
+		} else {
+			_ = c.Close(context.Background())
+		}
+	}
+	if h.door.Opened() != 6 {
+		t.Fatalf("%d sessions", h.door.Opened())
+	}
+}

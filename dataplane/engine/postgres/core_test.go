@@ -1,0 +1,178 @@
+package postgres
+
+import (
+	"context"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/pump"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/run"
+	"github.com/posterngate/postern/pkg/sql"
+)
+
+// hotSession admits everything and allocates nothing, so that what is measured is the
+// engine's own.
+type hotSession struct {
+	engine.Session
+	terms engine.Terms
+	rows  int64
+}
+
+func (s *hotSession) ID() postern.SessionID                  { return "hot" }
+func (s *hotSession) Terms() *engine.Terms                   { return &s.terms }
+func (s *hotSession) Context() context.Context               { return context.Background() }
+func (s *hotSession) Columns([]engine.ResultColumn) error    { return nil }
+func (s *hotSession) Rows(n int, _ []byte) error             { s.rows += int64(n); return nil }
+func (s *hotSession) Chunk(engine.Direction, []byte) error   { return nil }
+func (s *hotSession) Done(engine.Outcome) error              { return nil }
+func (s *hotSession) Note(string, string) error              { return nil }
+func (s *hotSession) Dial(context.Context) (net.Conn, error) { return nil, io.EOF }
+func (s *hotSession) Admit(_ *engine.Admission, _ engine.Args, f *engine.Flow) error {
+	f.Start(s, -1, -1)
+	return nil
+}
+
+func (s *hotSession) Prepare(_ context.Context, st *engine.Statement) (*engine.Admission, error) {
+	return &engine.Admission{
+		Text: st.Text, Forward: st.Text, Own: true, Analysis: hotAnalysis{},
+		Decision: postern.Decision{Verdict: postern.VerdictAllow, Level: postern.LevelSource},
+	}, nil
+}
+
+type hotAnalysis struct{ engine.Analysis }
+
+func (hotAnalysis) Facts() any {
+	return &sql.Facts{Complete: true, Statements: []sql.Statement{{Verb: sql.Select, Effect: postern.EffectRead, Returns: true}}}
+}
+
+// sinkConn takes whatever is written.
+type sinkConn struct {
+	net.Conn
+	n int64
+}
+
+func (c *sinkConn) Write(p []byte) (int, error)      { c.n += int64(len(p)); return len(p), nil }
+func (c *sinkConn) SetWriteDeadline(time.Time) error { return nil }
+func (c *sinkConn) SetReadDeadline(time.Time) error  { return nil }
+func (c *sinkConn) Close() error                     { return nil }
+
+// hotConn is a conn between two sinks.
+func hotConn(tb testing.TB) *conn {
+	tb.Helper()
+	s := &hotSession{}
+	e := New(Config{})
+	cat := newCatalog(&sql.Catalog{Version: "v"})
+	sl := e.catalogs.slot(catalogKey(&s.terms))
+	sl.catalog, sl.read = cat, time.Now()
+	c := newConn(e, s, &login{conn: &sinkConn{}, catalog: cat}, &sinkConn{})
+	c.group = run.New(context.Background())
+	return c
+}
+
+// feed steps a core until it has taken everything, running whatever it parks for.
+func feed(tb testing.TB, core pump.Core, in []byte) {
+	tb.Helper()
+	for len(in) > 0 {
+		n, next, err := core.Step(in)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		in = in[n:]
+		switch {
+		case next.Park != nil:
+			if err := next.Park(context.Background()); err != nil {
+				tb.Fatal(err)
+			}
+		case n == 0:
+			tb.Fatalf("the core does not take %q", in)
+		}
+	}
+}
+
+func message(typ byte, body string) []byte {
+	b, at := begin(nil, typ)
+	return end(append(b, body...), at)
+}
+
+func join(parts ...[]byte) (all []byte) {
+	for _, p := range parts {
+		all = append(all, p...)
+	}
+	return all
+}
+
+// The parts of one execution of a prepared statement, and its answer.
+var (
+	hotParse   = join(message('P', "s1\x00select abalance from accounts where aid = $1\x00\x00\x00"), message('S', ""))
+	hotExecute = join(message('B', "\x00s1\x00\x00\x00\x00\x01\x00\x00\x00\x0512345\x00\x00"), message('D', "P\x00"), message('E', "\x00\x00\x00\x00\x00"), message('S', ""))
+	hotRow     = message('D', "\x00\x01\x00\x00\x00\x0242")
+	hotDesc    = message('T', "\x00\x01abalance\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x17\x00\x04\xff\xff\xff\xff\x00\x00")
+	hotAnswer  = join(message('2', ""), hotDesc, hotRow, message('C', "SELECT 1\x00"), message('Z', "I"))
+)
+
+func prepared1(tb testing.TB) *conn {
+	c := hotConn(tb)
+	feed(tb, clientCore{c}, hotParse)
+	feed(tb, targetCore{c}, join(message('1', ""), message('Z', "I")))
+	return c
+}
+
+func TestCachedExecutionAllocatesNothing(t *testing.T) {
+	c := prepared1(t)
+	client, target := pump.Core(clientCore{c}), pump.Core(targetCore{c})
+	once := func() {
+		if n, next, err := client.Step(hotExecute); n != len(hotExecute) || next.Park != nil || err != nil {
+			t.Fatal(n, err)
+		}
+		if n, _, err := target.Step(hotAnswer); n != len(hotAnswer) || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	once()
+	if n := testing.AllocsPerRun(200, once); n != 0 {
+		t.Fatalf("%v allocations for one cached execution", n)
+	}
+	simple := message('Q', "select 1\x00")
+	answer := join(hotDesc, hotRow, message('C', "SELECT 1\x00"), message('Z', "I"))
+	both := func() {
+		feed(t, client, simple)
+		feed(t, target, answer)
+	}
+	both()
+	if n := testing.AllocsPerRun(200, both); n != 0 {
+		t.Fatalf("%v allocations for one cached simple query", n)
+	}
+}
+
+func BenchmarkExecution(b *testing.B) {
+	c := prepared1(b)
+	client, target := pump.Core(clientCore{c}), pump.Core(targetCore{c})
+	b.ReportAllocs()
+	for b.Loop() {
+		_, _, _ = client.Step(hotExecute)
+		_, _, _ = target.Step(hotAnswer)
+	}
+}
+
+func BenchmarkRows(b *testing.B) {
+	c := prepared1(b)
+	feed(b, clientCore{c}, hotExecute)
+	feed(b, targetCore{c}, join(message('2', ""), hotDesc))
+	var span []byte
+	row := message('D', "\x00\x06"+string(make([]byte, 213)))
+	for len(span) < 64<<10 {
+		span = append(span, row...)
+	}
+	target := pump.Core(targetCore{c})
+	b.SetBytes(int64(len(span)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if n, _, err := target.Step(span); n != len(span) || err != nil {
+			b.Fatal(n, err)
+		}
+	}
+}

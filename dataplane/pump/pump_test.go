@@ -1,0 +1,161 @@
+package pump
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"time"
+)
+
+// pair is a connection over loopback.
+func pair(t *testing.T) (a, b net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	a, err = net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = a.Close(), b.Close() })
+	return a, b
+}
+
+// plain hides that a connection is a bare socket.
+type plain struct{ net.Conn }
+
+// coreFunc is a Core.
+type coreFunc func(in []byte) (int, Next, error)
+
+func (f coreFunc) Step(in []byte) (int, Next, error) { return f(in) }
+
+func both(t *testing.T, fn func(t *testing.T, wrap func(net.Conn) net.Conn)) {
+	t.Run("raw", func(t *testing.T) { fn(t, func(c net.Conn) net.Conn { return c }) })
+	t.Run("plain", func(t *testing.T) { fn(t, func(c net.Conn) net.Conn { return plain{c} }) })
+}
+
+func TestEverythingArrives(t *testing.T) {
+	both(t, func(t *testing.T, wrap func(net.Conn) net.Conn) {
+		a, b := pair(t)
+		want := make([]byte, 3<<20)
+		_, _ = rand.Read(want)
+		go func() {
+			for rest := want; len(rest) > 0; {
+				n := min(len(rest), 1+len(rest)%70_001)
+				_, _ = a.Write(rest[:n])
+				rest = rest[n:]
+			}
+			_ = a.Close()
+		}()
+		var got bytes.Buffer
+		parks := 0
+		const unit = 100_003
+		err := Run(context.Background(), wrap(b), coreFunc(func(in []byte) (int, Next, error) {
+			if len(in) < unit && got.Len()+len(in) < len(want) {
+				return 0, Next{Bytes: unit}, nil
+			}
+			if parks++; parks%3 == 0 {
+				return 0, Next{Park: func(context.Context) error { return nil }}, nil
+			}
+			n := min(len(in), unit)
+			got.Write(in[:n])
+			return n, Next{}, nil
+		}))
+		if !errors.Is(err, io.EOF) || !bytes.Equal(got.Bytes(), want) {
+			t.Fatalf("%d of %d bytes, %v", got.Len(), len(want), err)
+		}
+	})
+}
+
+func TestParkedWaitEndsWithThePeer(t *testing.T) {
+	both(t, func(t *testing.T, wrap func(net.Conn) net.Conn) {
+		for _, bye := range []bool{true, false} {
+			a, b := pair(t)
+			_, _ = a.Write([]byte("ask"))
+			parked := make(chan struct{})
+			var cause error
+			go func() {
+				<-parked
+				if bye {
+					_, _ = a.Write([]byte("X"))
+					return
+				}
+				_ = a.Close()
+			}()
+			err := Run(context.Background(), wrap(b), coreFunc(func(in []byte) (int, Next, error) {
+				return 0, Next{
+					Watch: func(unread []byte) bool { return bytes.HasSuffix(unread, []byte("X")) },
+					Park: func(ctx context.Context) error {
+						close(parked)
+						<-ctx.Done()
+						cause = context.Cause(ctx)
+						return nil
+					},
+				}, nil
+			}))
+			if err == nil || !errors.Is(cause, ErrGone) {
+				t.Fatalf("bye=%v: %v, cause %v", bye, err, cause)
+			}
+		}
+	})
+}
+
+func TestParkedWaitGoesOn(t *testing.T) {
+	both(t, func(t *testing.T, wrap func(net.Conn) net.Conn) {
+		a, b := pair(t)
+		_, _ = a.Write([]byte("1"))
+		parks := 0
+		var got []byte
+		err := Run(context.Background(), wrap(b), coreFunc(func(in []byte) (int, Next, error) {
+			if parks == 0 {
+				parks++
+				return 0, Next{Watch: func([]byte) bool { return false }, Park: func(context.Context) error {
+					_, _ = a.Write([]byte("2"))
+					return nil
+				}}, nil
+			}
+			got = append(got, in...)
+			if bytes.HasSuffix(got, []byte("2")) {
+				return len(in), Next{}, ErrDone
+			}
+			return len(in), Next{}, nil
+		}))
+		if err != nil || string(got) != "12" {
+			t.Fatalf("%q %v", got, err)
+		}
+	})
+}
+
+func TestCancelAndPoke(t *testing.T) {
+	both(t, func(t *testing.T, wrap func(net.Conn) net.Conn) {
+		a, b := pair(t)
+		ctx, cancel := context.WithCancelCause(context.Background())
+		why := errors.New("enough")
+		done := make(chan error, 1)
+		w := wrap(b)
+		go func() {
+			done <- Run(ctx, w, coreFunc(func(in []byte) (int, Next, error) { return len(in), Next{}, nil }))
+		}()
+		_, _ = a.Write([]byte("x"))
+		Poke(w) // without a cause nothing ends
+		select {
+		case err := <-done:
+			t.Fatalf("a poke ended the pump: %v", err)
+		case <-time.After(20 * time.Millisecond):
+		}
+		cancel(why)
+		Poke(w)
+		if err := <-done; !errors.Is(err, why) {
+			t.Fatal(err)
+		}
+	})
+}

@@ -1,0 +1,172 @@
+package spool
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/record"
+	"github.com/posterngate/postern/pkg/run"
+)
+
+var nodeKey = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
+
+// shelf is an Uplink that keeps chunks in memory, as the control plane would: in order,
+// and each once. Its gate can be shut.
+type shelf struct {
+	mu      sync.Mutex
+	chunks  map[string][][]byte
+	sent    int
+	breakAt func(n int) bool // whether to break the stream after the n-th chunk, unacknowledged
+	refuse  func(c Chunk) string
+	shut    bool
+	faults  []string
+}
+
+func newShelf() *shelf { return &shelf{chunks: map[string][][]byte{}} }
+
+var errBroken = errors.New("the stream broke")
+
+func (s *shelf) Stream(ctx context.Context, next func(context.Context) (Chunk, error), acked func(string, uint32), rejected func(string, uint32, string)) error {
+	for {
+		s.mu.Lock()
+		shut := s.shut
+		s.mu.Unlock()
+		if shut {
+			return errBroken
+		}
+		c, err := next(ctx)
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		s.sent++
+		n := s.sent
+		if s.refuse != nil {
+			if why := s.refuse(c); why != "" {
+				s.mu.Unlock()
+				rejected(c.Session, c.Index, why)
+				continue
+			}
+		}
+		have := s.chunks[c.Session]
+		switch {
+		case int(c.Index) < len(have):
+			if !bytes.Equal(have[c.Index], c.Data) {
+				s.faults = append(s.faults, fmt.Sprintf("session %s chunk %d came again with other bytes", c.Session, c.Index))
+			}
+		case int(c.Index) == len(have):
+			s.chunks[c.Session] = append(have, c.Data)
+		default:
+			s.faults = append(s.faults, fmt.Sprintf("session %s chunk %d came before chunk %d", c.Session, c.Index, len(have)))
+		}
+		stored := uint32(len(s.chunks[c.Session]))
+		broke := s.breakAt != nil && s.breakAt(n)
+		s.mu.Unlock()
+		if broke {
+			return errBroken
+		}
+		acked(c.Session, stored)
+	}
+}
+
+func (s *shelf) session(id string) [][]byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.chunks[id])
+}
+
+func each(chunks [][]byte) func(func([]byte, error) bool) {
+	return func(yield func([]byte, error) bool) {
+		for _, c := range chunks {
+			if !yield(c, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (s *shelf) verify(t *testing.T, id string) record.Report {
+	t.Helper()
+	r, err := record.Verify(each(s.session(id)), nodeKey.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range r.Errors {
+		t.Errorf("session %s: %v", id, err)
+	}
+	return r
+}
+
+func (s *shelf) check(t *testing.T) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.faults {
+		t.Error(f)
+	}
+}
+
+const testSegment = minSegment
+
+func testConfig(t testing.TB, up Uplink) Config {
+	return Config{Dir: t.TempDir(), Node: "node-1", Key: nodeKey, Uplink: up, SegmentBytes: testSegment, MaxBytes: 64 * testSegment}
+}
+
+// start opens the spool and runs it until the test ends or stop is called.
+func start(t testing.TB, cfg Config) (s *Spool, r Recovery, stop func()) {
+	t.Helper()
+	s, r, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := run.New(context.Background())
+	g.Go("spool", s.Run)
+	stop = sync.OnceFunc(func() {
+		g.Stop()
+		if err := g.Wait(); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		if err := s.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	return s, r, stop
+}
+
+func drain(t testing.TB, s *Spool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := s.Drain(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func meta(id string) record.Session {
+	return record.Session{ID: postern.SessionID(id), Subject: "alice", Task: "sales-report", Resource: "warehouse", Protocol: postern.Postgres, Node: "node-1"}
+}
+
+func intent(n uint64) *record.Event {
+	return &record.Event{Time: time.Now(), Kind: record.KindIntent, Statement: n, Text: fmt.Sprintf("select %d", n), Verdict: postern.VerdictAllow}
+}
+
+func events(t *testing.T, chunks [][]byte) []*record.Event {
+	t.Helper()
+	var all []*record.Event
+	for e, err := range record.Events(each(chunks)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, e)
+	}
+	return all
+}
