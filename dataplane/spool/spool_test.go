@@ -1,9 +1,6 @@
 package spool
 
 import (
-	"bytes"
-	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"maps"
@@ -15,9 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
-	"github.com/posterngate/postern/pkg/run"
 )
 
 func TestModes(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 
 	"github.com/posterngate/postern/controlplane/audit"
@@ -54,6 +55,7 @@ type Interceptor struct {
 	table   map[string]Rule
 	admins  *policy.Snapshot
 	refused refusals
+	opened  *rate.Limiter // of recordings, by people who are no auditors
 }
 
 var _ connect.Interceptor = (*Interceptor)(nil)
@@ -63,7 +65,7 @@ func New(cfg Config) (*Interceptor, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	i := &Interceptor{cfg: cfg, table: Table(), refused: newRefusals(cfg.Audit, cfg.Logger)}
+	i := &Interceptor{cfg: cfg, table: Table(), refused: newRefusals(cfg.Audit, cfg.Logger), opened: rate.NewLimiter(refusalsPerSecond, refusalsAtOnce)}
 	if len(cfg.Admins) > 0 {
 		var rejected []policy.Rejection
 		i.admins, rejected = selecting(map[string][]*typesv1.SubjectSelector{"configuration": cfg.Admins})
@@ -166,8 +168,9 @@ func bearerOf(h http.Header) (string, error) {
 	return token, nil
 }
 
-// call runs one method, of whatever form. request is nil for a stream.
-func (i *Interceptor) call(ctx context.Context, procedure string, header http.Header, address string, request any, run func(context.Context) error) (err error) {
+// call runs one method, of whatever form. request is what was asked; for a stream it is
+// known to run alone, which hands it to begin before anything is done with it.
+func (i *Interceptor) call(ctx context.Context, procedure string, header http.Header, address string, request any, run func(ctx context.Context, begin func(request any) error) error) (err error) {
 	log := i.cfg.Logger
 	// The error leaves in its form whatever happens, and also where the code below panics.
 	defer func() {
@@ -194,12 +197,20 @@ func (i *Interceptor) call(ctx context.Context, procedure string, header http.He
 		}
 	}
 	ctx, wrote := audit.Watched(ctx)
-	if rule.Audit == opens {
+	begin := func(asked any) error {
+		request = asked
+		if rule.Audit != opens {
+			return nil
+		}
+		if !c.Has(Auditor) && !i.opened.Allow() { // nor does opening, without a right to, fill the log
+			return fault.New(codes.ResourceExhausted, "too many recordings are opened at this moment; try again")
+		}
 		if err := i.cfg.Audit.Append(ctx, entry(c, address, procedure, request)); err != nil {
 			return fault.Wrap(err, codes.Unavailable, "this could not be written to the audit log, and so it was not done; try again")
 		}
+		return nil
 	}
-	if err := run(ctx); err != nil {
+	if err := run(ctx, begin); err != nil {
 		if code := fault.CodeOf(err); code == codes.PermissionDenied || code == codes.Unauthenticated {
 			i.refused.note(ctx, c, address, procedure, request, err)
 		}
@@ -218,7 +229,10 @@ func (i *Interceptor) call(ctx context.Context, procedure string, header http.He
 func (i *Interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 		var resp connect.AnyResponse
-		err := i.call(ctx, req.Spec().Procedure, req.Header(), req.Peer().Addr, req.Any(), func(ctx context.Context) (err error) {
+		err := i.call(ctx, req.Spec().Procedure, req.Header(), req.Peer().Addr, req.Any(), func(ctx context.Context, begin func(any) error) (err error) {
+			if err := begin(req.Any()); err != nil {
+				return err
+			}
 			resp, err = next(ctx, req)
 			return err
 		})
@@ -232,10 +246,28 @@ func (i *Interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 // WrapStreamingHandler implements connect.Interceptor.
 func (i *Interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		return i.call(ctx, conn.Spec().Procedure, conn.RequestHeader(), conn.Peer().Addr, nil, func(ctx context.Context) error {
-			return next(ctx, conn)
+		return i.call(ctx, conn.Spec().Procedure, conn.RequestHeader(), conn.Peer().Addr, nil, func(ctx context.Context, begin func(any) error) error {
+			return next(ctx, &firstMessage{StreamingHandlerConn: conn, begin: begin})
 		})
 	}
+}
+
+// firstMessage hands the first message of a stream to begin, before its method has it.
+type firstMessage struct {
+	connect.StreamingHandlerConn
+	begin func(any) error // nil once called; one goroutine receives
+}
+
+// Receive implements connect.StreamingHandlerConn.
+func (f *firstMessage) Receive(m any) error {
+	if err := f.StreamingHandlerConn.Receive(m); err != nil {
+		return err
+	}
+	if begin := f.begin; begin != nil {
+		f.begin = nil
+		return begin(m)
+	}
+	return nil
 }
 
 // WrapStreamingClient implements connect.Interceptor; this one is for servers.

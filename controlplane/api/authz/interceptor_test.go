@@ -157,8 +157,11 @@ func TestRecordingIsNotReadUnaudited(t *testing.T) {
 		}
 		return s.Err()
 	}
-	if err := read(); err != nil || !began || len(h.entries(t)) != 1 {
-		t.Fatalf("error = %v, began = %v, entries = %v", err, began, h.entries(t))
+	if err := read(); err != nil || !began {
+		t.Fatalf("error = %v, began = %v", err, began)
+	}
+	if e := h.entries(t); len(e) != 1 || e[0].GetObject() != "session/s-1" || e[0].GetActor() != "udo" {
+		t.Fatalf("entries = %v", e)
 	}
 	began = false
 	h.store.Fail(errors.New("down"))

@@ -50,6 +50,7 @@ type house struct {
 	auth  *authority.Authority
 	group *run.Group
 	stops []func()
+	dir   string // of the identity that was enrolled last
 }
 
 func newHouse(t testing.TB) *house {
@@ -180,6 +181,7 @@ func (w *wire) options() []grpc.DialOption {
 // enrolled is a node's identity, enrolled at a replica.
 func (h *house) enrolled(r *replica, w *wire, addr, name, dir string) *control.Identity {
 	h.t.Helper()
+	h.dir = dir
 	token, err := r.enrol.CreateJoinToken(context.Background(), "ada", "", &apiv1.CreateJoinTokenRequest{Name: name, Region: "eu-1"})
 	if err != nil {
 		h.t.Fatal(err)
@@ -355,4 +357,8 @@ func (f *fakes) Release(context.Context, postern.NodeName, *nodev1.ReleaseReques
 
 func (f *fakes) Ingest(ctx context.Context, _ postern.NodeName, c *nodev1.ShipRequest) (*nodev1.ShipResponse, error) {
 	return f.ingest(ctx, c)
+}
+
+func deletion(kind, name string) store.Op {
+	return store.Op{Key: store.Key{Kind: kind, Name: name}, Delete: true, If: store.AnyRevision}
 }

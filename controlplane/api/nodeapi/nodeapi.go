@@ -154,9 +154,6 @@ func New(s Services) *Server {
 	return srv
 }
 
-// Methods lists what is served, by service.
-func (s *Server) Methods() map[string]grpc.ServiceInfo { return s.grpc.GetServiceInfo() }
-
 // Run serves l, which it closes, until ctx is done. It is called once.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	readers := run.New(context.WithoutCancel(ctx))

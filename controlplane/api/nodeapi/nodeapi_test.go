@@ -71,7 +71,8 @@ func dial(t *testing.T, h *house, w *wire, cert *tls.Certificate) *grpc.ClientCo
 	roots.AddCert(h.auth.CA())
 	config := &tls.Config{RootCAs: roots, ServerName: "postern-control", MinVersion: tls.VersionTLS13}
 	if cert != nil {
-		config.Certificates = []tls.Certificate{*cert}
+		// Shown whether or not the server asked for its like.
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
 	}
 	cc, err := grpc.NewClient("passthrough:///a:1", append(w.options(), grpc.WithTransportCredentials(credentials.NewTLS(config)))...)
 	if err != nil {

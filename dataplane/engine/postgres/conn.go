@@ -152,10 +152,12 @@ const lastWordsTime = time.Second
 
 // close ends what is under way, at the target too, and tells the client why.
 func (c *conn) close(cause error) error {
-	running := c.q.n > 0
+	c.mu.Lock()
+	running, told := c.q.n > 0, c.lastWords
+	c.mu.Unlock()
 	_ = c.target.SetWriteDeadline(time.Now().Add(lastWordsTime))
 	var r *postern.Refusal
-	if errors.As(cause, &r) && !c.lastWords {
+	if errors.As(cause, &r) && !told {
 		c.out.last(errorOf(r, "FATAL").append(nil, 'E'))
 	}
 	if running {

@@ -1,8 +1,6 @@
 package postgres
 
 import (
-	"strings"
-
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
 )
@@ -69,10 +67,8 @@ func (c *conn) objects(e *entry, st *statement) error {
 			if err := c.closeCursors(e, s.Object); err != nil {
 				return err
 			}
-		case sql.Other:
-			if !strings.HasPrefix(s.Command, "DISCARD") {
-				break
-			}
+		}
+		if s.Command == "DISCARD ALL" {
 			for name := range c.statements {
 				c.setStatement(e, name, nil)
 			}

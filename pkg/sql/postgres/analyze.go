@@ -129,6 +129,7 @@ type analyzer struct {
 	st         *sql.Statement // the current one
 	uses       []*use         // of the current one
 	locks      bool           // FOR UPDATE in the current one
+	moved      bool           // a setting that decides what names mean was changed
 	defining   bool           // in a definition, where names may be new
 	depth      int
 

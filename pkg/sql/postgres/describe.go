@@ -116,13 +116,16 @@ func describe(n *pg.Node) string {
 // constructs are the names of what people may well write.
 var constructs = map[string]string{
 	"CurrentOfExpr": "WHERE CURRENT OF", "RangeTableFunc": "XMLTABLE", "JsonTable": "JSON_TABLE", "A_Star": "*",
-	"CTESearchClause": "SEARCH in WITH", "CTECycleClause": "CYCLE in WITH", "AStar": "*", "IntoClause": "INTO",
+	"CommonTableExpr.search_clause": "SEARCH in WITH", "CommonTableExpr.cycle_clause": "CYCLE in WITH", "AStar": "*", "IntoClause": "INTO",
 	"JsonFuncExpr": "JSON_VALUE and alike", "JsonObjectConstructor": "JSON_OBJECT", "JsonArrayConstructor": "JSON_ARRAY",
 	"JsonIsPredicate": "IS JSON", "SortBy": "ORDER BY", "DefElem": "an option", "RoleSpec": "a role",
 }
 
 // describeName names a message, or a field of one, for people.
 func describeName(name string) string {
+	if c, ok := constructs[name]; ok {
+		return c
+	}
 	message, field, _ := strings.Cut(name, ".")
 	if c, ok := constructs[message]; ok {
 		return c

@@ -15,6 +15,10 @@ func (a *analyzer) statement(n *pg.Node) {
 	a.statements = append(a.statements, sql.Statement{})
 	a.st = &a.statements[len(a.statements)-1]
 	a.uses, a.locks, a.defining = nil, false, false
+	if a.moved {
+		a.giveUp("a setting before it changes what its names mean; send them one by one")
+		return
+	}
 	if !a.utility(n) {
 		a.st.Outputs = outputs(a.queryStatement(n))
 	}

@@ -198,10 +198,14 @@ func (a *analyzer) transactionModes(list []*pg.Node) {
 	}
 }
 
+// moving are settings that decide what the names after them mean.
+var moving = []string{"search_path", "role", "session_authorization"}
+
 func (a *analyzer) variableSet(n *pg.VariableSetStmt) {
 	a.saw(1)
 	st := a.st
 	st.Verb, st.Command, st.Setting = sql.Set, "SET", settingName(n.Name)
+	a.moved = slices.Contains(moving, st.Setting) || n.Kind == pg.VariableSetKind_VAR_RESET_ALL
 	switch n.Kind {
 	case pg.VariableSetKind_VAR_SET_VALUE:
 		var values []string
