@@ -22,7 +22,7 @@ func (r records) Begin(o gate.Opened) (gate.Recorder, error) {
 	rec, err := r.spool.Session(record.Session{
 		ID: o.Session, Subject: o.Grant.Subject.Name, Groups: o.Grant.Subject.Groups, Workload: o.Grant.Subject.Workload,
 		Grant: o.Grant.ID, Task: o.Task, Resource: o.Resource, Protocol: o.Protocol, Node: o.Node, Region: o.Region,
-		ClientAddress: o.ClientAddress, ClientProgram: o.ClientProgram, Version: o.Version, Level: o.Level,
+		ClientAddress: o.ClientAddress, ClientProgram: o.ClientProgram, Version: o.Version, Level: o.Level, Database: o.Database,
 	})
 	if err != nil {
 		return nil, err

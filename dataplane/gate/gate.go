@@ -47,6 +47,7 @@ type Opened struct {
 	Task          postern.TaskName
 	Resource      postern.ResourceName
 	Protocol      postern.Protocol
+	Database      string
 	Node          postern.NodeName
 	Region        string
 	ClientAddress string

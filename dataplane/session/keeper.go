@@ -166,7 +166,7 @@ func (k *Keeper) Open(ctx context.Context, c engine.Claim) (engine.Session, erro
 		return nil, err
 	}
 	rec, err := k.cfg.Records.Begin(gate.Opened{
-		Session: id, Grant: grant, Task: task, Resource: res.name, Protocol: c.Protocol,
+		Session: id, Grant: grant, Task: task, Resource: res.name, Protocol: c.Protocol, Database: s.terms.Database,
 		Node: k.cfg.Node, Region: k.cfg.Region, ClientAddress: c.ClientAddress, ClientProgram: c.ClientProgram,
 		Version: snap.Version(), Level: s.terms.Level, Time: k.cfg.Now(),
 	})

@@ -67,7 +67,7 @@ func (f folder) Stream(ctx context.Context, next func(context.Context) (Chunk, e
 
 func killConfig(dir string) Config {
 	return Config{Dir: filepath.Join(dir, "spool"), Node: "node-1", Key: nodeKey, Uplink: folder{filepath.Join(dir, "store")},
-		SegmentBytes: testSegment, MaxBytes: 200 * testSegment}
+		SegmentBytes: testSegment, MaxBytes: 8000 * testSegment}
 }
 
 // victim records in several sessions and modes until it is killed. Each line of its

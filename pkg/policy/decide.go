@@ -28,6 +28,10 @@ func (s *Snapshot) DecideConnect(q Query) postern.Decision {
 		}
 	}
 	j.d.Rule = string(t.name)
+	j.d.Level = j.resource.level
+	if t.unrestricted != nil {
+		j.d.Level = postern.LevelNone
+	}
 	for _, a := range [...]*postern.Approval{q.Grant.Approval, t.approval} {
 		if a != nil && a.Scope == postern.ScopeSession && !j.ask(a, t.rules.approval) {
 			return j.d

@@ -1,6 +1,8 @@
 package postgres
 
 import (
+	"strings"
+
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
 )
@@ -68,7 +70,7 @@ func (c *conn) objects(e *entry, st *statement) error {
 				return err
 			}
 		}
-		if s.Command == "DISCARD ALL" {
+		if strings.HasPrefix(s.Command, "DISCARD") {
 			for name := range c.statements {
 				c.setStatement(e, name, nil)
 			}

@@ -28,6 +28,7 @@ func psql(t *testing.T, h *house, extra string, stdin string, args ...string) (s
 func TestPsql(t *testing.T) {
 	h := newHouse(t)
 	h.door.Set(func(p *enginetest.Policy) { p.Decide = denyDrops })
+	shared.pg.SQL(t, "truncate sales.load")
 	out, err := psql(t, h, "", `
 		select id, amount from orders where id < 3 order by id;
 		DROP TABLE orders;
@@ -274,6 +275,7 @@ func TestLargeRows(t *testing.T) {
 	h := newHouse(t)
 	c := h.connect(t, "")
 	ctx := testContext(t)
+	shared.pg.SQL(t, "truncate sales.load")
 	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec} {
 		var s string
 		if err := c.QueryRow(ctx, "select repeat('x', 3000000)", mode).Scan(&s); err != nil || len(s) != 3000000 {

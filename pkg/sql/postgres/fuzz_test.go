@@ -48,6 +48,13 @@ func FuzzAnalyze(f *testing.F) {
 		if a, b := brief(an.SQLFacts()), brief(again.SQLFacts()); a != b {
 			t.Errorf("%q has facts\n%s\nand %q\n%s", text, a, canonical, b)
 		}
+		if shape, ok := postgres.Shape(nil, text); ok {
+			// A shape is a text of that shape itself.
+			same, err := postgres.Analyze(t.Context(), pool, cat, settings, string(shape))
+			if err == nil && brief(same.SQLFacts()) != brief(an.SQLFacts()) {
+				t.Errorf("%q has facts\n%s\nand its shape %q\n%s", text, brief(an.SQLFacts()), shape, brief(same.SQLFacts()))
+			}
+		}
 		sent, err := an.Rewrite(report)
 		if err != nil {
 			return

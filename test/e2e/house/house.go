@@ -1,0 +1,311 @@
+// Package house is the whole of Postern for one test: a real PostgreSQL with a small
+// sample company, an identity provider, the control plane and its nodes, in one process
+// but over the same mutual TLS as anywhere. Suites call Main first and Start in each
+// test; what they then do, they do with stock clients, the API, or the built CLI.
+package house
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/posterngate/postern/controlplane"
+	controlconfig "github.com/posterngate/postern/controlplane/config"
+	"github.com/posterngate/postern/dataplane"
+	nodeconfig "github.com/posterngate/postern/dataplane/config"
+	"github.com/posterngate/postern/deploy/dev/idp"
+	"github.com/posterngate/postern/pkg/conf"
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/run"
+	"github.com/posterngate/postern/pkg/telemetry"
+	"github.com/posterngate/postern/test/servers"
+)
+
+// Patience bounds every wait for something that must happen.
+const Patience = 20 * time.Second
+
+// A NodeSpec says what a node is like.
+type NodeSpec struct {
+	Name, Region string
+	Labels       map[string]string
+}
+
+// Options change a House; the zero value has one node and the sample company.
+type Options struct {
+	Nodes []NodeSpec
+	// Extra is YAML of further objects, applied after the sample company.
+	Extra string
+}
+
+// A House is everything that runs for one test. Its fields are not changed after Start.
+type House struct {
+	Dir       string      // of the control plane, the nodes and the CLI's homes
+	PG        *servers.PG // the target, with the database "warehouse"
+	Control   *controlplane.Server
+	Nodes     []*Node
+	Issuer    string // URL of the identity provider
+	CA        []byte // PEM
+	CAFile    string
+	Addr      string // URL of the API
+	NodesAddr string // host:port for nodes
+
+	http     *http.Client
+	log      *logs
+	accounts map[string]string // password by account of the target
+	mu       sync.Mutex
+	tokens   map[[2]string]string // by client and person
+}
+
+// A Node is one running node.
+type Node struct {
+	NodeSpec
+	Dir string
+	PG  string // host:port of its PostgreSQL listener
+	*dataplane.Node
+}
+
+// People of the sample company; passwords are the names.
+var People = []idp.Person{
+	{Name: "alice", Email: "alice@sample.example", Groups: []string{"analysts"}},
+	{Name: "bob", Email: "bob@sample.example", Groups: []string{"leads"}},
+	{Name: "carol", Email: "carol@sample.example", Groups: []string{"contractors"}},
+	{Name: "ada", Email: "ada@sample.example", Groups: []string{"admins"}},
+	{Name: "nightly", Claims: map[string]any{"environment": "prod"}},
+}
+
+// Start brings a House up; it is gone at the test's end. A test that fails shows the
+// logs of both planes.
+func Start(t testing.TB, opts ...Options) *House {
+	t.Helper()
+	var o Options
+	if len(opts) > 0 {
+		o = opts[0]
+	}
+	if len(o.Nodes) == 0 {
+		o.Nodes = []NodeSpec{{Name: "node-1", Region: "local"}}
+	}
+	h := &House{Dir: t.TempDir(), log: &logs{}, tokens: map[[2]string]string{}}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the log of both planes:\n%s", h.log.tail())
+		}
+	})
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	// The target starts beside the rest: each waits mostly for its own disk and clock.
+	side := run.New(ctx)
+	side.Go("target", func(context.Context) error { h.startTarget(t); return nil })
+	h.startIDP(t)
+	h.startControl(t)
+	if err := side.Wait(); err != nil || h.PG == nil {
+		t.Fatalf("the target did not start: %v", err)
+	}
+	h.applyWorld(t)
+	if o.Extra != "" {
+		h.Apply(t, "ada", o.Extra)
+	}
+	for _, n := range o.Nodes {
+		h.startNode(t, n)
+	}
+	h.Settled(t)
+	t.Logf("the house is up after %s", time.Since(began).Round(time.Millisecond))
+	return h
+}
+
+// part runs until the test's end.
+func (h *House) part(t testing.TB, name string, do func(context.Context) error) {
+	g := run.New(context.Background())
+	g.Go(name, do)
+	t.Cleanup(func() {
+		g.Stop()
+		if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", name, err)
+		}
+	})
+}
+
+func (h *House) telemetry() *telemetry.T {
+	return &telemetry.T{Logger: slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+}
+
+func (h *House) startIDP(t testing.TB) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Issuer = "http://" + ln.Addr().String()
+	provider, err := idp.New(h.Issuer, filepath.Join(h.Dir, "idp.key"), People)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: provider, ReadHeaderTimeout: 10 * time.Second}
+	h.part(t, "idp", func(ctx context.Context) error {
+		stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+		defer stop()
+		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+}
+
+func (h *House) startControl(t testing.TB) {
+	t.Helper()
+	cfg := controlconfig.Config{
+		DataDir: filepath.Join(h.Dir, "control"),
+		API:     controlconfig.Listener{Addr: "127.0.0.1:0", Hosts: []string{"localhost"}},
+		Nodes:   controlconfig.Listener{Addr: "127.0.0.1:0"},
+		Issuers: []controlconfig.Issuer{{
+			Name: "sample", URL: h.Issuer, Scopes: []string{"openid", "profile", "email", "groups", "offline_access"},
+		}},
+		Admins: []controlconfig.Admin{{Group: "admins"}},
+	}
+	if err := cfg.Check(); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if h.Control, err = controlplane.New(context.Background(), cfg, h.telemetry()); err != nil {
+		t.Fatalf("control plane: %v", err)
+	}
+	h.part(t, "control plane", h.Control.Run)
+	h.Addr = "https://" + h.Control.APIAddr().String()
+	h.NodesAddr = h.Control.NodesAddr().String()
+	h.CA, h.CAFile = h.Control.CA(), filepath.Join(h.Dir, "ca.pem")
+	if err := os.WriteFile(h.CAFile, h.CA, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h.http = &http.Client{Transport: &http.Transport{TLSClientConfig: h.TLS(), ForceAttemptHTTP2: true}}
+	t.Cleanup(h.http.CloseIdleConnections)
+	if err := h.Control.Ready(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// freeAddr is an address of loopback on which nobody listens now. A node tells its
+// address when it enrols, before it binds.
+func freeAddr(t testing.TB) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+func (h *House) startNode(t testing.TB, spec NodeSpec) {
+	t.Helper()
+	n := &Node{NodeSpec: spec, Dir: filepath.Join(h.Dir, spec.Name), PG: freeAddr(t)}
+	cfg := nodeconfig.Config{
+		Name: spec.Name, DataDir: n.Dir, ControlPlane: []string{h.NodesAddr}, JoinTokenFile: filepath.Join(h.Dir, spec.Name+".join"),
+		Listeners: map[postern.Protocol]nodeconfig.Listener{postern.Postgres: {Addr: n.PG}},
+		Drain:     conf.Duration(time.Millisecond),
+	}
+	if err := cfg.Check(); err != nil {
+		t.Fatal(err)
+	}
+	resp := Must(h.API("ada").Nodes.CreateJoinToken(t.Context(), Request(&apiv1.CreateJoinTokenRequest{Name: spec.Name, Region: spec.Region, Labels: spec.Labels})))(t)
+	if err := os.WriteFile(cfg.JoinTokenFile, []byte(resp.Msg.GetToken()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if n.Node, err = dataplane.New(context.Background(), cfg, h.telemetry()); err != nil {
+		t.Fatalf("node %s: %v", spec.Name, err)
+	}
+	h.part(t, "node "+spec.Name, n.Run)
+	h.Nodes = append(h.Nodes, n)
+}
+
+// Settled waits until every node enforces the newest policy and serves the warehouse.
+func (h *House) Settled(t testing.TB) {
+	t.Helper()
+	nodes := h.API("ada").Nodes
+	last := "no answer"
+	Eventually(t, func() string { return "the nodes enforce the newest policy: " + last }, func() bool {
+		resp, err := nodes.ListNodes(t.Context(), Request(&apiv1.ListNodesRequest{}))
+		if err != nil {
+			last = err.Error()
+			return false
+		}
+		ready := 0
+		for _, n := range resp.Msg.GetNodes() {
+			last = fmt.Sprintf("%s connected %v at %d of %d, serves %v, rejects %v", n.GetName(), n.GetConnected(),
+				n.GetVersion().GetRevision(), resp.Msg.GetVersion().GetRevision(), n.GetReport().GetResources(), n.GetRejections())
+			if n.GetConnected() && n.GetVersion().GetRevision() >= resp.Msg.GetVersion().GetRevision() &&
+				(slices.Contains(n.GetReport().GetResources(), "warehouse")) {
+				ready++
+			}
+		}
+		return ready == len(h.Nodes)
+	})
+}
+
+// Eventually polls until ok, and ends the test when patience is over.
+func Eventually(t testing.TB, what func() string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(Patience)
+	for tick := time.NewTicker(5 * time.Millisecond); ; {
+		if ok() {
+			tick.Stop()
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("it did not come about within %s: %s", Patience, what())
+		}
+		<-tick.C
+	}
+}
+
+// Must ends the test on an error: Must(f())(t).
+func Must[T any](v T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// logs keeps what both planes say.
+type logs struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+// Log is everything that both planes have said so far.
+func (h *House) Log() string {
+	h.log.mu.Lock()
+	defer h.log.mu.Unlock()
+	return h.log.b.String()
+}
+
+func (l *logs) tail() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	const most = 24 << 10
+	s := l.b.String()
+	if len(s) > most {
+		s = s[len(s)-most:]
+	}
+	return s
+}
