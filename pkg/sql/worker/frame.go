@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // A frame is one byte that says what it is, four bytes of length, and the body.
@@ -34,13 +35,17 @@ func readFrame(r io.Reader, buf *[]byte) (op byte, body []byte, err error) {
 	if n > maxFrame {
 		return 0, nil, fmt.Errorf("frame of %d bytes", n)
 	}
-	if cap(*buf) < int(n) {
-		*buf = make([]byte, n)
+	// Grown as it comes: a length alone takes no memory.
+	body = (*buf)[:0]
+	for len(body) < int(n) {
+		have := len(body)
+		body = slices.Grow(body, min(int(n)-have, max(have, 64<<10)))
+		body = body[:min(int(n), cap(body))]
+		if _, err := io.ReadFull(r, body[have:]); err != nil {
+			return 0, nil, err
+		}
 	}
-	body = (*buf)[:n]
-	if _, err := io.ReadFull(r, body); err != nil {
-		return 0, nil, err
-	}
+	*buf = body
 	return head[0], body, nil
 }
 
