@@ -100,8 +100,8 @@ func (x *execution) Rows(n int, span []byte) error {
 	x.bytes += int64(len(span))
 	x.g.cfg.Usage.Rows.Add(int64(n))
 	x.g.cfg.Usage.Bytes.Add(int64(len(span)))
-	if x.kept >= int64(x.ad.terms.ResultRows) || n == 0 {
-		return nil
+	if x.kept >= int64(x.ad.terms.ResultRows) || len(span) == 0 {
+		return nil // large rows and COPY come as chunks, and are not kept
 	}
 	return x.keep(n, span)
 }

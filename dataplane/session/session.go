@@ -146,7 +146,8 @@ func (s *Session) loanEnded() error {
 // dialTimeout bounds the TCP connection to a resource.
 const dialTimeout = 10 * time.Second
 
-// Dial connects to the resource. The session owns the connection.
+// Dial connects to the resource. The session owns the connection. It works until Close,
+// after a kill too: what the session was running must be cancelled at the resource.
 func (s *Session) Dial(ctx context.Context) (net.Conn, error) {
 	d := net.Dialer{Timeout: dialTimeout}
 	c, err := d.DialContext(ctx, "tcp", net.JoinHostPort(s.terms.Host, strconv.Itoa(s.terms.Port)))
@@ -155,9 +156,9 @@ func (s *Session) Dial(ctx context.Context) (net.Conn, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.ctx.Err() != nil {
+	if s.closed {
 		_ = c.Close()
-		return nil, context.Cause(s.ctx)
+		return nil, errors.New("session: closed")
 	}
 	s.conns = append(s.conns, c)
 	return c, nil

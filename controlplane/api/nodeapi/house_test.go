@@ -134,6 +134,25 @@ type wire struct {
 	replicas map[string]*bufconn.Listener
 	cut      map[string]bool
 	conns    map[string][]net.Conn
+	delay    func() time.Duration // before what was read is given on; nil for none
+}
+
+// A late conn gives on what it reads after a while.
+type late struct {
+	net.Conn
+	wire *wire
+}
+
+func (l late) Read(b []byte) (int, error) {
+	n, err := l.Conn.Read(b)
+	l.wire.mu.Lock()
+	var d time.Duration
+	if l.wire.delay != nil {
+		d = l.wire.delay()
+	}
+	l.wire.mu.Unlock()
+	time.Sleep(d)
+	return n, err
 }
 
 func newWire(replicas map[string]*replica) *wire {
@@ -158,7 +177,7 @@ func (w *wire) dial(ctx context.Context, addr string) (net.Conn, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.conns[addr] = append(w.conns[addr], c)
-	return c, nil
+	return late{c, w}, nil
 }
 
 // set cuts or mends the way to a replica.

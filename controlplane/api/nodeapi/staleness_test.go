@@ -90,38 +90,55 @@ func (w farWatcher) Next(ctx context.Context) (store.Batch, error) {
 	return b, err
 }
 
-// truth knows when each count was committed.
+// truth knows when each count was committed, as the subject of a lock, which goes at
+// once, and as a label of a resource, which waits to settle.
 type truth struct {
-	mu sync.Mutex
-	at []time.Time // of each count
+	mu              sync.Mutex
+	locks, resource []time.Time // of each count
 }
 
-// commit writes the next count, as the subject of a lock or the purpose of a task.
 func (tr *truth) commit(h *house, rng *rand.Rand) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	h.put(lockOn("count", &typesv1.LockSpec{Subject: fmt.Sprint("c", len(tr.at)), Reason: "x"}))
-	if rng.IntN(2) == 0 {
-		r := resource("db")
-		r.GetResource().Metadata.Labels = map[string]string{"n": fmt.Sprint(len(tr.at))}
-		h.put(r) // something that waits to settle
+	if rng.IntN(2) == 0 || len(tr.locks) == 0 {
+		h.put(lockOn("count", &typesv1.LockSpec{Subject: fmt.Sprint("c", len(tr.locks)), Reason: "x"}))
+		tr.locks = append(tr.locks, time.Now())
 	}
-	tr.at = append(tr.at, time.Now())
+	if rng.IntN(2) == 0 || len(tr.resource) == 0 {
+		r := resource("db")
+		r.GetResource().Metadata.Labels = map[string]string{"n": fmt.Sprint("c", len(tr.resource))}
+		h.put(r)
+		tr.resource = append(tr.resource, time.Now())
+	}
 }
 
 // staleness is how old what the node enforces is, in truth.
 func (tr *truth) staleness(n *node) time.Duration {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	for i := len(tr.at) - 1; i >= 0; i-- {
-		if _, _, ok := n.holder.Current().Locked(fmt.Sprint("c", i), "", "", "", "", time.Now()); ok {
-			if i == len(tr.at)-1 {
+	now := n.holder.Current()
+	return max(
+		behind(tr.locks, func(count string) bool {
+			_, _, ok := now.Locked(count, "", "", "", "", time.Now())
+			return ok
+		}),
+		behind(tr.resource, func(count string) bool {
+			r, ok := now.Resource("db")
+			return ok && r.GetMetadata().GetLabels()["n"] == count
+		}))
+}
+
+// behind is the time since the first commit that is not in force.
+func behind(at []time.Time, inForce func(count string) bool) time.Duration {
+	for i := len(at) - 1; i >= 0; i-- {
+		if inForce(fmt.Sprint("c", i)) {
+			if i == len(at)-1 {
 				return 0
 			}
-			return time.Since(tr.at[i+1])
+			return time.Since(at[i+1])
 		}
 	}
-	return time.Since(tr.at[0])
+	return time.Since(at[0])
 }
 
 // TestStalenessNeverUnderstates runs random schedules of commits, cut ways between node
@@ -147,7 +164,7 @@ func TestStalenessNeverUnderstates(t *testing.T) {
 			addr := func() string { return []string{"a:1", "b:1"}[rng.IntN(2)] }
 			checks, known := 0, 0
 			for began := time.Now(); time.Since(began) < 4*time.Minute; {
-				switch rng.IntN(12) {
+				switch rng.IntN(14) {
 				case 0:
 					far[addr()].cut()
 				case 1, 2:
@@ -160,8 +177,21 @@ func TestStalenessNeverUnderstates(t *testing.T) {
 					h.mem.BreakWatches()
 				case 7, 8, 9:
 					tr.commit(h, rng)
+				case 10:
+					w.mu.Lock()
+					late := rand.New(rand.NewPCG(seed, rng.Uint64()))
+					w.delay = func() time.Duration { return time.Duration(late.Int64N(int64(time.Second))) }
+					w.mu.Unlock()
+				case 11:
+					w.mu.Lock()
+					w.delay = nil
+					w.mu.Unlock()
 				}
-				time.Sleep(time.Duration(rng.Int64N(int64(1500 * time.Millisecond))))
+				pause := int64(1500 * time.Millisecond)
+				if rng.IntN(2) == 0 {
+					pause = int64(60 * time.Millisecond)
+				}
+				time.Sleep(time.Duration(rng.Int64N(pause)))
 				said, is := n.Staleness(), tr.staleness(n)
 				checks++
 				if said < is {
@@ -178,6 +208,9 @@ func TestStalenessNeverUnderstates(t *testing.T) {
 				far[a].mend()
 				w.set(a, false)
 			}
+			w.mu.Lock()
+			w.delay = nil
+			w.mu.Unlock()
 			time.Sleep(2 * time.Minute)
 			if n.Staleness() > 4*time.Second || tr.staleness(n) != 0 {
 				t.Errorf("seed %d: after all was mended the node says %s and is %s behind", seed, n.Staleness(), tr.staleness(n))

@@ -16,7 +16,6 @@ func (a *analyzer) define(n *pg.Node) bool {
 	a.defining = true
 	st := a.st
 	command := commandName(n)
-	// temporary relations would hide others of the same name.
 	switch v := n.GetNode().(type) {
 	case *pg.Node_CreateStmt:
 		a.created(v.CreateStmt.Relation)
@@ -107,7 +106,7 @@ func (a *analyzer) comment(c *pg.CommentStmt) bool {
 	return true
 }
 
-// changes of a table that are no more than its shape.
+// alterations are the changes of a table that concern its shape alone.
 var alterations = []pg.AlterTableType{
 	pg.AlterTableType_AT_AddColumn, pg.AlterTableType_AT_DropColumn, pg.AlterTableType_AT_ColumnDefault,
 	pg.AlterTableType_AT_DropNotNull, pg.AlterTableType_AT_SetNotNull, pg.AlterTableType_AT_AlterColumnType,

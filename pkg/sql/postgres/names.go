@@ -11,7 +11,7 @@ import (
 
 const catalogSchema = "pg_catalog"
 
-// path is the search path as the server uses it: schemas that exist, the system's first
+// searchPath is the search path as the server uses it: schemas that exist, the system's first
 // unless it is named.
 func searchPath(cat *sql.Catalog, set Settings) []string {
 	var path []string

@@ -5,7 +5,6 @@ package sqltest
 import (
 	_ "embed"
 	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -199,19 +198,4 @@ func number(s string) int {
 		panic(err) // a broken list, seen by every test
 	}
 	return n
-}
-
-// Columns are the names of a relation's columns, for comparing.
-func Columns(c *sql.Catalog, name string) []string {
-	r := c.Relations[split(name)]
-	if r == nil {
-		return nil
-	}
-	return slices.Collect(func(yield func(string) bool) {
-		for _, col := range r.Columns {
-			if !yield(col.Name) {
-				return
-			}
-		}
-	})
 }
