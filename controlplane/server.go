@@ -142,6 +142,7 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 	})
 	broker := credential.Config{
 		Store: s.store, Policy: lending{s}, Keeper: keeper, Sealed: sealed.NewSource(s.store, keeper), Logger: s.log,
+		TTL: time.Duration(s.cfg.LeaseTTL),
 	}
 	if s.cfg.Vault != nil {
 		if s.vault, err = vault.New(vaultConfig(*s.cfg.Vault, s.log)); err != nil {
@@ -250,6 +251,11 @@ func (s *Server) Ready(ctx context.Context) error {
 // Run serves until ctx is done.
 func (s *Server) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.close()) }()
+	stopObserving, err := s.observe()
+	if err != nil {
+		return err
+	}
+	defer stopObserving()
 	parts := []run.Part{
 		{Name: "cache", Run: s.cache.Run},
 		{Name: "publish", Run: s.hub.Run},

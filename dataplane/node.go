@@ -181,6 +181,11 @@ func (n *Node) Ready(context.Context) error {
 // configured time, what they recorded is shipped, and what they borrowed given back.
 func (n *Node) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, n.close()) }()
+	stopObserving, err := n.observe()
+	if err != nil {
+		return err
+	}
+	defer stopObserving()
 	// The parts that sessions need outlive the listeners.
 	below := run.New(context.WithoutCancel(ctx))
 	below.Go("control", n.control.Run)

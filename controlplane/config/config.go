@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"time"
 
 	"github.com/posterngate/postern/pkg/conf"
 	"github.com/posterngate/postern/pkg/telemetry"
@@ -46,6 +47,10 @@ type Config struct {
 
 	// Vault is where credentials with a vault reference come from.
 	Vault *Vault `json:"vault"`
+
+	// LeaseTTL is how long a borrowed credential may outlive a node that does not renew
+	// it, because it died; 5m where empty. Half of it means twice the writes to etcd.
+	LeaseTTL conf.Duration `json:"leaseTTL"`
 
 	// Telemetry says where logs, traces and metrics go.
 	Telemetry telemetry.Config `json:"telemetry"`
@@ -154,6 +159,9 @@ type VaultJWT struct {
 	TokenFile string `json:"tokenFile"`
 }
 
+// minLeaseTTL leaves a node the time to try a renewal more than once.
+const minLeaseTTL = 10 * time.Second
+
 // Load reads and checks a file.
 func Load(path string) (Config, error) {
 	var c Config
@@ -191,6 +199,9 @@ func (c *Config) Check() error {
 		if (a.Subject == "") == (a.Group == "") {
 			return fmt.Errorf("admins[%d]: exactly one of subject and group", i)
 		}
+	}
+	if c.LeaseTTL != 0 && time.Duration(c.LeaseTTL) < minLeaseTTL {
+		return fmt.Errorf("leaseTTL: %s is shorter than %s", time.Duration(c.LeaseTTL), minLeaseTTL)
 	}
 	if c.KeyFile == "" {
 		c.KeyFile = c.DataDir + "/keeper.key"

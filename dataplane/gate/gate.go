@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel"
+
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
@@ -164,6 +166,8 @@ func (g *Gate) Prepare(ctx context.Context, st *engine.Statement) (*engine.Admis
 
 // judge asks the analyser, then policy, and makes what may be sent.
 func (g *Gate) judge(ctx context.Context, snap *policy.Snapshot, st *engine.Statement) (*engine.Admission, error) {
+	ctx, span := otel.Tracer("postern/gate").Start(ctx, "judge statement")
+	defer span.End()
 	an, facts, err := analyse(ctx, st)
 	if err != nil {
 		return nil, err

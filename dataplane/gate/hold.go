@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 
+	"go.opentelemetry.io/otel"
+
 	"github.com/posterngate/postern/dataplane/engine"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
@@ -90,6 +92,8 @@ func (g *Gate) AwaitSession(ctx context.Context, progress func(string)) error {
 
 // wait parks, tells, uses the yes, and records all three.
 func (g *Gate) wait(ctx context.Context, req *nodev1.OpenHoldRequest, digest [32]byte, e record.Event, progress func(string)) error {
+	ctx, span := otel.Tracer("postern/gate").Start(ctx, "wait for people")
+	defer span.End()
 	g.instrument.decision(postern.VerdictHold)
 	g.instrument.waiting(1)
 	defer g.instrument.waiting(-1)

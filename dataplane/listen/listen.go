@@ -13,6 +13,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/run"
 )
@@ -111,6 +115,9 @@ func (l *Listener) serve(ctx context.Context, c net.Conn) {
 			l.cfg.Logger.Error("connection panicked", "protocol", l.cfg.Engine.Protocol(), "panic", fmt.Sprint(v))
 		}
 	}()
+	ctx, span := otel.Tracer("postern/listen").Start(ctx, "connection", trace.WithSpanKind(trace.SpanKindServer),
+		trace.WithAttributes(attribute.String("postern.protocol", string(l.cfg.Engine.Protocol()))))
+	defer span.End()
 	if err := l.cfg.Engine.Serve(ctx, c, l.cfg.Door); err != nil && ctx.Err() == nil {
 		l.cfg.Logger.Debug("connection ended", "protocol", l.cfg.Engine.Protocol(), "client", c.RemoteAddr(), "error", err)
 	}

@@ -14,6 +14,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/gate"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
@@ -124,7 +129,9 @@ func NewID() postern.SessionID {
 }
 
 // Open verifies a claim, asks policy and begins the record.
-func (k *Keeper) Open(ctx context.Context, c engine.Claim) (engine.Session, error) {
+func (k *Keeper) Open(ctx context.Context, c engine.Claim) (_ engine.Session, err error) {
+	ctx, span := otel.Tracer("postern/session").Start(ctx, "open session")
+	defer func() { endSpan(span, err) }()
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	if k.draining.Load() {
@@ -186,8 +193,18 @@ func (k *Keeper) Open(ctx context.Context, c engine.Claim) (engine.Session, erro
 		s.Close(r)
 		return nil, r
 	}
+	span.SetAttributes(attribute.String("postern.session", string(id)), attribute.String("postern.task", string(task)), attribute.String("postern.resource", string(res.name)))
 	k.cfg.Logger.Info("session opened", "session", id, "subject", grant.Subject.Name, "grant", grant.ID, "task", task, "resource", res.name, "client", c.ClientAddress)
 	return s, nil
+}
+
+// endSpan says in a trace that something was refused, and not why: reasons may name
+// what only the subject should read.
+func endSpan(span trace.Span, err error) {
+	if err != nil {
+		span.SetStatus(codes.Error, postern.AsRefusal(err).Code.String())
+	}
+	span.End()
 }
 
 // grant asks the control plane, and waits until the node enforces the policy under

@@ -13,6 +13,9 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/posterngate/postern/dataplane/engine"
@@ -93,7 +96,9 @@ func (s *Session) OnCancel(key []byte, cancel func()) {
 }
 
 // Lend gives fn the credential for a purpose, leasing it on first use.
-func (s *Session) Lend(ctx context.Context, p engine.Purpose, fn func(*engine.Credential) error) error {
+func (s *Session) Lend(ctx context.Context, p engine.Purpose, fn func(*engine.Credential) error) (err error) {
+	ctx, span := otel.Tracer("postern/session").Start(ctx, "lend credential", trace.WithAttributes(attribute.String("postern.purpose", string(p))))
+	defer func() { endSpan(span, err) }()
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -106,7 +111,6 @@ func (s *Session) Lend(ctx context.Context, p engine.Purpose, fn func(*engine.Cr
 		if p == engine.PurposeCatalog {
 			grant = "" // names and types are the node's business, and no subject's
 		}
-		var err error
 		if loan, err = s.k.cfg.Leases.Take(ctx, s.id, grant, s.terms.Resource, p); err != nil {
 			return fmt.Errorf("lease a credential for %s: %w", s.terms.Resource, err)
 		}

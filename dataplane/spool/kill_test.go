@@ -58,7 +58,7 @@ func (f folder) Stream(ctx context.Context, next func(context.Context) (Chunk, e
 		default:
 			return err
 		}
-		if rand.N(8) == 0 {
+		if rand.N(64) == 0 {
 			return errBroken
 		}
 		acked(c.Session, c.Index+1)

@@ -1,5 +1,6 @@
 // Command postern-control is the control plane: it keeps policy, lends credentials, and takes
-// records in.
+// records in. With "init" it writes a first configuration, with "epoch" it marks a store
+// that was restored from a backup.
 package main
 
 import (
@@ -9,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -17,6 +19,12 @@ import (
 	"github.com/posterngate/postern/pkg/release"
 	"github.com/posterngate/postern/pkg/telemetry"
 )
+
+const usage = `usage: postern-control [--config FILE]
+       postern-control init --issuer URL --admin-group GROUP [--dir DIR]
+       postern-control epoch [--config FILE]
+
+`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -27,12 +35,28 @@ func main() {
 
 // run returns the exit code: 0 ok, 1 failed, 2 wrong usage or configuration.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 {
+		switch args[0] {
+		case "init":
+			return initialise(args[1:], stdout, stderr)
+		case "epoch":
+			return epoch(ctx, args[1:], stdout, stderr)
+		}
+	}
 	flags := flag.NewFlagSet("postern-control", flag.ContinueOnError)
 	flags.SetOutput(stderr)
+	flags.Usage = func() {
+		fmt.Fprint(stderr, usage)
+		flags.PrintDefaults()
+	}
 	file := flags.String("config", "/etc/postern/control.yaml", "configuration file")
 	check := flags.Bool("check-config", false, "check the configuration and exit")
 	version := flags.Bool("version", false, "print the release and exit")
 	if err := flags.Parse(args); err != nil {
+		return 2
+	}
+	if flags.NArg() > 0 {
+		fmt.Fprintf(stderr, "postern-control: there is no command %q\n", flags.Arg(0))
 		return 2
 	}
 	if *version {
@@ -60,6 +84,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}()
 	server, err := controlplane.New(ctx, cfg, tel)
 	if err == nil {
+		// For those who set up clients: POSTERN_CA is a copy of this file.
+		if err := os.WriteFile(filepath.Join(cfg.DataDir, "ca.pem"), server.CA(), 0o644); err != nil { //nolint:gosec // a certificate is public
+			tel.Logger.Warn("the CA for clients could not be written", "error", err)
+		}
 		err = server.Run(ctx)
 	}
 	if err != nil {

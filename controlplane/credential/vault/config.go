@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
+	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 )
 
 // Config says how to reach Vault and how to log in. Exactly one of TokenFile, AppRole,
@@ -124,10 +125,10 @@ func (c *Config) client() (*api.Client, error) {
 	}
 	client, err := api.NewClient(&api.Config{
 		Address: c.Address, MaxRetries: 1, Timeout: requestTimeout,
-		HttpClient: &http.Client{Transport: &http.Transport{
+		HttpClient: &http.Client{Transport: otelhttp.NewTransport(&http.Transport{
 			Proxy: http.ProxyFromEnvironment, TLSClientConfig: tlsConfig, ForceAttemptHTTP2: true,
 			MaxIdleConnsPerHost: 16, IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: requestTimeout,
-		}},
+		})},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("vault: %w", err)

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"strings"
 
 	"github.com/pganalyze/pg_query_go/v6/parser"
 
@@ -84,7 +85,8 @@ func handle(op byte, body []byte) (byte, []byte) {
 
 func failure(err error) (byte, []byte) {
 	var e *parser.Error
-	if !errors.As(err, &e) {
+	// What the parser runs out of says nothing of the text.
+	if !errors.As(err, &e) || strings.HasPrefix(e.Message, "out of memory") || strings.HasPrefix(e.Message, "stack depth limit") {
 		return opFailed, []byte(err.Error())
 	}
 	b := binary.BigEndian.AppendUint32(nil, uint32(max(e.Cursorpos, 0)))

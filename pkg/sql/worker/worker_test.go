@@ -153,8 +153,8 @@ func TestKillersHarmNobodyElse(t *testing.T) {
 }
 
 func TestChildWithoutMemoryIsReplaced(t *testing.T) {
-	p := pool(t, Config{Processes: 1, Deadline: 2 * time.Second, MemoryBytes: 256 << 20})
-	big := "SELECT 1" + strings.Repeat(",'a'", 2_500_000)
+	p := pool(t, Config{Processes: 1, Deadline: 5 * time.Second, MemoryBytes: 512 << 20})
+	big := "SELECT 1" + strings.Repeat(",'a'", 6_000_000)
 	if _, err := ask(t.Context(), p, opParse, big); !errors.Is(err, ErrFault) {
 		t.Errorf("error = %v, want a fault", err)
 	}

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/posterngate/postern/controlplane"
+	"github.com/posterngate/postern/controlplane/config"
+	"github.com/posterngate/postern/pkg/telemetry"
+)
+
+// epochWait bounds the whole command.
+const epochWait = time.Minute
+
+// epoch gives a restored store a new epoch. Without it, nodes that have seen more than
+// the backup would wait for revisions that never come.
+func epoch(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("postern-control epoch", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	file := flags.String("config", "/etc/postern/control.yaml", "configuration file")
+	flags.Usage = func() {
+		fmt.Fprint(stderr, "usage: postern-control epoch [--config FILE]\n\nRun it once after etcd was restored from a backup, before the control plane starts.\n\n")
+		flags.PrintDefaults()
+	}
+	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
+		return 2
+	}
+	cfg, err := config.Load(*file)
+	if err != nil {
+		fmt.Fprintln(stderr, "postern-control epoch:", err)
+		return 2
+	}
+	log, err := telemetry.NewLogger(cfg.Telemetry, stderr)
+	if err != nil {
+		fmt.Fprintln(stderr, "postern-control epoch:", err)
+		return 2
+	}
+	ctx, cancel := context.WithTimeout(ctx, epochWait)
+	defer cancel()
+	name, err := controlplane.NewEpoch(ctx, cfg, log)
+	if err != nil {
+		fmt.Fprintln(stderr, "postern-control epoch:", err)
+		return 1
+	}
+	fmt.Fprintf(stdout, "the store has the new epoch %s; start the control plane\n", name)
+	return 0
+}

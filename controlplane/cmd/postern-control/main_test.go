@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/posterngate/postern/controlplane/config"
+)
+
+func command(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = run(t.Context(), args, &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+func TestInitWritesWhatStarts(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "etc")
+	args := []string{"init", "--dir", dir, "--data-dir", filepath.Join(dir, "data"), "--host", "postern.example", "--issuer", "https://login.example/realms/main", "--admin-group", "Platform Admins"}
+	code, out, errs := command(t, args...)
+	if code != 0 {
+		t.Fatalf("code %d: %s", code, errs)
+	}
+	for _, want := range []string{"keeper.key", "postern-control --config", "ca.pem", "postern login"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not said in:\n%s", want, out)
+		}
+	}
+	file := filepath.Join(dir, "control.yaml")
+	if code, _, errs := command(t, "--config", file, "--check-config"); code != 0 {
+		t.Errorf("what was written is refused: %s", errs)
+	}
+	c, err := config.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Issuers[0].URL != "https://login.example/realms/main" || c.Admins[0].Group != "Platform Admins" || c.KeyFile != filepath.Join(dir, "keeper.key") || c.Issuers[0].AllowSharedAudience {
+		t.Errorf("configuration = %+v", c)
+	}
+	st, err := os.Stat(c.KeyFile)
+	if err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("key file: %v %v", st, err)
+	}
+	key, err := os.ReadFile(c.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errs := command(t, args...); code != 1 || !strings.Contains(errs, "exists already") {
+		t.Errorf("the second time: code %d, %s", code, errs)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errs := command(t, args...); code != 0 {
+		t.Errorf("beside a key file: %s", errs)
+	}
+	if again, err := os.ReadFile(c.KeyFile); err != nil || !bytes.Equal(again, key) {
+		t.Errorf("the key file was replaced (%v)", err)
+	}
+}
+
+func TestInitRefuses(t *testing.T) {
+	for name, args := range map[string][]string{
+		"nothing":   nil,
+		"no group":  {"--issuer", "https://login.example"},
+		"no issuer": {"--admin-group", "admins"},
+		"no URL":    {"--admin-group", "admins", "--issuer", "login.example"},
+		"a comment": {"--admin-group", "admins", "--issuer", "https://login.example/#x"},
+		"YAML":      {"--admin-group", "[a, b]", "--issuer", "https://login.example"},
+		"two lines": {"--admin-group", "a\nvault: {}", "--issuer", "https://login.example"},
+		"host":      {"--admin-group", "admins", "--issuer", "https://login.example", "--host", "a, b"},
+		"argument":  {"--admin-group", "admins", "--issuer", "https://login.example", "more"},
+	} {
+		dir := t.TempDir()
+		if code, _, errs := command(t, append([]string{"init", "--dir", dir}, args...)...); code != 2 || errs == "" {
+			t.Errorf("%s: code %d, %q", name, code, errs)
+		}
+		if left, _ := os.ReadDir(dir); len(left) > 0 {
+			t.Errorf("%s: left %v", name, left)
+		}
+	}
+}
+
+func TestEpochIsRenewed(t *testing.T) {
+	dir := t.TempDir()
+	if code, _, errs := command(t, "init", "--dir", dir, "--data-dir", filepath.Join(dir, "data"), "--host", "postern.example", "--issuer", "https://login.example", "--admin-group", "admins"); code != 0 {
+		t.Fatal(errs)
+	}
+	file := filepath.Join(dir, "control.yaml")
+	seen := map[string]bool{}
+	for range 2 {
+		code, out, errs := command(t, "epoch", "--config", file)
+		if code != 0 || !strings.Contains(out, "new epoch") {
+			t.Fatalf("code %d: %s%s", code, out, errs)
+		}
+		seen[out] = true
+	}
+	if len(seen) != 2 {
+		t.Errorf("the epoch did not change: %v", seen)
+	}
+	if code, _, errs := command(t, "epoch", "--config", file+".missing"); code != 2 || errs == "" {
+		t.Errorf("without a configuration: code %d, %q", code, errs)
+	}
+}
+
+func TestWrongUsage(t *testing.T) {
+	for _, args := range [][]string{{"nonsense"}, {"--nonsense"}, {"--config", "/does/not/exist"}, {"epoch", "more"}} {
+		if code, _, errs := command(t, args...); code != 2 || errs == "" {
+			t.Errorf("%v: code %d, %q", args, code, errs)
+		}
+	}
+	if code, out, _ := command(t, "--version"); code != 0 || !strings.HasPrefix(out, "postern-control ") {
+		t.Errorf("--version: code %d, %q", code, out)
+	}
+}

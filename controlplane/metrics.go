@@ -1,0 +1,49 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+)
+
+// observe registers what operators watch of the control plane. The returned function
+// ends it.
+func (s *Server) observe() (func(), error) {
+	m := otel.Meter("postern/control")
+	var errs []error
+	gauge := func(name, unit, about string) metric.Float64ObservableGauge {
+		g, err := m.Float64ObservableGauge(name, metric.WithUnit(unit), metric.WithDescription(about))
+		errs = append(errs, err)
+		return g
+	}
+	connected := gauge("postern.node.connected", "1", "1 where a node's stream is open.")
+	lag := gauge("postern.publication.lag", "s", "How long a node has been behind the policy that concerns it.")
+	rejected := gauge("postern.publication.rejected", "{object}", "Objects that a node could not apply.")
+	stale := gauge("postern.store.staleness", "s", "How old this replica's view of the store may be.")
+	revision := gauge("postern.publication.revision", "1", "Newest revision that was published.")
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	reg, err := m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		o.ObserveFloat64(stale, s.cache.Staleness().Seconds())
+		o.ObserveFloat64(revision, float64(s.hub.Version().Revision))
+		for _, n := range s.hub.Nodes() {
+			node := metric.WithAttributes(attribute.String("node", n.GetName()), attribute.String("region", n.GetRegion()))
+			up := 0.0
+			if n.GetConnected() {
+				up = 1
+			}
+			o.ObserveFloat64(connected, up, node)
+			o.ObserveFloat64(lag, n.GetLag().AsDuration().Seconds(), node)
+			o.ObserveFloat64(rejected, float64(len(n.GetRejections())), node)
+		}
+		return nil
+	}, connected, lag, rejected, stale, revision)
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = reg.Unregister() }, nil
+}

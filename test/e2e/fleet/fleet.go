@@ -1,0 +1,272 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/posterngate/postern/deploy/dev/idp"
+	"github.com/posterngate/postern/pkg/run"
+	"github.com/posterngate/postern/test/servers"
+)
+
+// Options say what a fleet consists of. The zero Options are the whole: three members
+// of etcd, Vault, and the nodes eu-1-a and us-1-a.
+type Options struct {
+	// Embedded keeps policy in the control plane's own etcd instead of a cluster.
+	Embedded bool
+	// Sealed lends sealed passwords instead of users that Vault makes.
+	Sealed bool
+	// Nodes are those to start; nil starts one in each of the regions eu-1 and us-1.
+	Nodes []NodeSpec
+	// LeaseTTL of credentials, such as "20s"; empty keeps the default.
+	LeaseTTL string
+	// World is YAML that is applied after the sample company, expanded like it.
+	World string
+}
+
+// NodeSpec is a node to be.
+type NodeSpec struct {
+	Name, Region string
+	// Proxied puts a Proxy between the node and the control plane.
+	Proxied bool
+}
+
+// A Fleet is the running whole. Its methods are safe for concurrent use, but for those
+// that start and stop processes.
+type Fleet struct {
+	Dir     string // of everything; others may enter
+	Addr    string // URL of the API
+	CA      string // file
+	Issuer  string
+	Debug   string // host:port of the control plane's debug listener
+	PG      *servers.PG
+	Vault   *servers.VaultServer // nil where passwords are sealed
+	Etcd    *servers.EtcdCluster // nil where it is embedded
+	Control *Process
+	Nodes   map[string]*Node
+
+	opts       Options
+	nodesAddr  string
+	vaultToken string
+	accounts   map[string]string // password by account, where they are sealed
+
+	mu    sync.Mutex
+	homes map[string]*person
+}
+
+// startWait bounds each wait for a part to answer.
+const startWait = 45 * time.Second
+
+// Start brings everything up, signs ada in, applies the sample company and enrols the
+// nodes. It returns once each node serves the warehouse, and ends all with the test.
+func Start(t testing.TB, o Options) *Fleet {
+	t.Helper()
+	f := &Fleet{opts: o, Nodes: map[string]*Node{}, homes: map[string]*person{}}
+	if o.Nodes == nil {
+		f.opts.Nodes = []NodeSpec{{Name: "eu-1-a", Region: "eu-1"}, {Name: "us-1-a", Region: "us-1"}}
+	}
+	dir, err := os.MkdirTemp("", "postern-fleet-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f.Dir = dir
+	began := time.Now()
+	f.startBackends(t)
+	t.Logf("binaries and backends: %s", time.Since(began).Round(time.Millisecond))
+	f.startControl(t)
+	f.login(t, "ada")
+	f.Must(t, "ada", "apply", "-f", f.worldFile(t))
+	g := run.New(t.Context())
+	for _, spec := range f.opts.Nodes {
+		n := f.newNode(t, spec)
+		g.Go(spec.Name, func(context.Context) error { return n.Process.Start() })
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range f.Nodes {
+		f.AwaitServing(t, n.Name)
+	}
+	t.Logf("the fleet is up: %s", time.Since(began).Round(time.Millisecond))
+	return f
+}
+
+// startBackends starts what Postern needs, the slow parts beside each other.
+func (f *Fleet) startBackends(t testing.TB) {
+	t.Helper()
+	var mu sync.Mutex
+	log := func(s string) { mu.Lock(); defer mu.Unlock(); t.Log(s) }
+	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Minute) // a first run builds Vault
+	defer cancel()
+	g := run.New(ctx)
+	g.Go("build", func(context.Context) error { return build(f.Dir) })
+	g.Go("warehouse", func(ctx context.Context) error { return f.startWarehouse(ctx, t, log) })
+	if !f.opts.Sealed {
+		g.Go("vault", func(ctx context.Context) error { return f.startVault(ctx, t, log) })
+	}
+	if !f.opts.Embedded {
+		f.Etcd = servers.Etcd(t, 3)
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.setUpAccounts(ctx); err != nil {
+		t.Fatal(err)
+	}
+	f.startIDP(t)
+}
+
+// File writes a file that the ordinary user owns and alone can read.
+func (f *Fleet) File(t testing.TB, name, content string) string {
+	t.Helper()
+	path := filepath.Join(f.Dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := give(path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Folder makes a folder that the ordinary user owns and alone can enter.
+func (f *Fleet) Folder(t testing.TB, name string) string {
+	t.Helper()
+	path := filepath.Join(f.Dir, name)
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := give(path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// copyIn makes a file of somebody else's readable.
+func (f *Fleet) copyIn(t testing.TB, name, from string) string {
+	t.Helper()
+	b, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f.File(t, name, string(b))
+}
+
+// process is one of the binaries with its log in the fleet's folder.
+func (f *Fleet) process(t testing.TB, name, binary, dir string, args ...string) *Process {
+	p := &Process{Name: name, LogFile: filepath.Join(f.Dir, name+".log"), path: filepath.Join(f.Dir, binary), args: args, dir: dir}
+	t.Cleanup(func() {
+		if p.cmd != nil {
+			p.Resume()
+			p.Stop()
+		}
+		p.showOnFailure(t)
+	})
+	return p
+}
+
+// ControlConfig is the path of the control plane's configuration.
+func (f *Fleet) ControlConfig() string { return filepath.Join(f.Dir, "control.yaml") }
+
+// ControlData is the control plane's data folder.
+func (f *Fleet) ControlData() string { return filepath.Join(f.Dir, "control") }
+
+// Binary is the path of one of the binaries.
+func (f *Fleet) Binary(name string) string { return filepath.Join(f.Dir, name) }
+
+func (f *Fleet) startControl(t testing.TB) {
+	t.Helper()
+	var addrs [3]string
+	for i := range addrs {
+		var err error
+		if addrs[i], err = port(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	api, nodes, debug := addrs[0], addrs[1], addrs[2]
+	f.Addr, f.nodesAddr, f.Debug = "https://"+api, nodes, debug
+	data := f.Folder(t, "control")
+	var y strings.Builder
+	fmt.Fprintf(&y, `dataDir: %s
+api: {addr: "%s", hosts: [localhost]}
+nodes: {addr: "%s"}
+debug: "%s"
+issuers:
+  - name: sample
+    url: %s
+    apiAudience: postern-api
+    dataAudience: postern-data
+    scopes: [openid, profile, email, groups, offline_access]
+admins: [{group: admins}]
+telemetry: {logLevel: debug, logFormat: json}
+`, data, api, nodes, debug, f.Issuer)
+	if f.Etcd != nil {
+		fmt.Fprintf(&y, "etcd:\n  endpoints: [%s]\n  ca: %s\n  cert: %s\n  key: %s\n", strings.Join(f.Etcd.Endpoints, ", "),
+			f.copyIn(t, "etcd/ca.pem", f.Etcd.CAFile), f.copyIn(t, "etcd/client.pem", f.Etcd.CertFile), f.copyIn(t, "etcd/client.key", f.Etcd.KeyFile))
+	}
+	if f.Vault != nil {
+		fmt.Fprintf(&y, "vault: {address: \"%s\", ca: %s, tokenFile: %s, tokenRole: %s}\n", f.Vault.Addr,
+			f.copyIn(t, "vault-ca.pem", f.Vault.CAFile), f.File(t, "vault-token", f.vaultToken), servers.VaultTokenRole)
+	}
+	if f.opts.LeaseTTL != "" {
+		fmt.Fprintf(&y, "leaseTTL: %s\n", f.opts.LeaseTTL)
+	}
+	f.File(t, "control.yaml", y.String())
+	f.Control = f.process(t, "control", "postern-control", data, "--config", f.ControlConfig())
+	if err := f.Control.Start(); err != nil {
+		t.Fatal(err)
+	}
+	f.AwaitControl(t)
+	ca, err := os.ReadFile(filepath.Join(data, "ca.pem"))
+	if err != nil {
+		t.Fatalf("the control plane left no CA for clients: %v", err)
+	}
+	f.CA = f.File(t, "ca.pem", string(ca))
+}
+
+// AwaitControl waits until the control plane is ready.
+func (f *Fleet) AwaitControl(t testing.TB) time.Duration {
+	t.Helper()
+	return awaitReady(t, f.Control, f.Debug)
+}
+
+func (f *Fleet) startIDP(t testing.TB) {
+	t.Helper()
+	addr, err := port()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Issuer = "http://" + addr
+	provider, err := idp.New(f.Issuer, filepath.Join(t.TempDir(), "idp.key"), People)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serveHTTP(t, ln, provider)
+}
+
+// People of the sample company; passwords are the names.
+var People = []idp.Person{
+	{Name: "alice", Email: "alice@sample.example", Groups: []string{"analysts"}},
+	{Name: "bob", Email: "bob@sample.example", Groups: []string{"leads"}},
+	{Name: "carol", Email: "carol@sample.example", Groups: []string{"contractors"}},
+	{Name: "ada", Email: "ada@sample.example", Groups: []string{"admins"}},
+	{Name: "nightly", Claims: map[string]any{"environment": "prod"}},
+}

@@ -1,0 +1,165 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+)
+
+// A Node is a data-plane node and what belongs to it.
+type Node struct {
+	*Process
+	Name, Region string
+	PG           string // host:port of its PostgreSQL listener
+	Debug        string // host:port of its debug listener
+	Data         string // its data folder
+	JoinToken    string // the last that it was given
+	Proxy        *Proxy // between it and the control plane; nil where there is none
+	tokenFile    string
+}
+
+// newNode enrols a node and writes its configuration.
+func (f *Fleet) newNode(t testing.TB, spec NodeSpec) *Node {
+	t.Helper()
+	n := &Node{Name: spec.Name, Region: spec.Region, tokenFile: filepath.Join(f.Dir, spec.Name+".join")}
+	var err error
+	if n.PG, err = port(); err == nil {
+		n.Debug, err = port()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	control := f.nodesAddr
+	if spec.Proxied {
+		n.Proxy = NewProxy(t, f.nodesAddr)
+		control = n.Proxy.Addr
+	}
+	n.Data = f.Folder(t, spec.Name)
+	config := f.File(t, spec.Name+".yaml", fmt.Sprintf(`name: %s
+dataDir: %s
+controlPlane: ["%s"]
+joinTokenFile: %s
+listeners:
+  postgres: {addr: "%s"}
+debug: "%s"
+drain: 5s
+spool: {maxBytes: 268435456}
+telemetry: {logLevel: debug, logFormat: json}
+`, n.Name, n.Data, control, n.tokenFile, n.PG, n.Debug))
+	n.Process = f.process(t, n.Name, "postern-node", n.Data, "--config", config)
+	f.Nodes[n.Name] = n
+	f.enrol(t, n)
+	return n
+}
+
+// enrol gives a node a fresh join token.
+func (f *Fleet) enrol(t testing.TB, n *Node) {
+	t.Helper()
+	n.JoinToken = f.Must(t, "ada", "nodes", "enrol", n.Name, "--region", n.Region)
+	f.File(t, filepath.Base(n.tokenFile), n.JoinToken+"\n")
+}
+
+// Wipe forgets all that a stopped node has on disk, and gives it a new join token.
+func (f *Fleet) Wipe(t testing.TB, n *Node) {
+	t.Helper()
+	if err := os.RemoveAll(n.Data); err != nil {
+		t.Fatal(err)
+	}
+	f.Folder(t, filepath.Base(n.Data))
+	f.enrol(t, n)
+}
+
+// NodeStatus is what "postern nodes" says of one node.
+type NodeStatus struct {
+	Name, Region string
+	Connected    bool
+	Version      struct{ Epoch, Revision string }
+	Lag          string
+	Rejections   []struct{ Object, Reason string }
+	Report       struct {
+		Sessions  string
+		Resources []string
+		Draining  bool
+	}
+	Release   string
+	Endpoints map[string]string
+}
+
+// Status asks for the whole fleet, as ada.
+func (f *Fleet) Status(t testing.TB) (map[string]NodeStatus, error) {
+	t.Helper()
+	r := f.Run(t, "ada", "nodes", "--format", "json")
+	if r.Code != 0 {
+		return nil, errors.New(r.Stderr)
+	}
+	var all []NodeStatus
+	if err := json.Unmarshal([]byte(r.Stdout), &all); err != nil {
+		return nil, fmt.Errorf("%w in %s", err, r.Stdout)
+	}
+	out := map[string]NodeStatus{}
+	for _, n := range all {
+		out[n.Name] = n
+	}
+	return out, nil
+}
+
+// AwaitServing waits until a node is connected, serves the warehouse and answers.
+func (f *Fleet) AwaitServing(t testing.TB, name string) time.Duration {
+	t.Helper()
+	n := f.Nodes[name]
+	began := time.Now()
+	_, err := eventually(t.Context(), startWait, func() error {
+		select {
+		case <-n.Ended():
+			return fmt.Errorf("it ended: %w", n.err)
+		default:
+		}
+		if err := Ready(n.Debug); err != nil {
+			return err
+		}
+		all, err := f.Status(t)
+		if err != nil {
+			return err
+		}
+		if st := all[name]; !st.Connected || !slices.Contains(st.Report.Resources, "warehouse") {
+			return fmt.Errorf("%+v", st)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("node %s does not serve: %v", name, err)
+	}
+	return time.Since(began)
+}
+
+// AwaitConverged waits until every node enforces one version, nothing lags and nothing
+// was rejected, and returns that version.
+func (f *Fleet) AwaitConverged(t testing.TB, within time.Duration) (epoch, revision string) {
+	t.Helper()
+	_, err := eventually(context.Background(), within, func() error {
+		all, err := f.Status(t)
+		if err != nil {
+			return err
+		}
+		epoch, revision = "", ""
+		for _, st := range all {
+			if epoch == "" {
+				epoch, revision = st.Version.Epoch, st.Version.Revision
+			}
+			if !st.Connected || st.Version.Epoch != epoch || st.Version.Revision != revision || len(st.Rejections) > 0 || st.Lag != "" && st.Lag != "0s" {
+				return fmt.Errorf("%+v", all)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("the nodes do not converge: %v", err)
+	}
+	return epoch, revision
+}

@@ -1,0 +1,69 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Dial logs in at a node: the permission is TASK.RESOURCE, the password a token.
+func (f *Fleet) Dial(ctx context.Context, n *Node, permission, token string) (*pgx.Conn, error) {
+	host, port, _ := strings.Cut(n.PG, ":")
+	cfg, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%s user=%s dbname=warehouse sslmode=verify-full sslrootcert=%s connect_timeout=10", host, port, permission, f.CA))
+	if err != nil {
+		return nil, err
+	}
+	cfg.Password = token
+	return pgx.ConnectConfig(ctx, cfg)
+}
+
+// Connect is Dial that must succeed; the connection is closed with the test.
+func (f *Fleet) Connect(t testing.TB, n *Node, permission, token string) *pgx.Conn {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	conn, err := f.Dial(ctx, n, permission, token)
+	if err != nil {
+		t.Fatalf("connect to %s as %s: %v", n.Name, permission, err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_ = conn.Close(ctx)
+	})
+	return conn
+}
+
+// Query runs one statement in the simple protocol and returns its rows as text.
+func Query(ctx context.Context, conn *pgx.Conn, sql string) ([][]string, error) {
+	results, err := conn.PgConn().Exec(ctx, sql).ReadAll()
+	if err != nil {
+		return nil, err
+	}
+	var rows [][]string
+	for _, r := range results {
+		for _, row := range r.Rows {
+			text := make([]string, len(row))
+			for i, v := range row {
+				text[i] = string(v)
+			}
+			rows = append(rows, text)
+		}
+	}
+	return rows, nil
+}
+
+// Code is the SQLSTATE of an error, or "".
+func Code(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Code
+	}
+	return ""
+}
