@@ -204,7 +204,7 @@ func (s *Spool) check() {
 	if len(s.disk.spare) > 1 {
 		s.full = false
 	}
-	if why != nil && was == nil {
+	if why != nil && was == nil && !s.closed { // that is no news to operators
 		s.log.Error("recording refused", "error", why)
 	}
 	if why == nil && was != nil {

@@ -25,7 +25,7 @@ func epoch(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprint(stderr, "usage: postern-control epoch [--config FILE]\n\nRun it once after etcd was restored from a backup, before the control plane starts.\n\n")
 		flags.PrintDefaults()
 	}
-	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
+	if !parse(flags, args) {
 		return 2
 	}
 	cfg, err := config.Load(*file)

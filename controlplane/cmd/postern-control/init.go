@@ -38,7 +38,7 @@ func initialise(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprint(stderr, "usage: postern-control init --issuer URL --admin-group GROUP [--dir DIR]\n\nWrites a first configuration, with comments, and a key file.\n\n")
 		flags.PrintDefaults()
 	}
-	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
+	if !parse(flags, args) {
 		return 2
 	}
 	if err := s.check(); err != nil {

@@ -52,11 +52,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	file := flags.String("config", "/etc/postern/control.yaml", "configuration file")
 	check := flags.Bool("check-config", false, "check the configuration and exit")
 	version := flags.Bool("version", false, "print the release and exit")
-	if err := flags.Parse(args); err != nil {
-		return 2
-	}
-	if flags.NArg() > 0 {
-		fmt.Fprintf(stderr, "postern-control: there is no command %q\n", flags.Arg(0))
+	if !parse(flags, args) {
 		return 2
 	}
 	if *version {
@@ -95,4 +91,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+// parse reads flags; what is wrong has been told once it returns false.
+func parse(flags *flag.FlagSet, args []string) bool {
+	if flags.Parse(args) != nil {
+		return false
+	}
+	if flags.NArg() > 0 {
+		fmt.Fprintf(flags.Output(), "%s: what is %q?\n", flags.Name(), flags.Arg(0))
+		flags.Usage()
+		return false
+	}
+	return true
 }

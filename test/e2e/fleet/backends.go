@@ -112,17 +112,22 @@ func (f *Fleet) setUpAccounts(ctx context.Context) error {
 // VaultUsers are the PostgreSQL users that Vault has made and that live.
 func (f *Fleet) VaultUsers(t testing.TB) []string {
 	t.Helper()
-	var users []string
-	for _, r := range f.PG.SQL(t, `SELECT rolname FROM pg_roles WHERE rolname LIKE 'v-%' ORDER BY 1`) {
+	return f.users(t, `SELECT rolname FROM pg_roles WHERE rolname LIKE 'v-%' ORDER BY 1`)
+}
+
+// SessionUsers are those of sessions, without those that read the catalogue.
+func (f *Fleet) SessionUsers(t testing.TB) []string {
+	t.Helper()
+	return f.users(t, `SELECT m.rolname FROM pg_auth_members a JOIN pg_roles r ON r.oid = a.roleid JOIN pg_roles m ON m.oid = a.member
+		WHERE r.rolname = 'warehouse_rw' AND m.rolname LIKE 'v-%' ORDER BY 1`)
+}
+
+func (f *Fleet) users(t testing.TB, sql string) (users []string) {
+	t.Helper()
+	for _, r := range f.PG.SQL(t, sql) {
 		users = append(users, r[0])
 	}
 	return users
-}
-
-// SessionUsers are the VaultUsers of sessions, without those that read the catalogue.
-func (f *Fleet) SessionUsers(t testing.TB) []string {
-	t.Helper()
-	return slices.DeleteFunc(f.VaultUsers(t), func(u string) bool { return strings.Contains(u, "warehous-catalog") || strings.Contains(u, "catalog") })
 }
 
 // worldFile is the sample company of deploy/dev with its places filled in.

@@ -2,8 +2,10 @@ package fleet
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -66,4 +68,24 @@ func Code(err error) string {
 		return pg.Code
 	}
 	return ""
+}
+
+// CancelAt sends the cancel request of a session to a node, in the clear as libpq up to
+// 16 does, and waits until the node has taken it.
+func CancelAt(n *Node, conn *pgx.Conn) error {
+	nc, err := net.DialTimeout("tcp", n.PG, 5*time.Second)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
+	key := conn.PgConn().SecretKey()
+	msg := binary.BigEndian.AppendUint32(nil, uint32(12+len(key)))
+	msg = binary.BigEndian.AppendUint32(msg, 80877102)
+	msg = binary.BigEndian.AppendUint32(msg, conn.PgConn().PID())
+	if _, err := nc.Write(append(msg, key...)); err != nil {
+		return err
+	}
+	_, _ = nc.Read(make([]byte, 1)) // closed once it was taken
+	return nil
 }
