@@ -21,17 +21,22 @@ import (
 func (a *app) connectCmd() *cobra.Command {
 	var dryRun bool
 	var ttl time.Duration
+	var listen string
 	c := &cobra.Command{
 		Use: "connect TASK[.RESOURCE] [-- CLIENT ARGS]", Short: "Run the stock client through the nearest node", Args: cobra.MinimumNArgs(1),
 		Long: `Takes the task, measures which healthy node that reaches the resource is nearest, and
 runs the stock client through it. The token is in a file that only the client reads, never
 in its arguments or environment. Further nodes are given to the client too, so that it goes
 on when the nearest one dies. The client's exit code is passed through.`,
-		Example: "  postern connect sales-report.warehouse\n  postern connect sales-report -- -c 'SELECT count(*) FROM orders'",
+		Example: "  postern connect sales-report.warehouse\n  postern connect sales-report -- -c 'SELECT count(*) FROM orders'\n  postern connect sales-report --listen 127.0.0.1:5433",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if listen != "" {
+				return a.listen(cmd.Context(), listen, args[0], ttl)
+			}
 			return a.connect(cmd.Context(), args[0], args[1:], ttl, dryRun)
 		},
 	}
+	c.Flags().StringVar(&listen, "listen", "", "run no client, but listen here, on loopback, for tools that know neither tokens nor TLS")
 	c.Flags().BoolVar(&dryRun, "print", false, "print what would be run, and where, and run nothing")
 	c.Flags().DurationVar(&ttl, "ttl", 0, "how long the grant lasts; at most the task's duration")
 	return c
