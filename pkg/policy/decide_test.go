@@ -230,7 +230,11 @@ func describe(obligations []postern.Obligation) []string {
 				}
 				columns = append(columns, name)
 			}
-			out = append(out, o.Table.Schema+"."+o.Table.Table+": "+strings.Join(columns, ", "))
+			text := o.Table.Schema + "." + o.Table.Table + ": " + strings.Join(columns, ", ")
+			if o.Table.Filter != "" {
+				text += " where " + o.Table.Filter
+			}
+			out = append(out, text)
 		case o.MaxAffected > 0:
 			out = append(out, fmt.Sprintf("at most %d changed", o.MaxAffected))
 		default:

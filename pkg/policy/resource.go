@@ -70,8 +70,8 @@ func (c *checker) endpoint(e *typesv1.Endpoint) {
 	switch {
 	case mode == "disable" && !loopback(e.GetHost()):
 		c.fail(at+".tls.mode", "disable is for loopback alone; a credential would cross the network in clear")
-	case ca.GetSecret() != "" && ca.GetPem() != "":
-		c.fail(at+".tls.ca", "has both a secret and a pem; give one")
+	case ca.GetSecret() != "":
+		c.fail(at+".tls.ca.secret", "secrets do not leave the control plane, and a CA is none: give its text as pem")
 	case ca.GetPem() != "" && !strings.Contains(ca.GetPem(), "-----BEGIN CERTIFICATE-----"):
 		c.fail(at+".tls.ca.pem", "holds no PEM certificate")
 	}

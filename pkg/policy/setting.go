@@ -60,6 +60,13 @@ var shown = map[string]bool{
 	"transaction_deferrable": true, "transaction_isolation": true, "transaction_read_only": true,
 }
 
+// showable are all settings that may be read, by name.
+func showable() []string {
+	names := slices.AppendSeq(slices.Collect(maps.Keys(settings)), maps.Keys(shown))
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // resets are the commands that take every setting back to where the session began;
 // pools send them. The engine pins again what they undo.
 var resets = map[string]bool{

@@ -2,12 +2,15 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
+	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
 )
 
 const (
+	settingsName  = "pg_settings"
 	catalogSchema = "pg_catalog"
 	infoSchema    = "information_schema"
 )
@@ -71,7 +74,7 @@ var toolFunctions = words(`
 
 	age clock_timestamp current_date current_time current_timestamp date_bin date_part date_trunc extract isfinite
 	localtime localtimestamp make_timestamptz now statement_timestamp timeofday timezone to_char to_date to_timestamp
-	transaction_timestamp gen_random_uuid random
+	transaction_timestamp gen_random_uuid random pg_advisory_unlock_all
 	array_to_json array_to_string concat concat_ws format json_agg json_agg_strict json_build_array json_build_object
 	json_object_agg json_object_agg_strict json_object_agg_unique json_populate_record json_populate_recordset
 	json_to_record json_to_recordset jsonb_agg jsonb_agg_strict jsonb_build_array jsonb_build_object jsonb_object_agg
@@ -114,7 +117,7 @@ func (t *task) systemTable(r *sql.Table) *refusal {
 	}
 	switch r.Schema {
 	case catalogSchema:
-		if !catalogTables[r.Name] {
+		if !catalogTables[r.Name] && !isSettings(r) {
 			return no
 		}
 	case infoSchema:
@@ -136,4 +139,41 @@ func (t *task) systemTable(r *sql.Table) *refusal {
 		}
 	}
 	return nil
+}
+
+func isSettings(t *sql.Table) bool { return t.Schema == catalogSchema && t.Name == settingsName }
+
+// settingsView is what is seen of pg_settings, in which drivers look up what the server
+// can do: the settings that SHOW shows, without the names of files.
+var settingsView = []postern.Obligation{{Table: &postern.TableRule{
+	Schema: catalogSchema, Table: settingsName,
+	Columns: columnsNamed(`name setting unit category short_desc extra_desc context vartype source min_val max_val enumvals boot_val reset_val
+		pending_restart`),
+	Filter: "name IN ('" + strings.Join(showable(), "', '") + "')",
+}}}
+
+func columnsNamed(names string) []postern.ColumnRule {
+	var out []postern.ColumnRule
+	for _, n := range strings.Fields(names) {
+		out = append(out, postern.ColumnRule{Name: n})
+	}
+	return out
+}
+
+// settingsTable narrows a read of pg_settings to settingsView, which takes a rewrite.
+func (j *judge) settingsTable(t *sql.Table) bool {
+	no := &refusal{rule: j.task.rules.catalog, detail: "SHOW shows a setting that may be seen"}
+	if j.resource.level < postern.LevelSource {
+		no.reason = fmt.Sprintf("%s does not allow reading %s at level result", j.task.title, t)
+		j.deny(no)
+		return false
+	}
+	for _, column := range t.Read {
+		if !slices.ContainsFunc(settingsView[0].Table.Columns, func(c postern.ColumnRule) bool { return c.Name == column }) {
+			no.reason = fmt.Sprintf("%s does not allow reading column %s.%s", j.task.title, t, column)
+			j.deny(no)
+			return false
+		}
+	}
+	return j.see(settingsView, j.task.rules.catalog, t)
 }

@@ -19,7 +19,7 @@ func (j *judge) table(st *sql.Statement, t *sql.Table) bool {
 			j.deny(no)
 			return false
 		}
-		return true
+		return !isSettings(t) || j.settingsTable(t)
 	}
 	if len(t.Verbs) == 0 && st.Verb != sql.Define {
 		j.deny(j.forbidden(t, "this use"))
@@ -205,7 +205,7 @@ func (p *permit) readable(t *sql.Table) string {
 // use adds what comes with an admitted use.
 func (j *judge) use(p *permit, st *sql.Statement, t *sql.Table, v sql.Verb) bool {
 	j.by(p)
-	if v == sql.Select && (t.AllColumns || len(p.masks) > 0) && !j.see(p, t) {
+	if v == sql.Select && (t.AllColumns || len(p.masks) > 0) && !j.see(p.view, p.rule, t) {
 		return false
 	}
 	if p.maxAffected > 0 && v != sql.Select {
@@ -217,10 +217,10 @@ func (j *judge) use(p *permit, st *sql.Statement, t *sql.Table, v sql.Verb) bool
 	return j.asked(p.approval, st, p.ruleApproval)
 }
 
-// see adds the duty to show the table as the permit says. One text sees a table in one
-// way: the duty goes by the table's name.
-func (j *judge) see(p *permit, t *sql.Table) bool {
-	mine := p.view[0].Table
+// see adds the duty to show the table as view says, which holds that alone. One text sees
+// a table in one way: the duty goes by the table's name.
+func (j *judge) see(view []postern.Obligation, rule string, t *sql.Table) bool {
+	mine := view[0].Table
 	for _, o := range j.d.Obligations {
 		if o.Table == nil || o.Table.Schema != mine.Schema || o.Table.Table != mine.Table {
 			continue
@@ -229,17 +229,17 @@ func (j *judge) see(p *permit, t *sql.Table) bool {
 			return true
 		}
 		j.deny(&refusal{
-			rule:   p.rule,
+			rule:   rule,
 			reason: fmt.Sprintf("%s shows %s in more than one way, which one text cannot mix", j.task.title, t),
 			hint:   "send the statements one by one",
 		})
 		return false
 	}
 	if j.d.Obligations == nil {
-		j.d.Obligations = p.view // shared and full, so that another append copies it
+		j.d.Obligations = view // shared and full, so that another append copies it
 		return true
 	}
-	j.d.Obligations = append(j.d.Obligations, p.view[0])
+	j.d.Obligations = append(j.d.Obligations, view[0])
 	return true
 }
 

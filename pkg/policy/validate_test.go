@@ -96,7 +96,7 @@ func TestReferrers(t *testing.T) {
 		{"mask", "email", []string{"task/sales-report"}},
 		{"approvalrule", "leads", []string{"binding/analysts-purge", "binding/leads-break-glass", "task/break-glass", "task/schema-change"}},
 		{"workload", "nightly", []string{"binding/nightly"}},
-		{"secret", "db-ca", []string{"resource/warehouse"}},
+		{"secret", "warehouse-catalog", []string{"resource/warehouse"}},
 		{"secret", "warehouse-rw", []string{"resource/warehouse"}},
 		{"resource", "warehouse", []string{"task/audit-writer", "task/break-glass", "task/nightly-load", "task/purge-order", "task/sales-report"}},
 		{"resource", "email", nil},
