@@ -190,15 +190,15 @@ func (s *Service) Watch(ctx context.Context, by Caller, each func(*typesv1.Hold)
 func (s *Service) Run(ctx context.Context) error {
 	s.hub.endsWith(ctx.Done())
 	return run.All(ctx,
-		run.Part{Name: "watch holds", Run: func(ctx context.Context) error { return s.again(ctx, "holds are not followed; retrying", s.watch) }},
-		run.Part{Name: "end holds", Run: func(ctx context.Context) error { return s.again(ctx, "holds are not ended; retrying", s.sweep) }},
+		run.Part{Name: "watch holds", Run: func(ctx context.Context) error { return s.again(ctx, "watch", s.watch) }},
+		run.Part{Name: "end holds", Run: func(ctx context.Context) error { return s.again(ctx, "sweep", s.sweep) }},
 	)
 }
 
-func (s *Service) again(ctx context.Context, complaint string, fn func(context.Context) error) error {
+func (s *Service) again(ctx context.Context, part string, fn func(context.Context) error) error {
 	for ctx.Err() == nil {
 		if err := fn(ctx); err != nil && ctx.Err() == nil {
-			s.cfg.Logger.WarnContext(ctx, complaint, "error", err)
+			s.cfg.Logger.WarnContext(ctx, "holds are not looked after; trying again", "part", part, "error", err)
 			wait(ctx, retryAfter)
 		}
 	}

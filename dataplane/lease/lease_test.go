@@ -252,7 +252,7 @@ func TestEndsWhenRevoked(t *testing.T) {
 func TestTheSameLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, _, _, _ := newBook(t)
-		if take(t, b, "s-1") != take(t, b, "s-1") || b.Len() != 1 {
+		if first, again := take(t, b, "s-1"), take(t, b, "s-1"); first != again || b.Len() != 1 {
 			t.Error("one session has two leases")
 		}
 	})

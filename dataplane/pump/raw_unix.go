@@ -23,9 +23,9 @@ func (p *pump) passRaw() error {
 			space := p.space(wire.Large)
 			n, err := syscall.Read(int(fd), space)
 			switch {
-			case err == syscall.EINTR: //nolint:errorlint // a bare errno
+			case err == syscall.EINTR:
 				continue
-			case err == syscall.EAGAIN: //nolint:errorlint // a bare errno
+			case err == syscall.EAGAIN:
 				p.drop()
 				return false
 			case err != nil:

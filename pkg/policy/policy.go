@@ -88,11 +88,11 @@ func (s *Snapshot) ResourceOf(t postern.TaskName, name postern.ResourceName) (po
 }
 
 // outOfReach refuses a resource that the task does not reach here.
-func (c *task) outOfReach(name postern.ResourceName) *postern.Refusal {
-	r := &postern.Refusal{Code: postern.CodeNoGrant, Rule: c.rules.resources, Reason: fmt.Sprintf("%s does not reach resource %q", c.title, name)}
-	if slices.Contains(c.names, name) {
+func (t *task) outOfReach(name postern.ResourceName) *postern.Refusal {
+	r := &postern.Refusal{Code: postern.CodeNoGrant, Rule: t.rules.resources, Reason: fmt.Sprintf("%s does not reach resource %q", t.title, name)}
+	if slices.Contains(t.names, name) {
 		r.Code, r.Reason, r.Hint = postern.CodeUnavailable, fmt.Sprintf("this node does not serve resource %q", name), "use a node that serves it"
-	} else if all := c.reachable(); len(all) > 0 {
+	} else if all := t.reachable(); len(all) > 0 {
 		r.Detail = "resources: " + joinNames(all)
 	}
 	return r
@@ -101,9 +101,9 @@ func (c *task) outOfReach(name postern.ResourceName) *postern.Refusal {
 // reachable lists the resources that a task reaches, sorted. A task that names its
 // resources names them all, even where this node serves only some, so that one address
 // means one thing everywhere.
-func (c *task) reachable() []postern.ResourceName {
-	all := slices.Clone(c.names)
-	for n := range c.reach {
+func (t *task) reachable() []postern.ResourceName {
+	all := slices.Clone(t.names)
+	for n := range t.reach {
 		all = append(all, n)
 	}
 	slices.Sort(all)

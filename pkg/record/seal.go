@@ -118,7 +118,7 @@ func (s *Seal) set(f field) error {
 
 // Verify checks the signature against the node's public key: Ed25519 or ECDSA.
 func (s *Seal) Verify(key crypto.PublicKey) error {
-	ok := false
+	var ok bool
 	switch key := key.(type) {
 	case ed25519.PublicKey:
 		ok = len(key) == ed25519.PublicKeySize && ed25519.Verify(key, s.signed, s.signature)
