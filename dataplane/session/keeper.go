@@ -166,7 +166,8 @@ func (k *Keeper) Open(ctx context.Context, c engine.Claim) (_ engine.Session, er
 		return nil, gate.Refuse(d)
 	}
 	s := &Session{k: k, id: id, grant: grant, claim: c, policyTerms: terms, client: q.Request}
-	s.ctx, s.end = context.WithCancelCause(context.Background())
+	// What happens later belongs to the same trace, though not to this call.
+	s.ctx, s.end = context.WithCancelCause(trace.ContextWithSpanContext(context.Background(), span.SpanContext()))
 	s.terms = engineTerms(k, id, grant, task, res, terms, d)
 	usage, err := k.admit(s, terms)
 	if err != nil {
