@@ -162,22 +162,38 @@ func (s *Service) PrepareGrant(g *typesv1.Grant, rule, reason string, duration t
 	return h, op, err
 }
 
-// complete fills in what follows from the question and its rule. A hold ends when its
-// rule's timeout is over and never outlives latest, unless that is zero.
-func (s *Service) complete(h *typesv1.Hold, latest time.Time) error {
+// rule is an approval rule by name, and how long it waits for people.
+func (s *Service) rule(name string) (*typesv1.ApprovalRule, time.Duration, error) {
 	snapshot, err := s.policy()
+	if err != nil {
+		return nil, 0, err
+	}
+	rule, ok := snapshot.Rule(name)
+	if !ok {
+		return nil, 0, errNoRule(name)
+	}
+	text := rule.GetSpec().GetTimeout()
+	if text == "" {
+		return rule, defaultTimeout, nil
+	}
+	timeout, err := policy.ParseDuration(text)
+	if err != nil {
+		return nil, 0, fault.Wrap(err, codes.FailedPrecondition, "the approval rule %q has no usable timeout", name).WithKind(postern.CodeUnavailable.String())
+	}
+	return rule, timeout, nil
+}
+
+// complete fills in what follows from the question and its rule. A request for a grant
+// ends when its rule's timeout is over. So does the wait of a session or statement, but
+// its hold lasts as long again: people may say yes meanwhile, and the asker come back.
+// It never outlives latest, unless that is zero.
+func (s *Service) complete(h *typesv1.Hold, latest time.Time) error {
+	rule, timeout, err := s.rule(h.GetRule())
 	if err != nil {
 		return err
 	}
-	rule, ok := snapshot.Rule(h.GetRule())
-	if !ok {
-		return errNoRule(h.GetRule())
-	}
-	timeout := defaultTimeout
-	if text := rule.GetSpec().GetTimeout(); text != "" {
-		if timeout, err = policy.ParseDuration(text); err != nil {
-			return fault.Wrap(err, codes.FailedPrecondition, "the approval rule %q has no usable timeout", h.GetRule()).WithKind(postern.CodeUnavailable.String())
-		}
+	if !scopeGrant(h) {
+		timeout *= 2
 	}
 	now := s.cfg.Now()
 	end := now.Add(timeout)

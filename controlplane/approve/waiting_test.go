@@ -24,7 +24,7 @@ func TestExpiry(t *testing.T) {
 		if _, err := f.Review(t.Context(), bob, said.GetId(), true, "", nil); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(14 * time.Minute)
+		time.Sleep(29 * time.Minute)
 		synctest.Wait()
 		if s := f.state(asked.GetId()) + " " + f.state(said.GetId()); s != "pending approved" {
 			t.Errorf("before: %s", s)
@@ -39,7 +39,7 @@ func TestExpiry(t *testing.T) {
 		if h := f.open(ask("g-1", "s-1", "DELETE 1")); h.GetId() == asked.GetId() {
 			t.Error("an expired hold answers")
 		}
-		time.Sleep(46 * time.Minute) // the grant's end is the hold's
+		time.Sleep(31 * time.Minute) // the grant's end is the hold's
 		f.grant("g-1", alice)
 		time.Sleep(50 * time.Minute)
 		late := f.open(ask("g-1", "s-1", "DELETE 3"))
@@ -50,6 +50,33 @@ func TestExpiry(t *testing.T) {
 		synctest.Wait()
 		if keys := append(f.store.Keys(Kind), f.store.Keys(questionKind)...); len(keys) != 0 {
 			t.Errorf("not forgotten: %v", keys)
+		}
+	})
+}
+
+// TestLateYes has people answer when the one who asked has stopped waiting.
+func TestLateYes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.grant("g-1", alice)
+		f.start()
+		h := f.open(ask("g-1", "s-1", "DELETE 1"))
+		began := time.Now()
+		_, err := f.Follow(t.Context(), h.GetId(), func(*typesv1.Hold) error { return nil })
+		code(t, err, codes.DeadlineExceeded, "nobody approved")
+		if took := time.Since(began); took != 15*time.Minute || f.state(h.GetId()) != "pending" {
+			t.Errorf("after %s the hold is %s", took, f.state(h.GetId()))
+		}
+		time.Sleep(10 * time.Minute)
+		if _, err := f.Review(t.Context(), bob, h.GetId(), true, "", nil); err != nil {
+			t.Fatal(err)
+		}
+		again := f.open(ask("g-1", "s-2", "DELETE 1"))
+		if again.GetId() != h.GetId() || stateWord(again) != "approved" {
+			t.Errorf("the retry is told %v", again)
+		}
+		if _, err := f.Consume(t.Context(), "n-1", again.GetId(), again.GetDigest(), "s-2"); err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -33,8 +33,9 @@ const (
 // Follow tells each how a hold stands, now and after every change, for a session that
 // waits. It returns the hold once there is nothing more to wait for. Whoever ends ctx by
 // cancelling it, as a client does that goes away, gives up: the hold is withdrawn,
-// unless others wait for the same. Whoever lets ctx's deadline pass only stops waiting:
-// people can answer still, and the same question goes through once they said yes.
+// unless others wait for the same. Whoever has waited for the rule's timeout, or lets
+// ctx's deadline pass, only stops waiting: people can answer still, and the same question
+// goes through once they said yes.
 func (s *Service) Follow(ctx context.Context, id string, each func(*typesv1.Hold) error) (*typesv1.Hold, error) {
 	l := s.hub.listen(id, true)
 	h, err := s.follow(ctx, id, l, each)
@@ -64,6 +65,7 @@ func (s *Service) ending() bool {
 
 func (s *Service) follow(ctx context.Context, id string, l *listener, each func(*typesv1.Hold) error) (*typesv1.Hold, error) {
 	var last *typesv1.Hold
+	var late <-chan time.Time // once the rule is known
 	for {
 		h, _, err := s.load(ctx, id)
 		if err != nil {
@@ -78,13 +80,34 @@ func (s *Service) follow(ctx context.Context, id string, l *listener, each func(
 		if !Waiting(h) {
 			return h, nil
 		}
+		if late == nil {
+			_, timeout, err := s.rule(h.GetRule())
+			if err != nil {
+				return h, err
+			}
+			t := time.NewTimer(timeout)
+			defer t.Stop()
+			late = t.C
+		}
 		select {
 		case <-ctx.Done():
 			return h, context.Cause(ctx)
+		case <-late:
+			return h, errNobodyAnswered(h)
 		case <-l.signal:
 			l.take()
 		}
 	}
+}
+
+// errNobodyAnswered ends a wait, and not the hold.
+func errNobodyAnswered(h *typesv1.Hold) error {
+	f := fault.New(codes.DeadlineExceeded, "nobody approved the request in time").WithKind(postern.CodeCancelled.String())
+	f.Violations = []fault.Violation{
+		{Field: "detail", Reason: "request " + h.GetId() + " can still be answered, until " + h.GetExpireTime().AsTime().UTC().Format(time.RFC3339)},
+		{Field: "hint", Reason: "do the same again: it goes through once the request is approved"},
+	}
+	return f
 }
 
 // giveUp withdraws what nobody has answered; a yes that came in between stays.

@@ -33,6 +33,9 @@ const (
 // errUnreachable means that the issuer's keys could not be had.
 var errUnreachable = errors.New("the issuer's keys cannot be had")
 
+// errTooOften is an errUnreachable of our own making.
+var errTooOften = fmt.Errorf("%w: asked too often", errUnreachable)
+
 // issuer holds the keys of one issuer; it is an oidc.KeySet.
 type issuer struct {
 	url        string
@@ -81,10 +84,15 @@ func (i *issuer) VerifySignature(ctx context.Context, jwt string) ([]byte, error
 	}
 	payload, known := try(jws, kid, keys)
 	if payload == nil && !known {
-		if keys, err = i.refresh(ctx, at); err != nil {
+		fresh, err := i.refresh(ctx, at)
+		switch {
+		case err == nil:
+			payload, _ = try(jws, kid, fresh)
+		case errors.Is(err, errTooOften) && i.now().Sub(at) < refreshEvery:
+			// These keys are as new as can be: it is the token that is wrong.
+		default:
 			return nil, err
 		}
-		payload, _ = try(jws, kid, keys)
 	}
 	if payload == nil {
 		return nil, errors.New("not signed by a key of the issuer")
@@ -123,7 +131,7 @@ func (i *issuer) refresh(ctx context.Context, seen time.Time) ([]jose.JSONWebKey
 		return keys, nil
 	}
 	if !i.limit.AllowN(i.now(), 1) {
-		return nil, fmt.Errorf("%w: asked too often", errUnreachable)
+		return nil, errTooOften
 	}
 	// A client that goes away must not spend a turn for nothing.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchTimeout)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/posterngate/postern/controlplane/audit"
 	"github.com/posterngate/postern/controlplane/store"
@@ -39,7 +40,7 @@ func (s *Service) Open(ctx context.Context, req *nodev1.OpenGrantRequest, node p
 	default:
 		var sub postern.Subject
 		if sub, _, err = s.cfg.Verifier.Data(ctx, req.GetToken()); err != nil {
-			return nil, err
+			return nil, howTo(err)
 		}
 		g, err = s.take(ctx, sub, name, taking{
 			request: policy.Request{Time: s.cfg.Now(), Address: req.GetClientAddress(), Client: req.GetClientProgram()},
@@ -52,11 +53,38 @@ func (s *Service) Open(ctx context.Context, req *nodev1.OpenGrantRequest, node p
 	if err := s.free(g, req.GetResource(), node); err != nil {
 		return nil, err
 	}
+	if g, err = s.ofEpoch(g); err != nil {
+		return nil, err
+	}
 	signed, err := s.cfg.Sign(g)
 	if err != nil {
 		return nil, fmt.Errorf("sign grant %s: %w", g.GetId(), err)
 	}
 	return signed, nil
+}
+
+// ofEpoch is a grant that came back with a backup, as nodes of the new epoch can use it:
+// they must have the policy by which it was just found to stand.
+func (s *Service) ofEpoch(g *typesv1.Grant) (*typesv1.Grant, error) {
+	snapshot, err := s.policy()
+	if err != nil || g.GetMinVersion().GetEpoch() == snapshot.Version().Epoch {
+		return g, err
+	}
+	g = proto.CloneOf(g)
+	g.MinVersion = versionToWire(snapshot.Version())
+	return g, nil
+}
+
+// howTo adds to a bad token how to get a good one.
+func howTo(err error) error {
+	f := fault.From(err)
+	if f.Kind != postern.CodeBadToken.String() || len(f.Violations) > 0 {
+		return err
+	}
+	return refusal(&postern.Refusal{
+		Code: postern.CodeBadToken, Reason: f.Reason, Cause: err,
+		Hint: "the password is a token, from: postern token; automation gets one by: postern grant TASK --token-file FILE",
+	})
 }
 
 // free says why a grant cannot be used for a resource through a node now.

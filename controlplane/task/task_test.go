@@ -336,3 +336,18 @@ func FuzzParseToken(f *testing.F) {
 		}
 	})
 }
+
+// A grant that came back with a backup is of an epoch that no node has any more.
+func TestOpenAfterARestore(t *testing.T) {
+	w := newWorld(t)
+	before := w.mustOpen("alice", "sales-report")
+	if _, err := w.store.NewEpoch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.publish()
+	after := w.mustOpen("alice", "sales-report")
+	now := w.current().Version()
+	if v := after.GetMinVersion(); after.GetId() != before.GetId() || v.GetEpoch() != now.Epoch || v.GetRevision() != now.Revision || v.GetEpoch() == before.GetMinVersion().GetEpoch() {
+		t.Errorf("grant %v, policy %s", after, now)
+	}
+}

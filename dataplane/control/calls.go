@@ -40,7 +40,8 @@ func call[Resp any](ctx context.Context, c *Client, again bool, fn func(ctx cont
 		}
 		resp, err := fn(ctx, l.main)
 		done()
-		lost := again && fault.CodeOf(err) == codes.Unavailable
+		// What has a kind was said by the control plane: the link is well.
+		lost := again && fault.CodeOf(err) == codes.Unavailable && fault.From(err).Kind == ""
 		if err == nil || not != nil || ctx.Err() != nil || !lost && !fault.Is(err, kindSuperseded) {
 			return resp, err
 		}

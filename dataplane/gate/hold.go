@@ -118,7 +118,7 @@ func (g *Gate) wait(ctx context.Context, req *nodev1.OpenHoldRequest, digest [32
 		if ctx.Err() != nil {
 			return g.settled(e, nil, &postern.Refusal{Code: postern.CodeCancelled, Reason: "the request was withdrawn while it waited for approval", Cause: context.Cause(ctx)})
 		}
-		return g.settled(e, nil, postern.AsRefusal(err))
+		return g.settled(e, hold, postern.AsRefusal(err))
 	}
 	if hold.GetState() != typesv1.HoldState_HOLD_STATE_APPROVED {
 		return g.settled(e, hold, refused(hold))

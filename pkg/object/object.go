@@ -126,7 +126,7 @@ func CheckName(name string) error {
 	case name == "":
 		return errors.New("a name is required")
 	case len(name) > MaxName:
-		return fmt.Errorf("%q is longer than %d characters", name, MaxName)
+		return fmt.Errorf("%.60q is longer than %d characters", name, MaxName)
 	case !label.MatchString(name):
 		return fmt.Errorf("%q is not a DNS label: lower-case letters, digits and single dashes, with a letter or digit at both ends", name)
 	case strings.Contains(name, "--"):

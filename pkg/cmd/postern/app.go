@@ -11,7 +11,11 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"connectrpc.com/connect"
@@ -20,6 +24,7 @@ import (
 	"github.com/posterngate/postern/pkg/fault"
 	"github.com/posterngate/postern/pkg/gen/postern/api/v1/apiv1connect"
 	"github.com/posterngate/postern/pkg/release"
+	"github.com/posterngate/postern/pkg/run"
 )
 
 // Exit codes, as they are documented in the help.
@@ -80,7 +85,7 @@ Environment: POSTERN_ADDR, POSTERN_CA, POSTERN_TOKEN, POSTERN_NODE, POSTERN_HOME
 	f.StringVar(&a.ca, "ca", a.env.Getenv("POSTERN_CA"), "PEM file of the CA that signs the API and the nodes")
 	f.StringVar(&a.home, "home", a.env.Getenv("POSTERN_HOME"), "folder for tokens and settings")
 	f.StringVar(&a.format, "format", a.env.Getenv("POSTERN_FORMAT"), "output: text, json or yaml")
-	root.PersistentPreRunE = func(*cobra.Command, []string) error { return a.defaults() }
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return a.defaults(cmd) }
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("%s", err) })
 	root.AddCommand(
 		a.loginCmd(), a.logoutCmd(), a.whoamiCmd(), a.tokenCmd(),
@@ -94,13 +99,16 @@ Environment: POSTERN_ADDR, POSTERN_CA, POSTERN_TOKEN, POSTERN_NODE, POSTERN_HOME
 	return root
 }
 
-func (a *app) defaults() error {
-	switch a.format {
-	case "":
+// formatsOf is the annotation of a command that has formats beside the common ones.
+const formatsOf = "formats"
+
+func (a *app) defaults(cmd *cobra.Command) error {
+	if a.format == "" {
 		a.format = "text"
-	case "text", "json", "yaml", "env", "exec-credential", "pgpass":
-	default:
-		return usage("--format %q is not text, json or yaml", a.format)
+	}
+	formats := append([]string{"text", "json", "yaml"}, strings.Fields(cmd.Annotations[formatsOf])...)
+	if !slices.Contains(formats, a.format) {
+		return usage("--format %q is not one of %s", a.format, strings.Join(formats, ", "))
 	}
 	if a.home == "" {
 		dir, err := os.UserConfigDir()
@@ -110,6 +118,19 @@ func (a *app) defaults() error {
 		a.home = filepath.Join(dir, "postern")
 	}
 	return nil
+}
+
+// group is a command that only has others below it.
+func group(use, short string) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usage("unknown command %q for %q; see: %s --help", args[0], cmd.CommandPath(), cmd.CommandPath())
+			}
+			return cmd.Help()
+		},
+	}
 }
 
 // usageError is a mistake in how the command was typed.
@@ -180,7 +201,9 @@ func (a *app) exitConnect(ce *connect.Error) int {
 	return exitFailed
 }
 
-func (a *app) say(format string, args ...any) { fmt.Fprintf(a.env.Stderr, format+"\n", args...) }
+func (a *app) say(format string, args ...any) {
+	fmt.Fprintln(a.env.Stderr, tamed(fmt.Sprintf(format, args...)))
+}
 
 func isUnknownCommand(err error) bool {
 	s := err.Error()
@@ -238,11 +261,10 @@ func (a *app) dial(ctx context.Context, anonymous bool) (*api, error) {
 	}}
 	var opts []connect.ClientOption
 	if !anonymous {
-		tok, err := a.apiToken(ctx)
-		if err != nil {
+		if _, err := a.apiToken(ctx); err != nil {
 			return nil, err
 		}
-		opts = append(opts, connect.WithInterceptors(bearer(tok)))
+		opts = append(opts, connect.WithInterceptors(bearer(a.apiToken)))
 	}
 	return &api{
 		policy:    apiv1connect.NewPolicyServiceClient(hc, a.addr, opts...),
@@ -271,37 +293,68 @@ func (a *app) pool() (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// bearer sends a token with every call.
-func bearer(token string) connect.Interceptor { return bearerToken(token) }
+// bearer sends a token with every call, renewed where it has to be: some commands outlive
+// their first one.
+type bearer func(ctx context.Context) (string, error)
 
-type bearerToken string
-
-func (t bearerToken) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+func (t bearer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		req.Header().Set("Authorization", "Bearer "+string(t))
+		token, err := t(ctx)
+		if err != nil {
+			return nil, err
+		}
+		req.Header().Set("Authorization", "Bearer "+token)
 		return next(ctx, req)
 	}
 }
 
-func (t bearerToken) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+func (t bearer) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
 		c := next(ctx, spec)
-		c.RequestHeader().Set("Authorization", "Bearer "+string(t))
+		if token, err := t(ctx); err == nil { // without one the API says what is wrong
+			c.RequestHeader().Set("Authorization", "Bearer "+token)
+		}
 		return c
 	}
 }
 
-func (t bearerToken) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+func (t bearer) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return next
 }
 
-// run runs a child with the terminal of this process and passes its exit code on.
+// run runs a child with the terminal of this process and passes its exit code on; one
+// that a signal ended has the code that shells give it. What asks us to end is passed
+// on too. An interrupt is not: the terminal sends it to both.
 func (a *app) run(cmd *exec.Cmd) error {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.env.Stdin, a.env.Stdout, a.env.Stderr
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return childError{exit.ExitCode()}
+	if err := cmd.Start(); err != nil {
+		return err
 	}
-	return err
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP)
+	g := run.New(context.Background())
+	g.Go("signals", func(ctx context.Context) error {
+		for {
+			select {
+			case s := <-signals:
+				_ = cmd.Process.Signal(s) // it may have ended by itself
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	})
+	err := cmd.Wait()
+	signal.Stop(signals)
+	g.Stop()
+	if gerr := g.Wait(); gerr != nil {
+		return gerr
+	}
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return err
+	}
+	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return childError{128 + int(status.Signal())}
+	}
+	return childError{exit.ExitCode()}
 }

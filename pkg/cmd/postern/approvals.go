@@ -13,17 +13,17 @@ import (
 )
 
 func (a *app) requestsCmd() *cobra.Command {
-	return a.holdsCmd("requests", "What I asked people for", true)
+	return a.holdsCmd("requests", "What I asked people for", "  postern requests", true)
 }
 
 func (a *app) approvalsCmd() *cobra.Command {
-	return a.holdsCmd("approvals", "What waits for me to say yes or no", false)
+	return a.holdsCmd("approvals", "What waits for me to say yes or no", "  postern approvals\n  postern approvals --all", false)
 }
 
-func (a *app) holdsCmd(use, short string, mine bool) *cobra.Command {
+func (a *app) holdsCmd(use, short, example string, mine bool) *cobra.Command {
 	var all bool
 	c := &cobra.Command{
-		Use: use, Short: short, Args: cobra.NoArgs,
+		Use: use, Short: short, Example: example, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			api, err := a.dial(cmd.Context(), false)
 			if err != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 func (a *app) auditCmd() *cobra.Command {
-	c := &cobra.Command{Use: "audit", Short: "What people did to Postern itself"}
+	c := group("audit", "What people did to Postern itself")
 	req := &apiv1.ListAuditEntriesRequest{}
 	var from string
 	search := &cobra.Command{

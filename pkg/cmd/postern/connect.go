@@ -66,7 +66,11 @@ func (a *app) connect(ctx context.Context, permission string, args []string, ttl
 	if err != nil {
 		return err
 	}
-	conninfo := a.conninfo(task+"."+resource, nodes)
+	var quoted []string
+	for _, kv := range a.conninfo(task+"."+resource, nodes) {
+		quoted = append(quoted, kv[0]+"="+quote(kv[1]))
+	}
+	conninfo := strings.Join(quoted, " ")
 	for i, n := range nodes {
 		role := "then"
 		if i == 0 {
@@ -77,7 +81,7 @@ func (a *app) connect(ctx context.Context, permission string, args []string, ttl
 		}
 	}
 	if dryRun {
-		_, err := fmt.Fprintf(a.env.Stdout, "psql %q\n", conninfo)
+		_, err := fmt.Fprintf(a.env.Stdout, "psql '%s'\n", strings.ReplaceAll(conninfo, "'", `'\''`))
 		return err
 	}
 	program, err := exec.LookPath("psql")
@@ -88,6 +92,7 @@ func (a *app) connect(ctx context.Context, permission string, args []string, ttl
 	if err != nil {
 		return err
 	}
+	defer a.giveBack(ctx, api, grant.Msg.GetGrant().GetId())
 	passfile, done, err := a.passfile(task+"."+resource, nodes, grant.Msg.GetToken())
 	if err != nil {
 		return err
@@ -95,14 +100,30 @@ func (a *app) connect(ctx context.Context, permission string, args []string, ttl
 	defer done()
 	// Not bound to ctx: an interrupt is for the client, which cancels its statement with it.
 	cmd := exec.Command(program, append([]string{conninfo}, args...)...)
-	cmd.Env = append(slices.DeleteFunc(os.Environ(), secretEnv), "PGPASSFILE="+passfile)
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), notForClients), "PGPASSFILE="+passfile)
 	return a.run(cmd)
 }
 
-// secretEnv tells what a child must not inherit.
-func secretEnv(kv string) bool {
+// giveBackTimeout bounds how long a command may take to end once its client has.
+const giveBackTimeout = 5 * time.Second
+
+// giveBack ends the grant of a client that has ended. One that cannot be given back
+// ends by itself.
+func (a *app) giveBack(ctx context.Context, api *api, grant string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveBackTimeout)
+	defer cancel()
+	_, _ = api.grants.RevokeGrant(ctx, connect.NewRequest(&apiv1.RevokeGrantRequest{Id: grant, Reason: "its client has ended"}))
+}
+
+// notForClients tells what a client must not inherit: our tokens, and what would lead it
+// to another place than the one that was asked for.
+func notForClients(kv string) bool {
 	name, _, _ := strings.Cut(kv, "=")
-	return strings.HasPrefix(name, "POSTERN_TOKEN") || name == "PGPASSWORD" || name == "PGPASSFILE"
+	switch name {
+	case "PGPASSWORD", "PGPASSFILE", "PGDATABASE", "PGSERVICE", "PGOPTIONS", "PGHOSTADDR":
+		return true
+	}
+	return strings.HasPrefix(name, "POSTERN_TOKEN")
 }
 
 // resolve completes TASK to TASK.RESOURCE by what the bindings offer.
@@ -131,8 +152,8 @@ func (a *app) resolve(ctx context.Context, api *api, permission string) (task, r
 	return "", "", connect.NewError(connect.CodePermissionDenied, fmt.Errorf("no binding offers you task %q; postern tasks lists what does", task))
 }
 
-// conninfo is a multi-host connection string for libpq, nearest node first.
-func (a *app) conninfo(user string, nodes []near) string {
+// conninfo is what libpq needs to know, with every node, the nearest first.
+func (a *app) conninfo(user string, nodes []near) [][2]string {
 	var hosts, ports []string
 	for _, n := range nodes {
 		h, p, err := net.SplitHostPort(n.addr)
@@ -140,14 +161,22 @@ func (a *app) conninfo(user string, nodes []near) string {
 			hosts, ports = append(hosts, h), append(ports, p)
 		}
 	}
-	s := fmt.Sprintf("host=%s port=%s user=%s sslmode=verify-full connect_timeout=5", strings.Join(hosts, ","), strings.Join(ports, ","), user)
-	if a.ca != "" {
-		ca, err := filepath.Abs(a.ca)
-		if err == nil {
-			s += " sslrootcert='" + strings.ReplaceAll(ca, "'", `\'`) + "'"
-		}
+	out := [][2]string{
+		{"host", strings.Join(hosts, ",")}, {"port", strings.Join(ports, ",")}, {"user", user},
+		{"sslmode", "verify-full"}, {"connect_timeout", "5"},
 	}
-	return s
+	if ca, err := filepath.Abs(a.ca); a.ca != "" && err == nil {
+		out = append(out, [2]string{"sslrootcert", ca})
+	}
+	return out
+}
+
+// quote writes a value as it stands in a connection string.
+func quote(v string) string {
+	if v != "" && !strings.ContainsAny(v, " \t\n\\'") {
+		return v
+	}
+	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(v) + "'"
 }
 
 // passfile keeps a token where libpq finds it and nobody else can read it.
@@ -175,7 +204,7 @@ func (a *app) passfile(user string, nodes []near, token string) (path string, do
 }
 
 func (a *app) configCmd() *cobra.Command {
-	c := &cobra.Command{Use: "config", Short: "Configuration for stock clients"}
+	c := group("config", "Configuration for stock clients")
 	var file string
 	pg := &cobra.Command{
 		Use: "pg", Short: "A pg_service.conf entry for each of my PostgreSQL tasks", Args: cobra.NoArgs,
@@ -212,8 +241,8 @@ func (a *app) configPG(ctx context.Context, file string) error {
 				continue
 			}
 			fmt.Fprintf(&out, "# %s\n[%s.%s]\n", oneLine(o.GetPurpose(), 70), o.GetTask(), r)
-			for _, kv := range strings.Fields(a.conninfo(o.GetTask()+"."+r, nodes)) {
-				fmt.Fprintln(&out, strings.ReplaceAll(kv, "'", ""))
+			for _, kv := range a.conninfo(o.GetTask()+"."+r, nodes) {
+				fmt.Fprintf(&out, "%s=%s\n", kv[0], kv[1]) // a service file takes values as they are
 			}
 			fmt.Fprintln(&out)
 		}

@@ -23,7 +23,7 @@ import (
 
 func (a *app) demoCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "demo", Short: "A guided tour of the development house that make dev-up started", Args: cobra.NoArgs,
+		Use: "demo", Short: "A guided tour of the development house that make dev-up started", Example: "  postern demo", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if a.env.Getenv("POSTERN_TOKEN_ALICE") == "" {
 				return a.demoWithEnv(cmd.Context())

@@ -104,7 +104,8 @@ func (a *app) grantCmd() *cobra.Command {
 		Use: "grant TASK", Short: "Take a task now, and print a short-lived token for it", Args: cobra.ExactArgs(1),
 		Long: `Take a task now, and print a short-lived token that is good for it alone. Automation
 gives its own OIDC token in --token-file and needs no login.`,
-		Example: "  postern grant nightly-load --ttl 15m --token-file $CI_TOKEN --format env\n  PGPASSWORD=$(postern grant sales-report) psql ...",
+		Annotations: map[string]string{formatsOf: "env exec-credential pgpass"},
+		Example:     "  postern grant nightly-load --ttl 15m --token-file $CI_TOKEN --format env\n  PGPASSWORD=$(postern grant sales-report) psql ...",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := &apiv1.CreateGrantRequest{Task: args[0], Ttl: ttlOf(ttl), Reason: reason}
 			if tokenFile != "" {
@@ -174,7 +175,7 @@ func (a *app) grantsCmd() *cobra.Command {
 	var subject string
 	var all bool
 	c := &cobra.Command{
-		Use: "grants", Short: "My grants; everybody's for operators", Args: cobra.NoArgs,
+		Use: "grants", Short: "My grants; everybody's for operators", Example: "  postern grants\n  postern grants --subject alice --all", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			api, err := a.dial(cmd.Context(), false)
 			if err != nil {

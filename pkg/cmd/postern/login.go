@@ -251,7 +251,7 @@ func (a *app) browse(ctx context.Context, link string) {
 
 func (a *app) logoutCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "logout", Short: "Forget the login", Args: cobra.NoArgs,
+		Use: "logout", Short: "Forget the login", Example: "  postern logout", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if err := os.Remove(a.tokenFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
@@ -264,7 +264,7 @@ func (a *app) logoutCmd() *cobra.Command {
 
 func (a *app) whoamiCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "whoami", Short: "Who Postern thinks I am", Args: cobra.NoArgs,
+		Use: "whoami", Short: "Who Postern thinks I am", Example: "  postern whoami --format json", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.whoami(cmd.Context()) },
 	}
 }

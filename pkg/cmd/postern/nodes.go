@@ -16,10 +16,10 @@ import (
 
 func (a *app) nodesCmd() *cobra.Command {
 	c := &cobra.Command{
-		Use: "nodes", Short: "The fleet: region, version enforced and how far behind, sessions, spool", Args: cobra.NoArgs,
+		Use: "nodes", Short: "The fleet: region, version enforced and how far behind, sessions, spool", Example: "  postern nodes", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.listNodes(cmd) },
 	}
-	c.AddCommand(&cobra.Command{Use: "list", Short: "The fleet as it is now", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return a.listNodes(cmd) }}, a.enrolCmd(), a.drainCmd())
+	c.AddCommand(&cobra.Command{Use: "list", Short: "The fleet as it is now", Example: "  postern nodes list --format json", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return a.listNodes(cmd) }}, a.enrolCmd(), a.drainCmd())
 	return c
 }
 
@@ -85,7 +85,7 @@ func (a *app) enrolCmd() *cobra.Command {
 func (a *app) drainCmd() *cobra.Command {
 	var timeout time.Duration
 	c := &cobra.Command{
-		Use: "drain NODE", Short: "Stop new sessions on a node", Args: cobra.ExactArgs(1),
+		Use: "drain NODE", Short: "Stop new sessions on a node", Example: "  postern nodes drain eu-1-a --timeout 5m", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := a.dial(cmd.Context(), false)
 			if err != nil {
@@ -104,7 +104,7 @@ func (a *app) drainCmd() *cobra.Command {
 
 func (a *app) statusCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "status", Short: "Whether the control plane answers, and which nodes clients can use", Args: cobra.NoArgs,
+		Use: "status", Short: "Whether the control plane answers, and which nodes clients can use", Example: "  postern status", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			api, err := a.dial(cmd.Context(), false)
 			if err != nil {

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"connectrpc.com/connect"
 	"golang.org/x/term"
@@ -24,7 +26,7 @@ import (
 // print writes one message in the format that was asked for; text does so for people.
 func (a *app) print(m proto.Message, text func(w io.Writer)) error {
 	if a.format == "text" {
-		text(a.env.Stdout)
+		text(tame{a.env.Stdout})
 		return nil
 	}
 	js, err := protojson.Marshal(m)
@@ -37,7 +39,7 @@ func (a *app) print(m proto.Message, text func(w io.Writer)) error {
 // printAll writes a list: a JSON or YAML array, or text for people.
 func printAll[T proto.Message](a *app, all []T, text func(w io.Writer)) error {
 	if a.format == "text" {
-		text(a.env.Stdout)
+		text(tame{a.env.Stdout})
 		return nil
 	}
 	list := []json.RawMessage{}
@@ -72,13 +74,41 @@ func (a *app) raw(js []byte) error {
 	return err
 }
 
+// tame writes texts of other people so that they cannot steer the terminal: control
+// characters, and those that change the direction of text, are shown as such.
+type tame struct{ w io.Writer }
+
+func (t tame) Write(p []byte) (int, error) {
+	if _, err := io.WriteString(t.w, tamed(string(p))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+func tamed(s string) string {
+	odd := func(r rune) bool { return r != '\n' && r != '\t' && !unicode.IsPrint(r) }
+	if !strings.ContainsFunc(s, odd) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if odd(r) {
+			q := strconv.QuoteRuneToASCII(r)
+			b.WriteString(q[1 : len(q)-1])
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
 // table aligns rows under a head.
 func table(w io.Writer, head string, rows [][]string) {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, strings.ToUpper(strings.ReplaceAll(head, " ", "\t")))
 	for _, r := range rows {
 		for i, c := range r {
-			if c == "" {
+			if r[i] = strings.Join(strings.Fields(c), " "); r[i] == "" {
 				r[i] = "-"
 			}
 		}

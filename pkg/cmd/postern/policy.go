@@ -202,7 +202,11 @@ func (a *app) deleteCmd() *cobra.Command {
 			if _, err := api.policy.Delete(cmd.Context(), connect.NewRequest(&apiv1.DeleteRequest{Kind: kind, Name: args[1], Etag: etag, DryRun: dry})); err != nil {
 				return err
 			}
-			a.say("%s/%s deleted", kind, args[1])
+			suffix := ""
+			if dry {
+				suffix = " (dry run)"
+			}
+			a.say("%s/%s deleted%s", kind, args[1], suffix)
 			return nil
 		},
 	}
@@ -242,11 +246,10 @@ func (a *app) diffCmd() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				before, after := "", ""
+				before, after := "", own(o)
 				if have != nil {
 					before = own(have)
 				}
-				after = own(o)
 				if before != after {
 					fmt.Fprintf(a.env.Stdout, "%s\n%s", object.Ref(o), lineDiff(before, after))
 				}

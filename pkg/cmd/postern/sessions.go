@@ -12,6 +12,7 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
 
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
@@ -19,7 +20,7 @@ import (
 )
 
 func (a *app) sessionsCmd() *cobra.Command {
-	c := &cobra.Command{Use: "sessions", Short: "Recordings: list, show, replay, follow, verify; and kill"}
+	c := group("sessions", "Recordings: list, show, replay, follow, verify; and kill")
 	c.AddCommand(a.sessionsListCmd(), a.sessionsShowCmd(), a.replayCmd(), a.followCmd(), a.verifyCmd(), a.killCmd())
 	return c
 }
@@ -73,7 +74,7 @@ func (a *app) sessionsListCmd() *cobra.Command {
 
 func (a *app) sessionsShowCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "show ID", Short: "One session: who, what for, from where, how it ended", Args: cobra.ExactArgs(1),
+		Use: "show ID", Short: "One session: who, what for, from where, how it ended", Example: "  postern sessions show s-12ab...", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := a.dial(cmd.Context(), false)
 			if err != nil {
@@ -162,7 +163,7 @@ func (a *app) replayCmd() *cobra.Command {
 
 func (a *app) followCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "follow ID", Short: "Watch a session while it lives", Args: cobra.ExactArgs(1),
+		Use: "follow ID", Short: "Watch a session while it lives", Example: "  postern sessions follow s-12ab...", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.replay(cmd.Context(), args[0], true, 0) },
 	}
 }
@@ -174,15 +175,32 @@ func (a *app) replay(ctx context.Context, id string, follow bool, speed float64)
 	}
 	defer r.stream.Close()
 	events := record.Events(r.chunks())
-	if a.format == "json" {
+	switch a.format {
+	case "json":
 		return record.JSON(a.env.Stdout, events)
+	case "yaml":
+		return record.JSON(yamlLines{a.env.Stdout}, events)
 	}
 	return record.Text(ctx, a.env.Stdout, events, record.Options{Colour: isTerminal(a.env.Stdout), Speed: speed})
 }
 
+// yamlLines turns each line of JSON into a YAML document.
+type yamlLines struct{ w io.Writer }
+
+func (y yamlLines) Write(line []byte) (int, error) {
+	text, err := yaml.JSONToYAML(line)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := y.w.Write(append([]byte("---\n"), text...)); err != nil {
+		return 0, err
+	}
+	return len(line), nil
+}
+
 func (a *app) verifyCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "verify ID", Short: "Prove that a recording is what the node wrote", Args: cobra.ExactArgs(1),
+		Use: "verify ID", Short: "Prove that a recording is what the node wrote", Example: "  postern sessions verify s-12ab...", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.verify(cmd.Context(), args[0]) },
 	}
 }
@@ -200,8 +218,11 @@ func (a *app) verify(ctx context.Context, id string) error {
 	for _, e := range rep.Errors {
 		a.say("  %s", e)
 	}
-	if len(rep.Errors) > 0 {
+	switch {
+	case len(rep.Errors) > 0:
 		return errors.New("the recording was changed or damaged")
+	case rep.State == record.StateOpen:
+		return fmt.Errorf("the %d chunks that are there hold together, but no seal says that they are all: the session still runs, or its end was taken away", rep.Chunks)
 	}
 	_, err = fmt.Fprintf(a.env.Stdout, "%s %s: %d chunks, %d events, %d statements; chain and signature hold\n", id, rep.State, rep.Chunks, rep.Events, rep.Statements)
 	return err
@@ -210,7 +231,7 @@ func (a *app) verify(ctx context.Context, id string) error {
 func (a *app) killCmd() *cobra.Command {
 	var reason string
 	c := &cobra.Command{
-		Use: "kill ID", Short: "End a session", Args: cobra.ExactArgs(1),
+		Use: "kill ID", Short: "End a session", Example: `  postern sessions kill s-12ab... --reason "wrong database"`, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := a.dial(cmd.Context(), false)
 			if err != nil {

@@ -125,21 +125,13 @@ func TestCutOff(t *testing.T) {
 		}
 		isCut(t, time.Now(), ended, "no longer needed")
 	})
-	for name, set := range map[string]func(*typesv1.LockSpec){
-		"resource locked": func(s *typesv1.LockSpec) { s.Resource = "warehouse" },
-		"node locked":     func(s *typesv1.LockSpec) { s.Node = "node-1" },
-	} {
-		if name == "node locked" {
-			continue // the node is then cut off itself; see TestNodeLocked
-		}
-		t.Run(name, func(t *testing.T) {
-			ended := cut(h.Connect(t, "alice", "sales-report"))
-			create(t, h, lock("locked", set))
-			isCut(t, time.Now(), ended, "contract ended")
-			h.Delete(t, "lock", "locked")
-			h.Settled(t)
-		})
-	}
+	t.Run("resource locked", func(t *testing.T) {
+		ended := cut(h.Connect(t, "alice", "sales-report"))
+		create(t, h, lock("locked", func(s *typesv1.LockSpec) { s.Resource = "warehouse" }))
+		isCut(t, time.Now(), ended, "contract ended")
+		h.Delete(t, "lock", "locked")
+		h.Settled(t)
+	})
 	t.Run("session killed", func(t *testing.T) {
 		conn := h.Connect(t, "bob", "sales-report")
 		if s := state(t.Context(), conn, "SELECT 1"); s != "" {
@@ -191,6 +183,19 @@ spec:
 		if r := h.Psql(t, "carol", "sales-report", "SELECT 1;"); r.Code != 2 {
 			t.Errorf("carol came in again: %+v", r)
 		}
+	})
+	t.Run("node locked", func(t *testing.T) {
+		ended := cut(h.Connect(t, "alice", "sales-report"))
+		create(t, h, lock("node", func(s *typesv1.LockSpec) { s.Node = "node-1" }))
+		isCut(t, time.Now(), ended, "")
+		if r := h.Psql(t, "alice", "sales-report", "SELECT 1;"); r.Code != 2 {
+			t.Errorf("a locked node took a session: %+v", r)
+		}
+		h.Delete(t, "lock", "node")
+		h.Settled(t)
+		house.Eventually(t, func() string { return "the node takes sessions again" }, func() bool {
+			return h.Psql(t, "alice", "sales-report", "SELECT 1;").Code == 0
+		})
 	})
 }
 

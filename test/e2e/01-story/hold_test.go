@@ -42,9 +42,19 @@ func exists(t *testing.T, h *house.House, id int) bool {
 	return h.Target(t, fmt.Sprintf("SELECT count(*) FROM sales.orders WHERE id = %d", id))[0][0] == "1"
 }
 
-// TestHeldInPsql is the story of purge-order in the stock psql, with bob at the CLI.
-func TestHeldInPsql(t *testing.T) {
+// TestHolds: what asks people waits for them, runs once, and only as they saw it.
+func TestHolds(t *testing.T) {
+	t.Parallel()
 	h := house.Start(t)
+	for name, part := range map[string]func(*testing.T, *house.House){
+		"in psql": heldInPsql, "by parameters": heldParameters, "given up": givenUp, "a session": heldSession,
+	} {
+		t.Run(name, func(t *testing.T) { part(t, h) })
+	}
+}
+
+// heldInPsql is the story of purge-order in the stock psql, with bob at the CLI.
+func heldInPsql(t *testing.T, h *house.House) {
 	const del = "DELETE FROM sales.orders WHERE id = 7;"
 	s := h.StartPsql(t, "alice", "purge-order")
 	s.Say("SELECT status FROM orders WHERE id = 7;") // needs nobody
@@ -136,9 +146,8 @@ func outcome(t *testing.T, done <-chan error) error {
 	}
 }
 
-// TestHeldParameters: a yes is for just the parameters that people were shown.
-func TestHeldParameters(t *testing.T) {
-	h := house.Start(t)
+// heldParameters: a yes is for just the parameters that people were shown.
+func heldParameters(t *testing.T, h *house.House) {
 	first := purge(t.Context(), t, h, 11)
 	hold := pending(t, h)
 	if p := hold.GetParameters(); len(p) != 1 || !strings.HasSuffix(p[0].GetValue(), "0b") {
@@ -176,9 +185,8 @@ func TestHeldParameters(t *testing.T) {
 	}
 }
 
-// TestGivenUp: who goes away while people think has withdrawn.
-func TestGivenUp(t *testing.T) {
-	h := house.Start(t)
+// givenUp: who goes away while people think has withdrawn.
+func givenUp(t *testing.T, h *house.House) {
 	c := h.Connect(t, "alice", "purge-order", func(c *pgx.ConnConfig) { c.DefaultQueryExecMode = pgx.QueryExecModeExec })
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -202,8 +210,10 @@ func TestGivenUp(t *testing.T) {
 	}
 }
 
-// TestTimedOut: nobody answers in time; an identical retry and a yes go through, once.
+// TestTimedOut: nobody answers in time; an identical retry after the yes goes through,
+// once.
 func TestTimedOut(t *testing.T) {
+	t.Parallel()
 	h := house.Start(t, house.Options{Extra: `
 apiVersion: postern/v1
 kind: ApprovalRule
@@ -216,16 +226,16 @@ spec: {all: [{group: leads, atLeast: 1}], distinct: true, notRequester: true, ti
 	if pg.Code != "57014" || !exists(t, h, 31) {
 		t.Fatalf("%+v", pg)
 	}
-	if !regexp.MustCompile(`h-[a-z0-9]+`).MatchString(pg.Detail) {
-		t.Errorf("the refusal does not say the id: %+v", pg)
+	id := regexp.MustCompile(`h-[a-z0-9]+`).FindString(pg.Detail)
+	if id == "" || pg.Hint == "" {
+		t.Fatalf("the refusal does not say what was asked, and what to do: %+v", pg)
 	}
-	// The retry, from another session, asks anew; the yes is for it and for nothing else.
-	retry := purge(t.Context(), t, h, 31)
-	if err := answer(t, h, pending(t, h), true); err != nil {
-		t.Fatal(err)
+	if err := answer(t, h, holdOf(t, h, id), true); err != nil {
+		t.Fatalf("a late yes: %v", err)
 	}
-	if err := outcome(t, retry); err != nil || exists(t, h, 31) {
-		t.Errorf("the identical retry: %v", err)
+	other := h.Connect(t, "alice", "purge-order")
+	if s := state(t.Context(), other, "DELETE FROM sales.orders WHERE id = $1", 31); s != "" || exists(t, h, 31) {
+		t.Errorf("the identical retry, from another session: %s", s)
 	}
 	h.Target(t, "INSERT INTO sales.orders VALUES (31, 1, 'x', 1, 'open', NULL, now())")
 	if s := state(t.Context(), c, "DELETE FROM sales.orders WHERE id = $1", 31); s != "57014" || !exists(t, h, 31) {
@@ -233,9 +243,8 @@ spec: {all: [{group: leads, atLeast: 1}], distinct: true, notRequester: true, ti
 	}
 }
 
-// TestHeldSession: schema-change asks before the session begins, and then no more.
-func TestHeldSession(t *testing.T) {
-	h := house.Start(t)
+// heldSession: schema-change asks before the session begins, and then no more.
+func heldSession(t *testing.T, h *house.House) {
 	type connected struct {
 		c   *pgx.Conn
 		err error
@@ -267,13 +276,13 @@ func TestHeldSession(t *testing.T) {
 	defer got.c.Close(t.Context())
 	has(t, <-notices, "waiting for leads to approve", hold.GetId())
 	for sql, want := range map[string]string{
-		"ALTER TABLE sales.regions ADD COLUMN continent text":                   "",
-		"CREATE TABLE sales.notes (id int)":                                     "",
-		"CREATE TABLE hr.notes (id int)":                                        "42501",
-		"SELECT salary FROM hr.salaries":                                        "42501",
-		"SELECT id, status FROM orders LIMIT 1":                                 "",
-		"CREATE INDEX ON sales.orders (status)":                                 "",
-		"CREATE FUNCTION sales.f() RETURNS int LANGUAGE sql AS 'SELECT 1'":      "42501",
+		"ALTER TABLE sales.regions ADD COLUMN continent text":                    "",
+		"CREATE TABLE sales.notes (id int)":                                      "",
+		"CREATE TABLE hr.notes (id int)":                                         "42501",
+		"SELECT salary FROM hr.salaries":                                         "42501",
+		"SELECT id, status FROM orders LIMIT 1":                                  "",
+		"CREATE INDEX ON sales.orders (status)":                                  "",
+		"CREATE FUNCTION sales.f() RETURNS int LANGUAGE sql AS 'SELECT 1'":       "42501",
 		"ALTER TABLE sales.orders OWNER TO warehouse_catalog; DROP SCHEMA audit": "42501",
 	} {
 		if s := state(t.Context(), got.c, sql, pgx.QueryExecModeSimpleProtocol); s != want {

@@ -34,6 +34,7 @@ func sealed(t *testing.T, h *house.House, task string) session {
 
 // TestRecording: a session is replayed as it was, proved, and a change of it is seen.
 func TestRecording(t *testing.T) {
+	t.Parallel()
 	h := house.Start(t)
 	s := h.StartPsql(t, "alice", "purge-order")
 	s.Say("SELECT id, status FROM orders WHERE id = 51;")

@@ -165,6 +165,12 @@ func (s *Session) Signal(sig os.Signal) {
 func (s *Session) End() Result {
 	s.t.Helper()
 	_ = s.in.Close()
+	return s.Wait()
+}
+
+// Wait waits for the program's end.
+func (s *Session) Wait() Result {
+	s.t.Helper()
 	select {
 	case <-s.done:
 	case <-time.After(Patience):
@@ -222,4 +228,12 @@ func PgError(t testing.TB, err error) *pgconn.PgError {
 		t.Fatalf("no error of the server: %v", err)
 	}
 	return pg
+}
+
+// Run runs a program with these variables beside the usual ones.
+func (h *House) Run(t testing.TB, env []string, program string, args ...string) Result {
+	t.Helper()
+	cmd := exec.Command(program, args...)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + h.Dir, "LC_ALL=C"}, env...)
+	return finish(t, cmd)
 }

@@ -73,7 +73,12 @@ type Node struct {
 	Dir string
 	PG  string // host:port of its PostgreSQL listener
 	*dataplane.Node
+
+	stop func()
 }
+
+// Stop stops the node, as SIGTERM does, and waits for its end.
+func (n *Node) Stop() { n.stop() }
 
 // People of the sample company; passwords are the names.
 var People = []idp.Person{
@@ -124,16 +129,18 @@ func Start(t testing.TB, opts ...Options) *House {
 	return h
 }
 
-// part runs until the test's end.
-func (h *House) part(t testing.TB, name string, do func(context.Context) error) {
+// part runs until the test's end, or stop.
+func (h *House) part(t testing.TB, name string, do func(context.Context) error) (stop func()) {
 	g := run.New(context.Background())
 	g.Go(name, do)
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		g.Stop()
 		if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", name, err)
 		}
 	})
+	t.Cleanup(stop)
+	return stop
 }
 
 func (h *House) telemetry() *telemetry.T {
@@ -225,7 +232,7 @@ func (h *House) startNode(t testing.TB, spec NodeSpec) {
 	if n.Node, err = dataplane.New(context.Background(), cfg, h.telemetry()); err != nil {
 		t.Fatalf("node %s: %v", spec.Name, err)
 	}
-	h.part(t, "node "+spec.Name, n.Run)
+	n.stop = h.part(t, "node "+spec.Name, n.Run)
 	h.Nodes = append(h.Nodes, n)
 }
 

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"connectrpc.com/connect"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/posterngate/postern/pkg/fault"
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	"github.com/posterngate/postern/pkg/gen/postern/api/v1/apiv1connect"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+)
+
+// fake is a control plane with fixed answers: who calls is the token, and a name such
+// as "denied" or "pending" asks for that outcome.
+type fake struct {
+	apiv1connect.UnimplementedAccessServiceHandler
+	apiv1connect.UnimplementedPolicyServiceHandler
+	apiv1connect.UnimplementedGrantServiceHandler
+	apiv1connect.UnimplementedApprovalServiceHandler
+	apiv1connect.UnimplementedSessionServiceHandler
+}
+
+func fakeAPI() http.Handler {
+	f := &fake{}
+	mux := http.NewServeMux()
+	opts := connect.WithInterceptors(connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
+		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+			if strings.TrimPrefix(req.Header().Get("Authorization"), "Bearer ") == "dead" {
+				return nil, failure(codes.Unauthenticated, "bad-token", "the token has expired")
+			}
+			return next(ctx, req)
+		}
+	}))
+	mux.Handle(apiv1connect.NewAccessServiceHandler(f, opts))
+	mux.Handle(apiv1connect.NewPolicyServiceHandler(f, opts))
+	mux.Handle(apiv1connect.NewGrantServiceHandler(f, opts))
+	mux.Handle(apiv1connect.NewApprovalServiceHandler(f, opts))
+	mux.Handle(apiv1connect.NewSessionServiceHandler(f, opts))
+	return mux
+}
+
+// failure is an error as the control plane sends it.
+func failure(code codes.Code, kind, reason string, more ...fault.Violation) error {
+	f := fault.New(code, "%s", reason).WithKind(kind)
+	f.Violations = more
+	e := connect.NewError(connect.Code(code), f)
+	for _, d := range f.GRPCStatus().Details() {
+		if detail, err := connect.NewErrorDetail(d.(proto.Message)); err == nil {
+			e.AddDetail(detail)
+		}
+	}
+	return e
+}
+
+func (*fake) WhoAmI(_ context.Context, req *connect.Request[apiv1.WhoAmIRequest]) (*connect.Response[apiv1.WhoAmIResponse], error) {
+	return connect.NewResponse(&apiv1.WhoAmIResponse{
+		Subject: &typesv1.Subject{Name: strings.TrimPrefix(req.Header().Get("Authorization"), "Bearer "), Groups: []string{"analysts"}},
+		Roles:   []string{"viewer"}, ExpireTime: &timestamppb.Timestamp{Seconds: 1893456000},
+	}), nil
+}
+
+func (*fake) ListTasks(context.Context, *connect.Request[apiv1.ListTasksRequest]) (*connect.Response[apiv1.ListTasksResponse], error) {
+	return connect.NewResponse(&apiv1.ListTasksResponse{Tasks: []*apiv1.TaskOffer{
+		{Task: "sales-report", Resources: []string{"warehouse"}, Purpose: "figures\x1b[2J\nof the month", Terms: "at once", Duration: "1h"},
+		{Task: "two-places", Resources: []string{"east", "west"}, Terms: "at once", Duration: "1h"},
+	}}), nil
+}
+
+func (*fake) ListEndpoints(context.Context, *connect.Request[apiv1.ListEndpointsRequest]) (*connect.Response[apiv1.ListEndpointsResponse], error) {
+	return connect.NewResponse(&apiv1.ListEndpointsResponse{List: []byte("forged"), Signature: []byte("no")}), nil
+}
+
+func (*fake) CreateGrant(_ context.Context, req *connect.Request[apiv1.CreateGrantRequest]) (*connect.Response[apiv1.CreateGrantResponse], error) {
+	if req.Msg.GetTask() == "denied" {
+		return nil, failure(codes.PermissionDenied, "no-grant", "no binding offers task \"denied\"", fault.Violation{Field: "hint", Reason: "your tasks: sales-report"})
+	}
+	return connect.NewResponse(&apiv1.CreateGrantResponse{
+		Grant: &typesv1.Grant{Id: "g-1", Task: req.Msg.GetTask(), EndTime: &timestamppb.Timestamp{Seconds: 1893456000}}, Token: "pst_token", Resources: []string{"warehouse"},
+	}), nil
+}
+
+func (*fake) RequestGrant(_ context.Context, req *connect.Request[apiv1.RequestGrantRequest]) (*connect.Response[apiv1.RequestGrantResponse], error) {
+	g := &typesv1.Grant{Id: "g-1", Task: req.Msg.GetTask(), EndTime: &timestamppb.Timestamp{Seconds: 1893456000}}
+	if req.Msg.GetTask() == "pending" {
+		return connect.NewResponse(&apiv1.RequestGrantResponse{Grant: g, Hold: &typesv1.Hold{Id: "h-1", ApproverGroups: []string{"leads"}}}), nil
+	}
+	return connect.NewResponse(&apiv1.RequestGrantResponse{Grant: g}), nil
+}
+
+func (*fake) Get(_ context.Context, req *connect.Request[apiv1.GetRequest]) (*connect.Response[typesv1.Object], error) {
+	switch req.Msg.GetName() {
+	case "down":
+		return nil, failure(codes.Unavailable, "", "the store does not answer")
+	case "email":
+		return connect.NewResponse(&typesv1.Object{Kind: &typesv1.Object_Mask{Mask: &typesv1.Mask{
+			ApiVersion: "postern/v1", Kind: "Mask", Metadata: &typesv1.Metadata{Name: "email", Etag: "7"}, Spec: &typesv1.MaskSpec{Method: "redact", Value: "***"}}}}), nil
+	}
+	return nil, failure(codes.NotFound, "", "there is no such object")
+}
+
+func (*fake) Delete(_ context.Context, req *connect.Request[apiv1.DeleteRequest]) (*connect.Response[apiv1.DeleteResponse], error) {
+	return connect.NewResponse(&apiv1.DeleteResponse{}), nil
+}
