@@ -161,7 +161,7 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 	if s.index, err = sqlite.Open(ctx, filepath.Join(dir, "index.db")); err != nil {
 		return err
 	}
-	s.recordings, err = recording.New(recording.Config{Blobs: blobs, Index: s.index, NodeKeys: s.sealKeys, Rejected: s.rejected, Logger: s.log})
+	s.recordings, err = recording.New(recording.Config{Blobs: blobs, Index: s.index, NodeKeys: s.sealKeys, Rejected: s.rejected, Truncated: s.broker.Abandon, Logger: s.log})
 	return err
 }
 
@@ -279,6 +279,11 @@ func (s *Server) Run(ctx context.Context) (err error) {
 
 // reconcile takes in what an earlier process stored and did not index.
 func (s *Server) reconcile(ctx context.Context) error {
+	select {
+	case <-s.cache.Ready(): // it has the nodes' keys
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	taken, err := s.recordings.Reconcile(ctx)
 	if err != nil && ctx.Err() == nil {
 		return err

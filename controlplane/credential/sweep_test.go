@@ -10,6 +10,7 @@ import (
 	"github.com/posterngate/postern/controlplane/store"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/run"
 )
 
@@ -94,6 +95,30 @@ func TestRenewedLeasesLive(t *testing.T) {
 		if h.vault.live() != 1 {
 			t.Error("a lease that is renewed was taken back")
 		}
+	})
+}
+
+func TestAbandonedSessions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.take("s-1")
+		h.take("s-2")
+		sweeping(t, h.another())
+		for range 2 {
+			for _, s := range []postern.SessionID{"s-1", "s-that-borrowed-nothing"} {
+				if err := h.Abandon(t.Context(), "node-1", s); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := h.Abandon(t.Context(), "node-2", "s-2"); err != nil { // not that node's
+			t.Fatal(err)
+		}
+		time.Sleep(15 * time.Second)
+		if n := h.states(); h.vault.live() != 1 || n[stateActive] != 1 || n[stateRevoked] != 1 {
+			t.Errorf("%d live, ledger %v", h.vault.live(), n)
+		}
+		h.take("s-1") // should the session be alive after all, it can ask again
 	})
 }
 

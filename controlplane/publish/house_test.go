@@ -37,6 +37,9 @@ type house struct {
 	hub   *publish.Hub
 	lis   *bufconn.Listener
 
+	// settle is how long connect waits for what was put before; in a bubble that is free.
+	settle time.Duration
+
 	mu   sync.Mutex
 	keys map[string][]byte
 }
@@ -57,6 +60,7 @@ func inHouse(t *testing.T, test func(h *house)) {
 	synctest.Test(t, func(t *testing.T) {
 		h, stop := newHouse(t)
 		defer stop()
+		h.settle = 100 * time.Millisecond
 		test(h)
 	})
 }
@@ -170,6 +174,7 @@ type peer struct {
 // connect opens a stream for a node that has what the holder has.
 func (h *house) connect(name string, holder *snapshot.Holder) *peer {
 	h.t.Helper()
+	time.Sleep(h.settle)
 	cc, err := grpc.NewClient("passthrough:///hub", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return h.lis.DialContext(ctx) }))
 	if err != nil {

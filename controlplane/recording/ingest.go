@@ -138,7 +138,10 @@ func (s *Service) update(ctx context.Context, node postern.NodeName, head index.
 	}
 	u := &index.Update{Session: row, Head: h, Hash: chunk.Hash}
 	if chunk.Sealing {
-		return u, nil, s.sealed(u, chunk.Seal)
+		if err := s.sealed(u, chunk.Seal); err != nil || !chunk.Seal.Truncated || s.cfg.Truncated == nil {
+			return u, nil, err
+		}
+		return u, nil, s.cfg.Truncated(ctx, node, chunk.Session)
 	}
 	decoder, err := s.decoder(ctx, row, head)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"path"
 	"strconv"
 
+	"github.com/posterngate/postern/controlplane/recording/index"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
 )
@@ -39,15 +40,18 @@ func (s *Service) Reconcile(ctx context.Context) (taken int, err error) {
 			continue
 		}
 		err = s.retake(ctx, name)
-		var r *refusal
 		switch {
-		case errors.As(err, &r):
-			s.log.ErrorContext(ctx, "a stored chunk cannot be indexed", "blob", name, "reason", r.why)
-			skip = true
-		case err != nil:
+		case err == nil:
+			taken++
+		case errors.Is(err, index.ErrConflict):
+			skip = true // its node ships it at this moment
+		case ctx.Err() != nil:
 			return taken, fmt.Errorf("recording: reconcile %s: %w", name, err)
 		default:
-			taken++
+			// The node was not answered, and so ships it again; a control plane that did not
+			// start for it could not even be told.
+			s.log.ErrorContext(ctx, "a stored chunk cannot be indexed", "blob", name, "error", err)
+			skip = true
 		}
 	}
 	return taken, nil

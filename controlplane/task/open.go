@@ -263,7 +263,9 @@ func mustAsk(name postern.TaskName, o policy.Offer, taken *typesv1.Grant) *fault
 		r.Reason = fmt.Sprintf("your request for task %q still waits for a yes by approval rule %q", name, o.Approval.Rule)
 		r.Hint = fmt.Sprintf("see how it stands: postern requests (%s)", taken.GetHold())
 	}
-	return refusal(r)
+	e := refusal(r)
+	e.Code = codes.FailedPrecondition // not a no: a yes is missing
+	return e
 }
 
 // few says no to a subject that has too many grants already, as of the last pass.

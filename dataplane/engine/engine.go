@@ -163,6 +163,10 @@ type Statement struct {
 	// Private marks a statement whose verdict depends on objects of this session, so
 	// that it is not cached across sessions.
 	Private bool
+	// Meets reports whether the engine itself meets what a decision at level result
+	// asks for, by changing values on their way back; an error denies. Nil meets
+	// nothing. The decision must not be changed or kept.
+	Meets func(an Analysis, d *postern.Decision) error
 }
 
 // An Analysis is one understood statement.

@@ -204,10 +204,18 @@ func (g *Gate) admission(snap *policy.Snapshot, st *engine.Statement, an engine.
 		return nil, &postern.Refusal{Reason: fmt.Sprintf("task %q is no longer served here", g.cfg.Task)}
 	}
 	a := &engine.Admission{Text: st.Text, Decision: d, Analysis: an}
+	rewrite := needsRewrite(d.Obligations)
+	if rewrite && d.Level < postern.LevelSource {
+		// The engine changes what comes back, and nothing in what is sent.
+		if err := onTheWayBack(st, an, &d); err != nil {
+			return nil, err
+		}
+		rewrite = false
+	}
 	switch {
 	case terms.Unrestricted:
 		a.Forward, a.Own = st.Text, true
-	case needsRewrite(d.Obligations):
+	case rewrite:
 		text, err := an.Rewrite(d.Obligations)
 		if err != nil {
 			return nil, &postern.Refusal{Reason: "the masks of this task cannot be kept in this statement: " + err.Error(), Rule: d.Rule, Hint: "name the columns plainly, or leave the masked ones out", Cause: err}
@@ -231,6 +239,24 @@ func (g *Gate) admission(snap *policy.Snapshot, st *engine.Statement, an engine.
 
 func needsRewrite(obligations []postern.Obligation) bool {
 	return slices.ContainsFunc(obligations, func(o postern.Obligation) bool { return o.Table != nil })
+}
+
+// onTheWayBack refuses obligations that no rewriting meets and that the engine does not
+// meet either.
+func onTheWayBack(st *engine.Statement, an engine.Analysis, d *postern.Decision) error {
+	err := errors.New("this protocol cannot change values on their way back")
+	switch {
+	case d.Level != postern.LevelResult:
+		err = errors.New("no level of guarantee holds here")
+	case st.Meets != nil:
+		if err = st.Meets(an, d); err == nil {
+			return nil
+		}
+	}
+	return &postern.Refusal{
+		Reason: "the masks of this task cannot be kept in what this statement returns: " + err.Error(), Rule: d.Rule,
+		Hint: "select the masked columns as they are, or leave them out", Cause: err,
+	}
 }
 
 // denied records a refusal. An error means that it could not be recorded, and is what

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/posterngate/postern/test/servers"
 )
 
 // upTimeout bounds the start in the background, everything that is built or installed
@@ -166,5 +168,5 @@ func reset(ctx context.Context, o options) error {
 	if _, err := os.Stat(filepath.Join(o.dir, "ports.json")); errors.Is(err, fs.ErrNotExist) {
 		return nil // nothing of ours is there
 	}
-	return os.RemoveAll(o.dir)
+	return errors.Join(servers.RemoveData(filepath.Join(o.dir, "warehouse")), os.RemoveAll(o.dir))
 }

@@ -1,6 +1,7 @@
-// Package mask turns a mask into an SQL expression of the masked column's own type, for
-// statements that are masked at the source. A value that is NULL stays NULL. Which
-// column has which mask is policy's business.
+// Package mask keeps masks in two ways that give the same values: as an SQL expression of
+// the masked column's own type, for statements that are masked at the source, and as a
+// writer of values on their way back. A value that is NULL stays NULL. Which column has
+// which mask is policy's business.
 package mask
 
 import (

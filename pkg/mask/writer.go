@@ -121,6 +121,10 @@ func (w *Writer) pad(dst []byte, from int) []byte {
 func after(value []byte, n int) int {
 	at := 0
 	for ; n > 0 && at < len(value); n-- {
+		if value[at] < utf8.RuneSelf {
+			at++
+			continue
+		}
 		_, size := utf8.DecodeRune(value[at:])
 		at += size
 	}
@@ -130,6 +134,10 @@ func after(value []byte, n int) int {
 func before(value []byte, n int) int {
 	at := len(value)
 	for ; n > 0 && at > 0; n-- {
+		if value[at-1] < utf8.RuneSelf {
+			at--
+			continue
+		}
 		_, size := utf8.DecodeLastRune(value[:at])
 		at -= size
 	}

@@ -84,6 +84,16 @@ func dataHome(dir string, log func(string)) (string, error) {
 	return target, os.Symlink(target, data)
 }
 
+// RemoveData removes what StartPostgres put elsewhere because dir is closed to the user
+// nobody; what is in dir itself goes with dir.
+func RemoveData(dir string) error {
+	target, err := os.Readlink(filepath.Join(dir, "data"))
+	if err != nil {
+		return nil // nothing is elsewhere
+	}
+	return os.RemoveAll(filepath.Dir(target))
+}
+
 // searchable reports whether everybody may walk down to dir.
 func searchable(dir string) bool {
 	for {

@@ -30,6 +30,7 @@ import (
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/object"
+	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/run"
 	"github.com/posterngate/postern/pkg/secret"
@@ -96,16 +97,25 @@ func (h *house) replica(view store.Store) *replica {
 	r.fakes.hub = r.hub
 	h.group.Go("cache", r.cache.Run)
 	h.group.Go("hub", r.hub.Run)
-	srv := r.server()
+	srv := r.server(h.auth.Server("postern-control"))
 	h.group.Go("nodeapi", func(ctx context.Context) error { return srv.Run(ctx, r.lis) })
 	return r
 }
 
-func (r *replica) server() *nodeapi.Server {
+// await waits until the replica's own policy is as wanted.
+func (r *replica) await(ok func(*policy.Snapshot) bool) {
+	changed, stop := r.hub.Subscribe()
+	defer stop()
+	for !ok(r.hub.Snapshot()) {
+		<-changed
+	}
+}
+
+func (r *replica) server(cert func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *nodeapi.Server {
 	clients := x509.NewCertPool()
 	clients.AddCert(r.h.auth.CA())
 	return nodeapi.New(nodeapi.Services{
-		TLS:       &tls.Config{GetCertificate: r.h.auth.Server("postern-control"), ClientCAs: clients},
+		TLS:       &tls.Config{GetCertificate: cert, ClientCAs: clients},
 		Authority: r.h.auth, Nodes: publish.Directory{Cache: r.cache, Store: r.h.mem}, Snapshot: r.hub.Snapshot,
 		Enrol: r.enrol, Hub: r.hub, Grants: r, Holds: r, Broker: r, Records: r, Logger: discard,
 	})
@@ -137,17 +147,20 @@ type wire struct {
 	delay    func() time.Duration // before what was read is given on; nil for none
 }
 
-// A late conn gives on what it reads after a while.
+// A late conn gives on what it reads after a while. The handshake is spared: a call that
+// grpc-go tries again holds a mutex while it connects, and in a bubble time does not
+// pass while another waits for that.
 type late struct {
 	net.Conn
 	wire *wire
+	made time.Time
 }
 
 func (l late) Read(b []byte) (int, error) {
 	n, err := l.Conn.Read(b)
 	l.wire.mu.Lock()
 	var d time.Duration
-	if l.wire.delay != nil {
+	if l.wire.delay != nil && time.Since(l.made) > 0 {
 		d = l.wire.delay()
 	}
 	l.wire.mu.Unlock()
@@ -177,7 +190,7 @@ func (w *wire) dial(ctx context.Context, addr string) (net.Conn, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.conns[addr] = append(w.conns[addr], c)
-	return late{c, w}, nil
+	return late{c, w, time.Now()}, nil
 }
 
 // set cuts or mends the way to a replica.
@@ -201,6 +214,7 @@ func (w *wire) options() []grpc.DialOption {
 func (h *house) enrolled(r *replica, w *wire, addr, name, dir string) *control.Identity {
 	h.t.Helper()
 	h.dir = dir
+	r.await(func(p *policy.Snapshot) bool { return !p.Version().IsZero() })
 	token, err := r.enrol.CreateJoinToken(context.Background(), "ada", "", &apiv1.CreateJoinTokenRequest{Name: name, Region: "eu-1"})
 	if err != nil {
 		h.t.Fatal(err)

@@ -21,11 +21,13 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/posterngate/postern/dataplane/control"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/secret"
 )
@@ -141,7 +143,7 @@ func TestEveryMethodIsListed(t *testing.T) {
 	defer h.stop()
 	r := h.replica(h.mem)
 	registered := 0
-	for _, info := range r.server().Methods() {
+	for _, info := range r.server(nil).Methods() {
 		registered += len(info.Methods)
 	}
 	if registered != len(every)+1 {
@@ -237,14 +239,44 @@ func locked(t *testing.T, h *house, r *replica, w *wire) *tls.Certificate {
 	t.Helper()
 	id := h.enrolled(r, w, "a:1", "locked", t.TempDir())
 	h.put(lockOn("l", &typesv1.LockSpec{Node: "locked", Reason: "stolen"}))
-	for changed, stop := r.hub.Subscribe(); ; <-changed {
-		if _, _, ok := r.hub.Snapshot().Locked("", "", "", "", "locked", time.Now()); ok {
-			stop()
-			break
-		}
-	}
+	r.await(func(p *policy.Snapshot) bool {
+		_, _, ok := p.Locked("", "", "", "", "locked", time.Now())
+		return ok
+	})
 	cert, _ := id.ClientCertificate(nil)
 	return cert
+}
+
+// TestANodeCannotPassForTheControlPlane has a node that got a certificate with the
+// control plane's name, and serves with it.
+func TestANodeCannotPassForTheControlPlane(t *testing.T) {
+	h := newHouse(t)
+	defer h.stop()
+	r := h.replica(h.mem)
+	cert := listenerCert(t, h)
+	cert.Certificate = append(cert.Certificate, h.auth.CA().Raw)
+	impostor := &replica{lis: bufconn.Listen(1 << 16)}
+	srv := r.server(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil })
+	h.group.Go("impostor", func(ctx context.Context) error { return srv.Run(ctx, impostor.lis) })
+	w := newWire(map[string]*replica{"a:1": r, "b:1": impostor})
+	id := h.enrolled(r, w, "a:1", "n1", t.TempDir())
+	n := h.node(id, w, "b:1")
+	token, err := r.enrol.CreateJoinToken(t.Context(), "ada", "", &apiv1.CreateJoinTokenRequest{Name: "n2"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = control.Enrol(t.Context(), control.EnrolConfig{
+		Addrs: []string{"b:1"}, ServerName: "postern-control", JoinToken: secret.FromString(token.GetToken()), Name: "n2", Dir: t.TempDir(), DialOptions: w.options(),
+	})
+	if err == nil || !strings.Contains(err.Error(), "not that of the control plane") {
+		t.Errorf("enrolled at an impostor: %v", err)
+	}
+	if n.Connected() || len(r.asked) > 0 {
+		t.Error("a node has connected to an impostor")
+	}
+	if _, err := n.OpenGrant(t.Context(), &nodev1.OpenGrantRequest{Token: "good", Task: "t"}); err == nil || len(r.asked) > 0 {
+		t.Errorf("a token was sent to an impostor: %v", err)
+	}
 }
 
 func TestEnrolTrustsThePinAlone(t *testing.T) {
@@ -253,6 +285,7 @@ func TestEnrolTrustsThePinAlone(t *testing.T) {
 	defer other.stop()
 	r, wrong := h.replica(h.mem), other.replica(other.mem)
 	w := newWire(map[string]*replica{"a:1": r, "b:1": wrong})
+	r.await(func(p *policy.Snapshot) bool { return !p.Version().IsZero() })
 	token, err := r.enrol.CreateJoinToken(t.Context(), "ada", "", &apiv1.CreateJoinTokenRequest{Name: "n1"})
 	if err != nil {
 		t.Fatal(err)

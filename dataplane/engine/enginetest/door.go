@@ -163,8 +163,9 @@ var (
 type Execution struct {
 	Text    string
 	Params  []string
-	Rows    int64 // as told
-	Chunks  int64 // bytes, both ways
+	Rows    int64  // as told
+	Data    []byte // of the rows, as told, up to 64 KiB
+	Chunks  int64  // bytes, both ways
 	Columns []engine.ResultColumn
 	Outcome engine.Outcome
 	Done    int // how often Done was called
@@ -244,6 +245,12 @@ func (s *Session) Prepare(ctx context.Context, st *engine.Statement) (*engine.Ad
 	rewrite := false
 	for _, o := range d.Obligations {
 		rewrite = rewrite || o.Table != nil
+	}
+	if rewrite && d.Level == postern.LevelResult {
+		if err := st.Meets(an, &d); err != nil {
+			return nil, &postern.Refusal{Reason: "the masks cannot be kept: " + err.Error()}
+		}
+		rewrite = false
 	}
 	switch {
 	case rewrite:
@@ -398,8 +405,11 @@ func (k *sink) Columns(cols []engine.ResultColumn) error {
 	return k.with(func(e *Execution) { e.Columns = append([]engine.ResultColumn(nil), cols...) })
 }
 
-func (k *sink) Rows(n int, _ []byte) error {
-	return k.with(func(e *Execution) { e.Rows += int64(n) })
+func (k *sink) Rows(n int, span []byte) error {
+	return k.with(func(e *Execution) {
+		e.Rows += int64(n)
+		e.Data = append(e.Data, span[:min(len(span), 64<<10-len(e.Data))]...)
+	})
 }
 
 func (k *sink) Chunk(_ engine.Direction, p []byte) error {

@@ -107,9 +107,11 @@ func (t targetCore) described(e *entry, msg []byte) error {
 	if e.st == nil || (e.kind != kindDescribe && !e.flow.Admitted()) {
 		return unasked('T')
 	}
-	if e.over == nil && !e.hidden {
+	if e.over == nil && (!e.hidden || e.own) {
 		if r := t.checkColumns(e.st, msg[headerLen:]); r != nil {
-			t.overrule(e, r)
+			if !e.own { // else the execution finds no plan, and stops at its first row
+				t.overrule(e, r)
+			}
 		} else if e.kind != kindDescribe {
 			e.columns = true
 			if err := e.flow.Columns(e.st.columns); err != nil {
@@ -233,14 +235,15 @@ func (t targetCore) failed(e *entry, body []byte) error {
 	t.copying = false
 	e.code = t.intern(field(body, 'C'))
 	switch {
-	case e.hidden:
+	case e.hidden && !e.own:
 	case e.report != nil:
 		t.down.Set(e.report.append(t.down.Grow(), 'E'))
 	case e.over != nil:
 		t.showOver(e)
 	default:
+		from := len(t.down.Grow())
 		t.down.Set(t.scrubOf(e.st).append(t.down.Grow(), 'E', body))
-		e.message = string(field(body, 'M'))
+		e.message = string(field(t.down.Bytes()[from+headerLen:], 'M'))
 	}
 	if sev := field(body, 'V'); string(sev) == "FATAL" || string(sev) == "PANIC" {
 		t.lastWords = true
@@ -370,9 +373,13 @@ func (t targetCore) notice(body []byte) {
 // is known, such as at a commit, it is what the strictest one of the session allows.
 func (t targetCore) scrubOf(st *statement) scrub {
 	if st == nil {
-		return scrub{masked: t.maskSeen}
+		return scrub{masked: t.maskSeen, rows: t.changeSeen}
 	}
-	return scrub{masked: st.masked || (t.maskSeen && t.status != 'I'), generic: st.adm.Decision.Level == postern.LevelResult && st.masked, position: st.own}
+	open := t.status != 'I' // what came before may show now, as at a commit
+	return scrub{
+		masked: st.masked || (t.maskSeen && open), rows: st.changes || (t.changeSeen && open),
+		generic: st.masking != nil, position: st.own,
+	}
 }
 
 // intern returns p as a string without allocating one for each of the few tags and

@@ -96,7 +96,9 @@ type slot struct {
 
 	mu      sync.Mutex
 	catalog *catalog
+	state   string // of the rows that it was made of
 	read    time.Time
+	expired uint64 // counts how often it was found to be out of date
 }
 
 func (cs *catalogs) slot(key string) *slot {
@@ -125,10 +127,11 @@ func (cs *catalogs) expire(key string) {
 	sl.mu.Lock()
 	defer sl.mu.Unlock()
 	sl.read = time.Time{}
+	sl.expired++
 }
 
-// get returns a catalogue of at most catalogAge, reading it over a connection of s
-// where that is due; others wait for the one who reads.
+// get returns a catalogue of at most catalogAge. Where that is due it is compared over a
+// connection of s, and read anew if it has changed; others wait for the one who does.
 func (cs *catalogs) get(ctx context.Context, key string, s engine.Session) (*catalog, error) {
 	sl := cs.slot(key)
 	if c := sl.fresh(); c != nil {
@@ -144,7 +147,10 @@ func (cs *catalogs) get(ctx context.Context, key string, s engine.Session) (*cat
 		return c, nil
 	}
 	began := time.Now() // what changes while it is read is not known to be in it
-	read, err := cs.engine.readCatalog(ctx, s)
+	sl.mu.Lock()
+	known, expired := sl.state, sl.expired
+	sl.mu.Unlock()
+	read, state, err := cs.engine.readCatalog(ctx, s, known)
 	if err != nil {
 		return nil, &postern.Refusal{
 			Code: postern.CodeUnavailable, Reason: fmt.Sprintf("the names of resource %q cannot be read, so that no statement can be judged", s.Terms().Resource),
@@ -153,10 +159,16 @@ func (cs *catalogs) get(ctx context.Context, key string, s engine.Session) (*cat
 	}
 	sl.mu.Lock()
 	defer sl.mu.Unlock()
+	if sl.expired == expired {
+		sl.read = began
+	}
+	if read == nil {
+		return sl.catalog, nil
+	}
+	sl.state = state
 	if sl.catalog == nil || sl.catalog.Version != read.Version {
 		sl.catalog = newCatalog(read)
 		cs.engine.log.Info("catalogue read", "resource", s.Terms().Resource, "relations", len(read.Relations), "took", time.Since(began))
 	}
-	sl.read = began
 	return sl.catalog, nil
 }

@@ -2,28 +2,40 @@ package postgres
 
 import (
 	"bytes"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/sql"
 )
 
 // checkColumns compares what the target says of a result with what was judged, as a
 // second look: a column that comes straight from a table must be one that the statement
-// was judged to use and that the task neither masks nor withholds.
+// was judged to use and that the task neither masks nor withholds. At level result,
+// where masked ones do come, it plans how their values are changed.
 func (t targetCore) checkColumns(st *statement, body []byte) *postern.Refusal {
 	if st.desc != nil && bytes.Equal(st.desc, body) {
 		return nil
 	}
-	st.desc, st.columns = nil, nil
+	st.desc, st.columns, st.plan = nil, nil, nil
 	var cols []engine.ResultColumn
-	stray := ""
+	stray, p := "", &plan{}
 	err := eachColumn(body, func(col column) bool {
 		cols = append(cols, engine.ResultColumn{Name: string(col.name), Type: col.typ, Binary: col.format == 1})
+		from := origin{}
 		if col.table != 0 && !t.terms.Own {
-			stray = t.stray(st, col)
+			from, stray = t.stray(st, col)
+		}
+		if stray == "" && st.masking != nil && !p.add(st.masking, from, col.typ) {
+			stray = printable(string(col.name))
 		}
 		return stray == ""
 	})
+	if stray == "" && st.masking != nil && p.columns != len(st.masking.outputs) {
+		stray = "number " + strconv.Itoa(p.columns+1)
+	}
 	if err != nil {
 		return &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the resource described the result in a way that cannot be read", Cause: err}
 	}
@@ -31,11 +43,18 @@ func (t targetCore) checkColumns(st *statement, body []byte) *postern.Refusal {
 		t.log.Warn("result stopped", "column", stray)
 		t.ddl()
 		return &postern.Refusal{
-			Rule: st.adm.Decision.Rule, Reason: "the result has the column " + stray + ", which is not what was allowed",
+			Rule: st.adm.Decision.Rule, Reason: "the column " + stray + " of the result is not what was allowed",
 			Hint: "try again: the resource's tables may have changed a moment ago",
 		}
 	}
-	markMasked(st, cols)
+	if st.masking != nil {
+		st.plan = p
+		for _, c := range p.cells {
+			cols[c.at].Masked = true
+		}
+	} else {
+		markMasked(st, cols)
+	}
 	st.columns = cols
 	if len(body) <= maxKeptDescription {
 		st.desc = bytes.Clone(body)
@@ -46,31 +65,30 @@ func (t targetCore) checkColumns(st *statement, body []byte) *postern.Refusal {
 // maxKeptDescription is the longest RowDescription that is kept to recognise the next.
 const maxKeptDescription = 8 << 10
 
-// stray names a column that must not be in the result, or is empty.
-func (t targetCore) stray(st *statement, col column) string {
+// stray names a column that must not be in the result, or is empty; from is where it
+// comes from.
+func (t targetCore) stray(st *statement, col column) (from origin, stray string) {
 	rel := st.catalog.byOID[col.table]
 	if rel == nil {
-		return "of an unknown table"
+		return from, "of an unknown table"
 	}
+	from.schema, from.table = rel.Schema, rel.Name.Name
 	if !st.uses(rel.Schema, rel.Name.Name) {
-		return rel.String()
+		return from, rel.String()
+	}
+	if i := slices.IndexFunc(rel.Columns, func(c sql.Column) bool { return c.Attnum == col.attnum }); i >= 0 {
+		from.column = rel.Columns[i].Name
 	}
 	rule := st.rule(rel.Schema, rel.Name.Name)
 	if rule == nil {
-		return ""
+		return from, ""
 	}
-	for i := range rel.Columns {
-		if rel.Columns[i].Attnum != col.attnum {
-			continue
+	for _, allowed := range rule.Columns {
+		if allowed.Name == from.column && (allowed.Mask == nil || st.masking.changes(from)) {
+			return from, ""
 		}
-		for _, allowed := range rule.Columns {
-			if allowed.Name == rel.Columns[i].Name && allowed.Mask == nil {
-				return ""
-			}
-		}
-		return rel.String() + "." + rel.Columns[i].Name
 	}
-	return rel.String()
+	return from, strings.TrimSuffix(rel.String()+"."+from.column, ".")
 }
 
 // markMasked says for the record which columns hold masked values.

@@ -50,6 +50,7 @@ type conn struct {
 	cancelling bool
 	holding    context.CancelCauseFunc // ends a wait for people; nil outside of one
 	maskSeen   bool                    // some statement was masked
+	changeSeen bool                    // some statement may have changed rows
 	lastWords  bool                    // the target has said why it ends
 	recheck    bool                    // the catalogue may be out of date
 	activity   uint64                  // counts steps, for the idle limit
@@ -68,10 +69,12 @@ type conn struct {
 	streaming bool     // whether that is passed on
 
 	// Of the target's pump alone.
-	down    wire.Out // to the client
-	back    []byte   // to the target
-	tail    int      // what is left of a large row
-	passing bool     // whether that is passed on
+	down    wire.Out              // to the client
+	back    []byte                // to the target
+	tail    int                   // what is left of a large row
+	passing bool                  // whether that is passed on
+	more    bool                  // rows are left for the next step
+	cols    []engine.ResultColumn // reused
 }
 
 // ready is what a Park found out for the message that waits.

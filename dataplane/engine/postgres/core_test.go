@@ -52,10 +52,17 @@ func (hotAnalysis) Facts() any {
 // sinkConn takes whatever is written.
 type sinkConn struct {
 	net.Conn
-	n int64
+	keep bool
+	all  []byte
 }
 
-func (c *sinkConn) Write(p []byte) (int, error)      { c.n += int64(len(p)); return len(p), nil }
+func (c *sinkConn) Write(p []byte) (int, error) {
+	if c.keep {
+		c.all = append(c.all, p...)
+	}
+	return len(p), nil
+}
+
 func (c *sinkConn) SetWriteDeadline(time.Time) error { return nil }
 func (c *sinkConn) SetReadDeadline(time.Time) error  { return nil }
 func (c *sinkConn) Close() error                     { return nil }

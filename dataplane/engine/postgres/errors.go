@@ -108,6 +108,7 @@ func notice(text string) []byte {
 type scrub struct {
 	masked   bool // values are masked: no detail or hint, which quote stored values
 	generic  bool // masks are kept by the result alone: no message either
+	rows     bool // rows are changed: no detail, which quotes them with columns that nobody may read
 	position bool // the text is the client's own, so that positions fit
 }
 
@@ -128,7 +129,7 @@ func (s scrub) append(dst []byte, typ byte, body []byte) []byte {
 			break
 		}
 		if key == 'M' && s.generic {
-			value = []byte("the resource reported an error; its text is withheld because this task masks columns")
+			value = []byte(withheld)
 		}
 		if s.allows(key) {
 			dst = append(dst, key)
@@ -136,10 +137,16 @@ func (s scrub) append(dst []byte, typ byte, body []byte) []byte {
 		}
 	}
 	if c.Err() != nil {
-		return report{severity: "ERROR", code: "58000", message: "postern: the resource sent an error that cannot be read"}.append(dst[:from], typ)
+		return report{severity: "ERROR", code: "58000", message: unreadable}.append(dst[:from], typ)
 	}
 	return end(append(dst, 0), at)
 }
+
+// withheld stands for a text that may quote values that are masked on their way back.
+const withheld = "the text of this message is withheld, because the statement reads masked columns"
+
+// unreadable stands for an error that is not understood.
+const unreadable = "postern: the resource sent an error that cannot be read"
 
 func (s scrub) allows(key byte) bool {
 	switch key {
@@ -147,7 +154,9 @@ func (s scrub) allows(key byte) bool {
 		return true
 	case 'P':
 		return s.position
-	case 'D', 'H', 's', 't', 'c', 'd', 'n':
+	case 'D':
+		return !s.masked && !s.generic && !s.rows
+	case 'H', 's', 't', 'c', 'd', 'n':
 		return !s.masked && !s.generic
 	}
 	return false

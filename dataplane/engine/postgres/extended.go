@@ -103,12 +103,24 @@ func (c clientCore) describe(msg []byte) (pump.Next, error) {
 	} else if body != nil {
 		st = body.st
 	}
+	st.asked = c.segment
 	e := c.q.get(kindDescribe)
 	e.st = st
 	c.enqueue(e)
 	c.up.Pass(msg)
 	c.open = true
 	return pump.Next{}, nil
+}
+
+// askColumns asks for the columns of a portal that the client did not ask for: without
+// them nothing of a masked result can pass.
+func (c clientCore) askColumns(st *statement, portal []byte) {
+	e := c.q.get(kindDescribe)
+	e.st, e.hidden, e.own = st, true, true
+	c.enqueue(e)
+	up, at := begin(c.up.Grow(), 'D')
+	up = append(append(append(up, 'P'), portal...), 0)
+	c.up.Set(end(up, at))
 }
 
 // execute admits one execution, with the parameters that were bound.
@@ -162,7 +174,11 @@ func (c clientCore) execute(msg []byte) (pump.Next, error) {
 		}
 		return want, err
 	}
+	if guard.masking != nil && guard.plan == nil && guard.asked != c.segment {
+		c.askColumns(guard, name)
+	}
 	e.st, e.portal, e.bound = guard, p, p.bound
+	e.formats = append(e.formats, c.args.results...)
 	c.enqueue(e)
 	if err := c.objects(e, st); err != nil {
 		return pump.Next{}, err

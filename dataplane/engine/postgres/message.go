@@ -162,11 +162,12 @@ type bound struct {
 	formats []int16
 	values  [][]byte
 	nulls   []bool
+	results []int16 // the formats that were asked for
 }
 
 // set decodes params, which decodeBind has checked.
 func (b *bound) set(params []byte) {
-	b.formats, b.values, b.nulls = b.formats[:0], b.values[:0], b.nulls[:0]
+	b.formats, b.values, b.nulls, b.results = b.formats[:0], b.values[:0], b.nulls[:0], b.results[:0]
 	if len(params) == 0 {
 		return
 	}
@@ -183,6 +184,17 @@ func (b *bound) set(params []byte) {
 		}
 		b.values = append(b.values, c.Bytes(int(n)))
 	}
+	for range int(uint16(c.Int16())) { //nolint:gosec // the count is unsigned
+		b.results = append(b.results, c.Int16())
+	}
+}
+
+// isBinary applies the protocol's rule for formats: none means text, one is for all.
+func isBinary(formats []int16, i int) bool {
+	if len(formats) == 1 {
+		i = 0
+	}
+	return i < len(formats) && formats[i] == 1
 }
 
 func (b *bound) null(i int) bool { return i >= 0 && i < len(b.nulls) && b.nulls[i] }

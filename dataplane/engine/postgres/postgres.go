@@ -43,6 +43,7 @@ type Limits struct {
 	Names     int           // prepared statements and cursors of a session; 10,000
 	Pipeline  int           // messages under way; 10,000
 	Catalog   int           // bytes of a catalogue; 512 MiB
+	MaskedRow int           // bytes of a row whose values are masked on their way; 16 MiB
 }
 
 func (l Limits) orDefaults() Limits {
@@ -65,6 +66,7 @@ func (l Limits) orDefaults() Limits {
 	set(&l.Names, 10_000)
 	set(&l.Pipeline, 10_000)
 	set(&l.Catalog, 512<<20)
+	set(&l.MaskedRow, 16<<20)
 	return l
 }
 

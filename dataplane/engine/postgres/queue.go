@@ -26,11 +26,13 @@ type entry struct {
 	flow    engine.Flow // of kindQuery and kindExecute, where admitted
 	st      *statement  // what was judged; nil for a refusal and for Sync
 	portal  *portal     // of kindExecute
+	formats []int16     // of kindExecute: of its result
 	bound   uint64      // portal.bound when it was executed
 	changes []change    // of names, to be undone if the target never gets there
 	report  *report     // the target was sent what must fail; show this instead
 	unnamed bool        // of kindParse, that it names no statement
 	hidden  bool        // the client did not ask; it sees nothing of the answer
+	own     bool        // of kindDescribe, that we asked, to know how to mask
 	wrapped *wrapped    // a simple query that is run with care; see affected.go
 
 	over      *postern.Refusal // the result was stopped with this
@@ -57,8 +59,7 @@ func (q *queue) get(k kind) *entry {
 	if i := len(q.free); i > 0 {
 		e := q.free[i-1]
 		q.free = q.free[:i-1]
-		changes := e.changes[:0]
-		*e = entry{kind: k, changes: changes, affected: -1}
+		*e = entry{kind: k, changes: e.changes[:0], formats: e.formats[:0], affected: -1}
 		return e
 	}
 	return &entry{kind: k, affected: -1}

@@ -20,12 +20,16 @@ type statement struct {
 	catalog     *catalog
 	own         bool // the client's bytes pass as they came
 	masked      bool
+	masking     *masking // of values on their way back, at level result; nil for none
 	defines     bool
+	changes     bool  // it may change rows, and the task does not allow everything
 	maxAffected int64 // -1 means no bound
 	maxRows     int64 // -1 means no bound
 
 	desc    []byte // the last RowDescription that was checked
 	columns []engine.ResultColumn
+	plan    *plan  // for its rows; nil without a masking, or while none was checked
+	asked   uint64 // the segment in which the client asked for a RowDescription
 }
 
 func newStatement(text string, adm *engine.Admission, cat *catalog) (*statement, error) {
@@ -36,7 +40,9 @@ func newStatement(text string, adm *engine.Admission, cat *catalog) (*statement,
 	if st.facts == nil {
 		return nil, errors.New("postgres: an admission without facts")
 	}
-	st.defines = st.facts.Effect() == postern.EffectDefine || st.facts.Effect() == postern.EffectUnknown
+	effect := st.facts.Effect()
+	st.defines = effect == postern.EffectDefine || effect == postern.EffectUnknown
+	st.changes = effect != postern.EffectRead && effect != postern.EffectNone && adm.Decision.Level != postern.LevelNone
 	for _, o := range adm.Decision.Obligations {
 		switch {
 		case o.Table != nil:
@@ -51,8 +57,15 @@ func newStatement(text string, adm *engine.Admission, cat *catalog) (*statement,
 			return nil, &postern.Refusal{Rule: adm.Decision.Rule, Reason: "the task asks for something that this gateway does not understand"}
 		}
 	}
-	if st.masked && adm.Decision.Level < postern.LevelSource {
-		return nil, &postern.Refusal{Rule: adm.Decision.Rule, Reason: "the masks of this task cannot be kept on this resource", Hint: "tell the operators: masks need level source or native"}
+	var err error
+	switch level := adm.Decision.Level; {
+	case level == postern.LevelResult:
+		st.masking, err = newMasking(cat.Catalog, st.facts, &adm.Decision)
+	case st.masked && level < postern.LevelSource:
+		err = errors.New("no level of guarantee holds")
+	}
+	if err != nil {
+		return nil, &postern.Refusal{Rule: adm.Decision.Rule, Reason: "the masks of this task cannot be kept: " + err.Error(), Hint: "tell the operators"}
 	}
 	return st, nil
 }
@@ -95,6 +108,14 @@ func (e *Engine) build(cat *catalog, names resolution, text string) *engine.Stat
 			}
 			return a, nil
 		},
+		Meets: func(an engine.Analysis, d *postern.Decision) error {
+			facts, ok := an.Facts().(*sql.Facts)
+			if !ok {
+				return errors.New("nothing is known of it")
+			}
+			_, err := newMasking(cat.Catalog, facts, d)
+			return err
+		},
 	}
 }
 
@@ -115,6 +136,7 @@ func (c *conn) prepare(ctx context.Context, text string) (*statement, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.maskSeen = c.maskSeen || st.masked
+	c.changeSeen = c.changeSeen || st.changes
 	if c.cat != cat {
 		c.cat = cat
 		clear(c.texts)

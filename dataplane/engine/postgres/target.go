@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/pump"
@@ -17,7 +18,7 @@ type targetCore struct{ *conn }
 func (t targetCore) Step(in []byte) (n int, want pump.Next, err error) {
 	t.mu.Lock()
 	t.activity++
-	for err == nil && n < len(in) && want.Bytes == 0 {
+	for err == nil && n < len(in) && want.Bytes == 0 && want.Park == nil {
 		rest := in[n:]
 		if t.tail > 0 {
 			k := min(len(rest), t.tail)
@@ -32,7 +33,7 @@ func (t targetCore) Step(in []byte) (n int, want pump.Next, err error) {
 			err = herr
 		case size == 0:
 			want.Bytes = headerLen
-		case len(rest) < size && data && size > wire.Large:
+		case len(rest) < size && data && size > wire.Large && !t.whole(size):
 			n += len(rest)
 			err = t.large(typ, rest, size)
 		case size > t.e.limits.Message && !data:
@@ -43,6 +44,9 @@ func (t targetCore) Step(in []byte) (n int, want pump.Next, err error) {
 			var k int
 			k, err = t.rows(typ, rest)
 			n += k
+			if t.more {
+				t.more, want.Park = false, proceed
+			}
 		default:
 			err = t.answer(typ, rest[:size])
 			n += size
@@ -110,6 +114,9 @@ func (t targetCore) rows(typ byte, in []byte) (n int, err error) {
 	if show {
 		rows, bytes = room(e)
 	}
+	if show && e.st.masking != nil {
+		return t.maskedRows(e, typ, in, rows, bytes)
+	}
 	count := int64(0)
 	for n+headerLen <= len(in) && in[n] == typ {
 		length := binary.BigEndian.Uint32(in[n+1:])
@@ -138,6 +145,16 @@ func (t targetCore) rows(typ byte, in []byte) (n int, err error) {
 
 // pass reports a run of rows and sends it on.
 func (t targetCore) pass(e *entry, typ byte, span []byte, count int64) error {
+	ok, err := t.report(e, typ, span, count)
+	if ok {
+		t.down.Pass(span)
+	}
+	return err
+}
+
+// report accounts for a run of rows as the client will get them. It is false where they
+// must not be sent.
+func (t targetCore) report(e *entry, typ byte, span []byte, count int64) (bool, error) {
 	err := t.tellColumns(e)
 	if err == nil {
 		if typ == 'D' {
@@ -149,15 +166,14 @@ func (t targetCore) pass(e *entry, typ byte, span []byte, count int64) error {
 	if err != nil {
 		r := postern.AsRefusal(err)
 		if r.Code == postern.CodeUnavailable {
-			return r // no record, no access
+			return false, r // no record, no access
 		}
 		t.overrule(e, r)
-		return nil
+		return false, nil
 	}
 	e.rows += count
 	e.bytes += int64(len(span))
-	t.down.Pass(span)
-	return nil
+	return true, nil
 }
 
 // tellColumns reports the columns of a result before its first row, where the target
@@ -170,7 +186,15 @@ func (t targetCore) tellColumns(e *entry) error {
 	if e.st == nil || len(e.st.columns) == 0 {
 		return nil
 	}
-	return e.flow.Columns(e.st.columns)
+	if e.kind != kindExecute {
+		return e.flow.Columns(e.st.columns)
+	}
+	// A prepared statement is described before the formats of its result are chosen.
+	t.cols = append(t.cols[:0], e.st.columns...)
+	for i := range t.cols {
+		t.cols[i].Binary = isBinary(e.formats, i)
+	}
+	return e.flow.Columns(t.cols)
 }
 
 // large begins a row that is larger than the buffer. Its size is checked against the
@@ -184,6 +208,12 @@ func (t targetCore) large(typ byte, part []byte, size int) error {
 	if show {
 		rows, bytes := room(e)
 		switch {
+		case e.st.masking != nil:
+			t.overrule(e, &postern.Refusal{
+				Code: postern.CodeLimit, Reason: fmt.Sprintf("a row of the result is longer than %d bytes, and so cannot be masked", t.e.limits.MaskedRow),
+				Hint: "leave its long columns out",
+			})
+			show = false
 		case rows < 1 || bytes < int64(size):
 			t.overrule(e, limitOf(rows < 1))
 			show = false

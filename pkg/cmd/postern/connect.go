@@ -36,7 +36,7 @@ on when the nearest one dies. The client's exit code is passed through.`,
 			return a.connect(cmd.Context(), args[0], args[1:], ttl, dryRun)
 		},
 	}
-	c.Flags().StringVar(&listen, "listen", "", "run no client, but listen here, on loopback, for tools that know neither tokens nor TLS")
+	c.Flags().StringVar(&listen, "listen", "", "run no client, but listen here for tools that know neither tokens nor TLS: a loopback address, or a folder for a socket that only you can reach")
 	c.Flags().BoolVar(&dryRun, "print", false, "print what would be run, and where, and run nothing")
 	c.Flags().DurationVar(&ttl, "ttl", 0, "how long the grant lasts; at most the task's duration")
 	return c

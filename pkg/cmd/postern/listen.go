@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -38,16 +40,34 @@ type localDoor struct {
 	until time.Time
 }
 
-// listen serves until ctx is done. Only loopback addresses are bound: who connects is
-// whoever runs the command.
-func (a *app) listen(ctx context.Context, addr, permission string, ttl time.Duration) error {
+// bindLocal binds a loopback address, which every user of the machine can reach, or,
+// for a folder, a socket in it that only this user can.
+func bindLocal(addr string) (net.Listener, error) {
+	if filepath.IsAbs(addr) {
+		if err := os.MkdirAll(addr, 0o700); err != nil {
+			return nil, err
+		}
+		path := filepath.Join(addr, ".s.PGSQL.5432") // where libpq looks: host=FOLDER
+		_ = os.Remove(path)                          // of a run before
+		ln, err := net.Listen("unix", path)
+		if err != nil {
+			return nil, err
+		}
+		return ln, os.Chmod(path, 0o600)
+	}
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return usage("--listen %q is not host:port", addr)
+		return nil, usage("--listen %q is neither host:port nor the absolute path of a folder", addr)
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return usage("--listen takes a loopback address, such as 127.0.0.1:5432: everybody who reaches it acts as you")
+		return nil, usage("--listen takes a loopback address, such as 127.0.0.1:5432: everybody who reaches it acts as you")
 	}
+	return net.Listen("tcp", addr)
+}
+
+// listen serves until ctx is done. Who reaches the listener acts as the user: on a
+// machine that others use too, a socket in a folder is the better choice.
+func (a *app) listen(ctx context.Context, addr, permission string, ttl time.Duration) error {
 	api, err := a.dial(ctx, false)
 	if err != nil {
 		return err
@@ -59,7 +79,7 @@ func (a *app) listen(ctx context.Context, addr, permission string, ttl time.Dura
 	if _, err := d.grant(ctx); err != nil { // so that what is wrong is told now
 		return err
 	}
-	ln, err := net.Listen("tcp", addr)
+	ln, err := bindLocal(addr)
 	if err != nil {
 		return err
 	}

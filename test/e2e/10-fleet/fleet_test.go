@@ -72,7 +72,7 @@ func (s *story) probes(t *testing.T) {
 
 // nodes: both are there, with their version and no lag.
 func (s *story) nodes(t *testing.T) {
-	epoch, revision := s.AwaitConverged(t, 10*time.Second)
+	epoch, revision := s.AwaitConverged(t, 10*time.Second, 0)
 	if epoch == "" || revision == "" {
 		t.Errorf("version = %s/%s", epoch, revision)
 	}
@@ -352,7 +352,7 @@ func (s *story) stop(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.AwaitControl(t)
-	s.AwaitConverged(t, 40*time.Second)
+	s.AwaitConverged(t, 40*time.Second, 0)
 	if rows, err := fleet.Query(t.Context(), conn, "SELECT count(*) FROM regions"); err != nil || rows[0][0] != "6" {
 		t.Errorf("the session after the restart: %v %v", rows, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -171,12 +173,20 @@ func (f *Fleet) Exec(t testing.TB, home, stdin string, env []string, program str
 	return r
 }
 
-// Apply applies YAML as ada, expanded like the sample company.
-func (f *Fleet) Apply(t testing.TB, yaml string) {
+// Apply applies YAML as ada, expanded like the sample company, and returns the revision
+// that has it.
+func (f *Fleet) Apply(t testing.TB, yaml string) int64 {
 	t.Helper()
-	if r := f.RunWith(t, "ada", f.Expand(yaml), nil, "apply", "-f", "-"); r.Code != 0 {
-		t.Fatalf("apply: %s%s", r.Stdout, r.Stderr)
+	r := f.RunWith(t, "ada", f.Expand(yaml), nil, "apply", "-f", "-", "--format", "json")
+	var answer struct{ Version struct{ Revision string } }
+	if err := json.Unmarshal([]byte(r.Stdout), &answer); r.Code != 0 || err != nil {
+		t.Fatalf("apply: code %d: %s%s", r.Code, r.Stdout, r.Stderr)
 	}
+	revision, err := strconv.ParseInt(answer.Version.Revision, 10, 64)
+	if err != nil {
+		t.Fatalf("apply: %v in %s", err, r.Stdout)
+	}
+	return revision
 }
 
 // Token is what "postern token" prints: a token for listeners.
@@ -212,3 +222,19 @@ func (f *Fleet) Hold(t testing.TB, who, task string) string {
 }
 
 var holdID = regexp.MustCompile(`"id":\s*"([^"]+)"`)
+
+// RunEnv runs another program in a person's environment.
+func (f *Fleet) RunEnv(t testing.TB, who string, env []string, program string, args ...string) Result {
+	t.Helper()
+	f.login(t, who)
+	return f.Exec(t, f.Home(t, who), "", env, program, args...)
+}
+
+// Command is a program in a person's environment that the caller starts.
+func (f *Fleet) Command(t testing.TB, who, program string, args ...string) *exec.Cmd {
+	t.Helper()
+	f.login(t, who)
+	cmd, cancel := f.command(f.Home(t, who), program, args...)
+	t.Cleanup(cancel)
+	return cmd
+}

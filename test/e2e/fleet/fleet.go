@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,6 +28,8 @@ type Options struct {
 	Nodes []NodeSpec
 	// LeaseTTL of credentials, such as "20s"; empty keeps the default.
 	LeaseTTL string
+	// EtcdProxied puts a Proxy between the control plane and each member of etcd.
+	EtcdProxied bool
 	// World is YAML that is applied after the sample company, expanded like it.
 	World string
 }
@@ -51,6 +54,8 @@ type Fleet struct {
 	Etcd    *servers.EtcdCluster // nil where it is embedded
 	Control *Process
 	Nodes   map[string]*Node
+	// EtcdProxies stand between the control plane and etcd, where that was asked for.
+	EtcdProxies []*Proxy
 
 	opts       Options
 	nodesAddr  string
@@ -137,7 +142,7 @@ func (f *Fleet) File(t testing.TB, name, content string) string {
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := give(path); err != nil {
+	if err := Give(path); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -150,7 +155,7 @@ func (f *Fleet) Folder(t testing.TB, name string) string {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := give(path); err != nil {
+	if err := Give(path); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -215,7 +220,15 @@ admins: [{group: admins}]
 telemetry: {logLevel: debug, logFormat: json}
 `, data, api, nodes, debug, f.Issuer)
 	if f.Etcd != nil {
-		fmt.Fprintf(&y, "etcd:\n  endpoints: [%s]\n  ca: %s\n  cert: %s\n  key: %s\n", strings.Join(f.Etcd.Endpoints, ", "),
+		endpoints := slices.Clone(f.Etcd.Endpoints)
+		for i, e := range endpoints {
+			if f.opts.EtcdProxied {
+				p := NewProxy(t, strings.TrimPrefix(e, "https://"))
+				f.EtcdProxies = append(f.EtcdProxies, p)
+				endpoints[i] = "https://" + p.Addr
+			}
+		}
+		fmt.Fprintf(&y, "etcd:\n  endpoints: [%s]\n  ca: %s\n  cert: %s\n  key: %s\n", strings.Join(endpoints, ", "),
 			f.copyIn(t, "etcd/ca.pem", f.Etcd.CAFile), f.copyIn(t, "etcd/client.pem", f.Etcd.CertFile), f.copyIn(t, "etcd/client.key", f.Etcd.KeyFile))
 	}
 	if f.Vault != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -138,9 +139,9 @@ func (f *Fleet) AwaitServing(t testing.TB, name string) time.Duration {
 	return time.Since(began)
 }
 
-// AwaitConverged waits until every node enforces one version, nothing lags and nothing
-// was rejected, and returns that version.
-func (f *Fleet) AwaitConverged(t testing.TB, within time.Duration) (epoch, revision string) {
+// AwaitConverged waits until every node enforces one version of the revision given or a
+// later one, nothing lags and nothing was rejected, and returns that version.
+func (f *Fleet) AwaitConverged(t testing.TB, within time.Duration, atLeast int64) (epoch, revision string) {
 	t.Helper()
 	_, err := eventually(context.Background(), within, func() error {
 		all, err := f.Status(t)
@@ -155,6 +156,9 @@ func (f *Fleet) AwaitConverged(t testing.TB, within time.Duration) (epoch, revis
 			if !st.Connected || st.Version.Epoch != epoch || st.Version.Revision != revision || len(st.Rejections) > 0 || st.Lag != "" && st.Lag != "0s" {
 				return fmt.Errorf("%+v", all)
 			}
+		}
+		if n, err := strconv.ParseInt(revision, 10, 64); err != nil || n < atLeast {
+			return fmt.Errorf("all are at %q, and %d is published (%w)", revision, atLeast, err)
 		}
 		return nil
 	})

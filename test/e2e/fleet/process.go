@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -85,17 +87,48 @@ func (p *Process) Resume() { _ = syscall.Kill(-p.PID(), syscall.SIGCONT) }
 // Crash kills the process itself, as the kernel would for lack of memory, and waits.
 // It is an error if children of its outlive it.
 func (p *Process) Crash() error {
+	children := Family(p.PID())[1:]
 	p.Signal(syscall.SIGKILL)
 	<-p.done
-	group := -p.PID()
-	for end := time.Now().Add(5 * time.Second); !errors.Is(syscall.Kill(group, 0), syscall.ESRCH); {
+	for end := time.Now().Add(5 * time.Second); len(children) > 0; {
+		if errors.Is(syscall.Kill(children[0], 0), syscall.ESRCH) {
+			children = children[1:]
+			continue
+		}
 		if time.Now().After(end) {
-			_ = syscall.Kill(group, syscall.SIGKILL)
-			return fmt.Errorf("children of %s outlived it", p.Name)
+			_ = syscall.Kill(children[0], syscall.SIGKILL)
+			return fmt.Errorf("process %d, a child of %s, outlived it", children[0], p.Name)
 		}
 		<-time.After(10 * time.Millisecond)
 	}
 	return nil
+}
+
+// Family is a process and all that it has started, itself first. Where the system does
+// not show processes as files it is the process alone.
+func Family(pid int) []int {
+	parents := map[int][]int{}
+	files, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		// pid (name) state parent ...; the name may hold anything.
+		fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+		child, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err != nil || len(fields) < 2 {
+			continue
+		}
+		if parent, err := strconv.Atoi(fields[1]); err == nil {
+			parents[parent] = append(parents[parent], child)
+		}
+	}
+	all := []int{pid}
+	for i := 0; i < len(all); i++ {
+		all = append(all, parents[all[i]]...)
+	}
+	return all
 }
 
 // Stop asks the process to end and returns its exit code, -1 where it had to be killed.
@@ -162,8 +195,8 @@ func nobody() (uid, gid int, ok bool) {
 	return uid, gid, true
 }
 
-// give makes a file or folder belong to the ordinary user.
-func give(path string) error {
+// Give makes a file or folder belong to the ordinary user.
+func Give(path string) error {
 	if uid, gid, ok := nobody(); ok {
 		return os.Lchown(path, uid, gid)
 	}

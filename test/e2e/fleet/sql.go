@@ -70,6 +70,15 @@ func Code(err error) string {
 	return ""
 }
 
+// Hint is what an error says to do next, or "".
+func Hint(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Hint
+	}
+	return ""
+}
+
 // CancelAt sends the cancel request of a session to a node, in the clear as libpq up to
 // 16 does, and waits until the node has taken it.
 func CancelAt(n *Node, conn *pgx.Conn) error {

@@ -1,0 +1,91 @@
+package recording_test
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"testing"
+
+	"github.com/posterngate/postern/controlplane/recording"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// over is a Service over an index of its own and the blobs of another.
+func over(t *testing.T, blobs *house, c recording.Config) *recording.Service {
+	t.Helper()
+	own := open(t, t.TempDir())
+	c.Blobs, c.Index = blobs.blobs, own.index
+	c.Rejected = func(context.Context, recording.Rejection) error { return errors.New("nothing was shipped") }
+	svc, err := recording.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return svc
+}
+
+// A seal whose node is not known now is left, and keeps nothing else back.
+func TestReconcileWithoutKeys(t *testing.T) {
+	h := open(t, t.TempDir())
+	shipAll(t, h, usual(t, "s-a"))
+	shipAll(t, h, usual(t, "s-b"))
+	known := false
+	svc := over(t, h, recording.Config{NodeKeys: func(string) ([]crypto.PublicKey, error) {
+		if !known {
+			return nil, errors.New("the node is not enrolled")
+		}
+		return []crypto.PublicKey{nodeKey.Public()}, nil
+	}})
+	for i, want := range []int{6, 0, 2, 0} {
+		known = i >= 2
+		if n, err := svc.Reconcile(t.Context()); err != nil || n != want {
+			t.Errorf("pass %d took %d chunks, want %d (%v)", i, n, want, err)
+		}
+	}
+}
+
+// Whoever lent something to a session is told that its node died, before the seal is kept.
+func TestTruncatedIsTold(t *testing.T) {
+	h := open(t, t.TempDir())
+	p := newTape(t, "s-1")
+	p.open()
+	p.cut(0)
+	p.seal("node-1", nodeKey, true)
+	var told []postern.SessionID
+	fail := errors.New("cannot be told now")
+	svc := over(t, h, recording.Config{
+		NodeKeys: func(string) ([]crypto.PublicKey, error) { return []crypto.PublicKey{nodeKey.Public()}, nil },
+		Truncated: func(_ context.Context, node postern.NodeName, s postern.SessionID) error {
+			told = append(told, s)
+			if node != "node-1" {
+				t.Errorf("node %q", node)
+			}
+			return fail
+		},
+	})
+	send := func(tape *tape, i int) error {
+		_, err := svc.Ingest(t.Context(), "node-1", &nodev1.ShipRequest{Session: string(tape.session.ID), Index: uint32(i), Chunk: tape.chunks[i]})
+		return err
+	}
+	if err := send(p, 0); err != nil || len(told) != 0 {
+		t.Errorf("a session that lives: %v, told %v", err, told)
+	}
+	if err := send(p, 1); !errors.Is(err, fail) {
+		t.Errorf("a seal that could not be told of: %v", err)
+	}
+	if s, err := svc.Get(t.Context(), "s-1"); err != nil || s.GetRecording() != "open" {
+		t.Errorf("%v %v", s, err)
+	}
+	fail = nil
+	if err := send(p, 1); err != nil || len(told) != 2 {
+		t.Errorf("sent again: %v, told %v", err, told)
+	}
+	for i := range 4 {
+		if err := send(usual(t, "s-2"), i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(told) != 2 {
+		t.Errorf("a session that ended in order was told of: %v", told)
+	}
+}

@@ -1,0 +1,124 @@
+package store_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/posterngate/postern/test/e2e/fleet"
+)
+
+const leaseTTL = 12 * time.Second
+
+// TestRestore goes back to an older backup of etcd, as an operator would: stop, put the
+// data back, "postern-control epoch", start.
+func TestRestore(t *testing.T) {
+	f := fleet.Start(t, fleet.Options{Embedded: true, Sealed: true, LeaseTTL: leaseTTL.String(), World: open() + "---" + binding})
+	eu, us := f.Nodes["eu-1-a"], f.Nodes["us-1-a"]
+	data := filepath.Join(f.ControlData(), "etcd")
+	backup := filepath.Join(t.TempDir(), "etcd")
+	early := f.Must(t, "alice", "grant", "probe")
+	stop(t, f)
+	copyTree(t, data, backup)
+	start(t, f)
+	f.AwaitConverged(t, 40*time.Second, 0)
+
+	// The hour that will be lost: the task is narrowed, and somebody takes it.
+	var narrowed int64
+	for range 10 {
+		narrowed = f.Apply(t, closed())
+	}
+	lost := f.Must(t, "alice", "grant", "probe", "--reason", "in the hour that is lost")
+	before, _ := f.AwaitConverged(t, 10*time.Second, narrowed)
+	conn := f.Connect(t, eu, "probe.warehouse", lost)
+	want(t, "before the restore", conn, false)
+
+	stop(t, f)
+	if err := os.RemoveAll(data); err != nil {
+		t.Fatal(err)
+	}
+	copyTree(t, backup, data)
+	r := f.Exec(t, f.Dir, "", nil, "postern-control", "epoch", "--config", f.ControlConfig())
+	if r.Code != 0 {
+		t.Fatalf("postern-control epoch: code %d: %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	start(t, f)
+	if r := f.Exec(t, f.Dir, "", nil, "postern-control", "epoch", "--config", f.ControlConfig()); r.Code != 1 || !strings.Contains(r.Stderr, "in use by another process") {
+		t.Errorf("postern-control epoch beside a running control plane: code %d: %s", r.Code, r.Stderr)
+	}
+	began := time.Now()
+	after, revision := f.AwaitConverged(t, 60*time.Second, 0)
+	t.Logf("both nodes at %s/%s %s after the control plane was ready", after, revision, time.Since(began).Round(time.Millisecond))
+	if after == before || !strings.Contains(r.Stdout, after) {
+		t.Errorf("epoch %s after %s; the command said %s", after, before, r.Stdout)
+	}
+
+	for _, n := range []*fleet.Node{eu, us} {
+		restored := f.Connect(t, n, "probe.warehouse", early)
+		want(t, "the policy of the backup at "+n.Name, restored, true)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		if _, err := f.Dial(ctx, n, "probe.warehouse", lost); fleet.Code(err) != "28P01" {
+			t.Errorf("a grant of the lost hour at %s: %v", n.Name, err)
+		}
+	}
+	// The session of the lost hour has a lease that nobody knows of any more.
+	ctx, cancel := context.WithTimeout(t.Context(), 2*leaseTTL)
+	defer cancel()
+	_, err := conn.WaitForNotification(ctx)
+	if fleet.Code(err) != "57P01" {
+		t.Errorf("a session of the lost hour ended with %v", err)
+	}
+	t.Logf("the session of the lost hour ended %s after the restore: %v", time.Since(began).Round(time.Millisecond), err)
+}
+
+func stop(t *testing.T, f *fleet.Fleet) {
+	t.Helper()
+	if code := f.Control.Stop(); code != 0 {
+		t.Fatalf("the control plane ended with code %d", code)
+	}
+}
+
+func start(t *testing.T, f *fleet.Fleet) {
+	t.Helper()
+	if err := f.Control.Start(); err != nil {
+		t.Fatal(err)
+	}
+	f.AwaitControl(t)
+}
+
+// copyTree copies regular files and folders with their owners.
+func copyTree(t *testing.T, from, to string) {
+	t.Helper()
+	err := filepath.WalkDir(from, func(p string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, p)
+		if err != nil {
+			return err
+		}
+		dst := filepath.Join(to, rel)
+		switch {
+		case d.IsDir():
+			err = os.MkdirAll(dst, 0o700)
+		case d.Type().IsRegular():
+			var b []byte
+			if b, err = os.ReadFile(p); err == nil {
+				err = os.WriteFile(dst, b, 0o600)
+			}
+		default:
+			return nil // a socket
+		}
+		if err != nil {
+			return err
+		}
+		return fleet.Give(dst)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
