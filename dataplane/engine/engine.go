@@ -62,6 +62,10 @@ type Session interface {
 	// Prepare judges a statement once. A denial is recorded and is a *postern.Refusal.
 	Prepare(ctx context.Context, st *Statement) (*Admission, error)
 
+	// Stale reports whether an admission was judged under a policy that is not enforced
+	// any more, so that it is of no use for a statement that begins now. It is cheap.
+	Stale(a *Admission) bool
+
 	// Admit lets one execution through: policy version, budget, intent record. It does
 	// not block on people or networks and on the path of a cached Read allocates
 	// nothing. f is set up for the way back; the caller must end it with f.Done once

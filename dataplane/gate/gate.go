@@ -277,13 +277,19 @@ func unrecorded(err error) *postern.Refusal {
 	return &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the statement could not be recorded, so it was not forwarded", Hint: "tell the operators", Cause: err}
 }
 
+// Stale reports whether an admission was judged under another policy than now.
+func (g *Gate) Stale(a *engine.Admission) bool {
+	ad, ok := a.Gate.(*admitted)
+	return !ok || ad.snapshot != g.cfg.Snapshots.Current()
+}
+
 // Admit lets one execution through.
 func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) error {
 	ad, ok := a.Gate.(*admitted)
 	if !ok {
 		return errors.New("gate: an admission that the gate did not make")
 	}
-	if ad.snapshot != g.cfg.Snapshots.Current() {
+	if g.Stale(a) {
 		return engine.ErrStale
 	}
 	if err := g.cfg.Healthy(); err != nil {

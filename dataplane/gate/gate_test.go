@@ -321,8 +321,8 @@ func TestChangedPolicyIsStale(t *testing.T) {
 	}
 	r.snapshots.load(t, strings.ReplaceAll(world, "columns: [code]", "columns: [name]"), 2)
 	var f engine.Flow
-	if err := r.Admit(a, engine.Args{}, &f); !errors.Is(err, engine.ErrStale) {
-		t.Errorf("Admit = %v, want ErrStale", err)
+	if err := r.Admit(a, engine.Args{}, &f); !errors.Is(err, engine.ErrStale) || !r.Stale(a) {
+		t.Errorf("Admit = %v, stale %v; want ErrStale", err, r.Stale(a))
 	}
 	if _, err := r.prepare(t, "select code from sales.regions", u); err == nil {
 		t.Error("the old verdict was used under the new policy")

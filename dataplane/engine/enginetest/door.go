@@ -265,6 +265,11 @@ func (s *Session) Prepare(ctx context.Context, st *engine.Statement) (*engine.Ad
 	return a, nil
 }
 
+// Stale compares the admission's version with the script's.
+func (s *Session) Stale(a *engine.Admission) bool {
+	return a.Gate.(admission).version != s.door.script().Version
+}
+
 // Admit writes the execution down and sets the flow up.
 func (s *Session) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) error {
 	p := s.door.script()

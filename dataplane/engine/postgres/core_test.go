@@ -31,6 +31,7 @@ func (s *hotSession) Chunk(engine.Direction, []byte) error   { return nil }
 func (s *hotSession) Done(engine.Outcome) error              { return nil }
 func (s *hotSession) Note(string, string) error              { return nil }
 func (s *hotSession) Dial(context.Context) (net.Conn, error) { return nil, io.EOF }
+func (*hotSession) Stale(*engine.Admission) bool             { return false }
 func (s *hotSession) Admit(_ *engine.Admission, _ engine.Args, f *engine.Flow) error {
 	f.Start(s, -1, -1)
 	return nil

@@ -67,7 +67,7 @@ func startShared() error {
 	if err != nil {
 		return err
 	}
-	shared.stop = append(shared.stop, func() { _ = os.RemoveAll(dir) })
+	shared.stop = append(shared.stop, func() { _ = servers.RemoveData(dir); _ = os.RemoveAll(dir) })
 	ctx, cancel := context.WithCancel(context.Background())
 	pg, stop, err := servers.StartPostgres(ctx, dir, servers.PGOptions{HBA: []string{"hostnossl all app 127.0.0.1/32 scram-sha-256"}}, func(string) {})
 	if err != nil {

@@ -169,7 +169,7 @@ func (c clientCore) judge(text []byte) (*statement, pump.Next) {
 	if c.recheck {
 		return nil, c.refresh()
 	}
-	if st := c.texts[string(text)]; st != nil && st.catalog == c.cat {
+	if st := c.texts[string(text)]; st != nil && st.catalog == c.cat && !c.s.Stale(st.adm) {
 		return st, pump.Next{}
 	}
 	copied := string(text)
