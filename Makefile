@@ -7,18 +7,19 @@ LDFLAGS := -s -w -X github.com/posterngate/postern/pkg/release.Version=$(VERSION
 GO      := go
 BUF     := test/tools/buf/node_modules/.bin/buf
 FUZZTIME ?= 5s
+DEVBUILD := echo "building (a minute or two the first time)" >&2; $(GO) build -o bin/postern-dev ./deploy/dev && $(GO) build -o bin/postern ./pkg/cmd/postern
 
 ##@ Try it
 
 .PHONY: dev dev-up dev-down dev-reset demo
 dev: ## Run the whole house in the foreground: both planes, a sample company, PostgreSQL (VAULT=1: with a real Vault)
-	@$(GO) build -o bin/postern-dev ./deploy/dev && $(GO) build -o bin/postern ./pkg/cmd/postern && exec bin/postern-dev run $(if $(VAULT),--vault)
+	@$(DEVBUILD) && exec bin/postern-dev run $(if $(VAULT),--vault)
 dev-up: ## The same in the background; returns once everything answers
-	@$(GO) build -o bin/postern-dev ./deploy/dev && $(GO) build -o bin/postern ./pkg/cmd/postern && bin/postern-dev up $(if $(VAULT),--vault)
+	@$(DEVBUILD) && bin/postern-dev up $(if $(VAULT),--vault)
 dev-down: ## Stop what dev-up started
-	@$(GO) build -o bin/postern-dev ./deploy/dev && bin/postern-dev down
+	@$(DEVBUILD) && bin/postern-dev down
 dev-reset: ## Stop, and forget all state of the development house
-	@$(GO) build -o bin/postern-dev ./deploy/dev && bin/postern-dev reset
+	@$(DEVBUILD) && bin/postern-dev reset
 demo: ## A guided tour against the house that dev-up started (starts it if need be)
 	@$(MAKE) --no-print-directory dev-up && bin/postern demo
 

@@ -287,8 +287,8 @@ func (b *Broker) Release(ctx context.Context, node postern.NodeName, req *nodev1
 		return nil, err
 	}
 	defer unlock()
-	if one == nil || one.State.ended() || one.State == stateRevoking {
-		return &nodev1.ReleaseResponse{}, nil
+	if one == nil || one.State.ended() || one.State == stateRevoking && !one.NextTry.IsZero() {
+		return &nodev1.ReleaseResponse{}, nil // somebody else is at it
 	}
 	if err := b.end(ctx, one, "released"); err != nil && one.State != stateRevoking && !one.State.ended() {
 		return nil, unavailable(err)

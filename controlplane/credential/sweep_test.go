@@ -98,7 +98,7 @@ func TestRenewedLeasesLive(t *testing.T) {
 	})
 }
 
-func TestAbandonedSessions(t *testing.T) {
+func TestSessionsThatAreOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
 		h.take("s-1")
@@ -106,12 +106,12 @@ func TestAbandonedSessions(t *testing.T) {
 		sweeping(t, h.another())
 		for range 2 {
 			for _, s := range []postern.SessionID{"s-1", "s-that-borrowed-nothing"} {
-				if err := h.Abandon(t.Context(), "node-1", s); err != nil {
+				if err := h.Over(t.Context(), "node-1", s); err != nil {
 					t.Fatal(err)
 				}
 			}
 		}
-		if err := h.Abandon(t.Context(), "node-2", "s-2"); err != nil { // not that node's
+		if err := h.Over(t.Context(), "node-2", "s-2"); err != nil { // not that node's
 			t.Fatal(err)
 		}
 		time.Sleep(15 * time.Second)
@@ -119,6 +119,16 @@ func TestAbandonedSessions(t *testing.T) {
 			t.Errorf("%d live, ledger %v", h.vault.live(), n)
 		}
 		h.take("s-1") // should the session be alive after all, it can ask again
+
+		// A release that comes just behind the end does not wait for the sweeper.
+		resp := h.take("s-3")
+		if err := h.Over(t.Context(), "node-1", "s-3"); err != nil {
+			t.Fatal(err)
+		}
+		live := h.vault.live()
+		if _, err := h.Release(t.Context(), "node-1", &nodev1.ReleaseRequest{Lease: resp.GetLease()}); err != nil || h.vault.live() != live-1 {
+			t.Errorf("%v, %d live, were %d", err, h.vault.live(), live)
+		}
 	})
 }
 

@@ -138,10 +138,10 @@ func (s *Service) update(ctx context.Context, node postern.NodeName, head index.
 	}
 	u := &index.Update{Session: row, Head: h, Hash: chunk.Hash}
 	if chunk.Sealing {
-		if err := s.sealed(u, chunk.Seal); err != nil || !chunk.Seal.Truncated || s.cfg.Truncated == nil {
+		if err := s.sealed(u, chunk.Seal); err != nil || s.cfg.Ended == nil {
 			return u, nil, err
 		}
-		return u, nil, s.cfg.Truncated(ctx, node, chunk.Session)
+		return u, nil, s.cfg.Ended(ctx, node, chunk.Session)
 	}
 	decoder, err := s.decoder(ctx, row, head)
 	if err != nil {

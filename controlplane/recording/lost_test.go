@@ -44,8 +44,8 @@ func TestReconcileWithoutKeys(t *testing.T) {
 	}
 }
 
-// Whoever lent something to a session is told that its node died, before the seal is kept.
-func TestTruncatedIsTold(t *testing.T) {
+// Whoever lent something to a session is told that it is over, before the seal is kept.
+func TestTheEndIsTold(t *testing.T) {
 	h := open(t, t.TempDir())
 	p := newTape(t, "s-1")
 	p.open()
@@ -55,7 +55,7 @@ func TestTruncatedIsTold(t *testing.T) {
 	fail := errors.New("cannot be told now")
 	svc := over(t, h, recording.Config{
 		NodeKeys: func(string) ([]crypto.PublicKey, error) { return []crypto.PublicKey{nodeKey.Public()}, nil },
-		Truncated: func(_ context.Context, node postern.NodeName, s postern.SessionID) error {
+		Ended: func(_ context.Context, node postern.NodeName, s postern.SessionID) error {
 			told = append(told, s)
 			if node != "node-1" {
 				t.Errorf("node %q", node)
@@ -85,7 +85,7 @@ func TestTruncatedIsTold(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(told) != 2 {
-		t.Errorf("a session that ended in order was told of: %v", told)
+	if len(told) != 3 || told[2] != "s-2" {
+		t.Errorf("a session that ended in order: told %v", told)
 	}
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/posterngate/postern/pkg/record"
 )
 
-// Config is what a Service needs. All but Truncated and Logger is required.
+// Config is what a Service needs. All but Ended and Logger is required.
 type Config struct {
 	Blobs blob.Blobs
 	Index index.Index
@@ -32,11 +32,10 @@ type Config struct {
 	// Rejected is told of every chunk that was refused for good, for the audit log. After
 	// an error of it the node is not answered, and sends the chunk again.
 	Rejected func(ctx context.Context, r Rejection) error
-	// Truncated is told of every session that ended because its node died, before the seal
-	// that says so is stored. After an error of it the node sends the seal again; nil is
-	// nobody.
-	Truncated func(ctx context.Context, node postern.NodeName, session postern.SessionID) error
-	Logger    *slog.Logger // nil discards
+	// Ended is told of every session that is over, before the seal that says so is stored.
+	// After an error of it the node sends the seal again; nil is nobody.
+	Ended  func(ctx context.Context, node postern.NodeName, session postern.SessionID) error
+	Logger *slog.Logger // nil discards
 }
 
 // Rejection is one chunk that was refused for good.

@@ -130,11 +130,15 @@ type syncing struct {
 	up       bool          // of receive's goroutine, until the group has ended
 }
 
+// hello says what the node has; a cold one asks for everything, by keeping the hash back.
 func (s *syncing) hello(cold bool) *nodev1.SyncRequest {
 	h := &nodev1.SyncHello{Release: s.cfg.Release, Protocols: s.cfg.Protocols}
-	if v := s.cfg.Snapshot.Version(); !cold && !v.IsZero() {
+	if v := s.cfg.Snapshot.Version(); !v.IsZero() {
+		// Whatever is sent must not be older than this, a snapshot neither.
 		h.Applied = &typesv1.Version{Epoch: v.Epoch, Revision: v.Revision}
-		h.ContentHash = s.cfg.Snapshot.Hash()
+		if !cold {
+			h.ContentHash = s.cfg.Snapshot.Hash()
+		}
 	}
 	return &nodev1.SyncRequest{Kind: &nodev1.SyncRequest_Hello{Hello: h}}
 }

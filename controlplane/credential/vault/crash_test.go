@@ -75,7 +75,7 @@ func lendAndDie(text string) error {
 		return err
 	}
 	_, err = b.Lease(ctx, credential.NodeIdentity{Name: "node-1", HPKEKey: key}, ask(v.Session, "reader"))
-	return fmt.Errorf("lent: %v %s", err, h.log)
+	return fmt.Errorf("lent: %w %s", err, h.log)
 }
 
 // deadly kills its own process at one commit, as kill -9 does.

@@ -257,14 +257,19 @@ func (b *bench) started(t *testing.T, c Client, text string) <-chan error {
 	t.Helper()
 	s := b.door.Last()
 	done := b.aside(t, c, text)
-	for end := time.Now().Add(wait); ; time.Sleep(time.Millisecond) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	end := time.After(wait)
+	for {
 		for _, e := range s.Executions() {
 			if e.Text == text {
 				return done
 			}
 		}
-		if time.Now().After(end) {
+		select {
+		case <-end:
 			t.Fatalf("%q was not admitted", text)
+		case <-tick.C:
 		}
 	}
 }

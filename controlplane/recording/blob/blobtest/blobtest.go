@@ -93,9 +93,11 @@ func list(t *testing.T, b blob.Blobs) {
 			t.Errorf("list %q: %q, want %q", prefix, got, want)
 		}
 	}
-	for name := range b.List(ctx, "") { // may stop early
-		_ = name
-		break
+	for _, err := range b.List(ctx, "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		break // a reader may stop early
 	}
 	gone, cancel := context.WithCancel(ctx)
 	cancel()
