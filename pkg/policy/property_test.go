@@ -87,6 +87,11 @@ func TestRandomFactsNeverPassAColumn(t *testing.T) {
 		}
 		allowed++
 		for _, st := range f.Statements {
+			for _, u := range st.Settings {
+				if u.Write && u.Name != "jit" && u.Name != "TimeZone" && (u.Name != "statement_timeout" || !u.Known || u.Value != "1s") {
+					t.Fatalf("writes %+v: %+v", u, d)
+				}
+			}
 			for _, table := range st.Tables {
 				name := table.String()
 				if slices.ContainsFunc(table.Read, func(c string) bool { return !slices.Contains(readable[name], c) }) {
@@ -156,6 +161,12 @@ func randomFacts(r *rand.Rand) *sql.Facts {
 		}
 		if r.IntN(4) == 0 {
 			st.Functions = append(st.Functions, sql.Function{Schema: pick("pg_catalog", "app"), Name: pick("now", "set_config"), Pure: r.IntN(2) == 0})
+		}
+		if r.IntN(4) == 0 {
+			st.Settings = append(st.Settings, sql.SettingUse{
+				Name: pick("jit", "TimeZone", "search_path", "role", "client_encoding", "statement_timeout"), Write: r.IntN(2) == 0,
+				Value: pick("on", "UTF8", "1s"), Known: r.IntN(2) == 0,
+			})
 		}
 		f.Statements = append(f.Statements, st)
 	}

@@ -15,6 +15,10 @@ import (
 // PostgreSQL would print it, without quotes.
 type settingRule func(value string, t *task) string
 
+// anyValue is the rule of settings of which every value is harmless, even one that is
+// not known.
+var anyValue settingRule
+
 // settings are what a client may set: what changes neither the meaning of a statement
 // nor who the session is, and costs the resource nothing. Whatever is not here is
 // denied.
@@ -36,6 +40,9 @@ var settings = map[string]settingRule{
 	"statement_timeout":                   shorterTimeout,
 	"timezone":                            anyValue,
 }
+
+// held are the settings that have one value for good: texts mean what the parser reads.
+var held = map[string]bool{"client_encoding": true, "standard_conforming_strings": true}
 
 // whyNot has reasons for settings that people ask for and do not get.
 var whyNot = map[string]string{
@@ -68,7 +75,12 @@ func showable() []string {
 }
 
 // resets are the commands that take every setting back to where the session began;
-// pools send them. The engine pins again what they undo.
+// pools send them. What the engine started the session with is where it began, so that
+// nothing that is held fixed changes. DISCARD ALL also does SET SESSION AUTHORIZATION
+// DEFAULT: the session is again the account that logged in, and no longer the role that
+// this account may have acted for since. That widens nothing: what was leased is that
+// account and its rights, it could take such a role and leave it all along, and what the
+// session may do is decided here, statement by statement, whoever it is there.
 var resets = map[string]bool{
 	"RESET ALL": true, "DISCARD ALL": true, "DISCARD PLANS": true, "DISCARD SEQUENCES": true, "DISCARD TEMP": true, "DISCARD TEMPORARY": true,
 }
@@ -77,27 +89,73 @@ var resets = map[string]bool{
 func (t *task) setting(st *sql.Statement, r *resource) *refusal {
 	name := strings.ToLower(st.Setting)
 	if st.Verb == sql.Show {
-		if _, settable := settings[name]; settable || shown[name] {
-			return nil
-		}
-		return t.noSetting("SHOW "+name, "settings that may be shown are "+some(slices.Sorted(maps.Keys(shown)))+" and those that may be set")
+		return t.show(name, "SHOW "+name)
 	}
 	if resets[strings.ToUpper(st.Command)] {
 		return nil
 	}
-	rule, ok := settings[name]
-	if !ok {
-		detail := whyNot[name]
-		if detail == "" {
-			detail = "settings that may be set: " + some(slices.Sorted(maps.Keys(settings)))
-		}
-		return t.noSetting("SET "+name, detail)
+	rule, no := t.settable(name, "SET "+name)
+	if no != nil {
+		return no
 	}
 	if pin, pinned := r.pins[name]; pinned && name != "client_encoding" && !strings.EqualFold(pin, st.Value) {
 		return t.noSetting("SET "+name, "the resource holds it fixed at "+strconv.Quote(pin))
 	}
-	if why := rule(st.Value, t); why != "" {
-		return t.noSetting("SET "+name, name+" "+why)
+	return t.value(rule, name, "SET "+name, st.Value)
+}
+
+// currentSetting reads any setting. Where a task names it, it may.
+var currentSetting = sql.Name{Schema: catalogSchema, Name: "current_setting"}
+
+// settingUse judges set_config and current_setting as the SET or SHOW that they stand
+// for. Drivers repeat by SET what is held fixed, and by set_config nobody does.
+func (t *task) settingUse(u *sql.SettingUse, r *resource) *refusal {
+	name := strings.ToLower(u.Name)
+	if !u.Write {
+		if t.functions[currentSetting] {
+			return nil
+		}
+		return t.show(name, "current_setting of "+name)
+	}
+	what := "set_config of " + name
+	rule, no := t.settable(name, what)
+	if no != nil {
+		return no
+	}
+	if _, pinned := r.pins[name]; pinned || held[name] {
+		return t.noSetting(what, "it is held fixed")
+	}
+	if !u.Known && rule != nil {
+		return t.noSetting(what, "its value is a parameter; write it into the statement")
+	}
+	return t.value(rule, name, what, u.Value)
+}
+
+func (t *task) show(name, what string) *refusal {
+	if _, settable := settings[name]; settable || shown[name] {
+		return nil
+	}
+	return t.noSetting(what, "settings that may be shown are "+some(slices.Sorted(maps.Keys(shown)))+" and those that may be set")
+}
+
+func (t *task) settable(name, what string) (settingRule, *refusal) {
+	rule, ok := settings[name]
+	if ok {
+		return rule, nil
+	}
+	detail := whyNot[name]
+	if detail == "" {
+		detail = "settings that may be set: " + some(slices.Sorted(maps.Keys(settings)))
+	}
+	return nil, t.noSetting(what, detail)
+}
+
+func (t *task) value(rule settingRule, name, what, value string) *refusal {
+	if rule == nil {
+		return nil
+	}
+	if why := rule(value, t); why != "" {
+		return t.noSetting(what, name+" "+why)
 	}
 	return nil
 }
@@ -105,8 +163,6 @@ func (t *task) setting(st *sql.Statement, r *resource) *refusal {
 func (t *task) noSetting(what, detail string) *refusal {
 	return &refusal{rule: t.rules.settings, reason: fmt.Sprintf("%s does not allow %s", t.title, what), detail: detail}
 }
-
-func anyValue(string, *task) string { return "" }
 
 func only(ok func(string) bool, why string) settingRule {
 	return func(value string, _ *task) string {

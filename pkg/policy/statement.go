@@ -13,7 +13,7 @@ import (
 // once the decision is a denial.
 func (j *judge) statement(st *sql.Statement) bool {
 	t := j.task
-	uses := len(st.Tables) > 0 || len(st.Functions) > 0
+	uses := len(st.Tables) > 0 || len(st.Functions) > 0 || len(st.Settings) > 0
 	switch st.Verb {
 	case sql.Transaction:
 		if !uses {
@@ -40,6 +40,12 @@ func (j *judge) statement(st *sql.Statement) bool {
 		}
 		j.deny(&refusal{rule: t.rules.permit, reason: fmt.Sprintf("%s does not allow %s", t.title, command(st)), detail: t.allowed, hint: hintTasks})
 		return false
+	}
+	for i := range st.Settings {
+		if no := t.settingUse(&st.Settings[i], j.resource); no != nil {
+			j.deny(no)
+			return false
+		}
 	}
 	if no := j.unmet(t.when, st, t.rules.when); no != nil {
 		j.deny(no)

@@ -116,7 +116,7 @@ func (j *judge) reads(p *permit, t *sql.Table) *refusal {
 // changes judges a change: what is written must be listed as such, and what is read of
 // the changed table itself is stored values, which must be listed and not masked.
 func (j *judge) changes(p *permit, t *sql.Table, v sql.Verb) *refusal {
-	if t.AllColumns {
+	if t.AllColumns && !j.writtenOut(p, t) {
 		return j.named(p, t)
 	}
 	own := [2][]string{t.TargetReads}
@@ -158,6 +158,14 @@ func (j *judge) changes(p *permit, t *sql.Table, v sql.Verb) *refusal {
 	return nil
 }
 
+// writtenOut reports whether RETURNING * may stand for the columns of the permit: the
+// rewriter writes them out, and refuses any other use of the whole row. None may be
+// masked, for what is returned are stored values.
+func (j *judge) writtenOut(p *permit, t *sql.Table) bool {
+	return len(p.order) > 0 && !t.Has(sql.Select) && j.resource.level >= postern.LevelSource &&
+		!slices.ContainsFunc(p.order, func(column string) bool { return j.masked(p, t, column) })
+}
+
 // masked reports whether the permit, or any that lets the table be read, masks the
 // column.
 func (j *judge) masked(p *permit, t *sql.Table, column string) bool {
@@ -175,6 +183,9 @@ func (j *judge) masked(p *permit, t *sql.Table, column string) bool {
 // listed refuses a column that may not be read.
 func (j *judge) listed(p *permit, t *sql.Table, columns []string) *refusal {
 	for _, column := range columns {
+		if column == "*" && t.AllColumns {
+			continue // judged as such
+		}
 		if !p.columns[column] {
 			return &refusal{
 				rule:   p.rule,
@@ -205,7 +216,7 @@ func (p *permit) readable(t *sql.Table) string {
 // use adds what comes with an admitted use.
 func (j *judge) use(p *permit, st *sql.Statement, t *sql.Table, v sql.Verb) bool {
 	j.by(p)
-	if v == sql.Select && (t.AllColumns || len(p.masks) > 0) && !j.see(p.view, p.rule, t) {
+	if (t.AllColumns || v == sql.Select && len(p.masks) > 0) && !j.see(p.view, p.rule, t) {
 		return false
 	}
 	if p.maxAffected > 0 && v != sql.Select {

@@ -73,6 +73,9 @@ type Statement struct {
 	Tables []Table
 	// Functions has every function, by name, that the statement calls.
 	Functions []Function
+	// Settings has every setting that the statement reads or writes by a function, such
+	// as set_config, where it is certain which one.
+	Settings []SettingUse
 	// Setting is the setting of Set and Show, in lower case.
 	Setting string
 	// Value is the value of Set, as one canonical text.
@@ -147,6 +150,15 @@ type Function struct {
 }
 
 func (f Function) String() string { return f.Schema + "." + f.Name }
+
+// SettingUse is one setting that a function reads or writes.
+type SettingUse struct {
+	Name  string // in lower case
+	Write bool
+	// Value that is written, where Known; else it comes with a parameter.
+	Value string
+	Known bool
+}
 
 // Output is one column of a result. A * over a relation is one Output with the name and
 // column "*": it stands for whatever columns the task permits.

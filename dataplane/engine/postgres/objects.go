@@ -1,8 +1,6 @@
 package postgres
 
 import (
-	"strings"
-
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
 )
@@ -70,7 +68,7 @@ func (c *conn) objects(e *entry, st *statement) error {
 				return err
 			}
 		}
-		if strings.HasPrefix(s.Command, "DISCARD") {
+		if s.Command == "DISCARD ALL" { // the others keep statements and cursors
 			for name := range c.statements {
 				c.setStatement(e, name, nil)
 			}

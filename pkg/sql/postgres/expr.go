@@ -185,6 +185,7 @@ func (a *analyzer) columnOf(it *item, names []string, name string) lineage {
 	case n > 1:
 		a.giveUp("column %s is ambiguous", quoteAll(names...))
 	case it.open != nil:
+		a.attribute(name)
 		return it.open.named()
 	case it.ref != nil && systemColumns[name]:
 		return lineage{from: []origin{{use: it.ref.use, column: name, target: it.target}}}
@@ -259,7 +260,7 @@ func (a *analyzer) call(f *pg.FuncCall, s *scope, role sql.ColumnRole) lineage {
 	if f.AggWithinGroup {
 		args += len(f.AggOrder)
 	}
-	a.function(names, args, f.FuncVariadic)
+	a.function(names, args, f.FuncVariadic, a.settingCall(f, names))
 	lin := a.computedStars(s, role, f.Args)
 	order := sql.RolePredicate
 	if f.AggWithinGroup {
@@ -318,6 +319,8 @@ func (a *analyzer) indirection(n *pg.A_Indirection, s *scope, role sql.ColumnRol
 				col := a.columnOf(it, []string{it.name, v.String_.Sval}, v.String_.Sval)
 				a.mark(col, role)
 				lin = lin.and(col)
+			} else {
+				a.attribute(v.String_.Sval)
 			}
 		case *pg.Node_AIndices:
 			a.saw(1)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
 	"github.com/posterngate/postern/pkg/sql/postgres"
 	"github.com/posterngate/postern/pkg/sql/sqltest"
@@ -47,6 +48,16 @@ func brief(f *sql.Facts) string {
 		}
 		if st.Setting != "" {
 			parts = append(parts, st.Setting+"="+st.Value)
+		}
+		for _, u := range st.Settings {
+			switch {
+			case !u.Write:
+				parts = append(parts, "get:"+u.Name)
+			case u.Known:
+				parts = append(parts, "set:"+u.Name+"="+u.Value)
+			default:
+				parts = append(parts, "set:"+u.Name+"=?")
+			}
 		}
 		if st.Object != "" {
 			parts = append(parts, "@"+st.Object)
@@ -222,13 +233,13 @@ func TestFacts(t *testing.T) {
 		{"SELECT app.pure(1)", "select f:app.pure"},
 		{"SELECT customer_email(o) FROM orders o", "select orders[select *.c] f:sales.customer_email"},
 		{"SELECT nope(1)", "? function nope with 1 arguments does not exist, or is not in the catalogue yet"},
-		{"SELECT set_config('role', 'x', false), pg_sleep(1), nextval('s'), lo_get(1)", "select f:pg_catalog.set_config f:pg_catalog.pg_sleep f:pg_catalog.nextval f:pg_catalog.lo_get"},
+		{"SELECT pg_sleep(1), nextval('s'), lo_get(1)", "select f:pg_catalog.pg_sleep f:pg_catalog.nextval f:pg_catalog.lo_get"},
 		{"SELECT query_to_xml('SELECT 1', true, false, ''), table_to_xml('t', true, false, ''), database_to_xml(true, false, '')", "select f:pg_catalog.query_to_xml f:pg_catalog.table_to_xml f:pg_catalog.database_to_xml"},
 		{"SELECT ts_rewrite('a'::tsquery, 'SELECT 1')", "select f:pg_catalog.ts_rewrite"},
 		{"SELECT * FROM ts_stat('SELECT 1')", "select f:pg_catalog.ts_stat"},
 		{"SELECT * FROM dblink('a', 'b') AS t(s text)", "select f:public.dblink"},
 		{"SELECT pg_read_file('x'), pg_ls_dir('x'), pg_notify('a', 'b'), currval('s'), pg_advisory_lock(1)", "select f:pg_catalog.pg_read_file f:pg_catalog.pg_ls_dir f:pg_catalog.pg_notify f:pg_catalog.currval f:pg_catalog.pg_advisory_lock"},
-		{"SELECT current_setting('x'), pg_relation_size('orders'), inet_server_addr()", "select f:pg_catalog.current_setting f:pg_catalog.pg_relation_size f:pg_catalog.inet_server_addr"},
+		{"SELECT pg_relation_size('orders'), inet_server_addr()", "select f:pg_catalog.pg_relation_size f:pg_catalog.inet_server_addr"},
 		{"SELECT 1 + 2", "select f:app.run"},
 		{"SELECT 1 OPERATOR(pg_catalog.+) 2", "select"},
 		{"SELECT 1 OPERATOR(app.===) 2", "select f:app.noisy"},
@@ -303,6 +314,21 @@ func TestFacts(t *testing.T) {
 		{"RESET ALL", "set all="},
 		{"RESET role", "set role="},
 		{"SHOW search_path", "show search_path="},
+		{"DISCARD ALL", "set all="},
+		{"DISCARD PLANS", "set"},
+		{"DISCARD TEMPORARY", "set"},
+		{"DISCARD ALL; SELECT id FROM orders", "? a setting before it changes what its names mean; send them one by one"},
+
+		// Settings by function.
+		{"SELECT set_config('TimeZone', 'UTC', false)", "select set:timezone=UTC"},
+		{"SELECT current_setting('jit') AS cur, set_config('jit', 'off', false) AS new", "select get:jit set:jit=off"},
+		{"SELECT set_config('application_name', $1, true)", "select set:application_name=?"},
+		{"SELECT set_config('application_name', $1::text, true)", "select set:application_name=?"},
+		{"SELECT set_config('application_name', '', $1)", "select set:application_name="},
+		{"SELECT current_setting('app.x', true)", "select get:app.x"},
+		{"SELECT set_config('bytea_output', 'hex', false) FROM pg_catalog.pg_settings WHERE name = 'bytea_output'", "select set:bytea_output=hex pg_catalog.pg_settings[select name.p system]"},
+		{"INSERT INTO audit.log (actor) VALUES (current_setting('application_name'))", "insert get:application_name audit.log[insert w:actor]"},
+		{"EXPLAIN SELECT set_config('jit', 'off', false)", "select explain set:jit=off"},
 		{"BEGIN READ ONLY; SELECT count(*) FROM orders; COMMIT", "transaction; select orders[select]; transaction"},
 		{"SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "transaction"},
 		{"SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE", "set default_transaction_read_only=0"},
@@ -314,7 +340,6 @@ func TestFacts(t *testing.T) {
 		{"DO $x$ BEGIN END $x$", "OTHER DO"},
 		{"CALL app.close_month()", "OTHER CALL"},
 		{"NOTIFY a, 'b'", "OTHER NOTIFY"},
-		{"DISCARD ALL", "OTHER DISCARD"},
 		{"VACUUM orders", "OTHER VACUUM"},
 		{"ANALYZE orders", "OTHER ANALYZE"},
 		{"LOCK TABLE orders", "OTHER LOCK"},
@@ -368,57 +393,6 @@ func TestSyntaxError(t *testing.T) {
 	var e *postgres.SyntaxError
 	if !errors.As(err, &e) || e.Position != 1 {
 		t.Errorf("error = %v, want a syntax error", err)
-	}
-}
-
-// TestEvasions is for the classes of trick that defeat patterns: what the facts say must
-// be what the server does.
-func TestEvasions(t *testing.T) {
-	for _, c := range []struct{ class, text, want string }{
-		{"comment", "/* nightly delete-report; see customers */ SELECT status, sum(amount) FROM sales.orders GROUP BY status -- drop me", "select orders[select amount.c,status.op]"},
-		{"comment in a comment", "SELECT /* /* */ DELETE FROM orders */ 1", "select"},
-		{"dollar quotes", "SELECT $q$ ; DELETE FROM sales.orders; $q$ AS txt, id FROM sales.orders LIMIT 1", "select orders[select id.o]"},
-		{"keyword as name", "SELECT pg_catalog.has_table_privilege(current_user, 'sales.orders', 'delete') AS delete", "select"},
-		{"escape string", `SELECT E'\'; DELETE FROM sales.orders; --'`, "select"},
-		{"second statement", "SELECT 1; DELETE FROM orders_archive", "select; delete orders_archive[delete nowhere]"},
-		{"unicode name", `SELECT * FROM hr.U&"s!0061laries" UESCAPE '!'`, "select hr.salaries[select *.o]"},
-		{"unicode name", `SELECT * FROM hr.U&"\0073alaries"`, "select hr.salaries[select *.o]"},
-		{"name in capitals", `SELECT * FROM HR.SALARIES`, "select hr.salaries[select *.o]"},
-		{"name in quotes", `SELECT * FROM "hr"."salaries"`, "select hr.salaries[select *.o]"},
-		{"name in quotes", `SELECT * FROM "HR"."salaries"`, "? relation HR.salaries does not exist, or is not in the catalogue yet"},
-		{"name split by space", "SELECT * FROM hr . salaries", "select hr.salaries[select *.o]"},
-		{"search path", "SET search_path = hr; SELECT * FROM orders", "? a setting before it changes what its names mean; send them one by one"},
-		{"function as table", "SELECT s FROM app.run('SELECT 1') AS s", "select f:app.run"},
-		{"function without a call", "SELECT o.customer_email(1) FROM orders o", "? function o.customer_email with 1 arguments does not exist, or is not in the catalogue yet"},
-		{"child", "SELECT customer_email FROM sales.orders_archive", "select orders_archive[select customer_email.o]"},
-		{"materialized copy", "SELECT email FROM sales.contacts", "select contacts[select email.o]"},
-		{"foreign table", "SELECT * FROM remote.customers", "select remote.customers[select *.o]"},
-		{"statistics", "SELECT most_common_vals FROM pg_stats WHERE tablename = 'customers'", "select pg_catalog.pg_stats[select most_common_vals.o,tablename.p system]"},
-		{"passwords", "SELECT * FROM pg_catalog.pg_authid", "select pg_catalog.pg_authid[select *.o system]"},
-		{"sub-select in LIMIT", "SELECT id FROM orders LIMIT (SELECT salary FROM hr.salaries)", "select orders[select id.o] hr.salaries[select salary.p]"},
-		{"sub-select in OFFSET of a union", "SELECT 1 UNION ALL SELECT 2 OFFSET (SELECT salary FROM hr.salaries)", "select hr.salaries[select salary.p]"},
-		{"sub-select in VALUES", "VALUES ((SELECT salary FROM hr.salaries))", "select hr.salaries[select salary.c]"},
-		{"sub-select in a window frame", "SELECT sum(id) OVER (ORDER BY id ROWS (SELECT 1 FROM hr.salaries) PRECEDING) FROM orders", "select orders[select id.cp] hr.salaries[select]"},
-		{"sub-select in TABLESAMPLE", "SELECT id FROM orders TABLESAMPLE SYSTEM ((SELECT salary FROM hr.salaries))", "select orders[select id.o] hr.salaries[select salary.p]"},
-		{"sub-select in JOIN", "SELECT o.id FROM orders o JOIN regions r ON (SELECT true FROM hr.salaries)", "select orders[select id.o] regions[select] hr.salaries[select]"},
-		{"sub-select in FILTER", "SELECT count(*) FILTER (WHERE EXISTS (SELECT emp FROM hr.salaries)) FROM orders", "select orders[select] hr.salaries[select emp.c]"},
-		{"sub-select in a subscript", "SELECT ('{1}'::int[])[(SELECT salary FROM hr.salaries)]", "select hr.salaries[select salary.cp]"},
-		{"sub-select in ON CONFLICT", "INSERT INTO regions VALUES ('a') ON CONFLICT (code) DO UPDATE SET name = (SELECT emp FROM hr.salaries)", "insert regions[insert,update code.p w:code,name tr:code] hr.salaries[select emp.c]"},
-		{"sub-select in SET", "UPDATE regions SET name[(SELECT salary FROM hr.salaries)] = 'x' WHERE code = 'a'", "update regions[update code.p w:name tr:code] hr.salaries[select salary.p]"},
-		{"query in RETURNING", "DELETE FROM regions WHERE code = 'a' RETURNING (SELECT emp FROM hr.salaries)", "delete regions[delete code.p tr:code] hr.salaries[select emp.c]"},
-		{"change in WITH", "WITH d AS (UPDATE regions SET name = 'x') SELECT 1", "select regions[update w:name nowhere]"},
-		{"change in WITH of a sub-select", "SELECT * FROM (WITH d AS (DELETE FROM regions RETURNING code) SELECT code FROM d) s", "select regions[delete code.o tr:code nowhere]"},
-		{"EXPLAIN of a function", "EXPLAIN SELECT app.purge_orders()", "select explain f:app.purge_orders"},
-		{"function in an ORDER", "SELECT id FROM orders ORDER BY app.noisy(status)", "select orders[select id.o,status.p] f:app.noisy"},
-		{"function in FETCH", "SELECT id FROM orders FETCH FIRST (app.pure(1)) ROWS ONLY", "select orders[select id.o] f:app.pure"},
-		{"aggregate of rows", "SELECT json_agg(o) FROM (SELECT id, amount FROM orders) o", "select orders[select amount.c,id.c]"},
-		{"catalogue function", "SELECT pg_get_functiondef(1), pg_stat_reset(), pg_switch_wal()", "select f:pg_catalog.pg_get_functiondef f:pg_catalog.pg_stat_reset f:pg_catalog.pg_switch_wal"},
-		{"replication", "SELECT * FROM pg_logical_slot_peek_changes('s', NULL, NULL)", "select f:pg_catalog.pg_logical_slot_peek_changes"},
-		{"plain cast", "SELECT customer_email::regclass FROM orders", "select orders[select customer_email.c]"},
-	} {
-		if got := brief(analyze(t, c.text).SQLFacts()); got != c.want {
-			t.Errorf("%s: %s\n got %s\nwant %s", c.class, c.text, got, c.want)
-		}
 	}
 }
 
@@ -496,6 +470,20 @@ func TestOutputs(t *testing.T) {
 		}
 		if s := strings.Join(got, " "); s != c.want {
 			t.Errorf("%s\n got %s\nwant %s", c.text, s, c.want)
+		}
+	}
+}
+
+func TestEffectOfSettings(t *testing.T) {
+	for text, want := range map[string]postern.Effect{
+		"SELECT current_setting('jit')":                                  postern.EffectRead,
+		"SELECT set_config('jit', 'off', false)":                         postern.EffectControl,
+		"SELECT 1 FROM orders WHERE set_config('jit', $1, true) = 'off'": postern.EffectControl,
+		"SET jit = off": postern.EffectControl,
+		"DISCARD ALL":   postern.EffectControl,
+	} {
+		if got := analyze(t, text).SQLFacts().Effect(); got != want {
+			t.Errorf("%s: effect %v, want %v", text, got, want)
 		}
 	}
 }

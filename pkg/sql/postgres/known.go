@@ -74,6 +74,7 @@ CopyStmt: relation query attlist is_from options where_clause
 DefElem: defname arg defaction
 VariableSetStmt: kind name args is_local
 VariableShowStmt: name
+DiscardStmt: target
 TransactionStmt: kind options savepoint_name chain
 PrepareStmt: name argtypes query
 ExecuteStmt: name params

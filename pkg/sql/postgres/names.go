@@ -56,16 +56,28 @@ func (a *analyzer) relation(rv *pg.RangeVar) *sql.Relation {
 }
 
 // function notes every function that a call could mean, given how many arguments it has.
-func (a *analyzer) function(names []string, args int, variadic bool) {
+// settled is true where policy can judge what the one of the system's does by other facts.
+func (a *analyzer) function(names []string, args int, variadic, settled bool) {
 	schemas, name, ok := a.candidates(names)
 	if !ok {
 		a.giveUp("function %s is in another database", quoteAll(names...))
 		return
 	}
-	if args == 1 && a.isForeignType(schemas, name) {
-		a.typ(names) // f(x) may be a cast to the type f
+	if !a.called(schemas, name, args, variadic, settled) {
+		a.giveUp("function %s with %d arguments does not exist, or is not in the catalogue yet", quoteAll(names...), args)
 	}
-	found := false
+}
+
+// attribute notes what x.name means where x is known to have no column of that name, or
+// not known to have one: the server then takes it for name(x).
+func (a *analyzer) attribute(name string) { a.called(a.path, name, 1, false, false) }
+
+// called notes what a call with these arguments could mean, and reports whether there is
+// any such function.
+func (a *analyzer) called(schemas []string, name string, args int, variadic, settled bool) (found bool) {
+	if args == 1 {
+		a.cast(schemas, name)
+	}
 	for _, s := range schemas {
 		n := sql.Name{Schema: s, Name: name}
 		match, pure := false, true
@@ -74,7 +86,7 @@ func (a *analyzer) function(names []string, args int, variadic bool) {
 				continue
 			}
 			match = true
-			if s != catalogSchema || f.Volatility != 'i' && !harmless()[name] || f.SecurityDefiner {
+			if s != catalogSchema || !settled && f.Volatility != 'i' && !harmless()[name] || f.SecurityDefiner {
 				pure = false
 			}
 		}
@@ -83,19 +95,20 @@ func (a *analyzer) function(names []string, args int, variadic bool) {
 			a.note(n, pure)
 		}
 	}
-	if !found {
-		a.giveUp("function %s with %d arguments does not exist, or is not in the catalogue yet", quoteAll(names...), args)
-	}
+	return found
 }
 
-// isForeignType reports whether a name means a type that is not the system's.
-func (a *analyzer) isForeignType(schemas []string, name string) bool {
+// cast notes the type that f(x) may turn x into.
+func (a *analyzer) cast(schemas []string, name string) {
 	for _, s := range schemas {
-		if t, ok := a.cat.Types[sql.Name{Schema: s, Name: name}]; ok {
-			return !t.System
+		n := sql.Name{Schema: s, Name: name}
+		if t, ok := a.cat.Types[n]; ok {
+			if !t.System {
+				a.typ([]string{s, name})
+			}
+			return
 		}
 	}
-	return false
 }
 
 func takes(f sql.FunctionInfo, args int, variadic bool) bool {

@@ -134,6 +134,31 @@ func TestRewriteRefusesBrokenRules(t *testing.T) {
 	}
 }
 
+// TestReturningAll writes out RETURNING * for a table of which some columns are not seen.
+func TestReturningAll(t *testing.T) {
+	rule := []postern.Obligation{{Table: &postern.TableRule{Schema: "sales", Table: "orders", Columns: []postern.ColumnRule{{Name: "id"}, {Name: "status"}}}}}
+	for _, c := range []struct{ text, want string }{
+		{"INSERT INTO orders (id) VALUES (1) RETURNING *", "INSERT INTO orders (id) VALUES (1) RETURNING orders.id, orders.status"},
+		{"UPDATE orders o SET status = 'x' WHERE id = 1 RETURNING o.*, 1", "UPDATE orders o SET status = 'x' WHERE id = 1 RETURNING o.id, o.status, 1"},
+		{"WITH d AS (DELETE FROM orders WHERE id = 1 RETURNING *) SELECT * FROM d", "WITH d AS (DELETE FROM orders WHERE id = 1 RETURNING orders.id, orders.status) SELECT * FROM d"},
+		{"PREPARE q AS DELETE FROM orders WHERE id = $1 RETURNING *", "PREPARE q AS DELETE FROM orders WHERE id = $1 RETURNING orders.id, orders.status"},
+		{"DELETE FROM orders WHERE id = 1 RETURNING *, note", "? column note of sales.orders is not permitted"},
+		{"DELETE FROM orders WHERE id = 1 RETURNING orders", "? the whole row of sales.orders"},
+		{"DELETE FROM orders WHERE id = 1 RETURNING *, row_to_json(orders)", "? the whole row of sales.orders"},
+		{"WITH d(a, b) AS (DELETE FROM orders WHERE id = 1 RETURNING *) SELECT b FROM d", "? * over sales.orders stands for 2 of its"},
+		{"WITH d AS (DELETE FROM orders WHERE id = 1 RETURNING *) INSERT INTO regions SELECT * FROM d", "? * over sales.orders stands for 2 of its"},
+		{"WITH d AS (DELETE FROM orders WHERE id = 1 RETURNING *) SELECT note FROM d", "? column note of sales.orders is not permitted"},
+	} {
+		got, err := analyze(t, c.text).Rewrite(rule)
+		if err != nil {
+			got = "? " + strings.TrimPrefix(err.Error(), "rewrite: cannot be met: ")
+		}
+		if got != c.want && (err == nil || !strings.HasPrefix(got, c.want)) {
+			t.Errorf("%s\n got %s\nwant %s", c.text, got, c.want)
+		}
+	}
+}
+
 func TestPlainAndCanonical(t *testing.T) {
 	for _, c := range []struct {
 		text  string

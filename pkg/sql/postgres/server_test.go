@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/sql"
 	"github.com/posterngate/postern/test/servers"
 )
 
@@ -149,6 +150,32 @@ func TestOnAServer(t *testing.T) {
 	t.Run("two worlds", func(t *testing.T) { twoWorlds(t, pg) })
 	t.Run("same as before", func(t *testing.T) { sameColumns(t, pg) })
 	t.Run("nothing missed", func(t *testing.T) { nothingMissed(t, pg) })
+	t.Run("attributes", func(t *testing.T) { attributes(t, pg) })
+}
+
+// attributes are functions that are called as if they were columns: where the server
+// answers with the server's version, the facts must name the function.
+func attributes(t *testing.T, pg *servers.PG) {
+	for _, text := range []string{
+		"SELECT ('server_version'::text).current_setting",
+		"SELECT (s.name).current_setting FROM (SELECT 'server_version'::text AS name) s",
+		"SELECT ('{server_version}'::text[])[1].current_setting",
+		"SELECT g.current_setting FROM unnest('{server_version}'::text[]) g",
+		"SELECT (g).current_setting FROM unnest('{server_version}'::text[]) g",
+		"SELECT (g.g).current_setting FROM unnest('{server_version}'::text[]) g",
+		"SELECT g.current_setting FROM unnest('{server_version}'::text[]) WITH ORDINALITY AS g(a, b)",
+		"SELECT x.g.current_setting FROM (SELECT g FROM unnest('{server_version}'::text[]) g) x",
+		"SELECT current_setting FROM unnest('{server_version}'::text[]) g",
+	} {
+		rows, err := pg.Exec(t.Context(), "warehouse", text)
+		called := err == nil && len(rows) > 0 && strings.HasPrefix(rows[0][0], "15")
+		facts := analyze(t, text).SQLFacts()
+		told := !facts.Complete || slices.ContainsFunc(facts.Statements[0].Functions, func(f sql.Function) bool { return f.Name == "current_setting" && !f.Pure })
+		if called && !told {
+			t.Errorf("%s: the server calls what the facts do not name: %s", text, brief(facts))
+		}
+		t.Log(text, called, told)
+	}
 }
 
 // twoWorlds runs what is sent for a masked task in both worlds: a client must not be

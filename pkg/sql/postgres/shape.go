@@ -47,8 +47,14 @@ func Shape(dst []byte, text string) ([]byte, bool) {
 			if isOneOf(s, "by", "distinct") {
 				listed = true
 			}
+			if isOneOf(s, "set_config", "current_setting") {
+				return dst, false
+			}
 			dst = append(dst, s...)
 		default:
+			if isOneOf(s, `"set_config"`, `"current_setting"`) {
+				return dst, false
+			}
 			dst = append(dst, s...)
 		}
 		if t.Kind != lex.Open {

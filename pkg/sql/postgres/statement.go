@@ -84,6 +84,11 @@ func (a *analyzer) close() {
 			effect = effect.Worse(postern.EffectWrite)
 		}
 	}
+	for _, u := range st.Settings {
+		if u.Write {
+			effect = effect.Worse(postern.EffectControl)
+		}
+	}
 	if a.locks {
 		effect = effect.Worse(postern.EffectWrite)
 	}

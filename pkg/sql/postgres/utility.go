@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"slices"
-	"strconv"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
@@ -36,6 +35,8 @@ func (a *analyzer) utility(n *pg.Node) bool {
 		a.saw(1)
 		st.Verb, st.Command, st.Returns = sql.Show, "SHOW", true
 		st.Setting = settingName(v.VariableShowStmt.Name)
+	case *pg.Node_DiscardStmt:
+		a.discard(v.DiscardStmt)
 	case *pg.Node_PrepareStmt:
 		a.saw(1)
 		for _, t := range v.PrepareStmt.Argtypes {
@@ -196,89 +197,4 @@ func (a *analyzer) transactionModes(list []*pg.Node) {
 		a.saw(1)
 		a.option(d)
 	}
-}
-
-// moving are settings that decide what the names after them mean.
-var moving = []string{"search_path", "role", "session_authorization"}
-
-func (a *analyzer) variableSet(n *pg.VariableSetStmt) {
-	a.saw(1)
-	st := a.st
-	st.Verb, st.Command, st.Setting = sql.Set, "SET", settingName(n.Name)
-	a.moved = slices.Contains(moving, st.Setting) || n.Kind == pg.VariableSetKind_VAR_RESET_ALL
-	switch n.Kind {
-	case pg.VariableSetKind_VAR_SET_VALUE:
-		var values []string
-		for _, v := range n.Args {
-			values = append(values, a.settingValue(v))
-		}
-		st.Value = strings.Join(values, ", ")
-	case pg.VariableSetKind_VAR_RESET:
-		st.Command = "RESET"
-	case pg.VariableSetKind_VAR_SET_DEFAULT:
-		st.Value = "default"
-	case pg.VariableSetKind_VAR_RESET_ALL:
-		st.Command, st.Setting = "RESET ALL", "all"
-	case pg.VariableSetKind_VAR_SET_MULTI:
-		a.setTransaction(n)
-	default:
-		a.giveUp("this kind of SET is not understood")
-	}
-}
-
-func (a *analyzer) setTransaction(n *pg.VariableSetStmt) {
-	st := a.st
-	switch n.Name {
-	case "TRANSACTION":
-		st.Verb, st.Command, st.Setting = sql.Transaction, "SET TRANSACTION", ""
-		a.transactionModes(n.Args)
-	case "SESSION CHARACTERISTICS":
-		a.transactionModes(n.Args)
-		if len(n.Args) != 1 {
-			a.giveUp("SET SESSION CHARACTERISTICS of several settings is not understood; set one at a time")
-			return
-		}
-		d := n.Args[0].GetDefElem()
-		st.Setting, st.Value = "default_"+d.GetDefname(), constant(d.GetArg())
-	default:
-		a.unmodelled("SET " + n.Name)
-	}
-}
-
-// settingName is a setting as policy names it.
-func settingName(name string) string { return strings.ToLower(name) }
-
-// settingValue is one value of SET as text.
-func (a *analyzer) settingValue(n *pg.Node) string {
-	if t := n.GetTypeCast(); t != nil { // SET TIME ZONE INTERVAL '...'
-		a.saw(1)
-		a.typeName(t.TypeName)
-		a.expr(t.Arg, nil, 0)
-		return constant(t.Arg)
-	}
-	if n.GetAConst() == nil {
-		a.giveUp("%s as the value of a setting is not understood", describe(n))
-	}
-	a.expr(n, nil, 0)
-	return constant(n)
-}
-
-// constant is a constant as text.
-func constant(n *pg.Node) string {
-	switch v := n.GetAConst().GetVal().(type) {
-	case *pg.A_Const_Ival:
-		return strconv.Itoa(int(v.Ival.Ival))
-	case *pg.A_Const_Fval:
-		return v.Fval.Fval
-	case *pg.A_Const_Boolval:
-		return strconv.FormatBool(v.Boolval.Boolval)
-	case *pg.A_Const_Sval:
-		return v.Sval.Sval
-	case *pg.A_Const_Bsval:
-		return v.Bsval.Bsval
-	}
-	if s := n.GetString_(); s != nil {
-		return s.Sval
-	}
-	return ""
 }

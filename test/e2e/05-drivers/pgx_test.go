@@ -180,8 +180,13 @@ func (s *shop) write(t *testing.T, mode pgx.QueryExecMode, got facts) {
 		return []any{"pgx", int32(i), nil}, nil
 	})))(t)
 	updated := list[int](t, c, "UPDATE notes SET body = $1 WHERE driver = $2 AND n < 5 RETURNING n", nil, "pgx")
-	deleted := house.Must(c.Exec(ctx, "DELETE FROM notes WHERE driver = $1", "pgx"))(t)
-	got["write"] = fmt.Sprintf("%s %d %d", inserted, len(updated), deleted.RowsAffected())
+	deleted := house.Must(pgx.CollectRows(house.Must(c.Query(ctx, "DELETE FROM notes WHERE driver = $1 RETURNING *", "pgx"))(t), pgx.RowToMap))(t)
+	got["write"] = fmt.Sprintf("%s %d %d", inserted, len(updated), len(deleted))
+	for _, row := range deleted {
+		if len(row) != 3 || row["driver"] != "pgx" {
+			t.Errorf("RETURNING * returned %v", row)
+		}
+	}
 	tx = house.Must(c.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.Serializable, AccessMode: pgx.ReadOnly}))(t)
 	got["isolation"] = one(t, c, "SHOW transaction_isolation")
 	check(t, tx.Rollback(ctx))
