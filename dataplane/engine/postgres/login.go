@@ -83,20 +83,22 @@ func unreachable(terms *engine.Terms, err error) error {
 	}
 }
 
-// searchPath is the search_path of every session with the resource.
+// searchPath is the search_path of every session with the resource. "$user" is never in
+// it: which schema that is depends on the role that the account acts for, which the
+// target may change behind our back.
 func searchPath(terms *engine.Terms) []string {
 	for _, p := range terms.Pins {
 		if p.Name == "search_path" {
 			var path []string
 			for _, schema := range strings.Split(p.Value, ",") {
-				if schema = unquote(strings.TrimSpace(schema)); schema != "" {
+				if schema = unquote(strings.TrimSpace(schema)); schema != "" && schema != "$user" {
 					path = append(path, schema)
 				}
 			}
 			return path
 		}
 	}
-	return []string{"$user", "public"}
+	return []string{"public"}
 }
 
 func unquote(s string) string {
