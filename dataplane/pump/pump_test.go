@@ -56,6 +56,20 @@ func TestEverythingArrives(t *testing.T) {
 			}
 			_ = a.Close()
 		}()
+		// A close that comes together with the last bytes shows at the next Poke, which
+		// engines do as time passes.
+		done := make(chan struct{})
+		defer close(done)
+		go func() {
+			for {
+				select {
+				case <-done:
+					return
+				case <-time.After(20 * time.Millisecond):
+					Poke(b)
+				}
+			}
+		}()
 		var got bytes.Buffer
 		parks := 0
 		const unit = 100_003
