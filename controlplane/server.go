@@ -161,7 +161,7 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 	if s.index, err = sqlite.Open(ctx, filepath.Join(dir, "index.db")); err != nil {
 		return err
 	}
-	s.recordings, err = recording.New(recording.Config{Blobs: blobs, Index: s.index, NodeKeys: s.sealKeys, Rejected: s.rejected, Truncated: s.broker.Abandon, Logger: s.log})
+	s.recordings, err = recording.New(recording.Config{Blobs: blobs, Index: s.index, NodeKeys: s.sealKeys, Rejected: s.rejected, Ended: s.broker.Over, Logger: s.log})
 	return err
 }
 
@@ -238,6 +238,11 @@ func (s *Server) Ready(ctx context.Context) error {
 	if err := s.store.Ping(ctx); err != nil {
 		return fault.Wrap(err, codes.Unavailable, "the store does not answer")
 	}
+	return s.compiled(ctx)
+}
+
+// compiled waits until there is a policy to answer by.
+func (s *Server) compiled(ctx context.Context) error {
 	for s.hub.Snapshot().Version().IsZero() {
 		select {
 		case <-ctx.Done():
@@ -246,6 +251,15 @@ func (s *Server) Ready(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// runNodes serves nodes once there is a policy: those that come back at once after a
+// restart would be told that they serve nothing.
+func (s *Server) runNodes(ctx context.Context) error {
+	if err := s.compiled(ctx); err != nil {
+		return ctx.Err()
+	}
+	return s.nodes.Run(ctx, s.nodeLn)
 }
 
 // Run serves until ctx is done.
@@ -264,7 +278,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		{Name: "holds", Run: s.approve.Run},
 		{Name: "leases", Run: s.broker.Run},
 		{Name: "recordings", Run: s.reconcile},
-		{Name: "nodes", Run: func(ctx context.Context) error { return s.nodes.Run(ctx, s.nodeLn) }},
+		{Name: "nodes", Run: s.runNodes},
 		{Name: "api", Run: s.runAPI},
 	}
 	if s.vault != nil {

@@ -174,6 +174,12 @@ type peer struct {
 // connect opens a stream for a node that has what the holder has.
 func (h *house) connect(name string, holder *snapshot.Holder) *peer {
 	h.t.Helper()
+	return h.reconnect(name, holder, false)
+}
+
+// reconnect is connect; with forget the node asks for everything anew.
+func (h *house) reconnect(name string, holder *snapshot.Holder, forget bool) *peer {
+	h.t.Helper()
 	time.Sleep(h.settle)
 	cc, err := grpc.NewClient("passthrough:///hub", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return h.lis.DialContext(ctx) }))
@@ -187,6 +193,9 @@ func (h *house) connect(name string, holder *snapshot.Holder) *peer {
 	}
 	p := &peer{h: h, cc: cc, conn: conn, cancel: cancel, holder: holder}
 	hello := &nodev1.SyncHello{ContentHash: holder.Hash(), Release: "test"}
+	if forget {
+		hello.ContentHash = nil
+	}
 	if v := holder.Version(); !v.IsZero() {
 		hello.Applied = &typesv1.Version{Epoch: v.Epoch, Revision: v.Revision}
 	}

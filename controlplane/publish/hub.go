@@ -63,6 +63,7 @@ type Hub struct {
 	pulled   time.Time       // such an instant for what the world has
 	covered  postern.Version // everything up to here is published
 	version  postern.Version // of what is published
+	said     postern.Version // what whole updates say: version, or more where a node needs it
 	urgent   *layer
 	keys     *keySet
 	scopes   map[scopeKey]*published

@@ -97,11 +97,11 @@ func objects(a, b *layer) iter.Seq2[string, object.Hash] {
 	}
 }
 
-// update is what takes a node from one state to another; from the zero state it is a
-// snapshot.
-func update(from, to state) *nodev1.Update {
+// update is what takes a node from one state to another, and says which version it then
+// has; from the zero state it is a snapshot.
+func update(from, to state, says postern.Version) *nodev1.Update {
 	u := &nodev1.Update{
-		Version:  &typesv1.Version{Epoch: to.version.Epoch, Revision: to.version.Revision},
+		Version:  &typesv1.Version{Epoch: says.Epoch, Revision: says.Revision},
 		Snapshot: from.isZero(),
 	}
 	add := func(from, to *layer) {

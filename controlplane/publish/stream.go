@@ -50,8 +50,9 @@ type stream struct {
 	known   bool // whether its Node object was seen
 	scope   scopeKey
 	reach   []string
-	target  *published // what the node is to have; nil before its hello
-	sent    state      // what it has once it has taken all that was sent
+	target  *published      // what the node is to have; nil before its hello
+	sent    state           // what it has once it has taken all that was sent
+	told    postern.Version // up to where it was told that it has all; it takes nothing older
 	unacked []sentUpdate
 	audited time.Time // when its content was last compared
 	resent  bool      // whether a difference was answered with a snapshot already
@@ -206,6 +207,7 @@ func (h *Hub) join(ctx context.Context, s *stream, hello *nodev1.SyncHello) erro
 		h.scopes[s.scope] = h.stateOf(s.reach, nil, true)
 	}
 	if applied.Epoch == h.version.Epoch {
+		s.told = applied
 		s.sent = h.recall(applied, hello.GetContentHash())
 	}
 	now := h.now()
@@ -377,9 +379,10 @@ func (h *Hub) next(s *stream) (any, error) {
 		return nil, nil
 	}
 	if to, whole, ok := h.step(s); ok {
-		f := h.frame(s.from(), to)
+		s.told = h.saying(s, to)
+		f := h.frame(s.from(), to, s.told)
 		s.sent = to
-		s.unacked = append(s.unacked, sentUpdate{to.version, whole})
+		s.unacked = append(s.unacked, sentUpdate{s.told, whole})
 		h.mu.Unlock()
 		return f.encode(s.grpc)
 	}
@@ -390,7 +393,7 @@ func (h *Hub) next(s *stream) (any, error) {
 		return &nodev1.SyncResponse{Kind: &nodev1.SyncResponse_Command{Command: c}}, nil
 	}
 	if s.pinged && s.sent == s.target.state {
-		s.pinged = false
+		s.pinged, s.told = false, h.covered
 		return h.bookmark(s), nil
 	}
 	return nil, nil
@@ -425,6 +428,24 @@ func (h *Hub) step(s *stream) (to state, whole *published, ok bool) {
 	return state{}, nil, false
 }
 
+// saying is the version that an update says. A state keeps the version of the last change
+// that concerns nodes, and bookmarks take a node further than that; it would refuse what
+// says less.
+func (h *Hub) saying(s *stream, to state) postern.Version {
+	need := to.version
+	if s.told.Covers(need) {
+		need = s.told
+	}
+	if to.content != s.target.content { // the rest is still to come
+		return need
+	}
+	if !h.said.Covers(need) {
+		h.said = h.covered // the newest there is, so that others can be told the same
+		h.frames = map[frameKey]*frame{}
+	}
+	return h.said
+}
+
 // bookmark answers the ping: how old what the node now has may be.
 func (h *Hub) bookmark(s *stream) *nodev1.SyncResponse {
 	return &nodev1.SyncResponse{Kind: &nodev1.SyncResponse_Bookmark{Bookmark: &nodev1.Bookmark{
@@ -437,6 +458,7 @@ func (h *Hub) bookmark(s *stream) *nodev1.SyncResponse {
 // A frame is one update, encoded once for all streams that take the same step.
 type frame struct {
 	from, to state
+	says     postern.Version
 	once     sync.Once
 	msg      grpc.PreparedMsg
 	err      error
@@ -445,14 +467,15 @@ type frame struct {
 type frameKey struct {
 	from content
 	cold bool
-	to   state
+	to   content
+	says postern.Version
 }
 
-func (h *Hub) frame(from, to state) *frame {
-	key := frameKey{from.content, from.isZero(), to}
+func (h *Hub) frame(from, to state, says postern.Version) *frame {
+	key := frameKey{from.content, from.isZero(), to.content, says}
 	f := h.frames[key]
 	if f == nil {
-		f = &frame{from: from, to: to}
+		f = &frame{from: from, to: to, says: says}
 		h.frames[key] = f
 	}
 	return f
@@ -462,7 +485,7 @@ func (h *Hub) frame(from, to state) *frame {
 // compression, so the first one encodes for all.
 func (f *frame) encode(conn nodev1.SyncService_SyncServer) (any, error) {
 	f.once.Do(func() {
-		f.err = f.msg.Encode(conn, &nodev1.SyncResponse{Kind: &nodev1.SyncResponse_Update{Update: update(f.from, f.to)}})
+		f.err = f.msg.Encode(conn, &nodev1.SyncResponse{Kind: &nodev1.SyncResponse_Update{Update: update(f.from, f.to, f.says)}})
 	})
 	return &f.msg, f.err
 }

@@ -172,19 +172,29 @@ func (m *Memory) Commit(ctx context.Context, ops ...store.Op) (int64, error) {
 
 // Epoch implements store.Store.
 func (m *Memory) Epoch(ctx context.Context) (string, error) {
-	e, err := m.Get(ctx, store.Key{Kind: store.KindEpoch, Name: "current"})
-	if errors.Is(err, store.ErrNotFound) {
-		return m.NewEpoch(ctx)
+	for {
+		e, err := m.Get(ctx, store.Key{Kind: store.KindEpoch, Name: "current"})
+		if !errors.Is(err, store.ErrNotFound) {
+			return string(e.Value), err
+		}
+		epoch, err := m.putEpoch(ctx, 0)
+		if conflict := (*store.ConflictError)(nil); errors.As(err, &conflict) {
+			continue // somebody else was first
+		}
+		return epoch, err
 	}
-	return string(e.Value), err
 }
 
 // NewEpoch implements store.Store.
 func (m *Memory) NewEpoch(ctx context.Context) (string, error) {
+	return m.putEpoch(ctx, store.AnyRevision)
+}
+
+func (m *Memory) putEpoch(ctx context.Context, revision int64) (string, error) {
 	m.mu.Lock()
 	next := "epoch-" + strconv.FormatInt(m.revision, 10)
 	m.mu.Unlock()
-	_, err := m.Commit(ctx, store.Op{Key: store.Key{Kind: store.KindEpoch, Name: "current"}, Value: []byte(next), If: store.AnyRevision})
+	_, err := m.Commit(ctx, store.Op{Key: store.Key{Kind: store.KindEpoch, Name: "current"}, Value: []byte(next), If: revision})
 	return next, err
 }
 

@@ -130,6 +130,21 @@ func (f *Fleet) users(t testing.TB, sql string) (users []string) {
 	return users
 }
 
+// VaultLeases counts the leases of sessions that Vault knows of.
+func (f *Fleet) VaultLeases(t testing.TB) int {
+	t.Helper()
+	out, err := f.Vault.Do(context.Background(), "LIST", "sys/leases/lookup/database/creds/warehouse", nil)
+	if err != nil && strings.Contains(err.Error(), "404") {
+		return 0
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, _ := out["data"].(map[string]any)
+	keys, _ := data["keys"].([]any)
+	return len(keys)
+}
+
 // worldFile is the sample company of deploy/dev with its places filled in.
 func (f *Fleet) worldFile(t testing.TB) string {
 	t.Helper()
