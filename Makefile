@@ -7,6 +7,7 @@ LDFLAGS := -s -w -X github.com/posterngate/postern/pkg/release.Version=$(VERSION
 GO      := go
 BUF     := test/tools/buf/node_modules/.bin/buf
 FUZZTIME ?= 5s
+FAULTS_RUNS ?= 50
 DEVBUILD := echo "building (a minute or two the first time)" >&2; $(GO) build -o bin/postern-dev ./deploy/dev && $(GO) build -o bin/postern ./pkg/cmd/postern
 
 ##@ Try it
@@ -41,9 +42,9 @@ generate: $(BUF) ## Generate code from proto/
 
 ##@ Check
 
-.PHONY: test check lint vet arch proto-check generate-check e2e fuzz
+.PHONY: test check lint vet arch proto-check generate-check fuzz faults
 test: ## All tests with the race detector; installs and builds what is missing
-	POSTERN_INSTALL=1 $(GO) test -race -timeout 20m ./...
+	$(GO) test -race -timeout 20m ./...
 check: vet lint arch proto-check generate-check ## Everything but the tests
 vet: ## go vet and gofmt
 	$(GO) vet ./...
@@ -62,6 +63,9 @@ fuzz: ## Every fuzz target for FUZZTIME (default 5s)
 	@set -e; for pkg in $$(grep -rl --include='*_test.go' '^func Fuzz' pkg controlplane dataplane | xargs -n1 dirname | sort -u); do \
 	  for f in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$pkg/*_test.go | sed 's/func //'); do \
 	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) ./$$pkg; done; done
+
+faults: ## kill -9 of nodes and control planes under load, FAULTS_RUNS times (default 50)
+	POSTERN_FAULTS_RUNS=$(FAULTS_RUNS) $(GO) test -count=1 -timeout 60m -v ./test/e2e/12-crash
 
 $(BUF): test/tools/buf/package-lock.json
 	cd test/tools/buf && npm ci --no-audit --no-fund --silent && touch node_modules/.bin/buf

@@ -65,9 +65,13 @@ func (f folder) Stream(ctx context.Context, next func(context.Context) (Chunk, e
 	}
 }
 
+// killSegment is large enough that the next segment is there before one is full, on a
+// machine that is busy and has few cores too.
+const killSegment = 16 * testSegment
+
 func killConfig(dir string) Config {
 	return Config{Dir: filepath.Join(dir, "spool"), Node: "node-1", Key: nodeKey, Uplink: folder{filepath.Join(dir, "store")},
-		SegmentBytes: testSegment, MaxBytes: 8000 * testSegment}
+		SegmentBytes: killSegment, MaxBytes: 800 * killSegment}
 }
 
 // victim records in several sessions and modes until it is killed. Each line of its
