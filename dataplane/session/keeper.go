@@ -159,13 +159,13 @@ func (k *Keeper) Open(ctx context.Context, c engine.Claim) (_ engine.Session, er
 	}
 	q := k.query(grant, res.name, k.request(c))
 	d := snap.DecideConnect(q)
-	if r := k.over(grant, snap, q.Request.Time); r != nil {
+	if r := k.over(grant, q.Request.Time); r != nil {
 		return nil, r
 	}
 	if d.Verdict == postern.VerdictDeny {
 		return nil, gate.Refuse(d)
 	}
-	s := &Session{k: k, id: id, grant: grant, claim: c, policyTerms: terms, client: q.Request}
+	s := &Session{k: k, id: id, grant: grant, client: q.Request}
 	// What happens later belongs to the same trace, though not to this call.
 	s.ctx, s.end = context.WithCancelCause(trace.ContextWithSpanContext(context.Background(), span.SpanContext()))
 	s.terms = engineTerms(k, id, grant, task, res, terms, d)
@@ -244,7 +244,7 @@ func (k *Keeper) query(g *postern.Grant, r postern.ResourceName, req policy.Requ
 }
 
 // over tells whether a grant's right has ended, by time, by a person or by a lock.
-func (k *Keeper) over(g *postern.Grant, snap *policy.Snapshot, now time.Time) *postern.Refusal {
+func (k *Keeper) over(g *postern.Grant, now time.Time) *postern.Refusal {
 	if !now.Before(g.End) {
 		return &postern.Refusal{Code: postern.CodeKilled, Reason: "the grant ended at " + g.End.UTC().Format(time.RFC3339), Hint: "connect again for a new grant, if your binding still allows the task"}
 	}
@@ -413,7 +413,7 @@ func (k *Keeper) reconsider() {
 func (k *Keeper) judge(s *Session) *postern.Refusal {
 	now := k.cfg.Now()
 	snap := k.cfg.Snapshots.Current()
-	if r := k.over(s.grant, snap, now); r != nil {
+	if r := k.over(s.grant, now); r != nil {
 		return r
 	}
 	terms, ok := snap.Terms(s.grant.Task)

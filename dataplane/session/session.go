@@ -31,13 +31,11 @@ import (
 type Session struct {
 	*gate.Gate
 
-	k           *Keeper
-	id          postern.SessionID
-	grant       *postern.Grant
-	claim       engine.Claim
-	terms       *engine.Terms
-	policyTerms policy.Terms // at the start
-	client      policy.Request
+	k      *Keeper
+	id     postern.SessionID
+	grant  *postern.Grant
+	terms  *engine.Terms
+	client policy.Request
 
 	ctx context.Context // ends with the session; its cause is a *postern.Refusal
 	end context.CancelCauseFunc

@@ -31,8 +31,18 @@ func (a *app) endpointList(ctx context.Context, api *api, resource string) (*api
 		return nil, err
 	}
 	var list apiv1.EndpointList
-	return &list, proto.Unmarshal(resp.Msg.GetList(), &list)
+	if err := proto.Unmarshal(resp.Msg.GetList(), &list); err != nil {
+		return nil, fmt.Errorf("the node list: %w", err)
+	}
+	if age := time.Since(list.GetTime().AsTime()).Abs(); age > maxListAge {
+		return nil, fmt.Errorf("the node list was signed at %s, which is %s from now: it is an old one, or a clock is wrong", when(list.GetTime()), age.Round(time.Second))
+	}
+	return &list, nil
 }
+
+// maxListAge is how far from now a signed list may have been made: whoever stands
+// between must not be able to send people to the nodes of last month.
+const maxListAge = 10 * time.Minute
 
 func (a *app) verifyList(list, signature []byte) error {
 	if a.ca == "" {
