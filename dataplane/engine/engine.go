@@ -207,6 +207,9 @@ type Args struct {
 	Values  [][]byte
 	// Null marks a value as NULL.
 	Null func(i int) bool
+	// Text is a binary value as people read it, where the engine knows its type; nil
+	// where it knows none. It may be slow.
+	Text func(i int) (string, bool)
 }
 
 // What Admit may ask for.

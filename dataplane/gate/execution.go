@@ -79,12 +79,22 @@ func shownParams(args engine.Args) []postern.Param {
 		case args.Null != nil && args.Null(i):
 			out = append(out, postern.Param{Null: true})
 		case binary(args.Formats, i):
-			out = append(out, postern.Param{Value: `\x` + hex.EncodeToString(v)})
+			out = append(out, postern.Param{Value: binaryText(args, i, v)})
 		default:
 			out = append(out, postern.Param{Value: string(v)})
 		}
 	}
 	return out
+}
+
+// binaryText is a binary value for people: as its type is read, or as hex.
+func binaryText(args engine.Args, i int, v []byte) string {
+	if args.Text != nil {
+		if s, ok := args.Text(i); ok {
+			return s
+		}
+	}
+	return `\x` + hex.EncodeToString(v)
 }
 
 func (x *execution) Columns(cols []engine.ResultColumn) error {

@@ -42,6 +42,9 @@ func (t targetCore) answer(typ byte, msg []byte) error {
 		if e.kind != kindDescribe {
 			return unasked(typ)
 		}
+		if e.prep != nil {
+			e.prep.noteTypes(msg[headerLen:])
+		}
 	case 'n':
 		if e.wrapped != nil && e.kind == kindQuery {
 			return nil

@@ -63,6 +63,8 @@ type conn struct {
 	ready     ready
 	args      bound
 	argNull   func(int) bool
+	argShow   func(int) (string, bool)
+	argTypes  []uint32 // of args
 	up        wire.Out // to the target
 	reply     []byte   // to the client
 	stream    int      // what is left of a large CopyData
@@ -92,7 +94,7 @@ func newConn(e *Engine, s engine.Session, l *login, client net.Conn) *conn {
 		wake: make(chan struct{}, 1), statements: names[prepared]{}, portals: names[portal]{},
 		segment: 1, status: 'I', interned: map[string]string{}, texts: map[string]*statement{}, cat: l.catalog,
 	}
-	c.argNull = c.args.null
+	c.argNull, c.argShow = c.args.null, c.argText
 	return c
 }
 

@@ -31,7 +31,9 @@ func (c clientCore) parse(msg []byte) (pump.Next, error) {
 	e := c.q.get(kindParse)
 	e.st, e.unnamed = st, len(m.name) == 0
 	c.enqueue(e)
-	c.setStatement(e, string(m.name), &prepared{st})
+	prep := &prepared{st: st}
+	prep.noteTypes(m.types)
+	c.setStatement(e, string(m.name), prep)
 	if st.own {
 		c.up.Pass(msg)
 	} else {
@@ -106,6 +108,9 @@ func (c clientCore) describe(msg []byte) (pump.Next, error) {
 	st.asked = c.segment
 	e := c.q.get(kindDescribe)
 	e.st = st
+	if what == 'S' {
+		e.prep = prep
+	}
 	c.enqueue(e)
 	c.up.Pass(msg)
 	c.open = true
@@ -165,8 +170,9 @@ func (c clientCore) execute(msg []byte) (pump.Next, error) {
 		guard = body.st
 	}
 	c.args.set(p.params)
+	c.argTypes = prep.types
 	e := c.q.get(kindExecute)
-	want, no, err := c.admit(st, engine.Args{Formats: c.args.formats, Values: c.args.values, Null: c.argNull}, e, true)
+	want, no, err := c.admit(st, engine.Args{Formats: c.args.formats, Values: c.args.values, Null: c.argNull, Text: c.argShow}, e, true)
 	if want.Park != nil || no != nil || err != nil {
 		c.q.put(e)
 		if no != nil {

@@ -69,7 +69,10 @@ func startShared() error {
 	}
 	shared.stop = append(shared.stop, func() { _ = servers.RemoveData(dir); _ = os.RemoveAll(dir) })
 	ctx, cancel := context.WithCancel(context.Background())
-	pg, stop, err := servers.StartPostgres(ctx, dir, servers.PGOptions{HBA: []string{"hostnossl all app 127.0.0.1/32 scram-sha-256"}}, func(string) {})
+	pg, stop, err := servers.StartPostgres(ctx, dir, servers.PGOptions{
+		HBA:      []string{"hostnossl all app 127.0.0.1/32 scram-sha-256"},
+		Settings: map[string]string{"autovacuum": "off"}, // it rewrites rows of the catalogue when it likes
+	}, func(string) {})
 	if err != nil {
 		cancel()
 		return fmt.Errorf("start PostgreSQL: %w", err)

@@ -5,7 +5,8 @@ import "github.com/posterngate/postern/pkg/postern"
 // A prepared statement of the session, made by Parse or by SQL PREPARE: both share one
 // namespace at the target, and so here.
 type prepared struct {
-	st *statement // replaced by the client's pump when it was judged anew
+	st    *statement // replaced by the client's pump when it was judged anew
+	types []uint32   // of its parameters, where they are known; 0 is not
 }
 
 // A portal of the session, made by Bind or, as a cursor, by SQL DECLARE.

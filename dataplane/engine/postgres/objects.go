@@ -50,7 +50,7 @@ func (c *conn) objects(e *entry, st *statement) error {
 		s := &st.facts.Statements[i]
 		switch s.Verb {
 		case sql.Prepare:
-			c.setStatement(e, s.Object, &prepared{st})
+			c.setStatement(e, s.Object, &prepared{st: st})
 		case sql.Deallocate:
 			if s.Object != "" {
 				c.setStatement(e, s.Object, nil)
@@ -60,7 +60,7 @@ func (c *conn) objects(e *entry, st *statement) error {
 				c.setStatement(e, name, nil)
 			}
 		case sql.Declare:
-			if err := c.setPortal(e, s.Object, &portal{prep: &prepared{st}, cursor: true}); err != nil {
+			if err := c.setPortal(e, s.Object, &portal{prep: &prepared{st: st}, cursor: true}); err != nil {
 				return err
 			}
 		case sql.Close:

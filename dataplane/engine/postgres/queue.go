@@ -26,6 +26,7 @@ type entry struct {
 	flow    engine.Flow // of kindQuery and kindExecute, where admitted
 	st      *statement  // what was judged; nil for a refusal and for Sync
 	portal  *portal     // of kindExecute
+	prep    *prepared   // of kindDescribe of a statement
 	formats []int16     // of kindExecute: of its result
 	bound   uint64      // portal.bound when it was executed
 	changes []change    // of names, to be undone if the target never gets there
