@@ -1,0 +1,47 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestSampleIsGood loads what operators start from.
+func TestSampleIsGood(t *testing.T) {
+	c, err := Load("../../deploy/config/control.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.KeyFile == "" || len(c.Issuers) != 1 || c.Issuers[0].APIAudience == c.Issuers[0].DataAudience {
+		t.Errorf("the sample says %+v", c)
+	}
+}
+
+func TestLoadSaysWhatIsWrong(t *testing.T) {
+	const good = "dataDir: d\napi: {addr: ':1'}\nnodes: {addr: ':2'}\nissuers: [{name: i, url: 'https://i.example'}]\nadmins: [{group: g}]\n"
+	for name, c := range map[string]struct{ from, to, want string }{
+		"unknown key":      {"dataDir: d", "dataDir: d\ndatadirs: e", "datadirs"},
+		"no folder":        {"dataDir: d", "", "dataDir is missing"},
+		"no port":          {"addr: ':1'", "addr: localhost", "api.addr"},
+		"no issuer":        {"issuers: [{name: i, url: 'https://i.example'}]", "", "issuers is missing"},
+		"nameless issuer":  {"name: i, ", "", "issuers[0].name"},
+		"issuer without a": {"https://i.example", "i", "issuers[0].url"},
+		"admin of nothing": {"group: g", "", "admins[0]"},
+		"admin of both":    {"group: g", "group: g, subject: s", "admins[0]"},
+		"short lease":      {"dataDir: d", "dataDir: d\nleaseTTL: 1s", "leaseTTL"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if !strings.Contains(good, c.from) {
+				t.Fatalf("%q is not in the text", c.from)
+			}
+			file := filepath.Join(t.TempDir(), "control.yaml")
+			if err := os.WriteFile(file, []byte(strings.Replace(good, c.from, c.to, 1)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Load(file); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("Load = %v, want an error with %q", err, c.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,50 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// TestSampleIsGood loads what operators start from.
+func TestSampleIsGood(t *testing.T) {
+	c, err := Load("../../deploy/config/node.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Listeners[postern.Postgres].Public == "" || time.Duration(c.Drain) != 30*time.Second || c.Spool.MaxBytes != 1<<30 {
+		t.Errorf("the sample says %+v", c)
+	}
+}
+
+func TestLoadSaysWhatIsWrong(t *testing.T) {
+	const good = "name: n\ndataDir: d\ncontrolPlane: ['c:1']\nlisteners: {postgres: {addr: '127.0.0.1:0'}}\n"
+	for name, c := range map[string]struct{ from, to, want string }{
+		"unknown key":      {"name: n", "name: n\nnames: m", "names"},
+		"no name":          {"name: n", "", "name is missing"},
+		"no folder":        {"dataDir: d", "", "dataDir is missing"},
+		"no control plane": {"controlPlane: ['c:1']", "", "controlPlane is missing"},
+		"no listener":      {"listeners: {postgres: {addr: '127.0.0.1:0'}}", "", "listeners is missing"},
+		"no port":          {"127.0.0.1:0", "127.0.0.1", "listeners.postgres.addr"},
+		"public in clear":  {"addr: '127.0.0.1:0'", "addr: '0.0.0.0:0', allowPlaintext: true", "allowPlaintext"},
+		"odd public":       {"addr: '127.0.0.1:0'", "addr: '127.0.0.1:0', public: here", "public"},
+		"no unit":          {"name: n", "name: n\ndrain: 30", "unit"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if !strings.Contains(good, c.from) {
+				t.Fatalf("%q is not in the text", c.from)
+			}
+			file := filepath.Join(t.TempDir(), "node.yaml")
+			if err := os.WriteFile(file, []byte(strings.Replace(good, c.from, c.to, 1)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Load(file); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("Load = %v, want an error with %q", err, c.want)
+			}
+		})
+	}
+}
