@@ -22,17 +22,18 @@ func TestSampleIsGood(t *testing.T) {
 }
 
 func TestLoadSaysWhatIsWrong(t *testing.T) {
-	const good = "name: n\ndataDir: d\ncontrolPlane: ['c:1']\nlisteners: {postgres: {addr: '127.0.0.1:0'}}\n"
+	const good = "name: eu-1\ndataDir: d\ncontrolPlane: ['c:1']\nlisteners: {postgres: {addr: '127.0.0.1:0'}}\n"
 	for name, c := range map[string]struct{ from, to, want string }{
-		"unknown key":      {"name: n", "name: n\nnames: m", "names"},
-		"no name":          {"name: n", "", "name is missing"},
+		"unknown key":      {"name: eu-1", "name: eu-1\nnames: m", "names"},
+		"no name":          {"name: eu-1", "", "name is missing"},
 		"no folder":        {"dataDir: d", "", "dataDir is missing"},
 		"no control plane": {"controlPlane: ['c:1']", "", "controlPlane is missing"},
 		"no listener":      {"listeners: {postgres: {addr: '127.0.0.1:0'}}", "", "listeners is missing"},
 		"no port":          {"127.0.0.1:0", "127.0.0.1", "listeners.postgres.addr"},
 		"public in clear":  {"addr: '127.0.0.1:0'", "addr: '0.0.0.0:0', allowPlaintext: true", "allowPlaintext"},
 		"odd public":       {"addr: '127.0.0.1:0'", "addr: '127.0.0.1:0', public: here", "public"},
-		"no unit":          {"name: n", "name: n\ndrain: 30", "unit"},
+		"no unit":          {"name: eu-1", "name: eu-1\ndrain: 30", "unit"},
+		"a truth value":    {"name: eu-1", "name: no", "quotes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if !strings.Contains(good, c.from) {

@@ -126,9 +126,6 @@ func victim(dir, round string) error {
 // sent with other bytes the second time.
 func TestKill(t *testing.T) {
 	rounds := 20
-	if testing.Short() {
-		rounds = 5
-	}
 	if n, err := strconv.Atoi(os.Getenv("FAULTS_RUNS")); err == nil {
 		rounds = n
 	}

@@ -3,7 +3,9 @@
 package conf
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -24,12 +26,24 @@ func Load(path string, into any) error {
 	return nil
 }
 
-// Parse is Load for a text.
+// Parse is Load for a text. A value must have the type of its key: YAML reads an
+// unquoted n, no, y or on as a truth value, and a node must not be called "false".
 func Parse(text []byte, into any) error {
-	if err := yaml.UnmarshalStrict(text, into); err != nil {
+	js, err := yaml.YAMLToJSONStrict(text)
+	if err != nil {
 		return err
 	}
-	return nil
+	d := json.NewDecoder(bytes.NewReader(js))
+	d.DisallowUnknownFields()
+	var wrong *json.UnmarshalTypeError
+	switch err := d.Decode(into); {
+	case errors.As(err, &wrong) && wrong.Value == "bool":
+		return fmt.Errorf("%s: is read as true or false; put it in quotes", wrong.Field)
+	case errors.As(err, &wrong):
+		return fmt.Errorf("%s: is a %s, which does not fit", wrong.Field, wrong.Value)
+	default:
+		return err
+	}
 }
 
 // Duration is a time.Duration that is written with its unit: "90s", "15m".

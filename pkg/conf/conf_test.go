@@ -24,6 +24,9 @@ func TestParse(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"adr: x\n":         "adr",
+		"addr: n\n":        "quotes",
+		"addr: 1\n":        "addr",
+		"addr: [a]\n":      "addr",
 		"wait: 90\n":       "unit",
 		"wait: soon\n":     "unit",
 		"addr: a\naddr: b": "addr",

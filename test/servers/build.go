@@ -26,11 +26,11 @@ type helper struct {
 // build returns the folder with the helper's binaries. They are built once for each
 // go.mod, go.sum, flags and Go version, by one process at a time.
 func build(ctx context.Context, h helper, log func(string)) (string, error) {
-	root, err := moduleRoot()
+	root, err := ModuleRoot()
 	if err != nil {
 		return "", err
 	}
-	cache, err := cacheDir()
+	cache, err := CacheDir()
 	if err != nil {
 		return "", err
 	}

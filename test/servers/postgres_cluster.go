@@ -142,7 +142,7 @@ func template(ctx context.Context, bin string, log func(string)) (string, error)
 	if err != nil {
 		return "", fmt.Errorf("ask PostgreSQL for its version: %w", err)
 	}
-	cache, err := cacheDir()
+	cache, err := CacheDir()
 	if err != nil {
 		return "", err
 	}

@@ -85,7 +85,7 @@ func majorOf(s string) int {
 
 // aptPostgres installs Debian's package, without the cluster that it would make.
 func aptPostgres(ctx context.Context, log func(string)) error {
-	cache, err := cacheDir()
+	cache, err := CacheDir()
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func npmInstall(ctx context.Context, major int, log func(string)) (string, error
 		return "", fmt.Errorf("no package for PostgreSQL %d", major)
 	}
 	platform := runtime.GOOS + "-" + strings.Replace(runtime.GOARCH, "amd64", "x64", 1)
-	cache, err := cacheDir()
+	cache, err := CacheDir()
 	if err != nil {
 		return "", err
 	}

@@ -99,8 +99,8 @@ func portClash(err error) bool {
 	return err != nil && strings.Contains(strings.ToLower(err.Error()), "address already in use")
 }
 
-// cacheDir is where built helpers and templates are kept between runs.
-func cacheDir() (string, error) {
+// CacheDir is where built helpers and templates are kept between runs.
+func CacheDir() (string, error) {
 	if dir := os.Getenv("POSTERN_CACHE"); dir != "" {
 		return filepath.Abs(dir)
 	}
@@ -111,8 +111,8 @@ func cacheDir() (string, error) {
 	return filepath.Join(dir, "postern"), nil
 }
 
-// moduleRoot is the folder of Postern's go.mod, above the working directory.
-func moduleRoot() (string, error) {
+// ModuleRoot is the folder of Postern's go.mod, above the working directory.
+func ModuleRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err

@@ -24,7 +24,7 @@ const (
 
 // startWarehouse starts PostgreSQL and fills it with the sample company's data.
 func (f *Fleet) startWarehouse(ctx context.Context, t testing.TB, log func(string)) error {
-	root, err := moduleRoot()
+	root, err := servers.ModuleRoot()
 	if err != nil {
 		return err
 	}

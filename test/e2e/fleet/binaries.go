@@ -5,9 +5,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/posterngate/postern/test/servers"
 )
 
 // commands are what is shipped, by the folder of their main.
@@ -18,11 +19,11 @@ var commands = map[string]string{
 // build makes the binaries of the checkout and puts them into dir. They are linked
 // once for a run of several packages: the go command leaves alone what is up to date.
 func build(dir string) error {
-	root, err := moduleRoot()
+	root, err := servers.ModuleRoot()
 	if err != nil {
 		return err
 	}
-	cache, err := cacheDir()
+	cache, err := servers.CacheDir()
 	if err != nil {
 		return err
 	}
@@ -67,41 +68,10 @@ func link(from, to string) error {
 	return os.WriteFile(to, b, 0o755)
 }
 
-// cacheDir is where test/servers keeps what it builds, too.
-func cacheDir() (string, error) {
-	if dir := os.Getenv("POSTERN_CACHE"); dir != "" {
-		return filepath.Abs(dir)
-	}
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("no cache folder: set POSTERN_CACHE: %w", err)
-	}
-	return filepath.Join(dir, "postern"), nil
-}
-
-// moduleRoot is the folder of Postern's go.mod, above the working directory.
-func moduleRoot() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for {
-		b, err := os.ReadFile(filepath.Join(dir, "go.mod"))
-		if err == nil && strings.HasPrefix(string(b), "module github.com/posterngate/postern\n") {
-			return dir, nil
-		}
-		up := filepath.Dir(dir)
-		if up == dir {
-			return "", fmt.Errorf("no checkout of postern above the working directory")
-		}
-		dir = up
-	}
-}
-
 // Root is the checkout; an error ends the test.
 func Root(t testing.TB) string {
 	t.Helper()
-	root, err := moduleRoot()
+	root, err := servers.ModuleRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
