@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/posterngate/postern/dataplane/engine"
@@ -31,6 +32,7 @@ type conn struct {
 	key    backendKey        // with which the target cancels this session's statements
 	group  *run.Group
 	wake   chan struct{} // signals that the queue has moved
+	unsent atomic.Bool   // answers have left the queue and not yet been written
 
 	mu         sync.Mutex // guards what follows
 	q          queue

@@ -20,9 +20,10 @@ func (c clientCore) refuse(k kind, r *postern.Refusal) error {
 }
 
 // refuseWith answers a query, or a message of the extended protocol, with an error.
-// Where the target has nothing open it never hears of it.
+// Where the target has nothing open, and the client has every answer that came before,
+// the target never hears of it.
 func (c clientCore) refuseWith(k kind, r report) error {
-	if c.status == 'I' && c.q.n == 0 && !c.open {
+	if c.status == 'I' && c.q.n == 0 && !c.open && !c.unsent.Load() {
 		c.reply = r.append(c.reply, 'E')
 		if k == kindQuery {
 			c.reply = appendReady(c.reply, 'I')

@@ -53,6 +53,9 @@ func (t targetCore) Step(in []byte) (n int, want pump.Next, err error) {
 		}
 	}
 	t.afterStep()
+	if len(t.down.Bytes()) > 0 {
+		t.unsent.Store(true)
+	}
 	t.mu.Unlock()
 	return n, want, t.flush(err)
 }
@@ -68,6 +71,7 @@ func (t targetCore) flush(err error) error {
 		if werr := t.out.write(p, t.tail > 0 && t.passing); werr != nil && err == nil {
 			err = werr
 		}
+		t.unsent.Store(false)
 	}
 	t.down.Reset()
 	return err
