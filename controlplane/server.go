@@ -33,7 +33,6 @@ import (
 	"github.com/posterngate/postern/controlplane/identity/enrol"
 	"github.com/posterngate/postern/controlplane/publish"
 	"github.com/posterngate/postern/controlplane/recording"
-	"github.com/posterngate/postern/controlplane/recording/blob"
 	"github.com/posterngate/postern/controlplane/recording/index/sqlite"
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/controlplane/task"
@@ -48,6 +47,7 @@ type Server struct {
 	cfg   config.Config
 	log   *slog.Logger
 	store store.Store
+	blobs blobs
 	index *sqlite.Index
 
 	cache      *store.Cache
@@ -153,15 +153,13 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 	if s.broker, err = credential.New(broker); err != nil {
 		return err
 	}
-	dir := filepath.Join(s.cfg.DataDir, "recordings")
-	blobs, err := blob.OpenFolder(filepath.Join(dir, "chunks"))
-	if err != nil {
+	if s.blobs, err = openBlobs(ctx, s.cfg); err != nil {
 		return err
 	}
-	if s.index, err = sqlite.Open(ctx, filepath.Join(dir, "index.db")); err != nil {
+	if s.index, err = sqlite.Open(ctx, filepath.Join(recordingsDir(s.cfg), "index.db")); err != nil {
 		return err
 	}
-	s.recordings, err = recording.New(recording.Config{Blobs: blobs, Index: s.index, NodeKeys: s.sealKeys, Rejected: s.rejected, Ended: s.broker.Over, Logger: s.log})
+	s.recordings, err = recording.New(recording.Config{Blobs: s.blobs, Index: s.index, NodeKeys: s.sealKeys, Rejected: s.rejected, Ended: s.broker.Over, Logger: s.log})
 	return err
 }
 
@@ -338,6 +336,9 @@ func (s *Server) close() error {
 		if ln != nil {
 			_ = ln.Close() // closed already where it was served
 		}
+	}
+	if s.blobs != nil {
+		errs = append(errs, s.blobs.Close())
 	}
 	if s.index != nil {
 		errs = append(errs, s.index.Close())

@@ -48,6 +48,9 @@ type Config struct {
 	// Vault is where credentials with a vault reference come from.
 	Vault *Vault `json:"vault"`
 
+	// Recordings says where recordings are kept.
+	Recordings Recordings `json:"recordings"`
+
 	// LeaseTTL is how long a borrowed credential may outlive a node that does not renew
 	// it, because it died; 5m where empty. Half of it means twice the writes to etcd.
 	LeaseTTL conf.Duration `json:"leaseTTL"`
@@ -202,6 +205,9 @@ func (c *Config) Check() error {
 	}
 	if c.LeaseTTL != 0 && time.Duration(c.LeaseTTL) < minLeaseTTL {
 		return fmt.Errorf("leaseTTL: %s is shorter than %s", time.Duration(c.LeaseTTL), minLeaseTTL)
+	}
+	if err := c.Recordings.check(); err != nil {
+		return err
 	}
 	if c.KeyFile == "" {
 		c.KeyFile = c.DataDir + "/keeper.key"

@@ -21,15 +21,17 @@ func TestSampleIsGood(t *testing.T) {
 func TestLoadSaysWhatIsWrong(t *testing.T) {
 	const good = "dataDir: d\napi: {addr: ':1'}\nnodes: {addr: ':2'}\nissuers: [{name: i, url: 'https://i.example'}]\nadmins: [{group: g}]\n"
 	for name, c := range map[string]struct{ from, to, want string }{
-		"unknown key":      {"dataDir: d", "dataDir: d\ndatadirs: e", "datadirs"},
-		"no folder":        {"dataDir: d", "", "dataDir is missing"},
-		"no port":          {"addr: ':1'", "addr: localhost", "api.addr"},
-		"no issuer":        {"issuers: [{name: i, url: 'https://i.example'}]", "", "issuers is missing"},
-		"nameless issuer":  {"name: i, ", "", "issuers[0].name"},
-		"issuer without a": {"https://i.example", "i", "issuers[0].url"},
-		"admin of nothing": {"group: g", "", "admins[0]"},
-		"admin of both":    {"group: g", "group: g, subject: s", "admins[0]"},
-		"short lease":      {"dataDir: d", "dataDir: d\nleaseTTL: 1s", "leaseTTL"},
+		"unknown key":       {"dataDir: d", "dataDir: d\ndatadirs: e", "datadirs"},
+		"no folder":         {"dataDir: d", "", "dataDir is missing"},
+		"no port":           {"addr: ':1'", "addr: localhost", "api.addr"},
+		"no issuer":         {"issuers: [{name: i, url: 'https://i.example'}]", "", "issuers is missing"},
+		"nameless issuer":   {"name: i, ", "", "issuers[0].name"},
+		"issuer without a":  {"https://i.example", "i", "issuers[0].url"},
+		"admin of nothing":  {"group: g", "", "admins[0]"},
+		"admin of both":     {"group: g", "group: g, subject: s", "admins[0]"},
+		"short lease":       {"dataDir: d", "dataDir: d\nleaseTTL: 1s", "leaseTTL"},
+		"bucket of no name": {"dataDir: d", "dataDir: d\nrecordings: {s3: {region: r}}", "recordings.s3.bucket"},
+		"odd prefix":        {"dataDir: d", "dataDir: d\nrecordings: {s3: {bucket: b, prefix: p}}", "recordings.s3.prefix"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if !strings.Contains(good, c.from) {

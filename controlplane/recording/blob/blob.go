@@ -1,6 +1,6 @@
 // Package blob keeps the chunks of recordings as files that are written once. Folder is
-// the embedded default; blobtest holds every implementation to the contract. What the
-// bytes mean is the business of others.
+// the embedded default, Bucket an object store; blobtest holds every implementation to
+// the contract. What the bytes mean is the business of others.
 package blob
 
 import (
@@ -30,10 +30,23 @@ type Blobs interface {
 	Create(ctx context.Context, name string, data []byte) error
 	// Read returns the whole blob, or ErrNotFound.
 	Read(ctx context.Context, name string) ([]byte, error)
+	// Delete removes a blob; one that is not there is no error. A store that was told to
+	// keep its blobs for a time refuses until then.
+	Delete(ctx context.Context, name string) error
 	// List tells the names that begin with the folder prefix, which is empty or ends with
-	// a slash, in order: of two names, the one that sorts before at the first different
-	// element of the path is first. It ends after an error.
+	// a slash. Those of one folder come together, and in order. It ends after an error.
 	List(ctx context.Context, prefix string) iter.Seq2[string, error]
+}
+
+// check says what is wrong with a blob that is to be created.
+func check(name string, data []byte) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	if len(data) > MaxBytes {
+		return fmt.Errorf("blob: create %s: %d bytes are over the limit of %d", name, len(data), MaxBytes)
+	}
+	return nil
 }
 
 // CheckName says what is wrong with a name: it must be a slash-separated relative path

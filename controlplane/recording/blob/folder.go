@@ -37,11 +37,8 @@ func (f *Folder) Close() error { return f.root.Close() }
 // Create implements Blobs. The blob is written under another name first, so that its
 // own name never shows a part of it.
 func (f *Folder) Create(_ context.Context, name string, data []byte) error {
-	if err := CheckName(name); err != nil {
+	if err := check(name, data); err != nil {
 		return err
-	}
-	if len(data) > MaxBytes {
-		return fmt.Errorf("blob: create %s: %d bytes are over the limit of %d", name, len(data), MaxBytes)
 	}
 	err := f.create(name, data)
 	if errors.Is(err, fs.ErrExist) {
@@ -122,6 +119,20 @@ func (f *Folder) Read(_ context.Context, name string) ([]byte, error) {
 		return nil, fmt.Errorf("blob: read %s: %w", name, err)
 	}
 	return data, nil
+}
+
+// Delete implements Blobs.
+func (f *Folder) Delete(_ context.Context, name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	switch err := f.root.Remove(name); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("blob: delete %s: %w", name, err)
+	}
+	return f.sync(path.Dir(name))
 }
 
 // List implements Blobs.

@@ -20,6 +20,7 @@ func Run(t *testing.T, open func(t *testing.T) blob.Blobs) {
 	t.Run("CreateAndRead", func(t *testing.T) { createAndRead(t, open(t)) })
 	t.Run("Names", func(t *testing.T) { names(t, open(t)) })
 	t.Run("List", func(t *testing.T) { list(t, open(t)) })
+	t.Run("Delete", func(t *testing.T) { remove(t, open(t)) })
 	t.Run("OneWins", func(t *testing.T) { oneWins(t, open(t)) })
 }
 
@@ -107,6 +108,24 @@ func list(t *testing.T, b blob.Blobs) {
 	}
 	if last == nil {
 		t.Error("a listing went on after its end")
+	}
+}
+
+func remove(t *testing.T, b blob.Blobs) {
+	ctx := context.Background()
+	if err := b.Create(ctx, "a/0", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := b.Delete(ctx, "a/0"); err != nil {
+			t.Errorf("delete: %v", err)
+		}
+	}
+	if _, err := b.Read(ctx, "a/0"); !errors.Is(err, blob.ErrNotFound) {
+		t.Errorf("read after delete: %v", err)
+	}
+	if err := b.Delete(ctx, "../x"); err == nil {
+		t.Error("a name outside was deleted")
 	}
 }
 

@@ -1,0 +1,57 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/posterngate/postern/pkg/conf"
+)
+
+// Recordings says where recordings are kept.
+type Recordings struct {
+	// S3 is a bucket for the recordings; left out, they are files in DataDir. Several
+	// replicas need one that they share.
+	S3 *S3 `json:"s3"`
+}
+
+// S3 is a bucket of Amazon S3 or of a store that speaks its API with conditional writes.
+type S3 struct {
+	// Bucket must exist.
+	Bucket string `json:"bucket"`
+	// Prefix stands before all names, such as "postern/".
+	Prefix string `json:"prefix"`
+	// Region of the bucket; as AWS's own configuration says where empty.
+	Region string `json:"region"`
+	// Endpoint is the URL of a store that is not AWS.
+	Endpoint string `json:"endpoint"`
+	// CA is a PEM file that signs the endpoint's certificate; the system's where empty.
+	CA string `json:"ca"`
+	// CredentialsFile is in the form of AWS's shared credentials file; AWS's own chain
+	// (environment, files, the role of the machine) where empty.
+	CredentialsFile string `json:"credentialsFile"`
+	// Retention is how long the store itself keeps each object against everybody: object
+	// lock in compliance mode, which the bucket must allow. None where empty.
+	Retention conf.Duration `json:"retention"`
+}
+
+func (r *Recordings) check() error {
+	if r.S3 == nil {
+		return nil
+	}
+	switch s := r.S3; {
+	case s.Bucket == "":
+		return errors.New("recordings.s3.bucket is missing")
+	case s.Prefix != "" && (!strings.HasSuffix(s.Prefix, "/") || strings.HasPrefix(s.Prefix, "/")):
+		return fmt.Errorf("recordings.s3.prefix: %q must end with a slash, and not begin with one", s.Prefix)
+	case time.Duration(s.Retention) < 0:
+		return errors.New("recordings.s3.retention is negative")
+	case s.Endpoint != "":
+		if u, err := url.Parse(s.Endpoint); err != nil || u.Host == "" {
+			return fmt.Errorf("recordings.s3.endpoint: %q is not a URL", s.Endpoint)
+		}
+	}
+	return nil
+}
