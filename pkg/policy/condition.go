@@ -35,6 +35,7 @@ const (
 	onBinding surface = iota
 	onStatement
 	onWorkload
+	onRows
 )
 
 // Every field is a variable of its own, so that the checker knows each by name and a
@@ -78,7 +79,7 @@ const estimatedRows = "statement.estimatedRows"
 // conditions makes CEL environments when they are first needed. It is for one
 // goroutine; what it compiles is safe for concurrent use.
 type conditions struct {
-	envs [onWorkload + 1]*cel.Env
+	envs [onRows + 1]*cel.Env
 }
 
 func (c *conditions) env(s surface) (*cel.Env, error) {
@@ -96,6 +97,8 @@ func (c *conditions) env(s surface) (*cel.Env, error) {
 		opts = append(append(opts, subjectVars...), requestVars...)
 	case onStatement:
 		opts = append(append(append(append(opts, subjectVars...), requestVars...), statementVars...), grantVars...)
+	case onRows:
+		opts = append(append(opts, subjectVars...), cel.EnableMacroCallTracking()) // parts are written out again
 	case onWorkload:
 		opts = append(opts, workloadVars...)
 	}

@@ -81,6 +81,7 @@ type judge struct {
 	query    Query
 	task     *task
 	resource *resource
+	filtered []filtered
 	d        postern.Decision
 }
 

@@ -23,7 +23,9 @@ type permit struct {
 	columns      map[string]bool
 	writeColumns map[string]bool
 	masks        map[string]*postern.MaskRule
-	view         []postern.Obligation // just one: how the table is seen
+	view         []postern.Obligation // just one: how the table is seen, without its filter of rows
+	rows         *Rows                // nil shows all rows
+	ruleRows     string
 	requireWhere bool
 	maxAffected  int64 // 0 means no bound
 
@@ -52,7 +54,7 @@ func (c *checker) permits(t *task, s *typesv1.TaskSpec) {
 	for i, p := range s.GetPermit() {
 		at := fmt.Sprintf("spec.permit[%d]", i)
 		out := &permit{rule: fmt.Sprintf("%s/permit[%d]", t.name, i)}
-		out.ruleWhen, out.ruleApproval = out.rule+"/when", out.rule+"/approval"
+		out.ruleWhen, out.ruleApproval, out.ruleRows = out.rule+"/when", out.rule+"/approval", out.rule+"/rows"
 		out.when = c.condition(at+".when", p.GetWhen(), onStatement)
 		out.approval = c.approval(at+".approval", p.GetApproval(), string(postern.ScopeStatement))
 		c.oneQuestion(at+".approval", t.approval, out.approval)
@@ -85,6 +87,7 @@ func (c *checker) permits(t *task, s *typesv1.TaskSpec) {
 			used[string(sql.Define)] = true
 		}
 	}
+	c.oneFilter(t)
 	t.allowed = allowed.String()
 	if t.approval != nil && t.unrestricted == nil {
 		for i, v := range t.approval.Verbs {
@@ -159,14 +162,59 @@ func (c *checker) tablePermit(at string, p *typesv1.Permit, out *permit) {
 	out.requireWhere, out.maxAffected = p.GetRequireWhere(), p.GetMaxAffected()
 	c.permitMasks(at, p, out)
 	c.neverFires(at, p, out)
-	if p.GetRows() != "" {
-		c.fail(at+".rows", "row filters need the compiler from CEL to SQL, which is not in this version; leave rows out and permit a view that holds the filter")
-	}
+	c.rowFilter(at, p, out)
 	rule := &postern.TableRule{Schema: name.Schema, Table: name.Name}
 	for _, column := range out.order {
 		rule.Columns = append(rule.Columns, postern.ColumnRule{Name: column, Mask: out.masks[column]})
 	}
 	out.view = []postern.Obligation{{Table: rule}}
+}
+
+// rowFilter compiles the filter of rows. It says which rows are seen and changed, and
+// nothing of what they may become, so that no change may bring a row into it or out of it.
+func (c *checker) rowFilter(at string, p *typesv1.Permit, out *permit) {
+	if p.GetRows() == "" {
+		return
+	}
+	field := at + ".rows"
+	var err error
+	if out.rows, err = c.conditions.rows(p.GetRows()); err != nil {
+		c.fail(field, "%s", err)
+		return
+	}
+	for _, v := range []sql.Verb{sql.Insert, sql.Truncate} {
+		if slices.Contains(out.verbs, string(v)) {
+			c.fail(field, "says which rows are seen and changed, and cannot hold %s: give it a permit of its own", v)
+		}
+	}
+	for _, column := range out.rows.columns {
+		if out.writeColumns[column] {
+			c.fail(field, "reads column %s, which may be written: an update could move a row out of the filter; leave %s out of writeColumns", column, column)
+		}
+	}
+	if systemSchema(out.table.Schema) {
+		c.fail(field, "is for tables of users")
+	}
+}
+
+// oneFilter refuses a permit that shows or changes all rows of a table of which another
+// permit of the task filters them.
+func (c *checker) oneFilter(t *task) {
+	for name, permits := range t.tables {
+		var with, without string
+		for i, v := range tableVerbs {
+			for _, p := range permits[i] {
+				if p.rows != nil {
+					with = p.rule
+				} else if v != sql.Insert {
+					without = p.rule
+				}
+			}
+		}
+		if with != "" && without != "" {
+			c.fail("spec.permit", "%s filters the rows of %s, and %s does not: only insert may leave the filter out", with, name, without)
+		}
+	}
 }
 
 func (c *checker) columns(field string, list []string) map[string]bool {

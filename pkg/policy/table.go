@@ -216,8 +216,15 @@ func (p *permit) readable(t *sql.Table) string {
 // use adds what comes with an admitted use.
 func (j *judge) use(p *permit, st *sql.Statement, t *sql.Table, v sql.Verb) bool {
 	j.by(p)
-	if (t.AllColumns || v == sql.Select && len(p.masks) > 0) && !j.see(p.view, p.rule, t) {
-		return false
+	if t.AllColumns || p.rows != nil || v == sql.Select && len(p.masks) > 0 {
+		view, no := j.view(p, t)
+		if no != nil {
+			j.deny(no)
+			return false
+		}
+		if !j.see(view, p.rule, t) {
+			return false
+		}
 	}
 	if p.maxAffected > 0 && v != sql.Select {
 		j.bound(p.maxAffected)
@@ -226,6 +233,45 @@ func (j *judge) use(p *permit, st *sql.Statement, t *sql.Table, v sql.Verb) bool
 		return true
 	}
 	return j.asked(p.approval, st, p.ruleApproval)
+}
+
+// view is how a permit shows its table to the subject.
+func (j *judge) view(p *permit, t *sql.Table) ([]postern.Obligation, *refusal) {
+	if p.rows == nil {
+		return p.view, nil
+	}
+	if j.resource.level < postern.LevelSource {
+		return nil, &refusal{
+			rule:   p.ruleRows,
+			reason: fmt.Sprintf("%s filters the rows of %s, which cannot be done at level result", j.task.title, t),
+			hint:   "ask the operators of this gateway for level source",
+		}
+	}
+	for i := range j.filtered {
+		if j.filtered[i].permit == p {
+			return j.filtered[i].view, nil
+		}
+	}
+	filter, err := p.rows.SQL(&j.query.Grant.Subject)
+	if err != nil {
+		return nil, &refusal{
+			rule:   p.ruleRows,
+			reason: fmt.Sprintf("%s cannot tell which rows of %s you may see", j.task.title, t),
+			detail: fmt.Sprintf("rows where %s; %s", p.rows.source, err),
+			hint:   "your login lacks what the filter reads: ask the operators of this gateway",
+		}
+	}
+	rule := *p.view[0].Table
+	rule.Filter = filter
+	view := []postern.Obligation{{Table: &rule}}
+	j.filtered = append(j.filtered, filtered{p, view})
+	return view, nil
+}
+
+// filtered is a view that was made for the subject of one query.
+type filtered struct {
+	permit *permit
+	view   []postern.Obligation
 }
 
 // see adds the duty to show the table as view says, which holds that alone. One text sees

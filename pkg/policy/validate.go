@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"fmt"
+
 	"github.com/posterngate/postern/pkg/fault"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/postern"
@@ -27,7 +29,24 @@ func Validate(o *typesv1.Object, lookup func(kind, name string) *typesv1.Object)
 	if b := o.GetBinding(); b != nil {
 		c.bindingAgainstTasks(b, lookup)
 	}
+	if t := o.GetTask(); t != nil {
+		c.rowsAgainstLevels(t, lookup)
+	}
 	return c.found
+}
+
+// rowsAgainstLevels refuses filters of rows where a resource that the task names is kept
+// at level result. One that changes later, or is selected by label, denies what reads
+// the table.
+func (c *checker) rowsAgainstLevels(t *typesv1.Task, lookup func(kind, name string) *typesv1.Object) {
+	for i, p := range t.GetSpec().GetPermit() {
+		for _, name := range t.GetSpec().GetResources().GetNames() {
+			r := lookup("resource", name).GetResource()
+			if p.GetRows() != "" && r.GetSpec().GetLevel().GetWant() == "result" {
+				c.fail(fmt.Sprintf("spec.permit[%d].rows", i), "needs level source, and resource %q is at level result", name)
+			}
+		}
+	}
 }
 
 // bindingAgainstTasks refuses a binding that asks another rule about a statement than

@@ -137,6 +137,7 @@ type analyzer struct {
 	qualified  []qualified
 	returnings []returning
 	changes    []changed
+	selections []selection
 	positional []*use
 
 	visited int // messages

@@ -21,6 +21,7 @@ type returning struct {
 type changed struct {
 	target *item
 	where  **pg.Node // nil where the statement has no place for a condition
+	items  []*item   // what the condition is over
 }
 
 // target resolves the relation that a statement changes.
@@ -143,7 +144,7 @@ func (a *analyzer) conflict(c *pg.OnConflictClause, t *item, own *scope) {
 	if c.WhereClause != nil {
 		a.expr(c.WhereClause, s, sql.RolePredicate)
 	}
-	a.changes = append(a.changes, changed{t, &c.WhereClause})
+	a.changes = append(a.changes, changed{t, &c.WhereClause, s.items})
 }
 
 // indexElem visits one column or expression of an index.
@@ -213,7 +214,7 @@ func (a *analyzer) beside(t *item, from []*pg.Node, s *scope) *scope {
 // where visits the condition of a change. One that says nothing of the target's columns
 // is as good as none.
 func (a *analyzer) where(w **pg.Node, t *item, s *scope) {
-	a.changes = append(a.changes, changed{t, w})
+	a.changes = append(a.changes, changed{t, w, s.items})
 	if *w == nil {
 		t.ref.use.noWhere = true
 		return
@@ -253,7 +254,7 @@ func (a *analyzer) merge(n *pg.MergeStmt, s *scope) {
 		return
 	}
 	a.expr(n.JoinCondition, own, sql.RolePredicate)
-	a.changes = append(a.changes, changed{t, nil})
+	a.changes = append(a.changes, changed{t, nil, nil})
 	for _, w := range n.MergeWhenClauses {
 		c := w.GetMergeWhenClause()
 		if c == nil {

@@ -64,6 +64,7 @@ func (a *analyzer) plainSelect(q *pg.SelectStmt, s *scope) result {
 	r := a.targets(q.TargetList, s)
 	if q.WhereClause != nil {
 		a.expr(q.WhereClause, s, sql.RolePredicate)
+		a.selections = append(a.selections, selection{q.WhereClause, s.items})
 	}
 	for _, g := range q.GroupClause {
 		a.group(g, s, r)

@@ -79,7 +79,9 @@ type rule struct {
 	query *pg.SelectStmt
 }
 
-func (r *rule) column(name string) *postern.ColumnRule {
+func (r *rule) column(name string) *postern.ColumnRule { return columnRule(r.TableRule, name) }
+
+func columnRule(r *postern.TableRule, name string) *postern.ColumnRule {
 	if i := slices.IndexFunc(r.Columns, func(c postern.ColumnRule) bool { return c.Name == name }); i >= 0 {
 		return &r.Columns[i]
 	}
@@ -123,7 +125,7 @@ func (r *rewriter) prepare(ctx context.Context, p Parser) error {
 			continue
 		}
 		rule.rel = ref.use.rel
-		text, err := rule.text()
+		text, err := SubSelect(rule.rel, rule.TableRule)
 		if err != nil {
 			return err
 		}
@@ -146,18 +148,26 @@ func (r *rewriter) prepare(ctx context.Context, p Parser) error {
 			(rule.Filter == "") != (q.WhereClause == nil) || len(q.GroupClause)+len(q.SortClause)+len(q.LockingClause) > 0 || q.LimitCount != nil || q.LimitOffset != nil {
 			return errors.New("a rule is not one expression")
 		}
+		if rule.Filter != "" {
+			if err := rule.steady(q.WhereClause); err != nil {
+				return err
+			}
+			fenced(q)
+		}
 		rule.query = q
 	}
 	return nil
 }
 
-// text is the sub-select that stands for the relation.
-func (r *rule) text() (string, error) {
+// SubSelect is the query that stands for a relation under a rule: its permitted columns
+// in their own order, masked, and its permitted rows. The filter is not fenced. An error
+// that is ErrCannot says what the rule asks for and the relation does not have.
+func SubSelect(rel *sql.Relation, r *postern.TableRule) (string, error) {
 	var b strings.Builder
 	b.WriteString("SELECT ")
 	n := 0
-	for _, c := range r.rel.Columns {
-		permitted := r.column(c.Name)
+	for _, c := range rel.Columns {
+		permitted := columnRule(r, c.Name)
 		if permitted == nil {
 			continue
 		}
@@ -171,18 +181,18 @@ func (r *rule) text() (string, error) {
 		}
 		expression, err := mask.Expression(permitted.Mask, name, c.TypeText)
 		if err != nil {
-			return "", cannot("column %s of %s: %w", c.Name, r.rel, err)
+			return "", cannot("column %s of %s: %w", c.Name, rel, err)
 		}
 		b.WriteString(expression + " AS " + name)
 	}
 	if n != len(r.Columns) {
-		return "", cannot("the rule for %s names a column that it does not have", r.rel)
+		return "", cannot("the rule for %s names a column that it does not have", rel)
 	}
 	if n == 0 {
 		// Rows without columns, which may still be counted.
 		b.WriteString("NULL AS nothing")
 	}
-	b.WriteString(" FROM " + sql.Quote(r.rel.Schema) + "." + sql.Quote(r.rel.Name.Name))
+	b.WriteString(" FROM " + sql.Quote(rel.Schema) + "." + sql.Quote(rel.Name.Name))
 	if r.Filter != "" {
 		b.WriteString(" WHERE (" + r.Filter + ")")
 	}
@@ -192,6 +202,9 @@ func (r *rule) text() (string, error) {
 // apply changes the tree.
 func (r *rewriter) apply() error {
 	if err := r.positions(); err != nil {
+		return err
+	}
+	if err := r.explained(); err != nil {
 		return err
 	}
 	for _, ref := range r.a.references {
@@ -231,6 +244,22 @@ func (r *rewriter) apply() error {
 	return nil
 }
 
+// explained refuses to explain what reads filtered rows: the planner chooses by how many
+// rows there are, of which some are not shown.
+func (r *rewriter) explained() error {
+	for i := range r.a.statements {
+		if !r.a.statements[i].Explain {
+			continue
+		}
+		for _, t := range r.a.statements[i].Tables {
+			if rule := r.rules[sql.Name{Schema: t.Schema, Name: t.Name}]; rule != nil && rule.Filter != "" {
+				return cannot("the rows of %s.%s are filtered, and EXPLAIN would tell of the others", t.Schema, t.Name)
+			}
+		}
+	}
+	return nil
+}
+
 // permitted makes sure that every column that is named is in the rule: where a
 // sub-select lacked it, the name could mean a column further out.
 func (r *rewriter) permitted(u *use) error {
@@ -259,8 +288,12 @@ func (r *rewriter) replace(rule *rule, ref *reference) error {
 	case !ref.rv.Inh:
 		return cannot("%s is masked or filtered, so it cannot be read with ONLY", rel)
 	}
+	query := rule.subquery()
+	if rule.Filter != "" {
+		r.let(ref, query.GetSelectStmt())
+	}
 	ref.holder.Node = &pg.Node_RangeSubselect{RangeSubselect: &pg.RangeSubselect{
-		Subquery: rule.subquery(),
+		Subquery: query,
 		Alias:    rule.alias(ref.rv),
 	}}
 	return nil
@@ -402,8 +435,7 @@ func (r *rewriter) filter(c changed) error {
 		return err
 	}
 	if *c.where != nil {
-		terms := append(conjuncts(condition), conjuncts(*c.where)...)
-		condition = pg.MakeBoolExprNode(pg.BoolExprType_AND_EXPR, terms, 0)
+		condition = r.behind(condition, *c.where, c)
 	}
 	*c.where = condition
 	return nil

@@ -20,7 +20,7 @@ var masked = []postern.Obligation{
 
 const (
 	ordersRead  = `(SELECT id, CAST(CASE WHEN customer_email IS NOT NULL THEN '***' END AS text) AS customer_email, amount, status FROM sales.orders)`
-	regionsRead = `(SELECT code, name FROM sales.regions WHERE code = 'DE' OR code = 'FR')`
+	regionsRead = `(SELECT code, name FROM sales.regions WHERE code = 'DE' OR code = 'FR' OFFSET 0)`
 )
 
 func TestRewrite(t *testing.T) {
@@ -46,6 +46,15 @@ func TestRewrite(t *testing.T) {
 		{"DECLARE c CURSOR FOR SELECT id FROM orders", "DECLARE c CURSOR FOR SELECT id FROM $O AS orders"},
 		{"BEGIN; SELECT id FROM orders; COMMIT", "BEGIN; SELECT id FROM $O AS orders; COMMIT"},
 		{"CREATE TABLE t AS SELECT id FROM orders", "CREATE TABLE t AS SELECT id FROM $O AS orders"},
+
+		// A filter is a fence; what tells nothing passes it.
+		{"SELECT name FROM regions WHERE code = 'DE' AND name::int > 0", "SELECT name FROM (SELECT code, name FROM sales.regions WHERE (code = 'DE' OR code = 'FR') AND code = 'DE' OFFSET 0) AS regions WHERE code = 'DE' AND name::int > 0"},
+		{"SELECT name FROM regions r(a, b), orders o WHERE 'x' < r.b AND o.status = 'y' AND r.a = $1", "? column name does not exist"},
+		{"SELECT r.b FROM regions r(a, b), orders o WHERE 'x' < r.b AND o.status = 'y' AND r.a = $1", "SELECT r.b FROM (SELECT code, name FROM sales.regions WHERE (code = 'DE' OR code = 'FR') AND 'x' < name AND code = $1 OFFSET 0) r(a, b), $O AS o WHERE 'x' < r.b AND o.status = 'y' AND r.a = $1"},
+		{"SELECT name FROM regions WHERE code = 'DE' OR name = 'x'", "SELECT name FROM $R AS regions WHERE code = 'DE' OR name = 'x'"},
+		{"SELECT (SELECT name FROM regions WHERE code = o.status) FROM orders o", "SELECT (SELECT name FROM $R AS regions WHERE code = o.status) FROM $O AS o"},
+		{"DELETE FROM regions WHERE name::int = 1", "DELETE FROM regions WHERE (regions.code = 'DE' OR regions.code = 'FR') AND CASE WHEN regions.code = 'DE' OR regions.code = 'FR' THEN name::int = 1 END"},
+		{"DELETE FROM regions WHERE code = 'A' AND (name::int = 1 OR 1/0 = 1) AND upper(name) = 'B'", "DELETE FROM regions WHERE (regions.code = 'DE' OR regions.code = 'FR') AND code = 'A' AND CASE WHEN regions.code = 'DE' OR regions.code = 'FR' THEN (name::int = 1 OR 1/0 = 1) AND upper(name) = 'B' END"},
 
 		// Changes keep their target.
 		{"UPDATE orders SET status = 'x' WHERE id = 1", "UPDATE orders SET status = 'x' WHERE id = 1"},
