@@ -109,7 +109,6 @@ type admitted struct {
 	terms    policy.Terms
 	facts    *sql.Facts
 	touched  []record.Touch
-	forward  string // as the record shows it: empty where it is the client's own text
 	mode     policy.RecordMode
 }
 
@@ -230,9 +229,6 @@ func (g *Gate) admission(snap *policy.Snapshot, st *engine.Statement, an engine.
 	if d.Effect == postern.EffectRead || d.Effect == postern.EffectNone {
 		ad.mode = terms.RecordRead
 	}
-	if !a.Own {
-		ad.forward = a.Forward
-	}
 	a.Gate = ad
 	return a, nil
 }
@@ -326,10 +322,14 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 		statement = g.statements.Add(1)
 	}
 	x.begin(ad, statement, g.cfg.Now())
+	forward := a.Forward
+	if a.Own {
+		forward = "" // it is the text
+	}
 	e := &x.event
 	*e = record.Event{ // reused, so that nothing is allocated
 		Time: x.start, Kind: record.KindIntent, Statement: x.statement, Text: a.Text, Params: x.params(args),
-		Verdict: postern.VerdictAllow, Rule: a.Decision.Rule, Forward: ad.forward, Touched: ad.touched,
+		Verdict: postern.VerdictAllow, Rule: a.Decision.Rule, Forward: forward, Touched: ad.touched,
 		Effect: a.Decision.Effect, Level: a.Decision.Level,
 	}
 	if err := g.cfg.Recorder.Record(e, ad.mode); err != nil {

@@ -62,6 +62,8 @@ type conn struct {
 	// Of the client's pump alone.
 	cat       *catalog
 	texts     map[string]*statement
+	shapes    map[string]*shaped
+	shape     []byte // reused
 	ready     ready
 	args      bound
 	argNull   func(int) bool
@@ -94,7 +96,7 @@ func newConn(e *Engine, s engine.Session, l *login, client net.Conn) *conn {
 		e: e, s: s, terms: s.Terms(), log: e.log.With("session", s.ID()),
 		target: l.conn, out: clientOut{conn: client}, pinned: l.pinned, names: resolution{l.account, l.path}, key: l.key,
 		wake: make(chan struct{}, 1), statements: names[prepared]{}, portals: names[portal]{},
-		segment: 1, status: 'I', interned: map[string]string{}, texts: map[string]*statement{}, cat: l.catalog,
+		segment: 1, status: 'I', interned: map[string]string{}, texts: map[string]*statement{}, shapes: map[string]*shaped{}, cat: l.catalog,
 	}
 	c.argNull, c.argShow = c.args.null, c.argText
 	return c

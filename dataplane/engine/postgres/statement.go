@@ -133,21 +133,29 @@ func (c *conn) prepare(ctx context.Context, text string) (*statement, error) {
 	if err != nil {
 		return nil, err
 	}
+	template := c.template(ctx, st)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.maskSeen = c.maskSeen || st.masked
 	c.changeSeen = c.changeSeen || st.changes
 	if c.cat != cat {
-		c.cat = cat
-		clear(c.texts)
+		c.setCatalog(cat)
 	}
 	if adm.Decision.Deps.Cacheable() && len(text) <= maxCachedText {
 		if len(c.texts) >= maxTexts {
 			clear(c.texts)
 		}
 		c.texts[text] = st
+		c.keepShape(st, template)
 	}
 	return st, nil
+}
+
+// setCatalog forgets what was judged against another catalogue. The caller holds mu.
+func (c *conn) setCatalog(cat *catalog) {
+	c.cat = cat
+	clear(c.texts)
+	clear(c.shapes)
 }
 
 // A session keeps so many texts of so many bytes that it has had judged, which saves a
@@ -170,6 +178,9 @@ func (c clientCore) judge(text []byte) (*statement, pump.Next) {
 		return nil, c.refresh()
 	}
 	if st := c.texts[string(text)]; st != nil && st.catalog == c.cat && !c.s.Stale(st.adm) {
+		return st, pump.Next{}
+	}
+	if st := c.ofShape(text); st != nil {
 		return st, pump.Next{}
 	}
 	copied := string(text)
@@ -216,8 +227,7 @@ func (c clientCore) refresh() pump.Next {
 		defer c.mu.Unlock()
 		c.recheck = false
 		if cat != c.cat {
-			c.cat = cat
-			clear(c.texts)
+			c.setCatalog(cat)
 		}
 		return nil
 	})

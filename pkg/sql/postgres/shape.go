@@ -15,54 +15,75 @@ func Shape(dst []byte, text string) ([]byte, bool) {
 	if !Plain(text) {
 		return dst, false
 	}
-	first, listed, before := true, false, lex.Token{Kind: lex.Semi}
-	for at := 0; at < len(text); {
-		t := lex.Next(text, at)
-		at = t.End
-		s := text[t.Start:t.End]
-		switch t.Kind {
-		case lex.Bad:
-			return dst, false
-		case lex.Space:
-			dst = append(dst, ' ')
-			continue
-		case lex.Semi:
-			first, listed = true, false
-			dst = append(dst, s...)
-			before = t
-			continue
-		case lex.String:
+	w := newWalk(text)
+	for w.next() {
+		switch {
+		case w.literal && w.token.Kind == lex.String:
 			dst = append(dst, '\'', '\'')
-		case lex.Number:
-			// An integer in ORDER BY, GROUP BY or DISTINCT ON names a column by its position.
-			if listed && before.Kind != lex.Op && !isOneOf(text[before.Start:before.End], "limit", "offset") {
-				dst = append(dst, s...)
-			} else {
-				dst = append(dst, '0')
-			}
-		case lex.Word:
-			if first && !isOneOf(s, "select", "insert", "update", "delete", "with", "values") {
-				return dst, false
-			}
-			if isOneOf(s, "by", "distinct") {
-				listed = true
-			}
-			if isOneOf(s, "set_config", "current_setting") {
-				return dst, false
-			}
-			dst = append(dst, s...)
+		case w.literal:
+			dst = append(dst, '0')
+		case w.token.Kind == lex.Space:
+			dst = append(dst, ' ')
 		default:
-			if isOneOf(s, `"set_config"`, `"current_setting"`) {
-				return dst, false
-			}
-			dst = append(dst, s...)
+			dst = append(dst, w.text()...)
 		}
-		if t.Kind != lex.Open {
-			first = false
-		}
-		before = t
 	}
-	return dst, true
+	return dst, !w.unsure
+}
+
+// A walk goes over the tokens of a plain text and tells the literals that do not change
+// what the statement is.
+type walk struct {
+	source  string
+	token   lex.Token
+	literal bool
+	unsure  bool // and the walk has ended
+
+	at     int
+	first  bool // no word of the statement was seen yet
+	listed bool // a list that may name columns by position has begun
+	before lex.Token
+}
+
+func newWalk(text string) walk {
+	return walk{source: text, first: true, before: lex.Token{Kind: lex.Semi}}
+}
+
+func (w *walk) text() string { return w.source[w.token.Start:w.token.End] }
+
+func (w *walk) next() bool {
+	if w.at >= len(w.source) || w.unsure {
+		return false
+	}
+	w.token, w.literal = lex.Next(w.source, w.at), false
+	w.at = w.token.End
+	s := w.text()
+	switch w.token.Kind {
+	case lex.Bad:
+		w.unsure = true
+		return false
+	case lex.Space:
+		return true
+	case lex.Semi:
+		w.first, w.listed, w.before = true, false, w.token
+		return true
+	case lex.String:
+		w.literal = true
+	case lex.Number:
+		// An integer in ORDER BY, GROUP BY or DISTINCT ON names a column by its position.
+		w.literal = !w.listed || w.before.Kind == lex.Op || isOneOf(w.source[w.before.Start:w.before.End], "limit", "offset")
+	case lex.Word:
+		w.unsure = w.first && !isOneOf(s, "select", "insert", "update", "delete", "with", "values") ||
+			isOneOf(s, "set_config", "current_setting")
+		w.listed = w.listed || isOneOf(s, "by", "distinct")
+	default:
+		w.unsure = isOneOf(s, `"set_config"`, `"current_setting"`)
+	}
+	if w.token.Kind != lex.Open {
+		w.first = false
+	}
+	w.before = w.token
+	return !w.unsure
 }
 
 func isOneOf(s string, words ...string) bool {

@@ -1,0 +1,82 @@
+package postgres
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/posterngate/postern/dataplane/engine/enginetest"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// TestShapes: texts that differ in literals are judged once, recorded each as it was,
+// and masked as policy says at that moment.
+func TestShapes(t *testing.T) {
+	h := newHouse(t)
+	mask := func(value string) func(p *enginetest.Policy) {
+		rule := &postern.TableRule{Schema: "sales", Table: "orders", Columns: []postern.ColumnRule{
+			{Name: "id"}, {Name: "email", Mask: &postern.MaskRule{Name: "email", Method: postern.MaskRedact, Value: value}},
+		}}
+		return func(p *enginetest.Policy) {
+			p.Version++
+			p.Decide = func(string, any) postern.Decision {
+				return postern.Decision{Verdict: postern.VerdictAllow, Level: postern.LevelSource, Obligations: []postern.Obligation{{Table: rule}}}
+			}
+		}
+	}
+	h.door.Set(mask("***"))
+	w := h.wire(t)
+	judged := func() int { return len(h.door.Last().Prepared()) }
+	sent := 0
+	for _, policy := range []string{"***", "1000000001"} {
+		h.door.Set(mask(policy))
+		before := judged()
+		for i := 1; i <= 20; i++ {
+			text := fmt.Sprintf("select email from orders where id = %d and email <> 'it''s %[1]d'", i)
+			if got := w.say(1, q(text)); got != "T D:"+policy+" C:SELECT 1 Z:I" {
+				t.Fatalf("%s: %s", text, got)
+			}
+			if got := w.say(1, parse("", text), bind("", ""), execute("", 0), sync_); got != "1 2 D:"+policy+" C:SELECT 1 Z:I" {
+				t.Fatalf("%s: %s", text, got)
+			}
+			sent += 2
+		}
+		if n := judged() - before; n > 3 { // as it is, and once more to see where the literals go
+			t.Errorf("%d texts of one shape were judged", n)
+		}
+	}
+	all := h.door.Last().Executions()
+	if len(all) != sent {
+		t.Fatalf("%d executions, want %d", len(all), sent)
+	}
+	for i, e := range all {
+		if want := fmt.Sprintf("id = %d and", i%40/2+1); !strings.Contains(e.Text, want) {
+			t.Fatalf("execution %d is recorded as %s", i, e.Text)
+		}
+	}
+
+	// A text that people must see is never judged by its shape.
+	h.door.Set(func(p *enginetest.Policy) {
+		p.Version++
+		p.Decide = func(string, any) postern.Decision {
+			return postern.Decision{Verdict: postern.VerdictHold, Level: postern.LevelSource}
+		}
+	})
+	before := judged()
+	for i := range 4 {
+		w.say(1, q(fmt.Sprintf("select id from orders where id = %d", i)))
+	}
+	if n := judged() - before; n != 4 {
+		t.Errorf("of 4 held texts %d were judged", n)
+	}
+
+	// Nor is one where a literal names something.
+	h.door.Set(func(p *enginetest.Policy) { p.Version++; p.Decide = nil })
+	before = judged()
+	for _, text := range []string{"select id, email from orders order by 1", "select id, email from orders order by 2", "set work_mem = '1MB'", "set work_mem = '2MB'", "/* 1 */ select 1", "/* 1 */ select 2"} {
+		w.say(1, q(text))
+	}
+	if n := judged() - before; n != 6 {
+		t.Errorf("of 6 texts whose literals matter %d were judged", n)
+	}
+}
