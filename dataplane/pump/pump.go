@@ -53,7 +53,9 @@ var (
 // owns the read side and the read deadline of conn; it does not close it.
 func Run(ctx context.Context, conn net.Conn, core Core) error {
 	p := &pump{conn: conn, core: core}
-	if sc, ok := conn.(syscall.Conn); ok {
+	if p.feed = feedOf(conn); p.feed != nil {
+		p.raw = p.feed.raw
+	} else if sc, ok := conn.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			p.raw = raw
 		}
@@ -87,7 +89,8 @@ func Poke(conn net.Conn) { _ = conn.SetReadDeadline(time.Unix(1, 0)) }
 
 type pump struct {
 	conn net.Conn
-	raw  syscall.RawConn // nil where the connection is not a bare socket
+	raw  syscall.RawConn // nil where there is no bare socket
+	feed *Feed           // of conn, where that is TLS over a socket
 	core Core
 	buf  *wire.Buffer
 	next Next

@@ -3,9 +3,13 @@ package pump
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
+	"math/big"
 	"net"
 	"testing"
 	"time"
@@ -38,13 +42,48 @@ type coreFunc func(in []byte) (int, Next, error)
 
 func (f coreFunc) Step(in []byte) (int, Next, error) { return f(in) }
 
-func both(t *testing.T, fn func(t *testing.T, wrap func(net.Conn) net.Conn)) {
-	t.Run("raw", func(t *testing.T) { fn(t, func(c net.Conn) net.Conn { return c }) })
-	t.Run("plain", func(t *testing.T) { fn(t, func(c net.Conn) net.Conn { return plain{c} }) })
+// each runs fn over every kind of connection that a pump tells apart.
+func each(t *testing.T, fn func(t *testing.T, pair func(*testing.T) (a, b net.Conn))) {
+	t.Run("raw", func(t *testing.T) { fn(t, pair) })
+	t.Run("plain", func(t *testing.T) {
+		fn(t, func(t *testing.T) (net.Conn, net.Conn) {
+			a, b := pair(t)
+			return a, plain{b}
+		})
+	})
+	t.Run("tls", func(t *testing.T) { fn(t, tlsPair) })
+}
+
+// tlsPair is TLS over loopback, of which b is read through a Feed.
+func tlsPair(t *testing.T) (a, b net.Conn) {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"pump"}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, leaf, leaf, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if leaf, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(leaf)
+	a, b = pair(t)
+	server := tls.Server(NewFeed(b, nil), &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, MinVersion: tls.VersionTLS13})
+	client := tls.Client(a, &tls.Config{RootCAs: roots, ServerName: "pump", MinVersion: tls.VersionTLS13})
+	done := make(chan error, 1)
+	go func() { done <- client.Handshake() }()
+	if err := errors.Join(server.Handshake(), <-done); err != nil {
+		t.Fatal(err)
+	}
+	return client, server
 }
 
 func TestEverythingArrives(t *testing.T) {
-	both(t, func(t *testing.T, wrap func(net.Conn) net.Conn) {
+	each(t, func(t *testing.T, pair func(*testing.T) (a, b net.Conn)) {
 		a, b := pair(t)
 		want := make([]byte, 3<<20)
 		_, _ = rand.Read(want)
@@ -73,7 +112,7 @@ func TestEverythingArrives(t *testing.T) {
 		var got bytes.Buffer
 		parks := 0
 		const unit = 100_003
-		err := Run(context.Background(), wrap(b), coreFunc(func(in []byte) (int, Next, error) {
+		err := Run(context.Background(), b, coreFunc(func(in []byte) (int, Next, error) {
 			if len(in) < unit && got.Len()+len(in) < len(want) {
 				return 0, Next{Bytes: unit}, nil
 			}
@@ -91,7 +130,7 @@ func TestEverythingArrives(t *testing.T) {
 }
 
 func TestParkedWaitEndsWithThePeer(t *testing.T) {
-	both(t, func(t *testing.T, wrap func(net.Conn) net.Conn) {
+	each(t, func(t *testing.T, pair func(*testing.T) (a, b net.Conn)) {
 		for _, bye := range []bool{true, false} {
 			a, b := pair(t)
 			_, _ = a.Write([]byte("ask"))
@@ -105,7 +144,7 @@ func TestParkedWaitEndsWithThePeer(t *testing.T) {
 				}
 				_ = a.Close()
 			}()
-			err := Run(context.Background(), wrap(b), coreFunc(func(in []byte) (int, Next, error) {
+			err := Run(context.Background(), b, coreFunc(func(in []byte) (int, Next, error) {
 				return 0, Next{
 					Watch: func(unread []byte) bool { return bytes.HasSuffix(unread, []byte("X")) },
 					Park: func(ctx context.Context) error {
@@ -124,12 +163,12 @@ func TestParkedWaitEndsWithThePeer(t *testing.T) {
 }
 
 func TestParkedWaitGoesOn(t *testing.T) {
-	both(t, func(t *testing.T, wrap func(net.Conn) net.Conn) {
+	each(t, func(t *testing.T, pair func(*testing.T) (a, b net.Conn)) {
 		a, b := pair(t)
 		_, _ = a.Write([]byte("1"))
 		parks := 0
 		var got []byte
-		err := Run(context.Background(), wrap(b), coreFunc(func(in []byte) (int, Next, error) {
+		err := Run(context.Background(), b, coreFunc(func(in []byte) (int, Next, error) {
 			if parks == 0 {
 				parks++
 				return 0, Next{Watch: func([]byte) bool { return false }, Park: func(context.Context) error {
@@ -150,24 +189,23 @@ func TestParkedWaitGoesOn(t *testing.T) {
 }
 
 func TestCancelAndPoke(t *testing.T) {
-	both(t, func(t *testing.T, wrap func(net.Conn) net.Conn) {
+	each(t, func(t *testing.T, pair func(*testing.T) (a, b net.Conn)) {
 		a, b := pair(t)
 		ctx, cancel := context.WithCancelCause(context.Background())
 		why := errors.New("enough")
 		done := make(chan error, 1)
-		w := wrap(b)
 		go func() {
-			done <- Run(ctx, w, coreFunc(func(in []byte) (int, Next, error) { return len(in), Next{}, nil }))
+			done <- Run(ctx, b, coreFunc(func(in []byte) (int, Next, error) { return len(in), Next{}, nil }))
 		}()
 		_, _ = a.Write([]byte("x"))
-		Poke(w) // without a cause nothing ends
+		Poke(b) // without a cause nothing ends
 		select {
 		case err := <-done:
 			t.Fatalf("a poke ended the pump: %v", err)
 		case <-time.After(20 * time.Millisecond):
 		}
 		cancel(why)
-		Poke(w)
+		Poke(b)
 		if err := <-done; !errors.Is(err, why) {
 			t.Fatal(err)
 		}

@@ -4,4 +4,6 @@ package pump
 
 const rawReads = false
 
+func rawRead(int, []byte) (int, error) { panic("pump: raw reads are for unix alone") }
+
 func (p *pump) passRaw() error { panic("pump: raw reads are for unix alone") }

@@ -270,6 +270,7 @@ func (c *conn) tick() (stop func()) {
 		}
 		if swept {
 			pump.Poke(c.out.conn)
+			pump.Poke(c.target)
 		}
 		mu.Lock()
 		defer mu.Unlock()

@@ -11,6 +11,7 @@ import (
 	"net"
 
 	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/pump"
 )
 
 // secure asks the target for TLS and verifies it as the resource says; mode disable
@@ -33,7 +34,7 @@ func secure(ctx context.Context, nc net.Conn, t engine.TLSTerms, cert *tls.Certi
 	if answer[0] != 'S' {
 		return nil, errors.New("the resource does not offer TLS")
 	}
-	tc := tls.Client(nc, cfg)
+	tc := tls.Client(pump.NewFeed(nc, nil), cfg)
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/pump"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/secret"
 	"github.com/posterngate/postern/pkg/wire"
@@ -121,7 +122,11 @@ func (e *Engine) negotiate(ctx context.Context, h *hello, d engine.Door) error {
 
 // startTLS takes the server's side. A client that begins with TLS must name the protocol.
 func (e *Engine) startTLS(ctx context.Context, h *hello, named bool) error {
-	tc := tls.Server(h.conn, e.tls)
+	feed := pump.NewFeed(h.conn, nil)
+	if p, ok := h.conn.(*prefixed); ok {
+		feed = pump.NewFeed(p.Conn, p.prefix)
+	}
+	tc := tls.Server(feed, e.tls)
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return fmt.Errorf("tls: %w", err)
 	}
