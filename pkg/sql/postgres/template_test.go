@@ -100,8 +100,8 @@ func TestTemplate(t *testing.T) {
 func TestTemplateMarks(t *testing.T) {
 	text, sent := "SELECT 1", "SELECT 1"
 	for _, rewrite := range []func(string) (string, error){
-		func(string) (string, error) { return "SELECT 1", nil },                                           // lost
-		func(s string) (string, error) { return s + " AS \"" + strings.Fields(s)[1] + "\"", nil },         // more than asked for
+		func(string) (string, error) { return "SELECT 1", nil },                                            // lost
+		func(s string) (string, error) { return s + " AS \"" + strings.Fields(s)[1] + "\"", nil },          // more than asked for
 		func(s string) (string, error) { return strings.Replace(s, "SELECT ", "SELECT E'\\n', ", 1), nil }, // not plain
 		func(string) (string, error) { return "", fmt.Errorf("no") },
 	} {
