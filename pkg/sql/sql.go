@@ -160,12 +160,14 @@ type SettingUse struct {
 	Known bool
 }
 
-// Output is one column of a result. A * over a relation is one Output with the name and
-// column "*": it stands for whatever columns the task permits.
+// Output is one column of a result.
 type Output struct {
 	Name string
 	// Schema, Table and Column are the origin where the column is a bare projection.
 	Schema, Table, Column string
+	// Star is true where nobody has named the column: it is there as a part of *, if the
+	// task permits it.
+	Star bool
 }
 
 // RelationKind is what a relation is.

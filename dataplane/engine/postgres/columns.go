@@ -96,7 +96,10 @@ func markMasked(st *statement, cols []engine.ResultColumn) {
 	if !st.masked || len(st.facts.Statements) != 1 {
 		return
 	}
-	outputs := st.facts.Statements[0].Outputs
+	outputs := slices.DeleteFunc(slices.Clone(st.facts.Statements[0].Outputs), func(o sql.Output) bool {
+		rule := st.rule(o.Schema, o.Table)
+		return o.Star && rule != nil && !slices.ContainsFunc(rule.Columns, func(c postern.ColumnRule) bool { return c.Name == o.Column })
+	})
 	if len(outputs) != len(cols) {
 		return
 	}

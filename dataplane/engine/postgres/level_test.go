@@ -203,7 +203,11 @@ func bareProjection(r *rand.Rand) string {
 		return strings.Join(out, ", ")
 	}
 	where := []string{"", " WHERE id < 5", " WHERE id IN (3, 7, 8)", " WHERE id > 100"}[r.IntN(4)]
-	switch r.IntN(7) {
+	switch r.IntN(9) {
+	case 7:
+		return "SELECT * FROM people_parts" + where + " ORDER BY id"
+	case 8:
+		return "SELECT q.*, p.email, q.* FROM people_parts q LEFT JOIN people p USING (id) ORDER BY id"
 	case 0:
 		return "SELECT " + list("p.") + " FROM people p ORDER BY p.id"
 	case 1:
@@ -298,7 +302,10 @@ func TestLevelResultRefuses(t *testing.T) {
 		"SELECT email FROM people FOR UPDATE",
 		"SELECT id FROM people; SELECT email FROM people",
 		"WITH RECURSIVE r AS (SELECT email, 1 AS n FROM people UNION ALL SELECT email, n + 1 FROM r WHERE n < 2) SELECT email FROM r",
-		"SELECT p.email, c.relname, c.* FROM people p, pg_class c",
+		"SELECT DISTINCT * FROM people_parts",
+		"SELECT to_jsonb(p) FROM people_parts p",
+		"SELECT x.email FROM (SELECT * FROM people_parts) x WHERE x.note LIKE 'a%'",
+		"COPY people_parts TO STDOUT",
 	} {
 		for _, how := range []string{"simple", "text"} {
 			if strings.Contains(text, ";") && how == "text" {

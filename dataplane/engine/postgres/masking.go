@@ -55,9 +55,6 @@ func newMasking(cat *sql.Catalog, facts *sql.Facts, d *postern.Decision) (*maski
 		return nil, err
 	}
 	for _, o := range st.Outputs {
-		if o.Column == "*" {
-			return nil, errors.New("* beside masked columns; name the columns")
-		}
 		m.outputs = append(m.outputs, origin{o.Schema, o.Table, o.Column})
 	}
 	return m, nil
@@ -87,18 +84,40 @@ func (m *masking) add(cat *sql.Catalog, st *sql.Statement, rule *postern.TableRu
 			continue
 		}
 		if t.AllColumns {
-			return fmt.Errorf("* or the whole row of %s; name the columns", t)
+			if err := allShown(cat, st, t, rule); err != nil {
+				return err
+			}
 		}
 		for _, c := range rule.Columns {
-			if c.Mask == nil || !slices.Contains(t.Read, c.Name) {
+			if c.Mask == nil || !t.AllColumns && !slices.Contains(t.Read, c.Name) {
 				continue
 			}
-			if t.Roles[c.Name] != sql.RoleOutput {
+			if slices.Contains(t.Read, c.Name) && t.Roles[c.Name] != sql.RoleOutput {
 				return fmt.Errorf("%s.%s in an expression or condition", t, c.Name)
 			}
 			if err := m.column(cat, t, &c); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// allShown reports why * cannot stand for the columns of a table: it must be a part of
+// what is shown and of nothing else, and every column must be permitted. A column that
+// the table has got since shows in the description of the result, which COPY has not.
+func allShown(cat *sql.Catalog, st *sql.Statement, t *sql.Table, rule *postern.TableRule) error {
+	shows := st.Verb == sql.Select && st.Command != "COPY" || st.Verb == sql.Prepare || st.Verb == sql.Declare
+	if !shows || t.Roles["*"] != sql.RoleOutput {
+		return fmt.Errorf("* or the whole row of %s in more than a select list; name the columns", t)
+	}
+	rel := cat.Relations[sql.Name{Schema: t.Schema, Name: t.Name}]
+	if rel == nil {
+		return fmt.Errorf("%s is not known", t)
+	}
+	for i := range rel.Columns {
+		if name := rel.Columns[i].Name; !slices.ContainsFunc(rule.Columns, func(c postern.ColumnRule) bool { return c.Name == name }) {
+			return fmt.Errorf("* stands for all columns of %s, and %s is not permitted; name the columns", t, name)
 		}
 	}
 	return nil

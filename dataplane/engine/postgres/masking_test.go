@@ -267,11 +267,14 @@ func TestMaskingConditions(t *testing.T) {
 		"a lock": func(f *sql.Facts, _ *postern.Decision) {
 			f.Statements[0].Tables[0].Verbs = []sql.Verb{sql.Select, sql.Update}
 		},
-		"a target":       func(f *sql.Facts, _ *postern.Decision) { f.Statements[0].Tables[0].Target = true },
-		"an expression":  func(f *sql.Facts, _ *postern.Decision) { f.Statements[0].Tables[0].Roles["email"] |= sql.RoleComputed },
-		"no role":        func(f *sql.Facts, _ *postern.Decision) { f.Statements[0].Tables[0].Roles = nil },
-		"the whole row":  func(f *sql.Facts, _ *postern.Decision) { f.Statements[0].Tables[0].AllColumns = true },
-		"a * of another": func(f *sql.Facts, _ *postern.Decision) { f.Statements[0].Outputs = []sql.Output{{Column: "*"}} },
+		"a target":      func(f *sql.Facts, _ *postern.Decision) { f.Statements[0].Tables[0].Target = true },
+		"an expression": func(f *sql.Facts, _ *postern.Decision) { f.Statements[0].Tables[0].Roles["email"] |= sql.RoleComputed },
+		"no role":       func(f *sql.Facts, _ *postern.Decision) { f.Statements[0].Tables[0].Roles = nil },
+		"the whole row": func(f *sql.Facts, _ *postern.Decision) { f.Statements[0].Tables[0].AllColumns = true },
+		"a * over more than is permitted": func(f *sql.Facts, d *postern.Decision) {
+			d.Obligations[0].Table.Columns = d.Obligations[0].Table.Columns[1:]
+			f.Statements[0].Tables[0].AllColumns, f.Statements[0].Tables[0].Roles["*"] = true, sql.RoleOutput
+		},
 		"an unknown table": func(f *sql.Facts, d *postern.Decision) {
 			f.Statements[0].Tables[0].Name, d.Obligations[0].Table.Table = "x", "x"
 		},

@@ -450,8 +450,10 @@ func TestOutputs(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"SELECT id, note AS n, upper(note), 1, amount::text, now(), current_date, count(*), CASE WHEN true THEN note END, ARRAY[1] FROM orders",
 			"id=orders.id n=orders.note upper= ?column?= amount= now= current_date= count= case= array="},
-		{"SELECT * FROM orders", "*=orders.*"},
-		{"SELECT o.*, r.name FROM orders o, regions r", "*=orders.* name=regions.name"},
+		{"SELECT * FROM regions", "code=regions.code* name=regions.name*"},
+		{"SELECT r.*, o.id, r.* FROM orders o, regions r", "code=regions.code* name=regions.name* id=orders.id code=regions.code* name=regions.name*"},
+		{"SELECT * FROM regions a JOIN regions b USING (code)", "code=regions.code* name=regions.name* name=regions.name*"},
+		{"SELECT s.id FROM (SELECT * FROM orders) s", "id=orders.id"},
 		{"SELECT * FROM (SELECT id, upper(note) FROM orders) s", "id=orders.id upper="},
 		{"WITH x AS (SELECT email AS e FROM customers) SELECT e, e || '' FROM x", "e=customers.email ?column?="},
 		{"SELECT (SELECT email FROM customers), EXISTS (SELECT 1), coalesce(1), greatest(1), '1'::int", "email= exists= coalesce= greatest= int4="},
@@ -465,6 +467,9 @@ func TestOutputs(t *testing.T) {
 			origin := ""
 			if o.Table != "" {
 				origin = o.Table + "." + o.Column
+			}
+			if o.Star {
+				origin += "*"
 			}
 			got = append(got, fmt.Sprintf("%s=%s", o.Name, origin))
 		}

@@ -108,22 +108,16 @@ func valueFunction(op pg.SQLValueFunctionOp) string {
 	return strings.TrimSuffix(name, "_n")
 }
 
-// outputs describes the columns of a result. A * over a relation stands for whatever is
-// permitted, and is one entry with the name and column "*".
+// outputs describes the columns of a result. A * over a relation is each of its columns,
+// of which those remain that are permitted.
 func outputs(r result) []sql.Output {
 	var out []sql.Output
 	for _, c := range r.columns {
-		if u := c.star; u != nil && len(c.lin.from) == 1 && c.lin.from[0].star {
-			o := sql.Output{Name: "*", Schema: u.rel.Schema, Table: u.rel.Name.Name, Column: "*"}
-			if len(out) == 0 || out[len(out)-1] != o {
-				out = append(out, o)
-			}
-			continue
-		}
 		o := sql.Output{Name: c.name}
 		if len(c.lin.from) == 1 && !c.lin.computed && c.lin.from[0].column != "*" {
-			rel := c.lin.from[0].use.rel
-			o.Schema, o.Table, o.Column = rel.Schema, rel.Name.Name, c.lin.from[0].column
+			from := c.lin.from[0]
+			o.Schema, o.Table, o.Column = from.use.rel.Schema, from.use.rel.Name.Name, from.column
+			o.Star = c.star != nil && from.star
 		}
 		out = append(out, o)
 	}
