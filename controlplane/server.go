@@ -87,7 +87,7 @@ func New(ctx context.Context, cfg config.Config, tel *telemetry.T) (_ *Server, e
 		return nil, err
 	}
 	s.cache = store.NewCache(s.store, s.log, cacheKinds()...)
-	s.hub = publish.New(publish.Config{Cache: s.cache, GrantKeys: s.authority.GrantKeys, Logger: s.log})
+	s.hub = publish.New(publish.Config{Cache: s.cache, GrantKeys: s.authority.GrantKeys, ClientCA: s.authority.ClientCA(), Logger: s.log})
 	verifier, err := s.verifier(ctx)
 	if err != nil {
 		return nil, err
@@ -138,7 +138,7 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 	})
 	s.task = task.New(task.Config{
 		Store: s.store, Snapshot: s.hub.Snapshot, Changed: s.hub.Subscribe, Sign: s.authority.SignGrant,
-		Verifier: verifier, Approve: s.approve, Audit: s.audit, Logger: s.log,
+		Verifier: verifier, Certificates: s.authority, Approve: s.approve, Audit: s.audit, Logger: s.log,
 	})
 	broker := credential.Config{
 		Store: s.store, Policy: lending{s}, Keeper: keeper, Sealed: sealed.NewSource(s.store, keeper), Logger: s.log,

@@ -68,7 +68,7 @@ func inHouse(t *testing.T, test func(h *house)) {
 func newHouse(t testing.TB) (*house, func()) {
 	h := &house{t: t, mem: storetest.NewMemory(), lis: bufconn.Listen(1 << 20), keys: map[string][]byte{"k1": make([]byte, 32)}}
 	h.cache = store.NewCache(h.mem, nil, publish.Kinds()...)
-	h.hub = publish.New(publish.Config{Cache: h.cache, GrantKeys: func() map[string][]byte {
+	h.hub = publish.New(publish.Config{Cache: h.cache, ClientCA: []byte("a CA"), GrantKeys: func() map[string][]byte {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		return h.keys

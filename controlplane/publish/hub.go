@@ -39,14 +39,17 @@ type Config struct {
 	Cache Cache
 	// GrantKeys are the public keys that sign grants, by id.
 	GrantKeys func() map[string][]byte
-	Logger    *slog.Logger
-	Now       func() time.Time
+	// ClientCA is the DER of the CA of grant certificates, by which nodes verify clients.
+	ClientCA []byte
+	Logger   *slog.Logger
+	Now      func() time.Time
 }
 
 // A Hub publishes policy to nodes. It is safe for concurrent use.
 type Hub struct {
 	cache     Cache
 	grantKeys func() map[string][]byte
+	clientCA  []byte
 	log       *slog.Logger
 	now       func() time.Time
 
@@ -77,7 +80,7 @@ type Hub struct {
 // New makes a Hub that publishes nothing before Run.
 func New(cfg Config) *Hub {
 	h := &Hub{
-		cache: cfg.Cache, grantKeys: cfg.GrantKeys, log: cfg.Logger, now: cfg.Now,
+		cache: cfg.Cache, grantKeys: cfg.GrantKeys, clientCA: cfg.ClientCA, log: cfg.Logger, now: cfg.Now,
 		ready: make(chan struct{}), kick: make(chan struct{}, 1),
 		scopes: map[scopeKey]*published{}, frames: map[frameKey]*frame{},
 		nodes: map[postern.NodeName]*stream{}, gone: map[postern.NodeName]status{},
@@ -308,7 +311,7 @@ func (h *Hub) readKeys() bool {
 	if h.keys != nil && maps.EqualFunc(h.keys.keys, keys, bytes.Equal) {
 		return false
 	}
-	h.keys = &keySet{maps.Clone(keys)}
+	h.keys = &keySet{maps.Clone(keys), h.clientCA}
 	return true
 }
 

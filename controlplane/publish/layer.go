@@ -50,8 +50,12 @@ func diff(from, to *layer) (put []*item, removed []*item) {
 	return put, removed
 }
 
-// keySet is the keys that sign grants, by id. It is immutable.
-type keySet struct{ keys map[string][]byte }
+// keySet is by what nodes verify: the keys that sign grants, by id, and the CA of grant
+// certificates. It is immutable.
+type keySet struct {
+	keys     map[string][]byte
+	clientCA []byte
+}
 
 // A content is all that a node can hold. Contents are equal when they hold the same
 // layers, so comparing two is comparing pointers.
@@ -122,7 +126,7 @@ func update(from, to state, says postern.Version) *nodev1.Update {
 	add(from.urgent, to.urgent)
 	add(from.scoped, to.scoped)
 	if from.keys != to.keys {
-		u.GrantKeys = to.keys.keys
+		u.GrantKeys, u.ClientCa = to.keys.keys, to.keys.clientCA
 	}
 	return u
 }

@@ -30,9 +30,9 @@ type Caller struct {
 }
 
 // Create takes a task for the caller, or for the workload whose token the request has,
-// and makes a grant token, which is shown this once. A task that people must say yes to
-// gets one only for a grant that they have said yes to already; that grant's earlier
-// token ends.
+// and makes a grant token, which is shown this once, or a grant certificate where the
+// request has a key to certify. A task that people must say yes to gets one only for a
+// grant that they have said yes to already; what that grant had before is then dead.
 func (s *Service) Create(ctx context.Context, by Caller, req *apiv1.CreateGrantRequest) (*apiv1.CreateGrantResponse, error) {
 	sub := by.Subject
 	if req.GetWorkloadToken() != "" {
@@ -48,6 +48,7 @@ func (s *Service) Create(ctx context.Context, by Caller, req *apiv1.CreateGrantR
 	if err != nil {
 		return nil, err
 	}
+	how.csr = req.GetCsr()
 	name := postern.TaskName(req.GetTask())
 	var lost error
 	for range maxTries {
@@ -91,11 +92,10 @@ func (s *Service) createOnce(ctx context.Context, sub postern.Subject, name post
 			return nil, err
 		}
 	}
-	token, err := newToken(g.GetId())
-	if err != nil {
+	resp := &apiv1.CreateGrantResponse{}
+	if err := s.handOut(g, how.csr, resp); err != nil {
 		return nil, err
 	}
-	g.TokenHash = hashToken(token)
 	op, err := put(g, revision)
 	if err != nil {
 		return nil, err
@@ -103,7 +103,7 @@ func (s *Service) createOnce(ctx context.Context, sub postern.Subject, name post
 	if _, err := s.cfg.Audit.Commit(ctx, audit.Entry{Actor: sub.Name, Address: how.address, Action: "grant.create", Object: Kind + "/" + g.GetId(), Detail: about(g, "")}, op); err != nil {
 		return nil, fmt.Errorf("create grant: %w", err)
 	}
-	resp := &apiv1.CreateGrantResponse{Grant: show(g), Token: token}
+	resp.Grant = show(g)
 	for _, r := range offer.Resources {
 		resp.Resources = append(resp.Resources, string(r))
 	}

@@ -27,7 +27,7 @@ func TestOverEtcd(t *testing.T) {
 	logger := slog.New(slog.DiscardHandler)
 	log := audit.New(s, time.Now)
 	holds := approve.New(approve.Config{Store: s, Snapshot: w.current, Audit: log, URL: func(id string) string { return id }, Logger: logger})
-	other := New(Config{Store: s, Snapshot: w.current, Changed: w.subscribe, Sign: w.sign, Verifier: w.tokens, Approve: holds, Audit: log, Logger: logger})
+	other := New(Config{Store: s, Snapshot: w.current, Changed: w.subscribe, Sign: w.sign, Verifier: w.tokens, Certificates: w.certs, Approve: holds, Audit: log, Logger: logger})
 	ctx, cancel := context.WithCancel(t.Context())
 	g := run.New(ctx)
 	for name, fn := range map[string]func(context.Context) error{"grants": w.Run, "holds": w.holds.Run, "other grants": other.Run, "other holds": holds.Run} {

@@ -15,6 +15,7 @@ import (
 	"github.com/posterngate/postern/pkg/fault"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/grantcert"
 	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
@@ -22,7 +23,8 @@ import (
 
 // Open finds or makes the grant of a client that came to a node, and signs it. An OIDC
 // token takes the task at once where a binding offers that, and the signed grant then
-// has the subject as this token tells of it. A grant token opens just its own grant.
+// has the subject as this token tells of it. A grant token or certificate opens just its
+// own grant.
 func (s *Service) Open(ctx context.Context, req *nodev1.OpenGrantRequest, node postern.NodeName) (*typesv1.SignedGrant, error) {
 	name := postern.TaskName(req.GetTask())
 	if err := object.CheckName(string(name)); err != nil {
@@ -31,12 +33,14 @@ func (s *Service) Open(ctx context.Context, req *nodev1.OpenGrantRequest, node p
 	var g *typesv1.Grant
 	var err error
 	switch {
-	case req.GetToken() == "" && len(req.GetClientCertificate()) > 0:
-		return nil, refusal(&postern.Refusal{Code: postern.CodeBadToken, Reason: "client certificates are not taken here", Hint: "give a token as the password: postern token"})
+	case len(req.GetClientCertificate()) > 0 && req.GetToken() != "":
+		return nil, refusal(&postern.Refusal{Code: postern.CodeBadToken, Reason: "a client certificate and a token were shown at once", Hint: grantcert.Hint})
+	case len(req.GetClientCertificate()) > 0:
+		g, err = s.ofCertificate(ctx, req.GetClientCertificate(), name)
 	case req.GetToken() == "":
 		return nil, refusal(&postern.Refusal{Code: postern.CodeBadToken, Reason: "a token is needed", Hint: "give a token as the password: postern token"})
 	case strings.HasPrefix(req.GetToken(), tokenPrefix):
-		g, err = s.byToken(ctx, req.GetToken(), name)
+		g, err = s.ofToken(ctx, req.GetToken(), name)
 	default:
 		var sub postern.Subject
 		if sub, _, err = s.cfg.Verifier.Data(ctx, req.GetToken()); err != nil {
@@ -108,49 +112,13 @@ func locked(snapshot *policy.Snapshot, sub postern.Subject, g postern.GrantID, r
 	return refusal(&postern.Refusal{Code: postern.CodeKilled, Reason: reason, Rule: "lock/" + lock, Hint: "ask the operators"})
 }
 
-// byToken is the grant that a grant token opens.
-func (s *Service) byToken(ctx context.Context, token string, name postern.TaskName) (*typesv1.Grant, error) {
-	wrong := &postern.Refusal{Code: postern.CodeBadToken, Reason: "this grant token is not known", Hint: fmt.Sprintf("make a new one: postern grant %s", name)}
-	id, err := parseToken(token)
-	if err != nil {
-		return nil, refusal(wrong)
-	}
-	g, _, err := s.load(ctx, id)
-	if fault.CodeOf(err) == codes.NotFound {
-		return nil, refusal(wrong)
-	}
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case !fits(g.GetTokenHash(), token):
-		return nil, refusal(wrong)
-	case g.GetTask() != string(name):
-		return nil, refusal(&postern.Refusal{Code: postern.CodeNoGrant, Reason: fmt.Sprintf("this grant token is for task %q, not for %q", g.GetTask(), name), Hint: fmt.Sprintf("make one for it: postern grant %s", name)})
-	}
-	why := g.GetEndReason()
-	switch {
-	case g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE && !Live(g, s.cfg.Now()):
-		why = overText
-	case g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE:
-		if why, err = s.unfounded(ctx, g, nil); err != nil {
-			return nil, err
-		}
-		if why == "" {
-			return g, nil
-		}
-	case why == "":
-		why = overText
-	}
-	return nil, refusal(&postern.Refusal{Code: postern.CodeBadToken, Reason: "the grant of this token is over: " + why, Hint: wrong.Hint})
-}
-
 // taking is how a subject takes a task.
 type taking struct {
 	request policy.Request
 	node    postern.NodeName // where it is taken; empty at the API
 	address string
 	ttl     time.Duration // at most; 0 is the task's own
+	csr     []byte        // for a certificate instead of a token
 }
 
 // take finds the live grant of a subject for a task, or makes it. The grant has the
@@ -301,6 +269,9 @@ func about(g *typesv1.Grant, node postern.NodeName) map[string]any {
 	m := map[string]any{"subject": g.GetSubject().GetName(), "task": g.GetTask(), "binding": g.GetBinding(), "state": g.GetState().String()}
 	if g.GetEndTime() != nil {
 		m["end"] = g.GetEndTime().AsTime().UTC()
+	}
+	if len(g.GetCertificateHash()) > 0 {
+		m["bearer"] = byCertificate.name
 	}
 	for k, v := range map[string]string{"workload": g.GetSubject().GetWorkload(), "node": string(node), "reason": g.GetReason(), "endReason": g.GetEndReason(), "hold": g.GetHold()} {
 		if v != "" {

@@ -7,6 +7,7 @@ package task
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ import (
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/pkg/fault"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/grantcert"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 )
@@ -62,6 +64,13 @@ type Verifier interface {
 	Workload(ctx context.Context, token string) (postern.Subject, time.Time, error)
 }
 
+// Certificates issues and reads grant certificates; *authority.Authority is one.
+type Certificates interface {
+	IssueGrant(csr []byte, name grantcert.Name, end time.Time) (*x509.Certificate, error)
+	// GrantFromCert verifies all but that the certificate is on file.
+	GrantFromCert(der []byte) (grantcert.Name, error)
+}
+
 // Config is what a Service needs; everything but Now is required.
 type Config struct {
 	Store    store.Store
@@ -71,10 +80,12 @@ type Config struct {
 	Changed  func() (<-chan struct{}, func())
 	Sign     func(*typesv1.Grant) (*typesv1.SignedGrant, error)
 	Verifier Verifier
-	Approve  *approve.Service
-	Audit    Committer
-	Now      func() time.Time // time.Now where nil
-	Logger   *slog.Logger
+	// Certificates makes what is handed out instead of a token to who asks for it.
+	Certificates Certificates
+	Approve      *approve.Service
+	Audit        Committer
+	Now          func() time.Time // time.Now where nil
+	Logger       *slog.Logger
 }
 
 // Service keeps grants. It is safe for concurrent use, and by several replicas over one
@@ -170,7 +181,7 @@ func waiting(g *typesv1.Grant) bool { return g.GetState() == typesv1.GrantState_
 // show is g as people may see it.
 func show(g *typesv1.Grant) *typesv1.Grant {
 	g = proto.CloneOf(g)
-	g.TokenHash = nil
+	g.TokenHash, g.CertificateHash = nil, nil
 	return g
 }
 

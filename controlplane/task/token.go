@@ -67,12 +67,13 @@ func parseToken(token string) (id string, err error) {
 	return grantID(body[len(tokenPrefix) : len(tokenPrefix)+idLen]), nil
 }
 
-func hashToken(token string) []byte {
-	sum := sha256.Sum256([]byte(token))
+// hash is what the store has of a token or certificate.
+func hash(shown []byte) []byte {
+	sum := sha256.Sum256(shown)
 	return sum[:]
 }
 
 // fits compares in constant time. No hash fits none.
-func fits(hash []byte, token string) bool {
-	return len(hash) == sha256.Size && subtle.ConstantTimeCompare(hash, hashToken(token)) == 1
+func fits(onFile, shown []byte) bool {
+	return len(onFile) == sha256.Size && subtle.ConstantTimeCompare(onFile, hash(shown)) == 1
 }

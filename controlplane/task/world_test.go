@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/posterngate/postern/controlplane/approve"
 	"github.com/posterngate/postern/controlplane/audit"
+	"github.com/posterngate/postern/controlplane/identity/authority"
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/controlplane/store/storetest"
 	"github.com/posterngate/postern/pkg/fault"
@@ -84,6 +86,14 @@ func (v tokens) Workload(ctx context.Context, token string) (postern.Subject, ti
 	return sub, end, err
 }
 
+// plain seals nothing.
+type plain struct{}
+
+func (plain) Seal(_ context.Context, text, _ []byte) ([]byte, error) { return slices.Clone(text), nil }
+func (plain) Open(_ context.Context, sealed, _ []byte) ([]byte, error) {
+	return slices.Clone(sealed), nil
+}
+
 // world is a control plane as far as grants go, over a store in memory.
 type world struct {
 	*Service
@@ -92,6 +102,7 @@ type world struct {
 	holds   *approve.Service
 	tokens  tokens
 	private ed25519.PrivateKey
+	certs   *authority.Authority
 
 	mu       sync.Mutex
 	snapshot *policy.Snapshot
@@ -117,9 +128,12 @@ func newWorldOver(t *testing.T, s store.Store) *world {
 	w.apply(company)
 	log := audit.New(w.store, time.Now)
 	logger := slog.New(slog.DiscardHandler)
+	if w.certs, err = authority.Open(t.Context(), authority.Config{Store: s, Keeper: plain{}, Audit: log, Logger: logger}); err != nil {
+		t.Fatal(err)
+	}
 	w.holds = approve.New(approve.Config{Store: w.store, Snapshot: w.current, Audit: log, URL: func(id string) string { return id }, Logger: logger})
 	w.Service = New(Config{
-		Store: w.store, Snapshot: w.current, Changed: w.subscribe, Sign: w.sign, Verifier: w.tokens, Approve: w.holds, Audit: log, Logger: logger,
+		Store: w.store, Snapshot: w.current, Changed: w.subscribe, Sign: w.sign, Verifier: w.tokens, Certificates: w.certs, Approve: w.holds, Audit: log, Logger: logger,
 	})
 	return w
 }

@@ -42,7 +42,7 @@ type Claim struct {
 	Protocol      postern.Protocol
 	Permission    string // "TASK.RESOURCE" or "TASK", as typed
 	Token         secret.Bytes
-	Certificate   []byte // DER of a client certificate that TLS has verified, or nil
+	Certificate   []byte // DER of a client certificate whose key TLS has proved to be the client's, or nil
 	Database      string
 	ClientAddress string
 	ClientProgram string

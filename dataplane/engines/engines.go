@@ -3,6 +3,7 @@ package engines
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 
 	"github.com/posterngate/postern/dataplane/engine"
@@ -13,7 +14,8 @@ import (
 
 // Deps is what engines are made from.
 type Deps struct {
-	TLS            *tls.Config // of the listener; nil only where plaintext is allowed
+	TLS            *tls.Config           // of the listener; nil only where plaintext is allowed
+	ClientCAs      func() *x509.CertPool // of grant certificates
 	AllowPlaintext bool
 	Parser         *worker.Pool
 	Logger         *slog.Logger
@@ -22,6 +24,6 @@ type Deps struct {
 // All makes an engine by protocol.
 var All = map[postern.Protocol]func(Deps) engine.Engine{
 	postern.Postgres: func(d Deps) engine.Engine {
-		return postgres.New(postgres.Config{TLS: d.TLS, AllowPlaintext: d.AllowPlaintext, Parser: d.Parser, Logger: d.Logger})
+		return postgres.New(postgres.Config{TLS: d.TLS, ClientCAs: d.ClientCAs, AllowPlaintext: d.AllowPlaintext, Parser: d.Parser, Logger: d.Logger})
 	},
 }

@@ -6,6 +6,7 @@ package session
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"log/slog"
@@ -46,6 +47,8 @@ type Snapshots interface {
 	Subscribe() (<-chan struct{}, func())
 	// WaitFor returns once v is enforced here.
 	WaitFor(ctx context.Context, v postern.Version) error
+	// ClientCAs are the CAs of grant certificates; nil where none is known.
+	ClientCAs() *x509.CertPool
 }
 
 // A Loan is a credential on loan to one session.
@@ -206,27 +209,6 @@ func endSpan(span trace.Span, err error) {
 		span.SetStatus(codes.Error, postern.AsRefusal(err).Code.String())
 	}
 	span.End()
-}
-
-// grant asks the control plane, and waits until the node enforces the policy under
-// which the grant was made.
-func (k *Keeper) grant(ctx context.Context, c engine.Claim, task postern.TaskName, resource postern.ResourceName) (*postern.Grant, error) {
-	grant, err := k.cfg.Control.OpenGrant(ctx, &nodev1.OpenGrantRequest{
-		Token: string(c.Token.Reveal()), Task: string(task), Resource: string(resource),
-		ClientAddress: c.ClientAddress, ClientProgram: c.ClientProgram, ClientCertificate: c.Certificate,
-	})
-	if err != nil {
-		return nil, err
-	}
-	if grant.Task != task {
-		return nil, &postern.Refusal{Code: postern.CodeNoGrant, Reason: fmt.Sprintf("this token is for task %q, not for %q", grant.Task, task), Hint: fmt.Sprintf("connect as %s.RESOURCE, or get a token for %s", grant.Task, task)}
-	}
-	wait, cancel := context.WithTimeout(ctx, minVersionTimeout)
-	defer cancel()
-	if err := k.cfg.Snapshots.WaitFor(wait, grant.MinVersion); err != nil {
-		return nil, &postern.Refusal{Code: postern.CodeUnavailable, Reason: "this node does not enforce the policy yet under which the grant was made", Hint: "try again in a moment, or another node", Cause: err}
-	}
-	return grant, nil
 }
 
 func (k *Keeper) request(c engine.Claim) policy.Request {

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
@@ -58,6 +59,7 @@ type house struct {
 	recorders map[postern.SessionID]*recorder
 	loans     []*loan
 	revision  int64
+	cas       *x509.CertPool
 }
 
 type recorder struct {
@@ -156,12 +158,13 @@ func (h *house) Staleness() time.Duration { h.mu.Lock(); defer h.mu.Unlock(); re
 func (h *house) OpenGrant(_ context.Context, req *nodev1.OpenGrantRequest) (*postern.Grant, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if req.GetToken() != "token" {
+	if req.GetToken() != "token" && len(req.GetClientCertificate()) == 0 {
 		return nil, &postern.Refusal{Code: postern.CodeBadToken, Reason: "the token is not good"}
 	}
 	g := *h.grant
 	return &g, h.refuse
 }
+func (h *house) ClientCAs() *x509.CertPool { return h.cas }
 func (h *house) RouteCancel(_ context.Context, key []byte) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -3,6 +3,7 @@ package snapshot
 import (
 	"cmp"
 	"crypto/ed25519"
+	"crypto/x509"
 	"fmt"
 	"maps"
 	"slices"
@@ -36,7 +37,7 @@ func (h *Holder) Apply(u *nodev1.Update) *nodev1.SyncAck {
 	}
 	next := &view{
 		policy: now.policy, rejections: now.rejections, covered: v,
-		hash: hashOf(objects), ended: endings(now, u), keys: keys(now, u),
+		hash: hashOf(objects), ended: endings(now, u), keys: keys(now, u), clientCAs: clientCAs(now, u),
 	}
 	if u.GetSnapshot() || len(u.GetObjects())+len(u.GetRemoved()) > 0 {
 		next.policy, next.rejections = compile(v, objects)
@@ -185,6 +186,21 @@ func keys(now *view, u *nodev1.Update) map[string]ed25519.PublicKey {
 		}
 	}
 	return keys
+}
+
+// clientCAs are the CAs of grant certificates after u. One that cannot be read verifies
+// nothing.
+func clientCAs(now *view, u *nodev1.Update) *x509.CertPool {
+	if len(u.GetClientCa()) == 0 {
+		return now.clientCAs
+	}
+	ca, err := x509.ParseCertificate(u.GetClientCa())
+	if err != nil {
+		return nil
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(ca)
+	return pool
 }
 
 func version(v *typesv1.Version) postern.Version {

@@ -7,6 +7,7 @@ package snapshot
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/x509"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -44,6 +45,7 @@ type view struct {
 	hash       object.Hash
 	ended      map[postern.GrantID]ending
 	keys       map[string]ed25519.PublicKey
+	clientCAs  *x509.CertPool // nil until it is known
 }
 
 type ending struct {
@@ -94,6 +96,10 @@ func (h *Holder) GrantKey(id string) (ed25519.PublicKey, bool) {
 
 // GrantKeys are the keys that sign grants, by id. The map is not to be changed.
 func (h *Holder) GrantKeys() map[string]ed25519.PublicKey { return h.current.Load().keys }
+
+// ClientCAs are the CAs of grant certificates, or nil while they are not known; then no
+// client certificate is good for anything. They are not to be changed.
+func (h *Holder) ClientCAs() *x509.CertPool { return h.current.Load().clientCAs }
 
 // Subscribe returns a channel that gets a value after every swap, and a function that
 // ends it. Signals that were not taken yet are one.

@@ -3,6 +3,9 @@ package snapshot_test
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
+	"crypto/x509"
+	"math/big"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -171,6 +174,45 @@ func TestGrantKeys(t *testing.T) {
 	if _, ok := h.GrantKey("k"); ok {
 		t.Error("a key outlived its epoch")
 	}
+}
+
+func TestClientCAs(t *testing.T) {
+	ca := selfSigned(t)
+	for what, c := range map[string]struct {
+		update *nodev1.Update
+		known  bool
+	}{
+		"no word of it":         {&nodev1.Update{Version: at("e", 6)}, true},
+		"another epoch":         {&nodev1.Update{Version: at("f", 1), Snapshot: true}, false},
+		"one that is no CA":     {&nodev1.Update{Version: at("e", 6), ClientCa: []byte{1}}, false},
+		"another epoch with it": {&nodev1.Update{Version: at("f", 1), Snapshot: true, ClientCa: ca}, true},
+	} {
+		h := snapshot.New()
+		if h.ClientCAs() != nil {
+			t.Fatal("a cold holder knows a CA")
+		}
+		u := first()
+		u.ClientCa = ca
+		h.Apply(u)
+		h.Apply(c.update)
+		if (h.ClientCAs() != nil) != c.known {
+			t.Errorf("%s: known %v", what, !c.known)
+		}
+	}
+}
+
+func selfSigned(t *testing.T) []byte {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(nil, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
 }
 
 func TestWaitFor(t *testing.T) {

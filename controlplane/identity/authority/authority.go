@@ -1,5 +1,6 @@
 // Package authority holds the keys of the control plane: the CA that signs the
-// certificates of control plane and nodes, and the keys that sign grants. Private keys
+// certificates of control plane and nodes, another that signs grant certificates, so
+// that neither sort can pass for the other, and the keys that sign grants. Private keys
 // live in the store sealed by a Keeper, and in memory; they never leave. Who may have a
 // certificate is decided by the caller.
 package authority
@@ -7,18 +8,13 @@ package authority
 import (
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"log/slog"
-	"math/big"
 	"sync"
 	"time"
 
@@ -30,8 +26,9 @@ import (
 const Kind = "key"
 
 const (
-	caName     = "ca"
-	caLifetime = 10 * 365 * 24 * time.Hour
+	caName       = "ca"
+	clientCAName = "client-ca"
+	caLifetime   = 10 * 365 * 24 * time.Hour
 	// backdate is how far before now certificates begin, for clocks that lag.
 	backdate = 5 * time.Minute
 )
@@ -58,9 +55,9 @@ type Config struct {
 
 // Authority signs. It is safe for concurrent use.
 type Authority struct {
-	cfg   Config
-	ca    *x509.Certificate
-	caKey crypto.Signer
+	cfg     Config
+	house   *ca // of control plane and nodes
+	clients *ca // of grant certificates
 
 	mu     sync.RWMutex
 	grants []grantKey // by the time from which they sign, oldest first
@@ -73,8 +70,12 @@ func Open(ctx context.Context, cfg Config) (*Authority, error) {
 		cfg.Now = time.Now
 	}
 	a := &Authority{cfg: cfg}
-	if err := a.openCA(ctx); err != nil {
+	var err error
+	if a.house, err = a.openCA(ctx, caName, caTemplate("Postern CA")); err != nil {
 		return nil, fmt.Errorf("open the CA: %w", err)
+	}
+	if a.clients, err = a.openCA(ctx, clientCAName, clientCATemplate()); err != nil {
+		return nil, fmt.Errorf("open the CA of grant certificates: %w", err)
 	}
 	if err := a.openGrantKeys(ctx); err != nil {
 		return nil, fmt.Errorf("open the grant keys: %w", err)
@@ -82,67 +83,16 @@ func Open(ctx context.Context, cfg Config) (*Authority, error) {
 	return a, nil
 }
 
-func (a *Authority) openCA(ctx context.Context) error {
-	k := store.Key{Kind: Kind, Name: caName}
-	rec, err := a.read(ctx, k)
-	if errors.Is(err, store.ErrNotFound) {
-		if err := a.makeCA(ctx, k); err != nil {
-			return err
-		}
-		rec, err = a.read(ctx, k)
-	}
-	if err != nil {
-		return err
-	}
-	if a.ca, err = x509.ParseCertificate(rec.Certificate); err != nil {
-		return err
-	}
-	signer, ok := rec.private.(crypto.Signer)
-	if !ok || !samePublic(signer.Public(), a.ca.PublicKey) {
-		return errors.New("the stored key is not that of the stored certificate")
-	}
-	a.caKey = signer
-	return nil
-}
-
-func (a *Authority) makeCA(ctx context.Context, k store.Key) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	now := a.cfg.Now()
-	tmpl := &x509.Certificate{
-		SerialNumber:          newSerial(),
-		Subject:               pkix.Name{CommonName: "Postern CA"},
-		NotBefore:             now.Add(-backdate),
-		NotAfter:              now.Add(caLifetime),
-		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
-		BasicConstraintsValid: true,
-		IsCA:                  true,
-		MaxPathLenZero:        true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-	if err != nil {
-		return err
-	}
-	err = a.write(ctx, k, record{Created: now, Signs: now, Certificate: der, private: key}, "authority.create-ca")
-	var conflict *store.ConflictError
-	if errors.As(err, &conflict) {
-		return nil // another replica was first
-	}
-	return err
-}
-
 // CA is the certificate of the CA; it must not be changed.
-func (a *Authority) CA() *x509.Certificate { return a.ca }
+func (a *Authority) CA() *x509.Certificate { return a.house.cert }
 
 // Bundle is the PEM text of the CAs to trust.
-func (a *Authority) Bundle() []byte { return certPEM(a.ca.Raw) }
+func (a *Authority) Bundle() []byte { return certPEM(a.house.cert.Raw) }
 
 // Pin is the hex SHA-256 of the CA certificate's DER, by which a node that knows
 // nothing yet recognises the control plane.
 func (a *Authority) Pin() string {
-	sum := sha256.Sum256(a.ca.Raw)
+	sum := sha256.Sum256(a.house.cert.Raw)
 	return hex.EncodeToString(sum[:])
 }
 
@@ -152,22 +102,9 @@ func (a *Authority) SignList(list []byte) ([]byte, error) {
 	h := sha256.New()
 	h.Write([]byte("postern/endpoints/v1"))
 	h.Write(list)
-	return a.caKey.Sign(rand.Reader, h.Sum(nil), crypto.SHA256)
-}
-
-// newSerial is 127 random bits, so that serials are unique and never negative.
-func newSerial() *big.Int {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails
-	b[0] = b[0]&0x7f | 0x40
-	return new(big.Int).SetBytes(b[:])
+	return a.house.key.Sign(rand.Reader, h.Sum(nil), crypto.SHA256)
 }
 
 func certPEM(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-}
-
-func samePublic(a, b crypto.PublicKey) bool {
-	e, ok := a.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && e.Equal(b)
 }

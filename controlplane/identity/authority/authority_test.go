@@ -126,12 +126,15 @@ func TestKeysAreSealedToTheirNames(t *testing.T) {
 	s := storetest.NewMemory()
 	open(t, s)
 	keys, _, err := s.List(t.Context(), authority.Kind, "", 0)
-	if err != nil || len(keys) != 2 {
+	if err != nil || len(keys) != 3 {
 		t.Fatalf("%d keys, %v", len(keys), err)
 	}
-	s.Tamper(keys[0].Key, keys[1].Value) // a grant key in the CA's place
-	if _, err := authority.Open(t.Context(), config(s)); err == nil {
-		t.Error("a key was opened under another's name")
+	for i, k := range keys { // each in another's place: a CA, the CA of clients, a grant key
+		s.Tamper(k.Key, keys[(i+1)%len(keys)].Value)
+		if _, err := authority.Open(t.Context(), config(s)); err == nil {
+			t.Errorf("a key was opened under the name %s", k.Name)
+		}
+		s.Tamper(k.Key, k.Value)
 	}
 }
 

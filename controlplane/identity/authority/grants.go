@@ -148,7 +148,7 @@ func (a *Authority) SignGrant(g *typesv1.Grant) (*typesv1.SignedGrant, error) {
 		return nil, errors.New("no key signs grants")
 	}
 	g = proto.CloneOf(g)
-	g.TokenHash = nil
+	g.TokenHash, g.CertificateHash = nil, nil
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(g)
 	if err != nil {
 		return nil, err

@@ -85,7 +85,7 @@ func (a *Authority) IssueNode(csr []byte, name postern.NodeName) (*x509.Certific
 		return nil, err
 	}
 	tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-	return a.sign(tmpl, key)
+	return a.house.sign(tmpl, key, a.cfg.Now())
 }
 
 // IssueListener makes the certificate that a node's listeners show, for the key of its
@@ -103,7 +103,7 @@ func (a *Authority) IssueListener(csr []byte, name postern.NodeName, names []str
 	if err := setNames(tmpl, names); err != nil {
 		return nil, err
 	}
-	return a.sign(tmpl, key)
+	return a.house.sign(tmpl, key, a.cfg.Now())
 }
 
 func (a *Authority) nodeTemplate(name postern.NodeName) (*x509.Certificate, error) {
@@ -138,11 +138,11 @@ func (a *Authority) IssueServer(names ...string) (tls.Certificate, error) {
 	if err := setNames(tmpl, names); err != nil {
 		return tls.Certificate{}, err
 	}
-	leaf, err := a.sign(tmpl, key.Public())
+	leaf, err := a.house.sign(tmpl, key.Public(), a.cfg.Now())
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	return tls.Certificate{Certificate: [][]byte{leaf.Raw, a.ca.Raw}, PrivateKey: key, Leaf: leaf}, nil
+	return tls.Certificate{Certificate: [][]byte{leaf.Raw, a.house.cert.Raw}, PrivateKey: key, Leaf: leaf}, nil
 }
 
 // Server is a tls.Config.GetCertificate that issues at need and renews at half-life.
@@ -164,21 +164,6 @@ func (a *Authority) Server(names ...string) func(*tls.ClientHelloInfo) (*tls.Cer
 	}
 }
 
-func (a *Authority) sign(tmpl *x509.Certificate, key crypto.PublicKey) (*x509.Certificate, error) {
-	tmpl.SerialNumber = newSerial()
-	tmpl.NotBefore = a.cfg.Now().Add(-backdate)
-	tmpl.KeyUsage = x509.KeyUsageDigitalSignature
-	tmpl.BasicConstraintsValid = true
-	if tmpl.NotAfter.After(a.ca.NotAfter) {
-		tmpl.NotAfter = a.ca.NotAfter
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.ca, key, a.caKey)
-	if err != nil {
-		return nil, err
-	}
-	return x509.ParseCertificate(der)
-}
-
 // PEM is the PEM text of a certificate.
 func PEM(c *x509.Certificate) []byte { return certPEM(c.Raw) }
 
@@ -188,10 +173,8 @@ func (a *Authority) NodeFromCert(c *x509.Certificate) (postern.NodeName, error) 
 	if c == nil {
 		return "", errors.New("no client certificate")
 	}
-	roots := x509.NewCertPool()
-	roots.AddCert(a.ca)
 	if _, err := c.Verify(x509.VerifyOptions{
-		Roots: roots, CurrentTime: a.cfg.Now(),
+		Roots: a.house.pool(), CurrentTime: a.cfg.Now(),
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}); err != nil {
 		return "", fmt.Errorf("client certificate: %w", err)

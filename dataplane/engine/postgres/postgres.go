@@ -8,6 +8,7 @@ package postgres
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,6 +25,9 @@ type Config struct {
 	// TLS is the server side towards clients. Nil takes no TLS, and then no client at
 	// all unless AllowPlaintext is set.
 	TLS *tls.Config
+	// ClientCAs are the CAs of grant certificates, nil while they are not known: clients
+	// are then asked for none.
+	ClientCAs func() *x509.CertPool
 	// AllowPlaintext lets clients send their token over a connection without TLS.
 	AllowPlaintext bool
 	// Parser understands SQL; required.
@@ -90,6 +94,7 @@ func New(cfg Config) *Engine {
 	if cfg.TLS != nil {
 		e.tls = cfg.TLS.Clone()
 		e.tls.NextProtos = []string{alpn}
+		engine.AskCertificate(e.tls, cfg.ClientCAs)
 	}
 	e.catalogs = &catalogs{engine: e, slots: map[string]*slot{}}
 	return e

@@ -135,9 +135,7 @@ func (e *Engine) startTLS(ctx context.Context, h *hello, named bool) error {
 	if named && st.NegotiatedProtocol != alpn {
 		return broken("a connection that begins with TLS must negotiate the protocol " + alpn)
 	}
-	if len(st.VerifiedChains) > 0 {
-		h.claim.Certificate = st.PeerCertificates[0].Raw
-	}
+	h.claim.Certificate = engine.Shown(st)
 	return nil
 }
 
@@ -187,7 +185,7 @@ func (e *Engine) identify(h *hello, packet []byte, encrypted bool) error {
 	if h.claim.Permission == "" {
 		return &postern.Refusal{Code: postern.CodeNoGrant, Reason: "the connection does not say which task it is for", Hint: "connect with user=TASK.RESOURCE; `postern tasks` lists yours"}
 	}
-	if h.claim.Certificate != nil {
+	if h.claim.Certificate != nil { // it rules alone: no token is asked for
 		return nil
 	}
 	return e.readToken(h)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -22,21 +21,26 @@ func (a *app) connectCmd() *cobra.Command {
 	var dryRun bool
 	var ttl time.Duration
 	var listen string
+	var cert bool
 	c := &cobra.Command{
 		Use: "connect TASK[.RESOURCE] [-- CLIENT ARGS]", Short: "Run the stock client through the nearest node", Args: cobra.MinimumNArgs(1),
 		Long: `Takes the task, measures which healthy node that reaches the resource is nearest, and
-runs the stock client through it. The token is in a file that only the client reads, never
-in its arguments or environment. Further nodes are given to the client too, so that it goes
+runs the stock client through it. The token, or with --cert the key of a certificate, is in
+a file that only the client reads, never in its arguments or environment. Further nodes are given to the client too, so that it goes
 on when the nearest one dies. The client's exit code is passed through.`,
 		Example: "  postern connect sales-report.warehouse\n  postern connect sales-report -- -c 'SELECT count(*) FROM orders'\n  postern connect sales-report --listen 127.0.0.1:5433",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if listen != "" && cert {
+				return usage("--listen shows a token by itself; --cert is for a client that is run")
+			}
 			if listen != "" {
 				return a.listen(cmd.Context(), listen, args[0], ttl)
 			}
-			return a.connect(cmd.Context(), args[0], args[1:], ttl, dryRun)
+			return a.connect(cmd.Context(), args[0], args[1:], ttl, dryRun, cert)
 		},
 	}
 	c.Flags().StringVar(&listen, "listen", "", "run no client, but listen here for tools that know neither tokens nor TLS: a loopback address, or a folder for a socket that only you can reach")
+	c.Flags().BoolVar(&cert, "cert", false, "let the client show a certificate, made for it alone, instead of a token")
 	c.Flags().BoolVar(&dryRun, "print", false, "print what would be run, and where, and run nothing")
 	c.Flags().DurationVar(&ttl, "ttl", 0, "how long the grant lasts; at most the task's duration")
 	return c
@@ -49,7 +53,7 @@ func (a *app) psqlCmd() *cobra.Command {
 	return c
 }
 
-func (a *app) connect(ctx context.Context, permission string, args []string, ttl time.Duration, dryRun bool) error {
+func (a *app) connect(ctx context.Context, permission string, args []string, ttl time.Duration, dryRun, cert bool) error {
 	api, err := a.dial(ctx, false)
 	if err != nil {
 		return err
@@ -66,11 +70,6 @@ func (a *app) connect(ctx context.Context, permission string, args []string, ttl
 	if err != nil {
 		return err
 	}
-	var quoted []string
-	for _, kv := range a.conninfo(task+"."+resource, nodes) {
-		quoted = append(quoted, kv[0]+"="+quote(kv[1]))
-	}
-	conninfo := strings.Join(quoted, " ")
 	for i, n := range nodes {
 		role := "then"
 		if i == 0 {
@@ -81,27 +80,77 @@ func (a *app) connect(ctx context.Context, permission string, args []string, ttl
 		}
 	}
 	if dryRun {
-		_, err := fmt.Fprintf(a.env.Stdout, "psql '%s'\n", strings.ReplaceAll(conninfo, "'", `'\''`))
+		_, err := fmt.Fprintf(a.env.Stdout, "psql %s\n", shellQuote(joined(a.conninfo(task+"."+resource, nodes))))
 		return err
 	}
 	program, err := exec.LookPath("psql")
 	if err != nil {
 		return fmt.Errorf("psql is not on PATH; install it (Debian: postgresql-client)")
 	}
-	grant, err := api.grants.CreateGrant(ctx, connect.NewRequest(&apiv1.CreateGrantRequest{Task: task, Ttl: ttlOf(ttl)}))
+	b, err := a.borrow(ctx, api, &apiv1.CreateGrantRequest{Task: task, Ttl: ttlOf(ttl)}, task+"."+resource, nodes, cert)
 	if err != nil {
 		return err
 	}
-	defer a.giveBack(ctx, api, grant.Msg.GetGrant().GetId())
-	passfile, done, err := a.passfile(task+"."+resource, nodes, grant.Msg.GetToken())
-	if err != nil {
-		return err
-	}
-	defer done()
+	defer b.done()
+	defer a.giveBack(ctx, api, b.grant)
 	// Not bound to ctx: an interrupt is for the client, which cancels its statement with it.
-	cmd := exec.Command(program, append([]string{conninfo}, args...)...)
-	cmd.Env = append(slices.DeleteFunc(os.Environ(), notForClients), "PGPASSFILE="+passfile)
+	cmd := exec.Command(program, append([]string{joined(append(a.conninfo(task+"."+resource, nodes), b.conninfo...))}, args...)...)
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), notForClients), b.env...)
 	return a.run(cmd)
+}
+
+// borrowed is a grant for one client, and how the client comes to use it.
+type borrowed struct {
+	grant    string
+	conninfo [][2]string
+	env      []string
+	done     func() // removes what lies in files
+}
+
+// borrow takes a task for a client that is about to run, which finds the token or the
+// certificate in files that nobody else can read.
+func (a *app) borrow(ctx context.Context, api *api, req *apiv1.CreateGrantRequest, user string, nodes []near, cert bool) (*borrowed, error) {
+	dir, done, err := a.clientFolder()
+	if err != nil {
+		return nil, err
+	}
+	b := &borrowed{done: done}
+	var resp *apiv1.CreateGrantResponse
+	if cert {
+		var files certFiles
+		if files, err = filesIn(dir, req.GetTask()); err == nil {
+			resp, err = a.certify(ctx, api, req, files)
+		}
+		b.conninfo = files.conninfo()
+	} else {
+		var created *connect.Response[apiv1.CreateGrantResponse]
+		if created, err = api.grants.CreateGrant(ctx, connect.NewRequest(req)); err == nil {
+			resp = created.Msg
+			file := filepath.Join(dir, "pgpass")
+			err = replace(file, passwords(user, nodes, resp.GetToken()))
+			// A certificate for another server, which libpq would show where it finds
+			// one, is not shown: there is none at a path below a file.
+			b.env = []string{"PGPASSFILE=" + file, "PGSSLCERT=" + filepath.Join(file, "none")}
+		}
+	}
+	b.grant = resp.GetGrant().GetId()
+	if err != nil {
+		b.done()
+		if b.grant != "" {
+			a.giveBack(ctx, api, b.grant)
+		}
+		return nil, err
+	}
+	return b, nil
+}
+
+// clientFolder is a folder for what one run of a client reads, and nobody else can.
+func (a *app) clientFolder() (dir string, done func(), err error) {
+	if err := os.MkdirAll(a.home, 0o700); err != nil {
+		return "", nil, err
+	}
+	dir, err = os.MkdirTemp(a.home, ".client-*") // 0700
+	return dir, func() { _ = os.RemoveAll(dir) }, err
 }
 
 // giveBackTimeout bounds how long a command may take to end once its client has.
@@ -120,7 +169,7 @@ func (a *app) giveBack(ctx context.Context, api *api, grant string) {
 func notForClients(kv string) bool {
 	name, _, _ := strings.Cut(kv, "=")
 	switch name {
-	case "PGPASSWORD", "PGPASSFILE", "PGDATABASE", "PGSERVICE", "PGOPTIONS", "PGHOSTADDR":
+	case "PGPASSWORD", "PGPASSFILE", "PGSSLCERT", "PGSSLKEY", "PGSSLCERTMODE", "PGDATABASE", "PGSERVICE", "PGOPTIONS", "PGHOSTADDR":
 		return true
 	}
 	return strings.HasPrefix(name, "POSTERN_TOKEN")
@@ -171,6 +220,15 @@ func (a *app) conninfo(user string, nodes []near) [][2]string {
 	return out
 }
 
+// joined is a connection string.
+func joined(pairs [][2]string) string {
+	var quoted []string
+	for _, kv := range pairs {
+		quoted = append(quoted, kv[0]+"="+quote(kv[1]))
+	}
+	return strings.Join(quoted, " ")
+}
+
 // quote writes a value as it stands in a connection string.
 func quote(v string) string {
 	if v != "" && !strings.ContainsAny(v, " \t\n\\'") {
@@ -179,47 +237,37 @@ func quote(v string) string {
 	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(v) + "'"
 }
 
-// passfile keeps a token where libpq finds it and nobody else can read it.
-func (a *app) passfile(user string, nodes []near, token string) (path string, done func(), err error) {
-	if err := os.MkdirAll(a.home, 0o700); err != nil {
-		return "", nil, err
-	}
-	f, err := os.CreateTemp(a.home, ".pgpass-*") // 0600
-	if err != nil {
-		return "", nil, err
-	}
-	done = func() { _ = os.Remove(f.Name()) }
+// passwords is a password file of libpq, with a token for each node.
+func passwords(user string, nodes []near, token string) []byte {
+	var b []byte
 	for _, n := range nodes {
 		h, p, err := net.SplitHostPort(n.addr)
-		if err != nil {
-			continue
+		if err == nil {
+			b = fmt.Appendf(b, "%s:%s:*:%s:%s\n", strings.ReplaceAll(h, ":", `\:`), p, user, token)
 		}
-		fmt.Fprintf(f, "%s:%s:*:%s:%s\n", strings.ReplaceAll(h, ":", `\:`), p, user, token)
 	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		done()
-		return "", nil, err
-	}
-	return f.Name(), done, nil
+	return b
 }
 
 func (a *app) configCmd() *cobra.Command {
 	c := group("config", "Configuration for stock clients")
-	var file string
+	var file, dir string
 	pg := &cobra.Command{
 		Use: "pg", Short: "A pg_service.conf entry for each of my PostgreSQL tasks", Args: cobra.NoArgs,
 		Long: `Prints a pg_service.conf entry for each PostgreSQL task: every node that reaches the
 resource, nearest first, so that libpq goes on to the next when one is down. The password
-is a token: PGPASSWORD=$(postern token).`,
+is a token: PGPASSWORD=$(postern token). With --cert each entry shows the certificate that
+postern grant TASK --cert makes in the same folder, and needs no password.`,
 		Example: "  postern config pg --file ~/.pg_service.conf\n  PGPASSWORD=$(postern token) psql service=sales-report.warehouse",
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.configPG(cmd.Context(), file) },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.configPG(cmd.Context(), file, dir) },
 	}
 	pg.Flags().StringVar(&file, "file", "", "write to this file; standard output where it is not given")
+	pg.Flags().StringVar(&dir, "cert", "", "folder of client certificates")
 	c.AddCommand(pg)
 	return c
 }
 
-func (a *app) configPG(ctx context.Context, file string) error {
+func (a *app) configPG(ctx context.Context, file, dir string) error {
 	api, err := a.dial(ctx, false)
 	if err != nil {
 		return err
@@ -241,7 +289,15 @@ func (a *app) configPG(ctx context.Context, file string) error {
 				continue
 			}
 			fmt.Fprintf(&out, "# %s\n[%s.%s]\n", oneLine(o.GetPurpose(), 70), o.GetTask(), r)
-			for _, kv := range a.conninfo(o.GetTask()+"."+r, nodes) {
+			pairs := a.conninfo(o.GetTask()+"."+r, nodes)
+			if dir != "" {
+				files, err := filesIn(dir, o.GetTask())
+				if err != nil {
+					return err
+				}
+				pairs = append(pairs, files.conninfo()...)
+			}
+			for _, kv := range pairs {
 				fmt.Fprintf(&out, "%s=%s\n", kv[0], kv[1]) // a service file takes values as they are
 			}
 			fmt.Fprintln(&out)

@@ -94,8 +94,13 @@ func (t *tour) psql(ctx context.Context, who, task string, args ...string) (*exe
 		return nil, nil, fmt.Errorf("POSTERN_PG: %w", err)
 	}
 	user := task + ".warehouse"
-	passfile, done, err := t.passfile(user, []near{{addr: net.JoinHostPort(host, port)}}, t.env.Getenv("POSTERN_TOKEN_"+strings.ToUpper(who)))
+	dir, done, err := t.clientFolder()
 	if err != nil {
+		return nil, nil, err
+	}
+	passfile := filepath.Join(dir, "pgpass")
+	if err := replace(passfile, passwords(user, []near{{addr: net.JoinHostPort(host, port)}}, t.env.Getenv("POSTERN_TOKEN_"+strings.ToUpper(who)))); err != nil {
+		done()
 		return nil, nil, err
 	}
 	info := fmt.Sprintf("host=%s port=%s user=%s dbname=warehouse sslmode=verify-full sslrootcert=%s", host, port, user, t.ca)

@@ -98,14 +98,18 @@ func (a *app) waitForGrant(ctx context.Context, api *api, id string) (*typesv1.G
 }
 
 func (a *app) grantCmd() *cobra.Command {
-	var reason, tokenFile string
+	var reason, tokenFile, dir string
 	var ttl time.Duration
 	c := &cobra.Command{
 		Use: "grant TASK", Short: "Take a task now, and print a short-lived token for it", Args: cobra.ExactArgs(1),
 		Long: `Take a task now, and print a short-lived token that is good for it alone. Automation
-gives its own OIDC token in --token-file and needs no login.`,
+gives its own OIDC token in --token-file and needs no login.
+
+With --cert a client certificate takes the token's place: its key is made here and never
+leaves, the folder gets TASK.key, TASK.crt and ca.crt, which only you can read, and what
+is printed is where libpq finds them.`,
 		Annotations: map[string]string{formatsOf: "env exec-credential pgpass"},
-		Example:     "  postern grant nightly-load --ttl 15m --token-file $CI_TOKEN --format env\n  PGPASSWORD=$(postern grant sales-report) psql ...",
+		Example:     "  postern grant nightly-load --ttl 15m --token-file $CI_TOKEN --format env\n  PGPASSWORD=$(postern grant sales-report) psql ...\n  psql \"host=node dbname=warehouse sslmode=verify-full $(postern grant sales-report --cert ~/.postern)\"",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := &apiv1.CreateGrantRequest{Task: args[0], Ttl: ttlOf(ttl), Reason: reason}
 			if tokenFile != "" {
@@ -119,20 +123,70 @@ gives its own OIDC token in --token-file and needs no login.`,
 			if err != nil {
 				return err
 			}
+			if dir != "" {
+				return a.grantCert(cmd.Context(), api, req, dir)
+			}
 			resp, err := api.grants.CreateGrant(cmd.Context(), connect.NewRequest(req))
 			if err != nil {
 				return err
 			}
-			return a.printGrant(cmd.Context(), resp.Msg)
+			return a.printGrant(resp.Msg)
 		},
 	}
 	c.Flags().StringVar(&reason, "reason", "", "why")
 	c.Flags().DurationVar(&ttl, "ttl", 0, "how long; at most the task's duration")
 	c.Flags().StringVar(&tokenFile, "token-file", "", "file with the workload's own OIDC token")
+	c.Flags().StringVar(&dir, "cert", "", "folder for a client certificate, which is made instead of a token")
 	return c
 }
 
-func (a *app) printGrant(_ context.Context, r *apiv1.CreateGrantResponse) error {
+// grantCert takes a task for a certificate, whose key is made here.
+func (a *app) grantCert(ctx context.Context, api *api, req *apiv1.CreateGrantRequest, dir string) error {
+	if a.format == "pgpass" || a.format == "exec-credential" {
+		return usage("--format %s is for tokens, and --cert makes none", a.format)
+	}
+	files, err := filesIn(dir, req.GetTask())
+	if err != nil {
+		return err
+	}
+	resp, err := a.certify(ctx, api, req, files)
+	if err != nil {
+		return err
+	}
+	switch a.format {
+	case "env":
+		_, err := fmt.Fprintf(a.env.Stdout, "export POSTERN_TASK='%s'\nexport PGUSER='%s'\nexport PGSSLCERT=%s\nexport PGSSLKEY=%s\nexport PGSSLROOTCERT=%s\n",
+			req.GetTask(), permission(resp), shellQuote(files.cert), shellQuote(files.key), shellQuote(files.root))
+		return err
+	case "text":
+		words := []string{"user=" + permission(resp)}
+		for _, kv := range append(files.conninfo(), [2]string{"sslrootcert", files.root}) {
+			words = append(words, kv[0]+"="+quote(kv[1]))
+		}
+		_, err := fmt.Fprintln(a.env.Stdout, strings.Join(words, " "))
+		return err
+	}
+	return a.print(resp, nil)
+}
+
+// certify takes a task for a certificate and writes what it takes to show it.
+func (a *app) certify(ctx context.Context, api *api, req *apiv1.CreateGrantRequest, files certFiles) (*apiv1.CreateGrantResponse, error) {
+	key, err := newClientKey()
+	if err != nil {
+		return nil, err
+	}
+	req.Csr = key.csr
+	resp, err := api.grants.CreateGrant(ctx, connect.NewRequest(req))
+	if err != nil {
+		return nil, err
+	}
+	return resp.Msg, a.write(files, key, resp.Msg.GetCertificate())
+}
+
+// shellQuote writes a value as one word of a shell.
+func shellQuote(v string) string { return "'" + strings.ReplaceAll(v, "'", `'\''`) + "'" }
+
+func (a *app) printGrant(r *apiv1.CreateGrantResponse) error {
 	g := r.GetGrant()
 	switch a.format {
 	case "text":

@@ -62,15 +62,7 @@ func (a *app) saveTokens(t *tokens) error {
 	if err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(a.home, ".tokens-*") // 0600
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(b)
-	if err = errors.Join(err, tmp.Close()); err != nil {
-		return errors.Join(err, os.Remove(tmp.Name()))
-	}
-	return os.Rename(tmp.Name(), a.tokenFile())
+	return replace(a.tokenFile(), b)
 }
 
 // apiToken is the token for the API: POSTERN_TOKEN, or that of the login.

@@ -48,6 +48,7 @@ type proof struct {
 	cert  *tls.Certificate
 	task  string // at the listener; sales-report where empty
 	works string // the one surface at which it does, or empty
+	says  string // what the listener says of it, where it does not work there
 }
 
 // sign makes an ID token of the house's issuer as its provider would.
@@ -78,6 +79,25 @@ func issuerKey(t *testing.T, h *house.House) *ecdsa.PrivateKey {
 	return house.Must(x509.ParseECPrivateKey(block.Bytes))(t)
 }
 
+// forged is a copy of a certificate by a CA that has the name of the real one.
+func forged(t *testing.T, real *x509.Certificate) *tls.Certificate {
+	t.Helper()
+	key := house.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
+	ca := &x509.Certificate{SerialNumber: real.SerialNumber, RawSubject: real.RawIssuer, IsCA: true, BasicConstraintsValid: true, NotAfter: time.Now().Add(time.Hour)}
+	leaf := &x509.Certificate{SerialNumber: real.SerialNumber, RawSubject: real.RawSubject, URIs: real.URIs, ExtKeyUsage: real.ExtKeyUsage, NotBefore: real.NotBefore, NotAfter: real.NotAfter}
+	der := house.Must(x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), key))(t)
+	root := house.Must(x509.CreateCertificate(rand.Reader, ca, ca, key.Public(), key))(t)
+	return &tls.Certificate{Certificate: [][]byte{der, root}, PrivateKey: key}
+}
+
+// selfSigned is a copy of a certificate that nobody has signed.
+func selfSigned(t *testing.T, real *x509.Certificate) *tls.Certificate {
+	t.Helper()
+	key := house.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
+	leaf := &x509.Certificate{SerialNumber: real.SerialNumber, RawSubject: real.RawSubject, URIs: real.URIs, ExtKeyUsage: real.ExtKeyUsage, NotBefore: real.NotBefore, NotAfter: real.NotAfter}
+	return &tls.Certificate{Certificate: [][]byte{house.Must(x509.CreateCertificate(rand.Reader, leaf, leaf, key.Public(), key))(t)}, PrivateKey: key}
+}
+
 // proofs are of every kind, good and bad.
 func proofs(t *testing.T, h *house.House) []proof {
 	t.Helper()
@@ -85,6 +105,10 @@ func proofs(t *testing.T, h *house.House) []proof {
 	node := house.Must(id.ClientCertificate(nil))(t)
 	server := house.Must(id.ServerCertificate(nil))(t)
 	grant := house.Must(h.API("alice").Grants.CreateGrant(t.Context(), house.Request(&apiv1.CreateGrantRequest{Task: "sales-report"})))(t)
+	client := h.ClientCert(t, "alice", "sales-report", 0)
+	dead := h.ClientCert(t, "alice", "sales-report", time.Second)
+	house.Eventually(t, func() string { return "the short certificate ends" }, func() bool { return time.Now().After(dead.Leaf.NotAfter.Add(time.Second)) })
+	purge := house.Must(h.API("alice").Grants.CreateGrant(t.Context(), house.Request(&apiv1.CreateGrantRequest{Task: "purge-order"})))(t)
 	real := issuerKey(t, h)
 	stranger := house.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
 	none := func(aud string) string {
@@ -97,8 +121,15 @@ func proofs(t *testing.T, h *house.House) []proof {
 		{name: "data token", token: h.DataToken(t, "alice"), works: "listener"},
 		{name: "grant token", token: grant.Msg.GetToken(), works: "listener"},
 		{name: "workload token", token: h.DataToken(t, "nightly"), task: "nightly-load", works: "listener"},
-		{name: "node certificate", cert: node, works: "node"},
-		{name: "node's server certificate", cert: server},
+		{name: "node certificate", cert: node, works: "node", says: "certificate of a node"},
+		{name: "node's server certificate", cert: server, says: "certificate of a node"},
+		{name: "grant certificate", cert: client, works: "listener"},
+		{name: "grant certificate for another task", cert: client, task: "purge-order", says: "for task \"sales-report\", not for \"purge-order\""},
+		{name: "grant certificate that has ended", cert: dead, says: "ended at"},
+		{name: "grant certificate, and another task's token that nobody asks for", cert: client, token: purge.Msg.GetToken(), works: "listener"},
+		{name: "grant certificate, and the token of the task that is asked for", cert: client, token: purge.Msg.GetToken(), task: "purge-order", says: "not for \"purge-order\""},
+		{name: "grant certificate of a CA that says it is ours", cert: forged(t, client.Leaf), says: "not issued here"},
+		{name: "grant certificate of itself", cert: selfSigned(t, client.Leaf), says: "not issued here"},
 		{name: "nothing"},
 		{name: "nonsense", token: "nonsense"},
 		{name: "a password", token: "alice"},
@@ -188,13 +219,17 @@ func atListener(ctx context.Context, h *house.House, p proof) error {
 	}
 	cfg.Password = p.token
 	if p.cert != nil {
-		cfg.TLSConfig.Certificates = []tls.Certificate{*p.cert}
+		// Sent whatever the listener names as good, as libpq does.
+		cfg.TLSConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return p.cert, nil }
 	}
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if s := house.State(err); err != nil && s != "28P01" && s != "28000" {
 		return fmt.Errorf("not as it should be: %w", err)
 	}
 	if err != nil {
+		if !strings.Contains(err.Error(), p.says) {
+			return fmt.Errorf("not as it should be: %w does not say %q", err, p.says)
+		}
 		return err
 	}
 	defer conn.Close(ctx)

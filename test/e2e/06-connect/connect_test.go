@@ -1,7 +1,14 @@
 package connect
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"fmt"
+	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -9,6 +16,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	"github.com/posterngate/postern/test/e2e/house"
@@ -51,7 +59,7 @@ func TestConnect(t *testing.T) {
 	h := house.Start(t, house.Options{Nodes: []house.NodeSpec{{Name: "eu-1-a", Region: "eu-1"}, {Name: "us-1-a", Region: "us-1"}}})
 	p := signedIn(t, h)
 	files := func() (left []string) {
-		left, _ = filepath.Glob(filepath.Join(p.Home, "postern", ".pgpass-*"))
+		left, _ = filepath.Glob(filepath.Join(p.Home, "postern", ".client-*"))
 		return left
 	}
 	t.Run("print", func(t *testing.T) {
@@ -94,7 +102,7 @@ func TestConnect(t *testing.T) {
 				t.Errorf("%s can be seen in the client's arguments or environment", secret)
 			}
 		}
-		left := files()
+		left := house.Must(filepath.Glob(filepath.Join(p.Home, "postern", ".client-*", "*")))(t)
 		if len(left) != 1 || house.Must(os.Stat(left[0]))(t).Mode().Perm() != 0o600 {
 			t.Errorf("the password file is %v", left)
 		}
@@ -106,6 +114,26 @@ func TestConnect(t *testing.T) {
 		}
 		if left := active(t, h); len(left) > 0 {
 			t.Errorf("grants are left: %v", left)
+		}
+	})
+	t.Run("with a certificate", func(t *testing.T) {
+		r := p.Run(t, "", "connect", "sales-report", "--cert", "--", "-X", "-At", "-w", "-c", "SELECT email FROM customers WHERE id = 900001")
+		if r.Code != 0 || r.Out != "***\n" || len(files()) > 0 || len(active(t, h)) > 0 {
+			t.Errorf("%+v, left %v and %v", r, files(), active(t, h))
+		}
+		if r := p.Run(t, "", "connect", "sales-report", "--cert", "--listen", "127.0.0.1:0"); r.Code != 2 {
+			t.Errorf("%+v", r)
+		}
+	})
+	t.Run("a certificate for another server is not shown", func(t *testing.T) {
+		dir := filepath.Join(p.Home, ".postgresql")
+		key, cert := stray(t)
+		if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, "postgresql.key"), key, 0o600), os.WriteFile(filepath.Join(dir, "postgresql.crt"), cert, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		if r := p.Run(t, "", "connect", "sales-report", "--", "-X", "-At", "-c", "SELECT 'in'"); r.Code != 0 || r.Out != "in\n" {
+			t.Errorf("%+v", r)
 		}
 	})
 	t.Run("asked to end", func(t *testing.T) {
@@ -157,6 +185,18 @@ func TestConnect(t *testing.T) {
 		}
 		byService(t, h, service)
 	})
+	certs := filepath.Join(p.Home, "certs")
+	byCert := filepath.Join(p.Home, "cert-service.conf")
+	t.Run("config pg with certificates", func(t *testing.T) {
+		if r := p.Run(t, "", "config", "pg", "--cert", certs, "--file", byCert); r.Code != 0 {
+			t.Fatalf("%+v", r)
+		}
+		has(t, string(house.Must(os.ReadFile(byCert))(t)), "sslcert="+filepath.Join(certs, "sales-report.crt")+"\n", "sslkey="+filepath.Join(certs, "sales-report.key")+"\n")
+		if r := p.Run(t, "", "grant", "sales-report", "--cert", certs); r.Code != 0 {
+			t.Fatalf("%+v", r)
+		}
+		byService(t, h, byCert)
+	})
 	t.Run("when the nearest node is gone", func(t *testing.T) {
 		for _, n := range h.Nodes[:1] {
 			n.Stop()
@@ -166,6 +206,7 @@ func TestConnect(t *testing.T) {
 			}
 		}
 		byService(t, h, service)
+		byService(t, h, byCert)
 		r := p.Run(t, "", "connect", "sales-report", "--", "-X", "-At", "-c", "SELECT 'over'")
 		if r.Code != 0 || r.Out != "over\n" {
 			t.Errorf("%+v", r)
@@ -177,10 +218,24 @@ func TestConnect(t *testing.T) {
 	})
 }
 
+// stray is a key with a certificate that has nothing to do with us.
+func stray(t *testing.T) (key, cert []byte) {
+	t.Helper()
+	k := house.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der := house.Must(x509.CreateCertificate(rand.Reader, tmpl, tmpl, k.Public(), k))(t)
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: house.Must(x509.MarshalPKCS8PrivateKey(k))(t)}),
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
 // byService connects by the service file, as a GUI tool would.
 func byService(t *testing.T, h *house.House, service string) {
 	t.Helper()
-	r := h.Run(t, []string{"PGSERVICEFILE=" + service, "PGPASSWORD=" + h.DataToken(t, "alice")}, h.PG.Psql, "service=sales-report.warehouse", "-X", "-At", "-c", "SELECT email FROM customers WHERE id = 900001")
+	env := []string{"PGSERVICEFILE=" + service}
+	if !strings.Contains(string(house.Must(os.ReadFile(service))(t)), "sslcert=") {
+		env = append(env, "PGPASSWORD="+h.DataToken(t, "alice"))
+	}
+	r := h.Run(t, env, h.PG.Psql, "service=sales-report.warehouse", "-X", "-w", "-At", "-c", "SELECT email FROM customers WHERE id = 900001")
 	if r.Code != 0 || r.Out != "***\n" {
 		t.Errorf("by the service file: %+v", r)
 	}

@@ -119,13 +119,13 @@ func known(t *testing.T, f *fleet.Fleet) *canaries {
 // what a person or an operator has given.
 func search(t *testing.T, f *fleet.Fleet, c *canaries, r *report) {
 	t.Helper()
-	own := regexp.MustCompile(`^(home-[a-z]+/tokens\.json|home-[a-z]+/\.pgpass-[0-9]+|nightly-token|[a-z0-9-]+\.join|world\.yaml|vault-token|control/keeper\.key)$`)
+	own := regexp.MustCompile(`^(home-[a-z]+/tokens\.json|home-[a-z]+/\.client-[0-9]+/pgpass|nightly-token|[a-z0-9-]+\.join|world\.yaml|vault-token|control/keeper\.key)$`)
 	r.tree(t, c, f.Dir, func(rel string) bool {
 		return rel == "warehouse" || rel == "vault" || rel == "postern" || rel == "postern-node" || rel == "postern-control" || own.MatchString(rel)
 	})
 	r.tree(t, c, filepath.Dir(f.Etcd.CAFile), func(string) bool { return false })
 	// The token files that are allowed are nobody else's to read.
-	for _, pattern := range []string{"home-*/tokens.json", "home-*/.pgpass-*", "control/keeper.key", "*/identity/identity.json"} {
+	for _, pattern := range []string{"home-*/tokens.json", "home-*/.client-*/pgpass", "control/keeper.key", "*/identity/identity.json"} {
 		files, err := filepath.Glob(filepath.Join(f.Dir, pattern))
 		if err != nil {
 			t.Fatal(err)

@@ -2,14 +2,21 @@ package house
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"net/http"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/posterngate/postern/deploy/dev/idp"
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	"github.com/posterngate/postern/pkg/gen/postern/api/v1/apiv1connect"
 )
 
@@ -38,6 +45,23 @@ func (h *House) DataToken(t testing.TB, who string) string {
 		return h.token(t, idp.SharedClient, who) // the audience that its trust rule names
 	}
 	return h.token(t, idp.DataClient, who)
+}
+
+// ClientCert takes a task as a person and makes a client certificate for it, good for so
+// long; 0 is as long as the task lasts.
+func (h *House) ClientCert(t testing.TB, who, task string, ttl time.Duration) *tls.Certificate {
+	t.Helper()
+	key := Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
+	req := &apiv1.CreateGrantRequest{Task: task, Csr: Must(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key))(t)}
+	if ttl > 0 {
+		req.Ttl = durationpb.New(ttl)
+	}
+	resp := Must(h.API(who).Grants.CreateGrant(t.Context(), Request(req)))(t)
+	block, _ := pem.Decode(resp.Msg.GetCertificate())
+	if block == nil {
+		t.Fatalf("no certificate in %v", resp.Msg)
+	}
+	return &tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: key, Leaf: Must(x509.ParseCertificate(block.Bytes))(t)}
 }
 
 // TLS trusts the house's CA.

@@ -1532,6 +1532,9 @@ type CreateGrantRequest struct {
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// A workload's own OIDC token; the call then needs no Authorization header.
 	WorkloadToken string `protobuf:"bytes,4,opt,name=workload_token,json=workloadToken,proto3" json:"workload_token,omitempty"`
+	// PKCS #10 request, DER, for a key of P-256 or Ed25519 that stays with the caller: the
+	// answer is a grant certificate for it instead of a token.
+	Csr           []byte `protobuf:"bytes,5,opt,name=csr,proto3" json:"csr,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1594,15 +1597,25 @@ func (x *CreateGrantRequest) GetWorkloadToken() string {
 	return ""
 }
 
-// CreateGrantResponse is the grant and the token that uses it.
+func (x *CreateGrantRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+// CreateGrantResponse is the grant and the token or certificate that uses it.
 type CreateGrantResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The grant.
 	Grant *v1.Grant `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
-	// The token; shown this once.
+	// The token, unless a certificate was asked for; shown this once.
 	Token string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
 	// The resources that the task reaches.
-	Resources     []string `protobuf:"bytes,3,rep,name=resources,proto3" json:"resources,omitempty"`
+	Resources []string `protobuf:"bytes,3,rep,name=resources,proto3" json:"resources,omitempty"`
+	// The certificate, PEM: good for this grant alone and at listeners alone, until the
+	// grant's end at the latest.
+	Certificate   []byte `protobuf:"bytes,4,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1654,6 +1667,13 @@ func (x *CreateGrantResponse) GetToken() string {
 func (x *CreateGrantResponse) GetResources() []string {
 	if x != nil {
 		return x.Resources
+	}
+	return nil
+}
+
+func (x *CreateGrantResponse) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
 	}
 	return nil
 }
@@ -3835,16 +3855,18 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\bsessions\x18\x05 \x01(\x03R\bsessions\x1a<\n" +
 	"\x0eAddressesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x99\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xab\x01\n" +
 	"\x12CreateGrantRequest\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\tR\x04task\x12+\n" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12*\n" +
-	"\x0eworkload_token\x18\x04 \x01(\tB\x03\x80\x01\x01R\rworkloadToken\"}\n" +
+	"\x0eworkload_token\x18\x04 \x01(\tB\x03\x80\x01\x01R\rworkloadToken\x12\x10\n" +
+	"\x03csr\x18\x05 \x01(\fR\x03csr\"\x9f\x01\n" +
 	"\x13CreateGrantResponse\x12-\n" +
 	"\x05grant\x18\x01 \x01(\v2\x17.postern.types.v1.GrantR\x05grant\x12\x19\n" +
 	"\x05token\x18\x02 \x01(\tB\x03\x80\x01\x01R\x05token\x12\x1c\n" +
-	"\tresources\x18\x03 \x03(\tR\tresources\"n\n" +
+	"\tresources\x18\x03 \x03(\tR\tresources\x12 \n" +
+	"\vcertificate\x18\x04 \x01(\fR\vcertificate\"n\n" +
 	"\x13RequestGrantRequest\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\tR\x04task\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12+\n" +

@@ -914,7 +914,10 @@ type Update struct {
 	// Grants that ended before their time and locks come as "ended" ids.
 	EndedGrants []*GrantEnd `protobuf:"bytes,5,rep,name=ended_grants,json=endedGrants,proto3" json:"ended_grants,omitempty"`
 	// The keys that sign grants, by id; sent with a snapshot and when they change.
-	GrantKeys     map[string][]byte `protobuf:"bytes,6,rep,name=grant_keys,json=grantKeys,proto3" json:"grant_keys,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	GrantKeys map[string][]byte `protobuf:"bytes,6,rep,name=grant_keys,json=grantKeys,proto3" json:"grant_keys,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The CA of grant certificates, DER; sent with grant_keys. Until it is known, listeners
+	// ask clients for no certificate.
+	ClientCa      []byte `protobuf:"bytes,7,opt,name=client_ca,json=clientCa,proto3" json:"client_ca,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -987,6 +990,13 @@ func (x *Update) GetEndedGrants() []*GrantEnd {
 func (x *Update) GetGrantKeys() map[string][]byte {
 	if x != nil {
 		return x.GrantKeys
+	}
+	return nil
+}
+
+func (x *Update) GetClientCa() []byte {
+	if x != nil {
+		return x.ClientCa
 	}
 	return nil
 }
@@ -1682,7 +1692,8 @@ type OpenGrantRequest struct {
 	ClientAddress string `protobuf:"bytes,4,opt,name=client_address,json=clientAddress,proto3" json:"client_address,omitempty"`
 	// The program that the client named.
 	ClientProgram string `protobuf:"bytes,5,opt,name=client_program,json=clientProgram,proto3" json:"client_program,omitempty"`
-	// DER of the client's verified certificate, where it showed one instead of a token.
+	// DER of the grant certificate that the client showed instead of a token, and whose
+	// key it has proved to hold. With a token beside it the call is refused.
 	ClientCertificate []byte `protobuf:"bytes,6,opt,name=client_certificate,json=clientCertificate,proto3" json:"client_certificate,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
@@ -2777,7 +2788,7 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\x06update\x18\x01 \x01(\v2\x17.postern.node.v1.UpdateH\x00R\x06update\x127\n" +
 	"\bbookmark\x18\x02 \x01(\v2\x19.postern.node.v1.BookmarkH\x00R\bbookmark\x124\n" +
 	"\acommand\x18\x03 \x01(\v2\x18.postern.node.v1.CommandH\x00R\acommandB\x06\n" +
-	"\x04kind\"\xea\x02\n" +
+	"\x04kind\"\x87\x03\n" +
 	"\x06Update\x123\n" +
 	"\aversion\x18\x01 \x01(\v2\x19.postern.types.v1.VersionR\aversion\x12\x1a\n" +
 	"\bsnapshot\x18\x02 \x01(\bR\bsnapshot\x122\n" +
@@ -2785,7 +2796,8 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\aremoved\x18\x04 \x03(\tR\aremoved\x12<\n" +
 	"\fended_grants\x18\x05 \x03(\v2\x19.postern.node.v1.GrantEndR\vendedGrants\x12E\n" +
 	"\n" +
-	"grant_keys\x18\x06 \x03(\v2&.postern.node.v1.Update.GrantKeysEntryR\tgrantKeys\x1a<\n" +
+	"grant_keys\x18\x06 \x03(\v2&.postern.node.v1.Update.GrantKeysEntryR\tgrantKeys\x12\x1b\n" +
+	"\tclient_ca\x18\a \x01(\fR\bclientCa\x1a<\n" +
 	"\x0eGrantKeysEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"o\n" +

@@ -339,9 +339,12 @@ type Grant struct {
 	// SHA-256 of the grant token, if one was made. Never sent to anybody.
 	TokenHash []byte `protobuf:"bytes,13,opt,name=token_hash,json=tokenHash,proto3" json:"token_hash,omitempty"`
 	// Whether the binding asks people for every session or statement.
-	Approval      *ApprovalRequirement `protobuf:"bytes,14,opt,name=approval,proto3" json:"approval,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Approval *ApprovalRequirement `protobuf:"bytes,14,opt,name=approval,proto3" json:"approval,omitempty"`
+	// SHA-256 of the DER of the grant certificate, if one was issued; there is then no
+	// token. Never sent to people.
+	CertificateHash []byte `protobuf:"bytes,15,opt,name=certificate_hash,json=certificateHash,proto3" json:"certificate_hash,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Grant) Reset() {
@@ -468,6 +471,13 @@ func (x *Grant) GetTokenHash() []byte {
 func (x *Grant) GetApproval() *ApprovalRequirement {
 	if x != nil {
 		return x.Approval
+	}
+	return nil
+}
+
+func (x *Grant) GetCertificateHash() []byte {
+	if x != nil {
+		return x.CertificateHash
 	}
 	return nil
 }
@@ -1095,7 +1105,7 @@ const file_postern_types_v1_runtime_proto_rawDesc = "" +
 	"\x06claims\x18\x04 \x01(\v2\x17.google.protobuf.StructR\x06claims\x12\x10\n" +
 	"\x03mfa\x18\x05 \x01(\bR\x03mfa\x12\x1a\n" +
 	"\bworkload\x18\x06 \x01(\tR\bworkload\x12\x14\n" +
-	"\x05actor\x18\a \x01(\tR\x05actor\"\xcb\x04\n" +
+	"\x05actor\x18\a \x01(\tR\x05actor\"\xfb\x04\n" +
 	"\x05Grant\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x123\n" +
 	"\asubject\x18\x02 \x01(\v2\x19.postern.types.v1.SubjectR\asubject\x12\x12\n" +
@@ -1116,7 +1126,8 @@ const file_postern_types_v1_runtime_proto_rawDesc = "" +
 	"createTime\x12\"\n" +
 	"\n" +
 	"token_hash\x18\r \x01(\fB\x03\x80\x01\x01R\ttokenHash\x12A\n" +
-	"\bapproval\x18\x0e \x01(\v2%.postern.types.v1.ApprovalRequirementR\bapproval\"X\n" +
+	"\bapproval\x18\x0e \x01(\v2%.postern.types.v1.ApprovalRequirementR\bapproval\x12.\n" +
+	"\x10certificate_hash\x18\x0f \x01(\fB\x03\x80\x01\x01R\x0fcertificateHash\"X\n" +
 	"\vSignedGrant\x12\x14\n" +
 	"\x05grant\x18\x01 \x01(\fR\x05grant\x12\x1c\n" +
 	"\tsignature\x18\x02 \x01(\fR\tsignature\x12\x15\n" +

@@ -569,7 +569,8 @@ func (UnimplementedAccessServiceHandler) ListEndpoints(context.Context, *connect
 
 // GrantServiceClient is a client for the postern.api.v1.GrantService service.
 type GrantServiceClient interface {
-	// CreateGrant takes a task for the caller at once, and answers with a grant token.
+	// CreateGrant takes a task for the caller at once, and answers with a grant token or,
+	// for a certificate request, a grant certificate.
 	// A binding that asks people answers FAILED_PRECONDITION and names RequestGrant.
 	CreateGrant(context.Context, *connect.Request[v1.CreateGrantRequest]) (*connect.Response[v1.CreateGrantResponse], error)
 	// RequestGrant asks people for a task.
@@ -664,7 +665,8 @@ func (c *grantServiceClient) RevokeGrant(ctx context.Context, req *connect.Reque
 
 // GrantServiceHandler is an implementation of the postern.api.v1.GrantService service.
 type GrantServiceHandler interface {
-	// CreateGrant takes a task for the caller at once, and answers with a grant token.
+	// CreateGrant takes a task for the caller at once, and answers with a grant token or,
+	// for a certificate request, a grant certificate.
 	// A binding that asks people answers FAILED_PRECONDITION and names RequestGrant.
 	CreateGrant(context.Context, *connect.Request[v1.CreateGrantRequest]) (*connect.Response[v1.CreateGrantResponse], error)
 	// RequestGrant asks people for a task.

@@ -1,0 +1,65 @@
+package session
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	"github.com/posterngate/postern/pkg/grantcert"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// grant asks the control plane, and waits until the node enforces the policy under
+// which the grant was made.
+func (k *Keeper) grant(ctx context.Context, c engine.Claim, task postern.TaskName, resource postern.ResourceName) (*postern.Grant, error) {
+	var named grantcert.Name
+	if c.Certificate != nil {
+		var err error
+		if named, err = k.certificate(c, task); err != nil {
+			return nil, err
+		}
+	}
+	grant, err := k.cfg.Control.OpenGrant(ctx, &nodev1.OpenGrantRequest{
+		Token: string(c.Token.Reveal()), Task: string(task), Resource: string(resource),
+		ClientAddress: c.ClientAddress, ClientProgram: c.ClientProgram, ClientCertificate: c.Certificate,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if grant.Task != task {
+		return nil, &postern.Refusal{Code: postern.CodeNoGrant, Reason: fmt.Sprintf("this token is for task %q, not for %q", grant.Task, task), Hint: fmt.Sprintf("connect as %s.RESOURCE, or get a token for %s", grant.Task, task)}
+	}
+	if c.Certificate != nil && (grant.ID != named.Grant || grant.Subject.Name != named.Subject) {
+		return nil, &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the control plane answered with another grant than the client certificate names", Hint: "tell the operators when it happened"}
+	}
+	wait, cancel := context.WithTimeout(ctx, minVersionTimeout)
+	defer cancel()
+	if err := k.cfg.Snapshots.WaitFor(wait, grant.MinVersion); err != nil {
+		return nil, &postern.Refusal{Code: postern.CodeUnavailable, Reason: "this node does not enforce the policy yet under which the grant was made", Hint: "try again in a moment, or another node", Cause: err}
+	}
+	return grant, nil
+}
+
+// certificate verifies what a client showed instead of a token: that it is good for just
+// this task. Whether it is on file with its grant the control plane says.
+func (k *Keeper) certificate(c engine.Claim, task postern.TaskName) (grantcert.Name, error) {
+	cert, err := x509.ParseCertificate(c.Certificate)
+	if err != nil {
+		return grantcert.Name{}, &postern.Refusal{Code: postern.CodeBadToken, Reason: "the client certificate cannot be read", Hint: grantcert.Hint, Cause: err}
+	}
+	n, err := grantcert.Verify(cert, k.cfg.Snapshots.ClientCAs(), k.cfg.Now())
+	switch {
+	case err != nil:
+		return n, err
+	case c.Token.Len() > 0:
+		return n, &postern.Refusal{Code: postern.CodeBadToken, Reason: "a client certificate and a token were shown at once", Hint: grantcert.Hint}
+	case n.Task != task:
+		return n, &postern.Refusal{
+			Code: postern.CodeNoGrant, Reason: fmt.Sprintf("this client certificate is for task %q, not for %q", n.Task, task),
+			Hint: fmt.Sprintf("connect as %s.RESOURCE, or make one for it: postern grant %s --cert DIR", n.Task, task),
+		}
+	}
+	return n, nil
+}

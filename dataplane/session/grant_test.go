@@ -1,0 +1,91 @@
+package session
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"math/big"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/pkg/grantcert"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/secret"
+)
+
+// issue makes a certificate that a CA of the test's own has signed.
+func issue(t *testing.T, uri *url.URL, end time.Time) (der []byte, cas *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sign := func(tmpl, parent *x509.Certificate) *x509.Certificate {
+		tmpl.SerialNumber, tmpl.NotBefore, tmpl.BasicConstraintsValid = big.NewInt(1), time.Now().Add(-2*time.Hour), true
+		tmpl.RawSubject = []byte{0x30, 0}
+		der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	ca := &x509.Certificate{NotAfter: time.Now().Add(time.Hour), IsCA: true, KeyUsage: x509.KeyUsageCertSign}
+	ca = sign(ca, ca)
+	cas = x509.NewCertPool()
+	cas.AddCert(ca)
+	return sign(&x509.Certificate{NotAfter: end, URIs: []*url.URL{uri}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, ca).Raw, cas
+}
+
+// TestOpenByCertificate: the node looks at a certificate itself before it asks, and at
+// the answer after.
+func TestOpenByCertificate(t *testing.T) {
+	good := grantcert.Name{Grant: "g-1", Task: "report", Subject: "alice"}
+	hour := time.Now().Add(time.Hour)
+	show := func(der []byte) engine.Claim {
+		c := claim()
+		c.Token, c.Certificate = secret.Bytes{}, der
+		return c
+	}
+	t.Run("good", func(t *testing.T) {
+		h := newHouse(t)
+		der, cas := issue(t, good.URI(), hour)
+		h.cas = cas
+		s, err := h.Open(t.Context(), show(der))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Close(nil)
+		h.refused(func() engine.Claim { c := show(der); c.Token = secret.FromString("token"); return c }(), postern.CodeBadToken, "at once")
+		h.refused(func() engine.Claim { c := show(der); c.Permission = "other.warehouse"; return c }(), postern.CodeNoGrant, `for task "report", not for "other"`)
+		h.cas = nil
+		h.refused(show(der), postern.CodeBadToken, "cannot be verified here yet")
+		_, h.cas = issue(t, good.URI(), hour)
+		h.refused(show(der), postern.CodeBadToken, "not issued here")
+		h.refused(show([]byte{1}), postern.CodeBadToken, "cannot be read")
+		h.refused(show([]byte{}), postern.CodeBadToken, "cannot be read")
+	})
+	for what, c := range map[string]struct {
+		name grantcert.Name
+		end  time.Time
+		code postern.Code
+		says string
+	}{
+		"ended":           {good, time.Now().Add(-time.Minute), postern.CodeBadToken, "ended at"},
+		"another grant":   {grantcert.Name{Grant: "g-2", Task: "report", Subject: "alice"}, hour, postern.CodeUnavailable, "another grant"},
+		"another subject": {grantcert.Name{Grant: "g-1", Task: "report", Subject: "bob"}, hour, postern.CodeUnavailable, "another grant"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			h := newHouse(t)
+			der, cas := issue(t, c.name.URI(), c.end)
+			h.cas = cas
+			h.refused(show(der), c.code, c.says)
+		})
+	}
+}
