@@ -171,6 +171,10 @@ type Statement struct {
 	// asks for, by changing values on their way back; an error denies. Nil meets
 	// nothing. The decision must not be changed or kept.
 	Meets func(an Analysis, d *postern.Decision) error
+	// Estimate asks the resource how many rows a text that may be sent would return or
+	// change, without running it. Nil where that cannot be asked. It may take
+	// milliseconds.
+	Estimate func(ctx context.Context, text string) (rows int64, err error)
 }
 
 // An Analysis is one understood statement.

@@ -29,13 +29,16 @@ func (g *Gate) Explain(ctx context.Context, st *engine.Statement) (Explanation, 
 		}
 		return Explanation{}, err
 	}
-	d := snap.Decide(g.query(facts))
+	d, rows, err := g.decide(ctx, snap, st, an, facts)
+	if err != nil {
+		return Explanation{Refusal: postern.AsRefusal(err), Decision: postern.Decision{Version: snap.Version()}}, nil
+	}
 	out := Explanation{Decision: d, Touched: touches(facts, d.Obligations)}
 	if d.Verdict == postern.VerdictDeny {
 		out.Refusal = Refuse(d)
 		return out, nil
 	}
-	a, err := g.admission(snap, st, an, facts, d)
+	a, err := g.admission(snap, st, an, facts, d, rows)
 	if err != nil {
 		out.Refusal = postern.AsRefusal(err)
 		out.Decision.Verdict = postern.VerdictDeny

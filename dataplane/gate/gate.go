@@ -108,6 +108,7 @@ type admitted struct {
 	snapshot *policy.Snapshot
 	terms    policy.Terms
 	facts    *sql.Facts
+	estimate *estimate // nil where no rule asked for one
 	touched  []record.Touch
 	mode     policy.RecordMode
 }
@@ -171,17 +172,14 @@ func (g *Gate) judge(ctx context.Context, snap *policy.Snapshot, st *engine.Stat
 	if err != nil {
 		return nil, err
 	}
-	d := snap.Decide(g.query(facts))
-	if len(d.Missing) > 0 {
-		d.Verdict = postern.VerdictDeny
-		if d.Reason == "" {
-			d.Reason = fmt.Sprintf("the rule needs %s, which is not known here", d.Missing[0])
-		}
+	d, rows, err := g.decide(ctx, snap, st, an, facts)
+	if err != nil {
+		return nil, err
 	}
 	if d.Verdict == postern.VerdictDeny {
 		return nil, Refuse(d)
 	}
-	return g.admission(snap, st, an, facts, d)
+	return g.admission(snap, st, an, facts, d, rows)
 }
 
 func analyse(ctx context.Context, st *engine.Statement) (engine.Analysis, *sql.Facts, error) {
@@ -197,7 +195,7 @@ func analyse(ctx context.Context, st *engine.Statement) (engine.Analysis, *sql.F
 }
 
 // admission makes what may be sent of a statement that was not denied.
-func (g *Gate) admission(snap *policy.Snapshot, st *engine.Statement, an engine.Analysis, facts *sql.Facts, d postern.Decision) (*engine.Admission, error) {
+func (g *Gate) admission(snap *policy.Snapshot, st *engine.Statement, an engine.Analysis, facts *sql.Facts, d postern.Decision, rows *estimate) (*engine.Admission, error) {
 	terms, ok := snap.Terms(g.cfg.Task)
 	if !ok {
 		return nil, &postern.Refusal{Reason: fmt.Sprintf("task %q is no longer served here", g.cfg.Task)}
@@ -217,7 +215,7 @@ func (g *Gate) admission(snap *policy.Snapshot, st *engine.Statement, an engine.
 	case rewrite:
 		text, err := an.Rewrite(d.Obligations)
 		if err != nil {
-			return nil, &postern.Refusal{Reason: "the masks of this task cannot be kept in this statement: " + err.Error(), Rule: d.Rule, Hint: "name the columns plainly, or leave the masked ones out", Cause: err}
+			return nil, unmasked(d, err)
 		}
 		a.Forward = text
 	case an.Plain():
@@ -225,7 +223,7 @@ func (g *Gate) admission(snap *policy.Snapshot, st *engine.Statement, an engine.
 	default:
 		a.Forward = an.Canonical()
 	}
-	ad := &admitted{snapshot: snap, terms: terms, facts: facts, touched: touches(facts, d.Obligations), mode: terms.RecordWrite}
+	ad := &admitted{snapshot: snap, terms: terms, facts: facts, estimate: rows, touched: touches(facts, d.Obligations), mode: terms.RecordWrite}
 	if d.Effect == postern.EffectRead || d.Effect == postern.EffectNone {
 		ad.mode = terms.RecordRead
 	}
@@ -292,7 +290,14 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 		return err
 	}
 	if !a.Decision.Deps.Cacheable() {
-		switch d := ad.snapshot.Decide(g.query(ad.facts)); {
+		q := g.query(ad.facts)
+		if ad.estimate != nil {
+			if q.Request.Time.Sub(ad.estimate.at) > estimateTTL {
+				return engine.ErrStale
+			}
+			q.EstimatedRows = &ad.estimate.rows
+		}
+		switch d := ad.snapshot.Decide(q); {
 		case d.Verdict == postern.VerdictDeny:
 			return g.refuseExecution(a, args, Refuse(d))
 		case !sameDuties(d, a.Decision):

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"net"
 	"strconv"
@@ -73,8 +72,9 @@ func (e *Engine) readCatalog(ctx context.Context, s engine.Session, known string
 	}
 	defer func() { _ = l.conn.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = l.conn.Close() })()
+	sum := sha256.New()
 	r := &reader{
-		conn: l.conn, in: bufio.NewReaderSize(l.conn, wire.Large), hash: sha256.New(), left: e.limits.Catalog,
+		conn: l.conn, in: bufio.NewReaderSize(l.conn, wire.Large), hash: sum, left: e.limits.Catalog,
 		relations: map[uint32]*sql.Relation{},
 		cat: &sql.Catalog{
 			Relations: map[sql.Name]*sql.Relation{}, Functions: map[sql.Name][]sql.FunctionInfo{}, Types: map[sql.Name]sql.TypeInfo{},
@@ -93,7 +93,7 @@ func (e *Engine) readCatalog(ctx context.Context, s engine.Session, known string
 		return nil, "", errors.New("read catalogue: the resource does not say what it is made of")
 	}
 	if r.state != known {
-		r.hash.Reset() // the version is of what the catalogue says, not of how it came about
+		sum.Reset() // the version is of what the catalogue says, not of how it came about
 		if err := r.run(steps[2:]); err != nil {
 			return nil, "", err
 		}
@@ -102,7 +102,7 @@ func (e *Engine) readCatalog(ctx context.Context, s engine.Session, known string
 	if r.state == known {
 		return nil, known, nil
 	}
-	r.cat.Version = hex.EncodeToString(r.hash.Sum(nil)[:16])
+	r.cat.Version = hex.EncodeToString(sum.Sum(nil)[:16])
 	return r.cat, r.state, nil
 }
 
@@ -110,8 +110,8 @@ func (e *Engine) readCatalog(ctx context.Context, s engine.Session, known string
 type reader struct {
 	conn      net.Conn
 	in        *bufio.Reader
-	hash      hash.Hash
-	left      int // bytes that may still come
+	hash      io.Writer // of all that came
+	left      int       // bytes that may still come
 	cat       *sql.Catalog
 	relations map[uint32]*sql.Relation
 	state     string
@@ -146,14 +146,14 @@ func (r *reader) query(text string, fn func(*row)) error {
 		switch typ {
 		case 'D':
 			if r.left -= len(body); r.left < 0 {
-				return errors.New("the catalogue is larger than its limit")
+				return errors.New("the answer is larger than its limit")
 			}
-			r.hash.Write(body)
+			_, _ = r.hash.Write(body)
 			rw := row{c: wire.Read(body)}
 			rw.c.Int16()
 			fn(&rw)
 			if rw.bad || rw.c.Done() != nil {
-				return errors.New("a row of the catalogue cannot be read")
+				return errors.New("a row of the answer cannot be read")
 			}
 		case 'E':
 			return targetError(body)

@@ -125,7 +125,9 @@ func (c *conn) prepare(ctx context.Context, text string) (*statement, error) {
 	if err != nil {
 		return nil, err
 	}
-	adm, err := c.s.Prepare(ctx, c.e.build(cat, c.names, text))
+	built := c.e.build(cat, c.names, text)
+	built.Estimate = c.estimate
+	adm, err := c.s.Prepare(ctx, built)
 	if err != nil {
 		return nil, err
 	}

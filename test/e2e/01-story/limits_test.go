@@ -74,11 +74,22 @@ spec:
   duration: 1h
 ---
 apiVersion: postern/v1
+kind: Task
+metadata: {name: estimated}
+spec:
+  purpose: nothing large
+  resources: {names: [warehouse]}
+  permit:
+    - {table: sales.orders, verbs: [select], columns: [id, customer_email], mask: {customer_email: email}, when: statement.estimatedRows < 20}
+    - {table: sales.orders, verbs: [update], columns: [id], writeColumns: [status], when: statement.estimatedRows < 20}
+  duration: 1h
+---
+apiVersion: postern/v1
 kind: Binding
 metadata: {name: limited}
 spec:
   subjects: [{group: analysts}]
-  tasks: [few-rows, few-bytes, few-statements, one-session, hasty, short-session]
+  tasks: [few-rows, few-bytes, few-statements, one-session, hasty, short-session, estimated]
 `
 
 // TestLimits: each bound of a task is kept, and told.
@@ -129,6 +140,31 @@ func TestLimits(t *testing.T) {
 			_, err := c.Exec(t.Context(), "SELECT count(*) FROM orders")
 			if pg := house.PgError(t, err); pg.Code != "53400" || !strings.Contains(pg.Message, "3 statements") {
 				t.Errorf("the fourth: %+v", pg)
+			}
+		}
+	})
+	t.Run("rows as the planner estimates them", func(t *testing.T) {
+		h.PG.SQLIn(t, "warehouse", "ANALYZE sales.orders")
+		for _, change := range []func(*pgx.ConnConfig){simple, func(*pgx.ConnConfig) {}} {
+			c := h.Connect(t, "alice", "estimated", change)
+			for _, try := range []struct{ text, want string }{
+				{"SELECT id, customer_email FROM orders WHERE id = 1", ""},
+				{"SELECT id, customer_email FROM orders", "42501"},
+				{"SELECT id FROM orders LIMIT 5", ""},
+				{"UPDATE orders SET status = 'x' WHERE id = 1", ""},
+				{"UPDATE orders SET status = 'x' WHERE id > 0", "42501"},
+				{"SELECT id FROM orders WHERE id = 2", ""},
+				{"EXPLAIN SELECT id FROM orders WHERE id = 1", "42501"}, // a plan of a plan there is not
+			} {
+				if s := state(t.Context(), c, try.text); s != try.want {
+					t.Errorf("%s: %q, want %q", try.text, s, try.want)
+				}
+			}
+			if s := state(t.Context(), c, "SELECT id FROM orders WHERE id = $1", 3); s != "" {
+				t.Errorf("with a parameter: %q", s)
+			}
+			if s := state(t.Context(), c, "SELECT id FROM orders WHERE id > $1", 3); s != "42501" {
+				t.Errorf("many, with a parameter: %q", s)
 			}
 		}
 	})
