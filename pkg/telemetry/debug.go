@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"strings"
 	"time"
 )
 
-// Debug serves /livez, /readyz and /metrics, for machines that stand close: on a
+// Debug serves /livez, /readyz and /metrics, and profiles where they were asked for, for machines that stand close: on a
 // loopback address, or a socket whose folder says who may look.
 type Debug struct {
 	ln    net.Listener
@@ -60,6 +61,11 @@ func (d *Debug) Run(ctx context.Context) error {
 		fmt.Fprintln(w, "ok")
 	})
 	mux.Handle("GET /metrics", d.t.Metrics)
+	if d.t.profiling {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()

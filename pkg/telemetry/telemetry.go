@@ -38,13 +38,17 @@ type Config struct {
 	OTLP string `json:"otlp"`
 	// SampleRatio is the share of new traces that are kept, from 0 to 1; 0 means all.
 	SampleRatio float64 `json:"sampleRatio"`
+	// Profiling serves Go's profiles beside /metrics, at /debug/pprof/. Off where empty:
+	// a profile shows names of functions, and taking one costs time.
+	Profiling bool `json:"profiling"`
 }
 
 // T is telemetry as it was set up. Metrics is the Prometheus endpoint.
 type T struct {
-	Logger   *slog.Logger
-	Metrics  http.Handler
-	shutdown []func(context.Context) error
+	Logger    *slog.Logger
+	Metrics   http.Handler
+	profiling bool
+	shutdown  []func(context.Context) error
 }
 
 // Setup makes the process's telemetry: service is postern-node or the like, instance
@@ -56,7 +60,7 @@ func Setup(ctx context.Context, cfg Config, service, instance string, w io.Write
 		return nil, err
 	}
 	res := resource.NewSchemaless(attribute.String("service.name", service), attribute.String("service.instance.id", instance))
-	t := &T{Logger: logger.With("service", service)}
+	t := &T{Logger: logger.With("service", service), profiling: cfg.Profiling}
 
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/run"
 	"github.com/posterngate/postern/pkg/secret"
 )
 
@@ -65,5 +67,31 @@ func TestMetricsAreServed(t *testing.T) {
 	tel.Metrics.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	if !strings.Contains(rec.Body.String(), "postern_decisions_total") {
 		t.Errorf("no counter in:\n%s", rec.Body)
+	}
+}
+
+func TestProfilesAreServedWhenAskedForAlone(t *testing.T) {
+	for _, profiling := range []bool{false, true} {
+		tel, err := Setup(t.Context(), Config{Profiling: profiling}, "postern-test", "one", &bytes.Buffer{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = tel.Shutdown(t.Context()) }()
+		d, err := NewDebug("127.0.0.1:0", tel, func(context.Context) error { return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := run.New(t.Context())
+		g.Go("debug", d.Run)
+		resp, err := http.Get("http://" + d.Addr().String() + "/debug/pprof/goroutine?debug=1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if got := resp.StatusCode == http.StatusOK; got != profiling {
+			t.Errorf("profiling %t: %s", profiling, resp.Status)
+		}
+		g.Stop()
+		_ = g.Wait()
 	}
 }
