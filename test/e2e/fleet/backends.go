@@ -32,7 +32,7 @@ func (f *Fleet) startWarehouse(ctx context.Context, t testing.TB, log func(strin
 	if err != nil {
 		return err
 	}
-	pg, stop, err := servers.StartPostgres(ctx, filepath.Join(f.Dir, "warehouse"), servers.PGOptions{}, log)
+	pg, stop, err := servers.StartPostgres(ctx, filepath.Join(f.Dir, "warehouse"), f.opts.Postgres, log)
 	if err != nil {
 		return err
 	}

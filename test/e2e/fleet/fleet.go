@@ -32,6 +32,10 @@ type Options struct {
 	EtcdProxied bool
 	// World is YAML that is applied after the sample company, expanded like it.
 	World string
+	// Postgres changes the warehouse's server.
+	Postgres servers.PGOptions
+	// LogLevel of both planes; debug where empty.
+	LogLevel string
 }
 
 // NodeSpec is a node to be.
@@ -39,6 +43,12 @@ type NodeSpec struct {
 	Name, Region string
 	// Proxied puts a Proxy between the node and the control plane.
 	Proxied bool
+	// Plaintext lets clients speak without TLS as well.
+	Plaintext bool
+	// Profiling serves profiles on the debug listener.
+	Profiling bool
+	// Binary to run instead of the checkout's postern-node; a path.
+	Binary string
 }
 
 // A Fleet is the running whole. Its methods are safe for concurrent use, but for those
@@ -64,6 +74,13 @@ type Fleet struct {
 
 	mu    sync.Mutex
 	homes map[string]*person
+}
+
+func (f *Fleet) logLevel() string {
+	if f.opts.LogLevel != "" {
+		return f.opts.LogLevel
+	}
+	return "debug"
 }
 
 // startWait bounds each wait for a part to answer.
@@ -223,8 +240,8 @@ issuers:
     dataAudience: postern-data
     scopes: [openid, profile, email, groups, offline_access]
 admins: [{group: admins}]
-telemetry: {logLevel: debug, logFormat: json}
-`, data, api, nodes, debug, f.Issuer)
+telemetry: {logLevel: %s, logFormat: json}
+`, data, api, nodes, debug, f.Issuer, f.logLevel())
 	if f.Etcd != nil {
 		endpoints := slices.Clone(f.Etcd.Endpoints)
 		for i, e := range endpoints {

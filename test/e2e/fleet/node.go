@@ -47,13 +47,16 @@ dataDir: %s
 controlPlane: ["%s"]
 joinTokenFile: %s
 listeners:
-  postgres: {addr: "%s"}
+  postgres: {addr: "%s", allowPlaintext: %t}
 debug: "%s"
 drain: 5s
 spool: {maxBytes: 268435456}
-telemetry: {logLevel: debug, logFormat: json}
-`, n.Name, n.Data, control, n.tokenFile, n.PG, n.Debug))
+telemetry: {logLevel: %s, logFormat: json, profiling: %t}
+`, n.Name, n.Data, control, n.tokenFile, n.PG, spec.Plaintext, n.Debug, f.logLevel(), spec.Profiling))
 	n.Process = f.process(t, n.Name, "postern-node", n.Data, "--config", config)
+	if spec.Binary != "" {
+		n.Process.path = spec.Binary
+	}
 	f.Nodes[n.Name] = n
 	f.enrol(t, n)
 	return n
