@@ -67,6 +67,21 @@ fuzz: ## Every fuzz target for FUZZTIME (default 5s)
 faults: ## kill -9 of nodes and control planes under load, FAULTS_RUNS times (default 50)
 	POSTERN_FAULTS_RUNS=$(FAULTS_RUNS) $(GO) test -count=1 -timeout 60m -v ./test/e2e/12-crash
 
+##@ Measure
+
+.PHONY: bench bench-quick bench-full bench-rivals
+BENCH = $(GO) build -o bin/bench ./bench && bin/bench run
+bench-rivals:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then for p in pgbouncer haproxy; do \
+	  command -v $$p >/dev/null || PATH="$$PATH:/usr/sbin" command -v $$p >/dev/null || need="$$need $$p"; done; \
+	  [ -z "$$need" ] || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$need; }; fi
+bench: bench-rivals ## Measure against the goals: one cell a goal, 5 rounds of 1 s. Exit 0 met, 1 missed, 2 inconclusive
+	$(BENCH) --mode standard --out bin/bench.json
+bench-quick: ## The same for the goals that must hold first, 5 rounds of 0.5 s: at most 90 s
+	$(BENCH) --mode quick --out bin/bench-quick.json
+bench-full: bench-rivals ## Everything, 5 rounds of 2 s: at most an hour
+	$(BENCH) --mode full --out bin/bench-full.json
+
 $(BUF): test/tools/buf/package-lock.json
 	cd test/tools/buf && npm ci --no-audit --no-fund --silent && touch node_modules/.bin/buf
 

@@ -1,0 +1,229 @@
+// Package load puts load on a target and says what came of it, from the generator's own
+// notes: pgbench for transactions, and a client of ours for results by the megabyte.
+package load
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Where is what a client connects to.
+type Where struct {
+	Host     string
+	Port     int
+	User     string
+	Password string
+	Database string
+	CA       string // PEM file; empty speaks without TLS
+}
+
+// Env is what libpq's programs take.
+func (w Where) Env() []string {
+	mode := "disable"
+	if w.CA != "" {
+		mode = "verify-full"
+	}
+	return []string{
+		"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "PGHOST=" + w.Host, "PGPORT=" + strconv.Itoa(w.Port), "PGUSER=" + w.User, "PGPASSWORD=" + w.Password,
+		"PGDATABASE=" + w.Database, "PGSSLMODE=" + mode, "PGSSLROOTCERT=" + w.CA, "PGCONNECT_TIMEOUT=30", "PGGSSENCMODE=disable",
+	}
+}
+
+// Pgbench is one run of pgbench.
+type Pgbench struct {
+	Program   string
+	Script    string // file
+	Mode      string // simple, extended or prepared
+	Clients   int
+	Each      int // transactions of each client
+	Scale     int
+	Reconnect bool // a connection for each transaction
+}
+
+// sampling is the share of transactions that pgbench writes down.
+const sampling = 0.2
+
+// A Transactions is what pgbench says of a run.
+type Transactions struct {
+	Done       int
+	Failed     int
+	Rate       float64 // a second, while every client was at work
+	Steady     bool    // whether there was such a time; else Rate is of the whole
+	Latencies  []time.Duration
+	Begin, End time.Time // of the time that Rate is about
+	ClientCPU  time.Duration
+
+	clients [][]point
+}
+
+type point struct {
+	at time.Time
+	no float64 // the transaction's number
+}
+
+// Between is how many transactions were done in a part of the run.
+func (t *Transactions) Between(from, to time.Time) float64 {
+	sum := 0.0
+	for _, c := range t.clients {
+		sum += numberAt(c, to) - numberAt(c, from)
+	}
+	return sum
+}
+
+// numberAt interpolates between the transactions that were written down.
+func numberAt(c []point, at time.Time) float64 {
+	i, exact := slices.BinarySearchFunc(c, at, func(p point, at time.Time) int { return p.at.Compare(at) })
+	switch {
+	case exact || i == 0:
+		return c[i].no
+	case i == len(c):
+		return c[i-1].no
+	}
+	a, b := c[i-1], c[i]
+	return a.no + (b.no-a.no)*float64(at.Sub(a.at))/float64(b.at.Sub(a.at))
+}
+
+// Percentile is a latency: half of them are shorter at 0.5.
+func (t *Transactions) Percentile(q float64) time.Duration {
+	if len(t.Latencies) == 0 {
+		return 0
+	}
+	return t.Latencies[min(len(t.Latencies)-1, int(q*float64(len(t.Latencies))))]
+}
+
+// Run runs pgbench against w, with its notes in dir.
+func (p Pgbench) Run(ctx context.Context, w Where, dir string) (*Transactions, error) {
+	work, err := os.MkdirTemp(dir, "pgbench-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(work) }()
+	args := []string{
+		"-n", "-f", p.Script, "-D", "scale=" + strconv.Itoa(p.Scale), "-M", p.Mode, "-c", strconv.Itoa(p.Clients), "-j", strconv.Itoa(min(2, p.Clients)),
+		"-t", strconv.Itoa(p.Each), "-l", "--log-prefix=" + filepath.Join(work, "log"), "--sampling-rate=" + strconv.FormatFloat(sampling, 'f', -1, 64),
+	}
+	if p.Reconnect {
+		args = append(args, "-C")
+	}
+	cmd := exec.CommandContext(ctx, p.Program, args...)
+	cmd.Env = w.Env()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("pgbench: %w\n%s", err, last(out, 2000))
+	}
+	t := &Transactions{ClientCPU: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}
+	if t.Done, t.Failed, err = processed(string(out)); err != nil {
+		return nil, err
+	}
+	return t, t.read(work, p.Clients)
+}
+
+// processed finds what pgbench says at its end.
+func processed(out string) (done, failed int, err error) {
+	for line := range strings.Lines(out) {
+		if rest, ok := strings.CutPrefix(line, "number of transactions actually processed: "); ok {
+			n, _, _ := strings.Cut(strings.TrimSpace(rest), "/")
+			if done, err = strconv.Atoi(n); err != nil {
+				return 0, 0, fmt.Errorf("pgbench says %q", line)
+			}
+		}
+		if rest, ok := strings.CutPrefix(line, "number of failed transactions: "); ok {
+			n, _, _ := strings.Cut(rest, " ")
+			failed, _ = strconv.Atoi(n)
+		}
+	}
+	if done == 0 {
+		return 0, 0, fmt.Errorf("pgbench processed nothing:\n%s", out)
+	}
+	return done, failed, nil
+}
+
+// read takes in the log of every thread.
+func (t *Transactions) read(dir string, clients int) error {
+	t.clients = make([][]point, clients)
+	files, err := filepath.Glob(filepath.Join(dir, "log.*"))
+	if err != nil || len(files) == 0 {
+		return fmt.Errorf("pgbench left no log (%w)", err)
+	}
+	for _, file := range files {
+		if err := t.readFile(file); err != nil {
+			return err
+		}
+	}
+	slices.Sort(t.Latencies)
+	for _, c := range t.clients {
+		if len(c) < 2 {
+			return errors.New("pgbench's log is too short; the run must be longer")
+		}
+		if first := c[0].at; t.Begin.Before(first) {
+			t.Begin = first
+		}
+		if end := c[len(c)-1].at; t.End.IsZero() || end.Before(t.End) {
+			t.End = end
+		}
+	}
+	t.Steady = t.Begin.Before(t.End)
+	from, to := t.Begin, t.End
+	if !t.Steady {
+		from, to = t.ends()
+	}
+	t.Rate = t.Between(from, to) / to.Sub(from).Seconds()
+	return nil
+}
+
+// ends are the first and the last time that was written down.
+func (t *Transactions) ends() (from, to time.Time) {
+	for _, c := range t.clients {
+		if from.IsZero() || c[0].at.Before(from) {
+			from = c[0].at
+		}
+		if end := c[len(c)-1].at; end.After(to) {
+			to = end
+		}
+	}
+	return from, to
+}
+
+func (t *Transactions) readFile(file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		// client transaction microseconds script seconds microseconds
+		var n [6]int64
+		fields := strings.Fields(lines.Text())
+		if len(fields) < len(n) {
+			return fmt.Errorf("pgbench's log has the line %q", lines.Text())
+		}
+		for i := range n {
+			if n[i], err = strconv.ParseInt(fields[i], 10, 64); err != nil {
+				return fmt.Errorf("pgbench's log has the line %q", lines.Text())
+			}
+		}
+		if n[0] < 0 || n[0] >= int64(len(t.clients)) {
+			return fmt.Errorf("pgbench's log names client %d", n[0])
+		}
+		t.clients[n[0]] = append(t.clients[n[0]], point{time.Unix(n[4], n[5]*1000), float64(n[1])})
+		t.Latencies = append(t.Latencies, time.Duration(n[2])*time.Microsecond)
+	}
+	return lines.Err()
+}
+
+func last(b []byte, n int) string {
+	if len(b) > n {
+		b = b[len(b)-n:]
+	}
+	return string(b)
+}
