@@ -83,7 +83,8 @@ type Etcd struct {
 
 // Issuer is one OIDC issuer.
 type Issuer struct {
-	// Name stands before subjects' names where there are several issuers.
+	// Name stands before the names of subjects and groups where there are several
+	// issuers, as in corp/alice and corp/analysts.
 	Name string `json:"name"`
 	// URL is the issuer, exactly as its tokens say it.
 	URL string `json:"url"`
@@ -114,9 +115,9 @@ type Issuer struct {
 
 // Admin selects subjects; exactly one field is set.
 type Admin struct {
-	// Subject by name.
+	// Subject by name; ISSUER/NAME where there are several issuers.
 	Subject string `json:"subject"`
-	// Group whose members are meant.
+	// Group whose members are meant; ISSUER/GROUP where there are several issuers.
 	Group string `json:"group"`
 }
 

@@ -39,7 +39,7 @@ var (
 
 // IssuerConfig is one issuer at which people sign in.
 type IssuerConfig struct {
-	Name string // stands before subjects' names where there are several issuers
+	Name string // stands before the names of subjects and groups where there are several issuers
 	URL  string // exactly as tokens say it
 
 	APIAudience, DataAudience string // postern-api and postern-data where empty
@@ -83,7 +83,7 @@ type Verifier struct {
 type people struct {
 	*issuer
 	IssuerConfig
-	prefix string // of names: "NAME/" where there are several issuers
+	prefix string // of subjects, groups and actors: "NAME/" where there are several issuers
 }
 
 // New checks the configuration. It reaches no issuer: that happens at the first token,

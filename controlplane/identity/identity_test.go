@@ -292,12 +292,17 @@ func TestNames(t *testing.T) {
 		{Name: "corp", URL: a.url, NameClaim: "email"}, {Name: "partner", URL: b.url, GroupsClaim: "roles"},
 	}})
 	sub, _, err := v.Authenticate(t.Context(), a.token(nil))
-	if err != nil || sub.Name != "corp/alice@example.com" {
-		t.Errorf("subject %q, %v", sub.Name, err)
+	if err != nil || sub.Name != "corp/alice@example.com" || !slices.Equal(sub.Groups, []string{"corp/analysts"}) {
+		t.Errorf("subject %q in %q, %v", sub.Name, sub.Groups, err)
 	}
 	sub, _, err = v.Authenticate(t.Context(), b.token(map[string]any{"roles": "guests", "email_verified": false, "act": map[string]any{"sub": "bot"}}))
-	if err != nil || sub.Name != "partner/alice" || sub.Email != "" || !slices.Equal(sub.Groups, []string{"guests"}) || sub.Actor != "bot" || sub.MFA {
+	if err != nil || sub.Name != "partner/alice" || sub.Email != "" || !slices.Equal(sub.Groups, []string{"partner/guests"}) || sub.Actor != "partner/bot" || sub.MFA {
 		t.Errorf("subject %+v, %v", sub, err)
+	}
+	// Whatever one issuer calls a group, it is never one of another's.
+	sub, _, err = v.Authenticate(t.Context(), b.token(map[string]any{"roles": []string{"analysts", "corp/analysts", "/corp/analysts", "../corp/analysts"}}))
+	if err != nil || slices.ContainsFunc(sub.Groups, func(g string) bool { return !strings.HasPrefix(g, "partner/") }) || len(sub.Groups) != 4 {
+		t.Errorf("groups %q, %v", sub.Groups, err)
 	}
 	_, _, err = v.Authenticate(t.Context(), a.token(map[string]any{"email_verified": false}))
 	refused(t, "unverified name", "", err, "not verified")

@@ -69,7 +69,7 @@ func (p *people) subject(claims map[string]any) (postern.Subject, error) {
 	if sub.Groups, err = p.groups(claims); err != nil {
 		return postern.Subject{}, err
 	}
-	if sub.Actor, err = actor(claims); err != nil {
+	if sub.Actor, err = p.actor(claims); err != nil {
 		return postern.Subject{}, err
 	}
 	sub.MFA = p.mfa(claims)
@@ -88,7 +88,8 @@ func checkName(name string) error {
 	return nil
 }
 
-// groups reads the groups. Where the issuer left them out because they are too many,
+// groups reads the groups. Where there are several issuers each stands for its own
+// alone: what one calls its group is never a group of another's. Where the issuer left them out because they are too many,
 // the token is refused: no groups must never be taken for few groups.
 func (p *people) groups(claims map[string]any) ([]string, error) {
 	names, _ := claims["_claim_names"].(map[string]any)
@@ -100,7 +101,7 @@ func (p *people) groups(claims map[string]any) ([]string, error) {
 	case nil:
 		return nil, nil
 	case string:
-		return []string{v}, nil
+		return []string{p.prefix + v}, nil
 	case []any:
 		var groups []string
 		for _, g := range v {
@@ -108,7 +109,7 @@ func (p *people) groups(claims map[string]any) ([]string, error) {
 			if !ok || s == "" {
 				return nil, bad("the token's claim %s is not a list of names", p.GroupsClaim)
 			}
-			groups = append(groups, s)
+			groups = append(groups, p.prefix+s)
 		}
 		return groups, nil
 	}
@@ -116,7 +117,7 @@ func (p *people) groups(claims map[string]any) ([]string, error) {
 }
 
 // actor is who acts for the subject, where the token was exchanged (RFC 8693).
-func actor(claims map[string]any) (string, error) {
+func (p *people) actor(claims map[string]any) (string, error) {
 	act, ok := claims["act"]
 	if !ok {
 		return "", nil
@@ -126,7 +127,7 @@ func actor(claims map[string]any) (string, error) {
 	if err := checkName(name); err != nil {
 		return "", bad("the token's claim act.sub %s", err)
 	}
-	return name, nil
+	return p.prefix + name, nil
 }
 
 // secondFactors are the methods of RFC 8176 that, beside a password, are a second factor.

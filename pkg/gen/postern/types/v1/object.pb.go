@@ -1878,7 +1878,7 @@ type SubjectSelector struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A subject by name.
 	Subject string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
-	// Members of a group.
+	// Members of a group; ISSUER/GROUP where there are several issuers.
 	Group string `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
 	// Claims that must have just these values.
 	Claim map[string]string `protobuf:"bytes,3,rep,name=claim,proto3" json:"claim,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -2104,7 +2104,7 @@ func (x *ApprovalRuleSpec) GetNotRequester() bool {
 // ApprovalQuorum is a number of members of one group.
 type ApprovalQuorum struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The group.
+	// The group; ISSUER/GROUP where there are several issuers.
 	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
 	// How many of its members; at least 1.
 	AtLeast       int32 `protobuf:"varint,2,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
