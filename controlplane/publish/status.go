@@ -22,7 +22,31 @@ type status struct {
 	behind     time.Time       // since when something that concerns it is not confirmed; zero where nothing is
 	rejections []*nodev1.Rejection
 	report     *nodev1.NodeReport
+	process    string
+	joined     time.Time
 	seen       time.Time
+}
+
+// A Sighting is what a replica has heard of a node's process.
+type Sighting struct {
+	Process      string    // empty where the node names none
+	Joined, Seen time.Time // when its stream was opened, and when it said something last
+	Connected    bool
+}
+
+// Last is what this replica has heard of a node last; false where it has heard nothing.
+func (h *Hub) Last(node postern.NodeName) (Sighting, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s := h.nodes[node]; s != nil {
+		return s.status.sighting(true), true
+	}
+	st, ok := h.gone[node]
+	return st.sighting(false), ok
+}
+
+func (s status) sighting(connected bool) Sighting {
+	return Sighting{Process: s.process, Joined: s.joined, Seen: s.seen, Connected: connected}
 }
 
 // Nodes is the fleet as this replica knows it, in order of name: every enrolled node,

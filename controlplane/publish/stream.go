@@ -212,6 +212,7 @@ func (h *Hub) join(ctx context.Context, s *stream, hello *nodev1.SyncHello) erro
 	}
 	now := h.now()
 	s.status.seen, s.status.version, s.status.release = now, applied, hello.GetRelease()
+	s.status.process, s.status.joined = hello.GetProcess(), now
 	s.audited = now
 	h.nodes[s.name] = s
 	delete(h.gone, s.name)

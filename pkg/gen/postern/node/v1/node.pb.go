@@ -476,7 +476,10 @@ type SyncHello struct {
 	// The protocols that it can serve.
 	Protocols []string `protobuf:"bytes,3,rep,name=protocols,proto3" json:"protocols,omitempty"`
 	// SHA-256 over all objects applied, in order of kind and name.
-	ContentHash   []byte `protobuf:"bytes,4,opt,name=content_hash,json=contentHash,proto3" json:"content_hash,omitempty"`
+	ContentHash []byte `protobuf:"bytes,4,opt,name=content_hash,json=contentHash,proto3" json:"content_hash,omitempty"`
+	// The node's process: a random id that is new at each start. What another process of
+	// the node held is known to be gone.
+	Process       string `protobuf:"bytes,5,opt,name=process,proto3" json:"process,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -537,6 +540,13 @@ func (x *SyncHello) GetContentHash() []byte {
 		return x.ContentHash
 	}
 	return nil
+}
+
+func (x *SyncHello) GetProcess() string {
+	if x != nil {
+		return x.Process
+	}
+	return ""
 }
 
 // SyncAck says that a version is enforced from now on.
@@ -1142,6 +1152,7 @@ type Command struct {
 	//	*Command_CancelQuery
 	//	*Command_Explain
 	//	*Command_Drain
+	//	*Command_ReturnBudget
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1227,6 +1238,15 @@ func (x *Command) GetDrain() *Drain {
 	return nil
 }
 
+func (x *Command) GetReturnBudget() *ReturnBudget {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_ReturnBudget); ok {
+			return x.ReturnBudget
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -1251,6 +1271,11 @@ type Command_Drain struct {
 	Drain *Drain `protobuf:"bytes,5,opt,name=drain,proto3,oneof"`
 }
 
+type Command_ReturnBudget struct {
+	// Give back what is not used of a grant's budget: others are in want of it.
+	ReturnBudget *ReturnBudget `protobuf:"bytes,6,opt,name=return_budget,json=returnBudget,proto3,oneof"`
+}
+
 func (*Command_KillSession) isCommand_Kind() {}
 
 func (*Command_CancelQuery) isCommand_Kind() {}
@@ -1258,6 +1283,54 @@ func (*Command_CancelQuery) isCommand_Kind() {}
 func (*Command_Explain) isCommand_Kind() {}
 
 func (*Command_Drain) isCommand_Kind() {}
+
+func (*Command_ReturnBudget) isCommand_Kind() {}
+
+// ReturnBudget asks for the unused part of what a node holds of a grant's limits.
+type ReturnBudget struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The grant.
+	Grant         string `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReturnBudget) Reset() {
+	*x = ReturnBudget{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReturnBudget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReturnBudget) ProtoMessage() {}
+
+func (x *ReturnBudget) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReturnBudget.ProtoReflect.Descriptor instead.
+func (*ReturnBudget) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ReturnBudget) GetGrant() string {
+	if x != nil {
+		return x.Grant
+	}
+	return ""
+}
 
 // KillSession ends one session.
 type KillSession struct {
@@ -1272,7 +1345,7 @@ type KillSession struct {
 
 func (x *KillSession) Reset() {
 	*x = KillSession{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[15]
+	mi := &file_postern_node_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1284,7 +1357,7 @@ func (x *KillSession) String() string {
 func (*KillSession) ProtoMessage() {}
 
 func (x *KillSession) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[15]
+	mi := &file_postern_node_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1297,7 +1370,7 @@ func (x *KillSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillSession.ProtoReflect.Descriptor instead.
 func (*KillSession) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *KillSession) GetSession() string {
@@ -1325,7 +1398,7 @@ type CancelQuery struct {
 
 func (x *CancelQuery) Reset() {
 	*x = CancelQuery{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[16]
+	mi := &file_postern_node_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1337,7 +1410,7 @@ func (x *CancelQuery) String() string {
 func (*CancelQuery) ProtoMessage() {}
 
 func (x *CancelQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[16]
+	mi := &file_postern_node_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1350,7 +1423,7 @@ func (x *CancelQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelQuery.ProtoReflect.Descriptor instead.
 func (*CancelQuery) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CancelQuery) GetKey() []byte {
@@ -1377,7 +1450,7 @@ type Explain struct {
 
 func (x *Explain) Reset() {
 	*x = Explain{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[17]
+	mi := &file_postern_node_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1389,7 +1462,7 @@ func (x *Explain) String() string {
 func (*Explain) ProtoMessage() {}
 
 func (x *Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[17]
+	mi := &file_postern_node_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1402,7 +1475,7 @@ func (x *Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explain.ProtoReflect.Descriptor instead.
 func (*Explain) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Explain) GetSubject() *v1.Subject {
@@ -1444,7 +1517,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[18]
+	mi := &file_postern_node_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1456,7 +1529,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[18]
+	mi := &file_postern_node_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1469,7 +1542,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Drain) GetTimeout() *durationpb.Duration {
@@ -1496,7 +1569,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[19]
+	mi := &file_postern_node_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1508,7 +1581,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[19]
+	mi := &file_postern_node_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1521,7 +1594,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CommandResult) GetId() string {
@@ -1581,7 +1654,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[20]
+	mi := &file_postern_node_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1593,7 +1666,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[20]
+	mi := &file_postern_node_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1606,7 +1679,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Explanation) GetVerdict() string {
@@ -1679,6 +1752,245 @@ func (x *Explanation) GetVersion() *v1.Version {
 	return nil
 }
 
+// Budget counts what the limits of a task bound. All are sums since the grant began.
+type Budget struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Rows returned.
+	Rows int64 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
+	// Bytes returned.
+	Bytes int64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Statements executed.
+	Statements    int64 `protobuf:"varint,3,opt,name=statements,proto3" json:"statements,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Budget) Reset() {
+	*x = Budget{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Budget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Budget) ProtoMessage() {}
+
+func (x *Budget) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Budget.ProtoReflect.Descriptor instead.
+func (*Budget) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Budget) GetRows() int64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *Budget) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Budget) GetStatements() int64 {
+	if x != nil {
+		return x.Statements
+	}
+	return 0
+}
+
+// DrawBudgetRequest says what a process wants to hold. A process has one request for a
+// grant under way at a time.
+type DrawBudgetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The grant.
+	Grant string `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	// The process, as the hello of its stream names it.
+	Process string `protobuf:"bytes,2,opt,name=process,proto3" json:"process,omitempty"`
+	// Grows with each request of the process for the grant, from 1. An answer to an
+	// earlier one does not count once a later one was made.
+	Sequence uint64 `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// What it was given in all and has not given back.
+	Have *Budget `protobuf:"bytes,4,opt,name=have,proto3" json:"have,omitempty"`
+	// What it wants to have been given in all: more than have asks, less gives back.
+	Want *Budget `protobuf:"bytes,5,opt,name=want,proto3" json:"want,omitempty"`
+	// What its sessions have used.
+	Used *Budget `protobuf:"bytes,6,opt,name=used,proto3" json:"used,omitempty"`
+	// Its live sessions of the grant, one that is opening included.
+	Sessions      int64 `protobuf:"varint,7,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrawBudgetRequest) Reset() {
+	*x = DrawBudgetRequest{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrawBudgetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrawBudgetRequest) ProtoMessage() {}
+
+func (x *DrawBudgetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrawBudgetRequest.ProtoReflect.Descriptor instead.
+func (*DrawBudgetRequest) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DrawBudgetRequest) GetGrant() string {
+	if x != nil {
+		return x.Grant
+	}
+	return ""
+}
+
+func (x *DrawBudgetRequest) GetProcess() string {
+	if x != nil {
+		return x.Process
+	}
+	return ""
+}
+
+func (x *DrawBudgetRequest) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *DrawBudgetRequest) GetHave() *Budget {
+	if x != nil {
+		return x.Have
+	}
+	return nil
+}
+
+func (x *DrawBudgetRequest) GetWant() *Budget {
+	if x != nil {
+		return x.Want
+	}
+	return nil
+}
+
+func (x *DrawBudgetRequest) GetUsed() *Budget {
+	if x != nil {
+		return x.Used
+	}
+	return nil
+}
+
+func (x *DrawBudgetRequest) GetSessions() int64 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
+// DrawBudgetResponse is what the process holds from now on.
+type DrawBudgetResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it has been given in all; where it is less than was asked for, there is no more.
+	Total *Budget `protobuf:"bytes,1,opt,name=total,proto3" json:"total,omitempty"`
+	// What others have used, as far as is known.
+	Elsewhere *Budget `protobuf:"bytes,2,opt,name=elsewhere,proto3" json:"elsewhere,omitempty"`
+	// What others hold and have not used, as far as is known: it may come back.
+	Held *Budget `protobuf:"bytes,3,opt,name=held,proto3" json:"held,omitempty"`
+	// How many sessions it may have.
+	Sessions      int64 `protobuf:"varint,4,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrawBudgetResponse) Reset() {
+	*x = DrawBudgetResponse{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrawBudgetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrawBudgetResponse) ProtoMessage() {}
+
+func (x *DrawBudgetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrawBudgetResponse.ProtoReflect.Descriptor instead.
+func (*DrawBudgetResponse) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *DrawBudgetResponse) GetTotal() *Budget {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
+func (x *DrawBudgetResponse) GetElsewhere() *Budget {
+	if x != nil {
+		return x.Elsewhere
+	}
+	return nil
+}
+
+func (x *DrawBudgetResponse) GetHeld() *Budget {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
+func (x *DrawBudgetResponse) GetSessions() int64 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
 // OpenGrantRequest asks for a grant.
 type OpenGrantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1701,7 +2013,7 @@ type OpenGrantRequest struct {
 
 func (x *OpenGrantRequest) Reset() {
 	*x = OpenGrantRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[21]
+	mi := &file_postern_node_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1713,7 +2025,7 @@ func (x *OpenGrantRequest) String() string {
 func (*OpenGrantRequest) ProtoMessage() {}
 
 func (x *OpenGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[21]
+	mi := &file_postern_node_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1726,7 +2038,7 @@ func (x *OpenGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenGrantRequest.ProtoReflect.Descriptor instead.
 func (*OpenGrantRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *OpenGrantRequest) GetToken() string {
@@ -1782,7 +2094,7 @@ type OpenGrantResponse struct {
 
 func (x *OpenGrantResponse) Reset() {
 	*x = OpenGrantResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[22]
+	mi := &file_postern_node_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1794,7 +2106,7 @@ func (x *OpenGrantResponse) String() string {
 func (*OpenGrantResponse) ProtoMessage() {}
 
 func (x *OpenGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[22]
+	mi := &file_postern_node_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1807,7 +2119,7 @@ func (x *OpenGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenGrantResponse.ProtoReflect.Descriptor instead.
 func (*OpenGrantResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *OpenGrantResponse) GetGrant() *v1.SignedGrant {
@@ -1842,7 +2154,7 @@ type OpenHoldRequest struct {
 
 func (x *OpenHoldRequest) Reset() {
 	*x = OpenHoldRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[23]
+	mi := &file_postern_node_v1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1854,7 +2166,7 @@ func (x *OpenHoldRequest) String() string {
 func (*OpenHoldRequest) ProtoMessage() {}
 
 func (x *OpenHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[23]
+	mi := &file_postern_node_v1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1867,7 +2179,7 @@ func (x *OpenHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenHoldRequest.ProtoReflect.Descriptor instead.
 func (*OpenHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *OpenHoldRequest) GetScope() string {
@@ -1939,7 +2251,7 @@ type OpenHoldResponse struct {
 
 func (x *OpenHoldResponse) Reset() {
 	*x = OpenHoldResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[24]
+	mi := &file_postern_node_v1_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1951,7 +2263,7 @@ func (x *OpenHoldResponse) String() string {
 func (*OpenHoldResponse) ProtoMessage() {}
 
 func (x *OpenHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[24]
+	mi := &file_postern_node_v1_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1964,7 +2276,7 @@ func (x *OpenHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenHoldResponse.ProtoReflect.Descriptor instead.
 func (*OpenHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{24}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *OpenHoldResponse) GetHold() *v1.Hold {
@@ -1996,7 +2308,7 @@ type ConsumeHoldRequest struct {
 
 func (x *ConsumeHoldRequest) Reset() {
 	*x = ConsumeHoldRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[25]
+	mi := &file_postern_node_v1_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2008,7 +2320,7 @@ func (x *ConsumeHoldRequest) String() string {
 func (*ConsumeHoldRequest) ProtoMessage() {}
 
 func (x *ConsumeHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[25]
+	mi := &file_postern_node_v1_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2021,7 +2333,7 @@ func (x *ConsumeHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeHoldRequest.ProtoReflect.Descriptor instead.
 func (*ConsumeHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{25}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ConsumeHoldRequest) GetHold() string {
@@ -2056,7 +2368,7 @@ type ConsumeHoldResponse struct {
 
 func (x *ConsumeHoldResponse) Reset() {
 	*x = ConsumeHoldResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[26]
+	mi := &file_postern_node_v1_node_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2068,7 +2380,7 @@ func (x *ConsumeHoldResponse) String() string {
 func (*ConsumeHoldResponse) ProtoMessage() {}
 
 func (x *ConsumeHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[26]
+	mi := &file_postern_node_v1_node_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2081,7 +2393,7 @@ func (x *ConsumeHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeHoldResponse.ProtoReflect.Descriptor instead.
 func (*ConsumeHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{26}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ConsumeHoldResponse) GetHold() *v1.Hold {
@@ -2102,7 +2414,7 @@ type RouteCancelRequest struct {
 
 func (x *RouteCancelRequest) Reset() {
 	*x = RouteCancelRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[27]
+	mi := &file_postern_node_v1_node_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2114,7 +2426,7 @@ func (x *RouteCancelRequest) String() string {
 func (*RouteCancelRequest) ProtoMessage() {}
 
 func (x *RouteCancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[27]
+	mi := &file_postern_node_v1_node_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2127,7 +2439,7 @@ func (x *RouteCancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCancelRequest.ProtoReflect.Descriptor instead.
 func (*RouteCancelRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{27}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RouteCancelRequest) GetKey() []byte {
@@ -2146,7 +2458,7 @@ type RouteCancelResponse struct {
 
 func (x *RouteCancelResponse) Reset() {
 	*x = RouteCancelResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[28]
+	mi := &file_postern_node_v1_node_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2158,7 +2470,7 @@ func (x *RouteCancelResponse) String() string {
 func (*RouteCancelResponse) ProtoMessage() {}
 
 func (x *RouteCancelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[28]
+	mi := &file_postern_node_v1_node_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2171,7 +2483,7 @@ func (x *RouteCancelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCancelResponse.ProtoReflect.Descriptor instead.
 func (*RouteCancelResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{28}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{32}
 }
 
 // LeaseRequest asks for a credential.
@@ -2184,14 +2496,16 @@ type LeaseRequest struct {
 	// The resource.
 	Resource string `protobuf:"bytes,3,opt,name=resource,proto3" json:"resource,omitempty"`
 	// Purpose: session or catalog.
-	Purpose       string `protobuf:"bytes,4,opt,name=purpose,proto3" json:"purpose,omitempty"`
+	Purpose string `protobuf:"bytes,4,opt,name=purpose,proto3" json:"purpose,omitempty"`
+	// The node's process, as the hello of its stream names it.
+	Process       string `protobuf:"bytes,5,opt,name=process,proto3" json:"process,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LeaseRequest) Reset() {
 	*x = LeaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[29]
+	mi := &file_postern_node_v1_node_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2203,7 +2517,7 @@ func (x *LeaseRequest) String() string {
 func (*LeaseRequest) ProtoMessage() {}
 
 func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[29]
+	mi := &file_postern_node_v1_node_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2216,7 +2530,7 @@ func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRequest.ProtoReflect.Descriptor instead.
 func (*LeaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{29}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *LeaseRequest) GetSession() string {
@@ -2247,6 +2561,13 @@ func (x *LeaseRequest) GetPurpose() string {
 	return ""
 }
 
+func (x *LeaseRequest) GetProcess() string {
+	if x != nil {
+		return x.Process
+	}
+	return ""
+}
+
 // LeaseResponse is the loan.
 type LeaseResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2266,7 +2587,7 @@ type LeaseResponse struct {
 
 func (x *LeaseResponse) Reset() {
 	*x = LeaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[30]
+	mi := &file_postern_node_v1_node_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2278,7 +2599,7 @@ func (x *LeaseResponse) String() string {
 func (*LeaseResponse) ProtoMessage() {}
 
 func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[30]
+	mi := &file_postern_node_v1_node_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2291,7 +2612,7 @@ func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseResponse.ProtoReflect.Descriptor instead.
 func (*LeaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{30}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *LeaseResponse) GetLease() string {
@@ -2339,7 +2660,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[31]
+	mi := &file_postern_node_v1_node_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2351,7 +2672,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[31]
+	mi := &file_postern_node_v1_node_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2364,7 +2685,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{31}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Credential) GetAccount() string {
@@ -2406,7 +2727,7 @@ type RenewLeaseRequest struct {
 
 func (x *RenewLeaseRequest) Reset() {
 	*x = RenewLeaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[32]
+	mi := &file_postern_node_v1_node_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2418,7 +2739,7 @@ func (x *RenewLeaseRequest) String() string {
 func (*RenewLeaseRequest) ProtoMessage() {}
 
 func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[32]
+	mi := &file_postern_node_v1_node_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2431,7 +2752,7 @@ func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseRequest.ProtoReflect.Descriptor instead.
 func (*RenewLeaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{32}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RenewLeaseRequest) GetLease() string {
@@ -2454,7 +2775,7 @@ type RenewLeaseResponse struct {
 
 func (x *RenewLeaseResponse) Reset() {
 	*x = RenewLeaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[33]
+	mi := &file_postern_node_v1_node_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2466,7 +2787,7 @@ func (x *RenewLeaseResponse) String() string {
 func (*RenewLeaseResponse) ProtoMessage() {}
 
 func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[33]
+	mi := &file_postern_node_v1_node_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2479,7 +2800,7 @@ func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseResponse.ProtoReflect.Descriptor instead.
 func (*RenewLeaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{33}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RenewLeaseResponse) GetExpireTime() *timestamppb.Timestamp {
@@ -2507,7 +2828,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[34]
+	mi := &file_postern_node_v1_node_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2519,7 +2840,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[34]
+	mi := &file_postern_node_v1_node_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2532,7 +2853,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{34}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ReleaseRequest) GetLease() string {
@@ -2551,7 +2872,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[35]
+	mi := &file_postern_node_v1_node_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2563,7 +2884,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[35]
+	mi := &file_postern_node_v1_node_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2576,7 +2897,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{35}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{39}
 }
 
 // ShipRequest is one chunk of one session's recording.
@@ -2594,7 +2915,7 @@ type ShipRequest struct {
 
 func (x *ShipRequest) Reset() {
 	*x = ShipRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[36]
+	mi := &file_postern_node_v1_node_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2606,7 +2927,7 @@ func (x *ShipRequest) String() string {
 func (*ShipRequest) ProtoMessage() {}
 
 func (x *ShipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[36]
+	mi := &file_postern_node_v1_node_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2619,7 +2940,7 @@ func (x *ShipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipRequest.ProtoReflect.Descriptor instead.
 func (*ShipRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{36}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ShipRequest) GetSession() string {
@@ -2660,7 +2981,7 @@ type ShipResponse struct {
 
 func (x *ShipResponse) Reset() {
 	*x = ShipResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	mi := &file_postern_node_v1_node_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2672,7 +2993,7 @@ func (x *ShipResponse) String() string {
 func (*ShipResponse) ProtoMessage() {}
 
 func (x *ShipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	mi := &file_postern_node_v1_node_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2685,7 +3006,7 @@ func (x *ShipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipResponse.ProtoReflect.Descriptor instead.
 func (*ShipResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{37}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ShipResponse) GetSession() string {
@@ -2758,12 +3079,13 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\x04ping\x18\x03 \x01(\v2\x19.postern.node.v1.SyncPingH\x00R\x04ping\x125\n" +
 	"\x06report\x18\x04 \x01(\v2\x1b.postern.node.v1.NodeReportH\x00R\x06report\x128\n" +
 	"\x06result\x18\x05 \x01(\v2\x1e.postern.node.v1.CommandResultH\x00R\x06resultB\x06\n" +
-	"\x04kind\"\x9b\x01\n" +
+	"\x04kind\"\xb5\x01\n" +
 	"\tSyncHello\x123\n" +
 	"\aapplied\x18\x01 \x01(\v2\x19.postern.types.v1.VersionR\aapplied\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\tR\arelease\x12\x1c\n" +
 	"\tprotocols\x18\x03 \x03(\tR\tprotocols\x12!\n" +
-	"\fcontent_hash\x18\x04 \x01(\fR\vcontentHash\"\x9d\x01\n" +
+	"\fcontent_hash\x18\x04 \x01(\fR\vcontentHash\x12\x18\n" +
+	"\aprocess\x18\x05 \x01(\tR\aprocess\"\x9d\x01\n" +
 	"\aSyncAck\x123\n" +
 	"\aversion\x18\x01 \x01(\v2\x19.postern.types.v1.VersionR\aversion\x12!\n" +
 	"\fcontent_hash\x18\x02 \x01(\fR\vcontentHash\x12:\n" +
@@ -2808,14 +3130,17 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\bBookmark\x120\n" +
 	"\x14echo_monotonic_nanos\x18\x01 \x01(\x03R\x12echoMonotonicNanos\x123\n" +
 	"\aversion\x18\x02 \x01(\v2\x19.postern.types.v1.VersionR\aversion\x12F\n" +
-	"\x11replica_staleness\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x10replicaStaleness\"\x8d\x02\n" +
+	"\x11replica_staleness\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x10replicaStaleness\"\xd3\x02\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12A\n" +
 	"\fkill_session\x18\x02 \x01(\v2\x1c.postern.node.v1.KillSessionH\x00R\vkillSession\x12A\n" +
 	"\fcancel_query\x18\x03 \x01(\v2\x1c.postern.node.v1.CancelQueryH\x00R\vcancelQuery\x124\n" +
 	"\aexplain\x18\x04 \x01(\v2\x18.postern.node.v1.ExplainH\x00R\aexplain\x12.\n" +
-	"\x05drain\x18\x05 \x01(\v2\x16.postern.node.v1.DrainH\x00R\x05drainB\x06\n" +
-	"\x04kind\"?\n" +
+	"\x05drain\x18\x05 \x01(\v2\x16.postern.node.v1.DrainH\x00R\x05drain\x12D\n" +
+	"\rreturn_budget\x18\x06 \x01(\v2\x1d.postern.node.v1.ReturnBudgetH\x00R\freturnBudgetB\x06\n" +
+	"\x04kind\"$\n" +
+	"\fReturnBudget\x12\x14\n" +
+	"\x05grant\x18\x01 \x01(\tR\x05grant\"?\n" +
 	"\vKillSession\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"$\n" +
@@ -2847,7 +3172,26 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	" \x01(\v2\x19.postern.types.v1.VersionR\aversion\x1a9\n" +
 	"\vMaskedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xda\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"R\n" +
+	"\x06Budget\x12\x12\n" +
+	"\x04rows\x18\x01 \x01(\x03R\x04rows\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x1e\n" +
+	"\n" +
+	"statements\x18\x03 \x01(\x03R\n" +
+	"statements\"\x82\x02\n" +
+	"\x11DrawBudgetRequest\x12\x14\n" +
+	"\x05grant\x18\x01 \x01(\tR\x05grant\x12\x18\n" +
+	"\aprocess\x18\x02 \x01(\tR\aprocess\x12\x1a\n" +
+	"\bsequence\x18\x03 \x01(\x04R\bsequence\x12+\n" +
+	"\x04have\x18\x04 \x01(\v2\x17.postern.node.v1.BudgetR\x04have\x12+\n" +
+	"\x04want\x18\x05 \x01(\v2\x17.postern.node.v1.BudgetR\x04want\x12+\n" +
+	"\x04used\x18\x06 \x01(\v2\x17.postern.node.v1.BudgetR\x04used\x12\x1a\n" +
+	"\bsessions\x18\a \x01(\x03R\bsessions\"\xc3\x01\n" +
+	"\x12DrawBudgetResponse\x12-\n" +
+	"\x05total\x18\x01 \x01(\v2\x17.postern.node.v1.BudgetR\x05total\x125\n" +
+	"\telsewhere\x18\x02 \x01(\v2\x17.postern.node.v1.BudgetR\telsewhere\x12+\n" +
+	"\x04held\x18\x03 \x01(\v2\x17.postern.node.v1.BudgetR\x04held\x12\x1a\n" +
+	"\bsessions\x18\x04 \x01(\x03R\bsessions\"\xda\x01\n" +
 	"\x10OpenGrantRequest\x12\x19\n" +
 	"\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01R\x05token\x12\x12\n" +
 	"\x04task\x18\x02 \x01(\tR\x04task\x12\x1a\n" +
@@ -2879,12 +3223,13 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\x04hold\x18\x01 \x01(\v2\x16.postern.types.v1.HoldR\x04hold\"+\n" +
 	"\x12RouteCancelRequest\x12\x15\n" +
 	"\x03key\x18\x01 \x01(\fB\x03\x80\x01\x01R\x03key\"\x15\n" +
-	"\x13RouteCancelResponse\"t\n" +
+	"\x13RouteCancelResponse\"\x8e\x01\n" +
 	"\fLeaseRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x14\n" +
 	"\x05grant\x18\x02 \x01(\tR\x05grant\x12\x1a\n" +
 	"\bresource\x18\x03 \x01(\tR\bresource\x12\x18\n" +
-	"\apurpose\x18\x04 \x01(\tR\apurpose\"\xba\x01\n" +
+	"\apurpose\x18\x04 \x01(\tR\apurpose\x12\x18\n" +
+	"\aprocess\x18\x05 \x01(\tR\aprocess\"\xba\x01\n" +
 	"\rLeaseResponse\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\tR\x05lease\x12\x1b\n" +
 	"\x06sealed\x18\x02 \x01(\fB\x03\x80\x01\x01R\x06sealed\x12;\n" +
@@ -2923,12 +3268,14 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\bRegister\x12 .postern.node.v1.RegisterRequest\x1a!.postern.node.v1.RegisterResponse\x12F\n" +
 	"\x05Renew\x12\x1d.postern.node.v1.RenewRequest\x1a\x1e.postern.node.v1.RenewResponse2V\n" +
 	"\vSyncService\x12G\n" +
-	"\x04Sync\x12\x1c.postern.node.v1.SyncRequest\x1a\x1d.postern.node.v1.SyncResponse(\x010\x012\xe9\x02\n" +
+	"\x04Sync\x12\x1c.postern.node.v1.SyncRequest\x1a\x1d.postern.node.v1.SyncResponse(\x010\x012\xc0\x03\n" +
 	"\fGrantService\x12R\n" +
 	"\tOpenGrant\x12!.postern.node.v1.OpenGrantRequest\x1a\".postern.node.v1.OpenGrantResponse\x12Q\n" +
 	"\bOpenHold\x12 .postern.node.v1.OpenHoldRequest\x1a!.postern.node.v1.OpenHoldResponse0\x01\x12X\n" +
 	"\vConsumeHold\x12#.postern.node.v1.ConsumeHoldRequest\x1a$.postern.node.v1.ConsumeHoldResponse\x12X\n" +
-	"\vRouteCancel\x12#.postern.node.v1.RouteCancelRequest\x1a$.postern.node.v1.RouteCancelResponse2\x80\x02\n" +
+	"\vRouteCancel\x12#.postern.node.v1.RouteCancelRequest\x1a$.postern.node.v1.RouteCancelResponse\x12U\n" +
+	"\n" +
+	"DrawBudget\x12\".postern.node.v1.DrawBudgetRequest\x1a#.postern.node.v1.DrawBudgetResponse2\x80\x02\n" +
 	"\x11CredentialService\x12F\n" +
 	"\x05Lease\x12\x1d.postern.node.v1.LeaseRequest\x1a\x1e.postern.node.v1.LeaseResponse\x12U\n" +
 	"\n" +
@@ -2949,7 +3296,7 @@ func file_postern_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_postern_node_v1_node_proto_rawDescData
 }
 
-var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_postern_node_v1_node_proto_goTypes = []any{
 	(*RegisterRequest)(nil),       // 0: postern.node.v1.RegisterRequest
 	(*RegisterResponse)(nil),      // 1: postern.node.v1.RegisterResponse
@@ -2966,110 +3313,123 @@ var file_postern_node_v1_node_proto_goTypes = []any{
 	(*GrantEnd)(nil),              // 12: postern.node.v1.GrantEnd
 	(*Bookmark)(nil),              // 13: postern.node.v1.Bookmark
 	(*Command)(nil),               // 14: postern.node.v1.Command
-	(*KillSession)(nil),           // 15: postern.node.v1.KillSession
-	(*CancelQuery)(nil),           // 16: postern.node.v1.CancelQuery
-	(*Explain)(nil),               // 17: postern.node.v1.Explain
-	(*Drain)(nil),                 // 18: postern.node.v1.Drain
-	(*CommandResult)(nil),         // 19: postern.node.v1.CommandResult
-	(*Explanation)(nil),           // 20: postern.node.v1.Explanation
-	(*OpenGrantRequest)(nil),      // 21: postern.node.v1.OpenGrantRequest
-	(*OpenGrantResponse)(nil),     // 22: postern.node.v1.OpenGrantResponse
-	(*OpenHoldRequest)(nil),       // 23: postern.node.v1.OpenHoldRequest
-	(*OpenHoldResponse)(nil),      // 24: postern.node.v1.OpenHoldResponse
-	(*ConsumeHoldRequest)(nil),    // 25: postern.node.v1.ConsumeHoldRequest
-	(*ConsumeHoldResponse)(nil),   // 26: postern.node.v1.ConsumeHoldResponse
-	(*RouteCancelRequest)(nil),    // 27: postern.node.v1.RouteCancelRequest
-	(*RouteCancelResponse)(nil),   // 28: postern.node.v1.RouteCancelResponse
-	(*LeaseRequest)(nil),          // 29: postern.node.v1.LeaseRequest
-	(*LeaseResponse)(nil),         // 30: postern.node.v1.LeaseResponse
-	(*Credential)(nil),            // 31: postern.node.v1.Credential
-	(*RenewLeaseRequest)(nil),     // 32: postern.node.v1.RenewLeaseRequest
-	(*RenewLeaseResponse)(nil),    // 33: postern.node.v1.RenewLeaseResponse
-	(*ReleaseRequest)(nil),        // 34: postern.node.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),       // 35: postern.node.v1.ReleaseResponse
-	(*ShipRequest)(nil),           // 36: postern.node.v1.ShipRequest
-	(*ShipResponse)(nil),          // 37: postern.node.v1.ShipResponse
-	nil,                           // 38: postern.node.v1.RegisterRequest.EndpointsEntry
-	nil,                           // 39: postern.node.v1.RegisterResponse.LabelsEntry
-	nil,                           // 40: postern.node.v1.RenewRequest.EndpointsEntry
-	nil,                           // 41: postern.node.v1.Update.GrantKeysEntry
-	nil,                           // 42: postern.node.v1.Explanation.MaskedEntry
-	(*v1.Version)(nil),            // 43: postern.types.v1.Version
-	(*durationpb.Duration)(nil),   // 44: google.protobuf.Duration
-	(*v1.Object)(nil),             // 45: postern.types.v1.Object
-	(*timestamppb.Timestamp)(nil), // 46: google.protobuf.Timestamp
-	(*v1.Subject)(nil),            // 47: postern.types.v1.Subject
-	(*v1.SignedGrant)(nil),        // 48: postern.types.v1.SignedGrant
-	(*v1.Parameter)(nil),          // 49: postern.types.v1.Parameter
-	(*v1.Hold)(nil),               // 50: postern.types.v1.Hold
+	(*ReturnBudget)(nil),          // 15: postern.node.v1.ReturnBudget
+	(*KillSession)(nil),           // 16: postern.node.v1.KillSession
+	(*CancelQuery)(nil),           // 17: postern.node.v1.CancelQuery
+	(*Explain)(nil),               // 18: postern.node.v1.Explain
+	(*Drain)(nil),                 // 19: postern.node.v1.Drain
+	(*CommandResult)(nil),         // 20: postern.node.v1.CommandResult
+	(*Explanation)(nil),           // 21: postern.node.v1.Explanation
+	(*Budget)(nil),                // 22: postern.node.v1.Budget
+	(*DrawBudgetRequest)(nil),     // 23: postern.node.v1.DrawBudgetRequest
+	(*DrawBudgetResponse)(nil),    // 24: postern.node.v1.DrawBudgetResponse
+	(*OpenGrantRequest)(nil),      // 25: postern.node.v1.OpenGrantRequest
+	(*OpenGrantResponse)(nil),     // 26: postern.node.v1.OpenGrantResponse
+	(*OpenHoldRequest)(nil),       // 27: postern.node.v1.OpenHoldRequest
+	(*OpenHoldResponse)(nil),      // 28: postern.node.v1.OpenHoldResponse
+	(*ConsumeHoldRequest)(nil),    // 29: postern.node.v1.ConsumeHoldRequest
+	(*ConsumeHoldResponse)(nil),   // 30: postern.node.v1.ConsumeHoldResponse
+	(*RouteCancelRequest)(nil),    // 31: postern.node.v1.RouteCancelRequest
+	(*RouteCancelResponse)(nil),   // 32: postern.node.v1.RouteCancelResponse
+	(*LeaseRequest)(nil),          // 33: postern.node.v1.LeaseRequest
+	(*LeaseResponse)(nil),         // 34: postern.node.v1.LeaseResponse
+	(*Credential)(nil),            // 35: postern.node.v1.Credential
+	(*RenewLeaseRequest)(nil),     // 36: postern.node.v1.RenewLeaseRequest
+	(*RenewLeaseResponse)(nil),    // 37: postern.node.v1.RenewLeaseResponse
+	(*ReleaseRequest)(nil),        // 38: postern.node.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),       // 39: postern.node.v1.ReleaseResponse
+	(*ShipRequest)(nil),           // 40: postern.node.v1.ShipRequest
+	(*ShipResponse)(nil),          // 41: postern.node.v1.ShipResponse
+	nil,                           // 42: postern.node.v1.RegisterRequest.EndpointsEntry
+	nil,                           // 43: postern.node.v1.RegisterResponse.LabelsEntry
+	nil,                           // 44: postern.node.v1.RenewRequest.EndpointsEntry
+	nil,                           // 45: postern.node.v1.Update.GrantKeysEntry
+	nil,                           // 46: postern.node.v1.Explanation.MaskedEntry
+	(*v1.Version)(nil),            // 47: postern.types.v1.Version
+	(*durationpb.Duration)(nil),   // 48: google.protobuf.Duration
+	(*v1.Object)(nil),             // 49: postern.types.v1.Object
+	(*timestamppb.Timestamp)(nil), // 50: google.protobuf.Timestamp
+	(*v1.Subject)(nil),            // 51: postern.types.v1.Subject
+	(*v1.SignedGrant)(nil),        // 52: postern.types.v1.SignedGrant
+	(*v1.Parameter)(nil),          // 53: postern.types.v1.Parameter
+	(*v1.Hold)(nil),               // 54: postern.types.v1.Hold
 }
 var file_postern_node_v1_node_proto_depIdxs = []int32{
-	38, // 0: postern.node.v1.RegisterRequest.endpoints:type_name -> postern.node.v1.RegisterRequest.EndpointsEntry
-	39, // 1: postern.node.v1.RegisterResponse.labels:type_name -> postern.node.v1.RegisterResponse.LabelsEntry
-	40, // 2: postern.node.v1.RenewRequest.endpoints:type_name -> postern.node.v1.RenewRequest.EndpointsEntry
+	42, // 0: postern.node.v1.RegisterRequest.endpoints:type_name -> postern.node.v1.RegisterRequest.EndpointsEntry
+	43, // 1: postern.node.v1.RegisterResponse.labels:type_name -> postern.node.v1.RegisterResponse.LabelsEntry
+	44, // 2: postern.node.v1.RenewRequest.endpoints:type_name -> postern.node.v1.RenewRequest.EndpointsEntry
 	5,  // 3: postern.node.v1.SyncRequest.hello:type_name -> postern.node.v1.SyncHello
 	6,  // 4: postern.node.v1.SyncRequest.ack:type_name -> postern.node.v1.SyncAck
 	8,  // 5: postern.node.v1.SyncRequest.ping:type_name -> postern.node.v1.SyncPing
 	9,  // 6: postern.node.v1.SyncRequest.report:type_name -> postern.node.v1.NodeReport
-	19, // 7: postern.node.v1.SyncRequest.result:type_name -> postern.node.v1.CommandResult
-	43, // 8: postern.node.v1.SyncHello.applied:type_name -> postern.types.v1.Version
-	43, // 9: postern.node.v1.SyncAck.version:type_name -> postern.types.v1.Version
+	20, // 7: postern.node.v1.SyncRequest.result:type_name -> postern.node.v1.CommandResult
+	47, // 8: postern.node.v1.SyncHello.applied:type_name -> postern.types.v1.Version
+	47, // 9: postern.node.v1.SyncAck.version:type_name -> postern.types.v1.Version
 	7,  // 10: postern.node.v1.SyncAck.rejections:type_name -> postern.node.v1.Rejection
-	44, // 11: postern.node.v1.NodeReport.spool_age:type_name -> google.protobuf.Duration
+	48, // 11: postern.node.v1.NodeReport.spool_age:type_name -> google.protobuf.Duration
 	11, // 12: postern.node.v1.SyncResponse.update:type_name -> postern.node.v1.Update
 	13, // 13: postern.node.v1.SyncResponse.bookmark:type_name -> postern.node.v1.Bookmark
 	14, // 14: postern.node.v1.SyncResponse.command:type_name -> postern.node.v1.Command
-	43, // 15: postern.node.v1.Update.version:type_name -> postern.types.v1.Version
-	45, // 16: postern.node.v1.Update.objects:type_name -> postern.types.v1.Object
+	47, // 15: postern.node.v1.Update.version:type_name -> postern.types.v1.Version
+	49, // 16: postern.node.v1.Update.objects:type_name -> postern.types.v1.Object
 	12, // 17: postern.node.v1.Update.ended_grants:type_name -> postern.node.v1.GrantEnd
-	41, // 18: postern.node.v1.Update.grant_keys:type_name -> postern.node.v1.Update.GrantKeysEntry
-	46, // 19: postern.node.v1.GrantEnd.end_time:type_name -> google.protobuf.Timestamp
-	43, // 20: postern.node.v1.Bookmark.version:type_name -> postern.types.v1.Version
-	44, // 21: postern.node.v1.Bookmark.replica_staleness:type_name -> google.protobuf.Duration
-	15, // 22: postern.node.v1.Command.kill_session:type_name -> postern.node.v1.KillSession
-	16, // 23: postern.node.v1.Command.cancel_query:type_name -> postern.node.v1.CancelQuery
-	17, // 24: postern.node.v1.Command.explain:type_name -> postern.node.v1.Explain
-	18, // 25: postern.node.v1.Command.drain:type_name -> postern.node.v1.Drain
-	47, // 26: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
-	44, // 27: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
-	20, // 28: postern.node.v1.CommandResult.explanation:type_name -> postern.node.v1.Explanation
-	42, // 29: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
-	43, // 30: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
-	48, // 31: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
-	49, // 32: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
-	50, // 33: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
-	50, // 34: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
-	46, // 35: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	46, // 36: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	46, // 37: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	46, // 38: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	0,  // 39: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
-	2,  // 40: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
-	4,  // 41: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
-	21, // 42: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
-	23, // 43: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
-	25, // 44: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
-	27, // 45: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
-	29, // 46: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
-	32, // 47: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
-	34, // 48: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
-	36, // 49: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
-	1,  // 50: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
-	3,  // 51: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
-	10, // 52: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
-	22, // 53: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
-	24, // 54: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
-	26, // 55: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
-	28, // 56: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
-	30, // 57: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
-	33, // 58: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
-	35, // 59: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
-	37, // 60: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
-	50, // [50:61] is the sub-list for method output_type
-	39, // [39:50] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	45, // 18: postern.node.v1.Update.grant_keys:type_name -> postern.node.v1.Update.GrantKeysEntry
+	50, // 19: postern.node.v1.GrantEnd.end_time:type_name -> google.protobuf.Timestamp
+	47, // 20: postern.node.v1.Bookmark.version:type_name -> postern.types.v1.Version
+	48, // 21: postern.node.v1.Bookmark.replica_staleness:type_name -> google.protobuf.Duration
+	16, // 22: postern.node.v1.Command.kill_session:type_name -> postern.node.v1.KillSession
+	17, // 23: postern.node.v1.Command.cancel_query:type_name -> postern.node.v1.CancelQuery
+	18, // 24: postern.node.v1.Command.explain:type_name -> postern.node.v1.Explain
+	19, // 25: postern.node.v1.Command.drain:type_name -> postern.node.v1.Drain
+	15, // 26: postern.node.v1.Command.return_budget:type_name -> postern.node.v1.ReturnBudget
+	51, // 27: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
+	48, // 28: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
+	21, // 29: postern.node.v1.CommandResult.explanation:type_name -> postern.node.v1.Explanation
+	46, // 30: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
+	47, // 31: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
+	22, // 32: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
+	22, // 33: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
+	22, // 34: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
+	22, // 35: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
+	22, // 36: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
+	22, // 37: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
+	52, // 38: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
+	53, // 39: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
+	54, // 40: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
+	54, // 41: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
+	50, // 42: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	50, // 43: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	50, // 44: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	50, // 45: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	0,  // 46: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
+	2,  // 47: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
+	4,  // 48: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
+	25, // 49: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
+	27, // 50: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
+	29, // 51: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
+	31, // 52: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
+	23, // 53: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
+	33, // 54: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
+	36, // 55: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
+	38, // 56: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
+	40, // 57: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
+	1,  // 58: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
+	3,  // 59: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
+	10, // 60: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
+	26, // 61: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
+	28, // 62: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
+	30, // 63: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
+	32, // 64: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
+	24, // 65: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
+	34, // 66: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
+	37, // 67: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
+	39, // 68: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
+	41, // 69: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
+	58, // [58:70] is the sub-list for method output_type
+	46, // [46:58] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_postern_node_v1_node_proto_init() }
@@ -3094,6 +3454,7 @@ func file_postern_node_v1_node_proto_init() {
 		(*Command_CancelQuery)(nil),
 		(*Command_Explain)(nil),
 		(*Command_Drain)(nil),
+		(*Command_ReturnBudget)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3101,7 +3462,7 @@ func file_postern_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_node_v1_node_proto_rawDesc), len(file_postern_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   43,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   5,
 		},

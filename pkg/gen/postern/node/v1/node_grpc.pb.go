@@ -282,6 +282,7 @@ const (
 	GrantService_OpenHold_FullMethodName    = "/postern.node.v1.GrantService/OpenHold"
 	GrantService_ConsumeHold_FullMethodName = "/postern.node.v1.GrantService/ConsumeHold"
 	GrantService_RouteCancel_FullMethodName = "/postern.node.v1.GrantService/RouteCancel"
+	GrantService_DrawBudget_FullMethodName  = "/postern.node.v1.GrantService/DrawBudget"
 )
 
 // GrantServiceClient is the client API for GrantService service.
@@ -300,6 +301,9 @@ type GrantServiceClient interface {
 	ConsumeHold(ctx context.Context, in *ConsumeHoldRequest, opts ...grpc.CallOption) (*ConsumeHoldResponse, error)
 	// RouteCancel asks every other node to cancel what the session with this key runs.
 	RouteCancel(ctx context.Context, in *RouteCancelRequest, opts ...grpc.CallOption) (*RouteCancelResponse, error)
+	// DrawBudget says what a node's process wants to hold of the limits of a grant, and
+	// is told what it holds. Saying the same again changes nothing.
+	DrawBudget(ctx context.Context, in *DrawBudgetRequest, opts ...grpc.CallOption) (*DrawBudgetResponse, error)
 }
 
 type grantServiceClient struct {
@@ -359,6 +363,16 @@ func (c *grantServiceClient) RouteCancel(ctx context.Context, in *RouteCancelReq
 	return out, nil
 }
 
+func (c *grantServiceClient) DrawBudget(ctx context.Context, in *DrawBudgetRequest, opts ...grpc.CallOption) (*DrawBudgetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrawBudgetResponse)
+	err := c.cc.Invoke(ctx, GrantService_DrawBudget_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // GrantServiceServer is the server API for GrantService service.
 // All implementations must embed UnimplementedGrantServiceServer
 // for forward compatibility.
@@ -375,6 +389,9 @@ type GrantServiceServer interface {
 	ConsumeHold(context.Context, *ConsumeHoldRequest) (*ConsumeHoldResponse, error)
 	// RouteCancel asks every other node to cancel what the session with this key runs.
 	RouteCancel(context.Context, *RouteCancelRequest) (*RouteCancelResponse, error)
+	// DrawBudget says what a node's process wants to hold of the limits of a grant, and
+	// is told what it holds. Saying the same again changes nothing.
+	DrawBudget(context.Context, *DrawBudgetRequest) (*DrawBudgetResponse, error)
 	mustEmbedUnimplementedGrantServiceServer()
 }
 
@@ -396,6 +413,9 @@ func (UnimplementedGrantServiceServer) ConsumeHold(context.Context, *ConsumeHold
 }
 func (UnimplementedGrantServiceServer) RouteCancel(context.Context, *RouteCancelRequest) (*RouteCancelResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RouteCancel not implemented")
+}
+func (UnimplementedGrantServiceServer) DrawBudget(context.Context, *DrawBudgetRequest) (*DrawBudgetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrawBudget not implemented")
 }
 func (UnimplementedGrantServiceServer) mustEmbedUnimplementedGrantServiceServer() {}
 func (UnimplementedGrantServiceServer) testEmbeddedByValue()                      {}
@@ -483,6 +503,24 @@ func _GrantService_RouteCancel_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _GrantService_DrawBudget_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrawBudgetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GrantServiceServer).DrawBudget(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GrantService_DrawBudget_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GrantServiceServer).DrawBudget(ctx, req.(*DrawBudgetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // GrantService_ServiceDesc is the grpc.ServiceDesc for GrantService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -501,6 +539,10 @@ var GrantService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RouteCancel",
 			Handler:    _GrantService_RouteCancel_Handler,
+		},
+		{
+			MethodName: "DrawBudget",
+			Handler:    _GrantService_DrawBudget_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -1,0 +1,246 @@
+package fleet
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/posterngate/postern/controlplane/store"
+	"github.com/posterngate/postern/pkg/fault"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/run"
+)
+
+// command is what one replica has for the nodes of others.
+type command struct {
+	From    string           `json:"from"`           // the replica
+	Node    postern.NodeName `json:"node,omitempty"` // empty for all
+	Made    time.Time        `json:"made"`
+	Command []byte           `json:"command"` // nodev1.Command
+}
+
+// answer is what came of it at one replica.
+type answer struct {
+	Made   time.Time        `json:"made"`
+	Node   postern.NodeName `json:"node,omitempty"`   // that had the thing
+	Result []byte           `json:"result,omitempty"` // nodev1.CommandResult, of a command to one node
+	Error  string           `json:"error,omitempty"`
+}
+
+// Command tells a connected node to do something now, and waits for its result, whichever
+// replica has its stream. Errors are *fault.Error.
+func (f *Fleet) Command(ctx context.Context, node postern.NodeName, cmd *nodev1.Command) (*nodev1.CommandResult, error) {
+	mine, _ := f.cfg.Hub.Last(node)
+	p := f.presence(node)
+	if mine.Connected || p == nil || p.Replica == f.id || !p.alive(f.cfg.Now()) {
+		return f.cfg.Hub.Command(ctx, node, cmd)
+	}
+	var got *nodev1.CommandResult
+	err := f.ask(ctx, node, cmd, []string{p.Replica}, func(a answer) (bool, error) {
+		if a.Error != "" {
+			return true, fault.New(codes.Unavailable, "%s", a.Error)
+		}
+		got = &nodev1.CommandResult{}
+		return true, proto.Unmarshal(a.Result, got)
+	})
+	if err == nil && got == nil {
+		err = fault.New(codes.Unavailable, "node %q did not answer in time", node)
+	}
+	return got, err
+}
+
+// Broadcast tells every connected node, and returns the first that had the thing that
+// the command is about. The name is empty where none had it.
+func (f *Fleet) Broadcast(ctx context.Context, cmd *nodev1.Command) (postern.NodeName, error) {
+	had, err := f.cfg.Hub.Broadcast(ctx, cmd)
+	others := f.others()
+	if had != "" || err != nil || len(others) == 0 {
+		return had, err
+	}
+	err = f.ask(ctx, "", cmd, others, func(a answer) (bool, error) {
+		had = a.Node
+		return had != "", nil
+	})
+	return had, err
+}
+
+// Tell has a node do something, and waits for nothing.
+func (f *Fleet) Tell(node postern.NodeName, cmd *nodev1.Command) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.calls == nil {
+		return
+	}
+	f.calls.Go("tell a node", func(ctx context.Context) error {
+		if _, err := f.Command(ctx, node, cmd); err != nil {
+			f.cfg.Logger.DebugContext(ctx, "node was not told", "node", node, "error", err)
+		}
+		return nil
+	})
+}
+
+// ask puts a command to other replicas, and takes answers until each has answered, each
+// says that it is enough, or time is up.
+func (f *Fleet) ask(ctx context.Context, node postern.NodeName, cmd *nodev1.Command, replicas []string, each func(answer) (bool, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, relayWait)
+	defer cancel()
+	raw, err := proto.Marshal(cmd)
+	if err != nil {
+		return err
+	}
+	id := rand.Text()
+	value, err := json.Marshal(command{From: f.id, Node: node, Made: f.cfg.Now(), Command: raw})
+	if err != nil {
+		return err
+	}
+	answers := make(chan answer, len(replicas))
+	f.mu.Lock()
+	f.waiting[id] = answers
+	f.mu.Unlock()
+	defer f.retract(ctx, id, replicas)
+	if _, err := f.cfg.Store.Commit(ctx, store.Op{Key: store.Key{Kind: kindCommand, Name: id}, Value: value}); err != nil {
+		return fault.Wrap(err, codes.Unavailable, "the command could not be passed on")
+	}
+	for range replicas {
+		select {
+		case a := <-answers:
+			if enough, err := each(a); enough || err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return nil // who does not answer has nothing to say
+		}
+	}
+	return nil
+}
+
+// retract removes a command and its answers.
+func (f *Fleet) retract(ctx context.Context, id string, replicas []string) {
+	f.mu.Lock()
+	delete(f.waiting, id)
+	f.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	ops := []store.Op{{Key: store.Key{Kind: kindCommand, Name: id}, Delete: true, If: store.AnyRevision}}
+	for _, r := range replicas {
+		ops = append(ops, store.Op{Key: store.Key{Kind: kindAnswer, Name: id + "." + r}, Delete: true, If: store.AnyRevision})
+	}
+	_ = f.commit(ctx, ops) // what stays is found by clean
+}
+
+// relay follows the commands of others and the answers to its own.
+func (f *Fleet) relay(ctx context.Context) error {
+	g := run.New(ctx)
+	for ctx.Err() == nil {
+		if err := f.follow(ctx, g); err != nil && ctx.Err() == nil {
+			f.cfg.Logger.WarnContext(ctx, "commands of other replicas are not followed; retrying", "error", err)
+			t := time.NewTimer(look)
+			select {
+			case <-t.C:
+			case <-ctx.Done():
+			}
+			t.Stop()
+		}
+	}
+	return errors.Join(g.Wait(), ctx.Err())
+}
+
+func (f *Fleet) follow(ctx context.Context, g *run.Group) error {
+	w, err := f.cfg.Store.Watch(ctx, 0, kindCommand, kindAnswer)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	for {
+		b, err := w.Next(ctx)
+		if err != nil {
+			return err
+		}
+		for _, e := range b.Events {
+			switch {
+			case e.Deleted:
+			case e.Kind == kindAnswer:
+				f.answered(e.Entry)
+			case e.Kind == kindCommand:
+				f.obey(g, e.Entry)
+			}
+		}
+	}
+}
+
+func (f *Fleet) answered(e store.Entry) {
+	id, _, _ := strings.Cut(e.Name, ".")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ch := f.waiting[id]
+	var a answer
+	if ch == nil || json.Unmarshal(e.Value, &a) != nil {
+		return
+	}
+	select {
+	case ch <- a:
+	default: // more answers than were asked for
+	}
+}
+
+// obey passes a command of another replica on to the nodes of this one.
+func (f *Fleet) obey(g *run.Group, e store.Entry) {
+	var c command
+	cmd := &nodev1.Command{}
+	if json.Unmarshal(e.Value, &c) != nil || c.From == f.id || proto.Unmarshal(c.Command, cmd) != nil {
+		return
+	}
+	if mine, _ := f.cfg.Hub.Last(c.Node); c.Node != "" && !mine.Connected {
+		return
+	}
+	g.Go("command", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, relayWait)
+		defer cancel()
+		a := f.carryOut(ctx, c, cmd)
+		a.Made = f.cfg.Now()
+		value, err := json.Marshal(a)
+		if err != nil {
+			return nil // of a result too strange to be told
+		}
+		// Only while the command is wanted still, or the answer would stay.
+		_, err = f.cfg.Store.Commit(ctx,
+			store.Op{Key: e.Key, Check: true, If: e.Revision},
+			store.Op{Key: store.Key{Kind: kindAnswer, Name: e.Name + "." + f.id}, Value: value, If: store.AnyRevision})
+		if err != nil && !isConflict(err) && ctx.Err() == nil {
+			f.cfg.Logger.WarnContext(ctx, "the answer to a command was not passed back", "error", err)
+		}
+		return nil
+	})
+}
+
+func (f *Fleet) carryOut(ctx context.Context, c command, cmd *nodev1.Command) answer {
+	if c.Node == "" {
+		had, err := f.cfg.Hub.Broadcast(ctx, cmd)
+		return answer{Node: had, Error: text(err)}
+	}
+	r, err := f.cfg.Hub.Command(ctx, c.Node, cmd)
+	if err != nil {
+		return answer{Error: text(err)}
+	}
+	raw, err := proto.Marshal(r)
+	return answer{Node: c.Node, Result: raw, Error: text(err)}
+}
+
+// text is what may be said of an error to another replica's caller.
+func text(err error) string {
+	var f *fault.Error
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &f):
+		return f.Reason
+	}
+	return "the command failed"
+}
