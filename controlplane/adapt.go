@@ -22,6 +22,7 @@ import (
 	"github.com/posterngate/postern/controlplane/config"
 	"github.com/posterngate/postern/controlplane/credential/sealed"
 	"github.com/posterngate/postern/controlplane/credential/vault"
+	"github.com/posterngate/postern/controlplane/fleet"
 	"github.com/posterngate/postern/controlplane/identity"
 	"github.com/posterngate/postern/controlplane/publish"
 	"github.com/posterngate/postern/controlplane/store"
@@ -156,10 +157,10 @@ func (s sealer) SealSecret(ctx context.Context, name string, data map[string]str
 }
 
 // live ends sessions wherever they are.
-type live struct{ hub *publish.Hub }
+type live struct{ fleet *fleet.Fleet }
 
 func (l live) Kill(ctx context.Context, session, reason string) (string, error) {
-	node, err := l.hub.Broadcast(ctx, &nodev1.Command{Kind: &nodev1.Command_KillSession{KillSession: &nodev1.KillSession{Session: session, Reason: reason}}})
+	node, err := l.fleet.Broadcast(ctx, &nodev1.Command{Kind: &nodev1.Command_KillSession{KillSession: &nodev1.KillSession{Session: session, Reason: reason}}})
 	if err != nil {
 		return "", err
 	}
@@ -167,6 +168,17 @@ func (l live) Kill(ctx context.Context, session, reason string) (string, error) 
 		return "", fault.New(codes.NotFound, "no connected node has session %q", session)
 	}
 	return string(node), nil
+}
+
+// last is what any replica heard of a node last.
+func (s *Server) last(node postern.NodeName) (process string, joined, seen time.Time) {
+	got, _ := s.fleet.Last(node)
+	return got.Process, got.Joined, got.Seen
+}
+
+// recall asks a node for what it does not use of a grant's budget.
+func (s *Server) recall(node postern.NodeName, grant postern.GrantID) {
+	s.fleet.Tell(node, &nodev1.Command{Kind: &nodev1.Command_ReturnBudget{ReturnBudget: &nodev1.ReturnBudget{Grant: string(grant)}}})
 }
 
 // lending answers what may be lent, from memory.

@@ -24,10 +24,12 @@ import (
 	"github.com/posterngate/postern/controlplane/api/userapi"
 	"github.com/posterngate/postern/controlplane/approve"
 	"github.com/posterngate/postern/controlplane/audit"
+	"github.com/posterngate/postern/controlplane/budget"
 	"github.com/posterngate/postern/controlplane/config"
 	"github.com/posterngate/postern/controlplane/credential"
 	"github.com/posterngate/postern/controlplane/credential/sealed"
 	"github.com/posterngate/postern/controlplane/credential/vault"
+	"github.com/posterngate/postern/controlplane/fleet"
 	"github.com/posterngate/postern/controlplane/identity"
 	"github.com/posterngate/postern/controlplane/identity/authority"
 	"github.com/posterngate/postern/controlplane/identity/enrol"
@@ -54,10 +56,12 @@ type Server struct {
 	audit      *audit.Log
 	authority  *authority.Authority
 	hub        *publish.Hub
+	fleet      *fleet.Fleet
 	approve    *approve.Service
 	task       *task.Service
 	vault      *vault.Source // nil where none is configured
 	broker     *credential.Broker
+	budgets    *budget.Service
 	recordings *recording.Service
 
 	nodes  *nodeapi.Server
@@ -88,6 +92,7 @@ func New(ctx context.Context, cfg config.Config, tel *telemetry.T) (_ *Server, e
 	}
 	s.cache = store.NewCache(s.store, s.log, cacheKinds()...)
 	s.hub = publish.New(publish.Config{Cache: s.cache, GrantKeys: s.authority.GrantKeys, ClientCA: s.authority.ClientCA(), Logger: s.log})
+	s.fleet = fleet.New(fleet.Config{Store: s.store, Hub: s.hub, Logger: s.log, Now: time.Now})
 	verifier, err := s.verifier(ctx)
 	if err != nil {
 		return nil, err
@@ -140,6 +145,9 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 		Store: s.store, Snapshot: s.hub.Snapshot, Changed: s.hub.Subscribe, Sign: s.authority.SignGrant,
 		Verifier: verifier, Certificates: s.authority, Approve: s.approve, Audit: s.audit, Logger: s.log,
 	})
+	s.budgets = budget.New(budget.Config{
+		Store: s.store, Snapshot: s.hub.Snapshot, Grant: lending{s}.Grant, Last: s.last, Recall: s.recall, Logger: s.log, Now: time.Now,
+	})
 	broker := credential.Config{
 		Store: s.store, Policy: lending{s}, Keeper: keeper, Sealed: sealed.NewSource(s.store, keeper), Logger: s.log,
 		TTL: time.Duration(s.cfg.LeaseTTL),
@@ -173,7 +181,7 @@ func (s *Server) serveNodes() error {
 		},
 		Authority: s.authority, Nodes: publish.Directory{Cache: s.cache, Store: s.store}, Snapshot: s.hub.Snapshot,
 		Enrol: enrol.New(enrol.Config{Store: s.store, Authority: s.authority, Snapshot: s.hub.Snapshot, Audit: s.audit, Reserved: s.reserved(), Logger: s.log}),
-		Hub:   s.hub, Grants: s.task, Holds: s.approve, Broker: s.broker, Records: s.recordings,
+		Hub:   s.hub, Fleet: s.fleet, Grants: s.task, Holds: s.approve, Broker: s.broker, Budgets: s.budgets, Records: s.recordings,
 		Options: nodeapi.Traced(), Logger: s.log,
 	})
 	return nil
@@ -195,12 +203,12 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier) err
 	handler := userapi.Handler(userapi.Services{
 		Interceptor: guard,
 		Policy:      userapi.NewPolicy(userapi.PolicyConfig{Store: s.store, Cache: s.cache, Audit: s.audit, Sealer: sealer{keeper}, Logger: s.log, Now: time.Now}),
-		Access:      userapi.NewAccess(userapi.AccessConfig{Hub: s.hub, Logins: verifier, Grants: s.ownGrants, Signer: s.authority, Now: time.Now}),
+		Access:      userapi.NewAccess(userapi.AccessConfig{Hub: s.fleet, Logins: verifier, Grants: s.ownGrants, Signer: s.authority, Now: time.Now}),
 		Grant:       grantapi.New(s.task),
 		Approval:    approvalapi.New(s.approve),
-		Session:     sessionapi.New(s.recordings, live{s.hub}),
+		Session:     sessionapi.New(s.recordings, live{s.fleet}),
 		Audit:       userapi.NewAudit(s.audit),
-		NodeAdmin:   userapi.NewNodes(s.hub, enroller, s.cache),
+		NodeAdmin:   userapi.NewNodes(s.fleet, enroller, s.cache),
 		Ready:       s.Ready,
 	})
 	s.api = &http.Server{
@@ -271,10 +279,12 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	parts := []run.Part{
 		{Name: "cache", Run: s.cache.Run},
 		{Name: "publish", Run: s.hub.Run},
+		{Name: "fleet", Run: s.fleet.Run},
 		{Name: "authority", Run: s.authority.Run},
 		{Name: "grants", Run: s.task.Run},
 		{Name: "holds", Run: s.approve.Run},
 		{Name: "leases", Run: s.broker.Run},
+		{Name: "budgets", Run: s.budgets.Run},
 		{Name: "recordings", Run: s.reconcile},
 		{Name: "nodes", Run: s.runNodes},
 		{Name: "api", Run: s.runAPI},

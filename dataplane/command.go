@@ -38,6 +38,8 @@ func (n *Node) command(ctx context.Context, c *nodev1.Command) *nodev1.CommandRe
 			time.AfterFunc(d.AsDuration(), func() { n.keeper.KillAll("the node is being drained") })
 		}
 		return &nodev1.CommandResult{Done: true}
+	case *nodev1.Command_ReturnBudget:
+		return &nodev1.CommandResult{Done: n.budgets.Return(ctx, postern.GrantID(c.ReturnBudget.GetGrant()))}
 	case *nodev1.Command_Explain:
 		e, err := n.explain(ctx, c.Explain)
 		if err != nil {

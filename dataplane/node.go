@@ -6,6 +6,7 @@ package dataplane
 import (
 	"context"
 	"crypto"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/posterngate/postern/dataplane/budget"
 	"github.com/posterngate/postern/dataplane/config"
 	"github.com/posterngate/postern/dataplane/control"
 	"github.com/posterngate/postern/dataplane/engine"
@@ -45,6 +47,7 @@ type Node struct {
 	control  *control.Client
 	spool    *spool.Spool
 	leases   *lease.Book
+	budgets  *budget.Book
 	keeper   *session.Keeper
 	parser   *worker.Pool
 	engines  map[postern.Protocol]engine.Engine
@@ -73,8 +76,9 @@ func New(ctx context.Context, cfg config.Config, tel *telemetry.T) (_ *Node, err
 	if n.identity, err = identity(ctx, cfg, endpoints); err != nil {
 		return nil, err
 	}
+	process := rand.Text()
 	n.control = control.New(control.Config{
-		Addrs: cfg.ControlPlane, Identity: n.identity, Snapshot: n.policy, OnCommand: n.command, Report: n.report,
+		Addrs: cfg.ControlPlane, Identity: n.identity, Process: process, Snapshot: n.policy, OnCommand: n.command, Report: n.report,
 		Endpoints: endpoints, Release: release.Version, Protocols: protocols(), DialOptions: control.Traced(), Logger: n.log,
 	})
 	var recovered spool.Recovery
@@ -94,9 +98,10 @@ func New(ctx context.Context, cfg config.Config, tel *telemetry.T) (_ *Node, err
 		n.log.Warn("session recovered from the spool", "session", r.ID, "truncated", r.Truncated)
 	}
 	n.leases = lease.NewBook(lease.Config{Node: n.identity.Name(), Key: n.identity.HPKEKey, Control: n.control, Logger: n.log})
+	n.budgets = budget.NewBook(budget.Config{Process: process, Control: n.control, Logger: n.log, Now: time.Now})
 	n.keeper = session.New(session.Config{
 		Node: n.identity.Name(), Region: n.identity.Region(), Control: n.control, Snapshots: n.policy,
-		Leases: leases{n.leases}, Records: records{n.spool}, Logger: n.log, Now: time.Now,
+		Leases: leases{n.leases}, Records: records{n.spool}, Budgets: n.budgets, Logger: n.log, Now: time.Now,
 	})
 	return n, n.bind(tel)
 }
@@ -191,6 +196,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	below.Go("control", n.control.Run)
 	below.Go("spool", n.spool.Run)
 	below.Go("leases", n.leases.Run)
+	below.Go("budgets", n.budgets.Run)
 	below.Go("parser", n.parser.Run)
 	above := run.New(below.Context())
 	above.Go("sessions", n.keeper.Run)
@@ -208,6 +214,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	}
 	above.Stop()
 	err = above.Wait()
+	n.budgets.Settle(context.WithoutCancel(ctx))
 	n.ship()
 	below.Stop()
 	return errors.Join(err, below.Wait())

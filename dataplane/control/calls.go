@@ -148,10 +148,24 @@ func (c *Client) RouteCancel(ctx context.Context, key []byte) error {
 	return nil
 }
 
+// DrawBudget says what this process wants to hold of a grant's limits; the same once more
+// does no harm.
+func (c *Client) DrawBudget(ctx context.Context, req *nodev1.DrawBudgetRequest) (*nodev1.DrawBudgetResponse, error) {
+	resp, err := call(ctx, c, true, func(ctx context.Context, conn *grpc.ClientConn) (*nodev1.DrawBudgetResponse, error) {
+		return nodev1.NewGrantServiceClient(conn).DrawBudget(ctx, req)
+	})
+	if err != nil {
+		return nil, refuse(ctx, "count what the grant uses", err)
+	}
+	return resp, nil
+}
+
 // Lease borrows a credential, sealed to the node's HPKE key. Asking again for one
 // session gives the same lease.
 func (c *Client) Lease(ctx context.Context, req *nodev1.LeaseRequest) (*nodev1.LeaseResponse, error) {
 	resp, err := call(ctx, c, true, func(ctx context.Context, conn *grpc.ClientConn) (*nodev1.LeaseResponse, error) {
+		req = proto.CloneOf(req)
+		req.Process = c.cfg.Process
 		return nodev1.NewCredentialServiceClient(conn).Lease(ctx, req)
 	})
 	if err != nil {

@@ -26,6 +26,7 @@ type Config struct {
 	Addrs      []string // of the control plane, host:port; the first that answers is used
 	ServerName string   // in its certificate; empty for the host of the address
 	Identity   *Identity
+	Process    string // names this process of the node; new at each start
 	Snapshot   *snapshot.Holder
 	// OnCommand does what the control plane asks for now. It is called concurrently and
 	// must heed ctx. The id of the result is set by the Client.

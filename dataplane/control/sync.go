@@ -132,7 +132,7 @@ type syncing struct {
 
 // hello says what the node has; a cold one asks for everything, by keeping the hash back.
 func (s *syncing) hello(cold bool) *nodev1.SyncRequest {
-	h := &nodev1.SyncHello{Release: s.cfg.Release, Protocols: s.cfg.Protocols}
+	h := &nodev1.SyncHello{Release: s.cfg.Release, Protocols: s.cfg.Protocols, Process: s.cfg.Process}
 	if v := s.cfg.Snapshot.Version(); !v.IsZero() {
 		// Whatever is sent must not be older than this, a snapshot neither.
 		h.Applied = &typesv1.Version{Epoch: v.Epoch, Revision: v.Revision}

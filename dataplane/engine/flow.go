@@ -6,13 +6,16 @@ import "math"
 // caller, and used by one goroutine at a time. Done ends it, exactly once.
 type Flow struct {
 	sink FlowSink
-	// rows and bytes are what the budget still allows.
+	// rows and bytes are what has been set aside for what is yet to be passed on.
 	rows, bytes int64
 }
 
 // A FlowSink takes what a Flow reports; the gate implements it. The slices that it is
 // given are valid during the call alone.
 type FlowSink interface {
+	// Room sets rows and bytes aside, and says how many: less than was asked for means
+	// that the budget has no more. It may wait for the budget's keeper.
+	Room(rows, bytes int64) (int64, int64)
 	// Columns is called before the first row, and may refuse the result.
 	Columns(cols []ResultColumn) error
 	// Rows is told of n whole rows that were passed on, encoded as they are in span.
@@ -50,7 +53,8 @@ type Outcome struct {
 	Message  string // the error as the client saw it
 }
 
-// Start is for the gate: it sets the flow up for one execution. Negative bounds mean none.
+// Start is for the gate: it sets the flow up for one execution, with what it may pass on
+// before it asks for room. Negative numbers mean that it never has to.
 func (f *Flow) Start(s FlowSink, rows, bytes int64) {
 	if rows < 0 {
 		rows = math.MaxInt64
@@ -65,9 +69,17 @@ func (f *Flow) Start(s FlowSink, rows, bytes int64) {
 // not done.
 func (f *Flow) Admitted() bool { return f.sink != nil }
 
-// Remaining is how many rows and bytes may still be passed to the client. The engine
+// Room asks for room for that many rows and bytes in all that are yet to be reported, and
+// says how many may be passed on: more, or less where the budget has no more. The engine
 // passes no more than that, and then ends the result with the protocol's limit error.
-func (f *Flow) Remaining() (rows, bytes int64) { return f.rows, f.bytes }
+func (f *Flow) Room(rows, bytes int64) (int64, int64) {
+	if rows > f.rows || bytes > f.bytes {
+		r, b := f.sink.Room(max(rows-f.rows, 0), max(bytes-f.bytes, 0))
+		f.rows += r
+		f.bytes += b
+	}
+	return f.rows, f.bytes
+}
 
 // Columns reports the columns of a result before its first row.
 func (f *Flow) Columns(cols []ResultColumn) error { return f.sink.Columns(cols) }

@@ -22,6 +22,9 @@ type execution struct {
 	rows      int64
 	bytes     int64
 	kept      int64 // rows of the result that were recorded
+	ofRows    allotment
+	ofBytes   allotment
+	toClient  int64 // of bytes: what counts against the limit
 	columns   []record.Column
 	shown     bool // whether columns were recorded
 
@@ -33,8 +36,29 @@ var _ engine.FlowSink = (*execution)(nil)
 
 func (x *execution) begin(ad *admitted, statement uint64, now time.Time) {
 	x.ad, x.statement, x.start = ad, statement, now
-	x.rows, x.bytes, x.kept, x.shown = 0, 0, 0, false
+	x.rows, x.bytes, x.toClient, x.kept, x.shown = 0, 0, 0, 0, false
 	x.columns = x.columns[:0]
+}
+
+// allot says what may be set aside for the execution.
+func (x *execution) allot(obligations []postern.Obligation) {
+	b, t := x.g.cfg.Budget, &x.ad.terms
+	x.ofRows = allotment{meter: &b.Rows, limit: t.Rows, most: -1}
+	x.ofBytes = allotment{meter: &b.Bytes, limit: t.Bytes, most: -1}
+	if x.ad.free {
+		x.ofRows.limit, x.ofBytes.limit = -1, -1
+	}
+	for i := range obligations {
+		if m := obligations[i].MaxRows; m > 0 && (x.ofRows.most < 0 || m < x.ofRows.most) {
+			x.ofRows.most = m
+		}
+	}
+}
+
+// Room sets rows and bytes aside for what is about to be passed on.
+func (x *execution) Room(rows, bytes int64) (int64, int64) {
+	b := x.g.cfg.Budget
+	return x.ofRows.more(b, rows, rowsAhead), x.ofBytes.more(b, bytes, bytesAhead)
 }
 
 // params views the parameters without copying them: they are encoded before Admit
@@ -108,8 +132,9 @@ func (x *execution) Columns(cols []engine.ResultColumn) error {
 func (x *execution) Rows(n int, span []byte) error {
 	x.rows += int64(n)
 	x.bytes += int64(len(span))
-	x.g.cfg.Usage.Rows.Add(int64(n))
-	x.g.cfg.Usage.Bytes.Add(int64(len(span)))
+	x.toClient += int64(len(span))
+	x.g.cfg.Budget.Rows.Use(int64(n))
+	x.g.cfg.Budget.Bytes.Use(int64(len(span)))
 	if x.kept >= int64(x.ad.terms.ResultRows) || len(span) == 0 {
 		return nil // large rows and COPY come as chunks, and are not kept
 	}
@@ -151,13 +176,16 @@ func firstRows(span []byte, n int) ([]byte, int) {
 func (x *execution) Chunk(d engine.Direction, p []byte) error {
 	x.bytes += int64(len(p))
 	if d == engine.ToClient {
-		x.g.cfg.Usage.Bytes.Add(int64(len(p)))
+		x.toClient += int64(len(p))
+		x.g.cfg.Budget.Bytes.Use(int64(len(p)))
 	}
 	return nil
 }
 
 func (x *execution) Done(o engine.Outcome) error {
 	now := x.g.cfg.Now()
+	x.ofRows.settle(x.rows)
+	x.ofBytes.settle(x.toClient)
 	x.event = record.Event{
 		Time: now, Kind: record.KindFinished, Statement: x.statement, Tag: o.Tag, Rows: x.rows, Bytes: x.bytes,
 		Affected: o.Affected, Code: o.Code, Message: o.Message, Duration: now.Sub(x.start),

@@ -21,6 +21,7 @@ import (
 
 	"go.opentelemetry.io/otel"
 
+	"github.com/posterngate/postern/dataplane/budget"
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
@@ -59,11 +60,6 @@ type Opened struct {
 	Time          time.Time
 }
 
-// Usage is what has been used of a budget; sessions of one grant may share it.
-type Usage struct {
-	Rows, Bytes, Statements atomic.Int64
-}
-
 // Config is what a Gate works with.
 type Config struct {
 	Session   postern.SessionID
@@ -77,7 +73,7 @@ type Config struct {
 	Holds     Holds
 	Healthy   func() error // why nothing may be forwarded, or nil
 	Cache     *Cache
-	Usage     *Usage
+	Budget    *budget.Budget    // sessions of one grant may share it
 	Approval  *postern.Approval // of the session itself; nil where none is asked
 	Now       func() time.Time
 	Logger    *slog.Logger
@@ -111,6 +107,7 @@ type admitted struct {
 	estimate *estimate // nil where no rule asked for one
 	touched  []record.Touch
 	mode     policy.RecordMode
+	free     bool // whether no limit bounds it
 }
 
 // Refuse makes the refusal of a decision that denied.
@@ -131,11 +128,11 @@ func Refuse(d postern.Decision) *postern.Refusal {
 }
 
 func (g *Gate) query(facts *sql.Facts) policy.Query {
-	req := g.cfg.Request()
+	req, b := g.cfg.Request(), g.cfg.Budget
 	return policy.Query{
 		Grant: g.cfg.Grant, Resource: g.cfg.Resource, Node: g.cfg.Node, Facts: facts, Request: req, Covered: g.cfg.Snapshots.Version(),
 		Usage: policy.Usage{
-			Rows: g.cfg.Usage.Rows.Load(), Bytes: g.cfg.Usage.Bytes.Load(), Statements: g.cfg.Usage.Statements.Load(),
+			Rows: b.Rows.Used(), Bytes: b.Bytes.Used(), Statements: b.Statements.Used(),
 			Age: req.Time.Sub(g.cfg.Grant.Start),
 		},
 	}
@@ -227,6 +224,7 @@ func (g *Gate) admission(snap *policy.Snapshot, st *engine.Statement, an engine.
 	if d.Effect == postern.EffectRead || d.Effect == postern.EffectNone {
 		ad.mode = terms.RecordRead
 	}
+	ad.free = d.Effect == postern.EffectNone
 	a.Gate = ad
 	return a, nil
 }
@@ -318,8 +316,7 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 	if !open {
 		return &postern.Refusal{Reason: "nobody has let this session in yet"}
 	}
-	rows, bytes, err := g.budget(&ad.terms, &a.Decision)
-	if err != nil {
+	if err := g.spend(&ad.terms, &a.Decision); err != nil {
 		return g.refuseExecution(a, args, postern.AsRefusal(err))
 	}
 	x := g.flows.Get().(*execution)
@@ -338,12 +335,13 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 		Effect: a.Decision.Effect, Level: a.Decision.Level,
 	}
 	if err := g.cfg.Recorder.Record(e, ad.mode); err != nil {
+		g.cfg.Budget.Statements.Give(1)
 		g.flows.Put(x)
 		return unrecorded(err)
 	}
-	g.cfg.Usage.Statements.Add(1)
 	g.instrument.decision(postern.VerdictAllow)
-	f.Start(x, rows, bytes)
+	x.allot(a.Decision.Obligations)
+	f.Start(x, x.ofRows.start(), x.ofBytes.start())
 	return nil
 }
 
@@ -359,41 +357,6 @@ func (g *Gate) refuseExecution(a *engine.Admission, args engine.Args, r *postern
 		return err
 	}
 	return r
-}
-
-// budget is what one execution may still return; negative means without bound.
-func (g *Gate) budget(t *policy.Terms, d *postern.Decision) (rows, bytes int64, err error) {
-	if d.Effect == postern.EffectNone {
-		return -1, -1, nil // a transaction can be ended whatever was used
-	}
-	u := g.cfg.Usage
-	rows, bytes = left(t.Rows, u.Rows.Load()), left(t.Bytes, u.Bytes.Load())
-	if left(t.Statements, u.Statements.Load()) == 0 {
-		return 0, 0, g.spent("%d statements", t.Statements)
-	}
-	if rows == 0 {
-		return 0, 0, g.spent("%d rows", t.Rows)
-	}
-	if bytes == 0 {
-		return 0, 0, g.spent("%d bytes", t.Bytes)
-	}
-	for i := range d.Obligations {
-		if m := d.Obligations[i].MaxRows; m > 0 && (rows < 0 || m < rows) {
-			rows = m
-		}
-	}
-	return rows, bytes, nil
-}
-
-func left(limit, used int64) int64 {
-	if limit < 0 {
-		return -1
-	}
-	return max(limit-used, 0)
-}
-
-func (g *Gate) spent(format string, limit int64) error {
-	return &postern.Refusal{Code: postern.CodeLimit, Reason: fmt.Sprintf("task %q allows "+format+", and they are used up", g.cfg.Task, limit), Rule: string(g.cfg.Task) + policy.LimitsSuffix, Hint: "ask for less, or take the task again later"}
 }
 
 // Note records a fact that is no statement.

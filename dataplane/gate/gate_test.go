@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/posterngate/postern/dataplane/budget"
 	"github.com/posterngate/postern/dataplane/engine"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
@@ -185,7 +186,7 @@ func newRig(t testing.TB) *rig {
 		Session: "s-1", Grant: grant, Task: "report", Resource: "warehouse", Node: "n-1",
 		Request:   func() policy.Request { return policy.Request{Time: time.Now(), Address: "127.0.0.1"} },
 		Snapshots: r.snapshots, Recorder: r.records, Holds: r.people, Healthy: func() error { return r.healthy },
-		Cache: NewCache(), Usage: new(Usage), Now: time.Now, Logger: slog.New(slog.DiscardHandler),
+		Cache: NewCache(), Budget: &budget.Budget{}, Now: time.Now, Logger: slog.New(slog.DiscardHandler),
 	})
 	return r
 }
@@ -276,7 +277,7 @@ func TestIntentIsRecordedBeforeAdmit(t *testing.T) {
 	if err := f.Rows(3, append(append(append([]byte(nil), row...), row...), row...)); err != nil {
 		t.Fatal(err)
 	}
-	if rows, _ := f.Remaining(); rows != 7 {
+	if rows, _ := f.Room(100, 0); rows != 7 {
 		t.Errorf("%d rows remain, want 7", rows)
 	}
 	if err := f.Done(engine.Outcome{Tag: "SELECT 3"}); err != nil {
@@ -449,7 +450,7 @@ func TestConditionThatChangesIsAskedAgain(t *testing.T) {
 func TestTransactionCanBeEndedWithoutBudget(t *testing.T) {
 	r := newRig(t)
 	a := r.must(t, "commit", &understood{plain: true, facts: sql.Facts{Complete: true, Statements: []sql.Statement{{Verb: sql.Transaction, Command: "COMMIT", Effect: postern.EffectNone}}}})
-	r.cfg.Usage.Rows.Store(10)
+	r.cfg.Budget.Rows.Take(10, 10)
 	var f engine.Flow
 	if err := r.Admit(a, engine.Args{}, &f); err != nil {
 		t.Error(err)
@@ -484,10 +485,13 @@ func TestCachedReadAllocatesNothing(t *testing.T) {
 	var f engine.Flow
 	values := [][]byte{[]byte("DE")}
 	row := []byte{'D', 0, 0, 0, 6, 0, 0}
-	r.cfg.Usage.Rows.Store(-1 << 40) // room for the loop
+	r.cfg.Budget.Rows.Give(1 << 40) // room for the loop
 	if n := testing.AllocsPerRun(1000, func() {
 		if err := r.Admit(a, engine.Args{Values: values}, &f); err != nil {
 			t.Fatal(err)
+		}
+		if rows, _ := f.Room(1, int64(len(row))); rows < 1 {
+			t.Fatal("no room for a row")
 		}
 		_ = f.Rows(1, row)
 		_ = f.Done(engine.Outcome{Tag: "SELECT 1"})
@@ -501,7 +505,7 @@ func BenchmarkAdmit(b *testing.B) {
 	r.records.silent = true
 	a := r.must(b, "select code from sales.regions", &understood{facts: reading("regions", "code"), plain: true})
 	var f engine.Flow
-	r.cfg.Usage.Rows.Store(-1 << 60)
+	r.cfg.Budget.Rows.Give(1 << 60)
 	b.ReportAllocs()
 	for b.Loop() {
 		if err := r.Admit(a, engine.Args{}, &f); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/posterngate/postern/dataplane/budget"
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/gate"
 	"github.com/posterngate/postern/pkg/policy"
@@ -42,7 +43,7 @@ func (k *Keeper) Explain(ctx context.Context, q Question, build Build) (gate.Exp
 	s.terms = engineTerms(k, s.id, grant, q.Task, res, terms, d)
 	g := gate.New(gate.Config{
 		Session: s.id, Grant: grant, Task: q.Task, Resource: res.name, Node: k.cfg.Node, Request: s.request,
-		Snapshots: k.cfg.Snapshots, Healthy: k.healthy(terms), Cache: k.cache, Usage: new(gate.Usage), Now: k.cfg.Now, Logger: k.cfg.Logger,
+		Snapshots: k.cfg.Snapshots, Healthy: k.healthy(terms), Cache: k.cache, Budget: &budget.Budget{}, Now: k.cfg.Now, Logger: k.cfg.Logger,
 	})
 	st, err := build(ctx, s, q.Statement)
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/posterngate/postern/dataplane/budget"
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/gate"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
@@ -71,6 +72,12 @@ type Records interface {
 	Healthy() error
 }
 
+// Budgets counts sessions and what they use; *budget.Book is one.
+type Budgets interface {
+	// Open counts a session against its grant, or refuses it. The function ends it.
+	Open(ctx context.Context, g *postern.Grant, t policy.Terms) (*budget.Budget, func(), error)
+}
+
 // Config is what a Keeper works with.
 type Config struct {
 	Node      postern.NodeName
@@ -79,6 +86,7 @@ type Config struct {
 	Snapshots Snapshots
 	Leases    Leases
 	Records   Records
+	Budgets   Budgets
 	Logger    *slog.Logger
 	Now       func() time.Time
 }
@@ -102,13 +110,6 @@ type Keeper struct {
 	mu       sync.Mutex
 	sessions map[postern.SessionID]*Session
 	cancels  map[string]func()
-	usage    map[postern.GrantID]*usageEntry
-}
-
-type usageEntry struct {
-	gate.Usage
-	sessions int
-	until    time.Time
 }
 
 var _ engine.Door = (*Keeper)(nil)
@@ -120,7 +121,6 @@ func New(cfg Config) *Keeper {
 		cache:    gate.NewCache(),
 		sessions: map[postern.SessionID]*Session{},
 		cancels:  map[string]func(){},
-		usage:    map[postern.GrantID]*usageEntry{},
 	}
 }
 
@@ -172,10 +172,12 @@ func (k *Keeper) Open(ctx context.Context, c engine.Claim) (_ engine.Session, er
 	// What happens later belongs to the same trace, though not to this call.
 	s.ctx, s.end = context.WithCancelCause(trace.ContextWithSpanContext(context.Background(), span.SpanContext()))
 	s.terms = engineTerms(k, id, grant, task, res, terms, d)
-	usage, err := k.admit(s, terms)
+	use, leave, err := k.cfg.Budgets.Open(ctx, grant, terms)
 	if err != nil {
 		return nil, err
 	}
+	s.leave = leave
+	k.remember(s)
 	rec, err := k.cfg.Records.Begin(gate.Opened{
 		Session: id, Grant: grant, Task: task, Resource: res.name, Protocol: c.Protocol, Database: s.terms.Database,
 		Node: k.cfg.Node, Region: k.cfg.Region, ClientAddress: c.ClientAddress, ClientProgram: c.ClientProgram,
@@ -188,7 +190,7 @@ func (k *Keeper) Open(ctx context.Context, c engine.Claim) (_ engine.Session, er
 	s.Gate = gate.New(gate.Config{
 		Session: id, Grant: grant, Task: task, Resource: res.name, Node: k.cfg.Node,
 		Request: s.request, Snapshots: k.cfg.Snapshots, Recorder: rec, Holds: k.cfg.Control,
-		Healthy: k.healthy(terms), Cache: k.cache, Usage: usage, Now: k.cfg.Now,
+		Healthy: k.healthy(terms), Cache: k.cache, Budget: use, Now: k.cfg.Now,
 		Approval: d.Approval, Logger: k.cfg.Logger,
 	})
 	// A lock or an ended grant that came while the session was opening has found no
@@ -262,27 +264,17 @@ func (k *Keeper) healthy(t policy.Terms) func() error {
 	}
 }
 
-// admit counts the session against its grant and makes it findable.
-func (k *Keeper) admit(s *Session, t policy.Terms) (*gate.Usage, error) {
+// remember makes a session findable.
+func (k *Keeper) remember(s *Session) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	u := k.usage[s.grant.ID]
-	if u == nil {
-		u = &usageEntry{until: s.grant.End}
-		k.usage[s.grant.ID] = u
-	}
-	if t.Sessions >= 0 && int64(u.sessions) >= t.Sessions {
-		return nil, &postern.Refusal{Code: postern.CodeLimit, Reason: fmt.Sprintf("task %q allows %d sessions at once", s.grant.Task, t.Sessions), Rule: string(s.grant.Task) + policy.LimitsSuffix, Hint: "close another session first"}
-	}
-	u.sessions++
 	k.sessions[s.id] = s
-	if t.PerGrant {
-		return &u.Usage, nil
-	}
-	return new(gate.Usage), nil
 }
 
 func (k *Keeper) forget(s *Session) {
+	if s.leave != nil {
+		s.leave()
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if _, ok := k.sessions[s.id]; !ok {
@@ -291,9 +283,6 @@ func (k *Keeper) forget(s *Session) {
 	delete(k.sessions, s.id)
 	for _, key := range s.cancelKeys {
 		delete(k.cancels, key)
-	}
-	if u := k.usage[s.grant.ID]; u != nil {
-		u.sessions--
 	}
 }
 
@@ -378,7 +367,6 @@ func (k *Keeper) Run(ctx context.Context) error {
 			return ctx.Err()
 		case <-changed:
 		case <-tick.C:
-			k.trim()
 		}
 	}
 }
@@ -422,16 +410,4 @@ func (k *Keeper) judge(s *Session) *postern.Refusal {
 		return r
 	}
 	return nil
-}
-
-// trim forgets the usage of grants that have ended.
-func (k *Keeper) trim() {
-	now := k.cfg.Now()
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for id, u := range k.usage {
-		if u.sessions == 0 && now.After(u.until) {
-			delete(k.usage, id)
-		}
-	}
 }

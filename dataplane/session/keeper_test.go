@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/posterngate/postern/dataplane/budget"
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/gate"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
@@ -100,7 +101,8 @@ func newHouse(t *testing.T) *house {
 	h.load(strings.ReplaceAll(world, "PORT", "5432"))
 	h.Keeper = New(Config{
 		Node: "n-1", Region: "eu", Control: h, Snapshots: h, Leases: h, Records: h, Logger: slog.New(slog.DiscardHandler),
-		Now: func() time.Time { h.mu.Lock(); defer h.mu.Unlock(); return h.now },
+		Budgets: budget.NewBook(budget.Config{Process: "p", Control: h, Logger: slog.New(slog.DiscardHandler), Now: time.Now}),
+		Now:     func() time.Time { h.mu.Lock(); defer h.mu.Unlock(); return h.now },
 	})
 	return h
 }
@@ -165,6 +167,11 @@ func (h *house) OpenGrant(_ context.Context, req *nodev1.OpenGrantRequest) (*pos
 	return &g, h.refuse
 }
 func (h *house) ClientCAs() *x509.CertPool { return h.cas }
+
+func (h *house) DrawBudget(_ context.Context, req *nodev1.DrawBudgetRequest) (*nodev1.DrawBudgetResponse, error) {
+	return &nodev1.DrawBudgetResponse{Total: req.GetWant(), Sessions: min(req.GetSessions(), 2)}, nil
+}
+
 func (h *house) RouteCancel(_ context.Context, key []byte) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -36,6 +36,7 @@ type Session struct {
 	grant  *postern.Grant
 	terms  *engine.Terms
 	client policy.Request
+	leave  func() // counts the session no more
 
 	ctx context.Context // ends with the session; its cause is a *postern.Refusal
 	end context.CancelCauseFunc

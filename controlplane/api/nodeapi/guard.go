@@ -39,6 +39,7 @@ var methods = map[string]who{
 	nodev1.GrantService_OpenHold_FullMethodName:        current,
 	nodev1.GrantService_ConsumeHold_FullMethodName:     current,
 	nodev1.GrantService_RouteCancel_FullMethodName:     current,
+	nodev1.GrantService_DrawBudget_FullMethodName:      current,
 	nodev1.CredentialService_Lease_FullMethodName:      current,
 	nodev1.CredentialService_RenewLease_FullMethodName: current,
 	nodev1.CredentialService_Release_FullMethodName:    current,

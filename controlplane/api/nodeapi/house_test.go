@@ -117,7 +117,7 @@ func (r *replica) server(cert func(*tls.ClientHelloInfo) (*tls.Certificate, erro
 	return nodeapi.New(nodeapi.Services{
 		TLS:       &tls.Config{GetCertificate: cert, ClientCAs: clients},
 		Authority: r.h.auth, Nodes: publish.Directory{Cache: r.cache, Store: r.h.mem}, Snapshot: r.hub.Snapshot,
-		Enrol: r.enrol, Hub: r.hub, Grants: r, Holds: r, Broker: r, Records: r, Logger: discard,
+		Enrol: r.enrol, Hub: r.hub, Fleet: r.hub, Grants: r, Holds: r, Broker: r, Budgets: r, Records: r, Logger: discard,
 	})
 }
 
@@ -386,6 +386,10 @@ func (f *fakes) Renew(context.Context, postern.NodeName, *nodev1.RenewLeaseReque
 
 func (f *fakes) Release(context.Context, postern.NodeName, *nodev1.ReleaseRequest) (*nodev1.ReleaseResponse, error) {
 	return nil, errors.New("the database says: password=hunter2")
+}
+
+func (f *fakes) Draw(context.Context, postern.NodeName, *nodev1.DrawBudgetRequest) (*nodev1.DrawBudgetResponse, error) {
+	return &nodev1.DrawBudgetResponse{}, nil
 }
 
 func (f *fakes) Ingest(ctx context.Context, _ postern.NodeName, c *nodev1.ShipRequest) (*nodev1.ShipResponse, error) {

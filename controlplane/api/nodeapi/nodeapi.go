@@ -59,6 +59,10 @@ type Nodes interface {
 // Hub publishes policy to nodes; *publish.Hub is one.
 type Hub interface {
 	Serve(ctx context.Context, n publish.Node, conn nodev1.SyncService_SyncServer) error
+}
+
+// Fleet reaches the nodes of all replicas; *fleet.Fleet is one.
+type Fleet interface {
 	Broadcast(ctx context.Context, cmd *nodev1.Command) (postern.NodeName, error)
 }
 
@@ -84,6 +88,11 @@ type Broker interface {
 	Release(ctx context.Context, node postern.NodeName, req *nodev1.ReleaseRequest) (*nodev1.ReleaseResponse, error)
 }
 
+// Budgets keeps what grants may use; *budget.Service is one.
+type Budgets interface {
+	Draw(ctx context.Context, node postern.NodeName, req *nodev1.DrawBudgetRequest) (*nodev1.DrawBudgetResponse, error)
+}
+
 // Records takes records in; *recording.Service is one.
 type Records interface {
 	Ingest(ctx context.Context, node postern.NodeName, c *nodev1.ShipRequest) (*nodev1.ShipResponse, error)
@@ -99,9 +108,11 @@ type Services struct {
 	Snapshot  func() *policy.Snapshot
 	Enrol     nodev1.EnrolServiceServer
 	Hub       Hub
+	Fleet     Fleet
 	Grants    Grants
 	Holds     Holds
 	Broker    Broker
+	Budgets   Budgets
 	Records   Records
 	// Options are further ones, such as a stats handler for traces.
 	Options []grpc.ServerOption

@@ -113,6 +113,10 @@ var every = map[string]func(ctx context.Context, cc *grpc.ClientConn) error{
 		_, err := nodev1.NewGrantServiceClient(cc).RouteCancel(ctx, &nodev1.RouteCancelRequest{})
 		return err
 	},
+	"DrawBudget": func(ctx context.Context, cc *grpc.ClientConn) error {
+		_, err := nodev1.NewGrantServiceClient(cc).DrawBudget(ctx, &nodev1.DrawBudgetRequest{})
+		return err
+	},
 	"Lease": func(ctx context.Context, cc *grpc.ClientConn) error {
 		_, err := nodev1.NewCredentialServiceClient(cc).Lease(ctx, &nodev1.LeaseRequest{})
 		return err

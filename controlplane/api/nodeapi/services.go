@@ -77,11 +77,15 @@ func (s grantService) ConsumeHold(ctx context.Context, req *nodev1.ConsumeHoldRe
 // RouteCancel tells the nodes and does not say whether one had the session.
 func (s grantService) RouteCancel(ctx context.Context, req *nodev1.RouteCancelRequest) (*nodev1.RouteCancelResponse, error) {
 	if len(req.GetKey()) > 0 {
-		if _, err := s.Hub.Broadcast(ctx, &nodev1.Command{Kind: &nodev1.Command_CancelQuery{CancelQuery: &nodev1.CancelQuery{Key: req.GetKey()}}}); err != nil {
+		if _, err := s.Fleet.Broadcast(ctx, &nodev1.Command{Kind: &nodev1.Command_CancelQuery{CancelQuery: &nodev1.CancelQuery{Key: req.GetKey()}}}); err != nil {
 			return nil, err
 		}
 	}
 	return &nodev1.RouteCancelResponse{}, nil
+}
+
+func (s grantService) DrawBudget(ctx context.Context, req *nodev1.DrawBudgetRequest) (*nodev1.DrawBudgetResponse, error) {
+	return s.Budgets.Draw(ctx, callerOf(ctx).name, req)
 }
 
 type credentialService struct {

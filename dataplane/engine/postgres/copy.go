@@ -63,9 +63,9 @@ func (c clientCore) copyIn(msg []byte, size int) (bool, error) {
 	if e == nil || !e.flow.Admitted() {
 		return false, broken("COPY data without a COPY")
 	}
-	rows, bytes := e.flow.Remaining()
 	e.rows++
 	e.bytes += int64(size)
+	rows, bytes := e.flow.Room(e.rows, e.bytes)
 	if e.rows > rows || e.bytes > bytes {
 		e.over = limitOf(e.rows > rows)
 		c.copying = false

@@ -25,6 +25,7 @@ type hotSession struct {
 func (s *hotSession) ID() postern.SessionID                  { return "hot" }
 func (s *hotSession) Terms() *engine.Terms                   { return &s.terms }
 func (s *hotSession) Context() context.Context               { return context.Background() }
+func (s *hotSession) Room(int64, int64) (int64, int64)       { return 0, 0 }
 func (s *hotSession) Columns([]engine.ResultColumn) error    { return nil }
 func (s *hotSession) Rows(n int, _ []byte) error             { s.rows += int64(n); return nil }
 func (s *hotSession) Chunk(engine.Direction, []byte) error   { return nil }

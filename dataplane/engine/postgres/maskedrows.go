@@ -44,6 +44,9 @@ func (t targetCore) maskedRows(e *entry, typ byte, in []byte, rows, bytes int64)
 			break
 		}
 		masked, ok := e.st.plan.appendRow(out, in[n:n+size])
+		if count >= rows || int64(len(masked)-from) > bytes {
+			rows, bytes = room(e, count+1, int64(len(masked)-from))
+		}
 		switch {
 		case !ok:
 			return n, broken("the resource sent a row that does not fit its columns")

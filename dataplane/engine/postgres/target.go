@@ -99,9 +99,9 @@ func (t targetCore) receiver() (e *entry, show bool, err error) {
 	return e, true, nil
 }
 
-// room is how many rows and bytes e may still pass on.
-func room(e *entry) (rows, bytes int64) {
-	rows, bytes = e.flow.Remaining()
+// room is how many rows and bytes e may pass on, which is about to pass on that many.
+func room(e *entry, rows, bytes int64) (int64, int64) {
+	rows, bytes = e.flow.Room(rows, bytes)
 	if m := e.st.maxRows; m >= 0 {
 		rows = min(rows, m-e.rows)
 	}
@@ -116,7 +116,7 @@ func (t targetCore) rows(typ byte, in []byte) (n int, err error) {
 	}
 	rows, bytes := int64(0), int64(0)
 	if show {
-		rows, bytes = room(e)
+		rows, bytes = room(e, 0, 0)
 	}
 	if show && e.st.masking != nil {
 		return t.maskedRows(e, typ, in, rows, bytes)
@@ -130,6 +130,9 @@ func (t targetCore) rows(typ byte, in []byte) (n int, err error) {
 		size := int(length) + 1
 		if n+size > len(in) {
 			break
+		}
+		if show && (count >= rows || int64(n+size) > bytes) {
+			rows, bytes = room(e, count+1, int64(n+size))
 		}
 		if show && (count >= rows || int64(n+size) > bytes) {
 			if count > 0 {
@@ -210,7 +213,7 @@ func (t targetCore) large(typ byte, part []byte, size int) error {
 	}
 	t.tail = size
 	if show {
-		rows, bytes := room(e)
+		rows, bytes := room(e, 1, int64(size))
 		switch {
 		case e.st.masking != nil:
 			t.overrule(e, &postern.Refusal{
