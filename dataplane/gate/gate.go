@@ -405,6 +405,9 @@ func touches(facts *sql.Facts, obligations []postern.Obligation) []record.Touch 
 						for _, c := range o.Table.Columns {
 							add(t.String()+"."+c.Name, record.RoleOutput)
 						}
+						if o.Table.Every {
+							add(t.String()+".*", record.RoleOutput)
+						}
 					}
 				}
 			}

@@ -231,7 +231,9 @@ func describe(obligations []postern.Obligation) []string {
 				columns = append(columns, name)
 			}
 			text := o.Table.Schema + "." + o.Table.Table + ": " + strings.Join(columns, ", ")
-			if o.Table.Filter != "" {
+			if o.Table.Every {
+				text = strings.TrimSuffix(text, ": ") + " filtered"
+			} else if o.Table.Filter != "" {
 				text += " where " + o.Table.Filter
 			}
 			out = append(out, text)

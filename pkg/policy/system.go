@@ -24,21 +24,13 @@ func systemSchema(schema string) bool {
 // What tells of data (statistics), of others (activity, logins) or of secrets (settings,
 // user mappings) is not here; a task may permit it by name.
 var catalogTables = words(`
-	pg_aggregate pg_am pg_amop pg_amproc pg_attrdef pg_attribute pg_cast pg_class pg_collation pg_constraint
+	pg_aggregate pg_am pg_amop pg_amproc pg_attrdef pg_attribute pg_auth_members pg_cast pg_class pg_collation pg_constraint
 	pg_conversion pg_database pg_default_acl pg_depend pg_description pg_enum pg_event_trigger pg_extension
-	pg_foreign_table pg_index pg_indexes pg_inherits pg_init_privs pg_language pg_matviews pg_namespace pg_opclass
+	pg_foreign_data_wrapper pg_foreign_server pg_foreign_table pg_index pg_indexes pg_inherits pg_init_privs pg_language pg_matviews pg_namespace pg_opclass
 	pg_operator pg_opfamily pg_partitioned_table pg_policies pg_policy pg_proc pg_publication pg_publication_namespace pg_publication_rel
 	pg_publication_tables pg_range pg_rewrite pg_roles pg_rules pg_sequence pg_shdescription pg_statistic_ext pg_tables pg_tablespace
 	pg_timezone_abbrevs pg_timezone_names pg_transform pg_trigger pg_ts_config pg_ts_config_map pg_ts_dict
-	pg_ts_parser pg_ts_template pg_type pg_views`)
-
-// hiddenColumns are columns of those relations that hold the text of code or settings of
-// accounts, where people write passwords.
-var hiddenColumns = map[string]map[string]bool{
-	"pg_proc":  words("prosrc prosqlbody probin"),
-	"pg_roles": words("rolpassword rolconfig"),
-	"routines": words("routine_definition"),
-}
+	pg_ts_parser pg_ts_template pg_type pg_user pg_views`)
 
 // infoHidden are the views of information_schema that show options, where people write
 // passwords; all its other views are allowed, for they show names alone.
@@ -106,7 +98,7 @@ func toolFunction(n sql.Name) bool {
 }
 
 // systemTable judges the use of a relation of the system that no permit speaks of.
-func (t *task) systemTable(r *sql.Table) *refusal {
+func (t *task) systemTable(r *sql.Table, level postern.Level) *refusal {
 	no := &refusal{
 		rule: t.rules.catalog, reason: fmt.Sprintf("%s does not allow reading %s", t.title, r),
 		detail: "catalogues that describe names and types are allowed", hint: hintTasks,
@@ -127,7 +119,10 @@ func (t *task) systemTable(r *sql.Table) *refusal {
 	default:
 		return no
 	}
-	hidden := hiddenColumns[r.Name]
+	if level >= postern.LevelSource {
+		return nil // what is hidden is NULL
+	}
+	hidden := words(toolViews[r.Schema][r.Name].hidden)
 	if len(hidden) > 0 && r.AllColumns {
 		no.reason, no.hint = fmt.Sprintf("%s does not allow * on %s", t.title, r), "name the columns"
 		return no
@@ -139,6 +134,26 @@ func (t *task) systemTable(r *sql.Table) *refusal {
 		}
 	}
 	return nil
+}
+
+// toolTable narrows a read of a catalogue to what the task names. At level result, where
+// nothing is rewritten, names of others are seen.
+func (j *judge) toolTable(t *sql.Table) bool {
+	if j.resource.level < postern.LevelSource {
+		return true
+	}
+	for i := range j.filtered {
+		if v := j.filtered[i].view[0].Table; j.filtered[i].permit == nil && v.Schema == t.Schema && v.Table == t.Name {
+			return true
+		}
+	}
+	rule := j.task.toolView(sql.Name{Schema: t.Schema, Name: t.Name})
+	if rule == nil {
+		return true
+	}
+	view := []postern.Obligation{{Table: rule}}
+	j.filtered = append(j.filtered, filtered{view: view})
+	return j.see(view, j.task.rules.catalog, t)
 }
 
 func isSettings(t *sql.Table) bool { return t.Schema == catalogSchema && t.Name == settingsName }

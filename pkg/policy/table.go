@@ -15,11 +15,14 @@ import (
 func (j *judge) table(st *sql.Statement, t *sql.Table) bool {
 	permits := j.task.permits(t)
 	if permits == nil && systemSchema(t.Schema) {
-		if no := j.task.systemTable(t); no != nil {
+		if no := j.task.systemTable(t, j.resource.level); no != nil {
 			j.deny(no)
 			return false
 		}
-		return !isSettings(t) || j.settingsTable(t)
+		if isSettings(t) {
+			return j.settingsTable(t)
+		}
+		return j.toolTable(t)
 	}
 	if len(t.Verbs) == 0 && st.Verb != sql.Define {
 		j.deny(j.forbidden(t, "this use"))
@@ -264,9 +267,9 @@ func (j *judge) view(p *permit, t *sql.Table) ([]postern.Obligation, *refusal) {
 	return view, nil
 }
 
-// filtered is a view that was made for the subject of one query.
+// filtered is a view that was made for one query.
 type filtered struct {
-	permit *permit
+	permit *permit // nil for a catalogue of the system
 	view   []postern.Obligation
 }
 

@@ -34,6 +34,8 @@ type task struct {
 	when     *condition
 	approval *postern.Approval
 
+	known known // for what tools list
+
 	// each is true where something is checked at each execution: people, the clock,
 	// counters, rows changed. Such statements cannot hide behind EXECUTE.
 	each bool
@@ -90,6 +92,7 @@ func (c *checker) task(o *typesv1.Task) *task {
 	t.held = t.approval != nil && t.approval.Scope == postern.ScopeStatement
 	t.each = t.held || t.when.dynamic()
 	c.permits(t, s)
+	t.know()
 	t.terms.ReadOnly = t.readOnly()
 	return t
 }

@@ -200,6 +200,7 @@ type Obligation struct {
 type TableRule struct {
 	Schema, Table string
 	Columns       []ColumnRule // every permitted column, in the table's own order
+	Every         bool         // all other columns are permitted too, those of the server's own among them
 	Filter        string       // an SQL expression over the table's columns; empty admits all rows
 }
 

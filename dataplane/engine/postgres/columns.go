@@ -88,6 +88,9 @@ func (t targetCore) stray(st *statement, col column) (from origin, stray string)
 			return from, ""
 		}
 	}
+	if rule.Every && !slices.ContainsFunc(rule.Columns, func(c postern.ColumnRule) bool { return c.Name == from.column }) {
+		return from, ""
+	}
 	return from, strings.TrimSuffix(rel.String()+"."+from.column, ".")
 }
 
@@ -98,7 +101,7 @@ func markMasked(st *statement, cols []engine.ResultColumn) {
 	}
 	outputs := slices.DeleteFunc(slices.Clone(st.facts.Statements[0].Outputs), func(o sql.Output) bool {
 		rule := st.rule(o.Schema, o.Table)
-		return o.Star && rule != nil && !slices.ContainsFunc(rule.Columns, func(c postern.ColumnRule) bool { return c.Name == o.Column })
+		return o.Star && rule != nil && !rule.Every && !slices.ContainsFunc(rule.Columns, func(c postern.ColumnRule) bool { return c.Name == o.Column })
 	})
 	if len(outputs) != len(cols) {
 		return

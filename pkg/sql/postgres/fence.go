@@ -88,8 +88,20 @@ func (r *rewriter) inside(term *pg.Node, it *item) {
 // plainOperators compare two values and cannot fail, for plainTypes.
 var (
 	plainOperators = []string{"=", "<>", "<", "<=", ">", ">="}
-	plainTypes     = []string{"bool", "int2", "int4", "int8", "oid", "name", "text", "varchar", "uuid", "date", "timestamp", "timestamptz", "numeric"}
+	plainTypes     = []string{"bool", "int2", "int4", "int8", "oid", "name", "text", "varchar", "char", "uuid", "date", "timestamp", "timestamptz", "numeric"}
 )
+
+// plainType reports whether comparing values of a type cannot fail. The domains of the
+// standard's schema are over names and texts.
+func plainType(n sql.Name) bool {
+	switch n.Schema {
+	case catalogSchema:
+		return slices.Contains(plainTypes, n.Name)
+	case "information_schema":
+		return n.Name == "sql_identifier" || n.Name == "character_data"
+	}
+	return false
+}
 
 // tellsNothing reports whether a condition compares an unmasked column of it, of a plain
 // type, with a constant or a parameter, by an operator of the system's.
@@ -111,7 +123,7 @@ func (r *rewriter) tellsNothing(n *pg.Node, items []*item, it *item) bool {
 	}
 	rel := it.ref.use.rel
 	col := rel.Column(name)
-	if col == nil || col.Type.Schema != catalogSchema || !slices.Contains(plainTypes, col.Type.Name) {
+	if col == nil || !plainType(col.Type) {
 		return false
 	}
 	rule := r.rules[rel.Name]
@@ -140,7 +152,7 @@ func (r *rewriter) joins(n *pg.Node, items []*item, it *item) bool {
 			if of == it {
 				mine++
 			}
-			if col := of.ref.use.rel.Column(name); col != nil && col.Type.Schema == catalogSchema && slices.Contains(plainTypes, col.Type.Name) {
+			if col := of.ref.use.rel.Column(name); col != nil && plainType(col.Type) {
 				types = append(types, col.Type)
 			}
 		}

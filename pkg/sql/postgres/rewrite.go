@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -75,6 +76,9 @@ func (an *Analysis) Rewrite(obligations []postern.Obligation) (string, error) {
 type rule struct {
 	*postern.TableRule
 	rel *sql.Relation
+	// system are columns that every table has, as far as the text names them and the rule
+	// permits them.
+	system []string
 	// query is the sub-select, parsed; each use clones it.
 	query *pg.SelectStmt
 }
@@ -84,6 +88,9 @@ func (r *rule) column(name string) *postern.ColumnRule { return columnRule(r.Tab
 func columnRule(r *postern.TableRule, name string) *postern.ColumnRule {
 	if i := slices.IndexFunc(r.Columns, func(c postern.ColumnRule) bool { return c.Name == name }); i >= 0 {
 		return &r.Columns[i]
+	}
+	if r.Every {
+		return &postern.ColumnRule{Name: name}
 	}
 	return nil
 }
@@ -125,7 +132,8 @@ func (r *rewriter) prepare(ctx context.Context, p Parser) error {
 			continue
 		}
 		rule.rel = ref.use.rel
-		text, err := SubSelect(rule.rel, rule.TableRule)
+		rule.system = r.systemColumns(rule)
+		text, err := subSelect(rule.rel, rule.TableRule, rule.system)
 		if err != nil {
 			return err
 		}
@@ -144,7 +152,11 @@ func (r *rewriter) prepare(ctx context.Context, p Parser) error {
 	}
 	for i, rule := range used {
 		q := parsed.Stmts[i].Stmt.GetSelectStmt()
-		if q == nil || q.Op != pg.SetOperation_SETOP_NONE || len(q.TargetList) != max(len(rule.Columns), 1) || len(q.FromClause) != 1 ||
+		columns := len(rule.Columns)
+		if rule.Every {
+			columns = len(rule.rel.Columns) + len(rule.system)
+		}
+		if q == nil || q.Op != pg.SetOperation_SETOP_NONE || len(q.TargetList) != max(columns, 1) || len(q.FromClause) != 1 ||
 			(rule.Filter == "") != (q.WhereClause == nil) || len(q.GroupClause)+len(q.SortClause)+len(q.LockingClause) > 0 || q.LimitCount != nil || q.LimitOffset != nil {
 			return errors.New("a rule is not one expression")
 		}
@@ -159,10 +171,33 @@ func (r *rewriter) prepare(ctx context.Context, p Parser) error {
 	return nil
 }
 
+// systemColumns are the columns that every table has and that the text names, where the
+// rule permits them.
+func (r *rewriter) systemColumns(rule *rule) []string {
+	if !rule.Every {
+		return nil
+	}
+	named := map[string]bool{}
+	for _, ref := range r.a.references {
+		if ref.use.rel == rule.rel {
+			for name := range ref.use.read {
+				if systemColumns[name] {
+					named[name] = true
+				}
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(named))
+}
+
 // SubSelect is the query that stands for a relation under a rule: its permitted columns
 // in their own order, masked, and its permitted rows. The filter is not fenced. An error
 // that is ErrCannot says what the rule asks for and the relation does not have.
 func SubSelect(rel *sql.Relation, r *postern.TableRule) (string, error) {
+	return subSelect(rel, r, nil)
+}
+
+func subSelect(rel *sql.Relation, r *postern.TableRule, system []string) (string, error) {
 	var b strings.Builder
 	b.WriteString("SELECT ")
 	n := 0
@@ -185,7 +220,13 @@ func SubSelect(rel *sql.Relation, r *postern.TableRule) (string, error) {
 		}
 		b.WriteString(expression + " AS " + name)
 	}
-	if n != len(r.Columns) {
+	for _, c := range system {
+		if n++; n > 1 {
+			b.WriteString(", ")
+		}
+		b.WriteString(c)
+	}
+	if n != len(r.Columns) && !r.Every {
 		return "", cannot("the rule for %s names a column that it does not have", rel)
 	}
 	if n == 0 {
@@ -453,7 +494,7 @@ func conjuncts(n *pg.Node) []*pg.Node {
 // positions of its columns.
 func (r *rewriter) positions() error {
 	for _, u := range r.a.positional {
-		if rule := r.rule(u); rule != nil && len(rule.Columns) < len(u.rel.Columns) {
+		if rule := r.rule(u); rule != nil && !rule.Every && len(rule.Columns) < len(u.rel.Columns) {
 			return cannot("* over %s stands for %d of its %d columns, so they cannot be used by position; name the columns", u.rel, len(rule.Columns), len(u.rel.Columns))
 		}
 	}
