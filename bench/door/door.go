@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/posterngate/postern/dataplane/budget"
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/gate"
 	"github.com/posterngate/postern/pkg/policy"
@@ -85,7 +86,7 @@ func (d *Door) Open(_ context.Context, c engine.Claim) (engine.Session, error) {
 		Session: s.id, Grant: grant, Task: task, Resource: d.cfg.Resource, Node: "bench",
 		Request:   func() policy.Request { return policy.Request{Time: time.Now(), Address: "127.0.0.1"} },
 		Snapshots: fixed{d.cfg.Judge}, Recorder: nowhere{}, Healthy: func() error { return nil },
-		Cache: d.cache, Usage: new(gate.Usage), Now: time.Now, Logger: d.cfg.Logger,
+		Cache: d.cache, Budget: &budget.Budget{}, Now: time.Now, Logger: d.cfg.Logger,
 	})}
 	return s, nil
 }
@@ -186,6 +187,7 @@ func (u unseen) Admit(_ *engine.Admission, _ engine.Args, f *engine.Flow) error 
 
 type sink struct{}
 
+func (sink) Room(int64, int64) (int64, int64)     { return 0, 0 }
 func (sink) Columns([]engine.ResultColumn) error  { return nil }
 func (sink) Rows(int, []byte) error               { return nil }
 func (sink) Chunk(engine.Direction, []byte) error { return nil }
