@@ -36,6 +36,7 @@ import (
 	"github.com/posterngate/postern/controlplane/publish"
 	"github.com/posterngate/postern/controlplane/recording"
 	"github.com/posterngate/postern/controlplane/recording/index/sqlite"
+	"github.com/posterngate/postern/controlplane/recording/keyring"
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/controlplane/task"
 	"github.com/posterngate/postern/pkg/fault"
@@ -62,6 +63,7 @@ type Server struct {
 	vault      *vault.Source // nil where none is configured
 	broker     *credential.Broker
 	budgets    *budget.Service
+	keyring    *keyring.Ring
 	recordings *recording.Service
 
 	nodes  *nodeapi.Server
@@ -167,7 +169,10 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 	if s.index, err = sqlite.Open(ctx, filepath.Join(recordingsDir(s.cfg), "index.db")); err != nil {
 		return err
 	}
-	s.recordings, err = recording.New(recording.Config{Blobs: s.blobs, Index: s.index, NodeKeys: s.sealKeys, Rejected: s.rejected, Ended: s.broker.Over, Logger: s.log})
+	if s.keyring, err = keyring.Open(ctx, keyring.Config{Store: s.store, Keeper: keeper, Audit: s.audit, Now: time.Now, Logger: s.log}); err != nil {
+		return err
+	}
+	s.recordings, err = recording.New(recording.Config{Blobs: s.blobs, Index: s.index, Keys: s.keyring, NodeKeys: s.sealKeys, Rejected: s.rejected, Ended: s.broker.Over, Logger: s.log})
 	return err
 }
 
@@ -181,7 +186,7 @@ func (s *Server) serveNodes() error {
 		},
 		Authority: s.authority, Nodes: publish.Directory{Cache: s.cache, Store: s.store}, Snapshot: s.hub.Snapshot,
 		Enrol: enrol.New(enrol.Config{Store: s.store, Authority: s.authority, Snapshot: s.hub.Snapshot, Audit: s.audit, Reserved: s.reserved(), Logger: s.log}),
-		Hub:   s.hub, Fleet: s.fleet, Grants: s.task, Holds: s.approve, Broker: s.broker, Budgets: s.budgets, Records: s.recordings,
+		Hub:   s.hub, Fleet: s.fleet, Grants: s.task, Holds: s.approve, Broker: s.broker, Budgets: s.budgets, Records: s.recordings, RecordingKey: s.keyring.Public,
 		Options: nodeapi.Traced(), Logger: s.log,
 	})
 	return nil
@@ -286,6 +291,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		{Name: "leases", Run: s.broker.Run},
 		{Name: "budgets", Run: s.budgets.Run},
 		{Name: "recordings", Run: s.reconcile},
+		{Name: "recording keys", Run: s.keyring.Run},
 		{Name: "nodes", Run: s.runNodes},
 		{Name: "api", Run: s.runAPI},
 	}

@@ -103,6 +103,9 @@ func (s *Service) store(ctx context.Context, node postern.NodeName, chunk *recor
 		return head.Next, err
 	}
 	s.keepOpen(chunk.Session, u.Head, decoder)
+	if u.Head.Sealed {
+		s.forgetKey(chunk.Session)
+	}
 	return u.Head.Next, nil
 }
 
@@ -147,8 +150,12 @@ func (s *Service) update(ctx context.Context, node postern.NodeName, head index.
 	if err != nil {
 		return nil, nil, err
 	}
+	frames, err := s.frames(ctx, row, chunk, head.Span)
+	if err != nil {
+		return nil, nil, err
+	}
 	b := builder{update: u, node: node}
-	if err := decoder.Decode(chunk.Frames, b.add); err != nil {
+	if err := decoder.Decode(frames, b.add); err != nil {
 		return nil, nil, refuse("%v", err)
 	}
 	if u.Session.GetStartTime() == nil {
@@ -209,7 +216,14 @@ func (s *Service) decoder(ctx context.Context, row *typesv1.Session, head index.
 		if err != nil {
 			return nil, fmt.Errorf("read chunk %d again: %w", n, err)
 		}
-		frames := chunk.Frames
+		key, err := s.dataKey(ctx, row, chunk)
+		if err != nil {
+			return nil, err
+		}
+		frames, err := chunk.Frames(key)
+		if err != nil {
+			return nil, fmt.Errorf("read chunk %d again: %w", n, err)
+		}
 		if n == head.OpenFrom {
 			if frames, err = lastEvent(frames); err != nil {
 				return nil, fmt.Errorf("read chunk %d again: %w", n, err)

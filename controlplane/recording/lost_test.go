@@ -15,7 +15,7 @@ import (
 func over(t *testing.T, blobs *house, c recording.Config) *recording.Service {
 	t.Helper()
 	own := open(t, t.TempDir())
-	c.Blobs, c.Index = blobs.blobs, own.index
+	c.Blobs, c.Index, c.Keys = blobs.blobs, own.index, ring{}
 	c.Rejected = func(context.Context, recording.Rejection) error { return errors.New("nothing was shipped") }
 	svc, err := recording.New(c)
 	if err != nil {
@@ -80,8 +80,9 @@ func TestTheEndIsTold(t *testing.T) {
 	if err := send(p, 1); err != nil || len(told) != 2 {
 		t.Errorf("sent again: %v, told %v", err, told)
 	}
+	whole := usual(t, "s-2")
 	for i := range 4 {
-		if err := send(usual(t, "s-2"), i); err != nil {
+		if err := send(whole, i); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -74,7 +74,11 @@ func (s *Service) retake(ctx context.Context, name string) error {
 	node := head.Node
 	if head.Next == 0 {
 		// Before the blob was stored, the node that shipped it was held against this.
-		err := (&record.Decoder{}).Decode(chunk.Frames, func(e *record.Event) error {
+		frames, err := s.frames(ctx, nil, chunk, record.Span{})
+		if err != nil {
+			return err
+		}
+		err = (&record.Decoder{}).Decode(frames, func(e *record.Event) error {
 			if e.Kind == record.KindOpened && e.Session != nil {
 				node = e.Session.Node
 			}

@@ -20,12 +20,14 @@ import (
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
+	"github.com/posterngate/postern/pkg/secret"
 )
 
 // Config is what a Service needs. All but Ended and Logger is required.
 type Config struct {
 	Blobs blob.Blobs
 	Index index.Index
+	Keys  Keys
 	// NodeKeys are the public keys with which a node may have sealed, the one of now
 	// first. An error means that it cannot be told now.
 	NodeKeys func(node string) ([]crypto.PublicKey, error)
@@ -36,6 +38,12 @@ type Config struct {
 	// After an error of it the node sends the seal again; nil is nobody.
 	Ended  func(ctx context.Context, node postern.NodeName, session postern.SessionID) error
 	Logger *slog.Logger // nil discards
+}
+
+// Keys opens what nodes sealed to a recording key.
+type Keys interface {
+	// Unwrap opens the data key of a session.
+	Unwrap(ctx context.Context, session postern.SessionID, w record.WrappedKey) (secret.Bytes, error)
 }
 
 // Rejection is one chunk that was refused for good.
@@ -52,8 +60,9 @@ type Service struct {
 	cfg Config
 	log *slog.Logger
 
-	mu   sync.Mutex
-	open map[postern.SessionID]openEvent
+	mu     sync.Mutex
+	open   map[postern.SessionID]openEvent
+	opened map[postern.SessionID]*record.DataKey // of sessions that live
 }
 
 // An openEvent is the first part of an event that goes on in a chunk to come.
@@ -68,13 +77,13 @@ const maxOpen = 64
 
 // New makes a Service.
 func New(cfg Config) (*Service, error) {
-	if cfg.Blobs == nil || cfg.Index == nil || cfg.NodeKeys == nil || cfg.Rejected == nil {
-		return nil, errors.New("recording: blobs, an index, the nodes' keys and somebody to tell of rejections are required")
+	if cfg.Blobs == nil || cfg.Index == nil || cfg.Keys == nil || cfg.NodeKeys == nil || cfg.Rejected == nil {
+		return nil, errors.New("recording: blobs, an index, recording keys, the nodes' keys and somebody to tell of rejections are required")
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Service{cfg: cfg, log: cfg.Logger, open: map[postern.SessionID]openEvent{}}, nil
+	return &Service{cfg: cfg, log: cfg.Logger, open: map[postern.SessionID]openEvent{}, opened: map[postern.SessionID]*record.DataKey{}}, nil
 }
 
 // prefix is where chunks are kept.

@@ -21,6 +21,7 @@ import (
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
+	"github.com/posterngate/postern/pkg/secret"
 )
 
 var (
@@ -55,7 +56,7 @@ func open(t testing.TB, dir string) *house {
 		}
 	})
 	h.Service, err = recording.New(recording.Config{
-		Blobs: h.blobs, Index: h.index,
+		Blobs: h.blobs, Index: h.index, Keys: ring{},
 		NodeKeys: func(node string) ([]crypto.PublicKey, error) {
 			if node == "gone" {
 				return nil, errors.New("cannot be told now")
@@ -114,6 +115,19 @@ func read(t *testing.T, h *house, id string) (chunks [][]byte, key crypto.Public
 	return chunks, key
 }
 
+func dataKey(t *testing.T, h *house, id string) *record.DataKey {
+	t.Helper()
+	raw, err := h.DataKey(context.Background(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := record.OpenDataKey(raw.Reveal())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
 func each(chunks [][]byte) func(func([]byte, error) bool) {
 	return func(yield func([]byte, error) bool) {
 		for _, c := range chunks {
@@ -155,7 +169,7 @@ func TestIngest(t *testing.T) {
 		t.Errorf("%+v", rows)
 	}
 	chunks, key := read(t, h, "s-1")
-	r, err := record.Verify(each(chunks), key)
+	r, err := record.Verify(each(chunks), key, dataKey(t, h, "s-1"))
 	if err != nil || len(r.Errors) > 0 || r.State != record.StateSealed || r.Statements != 3 {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -222,6 +236,26 @@ func TestRejections(t *testing.T) {
 			begun(t, h)
 			return "node-1", &nodev1.ShipRequest{Session: "s-1", Index: 1, Chunk: usual(t, "s-1").chunks[1]}
 		}, "does not follow"},
+		"sealed to a key that is not known": {func(t *testing.T, _ *house) (string, *nodev1.ShipRequest) {
+			foreign, err := secret.GenerateKey()
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := newTape(t, "s-1")
+			if p.key, p.wrapped, err = record.NewDataKey(foreign.PublicKey(), "s-1"); err != nil {
+				t.Fatal(err)
+			}
+			p.open()
+			p.cut(0)
+			return "node-1", &nodev1.ShipRequest{Session: "s-1", Chunk: p.chunks[0]}
+		}, "cannot be opened"},
+		"sealed with another key than it says": {func(t *testing.T, _ *house) (string, *nodev1.ShipRequest) {
+			p, q := newTape(t, "s-1"), newTape(t, "s-1")
+			p.key = q.key
+			p.open()
+			p.cut(0)
+			return "node-1", &nodev1.ShipRequest{Session: "s-1", Chunk: p.chunks[0]}
+		}, "not sealed with this key"},
 		"not opened": {func(t *testing.T, h *house) (string, *nodev1.ShipRequest) {
 			p := newTape(t, "s-1")
 			return "node-1", &nodev1.ShipRequest{Session: "s-1", Chunk: add(p, record.Event{Kind: record.KindNote})}
@@ -321,7 +355,7 @@ func TestReconcile(t *testing.T) {
 	lost := open(t, half)
 	ship(t, lost, a, 0)
 	ship(t, lost, a, 1)
-	svc, err := recording.New(recording.Config{Blobs: h.blobs, Index: lost.index,
+	svc, err := recording.New(recording.Config{Blobs: h.blobs, Index: lost.index, Keys: ring{},
 		NodeKeys: func(string) ([]crypto.PublicKey, error) { return []crypto.PublicKey{nodeKey.Public()}, nil },
 		Rejected: func(context.Context, recording.Rejection) error { return errors.New("nothing was shipped") }})
 	if err != nil {

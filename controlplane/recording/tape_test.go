@@ -1,18 +1,32 @@
 package recording_test
 
 import (
+	"bytes"
+	"context"
 	"crypto"
 	"testing"
 	"time"
 
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
+	"github.com/posterngate/postern/pkg/secret"
 )
+
+// ring opens what is sealed to recordingKey.
+type ring struct{}
+
+func (ring) Unwrap(_ context.Context, session postern.SessionID, w record.WrappedKey) (secret.Bytes, error) {
+	return w.Unwrap(recordingKey, session)
+}
+
+var recordingKey, _ = secret.ParsePrivateKey(bytes.Repeat([]byte{5}, 32))
 
 // tape makes the chunks of one session.
 type tape struct {
 	t       testing.TB
 	session record.Session
+	key     *record.DataKey
+	wrapped record.WrappedKey
 	seq     uint64
 	frames  []byte
 	head    record.Chain
@@ -22,6 +36,10 @@ type tape struct {
 func newTape(t testing.TB, id string) *tape {
 	p := &tape{t: t, session: record.Session{ID: postern.SessionID(id), Subject: "alice", Groups: []string{"analysts"}, Grant: "g", Task: "sales-report", Resource: "warehouse",
 		Protocol: postern.Postgres, Node: "node-1", Region: "eu", ClientAddress: "127.0.0.1:1", ClientProgram: "psql", Version: postern.Version{Epoch: "e", Revision: 7}}}
+	var err error
+	if p.key, p.wrapped, err = record.NewDataKey(recordingKey.PublicKey(), p.session.ID); err != nil {
+		t.Fatal(err)
+	}
 	return p
 }
 
@@ -57,7 +75,8 @@ func (p *tape) cut(n int) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	data, _, err := record.AppendChunk(nil, record.Header{Session: p.session.ID, Index: p.head.Next, First: span.First, Last: span.Last, Codec: record.CodecS2, Previous: p.head.Previous}, p.frames[:at])
+	data, _, err := record.AppendChunk(nil, record.Header{Session: p.session.ID, Index: p.head.Next, First: span.First, Last: span.Last, Open: span.Open, Codec: record.CodecS2,
+		Key: p.wrapped, Previous: p.head.Previous}, p.key, p.frames[:at])
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -59,6 +59,9 @@ func (c *Client) OpenGrant(ctx context.Context, req *nodev1.OpenGrantRequest) (*
 	if err != nil {
 		return nil, refuse(ctx, "open the grant", err)
 	}
+	if key := resp.GetRecordingKey(); len(key) > 0 {
+		c.recordingKey.Store(&key)
+	}
 	g, err := c.verify(resp.GetGrant())
 	if err == nil && string(g.Task) != req.GetTask() {
 		err = fmt.Errorf("grant %s is for the task %q and not %q", g.ID, g.Task, req.GetTask())
@@ -81,6 +84,15 @@ func (c *Client) OpenGrant(ctx context.Context, req *nodev1.OpenGrantRequest) (*
 }
 
 // verify reads a signed grant. It needs the node's snapshot and nothing else.
+// RecordingKey is the public key to which sessions that begin now are to be sealed; empty
+// before the first grant. It comes with each grant, and so is never older than those.
+func (c *Client) RecordingKey() []byte {
+	if key := c.recordingKey.Load(); key != nil {
+		return *key
+	}
+	return nil
+}
+
 func (c *Client) verify(s *typesv1.SignedGrant) (*postern.Grant, error) {
 	if len(s.GetGrant()) > maxGrantBytes {
 		return nil, fmt.Errorf("a grant of %d bytes is longer than %d", len(s.GetGrant()), maxGrantBytes)

@@ -11,6 +11,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -48,6 +49,9 @@ type Client struct {
 	log     *slog.Logger
 	clock   *clock
 	rotated chan struct{} // the identity has changed, or should
+
+	// recordingKey is what the control plane said last with a grant.
+	recordingKey atomic.Pointer[[]byte]
 
 	mu      sync.Mutex
 	up      *link         // where calls go; nil while no Sync stream is up

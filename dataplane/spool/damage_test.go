@@ -2,11 +2,12 @@ package spool
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"testing"
 
 	"github.com/posterngate/postern/pkg/record"
@@ -26,7 +27,7 @@ func filled(t testing.TB) Config {
 		}
 		for i := range uint64(100) {
 			e := intent(i + 1)
-			e.Text = strings.Repeat("select 1;", 600)
+			e.Text = noise(8_000) // so that it takes room when it is compressed too
 			if err := r.Record(e, Local); err != nil {
 				t.Fatal(err)
 			}
@@ -39,6 +40,14 @@ func filled(t testing.TB) Config {
 	}
 	stop()
 	return cfg
+}
+
+func noise(n int) string {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(' ' + rand.N(90))
+	}
+	return string(b)
 }
 
 // Whatever one byte of the log is damaged, what stands before it is shipped and
@@ -97,19 +106,23 @@ func TestDamagedHead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	last := files[0]
-	for _, f := range files {
-		data, err := os.ReadFile(f)
+	place := func(file string) uint64 {
+		data, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if binary.LittleEndian.Uint64(data[8:]) == 3 {
-			last = f
-			data[0] ^= 1
-			if err := os.WriteFile(f, data, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
+		return binary.LittleEndian.Uint64(data[8:])
+	}
+	files = slices.DeleteFunc(files, func(f string) bool { return place(f) == 0 })
+	slices.SortFunc(files, func(a, b string) int { return cmp.Compare(place(a), place(b)) })
+	last := files[len(files)/2]
+	data, err := os.ReadFile(last)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[0] ^= 1
+	if err := os.WriteFile(last, data, 0o600); err != nil {
+		t.Fatal(err)
 	}
 	s, recovery, stop := start(t, cfg)
 	drain(t, s)
@@ -128,11 +141,11 @@ func TestDamagedHead(t *testing.T) {
 func FuzzSegment(f *testing.F) {
 	seg := &segment{mem: make([]byte, 1<<10), used: segmentHeader}
 	seg.begin(1)
-	ses := &session{id: "s", ended: true, ending: ending{true, "why"}}
+	ses := &session{id: "s", ended: true, ending: ending{true, 7, "why"}}
 	seg.add(entryState, 1, ses.appendState(nil))
-	seg.add(entryFrames, 1, []byte("frames"))
-	seg.add(entryCut, 1, []byte{0, 0, 0, 0})
-	seg.add(entryEnd, 1, ending{false, "done"}.append(nil))
+	seg.add(entryFrames, 1, bytes.Repeat([]byte("frames"), 9))
+	seg.add(entryCut, 1, cutting{index: 1, through: 2}.append(nil))
+	seg.add(entryEnd, 1, ending{false, 7, "done"}.append(nil))
 	seg.add(entryRoll, 0, nil)
 	f.Add(bytes.Clone(seg.mem))
 	f.Add(seg.mem[:segmentHeader])
@@ -141,6 +154,7 @@ func FuzzSegment(f *testing.F) {
 		seg := &segment{mem: data}
 		_, _ = seg.each(func(e entry) {
 			_ = take(found, seg, e)
+			_, _ = parseCutting(e.payload)
 			_ = (&session{}).parseState(e.payload) // whatever the sum says
 		})
 		if seg.used > max(len(data), segmentHeader) {

@@ -70,7 +70,7 @@ func (f folder) Stream(ctx context.Context, next func(context.Context) (Chunk, e
 const killSegment = 16 * testSegment
 
 func killConfig(dir string) Config {
-	return Config{Dir: filepath.Join(dir, "spool"), Node: "node-1", Key: nodeKey, Uplink: folder{filepath.Join(dir, "store")},
+	return Config{Dir: filepath.Join(dir, "spool"), Node: "node-1", Key: nodeKey, Uplink: folder{filepath.Join(dir, "store")}, RecordingKey: recordingKey.PublicKey,
 		SegmentBytes: killSegment, MaxBytes: 800 * killSegment}
 }
 
@@ -154,7 +154,7 @@ func TestKill(t *testing.T) {
 	states := map[record.State]int{}
 	for id, seq := range seqs {
 		chunks := readStore(t, dir, id)
-		r, err := record.Verify(each(chunks), nodeKey.Public())
+		r, err := record.Verify(each(chunks), nodeKey.Public(), dataKey(t, chunks))
 		if err != nil || len(r.Errors) > 0 {
 			t.Errorf("session %s: %v %v", id, err, r.Errors)
 		}

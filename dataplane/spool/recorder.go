@@ -1,8 +1,10 @@
 package spool
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,22 +15,36 @@ import (
 type Recorder struct {
 	spool   *Spool
 	session *session
+	began   time.Time
 
-	mu     sync.Mutex
-	seq    uint64
-	buf    []byte // frames not yet in the spool: those of mode Async, and of the current event
-	kept   uint64 // seq of the last event that is in the spool
-	broken error  // events that Record took were lost; final
+	mu  sync.Mutex
+	seq uint64
+	// buf is runRoom bytes and then the frames that are not in the spool yet: those of
+	// mode Async, and of the current event.
+	buf    []byte
+	run    uint64   // number of the last run that was sealed
+	runs   [][]byte // those of the current flush
+	kept   uint64   // seq of the last event that is in the spool
+	broken error    // events that Record took were lost; final
 	closed bool
 }
 
-// keepBuf is the largest buffer that a recorder keeps for the next event.
-const keepBuf = 128 << 10
+const (
+	// keepBuf is the largest buffer that a recorder keeps for the next event.
+	keepBuf = 128 << 10
+	// The payload of an entry of frames: their span in clear, then the sealed run. The
+	// span is the seq of the first event, then that of the last, twice, and one more
+	// where the last event goes on.
+	spanSize = 16
+	runRoom  = spanSize + record.SealRoom
+	// maxRun is the most bytes of frames in one entry.
+	maxRun = maxEntry - entryHeader - spanSize - record.SealOverhead
+)
 
-// Record returns once e is as durable as m says; it sets e.Seq, and e.Time where that
-// is zero, and keeps nothing of e. An error means that e must be taken as not recorded:
-// nothing may be forwarded, and the session must end. What tells how something ended
-// (Finished, Denied, Settled) is taken even where nothing else is.
+// Record returns once e is as durable as m says; it sets e.Seq and e.Elapsed, and e.Time
+// where that is zero, and keeps nothing of e. An error means that e must be taken as not
+// recorded: nothing may be forwarded, and the session must end. What tells how something
+// ended (Finished, Denied, Settled) is taken even where nothing else is.
 func (r *Recorder) Record(e *record.Event, m Mode) error {
 	switch e.Kind {
 	case record.KindOpened, record.KindClosed:
@@ -71,29 +87,37 @@ func (r *Recorder) write(e *record.Event, m Mode, urgent bool) (at position, seq
 	if e.Time.IsZero() {
 		e.Time = time.Now()
 	}
+	if len(r.buf) == 0 {
+		var room [runRoom]byte
+		r.buf = append(r.buf, room[:]...)
+	}
 	before := len(r.buf)
-	e.Seq = r.seq + 1
+	e.Seq, e.Elapsed = r.seq+1, max(0, e.Time.Sub(r.began))
 	if r.buf, err = record.AppendFrames(r.buf, e); err != nil {
 		return at, 0, err
 	}
 	r.seq++
 	if m == Async && len(r.buf) < asyncBytes {
-		if before == 0 {
+		if before == runRoom {
 			r.spool.hold(r)
 		}
 		return at, r.seq, nil
 	}
 	at, err = r.flush(e.Time, m == Remote, urgent)
-	if err != nil && before == 0 {
+	if err != nil && before == runRoom {
 		r.seq-- // nothing of the event was kept, so that the session can still be closed
 	}
 	return at, r.seq, err
 }
 
-// flush hands all frames of buf over; r.mu is held. Where that fails behind events that
-// Record took, the session takes no more.
+// flush seals all frames of buf and hands them over; r.mu is held. Where that fails
+// behind events that Record took, the session takes no more.
 func (r *Recorder) flush(now time.Time, cut, urgent bool) (position, error) {
-	at, err := r.spool.append(r.session, r.buf, now, cut, urgent)
+	err := r.seal()
+	var at position
+	if err == nil {
+		at, err = r.spool.append(r.session, r.runs, now, cut, urgent)
+	}
 	if err != nil && r.kept+1 < r.seq {
 		r.broken = err
 		r.spool.fail(r.session, err)
@@ -101,11 +125,45 @@ func (r *Recorder) flush(now time.Time, cut, urgent bool) (position, error) {
 	if err == nil {
 		r.kept = r.seq
 	}
-	r.buf = r.buf[:0]
+	clear(r.runs)
+	r.runs, r.buf = r.runs[:0], r.buf[:0]
 	if cap(r.buf) > keepBuf {
 		r.buf = nil
 	}
 	return at, err
+}
+
+// seal makes runs of the frames of buf, in place where they are one; r.mu is held.
+func (r *Recorder) seal() error {
+	if len(r.buf)-runRoom <= maxRun {
+		r.buf = r.sealed(r.buf, record.Span{First: r.kept + 1, Last: r.seq})
+		r.runs = append(r.runs, r.buf)
+		return nil
+	}
+	span := record.Span{Last: r.kept}
+	for frames := r.buf[runRoom:]; len(frames) > 0; {
+		f, err := record.NextFrame(frames)
+		if err != nil {
+			return err
+		}
+		part := frames[:f.Size]
+		frames = frames[f.Size:]
+		if span, err = span.Next(part); err != nil {
+			return err
+		}
+		run := make([]byte, runRoom, runRoom+len(part)+record.SealOverhead)
+		r.runs = append(r.runs, r.sealed(append(run, part...), span))
+	}
+	return nil
+}
+
+// sealed is the payload of an entry: the frames behind room, sealed, and their span.
+func (r *Recorder) sealed(room []byte, span record.Span) []byte {
+	r.run++
+	binary.LittleEndian.PutUint64(room, span.First)
+	binary.LittleEndian.PutUint64(room[8:], span.Last<<1|uint64(flag(span.Open)))
+	room = slices.Grow(room, record.SealOverhead)
+	return room[:spanSize+len(r.session.key.Seal(room[spanSize:], r.run))]
 }
 
 // Close records why the session ended; its recording is then sealed and shipped. It is
@@ -118,5 +176,9 @@ func (r *Recorder) Close(why string) error {
 	}
 	_, _, err := r.write(&record.Event{Time: time.Now(), Kind: record.KindClosed, Reason: why}, Local, true)
 	r.closed = true
-	return errors.Join(err, r.spool.end(r.session, ending{truncated: err != nil, reason: why}))
+	how := ending{}
+	if err != nil {
+		how = ending{truncated: true, reason: endLost}
+	}
+	return errors.Join(err, r.spool.end(r.session, how))
 }

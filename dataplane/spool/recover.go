@@ -2,9 +2,9 @@ package spool
 
 import (
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,7 +20,8 @@ type Recovery struct {
 	// Damage says where the log stopped to make sense; empty for a clean end. A process
 	// that was killed in the middle of a write leaves such a place as its last.
 	Damage string
-	// Lost names files that stood behind the damage and were put aside.
+	// Lost tells what was lost to the damage: files that stood behind it and were put
+	// aside, and sessions of which that had what is needed to make sense of the rest.
 	Lost []string
 }
 
@@ -33,6 +34,7 @@ type Recovered struct {
 
 const (
 	nodeStopped = "the node stopped"
+	endLost     = "its end could not be recorded"
 	lostSuffix  = ".lost"
 )
 
@@ -40,7 +42,7 @@ const (
 func (s *Spool) recover() (Recovery, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.waiting.which, s.ready.which = 0, 1
+	s.waiting.which, s.cuts.which, s.ready.which = 0, 1, 2
 	var r Recovery
 	if err := s.openSegments(&r); err != nil {
 		return r, err
@@ -60,7 +62,14 @@ func (s *Spool) recover() (Recovery, error) {
 	}
 	s.disk.begin()
 	for _, f := range found {
-		one, err := s.adopt(f)
+		if f.id == "" && r.Damage != "" {
+			r.Lost = append(r.Lost, fmt.Sprintf("a session with %d records, whose name stood behind the damage", len(f.uncut)+len(f.cuts)))
+			if _, _, err := s.put(entryDone, f.ref, nil, true); err != nil {
+				return r, err
+			}
+			continue
+		}
+		one, err := s.adopt(f, &r)
 		if err != nil {
 			return r, fmt.Errorf("session %s: %w", f.id, err)
 		}
@@ -77,6 +86,7 @@ func (s *Spool) openSegments(r *Recovery) error {
 	if err != nil {
 		return err
 	}
+	behind := uint64(math.MaxUint64) // this place nothing is trusted
 	for _, f := range files {
 		name, ok := segmentNumber(f.Name())
 		if !ok {
@@ -86,6 +96,7 @@ func (s *Spool) openSegments(r *Recovery) error {
 		seg, err := openSegment(s.disk.dir, name)
 		if errors.Is(err, errNoSegment) {
 			r.Damage = fmt.Sprintf("%s: %s", f.Name(), err)
+			behind = min(behind, seg.place)
 			if err := s.setAside(seg, r); err != nil {
 				return err
 			}
@@ -103,20 +114,23 @@ func (s *Spool) openSegments(r *Recovery) error {
 		s.disk.segments = append(s.disk.segments, seg)
 	}
 	slices.SortFunc(s.disk.segments, func(a, b *segment) int { return cmp.Compare(a.place, b.place) })
+	if i := slices.IndexFunc(s.disk.segments, func(seg *segment) bool { return seg.place > behind }); i >= 0 {
+		return s.setAsideFrom(i, r)
+	}
 	return nil
 }
 
 // remains is what the log says of one session.
 type remains struct {
 	session
-	chunks []remainingChunk
-	sealed []byte
-	sealAt *segment
+	parts []extent // of the chunk that is cut next
+	cuts  []remainingChunk
+	seal  []extent
 }
 
 type remainingChunk struct {
-	index   uint32
-	extents []extent
+	index       uint32
+	runs, parts []extent
 }
 
 // readSegments reads the log up to the first damage, and closes it there for good.
@@ -198,15 +212,29 @@ func take(found map[uint64]*remains, seg *segment, e entry) error {
 		f = &remains{session: session{ref: e.ref}}
 		found[e.ref] = f
 	}
+	at := extent{seg, int32(e.offset), int32(len(e.payload))}
 	switch e.kind {
 	case entryFrames:
-		f.uncut = append(f.uncut, extent{seg, int32(e.offset), int32(len(e.payload))})
-	case entryCut:
-		if len(e.payload) != 4 {
-			return errors.New("a cut entry has not 4 bytes")
+		if len(e.payload) <= spanSize+record.SealOverhead {
+			return errors.New("an entry of frames is too short")
 		}
-		f.chunks = append(f.chunks, remainingChunk{binary.LittleEndian.Uint32(e.payload), f.uncut})
-		f.uncut = nil
+		f.uncut = append(f.uncut, at)
+	case entryPart:
+		f.parts = append(f.parts, at)
+	case entryCut:
+		c, err := parseCutting(e.payload)
+		if err != nil {
+			return err
+		}
+		n := 0
+		for n < len(f.uncut) && record.RunNumber(f.uncut[n].run()) <= c.through {
+			n++
+		}
+		one := remainingChunk{index: c.index, runs: f.uncut[:n:n]}
+		if c.whole {
+			one = remainingChunk{index: c.index, parts: f.parts}
+		}
+		f.cuts, f.uncut, f.parts = append(f.cuts, one), f.uncut[n:], nil
 	case entryState:
 		f.stateSeg = seg
 		return f.parseState(e.payload)
@@ -215,7 +243,7 @@ func take(found map[uint64]*remains, seg *segment, e entry) error {
 		f.ended, f.ending = true, how
 		return err
 	case entrySeal:
-		f.sealed, f.sealAt = e.payload, seg
+		f.seal = []extent{at}
 	case entryDone:
 		delete(found, e.ref)
 	default:
@@ -225,62 +253,90 @@ func take(found map[uint64]*remains, seg *segment, e entry) error {
 }
 
 // adopt takes over what is left of one session and ends it; s.mu is held.
-func (s *Spool) adopt(f *remains) (Recovered, error) {
-	ses := &session{id: f.id, ref: f.ref, stored: f.stored, stateSeg: f.stateSeg, ended: f.ended, ending: f.ending}
+func (s *Spool) adopt(f *remains, r *Recovery) (Recovered, error) {
+	ses := &session{id: f.id, ref: f.ref, wrapped: f.wrapped, stored: f.stored, stateSeg: f.stateSeg, ended: f.ended, ending: f.ending}
 	if ses.id == "" {
 		return Recovered{}, errors.New("its state is missing")
 	}
 	now := time.Now()
-	span := ses.stored.span
-	intact := func(extents []extent) (size int, err error) {
-		for _, x := range extents {
-			if span, err = span.Next(x.seg.mem[x.off : x.off+x.len]); err != nil {
-				return 0, err
-			}
-			x.seg.live += int(x.len)
-			size += int(x.len)
-		}
-		s.unacked += int64(size)
-		return size, nil
-	}
-	for _, c := range f.chunks {
+	for _, c := range f.cuts {
 		if c.index < ses.stored.next {
-			continue // stored; its first frames may be gone already
+			continue // stored; its first runs may be gone already
 		}
 		if want := ses.stored.next + uint32(len(ses.chunks)); c.index != want {
 			return Recovered{}, fmt.Errorf("chunk %d stands where chunk %d must", c.index, want)
 		}
-		size, err := intact(c.extents)
-		if err != nil {
-			return Recovered{}, err
-		}
-		ses.chunks = append(ses.chunks, &chunk{extents: c.extents, size: size, since: now})
+		ses.chunks = append(ses.chunks, &chunk{runs: c.runs, parts: c.parts, since: now, logged: true})
 	}
-	size, err := intact(f.uncut)
+	for rest := f.uncut; len(rest) > 0; {
+		n, size := 0, 0
+		for n < len(rest) && size < chunkBytes {
+			size += int(rest[n].len)
+			n++
+		}
+		ses.chunks = append(ses.chunks, &chunk{runs: rest[:n:n], since: now})
+		rest = rest[n:]
+	}
+	if f.seal != nil {
+		ses.chunks = append(ses.chunks, &chunk{parts: f.seal, since: now, logged: true, seal: true})
+	}
+	err := s.keepIntact(ses, r)
 	if err != nil {
 		return Recovered{}, err
 	}
-	ses.uncut, ses.size, ses.since = f.uncut, size, now
-	if f.sealed != nil {
-		f.sealAt.live += len(f.sealed)
-		next := ses.stored.next + uint32(len(ses.chunks))
-		ses.chunks = append(ses.chunks, &chunk{seal: slices.Clone(f.sealed), sealSeg: f.sealAt, since: now, built: true,
-			after: mark{next: next + 1, previous: sealHash(f.sealed), span: span}})
-	}
 	s.sessions[ses.id] = ses
-	switch {
-	case !ses.ended:
+	if !ses.ended {
 		err = s.endLocked(ses, ending{truncated: true, reason: nodeStopped})
-	case len(ses.uncut) > 0:
-		err = s.cut(ses)
 	}
-	s.ship(ses)
-	return Recovered{ID: ses.id, Last: span.Last, Truncated: ses.ending.truncated}, err
+	s.cuts.push(ses)
+	wake(s.wakeSeal)
+	return Recovered{ID: ses.id, Last: ses.last, Truncated: ses.ending.truncated}, err
 }
 
-// sealHash is the hash at the end of a chunk.
-func sealHash(data []byte) record.Hash {
-	var h record.Hash
-	copy(h[:], data[max(0, len(data)-len(h)):])
-	return h
+// keepIntact counts what the chunks of a session hold, and cuts them off where events are
+// missing: a damaged segment held what had been moved from an older one.
+func (s *Spool) keepIntact(ses *session, r *Recovery) error {
+	span := ses.stored.span
+	for i, c := range ses.chunks {
+		next := span
+		switch {
+		case c.seal:
+		case len(c.parts) > 0:
+			_, after, err := ses.bytes(mark{}, c)
+			if err != nil {
+				return err
+			}
+			next = after.span
+		default:
+			next = spanOf(next, c.runs)
+		}
+		if c.seal && span.Last != ses.ending.last || !c.seal && next.First != span.Follower() {
+			ses.chunks = ses.chunks[:i]
+			break
+		}
+		span = next
+		for _, x := range slices.Concat(c.runs, c.parts) {
+			x.seg.live += int(x.len)
+			c.size += int(x.len)
+		}
+		s.unacked += int64(c.size)
+	}
+	if ses.last = span.Last; ses.ended && ses.last != ses.ending.last {
+		r.Lost = append(r.Lost, fmt.Sprintf("session %s: the events from %d on", ses.id, span.Follower()))
+		ses.ended = false
+	}
+	return nil
+}
+
+// spanOf is the span of runs that follow before; zero where they do not.
+func spanOf(before record.Span, runs []extent) record.Span {
+	span := record.Span{First: before.Follower(), Last: before.Last, Open: before.Open}
+	for _, x := range runs {
+		one := x.span()
+		if one.First != span.Follower() {
+			return record.Span{}
+		}
+		span.Last, span.Open = one.Last, one.Open
+	}
+	return span
 }

@@ -14,7 +14,7 @@ import (
 // A segment is one preallocated, mapped file of entries. Its fields are guarded by
 // Spool.mu.
 //
-//	8 bytes "PSTRNSP1"
+//	8 bytes "PSTRNSP2"
 //	uint64 place in the log, from 1; 0 while the segment waits for its turn
 //	entries, each at a multiple of 8 bytes:
 //	uint32 length of what follows the sum; 0 ends the segment
@@ -33,7 +33,7 @@ type segment struct {
 }
 
 const (
-	segmentMagic  = "PSTRNSP1"
+	segmentMagic  = "PSTRNSP2"
 	segmentHeader = 16
 	entryHeader   = 8 + 1 + 8
 	segmentSuffix = ".spool"
@@ -45,8 +45,9 @@ type entryKind uint8
 
 // The kinds of entry. Frames without a cut behind them are no chunk yet.
 const (
-	entryFrames entryKind = iota + 1 // whole frames of a recording
-	entryCut                         // the session's frames up to here are chunk N
+	entryFrames entryKind = iota + 1 // a run of sealed frames, behind their span
+	entryPart                        // a part of the bytes of the next chunk that is cut
+	entryCut                         // which runs are chunk N: see cutting
 	entryState                       // what the next start must know: see state
 	entryEnd                         // the session is over: see ending
 	entrySeal                        // the seal, whole, since signing it again gives other bytes

@@ -3,6 +3,7 @@ package spool
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/posterngate/postern/pkg/postern"
@@ -15,14 +16,21 @@ type session struct {
 	id  postern.SessionID
 	ref uint64
 
+	// key seals what is recorded; nil for a session of an earlier process, which nobody
+	// here can read any more.
+	key     *record.DataKey
+	wrapped record.WrappedKey
+
 	stored   mark      // what the control plane has
 	chunks   []*chunk  // cut and not stored, the first has index stored.next
+	built    int       // how many of chunks may be shipped
 	sent     int       // how many of chunks went over the current stream
-	uncut    []extent  // frames behind the last cut
+	last     uint64    // seq of the last event of which something is kept
+	uncut    []extent  // runs behind the last cut
 	size     int       // bytes of them
 	since    time.Time // of the first of them
 	stateSeg *segment  // where the newest state entry stands
-	queued   [2]bool   // in Spool.waiting, in Spool.ready
+	queued   [3]bool   // in Spool.waiting, cuts and ready
 
 	ended  bool
 	ending ending
@@ -37,42 +45,54 @@ type mark struct {
 	span     record.Span
 }
 
-// A chunk is cut and not stored.
+// A chunk is cut and not stored. Either runs are what it will be made of, or parts are
+// its bytes.
 type chunk struct {
-	extents []extent
-	size    int
-	since   time.Time
-	after   mark   // valid once built
-	built   bool   // so its bytes are known, though not kept
-	seal    []byte // the whole chunk, where it is the seal
-	sealSeg *segment
+	runs, parts []extent
+	size        int // bytes of runs or parts
+	since       time.Time
+	logged      bool // its cut stands in the log, so that the next start makes the same
+	seal        bool
+	known       bool // its bytes are settled, and so is after
+	after       mark
 }
 
-// An extent is the payload of one entry of frames.
+// An extent is the payload of one entry.
 type extent struct {
 	seg      *segment
 	off, len int32
 }
 
-// ending says how a session ended.
+func (x extent) bytes() []byte { return x.seg.mem[x.off : x.off+x.len] }
+
+// run is the sealed run of an entry of frames.
+func (x extent) run() []byte { return x.bytes()[spanSize:] }
+
+// span is that of an entry of frames.
+func (x extent) span() record.Span {
+	b := x.bytes()
+	last := binary.LittleEndian.Uint64(b[8:])
+	return record.Span{First: binary.LittleEndian.Uint64(b), Last: last >> 1, Open: last&1 == 1}
+}
+
+// ending says how a session ended: uint8 whether it is truncated, uint64 seq of its last
+// event, and why it is truncated.
 type ending struct {
 	truncated bool
+	last      uint64
 	reason    string
 }
 
 func (e ending) append(dst []byte) []byte {
-	flag := byte(0)
-	if e.truncated {
-		flag = 1
-	}
-	return append(append(dst, flag), e.reason...)
+	dst = binary.LittleEndian.AppendUint64(append(dst, flag(e.truncated)), e.last)
+	return append(dst, e.reason...)
 }
 
 func parseEnding(b []byte) (ending, error) {
-	if len(b) == 0 {
-		return ending{}, errors.New("an end entry is empty")
+	if len(b) < 9 {
+		return ending{}, errors.New("an end entry is cut short")
 	}
-	return ending{truncated: b[0] == 1, reason: string(b[1:])}, nil
+	return ending{truncated: b[0] == 1, last: binary.LittleEndian.Uint64(b[1:]), reason: string(b[9:])}, nil
 }
 
 // oldest is when the first record was made that is not stored; zero for none.
@@ -101,23 +121,43 @@ func (ses *session) behind(seq uint64) bool {
 
 // shippable reports whether there is something to send over the current stream.
 func (ses *session) shippable() bool {
-	if ses.sent < len(ses.chunks) {
-		return true
+	return ses.sent < ses.built
+}
+
+// sealable reports whether all but the seal is there.
+func (ses *session) sealable() bool {
+	n := len(ses.chunks)
+	return ses.ended && len(ses.uncut) == 0 && (n == 0 || ses.chunks[n-1].known && !ses.chunks[n-1].seal)
+}
+
+// before is the place in the chain before chunk i of chunks, where it is known.
+func (ses *session) before(i int) mark {
+	if i == 0 {
+		return ses.stored
 	}
-	return ses.ended && len(ses.uncut) == 0 && (len(ses.chunks) == 0 || ses.chunks[len(ses.chunks)-1].seal == nil)
+	return ses.chunks[i-1].after
 }
 
 // The state entry:
 //
 //	uint32 index of the first chunk that is not stored, 32 bytes hash of the one before,
 //	uint64 seq of its last event, uint8 whether that event goes on,
-//	uint8 whether the session has ended, uint8 length of its id, the id, then the ending
+//	uint8 whether the session has ended, then each behind its length as a uint8: the
+//	session's id, that of the recording key, and the data key while chunk 0 is not
+//	stored; then the ending
 func (ses *session) appendState(dst []byte) []byte {
 	dst = binary.LittleEndian.AppendUint32(dst, ses.stored.next)
 	dst = append(dst, ses.stored.previous[:]...)
 	dst = binary.LittleEndian.AppendUint64(dst, ses.stored.span.Last)
-	dst = append(dst, flag(ses.stored.span.Open), flag(ses.ended), byte(len(ses.id)))
-	dst = append(dst, ses.id...)
+	dst = append(dst, flag(ses.stored.span.Open), flag(ses.ended))
+	key := ses.wrapped.Sealed
+	if ses.stored.next > 0 {
+		key = nil
+	}
+	for _, s := range []string{string(ses.id), ses.wrapped.ID, string(key)} {
+		dst = append(dst, byte(len(s)))
+		dst = append(dst, s...)
+	}
 	return ses.ending.append(dst)
 }
 
@@ -129,20 +169,34 @@ func flag(b bool) byte {
 }
 
 func (ses *session) parseState(b []byte) error {
-	const fixed = 4 + 32 + 8 + 3
-	if len(b) < fixed || len(b) < fixed+int(b[fixed-1])+1 {
-		return errors.New("a state entry is cut short")
+	const fixed = 4 + 32 + 8 + 2
+	short := errors.New("a state entry is cut short")
+	if len(b) < fixed {
+		return short
 	}
 	ses.stored.next = binary.LittleEndian.Uint32(b)
 	ses.stored.previous = record.Hash(b[4:36])
 	ses.stored.span = record.Span{Last: binary.LittleEndian.Uint64(b[36:]), Open: b[44] == 1}
-	ended, n := b[45] == 1, int(b[46])
-	ses.id = postern.SessionID(b[fixed : fixed+n])
-	var err error
-	if ended {
-		ses.ended = true
-		ses.ending, err = parseEnding(b[fixed+n:])
+	ended := b[45] == 1
+	b = b[fixed:]
+	var texts [3][]byte
+	for i := range texts {
+		if len(b) == 0 || len(b)-1 < int(b[0]) {
+			return short
+		}
+		texts[i], b = b[1:1+b[0]], b[1+b[0]:]
 	}
+	ses.id = postern.SessionID(texts[0])
+	ses.wrapped.ID = string(texts[1])
+	if len(texts[2]) > 0 {
+		ses.wrapped.Sealed = slices.Clone(texts[2])
+	}
+	if !ended {
+		return nil
+	}
+	var err error
+	ses.ended = true
+	ses.ending, err = parseEnding(b)
 	return err
 }
 

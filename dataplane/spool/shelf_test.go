@@ -14,7 +14,32 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
 	"github.com/posterngate/postern/pkg/run"
+	"github.com/posterngate/postern/pkg/secret"
 )
+
+// recordingKey is that of the control plane, which no spool has.
+var recordingKey, _ = secret.ParsePrivateKey(bytes.Repeat([]byte{5}, 32))
+
+// dataKey is what the control plane reads a recording with.
+func dataKey(t testing.TB, chunks [][]byte) *record.DataKey {
+	t.Helper()
+	if len(chunks) == 0 {
+		t.Fatal("there is no chunk")
+	}
+	c, err := record.ParseChunk(chunks[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := c.Key.Unwrap(recordingKey, c.Session)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := record.OpenDataKey(raw.Reveal())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
 
 var nodeKey = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
 
@@ -95,7 +120,8 @@ func each(chunks [][]byte) func(func([]byte, error) bool) {
 
 func (s *shelf) verify(t *testing.T, id string) record.Report {
 	t.Helper()
-	r, err := record.Verify(each(s.session(id)), nodeKey.Public())
+	chunks := s.session(id)
+	r, err := record.Verify(each(chunks), nodeKey.Public(), dataKey(t, chunks))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +143,7 @@ func (s *shelf) check(t *testing.T) {
 const testSegment = minSegment
 
 func testConfig(t testing.TB, up Uplink) Config {
-	return Config{Dir: t.TempDir(), Node: "node-1", Key: nodeKey, Uplink: up, SegmentBytes: testSegment, MaxBytes: 64 * testSegment}
+	return Config{Dir: t.TempDir(), Node: "node-1", Key: nodeKey, Uplink: up, RecordingKey: recordingKey.PublicKey, SegmentBytes: testSegment, MaxBytes: 64 * testSegment}
 }
 
 // start opens the spool and runs it until the test ends or stop is called.
@@ -162,7 +188,7 @@ func intent(n uint64) *record.Event {
 func events(t *testing.T, chunks [][]byte) []*record.Event {
 	t.Helper()
 	var all []*record.Event
-	for e, err := range record.Events(each(chunks)) {
+	for e, err := range record.Events(each(chunks), dataKey(t, chunks)) {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -7,10 +7,10 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/posterngate/postern/pkg/postern"
-	"github.com/posterngate/postern/pkg/record"
 	"github.com/posterngate/postern/pkg/run"
 )
 
@@ -45,6 +45,7 @@ func (s *Spool) Run(ctx context.Context) error {
 	err := run.All(ctx,
 		run.Part{Name: "keep", Run: s.keep},
 		run.Part{Name: "sync", Run: s.syncEach},
+		run.Part{Name: "seal", Run: s.sealEach},
 		run.Part{Name: "ship", Run: s.shipAll},
 	)
 	if err != nil && ctx.Err() == nil {
@@ -65,9 +66,7 @@ func (s *Spool) keep(ctx context.Context) error {
 		case <-t.C:
 		}
 		s.flushHeld()
-		if err := s.cutAged(time.Now()); err != nil {
-			s.log.Error("a chunk could not be cut", "error", err)
-		}
+		s.cutAged(time.Now())
 		if err := s.trim(); err != nil {
 			s.log.Error("the spool could not be trimmed", "error", err)
 		}
@@ -146,82 +145,16 @@ func (s *Spool) next(ctx context.Context) (Chunk, error) {
 			s.mu.Unlock()
 			continue
 		}
-		out, err := s.build(ses)
-		if err == nil {
-			ses.sent++
-		}
-		if s.sessions[ses.id] == ses {
-			s.ship(ses)
-		}
+		before, c := ses.before(ses.sent), ses.chunks[ses.sent]
+		data, _, err := ses.bytes(before, c)
+		ses.sent++
+		s.ship(ses)
 		s.mu.Unlock()
 		if err != nil {
 			return Chunk{}, fmt.Errorf("spool: ship session %s: %w", ses.id, err)
 		}
-		return out, nil
+		return Chunk{Session: string(ses.id), Index: before.next, Data: data}, nil
 	}
-}
-
-// build makes the next chunk of a session; s.mu is held, and is given free for the
-// work. Built again, a chunk has the same bytes.
-func (s *Spool) build(ses *session) (Chunk, error) {
-	before := ses.stored
-	if ses.sent > 0 {
-		before = ses.chunks[ses.sent-1].after
-	}
-	out := Chunk{Session: string(ses.id), Index: before.next}
-	if ses.sent == len(ses.chunks) {
-		if err := s.seal(ses, before); err != nil {
-			return out, err
-		}
-	}
-	c := ses.chunks[ses.sent]
-	if c.seal != nil {
-		out.Data = c.seal
-		return out, nil
-	}
-	frames := make([]byte, 0, c.size)
-	for _, x := range c.extents {
-		frames = append(frames, x.seg.mem[x.off:x.off+x.len]...)
-	}
-	s.mu.Unlock()
-	data, after, err := encode(ses.id, before, frames)
-	s.mu.Lock()
-	if err == nil {
-		c.after, c.built = after, true
-	}
-	out.Data = data
-	return out, err
-}
-
-// encode makes the chunk of frames that follows before.
-func encode(id postern.SessionID, before mark, frames []byte) ([]byte, mark, error) {
-	span, err := before.span.Next(frames)
-	if err != nil {
-		return nil, mark{}, err
-	}
-	h := record.Header{Session: id, Index: before.next, First: span.First, Last: span.Last, Codec: record.CodecS2, Previous: before.previous}
-	data, hash, err := record.AppendChunk(nil, h, frames)
-	return data, mark{next: before.next + 1, previous: hash, span: span}, err
-}
-
-// seal makes the last chunk and keeps it, since signing again would give other bytes;
-// s.mu is held.
-func (s *Spool) seal(ses *session, before mark) error {
-	data, hash, err := record.AppendSeal(nil, record.Seal{
-		Session: ses.id, Node: s.cfg.Node, Chunks: before.next, Previous: before.previous, Last: before.span.Last,
-		Time: time.Now(), Truncated: ses.ending.truncated, Reason: ses.ending.reason,
-	}, s.cfg.Key)
-	if err != nil {
-		return err
-	}
-	seg, _, err := s.put(entrySeal, ses.ref, data, true)
-	if err != nil {
-		return err
-	}
-	seg.live += len(data)
-	ses.chunks = append(ses.chunks, &chunk{seal: data, sealSeg: seg, since: time.Now(), built: true,
-		after: mark{next: before.next + 1, previous: hash, span: before.span}})
-	return nil
 }
 
 // acked takes an acknowledgement: every chunk below next is stored.
@@ -235,7 +168,7 @@ func (s *Spool) acked(id string, next uint32) {
 	n := 0
 	// A chunk that was not built since the start is sent again before it counts: only
 	// then its hash is known.
-	for n < len(ses.chunks) && ses.chunks[n].built && ses.stored.next < next {
+	for n < ses.built && ses.stored.next < next {
 		c := ses.chunks[n]
 		ses.stored = c.after
 		s.drop(c)
@@ -244,9 +177,9 @@ func (s *Spool) acked(id string, next uint32) {
 	if n == 0 {
 		return
 	}
-	sealed := ses.chunks[n-1].seal != nil
+	sealed := ses.chunks[n-1].seal
 	ses.chunks = append(ses.chunks[:0], ses.chunks[n:]...)
-	ses.sent = max(0, ses.sent-n)
+	ses.sent, ses.built = max(0, ses.sent-n), ses.built-n
 	ses.stirred()
 	var err error
 	if sealed {
@@ -260,19 +193,22 @@ func (s *Spool) acked(id string, next uint32) {
 	}
 }
 
-// drop forgets the frames of a chunk; s.mu is held.
+// drop forgets the bytes of a chunk; s.mu is held.
 func (s *Spool) drop(c *chunk) {
-	for _, x := range c.extents {
+	s.free(c.runs)
+	s.free(c.parts)
+	s.unacked -= int64(c.size)
+	c.runs, c.parts, c.size = nil, nil, 0
+}
+
+// free gives back what extents hold; s.mu is held.
+func (s *Spool) free(extents []extent) {
+	for _, x := range extents {
 		x.seg.live -= int(x.len)
 	}
-	s.unacked -= int64(c.size)
-	if c.seal != nil {
-		c.sealSeg.live -= len(c.seal)
+	if extents != nil && len(s.extents) < 64 {
+		s.extents = append(s.extents, extents[:0])
 	}
-	if c.extents != nil && len(s.extents) < 64 {
-		s.extents = append(s.extents, c.extents[:0])
-	}
-	c.extents = nil
 }
 
 // done forgets a session of which nothing is needed any more; s.mu is held.
@@ -300,8 +236,8 @@ func (s *Spool) rejected(id string, index uint32, why string) {
 	for _, c := range ses.chunks {
 		s.drop(c)
 	}
-	s.drop(&chunk{extents: ses.uncut, size: ses.size})
-	ses.chunks, ses.uncut, ses.size = nil, nil, 0
+	s.drop(&chunk{runs: ses.uncut, size: ses.size})
+	ses.chunks, ses.uncut, ses.size, ses.built = nil, nil, 0, 0
 	if err := s.done(ses); err != nil {
 		s.log.Error("a refused recording could not be ended", "session", id, "error", err)
 	}
@@ -315,26 +251,17 @@ func (s *Spool) putAside(ses *session) error {
 	}
 	at := ses.stored
 	var errs []error
-	for _, c := range append(ses.chunks, &chunk{extents: ses.uncut}) {
-		data := c.seal
-		if len(c.extents) > 0 {
-			var frames []byte
-			for _, x := range c.extents {
-				frames = append(frames, x.seg.mem[x.off:x.off+x.len]...)
-			}
-			var err error
-			index := at.next
-			if data, at, err = encode(ses.id, at, frames); err != nil {
-				return fmt.Errorf("chunk %d: %w", index, err)
-			}
+	for _, c := range append(slices.Clone(ses.chunks), &chunk{runs: ses.uncut}) {
+		if len(c.runs)+len(c.parts) == 0 {
+			continue
 		}
-		if data != nil {
-			index := at.next
-			if c.seal == nil {
-				index--
-			}
-			errs = append(errs, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d.chunk", ses.id, index)), data, 0o600))
+		index := at.next
+		data, after, err := ses.bytes(at, c)
+		if err != nil {
+			return fmt.Errorf("chunk %d: %w", index, err)
 		}
+		at = after
+		errs = append(errs, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d.chunk", ses.id, index)), data, 0o600))
 	}
 	return errors.Join(errs...)
 }

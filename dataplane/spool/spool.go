@@ -31,12 +31,15 @@ const (
 	Async              // within 200 ms as durable as Local
 )
 
-// Config says where and how much a spool keeps. Dir, Node, Key and Uplink are required.
+// Config says where and how much a spool keeps. Its first fields are required.
 type Config struct {
 	Dir    string // belongs to the spool alone; made with mode 0700
 	Node   postern.NodeName
-	Key    crypto.Signer // seals recordings: Ed25519 or ECDSA
+	Key    crypto.Signer // signs seals: Ed25519 or ECDSA
 	Uplink Uplink
+	// RecordingKey is the public key (X25519) to which sessions that begin now are
+	// sealed; empty where none is known, and then none begins.
+	RecordingKey func() []byte
 
 	MaxBytes      int64         // of all segment files; 0 means 4 GiB
 	SegmentBytes  int           // of one; 0 means 64 MiB
@@ -72,13 +75,15 @@ type Spool struct {
 	sessions map[postern.SessionID]*session
 	nextRef  uint64
 	unacked  int64 // bytes of frames that the control plane lacks
-	waiting  queue // sessions that have frames without a cut
+	waiting  queue // sessions that have runs without a cut
+	cuts     queue // sessions that have chunks which are not built
 	ready    queue // sessions that have something to ship
 	held     map[*Recorder]struct{}
 	extents  [][]extent // for reuse
 	full     bool       // an entry did not fit; until there is a spare segment again
 	fault    error      // of the disk; final
 
+	wakeSeal chan struct{} // cuts has grown
 	wakeShip chan struct{} // ready has grown
 	wakeGrow chan struct{} // a segment was begun
 
@@ -94,8 +99,8 @@ func Open(cfg Config) (_ *Spool, _ Recovery, err error) {
 	cfg.RemoteTimeout = orElse(cfg.RemoteTimeout, 10*time.Second)
 	cfg.Logger = orElse(cfg.Logger, slog.New(slog.DiscardHandler))
 	switch most := cfg.MaxBytes / int64(max(1, cfg.SegmentBytes)); {
-	case cfg.Dir == "" || cfg.Node == "" || cfg.Key == nil || cfg.Uplink == nil:
-		return nil, Recovery{}, errors.New("spool: a folder, the node's name, its key and an uplink are required")
+	case cfg.Dir == "" || cfg.Node == "" || cfg.Key == nil || cfg.Uplink == nil || cfg.RecordingKey == nil:
+		return nil, Recovery{}, errors.New("spool: a folder, the node's name, its key, an uplink and the recording key are required")
 	case cfg.SegmentBytes < minSegment:
 		return nil, Recovery{}, fmt.Errorf("spool: a segment of %d bytes is too small; want at least %d", cfg.SegmentBytes, minSegment)
 	case most < minCount:
@@ -116,13 +121,14 @@ func Open(cfg Config) (_ *Spool, _ Recovery, err error) {
 		sessions: map[postern.SessionID]*session{},
 		nextRef:  1,
 		held:     map[*Recorder]struct{}{},
+		wakeSeal: make(chan struct{}, 1),
 		wakeShip: make(chan struct{}, 1),
 		wakeGrow: make(chan struct{}, 1),
 	}
 	s.sync.init()
 	recovery, err := s.recover()
 	if err != nil {
-		return nil, recovery, fmt.Errorf("spool: recover %s: %w", cfg.Dir, errors.Join(err, s.release()))
+		return nil, recovery, fmt.Errorf("spool: recover %s: %w", cfg.Dir, errors.Join(err, s.closeFiles()))
 	}
 	s.check()
 	return s, recovery, nil
@@ -145,14 +151,22 @@ func (s *Spool) Session(meta record.Session) (*Recorder, error) {
 	if err := s.Healthy(); err != nil {
 		return nil, err
 	}
+	to := s.cfg.RecordingKey()
+	if len(to) == 0 {
+		return nil, errors.New("spool: the control plane has not said to which key recordings are sealed")
+	}
+	key, wrapped, err := record.NewDataKey(to, meta.ID)
+	if err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	if s.sessions[meta.ID] != nil {
 		s.mu.Unlock()
 		return nil, fmt.Errorf("spool: session %s is recorded already", meta.ID)
 	}
-	ses := &session{id: meta.ID, ref: s.nextRef}
+	ses := &session{id: meta.ID, ref: s.nextRef, key: key, wrapped: wrapped}
 	s.nextRef++
-	err := s.putState(ses, false)
+	err = s.putState(ses, false)
 	if err == nil {
 		s.sessions[meta.ID] = ses
 	}
@@ -160,8 +174,9 @@ func (s *Spool) Session(meta record.Session) (*Recorder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("spool: begin session %s: %w", meta.ID, err)
 	}
-	r := &Recorder{spool: s, session: ses}
-	if err := r.record(&record.Event{Time: time.Now(), Kind: record.KindOpened, Session: &meta}, Local, false); err != nil {
+	now := time.Now()
+	r := &Recorder{spool: s, session: ses, began: now}
+	if err := r.record(&record.Event{Time: now, Kind: record.KindOpened, Session: &meta}, Local, false); err != nil {
 		return nil, errors.Join(err, r.Close("could not be recorded"))
 	}
 	return r, nil
@@ -261,11 +276,11 @@ func (s *Spool) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 	s.check()
-	return errors.Join(err, s.release())
+	return errors.Join(err, s.closeFiles())
 }
 
-// release closes the files and gives the folder free.
-func (s *Spool) release() error {
+// closeFiles closes the files and gives the folder free.
+func (s *Spool) closeFiles() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error

@@ -1,15 +1,13 @@
 package spool
 
 import (
-	"encoding/binary"
 	"fmt"
 	"time"
-
-	"github.com/posterngate/postern/pkg/record"
 )
 
-// append puts whole frames of one session into the log. With cut they end a chunk.
-func (s *Spool) append(ses *session, frames []byte, now time.Time, cut, urgent bool) (position, error) {
+// append puts the runs of one flush into the log, all of them or none that is kept.
+// With cut they end a chunk.
+func (s *Spool) append(ses *session, runs [][]byte, now time.Time, cut, urgent bool) (position, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if ses.failed != nil {
@@ -18,38 +16,27 @@ func (s *Spool) append(ses *session, frames []byte, now time.Time, cut, urgent b
 	if s.closed {
 		return position{}, fmt.Errorf("spool: record in session %s: the spool is closed", ses.id)
 	}
-	if len(frames) > maxEntry-entryHeader && !urgent && !s.disk.room(len(frames)) {
+	if len(runs) > 1 && !urgent && !s.disk.room(len(runs)*maxEntry) {
 		return position{}, fmt.Errorf("spool: record in session %s: %w", ses.id, errFull)
 	}
-	for first := true; len(frames) > 0; first = false {
-		part := frames
-		if len(part) > maxEntry-entryHeader {
-			f, err := record.NextFrame(frames)
-			if err != nil {
-				return position{}, err
-			}
-			part = frames[:f.Size]
-		}
-		frames = frames[len(part):]
-		if err := s.putFrames(ses, part, now, urgent); err != nil {
+	for i, run := range runs {
+		if err := s.putRun(ses, run, now, urgent); err != nil {
 			err = fmt.Errorf("spool: record in session %s: %w", ses.id, err)
-			if !first {
+			if i > 0 {
 				s.failLocked(ses, err) // a part of the event is kept
 			}
 			return position{}, err
 		}
 	}
 	if cut && len(ses.uncut) > 0 {
-		if err := s.cut(ses); err != nil {
-			return position{}, err
-		}
+		s.cut(ses)
 	}
 	return s.tail(), nil
 }
 
-// putFrames puts one entry of frames; s.mu is held.
-func (s *Spool) putFrames(ses *session, frames []byte, now time.Time, urgent bool) error {
-	seg, off, err := s.put(entryFrames, ses.ref, frames, urgent)
+// putRun puts one entry of frames; s.mu is held.
+func (s *Spool) putRun(ses *session, run []byte, now time.Time, urgent bool) error {
+	seg, off, err := s.put(entryFrames, ses.ref, run, urgent)
 	if err != nil {
 		return err
 	}
@@ -61,14 +48,15 @@ func (s *Spool) putFrames(ses *session, frames []byte, now time.Time, urgent boo
 		}
 		s.waiting.push(ses)
 	}
-	ses.uncut = append(ses.uncut, extent{seg, int32(off), int32(len(frames))})
-	ses.size += len(frames)
-	seg.live += len(frames)
-	s.unacked += int64(len(frames))
-	if ses.size < chunkBytes {
-		return nil
+	ses.uncut = append(ses.uncut, extent{seg, int32(off), int32(len(run))})
+	ses.size += len(run)
+	ses.last = ses.uncut[len(ses.uncut)-1].span().Last
+	seg.live += len(run)
+	s.unacked += int64(len(run))
+	if ses.size >= chunkBytes {
+		s.cut(ses)
 	}
-	return s.cut(ses)
+	return nil
 }
 
 // put appends one entry and asks for more room where a segment was begun; s.mu is held.
@@ -85,18 +73,12 @@ func (s *Spool) put(kind entryKind, ref uint64, payload []byte, urgent bool) (*s
 	return seg, off, err
 }
 
-// cut makes a chunk of the frames that have none. The cut stands in the log before the
-// chunk is shipped, so that a restart makes the same chunk again; s.mu is held.
-func (s *Spool) cut(ses *session) error {
-	var index [4]byte
-	binary.LittleEndian.PutUint32(index[:], ses.stored.next+uint32(len(ses.chunks)))
-	if _, _, err := s.put(entryCut, ses.ref, index[:], true); err != nil {
-		return fmt.Errorf("spool: cut a chunk of session %s: %w", ses.id, err)
-	}
-	ses.chunks = append(ses.chunks, &chunk{extents: ses.uncut, size: ses.size, since: ses.since})
+// cut makes a chunk of the runs that have none; sealCuts does the rest. s.mu is held.
+func (s *Spool) cut(ses *session) {
+	ses.chunks = append(ses.chunks, &chunk{runs: ses.uncut, size: ses.size, since: ses.since})
 	ses.uncut, ses.size = nil, 0
-	s.ship(ses)
-	return nil
+	s.cuts.push(ses)
+	wake(s.wakeSeal)
 }
 
 // ship queues a session that has something to ship; s.mu is held.
@@ -108,7 +90,7 @@ func (s *Spool) ship(ses *session) {
 }
 
 // cutAged cuts what has waited long enough.
-func (s *Spool) cutAged(now time.Time) error {
+func (s *Spool) cutAged(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for range len(s.waiting.list) {
@@ -118,18 +100,17 @@ func (s *Spool) cutAged(now time.Time) error {
 		case now.Sub(ses.since) < chunkAge:
 			s.waiting.push(ses)
 		default:
-			if err := s.cut(ses); err != nil {
-				s.waiting.push(ses)
-				return err
-			}
+			s.cut(ses)
 		}
 	}
-	return nil
+	if len(s.cuts.list) > 0 {
+		wake(s.wakeSeal) // there was no room for them
+	}
 }
 
 // putState writes what the next start must know of a session; s.mu is held.
 func (s *Spool) putState(ses *session, urgent bool) error {
-	var room [256]byte
+	var room [512]byte
 	seg, _, err := s.put(entryState, ses.ref, ses.appendState(room[:0]), urgent)
 	if err == nil {
 		ses.stateSeg = seg
@@ -152,14 +133,16 @@ func (s *Spool) end(ses *session, how ending) error {
 
 // endLocked cuts the last chunk and lets the session be sealed; s.mu is held.
 func (s *Spool) endLocked(ses *session, how ending) error {
+	how.last = ses.last
 	ses.ended, ses.ending = true, how
 	if _, _, err := s.put(entryEnd, ses.ref, how.append(nil), true); err != nil {
 		return fmt.Errorf("spool: end session %s: %w", ses.id, err)
 	}
 	if len(ses.uncut) > 0 {
-		return s.cut(ses)
+		s.cut(ses)
 	}
-	s.ship(ses)
+	s.cuts.push(ses)
+	wake(s.wakeSeal)
 	return nil
 }
 
@@ -222,7 +205,7 @@ func (s *Spool) flushHeld() {
 	s.mu.Unlock()
 	for _, r := range held {
 		r.mu.Lock()
-		if len(r.buf) > 0 {
+		if len(r.buf) > runRoom {
 			if _, err := r.flush(time.Now(), false, false); err != nil {
 				r.broken = err
 				s.fail(r.session, err)

@@ -14,12 +14,12 @@ import (
 
 const (
 	magic         = "PSTRNREC"
-	formatVersion = 1
-	typeFrames    = 0
-	typeSeal      = 1
+	formatVersion = 2
+	flagSeal      = 1 << 0
+	flagOpen      = 1 << 1
 )
 
-// Codec names how the body of a chunk is compressed.
+// Codec names how the frames of a chunk are compressed before they are sealed.
 type Codec string
 
 // The codecs.
@@ -34,22 +34,30 @@ type Hash [sha256.Size]byte
 // ErrChunk says that bytes are no intact chunk; errors that wrap it say why.
 var ErrChunk = errors.New("record: damaged chunk")
 
-// Header is what a chunk says of itself.
+// Header is what a chunk says of itself, in clear.
 type Header struct {
 	Session     postern.SessionID
 	Index       uint32
 	First, Last uint64 // seq of the events of the first and the last frame
+	Open        bool   // the event of the last frame goes on in the next chunk
 	Codec       Codec
 	Sealing     bool // the chunk is the seal
-	Previous    Hash // of the chunk before; zeros in chunk 0
+	// Key is the session's data key, wrapped: its ID in each chunk but the seal, the key
+	// itself in chunk 0.
+	Key      WrappedKey
+	Previous Hash // of the chunk before; zeros in chunk 0
 }
 
-// Chunk is one chunk, checked and decoded.
+func (h *Header) span() Span { return Span{First: h.First, Last: h.Last, Open: h.Open} }
+
+// Chunk is one chunk whose hash holds.
 type Chunk struct {
 	Header
-	Frames []byte // of a chunk that is no seal
-	Seal   *Seal  // of one that is
-	Hash   Hash
+	Seal *Seal // of the chunk that is one
+	Hash Hash
+
+	body    []byte // sealed; nil in the seal
+	decoded int    // bytes of frames that the header promises
 }
 
 // CheckSession says whether an id can name a recording: 1 to MaxName letters, digits,
@@ -66,36 +74,72 @@ func CheckSession(id postern.SessionID) error {
 	return nil
 }
 
-// AppendChunk appends a chunk of whole frames, at most MaxFrames bytes of them, and
-// returns its hash. The same arguments give the same bytes.
-func AppendChunk(dst []byte, h Header, frames []byte) ([]byte, Hash, error) {
+// AppendChunk appends a chunk of whole frames, at most MaxFrames bytes of them, sealed
+// with key, and returns its hash. The same arguments give the same bytes; no two chunks
+// of a session may have the same index.
+func AppendChunk(dst []byte, h Header, key *DataKey, frames []byte) ([]byte, Hash, error) {
 	if len(frames) == 0 || len(frames) > MaxFrames {
 		return dst, Hash{}, fmt.Errorf("record: a chunk of %d bytes of frames: want 1 to %d", len(frames), MaxFrames)
 	}
-	h.Sealing = false
+	plain := frames
 	switch h.Codec {
 	case CodecNone:
-		return appendChunk(dst, h, frames, len(frames))
 	case CodecS2:
-		return appendChunk(dst, h, s2.Encode(nil, frames), len(frames))
+		plain = s2.Encode(nil, frames)
+	default:
+		return dst, Hash{}, fmt.Errorf("record: codec %q is not known", h.Codec)
 	}
-	return dst, Hash{}, fmt.Errorf("record: codec %q is not known", h.Codec)
+	body := make([]byte, runHeader+SealRoom, runHeader+len(plain)+SealOverhead)
+	body = append(body, plain...)
+	body = body[:runHeader+len(key.seal(body[runHeader:], nonceChunk, uint64(h.Index)))]
+	binary.LittleEndian.PutUint32(body, uint32(len(body)-runHeader))
+	h.Sealing = false
+	return appendChunk(dst, h, body, len(frames))
+}
+
+// AppendSealedChunk appends a chunk of runs that Seal has sealed already, as they are:
+// the form for those who do not hold the key any more.
+func AppendSealedChunk(dst []byte, h Header, runs [][]byte) ([]byte, Hash, error) {
+	var body []byte
+	decoded := 0
+	for _, run := range runs {
+		if len(run) <= SealOverhead {
+			return dst, Hash{}, fmt.Errorf("record: a run of %d bytes is not sealed frames", len(run))
+		}
+		body = binary.LittleEndian.AppendUint32(body, uint32(len(run)))
+		body = append(body, run...)
+		decoded += len(run) - SealOverhead
+	}
+	if decoded == 0 || decoded > MaxFrames {
+		return dst, Hash{}, fmt.Errorf("record: a chunk of %d bytes of frames in %d runs: want 1 to %d", decoded, len(runs), MaxFrames)
+	}
+	h.Codec, h.Sealing = CodecNone, false
+	return appendChunk(dst, h, body, decoded)
 }
 
 func appendChunk(dst []byte, h Header, body []byte, decoded int) ([]byte, Hash, error) {
 	if err := CheckSession(h.Session); err != nil {
 		return dst, Hash{}, err
 	}
+	if len(h.Key.ID) > maxKeyID || len(h.Key.Sealed) > maxWrapped {
+		return dst, Hash{}, fmt.Errorf("record: the key of session %s is too long", h.Session)
+	}
+	if h.Index > 0 {
+		h.Key.Sealed = nil
+	}
 	start := len(dst)
 	dst = append(dst, magic...)
-	dst = append(dst, formatVersion, typeFrames)
+	dst = append(dst, formatVersion, 0)
 	if h.Sealing {
-		dst[len(dst)-1] = typeSeal
+		dst[len(dst)-1] |= flagSeal
 	}
-	dst = append(dst, byte(len(h.Codec)))
-	dst = append(dst, h.Codec...)
-	dst = append(dst, byte(len(h.Session)))
-	dst = append(dst, h.Session...)
+	if h.Open {
+		dst[len(dst)-1] |= flagOpen
+	}
+	for _, s := range []string{string(h.Codec), string(h.Session), h.Key.ID, string(h.Key.Sealed)} {
+		dst = append(dst, byte(len(s)))
+		dst = append(dst, s...)
+	}
 	dst = binary.LittleEndian.AppendUint32(dst, h.Index)
 	dst = binary.LittleEndian.AppendUint64(dst, h.First)
 	dst = binary.LittleEndian.AppendUint64(dst, h.Last)
@@ -103,12 +147,15 @@ func appendChunk(dst []byte, h Header, body []byte, decoded int) ([]byte, Hash, 
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(body)))
 	dst = append(dst, h.Previous[:]...)
 	dst = append(dst, body...)
+	if size := len(dst) - start + sha256.Size; size > MaxChunk {
+		return dst[:start], Hash{}, fmt.Errorf("record: a chunk of %d bytes is over the limit of %d", size, MaxChunk)
+	}
 	hash := Hash(sha256.Sum256(dst[start:]))
 	return append(dst, hash[:]...), hash, nil
 }
 
-// header reads the header of a chunk and returns its body, still encoded, and the
-// length that it has once decoded.
+// header reads the header of a chunk and returns its body, still sealed, and how many
+// bytes of frames it promises.
 func header(data []byte) (h Header, body []byte, decoded int, err error) {
 	fail := func(why string) (Header, []byte, int, error) {
 		return Header{}, nil, 0, fmt.Errorf("%w: %s", ErrChunk, why)
@@ -129,14 +176,16 @@ func header(data []byte) (h Header, body []byte, decoded int, err error) {
 		rest = rest[n:]
 		return b
 	}
+	short := func() []byte { return take(int(take(1)[0])) }
 	if v := take(1)[0]; ok && v != formatVersion {
 		return fail(fmt.Sprintf("version %d of the format is not known", v))
 	}
-	kind := take(1)[0]
-	h.Sealing = kind == typeSeal
-	h.Codec = Codec(take(int(take(1)[0])))
-	n := int(take(1)[0])
-	h.Session = postern.SessionID(take(n))
+	flags := take(1)[0]
+	h.Sealing, h.Open = flags&flagSeal != 0, flags&flagOpen != 0
+	h.Codec = Codec(short())
+	h.Session = postern.SessionID(short())
+	h.Key.ID = string(short())
+	h.Key.Sealed = bytes.Clone(short())
 	h.Index = binary.LittleEndian.Uint32(take(4))
 	h.First = binary.LittleEndian.Uint64(take(8))
 	h.Last = binary.LittleEndian.Uint64(take(8))
@@ -146,52 +195,79 @@ func header(data []byte) (h Header, body []byte, decoded int, err error) {
 	switch {
 	case !ok:
 		return fail("it is cut short")
-	case kind > typeSeal:
-		return fail("its type is not known")
+	case flags > flagSeal|flagOpen:
+		return fail("its flags are not known")
 	case CheckSession(h.Session) != nil:
 		return fail("its session has no valid id")
-	case decoded > MaxFrames:
-		return fail("its body is too long")
+	case decoded == 0 || decoded > MaxFrames:
+		return fail("its body has no valid length")
 	case len(rest) != size+sha256.Size:
 		return fail("its length is not what its header says")
+	case h.Sealing != (h.Key.ID == "") || (len(h.Key.Sealed) > 0) != (h.Index == 0 && !h.Sealing):
+		return fail("its key is not where it must be")
+	case h.Codec != CodecNone && (h.Codec != CodecS2 || h.Sealing):
+		return fail(fmt.Sprintf("codec %q is not known", h.Codec))
 	}
 	return h, rest[:size], decoded, nil
 }
 
-// ParseChunk checks the hash of one chunk and decodes it. It trusts nothing in data;
-// what it returns may share memory with data. How chunks follow each other is checked
-// by a Chain.
+// ParseChunk checks the hash of one chunk, for which no key is needed. It trusts nothing
+// in data; what it returns may share memory with data. How chunks follow each other is
+// checked by a Chain.
 func ParseChunk(data []byte) (*Chunk, error) {
 	h, body, decoded, err := header(data)
 	if err != nil {
 		return nil, err
 	}
-	c := &Chunk{Header: h, Hash: Hash(data[len(data)-sha256.Size:])}
+	c := &Chunk{Header: h, Hash: Hash(data[len(data)-sha256.Size:]), body: body, decoded: decoded}
 	if c.Hash != Hash(sha256.Sum256(data[:len(data)-sha256.Size])) {
 		return nil, fmt.Errorf("%w: its hash does not match", ErrChunk)
 	}
-	switch h.Codec {
-	case CodecNone:
-		c.Frames = body
-	case CodecS2:
-		if n, err := s2.DecodedLen(body); err != nil || n != decoded {
-			return nil, fmt.Errorf("%w: its body does not decode", ErrChunk)
-		}
-		if c.Frames, err = s2.Decode(nil, body); err != nil {
-			return nil, fmt.Errorf("%w: its body does not decode", ErrChunk)
-		}
-	default:
-		return nil, fmt.Errorf("%w: codec %q is not known", ErrChunk, h.Codec)
+	if !h.Sealing {
+		return c, nil
 	}
-	if len(c.Frames) != decoded || decoded == 0 {
+	if len(body) != decoded {
 		return nil, fmt.Errorf("%w: its body has not the length that its header says", ErrChunk)
 	}
-	if h.Sealing {
-		c.Seal, err = parseSeal(c.Frames)
-		c.Frames = nil
-	}
-	if err != nil {
+	c.body = nil
+	if c.Seal, err = parseSeal(body); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrChunk, err)
 	}
 	return c, nil
+}
+
+// Frames opens and decodes the frames of a chunk that is no seal. Whether they are the
+// events that the header says is checked by Span.Next.
+func (c *Chunk) Frames(key *DataKey) ([]byte, error) {
+	var frames []byte
+	for rest := c.body; len(rest) > 0; {
+		if len(rest) < runHeader {
+			return nil, fmt.Errorf("%w: its body is cut short", ErrChunk)
+		}
+		n := int(binary.LittleEndian.Uint32(rest))
+		rest = rest[runHeader:]
+		if n > len(rest) {
+			return nil, fmt.Errorf("%w: its body is cut short", ErrChunk)
+		}
+		plain, err := key.Open(nil, rest[:n])
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrChunk, err)
+		}
+		rest = rest[n:]
+		if c.Codec == CodecS2 {
+			if size, err := s2.DecodedLen(plain); err != nil || size > c.decoded-len(frames) {
+				return nil, fmt.Errorf("%w: its body does not decode", ErrChunk)
+			}
+			if plain, err = s2.Decode(nil, plain); err != nil {
+				return nil, fmt.Errorf("%w: its body does not decode", ErrChunk)
+			}
+		}
+		if frames = append(frames, plain...); len(frames) > c.decoded {
+			break
+		}
+	}
+	if len(frames) != c.decoded {
+		return nil, fmt.Errorf("%w: its body has not the length that its header says", ErrChunk)
+	}
+	return frames, nil
 }

@@ -101,6 +101,9 @@ func valueText(v []byte, c Column) string {
 
 // paramText is a bound value as text.
 func paramText(p Param) string {
+	if p.Binary && p.Text != "" {
+		return p.Text
+	}
 	if p.Binary {
 		return `\x` + hex.EncodeToString([]byte(p.Value))
 	}

@@ -149,6 +149,8 @@ func (e *Event) setOutcome(f field) (err error) {
 		e.Data = append([]byte(nil), f.raw...)
 	case 29:
 		e.Direction = Direction(min(f.num, 255))
+	case 30:
+		e.Elapsed = microDuration(f.num)
 	}
 	return err
 }
@@ -226,6 +228,8 @@ func (p *Param) decode(b []byte) error {
 			p.Null = f.num != 0
 		case 3:
 			p.Binary = f.num != 0
+		case 4:
+			p.Text = string(f.raw)
 		}
 		return nil
 	})

@@ -56,7 +56,8 @@ func appendEvent(dst []byte, e *Event) []byte {
 		dst = protowire.AppendTag(dst, 28, protowire.BytesType)
 		dst = protowire.AppendBytes(dst, e.Data)
 	}
-	return appendUint(dst, 29, uint64(e.Direction))
+	dst = appendUint(dst, 29, uint64(e.Direction))
+	return appendUint(dst, 30, uint64(e.Elapsed.Microseconds()))
 }
 
 func appendSession(dst []byte, s *Session) []byte {
@@ -83,10 +84,11 @@ func appendSession(dst []byte, s *Session) []byte {
 
 func appendParam(dst []byte, p *Param) []byte {
 	dst = protowire.AppendTag(dst, 7, protowire.BytesType)
-	dst = protowire.AppendVarint(dst, uint64(sizeString(p.Value)+sizeBool(p.Null)+sizeBool(p.Binary)))
+	dst = protowire.AppendVarint(dst, uint64(sizeString(p.Value)+sizeBool(p.Null)+sizeBool(p.Binary)+sizeString(p.Text)))
 	dst = appendString(dst, 1, p.Value)
 	dst = appendBool(dst, 2, p.Null)
-	return appendBool(dst, 3, p.Binary)
+	dst = appendBool(dst, 3, p.Binary)
+	return appendString(dst, 4, p.Text)
 }
 
 func appendTouch(dst []byte, t *Touch) []byte {

@@ -14,6 +14,8 @@ const (
 	MaxFrames    = 512 << 10 // bytes of a chunk's body once decoded
 	MaxChunk     = 1 << 20   // bytes of a whole chunk
 	MaxName      = 128       // bytes of a session's id
+	maxKeyID     = 64        // bytes of a recording key's id
+	maxWrapped   = 255       // bytes of a data key that is sealed to it
 )
 
 // Kind says what an event tells.
@@ -63,8 +65,11 @@ func (k Kind) String() string {
 // owns nothing: whoever fills it in may reuse it and all it points to once it is encoded.
 type Event struct {
 	Seq  uint64    // from 1; set by the recorder
-	Time time.Time // wall clock, to the microsecond
+	Time time.Time // wall clock, to the microsecond; it may step
 	Kind Kind
+	// Elapsed is the time since the session began by a clock that never steps; set by
+	// the recorder.
+	Elapsed time.Duration
 
 	Session *Session // Opened
 
@@ -125,7 +130,8 @@ type Session struct {
 type Param struct {
 	Value  string // as the client sent it
 	Null   bool
-	Binary bool // Value is in the protocol's binary format
+	Binary bool   // Value is in the protocol's binary format
+	Text   string // what a binary Value says, where the engine can read it
 }
 
 // Touch is one relation or column that a statement uses.

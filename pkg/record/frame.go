@@ -90,6 +90,14 @@ type Span struct {
 	Open        bool   // the event of the last frame goes on
 }
 
+// Follower is the seq of the event that the next frame must be of.
+func (s Span) Follower() uint64 {
+	if s.Open {
+		return s.Last
+	}
+	return s.Last + 1
+}
+
 // Next is the span of the frames that follow s. Frames whose events do not follow
 // each other without a gap are an error.
 func (s Span) Next(frames []byte) (Span, error) {

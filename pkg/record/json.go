@@ -14,6 +14,7 @@ import (
 type line struct {
 	Seq       uint64       `json:"seq"`
 	Time      time.Time    `json:"time"`
+	Elapsed   float64      `json:"elapsedMs,omitempty"`
 	Kind      string       `json:"kind"`
 	Session   *sessionLine `json:"session,omitempty"`
 	Statement uint64       `json:"statement,omitempty"`
@@ -99,7 +100,7 @@ func JSON(w io.Writer, events iter.Seq2[*Event, error]) error {
 
 func lineOf(e *Event, columns []Column) *line {
 	l := &line{
-		Seq: e.Seq, Time: e.Time, Kind: e.Kind.String(), Statement: e.Statement, Text: e.Text, Hash: hex.EncodeToString(e.Hash),
+		Seq: e.Seq, Time: e.Time, Elapsed: float64(e.Elapsed.Microseconds()) / 1000, Kind: e.Kind.String(), Statement: e.Statement, Text: e.Text, Hash: hex.EncodeToString(e.Hash),
 		Rule: e.Rule, Reason: e.Reason, Forward: e.Forward, Rows: e.Rows, Bytes: e.Bytes, Tag: e.Tag, Code: e.Code, Message: e.Message,
 		Duration: float64(e.Duration.Microseconds()) / 1000, Hold: e.Hold, People: e.People, Encoding: e.Encoding,
 	}

@@ -16,9 +16,28 @@ import (
 	"time"
 
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/secret"
 )
 
 var key = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize))
+
+// recordingKey is whose holder reads; dataKey is the key of session s-1.
+var (
+	recordingKey     = must(secret.GenerateKey())
+	dataKey, wrapped = newDataKey()
+)
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func newDataKey() (*DataKey, WrappedKey) {
+	k, w, err := NewDataKey(recordingKey.PublicKey(), "s-1")
+	return must(k, err), w
+}
 
 var began = time.Date(2026, 1, 2, 15, 4, 5, 678_000_000, time.UTC)
 
@@ -45,7 +64,7 @@ func story() []*Event {
 		{Time: at(0), Kind: KindOpened, Session: &Session{ID: "s-1", Subject: "alice", Groups: []string{"analysts", "all"}, Grant: "g-1", Task: "sales-report",
 			Resource: "warehouse", Protocol: postern.Postgres, Node: "node-1", Region: "eu", ClientAddress: "127.0.0.1:5000", ClientProgram: "psql",
 			Version: postern.Version{Epoch: "e", Revision: 12}, Level: postern.LevelSource, Account: "reporter", Database: "warehouse"}},
-		{Time: at(100), Kind: KindIntent, Statement: 1, Text: "select id, email\nfrom sales.orders where id = $1", Params: []Param{{Value: "1"}, {Null: true}, {Value: "\x00\x01", Binary: true}},
+		{Time: at(100), Kind: KindIntent, Statement: 1, Text: "select id, email\nfrom sales.orders where id = $1", Params: []Param{{Value: "1"}, {Null: true}, {Value: "\x00\x01", Binary: true}, {Value: "\x00\x07", Binary: true, Text: "7"}},
 			Hash: bytes.Repeat([]byte{9}, 32), Verdict: postern.VerdictAllow, Rule: "sales-report/permit[0]", Forward: "SELECT id, mask(email) FROM sales.orders WHERE id = $1",
 			Touched: []Touch{{"sales.orders.id", RoleOutput | RolePredicate, ""}, {"sales.orders.email", RoleOutput, "email"}},
 			Effect:  postern.EffectRead, Level: postern.LevelSource, Version: postern.Version{Epoch: "e", Revision: 13}},
@@ -63,7 +82,7 @@ func story() []*Event {
 		{Time: at(65000), Kind: KindClosed, Reason: "the client went away"},
 	}
 	for i, e := range all {
-		e.Seq = uint64(i + 1)
+		e.Seq, e.Elapsed = uint64(i+1), e.Time.Sub(began)
 	}
 	return all
 }
@@ -79,7 +98,7 @@ func write(t testing.TB, events []*Event, size int, truncated bool, k crypto.Sig
 		}
 	}
 	var chunks [][]byte
-	h := Header{Session: "s-1", Codec: codec}
+	h := Header{Session: "s-1", Codec: codec, Key: wrapped}
 	var span Span
 	for len(frames) > 0 {
 		n := 0
@@ -94,8 +113,8 @@ func write(t testing.TB, events []*Event, size int, truncated bool, k crypto.Sig
 		if span, err = span.Next(frames[:n]); err != nil {
 			t.Fatal(err)
 		}
-		h.First, h.Last = span.First, span.Last
-		data, hash, err := AppendChunk(nil, h, frames[:n])
+		h.First, h.Last, h.Open = span.First, span.Last, span.Open
+		data, hash, err := AppendChunk(nil, h, dataKey, frames[:n])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -122,7 +141,7 @@ func each(chunks [][]byte) func(func([]byte, error) bool) {
 
 func verify(t testing.TB, chunks [][]byte, k crypto.PublicKey) Report {
 	t.Helper()
-	r, err := Verify(each(chunks), k)
+	r, err := Verify(each(chunks), k, dataKey)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +166,7 @@ func TestRoundTrip(t *testing.T) {
 				t.Errorf("%s %s: %+v", name, codec, r)
 			}
 			var got []*Event
-			for e, err := range Events(each(chunks)) {
+			for e, err := range Events(each(chunks), dataKey) {
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -176,7 +195,7 @@ func TestOpenAndTruncated(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	var last *Event
-	for e, err := range Events(each(chunks)) {
+	for e, err := range Events(each(chunks), dataKey) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -199,7 +218,7 @@ func TestCutEvent(t *testing.T) {
 	if err != nil || !f.More {
 		t.Fatal(err)
 	}
-	data, hash, err := AppendChunk(nil, Header{Session: "s-1", First: 1, Last: 1, Codec: CodecS2}, frames[:f.Size])
+	data, hash, err := AppendChunk(nil, Header{Session: "s-1", First: 1, Last: 1, Open: true, Codec: CodecS2, Key: wrapped}, dataKey, frames[:f.Size])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -281,13 +300,13 @@ func TestLimits(t *testing.T) {
 	if _, err := AppendFrames(nil, &Event{Seq: 1, Kind: KindNote, Text: strings.Repeat("x", MaxEvent)}); err == nil {
 		t.Error("an event over the limit was taken")
 	}
-	if _, _, err := AppendChunk(nil, Header{Session: "s", Codec: CodecNone}, make([]byte, MaxFrames+1)); err == nil {
+	if _, _, err := AppendChunk(nil, Header{Session: "s", Codec: CodecNone}, dataKey, make([]byte, MaxFrames+1)); err == nil {
 		t.Error("a chunk over the limit was taken")
 	}
-	if _, _, err := AppendChunk(nil, Header{Session: "../s", Codec: CodecNone}, []byte("x")); err == nil {
+	if _, _, err := AppendChunk(nil, Header{Session: "../s", Codec: CodecNone}, dataKey, []byte("x")); err == nil {
 		t.Error("a session with a path for an id was taken")
 	}
-	if _, _, err := AppendChunk(nil, Header{Session: "s", Codec: "gzip"}, []byte("x")); err == nil {
+	if _, _, err := AppendChunk(nil, Header{Session: "s", Codec: "gzip"}, dataKey, []byte("x")); err == nil {
 		t.Error("an unknown codec was taken")
 	}
 	if _, _, err := AppendSeal(nil, Seal{Session: "s"}, badSigner{}); err == nil {
@@ -336,7 +355,7 @@ func BenchmarkChunk(b *testing.B) {
 	h := Header{Session: "s-1", First: 1, Last: 2, Codec: CodecS2}
 	b.SetBytes(int64(len(frames)))
 	for b.Loop() {
-		if _, _, err := AppendChunk(nil, h, frames); err != nil {
+		if _, _, err := AppendChunk(nil, h, dataKey, frames); err != nil {
 			b.Fatal(err)
 		}
 	}

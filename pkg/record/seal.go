@@ -27,7 +27,7 @@ type Seal struct {
 	Last      uint64           // seq of the last event, or of the one that was cut short
 	Time      time.Time
 	Truncated bool   // the node was stopped before the session ended
-	Reason    string // why the session ended
+	Reason    string // why it was; in clear, so a phrase of the node's own
 
 	signed    []byte // what the signature is over
 	signature []byte

@@ -34,14 +34,14 @@ func golden(t *testing.T, name string, got []byte) {
 func TestText(t *testing.T) {
 	chunks := each(write(t, story(), 1<<20, false, key, CodecS2))
 	var plain, coloured bytes.Buffer
-	if err := Text(context.Background(), &plain, Events(chunks), Options{}); err != nil {
+	if err := Text(context.Background(), &plain, Events(chunks, dataKey), Options{}); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "replay.txt", plain.Bytes())
 	if strings.Contains(plain.String(), "\x1b") {
 		t.Error("the recording can steer the terminal")
 	}
-	if err := Text(context.Background(), &coloured, Events(chunks), Options{Colour: true}); err != nil {
+	if err := Text(context.Background(), &coloured, Events(chunks, dataKey), Options{Colour: true}); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(coloured.String(), "\x1b[31m") {
@@ -53,7 +53,7 @@ func TestTextPauses(t *testing.T) {
 	chunks := each(write(t, story(), 1<<20, false, key, CodecS2))
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		if err := Text(context.Background(), &bytes.Buffer{}, Events(chunks), Options{Speed: 10, MaxPause: time.Second}); err != nil {
+		if err := Text(context.Background(), &bytes.Buffer{}, Events(chunks, dataKey), Options{Speed: 10, MaxPause: time.Second}); err != nil {
 			t.Fatal(err)
 		}
 		// 9.2 s at ten times the speed, and the last pause of 55.8 s cut down to 1 s.
@@ -62,7 +62,7 @@ func TestTextPauses(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		if err := Text(ctx, &bytes.Buffer{}, Events(chunks), Options{Speed: 1}); err == nil {
+		if err := Text(ctx, &bytes.Buffer{}, Events(chunks, dataKey), Options{Speed: 1}); err == nil {
 			t.Error("went on after its end")
 		}
 	})
@@ -70,7 +70,7 @@ func TestTextPauses(t *testing.T) {
 
 func TestJSON(t *testing.T) {
 	var b bytes.Buffer
-	if err := JSON(&b, Events(each(write(t, story(), 1<<20, false, key, CodecS2)))); err != nil {
+	if err := JSON(&b, Events(each(write(t, story(), 1<<20, false, key, CodecS2)), dataKey)); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "replay.jsonl", b.Bytes())

@@ -9,10 +9,10 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 )
 
-// A Chain checks that chunks follow each other: one session, indexes without a gap,
-// hashes that match, events without a gap, and nothing after the seal. The zero Chain
-// stands before chunk 0 of any session; a reader that kept one may go on later. It is
-// for one goroutine.
+// A Chain checks that chunks follow each other: one session and one key, indexes without
+// a gap, hashes that match, events without a gap by what the headers say, and nothing
+// after the seal. It needs no key. The zero Chain stands before chunk 0 of any session;
+// a reader that kept one may go on later. It is for one goroutine.
 type Chain struct {
 	Session  postern.SessionID
 	Next     uint32 // index of the chunk that must follow
@@ -35,17 +35,11 @@ func (c *Chain) Follow(chunk *Chunk) error {
 	if err := c.follows(chunk); err != nil {
 		return err
 	}
-	span := c.Span
+	next := Chain{Session: chunk.Session, Next: chunk.Index + 1, Previous: chunk.Hash, Span: c.Span, Sealed: chunk.Sealing}
 	if !chunk.Sealing {
-		var err error
-		if span, err = c.Span.Next(chunk.Frames); err != nil {
-			return err
-		}
-		if span.First != chunk.First || span.Last != chunk.Last {
-			return fmt.Errorf("record: chunk %d says that it holds events %d to %d, and holds %d to %d", chunk.Index, chunk.First, chunk.Last, span.First, span.Last)
-		}
+		next.Span = chunk.span()
 	}
-	*c = Chain{Session: chunk.Session, Next: chunk.Index + 1, Previous: chunk.Hash, Span: span, Sealed: chunk.Sealing}
+	*c = next
 	return nil
 }
 
@@ -60,6 +54,9 @@ func (c *Chain) follows(chunk *Chunk) error {
 	case chunk.Previous != c.Previous:
 		return fmt.Errorf("record: chunk %d does not follow the chunk before it", chunk.Index)
 	case !chunk.Sealing:
+		if want := c.Span.Follower(); chunk.First != want || chunk.Last < chunk.First {
+			return fmt.Errorf("record: chunk %d says that it holds events %d to %d, and must begin with %d", chunk.Index, chunk.First, chunk.Last, want)
+		}
 		return nil
 	}
 	s := chunk.Seal
@@ -70,6 +67,51 @@ func (c *Chain) follows(chunk *Chunk) error {
 		return fmt.Errorf("record: the last event is incomplete, and the seal does not say so")
 	}
 	return nil
+}
+
+// A Reader opens the chunks of one recording in order, once a Chain has found that they
+// follow each other. The zero Reader with a Key stands before chunk 0. It is for one
+// goroutine.
+type Reader struct {
+	Chain
+	Key     *DataKey
+	decoder Decoder
+}
+
+// Read checks the next chunk and calls fn with every event that ends in it. After an
+// error the Reader is of no use.
+func (r *Reader) Read(data []byte, fn func(*Event) error) (*Chunk, error) {
+	before := r.Span
+	chunk, err := r.Add(data)
+	if err != nil || chunk.Sealing {
+		return chunk, err
+	}
+	return chunk, r.open(chunk, before, fn)
+}
+
+func (r *Reader) open(chunk *Chunk, before Span, fn func(*Event) error) error {
+	frames, err := chunk.OpenFrames(r.Key, before)
+	if err != nil {
+		return err
+	}
+	return r.decoder.Decode(frames, fn)
+}
+
+// OpenFrames is Frames, once they are found to be the events that the header promises
+// behind those of the chunk before.
+func (c *Chunk) OpenFrames(key *DataKey, before Span) ([]byte, error) {
+	frames, err := c.Frames(key)
+	if err != nil {
+		return nil, err
+	}
+	span, err := before.Next(frames)
+	if err != nil {
+		return nil, err
+	}
+	if span != c.span() {
+		return nil, fmt.Errorf("record: chunk %d says that it holds events %d to %d, and holds %d to %d", c.Index, c.First, c.Last, span.First, span.Last)
+	}
+	return frames, nil
 }
 
 // State is how a recording ends.
@@ -86,53 +128,61 @@ const (
 type Report struct {
 	Session postern.SessionID
 	Node    postern.NodeName // that signed the seal
+	KeyID   string           // of the recording key
 	Chunks  int              // intact ones, the seal included
-	Tally
-	State  State
-	Reason string  // why the session ended, from the seal
-	Errors []error // empty where the recording is what the node wrote
+	Last    uint64           // seq of the last event
+	Tally                    // zero where there was no data key
+	State   State
+	Reason  string  // why the recording was cut short, from the seal
+	Hash    Hash    // of the last intact chunk: once sealed, that of the whole recording
+	Errors  []error // empty where the recording is what the node wrote
 }
 
 const maxReported = 100
 
 // Verify checks a whole recording, from chunk 0 on in order, and the signature of its
-// seal by the node's public key. The error is that of chunks; what is wrong with the
-// recording itself is in the report, at most a hundred findings. A recording whose end
-// was taken away is open: only its seal can tell that it is whole.
-func Verify(chunks iter.Seq2[[]byte, error], key crypto.PublicKey) (Report, error) {
+// seal by the node's public key. It needs no data key, which may be nil: with it, what
+// is inside the chunks is checked and counted too. The error is that of chunks; what is
+// wrong with the recording itself is in the report, at most a hundred findings. A
+// recording whose end was taken away is open: only its seal can tell that it is whole.
+func Verify(chunks iter.Seq2[[]byte, error], node crypto.PublicKey, key *DataKey) (Report, error) {
 	r := Report{State: StateOpen}
 	found := func(at int, err error) {
 		if len(r.Errors) < maxReported {
 			r.Errors = append(r.Errors, fmt.Errorf("chunk %d: %w", at, err))
 		}
 	}
-	var chain Chain
-	var decoder Decoder
+	reader := Reader{Key: key}
 	at := -1
 	for data, err := range chunks {
 		at++
 		if err != nil {
 			return r, fmt.Errorf("read chunk %d: %w", at, err)
 		}
-		chunk, err := chain.Add(data)
+		before := reader.Span
+		chunk, err := reader.Add(data)
 		if err != nil {
 			found(at, err)
 			// Go on behind the damage, so that one report tells all of it.
-			chain, decoder = resume(chain, data), Decoder{}
+			reader = Reader{Chain: resume(reader.Chain, data), Key: key}
 			continue
 		}
 		r.Chunks++
-		r.Session = chunk.Session
+		r.Session, r.Hash, r.Last = chunk.Session, chunk.Hash, chunk.Last
 		if chunk.Sealing {
 			r.seal(chunk.Seal)
-			if err := chunk.Seal.Verify(key); err != nil {
+			if err := chunk.Seal.Verify(node); err != nil {
 				found(at, err)
 			}
 			continue
 		}
-		if err := decoder.Decode(chunk.Frames, func(e *Event) error { r.Tally.Add(e); return nil }); err != nil {
+		r.KeyID = chunk.Key.ID
+		if key == nil {
+			continue
+		}
+		if err := reader.open(chunk, before, func(e *Event) error { r.Tally.Add(e); return nil }); err != nil {
 			found(at, err)
-			decoder = Decoder{}
+			reader.decoder = Decoder{}
 		}
 	}
 	if at < 0 {
@@ -185,39 +235,25 @@ func resume(c Chain, data []byte) Chain {
 		c.Next++
 		return c
 	}
-	next := Chain{Session: chunk.Session, Next: chunk.Index + 1, Previous: chunk.Hash, Sealed: chunk.Sealing}
-	next.Span.Last = chunk.Last
-	return next
+	return Chain{Session: chunk.Session, Next: chunk.Index + 1, Previous: chunk.Hash, Span: chunk.span(), Sealed: chunk.Sealing}
 }
 
 // Events reads the events of a recording from chunk 0 on, checking that the chunks
 // follow each other, and ends at the first error. The end that a truncated recording
 // lacks is told as a Closed event with Seq 0. The signature is Verify's business.
-func Events(chunks iter.Seq2[[]byte, error]) iter.Seq2[*Event, error] {
+func Events(chunks iter.Seq2[[]byte, error], key *DataKey) iter.Seq2[*Event, error] {
 	return func(yield func(*Event, error) bool) {
-		var chain Chain
-		var decoder Decoder
+		reader := Reader{Key: key}
 		for data, err := range chunks {
 			var chunk *Chunk
 			if err == nil {
-				chunk, err = chain.Add(data)
+				chunk, err = reader.Read(data, func(e *Event) error {
+					if !yield(e, nil) {
+						return errStop
+					}
+					return nil
+				})
 			}
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			if chunk.Sealing {
-				if chunk.Seal.Truncated {
-					yield(&Event{Kind: KindClosed, Time: chunk.Seal.Time, Reason: chunk.Seal.Reason}, nil)
-				}
-				return
-			}
-			err = decoder.Decode(chunk.Frames, func(e *Event) error {
-				if !yield(e, nil) {
-					return errStop
-				}
-				return nil
-			})
 			if errors.Is(err, errStop) {
 				return
 			}
@@ -225,6 +261,13 @@ func Events(chunks iter.Seq2[[]byte, error]) iter.Seq2[*Event, error] {
 				yield(nil, err)
 				return
 			}
+			if !chunk.Sealing {
+				continue
+			}
+			if chunk.Seal.Truncated {
+				yield(&Event{Kind: KindClosed, Time: chunk.Seal.Time, Reason: chunk.Seal.Reason}, nil)
+			}
+			return
 		}
 	}
 }

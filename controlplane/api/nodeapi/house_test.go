@@ -117,7 +117,7 @@ func (r *replica) server(cert func(*tls.ClientHelloInfo) (*tls.Certificate, erro
 	return nodeapi.New(nodeapi.Services{
 		TLS:       &tls.Config{GetCertificate: cert, ClientCAs: clients},
 		Authority: r.h.auth, Nodes: publish.Directory{Cache: r.cache, Store: r.h.mem}, Snapshot: r.hub.Snapshot,
-		Enrol: r.enrol, Hub: r.hub, Fleet: r.hub, Grants: r, Holds: r, Broker: r, Budgets: r, Records: r, Logger: discard,
+		Enrol: r.enrol, Hub: r.hub, Fleet: r.hub, Grants: r, Holds: r, Broker: r, Budgets: r, Records: r, RecordingKey: func() []byte { return []byte("key") }, Logger: discard,
 	})
 }
 

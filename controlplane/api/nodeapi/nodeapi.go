@@ -114,6 +114,8 @@ type Services struct {
 	Broker    Broker
 	Budgets   Budgets
 	Records   Records
+	// RecordingKey is the public key to which sessions that begin now are sealed.
+	RecordingKey func() []byte
 	// Options are further ones, such as a stats handler for traces.
 	Options []grpc.ServerOption
 	Logger  *slog.Logger

@@ -34,7 +34,7 @@ func (s grantService) OpenGrant(ctx context.Context, req *nodev1.OpenGrantReques
 	if err != nil {
 		return nil, err
 	}
-	return &nodev1.OpenGrantResponse{Grant: signed}, nil
+	return &nodev1.OpenGrantResponse{Grant: signed, RecordingKey: s.RecordingKey()}, nil
 }
 
 // holdGrace is how long a hold is kept for a node whose call broke off: a client that

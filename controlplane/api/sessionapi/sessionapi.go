@@ -178,7 +178,13 @@ func (h *Handler) ReadRecording(ctx context.Context, req *connect.Request[apiv1.
 	if err != nil {
 		return err
 	}
-	return h.recordings.Read(ctx, s.GetId(), req.Msg.GetFromIndex(), req.Msg.GetFollow(), func(number uint32, data, key []byte) error {
+	key, err := h.recordings.DataKey(ctx, s.GetId())
+	if err != nil {
+		return err
+	}
+	defer key.Wipe()
+	first := true
+	return h.recordings.Read(ctx, s.GetId(), req.Msg.GetFromIndex(), req.Msg.GetFollow(), func(number uint32, data, nodeKey []byte) error {
 		// A reader may lose the right while the session lives.
 		c, err := caller(ctx)
 		if err != nil {
@@ -187,7 +193,11 @@ func (h *Handler) ReadRecording(ctx context.Context, req *connect.Request[apiv1.
 		if err := see(c.Now(), s, authz.Auditor); err != nil {
 			return err
 		}
-		return stream.Send(&apiv1.ReadRecordingResponse{Index: number, Chunk: data, NodeKey: key})
+		m := &apiv1.ReadRecordingResponse{Index: number, Chunk: data, NodeKey: nodeKey}
+		if first {
+			m.DataKey, first = key.Reveal(), false
+		}
+		return stream.Send(m)
 	})
 }
 

@@ -31,10 +31,13 @@ import (
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
+	"github.com/posterngate/postern/pkg/secret"
 )
 
 var (
-	began   = time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
+	began           = time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
+	recordingKey, _ = secret.ParsePrivateKey(bytes.Repeat([]byte{5}, 32))
+
 	nodeKey = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{3}, ed25519.SeedSize))
 )
 
@@ -55,6 +58,15 @@ type house struct {
 	client     apiv1connect.SessionServiceClient
 	live       *live
 	heads      map[string]record.Chain
+	keys       map[string]*record.DataKey
+	wrapped    map[string]record.WrappedKey
+}
+
+// ring opens what is sealed to recordingKey.
+type ring struct{}
+
+func (ring) Unwrap(_ context.Context, session postern.SessionID, w record.WrappedKey) (secret.Bytes, error) {
+	return w.Unwrap(recordingKey, session)
 }
 
 func open(t *testing.T) *house {
@@ -68,13 +80,13 @@ func open(t *testing.T) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	recordings, err := recording.New(recording.Config{Blobs: blobs, Index: rows,
+	recordings, err := recording.New(recording.Config{Blobs: blobs, Index: rows, Keys: ring{},
 		NodeKeys: func(string) ([]crypto.PublicKey, error) { return []crypto.PublicKey{nodeKey.Public()}, nil },
 		Rejected: func(_ context.Context, r recording.Rejection) error { return fmt.Errorf("rejected: %+v", r) }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &house{recordings: recordings, live: &live{}, heads: map[string]record.Chain{}}
+	h := &house{recordings: recordings, live: &live{}, heads: map[string]record.Chain{}, keys: map[string]*record.DataKey{}, wrapped: map[string]record.WrappedKey{}}
 	_, handler := apiv1connect.NewSessionServiceHandler(sessionapi.New(recordings, h.live))
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := r.Context()
@@ -101,6 +113,12 @@ func open(t *testing.T) *house {
 func (h *house) ship(t *testing.T, id string, events ...record.Event) {
 	t.Helper()
 	head := h.heads[id]
+	if h.keys[id] == nil {
+		var err error
+		if h.keys[id], h.wrapped[id], err = record.NewDataKey(recordingKey.PublicKey(), postern.SessionID(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	var frames, data []byte
 	var err error
 	for i := range events {
@@ -114,7 +132,8 @@ func (h *house) ship(t *testing.T, id string, events ...record.Event) {
 		if spanErr != nil {
 			t.Fatal(spanErr)
 		}
-		data, _, err = record.AppendChunk(nil, record.Header{Session: postern.SessionID(id), Index: head.Next, First: span.First, Last: span.Last, Codec: record.CodecS2, Previous: head.Previous}, frames)
+		data, _, err = record.AppendChunk(nil, record.Header{Session: postern.SessionID(id), Index: head.Next, First: span.First, Last: span.Last, Open: span.Open,
+			Codec: record.CodecS2, Key: h.wrapped[id], Previous: head.Previous}, h.keys[id], frames)
 	} else {
 		data, _, err = record.AppendSeal(nil, record.Seal{Session: postern.SessionID(id), Node: "node-1", Chunks: head.Next, Previous: head.Previous, Last: head.Span.Last, Time: began}, nodeKey)
 	}
@@ -255,6 +274,7 @@ func TestReadAndFollow(t *testing.T) {
 	h := world(t)
 	var chunks [][]byte
 	var key crypto.PublicKey
+	var data *record.DataKey
 	take := func(m *apiv1.ReadRecordingResponse) {
 		if int(m.GetIndex()) != len(chunks) {
 			t.Errorf("chunk %d stands where chunk %d must", m.GetIndex(), len(chunks))
@@ -263,6 +283,12 @@ func TestReadAndFollow(t *testing.T) {
 		if len(m.GetNodeKey()) > 0 {
 			var err error
 			if key, err = x509.ParsePKIXPublicKey(m.GetNodeKey()); err != nil {
+				t.Error(err)
+			}
+		}
+		if len(m.GetDataKey()) > 0 {
+			var err error
+			if data, err = record.OpenDataKey(m.GetDataKey()); err != nil {
 				t.Error(err)
 			}
 		}
@@ -276,8 +302,8 @@ func TestReadAndFollow(t *testing.T) {
 				return
 			}
 		}
-	}, key)
-	if err != nil || len(r.Errors) > 0 || r.State != record.StateSealed {
+	}, key, data)
+	if err != nil || len(r.Errors) > 0 || r.State != record.StateSealed || r.Events != 2 {
 		t.Errorf("%+v, %v", r, err)
 	}
 

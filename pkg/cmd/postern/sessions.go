@@ -105,15 +105,16 @@ func showSession(w io.Writer, s *typesv1.Session) {
 	}
 }
 
-// recording is a stream of a recording's chunks, and the key that signed its seal.
+// recording is a stream of a recording's chunks, the key that signed its seal and the
+// one that opens them.
 type recording struct {
 	stream *connect.ServerStreamForClient[apiv1.ReadRecordingResponse]
 	first  bool // whether the first chunk has been received
-	key    crypto.PublicKey
+	node   crypto.PublicKey
+	data   *record.DataKey
 }
 
-// recording opens the stream and waits for the first chunk, with which the node's key
-// comes.
+// recording opens the stream and waits for the first chunk, with which the keys come.
 func (a *app) recording(ctx context.Context, id string, follow bool) (*recording, error) {
 	api, err := a.dial(ctx, false)
 	if err != nil {
@@ -127,8 +128,11 @@ func (a *app) recording(ctx context.Context, id string, follow bool) (*recording
 	if r.first = stream.Receive(); !r.first {
 		return nil, errors.Join(stream.Err(), stream.Close())
 	}
-	if r.key, err = x509.ParsePKIXPublicKey(stream.Msg().GetNodeKey()); err != nil {
+	if r.node, err = x509.ParsePKIXPublicKey(stream.Msg().GetNodeKey()); err != nil {
 		return nil, errors.Join(fmt.Errorf("the node's key: %w", err), stream.Close())
+	}
+	if r.data, err = record.OpenDataKey(stream.Msg().GetDataKey()); err != nil {
+		return nil, errors.Join(err, stream.Close())
 	}
 	return r, nil
 }
@@ -174,7 +178,7 @@ func (a *app) replay(ctx context.Context, id string, follow bool, speed float64)
 		return err
 	}
 	defer r.stream.Close()
-	events := record.Events(r.chunks())
+	events := record.Events(r.chunks(), r.data)
 	switch a.format {
 	case "json":
 		return record.JSON(a.env.Stdout, events)
@@ -211,7 +215,7 @@ func (a *app) verify(ctx context.Context, id string) error {
 		return err
 	}
 	defer r.stream.Close()
-	rep, err := record.Verify(r.chunks(), r.key)
+	rep, err := record.Verify(r.chunks(), r.node, r.data)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
 	"github.com/posterngate/postern/test/e2e/fleet"
 )
@@ -21,6 +22,20 @@ import (
 type canaries struct {
 	values   map[string][]string // in all the forms looked for, by what it is
 	patterns map[string]*regexp.Regexp
+	keys     map[postern.SessionID]*record.DataKey // of recordings that are searched inside too
+}
+
+// learn asks for the keys of all recordings that there are.
+func (c *canaries) learn(t *testing.T, f *fleet.Fleet) {
+	t.Helper()
+	c.keys = map[postern.SessionID]*record.DataKey{}
+	for _, s := range f.Sessions(t) {
+		key, err := f.Recorder(t).DataKey(t.Context(), s.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.keys[postern.SessionID(s.ID)] = key
+	}
 }
 
 func (c *canaries) add(what, value string) {
@@ -84,7 +99,7 @@ func (r *report) hit(place string, found []string) {
 }
 
 // tree searches every file below a folder, but for what skip says. Chunks of recordings
-// are searched as they are and as they were before they were compressed.
+// are searched as they are and, where the key is known, inside.
 func (r *report) tree(t *testing.T, c *canaries, root string, skip func(rel string) bool) {
 	t.Helper()
 	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
@@ -119,14 +134,28 @@ func (r *report) tree(t *testing.T, c *canaries, root string, skip func(rel stri
 		r.bytes += int64(len(full))
 		r.hit(p, c.in(full))
 		if chunk, err := record.ParseChunk(text); err == nil {
-			r.chunks++
-			r.hit(p+" decoded", c.in(chunk.Frames))
+			r.inside(t, c, p, chunk)
 		}
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// inside searches what is sealed in a chunk.
+func (r *report) inside(t *testing.T, c *canaries, path string, chunk *record.Chunk) {
+	t.Helper()
+	key := c.keys[chunk.Session]
+	if key == nil || chunk.Sealing {
+		return
+	}
+	frames, err := chunk.Frames(key)
+	if err != nil {
+		t.Errorf("%s: %v", path, err)
+	}
+	r.chunks++
+	r.hit(path+" opened", c.in(frames))
 }
 
 // dense leaves out blocks of zeros, of which preallocated files mostly consist.

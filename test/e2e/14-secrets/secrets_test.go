@@ -42,6 +42,7 @@ func TestSecrets(t *testing.T) {
 	}
 
 	f.AwaitSealed(t, 20*time.Second)
+	c.learn(t, f)
 	for _, p := range []*fleet.Process{f.Nodes["eu-1-a"].Process, f.Nodes["us-1-a"].Process, f.Control} {
 		if code := p.Stop(); code != 0 {
 			t.Errorf("%s ended with code %d", p.Name, code)
@@ -173,8 +174,12 @@ func TestTheSearchFinds(t *testing.T) {
 	}
 	say()
 	fleet.Eventually(t, 15*time.Second, "the recording is stored", func() error {
-		return found(t, f, c, "control/recordings/chunks", "decoded")
+		c.learn(t, f)
+		return found(t, f, c, "control/recordings/chunks", "opened")
 	})
+	if err := found(t, f, c, "control/recordings/chunks", "0: "); err == nil {
+		t.Error("what is recorded stands in a stored chunk in clear")
+	}
 	if code := f.Control.Stop(); code != 0 {
 		t.Errorf("the control plane ended with code %d", code)
 	}
@@ -192,7 +197,10 @@ func TestTheSearchFinds(t *testing.T) {
 		f.File(t, fmt.Sprintf("us-1-a/b64-%d", i), forms(canary)[3+i])
 	}
 	f.File(t, "control/a-password", strings.Repeat("QZZQ", 16))
-	for _, where := range []string{"eu-1-a/spool", "eu-1-a/a-log", "us-1-a/b64-0", "us-1-a/b64-1", "us-1-a/b64-2", "control/a-password", "etcd"} {
+	if err := found(t, f, c, "eu-1-a/spool", ""); err == nil {
+		t.Error("what is recorded stands in a spool in clear")
+	}
+	for _, where := range []string{"eu-1-a/a-log", "us-1-a/b64-0", "us-1-a/b64-1", "us-1-a/b64-2", "control/a-password", "etcd"} {
 		if err := found(t, f, c, where, ""); err != nil {
 			t.Error(err)
 		}

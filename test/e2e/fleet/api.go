@@ -2,9 +2,11 @@ package fleet
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"iter"
 	"net/http"
 	"os"
@@ -65,52 +67,66 @@ func (f *Fleet) Recorder(t testing.TB) *Recorder {
 
 // Events are the events of one recording; its seal is not checked.
 func (r *Recorder) Events(ctx context.Context, session string) iter.Seq2[*record.Event, error] {
-	return record.Events(r.chunks(ctx, session, new([]byte)))
+	return func(yield func(*record.Event, error) bool) {
+		chunks, _, key, err := r.read(ctx, session)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		record.Events(chunks, key)(yield)
+	}
 }
 
 // Verify checks one recording as "postern sessions verify" does.
 func (r *Recorder) Verify(ctx context.Context, session string) (record.Report, error) {
-	var der []byte
-	var chunks [][]byte
-	for c, err := range r.chunks(ctx, session, &der) {
-		if err != nil {
-			return record.Report{}, err
-		}
-		chunks = append(chunks, c)
-	}
-	key, err := x509.ParsePKIXPublicKey(der)
+	chunks, node, key, err := r.read(ctx, session)
 	if err != nil {
 		return record.Report{}, err
 	}
-	return record.Verify(func(yield func([]byte, error) bool) {
+	return record.Verify(chunks, node, key)
+}
+
+// DataKey is the key with which the chunks of one recording are sealed.
+func (r *Recorder) DataKey(ctx context.Context, session string) (*record.DataKey, error) {
+	_, _, key, err := r.read(ctx, session)
+	return key, err
+}
+
+// read reads all chunks of a recording, and its two keys.
+func (r *Recorder) read(ctx context.Context, session string) (_ iter.Seq2[[]byte, error], node crypto.PublicKey, key *record.DataKey, err error) {
+	req := connect.NewRequest(&apiv1.ReadRecordingRequest{Id: session})
+	req.Header().Set("Authorization", "Bearer "+r.token)
+	stream, err := r.client.ReadRecording(ctx, req)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	defer func() { err = errors.Join(err, stream.Close()) }()
+	var chunks [][]byte
+	for stream.Receive() {
+		m := stream.Msg()
+		if k := m.GetNodeKey(); len(k) > 0 {
+			if node, err = x509.ParsePKIXPublicKey(k); err != nil {
+				return nil, nil, nil, err
+			}
+		}
+		if k := m.GetDataKey(); len(k) > 0 {
+			if key, err = record.OpenDataKey(k); err != nil {
+				return nil, nil, nil, err
+			}
+		}
+		chunks = append(chunks, m.GetChunk())
+	}
+	if err := stream.Err(); err != nil {
+		return nil, nil, nil, err
+	}
+	if key == nil {
+		return nil, nil, nil, errors.New("the recording came without its key")
+	}
+	return func(yield func([]byte, error) bool) {
 		for _, c := range chunks {
 			if !yield(c, nil) {
 				return
 			}
 		}
-	}, key)
-}
-
-func (r *Recorder) chunks(ctx context.Context, session string, key *[]byte) iter.Seq2[[]byte, error] {
-	return func(yield func([]byte, error) bool) {
-		req := connect.NewRequest(&apiv1.ReadRecordingRequest{Id: session})
-		req.Header().Set("Authorization", "Bearer "+r.token)
-		stream, err := r.client.ReadRecording(ctx, req)
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		defer stream.Close()
-		for stream.Receive() {
-			if k := stream.Msg().GetNodeKey(); len(k) > 0 {
-				*key = k
-			}
-			if !yield(stream.Msg().GetChunk(), nil) {
-				return
-			}
-		}
-		if err := stream.Err(); err != nil {
-			yield(nil, err)
-		}
-	}
+	}, node, key, nil
 }

@@ -2906,7 +2906,9 @@ type ReadRecordingResponse struct {
 	// The chunk as it is stored.
 	Chunk []byte `protobuf:"bytes,2,opt,name=chunk,proto3" json:"chunk,omitempty"`
 	// The public key of the node that signed the seal; with the first chunk.
-	NodeKey       []byte `protobuf:"bytes,3,opt,name=node_key,json=nodeKey,proto3" json:"node_key,omitempty"`
+	NodeKey []byte `protobuf:"bytes,3,opt,name=node_key,json=nodeKey,proto3" json:"node_key,omitempty"`
+	// The key with which the session's chunks are sealed; with the first chunk.
+	DataKey       []byte `protobuf:"bytes,4,opt,name=data_key,json=dataKey,proto3" json:"data_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2958,6 +2960,13 @@ func (x *ReadRecordingResponse) GetChunk() []byte {
 func (x *ReadRecordingResponse) GetNodeKey() []byte {
 	if x != nil {
 		return x.NodeKey
+	}
+	return nil
+}
+
+func (x *ReadRecordingResponse) GetDataKey() []byte {
+	if x != nil {
+		return x.DataKey
 	}
 	return nil
 }
@@ -3932,11 +3941,12 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
 	"from_index\x18\x02 \x01(\rR\tfromIndex\x12\x16\n" +
-	"\x06follow\x18\x03 \x01(\bR\x06follow\"^\n" +
+	"\x06follow\x18\x03 \x01(\bR\x06follow\"~\n" +
 	"\x15ReadRecordingResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x14\n" +
 	"\x05chunk\x18\x02 \x01(\fR\x05chunk\x12\x19\n" +
-	"\bnode_key\x18\x03 \x01(\fR\anodeKey\"<\n" +
+	"\bnode_key\x18\x03 \x01(\fR\anodeKey\x12\x1e\n" +
+	"\bdata_key\x18\x04 \x01(\fB\x03\x80\x01\x01R\adataKey\"<\n" +
 	"\x12KillSessionRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\")\n" +

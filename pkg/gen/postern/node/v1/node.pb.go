@@ -2087,7 +2087,9 @@ func (x *OpenGrantRequest) GetClientCertificate() []byte {
 type OpenGrantResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The grant, signed.
-	Grant         *v1.SignedGrant `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	Grant *v1.SignedGrant `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	// The public key (X25519) to which the data key of the session's recording is to be sealed.
+	RecordingKey  []byte `protobuf:"bytes,2,opt,name=recording_key,json=recordingKey,proto3" json:"recording_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2125,6 +2127,13 @@ func (*OpenGrantResponse) Descriptor() ([]byte, []int) {
 func (x *OpenGrantResponse) GetGrant() *v1.SignedGrant {
 	if x != nil {
 		return x.Grant
+	}
+	return nil
+}
+
+func (x *OpenGrantResponse) GetRecordingKey() []byte {
+	if x != nil {
+		return x.RecordingKey
 	}
 	return nil
 }
@@ -3198,9 +3207,10 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\bresource\x18\x03 \x01(\tR\bresource\x12%\n" +
 	"\x0eclient_address\x18\x04 \x01(\tR\rclientAddress\x12%\n" +
 	"\x0eclient_program\x18\x05 \x01(\tR\rclientProgram\x12-\n" +
-	"\x12client_certificate\x18\x06 \x01(\fR\x11clientCertificate\"H\n" +
+	"\x12client_certificate\x18\x06 \x01(\fR\x11clientCertificate\"m\n" +
 	"\x11OpenGrantResponse\x123\n" +
-	"\x05grant\x18\x01 \x01(\v2\x1d.postern.types.v1.SignedGrantR\x05grant\"\xfa\x01\n" +
+	"\x05grant\x18\x01 \x01(\v2\x1d.postern.types.v1.SignedGrantR\x05grant\x12#\n" +
+	"\rrecording_key\x18\x02 \x01(\fR\frecordingKey\"\xfa\x01\n" +
 	"\x0fOpenHoldRequest\x12\x14\n" +
 	"\x05scope\x18\x01 \x01(\tR\x05scope\x12\x14\n" +
 	"\x05grant\x18\x02 \x01(\tR\x05grant\x12\x1a\n" +
