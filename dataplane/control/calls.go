@@ -83,7 +83,6 @@ func (c *Client) OpenGrant(ctx context.Context, req *nodev1.OpenGrantRequest) (*
 	return g, nil
 }
 
-// verify reads a signed grant. It needs the node's snapshot and nothing else.
 // RecordingKey is the public key to which sessions that begin now are to be sealed; empty
 // before the first grant. It comes with each grant, and so is never older than those.
 func (c *Client) RecordingKey() []byte {
@@ -93,6 +92,7 @@ func (c *Client) RecordingKey() []byte {
 	return nil
 }
 
+// verify reads a signed grant. It needs the node's snapshot and nothing else.
 func (c *Client) verify(s *typesv1.SignedGrant) (*postern.Grant, error) {
 	if len(s.GetGrant()) > maxGrantBytes {
 		return nil, fmt.Errorf("a grant of %d bytes is longer than %d", len(s.GetGrant()), maxGrantBytes)
