@@ -6,6 +6,7 @@ package regions_test
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -139,6 +140,16 @@ func (s *regions) lost(t *testing.T) {
 	if r := libpq(); r.Code != 0 || r.Stdout != "6\n" {
 		t.Fatalf("psql with a service: code %d: %s%s", r.Code, r.Stdout, r.Stderr)
 	}
+	// The same with a client certificate, which any node takes, and no password.
+	byCert, certs := s.File(t, "home-alice/cert_service.conf", ""), filepath.Join(s.Home(t, "alice"), "certs")
+	s.Must(t, "alice", "config", "pg", "--cert", certs, "--file", byCert)
+	s.Must(t, "alice", "grant", "sales-report", "--cert", certs)
+	withCert := func() fleet.Result {
+		return s.RunEnv(t, "alice", []string{"PGSERVICEFILE=" + byCert}, "psql", "service=sales-report.warehouse", "-wXAtc", count)
+	}
+	if r := withCert(); r.Code != 0 || r.Stdout != "6\n" {
+		t.Fatalf("psql with a certificate: code %d: %s%s", r.Code, r.Stdout, r.Stderr)
+	}
 	for _, gone := range []*fleet.Node{s.eu, s.us} {
 		if err := gone.Crash(); err != nil {
 			t.Error(err)
@@ -147,6 +158,9 @@ func (s *regions) lost(t *testing.T) {
 		// The file that was made before names both nodes.
 		if r := libpq(); r.Code != 0 || r.Stdout != "6\n" {
 			t.Errorf("psql with %s gone: code %d: %s%s", gone.Name, r.Code, r.Stdout, r.Stderr)
+		}
+		if r := withCert(); r.Code != 0 || r.Stdout != "6\n" {
+			t.Errorf("psql with a certificate and %s gone: code %d: %s%s", gone.Name, r.Code, r.Stdout, r.Stderr)
 		}
 		t.Logf("libpq went on %s after %s was killed", time.Since(began).Round(time.Millisecond), gone.Name)
 		began = time.Now()
