@@ -42,6 +42,7 @@ type Env struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	Getenv         func(string) string
+	Keyring        Keyring // nil where there is none
 }
 
 // app is one run of the command.
@@ -51,6 +52,8 @@ type app struct {
 	ca     string
 	home   string
 	format string
+
+	unsealed error // why a login that was kept by this run is in no keyring
 }
 
 // Main runs the command and returns its exit code.
@@ -77,7 +80,8 @@ needed and enforced on the way to the resource.
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 denied by policy, 4 approval pending or
 refused, 5 unreachable; connect passes the code of its client through.
-Environment: POSTERN_ADDR, POSTERN_CA, POSTERN_TOKEN, POSTERN_NODE, POSTERN_HOME, POSTERN_FORMAT.`,
+Environment: POSTERN_ADDR, POSTERN_CA, POSTERN_TOKEN, POSTERN_NODE, POSTERN_HOME, POSTERN_FORMAT,
+POSTERN_KEYRING (off: keep the login in a file).`,
 		Example: "  postern login\n  postern tasks\n  postern psql sales-report -- -c 'SELECT count(*) FROM orders'",
 	}
 	f := root.PersistentFlags()

@@ -82,7 +82,7 @@ func (a *app) login(ctx context.Context, name string, device bool) error {
 			return err
 		}
 	}
-	if err := a.saveTokens(all); err != nil {
+	if err := a.saveTokens(ctx, all); err != nil {
 		return err
 	}
 	return a.whoami(ctx)
@@ -252,8 +252,8 @@ func (a *app) browse(ctx context.Context, link string) {
 func (a *app) logoutCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "logout", Short: "Forget the login", Example: "  postern logout", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			if err := os.Remove(a.tokenFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := a.forgetTokens(cmd.Context()); err != nil {
 				return err
 			}
 			a.say("Signed out.")
@@ -281,7 +281,7 @@ func (a *app) whoami(ctx context.Context) error {
 	return a.print(resp.Msg, func(w io.Writer) {
 		s := resp.Msg.GetSubject()
 		fmt.Fprintln(w, s.GetName())
-		rows := [][2]string{{"email", s.GetEmail()}, {"groups", strings.Join(s.GetGroups(), ", ")}, {"workload", s.GetWorkload()}, {"roles", strings.Join(resp.Msg.GetRoles(), ", ")}, {"until", when(resp.Msg.GetExpireTime())}}
+		rows := [][2]string{{"email", s.GetEmail()}, {"groups", strings.Join(s.GetGroups(), ", ")}, {"workload", s.GetWorkload()}, {"roles", strings.Join(resp.Msg.GetRoles(), ", ")}, {"until", when(resp.Msg.GetExpireTime())}, {"token in", a.where()}}
 		for _, r := range rows {
 			if r[1] != "" {
 				fmt.Fprintf(w, "  %-9s %s\n", r[0], r[1])

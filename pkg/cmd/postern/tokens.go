@@ -14,12 +14,19 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// tokens are what a login left behind, kept in a file that only the user can read.
+// tokens are what a login left behind.
 type tokens struct {
 	Addr   string `json:"addr"`
 	Issuer string `json:"issuer"`
 	API    token  `json:"api"`
 	Data   token  `json:"data"`
+}
+
+// kept is the file of a login, which only the user can read: tokens as they are or,
+// where there is a keyring, sealed with a key that is there.
+type kept struct {
+	tokens
+	Sealed []byte `json:"sealed,omitempty"`
 }
 
 // token is an ID token of one client, and what renews it.
@@ -36,7 +43,7 @@ const slack = time.Minute
 
 func (a *app) tokenFile() string { return filepath.Join(a.home, "tokens.json") }
 
-func (a *app) loadTokens() (*tokens, error) {
+func (a *app) readLogin() (*kept, error) {
 	b, err := os.ReadFile(a.tokenFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errors.New("not signed in: postern login")
@@ -44,17 +51,46 @@ func (a *app) loadTokens() (*tokens, error) {
 	if err != nil {
 		return nil, err
 	}
-	var t tokens
-	if err := json.Unmarshal(b, &t); err != nil {
+	var k kept
+	if err := json.Unmarshal(b, &k); err != nil {
 		return nil, fmt.Errorf("%s: %w; sign in again: postern login", a.tokenFile(), err)
+	}
+	return &k, nil
+}
+
+func (a *app) loadTokens(ctx context.Context) (*tokens, error) {
+	k, err := a.readLogin()
+	if err != nil {
+		return nil, err
+	}
+	t := &k.tokens
+	if len(k.Sealed) > 0 {
+		if t, err = a.unseal(ctx, k.Sealed); err != nil {
+			return nil, fmt.Errorf("the login is sealed with a key in the keyring: %w; unlock it, or sign in again: postern login", err)
+		}
 	}
 	if t.Addr != a.addr {
 		return nil, fmt.Errorf("signed in to %s, not to %s: postern login", t.Addr, a.addr)
 	}
-	return &t, nil
+	return t, nil
 }
 
-func (a *app) saveTokens(t *tokens) error {
+func (a *app) unseal(ctx context.Context, sealed []byte) (*tokens, error) {
+	aead, err := a.ringKey(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	b, err := aead.Open(nil, nil, sealed, []byte(a.ringName()))
+	if err != nil {
+		return nil, err
+	}
+	var t tokens
+	return &t, json.Unmarshal(b, &t)
+}
+
+// saveTokens seals what a login left behind where there is a keyring, and else keeps it
+// as it is.
+func (a *app) saveTokens(ctx context.Context, t *tokens) error {
 	if err := os.MkdirAll(a.home, 0o700); err != nil {
 		return err
 	}
@@ -62,7 +98,43 @@ func (a *app) saveTokens(t *tokens) error {
 	if err != nil {
 		return err
 	}
+	if aead, err := a.ringKey(ctx, true); err == nil {
+		if b, err = json.Marshal(map[string][]byte{"sealed": aead.Seal(nil, nil, b, []byte(a.ringName()))}); err != nil {
+			return err
+		}
+	} else if ctx.Err() != nil {
+		return err
+	} else {
+		a.unsealed = err
+	}
 	return replace(a.tokenFile(), b)
+}
+
+// forgetTokens removes the login, and its key where there is one.
+func (a *app) forgetTokens(ctx context.Context) error {
+	if k, err := a.readLogin(); err == nil && len(k.Sealed) > 0 {
+		if _, err := a.ring(ctx, func(k Keyring) (string, error) { return "", k.Delete(a.ringName()) }); err != nil {
+			a.say("the key of the login stays in the keyring, and opens nothing any more: %s", err)
+		}
+	}
+	if err := os.Remove(a.tokenFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// where says where the token is kept that the command uses.
+func (a *app) where() string {
+	if a.env.Getenv("POSTERN_TOKEN") != "" {
+		return "POSTERN_TOKEN"
+	}
+	if k, err := a.readLogin(); err == nil && len(k.Sealed) > 0 {
+		return a.tokenFile() + ", sealed with a key in the keyring"
+	}
+	if a.unsealed != nil {
+		return fmt.Sprintf("%s, which only you can read (%s)", a.tokenFile(), a.unsealed)
+	}
+	return a.tokenFile() + ", which only you can read"
 }
 
 // apiToken is the token for the API: POSTERN_TOKEN, or that of the login.
@@ -79,7 +151,7 @@ func (a *app) token(ctx context.Context, which func(*tokens) *token) (string, er
 	if t := a.env.Getenv("POSTERN_TOKEN"); t != "" {
 		return t, nil
 	}
-	all, err := a.loadTokens()
+	all, err := a.loadTokens(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -98,7 +170,7 @@ func (a *app) token(ctx context.Context, which func(*tokens) *token) (string, er
 	fresh, err := cfg.TokenSource(context.WithValue(ctx, oauth2.HTTPClient, hc), &oauth2.Token{RefreshToken: t.Refresh}).Token()
 	if err != nil {
 		// Another command may have been faster: a refresh token works once.
-		if again, lerr := a.loadTokens(); lerr == nil && time.Until(which(again).Expires) > slack {
+		if again, lerr := a.loadTokens(ctx); lerr == nil && time.Until(which(again).Expires) > slack {
 			return which(again).ID, nil
 		}
 		return "", fmt.Errorf("the login could not be renewed: %w; sign in again: postern login", err)
@@ -106,7 +178,7 @@ func (a *app) token(ctx context.Context, which func(*tokens) *token) (string, er
 	if err := t.take(fresh); err != nil {
 		return "", err
 	}
-	return t.ID, a.saveTokens(all)
+	return t.ID, a.saveTokens(ctx, all)
 }
 
 // take keeps what a token endpoint answered.
