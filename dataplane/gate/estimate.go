@@ -8,7 +8,6 @@ import (
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
-	"github.com/posterngate/postern/pkg/sql"
 )
 
 // An estimate is what the resource's planner said of a statement.
@@ -22,7 +21,7 @@ const estimateTTL = time.Minute
 
 // decide asks policy, and fetches what policy lacks. The estimate is nil where it lacked
 // none.
-func (g *Gate) decide(ctx context.Context, snap *policy.Snapshot, st *engine.Statement, an engine.Analysis, facts *sql.Facts) (postern.Decision, *estimate, error) {
+func (g *Gate) decide(ctx context.Context, snap *policy.Snapshot, st *engine.Statement, an engine.Analysis, facts policy.Facts) (postern.Decision, *estimate, error) {
 	q := g.query(facts)
 	d := snap.Decide(q)
 	if len(d.Missing) == 0 {

@@ -26,7 +26,6 @@ import (
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
-	"github.com/posterngate/postern/pkg/sql"
 )
 
 // A Recorder keeps one session's story. Record returns once e is as durable as the
@@ -103,7 +102,7 @@ func New(cfg Config) *Gate {
 type admitted struct {
 	snapshot *policy.Snapshot
 	terms    policy.Terms
-	facts    *sql.Facts
+	facts    policy.Facts
 	estimate *estimate // nil where no rule asked for one
 	touched  []record.Touch
 	mode     policy.RecordMode
@@ -127,7 +126,7 @@ func Refuse(d postern.Decision) *postern.Refusal {
 	return r
 }
 
-func (g *Gate) query(facts *sql.Facts) policy.Query {
+func (g *Gate) query(facts policy.Facts) policy.Query {
 	req, b := g.cfg.Request(), g.cfg.Budget
 	return policy.Query{
 		Grant: g.cfg.Grant, Resource: g.cfg.Resource, Node: g.cfg.Node, Facts: facts, Request: req, Covered: g.cfg.Snapshots.Version(),
@@ -179,12 +178,12 @@ func (g *Gate) judge(ctx context.Context, snap *policy.Snapshot, st *engine.Stat
 	return g.admission(snap, st, an, facts, d, rows)
 }
 
-func analyse(ctx context.Context, st *engine.Statement) (engine.Analysis, *sql.Facts, error) {
+func analyse(ctx context.Context, st *engine.Statement) (engine.Analysis, policy.Facts, error) {
 	an, err := st.Analyse(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	facts, ok := an.Facts().(*sql.Facts)
+	facts, ok := an.Facts().(policy.Facts)
 	if !ok {
 		return nil, nil, fmt.Errorf("gate: facts of type %T have no policy", an.Facts())
 	}
@@ -192,7 +191,7 @@ func analyse(ctx context.Context, st *engine.Statement) (engine.Analysis, *sql.F
 }
 
 // admission makes what may be sent of a statement that was not denied.
-func (g *Gate) admission(snap *policy.Snapshot, st *engine.Statement, an engine.Analysis, facts *sql.Facts, d postern.Decision, rows *estimate) (*engine.Admission, error) {
+func (g *Gate) admission(snap *policy.Snapshot, st *engine.Statement, an engine.Analysis, facts policy.Facts, d postern.Decision, rows *estimate) (*engine.Admission, error) {
 	terms, ok := snap.Terms(g.cfg.Task)
 	if !ok {
 		return nil, &postern.Refusal{Reason: fmt.Sprintf("task %q is no longer served here", g.cfg.Task)}
@@ -230,7 +229,7 @@ func (g *Gate) admission(snap *policy.Snapshot, st *engine.Statement, an engine.
 }
 
 func needsRewrite(obligations []postern.Obligation) bool {
-	return slices.ContainsFunc(obligations, func(o postern.Obligation) bool { return o.Table != nil })
+	return slices.ContainsFunc(obligations, func(o postern.Obligation) bool { return o.Table != nil || o.Programs != nil })
 }
 
 // onTheWayBack refuses obligations that no rewriting meets and that the engine does not
@@ -366,55 +365,3 @@ func (g *Gate) Note(kind, text string) error {
 
 // End records why the session ended.
 func (g *Gate) End(why string) error { return g.cfg.Recorder.Close(why) }
-
-// touches lists what a statement uses, with the masks it is read through.
-func touches(facts *sql.Facts, obligations []postern.Obligation) []record.Touch {
-	masks := map[string]string{}
-	for _, o := range obligations {
-		if o.Table == nil {
-			continue
-		}
-		for _, c := range o.Table.Columns {
-			if c.Mask != nil {
-				masks[o.Table.Schema+"."+o.Table.Table+"."+c.Name] = c.Mask.Name
-			}
-		}
-	}
-	seen := map[string]int{}
-	var out []record.Touch
-	add := func(column string, role record.Role) {
-		if i, ok := seen[column]; ok {
-			out[i].Role |= role
-			return
-		}
-		seen[column] = len(out)
-		out = append(out, record.Touch{Column: column, Role: role, Mask: masks[column]})
-	}
-	for i := range facts.Statements {
-		for j := range facts.Statements[i].Tables {
-			t := &facts.Statements[i].Tables[j]
-			for _, c := range t.Read {
-				add(t.String()+"."+c, record.Role(t.Roles[c]))
-			}
-			for _, c := range t.Write {
-				add(t.String()+"."+c, record.RoleWrite)
-			}
-			if t.AllColumns {
-				for _, o := range obligations {
-					if o.Table != nil && o.Table.Schema == t.Schema && o.Table.Table == t.Name {
-						for _, c := range o.Table.Columns {
-							add(t.String()+"."+c.Name, record.RoleOutput)
-						}
-						if o.Table.Every {
-							add(t.String()+".*", record.RoleOutput)
-						}
-					}
-				}
-			}
-			if len(t.Read)+len(t.Write) == 0 && !t.AllColumns {
-				add(t.String(), 0)
-			}
-		}
-	}
-	return out
-}

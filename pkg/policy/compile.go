@@ -129,14 +129,14 @@ func (b *builder) link() {
 	for _, t := range b.snapshot.tasks {
 		if len(t.labels) == 0 {
 			for _, n := range t.names {
-				if r := b.snapshot.resources[n]; r != nil {
+				if r := b.snapshot.resources[n]; r != nil && t.speaks(r.object) {
 					t.reach[n] = r
 				}
 			}
 			continue
 		}
 		for n, r := range b.snapshot.resources {
-			if t.reaches(r.object) {
+			if t.reaches(r.object) && t.speaks(r.object) {
 				t.reach[n] = r
 			}
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
+	"github.com/posterngate/postern/pkg/ssh"
 )
 
 // DecideConnect judges one connection: locks, the grant, the task's reach, conditions
@@ -40,13 +41,17 @@ func (s *Snapshot) DecideConnect(q Query) postern.Decision {
 	return j.settle()
 }
 
-// Decide judges one SQL text: every statement of it must be permitted, or none is. The
+// Decide judges one statement, or one SQL text: every statement of that must be permitted,
+// or none is. The
 // end of the grant and the limits are checked here too, but an Allow may be kept: a
 // session ends with its grant, and budgets are counted at each execution. A verdict is
 // kept for one grant and resource, never for another.
 func (s *Snapshot) Decide(q Query) postern.Decision {
 	j := judge{snapshot: s, query: q}
-	j.d.Version, j.d.Effect = s.version, q.Facts.Effect()
+	j.d.Version, j.d.Effect = s.version, postern.EffectUnknown
+	if q.Facts != nil {
+		j.d.Effect = q.Facts.Effect()
+	}
 	if !j.standing() {
 		return j.d
 	}
@@ -59,19 +64,37 @@ func (s *Snapshot) Decide(q Query) postern.Decision {
 		j.d.Level = postern.LevelNone
 		return j.everything()
 	}
-	if q.Facts == nil || !q.Facts.Complete {
-		no := &refusal{rule: t.rules.facts, reason: "this statement could not be understood, and so it is not allowed", hint: "write it more simply, or ask for a task that allows it"}
-		if q.Facts != nil {
-			no.detail = q.Facts.Incomplete
-		}
-		return j.deny(no)
+	switch f := q.Facts.(type) {
+	case *sql.Facts:
+		return j.sql(f)
+	case *ssh.Facts:
+		return j.ssh(f)
 	}
-	for i := range q.Facts.Statements {
-		if !j.statement(&q.Facts.Statements[i]) {
+	return j.unclear("")
+}
+
+// sql judges the statements of one text.
+func (j *judge) sql(f *sql.Facts) postern.Decision {
+	switch {
+	case f == nil:
+		return j.unclear("")
+	case !f.Complete:
+		return j.unclear(f.Incomplete)
+	}
+	for i := range f.Statements {
+		if !j.statement(&f.Statements[i]) {
 			return j.d
 		}
 	}
 	return j.settle()
+}
+
+// unclear denies what was not understood.
+func (j *judge) unclear(what string) postern.Decision {
+	return j.deny(&refusal{
+		rule: j.task.rules.facts, reason: "this statement could not be understood, and so it is not allowed", detail: what,
+		hint: "write it more simply, or ask for a task that allows it",
+	})
 }
 
 // judge is the work of one decision. It stays on the stack, and so holds the query by
@@ -180,7 +203,7 @@ func (j *judge) overLimits() bool {
 // are asked whatever verbs they were to be asked for, for here a statement may do
 // anything and need not say so.
 func (j *judge) everything() postern.Decision {
-	facts := j.query.Facts
+	facts, _ := j.query.Facts.(*sql.Facts)
 	j.d.Rule = j.task.unrestricted.rule
 	if facts == nil || !facts.Complete {
 		if !j.anything(nil) { // conditions on the statement find none, and so deny

@@ -11,7 +11,7 @@ import (
 	"github.com/posterngate/postern/pkg/sql"
 )
 
-// A permit is compiled. It is of one shape: a table, commands, or everything.
+// A permit is compiled. It is of one shape: a table, commands, a channel, or everything.
 type permit struct {
 	rule         string // "task/permit[0]"
 	ruleWhen     string
@@ -31,6 +31,8 @@ type permit struct {
 
 	commands []string // in upper case
 	schemas  map[string]bool
+
+	channel *channel
 
 	when     *condition
 	approval *postern.Approval
@@ -55,7 +57,7 @@ func (c *checker) permits(t *task, s *typesv1.TaskSpec) {
 		at := fmt.Sprintf("spec.permit[%d]", i)
 		out := &permit{rule: fmt.Sprintf("%s/permit[%d]", t.name, i)}
 		out.ruleWhen, out.ruleApproval, out.ruleRows = out.rule+"/when", out.rule+"/approval", out.rule+"/rows"
-		out.when = c.condition(at+".when", p.GetWhen(), onStatement)
+		out.when = c.condition(at+".when", p.GetWhen(), t.surface)
 		out.approval = c.approval(at+".approval", p.GetApproval(), string(postern.ScopeStatement))
 		c.oneQuestion(at+".approval", t.approval, out.approval)
 		t.held = t.held || out.approval != nil || p.GetMaxAffected() > 0
@@ -63,7 +65,9 @@ func (c *checker) permits(t *task, s *typesv1.TaskSpec) {
 
 		switch shapes := c.shapes(at, p); {
 		case shapes != 1:
-			c.fail(at, "must have just one of table, commands and unrestricted")
+			c.fail(at, "must have just one of table, commands, channel and unrestricted")
+		case i > 0 && (p.GetChannel() != "") != (s.GetPermit()[0].GetChannel() != ""):
+			c.fail(at, "is for another protocol than the first one: a task is for one")
 		case p.GetUnrestricted():
 			if len(s.GetPermit()) > 1 {
 				c.fail(at+".unrestricted", "must be the task's only permit: beside it the others say nothing")
@@ -79,6 +83,12 @@ func (c *checker) permits(t *task, s *typesv1.TaskSpec) {
 			allowed.add(strings.Join(out.verbs, ", "), p.GetTable())
 			for _, v := range out.verbs {
 				used[v] = true
+			}
+		case p.GetChannel() != "":
+			c.channelPermit(at, p, out)
+			if out.channel != nil {
+				t.channels = append(t.channels, out)
+				allowed.add(out.channel.summary(p.GetChannel()))
 			}
 		default:
 			c.commandPermit(at, p, out)
@@ -100,8 +110,8 @@ func (c *checker) permits(t *task, s *typesv1.TaskSpec) {
 
 // shapes counts what the permit is, and refuses fields of another shape.
 func (c *checker) shapes(at string, p *typesv1.Permit) (n int) {
-	table, command := p.GetTable() != "", len(p.GetCommands()) > 0
-	for _, is := range []bool{table, command, p.GetUnrestricted()} {
+	table, command, channel := p.GetTable() != "", len(p.GetCommands()) > 0, p.GetChannel() != ""
+	for _, is := range []bool{table, command, channel, p.GetUnrestricted()} {
 		if is {
 			n++
 		}
@@ -111,7 +121,12 @@ func (c *checker) shapes(at string, p *typesv1.Permit) (n int) {
 			c.fail(at+"."+field, "does not belong to this permit")
 		}
 	}
-	stray("verbs", len(p.GetVerbs()) > 0, table)
+	stray("verbs", len(p.GetVerbs()) > 0, table || channel)
+	stray("argv", len(p.GetArgv()) > 0, channel)
+	stray("pty", p.GetPty(), channel)
+	stray("env", len(p.GetEnv()) > 0, channel)
+	stray("paths", len(p.GetPaths()) > 0, channel)
+	stray("destinations", len(p.GetDestinations()) > 0, channel)
 	stray("columns", len(p.GetColumns()) > 0, table)
 	stray("writeColumns", len(p.GetWriteColumns()) > 0, table)
 	stray("mask", len(p.GetMask()) > 0, table)

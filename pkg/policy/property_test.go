@@ -38,7 +38,7 @@ func TestZeroDenies(t *testing.T) {
 		"no resource":        func(q *Query) { q.Resource = "" },
 		"no facts":           func(q *Query) { q.Facts = nil },
 		"the zero facts":     func(q *Query) { q.Facts = &sql.Facts{} },
-		"the zero statement": func(q *Query) { q.Facts.Statements[0] = sql.Statement{} },
+		"the zero statement": func(q *Query) { q.Facts.(*sql.Facts).Statements[0] = sql.Statement{} },
 		"a newer policy": func(q *Query) {
 			q.Grant.MinVersion = postern.Version{Epoch: version.Epoch, Revision: version.Revision + 1}
 		},

@@ -4,16 +4,15 @@ import (
 	"time"
 
 	"github.com/posterngate/postern/pkg/postern"
-	"github.com/posterngate/postern/pkg/sql"
 )
 
-// A Query asks whether one connection or one SQL text may go through. The zero Query
+// A Query asks whether one connection or one statement may go through. The zero Query
 // is denied.
 type Query struct {
 	Grant    *postern.Grant
 	Resource postern.ResourceName
 	Node     postern.NodeName
-	Facts    *sql.Facts // nil for DecideConnect
+	Facts    Facts // nil for DecideConnect
 	Request  Request
 	Usage    Usage
 	// Covered is the version up to which the node enforces everything, where that is
@@ -22,6 +21,13 @@ type Query struct {
 	// EstimatedRows is what the target's planner estimates; nil where nobody asked it.
 	// Decision.Missing asks for it.
 	EstimatedRows *int64
+}
+
+// Facts are what an engine found out about a statement: *sql.Facts or *ssh.Facts. Any
+// other are not understood, and so denied.
+type Facts interface {
+	// Effect is the worst that the statement may do.
+	Effect() postern.Effect
 }
 
 // Request is what is known of the way in which the subject asks.

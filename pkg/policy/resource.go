@@ -13,8 +13,8 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 )
 
-// protocols are the names that are reserved; only the first has an engine.
-var protocols = []string{string(postern.Postgres), "mysql", "ssh", "kubernetes", "http"}
+// protocols are the names that are known; only the first two have an engine.
+var protocols = []string{string(postern.Postgres), string(postern.SSH), "mysql", "kubernetes", "http"}
 
 type resource struct {
 	object *typesv1.Resource
@@ -24,10 +24,15 @@ type resource struct {
 
 func (c *checker) resource(r *typesv1.Resource) *resource {
 	s := r.GetSpec()
-	if p := c.oneOf("spec.protocol", s.GetProtocol(), "", protocols...); slices.Contains(protocols, p) && p != string(postern.Postgres) {
+	p := c.oneOf("spec.protocol", s.GetProtocol(), "", protocols...)
+	if slices.Contains(protocols[2:], p) {
 		c.fail("spec.protocol", "%s has no engine in this version", p)
 	}
 	c.endpoint(s.GetEndpoint())
+	if p == string(postern.SSH) {
+		return c.host(r)
+	}
+	c.database(s.GetEndpoint())
 	c.labels("spec.reachableFrom", s.GetReachableFrom())
 	c.credential("spec.credential", s.GetCredential(), true)
 	c.credential("spec.catalog", s.GetCatalog(), false)
@@ -58,6 +63,14 @@ func (c *checker) endpoint(e *typesv1.Endpoint) {
 	}
 	if e.GetPort() < 1 || e.GetPort() > 65535 {
 		c.fail(at+".port", "must be 1 to 65535")
+	}
+}
+
+// database checks what only a database has.
+func (c *checker) database(e *typesv1.Endpoint) {
+	const at = "spec.endpoint"
+	if e.GetSsh() != nil {
+		c.fail(at+".ssh", "is for protocol ssh")
 	}
 	if e.GetDatabase() == "" {
 		c.fail(at+".database", "is required: the only database that sessions may use")

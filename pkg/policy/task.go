@@ -25,12 +25,15 @@ type task struct {
 
 	tables       map[sql.Name]*tablePermits
 	commands     []*permit
+	channels     []*permit
 	unrestricted *permit
 	allowed      string // what is permitted, for Decision.Detail
 
 	builtin   bool // built-in functions without side effects are permitted
 	functions map[sql.Name]bool
 
+	protocol postern.Protocol // empty with unrestricted, which is for any
+	surface  surface          // what its conditions may read
 	when     *condition
 	approval *postern.Approval
 
@@ -87,7 +90,8 @@ func (c *checker) task(o *typesv1.Task) *task {
 	c.selector(t, s.GetResources())
 	c.functions(t, s.GetFunctions())
 	c.terms(t, s)
-	t.when = c.condition("spec.when", s.GetWhen(), onStatement)
+	c.protocol(t, s)
+	t.when = c.condition("spec.when", s.GetWhen(), t.surface)
 	t.approval = c.approval("spec.approval", s.GetApproval(), string(postern.ScopeSession), string(postern.ScopeStatement))
 	t.held = t.approval != nil && t.approval.Scope == postern.ScopeStatement
 	t.each = t.held || t.when.dynamic()
@@ -95,6 +99,22 @@ func (c *checker) task(o *typesv1.Task) *task {
 	t.know()
 	t.terms.ReadOnly = t.readOnly()
 	return t
+}
+
+// protocol tells by the permits what the task is for.
+func (c *checker) protocol(t *task, s *typesv1.TaskSpec) {
+	t.surface = onStatement
+	for _, p := range s.GetPermit() {
+		switch {
+		case p.GetChannel() != "":
+			t.protocol, t.surface = postern.SSH, onBinding
+			if s.GetFunctions() != nil {
+				c.fail("spec.functions", "is for SQL")
+			}
+		case !p.GetUnrestricted():
+			t.protocol = postern.Postgres
+		}
+	}
 }
 
 func (c *checker) selector(t *task, r *typesv1.ResourceSelector) {
@@ -123,6 +143,11 @@ func (t *task) reaches(r *typesv1.Resource) bool {
 		return selected(t.labels, r.GetMetadata().GetLabels())
 	}
 	return slices.Contains(t.names, postern.ResourceName(r.GetMetadata().GetName()))
+}
+
+// speaks reports whether the task's permits are for the resource's protocol.
+func (t *task) speaks(r *typesv1.Resource) bool {
+	return t.protocol == "" || string(t.protocol) == r.GetSpec().GetProtocol()
 }
 
 func (c *checker) functions(t *task, f *typesv1.Functions) {
@@ -201,7 +226,7 @@ func (c *checker) mode(field, value string, def RecordMode) RecordMode {
 // readOnly reports whether nothing that the task permits can change data. A function
 // that is allowed by name might.
 func (t *task) readOnly() bool {
-	if t.unrestricted != nil || len(t.commands) > 0 || len(t.functions) > 0 {
+	if t.unrestricted != nil || len(t.channels) > 0 || len(t.commands) > 0 || len(t.functions) > 0 {
 		return false
 	}
 	for _, permits := range t.tables {

@@ -31,6 +31,9 @@ type (
 // Postgres is the PostgreSQL protocol, version 3.
 const Postgres Protocol = "postgres"
 
+// SSH is the Secure Shell protocol, version 2.
+const SSH Protocol = "ssh"
+
 // Version names all that a node enforces at once. Revisions of different epochs
 // cannot be compared. The zero Version means that nothing was ever applied.
 type Version struct {
@@ -193,6 +196,9 @@ type Obligation struct {
 	Table       *TableRule // how a table's rows and columns may be seen
 	MaxAffected int64      // the most rows that a statement may change
 	MaxRows     int64      // the most rows that a statement may return
+	// Programs are the paths of what a command line runs, one for each of its commands:
+	// these and nothing else that has their names.
+	Programs []string
 }
 
 // TableRule says how one table may be read in a rewritten statement: only these

@@ -434,7 +434,7 @@ func (x *Resource) GetSpec() *ResourceSpec {
 // ResourceSpec says where a resource is, how to log in and which guarantee is wanted.
 type ResourceSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Protocol: postgres (mysql, ssh, kubernetes and http are reserved).
+	// Protocol: postgres or ssh (mysql, kubernetes and http are reserved).
 	Protocol string `protobuf:"bytes,1,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	// Where it is.
 	Endpoint *Endpoint `protobuf:"bytes,2,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
@@ -550,7 +550,9 @@ type Endpoint struct {
 	// The database to use where the client names none, and the only one allowed.
 	Database string `protobuf:"bytes,3,opt,name=database,proto3" json:"database,omitempty"`
 	// How the node speaks TLS to it.
-	Tls           *EndpointTLS `protobuf:"bytes,4,opt,name=tls,proto3" json:"tls,omitempty"`
+	Tls *EndpointTLS `protobuf:"bytes,4,opt,name=tls,proto3" json:"tls,omitempty"`
+	// How the node knows an SSH host.
+	Ssh           *EndpointSSH `protobuf:"bytes,5,opt,name=ssh,proto3" json:"ssh,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -613,6 +615,68 @@ func (x *Endpoint) GetTls() *EndpointTLS {
 	return nil
 }
 
+func (x *Endpoint) GetSsh() *EndpointSSH {
+	if x != nil {
+		return x.Ssh
+	}
+	return nil
+}
+
+// EndpointSSH says how the node knows an SSH host; what it does not know it refuses.
+type EndpointSSH struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Host keys, as in an authorized_keys file: "ssh-ed25519 AAAA...".
+	HostKeys []string `protobuf:"bytes,1,rep,name=host_keys,json=hostKeys,proto3" json:"host_keys,omitempty"`
+	// Keys of CAs that sign host certificates, in the same form.
+	HostCas       []string `protobuf:"bytes,2,rep,name=host_cas,json=hostCas,proto3" json:"host_cas,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointSSH) Reset() {
+	*x = EndpointSSH{}
+	mi := &file_postern_types_v1_object_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointSSH) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointSSH) ProtoMessage() {}
+
+func (x *EndpointSSH) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_types_v1_object_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointSSH.ProtoReflect.Descriptor instead.
+func (*EndpointSSH) Descriptor() ([]byte, []int) {
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *EndpointSSH) GetHostKeys() []string {
+	if x != nil {
+		return x.HostKeys
+	}
+	return nil
+}
+
+func (x *EndpointSSH) GetHostCas() []string {
+	if x != nil {
+		return x.HostCas
+	}
+	return nil
+}
+
 // EndpointTLS says how the node verifies the target.
 type EndpointTLS struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -628,7 +692,7 @@ type EndpointTLS struct {
 
 func (x *EndpointTLS) Reset() {
 	*x = EndpointTLS{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[5]
+	mi := &file_postern_types_v1_object_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -640,7 +704,7 @@ func (x *EndpointTLS) String() string {
 func (*EndpointTLS) ProtoMessage() {}
 
 func (x *EndpointTLS) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[5]
+	mi := &file_postern_types_v1_object_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -653,7 +717,7 @@ func (x *EndpointTLS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointTLS.ProtoReflect.Descriptor instead.
 func (*EndpointTLS) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{5}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *EndpointTLS) GetMode() string {
@@ -690,7 +754,7 @@ type SecretRef struct {
 
 func (x *SecretRef) Reset() {
 	*x = SecretRef{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[6]
+	mi := &file_postern_types_v1_object_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -702,7 +766,7 @@ func (x *SecretRef) String() string {
 func (*SecretRef) ProtoMessage() {}
 
 func (x *SecretRef) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[6]
+	mi := &file_postern_types_v1_object_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -715,7 +779,7 @@ func (x *SecretRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretRef.ProtoReflect.Descriptor instead.
 func (*SecretRef) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{6}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SecretRef) GetSecret() string {
@@ -745,7 +809,7 @@ type CredentialRef struct {
 
 func (x *CredentialRef) Reset() {
 	*x = CredentialRef{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[7]
+	mi := &file_postern_types_v1_object_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -757,7 +821,7 @@ func (x *CredentialRef) String() string {
 func (*CredentialRef) ProtoMessage() {}
 
 func (x *CredentialRef) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[7]
+	mi := &file_postern_types_v1_object_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -770,7 +834,7 @@ func (x *CredentialRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CredentialRef.ProtoReflect.Descriptor instead.
 func (*CredentialRef) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{7}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CredentialRef) GetVault() *VaultRef {
@@ -802,7 +866,7 @@ type VaultRef struct {
 
 func (x *VaultRef) Reset() {
 	*x = VaultRef{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[8]
+	mi := &file_postern_types_v1_object_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -814,7 +878,7 @@ func (x *VaultRef) String() string {
 func (*VaultRef) ProtoMessage() {}
 
 func (x *VaultRef) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[8]
+	mi := &file_postern_types_v1_object_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -827,7 +891,7 @@ func (x *VaultRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VaultRef.ProtoReflect.Descriptor instead.
 func (*VaultRef) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{8}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *VaultRef) GetMount() string {
@@ -864,7 +928,7 @@ type Level struct {
 
 func (x *Level) Reset() {
 	*x = Level{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[9]
+	mi := &file_postern_types_v1_object_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -876,7 +940,7 @@ func (x *Level) String() string {
 func (*Level) ProtoMessage() {}
 
 func (x *Level) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[9]
+	mi := &file_postern_types_v1_object_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -889,7 +953,7 @@ func (x *Level) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Level.ProtoReflect.Descriptor instead.
 func (*Level) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{9}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Level) GetWant() string {
@@ -923,7 +987,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[10]
+	mi := &file_postern_types_v1_object_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -935,7 +999,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[10]
+	mi := &file_postern_types_v1_object_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -948,7 +1012,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{10}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Task) GetApiVersion() string {
@@ -1010,7 +1074,7 @@ type TaskSpec struct {
 
 func (x *TaskSpec) Reset() {
 	*x = TaskSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[11]
+	mi := &file_postern_types_v1_object_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +1086,7 @@ func (x *TaskSpec) String() string {
 func (*TaskSpec) ProtoMessage() {}
 
 func (x *TaskSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[11]
+	mi := &file_postern_types_v1_object_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +1099,7 @@ func (x *TaskSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskSpec.ProtoReflect.Descriptor instead.
 func (*TaskSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{11}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TaskSpec) GetPurpose() string {
@@ -1128,7 +1192,7 @@ type ResourceSelector struct {
 
 func (x *ResourceSelector) Reset() {
 	*x = ResourceSelector{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[12]
+	mi := &file_postern_types_v1_object_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1140,7 +1204,7 @@ func (x *ResourceSelector) String() string {
 func (*ResourceSelector) ProtoMessage() {}
 
 func (x *ResourceSelector) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[12]
+	mi := &file_postern_types_v1_object_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1153,7 +1217,7 @@ func (x *ResourceSelector) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceSelector.ProtoReflect.Descriptor instead.
 func (*ResourceSelector) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{12}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ResourceSelector) GetNames() []string {
@@ -1198,14 +1262,29 @@ type Permit struct {
 	// Schemas in which commands are allowed.
 	Schemas []string `protobuf:"bytes,12,rep,name=schemas,proto3" json:"schemas,omitempty"`
 	// Allows everything, unmasked and recorded: break-glass and observation.
-	Unrestricted  bool `protobuf:"varint,13,opt,name=unrestricted,proto3" json:"unrestricted,omitempty"`
+	Unrestricted bool `protobuf:"varint,13,opt,name=unrestricted,proto3" json:"unrestricted,omitempty"`
+	// For ssh, what may be asked for: exec, shell, guard, files or forward.
+	Channel string `protobuf:"bytes,14,opt,name=channel,proto3" json:"channel,omitempty"`
+	// Of exec: the program by its absolute path, then its arguments. In an argument * stands
+	// for any characters, though not for a leading "-" nor for ".." between slashes; a last
+	// "..." allows any further arguments, of the same kind.
+	Argv []string `protobuf:"bytes,15,rep,name=argv,proto3" json:"argv,omitempty"`
+	// Of exec: the command may run on a terminal.
+	Pty bool `protobuf:"varint,16,opt,name=pty,proto3" json:"pty,omitempty"`
+	// Of exec, shell and guard: environment variables that the client may set.
+	Env []string `protobuf:"bytes,17,rep,name=env,proto3" json:"env,omitempty"`
+	// Of files: absolute paths. In a name * stands for any characters; a last "**" stands
+	// for everything below. The verbs are read, write and delete.
+	Paths []string `protobuf:"bytes,18,rep,name=paths,proto3" json:"paths,omitempty"`
+	// Of forward: "host:port". The verbs are connect and listen.
+	Destinations  []string `protobuf:"bytes,19,rep,name=destinations,proto3" json:"destinations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Permit) Reset() {
 	*x = Permit{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[13]
+	mi := &file_postern_types_v1_object_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1217,7 +1296,7 @@ func (x *Permit) String() string {
 func (*Permit) ProtoMessage() {}
 
 func (x *Permit) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[13]
+	mi := &file_postern_types_v1_object_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1230,7 +1309,7 @@ func (x *Permit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Permit.ProtoReflect.Descriptor instead.
 func (*Permit) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{13}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Permit) GetTable() string {
@@ -1324,6 +1403,48 @@ func (x *Permit) GetUnrestricted() bool {
 	return false
 }
 
+func (x *Permit) GetChannel() string {
+	if x != nil {
+		return x.Channel
+	}
+	return ""
+}
+
+func (x *Permit) GetArgv() []string {
+	if x != nil {
+		return x.Argv
+	}
+	return nil
+}
+
+func (x *Permit) GetPty() bool {
+	if x != nil {
+		return x.Pty
+	}
+	return false
+}
+
+func (x *Permit) GetEnv() []string {
+	if x != nil {
+		return x.Env
+	}
+	return nil
+}
+
+func (x *Permit) GetPaths() []string {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
+func (x *Permit) GetDestinations() []string {
+	if x != nil {
+		return x.Destinations
+	}
+	return nil
+}
+
 // Functions says which functions statements may call.
 type Functions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1337,7 +1458,7 @@ type Functions struct {
 
 func (x *Functions) Reset() {
 	*x = Functions{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[14]
+	mi := &file_postern_types_v1_object_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1349,7 +1470,7 @@ func (x *Functions) String() string {
 func (*Functions) ProtoMessage() {}
 
 func (x *Functions) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[14]
+	mi := &file_postern_types_v1_object_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1362,7 +1483,7 @@ func (x *Functions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Functions.ProtoReflect.Descriptor instead.
 func (*Functions) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{14}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Functions) GetBuiltin() string {
@@ -1404,7 +1525,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[15]
+	mi := &file_postern_types_v1_object_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1537,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[15]
+	mi := &file_postern_types_v1_object_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1550,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{15}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Limits) GetRows() int64 {
@@ -1504,7 +1625,7 @@ type RecordRule struct {
 
 func (x *RecordRule) Reset() {
 	*x = RecordRule{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[16]
+	mi := &file_postern_types_v1_object_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1516,7 +1637,7 @@ func (x *RecordRule) String() string {
 func (*RecordRule) ProtoMessage() {}
 
 func (x *RecordRule) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[16]
+	mi := &file_postern_types_v1_object_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1529,7 +1650,7 @@ func (x *RecordRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordRule.ProtoReflect.Descriptor instead.
 func (*RecordRule) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{16}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RecordRule) GetRead() string {
@@ -1564,7 +1685,7 @@ type CredentialRule struct {
 
 func (x *CredentialRule) Reset() {
 	*x = CredentialRule{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[17]
+	mi := &file_postern_types_v1_object_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1576,7 +1697,7 @@ func (x *CredentialRule) String() string {
 func (*CredentialRule) ProtoMessage() {}
 
 func (x *CredentialRule) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[17]
+	mi := &file_postern_types_v1_object_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1589,7 +1710,7 @@ func (x *CredentialRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CredentialRule.ProtoReflect.Descriptor instead.
 func (*CredentialRule) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{17}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CredentialRule) GetReuse() string {
@@ -1612,7 +1733,7 @@ type Staleness struct {
 
 func (x *Staleness) Reset() {
 	*x = Staleness{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[18]
+	mi := &file_postern_types_v1_object_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1624,7 +1745,7 @@ func (x *Staleness) String() string {
 func (*Staleness) ProtoMessage() {}
 
 func (x *Staleness) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[18]
+	mi := &file_postern_types_v1_object_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1637,7 +1758,7 @@ func (x *Staleness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Staleness.ProtoReflect.Descriptor instead.
 func (*Staleness) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{18}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Staleness) GetMaxStaleness() string {
@@ -1669,7 +1790,7 @@ type ApprovalRequirement struct {
 
 func (x *ApprovalRequirement) Reset() {
 	*x = ApprovalRequirement{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[19]
+	mi := &file_postern_types_v1_object_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1681,7 +1802,7 @@ func (x *ApprovalRequirement) String() string {
 func (*ApprovalRequirement) ProtoMessage() {}
 
 func (x *ApprovalRequirement) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[19]
+	mi := &file_postern_types_v1_object_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1694,7 +1815,7 @@ func (x *ApprovalRequirement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalRequirement.ProtoReflect.Descriptor instead.
 func (*ApprovalRequirement) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{19}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ApprovalRequirement) GetScope() string {
@@ -1735,7 +1856,7 @@ type Binding struct {
 
 func (x *Binding) Reset() {
 	*x = Binding{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[20]
+	mi := &file_postern_types_v1_object_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1747,7 +1868,7 @@ func (x *Binding) String() string {
 func (*Binding) ProtoMessage() {}
 
 func (x *Binding) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[20]
+	mi := &file_postern_types_v1_object_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1760,7 +1881,7 @@ func (x *Binding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Binding.ProtoReflect.Descriptor instead.
 func (*Binding) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{20}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Binding) GetApiVersion() string {
@@ -1810,7 +1931,7 @@ type BindingSpec struct {
 
 func (x *BindingSpec) Reset() {
 	*x = BindingSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[21]
+	mi := &file_postern_types_v1_object_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1822,7 +1943,7 @@ func (x *BindingSpec) String() string {
 func (*BindingSpec) ProtoMessage() {}
 
 func (x *BindingSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[21]
+	mi := &file_postern_types_v1_object_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1835,7 +1956,7 @@ func (x *BindingSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BindingSpec.ProtoReflect.Descriptor instead.
 func (*BindingSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{21}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *BindingSpec) GetSubjects() []*SubjectSelector {
@@ -1890,7 +2011,7 @@ type SubjectSelector struct {
 
 func (x *SubjectSelector) Reset() {
 	*x = SubjectSelector{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[22]
+	mi := &file_postern_types_v1_object_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1902,7 +2023,7 @@ func (x *SubjectSelector) String() string {
 func (*SubjectSelector) ProtoMessage() {}
 
 func (x *SubjectSelector) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[22]
+	mi := &file_postern_types_v1_object_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1915,7 +2036,7 @@ func (x *SubjectSelector) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubjectSelector.ProtoReflect.Descriptor instead.
 func (*SubjectSelector) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{22}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SubjectSelector) GetSubject() string {
@@ -1963,7 +2084,7 @@ type ApprovalRule struct {
 
 func (x *ApprovalRule) Reset() {
 	*x = ApprovalRule{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[23]
+	mi := &file_postern_types_v1_object_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1975,7 +2096,7 @@ func (x *ApprovalRule) String() string {
 func (*ApprovalRule) ProtoMessage() {}
 
 func (x *ApprovalRule) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[23]
+	mi := &file_postern_types_v1_object_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1988,7 +2109,7 @@ func (x *ApprovalRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalRule.ProtoReflect.Descriptor instead.
 func (*ApprovalRule) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{23}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ApprovalRule) GetApiVersion() string {
@@ -2038,7 +2159,7 @@ type ApprovalRuleSpec struct {
 
 func (x *ApprovalRuleSpec) Reset() {
 	*x = ApprovalRuleSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[24]
+	mi := &file_postern_types_v1_object_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2050,7 +2171,7 @@ func (x *ApprovalRuleSpec) String() string {
 func (*ApprovalRuleSpec) ProtoMessage() {}
 
 func (x *ApprovalRuleSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[24]
+	mi := &file_postern_types_v1_object_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2063,7 +2184,7 @@ func (x *ApprovalRuleSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalRuleSpec.ProtoReflect.Descriptor instead.
 func (*ApprovalRuleSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{24}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ApprovalRuleSpec) GetAll() []*ApprovalQuorum {
@@ -2114,7 +2235,7 @@ type ApprovalQuorum struct {
 
 func (x *ApprovalQuorum) Reset() {
 	*x = ApprovalQuorum{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[25]
+	mi := &file_postern_types_v1_object_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2247,7 @@ func (x *ApprovalQuorum) String() string {
 func (*ApprovalQuorum) ProtoMessage() {}
 
 func (x *ApprovalQuorum) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[25]
+	mi := &file_postern_types_v1_object_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2260,7 @@ func (x *ApprovalQuorum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalQuorum.ProtoReflect.Descriptor instead.
 func (*ApprovalQuorum) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{25}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ApprovalQuorum) GetGroup() string {
@@ -2173,7 +2294,7 @@ type Workload struct {
 
 func (x *Workload) Reset() {
 	*x = Workload{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[26]
+	mi := &file_postern_types_v1_object_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2185,7 +2306,7 @@ func (x *Workload) String() string {
 func (*Workload) ProtoMessage() {}
 
 func (x *Workload) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[26]
+	mi := &file_postern_types_v1_object_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2198,7 +2319,7 @@ func (x *Workload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Workload.ProtoReflect.Descriptor instead.
 func (*Workload) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{26}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Workload) GetApiVersion() string {
@@ -2244,7 +2365,7 @@ type WorkloadSpec struct {
 
 func (x *WorkloadSpec) Reset() {
 	*x = WorkloadSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[27]
+	mi := &file_postern_types_v1_object_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2256,7 +2377,7 @@ func (x *WorkloadSpec) String() string {
 func (*WorkloadSpec) ProtoMessage() {}
 
 func (x *WorkloadSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[27]
+	mi := &file_postern_types_v1_object_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2269,7 +2390,7 @@ func (x *WorkloadSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadSpec.ProtoReflect.Descriptor instead.
 func (*WorkloadSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{27}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WorkloadSpec) GetOwner() string {
@@ -2308,7 +2429,7 @@ type WorkloadTrust struct {
 
 func (x *WorkloadTrust) Reset() {
 	*x = WorkloadTrust{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[28]
+	mi := &file_postern_types_v1_object_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2320,7 +2441,7 @@ func (x *WorkloadTrust) String() string {
 func (*WorkloadTrust) ProtoMessage() {}
 
 func (x *WorkloadTrust) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[28]
+	mi := &file_postern_types_v1_object_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2333,7 +2454,7 @@ func (x *WorkloadTrust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadTrust.ProtoReflect.Descriptor instead.
 func (*WorkloadTrust) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{28}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WorkloadTrust) GetIssuer() string {
@@ -2374,7 +2495,7 @@ type RoleBinding struct {
 
 func (x *RoleBinding) Reset() {
 	*x = RoleBinding{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[29]
+	mi := &file_postern_types_v1_object_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2386,7 +2507,7 @@ func (x *RoleBinding) String() string {
 func (*RoleBinding) ProtoMessage() {}
 
 func (x *RoleBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[29]
+	mi := &file_postern_types_v1_object_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2399,7 +2520,7 @@ func (x *RoleBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleBinding.ProtoReflect.Descriptor instead.
 func (*RoleBinding) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{29}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RoleBinding) GetApiVersion() string {
@@ -2445,7 +2566,7 @@ type RoleBindingSpec struct {
 
 func (x *RoleBindingSpec) Reset() {
 	*x = RoleBindingSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[30]
+	mi := &file_postern_types_v1_object_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2457,7 +2578,7 @@ func (x *RoleBindingSpec) String() string {
 func (*RoleBindingSpec) ProtoMessage() {}
 
 func (x *RoleBindingSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[30]
+	mi := &file_postern_types_v1_object_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2470,7 +2591,7 @@ func (x *RoleBindingSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleBindingSpec.ProtoReflect.Descriptor instead.
 func (*RoleBindingSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{30}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RoleBindingSpec) GetRole() string {
@@ -2505,7 +2626,7 @@ type RoleScope struct {
 
 func (x *RoleScope) Reset() {
 	*x = RoleScope{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[31]
+	mi := &file_postern_types_v1_object_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2517,7 +2638,7 @@ func (x *RoleScope) String() string {
 func (*RoleScope) ProtoMessage() {}
 
 func (x *RoleScope) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[31]
+	mi := &file_postern_types_v1_object_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2530,7 +2651,7 @@ func (x *RoleScope) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleScope.ProtoReflect.Descriptor instead.
 func (*RoleScope) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{31}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RoleScope) GetLabels() map[string]string {
@@ -2557,7 +2678,7 @@ type Mask struct {
 
 func (x *Mask) Reset() {
 	*x = Mask{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[32]
+	mi := &file_postern_types_v1_object_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2569,7 +2690,7 @@ func (x *Mask) String() string {
 func (*Mask) ProtoMessage() {}
 
 func (x *Mask) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[32]
+	mi := &file_postern_types_v1_object_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2582,7 +2703,7 @@ func (x *Mask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mask.ProtoReflect.Descriptor instead.
 func (*Mask) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{32}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Mask) GetApiVersion() string {
@@ -2634,7 +2755,7 @@ type MaskSpec struct {
 
 func (x *MaskSpec) Reset() {
 	*x = MaskSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[33]
+	mi := &file_postern_types_v1_object_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2646,7 +2767,7 @@ func (x *MaskSpec) String() string {
 func (*MaskSpec) ProtoMessage() {}
 
 func (x *MaskSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[33]
+	mi := &file_postern_types_v1_object_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2659,7 +2780,7 @@ func (x *MaskSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MaskSpec.ProtoReflect.Descriptor instead.
 func (*MaskSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{33}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *MaskSpec) GetMethod() string {
@@ -2721,7 +2842,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[34]
+	mi := &file_postern_types_v1_object_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2733,7 +2854,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[34]
+	mi := &file_postern_types_v1_object_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2746,7 +2867,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{34}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Lock) GetApiVersion() string {
@@ -2800,7 +2921,7 @@ type LockSpec struct {
 
 func (x *LockSpec) Reset() {
 	*x = LockSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[35]
+	mi := &file_postern_types_v1_object_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2812,7 +2933,7 @@ func (x *LockSpec) String() string {
 func (*LockSpec) ProtoMessage() {}
 
 func (x *LockSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[35]
+	mi := &file_postern_types_v1_object_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2825,7 +2946,7 @@ func (x *LockSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockSpec.ProtoReflect.Descriptor instead.
 func (*LockSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{35}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *LockSpec) GetSubject() string {
@@ -2894,7 +3015,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[36]
+	mi := &file_postern_types_v1_object_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2906,7 +3027,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[36]
+	mi := &file_postern_types_v1_object_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2919,7 +3040,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{36}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Secret) GetApiVersion() string {
@@ -2963,7 +3084,7 @@ type SecretSpec struct {
 
 func (x *SecretSpec) Reset() {
 	*x = SecretSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[37]
+	mi := &file_postern_types_v1_object_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2975,7 +3096,7 @@ func (x *SecretSpec) String() string {
 func (*SecretSpec) ProtoMessage() {}
 
 func (x *SecretSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[37]
+	mi := &file_postern_types_v1_object_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2988,7 +3109,7 @@ func (x *SecretSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretSpec.ProtoReflect.Descriptor instead.
 func (*SecretSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{37}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SecretSpec) GetData() map[string]string {
@@ -3022,7 +3143,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[38]
+	mi := &file_postern_types_v1_object_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3034,7 +3155,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[38]
+	mi := &file_postern_types_v1_object_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3047,7 +3168,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{38}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Node) GetApiVersion() string {
@@ -3100,7 +3221,7 @@ type NodeSpec struct {
 
 func (x *NodeSpec) Reset() {
 	*x = NodeSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[39]
+	mi := &file_postern_types_v1_object_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3112,7 +3233,7 @@ func (x *NodeSpec) String() string {
 func (*NodeSpec) ProtoMessage() {}
 
 func (x *NodeSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[39]
+	mi := &file_postern_types_v1_object_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3125,7 +3246,7 @@ func (x *NodeSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSpec.ProtoReflect.Descriptor instead.
 func (*NodeSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{39}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *NodeSpec) GetRegion() string {
@@ -3231,12 +3352,16 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01\x1aW\n" +
 	"\rClassifyEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
-	"\x05value\x18\x02 \x01(\v2\x1a.google.protobuf.ListValueR\x05value:\x028\x01\"\x7f\n" +
+	"\x05value\x18\x02 \x01(\v2\x1a.google.protobuf.ListValueR\x05value:\x028\x01\"\xb0\x01\n" +
 	"\bEndpoint\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\x05R\x04port\x12\x1a\n" +
 	"\bdatabase\x18\x03 \x01(\tR\bdatabase\x12/\n" +
-	"\x03tls\x18\x04 \x01(\v2\x1d.postern.types.v1.EndpointTLSR\x03tls\"o\n" +
+	"\x03tls\x18\x04 \x01(\v2\x1d.postern.types.v1.EndpointTLSR\x03tls\x12/\n" +
+	"\x03ssh\x18\x05 \x01(\v2\x1d.postern.types.v1.EndpointSSHR\x03ssh\"E\n" +
+	"\vEndpointSSH\x12\x1b\n" +
+	"\thost_keys\x18\x01 \x03(\tR\bhostKeys\x12\x19\n" +
+	"\bhost_cas\x18\x02 \x03(\tR\ahostCas\"o\n" +
 	"\vEndpointTLS\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12+\n" +
 	"\x02ca\x18\x02 \x01(\v2\x1b.postern.types.v1.SecretRefR\x02ca\x12\x1f\n" +
@@ -3281,7 +3406,7 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"\x06labels\x18\x02 \x03(\v2..postern.types.v1.ResourceSelector.LabelsEntryR\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf1\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfd\x04\n" +
 	"\x06Permit\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x12\x14\n" +
 	"\x05verbs\x18\x02 \x03(\tR\x05verbs\x12\x18\n" +
@@ -3296,7 +3421,13 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	" \x01(\tR\x04when\x12\x1a\n" +
 	"\bcommands\x18\v \x03(\tR\bcommands\x12\x18\n" +
 	"\aschemas\x18\f \x03(\tR\aschemas\x12\"\n" +
-	"\funrestricted\x18\r \x01(\bR\funrestricted\x1a7\n" +
+	"\funrestricted\x18\r \x01(\bR\funrestricted\x12\x18\n" +
+	"\achannel\x18\x0e \x01(\tR\achannel\x12\x12\n" +
+	"\x04argv\x18\x0f \x03(\tR\x04argv\x12\x10\n" +
+	"\x03pty\x18\x10 \x01(\bR\x03pty\x12\x10\n" +
+	"\x03env\x18\x11 \x03(\tR\x03env\x12\x14\n" +
+	"\x05paths\x18\x12 \x03(\tR\x05paths\x12\"\n" +
+	"\fdestinations\x18\x13 \x03(\tR\fdestinations\x1a7\n" +
 	"\tMaskEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\";\n" +
@@ -3465,141 +3596,143 @@ func file_postern_types_v1_object_proto_rawDescGZIP() []byte {
 	return file_postern_types_v1_object_proto_rawDescData
 }
 
-var file_postern_types_v1_object_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_postern_types_v1_object_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_postern_types_v1_object_proto_goTypes = []any{
 	(*Metadata)(nil),              // 0: postern.types.v1.Metadata
 	(*Object)(nil),                // 1: postern.types.v1.Object
 	(*Resource)(nil),              // 2: postern.types.v1.Resource
 	(*ResourceSpec)(nil),          // 3: postern.types.v1.ResourceSpec
 	(*Endpoint)(nil),              // 4: postern.types.v1.Endpoint
-	(*EndpointTLS)(nil),           // 5: postern.types.v1.EndpointTLS
-	(*SecretRef)(nil),             // 6: postern.types.v1.SecretRef
-	(*CredentialRef)(nil),         // 7: postern.types.v1.CredentialRef
-	(*VaultRef)(nil),              // 8: postern.types.v1.VaultRef
-	(*Level)(nil),                 // 9: postern.types.v1.Level
-	(*Task)(nil),                  // 10: postern.types.v1.Task
-	(*TaskSpec)(nil),              // 11: postern.types.v1.TaskSpec
-	(*ResourceSelector)(nil),      // 12: postern.types.v1.ResourceSelector
-	(*Permit)(nil),                // 13: postern.types.v1.Permit
-	(*Functions)(nil),             // 14: postern.types.v1.Functions
-	(*Limits)(nil),                // 15: postern.types.v1.Limits
-	(*RecordRule)(nil),            // 16: postern.types.v1.RecordRule
-	(*CredentialRule)(nil),        // 17: postern.types.v1.CredentialRule
-	(*Staleness)(nil),             // 18: postern.types.v1.Staleness
-	(*ApprovalRequirement)(nil),   // 19: postern.types.v1.ApprovalRequirement
-	(*Binding)(nil),               // 20: postern.types.v1.Binding
-	(*BindingSpec)(nil),           // 21: postern.types.v1.BindingSpec
-	(*SubjectSelector)(nil),       // 22: postern.types.v1.SubjectSelector
-	(*ApprovalRule)(nil),          // 23: postern.types.v1.ApprovalRule
-	(*ApprovalRuleSpec)(nil),      // 24: postern.types.v1.ApprovalRuleSpec
-	(*ApprovalQuorum)(nil),        // 25: postern.types.v1.ApprovalQuorum
-	(*Workload)(nil),              // 26: postern.types.v1.Workload
-	(*WorkloadSpec)(nil),          // 27: postern.types.v1.WorkloadSpec
-	(*WorkloadTrust)(nil),         // 28: postern.types.v1.WorkloadTrust
-	(*RoleBinding)(nil),           // 29: postern.types.v1.RoleBinding
-	(*RoleBindingSpec)(nil),       // 30: postern.types.v1.RoleBindingSpec
-	(*RoleScope)(nil),             // 31: postern.types.v1.RoleScope
-	(*Mask)(nil),                  // 32: postern.types.v1.Mask
-	(*MaskSpec)(nil),              // 33: postern.types.v1.MaskSpec
-	(*Lock)(nil),                  // 34: postern.types.v1.Lock
-	(*LockSpec)(nil),              // 35: postern.types.v1.LockSpec
-	(*Secret)(nil),                // 36: postern.types.v1.Secret
-	(*SecretSpec)(nil),            // 37: postern.types.v1.SecretSpec
-	(*Node)(nil),                  // 38: postern.types.v1.Node
-	(*NodeSpec)(nil),              // 39: postern.types.v1.NodeSpec
-	nil,                           // 40: postern.types.v1.Metadata.LabelsEntry
-	nil,                           // 41: postern.types.v1.Metadata.AnnotationsEntry
-	nil,                           // 42: postern.types.v1.ResourceSpec.ReachableFromEntry
-	nil,                           // 43: postern.types.v1.ResourceSpec.PinEntry
-	nil,                           // 44: postern.types.v1.ResourceSpec.ClassifyEntry
-	nil,                           // 45: postern.types.v1.ResourceSelector.LabelsEntry
-	nil,                           // 46: postern.types.v1.Permit.MaskEntry
-	nil,                           // 47: postern.types.v1.SubjectSelector.ClaimEntry
-	nil,                           // 48: postern.types.v1.RoleScope.LabelsEntry
-	nil,                           // 49: postern.types.v1.SecretSpec.DataEntry
-	nil,                           // 50: postern.types.v1.NodeSpec.EndpointsEntry
-	(*timestamppb.Timestamp)(nil), // 51: google.protobuf.Timestamp
-	(*structpb.Value)(nil),        // 52: google.protobuf.Value
-	(*structpb.ListValue)(nil),    // 53: google.protobuf.ListValue
+	(*EndpointSSH)(nil),           // 5: postern.types.v1.EndpointSSH
+	(*EndpointTLS)(nil),           // 6: postern.types.v1.EndpointTLS
+	(*SecretRef)(nil),             // 7: postern.types.v1.SecretRef
+	(*CredentialRef)(nil),         // 8: postern.types.v1.CredentialRef
+	(*VaultRef)(nil),              // 9: postern.types.v1.VaultRef
+	(*Level)(nil),                 // 10: postern.types.v1.Level
+	(*Task)(nil),                  // 11: postern.types.v1.Task
+	(*TaskSpec)(nil),              // 12: postern.types.v1.TaskSpec
+	(*ResourceSelector)(nil),      // 13: postern.types.v1.ResourceSelector
+	(*Permit)(nil),                // 14: postern.types.v1.Permit
+	(*Functions)(nil),             // 15: postern.types.v1.Functions
+	(*Limits)(nil),                // 16: postern.types.v1.Limits
+	(*RecordRule)(nil),            // 17: postern.types.v1.RecordRule
+	(*CredentialRule)(nil),        // 18: postern.types.v1.CredentialRule
+	(*Staleness)(nil),             // 19: postern.types.v1.Staleness
+	(*ApprovalRequirement)(nil),   // 20: postern.types.v1.ApprovalRequirement
+	(*Binding)(nil),               // 21: postern.types.v1.Binding
+	(*BindingSpec)(nil),           // 22: postern.types.v1.BindingSpec
+	(*SubjectSelector)(nil),       // 23: postern.types.v1.SubjectSelector
+	(*ApprovalRule)(nil),          // 24: postern.types.v1.ApprovalRule
+	(*ApprovalRuleSpec)(nil),      // 25: postern.types.v1.ApprovalRuleSpec
+	(*ApprovalQuorum)(nil),        // 26: postern.types.v1.ApprovalQuorum
+	(*Workload)(nil),              // 27: postern.types.v1.Workload
+	(*WorkloadSpec)(nil),          // 28: postern.types.v1.WorkloadSpec
+	(*WorkloadTrust)(nil),         // 29: postern.types.v1.WorkloadTrust
+	(*RoleBinding)(nil),           // 30: postern.types.v1.RoleBinding
+	(*RoleBindingSpec)(nil),       // 31: postern.types.v1.RoleBindingSpec
+	(*RoleScope)(nil),             // 32: postern.types.v1.RoleScope
+	(*Mask)(nil),                  // 33: postern.types.v1.Mask
+	(*MaskSpec)(nil),              // 34: postern.types.v1.MaskSpec
+	(*Lock)(nil),                  // 35: postern.types.v1.Lock
+	(*LockSpec)(nil),              // 36: postern.types.v1.LockSpec
+	(*Secret)(nil),                // 37: postern.types.v1.Secret
+	(*SecretSpec)(nil),            // 38: postern.types.v1.SecretSpec
+	(*Node)(nil),                  // 39: postern.types.v1.Node
+	(*NodeSpec)(nil),              // 40: postern.types.v1.NodeSpec
+	nil,                           // 41: postern.types.v1.Metadata.LabelsEntry
+	nil,                           // 42: postern.types.v1.Metadata.AnnotationsEntry
+	nil,                           // 43: postern.types.v1.ResourceSpec.ReachableFromEntry
+	nil,                           // 44: postern.types.v1.ResourceSpec.PinEntry
+	nil,                           // 45: postern.types.v1.ResourceSpec.ClassifyEntry
+	nil,                           // 46: postern.types.v1.ResourceSelector.LabelsEntry
+	nil,                           // 47: postern.types.v1.Permit.MaskEntry
+	nil,                           // 48: postern.types.v1.SubjectSelector.ClaimEntry
+	nil,                           // 49: postern.types.v1.RoleScope.LabelsEntry
+	nil,                           // 50: postern.types.v1.SecretSpec.DataEntry
+	nil,                           // 51: postern.types.v1.NodeSpec.EndpointsEntry
+	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
+	(*structpb.Value)(nil),        // 53: google.protobuf.Value
+	(*structpb.ListValue)(nil),    // 54: google.protobuf.ListValue
 }
 var file_postern_types_v1_object_proto_depIdxs = []int32{
-	40, // 0: postern.types.v1.Metadata.labels:type_name -> postern.types.v1.Metadata.LabelsEntry
-	41, // 1: postern.types.v1.Metadata.annotations:type_name -> postern.types.v1.Metadata.AnnotationsEntry
-	51, // 2: postern.types.v1.Metadata.create_time:type_name -> google.protobuf.Timestamp
-	51, // 3: postern.types.v1.Metadata.update_time:type_name -> google.protobuf.Timestamp
+	41, // 0: postern.types.v1.Metadata.labels:type_name -> postern.types.v1.Metadata.LabelsEntry
+	42, // 1: postern.types.v1.Metadata.annotations:type_name -> postern.types.v1.Metadata.AnnotationsEntry
+	52, // 2: postern.types.v1.Metadata.create_time:type_name -> google.protobuf.Timestamp
+	52, // 3: postern.types.v1.Metadata.update_time:type_name -> google.protobuf.Timestamp
 	2,  // 4: postern.types.v1.Object.resource:type_name -> postern.types.v1.Resource
-	10, // 5: postern.types.v1.Object.task:type_name -> postern.types.v1.Task
-	20, // 6: postern.types.v1.Object.binding:type_name -> postern.types.v1.Binding
-	23, // 7: postern.types.v1.Object.approval_rule:type_name -> postern.types.v1.ApprovalRule
-	26, // 8: postern.types.v1.Object.workload:type_name -> postern.types.v1.Workload
-	29, // 9: postern.types.v1.Object.role_binding:type_name -> postern.types.v1.RoleBinding
-	32, // 10: postern.types.v1.Object.mask:type_name -> postern.types.v1.Mask
-	34, // 11: postern.types.v1.Object.lock:type_name -> postern.types.v1.Lock
-	36, // 12: postern.types.v1.Object.secret:type_name -> postern.types.v1.Secret
-	38, // 13: postern.types.v1.Object.node:type_name -> postern.types.v1.Node
+	11, // 5: postern.types.v1.Object.task:type_name -> postern.types.v1.Task
+	21, // 6: postern.types.v1.Object.binding:type_name -> postern.types.v1.Binding
+	24, // 7: postern.types.v1.Object.approval_rule:type_name -> postern.types.v1.ApprovalRule
+	27, // 8: postern.types.v1.Object.workload:type_name -> postern.types.v1.Workload
+	30, // 9: postern.types.v1.Object.role_binding:type_name -> postern.types.v1.RoleBinding
+	33, // 10: postern.types.v1.Object.mask:type_name -> postern.types.v1.Mask
+	35, // 11: postern.types.v1.Object.lock:type_name -> postern.types.v1.Lock
+	37, // 12: postern.types.v1.Object.secret:type_name -> postern.types.v1.Secret
+	39, // 13: postern.types.v1.Object.node:type_name -> postern.types.v1.Node
 	0,  // 14: postern.types.v1.Resource.metadata:type_name -> postern.types.v1.Metadata
 	3,  // 15: postern.types.v1.Resource.spec:type_name -> postern.types.v1.ResourceSpec
 	4,  // 16: postern.types.v1.ResourceSpec.endpoint:type_name -> postern.types.v1.Endpoint
-	42, // 17: postern.types.v1.ResourceSpec.reachable_from:type_name -> postern.types.v1.ResourceSpec.ReachableFromEntry
-	7,  // 18: postern.types.v1.ResourceSpec.credential:type_name -> postern.types.v1.CredentialRef
-	7,  // 19: postern.types.v1.ResourceSpec.catalog:type_name -> postern.types.v1.CredentialRef
-	9,  // 20: postern.types.v1.ResourceSpec.level:type_name -> postern.types.v1.Level
-	43, // 21: postern.types.v1.ResourceSpec.pin:type_name -> postern.types.v1.ResourceSpec.PinEntry
-	44, // 22: postern.types.v1.ResourceSpec.classify:type_name -> postern.types.v1.ResourceSpec.ClassifyEntry
-	5,  // 23: postern.types.v1.Endpoint.tls:type_name -> postern.types.v1.EndpointTLS
-	6,  // 24: postern.types.v1.EndpointTLS.ca:type_name -> postern.types.v1.SecretRef
-	8,  // 25: postern.types.v1.CredentialRef.vault:type_name -> postern.types.v1.VaultRef
-	7,  // 26: postern.types.v1.Level.admin:type_name -> postern.types.v1.CredentialRef
-	0,  // 27: postern.types.v1.Task.metadata:type_name -> postern.types.v1.Metadata
-	11, // 28: postern.types.v1.Task.spec:type_name -> postern.types.v1.TaskSpec
-	12, // 29: postern.types.v1.TaskSpec.resources:type_name -> postern.types.v1.ResourceSelector
-	13, // 30: postern.types.v1.TaskSpec.permit:type_name -> postern.types.v1.Permit
-	14, // 31: postern.types.v1.TaskSpec.functions:type_name -> postern.types.v1.Functions
-	15, // 32: postern.types.v1.TaskSpec.limits:type_name -> postern.types.v1.Limits
-	16, // 33: postern.types.v1.TaskSpec.record:type_name -> postern.types.v1.RecordRule
-	17, // 34: postern.types.v1.TaskSpec.credential:type_name -> postern.types.v1.CredentialRule
-	18, // 35: postern.types.v1.TaskSpec.staleness:type_name -> postern.types.v1.Staleness
-	19, // 36: postern.types.v1.TaskSpec.approval:type_name -> postern.types.v1.ApprovalRequirement
-	45, // 37: postern.types.v1.ResourceSelector.labels:type_name -> postern.types.v1.ResourceSelector.LabelsEntry
-	46, // 38: postern.types.v1.Permit.mask:type_name -> postern.types.v1.Permit.MaskEntry
-	19, // 39: postern.types.v1.Permit.approval:type_name -> postern.types.v1.ApprovalRequirement
-	0,  // 40: postern.types.v1.Binding.metadata:type_name -> postern.types.v1.Metadata
-	21, // 41: postern.types.v1.Binding.spec:type_name -> postern.types.v1.BindingSpec
-	22, // 42: postern.types.v1.BindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
-	19, // 43: postern.types.v1.BindingSpec.approval:type_name -> postern.types.v1.ApprovalRequirement
-	51, // 44: postern.types.v1.BindingSpec.expires:type_name -> google.protobuf.Timestamp
-	47, // 45: postern.types.v1.SubjectSelector.claim:type_name -> postern.types.v1.SubjectSelector.ClaimEntry
-	0,  // 46: postern.types.v1.ApprovalRule.metadata:type_name -> postern.types.v1.Metadata
-	24, // 47: postern.types.v1.ApprovalRule.spec:type_name -> postern.types.v1.ApprovalRuleSpec
-	25, // 48: postern.types.v1.ApprovalRuleSpec.all:type_name -> postern.types.v1.ApprovalQuorum
-	0,  // 49: postern.types.v1.Workload.metadata:type_name -> postern.types.v1.Metadata
-	27, // 50: postern.types.v1.Workload.spec:type_name -> postern.types.v1.WorkloadSpec
-	28, // 51: postern.types.v1.WorkloadSpec.trust:type_name -> postern.types.v1.WorkloadTrust
-	51, // 52: postern.types.v1.WorkloadSpec.expires:type_name -> google.protobuf.Timestamp
-	0,  // 53: postern.types.v1.RoleBinding.metadata:type_name -> postern.types.v1.Metadata
-	30, // 54: postern.types.v1.RoleBinding.spec:type_name -> postern.types.v1.RoleBindingSpec
-	22, // 55: postern.types.v1.RoleBindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
-	31, // 56: postern.types.v1.RoleBindingSpec.scope:type_name -> postern.types.v1.RoleScope
-	48, // 57: postern.types.v1.RoleScope.labels:type_name -> postern.types.v1.RoleScope.LabelsEntry
-	0,  // 58: postern.types.v1.Mask.metadata:type_name -> postern.types.v1.Metadata
-	33, // 59: postern.types.v1.Mask.spec:type_name -> postern.types.v1.MaskSpec
-	6,  // 60: postern.types.v1.MaskSpec.key:type_name -> postern.types.v1.SecretRef
-	0,  // 61: postern.types.v1.Lock.metadata:type_name -> postern.types.v1.Metadata
-	35, // 62: postern.types.v1.Lock.spec:type_name -> postern.types.v1.LockSpec
-	51, // 63: postern.types.v1.LockSpec.expires:type_name -> google.protobuf.Timestamp
-	0,  // 64: postern.types.v1.Secret.metadata:type_name -> postern.types.v1.Metadata
-	37, // 65: postern.types.v1.Secret.spec:type_name -> postern.types.v1.SecretSpec
-	49, // 66: postern.types.v1.SecretSpec.data:type_name -> postern.types.v1.SecretSpec.DataEntry
-	0,  // 67: postern.types.v1.Node.metadata:type_name -> postern.types.v1.Metadata
-	39, // 68: postern.types.v1.Node.spec:type_name -> postern.types.v1.NodeSpec
-	50, // 69: postern.types.v1.NodeSpec.endpoints:type_name -> postern.types.v1.NodeSpec.EndpointsEntry
-	52, // 70: postern.types.v1.ResourceSpec.PinEntry.value:type_name -> google.protobuf.Value
-	53, // 71: postern.types.v1.ResourceSpec.ClassifyEntry.value:type_name -> google.protobuf.ListValue
-	72, // [72:72] is the sub-list for method output_type
-	72, // [72:72] is the sub-list for method input_type
-	72, // [72:72] is the sub-list for extension type_name
-	72, // [72:72] is the sub-list for extension extendee
-	0,  // [0:72] is the sub-list for field type_name
+	43, // 17: postern.types.v1.ResourceSpec.reachable_from:type_name -> postern.types.v1.ResourceSpec.ReachableFromEntry
+	8,  // 18: postern.types.v1.ResourceSpec.credential:type_name -> postern.types.v1.CredentialRef
+	8,  // 19: postern.types.v1.ResourceSpec.catalog:type_name -> postern.types.v1.CredentialRef
+	10, // 20: postern.types.v1.ResourceSpec.level:type_name -> postern.types.v1.Level
+	44, // 21: postern.types.v1.ResourceSpec.pin:type_name -> postern.types.v1.ResourceSpec.PinEntry
+	45, // 22: postern.types.v1.ResourceSpec.classify:type_name -> postern.types.v1.ResourceSpec.ClassifyEntry
+	6,  // 23: postern.types.v1.Endpoint.tls:type_name -> postern.types.v1.EndpointTLS
+	5,  // 24: postern.types.v1.Endpoint.ssh:type_name -> postern.types.v1.EndpointSSH
+	7,  // 25: postern.types.v1.EndpointTLS.ca:type_name -> postern.types.v1.SecretRef
+	9,  // 26: postern.types.v1.CredentialRef.vault:type_name -> postern.types.v1.VaultRef
+	8,  // 27: postern.types.v1.Level.admin:type_name -> postern.types.v1.CredentialRef
+	0,  // 28: postern.types.v1.Task.metadata:type_name -> postern.types.v1.Metadata
+	12, // 29: postern.types.v1.Task.spec:type_name -> postern.types.v1.TaskSpec
+	13, // 30: postern.types.v1.TaskSpec.resources:type_name -> postern.types.v1.ResourceSelector
+	14, // 31: postern.types.v1.TaskSpec.permit:type_name -> postern.types.v1.Permit
+	15, // 32: postern.types.v1.TaskSpec.functions:type_name -> postern.types.v1.Functions
+	16, // 33: postern.types.v1.TaskSpec.limits:type_name -> postern.types.v1.Limits
+	17, // 34: postern.types.v1.TaskSpec.record:type_name -> postern.types.v1.RecordRule
+	18, // 35: postern.types.v1.TaskSpec.credential:type_name -> postern.types.v1.CredentialRule
+	19, // 36: postern.types.v1.TaskSpec.staleness:type_name -> postern.types.v1.Staleness
+	20, // 37: postern.types.v1.TaskSpec.approval:type_name -> postern.types.v1.ApprovalRequirement
+	46, // 38: postern.types.v1.ResourceSelector.labels:type_name -> postern.types.v1.ResourceSelector.LabelsEntry
+	47, // 39: postern.types.v1.Permit.mask:type_name -> postern.types.v1.Permit.MaskEntry
+	20, // 40: postern.types.v1.Permit.approval:type_name -> postern.types.v1.ApprovalRequirement
+	0,  // 41: postern.types.v1.Binding.metadata:type_name -> postern.types.v1.Metadata
+	22, // 42: postern.types.v1.Binding.spec:type_name -> postern.types.v1.BindingSpec
+	23, // 43: postern.types.v1.BindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
+	20, // 44: postern.types.v1.BindingSpec.approval:type_name -> postern.types.v1.ApprovalRequirement
+	52, // 45: postern.types.v1.BindingSpec.expires:type_name -> google.protobuf.Timestamp
+	48, // 46: postern.types.v1.SubjectSelector.claim:type_name -> postern.types.v1.SubjectSelector.ClaimEntry
+	0,  // 47: postern.types.v1.ApprovalRule.metadata:type_name -> postern.types.v1.Metadata
+	25, // 48: postern.types.v1.ApprovalRule.spec:type_name -> postern.types.v1.ApprovalRuleSpec
+	26, // 49: postern.types.v1.ApprovalRuleSpec.all:type_name -> postern.types.v1.ApprovalQuorum
+	0,  // 50: postern.types.v1.Workload.metadata:type_name -> postern.types.v1.Metadata
+	28, // 51: postern.types.v1.Workload.spec:type_name -> postern.types.v1.WorkloadSpec
+	29, // 52: postern.types.v1.WorkloadSpec.trust:type_name -> postern.types.v1.WorkloadTrust
+	52, // 53: postern.types.v1.WorkloadSpec.expires:type_name -> google.protobuf.Timestamp
+	0,  // 54: postern.types.v1.RoleBinding.metadata:type_name -> postern.types.v1.Metadata
+	31, // 55: postern.types.v1.RoleBinding.spec:type_name -> postern.types.v1.RoleBindingSpec
+	23, // 56: postern.types.v1.RoleBindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
+	32, // 57: postern.types.v1.RoleBindingSpec.scope:type_name -> postern.types.v1.RoleScope
+	49, // 58: postern.types.v1.RoleScope.labels:type_name -> postern.types.v1.RoleScope.LabelsEntry
+	0,  // 59: postern.types.v1.Mask.metadata:type_name -> postern.types.v1.Metadata
+	34, // 60: postern.types.v1.Mask.spec:type_name -> postern.types.v1.MaskSpec
+	7,  // 61: postern.types.v1.MaskSpec.key:type_name -> postern.types.v1.SecretRef
+	0,  // 62: postern.types.v1.Lock.metadata:type_name -> postern.types.v1.Metadata
+	36, // 63: postern.types.v1.Lock.spec:type_name -> postern.types.v1.LockSpec
+	52, // 64: postern.types.v1.LockSpec.expires:type_name -> google.protobuf.Timestamp
+	0,  // 65: postern.types.v1.Secret.metadata:type_name -> postern.types.v1.Metadata
+	38, // 66: postern.types.v1.Secret.spec:type_name -> postern.types.v1.SecretSpec
+	50, // 67: postern.types.v1.SecretSpec.data:type_name -> postern.types.v1.SecretSpec.DataEntry
+	0,  // 68: postern.types.v1.Node.metadata:type_name -> postern.types.v1.Metadata
+	40, // 69: postern.types.v1.Node.spec:type_name -> postern.types.v1.NodeSpec
+	51, // 70: postern.types.v1.NodeSpec.endpoints:type_name -> postern.types.v1.NodeSpec.EndpointsEntry
+	53, // 71: postern.types.v1.ResourceSpec.PinEntry.value:type_name -> google.protobuf.Value
+	54, // 72: postern.types.v1.ResourceSpec.ClassifyEntry.value:type_name -> google.protobuf.ListValue
+	73, // [73:73] is the sub-list for method output_type
+	73, // [73:73] is the sub-list for method input_type
+	73, // [73:73] is the sub-list for extension type_name
+	73, // [73:73] is the sub-list for extension extendee
+	0,  // [0:73] is the sub-list for field type_name
 }
 
 func init() { file_postern_types_v1_object_proto_init() }
@@ -3625,7 +3758,7 @@ func file_postern_types_v1_object_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_types_v1_object_proto_rawDesc), len(file_postern_types_v1_object_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   51,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,312 @@
+package policy
+
+import (
+	"encoding/base64"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/ssh"
+)
+
+// A channel is what a permit for ssh allows.
+type channel struct {
+	verbs        []ssh.Verb
+	argv         []string // of exec: a path, then patterns
+	rest         bool     // any further arguments
+	terminal     bool
+	env          map[string]bool
+	paths        []string // patterns
+	destinations map[string]bool
+}
+
+// channels are the values of Permit.channel, with the verbs that each may have. The
+// first of an exec, shell or guard is its only one.
+var channels = map[string][]ssh.Verb{
+	"exec": {ssh.Exec}, "shell": {ssh.Shell}, "guard": {ssh.Guard},
+	"files": {ssh.Read, ssh.Write, ssh.Delete}, "forward": {ssh.Connect, ssh.Listen},
+}
+
+// runners are programs that run what their arguments say. With arguments that nobody has
+// spelt out they are a shell.
+var runners = words(`
+	ash awk bash busybox chroot chrt csh dash docker doas ed emacs env ex expect find fish flock gawk gdb git ionice ksh less ln lua make
+	man mawk more nano nice nohup node nsenter perl php pip podman pry python python2 python3 rake rbash rsync ruby run-parts screen
+	script sed setarch setpriv setsid sh ssh sshpass start-stop-daemon stdbuf strace su sudo systemd-run tar taskset tclsh time timeout
+	tmux unshare vi view vim watch xargs zip zsh`)
+
+func (c *checker) channelPermit(at string, p *typesv1.Permit, out *permit) {
+	kind := p.GetChannel()
+	verbs, known := channels[kind]
+	if !known {
+		c.fail(at+".channel", "%q must be exec, shell, guard, files or forward", kind)
+		return
+	}
+	ch := &channel{terminal: p.GetPty() || kind == "shell" || kind == "guard", env: map[string]bool{}, destinations: map[string]bool{}}
+	out.channel = ch
+	c.channelVerbs(at, p, ch, verbs)
+	belongs := func(field string, set bool, kinds ...string) {
+		if set && !slices.Contains(kinds, kind) {
+			c.fail(at+"."+field, "does not belong to channel %s", kind)
+		}
+	}
+	belongs("argv", len(p.GetArgv()) > 0, "exec")
+	belongs("pty", p.GetPty(), "exec")
+	belongs("env", len(p.GetEnv()) > 0, "exec", "shell", "guard")
+	belongs("paths", len(p.GetPaths()) > 0, "files")
+	belongs("destinations", len(p.GetDestinations()) > 0, "forward")
+	switch kind {
+	case "exec":
+		c.argv(at+".argv", p.GetArgv(), ch)
+	case "files":
+		if len(p.GetPaths()) == 0 {
+			c.fail(at+".paths", "is required: the files that may be reached")
+		}
+		for i, pattern := range p.GetPaths() {
+			if err := checkPath(pattern); err != nil {
+				c.fail(fmt.Sprintf("%s.paths[%d]", at, i), "%s", err)
+			}
+		}
+		ch.paths = slices.Clone(p.GetPaths())
+	case "forward":
+		if len(p.GetDestinations()) == 0 {
+			c.fail(at+".destinations", "is required: host:port")
+		}
+		for i, d := range p.GetDestinations() {
+			host, port, ok := strings.Cut(d, ":")
+			if !ok || !hostName.MatchString(host) || port == "" || strings.Trim(port, "0123456789") != "" || len(port) > 5 {
+				c.fail(fmt.Sprintf("%s.destinations[%d]", at, i), "%q must be host:port", d)
+			}
+			ch.destinations[d] = true
+		}
+	}
+	for i, name := range p.GetEnv() {
+		if !variableName(name) || strings.HasPrefix(name, "LD_") || slices.Contains(dangerousVariables, name) {
+			c.fail(fmt.Sprintf("%s.env[%d]", at, i), "%q is not the name of a harmless variable", name)
+		}
+		ch.env[name] = true
+	}
+	if out.approval != nil && len(out.approval.Verbs) > 0 {
+		c.fail(at+".approval.verbs", "are for SQL: a permit for ssh is asked for as a whole")
+	}
+}
+
+// dangerousVariables change what a permitted command runs.
+var dangerousVariables = []string{"BASH_ENV", "ENV", "PATH", "IFS", "SHELLOPTS", "BASHOPTS", "PS4", "PROMPT_COMMAND", "PYTHONSTARTUP", "PYTHONPATH", "PERL5LIB", "PERL5OPT", "RUBYOPT", "NODE_OPTIONS", "GIT_SSH_COMMAND", "EDITOR", "VISUAL", "PAGER", "LESSOPEN"}
+
+func variableName(s string) bool {
+	for i, r := range s {
+		if r != '_' && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && (i == 0 || r < '0' || r > '9') {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 64
+}
+
+func (c *checker) channelVerbs(at string, p *typesv1.Permit, ch *channel, known []ssh.Verb) {
+	if len(known) == 1 {
+		if len(p.GetVerbs()) > 0 {
+			c.fail(at+".verbs", "does not belong to channel %s", p.GetChannel())
+		}
+		ch.verbs = known
+		return
+	}
+	if len(p.GetVerbs()) == 0 {
+		c.fail(at+".verbs", "is required: %s", join(known))
+	}
+	for i, v := range p.GetVerbs() {
+		if !slices.Contains(known, ssh.Verb(v)) {
+			c.fail(fmt.Sprintf("%s.verbs[%d]", at, i), "%q must be one of %s", v, join(known))
+		}
+		ch.verbs = append(ch.verbs, ssh.Verb(v))
+	}
+	c.unique(at+".verbs", p.GetVerbs())
+}
+
+func join(verbs []ssh.Verb) string {
+	var out []string
+	for _, v := range verbs {
+		out = append(out, string(v))
+	}
+	return strings.Join(out, ", ")
+}
+
+// argv checks a command: its program by path, so that it is that and not what a search
+// path finds, and no freedom for programs that would run anything.
+func (c *checker) argv(field string, argv []string, ch *channel) {
+	if len(argv) == 0 {
+		c.fail(field, "is required: the path of a program, and its arguments")
+		return
+	}
+	if !path.IsAbs(argv[0]) || path.Clean(argv[0]) != argv[0] || strings.ContainsAny(argv[0], "*\\\n\x00") || argv[0] == "/" {
+		c.fail(field+"[0]", "%q must be the absolute path of a program", argv[0])
+	}
+	ch.argv = slices.Clone(argv)
+	if last := len(argv) - 1; last > 0 && argv[last] == "..." {
+		ch.argv, ch.rest = ch.argv[:last], true
+	}
+	free := ch.rest
+	for i, a := range ch.argv[1:] {
+		if err := checkText(a, MaxText); err != nil || strings.ContainsAny(a, "\\\n") || a == "..." {
+			c.fail(fmt.Sprintf("%s[%d]", field, i+1), "%q cannot be an argument", a)
+		}
+		free = free || strings.Contains(a, "*")
+	}
+	if name := path.Base(argv[0]); free && (runners[name] || strings.HasPrefix(name, "python")) {
+		c.fail(field, "%s runs what its arguments say: spell all of them out, or permit the channel shell", name)
+	}
+}
+
+func checkPath(pattern string) error {
+	inner := strings.TrimSuffix(pattern, "/**")
+	switch {
+	case !path.IsAbs(pattern):
+		return fmt.Errorf("%q must be an absolute path", pattern)
+	case inner != "" && path.Clean(inner) != inner:
+		return fmt.Errorf("%q must be a path in its shortest form", pattern)
+	case strings.Contains(inner, "**"):
+		return fmt.Errorf("%q: ** stands last, for everything below", pattern)
+	}
+	return checkText(pattern, MaxText)
+}
+
+// summary is how people read the permit.
+func (ch *channel) summary(kind string) (verbs, on string) {
+	switch kind {
+	case "exec":
+		words := slices.Clone(ch.argv)
+		if ch.rest {
+			words = append(words, "...")
+		}
+		return "exec", strings.Join(words, " ")
+	case "files":
+		return join(ch.verbs), some(ch.paths)
+	case "forward":
+		var all []string
+		for d := range ch.destinations {
+			all = append(all, d)
+		}
+		slices.Sort(all)
+		return join(ch.verbs), some(all)
+	}
+	return kind, "this host"
+}
+
+// runs reports whether the permit allows a command, and the path of what it runs. A
+// pattern that begins with * matches no argument that begins with -, which would be an
+// option that the author did not think of, and none with a * matches one that climbs out
+// of a folder; nor does a free argument.
+func (ch *channel) runs(argv []string) (program string, ok bool) {
+	if len(ch.argv) == 0 || len(argv) < len(ch.argv) || (len(argv) > len(ch.argv) && !ch.rest) {
+		return "", false
+	}
+	if argv[0] != ch.argv[0] && (strings.Contains(argv[0], "/") || argv[0] != path.Base(ch.argv[0])) {
+		return "", false
+	}
+	for i, a := range argv[1:] {
+		pattern := "*"
+		if i+1 < len(ch.argv) {
+			pattern = ch.argv[i+1]
+		}
+		switch {
+		case strings.HasPrefix(pattern, "*") && (a == "" || a[0] == '-'),
+			strings.Contains(pattern, "*") && climbs(a), !like(pattern, a):
+			return "", false
+		}
+	}
+	return ch.argv[0], true
+}
+
+func climbs(file string) bool { return strings.Contains("/"+file+"/", "/../") }
+
+// like matches a text with a pattern in which * stands for any characters.
+func like(pattern, s string) bool {
+	first, rest, star := strings.Cut(pattern, "*")
+	if !star {
+		return pattern == s
+	}
+	if !strings.HasPrefix(s, first) {
+		return false
+	}
+	s = s[len(first):]
+	for {
+		next, more, another := strings.Cut(rest, "*")
+		if !another {
+			return strings.HasSuffix(s, next)
+		}
+		i := strings.Index(s, next)
+		if i < 0 {
+			return false
+		}
+		s, rest = s[i+len(next):], more
+	}
+}
+
+// reaches reports whether the permit allows a file. In a name * never stands for /.
+func (ch *channel) reaches(file string) bool {
+	for _, pattern := range ch.paths {
+		if below, all := strings.CutSuffix(pattern, "/**"); all {
+			if matchNames(below, file, true) {
+				return true
+			}
+		} else if matchNames(pattern, file, false) {
+			return true
+		}
+	}
+	return false
+}
+
+// matchNames matches name by name; below allows further ones.
+func matchNames(pattern, file string, below bool) bool {
+	want, got := strings.Split(pattern, "/"), strings.Split(file, "/")
+	if len(got) < len(want) || (len(got) > len(want) && !below) {
+		return false
+	}
+	for i := range want {
+		if !like(want[i], got[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// host checks a resource that speaks SSH.
+func (c *checker) host(r *typesv1.Resource) *resource {
+	s := r.GetSpec()
+	c.labels("spec.reachableFrom", s.GetReachableFrom())
+	c.credential("spec.credential", s.GetCredential(), true)
+	for field, set := range map[string]bool{
+		"endpoint.database": s.GetEndpoint().GetDatabase() != "", "endpoint.tls": s.GetEndpoint().GetTls() != nil, "catalog": s.GetCatalog() != nil,
+		"level": s.GetLevel() != nil, "pin": len(s.GetPin()) > 0, "classify": len(s.GetClassify()) > 0,
+	} {
+		if set {
+			c.fail("spec."+field, "is not for protocol ssh")
+		}
+	}
+	known := s.GetEndpoint().GetSsh()
+	if len(known.GetHostKeys())+len(known.GetHostCas()) == 0 {
+		c.fail("spec.endpoint.ssh", "is required: hostKeys or hostCas, by which the host is known; an unknown host is refused")
+	}
+	for field, keys := range map[string][]string{"hostKeys": known.GetHostKeys(), "hostCas": known.GetHostCas()} {
+		for i, k := range keys {
+			if !publicKey(k) {
+				c.fail(fmt.Sprintf("spec.endpoint.ssh.%s[%d]", field, i), "must be a public key, such as \"ssh-ed25519 AAAA...\"")
+			}
+		}
+	}
+	return &resource{object: r, level: postern.LevelSource}
+}
+
+// publicKey reports whether a text has the form of an SSH public key, whose blob begins
+// with the name of its kind (RFC 4253, 6.6).
+func publicKey(text string) bool {
+	fields := strings.Fields(text)
+	if len(fields) < 2 {
+		return false
+	}
+	blob, err := base64.StdEncoding.DecodeString(fields[1])
+	return err == nil && len(blob) > 4+len(fields[0]) && string(blob[4:4+len(fields[0])]) == fields[0]
+}

@@ -1,0 +1,160 @@
+package policy
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/posterngate/postern/pkg/object"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/ssh"
+	"github.com/posterngate/postern/pkg/ssh/shell"
+)
+
+const hostWorld = `
+kind: Resource
+metadata: {name: web-1}
+spec:
+  protocol: ssh
+  endpoint: {host: 10.0.0.7, port: 22, ssh: {hostKeys: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ5i7tWu0zXJxqg2bW9pK1hT0o7zW9lQm1u1Q1bq3w1W"]}}
+  credential: {sealed: web}
+---
+kind: Resource
+metadata: {name: db}
+spec: {protocol: postgres, endpoint: {host: db.internal, port: 5432, database: d}, credential: {sealed: web}}
+---
+kind: ApprovalRule
+metadata: {name: leads}
+spec: {all: [{group: leads, atLeast: 1}]}
+---
+kind: Task
+metadata: {name: web}
+spec:
+  purpose: look after the web server
+  resources: {names: [web-1, db]}
+  permit:
+    - {channel: exec, argv: [/usr/bin/systemctl, status, nginx]}
+    - {channel: exec, argv: [/usr/bin/systemctl, restart, nginx], approval: {scope: statement, rule: leads}}
+    - {channel: exec, argv: [/usr/bin/tail, "-n", "*", "/var/log/nginx/*.log"]}
+    - {channel: exec, argv: [/usr/bin/grep, "..."]}
+    - {channel: exec, argv: [/usr/bin/htop], pty: true, env: [LANG]}
+    - {channel: files, verbs: [read, write], paths: ["/srv/www/**", "/etc/nginx/*.conf"]}
+    - {channel: files, verbs: [delete], paths: [/srv/www/tmp/*]}
+    - {channel: forward, verbs: [connect], destinations: ["127.0.0.1:8080"]}
+    - {channel: guard}
+  duration: 1h
+---
+kind: Task
+metadata: {name: anything}
+spec: {purpose: break glass, resources: {names: [web-1]}, permit: [{unrestricted: true}], duration: 1h}
+`
+
+func TestChannels(t *testing.T) {
+	objects, err := object.ParseYAML(strings.NewReader(hostWorld))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, rejected := Compile(postern.Version{Epoch: "e", Revision: 1}, objects)
+	if len(rejected) > 0 {
+		t.Fatalf("%+v", rejected)
+	}
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	decide := func(task postern.TaskName, resource postern.ResourceName, f *ssh.Facts) postern.Decision {
+		return s.Decide(Query{
+			Grant:    &postern.Grant{ID: "g", Subject: postern.Subject{Name: "alice"}, Task: task, Start: now, End: now.Add(time.Hour)},
+			Resource: resource, Facts: f, Request: Request{Time: now},
+		})
+	}
+	exec := func(line string) *ssh.Facts {
+		l, err := shell.Parse(line)
+		if err != nil {
+			return &ssh.Facts{Verb: ssh.Exec, Unknown: err.Error()}
+		}
+		return &ssh.Facts{Verb: ssh.Exec, Line: l}
+	}
+	for _, c := range []struct {
+		facts *ssh.Facts
+		want  string // the verdict, the programs
+	}{
+		{exec("systemctl status nginx"), "allow /usr/bin/systemctl"},
+		{exec("/usr/bin/systemctl status nginx"), "allow /usr/bin/systemctl"},
+		{exec("systemctl restart nginx"), "hold /usr/bin/systemctl"},
+		{exec("systemctl status nginx; systemctl restart nginx"), "hold /usr/bin/systemctl /usr/bin/systemctl"},
+		{exec("systemctl status nginx | grep active"), "allow /usr/bin/systemctl /usr/bin/grep"},
+		{exec("/tmp/systemctl status nginx"), "deny"},
+		{exec("./systemctl status nginx"), "deny"},
+		{exec("systemctl status nginx sshd"), "deny"},
+		{exec("systemctl status"), "deny"},
+		{exec("systemctl stop nginx"), "deny"},
+		{exec("systemctl status nginx; id"), "deny"},
+		{exec("systemctl status $(id)"), "deny"},
+		{exec("sh -c 'systemctl status nginx'"), "deny"},
+		{exec("tail -n 5 /var/log/nginx/access.log"), "allow /usr/bin/tail"},
+		{exec("tail -n 5 /var/log/nginx/../../etc/shadow.log"), "deny"},
+		{exec("tail -n -f /var/log/nginx/access.log"), "deny"},
+		{exec("grep -r secret"), "deny"},
+		{exec("grep secret /etc/motd"), "allow /usr/bin/grep"},
+		{exec("grep secret ../x"), "deny"},
+		{&ssh.Facts{Verb: ssh.Exec, Line: exec("htop").Line, Terminal: true, Env: []string{"LANG"}}, "allow /usr/bin/htop"},
+		{&ssh.Facts{Verb: ssh.Exec, Line: exec("htop").Line, Env: []string{"LANG", "PATH"}}, "deny"},
+		{&ssh.Facts{Verb: ssh.Exec, Line: exec("systemctl status nginx").Line, Terminal: true}, "deny"},
+		{&ssh.Facts{Verb: ssh.Exec}, "deny"},
+		{&ssh.Facts{Verb: ssh.Shell, Terminal: true}, "deny"},
+		{&ssh.Facts{Verb: ssh.Guard, Terminal: true}, "allow"},
+		{&ssh.Facts{Verb: ssh.Read, Paths: []string{"/srv/www/a/b"}}, "allow"},
+		{&ssh.Facts{Verb: ssh.Read, Paths: []string{"/srv/www"}}, "allow"},
+		{&ssh.Facts{Verb: ssh.Read, Paths: []string{"/srv/wwwx"}}, "deny"},
+		{&ssh.Facts{Verb: ssh.Write, Paths: []string{"/etc/nginx/nginx.conf"}}, "allow"},
+		{&ssh.Facts{Verb: ssh.Write, Paths: []string{"/etc/nginx/conf.d/a.conf"}}, "deny"},
+		{&ssh.Facts{Verb: ssh.Write, Paths: []string{"/srv/www/a", "/etc/passwd"}}, "deny"},
+		{&ssh.Facts{Verb: ssh.Delete, Paths: []string{"/srv/www/a"}}, "deny"},
+		{&ssh.Facts{Verb: ssh.Delete, Paths: []string{"/srv/www/tmp/a"}}, "allow"},
+		{&ssh.Facts{Verb: ssh.Read}, "deny"},
+		{&ssh.Facts{Verb: ssh.Connect, Address: "127.0.0.1:8080"}, "allow"},
+		{&ssh.Facts{Verb: ssh.Connect, Address: "127.0.0.1:22"}, "deny"},
+		{&ssh.Facts{Verb: ssh.Listen, Address: "127.0.0.1:8080"}, "deny"},
+		{&ssh.Facts{}, "deny"},
+		{nil, "deny"},
+	} {
+		d := decide("web", "web-1", c.facts)
+		got := d.Verdict.String()
+		for _, o := range d.Obligations {
+			got += " " + strings.Join(o.Programs, " ")
+		}
+		if got != c.want {
+			t.Errorf("%+v: %s (%s %s), want %s", c.facts, got, d.Reason, d.Detail, c.want)
+		}
+		if d.Verdict == postern.VerdictDeny && (d.Reason == "" || d.Rule == "") {
+			t.Errorf("%+v is denied without a reason or a rule", c.facts)
+		}
+	}
+	if d := decide("web", "db", exec("systemctl status nginx")); d.Verdict != postern.VerdictDeny {
+		t.Error("a task for ssh reaches a database")
+	}
+	if d := decide("anything", "web-1", &ssh.Facts{Verb: ssh.Shell}); d.Verdict != postern.VerdictAllow || d.Level != postern.LevelNone {
+		t.Errorf("unrestricted: %+v", d)
+	}
+}
+
+func FuzzLike(f *testing.F) {
+	f.Add("a*c*e", "abcde")
+	f.Fuzz(func(t *testing.T, pattern, s string) {
+		if len(pattern) > 20 || len(s) > 50 {
+			return
+		}
+		if got, want := like(pattern, s), slowLike(pattern, s); got != want {
+			t.Errorf("%q like %q is %v", s, pattern, got)
+		}
+	})
+}
+
+// slowLike tries every way.
+func slowLike(pattern, s string) bool {
+	if pattern == "" {
+		return s == ""
+	}
+	if pattern[0] == '*' {
+		return slowLike(pattern[1:], s) || s != "" && slowLike(pattern, s[1:])
+	}
+	return s != "" && s[0] == pattern[0] && slowLike(pattern[1:], s[1:])
+}

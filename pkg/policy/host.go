@@ -1,0 +1,108 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/ssh"
+)
+
+// ssh judges one request of an SSH client.
+func (j *judge) ssh(f *ssh.Facts) postern.Decision {
+	t := j.task
+	switch {
+	case f == nil:
+		return j.unclear("")
+	case f.Unknown != "":
+		return j.unclear(f.Unknown)
+	}
+	if f.Verb == ssh.Shell {
+		j.d.Level = postern.LevelNone // what is done in it nobody judges
+	}
+	if no := j.unmet(t.when, nil, t.rules.when); no != nil {
+		return j.deny(no)
+	}
+	var ok bool
+	switch f.Verb {
+	case ssh.Exec:
+		ok = j.line(f)
+	case ssh.Shell, ssh.Guard:
+		ok = j.channel(f, map[ssh.Verb]string{ssh.Shell: "a shell", ssh.Guard: "a guarded shell"}[f.Verb], func(*channel) bool { return true })
+	case ssh.Connect, ssh.Listen:
+		ok = j.channel(f, fmt.Sprintf("%s %s", f.Verb, f.Address), func(ch *channel) bool { return ch.destinations[f.Address] })
+	case ssh.Read, ssh.Write, ssh.Delete:
+		ok = len(f.Paths) > 0
+		for _, p := range f.Paths {
+			ok = ok && j.channel(f, fmt.Sprintf("to %s %s", f.Verb, p), func(ch *channel) bool { return ch.reaches(p) })
+		}
+		if len(f.Paths) == 0 {
+			return j.unclear("it names no file")
+		}
+	default:
+		return j.unclear("")
+	}
+	if !ok {
+		return j.d
+	}
+	return j.settle()
+}
+
+// line judges a command line: each of its commands must be permitted, and what runs is
+// the permitted program itself.
+func (j *judge) line(f *ssh.Facts) bool {
+	if f.Line == nil {
+		j.unclear("")
+		return false
+	}
+	var programs []string
+	for i, c := range f.Line.Commands() {
+		ok := j.channel(f, strings.Join(c.Argv, " "), func(ch *channel) bool {
+			program, ok := ch.runs(c.Argv)
+			if ok {
+				programs = append(programs[:i], program)
+			}
+			return ok
+		})
+		if !ok {
+			return false
+		}
+	}
+	j.d.Obligations = append(j.d.Obligations, postern.Obligation{Programs: programs})
+	return true
+}
+
+// channel finds a permit that has the request's verb and fits it, and puts the request to
+// people where that asks for it. It is false once the decision is a denial.
+func (j *judge) channel(f *ssh.Facts, what string, fits func(*channel) bool) bool {
+	t := j.task
+	no := &refusal{rule: t.rules.permit, reason: fmt.Sprintf("%s does not allow %s", t.title, what), detail: t.allowed, hint: hintTasks}
+	for _, p := range t.channels {
+		ch := p.channel
+		if !slices.Contains(ch.verbs, f.Verb) || !fits(ch) {
+			continue
+		}
+		if f.Terminal && !ch.terminal {
+			no = &refusal{rule: p.rule, reason: fmt.Sprintf("%s does not allow %s on a terminal", t.title, what), hint: "run it without: ssh -T"}
+			continue
+		}
+		if i := slices.IndexFunc(f.Env, func(name string) bool { return !ch.env[name] }); i >= 0 {
+			no = &refusal{rule: p.rule, reason: fmt.Sprintf("%s does not allow to set %s", t.title, f.Env[i]), hint: "do not send it"}
+			continue
+		}
+		if unmet := j.unmet(p.when, nil, p.ruleWhen); unmet != nil {
+			no = unmet
+			continue
+		}
+		j.by(p)
+		for _, a := range [...]*postern.Approval{j.query.Grant.Approval, t.approval, p.approval} {
+			if a != nil && a.Scope == postern.ScopeStatement && !j.ask(a, p.ruleApproval) {
+				return false
+			}
+		}
+		return true
+	}
+	j.deny(no)
+	return false
+}

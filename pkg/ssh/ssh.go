@@ -1,0 +1,58 @@
+// Package ssh is what an SSH client asks a host to do, as facts for policy. Its folder
+// shell knows the grammar of command lines.
+package ssh
+
+import (
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/ssh/shell"
+)
+
+// A Verb is one kind of request.
+type Verb string
+
+// The verbs. The zero Verb is allowed by nothing.
+const (
+	Exec    Verb = "exec"    // run a command line
+	Shell   Verb = "shell"   // a shell of the host, in which anything can be done
+	Guard   Verb = "guard"   // a prompt of the gateway, where each line is an Exec
+	Read    Verb = "read"    // read, list or look at files
+	Write   Verb = "write"   // create, change or rename files
+	Delete  Verb = "delete"  // remove files
+	Connect Verb = "connect" // reach another host through this one
+	Listen  Verb = "listen"  // have this host listen
+)
+
+// Facts are one request. They are not changed once they are made.
+type Facts struct {
+	Verb Verb
+	// Unknown says what was not understood; nothing is allowed then.
+	Unknown string
+	// Line is what would run, of Exec.
+	Line *shell.Line
+	// Terminal is true where the client asked for one, Env has the variables that it
+	// sets, sorted.
+	Terminal bool
+	Env      []string
+	// Paths are the canonical absolute paths of Read, Write and Delete; a rename has two.
+	Paths []string
+	// Address is the host:port of Connect and Listen.
+	Address string
+}
+
+// Effect is the worst that the request may do.
+func (f *Facts) Effect() postern.Effect {
+	if f == nil || f.Unknown != "" {
+		return postern.EffectUnknown
+	}
+	switch f.Verb {
+	case Read:
+		return postern.EffectRead
+	case Write, Delete:
+		return postern.EffectWrite
+	case Guard:
+		return postern.EffectNone // each of its lines is judged
+	case Exec, Shell, Connect, Listen:
+		return postern.EffectControl
+	}
+	return postern.EffectUnknown
+}
