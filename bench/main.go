@@ -24,7 +24,7 @@ func main() {
 const usage = `usage: bench COMMAND
   run [flags]        measure; --help lists the flags
   compare OLD NEW    two result files, with the 95 % interval of each ratio
-  report FILE        a result file as text and Markdown
+  report FILE        a result file as text; its Markdown and its plot are written anew beside it
   readme FILE        write the README's table from a result file; --check only compares
 exit: 0 every goal that was measured is met, 1 one is missed, 2 inconclusive
 `
@@ -51,13 +51,19 @@ func command(ctx context.Context, args []string) int {
 		}
 	case "run":
 		code, err = measure(ctx, args[1:])
+	case "report":
+		code, err = again(args[1:])
+	case "compare":
+		code, err = compare(args[1:])
+	case "readme":
+		code, err = readme(args[1:])
 	default:
 		fmt.Fprint(os.Stderr, usage)
 		return wrong
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		return wrong
+		return max(code, 1)
 	}
 	return code
 }

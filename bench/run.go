@@ -40,7 +40,7 @@ func parse(args []string) (options, error) {
 	f.Uint64Var(&o.seed, "seed", 0, "of the order of targets; one is chosen where 0")
 	f.StringVar(&o.out, "out", "", "write the result to this file and reports beside it")
 	f.StringVar(&o.nodeBin, "node-bin", "", "a postern-node to measure instead of the checkout's")
-	f.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of the node to this file while the rounds run; for one cell")
+	f.StringVar(&o.profile, "cpuprofile", "", "after the rounds, run what the node does once more for 9 s and write CPU profiles of it to files of this name")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}

@@ -36,7 +36,7 @@ type Cell struct {
 
 // All are the cells, in the order in which they are run.
 func All() []Cell {
-	return slices.Concat(point(), bulkCells(), policyCells(), recordCells())
+	return slices.Concat(point(), bulkCells(), blastCells(), policyCells(), recordCells(), loginCells(), microCells())
 }
 
 // Env is what cells work with.
@@ -48,7 +48,7 @@ type Env struct {
 	Rand    *rand.Rand
 	Dir     string // for files
 	Log     io.Writer
-	Profile string // file for a CPU profile of the node; empty takes none
+	Profile string // file for CPU profiles of the node; empty takes none
 
 	postgres int
 	floors   result.Floors
@@ -82,6 +82,7 @@ func (e *Env) Run(ctx context.Context, c Cell) *result.Cell {
 		fmt.Fprintf(e.Log, "     no number: %v\n", err)
 	}
 	noise(out)
+	fmt.Fprintf(e.Log, "     took %s\n", time.Since(e.began).Round(100*time.Millisecond))
 	return out
 }
 
@@ -102,11 +103,6 @@ func (e *Env) interleave(ctx context.Context, out *result.Cell, jobs []job) erro
 			return fmt.Errorf("%s %s: %w", j.workload, j.target, err)
 		}
 	}
-	stop, err := e.profile(ctx)
-	if err != nil {
-		return err
-	}
-	defer stop()
 	for round := 1; round <= e.Rounds; round++ {
 		e.Rand.Shuffle(len(jobs), func(i, j int) { jobs[i], jobs[j] = jobs[j], jobs[i] })
 		for _, j := range jobs {
@@ -119,7 +115,7 @@ func (e *Env) interleave(ctx context.Context, out *result.Cell, jobs []job) erro
 		}
 		fmt.Fprintf(e.Log, "     round %d of %d\n", round, e.Rounds)
 	}
-	return nil
+	return e.profile(ctx, jobs)
 }
 
 // targets starts those that are there, and notes the others.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -104,31 +105,48 @@ func (e *Env) settle(ctx context.Context) error {
 	}
 }
 
-// profile takes a CPU profile of the node while the rounds run, where that was asked for.
-func (e *Env) profile(ctx context.Context) (stop func(), err error) {
+// profileSeconds is how long a profile is taken.
+const profileSeconds = 8
+
+// profile runs the node's jobs once more, longer, and takes a CPU profile of each, where
+// that was asked for. The file's name gets what it is a profile of before its end.
+func (e *Env) profile(ctx context.Context, jobs []job) error {
 	if e.Profile == "" {
-		return func() {}, nil
+		return nil
 	}
-	out, err := os.Create(e.Profile)
+	seconds := e.Seconds
+	e.Seconds = profileSeconds + 1
+	defer func() { e.Seconds = seconds }()
+	for _, j := range jobs {
+		if t, err := e.Targets.Get(j.target); err != nil || !t.Node {
+			continue // what has no node has no profile
+		}
+		end := filepath.Ext(e.Profile)
+		name := strings.ReplaceAll(j.workload+"-"+j.target, " ", "-")
+		file := strings.TrimSuffix(e.Profile, end) + "-" + name + end
+		g := run.New(ctx)
+		g.Go("profile", func(ctx context.Context) error {
+			return e.save(ctx, "/debug/pprof/profile?seconds="+strconv.Itoa(profileSeconds), file)
+		})
+		_, err := j.run(ctx)
+		if err := errors.Join(err, g.Wait()); err != nil {
+			return fmt.Errorf("profile of %s: %w", name, err)
+		}
+		fmt.Fprintf(e.Log, "     profile: %s\n", file)
+	}
+	return nil
+}
+
+func (e *Env) save(ctx context.Context, path, file string) error {
+	body, err := e.get(ctx, path)
 	if err != nil {
-		return nil, err
-	}
-	// The node stops at the end of the time or when the request is given up; a profile is
-	// whole only after the former, so its time is what the rounds take at least.
-	seconds := max(1, int(float64(e.Rounds)*e.Seconds))
-	g := run.New(ctx)
-	g.Go("profile", func(ctx context.Context) error {
-		body, err := e.get(ctx, "/debug/pprof/profile?seconds="+strconv.Itoa(seconds))
-		if err != nil {
-			return err
-		}
-		defer body.Close()
-		_, err = io.Copy(out, body)
 		return err
-	})
-	return func() {
-		if err := errors.Join(g.Wait(), out.Close()); err != nil {
-			fmt.Fprintln(e.Log, "no profile:", err)
-		}
-	}, nil
+	}
+	defer body.Close()
+	out, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, body)
+	return errors.Join(err, out.Close())
 }

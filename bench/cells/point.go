@@ -22,18 +22,21 @@ const selectOnly = "\\set aid random(1, 100000 * :scale)\nSELECT abalance FROM p
 // person reads one row of a table of which a column may be masked.
 const person = "\\set id random(1, 100000)\nSELECT id, name, email FROM people WHERE id = :id;\n"
 
+var personShape = shape{name: "prepared c=8", script: person, mode: "prepared", clients: 8}
+
 // A shape is one way to run a script.
 type shape struct {
 	name    string
 	script  string
 	mode    string
 	clients int
+	connect bool // anew for each transaction
 }
 
 func point() []Cell {
 	shapes := func(mode string, clients ...int) (out []shape) {
 		for _, c := range clients {
-			out = append(out, shape{fmt.Sprintf("%s c=%d", mode, c), selectOnly, mode, c})
+			out = append(out, shape{name: fmt.Sprintf("%s c=%d", mode, c), script: selectOnly, mode: mode, clients: c})
 		}
 		return out
 	}
@@ -51,9 +54,9 @@ func point() []Cell {
 		{ID: "P10", Title: "clients by TLS, 8 of them",
 			run: pgbenchCell(shapes("prepared", 8), targets.Direct, targets.BouncerTLS, targets.PlainTLS)},
 		{ID: "P16", Title: "one row by key, masked and not, 8 clients",
-			run: pgbenchCell([]shape{{"prepared c=8", person, "prepared", 8}}, targets.Direct, targets.Postern, targets.Masked)},
+			run: pgbenchCell([]shape{personShape}, targets.Direct, targets.Postern, targets.Masked)},
 		{ID: "ladder", Title: "what each part costs: one row by key, 8 clients",
-			run: pgbenchCell([]shape{{"prepared c=8", person, "prepared", 8}},
+			run: pgbenchCell([]shape{personShape},
 				targets.Direct, targets.Splice, targets.Scan, targets.Judge, targets.Postern, targets.Masked, targets.TLS)},
 	}
 }
@@ -91,7 +94,7 @@ func (e *Env) pgbench(out *result.Cell, t *targets.Target, s shape) (job, error)
 	}
 	key := s.name + " " + t.Name + " " + s.script
 	runFor := func(ctx context.Context, each int) (*load.Transactions, error) {
-		p := load.Pgbench{Program: e.House.PG.Pgbench, Script: file, Mode: s.mode, Clients: s.clients, Each: each, Scale: house.Scale}
+		p := load.Pgbench{Program: e.House.PG.Pgbench, Script: file, Mode: s.mode, Clients: s.clients, Each: each, Scale: house.Scale, Reconnect: s.connect}
 		tx, err := p.Run(ctx, t.Where, e.Dir)
 		if err != nil {
 			return nil, err
@@ -105,7 +108,13 @@ func (e *Env) pgbench(out *result.Cell, t *targets.Target, s shape) (job, error)
 	}
 	var login metrics // what a short run of the node costs: its logins, mostly
 	short := max(100, 800/s.clients)
+	if s.connect {
+		short = 5
+	}
 	warm := func(ctx context.Context) error {
+		if _, err := runFor(ctx, short); err != nil { // what is new to the node is met here
+			return err
+		}
 		before, err := e.usage(ctx, t)
 		if err != nil {
 			return err
@@ -129,7 +138,7 @@ func (e *Env) pgbench(out *result.Cell, t *targets.Target, s shape) (job, error)
 			if err != nil {
 				return nil, err
 			}
-			watch := e.watch(ctx, t)
+			watch := e.watch(ctx, t, s.connect)
 			tx, err = runFor(ctx, each<<try)
 			values = watch(tx)
 			if err != nil {
@@ -139,7 +148,7 @@ func (e *Env) pgbench(out *result.Cell, t *targets.Target, s shape) (job, error)
 			if err != nil {
 				return nil, err
 			}
-			if used := after.minus(before); t.Node {
+			if used := after.minus(before); t.Node && !s.connect {
 				values["allocs_op"] = (used.mallocs - login.mallocs) / float64(tx.Done-short*s.clients)
 				values["gc_us_op"] = used.pauses * 1e6 / float64(tx.Done)
 			}
@@ -152,6 +161,10 @@ func (e *Env) pgbench(out *result.Cell, t *targets.Target, s shape) (job, error)
 		}
 		us := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 		values["tps"] = tx.Rate
+		if s.connect {
+			values["login_ms"] = 1000 * float64(s.clients) / tx.Rate
+			return values, nil // pgbench's latencies begin after the login
+		}
 		values["p50_us"], values["p99_us"], values["p999_us"] = us(tx.Percentile(.5)), us(tx.Percentile(.99)), us(tx.Percentile(.999))
 		return values, nil
 	}}, nil
@@ -165,8 +178,9 @@ const sampleEvery = 10 * time.Millisecond
 
 // watch accounts for one run of pgbench. Logins are not part of what gateway and server
 // used: only the time counts in which every client was at work. The control plane takes
-// records in after that, so its figure is of the whole run.
-func (e *Env) watch(ctx context.Context, t *targets.Target) func(*load.Transactions) map[string]float64 {
+// records in after that, so its figure is of the whole run. With logins in each
+// transaction they are what is measured.
+func (e *Env) watch(ctx context.Context, t *targets.Target, logins bool) func(*load.Transactions) map[string]float64 {
 	type reading struct {
 		at              time.Time
 		gateway, server time.Duration
@@ -174,7 +188,7 @@ func (e *Env) watch(ctx context.Context, t *targets.Target) func(*load.Transacti
 	pids := account.Family(t.Roots...)
 	var series []reading
 	control := e.House.Control.PID()
-	control0 := account.Total(control)
+	control0, server0 := account.Total(control), account.Total(e.postgres)
 	g := run.New(ctx)
 	stop := make(chan struct{})
 	g.Go("sampler", func(ctx context.Context) error {
@@ -213,6 +227,9 @@ func (e *Env) watch(ctx context.Context, t *targets.Target) func(*load.Transacti
 		first, last := series[0], series[len(series)-1]
 		n := tx.Between(first.at, last.at)
 		values["server_us"] = per(last.server-first.server, n)
+		if logins { // and so are the server's processes, which come and go
+			values["server_us"] = per(account.Total(e.postgres)-server0, float64(tx.Done))
+		}
 		if len(t.Roots) > 0 {
 			values["gateway_us"] = per(last.gateway-first.gateway, n)
 			values["gateway_floors"] = values["gateway_us"] * 1000 / (2 * e.floors.TCPHop)

@@ -38,7 +38,7 @@ func (e *Env) onAndOff(ctx context.Context, out *result.Cell) error {
 			return err
 		}
 		if t.Name != targets.Rows {
-			j, err := e.pgbench(out, t, shape{"prepared c=8", selectOnly, "prepared", 8})
+			j, err := e.pgbench(out, t, shape{name: "prepared c=8", script: selectOnly, mode: "prepared", clients: 8})
 			if err != nil {
 				return err
 			}

@@ -121,7 +121,7 @@ func (c *Child) said() string {
 	return string(b[max(0, len(b)-2000):])
 }
 
-// Stop ends it.
+// Stop ends it. It may be called again.
 func (c *Child) Stop() {
 	_ = c.in.Close()
 	_ = c.cmd.Process.Signal(syscall.SIGTERM)

@@ -5,10 +5,10 @@ package house
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,6 +16,12 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/posterngate/postern/bench/child"
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	"github.com/posterngate/postern/pkg/gen/postern/api/v1/apiv1connect"
 	"github.com/posterngate/postern/test/e2e/fleet"
 	"github.com/posterngate/postern/test/servers"
 )
@@ -32,8 +38,11 @@ type House struct {
 	Node     *fleet.Node
 	Password string // of Account
 	Token    string // alice's, for listeners
+	// BlastAddr is where BlastResource is to be; nobody listens there yet.
+	BlastAddr string
 
 	t               *tb
+	client          *http.Client
 	catalogPassword string
 }
 
@@ -50,15 +59,20 @@ func Open(ctx context.Context, o Options) (*House, error) {
 		}
 		o.NodeBinary = file
 	}
+	port, err := child.Port()
+	if err != nil {
+		return h, err
+	}
+	h.BlastAddr = fmt.Sprintf("127.0.0.1:%d", port)
 	hba := []string{
 		fmt.Sprintf("hostnossl %s %s 127.0.0.1/32 trust", Database, TrustAccount),
 		fmt.Sprintf("hostnossl %s all 127.0.0.1/32 scram-sha-256", Database),
 	}
-	err := h.t.try(func(t testing.TB) {
+	err = h.t.try(func(t testing.TB) {
 		h.Fleet = fleet.Start(t, fleet.Options{
-			Embedded: true, Sealed: true, World: world(h.Password, h.catalogPassword), LogLevel: "warn",
+			Embedded: true, Sealed: true, World: world(h.Password, h.catalogPassword, h.BlastAddr), LogLevel: "warn",
 			Nodes:    []fleet.NodeSpec{{Name: nodeName, Region: "bench", Plaintext: true, Profiling: true, Binary: o.NodeBinary}},
-			Postgres: servers.PGOptions{HBA: hba, Settings: map[string]string{"shared_buffers": "512MB", "max_connections": "600", "max_wal_size": "4GB", "autovacuum": "off"}},
+			Postgres: servers.PGOptions{HBA: hba, Settings: map[string]string{"shared_buffers": "512MB", "max_connections": "1000", "max_wal_size": "4GB", "autovacuum": "off"}},
 		})
 		h.Node = h.Nodes[nodeName]
 		h.Fleet.Must(t, "ada", "tasks")
@@ -103,29 +117,49 @@ func (h *House) PostgresPID() (int, error) {
 type Session struct {
 	ID, Task, Recording string
 	Statements, Denied  int64
-	Start               time.Time
 }
 
 // Sessions lists those that began at or after a time, newest first.
 func (h *House) Sessions(since time.Time) ([]Session, error) {
-	out, err := h.Postern("sessions", "list", "--limit", "1000", "--since", since.Format(time.RFC3339Nano), "--format", "json")
-	if err != nil {
+	var client apiv1connect.SessionServiceClient
+	var token string
+	if err := h.t.try(func(t testing.TB) {
+		client, token = apiv1connect.NewSessionServiceClient(h.api(t), h.Addr), h.APIToken(t, "bob")
+	}); err != nil {
 		return nil, err
 	}
-	var raw []struct {
-		ID, Task, Recording string
-		Statements, Denied  string
-		StartTime           time.Time
+	var all []Session
+	for page := ""; ; {
+		req := connect.NewRequest(&apiv1.ListSessionsRequest{Since: timestamppb.New(since), PageSize: 1000, PageToken: page})
+		req.Header().Set("Authorization", "Bearer "+token)
+		resp, err := client.ListSessions(h.t.ctx, req)
+		if err != nil {
+			return nil, fmt.Errorf("sessions: %w", err)
+		}
+		for _, s := range resp.Msg.GetSessions() {
+			all = append(all, Session{ID: s.GetId(), Task: s.GetTask(), Recording: s.GetRecording(), Statements: s.GetStatements(), Denied: s.GetDenied()})
+		}
+		if page = resp.Msg.GetNextPageToken(); page == "" {
+			return all, nil
+		}
 	}
-	if err := json.Unmarshal([]byte(out), &raw); err != nil {
-		return nil, fmt.Errorf("sessions list: %w", err)
+}
+
+// api is one client for all calls.
+func (h *House) api(t testing.TB) *http.Client {
+	if h.client == nil {
+		h.client = h.HTTPClient(t)
 	}
-	all := make([]Session, 0, len(raw))
-	for _, r := range raw {
-		s := Session{ID: r.ID, Task: r.Task, Recording: r.Recording, Start: r.StartTime}
-		s.Statements, _ = strconv.ParseInt(r.Statements, 10, 64)
-		s.Denied, _ = strconv.ParseInt(r.Denied, 10, 64)
-		all = append(all, s)
-	}
-	return all, nil
+	return h.client
+}
+
+// RestartNode ends the node and starts it again, so that it has nothing in memory.
+func (h *House) RestartNode() error {
+	return h.t.try(func(t testing.TB) {
+		h.Node.Stop()
+		if err := h.Node.Start(); err != nil {
+			t.Fatal(err)
+		}
+		h.AwaitServing(t, h.Node.Name)
+	})
 }

@@ -3,6 +3,7 @@ package house
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -26,6 +27,13 @@ const (
 	TaskDisk   = "bench-disk"   // records are on disk before a statement goes on
 )
 
+// The resources: the server, masked at the source, and the same server behind one that
+// answers from memory, masked on the way back.
+const (
+	Resource      = "bench"
+	BlastResource = "blast"
+)
+
 // Scale is pgbench's; BigRows and PeopleRows are rows of the two tables beside.
 const (
 	Scale      = 10
@@ -44,7 +52,7 @@ VACUUM ANALYZE;
 `
 
 // World is the resource and the tasks, with the passwords of the accounts.
-func world(password, catalog string) string {
+func world(password, catalog, blast string) string {
 	secret := func(name, account, password string) string {
 		return fmt.Sprintf("apiVersion: postern/v1\nkind: Secret\nmetadata: {name: %s}\nspec: {data: {username: %s, password: %s}}\n---\n", name, account, password)
 	}
@@ -52,6 +60,8 @@ func world(password, catalog string) string {
 	b.WriteString(secret("bench", Account, password))
 	b.WriteString(secret("bench-catalog", catalogUser, catalog))
 	b.WriteString(Policy("${WAREHOUSE_HOST}", "${WAREHOUSE_PORT}"))
+	host, port, _ := net.SplitHostPort(blast)
+	b.WriteString("---\n" + resource(BlastResource, host, port, "result"))
 	b.WriteString(`---
 apiVersion: postern/v1
 kind: Binding
@@ -66,22 +76,13 @@ spec:
 // Policy is the resource at an address, its mask and the tasks, as YAML documents.
 func Policy(host, port string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, `apiVersion: postern/v1
+	b.WriteString(`apiVersion: postern/v1
 kind: Mask
 metadata: {name: bench-email}
 spec: {method: redact, value: "***"}
 ---
-apiVersion: postern/v1
-kind: Resource
-metadata: {name: bench}
-spec:
-  protocol: postgres
-  endpoint: {host: "%s", port: %s, database: bench, tls: {mode: disable}}
-  credential: {sealed: bench}
-  catalog: {sealed: bench-catalog}
-  level: {want: source}
-  pin: {search_path: [public]}
-`, host, port)
+`)
+	b.WriteString(resource(Resource, host, port, "source"))
 	for _, t := range []struct{ name, mask, record string }{
 		{TaskPass, "", ""}, {TaskMasked, ", mask: {email: bench-email}", ""}, {TaskRows, "", "record: {resultRows: 100000}"},
 		{TaskAsync, "", "record: {read: async}"}, {TaskDisk, "", "record: {read: disk}"},
@@ -92,7 +93,7 @@ kind: Task
 metadata: {name: %[1]s}
 spec:
   purpose: to be measured
-  resources: {names: [bench]}
+  resources: {names: [bench, blast]}
   permit:
     - {table: public.pgbench_accounts, verbs: [select], columns: [aid, bid, abalance, filler]}
     - {table: public.big, verbs: [select], columns: [id, name, email, card, note, created]%[2]s}
@@ -102,6 +103,20 @@ spec:
 `, t.name, t.mask, t.record)
 	}
 	return b.String()
+}
+
+func resource(name, host, port, level string) string {
+	return fmt.Sprintf(`apiVersion: postern/v1
+kind: Resource
+metadata: {name: %s}
+spec:
+  protocol: postgres
+  endpoint: {host: "%s", port: %s, database: bench, tls: {mode: disable}}
+  credential: {sealed: bench}
+  catalog: {sealed: bench-catalog}
+  level: {want: %s}
+  pin: {search_path: [public]}
+`, name, host, port, level)
 }
 
 // fill makes the accounts and the tables.

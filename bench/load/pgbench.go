@@ -107,9 +107,13 @@ func (p Pgbench) Run(ctx context.Context, w Where, dir string) (*Transactions, e
 		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(work) }()
+	share := sampling
+	if p.Reconnect {
+		share = 1 // there are few
+	}
 	args := []string{
 		"-n", "-f", p.Script, "-D", "scale=" + strconv.Itoa(p.Scale), "-M", p.Mode, "-c", strconv.Itoa(p.Clients), "-j", strconv.Itoa(min(2, p.Clients)),
-		"-t", strconv.Itoa(p.Each), "-l", "--log-prefix=" + filepath.Join(work, "log"), "--sampling-rate=" + strconv.FormatFloat(sampling, 'f', -1, 64),
+		"-t", strconv.Itoa(p.Each), "-l", "--log-prefix=" + filepath.Join(work, "log"), "--sampling-rate=" + strconv.FormatFloat(share, 'f', -1, 64),
 	}
 	if p.Reconnect {
 		args = append(args, "-C")

@@ -15,11 +15,31 @@ import (
 // Blaster answers queries of one table from memory, as fast as the other side reads, and
 // passes everything else on to a real server.
 type Blaster struct {
+	Listen  string // host:port
 	Backend string
-	Table   string // a query whose text names it is answered
-	Columns []string
+	Table   string // a query whose text has this is answered
+	Columns []Column
 	Row     []string
 	Rows    int
+}
+
+// RowBytes is the size of a row's message.
+func (s *Blaster) RowBytes() float64 {
+	n := 7
+	for _, v := range s.Row {
+		n += 4 + len(v)
+	}
+	return float64(n)
+}
+
+// A Column as RowDescription has it.
+type Column struct {
+	Name      string
+	Table     uint32
+	Attribute uint16
+	Type      uint32
+	Size      int16
+	Modifier  int32
 }
 
 func blaster(_ context.Context, g *run.Group, settings json.RawMessage) (any, func(string) (any, error), error) {
@@ -31,7 +51,7 @@ func blaster(_ context.Context, g *run.Group, settings json.RawMessage) (any, fu
 	if err != nil {
 		return nil, nil, err
 	}
-	hello, err := serve(g, func(ctx context.Context, client *net.TCPConn) {
+	hello, err := serveAt(g, s.Listen, func(ctx context.Context, client *net.TCPConn) {
 		server, err := dial(s.Backend)
 		if err != nil {
 			return
@@ -67,10 +87,10 @@ func (s *Blaster) answer() (*answers, error) {
 	body := binary.BigEndian.AppendUint16(nil, uint16(len(s.Columns)))
 	row := binary.BigEndian.AppendUint16(nil, uint16(len(s.Row)))
 	for i, c := range s.Columns {
-		body = append(append(body, c...), 0)
-		body = append(body, 0, 0, 0, 0, 0, 0)        // of no table
-		body = append(body, 0, 0, 0, 25, 0xff, 0xff) // text
-		body = append(body, 0xff, 0xff, 0xff, 0xff, 0, 0)
+		body = append(append(body, c.Name...), 0)
+		body = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint32(body, c.Table), c.Attribute)
+		body = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint32(body, c.Type), uint16(c.Size))
+		body = append(binary.BigEndian.AppendUint32(body, uint32(c.Modifier)), 0, 0) // text
 		row = binary.BigEndian.AppendUint32(row, uint32(len(s.Row[i])))
 		row = append(row, s.Row[i]...)
 	}

@@ -10,8 +10,6 @@ import (
 	"net"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/posterngate/postern/bench/load"
 	"github.com/posterngate/postern/pkg/run"
 )
@@ -35,13 +33,7 @@ func bulk(ctx context.Context, _ *run.Group, settings json.RawMessage) (any, fun
 	if err := json.Unmarshal(settings, &s); err != nil {
 		return nil, nil, err
 	}
-	w := s.Where
-	cfg, err := pgconn.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=%s sslmode=disable", w.Host, w.Port, w.User, w.Database))
-	if err != nil {
-		return nil, nil, err
-	}
-	cfg.Password = w.Password
-	pc, err := pgconn.ConnectConfig(ctx, cfg)
+	pc, err := Connect(ctx, s.Where)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -23,7 +23,7 @@ import (
 type part func(ctx context.Context, g *run.Group, settings json.RawMessage) (hello any, answer func(line string) (any, error), err error)
 
 func named() map[string]part {
-	return map[string]part{"splice": splice, "naive": naive, "engine": engineOnly, "blaster": blaster, "bulk": bulk}
+	return map[string]part{"splice": splice, "naive": naive, "engine": engineOnly, "blaster": blaster, "bulk": bulk, "idle": idle}
 }
 
 // Hello is what a part that listens says first.
@@ -98,7 +98,11 @@ type Backend struct {
 
 // serve accepts until the group ends.
 func serve(g *run.Group, handle func(ctx context.Context, c *net.TCPConn)) (Hello, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	return serveAt(g, "127.0.0.1:0", handle)
+}
+
+func serveAt(g *run.Group, addr string, handle func(ctx context.Context, c *net.TCPConn)) (Hello, error) {
+	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		return Hello{}, err
 	}

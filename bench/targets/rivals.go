@@ -26,7 +26,8 @@ func find(program string) (string, error) {
 	return "", Missing{program, program}
 }
 
-// pgbouncer in session mode, which is what an ordinary session needs, as one process.
+// pgbouncer in session mode, which is what an ordinary session needs, as one process. Its
+// clients send the password as it is, which costs it least, and the node's do the same.
 func (s *Set) pgbouncer() (*Target, error) {
 	program, err := find("pgbouncer")
 	if err != nil {
@@ -44,11 +45,11 @@ func (s *Set) pgbouncer() (*Target, error) {
 listen_addr = 127.0.0.1
 listen_port = %d
 unix_socket_dir =
-auth_type = scram-sha-256
+auth_type = plain
 auth_file = %s
 pool_mode = session
 max_client_conn = 4000
-default_pool_size = 400
+default_pool_size = 450
 log_connections = 0
 log_disconnections = 0
 ignore_startup_parameters = extra_float_digits
@@ -98,7 +99,7 @@ func (s *Set) rival(name string, port int, program string, args ...string) (*Tar
 	}
 	s.stops = append(s.stops, c.Stop)
 	addr := fmt.Sprintf("127.0.0.1:%d", port)
-	return &Target{Where: at(addr, house.Account, s.House.Password), Roots: []int{c.PID()}, Child: c}, c.Listening(addr)
+	return &Target{Where: At(addr, house.Account, s.House.Password), Roots: []int{c.PID()}, Child: c}, c.Listening(addr)
 }
 
 // copied is a copy of the server's certificate or key, so that both show the same.

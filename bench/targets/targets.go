@@ -79,6 +79,9 @@ func (s *Set) Close() {
 // Get returns a target, started. The error is a Missing for a rival that is not there.
 func (s *Set) Get(name string) (*Target, error) {
 	if t := s.live[name]; t != nil {
+		if t.Node {
+			t.Roots = []int{s.House.Node.PID()} // it may have been started anew
+		}
 		return t, nil
 	}
 	t, err := s.start(name)
@@ -88,6 +91,20 @@ func (s *Set) Get(name string) (*Target, error) {
 	t.Name = name
 	s.live[name] = t
 	return t, nil
+}
+
+// Forget ends a target, and what else is that same process, so that it is started anew.
+func (s *Set) Forget(name string) {
+	t := s.live[name]
+	if t == nil || t.Child == nil {
+		return
+	}
+	t.Child.Stop()
+	for other, o := range s.live {
+		if o.Child == t.Child {
+			delete(s.live, other)
+		}
+	}
 }
 
 func (s *Set) start(name string) (*Target, error) {
@@ -129,21 +146,22 @@ func (s *Set) start(name string) (*Target, error) {
 	if !ok {
 		return nil, fmt.Errorf("there is no target %q", name)
 	}
-	t := &Target{Where: at(h.Node.PG, task+".bench", h.Token), Roots: []int{h.Node.PID()}, Node: true, Task: task}
+	t := &Target{Where: At(h.Node.PG, task+".bench", h.Token), Roots: []int{h.Node.PID()}, Node: true, Task: task}
 	if name == TLS || name == PlainTLS {
 		t.Where.CA = h.CA
 	}
 	return t, nil
 }
 
-func at(addr, user, password string) load.Where {
+// At is an address of this machine, as one logs in there.
+func At(addr, user, password string) load.Where {
 	host, port, _ := net.SplitHostPort(addr)
 	n, _ := strconv.Atoi(port)
 	return load.Where{Host: host, Port: n, User: user, Password: password, Database: house.Database}
 }
 
 func (s *Set) server(account string) load.Where {
-	return at(s.House.PG.Addr(), account, s.House.Password)
+	return At(s.House.PG.Addr(), account, s.House.Password)
 }
 
 // proxy starts one of the suite's own parts before the server.
@@ -154,7 +172,17 @@ func (s *Set) proxy(name string, settings any) (*Target, error) {
 		return nil, err
 	}
 	s.stops = append(s.stops, c.Stop)
-	return &Target{Where: at(hello.Addr, house.Account, s.House.Password), Roots: []int{c.PID()}, Child: c}, nil
+	return &Target{Where: At(hello.Addr, house.Account, s.House.Password), Roots: []int{c.PID()}, Child: c}, nil
+}
+
+// Before starts one of the suite's own proxies before any address; the caller ends it.
+func (s *Set) Before(name, addr string) (*Target, func(), error) {
+	var hello parts.Hello
+	c, err := parts.Start(s.logFile(name), name2part(name), parts.Backend{Backend: addr}, &hello)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &Target{Name: name, Where: At(hello.Addr, house.Account, s.House.Password), Roots: []int{c.PID()}, Child: c}, c.Stop, nil
 }
 
 func name2part(name string) string {
