@@ -46,12 +46,14 @@ type Options struct {
 	Nodes []NodeSpec
 	// Extra is YAML of further objects, applied after the sample company.
 	Extra string
+	// Bare leaves out the sample company and its target: the suite brings its own.
+	Bare bool
 }
 
 // A House is everything that runs for one test. Its fields are not changed after Start.
 type House struct {
 	Dir       string      // of the control plane, the nodes and the CLI's homes
-	PG        *servers.PG // the target, with the database "warehouse"
+	PG        *servers.PG // the target, with the database "warehouse"; nil where Bare
 	Control   *controlplane.Server
 	Nodes     []*Node
 	Issuer    string // URL of the identity provider
@@ -111,20 +113,26 @@ func Start(t testing.TB, opts ...Options) *House {
 	defer cancel()
 	// The target starts beside the rest: each waits mostly for its own disk and clock.
 	side := run.New(ctx)
-	side.Go("target", func(context.Context) error { h.startTarget(t); return nil })
+	if !o.Bare {
+		side.Go("target", func(context.Context) error { h.startTarget(t); return nil })
+	}
 	h.startIDP(t)
 	h.startControl(t)
-	if err := side.Wait(); err != nil || h.PG == nil {
+	if err := side.Wait(); err != nil || (h.PG == nil && !o.Bare) {
 		t.Fatalf("the target did not start: %v", err)
 	}
-	h.applyWorld(t)
+	if !o.Bare {
+		h.applyWorld(t)
+	}
 	if o.Extra != "" {
 		h.Apply(t, "ada", o.Extra)
 	}
 	for _, n := range o.Nodes {
 		h.startNode(t, n)
 	}
-	h.Settled(t)
+	if !o.Bare {
+		h.Settled(t)
+	}
 	t.Logf("the house is up after %s", time.Since(began).Round(time.Millisecond))
 	return h
 }
@@ -239,6 +247,12 @@ func (h *House) startNode(t testing.TB, spec NodeSpec) {
 // Settled waits until every node enforces the newest policy and serves the warehouse.
 func (h *House) Settled(t testing.TB) {
 	t.Helper()
+	h.Serves(t, "warehouse")
+}
+
+// Serves waits until every node enforces the newest policy and serves the resources.
+func (h *House) Serves(t testing.TB, resources ...string) {
+	t.Helper()
 	nodes := h.API("ada").Nodes
 	last := "no answer"
 	Eventually(t, func() string { return "the nodes enforce the newest policy: " + last }, func() bool {
@@ -252,7 +266,7 @@ func (h *House) Settled(t testing.TB) {
 			last = fmt.Sprintf("%s connected %v at %d of %d, serves %v, rejects %v", n.GetName(), n.GetConnected(),
 				n.GetVersion().GetRevision(), resp.Msg.GetVersion().GetRevision(), n.GetReport().GetResources(), n.GetRejections())
 			if n.GetConnected() && n.GetVersion().GetRevision() >= resp.Msg.GetVersion().GetRevision() &&
-				(slices.Contains(n.GetReport().GetResources(), "warehouse")) {
+				!slices.ContainsFunc(resources, func(r string) bool { return !slices.Contains(n.GetReport().GetResources(), r) }) {
 				ready++
 			}
 		}

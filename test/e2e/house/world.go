@@ -98,6 +98,9 @@ func (h *House) Target(t testing.TB, sql string) [][]string {
 
 // expand fills in what is only known now.
 func (h *House) expand(text string) string {
+	if h.PG == nil {
+		return strings.ReplaceAll(text, "${ISSUER}", h.Issuer)
+	}
 	return strings.NewReplacer(
 		"${ISSUER}", h.Issuer,
 		"${WAREHOUSE_HOST}", h.PG.Host, "${WAREHOUSE_PORT}", fmt.Sprint(h.PG.Port),
