@@ -376,11 +376,11 @@ func (t targetCore) notice(body []byte) {
 // is known, such as at a commit, it is what the strictest one of the session allows.
 func (t targetCore) scrubOf(st *statement) scrub {
 	if st == nil {
-		return scrub{masked: t.maskSeen, rows: t.changeSeen}
+		return scrub{quotes: t.quotesSeen, rows: t.changeSeen}
 	}
 	open := t.status != 'I' // what came before may show now, as at a commit
 	return scrub{
-		masked: st.masked || (t.maskSeen && open), rows: st.changes || (t.changeSeen && open),
+		quotes: st.quotes || (t.quotesSeen && open), rows: st.changes || (t.changeSeen && open),
 		generic: st.masking != nil, position: st.own,
 	}
 }

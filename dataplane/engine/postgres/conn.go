@@ -51,7 +51,7 @@ type conn struct {
 	copying    bool // the target reads CopyData
 	cancelling bool
 	holding    context.CancelCauseFunc // ends a wait for people; nil outside of one
-	maskSeen   bool                    // some statement was masked
+	quotesSeen bool                    // errors and notices of some statement may quote
 	changeSeen bool                    // some statement may have changed rows
 	lastWords  bool                    // the target has said why it ends
 	recheck    bool                    // the catalogue may be out of date

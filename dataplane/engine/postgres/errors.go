@@ -106,7 +106,7 @@ func notice(text string) []byte {
 
 // scrub says how much of the target's errors and notices a client may see.
 type scrub struct {
-	masked   bool // values are masked: no detail or hint, which quote stored values
+	quotes   bool // values are masked, or code of the resource runs: nothing that quotes stored values or says what it likes
 	generic  bool // masks are kept by the result alone: no message either
 	rows     bool // rows are changed: no detail, which quotes them with columns that nobody may read
 	position bool // the text is the client's own, so that positions fit
@@ -155,9 +155,9 @@ func (s scrub) allows(key byte) bool {
 	case 'P':
 		return s.position
 	case 'D':
-		return !s.masked && !s.generic && !s.rows
+		return !s.quotes && !s.generic && !s.rows
 	case 'H', 's', 't', 'c', 'd', 'n':
-		return !s.masked && !s.generic
+		return !s.quotes && !s.generic
 	}
 	return false
 }

@@ -165,7 +165,7 @@ func FuzzRowDescription(f *testing.F) {
 func FuzzErrorResponse(f *testing.F) {
 	f.Add([]byte("SERROR\x00VERROR\x00C23505\x00Mduplicate\x00DKey (email)=(a@b)\x00Wcontext\x00qselect secret\x00Fx.c\x00L1\x00Rfn\x00\x00"), true, true)
 	f.Fuzz(func(t *testing.T, body []byte, masked, generic bool) {
-		out := scrub{masked: masked, generic: generic, rows: !masked}.append(nil, 'E', body)
+		out := scrub{quotes: masked, generic: generic, rows: !masked}.append(nil, 'E', body)
 		typ, size, err := next(out)
 		if err != nil || typ != 'E' || size != len(out) {
 			t.Fatalf("not one message: %q", out)

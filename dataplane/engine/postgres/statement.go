@@ -20,6 +20,7 @@ type statement struct {
 	catalog     *catalog
 	own         bool // the client's bytes pass as they came
 	masked      bool
+	quotes      bool     // its errors and notices may quote what nobody may read
 	masking     *masking // of values on their way back, at level result; nil for none
 	defines     bool
 	changes     bool  // it may change rows, and the task does not allow everything
@@ -57,6 +58,7 @@ func newStatement(text string, adm *engine.Admission, cat *catalog) (*statement,
 			return nil, &postern.Refusal{Rule: adm.Decision.Rule, Reason: "the task asks for something that this gateway does not understand"}
 		}
 	}
+	st.quotes = st.masked || (adm.Decision.Level != postern.LevelNone && st.runsCode())
 	var err error
 	switch level := adm.Decision.Level; {
 	case level == postern.LevelResult:
@@ -68,6 +70,26 @@ func newStatement(text string, adm *engine.Admission, cat *catalog) (*statement,
 		return nil, &postern.Refusal{Rule: adm.Decision.Rule, Reason: "the masks of this task cannot be kept: " + err.Error(), Hint: "tell the operators"}
 	}
 	return st, nil
+}
+
+// runsCode reports whether the statement runs functions or triggers that are the
+// resource's own. What they say is theirs to choose.
+func (st *statement) runsCode() bool {
+	for i := range st.facts.Statements {
+		s := &st.facts.Statements[i]
+		for _, f := range s.Functions {
+			if f.Schema != "pg_catalog" && f.Schema != "information_schema" {
+				return true
+			}
+		}
+		for j := range s.Tables {
+			t := &s.Tables[j]
+			if rel := st.catalog.Relations[sql.Name{Schema: t.Schema, Name: t.Name}]; t.Target && (rel == nil || rel.HasTriggers) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // rule is the obligation about a table, or nil.
@@ -138,7 +160,7 @@ func (c *conn) prepare(ctx context.Context, text string) (*statement, error) {
 	template := c.template(ctx, st)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.maskSeen = c.maskSeen || st.masked
+	c.quotesSeen = c.quotesSeen || st.quotes
 	c.changeSeen = c.changeSeen || st.changes
 	if c.cat != cat {
 		c.setCatalog(cat)
