@@ -35,6 +35,9 @@ func (a *analyzer) target(rv *pg.RangeVar, verb sql.Verb) *item {
 	if rel == nil {
 		return nil
 	}
+	if rel.HasRules {
+		a.giveUp("rules of %s decide what changing it does", rel.Name)
+	}
 	u := a.use(rel)
 	u.verbs[verb] = true
 	u.target = true

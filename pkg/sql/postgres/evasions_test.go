@@ -1,6 +1,12 @@
 package postgres_test
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/posterngate/postern/pkg/sql"
+	"github.com/posterngate/postern/pkg/sql/postgres"
+	"github.com/posterngate/postern/pkg/sql/sqltest"
+)
 
 // TestEvasions is for the classes of trick that defeat patterns: what the facts say must
 // be what the server does.
@@ -90,6 +96,25 @@ func TestEvasions(t *testing.T) {
 	} {
 		if got := brief(analyze(t, c.text).SQLFacts()); got != c.want {
 			t.Errorf("%s: %s\n got %s\nwant %s", c.class, c.text, got, c.want)
+		}
+	}
+}
+
+// What a rule makes of a statement is not in the statement.
+func TestRulesOfATableAreNotUnderstood(t *testing.T) {
+	cat := sqltest.New().Table("sales.ruled", "id int").Table("sales.plain", "id int").Catalog()
+	cat.Relations[sql.Name{Schema: "sales", Name: "ruled"}].HasRules = true
+	for text, complete := range map[string]bool{
+		"INSERT INTO sales.ruled VALUES (1)": false, "UPDATE sales.ruled SET id = 2": false, "DELETE FROM sales.ruled": false,
+		"WITH x AS (DELETE FROM sales.ruled RETURNING id) SELECT id FROM x": false,
+		"SELECT id FROM sales.ruled":                                        true, "INSERT INTO sales.plain SELECT id FROM sales.ruled": true,
+	} {
+		an, err := postgres.Analyze(t.Context(), pool, cat, settings, text)
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		if got := an.SQLFacts().Complete; got != complete {
+			t.Errorf("%s: complete %v: %s", text, got, an.SQLFacts().Incomplete)
 		}
 	}
 }
