@@ -8,6 +8,7 @@ GO      := go
 BUF     := test/tools/buf/node_modules/.bin/buf
 FUZZTIME ?= 5s
 FAULTS_RUNS ?= 50
+TRUTH ?= 15,16,17,18
 DEVBUILD := echo "building (a minute or two the first time)" >&2; $(GO) build -o bin/postern-dev ./deploy/dev && $(GO) build -o bin/postern ./pkg/cmd/postern
 
 ##@ Try it
@@ -42,7 +43,7 @@ generate: $(BUF) ## Generate code from proto/
 
 ##@ Check
 
-.PHONY: test check lint vet arch proto-check generate-check fuzz faults
+.PHONY: test check lint vet arch proto-check generate-check fuzz faults truth
 test: ## All tests with the race detector; installs and builds what is missing
 	$(GO) test -race -timeout 20m ./...
 check: vet lint arch proto-check generate-check ## Everything but the tests
@@ -63,6 +64,9 @@ fuzz: ## Every fuzz target for FUZZTIME (default 5s)
 	@set -e; for pkg in $$(grep -rl --include='*_test.go' '^func Fuzz' pkg controlplane dataplane | xargs -n1 dirname | sort -u); do \
 	  for f in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$pkg/*_test.go | sed 's/func //'); do \
 	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) ./$$pkg; done; done
+
+truth: ## The catalogue of evasions through a node to two worlds, on PostgreSQL TRUTH (default 15,16,17,18)
+	@mkdir -p bin && $(GO) test -c -o bin/truth.test ./test/truth && cd test/truth && POSTERN_TRUTH=$(TRUTH) ../../bin/truth.test -test.v -test.timeout 60m -test.run TestCatalogue
 
 faults: ## kill -9 of nodes and control planes under load, FAULTS_RUNS times (default 50)
 	POSTERN_FAULTS_RUNS=$(FAULTS_RUNS) $(GO) test -count=1 -timeout 60m -v ./test/e2e/12-crash

@@ -1,0 +1,178 @@
+package truth
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/posterngate/postern/pkg/run"
+	"github.com/posterngate/postern/pkg/sql/worker"
+	"github.com/posterngate/postern/test/twoworlds"
+)
+
+// majorsVar has the versions of PostgreSQL that are run; the short form is majors.
+const majorsVar = "POSTERN_TRUTH"
+
+var majors = []int{15, 18}
+
+// TestMain prints the totals last of all where everything is run.
+func TestMain(m *testing.M) {
+	worker.Main()
+	code := m.Run()
+	if os.Getenv(majorsVar) != "" {
+		code = max(code, total.print(os.Stdout))
+	}
+	os.Exit(code)
+}
+
+func TestCatalogue(t *testing.T) {
+	all := os.Getenv(majorsVar)
+	if all != "" {
+		majors = nil
+		for _, s := range strings.Split(all, ",") {
+			n, err := strconv.Atoi(s)
+			if err != nil {
+				t.Fatalf("%s: %v", majorsVar, err)
+			}
+			majors = append(majors, n)
+		}
+	}
+	var entries []Entry
+	for _, name := range []string{"catalogue.yaml", "rules.yaml"} {
+		more, err := Load(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries = append(entries, more...)
+	}
+	for _, major := range majors {
+		t.Run("PostgreSQL "+strconv.Itoa(major), func(t *testing.T) { catalogue(t, major, entries, all == "") })
+	}
+}
+
+// catalogue judges all entries at one version. What is short runs each in one protocol.
+func catalogue(t *testing.T, major int, entries []Entry, short bool) {
+	began := time.Now()
+	w := twoworlds.Start(t, twoworlds.Options{Major: major})
+	s := score{title: "PostgreSQL " + w.PG[0].Version, cells: map[cell]*count{}}
+	// What only runs into limits does so beside the rest, which shows whether the target
+	// wrote anything, and so runs alone.
+	g := run.New(t.Context())
+	for _, limits := range []bool{true, false} {
+		g.Go("entries", func(ctx context.Context) error {
+			for _, l := range w.Levels {
+				for i := range entries {
+					e := &entries[i]
+					if (e.Want == Bounded) != limits {
+						continue
+					}
+					found, err := Judge(ctx, t, w, e, l, short)
+					if err != nil {
+						return fmt.Errorf("%s: %w", e.ID, err)
+					}
+					s.add(e, l, found)
+					for _, f := range found {
+						t.Error(f.String())
+					}
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Error(err)
+	}
+	s.took = time.Since(began)
+	s.print(t.Output())
+	total.merge(&s)
+}
+
+// A cell of the table.
+type cell struct {
+	class string
+	level twoworlds.Level
+}
+
+type count struct{ entries, missed, leaks, alarms, broken int }
+
+type score struct {
+	mu    sync.Mutex
+	title string
+	took  time.Duration
+	cells map[cell]*count
+}
+
+func (s *score) add(e *Entry, l twoworlds.Level, found []Finding) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.cells[cell{e.Class, l}]
+	if c == nil {
+		c = &count{}
+		s.cells[cell{e.Class, l}] = c
+	}
+	c.entries++
+	worst := map[Fault]bool{} // an entry counts once, in however many protocols it fails
+	for _, f := range found {
+		worst[f.Fault] = true
+	}
+	for f, n := range map[Fault]*int{Missed: &c.missed, Leak: &c.leaks, FalseAlarm: &c.alarms, Broken: &c.broken} {
+		if worst[f] {
+			*n++
+		}
+	}
+}
+
+// print writes the table, one row a class and level.
+func (s *score) print(out io.Writer) {
+	fmt.Fprintf(out, "\n%s, %s\n%-18s %-5s %8s %8s %8s %8s\n", s.title, s.took.Round(100*time.Millisecond), "class", "level", "entries", "missed", "leaks", "alarms")
+	cells := slices.SortedFunc(maps.Keys(s.cells), func(a, b cell) int {
+		return strings.Compare(a.class+a.level.Short(), b.class+b.level.Short())
+	})
+	for _, c := range cells {
+		n := s.cells[c]
+		fmt.Fprintf(out, "%-18s %-5s %8d %8d %8d %8d", c.class, c.level.Short(), n.entries, n.missed, n.leaks, n.alarms)
+		if n.broken > 0 {
+			fmt.Fprintf(out, "   %d broken", n.broken)
+		}
+		fmt.Fprintln(out)
+	}
+}
+
+// total is the sum over all versions and levels, which may run at once.
+var total totals
+
+type totals struct {
+	mu sync.Mutex
+	n  count
+}
+
+func (t *totals) merge(s *score) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range s.cells {
+		t.n.entries += c.entries
+		t.n.missed += c.missed
+		t.n.leaks += c.leaks
+		t.n.alarms += c.alarms
+		t.n.broken += c.broken
+	}
+}
+
+// print writes the last line, and returns the exit code.
+func (t *totals) print(out io.Writer) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	fmt.Fprintf(out, "missed=%d leaks=%d false_alarms=%d\n", t.n.missed, t.n.leaks, t.n.alarms)
+	if t.n.missed+t.n.leaks+t.n.alarms+t.n.broken > 0 || t.n.entries == 0 {
+		return 1
+	}
+	return 0
+}
