@@ -32,6 +32,8 @@ CREATE FUNCTION app.noisy(text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 
 CREATE FUNCTION app.run(q text) RETURNS SETOF text LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN RETURN QUERY EXECUTE q; END $$;
 CREATE FUNCTION public.lookup(q text) RETURNS SETOF text LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN RETURN QUERY EXECUTE q; END $$;
 CREATE FUNCTION app.listen() RETURNS void LANGUAGE plpgsql AS $$ BEGIN LISTEN orders; END $$;
+CREATE FUNCTION app.retime() RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('TimeZone', 'Asia/Tokyo', false); END $$;
+CREATE FUNCTION app.loosen() RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('standard_conforming_strings', 'off', false); END $$;
 CREATE FUNCTION app.detailed(i int) RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$ DECLARE e text; BEGIN
   SELECT email INTO e FROM sales.customers WHERE id = i; RAISE NOTICE 'looked' USING DETAIL = e, HINT = e, SCHEMA = e, TABLE = e, COLUMN = e, DATATYPE = e, CONSTRAINT = e; RETURN 'x'; END $$;
 CREATE FUNCTION app.failing(i int) RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$ DECLARE e text; BEGIN
