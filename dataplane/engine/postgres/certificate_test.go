@@ -84,6 +84,24 @@ func TestClientCertificate(t *testing.T) {
 			t.Errorf("%s %q", got, body)
 		}
 	})
+	t.Run("a resumed connection shows what the first one proved", func(t *testing.T) {
+		believe(mine.Certificate[0])
+		cache := tls.NewLRUClientSessionCache(1)
+		for i := range 2 {
+			d := h.dial(t)
+			tc := tls.Client(d.conn, &tls.Config{
+				InsecureSkipVerify: true, ServerName: "node", NextProtos: []string{alpn}, ClientSessionCache: cache, //nolint:gosec // the server is not what is tested
+				GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &mine, nil },
+			})
+			d.conn = tc
+			if err := tc.Handshake(); err != nil {
+				t.Fatal(err)
+			}
+			if got, _ := d.login(protocol30, startupBody); got != "RKZ" || tc.ConnectionState().DidResume != (i == 1) {
+				t.Errorf("%d: %s, resumed %v", i, got, tc.ConnectionState().DidResume)
+			}
+		}
+	})
 	t.Run("who does not hold the key is not let through TLS", func(t *testing.T) {
 		stolen, _ := serverCertificate(t)
 		stolen.Certificate = mine.Certificate // with another key

@@ -51,6 +51,14 @@ type proof struct {
 	says  string // what the listener says of it, where it does not work there
 }
 
+// show sends the certificate to who asks for one, whatever they name as good, as libpq
+// does and an attacker would.
+func (p proof) show(c *tls.Config) {
+	if p.cert != nil {
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return p.cert, nil }
+	}
+}
+
 // sign makes an ID token of the house's issuer as its provider would.
 func sign(t *testing.T, h *house.House, key *ecdsa.PrivateKey, change map[string]any) string {
 	t.Helper()
@@ -189,9 +197,7 @@ func TestTokenBySurface(t *testing.T) {
 
 func atAPI(ctx context.Context, h *house.House, p proof) error {
 	c := h.TLS()
-	if p.cert != nil {
-		c.Certificates = []tls.Certificate{*p.cert}
-	}
+	p.show(c)
 	tr := &http.Transport{TLSClientConfig: c, ForceAttemptHTTP2: true}
 	defer tr.CloseIdleConnections()
 	req := house.Request(&apiv1.WhoAmIRequest{})
@@ -218,10 +224,7 @@ func atListener(ctx context.Context, h *house.House, p proof) error {
 		return err
 	}
 	cfg.Password = p.token
-	if p.cert != nil {
-		// Sent whatever the listener names as good, as libpq does.
-		cfg.TLSConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return p.cert, nil }
-	}
+	p.show(cfg.TLSConfig)
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if s := house.State(err); err != nil && s != "28P01" && s != "28000" {
 		return fmt.Errorf("not as it should be: %w", err)
@@ -238,9 +241,7 @@ func atListener(ctx context.Context, h *house.House, p proof) error {
 
 func atNodes(ctx context.Context, h *house.House, p proof) error {
 	c := h.TLS()
-	if p.cert != nil {
-		c.Certificates = []tls.Certificate{*p.cert}
-	}
+	p.show(c)
 	conn, err := grpc.NewClient(h.NodesAddr, grpc.WithTransportCredentials(credentials.NewTLS(c)))
 	if err != nil {
 		return err
