@@ -2,12 +2,18 @@ package controlplane
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/posterngate/postern/controlplane/config"
 	"github.com/posterngate/postern/controlplane/recording/blob"
 	"github.com/posterngate/postern/controlplane/recording/blob/s3"
+	"github.com/posterngate/postern/controlplane/recording/index"
+	"github.com/posterngate/postern/controlplane/recording/index/postgres"
+	"github.com/posterngate/postern/controlplane/recording/index/sqlite"
 )
 
 // blobs are what the server keeps recordings in, and closes.
@@ -24,6 +30,22 @@ func openBlobs(ctx context.Context, cfg config.Config) (blobs, error) {
 		})
 	}
 	return blob.OpenFolder(filepath.Join(recordingsDir(cfg), "chunks"))
+}
+
+func openIndex(ctx context.Context, cfg config.Config) (index.Index, error) {
+	c := cfg.Recordings.Postgres
+	if c == nil {
+		return sqlite.Open(ctx, filepath.Join(recordingsDir(cfg), "index.db"))
+	}
+	db := postgres.Config{URL: c.URL, Connections: c.Connections}
+	if c.PasswordFile != "" {
+		text, err := os.ReadFile(c.PasswordFile)
+		if err != nil {
+			return nil, fmt.Errorf("password of the recordings' index: %w", err)
+		}
+		db.Password = strings.TrimRight(string(text), "\r\n")
+	}
+	return postgres.Open(ctx, db)
 }
 
 // recordingsDir holds what is embedded of recordings.

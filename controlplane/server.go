@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"path/filepath"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -35,7 +34,7 @@ import (
 	"github.com/posterngate/postern/controlplane/identity/enrol"
 	"github.com/posterngate/postern/controlplane/publish"
 	"github.com/posterngate/postern/controlplane/recording"
-	"github.com/posterngate/postern/controlplane/recording/index/sqlite"
+	"github.com/posterngate/postern/controlplane/recording/index"
 	"github.com/posterngate/postern/controlplane/recording/keyring"
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/controlplane/task"
@@ -51,7 +50,7 @@ type Server struct {
 	log   *slog.Logger
 	store store.Store
 	blobs blobs
-	index *sqlite.Index
+	index index.Index
 
 	cache      *store.Cache
 	audit      *audit.Log
@@ -166,7 +165,7 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 	if s.blobs, err = openBlobs(ctx, s.cfg); err != nil {
 		return err
 	}
-	if s.index, err = sqlite.Open(ctx, filepath.Join(recordingsDir(s.cfg), "index.db")); err != nil {
+	if s.index, err = openIndex(ctx, s.cfg); err != nil {
 		return err
 	}
 	if s.keyring, err = keyring.Open(ctx, keyring.Config{Store: s.store, Keeper: keeper, Audit: s.audit, Now: time.Now, Logger: s.log}); err != nil {

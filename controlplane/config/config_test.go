@@ -31,6 +31,8 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 		"admin of both":     {"group: g", "group: g, subject: s", "admins[0]"},
 		"short lease":       {"dataDir: d", "dataDir: d\nleaseTTL: 1s", "leaseTTL"},
 		"bucket of no name": {"dataDir: d", "dataDir: d\nrecordings: {s3: {region: r}}", "recordings.s3.bucket"},
+		"password in sight": {"dataDir: d", "dataDir: d\nrecordings: {postgres: {url: 'postgres://u:p@h/d'}}", "passwordFile"},
+		"no database":       {"dataDir: d", "dataDir: d\nrecordings: {postgres: {url: 'u'}}", "recordings.postgres.url"},
 		"odd prefix":        {"dataDir: d", "dataDir: d\nrecordings: {s3: {bucket: b, prefix: p}}", "recordings.s3.prefix"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -15,6 +15,20 @@ type Recordings struct {
 	// S3 is a bucket for the recordings; left out, they are files in DataDir. Several
 	// replicas need one that they share.
 	S3 *S3 `json:"s3"`
+	// Postgres is a database for the index of the recordings; left out, it is a file in
+	// DataDir. Several replicas need one that they share.
+	Postgres *Postgres `json:"postgres"`
+}
+
+// Postgres is a database, which must exist, and a user who owns it.
+type Postgres struct {
+	// URL such as postgres://postern@db.internal/postern?sslmode=verify-full&sslrootcert=/etc/postern/db-ca.pem;
+	// without a password.
+	URL string `json:"url"`
+	// PasswordFile holds the password.
+	PasswordFile string `json:"passwordFile"`
+	// Connections at most; 8 where 0.
+	Connections int `json:"connections"`
 }
 
 // S3 is a bucket of Amazon S3 or of a store that speaks its API with conditional writes.
@@ -38,6 +52,17 @@ type S3 struct {
 }
 
 func (r *Recordings) check() error {
+	if p := r.Postgres; p != nil {
+		u, err := url.Parse(p.URL)
+		switch {
+		case err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" || u.Host == "":
+			return errors.New("recordings.postgres.url is not a URL such as postgres://user@host/database")
+		case u.User != nil && hasPassword(u.User) || u.Query().Has("password"):
+			return errors.New("recordings.postgres.url has a password, which belongs into passwordFile")
+		case p.Connections < 0:
+			return errors.New("recordings.postgres.connections is negative")
+		}
+	}
 	if r.S3 == nil {
 		return nil
 	}
@@ -54,4 +79,9 @@ func (r *Recordings) check() error {
 		}
 	}
 	return nil
+}
+
+func hasPassword(u *url.Userinfo) bool {
+	_, has := u.Password()
+	return has
 }

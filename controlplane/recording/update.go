@@ -15,12 +15,9 @@ import (
 
 // A builder turns the events of one chunk into rows.
 type builder struct {
-	update  *index.Update
-	node    postern.NodeName
-	touches map[touchKey]int // place in update.Touches
+	update *index.Update
+	node   postern.NodeName
 }
-
-type touchKey struct{ name, mask string }
 
 func (b *builder) add(e *record.Event) error {
 	u := b.update
@@ -35,6 +32,7 @@ func (b *builder) add(e *record.Event) error {
 	}
 	first := e.Statement > u.Head.Tally.Statement
 	u.Head.Tally.Add(e)
+	defer b.last(e)
 	switch e.Kind {
 	case record.KindOpened:
 		return b.opened(e)
@@ -49,11 +47,18 @@ func (b *builder) add(e *record.Event) error {
 		}
 	case record.KindFinished:
 		u.Outcomes = append(u.Outcomes, index.Outcome{Number: e.Statement, Verdict: postern.VerdictAllow,
-			Rows: e.Rows, Affected: e.Affected, Code: clip(e.Code), Tag: clip(e.Tag), Duration: e.Duration})
+			Rows: e.Rows, Bytes: e.Bytes, Affected: e.Affected, Code: clip(e.Code), Tag: clip(e.Tag), Duration: e.Duration})
 	case record.KindClosed:
 		u.Session.EndTime, u.Session.EndReason = timestamppb.New(e.Time), clip(e.Reason)
 	}
 	return nil
+}
+
+// last keeps the time of the newest event.
+func (b *builder) last(e *record.Event) {
+	if s := b.update.Session; s.GetLastTime() == nil || s.GetLastTime().AsTime().Before(e.Time) {
+		s.LastTime = timestamppb.New(e.Time)
+	}
 }
 
 func (b *builder) opened(e *record.Event) error {
@@ -72,6 +77,10 @@ func (b *builder) opened(e *record.Event) error {
 		ClientAddress: clip(s.ClientAddress), ClientProgram: clip(s.ClientProgram),
 		Version:   &typesv1.Version{Epoch: clip(s.Version.Epoch), Revision: s.Version.Revision},
 		StartTime: timestamppb.New(e.Time), Recording: string(record.StateOpen),
+		Account: clip(s.Account), Workload: clip(s.Workload), Database: clip(s.Database),
+	}
+	for _, g := range s.Groups {
+		b.update.Session.Groups = append(b.update.Session.Groups, clip(g))
 	}
 	return nil
 }
@@ -80,25 +89,11 @@ func (b *builder) statement(e *record.Event) {
 	if e.Statement == 0 {
 		return
 	}
-	b.update.Statements = append(b.update.Statements, index.Statement{Number: e.Statement, Seq: e.Seq, Time: e.Time, Text: clip(e.Text),
+	b.update.Statements = append(b.update.Statements, index.Statement{Number: e.Statement, Seq: e.Seq, Time: e.Time,
+		Text:    indexed(b.update.Session.GetProtocol(), e),
 		Verdict: e.Verdict, Rule: clip(e.Rule), Reason: clip(e.Reason), Touched: e.Touched})
 	for i := range e.Touched {
-		t := &e.Touched[i]
-		t.Column, t.Mask = clip(t.Column), clip(t.Mask)
-		k := touchKey{t.Column, t.Mask}
-		at, ok := b.touches[k]
-		if !ok {
-			if b.touches == nil {
-				b.touches = map[touchKey]int{}
-			}
-			at = len(b.update.Touches)
-			b.touches[k] = at
-			b.update.Touches = append(b.update.Touches, index.Touch{Touch: *t, First: e.Time})
-		}
-		sum := &b.update.Touches[at]
-		sum.Role |= t.Role
-		sum.Last = e.Time
-		sum.Statements++
+		e.Touched[i].Column, e.Touched[i].Mask = clip(e.Touched[i].Column), clip(e.Touched[i].Mask)
 	}
 }
 
@@ -129,5 +124,5 @@ func clip(s string) string {
 			s = s[:len(s)-1]
 		}
 	}
-	return strings.ToValidUTF8(s, "\ufffd")
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\ufffd"), "\x00", "\ufffd") // PostgreSQL keeps no NUL
 }

@@ -1,6 +1,7 @@
 // Package index keeps what is known of recorded sessions in rows: where each recording's
-// chain stands, what the session did, and its statements. sqlite is the embedded
-// default; indextest holds every implementation to the contract.
+// chain stands, what the session did, its statements and what they used. sqlite is the
+// embedded default, postgres is for several replicas; indextest holds both to the
+// contract. The rows can be made again from the recordings.
 package index
 
 import (
@@ -47,16 +48,15 @@ type Update struct {
 	Hash    record.Hash      // of the chunk
 	Size    int              // bytes of the chunk
 	// Statements were judged in this chunk. One that was held and then let through comes
-	// twice: the later judgement stands, with the time and seq of the first.
+	// twice: the later judgement stands, with the text of the first where it has none.
 	Statements []Statement
 	Outcomes   []Outcome // of statements that began in this chunk or an earlier one
-	Touches    []Touch
 }
 
 // Statement is one execution that was judged.
 type Statement struct {
 	Number  uint64 // within the session, from 1
-	Seq     uint64 // of its first event
+	Seq     uint64 // of its event
 	Time    time.Time
 	Text    string // at most MaxText bytes
 	Verdict postern.Verdict
@@ -70,17 +70,11 @@ type Outcome struct {
 	Number   uint64
 	Verdict  postern.Verdict // of people, where it was held
 	Rows     int64
+	Bytes    int64
 	Affected int64
 	Code     string
 	Tag      string
 	Duration time.Duration
-}
-
-// Touch sums up what one chunk says of a session's use of one relation or column.
-type Touch struct {
-	record.Touch
-	First, Last time.Time
-	Statements  int64
 }
 
 // Filter narrows a list. Zero fields do not.
@@ -99,6 +93,78 @@ type Place struct {
 	ID    string
 }
 
+// Query asks for statements. Zero fields do not narrow it.
+type Query struct {
+	Session, Subject, Task, Resource, Account, Node string
+	// Text asks for statements that have all its words, in any order; a word that ends
+	// with * stands for all that begin so.
+	Text string
+	// Column asks for statements that used it: "schema.table.column", or "schema.table"
+	// for any use of the relation. Roles narrows that to one of these uses.
+	Column       string
+	Roles        record.Role
+	Verdict      *postern.Verdict // after people, where the statement was held
+	Since, Until time.Time
+	// Before continues an answer behind the last statement of the page before.
+	Before *Spot
+	Limit  int // 1 to MaxPage
+}
+
+// Spot is where a statement stands in an answer: by time, session and number, all
+// falling.
+type Spot struct {
+	Time    time.Time
+	Session string
+	Number  uint64
+}
+
+// Found is a statement and the session that it is of.
+type Found struct {
+	Session *typesv1.Session // shared by the statements of one page
+	Row
+}
+
+// Who asks which sessions used something. Zero fields do not narrow it.
+type Who struct {
+	// Name is "schema.table.column", or "schema.table" for any use of the relation; empty
+	// asks for all sessions that lived in the time, and tells of each as a whole.
+	Name              string
+	Roles             record.Role // one of these uses
+	Subject, Resource string
+	Since, Until      time.Time
+	Before            *Place // by the last use
+	Limit             int    // 1 to MaxPage
+}
+
+// Use is one session's use of what was asked for, in the time that was asked for.
+type Use struct {
+	Session     *typesv1.Session
+	Roles       record.Role
+	Masks       []string // through which it was read, in order; "" is none
+	First, Last time.Time
+	Statements  int64
+}
+
+// Usage asks by what and from where somebody or something is used. Zero fields do not
+// narrow it.
+type Usage struct {
+	Subject, Task, Resource, Account, Workload string
+	// Name is any of the others but the task.
+	Name         string
+	Since, Until time.Time // sessions that lived in this time
+}
+
+// Used is all sessions that are alike, summed up.
+type Used struct {
+	Subject, Workload, Task, Resource, Account, Node, Region string
+	ClientHost, ClientProgram                                string
+	Sessions, Statements, Rows                               int64
+	First, Last                                              time.Time
+}
+
+// MaxUsed bounds the rows of one Usage.
+const MaxUsed = 10_000
+
 // An Index keeps the rows. It is safe for concurrent use. What Commit changed may be
 // lost by a power failure, but only whole, and the newest first: recordings are
 // reconciled at the next start.
@@ -107,7 +173,8 @@ type Index interface {
 	Head(ctx context.Context, id postern.SessionID) (Head, error)
 	// Chunk is the hash of one chunk, or ErrNotFound.
 	Chunk(ctx context.Context, id postern.SessionID, number uint32) (record.Hash, error)
-	// Commit makes an update, if the chain stands just before it; else ErrConflict.
+	// Commit makes an update, if the chain stands just before it; else ErrConflict. It
+	// keeps nothing of u.
 	Commit(ctx context.Context, u *Update) error
 	// Session is the row of one session, or ErrNotFound.
 	Session(ctx context.Context, id postern.SessionID) (*typesv1.Session, error)
@@ -116,6 +183,23 @@ type Index interface {
 	// Statements lists a session's statements with their outcomes, in order of their
 	// numbers, beginning behind after, at most limit of them.
 	Statements(ctx context.Context, id postern.SessionID, after uint64, limit int) ([]Row, error)
+	// Search finds statements, the newest first.
+	Search(ctx context.Context, q Query) ([]Found, error)
+	// Who tells sessions that used something, by their last use, the newest first.
+	Who(ctx context.Context, q Who) ([]Use, error)
+	// Usage sums up sessions, the last used first; at most MaxUsed rows.
+	Usage(ctx context.Context, q Usage) ([]Used, error)
+
+	// Hold keeps a session beyond its time until it is let go with an empty reason;
+	// ErrNotFound where there is none.
+	Hold(ctx context.Context, id postern.SessionID, reason string) error
+	// Old lists sessions that ended, began on a day before that of before, and are not
+	// held, the oldest first; at most MaxPage.
+	Old(ctx context.Context, before time.Time) ([]*typesv1.Session, error)
+	// Forget removes all rows of sessions that Old listed, but for those that were held
+	// in the meantime.
+	Forget(ctx context.Context, ids []postern.SessionID) error
+	Close() error
 }
 
 // Row is a statement and its outcome, where it has one.

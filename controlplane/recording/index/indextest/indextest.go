@@ -26,6 +26,11 @@ func Run(t *testing.T, open func(t *testing.T) index.Index) {
 	t.Run("OneWins", func(t *testing.T) { oneWins(t, open(t)) })
 	t.Run("Sessions", func(t *testing.T) { sessions(t, open(t)) })
 	t.Run("Statements", func(t *testing.T) { statements(t, open(t)) })
+	t.Run("Search", func(t *testing.T) { search(t, open(t)) })
+	t.Run("Who", func(t *testing.T) { who(t, open(t)) })
+	t.Run("WhoWasThere", func(t *testing.T) { whoWasThere(t, open(t)) })
+	t.Run("Usage", func(t *testing.T) { usage(t, open(t)) })
+	t.Run("Forget", func(t *testing.T) { forget(t, open(t)) })
 }
 
 var began = time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
@@ -35,7 +40,8 @@ func update(id string, n uint32, minute int) *index.Update {
 	return &index.Update{
 		Session: &typesv1.Session{Id: id, Subject: "alice", Grant: "g", Task: "sales-report", Resource: "warehouse", Protocol: "postgres", Node: "n1", Region: "eu",
 			ClientAddress: "127.0.0.1:1", ClientProgram: "psql", Version: &typesv1.Version{Epoch: "e", Revision: 3},
-			StartTime: timestamppb.New(began.Add(time.Duration(minute) * time.Minute)), Recording: "open"},
+			StartTime: timestamppb.New(began.Add(time.Duration(minute) * time.Minute)), LastTime: timestamppb.New(began.Add(time.Duration(minute) * time.Minute)),
+			Recording: "open", Account: "app", Workload: "w", Database: "shop", Groups: []string{"analysts"}},
 		Head: index.Head{Next: n + 1, Previous: record.Hash{byte(n + 1)}, Node: "n1", Span: record.Span{First: 1, Last: uint64(n + 1), Open: true}, OpenFrom: n,
 			Tally: record.Tally{Events: 5, Statements: 4, Denied: 3, Rows: 2, Bytes: 1, Statement: 4}},
 		Hash: record.Hash{byte(n + 1)},
@@ -178,13 +184,11 @@ func statements(t *testing.T, x index.Index) {
 		{Number: 2, Seq: 3, Time: began, Text: "drop", Verdict: postern.VerdictDeny, Rule: "r", Reason: "no"},
 		{Number: 3, Seq: 4, Time: began, Text: "delete", Verdict: postern.VerdictHold},
 	}
-	u.Outcomes = []index.Outcome{{Number: 1, Verdict: postern.VerdictAllow, Rows: 5, Affected: -1, Tag: "SELECT 5", Duration: time.Millisecond}}
-	u.Touches = []index.Touch{{Touch: touched[0], First: began, Last: began, Statements: 1}}
+	u.Outcomes = []index.Outcome{{Number: 1, Verdict: postern.VerdictAllow, Rows: 5, Bytes: 50, Affected: -1, Tag: "SELECT 5", Duration: time.Millisecond}}
 	must(t, x.Commit(ctx, u))
 	v := update("s", 1, 0)
-	v.Statements = []index.Statement{{Number: 3, Seq: 6, Time: began.Add(time.Hour), Text: "", Verdict: postern.VerdictAllow, Rule: "later", Touched: touched}}
+	v.Statements = []index.Statement{{Number: 3, Seq: 6, Time: began.Add(time.Hour), Text: "delete", Verdict: postern.VerdictAllow, Rule: "later", Touched: touched}}
 	v.Outcomes = []index.Outcome{{Number: 3, Verdict: postern.VerdictAllow, Affected: 1, Code: "23503"}}
-	v.Touches = u.Touches
 	must(t, x.Commit(ctx, v))
 	got, err := x.Statements(ctx, "s", 0, 10)
 	must(t, err)
@@ -197,7 +201,7 @@ func statements(t *testing.T, x index.Index) {
 	if r := got[1]; r.Verdict != postern.VerdictDeny || r.Reason != "no" || r.Outcome != nil {
 		t.Errorf("%+v", r)
 	}
-	if r := got[2]; r.Text != "delete" || r.Seq != 4 || !r.Time.Equal(began) || r.Verdict != postern.VerdictAllow || r.Rule != "later" || len(r.Touched) != 1 || r.Outcome == nil || r.Outcome.Code != "23503" {
+	if r := got[2]; r.Text != "delete" || r.Seq != 6 || !r.Time.Equal(began.Add(time.Hour)) || r.Verdict != postern.VerdictAllow || r.Rule != "later" || len(r.Touched) != 1 || r.Outcome == nil || r.Outcome.Code != "23503" {
 		t.Errorf("%+v", r)
 	}
 	if got, err := x.Statements(ctx, "s", 1, 1); err != nil || len(got) != 1 || got[0].Number != 2 {

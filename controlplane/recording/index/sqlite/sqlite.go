@@ -16,8 +16,7 @@ import (
 	_ "modernc.org/sqlite" // the driver
 
 	"github.com/posterngate/postern/controlplane/recording/index"
-	"github.com/posterngate/postern/pkg/postern"
-	"github.com/posterngate/postern/pkg/record"
+	"github.com/posterngate/postern/controlplane/recording/index/query"
 )
 
 //go:embed migrations/*.sql
@@ -25,8 +24,10 @@ var migrations embed.FS
 
 // Index is an index.Index in a file.
 type Index struct {
+	query.Reader
+	batch  index.Batcher
 	writer *sql.DB // of one connection, since SQLite has one writer
-	reader *sql.DB
+	commit *committer
 }
 
 var _ index.Index = (*Index)(nil)
@@ -51,7 +52,7 @@ func Open(ctx context.Context, path string) (_ *Index, err error) {
 	// In WAL mode synchronous=NORMAL may lose the newest commits with the power, whole;
 	// the recordings themselves are synced, and are read again at the next start.
 	dsn := (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: url.Values{
-		"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(NORMAL)", "foreign_keys(ON)"},
+		"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(NORMAL)", "foreign_keys(ON)", "cache_size(-32768)", "wal_autocheckpoint(4000)"},
 		"_txlock": {"immediate"},
 	}.Encode()}).String()
 	x := &Index{}
@@ -64,10 +65,11 @@ func Open(ctx context.Context, path string) (_ *Index, err error) {
 		return nil, err
 	}
 	x.writer.SetMaxOpenConns(1)
-	if x.reader, err = sql.Open("sqlite", dsn); err != nil {
+	x.Dialect = dialect
+	if x.DB, err = sql.Open("sqlite", dsn); err != nil {
 		return nil, err
 	}
-	x.reader.SetMaxOpenConns(readers)
+	x.DB.SetMaxOpenConns(readers)
 	sub, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return nil, err
@@ -79,13 +81,20 @@ func Open(ctx context.Context, path string) (_ *Index, err error) {
 	if _, err := p.Up(ctx); err != nil {
 		return nil, err
 	}
+	if x.commit, err = newCommitter(ctx, x.writer); err != nil {
+		return nil, err
+	}
+	x.batch.Commit = x.commit.do
 	return x, nil
 }
 
 // Close closes the file.
 func (x *Index) Close() error {
 	var errs []error
-	for _, db := range []*sql.DB{x.writer, x.reader} {
+	if x.commit != nil {
+		errs = append(errs, x.commit.close())
+	}
+	for _, db := range []*sql.DB{x.writer, x.DB} {
 		if db != nil {
 			errs = append(errs, db.Close())
 		}
@@ -93,42 +102,5 @@ func (x *Index) Close() error {
 	return errors.Join(errs...)
 }
 
-// Head implements index.Index.
-func (x *Index) Head(ctx context.Context, id postern.SessionID) (index.Head, error) {
-	var h index.Head
-	var previous []byte
-	err := x.reader.QueryRowContext(ctx, `SELECT next, previous, span_first, span_last, span_open, open_from, sealed, shipper,
-		events, statements, denied, row_count, bytes, last_statement, node_key FROM session WHERE id = ?`, string(id)).Scan(
-		&h.Next, &previous, &h.Span.First, &h.Span.Last, &h.Span.Open, &h.OpenFrom, &h.Sealed, &h.Node,
-		&h.Tally.Events, &h.Tally.Statements, &h.Tally.Denied, &h.Tally.Rows, &h.Tally.Bytes, &h.Tally.Statement, &h.NodeKey)
-	if errors.Is(err, sql.ErrNoRows) {
-		return index.Head{}, nil
-	}
-	if err == nil {
-		h.Previous, err = hash(previous)
-	}
-	if err != nil {
-		return index.Head{}, fmt.Errorf("index: head of session %s: %w", id, err)
-	}
-	return h, nil
-}
-
-func hash(b []byte) (record.Hash, error) {
-	if len(b) != len(record.Hash{}) {
-		return record.Hash{}, fmt.Errorf("a hash of %d bytes", len(b))
-	}
-	return record.Hash(b), nil
-}
-
-// Chunk implements index.Index.
-func (x *Index) Chunk(ctx context.Context, id postern.SessionID, number uint32) (record.Hash, error) {
-	var b []byte
-	err := x.reader.QueryRowContext(ctx, `SELECT hash FROM chunk WHERE session = ? AND number = ?`, string(id), number).Scan(&b)
-	if errors.Is(err, sql.ErrNoRows) {
-		return record.Hash{}, index.ErrNotFound
-	}
-	if err != nil {
-		return record.Hash{}, fmt.Errorf("index: chunk %d of session %s: %w", number, id, err)
-	}
-	return hash(b)
-}
+// Commit implements index.Index.
+func (x *Index) Commit(ctx context.Context, u *index.Update) error { return x.batch.Do(ctx, u) }

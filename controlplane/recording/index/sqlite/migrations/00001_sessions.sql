@@ -76,9 +76,3 @@ CREATE TABLE touch (
   statements INTEGER NOT NULL,
   PRIMARY KEY (name, session, mask)
 ) WITHOUT ROWID, STRICT;
-
--- +goose Down
-DROP TABLE touch;
-DROP TABLE statement;
-DROP TABLE chunk;
-DROP TABLE session;

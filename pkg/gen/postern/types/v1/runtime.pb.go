@@ -915,7 +915,19 @@ type Session struct {
 	// State of the recording: open, sealed or truncated.
 	Recording string `protobuf:"bytes,19,opt,name=recording,proto3" json:"recording,omitempty"`
 	// Chunks stored.
-	Chunks        int64 `protobuf:"varint,20,opt,name=chunks,proto3" json:"chunks,omitempty"`
+	Chunks int64 `protobuf:"varint,20,opt,name=chunks,proto3" json:"chunks,omitempty"`
+	// The login that was used on the resource.
+	Account string `protobuf:"bytes,21,opt,name=account,proto3" json:"account,omitempty"`
+	// The workload, where the subject is one.
+	Workload string `protobuf:"bytes,22,opt,name=workload,proto3" json:"workload,omitempty"`
+	// The database, where the client chose one.
+	Database string `protobuf:"bytes,23,opt,name=database,proto3" json:"database,omitempty"`
+	// Why it is kept beyond its time; empty where it is not.
+	LegalHold string `protobuf:"bytes,24,opt,name=legal_hold,json=legalHold,proto3" json:"legal_hold,omitempty"`
+	// The last fact that is recorded of it.
+	LastTime *timestamppb.Timestamp `protobuf:"bytes,25,opt,name=last_time,json=lastTime,proto3" json:"last_time,omitempty"`
+	// The subject's groups when it began.
+	Groups        []string `protobuf:"bytes,26,rep,name=groups,proto3" json:"groups,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1090,6 +1102,48 @@ func (x *Session) GetChunks() int64 {
 	return 0
 }
 
+func (x *Session) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *Session) GetWorkload() string {
+	if x != nil {
+		return x.Workload
+	}
+	return ""
+}
+
+func (x *Session) GetDatabase() string {
+	if x != nil {
+		return x.Database
+	}
+	return ""
+}
+
+func (x *Session) GetLegalHold() string {
+	if x != nil {
+		return x.LegalHold
+	}
+	return ""
+}
+
+func (x *Session) GetLastTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastTime
+	}
+	return nil
+}
+
+func (x *Session) GetGroups() []string {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
 var File_postern_types_v1_runtime_proto protoreflect.FileDescriptor
 
 const file_postern_types_v1_runtime_proto_rawDesc = "" +
@@ -1164,7 +1218,7 @@ const file_postern_types_v1_runtime_proto_rawDesc = "" +
 	"\x06groups\x18\x02 \x03(\tR\x06groups\x12\x1a\n" +
 	"\bapproved\x18\x03 \x01(\bR\bapproved\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12.\n" +
-	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xed\x04\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xaf\x06\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12\x14\n" +
@@ -1190,7 +1244,14 @@ const file_postern_types_v1_runtime_proto_rawDesc = "" +
 	"\x04rows\x18\x11 \x01(\x03R\x04rows\x12\x14\n" +
 	"\x05bytes\x18\x12 \x01(\x03R\x05bytes\x12\x1c\n" +
 	"\trecording\x18\x13 \x01(\tR\trecording\x12\x16\n" +
-	"\x06chunks\x18\x14 \x01(\x03R\x06chunks*\x87\x01\n" +
+	"\x06chunks\x18\x14 \x01(\x03R\x06chunks\x12\x18\n" +
+	"\aaccount\x18\x15 \x01(\tR\aaccount\x12\x1a\n" +
+	"\bworkload\x18\x16 \x01(\tR\bworkload\x12\x1a\n" +
+	"\bdatabase\x18\x17 \x01(\tR\bdatabase\x12\x1d\n" +
+	"\n" +
+	"legal_hold\x18\x18 \x01(\tR\tlegalHold\x127\n" +
+	"\tlast_time\x18\x19 \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\x12\x16\n" +
+	"\x06groups\x18\x1a \x03(\tR\x06groups*\x87\x01\n" +
 	"\n" +
 	"GrantState\x12\x1b\n" +
 	"\x17GRANT_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
@@ -1254,11 +1315,12 @@ var file_postern_types_v1_runtime_proto_depIdxs = []int32{
 	2,  // 14: postern.types.v1.Session.version:type_name -> postern.types.v1.Version
 	11, // 15: postern.types.v1.Session.start_time:type_name -> google.protobuf.Timestamp
 	11, // 16: postern.types.v1.Session.end_time:type_name -> google.protobuf.Timestamp
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	11, // 17: postern.types.v1.Session.last_time:type_name -> google.protobuf.Timestamp
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_postern_types_v1_runtime_proto_init() }

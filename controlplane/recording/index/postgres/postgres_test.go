@@ -1,0 +1,66 @@
+package postgres_test
+
+import (
+	"context"
+	"crypto/rand"
+	"strings"
+	"testing"
+
+	"github.com/posterngate/postern/controlplane/recording/index"
+	"github.com/posterngate/postern/controlplane/recording/index/indextest"
+	"github.com/posterngate/postern/controlplane/recording/index/postgres"
+	"github.com/posterngate/postern/test/servers"
+)
+
+// open makes a new database for each index.
+func open(t testing.TB, pg *servers.PG) *postgres.Index {
+	t.Helper()
+	name := "index_" + strings.ToLower(rand.Text())
+	pg.SQL(t, `CREATE DATABASE `+name)
+	return openIn(t, pg, name)
+}
+
+func openIn(t testing.TB, pg *servers.PG, name string) *postgres.Index {
+	t.Helper()
+	x, err := postgres.Open(context.Background(), postgres.Config{URL: pg.SuperDSN(name)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := x.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return x
+}
+
+func TestIndex(t *testing.T) {
+	pg := servers.Postgres(t)
+	indextest.Run(t, func(t *testing.T) index.Index { return open(t, pg) })
+}
+
+// TestReplicas opens a new database from many sides at once.
+func TestReplicas(t *testing.T) {
+	pg := servers.Postgres(t)
+	pg.SQL(t, `CREATE DATABASE replicas`)
+	errs := make(chan error, 4)
+	for range cap(errs) {
+		go func() {
+			x, err := postgres.Open(context.Background(), postgres.Config{URL: pg.SuperDSN("replicas"), Connections: 2})
+			if err == nil {
+				err = x.Close()
+			}
+			errs <- err
+		}()
+	}
+	for range cap(errs) {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func BenchmarkCommit(b *testing.B) {
+	pg := servers.Postgres(b)
+	indextest.Benchmark(b, func(b *testing.B) index.Index { return open(b, pg) })
+}

@@ -1,0 +1,22 @@
+package sqlite_test
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+
+	"github.com/posterngate/postern/controlplane/recording/index"
+	"github.com/posterngate/postern/controlplane/recording/index/indextest"
+	"github.com/posterngate/postern/controlplane/recording/index/sqlite"
+)
+
+func BenchmarkCommit(b *testing.B) {
+	indextest.Benchmark(b, func(b *testing.B) index.Index {
+		x, err := sqlite.Open(context.Background(), filepath.Join(b.TempDir(), "index.db"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _ = x.Close() })
+		return x
+	})
+}

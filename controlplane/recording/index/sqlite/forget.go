@@ -1,0 +1,65 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/posterngate/postern/controlplane/recording/index"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// Hold implements index.Index.
+func (x *Index) Hold(ctx context.Context, id postern.SessionID, reason string) error {
+	err := x.commit.alone(ctx, func(tx *sql.Conn) error {
+		res, err := tx.ExecContext(ctx, `UPDATE session SET legal_hold=? WHERE id=?`, reason, string(id))
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n != 1 {
+			return errors.Join(err, index.ErrNotFound)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("index: hold session %s: %w", id, err)
+	}
+	return nil
+}
+
+// Forget implements index.Index.
+func (x *Index) Forget(ctx context.Context, ids []postern.SessionID) error {
+	err := x.commit.alone(ctx, func(tx *sql.Conn) error {
+		if _, err := tx.ExecContext(ctx, `CREATE TEMP TABLE IF NOT EXISTS gone (no INTEGER PRIMARY KEY, day INTEGER NOT NULL)`); err != nil {
+			return err
+		}
+		for _, id := range ids {
+			if _, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO gone SELECT no, day FROM session WHERE id=? AND end_us<>0 AND legal_hold=''`, string(id)); err != nil {
+				return err
+			}
+		}
+		for _, text := range []string{
+			`DELETE FROM chunk WHERE session_no IN (SELECT no FROM gone)`,
+			`DELETE FROM statement WHERE session_no IN (SELECT no FROM gone)`,
+			`DELETE FROM span WHERE session_no IN (SELECT no FROM gone)`,
+			`DELETE FROM said WHERE session_no IN (SELECT no FROM gone)`,
+			`DELETE FROM touch WHERE session_no IN (SELECT no FROM gone)`,
+			`DELETE FROM session WHERE no IN (SELECT no FROM gone)`,
+			`DELETE FROM gone WHERE day IN (SELECT day FROM session)`, // its texts are still used
+			`DELETE FROM word WHERE rowid IN (SELECT no FROM wording WHERE day IN (SELECT day FROM gone))`,
+			`DELETE FROM wording WHERE day IN (SELECT day FROM gone)`,
+			`DELETE FROM gone`,
+		} {
+			if _, err := tx.ExecContext(ctx, text); err != nil {
+				return err
+			}
+		}
+		clear(x.commit.wordings)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("index: forget %d sessions: %w", len(ids), err)
+	}
+	return nil
+}

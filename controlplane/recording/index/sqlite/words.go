@@ -1,0 +1,25 @@
+package sqlite
+
+import (
+	"strings"
+
+	"github.com/posterngate/postern/controlplane/recording/index/query"
+)
+
+var dialect = query.Dialect{
+	WordingOf: "w.no = st.wording",
+	Matching:  "SELECT rowid FROM word WHERE word MATCH ?",
+	Match:     match,
+}
+
+// match is a question of FTS5: all terms, each in quotes, which no term has in it.
+func match(terms []string, prefix []bool) string {
+	out := make([]string, len(terms))
+	for i, t := range terms {
+		out[i] = `"` + t + `"`
+		if prefix[i] {
+			out[i] += "*"
+		}
+	}
+	return strings.Join(out, " AND ")
+}

@@ -1,0 +1,48 @@
+package recording
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/record"
+)
+
+func TestIndexedTextHidesWhatMasksHide(t *testing.T) {
+	masked := []record.Touch{{Column: "sales.customers.id", Role: record.RoleOutput}, {Column: "sales.customers.email", Role: record.RolePredicate, Mask: "email"}}
+	const text = "SELECT id /* x */ FROM sales.customers WHERE email = 'ann@example' AND n > -1.5e3 AND t = $q$ann$q$ AND p = $1"
+	const bare = "SELECT id   FROM sales.customers WHERE email = ? AND n > -? AND t = ? AND p = $1"
+	for name, c := range map[string]struct {
+		protocol string
+		e        record.Event
+		want     string
+	}{
+		"masked":           {"postgres", record.Event{Text: text, Verdict: postern.VerdictAllow, Touched: masked}, bare},
+		"not masked":       {"postgres", record.Event{Text: text, Verdict: postern.VerdictAllow, Touched: masked[:1]}, text},
+		"denied":           {"postgres", record.Event{Text: text, Verdict: postern.VerdictDeny}, bare},
+		"denied, in part":  {"postgres", record.Event{Text: text, Touched: masked[:1]}, bare},
+		"held":             {"postgres", record.Event{Text: text, Verdict: postern.VerdictHold}, bare},
+		"nothing known":    {"postgres", record.Event{Text: text, Verdict: postern.VerdictAllow}, bare},
+		"does not end":     {"postgres", record.Event{Text: "SELECT 'a' || 'ann@example"}, "SELECT ? || ..."},
+		"another protocol": {"mysql", record.Event{Text: text, Verdict: postern.VerdictDeny}, ""},
+	} {
+		if got := indexed(c.protocol, &c.e); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+func FuzzWithoutLiterals(f *testing.F) {
+	f.Add("SELECT 1", "x")
+	f.Add("SELECT E'\\'", "'; --")
+	f.Fuzz(func(t *testing.T, before, secret string) {
+		if strings.ContainsAny(secret, "'\\") || len(secret) < 4 || strings.Contains(before, secret) || strings.Contains("select '?'...", secret) {
+			return
+		}
+		got := withoutLiterals(before + " SELECT 'Z" + secret + "'")
+		// Where the text before opens something, the rest is part of it or is not read.
+		if strings.Contains(got, "Z"+secret) && withoutLiterals(before) == before {
+			t.Errorf("%q is left of %q", got, before)
+		}
+	})
+}
