@@ -14,6 +14,8 @@ import (
 	"github.com/posterngate/postern/controlplane/recording/index"
 	"github.com/posterngate/postern/controlplane/recording/index/postgres"
 	"github.com/posterngate/postern/controlplane/recording/index/sqlite"
+	"github.com/posterngate/postern/controlplane/store"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 )
 
 // blobs are what the server keeps recordings in, and closes.
@@ -50,3 +52,16 @@ func openIndex(ctx context.Context, cfg config.Config) (index.Index, error) {
 
 // recordingsDir holds what is embedded of recordings.
 func recordingsDir(cfg config.Config) string { return filepath.Join(cfg.DataDir, "recordings") }
+
+// bindings are those that stand now.
+func (s *Server) bindings() ([]*typesv1.Binding, error) {
+	var out []*typesv1.Binding
+	for _, e := range s.cache.List("binding") {
+		o, err := store.DecodeObject(e)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, o.GetBinding())
+	}
+	return out, nil
+}

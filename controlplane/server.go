@@ -15,6 +15,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/posterngate/postern/controlplane/api/answerapi"
 	"github.com/posterngate/postern/controlplane/api/approvalapi"
 	"github.com/posterngate/postern/controlplane/api/authz"
 	"github.com/posterngate/postern/controlplane/api/grantapi"
@@ -212,6 +213,7 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier) err
 		Approval:    approvalapi.New(s.approve),
 		Session:     sessionapi.New(s.recordings, live{s.fleet}),
 		Audit:       userapi.NewAudit(s.audit),
+		Answer:      answerapi.New(s.index, s.bindings, time.Now),
 		NodeAdmin:   userapi.NewNodes(s.fleet, enroller, s.cache),
 		Ready:       s.Ready,
 	})

@@ -107,6 +107,16 @@ func (s *Service) Get(ctx context.Context, id string) (*typesv1.Session, error) 
 	return ses, err
 }
 
+// Hold keeps a recording beyond its time, or with an empty reason lets it go. A
+// *fault.Error says that there is none.
+func (s *Service) Hold(ctx context.Context, id, reason string) error {
+	err := s.cfg.Index.Hold(ctx, postern.SessionID(id), reason)
+	if errors.Is(err, index.ErrNotFound) {
+		return fault.New(codes.NotFound, "no session %q is recorded", id)
+	}
+	return err
+}
+
 // follow is how often a recording is looked at for new chunks.
 const follow = 500 * time.Millisecond
 

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/postern"
@@ -87,6 +89,21 @@ func (c *checker) subjects(all []*typesv1.SubjectSelector) {
 // matches reports whether any selector picks the subject.
 func matches(selectors []*typesv1.SubjectSelector, sub *postern.Subject) bool {
 	return slices.ContainsFunc(selectors, func(s *typesv1.SubjectSelector) bool { return matchesOne(s, sub) })
+}
+
+// MayPick reports whether any selector picks a subject whose claims are not known: each
+// claim that is asked for counts as if the subject had it.
+func MayPick(selectors []*typesv1.SubjectSelector, sub *postern.Subject) bool {
+	return slices.ContainsFunc(selectors, func(s *typesv1.SubjectSelector) bool {
+		if len(s.GetClaim()) > 0 {
+			s = proto.CloneOf(s)
+			s.Claim = nil
+			if s.GetSubject() == "" && s.GetGroup() == "" && s.GetWorkload() == "" {
+				return sub.Name != "" && sub.Workload == ""
+			}
+		}
+		return matchesOne(s, sub)
+	})
 }
 
 // matchesOne reports whether every field that is set matches. A workload is picked by

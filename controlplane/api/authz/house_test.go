@@ -63,6 +63,7 @@ type all struct {
 	api.UnimplementedApprovalServiceHandler
 	api.UnimplementedSessionServiceHandler
 	api.UnimplementedAuditServiceHandler
+	api.UnimplementedAnswerServiceHandler
 	api.UnimplementedNodeAdminServiceHandler
 	drain func(context.Context) error
 	read  func(context.Context) error
@@ -139,6 +140,7 @@ func newHouse(t *testing.T, h *all, change func(*authz.Config)) *house {
 	mux.Handle(api.NewApprovalServiceHandler(h, opt))
 	mux.Handle(api.NewSessionServiceHandler(h, opt))
 	mux.Handle(api.NewAuditServiceHandler(h, opt))
+	mux.Handle(api.NewAnswerServiceHandler(h, opt))
 	mux.Handle(api.NewNodeAdminServiceHandler(h, opt))
 	out.server = httptest.NewUnstartedServer(mux)
 	out.server.EnableHTTP2 = true

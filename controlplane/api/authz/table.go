@@ -61,6 +61,12 @@ func Table() map[string]Rule {
 		api.SessionServiceReadRecordingProcedure: {Signed: true, Audit: opens},
 		api.SessionServiceKillSessionProcedure:   act,
 
+		api.SessionServiceSetLegalHoldProcedure: {Roles: includes(Auditor), Audit: writes},
+
+		api.AnswerServiceSearchStatementsProcedure: {Roles: includes(Auditor), Audit: opens},
+		api.AnswerServiceWhoUsedProcedure:          {Roles: includes(Auditor), Audit: opens},
+		api.AnswerServiceGetUsageProcedure:         {Roles: []string{Operator, Auditor, Admin}},
+
 		api.AuditServiceListAuditEntriesProcedure: {Roles: includes(Auditor)},
 
 		api.NodeAdminServiceCreateJoinTokenProcedure: {Roles: includes(Admin), Audit: writes},

@@ -72,6 +72,10 @@ SessionService/ListSessions svouar
 SessionService/GetSession svouar
 SessionService/ReadRecording svouar
 SessionService/KillSession svouar
+SessionService/SetLegalHold uar
+AnswerService/SearchStatements uar
+AnswerService/WhoUsed uar
+AnswerService/GetUsage ouar
 AuditService/ListAuditEntries uar
 NodeAdminService/CreateJoinToken ar
 NodeAdminService/ListNodes voar

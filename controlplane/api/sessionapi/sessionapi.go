@@ -247,3 +247,22 @@ func ignoreNotFound(err error) error {
 	}
 	return err
 }
+
+// SetLegalHold implements the SessionService.
+func (h *Handler) SetLegalHold(ctx context.Context, req *connect.Request[apiv1.SetLegalHoldRequest]) (*connect.Response[apiv1.SetLegalHoldResponse], error) {
+	reason := strings.TrimSpace(req.Msg.GetReason())
+	if len(reason) > maxReason {
+		return nil, fault.Invalid(fault.Violation{Field: "reason", Reason: "is longer than " + strconv.Itoa(maxReason) + " bytes"})
+	}
+	c, err := caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !c.Has(authz.Auditor) {
+		return nil, fault.New(codes.PermissionDenied, "recordings are held by auditors of everything; your role has a scope").WithKind("denied")
+	}
+	if err := h.recordings.Hold(ctx, req.Msg.GetId(), reason); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&apiv1.SetLegalHoldResponse{}), nil
+}

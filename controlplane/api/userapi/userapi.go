@@ -30,6 +30,7 @@ type Services struct {
 	Approval    api.ApprovalServiceHandler
 	Session     api.SessionServiceHandler
 	Audit       api.AuditServiceHandler
+	Answer      api.AnswerServiceHandler
 	NodeAdmin   api.NodeAdminServiceHandler
 	// Ready says why the API cannot serve now, for the health service; nil always can.
 	Ready func(ctx context.Context) error
@@ -74,6 +75,10 @@ func Handler(s Services) http.Handler {
 	if s.Audit != nil {
 		path, h := api.NewAuditServiceHandler(s.Audit, opts)
 		mount(api.AuditServiceName, path, h)
+	}
+	if s.Answer != nil {
+		path, h := api.NewAnswerServiceHandler(s.Answer, opts)
+		mount(api.AnswerServiceName, path, h)
 	}
 	if s.NodeAdmin != nil {
 		path, h := api.NewNodeAdminServiceHandler(s.NodeAdmin, opts)

@@ -96,7 +96,7 @@ POSTERN_KEYRING (off: keep the login in a file).`,
 		a.tasksCmd(), a.explainCmd(),
 		a.requestCmd(), a.requestsCmd(), a.approvalsCmd(), a.approveCmd(), a.denyCmd(), a.grantCmd(), a.grantsCmd(), a.revokeCmd(),
 		a.connectCmd(), a.psqlCmd(), a.configCmd(),
-		a.sessionsCmd(), a.auditCmd(),
+		a.sessionsCmd(), a.auditCmd(), a.usageCmd(),
 		a.applyCmd(), a.diffCmd(), a.getCmd(), a.deleteCmd(), a.editCmd(),
 		a.lockCmd(), a.unlockCmd(), a.nodesCmd(), a.statusCmd(), a.demoCmd(),
 	)
@@ -241,6 +241,7 @@ type api struct {
 	approvals apiv1connect.ApprovalServiceClient
 	sessions  apiv1connect.SessionServiceClient
 	audit     apiv1connect.AuditServiceClient
+	answers   apiv1connect.AnswerServiceClient
 	nodes     apiv1connect.NodeAdminServiceClient
 }
 
@@ -277,6 +278,7 @@ func (a *app) dial(ctx context.Context, anonymous bool) (*api, error) {
 		approvals: apiv1connect.NewApprovalServiceClient(hc, a.addr, opts...),
 		sessions:  apiv1connect.NewSessionServiceClient(hc, a.addr, opts...),
 		audit:     apiv1connect.NewAuditServiceClient(hc, a.addr, opts...),
+		answers:   apiv1connect.NewAnswerServiceClient(hc, a.addr, opts...),
 		nodes:     apiv1connect.NewNodeAdminServiceClient(hc, a.addr, opts...),
 	}, nil
 }

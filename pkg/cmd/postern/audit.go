@@ -11,12 +11,17 @@ import (
 )
 
 func (a *app) auditCmd() *cobra.Command {
-	c := group("audit", "What people did to Postern itself")
+	c := group("audit", "Who used what, from recordings; and what people did to Postern itself")
+	c.AddCommand(a.searchCmd(), a.whoCmd(), a.auditLogCmd())
+	return c
+}
+
+func (a *app) auditLogCmd() *cobra.Command {
 	req := &apiv1.ListAuditEntriesRequest{}
 	var from string
-	search := &cobra.Command{
-		Use: "search", Short: "Entries of the audit log, newest first", Args: cobra.NoArgs,
-		Example: "  postern audit search --actor bob --since 2d\n  postern audit search --object task/sales-report",
+	c := &cobra.Command{
+		Use: "log", Short: "What people did to Postern itself, newest first", Args: cobra.NoArgs,
+		Example: "  postern audit log --actor bob --since 2d\n  postern audit log --object task/sales-report",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
 			if req.Since, err = since(from); err != nil {
@@ -39,11 +44,10 @@ func (a *app) auditCmd() *cobra.Command {
 			})
 		},
 	}
-	f := search.Flags()
+	f := c.Flags()
 	f.StringVar(&req.Actor, "actor", "", "only this subject's")
 	f.StringVar(&req.Object, "object", "", "only about this object, such as task/sales-report")
 	f.StringVar(&from, "since", "", "a duration before now, or an RFC 3339 time")
 	f.Int32Var(&req.PageSize, "limit", 100, "at most this many")
-	c.AddCommand(search)
 	return c
 }

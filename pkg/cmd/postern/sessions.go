@@ -20,8 +20,9 @@ import (
 )
 
 func (a *app) sessionsCmd() *cobra.Command {
-	c := group("sessions", "Recordings: list, show, replay, follow, verify; and kill")
-	c.AddCommand(a.sessionsListCmd(), a.sessionsShowCmd(), a.replayCmd(), a.followCmd(), a.verifyCmd(), a.killCmd())
+	c := group("sessions", "Recordings: list, show, replay, follow, verify, export, hold; and kill")
+	c.AddCommand(a.sessionsListCmd(), a.sessionsShowCmd(), a.replayCmd(), a.followCmd(), a.verifyCmd(), a.killCmd(),
+		a.exportCmd(), a.holdCmd(), a.releaseCmd())
 	return c
 }
 

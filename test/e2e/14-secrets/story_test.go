@@ -124,7 +124,7 @@ func story(t *testing.T, f *fleet.Fleet, c *canaries) {
 	lock := f.Must(t, "ada", "lock", "--subject", "alice", "--reason", "a minute")
 	fails(t, f, eu, "sales-report.warehouse", grant)
 	f.Must(t, "ada", "unlock", lock)
-	f.Must(t, "bob", "audit", "search")
+	f.Must(t, "bob", "audit", "log")
 	_ = writer.Close(t.Context())
 }
 

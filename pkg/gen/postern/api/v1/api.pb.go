@@ -2578,6 +2578,1316 @@ func (x *WatchHoldsResponse) GetHold() *v1.Hold {
 	return nil
 }
 
+// SetLegalHoldRequest names a session.
+type SetLegalHoldRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Why it is kept; empty lets it go.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetLegalHoldRequest) Reset() {
+	*x = SetLegalHoldRequest{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetLegalHoldRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetLegalHoldRequest) ProtoMessage() {}
+
+func (x *SetLegalHoldRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetLegalHoldRequest.ProtoReflect.Descriptor instead.
+func (*SetLegalHoldRequest) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *SetLegalHoldRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SetLegalHoldRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// SetLegalHoldResponse is empty.
+type SetLegalHoldResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetLegalHoldResponse) Reset() {
+	*x = SetLegalHoldResponse{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetLegalHoldResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetLegalHoldResponse) ProtoMessage() {}
+
+func (x *SetLegalHoldResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetLegalHoldResponse.ProtoReflect.Descriptor instead.
+func (*SetLegalHoldResponse) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{47}
+}
+
+// SearchStatementsRequest narrows the search; what is left out does not.
+type SearchStatementsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All of these words are in the text, in any order; word* stands for all that begin so.
+	Text string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	// Only this subject's.
+	Subject string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
+	// Only of this task.
+	Task string `protobuf:"bytes,3,opt,name=task,proto3" json:"task,omitempty"`
+	// Only on this resource.
+	Resource string `protobuf:"bytes,4,opt,name=resource,proto3" json:"resource,omitempty"`
+	// Only with this login on the resource.
+	Account string `protobuf:"bytes,5,opt,name=account,proto3" json:"account,omitempty"`
+	// Only through this node.
+	Node string `protobuf:"bytes,6,opt,name=node,proto3" json:"node,omitempty"`
+	// Only of this session.
+	Session string `protobuf:"bytes,7,opt,name=session,proto3" json:"session,omitempty"`
+	// Only those that used this: schema.table.column, or schema.table.
+	Column string `protobuf:"bytes,8,opt,name=column,proto3" json:"column,omitempty"`
+	// Only where it was used so: out, predicate or write.
+	Role string `protobuf:"bytes,9,opt,name=role,proto3" json:"role,omitempty"`
+	// Only those that ended so, after people: allow, deny or hold.
+	Verdict string `protobuf:"bytes,10,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	// Only those at or after this.
+	Since *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=since,proto3" json:"since,omitempty"`
+	// Only those before this.
+	Until *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=until,proto3" json:"until,omitempty"`
+	// At most this many; 0 means 100, and 1000 is the most.
+	PageSize int32 `protobuf:"varint,13,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// From the answer before.
+	PageToken     string `protobuf:"bytes,14,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SearchStatementsRequest) Reset() {
+	*x = SearchStatementsRequest{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SearchStatementsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SearchStatementsRequest) ProtoMessage() {}
+
+func (x *SearchStatementsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SearchStatementsRequest.ProtoReflect.Descriptor instead.
+func (*SearchStatementsRequest) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *SearchStatementsRequest) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *SearchStatementsRequest) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *SearchStatementsRequest) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *SearchStatementsRequest) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *SearchStatementsRequest) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *SearchStatementsRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *SearchStatementsRequest) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *SearchStatementsRequest) GetColumn() string {
+	if x != nil {
+		return x.Column
+	}
+	return ""
+}
+
+func (x *SearchStatementsRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *SearchStatementsRequest) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *SearchStatementsRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *SearchStatementsRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *SearchStatementsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *SearchStatementsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// SearchStatementsResponse is a page.
+type SearchStatementsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The statements.
+	Statements []*RecordedStatement `protobuf:"bytes,1,rep,name=statements,proto3" json:"statements,omitempty"`
+	// Set where there are more.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SearchStatementsResponse) Reset() {
+	*x = SearchStatementsResponse{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SearchStatementsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SearchStatementsResponse) ProtoMessage() {}
+
+func (x *SearchStatementsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SearchStatementsResponse.ProtoReflect.Descriptor instead.
+func (*SearchStatementsResponse) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *SearchStatementsResponse) GetStatements() []*RecordedStatement {
+	if x != nil {
+		return x.Statements
+	}
+	return nil
+}
+
+func (x *SearchStatementsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// RecordedStatement is one execution that was judged.
+type RecordedStatement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session.
+	Session string `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	// Its number within the session.
+	Number int64 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	// When it was judged, for the last time.
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// The text as the index keeps it: ? stands for literals that could tell what a mask
+	// hides, and the end of a long one is missing. The recording has all of it.
+	Text string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	// allow, deny or hold, after people.
+	Verdict string `protobuf:"bytes,5,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	// The rule that decided.
+	Rule string `protobuf:"bytes,6,opt,name=rule,proto3" json:"rule,omitempty"`
+	// Why it was denied.
+	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What it used.
+	Columns []*ColumnUse `protobuf:"bytes,8,rep,name=columns,proto3" json:"columns,omitempty"`
+	// Rows returned.
+	Rows int64 `protobuf:"varint,9,opt,name=rows,proto3" json:"rows,omitempty"`
+	// Bytes of rows returned.
+	Bytes int64 `protobuf:"varint,10,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Rows changed; negative where the protocol did not say.
+	Affected int64 `protobuf:"varint,11,opt,name=affected,proto3" json:"affected,omitempty"`
+	// The protocol's error code.
+	Code string `protobuf:"bytes,12,opt,name=code,proto3" json:"code,omitempty"`
+	// How long it took; unset while its end is not recorded.
+	Duration *durationpb.Duration `protobuf:"bytes,13,opt,name=duration,proto3" json:"duration,omitempty"`
+	// Who.
+	Subject string `protobuf:"bytes,14,opt,name=subject,proto3" json:"subject,omitempty"`
+	// The task.
+	Task string `protobuf:"bytes,15,opt,name=task,proto3" json:"task,omitempty"`
+	// The resource.
+	Resource string `protobuf:"bytes,16,opt,name=resource,proto3" json:"resource,omitempty"`
+	// The login on the resource.
+	Account string `protobuf:"bytes,17,opt,name=account,proto3" json:"account,omitempty"`
+	// The node.
+	Node string `protobuf:"bytes,18,opt,name=node,proto3" json:"node,omitempty"`
+	// Where the client came from, address and port.
+	ClientAddress string `protobuf:"bytes,19,opt,name=client_address,json=clientAddress,proto3" json:"client_address,omitempty"`
+	// The program that the client named.
+	ClientProgram string `protobuf:"bytes,20,opt,name=client_program,json=clientProgram,proto3" json:"client_program,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordedStatement) Reset() {
+	*x = RecordedStatement{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordedStatement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordedStatement) ProtoMessage() {}
+
+func (x *RecordedStatement) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordedStatement.ProtoReflect.Descriptor instead.
+func (*RecordedStatement) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *RecordedStatement) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *RecordedStatement) GetNumber() int64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *RecordedStatement) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *RecordedStatement) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *RecordedStatement) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *RecordedStatement) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *RecordedStatement) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RecordedStatement) GetColumns() []*ColumnUse {
+	if x != nil {
+		return x.Columns
+	}
+	return nil
+}
+
+func (x *RecordedStatement) GetRows() int64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *RecordedStatement) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *RecordedStatement) GetAffected() int64 {
+	if x != nil {
+		return x.Affected
+	}
+	return 0
+}
+
+func (x *RecordedStatement) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *RecordedStatement) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
+func (x *RecordedStatement) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *RecordedStatement) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *RecordedStatement) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *RecordedStatement) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *RecordedStatement) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *RecordedStatement) GetClientAddress() string {
+	if x != nil {
+		return x.ClientAddress
+	}
+	return ""
+}
+
+func (x *RecordedStatement) GetClientProgram() string {
+	if x != nil {
+		return x.ClientProgram
+	}
+	return ""
+}
+
+// ColumnUse is how a column or relation was used.
+type ColumnUse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// schema.table.column, or schema.table where no column is named.
+	Column string `protobuf:"bytes,1,opt,name=column,proto3" json:"column,omitempty"`
+	// out, computed, predicate, write.
+	Roles []string `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"`
+	// The mask that it was read through; empty for none.
+	Mask          string `protobuf:"bytes,3,opt,name=mask,proto3" json:"mask,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ColumnUse) Reset() {
+	*x = ColumnUse{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ColumnUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ColumnUse) ProtoMessage() {}
+
+func (x *ColumnUse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ColumnUse.ProtoReflect.Descriptor instead.
+func (*ColumnUse) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *ColumnUse) GetColumn() string {
+	if x != nil {
+		return x.Column
+	}
+	return ""
+}
+
+func (x *ColumnUse) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *ColumnUse) GetMask() string {
+	if x != nil {
+		return x.Mask
+	}
+	return ""
+}
+
+// WhoUsedRequest names what was used.
+type WhoUsedRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// schema.table.column, or schema.table; empty asks for all sessions of the resource.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Only on this resource.
+	Resource string `protobuf:"bytes,2,opt,name=resource,proto3" json:"resource,omitempty"`
+	// Only this subject.
+	Subject string `protobuf:"bytes,3,opt,name=subject,proto3" json:"subject,omitempty"`
+	// Only where it was used so: out, predicate or write.
+	Role string `protobuf:"bytes,4,opt,name=role,proto3" json:"role,omitempty"`
+	// Only uses at or after this.
+	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	// Only uses before this.
+	Until *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=until,proto3" json:"until,omitempty"`
+	// At most this many; 0 means 100, and 1000 is the most.
+	PageSize int32 `protobuf:"varint,7,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// From the answer before.
+	PageToken     string `protobuf:"bytes,8,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhoUsedRequest) Reset() {
+	*x = WhoUsedRequest{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhoUsedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhoUsedRequest) ProtoMessage() {}
+
+func (x *WhoUsedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhoUsedRequest.ProtoReflect.Descriptor instead.
+func (*WhoUsedRequest) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *WhoUsedRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *WhoUsedRequest) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *WhoUsedRequest) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *WhoUsedRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *WhoUsedRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *WhoUsedRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *WhoUsedRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *WhoUsedRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// WhoUsedResponse is a page.
+type WhoUsedResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One entry a session.
+	Uses []*SessionUse `protobuf:"bytes,1,rep,name=uses,proto3" json:"uses,omitempty"`
+	// Set where there are more.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhoUsedResponse) Reset() {
+	*x = WhoUsedResponse{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhoUsedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhoUsedResponse) ProtoMessage() {}
+
+func (x *WhoUsedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhoUsedResponse.ProtoReflect.Descriptor instead.
+func (*WhoUsedResponse) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *WhoUsedResponse) GetUses() []*SessionUse {
+	if x != nil {
+		return x.Uses
+	}
+	return nil
+}
+
+func (x *WhoUsedResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// SessionUse is how a session used what was asked for, in the time that was asked for.
+type SessionUse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who.
+	Subject string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	// The session.
+	Session string `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	// The task.
+	Task string `protobuf:"bytes,3,opt,name=task,proto3" json:"task,omitempty"`
+	// The resource.
+	Resource string `protobuf:"bytes,4,opt,name=resource,proto3" json:"resource,omitempty"`
+	// The login on the resource.
+	Account string `protobuf:"bytes,5,opt,name=account,proto3" json:"account,omitempty"`
+	// The node.
+	Node string `protobuf:"bytes,6,opt,name=node,proto3" json:"node,omitempty"`
+	// Where the client came from, address and port.
+	ClientAddress string `protobuf:"bytes,7,opt,name=client_address,json=clientAddress,proto3" json:"client_address,omitempty"`
+	// The program that the client named.
+	ClientProgram string `protobuf:"bytes,8,opt,name=client_program,json=clientProgram,proto3" json:"client_program,omitempty"`
+	// out, computed, predicate, write.
+	Roles []string `protobuf:"bytes,9,rep,name=roles,proto3" json:"roles,omitempty"`
+	// The masks that it was read through; an empty one is none.
+	Masks []string `protobuf:"bytes,10,rep,name=masks,proto3" json:"masks,omitempty"`
+	// The first use.
+	FirstTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=first_time,json=firstTime,proto3" json:"first_time,omitempty"`
+	// The last use.
+	LastTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=last_time,json=lastTime,proto3" json:"last_time,omitempty"`
+	// Statements that used it; all of the session where a resource was asked for.
+	Statements    int64 `protobuf:"varint,13,opt,name=statements,proto3" json:"statements,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionUse) Reset() {
+	*x = SessionUse{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionUse) ProtoMessage() {}
+
+func (x *SessionUse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionUse.ProtoReflect.Descriptor instead.
+func (*SessionUse) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *SessionUse) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *SessionUse) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *SessionUse) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *SessionUse) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *SessionUse) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *SessionUse) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *SessionUse) GetClientAddress() string {
+	if x != nil {
+		return x.ClientAddress
+	}
+	return ""
+}
+
+func (x *SessionUse) GetClientProgram() string {
+	if x != nil {
+		return x.ClientProgram
+	}
+	return ""
+}
+
+func (x *SessionUse) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *SessionUse) GetMasks() []string {
+	if x != nil {
+		return x.Masks
+	}
+	return nil
+}
+
+func (x *SessionUse) GetFirstTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstTime
+	}
+	return nil
+}
+
+func (x *SessionUse) GetLastTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastTime
+	}
+	return nil
+}
+
+func (x *SessionUse) GetStatements() int64 {
+	if x != nil {
+		return x.Statements
+	}
+	return 0
+}
+
+// GetUsageRequest says whose or what's use; what is left out does not narrow it.
+type GetUsageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A subject, resource, account or workload.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Only this subject.
+	Subject string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
+	// Only this task.
+	Task string `protobuf:"bytes,3,opt,name=task,proto3" json:"task,omitempty"`
+	// Only this resource.
+	Resource string `protobuf:"bytes,4,opt,name=resource,proto3" json:"resource,omitempty"`
+	// Only this account.
+	Account string `protobuf:"bytes,5,opt,name=account,proto3" json:"account,omitempty"`
+	// Only this workload.
+	Workload string `protobuf:"bytes,6,opt,name=workload,proto3" json:"workload,omitempty"`
+	// Only sessions that lived at or after this.
+	Since *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=since,proto3" json:"since,omitempty"`
+	// Ask for the bindings that nobody has taken for so long, and nothing else.
+	Unused        *durationpb.Duration `protobuf:"bytes,8,opt,name=unused,proto3" json:"unused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUsageRequest) Reset() {
+	*x = GetUsageRequest{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetUsageRequest) ProtoMessage() {}
+
+func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUsageRequest.ProtoReflect.Descriptor instead.
+func (*GetUsageRequest) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *GetUsageRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *GetUsageRequest) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *GetUsageRequest) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *GetUsageRequest) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *GetUsageRequest) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *GetUsageRequest) GetWorkload() string {
+	if x != nil {
+		return x.Workload
+	}
+	return ""
+}
+
+func (x *GetUsageRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *GetUsageRequest) GetUnused() *durationpb.Duration {
+	if x != nil {
+		return x.Unused
+	}
+	return nil
+}
+
+// GetUsageResponse is what was found.
+type GetUsageResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Sessions that are alike, summed up.
+	Usage []*Usage `protobuf:"bytes,1,rep,name=usage,proto3" json:"usage,omitempty"`
+	// Bindings that nobody took.
+	Unused []*UnusedBinding `protobuf:"bytes,2,rep,name=unused,proto3" json:"unused,omitempty"`
+	// There is more than can be told at once: ask for less.
+	Truncated     bool `protobuf:"varint,3,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUsageResponse) Reset() {
+	*x = GetUsageResponse{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUsageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetUsageResponse) ProtoMessage() {}
+
+func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUsageResponse.ProtoReflect.Descriptor instead.
+func (*GetUsageResponse) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *GetUsageResponse) GetUsage() []*Usage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+func (x *GetUsageResponse) GetUnused() []*UnusedBinding {
+	if x != nil {
+		return x.Unused
+	}
+	return nil
+}
+
+func (x *GetUsageResponse) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+// Usage is all sessions that are alike, summed up.
+type Usage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who.
+	Subject string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	// The workload, where the subject is one.
+	Workload string `protobuf:"bytes,2,opt,name=workload,proto3" json:"workload,omitempty"`
+	// The task.
+	Task string `protobuf:"bytes,3,opt,name=task,proto3" json:"task,omitempty"`
+	// The resource.
+	Resource string `protobuf:"bytes,4,opt,name=resource,proto3" json:"resource,omitempty"`
+	// The login on the resource.
+	Account string `protobuf:"bytes,5,opt,name=account,proto3" json:"account,omitempty"`
+	// The node.
+	Node string `protobuf:"bytes,6,opt,name=node,proto3" json:"node,omitempty"`
+	// Its region.
+	Region string `protobuf:"bytes,7,opt,name=region,proto3" json:"region,omitempty"`
+	// Where clients came from.
+	ClientHost string `protobuf:"bytes,8,opt,name=client_host,json=clientHost,proto3" json:"client_host,omitempty"`
+	// The program that they named.
+	ClientProgram string `protobuf:"bytes,9,opt,name=client_program,json=clientProgram,proto3" json:"client_program,omitempty"`
+	// Sessions.
+	Sessions int64 `protobuf:"varint,10,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	// Statements judged.
+	Statements int64 `protobuf:"varint,11,opt,name=statements,proto3" json:"statements,omitempty"`
+	// Rows returned.
+	Rows int64 `protobuf:"varint,12,opt,name=rows,proto3" json:"rows,omitempty"`
+	// The first of them began.
+	FirstTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=first_time,json=firstTime,proto3" json:"first_time,omitempty"`
+	// The last fact of them.
+	LastTime      *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=last_time,json=lastTime,proto3" json:"last_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Usage) Reset() {
+	*x = Usage{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Usage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Usage) ProtoMessage() {}
+
+func (x *Usage) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Usage.ProtoReflect.Descriptor instead.
+func (*Usage) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *Usage) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Usage) GetWorkload() string {
+	if x != nil {
+		return x.Workload
+	}
+	return ""
+}
+
+func (x *Usage) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *Usage) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *Usage) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *Usage) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Usage) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *Usage) GetClientHost() string {
+	if x != nil {
+		return x.ClientHost
+	}
+	return ""
+}
+
+func (x *Usage) GetClientProgram() string {
+	if x != nil {
+		return x.ClientProgram
+	}
+	return ""
+}
+
+func (x *Usage) GetSessions() int64 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
+func (x *Usage) GetStatements() int64 {
+	if x != nil {
+		return x.Statements
+	}
+	return 0
+}
+
+func (x *Usage) GetRows() int64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *Usage) GetFirstTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstTime
+	}
+	return nil
+}
+
+func (x *Usage) GetLastTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastTime
+	}
+	return nil
+}
+
+// UnusedBinding is a binding whose task nobody took.
+type UnusedBinding struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The binding.
+	Binding string `protobuf:"bytes,1,opt,name=binding,proto3" json:"binding,omitempty"`
+	// The task.
+	Task string `protobuf:"bytes,2,opt,name=task,proto3" json:"task,omitempty"`
+	// When it was last taken; unset where no recording tells of it.
+	LastTime      *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_time,json=lastTime,proto3" json:"last_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnusedBinding) Reset() {
+	*x = UnusedBinding{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnusedBinding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnusedBinding) ProtoMessage() {}
+
+func (x *UnusedBinding) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnusedBinding.ProtoReflect.Descriptor instead.
+func (*UnusedBinding) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *UnusedBinding) GetBinding() string {
+	if x != nil {
+		return x.Binding
+	}
+	return ""
+}
+
+func (x *UnusedBinding) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *UnusedBinding) GetLastTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastTime
+	}
+	return nil
+}
+
 // ListSessionsRequest narrows the list.
 type ListSessionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2603,7 +3913,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[46]
+	mi := &file_postern_api_v1_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2615,7 +3925,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[46]
+	mi := &file_postern_api_v1_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2628,7 +3938,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{46}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListSessionsRequest) GetSubject() string {
@@ -2700,7 +4010,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[47]
+	mi := &file_postern_api_v1_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2712,7 +4022,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[47]
+	mi := &file_postern_api_v1_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2725,7 +4035,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{47}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*v1.Session {
@@ -2753,7 +4063,7 @@ type GetSessionRequest struct {
 
 func (x *GetSessionRequest) Reset() {
 	*x = GetSessionRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[48]
+	mi := &file_postern_api_v1_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2765,7 +4075,7 @@ func (x *GetSessionRequest) String() string {
 func (*GetSessionRequest) ProtoMessage() {}
 
 func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[48]
+	mi := &file_postern_api_v1_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2778,7 +4088,7 @@ func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionRequest.ProtoReflect.Descriptor instead.
 func (*GetSessionRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{48}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *GetSessionRequest) GetId() string {
@@ -2799,7 +4109,7 @@ type GetSessionResponse struct {
 
 func (x *GetSessionResponse) Reset() {
 	*x = GetSessionResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[49]
+	mi := &file_postern_api_v1_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2811,7 +4121,7 @@ func (x *GetSessionResponse) String() string {
 func (*GetSessionResponse) ProtoMessage() {}
 
 func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[49]
+	mi := &file_postern_api_v1_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2824,7 +4134,7 @@ func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionResponse.ProtoReflect.Descriptor instead.
 func (*GetSessionResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{49}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *GetSessionResponse) GetSession() *v1.Session {
@@ -2849,7 +4159,7 @@ type ReadRecordingRequest struct {
 
 func (x *ReadRecordingRequest) Reset() {
 	*x = ReadRecordingRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[50]
+	mi := &file_postern_api_v1_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2861,7 +4171,7 @@ func (x *ReadRecordingRequest) String() string {
 func (*ReadRecordingRequest) ProtoMessage() {}
 
 func (x *ReadRecordingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[50]
+	mi := &file_postern_api_v1_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2874,7 +4184,7 @@ func (x *ReadRecordingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRecordingRequest.ProtoReflect.Descriptor instead.
 func (*ReadRecordingRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{50}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ReadRecordingRequest) GetId() string {
@@ -2915,7 +4225,7 @@ type ReadRecordingResponse struct {
 
 func (x *ReadRecordingResponse) Reset() {
 	*x = ReadRecordingResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[51]
+	mi := &file_postern_api_v1_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2927,7 +4237,7 @@ func (x *ReadRecordingResponse) String() string {
 func (*ReadRecordingResponse) ProtoMessage() {}
 
 func (x *ReadRecordingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[51]
+	mi := &file_postern_api_v1_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2940,7 +4250,7 @@ func (x *ReadRecordingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRecordingResponse.ProtoReflect.Descriptor instead.
 func (*ReadRecordingResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{51}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ReadRecordingResponse) GetIndex() uint32 {
@@ -2984,7 +4294,7 @@ type KillSessionRequest struct {
 
 func (x *KillSessionRequest) Reset() {
 	*x = KillSessionRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[52]
+	mi := &file_postern_api_v1_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2996,7 +4306,7 @@ func (x *KillSessionRequest) String() string {
 func (*KillSessionRequest) ProtoMessage() {}
 
 func (x *KillSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[52]
+	mi := &file_postern_api_v1_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3009,7 +4319,7 @@ func (x *KillSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillSessionRequest.ProtoReflect.Descriptor instead.
 func (*KillSessionRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{52}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *KillSessionRequest) GetId() string {
@@ -3037,7 +4347,7 @@ type KillSessionResponse struct {
 
 func (x *KillSessionResponse) Reset() {
 	*x = KillSessionResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[53]
+	mi := &file_postern_api_v1_api_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3049,7 +4359,7 @@ func (x *KillSessionResponse) String() string {
 func (*KillSessionResponse) ProtoMessage() {}
 
 func (x *KillSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[53]
+	mi := &file_postern_api_v1_api_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3062,7 +4372,7 @@ func (x *KillSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillSessionResponse.ProtoReflect.Descriptor instead.
 func (*KillSessionResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{53}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *KillSessionResponse) GetNode() string {
@@ -3091,7 +4401,7 @@ type ListAuditEntriesRequest struct {
 
 func (x *ListAuditEntriesRequest) Reset() {
 	*x = ListAuditEntriesRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[54]
+	mi := &file_postern_api_v1_api_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3103,7 +4413,7 @@ func (x *ListAuditEntriesRequest) String() string {
 func (*ListAuditEntriesRequest) ProtoMessage() {}
 
 func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[54]
+	mi := &file_postern_api_v1_api_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3116,7 +4426,7 @@ func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{54}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ListAuditEntriesRequest) GetActor() string {
@@ -3167,7 +4477,7 @@ type ListAuditEntriesResponse struct {
 
 func (x *ListAuditEntriesResponse) Reset() {
 	*x = ListAuditEntriesResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[55]
+	mi := &file_postern_api_v1_api_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3179,7 +4489,7 @@ func (x *ListAuditEntriesResponse) String() string {
 func (*ListAuditEntriesResponse) ProtoMessage() {}
 
 func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[55]
+	mi := &file_postern_api_v1_api_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3192,7 +4502,7 @@ func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{55}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ListAuditEntriesResponse) GetEntries() []*AuditEntry {
@@ -3236,7 +4546,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[56]
+	mi := &file_postern_api_v1_api_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3248,7 +4558,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[56]
+	mi := &file_postern_api_v1_api_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3261,7 +4571,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{56}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *AuditEntry) GetSequence() int64 {
@@ -3344,7 +4654,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[57]
+	mi := &file_postern_api_v1_api_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3356,7 +4666,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[57]
+	mi := &file_postern_api_v1_api_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3369,7 +4679,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{57}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *CreateJoinTokenRequest) GetName() string {
@@ -3413,7 +4723,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[58]
+	mi := &file_postern_api_v1_api_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3425,7 +4735,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[58]
+	mi := &file_postern_api_v1_api_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3438,7 +4748,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{58}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -3464,7 +4774,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[59]
+	mi := &file_postern_api_v1_api_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3476,7 +4786,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[59]
+	mi := &file_postern_api_v1_api_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3489,7 +4799,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{59}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{72}
 }
 
 // ListNodesResponse is the fleet.
@@ -3505,7 +4815,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[60]
+	mi := &file_postern_api_v1_api_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3517,7 +4827,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[60]
+	mi := &file_postern_api_v1_api_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3530,7 +4840,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{60}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ListNodesResponse) GetNodes() []*NodeStatus {
@@ -3576,7 +4886,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[61]
+	mi := &file_postern_api_v1_api_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3588,7 +4898,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[61]
+	mi := &file_postern_api_v1_api_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3601,7 +4911,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{61}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *NodeStatus) GetName() string {
@@ -3687,7 +4997,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[62]
+	mi := &file_postern_api_v1_api_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3699,7 +5009,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[62]
+	mi := &file_postern_api_v1_api_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3712,7 +5022,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{62}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *DrainNodeRequest) GetName() string {
@@ -3738,7 +5048,7 @@ type DrainNodeResponse struct {
 
 func (x *DrainNodeResponse) Reset() {
 	*x = DrainNodeResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[63]
+	mi := &file_postern_api_v1_api_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3750,7 +5060,7 @@ func (x *DrainNodeResponse) String() string {
 func (*DrainNodeResponse) ProtoMessage() {}
 
 func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[63]
+	mi := &file_postern_api_v1_api_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3763,7 +5073,7 @@ func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
 func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{63}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{76}
 }
 
 var File_postern_api_v1_api_proto protoreflect.FileDescriptor
@@ -3919,7 +5229,128 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x04hold\x18\x01 \x01(\v2\x16.postern.types.v1.HoldR\x04hold\"\x13\n" +
 	"\x11WatchHoldsRequest\"@\n" +
 	"\x12WatchHoldsResponse\x12*\n" +
-	"\x04hold\x18\x01 \x01(\v2\x16.postern.types.v1.HoldR\x04hold\"\x93\x02\n" +
+	"\x04hold\x18\x01 \x01(\v2\x16.postern.types.v1.HoldR\x04hold\"=\n" +
+	"\x13SetLegalHoldRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x16\n" +
+	"\x14SetLegalHoldResponse\"\xa5\x03\n" +
+	"\x17SearchStatementsRequest\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\x12\x18\n" +
+	"\asubject\x18\x02 \x01(\tR\asubject\x12\x12\n" +
+	"\x04task\x18\x03 \x01(\tR\x04task\x12\x1a\n" +
+	"\bresource\x18\x04 \x01(\tR\bresource\x12\x18\n" +
+	"\aaccount\x18\x05 \x01(\tR\aaccount\x12\x12\n" +
+	"\x04node\x18\x06 \x01(\tR\x04node\x12\x18\n" +
+	"\asession\x18\a \x01(\tR\asession\x12\x16\n" +
+	"\x06column\x18\b \x01(\tR\x06column\x12\x12\n" +
+	"\x04role\x18\t \x01(\tR\x04role\x12\x18\n" +
+	"\averdict\x18\n" +
+	" \x01(\tR\averdict\x120\n" +
+	"\x05since\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x1b\n" +
+	"\tpage_size\x18\r \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x0e \x01(\tR\tpageToken\"\x85\x01\n" +
+	"\x18SearchStatementsResponse\x12A\n" +
+	"\n" +
+	"statements\x18\x01 \x03(\v2!.postern.api.v1.RecordedStatementR\n" +
+	"statements\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xdb\x04\n" +
+	"\x11RecordedStatement\x12\x18\n" +
+	"\asession\x18\x01 \x01(\tR\asession\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x03R\x06number\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\x12\x18\n" +
+	"\averdict\x18\x05 \x01(\tR\averdict\x12\x12\n" +
+	"\x04rule\x18\x06 \x01(\tR\x04rule\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x123\n" +
+	"\acolumns\x18\b \x03(\v2\x19.postern.api.v1.ColumnUseR\acolumns\x12\x12\n" +
+	"\x04rows\x18\t \x01(\x03R\x04rows\x12\x14\n" +
+	"\x05bytes\x18\n" +
+	" \x01(\x03R\x05bytes\x12\x1a\n" +
+	"\baffected\x18\v \x01(\x03R\baffected\x12\x12\n" +
+	"\x04code\x18\f \x01(\tR\x04code\x125\n" +
+	"\bduration\x18\r \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x18\n" +
+	"\asubject\x18\x0e \x01(\tR\asubject\x12\x12\n" +
+	"\x04task\x18\x0f \x01(\tR\x04task\x12\x1a\n" +
+	"\bresource\x18\x10 \x01(\tR\bresource\x12\x18\n" +
+	"\aaccount\x18\x11 \x01(\tR\aaccount\x12\x12\n" +
+	"\x04node\x18\x12 \x01(\tR\x04node\x12%\n" +
+	"\x0eclient_address\x18\x13 \x01(\tR\rclientAddress\x12%\n" +
+	"\x0eclient_program\x18\x14 \x01(\tR\rclientProgram\"M\n" +
+	"\tColumnUse\x12\x16\n" +
+	"\x06column\x18\x01 \x01(\tR\x06column\x12\x14\n" +
+	"\x05roles\x18\x02 \x03(\tR\x05roles\x12\x12\n" +
+	"\x04mask\x18\x03 \x01(\tR\x04mask\"\x8e\x02\n" +
+	"\x0eWhoUsedRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bresource\x18\x02 \x01(\tR\bresource\x12\x18\n" +
+	"\asubject\x18\x03 \x01(\tR\asubject\x12\x12\n" +
+	"\x04role\x18\x04 \x01(\tR\x04role\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x1b\n" +
+	"\tpage_size\x18\a \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\b \x01(\tR\tpageToken\"i\n" +
+	"\x0fWhoUsedResponse\x12.\n" +
+	"\x04uses\x18\x01 \x03(\v2\x1a.postern.api.v1.SessionUseR\x04uses\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xac\x03\n" +
+	"\n" +
+	"SessionUse\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x12\x18\n" +
+	"\asession\x18\x02 \x01(\tR\asession\x12\x12\n" +
+	"\x04task\x18\x03 \x01(\tR\x04task\x12\x1a\n" +
+	"\bresource\x18\x04 \x01(\tR\bresource\x12\x18\n" +
+	"\aaccount\x18\x05 \x01(\tR\aaccount\x12\x12\n" +
+	"\x04node\x18\x06 \x01(\tR\x04node\x12%\n" +
+	"\x0eclient_address\x18\a \x01(\tR\rclientAddress\x12%\n" +
+	"\x0eclient_program\x18\b \x01(\tR\rclientProgram\x12\x14\n" +
+	"\x05roles\x18\t \x03(\tR\x05roles\x12\x14\n" +
+	"\x05masks\x18\n" +
+	" \x03(\tR\x05masks\x129\n" +
+	"\n" +
+	"first_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tfirstTime\x127\n" +
+	"\tlast_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\x12\x1e\n" +
+	"\n" +
+	"statements\x18\r \x01(\x03R\n" +
+	"statements\"\x8a\x02\n" +
+	"\x0fGetUsageRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\asubject\x18\x02 \x01(\tR\asubject\x12\x12\n" +
+	"\x04task\x18\x03 \x01(\tR\x04task\x12\x1a\n" +
+	"\bresource\x18\x04 \x01(\tR\bresource\x12\x18\n" +
+	"\aaccount\x18\x05 \x01(\tR\aaccount\x12\x1a\n" +
+	"\bworkload\x18\x06 \x01(\tR\bworkload\x120\n" +
+	"\x05since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x121\n" +
+	"\x06unused\x18\b \x01(\v2\x19.google.protobuf.DurationR\x06unused\"\x94\x01\n" +
+	"\x10GetUsageResponse\x12+\n" +
+	"\x05usage\x18\x01 \x03(\v2\x15.postern.api.v1.UsageR\x05usage\x125\n" +
+	"\x06unused\x18\x02 \x03(\v2\x1d.postern.api.v1.UnusedBindingR\x06unused\x12\x1c\n" +
+	"\ttruncated\x18\x03 \x01(\bR\ttruncated\"\xbf\x03\n" +
+	"\x05Usage\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x12\x1a\n" +
+	"\bworkload\x18\x02 \x01(\tR\bworkload\x12\x12\n" +
+	"\x04task\x18\x03 \x01(\tR\x04task\x12\x1a\n" +
+	"\bresource\x18\x04 \x01(\tR\bresource\x12\x18\n" +
+	"\aaccount\x18\x05 \x01(\tR\aaccount\x12\x12\n" +
+	"\x04node\x18\x06 \x01(\tR\x04node\x12\x16\n" +
+	"\x06region\x18\a \x01(\tR\x06region\x12\x1f\n" +
+	"\vclient_host\x18\b \x01(\tR\n" +
+	"clientHost\x12%\n" +
+	"\x0eclient_program\x18\t \x01(\tR\rclientProgram\x12\x1a\n" +
+	"\bsessions\x18\n" +
+	" \x01(\x03R\bsessions\x12\x1e\n" +
+	"\n" +
+	"statements\x18\v \x01(\x03R\n" +
+	"statements\x12\x12\n" +
+	"\x04rows\x18\f \x01(\x03R\x04rows\x129\n" +
+	"\n" +
+	"first_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\tfirstTime\x127\n" +
+	"\tlast_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\"v\n" +
+	"\rUnusedBinding\x12\x18\n" +
+	"\abinding\x18\x01 \x01(\tR\abinding\x12\x12\n" +
+	"\x04task\x18\x02 \x01(\tR\x04task\x127\n" +
+	"\tlast_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\"\x93\x02\n" +
 	"\x13ListSessionsRequest\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x12\n" +
 	"\x04task\x18\x02 \x01(\tR\x04task\x12\x1a\n" +
@@ -4039,13 +5470,18 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"ReviewHold\x12!.postern.api.v1.ReviewHoldRequest\x1a\".postern.api.v1.ReviewHoldResponse\x12Y\n" +
 	"\fWithdrawHold\x12#.postern.api.v1.WithdrawHoldRequest\x1a$.postern.api.v1.WithdrawHoldResponse\x12U\n" +
 	"\n" +
-	"WatchHolds\x12!.postern.api.v1.WatchHoldsRequest\x1a\".postern.api.v1.WatchHoldsResponse0\x012\x82\x03\n" +
+	"WatchHolds\x12!.postern.api.v1.WatchHoldsRequest\x1a\".postern.api.v1.WatchHoldsResponse0\x012\xdd\x03\n" +
 	"\x0eSessionService\x12^\n" +
 	"\fListSessions\x12#.postern.api.v1.ListSessionsRequest\x1a$.postern.api.v1.ListSessionsResponse\"\x03\x90\x02\x01\x12X\n" +
 	"\n" +
 	"GetSession\x12!.postern.api.v1.GetSessionRequest\x1a\".postern.api.v1.GetSessionResponse\"\x03\x90\x02\x01\x12^\n" +
 	"\rReadRecording\x12$.postern.api.v1.ReadRecordingRequest\x1a%.postern.api.v1.ReadRecordingResponse0\x01\x12V\n" +
-	"\vKillSession\x12\".postern.api.v1.KillSessionRequest\x1a#.postern.api.v1.KillSessionResponse2z\n" +
+	"\vKillSession\x12\".postern.api.v1.KillSessionRequest\x1a#.postern.api.v1.KillSessionResponse\x12Y\n" +
+	"\fSetLegalHold\x12#.postern.api.v1.SetLegalHoldRequest\x1a$.postern.api.v1.SetLegalHoldResponse2\xa0\x02\n" +
+	"\rAnswerService\x12j\n" +
+	"\x10SearchStatements\x12'.postern.api.v1.SearchStatementsRequest\x1a(.postern.api.v1.SearchStatementsResponse\"\x03\x90\x02\x01\x12O\n" +
+	"\aWhoUsed\x12\x1e.postern.api.v1.WhoUsedRequest\x1a\x1f.postern.api.v1.WhoUsedResponse\"\x03\x90\x02\x01\x12R\n" +
+	"\bGetUsage\x12\x1f.postern.api.v1.GetUsageRequest\x1a .postern.api.v1.GetUsageResponse\"\x03\x90\x02\x012z\n" +
 	"\fAuditService\x12j\n" +
 	"\x10ListAuditEntries\x12'.postern.api.v1.ListAuditEntriesRequest\x1a(.postern.api.v1.ListAuditEntriesResponse\"\x03\x90\x02\x012\x9f\x02\n" +
 	"\x10NodeAdminService\x12b\n" +
@@ -4065,7 +5501,7 @@ func file_postern_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_postern_api_v1_api_proto_rawDescData
 }
 
-var file_postern_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
+var file_postern_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
 var file_postern_api_v1_api_proto_goTypes = []any{
 	(*CreateRequest)(nil),            // 0: postern.api.v1.CreateRequest
 	(*GetRequest)(nil),               // 1: postern.api.v1.GetRequest
@@ -4113,159 +5549,198 @@ var file_postern_api_v1_api_proto_goTypes = []any{
 	(*WithdrawHoldResponse)(nil),     // 43: postern.api.v1.WithdrawHoldResponse
 	(*WatchHoldsRequest)(nil),        // 44: postern.api.v1.WatchHoldsRequest
 	(*WatchHoldsResponse)(nil),       // 45: postern.api.v1.WatchHoldsResponse
-	(*ListSessionsRequest)(nil),      // 46: postern.api.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),     // 47: postern.api.v1.ListSessionsResponse
-	(*GetSessionRequest)(nil),        // 48: postern.api.v1.GetSessionRequest
-	(*GetSessionResponse)(nil),       // 49: postern.api.v1.GetSessionResponse
-	(*ReadRecordingRequest)(nil),     // 50: postern.api.v1.ReadRecordingRequest
-	(*ReadRecordingResponse)(nil),    // 51: postern.api.v1.ReadRecordingResponse
-	(*KillSessionRequest)(nil),       // 52: postern.api.v1.KillSessionRequest
-	(*KillSessionResponse)(nil),      // 53: postern.api.v1.KillSessionResponse
-	(*ListAuditEntriesRequest)(nil),  // 54: postern.api.v1.ListAuditEntriesRequest
-	(*ListAuditEntriesResponse)(nil), // 55: postern.api.v1.ListAuditEntriesResponse
-	(*AuditEntry)(nil),               // 56: postern.api.v1.AuditEntry
-	(*CreateJoinTokenRequest)(nil),   // 57: postern.api.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil),  // 58: postern.api.v1.CreateJoinTokenResponse
-	(*ListNodesRequest)(nil),         // 59: postern.api.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),        // 60: postern.api.v1.ListNodesResponse
-	(*NodeStatus)(nil),               // 61: postern.api.v1.NodeStatus
-	(*DrainNodeRequest)(nil),         // 62: postern.api.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),        // 63: postern.api.v1.DrainNodeResponse
-	nil,                              // 64: postern.api.v1.ListRequest.LabelsEntry
-	nil,                              // 65: postern.api.v1.NodeEndpoint.AddressesEntry
-	nil,                              // 66: postern.api.v1.CreateJoinTokenRequest.LabelsEntry
-	nil,                              // 67: postern.api.v1.NodeStatus.EndpointsEntry
-	(*v1.Object)(nil),                // 68: postern.types.v1.Object
-	(*v1.Version)(nil),               // 69: postern.types.v1.Version
-	(*v1.Subject)(nil),               // 70: postern.types.v1.Subject
-	(*timestamppb.Timestamp)(nil),    // 71: google.protobuf.Timestamp
-	(*v1.Grant)(nil),                 // 72: postern.types.v1.Grant
-	(*v11.Explanation)(nil),          // 73: postern.node.v1.Explanation
-	(*durationpb.Duration)(nil),      // 74: google.protobuf.Duration
-	(*v1.Hold)(nil),                  // 75: postern.types.v1.Hold
-	(*v1.Session)(nil),               // 76: postern.types.v1.Session
-	(*v11.Rejection)(nil),            // 77: postern.node.v1.Rejection
-	(*v11.NodeReport)(nil),           // 78: postern.node.v1.NodeReport
+	(*SetLegalHoldRequest)(nil),      // 46: postern.api.v1.SetLegalHoldRequest
+	(*SetLegalHoldResponse)(nil),     // 47: postern.api.v1.SetLegalHoldResponse
+	(*SearchStatementsRequest)(nil),  // 48: postern.api.v1.SearchStatementsRequest
+	(*SearchStatementsResponse)(nil), // 49: postern.api.v1.SearchStatementsResponse
+	(*RecordedStatement)(nil),        // 50: postern.api.v1.RecordedStatement
+	(*ColumnUse)(nil),                // 51: postern.api.v1.ColumnUse
+	(*WhoUsedRequest)(nil),           // 52: postern.api.v1.WhoUsedRequest
+	(*WhoUsedResponse)(nil),          // 53: postern.api.v1.WhoUsedResponse
+	(*SessionUse)(nil),               // 54: postern.api.v1.SessionUse
+	(*GetUsageRequest)(nil),          // 55: postern.api.v1.GetUsageRequest
+	(*GetUsageResponse)(nil),         // 56: postern.api.v1.GetUsageResponse
+	(*Usage)(nil),                    // 57: postern.api.v1.Usage
+	(*UnusedBinding)(nil),            // 58: postern.api.v1.UnusedBinding
+	(*ListSessionsRequest)(nil),      // 59: postern.api.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),     // 60: postern.api.v1.ListSessionsResponse
+	(*GetSessionRequest)(nil),        // 61: postern.api.v1.GetSessionRequest
+	(*GetSessionResponse)(nil),       // 62: postern.api.v1.GetSessionResponse
+	(*ReadRecordingRequest)(nil),     // 63: postern.api.v1.ReadRecordingRequest
+	(*ReadRecordingResponse)(nil),    // 64: postern.api.v1.ReadRecordingResponse
+	(*KillSessionRequest)(nil),       // 65: postern.api.v1.KillSessionRequest
+	(*KillSessionResponse)(nil),      // 66: postern.api.v1.KillSessionResponse
+	(*ListAuditEntriesRequest)(nil),  // 67: postern.api.v1.ListAuditEntriesRequest
+	(*ListAuditEntriesResponse)(nil), // 68: postern.api.v1.ListAuditEntriesResponse
+	(*AuditEntry)(nil),               // 69: postern.api.v1.AuditEntry
+	(*CreateJoinTokenRequest)(nil),   // 70: postern.api.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil),  // 71: postern.api.v1.CreateJoinTokenResponse
+	(*ListNodesRequest)(nil),         // 72: postern.api.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),        // 73: postern.api.v1.ListNodesResponse
+	(*NodeStatus)(nil),               // 74: postern.api.v1.NodeStatus
+	(*DrainNodeRequest)(nil),         // 75: postern.api.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),        // 76: postern.api.v1.DrainNodeResponse
+	nil,                              // 77: postern.api.v1.ListRequest.LabelsEntry
+	nil,                              // 78: postern.api.v1.NodeEndpoint.AddressesEntry
+	nil,                              // 79: postern.api.v1.CreateJoinTokenRequest.LabelsEntry
+	nil,                              // 80: postern.api.v1.NodeStatus.EndpointsEntry
+	(*v1.Object)(nil),                // 81: postern.types.v1.Object
+	(*v1.Version)(nil),               // 82: postern.types.v1.Version
+	(*v1.Subject)(nil),               // 83: postern.types.v1.Subject
+	(*timestamppb.Timestamp)(nil),    // 84: google.protobuf.Timestamp
+	(*v1.Grant)(nil),                 // 85: postern.types.v1.Grant
+	(*v11.Explanation)(nil),          // 86: postern.node.v1.Explanation
+	(*durationpb.Duration)(nil),      // 87: google.protobuf.Duration
+	(*v1.Hold)(nil),                  // 88: postern.types.v1.Hold
+	(*v1.Session)(nil),               // 89: postern.types.v1.Session
+	(*v11.Rejection)(nil),            // 90: postern.node.v1.Rejection
+	(*v11.NodeReport)(nil),           // 91: postern.node.v1.NodeReport
 }
 var file_postern_api_v1_api_proto_depIdxs = []int32{
-	68, // 0: postern.api.v1.CreateRequest.object:type_name -> postern.types.v1.Object
-	64, // 1: postern.api.v1.ListRequest.labels:type_name -> postern.api.v1.ListRequest.LabelsEntry
-	68, // 2: postern.api.v1.ListResponse.objects:type_name -> postern.types.v1.Object
-	69, // 3: postern.api.v1.ListResponse.version:type_name -> postern.types.v1.Version
-	68, // 4: postern.api.v1.UpdateRequest.object:type_name -> postern.types.v1.Object
-	68, // 5: postern.api.v1.ApplyRequest.objects:type_name -> postern.types.v1.Object
-	9,  // 6: postern.api.v1.ApplyResponse.applied:type_name -> postern.api.v1.Applied
-	69, // 7: postern.api.v1.ApplyResponse.version:type_name -> postern.types.v1.Version
-	68, // 8: postern.api.v1.Applied.object:type_name -> postern.types.v1.Object
-	68, // 9: postern.api.v1.WatchResponse.object:type_name -> postern.types.v1.Object
-	69, // 10: postern.api.v1.WatchResponse.version:type_name -> postern.types.v1.Version
-	70, // 11: postern.api.v1.WhoAmIResponse.subject:type_name -> postern.types.v1.Subject
-	71, // 12: postern.api.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
-	16, // 13: postern.api.v1.LoginOptionsResponse.issuers:type_name -> postern.api.v1.LoginIssuer
-	19, // 14: postern.api.v1.ListTasksResponse.tasks:type_name -> postern.api.v1.TaskOffer
-	72, // 15: postern.api.v1.TaskOffer.grant:type_name -> postern.types.v1.Grant
-	73, // 16: postern.api.v1.ExplainResponse.explanation:type_name -> postern.node.v1.Explanation
-	24, // 17: postern.api.v1.ListEndpointsResponse.endpoints:type_name -> postern.api.v1.EndpointList
-	25, // 18: postern.api.v1.EndpointList.nodes:type_name -> postern.api.v1.NodeEndpoint
-	71, // 19: postern.api.v1.EndpointList.time:type_name -> google.protobuf.Timestamp
-	65, // 20: postern.api.v1.NodeEndpoint.addresses:type_name -> postern.api.v1.NodeEndpoint.AddressesEntry
-	74, // 21: postern.api.v1.CreateGrantRequest.ttl:type_name -> google.protobuf.Duration
-	72, // 22: postern.api.v1.CreateGrantResponse.grant:type_name -> postern.types.v1.Grant
-	74, // 23: postern.api.v1.RequestGrantRequest.ttl:type_name -> google.protobuf.Duration
-	72, // 24: postern.api.v1.RequestGrantResponse.grant:type_name -> postern.types.v1.Grant
-	75, // 25: postern.api.v1.RequestGrantResponse.hold:type_name -> postern.types.v1.Hold
-	72, // 26: postern.api.v1.GetGrantResponse.grant:type_name -> postern.types.v1.Grant
-	72, // 27: postern.api.v1.ListGrantsResponse.grants:type_name -> postern.types.v1.Grant
-	72, // 28: postern.api.v1.RevokeGrantResponse.grant:type_name -> postern.types.v1.Grant
-	75, // 29: postern.api.v1.ListHoldsResponse.holds:type_name -> postern.types.v1.Hold
-	75, // 30: postern.api.v1.GetHoldResponse.hold:type_name -> postern.types.v1.Hold
-	75, // 31: postern.api.v1.ReviewHoldResponse.hold:type_name -> postern.types.v1.Hold
-	75, // 32: postern.api.v1.WithdrawHoldResponse.hold:type_name -> postern.types.v1.Hold
-	75, // 33: postern.api.v1.WatchHoldsResponse.hold:type_name -> postern.types.v1.Hold
-	71, // 34: postern.api.v1.ListSessionsRequest.since:type_name -> google.protobuf.Timestamp
-	71, // 35: postern.api.v1.ListSessionsRequest.until:type_name -> google.protobuf.Timestamp
-	76, // 36: postern.api.v1.ListSessionsResponse.sessions:type_name -> postern.types.v1.Session
-	76, // 37: postern.api.v1.GetSessionResponse.session:type_name -> postern.types.v1.Session
-	71, // 38: postern.api.v1.ListAuditEntriesRequest.since:type_name -> google.protobuf.Timestamp
-	56, // 39: postern.api.v1.ListAuditEntriesResponse.entries:type_name -> postern.api.v1.AuditEntry
-	71, // 40: postern.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	66, // 41: postern.api.v1.CreateJoinTokenRequest.labels:type_name -> postern.api.v1.CreateJoinTokenRequest.LabelsEntry
-	74, // 42: postern.api.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	71, // 43: postern.api.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
-	61, // 44: postern.api.v1.ListNodesResponse.nodes:type_name -> postern.api.v1.NodeStatus
-	69, // 45: postern.api.v1.ListNodesResponse.version:type_name -> postern.types.v1.Version
-	69, // 46: postern.api.v1.NodeStatus.version:type_name -> postern.types.v1.Version
-	74, // 47: postern.api.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
-	77, // 48: postern.api.v1.NodeStatus.rejections:type_name -> postern.node.v1.Rejection
-	78, // 49: postern.api.v1.NodeStatus.report:type_name -> postern.node.v1.NodeReport
-	71, // 50: postern.api.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
-	67, // 51: postern.api.v1.NodeStatus.endpoints:type_name -> postern.api.v1.NodeStatus.EndpointsEntry
-	74, // 52: postern.api.v1.DrainNodeRequest.timeout:type_name -> google.protobuf.Duration
-	0,  // 53: postern.api.v1.PolicyService.Create:input_type -> postern.api.v1.CreateRequest
-	1,  // 54: postern.api.v1.PolicyService.Get:input_type -> postern.api.v1.GetRequest
-	2,  // 55: postern.api.v1.PolicyService.List:input_type -> postern.api.v1.ListRequest
-	4,  // 56: postern.api.v1.PolicyService.Update:input_type -> postern.api.v1.UpdateRequest
-	5,  // 57: postern.api.v1.PolicyService.Delete:input_type -> postern.api.v1.DeleteRequest
-	7,  // 58: postern.api.v1.PolicyService.Apply:input_type -> postern.api.v1.ApplyRequest
-	10, // 59: postern.api.v1.PolicyService.Watch:input_type -> postern.api.v1.WatchRequest
-	12, // 60: postern.api.v1.AccessService.WhoAmI:input_type -> postern.api.v1.WhoAmIRequest
-	14, // 61: postern.api.v1.AccessService.LoginOptions:input_type -> postern.api.v1.LoginOptionsRequest
-	17, // 62: postern.api.v1.AccessService.ListTasks:input_type -> postern.api.v1.ListTasksRequest
-	20, // 63: postern.api.v1.AccessService.Explain:input_type -> postern.api.v1.ExplainRequest
-	22, // 64: postern.api.v1.AccessService.ListEndpoints:input_type -> postern.api.v1.ListEndpointsRequest
-	26, // 65: postern.api.v1.GrantService.CreateGrant:input_type -> postern.api.v1.CreateGrantRequest
-	28, // 66: postern.api.v1.GrantService.RequestGrant:input_type -> postern.api.v1.RequestGrantRequest
-	30, // 67: postern.api.v1.GrantService.GetGrant:input_type -> postern.api.v1.GetGrantRequest
-	32, // 68: postern.api.v1.GrantService.ListGrants:input_type -> postern.api.v1.ListGrantsRequest
-	34, // 69: postern.api.v1.GrantService.RevokeGrant:input_type -> postern.api.v1.RevokeGrantRequest
-	36, // 70: postern.api.v1.ApprovalService.ListHolds:input_type -> postern.api.v1.ListHoldsRequest
-	38, // 71: postern.api.v1.ApprovalService.GetHold:input_type -> postern.api.v1.GetHoldRequest
-	40, // 72: postern.api.v1.ApprovalService.ReviewHold:input_type -> postern.api.v1.ReviewHoldRequest
-	42, // 73: postern.api.v1.ApprovalService.WithdrawHold:input_type -> postern.api.v1.WithdrawHoldRequest
-	44, // 74: postern.api.v1.ApprovalService.WatchHolds:input_type -> postern.api.v1.WatchHoldsRequest
-	46, // 75: postern.api.v1.SessionService.ListSessions:input_type -> postern.api.v1.ListSessionsRequest
-	48, // 76: postern.api.v1.SessionService.GetSession:input_type -> postern.api.v1.GetSessionRequest
-	50, // 77: postern.api.v1.SessionService.ReadRecording:input_type -> postern.api.v1.ReadRecordingRequest
-	52, // 78: postern.api.v1.SessionService.KillSession:input_type -> postern.api.v1.KillSessionRequest
-	54, // 79: postern.api.v1.AuditService.ListAuditEntries:input_type -> postern.api.v1.ListAuditEntriesRequest
-	57, // 80: postern.api.v1.NodeAdminService.CreateJoinToken:input_type -> postern.api.v1.CreateJoinTokenRequest
-	59, // 81: postern.api.v1.NodeAdminService.ListNodes:input_type -> postern.api.v1.ListNodesRequest
-	62, // 82: postern.api.v1.NodeAdminService.DrainNode:input_type -> postern.api.v1.DrainNodeRequest
-	68, // 83: postern.api.v1.PolicyService.Create:output_type -> postern.types.v1.Object
-	68, // 84: postern.api.v1.PolicyService.Get:output_type -> postern.types.v1.Object
-	3,  // 85: postern.api.v1.PolicyService.List:output_type -> postern.api.v1.ListResponse
-	68, // 86: postern.api.v1.PolicyService.Update:output_type -> postern.types.v1.Object
-	6,  // 87: postern.api.v1.PolicyService.Delete:output_type -> postern.api.v1.DeleteResponse
-	8,  // 88: postern.api.v1.PolicyService.Apply:output_type -> postern.api.v1.ApplyResponse
-	11, // 89: postern.api.v1.PolicyService.Watch:output_type -> postern.api.v1.WatchResponse
-	13, // 90: postern.api.v1.AccessService.WhoAmI:output_type -> postern.api.v1.WhoAmIResponse
-	15, // 91: postern.api.v1.AccessService.LoginOptions:output_type -> postern.api.v1.LoginOptionsResponse
-	18, // 92: postern.api.v1.AccessService.ListTasks:output_type -> postern.api.v1.ListTasksResponse
-	21, // 93: postern.api.v1.AccessService.Explain:output_type -> postern.api.v1.ExplainResponse
-	23, // 94: postern.api.v1.AccessService.ListEndpoints:output_type -> postern.api.v1.ListEndpointsResponse
-	27, // 95: postern.api.v1.GrantService.CreateGrant:output_type -> postern.api.v1.CreateGrantResponse
-	29, // 96: postern.api.v1.GrantService.RequestGrant:output_type -> postern.api.v1.RequestGrantResponse
-	31, // 97: postern.api.v1.GrantService.GetGrant:output_type -> postern.api.v1.GetGrantResponse
-	33, // 98: postern.api.v1.GrantService.ListGrants:output_type -> postern.api.v1.ListGrantsResponse
-	35, // 99: postern.api.v1.GrantService.RevokeGrant:output_type -> postern.api.v1.RevokeGrantResponse
-	37, // 100: postern.api.v1.ApprovalService.ListHolds:output_type -> postern.api.v1.ListHoldsResponse
-	39, // 101: postern.api.v1.ApprovalService.GetHold:output_type -> postern.api.v1.GetHoldResponse
-	41, // 102: postern.api.v1.ApprovalService.ReviewHold:output_type -> postern.api.v1.ReviewHoldResponse
-	43, // 103: postern.api.v1.ApprovalService.WithdrawHold:output_type -> postern.api.v1.WithdrawHoldResponse
-	45, // 104: postern.api.v1.ApprovalService.WatchHolds:output_type -> postern.api.v1.WatchHoldsResponse
-	47, // 105: postern.api.v1.SessionService.ListSessions:output_type -> postern.api.v1.ListSessionsResponse
-	49, // 106: postern.api.v1.SessionService.GetSession:output_type -> postern.api.v1.GetSessionResponse
-	51, // 107: postern.api.v1.SessionService.ReadRecording:output_type -> postern.api.v1.ReadRecordingResponse
-	53, // 108: postern.api.v1.SessionService.KillSession:output_type -> postern.api.v1.KillSessionResponse
-	55, // 109: postern.api.v1.AuditService.ListAuditEntries:output_type -> postern.api.v1.ListAuditEntriesResponse
-	58, // 110: postern.api.v1.NodeAdminService.CreateJoinToken:output_type -> postern.api.v1.CreateJoinTokenResponse
-	60, // 111: postern.api.v1.NodeAdminService.ListNodes:output_type -> postern.api.v1.ListNodesResponse
-	63, // 112: postern.api.v1.NodeAdminService.DrainNode:output_type -> postern.api.v1.DrainNodeResponse
-	83, // [83:113] is the sub-list for method output_type
-	53, // [53:83] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	81,  // 0: postern.api.v1.CreateRequest.object:type_name -> postern.types.v1.Object
+	77,  // 1: postern.api.v1.ListRequest.labels:type_name -> postern.api.v1.ListRequest.LabelsEntry
+	81,  // 2: postern.api.v1.ListResponse.objects:type_name -> postern.types.v1.Object
+	82,  // 3: postern.api.v1.ListResponse.version:type_name -> postern.types.v1.Version
+	81,  // 4: postern.api.v1.UpdateRequest.object:type_name -> postern.types.v1.Object
+	81,  // 5: postern.api.v1.ApplyRequest.objects:type_name -> postern.types.v1.Object
+	9,   // 6: postern.api.v1.ApplyResponse.applied:type_name -> postern.api.v1.Applied
+	82,  // 7: postern.api.v1.ApplyResponse.version:type_name -> postern.types.v1.Version
+	81,  // 8: postern.api.v1.Applied.object:type_name -> postern.types.v1.Object
+	81,  // 9: postern.api.v1.WatchResponse.object:type_name -> postern.types.v1.Object
+	82,  // 10: postern.api.v1.WatchResponse.version:type_name -> postern.types.v1.Version
+	83,  // 11: postern.api.v1.WhoAmIResponse.subject:type_name -> postern.types.v1.Subject
+	84,  // 12: postern.api.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
+	16,  // 13: postern.api.v1.LoginOptionsResponse.issuers:type_name -> postern.api.v1.LoginIssuer
+	19,  // 14: postern.api.v1.ListTasksResponse.tasks:type_name -> postern.api.v1.TaskOffer
+	85,  // 15: postern.api.v1.TaskOffer.grant:type_name -> postern.types.v1.Grant
+	86,  // 16: postern.api.v1.ExplainResponse.explanation:type_name -> postern.node.v1.Explanation
+	24,  // 17: postern.api.v1.ListEndpointsResponse.endpoints:type_name -> postern.api.v1.EndpointList
+	25,  // 18: postern.api.v1.EndpointList.nodes:type_name -> postern.api.v1.NodeEndpoint
+	84,  // 19: postern.api.v1.EndpointList.time:type_name -> google.protobuf.Timestamp
+	78,  // 20: postern.api.v1.NodeEndpoint.addresses:type_name -> postern.api.v1.NodeEndpoint.AddressesEntry
+	87,  // 21: postern.api.v1.CreateGrantRequest.ttl:type_name -> google.protobuf.Duration
+	85,  // 22: postern.api.v1.CreateGrantResponse.grant:type_name -> postern.types.v1.Grant
+	87,  // 23: postern.api.v1.RequestGrantRequest.ttl:type_name -> google.protobuf.Duration
+	85,  // 24: postern.api.v1.RequestGrantResponse.grant:type_name -> postern.types.v1.Grant
+	88,  // 25: postern.api.v1.RequestGrantResponse.hold:type_name -> postern.types.v1.Hold
+	85,  // 26: postern.api.v1.GetGrantResponse.grant:type_name -> postern.types.v1.Grant
+	85,  // 27: postern.api.v1.ListGrantsResponse.grants:type_name -> postern.types.v1.Grant
+	85,  // 28: postern.api.v1.RevokeGrantResponse.grant:type_name -> postern.types.v1.Grant
+	88,  // 29: postern.api.v1.ListHoldsResponse.holds:type_name -> postern.types.v1.Hold
+	88,  // 30: postern.api.v1.GetHoldResponse.hold:type_name -> postern.types.v1.Hold
+	88,  // 31: postern.api.v1.ReviewHoldResponse.hold:type_name -> postern.types.v1.Hold
+	88,  // 32: postern.api.v1.WithdrawHoldResponse.hold:type_name -> postern.types.v1.Hold
+	88,  // 33: postern.api.v1.WatchHoldsResponse.hold:type_name -> postern.types.v1.Hold
+	84,  // 34: postern.api.v1.SearchStatementsRequest.since:type_name -> google.protobuf.Timestamp
+	84,  // 35: postern.api.v1.SearchStatementsRequest.until:type_name -> google.protobuf.Timestamp
+	50,  // 36: postern.api.v1.SearchStatementsResponse.statements:type_name -> postern.api.v1.RecordedStatement
+	84,  // 37: postern.api.v1.RecordedStatement.time:type_name -> google.protobuf.Timestamp
+	51,  // 38: postern.api.v1.RecordedStatement.columns:type_name -> postern.api.v1.ColumnUse
+	87,  // 39: postern.api.v1.RecordedStatement.duration:type_name -> google.protobuf.Duration
+	84,  // 40: postern.api.v1.WhoUsedRequest.since:type_name -> google.protobuf.Timestamp
+	84,  // 41: postern.api.v1.WhoUsedRequest.until:type_name -> google.protobuf.Timestamp
+	54,  // 42: postern.api.v1.WhoUsedResponse.uses:type_name -> postern.api.v1.SessionUse
+	84,  // 43: postern.api.v1.SessionUse.first_time:type_name -> google.protobuf.Timestamp
+	84,  // 44: postern.api.v1.SessionUse.last_time:type_name -> google.protobuf.Timestamp
+	84,  // 45: postern.api.v1.GetUsageRequest.since:type_name -> google.protobuf.Timestamp
+	87,  // 46: postern.api.v1.GetUsageRequest.unused:type_name -> google.protobuf.Duration
+	57,  // 47: postern.api.v1.GetUsageResponse.usage:type_name -> postern.api.v1.Usage
+	58,  // 48: postern.api.v1.GetUsageResponse.unused:type_name -> postern.api.v1.UnusedBinding
+	84,  // 49: postern.api.v1.Usage.first_time:type_name -> google.protobuf.Timestamp
+	84,  // 50: postern.api.v1.Usage.last_time:type_name -> google.protobuf.Timestamp
+	84,  // 51: postern.api.v1.UnusedBinding.last_time:type_name -> google.protobuf.Timestamp
+	84,  // 52: postern.api.v1.ListSessionsRequest.since:type_name -> google.protobuf.Timestamp
+	84,  // 53: postern.api.v1.ListSessionsRequest.until:type_name -> google.protobuf.Timestamp
+	89,  // 54: postern.api.v1.ListSessionsResponse.sessions:type_name -> postern.types.v1.Session
+	89,  // 55: postern.api.v1.GetSessionResponse.session:type_name -> postern.types.v1.Session
+	84,  // 56: postern.api.v1.ListAuditEntriesRequest.since:type_name -> google.protobuf.Timestamp
+	69,  // 57: postern.api.v1.ListAuditEntriesResponse.entries:type_name -> postern.api.v1.AuditEntry
+	84,  // 58: postern.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	79,  // 59: postern.api.v1.CreateJoinTokenRequest.labels:type_name -> postern.api.v1.CreateJoinTokenRequest.LabelsEntry
+	87,  // 60: postern.api.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	84,  // 61: postern.api.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	74,  // 62: postern.api.v1.ListNodesResponse.nodes:type_name -> postern.api.v1.NodeStatus
+	82,  // 63: postern.api.v1.ListNodesResponse.version:type_name -> postern.types.v1.Version
+	82,  // 64: postern.api.v1.NodeStatus.version:type_name -> postern.types.v1.Version
+	87,  // 65: postern.api.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
+	90,  // 66: postern.api.v1.NodeStatus.rejections:type_name -> postern.node.v1.Rejection
+	91,  // 67: postern.api.v1.NodeStatus.report:type_name -> postern.node.v1.NodeReport
+	84,  // 68: postern.api.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
+	80,  // 69: postern.api.v1.NodeStatus.endpoints:type_name -> postern.api.v1.NodeStatus.EndpointsEntry
+	87,  // 70: postern.api.v1.DrainNodeRequest.timeout:type_name -> google.protobuf.Duration
+	0,   // 71: postern.api.v1.PolicyService.Create:input_type -> postern.api.v1.CreateRequest
+	1,   // 72: postern.api.v1.PolicyService.Get:input_type -> postern.api.v1.GetRequest
+	2,   // 73: postern.api.v1.PolicyService.List:input_type -> postern.api.v1.ListRequest
+	4,   // 74: postern.api.v1.PolicyService.Update:input_type -> postern.api.v1.UpdateRequest
+	5,   // 75: postern.api.v1.PolicyService.Delete:input_type -> postern.api.v1.DeleteRequest
+	7,   // 76: postern.api.v1.PolicyService.Apply:input_type -> postern.api.v1.ApplyRequest
+	10,  // 77: postern.api.v1.PolicyService.Watch:input_type -> postern.api.v1.WatchRequest
+	12,  // 78: postern.api.v1.AccessService.WhoAmI:input_type -> postern.api.v1.WhoAmIRequest
+	14,  // 79: postern.api.v1.AccessService.LoginOptions:input_type -> postern.api.v1.LoginOptionsRequest
+	17,  // 80: postern.api.v1.AccessService.ListTasks:input_type -> postern.api.v1.ListTasksRequest
+	20,  // 81: postern.api.v1.AccessService.Explain:input_type -> postern.api.v1.ExplainRequest
+	22,  // 82: postern.api.v1.AccessService.ListEndpoints:input_type -> postern.api.v1.ListEndpointsRequest
+	26,  // 83: postern.api.v1.GrantService.CreateGrant:input_type -> postern.api.v1.CreateGrantRequest
+	28,  // 84: postern.api.v1.GrantService.RequestGrant:input_type -> postern.api.v1.RequestGrantRequest
+	30,  // 85: postern.api.v1.GrantService.GetGrant:input_type -> postern.api.v1.GetGrantRequest
+	32,  // 86: postern.api.v1.GrantService.ListGrants:input_type -> postern.api.v1.ListGrantsRequest
+	34,  // 87: postern.api.v1.GrantService.RevokeGrant:input_type -> postern.api.v1.RevokeGrantRequest
+	36,  // 88: postern.api.v1.ApprovalService.ListHolds:input_type -> postern.api.v1.ListHoldsRequest
+	38,  // 89: postern.api.v1.ApprovalService.GetHold:input_type -> postern.api.v1.GetHoldRequest
+	40,  // 90: postern.api.v1.ApprovalService.ReviewHold:input_type -> postern.api.v1.ReviewHoldRequest
+	42,  // 91: postern.api.v1.ApprovalService.WithdrawHold:input_type -> postern.api.v1.WithdrawHoldRequest
+	44,  // 92: postern.api.v1.ApprovalService.WatchHolds:input_type -> postern.api.v1.WatchHoldsRequest
+	59,  // 93: postern.api.v1.SessionService.ListSessions:input_type -> postern.api.v1.ListSessionsRequest
+	61,  // 94: postern.api.v1.SessionService.GetSession:input_type -> postern.api.v1.GetSessionRequest
+	63,  // 95: postern.api.v1.SessionService.ReadRecording:input_type -> postern.api.v1.ReadRecordingRequest
+	65,  // 96: postern.api.v1.SessionService.KillSession:input_type -> postern.api.v1.KillSessionRequest
+	46,  // 97: postern.api.v1.SessionService.SetLegalHold:input_type -> postern.api.v1.SetLegalHoldRequest
+	48,  // 98: postern.api.v1.AnswerService.SearchStatements:input_type -> postern.api.v1.SearchStatementsRequest
+	52,  // 99: postern.api.v1.AnswerService.WhoUsed:input_type -> postern.api.v1.WhoUsedRequest
+	55,  // 100: postern.api.v1.AnswerService.GetUsage:input_type -> postern.api.v1.GetUsageRequest
+	67,  // 101: postern.api.v1.AuditService.ListAuditEntries:input_type -> postern.api.v1.ListAuditEntriesRequest
+	70,  // 102: postern.api.v1.NodeAdminService.CreateJoinToken:input_type -> postern.api.v1.CreateJoinTokenRequest
+	72,  // 103: postern.api.v1.NodeAdminService.ListNodes:input_type -> postern.api.v1.ListNodesRequest
+	75,  // 104: postern.api.v1.NodeAdminService.DrainNode:input_type -> postern.api.v1.DrainNodeRequest
+	81,  // 105: postern.api.v1.PolicyService.Create:output_type -> postern.types.v1.Object
+	81,  // 106: postern.api.v1.PolicyService.Get:output_type -> postern.types.v1.Object
+	3,   // 107: postern.api.v1.PolicyService.List:output_type -> postern.api.v1.ListResponse
+	81,  // 108: postern.api.v1.PolicyService.Update:output_type -> postern.types.v1.Object
+	6,   // 109: postern.api.v1.PolicyService.Delete:output_type -> postern.api.v1.DeleteResponse
+	8,   // 110: postern.api.v1.PolicyService.Apply:output_type -> postern.api.v1.ApplyResponse
+	11,  // 111: postern.api.v1.PolicyService.Watch:output_type -> postern.api.v1.WatchResponse
+	13,  // 112: postern.api.v1.AccessService.WhoAmI:output_type -> postern.api.v1.WhoAmIResponse
+	15,  // 113: postern.api.v1.AccessService.LoginOptions:output_type -> postern.api.v1.LoginOptionsResponse
+	18,  // 114: postern.api.v1.AccessService.ListTasks:output_type -> postern.api.v1.ListTasksResponse
+	21,  // 115: postern.api.v1.AccessService.Explain:output_type -> postern.api.v1.ExplainResponse
+	23,  // 116: postern.api.v1.AccessService.ListEndpoints:output_type -> postern.api.v1.ListEndpointsResponse
+	27,  // 117: postern.api.v1.GrantService.CreateGrant:output_type -> postern.api.v1.CreateGrantResponse
+	29,  // 118: postern.api.v1.GrantService.RequestGrant:output_type -> postern.api.v1.RequestGrantResponse
+	31,  // 119: postern.api.v1.GrantService.GetGrant:output_type -> postern.api.v1.GetGrantResponse
+	33,  // 120: postern.api.v1.GrantService.ListGrants:output_type -> postern.api.v1.ListGrantsResponse
+	35,  // 121: postern.api.v1.GrantService.RevokeGrant:output_type -> postern.api.v1.RevokeGrantResponse
+	37,  // 122: postern.api.v1.ApprovalService.ListHolds:output_type -> postern.api.v1.ListHoldsResponse
+	39,  // 123: postern.api.v1.ApprovalService.GetHold:output_type -> postern.api.v1.GetHoldResponse
+	41,  // 124: postern.api.v1.ApprovalService.ReviewHold:output_type -> postern.api.v1.ReviewHoldResponse
+	43,  // 125: postern.api.v1.ApprovalService.WithdrawHold:output_type -> postern.api.v1.WithdrawHoldResponse
+	45,  // 126: postern.api.v1.ApprovalService.WatchHolds:output_type -> postern.api.v1.WatchHoldsResponse
+	60,  // 127: postern.api.v1.SessionService.ListSessions:output_type -> postern.api.v1.ListSessionsResponse
+	62,  // 128: postern.api.v1.SessionService.GetSession:output_type -> postern.api.v1.GetSessionResponse
+	64,  // 129: postern.api.v1.SessionService.ReadRecording:output_type -> postern.api.v1.ReadRecordingResponse
+	66,  // 130: postern.api.v1.SessionService.KillSession:output_type -> postern.api.v1.KillSessionResponse
+	47,  // 131: postern.api.v1.SessionService.SetLegalHold:output_type -> postern.api.v1.SetLegalHoldResponse
+	49,  // 132: postern.api.v1.AnswerService.SearchStatements:output_type -> postern.api.v1.SearchStatementsResponse
+	53,  // 133: postern.api.v1.AnswerService.WhoUsed:output_type -> postern.api.v1.WhoUsedResponse
+	56,  // 134: postern.api.v1.AnswerService.GetUsage:output_type -> postern.api.v1.GetUsageResponse
+	68,  // 135: postern.api.v1.AuditService.ListAuditEntries:output_type -> postern.api.v1.ListAuditEntriesResponse
+	71,  // 136: postern.api.v1.NodeAdminService.CreateJoinToken:output_type -> postern.api.v1.CreateJoinTokenResponse
+	73,  // 137: postern.api.v1.NodeAdminService.ListNodes:output_type -> postern.api.v1.ListNodesResponse
+	76,  // 138: postern.api.v1.NodeAdminService.DrainNode:output_type -> postern.api.v1.DrainNodeResponse
+	105, // [105:139] is the sub-list for method output_type
+	71,  // [71:105] is the sub-list for method input_type
+	71,  // [71:71] is the sub-list for extension type_name
+	71,  // [71:71] is the sub-list for extension extendee
+	0,   // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_postern_api_v1_api_proto_init() }
@@ -4279,9 +5754,9 @@ func file_postern_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_api_v1_api_proto_rawDesc), len(file_postern_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   68,
+			NumMessages:   81,
 			NumExtensions: 0,
-			NumServices:   7,
+			NumServices:   8,
 		},
 		GoTypes:           file_postern_api_v1_api_proto_goTypes,
 		DependencyIndexes: file_postern_api_v1_api_proto_depIdxs,

@@ -34,6 +34,8 @@ const (
 	ApprovalServiceName = "postern.api.v1.ApprovalService"
 	// SessionServiceName is the fully-qualified name of the SessionService service.
 	SessionServiceName = "postern.api.v1.SessionService"
+	// AnswerServiceName is the fully-qualified name of the AnswerService service.
+	AnswerServiceName = "postern.api.v1.AnswerService"
 	// AuditServiceName is the fully-qualified name of the AuditService service.
 	AuditServiceName = "postern.api.v1.AuditService"
 	// NodeAdminServiceName is the fully-qualified name of the NodeAdminService service.
@@ -113,6 +115,16 @@ const (
 	// SessionServiceKillSessionProcedure is the fully-qualified name of the SessionService's
 	// KillSession RPC.
 	SessionServiceKillSessionProcedure = "/postern.api.v1.SessionService/KillSession"
+	// SessionServiceSetLegalHoldProcedure is the fully-qualified name of the SessionService's
+	// SetLegalHold RPC.
+	SessionServiceSetLegalHoldProcedure = "/postern.api.v1.SessionService/SetLegalHold"
+	// AnswerServiceSearchStatementsProcedure is the fully-qualified name of the AnswerService's
+	// SearchStatements RPC.
+	AnswerServiceSearchStatementsProcedure = "/postern.api.v1.AnswerService/SearchStatements"
+	// AnswerServiceWhoUsedProcedure is the fully-qualified name of the AnswerService's WhoUsed RPC.
+	AnswerServiceWhoUsedProcedure = "/postern.api.v1.AnswerService/WhoUsed"
+	// AnswerServiceGetUsageProcedure is the fully-qualified name of the AnswerService's GetUsage RPC.
+	AnswerServiceGetUsageProcedure = "/postern.api.v1.AnswerService/GetUsage"
 	// AuditServiceListAuditEntriesProcedure is the fully-qualified name of the AuditService's
 	// ListAuditEntries RPC.
 	AuditServiceListAuditEntriesProcedure = "/postern.api.v1.AuditService/ListAuditEntries"
@@ -958,6 +970,8 @@ type SessionServiceClient interface {
 	ReadRecording(context.Context, *connect.Request[v1.ReadRecordingRequest]) (*connect.ServerStreamForClient[v1.ReadRecordingResponse], error)
 	// KillSession ends a session.
 	KillSession(context.Context, *connect.Request[v1.KillSessionRequest]) (*connect.Response[v1.KillSessionResponse], error)
+	// SetLegalHold keeps a recording beyond its time, or lets it go again.
+	SetLegalHold(context.Context, *connect.Request[v1.SetLegalHoldRequest]) (*connect.Response[v1.SetLegalHoldResponse], error)
 }
 
 // NewSessionServiceClient constructs a client for the postern.api.v1.SessionService service. By
@@ -997,6 +1011,12 @@ func NewSessionServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(sessionServiceMethods.ByName("KillSession")),
 			connect.WithClientOptions(opts...),
 		),
+		setLegalHold: connect.NewClient[v1.SetLegalHoldRequest, v1.SetLegalHoldResponse](
+			httpClient,
+			baseURL+SessionServiceSetLegalHoldProcedure,
+			connect.WithSchema(sessionServiceMethods.ByName("SetLegalHold")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -1006,6 +1026,7 @@ type sessionServiceClient struct {
 	getSession    *connect.Client[v1.GetSessionRequest, v1.GetSessionResponse]
 	readRecording *connect.Client[v1.ReadRecordingRequest, v1.ReadRecordingResponse]
 	killSession   *connect.Client[v1.KillSessionRequest, v1.KillSessionResponse]
+	setLegalHold  *connect.Client[v1.SetLegalHoldRequest, v1.SetLegalHoldResponse]
 }
 
 // ListSessions calls postern.api.v1.SessionService.ListSessions.
@@ -1028,6 +1049,11 @@ func (c *sessionServiceClient) KillSession(ctx context.Context, req *connect.Req
 	return c.killSession.CallUnary(ctx, req)
 }
 
+// SetLegalHold calls postern.api.v1.SessionService.SetLegalHold.
+func (c *sessionServiceClient) SetLegalHold(ctx context.Context, req *connect.Request[v1.SetLegalHoldRequest]) (*connect.Response[v1.SetLegalHoldResponse], error) {
+	return c.setLegalHold.CallUnary(ctx, req)
+}
+
 // SessionServiceHandler is an implementation of the postern.api.v1.SessionService service.
 type SessionServiceHandler interface {
 	// ListSessions reads sessions, newest first.
@@ -1039,6 +1065,8 @@ type SessionServiceHandler interface {
 	ReadRecording(context.Context, *connect.Request[v1.ReadRecordingRequest], *connect.ServerStream[v1.ReadRecordingResponse]) error
 	// KillSession ends a session.
 	KillSession(context.Context, *connect.Request[v1.KillSessionRequest]) (*connect.Response[v1.KillSessionResponse], error)
+	// SetLegalHold keeps a recording beyond its time, or lets it go again.
+	SetLegalHold(context.Context, *connect.Request[v1.SetLegalHoldRequest]) (*connect.Response[v1.SetLegalHoldResponse], error)
 }
 
 // NewSessionServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -1074,6 +1102,12 @@ func NewSessionServiceHandler(svc SessionServiceHandler, opts ...connect.Handler
 		connect.WithSchema(sessionServiceMethods.ByName("KillSession")),
 		connect.WithHandlerOptions(opts...),
 	)
+	sessionServiceSetLegalHoldHandler := connect.NewUnaryHandler(
+		SessionServiceSetLegalHoldProcedure,
+		svc.SetLegalHold,
+		connect.WithSchema(sessionServiceMethods.ByName("SetLegalHold")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/postern.api.v1.SessionService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case SessionServiceListSessionsProcedure:
@@ -1084,6 +1118,8 @@ func NewSessionServiceHandler(svc SessionServiceHandler, opts ...connect.Handler
 			sessionServiceReadRecordingHandler.ServeHTTP(w, r)
 		case SessionServiceKillSessionProcedure:
 			sessionServiceKillSessionHandler.ServeHTTP(w, r)
+		case SessionServiceSetLegalHoldProcedure:
+			sessionServiceSetLegalHoldHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -1107,6 +1143,148 @@ func (UnimplementedSessionServiceHandler) ReadRecording(context.Context, *connec
 
 func (UnimplementedSessionServiceHandler) KillSession(context.Context, *connect.Request[v1.KillSessionRequest]) (*connect.Response[v1.KillSessionResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("postern.api.v1.SessionService.KillSession is not implemented"))
+}
+
+func (UnimplementedSessionServiceHandler) SetLegalHold(context.Context, *connect.Request[v1.SetLegalHoldRequest]) (*connect.Response[v1.SetLegalHoldResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("postern.api.v1.SessionService.SetLegalHold is not implemented"))
+}
+
+// AnswerServiceClient is a client for the postern.api.v1.AnswerService service.
+type AnswerServiceClient interface {
+	// SearchStatements finds statements, newest first. It is audited like the reading of a
+	// recording.
+	SearchStatements(context.Context, *connect.Request[v1.SearchStatementsRequest]) (*connect.Response[v1.SearchStatementsResponse], error)
+	// WhoUsed tells which sessions used a column, a relation or a resource, by their last
+	// use, newest first.
+	WhoUsed(context.Context, *connect.Request[v1.WhoUsedRequest]) (*connect.Response[v1.WhoUsedResponse], error)
+	// GetUsage tells by what and from where something is used, last used first.
+	GetUsage(context.Context, *connect.Request[v1.GetUsageRequest]) (*connect.Response[v1.GetUsageResponse], error)
+}
+
+// NewAnswerServiceClient constructs a client for the postern.api.v1.AnswerService service. By
+// default, it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses,
+// and sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the
+// connect.WithGRPC() or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewAnswerServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) AnswerServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	answerServiceMethods := v1.File_postern_api_v1_api_proto.Services().ByName("AnswerService").Methods()
+	return &answerServiceClient{
+		searchStatements: connect.NewClient[v1.SearchStatementsRequest, v1.SearchStatementsResponse](
+			httpClient,
+			baseURL+AnswerServiceSearchStatementsProcedure,
+			connect.WithSchema(answerServiceMethods.ByName("SearchStatements")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		whoUsed: connect.NewClient[v1.WhoUsedRequest, v1.WhoUsedResponse](
+			httpClient,
+			baseURL+AnswerServiceWhoUsedProcedure,
+			connect.WithSchema(answerServiceMethods.ByName("WhoUsed")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		getUsage: connect.NewClient[v1.GetUsageRequest, v1.GetUsageResponse](
+			httpClient,
+			baseURL+AnswerServiceGetUsageProcedure,
+			connect.WithSchema(answerServiceMethods.ByName("GetUsage")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// answerServiceClient implements AnswerServiceClient.
+type answerServiceClient struct {
+	searchStatements *connect.Client[v1.SearchStatementsRequest, v1.SearchStatementsResponse]
+	whoUsed          *connect.Client[v1.WhoUsedRequest, v1.WhoUsedResponse]
+	getUsage         *connect.Client[v1.GetUsageRequest, v1.GetUsageResponse]
+}
+
+// SearchStatements calls postern.api.v1.AnswerService.SearchStatements.
+func (c *answerServiceClient) SearchStatements(ctx context.Context, req *connect.Request[v1.SearchStatementsRequest]) (*connect.Response[v1.SearchStatementsResponse], error) {
+	return c.searchStatements.CallUnary(ctx, req)
+}
+
+// WhoUsed calls postern.api.v1.AnswerService.WhoUsed.
+func (c *answerServiceClient) WhoUsed(ctx context.Context, req *connect.Request[v1.WhoUsedRequest]) (*connect.Response[v1.WhoUsedResponse], error) {
+	return c.whoUsed.CallUnary(ctx, req)
+}
+
+// GetUsage calls postern.api.v1.AnswerService.GetUsage.
+func (c *answerServiceClient) GetUsage(ctx context.Context, req *connect.Request[v1.GetUsageRequest]) (*connect.Response[v1.GetUsageResponse], error) {
+	return c.getUsage.CallUnary(ctx, req)
+}
+
+// AnswerServiceHandler is an implementation of the postern.api.v1.AnswerService service.
+type AnswerServiceHandler interface {
+	// SearchStatements finds statements, newest first. It is audited like the reading of a
+	// recording.
+	SearchStatements(context.Context, *connect.Request[v1.SearchStatementsRequest]) (*connect.Response[v1.SearchStatementsResponse], error)
+	// WhoUsed tells which sessions used a column, a relation or a resource, by their last
+	// use, newest first.
+	WhoUsed(context.Context, *connect.Request[v1.WhoUsedRequest]) (*connect.Response[v1.WhoUsedResponse], error)
+	// GetUsage tells by what and from where something is used, last used first.
+	GetUsage(context.Context, *connect.Request[v1.GetUsageRequest]) (*connect.Response[v1.GetUsageResponse], error)
+}
+
+// NewAnswerServiceHandler builds an HTTP handler from the service implementation. It returns the
+// path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewAnswerServiceHandler(svc AnswerServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	answerServiceMethods := v1.File_postern_api_v1_api_proto.Services().ByName("AnswerService").Methods()
+	answerServiceSearchStatementsHandler := connect.NewUnaryHandler(
+		AnswerServiceSearchStatementsProcedure,
+		svc.SearchStatements,
+		connect.WithSchema(answerServiceMethods.ByName("SearchStatements")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	answerServiceWhoUsedHandler := connect.NewUnaryHandler(
+		AnswerServiceWhoUsedProcedure,
+		svc.WhoUsed,
+		connect.WithSchema(answerServiceMethods.ByName("WhoUsed")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	answerServiceGetUsageHandler := connect.NewUnaryHandler(
+		AnswerServiceGetUsageProcedure,
+		svc.GetUsage,
+		connect.WithSchema(answerServiceMethods.ByName("GetUsage")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/postern.api.v1.AnswerService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case AnswerServiceSearchStatementsProcedure:
+			answerServiceSearchStatementsHandler.ServeHTTP(w, r)
+		case AnswerServiceWhoUsedProcedure:
+			answerServiceWhoUsedHandler.ServeHTTP(w, r)
+		case AnswerServiceGetUsageProcedure:
+			answerServiceGetUsageHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedAnswerServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedAnswerServiceHandler struct{}
+
+func (UnimplementedAnswerServiceHandler) SearchStatements(context.Context, *connect.Request[v1.SearchStatementsRequest]) (*connect.Response[v1.SearchStatementsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("postern.api.v1.AnswerService.SearchStatements is not implemented"))
+}
+
+func (UnimplementedAnswerServiceHandler) WhoUsed(context.Context, *connect.Request[v1.WhoUsedRequest]) (*connect.Response[v1.WhoUsedResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("postern.api.v1.AnswerService.WhoUsed is not implemented"))
+}
+
+func (UnimplementedAnswerServiceHandler) GetUsage(context.Context, *connect.Request[v1.GetUsageRequest]) (*connect.Response[v1.GetUsageResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("postern.api.v1.AnswerService.GetUsage is not implemented"))
 }
 
 // AuditServiceClient is a client for the postern.api.v1.AuditService service.

@@ -1,0 +1,123 @@
+package answerapi
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/posterngate/postern/controlplane/api/authz"
+	"github.com/posterngate/postern/controlplane/recording/index"
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// GetUsage implements the AnswerService.
+func (h *Handler) GetUsage(ctx context.Context, req *connect.Request[apiv1.GetUsageRequest]) (*connect.Response[apiv1.GetUsageResponse], error) {
+	if err := allowed(ctx, authz.Auditor, authz.Operator); err != nil {
+		return nil, err
+	}
+	m := req.Msg
+	q := index.Usage{Name: m.GetName(), Subject: m.GetSubject(), Task: m.GetTask(), Resource: m.GetResource(), Account: m.GetAccount(), Workload: m.GetWorkload()}
+	var c check
+	c.fields(q.Name, q.Subject, q.Task, q.Resource, q.Account, q.Workload)
+	q.Since = c.time("since", m.GetSince())
+	unused := m.GetUnused().AsDuration()
+	if unused < 0 || m.GetUnused() != nil && unused == 0 {
+		c.wrong("unused", "must be longer than nothing")
+	}
+	if err := c.err(); err != nil {
+		return nil, err
+	}
+	if unused > 0 {
+		list, err := h.unused(ctx, q, h.now().Add(-unused))
+		if err != nil {
+			return nil, err
+		}
+		return connect.NewResponse(&apiv1.GetUsageResponse{Unused: list}), nil
+	}
+	used, err := h.index.Usage(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	resp := &apiv1.GetUsageResponse{Truncated: len(used) == index.MaxUsed}
+	for _, u := range used {
+		resp.Usage = append(resp.Usage, &apiv1.Usage{
+			Subject: u.Subject, Workload: u.Workload, Task: u.Task, Resource: u.Resource, Account: u.Account, Node: u.Node, Region: u.Region,
+			ClientHost: u.ClientHost, ClientProgram: u.ClientProgram, Sessions: u.Sessions, Statements: u.Statements, Rows: u.Rows,
+			FirstTime: timestamppb.New(u.First), LastTime: timestamppb.New(u.Last),
+		})
+	}
+	return connect.NewResponse(resp), nil
+}
+
+// unused lists bindings whose tasks nobody whom they pick has used since then.
+func (h *Handler) unused(ctx context.Context, q index.Usage, since time.Time) ([]*apiv1.UnusedBinding, error) {
+	bindings, err := h.bindings()
+	if err != nil {
+		return nil, err
+	}
+	var out []*apiv1.UnusedBinding
+	for _, b := range bindings {
+		if !concerns(b, q) {
+			continue
+		}
+		for _, task := range b.GetSpec().GetTasks() {
+			if q.Task != "" && q.Task != task {
+				continue
+			}
+			last, err := h.lastUse(ctx, b, index.Filter{Task: task, Resource: q.Resource})
+			if err != nil {
+				return nil, err
+			}
+			if last == nil || last.AsTime().Before(since) {
+				out = append(out, &apiv1.UnusedBinding{Binding: b.GetMetadata().GetName(), Task: task, LastTime: last})
+			}
+		}
+	}
+	return out, nil
+}
+
+// concerns reports whether a binding picks the subject or workload that is asked for by
+// name.
+func concerns(b *typesv1.Binding, q index.Usage) bool {
+	for _, want := range []string{q.Subject, q.Workload, q.Name} {
+		if want != "" && !slices.ContainsFunc(b.GetSpec().GetSubjects(), func(s *typesv1.SubjectSelector) bool {
+			return s.GetSubject() == want || s.GetWorkload() == want
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// lookBack bounds the pages of a task's sessions in which a binding's last use is looked
+// for.
+const lookBack = 10
+
+// lastUse is that of the newest session whose subject the binding picks, or nil.
+func (h *Handler) lastUse(ctx context.Context, b *typesv1.Binding, f index.Filter) (*timestamppb.Timestamp, error) {
+	f.Limit = index.MaxPage
+	for range lookBack {
+		list, err := h.index.Sessions(ctx, f)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range list {
+			subject := &postern.Subject{Name: s.GetSubject(), Groups: s.GetGroups(), Workload: s.GetWorkload()}
+			if policy.MayPick(b.GetSpec().GetSubjects(), subject) {
+				return s.GetLastTime(), nil
+			}
+		}
+		if len(list) < f.Limit {
+			break
+		}
+		last := list[len(list)-1]
+		f.Before = &index.Place{Start: last.GetStartTime().AsTime(), ID: last.GetId()}
+	}
+	return nil, nil
+}

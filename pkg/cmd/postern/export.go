@@ -1,0 +1,166 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/record"
+)
+
+func (a *app) exportCmd() *cobra.Command {
+	req := &apiv1.ListSessionsRequest{}
+	var from, to string
+	c := &cobra.Command{
+		Use: "export [ID...]", Short: "Recordings as JSON lines",
+		Long: "Recordings as JSON lines: of each session a line {\"session\": {...}}, then a line for each of its events.\n" +
+			"Without ids it exports the sessions that the flags select, newest first. Each reading is audited.",
+		Example: "  postern sessions export s-12ab... > session.jsonl\n  postern sessions export --subject carol --since 2d",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var err error
+			if req.Since, err = since(from); err != nil {
+				return err
+			}
+			if req.Until, err = since(to); err != nil {
+				return err
+			}
+			if len(args) == 0 && req.GetSubject() == "" && req.GetTask() == "" && req.GetResource() == "" && from == "" && to == "" {
+				return usage("say which: ids, or one of --subject, --task, --resource, --since and --until")
+			}
+			return a.export(cmd.Context(), req, args)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&req.Subject, "subject", "", "only this subject's")
+	f.StringVar(&req.Task, "task", "", "only of this task")
+	f.StringVar(&req.Resource, "resource", "", "only on this resource")
+	times(c, &from, &to)
+	return c
+}
+
+func (a *app) export(ctx context.Context, req *apiv1.ListSessionsRequest, ids []string) error {
+	api, err := a.dial(ctx, false)
+	if err != nil {
+		return err
+	}
+	out := bufio.NewWriter(a.env.Stdout)
+	count := make(chan int, 1)
+	count <- 0
+	err = a.busy(ctx, "exporting", func() string {
+		n := <-count
+		count <- n
+		return plural(n, "sessions")
+	}, func(ctx context.Context) error {
+		for s, err := range a.selected(ctx, api, req, ids) {
+			if err != nil {
+				return err
+			}
+			if err := a.exportOne(ctx, out, s); err != nil {
+				return fmt.Errorf("session %s: %w", s.GetId(), err)
+			}
+			count <- 1 + <-count
+		}
+		return nil
+	})
+	return errors.Join(err, out.Flush())
+}
+
+// selected yields the sessions by id, or by what the request says.
+func (a *app) selected(ctx context.Context, api *api, req *apiv1.ListSessionsRequest, ids []string) func(func(*typesv1.Session, error) bool) {
+	return func(yield func(*typesv1.Session, error) bool) {
+		for _, id := range ids {
+			resp, err := api.sessions.GetSession(ctx, connect.NewRequest(&apiv1.GetSessionRequest{Id: id}))
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if !yield(resp.Msg.GetSession(), nil) {
+				return
+			}
+		}
+		if len(ids) > 0 {
+			return
+		}
+		for req.PageSize = maxPage; ; {
+			resp, err := api.sessions.ListSessions(ctx, connect.NewRequest(req))
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for _, s := range resp.Msg.GetSessions() {
+				if !yield(s, nil) {
+					return
+				}
+			}
+			if req.PageToken = resp.Msg.GetNextPageToken(); req.GetPageToken() == "" {
+				return
+			}
+		}
+	}
+}
+
+func (a *app) exportOne(ctx context.Context, out *bufio.Writer, s *typesv1.Session) error {
+	js, err := protojson.Marshal(s)
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(out, "{\"session\":%s}\n", js); err != nil {
+		return err
+	}
+	r, err := a.recording(ctx, s.GetId(), false)
+	if err != nil {
+		return err
+	}
+	defer r.stream.Close()
+	return record.JSON(out, record.Events(r.chunks()))
+}
+
+func (a *app) holdCmd() *cobra.Command {
+	var reason string
+	c := &cobra.Command{
+		Use: "hold ID", Short: "Keep a recording beyond its time", Example: `  postern sessions hold s-12ab... --reason "case 7"`, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if strings.TrimSpace(reason) == "" {
+				return usage("--reason is empty")
+			}
+			if err := a.setHold(cmd.Context(), args[0], reason); err != nil {
+				return err
+			}
+			a.say("session %s is kept until it is released", args[0])
+			return nil
+		},
+	}
+	c.Flags().StringVar(&reason, "reason", "", "why")
+	_ = c.MarkFlagRequired("reason")
+	return c
+}
+
+func (a *app) releaseCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "release ID", Short: "Let a recording go that was held", Example: "  postern sessions release s-12ab...", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.setHold(cmd.Context(), args[0], ""); err != nil {
+				return err
+			}
+			a.say("session %s goes when its time has come", args[0])
+			return nil
+		},
+	}
+}
+
+func (a *app) setHold(ctx context.Context, id, reason string) error {
+	api, err := a.dial(ctx, false)
+	if err != nil {
+		return err
+	}
+	_, err = api.sessions.SetLegalHold(ctx, connect.NewRequest(&apiv1.SetLegalHoldRequest{Id: id, Reason: reason}))
+	return err
+}
