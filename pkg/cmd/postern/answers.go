@@ -102,8 +102,8 @@ func (a *app) whoCmd() *cobra.Command {
 	var statements bool
 	c := &cobra.Command{
 		Use: "who COLUMN|TABLE|RESOURCE", Short: "Who used a column, a table or a resource", Args: cobra.ExactArgs(1),
-		Long: "Who used schema.table.column, schema.table or a resource, one line a session, by the last use. Views, *\n" +
-			"and conditions count. RESOURCE:COLUMN asks about one resource.",
+		Long: "Who used schema.table.column, schema.table or a resource, one line a session, by the last use. What * stands\n" +
+			"for and what conditions look at counts; a view counts under its own name. RESOURCE:COLUMN asks about one resource.",
 		Example: "  postern audit who sales.customers.email --since 2026-01-06T00:00:00Z --until 2026-01-07T00:00:00Z\n" +
 			"  postern audit who warehouse:sales.customers.email --role predicate --statements",
 		RunE: func(cmd *cobra.Command, args []string) error {

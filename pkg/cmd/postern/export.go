@@ -120,7 +120,7 @@ func (a *app) exportOne(ctx context.Context, out *bufio.Writer, s *typesv1.Sessi
 		return err
 	}
 	defer r.stream.Close()
-	return record.JSON(out, record.Events(r.chunks()))
+	return record.JSON(out, record.Events(r.chunks(), r.data))
 }
 
 func (a *app) holdCmd() *cobra.Command {
