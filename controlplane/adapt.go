@@ -32,6 +32,7 @@ import (
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/object"
+	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -203,6 +204,14 @@ func (l lending) Resource(node postern.NodeName, r postern.ResourceName) (*types
 func (l lending) Reaches(t postern.TaskName, r postern.ResourceName) bool {
 	got, err := l.s.hub.Snapshot().ResourceOf(t, r)
 	return err == nil && got == r
+}
+
+func (l lending) Alone(t postern.TaskName) time.Duration {
+	terms, ok := l.s.hub.Snapshot().Terms(t)
+	if !ok {
+		return policy.DefaultMaxStaleness + policy.DefaultSessionGrace
+	}
+	return terms.MaxStaleness + terms.SessionGrace
 }
 
 func (l lending) Grant(ctx context.Context, id postern.GrantID) (*typesv1.Grant, error) {

@@ -152,7 +152,7 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 	})
 	broker := credential.Config{
 		Store: s.store, Policy: lending{s}, Keeper: keeper, Sealed: sealed.NewSource(s.store, keeper), Logger: s.log,
-		TTL: time.Duration(s.cfg.LeaseTTL),
+		TTL: time.Duration(s.cfg.LeaseTTL), Last: s.last,
 	}
 	if s.cfg.Vault != nil {
 		if s.vault, err = vault.New(vaultConfig(*s.cfg.Vault, s.log)); err != nil {

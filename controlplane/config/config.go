@@ -51,8 +51,9 @@ type Config struct {
 	// Recordings says where recordings are kept.
 	Recordings Recordings `json:"recordings"`
 
-	// LeaseTTL is how long a borrowed credential may outlive a node that does not renew
-	// it, because it died; 5m where empty. Half of it means twice the writes to etcd.
+	// LeaseTTL is how long a borrowed credential lives without a renewal, where its task
+	// does not let a node go on alone for longer; 5m where empty. Half of it means twice
+	// the writes to etcd. What a node has that fell silent is taken back before.
 	LeaseTTL conf.Duration `json:"leaseTTL"`
 
 	// Telemetry says where logs, traces and metrics go.

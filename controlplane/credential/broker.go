@@ -37,7 +37,8 @@ type NodeIdentity struct {
 // credential, and later with a new one, the old one being revoked. Errors are
 // fault.Errors.
 func (b *Broker) Lease(ctx context.Context, node NodeIdentity, req *nodev1.LeaseRequest) (*nodev1.LeaseResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, issueTimeout)
+	// What is begun is brought to its end though the node gives up: see issueTimeout.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), issueTimeout)
 	defer cancel()
 	want, ref, err := b.allowed(ctx, node, req)
 	if err != nil {
@@ -72,7 +73,7 @@ func (b *Broker) Lease(ctx context.Context, node NodeIdentity, req *nodev1.Lease
 
 // clear ends what is left of an earlier lease of the same session.
 func (b *Broker) clear(ctx context.Context, have *lease) error {
-	if (have.State == stateIntent || have.State == stateToken) && b.now().Sub(have.Updated) < issueTimeout {
+	if (have.State.lending() || have.State == stateRevoking && b.now().Before(have.NextTry) && have.Tries == 0) && b.now().Sub(have.Updated) < issueTimeout {
 		return fault.New(codes.Unavailable, "the lease of this session is being made; try again").WithKind(kindUnavailable)
 	}
 	if !have.State.ended() {
@@ -91,6 +92,9 @@ func (b *Broker) allowed(ctx context.Context, node NodeIdentity, req *nodev1.Lea
 	if s := req.GetSession(); s == "" || len(s) > maxID || len(req.GetGrant()) > maxID {
 		return nil, nil, fault.New(codes.InvalidArgument, "session and grant are ids of at most %d characters", maxID)
 	}
+	if len(req.GetProcess()) > maxID {
+		return nil, nil, fault.New(codes.InvalidArgument, "process is an id of at most %d characters", maxID)
+	}
 	if err := secret.CheckPublicKey(node.HPKEKey); err != nil {
 		return nil, nil, hinted(fault.Wrap(err, codes.FailedPrecondition, "node %q has enrolled no key to which a credential can be sealed", node.Name), "the operators must enrol it again")
 	}
@@ -101,25 +105,25 @@ func (b *Broker) allowed(ctx context.Context, node NodeIdentity, req *nodev1.Lea
 	}
 	now := b.now()
 	one := &lease{
-		Node: node.Name, Session: postern.SessionID(req.GetSession()), Grant: postern.GrantID(req.GetGrant()),
+		Node: node.Name, Process: req.GetProcess(), Session: postern.SessionID(req.GetSession()), Grant: postern.GrantID(req.GetGrant()),
 		Resource: name, Purpose: req.GetPurpose(), Created: now,
 	}
 	var ref *typesv1.CredentialRef
 	switch one.Purpose {
 	case PurposeSession:
-		end, err := b.grantEnd(ctx, one.Grant, name)
+		end, task, err := b.grantEnd(ctx, one.Grant, name)
 		if err != nil {
 			return nil, nil, err
 		}
-		ref, one.Until = res.GetSpec().GetCredential(), end
+		ref, one.Until, one.Task = res.GetSpec().GetCredential(), end, task
 	case PurposeCatalog:
 		ref, one.Until = res.GetSpec().GetCatalog(), now.Add(b.cfg.CatalogTTL)
 		if one.Grant != "" { // read on behalf of a session
-			end, err := b.grantEnd(ctx, one.Grant, name)
+			end, task, err := b.grantEnd(ctx, one.Grant, name)
 			if err != nil {
 				return nil, nil, err
 			}
-			one.Until = earlier(one.Until, end)
+			one.Until, one.Task = earlier(one.Until, end), task
 		}
 	default:
 		return nil, nil, fault.New(codes.InvalidArgument, "purpose %q is not known", one.Purpose)
@@ -131,25 +135,33 @@ func (b *Broker) allowed(ctx context.Context, node NodeIdentity, req *nodev1.Lea
 	case b.source(one.Source) == nil:
 		return nil, nil, hinted(fault.New(codes.FailedPrecondition, "resource %q takes its credential from %s, which this control plane does not have", name, one.Source), "the operators must configure it")
 	}
-	one.Expires = earlier(now.Add(b.cfg.TTL), one.Until)
+	one.Expires = earlier(now.Add(b.life(one)), one.Until)
 	one.id = leaseID(one.Node, one.Session, one.Purpose)
 	return one, ref, nil
 }
 
-// grantEnd is the end of a grant that lives and reaches the resource.
-func (b *Broker) grantEnd(ctx context.Context, id postern.GrantID, r postern.ResourceName) (time.Time, error) {
+// grantEnd is the end and the task of a grant that lives and reaches the resource.
+func (b *Broker) grantEnd(ctx context.Context, id postern.GrantID, r postern.ResourceName) (time.Time, postern.TaskName, error) {
 	g, err := b.cfg.Policy.Grant(ctx, id)
 	if err != nil && fault.CodeOf(err) != codes.NotFound {
-		return time.Time{}, unavailable(err)
+		return time.Time{}, "", unavailable(err)
 	}
 	if err != nil || over(g, b.now()) {
-		return time.Time{}, fault.New(codes.PermissionDenied, "grant %q is over", id).WithKind(kindKilled)
+		return time.Time{}, "", fault.New(codes.PermissionDenied, "grant %q is over", id).WithKind(kindKilled)
 	}
-	if !b.cfg.Policy.Reaches(postern.TaskName(g.GetTask()), r) {
-		return time.Time{}, fault.New(codes.PermissionDenied, "task %q does not reach resource %q", g.GetTask(), r).WithKind(kindDenied)
+	task := postern.TaskName(g.GetTask())
+	if !b.cfg.Policy.Reaches(task, r) {
+		return time.Time{}, "", fault.New(codes.PermissionDenied, "task %q does not reach resource %q", task, r).WithKind(kindDenied)
 	}
-	return g.GetEndTime().AsTime(), nil
+	return g.GetEndTime().AsTime(), task, nil
 }
+
+// alone is how long the lease is kept for a node that is not heard of.
+func (b *Broker) alone(one *lease) time.Duration { return b.cfg.Policy.Alone(one.Task) + awaySlack }
+
+// life is how long a lease lives without a renewal: a node that is cut off must have it
+// for as long as it may go on with the task.
+func (b *Broker) life(one *lease) time.Duration { return max(b.cfg.TTL, b.alone(one)) }
 
 func over(g *typesv1.Grant, now time.Time) bool {
 	return g.GetState() != typesv1.GrantState_GRANT_STATE_ACTIVE || !now.Before(g.GetEndTime().AsTime())
@@ -166,9 +178,16 @@ func (b *Broker) issue(ctx context.Context, node NodeIdentity, one *lease, ref *
 			return
 		}
 		// The caller may be gone; what was begun must be undone all the same.
+		late := ctx.Err() != nil // and the source may be at it still
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeTimeout)
 		defer cancel()
-		if undo := b.end(ctx, one, "lending failed"); undo != nil {
+		undo := errors.New("the source took too long")
+		if late {
+			undo = errors.Join(undo, b.put(ctx, one, "lending took too long", b.now().Add(issueTimeout)))
+		} else {
+			undo = b.end(ctx, one, "lending failed")
+		}
+		if undo != nil {
 			b.cfg.Logger.WarnContext(ctx, "lease is left to the sweeper", append(one.attrs(), slog.Any("error", undo))...)
 		}
 	}()
@@ -229,7 +248,7 @@ func (b *Broker) renewTime(one lease) *timestamppb.Timestamp {
 		return nil
 	}
 	now := b.now()
-	return timestamppb.New(now.Add(one.Expires.Sub(now) * 2 / 3))
+	return timestamppb.New(now.Add(min(one.Expires.Sub(now), b.cfg.TTL) * 2 / 3))
 }
 
 // Renew keeps a lease alive. Only the node that took it may, and only while its grant
@@ -245,11 +264,11 @@ func (b *Broker) Renew(ctx context.Context, node postern.NodeName, req *nodev1.R
 		return nil, fault.New(codes.FailedPrecondition, "the lease has ended").WithKind(kindKilled)
 	}
 	if one.Grant != "" {
-		if _, err := b.grantEnd(ctx, one.Grant, one.Resource); err != nil {
+		if _, one.Task, err = b.grantEnd(ctx, one.Grant, one.Resource); err != nil {
 			return nil, err
 		}
 	}
-	until := earlier(now.Add(b.cfg.TTL), one.Until)
+	until := earlier(now.Add(b.life(one)), one.Until)
 	bound := one.Bound
 	if !bound.IsZero() && bound.Before(until) {
 		if bound, err = b.extend(ctx, *one); err != nil {

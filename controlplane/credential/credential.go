@@ -58,6 +58,9 @@ type Policy interface {
 	Reaches(t postern.TaskName, r postern.ResourceName) bool
 	// Grant is the grant, or a fault.Error of code NotFound.
 	Grant(ctx context.Context, id postern.GrantID) (*typesv1.Grant, error)
+	// Alone is how long a node may go on with sessions of a task while it does not hear
+	// from the control plane; of no task, how long it may by default.
+	Alone(t postern.TaskName) time.Duration
 }
 
 // A Keeper seals small values at rest. What was sealed opens only with the same aad.
@@ -75,19 +78,29 @@ type Config struct {
 	Sealed Source // for references to Secret objects; nil refuses them
 	Logger *slog.Logger
 	Now    func() time.Time // time.Now where nil
+	// Last is the process of a node that was heard of last, when its stream was opened and
+	// when it said something last; zero where nothing is known.
+	Last func(node postern.NodeName) (process string, joined, seen time.Time)
 
-	// TTL is how long a lease lives without a renewal; 5 minutes where 0.
+	// TTL is how long a lease lives without a renewal where its task does not promise
+	// more; 5 minutes where 0. The lease of a node that has been silent for longer than it
+	// may go on alone ends before.
 	TTL time.Duration
 	// CatalogTTL is the absolute end of a lease that reads a catalogue; 15 minutes where 0.
 	CatalogTTL time.Duration
-	// Sweep is how often the sweeper looks; 10 seconds where 0.
+	// Sweep is how often the sweeper looks; 5 seconds where 0.
 	Sweep time.Duration
 }
 
 // Bounds that are no matter of taste.
 const (
-	// issueTimeout bounds one lending, from the first step to the last.
+	// issueTimeout bounds one lending, from the first step to the last. Nothing that it
+	// began is undone before: a source may still be at it, and what it makes after its
+	// handle was revoked would be nobody's.
 	issueTimeout = 30 * time.Second
+	// awaySlack is how much later than the store says a node may have been heard of, and
+	// for clocks that differ.
+	awaySlack = 6 * time.Second
 	// revokeTimeout bounds one try to revoke.
 	revokeTimeout = 15 * time.Second
 	// replayWindow is how long an answer is kept for a node that asks again.
@@ -126,8 +139,11 @@ func New(cfg Config) (*Broker, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Last == nil {
+		cfg.Last = func(postern.NodeName) (string, time.Time, time.Time) { return "", time.Time{}, time.Time{} }
+	}
 	for d, value := range map[*time.Duration]time.Duration{
-		&cfg.TTL: 5 * time.Minute, &cfg.CatalogTTL: 15 * time.Minute, &cfg.Sweep: 10 * time.Second,
+		&cfg.TTL: 5 * time.Minute, &cfg.CatalogTTL: 15 * time.Minute, &cfg.Sweep: 5 * time.Second,
 	} {
 		if *d == 0 {
 			*d = value

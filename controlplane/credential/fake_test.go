@@ -137,6 +137,8 @@ func (p *fakePolicy) Resource(node postern.NodeName, r postern.ResourceName) (*t
 
 func (p *fakePolicy) Reaches(t postern.TaskName, _ postern.ResourceName) bool { return t == "report" }
 
+func (p *fakePolicy) Alone(postern.TaskName) time.Duration { return 45 * time.Second }
+
 func (p *fakePolicy) Grant(_ context.Context, id postern.GrantID) (*typesv1.Grant, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -40,6 +40,9 @@ var arrows = map[state][]state{
 	stateExpired:  {stateIntent},
 }
 
+// lending reports whether a source may be at work for the lease.
+func (s state) lending() bool { return s == stateIntent || s == stateToken }
+
 func (s state) ended() bool {
 	return s == stateRevoked || s == stateExpired || s == stateIrrevocable
 }
@@ -51,8 +54,10 @@ type lease struct {
 
 	State    state                `json:"state"`
 	Node     postern.NodeName     `json:"node"`
+	Process  string               `json:"process,omitempty"` // of the node
 	Session  postern.SessionID    `json:"session"`
 	Grant    postern.GrantID      `json:"grant,omitempty"`
+	Task     postern.TaskName     `json:"task,omitempty"`
 	Resource postern.ResourceName `json:"resource"`
 	Purpose  string               `json:"purpose"`
 	Source   string               `json:"source"`

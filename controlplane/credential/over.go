@@ -34,7 +34,11 @@ func (b *Broker) over(ctx context.Context, id postern.LeaseID) error {
 			return err
 		}
 		b.replies.drop(id)
-		err = b.ledger.move(ctx, &one, stateRevoking, func(l *lease) { l.Reason, l.NextTry = "its session is over", time.Time{} })
+		var next time.Time
+		if one.State.lending() {
+			next = one.Updated.Add(issueTimeout)
+		}
+		err = b.put(ctx, &one, "its session is over", next)
 		if conflict := (*store.ConflictError)(nil); errors.As(err, &conflict) {
 			continue // it was just given back, or renewed
 		}

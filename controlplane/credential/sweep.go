@@ -82,12 +82,15 @@ func (b *Broker) due(ctx context.Context, one lease, over map[postern.GrantID]bo
 	}
 	switch one.State {
 	case stateIntent, stateToken:
-		if now.Sub(one.Updated) > issueTimeout+revokeTimeout {
+		if now.Sub(one.Updated) > issueTimeout {
 			return end("lending broke off")
 		}
 	case stateActive:
 		if !now.Before(one.Expires) {
 			return end("not renewed in time")
+		}
+		if why := b.orphaned(&one); why != "" {
+			return end(why)
 		}
 		if one.Grant != "" && b.grantOver(ctx, one.Grant, over) {
 			return end("its grant is over")
@@ -103,6 +106,19 @@ func (b *Broker) due(ctx context.Context, one lease, over map[postern.GrantID]bo
 	case stateIrrevocable: // stays for people to see
 	}
 	return nil
+}
+
+// orphaned says why nobody uses a lease that lives, or nothing. A process that is gone
+// has no sessions; a node that is silent for too long has ended its own.
+func (b *Broker) orphaned(one *lease) string {
+	process, joined, seen := b.cfg.Last(one.Node)
+	switch {
+	case one.Process != "" && process != "" && process != one.Process && joined.After(one.Created):
+		return "its node has been started anew"
+	case !seen.IsZero() && seen.After(one.Created.Add(-awaySlack)) && b.now().Sub(seen) > b.alone(one):
+		return "its node has been away for longer than it may go on alone"
+	}
+	return ""
 }
 
 // grantOver asks once a sweep for each grant. While the answer cannot be had, the
@@ -122,12 +138,8 @@ func (b *Broker) grantOver(ctx context.Context, id postern.GrantID, known map[po
 func (b *Broker) end(ctx context.Context, one *lease, why string, with ...store.Op) error {
 	b.replies.drop(one.id)
 	if one.State != stateRevoking {
-		err := b.ledger.move(ctx, one, stateRevoking, func(l *lease) {
-			l.Reason = why
-			// The sweeper leaves this try its time.
-			l.NextTry = b.now().Add(revokeTimeout)
-		}, with...)
-		if err != nil {
+		// The sweeper leaves this try its time.
+		if err := b.put(ctx, one, why, b.now().Add(revokeTimeout), with...); err != nil {
 			return err
 		}
 	}
@@ -143,6 +155,11 @@ func (b *Broker) end(ctx context.Context, one *lease, why string, with ...store.
 	}
 	b.cfg.Logger.InfoContext(ctx, "credential taken back", append(one.attrs(), slog.String("reason", one.Reason))...)
 	return nil
+}
+
+// put writes that a lease must end, and when the sweeper may do it.
+func (b *Broker) put(ctx context.Context, one *lease, why string, next time.Time, with ...store.Op) error {
+	return b.ledger.move(ctx, one, stateRevoking, func(l *lease) { l.Reason, l.NextTry = why, next }, with...)
 }
 
 func (b *Broker) revoke(ctx context.Context, one lease) error {

@@ -147,6 +147,87 @@ func TestNothingIsEndedWhileGrantsCannotBeRead(t *testing.T) {
 	})
 }
 
+// A node that is gone for good: what it borrowed is taken back within a minute, and not
+// before it must have ended its sessions. A node that came back, and one that nobody has
+// heard of since before the loan, are no such nodes.
+func TestNodesThatAreGone(t *testing.T) {
+	for name, tc := range map[string]struct {
+		last        func(began time.Time) (process string, joined, seen time.Time)
+		early, late int // users alive after 44 s and after 61 s
+	}{
+		"silent":           {func(b time.Time) (string, time.Time, time.Time) { return "p", b, b }, 1, 0},
+		"heard of":         {func(b time.Time) (string, time.Time, time.Time) { return "p", b, time.Now() }, 1, 1},
+		"started anew":     {func(b time.Time) (string, time.Time, time.Time) { return "q", b.Add(20 * time.Second), time.Now() }, 0, 0},
+		"the word is late": {func(b time.Time) (string, time.Time, time.Time) { return "o", b.Add(-time.Hour), b.Add(-time.Hour) }, 1, 1},
+		"unknown":          {func(time.Time) (string, time.Time, time.Time) { return "", time.Time{}, time.Time{} }, 1, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t)
+				began := time.Now()
+				req := ask("s-1")
+				req.Process = "p"
+				if _, err := h.Lease(t.Context(), h.node(), req); err != nil {
+					t.Fatal(err)
+				}
+				b := h.another()
+				b.cfg.Last = func(postern.NodeName) (string, time.Time, time.Time) { return tc.last(began) }
+				sweeping(t, b)
+				time.Sleep(44 * time.Second)
+				if got := h.vault.live(); got != tc.early {
+					t.Errorf("%d users after 44 s, want %d", got, tc.early)
+				}
+				time.Sleep(17 * time.Second)
+				if got := h.vault.live(); got != tc.late {
+					t.Errorf("%d users after 61 s, want %d; ledger %v", got, tc.late, h.states())
+				}
+			})
+		})
+	}
+}
+
+// What a source makes after its handle was revoked would be nobody's: a node that gives
+// up, or a session that ends, while the source is at work has nothing revoked before the
+// work is done.
+func TestNothingIsRevokedWhileItIsMade(t *testing.T) {
+	for name, quit := range map[string]func(h *house, cancel func()){
+		"the node gives up": func(_ *house, cancel func()) { cancel() },
+		"the session ends": func(h *house, _ func()) {
+			if err := h.another().Over(h.t.Context(), "node-1", "s-1"); err != nil {
+				h.t.Error(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t)
+				h.vault.pause = make(chan struct{})
+				sweeping(t, h.another())
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				g := run.New(t.Context())
+				g.Go("lend", func(context.Context) error { _, _ = h.Lease(ctx, h.node(), ask("s-1")); return nil })
+				time.Sleep(time.Second)
+				quit(h, cancel)
+				time.Sleep(10 * time.Second)
+				if h.vault.revokes != 0 {
+					t.Error("revoked while the source was at work")
+				}
+				close(h.vault.pause)
+				if err := g.Wait(); err != nil {
+					t.Error(err)
+				}
+				if name == "the session ends" {
+					time.Sleep(30 * time.Second)
+					if h.vault.live() != 0 {
+						t.Errorf("the user outlives its session; ledger %v", h.states())
+					}
+				}
+			})
+		})
+	}
+}
+
 // A control plane that dies between two steps can write nothing more: the store fails it
 // from that step on. Another one must clear up.
 func TestCrashBetweenSteps(t *testing.T) {

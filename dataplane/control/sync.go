@@ -20,7 +20,7 @@ import (
 
 const (
 	minBackoff  = 200 * time.Millisecond
-	maxBackoff  = 30 * time.Second
+	maxBackoff  = 5 * time.Second // well within what a node may go on alone
 	pingPeriod  = time.Second
 	reportEvery = 10 * time.Second // where nothing has changed
 	silenceWait = 20 * time.Second // without any answer the replica is given up

@@ -69,11 +69,15 @@ func (t *task) permits(table *sql.Table) *tablePermits {
 	return t.tables[sql.Name{Schema: table.Schema, Name: table.Name}]
 }
 
+// How long a node may go on without the control plane where a task does not say: together
+// less than a minute, so that what a node that is gone for good has borrowed is taken
+// back within one.
 const (
-	defaultStaleness    = time.Minute
-	defaultSessionGrace = 5 * time.Minute
-	maxResultRows       = 100_000
+	DefaultMaxStaleness = 30 * time.Second
+	DefaultSessionGrace = 15 * time.Second
 )
+
+const maxResultRows = 100_000
 
 func (c *checker) task(o *typesv1.Task) *task {
 	s, name := o.GetSpec(), o.GetMetadata().GetName()
@@ -191,8 +195,8 @@ func (c *checker) terms(t *task, s *typesv1.TaskSpec) {
 		RecordRead:       c.mode("spec.record.read", r.GetRead(), Local),
 		RecordWrite:      c.mode("spec.record.write", r.GetWrite(), Disk),
 		Pool:             c.oneOf("spec.credential.reuse", s.GetCredential().GetReuse(), "never", "never", "pool") == "pool",
-		MaxStaleness:     c.duration("spec.staleness.maxStaleness", s.GetStaleness().GetMaxStaleness(), defaultStaleness),
-		SessionGrace:     c.duration("spec.staleness.sessionGrace", s.GetStaleness().GetSessionGrace(), defaultSessionGrace),
+		MaxStaleness:     c.duration("spec.staleness.maxStaleness", s.GetStaleness().GetMaxStaleness(), DefaultMaxStaleness),
+		SessionGrace:     c.duration("spec.staleness.sessionGrace", s.GetStaleness().GetSessionGrace(), DefaultSessionGrace),
 	}
 	if s.GetDuration() == "" {
 		c.fail("spec.duration", "is required: how long a grant lasts, such as 1h")

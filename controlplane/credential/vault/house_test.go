@@ -167,6 +167,8 @@ func (w world) Resource(_ postern.NodeName, r postern.ResourceName) (*typesv1.Re
 	return &typesv1.Resource{Spec: &typesv1.ResourceSpec{Credential: &typesv1.CredentialRef{Vault: ref}}}, true
 }
 
+func (world) Alone(postern.TaskName) time.Duration { return 45 * time.Second }
+
 func (w world) Reaches(postern.TaskName, postern.ResourceName) bool { return true }
 
 func (w world) Grant(_ context.Context, id postern.GrantID) (*typesv1.Grant, error) {

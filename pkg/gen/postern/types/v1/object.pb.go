@@ -1723,9 +1723,9 @@ func (x *CredentialRule) GetReuse() string {
 // Staleness bounds enforcement without the control plane.
 type Staleness struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Past this age of the policy a node takes no new session; the default is "60s".
+	// Past this age of the policy a node takes no new session; the default is "30s".
 	MaxStaleness string `protobuf:"bytes,1,opt,name=max_staleness,json=maxStaleness,proto3" json:"max_staleness,omitempty"`
-	// Past maxStaleness plus this a node ends live sessions; the default is "5m".
+	// Past maxStaleness plus this a node ends live sessions; the default is "15s".
 	SessionGrace  string `protobuf:"bytes,2,opt,name=session_grace,json=sessionGrace,proto3" json:"session_grace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
