@@ -55,14 +55,22 @@ func (h *Hub) Subscribe() (<-chan struct{}, func()) {
 // compile keeps Snapshot current. It is apart from publishing, so that a large policy
 // keeps no lock from a node.
 func (h *Hub) compile(ctx context.Context) error {
+	var done uint64 // the change of rules that Snapshot has
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-h.compiled.wanted:
 		}
-		version, objects := h.policyObjects()
-		snapshot, rejected := policy.Compile(version, objects)
+		version, change, objects, locks := h.policyObjects()
+		var snapshot *policy.Snapshot
+		var rejected []policy.Rejection
+		if change == done && !h.Snapshot().Version().IsZero() {
+			snapshot, rejected = h.Snapshot().WithLocks(version, locks)
+		} else {
+			snapshot, rejected = policy.Compile(version, append(objects, locks...))
+			done = change
+		}
 		for _, r := range rejected {
 			h.log.Warn("object does not compile, whatever needs it is denied", "object", r.Object, "reason", r.Reason)
 		}
@@ -70,16 +78,20 @@ func (h *Hub) compile(ctx context.Context) error {
 	}
 }
 
-func (h *Hub) policyObjects() (postern.Version, []*typesv1.Object) {
+// policyObjects are all objects, and the number of the last change of those that are no
+// locks.
+func (h *Hub) policyObjects() (v postern.Version, change uint64, objects, locks []*typesv1.Object) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	objects := make([]*typesv1.Object, 0, len(h.world.objects))
 	for _, it := range h.world.objects {
-		if it.full.GetNode() == nil {
+		switch {
+		case it.full.GetLock() != nil:
+			locks = append(locks, it.full)
+		case it.full.GetNode() == nil:
 			objects = append(objects, it.full)
 		}
 	}
-	return h.world.version, objects
+	return h.world.version, h.changes, objects, locks
 }
 
 func (c *compiled) set(s *policy.Snapshot) {

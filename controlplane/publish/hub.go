@@ -61,6 +61,7 @@ type Hub struct {
 	streams *run.Group // of the goroutines of streams, while Run runs
 	world   world
 	pending change // found and not yet published
+	changes uint64 // of anything but locks and ended grants, that were found
 	// asOf is an instant of this process: whatever the store had then is published.
 	asOf     time.Time
 	pulled   time.Time       // such an instant for what the world has
@@ -182,6 +183,9 @@ func (h *Hub) pull() {
 	began, stale, v := h.now(), h.cache.Staleness(), h.cache.View().Version()
 	found := h.world.pull(h.cache)
 	h.pending.policy = h.pending.policy || found.policy
+	if found.policy {
+		h.changes++
+	}
 	h.pending.urgent = h.pending.urgent || found.urgent
 	if h.world.version.Covers(v) {
 		h.pulled = began.Add(-stale)

@@ -15,7 +15,7 @@ const (
 )
 
 // A Cache keeps what was judged, by full text, so that a collision can never grant. It
-// is of one snapshot: a new one empties it. Entries that are used stay, the rest go
+// is of one snapshot, whatever its locks: a new one empties it. Entries that are used stay, the rest go
 // when a generation is full. It is safe for concurrent use.
 type Cache struct {
 	mu         sync.RWMutex
@@ -39,7 +39,7 @@ func NewCache() *Cache {
 
 func (c *Cache) get(s *policy.Snapshot, k cacheKey) *engine.Admission {
 	c.mu.RLock()
-	if c.snapshot != s {
+	if !c.snapshot.SameRules(s) {
 		c.mu.RUnlock()
 		return nil
 	}
@@ -58,7 +58,7 @@ func (c *Cache) put(s *policy.Snapshot, k cacheKey, a *engine.Admission) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.snapshot != s {
+	if !c.snapshot.SameRules(s) {
 		c.snapshot = s
 		c.young, c.old = map[cacheKey]*engine.Admission{}, nil
 	}

@@ -83,8 +83,9 @@ type Gate struct {
 	cfg        Config
 	instrument *instruments
 
-	statements atomic.Uint64 // numbers executions
-	flows      sync.Pool     // of *execution
+	statements atomic.Uint64                   // numbers executions
+	flows      sync.Pool                       // of *execution
+	cleared    atomic.Pointer[policy.Snapshot] // no lock of it stands against the session
 
 	mu   sync.Mutex // guards what follows
 	pass *pass      // the one execution that people have let through
@@ -271,7 +272,7 @@ func unrecorded(err error) *postern.Refusal {
 // Stale reports whether an admission was judged under another policy than now.
 func (g *Gate) Stale(a *engine.Admission) bool {
 	ad, ok := a.Gate.(*admitted)
-	return !ok || ad.snapshot != g.cfg.Snapshots.Current()
+	return !ok || !ad.snapshot.SameRules(g.cfg.Snapshots.Current())
 }
 
 // Admit lets one execution through.
@@ -280,8 +281,14 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 	if !ok {
 		return errors.New("gate: an admission that the gate did not make")
 	}
-	if g.Stale(a) {
+	now := g.cfg.Snapshots.Current()
+	if !ad.snapshot.SameRules(now) {
 		return engine.ErrStale
+	}
+	if g.cleared.Load() != now {
+		if r := g.locked(now); r != nil {
+			return g.refuseExecution(a, args, r)
+		}
 	}
 	if err := g.cfg.Healthy(); err != nil {
 		return err
@@ -294,7 +301,7 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 			}
 			q.EstimatedRows = &ad.estimate.rows
 		}
-		switch d := ad.snapshot.Decide(q); {
+		switch d := now.Decide(q); {
 		case d.Verdict == postern.VerdictDeny:
 			return g.refuseExecution(a, args, Refuse(d))
 		case !sameDuties(d, a.Decision):
@@ -341,6 +348,18 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 	g.instrument.decision(postern.VerdictAllow)
 	x.allot(a.Decision.Obligations)
 	f.Start(x, x.ofRows.start(), x.ofBytes.start())
+	return nil
+}
+
+// locked refuses where a lock stands against the session. A lock that does not stand when
+// it comes never will, so each snapshot is asked once.
+func (g *Gate) locked(s *policy.Snapshot) *postern.Refusal {
+	sub := g.cfg.Grant.Subject
+	reason, lock, ok := s.Locked(sub.Name, sub.Workload, g.cfg.Grant.ID, g.cfg.Resource, g.cfg.Node, g.cfg.Now())
+	if ok {
+		return &postern.Refusal{Code: postern.CodeKilled, Rule: policy.LockPrefix + lock, Reason: reason, Hint: "ask the operators of this gateway"}
+	}
+	g.cleared.Store(s)
 	return nil
 }
 

@@ -447,6 +447,24 @@ func TestConditionThatChangesIsAskedAgain(t *testing.T) {
 	}
 }
 
+// TestALockNeedsNoNewJudgement: what was judged before a lock is refused by it at once, and
+// goes on for whom it does not concern.
+func TestALockNeedsNoNewJudgement(t *testing.T) {
+	for subject, want := range map[string]postern.Code{"alice": postern.CodeKilled, "bob": 0} {
+		r := newRig(t)
+		a := r.must(t, "select code from sales.regions", &understood{facts: reading("regions", "code"), plain: true})
+		lock := object.Bare("lock", "l")
+		lock.GetLock().Spec = &typesv1.LockSpec{Subject: subject, Reason: "lost"}
+		locked, _ := r.snapshots.Current().WithLocks(postern.Version{Epoch: "e", Revision: 2}, []*typesv1.Object{lock})
+		r.snapshots.p.Store(locked)
+		var f engine.Flow
+		err := r.Admit(a, engine.Args{}, &f)
+		if want == 0 && err != nil || want != 0 && refusal(t, err).Code != want {
+			t.Errorf("a lock on %s: %v", subject, err)
+		}
+	}
+}
+
 func TestTransactionCanBeEndedWithoutBudget(t *testing.T) {
 	r := newRig(t)
 	a := r.must(t, "commit", &understood{plain: true, facts: sql.Facts{Complete: true, Statements: []sql.Statement{{Verb: sql.Transaction, Command: "COMMIT", Effect: postern.EffectNone}}}})

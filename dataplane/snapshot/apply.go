@@ -5,13 +5,11 @@ import (
 	"crypto/ed25519"
 	"crypto/x509"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
-	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 )
@@ -28,7 +26,7 @@ func (h *Holder) Apply(u *nodev1.Update) *nodev1.SyncAck {
 	if !follows(now.covered, v, u.GetSnapshot()) {
 		return nil
 	}
-	objects, err := h.merge(u)
+	rules, locks, err := h.merge(u)
 	if err != nil {
 		return nil
 	}
@@ -37,12 +35,15 @@ func (h *Holder) Apply(u *nodev1.Update) *nodev1.SyncAck {
 	}
 	next := &view{
 		policy: now.policy, rejections: now.rejections, covered: v,
-		hash: hashOf(objects), ended: endings(now, u), keys: keys(now, u), clientCAs: clientCAs(now, u),
+		hash: hashOf(rules, locks), ended: endings(now, u), keys: keys(now, u), clientCAs: clientCAs(now, u),
 	}
-	if u.GetSnapshot() || len(u.GetObjects())+len(u.GetRemoved()) > 0 {
-		next.policy, next.rejections = compile(v, objects)
+	switch {
+	case u.GetSnapshot() || says(u, false):
+		next.policy, next.rejections = compile(v, rules, locks)
+	case says(u, true): // locks alone cost no more than themselves
+		next.policy, next.rejections = lock(v, now, locks)
 	}
-	h.objects = objects
+	h.rules, h.locks = rules, locks
 	h.swap(next)
 	return &nodev1.SyncAck{Version: u.GetVersion(), ContentHash: next.hash[:], Rejections: next.rejections}
 }
@@ -91,69 +92,50 @@ func follows(covered, v postern.Version, snapshot bool) bool {
 	return v.Covers(covered)
 }
 
-// merge is the set of objects after u. An update without objects is a question whether
-// both sides hold the same, and so every hash is found anew.
-func (h *Holder) merge(u *nodev1.Update) (map[string]entry, error) {
-	var objects map[string]entry
-	switch {
+// merge is what is held after u. An update that says nothing is a question whether both
+// sides hold the same, and so every hash is found anew.
+func (h *Holder) merge(u *nodev1.Update) (rules, locks set, err error) {
+	rules, locks = h.rules, h.locks
+	switch said := len(u.GetObjects()) + len(u.GetRemoved()); {
 	case u.GetSnapshot():
-		objects = make(map[string]entry, len(u.GetObjects()))
-	case len(u.GetObjects())+len(u.GetRemoved()) == 0:
-		return rehash(h.objects)
-	default:
-		objects = maps.Clone(h.objects)
-	}
-	for _, ref := range u.GetRemoved() {
-		delete(objects, ref)
-	}
-	for _, o := range u.GetObjects() {
-		hash, err := object.HashOf(o)
-		if err != nil {
-			return nil, err
+		rules, locks = set{}, set{}
+	case said+len(u.GetEndedGrants())+len(u.GetGrantKeys()) == 0:
+		if rules, err = rules.rehash(); err != nil {
+			return rules, locks, err
 		}
-		objects[object.Ref(o)] = entry{o, hash}
+		locks, err = locks.rehash()
+		return rules, locks, err
 	}
-	if len(objects) > MaxObjects {
-		return nil, fmt.Errorf("%d objects are more than %d", len(objects), MaxObjects)
+	if rules, err = rules.with(u, false); err != nil {
+		return rules, locks, err
 	}
-	return objects, nil
+	if locks, err = locks.with(u, true); err != nil {
+		return rules, locks, err
+	}
+	if n := len(rules.refs) + len(locks.refs); n > MaxObjects {
+		return rules, locks, fmt.Errorf("%d objects are more than %d", n, MaxObjects)
+	}
+	return rules, locks, nil
 }
 
-func rehash(objects map[string]entry) (map[string]entry, error) {
-	fresh := make(map[string]entry, len(objects))
-	for ref, e := range objects {
-		hash, err := object.HashOf(e.object)
-		if err != nil {
-			return nil, err
-		}
-		fresh[ref] = entry{e.object, hash}
-	}
-	return fresh, nil
+func compile(v postern.Version, rules, locks set) (*policy.Snapshot, []*nodev1.Rejection) {
+	compiled, rejected := policy.Compile(v, append(rules.objects(), locks.objects()...))
+	return compiled, rejections(nil, rejected)
 }
 
-func hashOf(objects map[string]entry) object.Hash {
-	refs := slices.Sorted(maps.Keys(objects))
-	return object.HashSet(func(yield func(string, object.Hash) bool) {
-		for _, ref := range refs {
-			if !yield(ref, objects[ref].hash) {
-				return
-			}
-		}
-	})
+// lock puts other locks into the policy of now.
+func lock(v postern.Version, now *view, locks set) (*policy.Snapshot, []*nodev1.Rejection) {
+	locked, rejected := now.policy.WithLocks(v, locks.objects())
+	stay := slices.DeleteFunc(slices.Clone(now.rejections), func(r *nodev1.Rejection) bool { return isLock(r.GetObject()) })
+	return locked, rejections(stay, rejected)
 }
 
-func compile(v postern.Version, objects map[string]entry) (*policy.Snapshot, []*nodev1.Rejection) {
-	list := make([]*typesv1.Object, 0, len(objects))
-	for _, e := range objects {
-		list = append(list, e.object)
-	}
-	compiled, rejected := policy.Compile(v, list)
-	rejections := make([]*nodev1.Rejection, 0, len(rejected))
+func rejections(out []*nodev1.Rejection, rejected []policy.Rejection) []*nodev1.Rejection {
 	for _, r := range rejected {
-		rejections = append(rejections, &nodev1.Rejection{Object: r.Object, Reason: r.Reason})
+		out = append(out, &nodev1.Rejection{Object: r.Object, Reason: r.Reason})
 	}
-	slices.SortFunc(rejections, func(a, b *nodev1.Rejection) int { return cmp.Compare(a.GetObject(), b.GetObject()) })
-	return compiled, rejections
+	slices.SortFunc(out, func(a, b *nodev1.Rejection) int { return cmp.Compare(a.GetObject(), b.GetObject()) })
+	return out
 }
 
 // endings are the ended grants after u: those of before too, until their end.

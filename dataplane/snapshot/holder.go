@@ -14,7 +14,6 @@ import (
 	"time"
 
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
-	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
@@ -32,7 +31,8 @@ type Holder struct {
 	current atomic.Pointer[view]
 
 	mu      sync.Mutex // held to change anything
-	objects map[string]entry
+	rules   set        // all objects but locks
+	locks   set
 	changed chan struct{} // closed and replaced by every swap
 	subs    map[chan struct{}]struct{}
 }
@@ -53,16 +53,11 @@ type ending struct {
 	until  time.Time
 }
 
-type entry struct {
-	object *typesv1.Object
-	hash   object.Hash
-}
-
 // New makes a Holder that denies everything.
 func New() *Holder {
-	h := &Holder{objects: map[string]entry{}, changed: make(chan struct{}), subs: map[chan struct{}]struct{}{}}
+	h := &Holder{changed: make(chan struct{}), subs: map[chan struct{}]struct{}{}}
 	nothing, _ := policy.Compile(postern.Version{}, nil)
-	h.current.Store(&view{policy: nothing, hash: hashOf(nil)})
+	h.current.Store(&view{policy: nothing, hash: hashOf(set{}, set{})})
 	return h
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/x509"
+	"fmt"
 	"math/big"
 	"testing"
 	"testing/synctest"
@@ -131,6 +132,64 @@ func TestWhatDoesNotCompileIsDenied(t *testing.T) {
 	// It stays rejected while nothing is said of it.
 	if ack := h.Apply(&nodev1.Update{Version: at("e", 7)}); len(ack.GetRejections()) != 1 {
 		t.Errorf("rejections of the next update %v", ack.GetRejections())
+	}
+}
+
+// TestLocksLeaveTheRulesAlone: a lock is enforced, and nothing else is compiled anew.
+func TestLocksLeaveTheRulesAlone(t *testing.T) {
+	h := snapshot.New()
+	u := first()
+	broken := task("bad", "db")
+	broken.GetTask().Spec.Permit[0].Mask = map[string]string{"id": "nowhere"}
+	u.Objects = append(u.Objects, broken)
+	h.Apply(u)
+	before := h.Current()
+	lock := object.Bare("lock", "alice")
+	lock.GetLock().Spec = &typesv1.LockSpec{Subject: "alice", Reason: "lost her laptop"}
+	odd := object.Bare("lock", "odd") // names nothing
+	ack := h.Apply(&nodev1.Update{Version: at("e", 6), Objects: []*typesv1.Object{lock, odd}})
+	if len(ack.GetRejections()) != 2 || ack.GetRejections()[0].GetObject() != "lock/odd" || ack.GetRejections()[1].GetObject() != "task/bad" {
+		t.Errorf("rejections %v", ack.GetRejections())
+	}
+	if _, _, ok := h.Current().Locked("alice", "", "", "", "", time.Now()); !ok || !h.Current().SameRules(before) || h.Current().Version().Revision != 6 {
+		t.Error("the lock is not in force, or more than locks changed")
+	}
+	whole := snapshot.New()
+	all := h.Apply(&nodev1.Update{Version: at("e", 7)})
+	if again := whole.Apply(&nodev1.Update{Version: at("e", 7), Snapshot: true, Objects: append(u.GetObjects(), lock, odd)}); !bytes.Equal(all.GetContentHash(), again.GetContentHash()) {
+		t.Error("the same objects have two hashes")
+	}
+	h.Apply(&nodev1.Update{Version: at("e", 8), Removed: []string{"lock/alice"}})
+	if _, _, ok := h.Current().Locked("alice", "", "", "", "", time.Now()); ok || !served(h, "a") {
+		t.Error("the lock was not lifted")
+	}
+	h.Apply(&nodev1.Update{Version: at("e", 9), Removed: []string{"lock/odd", "task/a"}})
+	if served(h, "a") || h.Current().SameRules(before) {
+		t.Error("a change of both was taken for one of locks")
+	}
+}
+
+// BenchmarkApply is a lock, and a change of a task, on a node that serves 10,000 tasks.
+func BenchmarkApply(b *testing.B) {
+	h := snapshot.New()
+	u := &nodev1.Update{Version: at("e", 1), Snapshot: true, Objects: []*typesv1.Object{resource("db")}}
+	for i := range 10_000 {
+		u.Objects = append(u.Objects, task(fmt.Sprintf("t-%d", i), "db"))
+	}
+	h.Apply(u)
+	lock := object.Bare("lock", "alice")
+	lock.GetLock().Spec = &typesv1.LockSpec{Subject: "alice", Reason: "lost her laptop"}
+	revision := int64(1)
+	for name, o := range map[string]*typesv1.Object{"lock": lock, "task": task("t-1", "db")} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				revision++
+				if h.Apply(&nodev1.Update{Version: at("e", revision), Objects: []*typesv1.Object{o}}) == nil {
+					b.Fatal("refused")
+				}
+			}
+		})
 	}
 }
 

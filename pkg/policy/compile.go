@@ -23,17 +23,12 @@ type Rejection struct {
 // approval rules must be. A lock is in force even where it is rejected. The objects
 // must not be changed afterwards.
 func Compile(v postern.Version, objects []*typesv1.Object) (*Snapshot, []Rejection) {
-	b := &builder{
-		snapshot: &Snapshot{
-			version:   v,
-			resources: map[postern.ResourceName]*resource{},
-			tasks:     map[postern.TaskName]*task{},
-			rules:     map[string]*typesv1.ApprovalRule{},
-			locks:     map[lockTarget][]*typesv1.Lock{},
-		},
-		masks: map[string]*postern.MaskRule{},
-		seen:  map[string]bool{},
-	}
+	b := newBuilder(v, ruleset{
+		made:      new(int),
+		resources: map[postern.ResourceName]*resource{},
+		tasks:     map[postern.TaskName]*task{},
+		rules:     map[string]*typesv1.ApprovalRule{},
+	})
 	sorted := make([]*typesv1.Object, 0, len(objects))
 	for _, o := range objects {
 		if object.Kind(o) != "" {
@@ -48,6 +43,26 @@ func Compile(v postern.Version, objects []*typesv1.Object) (*Snapshot, []Rejecti
 	}
 	b.link()
 	return b.snapshot, b.rejected
+}
+
+// WithLocks is s as of v with these locks in the place of its own. It costs no more than
+// the locks do. Objects that are no locks are ignored.
+func (s *Snapshot) WithLocks(v postern.Version, locks []*typesv1.Object) (*Snapshot, []Rejection) {
+	b := newBuilder(v, s.ruleset)
+	for _, o := range locks {
+		if o.GetLock() != nil {
+			b.add(o)
+		}
+	}
+	return b.snapshot, b.rejected
+}
+
+func newBuilder(v postern.Version, r ruleset) *builder {
+	return &builder{
+		snapshot: &Snapshot{version: v, ruleset: r, locks: map[lockTarget][]*typesv1.Lock{}},
+		masks:    map[string]*postern.MaskRule{},
+		seen:     map[string]bool{},
+	}
 }
 
 // compileOrder puts what others need first.

@@ -19,14 +19,26 @@ import (
 // A Snapshot is all that is enforced at once. It is immutable and safe for concurrent
 // use; so must be the objects that it was compiled from.
 type Snapshot struct {
-	version   postern.Version
+	ruleset
+	version postern.Version
+	locks   map[lockTarget][]*typesv1.Lock
+}
+
+// ruleset is all of a policy but its locks.
+type ruleset struct {
 	resources map[postern.ResourceName]*resource
 	tasks     map[postern.TaskName]*task
 	rules     map[string]*typesv1.ApprovalRule
 	bindings  []*binding     // by name
 	roles     []*roleBinding // by name
 	workloads []*typesv1.Workload
-	locks     map[lockTarget][]*typesv1.Lock
+	made      *int // its address tells it from others
+}
+
+// SameRules reports whether two snapshots differ in nothing but their locks and their
+// version: what one says of a statement that no lock forbids, the other says too.
+func (s *Snapshot) SameRules(o *Snapshot) bool {
+	return s == o || s != nil && o != nil && s.made == o.made
 }
 
 // Version is the version that the snapshot was compiled at.
