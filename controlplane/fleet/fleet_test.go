@@ -1,0 +1,204 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/posterngate/postern/controlplane/publish"
+	"github.com/posterngate/postern/controlplane/store"
+	"github.com/posterngate/postern/controlplane/store/etcd"
+	"github.com/posterngate/postern/pkg/fault"
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/run"
+)
+
+// hub has the streams of one replica: nodes with the sessions that they have. All nodes
+// are enrolled.
+type hub struct {
+	mu    sync.Mutex
+	nodes map[postern.NodeName][]string
+	joins map[postern.NodeName]time.Time
+}
+
+var enrolled = []postern.NodeName{"eu", "us"}
+
+func (h *hub) join(node postern.NodeName, sessions ...string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.nodes[node], h.joins[node] = sessions, time.Now()
+}
+
+func (h *hub) leave(node postern.NodeName) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.nodes, node)
+}
+
+func (h *hub) Nodes() []*apiv1.NodeStatus {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var all []*apiv1.NodeStatus
+	for _, name := range enrolled {
+		n := &apiv1.NodeStatus{Name: string(name)}
+		if sessions, ok := h.nodes[name]; ok {
+			n.Connected, n.LastSeen, n.Release = true, timestamppb.Now(), "of "+string(name)
+			n.Report = &nodev1.NodeReport{Sessions: int64(len(sessions)), Resources: []string{"warehouse"}}
+		}
+		all = append(all, n)
+	}
+	return all
+}
+
+func (h *hub) Last(node postern.NodeName) (publish.Sighting, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, connected := h.nodes[node]
+	joined, ok := h.joins[node]
+	return publish.Sighting{Process: "p-" + string(node), Joined: joined, Seen: joined, Connected: connected}, ok
+}
+
+func (h *hub) Version() postern.Version   { return postern.Version{} }
+func (h *hub) Snapshot() *policy.Snapshot { return nil }
+
+func (h *hub) Command(_ context.Context, node postern.NodeName, cmd *nodev1.Command) (*nodev1.CommandResult, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	sessions, ok := h.nodes[node]
+	if !ok {
+		return nil, fault.New(codes.Unavailable, "node %q is not connected", node)
+	}
+	if cmd.GetDrain() != nil {
+		return &nodev1.CommandResult{Done: true, Explanation: &nodev1.Explanation{Reason: "from " + string(node)}}, nil
+	}
+	return &nodev1.CommandResult{Done: slices.Contains(sessions, cmd.GetKillSession().GetSession())}, nil
+}
+
+func (h *hub) Broadcast(ctx context.Context, cmd *nodev1.Command) (postern.NodeName, error) {
+	for _, name := range enrolled {
+		if r, err := h.Command(ctx, name, cmd); err == nil && r.GetDone() {
+			return name, nil
+		}
+	}
+	return "", nil
+}
+
+// replicas starts two of them on one etcd.
+func replicas(t *testing.T) (fleets [2]*Fleet, hubs [2]*hub, s store.Store) {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	opened, err := etcd.Open(t.Context(), etcd.Config{Embedded: &etcd.Embedded{Dir: t.TempDir()}, Logger: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := run.New(context.Background())
+	for i := range fleets {
+		hubs[i] = &hub{nodes: map[postern.NodeName][]string{}, joins: map[postern.NodeName]time.Time{}}
+		fleets[i] = New(Config{Store: opened, Hub: hubs[i], Logger: log, Now: time.Now})
+		g.Go("fleet", fleets[i].Run)
+	}
+	t.Cleanup(func() {
+		g.Stop()
+		if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		_ = opened.Close()
+	})
+	return fleets, hubs, opened
+}
+
+func eventually(t *testing.T, what string, check func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !check() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not in time: %s", what)
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+}
+
+func kill(session string) *nodev1.Command {
+	return &nodev1.Command{Kind: &nodev1.Command_KillSession{KillSession: &nodev1.KillSession{Session: session, Reason: "x"}}}
+}
+
+var drain = &nodev1.Command{Kind: &nodev1.Command_Drain{Drain: &nodev1.Drain{}}}
+
+// TestWhicheverReplicaIsAsked: each of two replicas has one of two nodes, and both answer
+// for both.
+func TestWhicheverReplicaIsAsked(t *testing.T) {
+	fleets, hubs, s := replicas(t)
+	hubs[0].join("eu", "s-eu")
+	hubs[1].join("us", "s-us", "s-us-2")
+	for i, f := range fleets {
+		eventually(t, "both nodes are known, and the other replica", func() bool {
+			nodes := f.Nodes()
+			return nodes[0].GetConnected() && nodes[1].GetConnected() && len(f.others()) == 1
+		})
+		for name, node := range map[string]postern.NodeName{"s-eu": "eu", "s-us": "us", "s-nowhere": ""} {
+			if had, err := f.Broadcast(t.Context(), kill(name)); had != node || err != nil {
+				t.Errorf("replica %d: %s was ended at %q, %v", i, name, had, err)
+			}
+		}
+		for _, node := range enrolled {
+			r, err := f.Command(t.Context(), node, drain)
+			if err != nil || r.GetExplanation().GetReason() != "from "+string(node) {
+				t.Errorf("replica %d: a command to %s: %v, %v", i, node, r, err)
+			}
+			if last, ok := f.Last(node); !ok || last.Process != "p-"+string(node) || !last.Connected {
+				t.Errorf("replica %d: last of %s is %+v", i, node, last)
+			}
+			if got := f.Nodes()[slices.Index(enrolled, node)].GetRelease(); got != "of "+string(node) {
+				t.Errorf("replica %d: release of %s is %q", i, node, got)
+			}
+		}
+		if node, ok := f.NodeFor("warehouse"); !ok || node != "eu" {
+			t.Errorf("replica %d: the node with the fewest sessions is %q", i, node)
+		}
+		if _, ok := f.NodeFor("elsewhere"); ok {
+			t.Errorf("replica %d: a resource that nobody serves has a node", i)
+		}
+	}
+	for _, kind := range []string{kindCommand, kindAnswer} {
+		eventually(t, "nothing of a command stays", func() bool {
+			left, _, err := s.List(t.Context(), kind, "", 0)
+			return err == nil && len(left) == 0
+		})
+	}
+}
+
+// TestANodeThatMoves is known by the replica that it went to, and one that went away is
+// said to be away.
+func TestANodeThatMoves(t *testing.T) {
+	fleets, hubs, _ := replicas(t)
+	hubs[0].join("eu", "s")
+	eventually(t, "it is known", func() bool { return fleets[1].Nodes()[0].GetConnected() })
+	hubs[1].join("eu", "s")
+	hubs[0].leave("eu")
+	for _, f := range fleets {
+		eventually(t, "it is known where it is now", func() bool {
+			r, err := f.Command(t.Context(), "eu", drain)
+			return err == nil && r.GetDone()
+		})
+	}
+	hubs[1].leave("eu")
+	for _, f := range fleets {
+		eventually(t, "it is away", func() bool { return !f.Nodes()[0].GetConnected() })
+		if _, err := f.Command(t.Context(), "eu", drain); fault.CodeOf(err) != codes.Unavailable {
+			t.Errorf("a command to a node that is away: %v", err)
+		}
+		if last, ok := f.Last("eu"); !ok || last.Connected || last.Seen.IsZero() {
+			t.Errorf("last of it is %+v", last)
+		}
+	}
+}
