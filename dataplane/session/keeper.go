@@ -238,6 +238,18 @@ func (k *Keeper) over(g *postern.Grant, now time.Time) *postern.Refusal {
 	return nil
 }
 
+// restored tells whether the control plane's store was put back to a backup since the
+// grant was opened here: then nothing says that the grant stands still.
+func (k *Keeper) restored(g *postern.Grant) *postern.Refusal {
+	if g.MinVersion.Epoch == "" || g.MinVersion.Epoch == k.cfg.Snapshots.Version().Epoch {
+		return nil
+	}
+	return &postern.Refusal{
+		Code: postern.CodeKilled, Reason: "the control plane was put back to a backup since this session was opened, so its grant must be looked at anew",
+		Hint: "connect again: a grant that the backup knows goes on",
+	}
+}
+
 // fresh refuses what a stale policy may not let in. Live sessions may go on for the
 // task's grace.
 func (k *Keeper) fresh(t policy.Terms, live bool) error {
@@ -384,6 +396,9 @@ func (k *Keeper) judge(s *Session) *postern.Refusal {
 	now := k.cfg.Now()
 	snap := k.cfg.Snapshots.Current()
 	if r := k.over(s.grant, now); r != nil {
+		return r
+	}
+	if r := k.restored(s.grant); r != nil {
 		return r
 	}
 	terms, ok := snap.Terms(s.grant.Task)

@@ -59,6 +59,7 @@ type house struct {
 	unhealthy error
 	recorders map[postern.SessionID]*recorder
 	loans     []*loan
+	epoch     string
 	revision  int64
 	cas       *x509.CertPool
 }
@@ -97,7 +98,8 @@ func (l *loan) Release(context.Context) error { l.released.Store(true); return n
 func newHouse(t *testing.T) *house {
 	t.Helper()
 	h := &house{t: t, now: time.Now(), ended: map[postern.GrantID]string{}, recorders: map[postern.SessionID]*recorder{}}
-	h.grant = &postern.Grant{ID: "g-1", Subject: postern.Subject{Name: "alice"}, Task: "report", Start: h.now, End: h.now.Add(time.Hour)}
+	h.epoch = "e"
+	h.grant = &postern.Grant{ID: "g-1", MinVersion: postern.Version{Epoch: "e", Revision: 1}, Subject: postern.Subject{Name: "alice"}, Task: "report", Start: h.now, End: h.now.Add(time.Hour)}
 	h.load(strings.ReplaceAll(world, "PORT", "5432"))
 	h.Keeper = New(Config{
 		Node: "n-1", Region: "eu", Control: h, Snapshots: h, Leases: h, Records: h, Logger: slog.New(slog.DiscardHandler),
@@ -117,7 +119,7 @@ func (h *house) load(text string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.revision++
-	s, rejected := policy.Compile(postern.Version{Epoch: "e", Revision: h.revision}, objects)
+	s, rejected := policy.Compile(postern.Version{Epoch: h.epoch, Revision: h.revision}, objects)
 	if len(rejected) > 0 {
 		h.t.Fatal(rejected)
 	}
@@ -333,6 +335,12 @@ func TestLiveSessionsAreEnded(t *testing.T) {
 		}, "revoked by ada"},
 		"grant over":     {func(h *house, _ *Session) { h.after(2 * time.Hour) }, "ended"},
 		"session's time": {func(h *house, _ *Session) { h.after(31 * time.Minute) }, "30m"},
+		"a backup": {func(h *house, _ *Session) {
+			h.mu.Lock()
+			h.epoch = "f"
+			h.mu.Unlock()
+			h.load(strings.ReplaceAll(world, "PORT", "5432"))
+		}, "put back to a backup"},
 		"task gone": {func(h *house, _ *Session) {
 			h.load("kind: Mask\nmetadata: {name: m}\nspec: {method: 'null'}\n")
 		}, "no longer served"},
