@@ -225,14 +225,14 @@ func (c clientCore) later(fn func(context.Context) error) pump.Next {
 			return nil
 		}
 		r := postern.AsRefusal(err)
-		if r.Cause != nil {
+		var syntax *sql.SyntaxError
+		if r.Cause != nil && !errors.As(err, &syntax) { // which quotes the statement
 			c.log.Debug("statement refused", "error", r.Cause)
 		}
 		if fatal(r) {
 			return r
 		}
 		c.ready.no = errorOf(r, "ERROR")
-		var syntax *sql.SyntaxError
 		if errors.As(err, &syntax) {
 			c.ready.no = report{severity: "ERROR", code: "42601", message: syntax.Message, position: syntax.Position}
 		}
