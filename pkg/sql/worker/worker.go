@@ -31,9 +31,14 @@ const startTimeout = 10 * time.Second
 // Config bounds a Pool. Zero values mean the defaults.
 type Config struct {
 	Processes   int           // children; 2
-	Deadline    time.Duration // of one request; 250 ms
+	Deadline    time.Duration // of one request; 250 ms, and up to five times that for long ones
 	MemoryBytes int64         // of one child; 512 MiB
 	Logger      *slog.Logger  // what happens to children; discarded where nil
+}
+
+// deadline gives a microsecond more for each byte.
+func (c *Config) deadline(size int) time.Duration {
+	return c.Deadline + min(time.Duration(size)*time.Microsecond, 4*c.Deadline)
 }
 
 // Pool is a few children. It is safe for concurrent use; a request waits for a child
@@ -130,7 +135,7 @@ func ask[T []byte | string](ctx context.Context, p *Pool, op byte, body T) ([]by
 		p.config.Logger.Error("cannot start parser", "error", err)
 		return nil, fmt.Errorf("%w: start: %w", ErrFault, err)
 	}
-	kind, answer, err := exchange(c, op, body, time.Now().Add(p.config.Deadline))
+	kind, answer, err := exchange(c, op, body, time.Now().Add(p.config.deadline(len(body))))
 	if err == nil {
 		switch kind {
 		case opOK:
