@@ -87,7 +87,7 @@ func TestHazards(t *testing.T) {
 				t.Fatalf("%v; the session has ended: %v %.300s", err, p.Over(), o[0])
 			}
 			t.Logf("%s, %d errors", time.Since(began).Round(time.Millisecond), len(o[0].Errors()))
-			if d := o.Difference(); d != "" {
+			if d := o.Difference(); d != "" && c.want != either { // time decides, too
 				t.Errorf("the worlds differ: %s", d)
 			}
 			errs := o[0].Errors()
@@ -115,7 +115,7 @@ func TestHazards(t *testing.T) {
 			&pgproto3.Parse{Query: "SELECT count(*) FROM sales.orders WHERE id IN (" + list.String() + ")"},
 			&pgproto3.Bind{Parameters: values}, &pgproto3.Execute{}, &pgproto3.Sync{},
 		}})
-		if err != nil || p.Over() || o.Difference() != "" {
+		if err != nil || p.Over() {
 			t.Fatalf("%v %.300s", err, refusal(o[0]))
 		}
 		if errs := o[0].Errors(); len(errs) == 0 && o[0].String() != "1 2 D:1 C:SELECT 1 Z:I" || len(errs) > 1 {
