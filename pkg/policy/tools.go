@@ -20,31 +20,30 @@ type toolView struct {
 // known is what a task names, as expressions of SQL. Objects of the system itself have
 // numbers below 16384.
 type known struct {
-	tables    map[sql.Name][]string // columns by table
-	open      []string              // schemas of which everything may be known
-	relations string                // an array of numbers
-	columns   string                // an array of numbers of relation and column
-	schemas   string                // an array of names
-	functions map[string][]string   // names by schema
+	tables    map[sql.Name][]string  // columns by table
+	open      []string               // schemas of which everything may be known
+	numbered  []postern.RelationName // tables and open, for :relations and :columns
+	schemas   string                 // an array of names
+	functions map[string][]string    // names by schema
 }
 
 // rel is true for relations that the task names.
 func (k *known) rel(column string) string {
-	return "(" + column + " < 16384 OR " + column + " = ANY (" + k.relations + "))"
+	return "(" + column + " < 16384 OR " + column + " = ANY (:relations))"
 }
 
 // col is true for columns that the task names, by the numbers of relation and column.
 func (k *known) col(relation, number string) string {
-	return "(" + relation + " < 16384 OR " + relation + " = ANY (" + k.relations + ") AND " + k.listed(relation, number) + ")"
+	return "(" + relation + " < 16384 OR " + relation + " = ANY (:relations) AND " + k.listed(relation, number) + ")"
 }
 
 func (k *known) listed(relation, number string) string {
-	return "CAST(" + relation + " AS pg_catalog.int8) * 65536 + " + number + " = ANY (" + k.columns + ")"
+	return "CAST(" + relation + " AS pg_catalog.int8) * 65536 + " + number + " = ANY (:columns)"
 }
 
 // keys is true where the task names the relation and all columns of an array of numbers.
 func (k *known) keys(relation, numbers string) string {
-	return "(" + relation + " < 16384 OR " + relation + " = ANY (" + k.relations + ") AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = " +
+	return "(" + relation + " < 16384 OR " + relation + " = ANY (:relations) AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = " +
 		relation + " AND a.attnum = ANY (" + numbers + ") AND a.attnum > 0 AND NOT " + k.listed("a.attrelid", "a.attnum") + "))"
 }
 
@@ -127,12 +126,17 @@ func byConstraint(view string) func(k *known) string {
 
 func none(*known) string { return "false" }
 
+// counters tell how many rows there are, and what is done with them.
+const counters = `seq_scan last_seq_scan seq_tup_read idx_scan last_idx_scan idx_tup_fetch n_tup_ins n_tup_upd n_tup_del n_tup_hot_upd
+	n_tup_newpage_upd n_live_tup n_dead_tup n_mod_since_analyze n_ins_since_vacuum last_vacuum last_autovacuum last_analyze last_autoanalyze
+	vacuum_count autovacuum_count analyze_count autoanalyze_count total_vacuum_time total_autovacuum_time total_analyze_time total_autoanalyze_time`
+
 // toolViews are the catalogues of which not everything is seen. The others of
 // catalogTables and information_schema show names of the system's own, or numbers alone.
 var toolViews = map[string]map[string]toolView{
 	catalogSchema: {
 		"pg_class": {func(k *known) string {
-			return k.rel("oid") + " OR oid = ANY (ARRAY(SELECT i.indexrelid FROM pg_catalog.pg_index i WHERE i.indrelid = ANY (" + k.relations + ") AND " + k.index("i.") + "))"
+			return k.rel("oid") + " OR relkind IN ('i', 'I') AND EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indexrelid = pg_class.oid AND " + k.index("i.") + ")"
 		}, "relpages reltuples relallvisible relallfrozen"},
 		"pg_attribute":            {func(k *known) string { return k.col("attrelid", "attnum") }, ""},
 		"pg_attrdef":              {func(k *known) string { return k.col("adrelid", "adnum") }, ""},
@@ -157,7 +161,7 @@ var toolViews = map[string]map[string]toolView{
 		}, ""},
 		"pg_shdescription": {func(*known) string { return "objoid < 16384" }, ""},
 		"pg_type": {func(k *known) string {
-			return k.rel("typrelid") + " AND NOT EXISTS (SELECT FROM pg_catalog.pg_type e WHERE e.oid = pg_type.typelem AND e.typrelid >= 16384 AND NOT e.typrelid = ANY (" + k.relations + "))"
+			return k.rel("typrelid") + " AND NOT EXISTS (SELECT FROM pg_catalog.pg_type e WHERE e.oid = pg_type.typelem AND e.typrelid >= 16384 AND NOT e.typrelid = ANY (:relations))"
 		}, ""},
 		"pg_namespace": {func(k *known) string {
 			return "oid < 16384 OR nspname = ANY (" + k.schemas + ") OR oid = ANY (ARRAY(SELECT e.extnamespace FROM pg_catalog.pg_extension e)) OR oid = ANY (ARRAY(" +
@@ -171,6 +175,8 @@ var toolViews = map[string]map[string]toolView{
 		"pg_roles":              {func(*known) string { return role("oid") }, "rolpassword rolconfig"},
 		"pg_user":               {func(*known) string { return role("usesysid") }, "passwd useconfig"},
 		"pg_auth_members":       {func(*known) string { return role("member") }, ""},
+		"pg_stat_user_tables":   {byRelation("relid"), counters},
+		"pg_stat_all_tables":    {byRelation("relid"), counters},
 		"pg_tables":             {byName("tablename"), ""},
 		"pg_views":              {byName("viewname"), "definition"},
 		"pg_matviews":           {byName("matviewname"), "definition"},
@@ -212,7 +218,7 @@ func (t *task) toolView(name sql.Name) *postern.TableRule {
 	}
 	r := &postern.TableRule{Schema: name.Schema, Table: name.Name, Every: true}
 	if v.filter != nil {
-		r.Filter = v.filter(&t.known)
+		r.Filter, r.Names = v.filter(&t.known), t.known.numbered
 	}
 	for column := range strings.FieldsSeq(v.hidden) {
 		r.Columns = append(r.Columns, postern.ColumnRule{Name: column, Mask: &postern.MaskRule{Name: "hidden", Method: postern.MaskNull}})
@@ -250,7 +256,27 @@ func (t *task) know() {
 	}
 	slices.Sort(k.open)
 	k.schemas = "ARRAY[" + strings.TrimSuffix("CAST('pg_catalog' AS pg_catalog.name), "+quoted(slices.Sorted(maps.Keys(schemas))), ", NULL") + "]"
-	const from = " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-	k.relations = "ARRAY(SELECT c.oid" + from + " WHERE c.oid >= 16384 AND " + k.table("n.nspname", "c.relname", "") + ")"
-	k.columns = "ARRAY(SELECT CAST(a.attrelid AS pg_catalog.int8) * 65536 + a.attnum" + from + " JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid WHERE c.oid >= 16384 AND " + k.table("n.nspname", "c.relname", "a.attname") + ")"
+	for _, n := range k.names() {
+		k.numbered = append(k.numbered, postern.RelationName{Schema: n.Schema, Table: n.Name, Columns: k.tables[n]})
+	}
+	for _, s := range k.open {
+		k.numbered = append(k.numbered, postern.RelationName{Schema: s})
+	}
+}
+
+// StaysVisible says what of a resource people may see beside what their task names,
+// whatever the catalogues' filters do: a sentence each, for people. It is data for
+// whoever reports what a level is worth.
+func StaysVisible(level postern.Level) []string {
+	out := []string{
+		"names and types of the system itself, the name of the database, of its extensions and of its languages",
+		"enumerations, domains and other types of users, with their labels",
+		"names of accounts that own or may use what the task names, and of those that the session's own account is a member of",
+		"what a function such as pg_get_viewdef or obj_description says of an object whose number is guessed",
+		"definitions of views, defaults, checks and triggers of the tables that the task names, which may name other columns and tables",
+	}
+	if level < postern.LevelSource {
+		out = append(out, "at level result nothing is filtered from the catalogues: names of all tables, columns, functions and accounts")
+	}
+	return out
 }

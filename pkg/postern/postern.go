@@ -208,6 +208,15 @@ type TableRule struct {
 	Columns       []ColumnRule // every permitted column, in the table's own order
 	Every         bool         // all other columns are permitted too, those of the server's own among them
 	Filter        string       // an SQL expression over the table's columns; empty admits all rows
+	// Names are relations whose numbers a filter speaks of: :relations in it stands for an
+	// array of them, and :columns for one of their columns' numbers, as relation*65536+column.
+	Names []RelationName
+}
+
+// RelationName names a relation and columns of it; without a table all of a schema.
+type RelationName struct {
+	Schema, Table string
+	Columns       []string
 }
 
 // ColumnRule is one permitted column and its mask.

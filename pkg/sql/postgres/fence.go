@@ -79,8 +79,9 @@ func (r *rewriter) let(ref *reference, q *pg.SelectStmt) {
 func (r *rewriter) inside(term *pg.Node, it *item) {
 	for _, side := range []*pg.Node{term.GetAExpr().Lexpr, term.GetAExpr().Rexpr} {
 		if c := side.GetColumnRef(); c != nil {
-			column, _ := ownColumn(c, []*item{it}, it)
-			c.Fields = []*pg.Node{pg.MakeStrNode(column)}
+			if column, ok := ownColumn(c, []*item{it}, it); ok {
+				c.Fields = []*pg.Node{pg.MakeStrNode(column)}
+			}
 		}
 	}
 }
@@ -90,6 +91,21 @@ var (
 	plainOperators = []string{"=", "<>", "<", "<=", ">", ">="}
 	plainTypes     = []string{"bool", "int2", "int4", "int8", "oid", "name", "text", "varchar", "char", "uuid", "date", "timestamp", "timestamptz", "numeric"}
 )
+
+// given reports whether a value is the same for all rows of a level: a constant, a
+// parameter, or a column of a query further out, whose name means the same inside of the
+// sub-select for rel.
+func given(n *pg.Node, items []*item, rel *sql.Relation) bool {
+	if n.GetAConst() != nil || n.GetParamRef() != nil {
+		return true
+	}
+	c := n.GetColumnRef()
+	if c == nil || len(c.Fields) != 2 || c.Fields[1].GetString_() == nil {
+		return false
+	}
+	of := c.Fields[0].GetString_().GetSval()
+	return of != rel.Name.Name && !slices.ContainsFunc(items, func(it *item) bool { return it.name == of })
+}
 
 // plainType reports whether comparing values of a type cannot fail. The domains of the
 // standard's schema are over names and texts.
@@ -104,24 +120,22 @@ func plainType(n sql.Name) bool {
 }
 
 // tellsNothing reports whether a condition compares an unmasked column of it, of a plain
-// type, with a constant or a parameter, by an operator of the system's.
+// type, with a value that is given, by an operator of the system's.
 func (r *rewriter) tellsNothing(n *pg.Node, items []*item, it *item) bool {
 	e := n.GetAExpr()
 	if e == nil || e.Kind != pg.A_Expr_Kind_AEXPR_OP || len(e.Name) != 1 || !slices.Contains(plainOperators, e.Name[0].GetString_().GetSval()) || !r.systems(e.Name[0].GetString_().GetSval()) {
 		return false
 	}
-	column, value := e.Lexpr.GetColumnRef(), e.Rexpr
-	if column == nil {
-		column, value = e.Rexpr.GetColumnRef(), e.Lexpr
+	rel := it.ref.use.rel
+	name, ok := "", false
+	for _, sides := range [][2]*pg.Node{{e.Lexpr, e.Rexpr}, {e.Rexpr, e.Lexpr}} {
+		if c := sides[0].GetColumnRef(); c != nil && !ok && given(sides[1], items, rel) {
+			name, ok = ownColumn(c, items, it)
+		}
 	}
-	if column == nil || value.GetAConst() == nil && value.GetParamRef() == nil {
-		return false
-	}
-	name, ok := ownColumn(column, items, it)
 	if !ok {
 		return false
 	}
-	rel := it.ref.use.rel
 	col := rel.Column(name)
 	if col == nil || !plainType(col.Type) {
 		return false

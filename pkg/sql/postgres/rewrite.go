@@ -133,7 +133,7 @@ func (r *rewriter) prepare(ctx context.Context, p Parser) error {
 		}
 		rule.rel = ref.use.rel
 		rule.system = r.systemColumns(rule)
-		text, err := subSelect(rule.rel, rule.TableRule, rule.system)
+		text, err := subSelect(rule.rel, rule.TableRule, filterOf(r.cat, rule.TableRule), rule.system)
 		if err != nil {
 			return err
 		}
@@ -194,10 +194,10 @@ func (r *rewriter) systemColumns(rule *rule) []string {
 // in their own order, masked, and its permitted rows. The filter is not fenced. An error
 // that is ErrCannot says what the rule asks for and the relation does not have.
 func SubSelect(rel *sql.Relation, r *postern.TableRule) (string, error) {
-	return subSelect(rel, r, nil)
+	return subSelect(rel, r, r.Filter, nil)
 }
 
-func subSelect(rel *sql.Relation, r *postern.TableRule, system []string) (string, error) {
+func subSelect(rel *sql.Relation, r *postern.TableRule, filter string, system []string) (string, error) {
 	var b strings.Builder
 	b.WriteString("SELECT ")
 	n := 0
@@ -234,8 +234,8 @@ func subSelect(rel *sql.Relation, r *postern.TableRule, system []string) (string
 		b.WriteString("NULL AS nothing")
 	}
 	b.WriteString(" FROM " + sql.Quote(rel.Schema) + "." + sql.Quote(rel.Name.Name))
-	if r.Filter != "" {
-		b.WriteString(" WHERE (" + r.Filter + ")")
+	if filter != "" {
+		b.WriteString(" WHERE (" + filter + ")")
 	}
 	return b.String(), nil
 }

@@ -52,7 +52,8 @@ func TestRewrite(t *testing.T) {
 		{"SELECT name FROM regions r(a, b), orders o WHERE 'x' < r.b AND o.status = 'y' AND r.a = $1", "? column name does not exist"},
 		{"SELECT r.b FROM regions r(a, b), orders o WHERE 'x' < r.b AND o.status = 'y' AND r.a = $1", "SELECT r.b FROM (SELECT code, name FROM sales.regions WHERE (code = 'DE' OR code = 'FR') AND 'x' < name AND code = $1 OFFSET 0) r(a, b), $O AS o WHERE 'x' < r.b AND o.status = 'y' AND r.a = $1"},
 		{"SELECT name FROM regions WHERE code = 'DE' OR name = 'x'", "SELECT name FROM $R AS regions WHERE code = 'DE' OR name = 'x'"},
-		{"SELECT (SELECT name FROM regions WHERE code = o.status) FROM orders o", "SELECT (SELECT name FROM $R AS regions WHERE code = o.status) FROM $O AS o"},
+		{"SELECT (SELECT name FROM regions WHERE code = o.status AND regions.name = o.id) FROM orders o", "SELECT (SELECT name FROM (SELECT code, name FROM sales.regions WHERE (code = 'DE' OR code = 'FR') AND code = o.status AND name = o.id OFFSET 0) AS regions WHERE code = o.status AND regions.name = o.id) FROM $O AS o"},
+		{"SELECT (SELECT r.name FROM regions r WHERE r.code = regions.status) FROM orders AS regions", "SELECT (SELECT r.name FROM $R AS r WHERE r.code = regions.status) FROM $O AS regions"},
 		{"DELETE FROM regions WHERE name::int = 1", "DELETE FROM regions WHERE (regions.code = 'DE' OR regions.code = 'FR') AND CASE WHEN regions.code = 'DE' OR regions.code = 'FR' THEN name::int = 1 END"},
 		{"DELETE FROM regions WHERE code = 'A' AND (name::int = 1 OR 1/0 = 1) AND upper(name) = 'B'", "DELETE FROM regions WHERE (regions.code = 'DE' OR regions.code = 'FR') AND code = 'A' AND CASE WHEN regions.code = 'DE' OR regions.code = 'FR' THEN (name::int = 1 OR 1/0 = 1) AND upper(name) = 'B' END"},
 
