@@ -75,7 +75,7 @@ func (e *Env) blaster(ctx context.Context) (parts.Blaster, error) {
 	if err != nil {
 		return b, err
 	}
-	c, err := connect(ctx, direct.Where)
+	c, err := dial(ctx, direct.Where)
 	if err != nil {
 		return b, err
 	}
@@ -133,7 +133,7 @@ func (e *Env) blasted(addr string) (all []*targets.Target, stop func(), err erro
 
 // masksBlast shows that the rows from memory are masked on their way back.
 func (e *Env) masksBlast(ctx context.Context, t *targets.Target) error {
-	c, err := connect(ctx, t.Where)
+	c, err := dial(ctx, t.Where)
 	if err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ type Cell struct {
 
 // All are the cells, in the order in which they are run.
 func All() []Cell {
-	return slices.Concat(point(), bulkCells(), blastCells(), policyCells(), recordCells(), loginCells(), microCells())
+	return slices.Concat(point(), bulkCells(), blastCells(), policyCells(), recordCells(), loginCells(), microCells(), controlCells())
 }
 
 // Env is what cells work with.

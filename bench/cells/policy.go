@@ -201,7 +201,7 @@ var placeholder = regexp.MustCompile(`\{[a-z]+\}`)
 // replayORM runs the trace with fresh literals, as drivers do that put values into the
 // text: the harder case, for with parameters the texts would be the same.
 func (e *Env) replayORM(ctx context.Context, t *targets.Target) error {
-	c, err := connect(ctx, t.Where)
+	c, err := dial(ctx, t.Where)
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ var forbidden = []string{
 	"COPY people TO PROGRAM 'true'",
 }
 
-func connect(ctx context.Context, w load.Where) (*pgx.Conn, error) {
+func dial(ctx context.Context, w load.Where) (*pgx.Conn, error) {
 	mode := "sslmode=disable"
 	if w.CA != "" {
 		mode = "sslmode=verify-full sslrootcert=" + w.CA
@@ -78,7 +78,7 @@ func (e *Env) prove(ctx context.Context, out *result.Cell, t *targets.Target) er
 	if err != nil {
 		return fail(err)
 	}
-	c, err := connect(ctx, t.Where)
+	c, err := dial(ctx, t.Where)
 	if err != nil {
 		return fail(err)
 	}
@@ -120,7 +120,7 @@ func (e *Env) prove(ctx context.Context, out *result.Cell, t *targets.Target) er
 }
 
 func (e *Env) ask(ctx context.Context, w load.Where, sql string) ([][]string, error) {
-	c, err := connect(ctx, w)
+	c, err := dial(ctx, w)
 	if err != nil {
 		return nil, err
 	}

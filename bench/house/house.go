@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -42,7 +41,7 @@ type House struct {
 	BlastAddr string
 
 	t               *tb
-	client          *http.Client
+	apis            map[string]*API
 	catalogPassword string
 }
 
@@ -121,18 +120,14 @@ type Session struct {
 
 // Sessions lists those that began at or after a time, newest first.
 func (h *House) Sessions(since time.Time) ([]Session, error) {
-	var client apiv1connect.SessionServiceClient
-	var token string
-	if err := h.t.try(func(t testing.TB) {
-		client, token = apiv1connect.NewSessionServiceClient(h.api(t), h.Addr), h.APIToken(t, "bob")
-	}); err != nil {
+	a, err := h.API("bob")
+	if err != nil {
 		return nil, err
 	}
 	var all []Session
 	for page := ""; ; {
 		req := connect.NewRequest(&apiv1.ListSessionsRequest{Since: timestamppb.New(since), PageSize: 1000, PageToken: page})
-		req.Header().Set("Authorization", "Bearer "+token)
-		resp, err := client.ListSessions(h.t.ctx, req)
+		resp, err := a.Sessions.ListSessions(h.t.ctx, req)
 		if err != nil {
 			return nil, fmt.Errorf("sessions: %w", err)
 		}
@@ -145,12 +140,54 @@ func (h *House) Sessions(since time.Time) ([]Session, error) {
 	}
 }
 
-// api is one client for all calls.
-func (h *House) api(t testing.TB) *http.Client {
-	if h.client == nil {
-		h.client = h.HTTPClient(t)
+// API is the public API as one person.
+type API struct {
+	Sessions apiv1connect.SessionServiceClient
+	Policy   apiv1connect.PolicyServiceClient
+	Nodes    apiv1connect.NodeAdminServiceClient
+	Token    string
+}
+
+// API speaks as a person, who is signed in first where they are not yet.
+func (h *House) API(who string) (*API, error) {
+	if a := h.apis[who]; a != nil {
+		return a, nil
 	}
-	return h.client
+	a := &API{}
+	if err := h.t.try(func(t testing.TB) {
+		a.Token = h.APIToken(t, who)
+		hc, auth := h.HTTPClient(t), connect.WithInterceptors(bearer(a.Token))
+		a.Sessions = apiv1connect.NewSessionServiceClient(hc, h.Addr, auth)
+		a.Policy = apiv1connect.NewPolicyServiceClient(hc, h.Addr, auth)
+		a.Nodes = apiv1connect.NewNodeAdminServiceClient(hc, h.Addr, auth)
+	}); err != nil {
+		return nil, err
+	}
+	if h.apis == nil {
+		h.apis = map[string]*API{}
+	}
+	h.apis[who] = a
+	return a, nil
+}
+
+// Unauthenticated makes a call without a token and returns what became of it.
+func (h *House) Unauthenticated(ctx context.Context) (err error) {
+	terr := h.t.try(func(t testing.TB) {
+		_, err = apiv1connect.NewPolicyServiceClient(h.HTTPClient(t), h.Addr).Get(ctx, connect.NewRequest(&apiv1.GetRequest{Kind: "task", Name: TaskPass}))
+	})
+	if terr != nil {
+		return terr
+	}
+	return err
+}
+
+func bearer(token string) connect.UnaryInterceptorFunc {
+	return func(next connect.UnaryFunc) connect.UnaryFunc {
+		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+			req.Header().Set("Authorization", "Bearer "+token)
+			return next(ctx, req)
+		}
+	}
 }
 
 // RestartNode ends the node and starts it again, so that it has nothing in memory.

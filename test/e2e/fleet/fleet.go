@@ -213,6 +213,9 @@ func (f *Fleet) ControlConfig() string { return filepath.Join(f.Dir, "control.ya
 // ControlData is the control plane's data folder.
 func (f *Fleet) ControlData() string { return filepath.Join(f.Dir, "control") }
 
+// NodesAddr is where the control plane takes nodes, host:port.
+func (f *Fleet) NodesAddr() string { return f.nodesAddr }
+
 // Binary is the path of one of the binaries.
 func (f *Fleet) Binary(name string) string { return filepath.Join(f.Dir, name) }
 
