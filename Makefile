@@ -43,7 +43,7 @@ generate: $(BUF) ## Generate code from proto/
 
 ##@ Check
 
-.PHONY: test check lint vet arch proto-check generate-check fuzz faults truth
+.PHONY: test check lint vet arch proto-check generate-check fuzz faults truth mutations
 test: ## All tests with the race detector; installs and builds what is missing
 	$(GO) test -race -timeout 20m ./...
 check: vet lint arch proto-check generate-check ## Everything but the tests
@@ -67,6 +67,9 @@ fuzz: ## Every fuzz target for FUZZTIME (default 5s)
 
 truth: ## The catalogue of evasions through a node to two worlds, on PostgreSQL TRUTH (default 15,16,17,18)
 	@mkdir -p bin && $(GO) test -c -o bin/truth.test ./test/truth && cd test/truth && POSTERN_TRUTH=$(TRUTH) ../../bin/truth.test -test.v -test.timeout 60m -test.run TestCatalogue
+
+mutations: ## 10,000 random changes to recordings and audit log: each must be found
+	POSTERN_MUTATIONS=10000 $(GO) test -count=1 -v -run TestMutations ./pkg/trail
 
 faults: ## kill -9 of nodes and control planes under load, FAULTS_RUNS times (default 50)
 	POSTERN_FAULTS_RUNS=$(FAULTS_RUNS) $(GO) test -count=1 -timeout 60m -v ./test/e2e/12-crash

@@ -24,6 +24,7 @@ import (
 	"github.com/posterngate/postern/controlplane/api/userapi"
 	"github.com/posterngate/postern/controlplane/approve"
 	"github.com/posterngate/postern/controlplane/audit"
+	"github.com/posterngate/postern/controlplane/audit/tree"
 	"github.com/posterngate/postern/controlplane/budget"
 	"github.com/posterngate/postern/controlplane/config"
 	"github.com/posterngate/postern/controlplane/credential"
@@ -43,6 +44,7 @@ import (
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/run"
 	"github.com/posterngate/postern/pkg/telemetry"
+	"github.com/posterngate/postern/pkg/trail"
 )
 
 // A Server is one replica of the control plane.
@@ -55,6 +57,8 @@ type Server struct {
 
 	cache      *store.Cache
 	audit      *audit.Log
+	auditKey   tree.Key
+	trail      *trail.Log
 	authority  *authority.Authority
 	hub        *publish.Hub
 	fleet      *fleet.Fleet
@@ -88,7 +92,13 @@ func New(ctx context.Context, cfg config.Config, tel *telemetry.T) (_ *Server, e
 	if err != nil {
 		return nil, err
 	}
-	s.audit = audit.New(s.store, time.Now)
+	if s.auditKey, err = tree.OpenKey(cfg.AuditKey); err != nil {
+		return nil, err
+	}
+	if s.trail, err = openTrail(cfg); err != nil {
+		return nil, err
+	}
+	s.audit = audit.New(s.store, time.Now).WithMoved(s.trail)
 	if s.authority, err = authority.Open(ctx, authority.Config{Store: s.store, Keeper: keeper, Audit: s.audit, Logger: s.log}); err != nil {
 		return nil, err
 	}
@@ -172,7 +182,7 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 	if s.keyring, err = keyring.Open(ctx, keyring.Config{Store: s.store, Keeper: keeper, Audit: s.audit, Now: time.Now, Logger: s.log}); err != nil {
 		return err
 	}
-	s.recordings, err = recording.New(recording.Config{Blobs: s.blobs, Index: s.index, Keys: s.keyring, NodeKeys: s.sealKeys, Rejected: s.rejected, Ended: s.broker.Over, Logger: s.log})
+	s.recordings, err = recording.New(recording.Config{Blobs: s.blobs, Index: s.index, Keys: s.keyring, NodeKeys: s.sealKeys, Rejected: s.rejected, Ended: s.broker.Over, Told: s.told, Logger: s.log})
 	return err
 }
 
@@ -293,6 +303,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		{Name: "budgets", Run: s.budgets.Run},
 		{Name: "recordings", Run: s.reconcile},
 		{Name: "recording keys", Run: s.keyring.Run},
+		{Name: "audit log", Run: s.drainAudit},
 		{Name: "nodes", Run: s.runNodes},
 		{Name: "api", Run: s.runAPI},
 	}
@@ -359,6 +370,9 @@ func (s *Server) close() error {
 	}
 	if s.index != nil {
 		errs = append(errs, s.index.Close())
+	}
+	if s.trail != nil {
+		errs = append(errs, s.trail.Close())
 	}
 	if s.store != nil {
 		errs = append(errs, s.store.Close())

@@ -1,15 +1,18 @@
 // Package audit keeps what people did to Postern: entries that are only ever appended,
 // each chained to the one before by its hash, and written in the same transaction as
-// the change they tell of. The chain shows whether an entry was changed, dropped or
-// reordered; somebody who may write the store could still forge all of it anew, so
-// export the newest hash to where they cannot reach.
+// the change they tell of. The store is their outbox: Drain moves them, in order and
+// each once, into a Merkle log whose key no database holds, and then trims the store.
 package audit
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -17,7 +20,10 @@ import (
 
 	"github.com/posterngate/postern/controlplane/store"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	"github.com/posterngate/postern/pkg/trail"
 )
+
+type note = atomic.Bool
 
 // The kinds under which the log is kept: entries by their sequence, and a copy of the
 // newest one, on whose revision every append depends.
@@ -45,6 +51,24 @@ type Log struct {
 	now   func() time.Time
 	turn  chan struct{} // held by the one who appends: other replicas are contention enough
 	head  *head         // the newest entry as far as is known; guarded by turn
+	moved Moved         // where entries go from the store; nil while they stay there
+
+	mu      sync.Mutex
+	waiting []*waiter // entries of their own that nobody has taken yet
+}
+
+// A waiter is an entry on its way to be appended with others.
+type waiter struct {
+	entry Entry
+	done  chan error
+}
+
+// Moved reads what has left the store. It is safe for concurrent use.
+type Moved interface {
+	// Size is how many entries there are; the entry of sequence n has the index n-1.
+	Size() (uint64, error)
+	// Leaves reads entries from an index on, up to a size.
+	Leaves(from, size uint64) iter.Seq2[[]byte, error]
 }
 
 type head struct {
@@ -55,6 +79,12 @@ type head struct {
 // New opens the log in a store.
 func New(s store.Store, now func() time.Time) *Log {
 	return &Log{store: s, now: now, turn: make(chan struct{}, 1)}
+}
+
+// WithMoved lets the log read what has left the store. It is called before all else.
+func (l *Log) WithMoved(m Moved) *Log {
+	l.moved = m
+	return l
 }
 
 func headKey() store.Key { return store.Key{Kind: KindHead, Name: "head"} }
@@ -113,7 +143,7 @@ func (l *Log) ops(h *head, e Entry) ([]store.Op, *apiv1.AuditEntry, error) {
 		Actor: short(e.Actor), Address: short(e.Address), Action: short(e.Action),
 		Object: text(e.Object, maxObjects), Outcome: short(e.Outcome), Detail: detail(e.Detail),
 	}
-	next.Hash = chain(h.entry.GetHash(), next)
+	next.Hash = trail.Chain(h.entry.GetHash(), next)
 	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(next)
 	if err != nil {
 		return nil, nil, fmt.Errorf("audit: %w", err)
@@ -124,13 +154,72 @@ func (l *Log) ops(h *head, e Entry) ([]store.Op, *apiv1.AuditEntry, error) {
 	}, next, nil
 }
 
-// Append appends an entry of its own.
+const retryWait = 20 * time.Millisecond
+
+// maxTogether is how many entries of their own go into one transaction; the longest
+// of them must fit.
+const maxTogether = 20
+
+// Append appends an entry of its own. Entries that come at once share a transaction.
 func (l *Log) Append(ctx context.Context, e Entry) error {
-	_, err := l.Commit(ctx, e)
-	return err
+	w := &waiter{entry: e, done: make(chan error, 1)}
+	l.mu.Lock()
+	l.waiting = append(l.waiting, w)
+	l.mu.Unlock()
+	for {
+		select {
+		case err := <-w.done:
+			if err == nil {
+				noted(ctx)
+			}
+			return err
+		case l.turn <- struct{}{}:
+			l.appendWaiting(ctx)
+			<-l.turn
+		case <-ctx.Done():
+			return l.giveUp(w, fmt.Errorf("audit: %w", context.Cause(ctx)))
+		}
+	}
 }
 
-const retryWait = 20 * time.Millisecond
+// giveUp takes w back; where somebody is at work on it already, what comes of it counts.
+func (l *Log) giveUp(w *waiter, err error) error {
+	l.mu.Lock()
+	i := slices.Index(l.waiting, w)
+	if i >= 0 {
+		l.waiting = slices.Delete(l.waiting, i, i+1)
+	}
+	l.mu.Unlock()
+	if i >= 0 {
+		return err
+	}
+	return <-w.done
+}
+
+// appendWaiting appends a batch of those that wait; the turn is the caller's.
+func (l *Log) appendWaiting(ctx context.Context) {
+	l.mu.Lock()
+	batch := slices.Clone(l.waiting[:min(len(l.waiting), maxTogether)])
+	l.waiting = slices.Delete(l.waiting, 0, len(batch))
+	l.mu.Unlock()
+	if len(batch) == 0 {
+		return
+	}
+	entries := make([]Entry, len(batch))
+	for i, w := range batch {
+		entries[i] = w.entry
+	}
+	// The batch is not the caller's alone, so that it must not fail with the caller.
+	together, cancel := context.WithTimeout(context.WithoutCancel(ctx), appendTimeout)
+	defer cancel()
+	_, err := l.commit(together, entries, nil)
+	for _, w := range batch {
+		w.done <- err
+	}
+}
+
+// appendTimeout bounds one transaction of a batch, and all its retries.
+const appendTimeout = 10 * time.Second
 
 // Commit makes the change of ops and appends e in one transaction. Other entries that
 // were first make it try again, until ctx is done; a ConflictError is always of ops.
@@ -141,6 +230,15 @@ func (l *Log) Commit(ctx context.Context, e Entry, ops ...store.Op) (int64, erro
 		return 0, fmt.Errorf("audit: %w", context.Cause(ctx))
 	}
 	defer func() { <-l.turn }()
+	rev, err := l.commit(ctx, []Entry{e}, ops)
+	if err == nil {
+		noted(ctx)
+	}
+	return rev, err
+}
+
+// commit makes the change and appends entries; the turn is the caller's.
+func (l *Log) commit(ctx context.Context, entries []Entry, ops []store.Op) (int64, error) {
 	for {
 		if l.head == nil {
 			h, err := l.readHead(ctx)
@@ -149,7 +247,7 @@ func (l *Log) Commit(ctx context.Context, e Entry, ops ...store.Op) (int64, erro
 			}
 			l.head = h
 		}
-		own, entry, err := l.ops(l.head, e)
+		own, last, err := l.opsOf(l.head, entries)
 		if err != nil {
 			return 0, err
 		}
@@ -157,8 +255,7 @@ func (l *Log) Commit(ctx context.Context, e Entry, ops ...store.Op) (int64, erro
 		// The change comes first, so that a conflict of its own is the one that is named.
 		rev, err := l.store.Commit(ctx, append(ops[:len(ops):len(ops)], own...)...)
 		if err == nil {
-			l.head = &head{rev, entry}
-			noted(ctx)
+			l.head = &head{rev, last}
 			return rev, nil
 		}
 		if !IsConflict(err) {
@@ -172,6 +269,25 @@ func (l *Log) Commit(ctx context.Context, e Entry, ops ...store.Op) (int64, erro
 			return 0, fmt.Errorf("audit: %w", context.Cause(ctx))
 		}
 	}
+}
+
+// opsOf appends entries after h.
+func (l *Log) opsOf(h *head, entries []Entry) (ops []store.Op, last *apiv1.AuditEntry, err error) {
+	at := &head{h.revision, h.entry}
+	for _, e := range entries {
+		own, next, err := l.ops(at, e)
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(ops) > 0 {
+			ops[0] = own[0] // the head is the last of them
+		} else {
+			ops = own[:1]
+		}
+		ops = append(ops, own[1])
+		at.entry = next
+	}
+	return ops, at.entry, nil
 }
 
 type noteKey struct{}

@@ -5,12 +5,14 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	"github.com/posterngate/postern/pkg/trail"
 )
 
 // readPage is how many entries are read at once, and maxScan how many one List looks at.
@@ -85,32 +87,61 @@ func (l *Log) read(ctx context.Context, after, before int64) ([]*apiv1.AuditEntr
 	if err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
 	}
-	if len(stored) < n {
-		return nil, &BrokenError{after + int64(len(stored)) + 1, "an entry is missing"}
+	values := make([][]byte, 0, n)
+	if first := before; len(stored) < n || stored[0].Key != entryKey(after+1) {
+		if len(stored) > 0 {
+			if first, err = strconv.ParseInt(stored[0].Name, 10, 64); err != nil {
+				return nil, broken(after+1, "the entry is missing")
+			}
+		}
+		if values, err = l.gone(values, after, min(first, before)); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range stored[:min(len(stored), n-len(values))] {
+		values = append(values, s.Value)
+	}
+	if len(values) < n {
+		return nil, broken(after+int64(len(values))+1, "an entry is missing")
 	}
 	entries := make([]*apiv1.AuditEntry, n)
-	for i, s := range stored {
+	for i, value := range values {
 		want := after + int64(i) + 1
-		if s.Key != entryKey(want) {
-			return nil, &BrokenError{want, "the entry is missing"}
-		}
 		e := &apiv1.AuditEntry{}
-		if proto.Unmarshal(s.Value, e) != nil || e.GetSequence() != want {
-			return nil, &BrokenError{want, "the entry cannot be read"}
+		if proto.Unmarshal(value, e) != nil || e.GetSequence() != want {
+			return nil, broken(want, "the entry is missing, or cannot be read")
 		}
 		entries[i] = e
 	}
 	return entries, nil
 }
 
-// BrokenError says where the log is not what was written.
-type BrokenError struct {
-	Sequence int64
-	Reason   string
+// gone reads what has left the store after one sequence and before another.
+func (l *Log) gone(values [][]byte, after, before int64) ([][]byte, error) {
+	if l.moved == nil {
+		return nil, broken(after+1, "the entry is missing")
+	}
+	size, err := l.moved.Size()
+	if err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+	if int64(size) < before-1 {
+		return nil, broken(after+1, "the entry is missing, here and in the log's folder")
+	}
+	for leaf, err := range l.moved.Leaves(uint64(after), uint64(before-1)) {
+		if err != nil {
+			return nil, fmt.Errorf("audit: %w", err)
+		}
+		values = append(values, leaf)
+	}
+	return values, nil
 }
 
-func (e *BrokenError) Error() string {
-	return fmt.Sprintf("audit: entry %d: %s", e.Sequence, e.Reason)
+// A BrokenError says where the log is not what was written.
+type BrokenError = trail.BrokenError
+
+func broken(sequence int64, why string) error {
+	return &BrokenError{Sequence: sequence, Reason: why}
 }
 
 // Verify computes the chain anew, up to the newest entry, and returns that: its
@@ -128,14 +159,14 @@ func (l *Log) Verify(ctx context.Context) (*apiv1.AuditEntry, error) {
 			return nil, err
 		}
 		for _, e := range page {
-			if !bytes.Equal(e.GetHash(), chain(before, e)) {
-				return nil, &BrokenError{e.GetSequence(), "its hash is not that of its content and of what came before"}
+			if !bytes.Equal(e.GetHash(), trail.Chain(before, e)) {
+				return nil, broken(e.GetSequence(), "its hash is not that of its content and of what came before")
 			}
 			before = e.GetHash()
 		}
 	}
 	if !bytes.Equal(before, h.entry.GetHash()) {
-		return nil, &BrokenError{last, "it is not the entry that was written last"}
+		return nil, broken(last, "it is not the entry that was written last")
 	}
 	beyond, _, err := l.store.List(ctx, KindEntry, entryKey(last).Name, 1)
 	if err != nil {
@@ -144,7 +175,7 @@ func (l *Log) Verify(ctx context.Context) (*apiv1.AuditEntry, error) {
 	if len(beyond) > 0 {
 		// Written since the head was read, or by somebody who passed it by.
 		if again, err := l.readHead(ctx); err != nil || again.entry.GetSequence() == last {
-			return nil, &BrokenError{last + 1, "it is there and was never written"}
+			return nil, broken(last+1, "it is there and was never written")
 		}
 	}
 	return h.entry, nil

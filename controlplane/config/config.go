@@ -36,6 +36,16 @@ type Config struct {
 	// must be kept apart from backups of the store. The default is DataDir/keeper.key.
 	KeyFile string `json:"keyFile"`
 
+	// AuditDir is the folder of the audit log. Several replicas must share it: one at a
+	// time writes. Keep copies of it, and of its checkpoint, where nobody who runs the
+	// store can reach. The default is DataDir/audit.
+	AuditDir string `json:"auditDir"`
+
+	// AuditKey is the file with the key that signs the audit log's checkpoints; replicas
+	// share it. It is made on the first start, and the public half beside it, with the
+	// suffix .pub. The default is DataDir/audit.key.
+	AuditKey string `json:"auditKey"`
+
 	// Etcd is the cluster that keeps policy; left out, one is embedded.
 	Etcd Etcd `json:"etcd"`
 
@@ -213,6 +223,12 @@ func (c *Config) Check() error {
 	}
 	if c.KeyFile == "" {
 		c.KeyFile = c.DataDir + "/keeper.key"
+	}
+	if c.AuditDir == "" {
+		c.AuditDir = c.DataDir + "/audit"
+	}
+	if c.AuditKey == "" {
+		c.AuditKey = c.DataDir + "/audit.key"
 	}
 	return nil
 }

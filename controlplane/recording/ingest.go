@@ -99,6 +99,9 @@ func (s *Service) store(ctx context.Context, node postern.NodeName, chunk *recor
 	if err := s.create(ctx, blobName(chunk.Session, u.Session.GetStartTime().AsTime(), chunk.Index), data); err != nil {
 		return head.Next, err
 	}
+	if err := s.tell(ctx, u, chunk); err != nil {
+		return head.Next, err
+	}
 	if err := s.cfg.Index.Commit(ctx, u); err != nil {
 		return head.Next, err
 	}
@@ -107,6 +110,22 @@ func (s *Service) store(ctx context.Context, node postern.NodeName, chunk *recor
 		s.forgetKey(chunk.Session)
 	}
 	return u.Head.Next, nil
+}
+
+// tell tells of the first chunk of a recording, and of its seal.
+func (s *Service) tell(ctx context.Context, u *index.Update, chunk *record.Chunk) error {
+	if s.cfg.Told == nil || chunk.Index > 0 && !chunk.Sealing {
+		return nil
+	}
+	m := Mark{Node: u.Head.Node, Session: u.Session, Chunks: u.Head.Next, Hash: chunk.Hash}
+	if chunk.Sealing {
+		key, err := x509.ParsePKIXPublicKey(u.Head.NodeKey)
+		if err != nil {
+			return fmt.Errorf("key of node %s: %w", u.Head.Node, err)
+		}
+		m.NodeKey, m.Truncated = key, chunk.Seal.Truncated
+	}
+	return s.cfg.Told(ctx, m)
 }
 
 // create stores the blob, which an earlier attempt may have stored already.

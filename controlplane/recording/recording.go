@@ -23,7 +23,7 @@ import (
 	"github.com/posterngate/postern/pkg/secret"
 )
 
-// Config is what a Service needs. All but Ended and Logger is required.
+// Config is what a Service needs. All but Ended, Told and Logger is required.
 type Config struct {
 	Blobs blob.Blobs
 	Index index.Index
@@ -36,7 +36,11 @@ type Config struct {
 	Rejected func(ctx context.Context, r Rejection) error
 	// Ended is told of every session that is over, before the seal that says so is stored.
 	// After an error of it the node sends the seal again; nil is nobody.
-	Ended  func(ctx context.Context, node postern.NodeName, session postern.SessionID) error
+	Ended func(ctx context.Context, node postern.NodeName, session postern.SessionID) error
+	// Told is told of every recording that begins or is sealed, before that is
+	// acknowledged, for a log that can tell that one is missing. After an error of it the
+	// node sends the chunk again, and so it may be told twice; nil is nobody.
+	Told   func(ctx context.Context, m Mark) error
 	Logger *slog.Logger // nil discards
 }
 
@@ -44,6 +48,16 @@ type Config struct {
 type Keys interface {
 	// Unwrap opens the data key of a session.
 	Unwrap(ctx context.Context, session postern.SessionID, w record.WrappedKey) (secret.Bytes, error)
+}
+
+// A Mark is what is known of a recording when it begins or is sealed.
+type Mark struct {
+	Node      postern.NodeName
+	Session   *typesv1.Session
+	Chunks    uint32           // stored, this one included
+	Hash      record.Hash      // of this one
+	NodeKey   crypto.PublicKey // that signed the seal; nil where the recording begins
+	Truncated bool
 }
 
 // Rejection is one chunk that was refused for good.

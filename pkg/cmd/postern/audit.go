@@ -12,7 +12,7 @@ import (
 
 func (a *app) auditCmd() *cobra.Command {
 	c := group("audit", "Who used what, from recordings; and what people did to Postern itself")
-	c.AddCommand(a.searchCmd(), a.whoCmd(), a.auditLogCmd())
+	c.AddCommand(a.searchCmd(), a.whoCmd(), a.auditLogCmd(), a.auditVerifyCmd())
 	return c
 }
 

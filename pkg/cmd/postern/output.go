@@ -36,6 +36,19 @@ func (a *app) print(m proto.Message, text func(w io.Writer)) error {
 	return a.raw(js)
 }
 
+// printValue writes what is no message.
+func (a *app) printValue(v any, text func(w io.Writer)) error {
+	if a.format == "text" {
+		text(tame{a.env.Stdout})
+		return nil
+	}
+	js, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return a.raw(js)
+}
+
 // printAll writes a list: a JSON or YAML array, or text for people.
 func printAll[T proto.Message](a *app, all []T, text func(w io.Writer)) error {
 	if a.format == "text" {

@@ -204,10 +204,26 @@ func (y yamlLines) Write(line []byte) (int, error) {
 }
 
 func (a *app) verifyCmd() *cobra.Command {
-	return &cobra.Command{
-		Use: "verify ID", Short: "Prove that a recording is what the node wrote", Example: "  postern sessions verify s-12ab...", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.verify(cmd.Context(), args[0]) },
+	var o offline
+	var dir string
+	c := &cobra.Command{
+		Use: "verify ID", Short: "Prove that a recording is what the node wrote",
+		Long: "With --dir, verifies the recordings of a folder from files alone, all where no ID is given, and finds\n" +
+			"those of which the audit log tells and which are missing. No recording is opened for that.",
+		Example: "  postern sessions verify s-12ab...\n  postern sessions verify --dir recordings/chunks --log audit --key audit.key.pub",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if dir != "" {
+				return a.verifyFiles(&o, dir, args)
+			}
+			if len(args) != 1 {
+				return errors.New("name one session, or a folder with --dir")
+			}
+			return a.verify(cmd.Context(), args[0])
+		},
 	}
+	c.Flags().StringVar(&dir, "dir", "", "a folder with stored recordings")
+	o.flags(c, "log")
+	return c
 }
 
 func (a *app) verify(ctx context.Context, id string) error {

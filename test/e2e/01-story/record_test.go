@@ -110,11 +110,36 @@ func TestRecording(t *testing.T) {
 	if r := h.CLI(t, "bob", "sessions", "verify", id); r.Code != 0 {
 		t.Errorf("put back: %+v", r)
 	}
+	// From files alone, with the public half of the audit log's key.
+	control := filepath.Join(h.Dir, "control")
+	offline := func() house.Result {
+		return h.CLI(t, "bob", "sessions", "verify", "--dir", filepath.Join(control, "recordings", "chunks"),
+			"--log", filepath.Join(control, "audit"), "--key", filepath.Join(control, "audit.key.pub"))
+	}
+	house.Poll(t, "the audit log tells of both recordings", func() (house.Result, bool) {
+		r := offline()
+		return r, r.Code == 0 && strings.Contains(r.Out, "2 sealed")
+	})
+	r = h.CLI(t, "bob", "audit", "verify", "--dir", filepath.Join(control, "audit"), "--key", filepath.Join(control, "audit.key.pub"))
+	if r.Code != 0 || !strings.Contains(r.Out, "chain, tree and signature hold") {
+		t.Errorf("%+v", r)
+	}
 	if err := os.Remove(chunks[len(chunks)-1]); err != nil {
 		t.Fatal(err)
 	}
 	if r := h.CLI(t, "bob", "sessions", "verify", id); r.Code == 0 {
 		t.Errorf("a chunk is gone, and verify said: %+v", r)
+	}
+	if r := offline(); r.Code == 0 || !strings.Contains(r.Out, "its end is missing") {
+		t.Errorf("the seal is gone, and verify said: %+v", r)
+	}
+	for _, file := range chunks[:len(chunks)-1] {
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := offline(); r.Code == 0 || !strings.Contains(r.Out, id+": all of it is missing") {
+		t.Errorf("a whole recording is gone, and verify said: %+v", r)
 	}
 }
 

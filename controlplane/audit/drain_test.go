@@ -1,0 +1,202 @@
+package audit_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/posterngate/postern/controlplane/audit"
+	"github.com/posterngate/postern/controlplane/audit/tree"
+	"github.com/posterngate/postern/controlplane/store/storetest"
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	"github.com/posterngate/postern/pkg/run"
+	"github.com/posterngate/postern/pkg/trail"
+)
+
+// moved is a log over a store and a folder, which drains until stop.
+type moved struct {
+	*audit.Log
+	trail *trail.Log
+	key   tree.Key
+	dir   string
+	store *storetest.Memory
+}
+
+func open(t *testing.T, m *storetest.Memory, dir string) *moved {
+	t.Helper()
+	key, err := tree.OpenKey(filepath.Join(dir, "key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &moved{key: key, dir: t.TempDir(), store: m}
+	l.dir = filepath.Join(dir, "log")
+	// The folder is there once something was written.
+	tr, err := tree.Open(t.Context(), l.dir, key, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tr.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if l.trail, err = trail.Open(l.dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.trail.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	l.Log = audit.New(m, time.Now).WithMoved(l.trail)
+	return l
+}
+
+// drain drains until stop is called, and remembers why it ended.
+func (l *moved) drain(t *testing.T) (stop func()) {
+	g := run.New(context.Background())
+	g.Go("drain", func(ctx context.Context) error {
+		return l.Drain(ctx, func(ctx context.Context) (audit.Tree, error) {
+			return tree.Open(ctx, l.dir, l.key, slog.New(slog.DiscardHandler))
+		})
+	})
+	stop = sync.OnceFunc(func() {
+		g.Stop()
+		if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("drain: %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+func (l *moved) append(t *testing.T, n int) {
+	t.Helper()
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			if err := l.Append(t.Context(), audit.Entry{Actor: "ada", Action: "Test", Object: fmt.Sprint("task/", i)}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func (l *moved) await(t *testing.T, n uint64) {
+	t.Helper()
+	deadline := time.Now().Add(60 * time.Second)
+	for {
+		size, err := l.trail.Size()
+		if err == nil && size == n {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the log has %d entries, want %d (%v)", size, n, err)
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+}
+
+// Entries reach the log in order and each once, also over restarts; the log answers for
+// those that have left the store.
+func TestDrain(t *testing.T) {
+	m := storetest.NewMemory()
+	l := open(t, m, t.TempDir())
+	const first, second = 30, 2050 // the store keeps 2000
+	l.append(t, first)
+	stop := l.drain(t)
+	l.await(t, first)
+	stop()
+	l.append(t, second-first)
+	stop = l.drain(t)
+	l.await(t, second)
+	deadline := time.Now().Add(20 * time.Second)
+	for len(m.Keys(audit.KindEntry)) != 2000 {
+		if time.Now().After(deadline) {
+			t.Fatalf("the store keeps %d entries", len(m.Keys(audit.KindEntry)))
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+	stop()
+	seen := int64(0)
+	c, err := l.trail.Verify(l.key.Verifier, nil, func(e *apiv1.AuditEntry) error {
+		if seen++; e.GetSequence() != seen {
+			return fmt.Errorf("entry %d stands at %d", e.GetSequence(), seen)
+		}
+		return nil
+	})
+	if err != nil || c.Size != second {
+		t.Errorf("%d, %v", c.Size, err)
+	}
+	if last, err := l.Verify(t.Context()); err != nil || last.GetSequence() != second {
+		t.Errorf("%v, %v", last, err)
+	}
+	var all []int64
+	for before := int64(0); ; {
+		page, next, err := l.List(t.Context(), audit.Query{Limit: 300, Before: before})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range page {
+			all = append(all, e.GetSequence())
+		}
+		if before = next; next == 0 {
+			break
+		}
+	}
+	if len(all) != second || all[0] != second || all[second-1] != 1 {
+		t.Errorf("%d entries were listed", len(all))
+	}
+}
+
+// A folder that is not the log's is not written to, and nothing is trimmed for it.
+func TestDrainIntoAnotherFolder(t *testing.T) {
+	m := storetest.NewMemory()
+	l := open(t, m, t.TempDir())
+	l.append(t, 2010)
+	stop := l.drain(t)
+	l.await(t, 2010)
+	deadline := time.Now().Add(20 * time.Second)
+	for len(m.Keys(audit.KindEntry)) != 2000 && time.Now().Before(deadline) {
+		<-time.After(20 * time.Millisecond)
+	}
+	stop()
+	other := open(t, m, t.TempDir())
+	other.append(t, 5)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_ = other.Drain(ctx, func(ctx context.Context) (audit.Tree, error) {
+		return tree.Open(ctx, other.dir, other.key, slog.New(slog.DiscardHandler))
+	})
+	if size, err := other.trail.Size(); err != nil || size != 0 {
+		t.Errorf("the other folder has %d entries, %v", size, err)
+	}
+	l.drain(t)
+	l.await(t, 2015)
+}
+
+// A store that was restored from before goes on behind what the log has.
+func TestResume(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, storetest.NewMemory(), dir)
+	l.append(t, 20)
+	stop := l.drain(t)
+	l.await(t, 20)
+	stop()
+	restored := open(t, storetest.NewMemory(), dir)
+	restored.append(t, 5)
+	if err := restored.Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	restored.Log = audit.New(restored.store, time.Now).WithMoved(restored.trail)
+	restored.append(t, 3)
+	restored.drain(t)
+	restored.await(t, 23)
+	if c, err := restored.trail.Verify(l.key.Verifier, nil, nil); err != nil || c.Size != 23 {
+		t.Errorf("%d, %v", c.Size, err)
+	}
+}

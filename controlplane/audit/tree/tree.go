@@ -1,0 +1,193 @@
+// Package tree writes the audit log as an append-only Merkle log in a folder, with
+// checkpoints that are signed with a key from a file. One process at a time writes;
+// pkg/trail reads and verifies.
+package tree
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/transparency-dev/tessera"
+	"github.com/transparency-dev/tessera/storage/posix"
+	"golang.org/x/mod/sumdb/note"
+	"k8s.io/klog/v2"
+)
+
+const (
+	// Two batches of the library could overtake each other, so that leaves are added as
+	// one: before its time is over, or it is full.
+	batchSize  = 256
+	batchAge   = 100 * time.Millisecond
+	checkpoint = 500 * time.Millisecond // how often one is made at most
+	awaitEvery = 50 * time.Millisecond
+	maxKeyFile = 4 << 10
+)
+
+// A Key signs checkpoints.
+type Key struct {
+	signer note.Signer
+	// Verifier is the public half, in the form of a note verifier key.
+	Verifier string
+}
+
+// OpenKey reads the key at path, and makes one, of mode 0600, where there is no file.
+// The public half is written beside it, with the suffix .pub. A file that others may
+// read is refused.
+func OpenKey(path string) (Key, error) {
+	k, err := readKey(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = makeKey(path); err == nil {
+			k, err = readKey(path)
+		}
+	}
+	if err != nil {
+		return Key{}, fmt.Errorf("key of the audit log: %w", err)
+	}
+	return k, nil
+}
+
+func readKey(path string) (Key, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return Key{}, err
+	}
+	if st.Mode().Perm()&0o077 != 0 || st.Size() > maxKeyFile {
+		return Key{}, fmt.Errorf("%s can be read by others, or is no key: its mode must be 0600", path)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return Key{}, err
+	}
+	lines := strings.Fields(string(text))
+	if len(lines) != 2 {
+		return Key{}, fmt.Errorf("%s does not hold a key and its public half", path)
+	}
+	signer, err := note.NewSigner(lines[0])
+	if err != nil {
+		return Key{}, fmt.Errorf("%s: %w", path, err)
+	}
+	if _, err := note.NewVerifier(lines[1]); err != nil {
+		return Key{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return Key{signer, lines[1]}, nil
+}
+
+// makeKey writes a new key, whole or not at all; a file that came first wins.
+func makeKey(path string) error {
+	var id [4]byte
+	_, _ = rand.Read(id[:]) // never fails
+	private, public, err := note.GenerateKey(rand.Reader, "postern.audit."+hex.EncodeToString(id[:]))
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".key-*") // of mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = fmt.Fprintf(f, "%s\n%s\n", private, public)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Link(f.Name(), path); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return nil
+		}
+		return err
+	}
+	return os.WriteFile(path+".pub", []byte(public+"\n"), 0o644)
+}
+
+// A Tree is the log, open for writing. It is for one goroutine.
+type Tree struct {
+	appender *tessera.Appender
+	reader   tessera.LogReader
+	awaiter  *tessera.PublicationAwaiter
+	shutdown func(context.Context) error
+	stop     context.CancelFunc
+}
+
+// Open opens the log in a folder, which is made if it is missing. It works until Close.
+func Open(ctx context.Context, dir string, key Key, log *slog.Logger) (*Tree, error) {
+	klog.SetSlogLogger(log.With("part", "tessera")) // the library logs through nothing else
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("audit tree: %w", err)
+	}
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	t := &Tree{stop: stop}
+	driver, err := posix.New(ctx, posix.Config{Path: dir})
+	if err == nil {
+		opts := tessera.NewAppendOptions().WithCheckpointSigner(key.signer).WithBatching(batchSize, batchAge).WithCheckpointInterval(checkpoint)
+		t.appender, t.shutdown, t.reader, err = tessera.NewAppender(ctx, driver, opts)
+	}
+	if err != nil {
+		stop()
+		return nil, fmt.Errorf("audit tree: %s: %w", dir, err)
+	}
+	t.awaiter = tessera.NewPublicationAwaiter(ctx, t.reader.ReadCheckpoint, awaitEvery)
+	return t, nil
+}
+
+// Size is how many leaves there are.
+func (t *Tree) Size(ctx context.Context) (uint64, error) {
+	n, err := t.reader.NextIndex(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("audit tree: %w", err)
+	}
+	return n, nil
+}
+
+// Append adds leaves, of which the first gets the index first, and returns once a
+// signed checkpoint tells of all of them. After an error some may have been added: ask
+// for Size again.
+func (t *Tree) Append(ctx context.Context, first uint64, leaves [][]byte) error {
+	var last tessera.IndexFuture
+	for len(leaves) > 0 {
+		began := time.Now()
+		var futures []tessera.IndexFuture
+		for len(futures) < min(len(leaves), batchSize) && time.Since(began) < batchAge/2 {
+			futures = append(futures, t.appender.Add(ctx, tessera.NewEntry(leaves[len(futures)])))
+		}
+		for _, f := range futures {
+			at, err := f()
+			if err != nil {
+				return fmt.Errorf("audit tree: leaf %d: %w", first, err)
+			}
+			if at.Index != first {
+				return fmt.Errorf("audit tree: leaf %d was given the place %d: somebody else writes to the log", first, at.Index)
+			}
+			first++
+			last = f
+		}
+		leaves = leaves[len(futures):]
+	}
+	if last == nil {
+		return nil
+	}
+	if _, _, err := t.awaiter.Await(ctx, last); err != nil {
+		return fmt.Errorf("audit tree: checkpoint: %w", err)
+	}
+	return nil
+}
+
+// Close ends the writing.
+func (t *Tree) Close(ctx context.Context) error {
+	err := t.shutdown(ctx)
+	t.stop()
+	if err != nil {
+		return fmt.Errorf("audit tree: %w", err)
+	}
+	return nil
+}

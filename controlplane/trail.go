@@ -1,0 +1,47 @@
+package controlplane
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"os"
+
+	"github.com/posterngate/postern/controlplane/audit"
+	"github.com/posterngate/postern/controlplane/audit/tree"
+	"github.com/posterngate/postern/controlplane/config"
+	"github.com/posterngate/postern/controlplane/recording"
+	"github.com/posterngate/postern/pkg/trail"
+)
+
+// openTrail opens the audit log's folder for reading, and makes it where it is missing.
+func openTrail(cfg config.Config) (*trail.Log, error) {
+	if err := os.MkdirAll(cfg.AuditDir, 0o700); err != nil {
+		return nil, fmt.Errorf("auditDir: %w", err)
+	}
+	return trail.Open(cfg.AuditDir)
+}
+
+// drainAudit moves the audit entries of the store into the log.
+func (s *Server) drainAudit(ctx context.Context) error {
+	return s.audit.Drain(ctx, func(ctx context.Context) (audit.Tree, error) {
+		return tree.Open(ctx, s.cfg.AuditDir, s.auditKey, s.log)
+	})
+}
+
+// told writes into the audit log that a recording began, or was sealed: so that it is
+// missed where all of it is taken away.
+func (s *Server) told(ctx context.Context, m recording.Mark) error {
+	e := audit.Entry{Actor: "node/" + string(m.Node), Action: trail.Began, Object: "session/" + m.Session.GetId()}
+	d := trail.Recording{Node: string(m.Node), Chunks: m.Chunks, Hash: m.Hash[:], Truncated: m.Truncated,
+		Subject: m.Session.GetSubject(), Task: m.Session.GetTask(), Resource: m.Session.GetResource()}
+	if m.NodeKey != nil {
+		e.Action = trail.Sealed
+		der, err := x509.MarshalPKIXPublicKey(m.NodeKey)
+		if err != nil {
+			return err
+		}
+		d.NodeKey = der
+	}
+	e.Detail = d
+	return s.audit.Append(ctx, e)
+}
