@@ -72,6 +72,7 @@ func (x *execution) params(args engine.Args) []record.Param {
 		} else if len(v) > 0 {
 			p.Value = unsafe.String(unsafe.SliceData(v), len(v))
 		}
+		p.Text = recordedText(args, i, p.Binary && !p.Null)
 		x.pbuf = append(x.pbuf, p)
 	}
 	return x.pbuf
@@ -80,9 +81,21 @@ func (x *execution) params(args engine.Args) []record.Param {
 func paramsOf(dst []record.Param, args engine.Args) []record.Param {
 	for i, v := range args.Values {
 		null := args.Null != nil && args.Null(i)
-		dst = append(dst, record.Param{Value: string(v), Null: null, Binary: binary(args.Formats, i)})
+		p := record.Param{Value: string(v), Null: null, Binary: binary(args.Formats, i)}
+		p.Text = recordedText(args, i, p.Binary && !null)
+		dst = append(dst, p)
 	}
 	return dst
+}
+
+// recordedText is what a binary value says, where the engine can read it, so that those
+// who read the record see what people who approve see.
+func recordedText(args engine.Args, i int, binary bool) string {
+	if !binary || args.Text == nil {
+		return ""
+	}
+	text, _ := args.Text(i)
+	return text
 }
 
 // binary applies PostgreSQL's rule for format codes: none means text, one means all.

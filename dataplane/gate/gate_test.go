@@ -257,14 +257,17 @@ func TestIntentIsRecordedBeforeAdmit(t *testing.T) {
 	r := newRig(t)
 	a := r.must(t, "select email from sales.orders where id = $1", &understood{facts: reading("orders", "email"), rewritten: "R"})
 	var f engine.Flow
-	if err := r.Admit(a, engine.Args{Values: [][]byte{[]byte("7"), nil}, Null: func(i int) bool { return i == 1 }}, &f); err != nil {
+	if err := r.Admit(a, engine.Args{
+		Formats: []int16{0, 0, 1}, Values: [][]byte{[]byte("7"), nil, {0, 9}},
+		Null: func(i int) bool { return i == 1 }, Text: func(i int) (string, bool) { return "9", i == 2 },
+	}, &f); err != nil {
 		t.Fatal(err)
 	}
 	if r.records.kinds() != "intent" || r.records.modes[0] != policy.Local {
 		t.Fatalf("recorded %s with %v", r.records.kinds(), r.records.modes)
 	}
 	e := r.records.events[0]
-	if e.Forward != "R" || len(e.Params) != 2 || e.Params[0].Value != "7" || !e.Params[1].Null {
+	if e.Forward != "R" || len(e.Params) != 3 || e.Params[0].Value != "7" || e.Params[0].Text != "" || !e.Params[1].Null || e.Params[2].Text != "9" || !e.Params[2].Binary {
 		t.Errorf("intent = %+v", e)
 	}
 	if len(e.Touched) != 1 || e.Touched[0].Column != "sales.orders.email" || e.Touched[0].Mask != "email" {
