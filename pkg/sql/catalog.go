@@ -26,6 +26,7 @@ type Relation struct {
 	OID     uint32
 	Kind    RelationKind
 	Columns []Column // in attribute order, without dropped ones
+	Key     []string // the columns of the primary key, unless it is deferrable
 	// Children are inheritance children and partitions; a read of the parent reads them.
 	Children []Name
 	// HasTriggers and HasRules are true where a change runs code of its own.

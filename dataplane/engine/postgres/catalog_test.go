@@ -1,6 +1,10 @@
 package postgres
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/posterngate/postern/pkg/sql"
+)
 
 // TestCatalogIsComparedBeforeItIsRead changes the target in every way that the catalogue
 // would show, and in ways that it would not.
@@ -31,7 +35,7 @@ func TestCatalogIsComparedBeforeItIsRead(t *testing.T) {
 		`ALTER TABLE cat.t DROP d`, `ALTER TABLE cat.t ALTER c TYPE varchar(7)`, `ALTER TABLE cat.child RENAME b TO d; ALTER TABLE cat.child RENAME a TO b; ALTER TABLE cat.child RENAME d TO c; ALTER TABLE cat.child RENAME b TO a`,
 		`ALTER TABLE cat.child ALTER c TYPE varchar(7), ALTER a TYPE text; ALTER TABLE cat.child INHERIT cat.t`, `ALTER TABLE cat.child NO INHERIT cat.t`,
 		`ALTER FUNCTION cat.f() VOLATILE SECURITY DEFINER`, `CREATE TRIGGER tr BEFORE INSERT ON cat.t FOR EACH ROW EXECUTE FUNCTION cat.trig()`,
-		`DROP TRIGGER tr ON cat.t`, `CREATE RULE ru AS ON INSERT TO cat.t DO ALSO SELECT 1`, `CREATE TYPE cat.mood AS ENUM ('x')`, `CREATE DOMAIN cat.dom AS int`,
+		`DROP TRIGGER tr ON cat.t`, `ALTER TABLE cat.child ADD PRIMARY KEY (id)`, `CREATE RULE ru AS ON INSERT TO cat.t DO ALSO SELECT 1`, `CREATE TYPE cat.mood AS ENUM ('x')`, `CREATE DOMAIN cat.dom AS int`,
 		`CREATE OPERATOR cat.@@@ (FUNCTION = int4pl, LEFTARG = int, RIGHTARG = int)`, `CREATE VIEW cat.v AS SELECT id FROM cat.t`, `ALTER SCHEMA cat RENAME TO cat2`, `DROP TABLE cat2.new`,
 	} {
 		shared.pg.SQL(t, change)
@@ -55,5 +59,42 @@ func TestCatalogIsComparedBeforeItIsRead(t *testing.T) {
 		if !s.Sent(askState) || s.Sent(askColumns) {
 			t.Errorf("%s: the whole catalogue was read", nothing)
 		}
+	}
+}
+
+// TestCatalogKnowsExtensions shows that what an extension has brought as compiled code is
+// as good as built in, and that what users define is not.
+func TestCatalogKnowsExtensions(t *testing.T) {
+	start(t)
+	shared.pg.SQL(t, `DROP SCHEMA IF EXISTS ext CASCADE; CREATE SCHEMA ext; CREATE EXTENSION citext SCHEMA ext;
+		CREATE TABLE ext.t (b int, a int, c ext.citext, PRIMARY KEY (a, b));
+		CREATE FUNCTION ext.mine(int, int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1';
+		CREATE OPERATOR ext.=== (FUNCTION = ext.mine, LEFTARG = int, RIGHTARG = int);
+		CREATE FUNCTION ext.same(ext.citext, ext.citext) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT true';
+		CREATE OPERATOR ext.=== (FUNCTION = ext.same, LEFTARG = ext.citext, RIGHTARG = ext.citext);
+		ALTER EXTENSION citext ADD OPERATOR ext.=== (ext.citext, ext.citext)`)
+	t.Cleanup(func() { shared.pg.SQL(t, `DROP SCHEMA ext CASCADE`) })
+	h := newHouse(t)
+	_ = h.connect(t, "")
+	s := h.door.Last()
+	h.engine.catalogs.expire(catalogKey(s.Terms()))
+	c, err := h.engine.catalogs.get(testContext(t), catalogKey(s.Terms()), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !c.Types[sql.Name{Schema: "ext", Name: "citext"}].System {
+		t.Error("citext is not known as compiled code of an extension")
+	}
+	equal := c.Operators[sql.Name{Schema: "ext", Name: "="}]
+	if len(equal) != 1 || !equal[0].System {
+		t.Errorf("= of citext: %+v", equal)
+	}
+	for _, o := range c.Operators[sql.Name{Schema: "ext", Name: "==="}] {
+		if o.System {
+			t.Errorf("an operator of users is as good as built in: %+v", o)
+		}
+	}
+	if key := c.Relations[sql.Name{Schema: "ext", Name: "t"}].Key; len(key) != 2 || key[0] != "b" || key[1] != "a" {
+		t.Errorf("primary key %v", key)
 	}
 }

@@ -28,6 +28,8 @@ const (
 	fromColumns   = ` FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 		JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace tn ON tn.oid = t.typnamespace
 		WHERE a.attnum > 0 AND NOT a.attisdropped AND ` + relations
+	fromKeys = ` FROM pg_constraint k JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)
+		WHERE k.contype = 'p' AND NOT k.condeferrable`
 	fromChildren  = ` FROM pg_inherits i`
 	fromFunctions = ` FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE ` + ownSchemas
 	fromTypes     = ` FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE ` + ownSchemas
@@ -41,12 +43,26 @@ const (
 		EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.rulename <> '_RETURN')` + fromRelations + ` ORDER BY c.oid`
 	askColumns = `SELECT a.attrelid, a.attname, a.attnum, tn.nspname, t.typname, format_type(a.atttypid, a.atttypmod), a.atttypid, a.attgenerated <> ''` +
 		fromColumns + ` ORDER BY a.attrelid, a.attnum`
+	askKeys      = `SELECT k.conrelid, a.attname` + fromKeys + ` ORDER BY k.conrelid, a.attnum`
 	askChildren  = `SELECT i.inhparent, i.inhrelid` + fromChildren + ` ORDER BY 1, 2`
 	askFunctions = `SELECT p.oid, n.nspname, p.proname, p.pronargs, p.provariadic <> 0, p.pronargdefaults, p.provolatile, p.prosecdef, p.proretset, p.prokind = 'a'` +
 		fromFunctions + ` ORDER BY p.oid`
-	askTypes     = `SELECT t.oid, n.nspname, t.typname, t.typtype, n.nspname IN ('pg_catalog', 'information_schema')` + fromTypes + ` ORDER BY t.oid`
-	askOperators = `SELECT n.nspname, o.oprname, fn.nspname, p.proname` + fromOperators + ` ORDER BY o.oid`
 )
+
+var (
+	askTypes = `SELECT t.oid, n.nspname, t.typname, t.typtype, n.nspname IN ('pg_catalog', 'information_schema')
+		OR t.typtype = 'b' AND ` + ofExtension(`pg_type`, `t`) + ` AND EXISTS (SELECT FROM pg_proc p WHERE p.oid = t.typinput AND ` + compiled + `)` + fromTypes + ` ORDER BY t.oid`
+	askOperators = `SELECT n.nspname, o.oprname, fn.nspname, p.proname, n.nspname = 'pg_catalog' OR p.provolatile = 'i' AND ` + ofExtension(`pg_operator`, `o`) + ` AND ` + compiled + fromOperators + ` ORDER BY o.oid`
+)
+
+// compiled is a function in internal or C, which only a superuser may write, and of an
+// extension: what users define, and what they may add to an extension of theirs, is not.
+var compiled = `p.prolang IN (12, 13) AND NOT p.prosecdef AND ` + ofExtension(`pg_proc`, `p`)
+
+// ofExtension is true for objects that an extension has brought.
+func ofExtension(catalog, alias string) string {
+	return `EXISTS (SELECT FROM pg_depend d WHERE d.classid = '` + catalog + `'::regclass AND d.objid = ` + alias + `.oid AND d.deptype = 'e')`
+}
 
 // askState sums up which versions of which rows the catalogue is made of: whatever
 // changes one of them writes it anew, with another xmin. The target does that in a
@@ -57,6 +73,7 @@ var askState = func() string {
 	}
 	return strings.Join([]string{
 		row(`n`, `n.oid::int8`, fromSchemas), row(`c`, `c.oid::int8`, fromRelations), row(`a`, `a.attrelid::int8 * 2048 + a.attnum`, fromColumns),
+		row(`k`, `k.oid::int8`, ` FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE k.contype = 'p' AND `+relations),
 		row(`i`, `i.inhrelid::int8 << 31 # i.inhparent::int8`, fromChildren), row(`p`, `p.oid::int8`, fromFunctions), row(`t`, `t.oid::int8`, fromTypes),
 		row(`o`, `o.oid::int8`, fromOperators), row(`t`, `t.oid::int8`, ` FROM pg_trigger t WHERE NOT t.tgisinternal`), row(`r`, `r.oid::int8`, ` FROM pg_rewrite r`),
 	}, ` UNION ALL `)
@@ -84,7 +101,7 @@ func (e *Engine) readCatalog(ctx context.Context, s engine.Session, known string
 	steps := []step{
 		{`BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`, nil}, {askState, r.summary},
 		{askServer, r.server}, {askSchemas, r.schema}, {askRelation, r.relation}, {askColumns, r.column},
-		{askChildren, r.child}, {askFunctions, r.function}, {askTypes, r.typ}, {askOperators, r.operator},
+		{askKeys, r.key}, {askChildren, r.child}, {askFunctions, r.function}, {askTypes, r.typ}, {askOperators, r.operator},
 	}
 	if err := r.run(steps[:2]); err != nil {
 		return nil, "", err
@@ -219,6 +236,13 @@ func (r *reader) column(v *row) {
 	}
 }
 
+func (r *reader) key(v *row) {
+	of, column := v.oid(), v.text()
+	if rel := r.relations[of]; rel != nil {
+		rel.Key = append(rel.Key, column)
+	}
+}
+
 func (r *reader) child(v *row) {
 	parent, child := r.relations[v.oid()], r.relations[v.oid()]
 	if parent != nil && child != nil {
@@ -241,5 +265,5 @@ func (r *reader) typ(v *row) {
 
 func (r *reader) operator(v *row) {
 	name, fn := v.name(), v.name()
-	r.cat.Operators[name] = append(r.cat.Operators[name], sql.OperatorInfo{Function: fn, System: name.Schema == "pg_catalog"})
+	r.cat.Operators[name] = append(r.cat.Operators[name], sql.OperatorInfo{Function: fn, System: v.flag()})
 }

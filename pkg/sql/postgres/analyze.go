@@ -138,6 +138,7 @@ type analyzer struct {
 	returnings []returning
 	changes    []changed
 	selections []selection
+	groupings  []grouping
 	positional []*use
 
 	visited int // messages

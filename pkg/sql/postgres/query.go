@@ -69,6 +69,9 @@ func (a *analyzer) plainSelect(q *pg.SelectStmt, s *scope) result {
 	for _, g := range q.GroupClause {
 		a.group(g, s, r)
 	}
+	if len(q.GroupClause) > 0 {
+		a.groupings = append(a.groupings, grouping{q, s.items})
+	}
 	if q.HavingClause != nil {
 		a.expr(q.HavingClause, s, sql.RolePredicate)
 	}

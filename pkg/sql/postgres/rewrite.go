@@ -253,6 +253,9 @@ func (r *rewriter) apply() error {
 			return err
 		}
 	}
+	for _, g := range r.a.groupings {
+		r.regroup(g)
+	}
 	for _, u := range r.a.returnings {
 		if err := r.returning(u); err != nil {
 			return err

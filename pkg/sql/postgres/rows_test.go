@@ -189,6 +189,32 @@ func TestFilteredRowsAreNotExplained(t *testing.T) {
 	}
 }
 
+// TestKeysStandForRows groups by a primary key, of which the server knows only where the
+// table itself stands in FROM.
+func TestKeysStandForRows(t *testing.T) {
+	rule := shown(t, `n < 100`, nil)
+	rule[0].Table.Columns[1].Mask = &postern.MaskRule{Method: postern.MaskRedact, Value: "***"}
+	cat := sqltest.New().Type("public.mood", 'e').Table("public.docs", docsColumns...).Key("public.docs", "id").Catalog()
+	for _, c := range []struct{ text, want string }{
+		{"SELECT id, owner, count(*) FROM docs GROUP BY id", " GROUP BY id, docs.owner"},
+		{"SELECT d.id, note, count(*) FROM docs d JOIN regions r ON true GROUP BY 1", "? relation"},
+		{"SELECT d.id, d.note, count(*) FROM docs d JOIN docs e ON e.n = d.n GROUP BY 1", " GROUP BY 1, d.n, d.note"},
+		{"SELECT d.* FROM docs d GROUP BY d.id", " GROUP BY d.id, d.owner, d.code, d.pad, d.mood, d.tenant, d.born, d.at, d.n, d.r, d.live, d.tags, d.note"},
+		{"SELECT note FROM docs GROUP BY note", " GROUP BY note"},
+		{"SELECT id, count(*) FROM docs GROUP BY ROLLUP (id)", " GROUP BY ROLLUP (id)"},
+		{"SELECT x.id FROM (SELECT * FROM docs) x GROUP BY x.id", " GROUP BY x.id"},
+	} {
+		an, err := postgres.Analyze(t.Context(), pool, cat, postgres.Settings{SearchPath: []string{"public"}}, c.text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := an.Rewrite(rule)
+		if _, refused := strings.CutPrefix(c.want, "? "); refused != (err != nil) || !refused && !strings.HasSuffix(got, c.want) {
+			t.Errorf("%s\n got %s, %v\nwant %s", c.text, got, err, c.want)
+		}
+	}
+}
+
 // FuzzRowText holds the quoting of values to the grammar: what is read back is the one
 // constant that was written.
 func FuzzRowText(f *testing.F) {

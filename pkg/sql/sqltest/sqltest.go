@@ -85,6 +85,12 @@ func (b *Builder) Relation(name string, kind sql.RelationKind, columns ...string
 	return b
 }
 
+// Key makes columns the primary key of a relation that was added.
+func (b *Builder) Key(name string, columns ...string) *Builder {
+	b.c.Relations[split(name)].Key = columns
+	return b
+}
+
 // Function adds a function with that many arguments and that volatility.
 func (b *Builder) Function(name string, args int, volatility byte) *Builder {
 	n := split(name)
