@@ -72,7 +72,7 @@ mutations: ## 10,000 random changes to recordings and audit log: each must be fo
 	POSTERN_MUTATIONS=10000 $(GO) test -count=1 -v -run TestMutations ./pkg/trail
 
 faults: ## kill -9 of nodes and control planes under load, FAULTS_RUNS times (default 50)
-	POSTERN_FAULTS_RUNS=$(FAULTS_RUNS) $(GO) test -count=1 -timeout 60m -v ./test/e2e/12-crash
+	POSTERN_FAULTS_RUNS=$(FAULTS_RUNS) $(GO) test -count=1 -timeout 60m -v ./test/e2e/12-crash ./controlplane/recording -run "Kill|Crash|Fault|Torn|Lost"
 
 ##@ Measure
 

@@ -8,14 +8,17 @@ import (
 	"strings"
 	"time"
 
+	"github.com/posterngate/postern/controlplane/audit"
 	"github.com/posterngate/postern/controlplane/config"
 	"github.com/posterngate/postern/controlplane/recording/blob"
 	"github.com/posterngate/postern/controlplane/recording/blob/s3"
+	"github.com/posterngate/postern/controlplane/recording/export"
 	"github.com/posterngate/postern/controlplane/recording/index"
 	"github.com/posterngate/postern/controlplane/recording/index/postgres"
 	"github.com/posterngate/postern/controlplane/recording/index/sqlite"
 	"github.com/posterngate/postern/controlplane/store"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/postern"
 )
 
 // blobs are what the server keeps recordings in, and closes.
@@ -50,6 +53,18 @@ func openIndex(ctx context.Context, cfg config.Config) (index.Index, error) {
 	return postgres.Open(ctx, db)
 }
 
+// openExport is whom recordings tell of every update, or nil.
+func openExport(cfg config.Config) (func(*index.Update) error, error) {
+	if cfg.Recordings.ExportFile == "" {
+		return nil, nil
+	}
+	f, err := export.Open(cfg.Recordings.ExportFile)
+	if err != nil {
+		return nil, err
+	}
+	return f.Write, nil
+}
+
 // recordingsDir holds what is embedded of recordings.
 func recordingsDir(cfg config.Config) string { return filepath.Join(cfg.DataDir, "recordings") }
 
@@ -64,4 +79,35 @@ func (s *Server) bindings() ([]*typesv1.Binding, error) {
 		out = append(out, o.GetBinding())
 	}
 	return out, nil
+}
+
+// retainEvery is how often it is looked for recordings whose time is over.
+const retainEvery = time.Hour
+
+// retain lets recordings go while this replica leads.
+func (s *Server) retain(ctx context.Context) error {
+	keep := time.Duration(s.cfg.Recordings.Keep)
+	return s.store.Lead(ctx, "recordings-retention", func(ctx context.Context, _ store.Op) error {
+		tick := time.NewTicker(retainEvery)
+		defer tick.Stop()
+		for {
+			gone, err := s.recordings.Retain(ctx, time.Now().Add(-keep), s.forgetting)
+			if gone > 0 {
+				s.log.InfoContext(ctx, "old recordings were let go", "sessions", gone)
+			}
+			if err != nil && ctx.Err() == nil {
+				s.log.WarnContext(ctx, "old recordings stay", "error", err)
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-tick.C:
+			}
+		}
+	})
+}
+
+// forgetting writes down which recordings are about to go.
+func (s *Server) forgetting(ctx context.Context, ids []postern.SessionID) error {
+	return s.audit.Append(ctx, audit.Entry{Actor: "postern", Action: "recording.forget", Outcome: "ok", Detail: map[string]any{"sessions": ids}})
 }

@@ -182,7 +182,11 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 	if s.keyring, err = keyring.Open(ctx, keyring.Config{Store: s.store, Keeper: keeper, Audit: s.audit, Now: time.Now, Logger: s.log}); err != nil {
 		return err
 	}
-	s.recordings, err = recording.New(recording.Config{Blobs: s.blobs, Index: s.index, Keys: s.keyring, NodeKeys: s.sealKeys, Rejected: s.rejected, Ended: s.broker.Over, Told: s.told, Logger: s.log})
+	exporting, err := openExport(s.cfg)
+	if err != nil {
+		return err
+	}
+	s.recordings, err = recording.New(recording.Config{Export: exporting, Blobs: s.blobs, Index: s.index, Keys: s.keyring, NodeKeys: s.sealKeys, Rejected: s.rejected, Ended: s.broker.Over, Told: s.told, Logger: s.log})
 	return err
 }
 
@@ -306,6 +310,9 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		{Name: "audit log", Run: s.drainAudit},
 		{Name: "nodes", Run: s.runNodes},
 		{Name: "api", Run: s.runAPI},
+	}
+	if s.cfg.Recordings.Keep > 0 {
+		parts = append(parts, run.Part{Name: "retention", Run: s.retain})
 	}
 	if s.vault != nil {
 		parts = append(parts, run.Part{Name: "vault", Run: s.vault.Run})

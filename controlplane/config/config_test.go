@@ -33,6 +33,7 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 		"bucket of no name": {"dataDir: d", "dataDir: d\nrecordings: {s3: {region: r}}", "recordings.s3.bucket"},
 		"password in sight": {"dataDir: d", "dataDir: d\nrecordings: {postgres: {url: 'postgres://u:p@h/d'}}", "passwordFile"},
 		"no database":       {"dataDir: d", "dataDir: d\nrecordings: {postgres: {url: 'u'}}", "recordings.postgres.url"},
+		"kept for a second": {"dataDir: d", "dataDir: d\nrecordings: {keep: 1s}", "recordings.keep"},
 		"odd prefix":        {"dataDir: d", "dataDir: d\nrecordings: {s3: {bucket: b, prefix: p}}", "recordings.s3.prefix"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -12,6 +12,13 @@ import (
 
 // Recordings says where recordings are kept.
 type Recordings struct {
+	// Keep is how long recordings are kept, from the day on which they began; for ever
+	// where empty. Those that are held stay longer. What went stands in the audit log.
+	Keep conf.Duration `json:"keep"`
+	// ExportFile is where what was recorded is appended as lines of JSON, for a SIEM to
+	// follow; package controlplane/recording/export describes them. It may be moved away
+	// at any time. Where it cannot be written, nodes keep what they have and send it again.
+	ExportFile string `json:"exportFile"`
 	// S3 is a bucket for the recordings; left out, they are files in DataDir. Several
 	// replicas need one that they share.
 	S3 *S3 `json:"s3"`
@@ -52,6 +59,9 @@ type S3 struct {
 }
 
 func (r *Recordings) check() error {
+	if keep := time.Duration(r.Keep); keep != 0 && keep < minKeep {
+		return fmt.Errorf("recordings.keep: %s is shorter than %s", keep, minKeep)
+	}
 	if p := r.Postgres; p != nil {
 		u, err := url.Parse(p.URL)
 		switch {
@@ -85,3 +95,6 @@ func hasPassword(u *url.Userinfo) bool {
 	_, has := u.Password()
 	return has
 }
+
+// minKeep is longer than any session, which must have ended before it can go.
+const minKeep = 24 * time.Hour

@@ -87,6 +87,11 @@ func (s *Service) store(ctx context.Context, node postern.NodeName, chunk *recor
 		}
 		return head.Next, nil
 	}
+	if head.Next > 0 && chunk.Index > head.Next {
+		if head, err = s.catchUp(ctx, head, chunk); err != nil {
+			return head.Next, err
+		}
+	}
 	chain := record.Chain{Session: chunk.Session, Next: head.Next, Previous: head.Previous, Span: head.Span, Sealed: head.Sealed}
 	if err := chain.Follow(chunk); err != nil {
 		return head.Next, refuse("%v", err)
@@ -101,6 +106,11 @@ func (s *Service) store(ctx context.Context, node postern.NodeName, chunk *recor
 	}
 	if err := s.tell(ctx, u, chunk); err != nil {
 		return head.Next, err
+	}
+	if s.cfg.Export != nil {
+		if err := s.cfg.Export(u); err != nil {
+			return head.Next, err
+		}
 	}
 	if err := s.cfg.Index.Commit(ctx, u); err != nil {
 		return head.Next, err
@@ -126,6 +136,25 @@ func (s *Service) tell(ctx context.Context, u *index.Update, chunk *record.Chunk
 		m.NodeKey, m.Truncated = key, chunk.Seal.Truncated
 	}
 	return s.cfg.Told(ctx, m)
+}
+
+// catchUp indexes chunks before this one whose blobs are stored: an index that went over
+// to a standby may have lost what it had acknowledged.
+func (s *Service) catchUp(ctx context.Context, head index.Head, chunk *record.Chunk) (index.Head, error) {
+	row, err := s.cfg.Index.Session(ctx, chunk.Session)
+	if err != nil {
+		return head, err
+	}
+	for n := head.Next; n < chunk.Index; n++ {
+		err := s.retake(ctx, blobName(chunk.Session, row.GetStartTime().AsTime(), n))
+		if errors.Is(err, blob.ErrNotFound) {
+			break
+		}
+		if err != nil {
+			return head, fmt.Errorf("index chunk %d again: %w", n, err)
+		}
+	}
+	return s.cfg.Index.Head(ctx, chunk.Session)
 }
 
 // create stores the blob, which an earlier attempt may have stored already.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/posterngate/postern/controlplane/recording"
@@ -88,5 +89,28 @@ func TestTheEndIsTold(t *testing.T) {
 	}
 	if len(told) != 3 || told[2] != "s-2" {
 		t.Errorf("a session that ended in order: told %v", told)
+	}
+}
+
+// TestIndexFellBack ships on after the index lost what it had acknowledged.
+func TestIndexFellBack(t *testing.T) {
+	h := open(t, t.TempDir())
+	p := usual(t, "s-1")
+	ship(t, h, p, 0)
+	for i := 1; i < 3; i++ {
+		if err := h.blobs.Create(context.Background(), fmt.Sprintf("recordings/v1/2026/01/02/s-1/%010d", i), p.chunks[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := ship(t, h, p, 3); r.GetNextIndex() != 4 || r.GetReject() != "" {
+		t.Errorf("%v", r)
+	}
+	if s, err := h.Get(context.Background(), "s-1"); err != nil || s.GetRecording() != "sealed" || s.GetStatements() != 3 {
+		t.Errorf("%v, %v", s, err)
+	}
+	q := usual(t, "s-2")
+	ship(t, h, q, 0)
+	if r := ship(t, h, q, 2); r.GetReject() == "" {
+		t.Errorf("a gap was taken: %v", r)
 	}
 }

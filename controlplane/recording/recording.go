@@ -40,7 +40,10 @@ type Config struct {
 	// Told is told of every recording that begins or is sealed, before that is
 	// acknowledged, for a log that can tell that one is missing. After an error of it the
 	// node sends the chunk again, and so it may be told twice; nil is nobody.
-	Told   func(ctx context.Context, m Mark) error
+	Told func(ctx context.Context, m Mark) error
+	// Export is told of every update before it is committed, and again where that failed.
+	// After an error of it the node sends the chunk again; nil is nobody.
+	Export func(u *index.Update) error
 	Logger *slog.Logger // nil discards
 }
 

@@ -153,6 +153,17 @@ const (
 	RoleWrite                      // is written
 )
 
+// Names are the roles as people are told them.
+func (r Role) Names() []string {
+	var out []string
+	for i, name := range []string{"out", "computed", "predicate", "write"} {
+		if r&(1<<i) != 0 {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
 // Column is one column of a result.
 type Column struct {
 	Name   string

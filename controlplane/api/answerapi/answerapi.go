@@ -124,25 +124,7 @@ func statement(f *index.Found) *apiv1.RecordedStatement {
 	}
 	out.Verdict = verdict.String()
 	for _, t := range f.Touched {
-		out.Columns = append(out.Columns, &apiv1.ColumnUse{Column: t.Column, Roles: roles(t.Role), Mask: t.Mask})
-	}
-	return out
-}
-
-// roleNames are the roles of a use, as they are told; what is asked for as "out" is
-// either of the first two.
-var roleNames = []struct {
-	bit  record.Role
-	name string
-}{
-	{record.RoleOutput, "out"}, {record.RoleComputed, "computed"}, {record.RolePredicate, "predicate"}, {record.RoleWrite, "write"},
-}
-
-func roles(r record.Role) (out []string) {
-	for _, n := range roleNames {
-		if r&n.bit != 0 {
-			out = append(out, n.name)
-		}
+		out.Columns = append(out.Columns, &apiv1.ColumnUse{Column: t.Column, Roles: t.Role.Names(), Mask: t.Mask})
 	}
 	return out
 }
@@ -181,7 +163,7 @@ func (h *Handler) WhoUsed(ctx context.Context, req *connect.Request[apiv1.WhoUse
 		s := u.Session
 		resp.Uses = append(resp.Uses, &apiv1.SessionUse{
 			Subject: s.GetSubject(), Session: s.GetId(), Task: s.GetTask(), Resource: s.GetResource(), Account: s.GetAccount(), Node: s.GetNode(),
-			ClientAddress: s.GetClientAddress(), ClientProgram: s.GetClientProgram(), Roles: roles(u.Roles), Masks: u.Masks,
+			ClientAddress: s.GetClientAddress(), ClientProgram: s.GetClientProgram(), Roles: u.Roles.Names(), Masks: u.Masks,
 			FirstTime: timestamppb.New(u.First), LastTime: timestamppb.New(u.Last), Statements: u.Statements,
 		})
 	}

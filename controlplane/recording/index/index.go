@@ -197,8 +197,8 @@ type Index interface {
 	// held, the oldest first; at most MaxPage.
 	Old(ctx context.Context, before time.Time) ([]*typesv1.Session, error)
 	// Forget removes all rows of sessions that Old listed, but for those that were held
-	// in the meantime.
-	Forget(ctx context.Context, ids []postern.SessionID) error
+	// in the meantime, and tells which went.
+	Forget(ctx context.Context, ids []postern.SessionID) ([]postern.SessionID, error)
 	Close() error
 }
 

@@ -3,11 +3,15 @@ package indextest
 import (
 	"context"
 	"fmt"
+	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/posterngate/postern/controlplane/recording/index"
 	"github.com/posterngate/postern/pkg/postern"
@@ -75,6 +79,96 @@ func Benchmark(b *testing.B, open func(b *testing.B) index.Index) {
 			b.ReportMetric(float64((cpu(b)-used).Nanoseconds())/float64(b.N), "cpu-ns/op")
 		})
 	}
+}
+
+// rowsEnv says how many statements BenchmarkAnswers looks through.
+const rowsEnv = "POSTERN_INDEX_ROWS"
+
+// BenchmarkAnswers fills an index with statements, 200,000 or as many as the environment
+// says, of 100 in each minute of a session, and measures answers. An op is an answer.
+func BenchmarkAnswers(b *testing.B, open func(b *testing.B) index.Index) {
+	rows := 200_000
+	if text := os.Getenv(rowsEnv); text != "" {
+		var err error
+		if rows, err = strconv.Atoi(text); err != nil {
+			b.Fatal(err)
+		}
+	}
+	x := open(b)
+	began := time.Now()
+	fillSessions(b, x, rows)
+	b.Logf("%d statements were taken in in %s", rows, time.Since(began).Round(time.Second))
+	day := time.Date(2026, 1, 3, 0, 0, 0, 0, time.UTC)
+	for name, ask := range map[string]func(ctx context.Context) (int, error){
+		"who/ever": func(ctx context.Context) (int, error) {
+			l, err := x.Who(ctx, index.Who{Name: "sales.orders.customer_email", Limit: 101})
+			return len(l), err
+		},
+		"who/day": func(ctx context.Context) (int, error) {
+			l, err := x.Who(ctx, index.Who{Name: "sales.orders.customer_email", Since: day.Add(time.Second), Until: day.Add(24*time.Hour + time.Second), Limit: 101})
+			return len(l), err
+		},
+		"search/common": func(ctx context.Context) (int, error) {
+			l, err := x.Search(ctx, index.Query{Text: "customer_email", Limit: 101})
+			return len(l), err
+		},
+		"search/rare": func(ctx context.Context) (int, error) {
+			l, err := x.Search(ctx, index.Query{Text: "rare_4710", Limit: 101})
+			return len(l), err
+		},
+		"search/column": func(ctx context.Context) (int, error) {
+			l, err := x.Search(ctx, index.Query{Column: "sales.orders.amount", Subject: "alice", Limit: 101})
+			return len(l), err
+		},
+		"usage": func(ctx context.Context) (int, error) {
+			l, err := x.Usage(ctx, index.Usage{Name: "warehouse"})
+			return len(l), err
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			for range b.N {
+				n, err := ask(context.Background())
+				if err != nil || n == 0 {
+					b.Fatalf("%d, %v", n, err)
+				}
+			}
+		})
+	}
+}
+
+// fillSessions commits sessions of 20 minutes, in each minute of which 100 statements
+// are judged; one in ten is of a text of its own.
+func fillSessions(b *testing.B, x index.Index, rows int) {
+	const perMinute, minutes = 100, 20
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for {
+				s := int(next.Add(1)) - 1
+				if s*perMinute*minutes >= rows {
+					return
+				}
+				for n := range uint32(4) {
+					u := Load{Statements: perMinute * minutes / 4}.chunk(fmt.Sprintf("s-%06d", s), n)
+					start := began.Add(time.Duration(s) * time.Minute)
+					u.Session.StartTime, u.Session.LastTime = timestamppb.New(start), timestamppb.New(start.Add(time.Duration(n+1)*5*time.Minute))
+					for i := range u.Statements {
+						st := &u.Statements[i]
+						st.Time = start.Add(time.Duration(n)*5*time.Minute + time.Duration(i)*time.Minute/perMinute)
+						if i%10 == 0 {
+							st.Text += fmt.Sprintf(" AND rare_%d > 0", s*perMinute*minutes/4+int(n)*100+i)
+						}
+					}
+					if err := x.Commit(context.Background(), u); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // cpu is what the process has used.

@@ -24,59 +24,63 @@ func (x *Index) Hold(ctx context.Context, id postern.SessionID, reason string) e
 
 // Forget implements index.Index. The partitions of a day that has no session any more
 // are dropped; where one is held, the rows of the others are deleted.
-func (x *Index) Forget(ctx context.Context, ids []postern.SessionID) error {
-	if err := x.forget(ctx, ids); err != nil {
-		return fmt.Errorf("index: forget %d sessions: %w", len(ids), err)
+func (x *Index) Forget(ctx context.Context, ids []postern.SessionID) ([]postern.SessionID, error) {
+	gone, err := x.forget(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("index: forget %d sessions: %w", len(ids), err)
 	}
-	return nil
+	return gone, nil
 }
 
-func (x *Index) forget(ctx context.Context, ids []postern.SessionID) error {
+func (x *Index) forget(ctx context.Context, ids []postern.SessionID) ([]postern.SessionID, error) {
 	names := make([]string, len(ids))
 	for i, id := range ids {
 		names[i] = string(id)
 	}
 	tx, err := x.pool.Begin(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // after a commit it does nothing
 	// Dropping waits for readers of the partition, and must not make others wait for long.
 	if _, err := tx.Exec(ctx, `SET LOCAL lock_timeout = '5s'`); err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, partitionLock); err != nil {
-		return err
+		return nil, err
 	}
-	rows, err := tx.Query(ctx, `DELETE FROM session WHERE id = ANY($1) AND end_us <> 0 AND legal_hold = '' RETURNING no, day`, names)
+	rows, err := tx.Query(ctx, `DELETE FROM session WHERE id = ANY($1) AND end_us <> 0 AND legal_hold = '' RETURNING id, no, day`, names)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	type gone struct {
+		ID  string
 		No  int64
 		Day int32
 	}
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[gone])
 	if err != nil {
-		return err
+		return nil, err
 	}
 	byDay := map[int32][]int64{}
+	out := make([]postern.SessionID, 0, len(list))
 	for _, g := range list {
+		out = append(out, postern.SessionID(g.ID))
 		byDay[g.Day] = append(byDay[g.Day], g.No)
 	}
 	for day, numbers := range byDay {
 		if err := forgetDay(ctx, tx, day, numbers); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if err := tx.Commit(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	clear(x.days)
 	clear(x.wordings)
-	return nil
+	return out, nil
 }
 
 func forgetDay(ctx context.Context, tx pgx.Tx, day int32, numbers []int64) error {

@@ -64,3 +64,8 @@ func BenchmarkCommit(b *testing.B) {
 	pg := servers.Postgres(b)
 	indextest.Benchmark(b, func(b *testing.B) index.Index { return open(b, pg) })
 }
+
+func BenchmarkAnswers(b *testing.B) {
+	pg := servers.Postgres(b)
+	indextest.BenchmarkAnswers(b, func(b *testing.B) index.Index { return open(b, pg) })
+}

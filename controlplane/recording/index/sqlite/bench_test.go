@@ -11,12 +11,18 @@ import (
 )
 
 func BenchmarkCommit(b *testing.B) {
-	indextest.Benchmark(b, func(b *testing.B) index.Index {
-		x, err := sqlite.Open(context.Background(), filepath.Join(b.TempDir(), "index.db"))
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.Cleanup(func() { _ = x.Close() })
-		return x
-	})
+	indextest.Benchmark(b, openBench)
+}
+
+func BenchmarkAnswers(b *testing.B) {
+	indextest.BenchmarkAnswers(b, openBench)
+}
+
+func openBench(b *testing.B) index.Index {
+	x, err := sqlite.Open(context.Background(), filepath.Join(b.TempDir(), "index.db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = x.Close() })
+	return x
 }

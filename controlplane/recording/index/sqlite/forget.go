@@ -29,14 +29,21 @@ func (x *Index) Hold(ctx context.Context, id postern.SessionID, reason string) e
 }
 
 // Forget implements index.Index.
-func (x *Index) Forget(ctx context.Context, ids []postern.SessionID) error {
+func (x *Index) Forget(ctx context.Context, ids []postern.SessionID) ([]postern.SessionID, error) {
+	var gone []postern.SessionID
 	err := x.commit.alone(ctx, func(tx *sql.Conn) error {
 		if _, err := tx.ExecContext(ctx, `CREATE TEMP TABLE IF NOT EXISTS gone (no INTEGER PRIMARY KEY, day INTEGER NOT NULL)`); err != nil {
 			return err
 		}
 		for _, id := range ids {
-			if _, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO gone SELECT no, day FROM session WHERE id=? AND end_us<>0 AND legal_hold=''`, string(id)); err != nil {
+			res, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO gone SELECT no, day FROM session WHERE id=? AND end_us<>0 AND legal_hold=''`, string(id))
+			if err != nil {
 				return err
+			}
+			if n, err := res.RowsAffected(); err != nil {
+				return err
+			} else if n == 1 {
+				gone = append(gone, id)
 			}
 		}
 		for _, text := range []string{
@@ -59,7 +66,7 @@ func (x *Index) Forget(ctx context.Context, ids []postern.SessionID) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("index: forget %d sessions: %w", len(ids), err)
+		return nil, fmt.Errorf("index: forget %d sessions: %w", len(ids), err)
 	}
-	return nil
+	return gone, nil
 }

@@ -1,0 +1,152 @@
+// Package export copies what was recorded to where others watch: a file of JSON lines,
+// for a collector to follow. A line is a [Record]; its fields are the schema, and new
+// ones may come. A line is written before the chunk that it tells of is acknowledged,
+// so every fact comes at least once, and twice where a process stopped in between:
+// session, number and kind tell them apart. Texts are those of the index, without the
+// literals that could tell what a mask hides.
+package export
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/posterngate/postern/controlplane/recording/index"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+)
+
+// The kinds of a Record.
+const (
+	KindOpened    = "session.opened"
+	KindStatement = "statement" // it was judged
+	KindOutcome   = "outcome"   // it ended; the statement came before
+	KindEnded     = "session.ended"
+)
+
+// Record is one line. What does not apply is left out.
+type Record struct {
+	Schema        int       `json:"schema"` // 1
+	Kind          string    `json:"kind"`
+	Time          time.Time `json:"time"`
+	Session       string    `json:"session"`
+	Subject       string    `json:"subject"`
+	Workload      string    `json:"workload,omitempty"`
+	Task          string    `json:"task"`
+	Resource      string    `json:"resource"`
+	Account       string    `json:"account,omitempty"`
+	Node          string    `json:"node"`
+	ClientAddress string    `json:"clientAddress,omitempty"`
+	ClientProgram string    `json:"clientProgram,omitempty"`
+
+	Number  uint64   `json:"number,omitempty"` // of the statement within the session
+	Text    string   `json:"text,omitempty"`
+	Verdict string   `json:"verdict,omitempty"` // allow, deny or hold
+	Rule    string   `json:"rule,omitempty"`
+	Reason  string   `json:"reason,omitempty"` // why denied, or why the session ended
+	Columns []Column `json:"columns,omitempty"`
+
+	Rows       int64  `json:"rows,omitempty"`
+	Bytes      int64  `json:"bytes,omitempty"`
+	Affected   int64  `json:"affected,omitempty"` // -1 where the protocol does not say
+	Code       string `json:"code,omitempty"`     // the protocol's error code
+	DurationUS int64  `json:"durationUs,omitempty"`
+}
+
+// Column is how a statement used a column or relation.
+type Column struct {
+	Name  string   `json:"name"`
+	Roles []string `json:"roles"` // out, computed, predicate, write
+	Mask  string   `json:"mask,omitempty"`
+}
+
+// Records are what an update tells; now is the time of what has none of its own.
+func Records(u *index.Update, now time.Time) []Record {
+	var out []Record
+	s := u.Session
+	add := func(kind string, at time.Time) *Record {
+		out = append(out, Record{
+			Schema: 1, Kind: kind, Time: at.UTC(), Session: s.GetId(), Subject: s.GetSubject(), Workload: s.GetWorkload(), Task: s.GetTask(),
+			Resource: s.GetResource(), Account: s.GetAccount(), Node: s.GetNode(), ClientAddress: s.GetClientAddress(), ClientProgram: s.GetClientProgram(),
+		})
+		return &out[len(out)-1]
+	}
+	if u.Head.Next == 1 {
+		add(KindOpened, s.GetStartTime().AsTime())
+	}
+	for i := range u.Statements {
+		st := &u.Statements[i]
+		r := add(KindStatement, st.Time)
+		r.Number, r.Text, r.Verdict, r.Rule, r.Reason = st.Number, st.Text, st.Verdict.String(), st.Rule, st.Reason
+		for _, t := range st.Touched {
+			r.Columns = append(r.Columns, Column{t.Column, t.Role.Names(), t.Mask})
+		}
+	}
+	for i := range u.Outcomes {
+		o := &u.Outcomes[i]
+		r := add(KindOutcome, now)
+		r.Number, r.Verdict, r.Rows, r.Bytes, r.Affected, r.Code, r.DurationUS = o.Number, o.Verdict.String(), o.Rows, o.Bytes, o.Affected, o.Code, o.Duration.Microseconds()
+	}
+	if u.Head.Sealed {
+		add(KindEnded, ended(s, now)).Reason = s.GetEndReason()
+	}
+	return out
+}
+
+func ended(s *typesv1.Session, now time.Time) time.Time {
+	if s.GetEndTime() == nil {
+		return now
+	}
+	return s.GetEndTime().AsTime()
+}
+
+// A File is where lines are appended. It is safe for concurrent use. It is opened anew
+// for each update, so that it may be moved away at any time.
+type File struct {
+	path string
+	mu   sync.Mutex
+}
+
+// Open makes the file if it is missing, for its owner and group alone.
+func Open(path string) (*File, error) {
+	f := &File{path: path}
+	if err := f.append(nil); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// Write appends what an update tells.
+func (f *File) Write(u *index.Update) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	for _, r := range Records(u, time.Now()) {
+		if err := enc.Encode(r); err != nil {
+			return fmt.Errorf("export: %w", err)
+		}
+	}
+	if b.Len() == 0 {
+		return nil
+	}
+	return f.append(b.Bytes())
+}
+
+func (f *File) append(b []byte) (err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	file, err := os.OpenFile(f.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
+	if err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	defer func() {
+		if err = errors.Join(err, file.Close()); err != nil {
+			err = fmt.Errorf("export: %w", err)
+		}
+	}()
+	_, err = file.Write(b)
+	return err
+}

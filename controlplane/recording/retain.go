@@ -1,0 +1,78 @@
+package recording
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// forgetAtOnce bounds the sessions of one step, and so of one entry in the audit log.
+const forgetAtOnce = 100
+
+// Retain lets recordings go that began on a day before that of before, have ended and
+// are not held, and returns how many went. told is called with each step's sessions
+// before they go; after an error of it they stay. The rows go first, so that a hold wins
+// until the last moment; blobs that are left when a process stops in between are indexed
+// again at the next start, and go then.
+func (s *Service) Retain(ctx context.Context, before time.Time, told func(ctx context.Context, ids []postern.SessionID) error) (gone int, err error) {
+	for {
+		old, err := s.cfg.Index.Old(ctx, before)
+		if err != nil || len(old) == 0 {
+			return gone, err
+		}
+		old = old[:min(len(old), forgetAtOnce)]
+		n, err := s.forget(ctx, old, told)
+		gone += n
+		if err != nil {
+			return gone, fmt.Errorf("recording: let %d old recordings go: %w", len(old), err)
+		}
+		if n == 0 {
+			return gone, nil // all of them were held in the meantime
+		}
+	}
+}
+
+func (s *Service) forget(ctx context.Context, old []*typesv1.Session, told func(context.Context, []postern.SessionID) error) (int, error) {
+	ids := make([]postern.SessionID, len(old))
+	began := map[postern.SessionID]time.Time{}
+	for i, one := range old {
+		ids[i] = postern.SessionID(one.GetId())
+		began[ids[i]] = one.GetStartTime().AsTime()
+	}
+	if err := told(ctx, ids); err != nil {
+		return 0, err
+	}
+	gone, err := s.cfg.Index.Forget(ctx, ids)
+	if err != nil {
+		return 0, err
+	}
+	var errs []error
+	for _, id := range gone {
+		errs = append(errs, s.deleteBlobs(ctx, id, began[id]))
+	}
+	return len(gone), errors.Join(errs...)
+}
+
+// deleteBlobs deletes the chunks of a session, the first one last: whatever is left then
+// begins with who opened the session.
+func (s *Service) deleteBlobs(ctx context.Context, id postern.SessionID, began time.Time) error {
+	name := blobName(id, began, 0)
+	var names []string
+	for name, err := range s.cfg.Blobs.List(ctx, name[:strings.LastIndexByte(name, '/')+1]) {
+		if err != nil {
+			return err
+		}
+		names = append(names, name)
+	}
+	for i := len(names) - 1; i >= 0; i-- {
+		if err := s.cfg.Blobs.Delete(ctx, names[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,59 @@
+package recording_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// TestRetain lets go what is old, and neither what is held nor what could not be told.
+func TestRetain(t *testing.T) {
+	h := open(t, t.TempDir())
+	ctx := context.Background()
+	for _, id := range []string{"s-1", "s-2", "s-3"} {
+		shipAll(t, h, usual(t, id))
+	}
+	ship(t, h, usual(t, "s-live"), 0)
+	if err := h.Hold(ctx, "s-2", "case 7"); err != nil {
+		t.Fatal(err)
+	}
+	before := began.Add(48 * time.Hour)
+	untold := errors.New("the audit log does not answer")
+	if n, err := h.Retain(ctx, before, func(context.Context, []postern.SessionID) error { return untold }); n != 0 || !errors.Is(err, untold) {
+		t.Errorf("untold: %d, %v", n, err)
+	}
+	if n, err := h.Retain(ctx, began, nil); n != 0 || err != nil {
+		t.Errorf("of the same day: %d, %v", n, err)
+	}
+	var told []postern.SessionID
+	n, err := h.Retain(ctx, before, func(_ context.Context, ids []postern.SessionID) error { told = ids; return nil })
+	if n != 2 || err != nil || !slices.Equal(told, []postern.SessionID{"s-1", "s-3"}) {
+		t.Errorf("%d went, %v: %v", n, err, told)
+	}
+	left := map[string]int{}
+	for name, err := range h.blobs.List(ctx, "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		left[name[len("recordings/v1/2026/01/02/"):len(name)-len("/0000000000")]]++
+	}
+	if len(left) != 2 || left["s-2"] != 4 || left["s-live"] != 1 {
+		t.Errorf("left: %v", left)
+	}
+	if _, err := h.Get(ctx, "s-1"); err == nil {
+		t.Error("s-1 is still there")
+	}
+	if chunks, _ := read(t, h, "s-2"); len(chunks) != 4 {
+		t.Errorf("s-2 has %d chunks", len(chunks))
+	}
+	if err := h.Hold(ctx, "s-2", ""); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := h.Retain(ctx, before, func(context.Context, []postern.SessionID) error { return nil }); n != 1 || err != nil {
+		t.Errorf("released: %d, %v", n, err)
+	}
+}
