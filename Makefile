@@ -76,7 +76,7 @@ faults: ## kill -9 of nodes and control planes under load, FAULTS_RUNS times (de
 
 ##@ Measure
 
-.PHONY: bench bench-quick bench-full bench-rivals
+.PHONY: bench bench-quick bench-full bench-rivals bench-readme
 BENCH = $(GO) build -o bin/bench ./bench && bin/bench run
 bench-rivals:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then for p in pgbouncer haproxy; do \
@@ -88,6 +88,9 @@ bench-quick: ## The same for the goals that must hold first, 5 rounds of 0.5 s: 
 	$(BENCH) --mode quick --out bin/bench-quick.json
 bench-full: bench-rivals ## Everything, 5 rounds of 2 s: at most an hour
 	$(BENCH) --mode full --out bin/bench-full.json
+
+bench-readme: ## The README's table anew from bench/results/full.json; a test holds the two together
+	$(GO) build -o bin/bench ./bench && bin/bench readme bench/results/full.json
 
 $(BUF): test/tools/buf/package-lock.json
 	cd test/tools/buf && npm ci --no-audit --no-fund --silent && touch node_modules/.bin/buf

@@ -81,9 +81,24 @@ func decisionCell(ctx context.Context, e *Env, out *result.Cell) error {
 		if err != nil {
 			return err
 		}
-		_, err = load.Pgbench{Program: e.House.PG.Pgbench, Script: file, Mode: "simple", Clients: 2, Each: 500, Scale: house.Scale}.Run(ctx, t.Where, e.Dir)
+		_, err = load.Pgbench{Program: e.House.PG.Pgbench, Script: file, Mode: "simple", Clients: 2, Each: 2500, Scale: house.Scale}.Run(ctx, t.Where, e.Dir)
 		return err
-	}), e.hits("orm", t, func(ctx context.Context) error { return e.replayORM(ctx, t) }))
+	}))
+	kept, err := dial(ctx, t.Where)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = kept.Close(ctx) }()
+	jobs = append(jobs, e.hits("orm", t, func(ctx context.Context) error { return e.replayORM(ctx, kept) }),
+		e.hits("orm, each time on a new connection", t, func(ctx context.Context) error {
+			c, err := dial(ctx, t.Where)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = c.Close(ctx) }()
+			return e.replayORM(ctx, c)
+		}))
+	out.Notes = append(out.Notes, fmt.Sprintf("the trace of %d statements is replayed with other literals on a connection that is kept, as pools do", ormStatements))
 	return e.interleave(ctx, out, jobs)
 }
 
@@ -200,12 +215,7 @@ var placeholder = regexp.MustCompile(`\{[a-z]+\}`)
 
 // replayORM runs the trace with fresh literals, as drivers do that put values into the
 // text: the harder case, for with parameters the texts would be the same.
-func (e *Env) replayORM(ctx context.Context, t *targets.Target) error {
-	c, err := dial(ctx, t.Where)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = c.Close(ctx) }()
+func (e *Env) replayORM(ctx context.Context, c *pgx.Conn) error {
 	var lines []string
 	for line := range strings.Lines(ormText) {
 		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "--") {
