@@ -101,18 +101,17 @@ func (s *Summary) found(id, format string, args ...any) {
 
 // learn takes what an entry tells of a recording.
 func (s *Summary) learn(sessions map[string]*known, e *apiv1.AuditEntry) error {
+	if e.GetAction() == Expired {
+		return expire(sessions, e)
+	}
 	id, ok := strings.CutPrefix(e.GetObject(), "session/")
-	if !ok || e.GetAction() != Began && e.GetAction() != Sealed && e.GetAction() != Expired {
+	if !ok || e.GetAction() != Began && e.GetAction() != Sealed {
 		return nil
 	}
 	k := sessions[id]
 	if k == nil {
 		k = &known{}
 		sessions[id] = k
-	}
-	if e.GetAction() == Expired {
-		k.expired = true
-		return nil
 	}
 	var r Recording
 	if err := json.Unmarshal([]byte(e.GetDetail()), &r); err != nil {
@@ -127,6 +126,20 @@ func (s *Summary) learn(sessions map[string]*known, e *apiv1.AuditEntry) error {
 		s.found(id, "the log tells of it twice, and not the same: entry %d", e.GetSequence())
 	}
 	*slot = &r
+	return nil
+}
+
+// expire takes what an entry tells of recordings that retention deletes.
+func expire(sessions map[string]*known, e *apiv1.AuditEntry) error {
+	var d struct{ Sessions []string }
+	if err := json.Unmarshal([]byte(e.GetDetail()), &d); err != nil {
+		return &BrokenError{e.GetSequence(), "which recordings were deleted cannot be read"}
+	}
+	for _, id := range d.Sessions {
+		if k := sessions[id]; k != nil {
+			k.expired = true
+		}
+	}
 	return nil
 }
 

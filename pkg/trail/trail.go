@@ -35,11 +35,12 @@ const (
 	chainDomain   = "postern/audit/v1"
 )
 
-// Actions by which entries tell of recordings; their object is session/ID.
+// Actions by which entries tell of recordings; the object of the first two is
+// session/ID.
 const (
 	Began   = "recording.begin"  // the first chunk is stored; the detail is a Recording
 	Sealed  = "recording.seal"   // the seal is stored; the detail is a Recording
-	Expired = "recording.expire" // retention deleted it
+	Expired = "recording.forget" // retention deletes those that the detail lists as sessions
 )
 
 // Recording is the detail of Began and Sealed, as JSON.

@@ -155,6 +155,8 @@ func newWorld() *world {
 	w.keep("s-live", 2, nodeKey, false, false)
 	w.keep("s-old", 1, nodeKey, true, false)
 	w.tell(Expired, "s-old", Recording{})
+	w.entries[len(w.entries)-1].Detail = `{"sessions":["s-old"]}`
+	w.entries[len(w.entries)-1].Hash = Chain(w.entries[len(w.entries)-2].GetHash(), w.entries[len(w.entries)-1])
 	maps.DeleteFunc(w.blobs, func(name string, _ *fstest.MapFile) bool { return strings.Contains(name, "s-old") })
 	w.sessions = w.sessions[:3]
 	w.write()
