@@ -98,14 +98,14 @@ func BenchmarkAnswers(b *testing.B, open func(b *testing.B) index.Index) {
 	began := time.Now()
 	fillSessions(b, x, rows)
 	b.Logf("%d statements were taken in in %s", rows, time.Since(began).Round(time.Second))
-	day := time.Date(2026, 1, 3, 0, 0, 0, 0, time.UTC)
+	day := began.Add(10 * time.Minute)
 	for name, ask := range map[string]func(ctx context.Context) (int, error){
 		"who/ever": func(ctx context.Context) (int, error) {
 			l, err := x.Who(ctx, index.Who{Name: "sales.orders.customer_email", Limit: 101})
 			return len(l), err
 		},
 		"who/day": func(ctx context.Context) (int, error) {
-			l, err := x.Who(ctx, index.Who{Name: "sales.orders.customer_email", Since: day.Add(time.Second), Until: day.Add(24*time.Hour + time.Second), Limit: 101})
+			l, err := x.Who(ctx, index.Who{Name: "sales.orders.customer_email", Since: day.Add(time.Second), Until: day.Add(24 * time.Hour), Limit: 101})
 			return len(l), err
 		},
 		"search/common": func(ctx context.Context) (int, error) {
