@@ -49,8 +49,7 @@ type Claim struct {
 }
 
 // A Session is one client connection under one grant: all that an engine can reach.
-// Prepare, Admit and Await are for one goroutine at a time; the rest is safe for
-// concurrent use.
+// It is safe for concurrent use.
 type Session interface {
 	ID() postern.SessionID
 	// Terms is what the engine needs to know of resource and task. It does not change.
@@ -109,7 +108,7 @@ const (
 type Credential struct {
 	Account     string
 	Password    secret.Bytes
-	Certificate []byte // PEM
+	Certificate []byte // PEM, or for SSH as in an authorized_keys file
 	PrivateKey  secret.Bytes
 }
 
@@ -124,6 +123,7 @@ type Terms struct {
 	Port     int
 	Database string
 	TLS      TLSTerms
+	SSH      SSHTerms
 	Pins     []Setting // settings held fixed, sorted by name
 	Level    postern.Level
 
@@ -144,6 +144,10 @@ type TLSTerms struct {
 	CA         []byte // PEM; the system's where empty
 	ServerName string
 }
+
+// SSHTerms says how to know a host: by its keys, or by who certifies them, each as in an
+// authorized_keys file.
+type SSHTerms struct{ HostKeys, HostCAs []string }
 
 // Setting is one session setting.
 type Setting struct{ Name, Value string }

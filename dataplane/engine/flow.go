@@ -22,6 +22,8 @@ type FlowSink interface {
 	Rows(n int, span []byte) error
 	// Chunk is told of data without columns: COPY, bodies, terminals.
 	Chunk(d Direction, p []byte) error
+	// Output is told of what a command or terminal said, which is kept.
+	Output(s Stream, p []byte) error
 	// Done records how the execution ended.
 	Done(o Outcome) error
 }
@@ -42,6 +44,28 @@ const (
 	ToClient Direction = iota
 	ToTarget
 )
+
+// Stream says what part of an output something is.
+type Stream uint8
+
+// The streams.
+const (
+	Stdout Stream = iota
+	Stderr
+	Resize // not data: the terminal's new size, as "columns x rows" without spaces
+)
+
+func (s Stream) String() string {
+	switch s {
+	case Stdout:
+		return "stdout"
+	case Stderr:
+		return "stderr"
+	case Resize:
+		return "resize"
+	}
+	return "unknown"
+}
 
 // Outcome says how an execution ended.
 type Outcome struct {
@@ -97,6 +121,14 @@ func (f *Flow) Chunk(d Direction, p []byte) error {
 		f.bytes -= int64(len(p))
 	}
 	return f.sink.Chunk(d, p)
+}
+
+// Output reports what a command or terminal said.
+func (f *Flow) Output(s Stream, p []byte) error {
+	if s != Resize {
+		f.bytes -= int64(len(p))
+	}
+	return f.sink.Output(s, p)
 }
 
 // Done ends the flow. An error means that the outcome could not be recorded, and the

@@ -21,7 +21,7 @@ type execution struct {
 	start     time.Time
 	rows      int64
 	bytes     int64
-	kept      int64 // rows of the result that were recorded
+	kept      int64 // rows of the result that were recorded, or bytes of the output
 	ofRows    allotment
 	ofBytes   allotment
 	toClient  int64 // of bytes: what counts against the limit
@@ -193,6 +193,23 @@ func (x *execution) Chunk(d engine.Direction, p []byte) error {
 		x.g.cfg.Budget.Bytes.Use(int64(len(p)))
 	}
 	return nil
+}
+
+// maxOutput is how much of what one execution says is kept, in bytes.
+const maxOutput = 64 << 20
+
+// Output keeps what was said; past the bound it is counted alone.
+func (x *execution) Output(s engine.Stream, p []byte) error {
+	if s != engine.Resize {
+		if err := x.Chunk(engine.ToClient, p); err != nil {
+			return err
+		}
+	}
+	if x.kept += int64(len(p)); x.kept > maxOutput {
+		return nil
+	}
+	x.event = record.Event{Time: x.g.cfg.Now(), Kind: record.KindChunk, Statement: x.statement, Tag: s.String(), Bytes: int64(len(p)), Data: p}
+	return x.record(policy.Async)
 }
 
 func (x *execution) Done(o engine.Outcome) error {

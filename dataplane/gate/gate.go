@@ -87,14 +87,14 @@ type Gate struct {
 	flows      sync.Pool                       // of *execution
 	cleared    atomic.Pointer[policy.Snapshot] // no lock of it stands against the session
 
-	mu   sync.Mutex // guards what follows
-	pass *pass      // the one execution that people have let through
-	open bool       // whether people have let the session in, or nobody was asked
+	mu     sync.Mutex          // guards what follows
+	passes map[[32]byte]uint64 // by digest, the executions that people have let through: the number of each
+	open   bool                // whether people have let the session in, or nobody was asked
 }
 
 // New makes the gate of one session, whose record has begun.
 func New(cfg Config) *Gate {
-	g := &Gate{cfg: cfg, instrument: loadInstruments(), open: cfg.Approval == nil}
+	g := &Gate{cfg: cfg, instrument: loadInstruments(), passes: map[[32]byte]uint64{}, open: cfg.Approval == nil}
 	g.flows.New = func() any { return &execution{g: g} }
 	return g
 }
@@ -309,14 +309,15 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 		}
 	}
 	g.mu.Lock()
-	open, pass := g.open, g.pass
+	open := g.open
 	var statement uint64
 	if a.Decision.Verdict == postern.VerdictHold {
-		if pass == nil || pass.digest != g.digest(a, args) {
+		digest, let := g.digest(a, args), false
+		if statement, let = g.passes[digest]; !let {
 			g.mu.Unlock()
 			return engine.ErrHold
 		}
-		statement, g.pass = pass.statement, nil // once
+		delete(g.passes, digest) // once
 	}
 	g.mu.Unlock()
 	if !open {

@@ -25,12 +25,6 @@ type Holds interface {
 	ConsumeHold(ctx context.Context, req *nodev1.ConsumeHoldRequest) (*typesv1.Hold, error)
 }
 
-// pass is a yes that was used and stands for one execution.
-type pass struct {
-	digest    [32]byte
-	statement uint64 // the number under which its hold was recorded
-}
-
 // held is what a hold of an execution shows to people: the canonical statement.
 func held(a *engine.Admission) string { return a.Analysis.Canonical() }
 
@@ -62,7 +56,7 @@ func (g *Gate) Await(ctx context.Context, a *engine.Admission, args engine.Args,
 		return err
 	}
 	g.mu.Lock()
-	g.pass = &pass{digest: digest, statement: statement}
+	g.passes[digest] = statement
 	g.mu.Unlock()
 	return nil
 }

@@ -293,6 +293,7 @@ func engineTerms(k *Keeper, id postern.SessionID, g *postern.Grant, task postern
 		Node: k.cfg.Node, Subject: g.Subject.Name, Grant: g.ID, Task: task, Resource: r.name,
 		Host: ep.GetHost(), Port: int(ep.GetPort()), Database: ep.GetDatabase(),
 		TLS:              engine.TLSTerms{Mode: mode, CA: r.ca, ServerName: server},
+		SSH:              engine.SSHTerms{HostKeys: ep.GetSsh().GetHostKeys(), HostCAs: ep.GetSsh().GetHostCas()},
 		Level:            d.Level,
 		StatementTimeout: t.StatementTimeout, Idle: t.Idle,
 		ReadOnly: t.ReadOnly, Own: t.Unrestricted,

@@ -18,7 +18,8 @@ type channel struct {
 	argv         []string // of exec: a path, then patterns
 	rest         bool     // any further arguments
 	terminal     bool
-	env          map[string]bool
+	guard        bool
+	env          []string
 	paths        []string // patterns
 	destinations map[string]bool
 }
@@ -26,7 +27,7 @@ type channel struct {
 // channels are the values of Permit.channel, with the verbs that each may have. The
 // first of an exec, shell or guard is its only one.
 var channels = map[string][]ssh.Verb{
-	"exec": {ssh.Exec}, "shell": {ssh.Shell}, "guard": {ssh.Guard},
+	"exec": {ssh.Exec}, "shell": {ssh.Shell}, "guard": {ssh.Shell},
 	"files": {ssh.Read, ssh.Write, ssh.Delete}, "forward": {ssh.Connect, ssh.Listen},
 }
 
@@ -45,7 +46,7 @@ func (c *checker) channelPermit(at string, p *typesv1.Permit, out *permit) {
 		c.fail(at+".channel", "%q must be exec, shell, guard, files or forward", kind)
 		return
 	}
-	ch := &channel{terminal: p.GetPty() || kind == "shell" || kind == "guard", env: map[string]bool{}, destinations: map[string]bool{}}
+	ch := &channel{terminal: p.GetPty() || kind == "shell" || kind == "guard", guard: kind == "guard", destinations: map[string]bool{}}
 	out.channel = ch
 	c.channelVerbs(at, p, ch, verbs)
 	belongs := func(field string, set bool, kinds ...string) {
@@ -87,7 +88,7 @@ func (c *checker) channelPermit(at string, p *typesv1.Permit, out *permit) {
 		if !variableName(name) || strings.HasPrefix(name, "LD_") || slices.Contains(dangerousVariables, name) {
 			c.fail(fmt.Sprintf("%s.env[%d]", at, i), "%q is not the name of a harmless variable", name)
 		}
-		ch.env[name] = true
+		ch.env = append(ch.env, name)
 	}
 	if out.approval != nil && len(out.approval.Verbs) > 0 {
 		c.fail(at+".approval.verbs", "are for SQL: a permit for ssh is asked for as a whole")

@@ -18,9 +18,6 @@ func (j *judge) ssh(f *ssh.Facts) postern.Decision {
 	case f.Unknown != "":
 		return j.unclear(f.Unknown)
 	}
-	if f.Verb == ssh.Shell {
-		j.d.Level = postern.LevelNone // what is done in it nobody judges
-	}
 	if no := j.unmet(t.when, nil, t.rules.when); no != nil {
 		return j.deny(no)
 	}
@@ -28,8 +25,8 @@ func (j *judge) ssh(f *ssh.Facts) postern.Decision {
 	switch f.Verb {
 	case ssh.Exec:
 		ok = j.line(f)
-	case ssh.Shell, ssh.Guard:
-		ok = j.channel(f, map[ssh.Verb]string{ssh.Shell: "a shell", ssh.Guard: "a guarded shell"}[f.Verb], func(*channel) bool { return true })
+	case ssh.Shell:
+		ok = j.shell(f)
 	case ssh.Connect, ssh.Listen:
 		ok = j.channel(f, fmt.Sprintf("%s %s", f.Verb, f.Address), func(ch *channel) bool { return ch.destinations[f.Address] })
 	case ssh.Read, ssh.Write, ssh.Delete:
@@ -47,6 +44,24 @@ func (j *judge) ssh(f *ssh.Facts) postern.Decision {
 		return j.d
 	}
 	return j.settle()
+}
+
+// shell judges the wish to work interactively. Where the task has no shell for it, the
+// gateway's own prompt does, in which each line is judged.
+func (j *judge) shell(f *ssh.Facts) bool {
+	guard := !slices.ContainsFunc(j.task.channels, func(p *permit) bool {
+		return slices.Contains(p.channel.verbs, ssh.Shell) && !p.channel.guard
+	})
+	if !j.channel(f, "a shell", func(ch *channel) bool { return ch.guard == guard }) {
+		return false
+	}
+	if guard {
+		j.d.Effect = postern.EffectNone
+		j.d.Obligations = append(j.d.Obligations, postern.Obligation{Guard: true})
+	} else {
+		j.d.Level = postern.LevelNone // what is done in it nobody judges
+	}
+	return true
 }
 
 // line judges a command line: each of its commands must be permitted, and what runs is
@@ -87,15 +102,14 @@ func (j *judge) channel(f *ssh.Facts, what string, fits func(*channel) bool) boo
 			no = &refusal{rule: p.rule, reason: fmt.Sprintf("%s does not allow %s on a terminal", t.title, what), hint: "run it without: ssh -T"}
 			continue
 		}
-		if i := slices.IndexFunc(f.Env, func(name string) bool { return !ch.env[name] }); i >= 0 {
-			no = &refusal{rule: p.rule, reason: fmt.Sprintf("%s does not allow to set %s", t.title, f.Env[i]), hint: "do not send it"}
-			continue
-		}
 		if unmet := j.unmet(p.when, nil, p.ruleWhen); unmet != nil {
 			no = unmet
 			continue
 		}
 		j.by(p)
+		if len(ch.env) > 0 {
+			j.d.Obligations = append(j.d.Obligations, postern.Obligation{Env: ch.env})
+		}
 		for _, a := range [...]*postern.Approval{j.query.Grant.Approval, t.approval, p.approval} {
 			if a != nil && a.Scope == postern.ScopeStatement && !j.ask(a, p.ruleApproval) {
 				return false

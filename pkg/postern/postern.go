@@ -199,6 +199,10 @@ type Obligation struct {
 	// Programs are the paths of what a command line runs, one for each of its commands:
 	// these and nothing else that has their names.
 	Programs []string
+	// Env are the variables of the client that a command or shell may be given.
+	Env []string
+	// Guard gives, in the place of a shell, a prompt whose lines are judged one by one.
+	Guard bool
 }
 
 // TableRule says how one table may be read in a rewritten statement: only these

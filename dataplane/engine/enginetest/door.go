@@ -427,6 +427,18 @@ func (k *sink) Chunk(_ engine.Direction, p []byte) error {
 	return k.with(func(e *Execution) { e.Chunks += int64(len(p)) })
 }
 
+func (k *sink) Output(s engine.Stream, p []byte) error {
+	return k.with(func(e *Execution) {
+		e.Chunks += int64(len(p))
+		if s == engine.Stdout {
+			e.Rows += int64(bytes.Count(p, []byte("\n")))
+		}
+		if s != engine.Resize && len(e.Data)+len(p) <= 64<<10 {
+			e.Data = append(e.Data, p...)
+		}
+	})
+}
+
 func (k *sink) Done(o engine.Outcome) error {
 	return k.with(func(e *Execution) { e.Outcome, e.Done = o, 1 })
 }

@@ -1,0 +1,352 @@
+package ssh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+	"sync/atomic"
+
+	"github.com/pkg/sftp"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/pkg/postern"
+	facts "github.com/posterngate/postern/pkg/ssh"
+)
+
+// files serves SFTP: each operation is judged by the file that it concerns, as the host
+// itself resolves it, and then done there.
+func (s *channel) files(ctx context.Context) {
+	f, err := s.c.openFiles(ctx, func(r *postern.Refusal) { _, _ = s.ch.Stderr().Write([]byte(say(r))) })
+	if err != nil {
+		s.refuse(err)
+		return
+	}
+	defer f.close()
+	h := sftp.Handlers{FileGet: f, FilePut: f, FileCmd: f, FileList: f}
+	server := sftp.NewRequestServer(s.ch, h, sftp.WithStartDirectory(f.home))
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	if err := server.Serve(); err != nil && !errors.Is(err, io.EOF) {
+		s.c.log.Debug("file transfer ended", "error", err)
+	}
+	_ = server.Close()
+	s.exit(0)
+}
+
+// files are the host's files, as far as the session may reach them.
+type files struct {
+	c    *conn
+	ctx  context.Context
+	host *sftp.Client
+	home string
+	tell func(*postern.Refusal) // says why something is refused, in words
+	open atomic.Int64
+}
+
+var (
+	_ sftp.FileReader           = (*files)(nil)
+	_ sftp.FileWriter           = (*files)(nil)
+	_ sftp.PosixRenameFileCmder = (*files)(nil)
+	_ sftp.LstatFileLister      = (*files)(nil)
+)
+
+func (c *conn) openFiles(ctx context.Context, tell func(*postern.Refusal)) (*files, error) {
+	client, err := c.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	host, err := sftp.NewClient(client)
+	if err != nil {
+		return nil, &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the host offers no SFTP", Cause: err}
+	}
+	home, err := host.Getwd()
+	if err != nil || !path.IsAbs(home) {
+		home = "/"
+	}
+	return &files{c: c, ctx: ctx, host: host, home: home, tell: tell}, nil
+}
+
+func (f *files) close() { _ = f.host.Close() }
+
+// resolve is what a path means at the host: links are followed as far as there is
+// something, so that a link cannot lead out of what the task permits.
+func (f *files) resolve(name string) (string, error) {
+	if !path.IsAbs(name) || strings.ContainsRune(name, 0) || len(name) > f.c.e.limits.Text {
+		return "", os.ErrInvalid
+	}
+	name = path.Clean(name)
+	rest := ""
+	for at := name; ; at = path.Dir(at) {
+		real, err := f.host.RealPath(at)
+		if err == nil && at != "/" && rest != "" {
+			// OpenSSH resolves what is not there, but not through a link that is.
+			if info, serr := f.host.Stat(at); serr != nil || !info.IsDir() {
+				err = os.ErrNotExist
+			}
+		}
+		if err == nil {
+			if !path.IsAbs(real) {
+				return "", os.ErrInvalid
+			}
+			return path.Join(real, rest), nil
+		}
+		if at == "/" {
+			return "", err
+		}
+		rest = path.Join(path.Base(at), rest)
+	}
+}
+
+// admit judges one operation on files, named as they were asked for.
+func (f *files) admit(verb facts.Verb, what string, names ...string) (*execution, error) {
+	x, err := f.judge(verb, what, names)
+	if err == nil {
+		return x, nil
+	}
+	var r *postern.Refusal
+	if !errors.As(err, &r) {
+		return nil, err
+	}
+	f.tell(r)
+	if fatal(r) {
+		f.c.end(r)
+	}
+	return nil, &denied{r}
+}
+
+// denied is a refusal as SFTP has it.
+type denied struct{ why *postern.Refusal }
+
+func (d *denied) Error() string { return "postern: " + printable(d.why.Reason) }
+func (d *denied) Unwrap() error { return sftp.ErrSSHFxPermissionDenied }
+
+func (f *files) judge(verb facts.Verb, what string, names []string) (*execution, error) {
+	fa := &facts.Facts{Verb: verb}
+	text := what
+	for _, name := range names {
+		real, err := f.resolve(name)
+		if err != nil {
+			return nil, err
+		}
+		fa.Paths = append(fa.Paths, real)
+		text += " " + printable(name)
+		if real != path.Clean(name) {
+			text += " (" + printable(real) + ")"
+			fa.Paths = append(fa.Paths, path.Clean(name))
+		}
+	}
+	return f.c.admit(f.ctx, statement(fa, text), func(text string) { f.tell(&postern.Refusal{Reason: text}) })
+}
+
+// finish records how an operation ended, and returns what the client is told.
+func (f *files) finish(x *execution, tag string, err error) error {
+	o := engine.Outcome{Tag: tag}
+	if err != nil {
+		o.Code, o.Message = "failed", printable(err.Error())
+	}
+	if derr := x.done(o); derr != nil {
+		f.c.end(derr)
+		return errors.Join(err, derr)
+	}
+	if errors.Is(err, os.ErrPermission) {
+		return sftp.ErrSSHFxPermissionDenied // the host says so
+	}
+	return err
+}
+
+// Fileread opens a file for reading.
+func (f *files) Fileread(r *sftp.Request) (io.ReaderAt, error) {
+	return f.openFile(facts.Read, "read", r.Filepath, os.O_RDONLY)
+}
+
+// Filewrite opens a file for writing.
+func (f *files) Filewrite(r *sftp.Request) (io.WriterAt, error) {
+	p, flags := r.Pflags(), os.O_WRONLY
+	for _, v := range []struct {
+		set  bool
+		flag int
+	}{{p.Creat, os.O_CREATE}, {p.Trunc, os.O_TRUNC}, {p.Excl, os.O_EXCL}, {p.Append, os.O_APPEND}} {
+		if v.set {
+			flags |= v.flag
+		}
+	}
+	if p.Read {
+		return nil, sftp.ErrSSHFxOpUnsupported // at once reading and writing is no transfer
+	}
+	return f.openFile(facts.Write, "write", r.Filepath, flags)
+}
+
+func (f *files) openFile(verb facts.Verb, what, name string, flags int) (*transfer, error) {
+	if f.open.Add(1) > int64(f.c.e.limits.Files) {
+		f.open.Add(-1)
+		return nil, errors.New("postern: too many files are open")
+	}
+	x, err := f.admit(verb, what, name)
+	if err != nil {
+		f.open.Add(-1)
+		return nil, err
+	}
+	far, err := f.host.OpenFile(name, flags)
+	if err != nil {
+		f.open.Add(-1)
+		return nil, f.finish(x, "", err)
+	}
+	return &transfer{f: f, x: x, far: far, what: what, sum: newDigest()}, nil
+}
+
+// A transfer is one open file.
+type transfer struct {
+	f    *files
+	x    *execution
+	far  *sftp.File
+	what string
+	sum  *digest
+}
+
+// ReadAt reads, within what the task allows.
+func (t *transfer) ReadAt(p []byte, offset int64) (int, error) {
+	room := t.x.room(len(p))
+	if room < len(p) {
+		r := limitReached(t.f.c)
+		t.f.tell(r)
+		return 0, &denied{r}
+	}
+	n, err := t.far.ReadAt(p, offset)
+	t.sum.part(offset, p[:n])
+	if cerr := t.x.count(engine.ToClient, p[:n]); cerr != nil {
+		return 0, cerr
+	}
+	return n, err
+}
+
+// WriteAt writes.
+func (t *transfer) WriteAt(p []byte, offset int64) (int, error) {
+	if err := t.x.input(p); err != nil {
+		return 0, err
+	}
+	n, err := t.far.WriteAt(p, offset)
+	t.sum.part(offset, p[:n])
+	return n, err
+}
+
+// Close ends the transfer; the record gets its size and hash.
+func (t *transfer) Close() error {
+	defer t.f.open.Add(-1)
+	n, sum := t.sum.total()
+	return t.f.finish(t.x, strings.TrimSpace(fmt.Sprintf("%s %d bytes %s", t.what, n, sum)), t.far.Close())
+}
+
+// Filecmd does what has no data. Links are not made: they would lead to what the task
+// does not permit.
+func (f *files) Filecmd(r *sftp.Request) error {
+	switch r.Method {
+	case "Setstat":
+		return f.setstat(r)
+	case "Rename":
+		return f.two(r, f.host.Rename)
+	case "Rmdir":
+		return f.one(facts.Delete, "rmdir", r, f.host.RemoveDirectory)
+	case "Remove":
+		return f.one(facts.Delete, "remove", r, f.host.Remove)
+	case "Mkdir":
+		return f.one(facts.Write, "mkdir", r, f.host.Mkdir)
+	}
+	return sftp.ErrSSHFxOpUnsupported
+}
+
+// PosixRename renames over what is there.
+func (f *files) PosixRename(r *sftp.Request) error { return f.two(r, f.host.PosixRename) }
+
+func (f *files) one(verb facts.Verb, what string, r *sftp.Request, do func(string) error) error {
+	x, err := f.admit(verb, what, r.Filepath)
+	if err != nil {
+		return err
+	}
+	return f.finish(x, what, do(r.Filepath))
+}
+
+func (f *files) two(r *sftp.Request, do func(string, string) error) error {
+	x, err := f.admit(facts.Write, "rename", r.Filepath, r.Target)
+	if err != nil {
+		return err
+	}
+	return f.finish(x, "rename", do(r.Filepath, r.Target))
+}
+
+func (f *files) setstat(r *sftp.Request) error {
+	x, err := f.admit(facts.Write, "setstat", r.Filepath)
+	if err != nil {
+		return err
+	}
+	flags, a := r.AttrFlags(), r.Attributes()
+	var errs error
+	if flags.Size {
+		errs = errors.Join(errs, f.host.Truncate(r.Filepath, int64(a.Size))) //nolint:gosec // the host refuses what is negative
+	}
+	if flags.Permissions {
+		errs = errors.Join(errs, f.host.Chmod(r.Filepath, a.FileMode().Perm())) // never setuid
+	}
+	if flags.Acmodtime {
+		errs = errors.Join(errs, f.host.Chtimes(r.Filepath, a.AccessTime(), a.ModTime()))
+	}
+	if flags.UidGid {
+		errs = errors.Join(errs, sftp.ErrSSHFxPermissionDenied) // owners stay
+	}
+	return f.finish(x, "setstat", errs)
+}
+
+// Filelist lists a folder or looks at a file.
+func (f *files) Filelist(r *sftp.Request) (sftp.ListerAt, error) {
+	switch r.Method {
+	case "List":
+		return f.look("list", r, func(name string) ([]os.FileInfo, error) { return f.host.ReadDir(name) })
+	case "Stat":
+		return f.look("stat", r, func(name string) ([]os.FileInfo, error) { return oneOf(f.host.Stat(name)) })
+	case "Readlink":
+		return nil, sftp.ErrSSHFxOpUnsupported
+	}
+	return nil, sftp.ErrSSHFxOpUnsupported
+}
+
+// Lstat looks at a file and not behind it.
+func (f *files) Lstat(r *sftp.Request) (sftp.ListerAt, error) {
+	return f.look("stat", r, func(name string) ([]os.FileInfo, error) { return oneOf(f.host.Lstat(name)) })
+}
+
+func oneOf(i os.FileInfo, err error) ([]os.FileInfo, error) {
+	if err != nil {
+		return nil, err
+	}
+	return []os.FileInfo{i}, nil
+}
+
+func (f *files) look(what string, r *sftp.Request, do func(string) ([]os.FileInfo, error)) (sftp.ListerAt, error) {
+	x, err := f.admit(facts.Read, what, r.Filepath)
+	if err != nil {
+		return nil, err
+	}
+	infos, err := do(r.Filepath)
+	if err := f.finish(x, what, err); err != nil {
+		return nil, err
+	}
+	return listing(infos), nil
+}
+
+// listing is the entries of a folder.
+type listing []os.FileInfo
+
+// ListAt copies what comes after offset.
+func (l listing) ListAt(into []os.FileInfo, offset int64) (int, error) {
+	if offset >= int64(len(l)) {
+		return 0, io.EOF
+	}
+	n := copy(into, l[offset:])
+	if n < len(into) {
+		return n, io.EOF
+	}
+	return n, nil
+}

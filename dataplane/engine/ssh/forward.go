@@ -1,0 +1,122 @@
+package ssh
+
+import (
+	"context"
+	"io"
+	"net"
+	"strconv"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/pkg/run"
+	facts "github.com/posterngate/postern/pkg/ssh"
+)
+
+// serveForward connects the client to an address that it reaches through the host
+// (RFC 4254, 7.2).
+func (c *conn) serveForward(ctx context.Context, nc ssh.NewChannel) {
+	var want struct {
+		Host   string
+		Port   uint32
+		Origin string
+		From   uint32
+	}
+	if len(nc.ExtraData()) > c.e.limits.Text || ssh.Unmarshal(nc.ExtraData(), &want) != nil || want.Port == 0 || want.Port > 65535 {
+		_ = nc.Reject(ssh.ConnectionFailed, "postern: the destination cannot be read")
+		return
+	}
+	address := net.JoinHostPort(want.Host, strconv.FormatUint(uint64(want.Port), 10))
+	x, err := c.admit(ctx, statement(&facts.Facts{Verb: facts.Connect, Address: address}, "connect "+address), func(string) {})
+	if err != nil {
+		r := c.refused(err)
+		_ = nc.Reject(ssh.Prohibited, "postern: "+printable(r.Reason))
+		if fatal(r) {
+			c.end(r)
+		}
+		return
+	}
+	o := c.forward(ctx, nc, x, address)
+	if err := x.done(o.outcome()); err != nil {
+		c.end(err)
+	}
+}
+
+func (c *conn) forward(ctx context.Context, nc ssh.NewChannel, x *execution, address string) outcome {
+	client, err := c.dial(ctx)
+	if err != nil {
+		_ = nc.Reject(ssh.ConnectionFailed, "postern: the host cannot be reached")
+		return refusedWith(err)
+	}
+	far, err := client.DialContext(ctx, "tcp", address)
+	if err != nil {
+		_ = nc.Reject(ssh.ConnectionFailed, "postern: the host cannot reach the destination")
+		return refusedWith(err)
+	}
+	defer func() { _ = far.Close() }()
+	ch, requests, err := nc.Accept()
+	if err != nil {
+		return refusedWith(err)
+	}
+	defer func() { _ = ch.Close() }()
+	c.group.Go("requests", func(context.Context) error { ssh.DiscardRequests(requests); return nil })
+	g := run.New(ctx)
+	var over error
+	g.Go("to the client", func(context.Context) error {
+		over = copyCounted(ch, far, x)
+		_ = ch.CloseWrite()
+		return over
+	})
+	g.Go("to the host", func(context.Context) error {
+		b := buffers.Get().(*[]byte)
+		defer buffers.Put(b)
+		for {
+			n, err := ch.Read(*b)
+			if n > 0 {
+				if err := x.input((*b)[:n]); err != nil {
+					return err
+				}
+				if _, err := far.Write((*b)[:n]); err != nil {
+					return nil
+				}
+			}
+			if err != nil {
+				if w, ok := far.(interface{ CloseWrite() error }); ok {
+					_ = w.CloseWrite()
+				}
+				return nil
+			}
+		}
+	})
+	stop := context.AfterFunc(g.Context(), func() { _, _ = ch.Close(), far.Close() })
+	defer stop()
+	if err := g.Wait(); err != nil {
+		return refusedWith(err)
+	}
+	return outcome{}
+}
+
+// copyCounted carries bytes that are counted and not kept: what they are is another
+// protocol's business.
+func copyCounted(to io.Writer, from io.Reader, x *execution) error {
+	b := buffers.Get().(*[]byte)
+	defer buffers.Put(b)
+	for {
+		n, err := from.Read(*b)
+		if n > 0 {
+			room := x.room(n)
+			if err := x.count(engine.ToClient, (*b)[:room]); err != nil {
+				return err
+			}
+			if _, err := to.Write((*b)[:room]); err != nil {
+				return nil
+			}
+			if room < n {
+				return limitReached(x.c)
+			}
+		}
+		if err != nil {
+			return nil
+		}
+	}
+}

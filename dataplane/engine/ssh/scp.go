@@ -1,0 +1,355 @@
+package ssh
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/posterngate/postern/pkg/postern"
+	facts "github.com/posterngate/postern/pkg/ssh"
+	"github.com/posterngate/postern/pkg/ssh/shell"
+)
+
+// copying recognises what scp runs at the far end in its old protocol. Files that are
+// copied so are judged as those of SFTP are, and the host runs nothing.
+func (s *channel) copying(line string) func(context.Context) {
+	l, err := shell.Parse(line)
+	if err != nil || !l.Simple() || l.Commands()[0].Program() != "scp" {
+		return nil
+	}
+	o, ok := copyOptions(l.Commands()[0].Argv[1:])
+	if !ok {
+		return nil
+	}
+	return func(ctx context.Context) {
+		var told bool
+		f, err := s.c.openFiles(ctx, func(r *postern.Refusal) {
+			told = true
+			_, _ = s.ch.Stderr().Write([]byte(say(r)))
+		})
+		if err != nil {
+			s.refuse(err)
+			return
+		}
+		defer f.close()
+		stop := context.AfterFunc(ctx, func() { _ = s.ch.Close() })
+		defer stop()
+		c := &copier{files: f, options: o, in: bufio.NewReaderSize(s.ch, 32<<10), out: s.ch}
+		if o.sink {
+			err = c.sink(c.abs(o.paths[0]), false)
+		} else {
+			err = c.source()
+		}
+		switch {
+		case told:
+			s.exit(exitRefused)
+		case err != nil || c.failed:
+			s.exit(1)
+		default:
+			s.exit(0)
+		}
+	}
+}
+
+// options are those of scp's far end.
+type options struct {
+	sink, folder, recursive, times bool
+	paths                          []string
+}
+
+func copyOptions(args []string) (o options, ok bool) {
+	source := false
+	for i, a := range args {
+		if a == "--" {
+			args = args[i+1:]
+			break
+		}
+		if !strings.HasPrefix(a, "-") || a == "-" {
+			args = args[i:]
+			break
+		}
+		for _, flag := range a[1:] {
+			switch flag {
+			case 't':
+				o.sink = true
+			case 'f':
+				source = true
+			case 'd':
+				o.folder = true
+			case 'r':
+				o.recursive = true
+			case 'p':
+				o.times = true
+			case 'v', 'q':
+			default:
+				return options{}, false
+			}
+		}
+		if i == len(args)-1 {
+			args = nil
+			break
+		}
+	}
+	o.paths = args
+	return o, o.sink != source && len(args) > 0 && (!o.sink || len(args) == 1)
+}
+
+// A copier speaks scp's old protocol with the client: lines, answered by one byte, and
+// the bytes of files between them.
+type copier struct {
+	files *files
+	options
+	in     *bufio.Reader
+	out    io.Writer
+	failed bool
+}
+
+// maxCopyLine bounds a line of the protocol, in bytes.
+const maxCopyLine = 4096
+
+func (c *copier) abs(name string) string {
+	if !path.IsAbs(name) {
+		name = path.Join(c.files.home, name)
+	}
+	return path.Clean(name)
+}
+
+// complain tells the client of an error that ends one file; fatal ones end all.
+func (c *copier) complain(err error) error {
+	c.failed = true
+	_, werr := fmt.Fprintf(c.out, "\x01scp: %s\n", printable(err.Error()))
+	return werr
+}
+
+func (c *copier) ok() error {
+	_, err := c.out.Write([]byte{0})
+	return err
+}
+
+// answered reads the client's answer.
+func (c *copier) answered() error {
+	b, err := c.in.ReadByte()
+	if err != nil {
+		return err
+	}
+	if b == 0 {
+		return nil
+	}
+	line, err := c.line()
+	if err == nil {
+		err = errors.New("the client says: " + printable(line))
+	}
+	if b == 1 {
+		c.failed = true
+	}
+	return err
+}
+
+func (c *copier) line() (string, error) {
+	var b strings.Builder
+	for b.Len() < maxCopyLine {
+		ch, err := c.in.ReadByte()
+		if err != nil {
+			return "", err
+		}
+		if ch == '\n' {
+			return b.String(), nil
+		}
+		b.WriteByte(ch)
+	}
+	return "", errors.New("a line is too long")
+}
+
+// source sends files to the client.
+func (c *copier) source() error {
+	if err := c.answered(); err != nil {
+		return err
+	}
+	for _, p := range c.paths {
+		if err := c.send(c.abs(p), 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxDepth bounds folders within folders.
+const maxDepth = 64
+
+func (c *copier) send(name string, depth int) error {
+	x, err := c.files.admit(facts.Read, "stat", name)
+	if err != nil {
+		return c.complain(err)
+	}
+	info, err := c.files.host.Stat(name)
+	if err := c.files.finish(x, "stat", err); err != nil {
+		return c.complain(err)
+	}
+	switch {
+	case info.IsDir() && c.recursive && depth < maxDepth:
+		return c.sendFolder(name, info, depth)
+	case !info.Mode().IsRegular():
+		return c.complain(fmt.Errorf("%s: not a regular file", path.Base(name)))
+	}
+	t, err := c.files.openFile(facts.Read, "read", name, os.O_RDONLY)
+	if err != nil {
+		return c.complain(err)
+	}
+	err = c.sendFile(t, info)
+	return errors.Join(err, t.Close())
+}
+
+// head announces a file or folder.
+func (c *copier) head(kind byte, info fs.FileInfo, size int64) error {
+	if c.times {
+		if _, err := fmt.Fprintf(c.out, "T%d 0 %[1]d 0\n", info.ModTime().Unix()); err != nil {
+			return err
+		}
+		if err := c.answered(); err != nil {
+			return err
+		}
+	}
+	if _, err := fmt.Fprintf(c.out, "%c%04o %d %s\n", kind, info.Mode().Perm(), size, printable(info.Name())); err != nil {
+		return err
+	}
+	return c.answered()
+}
+
+func (c *copier) sendFile(t *transfer, info fs.FileInfo) error {
+	if err := c.head('C', info, info.Size()); err != nil {
+		return err
+	}
+	if _, err := io.Copy(c.out, io.NewSectionReader(t, 0, info.Size())); err != nil {
+		return err
+	}
+	if err := c.ok(); err != nil {
+		return err
+	}
+	return c.answered()
+}
+
+func (c *copier) sendFolder(name string, info fs.FileInfo, depth int) error {
+	x, err := c.files.admit(facts.Read, "list", name)
+	if err != nil {
+		return c.complain(err)
+	}
+	entries, err := c.files.host.ReadDir(name)
+	if err := c.files.finish(x, "list", err); err != nil {
+		return c.complain(err)
+	}
+	if err := c.head('D', info, 0); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := c.send(path.Join(name, e.Name()), depth+1); err != nil {
+			return err
+		}
+	}
+	if _, err := io.WriteString(c.out, "E\n"); err != nil {
+		return err
+	}
+	return c.answered()
+}
+
+// sink takes files from the client into a folder, or as the one file of that name.
+func (c *copier) sink(into string, inside bool) error {
+	if err := c.ok(); err != nil {
+		return err
+	}
+	for {
+		line, err := c.line()
+		switch {
+		case errors.Is(err, io.EOF) && !inside:
+			return nil
+		case err != nil:
+			return err
+		case line == "E" && inside:
+			return nil
+		case line == "":
+			return errors.New("an empty line")
+		case line[0] == 'T':
+			if err := c.ok(); err != nil { // times are the host's
+				return err
+			}
+			continue
+		case line[0] == 1 || line[0] == 2:
+			return errors.New("the client says: " + printable(line[1:]))
+		}
+		mode, size, name, err := announced(line)
+		if err != nil {
+			return errors.Join(c.complain(err), err)
+		}
+		target := into
+		if info, err := c.files.host.Stat(into); inside || err == nil && info.IsDir() {
+			target = path.Join(into, name)
+		}
+		switch {
+		case line[0] == 'D' && c.recursive:
+			err = c.takeFolder(target)
+		case line[0] == 'C':
+			err = c.takeFile(target, mode, size)
+		default:
+			err = errors.New("not asked for")
+		}
+		if err != nil {
+			return err
+		}
+		if err := c.ok(); err != nil {
+			return err
+		}
+	}
+}
+
+// announced reads "C0644 12 name". A name is one of a file in a folder, and no path.
+func announced(line string) (mode fs.FileMode, size int64, name string, err error) {
+	fields := strings.SplitN(line[1:], " ", 3)
+	if len(fields) == 3 {
+		var m uint64
+		if m, err = strconv.ParseUint(fields[0], 8, 32); err == nil {
+			size, err = strconv.ParseInt(fields[1], 10, 64)
+		}
+		name = fields[2]
+		if err == nil && size >= 0 && name != "" && name != "." && name != ".." && !strings.ContainsAny(name, "/\x00") {
+			return fs.FileMode(m) & fs.ModePerm, size, name, nil
+		}
+	}
+	return 0, 0, "", errors.New("the announcement of a file cannot be read")
+}
+
+func (c *copier) takeFolder(name string) error {
+	if info, err := c.files.host.Stat(name); err != nil || !info.IsDir() {
+		x, err := c.files.admit(facts.Write, "mkdir", name)
+		if err != nil {
+			return errors.Join(c.complain(err), err)
+		}
+		if err := c.files.finish(x, "mkdir", c.files.host.Mkdir(name)); err != nil {
+			return errors.Join(c.complain(err), err)
+		}
+	}
+	return c.sink(name, true)
+}
+
+func (c *copier) takeFile(name string, mode fs.FileMode, size int64) error {
+	t, err := c.files.openFile(facts.Write, "write", name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return errors.Join(c.complain(err), err)
+	}
+	if err = c.ok(); err == nil {
+		_, err = io.CopyN(io.NewOffsetWriter(t, 0), c.in, size)
+	}
+	if err == nil {
+		err = t.far.Chmod(mode)
+	}
+	err = errors.Join(err, t.Close())
+	if err == nil {
+		err = c.answered()
+	}
+	return err
+}

@@ -1,0 +1,297 @@
+package ssh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/posterngate/postern/pkg/postern"
+	facts "github.com/posterngate/postern/pkg/ssh"
+)
+
+// A channel is one session channel of the client: one command, shell or subsystem.
+type channel struct {
+	c  *conn
+	ch ssh.Channel
+
+	env  [][2]string
+	pty  *terminal
+	auto sync.Mutex // guards what follows
+	live *ssh.Session
+	stop context.CancelFunc // of what runs, or waits for people
+	size func(width, height int)
+}
+
+// terminal is what the client said of its terminal (RFC 4254, 6.2).
+type terminal struct {
+	Term                        string
+	Columns, Rows, Width, Pixel uint32
+	Modes                       string
+}
+
+// serveSession carries one session channel from its opening to its end.
+func (c *conn) serveSession(ctx context.Context, nc ssh.NewChannel) {
+	ch, requests, err := nc.Accept()
+	if err != nil {
+		return
+	}
+	defer func() { _ = ch.Close() }()
+	s := &channel{c: c, ch: ch}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var begun bool
+	for r := range requests {
+		c.active.mark()
+		run, ok := s.request(r, begun)
+		if r.WantReply {
+			_ = r.Reply(ok, nil)
+		}
+		if run == nil {
+			continue
+		}
+		begun = true
+		remove := c.speak.add(ch.Stderr(), s.pty != nil)
+		c.group.Go("command", func(context.Context) error {
+			defer remove()
+			defer func() { _ = ch.Close() }()
+			run(ctx)
+			return nil
+		})
+	}
+	// The client has closed the channel: what ran for it ends, what waited gives up.
+	cancel()
+	s.interrupt()
+}
+
+// request deals with one request of the channel. It returns what is to be run where the
+// request begins something, and whether the request is taken.
+func (s *channel) request(r *ssh.Request, begun bool) (run func(context.Context), ok bool) {
+	limit := s.c.e.limits.Text
+	if len(r.Payload) > limit {
+		return nil, false
+	}
+	switch r.Type {
+	case "env":
+		var v struct{ Name, Value string }
+		if begun || ssh.Unmarshal(r.Payload, &v) != nil || len(s.env) == s.c.e.limits.Requests {
+			return nil, false
+		}
+		s.env = append(s.env, [2]string{v.Name, v.Value})
+		return nil, true // whether it is used, the task says
+	case "pty-req":
+		var t terminal
+		if begun || ssh.Unmarshal(r.Payload, &t) != nil {
+			return nil, false
+		}
+		s.pty = &t
+		return nil, true
+	case "window-change":
+		var w struct{ Columns, Rows, Width, Height uint32 }
+		if s.pty == nil || ssh.Unmarshal(r.Payload, &w) != nil {
+			return nil, false
+		}
+		s.resize(w.Columns, w.Rows)
+		return nil, true
+	case "signal":
+		var v struct{ Signal string }
+		if ssh.Unmarshal(r.Payload, &v) != nil {
+			return nil, false
+		}
+		return nil, s.signal(ssh.Signal(v.Signal))
+	case "exec":
+		var v struct{ Command string }
+		if begun || ssh.Unmarshal(r.Payload, &v) != nil {
+			return nil, false
+		}
+		if run := s.copying(v.Command); run != nil {
+			return run, true
+		}
+		return func(ctx context.Context) { s.exec(ctx, v.Command) }, true
+	case "shell":
+		if begun || len(r.Payload) > 0 {
+			return nil, false
+		}
+		return s.shell, true
+	case "subsystem":
+		var v struct{ Name string }
+		if begun || ssh.Unmarshal(r.Payload, &v) != nil || v.Name != "sftp" {
+			return nil, false
+		}
+		return s.files, true
+	}
+	return nil, false // agents, displays and what nobody knows
+}
+
+// begin notes what runs, so that signals and sizes reach it; stop ends it.
+func (s *channel) begin(live *ssh.Session, stop context.CancelFunc) (end func()) {
+	s.auto.Lock()
+	defer s.auto.Unlock()
+	s.live, s.stop = live, stop
+	return func() {
+		s.auto.Lock()
+		defer s.auto.Unlock()
+		s.live, s.stop = nil, nil
+	}
+}
+
+func (s *channel) interrupt() {
+	s.auto.Lock()
+	defer s.auto.Unlock()
+	if s.stop != nil {
+		s.stop()
+	}
+}
+
+func (s *channel) signal(sig ssh.Signal) bool {
+	s.auto.Lock()
+	defer s.auto.Unlock()
+	if s.live == nil {
+		if s.stop != nil && (sig == ssh.SIGINT || sig == ssh.SIGTERM || sig == ssh.SIGHUP) {
+			s.stop() // it waits for people, and gives up
+		}
+		return s.stop != nil
+	}
+	err := s.live.Signal(sig)
+	if stop := s.stop; stop != nil && (sig == ssh.SIGINT || sig == ssh.SIGTERM || sig == ssh.SIGKILL || sig == ssh.SIGHUP) {
+		// Many servers pass no signals on; what should end does so all the same.
+		time.AfterFunc(signalGrace, stop)
+	}
+	return err == nil
+}
+
+// signalGrace is how long something may take to end after a signal.
+const signalGrace = time.Second
+
+func (s *channel) resize(columns, rows uint32) {
+	s.auto.Lock()
+	defer s.auto.Unlock()
+	s.pty.Columns, s.pty.Rows = columns, rows
+	if s.size != nil {
+		s.size(int(columns), int(rows))
+	}
+	if s.live != nil {
+		_ = s.live.WindowChange(int(rows), int(columns))
+	}
+}
+
+// notice tells the client something while it waits.
+func (s *channel) notice(text string) {
+	_, _ = s.ch.Stderr().Write(lines("postern: "+printable(text)+"\n", s.pty != nil))
+}
+
+// refuse says why something did not run, and ends the channel.
+func (s *channel) refuse(err error) {
+	r := s.c.refused(err)
+	if fatal(r) {
+		s.c.end(r)
+		return
+	}
+	_, _ = s.ch.Stderr().Write(lines(say(r), s.pty != nil))
+	s.exit(exitRefused)
+}
+
+func (s *channel) exit(status uint32) {
+	_, _ = s.ch.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{status}))
+}
+
+// exec judges and runs a command line.
+func (s *channel) exec(ctx context.Context, line string) {
+	x, err := s.admit(ctx, command(line, s.pty != nil))
+	if err != nil {
+		s.refuse(err)
+		return
+	}
+	s.report(x, s.run(ctx, x, func(live *ssh.Session) error { return live.Start(x.adm.Forward) }))
+}
+
+// shell judges the wish to work interactively, and gives the host's shell or the guarded
+// one.
+func (s *channel) shell(ctx context.Context) {
+	x, err := s.admit(ctx, statement(&facts.Facts{Verb: facts.Shell, Terminal: s.pty != nil}, "shell"))
+	if err != nil {
+		s.refuse(err)
+		return
+	}
+	if _, guard := x.duties(); guard {
+		s.report(x, s.guard(ctx))
+		return
+	}
+	s.report(x, s.run(ctx, x, func(live *ssh.Session) error { return live.Shell() }))
+}
+
+// admit has a request of the channel admitted. A client that goes away gives up.
+func (s *channel) admit(ctx context.Context, st stmt) (*execution, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer s.begin(nil, cancel)()
+	return s.c.admit(ctx, st, s.notice)
+}
+
+// outcome is how something ended, as the client is told.
+type outcome struct {
+	status uint32
+	signal *ssh.ExitError // set where a signal ended it
+	err    error          // a refusal of ours, or a lost connection
+}
+
+// report tells the client and the record how an execution ended.
+func (s *channel) report(x *execution, o outcome) {
+	end := o.outcome()
+	if err := x.done(end); err != nil {
+		s.c.end(err)
+		return
+	}
+	s.told(o)
+}
+
+func (s *channel) told(o outcome) {
+	switch {
+	case o.err != nil:
+		s.refuse(o.err)
+	case o.signal != nil:
+		_, _ = s.ch.SendRequest("exit-signal", false, ssh.Marshal(struct {
+			Signal  string
+			Core    bool
+			Message string
+			Lang    string
+		}{o.signal.Signal(), false, printable(o.signal.Msg()), ""}))
+	default:
+		s.exit(o.status)
+	}
+}
+
+// refusedWith makes the outcome of something that was ended by us.
+func refusedWith(err error) outcome { return outcome{err: err} }
+
+// ended reads how the host says that it ended.
+func ended(err error) outcome {
+	var exit *ssh.ExitError
+	var missing *ssh.ExitMissingError
+	switch {
+	case err == nil:
+		return outcome{}
+	case errors.As(err, &exit) && exit.Signal() != "":
+		return outcome{signal: exit}
+	case errors.As(err, &exit):
+		return outcome{status: uint32(exit.ExitStatus())} //nolint:gosec // it came as one
+	case errors.As(err, &missing):
+		return outcome{err: &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the host ended it without saying how"}}
+	}
+	return outcome{err: &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the host could not run it", Cause: err}}
+}
+
+// tag is the outcome for the record.
+func (o outcome) tag() string {
+	switch {
+	case o.err != nil:
+		return ""
+	case o.signal != nil:
+		return "signal " + strings.TrimPrefix(o.signal.Signal(), "SIG")
+	}
+	return fmt.Sprintf("exit %d", o.status)
+}
