@@ -2,7 +2,6 @@ package ssh
 
 import (
 	"context"
-	"errors"
 	"io"
 	"slices"
 	"sync"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/postern"
-	"github.com/posterngate/postern/pkg/run"
 )
 
 type stmt = *engine.Statement
@@ -30,6 +28,16 @@ func (o outcome) outcome() engine.Outcome {
 // run opens a session at the host, starts what was admitted there, and carries bytes
 // until it ends.
 func (s *channel) run(ctx context.Context, x *execution, start func(*ssh.Session) error) outcome {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := func() { cancel(errGone) }
+	defer s.begin(nil, stop)()
+	if t := s.c.terms.StatementTimeout; t > 0 {
+		over := time.AfterFunc(t, func() {
+			cancel(&postern.Refusal{Code: postern.CodeCancelled, Reason: "it ran for longer than the task allows", Rule: string(s.c.terms.Task) + "/limits"})
+		})
+		defer over.Stop()
+	}
 	client, err := s.c.dial(ctx)
 	if err != nil {
 		return refusedWith(err)
@@ -39,15 +47,7 @@ func (s *channel) run(ctx context.Context, x *execution, start func(*ssh.Session
 		return refusedWith(&postern.Refusal{Code: postern.CodeUnavailable, Reason: "the host takes no more sessions", Cause: err})
 	}
 	defer func() { _ = live.Close() }()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	if t := s.c.terms.StatementTimeout; t > 0 {
-		over := time.AfterFunc(t, func() {
-			cancel(&postern.Refusal{Code: postern.CodeCancelled, Reason: "it ran for longer than the task allows", Rule: string(s.c.terms.Task) + "/limits"})
-		})
-		defer over.Stop()
-	}
-	defer s.begin(live, func() { cancel(errGone) })()
+	s.begin(live, stop)
 	p, err := s.pipes(x, live)
 	if err != nil {
 		return refusedWith(err)
@@ -58,21 +58,24 @@ func (s *channel) run(ctx context.Context, x *execution, start func(*ssh.Session
 	if err := start(live); err != nil {
 		return ended(err)
 	}
-	// Closing the host's side is what ends the streams when time or the client says so.
-	stop := context.AfterFunc(ctx, func() { _ = live.Close() })
-	defer stop()
-	err = errors.Join(p.carry(ctx, cancel), nil)
-	if err == nil {
-		err = live.Wait()
+	p.carry(ctx, cancel)
+	status := make(chan error, 1)
+	s.c.group.Go("status", func(context.Context) error {
+		status <- live.Wait()
+		return nil
+	})
+	select {
+	case err := <-status:
+		if context.Cause(ctx) == nil {
+			return ended(err)
+		}
+	case <-ctx.Done():
 	}
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-		return refusedWith(cause)
-	}
-	return ended(err)
+	return refusedWith(context.Cause(ctx))
 }
 
-// errGone is the cause where the client has closed the channel.
-var errGone = &postern.Refusal{Code: postern.CodeCancelled, Reason: "the client has closed the channel"}
+// errGone is the cause where the client has closed the channel, or sent a signal.
+var errGone = &postern.Refusal{Code: postern.CodeCancelled, Reason: "ended by the client"}
 
 // prepare gives the host's session what the client asked for and the task allows.
 func (s *channel) prepare(x *execution, live *ssh.Session) error {
@@ -120,31 +123,42 @@ func (s *channel) pipes(x *execution, live *ssh.Session) (*pipe, error) {
 	return p, err
 }
 
-// carry copies until the host has closed its streams. What the client says is copied for
-// as long as it says something; the end of that is no end of the execution.
-func (p *pipe) carry(ctx context.Context, cancel context.CancelCauseFunc) error {
-	g := run.New(ctx)
-	input := run.New(ctx)
-	input.Go("stdin", func(context.Context) error {
-		defer func() { _ = p.in.Close() }()
-		return p.copyIn()
-	})
+// carry copies until the host has closed its streams, or the execution must end: a host
+// may keep them open for as long as something of it lives. What the client says is copied
+// for as long as it says something; the end of that is no end of the execution.
+func (p *pipe) carry(ctx context.Context, cancel context.CancelCauseFunc) {
 	fail := func(err error) {
-		var r *postern.Refusal
-		if errors.As(err, &r) {
-			cancel(r)
+		if err != nil {
+			cancel(err)
 		}
 	}
-	g.Go("stdout", func(context.Context) error { fail(p.copyOut(engine.Stdout, p.s.ch, p.out)); return nil })
-	g.Go("stderr", func(context.Context) error { fail(p.copyOut(engine.Stderr, p.s.ch.Stderr(), p.errout)); return nil })
-	err := g.Wait()
-	// The input's reader waits for the client, which may never say more: closing our
-	// side of the channel, once the outcome is told, ends it.
-	p.s.c.group.Go("stdin", func(context.Context) error { return ignore(input.Wait()) })
-	return err
+	p.s.c.group.Go("stdin", func(context.Context) error {
+		defer func() { _ = p.in.Close() }()
+		fail(p.copyIn())
+		return nil
+	})
+	var both sync.WaitGroup
+	out := func(stream engine.Stream, to io.Writer, from io.Reader) {
+		both.Add(1)
+		p.s.c.group.Go(stream.String(), func(context.Context) error {
+			defer both.Done()
+			fail(p.copyOut(stream, to, from))
+			return nil
+		})
+	}
+	out(engine.Stdout, p.s.ch, p.out)
+	out(engine.Stderr, p.s.ch.Stderr(), p.errout)
+	ended := make(chan struct{})
+	p.s.c.group.Go("streams", func(context.Context) error {
+		both.Wait()
+		close(ended)
+		return nil
+	})
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
 }
-
-func ignore(error) error { return nil }
 
 // buffers are what streams are copied through: as large as a packet may be.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}

@@ -16,41 +16,56 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 )
 
-// host is the session's one connection to its resource, made when it is first needed.
+// host is the session's one connection to its resource, made when it is first needed. It
+// outlives the request that needed it first.
 type host struct {
-	mu     sync.Mutex
+	once   sync.Once
+	ready  chan struct{} // closed once client or err is set
 	client *ssh.Client
 	err    error
+
+	mu     sync.Mutex
 	closed bool
 }
 
-// dial returns the connection to the host.
+// dial returns the connection to the host. Who waits for it may give up.
 func (c *conn) dial(ctx context.Context) (*ssh.Client, error) {
 	h := &c.host
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.client == nil && h.err == nil {
-		ctx, cancel := context.WithTimeout(ctx, c.e.limits.Login)
-		defer cancel()
-		h.client, h.err = c.login(ctx)
-		if h.err == nil && h.closed {
-			_ = h.client.Close()
-			h.err = net.ErrClosed
-		}
-		if h.err == nil {
-			client := h.client
-			c.group.Go("host", func(context.Context) error {
-				// Where the host goes, so does the session.
-				err := client.Wait()
-				if h.ended() {
-					return nil
-				}
-				c.end(&postern.Refusal{Code: postern.CodeUnavailable, Reason: "the connection to the host was lost", Hint: "connect again", Cause: err})
-				return nil
-			})
-		}
+	h.once.Do(func() {
+		c.group.Go("host", func(ctx context.Context) error {
+			c.connect(ctx)
+			return nil
+		})
+	})
+	select {
+	case <-h.ready:
+		return h.client, h.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
-	return h.client, h.err
+}
+
+// connect logs in, and ends the session when the host goes.
+func (c *conn) connect(ctx context.Context) {
+	h := &c.host
+	ctx, cancel := context.WithTimeout(ctx, c.e.limits.Login)
+	client, err := c.login(ctx)
+	cancel()
+	h.mu.Lock()
+	if err == nil && h.closed {
+		_ = client.Close()
+		err = net.ErrClosed
+	}
+	h.client, h.err = client, err
+	h.mu.Unlock()
+	close(h.ready)
+	if err != nil {
+		return
+	}
+	err = client.Wait()
+	if !h.ended() {
+		c.end(&postern.Refusal{Code: postern.CodeUnavailable, Reason: "the connection to the host was lost", Hint: "connect again", Cause: err})
+	}
 }
 
 // ended reports whether it was us who closed it.

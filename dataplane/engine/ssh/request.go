@@ -85,12 +85,16 @@ type execution struct {
 	mu    sync.Mutex
 	flow  engine.Flow
 	bytes int64
+	over  bool // what still comes is of nobody
 }
 
 // admit judges a request and has it admitted, waiting for people where they must say
 // yes. progress tells the client how that stands. The error is a *postern.Refusal.
 func (c *conn) admit(ctx context.Context, st *engine.Statement, progress func(string)) (*execution, error) {
 	c.active.mark()
+	if err := c.letIn(ctx, progress); err != nil {
+		return nil, c.refused(err)
+	}
 	x := &execution{c: c}
 	var err error
 	for range maxJudged {
@@ -123,7 +127,28 @@ func (c *conn) admit(ctx context.Context, st *engine.Statement, progress func(st
 	return x, nil
 }
 
-// refused is an error as a refusal; one that ends the session does so.
+// letIn waits, before the first request, for people to let the session in where they
+// must. All requests wait for one answer.
+func (c *conn) letIn(ctx context.Context, progress func(string)) error {
+	w, ok := c.s.(engine.Waiter)
+	if !c.terms.Hold {
+		return nil
+	}
+	if !ok {
+		return errors.New("ssh: a session that nobody can be let into")
+	}
+	c.letting.Lock()
+	defer c.letting.Unlock()
+	if c.let {
+		return nil
+	}
+	defer c.active.wait()()
+	err := w.AwaitSession(ctx, progress)
+	c.let = err == nil
+	return err
+}
+
+// refused is an error as a refusal.
 func (c *conn) refused(err error) *postern.Refusal {
 	r := postern.AsRefusal(err)
 	if r.Cause != nil {
@@ -145,6 +170,9 @@ func (x *execution) duties() (env []string, guard bool) {
 func (x *execution) room(n int) int {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.over {
+		return 0
+	}
 	_, room := x.flow.Room(0, int64(n))
 	return int(min(room, int64(n)))
 }
@@ -153,6 +181,9 @@ func (x *execution) room(n int) int {
 func (x *execution) output(s engine.Stream, p []byte) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.over {
+		return errGone
+	}
 	x.c.active.mark()
 	x.bytes += int64(len(p))
 	return x.flow.Output(s, p)
@@ -165,6 +196,9 @@ func (x *execution) input(p []byte) error { return x.count(engine.ToTarget, p) }
 func (x *execution) count(d engine.Direction, p []byte) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.over {
+		return errGone
+	}
 	x.c.active.mark()
 	if d == engine.ToClient {
 		x.bytes += int64(len(p))
@@ -181,6 +215,7 @@ func limitReached(c *conn) *postern.Refusal {
 func (x *execution) done(o engine.Outcome) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.over = true
 	o.Affected, o.Bytes = -1, x.bytes
 	return x.flow.Done(o)
 }

@@ -13,6 +13,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -117,7 +118,7 @@ func (e *Engine) Serve(ctx context.Context, nc net.Conn, d engine.Door) error {
 		s.Close(err)
 		return err
 	}
-	c := &conn{e: e, s: s, terms: s.Terms(), client: sc, log: e.log.With("session", s.ID())}
+	c := &conn{e: e, s: s, terms: s.Terms(), client: sc, host: host{ready: make(chan struct{})}, log: e.log.With("session", s.ID())}
 	err = c.run(ctx, channels, requests)
 	s.Close(err)
 	return err
@@ -134,6 +135,9 @@ type conn struct {
 	group  *run.Group
 	active activity
 	speak  speakers
+
+	letting sync.Mutex // guards let
+	let     bool       // whether people have let the session in
 }
 
 // run serves channels until either side ends or the session must, and says why.
