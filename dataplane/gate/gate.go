@@ -312,11 +312,13 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 	open := g.open
 	var statement uint64
 	if a.Decision.Verdict == postern.VerdictHold {
-		digest, let := g.digest(a, args), false
-		if statement, let = g.passes[digest]; !let {
+		digest := g.digest(a, args)
+		number, let := g.passes[digest]
+		if !let {
 			g.mu.Unlock()
 			return engine.ErrHold
 		}
+		statement = number
 		delete(g.passes, digest) // once
 	}
 	g.mu.Unlock()

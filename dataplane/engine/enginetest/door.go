@@ -247,7 +247,7 @@ func (s *Session) Prepare(ctx context.Context, st *engine.Statement) (*engine.Ad
 	a := &engine.Admission{Text: st.Text, Decision: d, Analysis: an, Gate: admission{p.Version}}
 	rewrite := false
 	for _, o := range d.Obligations {
-		rewrite = rewrite || o.Table != nil
+		rewrite = rewrite || o.Table != nil || o.Programs != nil
 	}
 	if rewrite && d.Level == postern.LevelResult {
 		if err := st.Meets(an, &d); err != nil {

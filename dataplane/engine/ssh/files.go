@@ -27,8 +27,8 @@ func (s *channel) files(ctx context.Context) {
 	}
 	defer f.close()
 	h := sftp.Handlers{FileGet: f, FilePut: f, FileCmd: f, FileList: f}
-	server := sftp.NewRequestServer(s.ch, h, sftp.WithStartDirectory(f.home))
-	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	server := sftp.NewRequestServer(unclosed{s.ch}, h, sftp.WithStartDirectory(f.home))
+	stop := context.AfterFunc(ctx, func() { _ = s.ch.Close() })
 	defer stop()
 	if err := server.Serve(); err != nil && !errors.Is(err, io.EOF) {
 		s.c.log.Debug("file transfer ended", "error", err)
@@ -36,6 +36,11 @@ func (s *channel) files(ctx context.Context) {
 	_ = server.Close()
 	s.exit(0)
 }
+
+// unclosed is a channel that outlives the server on it, for the exit status comes last.
+type unclosed struct{ io.ReadWriter }
+
+func (unclosed) Close() error { return nil }
 
 // files are the host's files, as far as the session may reach them.
 type files struct {
@@ -163,7 +168,7 @@ func (f *files) Fileread(r *sftp.Request) (io.ReaderAt, error) {
 	return f.openFile(facts.Read, "read", r.Filepath, os.O_RDONLY)
 }
 
-// Filewrite opens a file for writing.
+// Filewrite opens a file for writing. Where the client would read it too, that fails.
 func (f *files) Filewrite(r *sftp.Request) (io.WriterAt, error) {
 	p, flags := r.Pflags(), os.O_WRONLY
 	for _, v := range []struct {
@@ -173,9 +178,6 @@ func (f *files) Filewrite(r *sftp.Request) (io.WriterAt, error) {
 		if v.set {
 			flags |= v.flag
 		}
-	}
-	if p.Read {
-		return nil, sftp.ErrSSHFxOpUnsupported // at once reading and writing is no transfer
 	}
 	return f.openFile(facts.Write, "write", r.Filepath, flags)
 }

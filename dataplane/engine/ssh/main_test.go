@@ -193,4 +193,3 @@ func TestConformance(t *testing.T) {
 		},
 	})
 }
-
