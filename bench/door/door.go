@@ -191,6 +191,7 @@ func (sink) Room(int64, int64) (int64, int64)     { return 0, 0 }
 func (sink) Columns([]engine.ResultColumn) error  { return nil }
 func (sink) Rows(int, []byte) error               { return nil }
 func (sink) Chunk(engine.Direction, []byte) error { return nil }
+func (sink) Output(engine.Stream, []byte) error   { return nil }
 func (sink) Done(engine.Outcome) error            { return nil }
 
 // judged counts what the real gate is asked.
