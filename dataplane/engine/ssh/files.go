@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"io/fs"
 	"path"
 	"strings"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/pkg/sftp"
 
@@ -81,7 +82,7 @@ func (f *files) close() { _ = f.host.Close() }
 // something, so that a link cannot lead out of what the task permits.
 func (f *files) resolve(name string) (string, error) {
 	if !path.IsAbs(name) || strings.ContainsRune(name, 0) || len(name) > f.c.e.limits.Text {
-		return "", os.ErrInvalid
+		return "", fs.ErrInvalid
 	}
 	name = path.Clean(name)
 	rest := ""
@@ -90,12 +91,12 @@ func (f *files) resolve(name string) (string, error) {
 		if err == nil && at != "/" && rest != "" {
 			// OpenSSH resolves what is not there, but not through a link that is.
 			if info, serr := f.host.Stat(at); serr != nil || !info.IsDir() {
-				err = os.ErrNotExist
+				err = fs.ErrNotExist
 			}
 		}
 		if err == nil {
 			if !path.IsAbs(real) {
-				return "", os.ErrInvalid
+				return "", fs.ErrInvalid
 			}
 			return path.Join(real, rest), nil
 		}
@@ -157,7 +158,7 @@ func (f *files) finish(x *execution, tag string, err error) error {
 		f.c.end(derr)
 		return errors.Join(err, derr)
 	}
-	if errors.Is(err, os.ErrPermission) {
+	if errors.Is(err, fs.ErrPermission) {
 		return sftp.ErrSSHFxPermissionDenied // the host says so
 	}
 	return err
@@ -165,16 +166,16 @@ func (f *files) finish(x *execution, tag string, err error) error {
 
 // Fileread opens a file for reading.
 func (f *files) Fileread(r *sftp.Request) (io.ReaderAt, error) {
-	return f.openFile(facts.Read, "read", r.Filepath, os.O_RDONLY)
+	return f.openFile(facts.Read, "read", r.Filepath, syscall.O_RDONLY)
 }
 
 // Filewrite opens a file for writing. Where the client would read it too, that fails.
 func (f *files) Filewrite(r *sftp.Request) (io.WriterAt, error) {
-	p, flags := r.Pflags(), os.O_WRONLY
+	p, flags := r.Pflags(), syscall.O_WRONLY
 	for _, v := range []struct {
 		set  bool
 		flag int
-	}{{p.Creat, os.O_CREATE}, {p.Trunc, os.O_TRUNC}, {p.Excl, os.O_EXCL}, {p.Append, os.O_APPEND}} {
+	}{{p.Creat, syscall.O_CREAT}, {p.Trunc, syscall.O_TRUNC}, {p.Excl, syscall.O_EXCL}, {p.Append, syscall.O_APPEND}} {
 		if v.set {
 			flags |= v.flag
 		}
@@ -305,9 +306,9 @@ func (f *files) setstat(r *sftp.Request) error {
 func (f *files) Filelist(r *sftp.Request) (sftp.ListerAt, error) {
 	switch r.Method {
 	case "List":
-		return f.look("list", r, func(name string) ([]os.FileInfo, error) { return f.host.ReadDir(name) })
+		return f.look("list", r, func(name string) ([]fs.FileInfo, error) { return f.host.ReadDir(name) })
 	case "Stat":
-		return f.look("stat", r, func(name string) ([]os.FileInfo, error) { return oneOf(f.host.Stat(name)) })
+		return f.look("stat", r, func(name string) ([]fs.FileInfo, error) { return oneOf(f.host.Stat(name)) })
 	case "Readlink":
 		return nil, sftp.ErrSSHFxOpUnsupported
 	}
@@ -316,17 +317,17 @@ func (f *files) Filelist(r *sftp.Request) (sftp.ListerAt, error) {
 
 // Lstat looks at a file and not behind it.
 func (f *files) Lstat(r *sftp.Request) (sftp.ListerAt, error) {
-	return f.look("stat", r, func(name string) ([]os.FileInfo, error) { return oneOf(f.host.Lstat(name)) })
+	return f.look("stat", r, func(name string) ([]fs.FileInfo, error) { return oneOf(f.host.Lstat(name)) })
 }
 
-func oneOf(i os.FileInfo, err error) ([]os.FileInfo, error) {
+func oneOf(i fs.FileInfo, err error) ([]fs.FileInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []os.FileInfo{i}, nil
+	return []fs.FileInfo{i}, nil
 }
 
-func (f *files) look(what string, r *sftp.Request, do func(string) ([]os.FileInfo, error)) (sftp.ListerAt, error) {
+func (f *files) look(what string, r *sftp.Request, do func(string) ([]fs.FileInfo, error)) (sftp.ListerAt, error) {
 	x, err := f.admit(facts.Read, what, r.Filepath)
 	if err != nil {
 		return nil, err
@@ -339,10 +340,10 @@ func (f *files) look(what string, r *sftp.Request, do func(string) ([]os.FileInf
 }
 
 // listing is the entries of a folder.
-type listing []os.FileInfo
+type listing []fs.FileInfo
 
 // ListAt copies what comes after offset.
-func (l listing) ListAt(into []os.FileInfo, offset int64) (int, error) {
+func (l listing) ListAt(into []fs.FileInfo, offset int64) (int, error) {
 	if offset >= int64(len(l)) {
 		return 0, io.EOF
 	}

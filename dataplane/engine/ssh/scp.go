@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/posterngate/postern/pkg/postern"
 	facts "github.com/posterngate/postern/pkg/ssh"
@@ -198,7 +198,7 @@ func (c *copier) send(name string, depth int) error {
 	case !info.Mode().IsRegular():
 		return c.complain(fmt.Errorf("%s: not a regular file", path.Base(name)))
 	}
-	t, err := c.files.openFile(facts.Read, "read", name, os.O_RDONLY)
+	t, err := c.files.openFile(facts.Read, "read", name, syscall.O_RDONLY)
 	if err != nil {
 		return c.complain(err)
 	}
@@ -337,7 +337,7 @@ func (c *copier) takeFolder(name string) error {
 }
 
 func (c *copier) takeFile(name string, mode fs.FileMode, size int64) error {
-	t, err := c.files.openFile(facts.Write, "write", name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	t, err := c.files.openFile(facts.Write, "write", name, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_TRUNC)
 	if err != nil {
 		return errors.Join(c.complain(err), err)
 	}
