@@ -29,12 +29,12 @@ demo: ## A guided tour against the house that dev-up started (starts it if need 
 
 .PHONY: build dist generate
 build: ## Build the binaries into bin/
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./pkg/cmd/postern ./controlplane/cmd/postern-control ./dataplane/cmd/postern-node
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./pkg/cmd/postern ./controlplane/cmd/postern-control ./dataplane/cmd/postern-node ./dataplane/cmd/postern-wall
 dist: ## Build what is shipped into bin/dist: binaries, sample configurations, systemd units
 	rm -rf bin/dist && mkdir -p bin/dist
-	$(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/dist/ ./pkg/cmd/postern ./controlplane/cmd/postern-control ./dataplane/cmd/postern-node
+	$(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/dist/ ./pkg/cmd/postern ./controlplane/cmd/postern-control ./dataplane/cmd/postern-node ./dataplane/cmd/postern-wall
 	cp -r deploy/config deploy/systemd LICENSE README.md bin/dist/
-	cd bin/dist && sha256sum postern postern-control postern-node > SHA256SUMS
+	cd bin/dist && sha256sum postern postern-control postern-node postern-wall > SHA256SUMS
 generate: $(BUF) ## Generate code from proto/
 	PATH="$$PWD/test/tools/buf/node_modules/.bin:$$PATH"; rm -rf pkg/gen && \
 	buf generate --template proto/buf.gen.yaml && \

@@ -201,9 +201,8 @@ func (l lending) Resource(node postern.NodeName, r postern.ResourceName) (*types
 	return res, true
 }
 
-func (l lending) Reaches(t postern.TaskName, r postern.ResourceName) bool {
-	got, err := l.s.hub.Snapshot().ResourceOf(t, r)
-	return err == nil && got == r
+func (l lending) Login(t postern.TaskName, r postern.ResourceName) (*typesv1.CredentialRef, bool) {
+	return l.s.hub.Snapshot().Login(t, r)
 }
 
 func (l lending) Alone(t postern.TaskName) time.Duration {

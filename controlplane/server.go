@@ -30,6 +30,7 @@ import (
 	"github.com/posterngate/postern/controlplane/credential"
 	"github.com/posterngate/postern/controlplane/credential/sealed"
 	"github.com/posterngate/postern/controlplane/credential/vault"
+	"github.com/posterngate/postern/controlplane/credential/wall"
 	"github.com/posterngate/postern/controlplane/fleet"
 	"github.com/posterngate/postern/controlplane/identity"
 	"github.com/posterngate/postern/controlplane/identity/authority"
@@ -161,7 +162,8 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 		Store: s.store, Snapshot: s.hub.Snapshot, Grant: lending{s}.Grant, Last: s.last, Recall: s.recall, Logger: s.log, Now: time.Now,
 	})
 	broker := credential.Config{
-		Store: s.store, Policy: lending{s}, Keeper: keeper, Sealed: sealed.NewSource(s.store, keeper), Logger: s.log,
+		Store: s.store, Policy: lending{s}, Keeper: keeper, Sealed: sealed.NewSource(s.store, keeper),
+		Wall: wall.New(s.fleet), Logger: s.log,
 		TTL: time.Duration(s.cfg.LeaseTTL), Last: s.last,
 	}
 	if s.cfg.Vault != nil {

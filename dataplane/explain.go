@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/posterngate/postern/dataplane/control"
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/session"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
@@ -28,7 +29,7 @@ func (n *Node) explain(ctx context.Context, req *nodev1.Explain) (*nodev1.Explan
 		return nil, errors.New("dataplane: no engine that explains")
 	}
 	x, err := n.keeper.Explain(ctx, session.Question{
-		Subject: subject(req.GetSubject()), Protocol: protocol, Task: postern.TaskName(req.GetTask()),
+		Subject: control.SubjectOf(req.GetSubject()), Protocol: protocol, Task: postern.TaskName(req.GetTask()),
 		Resource: postern.ResourceName(req.GetResource()), Statement: req.GetStatement(),
 	}, e.Explain)
 	if err != nil {
@@ -50,11 +51,4 @@ func (n *Node) explain(ctx context.Context, req *nodev1.Explain) (*nodev1.Explan
 		}
 	}
 	return out, nil
-}
-
-func subject(s *typesv1.Subject) postern.Subject {
-	return postern.Subject{
-		Name: s.GetName(), Email: s.GetEmail(), Groups: s.GetGroups(), Claims: s.GetClaims().AsMap(),
-		MFA: s.GetMfa(), Workload: s.GetWorkload(), Actor: s.GetActor(),
-	}
 }

@@ -14,7 +14,6 @@ import (
 	"log/slog"
 	"maps"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,7 +32,6 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/release"
 	"github.com/posterngate/postern/pkg/run"
-	"github.com/posterngate/postern/pkg/secret"
 	"github.com/posterngate/postern/pkg/sql/worker"
 	"github.com/posterngate/postern/pkg/telemetry"
 )
@@ -73,7 +71,8 @@ func New(ctx context.Context, cfg config.Config, tel *telemetry.T) (_ *Node, err
 			endpoints[string(p)] = l.Addr
 		}
 	}
-	if n.identity, err = identity(ctx, cfg, endpoints); err != nil {
+	enrol := control.EnrolConfig{Addrs: cfg.ControlPlane, Name: cfg.Name, Endpoints: endpoints}
+	if n.identity, err = control.OpenIdentity(ctx, identityDir(cfg), cfg.JoinTokenFile, enrol); err != nil {
 		return nil, err
 	}
 	process := rand.Text()
@@ -104,23 +103,6 @@ func New(ctx context.Context, cfg config.Config, tel *telemetry.T) (_ *Node, err
 		Leases: leases{n.leases}, Records: records{n.spool}, Budgets: n.budgets, Logger: n.log, Now: time.Now,
 	})
 	return n, n.bind(tel)
-}
-
-func identity(ctx context.Context, cfg config.Config, endpoints map[string]string) (*control.Identity, error) {
-	id, err := control.LoadIdentity(identityDir(cfg))
-	if !errors.Is(err, control.ErrNotEnrolled) {
-		return id, err
-	}
-	if cfg.JoinTokenFile == "" {
-		return nil, fmt.Errorf("%w: postern nodes enrol %s, and set joinTokenFile", err, cfg.Name)
-	}
-	token, err := os.ReadFile(cfg.JoinTokenFile)
-	if err != nil {
-		return nil, fmt.Errorf("read the join token: %w", err)
-	}
-	return control.Enrol(ctx, control.EnrolConfig{
-		Addrs: cfg.ControlPlane, JoinToken: secret.New([]byte(strings.TrimSpace(string(token)))), Name: cfg.Name, Dir: identityDir(cfg), Endpoints: endpoints,
-	})
 }
 
 // bind makes the engines and their sockets.

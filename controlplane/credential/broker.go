@@ -29,6 +29,7 @@ var (
 // NodeIdentity is a node as its certificate and enrolment say it is.
 type NodeIdentity struct {
 	Name    postern.NodeName
+	Role    string // empty for a node
 	HPKEKey []byte // public, X25519
 }
 
@@ -108,27 +109,40 @@ func (b *Broker) allowed(ctx context.Context, node NodeIdentity, req *nodev1.Lea
 		Node: node.Name, Process: req.GetProcess(), Session: postern.SessionID(req.GetSession()), Grant: postern.GrantID(req.GetGrant()),
 		Resource: name, Purpose: req.GetPurpose(), Created: now,
 	}
+	if wall := node.Role == postern.RoleWall; wall != (one.Purpose == PurposeAdmin) {
+		return nil, nil, fault.New(codes.PermissionDenied, "%q may not borrow for purpose %q: admin credentials are for walls, and the others for nodes", node.Name, one.Purpose).WithKind(kindDenied)
+	}
 	var ref *typesv1.CredentialRef
 	switch one.Purpose {
 	case PurposeSession:
-		end, task, err := b.grantEnd(ctx, one.Grant, name)
+		g, err := b.grant(ctx, one.Grant)
 		if err != nil {
 			return nil, nil, err
 		}
-		ref, one.Until, one.Task = res.GetSpec().GetCredential(), end, task
+		one.Task, one.subject, one.Until = postern.TaskName(g.GetTask()), g.GetSubject(), g.GetEndTime().AsTime()
+		if ref, err = b.login(g, name); err != nil {
+			return nil, nil, err
+		}
+	case PurposeAdmin:
+		ref, one.Until = res.GetSpec().GetLevel().GetAdmin(), now.Add(b.cfg.CatalogTTL)
 	case PurposeCatalog:
 		ref, one.Until = res.GetSpec().GetCatalog(), now.Add(b.cfg.CatalogTTL)
 		if one.Grant != "" { // read on behalf of a session
-			end, task, err := b.grantEnd(ctx, one.Grant, name)
+			g, err := b.grant(ctx, one.Grant)
+			if err == nil {
+				_, err = b.login(g, name)
+			}
 			if err != nil {
 				return nil, nil, err
 			}
-			one.Until, one.Task = earlier(one.Until, end), task
+			one.Task, one.Until = postern.TaskName(g.GetTask()), earlier(one.Until, g.GetEndTime().AsTime())
 		}
 	default:
 		return nil, nil, fault.New(codes.InvalidArgument, "purpose %q is not known", one.Purpose)
 	}
-	one.Source, one.Where = sourceOf(ref)
+	if one.Source, one.Where = sourceOf(ref); ref == nil && one.Purpose == PurposeSession {
+		one.Source, one.Where = sourceWall, string(name)+"/"+string(one.Task)
+	}
 	switch {
 	case one.Source == "":
 		return nil, nil, hinted(fault.New(codes.FailedPrecondition, "resource %q names no credential for purpose %s", name, one.Purpose), "the owner of the resource must name one")
@@ -140,20 +154,25 @@ func (b *Broker) allowed(ctx context.Context, node NodeIdentity, req *nodev1.Lea
 	return one, ref, nil
 }
 
-// grantEnd is the end and the task of a grant that lives and reaches the resource.
-func (b *Broker) grantEnd(ctx context.Context, id postern.GrantID, r postern.ResourceName) (time.Time, postern.TaskName, error) {
+// grant is one that lives.
+func (b *Broker) grant(ctx context.Context, id postern.GrantID) (*typesv1.Grant, error) {
 	g, err := b.cfg.Policy.Grant(ctx, id)
 	if err != nil && fault.CodeOf(err) != codes.NotFound {
-		return time.Time{}, "", unavailable(err)
+		return nil, unavailable(err)
 	}
 	if err != nil || over(g, b.now()) {
-		return time.Time{}, "", fault.New(codes.PermissionDenied, "grant %q is over", id).WithKind(kindKilled)
+		return nil, fault.New(codes.PermissionDenied, "grant %q is over", id).WithKind(kindKilled)
 	}
-	task := postern.TaskName(g.GetTask())
-	if !b.cfg.Policy.Reaches(task, r) {
-		return time.Time{}, "", fault.New(codes.PermissionDenied, "task %q does not reach resource %q", task, r).WithKind(kindDenied)
+	return g, nil
+}
+
+// login is the credential that a grant's sessions use on a resource that it reaches.
+func (b *Broker) login(g *typesv1.Grant, r postern.ResourceName) (*typesv1.CredentialRef, error) {
+	ref, ok := b.cfg.Policy.Login(postern.TaskName(g.GetTask()), r)
+	if !ok {
+		return nil, fault.New(codes.PermissionDenied, "task %q does not reach resource %q", g.GetTask(), r).WithKind(kindDenied)
 	}
-	return g.GetEndTime().AsTime(), task, nil
+	return ref, nil
 }
 
 // alone is how long the lease is kept for a node that is not heard of.
@@ -192,7 +211,7 @@ func (b *Broker) issue(ctx context.Context, node NodeIdentity, one *lease, ref *
 		}
 	}()
 	issued, err := b.source(one.Source).Issue(ctx, Request{
-		Ref: ref, Lease: one.id, Grant: one.Grant, Node: one.Node, Until: one.Until,
+		Ref: ref, Lease: one.id, Grant: one.Grant, Task: one.Task, Subject: one.subject, Resource: one.Resource, Node: one.Node, Until: one.Until,
 		Record: func(ctx context.Context, handle []byte) error {
 			sealed, err := b.ledger.seal(ctx, one.id, handle)
 			if err != nil {
@@ -264,7 +283,11 @@ func (b *Broker) Renew(ctx context.Context, node postern.NodeName, req *nodev1.R
 		return nil, fault.New(codes.FailedPrecondition, "the lease has ended").WithKind(kindKilled)
 	}
 	if one.Grant != "" {
-		if _, one.Task, err = b.grantEnd(ctx, one.Grant, one.Resource); err != nil {
+		g, err := b.grant(ctx, one.Grant)
+		if err == nil {
+			_, err = b.login(g, one.Resource)
+		}
+		if one.Task = postern.TaskName(g.GetTask()); err != nil {
 			return nil, err
 		}
 	}

@@ -33,11 +33,14 @@ type Source interface {
 
 // Request asks a Source for one credential.
 type Request struct {
-	Ref   *typesv1.CredentialRef
-	Lease postern.LeaseID
-	Grant postern.GrantID
-	Node  postern.NodeName
-	Until time.Time // the absolute end: of the grant, for a session
+	Ref      *typesv1.CredentialRef // nil where the login is made by the resource's wall
+	Lease    postern.LeaseID
+	Grant    postern.GrantID
+	Task     postern.TaskName // of the grant
+	Subject  *typesv1.Subject // of the grant
+	Resource postern.ResourceName
+	Node     postern.NodeName
+	Until    time.Time // the absolute end: of the grant, for a session
 	// Record keeps a handle by which Revoke undoes all that was done so far. A Source
 	// calls it before it does what a crash must not leave behind.
 	Record func(ctx context.Context, handle []byte) error
@@ -54,8 +57,10 @@ type Issued struct {
 type Policy interface {
 	// Resource is the resource as it is enforced, if the node may serve it.
 	Resource(node postern.NodeName, r postern.ResourceName) (*typesv1.Resource, bool)
-	// Reaches reports whether the task applies to the resource.
-	Reaches(t postern.TaskName, r postern.ResourceName) bool
+	// Login is the credential that sessions of the task use on the resource; nil where
+	// the resource's wall makes each a login. It is false where the task does not reach
+	// the resource.
+	Login(t postern.TaskName, r postern.ResourceName) (*typesv1.CredentialRef, bool)
 	// Grant is the grant, or a fault.Error of code NotFound.
 	Grant(ctx context.Context, id postern.GrantID) (*typesv1.Grant, error)
 	// Alone is how long a node may go on with sessions of a task while it does not hear
@@ -76,6 +81,7 @@ type Config struct {
 	Keeper Keeper // seals handles before they touch the store
 	Vault  Source // for references to Vault; nil refuses them
 	Sealed Source // for references to Secret objects; nil refuses them
+	Wall   Source // for logins that the resource's wall makes; nil refuses them
 	Logger *slog.Logger
 	Now    func() time.Time // time.Now where nil
 	// Last is the process of a node that was heard of last, when its stream was opened and
@@ -86,7 +92,7 @@ type Config struct {
 	// more; 5 minutes where 0. The lease of a node that has been silent for longer than it
 	// may go on alone ends before.
 	TTL time.Duration
-	// CatalogTTL is the absolute end of a lease that reads a catalogue; 15 minutes where 0.
+	// CatalogTTL is the absolute end of a lease for a catalogue or a wall; 15 minutes where 0.
 	CatalogTTL time.Duration
 	// Sweep is how often the sweeper looks; 5 seconds where 0.
 	Sweep time.Duration
@@ -121,6 +127,7 @@ const (
 const (
 	PurposeSession = "session"
 	PurposeCatalog = "catalog"
+	PurposeAdmin   = "admin" // for walls, and they borrow nothing else
 )
 
 // A Broker lends credentials and takes them back. It is safe for concurrent use.
@@ -159,6 +166,8 @@ func (b *Broker) source(name string) Source {
 		return b.cfg.Vault
 	case sourceSealed:
 		return b.cfg.Sealed
+	case sourceWall:
+		return b.cfg.Wall
 	}
 	return nil
 }
@@ -166,6 +175,7 @@ func (b *Broker) source(name string) Source {
 const (
 	sourceVault  = "vault"
 	sourceSealed = "sealed"
+	sourceWall   = "wall"
 )
 
 // sourceOf names the source of a reference, and where in it the credential lies.

@@ -135,7 +135,16 @@ func (p *fakePolicy) Resource(node postern.NodeName, r postern.ResourceName) (*t
 	return res, true
 }
 
-func (p *fakePolicy) Reaches(t postern.TaskName, _ postern.ResourceName) bool { return t == "report" }
+func (p *fakePolicy) Login(t postern.TaskName, r postern.ResourceName) (*typesv1.CredentialRef, bool) {
+	switch res, _ := p.Resource("", r); {
+	case t == "walled":
+		return nil, true
+	case res.GetSpec().GetCredential() == nil:
+		return &typesv1.CredentialRef{}, t == "report"
+	default:
+		return res.GetSpec().GetCredential(), t == "report"
+	}
+}
 
 func (p *fakePolicy) Alone(postern.TaskName) time.Duration { return 45 * time.Second }
 

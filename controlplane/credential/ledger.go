@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/posterngate/postern/controlplane/store"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -50,7 +51,8 @@ func (s state) ended() bool {
 // lease is one entry of the ledger. It holds no credential.
 type lease struct {
 	id       postern.LeaseID
-	revision int64 // of the entry; 0 for one that does not exist
+	revision int64            // of the entry; 0 for one that does not exist
+	subject  *typesv1.Subject // of the grant, while the credential is made
 
 	State    state                `json:"state"`
 	Node     postern.NodeName     `json:"node"`

@@ -56,6 +56,16 @@ func (f *Fleet) Command(ctx context.Context, node postern.NodeName, cmd *nodev1.
 	return got, err
 }
 
+// Wall has a connected wall of the resource do something, and waits for its result, as
+// Command does.
+func (f *Fleet) Wall(ctx context.Context, r postern.ResourceName, cmd *nodev1.Command) (*nodev1.CommandResult, error) {
+	name, ok := f.WallFor(r)
+	if !ok {
+		return nil, fault.New(codes.Unavailable, "no wall that keeps resource %q is connected", r)
+	}
+	return f.Command(ctx, name, cmd)
+}
+
 // Broadcast tells every connected node, and returns the first that had the thing that
 // the command is about. The name is empty where none had it.
 func (f *Fleet) Broadcast(ctx context.Context, cmd *nodev1.Command) (postern.NodeName, error) {

@@ -102,7 +102,7 @@ func (f *Fleet) NodeFor(resource postern.ResourceName) (postern.NodeName, bool) 
 	var best *apiv1.NodeStatus
 	for _, n := range f.Nodes() {
 		r := n.GetReport()
-		if !n.GetConnected() || r.GetDraining() || !slices.Contains(r.GetResources(), string(resource)) {
+		if !n.GetConnected() || n.GetRole() != "" || r.GetDraining() || !slices.Contains(r.GetResources(), string(resource)) {
 			continue
 		}
 		if best == nil || r.GetSessions() < best.GetReport().GetSessions() {
@@ -110,6 +110,17 @@ func (f *Fleet) NodeFor(resource postern.ResourceName) (postern.NodeName, bool) 
 		}
 	}
 	return postern.NodeName(best.GetName()), best != nil
+}
+
+// WallFor picks a connected wall that keeps the resource: the first by name. It is false
+// where there is none.
+func (f *Fleet) WallFor(resource postern.ResourceName) (postern.NodeName, bool) {
+	for _, n := range f.Nodes() {
+		if n.GetConnected() && n.GetRole() == postern.RoleWall && slices.Contains(n.GetReport().GetResources(), string(resource)) {
+			return postern.NodeName(n.GetName()), true
+		}
+	}
+	return "", false
 }
 
 // tell writes what this replica hears of its nodes, and that it lives.

@@ -60,7 +60,7 @@ func (h *Hub) Nodes() []*apiv1.NodeStatus {
 		st := h.gone[name]
 		st.region = n.GetSpec().GetRegion()
 		out := st.proto(name, h.now())
-		out.Endpoints = n.GetSpec().GetEndpoints()
+		out.Endpoints, out.Role = n.GetSpec().GetEndpoints(), n.GetSpec().GetRole()
 		all[name] = out
 	}
 	for name := range h.gone {
@@ -76,7 +76,7 @@ func (h *Hub) Nodes() []*apiv1.NodeStatus {
 		out := st.proto(name, h.now())
 		out.Connected = true
 		if known := all[name]; known != nil {
-			out.Region, out.Endpoints = known.GetRegion(), known.GetEndpoints()
+			out.Region, out.Endpoints, out.Role = known.GetRegion(), known.GetEndpoints(), known.GetRole()
 		}
 		all[name] = out
 	}

@@ -123,19 +123,23 @@ func readGrant(b []byte, now time.Time) (*postern.Grant, error) {
 	case g.GetMinVersion().GetEpoch() == "":
 		return nil, fmt.Errorf("grant %s names no policy version", g.GetId())
 	}
-	sub := g.GetSubject()
 	out := &postern.Grant{
 		ID: postern.GrantID(g.GetId()), Task: postern.TaskName(g.GetTask()), Binding: g.GetBinding(),
 		Start: g.GetStartTime().AsTime(), End: g.GetEndTime().AsTime(), MinVersion: version(g.GetMinVersion()),
-		Subject: postern.Subject{
-			Name: sub.GetName(), Email: sub.GetEmail(), Groups: sub.GetGroups(), Claims: sub.GetClaims().AsMap(),
-			MFA: sub.GetMfa(), Workload: sub.GetWorkload(), Actor: sub.GetActor(),
-		},
+		Subject: SubjectOf(g.GetSubject()),
 	}
 	if a := g.GetApproval(); a != nil {
 		out.Approval = &postern.Approval{Scope: postern.Scope(a.GetScope()), Rule: a.GetRule(), Verbs: a.GetVerbs()}
 	}
 	return out, nil
+}
+
+// SubjectOf is a subject as the control plane says it.
+func SubjectOf(s *typesv1.Subject) postern.Subject {
+	return postern.Subject{
+		Name: s.GetName(), Email: s.GetEmail(), Groups: s.GetGroups(), Claims: s.GetClaims().AsMap(),
+		MFA: s.GetMfa(), Workload: s.GetWorkload(), Actor: s.GetActor(),
+	}
 }
 
 // ConsumeHold uses a yes, at most once.

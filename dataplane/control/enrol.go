@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -12,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"time"
 
@@ -40,6 +42,24 @@ type EnrolConfig struct {
 	Endpoints  map[string]string // public address by protocol
 	// DialOptions are further ones, such as a stats handler for traces.
 	DialOptions []grpc.DialOption
+}
+
+// OpenIdentity loads the identity that a directory holds, or enrols with the join token of
+// a file where there is none; cfg's Dir and JoinToken are set here.
+func OpenIdentity(ctx context.Context, dir, joinTokenFile string, cfg EnrolConfig) (*Identity, error) {
+	id, err := LoadIdentity(dir)
+	if !errors.Is(err, ErrNotEnrolled) {
+		return id, err
+	}
+	if joinTokenFile == "" {
+		return nil, fmt.Errorf("%w: postern nodes enrol %s, and set joinTokenFile", err, cfg.Name)
+	}
+	token, err := os.ReadFile(joinTokenFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the join token: %w", err)
+	}
+	cfg.Dir, cfg.JoinToken = dir, secret.New(bytes.TrimSpace(token))
+	return Enrol(ctx, cfg)
 }
 
 // Enrol trades a join token for an identity, which it keeps in the directory. Nothing

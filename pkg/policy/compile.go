@@ -2,6 +2,7 @@ package policy
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 
@@ -141,19 +142,33 @@ func (b *builder) has(r reference) bool {
 
 // link lets every task reach its resources.
 func (b *builder) link() {
-	for _, t := range b.snapshot.tasks {
+	for _, name := range slices.Sorted(maps.Keys(b.snapshot.tasks)) {
+		t := b.snapshot.tasks[name]
 		if len(t.labels) == 0 {
 			for _, n := range t.names {
 				if r := b.snapshot.resources[n]; r != nil && t.speaks(r.object) {
-					t.reach[n] = r
+					b.reach(t, n, r)
 				}
 			}
 			continue
 		}
-		for n, r := range b.snapshot.resources {
-			if t.reaches(r.object) && t.speaks(r.object) {
-				t.reach[n] = r
+		for _, n := range slices.Sorted(maps.Keys(b.snapshot.resources)) {
+			if r := b.snapshot.resources[n]; t.reaches(r.object) && t.speaks(r.object) {
+				b.reach(t, n, r)
 			}
 		}
 	}
+}
+
+// reach lets a task reach a resource, unless that is at level native and the task asks
+// for what that cannot hold.
+func (b *builder) reach(t *task, n postern.ResourceName, r *resource) {
+	if r.level == postern.LevelNative && t.unrestricted == nil {
+		if v := t.unfit(n); len(v) > 0 {
+			b.rejected = append(b.rejected, Rejection{Object: "task/" + string(t.name), Reason: fault.Invalid(v...).Reason})
+			return
+		}
+		t.walls[n] = newWall(t, n)
+	}
+	t.reach[n] = r
 }

@@ -13,6 +13,7 @@ import (
 
 // A permit is compiled. It is of one shape: a table, commands, a channel, or everything.
 type permit struct {
+	index        int
 	rule         string // "task/permit[0]"
 	ruleWhen     string
 	ruleApproval string
@@ -55,7 +56,7 @@ func (c *checker) permits(t *task, s *typesv1.TaskSpec) {
 	allowed, used := &summary{}, map[string]bool{}
 	for i, p := range s.GetPermit() {
 		at := fmt.Sprintf("spec.permit[%d]", i)
-		out := &permit{rule: fmt.Sprintf("%s/permit[%d]", t.name, i)}
+		out := &permit{index: i, rule: fmt.Sprintf("%s/permit[%d]", t.name, i)}
 		out.ruleWhen, out.ruleApproval, out.ruleRows = out.rule+"/when", out.rule+"/approval", out.rule+"/rows"
 		out.when = c.condition(at+".when", p.GetWhen(), t.surface)
 		out.approval = c.approval(at+".approval", p.GetApproval(), string(postern.ScopeStatement))
@@ -261,7 +262,7 @@ func (c *checker) permitMasks(at string, p *typesv1.Permit, out *permit) {
 			continue
 		}
 		if m.Method == postern.MaskToken {
-			c.fail(field, "mask %q is of method token, whose key would stand in the SQL text at level source; it needs level native, which is not available in this version: use redact, partial or null", m.Name)
+			c.fail(field, "mask %q is of method token, whose key would stand in the SQL text; it is not available in this version: use redact, partial or null", m.Name)
 		}
 		out.masks[column] = m
 	}

@@ -131,7 +131,7 @@ func (c *checker) level(l *typesv1.Level) postern.Level {
 		if l.GetAdmin() == nil {
 			c.fail("spec.level.admin", "is required: level native makes roles and views on the target")
 		}
-		c.fail(field, "native (L3) is not available in this version; the strongest is source (L2)")
+		return postern.LevelNative
 	case "source":
 		return postern.LevelSource
 	case "result":

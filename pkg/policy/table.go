@@ -215,7 +215,9 @@ func (p *permit) readable(t *sql.Table) string {
 // use adds what comes with an admitted use.
 func (j *judge) use(p *permit, st *sql.Statement, t *sql.Table, v sql.Verb) bool {
 	j.by(p)
-	if t.AllColumns || p.rows != nil || v == sql.Select && len(p.masks) > 0 {
+	// At level native the table itself cannot be read.
+	through := v == sql.Select && (len(p.masks) > 0 || j.wall().shows(p) != nil)
+	if t.AllColumns || p.rows != nil || through {
 		view, no := j.view(p, t)
 		if no != nil {
 			j.deny(no)
@@ -236,8 +238,12 @@ func (j *judge) use(p *permit, st *sql.Statement, t *sql.Table, v sql.Verb) bool
 
 // view is how a permit shows its table to the subject.
 func (j *judge) view(p *permit, t *sql.Table) ([]postern.Obligation, *refusal) {
+	plain := p.view
+	if shown := j.wall().shows(p); shown != nil {
+		plain = shown
+	}
 	if p.rows == nil {
-		return p.view, nil
+		return plain, nil
 	}
 	if j.resource.level < postern.LevelSource {
 		return nil, &refusal{
@@ -260,9 +266,7 @@ func (j *judge) view(p *permit, t *sql.Table) ([]postern.Obligation, *refusal) {
 			hint:   "your login lacks what the filter reads: ask the operators of this gateway",
 		}
 	}
-	rule := *p.view[0].Table
-	rule.Filter = filter
-	view := []postern.Obligation{{Table: &rule}}
+	view := []postern.Obligation{{Table: narrowed(*plain[0].Table, filter)}}
 	j.filtered = append(j.filtered, filtered{p, view})
 	return view, nil
 }

@@ -22,6 +22,8 @@ type task struct {
 	names  []postern.ResourceName // that it names, sorted; or
 	labels map[string]string      // that it selects
 	reach  map[postern.ResourceName]*resource
+	walls  map[postern.ResourceName]*wall // of the resources at level native
+	login  *typesv1.CredentialRef         // that its sessions use instead of the resource's; nil for none
 
 	tables       map[sql.Name]*tablePermits
 	commands     []*permit
@@ -88,6 +90,7 @@ func (c *checker) task(o *typesv1.Task) *task {
 			catalog: name + "/catalog", limits: name + LimitsSuffix, permit: name + "/permit", facts: name + "/facts", resources: name + "/resources",
 		},
 		reach:  map[postern.ResourceName]*resource{},
+		walls:  map[postern.ResourceName]*wall{},
 		tables: map[sql.Name]*tablePermits{},
 	}
 	c.text("spec.purpose", s.GetPurpose())
@@ -95,6 +98,10 @@ func (c *checker) task(o *typesv1.Task) *task {
 	c.functions(t, s.GetFunctions())
 	c.terms(t, s)
 	c.protocol(t, s)
+	if v := s.GetCredential().GetVault(); v != nil {
+		t.login = &typesv1.CredentialRef{Vault: v}
+		c.credential("spec.credential", t.login, true)
+	}
 	t.when = c.condition("spec.when", s.GetWhen(), t.surface)
 	t.approval = c.approval("spec.approval", s.GetApproval(), string(postern.ScopeSession), string(postern.ScopeStatement))
 	t.held = t.approval != nil && t.approval.Scope == postern.ScopeStatement

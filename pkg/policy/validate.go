@@ -20,7 +20,7 @@ func Validate(o *typesv1.Object, lookup func(kind, name string) *typesv1.Object)
 		}
 		return (&checker{conditions: conds}).mask(m)
 	}}
-	c.compile(o)
+	compiled := c.compile(o)
 	for _, r := range references(o) {
 		if r.name == "" || lookup(r.kind, r.name) == nil {
 			c.fail(r.field, "there is no %s %q", r.kind, r.name)
@@ -31,6 +31,13 @@ func Validate(o *typesv1.Object, lookup func(kind, name string) *typesv1.Object)
 	}
 	if t := o.GetTask(); t != nil {
 		c.rowsAgainstLevels(t, lookup)
+	}
+	if t, ok := compiled.(*task); ok && t.unrestricted == nil {
+		for _, n := range t.names {
+			if lookup("resource", string(n)).GetResource().GetSpec().GetLevel().GetWant() == "native" {
+				c.found = append(c.found, t.unfit(n)...)
+			}
+		}
 	}
 	return c.found
 }

@@ -60,7 +60,7 @@ spec:
 ---
 kind: Resource
 metadata: {name: walled}
-spec: {protocol: postgres, endpoint: {host: db, port: 1, database: d}, credential: {sealed: s}, level: {want: native, admin: {sealed: a}}}
+spec: {protocol: postgres, endpoint: {host: db, port: 1, database: d}, credential: {sealed: s}, level: {want: native}}
 ---
 kind: ApprovalRule
 metadata: {name: nobody}

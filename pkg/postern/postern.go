@@ -34,6 +34,10 @@ const Postgres Protocol = "postgres"
 // SSH is the Secure Shell protocol, version 2.
 const SSH Protocol = "ssh"
 
+// RoleWall is the role of an enrolled process that makes roles and views at resources; a
+// node has none.
+const RoleWall = "wall"
+
 // Version names all that a node enforces at once. Revisions of different epochs
 // cannot be compared. The zero Version means that nothing was ever applied.
 type Version struct {
@@ -212,6 +216,7 @@ type TableRule struct {
 	Columns       []ColumnRule // every permitted column, in the table's own order
 	Every         bool         // all other columns are permitted too, those of the server's own among them
 	Filter        string       // an SQL expression over the table's columns; empty admits all rows
+	View          *View        // at level native, what shows all this already; else nil
 	// Names are relations whose numbers a filter speaks of: :relations in it stands for an
 	// array of them, and :columns for one of their columns' numbers, as relation*65536+column.
 	Names []RelationName
@@ -222,6 +227,9 @@ type RelationName struct {
 	Schema, Table string
 	Columns       []string
 }
+
+// View is a view at the target that shows a table as a TableRule says.
+type View struct{ Schema, Name string }
 
 // ColumnRule is one permitted column and its mask.
 type ColumnRule struct {

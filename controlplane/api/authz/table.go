@@ -43,6 +43,7 @@ func Table() map[string]Rule {
 		api.AccessServiceListTasksProcedure:     signed,
 		api.AccessServiceExplainProcedure:       signed,
 		api.AccessServiceListEndpointsProcedure: signed,
+		api.AccessServiceDoctorProcedure:        view, // it tells what is open at a target
 
 		api.GrantServiceCreateGrantProcedure:  {Optional: true, Audit: writes}, // a workload shows its own token in the request
 		api.GrantServiceRequestGrantProcedure: act,

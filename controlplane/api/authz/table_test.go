@@ -58,6 +58,7 @@ AccessService/LoginOptions nsvouar
 AccessService/ListTasks svouar
 AccessService/Explain svouar
 AccessService/ListEndpoints svouar
+AccessService/Doctor voar
 GrantService/CreateGrant nsvouar
 GrantService/RequestGrant svouar
 GrantService/GetGrant svouar

@@ -112,6 +112,9 @@ func outOfScope(scope map[string]string, ch Change, after World) string {
 		if len(sel.GetNames()) == 0 && !within(scope, sel.GetLabels()) {
 			return "spec.resources.labels must have " + describe(scope)
 		}
+		if newVault(ch) {
+			return "a path in Vault cannot be scoped: ask an operator of everything to set it"
+		}
 		return covers("resource", sel.GetNames()...)
 	case *typesv1.Object_Binding:
 		return covers("task", k.Binding.GetSpec().GetTasks()...)
@@ -133,12 +136,15 @@ func outOfScope(scope map[string]string, ch Change, after World) string {
 	return ""
 }
 
-// newVault reports whether a change of a resource brings in a Vault reference that was
-// not there.
+// newVault reports whether a change of a resource or task brings in a Vault reference
+// that was not there.
 func newVault(ch Change) bool {
 	refs := func(o *typesv1.Object) []*typesv1.VaultRef {
 		s := o.GetResource().GetSpec()
-		return []*typesv1.VaultRef{s.GetCredential().GetVault(), s.GetCatalog().GetVault(), s.GetLevel().GetAdmin().GetVault()}
+		return []*typesv1.VaultRef{
+			s.GetCredential().GetVault(), s.GetCatalog().GetVault(), s.GetLevel().GetAdmin().GetVault(),
+			o.GetTask().GetSpec().GetCredential().GetVault(),
+		}
 	}
 	old := refs(ch.Before)
 	return ch.After != nil && slices.ContainsFunc(refs(ch.After), func(r *typesv1.VaultRef) bool {

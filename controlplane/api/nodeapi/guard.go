@@ -28,21 +28,22 @@ const (
 	anybody
 	bearer  // of a certificate; the service itself says which
 	current // a node with its current certificate, and no lock
+	members // such a node, or a wall
 )
 
 // methods says who may call what. What is not here is nobody's, registered or not.
 var methods = map[string]who{
 	nodev1.EnrolService_Register_FullMethodName:        anybody,
 	nodev1.EnrolService_Renew_FullMethodName:           bearer,
-	nodev1.SyncService_Sync_FullMethodName:             current,
+	nodev1.SyncService_Sync_FullMethodName:             members,
 	nodev1.GrantService_OpenGrant_FullMethodName:       current,
 	nodev1.GrantService_OpenHold_FullMethodName:        current,
 	nodev1.GrantService_ConsumeHold_FullMethodName:     current,
 	nodev1.GrantService_RouteCancel_FullMethodName:     current,
 	nodev1.GrantService_DrawBudget_FullMethodName:      current,
-	nodev1.CredentialService_Lease_FullMethodName:      current,
-	nodev1.CredentialService_RenewLease_FullMethodName: current,
-	nodev1.CredentialService_Release_FullMethodName:    current,
+	nodev1.CredentialService_Lease_FullMethodName:      members,
+	nodev1.CredentialService_RenewLease_FullMethodName: members,
+	nodev1.CredentialService_Release_FullMethodName:    members,
 	nodev1.RecordService_Ship_FullMethodName:           current,
 }
 
@@ -69,7 +70,7 @@ func (s *Server) admit(ctx context.Context, method string) (context.Context, err
 	case bearer:
 		_, _, err := s.identify(ctx)
 		return ctx, err
-	case current:
+	case current, members:
 	default:
 		return nil, fault.New(codes.PermissionDenied, "nobody may call %s", method)
 	}
@@ -85,6 +86,9 @@ func (s *Server) admit(ctx context.Context, method string) (context.Context, err
 		return nil, fault.New(codes.PermissionDenied, "node %q is not enrolled any more", name)
 	case node.GetSpec().GetSerial() != serial(cert):
 		return nil, fault.New(codes.PermissionDenied, "node %q has a newer certificate than this one", name).WithKind(KindSuperseded)
+	}
+	if role := node.GetSpec().GetRole(); role != "" && (role != postern.RoleWall || methods[method] != members) {
+		return nil, fault.New(codes.PermissionDenied, "%q is a %s, and may not call %s", name, role, method)
 	}
 	if reason, lock, ok := s.Snapshot().Locked("", "", "", "", name, s.Now()); ok {
 		return nil, fault.New(codes.PermissionDenied, "%s (lock %s)", reason, lock).WithKind(postern.CodeKilled.String())

@@ -95,7 +95,7 @@ type credentialService struct {
 
 func (s credentialService) Lease(ctx context.Context, req *nodev1.LeaseRequest) (*nodev1.LeaseResponse, error) {
 	c := callerOf(ctx)
-	return s.Broker.Lease(ctx, credential.NodeIdentity{Name: c.name, HPKEKey: c.node.GetSpec().GetHpkeKey()}, req)
+	return s.Broker.Lease(ctx, credential.NodeIdentity{Name: c.name, Role: c.node.GetSpec().GetRole(), HPKEKey: c.node.GetSpec().GetHpkeKey()}, req)
 }
 
 func (s credentialService) RenewLease(ctx context.Context, req *nodev1.RenewLeaseRequest) (*nodev1.RenewLeaseResponse, error) {

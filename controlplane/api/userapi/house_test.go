@@ -260,6 +260,8 @@ func (h *hub) NodeFor(r postern.ResourceName) (postern.NodeName, bool) {
 	return "node-1", r == "warehouse"
 }
 
+func (h *hub) WallFor(postern.ResourceName) (postern.NodeName, bool) { return "", false }
+
 func (h *hub) CreateJoinToken(_ context.Context, by, _ string, r *apiv1.CreateJoinTokenRequest) (*apiv1.CreateJoinTokenResponse, error) {
 	return &apiv1.CreateJoinTokenResponse{Token: canary + " for " + r.GetName() + " by " + by}, nil
 }

@@ -32,6 +32,8 @@ type Hub interface {
 	Command(ctx context.Context, node postern.NodeName, cmd *nodev1.Command) (*nodev1.CommandResult, error)
 	// NodeFor is a connected node that can serve a resource.
 	NodeFor(resource postern.ResourceName) (postern.NodeName, bool)
+	// WallFor is a connected wall that reaches a resource.
+	WallFor(resource postern.ResourceName) (postern.NodeName, bool)
 }
 
 // Enroller makes the one-time tokens with which nodes enrol, and audits that it did.

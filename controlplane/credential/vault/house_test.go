@@ -169,7 +169,10 @@ func (w world) Resource(_ postern.NodeName, r postern.ResourceName) (*typesv1.Re
 
 func (world) Alone(postern.TaskName) time.Duration { return 45 * time.Second }
 
-func (w world) Reaches(postern.TaskName, postern.ResourceName) bool { return true }
+func (w world) Login(_ postern.TaskName, r postern.ResourceName) (*typesv1.CredentialRef, bool) {
+	res, _ := w.Resource("", r)
+	return res.GetSpec().GetCredential(), true
+}
 
 func (w world) Grant(_ context.Context, id postern.GrantID) (*typesv1.Grant, error) {
 	if id != "g-1" {

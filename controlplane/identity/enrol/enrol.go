@@ -84,6 +84,7 @@ type join struct {
 	Name    string
 	Region  string
 	Labels  map[string]string
+	Role    string
 	Expires time.Time
 	By      string
 }
@@ -99,13 +100,13 @@ func (s *Service) CreateJoinToken(ctx context.Context, by, address string, req *
 	}
 	id, token := newToken(s.cfg.Authority.Pin())
 	expires := s.cfg.Now().Add(ttl)
-	value, err := json.Marshal(join{Hash: hashToken(token), Name: req.GetName(), Region: req.GetRegion(), Labels: req.GetLabels(), Expires: expires, By: by})
+	value, err := json.Marshal(join{Hash: hashToken(token), Name: req.GetName(), Region: req.GetRegion(), Labels: req.GetLabels(), Role: req.GetRole(), Expires: expires, By: by})
 	if err != nil {
 		return nil, fmt.Errorf("create join token: %w", err)
 	}
 	_, err = s.cfg.Audit.Commit(ctx, audit.Entry{
 		Actor: by, Address: address, Action: "node.create-join-token", Object: nodeKind + "/" + req.GetName(), Outcome: "ok",
-		Detail: map[string]any{"token": id, "region": req.GetRegion(), "labels": req.GetLabels(), "expires": expires},
+		Detail: map[string]any{"token": id, "region": req.GetRegion(), "labels": req.GetLabels(), "role": req.GetRole(), "expires": expires},
 	}, store.Op{Key: store.Key{Kind: joinKind, Name: id}, Value: value, If: 0})
 	if err != nil {
 		return nil, fmt.Errorf("create join token: %w", err)
@@ -120,6 +121,9 @@ func checkJoin(req *apiv1.CreateJoinTokenRequest, ttl time.Duration) []fault.Vio
 	}
 	if ttl <= 0 || ttl > maxTTL {
 		v = append(v, fault.Violation{Field: "ttl", Reason: fmt.Sprintf("%s is not between 0 and %s", ttl, maxTTL)})
+	}
+	if r := req.GetRole(); r != "" && r != postern.RoleWall {
+		v = append(v, fault.Violation{Field: "role", Reason: fmt.Sprintf("%q is not known; leave it out for a node, or say %s", r, postern.RoleWall)})
 	}
 	if len(req.GetRegion()) > maxTextBytes {
 		v = append(v, fault.Violation{Field: "region", Reason: "is too long"})
@@ -185,8 +189,11 @@ func (s *Service) Register(ctx context.Context, req *nodev1.RegisterRequest) (*n
 		node.Metadata.CreatedBy = j.By
 		node.Metadata.CreateTime = timestamppb.New(s.cfg.Now())
 	}
+	if j.Role != "" && len(req.GetEndpoints()) > 0 {
+		return nil, fault.New(codes.PermissionDenied, "this join token is for a %s, which serves no clients", j.Role)
+	}
 	node.Metadata.Labels = j.Labels
-	node.Spec = &typesv1.NodeSpec{Region: j.Region, PublicKeys: node.GetSpec().GetPublicKeys()}
+	node.Spec = &typesv1.NodeSpec{Region: j.Region, Role: j.Role, PublicKeys: node.GetSpec().GetPublicKeys()}
 	op, err := s.put(node, revision, certs, req.GetEndpoints(), req.GetHpkeKey())
 	if err != nil {
 		return nil, err

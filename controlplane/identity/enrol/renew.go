@@ -52,6 +52,9 @@ func (s *Service) Renew(ctx context.Context, req *nodev1.RenewRequest) (*nodev1.
 	if authority.Serial(cert) != node.GetSpec().GetSerial() && wanted != node.GetSpec().GetKeyId() {
 		return nil, s.superseded(ctx, name, cert, node, address)
 	}
+	if role := node.GetSpec().GetRole(); role != "" && len(req.GetEndpoints()) > 0 {
+		return nil, fault.New(codes.PermissionDenied, "%q is a %s, which serves no clients", name, role)
+	}
 	certs, err := s.issue(name, req.GetCsr(), req.GetEndpoints(), req.GetHpkeKey())
 	if err != nil {
 		return nil, err

@@ -72,6 +72,9 @@ func (t targetCore) stray(st *statement, col column) (from origin, stray string)
 	if rel == nil {
 		return from, "of an unknown table"
 	}
+	if rule := st.viewed(rel.Name); rule != nil {
+		return from, outsideView(rule, rel, col)
+	}
 	from.schema, from.table = rel.Schema, rel.Name.Name
 	if !st.uses(rel.Schema, rel.Name.Name) {
 		return from, rel.String()
@@ -92,6 +95,16 @@ func (t targetCore) stray(st *statement, col column) (from origin, stray string)
 		return from, ""
 	}
 	return from, strings.TrimSuffix(rel.String()+"."+from.column, ".")
+}
+
+// outsideView names a column of a task's view that the task does not show, or is empty.
+func outsideView(rule *postern.TableRule, view *sql.Relation, col column) string {
+	for _, c := range view.Columns {
+		if c.Attnum == col.attnum && slices.ContainsFunc(rule.Columns, func(p postern.ColumnRule) bool { return p.Name == c.Name }) {
+			return ""
+		}
+	}
+	return view.String()
 }
 
 // markMasked says for the record which columns hold masked values.

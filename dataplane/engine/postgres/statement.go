@@ -102,6 +102,27 @@ func (st *statement) rule(schema, table string) *postern.TableRule {
 	return nil
 }
 
+// viewed is the obligation about the table that this is the view of, or nil.
+func (st *statement) viewed(view sql.Name) *postern.TableRule {
+	for _, o := range st.adm.Decision.Obligations {
+		if t := o.Table; t != nil && t.View != nil && t.View.Schema == view.Schema && t.View.Name == view.Name {
+			return t
+		}
+	}
+	return nil
+}
+
+// unmade names a view that a decision reads through and the catalogue does not have;
+// nil where it has all.
+func unmade(cat *catalog, d *postern.Decision) *postern.View {
+	for _, o := range d.Obligations {
+		if o.Table != nil && o.Table.View != nil && cat.Relations[sql.Name{Schema: o.Table.View.Schema, Name: o.Table.View.Name}] == nil {
+			return o.Table.View
+		}
+	}
+	return nil
+}
+
 // uses reports whether the statement was judged as using the table.
 func (st *statement) uses(schema, table string) bool {
 	for i := range st.facts.Statements {
@@ -152,6 +173,22 @@ func (c *conn) prepare(ctx context.Context, text string) (*statement, error) {
 	adm, err := c.s.Prepare(ctx, built)
 	if err != nil {
 		return nil, err
+	}
+	if unmade(cat, &adm.Decision) != nil {
+		// They may have been made since.
+		c.e.catalogs.expire(catalogKey(c.terms))
+		if cat, err = c.e.catalogs.get(ctx, catalogKey(c.terms), c.s); err != nil {
+			return nil, err
+		}
+		if adm, err = c.s.Prepare(ctx, c.e.build(cat, c.names, text)); err != nil {
+			return nil, err
+		}
+		if v := unmade(cat, &adm.Decision); v != nil {
+			return nil, &postern.Refusal{
+				Rule: adm.Decision.Rule, Reason: "what this task may see at the resource is not made yet", Detail: "missing: view " + v.Name + " in schema " + v.Schema,
+				Hint: "try again in a moment; if it stays, tell the operators: postern doctor " + string(c.terms.Task),
+			}
+		}
 	}
 	st, err := newStatement(text, adm, cat)
 	if err != nil {

@@ -35,6 +35,7 @@ const (
 	exitDenied      = 3
 	exitApproval    = 4
 	exitUnreachable = 5
+	exitWeak        = 6
 )
 
 // Env is what the command has of the world.
@@ -79,7 +80,8 @@ func (a *app) root() *cobra.Command {
 needed and enforced on the way to the resource.
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 denied by policy, 4 approval pending or
-refused, 5 unreachable; connect passes the code of its client through.
+refused, 5 unreachable, 6 a level of guarantee does not hold (doctor); connect passes the
+code of its client through.
 Environment: POSTERN_ADDR, POSTERN_CA, POSTERN_TOKEN, POSTERN_NODE, POSTERN_HOME, POSTERN_FORMAT,
 POSTERN_KEYRING (off: keep the login in a file).`,
 		Example: "  postern login\n  postern tasks\n  postern psql sales-report -- -c 'SELECT count(*) FROM orders'",
@@ -93,7 +95,7 @@ POSTERN_KEYRING (off: keep the login in a file).`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("%s", err) })
 	root.AddCommand(
 		a.loginCmd(), a.logoutCmd(), a.whoamiCmd(), a.tokenCmd(),
-		a.tasksCmd(), a.explainCmd(),
+		a.tasksCmd(), a.explainCmd(), a.doctorCmd(),
 		a.requestCmd(), a.requestsCmd(), a.approvalsCmd(), a.approveCmd(), a.denyCmd(), a.grantCmd(), a.grantsCmd(), a.revokeCmd(),
 		a.connectCmd(), a.psqlCmd(), a.configCmd(),
 		a.sessionsCmd(), a.auditCmd(), a.usageCmd(),
@@ -171,6 +173,9 @@ func (a *app) exit(err error) int {
 		return exitApproval
 	case errors.As(err, &ce):
 		return a.exitConnect(ce)
+	case errors.Is(err, errWeak):
+		a.say("postern: %s", err)
+		return exitWeak
 	}
 	if isUnknownCommand(err) {
 		a.say("postern: %s", err)

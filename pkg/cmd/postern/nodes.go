@@ -46,28 +46,32 @@ func (a *app) listNodes(cmd *cobra.Command) error {
 			for _, r := range n.GetRejections() {
 				rejected = append(rejected, r.GetObject())
 			}
-			rows = append(rows, []string{n.GetName(), n.GetRegion(), state, fmt.Sprint(n.GetVersion().GetRevision()),
+			role := n.GetRole()
+			if role == "" {
+				role = "node"
+			}
+			rows = append(rows, []string{n.GetName(), role, n.GetRegion(), state, fmt.Sprint(n.GetVersion().GetRevision()),
 				n.GetLag().AsDuration().Round(time.Millisecond).String(), fmt.Sprint(n.GetReport().GetSessions()),
 				fmt.Sprintf("%d B, %s", n.GetReport().GetSpoolBytes(), n.GetReport().GetSpoolAge().AsDuration().Round(time.Second)), strings.Join(rejected, ",")})
 		}
-		table(w, "node region state version lag sessions spool rejected", rows)
+		table(w, "name role region state version lag sessions spool rejected", rows)
 		fmt.Fprintf(w, "published: %s/%d\n", resp.Msg.GetVersion().GetEpoch(), resp.Msg.GetVersion().GetRevision())
 	})
 }
 
 func (a *app) enrolCmd() *cobra.Command {
-	var region string
+	var region, role string
 	var labels map[string]string
 	var ttl time.Duration
 	c := &cobra.Command{
-		Use: "enrol NODE", Short: "Make a one-time token with which a node joins", Args: cobra.ExactArgs(1),
-		Example: "  postern nodes enrol eu-1-a --region eu-1 > join-token",
+		Use: "enrol NODE", Short: "Make a one-time token with which a node or a wall joins", Args: cobra.ExactArgs(1),
+		Example: "  postern nodes enrol eu-1-a --region eu-1 > join-token\n  postern nodes enrol eu-1-wall --region eu-1 --role wall > join-token",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := a.dial(cmd.Context(), false)
 			if err != nil {
 				return err
 			}
-			resp, err := api.nodes.CreateJoinToken(cmd.Context(), connect.NewRequest(&apiv1.CreateJoinTokenRequest{Name: args[0], Region: region, Labels: labels, Ttl: ttlOf(ttl)}))
+			resp, err := api.nodes.CreateJoinToken(cmd.Context(), connect.NewRequest(&apiv1.CreateJoinTokenRequest{Name: args[0], Region: region, Labels: labels, Ttl: ttlOf(ttl), Role: role}))
 			if err != nil {
 				return err
 			}
@@ -77,6 +81,7 @@ func (a *app) enrolCmd() *cobra.Command {
 	}
 	c.Flags().StringVar(&region, "region", "", "where the node stands")
 	c.Flags().StringToStringVar(&labels, "label", nil, "labels, key=value")
+	c.Flags().StringVar(&role, "role", "", "wall for a postern-wall; a node where it is not given")
 	c.Flags().DurationVar(&ttl, "ttl", 0, "how long the token is good; 10m where it is not given, 1h at most")
 	_ = c.MarkFlagRequired("region")
 	return c

@@ -21,8 +21,8 @@ import (
 var ErrCannot = errors.New("cannot be met")
 
 // Rewrite is the text in which every relation with a rule is replaced, wherever it is
-// read, by a sub-select of the permitted columns, masked, and the permitted rows. The
-// names of the result's columns stay. Without a rule that concerns the text it is
+// read, by a sub-select of the permitted columns, masked, and the permitted rows, or by
+// the view that shows just that. The names of the result's columns stay. Without a rule that concerns the text it is
 // Canonical. An error that is ErrCannot is the statement's own, others are faults.
 func (an *Analysis) Rewrite(obligations []postern.Obligation) (string, error) {
 	if !an.facts.Complete {
@@ -164,7 +164,11 @@ func (r *rewriter) prepare(ctx context.Context, p Parser) error {
 			if err := rule.steady(q.WhereClause); err != nil {
 				return err
 			}
-			fenced(q)
+			if rule.View != nil {
+				q.WhereClause = nil // the view filters
+			} else {
+				fenced(q)
+			}
 		}
 		rule.query = q
 	}
@@ -210,7 +214,7 @@ func subSelect(rel *sql.Relation, r *postern.TableRule, filter string, system []
 			b.WriteString(", ")
 		}
 		name := sql.Quote(c.Name)
-		if permitted.Mask == nil {
+		if permitted.Mask == nil || r.View != nil {
 			b.WriteString(name)
 			continue
 		}
@@ -233,7 +237,11 @@ func subSelect(rel *sql.Relation, r *postern.TableRule, filter string, system []
 		// Rows without columns, which may still be counted.
 		b.WriteString("NULL AS nothing")
 	}
-	b.WriteString(" FROM " + sql.Quote(rel.Schema) + "." + sql.Quote(rel.Name.Name))
+	from := sql.Quote(rel.Schema) + "." + sql.Quote(rel.Name.Name)
+	if r.View != nil {
+		from = sql.Quote(r.View.Schema) + "." + sql.Quote(r.View.Name)
+	}
+	b.WriteString(" FROM " + from)
 	if filter != "" {
 		b.WriteString(" WHERE (" + filter + ")")
 	}
@@ -326,11 +334,17 @@ func (r *rewriter) replace(rule *rule, ref *reference) error {
 	case ref.holder == nil:
 		return cannot("%s is used in a way that cannot be masked", rel)
 	case ref.locked:
-		return cannot("%s is masked or filtered, so its rows cannot be locked with FOR UPDATE", rel)
+		return cannot("%s is %s, so its rows cannot be locked with FOR UPDATE", rel, rule.kept())
 	case ref.sampled:
-		return cannot("%s is masked or filtered, so it cannot be sampled", rel)
+		return cannot("%s is %s, so it cannot be sampled", rel, rule.kept())
 	case !ref.rv.Inh:
-		return cannot("%s is masked or filtered, so it cannot be read with ONLY", rel)
+		return cannot("%s is %s, so it cannot be read with ONLY", rel, rule.kept())
+	}
+	if rule.View != nil {
+		ref.holder.Node = &pg.Node_RangeVar{RangeVar: &pg.RangeVar{
+			Schemaname: rule.View.Schema, Relname: rule.View.Name, Inh: true, Relpersistence: "p", Alias: rule.alias(ref.rv),
+		}}
+		return nil
 	}
 	query := rule.subquery()
 	if rule.Filter != "" {
@@ -341,6 +355,14 @@ func (r *rewriter) replace(rule *rule, ref *reference) error {
 		Alias:    rule.alias(ref.rv),
 	}}
 	return nil
+}
+
+// kept says in words how the relation is shown.
+func (r *rule) kept() string {
+	if r.View != nil {
+		return "read through a view of the task"
+	}
+	return "masked or filtered"
 }
 
 func (r *rule) subquery() *pg.Node {
@@ -467,6 +489,9 @@ func (r *rewriter) filter(c changed) error {
 	rule := r.rule(c.target.ref.use)
 	if rule == nil || rule.Filter == "" {
 		return nil
+	}
+	if rule.View != nil {
+		return cannot("the rows of %s are filtered by a view, which a change does not go through", rule.rel)
 	}
 	if c.where == nil {
 		return cannot("the rows of %s are filtered, so it cannot be changed with MERGE", rule.rel)

@@ -42,10 +42,14 @@ func finish(t testing.TB, cmd *exec.Cmd) Result {
 	return Result{Out: out.String(), Err: errs.String(), Code: cmd.ProcessState.ExitCode()}
 }
 
-// Conninfo is a connection string without a password, for a task at a node.
+// Conninfo is a connection string without a password, for TASK or TASK.RESOURCE at a node;
+// the resource is the warehouse where none is named.
 func (h *House) Conninfo(n *Node, task string) string {
 	host, port, _ := net.SplitHostPort(n.PG)
-	return fmt.Sprintf("host=%s port=%s user=%s.warehouse dbname=warehouse sslmode=verify-full sslrootcert=%s connect_timeout=10", host, port, task, h.CAFile)
+	if !strings.Contains(task, ".") {
+		task += ".warehouse"
+	}
+	return fmt.Sprintf("host=%s port=%s user=%s dbname=warehouse sslmode=verify-full sslrootcert=%s connect_timeout=10", host, port, task, h.CAFile)
 }
 
 // psqlCmd is the stock psql as a person, with our token as the password.

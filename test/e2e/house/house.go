@@ -23,6 +23,7 @@ import (
 	controlconfig "github.com/posterngate/postern/controlplane/config"
 	"github.com/posterngate/postern/dataplane"
 	nodeconfig "github.com/posterngate/postern/dataplane/config"
+	"github.com/posterngate/postern/dataplane/wall"
 	"github.com/posterngate/postern/deploy/dev/idp"
 	"github.com/posterngate/postern/pkg/conf"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
@@ -48,6 +49,8 @@ type Options struct {
 	Extra string
 	// Bare leaves out the sample company and its target: the suite brings its own.
 	Bare bool
+	// Wall runs a postern-wall too; the secret "warehouse-admin" is its credential.
+	Wall bool
 }
 
 // A House is everything that runs for one test. Its fields are not changed after Start.
@@ -61,6 +64,9 @@ type House struct {
 	CAFile    string
 	Addr      string // URL of the API
 	NodesAddr string // host:port for nodes
+
+	// StopWall stops the wall, where there is one, and waits for its end.
+	StopWall func()
 
 	http     *http.Client
 	log      *logs
@@ -129,6 +135,9 @@ func Start(t testing.TB, opts ...Options) *House {
 	}
 	for _, n := range o.Nodes {
 		h.startNode(t, n)
+	}
+	if o.Wall {
+		h.startWall(t)
 	}
 	if !o.Bare {
 		h.Settled(t)
@@ -242,6 +251,27 @@ func (h *House) startNode(t testing.TB, spec NodeSpec) {
 	}
 	n.stop = h.part(t, "node "+spec.Name, n.Run)
 	h.Nodes = append(h.Nodes, n)
+}
+
+// startWall runs a postern-wall beside the nodes.
+func (h *House) startWall(t testing.TB) {
+	t.Helper()
+	cfg := wall.Config{
+		Name: "wall-1", DataDir: filepath.Join(h.Dir, "wall-1"), ControlPlane: []string{h.NodesAddr}, JoinTokenFile: filepath.Join(h.Dir, "wall-1.join"),
+		Every: conf.Duration(time.Second), Grace: conf.Duration(time.Second),
+	}
+	if err := cfg.Check(); err != nil {
+		t.Fatal(err)
+	}
+	resp := Must(h.API("ada").Nodes.CreateJoinToken(t.Context(), Request(&apiv1.CreateJoinTokenRequest{Name: cfg.Name, Region: "local", Role: postern.RoleWall})))(t)
+	if err := os.WriteFile(cfg.JoinTokenFile, []byte(resp.Msg.GetToken()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w, err := wall.New(context.Background(), cfg, h.telemetry())
+	if err != nil {
+		t.Fatalf("wall: %v", err)
+	}
+	h.StopWall = h.part(t, "wall", w.Run)
 }
 
 // Settled waits until every node enforces the newest policy and serves the warehouse.

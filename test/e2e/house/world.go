@@ -37,7 +37,7 @@ const (
 // Canaries are all of them.
 var Canaries = []string{CanaryEmail, CanaryCard, CanaryPhone, CanaryNote, CanarySalary}
 
-const accounts = "warehouse_app warehouse_catalog"
+const accounts = "warehouse_app warehouse_catalog warehouse_admin"
 
 // root is the folder of go.mod.
 func root(t testing.TB) string {
@@ -87,6 +87,11 @@ func (h *House) startTarget(t testing.TB) {
 	pg.SQL(t, roles+"GRANT warehouse_rw TO warehouse_app; ALTER ROLE warehouse_app SET role TO warehouse_rw")
 	pg.SQL(t, "CREATE DATABASE warehouse STRATEGY file_copy")
 	pg.SQLIn(t, "warehouse", sql)
+	// What a wall works as: no superuser, and the owner of all there is.
+	pg.SQLIn(t, "warehouse", `ALTER ROLE warehouse_admin CREATEROLE; GRANT CREATE ON DATABASE warehouse TO warehouse_admin;
+		GRANT warehouse_rw TO warehouse_admin; GRANT pg_signal_backend, pg_read_all_settings TO warehouse_admin;
+		ALTER SCHEMA sales OWNER TO warehouse_admin; ALTER SCHEMA hr OWNER TO warehouse_admin; ALTER SCHEMA audit OWNER TO warehouse_admin;
+		GRANT ALL ON SCHEMA sales TO warehouse_rw; ALTER TABLE audit.log OWNER TO warehouse_admin; ALTER TABLE hr.salaries OWNER TO warehouse_admin`)
 	h.PG = pg
 }
 
@@ -113,7 +118,7 @@ func (h *House) expand(text string) string {
 func (h *House) applyWorld(t testing.TB) {
 	t.Helper()
 	req := &apiv1.ApplyRequest{}
-	for secret, account := range map[string]string{"warehouse": "warehouse_app", "warehouse-catalog": "warehouse_catalog"} {
+	for secret, account := range map[string]string{"warehouse": "warehouse_app", "warehouse-catalog": "warehouse_catalog", "warehouse-admin": "warehouse_admin"} {
 		o := object.Bare("secret", secret)
 		o.GetSecret().Spec = &typesv1.SecretSpec{Data: map[string]string{"username": account, "password": h.accounts[account]}}
 		req.Objects = append(req.Objects, o)

@@ -1274,6 +1274,353 @@ func (x *ExplainResponse) GetNode() string {
 	return ""
 }
 
+// DoctorRequest names a task, a resource, or both; at least one.
+type DoctorRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The task; empty means every task that reaches the resource.
+	Task string `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	// The resource; empty means every resource that the task reaches.
+	Resource      string `protobuf:"bytes,2,opt,name=resource,proto3" json:"resource,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DoctorRequest) Reset() {
+	*x = DoctorRequest{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DoctorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DoctorRequest) ProtoMessage() {}
+
+func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DoctorRequest.ProtoReflect.Descriptor instead.
+func (*DoctorRequest) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *DoctorRequest) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *DoctorRequest) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+// DoctorResponse is what holds.
+type DoctorResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By resource, in order of name.
+	Resources     []*ResourceHealth `protobuf:"bytes,1,rep,name=resources,proto3" json:"resources,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DoctorResponse) Reset() {
+	*x = DoctorResponse{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DoctorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DoctorResponse) ProtoMessage() {}
+
+func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DoctorResponse.ProtoReflect.Descriptor instead.
+func (*DoctorResponse) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DoctorResponse) GetResources() []*ResourceHealth {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+// ResourceHealth is what holds on one resource.
+type ResourceHealth struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The resource.
+	Resource string `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	// The level that its owner wants: L1 to L3.
+	Want string `protobuf:"bytes,2,opt,name=want,proto3" json:"want,omitempty"`
+	// The wall that looked; empty where none did.
+	Wall string `protobuf:"bytes,3,opt,name=wall,proto3" json:"wall,omitempty"`
+	// The server's version, where a wall looked.
+	Server string `protobuf:"bytes,4,opt,name=server,proto3" json:"server,omitempty"`
+	// The tasks, in order of name.
+	Tasks []*TaskHealth `protobuf:"bytes,5,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	// What weakens the level, or may.
+	Findings      []*v11.Finding `protobuf:"bytes,6,rep,name=findings,proto3" json:"findings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResourceHealth) Reset() {
+	*x = ResourceHealth{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResourceHealth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResourceHealth) ProtoMessage() {}
+
+func (x *ResourceHealth) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResourceHealth.ProtoReflect.Descriptor instead.
+func (*ResourceHealth) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ResourceHealth) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *ResourceHealth) GetWant() string {
+	if x != nil {
+		return x.Want
+	}
+	return ""
+}
+
+func (x *ResourceHealth) GetWall() string {
+	if x != nil {
+		return x.Wall
+	}
+	return ""
+}
+
+func (x *ResourceHealth) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *ResourceHealth) GetTasks() []*TaskHealth {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
+func (x *ResourceHealth) GetFindings() []*v11.Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+// TaskHealth is what holds for one task on one resource.
+type TaskHealth struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The task.
+	Task string `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	// The role of which its logins are members, at level native.
+	Role string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	// The schema of its views, at level native.
+	Schema string `protobuf:"bytes,3,opt,name=schema,proto3" json:"schema,omitempty"`
+	// Why the task is not served at all; empty where it is.
+	Problem string `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
+	// Its permits, in order.
+	Permits       []*PermitHealth `protobuf:"bytes,5,rep,name=permits,proto3" json:"permits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaskHealth) Reset() {
+	*x = TaskHealth{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskHealth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskHealth) ProtoMessage() {}
+
+func (x *TaskHealth) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskHealth.ProtoReflect.Descriptor instead.
+func (*TaskHealth) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *TaskHealth) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *TaskHealth) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *TaskHealth) GetSchema() string {
+	if x != nil {
+		return x.Schema
+	}
+	return ""
+}
+
+func (x *TaskHealth) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *TaskHealth) GetPermits() []*PermitHealth {
+	if x != nil {
+		return x.Permits
+	}
+	return nil
+}
+
+// PermitHealth is what holds for one permit.
+type PermitHealth struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The rule, such as sales-report/permit[0].
+	Rule string `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	// What it allows, such as select on sales.orders.
+	Allows string `protobuf:"bytes,2,opt,name=allows,proto3" json:"allows,omitempty"`
+	// The level that holds: L0 to L3, or none where the task is not served.
+	Level string `protobuf:"bytes,3,opt,name=level,proto3" json:"level,omitempty"`
+	// What stays to the gateway alone although the level is native.
+	Remains       []string `protobuf:"bytes,4,rep,name=remains,proto3" json:"remains,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PermitHealth) Reset() {
+	*x = PermitHealth{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PermitHealth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PermitHealth) ProtoMessage() {}
+
+func (x *PermitHealth) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PermitHealth.ProtoReflect.Descriptor instead.
+func (*PermitHealth) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *PermitHealth) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *PermitHealth) GetAllows() string {
+	if x != nil {
+		return x.Allows
+	}
+	return ""
+}
+
+func (x *PermitHealth) GetLevel() string {
+	if x != nil {
+		return x.Level
+	}
+	return ""
+}
+
+func (x *PermitHealth) GetRemains() []string {
+	if x != nil {
+		return x.Remains
+	}
+	return nil
+}
+
 // ListEndpointsRequest may narrow the list.
 type ListEndpointsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1285,7 +1632,7 @@ type ListEndpointsRequest struct {
 
 func (x *ListEndpointsRequest) Reset() {
 	*x = ListEndpointsRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[22]
+	mi := &file_postern_api_v1_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1297,7 +1644,7 @@ func (x *ListEndpointsRequest) String() string {
 func (*ListEndpointsRequest) ProtoMessage() {}
 
 func (x *ListEndpointsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[22]
+	mi := &file_postern_api_v1_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1310,7 +1657,7 @@ func (x *ListEndpointsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEndpointsRequest.ProtoReflect.Descriptor instead.
 func (*ListEndpointsRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{22}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListEndpointsRequest) GetResource() string {
@@ -1335,7 +1682,7 @@ type ListEndpointsResponse struct {
 
 func (x *ListEndpointsResponse) Reset() {
 	*x = ListEndpointsResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[23]
+	mi := &file_postern_api_v1_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1347,7 +1694,7 @@ func (x *ListEndpointsResponse) String() string {
 func (*ListEndpointsResponse) ProtoMessage() {}
 
 func (x *ListEndpointsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[23]
+	mi := &file_postern_api_v1_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1360,7 +1707,7 @@ func (x *ListEndpointsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEndpointsResponse.ProtoReflect.Descriptor instead.
 func (*ListEndpointsResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{23}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListEndpointsResponse) GetList() []byte {
@@ -1397,7 +1744,7 @@ type EndpointList struct {
 
 func (x *EndpointList) Reset() {
 	*x = EndpointList{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[24]
+	mi := &file_postern_api_v1_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1409,7 +1756,7 @@ func (x *EndpointList) String() string {
 func (*EndpointList) ProtoMessage() {}
 
 func (x *EndpointList) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[24]
+	mi := &file_postern_api_v1_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1422,7 +1769,7 @@ func (x *EndpointList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointList.ProtoReflect.Descriptor instead.
 func (*EndpointList) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{24}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *EndpointList) GetNodes() []*NodeEndpoint {
@@ -1458,7 +1805,7 @@ type NodeEndpoint struct {
 
 func (x *NodeEndpoint) Reset() {
 	*x = NodeEndpoint{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[25]
+	mi := &file_postern_api_v1_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1470,7 +1817,7 @@ func (x *NodeEndpoint) String() string {
 func (*NodeEndpoint) ProtoMessage() {}
 
 func (x *NodeEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[25]
+	mi := &file_postern_api_v1_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1483,7 +1830,7 @@ func (x *NodeEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeEndpoint.ProtoReflect.Descriptor instead.
 func (*NodeEndpoint) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{25}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *NodeEndpoint) GetNode() string {
@@ -1541,7 +1888,7 @@ type CreateGrantRequest struct {
 
 func (x *CreateGrantRequest) Reset() {
 	*x = CreateGrantRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[26]
+	mi := &file_postern_api_v1_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1900,7 @@ func (x *CreateGrantRequest) String() string {
 func (*CreateGrantRequest) ProtoMessage() {}
 
 func (x *CreateGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[26]
+	mi := &file_postern_api_v1_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1913,7 @@ func (x *CreateGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGrantRequest.ProtoReflect.Descriptor instead.
 func (*CreateGrantRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{26}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CreateGrantRequest) GetTask() string {
@@ -1622,7 +1969,7 @@ type CreateGrantResponse struct {
 
 func (x *CreateGrantResponse) Reset() {
 	*x = CreateGrantResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[27]
+	mi := &file_postern_api_v1_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1634,7 +1981,7 @@ func (x *CreateGrantResponse) String() string {
 func (*CreateGrantResponse) ProtoMessage() {}
 
 func (x *CreateGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[27]
+	mi := &file_postern_api_v1_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1647,7 +1994,7 @@ func (x *CreateGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGrantResponse.ProtoReflect.Descriptor instead.
 func (*CreateGrantResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{27}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CreateGrantResponse) GetGrant() *v1.Grant {
@@ -1693,7 +2040,7 @@ type RequestGrantRequest struct {
 
 func (x *RequestGrantRequest) Reset() {
 	*x = RequestGrantRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[28]
+	mi := &file_postern_api_v1_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1705,7 +2052,7 @@ func (x *RequestGrantRequest) String() string {
 func (*RequestGrantRequest) ProtoMessage() {}
 
 func (x *RequestGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[28]
+	mi := &file_postern_api_v1_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1718,7 +2065,7 @@ func (x *RequestGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestGrantRequest.ProtoReflect.Descriptor instead.
 func (*RequestGrantRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{28}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RequestGrantRequest) GetTask() string {
@@ -1755,7 +2102,7 @@ type RequestGrantResponse struct {
 
 func (x *RequestGrantResponse) Reset() {
 	*x = RequestGrantResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[29]
+	mi := &file_postern_api_v1_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1767,7 +2114,7 @@ func (x *RequestGrantResponse) String() string {
 func (*RequestGrantResponse) ProtoMessage() {}
 
 func (x *RequestGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[29]
+	mi := &file_postern_api_v1_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1780,7 +2127,7 @@ func (x *RequestGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestGrantResponse.ProtoReflect.Descriptor instead.
 func (*RequestGrantResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{29}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RequestGrantResponse) GetGrant() *v1.Grant {
@@ -1808,7 +2155,7 @@ type GetGrantRequest struct {
 
 func (x *GetGrantRequest) Reset() {
 	*x = GetGrantRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[30]
+	mi := &file_postern_api_v1_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1820,7 +2167,7 @@ func (x *GetGrantRequest) String() string {
 func (*GetGrantRequest) ProtoMessage() {}
 
 func (x *GetGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[30]
+	mi := &file_postern_api_v1_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1833,7 +2180,7 @@ func (x *GetGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGrantRequest.ProtoReflect.Descriptor instead.
 func (*GetGrantRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{30}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetGrantRequest) GetId() string {
@@ -1854,7 +2201,7 @@ type GetGrantResponse struct {
 
 func (x *GetGrantResponse) Reset() {
 	*x = GetGrantResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[31]
+	mi := &file_postern_api_v1_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1866,7 +2213,7 @@ func (x *GetGrantResponse) String() string {
 func (*GetGrantResponse) ProtoMessage() {}
 
 func (x *GetGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[31]
+	mi := &file_postern_api_v1_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1879,7 +2226,7 @@ func (x *GetGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGrantResponse.ProtoReflect.Descriptor instead.
 func (*GetGrantResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{31}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetGrantResponse) GetGrant() *v1.Grant {
@@ -1902,7 +2249,7 @@ type ListGrantsRequest struct {
 
 func (x *ListGrantsRequest) Reset() {
 	*x = ListGrantsRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[32]
+	mi := &file_postern_api_v1_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1914,7 +2261,7 @@ func (x *ListGrantsRequest) String() string {
 func (*ListGrantsRequest) ProtoMessage() {}
 
 func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[32]
+	mi := &file_postern_api_v1_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1927,7 +2274,7 @@ func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsRequest.ProtoReflect.Descriptor instead.
 func (*ListGrantsRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{32}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListGrantsRequest) GetSubject() string {
@@ -1955,7 +2302,7 @@ type ListGrantsResponse struct {
 
 func (x *ListGrantsResponse) Reset() {
 	*x = ListGrantsResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[33]
+	mi := &file_postern_api_v1_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1967,7 +2314,7 @@ func (x *ListGrantsResponse) String() string {
 func (*ListGrantsResponse) ProtoMessage() {}
 
 func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[33]
+	mi := &file_postern_api_v1_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1980,7 +2327,7 @@ func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsResponse.ProtoReflect.Descriptor instead.
 func (*ListGrantsResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{33}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListGrantsResponse) GetGrants() []*v1.Grant {
@@ -2003,7 +2350,7 @@ type RevokeGrantRequest struct {
 
 func (x *RevokeGrantRequest) Reset() {
 	*x = RevokeGrantRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[34]
+	mi := &file_postern_api_v1_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2015,7 +2362,7 @@ func (x *RevokeGrantRequest) String() string {
 func (*RevokeGrantRequest) ProtoMessage() {}
 
 func (x *RevokeGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[34]
+	mi := &file_postern_api_v1_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2028,7 +2375,7 @@ func (x *RevokeGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeGrantRequest.ProtoReflect.Descriptor instead.
 func (*RevokeGrantRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{34}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RevokeGrantRequest) GetId() string {
@@ -2056,7 +2403,7 @@ type RevokeGrantResponse struct {
 
 func (x *RevokeGrantResponse) Reset() {
 	*x = RevokeGrantResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[35]
+	mi := &file_postern_api_v1_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2068,7 +2415,7 @@ func (x *RevokeGrantResponse) String() string {
 func (*RevokeGrantResponse) ProtoMessage() {}
 
 func (x *RevokeGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[35]
+	mi := &file_postern_api_v1_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2081,7 +2428,7 @@ func (x *RevokeGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeGrantResponse.ProtoReflect.Descriptor instead.
 func (*RevokeGrantResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{35}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RevokeGrantResponse) GetGrant() *v1.Grant {
@@ -2104,7 +2451,7 @@ type ListHoldsRequest struct {
 
 func (x *ListHoldsRequest) Reset() {
 	*x = ListHoldsRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[36]
+	mi := &file_postern_api_v1_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2116,7 +2463,7 @@ func (x *ListHoldsRequest) String() string {
 func (*ListHoldsRequest) ProtoMessage() {}
 
 func (x *ListHoldsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[36]
+	mi := &file_postern_api_v1_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2129,7 +2476,7 @@ func (x *ListHoldsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHoldsRequest.ProtoReflect.Descriptor instead.
 func (*ListHoldsRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{36}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListHoldsRequest) GetMine() bool {
@@ -2157,7 +2504,7 @@ type ListHoldsResponse struct {
 
 func (x *ListHoldsResponse) Reset() {
 	*x = ListHoldsResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[37]
+	mi := &file_postern_api_v1_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2169,7 +2516,7 @@ func (x *ListHoldsResponse) String() string {
 func (*ListHoldsResponse) ProtoMessage() {}
 
 func (x *ListHoldsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[37]
+	mi := &file_postern_api_v1_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2182,7 +2529,7 @@ func (x *ListHoldsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHoldsResponse.ProtoReflect.Descriptor instead.
 func (*ListHoldsResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{37}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListHoldsResponse) GetHolds() []*v1.Hold {
@@ -2203,7 +2550,7 @@ type GetHoldRequest struct {
 
 func (x *GetHoldRequest) Reset() {
 	*x = GetHoldRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[38]
+	mi := &file_postern_api_v1_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2215,7 +2562,7 @@ func (x *GetHoldRequest) String() string {
 func (*GetHoldRequest) ProtoMessage() {}
 
 func (x *GetHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[38]
+	mi := &file_postern_api_v1_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2228,7 +2575,7 @@ func (x *GetHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHoldRequest.ProtoReflect.Descriptor instead.
 func (*GetHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{38}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetHoldRequest) GetId() string {
@@ -2249,7 +2596,7 @@ type GetHoldResponse struct {
 
 func (x *GetHoldResponse) Reset() {
 	*x = GetHoldResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[39]
+	mi := &file_postern_api_v1_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2261,7 +2608,7 @@ func (x *GetHoldResponse) String() string {
 func (*GetHoldResponse) ProtoMessage() {}
 
 func (x *GetHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[39]
+	mi := &file_postern_api_v1_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2274,7 +2621,7 @@ func (x *GetHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHoldResponse.ProtoReflect.Descriptor instead.
 func (*GetHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{39}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetHoldResponse) GetHold() *v1.Hold {
@@ -2301,7 +2648,7 @@ type ReviewHoldRequest struct {
 
 func (x *ReviewHoldRequest) Reset() {
 	*x = ReviewHoldRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[40]
+	mi := &file_postern_api_v1_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2313,7 +2660,7 @@ func (x *ReviewHoldRequest) String() string {
 func (*ReviewHoldRequest) ProtoMessage() {}
 
 func (x *ReviewHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[40]
+	mi := &file_postern_api_v1_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2326,7 +2673,7 @@ func (x *ReviewHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReviewHoldRequest.ProtoReflect.Descriptor instead.
 func (*ReviewHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{40}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ReviewHoldRequest) GetId() string {
@@ -2368,7 +2715,7 @@ type ReviewHoldResponse struct {
 
 func (x *ReviewHoldResponse) Reset() {
 	*x = ReviewHoldResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[41]
+	mi := &file_postern_api_v1_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2380,7 +2727,7 @@ func (x *ReviewHoldResponse) String() string {
 func (*ReviewHoldResponse) ProtoMessage() {}
 
 func (x *ReviewHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[41]
+	mi := &file_postern_api_v1_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2393,7 +2740,7 @@ func (x *ReviewHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReviewHoldResponse.ProtoReflect.Descriptor instead.
 func (*ReviewHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{41}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ReviewHoldResponse) GetHold() *v1.Hold {
@@ -2414,7 +2761,7 @@ type WithdrawHoldRequest struct {
 
 func (x *WithdrawHoldRequest) Reset() {
 	*x = WithdrawHoldRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[42]
+	mi := &file_postern_api_v1_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2426,7 +2773,7 @@ func (x *WithdrawHoldRequest) String() string {
 func (*WithdrawHoldRequest) ProtoMessage() {}
 
 func (x *WithdrawHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[42]
+	mi := &file_postern_api_v1_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2439,7 +2786,7 @@ func (x *WithdrawHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawHoldRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{42}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *WithdrawHoldRequest) GetId() string {
@@ -2460,7 +2807,7 @@ type WithdrawHoldResponse struct {
 
 func (x *WithdrawHoldResponse) Reset() {
 	*x = WithdrawHoldResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[43]
+	mi := &file_postern_api_v1_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2472,7 +2819,7 @@ func (x *WithdrawHoldResponse) String() string {
 func (*WithdrawHoldResponse) ProtoMessage() {}
 
 func (x *WithdrawHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[43]
+	mi := &file_postern_api_v1_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2485,7 +2832,7 @@ func (x *WithdrawHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawHoldResponse.ProtoReflect.Descriptor instead.
 func (*WithdrawHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{43}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *WithdrawHoldResponse) GetHold() *v1.Hold {
@@ -2504,7 +2851,7 @@ type WatchHoldsRequest struct {
 
 func (x *WatchHoldsRequest) Reset() {
 	*x = WatchHoldsRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[44]
+	mi := &file_postern_api_v1_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2516,7 +2863,7 @@ func (x *WatchHoldsRequest) String() string {
 func (*WatchHoldsRequest) ProtoMessage() {}
 
 func (x *WatchHoldsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[44]
+	mi := &file_postern_api_v1_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2529,7 +2876,7 @@ func (x *WatchHoldsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchHoldsRequest.ProtoReflect.Descriptor instead.
 func (*WatchHoldsRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{44}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{49}
 }
 
 // WatchHoldsResponse is one hold as it stands now.
@@ -2543,7 +2890,7 @@ type WatchHoldsResponse struct {
 
 func (x *WatchHoldsResponse) Reset() {
 	*x = WatchHoldsResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[45]
+	mi := &file_postern_api_v1_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2555,7 +2902,7 @@ func (x *WatchHoldsResponse) String() string {
 func (*WatchHoldsResponse) ProtoMessage() {}
 
 func (x *WatchHoldsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[45]
+	mi := &file_postern_api_v1_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2568,7 +2915,7 @@ func (x *WatchHoldsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchHoldsResponse.ProtoReflect.Descriptor instead.
 func (*WatchHoldsResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{45}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *WatchHoldsResponse) GetHold() *v1.Hold {
@@ -2591,7 +2938,7 @@ type SetLegalHoldRequest struct {
 
 func (x *SetLegalHoldRequest) Reset() {
 	*x = SetLegalHoldRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[46]
+	mi := &file_postern_api_v1_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2603,7 +2950,7 @@ func (x *SetLegalHoldRequest) String() string {
 func (*SetLegalHoldRequest) ProtoMessage() {}
 
 func (x *SetLegalHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[46]
+	mi := &file_postern_api_v1_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2616,7 +2963,7 @@ func (x *SetLegalHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLegalHoldRequest.ProtoReflect.Descriptor instead.
 func (*SetLegalHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{46}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *SetLegalHoldRequest) GetId() string {
@@ -2642,7 +2989,7 @@ type SetLegalHoldResponse struct {
 
 func (x *SetLegalHoldResponse) Reset() {
 	*x = SetLegalHoldResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[47]
+	mi := &file_postern_api_v1_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2654,7 +3001,7 @@ func (x *SetLegalHoldResponse) String() string {
 func (*SetLegalHoldResponse) ProtoMessage() {}
 
 func (x *SetLegalHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[47]
+	mi := &file_postern_api_v1_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2667,7 +3014,7 @@ func (x *SetLegalHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLegalHoldResponse.ProtoReflect.Descriptor instead.
 func (*SetLegalHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{47}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{52}
 }
 
 // SearchStatementsRequest narrows the search; what is left out does not.
@@ -2707,7 +3054,7 @@ type SearchStatementsRequest struct {
 
 func (x *SearchStatementsRequest) Reset() {
 	*x = SearchStatementsRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[48]
+	mi := &file_postern_api_v1_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2719,7 +3066,7 @@ func (x *SearchStatementsRequest) String() string {
 func (*SearchStatementsRequest) ProtoMessage() {}
 
 func (x *SearchStatementsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[48]
+	mi := &file_postern_api_v1_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2732,7 +3079,7 @@ func (x *SearchStatementsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchStatementsRequest.ProtoReflect.Descriptor instead.
 func (*SearchStatementsRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{48}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *SearchStatementsRequest) GetText() string {
@@ -2846,7 +3193,7 @@ type SearchStatementsResponse struct {
 
 func (x *SearchStatementsResponse) Reset() {
 	*x = SearchStatementsResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[49]
+	mi := &file_postern_api_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2858,7 +3205,7 @@ func (x *SearchStatementsResponse) String() string {
 func (*SearchStatementsResponse) ProtoMessage() {}
 
 func (x *SearchStatementsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[49]
+	mi := &file_postern_api_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2871,7 +3218,7 @@ func (x *SearchStatementsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchStatementsResponse.ProtoReflect.Descriptor instead.
 func (*SearchStatementsResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{49}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *SearchStatementsResponse) GetStatements() []*RecordedStatement {
@@ -2938,7 +3285,7 @@ type RecordedStatement struct {
 
 func (x *RecordedStatement) Reset() {
 	*x = RecordedStatement{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[50]
+	mi := &file_postern_api_v1_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2950,7 +3297,7 @@ func (x *RecordedStatement) String() string {
 func (*RecordedStatement) ProtoMessage() {}
 
 func (x *RecordedStatement) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[50]
+	mi := &file_postern_api_v1_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2963,7 +3310,7 @@ func (x *RecordedStatement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordedStatement.ProtoReflect.Descriptor instead.
 func (*RecordedStatement) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{50}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RecordedStatement) GetSession() string {
@@ -3121,7 +3468,7 @@ type ColumnUse struct {
 
 func (x *ColumnUse) Reset() {
 	*x = ColumnUse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[51]
+	mi := &file_postern_api_v1_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3133,7 +3480,7 @@ func (x *ColumnUse) String() string {
 func (*ColumnUse) ProtoMessage() {}
 
 func (x *ColumnUse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[51]
+	mi := &file_postern_api_v1_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3146,7 +3493,7 @@ func (x *ColumnUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ColumnUse.ProtoReflect.Descriptor instead.
 func (*ColumnUse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{51}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ColumnUse) GetColumn() string {
@@ -3195,7 +3542,7 @@ type WhoUsedRequest struct {
 
 func (x *WhoUsedRequest) Reset() {
 	*x = WhoUsedRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[52]
+	mi := &file_postern_api_v1_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3207,7 +3554,7 @@ func (x *WhoUsedRequest) String() string {
 func (*WhoUsedRequest) ProtoMessage() {}
 
 func (x *WhoUsedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[52]
+	mi := &file_postern_api_v1_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3220,7 +3567,7 @@ func (x *WhoUsedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoUsedRequest.ProtoReflect.Descriptor instead.
 func (*WhoUsedRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{52}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *WhoUsedRequest) GetName() string {
@@ -3292,7 +3639,7 @@ type WhoUsedResponse struct {
 
 func (x *WhoUsedResponse) Reset() {
 	*x = WhoUsedResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[53]
+	mi := &file_postern_api_v1_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3304,7 +3651,7 @@ func (x *WhoUsedResponse) String() string {
 func (*WhoUsedResponse) ProtoMessage() {}
 
 func (x *WhoUsedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[53]
+	mi := &file_postern_api_v1_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3317,7 +3664,7 @@ func (x *WhoUsedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoUsedResponse.ProtoReflect.Descriptor instead.
 func (*WhoUsedResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{53}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *WhoUsedResponse) GetUses() []*SessionUse {
@@ -3369,7 +3716,7 @@ type SessionUse struct {
 
 func (x *SessionUse) Reset() {
 	*x = SessionUse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[54]
+	mi := &file_postern_api_v1_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3381,7 +3728,7 @@ func (x *SessionUse) String() string {
 func (*SessionUse) ProtoMessage() {}
 
 func (x *SessionUse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[54]
+	mi := &file_postern_api_v1_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3394,7 +3741,7 @@ func (x *SessionUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionUse.ProtoReflect.Descriptor instead.
 func (*SessionUse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{54}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *SessionUse) GetSubject() string {
@@ -3513,7 +3860,7 @@ type GetUsageRequest struct {
 
 func (x *GetUsageRequest) Reset() {
 	*x = GetUsageRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[55]
+	mi := &file_postern_api_v1_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3525,7 +3872,7 @@ func (x *GetUsageRequest) String() string {
 func (*GetUsageRequest) ProtoMessage() {}
 
 func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[55]
+	mi := &file_postern_api_v1_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3538,7 +3885,7 @@ func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageRequest.ProtoReflect.Descriptor instead.
 func (*GetUsageRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{55}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *GetUsageRequest) GetName() string {
@@ -3612,7 +3959,7 @@ type GetUsageResponse struct {
 
 func (x *GetUsageResponse) Reset() {
 	*x = GetUsageResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[56]
+	mi := &file_postern_api_v1_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3624,7 +3971,7 @@ func (x *GetUsageResponse) String() string {
 func (*GetUsageResponse) ProtoMessage() {}
 
 func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[56]
+	mi := &file_postern_api_v1_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3637,7 +3984,7 @@ func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageResponse.ProtoReflect.Descriptor instead.
 func (*GetUsageResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{56}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *GetUsageResponse) GetUsage() []*Usage {
@@ -3698,7 +4045,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[57]
+	mi := &file_postern_api_v1_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3710,7 +4057,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[57]
+	mi := &file_postern_api_v1_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3723,7 +4070,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{57}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Usage) GetSubject() string {
@@ -3839,7 +4186,7 @@ type UnusedBinding struct {
 
 func (x *UnusedBinding) Reset() {
 	*x = UnusedBinding{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[58]
+	mi := &file_postern_api_v1_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3851,7 +4198,7 @@ func (x *UnusedBinding) String() string {
 func (*UnusedBinding) ProtoMessage() {}
 
 func (x *UnusedBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[58]
+	mi := &file_postern_api_v1_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3864,7 +4211,7 @@ func (x *UnusedBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnusedBinding.ProtoReflect.Descriptor instead.
 func (*UnusedBinding) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{58}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *UnusedBinding) GetBinding() string {
@@ -3913,7 +4260,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[59]
+	mi := &file_postern_api_v1_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3925,7 +4272,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[59]
+	mi := &file_postern_api_v1_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3938,7 +4285,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{59}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ListSessionsRequest) GetSubject() string {
@@ -4010,7 +4357,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[60]
+	mi := &file_postern_api_v1_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4022,7 +4369,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[60]
+	mi := &file_postern_api_v1_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4035,7 +4382,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{60}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*v1.Session {
@@ -4063,7 +4410,7 @@ type GetSessionRequest struct {
 
 func (x *GetSessionRequest) Reset() {
 	*x = GetSessionRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[61]
+	mi := &file_postern_api_v1_api_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4075,7 +4422,7 @@ func (x *GetSessionRequest) String() string {
 func (*GetSessionRequest) ProtoMessage() {}
 
 func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[61]
+	mi := &file_postern_api_v1_api_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4088,7 +4435,7 @@ func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionRequest.ProtoReflect.Descriptor instead.
 func (*GetSessionRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{61}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *GetSessionRequest) GetId() string {
@@ -4109,7 +4456,7 @@ type GetSessionResponse struct {
 
 func (x *GetSessionResponse) Reset() {
 	*x = GetSessionResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[62]
+	mi := &file_postern_api_v1_api_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4121,7 +4468,7 @@ func (x *GetSessionResponse) String() string {
 func (*GetSessionResponse) ProtoMessage() {}
 
 func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[62]
+	mi := &file_postern_api_v1_api_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4134,7 +4481,7 @@ func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionResponse.ProtoReflect.Descriptor instead.
 func (*GetSessionResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{62}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *GetSessionResponse) GetSession() *v1.Session {
@@ -4159,7 +4506,7 @@ type ReadRecordingRequest struct {
 
 func (x *ReadRecordingRequest) Reset() {
 	*x = ReadRecordingRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[63]
+	mi := &file_postern_api_v1_api_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4171,7 +4518,7 @@ func (x *ReadRecordingRequest) String() string {
 func (*ReadRecordingRequest) ProtoMessage() {}
 
 func (x *ReadRecordingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[63]
+	mi := &file_postern_api_v1_api_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4184,7 +4531,7 @@ func (x *ReadRecordingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRecordingRequest.ProtoReflect.Descriptor instead.
 func (*ReadRecordingRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{63}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ReadRecordingRequest) GetId() string {
@@ -4225,7 +4572,7 @@ type ReadRecordingResponse struct {
 
 func (x *ReadRecordingResponse) Reset() {
 	*x = ReadRecordingResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[64]
+	mi := &file_postern_api_v1_api_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4237,7 +4584,7 @@ func (x *ReadRecordingResponse) String() string {
 func (*ReadRecordingResponse) ProtoMessage() {}
 
 func (x *ReadRecordingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[64]
+	mi := &file_postern_api_v1_api_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4250,7 +4597,7 @@ func (x *ReadRecordingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRecordingResponse.ProtoReflect.Descriptor instead.
 func (*ReadRecordingResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{64}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ReadRecordingResponse) GetIndex() uint32 {
@@ -4294,7 +4641,7 @@ type KillSessionRequest struct {
 
 func (x *KillSessionRequest) Reset() {
 	*x = KillSessionRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[65]
+	mi := &file_postern_api_v1_api_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4306,7 +4653,7 @@ func (x *KillSessionRequest) String() string {
 func (*KillSessionRequest) ProtoMessage() {}
 
 func (x *KillSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[65]
+	mi := &file_postern_api_v1_api_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4319,7 +4666,7 @@ func (x *KillSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillSessionRequest.ProtoReflect.Descriptor instead.
 func (*KillSessionRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{65}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *KillSessionRequest) GetId() string {
@@ -4347,7 +4694,7 @@ type KillSessionResponse struct {
 
 func (x *KillSessionResponse) Reset() {
 	*x = KillSessionResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[66]
+	mi := &file_postern_api_v1_api_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4359,7 +4706,7 @@ func (x *KillSessionResponse) String() string {
 func (*KillSessionResponse) ProtoMessage() {}
 
 func (x *KillSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[66]
+	mi := &file_postern_api_v1_api_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4372,7 +4719,7 @@ func (x *KillSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillSessionResponse.ProtoReflect.Descriptor instead.
 func (*KillSessionResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{66}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *KillSessionResponse) GetNode() string {
@@ -4401,7 +4748,7 @@ type ListAuditEntriesRequest struct {
 
 func (x *ListAuditEntriesRequest) Reset() {
 	*x = ListAuditEntriesRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[67]
+	mi := &file_postern_api_v1_api_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4413,7 +4760,7 @@ func (x *ListAuditEntriesRequest) String() string {
 func (*ListAuditEntriesRequest) ProtoMessage() {}
 
 func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[67]
+	mi := &file_postern_api_v1_api_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4426,7 +4773,7 @@ func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{67}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ListAuditEntriesRequest) GetActor() string {
@@ -4477,7 +4824,7 @@ type ListAuditEntriesResponse struct {
 
 func (x *ListAuditEntriesResponse) Reset() {
 	*x = ListAuditEntriesResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[68]
+	mi := &file_postern_api_v1_api_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4489,7 +4836,7 @@ func (x *ListAuditEntriesResponse) String() string {
 func (*ListAuditEntriesResponse) ProtoMessage() {}
 
 func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[68]
+	mi := &file_postern_api_v1_api_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4502,7 +4849,7 @@ func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{68}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ListAuditEntriesResponse) GetEntries() []*AuditEntry {
@@ -4546,7 +4893,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[69]
+	mi := &file_postern_api_v1_api_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4558,7 +4905,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[69]
+	mi := &file_postern_api_v1_api_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4571,7 +4918,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{69}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *AuditEntry) GetSequence() int64 {
@@ -4647,14 +4994,16 @@ type CreateJoinTokenRequest struct {
 	// Its labels.
 	Labels map[string]string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// How long the token may be used; 10 minutes by default, an hour at most.
-	Ttl           *durationpb.Duration `protobuf:"bytes,4,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	Ttl *durationpb.Duration `protobuf:"bytes,4,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// Role: empty for a node, or wall for a postern-wall.
+	Role          string `protobuf:"bytes,5,opt,name=role,proto3" json:"role,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[70]
+	mi := &file_postern_api_v1_api_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4666,7 +5015,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[70]
+	mi := &file_postern_api_v1_api_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4679,7 +5028,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{70}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *CreateJoinTokenRequest) GetName() string {
@@ -4710,6 +5059,13 @@ func (x *CreateJoinTokenRequest) GetTtl() *durationpb.Duration {
 	return nil
 }
 
+func (x *CreateJoinTokenRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
 // CreateJoinTokenResponse is the token.
 type CreateJoinTokenResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4723,7 +5079,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[71]
+	mi := &file_postern_api_v1_api_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4735,7 +5091,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[71]
+	mi := &file_postern_api_v1_api_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4748,7 +5104,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{71}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -4774,7 +5130,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[72]
+	mi := &file_postern_api_v1_api_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4786,7 +5142,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[72]
+	mi := &file_postern_api_v1_api_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4799,7 +5155,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{72}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{77}
 }
 
 // ListNodesResponse is the fleet.
@@ -4815,7 +5171,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[73]
+	mi := &file_postern_api_v1_api_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4827,7 +5183,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[73]
+	mi := &file_postern_api_v1_api_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4840,7 +5196,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{73}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ListNodesResponse) GetNodes() []*NodeStatus {
@@ -4879,14 +5235,16 @@ type NodeStatus struct {
 	// The release of the node.
 	Release string `protobuf:"bytes,9,opt,name=release,proto3" json:"release,omitempty"`
 	// Address by protocol.
-	Endpoints     map[string]string `protobuf:"bytes,10,rep,name=endpoints,proto3" json:"endpoints,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Endpoints map[string]string `protobuf:"bytes,10,rep,name=endpoints,proto3" json:"endpoints,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Role: empty for a node, or wall.
+	Role          string `protobuf:"bytes,11,opt,name=role,proto3" json:"role,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[74]
+	mi := &file_postern_api_v1_api_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4898,7 +5256,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[74]
+	mi := &file_postern_api_v1_api_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4911,7 +5269,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{74}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *NodeStatus) GetName() string {
@@ -4984,6 +5342,13 @@ func (x *NodeStatus) GetEndpoints() map[string]string {
 	return nil
 }
 
+func (x *NodeStatus) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
 // DrainNodeRequest names a node.
 type DrainNodeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4997,7 +5362,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[75]
+	mi := &file_postern_api_v1_api_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5009,7 +5374,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[75]
+	mi := &file_postern_api_v1_api_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5022,7 +5387,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{75}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *DrainNodeRequest) GetName() string {
@@ -5048,7 +5413,7 @@ type DrainNodeResponse struct {
 
 func (x *DrainNodeResponse) Reset() {
 	*x = DrainNodeResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[76]
+	mi := &file_postern_api_v1_api_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5060,7 +5425,7 @@ func (x *DrainNodeResponse) String() string {
 func (*DrainNodeResponse) ProtoMessage() {}
 
 func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[76]
+	mi := &file_postern_api_v1_api_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5073,7 +5438,7 @@ func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
 func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{76}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{81}
 }
 
 var File_postern_api_v1_api_proto protoreflect.FileDescriptor
@@ -5156,7 +5521,31 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\tstatement\x18\x02 \x01(\tR\tstatement\"e\n" +
 	"\x0fExplainResponse\x12>\n" +
 	"\vexplanation\x18\x01 \x01(\v2\x1c.postern.node.v1.ExplanationR\vexplanation\x12\x12\n" +
-	"\x04node\x18\x02 \x01(\tR\x04node\"2\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\"?\n" +
+	"\rDoctorRequest\x12\x12\n" +
+	"\x04task\x18\x01 \x01(\tR\x04task\x12\x1a\n" +
+	"\bresource\x18\x02 \x01(\tR\bresource\"N\n" +
+	"\x0eDoctorResponse\x12<\n" +
+	"\tresources\x18\x01 \x03(\v2\x1e.postern.api.v1.ResourceHealthR\tresources\"\xd4\x01\n" +
+	"\x0eResourceHealth\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12\x12\n" +
+	"\x04want\x18\x02 \x01(\tR\x04want\x12\x12\n" +
+	"\x04wall\x18\x03 \x01(\tR\x04wall\x12\x16\n" +
+	"\x06server\x18\x04 \x01(\tR\x06server\x120\n" +
+	"\x05tasks\x18\x05 \x03(\v2\x1a.postern.api.v1.TaskHealthR\x05tasks\x124\n" +
+	"\bfindings\x18\x06 \x03(\v2\x18.postern.node.v1.FindingR\bfindings\"\x9e\x01\n" +
+	"\n" +
+	"TaskHealth\x12\x12\n" +
+	"\x04task\x18\x01 \x01(\tR\x04task\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x16\n" +
+	"\x06schema\x18\x03 \x01(\tR\x06schema\x12\x18\n" +
+	"\aproblem\x18\x04 \x01(\tR\aproblem\x126\n" +
+	"\apermits\x18\x05 \x03(\v2\x1c.postern.api.v1.PermitHealthR\apermits\"j\n" +
+	"\fPermitHealth\x12\x12\n" +
+	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x16\n" +
+	"\x06allows\x18\x02 \x01(\tR\x06allows\x12\x14\n" +
+	"\x05level\x18\x03 \x01(\tR\x05level\x12\x18\n" +
+	"\aremains\x18\x04 \x03(\tR\aremains\"2\n" +
 	"\x14ListEndpointsRequest\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\"\x85\x01\n" +
 	"\x15ListEndpointsResponse\x12\x12\n" +
@@ -5403,12 +5792,13 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x06object\x18\x06 \x01(\tR\x06object\x12\x18\n" +
 	"\aoutcome\x18\a \x01(\tR\aoutcome\x12\x16\n" +
 	"\x06detail\x18\b \x01(\tR\x06detail\x12\x12\n" +
-	"\x04hash\x18\t \x01(\fR\x04hash\"\xf8\x01\n" +
+	"\x04hash\x18\t \x01(\fR\x04hash\"\x8c\x02\n" +
 	"\x16CreateJoinTokenRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12J\n" +
 	"\x06labels\x18\x03 \x03(\v22.postern.api.v1.CreateJoinTokenRequest.LabelsEntryR\x06labels\x12+\n" +
-	"\x03ttl\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x1a9\n" +
+	"\x03ttl\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x12\n" +
+	"\x04role\x18\x05 \x01(\tR\x04role\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"q\n" +
@@ -5419,7 +5809,7 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x10ListNodesRequest\"z\n" +
 	"\x11ListNodesResponse\x120\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x1a.postern.api.v1.NodeStatusR\x05nodes\x123\n" +
-	"\aversion\x18\x02 \x01(\v2\x19.postern.types.v1.VersionR\aversion\"\x83\x04\n" +
+	"\aversion\x18\x02 \x01(\v2\x19.postern.types.v1.VersionR\aversion\"\x97\x04\n" +
 	"\n" +
 	"NodeStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
@@ -5434,7 +5824,8 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\tlast_seen\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12\x18\n" +
 	"\arelease\x18\t \x01(\tR\arelease\x12G\n" +
 	"\tendpoints\x18\n" +
-	" \x03(\v2).postern.api.v1.NodeStatus.EndpointsEntryR\tendpoints\x1a<\n" +
+	" \x03(\v2).postern.api.v1.NodeStatus.EndpointsEntryR\tendpoints\x12\x12\n" +
+	"\x04role\x18\v \x01(\tR\x04role\x1a<\n" +
 	"\x0eEndpointsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"[\n" +
@@ -5449,12 +5840,13 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x06Update\x12\x1d.postern.api.v1.UpdateRequest\x1a\x18.postern.types.v1.Object\x12G\n" +
 	"\x06Delete\x12\x1d.postern.api.v1.DeleteRequest\x1a\x1e.postern.api.v1.DeleteResponse\x12D\n" +
 	"\x05Apply\x12\x1c.postern.api.v1.ApplyRequest\x1a\x1d.postern.api.v1.ApplyResponse\x12F\n" +
-	"\x05Watch\x12\x1c.postern.api.v1.WatchRequest\x1a\x1d.postern.api.v1.WatchResponse0\x012\xc8\x03\n" +
+	"\x05Watch\x12\x1c.postern.api.v1.WatchRequest\x1a\x1d.postern.api.v1.WatchResponse0\x012\x96\x04\n" +
 	"\rAccessService\x12L\n" +
 	"\x06WhoAmI\x12\x1d.postern.api.v1.WhoAmIRequest\x1a\x1e.postern.api.v1.WhoAmIResponse\"\x03\x90\x02\x01\x12^\n" +
 	"\fLoginOptions\x12#.postern.api.v1.LoginOptionsRequest\x1a$.postern.api.v1.LoginOptionsResponse\"\x03\x90\x02\x01\x12U\n" +
 	"\tListTasks\x12 .postern.api.v1.ListTasksRequest\x1a!.postern.api.v1.ListTasksResponse\"\x03\x90\x02\x01\x12O\n" +
-	"\aExplain\x12\x1e.postern.api.v1.ExplainRequest\x1a\x1f.postern.api.v1.ExplainResponse\"\x03\x90\x02\x01\x12a\n" +
+	"\aExplain\x12\x1e.postern.api.v1.ExplainRequest\x1a\x1f.postern.api.v1.ExplainResponse\"\x03\x90\x02\x01\x12L\n" +
+	"\x06Doctor\x12\x1d.postern.api.v1.DoctorRequest\x1a\x1e.postern.api.v1.DoctorResponse\"\x03\x90\x02\x01\x12a\n" +
 	"\rListEndpoints\x12$.postern.api.v1.ListEndpointsRequest\x1a%.postern.api.v1.ListEndpointsResponse\"\x03\x90\x02\x012\xc7\x03\n" +
 	"\fGrantService\x12V\n" +
 	"\vCreateGrant\x12\".postern.api.v1.CreateGrantRequest\x1a#.postern.api.v1.CreateGrantResponse\x12Y\n" +
@@ -5501,7 +5893,7 @@ func file_postern_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_postern_api_v1_api_proto_rawDescData
 }
 
-var file_postern_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
+var file_postern_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 86)
 var file_postern_api_v1_api_proto_goTypes = []any{
 	(*CreateRequest)(nil),            // 0: postern.api.v1.CreateRequest
 	(*GetRequest)(nil),               // 1: postern.api.v1.GetRequest
@@ -5525,222 +5917,234 @@ var file_postern_api_v1_api_proto_goTypes = []any{
 	(*TaskOffer)(nil),                // 19: postern.api.v1.TaskOffer
 	(*ExplainRequest)(nil),           // 20: postern.api.v1.ExplainRequest
 	(*ExplainResponse)(nil),          // 21: postern.api.v1.ExplainResponse
-	(*ListEndpointsRequest)(nil),     // 22: postern.api.v1.ListEndpointsRequest
-	(*ListEndpointsResponse)(nil),    // 23: postern.api.v1.ListEndpointsResponse
-	(*EndpointList)(nil),             // 24: postern.api.v1.EndpointList
-	(*NodeEndpoint)(nil),             // 25: postern.api.v1.NodeEndpoint
-	(*CreateGrantRequest)(nil),       // 26: postern.api.v1.CreateGrantRequest
-	(*CreateGrantResponse)(nil),      // 27: postern.api.v1.CreateGrantResponse
-	(*RequestGrantRequest)(nil),      // 28: postern.api.v1.RequestGrantRequest
-	(*RequestGrantResponse)(nil),     // 29: postern.api.v1.RequestGrantResponse
-	(*GetGrantRequest)(nil),          // 30: postern.api.v1.GetGrantRequest
-	(*GetGrantResponse)(nil),         // 31: postern.api.v1.GetGrantResponse
-	(*ListGrantsRequest)(nil),        // 32: postern.api.v1.ListGrantsRequest
-	(*ListGrantsResponse)(nil),       // 33: postern.api.v1.ListGrantsResponse
-	(*RevokeGrantRequest)(nil),       // 34: postern.api.v1.RevokeGrantRequest
-	(*RevokeGrantResponse)(nil),      // 35: postern.api.v1.RevokeGrantResponse
-	(*ListHoldsRequest)(nil),         // 36: postern.api.v1.ListHoldsRequest
-	(*ListHoldsResponse)(nil),        // 37: postern.api.v1.ListHoldsResponse
-	(*GetHoldRequest)(nil),           // 38: postern.api.v1.GetHoldRequest
-	(*GetHoldResponse)(nil),          // 39: postern.api.v1.GetHoldResponse
-	(*ReviewHoldRequest)(nil),        // 40: postern.api.v1.ReviewHoldRequest
-	(*ReviewHoldResponse)(nil),       // 41: postern.api.v1.ReviewHoldResponse
-	(*WithdrawHoldRequest)(nil),      // 42: postern.api.v1.WithdrawHoldRequest
-	(*WithdrawHoldResponse)(nil),     // 43: postern.api.v1.WithdrawHoldResponse
-	(*WatchHoldsRequest)(nil),        // 44: postern.api.v1.WatchHoldsRequest
-	(*WatchHoldsResponse)(nil),       // 45: postern.api.v1.WatchHoldsResponse
-	(*SetLegalHoldRequest)(nil),      // 46: postern.api.v1.SetLegalHoldRequest
-	(*SetLegalHoldResponse)(nil),     // 47: postern.api.v1.SetLegalHoldResponse
-	(*SearchStatementsRequest)(nil),  // 48: postern.api.v1.SearchStatementsRequest
-	(*SearchStatementsResponse)(nil), // 49: postern.api.v1.SearchStatementsResponse
-	(*RecordedStatement)(nil),        // 50: postern.api.v1.RecordedStatement
-	(*ColumnUse)(nil),                // 51: postern.api.v1.ColumnUse
-	(*WhoUsedRequest)(nil),           // 52: postern.api.v1.WhoUsedRequest
-	(*WhoUsedResponse)(nil),          // 53: postern.api.v1.WhoUsedResponse
-	(*SessionUse)(nil),               // 54: postern.api.v1.SessionUse
-	(*GetUsageRequest)(nil),          // 55: postern.api.v1.GetUsageRequest
-	(*GetUsageResponse)(nil),         // 56: postern.api.v1.GetUsageResponse
-	(*Usage)(nil),                    // 57: postern.api.v1.Usage
-	(*UnusedBinding)(nil),            // 58: postern.api.v1.UnusedBinding
-	(*ListSessionsRequest)(nil),      // 59: postern.api.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),     // 60: postern.api.v1.ListSessionsResponse
-	(*GetSessionRequest)(nil),        // 61: postern.api.v1.GetSessionRequest
-	(*GetSessionResponse)(nil),       // 62: postern.api.v1.GetSessionResponse
-	(*ReadRecordingRequest)(nil),     // 63: postern.api.v1.ReadRecordingRequest
-	(*ReadRecordingResponse)(nil),    // 64: postern.api.v1.ReadRecordingResponse
-	(*KillSessionRequest)(nil),       // 65: postern.api.v1.KillSessionRequest
-	(*KillSessionResponse)(nil),      // 66: postern.api.v1.KillSessionResponse
-	(*ListAuditEntriesRequest)(nil),  // 67: postern.api.v1.ListAuditEntriesRequest
-	(*ListAuditEntriesResponse)(nil), // 68: postern.api.v1.ListAuditEntriesResponse
-	(*AuditEntry)(nil),               // 69: postern.api.v1.AuditEntry
-	(*CreateJoinTokenRequest)(nil),   // 70: postern.api.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil),  // 71: postern.api.v1.CreateJoinTokenResponse
-	(*ListNodesRequest)(nil),         // 72: postern.api.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),        // 73: postern.api.v1.ListNodesResponse
-	(*NodeStatus)(nil),               // 74: postern.api.v1.NodeStatus
-	(*DrainNodeRequest)(nil),         // 75: postern.api.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),        // 76: postern.api.v1.DrainNodeResponse
-	nil,                              // 77: postern.api.v1.ListRequest.LabelsEntry
-	nil,                              // 78: postern.api.v1.NodeEndpoint.AddressesEntry
-	nil,                              // 79: postern.api.v1.CreateJoinTokenRequest.LabelsEntry
-	nil,                              // 80: postern.api.v1.NodeStatus.EndpointsEntry
-	(*v1.Object)(nil),                // 81: postern.types.v1.Object
-	(*v1.Version)(nil),               // 82: postern.types.v1.Version
-	(*v1.Subject)(nil),               // 83: postern.types.v1.Subject
-	(*timestamppb.Timestamp)(nil),    // 84: google.protobuf.Timestamp
-	(*v1.Grant)(nil),                 // 85: postern.types.v1.Grant
-	(*v11.Explanation)(nil),          // 86: postern.node.v1.Explanation
-	(*durationpb.Duration)(nil),      // 87: google.protobuf.Duration
-	(*v1.Hold)(nil),                  // 88: postern.types.v1.Hold
-	(*v1.Session)(nil),               // 89: postern.types.v1.Session
-	(*v11.Rejection)(nil),            // 90: postern.node.v1.Rejection
-	(*v11.NodeReport)(nil),           // 91: postern.node.v1.NodeReport
+	(*DoctorRequest)(nil),            // 22: postern.api.v1.DoctorRequest
+	(*DoctorResponse)(nil),           // 23: postern.api.v1.DoctorResponse
+	(*ResourceHealth)(nil),           // 24: postern.api.v1.ResourceHealth
+	(*TaskHealth)(nil),               // 25: postern.api.v1.TaskHealth
+	(*PermitHealth)(nil),             // 26: postern.api.v1.PermitHealth
+	(*ListEndpointsRequest)(nil),     // 27: postern.api.v1.ListEndpointsRequest
+	(*ListEndpointsResponse)(nil),    // 28: postern.api.v1.ListEndpointsResponse
+	(*EndpointList)(nil),             // 29: postern.api.v1.EndpointList
+	(*NodeEndpoint)(nil),             // 30: postern.api.v1.NodeEndpoint
+	(*CreateGrantRequest)(nil),       // 31: postern.api.v1.CreateGrantRequest
+	(*CreateGrantResponse)(nil),      // 32: postern.api.v1.CreateGrantResponse
+	(*RequestGrantRequest)(nil),      // 33: postern.api.v1.RequestGrantRequest
+	(*RequestGrantResponse)(nil),     // 34: postern.api.v1.RequestGrantResponse
+	(*GetGrantRequest)(nil),          // 35: postern.api.v1.GetGrantRequest
+	(*GetGrantResponse)(nil),         // 36: postern.api.v1.GetGrantResponse
+	(*ListGrantsRequest)(nil),        // 37: postern.api.v1.ListGrantsRequest
+	(*ListGrantsResponse)(nil),       // 38: postern.api.v1.ListGrantsResponse
+	(*RevokeGrantRequest)(nil),       // 39: postern.api.v1.RevokeGrantRequest
+	(*RevokeGrantResponse)(nil),      // 40: postern.api.v1.RevokeGrantResponse
+	(*ListHoldsRequest)(nil),         // 41: postern.api.v1.ListHoldsRequest
+	(*ListHoldsResponse)(nil),        // 42: postern.api.v1.ListHoldsResponse
+	(*GetHoldRequest)(nil),           // 43: postern.api.v1.GetHoldRequest
+	(*GetHoldResponse)(nil),          // 44: postern.api.v1.GetHoldResponse
+	(*ReviewHoldRequest)(nil),        // 45: postern.api.v1.ReviewHoldRequest
+	(*ReviewHoldResponse)(nil),       // 46: postern.api.v1.ReviewHoldResponse
+	(*WithdrawHoldRequest)(nil),      // 47: postern.api.v1.WithdrawHoldRequest
+	(*WithdrawHoldResponse)(nil),     // 48: postern.api.v1.WithdrawHoldResponse
+	(*WatchHoldsRequest)(nil),        // 49: postern.api.v1.WatchHoldsRequest
+	(*WatchHoldsResponse)(nil),       // 50: postern.api.v1.WatchHoldsResponse
+	(*SetLegalHoldRequest)(nil),      // 51: postern.api.v1.SetLegalHoldRequest
+	(*SetLegalHoldResponse)(nil),     // 52: postern.api.v1.SetLegalHoldResponse
+	(*SearchStatementsRequest)(nil),  // 53: postern.api.v1.SearchStatementsRequest
+	(*SearchStatementsResponse)(nil), // 54: postern.api.v1.SearchStatementsResponse
+	(*RecordedStatement)(nil),        // 55: postern.api.v1.RecordedStatement
+	(*ColumnUse)(nil),                // 56: postern.api.v1.ColumnUse
+	(*WhoUsedRequest)(nil),           // 57: postern.api.v1.WhoUsedRequest
+	(*WhoUsedResponse)(nil),          // 58: postern.api.v1.WhoUsedResponse
+	(*SessionUse)(nil),               // 59: postern.api.v1.SessionUse
+	(*GetUsageRequest)(nil),          // 60: postern.api.v1.GetUsageRequest
+	(*GetUsageResponse)(nil),         // 61: postern.api.v1.GetUsageResponse
+	(*Usage)(nil),                    // 62: postern.api.v1.Usage
+	(*UnusedBinding)(nil),            // 63: postern.api.v1.UnusedBinding
+	(*ListSessionsRequest)(nil),      // 64: postern.api.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),     // 65: postern.api.v1.ListSessionsResponse
+	(*GetSessionRequest)(nil),        // 66: postern.api.v1.GetSessionRequest
+	(*GetSessionResponse)(nil),       // 67: postern.api.v1.GetSessionResponse
+	(*ReadRecordingRequest)(nil),     // 68: postern.api.v1.ReadRecordingRequest
+	(*ReadRecordingResponse)(nil),    // 69: postern.api.v1.ReadRecordingResponse
+	(*KillSessionRequest)(nil),       // 70: postern.api.v1.KillSessionRequest
+	(*KillSessionResponse)(nil),      // 71: postern.api.v1.KillSessionResponse
+	(*ListAuditEntriesRequest)(nil),  // 72: postern.api.v1.ListAuditEntriesRequest
+	(*ListAuditEntriesResponse)(nil), // 73: postern.api.v1.ListAuditEntriesResponse
+	(*AuditEntry)(nil),               // 74: postern.api.v1.AuditEntry
+	(*CreateJoinTokenRequest)(nil),   // 75: postern.api.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil),  // 76: postern.api.v1.CreateJoinTokenResponse
+	(*ListNodesRequest)(nil),         // 77: postern.api.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),        // 78: postern.api.v1.ListNodesResponse
+	(*NodeStatus)(nil),               // 79: postern.api.v1.NodeStatus
+	(*DrainNodeRequest)(nil),         // 80: postern.api.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),        // 81: postern.api.v1.DrainNodeResponse
+	nil,                              // 82: postern.api.v1.ListRequest.LabelsEntry
+	nil,                              // 83: postern.api.v1.NodeEndpoint.AddressesEntry
+	nil,                              // 84: postern.api.v1.CreateJoinTokenRequest.LabelsEntry
+	nil,                              // 85: postern.api.v1.NodeStatus.EndpointsEntry
+	(*v1.Object)(nil),                // 86: postern.types.v1.Object
+	(*v1.Version)(nil),               // 87: postern.types.v1.Version
+	(*v1.Subject)(nil),               // 88: postern.types.v1.Subject
+	(*timestamppb.Timestamp)(nil),    // 89: google.protobuf.Timestamp
+	(*v1.Grant)(nil),                 // 90: postern.types.v1.Grant
+	(*v11.Explanation)(nil),          // 91: postern.node.v1.Explanation
+	(*v11.Finding)(nil),              // 92: postern.node.v1.Finding
+	(*durationpb.Duration)(nil),      // 93: google.protobuf.Duration
+	(*v1.Hold)(nil),                  // 94: postern.types.v1.Hold
+	(*v1.Session)(nil),               // 95: postern.types.v1.Session
+	(*v11.Rejection)(nil),            // 96: postern.node.v1.Rejection
+	(*v11.NodeReport)(nil),           // 97: postern.node.v1.NodeReport
 }
 var file_postern_api_v1_api_proto_depIdxs = []int32{
-	81,  // 0: postern.api.v1.CreateRequest.object:type_name -> postern.types.v1.Object
-	77,  // 1: postern.api.v1.ListRequest.labels:type_name -> postern.api.v1.ListRequest.LabelsEntry
-	81,  // 2: postern.api.v1.ListResponse.objects:type_name -> postern.types.v1.Object
-	82,  // 3: postern.api.v1.ListResponse.version:type_name -> postern.types.v1.Version
-	81,  // 4: postern.api.v1.UpdateRequest.object:type_name -> postern.types.v1.Object
-	81,  // 5: postern.api.v1.ApplyRequest.objects:type_name -> postern.types.v1.Object
+	86,  // 0: postern.api.v1.CreateRequest.object:type_name -> postern.types.v1.Object
+	82,  // 1: postern.api.v1.ListRequest.labels:type_name -> postern.api.v1.ListRequest.LabelsEntry
+	86,  // 2: postern.api.v1.ListResponse.objects:type_name -> postern.types.v1.Object
+	87,  // 3: postern.api.v1.ListResponse.version:type_name -> postern.types.v1.Version
+	86,  // 4: postern.api.v1.UpdateRequest.object:type_name -> postern.types.v1.Object
+	86,  // 5: postern.api.v1.ApplyRequest.objects:type_name -> postern.types.v1.Object
 	9,   // 6: postern.api.v1.ApplyResponse.applied:type_name -> postern.api.v1.Applied
-	82,  // 7: postern.api.v1.ApplyResponse.version:type_name -> postern.types.v1.Version
-	81,  // 8: postern.api.v1.Applied.object:type_name -> postern.types.v1.Object
-	81,  // 9: postern.api.v1.WatchResponse.object:type_name -> postern.types.v1.Object
-	82,  // 10: postern.api.v1.WatchResponse.version:type_name -> postern.types.v1.Version
-	83,  // 11: postern.api.v1.WhoAmIResponse.subject:type_name -> postern.types.v1.Subject
-	84,  // 12: postern.api.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
+	87,  // 7: postern.api.v1.ApplyResponse.version:type_name -> postern.types.v1.Version
+	86,  // 8: postern.api.v1.Applied.object:type_name -> postern.types.v1.Object
+	86,  // 9: postern.api.v1.WatchResponse.object:type_name -> postern.types.v1.Object
+	87,  // 10: postern.api.v1.WatchResponse.version:type_name -> postern.types.v1.Version
+	88,  // 11: postern.api.v1.WhoAmIResponse.subject:type_name -> postern.types.v1.Subject
+	89,  // 12: postern.api.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
 	16,  // 13: postern.api.v1.LoginOptionsResponse.issuers:type_name -> postern.api.v1.LoginIssuer
 	19,  // 14: postern.api.v1.ListTasksResponse.tasks:type_name -> postern.api.v1.TaskOffer
-	85,  // 15: postern.api.v1.TaskOffer.grant:type_name -> postern.types.v1.Grant
-	86,  // 16: postern.api.v1.ExplainResponse.explanation:type_name -> postern.node.v1.Explanation
-	24,  // 17: postern.api.v1.ListEndpointsResponse.endpoints:type_name -> postern.api.v1.EndpointList
-	25,  // 18: postern.api.v1.EndpointList.nodes:type_name -> postern.api.v1.NodeEndpoint
-	84,  // 19: postern.api.v1.EndpointList.time:type_name -> google.protobuf.Timestamp
-	78,  // 20: postern.api.v1.NodeEndpoint.addresses:type_name -> postern.api.v1.NodeEndpoint.AddressesEntry
-	87,  // 21: postern.api.v1.CreateGrantRequest.ttl:type_name -> google.protobuf.Duration
-	85,  // 22: postern.api.v1.CreateGrantResponse.grant:type_name -> postern.types.v1.Grant
-	87,  // 23: postern.api.v1.RequestGrantRequest.ttl:type_name -> google.protobuf.Duration
-	85,  // 24: postern.api.v1.RequestGrantResponse.grant:type_name -> postern.types.v1.Grant
-	88,  // 25: postern.api.v1.RequestGrantResponse.hold:type_name -> postern.types.v1.Hold
-	85,  // 26: postern.api.v1.GetGrantResponse.grant:type_name -> postern.types.v1.Grant
-	85,  // 27: postern.api.v1.ListGrantsResponse.grants:type_name -> postern.types.v1.Grant
-	85,  // 28: postern.api.v1.RevokeGrantResponse.grant:type_name -> postern.types.v1.Grant
-	88,  // 29: postern.api.v1.ListHoldsResponse.holds:type_name -> postern.types.v1.Hold
-	88,  // 30: postern.api.v1.GetHoldResponse.hold:type_name -> postern.types.v1.Hold
-	88,  // 31: postern.api.v1.ReviewHoldResponse.hold:type_name -> postern.types.v1.Hold
-	88,  // 32: postern.api.v1.WithdrawHoldResponse.hold:type_name -> postern.types.v1.Hold
-	88,  // 33: postern.api.v1.WatchHoldsResponse.hold:type_name -> postern.types.v1.Hold
-	84,  // 34: postern.api.v1.SearchStatementsRequest.since:type_name -> google.protobuf.Timestamp
-	84,  // 35: postern.api.v1.SearchStatementsRequest.until:type_name -> google.protobuf.Timestamp
-	50,  // 36: postern.api.v1.SearchStatementsResponse.statements:type_name -> postern.api.v1.RecordedStatement
-	84,  // 37: postern.api.v1.RecordedStatement.time:type_name -> google.protobuf.Timestamp
-	51,  // 38: postern.api.v1.RecordedStatement.columns:type_name -> postern.api.v1.ColumnUse
-	87,  // 39: postern.api.v1.RecordedStatement.duration:type_name -> google.protobuf.Duration
-	84,  // 40: postern.api.v1.WhoUsedRequest.since:type_name -> google.protobuf.Timestamp
-	84,  // 41: postern.api.v1.WhoUsedRequest.until:type_name -> google.protobuf.Timestamp
-	54,  // 42: postern.api.v1.WhoUsedResponse.uses:type_name -> postern.api.v1.SessionUse
-	84,  // 43: postern.api.v1.SessionUse.first_time:type_name -> google.protobuf.Timestamp
-	84,  // 44: postern.api.v1.SessionUse.last_time:type_name -> google.protobuf.Timestamp
-	84,  // 45: postern.api.v1.GetUsageRequest.since:type_name -> google.protobuf.Timestamp
-	87,  // 46: postern.api.v1.GetUsageRequest.unused:type_name -> google.protobuf.Duration
-	57,  // 47: postern.api.v1.GetUsageResponse.usage:type_name -> postern.api.v1.Usage
-	58,  // 48: postern.api.v1.GetUsageResponse.unused:type_name -> postern.api.v1.UnusedBinding
-	84,  // 49: postern.api.v1.Usage.first_time:type_name -> google.protobuf.Timestamp
-	84,  // 50: postern.api.v1.Usage.last_time:type_name -> google.protobuf.Timestamp
-	84,  // 51: postern.api.v1.UnusedBinding.last_time:type_name -> google.protobuf.Timestamp
-	84,  // 52: postern.api.v1.ListSessionsRequest.since:type_name -> google.protobuf.Timestamp
-	84,  // 53: postern.api.v1.ListSessionsRequest.until:type_name -> google.protobuf.Timestamp
-	89,  // 54: postern.api.v1.ListSessionsResponse.sessions:type_name -> postern.types.v1.Session
-	89,  // 55: postern.api.v1.GetSessionResponse.session:type_name -> postern.types.v1.Session
-	84,  // 56: postern.api.v1.ListAuditEntriesRequest.since:type_name -> google.protobuf.Timestamp
-	69,  // 57: postern.api.v1.ListAuditEntriesResponse.entries:type_name -> postern.api.v1.AuditEntry
-	84,  // 58: postern.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	79,  // 59: postern.api.v1.CreateJoinTokenRequest.labels:type_name -> postern.api.v1.CreateJoinTokenRequest.LabelsEntry
-	87,  // 60: postern.api.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	84,  // 61: postern.api.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
-	74,  // 62: postern.api.v1.ListNodesResponse.nodes:type_name -> postern.api.v1.NodeStatus
-	82,  // 63: postern.api.v1.ListNodesResponse.version:type_name -> postern.types.v1.Version
-	82,  // 64: postern.api.v1.NodeStatus.version:type_name -> postern.types.v1.Version
-	87,  // 65: postern.api.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
-	90,  // 66: postern.api.v1.NodeStatus.rejections:type_name -> postern.node.v1.Rejection
-	91,  // 67: postern.api.v1.NodeStatus.report:type_name -> postern.node.v1.NodeReport
-	84,  // 68: postern.api.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
-	80,  // 69: postern.api.v1.NodeStatus.endpoints:type_name -> postern.api.v1.NodeStatus.EndpointsEntry
-	87,  // 70: postern.api.v1.DrainNodeRequest.timeout:type_name -> google.protobuf.Duration
-	0,   // 71: postern.api.v1.PolicyService.Create:input_type -> postern.api.v1.CreateRequest
-	1,   // 72: postern.api.v1.PolicyService.Get:input_type -> postern.api.v1.GetRequest
-	2,   // 73: postern.api.v1.PolicyService.List:input_type -> postern.api.v1.ListRequest
-	4,   // 74: postern.api.v1.PolicyService.Update:input_type -> postern.api.v1.UpdateRequest
-	5,   // 75: postern.api.v1.PolicyService.Delete:input_type -> postern.api.v1.DeleteRequest
-	7,   // 76: postern.api.v1.PolicyService.Apply:input_type -> postern.api.v1.ApplyRequest
-	10,  // 77: postern.api.v1.PolicyService.Watch:input_type -> postern.api.v1.WatchRequest
-	12,  // 78: postern.api.v1.AccessService.WhoAmI:input_type -> postern.api.v1.WhoAmIRequest
-	14,  // 79: postern.api.v1.AccessService.LoginOptions:input_type -> postern.api.v1.LoginOptionsRequest
-	17,  // 80: postern.api.v1.AccessService.ListTasks:input_type -> postern.api.v1.ListTasksRequest
-	20,  // 81: postern.api.v1.AccessService.Explain:input_type -> postern.api.v1.ExplainRequest
-	22,  // 82: postern.api.v1.AccessService.ListEndpoints:input_type -> postern.api.v1.ListEndpointsRequest
-	26,  // 83: postern.api.v1.GrantService.CreateGrant:input_type -> postern.api.v1.CreateGrantRequest
-	28,  // 84: postern.api.v1.GrantService.RequestGrant:input_type -> postern.api.v1.RequestGrantRequest
-	30,  // 85: postern.api.v1.GrantService.GetGrant:input_type -> postern.api.v1.GetGrantRequest
-	32,  // 86: postern.api.v1.GrantService.ListGrants:input_type -> postern.api.v1.ListGrantsRequest
-	34,  // 87: postern.api.v1.GrantService.RevokeGrant:input_type -> postern.api.v1.RevokeGrantRequest
-	36,  // 88: postern.api.v1.ApprovalService.ListHolds:input_type -> postern.api.v1.ListHoldsRequest
-	38,  // 89: postern.api.v1.ApprovalService.GetHold:input_type -> postern.api.v1.GetHoldRequest
-	40,  // 90: postern.api.v1.ApprovalService.ReviewHold:input_type -> postern.api.v1.ReviewHoldRequest
-	42,  // 91: postern.api.v1.ApprovalService.WithdrawHold:input_type -> postern.api.v1.WithdrawHoldRequest
-	44,  // 92: postern.api.v1.ApprovalService.WatchHolds:input_type -> postern.api.v1.WatchHoldsRequest
-	59,  // 93: postern.api.v1.SessionService.ListSessions:input_type -> postern.api.v1.ListSessionsRequest
-	61,  // 94: postern.api.v1.SessionService.GetSession:input_type -> postern.api.v1.GetSessionRequest
-	63,  // 95: postern.api.v1.SessionService.ReadRecording:input_type -> postern.api.v1.ReadRecordingRequest
-	65,  // 96: postern.api.v1.SessionService.KillSession:input_type -> postern.api.v1.KillSessionRequest
-	46,  // 97: postern.api.v1.SessionService.SetLegalHold:input_type -> postern.api.v1.SetLegalHoldRequest
-	48,  // 98: postern.api.v1.AnswerService.SearchStatements:input_type -> postern.api.v1.SearchStatementsRequest
-	52,  // 99: postern.api.v1.AnswerService.WhoUsed:input_type -> postern.api.v1.WhoUsedRequest
-	55,  // 100: postern.api.v1.AnswerService.GetUsage:input_type -> postern.api.v1.GetUsageRequest
-	67,  // 101: postern.api.v1.AuditService.ListAuditEntries:input_type -> postern.api.v1.ListAuditEntriesRequest
-	70,  // 102: postern.api.v1.NodeAdminService.CreateJoinToken:input_type -> postern.api.v1.CreateJoinTokenRequest
-	72,  // 103: postern.api.v1.NodeAdminService.ListNodes:input_type -> postern.api.v1.ListNodesRequest
-	75,  // 104: postern.api.v1.NodeAdminService.DrainNode:input_type -> postern.api.v1.DrainNodeRequest
-	81,  // 105: postern.api.v1.PolicyService.Create:output_type -> postern.types.v1.Object
-	81,  // 106: postern.api.v1.PolicyService.Get:output_type -> postern.types.v1.Object
-	3,   // 107: postern.api.v1.PolicyService.List:output_type -> postern.api.v1.ListResponse
-	81,  // 108: postern.api.v1.PolicyService.Update:output_type -> postern.types.v1.Object
-	6,   // 109: postern.api.v1.PolicyService.Delete:output_type -> postern.api.v1.DeleteResponse
-	8,   // 110: postern.api.v1.PolicyService.Apply:output_type -> postern.api.v1.ApplyResponse
-	11,  // 111: postern.api.v1.PolicyService.Watch:output_type -> postern.api.v1.WatchResponse
-	13,  // 112: postern.api.v1.AccessService.WhoAmI:output_type -> postern.api.v1.WhoAmIResponse
-	15,  // 113: postern.api.v1.AccessService.LoginOptions:output_type -> postern.api.v1.LoginOptionsResponse
-	18,  // 114: postern.api.v1.AccessService.ListTasks:output_type -> postern.api.v1.ListTasksResponse
-	21,  // 115: postern.api.v1.AccessService.Explain:output_type -> postern.api.v1.ExplainResponse
-	23,  // 116: postern.api.v1.AccessService.ListEndpoints:output_type -> postern.api.v1.ListEndpointsResponse
-	27,  // 117: postern.api.v1.GrantService.CreateGrant:output_type -> postern.api.v1.CreateGrantResponse
-	29,  // 118: postern.api.v1.GrantService.RequestGrant:output_type -> postern.api.v1.RequestGrantResponse
-	31,  // 119: postern.api.v1.GrantService.GetGrant:output_type -> postern.api.v1.GetGrantResponse
-	33,  // 120: postern.api.v1.GrantService.ListGrants:output_type -> postern.api.v1.ListGrantsResponse
-	35,  // 121: postern.api.v1.GrantService.RevokeGrant:output_type -> postern.api.v1.RevokeGrantResponse
-	37,  // 122: postern.api.v1.ApprovalService.ListHolds:output_type -> postern.api.v1.ListHoldsResponse
-	39,  // 123: postern.api.v1.ApprovalService.GetHold:output_type -> postern.api.v1.GetHoldResponse
-	41,  // 124: postern.api.v1.ApprovalService.ReviewHold:output_type -> postern.api.v1.ReviewHoldResponse
-	43,  // 125: postern.api.v1.ApprovalService.WithdrawHold:output_type -> postern.api.v1.WithdrawHoldResponse
-	45,  // 126: postern.api.v1.ApprovalService.WatchHolds:output_type -> postern.api.v1.WatchHoldsResponse
-	60,  // 127: postern.api.v1.SessionService.ListSessions:output_type -> postern.api.v1.ListSessionsResponse
-	62,  // 128: postern.api.v1.SessionService.GetSession:output_type -> postern.api.v1.GetSessionResponse
-	64,  // 129: postern.api.v1.SessionService.ReadRecording:output_type -> postern.api.v1.ReadRecordingResponse
-	66,  // 130: postern.api.v1.SessionService.KillSession:output_type -> postern.api.v1.KillSessionResponse
-	47,  // 131: postern.api.v1.SessionService.SetLegalHold:output_type -> postern.api.v1.SetLegalHoldResponse
-	49,  // 132: postern.api.v1.AnswerService.SearchStatements:output_type -> postern.api.v1.SearchStatementsResponse
-	53,  // 133: postern.api.v1.AnswerService.WhoUsed:output_type -> postern.api.v1.WhoUsedResponse
-	56,  // 134: postern.api.v1.AnswerService.GetUsage:output_type -> postern.api.v1.GetUsageResponse
-	68,  // 135: postern.api.v1.AuditService.ListAuditEntries:output_type -> postern.api.v1.ListAuditEntriesResponse
-	71,  // 136: postern.api.v1.NodeAdminService.CreateJoinToken:output_type -> postern.api.v1.CreateJoinTokenResponse
-	73,  // 137: postern.api.v1.NodeAdminService.ListNodes:output_type -> postern.api.v1.ListNodesResponse
-	76,  // 138: postern.api.v1.NodeAdminService.DrainNode:output_type -> postern.api.v1.DrainNodeResponse
-	105, // [105:139] is the sub-list for method output_type
-	71,  // [71:105] is the sub-list for method input_type
-	71,  // [71:71] is the sub-list for extension type_name
-	71,  // [71:71] is the sub-list for extension extendee
-	0,   // [0:71] is the sub-list for field type_name
+	90,  // 15: postern.api.v1.TaskOffer.grant:type_name -> postern.types.v1.Grant
+	91,  // 16: postern.api.v1.ExplainResponse.explanation:type_name -> postern.node.v1.Explanation
+	24,  // 17: postern.api.v1.DoctorResponse.resources:type_name -> postern.api.v1.ResourceHealth
+	25,  // 18: postern.api.v1.ResourceHealth.tasks:type_name -> postern.api.v1.TaskHealth
+	92,  // 19: postern.api.v1.ResourceHealth.findings:type_name -> postern.node.v1.Finding
+	26,  // 20: postern.api.v1.TaskHealth.permits:type_name -> postern.api.v1.PermitHealth
+	29,  // 21: postern.api.v1.ListEndpointsResponse.endpoints:type_name -> postern.api.v1.EndpointList
+	30,  // 22: postern.api.v1.EndpointList.nodes:type_name -> postern.api.v1.NodeEndpoint
+	89,  // 23: postern.api.v1.EndpointList.time:type_name -> google.protobuf.Timestamp
+	83,  // 24: postern.api.v1.NodeEndpoint.addresses:type_name -> postern.api.v1.NodeEndpoint.AddressesEntry
+	93,  // 25: postern.api.v1.CreateGrantRequest.ttl:type_name -> google.protobuf.Duration
+	90,  // 26: postern.api.v1.CreateGrantResponse.grant:type_name -> postern.types.v1.Grant
+	93,  // 27: postern.api.v1.RequestGrantRequest.ttl:type_name -> google.protobuf.Duration
+	90,  // 28: postern.api.v1.RequestGrantResponse.grant:type_name -> postern.types.v1.Grant
+	94,  // 29: postern.api.v1.RequestGrantResponse.hold:type_name -> postern.types.v1.Hold
+	90,  // 30: postern.api.v1.GetGrantResponse.grant:type_name -> postern.types.v1.Grant
+	90,  // 31: postern.api.v1.ListGrantsResponse.grants:type_name -> postern.types.v1.Grant
+	90,  // 32: postern.api.v1.RevokeGrantResponse.grant:type_name -> postern.types.v1.Grant
+	94,  // 33: postern.api.v1.ListHoldsResponse.holds:type_name -> postern.types.v1.Hold
+	94,  // 34: postern.api.v1.GetHoldResponse.hold:type_name -> postern.types.v1.Hold
+	94,  // 35: postern.api.v1.ReviewHoldResponse.hold:type_name -> postern.types.v1.Hold
+	94,  // 36: postern.api.v1.WithdrawHoldResponse.hold:type_name -> postern.types.v1.Hold
+	94,  // 37: postern.api.v1.WatchHoldsResponse.hold:type_name -> postern.types.v1.Hold
+	89,  // 38: postern.api.v1.SearchStatementsRequest.since:type_name -> google.protobuf.Timestamp
+	89,  // 39: postern.api.v1.SearchStatementsRequest.until:type_name -> google.protobuf.Timestamp
+	55,  // 40: postern.api.v1.SearchStatementsResponse.statements:type_name -> postern.api.v1.RecordedStatement
+	89,  // 41: postern.api.v1.RecordedStatement.time:type_name -> google.protobuf.Timestamp
+	56,  // 42: postern.api.v1.RecordedStatement.columns:type_name -> postern.api.v1.ColumnUse
+	93,  // 43: postern.api.v1.RecordedStatement.duration:type_name -> google.protobuf.Duration
+	89,  // 44: postern.api.v1.WhoUsedRequest.since:type_name -> google.protobuf.Timestamp
+	89,  // 45: postern.api.v1.WhoUsedRequest.until:type_name -> google.protobuf.Timestamp
+	59,  // 46: postern.api.v1.WhoUsedResponse.uses:type_name -> postern.api.v1.SessionUse
+	89,  // 47: postern.api.v1.SessionUse.first_time:type_name -> google.protobuf.Timestamp
+	89,  // 48: postern.api.v1.SessionUse.last_time:type_name -> google.protobuf.Timestamp
+	89,  // 49: postern.api.v1.GetUsageRequest.since:type_name -> google.protobuf.Timestamp
+	93,  // 50: postern.api.v1.GetUsageRequest.unused:type_name -> google.protobuf.Duration
+	62,  // 51: postern.api.v1.GetUsageResponse.usage:type_name -> postern.api.v1.Usage
+	63,  // 52: postern.api.v1.GetUsageResponse.unused:type_name -> postern.api.v1.UnusedBinding
+	89,  // 53: postern.api.v1.Usage.first_time:type_name -> google.protobuf.Timestamp
+	89,  // 54: postern.api.v1.Usage.last_time:type_name -> google.protobuf.Timestamp
+	89,  // 55: postern.api.v1.UnusedBinding.last_time:type_name -> google.protobuf.Timestamp
+	89,  // 56: postern.api.v1.ListSessionsRequest.since:type_name -> google.protobuf.Timestamp
+	89,  // 57: postern.api.v1.ListSessionsRequest.until:type_name -> google.protobuf.Timestamp
+	95,  // 58: postern.api.v1.ListSessionsResponse.sessions:type_name -> postern.types.v1.Session
+	95,  // 59: postern.api.v1.GetSessionResponse.session:type_name -> postern.types.v1.Session
+	89,  // 60: postern.api.v1.ListAuditEntriesRequest.since:type_name -> google.protobuf.Timestamp
+	74,  // 61: postern.api.v1.ListAuditEntriesResponse.entries:type_name -> postern.api.v1.AuditEntry
+	89,  // 62: postern.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	84,  // 63: postern.api.v1.CreateJoinTokenRequest.labels:type_name -> postern.api.v1.CreateJoinTokenRequest.LabelsEntry
+	93,  // 64: postern.api.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	89,  // 65: postern.api.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	79,  // 66: postern.api.v1.ListNodesResponse.nodes:type_name -> postern.api.v1.NodeStatus
+	87,  // 67: postern.api.v1.ListNodesResponse.version:type_name -> postern.types.v1.Version
+	87,  // 68: postern.api.v1.NodeStatus.version:type_name -> postern.types.v1.Version
+	93,  // 69: postern.api.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
+	96,  // 70: postern.api.v1.NodeStatus.rejections:type_name -> postern.node.v1.Rejection
+	97,  // 71: postern.api.v1.NodeStatus.report:type_name -> postern.node.v1.NodeReport
+	89,  // 72: postern.api.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
+	85,  // 73: postern.api.v1.NodeStatus.endpoints:type_name -> postern.api.v1.NodeStatus.EndpointsEntry
+	93,  // 74: postern.api.v1.DrainNodeRequest.timeout:type_name -> google.protobuf.Duration
+	0,   // 75: postern.api.v1.PolicyService.Create:input_type -> postern.api.v1.CreateRequest
+	1,   // 76: postern.api.v1.PolicyService.Get:input_type -> postern.api.v1.GetRequest
+	2,   // 77: postern.api.v1.PolicyService.List:input_type -> postern.api.v1.ListRequest
+	4,   // 78: postern.api.v1.PolicyService.Update:input_type -> postern.api.v1.UpdateRequest
+	5,   // 79: postern.api.v1.PolicyService.Delete:input_type -> postern.api.v1.DeleteRequest
+	7,   // 80: postern.api.v1.PolicyService.Apply:input_type -> postern.api.v1.ApplyRequest
+	10,  // 81: postern.api.v1.PolicyService.Watch:input_type -> postern.api.v1.WatchRequest
+	12,  // 82: postern.api.v1.AccessService.WhoAmI:input_type -> postern.api.v1.WhoAmIRequest
+	14,  // 83: postern.api.v1.AccessService.LoginOptions:input_type -> postern.api.v1.LoginOptionsRequest
+	17,  // 84: postern.api.v1.AccessService.ListTasks:input_type -> postern.api.v1.ListTasksRequest
+	20,  // 85: postern.api.v1.AccessService.Explain:input_type -> postern.api.v1.ExplainRequest
+	22,  // 86: postern.api.v1.AccessService.Doctor:input_type -> postern.api.v1.DoctorRequest
+	27,  // 87: postern.api.v1.AccessService.ListEndpoints:input_type -> postern.api.v1.ListEndpointsRequest
+	31,  // 88: postern.api.v1.GrantService.CreateGrant:input_type -> postern.api.v1.CreateGrantRequest
+	33,  // 89: postern.api.v1.GrantService.RequestGrant:input_type -> postern.api.v1.RequestGrantRequest
+	35,  // 90: postern.api.v1.GrantService.GetGrant:input_type -> postern.api.v1.GetGrantRequest
+	37,  // 91: postern.api.v1.GrantService.ListGrants:input_type -> postern.api.v1.ListGrantsRequest
+	39,  // 92: postern.api.v1.GrantService.RevokeGrant:input_type -> postern.api.v1.RevokeGrantRequest
+	41,  // 93: postern.api.v1.ApprovalService.ListHolds:input_type -> postern.api.v1.ListHoldsRequest
+	43,  // 94: postern.api.v1.ApprovalService.GetHold:input_type -> postern.api.v1.GetHoldRequest
+	45,  // 95: postern.api.v1.ApprovalService.ReviewHold:input_type -> postern.api.v1.ReviewHoldRequest
+	47,  // 96: postern.api.v1.ApprovalService.WithdrawHold:input_type -> postern.api.v1.WithdrawHoldRequest
+	49,  // 97: postern.api.v1.ApprovalService.WatchHolds:input_type -> postern.api.v1.WatchHoldsRequest
+	64,  // 98: postern.api.v1.SessionService.ListSessions:input_type -> postern.api.v1.ListSessionsRequest
+	66,  // 99: postern.api.v1.SessionService.GetSession:input_type -> postern.api.v1.GetSessionRequest
+	68,  // 100: postern.api.v1.SessionService.ReadRecording:input_type -> postern.api.v1.ReadRecordingRequest
+	70,  // 101: postern.api.v1.SessionService.KillSession:input_type -> postern.api.v1.KillSessionRequest
+	51,  // 102: postern.api.v1.SessionService.SetLegalHold:input_type -> postern.api.v1.SetLegalHoldRequest
+	53,  // 103: postern.api.v1.AnswerService.SearchStatements:input_type -> postern.api.v1.SearchStatementsRequest
+	57,  // 104: postern.api.v1.AnswerService.WhoUsed:input_type -> postern.api.v1.WhoUsedRequest
+	60,  // 105: postern.api.v1.AnswerService.GetUsage:input_type -> postern.api.v1.GetUsageRequest
+	72,  // 106: postern.api.v1.AuditService.ListAuditEntries:input_type -> postern.api.v1.ListAuditEntriesRequest
+	75,  // 107: postern.api.v1.NodeAdminService.CreateJoinToken:input_type -> postern.api.v1.CreateJoinTokenRequest
+	77,  // 108: postern.api.v1.NodeAdminService.ListNodes:input_type -> postern.api.v1.ListNodesRequest
+	80,  // 109: postern.api.v1.NodeAdminService.DrainNode:input_type -> postern.api.v1.DrainNodeRequest
+	86,  // 110: postern.api.v1.PolicyService.Create:output_type -> postern.types.v1.Object
+	86,  // 111: postern.api.v1.PolicyService.Get:output_type -> postern.types.v1.Object
+	3,   // 112: postern.api.v1.PolicyService.List:output_type -> postern.api.v1.ListResponse
+	86,  // 113: postern.api.v1.PolicyService.Update:output_type -> postern.types.v1.Object
+	6,   // 114: postern.api.v1.PolicyService.Delete:output_type -> postern.api.v1.DeleteResponse
+	8,   // 115: postern.api.v1.PolicyService.Apply:output_type -> postern.api.v1.ApplyResponse
+	11,  // 116: postern.api.v1.PolicyService.Watch:output_type -> postern.api.v1.WatchResponse
+	13,  // 117: postern.api.v1.AccessService.WhoAmI:output_type -> postern.api.v1.WhoAmIResponse
+	15,  // 118: postern.api.v1.AccessService.LoginOptions:output_type -> postern.api.v1.LoginOptionsResponse
+	18,  // 119: postern.api.v1.AccessService.ListTasks:output_type -> postern.api.v1.ListTasksResponse
+	21,  // 120: postern.api.v1.AccessService.Explain:output_type -> postern.api.v1.ExplainResponse
+	23,  // 121: postern.api.v1.AccessService.Doctor:output_type -> postern.api.v1.DoctorResponse
+	28,  // 122: postern.api.v1.AccessService.ListEndpoints:output_type -> postern.api.v1.ListEndpointsResponse
+	32,  // 123: postern.api.v1.GrantService.CreateGrant:output_type -> postern.api.v1.CreateGrantResponse
+	34,  // 124: postern.api.v1.GrantService.RequestGrant:output_type -> postern.api.v1.RequestGrantResponse
+	36,  // 125: postern.api.v1.GrantService.GetGrant:output_type -> postern.api.v1.GetGrantResponse
+	38,  // 126: postern.api.v1.GrantService.ListGrants:output_type -> postern.api.v1.ListGrantsResponse
+	40,  // 127: postern.api.v1.GrantService.RevokeGrant:output_type -> postern.api.v1.RevokeGrantResponse
+	42,  // 128: postern.api.v1.ApprovalService.ListHolds:output_type -> postern.api.v1.ListHoldsResponse
+	44,  // 129: postern.api.v1.ApprovalService.GetHold:output_type -> postern.api.v1.GetHoldResponse
+	46,  // 130: postern.api.v1.ApprovalService.ReviewHold:output_type -> postern.api.v1.ReviewHoldResponse
+	48,  // 131: postern.api.v1.ApprovalService.WithdrawHold:output_type -> postern.api.v1.WithdrawHoldResponse
+	50,  // 132: postern.api.v1.ApprovalService.WatchHolds:output_type -> postern.api.v1.WatchHoldsResponse
+	65,  // 133: postern.api.v1.SessionService.ListSessions:output_type -> postern.api.v1.ListSessionsResponse
+	67,  // 134: postern.api.v1.SessionService.GetSession:output_type -> postern.api.v1.GetSessionResponse
+	69,  // 135: postern.api.v1.SessionService.ReadRecording:output_type -> postern.api.v1.ReadRecordingResponse
+	71,  // 136: postern.api.v1.SessionService.KillSession:output_type -> postern.api.v1.KillSessionResponse
+	52,  // 137: postern.api.v1.SessionService.SetLegalHold:output_type -> postern.api.v1.SetLegalHoldResponse
+	54,  // 138: postern.api.v1.AnswerService.SearchStatements:output_type -> postern.api.v1.SearchStatementsResponse
+	58,  // 139: postern.api.v1.AnswerService.WhoUsed:output_type -> postern.api.v1.WhoUsedResponse
+	61,  // 140: postern.api.v1.AnswerService.GetUsage:output_type -> postern.api.v1.GetUsageResponse
+	73,  // 141: postern.api.v1.AuditService.ListAuditEntries:output_type -> postern.api.v1.ListAuditEntriesResponse
+	76,  // 142: postern.api.v1.NodeAdminService.CreateJoinToken:output_type -> postern.api.v1.CreateJoinTokenResponse
+	78,  // 143: postern.api.v1.NodeAdminService.ListNodes:output_type -> postern.api.v1.ListNodesResponse
+	81,  // 144: postern.api.v1.NodeAdminService.DrainNode:output_type -> postern.api.v1.DrainNodeResponse
+	110, // [110:145] is the sub-list for method output_type
+	75,  // [75:110] is the sub-list for method input_type
+	75,  // [75:75] is the sub-list for extension type_name
+	75,  // [75:75] is the sub-list for extension extendee
+	0,   // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_postern_api_v1_api_proto_init() }
@@ -5754,7 +6158,7 @@ func file_postern_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_api_v1_api_proto_rawDesc), len(file_postern_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   81,
+			NumMessages:   86,
 			NumExtensions: 0,
 			NumServices:   8,
 		},

@@ -1153,6 +1153,9 @@ type Command struct {
 	//	*Command_Explain
 	//	*Command_Drain
 	//	*Command_ReturnBudget
+	//	*Command_MakeLogin
+	//	*Command_DropLogin
+	//	*Command_Inspect
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1247,6 +1250,33 @@ func (x *Command) GetReturnBudget() *ReturnBudget {
 	return nil
 }
 
+func (x *Command) GetMakeLogin() *MakeLogin {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_MakeLogin); ok {
+			return x.MakeLogin
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDropLogin() *DropLogin {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_DropLogin); ok {
+			return x.DropLogin
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetInspect() *Inspect {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Inspect); ok {
+			return x.Inspect
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -1276,6 +1306,21 @@ type Command_ReturnBudget struct {
 	ReturnBudget *ReturnBudget `protobuf:"bytes,6,opt,name=return_budget,json=returnBudget,proto3,oneof"`
 }
 
+type Command_MakeLogin struct {
+	// Make a login for one session at level native; for walls.
+	MakeLogin *MakeLogin `protobuf:"bytes,7,opt,name=make_login,json=makeLogin,proto3,oneof"`
+}
+
+type Command_DropLogin struct {
+	// End such a login; for walls.
+	DropLogin *DropLogin `protobuf:"bytes,8,opt,name=drop_login,json=dropLogin,proto3,oneof"`
+}
+
+type Command_Inspect struct {
+	// Look for what weakens a resource's level; for walls.
+	Inspect *Inspect `protobuf:"bytes,9,opt,name=inspect,proto3,oneof"`
+}
+
 func (*Command_KillSession) isCommand_Kind() {}
 
 func (*Command_CancelQuery) isCommand_Kind() {}
@@ -1285,6 +1330,12 @@ func (*Command_Explain) isCommand_Kind() {}
 func (*Command_Drain) isCommand_Kind() {}
 
 func (*Command_ReturnBudget) isCommand_Kind() {}
+
+func (*Command_MakeLogin) isCommand_Kind() {}
+
+func (*Command_DropLogin) isCommand_Kind() {}
+
+func (*Command_Inspect) isCommand_Kind() {}
 
 // ReturnBudget asks for the unused part of what a node holds of a grant's limits.
 type ReturnBudget struct {
@@ -1332,6 +1383,444 @@ func (x *ReturnBudget) GetGrant() string {
 	return ""
 }
 
+// MakeLogin makes a login that is a member of a task's role and of nothing else.
+type MakeLogin struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The resource.
+	Resource string `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	// The task.
+	Task string `protobuf:"bytes,2,opt,name=task,proto3" json:"task,omitempty"`
+	// The policy to which the task must have been brought first.
+	Version *v1.Version `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	// The lease, of which the login's name is made.
+	Lease string `protobuf:"bytes,4,opt,name=lease,proto3" json:"lease,omitempty"`
+	// The SCRAM-SHA-256 verifier of its password, as PostgreSQL stores it.
+	Verifier string `protobuf:"bytes,5,opt,name=verifier,proto3" json:"verifier,omitempty"`
+	// When it ends.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// The grant's subject, by whom rows may be filtered.
+	Subject       *v1.Subject `protobuf:"bytes,7,opt,name=subject,proto3" json:"subject,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MakeLogin) Reset() {
+	*x = MakeLogin{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MakeLogin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MakeLogin) ProtoMessage() {}
+
+func (x *MakeLogin) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MakeLogin.ProtoReflect.Descriptor instead.
+func (*MakeLogin) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *MakeLogin) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *MakeLogin) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *MakeLogin) GetVersion() *v1.Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+func (x *MakeLogin) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *MakeLogin) GetVerifier() string {
+	if x != nil {
+		return x.Verifier
+	}
+	return ""
+}
+
+func (x *MakeLogin) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *MakeLogin) GetSubject() *v1.Subject {
+	if x != nil {
+		return x.Subject
+	}
+	return nil
+}
+
+// DropLogin ends a login and whatever runs under it.
+type DropLogin struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The resource.
+	Resource string `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	// The lease, of which the login's name was made.
+	Lease         string `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropLogin) Reset() {
+	*x = DropLogin{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropLogin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropLogin) ProtoMessage() {}
+
+func (x *DropLogin) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropLogin.ProtoReflect.Descriptor instead.
+func (*DropLogin) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *DropLogin) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *DropLogin) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+// Inspect looks at a resource.
+type Inspect struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The resource.
+	Resource      string `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Inspect) Reset() {
+	*x = Inspect{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Inspect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Inspect) ProtoMessage() {}
+
+func (x *Inspect) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Inspect.ProtoReflect.Descriptor instead.
+func (*Inspect) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Inspect) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+// Inspection is what a wall found at a resource.
+type Inspection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The server's version, such as 16.4.
+	Server string `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	// The tasks that have a wall, or should have.
+	Walls []*WallState `protobuf:"bytes,2,rep,name=walls,proto3" json:"walls,omitempty"`
+	// What weakens the level, or may.
+	Findings []*Finding `protobuf:"bytes,3,rep,name=findings,proto3" json:"findings,omitempty"`
+	// When it looked.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Inspection) Reset() {
+	*x = Inspection{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Inspection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Inspection) ProtoMessage() {}
+
+func (x *Inspection) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Inspection.ProtoReflect.Descriptor instead.
+func (*Inspection) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Inspection) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *Inspection) GetWalls() []*WallState {
+	if x != nil {
+		return x.Walls
+	}
+	return nil
+}
+
+func (x *Inspection) GetFindings() []*Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+func (x *Inspection) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+// WallState is how the wall of one task stands.
+type WallState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The task.
+	Task string `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	// The role of which its logins are members.
+	Role string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	// The schema of its views, which names their revision.
+	Schema string `protobuf:"bytes,3,opt,name=schema,proto3" json:"schema,omitempty"`
+	// Whether the target is as the task says.
+	Ready bool `protobuf:"varint,4,opt,name=ready,proto3" json:"ready,omitempty"`
+	// Why it is not.
+	Problem       string `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WallState) Reset() {
+	*x = WallState{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WallState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WallState) ProtoMessage() {}
+
+func (x *WallState) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WallState.ProtoReflect.Descriptor instead.
+func (*WallState) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *WallState) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *WallState) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *WallState) GetSchema() string {
+	if x != nil {
+		return x.Schema
+	}
+	return ""
+}
+
+func (x *WallState) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+func (x *WallState) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+// Finding is one thing that a person should know of a resource.
+type Finding struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Severity: weakens, unknown or note.
+	Severity string `protobuf:"bytes,1,opt,name=severity,proto3" json:"severity,omitempty"`
+	// Which check, such as definer-function.
+	Check string `protobuf:"bytes,2,opt,name=check,proto3" json:"check,omitempty"`
+	// What it is about, such as public.purge().
+	Object string `protobuf:"bytes,3,opt,name=object,proto3" json:"object,omitempty"`
+	// What it means.
+	Text string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	// What would mend it.
+	Fix           string `protobuf:"bytes,5,opt,name=fix,proto3" json:"fix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Finding) Reset() {
+	*x = Finding{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Finding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Finding) ProtoMessage() {}
+
+func (x *Finding) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Finding.ProtoReflect.Descriptor instead.
+func (*Finding) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Finding) GetSeverity() string {
+	if x != nil {
+		return x.Severity
+	}
+	return ""
+}
+
+func (x *Finding) GetCheck() string {
+	if x != nil {
+		return x.Check
+	}
+	return ""
+}
+
+func (x *Finding) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+func (x *Finding) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Finding) GetFix() string {
+	if x != nil {
+		return x.Fix
+	}
+	return ""
+}
+
 // KillSession ends one session.
 type KillSession struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1345,7 +1834,7 @@ type KillSession struct {
 
 func (x *KillSession) Reset() {
 	*x = KillSession{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[16]
+	mi := &file_postern_node_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1357,7 +1846,7 @@ func (x *KillSession) String() string {
 func (*KillSession) ProtoMessage() {}
 
 func (x *KillSession) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[16]
+	mi := &file_postern_node_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1370,7 +1859,7 @@ func (x *KillSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillSession.ProtoReflect.Descriptor instead.
 func (*KillSession) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *KillSession) GetSession() string {
@@ -1398,7 +1887,7 @@ type CancelQuery struct {
 
 func (x *CancelQuery) Reset() {
 	*x = CancelQuery{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[17]
+	mi := &file_postern_node_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1410,7 +1899,7 @@ func (x *CancelQuery) String() string {
 func (*CancelQuery) ProtoMessage() {}
 
 func (x *CancelQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[17]
+	mi := &file_postern_node_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1423,7 +1912,7 @@ func (x *CancelQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelQuery.ProtoReflect.Descriptor instead.
 func (*CancelQuery) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CancelQuery) GetKey() []byte {
@@ -1450,7 +1939,7 @@ type Explain struct {
 
 func (x *Explain) Reset() {
 	*x = Explain{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[18]
+	mi := &file_postern_node_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1462,7 +1951,7 @@ func (x *Explain) String() string {
 func (*Explain) ProtoMessage() {}
 
 func (x *Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[18]
+	mi := &file_postern_node_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1475,7 +1964,7 @@ func (x *Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explain.ProtoReflect.Descriptor instead.
 func (*Explain) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Explain) GetSubject() *v1.Subject {
@@ -1517,7 +2006,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[19]
+	mi := &file_postern_node_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1529,7 +2018,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[19]
+	mi := &file_postern_node_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1542,7 +2031,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Drain) GetTimeout() *durationpb.Duration {
@@ -1562,14 +2051,18 @@ type CommandResult struct {
 	// What went wrong.
 	Error string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
 	// The answer to explain.
-	Explanation   *Explanation `protobuf:"bytes,4,opt,name=explanation,proto3" json:"explanation,omitempty"`
+	Explanation *Explanation `protobuf:"bytes,4,opt,name=explanation,proto3" json:"explanation,omitempty"`
+	// The account that make_login has made.
+	Account string `protobuf:"bytes,5,opt,name=account,proto3" json:"account,omitempty"`
+	// The answer to inspect.
+	Inspection    *Inspection `protobuf:"bytes,6,opt,name=inspection,proto3" json:"inspection,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[20]
+	mi := &file_postern_node_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +2074,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[20]
+	mi := &file_postern_node_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +2087,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CommandResult) GetId() string {
@@ -1621,6 +2114,20 @@ func (x *CommandResult) GetError() string {
 func (x *CommandResult) GetExplanation() *Explanation {
 	if x != nil {
 		return x.Explanation
+	}
+	return nil
+}
+
+func (x *CommandResult) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *CommandResult) GetInspection() *Inspection {
+	if x != nil {
+		return x.Inspection
 	}
 	return nil
 }
@@ -1654,7 +2161,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[21]
+	mi := &file_postern_node_v1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1666,7 +2173,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[21]
+	mi := &file_postern_node_v1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1679,7 +2186,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Explanation) GetVerdict() string {
@@ -1767,7 +2274,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[22]
+	mi := &file_postern_node_v1_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1779,7 +2286,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[22]
+	mi := &file_postern_node_v1_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1792,7 +2299,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Budget) GetRows() int64 {
@@ -1841,7 +2348,7 @@ type DrawBudgetRequest struct {
 
 func (x *DrawBudgetRequest) Reset() {
 	*x = DrawBudgetRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[23]
+	mi := &file_postern_node_v1_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1853,7 +2360,7 @@ func (x *DrawBudgetRequest) String() string {
 func (*DrawBudgetRequest) ProtoMessage() {}
 
 func (x *DrawBudgetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[23]
+	mi := &file_postern_node_v1_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1866,7 +2373,7 @@ func (x *DrawBudgetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrawBudgetRequest.ProtoReflect.Descriptor instead.
 func (*DrawBudgetRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DrawBudgetRequest) GetGrant() string {
@@ -1935,7 +2442,7 @@ type DrawBudgetResponse struct {
 
 func (x *DrawBudgetResponse) Reset() {
 	*x = DrawBudgetResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[24]
+	mi := &file_postern_node_v1_node_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1947,7 +2454,7 @@ func (x *DrawBudgetResponse) String() string {
 func (*DrawBudgetResponse) ProtoMessage() {}
 
 func (x *DrawBudgetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[24]
+	mi := &file_postern_node_v1_node_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1960,7 +2467,7 @@ func (x *DrawBudgetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrawBudgetResponse.ProtoReflect.Descriptor instead.
 func (*DrawBudgetResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{24}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DrawBudgetResponse) GetTotal() *Budget {
@@ -2013,7 +2520,7 @@ type OpenGrantRequest struct {
 
 func (x *OpenGrantRequest) Reset() {
 	*x = OpenGrantRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[25]
+	mi := &file_postern_node_v1_node_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2025,7 +2532,7 @@ func (x *OpenGrantRequest) String() string {
 func (*OpenGrantRequest) ProtoMessage() {}
 
 func (x *OpenGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[25]
+	mi := &file_postern_node_v1_node_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2038,7 +2545,7 @@ func (x *OpenGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenGrantRequest.ProtoReflect.Descriptor instead.
 func (*OpenGrantRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{25}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *OpenGrantRequest) GetToken() string {
@@ -2096,7 +2603,7 @@ type OpenGrantResponse struct {
 
 func (x *OpenGrantResponse) Reset() {
 	*x = OpenGrantResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[26]
+	mi := &file_postern_node_v1_node_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2108,7 +2615,7 @@ func (x *OpenGrantResponse) String() string {
 func (*OpenGrantResponse) ProtoMessage() {}
 
 func (x *OpenGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[26]
+	mi := &file_postern_node_v1_node_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2121,7 +2628,7 @@ func (x *OpenGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenGrantResponse.ProtoReflect.Descriptor instead.
 func (*OpenGrantResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{26}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *OpenGrantResponse) GetGrant() *v1.SignedGrant {
@@ -2163,7 +2670,7 @@ type OpenHoldRequest struct {
 
 func (x *OpenHoldRequest) Reset() {
 	*x = OpenHoldRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[27]
+	mi := &file_postern_node_v1_node_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2175,7 +2682,7 @@ func (x *OpenHoldRequest) String() string {
 func (*OpenHoldRequest) ProtoMessage() {}
 
 func (x *OpenHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[27]
+	mi := &file_postern_node_v1_node_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2188,7 +2695,7 @@ func (x *OpenHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenHoldRequest.ProtoReflect.Descriptor instead.
 func (*OpenHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{27}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *OpenHoldRequest) GetScope() string {
@@ -2260,7 +2767,7 @@ type OpenHoldResponse struct {
 
 func (x *OpenHoldResponse) Reset() {
 	*x = OpenHoldResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[28]
+	mi := &file_postern_node_v1_node_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2272,7 +2779,7 @@ func (x *OpenHoldResponse) String() string {
 func (*OpenHoldResponse) ProtoMessage() {}
 
 func (x *OpenHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[28]
+	mi := &file_postern_node_v1_node_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2285,7 +2792,7 @@ func (x *OpenHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenHoldResponse.ProtoReflect.Descriptor instead.
 func (*OpenHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{28}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *OpenHoldResponse) GetHold() *v1.Hold {
@@ -2317,7 +2824,7 @@ type ConsumeHoldRequest struct {
 
 func (x *ConsumeHoldRequest) Reset() {
 	*x = ConsumeHoldRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[29]
+	mi := &file_postern_node_v1_node_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2329,7 +2836,7 @@ func (x *ConsumeHoldRequest) String() string {
 func (*ConsumeHoldRequest) ProtoMessage() {}
 
 func (x *ConsumeHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[29]
+	mi := &file_postern_node_v1_node_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2342,7 +2849,7 @@ func (x *ConsumeHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeHoldRequest.ProtoReflect.Descriptor instead.
 func (*ConsumeHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{29}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ConsumeHoldRequest) GetHold() string {
@@ -2377,7 +2884,7 @@ type ConsumeHoldResponse struct {
 
 func (x *ConsumeHoldResponse) Reset() {
 	*x = ConsumeHoldResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[30]
+	mi := &file_postern_node_v1_node_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +2896,7 @@ func (x *ConsumeHoldResponse) String() string {
 func (*ConsumeHoldResponse) ProtoMessage() {}
 
 func (x *ConsumeHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[30]
+	mi := &file_postern_node_v1_node_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +2909,7 @@ func (x *ConsumeHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeHoldResponse.ProtoReflect.Descriptor instead.
 func (*ConsumeHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{30}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ConsumeHoldResponse) GetHold() *v1.Hold {
@@ -2423,7 +2930,7 @@ type RouteCancelRequest struct {
 
 func (x *RouteCancelRequest) Reset() {
 	*x = RouteCancelRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[31]
+	mi := &file_postern_node_v1_node_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2435,7 +2942,7 @@ func (x *RouteCancelRequest) String() string {
 func (*RouteCancelRequest) ProtoMessage() {}
 
 func (x *RouteCancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[31]
+	mi := &file_postern_node_v1_node_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2448,7 +2955,7 @@ func (x *RouteCancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCancelRequest.ProtoReflect.Descriptor instead.
 func (*RouteCancelRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{31}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RouteCancelRequest) GetKey() []byte {
@@ -2467,7 +2974,7 @@ type RouteCancelResponse struct {
 
 func (x *RouteCancelResponse) Reset() {
 	*x = RouteCancelResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[32]
+	mi := &file_postern_node_v1_node_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2479,7 +2986,7 @@ func (x *RouteCancelResponse) String() string {
 func (*RouteCancelResponse) ProtoMessage() {}
 
 func (x *RouteCancelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[32]
+	mi := &file_postern_node_v1_node_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2492,7 +2999,7 @@ func (x *RouteCancelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCancelResponse.ProtoReflect.Descriptor instead.
 func (*RouteCancelResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{32}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{38}
 }
 
 // LeaseRequest asks for a credential.
@@ -2504,7 +3011,7 @@ type LeaseRequest struct {
 	Grant string `protobuf:"bytes,2,opt,name=grant,proto3" json:"grant,omitempty"`
 	// The resource.
 	Resource string `protobuf:"bytes,3,opt,name=resource,proto3" json:"resource,omitempty"`
-	// Purpose: session or catalog.
+	// Purpose: session, catalog, or admin for walls.
 	Purpose string `protobuf:"bytes,4,opt,name=purpose,proto3" json:"purpose,omitempty"`
 	// The node's process, as the hello of its stream names it.
 	Process       string `protobuf:"bytes,5,opt,name=process,proto3" json:"process,omitempty"`
@@ -2514,7 +3021,7 @@ type LeaseRequest struct {
 
 func (x *LeaseRequest) Reset() {
 	*x = LeaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[33]
+	mi := &file_postern_node_v1_node_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2526,7 +3033,7 @@ func (x *LeaseRequest) String() string {
 func (*LeaseRequest) ProtoMessage() {}
 
 func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[33]
+	mi := &file_postern_node_v1_node_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2539,7 +3046,7 @@ func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRequest.ProtoReflect.Descriptor instead.
 func (*LeaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{33}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *LeaseRequest) GetSession() string {
@@ -2596,7 +3103,7 @@ type LeaseResponse struct {
 
 func (x *LeaseResponse) Reset() {
 	*x = LeaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[34]
+	mi := &file_postern_node_v1_node_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2608,7 +3115,7 @@ func (x *LeaseResponse) String() string {
 func (*LeaseResponse) ProtoMessage() {}
 
 func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[34]
+	mi := &file_postern_node_v1_node_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2621,7 +3128,7 @@ func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseResponse.ProtoReflect.Descriptor instead.
 func (*LeaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{34}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *LeaseResponse) GetLease() string {
@@ -2669,7 +3176,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[35]
+	mi := &file_postern_node_v1_node_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2681,7 +3188,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[35]
+	mi := &file_postern_node_v1_node_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2694,7 +3201,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{35}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Credential) GetAccount() string {
@@ -2736,7 +3243,7 @@ type RenewLeaseRequest struct {
 
 func (x *RenewLeaseRequest) Reset() {
 	*x = RenewLeaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[36]
+	mi := &file_postern_node_v1_node_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2748,7 +3255,7 @@ func (x *RenewLeaseRequest) String() string {
 func (*RenewLeaseRequest) ProtoMessage() {}
 
 func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[36]
+	mi := &file_postern_node_v1_node_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2761,7 +3268,7 @@ func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseRequest.ProtoReflect.Descriptor instead.
 func (*RenewLeaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{36}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RenewLeaseRequest) GetLease() string {
@@ -2784,7 +3291,7 @@ type RenewLeaseResponse struct {
 
 func (x *RenewLeaseResponse) Reset() {
 	*x = RenewLeaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	mi := &file_postern_node_v1_node_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2796,7 +3303,7 @@ func (x *RenewLeaseResponse) String() string {
 func (*RenewLeaseResponse) ProtoMessage() {}
 
 func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	mi := &file_postern_node_v1_node_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2809,7 +3316,7 @@ func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseResponse.ProtoReflect.Descriptor instead.
 func (*RenewLeaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{37}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RenewLeaseResponse) GetExpireTime() *timestamppb.Timestamp {
@@ -2837,7 +3344,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[38]
+	mi := &file_postern_node_v1_node_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2849,7 +3356,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[38]
+	mi := &file_postern_node_v1_node_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2862,7 +3369,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{38}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ReleaseRequest) GetLease() string {
@@ -2881,7 +3388,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[39]
+	mi := &file_postern_node_v1_node_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2893,7 +3400,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[39]
+	mi := &file_postern_node_v1_node_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2906,7 +3413,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{39}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{45}
 }
 
 // ShipRequest is one chunk of one session's recording.
@@ -2924,7 +3431,7 @@ type ShipRequest struct {
 
 func (x *ShipRequest) Reset() {
 	*x = ShipRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[40]
+	mi := &file_postern_node_v1_node_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2936,7 +3443,7 @@ func (x *ShipRequest) String() string {
 func (*ShipRequest) ProtoMessage() {}
 
 func (x *ShipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[40]
+	mi := &file_postern_node_v1_node_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2949,7 +3456,7 @@ func (x *ShipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipRequest.ProtoReflect.Descriptor instead.
 func (*ShipRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{40}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ShipRequest) GetSession() string {
@@ -2990,7 +3497,7 @@ type ShipResponse struct {
 
 func (x *ShipResponse) Reset() {
 	*x = ShipResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[41]
+	mi := &file_postern_node_v1_node_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3002,7 +3509,7 @@ func (x *ShipResponse) String() string {
 func (*ShipResponse) ProtoMessage() {}
 
 func (x *ShipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[41]
+	mi := &file_postern_node_v1_node_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3015,7 +3522,7 @@ func (x *ShipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipResponse.ProtoReflect.Descriptor instead.
 func (*ShipResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{41}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ShipResponse) GetSession() string {
@@ -3139,17 +3646,54 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\bBookmark\x120\n" +
 	"\x14echo_monotonic_nanos\x18\x01 \x01(\x03R\x12echoMonotonicNanos\x123\n" +
 	"\aversion\x18\x02 \x01(\v2\x19.postern.types.v1.VersionR\aversion\x12F\n" +
-	"\x11replica_staleness\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x10replicaStaleness\"\xd3\x02\n" +
+	"\x11replica_staleness\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x10replicaStaleness\"\x83\x04\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12A\n" +
 	"\fkill_session\x18\x02 \x01(\v2\x1c.postern.node.v1.KillSessionH\x00R\vkillSession\x12A\n" +
 	"\fcancel_query\x18\x03 \x01(\v2\x1c.postern.node.v1.CancelQueryH\x00R\vcancelQuery\x124\n" +
 	"\aexplain\x18\x04 \x01(\v2\x18.postern.node.v1.ExplainH\x00R\aexplain\x12.\n" +
 	"\x05drain\x18\x05 \x01(\v2\x16.postern.node.v1.DrainH\x00R\x05drain\x12D\n" +
-	"\rreturn_budget\x18\x06 \x01(\v2\x1d.postern.node.v1.ReturnBudgetH\x00R\freturnBudgetB\x06\n" +
+	"\rreturn_budget\x18\x06 \x01(\v2\x1d.postern.node.v1.ReturnBudgetH\x00R\freturnBudget\x12;\n" +
+	"\n" +
+	"make_login\x18\a \x01(\v2\x1a.postern.node.v1.MakeLoginH\x00R\tmakeLogin\x12;\n" +
+	"\n" +
+	"drop_login\x18\b \x01(\v2\x1a.postern.node.v1.DropLoginH\x00R\tdropLogin\x124\n" +
+	"\ainspect\x18\t \x01(\v2\x18.postern.node.v1.InspectH\x00R\ainspectB\x06\n" +
 	"\x04kind\"$\n" +
 	"\fReturnBudget\x12\x14\n" +
-	"\x05grant\x18\x01 \x01(\tR\x05grant\"?\n" +
+	"\x05grant\x18\x01 \x01(\tR\x05grant\"\x99\x02\n" +
+	"\tMakeLogin\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12\x12\n" +
+	"\x04task\x18\x02 \x01(\tR\x04task\x123\n" +
+	"\aversion\x18\x03 \x01(\v2\x19.postern.types.v1.VersionR\aversion\x12\x14\n" +
+	"\x05lease\x18\x04 \x01(\tR\x05lease\x12\x1f\n" +
+	"\bverifier\x18\x05 \x01(\tB\x03\x80\x01\x01R\bverifier\x12;\n" +
+	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x123\n" +
+	"\asubject\x18\a \x01(\v2\x19.postern.types.v1.SubjectR\asubject\"=\n" +
+	"\tDropLogin\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12\x14\n" +
+	"\x05lease\x18\x02 \x01(\tR\x05lease\"%\n" +
+	"\aInspect\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\"\xbc\x01\n" +
+	"\n" +
+	"Inspection\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\tR\x06server\x120\n" +
+	"\x05walls\x18\x02 \x03(\v2\x1a.postern.node.v1.WallStateR\x05walls\x124\n" +
+	"\bfindings\x18\x03 \x03(\v2\x18.postern.node.v1.FindingR\bfindings\x12.\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"{\n" +
+	"\tWallState\x12\x12\n" +
+	"\x04task\x18\x01 \x01(\tR\x04task\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x16\n" +
+	"\x06schema\x18\x03 \x01(\tR\x06schema\x12\x14\n" +
+	"\x05ready\x18\x04 \x01(\bR\x05ready\x12\x18\n" +
+	"\aproblem\x18\x05 \x01(\tR\aproblem\"y\n" +
+	"\aFinding\x12\x1a\n" +
+	"\bseverity\x18\x01 \x01(\tR\bseverity\x12\x14\n" +
+	"\x05check\x18\x02 \x01(\tR\x05check\x12\x16\n" +
+	"\x06object\x18\x03 \x01(\tR\x06object\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\x12\x10\n" +
+	"\x03fix\x18\x05 \x01(\tR\x03fix\"?\n" +
 	"\vKillSession\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"$\n" +
@@ -3161,12 +3705,16 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\bresource\x18\x03 \x01(\tR\bresource\x12\x1c\n" +
 	"\tstatement\x18\x04 \x01(\tR\tstatement\"<\n" +
 	"\x05Drain\x123\n" +
-	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x89\x01\n" +
+	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xe0\x01\n" +
 	"\rCommandResult\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\bR\x04done\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x12>\n" +
-	"\vexplanation\x18\x04 \x01(\v2\x1c.postern.node.v1.ExplanationR\vexplanation\"\x81\x03\n" +
+	"\vexplanation\x18\x04 \x01(\v2\x1c.postern.node.v1.ExplanationR\vexplanation\x12\x18\n" +
+	"\aaccount\x18\x05 \x01(\tR\aaccount\x12;\n" +
+	"\n" +
+	"inspection\x18\x06 \x01(\v2\x1b.postern.node.v1.InspectionR\n" +
+	"inspection\"\x81\x03\n" +
 	"\vExplanation\x12\x18\n" +
 	"\averdict\x18\x01 \x01(\tR\averdict\x12\x12\n" +
 	"\x04rule\x18\x02 \x01(\tR\x04rule\x12\x16\n" +
@@ -3306,7 +3854,7 @@ func file_postern_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_postern_node_v1_node_proto_rawDescData
 }
 
-var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_postern_node_v1_node_proto_goTypes = []any{
 	(*RegisterRequest)(nil),       // 0: postern.node.v1.RegisterRequest
 	(*RegisterResponse)(nil),      // 1: postern.node.v1.RegisterResponse
@@ -3324,122 +3872,138 @@ var file_postern_node_v1_node_proto_goTypes = []any{
 	(*Bookmark)(nil),              // 13: postern.node.v1.Bookmark
 	(*Command)(nil),               // 14: postern.node.v1.Command
 	(*ReturnBudget)(nil),          // 15: postern.node.v1.ReturnBudget
-	(*KillSession)(nil),           // 16: postern.node.v1.KillSession
-	(*CancelQuery)(nil),           // 17: postern.node.v1.CancelQuery
-	(*Explain)(nil),               // 18: postern.node.v1.Explain
-	(*Drain)(nil),                 // 19: postern.node.v1.Drain
-	(*CommandResult)(nil),         // 20: postern.node.v1.CommandResult
-	(*Explanation)(nil),           // 21: postern.node.v1.Explanation
-	(*Budget)(nil),                // 22: postern.node.v1.Budget
-	(*DrawBudgetRequest)(nil),     // 23: postern.node.v1.DrawBudgetRequest
-	(*DrawBudgetResponse)(nil),    // 24: postern.node.v1.DrawBudgetResponse
-	(*OpenGrantRequest)(nil),      // 25: postern.node.v1.OpenGrantRequest
-	(*OpenGrantResponse)(nil),     // 26: postern.node.v1.OpenGrantResponse
-	(*OpenHoldRequest)(nil),       // 27: postern.node.v1.OpenHoldRequest
-	(*OpenHoldResponse)(nil),      // 28: postern.node.v1.OpenHoldResponse
-	(*ConsumeHoldRequest)(nil),    // 29: postern.node.v1.ConsumeHoldRequest
-	(*ConsumeHoldResponse)(nil),   // 30: postern.node.v1.ConsumeHoldResponse
-	(*RouteCancelRequest)(nil),    // 31: postern.node.v1.RouteCancelRequest
-	(*RouteCancelResponse)(nil),   // 32: postern.node.v1.RouteCancelResponse
-	(*LeaseRequest)(nil),          // 33: postern.node.v1.LeaseRequest
-	(*LeaseResponse)(nil),         // 34: postern.node.v1.LeaseResponse
-	(*Credential)(nil),            // 35: postern.node.v1.Credential
-	(*RenewLeaseRequest)(nil),     // 36: postern.node.v1.RenewLeaseRequest
-	(*RenewLeaseResponse)(nil),    // 37: postern.node.v1.RenewLeaseResponse
-	(*ReleaseRequest)(nil),        // 38: postern.node.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),       // 39: postern.node.v1.ReleaseResponse
-	(*ShipRequest)(nil),           // 40: postern.node.v1.ShipRequest
-	(*ShipResponse)(nil),          // 41: postern.node.v1.ShipResponse
-	nil,                           // 42: postern.node.v1.RegisterRequest.EndpointsEntry
-	nil,                           // 43: postern.node.v1.RegisterResponse.LabelsEntry
-	nil,                           // 44: postern.node.v1.RenewRequest.EndpointsEntry
-	nil,                           // 45: postern.node.v1.Update.GrantKeysEntry
-	nil,                           // 46: postern.node.v1.Explanation.MaskedEntry
-	(*v1.Version)(nil),            // 47: postern.types.v1.Version
-	(*durationpb.Duration)(nil),   // 48: google.protobuf.Duration
-	(*v1.Object)(nil),             // 49: postern.types.v1.Object
-	(*timestamppb.Timestamp)(nil), // 50: google.protobuf.Timestamp
-	(*v1.Subject)(nil),            // 51: postern.types.v1.Subject
-	(*v1.SignedGrant)(nil),        // 52: postern.types.v1.SignedGrant
-	(*v1.Parameter)(nil),          // 53: postern.types.v1.Parameter
-	(*v1.Hold)(nil),               // 54: postern.types.v1.Hold
+	(*MakeLogin)(nil),             // 16: postern.node.v1.MakeLogin
+	(*DropLogin)(nil),             // 17: postern.node.v1.DropLogin
+	(*Inspect)(nil),               // 18: postern.node.v1.Inspect
+	(*Inspection)(nil),            // 19: postern.node.v1.Inspection
+	(*WallState)(nil),             // 20: postern.node.v1.WallState
+	(*Finding)(nil),               // 21: postern.node.v1.Finding
+	(*KillSession)(nil),           // 22: postern.node.v1.KillSession
+	(*CancelQuery)(nil),           // 23: postern.node.v1.CancelQuery
+	(*Explain)(nil),               // 24: postern.node.v1.Explain
+	(*Drain)(nil),                 // 25: postern.node.v1.Drain
+	(*CommandResult)(nil),         // 26: postern.node.v1.CommandResult
+	(*Explanation)(nil),           // 27: postern.node.v1.Explanation
+	(*Budget)(nil),                // 28: postern.node.v1.Budget
+	(*DrawBudgetRequest)(nil),     // 29: postern.node.v1.DrawBudgetRequest
+	(*DrawBudgetResponse)(nil),    // 30: postern.node.v1.DrawBudgetResponse
+	(*OpenGrantRequest)(nil),      // 31: postern.node.v1.OpenGrantRequest
+	(*OpenGrantResponse)(nil),     // 32: postern.node.v1.OpenGrantResponse
+	(*OpenHoldRequest)(nil),       // 33: postern.node.v1.OpenHoldRequest
+	(*OpenHoldResponse)(nil),      // 34: postern.node.v1.OpenHoldResponse
+	(*ConsumeHoldRequest)(nil),    // 35: postern.node.v1.ConsumeHoldRequest
+	(*ConsumeHoldResponse)(nil),   // 36: postern.node.v1.ConsumeHoldResponse
+	(*RouteCancelRequest)(nil),    // 37: postern.node.v1.RouteCancelRequest
+	(*RouteCancelResponse)(nil),   // 38: postern.node.v1.RouteCancelResponse
+	(*LeaseRequest)(nil),          // 39: postern.node.v1.LeaseRequest
+	(*LeaseResponse)(nil),         // 40: postern.node.v1.LeaseResponse
+	(*Credential)(nil),            // 41: postern.node.v1.Credential
+	(*RenewLeaseRequest)(nil),     // 42: postern.node.v1.RenewLeaseRequest
+	(*RenewLeaseResponse)(nil),    // 43: postern.node.v1.RenewLeaseResponse
+	(*ReleaseRequest)(nil),        // 44: postern.node.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),       // 45: postern.node.v1.ReleaseResponse
+	(*ShipRequest)(nil),           // 46: postern.node.v1.ShipRequest
+	(*ShipResponse)(nil),          // 47: postern.node.v1.ShipResponse
+	nil,                           // 48: postern.node.v1.RegisterRequest.EndpointsEntry
+	nil,                           // 49: postern.node.v1.RegisterResponse.LabelsEntry
+	nil,                           // 50: postern.node.v1.RenewRequest.EndpointsEntry
+	nil,                           // 51: postern.node.v1.Update.GrantKeysEntry
+	nil,                           // 52: postern.node.v1.Explanation.MaskedEntry
+	(*v1.Version)(nil),            // 53: postern.types.v1.Version
+	(*durationpb.Duration)(nil),   // 54: google.protobuf.Duration
+	(*v1.Object)(nil),             // 55: postern.types.v1.Object
+	(*timestamppb.Timestamp)(nil), // 56: google.protobuf.Timestamp
+	(*v1.Subject)(nil),            // 57: postern.types.v1.Subject
+	(*v1.SignedGrant)(nil),        // 58: postern.types.v1.SignedGrant
+	(*v1.Parameter)(nil),          // 59: postern.types.v1.Parameter
+	(*v1.Hold)(nil),               // 60: postern.types.v1.Hold
 }
 var file_postern_node_v1_node_proto_depIdxs = []int32{
-	42, // 0: postern.node.v1.RegisterRequest.endpoints:type_name -> postern.node.v1.RegisterRequest.EndpointsEntry
-	43, // 1: postern.node.v1.RegisterResponse.labels:type_name -> postern.node.v1.RegisterResponse.LabelsEntry
-	44, // 2: postern.node.v1.RenewRequest.endpoints:type_name -> postern.node.v1.RenewRequest.EndpointsEntry
+	48, // 0: postern.node.v1.RegisterRequest.endpoints:type_name -> postern.node.v1.RegisterRequest.EndpointsEntry
+	49, // 1: postern.node.v1.RegisterResponse.labels:type_name -> postern.node.v1.RegisterResponse.LabelsEntry
+	50, // 2: postern.node.v1.RenewRequest.endpoints:type_name -> postern.node.v1.RenewRequest.EndpointsEntry
 	5,  // 3: postern.node.v1.SyncRequest.hello:type_name -> postern.node.v1.SyncHello
 	6,  // 4: postern.node.v1.SyncRequest.ack:type_name -> postern.node.v1.SyncAck
 	8,  // 5: postern.node.v1.SyncRequest.ping:type_name -> postern.node.v1.SyncPing
 	9,  // 6: postern.node.v1.SyncRequest.report:type_name -> postern.node.v1.NodeReport
-	20, // 7: postern.node.v1.SyncRequest.result:type_name -> postern.node.v1.CommandResult
-	47, // 8: postern.node.v1.SyncHello.applied:type_name -> postern.types.v1.Version
-	47, // 9: postern.node.v1.SyncAck.version:type_name -> postern.types.v1.Version
+	26, // 7: postern.node.v1.SyncRequest.result:type_name -> postern.node.v1.CommandResult
+	53, // 8: postern.node.v1.SyncHello.applied:type_name -> postern.types.v1.Version
+	53, // 9: postern.node.v1.SyncAck.version:type_name -> postern.types.v1.Version
 	7,  // 10: postern.node.v1.SyncAck.rejections:type_name -> postern.node.v1.Rejection
-	48, // 11: postern.node.v1.NodeReport.spool_age:type_name -> google.protobuf.Duration
+	54, // 11: postern.node.v1.NodeReport.spool_age:type_name -> google.protobuf.Duration
 	11, // 12: postern.node.v1.SyncResponse.update:type_name -> postern.node.v1.Update
 	13, // 13: postern.node.v1.SyncResponse.bookmark:type_name -> postern.node.v1.Bookmark
 	14, // 14: postern.node.v1.SyncResponse.command:type_name -> postern.node.v1.Command
-	47, // 15: postern.node.v1.Update.version:type_name -> postern.types.v1.Version
-	49, // 16: postern.node.v1.Update.objects:type_name -> postern.types.v1.Object
+	53, // 15: postern.node.v1.Update.version:type_name -> postern.types.v1.Version
+	55, // 16: postern.node.v1.Update.objects:type_name -> postern.types.v1.Object
 	12, // 17: postern.node.v1.Update.ended_grants:type_name -> postern.node.v1.GrantEnd
-	45, // 18: postern.node.v1.Update.grant_keys:type_name -> postern.node.v1.Update.GrantKeysEntry
-	50, // 19: postern.node.v1.GrantEnd.end_time:type_name -> google.protobuf.Timestamp
-	47, // 20: postern.node.v1.Bookmark.version:type_name -> postern.types.v1.Version
-	48, // 21: postern.node.v1.Bookmark.replica_staleness:type_name -> google.protobuf.Duration
-	16, // 22: postern.node.v1.Command.kill_session:type_name -> postern.node.v1.KillSession
-	17, // 23: postern.node.v1.Command.cancel_query:type_name -> postern.node.v1.CancelQuery
-	18, // 24: postern.node.v1.Command.explain:type_name -> postern.node.v1.Explain
-	19, // 25: postern.node.v1.Command.drain:type_name -> postern.node.v1.Drain
+	51, // 18: postern.node.v1.Update.grant_keys:type_name -> postern.node.v1.Update.GrantKeysEntry
+	56, // 19: postern.node.v1.GrantEnd.end_time:type_name -> google.protobuf.Timestamp
+	53, // 20: postern.node.v1.Bookmark.version:type_name -> postern.types.v1.Version
+	54, // 21: postern.node.v1.Bookmark.replica_staleness:type_name -> google.protobuf.Duration
+	22, // 22: postern.node.v1.Command.kill_session:type_name -> postern.node.v1.KillSession
+	23, // 23: postern.node.v1.Command.cancel_query:type_name -> postern.node.v1.CancelQuery
+	24, // 24: postern.node.v1.Command.explain:type_name -> postern.node.v1.Explain
+	25, // 25: postern.node.v1.Command.drain:type_name -> postern.node.v1.Drain
 	15, // 26: postern.node.v1.Command.return_budget:type_name -> postern.node.v1.ReturnBudget
-	51, // 27: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
-	48, // 28: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
-	21, // 29: postern.node.v1.CommandResult.explanation:type_name -> postern.node.v1.Explanation
-	46, // 30: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
-	47, // 31: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
-	22, // 32: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
-	22, // 33: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
-	22, // 34: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
-	22, // 35: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
-	22, // 36: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
-	22, // 37: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
-	52, // 38: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
-	53, // 39: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
-	54, // 40: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
-	54, // 41: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
-	50, // 42: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	50, // 43: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	50, // 44: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	50, // 45: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	0,  // 46: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
-	2,  // 47: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
-	4,  // 48: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
-	25, // 49: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
-	27, // 50: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
-	29, // 51: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
-	31, // 52: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
-	23, // 53: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
-	33, // 54: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
-	36, // 55: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
-	38, // 56: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
-	40, // 57: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
-	1,  // 58: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
-	3,  // 59: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
-	10, // 60: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
-	26, // 61: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
-	28, // 62: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
-	30, // 63: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
-	32, // 64: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
-	24, // 65: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
-	34, // 66: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
-	37, // 67: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
-	39, // 68: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
-	41, // 69: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
-	58, // [58:70] is the sub-list for method output_type
-	46, // [46:58] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	16, // 27: postern.node.v1.Command.make_login:type_name -> postern.node.v1.MakeLogin
+	17, // 28: postern.node.v1.Command.drop_login:type_name -> postern.node.v1.DropLogin
+	18, // 29: postern.node.v1.Command.inspect:type_name -> postern.node.v1.Inspect
+	53, // 30: postern.node.v1.MakeLogin.version:type_name -> postern.types.v1.Version
+	56, // 31: postern.node.v1.MakeLogin.expire_time:type_name -> google.protobuf.Timestamp
+	57, // 32: postern.node.v1.MakeLogin.subject:type_name -> postern.types.v1.Subject
+	20, // 33: postern.node.v1.Inspection.walls:type_name -> postern.node.v1.WallState
+	21, // 34: postern.node.v1.Inspection.findings:type_name -> postern.node.v1.Finding
+	56, // 35: postern.node.v1.Inspection.time:type_name -> google.protobuf.Timestamp
+	57, // 36: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
+	54, // 37: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
+	27, // 38: postern.node.v1.CommandResult.explanation:type_name -> postern.node.v1.Explanation
+	19, // 39: postern.node.v1.CommandResult.inspection:type_name -> postern.node.v1.Inspection
+	52, // 40: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
+	53, // 41: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
+	28, // 42: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
+	28, // 43: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
+	28, // 44: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
+	28, // 45: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
+	28, // 46: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
+	28, // 47: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
+	58, // 48: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
+	59, // 49: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
+	60, // 50: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
+	60, // 51: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
+	56, // 52: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	56, // 53: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	56, // 54: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	56, // 55: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	0,  // 56: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
+	2,  // 57: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
+	4,  // 58: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
+	31, // 59: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
+	33, // 60: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
+	35, // 61: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
+	37, // 62: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
+	29, // 63: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
+	39, // 64: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
+	42, // 65: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
+	44, // 66: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
+	46, // 67: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
+	1,  // 68: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
+	3,  // 69: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
+	10, // 70: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
+	32, // 71: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
+	34, // 72: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
+	36, // 73: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
+	38, // 74: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
+	30, // 75: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
+	40, // 76: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
+	43, // 77: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
+	45, // 78: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
+	47, // 79: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
+	68, // [68:80] is the sub-list for method output_type
+	56, // [56:68] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_postern_node_v1_node_proto_init() }
@@ -3465,6 +4029,9 @@ func file_postern_node_v1_node_proto_init() {
 		(*Command_Explain)(nil),
 		(*Command_Drain)(nil),
 		(*Command_ReturnBudget)(nil),
+		(*Command_MakeLogin)(nil),
+		(*Command_DropLogin)(nil),
+		(*Command_Inspect)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3472,7 +4039,7 @@ func file_postern_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_node_v1_node_proto_rawDesc), len(file_postern_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   47,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   5,
 		},

@@ -920,7 +920,8 @@ type Level struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Want: native (L3), source (L2, the default) or result (L1).
 	Want string `protobuf:"bytes,1,opt,name=want,proto3" json:"want,omitempty"`
-	// The admin credential that native needs.
+	// The credential with which postern-wall makes roles and views for native, and looks
+	// for what weakens a level.
 	Admin         *CredentialRef `protobuf:"bytes,2,opt,name=admin,proto3" json:"admin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1678,7 +1679,10 @@ func (x *RecordRule) GetResultRows() int64 {
 type CredentialRule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Reuse: never (the default, a lease a session) or pool.
-	Reuse         string `protobuf:"bytes,1,opt,name=reuse,proto3" json:"reuse,omitempty"`
+	Reuse string `protobuf:"bytes,1,opt,name=reuse,proto3" json:"reuse,omitempty"`
+	// The Vault role whose users the task's sessions log in as, instead of the resource's
+	// credential. At level native its creation statements must grant the task's role.
+	Vault         *VaultRef `protobuf:"bytes,2,opt,name=vault,proto3" json:"vault,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1718,6 +1722,13 @@ func (x *CredentialRule) GetReuse() string {
 		return x.Reuse
 	}
 	return ""
+}
+
+func (x *CredentialRule) GetVault() *VaultRef {
+	if x != nil {
+		return x.Vault
+	}
+	return nil
 }
 
 // Staleness bounds enforcement without the control plane.
@@ -3214,7 +3225,9 @@ type NodeSpec struct {
 	HpkeKey []byte `protobuf:"bytes,5,opt,name=hpke_key,json=hpkeKey,proto3" json:"hpke_key,omitempty"`
 	// The public keys of its current certificate and of those before it, newest first,
 	// PKIX DER: whichever of them sealed a recording.
-	PublicKeys    [][]byte `protobuf:"bytes,6,rep,name=public_keys,json=publicKeys,proto3" json:"public_keys,omitempty"`
+	PublicKeys [][]byte `protobuf:"bytes,6,rep,name=public_keys,json=publicKeys,proto3" json:"public_keys,omitempty"`
+	// Role: empty for a node, or wall for a postern-wall.
+	Role          string `protobuf:"bytes,7,opt,name=role,proto3" json:"role,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3289,6 +3302,13 @@ func (x *NodeSpec) GetPublicKeys() [][]byte {
 		return x.PublicKeys
 	}
 	return nil
+}
+
+func (x *NodeSpec) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
 }
 
 var File_postern_types_v1_object_proto protoreflect.FileDescriptor
@@ -3450,9 +3470,10 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"\x04read\x18\x01 \x01(\tR\x04read\x12\x14\n" +
 	"\x05write\x18\x02 \x01(\tR\x05write\x12\x1f\n" +
 	"\vresult_rows\x18\x03 \x01(\x03R\n" +
-	"resultRows\"&\n" +
+	"resultRows\"X\n" +
 	"\x0eCredentialRule\x12\x14\n" +
-	"\x05reuse\x18\x01 \x01(\tR\x05reuse\"U\n" +
+	"\x05reuse\x18\x01 \x01(\tR\x05reuse\x120\n" +
+	"\x05vault\x18\x02 \x01(\v2\x1a.postern.types.v1.VaultRefR\x05vault\"U\n" +
 	"\tStaleness\x12#\n" +
 	"\rmax_staleness\x18\x01 \x01(\tR\fmaxStaleness\x12#\n" +
 	"\rsession_grace\x18\x02 \x01(\tR\fsessionGrace\"U\n" +
@@ -3571,7 +3592,7 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"apiVersion\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x126\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x1a.postern.types.v1.MetadataR\bmetadata\x12.\n" +
-	"\x04spec\x18\x04 \x01(\v2\x1a.postern.types.v1.NodeSpecR\x04spec\"\x94\x02\n" +
+	"\x04spec\x18\x04 \x01(\v2\x1a.postern.types.v1.NodeSpecR\x04spec\"\xa8\x02\n" +
 	"\bNodeSpec\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12G\n" +
 	"\tendpoints\x18\x02 \x03(\v2).postern.types.v1.NodeSpec.EndpointsEntryR\tendpoints\x12\x15\n" +
@@ -3579,7 +3600,8 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"\x06serial\x18\x04 \x01(\tR\x06serial\x12\x19\n" +
 	"\bhpke_key\x18\x05 \x01(\fR\ahpkeKey\x12\x1f\n" +
 	"\vpublic_keys\x18\x06 \x03(\fR\n" +
-	"publicKeys\x1a<\n" +
+	"publicKeys\x12\x12\n" +
+	"\x04role\x18\a \x01(\tR\x04role\x1a<\n" +
 	"\x0eEndpointsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01BAZ?github.com/posterngate/postern/pkg/gen/postern/types/v1;typesv1b\x06proto3"
@@ -3696,43 +3718,44 @@ var file_postern_types_v1_object_proto_depIdxs = []int32{
 	46, // 38: postern.types.v1.ResourceSelector.labels:type_name -> postern.types.v1.ResourceSelector.LabelsEntry
 	47, // 39: postern.types.v1.Permit.mask:type_name -> postern.types.v1.Permit.MaskEntry
 	20, // 40: postern.types.v1.Permit.approval:type_name -> postern.types.v1.ApprovalRequirement
-	0,  // 41: postern.types.v1.Binding.metadata:type_name -> postern.types.v1.Metadata
-	22, // 42: postern.types.v1.Binding.spec:type_name -> postern.types.v1.BindingSpec
-	23, // 43: postern.types.v1.BindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
-	20, // 44: postern.types.v1.BindingSpec.approval:type_name -> postern.types.v1.ApprovalRequirement
-	52, // 45: postern.types.v1.BindingSpec.expires:type_name -> google.protobuf.Timestamp
-	48, // 46: postern.types.v1.SubjectSelector.claim:type_name -> postern.types.v1.SubjectSelector.ClaimEntry
-	0,  // 47: postern.types.v1.ApprovalRule.metadata:type_name -> postern.types.v1.Metadata
-	25, // 48: postern.types.v1.ApprovalRule.spec:type_name -> postern.types.v1.ApprovalRuleSpec
-	26, // 49: postern.types.v1.ApprovalRuleSpec.all:type_name -> postern.types.v1.ApprovalQuorum
-	0,  // 50: postern.types.v1.Workload.metadata:type_name -> postern.types.v1.Metadata
-	28, // 51: postern.types.v1.Workload.spec:type_name -> postern.types.v1.WorkloadSpec
-	29, // 52: postern.types.v1.WorkloadSpec.trust:type_name -> postern.types.v1.WorkloadTrust
-	52, // 53: postern.types.v1.WorkloadSpec.expires:type_name -> google.protobuf.Timestamp
-	0,  // 54: postern.types.v1.RoleBinding.metadata:type_name -> postern.types.v1.Metadata
-	31, // 55: postern.types.v1.RoleBinding.spec:type_name -> postern.types.v1.RoleBindingSpec
-	23, // 56: postern.types.v1.RoleBindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
-	32, // 57: postern.types.v1.RoleBindingSpec.scope:type_name -> postern.types.v1.RoleScope
-	49, // 58: postern.types.v1.RoleScope.labels:type_name -> postern.types.v1.RoleScope.LabelsEntry
-	0,  // 59: postern.types.v1.Mask.metadata:type_name -> postern.types.v1.Metadata
-	34, // 60: postern.types.v1.Mask.spec:type_name -> postern.types.v1.MaskSpec
-	7,  // 61: postern.types.v1.MaskSpec.key:type_name -> postern.types.v1.SecretRef
-	0,  // 62: postern.types.v1.Lock.metadata:type_name -> postern.types.v1.Metadata
-	36, // 63: postern.types.v1.Lock.spec:type_name -> postern.types.v1.LockSpec
-	52, // 64: postern.types.v1.LockSpec.expires:type_name -> google.protobuf.Timestamp
-	0,  // 65: postern.types.v1.Secret.metadata:type_name -> postern.types.v1.Metadata
-	38, // 66: postern.types.v1.Secret.spec:type_name -> postern.types.v1.SecretSpec
-	50, // 67: postern.types.v1.SecretSpec.data:type_name -> postern.types.v1.SecretSpec.DataEntry
-	0,  // 68: postern.types.v1.Node.metadata:type_name -> postern.types.v1.Metadata
-	40, // 69: postern.types.v1.Node.spec:type_name -> postern.types.v1.NodeSpec
-	51, // 70: postern.types.v1.NodeSpec.endpoints:type_name -> postern.types.v1.NodeSpec.EndpointsEntry
-	53, // 71: postern.types.v1.ResourceSpec.PinEntry.value:type_name -> google.protobuf.Value
-	54, // 72: postern.types.v1.ResourceSpec.ClassifyEntry.value:type_name -> google.protobuf.ListValue
-	73, // [73:73] is the sub-list for method output_type
-	73, // [73:73] is the sub-list for method input_type
-	73, // [73:73] is the sub-list for extension type_name
-	73, // [73:73] is the sub-list for extension extendee
-	0,  // [0:73] is the sub-list for field type_name
+	9,  // 41: postern.types.v1.CredentialRule.vault:type_name -> postern.types.v1.VaultRef
+	0,  // 42: postern.types.v1.Binding.metadata:type_name -> postern.types.v1.Metadata
+	22, // 43: postern.types.v1.Binding.spec:type_name -> postern.types.v1.BindingSpec
+	23, // 44: postern.types.v1.BindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
+	20, // 45: postern.types.v1.BindingSpec.approval:type_name -> postern.types.v1.ApprovalRequirement
+	52, // 46: postern.types.v1.BindingSpec.expires:type_name -> google.protobuf.Timestamp
+	48, // 47: postern.types.v1.SubjectSelector.claim:type_name -> postern.types.v1.SubjectSelector.ClaimEntry
+	0,  // 48: postern.types.v1.ApprovalRule.metadata:type_name -> postern.types.v1.Metadata
+	25, // 49: postern.types.v1.ApprovalRule.spec:type_name -> postern.types.v1.ApprovalRuleSpec
+	26, // 50: postern.types.v1.ApprovalRuleSpec.all:type_name -> postern.types.v1.ApprovalQuorum
+	0,  // 51: postern.types.v1.Workload.metadata:type_name -> postern.types.v1.Metadata
+	28, // 52: postern.types.v1.Workload.spec:type_name -> postern.types.v1.WorkloadSpec
+	29, // 53: postern.types.v1.WorkloadSpec.trust:type_name -> postern.types.v1.WorkloadTrust
+	52, // 54: postern.types.v1.WorkloadSpec.expires:type_name -> google.protobuf.Timestamp
+	0,  // 55: postern.types.v1.RoleBinding.metadata:type_name -> postern.types.v1.Metadata
+	31, // 56: postern.types.v1.RoleBinding.spec:type_name -> postern.types.v1.RoleBindingSpec
+	23, // 57: postern.types.v1.RoleBindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
+	32, // 58: postern.types.v1.RoleBindingSpec.scope:type_name -> postern.types.v1.RoleScope
+	49, // 59: postern.types.v1.RoleScope.labels:type_name -> postern.types.v1.RoleScope.LabelsEntry
+	0,  // 60: postern.types.v1.Mask.metadata:type_name -> postern.types.v1.Metadata
+	34, // 61: postern.types.v1.Mask.spec:type_name -> postern.types.v1.MaskSpec
+	7,  // 62: postern.types.v1.MaskSpec.key:type_name -> postern.types.v1.SecretRef
+	0,  // 63: postern.types.v1.Lock.metadata:type_name -> postern.types.v1.Metadata
+	36, // 64: postern.types.v1.Lock.spec:type_name -> postern.types.v1.LockSpec
+	52, // 65: postern.types.v1.LockSpec.expires:type_name -> google.protobuf.Timestamp
+	0,  // 66: postern.types.v1.Secret.metadata:type_name -> postern.types.v1.Metadata
+	38, // 67: postern.types.v1.Secret.spec:type_name -> postern.types.v1.SecretSpec
+	50, // 68: postern.types.v1.SecretSpec.data:type_name -> postern.types.v1.SecretSpec.DataEntry
+	0,  // 69: postern.types.v1.Node.metadata:type_name -> postern.types.v1.Metadata
+	40, // 70: postern.types.v1.Node.spec:type_name -> postern.types.v1.NodeSpec
+	51, // 71: postern.types.v1.NodeSpec.endpoints:type_name -> postern.types.v1.NodeSpec.EndpointsEntry
+	53, // 72: postern.types.v1.ResourceSpec.PinEntry.value:type_name -> google.protobuf.Value
+	54, // 73: postern.types.v1.ResourceSpec.ClassifyEntry.value:type_name -> google.protobuf.ListValue
+	74, // [74:74] is the sub-list for method output_type
+	74, // [74:74] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_postern_types_v1_object_proto_init() }

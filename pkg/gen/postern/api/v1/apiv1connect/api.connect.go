@@ -73,6 +73,8 @@ const (
 	AccessServiceListTasksProcedure = "/postern.api.v1.AccessService/ListTasks"
 	// AccessServiceExplainProcedure is the fully-qualified name of the AccessService's Explain RPC.
 	AccessServiceExplainProcedure = "/postern.api.v1.AccessService/Explain"
+	// AccessServiceDoctorProcedure is the fully-qualified name of the AccessService's Doctor RPC.
+	AccessServiceDoctorProcedure = "/postern.api.v1.AccessService/Doctor"
 	// AccessServiceListEndpointsProcedure is the fully-qualified name of the AccessService's
 	// ListEndpoints RPC.
 	AccessServiceListEndpointsProcedure = "/postern.api.v1.AccessService/ListEndpoints"
@@ -395,6 +397,8 @@ type AccessServiceClient interface {
 	ListTasks(context.Context, *connect.Request[v1.ListTasksRequest]) (*connect.Response[v1.ListTasksResponse], error)
 	// Explain tells what would happen to a statement, and why.
 	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
+	// Doctor tells which level of guarantee holds, and what weakens it.
+	Doctor(context.Context, *connect.Request[v1.DoctorRequest]) (*connect.Response[v1.DoctorResponse], error)
 	// ListEndpoints tells the nodes that clients may connect to, signed.
 	ListEndpoints(context.Context, *connect.Request[v1.ListEndpointsRequest]) (*connect.Response[v1.ListEndpointsResponse], error)
 }
@@ -438,6 +442,13 @@ func NewAccessServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		doctor: connect.NewClient[v1.DoctorRequest, v1.DoctorResponse](
+			httpClient,
+			baseURL+AccessServiceDoctorProcedure,
+			connect.WithSchema(accessServiceMethods.ByName("Doctor")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 		listEndpoints: connect.NewClient[v1.ListEndpointsRequest, v1.ListEndpointsResponse](
 			httpClient,
 			baseURL+AccessServiceListEndpointsProcedure,
@@ -454,6 +465,7 @@ type accessServiceClient struct {
 	loginOptions  *connect.Client[v1.LoginOptionsRequest, v1.LoginOptionsResponse]
 	listTasks     *connect.Client[v1.ListTasksRequest, v1.ListTasksResponse]
 	explain       *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
+	doctor        *connect.Client[v1.DoctorRequest, v1.DoctorResponse]
 	listEndpoints *connect.Client[v1.ListEndpointsRequest, v1.ListEndpointsResponse]
 }
 
@@ -477,6 +489,11 @@ func (c *accessServiceClient) Explain(ctx context.Context, req *connect.Request[
 	return c.explain.CallUnary(ctx, req)
 }
 
+// Doctor calls postern.api.v1.AccessService.Doctor.
+func (c *accessServiceClient) Doctor(ctx context.Context, req *connect.Request[v1.DoctorRequest]) (*connect.Response[v1.DoctorResponse], error) {
+	return c.doctor.CallUnary(ctx, req)
+}
+
 // ListEndpoints calls postern.api.v1.AccessService.ListEndpoints.
 func (c *accessServiceClient) ListEndpoints(ctx context.Context, req *connect.Request[v1.ListEndpointsRequest]) (*connect.Response[v1.ListEndpointsResponse], error) {
 	return c.listEndpoints.CallUnary(ctx, req)
@@ -492,6 +509,8 @@ type AccessServiceHandler interface {
 	ListTasks(context.Context, *connect.Request[v1.ListTasksRequest]) (*connect.Response[v1.ListTasksResponse], error)
 	// Explain tells what would happen to a statement, and why.
 	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
+	// Doctor tells which level of guarantee holds, and what weakens it.
+	Doctor(context.Context, *connect.Request[v1.DoctorRequest]) (*connect.Response[v1.DoctorResponse], error)
 	// ListEndpoints tells the nodes that clients may connect to, signed.
 	ListEndpoints(context.Context, *connect.Request[v1.ListEndpointsRequest]) (*connect.Response[v1.ListEndpointsResponse], error)
 }
@@ -531,6 +550,13 @@ func NewAccessServiceHandler(svc AccessServiceHandler, opts ...connect.HandlerOp
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	accessServiceDoctorHandler := connect.NewUnaryHandler(
+		AccessServiceDoctorProcedure,
+		svc.Doctor,
+		connect.WithSchema(accessServiceMethods.ByName("Doctor")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	accessServiceListEndpointsHandler := connect.NewUnaryHandler(
 		AccessServiceListEndpointsProcedure,
 		svc.ListEndpoints,
@@ -548,6 +574,8 @@ func NewAccessServiceHandler(svc AccessServiceHandler, opts ...connect.HandlerOp
 			accessServiceListTasksHandler.ServeHTTP(w, r)
 		case AccessServiceExplainProcedure:
 			accessServiceExplainHandler.ServeHTTP(w, r)
+		case AccessServiceDoctorProcedure:
+			accessServiceDoctorHandler.ServeHTTP(w, r)
 		case AccessServiceListEndpointsProcedure:
 			accessServiceListEndpointsHandler.ServeHTTP(w, r)
 		default:
@@ -573,6 +601,10 @@ func (UnimplementedAccessServiceHandler) ListTasks(context.Context, *connect.Req
 
 func (UnimplementedAccessServiceHandler) Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("postern.api.v1.AccessService.Explain is not implemented"))
+}
+
+func (UnimplementedAccessServiceHandler) Doctor(context.Context, *connect.Request[v1.DoctorRequest]) (*connect.Response[v1.DoctorResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("postern.api.v1.AccessService.Doctor is not implemented"))
 }
 
 func (UnimplementedAccessServiceHandler) ListEndpoints(context.Context, *connect.Request[v1.ListEndpointsRequest]) (*connect.Response[v1.ListEndpointsResponse], error) {

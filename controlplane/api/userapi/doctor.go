@@ -1,0 +1,167 @@
+package userapi
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"connectrpc.com/connect"
+	"google.golang.org/grpc/codes"
+
+	"github.com/posterngate/postern/pkg/fault"
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// Doctor implements apiv1connect.AccessServiceHandler: what policy promises, held against
+// what a wall finds at the resource.
+func (a *Access) Doctor(ctx context.Context, r *connect.Request[apiv1.DoctorRequest]) (*connect.Response[apiv1.DoctorResponse], error) {
+	now, task := a.cfg.Hub.Snapshot(), postern.TaskName(r.Msg.GetTask())
+	resources, err := examined(now, task, postern.ResourceName(r.Msg.GetResource()))
+	if err != nil {
+		return nil, err
+	}
+	resp := &apiv1.DoctorResponse{}
+	for _, name := range resources {
+		h, err := a.examine(ctx, now, name, task)
+		if err != nil {
+			return nil, err
+		}
+		resp.Resources = append(resp.Resources, h)
+	}
+	return connect.NewResponse(resp), nil
+}
+
+// examined are the resources that a question is about, sorted.
+func examined(now *policy.Snapshot, t postern.TaskName, r postern.ResourceName) ([]postern.ResourceName, error) {
+	if t == "" && r == "" {
+		return nil, fault.Invalid(fault.Violation{Field: "task", Reason: "is required, or resource"})
+	}
+	if r != "" {
+		if _, ok := now.Resource(r); !ok {
+			return nil, fault.New(codes.NotFound, "there is no resource %q that compiles", r)
+		}
+		if t != "" && !slices.Contains(now.TasksOn(r), t) {
+			return nil, fault.New(codes.NotFound, "task %q does not reach resource %q", t, r)
+		}
+		return []postern.ResourceName{r}, nil
+	}
+	var out []postern.ResourceName
+	for _, name := range now.Resources() {
+		if slices.Contains(now.TasksOn(name), t) {
+			out = append(out, name)
+		}
+	}
+	if len(out) == 0 {
+		return nil, fault.New(codes.NotFound, "there is no task %q that compiles and reaches a resource", t)
+	}
+	return out, nil
+}
+
+func (a *Access) examine(ctx context.Context, now *policy.Snapshot, name postern.ResourceName, only postern.TaskName) (*apiv1.ResourceHealth, error) {
+	res, _ := now.Resource(name)
+	h := &apiv1.ResourceHealth{Resource: string(name), Want: wanted(res)}
+	seen := a.inspect(ctx, res, h)
+	for _, t := range now.TasksOn(name) {
+		if only != "" && t != only {
+			continue
+		}
+		th, err := taskHealth(now, t, name, seen)
+		if err != nil {
+			return nil, err
+		}
+		h.Tasks = append(h.Tasks, th)
+	}
+	h.Findings = append(h.Findings, policyFindings(res)...)
+	return h, nil
+}
+
+func wanted(r *typesv1.Resource) string {
+	switch r.GetSpec().GetLevel().GetWant() {
+	case "native":
+		return postern.LevelNative.String()
+	case "result":
+		return postern.LevelResult.String()
+	}
+	return postern.LevelSource.String()
+}
+
+// inspect asks a wall. What it could not find out is a finding too.
+func (a *Access) inspect(ctx context.Context, res *typesv1.Resource, h *apiv1.ResourceHealth) *nodev1.Inspection {
+	unknown := func(check, text, fix string) *nodev1.Inspection {
+		h.Findings = append(h.Findings, &nodev1.Finding{Severity: "unknown", Check: check, Object: h.GetResource(), Text: text, Fix: fix})
+		return nil
+	}
+	if res.GetSpec().GetProtocol() != string(postern.Postgres) {
+		return nil // there is nothing for a wall to look at
+	}
+	if res.GetSpec().GetLevel().GetAdmin() == nil {
+		return unknown("admin-credential", "no wall may look at this resource, so that what its target allows to everybody is not known", "set spec.level.admin, and run a postern-wall beside the nodes")
+	}
+	wall, ok := a.cfg.Hub.WallFor(postern.ResourceName(h.GetResource()))
+	if !ok {
+		return unknown("wall", "no wall that reaches this resource is connected", "run a postern-wall beside the nodes that serve it: postern nodes enrol NAME --role wall")
+	}
+	result, err := a.cfg.Hub.Command(ctx, wall, &nodev1.Command{Kind: &nodev1.Command_Inspect{Inspect: &nodev1.Inspect{Resource: h.GetResource()}}})
+	switch {
+	case err != nil:
+		return unknown("wall", "wall "+string(wall)+" did not answer: "+fault.From(err).Reason, "look at its log")
+	case result.GetInspection() == nil:
+		return unknown("wall", "wall "+string(wall)+" could not look: "+result.GetError(), "look at its log")
+	}
+	seen := result.GetInspection()
+	h.Wall, h.Server = string(wall), seen.GetServer()
+	h.Findings = append(h.Findings, seen.GetFindings()...)
+	return seen
+}
+
+func taskHealth(now *policy.Snapshot, t postern.TaskName, r postern.ResourceName, seen *nodev1.Inspection) (*apiv1.TaskHealth, error) {
+	levels, ok := now.Levels(t, r)
+	if !ok {
+		return nil, fault.New(codes.NotFound, "task %q does not reach resource %q", t, r)
+	}
+	out := &apiv1.TaskHealth{Task: string(t)}
+	if w, native := now.Wall(t, r); native {
+		out.Role, out.Schema = w.Role, w.Schema
+		out.Problem = fmt.Sprintf("level native cannot be shown: no wall of %s has answered", r)
+		for _, st := range seen.GetWalls() {
+			if st.GetTask() != string(t) || st.GetSchema() != w.Schema {
+				continue
+			}
+			if out.Problem = st.GetProblem(); out.Problem == "" && !st.GetReady() {
+				out.Problem = "its roles and views are not made yet"
+			}
+		}
+	}
+	for _, l := range levels {
+		p := &apiv1.PermitHealth{Rule: l.Rule, Allows: l.Allows, Level: l.Level.String(), Remains: l.Remains}
+		if out.GetProblem() != "" {
+			p.Level = "none"
+		}
+		out.Permits = append(out.Permits, p)
+	}
+	return out, nil
+}
+
+// policyFindings are what can be told without looking at the target.
+func policyFindings(res *typesv1.Resource) []*nodev1.Finding {
+	if res.GetSpec().GetProtocol() != string(postern.Postgres) {
+		return nil
+	}
+	var out []*nodev1.Finding
+	name := res.GetMetadata().GetName()
+	if res.GetSpec().GetEndpoint().GetTls().GetMode() == "disable" {
+		out = append(out, &nodev1.Finding{Severity: "note", Check: "tls", Object: name, Text: "nodes speak to the target without TLS", Fix: "set spec.endpoint.tls.mode: verify-full"})
+	}
+	switch res.GetSpec().GetLevel().GetWant() {
+	case "native":
+	case "result":
+		out = append(out, &nodev1.Finding{Severity: "note", Check: "level", Object: name, Text: "values are masked on their way back (L1): the gateway must know where each one comes from", Fix: "set spec.level.want: source or native"})
+	default:
+		out = append(out, &nodev1.Finding{Severity: "note", Check: "level", Object: name, Text: "the gateway alone stands between a session and what the lent account may do (L2)", Fix: "set spec.level.want: native, with an admin credential"})
+	}
+	return out
+}
