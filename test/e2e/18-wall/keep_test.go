@@ -1,0 +1,150 @@
+package wall
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/posterngate/postern/test/e2e/house"
+)
+
+// TestRevisions follows a task through a change, a repair and its end.
+func TestRevisions(t *testing.T) {
+	h := start(t)
+	live := h.Connect(t, "alice", "report.vault-room")
+	first := func() (email string, err error) {
+		return email, live.QueryRow(t.Context(), "SELECT email FROM customers WHERE id = 1").Scan(&email)
+	}
+	if email, err := first(); email != "***" || err != nil {
+		t.Fatal(email, err)
+	}
+	schema := func() string {
+		return h.Target(t, `SELECT string_agg(nspname, ' ' ORDER BY nspname) FROM pg_namespace WHERE nspname LIKE 'postern\_%\_report\_%'`)[0][0]
+	}
+	before := schema()
+	h.Apply(t, "ada", "kind: Mask\nmetadata: {name: email}\nspec: {method: redact, value: hidden}\n")
+	house.Eventually(t, func() string { return "the live session sees the new mask" }, func() bool {
+		email, _ := first()
+		return email == "hidden"
+	})
+	house.Eventually(t, func() string { return "only the new views are left: " + schema() }, func() bool {
+		now := schema()
+		return now != before && !strings.Contains(now, " ")
+	})
+
+	// Whatever somebody makes of it at the target, it is made right again.
+	role := h.Target(t, `SELECT rolname FROM pg_roles WHERE rolname LIKE 'postern\_%\_t\_report'`)[0][0]
+	h.Target(t, fmt.Sprintf(`GRANT SELECT ON sales.customers, hr.salaries TO "%s"; GRANT warehouse_rw TO "%[1]s";
+		CREATE OR REPLACE VIEW "%s"."sales.regions" AS SELECT code, 'wrong' AS name FROM sales.regions`, role, schema()))
+	house.Eventually(t, func() string { return "the privileges are those of the task again" }, func() bool {
+		return h.Target(t, fmt.Sprintf(`SELECT NOT has_table_privilege('%s', 'hr.salaries', 'SELECT') AND NOT has_table_privilege('%[1]s', 'sales.customers', 'SELECT')
+			AND NOT pg_has_role('%[1]s', 'warehouse_rw', 'MEMBER')`, role))[0][0] == "t"
+	})
+	house.Eventually(t, func() string { return "the view is that of the task again" }, func() bool {
+		return h.Target(t, fmt.Sprintf(`SELECT count(*) FROM "%s"."sales.regions" WHERE name = 'wrong'`, schema()))[0][0] == "0"
+	})
+
+	h.Apply(t, "ada", "kind: Binding\nmetadata: {name: vault-room}\nspec: {subjects: [{group: analysts}], tasks: [clerk]}\n")
+	h.Delete(t, "task", "report")
+	h.Delete(t, "task", "regional")
+	house.Eventually(t, func() string { return "what stood for the tasks is gone: " + walls(t, h) }, func() bool {
+		return !strings.Contains(walls(t, h), "report") && !strings.Contains(walls(t, h), "regional") && strings.Contains(walls(t, h), "clerk")
+	})
+}
+
+// TestExpired ends what a login's time has run out for, though nobody gave it back.
+func TestExpired(t *testing.T) {
+	h := start(t)
+	_ = h.Connect(t, "alice", "report.vault-room")
+	login := account(t, h, "report")
+	h.Target(t, fmt.Sprintf(`ALTER ROLE "%s" VALID UNTIL '2020-01-01'`, login))
+	house.Eventually(t, func() string { return "login and connection are gone" }, func() bool {
+		return len(h.Target(t, fmt.Sprintf("SELECT FROM pg_roles WHERE rolname = '%s' UNION ALL SELECT FROM pg_stat_activity WHERE usename = '%[1]s'", login))) == 0
+	})
+}
+
+// TestWallGone lets nobody in at another level than the one that is wanted.
+func TestWallGone(t *testing.T) {
+	h := start(t)
+	live := h.Connect(t, "alice", "report.vault-room")
+	h.StopWall()
+	r := h.Psql(t, "alice", "report.vault-room", "SELECT 1;\n")
+	if r.Code == 0 || !strings.Contains(r.All(), "credential") {
+		t.Errorf("without a wall: %s", r.All())
+	}
+	var n int
+	if err := live.QueryRow(t.Context(), "SELECT count(*) FROM customers").Scan(&n); err != nil || n == 0 {
+		t.Errorf("a session that is open: %d, %v", n, err)
+	}
+	house.Eventually(t, func() string { return "doctor says so" }, func() bool {
+		d := h.CLI(t, "ada", "doctor", "report")
+		return d.Code == 6 && strings.Contains(d.Out, "not served") && strings.Contains(d.Out, "none")
+	})
+}
+
+// TestDoctor tells levels, and what weakens them at the target.
+func TestDoctor(t *testing.T) {
+	h := start(t)
+	house.Eventually(t, func() string { return h.CLI(t, "ada", "doctor", "report").All() }, func() bool {
+		return h.CLI(t, "ada", "doctor", "report").Code == 0
+	})
+	text := h.CLI(t, "ada", "doctor", "report").Out
+	for _, want := range []string{"report/permit[1]", "L3", "select on sales.customers", "pg_hba.conf", "wall-1"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("it does not say %q:\n%s", want, text)
+		}
+	}
+	h.Target(t, `CREATE FUNCTION public.peek() RETURNS SETOF sales.customers LANGUAGE sql SECURITY DEFINER AS 'SELECT * FROM sales.customers';
+		CREATE FUNCTION hr.peek() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1';
+		GRANT SELECT ON sales.regions TO PUBLIC; GRANT USAGE ON SCHEMA sales TO PUBLIC; GRANT CREATE ON SCHEMA public TO PUBLIC`)
+	r := h.CLI(t, "ada", "doctor", "vault-room", "--format", "json")
+	var out struct {
+		Resources []struct {
+			Findings []struct{ Severity, Check, Object string }
+			Tasks    []struct {
+				Task    string
+				Permits []struct {
+					Level   string
+					Remains []string
+				}
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(r.Out), &out); err != nil || r.Code != 6 {
+		t.Fatalf("code %d, %v\n%s", r.Code, err, r.All())
+	}
+	found := map[string]string{}
+	for _, f := range out.Resources[0].Findings {
+		found[f.Check+" "+strings.Fields(f.Object)[0]] = f.Severity
+	}
+	for object, severity := range map[string]string{
+		"definer-function public.peek()": "weakens", "definer-function hr.peek()": "note", "public-table sales.regions": "weakens",
+		"create-schema-object public": "weakens",
+	} {
+		if found[object] != severity {
+			t.Errorf("%s is %q, want %q; all: %v", object, found[object], severity, found)
+		}
+	}
+	levels := map[string]string{}
+	for _, task := range out.Resources[0].Tasks {
+		levels[task.Task] = task.Permits[0].Level
+	}
+	if levels["report"] != "L3" || levels["anything"] != "L0" {
+		t.Errorf("levels %v", levels)
+	}
+	if r := h.CLI(t, "ada", "doctor", "sales-report"); r.Code != 0 || !strings.Contains(r.Out, "L2") {
+		t.Errorf("of a task at level source: %d %s", r.Code, r.All())
+	}
+	if r := h.CLI(t, "ada", "doctor", "nothing"); r.Code != 1 {
+		t.Errorf("of nothing: %d %s", r.Code, r.All())
+	}
+	if r := h.CLI(t, "alice", "doctor", "report"); r.Code != 3 {
+		t.Errorf("as alice: %d %s", r.Code, r.All())
+	}
+	// What a definer function shows a session that is past the node is what doctor warns of.
+	_ = h.Connect(t, "alice", "report.vault-room")
+	if got := h.Psql(t, "alice", "report.vault-room", "SELECT * FROM public.peek();\n"); !strings.Contains(got.All(), "42501") {
+		t.Errorf("through the node: %s", got.All())
+	}
+}
