@@ -7,6 +7,7 @@ package wall
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -64,7 +65,7 @@ func New(ctx context.Context, cfg Config, tel *telemetry.T) (*Wall, error) {
 		return nil, err
 	}
 	w.control = control.New(control.Config{
-		Addrs: cfg.ControlPlane, Identity: id, Snapshot: w.policy, OnCommand: w.command,
+		Addrs: cfg.ControlPlane, Identity: id, Process: rand.Text(), Snapshot: w.policy, OnCommand: w.command,
 		Report: w.report, Release: release.Version,
 		DialOptions: control.Traced(), Logger: w.log,
 	})
@@ -202,7 +203,7 @@ func (w *Wall) command(ctx context.Context, c *nodev1.Command) *nodev1.CommandRe
 		err = w.target(postern.ResourceName(c.DropLogin.GetResource())).drop(ctx, w.policy.Current(), c.DropLogin.GetLease())
 	case *nodev1.Command_Inspect:
 		out.Inspection, err = w.target(postern.ResourceName(c.Inspect.GetResource())).inspect(ctx, w.policy.Current())
-	case *nodev1.Command_Drain, *nodev1.Command_KillSession, *nodev1.Command_CancelQuery:
+	case *nodev1.Command_Drain, *nodev1.Command_KillSession, *nodev1.Command_CancelQuery, *nodev1.Command_ReturnBudget:
 		return out // it has no sessions
 	default:
 		err = errors.New("a wall does not know this command")
