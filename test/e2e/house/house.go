@@ -272,6 +272,12 @@ func (h *House) startWall(t testing.TB) {
 		t.Fatalf("wall: %v", err)
 	}
 	h.StopWall = h.part(t, "wall", w.Run)
+	Eventually(t, func() string { return "the wall says what it keeps" }, func() bool {
+		resp, err := h.API("ada").Nodes.ListNodes(t.Context(), Request(&apiv1.ListNodesRequest{}))
+		return err == nil && slices.ContainsFunc(resp.Msg.GetNodes(), func(n *apiv1.NodeStatus) bool {
+			return n.GetName() == cfg.Name && n.GetRole() == postern.RoleWall && len(n.GetReport().GetResources()) > 0
+		})
+	})
 }
 
 // Settled waits until every node enforces the newest policy and serves the warehouse.
