@@ -49,7 +49,8 @@ type Options struct {
 	Extra string
 	// Bare leaves out the sample company and its target: the suite brings its own.
 	Bare bool
-	// Wall runs a postern-wall too; the secret "warehouse-admin" is its credential.
+	// Wall runs a postern-wall too. The secret "warehouse-admin" is for it; whoever brings
+	// another world waits with Walled.
 	Wall bool
 }
 
@@ -141,6 +142,9 @@ func Start(t testing.TB, opts ...Options) *House {
 	}
 	if !o.Bare {
 		h.Settled(t)
+	}
+	if o.Wall && !o.Bare {
+		h.Walled(t)
 	}
 	t.Logf("the house is up after %s", time.Since(began).Round(time.Millisecond))
 	return h
@@ -272,10 +276,15 @@ func (h *House) startWall(t testing.TB) {
 		t.Fatalf("wall: %v", err)
 	}
 	h.StopWall = h.part(t, "wall", w.Run)
+}
+
+// Walled waits until the wall says that it keeps resources.
+func (h *House) Walled(t testing.TB) {
+	t.Helper()
 	Eventually(t, func() string { return "the wall says what it keeps" }, func() bool {
 		resp, err := h.API("ada").Nodes.ListNodes(t.Context(), Request(&apiv1.ListNodesRequest{}))
 		return err == nil && slices.ContainsFunc(resp.Msg.GetNodes(), func(n *apiv1.NodeStatus) bool {
-			return n.GetName() == cfg.Name && n.GetRole() == postern.RoleWall && len(n.GetReport().GetResources()) > 0
+			return n.GetRole() == postern.RoleWall && len(n.GetReport().GetResources()) > 0
 		})
 	})
 }
