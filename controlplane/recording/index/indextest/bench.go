@@ -95,9 +95,9 @@ func BenchmarkAnswers(b *testing.B, open func(b *testing.B) index.Index) {
 		}
 	}
 	x := open(b)
-	began := time.Now()
+	begin := time.Now()
 	fillSessions(b, x, rows)
-	b.Logf("%d statements were taken in in %s", rows, time.Since(began).Round(time.Second))
+	b.Logf("%d statements were taken in in %s", rows, time.Since(begin).Round(time.Second))
 	day := began.Add(10 * time.Minute)
 	for name, ask := range map[string]func(ctx context.Context) (int, error){
 		"who/ever": func(ctx context.Context) (int, error) {
