@@ -1,7 +1,8 @@
 // Package mask keeps masks in two ways that give the same values: as an SQL expression of
 // the masked column's own type, for statements that are masked at the source, and as a
-// writer of values on their way back. A value that is NULL stays NULL. Which column has
-// which mask is policy's business.
+// writer of values on their way back. What is redacted is one constant, whether there was
+// a value or not; of other masks NULL stays NULL. Which column has which mask is policy's
+// business.
 package mask
 
 import (
@@ -27,7 +28,7 @@ func Expression(m *postern.MaskRule, column, typeText string) (string, error) {
 	case postern.MaskNull:
 		return cast("NULL", typeText), nil
 	case postern.MaskRedact:
-		return redact(m, column, typeText)
+		return redact(m, typeText)
 	case postern.MaskPartial:
 		return partial(m, column, typeText)
 	case postern.MaskToken:
@@ -36,7 +37,7 @@ func Expression(m *postern.MaskRule, column, typeText string) (string, error) {
 	return "", unfit(m, typeText, "its method is unknown")
 }
 
-func redact(m *postern.MaskRule, column, typeText string) (string, error) {
+func redact(m *postern.MaskRule, typeText string) (string, error) {
 	if !textual(typeText) {
 		return "", unfit(m, typeText, "a constant fits text alone; use method null")
 	}
@@ -44,7 +45,7 @@ func redact(m *postern.MaskRule, column, typeText string) (string, error) {
 	if err != nil {
 		return "", unfit(m, typeText, err.Error())
 	}
-	return cast("CASE WHEN "+column+" IS NOT NULL THEN "+value+" END", typeText), nil
+	return cast(value, typeText), nil
 }
 
 // partial keeps the ends of a value. A value that is no longer than what is kept is

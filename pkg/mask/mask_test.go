@@ -15,8 +15,8 @@ func TestExpression(t *testing.T) {
 		typ  string
 		want string // empty: an error
 	}{
-		{&postern.MaskRule{Method: postern.MaskRedact, Value: "it's"}, "text", `CAST(CASE WHEN "email" IS NOT NULL THEN 'it''s' END AS text)`},
-		{&postern.MaskRule{Method: postern.MaskRedact, Value: "x"}, "character varying(3)", `CAST(CASE WHEN "email" IS NOT NULL THEN 'x' END AS character varying(3))`},
+		{&postern.MaskRule{Method: postern.MaskRedact, Value: "it's"}, "text", `CAST('it''s' AS text)`},
+		{&postern.MaskRule{Method: postern.MaskRedact, Value: "x"}, "character varying(3)", `CAST('x' AS character varying(3))`},
 		{&postern.MaskRule{Method: postern.MaskNull}, "numeric(12,2)", `CAST(NULL AS numeric(12,2))`},
 		{&postern.MaskRule{Method: postern.MaskPartial, KeepLast: 4}, "text", `CAST(CASE WHEN pg_catalog.char_length(CAST("email" AS text)) OPERATOR(pg_catalog.>) 4 THEN pg_catalog.repeat('*', pg_catalog.char_length(CAST("email" AS text)) OPERATOR(pg_catalog.-) 4) OPERATOR(pg_catalog.||) pg_catalog."right"(CAST("email" AS text), 4) ELSE pg_catalog.repeat('*', pg_catalog.char_length(CAST("email" AS text))) END AS text)`},
 		{&postern.MaskRule{Method: postern.MaskRedact, Value: "0"}, "integer", ""},
@@ -51,7 +51,7 @@ func FuzzRedact(f *testing.F) {
 		if err != nil {
 			return
 		}
-		inner := strings.TrimSuffix(strings.TrimPrefix(got, "CAST(CASE WHEN c IS NOT NULL THEN '"), "' END AS text)")
+		inner := strings.TrimSuffix(strings.TrimPrefix(got, "CAST('"), "' AS text)")
 		if strings.ReplaceAll(strings.ReplaceAll(inner, "''", ""), "'", "!") != strings.ReplaceAll(inner, "''", "") {
 			t.Errorf("a quote stands alone in %s", got)
 		}

@@ -11,8 +11,8 @@ import (
 )
 
 // A Writer masks values of one column on their way back, to just what Expression gives.
-// It is immutable and safe for concurrent use. NULL is for the caller: it stays NULL.
-// The zero Writer makes every value NULL.
+// It is immutable and safe for concurrent use. NULL is for the caller: it stays NULL,
+// but where Constant says otherwise. The zero Writer makes every value NULL.
 type Writer struct {
 	method     postern.MaskMethod
 	constant   []byte // of redact, as long as the type wants it
@@ -74,7 +74,11 @@ func (w *Writer) Null() bool {
 	return w.method != postern.MaskRedact && w.method != postern.MaskPartial
 }
 
-// AppendMasked appends what is shown of value, which is not NULL, to dst. It allocates
+// Constant reports whether every masked value is the same, and so is that of NULL: that
+// nothing is stored is not told either.
+func (w *Writer) Constant() bool { return w.method == postern.MaskRedact }
+
+// AppendMasked appends what is shown of value, which is not NULL unless Constant, to dst. It allocates
 // nothing where dst has room: the result is at most as long as value, or as the constant.
 func (w *Writer) AppendMasked(dst, value []byte) []byte {
 	switch w.method {

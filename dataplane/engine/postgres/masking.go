@@ -182,7 +182,7 @@ func (p *plan) add(m *masking, from origin, typ uint32) bool {
 
 // appendRow appends a DataRow with its masks: what is not masked as it lies, in runs. It
 // is false, and what was appended is void, where the row is not one of the result. NULL
-// stays NULL.
+// stays NULL, but for a constant.
 func (p *plan) appendRow(dst, row []byte) ([]byte, bool) {
 	const fields = headerLen + 2
 	if len(row) < fields || int(binary.BigEndian.Uint16(row[headerLen:])) != p.columns {
@@ -210,7 +210,7 @@ func (p *plan) appendRow(dst, row []byte) ([]byte, bool) {
 			value = row[at : at+int(n)]
 			at += int(n)
 		}
-		if null {
+		if null && !c.writer.Constant() {
 			continue
 		}
 		dst = append(dst, row[kept:field]...)
