@@ -80,6 +80,19 @@ func (t Transcript) Last() Transcript {
 	return t
 }
 
+// Answers are the parts of the transcript that end with a ReadyForQuery each. They share
+// its memory.
+func (t Transcript) Answers() []Transcript {
+	var out []Transcript
+	from := 0
+	for i := range t {
+		if t[i].Type == 'Z' {
+			out, from = append(out, t[from:i+1]), i+1
+		}
+	}
+	return out
+}
+
 // String is the transcript in short: "T D:1,*** C:SELECT 1 Z:I". Startup is left out.
 func (t Transcript) String() string {
 	var b strings.Builder
