@@ -234,7 +234,11 @@ func (s *Spool) putParts(ses *session, c *chunk, data []byte) bool {
 
 // compress makes the chunk of runs that follows before.
 func (ses *session) compress(before mark, runs []extent) ([]byte, mark, error) {
-	var frames []byte
+	size := 0
+	for _, x := range runs {
+		size += len(x.run()) // at least what is in it: opening grows a slice to the byte
+	}
+	frames := make([]byte, 0, size)
 	for _, x := range runs {
 		var err error
 		if frames, err = ses.key.Open(frames, x.run()); err != nil {
