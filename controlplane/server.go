@@ -104,7 +104,9 @@ func New(ctx context.Context, cfg config.Config, tel *telemetry.T) (_ *Server, e
 		return nil, err
 	}
 	s.cache = store.NewCache(s.store, s.log, cacheKinds()...)
-	s.hub = publish.New(publish.Config{Cache: s.cache, GrantKeys: s.authority.GrantKeys, ClientCA: s.authority.ClientCA(), Logger: s.log})
+	s.hub = publish.New(publish.Config{
+		Cache: s.cache, GrantKeys: s.authority.GrantKeys, ClientCA: s.authority.ClientCA(), SSHUserCA: s.authority.SSHUserCA().Marshal(), Logger: s.log,
+	})
 	s.fleet = fleet.New(fleet.Config{Store: s.store, Hub: s.hub, Logger: s.log, Now: time.Now})
 	verifier, err := s.verifier(ctx)
 	if err != nil {
@@ -224,7 +226,7 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier) err
 	handler := userapi.Handler(userapi.Services{
 		Interceptor: guard,
 		Policy:      userapi.NewPolicy(userapi.PolicyConfig{Store: s.store, Cache: s.cache, Audit: s.audit, Sealer: sealer{keeper}, Logger: s.log, Now: time.Now}),
-		Access:      userapi.NewAccess(userapi.AccessConfig{Hub: s.fleet, Logins: verifier, Grants: s.ownGrants, Signer: s.authority, Now: time.Now}),
+		Access:      userapi.NewAccess(userapi.AccessConfig{Hub: s.fleet, Logins: verifier, Grants: s.ownGrants, Signer: s.authority, SSHHostCA: s.authority.SSHHostLine(), Now: time.Now}),
 		Grant:       grantapi.New(s.task),
 		Approval:    approvalapi.New(s.approve),
 		Session:     sessionapi.New(s.recordings, live{s.fleet}),

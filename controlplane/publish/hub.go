@@ -41,8 +41,10 @@ type Config struct {
 	GrantKeys func() map[string][]byte
 	// ClientCA is the DER of the CA of grant certificates, by which nodes verify clients.
 	ClientCA []byte
-	Logger   *slog.Logger
-	Now      func() time.Time
+	// SSHUserCA is the wire form of the CA of SSH grant certificates.
+	SSHUserCA []byte
+	Logger    *slog.Logger
+	Now       func() time.Time
 }
 
 // A Hub publishes policy to nodes. It is safe for concurrent use.
@@ -50,6 +52,7 @@ type Hub struct {
 	cache     Cache
 	grantKeys func() map[string][]byte
 	clientCA  []byte
+	sshUserCA []byte
 	log       *slog.Logger
 	now       func() time.Time
 
@@ -81,7 +84,7 @@ type Hub struct {
 // New makes a Hub that publishes nothing before Run.
 func New(cfg Config) *Hub {
 	h := &Hub{
-		cache: cfg.Cache, grantKeys: cfg.GrantKeys, clientCA: cfg.ClientCA, log: cfg.Logger, now: cfg.Now,
+		cache: cfg.Cache, grantKeys: cfg.GrantKeys, clientCA: cfg.ClientCA, sshUserCA: cfg.SSHUserCA, log: cfg.Logger, now: cfg.Now,
 		ready: make(chan struct{}), kick: make(chan struct{}, 1),
 		scopes: map[scopeKey]*published{}, frames: map[frameKey]*frame{},
 		nodes: map[postern.NodeName]*stream{}, gone: map[postern.NodeName]status{},
@@ -315,7 +318,7 @@ func (h *Hub) readKeys() bool {
 	if h.keys != nil && maps.EqualFunc(h.keys.keys, keys, bytes.Equal) {
 		return false
 	}
-	h.keys = &keySet{maps.Clone(keys), h.clientCA}
+	h.keys = &keySet{maps.Clone(keys), h.clientCA, h.sshUserCA}
 	return true
 }
 

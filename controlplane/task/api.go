@@ -48,7 +48,9 @@ func (s *Service) Create(ctx context.Context, by Caller, req *apiv1.CreateGrantR
 	if err != nil {
 		return nil, err
 	}
-	how.csr = req.GetCsr()
+	if how.csr, how.sshKey = req.GetCsr(), req.GetSshKey(); len(how.csr) > 0 && how.sshKey != "" {
+		return nil, fault.Invalid(fault.Violation{Field: "ssh_key", Reason: "a grant has one certificate: give csr or ssh_key"})
+	}
 	name := postern.TaskName(req.GetTask())
 	var lost error
 	for range maxTries {
@@ -93,7 +95,7 @@ func (s *Service) createOnce(ctx context.Context, sub postern.Subject, name post
 		}
 	}
 	resp := &apiv1.CreateGrantResponse{}
-	if err := s.handOut(g, how.csr, resp); err != nil {
+	if err := s.handOut(g, how, offer.Resources, resp); err != nil {
 		return nil, err
 	}
 	op, err := put(g, revision)

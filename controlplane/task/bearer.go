@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/pem"
 	"fmt"
+	"strings"
 
+	"golang.org/x/crypto/ssh"
 	"google.golang.org/grpc/codes"
 
 	"github.com/posterngate/postern/pkg/fault"
@@ -14,11 +16,11 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 )
 
-// handOut makes what uses g: a certificate for the key of csr or, without one, a token.
-// A grant has one of them: what it had before is dead.
-func (s *Service) handOut(g *typesv1.Grant, csr []byte, resp *apiv1.CreateGrantResponse) error {
+// handOut makes what uses g: a certificate for the key that was given or, without one, a
+// token. A grant has one of them: what it had before is dead.
+func (s *Service) handOut(g *typesv1.Grant, how taking, reaches []postern.ResourceName, resp *apiv1.CreateGrantResponse) error {
 	g.TokenHash, g.CertificateHash = nil, nil
-	if len(csr) == 0 {
+	if len(how.csr) == 0 && how.sshKey == "" {
 		token, err := newToken(g.GetId())
 		if err != nil {
 			return err
@@ -27,7 +29,16 @@ func (s *Service) handOut(g *typesv1.Grant, csr []byte, resp *apiv1.CreateGrantR
 		return nil
 	}
 	name := grantcert.Name{Grant: postern.GrantID(g.GetId()), Task: postern.TaskName(g.GetTask()), Subject: g.GetSubject().GetName()}
-	c, err := s.cfg.Certificates.IssueGrant(csr, name, g.GetEndTime().AsTime())
+	if how.sshKey != "" {
+		c, err := s.cfg.Certificates.IssueSSHGrant(how.sshKey, name, grantcert.Principals(name.Task, reaches), g.GetEndTime().AsTime())
+		if err != nil {
+			return fault.Invalid(fault.Violation{Field: "ssh_key", Reason: err.Error()})
+		}
+		g.CertificateHash = hash(c.Marshal())
+		resp.SshCertificate, resp.SshHostCa = strings.TrimSpace(string(ssh.MarshalAuthorizedKey(c))), s.cfg.Certificates.SSHHostLine()
+		return nil
+	}
+	c, err := s.cfg.Certificates.IssueGrant(how.csr, name, g.GetEndTime().AsTime())
 	if err != nil {
 		return fault.Invalid(fault.Violation{Field: "csr", Reason: err.Error()})
 	}
@@ -36,7 +47,7 @@ func (s *Service) handOut(g *typesv1.Grant, csr []byte, resp *apiv1.CreateGrantR
 	return nil
 }
 
-// bearer is one of the two things that open their own grant alone.
+// bearer is one of the things that open their own grant alone.
 type bearer struct {
 	name string                      // for people
 	make string                      // the command that makes one
@@ -46,6 +57,7 @@ type bearer struct {
 var (
 	byToken       = bearer{"grant token", "postern grant %s", (*typesv1.Grant).GetTokenHash}
 	byCertificate = bearer{"client certificate", "postern grant %s --cert DIR", (*typesv1.Grant).GetCertificateHash}
+	bySSH         = bearer{"certificate", "postern grant %s --ssh DIR", (*typesv1.Grant).GetCertificateHash}
 )
 
 // ofToken is the grant that a grant token opens.
@@ -59,12 +71,12 @@ func (s *Service) ofToken(ctx context.Context, token string, name postern.TaskNa
 
 // ofCertificate is the grant that a grant certificate opens. It must be the one that is
 // on file with its grant: that the CA has signed it is not enough.
-func (s *Service) ofCertificate(ctx context.Context, der []byte, name postern.TaskName) (*typesv1.Grant, error) {
-	says, err := s.cfg.Certificates.GrantFromCert(der)
+func (s *Service) ofCertificate(ctx context.Context, by bearer, read func([]byte) (grantcert.Name, error), shown []byte, name postern.TaskName) (*typesv1.Grant, error) {
+	says, err := read(shown)
 	if err != nil {
 		return nil, asFault(err)
 	}
-	return s.own(ctx, byCertificate, string(says.Grant), der, name)
+	return s.own(ctx, by, string(says.Grant), shown, name)
 }
 
 // own is the grant with the id, where what was shown is what it has on file and it may

@@ -2,15 +2,18 @@ package task
 
 import (
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/crypto/ssh"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -183,4 +186,54 @@ func TestBadRequestMakesNoGrant(t *testing.T) {
 	if n := len(w.keys(Kind)); n != 0 {
 		t.Errorf("%d grants", n)
 	}
+}
+
+// TestSSHCertificate: a grant's SSH certificate opens it, as what it is, and only the one
+// that is on file.
+func TestSSHCertificate(t *testing.T) {
+	w := newWorld(t)
+	newKey := func() string {
+		key, err := ssh.NewPublicKey(ed25519.NewKeyFromSeed([]byte(rand.Text() + "......")).Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(ssh.MarshalAuthorizedKey(key))
+	}
+	r, err := w.Create(t.Context(), w.caller("alice"), &apiv1.CreateGrantRequest{Task: "sales-report", SshKey: newKey()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(r.GetSshCertificate()))
+	if err != nil || r.GetToken() != "" || len(r.GetCertificate()) > 0 || !strings.HasPrefix(r.GetSshHostCa(), "ssh-ed25519 ") {
+		t.Fatalf("%v: %v", r, err)
+	}
+	cert := key.(*ssh.Certificate)
+	if !slices.Equal(cert.ValidPrincipals, []string{"sales-report", "sales-report.warehouse"}) || cert.KeyId != r.GetGrant().GetId() || int64(cert.ValidBefore) != r.GetGrant().GetEndTime().GetSeconds() {
+		t.Errorf("certificate %+v", cert)
+	}
+	show := func(req *nodev1.OpenGrantRequest) error {
+		req.Task = "sales-report"
+		_, err := w.Open(t.Context(), req, "n1")
+		return err
+	}
+	if err := show(&nodev1.OpenGrantRequest{SshCertificate: cert.Marshal()}); err != nil {
+		t.Error(err)
+	}
+	no(t, show(&nodev1.OpenGrantRequest{SshCertificate: cert.Marshal(), Token: "x"}), "bad-token", "at once")
+	no(t, show(&nodev1.OpenGrantRequest{ClientCertificate: cert.Marshal()}), "bad-token", "cannot be read")
+	another, err := w.certs.IssueSSHGrant(newKey(), grantcert.Name{Grant: postern.GrantID(cert.KeyId), Task: "sales-report"}, cert.ValidPrincipals, time.Now().Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	no(t, show(&nodev1.OpenGrantRequest{SshCertificate: another.Marshal()}), "bad-token", "not known")
+	for _, bad := range []*apiv1.CreateGrantRequest{{SshKey: "x"}, {SshKey: newKey(), Csr: request(t)}} {
+		bad.Task = "sales-report"
+		if _, err := w.Create(t.Context(), w.caller("alice"), bad); fault.CodeOf(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "ssh_key: ") {
+			t.Errorf("%v", err)
+		}
+	}
+	if _, err := w.Revoke(t.Context(), w.caller("alice"), cert.KeyId, "done"); err != nil {
+		t.Fatal(err)
+	}
+	no(t, show(&nodev1.OpenGrantRequest{SshCertificate: cert.Marshal()}), "bad-token", "is over: revoked by alice: done")
 }

@@ -33,10 +33,12 @@ func (s *Service) Open(ctx context.Context, req *nodev1.OpenGrantRequest, node p
 	var g *typesv1.Grant
 	var err error
 	switch {
-	case len(req.GetClientCertificate()) > 0 && req.GetToken() != "":
+	case shown(req) > 1:
 		return nil, refusal(&postern.Refusal{Code: postern.CodeBadToken, Reason: "a client certificate and a token were shown at once", Hint: grantcert.Hint})
 	case len(req.GetClientCertificate()) > 0:
-		g, err = s.ofCertificate(ctx, req.GetClientCertificate(), name)
+		g, err = s.ofCertificate(ctx, byCertificate, s.cfg.Certificates.GrantFromCert, req.GetClientCertificate(), name)
+	case len(req.GetSshCertificate()) > 0:
+		g, err = s.ofCertificate(ctx, bySSH, s.cfg.Certificates.SSHGrantFromCert, req.GetSshCertificate(), name)
 	case req.GetToken() == "":
 		return nil, refusal(&postern.Refusal{Code: postern.CodeBadToken, Reason: "a token is needed", Hint: "give a token as the password: postern token"})
 	case strings.HasPrefix(req.GetToken(), tokenPrefix):
@@ -65,6 +67,17 @@ func (s *Service) Open(ctx context.Context, req *nodev1.OpenGrantRequest, node p
 		return nil, fmt.Errorf("sign grant %s: %w", g.GetId(), err)
 	}
 	return signed, nil
+}
+
+// shown is how many things a client has shown that could open a grant.
+func shown(req *nodev1.OpenGrantRequest) int {
+	n := 0
+	for _, have := range []bool{req.GetToken() != "", len(req.GetClientCertificate()) > 0, len(req.GetSshCertificate()) > 0} {
+		if have {
+			n++
+		}
+	}
+	return n
 }
 
 // ofEpoch is a grant that came back with a backup, as nodes of the new epoch can use it:
@@ -119,6 +132,7 @@ type taking struct {
 	address string
 	ttl     time.Duration // at most; 0 is the task's own
 	csr     []byte        // for a certificate instead of a token
+	sshKey  string        // for an SSH certificate instead of a token
 }
 
 // take finds the live grant of a subject for a task, or makes it. The grant has the

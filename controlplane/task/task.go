@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/crypto/ssh"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -69,6 +70,12 @@ type Certificates interface {
 	IssueGrant(csr []byte, name grantcert.Name, end time.Time) (*x509.Certificate, error)
 	// GrantFromCert verifies all but that the certificate is on file.
 	GrantFromCert(der []byte) (grantcert.Name, error)
+	// IssueSSHGrant certifies a key, as in an authorized_keys file, for these principals.
+	IssueSSHGrant(key string, name grantcert.Name, principals []string, end time.Time) (*ssh.Certificate, error)
+	// SSHGrantFromCert is GrantFromCert for the wire form of an SSH certificate.
+	SSHGrantFromCert(wire []byte) (grantcert.Name, error)
+	// SSHHostLine is who certifies SSH host keys, as in an authorized_keys file.
+	SSHHostLine() string
 }
 
 // Config is what a Service needs; everything but Now is required.

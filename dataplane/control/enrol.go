@@ -81,9 +81,13 @@ func Enrol(ctx context.Context, cfg EnrolConfig) (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("enrol: %w", err)
 	}
+	host, hostDER, err := newHostKey()
+	if err != nil {
+		return nil, fmt.Errorf("enrol: %w", err)
+	}
 	req := &nodev1.RegisterRequest{
 		JoinToken: string(cfg.JoinToken.Reveal()), Name: cfg.Name, Csr: csr,
-		HpkeKey: hpke.PublicKey(), Endpoints: cfg.Endpoints,
+		HpkeKey: hpke.PublicKey(), Endpoints: cfg.Endpoints, SshHostKey: host.PublicKey().Marshal(),
 	}
 	resp, err := register(ctx, cfg, pin, req)
 	if err != nil {
@@ -105,6 +109,7 @@ func Enrol(ctx context.Context, cfg EnrolConfig) (*Identity, error) {
 	err = id.save(stored{
 		Name: resp.GetName(), Region: resp.GetRegion(), Labels: resp.GetLabels(), Endpoints: cfg.Endpoints, CA: resp.GetCa(),
 		Certificate: resp.GetCertificate(), ServerCertificate: resp.GetServerCertificate(), Key: keyDER, HPKEKey: raw.Reveal(),
+		SSHHostKey: hostDER, SSHHostCertificate: resp.GetSshHostCertificate(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("enrol: %w", err)

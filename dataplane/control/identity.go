@@ -21,6 +21,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/secret"
 )
@@ -57,6 +59,10 @@ type stored struct {
 	// question is sent: if the answer is lost, only this key gets it again.
 	NextKey []byte `json:"nextKey,omitempty"`
 	HPKEKey []byte `json:"hpkeKey"`
+	// SSHHostKey stays for the node's life, so that clients which know it by itself are
+	// not alarmed; the certificate, in wire form, is renewed with the others.
+	SSHHostKey         []byte `json:"sshHostKey,omitempty"`
+	SSHHostCertificate []byte `json:"sshHostCertificate,omitempty"`
 }
 
 // material is a stored identity, read.
@@ -66,6 +72,7 @@ type material struct {
 	client, server *tls.Certificate
 	roots          *x509.CertPool
 	hpke           *secret.PrivateKey
+	host           []ssh.Signer // nil where the node enrolled before nodes had one
 }
 
 // LoadIdentity reads what Enrol has written to dir, or ErrNotEnrolled.
@@ -123,6 +130,11 @@ func read(s stored) (*material, error) {
 	}
 	if m.hpke, err = secret.ParsePrivateKey(s.HPKEKey); err != nil {
 		return nil, err
+	}
+	if len(s.SSHHostKey) > 0 {
+		if m.host, err = hostSigners(s.SSHHostKey, s.SSHHostCertificate); err != nil {
+			return nil, err
+		}
 	}
 	return m, nil
 }

@@ -29,8 +29,8 @@ func renewAt(c *x509.Certificate) time.Time {
 // rotate renews the identity for as long as the node runs.
 func (c *Client) rotate(ctx context.Context) error {
 	id := c.cfg.Identity
-	if !maps.Equal(id.current.Load().Endpoints, c.cfg.Endpoints) || len(id.current.Load().NextKey) > 0 {
-		c.renewUntil(ctx) // addresses have changed, or an answer was lost
+	if !maps.Equal(id.current.Load().Endpoints, c.cfg.Endpoints) || len(id.current.Load().NextKey) > 0 || id.current.Load().host == nil {
+		c.renewUntil(ctx) // addresses have changed, an answer was lost, or it enrolled before nodes had SSH host keys
 	}
 	for ctx.Err() == nil {
 		due := renewAt(id.current.Load().client.Leaf)
@@ -67,6 +67,11 @@ func (c *Client) renew(ctx context.Context) error {
 			return err
 		}
 		next.NextKey = der
+		if len(next.SSHHostKey) == 0 {
+			if _, next.SSHHostKey, err = newHostKey(); err != nil {
+				return err
+			}
+		}
 		if err := id.save(next); err != nil {
 			return err
 		}
@@ -79,12 +84,19 @@ func (c *Client) renew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	resp, err := c.askRenewal(ctx, &nodev1.RenewRequest{Csr: csr, HpkeKey: id.HPKEKey().PublicKey(), Endpoints: c.cfg.Endpoints})
+	host, err := parseHostKey(next.SSHHostKey)
+	if err != nil {
+		return err
+	}
+	resp, err := c.askRenewal(ctx, &nodev1.RenewRequest{
+		Csr: csr, HpkeKey: id.HPKEKey().PublicKey(), Endpoints: c.cfg.Endpoints, SshHostKey: host.PublicKey().Marshal(),
+	})
 	if err != nil {
 		return fmt.Errorf("renew: %w", err)
 	}
 	next.Key, next.NextKey = next.NextKey, nil
 	next.Certificate, next.ServerCertificate, next.CA = resp.GetCertificate(), resp.GetServerCertificate(), resp.GetCa()
+	next.SSHHostCertificate = resp.GetSshHostCertificate()
 	next.Endpoints = c.cfg.Endpoints
 	if err := id.save(next); err != nil {
 		return err

@@ -39,10 +39,12 @@ type Door interface {
 
 // A Claim is what a client says of itself, unverified.
 type Claim struct {
-	Protocol      postern.Protocol
-	Permission    string // "TASK.RESOURCE" or "TASK", as typed
-	Token         secret.Bytes
-	Certificate   []byte // DER of a client certificate whose key TLS has proved to be the client's, or nil
+	Protocol   postern.Protocol
+	Permission string // "TASK.RESOURCE" or "TASK", as typed
+	Token      secret.Bytes
+	// Certificate is a client certificate whose key the handshake has proved to be the
+	// client's: DER, or for SSH the wire form; nil where none was shown.
+	Certificate   []byte
 	Database      string
 	ClientAddress string
 	ClientProgram string

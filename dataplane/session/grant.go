@@ -21,17 +21,23 @@ func (k *Keeper) grant(ctx context.Context, c engine.Claim, task postern.TaskNam
 			return nil, err
 		}
 	}
-	grant, err := k.cfg.Control.OpenGrant(ctx, &nodev1.OpenGrantRequest{
+	ask := &nodev1.OpenGrantRequest{
 		Token: string(c.Token.Reveal()), Task: string(task), Resource: string(resource),
-		ClientAddress: c.ClientAddress, ClientProgram: c.ClientProgram, ClientCertificate: c.Certificate,
-	})
+		ClientAddress: c.ClientAddress, ClientProgram: c.ClientProgram,
+	}
+	if c.Protocol == postern.SSH {
+		ask.SshCertificate = c.Certificate
+	} else {
+		ask.ClientCertificate = c.Certificate
+	}
+	grant, err := k.cfg.Control.OpenGrant(ctx, ask)
 	if err != nil {
 		return nil, err
 	}
 	if grant.Task != task {
 		return nil, &postern.Refusal{Code: postern.CodeNoGrant, Reason: fmt.Sprintf("this token is for task %q, not for %q", grant.Task, task), Hint: fmt.Sprintf("connect as %s.RESOURCE, or get a token for %s", grant.Task, task)}
 	}
-	if c.Certificate != nil && (grant.ID != named.Grant || grant.Subject.Name != named.Subject) {
+	if c.Certificate != nil && (grant.ID != named.Grant || named.Subject != "" && grant.Subject.Name != named.Subject) {
 		return nil, &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the control plane answered with another grant than the client certificate names", Hint: "tell the operators when it happened"}
 	}
 	wait, cancel := context.WithTimeout(ctx, minVersionTimeout)
@@ -45,21 +51,33 @@ func (k *Keeper) grant(ctx context.Context, c engine.Claim, task postern.TaskNam
 // certificate verifies what a client showed instead of a token: that it is good for just
 // this task. Whether it is on file with its grant the control plane says.
 func (k *Keeper) certificate(c engine.Claim, task postern.TaskName) (grantcert.Name, error) {
-	cert, err := x509.ParseCertificate(c.Certificate)
-	if err != nil {
-		return grantcert.Name{}, &postern.Refusal{Code: postern.CodeBadToken, Reason: "the client certificate cannot be read", Hint: grantcert.Hint, Cause: err}
+	verify, hint, dir := k.ofTLS, grantcert.Hint, "--cert"
+	if c.Protocol == postern.SSH {
+		verify, hint, dir = k.ofSSH, grantcert.SSHHint, "--ssh"
 	}
-	n, err := grantcert.Verify(cert, k.cfg.Snapshots.ClientCAs(), k.cfg.Now())
+	n, err := verify(c.Certificate)
 	switch {
 	case err != nil:
 		return n, err
 	case c.Token.Len() > 0:
-		return n, &postern.Refusal{Code: postern.CodeBadToken, Reason: "a client certificate and a token were shown at once", Hint: grantcert.Hint}
+		return n, &postern.Refusal{Code: postern.CodeBadToken, Reason: "a client certificate and a token were shown at once", Hint: hint}
 	case n.Task != task:
 		return n, &postern.Refusal{
 			Code: postern.CodeNoGrant, Reason: fmt.Sprintf("this client certificate is for task %q, not for %q", n.Task, task),
-			Hint: fmt.Sprintf("connect as %s.RESOURCE, or make one for it: postern grant %s --cert DIR", n.Task, task),
+			Hint: fmt.Sprintf("connect as %s.RESOURCE, or make one for it: postern grant %s %s DIR", n.Task, task, dir),
 		}
 	}
 	return n, nil
+}
+
+func (k *Keeper) ofTLS(der []byte) (grantcert.Name, error) {
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return grantcert.Name{}, &postern.Refusal{Code: postern.CodeBadToken, Reason: "the client certificate cannot be read", Hint: grantcert.Hint, Cause: err}
+	}
+	return grantcert.Verify(cert, k.cfg.Snapshots.ClientCAs(), k.cfg.Now())
+}
+
+func (k *Keeper) ofSSH(wire []byte) (grantcert.Name, error) {
+	return grantcert.VerifySSH(wire, k.cfg.Snapshots.UserCAs(), k.cfg.Now())
 }

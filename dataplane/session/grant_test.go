@@ -2,6 +2,7 @@ package session
 
 import (
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
@@ -9,6 +10,8 @@ import (
 	"net/url"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/grantcert"
@@ -88,4 +91,40 @@ func TestOpenByCertificate(t *testing.T) {
 			h.refused(show(der), c.code, c.says)
 		})
 	}
+}
+
+// TestOpenBySSH: what an SSH client has proved to hold is verified by the node and asked
+// about as that, and at no other protocol.
+func TestOpenBySSH(t *testing.T) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHouse(t)
+	h.sshCAs = []ssh.PublicKey{ca.PublicKey()}
+	show := func(grant, task string) engine.Claim {
+		cert := &ssh.Certificate{
+			Key: ca.PublicKey(), CertType: ssh.UserCert, KeyId: grant, ValidPrincipals: []string{task},
+			ValidAfter: uint64(time.Now().Add(-time.Hour).Unix()), ValidBefore: uint64(time.Now().Add(time.Hour).Unix()),
+		}
+		if err := cert.SignCert(rand.Reader, ca); err != nil {
+			t.Fatal(err)
+		}
+		c := claim()
+		c.Protocol, c.Token, c.Certificate = postern.SSH, secret.Bytes{}, cert.Marshal()
+		return c
+	}
+	// The house of this test has a database alone, which is found out once the grant stands.
+	h.refused(show("g-1", "report"), postern.CodeNoGrant, "speaks postgres")
+	h.refused(show("g-2", "report"), postern.CodeUnavailable, "another grant")
+	h.refused(show("g-1", "other"), postern.CodeNoGrant, `for task "other", not for "report"`)
+	elsewhere := show("g-1", "report")
+	elsewhere.Protocol = postern.Postgres
+	h.refused(elsewhere, postern.CodeBadToken, "cannot be read")
+	h.sshCAs = nil
+	h.refused(show("g-1", "report"), postern.CodeBadToken, "not issued here")
 }

@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/posterngate/postern/dataplane/budget"
 	"github.com/posterngate/postern/dataplane/engine"
@@ -50,6 +51,8 @@ type Snapshots interface {
 	WaitFor(ctx context.Context, v postern.Version) error
 	// ClientCAs are the CAs of grant certificates; nil where none is known.
 	ClientCAs() *x509.CertPool
+	// UserCAs are the CAs of SSH grant certificates.
+	UserCAs() []ssh.PublicKey
 }
 
 // A Loan is a credential on loan to one session.

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/posterngate/postern/dataplane/budget"
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/gate"
@@ -62,6 +64,7 @@ type house struct {
 	epoch     string
 	revision  int64
 	cas       *x509.CertPool
+	sshCAs    []ssh.PublicKey
 }
 
 type recorder struct {
@@ -162,13 +165,14 @@ func (h *house) Staleness() time.Duration { h.mu.Lock(); defer h.mu.Unlock(); re
 func (h *house) OpenGrant(_ context.Context, req *nodev1.OpenGrantRequest) (*postern.Grant, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if req.GetToken() != "token" && len(req.GetClientCertificate()) == 0 {
+	if req.GetToken() != "token" && len(req.GetClientCertificate())+len(req.GetSshCertificate()) == 0 {
 		return nil, &postern.Refusal{Code: postern.CodeBadToken, Reason: "the token is not good"}
 	}
 	g := *h.grant
 	return &g, h.refuse
 }
 func (h *house) ClientCAs() *x509.CertPool { return h.cas }
+func (h *house) UserCAs() []ssh.PublicKey  { return h.sshCAs }
 
 func (h *house) DrawBudget(_ context.Context, req *nodev1.DrawBudgetRequest) (*nodev1.DrawBudgetResponse, error) {
 	return &nodev1.DrawBudgetResponse{Total: req.GetWant(), Sessions: min(req.GetSessions(), 2)}, nil

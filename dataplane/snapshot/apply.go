@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/policy"
@@ -35,7 +37,7 @@ func (h *Holder) Apply(u *nodev1.Update) *nodev1.SyncAck {
 	}
 	next := &view{
 		policy: now.policy, rejections: now.rejections, covered: v,
-		hash: hashOf(rules, locks), ended: endings(now, u), keys: keys(now, u), clientCAs: clientCAs(now, u),
+		hash: hashOf(rules, locks), ended: endings(now, u), keys: keys(now, u), clientCAs: clientCAs(now, u), userCAs: userCAs(now, u),
 	}
 	switch {
 	case u.GetSnapshot() || says(u, false):
@@ -183,6 +185,18 @@ func clientCAs(now *view, u *nodev1.Update) *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(ca)
 	return pool
+}
+
+// userCAs are the CAs of SSH grant certificates after u, as clientCAs.
+func userCAs(now *view, u *nodev1.Update) []ssh.PublicKey {
+	if len(u.GetSshUserCa()) == 0 {
+		return now.userCAs
+	}
+	ca, err := ssh.ParsePublicKey(u.GetSshUserCa())
+	if err != nil {
+		return nil
+	}
+	return []ssh.PublicKey{ca}
 }
 
 func version(v *typesv1.Version) postern.Version {

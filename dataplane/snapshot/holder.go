@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
@@ -46,6 +48,7 @@ type view struct {
 	ended      map[postern.GrantID]ending
 	keys       map[string]ed25519.PublicKey
 	clientCAs  *x509.CertPool // nil until it is known
+	userCAs    []ssh.PublicKey
 }
 
 type ending struct {
@@ -95,6 +98,10 @@ func (h *Holder) GrantKeys() map[string]ed25519.PublicKey { return h.current.Loa
 // ClientCAs are the CAs of grant certificates, or nil while they are not known; then no
 // client certificate is good for anything. They are not to be changed.
 func (h *Holder) ClientCAs() *x509.CertPool { return h.current.Load().clientCAs }
+
+// UserCAs are the CAs of SSH grant certificates; none while they are not known. They are
+// not to be changed.
+func (h *Holder) UserCAs() []ssh.PublicKey { return h.current.Load().userCAs }
 
 // Subscribe returns a channel that gets a value after every swap, and a function that
 // ends it. Signals that were not taken yet are one.

@@ -1,8 +1,9 @@
 // Package grantcert says what a grant certificate is: a client certificate in the place
 // of a grant token. It names one grant by its one URI,
 // postern://grant/GRANT/TASK/SUBJECT, is for client authentication alone, and is signed
-// by a CA that signs nothing else. Both planes read it by this package; that it is on
-// file with its grant is the control plane's to check.
+// by a CA that signs nothing else; the form for SSH has a CA of its own. Both planes read
+// them by this package; that one is on file with its grant is the control plane's to
+// check.
 package grantcert
 
 import (

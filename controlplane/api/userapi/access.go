@@ -42,7 +42,9 @@ type AccessConfig struct {
 	Logins Logins
 	Grants func(ctx context.Context, c *authz.Caller) ([]*typesv1.Grant, error) // the caller's own
 	Signer Signer
-	Now    func() time.Time
+	// SSHHostCA certifies the SSH host keys of nodes, as in an authorized_keys file.
+	SSHHostCA string
+	Now       func() time.Time
 }
 
 // Access answers AccessService: what the caller may do.
@@ -95,10 +97,13 @@ func (a *Access) ListTasks(ctx context.Context, _ *connect.Request[apiv1.ListTas
 	for _, o := range now.Offers(c.Subject, a.request(c)) {
 		offer := &apiv1.TaskOffer{
 			Task: string(o.Task), Purpose: o.Purpose, Binding: o.Binding,
-			Terms: terms(o.Approval, now), Duration: duration(o.Duration),
+			Terms: terms(o.Approval, now), Duration: duration(o.Duration), Protocols: map[string]string{},
 		}
 		for _, r := range o.Resources {
 			offer.Resources = append(offer.Resources, string(r))
+			if res, ok := now.Resource(r); ok {
+				offer.Protocols[string(r)] = res.GetSpec().GetProtocol()
+			}
 		}
 		for _, g := range grants {
 			if g.GetTask() == offer.GetTask() && g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE && g.GetEndTime().AsTime().After(a.cfg.Now()) {
@@ -199,7 +204,7 @@ func (a *Access) ListEndpoints(ctx context.Context, r *connect.Request[apiv1.Lis
 			usable[string(res)] = true
 		}
 	}
-	list := &apiv1.EndpointList{Time: timestamppb.New(a.cfg.Now())}
+	list := &apiv1.EndpointList{Time: timestamppb.New(a.cfg.Now()), SshHostCa: a.cfg.SSHHostCA}
 	for _, n := range a.cfg.Hub.Nodes() {
 		if !n.GetConnected() || n.GetReport().GetDraining() || len(n.GetEndpoints()) == 0 {
 			continue

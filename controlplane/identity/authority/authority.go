@@ -1,6 +1,7 @@
 // Package authority holds the keys of the control plane: the CA that signs the
 // certificates of control plane and nodes, another that signs grant certificates, so
-// that neither sort can pass for the other, and the keys that sign grants. Private keys
+// that neither sort can pass for the other, two more for hosts and grants of SSH, and the
+// keys that sign grants. Private keys
 // live in the store sealed by a Keeper, and in memory; they never leave. Who may have a
 // certificate is decided by the caller.
 package authority
@@ -59,6 +60,9 @@ type Authority struct {
 	house   *ca // of control plane and nodes
 	clients *ca // of grant certificates
 
+	sshHosts *sshCA // of nodes
+	sshUsers *sshCA // of grants
+
 	mu     sync.RWMutex
 	grants []grantKey // by the time from which they sign, oldest first
 }
@@ -76,6 +80,12 @@ func Open(ctx context.Context, cfg Config) (*Authority, error) {
 	}
 	if a.clients, err = a.openCA(ctx, clientCAName, clientCATemplate()); err != nil {
 		return nil, fmt.Errorf("open the CA of grant certificates: %w", err)
+	}
+	if a.sshHosts, err = a.openSSHCA(ctx, sshHostCAName); err != nil {
+		return nil, fmt.Errorf("open the CA of SSH hosts: %w", err)
+	}
+	if a.sshUsers, err = a.openSSHCA(ctx, sshUserCAName); err != nil {
+		return nil, fmt.Errorf("open the CA of SSH grant certificates: %w", err)
 	}
 	if err := a.openGrantKeys(ctx); err != nil {
 		return nil, fmt.Errorf("open the grant keys: %w", err)

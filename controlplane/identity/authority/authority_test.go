@@ -126,10 +126,10 @@ func TestKeysAreSealedToTheirNames(t *testing.T) {
 	s := storetest.NewMemory()
 	open(t, s)
 	keys, _, err := s.List(t.Context(), authority.Kind, "", 0)
-	if err != nil || len(keys) != 3 {
+	if err != nil || len(keys) != 5 {
 		t.Fatalf("%d keys, %v", len(keys), err)
 	}
-	for i, k := range keys { // each in another's place: a CA, the CA of clients, a grant key
+	for i, k := range keys { // each in another's place: the CAs and a grant key
 		s.Tamper(k.Key, keys[(i+1)%len(keys)].Value)
 		if _, err := authority.Open(t.Context(), config(s)); err == nil {
 			t.Errorf("a key was opened under the name %s", k.Name)

@@ -174,7 +174,7 @@ func (s *Service) Register(ctx context.Context, req *nodev1.RegisterRequest) (*n
 	if err := s.locked(name); err != nil {
 		return nil, err
 	}
-	certs, err := s.issue(name, req.GetCsr(), req.GetEndpoints(), req.GetHpkeKey())
+	certs, err := s.issue(name, req)
 	if err != nil {
 		return nil, err
 	}
@@ -211,7 +211,7 @@ func (s *Service) Register(ctx context.Context, req *nodev1.RegisterRequest) (*n
 	s.cfg.Logger.InfoContext(ctx, "node registered", "node", j.Name, "serial", node.GetSpec().GetSerial())
 	return &nodev1.RegisterResponse{
 		Certificate: authority.PEM(certs.client), ServerCertificate: authority.PEM(certs.server), Ca: s.cfg.Authority.Bundle(),
-		Name: j.Name, Region: j.Region, Labels: maps.Clone(j.Labels),
+		Name: j.Name, Region: j.Region, Labels: maps.Clone(j.Labels), SshHostCertificate: certs.sshHost,
 	}, nil
 }
 
@@ -280,7 +280,10 @@ func (s *Service) locked(name postern.NodeName) error {
 	return fault.New(codes.PermissionDenied, "%s (lock %s)", reason, lock).WithKind(postern.CodeKilled.String())
 }
 
-type certs struct{ client, server *x509.Certificate }
+type certs struct {
+	client, server *x509.Certificate
+	sshHost        []byte // wire form; nil where there is no key or no name to certify
+}
 
 func isConflict(err error) bool {
 	var c *store.ConflictError

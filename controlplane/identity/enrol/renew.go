@@ -55,7 +55,7 @@ func (s *Service) Renew(ctx context.Context, req *nodev1.RenewRequest) (*nodev1.
 	if role := node.GetSpec().GetRole(); role != "" && len(req.GetEndpoints()) > 0 {
 		return nil, fault.New(codes.PermissionDenied, "%q is a %s, which serves no clients", name, role)
 	}
-	certs, err := s.issue(name, req.GetCsr(), req.GetEndpoints(), req.GetHpkeKey())
+	certs, err := s.issue(name, req)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +73,7 @@ func (s *Service) Renew(ctx context.Context, req *nodev1.RenewRequest) (*nodev1.
 	if err != nil {
 		return nil, fmt.Errorf("renew %s: %w", name, err)
 	}
-	return &nodev1.RenewResponse{Certificate: authority.PEM(certs.client), ServerCertificate: authority.PEM(certs.server), Ca: s.cfg.Authority.Bundle()}, nil
+	return &nodev1.RenewResponse{Certificate: authority.PEM(certs.client), ServerCertificate: authority.PEM(certs.server), Ca: s.cfg.Authority.Bundle(), SshHostCertificate: certs.sshHost}, nil
 }
 
 // superseded tells operators of a certificate that was used after its successor was
@@ -107,27 +107,44 @@ func clientCert(ctx context.Context) (cert *x509.Certificate, address string) {
 	return info.State.VerifiedChains[0][0], address
 }
 
-// issue makes both certificates of a node.
-func (s *Service) issue(name postern.NodeName, csr []byte, endpoints map[string]string, hpkeKey []byte) (certs, error) {
-	hosts, err := s.hosts(endpoints)
+// asking is what a node sends to be certified.
+type asking interface {
+	GetCsr() []byte
+	GetHpkeKey() []byte
+	GetSshHostKey() []byte
+	GetEndpoints() map[string]string
+}
+
+// issue makes the certificates of a node.
+func (s *Service) issue(name postern.NodeName, req asking) (certs, error) {
+	hosts, err := s.hosts(req.GetEndpoints())
 	if err != nil {
 		return certs{}, err
 	}
+	hpkeKey := req.GetHpkeKey()
 	if len(hpkeKey) > maxHPKEBytes {
 		return certs{}, fault.Invalid(fault.Violation{Field: "hpke_key", Reason: fmt.Sprintf("is longer than %d bytes", maxHPKEBytes)})
 	}
 	if _, err := ecdh.X25519().NewPublicKey(hpkeKey); err != nil {
 		return certs{}, fault.Invalid(fault.Violation{Field: "hpke_key", Reason: "is not an X25519 public key"})
 	}
-	client, err := s.cfg.Authority.IssueNode(csr, name)
+	client, err := s.cfg.Authority.IssueNode(req.GetCsr(), name)
 	if err != nil {
 		return certs{}, fault.Wrap(err, codes.InvalidArgument, "csr: %s", err)
 	}
-	server, err := s.cfg.Authority.IssueListener(csr, name, hosts)
+	server, err := s.cfg.Authority.IssueListener(req.GetCsr(), name, hosts)
 	if err != nil {
 		return certs{}, fault.Wrap(err, codes.InvalidArgument, "endpoints: %s", err)
 	}
-	return certs{client, server}, nil
+	out := certs{client: client, server: server}
+	if len(req.GetSshHostKey()) > 0 && len(hosts) > 0 {
+		host, err := s.cfg.Authority.IssueSSHHost(req.GetSshHostKey(), name, hosts)
+		if err != nil {
+			return certs{}, fault.Wrap(err, codes.InvalidArgument, "ssh_host_key: %s", err)
+		}
+		out.sshHost = host.Marshal()
+	}
+	return out, nil
 }
 
 // hosts are the names and addresses that a node's listeners are certified for. A node

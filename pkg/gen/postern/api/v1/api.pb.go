@@ -1080,7 +1080,9 @@ type TaskOffer struct {
 	// The binding that offers it.
 	Binding string `protobuf:"bytes,6,opt,name=binding,proto3" json:"binding,omitempty"`
 	// The caller's live grant, if there is one.
-	Grant         *v1.Grant `protobuf:"bytes,7,opt,name=grant,proto3" json:"grant,omitempty"`
+	Grant *v1.Grant `protobuf:"bytes,7,opt,name=grant,proto3" json:"grant,omitempty"`
+	// What each of the resources speaks, by its name.
+	Protocols     map[string]string `protobuf:"bytes,8,rep,name=protocols,proto3" json:"protocols,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1160,6 +1162,13 @@ func (x *TaskOffer) GetBinding() string {
 func (x *TaskOffer) GetGrant() *v1.Grant {
 	if x != nil {
 		return x.Grant
+	}
+	return nil
+}
+
+func (x *TaskOffer) GetProtocols() map[string]string {
+	if x != nil {
+		return x.Protocols
 	}
 	return nil
 }
@@ -1737,7 +1746,10 @@ type EndpointList struct {
 	// The nodes.
 	Nodes []*NodeEndpoint `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	// When the list was made.
-	Time          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// Who certifies the SSH host keys of nodes, as in an authorized_keys file. Clients trust
+	// all nodes by one line of known_hosts: "@cert-authority * " and this.
+	SshHostCa     string `protobuf:"bytes,3,opt,name=ssh_host_ca,json=sshHostCa,proto3" json:"ssh_host_ca,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1784,6 +1796,13 @@ func (x *EndpointList) GetTime() *timestamppb.Timestamp {
 		return x.Time
 	}
 	return nil
+}
+
+func (x *EndpointList) GetSshHostCa() string {
+	if x != nil {
+		return x.SshHostCa
+	}
+	return ""
 }
 
 // NodeEndpoint is one node.
@@ -1881,7 +1900,10 @@ type CreateGrantRequest struct {
 	WorkloadToken string `protobuf:"bytes,4,opt,name=workload_token,json=workloadToken,proto3" json:"workload_token,omitempty"`
 	// PKCS #10 request, DER, for a key of P-256 or Ed25519 that stays with the caller: the
 	// answer is a grant certificate for it instead of a token.
-	Csr           []byte `protobuf:"bytes,5,opt,name=csr,proto3" json:"csr,omitempty"`
+	Csr []byte `protobuf:"bytes,5,opt,name=csr,proto3" json:"csr,omitempty"`
+	// An SSH public key as in an authorized_keys file, Ed25519 or ECDSA on P-256, whose private
+	// half stays with the caller: the answer is an SSH certificate for it instead of a token.
+	SshKey        string `protobuf:"bytes,6,opt,name=ssh_key,json=sshKey,proto3" json:"ssh_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1951,6 +1973,13 @@ func (x *CreateGrantRequest) GetCsr() []byte {
 	return nil
 }
 
+func (x *CreateGrantRequest) GetSshKey() string {
+	if x != nil {
+		return x.SshKey
+	}
+	return ""
+}
+
 // CreateGrantResponse is the grant and the token or certificate that uses it.
 type CreateGrantResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1962,7 +1991,12 @@ type CreateGrantResponse struct {
 	Resources []string `protobuf:"bytes,3,rep,name=resources,proto3" json:"resources,omitempty"`
 	// The certificate, PEM: good for this grant alone and at listeners alone, until the
 	// grant's end at the latest.
-	Certificate   []byte `protobuf:"bytes,4,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	Certificate []byte `protobuf:"bytes,4,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// The SSH certificate, as in an authorized_keys file: good for this grant alone, at SSH
+	// listeners alone, until the grant's end.
+	SshCertificate string `protobuf:"bytes,5,opt,name=ssh_certificate,json=sshCertificate,proto3" json:"ssh_certificate,omitempty"`
+	// With ssh_certificate: who certifies the SSH host keys of nodes.
+	SshHostCa     string `protobuf:"bytes,6,opt,name=ssh_host_ca,json=sshHostCa,proto3" json:"ssh_host_ca,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2023,6 +2057,20 @@ func (x *CreateGrantResponse) GetCertificate() []byte {
 		return x.Certificate
 	}
 	return nil
+}
+
+func (x *CreateGrantResponse) GetSshCertificate() string {
+	if x != nil {
+		return x.SshCertificate
+	}
+	return ""
+}
+
+func (x *CreateGrantResponse) GetSshHostCa() string {
+	if x != nil {
+		return x.SshHostCa
+	}
+	return ""
 }
 
 // RequestGrantRequest asks for a task.
@@ -5507,7 +5555,7 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x06scopes\x18\x05 \x03(\tR\x06scopes\"\x12\n" +
 	"\x10ListTasksRequest\"D\n" +
 	"\x11ListTasksResponse\x12/\n" +
-	"\x05tasks\x18\x01 \x03(\v2\x19.postern.api.v1.TaskOfferR\x05tasks\"\xd2\x01\n" +
+	"\x05tasks\x18\x01 \x03(\v2\x19.postern.api.v1.TaskOfferR\x05tasks\"\xd8\x02\n" +
 	"\tTaskOffer\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\tR\x04task\x12\x18\n" +
 	"\apurpose\x18\x02 \x01(\tR\apurpose\x12\x1c\n" +
@@ -5515,7 +5563,11 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x05terms\x18\x04 \x01(\tR\x05terms\x12\x1a\n" +
 	"\bduration\x18\x05 \x01(\tR\bduration\x12\x18\n" +
 	"\abinding\x18\x06 \x01(\tR\abinding\x12-\n" +
-	"\x05grant\x18\a \x01(\v2\x17.postern.types.v1.GrantR\x05grant\"B\n" +
+	"\x05grant\x18\a \x01(\v2\x17.postern.types.v1.GrantR\x05grant\x12F\n" +
+	"\tprotocols\x18\b \x03(\v2(.postern.api.v1.TaskOffer.ProtocolsEntryR\tprotocols\x1a<\n" +
+	"\x0eProtocolsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"B\n" +
 	"\x0eExplainRequest\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\tR\x04task\x12\x1c\n" +
 	"\tstatement\x18\x02 \x01(\tR\tstatement\"e\n" +
@@ -5551,10 +5603,11 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x15ListEndpointsResponse\x12\x12\n" +
 	"\x04list\x18\x01 \x01(\fR\x04list\x12\x1c\n" +
 	"\tsignature\x18\x02 \x01(\fR\tsignature\x12:\n" +
-	"\tendpoints\x18\x03 \x01(\v2\x1c.postern.api.v1.EndpointListR\tendpoints\"r\n" +
+	"\tendpoints\x18\x03 \x01(\v2\x1c.postern.api.v1.EndpointListR\tendpoints\"\x92\x01\n" +
 	"\fEndpointList\x122\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x1c.postern.api.v1.NodeEndpointR\x05nodes\x12.\n" +
-	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xfd\x01\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1e\n" +
+	"\vssh_host_ca\x18\x03 \x01(\tR\tsshHostCa\"\xfd\x01\n" +
 	"\fNodeEndpoint\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12I\n" +
@@ -5563,18 +5616,21 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\bsessions\x18\x05 \x01(\x03R\bsessions\x1a<\n" +
 	"\x0eAddressesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xab\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc4\x01\n" +
 	"\x12CreateGrantRequest\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\tR\x04task\x12+\n" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12*\n" +
 	"\x0eworkload_token\x18\x04 \x01(\tB\x03\x80\x01\x01R\rworkloadToken\x12\x10\n" +
-	"\x03csr\x18\x05 \x01(\fR\x03csr\"\x9f\x01\n" +
+	"\x03csr\x18\x05 \x01(\fR\x03csr\x12\x17\n" +
+	"\assh_key\x18\x06 \x01(\tR\x06sshKey\"\xe8\x01\n" +
 	"\x13CreateGrantResponse\x12-\n" +
 	"\x05grant\x18\x01 \x01(\v2\x17.postern.types.v1.GrantR\x05grant\x12\x19\n" +
 	"\x05token\x18\x02 \x01(\tB\x03\x80\x01\x01R\x05token\x12\x1c\n" +
 	"\tresources\x18\x03 \x03(\tR\tresources\x12 \n" +
-	"\vcertificate\x18\x04 \x01(\fR\vcertificate\"n\n" +
+	"\vcertificate\x18\x04 \x01(\fR\vcertificate\x12'\n" +
+	"\x0fssh_certificate\x18\x05 \x01(\tR\x0esshCertificate\x12\x1e\n" +
+	"\vssh_host_ca\x18\x06 \x01(\tR\tsshHostCa\"n\n" +
 	"\x13RequestGrantRequest\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\tR\x04task\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12+\n" +
@@ -5893,7 +5949,7 @@ func file_postern_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_postern_api_v1_api_proto_rawDescData
 }
 
-var file_postern_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 86)
+var file_postern_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 87)
 var file_postern_api_v1_api_proto_goTypes = []any{
 	(*CreateRequest)(nil),            // 0: postern.api.v1.CreateRequest
 	(*GetRequest)(nil),               // 1: postern.api.v1.GetRequest
@@ -5978,173 +6034,175 @@ var file_postern_api_v1_api_proto_goTypes = []any{
 	(*DrainNodeRequest)(nil),         // 80: postern.api.v1.DrainNodeRequest
 	(*DrainNodeResponse)(nil),        // 81: postern.api.v1.DrainNodeResponse
 	nil,                              // 82: postern.api.v1.ListRequest.LabelsEntry
-	nil,                              // 83: postern.api.v1.NodeEndpoint.AddressesEntry
-	nil,                              // 84: postern.api.v1.CreateJoinTokenRequest.LabelsEntry
-	nil,                              // 85: postern.api.v1.NodeStatus.EndpointsEntry
-	(*v1.Object)(nil),                // 86: postern.types.v1.Object
-	(*v1.Version)(nil),               // 87: postern.types.v1.Version
-	(*v1.Subject)(nil),               // 88: postern.types.v1.Subject
-	(*timestamppb.Timestamp)(nil),    // 89: google.protobuf.Timestamp
-	(*v1.Grant)(nil),                 // 90: postern.types.v1.Grant
-	(*v11.Explanation)(nil),          // 91: postern.node.v1.Explanation
-	(*v11.Finding)(nil),              // 92: postern.node.v1.Finding
-	(*durationpb.Duration)(nil),      // 93: google.protobuf.Duration
-	(*v1.Hold)(nil),                  // 94: postern.types.v1.Hold
-	(*v1.Session)(nil),               // 95: postern.types.v1.Session
-	(*v11.Rejection)(nil),            // 96: postern.node.v1.Rejection
-	(*v11.NodeReport)(nil),           // 97: postern.node.v1.NodeReport
+	nil,                              // 83: postern.api.v1.TaskOffer.ProtocolsEntry
+	nil,                              // 84: postern.api.v1.NodeEndpoint.AddressesEntry
+	nil,                              // 85: postern.api.v1.CreateJoinTokenRequest.LabelsEntry
+	nil,                              // 86: postern.api.v1.NodeStatus.EndpointsEntry
+	(*v1.Object)(nil),                // 87: postern.types.v1.Object
+	(*v1.Version)(nil),               // 88: postern.types.v1.Version
+	(*v1.Subject)(nil),               // 89: postern.types.v1.Subject
+	(*timestamppb.Timestamp)(nil),    // 90: google.protobuf.Timestamp
+	(*v1.Grant)(nil),                 // 91: postern.types.v1.Grant
+	(*v11.Explanation)(nil),          // 92: postern.node.v1.Explanation
+	(*v11.Finding)(nil),              // 93: postern.node.v1.Finding
+	(*durationpb.Duration)(nil),      // 94: google.protobuf.Duration
+	(*v1.Hold)(nil),                  // 95: postern.types.v1.Hold
+	(*v1.Session)(nil),               // 96: postern.types.v1.Session
+	(*v11.Rejection)(nil),            // 97: postern.node.v1.Rejection
+	(*v11.NodeReport)(nil),           // 98: postern.node.v1.NodeReport
 }
 var file_postern_api_v1_api_proto_depIdxs = []int32{
-	86,  // 0: postern.api.v1.CreateRequest.object:type_name -> postern.types.v1.Object
+	87,  // 0: postern.api.v1.CreateRequest.object:type_name -> postern.types.v1.Object
 	82,  // 1: postern.api.v1.ListRequest.labels:type_name -> postern.api.v1.ListRequest.LabelsEntry
-	86,  // 2: postern.api.v1.ListResponse.objects:type_name -> postern.types.v1.Object
-	87,  // 3: postern.api.v1.ListResponse.version:type_name -> postern.types.v1.Version
-	86,  // 4: postern.api.v1.UpdateRequest.object:type_name -> postern.types.v1.Object
-	86,  // 5: postern.api.v1.ApplyRequest.objects:type_name -> postern.types.v1.Object
+	87,  // 2: postern.api.v1.ListResponse.objects:type_name -> postern.types.v1.Object
+	88,  // 3: postern.api.v1.ListResponse.version:type_name -> postern.types.v1.Version
+	87,  // 4: postern.api.v1.UpdateRequest.object:type_name -> postern.types.v1.Object
+	87,  // 5: postern.api.v1.ApplyRequest.objects:type_name -> postern.types.v1.Object
 	9,   // 6: postern.api.v1.ApplyResponse.applied:type_name -> postern.api.v1.Applied
-	87,  // 7: postern.api.v1.ApplyResponse.version:type_name -> postern.types.v1.Version
-	86,  // 8: postern.api.v1.Applied.object:type_name -> postern.types.v1.Object
-	86,  // 9: postern.api.v1.WatchResponse.object:type_name -> postern.types.v1.Object
-	87,  // 10: postern.api.v1.WatchResponse.version:type_name -> postern.types.v1.Version
-	88,  // 11: postern.api.v1.WhoAmIResponse.subject:type_name -> postern.types.v1.Subject
-	89,  // 12: postern.api.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
+	88,  // 7: postern.api.v1.ApplyResponse.version:type_name -> postern.types.v1.Version
+	87,  // 8: postern.api.v1.Applied.object:type_name -> postern.types.v1.Object
+	87,  // 9: postern.api.v1.WatchResponse.object:type_name -> postern.types.v1.Object
+	88,  // 10: postern.api.v1.WatchResponse.version:type_name -> postern.types.v1.Version
+	89,  // 11: postern.api.v1.WhoAmIResponse.subject:type_name -> postern.types.v1.Subject
+	90,  // 12: postern.api.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
 	16,  // 13: postern.api.v1.LoginOptionsResponse.issuers:type_name -> postern.api.v1.LoginIssuer
 	19,  // 14: postern.api.v1.ListTasksResponse.tasks:type_name -> postern.api.v1.TaskOffer
-	90,  // 15: postern.api.v1.TaskOffer.grant:type_name -> postern.types.v1.Grant
-	91,  // 16: postern.api.v1.ExplainResponse.explanation:type_name -> postern.node.v1.Explanation
-	24,  // 17: postern.api.v1.DoctorResponse.resources:type_name -> postern.api.v1.ResourceHealth
-	25,  // 18: postern.api.v1.ResourceHealth.tasks:type_name -> postern.api.v1.TaskHealth
-	92,  // 19: postern.api.v1.ResourceHealth.findings:type_name -> postern.node.v1.Finding
-	26,  // 20: postern.api.v1.TaskHealth.permits:type_name -> postern.api.v1.PermitHealth
-	29,  // 21: postern.api.v1.ListEndpointsResponse.endpoints:type_name -> postern.api.v1.EndpointList
-	30,  // 22: postern.api.v1.EndpointList.nodes:type_name -> postern.api.v1.NodeEndpoint
-	89,  // 23: postern.api.v1.EndpointList.time:type_name -> google.protobuf.Timestamp
-	83,  // 24: postern.api.v1.NodeEndpoint.addresses:type_name -> postern.api.v1.NodeEndpoint.AddressesEntry
-	93,  // 25: postern.api.v1.CreateGrantRequest.ttl:type_name -> google.protobuf.Duration
-	90,  // 26: postern.api.v1.CreateGrantResponse.grant:type_name -> postern.types.v1.Grant
-	93,  // 27: postern.api.v1.RequestGrantRequest.ttl:type_name -> google.protobuf.Duration
-	90,  // 28: postern.api.v1.RequestGrantResponse.grant:type_name -> postern.types.v1.Grant
-	94,  // 29: postern.api.v1.RequestGrantResponse.hold:type_name -> postern.types.v1.Hold
-	90,  // 30: postern.api.v1.GetGrantResponse.grant:type_name -> postern.types.v1.Grant
-	90,  // 31: postern.api.v1.ListGrantsResponse.grants:type_name -> postern.types.v1.Grant
-	90,  // 32: postern.api.v1.RevokeGrantResponse.grant:type_name -> postern.types.v1.Grant
-	94,  // 33: postern.api.v1.ListHoldsResponse.holds:type_name -> postern.types.v1.Hold
-	94,  // 34: postern.api.v1.GetHoldResponse.hold:type_name -> postern.types.v1.Hold
-	94,  // 35: postern.api.v1.ReviewHoldResponse.hold:type_name -> postern.types.v1.Hold
-	94,  // 36: postern.api.v1.WithdrawHoldResponse.hold:type_name -> postern.types.v1.Hold
-	94,  // 37: postern.api.v1.WatchHoldsResponse.hold:type_name -> postern.types.v1.Hold
-	89,  // 38: postern.api.v1.SearchStatementsRequest.since:type_name -> google.protobuf.Timestamp
-	89,  // 39: postern.api.v1.SearchStatementsRequest.until:type_name -> google.protobuf.Timestamp
-	55,  // 40: postern.api.v1.SearchStatementsResponse.statements:type_name -> postern.api.v1.RecordedStatement
-	89,  // 41: postern.api.v1.RecordedStatement.time:type_name -> google.protobuf.Timestamp
-	56,  // 42: postern.api.v1.RecordedStatement.columns:type_name -> postern.api.v1.ColumnUse
-	93,  // 43: postern.api.v1.RecordedStatement.duration:type_name -> google.protobuf.Duration
-	89,  // 44: postern.api.v1.WhoUsedRequest.since:type_name -> google.protobuf.Timestamp
-	89,  // 45: postern.api.v1.WhoUsedRequest.until:type_name -> google.protobuf.Timestamp
-	59,  // 46: postern.api.v1.WhoUsedResponse.uses:type_name -> postern.api.v1.SessionUse
-	89,  // 47: postern.api.v1.SessionUse.first_time:type_name -> google.protobuf.Timestamp
-	89,  // 48: postern.api.v1.SessionUse.last_time:type_name -> google.protobuf.Timestamp
-	89,  // 49: postern.api.v1.GetUsageRequest.since:type_name -> google.protobuf.Timestamp
-	93,  // 50: postern.api.v1.GetUsageRequest.unused:type_name -> google.protobuf.Duration
-	62,  // 51: postern.api.v1.GetUsageResponse.usage:type_name -> postern.api.v1.Usage
-	63,  // 52: postern.api.v1.GetUsageResponse.unused:type_name -> postern.api.v1.UnusedBinding
-	89,  // 53: postern.api.v1.Usage.first_time:type_name -> google.protobuf.Timestamp
-	89,  // 54: postern.api.v1.Usage.last_time:type_name -> google.protobuf.Timestamp
-	89,  // 55: postern.api.v1.UnusedBinding.last_time:type_name -> google.protobuf.Timestamp
-	89,  // 56: postern.api.v1.ListSessionsRequest.since:type_name -> google.protobuf.Timestamp
-	89,  // 57: postern.api.v1.ListSessionsRequest.until:type_name -> google.protobuf.Timestamp
-	95,  // 58: postern.api.v1.ListSessionsResponse.sessions:type_name -> postern.types.v1.Session
-	95,  // 59: postern.api.v1.GetSessionResponse.session:type_name -> postern.types.v1.Session
-	89,  // 60: postern.api.v1.ListAuditEntriesRequest.since:type_name -> google.protobuf.Timestamp
-	74,  // 61: postern.api.v1.ListAuditEntriesResponse.entries:type_name -> postern.api.v1.AuditEntry
-	89,  // 62: postern.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	84,  // 63: postern.api.v1.CreateJoinTokenRequest.labels:type_name -> postern.api.v1.CreateJoinTokenRequest.LabelsEntry
-	93,  // 64: postern.api.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	89,  // 65: postern.api.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
-	79,  // 66: postern.api.v1.ListNodesResponse.nodes:type_name -> postern.api.v1.NodeStatus
-	87,  // 67: postern.api.v1.ListNodesResponse.version:type_name -> postern.types.v1.Version
-	87,  // 68: postern.api.v1.NodeStatus.version:type_name -> postern.types.v1.Version
-	93,  // 69: postern.api.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
-	96,  // 70: postern.api.v1.NodeStatus.rejections:type_name -> postern.node.v1.Rejection
-	97,  // 71: postern.api.v1.NodeStatus.report:type_name -> postern.node.v1.NodeReport
-	89,  // 72: postern.api.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
-	85,  // 73: postern.api.v1.NodeStatus.endpoints:type_name -> postern.api.v1.NodeStatus.EndpointsEntry
-	93,  // 74: postern.api.v1.DrainNodeRequest.timeout:type_name -> google.protobuf.Duration
-	0,   // 75: postern.api.v1.PolicyService.Create:input_type -> postern.api.v1.CreateRequest
-	1,   // 76: postern.api.v1.PolicyService.Get:input_type -> postern.api.v1.GetRequest
-	2,   // 77: postern.api.v1.PolicyService.List:input_type -> postern.api.v1.ListRequest
-	4,   // 78: postern.api.v1.PolicyService.Update:input_type -> postern.api.v1.UpdateRequest
-	5,   // 79: postern.api.v1.PolicyService.Delete:input_type -> postern.api.v1.DeleteRequest
-	7,   // 80: postern.api.v1.PolicyService.Apply:input_type -> postern.api.v1.ApplyRequest
-	10,  // 81: postern.api.v1.PolicyService.Watch:input_type -> postern.api.v1.WatchRequest
-	12,  // 82: postern.api.v1.AccessService.WhoAmI:input_type -> postern.api.v1.WhoAmIRequest
-	14,  // 83: postern.api.v1.AccessService.LoginOptions:input_type -> postern.api.v1.LoginOptionsRequest
-	17,  // 84: postern.api.v1.AccessService.ListTasks:input_type -> postern.api.v1.ListTasksRequest
-	20,  // 85: postern.api.v1.AccessService.Explain:input_type -> postern.api.v1.ExplainRequest
-	22,  // 86: postern.api.v1.AccessService.Doctor:input_type -> postern.api.v1.DoctorRequest
-	27,  // 87: postern.api.v1.AccessService.ListEndpoints:input_type -> postern.api.v1.ListEndpointsRequest
-	31,  // 88: postern.api.v1.GrantService.CreateGrant:input_type -> postern.api.v1.CreateGrantRequest
-	33,  // 89: postern.api.v1.GrantService.RequestGrant:input_type -> postern.api.v1.RequestGrantRequest
-	35,  // 90: postern.api.v1.GrantService.GetGrant:input_type -> postern.api.v1.GetGrantRequest
-	37,  // 91: postern.api.v1.GrantService.ListGrants:input_type -> postern.api.v1.ListGrantsRequest
-	39,  // 92: postern.api.v1.GrantService.RevokeGrant:input_type -> postern.api.v1.RevokeGrantRequest
-	41,  // 93: postern.api.v1.ApprovalService.ListHolds:input_type -> postern.api.v1.ListHoldsRequest
-	43,  // 94: postern.api.v1.ApprovalService.GetHold:input_type -> postern.api.v1.GetHoldRequest
-	45,  // 95: postern.api.v1.ApprovalService.ReviewHold:input_type -> postern.api.v1.ReviewHoldRequest
-	47,  // 96: postern.api.v1.ApprovalService.WithdrawHold:input_type -> postern.api.v1.WithdrawHoldRequest
-	49,  // 97: postern.api.v1.ApprovalService.WatchHolds:input_type -> postern.api.v1.WatchHoldsRequest
-	64,  // 98: postern.api.v1.SessionService.ListSessions:input_type -> postern.api.v1.ListSessionsRequest
-	66,  // 99: postern.api.v1.SessionService.GetSession:input_type -> postern.api.v1.GetSessionRequest
-	68,  // 100: postern.api.v1.SessionService.ReadRecording:input_type -> postern.api.v1.ReadRecordingRequest
-	70,  // 101: postern.api.v1.SessionService.KillSession:input_type -> postern.api.v1.KillSessionRequest
-	51,  // 102: postern.api.v1.SessionService.SetLegalHold:input_type -> postern.api.v1.SetLegalHoldRequest
-	53,  // 103: postern.api.v1.AnswerService.SearchStatements:input_type -> postern.api.v1.SearchStatementsRequest
-	57,  // 104: postern.api.v1.AnswerService.WhoUsed:input_type -> postern.api.v1.WhoUsedRequest
-	60,  // 105: postern.api.v1.AnswerService.GetUsage:input_type -> postern.api.v1.GetUsageRequest
-	72,  // 106: postern.api.v1.AuditService.ListAuditEntries:input_type -> postern.api.v1.ListAuditEntriesRequest
-	75,  // 107: postern.api.v1.NodeAdminService.CreateJoinToken:input_type -> postern.api.v1.CreateJoinTokenRequest
-	77,  // 108: postern.api.v1.NodeAdminService.ListNodes:input_type -> postern.api.v1.ListNodesRequest
-	80,  // 109: postern.api.v1.NodeAdminService.DrainNode:input_type -> postern.api.v1.DrainNodeRequest
-	86,  // 110: postern.api.v1.PolicyService.Create:output_type -> postern.types.v1.Object
-	86,  // 111: postern.api.v1.PolicyService.Get:output_type -> postern.types.v1.Object
-	3,   // 112: postern.api.v1.PolicyService.List:output_type -> postern.api.v1.ListResponse
-	86,  // 113: postern.api.v1.PolicyService.Update:output_type -> postern.types.v1.Object
-	6,   // 114: postern.api.v1.PolicyService.Delete:output_type -> postern.api.v1.DeleteResponse
-	8,   // 115: postern.api.v1.PolicyService.Apply:output_type -> postern.api.v1.ApplyResponse
-	11,  // 116: postern.api.v1.PolicyService.Watch:output_type -> postern.api.v1.WatchResponse
-	13,  // 117: postern.api.v1.AccessService.WhoAmI:output_type -> postern.api.v1.WhoAmIResponse
-	15,  // 118: postern.api.v1.AccessService.LoginOptions:output_type -> postern.api.v1.LoginOptionsResponse
-	18,  // 119: postern.api.v1.AccessService.ListTasks:output_type -> postern.api.v1.ListTasksResponse
-	21,  // 120: postern.api.v1.AccessService.Explain:output_type -> postern.api.v1.ExplainResponse
-	23,  // 121: postern.api.v1.AccessService.Doctor:output_type -> postern.api.v1.DoctorResponse
-	28,  // 122: postern.api.v1.AccessService.ListEndpoints:output_type -> postern.api.v1.ListEndpointsResponse
-	32,  // 123: postern.api.v1.GrantService.CreateGrant:output_type -> postern.api.v1.CreateGrantResponse
-	34,  // 124: postern.api.v1.GrantService.RequestGrant:output_type -> postern.api.v1.RequestGrantResponse
-	36,  // 125: postern.api.v1.GrantService.GetGrant:output_type -> postern.api.v1.GetGrantResponse
-	38,  // 126: postern.api.v1.GrantService.ListGrants:output_type -> postern.api.v1.ListGrantsResponse
-	40,  // 127: postern.api.v1.GrantService.RevokeGrant:output_type -> postern.api.v1.RevokeGrantResponse
-	42,  // 128: postern.api.v1.ApprovalService.ListHolds:output_type -> postern.api.v1.ListHoldsResponse
-	44,  // 129: postern.api.v1.ApprovalService.GetHold:output_type -> postern.api.v1.GetHoldResponse
-	46,  // 130: postern.api.v1.ApprovalService.ReviewHold:output_type -> postern.api.v1.ReviewHoldResponse
-	48,  // 131: postern.api.v1.ApprovalService.WithdrawHold:output_type -> postern.api.v1.WithdrawHoldResponse
-	50,  // 132: postern.api.v1.ApprovalService.WatchHolds:output_type -> postern.api.v1.WatchHoldsResponse
-	65,  // 133: postern.api.v1.SessionService.ListSessions:output_type -> postern.api.v1.ListSessionsResponse
-	67,  // 134: postern.api.v1.SessionService.GetSession:output_type -> postern.api.v1.GetSessionResponse
-	69,  // 135: postern.api.v1.SessionService.ReadRecording:output_type -> postern.api.v1.ReadRecordingResponse
-	71,  // 136: postern.api.v1.SessionService.KillSession:output_type -> postern.api.v1.KillSessionResponse
-	52,  // 137: postern.api.v1.SessionService.SetLegalHold:output_type -> postern.api.v1.SetLegalHoldResponse
-	54,  // 138: postern.api.v1.AnswerService.SearchStatements:output_type -> postern.api.v1.SearchStatementsResponse
-	58,  // 139: postern.api.v1.AnswerService.WhoUsed:output_type -> postern.api.v1.WhoUsedResponse
-	61,  // 140: postern.api.v1.AnswerService.GetUsage:output_type -> postern.api.v1.GetUsageResponse
-	73,  // 141: postern.api.v1.AuditService.ListAuditEntries:output_type -> postern.api.v1.ListAuditEntriesResponse
-	76,  // 142: postern.api.v1.NodeAdminService.CreateJoinToken:output_type -> postern.api.v1.CreateJoinTokenResponse
-	78,  // 143: postern.api.v1.NodeAdminService.ListNodes:output_type -> postern.api.v1.ListNodesResponse
-	81,  // 144: postern.api.v1.NodeAdminService.DrainNode:output_type -> postern.api.v1.DrainNodeResponse
-	110, // [110:145] is the sub-list for method output_type
-	75,  // [75:110] is the sub-list for method input_type
-	75,  // [75:75] is the sub-list for extension type_name
-	75,  // [75:75] is the sub-list for extension extendee
-	0,   // [0:75] is the sub-list for field type_name
+	91,  // 15: postern.api.v1.TaskOffer.grant:type_name -> postern.types.v1.Grant
+	83,  // 16: postern.api.v1.TaskOffer.protocols:type_name -> postern.api.v1.TaskOffer.ProtocolsEntry
+	92,  // 17: postern.api.v1.ExplainResponse.explanation:type_name -> postern.node.v1.Explanation
+	24,  // 18: postern.api.v1.DoctorResponse.resources:type_name -> postern.api.v1.ResourceHealth
+	25,  // 19: postern.api.v1.ResourceHealth.tasks:type_name -> postern.api.v1.TaskHealth
+	93,  // 20: postern.api.v1.ResourceHealth.findings:type_name -> postern.node.v1.Finding
+	26,  // 21: postern.api.v1.TaskHealth.permits:type_name -> postern.api.v1.PermitHealth
+	29,  // 22: postern.api.v1.ListEndpointsResponse.endpoints:type_name -> postern.api.v1.EndpointList
+	30,  // 23: postern.api.v1.EndpointList.nodes:type_name -> postern.api.v1.NodeEndpoint
+	90,  // 24: postern.api.v1.EndpointList.time:type_name -> google.protobuf.Timestamp
+	84,  // 25: postern.api.v1.NodeEndpoint.addresses:type_name -> postern.api.v1.NodeEndpoint.AddressesEntry
+	94,  // 26: postern.api.v1.CreateGrantRequest.ttl:type_name -> google.protobuf.Duration
+	91,  // 27: postern.api.v1.CreateGrantResponse.grant:type_name -> postern.types.v1.Grant
+	94,  // 28: postern.api.v1.RequestGrantRequest.ttl:type_name -> google.protobuf.Duration
+	91,  // 29: postern.api.v1.RequestGrantResponse.grant:type_name -> postern.types.v1.Grant
+	95,  // 30: postern.api.v1.RequestGrantResponse.hold:type_name -> postern.types.v1.Hold
+	91,  // 31: postern.api.v1.GetGrantResponse.grant:type_name -> postern.types.v1.Grant
+	91,  // 32: postern.api.v1.ListGrantsResponse.grants:type_name -> postern.types.v1.Grant
+	91,  // 33: postern.api.v1.RevokeGrantResponse.grant:type_name -> postern.types.v1.Grant
+	95,  // 34: postern.api.v1.ListHoldsResponse.holds:type_name -> postern.types.v1.Hold
+	95,  // 35: postern.api.v1.GetHoldResponse.hold:type_name -> postern.types.v1.Hold
+	95,  // 36: postern.api.v1.ReviewHoldResponse.hold:type_name -> postern.types.v1.Hold
+	95,  // 37: postern.api.v1.WithdrawHoldResponse.hold:type_name -> postern.types.v1.Hold
+	95,  // 38: postern.api.v1.WatchHoldsResponse.hold:type_name -> postern.types.v1.Hold
+	90,  // 39: postern.api.v1.SearchStatementsRequest.since:type_name -> google.protobuf.Timestamp
+	90,  // 40: postern.api.v1.SearchStatementsRequest.until:type_name -> google.protobuf.Timestamp
+	55,  // 41: postern.api.v1.SearchStatementsResponse.statements:type_name -> postern.api.v1.RecordedStatement
+	90,  // 42: postern.api.v1.RecordedStatement.time:type_name -> google.protobuf.Timestamp
+	56,  // 43: postern.api.v1.RecordedStatement.columns:type_name -> postern.api.v1.ColumnUse
+	94,  // 44: postern.api.v1.RecordedStatement.duration:type_name -> google.protobuf.Duration
+	90,  // 45: postern.api.v1.WhoUsedRequest.since:type_name -> google.protobuf.Timestamp
+	90,  // 46: postern.api.v1.WhoUsedRequest.until:type_name -> google.protobuf.Timestamp
+	59,  // 47: postern.api.v1.WhoUsedResponse.uses:type_name -> postern.api.v1.SessionUse
+	90,  // 48: postern.api.v1.SessionUse.first_time:type_name -> google.protobuf.Timestamp
+	90,  // 49: postern.api.v1.SessionUse.last_time:type_name -> google.protobuf.Timestamp
+	90,  // 50: postern.api.v1.GetUsageRequest.since:type_name -> google.protobuf.Timestamp
+	94,  // 51: postern.api.v1.GetUsageRequest.unused:type_name -> google.protobuf.Duration
+	62,  // 52: postern.api.v1.GetUsageResponse.usage:type_name -> postern.api.v1.Usage
+	63,  // 53: postern.api.v1.GetUsageResponse.unused:type_name -> postern.api.v1.UnusedBinding
+	90,  // 54: postern.api.v1.Usage.first_time:type_name -> google.protobuf.Timestamp
+	90,  // 55: postern.api.v1.Usage.last_time:type_name -> google.protobuf.Timestamp
+	90,  // 56: postern.api.v1.UnusedBinding.last_time:type_name -> google.protobuf.Timestamp
+	90,  // 57: postern.api.v1.ListSessionsRequest.since:type_name -> google.protobuf.Timestamp
+	90,  // 58: postern.api.v1.ListSessionsRequest.until:type_name -> google.protobuf.Timestamp
+	96,  // 59: postern.api.v1.ListSessionsResponse.sessions:type_name -> postern.types.v1.Session
+	96,  // 60: postern.api.v1.GetSessionResponse.session:type_name -> postern.types.v1.Session
+	90,  // 61: postern.api.v1.ListAuditEntriesRequest.since:type_name -> google.protobuf.Timestamp
+	74,  // 62: postern.api.v1.ListAuditEntriesResponse.entries:type_name -> postern.api.v1.AuditEntry
+	90,  // 63: postern.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	85,  // 64: postern.api.v1.CreateJoinTokenRequest.labels:type_name -> postern.api.v1.CreateJoinTokenRequest.LabelsEntry
+	94,  // 65: postern.api.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	90,  // 66: postern.api.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	79,  // 67: postern.api.v1.ListNodesResponse.nodes:type_name -> postern.api.v1.NodeStatus
+	88,  // 68: postern.api.v1.ListNodesResponse.version:type_name -> postern.types.v1.Version
+	88,  // 69: postern.api.v1.NodeStatus.version:type_name -> postern.types.v1.Version
+	94,  // 70: postern.api.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
+	97,  // 71: postern.api.v1.NodeStatus.rejections:type_name -> postern.node.v1.Rejection
+	98,  // 72: postern.api.v1.NodeStatus.report:type_name -> postern.node.v1.NodeReport
+	90,  // 73: postern.api.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
+	86,  // 74: postern.api.v1.NodeStatus.endpoints:type_name -> postern.api.v1.NodeStatus.EndpointsEntry
+	94,  // 75: postern.api.v1.DrainNodeRequest.timeout:type_name -> google.protobuf.Duration
+	0,   // 76: postern.api.v1.PolicyService.Create:input_type -> postern.api.v1.CreateRequest
+	1,   // 77: postern.api.v1.PolicyService.Get:input_type -> postern.api.v1.GetRequest
+	2,   // 78: postern.api.v1.PolicyService.List:input_type -> postern.api.v1.ListRequest
+	4,   // 79: postern.api.v1.PolicyService.Update:input_type -> postern.api.v1.UpdateRequest
+	5,   // 80: postern.api.v1.PolicyService.Delete:input_type -> postern.api.v1.DeleteRequest
+	7,   // 81: postern.api.v1.PolicyService.Apply:input_type -> postern.api.v1.ApplyRequest
+	10,  // 82: postern.api.v1.PolicyService.Watch:input_type -> postern.api.v1.WatchRequest
+	12,  // 83: postern.api.v1.AccessService.WhoAmI:input_type -> postern.api.v1.WhoAmIRequest
+	14,  // 84: postern.api.v1.AccessService.LoginOptions:input_type -> postern.api.v1.LoginOptionsRequest
+	17,  // 85: postern.api.v1.AccessService.ListTasks:input_type -> postern.api.v1.ListTasksRequest
+	20,  // 86: postern.api.v1.AccessService.Explain:input_type -> postern.api.v1.ExplainRequest
+	22,  // 87: postern.api.v1.AccessService.Doctor:input_type -> postern.api.v1.DoctorRequest
+	27,  // 88: postern.api.v1.AccessService.ListEndpoints:input_type -> postern.api.v1.ListEndpointsRequest
+	31,  // 89: postern.api.v1.GrantService.CreateGrant:input_type -> postern.api.v1.CreateGrantRequest
+	33,  // 90: postern.api.v1.GrantService.RequestGrant:input_type -> postern.api.v1.RequestGrantRequest
+	35,  // 91: postern.api.v1.GrantService.GetGrant:input_type -> postern.api.v1.GetGrantRequest
+	37,  // 92: postern.api.v1.GrantService.ListGrants:input_type -> postern.api.v1.ListGrantsRequest
+	39,  // 93: postern.api.v1.GrantService.RevokeGrant:input_type -> postern.api.v1.RevokeGrantRequest
+	41,  // 94: postern.api.v1.ApprovalService.ListHolds:input_type -> postern.api.v1.ListHoldsRequest
+	43,  // 95: postern.api.v1.ApprovalService.GetHold:input_type -> postern.api.v1.GetHoldRequest
+	45,  // 96: postern.api.v1.ApprovalService.ReviewHold:input_type -> postern.api.v1.ReviewHoldRequest
+	47,  // 97: postern.api.v1.ApprovalService.WithdrawHold:input_type -> postern.api.v1.WithdrawHoldRequest
+	49,  // 98: postern.api.v1.ApprovalService.WatchHolds:input_type -> postern.api.v1.WatchHoldsRequest
+	64,  // 99: postern.api.v1.SessionService.ListSessions:input_type -> postern.api.v1.ListSessionsRequest
+	66,  // 100: postern.api.v1.SessionService.GetSession:input_type -> postern.api.v1.GetSessionRequest
+	68,  // 101: postern.api.v1.SessionService.ReadRecording:input_type -> postern.api.v1.ReadRecordingRequest
+	70,  // 102: postern.api.v1.SessionService.KillSession:input_type -> postern.api.v1.KillSessionRequest
+	51,  // 103: postern.api.v1.SessionService.SetLegalHold:input_type -> postern.api.v1.SetLegalHoldRequest
+	53,  // 104: postern.api.v1.AnswerService.SearchStatements:input_type -> postern.api.v1.SearchStatementsRequest
+	57,  // 105: postern.api.v1.AnswerService.WhoUsed:input_type -> postern.api.v1.WhoUsedRequest
+	60,  // 106: postern.api.v1.AnswerService.GetUsage:input_type -> postern.api.v1.GetUsageRequest
+	72,  // 107: postern.api.v1.AuditService.ListAuditEntries:input_type -> postern.api.v1.ListAuditEntriesRequest
+	75,  // 108: postern.api.v1.NodeAdminService.CreateJoinToken:input_type -> postern.api.v1.CreateJoinTokenRequest
+	77,  // 109: postern.api.v1.NodeAdminService.ListNodes:input_type -> postern.api.v1.ListNodesRequest
+	80,  // 110: postern.api.v1.NodeAdminService.DrainNode:input_type -> postern.api.v1.DrainNodeRequest
+	87,  // 111: postern.api.v1.PolicyService.Create:output_type -> postern.types.v1.Object
+	87,  // 112: postern.api.v1.PolicyService.Get:output_type -> postern.types.v1.Object
+	3,   // 113: postern.api.v1.PolicyService.List:output_type -> postern.api.v1.ListResponse
+	87,  // 114: postern.api.v1.PolicyService.Update:output_type -> postern.types.v1.Object
+	6,   // 115: postern.api.v1.PolicyService.Delete:output_type -> postern.api.v1.DeleteResponse
+	8,   // 116: postern.api.v1.PolicyService.Apply:output_type -> postern.api.v1.ApplyResponse
+	11,  // 117: postern.api.v1.PolicyService.Watch:output_type -> postern.api.v1.WatchResponse
+	13,  // 118: postern.api.v1.AccessService.WhoAmI:output_type -> postern.api.v1.WhoAmIResponse
+	15,  // 119: postern.api.v1.AccessService.LoginOptions:output_type -> postern.api.v1.LoginOptionsResponse
+	18,  // 120: postern.api.v1.AccessService.ListTasks:output_type -> postern.api.v1.ListTasksResponse
+	21,  // 121: postern.api.v1.AccessService.Explain:output_type -> postern.api.v1.ExplainResponse
+	23,  // 122: postern.api.v1.AccessService.Doctor:output_type -> postern.api.v1.DoctorResponse
+	28,  // 123: postern.api.v1.AccessService.ListEndpoints:output_type -> postern.api.v1.ListEndpointsResponse
+	32,  // 124: postern.api.v1.GrantService.CreateGrant:output_type -> postern.api.v1.CreateGrantResponse
+	34,  // 125: postern.api.v1.GrantService.RequestGrant:output_type -> postern.api.v1.RequestGrantResponse
+	36,  // 126: postern.api.v1.GrantService.GetGrant:output_type -> postern.api.v1.GetGrantResponse
+	38,  // 127: postern.api.v1.GrantService.ListGrants:output_type -> postern.api.v1.ListGrantsResponse
+	40,  // 128: postern.api.v1.GrantService.RevokeGrant:output_type -> postern.api.v1.RevokeGrantResponse
+	42,  // 129: postern.api.v1.ApprovalService.ListHolds:output_type -> postern.api.v1.ListHoldsResponse
+	44,  // 130: postern.api.v1.ApprovalService.GetHold:output_type -> postern.api.v1.GetHoldResponse
+	46,  // 131: postern.api.v1.ApprovalService.ReviewHold:output_type -> postern.api.v1.ReviewHoldResponse
+	48,  // 132: postern.api.v1.ApprovalService.WithdrawHold:output_type -> postern.api.v1.WithdrawHoldResponse
+	50,  // 133: postern.api.v1.ApprovalService.WatchHolds:output_type -> postern.api.v1.WatchHoldsResponse
+	65,  // 134: postern.api.v1.SessionService.ListSessions:output_type -> postern.api.v1.ListSessionsResponse
+	67,  // 135: postern.api.v1.SessionService.GetSession:output_type -> postern.api.v1.GetSessionResponse
+	69,  // 136: postern.api.v1.SessionService.ReadRecording:output_type -> postern.api.v1.ReadRecordingResponse
+	71,  // 137: postern.api.v1.SessionService.KillSession:output_type -> postern.api.v1.KillSessionResponse
+	52,  // 138: postern.api.v1.SessionService.SetLegalHold:output_type -> postern.api.v1.SetLegalHoldResponse
+	54,  // 139: postern.api.v1.AnswerService.SearchStatements:output_type -> postern.api.v1.SearchStatementsResponse
+	58,  // 140: postern.api.v1.AnswerService.WhoUsed:output_type -> postern.api.v1.WhoUsedResponse
+	61,  // 141: postern.api.v1.AnswerService.GetUsage:output_type -> postern.api.v1.GetUsageResponse
+	73,  // 142: postern.api.v1.AuditService.ListAuditEntries:output_type -> postern.api.v1.ListAuditEntriesResponse
+	76,  // 143: postern.api.v1.NodeAdminService.CreateJoinToken:output_type -> postern.api.v1.CreateJoinTokenResponse
+	78,  // 144: postern.api.v1.NodeAdminService.ListNodes:output_type -> postern.api.v1.ListNodesResponse
+	81,  // 145: postern.api.v1.NodeAdminService.DrainNode:output_type -> postern.api.v1.DrainNodeResponse
+	111, // [111:146] is the sub-list for method output_type
+	76,  // [76:111] is the sub-list for method input_type
+	76,  // [76:76] is the sub-list for extension type_name
+	76,  // [76:76] is the sub-list for extension extendee
+	0,   // [0:76] is the sub-list for field type_name
 }
 
 func init() { file_postern_api_v1_api_proto_init() }
@@ -6158,7 +6216,7 @@ func file_postern_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_api_v1_api_proto_rawDesc), len(file_postern_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   86,
+			NumMessages:   87,
 			NumExtensions: 0,
 			NumServices:   8,
 		},

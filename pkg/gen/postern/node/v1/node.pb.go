@@ -39,7 +39,10 @@ type RegisterRequest struct {
 	// HPKE public key (X25519) to which secrets are to be sealed.
 	HpkeKey []byte `protobuf:"bytes,4,opt,name=hpke_key,json=hpkeKey,proto3" json:"hpke_key,omitempty"`
 	// Public address by protocol.
-	Endpoints     map[string]string `protobuf:"bytes,5,rep,name=endpoints,proto3" json:"endpoints,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Endpoints map[string]string `protobuf:"bytes,5,rep,name=endpoints,proto3" json:"endpoints,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The node's SSH host key: the wire form of an Ed25519 public key. It stays for the
+	// node's life.
+	SshHostKey    []byte `protobuf:"bytes,6,opt,name=ssh_host_key,json=sshHostKey,proto3" json:"ssh_host_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -109,6 +112,13 @@ func (x *RegisterRequest) GetEndpoints() map[string]string {
 	return nil
 }
 
+func (x *RegisterRequest) GetSshHostKey() []byte {
+	if x != nil {
+		return x.SshHostKey
+	}
+	return nil
+}
+
 // RegisterResponse carries the node's name and what it must trust.
 type RegisterResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -124,8 +134,11 @@ type RegisterResponse struct {
 	Labels map[string]string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The certificate that the node's listeners show to clients, PEM chain; for the key of the request.
 	ServerCertificate []byte `protobuf:"bytes,6,opt,name=server_certificate,json=serverCertificate,proto3" json:"server_certificate,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// The host certificate for ssh_host_key, in SSH's wire form: for the names and addresses
+	// of the endpoints. Empty where there were none.
+	SshHostCertificate []byte `protobuf:"bytes,7,opt,name=ssh_host_certificate,json=sshHostCertificate,proto3" json:"ssh_host_certificate,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *RegisterResponse) Reset() {
@@ -200,6 +213,13 @@ func (x *RegisterResponse) GetServerCertificate() []byte {
 	return nil
 }
 
+func (x *RegisterResponse) GetSshHostCertificate() []byte {
+	if x != nil {
+		return x.SshHostCertificate
+	}
+	return nil
+}
+
 // RenewRequest asks for a new certificate.
 type RenewRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -208,7 +228,9 @@ type RenewRequest struct {
 	// HPKE public key to which secrets are to be sealed from now on.
 	HpkeKey []byte `protobuf:"bytes,2,opt,name=hpke_key,json=hpkeKey,proto3" json:"hpke_key,omitempty"`
 	// Public address by protocol, as they are now.
-	Endpoints     map[string]string `protobuf:"bytes,3,rep,name=endpoints,proto3" json:"endpoints,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Endpoints map[string]string `protobuf:"bytes,3,rep,name=endpoints,proto3" json:"endpoints,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The node's SSH host key: the wire form of an Ed25519 public key.
+	SshHostKey    []byte `protobuf:"bytes,4,opt,name=ssh_host_key,json=sshHostKey,proto3" json:"ssh_host_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -264,6 +286,13 @@ func (x *RenewRequest) GetEndpoints() map[string]string {
 	return nil
 }
 
+func (x *RenewRequest) GetSshHostKey() []byte {
+	if x != nil {
+		return x.SshHostKey
+	}
+	return nil
+}
+
 // RenewResponse carries the new certificate.
 type RenewResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -273,8 +302,10 @@ type RenewResponse struct {
 	Ca []byte `protobuf:"bytes,2,opt,name=ca,proto3" json:"ca,omitempty"`
 	// The certificate for the node's listeners, PEM chain.
 	ServerCertificate []byte `protobuf:"bytes,3,opt,name=server_certificate,json=serverCertificate,proto3" json:"server_certificate,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// The host certificate for ssh_host_key, in SSH's wire form.
+	SshHostCertificate []byte `protobuf:"bytes,4,opt,name=ssh_host_certificate,json=sshHostCertificate,proto3" json:"ssh_host_certificate,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *RenewResponse) Reset() {
@@ -324,6 +355,13 @@ func (x *RenewResponse) GetCa() []byte {
 func (x *RenewResponse) GetServerCertificate() []byte {
 	if x != nil {
 		return x.ServerCertificate
+	}
+	return nil
+}
+
+func (x *RenewResponse) GetSshHostCertificate() []byte {
+	if x != nil {
+		return x.SshHostCertificate
 	}
 	return nil
 }
@@ -927,7 +965,9 @@ type Update struct {
 	GrantKeys map[string][]byte `protobuf:"bytes,6,rep,name=grant_keys,json=grantKeys,proto3" json:"grant_keys,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The CA of grant certificates, DER; sent with grant_keys. Until it is known, listeners
 	// ask clients for no certificate.
-	ClientCa      []byte `protobuf:"bytes,7,opt,name=client_ca,json=clientCa,proto3" json:"client_ca,omitempty"`
+	ClientCa []byte `protobuf:"bytes,7,opt,name=client_ca,json=clientCa,proto3" json:"client_ca,omitempty"`
+	// The CA of SSH grant certificates, the wire form of a public key; sent with grant_keys.
+	SshUserCa     []byte `protobuf:"bytes,8,opt,name=ssh_user_ca,json=sshUserCa,proto3" json:"ssh_user_ca,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1007,6 +1047,13 @@ func (x *Update) GetGrantKeys() map[string][]byte {
 func (x *Update) GetClientCa() []byte {
 	if x != nil {
 		return x.ClientCa
+	}
+	return nil
+}
+
+func (x *Update) GetSshUserCa() []byte {
+	if x != nil {
+		return x.SshUserCa
 	}
 	return nil
 }
@@ -2514,8 +2561,11 @@ type OpenGrantRequest struct {
 	// DER of the grant certificate that the client showed instead of a token, and whose
 	// key it has proved to hold. With a token beside it the call is refused.
 	ClientCertificate []byte `protobuf:"bytes,6,opt,name=client_certificate,json=clientCertificate,proto3" json:"client_certificate,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Wire form of the SSH grant certificate that the client showed instead of a token, and
+	// whose key it has proved to hold. With a token beside it the call is refused.
+	SshCertificate []byte `protobuf:"bytes,7,opt,name=ssh_certificate,json=sshCertificate,proto3" json:"ssh_certificate,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *OpenGrantRequest) Reset() {
@@ -2586,6 +2636,13 @@ func (x *OpenGrantRequest) GetClientProgram() string {
 func (x *OpenGrantRequest) GetClientCertificate() []byte {
 	if x != nil {
 		return x.ClientCertificate
+	}
+	return nil
+}
+
+func (x *OpenGrantRequest) GetSshCertificate() []byte {
+	if x != nil {
+		return x.SshCertificate
 	}
 	return nil
 }
@@ -3166,7 +3223,7 @@ type Credential struct {
 	Account string `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
 	// Its password.
 	Password []byte `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
-	// A client certificate, PEM.
+	// A client certificate, PEM; for SSH as in an authorized_keys file.
 	Certificate []byte `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	// Its private key, PEM.
 	PrivateKey    []byte `protobuf:"bytes,4,opt,name=private_key,json=privateKey,proto3" json:"private_key,omitempty"`
@@ -3557,38 +3614,44 @@ var File_postern_node_v1_node_proto protoreflect.FileDescriptor
 
 const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x1apostern/node/v1/node.proto\x12\x0fpostern.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dpostern/types/v1/object.proto\x1a\x1epostern/types/v1/runtime.proto\"\x83\x02\n" +
+	"\x1apostern/node/v1/node.proto\x12\x0fpostern.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dpostern/types/v1/object.proto\x1a\x1epostern/types/v1/runtime.proto\"\xa5\x02\n" +
 	"\x0fRegisterRequest\x12\"\n" +
 	"\n" +
 	"join_token\x18\x01 \x01(\tB\x03\x80\x01\x01R\tjoinToken\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
 	"\x03csr\x18\x03 \x01(\fR\x03csr\x12\x19\n" +
 	"\bhpke_key\x18\x04 \x01(\fR\ahpkeKey\x12M\n" +
-	"\tendpoints\x18\x05 \x03(\v2/.postern.node.v1.RegisterRequest.EndpointsEntryR\tendpoints\x1a<\n" +
+	"\tendpoints\x18\x05 \x03(\v2/.postern.node.v1.RegisterRequest.EndpointsEntryR\tendpoints\x12 \n" +
+	"\fssh_host_key\x18\x06 \x01(\fR\n" +
+	"sshHostKey\x1a<\n" +
 	"\x0eEndpointsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa1\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd3\x02\n" +
 	"\x10RegisterResponse\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x0e\n" +
 	"\x02ca\x18\x02 \x01(\fR\x02ca\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x16\n" +
 	"\x06region\x18\x04 \x01(\tR\x06region\x12E\n" +
 	"\x06labels\x18\x05 \x03(\v2-.postern.node.v1.RegisterResponse.LabelsEntryR\x06labels\x12-\n" +
-	"\x12server_certificate\x18\x06 \x01(\fR\x11serverCertificate\x1a9\n" +
+	"\x12server_certificate\x18\x06 \x01(\fR\x11serverCertificate\x120\n" +
+	"\x14ssh_host_certificate\x18\a \x01(\fR\x12sshHostCertificate\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc5\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe7\x01\n" +
 	"\fRenewRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\x12\x19\n" +
 	"\bhpke_key\x18\x02 \x01(\fR\ahpkeKey\x12J\n" +
-	"\tendpoints\x18\x03 \x03(\v2,.postern.node.v1.RenewRequest.EndpointsEntryR\tendpoints\x1a<\n" +
+	"\tendpoints\x18\x03 \x03(\v2,.postern.node.v1.RenewRequest.EndpointsEntryR\tendpoints\x12 \n" +
+	"\fssh_host_key\x18\x04 \x01(\fR\n" +
+	"sshHostKey\x1a<\n" +
 	"\x0eEndpointsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"p\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa2\x01\n" +
 	"\rRenewResponse\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x0e\n" +
 	"\x02ca\x18\x02 \x01(\fR\x02ca\x12-\n" +
-	"\x12server_certificate\x18\x03 \x01(\fR\x11serverCertificate\"\x99\x02\n" +
+	"\x12server_certificate\x18\x03 \x01(\fR\x11serverCertificate\x120\n" +
+	"\x14ssh_host_certificate\x18\x04 \x01(\fR\x12sshHostCertificate\"\x99\x02\n" +
 	"\vSyncRequest\x122\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.postern.node.v1.SyncHelloH\x00R\x05hello\x12,\n" +
 	"\x03ack\x18\x02 \x01(\v2\x18.postern.node.v1.SyncAckH\x00R\x03ack\x12/\n" +
@@ -3626,7 +3689,7 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\x06update\x18\x01 \x01(\v2\x17.postern.node.v1.UpdateH\x00R\x06update\x127\n" +
 	"\bbookmark\x18\x02 \x01(\v2\x19.postern.node.v1.BookmarkH\x00R\bbookmark\x124\n" +
 	"\acommand\x18\x03 \x01(\v2\x18.postern.node.v1.CommandH\x00R\acommandB\x06\n" +
-	"\x04kind\"\x87\x03\n" +
+	"\x04kind\"\xa7\x03\n" +
 	"\x06Update\x123\n" +
 	"\aversion\x18\x01 \x01(\v2\x19.postern.types.v1.VersionR\aversion\x12\x1a\n" +
 	"\bsnapshot\x18\x02 \x01(\bR\bsnapshot\x122\n" +
@@ -3635,7 +3698,8 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\fended_grants\x18\x05 \x03(\v2\x19.postern.node.v1.GrantEndR\vendedGrants\x12E\n" +
 	"\n" +
 	"grant_keys\x18\x06 \x03(\v2&.postern.node.v1.Update.GrantKeysEntryR\tgrantKeys\x12\x1b\n" +
-	"\tclient_ca\x18\a \x01(\fR\bclientCa\x1a<\n" +
+	"\tclient_ca\x18\a \x01(\fR\bclientCa\x12\x1e\n" +
+	"\vssh_user_ca\x18\b \x01(\fR\tsshUserCa\x1a<\n" +
 	"\x0eGrantKeysEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"o\n" +
@@ -3748,14 +3812,15 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\x05total\x18\x01 \x01(\v2\x17.postern.node.v1.BudgetR\x05total\x125\n" +
 	"\telsewhere\x18\x02 \x01(\v2\x17.postern.node.v1.BudgetR\telsewhere\x12+\n" +
 	"\x04held\x18\x03 \x01(\v2\x17.postern.node.v1.BudgetR\x04held\x12\x1a\n" +
-	"\bsessions\x18\x04 \x01(\x03R\bsessions\"\xda\x01\n" +
+	"\bsessions\x18\x04 \x01(\x03R\bsessions\"\x83\x02\n" +
 	"\x10OpenGrantRequest\x12\x19\n" +
 	"\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01R\x05token\x12\x12\n" +
 	"\x04task\x18\x02 \x01(\tR\x04task\x12\x1a\n" +
 	"\bresource\x18\x03 \x01(\tR\bresource\x12%\n" +
 	"\x0eclient_address\x18\x04 \x01(\tR\rclientAddress\x12%\n" +
 	"\x0eclient_program\x18\x05 \x01(\tR\rclientProgram\x12-\n" +
-	"\x12client_certificate\x18\x06 \x01(\fR\x11clientCertificate\"m\n" +
+	"\x12client_certificate\x18\x06 \x01(\fR\x11clientCertificate\x12'\n" +
+	"\x0fssh_certificate\x18\a \x01(\fR\x0esshCertificate\"m\n" +
 	"\x11OpenGrantResponse\x123\n" +
 	"\x05grant\x18\x01 \x01(\v2\x1d.postern.types.v1.SignedGrantR\x05grant\x12#\n" +
 	"\rrecording_key\x18\x02 \x01(\fR\frecordingKey\"\xfa\x01\n" +
