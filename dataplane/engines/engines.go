@@ -6,16 +6,21 @@ import (
 	"crypto/x509"
 	"log/slog"
 
+	cryptossh "golang.org/x/crypto/ssh"
+
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/engine/postgres"
+	"github.com/posterngate/postern/dataplane/engine/ssh"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql/worker"
 )
 
 // Deps is what engines are made from.
 type Deps struct {
-	TLS            *tls.Config           // of the listener; nil only where plaintext is allowed
-	ClientCAs      func() *x509.CertPool // of grant certificates
+	TLS            *tls.Config                  // of the listener; nil only where plaintext is allowed
+	ClientCAs      func() *x509.CertPool        // of grant certificates
+	HostKeys       func() []cryptossh.Signer    // of the node's SSH listener
+	UserCAs        func() []cryptossh.PublicKey // of SSH grant certificates
 	AllowPlaintext bool
 	Parser         *worker.Pool
 	Logger         *slog.Logger
@@ -25,5 +30,8 @@ type Deps struct {
 var All = map[postern.Protocol]func(Deps) engine.Engine{
 	postern.Postgres: func(d Deps) engine.Engine {
 		return postgres.New(postgres.Config{TLS: d.TLS, ClientCAs: d.ClientCAs, AllowPlaintext: d.AllowPlaintext, Parser: d.Parser, Logger: d.Logger})
+	},
+	postern.SSH: func(d Deps) engine.Engine {
+		return ssh.New(ssh.Config{HostKeys: d.HostKeys, UserCAs: d.UserCAs, Logger: d.Logger})
 	},
 }

@@ -34,8 +34,8 @@ func (s *channel) files(ctx context.Context) {
 	if err := server.Serve(); err != nil && !errors.Is(err, io.EOF) {
 		s.c.log.Debug("file transfer ended", "error", err)
 	}
-	_ = server.Close()
 	s.exit(0)
+	_ = server.Close()
 }
 
 // unclosed is a channel that outlives the server on it, for the exit status comes last.
