@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -148,6 +149,11 @@ func (c *checker) workload(s *typesv1.WorkloadSpec) {
 	}
 }
 
+// secretForms are the sets of keys that a secret may have, sorted.
+var secretForms = [][]string{
+	{"password", "username"}, {"privateKey", "username"}, {"certificate", "privateKey", "username"}, {"value"},
+}
+
 func (c *checker) secret(s *typesv1.SecretSpec) {
 	data := s.GetData()
 	if len(data) == 0 {
@@ -156,12 +162,13 @@ func (c *checker) secret(s *typesv1.SecretSpec) {
 		}
 		return
 	}
-	_, user := data["username"]
-	_, password := data["password"]
-	_, value := data["value"]
-	if login := user && password && len(data) == 2; !login && (!value || len(data) != 1) {
-		c.fail("spec.data", "has just the keys username and password, or just the key value")
+	keys := slices.Sorted(maps.Keys(data))
+	for _, form := range secretForms {
+		if slices.Equal(keys, form) {
+			return
+		}
 	}
+	c.fail("spec.data", "has just the keys username and password, or username and privateKey, with a certificate or without, or just the key value")
 }
 
 func (c *checker) node(s *typesv1.NodeSpec) {
