@@ -28,7 +28,7 @@ func (a *app) connectCmd() *cobra.Command {
 runs the stock client through it. The token, or with --cert the key of a certificate, is in
 a file that only the client reads, never in its arguments or environment. Further nodes are given to the client too, so that it goes
 on when the nearest one dies. The client's exit code is passed through.`,
-		Example: "  postern connect sales-report.warehouse\n  postern connect sales-report -- -c 'SELECT count(*) FROM orders'\n  postern connect sales-report --listen 127.0.0.1:5433",
+		Example: "  postern connect sales-report.warehouse\n  postern connect web-status -- uptime\n  postern connect sales-report -- -c 'SELECT count(*) FROM orders'\n  postern connect sales-report --listen 127.0.0.1:5433",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if listen != "" && cert {
 				return usage("--listen shows a token by itself; --cert is for a client that is run")
@@ -58,7 +58,7 @@ func (a *app) connect(ctx context.Context, permission string, args []string, ttl
 	if err != nil {
 		return err
 	}
-	task, resource, err := a.resolve(ctx, api, permission)
+	task, resource, protocol, err := a.resolve(ctx, api, permission)
 	if err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func (a *app) connect(ctx context.Context, permission string, args []string, ttl
 	if err != nil {
 		return err
 	}
-	nodes, err := nearest(ctx, list, "postgres")
+	nodes, err := nearest(ctx, list, protocol)
 	if err != nil {
 		return err
 	}
@@ -78,6 +78,9 @@ func (a *app) connect(ctx context.Context, permission string, args []string, ttl
 		if dryRun || isTerminal(a.env.Stderr) {
 			a.say("%s %s (%s, %s, %s)", role, n.node.GetNode(), n.node.GetRegion(), n.addr, n.rtt.Round(10*time.Microsecond))
 		}
+	}
+	if protocol == "ssh" {
+		return a.connectSSH(ctx, api, task+"."+resource, args, ttl, dryRun, nodes)
 	}
 	if dryRun {
 		_, err := fmt.Fprintf(a.env.Stdout, "psql %s\n", shellQuote(joined(a.conninfo(task+"."+resource, nodes))))
@@ -175,12 +178,13 @@ func notForClients(kv string) bool {
 	return strings.HasPrefix(name, "POSTERN_TOKEN")
 }
 
-// resolve completes TASK to TASK.RESOURCE by what the bindings offer.
-func (a *app) resolve(ctx context.Context, api *api, permission string) (task, resource string, err error) {
+// resolve completes TASK to TASK.RESOURCE by what the bindings offer, and says what the
+// resource speaks.
+func (a *app) resolve(ctx context.Context, api *api, permission string) (task, resource, protocol string, err error) {
 	task, resource, _ = strings.Cut(permission, ".")
 	resp, err := api.access.ListTasks(ctx, connect.NewRequest(&apiv1.ListTasksRequest{}))
 	if err != nil {
-		return "", "", err
+		return "", "", "", err
 	}
 	for _, o := range resp.Msg.GetTasks() {
 		if o.GetTask() != task {
@@ -191,14 +195,23 @@ func (a *app) resolve(ctx context.Context, api *api, permission string) (task, r
 			if resource == "" {
 				resource = all[0]
 			}
-			return task, resource, nil
+			return task, resource, protocolOf(o, resource), nil
 		case resource != "":
-			return "", "", connect.NewError(connect.CodePermissionDenied, fmt.Errorf("task %q does not reach %q; it reaches %s", task, resource, strings.Join(all, ", ")))
+			return "", "", "", connect.NewError(connect.CodePermissionDenied, fmt.Errorf("task %q does not reach %q; it reaches %s", task, resource, strings.Join(all, ", ")))
 		default:
-			return "", "", usage("task %q reaches %s: say %s.RESOURCE", task, strings.Join(all, ", "), task)
+			return "", "", "", usage("task %q reaches %s: say %s.RESOURCE", task, strings.Join(all, ", "), task)
 		}
 	}
-	return "", "", connect.NewError(connect.CodePermissionDenied, fmt.Errorf("no binding offers you task %q; postern tasks lists what does", task))
+	return "", "", "", connect.NewError(connect.CodePermissionDenied, fmt.Errorf("no binding offers you task %q; postern tasks lists what does", task))
+}
+
+// protocolOf is what a resource of an offer speaks. A control plane that does not say is
+// older than all protocols but one.
+func protocolOf(o *apiv1.TaskOffer, resource string) string {
+	if p := o.GetProtocols()[resource]; p != "" {
+		return p
+	}
+	return "postgres"
 }
 
 // conninfo is what libpq needs to know, with every node, the nearest first.
@@ -263,7 +276,7 @@ postern grant TASK --cert makes in the same folder, and needs no password.`,
 	}
 	pg.Flags().StringVar(&file, "file", "", "write to this file; standard output where it is not given")
 	pg.Flags().StringVar(&dir, "cert", "", "folder of client certificates")
-	c.AddCommand(pg)
+	c.AddCommand(pg, a.configSSHCmd())
 	return c
 }
 
@@ -279,6 +292,9 @@ func (a *app) configPG(ctx context.Context, file, dir string) error {
 	var out strings.Builder
 	for _, o := range offers {
 		for _, r := range o.GetResources() {
+			if protocolOf(o, r) != "postgres" {
+				continue
+			}
 			list, err := a.endpointList(ctx, api, r)
 			if err != nil {
 				return err

@@ -98,7 +98,8 @@ func (a *app) waitForGrant(ctx context.Context, api *api, id string) (*typesv1.G
 }
 
 func (a *app) grantCmd() *cobra.Command {
-	var reason, tokenFile, dir string
+	var reason, tokenFile, dir, sshDir string
+	var reuse bool
 	var ttl time.Duration
 	c := &cobra.Command{
 		Use: "grant TASK", Short: "Take a task now, and print a short-lived token for it", Args: cobra.ExactArgs(1),
@@ -107,9 +108,12 @@ gives its own OIDC token in --token-file and needs no login.
 
 With --cert a client certificate takes the token's place: its key is made here and never
 leaves, the folder gets TASK.key, TASK.crt and ca.crt, which only you can read, and what
-is printed is where libpq finds them.`,
+is printed is where libpq finds them.
+
+With --ssh it is an SSH certificate: the folder gets TASK, TASK-cert.pub and a known_hosts
+by which all nodes are trusted, and what is printed are the options of ssh.`,
 		Annotations: map[string]string{formatsOf: "env exec-credential pgpass"},
-		Example:     "  postern grant nightly-load --ttl 15m --token-file $CI_TOKEN --format env\n  PGPASSWORD=$(postern grant sales-report) psql ...\n  psql \"host=node dbname=warehouse sslmode=verify-full $(postern grant sales-report --cert ~/.postern)\"",
+		Example:     "  postern grant nightly-load --ttl 15m --token-file $CI_TOKEN --format env\n  PGPASSWORD=$(postern grant sales-report) psql ...\n  psql \"host=node dbname=warehouse sslmode=verify-full $(postern grant sales-report --cert ~/.postern)\"\n  ssh $(postern grant web-status --ssh ~/.postern/ssh) -p 2222 node uptime",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := &apiv1.CreateGrantRequest{Task: args[0], Ttl: ttlOf(ttl), Reason: reason}
 			if tokenFile != "" {
@@ -123,7 +127,12 @@ is printed is where libpq finds them.`,
 			if err != nil {
 				return err
 			}
-			if dir != "" {
+			switch {
+			case dir != "" && sshDir != "":
+				return usage("--cert and --ssh are different certificates: take one")
+			case sshDir != "":
+				return a.grantSSH(cmd.Context(), api, req, sshDir, reuse)
+			case dir != "":
 				return a.grantCert(cmd.Context(), api, req, dir)
 			}
 			resp, err := api.grants.CreateGrant(cmd.Context(), connect.NewRequest(req))
@@ -137,6 +146,8 @@ is printed is where libpq finds them.`,
 	c.Flags().DurationVar(&ttl, "ttl", 0, "how long; at most the task's duration")
 	c.Flags().StringVar(&tokenFile, "token-file", "", "file with the workload's own OIDC token")
 	c.Flags().StringVar(&dir, "cert", "", "folder for a client certificate, which is made instead of a token")
+	c.Flags().StringVar(&sshDir, "ssh", "", "folder for an SSH certificate, which is made instead of a token")
+	c.Flags().BoolVar(&reuse, "reuse", false, "with --ssh: do nothing while the certificate that is there is good for two minutes")
 	return c
 }
 

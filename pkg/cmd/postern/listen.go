@@ -73,8 +73,12 @@ func (a *app) listen(ctx context.Context, addr, permission string, ttl time.Dura
 		return err
 	}
 	d := &localDoor{app: a, api: api, ttl: ttl}
-	if d.task, d.resource, err = a.resolve(ctx, api, permission); err != nil {
+	var protocol string
+	if d.task, d.resource, protocol, err = a.resolve(ctx, api, permission); err != nil {
 		return err
+	}
+	if protocol != "postgres" {
+		return usage("--listen is for PostgreSQL, and %s speaks %s", d.resource, protocol)
 	}
 	if _, err := d.grant(ctx); err != nil { // so that what is wrong is told now
 		return err
