@@ -32,6 +32,7 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/run"
 	"github.com/posterngate/postern/pkg/telemetry"
+	"github.com/posterngate/postern/test/servers"
 )
 
 type options struct {
@@ -58,13 +59,14 @@ const nodeName = "dev-1"
 const startTimeout = 30 * time.Second
 
 // ports are chosen once and kept, so that what was pasted yesterday works today.
-type ports struct{ IDP, API, Nodes, PG, Debug, Vault int }
+type ports struct{ IDP, API, Nodes, PG, Debug, Vault, SSH int }
 
 // house is the parts as they run.
 type house struct {
 	options
 	ports     ports
 	warehouse *warehouse
+	web       *servers.SSHD // nil where it cannot be had
 	tel       *telemetry.T
 	group     *run.Group // everything but the node
 	node      *run.Group // stopped first, so that it can give back what it borrowed
@@ -76,6 +78,7 @@ type house struct {
 func (h *house) issuer() string { return fmt.Sprintf("http://127.0.0.1:%d", h.ports.IDP) }
 func (h *house) addr() string   { return fmt.Sprintf("https://127.0.0.1:%d", h.ports.API) }
 func (h *house) pg() string     { return fmt.Sprintf("127.0.0.1:%d", h.ports.PG) }
+func (h *house) ssh() string    { return fmt.Sprintf("127.0.0.1:%d", h.ports.SSH) }
 
 // foreground runs the house until ctx is done.
 func foreground(ctx context.Context, o options) error {
@@ -129,6 +132,9 @@ func (h *house) stop() error {
 	err := h.node.Wait()
 	h.group.Stop()
 	err = errors.Join(err, h.group.Wait())
+	if h.web != nil {
+		h.web.Stop()
+	}
 	if h.warehouse != nil {
 		h.warehouse.stop()
 	}
@@ -142,6 +148,7 @@ func (h *house) start(ctx context.Context) error {
 		do   func(context.Context) error
 	}{
 		{"sample PostgreSQL", h.startWarehouse},
+		{"sample host", h.startWeb},
 		{"identity provider", h.startIDP},
 		{"control plane", h.startControl},
 		{"people's tokens", h.signIn},
@@ -163,13 +170,16 @@ func keptPorts(file string) (ports, error) {
 	var p ports
 	b, err := os.ReadFile(file)
 	if err == nil {
-		return p, json.Unmarshal(b, &p)
+		err = json.Unmarshal(b, &p)
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return p, err
 	}
-	// All are held at once, so that they differ.
-	for _, port := range []*int{&p.IDP, &p.API, &p.Nodes, &p.PG, &p.Debug, &p.Vault} {
+	// Those that are missing are held at once, so that they differ.
+	for _, port := range []*int{&p.IDP, &p.API, &p.Nodes, &p.PG, &p.Debug, &p.Vault, &p.SSH} {
+		if *port != 0 {
+			continue
+		}
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return p, err
@@ -265,12 +275,20 @@ func (h *house) applyWorld(ctx context.Context) error {
 	}
 	slices.Sort(entries)
 	req := &apiv1.ApplyRequest{Objects: h.warehouse.secrets()}
+	if h.web != nil {
+		req.Objects = append(req.Objects, h.webSecret())
+	} else {
+		entries = slices.DeleteFunc(entries, func(e string) bool { return e == webWorld })
+	}
 	for _, e := range entries {
 		b, err := worldFiles.ReadFile(e)
 		if err != nil {
 			return err
 		}
 		text := h.warehouse.expand(strings.ReplaceAll(string(b), "${ISSUER}", h.issuer()))
+		if h.web != nil {
+			text = h.expandWeb(text)
+		}
 		objects, err := object.ParseYAML(bytes.NewReader([]byte(text)))
 		if err != nil {
 			return fmt.Errorf("%s: %w", e, err)
@@ -286,7 +304,7 @@ func (h *house) startNode(ctx context.Context) error {
 		Name: nodeName, DataDir: filepath.Join(h.dir, "node"),
 		ControlPlane:  []string{fmt.Sprintf("127.0.0.1:%d", h.ports.Nodes)},
 		JoinTokenFile: filepath.Join(h.dir, "join-token"),
-		Listeners:     map[postern.Protocol]nodeconfig.Listener{postern.Postgres: {Addr: h.pg()}},
+		Listeners:     map[postern.Protocol]nodeconfig.Listener{postern.Postgres: {Addr: h.pg()}, postern.SSH: {Addr: h.ssh()}},
 	}
 	if err := cfg.Check(); err != nil {
 		return err
@@ -350,6 +368,7 @@ func (h *house) writeEnv() error {
 	set("POSTERN_NODE", "127.0.0.1")
 	set("POSTERN_HOME", home)
 	set("POSTERN_PG", h.pg())
+	set("POSTERN_SSH", h.ssh())
 	set("POSTERN_TOKEN", h.tokens["ada"])
 	for _, p := range people {
 		set("POSTERN_TOKEN_"+strings.ToUpper(p.Name), h.tokens[p.Name])
@@ -367,9 +386,10 @@ Postern is up. The sample company: alice (analysts), bob (leads), carol (contrac
 
   source %s
   PGPASSWORD=$POSTERN_TOKEN_ALICE psql "host=127.0.0.1 port=%d user=sales-report.warehouse dbname=warehouse sslmode=verify-full sslrootcert=$POSTERN_CA"
+  %s
   make demo
 
-`, h.addr(), h.issuer(), filepath.Join(h.dir, "house.log"), filepath.Join(h.dir, "env"), h.ports.PG)
+`, h.addr(), h.issuer(), filepath.Join(h.dir, "house.log"), filepath.Join(h.dir, "env"), h.ports.PG, h.webLine())
 }
 
 func randomPassword() string { return rand.Text() }

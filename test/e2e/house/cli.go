@@ -129,7 +129,7 @@ func (p *Person) Run(t testing.TB, stdin string, args ...string) Result {
 	t.Helper()
 	cmd := p.Cmd(t, args...)
 	cmd.Stdin = bytes.NewReader([]byte(stdin))
-	return finish(t, cmd)
+	return Finish(t, cmd)
 }
 
 // Start starts the CLI, to be spoken to.

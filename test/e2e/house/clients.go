@@ -27,8 +27,8 @@ type Result struct {
 // All is both outputs.
 func (r Result) All() string { return r.Out + r.Err }
 
-// finish runs a program to its end, bounded by Patience.
-func finish(t testing.TB, cmd *exec.Cmd) Result {
+// Finish runs a program to its end, bounded by Patience.
+func Finish(t testing.TB, cmd *exec.Cmd) Result {
 	t.Helper()
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -75,7 +75,7 @@ func (h *House) PsqlWith(t testing.TB, token, task, script string, args ...strin
 	t.Helper()
 	cmd := h.psqlCmd(t, token, task, append([]string{"-A", "-t"}, args...)...)
 	cmd.Stdin = strings.NewReader(script)
-	return finish(t, cmd)
+	return Finish(t, cmd)
 }
 
 // A Session is a program that is spoken to while it runs.
@@ -239,5 +239,5 @@ func (h *House) Run(t testing.TB, env []string, program string, args ...string) 
 	t.Helper()
 	cmd := exec.Command(program, args...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + h.Dir, "LC_ALL=C"}, env...)
-	return finish(t, cmd)
+	return Finish(t, cmd)
 }

@@ -52,12 +52,15 @@ type Options struct {
 	// Wall runs a postern-wall too. The secret "warehouse-admin" is for it; whoever brings
 	// another world waits with Walled.
 	Wall bool
+	// SSH adds the sample company's host.
+	SSH bool
 }
 
 // A House is everything that runs for one test. Its fields are not changed after Start.
 type House struct {
-	Dir       string      // of the control plane, the nodes and the CLI's homes
-	PG        *servers.PG // the target, with the database "warehouse"; nil where Bare
+	Dir       string        // of the control plane, the nodes and the CLI's homes
+	PG        *servers.PG   // the target, with the database "warehouse"; nil where Bare
+	Web       *servers.SSHD // the sample host; nil without Options.SSH
 	Control   *controlplane.Server
 	Nodes     []*Node
 	Issuer    string // URL of the identity provider
@@ -81,6 +84,7 @@ type Node struct {
 	NodeSpec
 	Dir string
 	PG  string // host:port of its PostgreSQL listener
+	SSH string // of its SSH listener
 	*dataplane.Node
 
 	stop func()
@@ -123,13 +127,19 @@ func Start(t testing.TB, opts ...Options) *House {
 	if !o.Bare {
 		side.Go("target", func(context.Context) error { h.startTarget(t); return nil })
 	}
+	if o.SSH {
+		side.Go("host", func(context.Context) error { h.startWeb(t); return nil })
+	}
 	h.startIDP(t)
 	h.startControl(t)
-	if err := side.Wait(); err != nil || (h.PG == nil && !o.Bare) {
+	if err := side.Wait(); err != nil || (h.PG == nil && !o.Bare) || (h.Web == nil && o.SSH) {
 		t.Fatalf("the target did not start: %v", err)
 	}
 	if !o.Bare {
 		h.applyWorld(t)
+	}
+	if o.SSH {
+		h.applyWeb(t)
 	}
 	if o.Extra != "" {
 		h.Apply(t, "ada", o.Extra)
@@ -145,6 +155,9 @@ func Start(t testing.TB, opts ...Options) *House {
 	}
 	if o.Wall && !o.Bare {
 		h.Walled(t)
+	}
+	if o.SSH {
+		h.Serves(t, "web-1")
 	}
 	t.Logf("the house is up after %s", time.Since(began).Round(time.Millisecond))
 	return h
@@ -236,10 +249,10 @@ func freeAddr(t testing.TB) string {
 
 func (h *House) startNode(t testing.TB, spec NodeSpec) {
 	t.Helper()
-	n := &Node{NodeSpec: spec, Dir: filepath.Join(h.Dir, spec.Name), PG: freeAddr(t)}
+	n := &Node{NodeSpec: spec, Dir: filepath.Join(h.Dir, spec.Name), PG: freeAddr(t), SSH: freeAddr(t)}
 	cfg := nodeconfig.Config{
 		Name: spec.Name, DataDir: n.Dir, ControlPlane: []string{h.NodesAddr}, JoinTokenFile: filepath.Join(h.Dir, spec.Name+".join"),
-		Listeners: map[postern.Protocol]nodeconfig.Listener{postern.Postgres: {Addr: n.PG}},
+		Listeners: map[postern.Protocol]nodeconfig.Listener{postern.Postgres: {Addr: n.PG}, postern.SSH: {Addr: n.SSH}},
 		Drain:     conf.Duration(time.Millisecond),
 	}
 	if err := cfg.Check(); err != nil {

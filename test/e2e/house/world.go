@@ -129,6 +129,9 @@ func (h *House) applyWorld(t testing.TB) {
 		t.Fatal("deploy/dev/world is empty")
 	}
 	for _, f := range files {
+		if filepath.Base(f) == webWorld {
+			continue // applied by applyWeb
+		}
 		req.Objects = append(req.Objects, h.Objects(t, string(Must(os.ReadFile(f))(t)))...)
 	}
 	Must(h.API("ada").Policy.Apply(t.Context(), Request(req)))(t)
@@ -137,7 +140,7 @@ func (h *House) applyWorld(t testing.TB) {
 // Objects reads YAML in which ${ISSUER} and the like are filled in.
 func (h *House) Objects(t testing.TB, yaml string) []*typesv1.Object {
 	t.Helper()
-	return Must(object.ParseYAML(bytes.NewReader([]byte(h.expand(yaml)))))(t)
+	return Must(object.ParseYAML(bytes.NewReader([]byte(h.expandWeb(h.expand(yaml))))))(t)
 }
 
 // Apply applies YAML as a person.

@@ -1,0 +1,253 @@
+package ssh
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/posterngate/postern/test/e2e/house"
+)
+
+func TestMain(m *testing.M) { house.Main(m) }
+
+// somebody is a person who has signed in, and holds certificates in a folder.
+type somebody struct {
+	*house.Person
+	h   *house.House
+	dir string
+}
+
+func signedIn(t *testing.T, h *house.House, who string) *somebody {
+	t.Helper()
+	p := &somebody{Person: h.Person(t), h: h}
+	p.dir = filepath.Join(p.Home, "keys")
+	p.Browser(t, who)
+	if r := p.Run(t, "", "login"); r.Code != 0 {
+		t.Fatalf("%+v", r)
+	}
+	return p
+}
+
+// take gets a certificate for a task.
+func (p *somebody) take(t *testing.T, task string) {
+	t.Helper()
+	if r := p.Run(t, "", "grant", task, "--ssh", p.dir); r.Code != 0 {
+		t.Fatalf("%+v", r)
+	}
+}
+
+// cmd is a stock client of OpenSSH at the first node, with the certificate for a task.
+func (p *somebody) cmd(t *testing.T, program, task string, args ...string) *exec.Cmd {
+	t.Helper()
+	if _, err := exec.LookPath(program); err != nil {
+		t.Fatalf("there is no %s: install openssh-client", program)
+	}
+	cmd := exec.Command(program, append(p.h.SSHArgs(p.h.Nodes[0], p.dir, task), args...)...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + p.Home, "LC_ALL=C"}
+	return cmd
+}
+
+// at is where a task's client goes.
+func at(task string) string { return task + ".web-1@127.0.0.1" }
+
+// ssh runs one command.
+func (p *somebody) ssh(t *testing.T, task string, args ...string) house.Result {
+	t.Helper()
+	return run(t, p.cmd(t, "ssh", task, append([]string{"-T", at(task)}, args...)...))
+}
+
+func run(t *testing.T, cmd *exec.Cmd) house.Result {
+	t.Helper()
+	return house.Finish(t, cmd)
+}
+
+func has(t *testing.T, text string, parts ...string) {
+	t.Helper()
+	for _, p := range parts {
+		if !strings.Contains(text, p) {
+			t.Fatalf("%q is missing in:\n%s", p, text)
+		}
+	}
+}
+
+// TestStockClients is the daily path: what is allowed runs as it would directly, and what
+// is not is refused with the rule.
+func TestStockClients(t *testing.T) {
+	h := house.Start(t, house.Options{SSH: true})
+	alice := signedIn(t, h, "alice")
+	alice.take(t, "web-status")
+	alice.take(t, "web-deploy")
+	www := filepath.Join(h.Web.Dir, "www")
+
+	t.Run("files of the certificate", func(t *testing.T) {
+		for _, name := range []string{"web-status", "web-status-cert.pub", "known_hosts"} {
+			if mode := house.Must(os.Stat(filepath.Join(alice.dir, name)))(t).Mode().Perm(); mode != 0o600 {
+				t.Errorf("%s has the mode %s", name, mode)
+			}
+		}
+		r := run(t, exec.Command("ssh-keygen", "-L", "-f", filepath.Join(alice.dir, "web-status-cert.pub")))
+		has(t, r.Out, "user certificate", "web-status.web-1", "Critical Options: (none)", "Extensions: (none)")
+	})
+	t.Run("exec", func(t *testing.T) {
+		for _, c := range []struct {
+			args []string
+			code int
+			out  string
+			err  string
+		}{
+			{[]string{"systemctl status shop"}, 0, "active (running)", ""},
+			{[]string{filepath.Join(h.Web.Dir, "bin/systemctl"), "status", "search"}, 0, "search.service", ""},
+			{[]string{"uptime"}, 0, "load average", ""},
+			{[]string{"systemctl status nothing"}, 4, "", "could not be found"}, // the program's own exit code
+			{[]string{"systemctl restart shop"}, 126, "", `task "web-status" does not allow systemctl restart shop`},
+			{[]string{"systemctl status shop; id"}, 126, "", `does not allow id`},
+			{[]string{"systemctl status $(id)"}, 126, "", "postern: "},
+			{[]string{"/tmp/systemctl status shop"}, 126, "", "does not allow"},
+			{[]string{"id"}, 126, "", "postern tasks"},
+		} {
+			r := alice.ssh(t, "web-status", c.args...)
+			if r.Code != c.code || !strings.Contains(r.Out, c.out) || !strings.Contains(r.Err, c.err) || c.code != 0 && r.Out != "" {
+				t.Errorf("%v: %+v, want %d", c.args, r, c.code)
+			}
+		}
+	})
+	t.Run("sftp", func(t *testing.T) {
+		cmd := alice.cmd(t, "sftp", "web-deploy", "-b", "-", at("web-deploy"))
+		file := filepath.Join(alice.Home, "new.html")
+		house.Must(0, os.WriteFile(file, []byte("<h1>new</h1>\n"), 0o644))(t)
+		cmd.Stdin = strings.NewReader("put " + file + " " + www + "/new.html\nget " + www + "/new.html " + alice.Home + "/back.html\n-put " + file + " " + h.Web.Dir + "/bin/new\n")
+		r := run(t, cmd)
+		if r.Code != 0 {
+			t.Errorf("%+v", r)
+		}
+		has(t, r.Err, "Permission denied")
+		if got := house.Must(os.ReadFile(alice.Home + "/back.html"))(t); string(got) != "<h1>new</h1>\n" {
+			t.Errorf("came back as %q", got)
+		}
+		if _, err := os.Stat(filepath.Join(h.Web.Dir, "bin/new")); err == nil {
+			t.Error("a file was written outside of what the task names")
+		}
+	})
+	t.Run("scp", func(t *testing.T) {
+		big := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+		file := filepath.Join(alice.Home, "big")
+		house.Must(0, os.WriteFile(file, big, 0o644))(t)
+		for _, mode := range []string{"-s", "-O"} {
+			up := run(t, alice.cmd(t, "scp", "web-deploy", mode, "-q", file, at("web-deploy")+":"+www+"/big"))
+			if up.Code != 0 || !bytes.Equal(house.Must(os.ReadFile(www+"/big"))(t), big) {
+				t.Errorf("scp %s up: %+v", mode, up)
+			}
+			down := run(t, alice.cmd(t, "scp", "web-status", mode, "-q", at("web-status")+":"+www+"/big", file+mode))
+			if down.Code != 0 || !bytes.Equal(house.Must(os.ReadFile(file+mode))(t), big) {
+				t.Errorf("scp %s down: %+v", mode, down)
+			}
+			no := run(t, alice.cmd(t, "scp", "web-status", mode, "-q", file, at("web-status")+":"+www+"/other"))
+			if _, err := os.Stat(www + "/other"); no.Code == 0 || err == nil {
+				t.Errorf("scp %s wrote by a task that reads: %+v", mode, no)
+			}
+		}
+	})
+	t.Run("multiplexed", func(t *testing.T) {
+		path := filepath.Join(alice.Home, "mux")
+		master := alice.cmd(t, "ssh", "web-status", "-M", "-S", path, "-N", "-f", at("web-status"))
+		if r := run(t, master); r.Code != 0 {
+			t.Fatalf("%+v", r)
+		}
+		for range 5 {
+			r := run(t, alice.cmd(t, "ssh", "web-status", "-S", path, "-T", at("web-status"), "uptime"))
+			if r.Code != 0 || !strings.Contains(r.Out, "load average") {
+				t.Errorf("%+v", r)
+			}
+		}
+		if r := run(t, alice.cmd(t, "ssh", "web-status", "-S", path, "-O", "exit", at("web-status"))); r.Code != 0 {
+			t.Errorf("%+v", r)
+		}
+	})
+	t.Run("refused channels", func(t *testing.T) {
+		r := run(t, alice.cmd(t, "ssh", "web-status", "-T", "-W", "127.0.0.1:22", at("web-status")))
+		if r.Code == 0 || !strings.Contains(r.Err, "does not allow") {
+			t.Errorf("forward: %+v", r)
+		}
+	})
+}
+
+// TestPeople: who comes in at all, by what.
+func TestPeople(t *testing.T) {
+	h := house.Start(t, house.Options{SSH: true})
+	alice := signedIn(t, h, "alice")
+	alice.take(t, "web-status")
+
+	t.Run("another node key", func(t *testing.T) {
+		hosts := filepath.Join(alice.dir, "known_hosts")
+		good := house.Must(os.ReadFile(hosts))(t)
+		house.Must(0, os.WriteFile(hosts, []byte("@cert-authority * "+h.Web.HostKey+"\n"), 0o600))(t)
+		r := alice.ssh(t, "web-status", "uptime")
+		house.Must(0, os.WriteFile(hosts, good, 0o600))(t)
+		if r.Code != 255 || !strings.Contains(r.Err, "Host key verification failed") {
+			t.Errorf("%+v", r)
+		}
+	})
+	t.Run("another task", func(t *testing.T) {
+		r := run(t, alice.cmd(t, "ssh", "web-status", "-T", at("web-deploy"), "uptime"))
+		if r.Code != 255 || !strings.Contains(r.Err, "Permission denied") {
+			t.Errorf("%+v", r)
+		}
+	})
+	t.Run("revoked", func(t *testing.T) {
+		bob := signedIn(t, h, "bob")
+		bob.take(t, "web-status")
+		var grants []struct{ ID string }
+		house.Must(0, json.Unmarshal([]byte(bob.Run(t, "", "grants", "--format", "json").Out), &grants))(t)
+		for _, g := range grants {
+			bob.Run(t, "", "revoke", g.ID, "--reason", "done with it")
+		}
+		r := bob.ssh(t, "web-status", "uptime")
+		if r.Code != 255 || !strings.Contains(r.Err, "is over: revoked by bob: done with it") {
+			t.Errorf("%+v", r)
+		}
+	})
+	t.Run("postern ssh", func(t *testing.T) {
+		for _, c := range []struct {
+			args []string
+			code int
+		}{{[]string{"uptime"}, 0}, {[]string{"systemctl", "status", "nothing"}, 4}, {[]string{"id"}, 126}} {
+			for _, verb := range []string{"ssh", "connect"} {
+				r := alice.Run(t, "", append([]string{verb, "web-status", "--", "-T"}, c.args...)...)
+				if r.Code != c.code {
+					t.Errorf("%s %v: %+v, want %d", verb, c.args, r, c.code)
+				}
+			}
+		}
+		if left := house.Must(filepath.Glob(filepath.Join(alice.Home, "postern", ".client-*")))(t); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
+	})
+	t.Run("postern config ssh", func(t *testing.T) {
+		file := filepath.Join(alice.Home, "config")
+		if r := alice.Run(t, "", "config", "ssh", "--file", file); r.Code != 0 {
+			t.Fatalf("%+v", r)
+		}
+		for range 2 { // fetched, and then kept
+			cmd := exec.Command("ssh", "-F", file, "-T", "web-status.web-1", "uptime")
+			cmd.Env = alice.Cmd(t).Env
+			if r := run(t, cmd); r.Code != 0 || !strings.Contains(r.Out, "load average") {
+				t.Errorf("%+v", r)
+			}
+		}
+		if left := house.Must(filepath.Glob(filepath.Join(alice.Home, "postern", "ssh", "*")))(t); len(left) != 3 {
+			t.Errorf("in the folder: %v", left)
+		}
+	})
+	t.Run("nothing secret where others look", func(t *testing.T) {
+		r := alice.Run(t, "", "ssh", "web-status", "--", "-T", "-o", "PermitLocalCommand=yes", "-o", "LocalCommand=tr '\\0' '\\n' < /proc/$PPID/cmdline; env", "uptime")
+		if slices.ContainsFunc([]string{"pst_", "eyJ", "PRIVATE", "POSTERN_TOKEN"}, func(s string) bool { return strings.Contains(r.All(), s) }) {
+			t.Errorf("%+v", r)
+		}
+		has(t, r.All(), "IdentityFile=")
+	})
+}
