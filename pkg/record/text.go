@@ -143,6 +143,10 @@ func (t *teller) tell(e *Event) {
 		if e.Direction == ToTarget {
 			way = "to the resource"
 		}
+		if e.Tag != "" {
+			t.said(e)
+			return
+		}
 		t.at(e, t.number(e)+fmt.Sprintf("%d bytes %s", max(e.Bytes, int64(len(e.Data))), way))
 	case KindFinished:
 		t.finished(e)
@@ -167,7 +171,7 @@ func (t *teller) opened(e *Event, s *Session) {
 	for _, line := range [][2]string{
 		{"session", string(s.ID)},
 		{"who", who},
-		{"task", fmt.Sprintf("%s on %s (%s %s)", s.Task, s.Resource, s.Protocol, s.Database)},
+		{"task", fmt.Sprintf("%s on %s (%s)", s.Task, s.Resource, strings.TrimSpace(string(s.Protocol)+" "+s.Database))},
 		{"grant", string(s.Grant)},
 		{"from", strings.TrimSuffix(s.ClientAddress+", "+s.ClientProgram, ", ")},
 		{"through", strings.TrimSpace(string(s.Node) + " " + s.Region)},
