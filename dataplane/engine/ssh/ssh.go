@@ -13,6 +13,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -162,11 +163,14 @@ func (c *conn) run(ctx context.Context, channels <-chan ssh.NewChannel, requests
 	if cause := c.speak.cause(); cause != nil {
 		return cause
 	}
-	if errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) {
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) || err != nil && strings.HasPrefix(err.Error(), clientLeft) {
 		return nil
 	}
 	return err
 }
+
+// clientLeft is how the library words a client's own goodbye, SSH_DISCONNECT_BY_APPLICATION.
+const clientLeft = "ssh: disconnect, reason 11:"
 
 // farewellTime is how long a client may take to hear why its session ends.
 const farewellTime = time.Second
