@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +26,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/crypto/ssh"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -46,9 +48,10 @@ type proof struct {
 	name  string
 	token string
 	cert  *tls.Certificate
-	task  string // at the listener; sales-report where empty
-	works string // the one surface at which it does, or empty
-	says  string // what the listener says of it, where it does not work there
+	ssh   ssh.Signer // with a certificate
+	task  string     // at the listener; sales-report where empty
+	works string     // the surfaces at which it does, or empty
+	says  string     // what the listener says of it, where it does not work there
 }
 
 // show sends the certificate to who asks for one, whatever they name as good, as libpq
@@ -117,6 +120,8 @@ func proofs(t *testing.T, h *house.House) []proof {
 	dead := h.ClientCert(t, "alice", "sales-report", time.Second)
 	house.Eventually(t, func() string { return "the short certificate ends" }, func() bool { return time.Now().After(dead.Leaf.NotAfter.Add(time.Second)) })
 	purge := house.Must(h.API("alice").Grants.CreateGrant(t.Context(), house.Request(&apiv1.CreateGrantRequest{Task: "purge-order"})))(t)
+	status := house.Must(h.API("alice").Grants.CreateGrant(t.Context(), house.Request(&apiv1.CreateGrantRequest{Task: "web-status"})))(t)
+	certified := sshCert(t, h, "web-status")
 	real := issuerKey(t, h)
 	stranger := house.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
 	none := func(aud string) string {
@@ -126,8 +131,15 @@ func proofs(t *testing.T, h *house.House) []proof {
 	}
 	all := []proof{
 		{name: "API token", token: h.APIToken(t, "alice"), works: "API"},
-		{name: "data token", token: h.DataToken(t, "alice"), works: "listener"},
+		{name: "data token", token: h.DataToken(t, "alice"), works: "listener, SSH"},
 		{name: "grant token", token: grant.Msg.GetToken(), works: "listener"},
+		{name: "grant token for SSH", token: status.Msg.GetToken(), works: "SSH"},
+		{name: "SSH grant certificate", ssh: certified, works: "SSH"},
+		{name: "SSH grant certificate for another task", ssh: certified, task: "web-deploy"},
+		{name: "SSH grant certificate for the other protocol's task", ssh: sshCert(t, h, "sales-report")},
+		{name: "SSH grant certificate of a CA that says it is ours", ssh: sshForged(t, certified)},
+		{name: "node's SSH host certificate", ssh: id.SSHHostKeys()[0]},
+		{name: "node's SSH host key", ssh: id.SSHHostKeys()[1]},
 		{name: "workload token", token: h.DataToken(t, "nightly"), task: "nightly-load", works: "listener"},
 		{name: "node certificate", cert: node, works: "node", says: "certificate of a node"},
 		{name: "node's server certificate", cert: server, says: "certificate of a node"},
@@ -147,7 +159,7 @@ func proofs(t *testing.T, h *house.House) []proof {
 	}
 	for _, aud := range []string{idp.APIClient, idp.DataClient} {
 		// The forge is good: the same token, without what is wrong, works.
-		works := map[string]string{idp.APIClient: "API", idp.DataClient: "listener"}[aud]
+		works := map[string]string{idp.APIClient: "API", idp.DataClient: "listener, SSH"}[aud]
 		all = append(all,
 			proof{name: "as signed by the issuer for " + aud, token: sign(t, h, real, map[string]any{"aud": aud}), works: works},
 			proof{name: "expired for " + aud, token: sign(t, h, real, map[string]any{"aud": aud, "iat": time.Now().Add(-3 * time.Hour).Unix(), "exp": time.Now().Add(-2 * time.Hour).Unix()})},
@@ -167,8 +179,8 @@ func proofs(t *testing.T, h *house.House) []proof {
 // TestTokenBySurface: what is good at one surface is good at no other, and what is bad
 // is good nowhere.
 func TestTokenBySurface(t *testing.T) {
-	h := house.Start(t)
-	surfaces := map[string]func(context.Context, *house.House, proof) error{"API": atAPI, "listener": atListener, "node": atNodes}
+	h := house.Start(t, house.Options{SSH: true})
+	surfaces := map[string]func(context.Context, *house.House, proof) error{"API": atAPI, "listener": atListener, "SSH": atSSH, "node": atNodes}
 	worked := map[string]int{}
 	for _, p := range proofs(t, h) {
 		for name, try := range surfaces {
@@ -182,7 +194,7 @@ func TestTokenBySurface(t *testing.T) {
 			if err == nil {
 				worked[name]++
 			}
-			if (err == nil) != (p.works == name) || err != nil && strings.HasPrefix(err.Error(), "not as it should be") {
+			if (err == nil) != slices.Contains(strings.Split(p.works, ", "), name) || err != nil && strings.HasPrefix(err.Error(), "not as it should be") {
 				t.Errorf("%s at %s: %v, and it should work at %q alone", p.name, name, err, p.works)
 			}
 			if errors.Is(err, context.DeadlineExceeded) {

@@ -135,7 +135,7 @@ func (p *Person) Run(t testing.TB, stdin string, args ...string) Result {
 // Start starts the CLI, to be spoken to.
 func (p *Person) Start(t testing.TB, args ...string) *Session {
 	t.Helper()
-	return begin(t, p.Cmd(t, args...))
+	return Begin(t, p.Cmd(t, args...))
 }
 
 // Browser makes the CLI's browser sign in as a person.

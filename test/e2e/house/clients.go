@@ -106,8 +106,8 @@ func (s *Session) text() string {
 	return s.out.String()
 }
 
-// begin starts a program whose end is waited for at the test's.
-func begin(t testing.TB, cmd *exec.Cmd) *Session {
+// Begin starts a program whose end is waited for at the test's.
+func Begin(t testing.TB, cmd *exec.Cmd) *Session {
 	t.Helper()
 	s := &Session{t: t, cmd: cmd, more: make(chan struct{}, 1), done: make(chan struct{})}
 	s.in = Must(cmd.StdinPipe())(t)
@@ -123,7 +123,7 @@ func begin(t testing.TB, cmd *exec.Cmd) *Session {
 // StartPsql starts the stock psql as a person, to be spoken to.
 func (h *House) StartPsql(t testing.TB, who, task string) *Session {
 	t.Helper()
-	return begin(t, h.psqlCmd(t, h.DataToken(t, who), task, "-A", "-t"))
+	return Begin(t, h.psqlCmd(t, h.DataToken(t, who), task, "-A", "-t"))
 }
 
 // Say sends a line.
