@@ -51,12 +51,6 @@ type Wall struct {
 
 func identityDir(cfg Config) string { return filepath.Join(cfg.DataDir, "identity") }
 
-// Enrolled reports whether the data directory holds an identity already.
-func Enrolled(cfg Config) bool {
-	_, err := control.LoadIdentity(identityDir(cfg))
-	return !errors.Is(err, control.ErrNotEnrolled)
-}
-
 // New makes a wall: it enrols where it has to. Nothing is kept before Run.
 func New(ctx context.Context, cfg Config, tel *telemetry.T) (*Wall, error) {
 	w := &Wall{cfg: cfg, log: tel.Logger.With("wall", cfg.Name), policy: snapshot.New(), targets: map[postern.ResourceName]*target{}}

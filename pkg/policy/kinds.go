@@ -91,14 +91,6 @@ func (c *checker) mask(m *typesv1.Mask) *postern.MaskRule {
 
 const defaultApprovalTimeout = 15 * time.Minute
 
-// ApprovalTimeout is how long a rule lets people take.
-func ApprovalTimeout(r *typesv1.ApprovalRule) time.Duration {
-	if d, err := ParseDuration(r.GetSpec().GetTimeout()); err == nil && r.GetSpec().GetTimeout() != "" {
-		return d
-	}
-	return defaultApprovalTimeout
-}
-
 func (c *checker) rule(s *typesv1.ApprovalRuleSpec) {
 	if len(s.GetAll()) == 0 {
 		c.fail("spec.all", "is required: a rule without a quorum would be met by nobody")

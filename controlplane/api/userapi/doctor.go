@@ -63,7 +63,11 @@ func examined(now *policy.Snapshot, t postern.TaskName, r postern.ResourceName) 
 
 func (a *Access) examine(ctx context.Context, now *policy.Snapshot, name postern.ResourceName, only postern.TaskName) (*apiv1.ResourceHealth, error) {
 	res, _ := now.Resource(name)
-	h := &apiv1.ResourceHealth{Resource: string(name), Want: wanted(res)}
+	level := wanted(res)
+	h := &apiv1.ResourceHealth{Resource: string(name), Want: level.String()}
+	if res.GetSpec().GetProtocol() == string(postern.Postgres) {
+		h.Visible = policy.StaysVisible(level)
+	}
 	seen := a.inspect(ctx, res, h)
 	for _, t := range now.TasksOn(name) {
 		if only != "" && t != only {
@@ -79,14 +83,14 @@ func (a *Access) examine(ctx context.Context, now *policy.Snapshot, name postern
 	return h, nil
 }
 
-func wanted(r *typesv1.Resource) string {
+func wanted(r *typesv1.Resource) postern.Level {
 	switch r.GetSpec().GetLevel().GetWant() {
 	case "native":
-		return postern.LevelNative.String()
+		return postern.LevelNative
 	case "result":
-		return postern.LevelResult.String()
+		return postern.LevelResult
 	}
-	return postern.LevelSource.String()
+	return postern.LevelSource
 }
 
 // inspect asks a wall. What it could not find out is a finding too.

@@ -111,5 +111,11 @@ func health(w io.Writer, r *apiv1.DoctorResponse) {
 				fmt.Fprintf(w, "  mend: %s\n", f.GetFix())
 			}
 		}
+		if len(h.GetVisible()) > 0 {
+			fmt.Fprintf(w, "\nwhoever may connect sees, beside what their task names:\n")
+		}
+		for _, v := range h.GetVisible() {
+			fmt.Fprintf(w, "  - %s\n", v)
+		}
 	}
 }

@@ -194,13 +194,6 @@ func (r *rewriter) systemColumns(rule *rule) []string {
 	return slices.Sorted(maps.Keys(named))
 }
 
-// SubSelect is the query that stands for a relation under a rule: its permitted columns
-// in their own order, masked, and its permitted rows. The filter is not fenced. An error
-// that is ErrCannot says what the rule asks for and the relation does not have.
-func SubSelect(rel *sql.Relation, r *postern.TableRule) (string, error) {
-	return subSelect(rel, r, r.Filter, nil)
-}
-
 func subSelect(rel *sql.Relation, r *postern.TableRule, filter string, system []string) (string, error) {
 	var b strings.Builder
 	b.WriteString("SELECT ")

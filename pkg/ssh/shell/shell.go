@@ -7,7 +7,6 @@ package shell
 
 import (
 	"fmt"
-	"path"
 	"strings"
 	"unicode/utf8"
 
@@ -263,6 +262,3 @@ var reserved = map[string]bool{
 	"if": true, "then": true, "else": true, "elif": true, "fi": true, "do": true, "done": true, "case": true, "esac": true, "while": true,
 	"until": true, "for": true, "in": true, "function": true, "select": true, "time": true, "coproc": true,
 }
-
-// Base is the name of a program without its folder.
-func Base(program string) string { return path.Base(program) }

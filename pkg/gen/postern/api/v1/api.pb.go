@@ -1398,7 +1398,9 @@ type ResourceHealth struct {
 	// The tasks, in order of name.
 	Tasks []*TaskHealth `protobuf:"bytes,5,rep,name=tasks,proto3" json:"tasks,omitempty"`
 	// What weakens the level, or may.
-	Findings      []*v11.Finding `protobuf:"bytes,6,rep,name=findings,proto3" json:"findings,omitempty"`
+	Findings []*v11.Finding `protobuf:"bytes,6,rep,name=findings,proto3" json:"findings,omitempty"`
+	// What people see of it beside what their task names.
+	Visible       []string `protobuf:"bytes,7,rep,name=visible,proto3" json:"visible,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1471,6 +1473,13 @@ func (x *ResourceHealth) GetTasks() []*TaskHealth {
 func (x *ResourceHealth) GetFindings() []*v11.Finding {
 	if x != nil {
 		return x.Findings
+	}
+	return nil
+}
+
+func (x *ResourceHealth) GetVisible() []string {
+	if x != nil {
+		return x.Visible
 	}
 	return nil
 }
@@ -5578,14 +5587,15 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x04task\x18\x01 \x01(\tR\x04task\x12\x1a\n" +
 	"\bresource\x18\x02 \x01(\tR\bresource\"N\n" +
 	"\x0eDoctorResponse\x12<\n" +
-	"\tresources\x18\x01 \x03(\v2\x1e.postern.api.v1.ResourceHealthR\tresources\"\xd4\x01\n" +
+	"\tresources\x18\x01 \x03(\v2\x1e.postern.api.v1.ResourceHealthR\tresources\"\xee\x01\n" +
 	"\x0eResourceHealth\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12\x12\n" +
 	"\x04want\x18\x02 \x01(\tR\x04want\x12\x12\n" +
 	"\x04wall\x18\x03 \x01(\tR\x04wall\x12\x16\n" +
 	"\x06server\x18\x04 \x01(\tR\x06server\x120\n" +
 	"\x05tasks\x18\x05 \x03(\v2\x1a.postern.api.v1.TaskHealthR\x05tasks\x124\n" +
-	"\bfindings\x18\x06 \x03(\v2\x18.postern.node.v1.FindingR\bfindings\"\x9e\x01\n" +
+	"\bfindings\x18\x06 \x03(\v2\x18.postern.node.v1.FindingR\bfindings\x12\x18\n" +
+	"\avisible\x18\a \x03(\tR\avisible\"\x9e\x01\n" +
 	"\n" +
 	"TaskHealth\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\tR\x04task\x12\x12\n" +
