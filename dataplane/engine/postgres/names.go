@@ -86,22 +86,54 @@ func (c *conn) endSuspended(p *portal) error {
 	return c.finish(e)
 }
 
-// undo puts back what e changed, because the target did not do it.
+// undo puts back what e changed, because the target did not do it. A name that a later
+// message has changed since is that message's: it is what that would put back that changes.
 func (c *conn) undo(e *entry) {
 	for i := len(e.changes) - 1; i >= 0; i-- {
 		ch := &e.changes[i]
+		later := c.changedSince(e, ch)
+		unknown := ch.forget || ch.what == 'P' && ch.name == ""
 		switch {
-		case ch.what == 'S' && ch.forget:
-			c.statements[ch.name] = named[prepared]{segment: e.segment}
 		case ch.what == 'S':
-			c.statements[ch.name] = ch.prep
-		case ch.forget || ch.name == "":
-			c.portals[ch.name] = named[portal]{segment: e.segment}
+			old := ch.prep
+			if unknown {
+				old = named[prepared]{segment: e.segment}
+			}
+			if later != nil {
+				later.prep = old
+			} else {
+				c.statements[ch.name] = old
+			}
 		default:
-			c.portals[ch.name] = ch.portal
+			old := ch.portal
+			if unknown {
+				old = named[portal]{segment: e.segment}
+			}
+			if later != nil {
+				later.portal = old
+			} else {
+				c.portals[ch.name] = old
+			}
 		}
 	}
 	e.changes = e.changes[:0]
+}
+
+// changedSince is the next change of the same name in an entry behind e, or nil.
+func (c *conn) changedSince(e *entry, ch *change) *change {
+	behind := false
+	for i := range c.q.n {
+		other := c.q.at(i)
+		if behind {
+			for j := range other.changes {
+				if o := &other.changes[j]; o.what == ch.what && o.name == ch.name {
+					return o
+				}
+			}
+		}
+		behind = behind || other == e
+	}
+	return nil
 }
 
 // full refuses a new name where the session has too many.

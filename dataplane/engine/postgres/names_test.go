@@ -132,6 +132,45 @@ func TestConversations(t *testing.T) {
 	}
 }
 
+// A change that fails must not take back what a later message did to the same name.
+func TestUndoOfOneOfSeveralChanges(t *testing.T) {
+	c := &conn{statements: names[prepared]{}, portals: names[portal]{}}
+	before := &prepared{}
+	c.statements["s"] = named[prepared]{value: before}
+	var entries [3]*entry
+	var made [3]*prepared
+	for i := range entries {
+		entries[i], made[i] = &entry{segment: uint64(i + 1)}, &prepared{}
+		c.q.push(entries[i])
+		c.setStatement(entries[i], "s", made[i])
+	}
+	c.undo(entries[0])
+	if got, _ := c.statements.get([]byte("s"), 9, 9); got != made[2] {
+		t.Error("the last change is gone")
+	}
+	c.undo(entries[2])
+	if got, _ := c.statements.get([]byte("s"), 9, 9); got != made[1] {
+		t.Error("the name does not mean what the second made of it")
+	}
+	c.undo(entries[1])
+	if got, _ := c.statements.get([]byte("s"), 9, 9); got != before {
+		t.Error("the name does not mean what it meant before")
+	}
+
+	w := newHouse(t).wire(t)
+	for range 2 { // the second time nothing waits for the parser
+		if got := w.say(6, q("begin"), q("declare k cursor for select 1 from nonexistent"), q("rollback"), q("begin"), q("declare k cursor for select 3"), q("fetch 1 from k")); got != "C:BEGIN Z:T E:42P01 Z:E C:ROLLBACK Z:I C:BEGIN Z:T C:DECLARE CURSOR Z:T T D:3 C:FETCH 1 Z:T" {
+			t.Error(got)
+		}
+		if got := w.say(6, q("rollback"), q("begin"), q("declare k cursor for select 'x'::int from orders"), q("rollback"), q("begin"), q("declare k cursor for select 3")); got != "C:ROLLBACK Z:I C:BEGIN Z:T E:22P02 Z:E C:ROLLBACK Z:I C:BEGIN Z:T C:DECLARE CURSOR Z:T" {
+			t.Error(got)
+		}
+		if got := w.say(2, q("fetch 1 from k"), q("rollback")); got != "T D:3 C:FETCH 1 Z:T C:ROLLBACK Z:I" {
+			t.Error(got)
+		}
+	}
+}
+
 func domainOID(t *testing.T) uint32 {
 	t.Helper()
 	var n uint32
