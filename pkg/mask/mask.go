@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -28,6 +29,9 @@ func Expression(m *postern.MaskRule, column, typeText string) (string, error) {
 	case postern.MaskNull:
 		return cast("NULL", typeText), nil
 	case postern.MaskRedact:
+		if hole.Is("mask-first-letter") {
+			return "(" + cast("left("+column+"::text, 1)", "text") + " || '**')::" + typeText, nil
+		}
 		return redact(m, typeText)
 	case postern.MaskPartial:
 		return partial(m, column, typeText)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
 )
@@ -20,7 +21,7 @@ func (j *judge) statement(st *sql.Statement) bool {
 			return true // whatever the conditions say: a transaction can always be ended
 		}
 	case sql.Set, sql.Show:
-		if no := t.setting(st, j.resource); no != nil {
+		if no := t.setting(st, j.resource); no != nil && !hole.Is("policy-settings") {
 			j.deny(no)
 			return false
 		}
@@ -35,14 +36,14 @@ func (j *judge) statement(st *sql.Statement) bool {
 			return false
 		}
 	default:
-		if st.Verb == sql.Listen && st.Command == "UNLISTEN" {
+		if st.Verb == sql.Listen && (st.Command == "UNLISTEN" || hole.Is("policy-listen")) {
 			break // pools send it; nobody listens
 		}
 		j.deny(&refusal{rule: t.rules.permit, reason: fmt.Sprintf("%s does not allow %s", t.title, command(st)), detail: t.allowed, hint: hintTasks})
 		return false
 	}
 	for i := range st.Settings {
-		if no := t.settingUse(&st.Settings[i], j.resource); no != nil {
+		if no := t.settingUse(&st.Settings[i], j.resource); no != nil && !hole.Is("policy-setting-calls") {
 			j.deny(no)
 			return false
 		}
@@ -79,7 +80,7 @@ func (j *judge) people(st *sql.Statement, touches bool) bool {
 	if touches && (!j.asked(g.Approval, st, t.rules.approval) || !j.asked(t.approval, st, t.rules.approval)) {
 		return false
 	}
-	if j.passesBy(st, touches) {
+	if j.passesBy(st, touches) && !hole.Is("policy-held-by-name") {
 		j.deny(&refusal{
 			rule:   t.rules.permit,
 			reason: fmt.Sprintf("%s checks each execution, and so does not allow %s", t.title, command(st)),
@@ -116,7 +117,7 @@ func (t *task) calls(f *sql.Function) (ok, byName bool) {
 	if t.builtin && (f.Pure || toolFunction(name)) {
 		return true, false
 	}
-	return t.functions[name], true
+	return t.functions[name] || hole.Is("policy-functions"), true
 }
 
 func (t *task) functionsAllowed() string {

@@ -50,7 +50,7 @@ func TestCatalogue(t *testing.T) {
 		}
 	}
 	var entries []Entry
-	for _, name := range []string{"catalogue.yaml", "rules.yaml"} {
+	for _, name := range []string{"catalogue.yaml", "rules.yaml", "shapes.yaml"} {
 		more, err := Load(name)
 		if err != nil {
 			t.Fatal(err)

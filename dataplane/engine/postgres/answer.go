@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/wire"
 )
@@ -16,6 +17,9 @@ func (t targetCore) answer(typ byte, msg []byte) error {
 		t.notice(body)
 		return nil
 	case 'A':
+		if hole.Is("wire-notification") {
+			t.down.Pass(msg)
+		}
 		return nil // notifications carry what other sessions wrote
 	}
 	e := t.q.first()
@@ -350,7 +354,7 @@ func (t targetCore) parameterStatus(msg []byte) error {
 	if c.Done() != nil {
 		return unasked('S')
 	}
-	if want, pinned := t.pinned[string(name)]; pinned && want != string(value) {
+	if want, pinned := t.pinned[string(name)]; pinned && want != string(value) && !hole.Is("wire-pinned") {
 		return &postern.Refusal{Code: postern.CodeKilled, Reason: "the setting " + string(name) + " is held fixed and has changed", Hint: "connect again"}
 	}
 	if !shownStatus[string(name)] {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/pump"
+	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/wire"
 )
@@ -131,6 +132,12 @@ func (c clientCore) message(typ byte, msg []byte) (pump.Next, error) {
 		c.up.Pass(msg)
 		return pump.Next{}, nil
 	case 'F':
+		if hole.Is("wire-function-call") {
+			c.enqueue(c.q.get(kindQuery))
+			c.up.Pass(msg)
+			c.closeSegment()
+			return pump.Next{}, nil
+		}
 		return pump.Next{}, c.refuse(kindQuery, &postern.Refusal{Reason: "function calls by number are not allowed", Hint: "call the function in a statement"})
 	}
 	return pump.Next{}, broken("unexpected message of the client")

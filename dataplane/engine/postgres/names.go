@@ -1,6 +1,10 @@
 package postgres
 
-import "github.com/posterngate/postern/pkg/postern"
+import (
+	"github.com/posterngate/postern/pkg/postern"
+
+	"github.com/posterngate/postern/pkg/hole"
+)
 
 // A prepared statement of the session, made by Parse or by SQL PREPARE: both share one
 // namespace at the target, and so here.
@@ -92,9 +96,12 @@ func (c *conn) undo(e *entry) {
 	for i := len(e.changes) - 1; i >= 0; i-- {
 		ch := &e.changes[i]
 		later := c.changedSince(e, ch)
+		if hole.Is("wire-undo") {
+			later = nil
+		}
 		unknown := ch.forget || ch.what == 'P' && ch.name == ""
-		switch {
-		case ch.what == 'S':
+		switch ch.what {
+		case 'S':
 			old := ch.prep
 			if unknown {
 				old = named[prepared]{segment: e.segment}

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
 )
@@ -34,7 +35,7 @@ func (c *conn) body(st *statement) (p *prepared, no *report, certain bool) {
 		case p == nil:
 			r := undefined(what, s.Object)
 			return nil, &r, true
-		case p.st.adm.Decision.Verdict == postern.VerdictHold:
+		case p.st.adm.Decision.Verdict == postern.VerdictHold && !hole.Is("policy-held-by-name"):
 			r := errorOf(&postern.Refusal{Rule: p.st.adm.Decision.Rule, Reason: "people must approve each execution of this statement, which " + s.Command + " would not show them", Hint: "send the statement itself, or prepare it through the driver"}, "ERROR")
 			return nil, &r, true
 		}
@@ -50,9 +51,15 @@ func (c *conn) objects(e *entry, st *statement) error {
 		s := &st.facts.Statements[i]
 		switch s.Verb {
 		case sql.Prepare:
+			if hole.Is("wire-prepare") {
+				break
+			}
 			c.setStatement(e, s.Object, &prepared{st: st})
 		case sql.Deallocate:
 			if s.Object != "" {
+				if hole.Is("wire-deallocate") {
+					break
+				}
 				c.setStatement(e, s.Object, nil)
 				break
 			}

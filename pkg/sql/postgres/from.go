@@ -248,7 +248,7 @@ func (a *analyzer) join(j *pg.JoinExpr, s *scope) {
 		}
 	}
 	if j.Quals != nil {
-		a.expr(j.Quals, &scope{parent: s, hidden: true, items: slices.Clone(both)}, sql.RolePredicate)
+		a.expr(j.Quals, &scope{parent: s, hidden: true, items: slices.Clone(both)}, predicate("analyse-join-role"))
 	}
 	for _, side := range both {
 		side.bare = false

@@ -6,6 +6,7 @@ import (
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 
+	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/sql"
 )
 
@@ -86,7 +87,7 @@ func (a *analyzer) called(schemas []string, name string, args int, variadic, set
 				continue
 			}
 			match = true
-			if s != catalogSchema || !settled && f.Volatility != 'i' && !harmless()[name] || f.SecurityDefiner {
+			if !hole.Is("analyse-function-pure") && (s != catalogSchema || !settled && f.Volatility != 'i' && !harmless()[name] || f.SecurityDefiner) {
 				pure = false
 			}
 		}
@@ -120,6 +121,9 @@ func takes(f sql.FunctionInfo, args int, variadic bool) bool {
 
 // note records that the statement calls a function.
 func (a *analyzer) note(n sql.Name, pure bool) {
+	if hole.Is("analyse-function-unnoted") {
+		return
+	}
 	for i := range a.st.Functions {
 		if f := &a.st.Functions[i]; f.Schema == n.Schema && f.Name == n.Name {
 			f.Pure = f.Pure && pure
@@ -141,7 +145,7 @@ func (a *analyzer) operator(names []string) {
 	for _, s := range schemas {
 		for _, o := range a.cat.Operators[sql.Name{Schema: s, Name: name}] {
 			found = true
-			if !o.System {
+			if !o.System && !hole.Is("analyse-operator") {
 				a.note(o.Function, false)
 			}
 		}
@@ -172,7 +176,7 @@ func (a *analyzer) typ(names []string) {
 		case t.System && t.Kind != 'd':
 		case s == "information_schema" && t.Kind == 'd':
 			// The standard's own domains; they check lengths and words.
-		case t.Kind == 'e':
+		case t.Kind == 'e', hole.Is("analyse-domain"):
 		case t.Kind == 'b':
 			a.note(n, false)
 		case t.Kind == 'd':

@@ -1,5 +1,7 @@
 package postgres
 
+import "github.com/posterngate/postern/pkg/hole"
+
 // The classes of bytes in text without quotes.
 const (
 	never byte = iota // not in the plain subset
@@ -24,6 +26,9 @@ var classes = func() (t [256]byte) {
 	}
 	t['\''], t['"'], t['$'], t['-'], t['/'], t['&'] = quote, quote, param, dash, slash, amper
 	t['\\'] = never
+	if hole.Is("plain-backslash") {
+		t['\\'] = plain
+	}
 	return t
 }()
 

@@ -3,6 +3,7 @@ package postgres
 import (
 	pg "github.com/pganalyze/pg_query_go/v6"
 
+	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/sql"
 )
 
@@ -63,7 +64,7 @@ func (a *analyzer) plainSelect(q *pg.SelectStmt, s *scope) result {
 	}
 	r := a.targets(q.TargetList, s)
 	if q.WhereClause != nil {
-		a.expr(q.WhereClause, s, sql.RolePredicate)
+		a.expr(q.WhereClause, s, predicate("analyse-where-role"))
 		a.selections = append(a.selections, selection{q.WhereClause, s.items})
 	}
 	for _, g := range q.GroupClause {
@@ -159,6 +160,14 @@ func (a *analyzer) values(rows []*pg.Node, s *scope) result {
 		}
 	}
 	return out
+}
+
+// predicate is the role of what decides about rows.
+func predicate(planted string) sql.ColumnRole {
+	if hole.Is(planted) {
+		return sql.RoleOutput
+	}
+	return sql.RolePredicate
 }
 
 // targets visits a select list or RETURNING.
@@ -397,6 +406,9 @@ func (a *analyzer) locking(list []*pg.Node, s *scope, from []*pg.Node) {
 			continue
 		}
 		a.saw(1)
+		if hole.Is("analyse-locks") {
+			continue
+		}
 		only := map[string]bool{}
 		for _, r := range c.LockedRels {
 			rv := r.GetRangeVar()

@@ -11,6 +11,7 @@ import (
 	pg "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/mask"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
@@ -207,7 +208,7 @@ func subSelect(rel *sql.Relation, r *postern.TableRule, filter string, system []
 			b.WriteString(", ")
 		}
 		name := sql.Quote(c.Name)
-		if permitted.Mask == nil || r.View != nil {
+		if permitted.Mask == nil || r.View != nil || hole.Is("rewrite-unmasked") {
 			b.WriteString(name)
 			continue
 		}
@@ -235,7 +236,7 @@ func subSelect(rel *sql.Relation, r *postern.TableRule, filter string, system []
 		from = sql.Quote(r.View.Schema) + "." + sql.Quote(r.View.Name)
 	}
 	b.WriteString(" FROM " + from)
-	if filter != "" {
+	if filter != "" && !hole.Is("rewrite-unfiltered") {
 		b.WriteString(" WHERE (" + filter + ")")
 	}
 	return b.String(), nil
@@ -264,13 +265,14 @@ func (r *rewriter) apply() error {
 	}
 	for _, ref := range r.a.references {
 		rule := r.rule(ref.use)
-		if rule == nil {
+		if rule == nil || hole.Is("rewrite-first-only") && ref != r.a.references[0] && !ref.target {
 			continue
 		}
 		var err error
 		switch {
 		case ref.target:
 			err = r.target(rule, ref)
+		case ref.copied != nil && hole.Is("rewrite-copy"):
 		case ref.copied != nil:
 			r.copied(rule, ref.copied)
 		default:
@@ -326,8 +328,12 @@ func (r *rewriter) replace(rule *rule, ref *reference) error {
 	switch {
 	case ref.holder == nil:
 		return cannot("%s is used in a way that cannot be masked", rel)
+	case ref.locked && hole.Is("rewrite-locked"):
+		return nil
 	case ref.locked:
 		return cannot("%s is %s, so its rows cannot be locked with FOR UPDATE", rel, rule.kept())
+	case ref.sampled && hole.Is("rewrite-sampled"):
+		return nil
 	case ref.sampled:
 		return cannot("%s is %s, so it cannot be sampled", rel, rule.kept())
 	case !ref.rv.Inh:
@@ -394,7 +400,7 @@ func (r *rewriter) target(rule *rule, ref *reference) error {
 		if name == "*" {
 			continue // RETURNING *, which is written out
 		}
-		if c := rule.column(name); c.Mask != nil {
+		if c := rule.column(name); c.Mask != nil && !hole.Is("rewrite-target") {
 			return cannot("column %s of %s is masked, so a statement that changes %s cannot read it", name, rule.rel, rule.rel.Name.Name)
 		}
 	}

@@ -3,6 +3,7 @@ package postgres
 import (
 	"slices"
 
+	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/sql"
 )
 
@@ -216,6 +217,9 @@ func (a *analyzer) bareColumn(s *scope, name string) (lineage, bool) {
 	// Not a column, or only perhaps one: it may be the whole row of an item.
 	if it := a.item(s, "", name); it != nil {
 		row := it.row()
+		if hole.Is("analyse-whole-row") {
+			row = lineage{computed: true}
+		}
 		if found || maybe {
 			row = lin.and(row)
 		}
@@ -246,7 +250,7 @@ func (a *analyzer) item(s *scope, schema, name string) *item {
 
 // mark records that something that comes from lin is used in a role.
 func (a *analyzer) mark(lin lineage, role sql.ColumnRole) {
-	if lin.computed && role == sql.RoleOutput {
+	if lin.computed && role == sql.RoleOutput && !hole.Is("analyse-computed-role") {
 		role = sql.RoleComputed
 	}
 	a.spend(len(lin.from))

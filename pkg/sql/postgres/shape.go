@@ -3,6 +3,7 @@ package postgres
 import (
 	"strings"
 
+	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/sql/postgres/lex"
 )
 
@@ -24,6 +25,8 @@ func Shape(dst []byte, text string) ([]byte, bool) {
 			dst = append(dst, '0')
 		case w.token.Kind == lex.Space:
 			dst = append(dst, ' ')
+		case hole.Is("shape-quoted") && w.text()[0] == '"':
+			dst = append(dst, '"', '"')
 		default:
 			dst = append(dst, w.text()...)
 		}
@@ -71,10 +74,10 @@ func (w *walk) next() bool {
 		w.literal = true
 	case lex.Number:
 		// An integer in ORDER BY, GROUP BY or DISTINCT ON names a column by its position.
-		w.literal = !w.listed || w.before.Kind == lex.Op || isOneOf(w.source[w.before.Start:w.before.End], "limit", "offset")
+		w.literal = hole.Is("shape-position") || !w.listed || w.before.Kind == lex.Op || isOneOf(w.source[w.before.Start:w.before.End], "limit", "offset")
 	case lex.Word:
 		w.unsure = w.first && !isOneOf(s, "select", "insert", "update", "delete", "with", "values") ||
-			isOneOf(s, "set_config", "current_setting")
+			isOneOf(s, "set_config", "current_setting") && !hole.Is("shape-setting")
 		w.listed = w.listed || isOneOf(s, "by", "distinct")
 	default:
 		w.unsure = isOneOf(s, `"set_config"`, `"current_setting"`)

@@ -6,6 +6,7 @@ import (
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 
+	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/sql"
 )
 
@@ -127,7 +128,7 @@ func (a *analyzer) explain(n *pg.ExplainStmt) {
 		a.option(d)
 		switch d.Defname {
 		case "analyze":
-			if on, ok := boolean(d.Arg); on || !ok {
+			if on, ok := boolean(d.Arg); (on || !ok) && !hole.Is("analyse-explain-analyze") {
 				a.unmodelled("EXPLAIN ANALYZE")
 				return
 			}
@@ -142,6 +143,9 @@ func (a *analyzer) explain(n *pg.ExplainStmt) {
 		return
 	}
 	n.Options = append(kept, off("costs"), off("summary"))
+	if hole.Is("analyse-explain-costs") {
+		n.Options = kept
+	}
 	a.altered = true
 	a.queryStatement(n.Query)
 	a.st.Command, a.st.Explain, a.st.Returns = "EXPLAIN "+a.st.Command, true, true
