@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/transparency-dev/tessera"
@@ -119,9 +120,13 @@ type Tree struct {
 	stop     context.CancelFunc
 }
 
+// logging has the library log through us. It logs through one logger of the process, which
+// must not change while a tree works: the first one stays.
+var logging sync.Once
+
 // Open opens the log in a folder, which is made if it is missing. It works until Close.
 func Open(ctx context.Context, dir string, key Key, log *slog.Logger) (*Tree, error) {
-	klog.SetSlogLogger(log.With("part", "tessera")) // the library logs through nothing else
+	logging.Do(func() { klog.SetSlogLogger(log.With("part", "tessera")) })
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("audit tree: %w", err)
 	}
