@@ -40,7 +40,9 @@ func (a *analyzer) target(rv *pg.RangeVar, verb sql.Verb) *item {
 		a.giveUp("rules of %s decide what changing it does", rel.Name)
 	}
 	u := a.use(rel)
-	u.verbs[verb] = !hole.Is("analyse-target-verb") || u.verbs[verb]
+	if !hole.Is("analyse-target-verb") {
+		u.verbs[verb] = true
+	}
 	u.target = true
 	it := &item{name: rv.Relname, whole: true, bare: true}
 	a.base(it, rel, u, rv, true)
