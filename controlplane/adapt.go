@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/posterngate/postern/controlplane/api/authz"
 	"github.com/posterngate/postern/controlplane/api/userapi"
 	"github.com/posterngate/postern/controlplane/config"
 	"github.com/posterngate/postern/controlplane/credential/sealed"
@@ -25,6 +26,7 @@ import (
 	"github.com/posterngate/postern/controlplane/fleet"
 	"github.com/posterngate/postern/controlplane/identity"
 	"github.com/posterngate/postern/controlplane/publish"
+	"github.com/posterngate/postern/controlplane/recording/index"
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/controlplane/store/etcd"
 	"github.com/posterngate/postern/controlplane/task"
@@ -245,4 +247,18 @@ func (s *Server) sealKeys(node string) ([]crypto.PublicKey, error) {
 		keys = append(keys, key)
 	}
 	return keys, nil
+}
+
+// locks takes away what somebody has, in every part that gave it.
+func (s *Server) locks(policies *userapi.Policy) *userapi.Locks {
+	return userapi.NewLocks(userapi.LocksConfig{
+		Policy: policies, Version: s.hub.Version, Snapshot: s.hub.Snapshot, Receipt: s.fleet.Receipt,
+		EndGrants: func(ctx context.Context, c *authz.Caller, subject, lock, why string) ([]*typesv1.Grant, int64, error) {
+			return s.task.EndOf(ctx, task.Caller{Subject: c.Subject, Roles: c.Roles, Address: c.Address}, subject, lock, why)
+		},
+		OpenHolds: s.approve.Open, DropHold: s.approve.Drop, Leases: s.broker.Under,
+		Sessions: func(ctx context.Context, subject string) ([]*typesv1.Session, error) {
+			return s.recordings.List(ctx, index.Filter{Subject: subject, Limit: index.MaxPage})
+		},
+	})
 }

@@ -223,9 +223,10 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier) err
 		return err
 	}
 	enroller := enrol.New(enrol.Config{Store: s.store, Authority: s.authority, Snapshot: s.hub.Snapshot, Audit: s.audit, Reserved: s.reserved(), Logger: s.log})
+	policies := userapi.NewPolicy(userapi.PolicyConfig{Store: s.store, Cache: s.cache, Audit: s.audit, Sealer: sealer{keeper}, Logger: s.log, Now: time.Now})
 	handler := userapi.Handler(userapi.Services{
 		Interceptor: guard,
-		Policy:      userapi.NewPolicy(userapi.PolicyConfig{Store: s.store, Cache: s.cache, Audit: s.audit, Sealer: sealer{keeper}, Logger: s.log, Now: time.Now}),
+		Policy:      policies,
 		Access:      userapi.NewAccess(userapi.AccessConfig{Hub: s.fleet, Logins: verifier, Grants: s.ownGrants, Signer: s.authority, SSHHostCA: s.authority.SSHHostLine(), Now: time.Now}),
 		Grant:       grantapi.New(s.task),
 		Approval:    approvalapi.New(s.approve),
@@ -233,6 +234,7 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier) err
 		Audit:       userapi.NewAudit(s.audit),
 		Answer:      answerapi.New(s.index, s.bindings, time.Now),
 		NodeAdmin:   userapi.NewNodes(s.fleet, enroller, s.cache),
+		Lock:        s.locks(policies),
 		Ready:       s.Ready,
 	})
 	s.api = &http.Server{

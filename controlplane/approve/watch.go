@@ -167,6 +167,26 @@ func (s *Service) List(ctx context.Context, by Caller, mine, pending bool) ([]*t
 	return holds, nil
 }
 
+// Open reads the holds of a subject or a workload that can still change, newest first.
+func (s *Service) Open(ctx context.Context, subject string) ([]*typesv1.Hold, error) {
+	entries, _, err := s.cfg.Store.List(ctx, Kind, "", 0)
+	if err != nil {
+		return nil, fmt.Errorf("list holds: %w", err)
+	}
+	var holds []*typesv1.Hold
+	for _, e := range entries {
+		h, err := decode(e)
+		if err != nil {
+			return nil, err
+		}
+		if h.GetSubject() == subject && open(h) {
+			holds = append(holds, h)
+		}
+	}
+	newestFirst(holds)
+	return holds, nil
+}
+
 func newestFirst(holds []*typesv1.Hold) {
 	slices.SortFunc(holds, func(a, b *typesv1.Hold) int {
 		return cmp.Or(b.GetCreateTime().AsTime().Compare(a.GetCreateTime().AsTime()), strings.Compare(a.GetId(), b.GetId()))

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/posterngate/postern/controlplane/store"
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/postern"
 )
@@ -138,6 +139,35 @@ func (l ledger) move(ctx context.Context, one *lease, to state, change func(*lea
 func (l ledger) forget(ctx context.Context, one lease, with ...store.Op) error {
 	_, err := l.store.Commit(ctx, append(with, store.Op{Key: l.key(one.id), Delete: true, If: one.revision})...)
 	return err
+}
+
+// Under lists the leases that these grants have on the ledger, by id.
+func (b *Broker) Under(ctx context.Context, grants []*typesv1.Grant) ([]*apiv1.LeaseStatus, error) {
+	of := make(map[postern.GrantID]bool, len(grants))
+	for _, g := range grants {
+		of[postern.GrantID(g.GetId())] = true
+	}
+	if len(of) == 0 {
+		return nil, nil
+	}
+	entries, _, err := b.cfg.Store.List(ctx, Kind, "", 0)
+	if err != nil {
+		return nil, fmt.Errorf("list leases: %w", err)
+	}
+	var out []*apiv1.LeaseStatus
+	for _, e := range entries {
+		one, err := decode(e)
+		if err != nil {
+			return nil, err
+		}
+		if of[one.Grant] {
+			out = append(out, &apiv1.LeaseStatus{
+				Id: string(one.id), Grant: string(one.Grant), Session: string(one.Session), Node: string(one.Node),
+				Resource: string(one.Resource), Account: one.Account, State: string(one.State),
+			})
+		}
+	}
+	return out, nil
 }
 
 func handleAAD(id postern.LeaseID) []byte { return []byte("lease/" + string(id) + "/handle") }

@@ -24,6 +24,10 @@ type command struct {
 	Node    postern.NodeName `json:"node,omitempty"` // empty for all
 	Made    time.Time        `json:"made"`
 	Command []byte           `json:"command"` // nodev1.Command
+	// Await asks, instead of a command, which nodes enforce a version once all do, or
+	// after Wait.
+	Await *postern.Version `json:"await,omitempty"`
+	Wait  time.Duration    `json:"wait,omitempty"`
 }
 
 // answer is what came of it at one replica.
@@ -32,6 +36,8 @@ type answer struct {
 	Node   postern.NodeName `json:"node,omitempty"`   // that had the thing
 	Result []byte           `json:"result,omitempty"` // nodev1.CommandResult, of a command to one node
 	Error  string           `json:"error,omitempty"`
+	// Enforced is which nodes enforce the version, and since when, in Unix milliseconds.
+	Enforced map[postern.NodeName]int64 `json:"enforced,omitempty"`
 }
 
 // Command tells a connected node to do something now, and waits for its result, whichever
@@ -43,7 +49,11 @@ func (f *Fleet) Command(ctx context.Context, node postern.NodeName, cmd *nodev1.
 		return f.cfg.Hub.Command(ctx, node, cmd)
 	}
 	var got *nodev1.CommandResult
-	err := f.ask(ctx, node, cmd, []string{p.Replica}, func(a answer) (bool, error) {
+	c, err := told(node, cmd)
+	if err != nil {
+		return nil, err
+	}
+	err = f.ask(ctx, c, []string{p.Replica}, func(a answer) (bool, error) {
 		if a.Error != "" {
 			return true, fault.New(codes.Unavailable, "%s", a.Error)
 		}
@@ -74,7 +84,11 @@ func (f *Fleet) Broadcast(ctx context.Context, cmd *nodev1.Command) (postern.Nod
 	if had != "" || err != nil || len(others) == 0 {
 		return had, err
 	}
-	err = f.ask(ctx, "", cmd, others, func(a answer) (bool, error) {
+	c, err := told("", cmd)
+	if err != nil {
+		return "", err
+	}
+	err = f.ask(ctx, c, others, func(a answer) (bool, error) {
 		had = a.Node
 		return had != "", nil
 	})
@@ -96,17 +110,20 @@ func (f *Fleet) Tell(node postern.NodeName, cmd *nodev1.Command) {
 	})
 }
 
+// told is a command to one node, or to all, as other replicas take it.
+func told(node postern.NodeName, cmd *nodev1.Command) (command, error) {
+	raw, err := proto.Marshal(cmd)
+	return command{Node: node, Command: raw}, err
+}
+
 // ask puts a command to other replicas, and takes answers until each has answered, each
 // says that it is enough, or time is up.
-func (f *Fleet) ask(ctx context.Context, node postern.NodeName, cmd *nodev1.Command, replicas []string, each func(answer) (bool, error)) error {
+func (f *Fleet) ask(ctx context.Context, c command, replicas []string, each func(answer) (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, relayWait)
 	defer cancel()
-	raw, err := proto.Marshal(cmd)
-	if err != nil {
-		return err
-	}
 	id := rand.Text()
-	value, err := json.Marshal(command{From: f.id, Node: node, Made: f.cfg.Now(), Command: raw})
+	c.From, c.Made = f.id, f.cfg.Now()
+	value, err := json.Marshal(c)
 	if err != nil {
 		return err
 	}
@@ -231,6 +248,9 @@ func (f *Fleet) obey(g *run.Group, e store.Entry) {
 }
 
 func (f *Fleet) carryOut(ctx context.Context, c command, cmd *nodev1.Command) answer {
+	if c.Await != nil {
+		return answer{Enforced: f.enforced(ctx, *c.Await, c.Wait)}
+	}
 	if c.Node == "" {
 		had, err := f.cfg.Hub.Broadcast(ctx, cmd)
 		return answer{Node: had, Error: text(err)}

@@ -52,6 +52,7 @@ type Hub interface {
 	Snapshot() *policy.Snapshot
 	Command(ctx context.Context, node postern.NodeName, cmd *nodev1.Command) (*nodev1.CommandResult, error)
 	Broadcast(ctx context.Context, cmd *nodev1.Command) (postern.NodeName, error)
+	Await(ctx context.Context, v postern.Version) map[postern.NodeName]time.Time
 }
 
 // Config is what a Fleet works with; all is required.

@@ -202,3 +202,41 @@ func TestANodeThatMoves(t *testing.T) {
 		}
 	}
 }
+
+func (h *hub) Await(_ context.Context, v postern.Version) map[postern.NodeName]time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := map[postern.NodeName]time.Time{}
+	for name := range h.nodes {
+		out[name] = time.UnixMilli(v.Revision)
+	}
+	return out
+}
+
+// TestReceipt: nodes of every replica confirm, and one that is away has a bound.
+func TestReceipt(t *testing.T) {
+	fleets, hubs, _ := replicas(t)
+	hubs[0].join("eu")
+	hubs[1].join("us")
+	v := postern.Version{Epoch: "e", Revision: 1234}
+	for i, f := range fleets {
+		eventually(t, "the other replica is known", func() bool { return len(f.others()) == 1 })
+		r := f.Receipt(t.Context(), v, time.Second)
+		if r.GetWorstCaseTime() != nil || len(r.GetNodes()) != 2 {
+			t.Fatalf("replica %d: %v", i, r)
+		}
+		for _, n := range r.GetNodes() {
+			if n.GetEnforcedTime().AsTime().UnixMilli() != v.Revision || n.GetWorstCaseTime() != nil {
+				t.Errorf("replica %d: %v", i, n)
+			}
+		}
+	}
+	hubs[1].leave("us")
+	for i, f := range fleets {
+		r := f.Receipt(t.Context(), v, time.Second)
+		us := r.GetNodes()[1]
+		if us.GetEnforcedTime() != nil || !us.GetWorstCaseTime().AsTime().After(r.GetTime().AsTime()) || !r.GetWorstCaseTime().AsTime().Equal(us.GetWorstCaseTime().AsTime()) {
+			t.Errorf("replica %d: %v", i, r)
+		}
+	}
+}

@@ -19,6 +19,7 @@ type status struct {
 	region     string
 	release    string
 	version    postern.Version // the last that it confirmed
+	confirmed  time.Time       // when it did
 	behind     time.Time       // since when something that concerns it is not confirmed; zero where nothing is
 	rejections []*nodev1.Rejection
 	report     *nodev1.NodeReport

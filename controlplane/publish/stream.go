@@ -308,7 +308,7 @@ func (h *Hub) acked(s *stream, ack *nodev1.SyncAck) error {
 	}
 	was := s.unacked[0]
 	s.unacked = s.unacked[1:]
-	s.status.version, s.status.rejections = v, ack.GetRejections()
+	s.status.version, s.status.confirmed, s.status.rejections = v, h.now(), ack.GetRejections()
 	if was.whole != nil {
 		s.audited = h.now()
 		h.compare(s, was.whole, ack.GetContentHash())

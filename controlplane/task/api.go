@@ -270,46 +270,55 @@ func (s *Service) List(ctx context.Context, by Caller, subject string, active bo
 			grants = append(grants, show(g))
 		}
 	}
-	slices.SortFunc(grants, func(a, b *typesv1.Grant) int {
-		return cmp.Or(b.GetCreateTime().AsTime().Compare(a.GetCreateTime().AsTime()), strings.Compare(a.GetId(), b.GetId()))
-	})
+	newestFirst(grants)
 	return grants, nil
 }
 
-// Revoke ends a grant: the caller's own, or any for operators.
-func (s *Service) Revoke(ctx context.Context, by Caller, id, reason string) (*typesv1.Grant, error) {
+func newestFirst(grants []*typesv1.Grant) {
+	slices.SortFunc(grants, func(a, b *typesv1.Grant) int {
+		return cmp.Or(b.GetCreateTime().AsTime().Compare(a.GetCreateTime().AsTime()), strings.Compare(a.GetId(), b.GetId()))
+	})
+}
+
+// Revoke ends a grant: the caller's own, or any for operators. It also tells
+// the version in which it is over.
+func (s *Service) Revoke(ctx context.Context, by Caller, id, reason string) (*typesv1.Grant, *typesv1.Version, error) {
 	if len(reason) > maxReasonBytes {
-		return nil, fault.Invalid(fault.Violation{Field: "reason", Reason: fmt.Sprintf("is longer than %d bytes", maxReasonBytes)})
+		return nil, nil, fault.Invalid(fault.Violation{Field: "reason", Reason: fmt.Sprintf("is longer than %d bytes", maxReasonBytes)})
 	}
 	g, _, err := s.load(ctx, id)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	ok, err := s.may(ctx, by, g, "operator", "admin")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if !ok {
 		if seen, _ := s.may(ctx, by, g, "auditor"); seen {
-			return nil, fault.New(codes.PermissionDenied, "grant %s is not yours, and you are no operator", id)
+			return nil, nil, fault.New(codes.PermissionDenied, "grant %s is not yours, and you are no operator", id)
 		}
-		return nil, errNoGrant(id)
+		return nil, nil, errNoGrant(id)
 	}
 	if g.GetState() != typesv1.GrantState_GRANT_STATE_ACTIVE && !waiting(g) {
-		return nil, fault.New(codes.FailedPrecondition, "grant %s is over already: %s", id, g.GetEndReason())
+		return nil, nil, fault.New(codes.FailedPrecondition, "grant %s is over already: %s", id, g.GetEndReason())
 	}
 	why := "revoked by " + by.Subject.Name
 	if reason != "" {
 		why += ": " + reason
 	}
 	if err := s.end(ctx, id, audit.Entry{Actor: by.Subject.Name, Address: by.Address}, why); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	g, _, err = s.load(ctx, id)
+	g, revision, err := s.load(ctx, id)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return show(g), nil
+	snapshot, err := s.policy()
+	if err != nil {
+		return nil, nil, err
+	}
+	return show(g), &typesv1.Version{Epoch: snapshot.Version().Epoch, Revision: revision}, nil
 }
 
 // may reports whether a grant is the caller's own, or that of a workload that the

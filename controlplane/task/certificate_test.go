@@ -130,7 +130,7 @@ func TestCertificateEnds(t *testing.T) {
 		w := newWorld(t)
 		w.start()
 		g, der := w.certify("alice", "sales-report")
-		if _, err := w.Revoke(t.Context(), w.caller("alice"), g.GetId(), "done"); err != nil {
+		if _, _, err := w.Revoke(t.Context(), w.caller("alice"), g.GetId(), "done"); err != nil {
 			t.Fatal(err)
 		}
 		_, err := w.show(der, "sales-report")
@@ -232,7 +232,7 @@ func TestSSHCertificate(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	}
-	if _, err := w.Revoke(t.Context(), w.caller("alice"), cert.KeyId, "done"); err != nil {
+	if _, _, err := w.Revoke(t.Context(), w.caller("alice"), cert.KeyId, "done"); err != nil {
 		t.Fatal(err)
 	}
 	no(t, show(&nodev1.OpenGrantRequest{SshCertificate: cert.Marshal()}), "bad-token", "is over: revoked by alice: done")

@@ -155,16 +155,16 @@ func TestWhoMaySeeAndRevoke(t *testing.T) {
 		if c.revoke == codes.OK {
 			continue
 		}
-		_, err = w.Revoke(t.Context(), c.by, g.GetId(), "")
+		_, _, err = w.Revoke(t.Context(), c.by, g.GetId(), "")
 		if fault.CodeOf(err) != c.revoke {
 			t.Errorf("%s revokes: %v", name, err)
 		}
 	}
-	ended, err := w.Revoke(t.Context(), w.caller("bob", role("operator", map[string]string{"team": "sales"})), g.GetId(), "cleaning up")
+	ended, _, err := w.Revoke(t.Context(), w.caller("bob", role("operator", map[string]string{"team": "sales"})), g.GetId(), "cleaning up")
 	if err != nil || ended.GetState() != over || ended.GetEndReason() != "revoked by bob: cleaning up" {
 		t.Errorf("revoked: %v, %v", ended, err)
 	}
-	_, err = w.Revoke(t.Context(), w.caller("alice"), g.GetId(), "")
+	_, _, err = w.Revoke(t.Context(), w.caller("alice"), g.GetId(), "")
 	if fault.CodeOf(err) != codes.FailedPrecondition {
 		t.Errorf("revoked twice: %v", err)
 	}
@@ -183,7 +183,7 @@ func TestEndTakesHoldsAlong(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if _, err := w.Revoke(t.Context(), w.caller("alice"), g.GetId(), ""); err != nil {
+		if _, _, err := w.Revoke(t.Context(), w.caller("alice"), g.GetId(), ""); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()

@@ -87,7 +87,7 @@ func TestGrantsKeepTheirPromises(t *testing.T) {
 				if len(seen) == 0 {
 					rt.Skip("no grants")
 				}
-				_, _ = w.Revoke(t.Context(), w.caller("alice"), rapid.SampledFrom(ids(seen)).Draw(rt, "grant"), "")
+				_, _, _ = w.Revoke(t.Context(), w.caller("alice"), rapid.SampledFrom(ids(seen)).Draw(rt, "grant"), "")
 			},
 			"time": func(rt *rapid.T) {
 				now = now.Add(time.Duration(rapid.IntRange(1, 40).Draw(rt, "minutes")) * time.Minute)

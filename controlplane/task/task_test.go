@@ -273,7 +273,7 @@ func TestRequestEnds(t *testing.T) {
 			}
 		}, over, "withdrawn"},
 		"revoked": {func(t *testing.T, w *world, r *apiv1.RequestGrantResponse) {
-			if _, err := w.Revoke(t.Context(), w.caller("alice"), r.GetGrant().GetId(), "changed my mind"); err != nil {
+			if _, _, err := w.Revoke(t.Context(), w.caller("alice"), r.GetGrant().GetId(), "changed my mind"); err != nil {
 				t.Fatal(err)
 			}
 		}, over, "changed my mind"},

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/postern"
@@ -131,4 +132,16 @@ func joinNames[S ~string](names []S) string {
 		b.WriteString(string(n))
 	}
 	return b.String()
+}
+
+// Alone is the longest that a node without the control plane lets a session of any task
+// live; zero where there is no task.
+func (s *Snapshot) Alone() time.Duration {
+	var longest time.Duration
+	if s != nil {
+		for _, t := range s.tasks {
+			longest = max(longest, t.terms.MaxStaleness+t.terms.SessionGrace)
+		}
+	}
+	return longest
 }

@@ -64,6 +64,7 @@ type all struct {
 	api.UnimplementedSessionServiceHandler
 	api.UnimplementedAuditServiceHandler
 	api.UnimplementedAnswerServiceHandler
+	api.UnimplementedLockServiceHandler
 	api.UnimplementedNodeAdminServiceHandler
 	drain func(context.Context) error
 	read  func(context.Context) error
@@ -141,6 +142,7 @@ func newHouse(t *testing.T, h *all, change func(*authz.Config)) *house {
 	mux.Handle(api.NewSessionServiceHandler(h, opt))
 	mux.Handle(api.NewAuditServiceHandler(h, opt))
 	mux.Handle(api.NewAnswerServiceHandler(h, opt))
+	mux.Handle(api.NewLockServiceHandler(h, opt))
 	mux.Handle(api.NewNodeAdminServiceHandler(h, opt))
 	out.server = httptest.NewUnstartedServer(mux)
 	out.server.EnableHTTP2 = true

@@ -73,6 +73,9 @@ func Table() map[string]Rule {
 		api.NodeAdminServiceCreateJoinTokenProcedure: {Roles: includes(Admin), Audit: writes},
 		api.NodeAdminServiceListNodesProcedure:       view,
 		api.NodeAdminServiceDrainNodeProcedure:       operate,
+
+		api.LockServiceGetReceiptProcedure: view,
+		api.LockServiceOffboardProcedure:   operate, // MayWrite looks at each object
 	}
 }
 

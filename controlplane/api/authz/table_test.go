@@ -77,6 +77,8 @@ SessionService/SetLegalHold uar
 AnswerService/SearchStatements uar
 AnswerService/WhoUsed uar
 AnswerService/GetUsage ouar
+LockService/GetReceipt voar
+LockService/Offboard oar
 AuditService/ListAuditEntries uar
 NodeAdminService/CreateJoinToken ar
 NodeAdminService/ListNodes voar

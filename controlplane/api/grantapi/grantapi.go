@@ -55,8 +55,8 @@ func (h *Handler) ListGrants(ctx context.Context, req *connect.Request[apiv1.Lis
 
 // RevokeGrant implements GrantServiceHandler.
 func (h *Handler) RevokeGrant(ctx context.Context, req *connect.Request[apiv1.RevokeGrantRequest]) (*connect.Response[apiv1.RevokeGrantResponse], error) {
-	g, err := h.grants.Revoke(ctx, caller(ctx, req.Peer()), req.Msg.GetId(), req.Msg.GetReason())
-	return respond(&apiv1.RevokeGrantResponse{Grant: g}, err)
+	g, version, err := h.grants.Revoke(ctx, caller(ctx, req.Peer()), req.Msg.GetId(), req.Msg.GetReason())
+	return respond(&apiv1.RevokeGrantResponse{Grant: g, Version: version}, err)
 }
 
 func respond[T any](msg *T, err error) (*connect.Response[T], error) {

@@ -94,10 +94,11 @@ func (p *Policy) Delete(ctx context.Context, r *connect.Request[apiv1.DeleteRequ
 	}
 	o := object.Bare(kind, r.Msg.GetName())
 	object.Meta(o).Etag = r.Msg.GetEtag()
-	if _, _, err := p.write(ctx, r.Msg.GetDryRun(), intent{object: o, must: present, remove: true}); err != nil {
+	_, version, err := p.write(ctx, r.Msg.GetDryRun(), intent{object: o, must: present, remove: true})
+	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&apiv1.DeleteResponse{}), nil
+	return connect.NewResponse(&apiv1.DeleteResponse{Version: version}), nil
 }
 
 // Apply implements apiv1connect.PolicyServiceHandler.

@@ -32,6 +32,7 @@ type Services struct {
 	Audit       api.AuditServiceHandler
 	Answer      api.AnswerServiceHandler
 	NodeAdmin   api.NodeAdminServiceHandler
+	Lock        api.LockServiceHandler
 	// Ready says why the API cannot serve now, for the health service; nil always can.
 	Ready func(ctx context.Context) error
 }
@@ -83,6 +84,10 @@ func Handler(s Services) http.Handler {
 	if s.NodeAdmin != nil {
 		path, h := api.NewNodeAdminServiceHandler(s.NodeAdmin, opts)
 		mount(api.NodeAdminServiceName, path, h)
+	}
+	if s.Lock != nil {
+		path, h := api.NewLockServiceHandler(s.Lock, opts)
+		mount(api.LockServiceName, path, h)
 	}
 	// Health and reflection say nothing that is not public, and so ask for no token.
 	public := connect.WithReadMaxBytes(maxPublicBytes)

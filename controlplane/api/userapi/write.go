@@ -65,14 +65,20 @@ type step struct {
 }
 
 // write works out, checks and commits intents in one transaction; with dryRun it does
-// all but the commit. Another write of policy in the same moment makes it begin anew.
+// all but the commit.
 func (p *Policy) write(ctx context.Context, dryRun bool, intents ...intent) ([]*apiv1.Applied, *typesv1.Version, error) {
+	return p.writeBy(ctx, dryRun, func(world) []intent { return intents })
+}
+
+// writeBy is write of what is intended in the world as it is before. Another write of
+// policy in the same moment makes it begin anew.
+func (p *Policy) writeBy(ctx context.Context, dryRun bool, intended func(before world) []intent) ([]*apiv1.Applied, *typesv1.Version, error) {
 	c, err := caller(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	for attempt := 1; ; attempt++ {
-		done, version, err := p.attempt(ctx, c, dryRun, intents)
+		done, version, err := p.attempt(ctx, c, dryRun, intended)
 		var conflict *store.ConflictError
 		if !errors.As(err, &conflict) {
 			return done, version, err
@@ -83,12 +89,12 @@ func (p *Policy) write(ctx context.Context, dryRun bool, intents ...intent) ([]*
 	}
 }
 
-func (p *Policy) attempt(ctx context.Context, c *authz.Caller, dryRun bool, intents []intent) ([]*apiv1.Applied, *typesv1.Version, error) {
+func (p *Policy) attempt(ctx context.Context, c *authz.Caller, dryRun bool, intended func(world) []intent) ([]*apiv1.Applied, *typesv1.Version, error) {
 	before, order, err := p.current(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	steps, err := p.plan(ctx, c, before, intents)
+	steps, err := p.plan(ctx, c, before, intended(before))
 	if err != nil {
 		return nil, nil, err
 	}

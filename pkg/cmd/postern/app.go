@@ -100,7 +100,7 @@ POSTERN_KEYRING (off: keep the login in a file).`,
 		a.connectCmd(), a.psqlCmd(), a.sshCmd(), a.configCmd(),
 		a.sessionsCmd(), a.auditCmd(), a.usageCmd(),
 		a.applyCmd(), a.diffCmd(), a.getCmd(), a.deleteCmd(), a.editCmd(),
-		a.lockCmd(), a.unlockCmd(), a.nodesCmd(), a.statusCmd(), a.demoCmd(),
+		a.lockCmd(), a.unlockCmd(), a.offboardCmd(), a.nodesCmd(), a.statusCmd(), a.demoCmd(),
 	)
 	return root
 }
@@ -248,6 +248,7 @@ type api struct {
 	audit     apiv1connect.AuditServiceClient
 	answers   apiv1connect.AnswerServiceClient
 	nodes     apiv1connect.NodeAdminServiceClient
+	locks     apiv1connect.LockServiceClient
 }
 
 // dial makes clients that send the caller's token; with anonymous set they send none.
@@ -285,6 +286,7 @@ func (a *app) dial(ctx context.Context, anonymous bool) (*api, error) {
 		audit:     apiv1connect.NewAuditServiceClient(hc, a.addr, opts...),
 		answers:   apiv1connect.NewAnswerServiceClient(hc, a.addr, opts...),
 		nodes:     apiv1connect.NewNodeAdminServiceClient(hc, a.addr, opts...),
+		locks:     apiv1connect.NewLockServiceClient(hc, a.addr, opts...),
 	}, nil
 }
 

@@ -282,7 +282,13 @@ func (a *app) revokeCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(resp.Msg, func(w io.Writer) { fmt.Fprintf(w, "%s ended\n", resp.Msg.GetGrant().GetId()) })
+			err = a.print(resp.Msg, func(w io.Writer) { fmt.Fprintf(w, "%s ended\n", resp.Msg.GetGrant().GetId()) })
+			if err != nil {
+				return err
+			}
+			receipt, err := a.receipt(cmd.Context(), api, resp.Msg.GetVersion())
+			showReceipt(tame{a.env.Stderr}, receipt)
+			return err
 		},
 	}
 	c.Flags().StringVar(&reason, "reason", "", "why; shown to the person who is cut off")

@@ -40,11 +40,20 @@ func (a *app) lockCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := api.policy.Create(cmd.Context(), connect.NewRequest(&apiv1.CreateRequest{Object: o})); err != nil {
+			resp, err := api.policy.Apply(cmd.Context(), connect.NewRequest(&apiv1.ApplyRequest{Objects: []*typesv1.Object{o}}))
+			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintln(a.env.Stdout, object.Name(o))
-			return err
+			receipt, err := a.receipt(cmd.Context(), api, resp.Msg.GetVersion())
+			if a.format == "text" { // the name alone on standard output, for unlock
+				fmt.Fprintln(a.env.Stdout, object.Name(o))
+				showReceipt(tame{a.env.Stderr}, receipt)
+				return err
+			}
+			if err != nil {
+				return err
+			}
+			return a.print(&apiv1.OffboardResponse{Locks: []*typesv1.Object{resp.Msg.GetApplied()[0].GetObject()}, Receipt: receipt}, nil)
 		},
 	}
 	f := c.Flags()
@@ -75,11 +84,20 @@ func (a *app) unlockCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := api.policy.Delete(cmd.Context(), connect.NewRequest(&apiv1.DeleteRequest{Kind: "lock", Name: args[0]})); err != nil {
+			resp, err := api.policy.Delete(cmd.Context(), connect.NewRequest(&apiv1.DeleteRequest{Kind: "lock", Name: args[0]}))
+			if err != nil {
 				return err
 			}
 			a.say("%s taken away", args[0])
-			return nil
+			receipt, err := a.receipt(cmd.Context(), api, resp.Msg.GetVersion())
+			if err != nil {
+				return err
+			}
+			if a.format == "text" {
+				showReceipt(tame{a.env.Stderr}, receipt)
+				return nil
+			}
+			return a.print(&apiv1.GetReceiptResponse{Receipt: receipt}, nil)
 		},
 	}
 }

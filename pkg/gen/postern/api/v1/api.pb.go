@@ -403,9 +403,11 @@ func (x *DeleteRequest) GetDryRun() bool {
 	return false
 }
 
-// DeleteResponse is empty.
+// DeleteResponse tells the version that no longer has the object.
 type DeleteResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version.
+	Version       *v1.Version `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -438,6 +440,13 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
 	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *DeleteResponse) GetVersion() *v1.Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
 }
 
 // ApplyRequest carries the objects to create or update.
@@ -2453,7 +2462,9 @@ func (x *RevokeGrantRequest) GetReason() string {
 type RevokeGrantResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The grant.
-	Grant         *v1.Grant `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	Grant *v1.Grant `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	// The version in which it is over.
+	Version       *v1.Version `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2491,6 +2502,13 @@ func (*RevokeGrantResponse) Descriptor() ([]byte, []int) {
 func (x *RevokeGrantResponse) GetGrant() *v1.Grant {
 	if x != nil {
 		return x.Grant
+	}
+	return nil
+}
+
+func (x *RevokeGrantResponse) GetVersion() *v1.Version {
+	if x != nil {
+		return x.Version
 	}
 	return nil
 }
@@ -5498,6 +5516,608 @@ func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
 	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{81}
 }
 
+// GetReceiptRequest names a version.
+type GetReceiptRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version; the newest where it is unset.
+	Version *v1.Version `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// How long to wait for nodes: 0 means 2 s, and 4 s is the most.
+	Wait          *durationpb.Duration `protobuf:"bytes,2,opt,name=wait,proto3" json:"wait,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetReceiptRequest) Reset() {
+	*x = GetReceiptRequest{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetReceiptRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetReceiptRequest) ProtoMessage() {}
+
+func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetReceiptRequest.ProtoReflect.Descriptor instead.
+func (*GetReceiptRequest) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *GetReceiptRequest) GetVersion() *v1.Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+func (x *GetReceiptRequest) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
+// GetReceiptResponse is where the version is enforced.
+type GetReceiptResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The receipt.
+	Receipt       *Receipt `protobuf:"bytes,1,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetReceiptResponse) Reset() {
+	*x = GetReceiptResponse{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetReceiptResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetReceiptResponse) ProtoMessage() {}
+
+func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetReceiptResponse.ProtoReflect.Descriptor instead.
+func (*GetReceiptResponse) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *GetReceiptResponse) GetReceipt() *Receipt {
+	if x != nil {
+		return x.Receipt
+	}
+	return nil
+}
+
+// Receipt tells where a version is enforced, and by when it is wherever it is not yet.
+type Receipt struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version.
+	Version *v1.Version `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// When the receipt was made.
+	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// Every enrolled node.
+	Nodes []*NodeReceipt `protobuf:"bytes,3,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// By when no session lives that the version forbids, anywhere; unset where that is so now.
+	WorstCaseTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=worst_case_time,json=worstCaseTime,proto3" json:"worst_case_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Receipt) Reset() {
+	*x = Receipt{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Receipt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Receipt) ProtoMessage() {}
+
+func (x *Receipt) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
+func (*Receipt) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{84}
+}
+
+func (x *Receipt) GetVersion() *v1.Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+func (x *Receipt) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Receipt) GetNodes() []*NodeReceipt {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *Receipt) GetWorstCaseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.WorstCaseTime
+	}
+	return nil
+}
+
+// NodeReceipt is one node's part.
+type NodeReceipt struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Its region.
+	Region string `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	// Whether its stream is open.
+	Connected bool `protobuf:"varint,3,opt,name=connected,proto3" json:"connected,omitempty"`
+	// When it confirmed that it enforces the version, or later; unset while it has not.
+	EnforcedTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=enforced_time,json=enforcedTime,proto3" json:"enforced_time,omitempty"`
+	// The last that was heard of it.
+	LastSeen *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
+	// By when a node that has not confirmed has ended all its sessions by itself.
+	WorstCaseTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=worst_case_time,json=worstCaseTime,proto3" json:"worst_case_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeReceipt) Reset() {
+	*x = NodeReceipt{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[85]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeReceipt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeReceipt) ProtoMessage() {}
+
+func (x *NodeReceipt) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[85]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeReceipt.ProtoReflect.Descriptor instead.
+func (*NodeReceipt) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{85}
+}
+
+func (x *NodeReceipt) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NodeReceipt) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *NodeReceipt) GetConnected() bool {
+	if x != nil {
+		return x.Connected
+	}
+	return false
+}
+
+func (x *NodeReceipt) GetEnforcedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EnforcedTime
+	}
+	return nil
+}
+
+func (x *NodeReceipt) GetLastSeen() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastSeen
+	}
+	return nil
+}
+
+func (x *NodeReceipt) GetWorstCaseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.WorstCaseTime
+	}
+	return nil
+}
+
+// OffboardRequest names who leaves.
+type OffboardRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The subject.
+	Subject string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	// The subject who takes over the workloads; empty locks them.
+	TransferTo string `protobuf:"bytes,2,opt,name=transfer_to,json=transferTo,proto3" json:"transfer_to,omitempty"`
+	// Why; shown to the person who is cut off.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OffboardRequest) Reset() {
+	*x = OffboardRequest{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[86]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OffboardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OffboardRequest) ProtoMessage() {}
+
+func (x *OffboardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[86]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OffboardRequest.ProtoReflect.Descriptor instead.
+func (*OffboardRequest) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{86}
+}
+
+func (x *OffboardRequest) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *OffboardRequest) GetTransferTo() string {
+	if x != nil {
+		return x.TransferTo
+	}
+	return ""
+}
+
+func (x *OffboardRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// OffboardResponse is what the person had and what became of it.
+type OffboardResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The locks that keep the person and stopped workloads out.
+	Locks []*v1.Object `protobuf:"bytes,1,rep,name=locks,proto3" json:"locks,omitempty"`
+	// Grants that ended, with their tokens and certificates, and requests that were withdrawn.
+	Grants []*v1.Grant `protobuf:"bytes,2,rep,name=grants,proto3" json:"grants,omitempty"`
+	// Asks for sessions and statements that were withdrawn.
+	Holds []*v1.Hold `protobuf:"bytes,3,rep,name=holds,proto3" json:"holds,omitempty"`
+	// Sessions that lived, the newest first.
+	Sessions []*v1.Session `protobuf:"bytes,4,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	// Credentials on loan that those grants had.
+	Leases []*LeaseStatus `protobuf:"bytes,5,rep,name=leases,proto3" json:"leases,omitempty"`
+	// The person's workloads.
+	Workloads []*OffboardedWorkload `protobuf:"bytes,6,rep,name=workloads,proto3" json:"workloads,omitempty"`
+	// Objects that name the person still, as kind/name: the lock wins over them.
+	NamedIn []string `protobuf:"bytes,7,rep,name=named_in,json=namedIn,proto3" json:"named_in,omitempty"`
+	// Where all that is enforced.
+	Receipt       *Receipt `protobuf:"bytes,8,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OffboardResponse) Reset() {
+	*x = OffboardResponse{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[87]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OffboardResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OffboardResponse) ProtoMessage() {}
+
+func (x *OffboardResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[87]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OffboardResponse.ProtoReflect.Descriptor instead.
+func (*OffboardResponse) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{87}
+}
+
+func (x *OffboardResponse) GetLocks() []*v1.Object {
+	if x != nil {
+		return x.Locks
+	}
+	return nil
+}
+
+func (x *OffboardResponse) GetGrants() []*v1.Grant {
+	if x != nil {
+		return x.Grants
+	}
+	return nil
+}
+
+func (x *OffboardResponse) GetHolds() []*v1.Hold {
+	if x != nil {
+		return x.Holds
+	}
+	return nil
+}
+
+func (x *OffboardResponse) GetSessions() []*v1.Session {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+func (x *OffboardResponse) GetLeases() []*LeaseStatus {
+	if x != nil {
+		return x.Leases
+	}
+	return nil
+}
+
+func (x *OffboardResponse) GetWorkloads() []*OffboardedWorkload {
+	if x != nil {
+		return x.Workloads
+	}
+	return nil
+}
+
+func (x *OffboardResponse) GetNamedIn() []string {
+	if x != nil {
+		return x.NamedIn
+	}
+	return nil
+}
+
+func (x *OffboardResponse) GetReceipt() *Receipt {
+	if x != nil {
+		return x.Receipt
+	}
+	return nil
+}
+
+// OffboardedWorkload is what became of one workload.
+type OffboardedWorkload struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workload.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Who owns it now.
+	Owner string `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Whether it was locked, for nobody took it.
+	Locked        bool `protobuf:"varint,3,opt,name=locked,proto3" json:"locked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OffboardedWorkload) Reset() {
+	*x = OffboardedWorkload{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[88]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OffboardedWorkload) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OffboardedWorkload) ProtoMessage() {}
+
+func (x *OffboardedWorkload) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[88]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OffboardedWorkload.ProtoReflect.Descriptor instead.
+func (*OffboardedWorkload) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{88}
+}
+
+func (x *OffboardedWorkload) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *OffboardedWorkload) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *OffboardedWorkload) GetLocked() bool {
+	if x != nil {
+		return x.Locked
+	}
+	return false
+}
+
+// LeaseStatus is one credential on loan, without the credential.
+type LeaseStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The grant that it is lent for.
+	Grant string `protobuf:"bytes,2,opt,name=grant,proto3" json:"grant,omitempty"`
+	// The session; empty where sessions share it.
+	Session string `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"`
+	// The node that has it.
+	Node string `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
+	// The resource.
+	Resource string `protobuf:"bytes,5,opt,name=resource,proto3" json:"resource,omitempty"`
+	// The login on the resource.
+	Account string `protobuf:"bytes,6,opt,name=account,proto3" json:"account,omitempty"`
+	// Where it stands: intent, token, active, revoking, revoked, expired or irrevocable.
+	State         string `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseStatus) Reset() {
+	*x = LeaseStatus{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseStatus) ProtoMessage() {}
+
+func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseStatus.ProtoReflect.Descriptor instead.
+func (*LeaseStatus) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{89}
+}
+
+func (x *LeaseStatus) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *LeaseStatus) GetGrant() string {
+	if x != nil {
+		return x.Grant
+	}
+	return ""
+}
+
+func (x *LeaseStatus) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *LeaseStatus) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *LeaseStatus) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *LeaseStatus) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *LeaseStatus) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
 var File_postern_api_v1_api_proto protoreflect.FileDescriptor
 
 const file_postern_api_v1_api_proto_rawDesc = "" +
@@ -5530,8 +6150,9 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
 	"\x04etag\x18\x03 \x01(\tR\x04etag\x12\x17\n" +
-	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"\x10\n" +
-	"\x0eDeleteResponse\"[\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"E\n" +
+	"\x0eDeleteResponse\x123\n" +
+	"\aversion\x18\x01 \x01(\v2\x19.postern.types.v1.VersionR\aversion\"[\n" +
 	"\fApplyRequest\x122\n" +
 	"\aobjects\x18\x01 \x03(\v2\x18.postern.types.v1.ObjectR\aobjects\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"w\n" +
@@ -5659,9 +6280,10 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x06grants\x18\x01 \x03(\v2\x17.postern.types.v1.GrantR\x06grants\"<\n" +
 	"\x12RevokeGrantRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"D\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"y\n" +
 	"\x13RevokeGrantResponse\x12-\n" +
-	"\x05grant\x18\x01 \x01(\v2\x17.postern.types.v1.GrantR\x05grant\"@\n" +
+	"\x05grant\x18\x01 \x01(\v2\x17.postern.types.v1.GrantR\x05grant\x123\n" +
+	"\aversion\x18\x02 \x01(\v2\x19.postern.types.v1.VersionR\aversion\"@\n" +
 	"\x10ListHoldsRequest\x12\x12\n" +
 	"\x04mine\x18\x01 \x01(\bR\x04mine\x12\x18\n" +
 	"\apending\x18\x02 \x01(\bR\apending\"A\n" +
@@ -5898,7 +6520,50 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x10DrainNodeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x13\n" +
-	"\x11DrainNodeResponse2\xf6\x03\n" +
+	"\x11DrainNodeResponse\"w\n" +
+	"\x11GetReceiptRequest\x123\n" +
+	"\aversion\x18\x01 \x01(\v2\x19.postern.types.v1.VersionR\aversion\x12-\n" +
+	"\x04wait\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04wait\"G\n" +
+	"\x12GetReceiptResponse\x121\n" +
+	"\areceipt\x18\x01 \x01(\v2\x17.postern.api.v1.ReceiptR\areceipt\"\xe5\x01\n" +
+	"\aReceipt\x123\n" +
+	"\aversion\x18\x01 \x01(\v2\x19.postern.types.v1.VersionR\aversion\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x121\n" +
+	"\x05nodes\x18\x03 \x03(\v2\x1b.postern.api.v1.NodeReceiptR\x05nodes\x12B\n" +
+	"\x0fworst_case_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rworstCaseTime\"\x95\x02\n" +
+	"\vNodeReceipt\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1c\n" +
+	"\tconnected\x18\x03 \x01(\bR\tconnected\x12?\n" +
+	"\renforced_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fenforcedTime\x127\n" +
+	"\tlast_seen\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12B\n" +
+	"\x0fworst_case_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rworstCaseTime\"d\n" +
+	"\x0fOffboardRequest\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x12\x1f\n" +
+	"\vtransfer_to\x18\x02 \x01(\tR\n" +
+	"transferTo\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x9d\x03\n" +
+	"\x10OffboardResponse\x12.\n" +
+	"\x05locks\x18\x01 \x03(\v2\x18.postern.types.v1.ObjectR\x05locks\x12/\n" +
+	"\x06grants\x18\x02 \x03(\v2\x17.postern.types.v1.GrantR\x06grants\x12,\n" +
+	"\x05holds\x18\x03 \x03(\v2\x16.postern.types.v1.HoldR\x05holds\x125\n" +
+	"\bsessions\x18\x04 \x03(\v2\x19.postern.types.v1.SessionR\bsessions\x123\n" +
+	"\x06leases\x18\x05 \x03(\v2\x1b.postern.api.v1.LeaseStatusR\x06leases\x12@\n" +
+	"\tworkloads\x18\x06 \x03(\v2\".postern.api.v1.OffboardedWorkloadR\tworkloads\x12\x19\n" +
+	"\bnamed_in\x18\a \x03(\tR\anamedIn\x121\n" +
+	"\areceipt\x18\b \x01(\v2\x17.postern.api.v1.ReceiptR\areceipt\"V\n" +
+	"\x12OffboardedWorkload\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x16\n" +
+	"\x06locked\x18\x03 \x01(\bR\x06locked\"\xad\x01\n" +
+	"\vLeaseStatus\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05grant\x18\x02 \x01(\tR\x05grant\x12\x18\n" +
+	"\asession\x18\x03 \x01(\tR\asession\x12\x12\n" +
+	"\x04node\x18\x04 \x01(\tR\x04node\x12\x1a\n" +
+	"\bresource\x18\x05 \x01(\tR\bresource\x12\x18\n" +
+	"\aaccount\x18\x06 \x01(\tR\aaccount\x12\x14\n" +
+	"\x05state\x18\a \x01(\tR\x05state2\xf6\x03\n" +
 	"\rPolicyService\x12A\n" +
 	"\x06Create\x12\x1d.postern.api.v1.CreateRequest\x1a\x18.postern.types.v1.Object\x12@\n" +
 	"\x03Get\x12\x1a.postern.api.v1.GetRequest\x1a\x18.postern.types.v1.Object\"\x03\x90\x02\x01\x12F\n" +
@@ -5945,7 +6610,11 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x10NodeAdminService\x12b\n" +
 	"\x0fCreateJoinToken\x12&.postern.api.v1.CreateJoinTokenRequest\x1a'.postern.api.v1.CreateJoinTokenResponse\x12U\n" +
 	"\tListNodes\x12 .postern.api.v1.ListNodesRequest\x1a!.postern.api.v1.ListNodesResponse\"\x03\x90\x02\x01\x12P\n" +
-	"\tDrainNode\x12 .postern.api.v1.DrainNodeRequest\x1a!.postern.api.v1.DrainNodeResponseB=Z;github.com/posterngate/postern/pkg/gen/postern/api/v1;apiv1b\x06proto3"
+	"\tDrainNode\x12 .postern.api.v1.DrainNodeRequest\x1a!.postern.api.v1.DrainNodeResponse2\xb6\x01\n" +
+	"\vLockService\x12X\n" +
+	"\n" +
+	"GetReceipt\x12!.postern.api.v1.GetReceiptRequest\x1a\".postern.api.v1.GetReceiptResponse\"\x03\x90\x02\x01\x12M\n" +
+	"\bOffboard\x12\x1f.postern.api.v1.OffboardRequest\x1a .postern.api.v1.OffboardResponseB=Z;github.com/posterngate/postern/pkg/gen/postern/api/v1;apiv1b\x06proto3"
 
 var (
 	file_postern_api_v1_api_proto_rawDescOnce sync.Once
@@ -5959,7 +6628,7 @@ func file_postern_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_postern_api_v1_api_proto_rawDescData
 }
 
-var file_postern_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 87)
+var file_postern_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 95)
 var file_postern_api_v1_api_proto_goTypes = []any{
 	(*CreateRequest)(nil),            // 0: postern.api.v1.CreateRequest
 	(*GetRequest)(nil),               // 1: postern.api.v1.GetRequest
@@ -6043,176 +6712,207 @@ var file_postern_api_v1_api_proto_goTypes = []any{
 	(*NodeStatus)(nil),               // 79: postern.api.v1.NodeStatus
 	(*DrainNodeRequest)(nil),         // 80: postern.api.v1.DrainNodeRequest
 	(*DrainNodeResponse)(nil),        // 81: postern.api.v1.DrainNodeResponse
-	nil,                              // 82: postern.api.v1.ListRequest.LabelsEntry
-	nil,                              // 83: postern.api.v1.TaskOffer.ProtocolsEntry
-	nil,                              // 84: postern.api.v1.NodeEndpoint.AddressesEntry
-	nil,                              // 85: postern.api.v1.CreateJoinTokenRequest.LabelsEntry
-	nil,                              // 86: postern.api.v1.NodeStatus.EndpointsEntry
-	(*v1.Object)(nil),                // 87: postern.types.v1.Object
-	(*v1.Version)(nil),               // 88: postern.types.v1.Version
-	(*v1.Subject)(nil),               // 89: postern.types.v1.Subject
-	(*timestamppb.Timestamp)(nil),    // 90: google.protobuf.Timestamp
-	(*v1.Grant)(nil),                 // 91: postern.types.v1.Grant
-	(*v11.Explanation)(nil),          // 92: postern.node.v1.Explanation
-	(*v11.Finding)(nil),              // 93: postern.node.v1.Finding
-	(*durationpb.Duration)(nil),      // 94: google.protobuf.Duration
-	(*v1.Hold)(nil),                  // 95: postern.types.v1.Hold
-	(*v1.Session)(nil),               // 96: postern.types.v1.Session
-	(*v11.Rejection)(nil),            // 97: postern.node.v1.Rejection
-	(*v11.NodeReport)(nil),           // 98: postern.node.v1.NodeReport
+	(*GetReceiptRequest)(nil),        // 82: postern.api.v1.GetReceiptRequest
+	(*GetReceiptResponse)(nil),       // 83: postern.api.v1.GetReceiptResponse
+	(*Receipt)(nil),                  // 84: postern.api.v1.Receipt
+	(*NodeReceipt)(nil),              // 85: postern.api.v1.NodeReceipt
+	(*OffboardRequest)(nil),          // 86: postern.api.v1.OffboardRequest
+	(*OffboardResponse)(nil),         // 87: postern.api.v1.OffboardResponse
+	(*OffboardedWorkload)(nil),       // 88: postern.api.v1.OffboardedWorkload
+	(*LeaseStatus)(nil),              // 89: postern.api.v1.LeaseStatus
+	nil,                              // 90: postern.api.v1.ListRequest.LabelsEntry
+	nil,                              // 91: postern.api.v1.TaskOffer.ProtocolsEntry
+	nil,                              // 92: postern.api.v1.NodeEndpoint.AddressesEntry
+	nil,                              // 93: postern.api.v1.CreateJoinTokenRequest.LabelsEntry
+	nil,                              // 94: postern.api.v1.NodeStatus.EndpointsEntry
+	(*v1.Object)(nil),                // 95: postern.types.v1.Object
+	(*v1.Version)(nil),               // 96: postern.types.v1.Version
+	(*v1.Subject)(nil),               // 97: postern.types.v1.Subject
+	(*timestamppb.Timestamp)(nil),    // 98: google.protobuf.Timestamp
+	(*v1.Grant)(nil),                 // 99: postern.types.v1.Grant
+	(*v11.Explanation)(nil),          // 100: postern.node.v1.Explanation
+	(*v11.Finding)(nil),              // 101: postern.node.v1.Finding
+	(*durationpb.Duration)(nil),      // 102: google.protobuf.Duration
+	(*v1.Hold)(nil),                  // 103: postern.types.v1.Hold
+	(*v1.Session)(nil),               // 104: postern.types.v1.Session
+	(*v11.Rejection)(nil),            // 105: postern.node.v1.Rejection
+	(*v11.NodeReport)(nil),           // 106: postern.node.v1.NodeReport
 }
 var file_postern_api_v1_api_proto_depIdxs = []int32{
-	87,  // 0: postern.api.v1.CreateRequest.object:type_name -> postern.types.v1.Object
-	82,  // 1: postern.api.v1.ListRequest.labels:type_name -> postern.api.v1.ListRequest.LabelsEntry
-	87,  // 2: postern.api.v1.ListResponse.objects:type_name -> postern.types.v1.Object
-	88,  // 3: postern.api.v1.ListResponse.version:type_name -> postern.types.v1.Version
-	87,  // 4: postern.api.v1.UpdateRequest.object:type_name -> postern.types.v1.Object
-	87,  // 5: postern.api.v1.ApplyRequest.objects:type_name -> postern.types.v1.Object
-	9,   // 6: postern.api.v1.ApplyResponse.applied:type_name -> postern.api.v1.Applied
-	88,  // 7: postern.api.v1.ApplyResponse.version:type_name -> postern.types.v1.Version
-	87,  // 8: postern.api.v1.Applied.object:type_name -> postern.types.v1.Object
-	87,  // 9: postern.api.v1.WatchResponse.object:type_name -> postern.types.v1.Object
-	88,  // 10: postern.api.v1.WatchResponse.version:type_name -> postern.types.v1.Version
-	89,  // 11: postern.api.v1.WhoAmIResponse.subject:type_name -> postern.types.v1.Subject
-	90,  // 12: postern.api.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
-	16,  // 13: postern.api.v1.LoginOptionsResponse.issuers:type_name -> postern.api.v1.LoginIssuer
-	19,  // 14: postern.api.v1.ListTasksResponse.tasks:type_name -> postern.api.v1.TaskOffer
-	91,  // 15: postern.api.v1.TaskOffer.grant:type_name -> postern.types.v1.Grant
-	83,  // 16: postern.api.v1.TaskOffer.protocols:type_name -> postern.api.v1.TaskOffer.ProtocolsEntry
-	92,  // 17: postern.api.v1.ExplainResponse.explanation:type_name -> postern.node.v1.Explanation
-	24,  // 18: postern.api.v1.DoctorResponse.resources:type_name -> postern.api.v1.ResourceHealth
-	25,  // 19: postern.api.v1.ResourceHealth.tasks:type_name -> postern.api.v1.TaskHealth
-	93,  // 20: postern.api.v1.ResourceHealth.findings:type_name -> postern.node.v1.Finding
-	26,  // 21: postern.api.v1.TaskHealth.permits:type_name -> postern.api.v1.PermitHealth
-	29,  // 22: postern.api.v1.ListEndpointsResponse.endpoints:type_name -> postern.api.v1.EndpointList
-	30,  // 23: postern.api.v1.EndpointList.nodes:type_name -> postern.api.v1.NodeEndpoint
-	90,  // 24: postern.api.v1.EndpointList.time:type_name -> google.protobuf.Timestamp
-	84,  // 25: postern.api.v1.NodeEndpoint.addresses:type_name -> postern.api.v1.NodeEndpoint.AddressesEntry
-	94,  // 26: postern.api.v1.CreateGrantRequest.ttl:type_name -> google.protobuf.Duration
-	91,  // 27: postern.api.v1.CreateGrantResponse.grant:type_name -> postern.types.v1.Grant
-	94,  // 28: postern.api.v1.RequestGrantRequest.ttl:type_name -> google.protobuf.Duration
-	91,  // 29: postern.api.v1.RequestGrantResponse.grant:type_name -> postern.types.v1.Grant
-	95,  // 30: postern.api.v1.RequestGrantResponse.hold:type_name -> postern.types.v1.Hold
-	91,  // 31: postern.api.v1.GetGrantResponse.grant:type_name -> postern.types.v1.Grant
-	91,  // 32: postern.api.v1.ListGrantsResponse.grants:type_name -> postern.types.v1.Grant
-	91,  // 33: postern.api.v1.RevokeGrantResponse.grant:type_name -> postern.types.v1.Grant
-	95,  // 34: postern.api.v1.ListHoldsResponse.holds:type_name -> postern.types.v1.Hold
-	95,  // 35: postern.api.v1.GetHoldResponse.hold:type_name -> postern.types.v1.Hold
-	95,  // 36: postern.api.v1.ReviewHoldResponse.hold:type_name -> postern.types.v1.Hold
-	95,  // 37: postern.api.v1.WithdrawHoldResponse.hold:type_name -> postern.types.v1.Hold
-	95,  // 38: postern.api.v1.WatchHoldsResponse.hold:type_name -> postern.types.v1.Hold
-	90,  // 39: postern.api.v1.SearchStatementsRequest.since:type_name -> google.protobuf.Timestamp
-	90,  // 40: postern.api.v1.SearchStatementsRequest.until:type_name -> google.protobuf.Timestamp
-	55,  // 41: postern.api.v1.SearchStatementsResponse.statements:type_name -> postern.api.v1.RecordedStatement
-	90,  // 42: postern.api.v1.RecordedStatement.time:type_name -> google.protobuf.Timestamp
-	56,  // 43: postern.api.v1.RecordedStatement.columns:type_name -> postern.api.v1.ColumnUse
-	94,  // 44: postern.api.v1.RecordedStatement.duration:type_name -> google.protobuf.Duration
-	90,  // 45: postern.api.v1.WhoUsedRequest.since:type_name -> google.protobuf.Timestamp
-	90,  // 46: postern.api.v1.WhoUsedRequest.until:type_name -> google.protobuf.Timestamp
-	59,  // 47: postern.api.v1.WhoUsedResponse.uses:type_name -> postern.api.v1.SessionUse
-	90,  // 48: postern.api.v1.SessionUse.first_time:type_name -> google.protobuf.Timestamp
-	90,  // 49: postern.api.v1.SessionUse.last_time:type_name -> google.protobuf.Timestamp
-	90,  // 50: postern.api.v1.GetUsageRequest.since:type_name -> google.protobuf.Timestamp
-	94,  // 51: postern.api.v1.GetUsageRequest.unused:type_name -> google.protobuf.Duration
-	62,  // 52: postern.api.v1.GetUsageResponse.usage:type_name -> postern.api.v1.Usage
-	63,  // 53: postern.api.v1.GetUsageResponse.unused:type_name -> postern.api.v1.UnusedBinding
-	90,  // 54: postern.api.v1.Usage.first_time:type_name -> google.protobuf.Timestamp
-	90,  // 55: postern.api.v1.Usage.last_time:type_name -> google.protobuf.Timestamp
-	90,  // 56: postern.api.v1.UnusedBinding.last_time:type_name -> google.protobuf.Timestamp
-	90,  // 57: postern.api.v1.ListSessionsRequest.since:type_name -> google.protobuf.Timestamp
-	90,  // 58: postern.api.v1.ListSessionsRequest.until:type_name -> google.protobuf.Timestamp
-	96,  // 59: postern.api.v1.ListSessionsResponse.sessions:type_name -> postern.types.v1.Session
-	96,  // 60: postern.api.v1.GetSessionResponse.session:type_name -> postern.types.v1.Session
-	90,  // 61: postern.api.v1.ListAuditEntriesRequest.since:type_name -> google.protobuf.Timestamp
-	74,  // 62: postern.api.v1.ListAuditEntriesResponse.entries:type_name -> postern.api.v1.AuditEntry
-	90,  // 63: postern.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	85,  // 64: postern.api.v1.CreateJoinTokenRequest.labels:type_name -> postern.api.v1.CreateJoinTokenRequest.LabelsEntry
-	94,  // 65: postern.api.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	90,  // 66: postern.api.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
-	79,  // 67: postern.api.v1.ListNodesResponse.nodes:type_name -> postern.api.v1.NodeStatus
-	88,  // 68: postern.api.v1.ListNodesResponse.version:type_name -> postern.types.v1.Version
-	88,  // 69: postern.api.v1.NodeStatus.version:type_name -> postern.types.v1.Version
-	94,  // 70: postern.api.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
-	97,  // 71: postern.api.v1.NodeStatus.rejections:type_name -> postern.node.v1.Rejection
-	98,  // 72: postern.api.v1.NodeStatus.report:type_name -> postern.node.v1.NodeReport
-	90,  // 73: postern.api.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
-	86,  // 74: postern.api.v1.NodeStatus.endpoints:type_name -> postern.api.v1.NodeStatus.EndpointsEntry
-	94,  // 75: postern.api.v1.DrainNodeRequest.timeout:type_name -> google.protobuf.Duration
-	0,   // 76: postern.api.v1.PolicyService.Create:input_type -> postern.api.v1.CreateRequest
-	1,   // 77: postern.api.v1.PolicyService.Get:input_type -> postern.api.v1.GetRequest
-	2,   // 78: postern.api.v1.PolicyService.List:input_type -> postern.api.v1.ListRequest
-	4,   // 79: postern.api.v1.PolicyService.Update:input_type -> postern.api.v1.UpdateRequest
-	5,   // 80: postern.api.v1.PolicyService.Delete:input_type -> postern.api.v1.DeleteRequest
-	7,   // 81: postern.api.v1.PolicyService.Apply:input_type -> postern.api.v1.ApplyRequest
-	10,  // 82: postern.api.v1.PolicyService.Watch:input_type -> postern.api.v1.WatchRequest
-	12,  // 83: postern.api.v1.AccessService.WhoAmI:input_type -> postern.api.v1.WhoAmIRequest
-	14,  // 84: postern.api.v1.AccessService.LoginOptions:input_type -> postern.api.v1.LoginOptionsRequest
-	17,  // 85: postern.api.v1.AccessService.ListTasks:input_type -> postern.api.v1.ListTasksRequest
-	20,  // 86: postern.api.v1.AccessService.Explain:input_type -> postern.api.v1.ExplainRequest
-	22,  // 87: postern.api.v1.AccessService.Doctor:input_type -> postern.api.v1.DoctorRequest
-	27,  // 88: postern.api.v1.AccessService.ListEndpoints:input_type -> postern.api.v1.ListEndpointsRequest
-	31,  // 89: postern.api.v1.GrantService.CreateGrant:input_type -> postern.api.v1.CreateGrantRequest
-	33,  // 90: postern.api.v1.GrantService.RequestGrant:input_type -> postern.api.v1.RequestGrantRequest
-	35,  // 91: postern.api.v1.GrantService.GetGrant:input_type -> postern.api.v1.GetGrantRequest
-	37,  // 92: postern.api.v1.GrantService.ListGrants:input_type -> postern.api.v1.ListGrantsRequest
-	39,  // 93: postern.api.v1.GrantService.RevokeGrant:input_type -> postern.api.v1.RevokeGrantRequest
-	41,  // 94: postern.api.v1.ApprovalService.ListHolds:input_type -> postern.api.v1.ListHoldsRequest
-	43,  // 95: postern.api.v1.ApprovalService.GetHold:input_type -> postern.api.v1.GetHoldRequest
-	45,  // 96: postern.api.v1.ApprovalService.ReviewHold:input_type -> postern.api.v1.ReviewHoldRequest
-	47,  // 97: postern.api.v1.ApprovalService.WithdrawHold:input_type -> postern.api.v1.WithdrawHoldRequest
-	49,  // 98: postern.api.v1.ApprovalService.WatchHolds:input_type -> postern.api.v1.WatchHoldsRequest
-	64,  // 99: postern.api.v1.SessionService.ListSessions:input_type -> postern.api.v1.ListSessionsRequest
-	66,  // 100: postern.api.v1.SessionService.GetSession:input_type -> postern.api.v1.GetSessionRequest
-	68,  // 101: postern.api.v1.SessionService.ReadRecording:input_type -> postern.api.v1.ReadRecordingRequest
-	70,  // 102: postern.api.v1.SessionService.KillSession:input_type -> postern.api.v1.KillSessionRequest
-	51,  // 103: postern.api.v1.SessionService.SetLegalHold:input_type -> postern.api.v1.SetLegalHoldRequest
-	53,  // 104: postern.api.v1.AnswerService.SearchStatements:input_type -> postern.api.v1.SearchStatementsRequest
-	57,  // 105: postern.api.v1.AnswerService.WhoUsed:input_type -> postern.api.v1.WhoUsedRequest
-	60,  // 106: postern.api.v1.AnswerService.GetUsage:input_type -> postern.api.v1.GetUsageRequest
-	72,  // 107: postern.api.v1.AuditService.ListAuditEntries:input_type -> postern.api.v1.ListAuditEntriesRequest
-	75,  // 108: postern.api.v1.NodeAdminService.CreateJoinToken:input_type -> postern.api.v1.CreateJoinTokenRequest
-	77,  // 109: postern.api.v1.NodeAdminService.ListNodes:input_type -> postern.api.v1.ListNodesRequest
-	80,  // 110: postern.api.v1.NodeAdminService.DrainNode:input_type -> postern.api.v1.DrainNodeRequest
-	87,  // 111: postern.api.v1.PolicyService.Create:output_type -> postern.types.v1.Object
-	87,  // 112: postern.api.v1.PolicyService.Get:output_type -> postern.types.v1.Object
-	3,   // 113: postern.api.v1.PolicyService.List:output_type -> postern.api.v1.ListResponse
-	87,  // 114: postern.api.v1.PolicyService.Update:output_type -> postern.types.v1.Object
-	6,   // 115: postern.api.v1.PolicyService.Delete:output_type -> postern.api.v1.DeleteResponse
-	8,   // 116: postern.api.v1.PolicyService.Apply:output_type -> postern.api.v1.ApplyResponse
-	11,  // 117: postern.api.v1.PolicyService.Watch:output_type -> postern.api.v1.WatchResponse
-	13,  // 118: postern.api.v1.AccessService.WhoAmI:output_type -> postern.api.v1.WhoAmIResponse
-	15,  // 119: postern.api.v1.AccessService.LoginOptions:output_type -> postern.api.v1.LoginOptionsResponse
-	18,  // 120: postern.api.v1.AccessService.ListTasks:output_type -> postern.api.v1.ListTasksResponse
-	21,  // 121: postern.api.v1.AccessService.Explain:output_type -> postern.api.v1.ExplainResponse
-	23,  // 122: postern.api.v1.AccessService.Doctor:output_type -> postern.api.v1.DoctorResponse
-	28,  // 123: postern.api.v1.AccessService.ListEndpoints:output_type -> postern.api.v1.ListEndpointsResponse
-	32,  // 124: postern.api.v1.GrantService.CreateGrant:output_type -> postern.api.v1.CreateGrantResponse
-	34,  // 125: postern.api.v1.GrantService.RequestGrant:output_type -> postern.api.v1.RequestGrantResponse
-	36,  // 126: postern.api.v1.GrantService.GetGrant:output_type -> postern.api.v1.GetGrantResponse
-	38,  // 127: postern.api.v1.GrantService.ListGrants:output_type -> postern.api.v1.ListGrantsResponse
-	40,  // 128: postern.api.v1.GrantService.RevokeGrant:output_type -> postern.api.v1.RevokeGrantResponse
-	42,  // 129: postern.api.v1.ApprovalService.ListHolds:output_type -> postern.api.v1.ListHoldsResponse
-	44,  // 130: postern.api.v1.ApprovalService.GetHold:output_type -> postern.api.v1.GetHoldResponse
-	46,  // 131: postern.api.v1.ApprovalService.ReviewHold:output_type -> postern.api.v1.ReviewHoldResponse
-	48,  // 132: postern.api.v1.ApprovalService.WithdrawHold:output_type -> postern.api.v1.WithdrawHoldResponse
-	50,  // 133: postern.api.v1.ApprovalService.WatchHolds:output_type -> postern.api.v1.WatchHoldsResponse
-	65,  // 134: postern.api.v1.SessionService.ListSessions:output_type -> postern.api.v1.ListSessionsResponse
-	67,  // 135: postern.api.v1.SessionService.GetSession:output_type -> postern.api.v1.GetSessionResponse
-	69,  // 136: postern.api.v1.SessionService.ReadRecording:output_type -> postern.api.v1.ReadRecordingResponse
-	71,  // 137: postern.api.v1.SessionService.KillSession:output_type -> postern.api.v1.KillSessionResponse
-	52,  // 138: postern.api.v1.SessionService.SetLegalHold:output_type -> postern.api.v1.SetLegalHoldResponse
-	54,  // 139: postern.api.v1.AnswerService.SearchStatements:output_type -> postern.api.v1.SearchStatementsResponse
-	58,  // 140: postern.api.v1.AnswerService.WhoUsed:output_type -> postern.api.v1.WhoUsedResponse
-	61,  // 141: postern.api.v1.AnswerService.GetUsage:output_type -> postern.api.v1.GetUsageResponse
-	73,  // 142: postern.api.v1.AuditService.ListAuditEntries:output_type -> postern.api.v1.ListAuditEntriesResponse
-	76,  // 143: postern.api.v1.NodeAdminService.CreateJoinToken:output_type -> postern.api.v1.CreateJoinTokenResponse
-	78,  // 144: postern.api.v1.NodeAdminService.ListNodes:output_type -> postern.api.v1.ListNodesResponse
-	81,  // 145: postern.api.v1.NodeAdminService.DrainNode:output_type -> postern.api.v1.DrainNodeResponse
-	111, // [111:146] is the sub-list for method output_type
-	76,  // [76:111] is the sub-list for method input_type
-	76,  // [76:76] is the sub-list for extension type_name
-	76,  // [76:76] is the sub-list for extension extendee
-	0,   // [0:76] is the sub-list for field type_name
+	95,  // 0: postern.api.v1.CreateRequest.object:type_name -> postern.types.v1.Object
+	90,  // 1: postern.api.v1.ListRequest.labels:type_name -> postern.api.v1.ListRequest.LabelsEntry
+	95,  // 2: postern.api.v1.ListResponse.objects:type_name -> postern.types.v1.Object
+	96,  // 3: postern.api.v1.ListResponse.version:type_name -> postern.types.v1.Version
+	95,  // 4: postern.api.v1.UpdateRequest.object:type_name -> postern.types.v1.Object
+	96,  // 5: postern.api.v1.DeleteResponse.version:type_name -> postern.types.v1.Version
+	95,  // 6: postern.api.v1.ApplyRequest.objects:type_name -> postern.types.v1.Object
+	9,   // 7: postern.api.v1.ApplyResponse.applied:type_name -> postern.api.v1.Applied
+	96,  // 8: postern.api.v1.ApplyResponse.version:type_name -> postern.types.v1.Version
+	95,  // 9: postern.api.v1.Applied.object:type_name -> postern.types.v1.Object
+	95,  // 10: postern.api.v1.WatchResponse.object:type_name -> postern.types.v1.Object
+	96,  // 11: postern.api.v1.WatchResponse.version:type_name -> postern.types.v1.Version
+	97,  // 12: postern.api.v1.WhoAmIResponse.subject:type_name -> postern.types.v1.Subject
+	98,  // 13: postern.api.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
+	16,  // 14: postern.api.v1.LoginOptionsResponse.issuers:type_name -> postern.api.v1.LoginIssuer
+	19,  // 15: postern.api.v1.ListTasksResponse.tasks:type_name -> postern.api.v1.TaskOffer
+	99,  // 16: postern.api.v1.TaskOffer.grant:type_name -> postern.types.v1.Grant
+	91,  // 17: postern.api.v1.TaskOffer.protocols:type_name -> postern.api.v1.TaskOffer.ProtocolsEntry
+	100, // 18: postern.api.v1.ExplainResponse.explanation:type_name -> postern.node.v1.Explanation
+	24,  // 19: postern.api.v1.DoctorResponse.resources:type_name -> postern.api.v1.ResourceHealth
+	25,  // 20: postern.api.v1.ResourceHealth.tasks:type_name -> postern.api.v1.TaskHealth
+	101, // 21: postern.api.v1.ResourceHealth.findings:type_name -> postern.node.v1.Finding
+	26,  // 22: postern.api.v1.TaskHealth.permits:type_name -> postern.api.v1.PermitHealth
+	29,  // 23: postern.api.v1.ListEndpointsResponse.endpoints:type_name -> postern.api.v1.EndpointList
+	30,  // 24: postern.api.v1.EndpointList.nodes:type_name -> postern.api.v1.NodeEndpoint
+	98,  // 25: postern.api.v1.EndpointList.time:type_name -> google.protobuf.Timestamp
+	92,  // 26: postern.api.v1.NodeEndpoint.addresses:type_name -> postern.api.v1.NodeEndpoint.AddressesEntry
+	102, // 27: postern.api.v1.CreateGrantRequest.ttl:type_name -> google.protobuf.Duration
+	99,  // 28: postern.api.v1.CreateGrantResponse.grant:type_name -> postern.types.v1.Grant
+	102, // 29: postern.api.v1.RequestGrantRequest.ttl:type_name -> google.protobuf.Duration
+	99,  // 30: postern.api.v1.RequestGrantResponse.grant:type_name -> postern.types.v1.Grant
+	103, // 31: postern.api.v1.RequestGrantResponse.hold:type_name -> postern.types.v1.Hold
+	99,  // 32: postern.api.v1.GetGrantResponse.grant:type_name -> postern.types.v1.Grant
+	99,  // 33: postern.api.v1.ListGrantsResponse.grants:type_name -> postern.types.v1.Grant
+	99,  // 34: postern.api.v1.RevokeGrantResponse.grant:type_name -> postern.types.v1.Grant
+	96,  // 35: postern.api.v1.RevokeGrantResponse.version:type_name -> postern.types.v1.Version
+	103, // 36: postern.api.v1.ListHoldsResponse.holds:type_name -> postern.types.v1.Hold
+	103, // 37: postern.api.v1.GetHoldResponse.hold:type_name -> postern.types.v1.Hold
+	103, // 38: postern.api.v1.ReviewHoldResponse.hold:type_name -> postern.types.v1.Hold
+	103, // 39: postern.api.v1.WithdrawHoldResponse.hold:type_name -> postern.types.v1.Hold
+	103, // 40: postern.api.v1.WatchHoldsResponse.hold:type_name -> postern.types.v1.Hold
+	98,  // 41: postern.api.v1.SearchStatementsRequest.since:type_name -> google.protobuf.Timestamp
+	98,  // 42: postern.api.v1.SearchStatementsRequest.until:type_name -> google.protobuf.Timestamp
+	55,  // 43: postern.api.v1.SearchStatementsResponse.statements:type_name -> postern.api.v1.RecordedStatement
+	98,  // 44: postern.api.v1.RecordedStatement.time:type_name -> google.protobuf.Timestamp
+	56,  // 45: postern.api.v1.RecordedStatement.columns:type_name -> postern.api.v1.ColumnUse
+	102, // 46: postern.api.v1.RecordedStatement.duration:type_name -> google.protobuf.Duration
+	98,  // 47: postern.api.v1.WhoUsedRequest.since:type_name -> google.protobuf.Timestamp
+	98,  // 48: postern.api.v1.WhoUsedRequest.until:type_name -> google.protobuf.Timestamp
+	59,  // 49: postern.api.v1.WhoUsedResponse.uses:type_name -> postern.api.v1.SessionUse
+	98,  // 50: postern.api.v1.SessionUse.first_time:type_name -> google.protobuf.Timestamp
+	98,  // 51: postern.api.v1.SessionUse.last_time:type_name -> google.protobuf.Timestamp
+	98,  // 52: postern.api.v1.GetUsageRequest.since:type_name -> google.protobuf.Timestamp
+	102, // 53: postern.api.v1.GetUsageRequest.unused:type_name -> google.protobuf.Duration
+	62,  // 54: postern.api.v1.GetUsageResponse.usage:type_name -> postern.api.v1.Usage
+	63,  // 55: postern.api.v1.GetUsageResponse.unused:type_name -> postern.api.v1.UnusedBinding
+	98,  // 56: postern.api.v1.Usage.first_time:type_name -> google.protobuf.Timestamp
+	98,  // 57: postern.api.v1.Usage.last_time:type_name -> google.protobuf.Timestamp
+	98,  // 58: postern.api.v1.UnusedBinding.last_time:type_name -> google.protobuf.Timestamp
+	98,  // 59: postern.api.v1.ListSessionsRequest.since:type_name -> google.protobuf.Timestamp
+	98,  // 60: postern.api.v1.ListSessionsRequest.until:type_name -> google.protobuf.Timestamp
+	104, // 61: postern.api.v1.ListSessionsResponse.sessions:type_name -> postern.types.v1.Session
+	104, // 62: postern.api.v1.GetSessionResponse.session:type_name -> postern.types.v1.Session
+	98,  // 63: postern.api.v1.ListAuditEntriesRequest.since:type_name -> google.protobuf.Timestamp
+	74,  // 64: postern.api.v1.ListAuditEntriesResponse.entries:type_name -> postern.api.v1.AuditEntry
+	98,  // 65: postern.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	93,  // 66: postern.api.v1.CreateJoinTokenRequest.labels:type_name -> postern.api.v1.CreateJoinTokenRequest.LabelsEntry
+	102, // 67: postern.api.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	98,  // 68: postern.api.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	79,  // 69: postern.api.v1.ListNodesResponse.nodes:type_name -> postern.api.v1.NodeStatus
+	96,  // 70: postern.api.v1.ListNodesResponse.version:type_name -> postern.types.v1.Version
+	96,  // 71: postern.api.v1.NodeStatus.version:type_name -> postern.types.v1.Version
+	102, // 72: postern.api.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
+	105, // 73: postern.api.v1.NodeStatus.rejections:type_name -> postern.node.v1.Rejection
+	106, // 74: postern.api.v1.NodeStatus.report:type_name -> postern.node.v1.NodeReport
+	98,  // 75: postern.api.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
+	94,  // 76: postern.api.v1.NodeStatus.endpoints:type_name -> postern.api.v1.NodeStatus.EndpointsEntry
+	102, // 77: postern.api.v1.DrainNodeRequest.timeout:type_name -> google.protobuf.Duration
+	96,  // 78: postern.api.v1.GetReceiptRequest.version:type_name -> postern.types.v1.Version
+	102, // 79: postern.api.v1.GetReceiptRequest.wait:type_name -> google.protobuf.Duration
+	84,  // 80: postern.api.v1.GetReceiptResponse.receipt:type_name -> postern.api.v1.Receipt
+	96,  // 81: postern.api.v1.Receipt.version:type_name -> postern.types.v1.Version
+	98,  // 82: postern.api.v1.Receipt.time:type_name -> google.protobuf.Timestamp
+	85,  // 83: postern.api.v1.Receipt.nodes:type_name -> postern.api.v1.NodeReceipt
+	98,  // 84: postern.api.v1.Receipt.worst_case_time:type_name -> google.protobuf.Timestamp
+	98,  // 85: postern.api.v1.NodeReceipt.enforced_time:type_name -> google.protobuf.Timestamp
+	98,  // 86: postern.api.v1.NodeReceipt.last_seen:type_name -> google.protobuf.Timestamp
+	98,  // 87: postern.api.v1.NodeReceipt.worst_case_time:type_name -> google.protobuf.Timestamp
+	95,  // 88: postern.api.v1.OffboardResponse.locks:type_name -> postern.types.v1.Object
+	99,  // 89: postern.api.v1.OffboardResponse.grants:type_name -> postern.types.v1.Grant
+	103, // 90: postern.api.v1.OffboardResponse.holds:type_name -> postern.types.v1.Hold
+	104, // 91: postern.api.v1.OffboardResponse.sessions:type_name -> postern.types.v1.Session
+	89,  // 92: postern.api.v1.OffboardResponse.leases:type_name -> postern.api.v1.LeaseStatus
+	88,  // 93: postern.api.v1.OffboardResponse.workloads:type_name -> postern.api.v1.OffboardedWorkload
+	84,  // 94: postern.api.v1.OffboardResponse.receipt:type_name -> postern.api.v1.Receipt
+	0,   // 95: postern.api.v1.PolicyService.Create:input_type -> postern.api.v1.CreateRequest
+	1,   // 96: postern.api.v1.PolicyService.Get:input_type -> postern.api.v1.GetRequest
+	2,   // 97: postern.api.v1.PolicyService.List:input_type -> postern.api.v1.ListRequest
+	4,   // 98: postern.api.v1.PolicyService.Update:input_type -> postern.api.v1.UpdateRequest
+	5,   // 99: postern.api.v1.PolicyService.Delete:input_type -> postern.api.v1.DeleteRequest
+	7,   // 100: postern.api.v1.PolicyService.Apply:input_type -> postern.api.v1.ApplyRequest
+	10,  // 101: postern.api.v1.PolicyService.Watch:input_type -> postern.api.v1.WatchRequest
+	12,  // 102: postern.api.v1.AccessService.WhoAmI:input_type -> postern.api.v1.WhoAmIRequest
+	14,  // 103: postern.api.v1.AccessService.LoginOptions:input_type -> postern.api.v1.LoginOptionsRequest
+	17,  // 104: postern.api.v1.AccessService.ListTasks:input_type -> postern.api.v1.ListTasksRequest
+	20,  // 105: postern.api.v1.AccessService.Explain:input_type -> postern.api.v1.ExplainRequest
+	22,  // 106: postern.api.v1.AccessService.Doctor:input_type -> postern.api.v1.DoctorRequest
+	27,  // 107: postern.api.v1.AccessService.ListEndpoints:input_type -> postern.api.v1.ListEndpointsRequest
+	31,  // 108: postern.api.v1.GrantService.CreateGrant:input_type -> postern.api.v1.CreateGrantRequest
+	33,  // 109: postern.api.v1.GrantService.RequestGrant:input_type -> postern.api.v1.RequestGrantRequest
+	35,  // 110: postern.api.v1.GrantService.GetGrant:input_type -> postern.api.v1.GetGrantRequest
+	37,  // 111: postern.api.v1.GrantService.ListGrants:input_type -> postern.api.v1.ListGrantsRequest
+	39,  // 112: postern.api.v1.GrantService.RevokeGrant:input_type -> postern.api.v1.RevokeGrantRequest
+	41,  // 113: postern.api.v1.ApprovalService.ListHolds:input_type -> postern.api.v1.ListHoldsRequest
+	43,  // 114: postern.api.v1.ApprovalService.GetHold:input_type -> postern.api.v1.GetHoldRequest
+	45,  // 115: postern.api.v1.ApprovalService.ReviewHold:input_type -> postern.api.v1.ReviewHoldRequest
+	47,  // 116: postern.api.v1.ApprovalService.WithdrawHold:input_type -> postern.api.v1.WithdrawHoldRequest
+	49,  // 117: postern.api.v1.ApprovalService.WatchHolds:input_type -> postern.api.v1.WatchHoldsRequest
+	64,  // 118: postern.api.v1.SessionService.ListSessions:input_type -> postern.api.v1.ListSessionsRequest
+	66,  // 119: postern.api.v1.SessionService.GetSession:input_type -> postern.api.v1.GetSessionRequest
+	68,  // 120: postern.api.v1.SessionService.ReadRecording:input_type -> postern.api.v1.ReadRecordingRequest
+	70,  // 121: postern.api.v1.SessionService.KillSession:input_type -> postern.api.v1.KillSessionRequest
+	51,  // 122: postern.api.v1.SessionService.SetLegalHold:input_type -> postern.api.v1.SetLegalHoldRequest
+	53,  // 123: postern.api.v1.AnswerService.SearchStatements:input_type -> postern.api.v1.SearchStatementsRequest
+	57,  // 124: postern.api.v1.AnswerService.WhoUsed:input_type -> postern.api.v1.WhoUsedRequest
+	60,  // 125: postern.api.v1.AnswerService.GetUsage:input_type -> postern.api.v1.GetUsageRequest
+	72,  // 126: postern.api.v1.AuditService.ListAuditEntries:input_type -> postern.api.v1.ListAuditEntriesRequest
+	75,  // 127: postern.api.v1.NodeAdminService.CreateJoinToken:input_type -> postern.api.v1.CreateJoinTokenRequest
+	77,  // 128: postern.api.v1.NodeAdminService.ListNodes:input_type -> postern.api.v1.ListNodesRequest
+	80,  // 129: postern.api.v1.NodeAdminService.DrainNode:input_type -> postern.api.v1.DrainNodeRequest
+	82,  // 130: postern.api.v1.LockService.GetReceipt:input_type -> postern.api.v1.GetReceiptRequest
+	86,  // 131: postern.api.v1.LockService.Offboard:input_type -> postern.api.v1.OffboardRequest
+	95,  // 132: postern.api.v1.PolicyService.Create:output_type -> postern.types.v1.Object
+	95,  // 133: postern.api.v1.PolicyService.Get:output_type -> postern.types.v1.Object
+	3,   // 134: postern.api.v1.PolicyService.List:output_type -> postern.api.v1.ListResponse
+	95,  // 135: postern.api.v1.PolicyService.Update:output_type -> postern.types.v1.Object
+	6,   // 136: postern.api.v1.PolicyService.Delete:output_type -> postern.api.v1.DeleteResponse
+	8,   // 137: postern.api.v1.PolicyService.Apply:output_type -> postern.api.v1.ApplyResponse
+	11,  // 138: postern.api.v1.PolicyService.Watch:output_type -> postern.api.v1.WatchResponse
+	13,  // 139: postern.api.v1.AccessService.WhoAmI:output_type -> postern.api.v1.WhoAmIResponse
+	15,  // 140: postern.api.v1.AccessService.LoginOptions:output_type -> postern.api.v1.LoginOptionsResponse
+	18,  // 141: postern.api.v1.AccessService.ListTasks:output_type -> postern.api.v1.ListTasksResponse
+	21,  // 142: postern.api.v1.AccessService.Explain:output_type -> postern.api.v1.ExplainResponse
+	23,  // 143: postern.api.v1.AccessService.Doctor:output_type -> postern.api.v1.DoctorResponse
+	28,  // 144: postern.api.v1.AccessService.ListEndpoints:output_type -> postern.api.v1.ListEndpointsResponse
+	32,  // 145: postern.api.v1.GrantService.CreateGrant:output_type -> postern.api.v1.CreateGrantResponse
+	34,  // 146: postern.api.v1.GrantService.RequestGrant:output_type -> postern.api.v1.RequestGrantResponse
+	36,  // 147: postern.api.v1.GrantService.GetGrant:output_type -> postern.api.v1.GetGrantResponse
+	38,  // 148: postern.api.v1.GrantService.ListGrants:output_type -> postern.api.v1.ListGrantsResponse
+	40,  // 149: postern.api.v1.GrantService.RevokeGrant:output_type -> postern.api.v1.RevokeGrantResponse
+	42,  // 150: postern.api.v1.ApprovalService.ListHolds:output_type -> postern.api.v1.ListHoldsResponse
+	44,  // 151: postern.api.v1.ApprovalService.GetHold:output_type -> postern.api.v1.GetHoldResponse
+	46,  // 152: postern.api.v1.ApprovalService.ReviewHold:output_type -> postern.api.v1.ReviewHoldResponse
+	48,  // 153: postern.api.v1.ApprovalService.WithdrawHold:output_type -> postern.api.v1.WithdrawHoldResponse
+	50,  // 154: postern.api.v1.ApprovalService.WatchHolds:output_type -> postern.api.v1.WatchHoldsResponse
+	65,  // 155: postern.api.v1.SessionService.ListSessions:output_type -> postern.api.v1.ListSessionsResponse
+	67,  // 156: postern.api.v1.SessionService.GetSession:output_type -> postern.api.v1.GetSessionResponse
+	69,  // 157: postern.api.v1.SessionService.ReadRecording:output_type -> postern.api.v1.ReadRecordingResponse
+	71,  // 158: postern.api.v1.SessionService.KillSession:output_type -> postern.api.v1.KillSessionResponse
+	52,  // 159: postern.api.v1.SessionService.SetLegalHold:output_type -> postern.api.v1.SetLegalHoldResponse
+	54,  // 160: postern.api.v1.AnswerService.SearchStatements:output_type -> postern.api.v1.SearchStatementsResponse
+	58,  // 161: postern.api.v1.AnswerService.WhoUsed:output_type -> postern.api.v1.WhoUsedResponse
+	61,  // 162: postern.api.v1.AnswerService.GetUsage:output_type -> postern.api.v1.GetUsageResponse
+	73,  // 163: postern.api.v1.AuditService.ListAuditEntries:output_type -> postern.api.v1.ListAuditEntriesResponse
+	76,  // 164: postern.api.v1.NodeAdminService.CreateJoinToken:output_type -> postern.api.v1.CreateJoinTokenResponse
+	78,  // 165: postern.api.v1.NodeAdminService.ListNodes:output_type -> postern.api.v1.ListNodesResponse
+	81,  // 166: postern.api.v1.NodeAdminService.DrainNode:output_type -> postern.api.v1.DrainNodeResponse
+	83,  // 167: postern.api.v1.LockService.GetReceipt:output_type -> postern.api.v1.GetReceiptResponse
+	87,  // 168: postern.api.v1.LockService.Offboard:output_type -> postern.api.v1.OffboardResponse
+	132, // [132:169] is the sub-list for method output_type
+	95,  // [95:132] is the sub-list for method input_type
+	95,  // [95:95] is the sub-list for extension type_name
+	95,  // [95:95] is the sub-list for extension extendee
+	0,   // [0:95] is the sub-list for field type_name
 }
 
 func init() { file_postern_api_v1_api_proto_init() }
@@ -6226,9 +6926,9 @@ func file_postern_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_api_v1_api_proto_rawDesc), len(file_postern_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   87,
+			NumMessages:   95,
 			NumExtensions: 0,
-			NumServices:   8,
+			NumServices:   9,
 		},
 		GoTypes:           file_postern_api_v1_api_proto_goTypes,
 		DependencyIndexes: file_postern_api_v1_api_proto_depIdxs,

@@ -40,6 +40,8 @@ const (
 	AuditServiceName = "postern.api.v1.AuditService"
 	// NodeAdminServiceName is the fully-qualified name of the NodeAdminService service.
 	NodeAdminServiceName = "postern.api.v1.NodeAdminService"
+	// LockServiceName is the fully-qualified name of the LockService service.
+	LockServiceName = "postern.api.v1.LockService"
 )
 
 // These constants are the fully-qualified names of the RPCs defined in this package. They're
@@ -139,6 +141,10 @@ const (
 	// NodeAdminServiceDrainNodeProcedure is the fully-qualified name of the NodeAdminService's
 	// DrainNode RPC.
 	NodeAdminServiceDrainNodeProcedure = "/postern.api.v1.NodeAdminService/DrainNode"
+	// LockServiceGetReceiptProcedure is the fully-qualified name of the LockService's GetReceipt RPC.
+	LockServiceGetReceiptProcedure = "/postern.api.v1.LockService/GetReceipt"
+	// LockServiceOffboardProcedure is the fully-qualified name of the LockService's Offboard RPC.
+	LockServiceOffboardProcedure = "/postern.api.v1.LockService/Offboard"
 )
 
 // PolicyServiceClient is a client for the postern.api.v1.PolicyService service.
@@ -1521,4 +1527,116 @@ func (UnimplementedNodeAdminServiceHandler) ListNodes(context.Context, *connect.
 
 func (UnimplementedNodeAdminServiceHandler) DrainNode(context.Context, *connect.Request[v1.DrainNodeRequest]) (*connect.Response[v1.DrainNodeResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("postern.api.v1.NodeAdminService.DrainNode is not implemented"))
+}
+
+// LockServiceClient is a client for the postern.api.v1.LockService service.
+type LockServiceClient interface {
+	// GetReceipt tells which nodes enforce a version. It waits, for a few seconds at most,
+	// until all that are connected do.
+	GetReceipt(context.Context, *connect.Request[v1.GetReceiptRequest]) (*connect.Response[v1.GetReceiptResponse], error)
+	// Offboard ends everything that a person has, and says what that was: the subject is
+	// locked, grants with their tokens and certificates end, what was asked is withdrawn,
+	// sessions end at every node and leases with them. The person's workloads go on under
+	// the new owner, or are locked where there is none. Calling it again goes on with what
+	// an earlier call did not reach.
+	Offboard(context.Context, *connect.Request[v1.OffboardRequest]) (*connect.Response[v1.OffboardResponse], error)
+}
+
+// NewLockServiceClient constructs a client for the postern.api.v1.LockService service. By default,
+// it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses, and
+// sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the connect.WithGRPC()
+// or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewLockServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) LockServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	lockServiceMethods := v1.File_postern_api_v1_api_proto.Services().ByName("LockService").Methods()
+	return &lockServiceClient{
+		getReceipt: connect.NewClient[v1.GetReceiptRequest, v1.GetReceiptResponse](
+			httpClient,
+			baseURL+LockServiceGetReceiptProcedure,
+			connect.WithSchema(lockServiceMethods.ByName("GetReceipt")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		offboard: connect.NewClient[v1.OffboardRequest, v1.OffboardResponse](
+			httpClient,
+			baseURL+LockServiceOffboardProcedure,
+			connect.WithSchema(lockServiceMethods.ByName("Offboard")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// lockServiceClient implements LockServiceClient.
+type lockServiceClient struct {
+	getReceipt *connect.Client[v1.GetReceiptRequest, v1.GetReceiptResponse]
+	offboard   *connect.Client[v1.OffboardRequest, v1.OffboardResponse]
+}
+
+// GetReceipt calls postern.api.v1.LockService.GetReceipt.
+func (c *lockServiceClient) GetReceipt(ctx context.Context, req *connect.Request[v1.GetReceiptRequest]) (*connect.Response[v1.GetReceiptResponse], error) {
+	return c.getReceipt.CallUnary(ctx, req)
+}
+
+// Offboard calls postern.api.v1.LockService.Offboard.
+func (c *lockServiceClient) Offboard(ctx context.Context, req *connect.Request[v1.OffboardRequest]) (*connect.Response[v1.OffboardResponse], error) {
+	return c.offboard.CallUnary(ctx, req)
+}
+
+// LockServiceHandler is an implementation of the postern.api.v1.LockService service.
+type LockServiceHandler interface {
+	// GetReceipt tells which nodes enforce a version. It waits, for a few seconds at most,
+	// until all that are connected do.
+	GetReceipt(context.Context, *connect.Request[v1.GetReceiptRequest]) (*connect.Response[v1.GetReceiptResponse], error)
+	// Offboard ends everything that a person has, and says what that was: the subject is
+	// locked, grants with their tokens and certificates end, what was asked is withdrawn,
+	// sessions end at every node and leases with them. The person's workloads go on under
+	// the new owner, or are locked where there is none. Calling it again goes on with what
+	// an earlier call did not reach.
+	Offboard(context.Context, *connect.Request[v1.OffboardRequest]) (*connect.Response[v1.OffboardResponse], error)
+}
+
+// NewLockServiceHandler builds an HTTP handler from the service implementation. It returns the path
+// on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewLockServiceHandler(svc LockServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	lockServiceMethods := v1.File_postern_api_v1_api_proto.Services().ByName("LockService").Methods()
+	lockServiceGetReceiptHandler := connect.NewUnaryHandler(
+		LockServiceGetReceiptProcedure,
+		svc.GetReceipt,
+		connect.WithSchema(lockServiceMethods.ByName("GetReceipt")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	lockServiceOffboardHandler := connect.NewUnaryHandler(
+		LockServiceOffboardProcedure,
+		svc.Offboard,
+		connect.WithSchema(lockServiceMethods.ByName("Offboard")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/postern.api.v1.LockService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case LockServiceGetReceiptProcedure:
+			lockServiceGetReceiptHandler.ServeHTTP(w, r)
+		case LockServiceOffboardProcedure:
+			lockServiceOffboardHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedLockServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedLockServiceHandler struct{}
+
+func (UnimplementedLockServiceHandler) GetReceipt(context.Context, *connect.Request[v1.GetReceiptRequest]) (*connect.Response[v1.GetReceiptResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("postern.api.v1.LockService.GetReceipt is not implemented"))
+}
+
+func (UnimplementedLockServiceHandler) Offboard(context.Context, *connect.Request[v1.OffboardRequest]) (*connect.Response[v1.OffboardResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("postern.api.v1.LockService.Offboard is not implemented"))
 }

@@ -1,0 +1,52 @@
+package publish
+
+import (
+	"context"
+	"time"
+
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// awaitPoll is how often Await looks.
+const awaitPoll = 5 * time.Millisecond
+
+// Await waits until every node that is connected to this replica enforces the version,
+// or ctx is done. It tells which do, and when each confirmed that, or later.
+func (h *Hub) Await(ctx context.Context, v postern.Version) map[postern.NodeName]time.Time {
+	tick := time.NewTicker(awaitPoll)
+	defer tick.Stop()
+	for {
+		confirmed, all := h.enforcing(v)
+		if all {
+			return confirmed
+		}
+		select {
+		case <-ctx.Done():
+			return confirmed
+		case <-tick.C:
+		}
+	}
+}
+
+// enforcing is which nodes enforce a version, and whether all do. A node that has
+// confirmed all that it was sent enforces everything that is published.
+func (h *Hub) enforcing(v postern.Version) (confirmed map[postern.NodeName]time.Time, all bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.pull()
+	h.nudge()
+	published := h.covered.Covers(v)
+	confirmed, all = map[postern.NodeName]time.Time{}, published
+	for name, s := range h.nodes {
+		quiet := s.target != nil && s.status.behind.IsZero() && len(s.unacked) == 0
+		if !s.status.version.Covers(v) && (!published || !quiet) {
+			all = false
+			continue
+		}
+		confirmed[name] = s.status.confirmed
+		if s.status.confirmed.IsZero() {
+			confirmed[name] = s.status.joined // with what it has
+		}
+	}
+	return confirmed, all
+}

@@ -1,0 +1,55 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/posterngate/postern/controlplane/audit"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+)
+
+// EndOf ends every grant of a subject on whom a lock stands, active or asked for, and
+// those in which the subject acts for somebody else; tokens and certificates die with
+// their grant. It returns all that this lock has ended, by this call or before, newest
+// first, and the revision in which they are. Who may do so was decided with the lock.
+func (s *Service) EndOf(ctx context.Context, by Caller, subject, lock, why string) ([]*typesv1.Grant, int64, error) {
+	entries, _, err := s.cfg.Store.List(ctx, Kind, "", 0)
+	if err != nil {
+		return nil, 0, fmt.Errorf("list grants: %w", err)
+	}
+	mark := fmt.Sprintf("(lock %s)", lock)
+	entry := audit.Entry{Actor: by.Subject.Name, Address: by.Address}
+	var ended []*typesv1.Grant
+	var last int64
+	var errs []error
+	for _, e := range entries {
+		g, err := decode(e)
+		if err != nil {
+			return nil, 0, err
+		}
+		sub := g.GetSubject()
+		if sub.GetName() != subject && sub.GetWorkload() != subject && sub.GetActor() != subject {
+			continue
+		}
+		if err := s.end(ctx, e.Name, entry, why+" "+mark); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		g, revision, err := s.load(ctx, e.Name)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if !strings.HasSuffix(g.GetEndReason(), mark) {
+			continue // it was over before
+		}
+		if err := s.dropHolds(ctx, g, by.Subject.Name); err != nil {
+			errs = append(errs, err)
+		}
+		ended, last = append(ended, show(g)), max(last, revision)
+	}
+	newestFirst(ended)
+	return ended, last, errors.Join(errs...)
+}
