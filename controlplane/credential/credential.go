@@ -186,6 +186,8 @@ func sourceOf(ref *typesv1.CredentialRef) (source, where string) {
 		return "", ""
 	case v.GetRole() != "":
 		return sourceVault, v.GetMount() + "/creds/" + v.GetRole()
+	case v.GetSshRole() != "":
+		return sourceVault, v.GetMount() + "/sign/" + v.GetSshRole()
 	case v != nil:
 		return sourceVault, v.GetMount() + "/data/" + v.GetPath()
 	case ref.GetSealed() != "":

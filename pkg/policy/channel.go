@@ -287,6 +287,9 @@ func (c *checker) host(r *typesv1.Resource) *resource {
 			c.fail("spec."+field, "is not for protocol ssh")
 		}
 	}
+	if s.GetCredential().GetVault().GetRole() != "" {
+		c.fail("spec.credential.vault.role", "makes users of a database: a host needs sshRole, or path")
+	}
 	known := s.GetEndpoint().GetSsh()
 	if len(known.GetHostKeys())+len(known.GetHostCas()) == 0 {
 		c.fail("spec.endpoint.ssh", "is required: hostKeys or hostCas, by which the host is known; an unknown host is refused")

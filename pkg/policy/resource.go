@@ -118,8 +118,15 @@ func (c *checker) credential(field string, r *typesv1.CredentialRef, required bo
 		c.fail(field, "has both vault and sealed; give one")
 	case v != nil && (v.GetMount() == "" || strings.Trim(v.GetMount(), "/") != v.GetMount()):
 		c.fail(field+".vault.mount", "is required, without slashes at the ends")
-	case v != nil && (v.GetRole() == "") == (v.GetPath() == ""):
-		c.fail(field+".vault", "needs just one of role and path")
+	case v != nil && v.GetSshRole() != "":
+		if v.GetRole() != "" || v.GetPath() != "" {
+			c.fail(field+".vault", "needs just one of role, path and sshRole")
+		}
+		if !hostUser.MatchString(v.GetUser()) {
+			c.fail(field+".vault.user", "is required with sshRole: the one login that a certificate is good for")
+		}
+	case v != nil && ((v.GetRole() == "") == (v.GetPath() == "") || v.GetUser() != ""):
+		c.fail(field+".vault", "needs just one of role and path, or sshRole with user")
 	}
 }
 
@@ -139,6 +146,9 @@ func (c *checker) level(l *typesv1.Level) postern.Level {
 	}
 	return postern.LevelNone
 }
+
+// hostUser is a login on a host: one, for a comma would make two principals of it.
+var hostUser = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,31}$`)
 
 var settingName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?$`)
 

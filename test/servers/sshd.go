@@ -33,12 +33,13 @@ type SSHD struct {
 
 const sshdStartTime = 5 * time.Minute // a first start may install it
 
-// SSH starts a server that ends with the test.
-func SSH(t testing.TB) *SSHD {
+// SSH starts a server that ends with the test; config are further lines of its
+// configuration.
+func SSH(t testing.TB, config ...string) *SSHD {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), sshdStartTime)
 	defer cancel()
-	s, err := StartSSH(ctx, folder(t, "sshd"), logTo(t))
+	s, err := StartSSH(ctx, folder(t, "sshd"), logTo(t), config...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +49,7 @@ func SSH(t testing.TB) *SSHD {
 
 // StartSSH starts a server with its state in dir; the caller stops it. What dir holds
 // already, such as keys and the port, is kept.
-func StartSSH(ctx context.Context, dir string, log func(string)) (*SSHD, error) {
+func StartSSH(ctx context.Context, dir string, log func(string), config ...string) (*SSHD, error) {
 	bin, err := findSSHD(ctx, log)
 	if err != nil {
 		return nil, err
@@ -79,7 +80,7 @@ func StartSSH(ctx context.Context, dir string, log func(string)) (*SSHD, error) 
 		if s.Port, err = keptPort(filepath.Join(dir, "port")); err != nil {
 			return nil, err
 		}
-		if err = s.start(ctx, bin, dir, login.public); err == nil {
+		if err = s.start(ctx, bin, dir, login.public, config); err == nil {
 			return s, nil
 		}
 		if !portClash(err) || try == portTries {
@@ -89,7 +90,7 @@ func StartSSH(ctx context.Context, dir string, log func(string)) (*SSHD, error) 
 	}
 }
 
-func (s *SSHD) start(ctx context.Context, bin, dir, authorized string) error {
+func (s *SSHD) start(ctx context.Context, bin, dir, authorized string, further []string) error {
 	config := fmt.Sprintf(`Port %d
 ListenAddress %s
 HostKey %s/host
@@ -102,7 +103,8 @@ PermitRootLogin yes
 AcceptEnv LANG POSTERN_*
 Subsystem sftp internal-sftp
 LogLevel VERBOSE
-`, s.Port, s.Host, dir)
+%[4]s
+`, s.Port, s.Host, dir, strings.Join(further, "\n"))
 	for name, text := range map[string]string{"sshd_config": config, "authorized_keys": authorized + "\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			return err

@@ -22,7 +22,11 @@ const VaultPolicy = "postern"
 func (v *VaultServer) SetUpLeases(ctx context.Context, paths ...string) (token string, err error) {
 	var lease strings.Builder
 	for _, p := range paths {
-		fmt.Fprintf(&lease, "path %q { capabilities = [\"read\"] }\n", p)
+		may := "read"
+		if strings.Contains(p, "/sign/") {
+			may = "update"
+		}
+		fmt.Fprintf(&lease, "path %q { capabilities = [%q] }\n", p, may)
 	}
 	var own strings.Builder
 	for _, p := range [][2]string{

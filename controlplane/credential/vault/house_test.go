@@ -52,7 +52,7 @@ type house struct {
 func newHouse(t *testing.T, s store.Store) *house {
 	t.Helper()
 	h := &house{t: t, pg: servers.Postgres(t), vault: servers.Vault(t), store: s, log: &buffer{}}
-	own, err := h.vault.SetUpLeases(t.Context(), "db/creds/reader", "db/creds/short", "kv/data/crm")
+	own, err := h.vault.SetUpLeases(t.Context(), "db/creds/reader", "db/creds/short", "kv/data/crm", "ssh/sign/web")
 	check(t, err)
 	check(t, h.vault.ServePostgres(t.Context(), "db", h.pg, "postgres",
 		servers.VaultRole{Name: "reader", Statements: makeReader},
@@ -161,6 +161,9 @@ type world struct{ end time.Time }
 
 func (w world) Resource(_ postern.NodeName, r postern.ResourceName) (*typesv1.Resource, bool) {
 	ref := &typesv1.VaultRef{Mount: "db", Role: string(r)}
+	if r == "web" {
+		ref = &typesv1.VaultRef{Mount: "ssh", SshRole: "web", User: "deploy"}
+	}
 	if r == "crm" {
 		ref = &typesv1.VaultRef{Mount: "kv", Path: "crm"}
 	}

@@ -47,17 +47,23 @@ type engine int
 const (
 	database engine = iota // a user is made for the lease
 	kv                     // a login that stands there
+	sshCA                  // certifies a key that is made for the lease
 )
 
 // locate is the path to read, for a reference.
 func locate(ref *typesv1.VaultRef) (path string, e engine, err error) {
-	if (ref.GetRole() == "") == (ref.GetPath() == "") {
-		return "", 0, fmt.Errorf("a vault reference names a role or a path, not both or neither")
+	named := 0
+	for _, way := range []struct {
+		name, below string
+		engine      engine
+	}{{ref.GetRole(), "/creds/", database}, {ref.GetPath(), "/data/", kv}, {ref.GetSshRole(), "/sign/", sshCA}} {
+		if way.name != "" {
+			path, e = ref.GetMount()+way.below+way.name, way.engine
+			named++
+		}
 	}
-	if ref.GetRole() != "" {
-		path, e = ref.GetMount()+"/creds/"+ref.GetRole(), database
-	} else {
-		path, e = ref.GetMount()+"/data/"+ref.GetPath(), kv
+	if named != 1 {
+		return "", 0, fmt.Errorf("a vault reference names a role or a path, or an SSH role: just one of them")
 	}
 	return path, e, checkPath(path)
 }

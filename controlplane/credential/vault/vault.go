@@ -77,6 +77,9 @@ func (s *Source) Issue(ctx context.Context, r credential.Request) (credential.Is
 	if err != nil {
 		return credential.Issued{}, errors.Join(err, s.drop(ctx, h))
 	}
+	if engine == sshCA {
+		return s.fromSSH(ctx, child, path, r, h)
+	}
 	answer, err := child.Logical().ReadWithContext(ctx, path)
 	if err != nil {
 		return credential.Issued{}, fmt.Errorf("read %s: %w", path, err)

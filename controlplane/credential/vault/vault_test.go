@@ -21,6 +21,7 @@ func TestVault(t *testing.T) {
 		"revokes what is gone already":          gone,
 		"renews a short user":                   renewed,
 		"lends a login from KV":                 fromKV,
+		"certifies a key for SSH":               fromSSH,
 		"says what is missing":                  missing,
 		"refuses to leave a crash unbounded":    batchTokens,
 		"logs in by AppRole":                    appRole,

@@ -859,7 +859,11 @@ type VaultRef struct {
 	// Role of a database engine: dynamic users.
 	Role string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
 	// Path of a KV v2 secret with the keys username and password.
-	Path          string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	Path string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	// Role of an SSH engine, which certifies a key that is made for the session.
+	SshRole string `protobuf:"bytes,4,opt,name=ssh_role,json=sshRole,proto3" json:"ssh_role,omitempty"`
+	// With ssh_role: the login on the host, and the certificate's one principal.
+	User          string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -911,6 +915,20 @@ func (x *VaultRef) GetRole() string {
 func (x *VaultRef) GetPath() string {
 	if x != nil {
 		return x.Path
+	}
+	return ""
+}
+
+func (x *VaultRef) GetSshRole() string {
+	if x != nil {
+		return x.SshRole
+	}
+	return ""
+}
+
+func (x *VaultRef) GetUser() string {
+	if x != nil {
+		return x.User
 	}
 	return ""
 }
@@ -3392,11 +3410,13 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"\x03pem\x18\x02 \x01(\tR\x03pem\"Y\n" +
 	"\rCredentialRef\x120\n" +
 	"\x05vault\x18\x01 \x01(\v2\x1a.postern.types.v1.VaultRefR\x05vault\x12\x16\n" +
-	"\x06sealed\x18\x02 \x01(\tR\x06sealed\"H\n" +
+	"\x06sealed\x18\x02 \x01(\tR\x06sealed\"w\n" +
 	"\bVaultRef\x12\x14\n" +
 	"\x05mount\x18\x01 \x01(\tR\x05mount\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
-	"\x04path\x18\x03 \x01(\tR\x04path\"R\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x12\x19\n" +
+	"\bssh_role\x18\x04 \x01(\tR\asshRole\x12\x12\n" +
+	"\x04user\x18\x05 \x01(\tR\x04user\"R\n" +
 	"\x05Level\x12\x12\n" +
 	"\x04want\x18\x01 \x01(\tR\x04want\x125\n" +
 	"\x05admin\x18\x02 \x01(\v2\x1f.postern.types.v1.CredentialRefR\x05admin\"\xa3\x01\n" +
