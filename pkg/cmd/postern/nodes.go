@@ -120,8 +120,16 @@ func (a *app) statusCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			took := time.Since(began)
+			workloads, err := list(cmd.Context(), api, "workload")
+			if err == nil {
+				err = a.warn(cmd.Context(), api, workloads)
+			}
+			if err != nil && connect.CodeOf(err) != connect.CodePermissionDenied { // not for everybody
+				return err
+			}
 			return a.print(resp.Msg.GetEndpoints(), func(w io.Writer) {
-				fmt.Fprintf(w, "%s answered in %s\n", a.addr, time.Since(began).Round(time.Millisecond))
+				fmt.Fprintf(w, "%s answered in %s\n", a.addr, took.Round(time.Millisecond))
 				var rows [][]string
 				for _, n := range resp.Msg.GetEndpoints().GetNodes() {
 					var addrs []string

@@ -115,16 +115,27 @@ func (a *app) getCmd() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.printObjects([]*typesv1.Object{resp.Msg}, true)
+				return a.show(cmd.Context(), api, []*typesv1.Object{resp.Msg}, true)
 			}
 			all, err := list(cmd.Context(), api, kind)
 			if err != nil {
 				return err
 			}
-			return a.printObjects(all, false)
+			return a.show(cmd.Context(), api, all, false)
 		},
 	}
 	return c
+}
+
+// show prints objects of one kind, and warns of workloads that need somebody.
+func (a *app) show(ctx context.Context, api *api, all []*typesv1.Object, one bool) error {
+	if err := a.printObjects(all, one); err != nil {
+		return err
+	}
+	if len(all) == 0 || object.Kind(all[0]) != "workload" {
+		return nil
+	}
+	return a.warn(ctx, api, all)
 }
 
 // kindOf takes a kind as people type it: task, tasks, Task.
