@@ -45,7 +45,10 @@ type answer struct {
 func (f *Fleet) Command(ctx context.Context, node postern.NodeName, cmd *nodev1.Command) (*nodev1.CommandResult, error) {
 	mine, _ := f.cfg.Hub.Last(node)
 	p := f.presence(node)
-	if mine.Connected || p == nil || p.Replica == f.id || !p.alive(f.cfg.Now()) {
+	if p == nil || mine.Connected {
+		return f.cfg.Hub.Command(ctx, node, cmd)
+	}
+	if last, ok := p.status(); !ok || !f.alive(p, last) {
 		return f.cfg.Hub.Command(ctx, node, cmd)
 	}
 	var got *nodev1.CommandResult

@@ -38,8 +38,17 @@ func (p *presence) sighting() publish.Sighting {
 	return publish.Sighting{Process: p.Process, Joined: p.Joined, Seen: p.Seen, Connected: p.Connected}
 }
 
-// alive reports whether the replica that has the node's stream has told so lately.
-func (p *presence) alive(now time.Time) bool { return p.Connected && now.Sub(p.Seen) < silent }
+// alive reports whether a replica that lives has the node's stream and has told so lately.
+// What a store that was put back to a backup says of its time is of another epoch.
+func (f *Fleet) alive(p *presence, told *apiv1.NodeStatus) bool {
+	return p.Connected && f.cfg.Now().Sub(p.Seen) < silent && slices.Contains(f.others(), p.Replica) &&
+		told.GetVersion().GetEpoch() == f.Version().Epoch
+}
+
+func (p *presence) status() (*apiv1.NodeStatus, bool) {
+	told := &apiv1.NodeStatus{}
+	return told, proto.Unmarshal(p.Status, told) == nil
+}
 
 func (f *Fleet) presence(node postern.NodeName) *presence {
 	e, ok := f.cache.Get(store.Key{Kind: kindPresence, Name: string(node)})
@@ -71,7 +80,8 @@ func (f *Fleet) Last(node postern.NodeName) (publish.Sighting, bool) {
 		return mine, true
 	}
 	s := p.sighting()
-	s.Connected = p.alive(f.cfg.Now())
+	told, ok := p.status()
+	s.Connected = ok && f.alive(p, told)
 	return s, true
 }
 
@@ -86,12 +96,12 @@ func (f *Fleet) Nodes() []*apiv1.NodeStatus {
 		if p == nil || n.GetLastSeen() != nil && n.GetLastSeen().AsTime().After(p.Seen) {
 			continue
 		}
-		told := &apiv1.NodeStatus{}
-		if proto.Unmarshal(p.Status, told) != nil {
+		told, ok := p.status()
+		if !ok {
 			continue
 		}
 		n.Release, n.Version, n.Rejections, n.Report, n.Lag = told.GetRelease(), told.GetVersion(), told.GetRejections(), told.GetReport(), told.GetLag()
-		n.LastSeen, n.Connected = timestamppb.New(p.Seen), p.alive(f.cfg.Now())
+		n.LastSeen, n.Connected = timestamppb.New(p.Seen), f.alive(p, told)
 	}
 	return all
 }

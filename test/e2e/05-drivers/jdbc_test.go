@@ -8,8 +8,8 @@ package drivers
 // autosave=conservative or always the driver heals that too.
 var jdbcFacts = facts{
 	"masked.binary": common["masked.binary"],
-	"types":         "17 equal", "types.null": "17 NULL", "types.binary": "17 equal", "types.null.binary": "17 NULL",
-	"simple-mode": "1=*** 2=null",
+	"types":         "17 equal", "types.null": "16 NULL", "types.binary": "17 equal", "types.null.binary": "16 NULL",
+	"simple-mode": "1=*** 2=***",
 	"valid":       "true",
 
 	"changed.in-transaction":        "0A000 25P02",
@@ -21,7 +21,7 @@ var jdbcFacts = facts{
 	"meta.schemas":         "sales",
 	"meta.catalogs":        "true",
 	"meta.tables":          "customers=TABLE orders=TABLE regions=TABLE",
-	"meta.columns":         "id=int4=NO customer_id=int4=NO customer_email=text=NO amount=numeric=NO status=text=NO note=text=YES created_at=timestamptz=NO",
+	"meta.columns":         "id=int4=NO customer_id=int4=NO customer_email=text=NO amount=numeric=NO status=text=NO created_at=timestamptz=NO",
 	"meta.primary":         "id",
 	"meta.imported":        "customer_id=customers=id",
 	"meta.exported":        "customers",

@@ -77,7 +77,7 @@ func (s *story) nodes(t *testing.T) {
 		t.Errorf("version = %s/%s", epoch, revision)
 	}
 	out := s.Must(t, "ada", "nodes")
-	for _, want := range []string{"eu-1-a  eu-1    connected  " + revision, "us-1-a  us-1    connected  " + revision, "published: " + epoch + "/"} {
+	for _, want := range []string{"eu-1-a  node  eu-1    connected  " + revision, "us-1-a  node  us-1    connected  " + revision, "published: " + epoch + "/"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not in:\n%s", want, out)
 		}

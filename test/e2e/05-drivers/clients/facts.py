@@ -15,13 +15,15 @@ FAILS = "SELECT 1 / (id - id) FROM orders WHERE id = 1"
 ENDLESS = "SELECT count(*) FROM generate_series(1, 1000000000)"
 ALL_ORDERS = "SELECT id FROM orders ORDER BY id"
 
-# The first row of the shop's table "things"; in the second everything is NULL.
+# The first row of the shop's table "things"; in the second everything is NULL, of which
+# what is redacted does not tell.
 THINGS = {
     "mood": "glad", "cents": 250, "flag": True, "big": 1 << 40, "small": -7, "ratio": 0.25,
     "price": Decimal("12.50"), "at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc), "day": date(2026, 1, 2),
     "span": timedelta(days=1, hours=2), "doc": {"a": [1, 2]}, "key": UUID("6f1c6a0e-0f4b-4c53-9c1e-3f8f6a3a2b11"),
     "raw": b"\x00\x01\xff", "tags": ["a", 'b"c', None], "secret": "***", "salary": None,
 }
+NOTHING = dict.fromkeys(THINGS) | {"secret": "***"}
 COLUMNS = ", ".join(THINGS)
 
 

@@ -88,7 +88,7 @@ def shop():
     c = psycopg2.connect("", user=ENV["SHOP_USER"], dbname="shop")
     psycopg2.extras.register_uuid()
     cur = c.cursor(cursor_factory=psycopg2.extras.RealDictCursor)
-    for name, i, want in (("types", 1, THINGS), ("types.null", 2, dict.fromkeys(THINGS))):
+    for name, i, want in (("types", 1, THINGS), ("types.null", 2, NOTHING)):
         cur.execute(f"SELECT {COLUMNS} FROM things WHERE id = %s", (i,))
         things(name, cur.fetchone(), want)
 
