@@ -27,8 +27,12 @@ func (s *channel) guard(ctx context.Context) outcome {
 		io.Writer
 	}{k.reader(), s.ch}, prompt)
 	s.auto.Lock()
-	s.size = func(width, height int) { _ = t.SetSize(width, height) }
-	_ = t.SetSize(int(s.pty.Columns), int(s.pty.Rows))
+	s.size = func(width, height int) {
+		if width > 0 && height > 0 { // a client without a terminal of its own says 0
+			_ = t.SetSize(width, height)
+		}
+	}
+	s.size(int(s.pty.Columns), int(s.pty.Rows))
 	s.auto.Unlock()
 	s.c.group.Go("keys", func(context.Context) error { k.pump(); return nil })
 	if _, err := t.Write([]byte("postern: each line is judged by task " + string(s.c.terms.Task) + "; exit leaves\n")); err != nil {
