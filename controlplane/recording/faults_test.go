@@ -47,7 +47,11 @@ func TestKilledStores(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { stop() }()
+	defer func() {
+		if stop != nil {
+			stop()
+		}
+	}()
 	blobs, err := s3.Open(ctx, s3.Config{Bucket: store.Bucket, Region: store.Region, Endpoint: store.Endpoint, CA: store.CAFile, CredentialsFile: store.CredentialsFile})
 	if err != nil {
 		t.Fatal(err)

@@ -175,7 +175,17 @@ func StartPostgres(ctx context.Context, dir string, o PGOptions, log func(string
 		if err := configure(data, f, pg.Port, o); err != nil {
 			return nil, nil, fmt.Errorf("configure PostgreSQL: %w", err)
 		}
-		pg.proc, err = launch(ctx, pg, data, filepath.Join(dir, "postgres.log"))
+		for end := time.Now().Add(orphansWait); ; {
+			pg.proc, err = launch(ctx, pg, data, filepath.Join(dir, "postgres.log"))
+			if !orphansLeft(err) || time.Now().After(end) {
+				break
+			}
+			select {
+			case <-time.After(orphansPause):
+			case <-ctx.Done():
+				return nil, nil, ctx.Err()
+			}
+		}
 		if err == nil {
 			return pg, func() { pg.proc.stop(syscall.SIGINT) }, nil
 		}
@@ -185,6 +195,16 @@ func StartPostgres(ctx context.Context, dir string, o PGOptions, log func(string
 		log(fmt.Sprintf("port %d is taken, choosing another", pg.Port))
 		_ = os.Remove(filepath.Join(dir, "port"))
 	}
+}
+
+// What a server that was killed had started goes by itself, a moment later.
+const (
+	orphansWait  = 30 * time.Second
+	orphansPause = 100 * time.Millisecond
+)
+
+func orphansLeft(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "pre-existing shared memory block")
 }
 
 func pgPort(dir string, asked int) (int, error) {
