@@ -35,9 +35,9 @@ CREATE FUNCTION app.listen() RETURNS void LANGUAGE plpgsql AS $$ BEGIN LISTEN or
 CREATE FUNCTION app.retime() RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('TimeZone', 'Asia/Tokyo', false); END $$;
 CREATE FUNCTION app.loosen() RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('standard_conforming_strings', 'off', false); END $$;
 CREATE FUNCTION app.detailed(i int) RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$ DECLARE e text; BEGIN
-  SELECT email INTO e FROM sales.customers WHERE id = i; RAISE NOTICE 'looked' USING DETAIL = e, HINT = e, SCHEMA = e, TABLE = e, COLUMN = e, DATATYPE = e, CONSTRAINT = e; RETURN 'x'; END $$;
+  SELECT coalesce(email, '') INTO e FROM sales.customers WHERE id = i; RAISE NOTICE 'looked' USING DETAIL = e, HINT = e, SCHEMA = e, TABLE = e, COLUMN = e, DATATYPE = e, CONSTRAINT = e; RETURN 'x'; END $$;
 CREATE FUNCTION app.failing(i int) RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$ DECLARE e text; BEGIN
-  SELECT email INTO e FROM sales.customers WHERE id = i; RAISE EXCEPTION 'failed' USING DETAIL = e, HINT = e, SCHEMA = e, TABLE = e, COLUMN = e, DATATYPE = e, CONSTRAINT = e; END $$;
+  SELECT coalesce(email, '') INTO e FROM sales.customers WHERE id = i; RAISE EXCEPTION 'failed' USING DETAIL = e, HINT = e, SCHEMA = e, TABLE = e, COLUMN = e, DATATYPE = e, CONSTRAINT = e; END $$;
 CREATE DOMAIN app.code AS text CHECK (app.noisy(VALUE) IS NOT NULL);
 
 DO $$ BEGIN EXECUTE format('CREATE SERVER self FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host ''127.0.0.1'', port %L, dbname ''warehouse'')', current_setting('port')); END $$;
