@@ -3,6 +3,7 @@ package fleet
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -27,11 +28,18 @@ func (f *Fleet) Sessions(t testing.TB, args ...string) []Session {
 	return all
 }
 
-// AwaitSealed waits until every recording that matches has an end, and returns them.
+// AwaitSealed waits until no node that runs holds a record of its own and every recording
+// that matches has an end, and returns them. A recording of which nothing has arrived yet
+// is in no list, so the nodes are asked first.
 func (f *Fleet) AwaitSealed(t testing.TB, within time.Duration, args ...string) []Session {
 	t.Helper()
 	var all []Session
 	Eventually(t, within, "recordings end", func() error {
+		for _, n := range f.Nodes {
+			if err := n.shipped(); err != nil {
+				return err
+			}
+		}
 		all = f.Sessions(t, args...)
 		for _, s := range all {
 			if s.Recording != "sealed" && s.Recording != "truncated" {
@@ -41,6 +49,29 @@ func (f *Fleet) AwaitSealed(t testing.TB, within time.Duration, args ...string) 
 		return nil
 	})
 	return all
+}
+
+var spoolDepth = regexp.MustCompile(`(?m)^postern_spool_depth_bytes(?:\{[^}]*\})? (\S+)$`)
+
+// shipped is an error while the node holds records that are not stored yet.
+func (n *Node) shipped() error {
+	select {
+	case <-n.Ended():
+		return nil
+	default:
+	}
+	_, body, err := HTTP(n.Debug, "/metrics")
+	if err != nil {
+		return err
+	}
+	depth := spoolDepth.FindStringSubmatch(body)
+	if depth == nil {
+		return fmt.Errorf("node %s does not say what its spool holds", n.Name)
+	}
+	if depth[1] != "0" {
+		return fmt.Errorf("node %s holds %s bytes that are not stored yet", n.Name, depth[1])
+	}
+	return nil
 }
 
 // Verify proves one recording with "postern sessions verify".
