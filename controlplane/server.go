@@ -312,6 +312,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		{Name: "leases", Run: s.broker.Run},
 		{Name: "budgets", Run: s.budgets.Run},
 		{Name: "recordings", Run: s.reconcile},
+		{Name: "lost recordings", Run: s.endLost},
 		{Name: "recording keys", Run: s.keyring.Run},
 		{Name: "audit log", Run: s.drainAudit},
 		{Name: "nodes", Run: s.runNodes},

@@ -28,13 +28,16 @@ func (s *Server) drainAudit(ctx context.Context) error {
 	})
 }
 
-// told writes into the audit log that a recording began, or was sealed: so that it is
-// missed where all of it is taken away.
+// told writes into the audit log that a recording began, was sealed or given up: so that it
+// is missed where some or all of it is taken away.
 func (s *Server) told(ctx context.Context, m recording.Mark) error {
 	e := audit.Entry{Actor: "node/" + string(m.Node), Action: trail.Began, Object: "session/" + m.Session.GetId()}
 	d := trail.Recording{Node: string(m.Node), Chunks: m.Chunks, Hash: m.Hash[:], Truncated: m.Truncated,
 		Subject: m.Session.GetSubject(), Task: m.Session.GetTask(), Resource: m.Session.GetResource()}
-	if m.NodeKey != nil {
+	switch {
+	case m.Lost:
+		e.Actor, e.Action = "postern", trail.Lost
+	case m.NodeKey != nil:
 		e.Action = trail.Sealed
 		der, err := x509.MarshalPKIXPublicKey(m.NodeKey)
 		if err != nil {

@@ -40,6 +40,14 @@ func (n *Node) command(ctx context.Context, c *nodev1.Command) *nodev1.CommandRe
 		return &nodev1.CommandResult{Done: true}
 	case *nodev1.Command_ReturnBudget:
 		return &nodev1.CommandResult{Done: n.budgets.Return(ctx, postern.GrantID(c.ReturnBudget.GetGrant()))}
+	case *nodev1.Command_FindRecordings:
+		r := &nodev1.CommandResult{Done: true}
+		for _, id := range c.FindRecordings.GetSessions() {
+			if n.spool.Has(postern.SessionID(id)) {
+				r.Recordings = append(r.Recordings, id)
+			}
+		}
+		return r
 	case *nodev1.Command_Explain:
 		e, err := n.explain(ctx, c.Explain)
 		if err != nil {

@@ -15,6 +15,9 @@ type Recordings struct {
 	// Keep is how long recordings are kept, from the day on which they began; for ever
 	// where empty. Those that are held stay longer. What went stands in the audit log.
 	Keep conf.Duration `json:"keep"`
+	// LostAfter is how long a node may be silent before what it has not shipped is given up,
+	// and its recordings end as truncated; 24h where empty. What comes later is taken still.
+	LostAfter conf.Duration `json:"lostAfter"`
 	// ExportFile is where what was recorded is appended as lines of JSON, for a SIEM to
 	// follow; package controlplane/recording/export describes them. It may be moved away
 	// at any time. Where it cannot be written, nodes keep what they have and send it again.
@@ -62,6 +65,12 @@ func (r *Recordings) check() error {
 	if keep := time.Duration(r.Keep); keep != 0 && keep < minKeep {
 		return fmt.Errorf("recordings.keep: %s is shorter than %s", keep, minKeep)
 	}
+	switch lost := time.Duration(r.LostAfter); {
+	case lost == 0:
+		r.LostAfter = defaultLostAfter
+	case lost < minLostAfter:
+		return fmt.Errorf("recordings.lostAfter: %s is shorter than %s", lost, minLostAfter)
+	}
 	if p := r.Postgres; p != nil {
 		u, err := url.Parse(p.URL)
 		switch {
@@ -98,3 +107,8 @@ func hasPassword(u *url.Userinfo) bool {
 
 // minKeep is longer than any session, which must have ended before it can go.
 const minKeep = 24 * time.Hour
+
+const (
+	defaultLostAfter = conf.Duration(24 * time.Hour)
+	minLostAfter     = time.Minute // longer than a restart
+)

@@ -181,6 +181,9 @@ func (s *Service) update(ctx context.Context, node postern.NodeName, head index.
 		if row, err = s.cfg.Index.Session(ctx, chunk.Session); err != nil {
 			return nil, nil, err
 		}
+		if head.Lost {
+			found(row)
+		}
 	}
 	h := head
 	h.Next, h.Previous, h.Span, h.Sealed, h.Node = chain.Next, chain.Previous, chain.Span, chain.Sealed, node

@@ -5,7 +5,10 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/posterngate/postern/controlplane/recording"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
@@ -112,5 +115,91 @@ func TestIndexFellBack(t *testing.T) {
 	ship(t, h, q, 0)
 	if r := ship(t, h, q, 2); r.GetReject() == "" {
 		t.Errorf("a gap was taken: %v", r)
+	}
+}
+
+// TestEndLost gives up what will not come, and takes it when it comes after all.
+func TestEndLost(t *testing.T) {
+	h := open(t, t.TempDir())
+	shipAll(t, h, usual(t, "s-whole"))
+	gone, live, closed := usual(t, "s-gone"), usual(t, "s-live"), usual(t, "s-closed")
+	ship(t, h, gone, 0)
+	ship(t, h, gone, 1)
+	ship(t, h, live, 0)
+	for i := range 3 { // all but the seal
+		ship(t, h, closed, i)
+	}
+	var marks []recording.Mark
+	svc, err := recording.New(recording.Config{
+		Blobs: h.blobs, Index: h.index, Keys: ring{}, Rejected: func(context.Context, recording.Rejection) error { return nil },
+		NodeKeys: func(string) ([]crypto.PublicKey, error) { return []crypto.PublicKey{nodeKey.Public()}, nil },
+		Told:     func(_ context.Context, m recording.Mark) error { marks = append(marks, m); return nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(_ context.Context, node postern.NodeName, ids []postern.SessionID, last time.Time) (recording.Loss, error) {
+		slices.Sort(ids)
+		if node != "node-1" || !slices.Equal(ids, []postern.SessionID{"s-closed", "s-gone", "s-live"}) || !last.After(began) {
+			t.Errorf("asked of %s for %v, since %s", node, ids, last)
+		}
+		return recording.Loss{Sessions: []postern.SessionID{"s-gone", "s-closed", "s-whole"}, Why: "it was wiped"}, nil
+	}
+	if n, err := svc.EndLost(t.Context(), ask); err != nil || n != 2 {
+		t.Errorf("%d ended, %v", n, err)
+	}
+	if len(marks) != 2 || !marks[0].Lost || !marks[1].Lost || marks[0].NodeKey != nil {
+		t.Errorf("told: %+v", marks)
+	}
+	check := func(id, state, reason string, ended bool) {
+		t.Helper()
+		s, err := svc.Get(t.Context(), id)
+		if err != nil || s.GetRecording() != state || s.GetEndReason() != reason || (s.GetEndTime() != nil) != ended {
+			t.Errorf("%s: %v %v", id, s, err)
+		}
+	}
+	check("s-whole", "sealed", "the client went away", true)
+	check("s-gone", "truncated", "the rest of the recording was lost: it was wiped", true)
+	check("s-closed", "truncated", "the client went away", true)
+	check("s-live", "open", "", false)
+	followed := 0
+	if err := svc.Read(t.Context(), "s-gone", 0, true, func(uint32, []byte, []byte) error { followed++; return nil }); err != nil || followed != 2 {
+		t.Errorf("who follows it sees %d chunks, %v", followed, err)
+	}
+	// The node comes back from a backup of its disk.
+	for i, after := range []string{2: "open", 3: "sealed"} {
+		if after == "" {
+			continue
+		}
+		r, err := svc.Ingest(t.Context(), "node-1", &nodev1.ShipRequest{Session: "s-gone", Index: uint32(i), Chunk: gone.chunks[i]})
+		if err != nil || r.GetReject() != "" || r.GetNextIndex() != uint32(i+1) {
+			t.Fatalf("chunk %d: %v %v", i, r, err)
+		}
+		check("s-gone", after, "the client went away", true)
+	}
+	r, err := svc.Ingest(t.Context(), "node-1", &nodev1.ShipRequest{Session: "s-closed", Index: 3, Chunk: closed.chunks[3]})
+	if err != nil || r.GetReject() != "" {
+		t.Errorf("the seal: %v %v", r, err)
+	}
+	check("s-closed", "sealed", "the client went away", true)
+}
+
+// TestEndLostGoesOn opens a recording again of a session that still runs.
+func TestEndLostGoesOn(t *testing.T) {
+	h := open(t, t.TempDir())
+	p := usual(t, "s-1")
+	ship(t, h, p, 0)
+	all := func(_ context.Context, _ postern.NodeName, ids []postern.SessionID, _ time.Time) (recording.Loss, error) {
+		return recording.Loss{Sessions: ids, Why: "it was silent"}, nil
+	}
+	if n, err := h.EndLost(t.Context(), all); err != nil || n != 1 {
+		t.Fatalf("%d ended, %v", n, err)
+	}
+	if s, err := h.Get(t.Context(), "s-1"); err != nil || !strings.Contains(s.GetEndReason(), "it was silent") {
+		t.Errorf("%v %v", s, err)
+	}
+	ship(t, h, p, 1)
+	if s, err := h.Get(t.Context(), "s-1"); err != nil || s.GetRecording() != "open" || s.GetEndTime() != nil || s.GetEndReason() != "" {
+		t.Errorf("%v %v", s, err)
 	}
 }

@@ -37,7 +37,7 @@ type Config struct {
 	// Ended is told of every session that is over, before the seal that says so is stored.
 	// After an error of it the node sends the seal again; nil is nobody.
 	Ended func(ctx context.Context, node postern.NodeName, session postern.SessionID) error
-	// Told is told of every recording that begins or is sealed, before that is
+	// Told is told of every recording that begins, is sealed or is given up, before that is
 	// acknowledged, for a log that can tell that one is missing. After an error of it the
 	// node sends the chunk again, and so it may be told twice; nil is nobody.
 	Told func(ctx context.Context, m Mark) error
@@ -53,14 +53,15 @@ type Keys interface {
 	Unwrap(ctx context.Context, session postern.SessionID, w record.WrappedKey) (secret.Bytes, error)
 }
 
-// A Mark is what is known of a recording when it begins or is sealed.
+// A Mark is what is known of a recording when it begins, is sealed, or is given up.
 type Mark struct {
 	Node      postern.NodeName
 	Session   *typesv1.Session
 	Chunks    uint32           // stored, this one included
 	Hash      record.Hash      // of this one
-	NodeKey   crypto.PublicKey // that signed the seal; nil where the recording begins
+	NodeKey   crypto.PublicKey // that signed the seal; nil where there is none
 	Truncated bool
+	Lost      bool // the rest will not come, and so no seal
 }
 
 // Rejection is one chunk that was refused for good.
@@ -138,7 +139,7 @@ func (s *Service) Hold(ctx context.Context, id, reason string) error {
 const follow = 500 * time.Millisecond
 
 // Read calls fn with the chunks of a recording from number from on, as they are stored;
-// live tells it to go on until the recording is sealed. key is the public key of the
+// live tells it to go on until the recording has ended. key is the public key of the
 // node, PKIX; it comes with the first chunk and with the seal. Data is fn's to keep.
 func (s *Service) Read(ctx context.Context, id string, from uint32, live bool, fn func(number uint32, data, key []byte) error) error {
 	ses, err := s.Get(ctx, id)
@@ -167,7 +168,7 @@ func (s *Service) Read(ctx context.Context, id string, from uint32, live bool, f
 				return err
 			}
 		}
-		if !live || head.Sealed {
+		if !live || head.Sealed || head.Lost {
 			return nil
 		}
 		select {

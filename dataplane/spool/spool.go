@@ -247,6 +247,14 @@ func (s *Spool) Stats() (bytes int64, oldest time.Duration) {
 	return s.unacked, oldest
 }
 
+// Has reports whether something of a recording is left that the control plane has not
+// stored: it lives, or its end was not shipped.
+func (s *Spool) Has(id postern.SessionID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sessions[id] != nil
+}
+
 // Drain waits until the control plane has all that was recorded. It needs Run to run,
 // and every Recorder to be closed.
 func (s *Spool) Drain(ctx context.Context) error {

@@ -32,8 +32,9 @@ type Finding struct {
 type Summary struct {
 	Entries uint64 `json:"entries"` // of the audit log
 	Sealed  int    `json:"sealed"`  // recordings that are whole
-	// Truncated recordings were sealed by a node that had been stopped; Open ones have no
-	// seal: their session lives, or their node is gone.
+	// Truncated recordings were sealed by a node that had been stopped, or their rest was
+	// lost and the log tells how much there was; Open ones have no seal: their session
+	// lives, or their node is away.
 	Truncated int        `json:"truncated"`
 	Open      []Unsealed `json:"open,omitempty"`
 	Expired   int        `json:"expired"` // deleted by retention, which the log tells
@@ -53,6 +54,7 @@ type Unsealed struct {
 type known struct {
 	at           time.Time
 	began, ended *Recording
+	lost         *Recording // as it stood when it was given up last
 	expired      bool
 }
 
@@ -105,7 +107,7 @@ func (s *Summary) learn(sessions map[string]*known, e *apiv1.AuditEntry) error {
 		return expire(sessions, e)
 	}
 	id, ok := strings.CutPrefix(e.GetObject(), "session/")
-	if !ok || e.GetAction() != Began && e.GetAction() != Sealed {
+	if !ok || e.GetAction() != Began && e.GetAction() != Sealed && e.GetAction() != Lost {
 		return nil
 	}
 	k := sessions[id]
@@ -116,6 +118,10 @@ func (s *Summary) learn(sessions map[string]*known, e *apiv1.AuditEntry) error {
 	var r Recording
 	if err := json.Unmarshal([]byte(e.GetDetail()), &r); err != nil {
 		return &BrokenError{e.GetSequence(), "what it tells of a recording cannot be read"}
+	}
+	if e.GetAction() == Lost { // what comes after all is told of by a seal, or another loss
+		k.lost = &r
+		return nil
 	}
 	slot := &k.ended
 	if e.GetAction() == Began {
@@ -175,6 +181,8 @@ func (s *Summary) compare(folder fs.FS, id string, k *known, files []string) err
 			s.Expired++
 		case k.ended != nil:
 			s.found(id, "all of it is missing: %d chunks of node %s, which was sealed", k.ended.Chunks, k.ended.Node)
+		case k.lost != nil:
+			s.found(id, "all of it is missing: %d chunks of node %s, which lost the rest", k.lost.Chunks, k.lost.Node)
 		default:
 			s.found(id, "all of it is missing: it began at %s on node %s", k.at.Format(time.RFC3339), k.began.Node)
 		}
@@ -201,6 +209,14 @@ func (s *Summary) compare(folder fs.FS, id string, k *known, files []string) err
 		s.found(id, "it does not begin with the chunk that the log tells of")
 	case k.ended == nil && r.State != record.StateOpen:
 		s.found(id, "it is sealed, and the log does not tell of that")
+	case k.ended == nil && k.lost != nil && r.Chunks < int(k.lost.Chunks):
+		s.found(id, "%d of the %d chunks are there that its node had shipped before it lost the rest", r.Chunks, k.lost.Chunks)
+	case k.ended == nil && k.lost != nil && r.Chunks == int(k.lost.Chunks):
+		if r.Hash != record.Hash(pad(k.lost.Hash)) {
+			s.found(id, "it is not the recording whose loss the log tells of")
+			break
+		}
+		s.Truncated++
 	case k.ended == nil:
 		o := Unsealed{Session: id, Began: k.at, Chunks: r.Chunks, Last: r.Last}
 		if k.began != nil {

@@ -35,15 +35,16 @@ const (
 	chainDomain   = "postern/audit/v1"
 )
 
-// Actions by which entries tell of recordings; the object of the first two is
+// Actions by which entries tell of recordings; the object of all but the last is
 // session/ID.
 const (
 	Began   = "recording.begin"  // the first chunk is stored; the detail is a Recording
 	Sealed  = "recording.seal"   // the seal is stored; the detail is a Recording
+	Lost    = "recording.lost"   // the rest will not come, and so no seal; the detail is a Recording
 	Expired = "recording.forget" // retention deletes those that the detail lists as sessions
 )
 
-// Recording is the detail of Began and Sealed, as JSON.
+// Recording is the detail of Began, Sealed and Lost, as JSON.
 type Recording struct {
 	Node      string `json:"node"`
 	NodeKey   []byte `json:"nodeKey,omitempty"` // PKIX, DER: what the seal was verified with

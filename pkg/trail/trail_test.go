@@ -142,6 +142,17 @@ func (w *world) keep(session string, n int, node ed25519.PrivateKey, sealed, tru
 	w.sessions = append(w.sessions, session)
 }
 
+// lose tells the log that the rest of a session will not come.
+func (w *world) lose(session string) {
+	about := Recording{Node: "node-1", Truncated: true}
+	for _, name := range slices.Sorted(maps.Keys(w.blobs)) {
+		if data := w.blobs[name].Data; strings.Contains(name, "/"+session+"/") {
+			about.Chunks, about.Hash = about.Chunks+1, data[len(data)-len(record.Hash{}):]
+		}
+	}
+	w.tell(Lost, session, about)
+}
+
 func newWorld() *world {
 	private, public, err := note.GenerateKey(rand.Reader, "postern.audit.test")
 	if err != nil {
@@ -153,6 +164,8 @@ func newWorld() *world {
 	w.keep("s-b", 2, nodeKey, true, true)
 	w.keep("s-c", 4, otherNode, true, false)
 	w.keep("s-live", 2, nodeKey, false, false)
+	w.keep("s-lost", 3, nodeKey, false, false)
+	w.lose("s-lost")
 	w.keep("s-old", 1, nodeKey, true, false)
 	w.tell(Expired, "s-old", Recording{})
 	w.entries[len(w.entries)-1].Detail = `{"sessions":["s-old"]}`
@@ -177,7 +190,7 @@ func (w *world) clone() *world {
 func TestIntact(t *testing.T) {
 	w := newWorld()
 	s, err := w.log().VerifyRecordings(w.key, nil, w.blobs)
-	if err != nil || len(s.Findings) > 0 || s.Sealed != 2 || s.Truncated != 1 || s.Expired != 1 || len(s.Open) != 1 || s.Entries != uint64(len(w.entries)) {
+	if err != nil || len(s.Findings) > 0 || s.Sealed != 2 || s.Truncated != 2 || s.Expired != 1 || len(s.Open) != 1 || s.Entries != uint64(len(w.entries)) {
 		t.Fatalf("%+v, %v", s, err)
 	}
 	if o := s.Open[0]; o.Session != "s-live" || o.Chunks != 2 || o.Last != 6 || o.Subject != "alice" || o.Node != "node-1" || !o.Began.Equal(began) {
@@ -201,6 +214,10 @@ func TestDeletedAndForged(t *testing.T) {
 		"a session that lives": {func(w *world) {
 			maps.DeleteFunc(w.blobs, func(name string, _ *fstest.MapFile) bool { return strings.Contains(name, "/s-live/") })
 		}, "all of it is missing: it began"},
+		"the end of one whose rest was lost": {func(w *world) { delete(w.blobs, "recordings/v1/2026/01/02/s-lost/0000000002") }, "2 of the 3 chunks are there"},
+		"all of one whose rest was lost": {func(w *world) {
+			maps.DeleteFunc(w.blobs, func(name string, _ *fstest.MapFile) bool { return strings.Contains(name, "/s-lost/") })
+		}, "which lost the rest"},
 		"its end": {func(w *world) { delete(w.blobs, "recordings/v1/2026/01/02/s-a/0000000003") }, "its end is missing"},
 		"another story of it, signed by the node": {func(w *world) {
 			files := w.files

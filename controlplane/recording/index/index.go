@@ -36,9 +36,12 @@ type Head struct {
 	// OpenFrom is the chunk in which the event began that Span says goes on.
 	OpenFrom uint32
 	Sealed   bool
-	Node     postern.NodeName // that ships it
-	Tally    record.Tally
-	NodeKey  []byte // the key that the seal was verified with: PKIX, DER
+	// Lost says that End ended the recording. Commit does not heed it: the recording goes on
+	// with whatever follows.
+	Lost    bool
+	Node    postern.NodeName // that ships it
+	Tally   record.Tally
+	NodeKey []byte // the key that the seal was verified with: PKIX, DER
 }
 
 // Update is all that one chunk changes. It is made at once or not at all.
@@ -189,6 +192,13 @@ type Index interface {
 	Who(ctx context.Context, q Who) ([]Use, error)
 	// Usage sums up sessions, the last used first; at most MaxUsed rows.
 	Usage(ctx context.Context, q Usage) ([]Used, error)
+
+	// Open lists recordings that have no end, in order of their ids, beginning behind after,
+	// at most limit of them.
+	Open(ctx context.Context, after postern.SessionID, limit int) ([]*typesv1.Session, error)
+	// End ends an open recording as truncated, with the last event that is known, if the
+	// chain stands at next; else ErrConflict. A session that had ended keeps its reason.
+	End(ctx context.Context, id postern.SessionID, next uint32, reason string) error
 
 	// Hold keeps a session beyond its time until it is let go with an empty reason;
 	// ErrNotFound where there is none.

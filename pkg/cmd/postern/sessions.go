@@ -242,11 +242,23 @@ func (a *app) verify(ctx context.Context, id string) error {
 	switch {
 	case len(rep.Errors) > 0:
 		return errors.New("the recording was changed or damaged")
+	case rep.State == record.StateOpen && a.lost(ctx, id):
+		return fmt.Errorf("the %d chunks that are there hold together, but no seal says that they are all: its node lost the rest (postern sessions show %s)", rep.Chunks, id)
 	case rep.State == record.StateOpen:
 		return fmt.Errorf("the %d chunks that are there hold together, but no seal says that they are all: the session still runs, or its end was taken away", rep.Chunks)
 	}
 	_, err = fmt.Fprintf(a.env.Stdout, "%s %s: %d chunks, %d events, %d statements; chain and signature hold\n", id, rep.State, rep.Chunks, rep.Events, rep.Statements)
 	return err
+}
+
+// lost reports whether the control plane gave up the rest of a recording.
+func (a *app) lost(ctx context.Context, id string) bool {
+	api, err := a.dial(ctx, false)
+	if err != nil {
+		return false
+	}
+	resp, err := api.sessions.GetSession(ctx, connect.NewRequest(&apiv1.GetSessionRequest{Id: id}))
+	return err == nil && resp.Msg.GetSession().GetRecording() == string(record.StateTruncated)
 }
 
 func (a *app) killCmd() *cobra.Command {

@@ -3,6 +3,8 @@ package crash_test
 import (
 	"fmt"
 	"runtime"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,7 +12,8 @@ import (
 )
 
 // TestANodeThatNeverComesBack: what it had borrowed is gone from Vault within a minute.
-// A node that is cut off meanwhile keeps its session until then, and ends it itself.
+// A node that is cut off meanwhile keeps its session until then, and ends it itself. What
+// was on a disk that is lost ends as truncated once the node is back without it.
 func TestANodeThatNeverComesBack(t *testing.T) {
 	f := fleet.Start(t, fleet.Options{Embedded: true})
 	eu, us := f.Nodes["eu-1-a"], f.Nodes["us-1-a"]
@@ -20,6 +23,15 @@ func TestANodeThatNeverComesBack(t *testing.T) {
 	if n := len(f.SessionUsers(t)); n != 2 {
 		t.Fatalf("%d users of two sessions", n)
 	}
+	begun := func(states ...string) error {
+		for _, s := range f.Sessions(t) {
+			if s.Node == eu.Name && slices.Contains(states, s.Recording) {
+				return nil
+			}
+		}
+		return fmt.Errorf("none of node %s is among %+v", eu.Name, f.Sessions(t))
+	}
+	fleet.Eventually(t, time.Minute, "the recording begins", func() error { return begun("open") })
 	if err := eu.Crash(); err != nil {
 		t.Fatal(err)
 	}
@@ -34,4 +46,19 @@ func TestANodeThatNeverComesBack(t *testing.T) {
 		t.Errorf("the session of the other node: %v %v", rows, err)
 	}
 	runtime.KeepAlive(lost)
+	// Its disk is lost too, and with it the end of the recording: that is known once it is back.
+	if err := begun("open"); err != nil {
+		t.Error(err)
+	}
+	f.Wipe(t, eu)
+	if err := eu.Start(); err != nil {
+		t.Fatal(err)
+	}
+	fleet.Eventually(t, time.Minute, "a recording whose end was lost is truncated", func() error { return begun("truncated") })
+	for _, s := range f.Sessions(t) {
+		if s.Node == eu.Name && (!strings.Contains(s.EndReason, "the rest of the recording was lost") || s.EndTime == nil) ||
+			s.Node == us.Name && s.Recording != "open" {
+			t.Errorf("%+v", s)
+		}
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -30,6 +31,7 @@ func Run(t *testing.T, open func(t *testing.T) index.Index) {
 	t.Run("Who", func(t *testing.T) { who(t, open(t)) })
 	t.Run("WhoWasThere", func(t *testing.T) { whoWasThere(t, open(t)) })
 	t.Run("Usage", func(t *testing.T) { usage(t, open(t)) })
+	t.Run("End", func(t *testing.T) { end(t, open(t)) })
 	t.Run("Forget", func(t *testing.T) { forget(t, open(t)) })
 }
 
@@ -98,6 +100,64 @@ func commit(t *testing.T, x index.Index) {
 	want.Statements, want.Denied, want.Rows, want.Bytes, want.Chunks = 4, 3, 2, 1, 2
 	if !proto.Equal(s, want) {
 		t.Errorf("session:\n%v\n%v", s, want)
+	}
+}
+
+// end ends recordings without a seal, and goes on with one.
+func end(t *testing.T, x index.Index) {
+	ctx := context.Background()
+	for _, id := range []string{"s-1", "s-2", "s-3"} {
+		u := update(id, 0, 0)
+		if id == "s-2" {
+			u.Session.EndTime, u.Session.EndReason = timestamppb.New(began.Add(time.Hour)), "done"
+		}
+		must(t, x.Commit(ctx, u))
+	}
+	u := update("s-3", 1, 0)
+	u.Head.Sealed, u.Session.Recording, u.Session.EndTime = true, "sealed", timestamppb.New(began)
+	must(t, x.Commit(ctx, u))
+	open := func(after string, limit int) (ids []string) {
+		t.Helper()
+		list, err := x.Open(ctx, postern.SessionID(after), limit)
+		must(t, err)
+		for _, s := range list {
+			ids = append(ids, s.GetId())
+		}
+		return ids
+	}
+	if got := open("", 10); !slices.Equal(got, []string{"s-1", "s-2"}) {
+		t.Errorf("open: %v", got)
+	}
+	if got := open("s-1", 10); !slices.Equal(got, []string{"s-2"}) || len(open("", 1)) != 1 {
+		t.Errorf("open behind the first: %v", got)
+	}
+	for _, c := range []struct {
+		id   string
+		next uint32
+		err  error
+	}{{"s-1", 0, index.ErrConflict}, {"s-1", 2, index.ErrConflict}, {"s-1", 1, nil}, {"s-1", 1, index.ErrConflict}, {"s-2", 1, nil}, {"s-3", 2, index.ErrConflict}, {"none", 0, index.ErrConflict}} {
+		if err := x.End(ctx, postern.SessionID(c.id), c.next, "lost"); !errors.Is(err, c.err) {
+			t.Errorf("end %s at %d: %v, want %v", c.id, c.next, err, c.err)
+		}
+	}
+	for id, reason := range map[postern.SessionID]string{"s-1": "lost", "s-2": "done"} {
+		s, err := x.Session(ctx, id)
+		must(t, err)
+		h, err := x.Head(ctx, id)
+		must(t, err)
+		if s.GetRecording() != "truncated" || s.GetEndTime() == nil || s.GetEndReason() != reason || !h.Lost || h.Sealed || h.Next != 1 {
+			t.Errorf("%v %+v", s, h)
+		}
+	}
+	if s, err := x.Session(ctx, "s-1"); err != nil || !s.GetEndTime().AsTime().Equal(began) {
+		t.Errorf("it ends with its last event: %v %v", s, err)
+	}
+	must(t, x.Commit(ctx, update("s-1", 1, 0)))
+	if h, err := x.Head(ctx, "s-1"); err != nil || h.Lost || h.Next != 2 {
+		t.Errorf("it went on: %+v %v", h, err)
+	}
+	if got := open("", 10); !slices.Equal(got, []string{"s-1"}) {
+		t.Errorf("open again: %v", got)
 	}
 }
 

@@ -22,6 +22,18 @@ func (x *Index) Hold(ctx context.Context, id postern.SessionID, reason string) e
 	return nil
 }
 
+// End implements index.Index.
+func (x *Index) End(ctx context.Context, id postern.SessionID, next uint32, reason string) error {
+	tag, err := x.pool.Exec(ctx, x.Ending(), reason, string(id), int64(next))
+	if err == nil && tag.RowsAffected() != 1 {
+		err = index.ErrConflict
+	}
+	if err != nil {
+		return fmt.Errorf("index: end session %s: %w", id, err)
+	}
+	return nil
+}
+
 // Forget implements index.Index. The partitions of a day that has no session any more
 // are dropped; where one is held, the rows of the others are deleted.
 func (x *Index) Forget(ctx context.Context, ids []postern.SessionID) ([]postern.SessionID, error) {

@@ -95,13 +95,15 @@ func (c *clause) String() string {
 func (r *Reader) Head(ctx context.Context, id postern.SessionID) (index.Head, error) {
 	var h index.Head
 	var previous []byte
+	var state record.State
 	err := r.DB.QueryRowContext(ctx, r.bind(`SELECT next, previous, span_first, span_last, span_open, open_from, sealed, shipper,
-		events, statements, denied, row_count, bytes, last_statement, node_key FROM session WHERE id = ?`), string(id)).Scan(
+		events, statements, denied, row_count, bytes, last_statement, node_key, recording FROM session WHERE id = ?`), string(id)).Scan(
 		&h.Next, &previous, &h.Span.First, &h.Span.Last, &h.Span.Open, &h.OpenFrom, &h.Sealed, &h.Node,
-		&h.Tally.Events, &h.Tally.Statements, &h.Tally.Denied, &h.Tally.Rows, &h.Tally.Bytes, &h.Tally.Statement, &h.NodeKey)
+		&h.Tally.Events, &h.Tally.Statements, &h.Tally.Denied, &h.Tally.Rows, &h.Tally.Bytes, &h.Tally.Statement, &h.NodeKey, &state)
 	if errors.Is(err, sql.ErrNoRows) {
 		return index.Head{}, nil
 	}
+	h.Lost = state == record.StateTruncated && !h.Sealed
 	if err == nil {
 		h.Previous, err = hash(previous)
 	}
@@ -182,6 +184,22 @@ func (r *Reader) Sessions(ctx context.Context, f index.Filter) ([]*typesv1.Sessi
 		return nil, fmt.Errorf("index: list sessions: %w", err)
 	}
 	return list, nil
+}
+
+// Open implements index.Index.
+func (r *Reader) Open(ctx context.Context, after postern.SessionID, limit int) ([]*typesv1.Session, error) {
+	list, err := r.sessions(ctx, `WHERE s.recording = 'open' AND s.id > ? ORDER BY s.id LIMIT ?`, string(after), page(limit))
+	if err != nil {
+		return nil, fmt.Errorf("index: list open recordings: %w", err)
+	}
+	return list, nil
+}
+
+// Ending is the statement of End: the arguments are the reason, the id, and where the
+// chain must stand.
+func (r *Reader) Ending() string {
+	return r.bind(`UPDATE session SET recording = 'truncated', end_reason = CASE end_us WHEN 0 THEN ? ELSE end_reason END,
+		end_us = CASE end_us WHEN 0 THEN last_us ELSE end_us END WHERE id = ? AND next = ? AND recording = 'open'`)
 }
 
 // Old implements index.Index.

@@ -28,6 +28,24 @@ func (x *Index) Hold(ctx context.Context, id postern.SessionID, reason string) e
 	return nil
 }
 
+// End implements index.Index.
+func (x *Index) End(ctx context.Context, id postern.SessionID, next uint32, reason string) error {
+	err := x.commit.alone(ctx, func(tx *sql.Conn) error {
+		res, err := tx.ExecContext(ctx, x.Ending(), reason, string(id), int64(next))
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n != 1 {
+			return errors.Join(err, index.ErrConflict)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("index: end session %s: %w", id, err)
+	}
+	return nil
+}
+
 // Forget implements index.Index.
 func (x *Index) Forget(ctx context.Context, ids []postern.SessionID) ([]postern.SessionID, error) {
 	var gone []postern.SessionID

@@ -1203,6 +1203,7 @@ type Command struct {
 	//	*Command_MakeLogin
 	//	*Command_DropLogin
 	//	*Command_Inspect
+	//	*Command_FindRecordings
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1324,6 +1325,15 @@ func (x *Command) GetInspect() *Inspect {
 	return nil
 }
 
+func (x *Command) GetFindRecordings() *FindRecordings {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_FindRecordings); ok {
+			return x.FindRecordings
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -1368,6 +1378,11 @@ type Command_Inspect struct {
 	Inspect *Inspect `protobuf:"bytes,9,opt,name=inspect,proto3,oneof"`
 }
 
+type Command_FindRecordings struct {
+	// Say of which recordings there is something left to ship.
+	FindRecordings *FindRecordings `protobuf:"bytes,10,opt,name=find_recordings,json=findRecordings,proto3,oneof"`
+}
+
 func (*Command_KillSession) isCommand_Kind() {}
 
 func (*Command_CancelQuery) isCommand_Kind() {}
@@ -1383,6 +1398,8 @@ func (*Command_MakeLogin) isCommand_Kind() {}
 func (*Command_DropLogin) isCommand_Kind() {}
 
 func (*Command_Inspect) isCommand_Kind() {}
+
+func (*Command_FindRecordings) isCommand_Kind() {}
 
 // ReturnBudget asks for the unused part of what a node holds of a grant's limits.
 type ReturnBudget struct {
@@ -1430,6 +1447,53 @@ func (x *ReturnBudget) GetGrant() string {
 	return ""
 }
 
+// FindRecordings asks which recordings a node has not shipped to their end. The others
+// it has lost, or they are stored.
+type FindRecordings struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sessions that are asked for.
+	Sessions      []string `protobuf:"bytes,1,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindRecordings) Reset() {
+	*x = FindRecordings{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindRecordings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindRecordings) ProtoMessage() {}
+
+func (x *FindRecordings) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindRecordings.ProtoReflect.Descriptor instead.
+func (*FindRecordings) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *FindRecordings) GetSessions() []string {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
 // MakeLogin makes a login that is a member of a task's role and of nothing else.
 type MakeLogin struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1453,7 +1517,7 @@ type MakeLogin struct {
 
 func (x *MakeLogin) Reset() {
 	*x = MakeLogin{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[16]
+	mi := &file_postern_node_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1465,7 +1529,7 @@ func (x *MakeLogin) String() string {
 func (*MakeLogin) ProtoMessage() {}
 
 func (x *MakeLogin) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[16]
+	mi := &file_postern_node_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1478,7 +1542,7 @@ func (x *MakeLogin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MakeLogin.ProtoReflect.Descriptor instead.
 func (*MakeLogin) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *MakeLogin) GetResource() string {
@@ -1543,7 +1607,7 @@ type DropLogin struct {
 
 func (x *DropLogin) Reset() {
 	*x = DropLogin{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[17]
+	mi := &file_postern_node_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1555,7 +1619,7 @@ func (x *DropLogin) String() string {
 func (*DropLogin) ProtoMessage() {}
 
 func (x *DropLogin) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[17]
+	mi := &file_postern_node_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1568,7 +1632,7 @@ func (x *DropLogin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropLogin.ProtoReflect.Descriptor instead.
 func (*DropLogin) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DropLogin) GetResource() string {
@@ -1596,7 +1660,7 @@ type Inspect struct {
 
 func (x *Inspect) Reset() {
 	*x = Inspect{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[18]
+	mi := &file_postern_node_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1608,7 +1672,7 @@ func (x *Inspect) String() string {
 func (*Inspect) ProtoMessage() {}
 
 func (x *Inspect) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[18]
+	mi := &file_postern_node_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1621,7 +1685,7 @@ func (x *Inspect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inspect.ProtoReflect.Descriptor instead.
 func (*Inspect) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Inspect) GetResource() string {
@@ -1648,7 +1712,7 @@ type Inspection struct {
 
 func (x *Inspection) Reset() {
 	*x = Inspection{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[19]
+	mi := &file_postern_node_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1660,7 +1724,7 @@ func (x *Inspection) String() string {
 func (*Inspection) ProtoMessage() {}
 
 func (x *Inspection) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[19]
+	mi := &file_postern_node_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1673,7 +1737,7 @@ func (x *Inspection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inspection.ProtoReflect.Descriptor instead.
 func (*Inspection) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Inspection) GetServer() string {
@@ -1723,7 +1787,7 @@ type WallState struct {
 
 func (x *WallState) Reset() {
 	*x = WallState{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[20]
+	mi := &file_postern_node_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1735,7 +1799,7 @@ func (x *WallState) String() string {
 func (*WallState) ProtoMessage() {}
 
 func (x *WallState) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[20]
+	mi := &file_postern_node_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1748,7 +1812,7 @@ func (x *WallState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WallState.ProtoReflect.Descriptor instead.
 func (*WallState) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WallState) GetTask() string {
@@ -1805,7 +1869,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[21]
+	mi := &file_postern_node_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1817,7 +1881,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[21]
+	mi := &file_postern_node_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1830,7 +1894,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Finding) GetSeverity() string {
@@ -1881,7 +1945,7 @@ type KillSession struct {
 
 func (x *KillSession) Reset() {
 	*x = KillSession{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[22]
+	mi := &file_postern_node_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1893,7 +1957,7 @@ func (x *KillSession) String() string {
 func (*KillSession) ProtoMessage() {}
 
 func (x *KillSession) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[22]
+	mi := &file_postern_node_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1906,7 +1970,7 @@ func (x *KillSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillSession.ProtoReflect.Descriptor instead.
 func (*KillSession) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *KillSession) GetSession() string {
@@ -1934,7 +1998,7 @@ type CancelQuery struct {
 
 func (x *CancelQuery) Reset() {
 	*x = CancelQuery{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[23]
+	mi := &file_postern_node_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2010,7 @@ func (x *CancelQuery) String() string {
 func (*CancelQuery) ProtoMessage() {}
 
 func (x *CancelQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[23]
+	mi := &file_postern_node_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2023,7 @@ func (x *CancelQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelQuery.ProtoReflect.Descriptor instead.
 func (*CancelQuery) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CancelQuery) GetKey() []byte {
@@ -1986,7 +2050,7 @@ type Explain struct {
 
 func (x *Explain) Reset() {
 	*x = Explain{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[24]
+	mi := &file_postern_node_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1998,7 +2062,7 @@ func (x *Explain) String() string {
 func (*Explain) ProtoMessage() {}
 
 func (x *Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[24]
+	mi := &file_postern_node_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2011,7 +2075,7 @@ func (x *Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explain.ProtoReflect.Descriptor instead.
 func (*Explain) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{24}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Explain) GetSubject() *v1.Subject {
@@ -2053,7 +2117,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[25]
+	mi := &file_postern_node_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2065,7 +2129,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[25]
+	mi := &file_postern_node_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2078,7 +2142,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{25}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Drain) GetTimeout() *durationpb.Duration {
@@ -2102,14 +2166,17 @@ type CommandResult struct {
 	// The account that make_login has made.
 	Account string `protobuf:"bytes,5,opt,name=account,proto3" json:"account,omitempty"`
 	// The answer to inspect.
-	Inspection    *Inspection `protobuf:"bytes,6,opt,name=inspection,proto3" json:"inspection,omitempty"`
+	Inspection *Inspection `protobuf:"bytes,6,opt,name=inspection,proto3" json:"inspection,omitempty"`
+	// The answer to find_recordings: those of the sessions of which the node has something
+	// left, or which live.
+	Recordings    []string `protobuf:"bytes,7,rep,name=recordings,proto3" json:"recordings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[26]
+	mi := &file_postern_node_v1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2121,7 +2188,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[26]
+	mi := &file_postern_node_v1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2134,7 +2201,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{26}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CommandResult) GetId() string {
@@ -2179,6 +2246,13 @@ func (x *CommandResult) GetInspection() *Inspection {
 	return nil
 }
 
+func (x *CommandResult) GetRecordings() []string {
+	if x != nil {
+		return x.Recordings
+	}
+	return nil
+}
+
 // Explanation says what would happen to a statement, and why.
 type Explanation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2208,7 +2282,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[27]
+	mi := &file_postern_node_v1_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2220,7 +2294,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[27]
+	mi := &file_postern_node_v1_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2233,7 +2307,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{27}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Explanation) GetVerdict() string {
@@ -2321,7 +2395,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[28]
+	mi := &file_postern_node_v1_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2333,7 +2407,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[28]
+	mi := &file_postern_node_v1_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2346,7 +2420,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{28}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Budget) GetRows() int64 {
@@ -2395,7 +2469,7 @@ type DrawBudgetRequest struct {
 
 func (x *DrawBudgetRequest) Reset() {
 	*x = DrawBudgetRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[29]
+	mi := &file_postern_node_v1_node_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2407,7 +2481,7 @@ func (x *DrawBudgetRequest) String() string {
 func (*DrawBudgetRequest) ProtoMessage() {}
 
 func (x *DrawBudgetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[29]
+	mi := &file_postern_node_v1_node_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2420,7 +2494,7 @@ func (x *DrawBudgetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrawBudgetRequest.ProtoReflect.Descriptor instead.
 func (*DrawBudgetRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{29}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DrawBudgetRequest) GetGrant() string {
@@ -2489,7 +2563,7 @@ type DrawBudgetResponse struct {
 
 func (x *DrawBudgetResponse) Reset() {
 	*x = DrawBudgetResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[30]
+	mi := &file_postern_node_v1_node_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2501,7 +2575,7 @@ func (x *DrawBudgetResponse) String() string {
 func (*DrawBudgetResponse) ProtoMessage() {}
 
 func (x *DrawBudgetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[30]
+	mi := &file_postern_node_v1_node_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2514,7 +2588,7 @@ func (x *DrawBudgetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrawBudgetResponse.ProtoReflect.Descriptor instead.
 func (*DrawBudgetResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{30}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DrawBudgetResponse) GetTotal() *Budget {
@@ -2570,7 +2644,7 @@ type OpenGrantRequest struct {
 
 func (x *OpenGrantRequest) Reset() {
 	*x = OpenGrantRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[31]
+	mi := &file_postern_node_v1_node_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2582,7 +2656,7 @@ func (x *OpenGrantRequest) String() string {
 func (*OpenGrantRequest) ProtoMessage() {}
 
 func (x *OpenGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[31]
+	mi := &file_postern_node_v1_node_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2595,7 +2669,7 @@ func (x *OpenGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenGrantRequest.ProtoReflect.Descriptor instead.
 func (*OpenGrantRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{31}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *OpenGrantRequest) GetToken() string {
@@ -2660,7 +2734,7 @@ type OpenGrantResponse struct {
 
 func (x *OpenGrantResponse) Reset() {
 	*x = OpenGrantResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[32]
+	mi := &file_postern_node_v1_node_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2672,7 +2746,7 @@ func (x *OpenGrantResponse) String() string {
 func (*OpenGrantResponse) ProtoMessage() {}
 
 func (x *OpenGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[32]
+	mi := &file_postern_node_v1_node_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2685,7 +2759,7 @@ func (x *OpenGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenGrantResponse.ProtoReflect.Descriptor instead.
 func (*OpenGrantResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{32}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *OpenGrantResponse) GetGrant() *v1.SignedGrant {
@@ -2727,7 +2801,7 @@ type OpenHoldRequest struct {
 
 func (x *OpenHoldRequest) Reset() {
 	*x = OpenHoldRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[33]
+	mi := &file_postern_node_v1_node_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2739,7 +2813,7 @@ func (x *OpenHoldRequest) String() string {
 func (*OpenHoldRequest) ProtoMessage() {}
 
 func (x *OpenHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[33]
+	mi := &file_postern_node_v1_node_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2752,7 +2826,7 @@ func (x *OpenHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenHoldRequest.ProtoReflect.Descriptor instead.
 func (*OpenHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{33}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *OpenHoldRequest) GetScope() string {
@@ -2824,7 +2898,7 @@ type OpenHoldResponse struct {
 
 func (x *OpenHoldResponse) Reset() {
 	*x = OpenHoldResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[34]
+	mi := &file_postern_node_v1_node_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2836,7 +2910,7 @@ func (x *OpenHoldResponse) String() string {
 func (*OpenHoldResponse) ProtoMessage() {}
 
 func (x *OpenHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[34]
+	mi := &file_postern_node_v1_node_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2849,7 +2923,7 @@ func (x *OpenHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenHoldResponse.ProtoReflect.Descriptor instead.
 func (*OpenHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{34}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *OpenHoldResponse) GetHold() *v1.Hold {
@@ -2881,7 +2955,7 @@ type ConsumeHoldRequest struct {
 
 func (x *ConsumeHoldRequest) Reset() {
 	*x = ConsumeHoldRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[35]
+	mi := &file_postern_node_v1_node_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2893,7 +2967,7 @@ func (x *ConsumeHoldRequest) String() string {
 func (*ConsumeHoldRequest) ProtoMessage() {}
 
 func (x *ConsumeHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[35]
+	mi := &file_postern_node_v1_node_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2906,7 +2980,7 @@ func (x *ConsumeHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeHoldRequest.ProtoReflect.Descriptor instead.
 func (*ConsumeHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{35}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ConsumeHoldRequest) GetHold() string {
@@ -2941,7 +3015,7 @@ type ConsumeHoldResponse struct {
 
 func (x *ConsumeHoldResponse) Reset() {
 	*x = ConsumeHoldResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[36]
+	mi := &file_postern_node_v1_node_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2953,7 +3027,7 @@ func (x *ConsumeHoldResponse) String() string {
 func (*ConsumeHoldResponse) ProtoMessage() {}
 
 func (x *ConsumeHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[36]
+	mi := &file_postern_node_v1_node_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2966,7 +3040,7 @@ func (x *ConsumeHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeHoldResponse.ProtoReflect.Descriptor instead.
 func (*ConsumeHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{36}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ConsumeHoldResponse) GetHold() *v1.Hold {
@@ -2987,7 +3061,7 @@ type RouteCancelRequest struct {
 
 func (x *RouteCancelRequest) Reset() {
 	*x = RouteCancelRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	mi := &file_postern_node_v1_node_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2999,7 +3073,7 @@ func (x *RouteCancelRequest) String() string {
 func (*RouteCancelRequest) ProtoMessage() {}
 
 func (x *RouteCancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	mi := &file_postern_node_v1_node_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3012,7 +3086,7 @@ func (x *RouteCancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCancelRequest.ProtoReflect.Descriptor instead.
 func (*RouteCancelRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{37}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RouteCancelRequest) GetKey() []byte {
@@ -3031,7 +3105,7 @@ type RouteCancelResponse struct {
 
 func (x *RouteCancelResponse) Reset() {
 	*x = RouteCancelResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[38]
+	mi := &file_postern_node_v1_node_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3043,7 +3117,7 @@ func (x *RouteCancelResponse) String() string {
 func (*RouteCancelResponse) ProtoMessage() {}
 
 func (x *RouteCancelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[38]
+	mi := &file_postern_node_v1_node_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3056,7 +3130,7 @@ func (x *RouteCancelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCancelResponse.ProtoReflect.Descriptor instead.
 func (*RouteCancelResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{38}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{39}
 }
 
 // LeaseRequest asks for a credential.
@@ -3078,7 +3152,7 @@ type LeaseRequest struct {
 
 func (x *LeaseRequest) Reset() {
 	*x = LeaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[39]
+	mi := &file_postern_node_v1_node_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3090,7 +3164,7 @@ func (x *LeaseRequest) String() string {
 func (*LeaseRequest) ProtoMessage() {}
 
 func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[39]
+	mi := &file_postern_node_v1_node_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3103,7 +3177,7 @@ func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRequest.ProtoReflect.Descriptor instead.
 func (*LeaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{39}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *LeaseRequest) GetSession() string {
@@ -3160,7 +3234,7 @@ type LeaseResponse struct {
 
 func (x *LeaseResponse) Reset() {
 	*x = LeaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[40]
+	mi := &file_postern_node_v1_node_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3172,7 +3246,7 @@ func (x *LeaseResponse) String() string {
 func (*LeaseResponse) ProtoMessage() {}
 
 func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[40]
+	mi := &file_postern_node_v1_node_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3185,7 +3259,7 @@ func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseResponse.ProtoReflect.Descriptor instead.
 func (*LeaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{40}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *LeaseResponse) GetLease() string {
@@ -3233,7 +3307,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[41]
+	mi := &file_postern_node_v1_node_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3245,7 +3319,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[41]
+	mi := &file_postern_node_v1_node_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3258,7 +3332,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{41}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Credential) GetAccount() string {
@@ -3300,7 +3374,7 @@ type RenewLeaseRequest struct {
 
 func (x *RenewLeaseRequest) Reset() {
 	*x = RenewLeaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[42]
+	mi := &file_postern_node_v1_node_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3312,7 +3386,7 @@ func (x *RenewLeaseRequest) String() string {
 func (*RenewLeaseRequest) ProtoMessage() {}
 
 func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[42]
+	mi := &file_postern_node_v1_node_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3325,7 +3399,7 @@ func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseRequest.ProtoReflect.Descriptor instead.
 func (*RenewLeaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{42}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RenewLeaseRequest) GetLease() string {
@@ -3348,7 +3422,7 @@ type RenewLeaseResponse struct {
 
 func (x *RenewLeaseResponse) Reset() {
 	*x = RenewLeaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[43]
+	mi := &file_postern_node_v1_node_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3360,7 +3434,7 @@ func (x *RenewLeaseResponse) String() string {
 func (*RenewLeaseResponse) ProtoMessage() {}
 
 func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[43]
+	mi := &file_postern_node_v1_node_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3373,7 +3447,7 @@ func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseResponse.ProtoReflect.Descriptor instead.
 func (*RenewLeaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{43}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RenewLeaseResponse) GetExpireTime() *timestamppb.Timestamp {
@@ -3401,7 +3475,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[44]
+	mi := &file_postern_node_v1_node_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3413,7 +3487,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[44]
+	mi := &file_postern_node_v1_node_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3426,7 +3500,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{44}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ReleaseRequest) GetLease() string {
@@ -3445,7 +3519,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[45]
+	mi := &file_postern_node_v1_node_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3457,7 +3531,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[45]
+	mi := &file_postern_node_v1_node_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3470,7 +3544,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{45}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{46}
 }
 
 // ShipRequest is one chunk of one session's recording.
@@ -3488,7 +3562,7 @@ type ShipRequest struct {
 
 func (x *ShipRequest) Reset() {
 	*x = ShipRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[46]
+	mi := &file_postern_node_v1_node_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3500,7 +3574,7 @@ func (x *ShipRequest) String() string {
 func (*ShipRequest) ProtoMessage() {}
 
 func (x *ShipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[46]
+	mi := &file_postern_node_v1_node_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3513,7 +3587,7 @@ func (x *ShipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipRequest.ProtoReflect.Descriptor instead.
 func (*ShipRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{46}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ShipRequest) GetSession() string {
@@ -3554,7 +3628,7 @@ type ShipResponse struct {
 
 func (x *ShipResponse) Reset() {
 	*x = ShipResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[47]
+	mi := &file_postern_node_v1_node_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3566,7 +3640,7 @@ func (x *ShipResponse) String() string {
 func (*ShipResponse) ProtoMessage() {}
 
 func (x *ShipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[47]
+	mi := &file_postern_node_v1_node_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3579,7 +3653,7 @@ func (x *ShipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipResponse.ProtoReflect.Descriptor instead.
 func (*ShipResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{47}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ShipResponse) GetSession() string {
@@ -3710,7 +3784,7 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\bBookmark\x120\n" +
 	"\x14echo_monotonic_nanos\x18\x01 \x01(\x03R\x12echoMonotonicNanos\x123\n" +
 	"\aversion\x18\x02 \x01(\v2\x19.postern.types.v1.VersionR\aversion\x12F\n" +
-	"\x11replica_staleness\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x10replicaStaleness\"\x83\x04\n" +
+	"\x11replica_staleness\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x10replicaStaleness\"\xcf\x04\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12A\n" +
 	"\fkill_session\x18\x02 \x01(\v2\x1c.postern.node.v1.KillSessionH\x00R\vkillSession\x12A\n" +
@@ -3722,10 +3796,14 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"make_login\x18\a \x01(\v2\x1a.postern.node.v1.MakeLoginH\x00R\tmakeLogin\x12;\n" +
 	"\n" +
 	"drop_login\x18\b \x01(\v2\x1a.postern.node.v1.DropLoginH\x00R\tdropLogin\x124\n" +
-	"\ainspect\x18\t \x01(\v2\x18.postern.node.v1.InspectH\x00R\ainspectB\x06\n" +
+	"\ainspect\x18\t \x01(\v2\x18.postern.node.v1.InspectH\x00R\ainspect\x12J\n" +
+	"\x0ffind_recordings\x18\n" +
+	" \x01(\v2\x1f.postern.node.v1.FindRecordingsH\x00R\x0efindRecordingsB\x06\n" +
 	"\x04kind\"$\n" +
 	"\fReturnBudget\x12\x14\n" +
-	"\x05grant\x18\x01 \x01(\tR\x05grant\"\x99\x02\n" +
+	"\x05grant\x18\x01 \x01(\tR\x05grant\",\n" +
+	"\x0eFindRecordings\x12\x1a\n" +
+	"\bsessions\x18\x01 \x03(\tR\bsessions\"\x99\x02\n" +
 	"\tMakeLogin\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12\x12\n" +
 	"\x04task\x18\x02 \x01(\tR\x04task\x123\n" +
@@ -3769,7 +3847,7 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\bresource\x18\x03 \x01(\tR\bresource\x12\x1c\n" +
 	"\tstatement\x18\x04 \x01(\tR\tstatement\"<\n" +
 	"\x05Drain\x123\n" +
-	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xe0\x01\n" +
+	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x80\x02\n" +
 	"\rCommandResult\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\bR\x04done\x12\x14\n" +
@@ -3778,7 +3856,10 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\aaccount\x18\x05 \x01(\tR\aaccount\x12;\n" +
 	"\n" +
 	"inspection\x18\x06 \x01(\v2\x1b.postern.node.v1.InspectionR\n" +
-	"inspection\"\x81\x03\n" +
+	"inspection\x12\x1e\n" +
+	"\n" +
+	"recordings\x18\a \x03(\tR\n" +
+	"recordings\"\x81\x03\n" +
 	"\vExplanation\x12\x18\n" +
 	"\averdict\x18\x01 \x01(\tR\averdict\x12\x12\n" +
 	"\x04rule\x18\x02 \x01(\tR\x04rule\x12\x16\n" +
@@ -3919,7 +4000,7 @@ func file_postern_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_postern_node_v1_node_proto_rawDescData
 }
 
-var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_postern_node_v1_node_proto_goTypes = []any{
 	(*RegisterRequest)(nil),       // 0: postern.node.v1.RegisterRequest
 	(*RegisterResponse)(nil),      // 1: postern.node.v1.RegisterResponse
@@ -3937,138 +4018,140 @@ var file_postern_node_v1_node_proto_goTypes = []any{
 	(*Bookmark)(nil),              // 13: postern.node.v1.Bookmark
 	(*Command)(nil),               // 14: postern.node.v1.Command
 	(*ReturnBudget)(nil),          // 15: postern.node.v1.ReturnBudget
-	(*MakeLogin)(nil),             // 16: postern.node.v1.MakeLogin
-	(*DropLogin)(nil),             // 17: postern.node.v1.DropLogin
-	(*Inspect)(nil),               // 18: postern.node.v1.Inspect
-	(*Inspection)(nil),            // 19: postern.node.v1.Inspection
-	(*WallState)(nil),             // 20: postern.node.v1.WallState
-	(*Finding)(nil),               // 21: postern.node.v1.Finding
-	(*KillSession)(nil),           // 22: postern.node.v1.KillSession
-	(*CancelQuery)(nil),           // 23: postern.node.v1.CancelQuery
-	(*Explain)(nil),               // 24: postern.node.v1.Explain
-	(*Drain)(nil),                 // 25: postern.node.v1.Drain
-	(*CommandResult)(nil),         // 26: postern.node.v1.CommandResult
-	(*Explanation)(nil),           // 27: postern.node.v1.Explanation
-	(*Budget)(nil),                // 28: postern.node.v1.Budget
-	(*DrawBudgetRequest)(nil),     // 29: postern.node.v1.DrawBudgetRequest
-	(*DrawBudgetResponse)(nil),    // 30: postern.node.v1.DrawBudgetResponse
-	(*OpenGrantRequest)(nil),      // 31: postern.node.v1.OpenGrantRequest
-	(*OpenGrantResponse)(nil),     // 32: postern.node.v1.OpenGrantResponse
-	(*OpenHoldRequest)(nil),       // 33: postern.node.v1.OpenHoldRequest
-	(*OpenHoldResponse)(nil),      // 34: postern.node.v1.OpenHoldResponse
-	(*ConsumeHoldRequest)(nil),    // 35: postern.node.v1.ConsumeHoldRequest
-	(*ConsumeHoldResponse)(nil),   // 36: postern.node.v1.ConsumeHoldResponse
-	(*RouteCancelRequest)(nil),    // 37: postern.node.v1.RouteCancelRequest
-	(*RouteCancelResponse)(nil),   // 38: postern.node.v1.RouteCancelResponse
-	(*LeaseRequest)(nil),          // 39: postern.node.v1.LeaseRequest
-	(*LeaseResponse)(nil),         // 40: postern.node.v1.LeaseResponse
-	(*Credential)(nil),            // 41: postern.node.v1.Credential
-	(*RenewLeaseRequest)(nil),     // 42: postern.node.v1.RenewLeaseRequest
-	(*RenewLeaseResponse)(nil),    // 43: postern.node.v1.RenewLeaseResponse
-	(*ReleaseRequest)(nil),        // 44: postern.node.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),       // 45: postern.node.v1.ReleaseResponse
-	(*ShipRequest)(nil),           // 46: postern.node.v1.ShipRequest
-	(*ShipResponse)(nil),          // 47: postern.node.v1.ShipResponse
-	nil,                           // 48: postern.node.v1.RegisterRequest.EndpointsEntry
-	nil,                           // 49: postern.node.v1.RegisterResponse.LabelsEntry
-	nil,                           // 50: postern.node.v1.RenewRequest.EndpointsEntry
-	nil,                           // 51: postern.node.v1.Update.GrantKeysEntry
-	nil,                           // 52: postern.node.v1.Explanation.MaskedEntry
-	(*v1.Version)(nil),            // 53: postern.types.v1.Version
-	(*durationpb.Duration)(nil),   // 54: google.protobuf.Duration
-	(*v1.Object)(nil),             // 55: postern.types.v1.Object
-	(*timestamppb.Timestamp)(nil), // 56: google.protobuf.Timestamp
-	(*v1.Subject)(nil),            // 57: postern.types.v1.Subject
-	(*v1.SignedGrant)(nil),        // 58: postern.types.v1.SignedGrant
-	(*v1.Parameter)(nil),          // 59: postern.types.v1.Parameter
-	(*v1.Hold)(nil),               // 60: postern.types.v1.Hold
+	(*FindRecordings)(nil),        // 16: postern.node.v1.FindRecordings
+	(*MakeLogin)(nil),             // 17: postern.node.v1.MakeLogin
+	(*DropLogin)(nil),             // 18: postern.node.v1.DropLogin
+	(*Inspect)(nil),               // 19: postern.node.v1.Inspect
+	(*Inspection)(nil),            // 20: postern.node.v1.Inspection
+	(*WallState)(nil),             // 21: postern.node.v1.WallState
+	(*Finding)(nil),               // 22: postern.node.v1.Finding
+	(*KillSession)(nil),           // 23: postern.node.v1.KillSession
+	(*CancelQuery)(nil),           // 24: postern.node.v1.CancelQuery
+	(*Explain)(nil),               // 25: postern.node.v1.Explain
+	(*Drain)(nil),                 // 26: postern.node.v1.Drain
+	(*CommandResult)(nil),         // 27: postern.node.v1.CommandResult
+	(*Explanation)(nil),           // 28: postern.node.v1.Explanation
+	(*Budget)(nil),                // 29: postern.node.v1.Budget
+	(*DrawBudgetRequest)(nil),     // 30: postern.node.v1.DrawBudgetRequest
+	(*DrawBudgetResponse)(nil),    // 31: postern.node.v1.DrawBudgetResponse
+	(*OpenGrantRequest)(nil),      // 32: postern.node.v1.OpenGrantRequest
+	(*OpenGrantResponse)(nil),     // 33: postern.node.v1.OpenGrantResponse
+	(*OpenHoldRequest)(nil),       // 34: postern.node.v1.OpenHoldRequest
+	(*OpenHoldResponse)(nil),      // 35: postern.node.v1.OpenHoldResponse
+	(*ConsumeHoldRequest)(nil),    // 36: postern.node.v1.ConsumeHoldRequest
+	(*ConsumeHoldResponse)(nil),   // 37: postern.node.v1.ConsumeHoldResponse
+	(*RouteCancelRequest)(nil),    // 38: postern.node.v1.RouteCancelRequest
+	(*RouteCancelResponse)(nil),   // 39: postern.node.v1.RouteCancelResponse
+	(*LeaseRequest)(nil),          // 40: postern.node.v1.LeaseRequest
+	(*LeaseResponse)(nil),         // 41: postern.node.v1.LeaseResponse
+	(*Credential)(nil),            // 42: postern.node.v1.Credential
+	(*RenewLeaseRequest)(nil),     // 43: postern.node.v1.RenewLeaseRequest
+	(*RenewLeaseResponse)(nil),    // 44: postern.node.v1.RenewLeaseResponse
+	(*ReleaseRequest)(nil),        // 45: postern.node.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),       // 46: postern.node.v1.ReleaseResponse
+	(*ShipRequest)(nil),           // 47: postern.node.v1.ShipRequest
+	(*ShipResponse)(nil),          // 48: postern.node.v1.ShipResponse
+	nil,                           // 49: postern.node.v1.RegisterRequest.EndpointsEntry
+	nil,                           // 50: postern.node.v1.RegisterResponse.LabelsEntry
+	nil,                           // 51: postern.node.v1.RenewRequest.EndpointsEntry
+	nil,                           // 52: postern.node.v1.Update.GrantKeysEntry
+	nil,                           // 53: postern.node.v1.Explanation.MaskedEntry
+	(*v1.Version)(nil),            // 54: postern.types.v1.Version
+	(*durationpb.Duration)(nil),   // 55: google.protobuf.Duration
+	(*v1.Object)(nil),             // 56: postern.types.v1.Object
+	(*timestamppb.Timestamp)(nil), // 57: google.protobuf.Timestamp
+	(*v1.Subject)(nil),            // 58: postern.types.v1.Subject
+	(*v1.SignedGrant)(nil),        // 59: postern.types.v1.SignedGrant
+	(*v1.Parameter)(nil),          // 60: postern.types.v1.Parameter
+	(*v1.Hold)(nil),               // 61: postern.types.v1.Hold
 }
 var file_postern_node_v1_node_proto_depIdxs = []int32{
-	48, // 0: postern.node.v1.RegisterRequest.endpoints:type_name -> postern.node.v1.RegisterRequest.EndpointsEntry
-	49, // 1: postern.node.v1.RegisterResponse.labels:type_name -> postern.node.v1.RegisterResponse.LabelsEntry
-	50, // 2: postern.node.v1.RenewRequest.endpoints:type_name -> postern.node.v1.RenewRequest.EndpointsEntry
+	49, // 0: postern.node.v1.RegisterRequest.endpoints:type_name -> postern.node.v1.RegisterRequest.EndpointsEntry
+	50, // 1: postern.node.v1.RegisterResponse.labels:type_name -> postern.node.v1.RegisterResponse.LabelsEntry
+	51, // 2: postern.node.v1.RenewRequest.endpoints:type_name -> postern.node.v1.RenewRequest.EndpointsEntry
 	5,  // 3: postern.node.v1.SyncRequest.hello:type_name -> postern.node.v1.SyncHello
 	6,  // 4: postern.node.v1.SyncRequest.ack:type_name -> postern.node.v1.SyncAck
 	8,  // 5: postern.node.v1.SyncRequest.ping:type_name -> postern.node.v1.SyncPing
 	9,  // 6: postern.node.v1.SyncRequest.report:type_name -> postern.node.v1.NodeReport
-	26, // 7: postern.node.v1.SyncRequest.result:type_name -> postern.node.v1.CommandResult
-	53, // 8: postern.node.v1.SyncHello.applied:type_name -> postern.types.v1.Version
-	53, // 9: postern.node.v1.SyncAck.version:type_name -> postern.types.v1.Version
+	27, // 7: postern.node.v1.SyncRequest.result:type_name -> postern.node.v1.CommandResult
+	54, // 8: postern.node.v1.SyncHello.applied:type_name -> postern.types.v1.Version
+	54, // 9: postern.node.v1.SyncAck.version:type_name -> postern.types.v1.Version
 	7,  // 10: postern.node.v1.SyncAck.rejections:type_name -> postern.node.v1.Rejection
-	54, // 11: postern.node.v1.NodeReport.spool_age:type_name -> google.protobuf.Duration
+	55, // 11: postern.node.v1.NodeReport.spool_age:type_name -> google.protobuf.Duration
 	11, // 12: postern.node.v1.SyncResponse.update:type_name -> postern.node.v1.Update
 	13, // 13: postern.node.v1.SyncResponse.bookmark:type_name -> postern.node.v1.Bookmark
 	14, // 14: postern.node.v1.SyncResponse.command:type_name -> postern.node.v1.Command
-	53, // 15: postern.node.v1.Update.version:type_name -> postern.types.v1.Version
-	55, // 16: postern.node.v1.Update.objects:type_name -> postern.types.v1.Object
+	54, // 15: postern.node.v1.Update.version:type_name -> postern.types.v1.Version
+	56, // 16: postern.node.v1.Update.objects:type_name -> postern.types.v1.Object
 	12, // 17: postern.node.v1.Update.ended_grants:type_name -> postern.node.v1.GrantEnd
-	51, // 18: postern.node.v1.Update.grant_keys:type_name -> postern.node.v1.Update.GrantKeysEntry
-	56, // 19: postern.node.v1.GrantEnd.end_time:type_name -> google.protobuf.Timestamp
-	53, // 20: postern.node.v1.Bookmark.version:type_name -> postern.types.v1.Version
-	54, // 21: postern.node.v1.Bookmark.replica_staleness:type_name -> google.protobuf.Duration
-	22, // 22: postern.node.v1.Command.kill_session:type_name -> postern.node.v1.KillSession
-	23, // 23: postern.node.v1.Command.cancel_query:type_name -> postern.node.v1.CancelQuery
-	24, // 24: postern.node.v1.Command.explain:type_name -> postern.node.v1.Explain
-	25, // 25: postern.node.v1.Command.drain:type_name -> postern.node.v1.Drain
+	52, // 18: postern.node.v1.Update.grant_keys:type_name -> postern.node.v1.Update.GrantKeysEntry
+	57, // 19: postern.node.v1.GrantEnd.end_time:type_name -> google.protobuf.Timestamp
+	54, // 20: postern.node.v1.Bookmark.version:type_name -> postern.types.v1.Version
+	55, // 21: postern.node.v1.Bookmark.replica_staleness:type_name -> google.protobuf.Duration
+	23, // 22: postern.node.v1.Command.kill_session:type_name -> postern.node.v1.KillSession
+	24, // 23: postern.node.v1.Command.cancel_query:type_name -> postern.node.v1.CancelQuery
+	25, // 24: postern.node.v1.Command.explain:type_name -> postern.node.v1.Explain
+	26, // 25: postern.node.v1.Command.drain:type_name -> postern.node.v1.Drain
 	15, // 26: postern.node.v1.Command.return_budget:type_name -> postern.node.v1.ReturnBudget
-	16, // 27: postern.node.v1.Command.make_login:type_name -> postern.node.v1.MakeLogin
-	17, // 28: postern.node.v1.Command.drop_login:type_name -> postern.node.v1.DropLogin
-	18, // 29: postern.node.v1.Command.inspect:type_name -> postern.node.v1.Inspect
-	53, // 30: postern.node.v1.MakeLogin.version:type_name -> postern.types.v1.Version
-	56, // 31: postern.node.v1.MakeLogin.expire_time:type_name -> google.protobuf.Timestamp
-	57, // 32: postern.node.v1.MakeLogin.subject:type_name -> postern.types.v1.Subject
-	20, // 33: postern.node.v1.Inspection.walls:type_name -> postern.node.v1.WallState
-	21, // 34: postern.node.v1.Inspection.findings:type_name -> postern.node.v1.Finding
-	56, // 35: postern.node.v1.Inspection.time:type_name -> google.protobuf.Timestamp
-	57, // 36: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
-	54, // 37: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
-	27, // 38: postern.node.v1.CommandResult.explanation:type_name -> postern.node.v1.Explanation
-	19, // 39: postern.node.v1.CommandResult.inspection:type_name -> postern.node.v1.Inspection
-	52, // 40: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
-	53, // 41: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
-	28, // 42: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
-	28, // 43: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
-	28, // 44: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
-	28, // 45: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
-	28, // 46: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
-	28, // 47: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
-	58, // 48: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
-	59, // 49: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
-	60, // 50: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
-	60, // 51: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
-	56, // 52: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	56, // 53: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	56, // 54: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	56, // 55: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	0,  // 56: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
-	2,  // 57: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
-	4,  // 58: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
-	31, // 59: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
-	33, // 60: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
-	35, // 61: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
-	37, // 62: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
-	29, // 63: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
-	39, // 64: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
-	42, // 65: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
-	44, // 66: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
-	46, // 67: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
-	1,  // 68: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
-	3,  // 69: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
-	10, // 70: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
-	32, // 71: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
-	34, // 72: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
-	36, // 73: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
-	38, // 74: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
-	30, // 75: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
-	40, // 76: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
-	43, // 77: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
-	45, // 78: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
-	47, // 79: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
-	68, // [68:80] is the sub-list for method output_type
-	56, // [56:68] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	17, // 27: postern.node.v1.Command.make_login:type_name -> postern.node.v1.MakeLogin
+	18, // 28: postern.node.v1.Command.drop_login:type_name -> postern.node.v1.DropLogin
+	19, // 29: postern.node.v1.Command.inspect:type_name -> postern.node.v1.Inspect
+	16, // 30: postern.node.v1.Command.find_recordings:type_name -> postern.node.v1.FindRecordings
+	54, // 31: postern.node.v1.MakeLogin.version:type_name -> postern.types.v1.Version
+	57, // 32: postern.node.v1.MakeLogin.expire_time:type_name -> google.protobuf.Timestamp
+	58, // 33: postern.node.v1.MakeLogin.subject:type_name -> postern.types.v1.Subject
+	21, // 34: postern.node.v1.Inspection.walls:type_name -> postern.node.v1.WallState
+	22, // 35: postern.node.v1.Inspection.findings:type_name -> postern.node.v1.Finding
+	57, // 36: postern.node.v1.Inspection.time:type_name -> google.protobuf.Timestamp
+	58, // 37: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
+	55, // 38: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
+	28, // 39: postern.node.v1.CommandResult.explanation:type_name -> postern.node.v1.Explanation
+	20, // 40: postern.node.v1.CommandResult.inspection:type_name -> postern.node.v1.Inspection
+	53, // 41: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
+	54, // 42: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
+	29, // 43: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
+	29, // 44: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
+	29, // 45: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
+	29, // 46: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
+	29, // 47: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
+	29, // 48: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
+	59, // 49: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
+	60, // 50: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
+	61, // 51: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
+	61, // 52: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
+	57, // 53: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	57, // 54: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	57, // 55: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	57, // 56: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	0,  // 57: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
+	2,  // 58: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
+	4,  // 59: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
+	32, // 60: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
+	34, // 61: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
+	36, // 62: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
+	38, // 63: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
+	30, // 64: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
+	40, // 65: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
+	43, // 66: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
+	45, // 67: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
+	47, // 68: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
+	1,  // 69: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
+	3,  // 70: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
+	10, // 71: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
+	33, // 72: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
+	35, // 73: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
+	37, // 74: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
+	39, // 75: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
+	31, // 76: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
+	41, // 77: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
+	44, // 78: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
+	46, // 79: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
+	48, // 80: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
+	69, // [69:81] is the sub-list for method output_type
+	57, // [57:69] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_postern_node_v1_node_proto_init() }
@@ -4097,6 +4180,7 @@ func file_postern_node_v1_node_proto_init() {
 		(*Command_MakeLogin)(nil),
 		(*Command_DropLogin)(nil),
 		(*Command_Inspect)(nil),
+		(*Command_FindRecordings)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4104,7 +4188,7 @@ func file_postern_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_node_v1_node_proto_rawDesc), len(file_postern_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   53,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   5,
 		},

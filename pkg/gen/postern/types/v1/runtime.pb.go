@@ -912,7 +912,8 @@ type Session struct {
 	Rows int64 `protobuf:"varint,17,opt,name=rows,proto3" json:"rows,omitempty"`
 	// Bytes returned.
 	Bytes int64 `protobuf:"varint,18,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	// State of the recording: open, sealed or truncated.
+	// State of the recording: open, sealed or truncated, which is sealed by a node that had
+	// been stopped, or without a seal because its node lost the rest.
 	Recording string `protobuf:"bytes,19,opt,name=recording,proto3" json:"recording,omitempty"`
 	// Chunks stored.
 	Chunks int64 `protobuf:"varint,20,opt,name=chunks,proto3" json:"chunks,omitempty"`
