@@ -1,17 +1,21 @@
 package pump
 
 import (
+	"errors"
 	"net"
 	"syscall"
 )
 
-// A Feed is what a TLS connection reads its bytes from, so that Run can read the socket
-// beneath it in its own way. Elsewhere it is the connection that it wraps. Its Read is
-// for one goroutine.
+// A Feed is what stands between a TLS connection and its socket, so that Run can read the
+// socket in its own way. Elsewhere it is the connection that it wraps. Its Read is for one
+// goroutine, and so is its Write, as crypto/tls has it.
 type Feed struct {
 	net.Conn
 	prefix []byte
 	raw    syscall.RawConn // nil where the connection is not a bare socket
+	out    []byte          // what a Write has left to write
+	outErr error
+	write  func(fd uintptr) bool // writes some of out; made once
 
 	// While Run is inside of its RawConn.Read:
 	active  bool
@@ -25,6 +29,7 @@ func NewFeed(conn net.Conn, prefix []byte) *Feed {
 	if sc, ok := conn.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			f.raw = raw
+			f.write = f.writeSome
 		}
 	}
 	return f
@@ -48,6 +53,34 @@ func (f *Feed) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// Write writes all of b, and waits where the socket takes no more.
+func (f *Feed) Write(b []byte) (int, error) {
+	if f.raw == nil || !rawReads {
+		return f.Conn.Write(b)
+	}
+	f.out, f.outErr = b, nil
+	err := f.raw.Write(f.write)
+	n := len(b) - len(f.out)
+	f.out = nil
+	return n, errors.Join(f.outErr, err)
+}
+
+// writeSome writes until nothing is left or the socket takes no more, which is false.
+func (f *Feed) writeSome(fd uintptr) bool {
+	for len(f.out) > 0 {
+		n, err := rawWrite(int(fd), f.out)
+		f.out = f.out[n:]
+		if errors.Is(err, errAgain) {
+			return false
+		}
+		if err != nil {
+			f.outErr = err
+			return true
+		}
+	}
+	return true
+}
+
 // feedOf is the Feed beneath a TLS connection, or nil.
 func feedOf(conn net.Conn) *Feed {
 	t, ok := conn.(interface{ NetConn() net.Conn })
@@ -63,10 +96,10 @@ func feedOf(conn net.Conn) *Feed {
 
 // errAgain says that there is nothing to read now. To crypto/tls it is a time-out, after
 // which reading can go on.
-var errAgain net.Error = again{}
+var errAgain net.Error = notNow{}
 
-type again struct{}
+type notNow struct{}
 
-func (again) Error() string   { return "pump: nothing to read now" }
-func (again) Timeout() bool   { return true }
-func (again) Temporary() bool { return true }
+func (notNow) Error() string   { return "pump: nothing to read now" }
+func (notNow) Timeout() bool   { return true }
+func (notNow) Temporary() bool { return true }

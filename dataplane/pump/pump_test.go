@@ -11,6 +11,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"os"
 	"testing"
 	"time"
 )
@@ -210,4 +211,50 @@ func TestCancelAndPoke(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// TestFeedWrites: what the socket does not take at once is written later, whole, unless a
+// deadline comes first.
+func TestFeedWrites(t *testing.T) {
+	a, b := pair(t)
+	f := NewFeed(b, nil)
+	want := make([]byte, 16<<20) // more than any socket buffer
+	_, _ = rand.Read(want)
+	wrote := make(chan error, 1)
+	go func() {
+		n, err := f.Write(want)
+		if err == nil && n != len(want) {
+			err = io.ErrShortWrite
+		}
+		wrote <- err
+	}()
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(a, got); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("other bytes came (%v)", err)
+	}
+	if err := <-wrote; err != nil {
+		t.Error(err)
+	}
+	if err := f.SetWriteDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := f.Write(want); !errors.Is(err, os.ErrDeadlineExceeded) || n == 0 || n == len(want) {
+		t.Errorf("a write that nobody reads: %d bytes, %v", n, err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write(want); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a write after the close: %v", err)
+	}
+}
+
+func TestFeedWriteAllocates(t *testing.T) {
+	a, b := pair(t)
+	go func() { _, _ = io.Copy(io.Discard, a) }()
+	f := NewFeed(b, nil)
+	row := make([]byte, 100)
+	if n := testing.AllocsPerRun(100, func() { _, _ = f.Write(row) }); n > 0 {
+		t.Errorf("%v allocations a write", n)
+	}
 }

@@ -15,19 +15,36 @@ const rawReads = true
 
 // rawRead reads what is there, or returns errAgain.
 func rawRead(fd int, b []byte) (int, error) {
+	n, errno := again(read, fd, b)
+	switch {
+	case errno == syscall.EAGAIN:
+		return 0, errAgain
+	case errno != 0:
+		return 0, os.NewSyscallError("read", errno)
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// rawWrite writes what the socket takes now, or returns errAgain.
+func rawWrite(fd int, b []byte) (int, error) {
+	n, errno := again(write, fd, b)
+	switch {
+	case errno == syscall.EAGAIN:
+		return 0, errAgain
+	case errno != 0:
+		return 0, os.NewSyscallError("write", errno)
+	}
+	return n, nil
+}
+
+// again calls until no signal comes between.
+func again(call func(fd int, b []byte) (int, syscall.Errno), fd int, b []byte) (n int, errno syscall.Errno) {
 	for {
-		n, err := syscall.Read(fd, b)
-		switch {
-		case err == syscall.EINTR:
-			continue
-		case err == syscall.EAGAIN:
-			return 0, errAgain
-		case err != nil:
-			return 0, os.NewSyscallError("read", err)
-		case n == 0:
-			return 0, io.EOF
+		if n, errno = call(fd, b); errno != syscall.EINTR {
+			return n, errno
 		}
-		return n, nil
 	}
 }
 
