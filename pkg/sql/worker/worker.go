@@ -31,10 +31,14 @@ const startTimeout = 10 * time.Second
 // Config bounds a Pool. Zero values mean the defaults.
 type Config struct {
 	Processes   int           // children; 2
-	Deadline    time.Duration // of one request; 250 ms, and up to five times that for long ones
+	Deadline    time.Duration // of one request, in time of the processor; 250 ms, and up to five times that for long ones
 	MemoryBytes int64         // of one child; 512 MiB
 	Logger      *slog.Logger  // what happens to children; discarded where nil
 }
+
+// patience is how much longer than its deadline a request may take on the wall's clock: on
+// a busy machine a child that has done nothing wrong waits for its turn.
+const patience = 20
 
 // deadline gives a microsecond more for each byte.
 func (c *Config) deadline(size int) time.Duration {
@@ -135,7 +139,7 @@ func ask[T []byte | string](ctx context.Context, p *Pool, op byte, body T) ([]by
 		p.config.Logger.Error("cannot start parser", "error", err)
 		return nil, fmt.Errorf("%w: start: %w", ErrFault, err)
 	}
-	kind, answer, err := exchange(c, op, body, time.Now().Add(p.config.deadline(len(body))))
+	kind, answer, err := exchange(c, op, body, p.config.deadline(len(body)))
 	if err == nil {
 		switch kind {
 		case opOK:
@@ -164,20 +168,72 @@ type child struct {
 	buf     []byte // for requests, then for answers
 }
 
-func exchange[T []byte | string](c *child, op byte, body T, deadline time.Time) (byte, []byte, error) {
-	if err := c.in.SetWriteDeadline(deadline); err != nil {
-		return 0, nil, err
-	}
-	if err := c.out.SetReadDeadline(deadline); err != nil {
+func exchange[T []byte | string](c *child, op byte, body T, deadline time.Duration) (byte, []byte, error) {
+	w, err := watch(c, deadline)
+	if err != nil {
 		return 0, nil, err
 	}
 	if cap(c.buf) > 4<<20 {
 		c.buf = nil
 	}
-	if err := writeFrame(c.in, &c.buf, op, body); err != nil {
+	if err := writeFrame(w, &c.buf, op, body); err != nil {
 		return 0, nil, err
 	}
-	return readFrame(c.out, &c.buf)
+	return readFrame(w, &c.buf)
+}
+
+// A watched child is written to and read from until it has used up its time.
+type watched struct {
+	*child
+	until time.Duration // of the child's processor time
+	last  time.Time     // on the wall's clock
+}
+
+func watch(c *child, deadline time.Duration) (*watched, error) {
+	used, err := processorTime(c.cmd.Process.Pid)
+	if err != nil {
+		return nil, err
+	}
+	w := &watched{child: c, until: used + deadline, last: time.Now().Add(patience * deadline)}
+	return w, w.wait(deadline)
+}
+
+// wait lets the pipes wait a while longer.
+func (w *watched) wait(d time.Duration) error {
+	t := time.Now().Add(max(d, time.Millisecond))
+	if t.After(w.last) {
+		t = w.last
+	}
+	if err := w.in.SetWriteDeadline(t); err != nil {
+		return err
+	}
+	return w.out.SetReadDeadline(t)
+}
+
+// more waits again, if a pipe's deadline has passed and the child's own has not.
+func (w *watched) more(err error) bool {
+	if !errors.Is(err, os.ErrDeadlineExceeded) || !time.Now().Before(w.last) {
+		return false
+	}
+	used, err := processorTime(w.cmd.Process.Pid)
+	return err == nil && used < w.until && w.wait(w.until-used) == nil
+}
+
+func (w *watched) Write(b []byte) (n int, err error) {
+	for {
+		m, err := w.in.Write(b[n:])
+		if n += m; err == nil || !w.more(err) {
+			return n, err
+		}
+	}
+}
+
+func (w *watched) Read(b []byte) (int, error) {
+	for {
+		if n, err := w.out.Read(b); n > 0 || !w.more(err) {
+			return n, err
+		}
+	}
 }
 
 // start makes the child run, unless it does.

@@ -19,6 +19,8 @@ import (
 const (
 	garbles  = 1001 // answers with bytes that are no frame
 	hangs    = 1002 // never answers
+	spins    = 1004 // never answers, and is busy
+	waits    = 1005 // answers long after the deadline, and is idle until then
 	inflates = 1003 // announces an answer that is too long
 )
 
@@ -30,6 +32,21 @@ func TestMain(m *testing.M) {
 		misbehave("")
 	case fmt.Sprint(inflates):
 		misbehave("O\xff\xff\xff\xff")
+	case fmt.Sprint(spins):
+		var buf []byte
+		_ = writeFrame(os.Stdout, &buf, opReady, "")
+		for time.Now().After(time.Time{}) { // until it is killed
+		}
+	case fmt.Sprint(waits):
+		var buf, in []byte
+		_ = writeFrame(os.Stdout, &buf, opReady, "")
+		for {
+			if _, _, err := readFrame(os.Stdin, &in); err != nil {
+				os.Exit(0)
+			}
+			time.Sleep(500 * time.Millisecond)
+			_ = writeFrame(os.Stdout, &buf, opOK, "a tree")
+		}
 	}
 	Main()
 	os.Exit(m.Run())
@@ -165,7 +182,7 @@ func TestChildWithoutMemoryIsReplaced(t *testing.T) {
 
 func TestMisbehavingChildIsAFault(t *testing.T) {
 	for _, how := range []int64{garbles, hangs, inflates} {
-		p := pool(t, Config{Processes: 1, Deadline: 200 * time.Millisecond, MemoryBytes: how})
+		p := pool(t, Config{Processes: 1, Deadline: 50 * time.Millisecond, MemoryBytes: how})
 		for range 2 {
 			begun := time.Now()
 			if _, err := p.Parse(t.Context(), "SELECT 1"); !errors.Is(err, ErrFault) {
@@ -175,6 +192,19 @@ func TestMisbehavingChildIsAFault(t *testing.T) {
 				t.Errorf("%d: took %v", how, d)
 			}
 		}
+	}
+}
+
+// TestDeadlineIsOfTheProcessor: a child that gets no turn is waited for; one that takes
+// too many is ended.
+func TestDeadlineIsOfTheProcessor(t *testing.T) {
+	p := pool(t, Config{Processes: 1, Deadline: 100 * time.Millisecond, MemoryBytes: waits})
+	if tree, err := p.Parse(t.Context(), "SELECT 1"); err != nil || string(tree) != "a tree" {
+		t.Errorf("an idle child: %q, %v", tree, err)
+	}
+	p = pool(t, Config{Processes: 1, Deadline: 100 * time.Millisecond, MemoryBytes: spins})
+	if _, err := p.Parse(t.Context(), "SELECT 1"); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a busy child: %v", err)
 	}
 }
 
