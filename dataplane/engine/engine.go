@@ -174,7 +174,8 @@ type Statement struct {
 	// that it is not cached across sessions.
 	Private bool
 	// Meets reports whether the engine itself meets what a decision at level result
-	// asks for, by changing values on their way back; an error denies. Nil meets
+	// asks for, and masks of content at any level, by changing values on their way back;
+	// an error denies. Nil meets
 	// nothing. The decision must not be changed or kept.
 	Meets func(an Analysis, d *postern.Decision) error
 	// Estimate asks the resource how many rows a text that may be sent would return or

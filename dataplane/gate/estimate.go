@@ -40,7 +40,7 @@ func (g *Gate) decide(ctx context.Context, snap *policy.Snapshot, st *engine.Sta
 	q.EstimatedRows = new(int64)
 	best := snap.Decide(q)
 	text := an.Canonical()
-	if best.Verdict != postern.VerdictDeny && best.Level >= postern.LevelSource && needsRewrite(best.Obligations) {
+	if best.Verdict != postern.VerdictDeny && needsRewrite(&best) {
 		var err error
 		if text, err = an.Rewrite(best.Obligations); err != nil {
 			return d, nil, unmasked(best, err)

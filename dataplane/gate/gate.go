@@ -198,13 +198,9 @@ func (g *Gate) admission(snap *policy.Snapshot, st *engine.Statement, an engine.
 		return nil, &postern.Refusal{Reason: fmt.Sprintf("task %q is no longer served here", g.cfg.Task)}
 	}
 	a := &engine.Admission{Text: st.Text, Decision: d, Analysis: an}
-	rewrite := needsRewrite(d.Obligations)
-	if rewrite && d.Level < postern.LevelSource {
-		// The engine changes what comes back, and nothing in what is sent.
-		if err := onTheWayBack(st, an, &d); err != nil {
-			return nil, err
-		}
-		rewrite = false
+	rewrite := needsRewrite(&d)
+	if err := onTheWayBack(st, an, &d); err != nil {
+		return nil, err
 	}
 	switch {
 	case terms.Unrestricted:
@@ -229,16 +225,27 @@ func (g *Gate) admission(snap *policy.Snapshot, st *engine.Statement, an engine.
 	return a, nil
 }
 
-func needsRewrite(obligations []postern.Obligation) bool {
-	return slices.ContainsFunc(obligations, func(o postern.Obligation) bool { return o.Table != nil || o.Programs != nil })
+// needsRewrite reports whether an obligation is met in what is sent.
+func needsRewrite(d *postern.Decision) bool {
+	return slices.ContainsFunc(d.Obligations, func(o postern.Obligation) bool {
+		return o.Programs != nil || o.Table != nil && d.Level >= postern.LevelSource
+	})
 }
 
 // onTheWayBack refuses obligations that no rewriting meets and that the engine does not
-// meet either.
+// meet either: masks at level result, and masks of content at any.
 func onTheWayBack(st *engine.Statement, an engine.Analysis, d *postern.Decision) error {
+	tables, content := false, false
+	for _, o := range d.Obligations {
+		tables = tables || o.Table != nil && d.Level < postern.LevelSource
+		content = content || o.Content != nil
+	}
+	if !tables && !content {
+		return nil
+	}
 	err := errors.New("this protocol cannot change values on their way back")
 	switch {
-	case d.Level != postern.LevelResult:
+	case tables && d.Level != postern.LevelResult:
 		err = errors.New("no level of guarantee holds here")
 	case st.Meets != nil:
 		if err = st.Meets(an, d); err == nil {

@@ -42,3 +42,21 @@ func TestLevelResult(t *testing.T) {
 		t.Error("an engine that meets nothing met the masks")
 	}
 }
+
+// Masks of content are the engine's to keep, whatever else is rewritten; one that does
+// not say so has none.
+func TestContentMasks(t *testing.T) {
+	d := &postern.Decision{Level: postern.LevelNone, Obligations: []postern.Obligation{{Programs: []string{"/bin/cat"}}, {Content: &postern.ContentRule{}}}}
+	st := &engine.Statement{}
+	if onTheWayBack(st, nil, d) == nil {
+		t.Error("an engine that meets nothing masks content")
+	}
+	st.Meets = func(engine.Analysis, *postern.Decision) error { return nil }
+	if err := onTheWayBack(st, nil, d); err != nil || !needsRewrite(d) {
+		t.Errorf("%v; rewritten: %t", err, needsRewrite(d))
+	}
+	d.Obligations = append(d.Obligations, postern.Obligation{Table: &postern.TableRule{}})
+	if onTheWayBack(st, nil, d) == nil {
+		t.Error("masks of tables are kept at no level")
+	}
+}

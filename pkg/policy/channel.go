@@ -59,6 +59,8 @@ func (c *checker) channelPermit(at string, p *typesv1.Permit, out *permit) {
 	belongs("env", len(p.GetEnv()) > 0, "exec", "shell", "guard")
 	belongs("paths", len(p.GetPaths()) > 0, "files")
 	belongs("destinations", len(p.GetDestinations()) > 0, "forward")
+	belongs("detect", len(p.GetDetect()) > 0, "exec", "shell", "guard")
+	out.content = c.content(at, p)
 	switch kind {
 	case "exec":
 		c.argv(at+".argv", p.GetArgv(), ch)

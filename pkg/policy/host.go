@@ -110,6 +110,7 @@ func (j *judge) channel(f *ssh.Facts, what string, fits func(*channel) bool) boo
 		if len(ch.env) > 0 {
 			j.d.Obligations = append(j.d.Obligations, postern.Obligation{Env: ch.env})
 		}
+		j.contentMasks(p.content)
 		for _, a := range [...]*postern.Approval{j.query.Grant.Approval, t.approval, p.approval} {
 			if a != nil && a.Scope == postern.ScopeStatement && !j.ask(a, p.ruleApproval) {
 				return false

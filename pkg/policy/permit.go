@@ -34,6 +34,7 @@ type permit struct {
 	schemas  map[string]bool
 
 	channel *channel
+	content *postern.ContentRule // nil masks nothing in what comes back
 
 	when     *condition
 	approval *postern.Approval
@@ -135,6 +136,7 @@ func (c *checker) shapes(at string, p *typesv1.Permit) (n int) {
 	stray("requireWhere", p.GetRequireWhere(), table)
 	stray("maxAffected", p.GetMaxAffected() != 0, table)
 	stray("schemas", len(p.GetSchemas()) > 0, command)
+	stray("detect", len(p.GetDetect()) > 0, channel)
 	return n
 }
 

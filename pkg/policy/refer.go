@@ -35,10 +35,10 @@ func references(o *typesv1.Object) []reference {
 		}
 		for i, p := range s.GetPermit() {
 			for _, column := range slices.Sorted(maps.Keys(p.GetMask())) {
-				if p.GetMask()[column] == "" {
-					out = append(out, reference{fmt.Sprintf("spec.permit[%d].mask.%s", i, column), "mask", ""})
-				}
-				add("mask", p.GetMask()[column], "spec.permit[%d].mask.%s", i, column)
+				out = append(out, reference{fmt.Sprintf("spec.permit[%d].mask.%s", i, column), "mask", p.GetMask()[column]})
+			}
+			for _, kind := range slices.Sorted(maps.Keys(p.GetDetect())) {
+				out = append(out, reference{fmt.Sprintf("spec.permit[%d].detect.%s", i, kind), "mask", p.GetDetect()[kind]})
 			}
 			add("approvalrule", p.GetApproval().GetRule(), "spec.permit[%d].approval.rule", i)
 		}

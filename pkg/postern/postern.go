@@ -207,6 +207,27 @@ type Obligation struct {
 	Env []string
 	// Guard gives, in the place of a shell, a prompt whose lines are judged one by one.
 	Guard bool
+	// Content says what is masked in what comes back where that is not rows of tables.
+	Content *ContentRule
+}
+
+// ContentRule says what is masked in a body or in what a command says. All of it applies.
+type ContentRule struct {
+	Fields []FieldRule  // by where it stands
+	Detect []DetectRule // by what it looks like, wherever it stands: level L0
+}
+
+// FieldRule masks what stands at one place: a JSON pointer (RFC 6901) in which a name "*"
+// stands for any name or index, or the name of a field in CSV and forms.
+type FieldRule struct {
+	Path string
+	Mask *MaskRule
+}
+
+// DetectRule masks one kind of content, by the names of package detect.
+type DetectRule struct {
+	Kind string
+	Mask *MaskRule
 }
 
 // TableRule says how one table may be read in a rewritten statement: only these

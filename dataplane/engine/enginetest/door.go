@@ -245,15 +245,19 @@ func (s *Session) Prepare(ctx context.Context, st *engine.Statement) (*engine.Ad
 		return nil, &postern.Refusal{Reason: d.Reason, Rule: d.Rule, Detail: d.Detail, Hint: d.Hint}
 	}
 	a := &engine.Admission{Text: st.Text, Decision: d, Analysis: an, Gate: admission{p.Version}}
-	rewrite := false
+	rewrite, back := false, false
 	for _, o := range d.Obligations {
-		rewrite = rewrite || o.Table != nil || o.Programs != nil
+		result := o.Table != nil && d.Level == postern.LevelResult
+		rewrite = rewrite || o.Programs != nil || o.Table != nil && !result
+		back = back || o.Content != nil || result
 	}
-	if rewrite && d.Level == postern.LevelResult {
+	if back {
+		if st.Meets == nil {
+			return nil, &postern.Refusal{Reason: "the masks cannot be kept"}
+		}
 		if err := st.Meets(an, &d); err != nil {
 			return nil, &postern.Refusal{Reason: "the masks cannot be kept: " + err.Error()}
 		}
-		rewrite = false
 	}
 	switch {
 	case rewrite:

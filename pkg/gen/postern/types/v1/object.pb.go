@@ -1296,7 +1296,11 @@ type Permit struct {
 	// for everything below. The verbs are read, write and delete.
 	Paths []string `protobuf:"bytes,18,rep,name=paths,proto3" json:"paths,omitempty"`
 	// Of forward: "host:port". The verbs are connect and listen.
-	Destinations  []string `protobuf:"bytes,19,rep,name=destinations,proto3" json:"destinations,omitempty"`
+	Destinations []string `protobuf:"bytes,19,rep,name=destinations,proto3" json:"destinations,omitempty"`
+	// What is masked wherever it shows in what comes back, by what it looks like: a kind of
+	// content, such as email, card, jwt or secrets, and the name of a Mask. For exec, shell
+	// and guard.
+	Detect        map[string]string `protobuf:"bytes,30,rep,name=detect,proto3" json:"detect,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1460,6 +1464,13 @@ func (x *Permit) GetPaths() []string {
 func (x *Permit) GetDestinations() []string {
 	if x != nil {
 		return x.Destinations
+	}
+	return nil
+}
+
+func (x *Permit) GetDetect() map[string]string {
+	if x != nil {
+		return x.Detect
 	}
 	return nil
 }
@@ -3446,7 +3457,7 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"\x06labels\x18\x02 \x03(\v2..postern.types.v1.ResourceSelector.LabelsEntryR\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfd\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf6\x05\n" +
 	"\x06Permit\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x12\x14\n" +
 	"\x05verbs\x18\x02 \x03(\tR\x05verbs\x12\x18\n" +
@@ -3467,8 +3478,12 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"\x03pty\x18\x10 \x01(\bR\x03pty\x12\x10\n" +
 	"\x03env\x18\x11 \x03(\tR\x03env\x12\x14\n" +
 	"\x05paths\x18\x12 \x03(\tR\x05paths\x12\"\n" +
-	"\fdestinations\x18\x13 \x03(\tR\fdestinations\x1a7\n" +
+	"\fdestinations\x18\x13 \x03(\tR\fdestinations\x12<\n" +
+	"\x06detect\x18\x1e \x03(\v2$.postern.types.v1.Permit.DetectEntryR\x06detect\x1a7\n" +
 	"\tMaskEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
+	"\vDetectEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\";\n" +
 	"\tFunctions\x12\x18\n" +
@@ -3638,7 +3653,7 @@ func file_postern_types_v1_object_proto_rawDescGZIP() []byte {
 	return file_postern_types_v1_object_proto_rawDescData
 }
 
-var file_postern_types_v1_object_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_postern_types_v1_object_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_postern_types_v1_object_proto_goTypes = []any{
 	(*Metadata)(nil),              // 0: postern.types.v1.Metadata
 	(*Object)(nil),                // 1: postern.types.v1.Object
@@ -3688,19 +3703,20 @@ var file_postern_types_v1_object_proto_goTypes = []any{
 	nil,                           // 45: postern.types.v1.ResourceSpec.ClassifyEntry
 	nil,                           // 46: postern.types.v1.ResourceSelector.LabelsEntry
 	nil,                           // 47: postern.types.v1.Permit.MaskEntry
-	nil,                           // 48: postern.types.v1.SubjectSelector.ClaimEntry
-	nil,                           // 49: postern.types.v1.RoleScope.LabelsEntry
-	nil,                           // 50: postern.types.v1.SecretSpec.DataEntry
-	nil,                           // 51: postern.types.v1.NodeSpec.EndpointsEntry
-	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
-	(*structpb.Value)(nil),        // 53: google.protobuf.Value
-	(*structpb.ListValue)(nil),    // 54: google.protobuf.ListValue
+	nil,                           // 48: postern.types.v1.Permit.DetectEntry
+	nil,                           // 49: postern.types.v1.SubjectSelector.ClaimEntry
+	nil,                           // 50: postern.types.v1.RoleScope.LabelsEntry
+	nil,                           // 51: postern.types.v1.SecretSpec.DataEntry
+	nil,                           // 52: postern.types.v1.NodeSpec.EndpointsEntry
+	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
+	(*structpb.Value)(nil),        // 54: google.protobuf.Value
+	(*structpb.ListValue)(nil),    // 55: google.protobuf.ListValue
 }
 var file_postern_types_v1_object_proto_depIdxs = []int32{
 	41, // 0: postern.types.v1.Metadata.labels:type_name -> postern.types.v1.Metadata.LabelsEntry
 	42, // 1: postern.types.v1.Metadata.annotations:type_name -> postern.types.v1.Metadata.AnnotationsEntry
-	52, // 2: postern.types.v1.Metadata.create_time:type_name -> google.protobuf.Timestamp
-	52, // 3: postern.types.v1.Metadata.update_time:type_name -> google.protobuf.Timestamp
+	53, // 2: postern.types.v1.Metadata.create_time:type_name -> google.protobuf.Timestamp
+	53, // 3: postern.types.v1.Metadata.update_time:type_name -> google.protobuf.Timestamp
 	2,  // 4: postern.types.v1.Object.resource:type_name -> postern.types.v1.Resource
 	11, // 5: postern.types.v1.Object.task:type_name -> postern.types.v1.Task
 	21, // 6: postern.types.v1.Object.binding:type_name -> postern.types.v1.Binding
@@ -3738,44 +3754,45 @@ var file_postern_types_v1_object_proto_depIdxs = []int32{
 	46, // 38: postern.types.v1.ResourceSelector.labels:type_name -> postern.types.v1.ResourceSelector.LabelsEntry
 	47, // 39: postern.types.v1.Permit.mask:type_name -> postern.types.v1.Permit.MaskEntry
 	20, // 40: postern.types.v1.Permit.approval:type_name -> postern.types.v1.ApprovalRequirement
-	9,  // 41: postern.types.v1.CredentialRule.vault:type_name -> postern.types.v1.VaultRef
-	0,  // 42: postern.types.v1.Binding.metadata:type_name -> postern.types.v1.Metadata
-	22, // 43: postern.types.v1.Binding.spec:type_name -> postern.types.v1.BindingSpec
-	23, // 44: postern.types.v1.BindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
-	20, // 45: postern.types.v1.BindingSpec.approval:type_name -> postern.types.v1.ApprovalRequirement
-	52, // 46: postern.types.v1.BindingSpec.expires:type_name -> google.protobuf.Timestamp
-	48, // 47: postern.types.v1.SubjectSelector.claim:type_name -> postern.types.v1.SubjectSelector.ClaimEntry
-	0,  // 48: postern.types.v1.ApprovalRule.metadata:type_name -> postern.types.v1.Metadata
-	25, // 49: postern.types.v1.ApprovalRule.spec:type_name -> postern.types.v1.ApprovalRuleSpec
-	26, // 50: postern.types.v1.ApprovalRuleSpec.all:type_name -> postern.types.v1.ApprovalQuorum
-	0,  // 51: postern.types.v1.Workload.metadata:type_name -> postern.types.v1.Metadata
-	28, // 52: postern.types.v1.Workload.spec:type_name -> postern.types.v1.WorkloadSpec
-	29, // 53: postern.types.v1.WorkloadSpec.trust:type_name -> postern.types.v1.WorkloadTrust
-	52, // 54: postern.types.v1.WorkloadSpec.expires:type_name -> google.protobuf.Timestamp
-	0,  // 55: postern.types.v1.RoleBinding.metadata:type_name -> postern.types.v1.Metadata
-	31, // 56: postern.types.v1.RoleBinding.spec:type_name -> postern.types.v1.RoleBindingSpec
-	23, // 57: postern.types.v1.RoleBindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
-	32, // 58: postern.types.v1.RoleBindingSpec.scope:type_name -> postern.types.v1.RoleScope
-	49, // 59: postern.types.v1.RoleScope.labels:type_name -> postern.types.v1.RoleScope.LabelsEntry
-	0,  // 60: postern.types.v1.Mask.metadata:type_name -> postern.types.v1.Metadata
-	34, // 61: postern.types.v1.Mask.spec:type_name -> postern.types.v1.MaskSpec
-	7,  // 62: postern.types.v1.MaskSpec.key:type_name -> postern.types.v1.SecretRef
-	0,  // 63: postern.types.v1.Lock.metadata:type_name -> postern.types.v1.Metadata
-	36, // 64: postern.types.v1.Lock.spec:type_name -> postern.types.v1.LockSpec
-	52, // 65: postern.types.v1.LockSpec.expires:type_name -> google.protobuf.Timestamp
-	0,  // 66: postern.types.v1.Secret.metadata:type_name -> postern.types.v1.Metadata
-	38, // 67: postern.types.v1.Secret.spec:type_name -> postern.types.v1.SecretSpec
-	50, // 68: postern.types.v1.SecretSpec.data:type_name -> postern.types.v1.SecretSpec.DataEntry
-	0,  // 69: postern.types.v1.Node.metadata:type_name -> postern.types.v1.Metadata
-	40, // 70: postern.types.v1.Node.spec:type_name -> postern.types.v1.NodeSpec
-	51, // 71: postern.types.v1.NodeSpec.endpoints:type_name -> postern.types.v1.NodeSpec.EndpointsEntry
-	53, // 72: postern.types.v1.ResourceSpec.PinEntry.value:type_name -> google.protobuf.Value
-	54, // 73: postern.types.v1.ResourceSpec.ClassifyEntry.value:type_name -> google.protobuf.ListValue
-	74, // [74:74] is the sub-list for method output_type
-	74, // [74:74] is the sub-list for method input_type
-	74, // [74:74] is the sub-list for extension type_name
-	74, // [74:74] is the sub-list for extension extendee
-	0,  // [0:74] is the sub-list for field type_name
+	48, // 41: postern.types.v1.Permit.detect:type_name -> postern.types.v1.Permit.DetectEntry
+	9,  // 42: postern.types.v1.CredentialRule.vault:type_name -> postern.types.v1.VaultRef
+	0,  // 43: postern.types.v1.Binding.metadata:type_name -> postern.types.v1.Metadata
+	22, // 44: postern.types.v1.Binding.spec:type_name -> postern.types.v1.BindingSpec
+	23, // 45: postern.types.v1.BindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
+	20, // 46: postern.types.v1.BindingSpec.approval:type_name -> postern.types.v1.ApprovalRequirement
+	53, // 47: postern.types.v1.BindingSpec.expires:type_name -> google.protobuf.Timestamp
+	49, // 48: postern.types.v1.SubjectSelector.claim:type_name -> postern.types.v1.SubjectSelector.ClaimEntry
+	0,  // 49: postern.types.v1.ApprovalRule.metadata:type_name -> postern.types.v1.Metadata
+	25, // 50: postern.types.v1.ApprovalRule.spec:type_name -> postern.types.v1.ApprovalRuleSpec
+	26, // 51: postern.types.v1.ApprovalRuleSpec.all:type_name -> postern.types.v1.ApprovalQuorum
+	0,  // 52: postern.types.v1.Workload.metadata:type_name -> postern.types.v1.Metadata
+	28, // 53: postern.types.v1.Workload.spec:type_name -> postern.types.v1.WorkloadSpec
+	29, // 54: postern.types.v1.WorkloadSpec.trust:type_name -> postern.types.v1.WorkloadTrust
+	53, // 55: postern.types.v1.WorkloadSpec.expires:type_name -> google.protobuf.Timestamp
+	0,  // 56: postern.types.v1.RoleBinding.metadata:type_name -> postern.types.v1.Metadata
+	31, // 57: postern.types.v1.RoleBinding.spec:type_name -> postern.types.v1.RoleBindingSpec
+	23, // 58: postern.types.v1.RoleBindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
+	32, // 59: postern.types.v1.RoleBindingSpec.scope:type_name -> postern.types.v1.RoleScope
+	50, // 60: postern.types.v1.RoleScope.labels:type_name -> postern.types.v1.RoleScope.LabelsEntry
+	0,  // 61: postern.types.v1.Mask.metadata:type_name -> postern.types.v1.Metadata
+	34, // 62: postern.types.v1.Mask.spec:type_name -> postern.types.v1.MaskSpec
+	7,  // 63: postern.types.v1.MaskSpec.key:type_name -> postern.types.v1.SecretRef
+	0,  // 64: postern.types.v1.Lock.metadata:type_name -> postern.types.v1.Metadata
+	36, // 65: postern.types.v1.Lock.spec:type_name -> postern.types.v1.LockSpec
+	53, // 66: postern.types.v1.LockSpec.expires:type_name -> google.protobuf.Timestamp
+	0,  // 67: postern.types.v1.Secret.metadata:type_name -> postern.types.v1.Metadata
+	38, // 68: postern.types.v1.Secret.spec:type_name -> postern.types.v1.SecretSpec
+	51, // 69: postern.types.v1.SecretSpec.data:type_name -> postern.types.v1.SecretSpec.DataEntry
+	0,  // 70: postern.types.v1.Node.metadata:type_name -> postern.types.v1.Metadata
+	40, // 71: postern.types.v1.Node.spec:type_name -> postern.types.v1.NodeSpec
+	52, // 72: postern.types.v1.NodeSpec.endpoints:type_name -> postern.types.v1.NodeSpec.EndpointsEntry
+	54, // 73: postern.types.v1.ResourceSpec.PinEntry.value:type_name -> google.protobuf.Value
+	55, // 74: postern.types.v1.ResourceSpec.ClassifyEntry.value:type_name -> google.protobuf.ListValue
+	75, // [75:75] is the sub-list for method output_type
+	75, // [75:75] is the sub-list for method input_type
+	75, // [75:75] is the sub-list for extension type_name
+	75, // [75:75] is the sub-list for extension extendee
+	0,  // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_postern_types_v1_object_proto_init() }
@@ -3801,7 +3818,7 @@ func file_postern_types_v1_object_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_types_v1_object_proto_rawDesc), len(file_postern_types_v1_object_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   52,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
