@@ -93,9 +93,7 @@ func New(ctx context.Context, cfg config.Config, tel *telemetry.T) (_ *Node, err
 			err = errors.Join(err, n.close())
 		}
 	}()
-	for _, r := range recovered.Sessions {
-		n.log.Warn("session recovered from the spool", "session", r.ID, "truncated", r.Truncated)
-	}
+	n.tell(recovered)
 	n.leases = lease.NewBook(lease.Config{Node: n.identity.Name(), Key: n.identity.HPKEKey, Control: n.control, Logger: n.log})
 	n.budgets = budget.NewBook(budget.Config{Process: process, Control: n.control, Logger: n.log, Now: time.Now})
 	n.keeper = session.New(session.Config{
@@ -103,6 +101,20 @@ func New(ctx context.Context, cfg config.Config, tel *telemetry.T) (_ *Node, err
 		Leases: leases{n.leases}, Records: records{n.spool}, Budgets: n.budgets, Logger: n.log, Now: time.Now,
 	})
 	return n, n.bind(tel)
+}
+
+// tell tells operators what an earlier process left, and what of it is lost. A killed
+// process leaves a damaged end, behind which nothing stands.
+func (n *Node) tell(r spool.Recovery) {
+	for _, s := range r.Sessions {
+		n.log.Warn("session recovered from the spool", "session", s.ID, "last", s.Last, "truncated", s.Truncated)
+	}
+	if r.Damage != "" {
+		n.log.Warn("the spool was damaged", "where", r.Damage)
+	}
+	for _, what := range r.Lost {
+		n.log.Error("records were lost", "what", what)
+	}
 }
 
 // bind makes the engines and their sockets.

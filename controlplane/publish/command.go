@@ -100,25 +100,3 @@ func (h *Hub) connected() []postern.NodeName {
 	}
 	return names
 }
-
-// NodeFor picks a connected node that serves the resource now and takes new sessions:
-// the one with the fewest sessions. It is false where there is none.
-func (h *Hub) NodeFor(resource postern.ResourceName) (postern.NodeName, bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	var best *stream
-	for _, s := range h.nodes {
-		r := s.status.report
-		if r.GetDraining() || !slices.Contains(r.GetResources(), string(resource)) {
-			continue
-		}
-		if best == nil || r.GetSessions() < best.status.report.GetSessions() ||
-			r.GetSessions() == best.status.report.GetSessions() && s.name < best.name {
-			best = s
-		}
-	}
-	if best == nil {
-		return "", false
-	}
-	return best.name, true
-}

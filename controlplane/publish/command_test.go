@@ -11,7 +11,6 @@ import (
 	"github.com/posterngate/postern/dataplane/snapshot"
 	"github.com/posterngate/postern/pkg/fault"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
-	"github.com/posterngate/postern/pkg/postern"
 )
 
 // obey answers every command with what answer says.
@@ -94,7 +93,7 @@ func TestACommandEndsWithItsNode(t *testing.T) {
 	})
 }
 
-func TestNodeFor(t *testing.T) {
+func TestNodes(t *testing.T) {
 	inHouse(t, func(h *house) {
 		h.put(resource("db", nil), node("n1", "eu-1", nil), node("off", "us-1", nil))
 		for name, r := range map[string]*nodev1.NodeReport{
@@ -108,12 +107,6 @@ func TestNodeFor(t *testing.T) {
 			p.report(r)
 		}
 		synctest.Wait()
-		for resource, want := range map[string]string{"db": "n1", "other": "n2", "none": ""} {
-			got, ok := h.hub.NodeFor(postern.ResourceName(resource))
-			if string(got) != want || ok != (want != "") {
-				t.Errorf("NodeFor(%s) = %q, %v; want %q", resource, got, ok, want)
-			}
-		}
 		list := h.hub.Nodes()
 		if len(list) != 4 || list[3].GetName() != "off" || list[3].GetConnected() || list[3].GetRegion() != "us-1" {
 			t.Fatalf("nodes: %v", list)

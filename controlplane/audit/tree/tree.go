@@ -124,9 +124,20 @@ type Tree struct {
 // must not change while a tree works: the first one stays.
 var logging sync.Once
 
+// warnings passes on what is worse than information: what the library tells of its work is
+// text that was put together, and news to nobody.
+type warnings struct{ slog.Handler }
+
+func (w warnings) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelWarn && w.Handler.Enabled(ctx, l)
+}
+
+func (w warnings) WithAttrs(a []slog.Attr) slog.Handler { return warnings{w.Handler.WithAttrs(a)} }
+func (w warnings) WithGroup(g string) slog.Handler      { return warnings{w.Handler.WithGroup(g)} }
+
 // Open opens the log in a folder, which is made if it is missing. It works until Close.
 func Open(ctx context.Context, dir string, key Key, log *slog.Logger) (*Tree, error) {
-	logging.Do(func() { klog.SetSlogLogger(log.With("part", "tessera")) })
+	logging.Do(func() { klog.SetSlogLogger(slog.New(warnings{log.With("part", "tessera").Handler()})) })
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("audit tree: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/posterngate/postern/controlplane"
 	"github.com/posterngate/postern/controlplane/config"
+	"github.com/posterngate/postern/pkg/daemon"
 	"github.com/posterngate/postern/pkg/telemetry"
 )
 
@@ -25,7 +26,7 @@ func epoch(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprint(stderr, "usage: postern-control epoch [--config FILE]\n\nRun it once after etcd was restored from a backup, before the control plane starts.\n\n")
 		flags.PrintDefaults()
 	}
-	if !parse(flags, args) {
+	if !daemon.Parse(flags, args) {
 		return 2
 	}
 	cfg, err := config.Load(*file)

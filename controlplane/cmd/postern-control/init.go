@@ -15,6 +15,7 @@ import (
 
 	"github.com/posterngate/postern/controlplane/config"
 	"github.com/posterngate/postern/controlplane/credential/sealed"
+	"github.com/posterngate/postern/pkg/daemon"
 )
 
 //go:embed sample.yaml
@@ -38,7 +39,7 @@ func initialise(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprint(stderr, "usage: postern-control init --issuer URL --admin-group GROUP [--dir DIR]\n\nWrites a first configuration, with comments, and a key file.\n\n")
 		flags.PrintDefaults()
 	}
-	if !parse(flags, args) {
+	if !daemon.Parse(flags, args) {
 		return 2
 	}
 	if err := s.check(); err != nil {

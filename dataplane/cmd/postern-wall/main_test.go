@@ -11,7 +11,7 @@ import (
 func command(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	code = run(t.Context(), args, &out, &errs)
+	code = program.Run(t.Context(), args, &out, &errs)
 	return code, out.String(), errs.String()
 }
 

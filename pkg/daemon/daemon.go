@@ -1,0 +1,102 @@
+// Package daemon is what the mains of long-running programs have in common: flags, the
+// configuration, telemetry, signals and exit codes.
+package daemon
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/posterngate/postern/pkg/release"
+	"github.com/posterngate/postern/pkg/telemetry"
+)
+
+// shutdownWait is how long traces may take to be sent at the end.
+const shutdownWait = 5 * time.Second
+
+// A Program is one of them; C is its configuration. All but Usage is required.
+type Program[C any] struct {
+	Name  string // of the binary
+	File  string // the configuration, where --config does not name another
+	Usage string // stands before the flags in the help
+	Load  func(file string) (C, error)
+	// Telemetry says where a configuration sends it, and what this instance is called.
+	Telemetry func(cfg C) (to telemetry.Config, instance string)
+	// Serve works until ctx is done.
+	Serve func(ctx context.Context, cfg C, tel *telemetry.T) error
+}
+
+// Main calls run with what the process was started with, and exits with its code. The
+// context ends with SIGINT or SIGTERM.
+func Main(run func(ctx context.Context, args []string, stdout, stderr io.Writer) int) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// Run reads the flags, and serves unless they ask for something else. It returns the
+// exit code: 0 ok, 1 failed, 2 wrong usage or configuration.
+func (p *Program[C]) Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet(p.Name, flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	if p.Usage != "" {
+		flags.Usage = func() {
+			fmt.Fprint(stderr, p.Usage)
+			flags.PrintDefaults()
+		}
+	}
+	file := flags.String("config", p.File, "configuration file")
+	check := flags.Bool("check-config", false, "check the configuration and exit")
+	version := flags.Bool("version", false, "print the release and exit")
+	if !Parse(flags, args) {
+		return 2
+	}
+	if *version {
+		fmt.Fprintln(stdout, p.Name, release.Version)
+		return 0
+	}
+	cfg, err := p.Load(*file)
+	if err == nil && *check {
+		fmt.Fprintln(stdout, "the configuration is good")
+		return 0
+	}
+	var tel *telemetry.T
+	if err == nil {
+		to, instance := p.Telemetry(cfg)
+		tel, err = telemetry.Setup(ctx, to, p.Name, instance, stderr)
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "%s: %v\n", p.Name, err)
+		return 2
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownWait)
+		defer cancel()
+		_ = tel.Shutdown(ctx) // nobody is left to be told
+	}()
+	if err := p.Serve(ctx, cfg, tel); err != nil {
+		tel.Logger.Error("stopped after a failure", "error", err)
+		return 1
+	}
+	return 0
+}
+
+// Parse reads flags; what is wrong, also words that are no flags, has been told once it
+// returns false.
+func Parse(flags *flag.FlagSet, args []string) bool {
+	if flags.Parse(args) != nil {
+		return false
+	}
+	if flags.NArg() > 0 {
+		fmt.Fprintf(flags.Output(), "%s: what is %q?\n", flags.Name(), flags.Arg(0))
+		flags.Usage()
+		return false
+	}
+	return true
+}
