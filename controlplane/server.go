@@ -39,6 +39,7 @@ import (
 	"github.com/posterngate/postern/controlplane/recording"
 	"github.com/posterngate/postern/controlplane/recording/index"
 	"github.com/posterngate/postern/controlplane/recording/keyring"
+	"github.com/posterngate/postern/controlplane/signin"
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/controlplane/task"
 	"github.com/posterngate/postern/pkg/fault"
@@ -65,6 +66,7 @@ type Server struct {
 	fleet      *fleet.Fleet
 	approve    *approve.Service
 	task       *task.Service
+	signIn     *signin.Service
 	vault      *vault.Source // nil where none is configured
 	broker     *credential.Broker
 	budgets    *budget.Service
@@ -160,6 +162,10 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 		Store: s.store, Snapshot: s.hub.Snapshot, Changed: s.hub.Subscribe, Sign: s.authority.SignGrant,
 		Verifier: verifier, Certificates: s.authority, Approve: s.approve, Audit: s.audit, Logger: s.log,
 	})
+	s.signIn = signin.New(signin.Config{
+		Store: s.store, Device: verifier.Device, Open: s.task.Open, Logger: s.log, Now: time.Now,
+		URL: func(code string) string { return s.cfg.URL + signin.Path + code },
+	})
 	s.budgets = budget.New(budget.Config{
 		Store: s.store, Snapshot: s.hub.Snapshot, Grant: lending{s}.Grant, Last: s.last, Recall: s.recall, Logger: s.log, Now: time.Now,
 	})
@@ -204,7 +210,7 @@ func (s *Server) serveNodes() error {
 		},
 		Authority: s.authority, Nodes: publish.Directory{Cache: s.cache, Store: s.store}, Snapshot: s.hub.Snapshot,
 		Enrol: enrol.New(enrol.Config{Store: s.store, Authority: s.authority, Snapshot: s.hub.Snapshot, Audit: s.audit, Reserved: s.reserved(), Logger: s.log}),
-		Hub:   s.hub, Fleet: s.fleet, Grants: s.task, Holds: s.approve, Broker: s.broker, Budgets: s.budgets, Records: s.recordings, RecordingKey: s.keyring.Public,
+		Hub:   s.hub, Fleet: s.fleet, Grants: s.task, SignIns: s.signIn, Holds: s.approve, Broker: s.broker, Budgets: s.budgets, Records: s.recordings, RecordingKey: s.keyring.Public,
 		Options: nodeapi.Traced(), Logger: s.log,
 	})
 	return nil
@@ -235,7 +241,8 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier) err
 		Answer:      answerapi.New(s.index, s.bindings, time.Now),
 		NodeAdmin:   userapi.NewNodes(s.fleet, enroller, s.cache),
 		Lock:        s.locks(policies),
-		Ready:       s.Ready,
+		SignIn:      s.signIn.Handler(), SignInPath: signin.Path,
+		Ready: s.Ready,
 	})
 	s.api = &http.Server{
 		Handler:           handler,

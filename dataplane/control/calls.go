@@ -59,12 +59,17 @@ func (c *Client) OpenGrant(ctx context.Context, req *nodev1.OpenGrantRequest) (*
 	if err != nil {
 		return nil, refuse(ctx, "open the grant", err)
 	}
+	return c.opened(ctx, resp, req.GetTask())
+}
+
+// opened is a grant that has just come.
+func (c *Client) opened(ctx context.Context, resp *nodev1.OpenGrantResponse, task string) (*postern.Grant, error) {
 	if key := resp.GetRecordingKey(); len(key) > 0 {
 		c.recordingKey.Store(&key)
 	}
 	g, err := c.verify(resp.GetGrant())
-	if err == nil && string(g.Task) != req.GetTask() {
-		err = fmt.Errorf("grant %s is for the task %q and not %q", g.ID, g.Task, req.GetTask())
+	if err == nil && string(g.Task) != task {
+		err = fmt.Errorf("grant %s is for the task %q and not %q", g.ID, g.Task, task)
 	}
 	if err != nil {
 		return nil, &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the control plane's grant could not be verified", Hint: "try again; if it stays, tell the operators when it happened", Cause: err}

@@ -44,10 +44,19 @@ type Claim struct {
 	Token      secret.Bytes
 	// Certificate is a client certificate whose key the handshake has proved to be the
 	// client's: DER, or for SSH the wire form; nil where none was shown.
-	Certificate   []byte
+	Certificate []byte
+	// SignIn, where the client has shown neither, is told once where a person can sign in;
+	// Open then takes as long as that does, and ends with its context. It must not block.
+	SignIn        func(SignIn)
 	Database      string
 	ClientAddress string
 	ClientProgram string
+}
+
+// SignIn is where a person without anything to show can sign in.
+type SignIn struct {
+	URL, Code string
+	Expires   time.Time
 }
 
 // A Session is one client connection under one grant: all that an engine can reach.

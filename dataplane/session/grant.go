@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"time"
 
 	"github.com/posterngate/postern/dataplane/engine"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
@@ -11,28 +12,33 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 )
 
-// grant asks the control plane, and waits until the node enforces the policy under
-// which the grant was made.
-func (k *Keeper) grant(ctx context.Context, c engine.Claim, task postern.TaskName, resource postern.ResourceName) (*postern.Grant, error) {
-	var named grantcert.Name
-	if c.Certificate != nil {
+// signInTimeout bounds how long a person may take to sign in, whatever the control plane
+// says.
+const signInTimeout = 15 * time.Minute
+
+// signIn is the grant of a person who signs in elsewhere.
+func (k *Keeper) signIn(ctx context.Context, c engine.Claim, task postern.TaskName, resource postern.ResourceName) (*postern.Grant, error) {
+	if c.Certificate != nil || c.Token.Len() > 0 {
+		return nil, &postern.Refusal{Code: postern.CodeBadToken, Reason: "something was shown, and a person would sign in too", Hint: "connect again"}
+	}
+	ctx, cancel := context.WithTimeout(ctx, signInTimeout)
+	defer cancel()
+	return k.cfg.Control.SignIn(ctx, &nodev1.SignInRequest{
+		Task: string(task), Resource: string(resource), ClientAddress: c.ClientAddress, ClientProgram: c.ClientProgram,
+	}, func(p *nodev1.SignInPrompt) {
+		c.SignIn(engine.SignIn{URL: p.GetUrl(), Code: p.GetCode(), Expires: p.GetExpireTime().AsTime()})
+	})
+}
+
+// grant is the grant of a claim, which is that of a person where one has signed in; it
+// waits until the node enforces the policy under which the grant was made.
+func (k *Keeper) grant(ctx context.Context, c engine.Claim, task postern.TaskName, resource postern.ResourceName, person *postern.Grant) (*postern.Grant, error) {
+	grant, named := person, grantcert.Name{}
+	if grant == nil {
 		var err error
-		if named, err = k.certificate(c, task); err != nil {
+		if grant, named, err = k.shown(ctx, c, task, resource); err != nil {
 			return nil, err
 		}
-	}
-	ask := &nodev1.OpenGrantRequest{
-		Token: string(c.Token.Reveal()), Task: string(task), Resource: string(resource),
-		ClientAddress: c.ClientAddress, ClientProgram: c.ClientProgram,
-	}
-	if c.Protocol == postern.SSH {
-		ask.SshCertificate = c.Certificate
-	} else {
-		ask.ClientCertificate = c.Certificate
-	}
-	grant, err := k.cfg.Control.OpenGrant(ctx, ask)
-	if err != nil {
-		return nil, err
 	}
 	if grant.Task != task {
 		return nil, &postern.Refusal{Code: postern.CodeNoGrant, Reason: fmt.Sprintf("this token is for task %q, not for %q", grant.Task, task), Hint: fmt.Sprintf("connect as %s.RESOURCE, or get a token for %s", grant.Task, task)}
@@ -46,6 +52,29 @@ func (k *Keeper) grant(ctx context.Context, c engine.Claim, task postern.TaskNam
 		return nil, &postern.Refusal{Code: postern.CodeUnavailable, Reason: "this node does not enforce the policy yet under which the grant was made", Hint: "try again in a moment, or another node", Cause: err}
 	}
 	return grant, nil
+}
+
+// shown asks the control plane for the grant of what a client has shown, and says what a
+// certificate names.
+func (k *Keeper) shown(ctx context.Context, c engine.Claim, task postern.TaskName, resource postern.ResourceName) (*postern.Grant, grantcert.Name, error) {
+	var named grantcert.Name
+	if c.Certificate != nil {
+		var err error
+		if named, err = k.certificate(c, task); err != nil {
+			return nil, named, err
+		}
+	}
+	ask := &nodev1.OpenGrantRequest{
+		Token: string(c.Token.Reveal()), Task: string(task), Resource: string(resource),
+		ClientAddress: c.ClientAddress, ClientProgram: c.ClientProgram,
+	}
+	if c.Protocol == postern.SSH {
+		ask.SshCertificate = c.Certificate
+	} else {
+		ask.ClientCertificate = c.Certificate
+	}
+	grant, err := k.cfg.Control.OpenGrant(ctx, ask)
+	return grant, named, err
 }
 
 // certificate verifies what a client showed instead of a token: that it is good for just

@@ -128,3 +128,36 @@ func TestOpenBySSH(t *testing.T) {
 	h.sshCAs = nil
 	h.refused(show("g-1", "report"), postern.CodeBadToken, "not issued here")
 }
+
+// TestSignIn: somebody who has nothing to show is told where to sign in, and then has
+// what their grant says and no more.
+func TestSignIn(t *testing.T) {
+	h := newHouse(t)
+	var told []engine.SignIn
+	c := claim()
+	c.Token = secret.Bytes{}
+	c.SignIn = func(w engine.SignIn) { told = append(told, w) }
+	s, err := h.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close(nil)
+	if len(told) != 1 || told[0].URL != "https://postern.example/sign-in/report" || told[0].Code != c.ClientAddress {
+		t.Errorf("told %+v", told)
+	}
+	for what, change := range map[string]func(*engine.Claim){
+		"a token beside it":       func(c *engine.Claim) { c.Token = secret.FromString("token") },
+		"a certificate beside it": func(c *engine.Claim) { c.Certificate = []byte("x") },
+	} {
+		both := c
+		change(&both)
+		if _, err := h.Open(t.Context(), both); postern.AsRefusal(err).Code != postern.CodeBadToken {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	h.grant.Task = "other"
+	h.refused(c, postern.CodeNoGrant, "other")
+	h.grant.Task = "report"
+	h.refuse = &postern.Refusal{Code: postern.CodeBadToken, Reason: "nobody has signed in"}
+	h.refused(c, postern.CodeBadToken, "nobody has signed in")
+}

@@ -34,6 +34,8 @@ type Control interface {
 	gate.Holds
 	// OpenGrant finds or makes a grant; its signature has been verified.
 	OpenGrant(ctx context.Context, req *nodev1.OpenGrantRequest) (*postern.Grant, error)
+	// SignIn lets somebody sign in elsewhere, and is then as OpenGrant; show is told where.
+	SignIn(ctx context.Context, req *nodev1.SignInRequest, show func(*nodev1.SignInPrompt)) (*postern.Grant, error)
 	// RouteCancel asks the other nodes to cancel what the session with this key runs.
 	RouteCancel(ctx context.Context, key []byte) error
 	// Staleness is how old the node's policy may be.
@@ -138,8 +140,6 @@ func NewID() postern.SessionID {
 func (k *Keeper) Open(ctx context.Context, c engine.Claim) (_ engine.Session, err error) {
 	ctx, span := otel.Tracer("postern/session").Start(ctx, "open session")
 	defer func() { endSpan(span, err) }()
-	ctx, cancel := context.WithTimeout(ctx, openTimeout)
-	defer cancel()
 	if k.draining.Load() {
 		return nil, &postern.Refusal{Code: postern.CodeUnavailable, Reason: "this node takes no new sessions", Hint: "connect again: another node will answer"}
 	}
@@ -151,7 +151,15 @@ func (k *Keeper) Open(ctx context.Context, c engine.Claim) (_ engine.Session, er
 		return nil, err
 	}
 	id := NewID()
-	grant, err := k.grant(ctx, c, task, resource)
+	var person *postern.Grant
+	if c.SignIn != nil {
+		if person, err = k.signIn(ctx, c, task, resource); err != nil {
+			return nil, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	grant, err := k.grant(ctx, c, task, resource, person)
 	if err != nil {
 		return nil, err
 	}

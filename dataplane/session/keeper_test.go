@@ -171,6 +171,13 @@ func (h *house) OpenGrant(_ context.Context, req *nodev1.OpenGrantRequest) (*pos
 	g := *h.grant
 	return &g, h.refuse
 }
+func (h *house) SignIn(_ context.Context, req *nodev1.SignInRequest, show func(*nodev1.SignInPrompt)) (*postern.Grant, error) {
+	show(&nodev1.SignInPrompt{Url: "https://postern.example/sign-in/" + req.GetTask(), Code: req.GetClientAddress()})
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g := *h.grant
+	return &g, h.refuse
+}
 func (h *house) ClientCAs() *x509.CertPool { return h.cas }
 func (h *house) UserCAs() []ssh.PublicKey  { return h.sshCAs }
 

@@ -54,6 +54,11 @@ func TestGrants(t *testing.T) {
 		if !errors.As(err, &refusal) || refusal.Code != postern.CodeBadToken || refusal.Reason != "this token is over" || refusal.Hint != "log in again" {
 			t.Errorf("a bad token: %+v", err)
 		}
+		var code string
+		g, err = n.SignIn(ctx, &nodev1.SignInRequest{Task: "t"}, func(p *nodev1.SignInPrompt) { code = p.GetCode() })
+		if err != nil || g.ID != "g-1" || code != "BCDF-GHJK" {
+			t.Errorf("signed in: %+v, %q, %v", g, code, err)
+		}
 		for name, spoil := range map[string]func(*typesv1.Grant){
 			"another task":      func(g *typesv1.Grant) { g.Task = "u" },
 			"over":              func(g *typesv1.Grant) { g.State = typesv1.GrantState_GRANT_STATE_OVER },

@@ -37,6 +37,7 @@ var methods = map[string]who{
 	nodev1.EnrolService_Renew_FullMethodName:           bearer,
 	nodev1.SyncService_Sync_FullMethodName:             members,
 	nodev1.GrantService_OpenGrant_FullMethodName:       current,
+	nodev1.GrantService_SignIn_FullMethodName:          current,
 	nodev1.GrantService_OpenHold_FullMethodName:        current,
 	nodev1.GrantService_ConsumeHold_FullMethodName:     current,
 	nodev1.GrantService_RouteCancel_FullMethodName:     current,

@@ -117,7 +117,7 @@ func (r *replica) server(cert func(*tls.ClientHelloInfo) (*tls.Certificate, erro
 	return nodeapi.New(nodeapi.Services{
 		TLS:       &tls.Config{GetCertificate: cert, ClientCAs: clients},
 		Authority: r.h.auth, Nodes: publish.Directory{Cache: r.cache, Store: r.h.mem}, Snapshot: r.hub.Snapshot,
-		Enrol: r.enrol, Hub: r.hub, Fleet: r.hub, Grants: r, Holds: r, Broker: r, Budgets: r, Records: r, RecordingKey: func() []byte { return []byte("key") }, Logger: discard,
+		Enrol: r.enrol, Hub: r.hub, Fleet: r.hub, Grants: r, SignIns: r, Holds: r, Broker: r, Budgets: r, Records: r, RecordingKey: func() []byte { return []byte("key") }, Logger: discard,
 	})
 }
 
@@ -311,6 +311,13 @@ func (f *fakes) Open(_ context.Context, req *nodev1.OpenGrantRequest, node poste
 		f.grant(g)
 	}
 	return f.h.auth.SignGrant(g)
+}
+
+func (f *fakes) SignIn(ctx context.Context, req *nodev1.SignInRequest, node postern.NodeName, show func(*nodev1.SignInPrompt) error) (*typesv1.SignedGrant, error) {
+	if err := show(&nodev1.SignInPrompt{Code: "BCDF-GHJK"}); err != nil {
+		return nil, err
+	}
+	return f.Open(ctx, &nodev1.OpenGrantRequest{Token: "good", Task: req.GetTask()}, node)
 }
 
 func (f *fakes) OpenHold(_ context.Context, node postern.NodeName, req *nodev1.OpenHoldRequest) (*typesv1.Hold, error) {

@@ -71,6 +71,11 @@ type Grants interface {
 	Open(ctx context.Context, req *nodev1.OpenGrantRequest, node postern.NodeName) (*typesv1.SignedGrant, error)
 }
 
+// SignIns lets people in who sign in elsewhere; *signin.Service is one.
+type SignIns interface {
+	SignIn(ctx context.Context, req *nodev1.SignInRequest, node postern.NodeName, show func(*nodev1.SignInPrompt) error) (*typesv1.SignedGrant, error)
+}
+
 // Holds parks things for people; *approve.Service is one.
 type Holds interface {
 	OpenHold(ctx context.Context, node postern.NodeName, req *nodev1.OpenHoldRequest) (*typesv1.Hold, error)
@@ -110,6 +115,7 @@ type Services struct {
 	Hub       Hub
 	Fleet     Fleet
 	Grants    Grants
+	SignIns   SignIns
 	Holds     Holds
 	Broker    Broker
 	Budgets   Budgets

@@ -105,6 +105,13 @@ var every = map[string]func(ctx context.Context, cc *grpc.ClientConn) error{
 		}
 		return err
 	},
+	"SignIn": func(ctx context.Context, cc *grpc.ClientConn) error {
+		s, err := nodev1.NewGrantServiceClient(cc).SignIn(ctx, &nodev1.SignInRequest{Task: "t"})
+		if err == nil {
+			_, err = s.Recv()
+		}
+		return err
+	},
 	"ConsumeHold": func(ctx context.Context, cc *grpc.ClientConn) error {
 		_, err := nodev1.NewGrantServiceClient(cc).ConsumeHold(ctx, &nodev1.ConsumeHoldRequest{})
 		return err

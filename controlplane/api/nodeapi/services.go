@@ -37,6 +37,17 @@ func (s grantService) OpenGrant(ctx context.Context, req *nodev1.OpenGrantReques
 	return &nodev1.OpenGrantResponse{Grant: signed, RecordingKey: s.RecordingKey()}, nil
 }
 
+func (s grantService) SignIn(req *nodev1.SignInRequest, conn grpc.ServerStreamingServer[nodev1.SignInResponse]) error {
+	ctx := conn.Context()
+	signed, err := s.SignIns.SignIn(ctx, req, callerOf(ctx).name, func(p *nodev1.SignInPrompt) error {
+		return conn.Send(&nodev1.SignInResponse{Kind: &nodev1.SignInResponse_Prompt{Prompt: p}})
+	})
+	if err != nil {
+		return err
+	}
+	return conn.Send(&nodev1.SignInResponse{Kind: &nodev1.SignInResponse_Grant{Grant: &nodev1.OpenGrantResponse{Grant: signed, RecordingKey: s.RecordingKey()}}})
+}
+
 // holdGrace is how long a hold is kept for a node whose call broke off: a client that
 // gave up and a connection that was lost look the same from here.
 const holdGrace = 2 * time.Second

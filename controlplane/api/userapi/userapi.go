@@ -33,6 +33,9 @@ type Services struct {
 	Answer      api.AnswerServiceHandler
 	NodeAdmin   api.NodeAdminServiceHandler
 	Lock        api.LockServiceHandler
+	// SignIn is the page at SignInPath for people who sign in for a terminal elsewhere.
+	SignIn     http.Handler
+	SignInPath string
 	// Ready says why the API cannot serve now, for the health service; nil always can.
 	Ready func(ctx context.Context) error
 }
@@ -88,6 +91,9 @@ func Handler(s Services) http.Handler {
 	if s.Lock != nil {
 		path, h := api.NewLockServiceHandler(s.Lock, opts)
 		mount(api.LockServiceName, path, h)
+	}
+	if s.SignIn != nil {
+		mux.Handle(s.SignInPath, s.SignIn)
 	}
 	// Health and reflection say nothing that is not public, and so ask for no token.
 	public := connect.WithReadMaxBytes(maxPublicBytes)

@@ -32,6 +32,9 @@ type Policy struct {
 	Rows, Bytes int64
 	// Await is what people say to a held execution; nil says yes at once.
 	Await func(ctx context.Context, progress func(string)) error
+	// SignIn is what becomes of somebody who signs in elsewhere: it may tell where, and
+	// wait; nil refuses.
+	SignIn func(ctx context.Context, show func(engine.SignIn)) error
 	// Version is the policy's version; changing it makes admissions stale.
 	Version int64
 	// Unrecordable makes every Admit fail.
@@ -104,11 +107,16 @@ func (d *Door) Claim() engine.Claim {
 }
 
 // Open believes Token and the policy's Certificate.
-func (d *Door) Open(_ context.Context, c engine.Claim) (engine.Session, error) {
+func (d *Door) Open(ctx context.Context, c engine.Claim) (engine.Session, error) {
+	signedIn, err := d.signIn(ctx, c)
+	if err != nil {
+		return nil, err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	good := c.Token.Equal(secret.FromString(Token)) && c.Certificate == nil ||
 		c.Certificate != nil && c.Token.Len() == 0 && bytes.Equal(c.Certificate, d.policy.Certificate)
+	good = good || signedIn && c.Token.Len() == 0 && c.Certificate == nil
 	c.Token = secret.Bytes{} // the engine wipes it
 	d.claims = append(d.claims, c)
 	if !good {
@@ -117,14 +125,26 @@ func (d *Door) Open(_ context.Context, c engine.Claim) (engine.Session, error) {
 	if c.Permission == "nobody.target" {
 		return nil, &postern.Refusal{Code: postern.CodeNoGrant, Reason: `no binding gives you task "nobody"`, Hint: "postern tasks lists yours"}
 	}
-	ctx, end := context.WithCancelCause(context.Background())
+	sctx, end := context.WithCancelCause(context.Background())
 	terms := d.terms
 	if c.Database != "" {
 		terms.Database = c.Database
 	}
-	s := &Session{door: d, id: postern.SessionID("s" + strconv.Itoa(len(d.sessions)+1)), terms: terms, ctx: ctx, end: end, closed: make(chan struct{})}
+	s := &Session{door: d, id: postern.SessionID("s" + strconv.Itoa(len(d.sessions)+1)), terms: terms, ctx: sctx, end: end, closed: make(chan struct{})}
 	d.sessions = append(d.sessions, s)
 	return s, nil
+}
+
+// signIn asks the script about somebody who would sign in elsewhere.
+func (d *Door) signIn(ctx context.Context, c engine.Claim) (bool, error) {
+	fn := d.script().SignIn
+	switch {
+	case c.SignIn == nil:
+		return false, nil
+	case fn == nil:
+		return false, &postern.Refusal{Code: postern.CodeBadToken, Reason: "nobody can sign in elsewhere"}
+	}
+	return true, fn(ctx, c.SignIn)
 }
 
 // Cancel runs what OnCancel registered.

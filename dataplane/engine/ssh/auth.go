@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -21,9 +22,12 @@ type auth struct {
 	e    *Engine
 	ctx  context.Context
 	door engine.Door
+	nc   net.Conn
 	addr string
 
 	session engine.Session
+	// turnedAway is set once somebody who signed in elsewhere, or should have, was refused.
+	turnedAway bool
 }
 
 // maxTries is how many methods and keys a client may offer.
@@ -34,6 +38,9 @@ func (a *auth) config() *ssh.ServerConfig {
 		Config: algorithms(), ServerVersion: "SSH-2.0-Postern", MaxAuthTries: maxTries,
 		PasswordCallback: func(m ssh.ConnMetadata, password []byte) (*ssh.Permissions, error) {
 			return a.token(m, password)
+		},
+		KeyboardInteractiveCallback: func(m ssh.ConnMetadata, ask ssh.KeyboardInteractiveChallenge) (*ssh.Permissions, error) {
+			return nil, a.signIn(m, ask)
 		},
 		PublicKeyCallback: func(m ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
 			return nil, a.acceptable(m, key)
@@ -101,14 +108,24 @@ func (a *auth) open(m ssh.ConnMetadata, c engine.Claim) error {
 	if a.session != nil {
 		return errors.New("opened already")
 	}
-	c.Protocol, c.Permission, c.ClientAddress = postern.SSH, m.User(), a.addr
-	c.ClientProgram = printable(string(m.ClientVersion()))
 	ctx, cancel := context.WithTimeout(a.ctx, a.e.limits.Login)
 	defer cancel()
-	s, err := a.door.Open(ctx, c)
+	s, err := a.door.Open(ctx, a.claim(m, c))
 	if err != nil {
-		return &ssh.BannerError{Err: fmt.Errorf("open: %w", err), Message: say(postern.AsRefusal(err))}
+		return refusedLogin(err)
 	}
 	a.session = s
 	return nil
+}
+
+// claim fills in what is the same for all claims of the connection.
+func (a *auth) claim(m ssh.ConnMetadata, c engine.Claim) engine.Claim {
+	c.Protocol, c.Permission, c.ClientAddress = postern.SSH, m.User(), a.addr
+	c.ClientProgram = printable(string(m.ClientVersion()))
+	return c
+}
+
+// refusedLogin is a refusal of the door, with a banner that says why.
+func refusedLogin(err error) error {
+	return &ssh.BannerError{Err: fmt.Errorf("open: %w", err), Message: say(postern.AsRefusal(err))}
 }

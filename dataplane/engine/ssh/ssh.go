@@ -15,6 +15,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -39,6 +40,7 @@ type Config struct {
 type Limits struct {
 	Handshake time.Duration // for keys and identity; 30 s
 	Login     time.Duration // for opening the session and logging in at the host; 30 s
+	SignIns   int           // people who sign in elsewhere at once; 64
 	Prepare   time.Duration // for judging one request; 15 s
 	Channels  int           // open at once on a connection; 64
 	Requests  int           // environment variables of a channel; 64
@@ -60,6 +62,7 @@ func (l Limits) orDefaults() Limits {
 	wait(&l.Handshake, 30*time.Second)
 	wait(&l.Login, 30*time.Second)
 	wait(&l.Prepare, 15*time.Second)
+	set(&l.SignIns, 64)
 	set(&l.Channels, 64)
 	set(&l.Requests, 64)
 	set(&l.Text, 32<<10)
@@ -72,6 +75,8 @@ type Engine struct {
 	cfg    Config
 	limits Limits
 	log    *slog.Logger
+
+	signing atomic.Int64 // how many people sign in now
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -106,7 +111,7 @@ func (e *Engine) Serve(ctx context.Context, nc net.Conn, d engine.Door) error {
 	if err := nc.SetDeadline(time.Now().Add(e.limits.Handshake)); err != nil {
 		return err
 	}
-	a := &auth{e: e, ctx: ctx, door: d, addr: nc.RemoteAddr().String()}
+	a := &auth{e: e, ctx: ctx, door: d, nc: nc, addr: nc.RemoteAddr().String()}
 	sc, channels, requests, err := ssh.NewServerConn(nc, a.config())
 	if err != nil {
 		if a.session != nil {

@@ -2380,6 +2380,230 @@ func (x *Explanation) GetVersion() *v1.Version {
 	return nil
 }
 
+// SignInRequest asks to let somebody sign in elsewhere.
+type SignInRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The task.
+	Task string `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	// The resource; empty where the task reaches one.
+	Resource string `protobuf:"bytes,2,opt,name=resource,proto3" json:"resource,omitempty"`
+	// Where the client came from; shown to whoever signs in.
+	ClientAddress string `protobuf:"bytes,3,opt,name=client_address,json=clientAddress,proto3" json:"client_address,omitempty"`
+	// The program that the client named.
+	ClientProgram string `protobuf:"bytes,4,opt,name=client_program,json=clientProgram,proto3" json:"client_program,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignInRequest) Reset() {
+	*x = SignInRequest{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignInRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignInRequest) ProtoMessage() {}
+
+func (x *SignInRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignInRequest.ProtoReflect.Descriptor instead.
+func (*SignInRequest) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *SignInRequest) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *SignInRequest) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *SignInRequest) GetClientAddress() string {
+	if x != nil {
+		return x.ClientAddress
+	}
+	return ""
+}
+
+func (x *SignInRequest) GetClientProgram() string {
+	if x != nil {
+		return x.ClientProgram
+	}
+	return ""
+}
+
+// SignInResponse is first where to sign in, and then the grant.
+type SignInResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One of these.
+	//
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*SignInResponse_Prompt
+	//	*SignInResponse_Grant
+	Kind          isSignInResponse_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignInResponse) Reset() {
+	*x = SignInResponse{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignInResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignInResponse) ProtoMessage() {}
+
+func (x *SignInResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignInResponse.ProtoReflect.Descriptor instead.
+func (*SignInResponse) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *SignInResponse) GetKind() isSignInResponse_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *SignInResponse) GetPrompt() *SignInPrompt {
+	if x != nil {
+		if x, ok := x.Kind.(*SignInResponse_Prompt); ok {
+			return x.Prompt
+		}
+	}
+	return nil
+}
+
+func (x *SignInResponse) GetGrant() *OpenGrantResponse {
+	if x != nil {
+		if x, ok := x.Kind.(*SignInResponse_Grant); ok {
+			return x.Grant
+		}
+	}
+	return nil
+}
+
+type isSignInResponse_Kind interface {
+	isSignInResponse_Kind()
+}
+
+type SignInResponse_Prompt struct {
+	// Where to sign in.
+	Prompt *SignInPrompt `protobuf:"bytes,1,opt,name=prompt,proto3,oneof"`
+}
+
+type SignInResponse_Grant struct {
+	// The grant of who has signed in.
+	Grant *OpenGrantResponse `protobuf:"bytes,2,opt,name=grant,proto3,oneof"`
+}
+
+func (*SignInResponse_Prompt) isSignInResponse_Kind() {}
+
+func (*SignInResponse_Grant) isSignInResponse_Kind() {}
+
+// SignInPrompt is for the person at the terminal.
+type SignInPrompt struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The page that says what is about to be let in, and leads to the issuer.
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// The code that page and issuer show.
+	Code string `protobuf:"bytes,2,opt,name=code,proto3" json:"code,omitempty"`
+	// When it is too late.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignInPrompt) Reset() {
+	*x = SignInPrompt{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignInPrompt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignInPrompt) ProtoMessage() {}
+
+func (x *SignInPrompt) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignInPrompt.ProtoReflect.Descriptor instead.
+func (*SignInPrompt) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *SignInPrompt) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *SignInPrompt) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *SignInPrompt) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
 // Budget counts what the limits of a task bound. All are sums since the grant began.
 type Budget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2395,7 +2619,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[29]
+	mi := &file_postern_node_v1_node_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2407,7 +2631,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[29]
+	mi := &file_postern_node_v1_node_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2420,7 +2644,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{29}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Budget) GetRows() int64 {
@@ -2469,7 +2693,7 @@ type DrawBudgetRequest struct {
 
 func (x *DrawBudgetRequest) Reset() {
 	*x = DrawBudgetRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[30]
+	mi := &file_postern_node_v1_node_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2481,7 +2705,7 @@ func (x *DrawBudgetRequest) String() string {
 func (*DrawBudgetRequest) ProtoMessage() {}
 
 func (x *DrawBudgetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[30]
+	mi := &file_postern_node_v1_node_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2494,7 +2718,7 @@ func (x *DrawBudgetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrawBudgetRequest.ProtoReflect.Descriptor instead.
 func (*DrawBudgetRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{30}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DrawBudgetRequest) GetGrant() string {
@@ -2563,7 +2787,7 @@ type DrawBudgetResponse struct {
 
 func (x *DrawBudgetResponse) Reset() {
 	*x = DrawBudgetResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[31]
+	mi := &file_postern_node_v1_node_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2575,7 +2799,7 @@ func (x *DrawBudgetResponse) String() string {
 func (*DrawBudgetResponse) ProtoMessage() {}
 
 func (x *DrawBudgetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[31]
+	mi := &file_postern_node_v1_node_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2588,7 +2812,7 @@ func (x *DrawBudgetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrawBudgetResponse.ProtoReflect.Descriptor instead.
 func (*DrawBudgetResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{31}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DrawBudgetResponse) GetTotal() *Budget {
@@ -2644,7 +2868,7 @@ type OpenGrantRequest struct {
 
 func (x *OpenGrantRequest) Reset() {
 	*x = OpenGrantRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[32]
+	mi := &file_postern_node_v1_node_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2656,7 +2880,7 @@ func (x *OpenGrantRequest) String() string {
 func (*OpenGrantRequest) ProtoMessage() {}
 
 func (x *OpenGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[32]
+	mi := &file_postern_node_v1_node_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2669,7 +2893,7 @@ func (x *OpenGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenGrantRequest.ProtoReflect.Descriptor instead.
 func (*OpenGrantRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{32}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *OpenGrantRequest) GetToken() string {
@@ -2734,7 +2958,7 @@ type OpenGrantResponse struct {
 
 func (x *OpenGrantResponse) Reset() {
 	*x = OpenGrantResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[33]
+	mi := &file_postern_node_v1_node_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2746,7 +2970,7 @@ func (x *OpenGrantResponse) String() string {
 func (*OpenGrantResponse) ProtoMessage() {}
 
 func (x *OpenGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[33]
+	mi := &file_postern_node_v1_node_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2759,7 +2983,7 @@ func (x *OpenGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenGrantResponse.ProtoReflect.Descriptor instead.
 func (*OpenGrantResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{33}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *OpenGrantResponse) GetGrant() *v1.SignedGrant {
@@ -2801,7 +3025,7 @@ type OpenHoldRequest struct {
 
 func (x *OpenHoldRequest) Reset() {
 	*x = OpenHoldRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[34]
+	mi := &file_postern_node_v1_node_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2813,7 +3037,7 @@ func (x *OpenHoldRequest) String() string {
 func (*OpenHoldRequest) ProtoMessage() {}
 
 func (x *OpenHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[34]
+	mi := &file_postern_node_v1_node_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2826,7 +3050,7 @@ func (x *OpenHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenHoldRequest.ProtoReflect.Descriptor instead.
 func (*OpenHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{34}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *OpenHoldRequest) GetScope() string {
@@ -2898,7 +3122,7 @@ type OpenHoldResponse struct {
 
 func (x *OpenHoldResponse) Reset() {
 	*x = OpenHoldResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[35]
+	mi := &file_postern_node_v1_node_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2910,7 +3134,7 @@ func (x *OpenHoldResponse) String() string {
 func (*OpenHoldResponse) ProtoMessage() {}
 
 func (x *OpenHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[35]
+	mi := &file_postern_node_v1_node_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2923,7 +3147,7 @@ func (x *OpenHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenHoldResponse.ProtoReflect.Descriptor instead.
 func (*OpenHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{35}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *OpenHoldResponse) GetHold() *v1.Hold {
@@ -2955,7 +3179,7 @@ type ConsumeHoldRequest struct {
 
 func (x *ConsumeHoldRequest) Reset() {
 	*x = ConsumeHoldRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[36]
+	mi := &file_postern_node_v1_node_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2967,7 +3191,7 @@ func (x *ConsumeHoldRequest) String() string {
 func (*ConsumeHoldRequest) ProtoMessage() {}
 
 func (x *ConsumeHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[36]
+	mi := &file_postern_node_v1_node_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2980,7 +3204,7 @@ func (x *ConsumeHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeHoldRequest.ProtoReflect.Descriptor instead.
 func (*ConsumeHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{36}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ConsumeHoldRequest) GetHold() string {
@@ -3015,7 +3239,7 @@ type ConsumeHoldResponse struct {
 
 func (x *ConsumeHoldResponse) Reset() {
 	*x = ConsumeHoldResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	mi := &file_postern_node_v1_node_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3027,7 +3251,7 @@ func (x *ConsumeHoldResponse) String() string {
 func (*ConsumeHoldResponse) ProtoMessage() {}
 
 func (x *ConsumeHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	mi := &file_postern_node_v1_node_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3040,7 +3264,7 @@ func (x *ConsumeHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeHoldResponse.ProtoReflect.Descriptor instead.
 func (*ConsumeHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{37}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ConsumeHoldResponse) GetHold() *v1.Hold {
@@ -3061,7 +3285,7 @@ type RouteCancelRequest struct {
 
 func (x *RouteCancelRequest) Reset() {
 	*x = RouteCancelRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[38]
+	mi := &file_postern_node_v1_node_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3073,7 +3297,7 @@ func (x *RouteCancelRequest) String() string {
 func (*RouteCancelRequest) ProtoMessage() {}
 
 func (x *RouteCancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[38]
+	mi := &file_postern_node_v1_node_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3086,7 +3310,7 @@ func (x *RouteCancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCancelRequest.ProtoReflect.Descriptor instead.
 func (*RouteCancelRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{38}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RouteCancelRequest) GetKey() []byte {
@@ -3105,7 +3329,7 @@ type RouteCancelResponse struct {
 
 func (x *RouteCancelResponse) Reset() {
 	*x = RouteCancelResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[39]
+	mi := &file_postern_node_v1_node_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3117,7 +3341,7 @@ func (x *RouteCancelResponse) String() string {
 func (*RouteCancelResponse) ProtoMessage() {}
 
 func (x *RouteCancelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[39]
+	mi := &file_postern_node_v1_node_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3130,7 +3354,7 @@ func (x *RouteCancelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCancelResponse.ProtoReflect.Descriptor instead.
 func (*RouteCancelResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{39}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{42}
 }
 
 // LeaseRequest asks for a credential.
@@ -3152,7 +3376,7 @@ type LeaseRequest struct {
 
 func (x *LeaseRequest) Reset() {
 	*x = LeaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[40]
+	mi := &file_postern_node_v1_node_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3164,7 +3388,7 @@ func (x *LeaseRequest) String() string {
 func (*LeaseRequest) ProtoMessage() {}
 
 func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[40]
+	mi := &file_postern_node_v1_node_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3177,7 +3401,7 @@ func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRequest.ProtoReflect.Descriptor instead.
 func (*LeaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{40}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *LeaseRequest) GetSession() string {
@@ -3234,7 +3458,7 @@ type LeaseResponse struct {
 
 func (x *LeaseResponse) Reset() {
 	*x = LeaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[41]
+	mi := &file_postern_node_v1_node_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3246,7 +3470,7 @@ func (x *LeaseResponse) String() string {
 func (*LeaseResponse) ProtoMessage() {}
 
 func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[41]
+	mi := &file_postern_node_v1_node_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3259,7 +3483,7 @@ func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseResponse.ProtoReflect.Descriptor instead.
 func (*LeaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{41}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *LeaseResponse) GetLease() string {
@@ -3307,7 +3531,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[42]
+	mi := &file_postern_node_v1_node_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3319,7 +3543,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[42]
+	mi := &file_postern_node_v1_node_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3332,7 +3556,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{42}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Credential) GetAccount() string {
@@ -3374,7 +3598,7 @@ type RenewLeaseRequest struct {
 
 func (x *RenewLeaseRequest) Reset() {
 	*x = RenewLeaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[43]
+	mi := &file_postern_node_v1_node_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3386,7 +3610,7 @@ func (x *RenewLeaseRequest) String() string {
 func (*RenewLeaseRequest) ProtoMessage() {}
 
 func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[43]
+	mi := &file_postern_node_v1_node_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3399,7 +3623,7 @@ func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseRequest.ProtoReflect.Descriptor instead.
 func (*RenewLeaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{43}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RenewLeaseRequest) GetLease() string {
@@ -3422,7 +3646,7 @@ type RenewLeaseResponse struct {
 
 func (x *RenewLeaseResponse) Reset() {
 	*x = RenewLeaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[44]
+	mi := &file_postern_node_v1_node_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3434,7 +3658,7 @@ func (x *RenewLeaseResponse) String() string {
 func (*RenewLeaseResponse) ProtoMessage() {}
 
 func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[44]
+	mi := &file_postern_node_v1_node_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3447,7 +3671,7 @@ func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseResponse.ProtoReflect.Descriptor instead.
 func (*RenewLeaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{44}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RenewLeaseResponse) GetExpireTime() *timestamppb.Timestamp {
@@ -3475,7 +3699,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[45]
+	mi := &file_postern_node_v1_node_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3487,7 +3711,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[45]
+	mi := &file_postern_node_v1_node_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3500,7 +3724,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{45}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ReleaseRequest) GetLease() string {
@@ -3519,7 +3743,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[46]
+	mi := &file_postern_node_v1_node_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3531,7 +3755,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[46]
+	mi := &file_postern_node_v1_node_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3544,7 +3768,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{46}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{49}
 }
 
 // ShipRequest is one chunk of one session's recording.
@@ -3562,7 +3786,7 @@ type ShipRequest struct {
 
 func (x *ShipRequest) Reset() {
 	*x = ShipRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[47]
+	mi := &file_postern_node_v1_node_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3574,7 +3798,7 @@ func (x *ShipRequest) String() string {
 func (*ShipRequest) ProtoMessage() {}
 
 func (x *ShipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[47]
+	mi := &file_postern_node_v1_node_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3587,7 +3811,7 @@ func (x *ShipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipRequest.ProtoReflect.Descriptor instead.
 func (*ShipRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{47}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ShipRequest) GetSession() string {
@@ -3628,7 +3852,7 @@ type ShipResponse struct {
 
 func (x *ShipResponse) Reset() {
 	*x = ShipResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[48]
+	mi := &file_postern_node_v1_node_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3640,7 +3864,7 @@ func (x *ShipResponse) String() string {
 func (*ShipResponse) ProtoMessage() {}
 
 func (x *ShipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[48]
+	mi := &file_postern_node_v1_node_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3653,7 +3877,7 @@ func (x *ShipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipResponse.ProtoReflect.Descriptor instead.
 func (*ShipResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{48}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ShipResponse) GetSession() string {
@@ -3874,7 +4098,21 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	" \x01(\v2\x19.postern.types.v1.VersionR\aversion\x1a9\n" +
 	"\vMaskedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"R\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8d\x01\n" +
+	"\rSignInRequest\x12\x12\n" +
+	"\x04task\x18\x01 \x01(\tR\x04task\x12\x1a\n" +
+	"\bresource\x18\x02 \x01(\tR\bresource\x12%\n" +
+	"\x0eclient_address\x18\x03 \x01(\tR\rclientAddress\x12%\n" +
+	"\x0eclient_program\x18\x04 \x01(\tR\rclientProgram\"\x8d\x01\n" +
+	"\x0eSignInResponse\x127\n" +
+	"\x06prompt\x18\x01 \x01(\v2\x1d.postern.node.v1.SignInPromptH\x00R\x06prompt\x12:\n" +
+	"\x05grant\x18\x02 \x01(\v2\".postern.node.v1.OpenGrantResponseH\x00R\x05grantB\x06\n" +
+	"\x04kind\"q\n" +
+	"\fSignInPrompt\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x12\n" +
+	"\x04code\x18\x02 \x01(\tR\x04code\x12;\n" +
+	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"R\n" +
 	"\x06Budget\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\x03R\x04rows\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x1e\n" +
@@ -3972,14 +4210,15 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\bRegister\x12 .postern.node.v1.RegisterRequest\x1a!.postern.node.v1.RegisterResponse\x12F\n" +
 	"\x05Renew\x12\x1d.postern.node.v1.RenewRequest\x1a\x1e.postern.node.v1.RenewResponse2V\n" +
 	"\vSyncService\x12G\n" +
-	"\x04Sync\x12\x1c.postern.node.v1.SyncRequest\x1a\x1d.postern.node.v1.SyncResponse(\x010\x012\xc0\x03\n" +
+	"\x04Sync\x12\x1c.postern.node.v1.SyncRequest\x1a\x1d.postern.node.v1.SyncResponse(\x010\x012\x8d\x04\n" +
 	"\fGrantService\x12R\n" +
 	"\tOpenGrant\x12!.postern.node.v1.OpenGrantRequest\x1a\".postern.node.v1.OpenGrantResponse\x12Q\n" +
 	"\bOpenHold\x12 .postern.node.v1.OpenHoldRequest\x1a!.postern.node.v1.OpenHoldResponse0\x01\x12X\n" +
 	"\vConsumeHold\x12#.postern.node.v1.ConsumeHoldRequest\x1a$.postern.node.v1.ConsumeHoldResponse\x12X\n" +
 	"\vRouteCancel\x12#.postern.node.v1.RouteCancelRequest\x1a$.postern.node.v1.RouteCancelResponse\x12U\n" +
 	"\n" +
-	"DrawBudget\x12\".postern.node.v1.DrawBudgetRequest\x1a#.postern.node.v1.DrawBudgetResponse2\x80\x02\n" +
+	"DrawBudget\x12\".postern.node.v1.DrawBudgetRequest\x1a#.postern.node.v1.DrawBudgetResponse\x12K\n" +
+	"\x06SignIn\x12\x1e.postern.node.v1.SignInRequest\x1a\x1f.postern.node.v1.SignInResponse0\x012\x80\x02\n" +
 	"\x11CredentialService\x12F\n" +
 	"\x05Lease\x12\x1d.postern.node.v1.LeaseRequest\x1a\x1e.postern.node.v1.LeaseResponse\x12U\n" +
 	"\n" +
@@ -4000,7 +4239,7 @@ func file_postern_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_postern_node_v1_node_proto_rawDescData
 }
 
-var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_postern_node_v1_node_proto_goTypes = []any{
 	(*RegisterRequest)(nil),       // 0: postern.node.v1.RegisterRequest
 	(*RegisterResponse)(nil),      // 1: postern.node.v1.RegisterResponse
@@ -4031,63 +4270,66 @@ var file_postern_node_v1_node_proto_goTypes = []any{
 	(*Drain)(nil),                 // 26: postern.node.v1.Drain
 	(*CommandResult)(nil),         // 27: postern.node.v1.CommandResult
 	(*Explanation)(nil),           // 28: postern.node.v1.Explanation
-	(*Budget)(nil),                // 29: postern.node.v1.Budget
-	(*DrawBudgetRequest)(nil),     // 30: postern.node.v1.DrawBudgetRequest
-	(*DrawBudgetResponse)(nil),    // 31: postern.node.v1.DrawBudgetResponse
-	(*OpenGrantRequest)(nil),      // 32: postern.node.v1.OpenGrantRequest
-	(*OpenGrantResponse)(nil),     // 33: postern.node.v1.OpenGrantResponse
-	(*OpenHoldRequest)(nil),       // 34: postern.node.v1.OpenHoldRequest
-	(*OpenHoldResponse)(nil),      // 35: postern.node.v1.OpenHoldResponse
-	(*ConsumeHoldRequest)(nil),    // 36: postern.node.v1.ConsumeHoldRequest
-	(*ConsumeHoldResponse)(nil),   // 37: postern.node.v1.ConsumeHoldResponse
-	(*RouteCancelRequest)(nil),    // 38: postern.node.v1.RouteCancelRequest
-	(*RouteCancelResponse)(nil),   // 39: postern.node.v1.RouteCancelResponse
-	(*LeaseRequest)(nil),          // 40: postern.node.v1.LeaseRequest
-	(*LeaseResponse)(nil),         // 41: postern.node.v1.LeaseResponse
-	(*Credential)(nil),            // 42: postern.node.v1.Credential
-	(*RenewLeaseRequest)(nil),     // 43: postern.node.v1.RenewLeaseRequest
-	(*RenewLeaseResponse)(nil),    // 44: postern.node.v1.RenewLeaseResponse
-	(*ReleaseRequest)(nil),        // 45: postern.node.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),       // 46: postern.node.v1.ReleaseResponse
-	(*ShipRequest)(nil),           // 47: postern.node.v1.ShipRequest
-	(*ShipResponse)(nil),          // 48: postern.node.v1.ShipResponse
-	nil,                           // 49: postern.node.v1.RegisterRequest.EndpointsEntry
-	nil,                           // 50: postern.node.v1.RegisterResponse.LabelsEntry
-	nil,                           // 51: postern.node.v1.RenewRequest.EndpointsEntry
-	nil,                           // 52: postern.node.v1.Update.GrantKeysEntry
-	nil,                           // 53: postern.node.v1.Explanation.MaskedEntry
-	(*v1.Version)(nil),            // 54: postern.types.v1.Version
-	(*durationpb.Duration)(nil),   // 55: google.protobuf.Duration
-	(*v1.Object)(nil),             // 56: postern.types.v1.Object
-	(*timestamppb.Timestamp)(nil), // 57: google.protobuf.Timestamp
-	(*v1.Subject)(nil),            // 58: postern.types.v1.Subject
-	(*v1.SignedGrant)(nil),        // 59: postern.types.v1.SignedGrant
-	(*v1.Parameter)(nil),          // 60: postern.types.v1.Parameter
-	(*v1.Hold)(nil),               // 61: postern.types.v1.Hold
+	(*SignInRequest)(nil),         // 29: postern.node.v1.SignInRequest
+	(*SignInResponse)(nil),        // 30: postern.node.v1.SignInResponse
+	(*SignInPrompt)(nil),          // 31: postern.node.v1.SignInPrompt
+	(*Budget)(nil),                // 32: postern.node.v1.Budget
+	(*DrawBudgetRequest)(nil),     // 33: postern.node.v1.DrawBudgetRequest
+	(*DrawBudgetResponse)(nil),    // 34: postern.node.v1.DrawBudgetResponse
+	(*OpenGrantRequest)(nil),      // 35: postern.node.v1.OpenGrantRequest
+	(*OpenGrantResponse)(nil),     // 36: postern.node.v1.OpenGrantResponse
+	(*OpenHoldRequest)(nil),       // 37: postern.node.v1.OpenHoldRequest
+	(*OpenHoldResponse)(nil),      // 38: postern.node.v1.OpenHoldResponse
+	(*ConsumeHoldRequest)(nil),    // 39: postern.node.v1.ConsumeHoldRequest
+	(*ConsumeHoldResponse)(nil),   // 40: postern.node.v1.ConsumeHoldResponse
+	(*RouteCancelRequest)(nil),    // 41: postern.node.v1.RouteCancelRequest
+	(*RouteCancelResponse)(nil),   // 42: postern.node.v1.RouteCancelResponse
+	(*LeaseRequest)(nil),          // 43: postern.node.v1.LeaseRequest
+	(*LeaseResponse)(nil),         // 44: postern.node.v1.LeaseResponse
+	(*Credential)(nil),            // 45: postern.node.v1.Credential
+	(*RenewLeaseRequest)(nil),     // 46: postern.node.v1.RenewLeaseRequest
+	(*RenewLeaseResponse)(nil),    // 47: postern.node.v1.RenewLeaseResponse
+	(*ReleaseRequest)(nil),        // 48: postern.node.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),       // 49: postern.node.v1.ReleaseResponse
+	(*ShipRequest)(nil),           // 50: postern.node.v1.ShipRequest
+	(*ShipResponse)(nil),          // 51: postern.node.v1.ShipResponse
+	nil,                           // 52: postern.node.v1.RegisterRequest.EndpointsEntry
+	nil,                           // 53: postern.node.v1.RegisterResponse.LabelsEntry
+	nil,                           // 54: postern.node.v1.RenewRequest.EndpointsEntry
+	nil,                           // 55: postern.node.v1.Update.GrantKeysEntry
+	nil,                           // 56: postern.node.v1.Explanation.MaskedEntry
+	(*v1.Version)(nil),            // 57: postern.types.v1.Version
+	(*durationpb.Duration)(nil),   // 58: google.protobuf.Duration
+	(*v1.Object)(nil),             // 59: postern.types.v1.Object
+	(*timestamppb.Timestamp)(nil), // 60: google.protobuf.Timestamp
+	(*v1.Subject)(nil),            // 61: postern.types.v1.Subject
+	(*v1.SignedGrant)(nil),        // 62: postern.types.v1.SignedGrant
+	(*v1.Parameter)(nil),          // 63: postern.types.v1.Parameter
+	(*v1.Hold)(nil),               // 64: postern.types.v1.Hold
 }
 var file_postern_node_v1_node_proto_depIdxs = []int32{
-	49, // 0: postern.node.v1.RegisterRequest.endpoints:type_name -> postern.node.v1.RegisterRequest.EndpointsEntry
-	50, // 1: postern.node.v1.RegisterResponse.labels:type_name -> postern.node.v1.RegisterResponse.LabelsEntry
-	51, // 2: postern.node.v1.RenewRequest.endpoints:type_name -> postern.node.v1.RenewRequest.EndpointsEntry
+	52, // 0: postern.node.v1.RegisterRequest.endpoints:type_name -> postern.node.v1.RegisterRequest.EndpointsEntry
+	53, // 1: postern.node.v1.RegisterResponse.labels:type_name -> postern.node.v1.RegisterResponse.LabelsEntry
+	54, // 2: postern.node.v1.RenewRequest.endpoints:type_name -> postern.node.v1.RenewRequest.EndpointsEntry
 	5,  // 3: postern.node.v1.SyncRequest.hello:type_name -> postern.node.v1.SyncHello
 	6,  // 4: postern.node.v1.SyncRequest.ack:type_name -> postern.node.v1.SyncAck
 	8,  // 5: postern.node.v1.SyncRequest.ping:type_name -> postern.node.v1.SyncPing
 	9,  // 6: postern.node.v1.SyncRequest.report:type_name -> postern.node.v1.NodeReport
 	27, // 7: postern.node.v1.SyncRequest.result:type_name -> postern.node.v1.CommandResult
-	54, // 8: postern.node.v1.SyncHello.applied:type_name -> postern.types.v1.Version
-	54, // 9: postern.node.v1.SyncAck.version:type_name -> postern.types.v1.Version
+	57, // 8: postern.node.v1.SyncHello.applied:type_name -> postern.types.v1.Version
+	57, // 9: postern.node.v1.SyncAck.version:type_name -> postern.types.v1.Version
 	7,  // 10: postern.node.v1.SyncAck.rejections:type_name -> postern.node.v1.Rejection
-	55, // 11: postern.node.v1.NodeReport.spool_age:type_name -> google.protobuf.Duration
+	58, // 11: postern.node.v1.NodeReport.spool_age:type_name -> google.protobuf.Duration
 	11, // 12: postern.node.v1.SyncResponse.update:type_name -> postern.node.v1.Update
 	13, // 13: postern.node.v1.SyncResponse.bookmark:type_name -> postern.node.v1.Bookmark
 	14, // 14: postern.node.v1.SyncResponse.command:type_name -> postern.node.v1.Command
-	54, // 15: postern.node.v1.Update.version:type_name -> postern.types.v1.Version
-	56, // 16: postern.node.v1.Update.objects:type_name -> postern.types.v1.Object
+	57, // 15: postern.node.v1.Update.version:type_name -> postern.types.v1.Version
+	59, // 16: postern.node.v1.Update.objects:type_name -> postern.types.v1.Object
 	12, // 17: postern.node.v1.Update.ended_grants:type_name -> postern.node.v1.GrantEnd
-	52, // 18: postern.node.v1.Update.grant_keys:type_name -> postern.node.v1.Update.GrantKeysEntry
-	57, // 19: postern.node.v1.GrantEnd.end_time:type_name -> google.protobuf.Timestamp
-	54, // 20: postern.node.v1.Bookmark.version:type_name -> postern.types.v1.Version
-	55, // 21: postern.node.v1.Bookmark.replica_staleness:type_name -> google.protobuf.Duration
+	55, // 18: postern.node.v1.Update.grant_keys:type_name -> postern.node.v1.Update.GrantKeysEntry
+	60, // 19: postern.node.v1.GrantEnd.end_time:type_name -> google.protobuf.Timestamp
+	57, // 20: postern.node.v1.Bookmark.version:type_name -> postern.types.v1.Version
+	58, // 21: postern.node.v1.Bookmark.replica_staleness:type_name -> google.protobuf.Duration
 	23, // 22: postern.node.v1.Command.kill_session:type_name -> postern.node.v1.KillSession
 	24, // 23: postern.node.v1.Command.cancel_query:type_name -> postern.node.v1.CancelQuery
 	25, // 24: postern.node.v1.Command.explain:type_name -> postern.node.v1.Explain
@@ -4097,61 +4339,66 @@ var file_postern_node_v1_node_proto_depIdxs = []int32{
 	18, // 28: postern.node.v1.Command.drop_login:type_name -> postern.node.v1.DropLogin
 	19, // 29: postern.node.v1.Command.inspect:type_name -> postern.node.v1.Inspect
 	16, // 30: postern.node.v1.Command.find_recordings:type_name -> postern.node.v1.FindRecordings
-	54, // 31: postern.node.v1.MakeLogin.version:type_name -> postern.types.v1.Version
-	57, // 32: postern.node.v1.MakeLogin.expire_time:type_name -> google.protobuf.Timestamp
-	58, // 33: postern.node.v1.MakeLogin.subject:type_name -> postern.types.v1.Subject
+	57, // 31: postern.node.v1.MakeLogin.version:type_name -> postern.types.v1.Version
+	60, // 32: postern.node.v1.MakeLogin.expire_time:type_name -> google.protobuf.Timestamp
+	61, // 33: postern.node.v1.MakeLogin.subject:type_name -> postern.types.v1.Subject
 	21, // 34: postern.node.v1.Inspection.walls:type_name -> postern.node.v1.WallState
 	22, // 35: postern.node.v1.Inspection.findings:type_name -> postern.node.v1.Finding
-	57, // 36: postern.node.v1.Inspection.time:type_name -> google.protobuf.Timestamp
-	58, // 37: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
-	55, // 38: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
+	60, // 36: postern.node.v1.Inspection.time:type_name -> google.protobuf.Timestamp
+	61, // 37: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
+	58, // 38: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
 	28, // 39: postern.node.v1.CommandResult.explanation:type_name -> postern.node.v1.Explanation
 	20, // 40: postern.node.v1.CommandResult.inspection:type_name -> postern.node.v1.Inspection
-	53, // 41: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
-	54, // 42: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
-	29, // 43: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
-	29, // 44: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
-	29, // 45: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
-	29, // 46: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
-	29, // 47: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
-	29, // 48: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
-	59, // 49: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
-	60, // 50: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
-	61, // 51: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
-	61, // 52: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
-	57, // 53: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	57, // 54: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	57, // 55: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	57, // 56: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	0,  // 57: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
-	2,  // 58: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
-	4,  // 59: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
-	32, // 60: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
-	34, // 61: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
-	36, // 62: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
-	38, // 63: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
-	30, // 64: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
-	40, // 65: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
-	43, // 66: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
-	45, // 67: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
-	47, // 68: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
-	1,  // 69: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
-	3,  // 70: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
-	10, // 71: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
-	33, // 72: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
-	35, // 73: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
-	37, // 74: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
-	39, // 75: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
-	31, // 76: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
-	41, // 77: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
-	44, // 78: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
-	46, // 79: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
-	48, // 80: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
-	69, // [69:81] is the sub-list for method output_type
-	57, // [57:69] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	56, // 41: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
+	57, // 42: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
+	31, // 43: postern.node.v1.SignInResponse.prompt:type_name -> postern.node.v1.SignInPrompt
+	36, // 44: postern.node.v1.SignInResponse.grant:type_name -> postern.node.v1.OpenGrantResponse
+	60, // 45: postern.node.v1.SignInPrompt.expire_time:type_name -> google.protobuf.Timestamp
+	32, // 46: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
+	32, // 47: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
+	32, // 48: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
+	32, // 49: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
+	32, // 50: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
+	32, // 51: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
+	62, // 52: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
+	63, // 53: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
+	64, // 54: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
+	64, // 55: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
+	60, // 56: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	60, // 57: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	60, // 58: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	60, // 59: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	0,  // 60: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
+	2,  // 61: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
+	4,  // 62: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
+	35, // 63: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
+	37, // 64: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
+	39, // 65: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
+	41, // 66: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
+	33, // 67: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
+	29, // 68: postern.node.v1.GrantService.SignIn:input_type -> postern.node.v1.SignInRequest
+	43, // 69: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
+	46, // 70: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
+	48, // 71: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
+	50, // 72: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
+	1,  // 73: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
+	3,  // 74: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
+	10, // 75: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
+	36, // 76: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
+	38, // 77: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
+	40, // 78: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
+	42, // 79: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
+	34, // 80: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
+	30, // 81: postern.node.v1.GrantService.SignIn:output_type -> postern.node.v1.SignInResponse
+	44, // 82: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
+	47, // 83: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
+	49, // 84: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
+	51, // 85: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
+	73, // [73:86] is the sub-list for method output_type
+	60, // [60:73] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_postern_node_v1_node_proto_init() }
@@ -4182,13 +4429,17 @@ func file_postern_node_v1_node_proto_init() {
 		(*Command_Inspect)(nil),
 		(*Command_FindRecordings)(nil),
 	}
+	file_postern_node_v1_node_proto_msgTypes[30].OneofWrappers = []any{
+		(*SignInResponse_Prompt)(nil),
+		(*SignInResponse_Grant)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_node_v1_node_proto_rawDesc), len(file_postern_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   54,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   5,
 		},

@@ -283,6 +283,7 @@ const (
 	GrantService_ConsumeHold_FullMethodName = "/postern.node.v1.GrantService/ConsumeHold"
 	GrantService_RouteCancel_FullMethodName = "/postern.node.v1.GrantService/RouteCancel"
 	GrantService_DrawBudget_FullMethodName  = "/postern.node.v1.GrantService/DrawBudget"
+	GrantService_SignIn_FullMethodName      = "/postern.node.v1.GrantService/SignIn"
 )
 
 // GrantServiceClient is the client API for GrantService service.
@@ -304,6 +305,9 @@ type GrantServiceClient interface {
 	// DrawBudget says what a node's process wants to hold of the limits of a grant, and
 	// is told what it holds. Saying the same again changes nothing.
 	DrawBudget(ctx context.Context, in *DrawBudgetRequest, opts ...grpc.CallOption) (*DrawBudgetResponse, error)
+	// SignIn opens a grant for somebody who has nothing but a terminal: they are told where
+	// to sign in and, once they have, the grant comes. Ending the call gives up.
+	SignIn(ctx context.Context, in *SignInRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SignInResponse], error)
 }
 
 type grantServiceClient struct {
@@ -373,6 +377,25 @@ func (c *grantServiceClient) DrawBudget(ctx context.Context, in *DrawBudgetReque
 	return out, nil
 }
 
+func (c *grantServiceClient) SignIn(ctx context.Context, in *SignInRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SignInResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &GrantService_ServiceDesc.Streams[1], GrantService_SignIn_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SignInRequest, SignInResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type GrantService_SignInClient = grpc.ServerStreamingClient[SignInResponse]
+
 // GrantServiceServer is the server API for GrantService service.
 // All implementations must embed UnimplementedGrantServiceServer
 // for forward compatibility.
@@ -392,6 +415,9 @@ type GrantServiceServer interface {
 	// DrawBudget says what a node's process wants to hold of the limits of a grant, and
 	// is told what it holds. Saying the same again changes nothing.
 	DrawBudget(context.Context, *DrawBudgetRequest) (*DrawBudgetResponse, error)
+	// SignIn opens a grant for somebody who has nothing but a terminal: they are told where
+	// to sign in and, once they have, the grant comes. Ending the call gives up.
+	SignIn(*SignInRequest, grpc.ServerStreamingServer[SignInResponse]) error
 	mustEmbedUnimplementedGrantServiceServer()
 }
 
@@ -416,6 +442,9 @@ func (UnimplementedGrantServiceServer) RouteCancel(context.Context, *RouteCancel
 }
 func (UnimplementedGrantServiceServer) DrawBudget(context.Context, *DrawBudgetRequest) (*DrawBudgetResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DrawBudget not implemented")
+}
+func (UnimplementedGrantServiceServer) SignIn(*SignInRequest, grpc.ServerStreamingServer[SignInResponse]) error {
+	return status.Error(codes.Unimplemented, "method SignIn not implemented")
 }
 func (UnimplementedGrantServiceServer) mustEmbedUnimplementedGrantServiceServer() {}
 func (UnimplementedGrantServiceServer) testEmbeddedByValue()                      {}
@@ -521,6 +550,17 @@ func _GrantService_DrawBudget_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _GrantService_SignIn_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(SignInRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(GrantServiceServer).SignIn(m, &grpc.GenericServerStream[SignInRequest, SignInResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type GrantService_SignInServer = grpc.ServerStreamingServer[SignInResponse]
+
 // GrantService_ServiceDesc is the grpc.ServiceDesc for GrantService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -549,6 +589,11 @@ var GrantService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "OpenHold",
 			Handler:       _GrantService_OpenHold_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "SignIn",
+			Handler:       _GrantService_SignIn_Handler,
 			ServerStreams: true,
 		},
 	},
