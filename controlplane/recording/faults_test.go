@@ -130,7 +130,7 @@ func pause(ctx context.Context, ms int) {
 // shipThrough ships a session until all of it is acknowledged, as nodes do.
 func shipThrough(ctx context.Context, t *testing.T, s *recording.Service, p *tape) bool {
 	for i := 0; i < len(p.chunks); {
-		one, cancel := context.WithTimeout(ctx, 5*time.Second)
+		one, cancel := context.WithTimeout(ctx, 30*time.Second)
 		resp, err := s.Ingest(one, "node-1", &nodev1.ShipRequest{Session: string(p.session.ID), Index: uint32(i), Chunk: p.chunks[i]})
 		cancel()
 		switch {

@@ -48,7 +48,7 @@ func start(t *testing.T, maxConns int) (*Listener, func() error) {
 		case err := <-done:
 			done <- err
 			return err
-		case <-time.After(5 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("Run does not end")
 			return nil
 		}
@@ -64,7 +64,7 @@ func dial(t *testing.T, l *Listener) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	return c
 }
 

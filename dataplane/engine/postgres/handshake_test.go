@@ -41,7 +41,7 @@ func (h *house) dial(t *testing.T) *dialogue {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(15 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	return &dialogue{t, c}
 }
 

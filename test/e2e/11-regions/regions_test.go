@@ -200,7 +200,7 @@ func (s *regions) lost(t *testing.T) {
 	if err := s.eu.Crash(); err != nil {
 		t.Error(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if rows, err := fleet.Query(ctx, conn, count); err != nil || rows[0][0] != "6" {
 		t.Errorf("%v %v", rows, err)

@@ -59,7 +59,7 @@ func TestRestore(t *testing.T) {
 	for _, n := range []*fleet.Node{eu, us} {
 		restored := f.Connect(t, n, "probe.warehouse", early)
 		want(t, "the policy of the backup at "+n.Name, restored, true)
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if _, err := f.Dial(ctx, n, "probe.warehouse", lost); fleet.Code(err) != "28P01" {
 			t.Errorf("a grant of the lost hour at %s: %v", n.Name, err)

@@ -34,7 +34,7 @@ import (
 )
 
 // Patience bounds every wait for something that must happen.
-const Patience = 20 * time.Second
+const Patience = time.Minute
 
 // A NodeSpec says what a node is like.
 type NodeSpec struct {
