@@ -3,19 +3,22 @@ package pump
 import (
 	"errors"
 	"net"
+	"sync"
 	"syscall"
 )
 
-// A Feed is what stands between a TLS connection and its socket, so that Run can read the
-// socket in its own way. Elsewhere it is the connection that it wraps. Its Read is for one
-// goroutine, and so is its Write, as crypto/tls has it.
+// A Feed is a socket that Run reads in its own way, and whose writes do not tell the
+// scheduler; below TLS it stands between the two. Elsewhere it is the connection that it
+// wraps. Its Read is for one goroutine.
 type Feed struct {
 	net.Conn
 	prefix []byte
 	raw    syscall.RawConn // nil where the connection is not a bare socket
-	out    []byte          // what a Write has left to write
-	outErr error
-	write  func(fd uintptr) bool // writes some of out; made once
+
+	writing sync.Mutex
+	out     []byte // what a Write has left to write
+	outErr  error
+	write   func(fd uintptr) bool // writes some of out; nil where the connection's own Write is to be used
 
 	// While Run is inside of its RawConn.Read:
 	active  bool
@@ -29,10 +32,23 @@ func NewFeed(conn net.Conn, prefix []byte) *Feed {
 	if sc, ok := conn.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			f.raw = raw
+		}
+	}
+	switch conn.(type) {
+	case *net.TCPConn, *net.UnixConn: // what wraps one may want to see its writes
+		if f.raw != nil && rawReads {
 			f.write = f.writeSome
 		}
 	}
 	return f
+}
+
+// Wrap is conn as a Feed, unless it has one beneath it already.
+func Wrap(conn net.Conn) net.Conn {
+	if feedOf(conn) != nil {
+		return conn
+	}
+	return NewFeed(conn, nil)
 }
 
 // Read reads from the prefix, and then from the socket. Under Run it does not wait.
@@ -55,9 +71,11 @@ func (f *Feed) Read(b []byte) (int, error) {
 
 // Write writes all of b, and waits where the socket takes no more.
 func (f *Feed) Write(b []byte) (int, error) {
-	if f.raw == nil || !rawReads {
+	if f.write == nil {
 		return f.Conn.Write(b)
 	}
+	f.writing.Lock()
+	defer f.writing.Unlock()
 	f.out, f.outErr = b, nil
 	err := f.raw.Write(f.write)
 	n := len(b) - len(f.out)
@@ -81,16 +99,16 @@ func (f *Feed) writeSome(fd uintptr) bool {
 	return true
 }
 
-// feedOf is the Feed beneath a TLS connection, or nil.
+// feedOf is the Feed that conn is, or that is beneath it where it is TLS; or nil.
 func feedOf(conn net.Conn) *Feed {
+	if f, ok := conn.(*Feed); ok {
+		return f
+	}
 	t, ok := conn.(interface{ NetConn() net.Conn })
 	if !ok {
 		return nil
 	}
-	f, ok := t.NetConn().(*Feed)
-	if !ok || f.raw == nil {
-		return nil
-	}
+	f, _ := t.NetConn().(*Feed)
 	return f
 }
 

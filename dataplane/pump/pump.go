@@ -53,8 +53,8 @@ var (
 // owns the read side and the read deadline of conn; it does not close it.
 func Run(ctx context.Context, conn net.Conn, core Core) error {
 	p := &pump{conn: conn, core: core}
-	if p.feed = feedOf(conn); p.feed != nil {
-		p.raw = p.feed.raw
+	if f := feedOf(conn); f != nil {
+		p.raw, p.feed = f.raw, f
 	} else if sc, ok := conn.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			p.raw = raw
@@ -90,7 +90,7 @@ func Poke(conn net.Conn) { _ = conn.SetReadDeadline(time.Unix(1, 0)) }
 type pump struct {
 	conn net.Conn
 	raw  syscall.RawConn // nil where there is no bare socket
-	feed *Feed           // of conn, where that is TLS over a socket
+	feed *Feed           // that conn is, or that is beneath it
 	core Core
 	buf  *wire.Buffer
 	next Next

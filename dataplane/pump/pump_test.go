@@ -46,6 +46,12 @@ func (f coreFunc) Step(in []byte) (int, Next, error) { return f(in) }
 // each runs fn over every kind of connection that a pump tells apart.
 func each(t *testing.T, fn func(t *testing.T, pair func(*testing.T) (a, b net.Conn))) {
 	t.Run("raw", func(t *testing.T) { fn(t, pair) })
+	t.Run("wrapped", func(t *testing.T) {
+		fn(t, func(t *testing.T) (net.Conn, net.Conn) {
+			a, b := pair(t)
+			return a, Wrap(b)
+		})
+	})
 	t.Run("plain", func(t *testing.T) {
 		fn(t, func(t *testing.T) (net.Conn, net.Conn) {
 			a, b := pair(t)

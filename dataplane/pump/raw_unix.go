@@ -85,7 +85,7 @@ func (p *pump) passRaw() error {
 // readNow reads without waiting; short says that nothing is left to read.
 func (p *pump) readNow(fd int, space []byte) (n int, short bool, err error) {
 	if p.feed != nil {
-		// Whether something is left only TLS knows, which may hold records.
+		// Whether something is left TLS knows, which may hold records, or the Feed.
 		n, err = p.conn.Read(space)
 		return n, false, err
 	}

@@ -94,7 +94,7 @@ type ready struct {
 func newConn(e *Engine, s engine.Session, l *login, client net.Conn) *conn {
 	c := &conn{
 		e: e, s: s, terms: s.Terms(), log: e.log.With("session", s.ID()),
-		target: l.conn, out: clientOut{conn: client}, pinned: l.pinned, names: resolution{l.account, l.path}, key: l.key,
+		target: pump.Wrap(l.conn), out: clientOut{conn: pump.Wrap(client)}, pinned: l.pinned, names: resolution{l.account, l.path}, key: l.key,
 		wake: make(chan struct{}, 1), statements: names[prepared]{}, portals: names[portal]{},
 		segment: 1, status: 'I', interned: map[string]string{}, texts: map[string]*statement{}, shapes: map[string]*shaped{}, cat: l.catalog,
 	}

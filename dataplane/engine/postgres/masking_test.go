@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"github.com/posterngate/postern/dataplane/pump"
 	"github.com/posterngate/postern/pkg/mask"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
@@ -221,7 +222,7 @@ func FuzzMaskedStream(f *testing.F) {
 	f.Add(join(message('T', "\x00\x00"), maskedSpanOf(200), message('d', "secret")), 30)
 	f.Fuzz(func(t *testing.T, in []byte, cut int) {
 		c := maskedConn(t)
-		client := c.out.conn.(*sinkConn)
+		client := c.out.conn.(*pump.Feed).Conn.(*sinkConn)
 		client.keep = true
 		wantRefusal(t, drive(targetCore{c}, in, cut))
 		for out := client.all; len(out) > 0; {
