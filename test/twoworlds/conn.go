@@ -18,7 +18,7 @@ import (
 
 // Bounds of one exchange: a node that does not answer, or does not stop, is at fault.
 const (
-	patience = 20 * time.Second
+	patience = 2 * time.Minute
 	most     = 64 << 20
 )
 

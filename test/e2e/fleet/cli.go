@@ -95,7 +95,7 @@ func (f *Fleet) login(t testing.TB, who string) {
 // browse does what a person does in a browser: follow the link, give name and password,
 // and be sent back to the command that waits.
 func browse(link, name string) error {
-	hc := &http.Client{Timeout: 20 * time.Second}
+	hc := &http.Client{Timeout: patience}
 	page, err := hc.Get(link)
 	if err != nil {
 		return err

@@ -28,7 +28,7 @@ func (f *Fleet) Dial(ctx context.Context, n *Node, permission, token string) (*p
 // Connect is Dial that must succeed; the connection is closed with the test.
 func (f *Fleet) Connect(t testing.TB, n *Node, permission, token string) *pgx.Conn {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	conn, err := f.Dial(ctx, n, permission, token)
 	if err != nil {
