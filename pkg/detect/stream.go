@@ -72,7 +72,7 @@ func (s *Set) show(dst, text []byte, shown int, matches []Match, counts *Counts)
 			continue
 		}
 		counts[m.Kind]++
-		if m.Open {
+		if m.Open || m.From < shown { // what is left shows no part
 			dst = s.open(dst, m.Kind)
 		} else {
 			dst = s.masked(dst, m.Kind, text[m.From:m.To])
