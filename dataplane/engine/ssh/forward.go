@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"net"
-	"strconv"
 
 	"golang.org/x/crypto/ssh"
 
@@ -26,8 +25,8 @@ func (c *conn) serveForward(ctx context.Context, nc ssh.NewChannel) {
 		_ = nc.Reject(ssh.ConnectionFailed, "postern: the destination cannot be read")
 		return
 	}
-	address := net.JoinHostPort(want.Host, strconv.FormatUint(uint64(want.Port), 10))
-	x, err := c.admit(ctx, statement(&facts.Facts{Verb: facts.Connect, Address: address}, "connect "+address), func(string) {})
+	to := address{want.Host, want.Port}.String()
+	x, err := c.admit(ctx, statement(&facts.Facts{Verb: facts.Connect, Address: to}, "connect "+to), func(string) {})
 	if err != nil {
 		r := c.refused(err)
 		_ = nc.Reject(ssh.Prohibited, "postern: "+printable(r.Reason))
@@ -36,10 +35,7 @@ func (c *conn) serveForward(ctx context.Context, nc ssh.NewChannel) {
 		}
 		return
 	}
-	o := c.forward(ctx, nc, x, address)
-	if err := x.done(o.outcome()); err != nil {
-		c.end(err)
-	}
+	c.ended(x, c.forward(ctx, nc, x, to))
 }
 
 func (c *conn) forward(ctx context.Context, nc ssh.NewChannel, x *execution, address string) outcome {
@@ -59,13 +55,28 @@ func (c *conn) forward(ctx context.Context, nc ssh.NewChannel, x *execution, add
 		return refusedWith(err)
 	}
 	defer func() { _ = ch.Close() }()
+	if err := c.splice(ctx, x, ch, requests, far); err != nil {
+		return refusedWith(err)
+	}
+	return outcome{said: x.counted()}
+}
+
+// ended records how an execution without a channel of its own ended.
+func (c *conn) ended(x *execution, o outcome) {
+	if err := x.done(o.outcome()); err != nil {
+		c.end(err)
+	}
+}
+
+// splice carries bytes both ways until both sides have said all. They are counted and
+// not kept: what they are is another protocol's business.
+func (c *conn) splice(ctx context.Context, x *execution, ch ssh.Channel, requests <-chan *ssh.Request, far net.Conn) error {
 	c.group.Go("requests", func(context.Context) error { ssh.DiscardRequests(requests); return nil })
 	g := run.New(ctx)
-	var over error
 	g.Go("to the client", func(context.Context) error {
-		over = copyCounted(ch, far, x)
+		err := copyCounted(ch, far, x)
 		_ = ch.CloseWrite()
-		return over
+		return err
 	})
 	g.Go("to the host", func(context.Context) error {
 		b := buffers.Get().(*[]byte)
@@ -90,14 +101,9 @@ func (c *conn) forward(ctx context.Context, nc ssh.NewChannel, x *execution, add
 	})
 	stop := context.AfterFunc(g.Context(), func() { _, _ = ch.Close(), far.Close() })
 	defer stop()
-	if err := g.Wait(); err != nil {
-		return refusedWith(err)
-	}
-	return outcome{}
+	return g.Wait()
 }
 
-// copyCounted carries bytes that are counted and not kept: what they are is another
-// protocol's business.
 func copyCounted(to io.Writer, from io.Reader, x *execution) error {
 	b := buffers.Get().(*[]byte)
 	defer buffers.Put(b)

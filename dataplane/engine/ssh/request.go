@@ -3,6 +3,7 @@ package ssh
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 
@@ -84,8 +85,9 @@ type execution struct {
 
 	mu    sync.Mutex
 	flow  engine.Flow
-	bytes int64
-	over  bool // what still comes is of nobody
+	bytes int64 // to the client
+	sent  int64 // to the host
+	over  bool  // what still comes is of nobody
 }
 
 // admit judges a request and has it admitted, waiting for people where they must say
@@ -202,8 +204,17 @@ func (x *execution) count(d engine.Direction, p []byte) error {
 	x.c.active.mark()
 	if d == engine.ToClient {
 		x.bytes += int64(len(p))
+	} else {
+		x.sent += int64(len(p))
 	}
 	return x.flow.Chunk(d, p)
+}
+
+// counted says how much went each way.
+func (x *execution) counted() string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return fmt.Sprintf("sent %d bytes, received %d", x.sent, x.bytes)
 }
 
 // limitReached is the refusal where the budget has no more.

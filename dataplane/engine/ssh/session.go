@@ -236,6 +236,7 @@ func (s *channel) admit(ctx context.Context, st stmt) (*execution, error) {
 type outcome struct {
 	status uint32
 	signal *ssh.ExitError // set where a signal ended it
+	said   string         // how it ended, where that is neither
 	err    error          // a refusal of ours, or a lost connection
 }
 
@@ -290,6 +291,8 @@ func (o outcome) tag() string {
 	switch {
 	case o.err != nil:
 		return ""
+	case o.said != "":
+		return o.said
 	case o.signal != nil:
 		return "signal " + strings.TrimPrefix(o.signal.Signal(), "SIG")
 	}

@@ -43,6 +43,7 @@ type Limits struct {
 	SignIns   int           // people who sign in elsewhere at once; 64
 	Prepare   time.Duration // for judging one request; 15 s
 	Channels  int           // open at once on a connection; 64
+	Listeners int           // addresses at which the host listens for a connection; 16
 	Requests  int           // environment variables of a channel; 64
 	Text      int           // bytes of a command, path or variable; 32 KiB
 	Files     int           // open at once on a channel; 128
@@ -64,6 +65,7 @@ func (l Limits) orDefaults() Limits {
 	wait(&l.Prepare, 15*time.Second)
 	set(&l.SignIns, 64)
 	set(&l.Channels, 64)
+	set(&l.Listeners, 16)
 	set(&l.Requests, 64)
 	set(&l.Text, 32<<10)
 	set(&l.Files, 128)
@@ -141,6 +143,9 @@ type conn struct {
 	group  *run.Group
 	active activity
 	speak  speakers
+
+	open      atomic.Int64 // channels, whoever opened them
+	listening listeners
 
 	letting sync.Mutex // guards let
 	let     bool       // whether people have let the session in

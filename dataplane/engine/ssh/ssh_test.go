@@ -186,45 +186,7 @@ func TestManyChannels(t *testing.T) {
 	}
 }
 
-func TestForward(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			b := make([]byte, 5)
-			n, _ := c.Read(b)
-			_, _ = c.Write(bytes.ToUpper(b[:n]))
-			_ = c.Close()
-		}
-	}()
-	h := newHouse(t)
-	only(h, func(f *facts.Facts) bool { return f.Verb == facts.Connect && f.Address == l.Addr().String() })
-	c := h.connect(t)
-	far, err := c.DialContext(testContext(t), "tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := make([]byte, 5)
-	if _, err := far.Write([]byte("hello")); err != nil {
-		t.Fatal(err)
-	}
-	if n, err := far.Read(b); err != nil || string(b[:n]) != "HELLO" {
-		t.Errorf("%q %v", b[:n], err)
-	}
-	_ = far.Close()
-	if _, err := c.DialContext(testContext(t), "tcp", "127.0.0.1:1"); err == nil {
-		t.Error("another address was reached")
-	}
-}
-
-// wrongHost: a host with another key than the resource's is refused, and the session
+// TestUnknownHost: a host with another key than the resource's is refused, and the session
 // says so without saying more.
 func TestUnknownHost(t *testing.T) {
 	h := newHouse(t)
