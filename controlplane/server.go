@@ -229,7 +229,7 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier) err
 		return err
 	}
 	enroller := enrol.New(enrol.Config{Store: s.store, Authority: s.authority, Snapshot: s.hub.Snapshot, Audit: s.audit, Reserved: s.reserved(), Logger: s.log})
-	policies := userapi.NewPolicy(userapi.PolicyConfig{Store: s.store, Cache: s.cache, Audit: s.audit, Sealer: sealer{keeper}, Logger: s.log, Now: time.Now})
+	policies := userapi.NewPolicy(userapi.PolicyConfig{Store: s.store, Cache: s.cache, Audit: s.audit, Sealer: sealer{keeper}, Grants: s.liveGrants, Logger: s.log, Now: time.Now})
 	handler := userapi.Handler(userapi.Services{
 		Interceptor: guard,
 		Policy:      policies,
@@ -410,4 +410,9 @@ func (s *Server) rejected(ctx context.Context, r recording.Rejection) error {
 
 func (s *Server) ownGrants(ctx context.Context, c *authz.Caller) ([]*typesv1.Grant, error) {
 	return s.task.List(ctx, task.Caller{Subject: c.Subject, Roles: c.Roles, Address: c.Address}, c.Subject.Name, true)
+}
+
+// liveGrants are everybody's, for a caller who may see them.
+func (s *Server) liveGrants(ctx context.Context, c *authz.Caller) ([]*typesv1.Grant, error) {
+	return s.task.List(ctx, task.Caller{Subject: c.Subject, Roles: c.Roles, Address: c.Address}, "", true)
 }

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/posterngate/postern/dataplane/control"
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/session"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/noun"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -29,8 +29,8 @@ func (n *Node) explain(ctx context.Context, req *nodev1.Explain) (*nodev1.Explan
 		return nil, errors.New("dataplane: no engine that explains")
 	}
 	x, err := n.keeper.Explain(ctx, session.Question{
-		Subject: control.SubjectOf(req.GetSubject()), Protocol: protocol, Task: postern.TaskName(req.GetTask()),
-		Resource: postern.ResourceName(req.GetResource()), Statement: req.GetStatement(),
+		Subject: noun.SubjectOf(req.GetSubject()), Protocol: protocol, Task: postern.TaskName(req.GetTask()),
+		Resource: postern.ResourceName(req.GetResource()), Statement: req.GetStatement(), Approval: noun.ApprovalOf(req.GetApproval()),
 	}, e.Explain)
 	if err != nil {
 		return nil, err
@@ -40,6 +40,9 @@ func (n *Node) explain(ctx context.Context, req *nodev1.Explain) (*nodev1.Explan
 		Verdict: d.Verdict.String(), Rule: d.Rule, Reason: d.Reason, Hint: d.Hint, Forward: x.Forward, Level: d.Level.String(),
 		Masked:  map[string]string{},
 		Version: &typesv1.Version{Epoch: d.Version.Epoch, Revision: d.Version.Revision},
+	}
+	if d.Approval != nil {
+		out.Approval = d.Approval.Rule
 	}
 	if x.Refusal != nil {
 		out.Verdict, out.Rule, out.Reason, out.Hint = postern.VerdictDeny.String(), x.Refusal.Rule, x.Refusal.Reason, x.Refusal.Hint

@@ -15,6 +15,7 @@ import (
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/pkg/fault"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/noun"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 )
@@ -33,7 +34,7 @@ func (s *Service) unfounded(ctx context.Context, g *typesv1.Grant, now *postern.
 	if err != nil {
 		return "", err
 	}
-	sub := fromWire(g.GetSubject())
+	sub := noun.SubjectOf(g.GetSubject())
 	if reason, lock, ok := snapshot.Locked(sub.Name, sub.Workload, postern.GrantID(g.GetId()), "", "", s.cfg.Now()); ok {
 		return fmt.Sprintf("%s (lock %s)", reason, lock), nil
 	}

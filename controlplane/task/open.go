@@ -16,6 +16,7 @@ import (
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/grantcert"
+	"github.com/posterngate/postern/pkg/noun"
 	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
@@ -114,7 +115,7 @@ func (s *Service) free(g *typesv1.Grant, resource string, node postern.NodeName)
 	if err != nil {
 		return asFault(err)
 	}
-	return locked(snapshot, fromWire(g.GetSubject()), postern.GrantID(g.GetId()), r, node, s.cfg.Now())
+	return locked(snapshot, noun.SubjectOf(g.GetSubject()), postern.GrantID(g.GetId()), r, node, s.cfg.Now())
 }
 
 func locked(snapshot *policy.Snapshot, sub postern.Subject, g postern.GrantID, r postern.ResourceName, n postern.NodeName, now time.Time) error {
@@ -141,7 +142,7 @@ func (s *Service) take(ctx context.Context, sub postern.Subject, name postern.Ta
 	if how.node != "" {
 		how.request.Region = s.region(ctx, how.node)
 	}
-	wire, err := toWire(sub)
+	wire, err := noun.Subject(sub)
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,6 @@ import (
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/posterngate/postern/controlplane/approve"
@@ -28,6 +27,7 @@ import (
 	"github.com/posterngate/postern/pkg/fault"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/grantcert"
+	"github.com/posterngate/postern/pkg/noun"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 )
@@ -192,31 +192,13 @@ func show(g *typesv1.Grant) *typesv1.Grant {
 	return g
 }
 
-// toWire is a subject as grants keep it.
-func toWire(sub postern.Subject) (*typesv1.Subject, error) {
-	claims, err := structpb.NewStruct(sub.Claims)
-	if err != nil {
-		return nil, fmt.Errorf("claims of %s: %w", sub.Name, err)
-	}
-	return &typesv1.Subject{
-		Name: sub.Name, Email: sub.Email, Groups: sub.Groups, Claims: claims, Mfa: sub.MFA, Workload: sub.Workload, Actor: sub.Actor,
-	}, nil
-}
-
-func fromWire(sub *typesv1.Subject) postern.Subject {
-	return postern.Subject{
-		Name: sub.GetName(), Email: sub.GetEmail(), Groups: sub.GetGroups(), Claims: sub.GetClaims().AsMap(),
-		MFA: sub.GetMfa(), Workload: sub.GetWorkload(), Actor: sub.GetActor(),
-	}
-}
-
 func versionToWire(v postern.Version) *typesv1.Version {
 	return &typesv1.Version{Epoch: v.Epoch, Revision: v.Revision}
 }
 
 // draft is a new grant by an offer, not yet active.
 func (s *Service) draft(sub postern.Subject, o policy.Offer, reason string) (*typesv1.Grant, error) {
-	wire, err := toWire(sub)
+	wire, err := noun.Subject(sub)
 	if err != nil {
 		return nil, err
 	}
@@ -225,7 +207,7 @@ func (s *Service) draft(sub postern.Subject, o policy.Offer, reason string) (*ty
 		State: typesv1.GrantState_GRANT_STATE_ASKED, CreateTime: timestamppb.New(s.cfg.Now()),
 	}
 	if a := o.Approval; a != nil && a.Scope != postern.ScopeGrant {
-		g.Approval = &typesv1.ApprovalRequirement{Scope: string(a.Scope), Rule: a.Rule, Verbs: a.Verbs}
+		g.Approval = noun.Approval(a)
 	}
 	return g, nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/posterngate/postern/pkg/fault"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/noun"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -131,20 +132,9 @@ func readGrant(b []byte, now time.Time) (*postern.Grant, error) {
 	out := &postern.Grant{
 		ID: postern.GrantID(g.GetId()), Task: postern.TaskName(g.GetTask()), Binding: g.GetBinding(),
 		Start: g.GetStartTime().AsTime(), End: g.GetEndTime().AsTime(), MinVersion: version(g.GetMinVersion()),
-		Subject: SubjectOf(g.GetSubject()),
-	}
-	if a := g.GetApproval(); a != nil {
-		out.Approval = &postern.Approval{Scope: postern.Scope(a.GetScope()), Rule: a.GetRule(), Verbs: a.GetVerbs()}
+		Subject: noun.SubjectOf(g.GetSubject()), Approval: noun.ApprovalOf(g.GetApproval()),
 	}
 	return out, nil
-}
-
-// SubjectOf is a subject as the control plane says it.
-func SubjectOf(s *typesv1.Subject) postern.Subject {
-	return postern.Subject{
-		Name: s.GetName(), Email: s.GetEmail(), Groups: s.GetGroups(), Claims: s.GetClaims().AsMap(),
-		MFA: s.GetMfa(), Workload: s.GetWorkload(), Actor: s.GetActor(),
-	}
 }
 
 // ConsumeHold uses a yes, at most once.

@@ -18,6 +18,7 @@ type Question struct {
 	Task      postern.TaskName
 	Resource  postern.ResourceName
 	Statement string
+	Approval  *postern.Approval // of the grant that would be
 }
 
 // Build makes the Statement of a text as a session of the engine would.
@@ -32,7 +33,7 @@ func (k *Keeper) Explain(ctx context.Context, q Question, build Build) (gate.Exp
 		return gate.Explanation{}, err
 	}
 	now := k.cfg.Now()
-	grant := &postern.Grant{ID: "explain", Subject: q.Subject, Task: q.Task, Start: now, End: now.Add(time.Minute)}
+	grant := &postern.Grant{ID: "explain", Subject: q.Subject, Task: q.Task, Start: now, End: now.Add(time.Minute), Approval: q.Approval}
 	s := &Session{k: k, id: NewID(), grant: grant, client: policy.Request{Time: now, Region: k.cfg.Region}}
 	s.ctx, s.end = context.WithCancelCause(ctx)
 	defer s.Close(nil)

@@ -11,10 +11,10 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/posterngate/postern/dataplane/control"
 	"github.com/posterngate/postern/dataplane/engine"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/noun"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 )
@@ -204,7 +204,7 @@ func (t *target) login(ctx context.Context, snap *policy.Snapshot, req *nodev1.M
 	if err != nil {
 		return "", err
 	}
-	subject := control.SubjectOf(req.GetSubject())
+	subject := noun.SubjectOf(req.GetSubject())
 	rules, err := snap.Shown(w.Task, t.name, &subject)
 	if err != nil {
 		return "", err

@@ -38,6 +38,9 @@ func Table() map[string]Rule {
 		api.PolicyServiceListProcedure:   view,
 		api.PolicyServiceWatchProcedure:  view,
 
+		api.PolicyServiceWhoCanProcedure:  view, // it tells of what the caller may read
+		api.PolicyServiceCompareProcedure: view,
+
 		api.AccessServiceWhoAmIProcedure:        signed,
 		api.AccessServiceLoginOptionsProcedure:  {Public: true},
 		api.AccessServiceListTasksProcedure:     signed,

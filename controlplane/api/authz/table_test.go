@@ -53,6 +53,8 @@ PolicyService/Apply oar
 PolicyService/Get voar
 PolicyService/List voar
 PolicyService/Watch voar
+PolicyService/WhoCan voar
+PolicyService/Compare voar
 AccessService/WhoAmI svouar
 AccessService/LoginOptions nsvouar
 AccessService/ListTasks svouar

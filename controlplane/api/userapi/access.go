@@ -10,7 +10,6 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/posterngate/postern/controlplane/api/authz"
@@ -19,6 +18,7 @@ import (
 	api "github.com/posterngate/postern/pkg/gen/postern/api/v1/apiv1connect"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/noun"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 )
@@ -66,7 +66,7 @@ func (a *Access) WhoAmI(ctx context.Context, _ *connect.Request[apiv1.WhoAmIRequ
 	if err != nil {
 		return nil, err
 	}
-	sub, err := subjectProto(c.Subject)
+	sub, err := noun.Subject(c.Subject)
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +164,12 @@ func (a *Access) Explain(ctx context.Context, r *connect.Request[apiv1.ExplainRe
 	name, on, _ := strings.Cut(r.Msg.GetTask(), ".")
 	now, task := a.cfg.Hub.Snapshot(), postern.TaskName(name)
 	// What a task allows is for those who may take it, and for those who may read policy.
-	if _, err := now.Offer(c.Subject, task, a.request(c)); err != nil && !c.Has(authz.Viewer) {
+	other := r.Msg.GetSubject()
+	if other != nil && !c.Has(authz.Viewer) {
+		return nil, fault.New(codes.PermissionDenied, "what would happen to somebody else is told to those who may read all of policy")
+	}
+	offer, err := now.Offer(c.Subject, task, a.request(c))
+	if err != nil && !c.Has(authz.Viewer) {
 		return nil, err
 	}
 	resource, err := now.ResourceOf(task, postern.ResourceName(on))
@@ -175,12 +180,16 @@ func (a *Access) Explain(ctx context.Context, r *connect.Request[apiv1.ExplainRe
 	if !ok {
 		return nil, fault.New(codes.Unavailable, "no node that reaches resource %q is connected", resource)
 	}
-	sub, err := subjectProto(c.Subject)
+	sub, err := noun.Subject(c.Subject)
 	if err != nil {
 		return nil, err
 	}
+	if other != nil {
+		sub = other
+		offer, _ = now.Offer(noun.SubjectOf(other), task, a.request(c)) // who is offered nothing is asked nothing
+	}
 	res, err := a.cfg.Hub.Command(ctx, node, &nodev1.Command{Kind: &nodev1.Command_Explain{Explain: &nodev1.Explain{
-		Subject: sub, Task: name, Resource: string(resource), Statement: r.Msg.GetStatement(),
+		Subject: sub, Task: name, Resource: string(resource), Statement: r.Msg.GetStatement(), Approval: noun.Approval(offer.Approval),
 	}}})
 	if err != nil {
 		return nil, err
@@ -230,16 +239,4 @@ func (a *Access) ListEndpoints(ctx context.Context, r *connect.Request[apiv1.Lis
 		return nil, fmt.Errorf("sign the list of endpoints: %w", err)
 	}
 	return connect.NewResponse(&apiv1.ListEndpointsResponse{List: raw, Signature: signature, Endpoints: list}), nil
-}
-
-func subjectProto(s postern.Subject) (*typesv1.Subject, error) {
-	out := &typesv1.Subject{Name: s.Name, Email: s.Email, Groups: s.Groups, Mfa: s.MFA, Workload: s.Workload, Actor: s.Actor}
-	if len(s.Claims) > 0 {
-		claims, err := structpb.NewStruct(s.Claims)
-		if err != nil {
-			return nil, fmt.Errorf("claims of %s: %w", s.Name, err)
-		}
-		out.Claims = claims
-	}
-	return out, nil
 }

@@ -24,12 +24,13 @@ type SecretSealer interface {
 	SealSecret(ctx context.Context, name string, data map[string]string) ([]byte, error)
 }
 
-// PolicyConfig is what Policy needs; all is required but Logger.
+// PolicyConfig is what Policy needs; all is required but Grants and Logger.
 type PolicyConfig struct {
 	Store  store.Store
 	Cache  *store.Cache // of PolicyKinds, at least
 	Audit  *audit.Log
 	Sealer SecretSealer
+	Grants func(ctx context.Context, c *authz.Caller) ([]*typesv1.Grant, error) // everybody's that are active; nil tells of none
 	Logger *slog.Logger
 	Now    func() time.Time
 }

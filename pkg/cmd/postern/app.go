@@ -99,7 +99,7 @@ POSTERN_KEYRING (off: keep the login in a file).`,
 		a.requestCmd(), a.requestsCmd(), a.approvalsCmd(), a.approveCmd(), a.denyCmd(), a.grantCmd(), a.grantsCmd(), a.revokeCmd(),
 		a.connectCmd(), a.psqlCmd(), a.sshCmd(), a.configCmd(),
 		a.sessionsCmd(), a.auditCmd(), a.usageCmd(),
-		a.applyCmd(), a.diffCmd(), a.getCmd(), a.deleteCmd(), a.editCmd(),
+		a.applyCmd(), a.diffCmd(), a.getCmd(), a.deleteCmd(), a.editCmd(), a.policyCmd(), a.whoCanCmd(),
 		a.lockCmd(), a.unlockCmd(), a.offboardCmd(), a.nodesCmd(), a.statusCmd(), a.demoCmd(),
 	)
 	return root

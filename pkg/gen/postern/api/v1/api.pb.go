@@ -28,6 +28,481 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// WhoCanRequest asks about one thing that could be done.
+type WhoCanRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is done: select, insert, update, delete, truncate, call, a DDL command, or a verb
+	// of ssh (exec, shell, read, write, delete, connect, listen).
+	Verb string `protobuf:"bytes,1,opt,name=verb,proto3" json:"verb,omitempty"`
+	// To what: warehouse:sales.customers.email, warehouse:sales, web-1:/usr/bin/uptime, web-1.
+	Object        string `protobuf:"bytes,2,opt,name=object,proto3" json:"object,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhoCanRequest) Reset() {
+	*x = WhoCanRequest{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhoCanRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhoCanRequest) ProtoMessage() {}
+
+func (x *WhoCanRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhoCanRequest.ProtoReflect.Descriptor instead.
+func (*WhoCanRequest) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *WhoCanRequest) GetVerb() string {
+	if x != nil {
+		return x.Verb
+	}
+	return ""
+}
+
+func (x *WhoCanRequest) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+// WhoCanResponse is every way to it. It is exact in the data; terms are text.
+type WhoCanResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ways, in order of bindings and tasks.
+	Access []*Access `protobuf:"bytes,1,rep,name=access,proto3" json:"access,omitempty"`
+	// Whom locks and ends keep out, although they are bound.
+	Notes []string `protobuf:"bytes,2,rep,name=notes,proto3" json:"notes,omitempty"`
+	// The policy that answered.
+	Version       *v1.Version `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhoCanResponse) Reset() {
+	*x = WhoCanResponse{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhoCanResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhoCanResponse) ProtoMessage() {}
+
+func (x *WhoCanResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhoCanResponse.ProtoReflect.Descriptor instead.
+func (*WhoCanResponse) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *WhoCanResponse) GetAccess() []*Access {
+	if x != nil {
+		return x.Access
+	}
+	return nil
+}
+
+func (x *WhoCanResponse) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+func (x *WhoCanResponse) GetVersion() *v1.Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+// Access is one way to do something.
+type Access struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The binding.
+	Binding string `protobuf:"bytes,1,opt,name=binding,proto3" json:"binding,omitempty"`
+	// Whom it picks, such as "group analysts".
+	Subjects []string `protobuf:"bytes,2,rep,name=subjects,proto3" json:"subjects,omitempty"`
+	// The task.
+	Task string `protobuf:"bytes,3,opt,name=task,proto3" json:"task,omitempty"`
+	// The permit, such as sales-report/permit[1].
+	Rule string `protobuf:"bytes,4,opt,name=rule,proto3" json:"rule,omitempty"`
+	// How what is read is masked; empty for not at all.
+	Mask string `protobuf:"bytes,5,opt,name=mask,proto3" json:"mask,omitempty"`
+	// What else must be so; none is at once.
+	Terms []string `protobuf:"bytes,6,rep,name=terms,proto3" json:"terms,omitempty"`
+	// When the binding ends; unset for never.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// Everything is allowed, unmasked.
+	Unrestricted bool `protobuf:"varint,8,opt,name=unrestricted,proto3" json:"unrestricted,omitempty"`
+	// People and workloads that hold a grant of the task by this binding now.
+	Holders       []string `protobuf:"bytes,9,rep,name=holders,proto3" json:"holders,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Access) Reset() {
+	*x = Access{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Access) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Access) ProtoMessage() {}
+
+func (x *Access) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Access.ProtoReflect.Descriptor instead.
+func (*Access) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Access) GetBinding() string {
+	if x != nil {
+		return x.Binding
+	}
+	return ""
+}
+
+func (x *Access) GetSubjects() []string {
+	if x != nil {
+		return x.Subjects
+	}
+	return nil
+}
+
+func (x *Access) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *Access) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *Access) GetMask() string {
+	if x != nil {
+		return x.Mask
+	}
+	return ""
+}
+
+func (x *Access) GetTerms() []string {
+	if x != nil {
+		return x.Terms
+	}
+	return nil
+}
+
+func (x *Access) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *Access) GetUnrestricted() bool {
+	if x != nil {
+		return x.Unrestricted
+	}
+	return false
+}
+
+func (x *Access) GetHolders() []string {
+	if x != nil {
+		return x.Holders
+	}
+	return nil
+}
+
+// CompareRequest is a change of policy.
+type CompareRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Objects as they would be created or updated.
+	Objects []*v1.Object `protobuf:"bytes,1,rep,name=objects,proto3" json:"objects,omitempty"`
+	// Objects that would be deleted, as kind/name.
+	Remove        []string `protobuf:"bytes,2,rep,name=remove,proto3" json:"remove,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompareRequest) Reset() {
+	*x = CompareRequest{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompareRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompareRequest) ProtoMessage() {}
+
+func (x *CompareRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompareRequest.ProtoReflect.Descriptor instead.
+func (*CompareRequest) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *CompareRequest) GetObjects() []*v1.Object {
+	if x != nil {
+		return x.Objects
+	}
+	return nil
+}
+
+func (x *CompareRequest) GetRemove() []string {
+	if x != nil {
+		return x.Remove
+	}
+	return nil
+}
+
+// CompareResponse is what the change would do.
+type CompareResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The differences, in order of subjects, tasks and resources.
+	Changes []*PolicyChange `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	// What would not compile, and so be denied.
+	Rejections []*v11.Rejection `protobuf:"bytes,2,rep,name=rejections,proto3" json:"rejections,omitempty"`
+	// The policy that it was compared with.
+	Version       *v1.Version `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompareResponse) Reset() {
+	*x = CompareResponse{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompareResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompareResponse) ProtoMessage() {}
+
+func (x *CompareResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompareResponse.ProtoReflect.Descriptor instead.
+func (*CompareResponse) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CompareResponse) GetChanges() []*PolicyChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *CompareResponse) GetRejections() []*v11.Rejection {
+	if x != nil {
+		return x.Rejections
+	}
+	return nil
+}
+
+func (x *CompareResponse) GetVersion() *v1.Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+// PolicyChange is one difference in what people may do.
+type PolicyChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// allowed, denied, or changed: on other terms.
+	Effect string `protobuf:"bytes,1,opt,name=effect,proto3" json:"effect,omitempty"`
+	// Who, such as "group analysts"; empty for whoever holds the task or uses the resource.
+	Who string `protobuf:"bytes,2,opt,name=who,proto3" json:"who,omitempty"`
+	// The task; empty for what concerns a resource, a role or a lock.
+	Task string `protobuf:"bytes,3,opt,name=task,proto3" json:"task,omitempty"`
+	// The resource.
+	Resource string `protobuf:"bytes,4,opt,name=resource,proto3" json:"resource,omitempty"`
+	// What is done; "role NAME" for a role on Postern itself, "locked" for a lock.
+	Verb string `protobuf:"bytes,5,opt,name=verb,proto3" json:"verb,omitempty"`
+	// To what.
+	Object string `protobuf:"bytes,6,opt,name=object,proto3" json:"object,omitempty"`
+	// Columns of it.
+	Columns []string `protobuf:"bytes,7,rep,name=columns,proto3" json:"columns,omitempty"`
+	// The terms before; each is one way to it.
+	Before []string `protobuf:"bytes,8,rep,name=before,proto3" json:"before,omitempty"`
+	// The terms after.
+	After         []string `protobuf:"bytes,9,rep,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyChange) Reset() {
+	*x = PolicyChange{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyChange) ProtoMessage() {}
+
+func (x *PolicyChange) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyChange.ProtoReflect.Descriptor instead.
+func (*PolicyChange) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PolicyChange) GetEffect() string {
+	if x != nil {
+		return x.Effect
+	}
+	return ""
+}
+
+func (x *PolicyChange) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+func (x *PolicyChange) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *PolicyChange) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *PolicyChange) GetVerb() string {
+	if x != nil {
+		return x.Verb
+	}
+	return ""
+}
+
+func (x *PolicyChange) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+func (x *PolicyChange) GetColumns() []string {
+	if x != nil {
+		return x.Columns
+	}
+	return nil
+}
+
+func (x *PolicyChange) GetBefore() []string {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *PolicyChange) GetAfter() []string {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
 // CreateRequest makes an object.
 type CreateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -41,7 +516,7 @@ type CreateRequest struct {
 
 func (x *CreateRequest) Reset() {
 	*x = CreateRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[0]
+	mi := &file_postern_api_v1_api_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -53,7 +528,7 @@ func (x *CreateRequest) String() string {
 func (*CreateRequest) ProtoMessage() {}
 
 func (x *CreateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[0]
+	mi := &file_postern_api_v1_api_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -66,7 +541,7 @@ func (x *CreateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{0}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateRequest) GetObject() *v1.Object {
@@ -96,7 +571,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[1]
+	mi := &file_postern_api_v1_api_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -108,7 +583,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[1]
+	mi := &file_postern_api_v1_api_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -121,7 +596,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{1}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetRequest) GetKind() string {
@@ -155,7 +630,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[2]
+	mi := &file_postern_api_v1_api_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -167,7 +642,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[2]
+	mi := &file_postern_api_v1_api_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -180,7 +655,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{2}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListRequest) GetKind() string {
@@ -226,7 +701,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[3]
+	mi := &file_postern_api_v1_api_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -238,7 +713,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[3]
+	mi := &file_postern_api_v1_api_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -251,7 +726,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{3}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListResponse) GetObjects() []*v1.Object {
@@ -288,7 +763,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[4]
+	mi := &file_postern_api_v1_api_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -300,7 +775,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[4]
+	mi := &file_postern_api_v1_api_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -313,7 +788,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{4}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *UpdateRequest) GetObject() *v1.Object {
@@ -347,7 +822,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[5]
+	mi := &file_postern_api_v1_api_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -359,7 +834,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[5]
+	mi := &file_postern_api_v1_api_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -372,7 +847,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{5}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DeleteRequest) GetKind() string {
@@ -414,7 +889,7 @@ type DeleteResponse struct {
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[6]
+	mi := &file_postern_api_v1_api_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -426,7 +901,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[6]
+	mi := &file_postern_api_v1_api_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -439,7 +914,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{6}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DeleteResponse) GetVersion() *v1.Version {
@@ -462,7 +937,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[7]
+	mi := &file_postern_api_v1_api_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -474,7 +949,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[7]
+	mi := &file_postern_api_v1_api_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -487,7 +962,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{7}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ApplyRequest) GetObjects() []*v1.Object {
@@ -517,7 +992,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[8]
+	mi := &file_postern_api_v1_api_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -529,7 +1004,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[8]
+	mi := &file_postern_api_v1_api_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -542,7 +1017,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{8}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ApplyResponse) GetApplied() []*Applied {
@@ -572,7 +1047,7 @@ type Applied struct {
 
 func (x *Applied) Reset() {
 	*x = Applied{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[9]
+	mi := &file_postern_api_v1_api_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -584,7 +1059,7 @@ func (x *Applied) String() string {
 func (*Applied) ProtoMessage() {}
 
 func (x *Applied) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[9]
+	mi := &file_postern_api_v1_api_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -597,7 +1072,7 @@ func (x *Applied) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Applied.ProtoReflect.Descriptor instead.
 func (*Applied) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{9}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Applied) GetAction() string {
@@ -625,7 +1100,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[10]
+	mi := &file_postern_api_v1_api_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -637,7 +1112,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[10]
+	mi := &file_postern_api_v1_api_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -650,7 +1125,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{10}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchRequest) GetKinds() []string {
@@ -675,7 +1150,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[11]
+	mi := &file_postern_api_v1_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -687,7 +1162,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[11]
+	mi := &file_postern_api_v1_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -700,7 +1175,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{11}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchResponse) GetEvent() string {
@@ -733,7 +1208,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[12]
+	mi := &file_postern_api_v1_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -745,7 +1220,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[12]
+	mi := &file_postern_api_v1_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -758,7 +1233,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{12}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{18}
 }
 
 // WhoAmIResponse is the caller.
@@ -776,7 +1251,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[13]
+	mi := &file_postern_api_v1_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -788,7 +1263,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[13]
+	mi := &file_postern_api_v1_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -801,7 +1276,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{13}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WhoAmIResponse) GetSubject() *v1.Subject {
@@ -834,7 +1309,7 @@ type LoginOptionsRequest struct {
 
 func (x *LoginOptionsRequest) Reset() {
 	*x = LoginOptionsRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[14]
+	mi := &file_postern_api_v1_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -846,7 +1321,7 @@ func (x *LoginOptionsRequest) String() string {
 func (*LoginOptionsRequest) ProtoMessage() {}
 
 func (x *LoginOptionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[14]
+	mi := &file_postern_api_v1_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -859,7 +1334,7 @@ func (x *LoginOptionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoginOptionsRequest.ProtoReflect.Descriptor instead.
 func (*LoginOptionsRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{14}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{20}
 }
 
 // LoginOptionsResponse tells how to sign in.
@@ -873,7 +1348,7 @@ type LoginOptionsResponse struct {
 
 func (x *LoginOptionsResponse) Reset() {
 	*x = LoginOptionsResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[15]
+	mi := &file_postern_api_v1_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -885,7 +1360,7 @@ func (x *LoginOptionsResponse) String() string {
 func (*LoginOptionsResponse) ProtoMessage() {}
 
 func (x *LoginOptionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[15]
+	mi := &file_postern_api_v1_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -898,7 +1373,7 @@ func (x *LoginOptionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoginOptionsResponse.ProtoReflect.Descriptor instead.
 func (*LoginOptionsResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{15}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LoginOptionsResponse) GetIssuers() []*LoginIssuer {
@@ -927,7 +1402,7 @@ type LoginIssuer struct {
 
 func (x *LoginIssuer) Reset() {
 	*x = LoginIssuer{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[16]
+	mi := &file_postern_api_v1_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -939,7 +1414,7 @@ func (x *LoginIssuer) String() string {
 func (*LoginIssuer) ProtoMessage() {}
 
 func (x *LoginIssuer) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[16]
+	mi := &file_postern_api_v1_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -952,7 +1427,7 @@ func (x *LoginIssuer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoginIssuer.ProtoReflect.Descriptor instead.
 func (*LoginIssuer) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{16}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LoginIssuer) GetName() string {
@@ -999,7 +1474,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[17]
+	mi := &file_postern_api_v1_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1486,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[17]
+	mi := &file_postern_api_v1_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1499,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{17}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{23}
 }
 
 // ListTasksResponse is what the caller may take.
@@ -1038,7 +1513,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[18]
+	mi := &file_postern_api_v1_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1525,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[18]
+	mi := &file_postern_api_v1_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1538,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{18}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListTasksResponse) GetTasks() []*TaskOffer {
@@ -1098,7 +1573,7 @@ type TaskOffer struct {
 
 func (x *TaskOffer) Reset() {
 	*x = TaskOffer{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[19]
+	mi := &file_postern_api_v1_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1110,7 +1585,7 @@ func (x *TaskOffer) String() string {
 func (*TaskOffer) ProtoMessage() {}
 
 func (x *TaskOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[19]
+	mi := &file_postern_api_v1_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1123,7 +1598,7 @@ func (x *TaskOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskOffer.ProtoReflect.Descriptor instead.
 func (*TaskOffer) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{19}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TaskOffer) GetTask() string {
@@ -1188,14 +1663,17 @@ type ExplainRequest struct {
 	// The task, or TASK.RESOURCE.
 	Task string `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
 	// The statement.
-	Statement     string `protobuf:"bytes,2,opt,name=statement,proto3" json:"statement,omitempty"`
+	Statement string `protobuf:"bytes,2,opt,name=statement,proto3" json:"statement,omitempty"`
+	// Somebody else than the caller, as their token would say; for those who may read all of
+	// policy.
+	Subject       *v1.Subject `protobuf:"bytes,3,opt,name=subject,proto3" json:"subject,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[20]
+	mi := &file_postern_api_v1_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1207,7 +1685,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[20]
+	mi := &file_postern_api_v1_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1220,7 +1698,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{20}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ExplainRequest) GetTask() string {
@@ -1237,6 +1715,13 @@ func (x *ExplainRequest) GetStatement() string {
 	return ""
 }
 
+func (x *ExplainRequest) GetSubject() *v1.Subject {
+	if x != nil {
+		return x.Subject
+	}
+	return nil
+}
+
 // ExplainResponse is what would happen.
 type ExplainResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1250,7 +1735,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[21]
+	mi := &file_postern_api_v1_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1262,7 +1747,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[21]
+	mi := &file_postern_api_v1_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1275,7 +1760,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{21}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ExplainResponse) GetExplanation() *v11.Explanation {
@@ -1305,7 +1790,7 @@ type DoctorRequest struct {
 
 func (x *DoctorRequest) Reset() {
 	*x = DoctorRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[22]
+	mi := &file_postern_api_v1_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1317,7 +1802,7 @@ func (x *DoctorRequest) String() string {
 func (*DoctorRequest) ProtoMessage() {}
 
 func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[22]
+	mi := &file_postern_api_v1_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +1815,7 @@ func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorRequest.ProtoReflect.Descriptor instead.
 func (*DoctorRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{22}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DoctorRequest) GetTask() string {
@@ -1358,7 +1843,7 @@ type DoctorResponse struct {
 
 func (x *DoctorResponse) Reset() {
 	*x = DoctorResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[23]
+	mi := &file_postern_api_v1_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1370,7 +1855,7 @@ func (x *DoctorResponse) String() string {
 func (*DoctorResponse) ProtoMessage() {}
 
 func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[23]
+	mi := &file_postern_api_v1_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1383,7 +1868,7 @@ func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorResponse.ProtoReflect.Descriptor instead.
 func (*DoctorResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{23}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DoctorResponse) GetResources() []*ResourceHealth {
@@ -1416,7 +1901,7 @@ type ResourceHealth struct {
 
 func (x *ResourceHealth) Reset() {
 	*x = ResourceHealth{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[24]
+	mi := &file_postern_api_v1_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1428,7 +1913,7 @@ func (x *ResourceHealth) String() string {
 func (*ResourceHealth) ProtoMessage() {}
 
 func (x *ResourceHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[24]
+	mi := &file_postern_api_v1_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1441,7 +1926,7 @@ func (x *ResourceHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceHealth.ProtoReflect.Descriptor instead.
 func (*ResourceHealth) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{24}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ResourceHealth) GetResource() string {
@@ -1512,7 +1997,7 @@ type TaskHealth struct {
 
 func (x *TaskHealth) Reset() {
 	*x = TaskHealth{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[25]
+	mi := &file_postern_api_v1_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1524,7 +2009,7 @@ func (x *TaskHealth) String() string {
 func (*TaskHealth) ProtoMessage() {}
 
 func (x *TaskHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[25]
+	mi := &file_postern_api_v1_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1537,7 +2022,7 @@ func (x *TaskHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskHealth.ProtoReflect.Descriptor instead.
 func (*TaskHealth) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{25}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TaskHealth) GetTask() string {
@@ -1592,7 +2077,7 @@ type PermitHealth struct {
 
 func (x *PermitHealth) Reset() {
 	*x = PermitHealth{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[26]
+	mi := &file_postern_api_v1_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1604,7 +2089,7 @@ func (x *PermitHealth) String() string {
 func (*PermitHealth) ProtoMessage() {}
 
 func (x *PermitHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[26]
+	mi := &file_postern_api_v1_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1617,7 +2102,7 @@ func (x *PermitHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PermitHealth.ProtoReflect.Descriptor instead.
 func (*PermitHealth) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{26}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PermitHealth) GetRule() string {
@@ -1659,7 +2144,7 @@ type ListEndpointsRequest struct {
 
 func (x *ListEndpointsRequest) Reset() {
 	*x = ListEndpointsRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[27]
+	mi := &file_postern_api_v1_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1671,7 +2156,7 @@ func (x *ListEndpointsRequest) String() string {
 func (*ListEndpointsRequest) ProtoMessage() {}
 
 func (x *ListEndpointsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[27]
+	mi := &file_postern_api_v1_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1684,7 +2169,7 @@ func (x *ListEndpointsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEndpointsRequest.ProtoReflect.Descriptor instead.
 func (*ListEndpointsRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{27}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListEndpointsRequest) GetResource() string {
@@ -1709,7 +2194,7 @@ type ListEndpointsResponse struct {
 
 func (x *ListEndpointsResponse) Reset() {
 	*x = ListEndpointsResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[28]
+	mi := &file_postern_api_v1_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +2206,7 @@ func (x *ListEndpointsResponse) String() string {
 func (*ListEndpointsResponse) ProtoMessage() {}
 
 func (x *ListEndpointsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[28]
+	mi := &file_postern_api_v1_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +2219,7 @@ func (x *ListEndpointsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEndpointsResponse.ProtoReflect.Descriptor instead.
 func (*ListEndpointsResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{28}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListEndpointsResponse) GetList() []byte {
@@ -1774,7 +2259,7 @@ type EndpointList struct {
 
 func (x *EndpointList) Reset() {
 	*x = EndpointList{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[29]
+	mi := &file_postern_api_v1_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1786,7 +2271,7 @@ func (x *EndpointList) String() string {
 func (*EndpointList) ProtoMessage() {}
 
 func (x *EndpointList) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[29]
+	mi := &file_postern_api_v1_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1799,7 +2284,7 @@ func (x *EndpointList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointList.ProtoReflect.Descriptor instead.
 func (*EndpointList) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{29}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *EndpointList) GetNodes() []*NodeEndpoint {
@@ -1842,7 +2327,7 @@ type NodeEndpoint struct {
 
 func (x *NodeEndpoint) Reset() {
 	*x = NodeEndpoint{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[30]
+	mi := &file_postern_api_v1_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1854,7 +2339,7 @@ func (x *NodeEndpoint) String() string {
 func (*NodeEndpoint) ProtoMessage() {}
 
 func (x *NodeEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[30]
+	mi := &file_postern_api_v1_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1867,7 +2352,7 @@ func (x *NodeEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeEndpoint.ProtoReflect.Descriptor instead.
 func (*NodeEndpoint) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{30}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *NodeEndpoint) GetNode() string {
@@ -1928,7 +2413,7 @@ type CreateGrantRequest struct {
 
 func (x *CreateGrantRequest) Reset() {
 	*x = CreateGrantRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[31]
+	mi := &file_postern_api_v1_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1940,7 +2425,7 @@ func (x *CreateGrantRequest) String() string {
 func (*CreateGrantRequest) ProtoMessage() {}
 
 func (x *CreateGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[31]
+	mi := &file_postern_api_v1_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1953,7 +2438,7 @@ func (x *CreateGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGrantRequest.ProtoReflect.Descriptor instead.
 func (*CreateGrantRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{31}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CreateGrantRequest) GetTask() string {
@@ -2021,7 +2506,7 @@ type CreateGrantResponse struct {
 
 func (x *CreateGrantResponse) Reset() {
 	*x = CreateGrantResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[32]
+	mi := &file_postern_api_v1_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2033,7 +2518,7 @@ func (x *CreateGrantResponse) String() string {
 func (*CreateGrantResponse) ProtoMessage() {}
 
 func (x *CreateGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[32]
+	mi := &file_postern_api_v1_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2046,7 +2531,7 @@ func (x *CreateGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGrantResponse.ProtoReflect.Descriptor instead.
 func (*CreateGrantResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{32}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CreateGrantResponse) GetGrant() *v1.Grant {
@@ -2106,7 +2591,7 @@ type RequestGrantRequest struct {
 
 func (x *RequestGrantRequest) Reset() {
 	*x = RequestGrantRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[33]
+	mi := &file_postern_api_v1_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2118,7 +2603,7 @@ func (x *RequestGrantRequest) String() string {
 func (*RequestGrantRequest) ProtoMessage() {}
 
 func (x *RequestGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[33]
+	mi := &file_postern_api_v1_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2131,7 +2616,7 @@ func (x *RequestGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestGrantRequest.ProtoReflect.Descriptor instead.
 func (*RequestGrantRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{33}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RequestGrantRequest) GetTask() string {
@@ -2168,7 +2653,7 @@ type RequestGrantResponse struct {
 
 func (x *RequestGrantResponse) Reset() {
 	*x = RequestGrantResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[34]
+	mi := &file_postern_api_v1_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2180,7 +2665,7 @@ func (x *RequestGrantResponse) String() string {
 func (*RequestGrantResponse) ProtoMessage() {}
 
 func (x *RequestGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[34]
+	mi := &file_postern_api_v1_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2193,7 +2678,7 @@ func (x *RequestGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestGrantResponse.ProtoReflect.Descriptor instead.
 func (*RequestGrantResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{34}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RequestGrantResponse) GetGrant() *v1.Grant {
@@ -2221,7 +2706,7 @@ type GetGrantRequest struct {
 
 func (x *GetGrantRequest) Reset() {
 	*x = GetGrantRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[35]
+	mi := &file_postern_api_v1_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2233,7 +2718,7 @@ func (x *GetGrantRequest) String() string {
 func (*GetGrantRequest) ProtoMessage() {}
 
 func (x *GetGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[35]
+	mi := &file_postern_api_v1_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2246,7 +2731,7 @@ func (x *GetGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGrantRequest.ProtoReflect.Descriptor instead.
 func (*GetGrantRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{35}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetGrantRequest) GetId() string {
@@ -2267,7 +2752,7 @@ type GetGrantResponse struct {
 
 func (x *GetGrantResponse) Reset() {
 	*x = GetGrantResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[36]
+	mi := &file_postern_api_v1_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2279,7 +2764,7 @@ func (x *GetGrantResponse) String() string {
 func (*GetGrantResponse) ProtoMessage() {}
 
 func (x *GetGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[36]
+	mi := &file_postern_api_v1_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2292,7 +2777,7 @@ func (x *GetGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGrantResponse.ProtoReflect.Descriptor instead.
 func (*GetGrantResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{36}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetGrantResponse) GetGrant() *v1.Grant {
@@ -2315,7 +2800,7 @@ type ListGrantsRequest struct {
 
 func (x *ListGrantsRequest) Reset() {
 	*x = ListGrantsRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[37]
+	mi := &file_postern_api_v1_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2327,7 +2812,7 @@ func (x *ListGrantsRequest) String() string {
 func (*ListGrantsRequest) ProtoMessage() {}
 
 func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[37]
+	mi := &file_postern_api_v1_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2340,7 +2825,7 @@ func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsRequest.ProtoReflect.Descriptor instead.
 func (*ListGrantsRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{37}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListGrantsRequest) GetSubject() string {
@@ -2368,7 +2853,7 @@ type ListGrantsResponse struct {
 
 func (x *ListGrantsResponse) Reset() {
 	*x = ListGrantsResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[38]
+	mi := &file_postern_api_v1_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2380,7 +2865,7 @@ func (x *ListGrantsResponse) String() string {
 func (*ListGrantsResponse) ProtoMessage() {}
 
 func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[38]
+	mi := &file_postern_api_v1_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2393,7 +2878,7 @@ func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsResponse.ProtoReflect.Descriptor instead.
 func (*ListGrantsResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{38}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListGrantsResponse) GetGrants() []*v1.Grant {
@@ -2416,7 +2901,7 @@ type RevokeGrantRequest struct {
 
 func (x *RevokeGrantRequest) Reset() {
 	*x = RevokeGrantRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[39]
+	mi := &file_postern_api_v1_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2428,7 +2913,7 @@ func (x *RevokeGrantRequest) String() string {
 func (*RevokeGrantRequest) ProtoMessage() {}
 
 func (x *RevokeGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[39]
+	mi := &file_postern_api_v1_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2441,7 +2926,7 @@ func (x *RevokeGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeGrantRequest.ProtoReflect.Descriptor instead.
 func (*RevokeGrantRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{39}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RevokeGrantRequest) GetId() string {
@@ -2471,7 +2956,7 @@ type RevokeGrantResponse struct {
 
 func (x *RevokeGrantResponse) Reset() {
 	*x = RevokeGrantResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[40]
+	mi := &file_postern_api_v1_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2483,7 +2968,7 @@ func (x *RevokeGrantResponse) String() string {
 func (*RevokeGrantResponse) ProtoMessage() {}
 
 func (x *RevokeGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[40]
+	mi := &file_postern_api_v1_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2496,7 +2981,7 @@ func (x *RevokeGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeGrantResponse.ProtoReflect.Descriptor instead.
 func (*RevokeGrantResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{40}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RevokeGrantResponse) GetGrant() *v1.Grant {
@@ -2526,7 +3011,7 @@ type ListHoldsRequest struct {
 
 func (x *ListHoldsRequest) Reset() {
 	*x = ListHoldsRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[41]
+	mi := &file_postern_api_v1_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2538,7 +3023,7 @@ func (x *ListHoldsRequest) String() string {
 func (*ListHoldsRequest) ProtoMessage() {}
 
 func (x *ListHoldsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[41]
+	mi := &file_postern_api_v1_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2551,7 +3036,7 @@ func (x *ListHoldsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHoldsRequest.ProtoReflect.Descriptor instead.
 func (*ListHoldsRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{41}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListHoldsRequest) GetMine() bool {
@@ -2579,7 +3064,7 @@ type ListHoldsResponse struct {
 
 func (x *ListHoldsResponse) Reset() {
 	*x = ListHoldsResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[42]
+	mi := &file_postern_api_v1_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2591,7 +3076,7 @@ func (x *ListHoldsResponse) String() string {
 func (*ListHoldsResponse) ProtoMessage() {}
 
 func (x *ListHoldsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[42]
+	mi := &file_postern_api_v1_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2604,7 +3089,7 @@ func (x *ListHoldsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHoldsResponse.ProtoReflect.Descriptor instead.
 func (*ListHoldsResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{42}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListHoldsResponse) GetHolds() []*v1.Hold {
@@ -2625,7 +3110,7 @@ type GetHoldRequest struct {
 
 func (x *GetHoldRequest) Reset() {
 	*x = GetHoldRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[43]
+	mi := &file_postern_api_v1_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2637,7 +3122,7 @@ func (x *GetHoldRequest) String() string {
 func (*GetHoldRequest) ProtoMessage() {}
 
 func (x *GetHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[43]
+	mi := &file_postern_api_v1_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2650,7 +3135,7 @@ func (x *GetHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHoldRequest.ProtoReflect.Descriptor instead.
 func (*GetHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{43}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GetHoldRequest) GetId() string {
@@ -2671,7 +3156,7 @@ type GetHoldResponse struct {
 
 func (x *GetHoldResponse) Reset() {
 	*x = GetHoldResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[44]
+	mi := &file_postern_api_v1_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2683,7 +3168,7 @@ func (x *GetHoldResponse) String() string {
 func (*GetHoldResponse) ProtoMessage() {}
 
 func (x *GetHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[44]
+	mi := &file_postern_api_v1_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2696,7 +3181,7 @@ func (x *GetHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHoldResponse.ProtoReflect.Descriptor instead.
 func (*GetHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{44}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *GetHoldResponse) GetHold() *v1.Hold {
@@ -2723,7 +3208,7 @@ type ReviewHoldRequest struct {
 
 func (x *ReviewHoldRequest) Reset() {
 	*x = ReviewHoldRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[45]
+	mi := &file_postern_api_v1_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2735,7 +3220,7 @@ func (x *ReviewHoldRequest) String() string {
 func (*ReviewHoldRequest) ProtoMessage() {}
 
 func (x *ReviewHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[45]
+	mi := &file_postern_api_v1_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2748,7 +3233,7 @@ func (x *ReviewHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReviewHoldRequest.ProtoReflect.Descriptor instead.
 func (*ReviewHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{45}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ReviewHoldRequest) GetId() string {
@@ -2790,7 +3275,7 @@ type ReviewHoldResponse struct {
 
 func (x *ReviewHoldResponse) Reset() {
 	*x = ReviewHoldResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[46]
+	mi := &file_postern_api_v1_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2802,7 +3287,7 @@ func (x *ReviewHoldResponse) String() string {
 func (*ReviewHoldResponse) ProtoMessage() {}
 
 func (x *ReviewHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[46]
+	mi := &file_postern_api_v1_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2815,7 +3300,7 @@ func (x *ReviewHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReviewHoldResponse.ProtoReflect.Descriptor instead.
 func (*ReviewHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{46}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ReviewHoldResponse) GetHold() *v1.Hold {
@@ -2836,7 +3321,7 @@ type WithdrawHoldRequest struct {
 
 func (x *WithdrawHoldRequest) Reset() {
 	*x = WithdrawHoldRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[47]
+	mi := &file_postern_api_v1_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2848,7 +3333,7 @@ func (x *WithdrawHoldRequest) String() string {
 func (*WithdrawHoldRequest) ProtoMessage() {}
 
 func (x *WithdrawHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[47]
+	mi := &file_postern_api_v1_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2861,7 +3346,7 @@ func (x *WithdrawHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawHoldRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{47}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *WithdrawHoldRequest) GetId() string {
@@ -2882,7 +3367,7 @@ type WithdrawHoldResponse struct {
 
 func (x *WithdrawHoldResponse) Reset() {
 	*x = WithdrawHoldResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[48]
+	mi := &file_postern_api_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2894,7 +3379,7 @@ func (x *WithdrawHoldResponse) String() string {
 func (*WithdrawHoldResponse) ProtoMessage() {}
 
 func (x *WithdrawHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[48]
+	mi := &file_postern_api_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2907,7 +3392,7 @@ func (x *WithdrawHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawHoldResponse.ProtoReflect.Descriptor instead.
 func (*WithdrawHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{48}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *WithdrawHoldResponse) GetHold() *v1.Hold {
@@ -2926,7 +3411,7 @@ type WatchHoldsRequest struct {
 
 func (x *WatchHoldsRequest) Reset() {
 	*x = WatchHoldsRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[49]
+	mi := &file_postern_api_v1_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2938,7 +3423,7 @@ func (x *WatchHoldsRequest) String() string {
 func (*WatchHoldsRequest) ProtoMessage() {}
 
 func (x *WatchHoldsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[49]
+	mi := &file_postern_api_v1_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2951,7 +3436,7 @@ func (x *WatchHoldsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchHoldsRequest.ProtoReflect.Descriptor instead.
 func (*WatchHoldsRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{49}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{55}
 }
 
 // WatchHoldsResponse is one hold as it stands now.
@@ -2965,7 +3450,7 @@ type WatchHoldsResponse struct {
 
 func (x *WatchHoldsResponse) Reset() {
 	*x = WatchHoldsResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[50]
+	mi := &file_postern_api_v1_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2977,7 +3462,7 @@ func (x *WatchHoldsResponse) String() string {
 func (*WatchHoldsResponse) ProtoMessage() {}
 
 func (x *WatchHoldsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[50]
+	mi := &file_postern_api_v1_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2990,7 +3475,7 @@ func (x *WatchHoldsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchHoldsResponse.ProtoReflect.Descriptor instead.
 func (*WatchHoldsResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{50}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *WatchHoldsResponse) GetHold() *v1.Hold {
@@ -3013,7 +3498,7 @@ type SetLegalHoldRequest struct {
 
 func (x *SetLegalHoldRequest) Reset() {
 	*x = SetLegalHoldRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[51]
+	mi := &file_postern_api_v1_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3025,7 +3510,7 @@ func (x *SetLegalHoldRequest) String() string {
 func (*SetLegalHoldRequest) ProtoMessage() {}
 
 func (x *SetLegalHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[51]
+	mi := &file_postern_api_v1_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3038,7 +3523,7 @@ func (x *SetLegalHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLegalHoldRequest.ProtoReflect.Descriptor instead.
 func (*SetLegalHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{51}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *SetLegalHoldRequest) GetId() string {
@@ -3064,7 +3549,7 @@ type SetLegalHoldResponse struct {
 
 func (x *SetLegalHoldResponse) Reset() {
 	*x = SetLegalHoldResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[52]
+	mi := &file_postern_api_v1_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3076,7 +3561,7 @@ func (x *SetLegalHoldResponse) String() string {
 func (*SetLegalHoldResponse) ProtoMessage() {}
 
 func (x *SetLegalHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[52]
+	mi := &file_postern_api_v1_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3089,7 +3574,7 @@ func (x *SetLegalHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLegalHoldResponse.ProtoReflect.Descriptor instead.
 func (*SetLegalHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{52}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{58}
 }
 
 // SearchStatementsRequest narrows the search; what is left out does not.
@@ -3129,7 +3614,7 @@ type SearchStatementsRequest struct {
 
 func (x *SearchStatementsRequest) Reset() {
 	*x = SearchStatementsRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[53]
+	mi := &file_postern_api_v1_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3141,7 +3626,7 @@ func (x *SearchStatementsRequest) String() string {
 func (*SearchStatementsRequest) ProtoMessage() {}
 
 func (x *SearchStatementsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[53]
+	mi := &file_postern_api_v1_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3154,7 +3639,7 @@ func (x *SearchStatementsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchStatementsRequest.ProtoReflect.Descriptor instead.
 func (*SearchStatementsRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{53}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *SearchStatementsRequest) GetText() string {
@@ -3268,7 +3753,7 @@ type SearchStatementsResponse struct {
 
 func (x *SearchStatementsResponse) Reset() {
 	*x = SearchStatementsResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[54]
+	mi := &file_postern_api_v1_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3280,7 +3765,7 @@ func (x *SearchStatementsResponse) String() string {
 func (*SearchStatementsResponse) ProtoMessage() {}
 
 func (x *SearchStatementsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[54]
+	mi := &file_postern_api_v1_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3293,7 +3778,7 @@ func (x *SearchStatementsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchStatementsResponse.ProtoReflect.Descriptor instead.
 func (*SearchStatementsResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{54}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *SearchStatementsResponse) GetStatements() []*RecordedStatement {
@@ -3360,7 +3845,7 @@ type RecordedStatement struct {
 
 func (x *RecordedStatement) Reset() {
 	*x = RecordedStatement{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[55]
+	mi := &file_postern_api_v1_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3372,7 +3857,7 @@ func (x *RecordedStatement) String() string {
 func (*RecordedStatement) ProtoMessage() {}
 
 func (x *RecordedStatement) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[55]
+	mi := &file_postern_api_v1_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3385,7 +3870,7 @@ func (x *RecordedStatement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordedStatement.ProtoReflect.Descriptor instead.
 func (*RecordedStatement) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{55}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RecordedStatement) GetSession() string {
@@ -3543,7 +4028,7 @@ type ColumnUse struct {
 
 func (x *ColumnUse) Reset() {
 	*x = ColumnUse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[56]
+	mi := &file_postern_api_v1_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3555,7 +4040,7 @@ func (x *ColumnUse) String() string {
 func (*ColumnUse) ProtoMessage() {}
 
 func (x *ColumnUse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[56]
+	mi := &file_postern_api_v1_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3568,7 +4053,7 @@ func (x *ColumnUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ColumnUse.ProtoReflect.Descriptor instead.
 func (*ColumnUse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{56}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ColumnUse) GetColumn() string {
@@ -3617,7 +4102,7 @@ type WhoUsedRequest struct {
 
 func (x *WhoUsedRequest) Reset() {
 	*x = WhoUsedRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[57]
+	mi := &file_postern_api_v1_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3629,7 +4114,7 @@ func (x *WhoUsedRequest) String() string {
 func (*WhoUsedRequest) ProtoMessage() {}
 
 func (x *WhoUsedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[57]
+	mi := &file_postern_api_v1_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3642,7 +4127,7 @@ func (x *WhoUsedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoUsedRequest.ProtoReflect.Descriptor instead.
 func (*WhoUsedRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{57}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *WhoUsedRequest) GetName() string {
@@ -3714,7 +4199,7 @@ type WhoUsedResponse struct {
 
 func (x *WhoUsedResponse) Reset() {
 	*x = WhoUsedResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[58]
+	mi := &file_postern_api_v1_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3726,7 +4211,7 @@ func (x *WhoUsedResponse) String() string {
 func (*WhoUsedResponse) ProtoMessage() {}
 
 func (x *WhoUsedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[58]
+	mi := &file_postern_api_v1_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3739,7 +4224,7 @@ func (x *WhoUsedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoUsedResponse.ProtoReflect.Descriptor instead.
 func (*WhoUsedResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{58}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *WhoUsedResponse) GetUses() []*SessionUse {
@@ -3791,7 +4276,7 @@ type SessionUse struct {
 
 func (x *SessionUse) Reset() {
 	*x = SessionUse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[59]
+	mi := &file_postern_api_v1_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3803,7 +4288,7 @@ func (x *SessionUse) String() string {
 func (*SessionUse) ProtoMessage() {}
 
 func (x *SessionUse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[59]
+	mi := &file_postern_api_v1_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3816,7 +4301,7 @@ func (x *SessionUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionUse.ProtoReflect.Descriptor instead.
 func (*SessionUse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{59}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *SessionUse) GetSubject() string {
@@ -3935,7 +4420,7 @@ type GetUsageRequest struct {
 
 func (x *GetUsageRequest) Reset() {
 	*x = GetUsageRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[60]
+	mi := &file_postern_api_v1_api_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3947,7 +4432,7 @@ func (x *GetUsageRequest) String() string {
 func (*GetUsageRequest) ProtoMessage() {}
 
 func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[60]
+	mi := &file_postern_api_v1_api_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3960,7 +4445,7 @@ func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageRequest.ProtoReflect.Descriptor instead.
 func (*GetUsageRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{60}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *GetUsageRequest) GetName() string {
@@ -4034,7 +4519,7 @@ type GetUsageResponse struct {
 
 func (x *GetUsageResponse) Reset() {
 	*x = GetUsageResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[61]
+	mi := &file_postern_api_v1_api_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4046,7 +4531,7 @@ func (x *GetUsageResponse) String() string {
 func (*GetUsageResponse) ProtoMessage() {}
 
 func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[61]
+	mi := &file_postern_api_v1_api_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4059,7 +4544,7 @@ func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageResponse.ProtoReflect.Descriptor instead.
 func (*GetUsageResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{61}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *GetUsageResponse) GetUsage() []*Usage {
@@ -4120,7 +4605,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[62]
+	mi := &file_postern_api_v1_api_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4132,7 +4617,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[62]
+	mi := &file_postern_api_v1_api_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4145,7 +4630,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{62}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Usage) GetSubject() string {
@@ -4261,7 +4746,7 @@ type UnusedBinding struct {
 
 func (x *UnusedBinding) Reset() {
 	*x = UnusedBinding{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[63]
+	mi := &file_postern_api_v1_api_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4273,7 +4758,7 @@ func (x *UnusedBinding) String() string {
 func (*UnusedBinding) ProtoMessage() {}
 
 func (x *UnusedBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[63]
+	mi := &file_postern_api_v1_api_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4286,7 +4771,7 @@ func (x *UnusedBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnusedBinding.ProtoReflect.Descriptor instead.
 func (*UnusedBinding) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{63}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *UnusedBinding) GetBinding() string {
@@ -4335,7 +4820,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[64]
+	mi := &file_postern_api_v1_api_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4347,7 +4832,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[64]
+	mi := &file_postern_api_v1_api_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4360,7 +4845,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{64}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ListSessionsRequest) GetSubject() string {
@@ -4432,7 +4917,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[65]
+	mi := &file_postern_api_v1_api_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4444,7 +4929,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[65]
+	mi := &file_postern_api_v1_api_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4457,7 +4942,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{65}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*v1.Session {
@@ -4485,7 +4970,7 @@ type GetSessionRequest struct {
 
 func (x *GetSessionRequest) Reset() {
 	*x = GetSessionRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[66]
+	mi := &file_postern_api_v1_api_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4497,7 +4982,7 @@ func (x *GetSessionRequest) String() string {
 func (*GetSessionRequest) ProtoMessage() {}
 
 func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[66]
+	mi := &file_postern_api_v1_api_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4510,7 +4995,7 @@ func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionRequest.ProtoReflect.Descriptor instead.
 func (*GetSessionRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{66}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *GetSessionRequest) GetId() string {
@@ -4531,7 +5016,7 @@ type GetSessionResponse struct {
 
 func (x *GetSessionResponse) Reset() {
 	*x = GetSessionResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[67]
+	mi := &file_postern_api_v1_api_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4543,7 +5028,7 @@ func (x *GetSessionResponse) String() string {
 func (*GetSessionResponse) ProtoMessage() {}
 
 func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[67]
+	mi := &file_postern_api_v1_api_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4556,7 +5041,7 @@ func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionResponse.ProtoReflect.Descriptor instead.
 func (*GetSessionResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{67}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *GetSessionResponse) GetSession() *v1.Session {
@@ -4581,7 +5066,7 @@ type ReadRecordingRequest struct {
 
 func (x *ReadRecordingRequest) Reset() {
 	*x = ReadRecordingRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[68]
+	mi := &file_postern_api_v1_api_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4593,7 +5078,7 @@ func (x *ReadRecordingRequest) String() string {
 func (*ReadRecordingRequest) ProtoMessage() {}
 
 func (x *ReadRecordingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[68]
+	mi := &file_postern_api_v1_api_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4606,7 +5091,7 @@ func (x *ReadRecordingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRecordingRequest.ProtoReflect.Descriptor instead.
 func (*ReadRecordingRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{68}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ReadRecordingRequest) GetId() string {
@@ -4647,7 +5132,7 @@ type ReadRecordingResponse struct {
 
 func (x *ReadRecordingResponse) Reset() {
 	*x = ReadRecordingResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[69]
+	mi := &file_postern_api_v1_api_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4659,7 +5144,7 @@ func (x *ReadRecordingResponse) String() string {
 func (*ReadRecordingResponse) ProtoMessage() {}
 
 func (x *ReadRecordingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[69]
+	mi := &file_postern_api_v1_api_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4672,7 +5157,7 @@ func (x *ReadRecordingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRecordingResponse.ProtoReflect.Descriptor instead.
 func (*ReadRecordingResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{69}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ReadRecordingResponse) GetIndex() uint32 {
@@ -4716,7 +5201,7 @@ type KillSessionRequest struct {
 
 func (x *KillSessionRequest) Reset() {
 	*x = KillSessionRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[70]
+	mi := &file_postern_api_v1_api_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4728,7 +5213,7 @@ func (x *KillSessionRequest) String() string {
 func (*KillSessionRequest) ProtoMessage() {}
 
 func (x *KillSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[70]
+	mi := &file_postern_api_v1_api_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4741,7 +5226,7 @@ func (x *KillSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillSessionRequest.ProtoReflect.Descriptor instead.
 func (*KillSessionRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{70}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *KillSessionRequest) GetId() string {
@@ -4769,7 +5254,7 @@ type KillSessionResponse struct {
 
 func (x *KillSessionResponse) Reset() {
 	*x = KillSessionResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[71]
+	mi := &file_postern_api_v1_api_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4781,7 +5266,7 @@ func (x *KillSessionResponse) String() string {
 func (*KillSessionResponse) ProtoMessage() {}
 
 func (x *KillSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[71]
+	mi := &file_postern_api_v1_api_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4794,7 +5279,7 @@ func (x *KillSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillSessionResponse.ProtoReflect.Descriptor instead.
 func (*KillSessionResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{71}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *KillSessionResponse) GetNode() string {
@@ -4823,7 +5308,7 @@ type ListAuditEntriesRequest struct {
 
 func (x *ListAuditEntriesRequest) Reset() {
 	*x = ListAuditEntriesRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[72]
+	mi := &file_postern_api_v1_api_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4835,7 +5320,7 @@ func (x *ListAuditEntriesRequest) String() string {
 func (*ListAuditEntriesRequest) ProtoMessage() {}
 
 func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[72]
+	mi := &file_postern_api_v1_api_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4848,7 +5333,7 @@ func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{72}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ListAuditEntriesRequest) GetActor() string {
@@ -4899,7 +5384,7 @@ type ListAuditEntriesResponse struct {
 
 func (x *ListAuditEntriesResponse) Reset() {
 	*x = ListAuditEntriesResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[73]
+	mi := &file_postern_api_v1_api_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4911,7 +5396,7 @@ func (x *ListAuditEntriesResponse) String() string {
 func (*ListAuditEntriesResponse) ProtoMessage() {}
 
 func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[73]
+	mi := &file_postern_api_v1_api_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4924,7 +5409,7 @@ func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{73}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ListAuditEntriesResponse) GetEntries() []*AuditEntry {
@@ -4968,7 +5453,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[74]
+	mi := &file_postern_api_v1_api_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4980,7 +5465,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[74]
+	mi := &file_postern_api_v1_api_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4993,7 +5478,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{74}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *AuditEntry) GetSequence() int64 {
@@ -5078,7 +5563,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[75]
+	mi := &file_postern_api_v1_api_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5090,7 +5575,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[75]
+	mi := &file_postern_api_v1_api_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5103,7 +5588,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{75}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *CreateJoinTokenRequest) GetName() string {
@@ -5154,7 +5639,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[76]
+	mi := &file_postern_api_v1_api_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5166,7 +5651,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[76]
+	mi := &file_postern_api_v1_api_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5179,7 +5664,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{76}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -5205,7 +5690,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[77]
+	mi := &file_postern_api_v1_api_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5217,7 +5702,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[77]
+	mi := &file_postern_api_v1_api_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5230,7 +5715,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{77}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{83}
 }
 
 // ListNodesResponse is the fleet.
@@ -5246,7 +5731,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[78]
+	mi := &file_postern_api_v1_api_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5258,7 +5743,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[78]
+	mi := &file_postern_api_v1_api_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5271,7 +5756,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{78}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ListNodesResponse) GetNodes() []*NodeStatus {
@@ -5319,7 +5804,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[79]
+	mi := &file_postern_api_v1_api_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5331,7 +5816,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[79]
+	mi := &file_postern_api_v1_api_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5344,7 +5829,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{79}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *NodeStatus) GetName() string {
@@ -5437,7 +5922,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[80]
+	mi := &file_postern_api_v1_api_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5449,7 +5934,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[80]
+	mi := &file_postern_api_v1_api_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5462,7 +5947,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{80}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *DrainNodeRequest) GetName() string {
@@ -5488,7 +5973,7 @@ type DrainNodeResponse struct {
 
 func (x *DrainNodeResponse) Reset() {
 	*x = DrainNodeResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[81]
+	mi := &file_postern_api_v1_api_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5500,7 +5985,7 @@ func (x *DrainNodeResponse) String() string {
 func (*DrainNodeResponse) ProtoMessage() {}
 
 func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[81]
+	mi := &file_postern_api_v1_api_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5513,7 +5998,7 @@ func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
 func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{81}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{87}
 }
 
 // GetReceiptRequest names a version.
@@ -5529,7 +6014,7 @@ type GetReceiptRequest struct {
 
 func (x *GetReceiptRequest) Reset() {
 	*x = GetReceiptRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[82]
+	mi := &file_postern_api_v1_api_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5541,7 +6026,7 @@ func (x *GetReceiptRequest) String() string {
 func (*GetReceiptRequest) ProtoMessage() {}
 
 func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[82]
+	mi := &file_postern_api_v1_api_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5554,7 +6039,7 @@ func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptRequest.ProtoReflect.Descriptor instead.
 func (*GetReceiptRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{82}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *GetReceiptRequest) GetVersion() *v1.Version {
@@ -5582,7 +6067,7 @@ type GetReceiptResponse struct {
 
 func (x *GetReceiptResponse) Reset() {
 	*x = GetReceiptResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[83]
+	mi := &file_postern_api_v1_api_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5594,7 +6079,7 @@ func (x *GetReceiptResponse) String() string {
 func (*GetReceiptResponse) ProtoMessage() {}
 
 func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[83]
+	mi := &file_postern_api_v1_api_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5607,7 +6092,7 @@ func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptResponse.ProtoReflect.Descriptor instead.
 func (*GetReceiptResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{83}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *GetReceiptResponse) GetReceipt() *Receipt {
@@ -5634,7 +6119,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[84]
+	mi := &file_postern_api_v1_api_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5646,7 +6131,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[84]
+	mi := &file_postern_api_v1_api_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5659,7 +6144,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{84}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *Receipt) GetVersion() *v1.Version {
@@ -5711,7 +6196,7 @@ type NodeReceipt struct {
 
 func (x *NodeReceipt) Reset() {
 	*x = NodeReceipt{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[85]
+	mi := &file_postern_api_v1_api_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5723,7 +6208,7 @@ func (x *NodeReceipt) String() string {
 func (*NodeReceipt) ProtoMessage() {}
 
 func (x *NodeReceipt) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[85]
+	mi := &file_postern_api_v1_api_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5736,7 +6221,7 @@ func (x *NodeReceipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeReceipt.ProtoReflect.Descriptor instead.
 func (*NodeReceipt) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{85}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *NodeReceipt) GetNode() string {
@@ -5796,7 +6281,7 @@ type OffboardRequest struct {
 
 func (x *OffboardRequest) Reset() {
 	*x = OffboardRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[86]
+	mi := &file_postern_api_v1_api_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5808,7 +6293,7 @@ func (x *OffboardRequest) String() string {
 func (*OffboardRequest) ProtoMessage() {}
 
 func (x *OffboardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[86]
+	mi := &file_postern_api_v1_api_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5821,7 +6306,7 @@ func (x *OffboardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OffboardRequest.ProtoReflect.Descriptor instead.
 func (*OffboardRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{86}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *OffboardRequest) GetSubject() string {
@@ -5870,7 +6355,7 @@ type OffboardResponse struct {
 
 func (x *OffboardResponse) Reset() {
 	*x = OffboardResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[87]
+	mi := &file_postern_api_v1_api_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5882,7 +6367,7 @@ func (x *OffboardResponse) String() string {
 func (*OffboardResponse) ProtoMessage() {}
 
 func (x *OffboardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[87]
+	mi := &file_postern_api_v1_api_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5895,7 +6380,7 @@ func (x *OffboardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OffboardResponse.ProtoReflect.Descriptor instead.
 func (*OffboardResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{87}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *OffboardResponse) GetLocks() []*v1.Object {
@@ -5969,7 +6454,7 @@ type OffboardedWorkload struct {
 
 func (x *OffboardedWorkload) Reset() {
 	*x = OffboardedWorkload{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[88]
+	mi := &file_postern_api_v1_api_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5981,7 +6466,7 @@ func (x *OffboardedWorkload) String() string {
 func (*OffboardedWorkload) ProtoMessage() {}
 
 func (x *OffboardedWorkload) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[88]
+	mi := &file_postern_api_v1_api_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5994,7 +6479,7 @@ func (x *OffboardedWorkload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OffboardedWorkload.ProtoReflect.Descriptor instead.
 func (*OffboardedWorkload) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{88}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *OffboardedWorkload) GetName() string {
@@ -6041,7 +6526,7 @@ type LeaseStatus struct {
 
 func (x *LeaseStatus) Reset() {
 	*x = LeaseStatus{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[89]
+	mi := &file_postern_api_v1_api_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6053,7 +6538,7 @@ func (x *LeaseStatus) String() string {
 func (*LeaseStatus) ProtoMessage() {}
 
 func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[89]
+	mi := &file_postern_api_v1_api_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6066,7 +6551,7 @@ func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseStatus.ProtoReflect.Descriptor instead.
 func (*LeaseStatus) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{89}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *LeaseStatus) GetId() string {
@@ -6122,7 +6607,44 @@ var File_postern_api_v1_api_proto protoreflect.FileDescriptor
 
 const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\n" +
-	"\x18postern/api/v1/api.proto\x12\x0epostern.api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apostern/node/v1/node.proto\x1a\x1dpostern/types/v1/object.proto\x1a\x1epostern/types/v1/runtime.proto\"Z\n" +
+	"\x18postern/api/v1/api.proto\x12\x0epostern.api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apostern/node/v1/node.proto\x1a\x1dpostern/types/v1/object.proto\x1a\x1epostern/types/v1/runtime.proto\";\n" +
+	"\rWhoCanRequest\x12\x12\n" +
+	"\x04verb\x18\x01 \x01(\tR\x04verb\x12\x16\n" +
+	"\x06object\x18\x02 \x01(\tR\x06object\"\x8b\x01\n" +
+	"\x0eWhoCanResponse\x12.\n" +
+	"\x06access\x18\x01 \x03(\v2\x16.postern.api.v1.AccessR\x06access\x12\x14\n" +
+	"\x05notes\x18\x02 \x03(\tR\x05notes\x123\n" +
+	"\aversion\x18\x03 \x01(\v2\x19.postern.types.v1.VersionR\aversion\"\x8b\x02\n" +
+	"\x06Access\x12\x18\n" +
+	"\abinding\x18\x01 \x01(\tR\abinding\x12\x1a\n" +
+	"\bsubjects\x18\x02 \x03(\tR\bsubjects\x12\x12\n" +
+	"\x04task\x18\x03 \x01(\tR\x04task\x12\x12\n" +
+	"\x04rule\x18\x04 \x01(\tR\x04rule\x12\x12\n" +
+	"\x04mask\x18\x05 \x01(\tR\x04mask\x12\x14\n" +
+	"\x05terms\x18\x06 \x03(\tR\x05terms\x12;\n" +
+	"\vexpire_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12\"\n" +
+	"\funrestricted\x18\b \x01(\bR\funrestricted\x12\x18\n" +
+	"\aholders\x18\t \x03(\tR\aholders\"\\\n" +
+	"\x0eCompareRequest\x122\n" +
+	"\aobjects\x18\x01 \x03(\v2\x18.postern.types.v1.ObjectR\aobjects\x12\x16\n" +
+	"\x06remove\x18\x02 \x03(\tR\x06remove\"\xba\x01\n" +
+	"\x0fCompareResponse\x126\n" +
+	"\achanges\x18\x01 \x03(\v2\x1c.postern.api.v1.PolicyChangeR\achanges\x12:\n" +
+	"\n" +
+	"rejections\x18\x02 \x03(\v2\x1a.postern.node.v1.RejectionR\n" +
+	"rejections\x123\n" +
+	"\aversion\x18\x03 \x01(\v2\x19.postern.types.v1.VersionR\aversion\"\xdc\x01\n" +
+	"\fPolicyChange\x12\x16\n" +
+	"\x06effect\x18\x01 \x01(\tR\x06effect\x12\x10\n" +
+	"\x03who\x18\x02 \x01(\tR\x03who\x12\x12\n" +
+	"\x04task\x18\x03 \x01(\tR\x04task\x12\x1a\n" +
+	"\bresource\x18\x04 \x01(\tR\bresource\x12\x12\n" +
+	"\x04verb\x18\x05 \x01(\tR\x04verb\x12\x16\n" +
+	"\x06object\x18\x06 \x01(\tR\x06object\x12\x18\n" +
+	"\acolumns\x18\a \x03(\tR\acolumns\x12\x16\n" +
+	"\x06before\x18\b \x03(\tR\x06before\x12\x14\n" +
+	"\x05after\x18\t \x03(\tR\x05after\"Z\n" +
 	"\rCreateRequest\x120\n" +
 	"\x06object\x18\x01 \x01(\v2\x18.postern.types.v1.ObjectR\x06object\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"4\n" +
@@ -6197,10 +6719,11 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\tprotocols\x18\b \x03(\v2(.postern.api.v1.TaskOffer.ProtocolsEntryR\tprotocols\x1a<\n" +
 	"\x0eProtocolsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"B\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"w\n" +
 	"\x0eExplainRequest\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\tR\x04task\x12\x1c\n" +
-	"\tstatement\x18\x02 \x01(\tR\tstatement\"e\n" +
+	"\tstatement\x18\x02 \x01(\tR\tstatement\x123\n" +
+	"\asubject\x18\x03 \x01(\v2\x19.postern.types.v1.SubjectR\asubject\"e\n" +
 	"\x0fExplainResponse\x12>\n" +
 	"\vexplanation\x18\x01 \x01(\v2\x1c.postern.node.v1.ExplanationR\vexplanation\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\"?\n" +
@@ -6563,7 +7086,7 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x04node\x18\x04 \x01(\tR\x04node\x12\x1a\n" +
 	"\bresource\x18\x05 \x01(\tR\bresource\x12\x18\n" +
 	"\aaccount\x18\x06 \x01(\tR\aaccount\x12\x14\n" +
-	"\x05state\x18\a \x01(\tR\x05state2\xf6\x03\n" +
+	"\x05state\x18\a \x01(\tR\x05state2\x95\x05\n" +
 	"\rPolicyService\x12A\n" +
 	"\x06Create\x12\x1d.postern.api.v1.CreateRequest\x1a\x18.postern.types.v1.Object\x12@\n" +
 	"\x03Get\x12\x1a.postern.api.v1.GetRequest\x1a\x18.postern.types.v1.Object\"\x03\x90\x02\x01\x12F\n" +
@@ -6571,7 +7094,9 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x06Update\x12\x1d.postern.api.v1.UpdateRequest\x1a\x18.postern.types.v1.Object\x12G\n" +
 	"\x06Delete\x12\x1d.postern.api.v1.DeleteRequest\x1a\x1e.postern.api.v1.DeleteResponse\x12D\n" +
 	"\x05Apply\x12\x1c.postern.api.v1.ApplyRequest\x1a\x1d.postern.api.v1.ApplyResponse\x12F\n" +
-	"\x05Watch\x12\x1c.postern.api.v1.WatchRequest\x1a\x1d.postern.api.v1.WatchResponse0\x012\x96\x04\n" +
+	"\x05Watch\x12\x1c.postern.api.v1.WatchRequest\x1a\x1d.postern.api.v1.WatchResponse0\x01\x12L\n" +
+	"\x06WhoCan\x12\x1d.postern.api.v1.WhoCanRequest\x1a\x1e.postern.api.v1.WhoCanResponse\"\x03\x90\x02\x01\x12O\n" +
+	"\aCompare\x12\x1e.postern.api.v1.CompareRequest\x1a\x1f.postern.api.v1.CompareResponse\"\x03\x90\x02\x012\x96\x04\n" +
 	"\rAccessService\x12L\n" +
 	"\x06WhoAmI\x12\x1d.postern.api.v1.WhoAmIRequest\x1a\x1e.postern.api.v1.WhoAmIResponse\"\x03\x90\x02\x01\x12^\n" +
 	"\fLoginOptions\x12#.postern.api.v1.LoginOptionsRequest\x1a$.postern.api.v1.LoginOptionsResponse\"\x03\x90\x02\x01\x12U\n" +
@@ -6628,291 +7153,309 @@ func file_postern_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_postern_api_v1_api_proto_rawDescData
 }
 
-var file_postern_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 95)
+var file_postern_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 101)
 var file_postern_api_v1_api_proto_goTypes = []any{
-	(*CreateRequest)(nil),            // 0: postern.api.v1.CreateRequest
-	(*GetRequest)(nil),               // 1: postern.api.v1.GetRequest
-	(*ListRequest)(nil),              // 2: postern.api.v1.ListRequest
-	(*ListResponse)(nil),             // 3: postern.api.v1.ListResponse
-	(*UpdateRequest)(nil),            // 4: postern.api.v1.UpdateRequest
-	(*DeleteRequest)(nil),            // 5: postern.api.v1.DeleteRequest
-	(*DeleteResponse)(nil),           // 6: postern.api.v1.DeleteResponse
-	(*ApplyRequest)(nil),             // 7: postern.api.v1.ApplyRequest
-	(*ApplyResponse)(nil),            // 8: postern.api.v1.ApplyResponse
-	(*Applied)(nil),                  // 9: postern.api.v1.Applied
-	(*WatchRequest)(nil),             // 10: postern.api.v1.WatchRequest
-	(*WatchResponse)(nil),            // 11: postern.api.v1.WatchResponse
-	(*WhoAmIRequest)(nil),            // 12: postern.api.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),           // 13: postern.api.v1.WhoAmIResponse
-	(*LoginOptionsRequest)(nil),      // 14: postern.api.v1.LoginOptionsRequest
-	(*LoginOptionsResponse)(nil),     // 15: postern.api.v1.LoginOptionsResponse
-	(*LoginIssuer)(nil),              // 16: postern.api.v1.LoginIssuer
-	(*ListTasksRequest)(nil),         // 17: postern.api.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),        // 18: postern.api.v1.ListTasksResponse
-	(*TaskOffer)(nil),                // 19: postern.api.v1.TaskOffer
-	(*ExplainRequest)(nil),           // 20: postern.api.v1.ExplainRequest
-	(*ExplainResponse)(nil),          // 21: postern.api.v1.ExplainResponse
-	(*DoctorRequest)(nil),            // 22: postern.api.v1.DoctorRequest
-	(*DoctorResponse)(nil),           // 23: postern.api.v1.DoctorResponse
-	(*ResourceHealth)(nil),           // 24: postern.api.v1.ResourceHealth
-	(*TaskHealth)(nil),               // 25: postern.api.v1.TaskHealth
-	(*PermitHealth)(nil),             // 26: postern.api.v1.PermitHealth
-	(*ListEndpointsRequest)(nil),     // 27: postern.api.v1.ListEndpointsRequest
-	(*ListEndpointsResponse)(nil),    // 28: postern.api.v1.ListEndpointsResponse
-	(*EndpointList)(nil),             // 29: postern.api.v1.EndpointList
-	(*NodeEndpoint)(nil),             // 30: postern.api.v1.NodeEndpoint
-	(*CreateGrantRequest)(nil),       // 31: postern.api.v1.CreateGrantRequest
-	(*CreateGrantResponse)(nil),      // 32: postern.api.v1.CreateGrantResponse
-	(*RequestGrantRequest)(nil),      // 33: postern.api.v1.RequestGrantRequest
-	(*RequestGrantResponse)(nil),     // 34: postern.api.v1.RequestGrantResponse
-	(*GetGrantRequest)(nil),          // 35: postern.api.v1.GetGrantRequest
-	(*GetGrantResponse)(nil),         // 36: postern.api.v1.GetGrantResponse
-	(*ListGrantsRequest)(nil),        // 37: postern.api.v1.ListGrantsRequest
-	(*ListGrantsResponse)(nil),       // 38: postern.api.v1.ListGrantsResponse
-	(*RevokeGrantRequest)(nil),       // 39: postern.api.v1.RevokeGrantRequest
-	(*RevokeGrantResponse)(nil),      // 40: postern.api.v1.RevokeGrantResponse
-	(*ListHoldsRequest)(nil),         // 41: postern.api.v1.ListHoldsRequest
-	(*ListHoldsResponse)(nil),        // 42: postern.api.v1.ListHoldsResponse
-	(*GetHoldRequest)(nil),           // 43: postern.api.v1.GetHoldRequest
-	(*GetHoldResponse)(nil),          // 44: postern.api.v1.GetHoldResponse
-	(*ReviewHoldRequest)(nil),        // 45: postern.api.v1.ReviewHoldRequest
-	(*ReviewHoldResponse)(nil),       // 46: postern.api.v1.ReviewHoldResponse
-	(*WithdrawHoldRequest)(nil),      // 47: postern.api.v1.WithdrawHoldRequest
-	(*WithdrawHoldResponse)(nil),     // 48: postern.api.v1.WithdrawHoldResponse
-	(*WatchHoldsRequest)(nil),        // 49: postern.api.v1.WatchHoldsRequest
-	(*WatchHoldsResponse)(nil),       // 50: postern.api.v1.WatchHoldsResponse
-	(*SetLegalHoldRequest)(nil),      // 51: postern.api.v1.SetLegalHoldRequest
-	(*SetLegalHoldResponse)(nil),     // 52: postern.api.v1.SetLegalHoldResponse
-	(*SearchStatementsRequest)(nil),  // 53: postern.api.v1.SearchStatementsRequest
-	(*SearchStatementsResponse)(nil), // 54: postern.api.v1.SearchStatementsResponse
-	(*RecordedStatement)(nil),        // 55: postern.api.v1.RecordedStatement
-	(*ColumnUse)(nil),                // 56: postern.api.v1.ColumnUse
-	(*WhoUsedRequest)(nil),           // 57: postern.api.v1.WhoUsedRequest
-	(*WhoUsedResponse)(nil),          // 58: postern.api.v1.WhoUsedResponse
-	(*SessionUse)(nil),               // 59: postern.api.v1.SessionUse
-	(*GetUsageRequest)(nil),          // 60: postern.api.v1.GetUsageRequest
-	(*GetUsageResponse)(nil),         // 61: postern.api.v1.GetUsageResponse
-	(*Usage)(nil),                    // 62: postern.api.v1.Usage
-	(*UnusedBinding)(nil),            // 63: postern.api.v1.UnusedBinding
-	(*ListSessionsRequest)(nil),      // 64: postern.api.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),     // 65: postern.api.v1.ListSessionsResponse
-	(*GetSessionRequest)(nil),        // 66: postern.api.v1.GetSessionRequest
-	(*GetSessionResponse)(nil),       // 67: postern.api.v1.GetSessionResponse
-	(*ReadRecordingRequest)(nil),     // 68: postern.api.v1.ReadRecordingRequest
-	(*ReadRecordingResponse)(nil),    // 69: postern.api.v1.ReadRecordingResponse
-	(*KillSessionRequest)(nil),       // 70: postern.api.v1.KillSessionRequest
-	(*KillSessionResponse)(nil),      // 71: postern.api.v1.KillSessionResponse
-	(*ListAuditEntriesRequest)(nil),  // 72: postern.api.v1.ListAuditEntriesRequest
-	(*ListAuditEntriesResponse)(nil), // 73: postern.api.v1.ListAuditEntriesResponse
-	(*AuditEntry)(nil),               // 74: postern.api.v1.AuditEntry
-	(*CreateJoinTokenRequest)(nil),   // 75: postern.api.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil),  // 76: postern.api.v1.CreateJoinTokenResponse
-	(*ListNodesRequest)(nil),         // 77: postern.api.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),        // 78: postern.api.v1.ListNodesResponse
-	(*NodeStatus)(nil),               // 79: postern.api.v1.NodeStatus
-	(*DrainNodeRequest)(nil),         // 80: postern.api.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),        // 81: postern.api.v1.DrainNodeResponse
-	(*GetReceiptRequest)(nil),        // 82: postern.api.v1.GetReceiptRequest
-	(*GetReceiptResponse)(nil),       // 83: postern.api.v1.GetReceiptResponse
-	(*Receipt)(nil),                  // 84: postern.api.v1.Receipt
-	(*NodeReceipt)(nil),              // 85: postern.api.v1.NodeReceipt
-	(*OffboardRequest)(nil),          // 86: postern.api.v1.OffboardRequest
-	(*OffboardResponse)(nil),         // 87: postern.api.v1.OffboardResponse
-	(*OffboardedWorkload)(nil),       // 88: postern.api.v1.OffboardedWorkload
-	(*LeaseStatus)(nil),              // 89: postern.api.v1.LeaseStatus
-	nil,                              // 90: postern.api.v1.ListRequest.LabelsEntry
-	nil,                              // 91: postern.api.v1.TaskOffer.ProtocolsEntry
-	nil,                              // 92: postern.api.v1.NodeEndpoint.AddressesEntry
-	nil,                              // 93: postern.api.v1.CreateJoinTokenRequest.LabelsEntry
-	nil,                              // 94: postern.api.v1.NodeStatus.EndpointsEntry
-	(*v1.Object)(nil),                // 95: postern.types.v1.Object
-	(*v1.Version)(nil),               // 96: postern.types.v1.Version
-	(*v1.Subject)(nil),               // 97: postern.types.v1.Subject
-	(*timestamppb.Timestamp)(nil),    // 98: google.protobuf.Timestamp
-	(*v1.Grant)(nil),                 // 99: postern.types.v1.Grant
-	(*v11.Explanation)(nil),          // 100: postern.node.v1.Explanation
-	(*v11.Finding)(nil),              // 101: postern.node.v1.Finding
-	(*durationpb.Duration)(nil),      // 102: google.protobuf.Duration
-	(*v1.Hold)(nil),                  // 103: postern.types.v1.Hold
-	(*v1.Session)(nil),               // 104: postern.types.v1.Session
-	(*v11.Rejection)(nil),            // 105: postern.node.v1.Rejection
-	(*v11.NodeReport)(nil),           // 106: postern.node.v1.NodeReport
+	(*WhoCanRequest)(nil),            // 0: postern.api.v1.WhoCanRequest
+	(*WhoCanResponse)(nil),           // 1: postern.api.v1.WhoCanResponse
+	(*Access)(nil),                   // 2: postern.api.v1.Access
+	(*CompareRequest)(nil),           // 3: postern.api.v1.CompareRequest
+	(*CompareResponse)(nil),          // 4: postern.api.v1.CompareResponse
+	(*PolicyChange)(nil),             // 5: postern.api.v1.PolicyChange
+	(*CreateRequest)(nil),            // 6: postern.api.v1.CreateRequest
+	(*GetRequest)(nil),               // 7: postern.api.v1.GetRequest
+	(*ListRequest)(nil),              // 8: postern.api.v1.ListRequest
+	(*ListResponse)(nil),             // 9: postern.api.v1.ListResponse
+	(*UpdateRequest)(nil),            // 10: postern.api.v1.UpdateRequest
+	(*DeleteRequest)(nil),            // 11: postern.api.v1.DeleteRequest
+	(*DeleteResponse)(nil),           // 12: postern.api.v1.DeleteResponse
+	(*ApplyRequest)(nil),             // 13: postern.api.v1.ApplyRequest
+	(*ApplyResponse)(nil),            // 14: postern.api.v1.ApplyResponse
+	(*Applied)(nil),                  // 15: postern.api.v1.Applied
+	(*WatchRequest)(nil),             // 16: postern.api.v1.WatchRequest
+	(*WatchResponse)(nil),            // 17: postern.api.v1.WatchResponse
+	(*WhoAmIRequest)(nil),            // 18: postern.api.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),           // 19: postern.api.v1.WhoAmIResponse
+	(*LoginOptionsRequest)(nil),      // 20: postern.api.v1.LoginOptionsRequest
+	(*LoginOptionsResponse)(nil),     // 21: postern.api.v1.LoginOptionsResponse
+	(*LoginIssuer)(nil),              // 22: postern.api.v1.LoginIssuer
+	(*ListTasksRequest)(nil),         // 23: postern.api.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),        // 24: postern.api.v1.ListTasksResponse
+	(*TaskOffer)(nil),                // 25: postern.api.v1.TaskOffer
+	(*ExplainRequest)(nil),           // 26: postern.api.v1.ExplainRequest
+	(*ExplainResponse)(nil),          // 27: postern.api.v1.ExplainResponse
+	(*DoctorRequest)(nil),            // 28: postern.api.v1.DoctorRequest
+	(*DoctorResponse)(nil),           // 29: postern.api.v1.DoctorResponse
+	(*ResourceHealth)(nil),           // 30: postern.api.v1.ResourceHealth
+	(*TaskHealth)(nil),               // 31: postern.api.v1.TaskHealth
+	(*PermitHealth)(nil),             // 32: postern.api.v1.PermitHealth
+	(*ListEndpointsRequest)(nil),     // 33: postern.api.v1.ListEndpointsRequest
+	(*ListEndpointsResponse)(nil),    // 34: postern.api.v1.ListEndpointsResponse
+	(*EndpointList)(nil),             // 35: postern.api.v1.EndpointList
+	(*NodeEndpoint)(nil),             // 36: postern.api.v1.NodeEndpoint
+	(*CreateGrantRequest)(nil),       // 37: postern.api.v1.CreateGrantRequest
+	(*CreateGrantResponse)(nil),      // 38: postern.api.v1.CreateGrantResponse
+	(*RequestGrantRequest)(nil),      // 39: postern.api.v1.RequestGrantRequest
+	(*RequestGrantResponse)(nil),     // 40: postern.api.v1.RequestGrantResponse
+	(*GetGrantRequest)(nil),          // 41: postern.api.v1.GetGrantRequest
+	(*GetGrantResponse)(nil),         // 42: postern.api.v1.GetGrantResponse
+	(*ListGrantsRequest)(nil),        // 43: postern.api.v1.ListGrantsRequest
+	(*ListGrantsResponse)(nil),       // 44: postern.api.v1.ListGrantsResponse
+	(*RevokeGrantRequest)(nil),       // 45: postern.api.v1.RevokeGrantRequest
+	(*RevokeGrantResponse)(nil),      // 46: postern.api.v1.RevokeGrantResponse
+	(*ListHoldsRequest)(nil),         // 47: postern.api.v1.ListHoldsRequest
+	(*ListHoldsResponse)(nil),        // 48: postern.api.v1.ListHoldsResponse
+	(*GetHoldRequest)(nil),           // 49: postern.api.v1.GetHoldRequest
+	(*GetHoldResponse)(nil),          // 50: postern.api.v1.GetHoldResponse
+	(*ReviewHoldRequest)(nil),        // 51: postern.api.v1.ReviewHoldRequest
+	(*ReviewHoldResponse)(nil),       // 52: postern.api.v1.ReviewHoldResponse
+	(*WithdrawHoldRequest)(nil),      // 53: postern.api.v1.WithdrawHoldRequest
+	(*WithdrawHoldResponse)(nil),     // 54: postern.api.v1.WithdrawHoldResponse
+	(*WatchHoldsRequest)(nil),        // 55: postern.api.v1.WatchHoldsRequest
+	(*WatchHoldsResponse)(nil),       // 56: postern.api.v1.WatchHoldsResponse
+	(*SetLegalHoldRequest)(nil),      // 57: postern.api.v1.SetLegalHoldRequest
+	(*SetLegalHoldResponse)(nil),     // 58: postern.api.v1.SetLegalHoldResponse
+	(*SearchStatementsRequest)(nil),  // 59: postern.api.v1.SearchStatementsRequest
+	(*SearchStatementsResponse)(nil), // 60: postern.api.v1.SearchStatementsResponse
+	(*RecordedStatement)(nil),        // 61: postern.api.v1.RecordedStatement
+	(*ColumnUse)(nil),                // 62: postern.api.v1.ColumnUse
+	(*WhoUsedRequest)(nil),           // 63: postern.api.v1.WhoUsedRequest
+	(*WhoUsedResponse)(nil),          // 64: postern.api.v1.WhoUsedResponse
+	(*SessionUse)(nil),               // 65: postern.api.v1.SessionUse
+	(*GetUsageRequest)(nil),          // 66: postern.api.v1.GetUsageRequest
+	(*GetUsageResponse)(nil),         // 67: postern.api.v1.GetUsageResponse
+	(*Usage)(nil),                    // 68: postern.api.v1.Usage
+	(*UnusedBinding)(nil),            // 69: postern.api.v1.UnusedBinding
+	(*ListSessionsRequest)(nil),      // 70: postern.api.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),     // 71: postern.api.v1.ListSessionsResponse
+	(*GetSessionRequest)(nil),        // 72: postern.api.v1.GetSessionRequest
+	(*GetSessionResponse)(nil),       // 73: postern.api.v1.GetSessionResponse
+	(*ReadRecordingRequest)(nil),     // 74: postern.api.v1.ReadRecordingRequest
+	(*ReadRecordingResponse)(nil),    // 75: postern.api.v1.ReadRecordingResponse
+	(*KillSessionRequest)(nil),       // 76: postern.api.v1.KillSessionRequest
+	(*KillSessionResponse)(nil),      // 77: postern.api.v1.KillSessionResponse
+	(*ListAuditEntriesRequest)(nil),  // 78: postern.api.v1.ListAuditEntriesRequest
+	(*ListAuditEntriesResponse)(nil), // 79: postern.api.v1.ListAuditEntriesResponse
+	(*AuditEntry)(nil),               // 80: postern.api.v1.AuditEntry
+	(*CreateJoinTokenRequest)(nil),   // 81: postern.api.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil),  // 82: postern.api.v1.CreateJoinTokenResponse
+	(*ListNodesRequest)(nil),         // 83: postern.api.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),        // 84: postern.api.v1.ListNodesResponse
+	(*NodeStatus)(nil),               // 85: postern.api.v1.NodeStatus
+	(*DrainNodeRequest)(nil),         // 86: postern.api.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),        // 87: postern.api.v1.DrainNodeResponse
+	(*GetReceiptRequest)(nil),        // 88: postern.api.v1.GetReceiptRequest
+	(*GetReceiptResponse)(nil),       // 89: postern.api.v1.GetReceiptResponse
+	(*Receipt)(nil),                  // 90: postern.api.v1.Receipt
+	(*NodeReceipt)(nil),              // 91: postern.api.v1.NodeReceipt
+	(*OffboardRequest)(nil),          // 92: postern.api.v1.OffboardRequest
+	(*OffboardResponse)(nil),         // 93: postern.api.v1.OffboardResponse
+	(*OffboardedWorkload)(nil),       // 94: postern.api.v1.OffboardedWorkload
+	(*LeaseStatus)(nil),              // 95: postern.api.v1.LeaseStatus
+	nil,                              // 96: postern.api.v1.ListRequest.LabelsEntry
+	nil,                              // 97: postern.api.v1.TaskOffer.ProtocolsEntry
+	nil,                              // 98: postern.api.v1.NodeEndpoint.AddressesEntry
+	nil,                              // 99: postern.api.v1.CreateJoinTokenRequest.LabelsEntry
+	nil,                              // 100: postern.api.v1.NodeStatus.EndpointsEntry
+	(*v1.Version)(nil),               // 101: postern.types.v1.Version
+	(*timestamppb.Timestamp)(nil),    // 102: google.protobuf.Timestamp
+	(*v1.Object)(nil),                // 103: postern.types.v1.Object
+	(*v11.Rejection)(nil),            // 104: postern.node.v1.Rejection
+	(*v1.Subject)(nil),               // 105: postern.types.v1.Subject
+	(*v1.Grant)(nil),                 // 106: postern.types.v1.Grant
+	(*v11.Explanation)(nil),          // 107: postern.node.v1.Explanation
+	(*v11.Finding)(nil),              // 108: postern.node.v1.Finding
+	(*durationpb.Duration)(nil),      // 109: google.protobuf.Duration
+	(*v1.Hold)(nil),                  // 110: postern.types.v1.Hold
+	(*v1.Session)(nil),               // 111: postern.types.v1.Session
+	(*v11.NodeReport)(nil),           // 112: postern.node.v1.NodeReport
 }
 var file_postern_api_v1_api_proto_depIdxs = []int32{
-	95,  // 0: postern.api.v1.CreateRequest.object:type_name -> postern.types.v1.Object
-	90,  // 1: postern.api.v1.ListRequest.labels:type_name -> postern.api.v1.ListRequest.LabelsEntry
-	95,  // 2: postern.api.v1.ListResponse.objects:type_name -> postern.types.v1.Object
-	96,  // 3: postern.api.v1.ListResponse.version:type_name -> postern.types.v1.Version
-	95,  // 4: postern.api.v1.UpdateRequest.object:type_name -> postern.types.v1.Object
-	96,  // 5: postern.api.v1.DeleteResponse.version:type_name -> postern.types.v1.Version
-	95,  // 6: postern.api.v1.ApplyRequest.objects:type_name -> postern.types.v1.Object
-	9,   // 7: postern.api.v1.ApplyResponse.applied:type_name -> postern.api.v1.Applied
-	96,  // 8: postern.api.v1.ApplyResponse.version:type_name -> postern.types.v1.Version
-	95,  // 9: postern.api.v1.Applied.object:type_name -> postern.types.v1.Object
-	95,  // 10: postern.api.v1.WatchResponse.object:type_name -> postern.types.v1.Object
-	96,  // 11: postern.api.v1.WatchResponse.version:type_name -> postern.types.v1.Version
-	97,  // 12: postern.api.v1.WhoAmIResponse.subject:type_name -> postern.types.v1.Subject
-	98,  // 13: postern.api.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
-	16,  // 14: postern.api.v1.LoginOptionsResponse.issuers:type_name -> postern.api.v1.LoginIssuer
-	19,  // 15: postern.api.v1.ListTasksResponse.tasks:type_name -> postern.api.v1.TaskOffer
-	99,  // 16: postern.api.v1.TaskOffer.grant:type_name -> postern.types.v1.Grant
-	91,  // 17: postern.api.v1.TaskOffer.protocols:type_name -> postern.api.v1.TaskOffer.ProtocolsEntry
-	100, // 18: postern.api.v1.ExplainResponse.explanation:type_name -> postern.node.v1.Explanation
-	24,  // 19: postern.api.v1.DoctorResponse.resources:type_name -> postern.api.v1.ResourceHealth
-	25,  // 20: postern.api.v1.ResourceHealth.tasks:type_name -> postern.api.v1.TaskHealth
-	101, // 21: postern.api.v1.ResourceHealth.findings:type_name -> postern.node.v1.Finding
-	26,  // 22: postern.api.v1.TaskHealth.permits:type_name -> postern.api.v1.PermitHealth
-	29,  // 23: postern.api.v1.ListEndpointsResponse.endpoints:type_name -> postern.api.v1.EndpointList
-	30,  // 24: postern.api.v1.EndpointList.nodes:type_name -> postern.api.v1.NodeEndpoint
-	98,  // 25: postern.api.v1.EndpointList.time:type_name -> google.protobuf.Timestamp
-	92,  // 26: postern.api.v1.NodeEndpoint.addresses:type_name -> postern.api.v1.NodeEndpoint.AddressesEntry
-	102, // 27: postern.api.v1.CreateGrantRequest.ttl:type_name -> google.protobuf.Duration
-	99,  // 28: postern.api.v1.CreateGrantResponse.grant:type_name -> postern.types.v1.Grant
-	102, // 29: postern.api.v1.RequestGrantRequest.ttl:type_name -> google.protobuf.Duration
-	99,  // 30: postern.api.v1.RequestGrantResponse.grant:type_name -> postern.types.v1.Grant
-	103, // 31: postern.api.v1.RequestGrantResponse.hold:type_name -> postern.types.v1.Hold
-	99,  // 32: postern.api.v1.GetGrantResponse.grant:type_name -> postern.types.v1.Grant
-	99,  // 33: postern.api.v1.ListGrantsResponse.grants:type_name -> postern.types.v1.Grant
-	99,  // 34: postern.api.v1.RevokeGrantResponse.grant:type_name -> postern.types.v1.Grant
-	96,  // 35: postern.api.v1.RevokeGrantResponse.version:type_name -> postern.types.v1.Version
-	103, // 36: postern.api.v1.ListHoldsResponse.holds:type_name -> postern.types.v1.Hold
-	103, // 37: postern.api.v1.GetHoldResponse.hold:type_name -> postern.types.v1.Hold
-	103, // 38: postern.api.v1.ReviewHoldResponse.hold:type_name -> postern.types.v1.Hold
-	103, // 39: postern.api.v1.WithdrawHoldResponse.hold:type_name -> postern.types.v1.Hold
-	103, // 40: postern.api.v1.WatchHoldsResponse.hold:type_name -> postern.types.v1.Hold
-	98,  // 41: postern.api.v1.SearchStatementsRequest.since:type_name -> google.protobuf.Timestamp
-	98,  // 42: postern.api.v1.SearchStatementsRequest.until:type_name -> google.protobuf.Timestamp
-	55,  // 43: postern.api.v1.SearchStatementsResponse.statements:type_name -> postern.api.v1.RecordedStatement
-	98,  // 44: postern.api.v1.RecordedStatement.time:type_name -> google.protobuf.Timestamp
-	56,  // 45: postern.api.v1.RecordedStatement.columns:type_name -> postern.api.v1.ColumnUse
-	102, // 46: postern.api.v1.RecordedStatement.duration:type_name -> google.protobuf.Duration
-	98,  // 47: postern.api.v1.WhoUsedRequest.since:type_name -> google.protobuf.Timestamp
-	98,  // 48: postern.api.v1.WhoUsedRequest.until:type_name -> google.protobuf.Timestamp
-	59,  // 49: postern.api.v1.WhoUsedResponse.uses:type_name -> postern.api.v1.SessionUse
-	98,  // 50: postern.api.v1.SessionUse.first_time:type_name -> google.protobuf.Timestamp
-	98,  // 51: postern.api.v1.SessionUse.last_time:type_name -> google.protobuf.Timestamp
-	98,  // 52: postern.api.v1.GetUsageRequest.since:type_name -> google.protobuf.Timestamp
-	102, // 53: postern.api.v1.GetUsageRequest.unused:type_name -> google.protobuf.Duration
-	62,  // 54: postern.api.v1.GetUsageResponse.usage:type_name -> postern.api.v1.Usage
-	63,  // 55: postern.api.v1.GetUsageResponse.unused:type_name -> postern.api.v1.UnusedBinding
-	98,  // 56: postern.api.v1.Usage.first_time:type_name -> google.protobuf.Timestamp
-	98,  // 57: postern.api.v1.Usage.last_time:type_name -> google.protobuf.Timestamp
-	98,  // 58: postern.api.v1.UnusedBinding.last_time:type_name -> google.protobuf.Timestamp
-	98,  // 59: postern.api.v1.ListSessionsRequest.since:type_name -> google.protobuf.Timestamp
-	98,  // 60: postern.api.v1.ListSessionsRequest.until:type_name -> google.protobuf.Timestamp
-	104, // 61: postern.api.v1.ListSessionsResponse.sessions:type_name -> postern.types.v1.Session
-	104, // 62: postern.api.v1.GetSessionResponse.session:type_name -> postern.types.v1.Session
-	98,  // 63: postern.api.v1.ListAuditEntriesRequest.since:type_name -> google.protobuf.Timestamp
-	74,  // 64: postern.api.v1.ListAuditEntriesResponse.entries:type_name -> postern.api.v1.AuditEntry
-	98,  // 65: postern.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	93,  // 66: postern.api.v1.CreateJoinTokenRequest.labels:type_name -> postern.api.v1.CreateJoinTokenRequest.LabelsEntry
-	102, // 67: postern.api.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	98,  // 68: postern.api.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
-	79,  // 69: postern.api.v1.ListNodesResponse.nodes:type_name -> postern.api.v1.NodeStatus
-	96,  // 70: postern.api.v1.ListNodesResponse.version:type_name -> postern.types.v1.Version
-	96,  // 71: postern.api.v1.NodeStatus.version:type_name -> postern.types.v1.Version
-	102, // 72: postern.api.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
-	105, // 73: postern.api.v1.NodeStatus.rejections:type_name -> postern.node.v1.Rejection
-	106, // 74: postern.api.v1.NodeStatus.report:type_name -> postern.node.v1.NodeReport
-	98,  // 75: postern.api.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
-	94,  // 76: postern.api.v1.NodeStatus.endpoints:type_name -> postern.api.v1.NodeStatus.EndpointsEntry
-	102, // 77: postern.api.v1.DrainNodeRequest.timeout:type_name -> google.protobuf.Duration
-	96,  // 78: postern.api.v1.GetReceiptRequest.version:type_name -> postern.types.v1.Version
-	102, // 79: postern.api.v1.GetReceiptRequest.wait:type_name -> google.protobuf.Duration
-	84,  // 80: postern.api.v1.GetReceiptResponse.receipt:type_name -> postern.api.v1.Receipt
-	96,  // 81: postern.api.v1.Receipt.version:type_name -> postern.types.v1.Version
-	98,  // 82: postern.api.v1.Receipt.time:type_name -> google.protobuf.Timestamp
-	85,  // 83: postern.api.v1.Receipt.nodes:type_name -> postern.api.v1.NodeReceipt
-	98,  // 84: postern.api.v1.Receipt.worst_case_time:type_name -> google.protobuf.Timestamp
-	98,  // 85: postern.api.v1.NodeReceipt.enforced_time:type_name -> google.protobuf.Timestamp
-	98,  // 86: postern.api.v1.NodeReceipt.last_seen:type_name -> google.protobuf.Timestamp
-	98,  // 87: postern.api.v1.NodeReceipt.worst_case_time:type_name -> google.protobuf.Timestamp
-	95,  // 88: postern.api.v1.OffboardResponse.locks:type_name -> postern.types.v1.Object
-	99,  // 89: postern.api.v1.OffboardResponse.grants:type_name -> postern.types.v1.Grant
-	103, // 90: postern.api.v1.OffboardResponse.holds:type_name -> postern.types.v1.Hold
-	104, // 91: postern.api.v1.OffboardResponse.sessions:type_name -> postern.types.v1.Session
-	89,  // 92: postern.api.v1.OffboardResponse.leases:type_name -> postern.api.v1.LeaseStatus
-	88,  // 93: postern.api.v1.OffboardResponse.workloads:type_name -> postern.api.v1.OffboardedWorkload
-	84,  // 94: postern.api.v1.OffboardResponse.receipt:type_name -> postern.api.v1.Receipt
-	0,   // 95: postern.api.v1.PolicyService.Create:input_type -> postern.api.v1.CreateRequest
-	1,   // 96: postern.api.v1.PolicyService.Get:input_type -> postern.api.v1.GetRequest
-	2,   // 97: postern.api.v1.PolicyService.List:input_type -> postern.api.v1.ListRequest
-	4,   // 98: postern.api.v1.PolicyService.Update:input_type -> postern.api.v1.UpdateRequest
-	5,   // 99: postern.api.v1.PolicyService.Delete:input_type -> postern.api.v1.DeleteRequest
-	7,   // 100: postern.api.v1.PolicyService.Apply:input_type -> postern.api.v1.ApplyRequest
-	10,  // 101: postern.api.v1.PolicyService.Watch:input_type -> postern.api.v1.WatchRequest
-	12,  // 102: postern.api.v1.AccessService.WhoAmI:input_type -> postern.api.v1.WhoAmIRequest
-	14,  // 103: postern.api.v1.AccessService.LoginOptions:input_type -> postern.api.v1.LoginOptionsRequest
-	17,  // 104: postern.api.v1.AccessService.ListTasks:input_type -> postern.api.v1.ListTasksRequest
-	20,  // 105: postern.api.v1.AccessService.Explain:input_type -> postern.api.v1.ExplainRequest
-	22,  // 106: postern.api.v1.AccessService.Doctor:input_type -> postern.api.v1.DoctorRequest
-	27,  // 107: postern.api.v1.AccessService.ListEndpoints:input_type -> postern.api.v1.ListEndpointsRequest
-	31,  // 108: postern.api.v1.GrantService.CreateGrant:input_type -> postern.api.v1.CreateGrantRequest
-	33,  // 109: postern.api.v1.GrantService.RequestGrant:input_type -> postern.api.v1.RequestGrantRequest
-	35,  // 110: postern.api.v1.GrantService.GetGrant:input_type -> postern.api.v1.GetGrantRequest
-	37,  // 111: postern.api.v1.GrantService.ListGrants:input_type -> postern.api.v1.ListGrantsRequest
-	39,  // 112: postern.api.v1.GrantService.RevokeGrant:input_type -> postern.api.v1.RevokeGrantRequest
-	41,  // 113: postern.api.v1.ApprovalService.ListHolds:input_type -> postern.api.v1.ListHoldsRequest
-	43,  // 114: postern.api.v1.ApprovalService.GetHold:input_type -> postern.api.v1.GetHoldRequest
-	45,  // 115: postern.api.v1.ApprovalService.ReviewHold:input_type -> postern.api.v1.ReviewHoldRequest
-	47,  // 116: postern.api.v1.ApprovalService.WithdrawHold:input_type -> postern.api.v1.WithdrawHoldRequest
-	49,  // 117: postern.api.v1.ApprovalService.WatchHolds:input_type -> postern.api.v1.WatchHoldsRequest
-	64,  // 118: postern.api.v1.SessionService.ListSessions:input_type -> postern.api.v1.ListSessionsRequest
-	66,  // 119: postern.api.v1.SessionService.GetSession:input_type -> postern.api.v1.GetSessionRequest
-	68,  // 120: postern.api.v1.SessionService.ReadRecording:input_type -> postern.api.v1.ReadRecordingRequest
-	70,  // 121: postern.api.v1.SessionService.KillSession:input_type -> postern.api.v1.KillSessionRequest
-	51,  // 122: postern.api.v1.SessionService.SetLegalHold:input_type -> postern.api.v1.SetLegalHoldRequest
-	53,  // 123: postern.api.v1.AnswerService.SearchStatements:input_type -> postern.api.v1.SearchStatementsRequest
-	57,  // 124: postern.api.v1.AnswerService.WhoUsed:input_type -> postern.api.v1.WhoUsedRequest
-	60,  // 125: postern.api.v1.AnswerService.GetUsage:input_type -> postern.api.v1.GetUsageRequest
-	72,  // 126: postern.api.v1.AuditService.ListAuditEntries:input_type -> postern.api.v1.ListAuditEntriesRequest
-	75,  // 127: postern.api.v1.NodeAdminService.CreateJoinToken:input_type -> postern.api.v1.CreateJoinTokenRequest
-	77,  // 128: postern.api.v1.NodeAdminService.ListNodes:input_type -> postern.api.v1.ListNodesRequest
-	80,  // 129: postern.api.v1.NodeAdminService.DrainNode:input_type -> postern.api.v1.DrainNodeRequest
-	82,  // 130: postern.api.v1.LockService.GetReceipt:input_type -> postern.api.v1.GetReceiptRequest
-	86,  // 131: postern.api.v1.LockService.Offboard:input_type -> postern.api.v1.OffboardRequest
-	95,  // 132: postern.api.v1.PolicyService.Create:output_type -> postern.types.v1.Object
-	95,  // 133: postern.api.v1.PolicyService.Get:output_type -> postern.types.v1.Object
-	3,   // 134: postern.api.v1.PolicyService.List:output_type -> postern.api.v1.ListResponse
-	95,  // 135: postern.api.v1.PolicyService.Update:output_type -> postern.types.v1.Object
-	6,   // 136: postern.api.v1.PolicyService.Delete:output_type -> postern.api.v1.DeleteResponse
-	8,   // 137: postern.api.v1.PolicyService.Apply:output_type -> postern.api.v1.ApplyResponse
-	11,  // 138: postern.api.v1.PolicyService.Watch:output_type -> postern.api.v1.WatchResponse
-	13,  // 139: postern.api.v1.AccessService.WhoAmI:output_type -> postern.api.v1.WhoAmIResponse
-	15,  // 140: postern.api.v1.AccessService.LoginOptions:output_type -> postern.api.v1.LoginOptionsResponse
-	18,  // 141: postern.api.v1.AccessService.ListTasks:output_type -> postern.api.v1.ListTasksResponse
-	21,  // 142: postern.api.v1.AccessService.Explain:output_type -> postern.api.v1.ExplainResponse
-	23,  // 143: postern.api.v1.AccessService.Doctor:output_type -> postern.api.v1.DoctorResponse
-	28,  // 144: postern.api.v1.AccessService.ListEndpoints:output_type -> postern.api.v1.ListEndpointsResponse
-	32,  // 145: postern.api.v1.GrantService.CreateGrant:output_type -> postern.api.v1.CreateGrantResponse
-	34,  // 146: postern.api.v1.GrantService.RequestGrant:output_type -> postern.api.v1.RequestGrantResponse
-	36,  // 147: postern.api.v1.GrantService.GetGrant:output_type -> postern.api.v1.GetGrantResponse
-	38,  // 148: postern.api.v1.GrantService.ListGrants:output_type -> postern.api.v1.ListGrantsResponse
-	40,  // 149: postern.api.v1.GrantService.RevokeGrant:output_type -> postern.api.v1.RevokeGrantResponse
-	42,  // 150: postern.api.v1.ApprovalService.ListHolds:output_type -> postern.api.v1.ListHoldsResponse
-	44,  // 151: postern.api.v1.ApprovalService.GetHold:output_type -> postern.api.v1.GetHoldResponse
-	46,  // 152: postern.api.v1.ApprovalService.ReviewHold:output_type -> postern.api.v1.ReviewHoldResponse
-	48,  // 153: postern.api.v1.ApprovalService.WithdrawHold:output_type -> postern.api.v1.WithdrawHoldResponse
-	50,  // 154: postern.api.v1.ApprovalService.WatchHolds:output_type -> postern.api.v1.WatchHoldsResponse
-	65,  // 155: postern.api.v1.SessionService.ListSessions:output_type -> postern.api.v1.ListSessionsResponse
-	67,  // 156: postern.api.v1.SessionService.GetSession:output_type -> postern.api.v1.GetSessionResponse
-	69,  // 157: postern.api.v1.SessionService.ReadRecording:output_type -> postern.api.v1.ReadRecordingResponse
-	71,  // 158: postern.api.v1.SessionService.KillSession:output_type -> postern.api.v1.KillSessionResponse
-	52,  // 159: postern.api.v1.SessionService.SetLegalHold:output_type -> postern.api.v1.SetLegalHoldResponse
-	54,  // 160: postern.api.v1.AnswerService.SearchStatements:output_type -> postern.api.v1.SearchStatementsResponse
-	58,  // 161: postern.api.v1.AnswerService.WhoUsed:output_type -> postern.api.v1.WhoUsedResponse
-	61,  // 162: postern.api.v1.AnswerService.GetUsage:output_type -> postern.api.v1.GetUsageResponse
-	73,  // 163: postern.api.v1.AuditService.ListAuditEntries:output_type -> postern.api.v1.ListAuditEntriesResponse
-	76,  // 164: postern.api.v1.NodeAdminService.CreateJoinToken:output_type -> postern.api.v1.CreateJoinTokenResponse
-	78,  // 165: postern.api.v1.NodeAdminService.ListNodes:output_type -> postern.api.v1.ListNodesResponse
-	81,  // 166: postern.api.v1.NodeAdminService.DrainNode:output_type -> postern.api.v1.DrainNodeResponse
-	83,  // 167: postern.api.v1.LockService.GetReceipt:output_type -> postern.api.v1.GetReceiptResponse
-	87,  // 168: postern.api.v1.LockService.Offboard:output_type -> postern.api.v1.OffboardResponse
-	132, // [132:169] is the sub-list for method output_type
-	95,  // [95:132] is the sub-list for method input_type
-	95,  // [95:95] is the sub-list for extension type_name
-	95,  // [95:95] is the sub-list for extension extendee
-	0,   // [0:95] is the sub-list for field type_name
+	2,   // 0: postern.api.v1.WhoCanResponse.access:type_name -> postern.api.v1.Access
+	101, // 1: postern.api.v1.WhoCanResponse.version:type_name -> postern.types.v1.Version
+	102, // 2: postern.api.v1.Access.expire_time:type_name -> google.protobuf.Timestamp
+	103, // 3: postern.api.v1.CompareRequest.objects:type_name -> postern.types.v1.Object
+	5,   // 4: postern.api.v1.CompareResponse.changes:type_name -> postern.api.v1.PolicyChange
+	104, // 5: postern.api.v1.CompareResponse.rejections:type_name -> postern.node.v1.Rejection
+	101, // 6: postern.api.v1.CompareResponse.version:type_name -> postern.types.v1.Version
+	103, // 7: postern.api.v1.CreateRequest.object:type_name -> postern.types.v1.Object
+	96,  // 8: postern.api.v1.ListRequest.labels:type_name -> postern.api.v1.ListRequest.LabelsEntry
+	103, // 9: postern.api.v1.ListResponse.objects:type_name -> postern.types.v1.Object
+	101, // 10: postern.api.v1.ListResponse.version:type_name -> postern.types.v1.Version
+	103, // 11: postern.api.v1.UpdateRequest.object:type_name -> postern.types.v1.Object
+	101, // 12: postern.api.v1.DeleteResponse.version:type_name -> postern.types.v1.Version
+	103, // 13: postern.api.v1.ApplyRequest.objects:type_name -> postern.types.v1.Object
+	15,  // 14: postern.api.v1.ApplyResponse.applied:type_name -> postern.api.v1.Applied
+	101, // 15: postern.api.v1.ApplyResponse.version:type_name -> postern.types.v1.Version
+	103, // 16: postern.api.v1.Applied.object:type_name -> postern.types.v1.Object
+	103, // 17: postern.api.v1.WatchResponse.object:type_name -> postern.types.v1.Object
+	101, // 18: postern.api.v1.WatchResponse.version:type_name -> postern.types.v1.Version
+	105, // 19: postern.api.v1.WhoAmIResponse.subject:type_name -> postern.types.v1.Subject
+	102, // 20: postern.api.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
+	22,  // 21: postern.api.v1.LoginOptionsResponse.issuers:type_name -> postern.api.v1.LoginIssuer
+	25,  // 22: postern.api.v1.ListTasksResponse.tasks:type_name -> postern.api.v1.TaskOffer
+	106, // 23: postern.api.v1.TaskOffer.grant:type_name -> postern.types.v1.Grant
+	97,  // 24: postern.api.v1.TaskOffer.protocols:type_name -> postern.api.v1.TaskOffer.ProtocolsEntry
+	105, // 25: postern.api.v1.ExplainRequest.subject:type_name -> postern.types.v1.Subject
+	107, // 26: postern.api.v1.ExplainResponse.explanation:type_name -> postern.node.v1.Explanation
+	30,  // 27: postern.api.v1.DoctorResponse.resources:type_name -> postern.api.v1.ResourceHealth
+	31,  // 28: postern.api.v1.ResourceHealth.tasks:type_name -> postern.api.v1.TaskHealth
+	108, // 29: postern.api.v1.ResourceHealth.findings:type_name -> postern.node.v1.Finding
+	32,  // 30: postern.api.v1.TaskHealth.permits:type_name -> postern.api.v1.PermitHealth
+	35,  // 31: postern.api.v1.ListEndpointsResponse.endpoints:type_name -> postern.api.v1.EndpointList
+	36,  // 32: postern.api.v1.EndpointList.nodes:type_name -> postern.api.v1.NodeEndpoint
+	102, // 33: postern.api.v1.EndpointList.time:type_name -> google.protobuf.Timestamp
+	98,  // 34: postern.api.v1.NodeEndpoint.addresses:type_name -> postern.api.v1.NodeEndpoint.AddressesEntry
+	109, // 35: postern.api.v1.CreateGrantRequest.ttl:type_name -> google.protobuf.Duration
+	106, // 36: postern.api.v1.CreateGrantResponse.grant:type_name -> postern.types.v1.Grant
+	109, // 37: postern.api.v1.RequestGrantRequest.ttl:type_name -> google.protobuf.Duration
+	106, // 38: postern.api.v1.RequestGrantResponse.grant:type_name -> postern.types.v1.Grant
+	110, // 39: postern.api.v1.RequestGrantResponse.hold:type_name -> postern.types.v1.Hold
+	106, // 40: postern.api.v1.GetGrantResponse.grant:type_name -> postern.types.v1.Grant
+	106, // 41: postern.api.v1.ListGrantsResponse.grants:type_name -> postern.types.v1.Grant
+	106, // 42: postern.api.v1.RevokeGrantResponse.grant:type_name -> postern.types.v1.Grant
+	101, // 43: postern.api.v1.RevokeGrantResponse.version:type_name -> postern.types.v1.Version
+	110, // 44: postern.api.v1.ListHoldsResponse.holds:type_name -> postern.types.v1.Hold
+	110, // 45: postern.api.v1.GetHoldResponse.hold:type_name -> postern.types.v1.Hold
+	110, // 46: postern.api.v1.ReviewHoldResponse.hold:type_name -> postern.types.v1.Hold
+	110, // 47: postern.api.v1.WithdrawHoldResponse.hold:type_name -> postern.types.v1.Hold
+	110, // 48: postern.api.v1.WatchHoldsResponse.hold:type_name -> postern.types.v1.Hold
+	102, // 49: postern.api.v1.SearchStatementsRequest.since:type_name -> google.protobuf.Timestamp
+	102, // 50: postern.api.v1.SearchStatementsRequest.until:type_name -> google.protobuf.Timestamp
+	61,  // 51: postern.api.v1.SearchStatementsResponse.statements:type_name -> postern.api.v1.RecordedStatement
+	102, // 52: postern.api.v1.RecordedStatement.time:type_name -> google.protobuf.Timestamp
+	62,  // 53: postern.api.v1.RecordedStatement.columns:type_name -> postern.api.v1.ColumnUse
+	109, // 54: postern.api.v1.RecordedStatement.duration:type_name -> google.protobuf.Duration
+	102, // 55: postern.api.v1.WhoUsedRequest.since:type_name -> google.protobuf.Timestamp
+	102, // 56: postern.api.v1.WhoUsedRequest.until:type_name -> google.protobuf.Timestamp
+	65,  // 57: postern.api.v1.WhoUsedResponse.uses:type_name -> postern.api.v1.SessionUse
+	102, // 58: postern.api.v1.SessionUse.first_time:type_name -> google.protobuf.Timestamp
+	102, // 59: postern.api.v1.SessionUse.last_time:type_name -> google.protobuf.Timestamp
+	102, // 60: postern.api.v1.GetUsageRequest.since:type_name -> google.protobuf.Timestamp
+	109, // 61: postern.api.v1.GetUsageRequest.unused:type_name -> google.protobuf.Duration
+	68,  // 62: postern.api.v1.GetUsageResponse.usage:type_name -> postern.api.v1.Usage
+	69,  // 63: postern.api.v1.GetUsageResponse.unused:type_name -> postern.api.v1.UnusedBinding
+	102, // 64: postern.api.v1.Usage.first_time:type_name -> google.protobuf.Timestamp
+	102, // 65: postern.api.v1.Usage.last_time:type_name -> google.protobuf.Timestamp
+	102, // 66: postern.api.v1.UnusedBinding.last_time:type_name -> google.protobuf.Timestamp
+	102, // 67: postern.api.v1.ListSessionsRequest.since:type_name -> google.protobuf.Timestamp
+	102, // 68: postern.api.v1.ListSessionsRequest.until:type_name -> google.protobuf.Timestamp
+	111, // 69: postern.api.v1.ListSessionsResponse.sessions:type_name -> postern.types.v1.Session
+	111, // 70: postern.api.v1.GetSessionResponse.session:type_name -> postern.types.v1.Session
+	102, // 71: postern.api.v1.ListAuditEntriesRequest.since:type_name -> google.protobuf.Timestamp
+	80,  // 72: postern.api.v1.ListAuditEntriesResponse.entries:type_name -> postern.api.v1.AuditEntry
+	102, // 73: postern.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	99,  // 74: postern.api.v1.CreateJoinTokenRequest.labels:type_name -> postern.api.v1.CreateJoinTokenRequest.LabelsEntry
+	109, // 75: postern.api.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	102, // 76: postern.api.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	85,  // 77: postern.api.v1.ListNodesResponse.nodes:type_name -> postern.api.v1.NodeStatus
+	101, // 78: postern.api.v1.ListNodesResponse.version:type_name -> postern.types.v1.Version
+	101, // 79: postern.api.v1.NodeStatus.version:type_name -> postern.types.v1.Version
+	109, // 80: postern.api.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
+	104, // 81: postern.api.v1.NodeStatus.rejections:type_name -> postern.node.v1.Rejection
+	112, // 82: postern.api.v1.NodeStatus.report:type_name -> postern.node.v1.NodeReport
+	102, // 83: postern.api.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
+	100, // 84: postern.api.v1.NodeStatus.endpoints:type_name -> postern.api.v1.NodeStatus.EndpointsEntry
+	109, // 85: postern.api.v1.DrainNodeRequest.timeout:type_name -> google.protobuf.Duration
+	101, // 86: postern.api.v1.GetReceiptRequest.version:type_name -> postern.types.v1.Version
+	109, // 87: postern.api.v1.GetReceiptRequest.wait:type_name -> google.protobuf.Duration
+	90,  // 88: postern.api.v1.GetReceiptResponse.receipt:type_name -> postern.api.v1.Receipt
+	101, // 89: postern.api.v1.Receipt.version:type_name -> postern.types.v1.Version
+	102, // 90: postern.api.v1.Receipt.time:type_name -> google.protobuf.Timestamp
+	91,  // 91: postern.api.v1.Receipt.nodes:type_name -> postern.api.v1.NodeReceipt
+	102, // 92: postern.api.v1.Receipt.worst_case_time:type_name -> google.protobuf.Timestamp
+	102, // 93: postern.api.v1.NodeReceipt.enforced_time:type_name -> google.protobuf.Timestamp
+	102, // 94: postern.api.v1.NodeReceipt.last_seen:type_name -> google.protobuf.Timestamp
+	102, // 95: postern.api.v1.NodeReceipt.worst_case_time:type_name -> google.protobuf.Timestamp
+	103, // 96: postern.api.v1.OffboardResponse.locks:type_name -> postern.types.v1.Object
+	106, // 97: postern.api.v1.OffboardResponse.grants:type_name -> postern.types.v1.Grant
+	110, // 98: postern.api.v1.OffboardResponse.holds:type_name -> postern.types.v1.Hold
+	111, // 99: postern.api.v1.OffboardResponse.sessions:type_name -> postern.types.v1.Session
+	95,  // 100: postern.api.v1.OffboardResponse.leases:type_name -> postern.api.v1.LeaseStatus
+	94,  // 101: postern.api.v1.OffboardResponse.workloads:type_name -> postern.api.v1.OffboardedWorkload
+	90,  // 102: postern.api.v1.OffboardResponse.receipt:type_name -> postern.api.v1.Receipt
+	6,   // 103: postern.api.v1.PolicyService.Create:input_type -> postern.api.v1.CreateRequest
+	7,   // 104: postern.api.v1.PolicyService.Get:input_type -> postern.api.v1.GetRequest
+	8,   // 105: postern.api.v1.PolicyService.List:input_type -> postern.api.v1.ListRequest
+	10,  // 106: postern.api.v1.PolicyService.Update:input_type -> postern.api.v1.UpdateRequest
+	11,  // 107: postern.api.v1.PolicyService.Delete:input_type -> postern.api.v1.DeleteRequest
+	13,  // 108: postern.api.v1.PolicyService.Apply:input_type -> postern.api.v1.ApplyRequest
+	16,  // 109: postern.api.v1.PolicyService.Watch:input_type -> postern.api.v1.WatchRequest
+	0,   // 110: postern.api.v1.PolicyService.WhoCan:input_type -> postern.api.v1.WhoCanRequest
+	3,   // 111: postern.api.v1.PolicyService.Compare:input_type -> postern.api.v1.CompareRequest
+	18,  // 112: postern.api.v1.AccessService.WhoAmI:input_type -> postern.api.v1.WhoAmIRequest
+	20,  // 113: postern.api.v1.AccessService.LoginOptions:input_type -> postern.api.v1.LoginOptionsRequest
+	23,  // 114: postern.api.v1.AccessService.ListTasks:input_type -> postern.api.v1.ListTasksRequest
+	26,  // 115: postern.api.v1.AccessService.Explain:input_type -> postern.api.v1.ExplainRequest
+	28,  // 116: postern.api.v1.AccessService.Doctor:input_type -> postern.api.v1.DoctorRequest
+	33,  // 117: postern.api.v1.AccessService.ListEndpoints:input_type -> postern.api.v1.ListEndpointsRequest
+	37,  // 118: postern.api.v1.GrantService.CreateGrant:input_type -> postern.api.v1.CreateGrantRequest
+	39,  // 119: postern.api.v1.GrantService.RequestGrant:input_type -> postern.api.v1.RequestGrantRequest
+	41,  // 120: postern.api.v1.GrantService.GetGrant:input_type -> postern.api.v1.GetGrantRequest
+	43,  // 121: postern.api.v1.GrantService.ListGrants:input_type -> postern.api.v1.ListGrantsRequest
+	45,  // 122: postern.api.v1.GrantService.RevokeGrant:input_type -> postern.api.v1.RevokeGrantRequest
+	47,  // 123: postern.api.v1.ApprovalService.ListHolds:input_type -> postern.api.v1.ListHoldsRequest
+	49,  // 124: postern.api.v1.ApprovalService.GetHold:input_type -> postern.api.v1.GetHoldRequest
+	51,  // 125: postern.api.v1.ApprovalService.ReviewHold:input_type -> postern.api.v1.ReviewHoldRequest
+	53,  // 126: postern.api.v1.ApprovalService.WithdrawHold:input_type -> postern.api.v1.WithdrawHoldRequest
+	55,  // 127: postern.api.v1.ApprovalService.WatchHolds:input_type -> postern.api.v1.WatchHoldsRequest
+	70,  // 128: postern.api.v1.SessionService.ListSessions:input_type -> postern.api.v1.ListSessionsRequest
+	72,  // 129: postern.api.v1.SessionService.GetSession:input_type -> postern.api.v1.GetSessionRequest
+	74,  // 130: postern.api.v1.SessionService.ReadRecording:input_type -> postern.api.v1.ReadRecordingRequest
+	76,  // 131: postern.api.v1.SessionService.KillSession:input_type -> postern.api.v1.KillSessionRequest
+	57,  // 132: postern.api.v1.SessionService.SetLegalHold:input_type -> postern.api.v1.SetLegalHoldRequest
+	59,  // 133: postern.api.v1.AnswerService.SearchStatements:input_type -> postern.api.v1.SearchStatementsRequest
+	63,  // 134: postern.api.v1.AnswerService.WhoUsed:input_type -> postern.api.v1.WhoUsedRequest
+	66,  // 135: postern.api.v1.AnswerService.GetUsage:input_type -> postern.api.v1.GetUsageRequest
+	78,  // 136: postern.api.v1.AuditService.ListAuditEntries:input_type -> postern.api.v1.ListAuditEntriesRequest
+	81,  // 137: postern.api.v1.NodeAdminService.CreateJoinToken:input_type -> postern.api.v1.CreateJoinTokenRequest
+	83,  // 138: postern.api.v1.NodeAdminService.ListNodes:input_type -> postern.api.v1.ListNodesRequest
+	86,  // 139: postern.api.v1.NodeAdminService.DrainNode:input_type -> postern.api.v1.DrainNodeRequest
+	88,  // 140: postern.api.v1.LockService.GetReceipt:input_type -> postern.api.v1.GetReceiptRequest
+	92,  // 141: postern.api.v1.LockService.Offboard:input_type -> postern.api.v1.OffboardRequest
+	103, // 142: postern.api.v1.PolicyService.Create:output_type -> postern.types.v1.Object
+	103, // 143: postern.api.v1.PolicyService.Get:output_type -> postern.types.v1.Object
+	9,   // 144: postern.api.v1.PolicyService.List:output_type -> postern.api.v1.ListResponse
+	103, // 145: postern.api.v1.PolicyService.Update:output_type -> postern.types.v1.Object
+	12,  // 146: postern.api.v1.PolicyService.Delete:output_type -> postern.api.v1.DeleteResponse
+	14,  // 147: postern.api.v1.PolicyService.Apply:output_type -> postern.api.v1.ApplyResponse
+	17,  // 148: postern.api.v1.PolicyService.Watch:output_type -> postern.api.v1.WatchResponse
+	1,   // 149: postern.api.v1.PolicyService.WhoCan:output_type -> postern.api.v1.WhoCanResponse
+	4,   // 150: postern.api.v1.PolicyService.Compare:output_type -> postern.api.v1.CompareResponse
+	19,  // 151: postern.api.v1.AccessService.WhoAmI:output_type -> postern.api.v1.WhoAmIResponse
+	21,  // 152: postern.api.v1.AccessService.LoginOptions:output_type -> postern.api.v1.LoginOptionsResponse
+	24,  // 153: postern.api.v1.AccessService.ListTasks:output_type -> postern.api.v1.ListTasksResponse
+	27,  // 154: postern.api.v1.AccessService.Explain:output_type -> postern.api.v1.ExplainResponse
+	29,  // 155: postern.api.v1.AccessService.Doctor:output_type -> postern.api.v1.DoctorResponse
+	34,  // 156: postern.api.v1.AccessService.ListEndpoints:output_type -> postern.api.v1.ListEndpointsResponse
+	38,  // 157: postern.api.v1.GrantService.CreateGrant:output_type -> postern.api.v1.CreateGrantResponse
+	40,  // 158: postern.api.v1.GrantService.RequestGrant:output_type -> postern.api.v1.RequestGrantResponse
+	42,  // 159: postern.api.v1.GrantService.GetGrant:output_type -> postern.api.v1.GetGrantResponse
+	44,  // 160: postern.api.v1.GrantService.ListGrants:output_type -> postern.api.v1.ListGrantsResponse
+	46,  // 161: postern.api.v1.GrantService.RevokeGrant:output_type -> postern.api.v1.RevokeGrantResponse
+	48,  // 162: postern.api.v1.ApprovalService.ListHolds:output_type -> postern.api.v1.ListHoldsResponse
+	50,  // 163: postern.api.v1.ApprovalService.GetHold:output_type -> postern.api.v1.GetHoldResponse
+	52,  // 164: postern.api.v1.ApprovalService.ReviewHold:output_type -> postern.api.v1.ReviewHoldResponse
+	54,  // 165: postern.api.v1.ApprovalService.WithdrawHold:output_type -> postern.api.v1.WithdrawHoldResponse
+	56,  // 166: postern.api.v1.ApprovalService.WatchHolds:output_type -> postern.api.v1.WatchHoldsResponse
+	71,  // 167: postern.api.v1.SessionService.ListSessions:output_type -> postern.api.v1.ListSessionsResponse
+	73,  // 168: postern.api.v1.SessionService.GetSession:output_type -> postern.api.v1.GetSessionResponse
+	75,  // 169: postern.api.v1.SessionService.ReadRecording:output_type -> postern.api.v1.ReadRecordingResponse
+	77,  // 170: postern.api.v1.SessionService.KillSession:output_type -> postern.api.v1.KillSessionResponse
+	58,  // 171: postern.api.v1.SessionService.SetLegalHold:output_type -> postern.api.v1.SetLegalHoldResponse
+	60,  // 172: postern.api.v1.AnswerService.SearchStatements:output_type -> postern.api.v1.SearchStatementsResponse
+	64,  // 173: postern.api.v1.AnswerService.WhoUsed:output_type -> postern.api.v1.WhoUsedResponse
+	67,  // 174: postern.api.v1.AnswerService.GetUsage:output_type -> postern.api.v1.GetUsageResponse
+	79,  // 175: postern.api.v1.AuditService.ListAuditEntries:output_type -> postern.api.v1.ListAuditEntriesResponse
+	82,  // 176: postern.api.v1.NodeAdminService.CreateJoinToken:output_type -> postern.api.v1.CreateJoinTokenResponse
+	84,  // 177: postern.api.v1.NodeAdminService.ListNodes:output_type -> postern.api.v1.ListNodesResponse
+	87,  // 178: postern.api.v1.NodeAdminService.DrainNode:output_type -> postern.api.v1.DrainNodeResponse
+	89,  // 179: postern.api.v1.LockService.GetReceipt:output_type -> postern.api.v1.GetReceiptResponse
+	93,  // 180: postern.api.v1.LockService.Offboard:output_type -> postern.api.v1.OffboardResponse
+	142, // [142:181] is the sub-list for method output_type
+	103, // [103:142] is the sub-list for method input_type
+	103, // [103:103] is the sub-list for extension type_name
+	103, // [103:103] is the sub-list for extension extendee
+	0,   // [0:103] is the sub-list for field type_name
 }
 
 func init() { file_postern_api_v1_api_proto_init() }
@@ -6926,7 +7469,7 @@ func file_postern_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_api_v1_api_proto_rawDesc), len(file_postern_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   95,
+			NumMessages:   101,
 			NumExtensions: 0,
 			NumServices:   9,
 		},

@@ -2043,7 +2043,9 @@ type Explain struct {
 	// The resource.
 	Resource string `protobuf:"bytes,3,opt,name=resource,proto3" json:"resource,omitempty"`
 	// The statement.
-	Statement     string `protobuf:"bytes,4,opt,name=statement,proto3" json:"statement,omitempty"`
+	Statement string `protobuf:"bytes,4,opt,name=statement,proto3" json:"statement,omitempty"`
+	// Whom the binding of the grant asks for each session or statement.
+	Approval      *v1.ApprovalRequirement `protobuf:"bytes,5,opt,name=approval,proto3" json:"approval,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2104,6 +2106,13 @@ func (x *Explain) GetStatement() string {
 		return x.Statement
 	}
 	return ""
+}
+
+func (x *Explain) GetApproval() *v1.ApprovalRequirement {
+	if x != nil {
+		return x.Approval
+	}
+	return nil
 }
 
 // Drain stops new sessions.
@@ -2275,7 +2284,9 @@ type Explanation struct {
 	// Relations that the statement touches.
 	Relations []string `protobuf:"bytes,9,rep,name=relations,proto3" json:"relations,omitempty"`
 	// The version of policy that answered.
-	Version       *v1.Version `protobuf:"bytes,10,opt,name=version,proto3" json:"version,omitempty"`
+	Version *v1.Version `protobuf:"bytes,10,opt,name=version,proto3" json:"version,omitempty"`
+	// With hold: the approval rule that people are asked by.
+	Approval      string `protobuf:"bytes,11,opt,name=approval,proto3" json:"approval,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2378,6 +2389,13 @@ func (x *Explanation) GetVersion() *v1.Version {
 		return x.Version
 	}
 	return nil
+}
+
+func (x *Explanation) GetApproval() string {
+	if x != nil {
+		return x.Approval
+	}
+	return ""
 }
 
 // SignInRequest asks to let somebody sign in elsewhere.
@@ -4064,12 +4082,13 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"$\n" +
 	"\vCancelQuery\x12\x15\n" +
-	"\x03key\x18\x01 \x01(\fB\x03\x80\x01\x01R\x03key\"\x8c\x01\n" +
+	"\x03key\x18\x01 \x01(\fB\x03\x80\x01\x01R\x03key\"\xcf\x01\n" +
 	"\aExplain\x123\n" +
 	"\asubject\x18\x01 \x01(\v2\x19.postern.types.v1.SubjectR\asubject\x12\x12\n" +
 	"\x04task\x18\x02 \x01(\tR\x04task\x12\x1a\n" +
 	"\bresource\x18\x03 \x01(\tR\bresource\x12\x1c\n" +
-	"\tstatement\x18\x04 \x01(\tR\tstatement\"<\n" +
+	"\tstatement\x18\x04 \x01(\tR\tstatement\x12A\n" +
+	"\bapproval\x18\x05 \x01(\v2%.postern.types.v1.ApprovalRequirementR\bapproval\"<\n" +
 	"\x05Drain\x123\n" +
 	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x80\x02\n" +
 	"\rCommandResult\x12\x0e\n" +
@@ -4083,7 +4102,7 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"inspection\x12\x1e\n" +
 	"\n" +
 	"recordings\x18\a \x03(\tR\n" +
-	"recordings\"\x81\x03\n" +
+	"recordings\"\x9d\x03\n" +
 	"\vExplanation\x12\x18\n" +
 	"\averdict\x18\x01 \x01(\tR\averdict\x12\x12\n" +
 	"\x04rule\x18\x02 \x01(\tR\x04rule\x12\x16\n" +
@@ -4095,7 +4114,8 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\acolumns\x18\b \x03(\tR\acolumns\x12\x1c\n" +
 	"\trelations\x18\t \x03(\tR\trelations\x123\n" +
 	"\aversion\x18\n" +
-	" \x01(\v2\x19.postern.types.v1.VersionR\aversion\x1a9\n" +
+	" \x01(\v2\x19.postern.types.v1.VersionR\aversion\x12\x1a\n" +
+	"\bapproval\x18\v \x01(\tR\bapproval\x1a9\n" +
 	"\vMaskedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8d\x01\n" +
@@ -4241,71 +4261,72 @@ func file_postern_node_v1_node_proto_rawDescGZIP() []byte {
 
 var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_postern_node_v1_node_proto_goTypes = []any{
-	(*RegisterRequest)(nil),       // 0: postern.node.v1.RegisterRequest
-	(*RegisterResponse)(nil),      // 1: postern.node.v1.RegisterResponse
-	(*RenewRequest)(nil),          // 2: postern.node.v1.RenewRequest
-	(*RenewResponse)(nil),         // 3: postern.node.v1.RenewResponse
-	(*SyncRequest)(nil),           // 4: postern.node.v1.SyncRequest
-	(*SyncHello)(nil),             // 5: postern.node.v1.SyncHello
-	(*SyncAck)(nil),               // 6: postern.node.v1.SyncAck
-	(*Rejection)(nil),             // 7: postern.node.v1.Rejection
-	(*SyncPing)(nil),              // 8: postern.node.v1.SyncPing
-	(*NodeReport)(nil),            // 9: postern.node.v1.NodeReport
-	(*SyncResponse)(nil),          // 10: postern.node.v1.SyncResponse
-	(*Update)(nil),                // 11: postern.node.v1.Update
-	(*GrantEnd)(nil),              // 12: postern.node.v1.GrantEnd
-	(*Bookmark)(nil),              // 13: postern.node.v1.Bookmark
-	(*Command)(nil),               // 14: postern.node.v1.Command
-	(*ReturnBudget)(nil),          // 15: postern.node.v1.ReturnBudget
-	(*FindRecordings)(nil),        // 16: postern.node.v1.FindRecordings
-	(*MakeLogin)(nil),             // 17: postern.node.v1.MakeLogin
-	(*DropLogin)(nil),             // 18: postern.node.v1.DropLogin
-	(*Inspect)(nil),               // 19: postern.node.v1.Inspect
-	(*Inspection)(nil),            // 20: postern.node.v1.Inspection
-	(*WallState)(nil),             // 21: postern.node.v1.WallState
-	(*Finding)(nil),               // 22: postern.node.v1.Finding
-	(*KillSession)(nil),           // 23: postern.node.v1.KillSession
-	(*CancelQuery)(nil),           // 24: postern.node.v1.CancelQuery
-	(*Explain)(nil),               // 25: postern.node.v1.Explain
-	(*Drain)(nil),                 // 26: postern.node.v1.Drain
-	(*CommandResult)(nil),         // 27: postern.node.v1.CommandResult
-	(*Explanation)(nil),           // 28: postern.node.v1.Explanation
-	(*SignInRequest)(nil),         // 29: postern.node.v1.SignInRequest
-	(*SignInResponse)(nil),        // 30: postern.node.v1.SignInResponse
-	(*SignInPrompt)(nil),          // 31: postern.node.v1.SignInPrompt
-	(*Budget)(nil),                // 32: postern.node.v1.Budget
-	(*DrawBudgetRequest)(nil),     // 33: postern.node.v1.DrawBudgetRequest
-	(*DrawBudgetResponse)(nil),    // 34: postern.node.v1.DrawBudgetResponse
-	(*OpenGrantRequest)(nil),      // 35: postern.node.v1.OpenGrantRequest
-	(*OpenGrantResponse)(nil),     // 36: postern.node.v1.OpenGrantResponse
-	(*OpenHoldRequest)(nil),       // 37: postern.node.v1.OpenHoldRequest
-	(*OpenHoldResponse)(nil),      // 38: postern.node.v1.OpenHoldResponse
-	(*ConsumeHoldRequest)(nil),    // 39: postern.node.v1.ConsumeHoldRequest
-	(*ConsumeHoldResponse)(nil),   // 40: postern.node.v1.ConsumeHoldResponse
-	(*RouteCancelRequest)(nil),    // 41: postern.node.v1.RouteCancelRequest
-	(*RouteCancelResponse)(nil),   // 42: postern.node.v1.RouteCancelResponse
-	(*LeaseRequest)(nil),          // 43: postern.node.v1.LeaseRequest
-	(*LeaseResponse)(nil),         // 44: postern.node.v1.LeaseResponse
-	(*Credential)(nil),            // 45: postern.node.v1.Credential
-	(*RenewLeaseRequest)(nil),     // 46: postern.node.v1.RenewLeaseRequest
-	(*RenewLeaseResponse)(nil),    // 47: postern.node.v1.RenewLeaseResponse
-	(*ReleaseRequest)(nil),        // 48: postern.node.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),       // 49: postern.node.v1.ReleaseResponse
-	(*ShipRequest)(nil),           // 50: postern.node.v1.ShipRequest
-	(*ShipResponse)(nil),          // 51: postern.node.v1.ShipResponse
-	nil,                           // 52: postern.node.v1.RegisterRequest.EndpointsEntry
-	nil,                           // 53: postern.node.v1.RegisterResponse.LabelsEntry
-	nil,                           // 54: postern.node.v1.RenewRequest.EndpointsEntry
-	nil,                           // 55: postern.node.v1.Update.GrantKeysEntry
-	nil,                           // 56: postern.node.v1.Explanation.MaskedEntry
-	(*v1.Version)(nil),            // 57: postern.types.v1.Version
-	(*durationpb.Duration)(nil),   // 58: google.protobuf.Duration
-	(*v1.Object)(nil),             // 59: postern.types.v1.Object
-	(*timestamppb.Timestamp)(nil), // 60: google.protobuf.Timestamp
-	(*v1.Subject)(nil),            // 61: postern.types.v1.Subject
-	(*v1.SignedGrant)(nil),        // 62: postern.types.v1.SignedGrant
-	(*v1.Parameter)(nil),          // 63: postern.types.v1.Parameter
-	(*v1.Hold)(nil),               // 64: postern.types.v1.Hold
+	(*RegisterRequest)(nil),        // 0: postern.node.v1.RegisterRequest
+	(*RegisterResponse)(nil),       // 1: postern.node.v1.RegisterResponse
+	(*RenewRequest)(nil),           // 2: postern.node.v1.RenewRequest
+	(*RenewResponse)(nil),          // 3: postern.node.v1.RenewResponse
+	(*SyncRequest)(nil),            // 4: postern.node.v1.SyncRequest
+	(*SyncHello)(nil),              // 5: postern.node.v1.SyncHello
+	(*SyncAck)(nil),                // 6: postern.node.v1.SyncAck
+	(*Rejection)(nil),              // 7: postern.node.v1.Rejection
+	(*SyncPing)(nil),               // 8: postern.node.v1.SyncPing
+	(*NodeReport)(nil),             // 9: postern.node.v1.NodeReport
+	(*SyncResponse)(nil),           // 10: postern.node.v1.SyncResponse
+	(*Update)(nil),                 // 11: postern.node.v1.Update
+	(*GrantEnd)(nil),               // 12: postern.node.v1.GrantEnd
+	(*Bookmark)(nil),               // 13: postern.node.v1.Bookmark
+	(*Command)(nil),                // 14: postern.node.v1.Command
+	(*ReturnBudget)(nil),           // 15: postern.node.v1.ReturnBudget
+	(*FindRecordings)(nil),         // 16: postern.node.v1.FindRecordings
+	(*MakeLogin)(nil),              // 17: postern.node.v1.MakeLogin
+	(*DropLogin)(nil),              // 18: postern.node.v1.DropLogin
+	(*Inspect)(nil),                // 19: postern.node.v1.Inspect
+	(*Inspection)(nil),             // 20: postern.node.v1.Inspection
+	(*WallState)(nil),              // 21: postern.node.v1.WallState
+	(*Finding)(nil),                // 22: postern.node.v1.Finding
+	(*KillSession)(nil),            // 23: postern.node.v1.KillSession
+	(*CancelQuery)(nil),            // 24: postern.node.v1.CancelQuery
+	(*Explain)(nil),                // 25: postern.node.v1.Explain
+	(*Drain)(nil),                  // 26: postern.node.v1.Drain
+	(*CommandResult)(nil),          // 27: postern.node.v1.CommandResult
+	(*Explanation)(nil),            // 28: postern.node.v1.Explanation
+	(*SignInRequest)(nil),          // 29: postern.node.v1.SignInRequest
+	(*SignInResponse)(nil),         // 30: postern.node.v1.SignInResponse
+	(*SignInPrompt)(nil),           // 31: postern.node.v1.SignInPrompt
+	(*Budget)(nil),                 // 32: postern.node.v1.Budget
+	(*DrawBudgetRequest)(nil),      // 33: postern.node.v1.DrawBudgetRequest
+	(*DrawBudgetResponse)(nil),     // 34: postern.node.v1.DrawBudgetResponse
+	(*OpenGrantRequest)(nil),       // 35: postern.node.v1.OpenGrantRequest
+	(*OpenGrantResponse)(nil),      // 36: postern.node.v1.OpenGrantResponse
+	(*OpenHoldRequest)(nil),        // 37: postern.node.v1.OpenHoldRequest
+	(*OpenHoldResponse)(nil),       // 38: postern.node.v1.OpenHoldResponse
+	(*ConsumeHoldRequest)(nil),     // 39: postern.node.v1.ConsumeHoldRequest
+	(*ConsumeHoldResponse)(nil),    // 40: postern.node.v1.ConsumeHoldResponse
+	(*RouteCancelRequest)(nil),     // 41: postern.node.v1.RouteCancelRequest
+	(*RouteCancelResponse)(nil),    // 42: postern.node.v1.RouteCancelResponse
+	(*LeaseRequest)(nil),           // 43: postern.node.v1.LeaseRequest
+	(*LeaseResponse)(nil),          // 44: postern.node.v1.LeaseResponse
+	(*Credential)(nil),             // 45: postern.node.v1.Credential
+	(*RenewLeaseRequest)(nil),      // 46: postern.node.v1.RenewLeaseRequest
+	(*RenewLeaseResponse)(nil),     // 47: postern.node.v1.RenewLeaseResponse
+	(*ReleaseRequest)(nil),         // 48: postern.node.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),        // 49: postern.node.v1.ReleaseResponse
+	(*ShipRequest)(nil),            // 50: postern.node.v1.ShipRequest
+	(*ShipResponse)(nil),           // 51: postern.node.v1.ShipResponse
+	nil,                            // 52: postern.node.v1.RegisterRequest.EndpointsEntry
+	nil,                            // 53: postern.node.v1.RegisterResponse.LabelsEntry
+	nil,                            // 54: postern.node.v1.RenewRequest.EndpointsEntry
+	nil,                            // 55: postern.node.v1.Update.GrantKeysEntry
+	nil,                            // 56: postern.node.v1.Explanation.MaskedEntry
+	(*v1.Version)(nil),             // 57: postern.types.v1.Version
+	(*durationpb.Duration)(nil),    // 58: google.protobuf.Duration
+	(*v1.Object)(nil),              // 59: postern.types.v1.Object
+	(*timestamppb.Timestamp)(nil),  // 60: google.protobuf.Timestamp
+	(*v1.Subject)(nil),             // 61: postern.types.v1.Subject
+	(*v1.ApprovalRequirement)(nil), // 62: postern.types.v1.ApprovalRequirement
+	(*v1.SignedGrant)(nil),         // 63: postern.types.v1.SignedGrant
+	(*v1.Parameter)(nil),           // 64: postern.types.v1.Parameter
+	(*v1.Hold)(nil),                // 65: postern.types.v1.Hold
 }
 var file_postern_node_v1_node_proto_depIdxs = []int32{
 	52, // 0: postern.node.v1.RegisterRequest.endpoints:type_name -> postern.node.v1.RegisterRequest.EndpointsEntry
@@ -4346,59 +4367,60 @@ var file_postern_node_v1_node_proto_depIdxs = []int32{
 	22, // 35: postern.node.v1.Inspection.findings:type_name -> postern.node.v1.Finding
 	60, // 36: postern.node.v1.Inspection.time:type_name -> google.protobuf.Timestamp
 	61, // 37: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
-	58, // 38: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
-	28, // 39: postern.node.v1.CommandResult.explanation:type_name -> postern.node.v1.Explanation
-	20, // 40: postern.node.v1.CommandResult.inspection:type_name -> postern.node.v1.Inspection
-	56, // 41: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
-	57, // 42: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
-	31, // 43: postern.node.v1.SignInResponse.prompt:type_name -> postern.node.v1.SignInPrompt
-	36, // 44: postern.node.v1.SignInResponse.grant:type_name -> postern.node.v1.OpenGrantResponse
-	60, // 45: postern.node.v1.SignInPrompt.expire_time:type_name -> google.protobuf.Timestamp
-	32, // 46: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
-	32, // 47: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
-	32, // 48: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
-	32, // 49: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
-	32, // 50: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
-	32, // 51: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
-	62, // 52: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
-	63, // 53: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
-	64, // 54: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
-	64, // 55: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
-	60, // 56: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	60, // 57: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	60, // 58: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	60, // 59: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	0,  // 60: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
-	2,  // 61: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
-	4,  // 62: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
-	35, // 63: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
-	37, // 64: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
-	39, // 65: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
-	41, // 66: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
-	33, // 67: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
-	29, // 68: postern.node.v1.GrantService.SignIn:input_type -> postern.node.v1.SignInRequest
-	43, // 69: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
-	46, // 70: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
-	48, // 71: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
-	50, // 72: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
-	1,  // 73: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
-	3,  // 74: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
-	10, // 75: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
-	36, // 76: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
-	38, // 77: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
-	40, // 78: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
-	42, // 79: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
-	34, // 80: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
-	30, // 81: postern.node.v1.GrantService.SignIn:output_type -> postern.node.v1.SignInResponse
-	44, // 82: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
-	47, // 83: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
-	49, // 84: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
-	51, // 85: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
-	73, // [73:86] is the sub-list for method output_type
-	60, // [60:73] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	62, // 38: postern.node.v1.Explain.approval:type_name -> postern.types.v1.ApprovalRequirement
+	58, // 39: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
+	28, // 40: postern.node.v1.CommandResult.explanation:type_name -> postern.node.v1.Explanation
+	20, // 41: postern.node.v1.CommandResult.inspection:type_name -> postern.node.v1.Inspection
+	56, // 42: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
+	57, // 43: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
+	31, // 44: postern.node.v1.SignInResponse.prompt:type_name -> postern.node.v1.SignInPrompt
+	36, // 45: postern.node.v1.SignInResponse.grant:type_name -> postern.node.v1.OpenGrantResponse
+	60, // 46: postern.node.v1.SignInPrompt.expire_time:type_name -> google.protobuf.Timestamp
+	32, // 47: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
+	32, // 48: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
+	32, // 49: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
+	32, // 50: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
+	32, // 51: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
+	32, // 52: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
+	63, // 53: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
+	64, // 54: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
+	65, // 55: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
+	65, // 56: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
+	60, // 57: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	60, // 58: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	60, // 59: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	60, // 60: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	0,  // 61: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
+	2,  // 62: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
+	4,  // 63: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
+	35, // 64: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
+	37, // 65: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
+	39, // 66: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
+	41, // 67: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
+	33, // 68: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
+	29, // 69: postern.node.v1.GrantService.SignIn:input_type -> postern.node.v1.SignInRequest
+	43, // 70: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
+	46, // 71: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
+	48, // 72: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
+	50, // 73: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
+	1,  // 74: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
+	3,  // 75: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
+	10, // 76: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
+	36, // 77: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
+	38, // 78: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
+	40, // 79: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
+	42, // 80: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
+	34, // 81: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
+	30, // 82: postern.node.v1.GrantService.SignIn:output_type -> postern.node.v1.SignInResponse
+	44, // 83: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
+	47, // 84: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
+	49, // 85: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
+	51, // 86: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
+	74, // [74:87] is the sub-list for method output_type
+	61, // [61:74] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_postern_node_v1_node_proto_init() }

@@ -66,6 +66,10 @@ const (
 	PolicyServiceApplyProcedure = "/postern.api.v1.PolicyService/Apply"
 	// PolicyServiceWatchProcedure is the fully-qualified name of the PolicyService's Watch RPC.
 	PolicyServiceWatchProcedure = "/postern.api.v1.PolicyService/Watch"
+	// PolicyServiceWhoCanProcedure is the fully-qualified name of the PolicyService's WhoCan RPC.
+	PolicyServiceWhoCanProcedure = "/postern.api.v1.PolicyService/WhoCan"
+	// PolicyServiceCompareProcedure is the fully-qualified name of the PolicyService's Compare RPC.
+	PolicyServiceCompareProcedure = "/postern.api.v1.PolicyService/Compare"
 	// AccessServiceWhoAmIProcedure is the fully-qualified name of the AccessService's WhoAmI RPC.
 	AccessServiceWhoAmIProcedure = "/postern.api.v1.AccessService/WhoAmI"
 	// AccessServiceLoginOptionsProcedure is the fully-qualified name of the AccessService's
@@ -164,6 +168,11 @@ type PolicyServiceClient interface {
 	Apply(context.Context, *connect.Request[v1.ApplyRequest]) (*connect.Response[v1.ApplyResponse], error)
 	// Watch tells every object of the kinds asked for, then every change.
 	Watch(context.Context, *connect.Request[v1.WatchRequest]) (*connect.ServerStreamForClient[v1.WatchResponse], error)
+	// WhoCan tells who may do something at a resource, by which task, and on what terms.
+	WhoCan(context.Context, *connect.Request[v1.WhoCanRequest]) (*connect.Response[v1.WhoCanResponse], error)
+	// Compare tells what a change would newly allow or deny, and to whom. Nothing is
+	// written.
+	Compare(context.Context, *connect.Request[v1.CompareRequest]) (*connect.Response[v1.CompareResponse], error)
 }
 
 // NewPolicyServiceClient constructs a client for the postern.api.v1.PolicyService service. By
@@ -221,18 +230,34 @@ func NewPolicyServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(policyServiceMethods.ByName("Watch")),
 			connect.WithClientOptions(opts...),
 		),
+		whoCan: connect.NewClient[v1.WhoCanRequest, v1.WhoCanResponse](
+			httpClient,
+			baseURL+PolicyServiceWhoCanProcedure,
+			connect.WithSchema(policyServiceMethods.ByName("WhoCan")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		compare: connect.NewClient[v1.CompareRequest, v1.CompareResponse](
+			httpClient,
+			baseURL+PolicyServiceCompareProcedure,
+			connect.WithSchema(policyServiceMethods.ByName("Compare")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // policyServiceClient implements PolicyServiceClient.
 type policyServiceClient struct {
-	create *connect.Client[v1.CreateRequest, v11.Object]
-	get    *connect.Client[v1.GetRequest, v11.Object]
-	list   *connect.Client[v1.ListRequest, v1.ListResponse]
-	update *connect.Client[v1.UpdateRequest, v11.Object]
-	delete *connect.Client[v1.DeleteRequest, v1.DeleteResponse]
-	apply  *connect.Client[v1.ApplyRequest, v1.ApplyResponse]
-	watch  *connect.Client[v1.WatchRequest, v1.WatchResponse]
+	create  *connect.Client[v1.CreateRequest, v11.Object]
+	get     *connect.Client[v1.GetRequest, v11.Object]
+	list    *connect.Client[v1.ListRequest, v1.ListResponse]
+	update  *connect.Client[v1.UpdateRequest, v11.Object]
+	delete  *connect.Client[v1.DeleteRequest, v1.DeleteResponse]
+	apply   *connect.Client[v1.ApplyRequest, v1.ApplyResponse]
+	watch   *connect.Client[v1.WatchRequest, v1.WatchResponse]
+	whoCan  *connect.Client[v1.WhoCanRequest, v1.WhoCanResponse]
+	compare *connect.Client[v1.CompareRequest, v1.CompareResponse]
 }
 
 // Create calls postern.api.v1.PolicyService.Create.
@@ -270,6 +295,16 @@ func (c *policyServiceClient) Watch(ctx context.Context, req *connect.Request[v1
 	return c.watch.CallServerStream(ctx, req)
 }
 
+// WhoCan calls postern.api.v1.PolicyService.WhoCan.
+func (c *policyServiceClient) WhoCan(ctx context.Context, req *connect.Request[v1.WhoCanRequest]) (*connect.Response[v1.WhoCanResponse], error) {
+	return c.whoCan.CallUnary(ctx, req)
+}
+
+// Compare calls postern.api.v1.PolicyService.Compare.
+func (c *policyServiceClient) Compare(ctx context.Context, req *connect.Request[v1.CompareRequest]) (*connect.Response[v1.CompareResponse], error) {
+	return c.compare.CallUnary(ctx, req)
+}
+
 // PolicyServiceHandler is an implementation of the postern.api.v1.PolicyService service.
 type PolicyServiceHandler interface {
 	// Create makes an object; one of the same kind and name must not exist.
@@ -287,6 +322,11 @@ type PolicyServiceHandler interface {
 	Apply(context.Context, *connect.Request[v1.ApplyRequest]) (*connect.Response[v1.ApplyResponse], error)
 	// Watch tells every object of the kinds asked for, then every change.
 	Watch(context.Context, *connect.Request[v1.WatchRequest], *connect.ServerStream[v1.WatchResponse]) error
+	// WhoCan tells who may do something at a resource, by which task, and on what terms.
+	WhoCan(context.Context, *connect.Request[v1.WhoCanRequest]) (*connect.Response[v1.WhoCanResponse], error)
+	// Compare tells what a change would newly allow or deny, and to whom. Nothing is
+	// written.
+	Compare(context.Context, *connect.Request[v1.CompareRequest]) (*connect.Response[v1.CompareResponse], error)
 }
 
 // NewPolicyServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -340,6 +380,20 @@ func NewPolicyServiceHandler(svc PolicyServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(policyServiceMethods.ByName("Watch")),
 		connect.WithHandlerOptions(opts...),
 	)
+	policyServiceWhoCanHandler := connect.NewUnaryHandler(
+		PolicyServiceWhoCanProcedure,
+		svc.WhoCan,
+		connect.WithSchema(policyServiceMethods.ByName("WhoCan")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	policyServiceCompareHandler := connect.NewUnaryHandler(
+		PolicyServiceCompareProcedure,
+		svc.Compare,
+		connect.WithSchema(policyServiceMethods.ByName("Compare")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/postern.api.v1.PolicyService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case PolicyServiceCreateProcedure:
@@ -356,6 +410,10 @@ func NewPolicyServiceHandler(svc PolicyServiceHandler, opts ...connect.HandlerOp
 			policyServiceApplyHandler.ServeHTTP(w, r)
 		case PolicyServiceWatchProcedure:
 			policyServiceWatchHandler.ServeHTTP(w, r)
+		case PolicyServiceWhoCanProcedure:
+			policyServiceWhoCanHandler.ServeHTTP(w, r)
+		case PolicyServiceCompareProcedure:
+			policyServiceCompareHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -391,6 +449,14 @@ func (UnimplementedPolicyServiceHandler) Apply(context.Context, *connect.Request
 
 func (UnimplementedPolicyServiceHandler) Watch(context.Context, *connect.Request[v1.WatchRequest], *connect.ServerStream[v1.WatchResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("postern.api.v1.PolicyService.Watch is not implemented"))
+}
+
+func (UnimplementedPolicyServiceHandler) WhoCan(context.Context, *connect.Request[v1.WhoCanRequest]) (*connect.Response[v1.WhoCanResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("postern.api.v1.PolicyService.WhoCan is not implemented"))
+}
+
+func (UnimplementedPolicyServiceHandler) Compare(context.Context, *connect.Request[v1.CompareRequest]) (*connect.Response[v1.CompareResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("postern.api.v1.PolicyService.Compare is not implemented"))
 }
 
 // AccessServiceClient is a client for the postern.api.v1.AccessService service.
