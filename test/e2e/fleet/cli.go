@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,21 +39,28 @@ type person struct {
 	signed chan struct{} // closed once signed in
 }
 
+// people are those who have been at a replica.
+type people struct {
+	at    string // stands in the names of their homes
+	mu    sync.Mutex
+	homes map[string]*person
+}
+
 // Home is where a person's "postern" keeps its tokens.
 func (f *Fleet) Home(t testing.TB, who string) string {
 	t.Helper()
-	f.mu.Lock()
-	p := f.homes[who]
+	f.people.mu.Lock()
+	p := f.people.homes[who]
 	if p != nil {
-		f.mu.Unlock()
+		f.people.mu.Unlock()
 		<-p.signed
 		return p.home
 	}
-	p = &person{home: filepath.Join(f.Dir, "home-"+who), signed: make(chan struct{})}
-	f.homes[who] = p
-	f.mu.Unlock()
+	p = &person{home: filepath.Join(f.Dir, "home-"+who+f.people.at), signed: make(chan struct{})}
+	f.people.homes[who] = p
+	f.people.mu.Unlock()
 	defer close(p.signed)
-	f.Folder(t, "home-"+who)
+	f.Folder(t, filepath.Base(p.home))
 	return p.home
 }
 

@@ -2,12 +2,9 @@ package fleet
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -24,6 +21,9 @@ type Options struct {
 	Embedded bool
 	// Sealed lends sealed passwords instead of users that Vault makes.
 	Sealed bool
+	// Replicas of the control plane; one where 0. Several need a cluster of etcd, and share
+	// an object store for recordings and a PostgreSQL database for their index.
+	Replicas int
 	// Nodes are those to start; nil starts one in each of the regions eu-1 and us-1.
 	Nodes []NodeSpec
 	// LeaseTTL of credentials, such as "20s"; empty keeps the default.
@@ -41,6 +41,8 @@ type Options struct {
 // NodeSpec is a node to be.
 type NodeSpec struct {
 	Name, Region string
+	// Replica of the control plane that the node prefers.
+	Replica int
 	// Proxied puts a Proxy between the node and the control plane.
 	Proxied bool
 	// Plaintext lets clients speak without TLS as well.
@@ -55,25 +57,24 @@ type NodeSpec struct {
 // that start and stop processes.
 type Fleet struct {
 	Dir     string // of everything; others may enter
-	Addr    string // URL of the API
+	Addr    string // URL of the API that commands use
 	CA      string // file
 	Issuer  string
 	Debug   string // host:port of the control plane's debug listener
 	PG      *servers.PG
 	Vault   *servers.VaultServer // nil where passwords are sealed
 	Etcd    *servers.EtcdCluster // nil where it is embedded
-	Control *Process
+	Control *Process             // the first of Replicas
 	Nodes   map[string]*Node
+	// Replicas are those of the control plane; Debug and Addr are the first one's.
+	Replicas []*Replica
 	// EtcdProxies stand between the control plane and etcd, where that was asked for.
 	EtcdProxies []*Proxy
 
 	opts       Options
-	nodesAddr  string
 	vaultToken string
 	accounts   map[string]string // password by account, where they are sealed
-
-	mu    sync.Mutex
-	homes map[string]*person
+	people     *people
 }
 
 func (f *Fleet) logLevel() string {
@@ -90,7 +91,7 @@ const startWait = 45 * time.Second
 // nodes. It returns once each node serves the warehouse, and ends all with the test.
 func Start(t testing.TB, o Options) *Fleet {
 	t.Helper()
-	f := &Fleet{opts: o, Nodes: map[string]*Node{}, homes: map[string]*person{}}
+	f := &Fleet{opts: o, Nodes: map[string]*Node{}}
 	if o.Nodes == nil {
 		f.opts.Nodes = []NodeSpec{{Name: "eu-1-a", Region: "eu-1"}, {Name: "us-1-a", Region: "us-1"}}
 	}
@@ -207,81 +208,8 @@ func (f *Fleet) process(t testing.TB, name, binary, dir string, args ...string) 
 	return p
 }
 
-// ControlConfig is the path of the control plane's configuration.
-func (f *Fleet) ControlConfig() string { return filepath.Join(f.Dir, "control.yaml") }
-
-// ControlData is the control plane's data folder.
-func (f *Fleet) ControlData() string { return filepath.Join(f.Dir, "control") }
-
-// NodesAddr is where the control plane takes nodes, host:port.
-func (f *Fleet) NodesAddr() string { return f.nodesAddr }
-
 // Binary is the path of one of the binaries.
 func (f *Fleet) Binary(name string) string { return filepath.Join(f.Dir, name) }
-
-func (f *Fleet) startControl(t testing.TB) {
-	t.Helper()
-	var addrs [3]string
-	for i := range addrs {
-		var err error
-		if addrs[i], err = port(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	api, nodes, debug := addrs[0], addrs[1], addrs[2]
-	f.Addr, f.nodesAddr, f.Debug = "https://"+api, nodes, debug
-	data := f.Folder(t, "control")
-	var y strings.Builder
-	fmt.Fprintf(&y, `dataDir: %s
-api: {addr: "%s", hosts: [localhost]}
-nodes: {addr: "%s"}
-debug: "%s"
-issuers:
-  - name: sample
-    url: %s
-    apiAudience: postern-api
-    dataAudience: postern-data
-    scopes: [openid, profile, email, groups, offline_access]
-admins: [{group: admins}]
-telemetry: {logLevel: %s, logFormat: json}
-`, data, api, nodes, debug, f.Issuer, f.logLevel())
-	if f.Etcd != nil {
-		endpoints := slices.Clone(f.Etcd.Endpoints)
-		for i, e := range endpoints {
-			if f.opts.EtcdProxied {
-				p := NewProxy(t, strings.TrimPrefix(e, "https://"))
-				f.EtcdProxies = append(f.EtcdProxies, p)
-				endpoints[i] = "https://" + p.Addr
-			}
-		}
-		fmt.Fprintf(&y, "etcd:\n  endpoints: [%s]\n  ca: %s\n  cert: %s\n  key: %s\n", strings.Join(endpoints, ", "),
-			f.copyIn(t, "etcd/ca.pem", f.Etcd.CAFile), f.copyIn(t, "etcd/client.pem", f.Etcd.CertFile), f.copyIn(t, "etcd/client.key", f.Etcd.KeyFile))
-	}
-	if f.Vault != nil {
-		fmt.Fprintf(&y, "vault: {address: \"%s\", ca: %s, tokenFile: %s, tokenRole: %s}\n", f.Vault.Addr,
-			f.copyIn(t, "vault-ca.pem", f.Vault.CAFile), f.File(t, "vault-token", f.vaultToken), servers.VaultTokenRole)
-	}
-	if f.opts.LeaseTTL != "" {
-		fmt.Fprintf(&y, "leaseTTL: %s\n", f.opts.LeaseTTL)
-	}
-	f.File(t, "control.yaml", y.String())
-	f.Control = f.process(t, "control", "postern-control", data, "--config", f.ControlConfig())
-	if err := f.Control.Start(); err != nil {
-		t.Fatal(err)
-	}
-	f.AwaitControl(t)
-	ca, err := os.ReadFile(filepath.Join(data, "ca.pem"))
-	if err != nil {
-		t.Fatalf("the control plane left no CA for clients: %v", err)
-	}
-	f.CA = f.File(t, "ca.pem", string(ca))
-}
-
-// AwaitControl waits until the control plane is ready.
-func (f *Fleet) AwaitControl(t testing.TB) time.Duration {
-	t.Helper()
-	return awaitReady(t, f.Control, f.Debug)
-}
 
 func (f *Fleet) startIDP(t testing.TB) {
 	t.Helper()

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -36,10 +37,10 @@ func (f *Fleet) newNode(t testing.TB, spec NodeSpec) *Node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	control := f.nodesAddr
+	control := f.nodesAddrs(spec.Replica)
 	if spec.Proxied {
-		n.Proxy = NewProxy(t, f.nodesAddr)
-		control = n.Proxy.Addr
+		n.Proxy = NewProxy(t, control[0])
+		control = []string{n.Proxy.Addr}
 	}
 	n.Data = f.Folder(t, spec.Name)
 	config := f.File(t, spec.Name+".yaml", fmt.Sprintf(`name: %s
@@ -52,7 +53,7 @@ debug: "%s"
 drain: 5s
 spool: {maxBytes: 268435456}
 telemetry: {logLevel: %s, logFormat: json, profiling: %t}
-`, n.Name, n.Data, control, n.tokenFile, n.PG, spec.Plaintext, n.Debug, f.logLevel(), spec.Profiling))
+`, n.Name, n.Data, strings.Join(control, `", "`), n.tokenFile, n.PG, spec.Plaintext, n.Debug, f.logLevel(), spec.Profiling))
 	n.Process = f.process(t, n.Name, "postern-node", n.Data, "--config", config)
 	if spec.Binary != "" {
 		n.Process.path = spec.Binary
