@@ -23,7 +23,13 @@ import (
 	"github.com/posterngate/postern/pkg/trail"
 )
 
-type note = atomic.Bool
+// note is what a call tells the one who watches it.
+type note struct {
+	wrote  atomic.Bool
+	before atomic.Value // of before{}
+}
+
+type before struct{ detail any }
 
 // The kinds under which the log is kept: entries by their sequence, and a copy of the
 // newest one, on whose revision every append depends.
@@ -43,6 +49,8 @@ type Entry struct {
 	Object  string // to what, such as task/sales-report; several with a space between
 	Outcome string // OutcomeOK where empty, or why not
 	Detail  any    // more, for readers: a message, map, slice or struct; kept as JSON without secrets
+
+	changes []*apiv1.AuditChange
 }
 
 // Log is the audit log. It is safe for concurrent use.
@@ -106,6 +114,9 @@ func (l *Log) Op(ctx context.Context, e Entry) ([]store.Op, func(revision int64)
 	return ops, func(int64) { noted(ctx) }, err
 }
 
+// ErrTooMuch is a change that, with what the log keeps of it, is more than one transaction.
+var ErrTooMuch = errors.New("audit: the change and its before and after do not fit one transaction")
+
 // IsConflict reports whether err says that another entry was appended first, and not
 // that the change itself came too late.
 func IsConflict(err error) bool {
@@ -142,6 +153,7 @@ func (l *Log) ops(h *head, e Entry) ([]store.Op, *apiv1.AuditEntry, error) {
 		Sequence: h.entry.GetSequence() + 1, Time: timestamppb.New(at),
 		Actor: short(e.Actor), Address: short(e.Address), Action: short(e.Action),
 		Object: text(e.Object, maxObjects), Outcome: short(e.Outcome), Detail: detail(e.Detail),
+		Changes: e.changes,
 	}
 	next.Hash = trail.Chain(h.entry.GetHash(), next)
 	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(next)
@@ -221,7 +233,8 @@ func (l *Log) appendWaiting(ctx context.Context) {
 // appendTimeout bounds one transaction of a batch, and all its retries.
 const appendTimeout = 10 * time.Second
 
-// Commit makes the change of ops and appends e in one transaction. Other entries that
+// Commit makes the change of ops and appends e in one transaction, with what ops change,
+// before and after; a long one takes several entries. ErrTooMuch says that it does not fit. Other entries that
 // were first make it try again, until ctx is done; a ConflictError is always of ops.
 func (l *Log) Commit(ctx context.Context, e Entry, ops ...store.Op) (int64, error) {
 	select {
@@ -247,13 +260,25 @@ func (l *Log) commit(ctx context.Context, entries []Entry, ops []store.Op) (int6
 			}
 			l.head = h
 		}
-		own, last, err := l.opsOf(l.head, entries)
+		changes, err := l.changesOf(ctx, ops)
+		if err != nil {
+			return 0, fmt.Errorf("audit: read what is changed: %w", err)
+		}
+		told := entries
+		if len(changes) > 0 {
+			told = split(entries[0], changes) // a change has one entry
+		}
+		own, last, err := l.opsOf(l.head, told)
 		if err != nil {
 			return 0, err
 		}
-		l.head = nil // known again only after a success
 		// The change comes first, so that a conflict of its own is the one that is named.
-		rev, err := l.store.Commit(ctx, append(ops[:len(ops):len(ops)], own...)...)
+		all := append(ops[:len(ops):len(ops)], own...)
+		if len(told) > len(entries) && store.CheckOps(all) != nil {
+			return 0, ErrTooMuch
+		}
+		l.head = nil // known again only after a success
+		rev, err := l.store.Commit(ctx, all...)
 		if err == nil {
 			l.head = &head{rev, last}
 			return rev, nil
@@ -296,7 +321,7 @@ type noteKey struct{}
 // under it: so that a call that wrote its own entry gets no second one.
 func Watched(ctx context.Context) (context.Context, func() bool) {
 	n := new(note)
-	return context.WithValue(ctx, noteKey{}, n), n.Load
+	return context.WithValue(ctx, noteKey{}, n), n.wrote.Load
 }
 
 // Settled tells the one who watches ctx that the call needs no entry, for it changed
@@ -305,6 +330,24 @@ func Settled(ctx context.Context) { noted(ctx) }
 
 func noted(ctx context.Context) {
 	if n, ok := ctx.Value(noteKey{}).(*note); ok {
-		n.Store(true)
+		n.wrote.Store(true)
 	}
+}
+
+// SetBefore tells the one who watches ctx how that was which the call changes, where it
+// is not kept in the store.
+func SetBefore(ctx context.Context, detail any) {
+	if n, ok := ctx.Value(noteKey{}).(*note); ok {
+		n.before.Store(before{detail})
+	}
+}
+
+// BeforeOf is what SetBefore was told under ctx; nil where it was told nothing.
+func BeforeOf(ctx context.Context) any {
+	if n, ok := ctx.Value(noteKey{}).(*note); ok {
+		if b, ok := n.before.Load().(before); ok {
+			return b.detail
+		}
+	}
+	return nil
 }

@@ -13,6 +13,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
+
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 )
 
 // Limits of what an entry keeps.
@@ -37,7 +39,8 @@ func text(s string, n int) string {
 	return s[:n]
 }
 
-// Redact is a copy of m in which every field marked debug_redact is blank, however deep.
+// Redact is a copy of m in which every field that is not marked as no secret is blank,
+// however deep.
 func Redact[M proto.Message](m M) M {
 	out := proto.CloneOf(m)
 	redact(out.ProtoReflect())
@@ -45,8 +48,12 @@ func Redact[M proto.Message](m M) M {
 }
 
 func redact(m protoreflect.Message) {
+	m.SetUnknown(nil) // what has no name here may be a secret there
+	if wellKnown(m.Descriptor()) {
+		return
+	}
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		if o, ok := f.Options().(*descriptorpb.FieldOptions); ok && o.GetDebugRedact() {
+		if secret(f) {
 			m.Clear(f)
 			return true
 		}
@@ -62,7 +69,103 @@ func redact(m protoreflect.Message) {
 		}
 		return true
 	})
-	m.SetUnknown(nil) // what has no name here may be a secret there
+}
+
+// secret reports whether a field's value stays here: unless the field says that it is
+// none, it is one.
+func secret(f protoreflect.FieldDescriptor) bool {
+	o, ok := f.Options().(*descriptorpb.FieldOptions)
+	if !ok || !proto.HasExtension(o, typesv1.E_IsSecret) {
+		return true
+	}
+	is, ok := proto.GetExtension(o, typesv1.E_IsSecret).(bool)
+	return !ok || is
+}
+
+// wellKnown are the messages of protobuf itself, such as times, whose fields carry no
+// marks: the field that holds one says for all of it.
+func wellKnown(d protoreflect.MessageDescriptor) bool {
+	return d.ParentFile().Package() == "google.protobuf"
+}
+
+// What stands in the place of a secret: it is there, and it is another one than before.
+const (
+	isSecret      = "(secret)"
+	secretChanged = "(secret, changed)"
+)
+
+// redacted is m as what json knows, without secrets. was is what it was before, or nil.
+func redacted(m, was proto.Message) any {
+	var before protoreflect.Message
+	if was != nil && was.ProtoReflect().Descriptor() == m.ProtoReflect().Descriptor() {
+		before = was.ProtoReflect()
+	}
+	return redactedMessage(m.ProtoReflect(), before)
+}
+
+func redactedMessage(m, was protoreflect.Message) any {
+	if wellKnown(m.Descriptor()) {
+		js, err := protojson.Marshal(m.Interface())
+		if err != nil {
+			return fmt.Sprintf("unreadable %s", m.Descriptor().Name())
+		}
+		return json.RawMessage(js)
+	}
+	out := make(map[string]any)
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		var before protoreflect.Value // of the same field; invalid where it was unset
+		if was != nil && was.Has(f) {
+			before = was.Get(f)
+		}
+		switch {
+		case secret(f) && was != nil && (!before.IsValid() || !before.Equal(v)):
+			out[f.JSONName()] = secretChanged
+		case secret(f):
+			out[f.JSONName()] = isSecret
+		case f.IsMap():
+			values := make(map[string]any, v.Map().Len())
+			v.Map().Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
+				var one protoreflect.Value
+				if before.IsValid() {
+					one = before.Map().Get(k)
+				}
+				values[k.String()] = redactedValue(f.MapValue(), v, one)
+				return true
+			})
+			out[f.JSONName()] = values
+		case f.IsList():
+			values := make([]any, v.List().Len())
+			for i := range values {
+				var one protoreflect.Value
+				if before.IsValid() && i < before.List().Len() {
+					one = before.List().Get(i)
+				}
+				values[i] = redactedValue(f, v.List().Get(i), one)
+			}
+			out[f.JSONName()] = values
+		default:
+			out[f.JSONName()] = redactedValue(f, v, before)
+		}
+		return true
+	})
+	return out
+}
+
+func redactedValue(f protoreflect.FieldDescriptor, v, was protoreflect.Value) any {
+	if f.Message() != nil {
+		var before protoreflect.Message
+		if was.IsValid() {
+			before = was.Message()
+		}
+		return redactedMessage(v.Message(), before)
+	}
+	if f.Enum() != nil {
+		if e := f.Enum().Values().ByNumber(v.Enum()); e != nil {
+			return string(e.Name())
+		}
+		return int32(v.Enum())
+	}
+	return v.Interface()
 }
 
 // detail is d as JSON without secrets; where it is too long, or has no form, it says so.
@@ -102,13 +205,7 @@ func plain(v reflect.Value, depth int) any {
 	case v.Kind() == reflect.Interface:
 		return plain(v.Elem(), depth)
 	case t.Implements(messageType):
-		m := proto.Clone(v.Interface().(proto.Message))
-		redact(m.ProtoReflect())
-		js, err := protojson.Marshal(m)
-		if err != nil {
-			return fmt.Sprintf("unreadable %s", m.ProtoReflect().Descriptor().Name())
-		}
-		return json.RawMessage(js)
+		return redacted(v.Interface().(proto.Message), nil)
 	case t.Implements(marshalerType):
 		return v.Interface()
 	case t.Implements(errorType):

@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"sigs.k8s.io/yaml"
 
@@ -50,6 +51,14 @@ func inner(o *typesv1.Object) protoreflect.Message {
 		return nil
 	}
 	return m.Get(f).Message()
+}
+
+// Content is the message of an object's kind, such as a Task; o itself where it is empty.
+func Content(o *typesv1.Object) proto.Message {
+	if m := inner(o); m != nil {
+		return m.Interface()
+	}
+	return o
 }
 
 // Kind is the kind in lower case, such as "task"; empty for an empty object.

@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"iter"
 	"os"
+	"strconv"
 
 	"github.com/transparency-dev/formats/log"
 	"github.com/transparency-dev/merkle/compact"
@@ -73,6 +74,11 @@ func Chain(before []byte, e *apiv1.AuditEntry) []byte {
 	number(int64(e.GetTime().GetNanos()))
 	for _, s := range []string{e.GetActor(), e.GetAddress(), e.GetAction(), e.GetObject(), e.GetOutcome(), e.GetDetail()} {
 		field([]byte(s))
+	}
+	for _, c := range e.GetChanges() { // none: the form of before there were any
+		for _, s := range []string{c.GetObject(), c.GetAction(), c.GetBefore(), c.GetAfter(), strconv.FormatBool(c.GetMore())} {
+			field([]byte(s))
+		}
 	}
 	return h.Sum(nil)
 }

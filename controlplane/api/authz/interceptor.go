@@ -56,6 +56,7 @@ type Interceptor struct {
 	admins  *policy.Snapshot
 	refused refusals
 	opened  *rate.Limiter // of recordings, by people who are no auditors
+	logins  logins
 }
 
 var _ connect.Interceptor = (*Interceptor)(nil)
@@ -128,6 +129,9 @@ func (i *Interceptor) caller(ctx context.Context, procedure string, header http.
 		return c, rule, fault.New(codes.PermissionDenied, "lock %q stands on %s: %s", lock, sub.Name, reason).WithKind("locked")
 	}
 	c.Roles = i.roles(now, sub)
+	if err := i.login(ctx, c, bearer); err != nil {
+		return c, rule, err
+	}
 	c.again = func() *Caller {
 		next := *c
 		next.Roles = nil
@@ -217,8 +221,12 @@ func (i *Interceptor) call(ctx context.Context, procedure string, header http.He
 		return err
 	}
 	if rule.Audit == writes && !wrote() {
+		e := entry(c, address, procedure, request)
+		if before := audit.BeforeOf(ctx); before != nil {
+			e.Detail = map[string]any{"before": before, "request": request}
+		}
 		// Even when the caller has gone, for it was done.
-		if err := i.cfg.Audit.Append(context.WithoutCancel(ctx), entry(c, address, procedure, request)); err != nil {
+		if err := i.cfg.Audit.Append(context.WithoutCancel(ctx), e); err != nil {
 			return errors.Join(errors.New("done, and not written to the audit log"), err)
 		}
 	}

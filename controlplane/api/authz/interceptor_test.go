@@ -143,6 +143,38 @@ func TestMutationsAreAudited(t *testing.T) {
 	}
 }
 
+// TestLoginIsAudited: a token is told once, whatever it does, and is nothing where it
+// cannot be told.
+func TestLoginIsAudited(t *testing.T) {
+	h := newHouse(t, &all{}, nil)
+	who := func(token string) error {
+		_, err := h.access().WhoAmI(t.Context(), request(token, &apiv1.WhoAmIRequest{}))
+		return err
+	}
+	h.store.Fail(errors.New("down"))
+	if err := who("sue:people"); connect.CodeOf(err) != connect.CodeUnavailable {
+		t.Errorf("without an audit log: %v", err)
+	}
+	h.store.Fail(nil)
+	for range 3 {
+		if err := who("sue:people"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := who("udo:auditors"); err != nil {
+		t.Fatal(err)
+	}
+	entries, _, err := h.log.List(t.Context(), audit.Query{})
+	if err != nil || len(entries) != 2 {
+		t.Fatalf("entries: %v, %v", entries, err)
+	}
+	for i, want := range []string{"udo", "sue"} {
+		if e := entries[i]; e.GetAction() != authz.LoginAction || e.GetActor() != want || e.GetObject() != "subject/"+want || e.GetAddress() == "" || !strings.Contains(e.GetDetail(), "groups") {
+			t.Errorf("entry %d: %v", i, e)
+		}
+	}
+}
+
 func TestRecordingIsNotReadUnaudited(t *testing.T) {
 	began := false
 	h := newHouse(t, &all{read: func(context.Context) error { began = true; return nil }}, nil)

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/posterngate/postern/controlplane/api/authz"
+	"github.com/posterngate/postern/controlplane/audit"
 	"github.com/posterngate/postern/controlplane/recording"
 	"github.com/posterngate/postern/controlplane/recording/index"
 	"github.com/posterngate/postern/pkg/fault"
@@ -261,6 +262,11 @@ func (h *Handler) SetLegalHold(ctx context.Context, req *connect.Request[apiv1.S
 	if !c.Has(authz.Auditor) {
 		return nil, fault.New(codes.PermissionDenied, "recordings are held by auditors of everything; your role has a scope").WithKind("denied")
 	}
+	was, err := h.recordings.Get(ctx, req.Msg.GetId())
+	if err != nil {
+		return nil, err
+	}
+	audit.SetBefore(ctx, map[string]string{"legalHold": was.GetLegalHold()})
 	if err := h.recordings.Hold(ctx, req.Msg.GetId(), reason); err != nil {
 		return nil, err
 	}

@@ -91,7 +91,7 @@ func TestApplyGetAndRoundTrip(t *testing.T) {
 		}
 	}
 	entries, _, err := h.audit.List(t.Context(), audit.Query{})
-	if err != nil || len(entries) != 1 || !strings.Contains(entries[0].GetObject(), "task/sales-report") {
+	if err != nil || len(entries) != 2 || entries[1].GetAction() != "login" || !strings.Contains(entries[0].GetObject(), "task/sales-report") {
 		t.Errorf("audit: %v, %v", entries, err)
 	}
 }
@@ -202,9 +202,9 @@ func TestDryRunChangesNothing(t *testing.T) {
 	}
 	_, err = h.policy("vic:viewers").Create(t.Context(), connect.NewRequest(&apiv1.CreateRequest{Object: mask, DryRun: true}))
 	refused(t, err, connect.CodePermissionDenied)
-	// Only the refusal above was written.
+	// Only the refusal above was written, beside two logins.
 	entries, _, err := h.audit.List(t.Context(), audit.Query{})
-	if err != nil || len(entries) != 2 || entries[0].GetActor() != "vic" {
+	if err != nil || len(entries) != 4 || entries[0].GetActor() != "vic" {
 		t.Errorf("audit: %v, %v", entries, err)
 	}
 	_, err = h.policy("ada").Get(t.Context(), connect.NewRequest(&apiv1.GetRequest{Kind: "mask", Name: "fresh"}))

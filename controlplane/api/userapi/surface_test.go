@@ -92,7 +92,7 @@ func TestAuditService(t *testing.T) {
 			break
 		}
 	}
-	if fmt.Sprint(got) != "[5 4 3 2 1]" {
+	if fmt.Sprint(got) != "[6 5 4 3 2 1]" { // a login, and five writes
 		t.Errorf("entries: %v", got)
 	}
 	r, err := h.log("ada").ListAuditEntries(t.Context(), connect.NewRequest(&apiv1.ListAuditEntriesRequest{PageSize: 2}))

@@ -128,6 +128,9 @@ func (p *Policy) attempt(ctx context.Context, c *authz.Caller, dryRun bool, inte
 		return nil, nil, fault.Invalid(fault.Violation{Field: "objects", Reason: fmt.Sprintf("are %d bytes together, more than the %d of one transaction: apply them in parts", total, maxWriteBytes)})
 	}
 	revision, err := p.cfg.Audit.Commit(ctx, c.Entry(refs(steps), changesDetail(steps, own)), ops...)
+	if errors.Is(err, audit.ErrTooMuch) {
+		return nil, nil, fault.Invalid(fault.Violation{Field: "objects", Reason: "and what the audit log keeps of them are more than one transaction: apply them in parts"})
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -387,8 +390,8 @@ func refs(steps []step) string {
 	return strings.Join(out, " ")
 }
 
-// changesDetail is what the audit log keeps of a write: what was done to what, and the
-// object itself where there is one.
+// changesDetail is what the audit log says of a write at a glance; it keeps before and
+// after of each object by itself.
 func changesDetail(steps []step, own bool) any {
 	var changes []map[string]any
 	for _, s := range steps {
@@ -404,9 +407,6 @@ func changesDetail(steps []step, own bool) any {
 	detail := map[string]any{"changes": changes}
 	if own {
 		detail["own"] = true // an admin changed what they may themselves use
-	}
-	if len(steps) == 1 {
-		detail["object"] = steps[0].change.After
 	}
 	return detail
 }

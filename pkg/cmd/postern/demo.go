@@ -293,7 +293,7 @@ func (t *tour) replayed(ctx context.Context) error {
 	t.show("postern sessions replay %s   # bob, who is an auditor", id)
 	var out bytes.Buffer
 	bob.env.Stdout = &out
-	if err := bob.replay(ctx, id, false, 0); err != nil {
+	if err := bob.replay(ctx, id, toReplay, 0); err != nil {
 		return err
 	}
 	fmt.Fprintln(t.env.Stdout, indent(out.String()))

@@ -115,7 +115,7 @@ func (a *app) exportOne(ctx context.Context, out *bufio.Writer, s *typesv1.Sessi
 	if _, err := fmt.Fprintf(out, "{\"session\":%s}\n", js); err != nil {
 		return err
 	}
-	r, err := a.recording(ctx, s.GetId(), false)
+	r, err := a.recording(ctx, s.GetId(), toExport)
 	if err != nil {
 		return err
 	}

@@ -106,6 +106,14 @@ func showSession(w io.Writer, s *typesv1.Session) {
 	}
 }
 
+// What a recording is read for.
+const (
+	toReplay = "replay"
+	toFollow = "follow"
+	toVerify = "verify"
+	toExport = "export"
+)
+
 // recording is a stream of a recording's chunks, the key that signed its seal and the
 // one that opens them.
 type recording struct {
@@ -116,12 +124,13 @@ type recording struct {
 }
 
 // recording opens the stream and waits for the first chunk, with which the keys come.
-func (a *app) recording(ctx context.Context, id string, follow bool) (*recording, error) {
+// The purpose is what the audit log tells of the reading.
+func (a *app) recording(ctx context.Context, id, purpose string) (*recording, error) {
 	api, err := a.dial(ctx, false)
 	if err != nil {
 		return nil, err
 	}
-	stream, err := api.sessions.ReadRecording(ctx, connect.NewRequest(&apiv1.ReadRecordingRequest{Id: id, Follow: follow}))
+	stream, err := api.sessions.ReadRecording(ctx, connect.NewRequest(&apiv1.ReadRecordingRequest{Id: id, Follow: purpose == toFollow, Purpose: purpose}))
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +168,7 @@ func (a *app) replayCmd() *cobra.Command {
 		Use: "replay ID", Short: "Show what happened in a session", Args: cobra.ExactArgs(1),
 		Example: "  postern sessions replay s-12ab...\n  postern sessions replay s-12ab... --speed 4",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.replay(cmd.Context(), args[0], false, speed)
+			return a.replay(cmd.Context(), args[0], toReplay, speed)
 		},
 	}
 	c.Flags().Float64Var(&speed, "speed", 0, "pace, as a multiple of real time; 0 shows all at once")
@@ -169,12 +178,12 @@ func (a *app) replayCmd() *cobra.Command {
 func (a *app) followCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "follow ID", Short: "Watch a session while it lives", Example: "  postern sessions follow s-12ab...", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.replay(cmd.Context(), args[0], true, 0) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.replay(cmd.Context(), args[0], toFollow, 0) },
 	}
 }
 
-func (a *app) replay(ctx context.Context, id string, follow bool, speed float64) error {
-	r, err := a.recording(ctx, id, follow)
+func (a *app) replay(ctx context.Context, id, purpose string, speed float64) error {
+	r, err := a.recording(ctx, id, purpose)
 	if err != nil {
 		return err
 	}
@@ -227,7 +236,7 @@ func (a *app) verifyCmd() *cobra.Command {
 }
 
 func (a *app) verify(ctx context.Context, id string) error {
-	r, err := a.recording(ctx, id, false)
+	r, err := a.recording(ctx, id, toVerify)
 	if err != nil {
 		return err
 	}

@@ -268,12 +268,15 @@ func seen(t *testing.T, h *house.House) {
 			t.Errorf("alice may %v", args)
 		}
 	}
-	type entry struct{ Action string }
+	type entry struct{ Action, Detail string }
 	var entries []entry
 	cli(t, h, &entries, "audit", "log", "--actor", "bob", "--limit", "1000")
-	for _, action := range []string{"AnswerService/WhoUsed", "AnswerService/SearchStatements", "SessionService/ReadRecording", "SessionService/SetLegalHold"} {
-		if !slices.ContainsFunc(entries, func(e entry) bool { return e.Action == action }) {
-			t.Errorf("the audit log has no %s", action)
+	for _, want := range []entry{
+		{"login", `"leads"`}, {"AnswerService/WhoUsed", ""}, {"AnswerService/SearchStatements", ""}, {"SessionService/ReadRecording", `"purpose":"export"`},
+		{"SessionService/SetLegalHold", `"before":{"legalHold":"case 7"}`},
+	} {
+		if !slices.ContainsFunc(entries, func(e entry) bool { return e.Action == want.Action && strings.Contains(e.Detail, want.Detail) }) {
+			t.Errorf("the audit log has no %+v", want)
 		}
 	}
 }

@@ -5059,7 +5059,9 @@ type ReadRecordingRequest struct {
 	// The first chunk to read.
 	FromIndex uint32 `protobuf:"varint,2,opt,name=from_index,json=fromIndex,proto3" json:"from_index,omitempty"`
 	// Go on while the session lives.
-	Follow        bool `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
+	Follow bool `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
+	// What for, as the caller says: replay, follow, verify or export. The audit log keeps it.
+	Purpose       string `protobuf:"bytes,4,opt,name=purpose,proto3" json:"purpose,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5113,6 +5115,13 @@ func (x *ReadRecordingRequest) GetFollow() bool {
 		return x.Follow
 	}
 	return false
+}
+
+func (x *ReadRecordingRequest) GetPurpose() string {
+	if x != nil {
+		return x.Purpose
+	}
+	return ""
 }
 
 // ReadRecordingResponse is one chunk.
@@ -5446,7 +5455,9 @@ type AuditEntry struct {
 	// More, without secrets; JSON.
 	Detail string `protobuf:"bytes,8,opt,name=detail,proto3" json:"detail,omitempty"`
 	// SHA-256 that chains this entry to the one before.
-	Hash          []byte `protobuf:"bytes,9,opt,name=hash,proto3" json:"hash,omitempty"`
+	Hash []byte `protobuf:"bytes,9,opt,name=hash,proto3" json:"hash,omitempty"`
+	// What it changed. What does not fit one entry goes on in the next, of the same time.
+	Changes       []*AuditChange `protobuf:"bytes,10,rep,name=changes,proto3" json:"changes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5544,6 +5555,96 @@ func (x *AuditEntry) GetHash() []byte {
 	return nil
 }
 
+func (x *AuditEntry) GetChanges() []*AuditChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+// AuditChange is one object before and after, as JSON without secrets: in the place of
+// one stands "(secret)", or "(secret, changed)".
+type AuditChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The object, as kind/name.
+	Object string `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
+	// created, updated or deleted.
+	Action string `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
+	// As it was; empty where it was not there.
+	Before string `protobuf:"bytes,3,opt,name=before,proto3" json:"before,omitempty"`
+	// As it is now; empty where it is gone.
+	After string `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`
+	// The texts go on in the next change, of the same object, in this entry or the next.
+	More          bool `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditChange) Reset() {
+	*x = AuditChange{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditChange) ProtoMessage() {}
+
+func (x *AuditChange) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditChange.ProtoReflect.Descriptor instead.
+func (*AuditChange) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{81}
+}
+
+func (x *AuditChange) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+func (x *AuditChange) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *AuditChange) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *AuditChange) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+func (x *AuditChange) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
 // CreateJoinTokenRequest says what the node will be.
 type CreateJoinTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -5563,7 +5664,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[81]
+	mi := &file_postern_api_v1_api_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5575,7 +5676,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[81]
+	mi := &file_postern_api_v1_api_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5588,7 +5689,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{81}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *CreateJoinTokenRequest) GetName() string {
@@ -5639,7 +5740,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[82]
+	mi := &file_postern_api_v1_api_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5651,7 +5752,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[82]
+	mi := &file_postern_api_v1_api_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5664,7 +5765,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{82}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -5690,7 +5791,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[83]
+	mi := &file_postern_api_v1_api_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5702,7 +5803,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[83]
+	mi := &file_postern_api_v1_api_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5715,7 +5816,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{83}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{84}
 }
 
 // ListNodesResponse is the fleet.
@@ -5731,7 +5832,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[84]
+	mi := &file_postern_api_v1_api_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5743,7 +5844,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[84]
+	mi := &file_postern_api_v1_api_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5756,7 +5857,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{84}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ListNodesResponse) GetNodes() []*NodeStatus {
@@ -5804,7 +5905,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[85]
+	mi := &file_postern_api_v1_api_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5816,7 +5917,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[85]
+	mi := &file_postern_api_v1_api_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5829,7 +5930,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{85}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *NodeStatus) GetName() string {
@@ -5922,7 +6023,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[86]
+	mi := &file_postern_api_v1_api_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5934,7 +6035,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[86]
+	mi := &file_postern_api_v1_api_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5947,7 +6048,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{86}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *DrainNodeRequest) GetName() string {
@@ -5973,7 +6074,7 @@ type DrainNodeResponse struct {
 
 func (x *DrainNodeResponse) Reset() {
 	*x = DrainNodeResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[87]
+	mi := &file_postern_api_v1_api_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5985,7 +6086,7 @@ func (x *DrainNodeResponse) String() string {
 func (*DrainNodeResponse) ProtoMessage() {}
 
 func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[87]
+	mi := &file_postern_api_v1_api_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5998,7 +6099,7 @@ func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
 func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{87}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{88}
 }
 
 // GetReceiptRequest names a version.
@@ -6014,7 +6115,7 @@ type GetReceiptRequest struct {
 
 func (x *GetReceiptRequest) Reset() {
 	*x = GetReceiptRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[88]
+	mi := &file_postern_api_v1_api_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6026,7 +6127,7 @@ func (x *GetReceiptRequest) String() string {
 func (*GetReceiptRequest) ProtoMessage() {}
 
 func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[88]
+	mi := &file_postern_api_v1_api_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6039,7 +6140,7 @@ func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptRequest.ProtoReflect.Descriptor instead.
 func (*GetReceiptRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{88}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *GetReceiptRequest) GetVersion() *v1.Version {
@@ -6067,7 +6168,7 @@ type GetReceiptResponse struct {
 
 func (x *GetReceiptResponse) Reset() {
 	*x = GetReceiptResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[89]
+	mi := &file_postern_api_v1_api_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6079,7 +6180,7 @@ func (x *GetReceiptResponse) String() string {
 func (*GetReceiptResponse) ProtoMessage() {}
 
 func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[89]
+	mi := &file_postern_api_v1_api_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6092,7 +6193,7 @@ func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptResponse.ProtoReflect.Descriptor instead.
 func (*GetReceiptResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{89}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *GetReceiptResponse) GetReceipt() *Receipt {
@@ -6119,7 +6220,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[90]
+	mi := &file_postern_api_v1_api_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6131,7 +6232,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[90]
+	mi := &file_postern_api_v1_api_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6144,7 +6245,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{90}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *Receipt) GetVersion() *v1.Version {
@@ -6196,7 +6297,7 @@ type NodeReceipt struct {
 
 func (x *NodeReceipt) Reset() {
 	*x = NodeReceipt{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[91]
+	mi := &file_postern_api_v1_api_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6208,7 +6309,7 @@ func (x *NodeReceipt) String() string {
 func (*NodeReceipt) ProtoMessage() {}
 
 func (x *NodeReceipt) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[91]
+	mi := &file_postern_api_v1_api_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6221,7 +6322,7 @@ func (x *NodeReceipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeReceipt.ProtoReflect.Descriptor instead.
 func (*NodeReceipt) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{91}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *NodeReceipt) GetNode() string {
@@ -6281,7 +6382,7 @@ type OffboardRequest struct {
 
 func (x *OffboardRequest) Reset() {
 	*x = OffboardRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[92]
+	mi := &file_postern_api_v1_api_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6293,7 +6394,7 @@ func (x *OffboardRequest) String() string {
 func (*OffboardRequest) ProtoMessage() {}
 
 func (x *OffboardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[92]
+	mi := &file_postern_api_v1_api_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6306,7 +6407,7 @@ func (x *OffboardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OffboardRequest.ProtoReflect.Descriptor instead.
 func (*OffboardRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{92}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *OffboardRequest) GetSubject() string {
@@ -6355,7 +6456,7 @@ type OffboardResponse struct {
 
 func (x *OffboardResponse) Reset() {
 	*x = OffboardResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[93]
+	mi := &file_postern_api_v1_api_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6367,7 +6468,7 @@ func (x *OffboardResponse) String() string {
 func (*OffboardResponse) ProtoMessage() {}
 
 func (x *OffboardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[93]
+	mi := &file_postern_api_v1_api_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6380,7 +6481,7 @@ func (x *OffboardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OffboardResponse.ProtoReflect.Descriptor instead.
 func (*OffboardResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{93}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *OffboardResponse) GetLocks() []*v1.Object {
@@ -6454,7 +6555,7 @@ type OffboardedWorkload struct {
 
 func (x *OffboardedWorkload) Reset() {
 	*x = OffboardedWorkload{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[94]
+	mi := &file_postern_api_v1_api_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6466,7 +6567,7 @@ func (x *OffboardedWorkload) String() string {
 func (*OffboardedWorkload) ProtoMessage() {}
 
 func (x *OffboardedWorkload) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[94]
+	mi := &file_postern_api_v1_api_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6479,7 +6580,7 @@ func (x *OffboardedWorkload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OffboardedWorkload.ProtoReflect.Descriptor instead.
 func (*OffboardedWorkload) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{94}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *OffboardedWorkload) GetName() string {
@@ -6526,7 +6627,7 @@ type LeaseStatus struct {
 
 func (x *LeaseStatus) Reset() {
 	*x = LeaseStatus{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[95]
+	mi := &file_postern_api_v1_api_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6538,7 +6639,7 @@ func (x *LeaseStatus) String() string {
 func (*LeaseStatus) ProtoMessage() {}
 
 func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[95]
+	mi := &file_postern_api_v1_api_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6551,7 +6652,7 @@ func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseStatus.ProtoReflect.Descriptor instead.
 func (*LeaseStatus) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{95}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *LeaseStatus) GetId() string {
@@ -6607,10 +6708,10 @@ var File_postern_api_v1_api_proto protoreflect.FileDescriptor
 
 const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\n" +
-	"\x18postern/api/v1/api.proto\x12\x0epostern.api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apostern/node/v1/node.proto\x1a\x1dpostern/types/v1/object.proto\x1a\x1epostern/types/v1/runtime.proto\";\n" +
-	"\rWhoCanRequest\x12\x12\n" +
-	"\x04verb\x18\x01 \x01(\tR\x04verb\x12\x16\n" +
-	"\x06object\x18\x02 \x01(\tR\x06object\"\x8b\x01\n" +
+	"\x18postern/api/v1/api.proto\x12\x0epostern.api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apostern/node/v1/node.proto\x1a\x1dpostern/types/v1/object.proto\x1a\x1epostern/types/v1/runtime.proto\x1a\x1dpostern/types/v1/secret.proto\"G\n" +
+	"\rWhoCanRequest\x12\x18\n" +
+	"\x04verb\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04verb\x12\x1c\n" +
+	"\x06object\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x06object\"\x8b\x01\n" +
 	"\x0eWhoCanResponse\x12.\n" +
 	"\x06access\x18\x01 \x03(\v2\x16.postern.api.v1.AccessR\x06access\x12\x14\n" +
 	"\x05notes\x18\x02 \x03(\tR\x05notes\x123\n" +
@@ -6625,10 +6726,10 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\vexpire_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12\"\n" +
 	"\funrestricted\x18\b \x01(\bR\funrestricted\x12\x18\n" +
-	"\aholders\x18\t \x03(\tR\aholders\"\\\n" +
-	"\x0eCompareRequest\x122\n" +
-	"\aobjects\x18\x01 \x03(\v2\x18.postern.types.v1.ObjectR\aobjects\x12\x16\n" +
-	"\x06remove\x18\x02 \x03(\tR\x06remove\"\xba\x01\n" +
+	"\aholders\x18\t \x03(\tR\aholders\"h\n" +
+	"\x0eCompareRequest\x128\n" +
+	"\aobjects\x18\x01 \x03(\v2\x18.postern.types.v1.ObjectB\x04\xa8\xee\x18\x00R\aobjects\x12\x1c\n" +
+	"\x06remove\x18\x02 \x03(\tB\x04\xa8\xee\x18\x00R\x06remove\"\xba\x01\n" +
 	"\x0fCompareResponse\x126\n" +
 	"\achanges\x18\x01 \x03(\v2\x1c.postern.api.v1.PolicyChangeR\achanges\x12:\n" +
 	"\n" +
@@ -6644,48 +6745,48 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x06object\x18\x06 \x01(\tR\x06object\x12\x18\n" +
 	"\acolumns\x18\a \x03(\tR\acolumns\x12\x16\n" +
 	"\x06before\x18\b \x03(\tR\x06before\x12\x14\n" +
-	"\x05after\x18\t \x03(\tR\x05after\"Z\n" +
-	"\rCreateRequest\x120\n" +
-	"\x06object\x18\x01 \x01(\v2\x18.postern.types.v1.ObjectR\x06object\x12\x17\n" +
-	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"4\n" +
+	"\x05after\x18\t \x03(\tR\x05after\"f\n" +
+	"\rCreateRequest\x126\n" +
+	"\x06object\x18\x01 \x01(\v2\x18.postern.types.v1.ObjectB\x04\xa8\xee\x18\x00R\x06object\x12\x1d\n" +
+	"\adry_run\x18\x02 \x01(\bB\x04\xa8\xee\x18\x00R\x06dryRun\"@\n" +
 	"\n" +
-	"GetRequest\x12\x12\n" +
-	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\xd9\x01\n" +
-	"\vListRequest\x12\x12\n" +
-	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1b\n" +
-	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"GetRequest\x12\x18\n" +
+	"\x04kind\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04kind\x12\x18\n" +
+	"\x04name\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x04name\"\xf1\x01\n" +
+	"\vListRequest\x12\x18\n" +
+	"\x04kind\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04kind\x12!\n" +
+	"\tpage_size\x18\x02 \x01(\x05B\x04\xa8\xee\x18\x00R\bpageSize\x12#\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\x12?\n" +
-	"\x06labels\x18\x04 \x03(\v2'.postern.api.v1.ListRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"page_token\x18\x03 \x01(\tB\x04\xa8\xee\x18\x00R\tpageToken\x12E\n" +
+	"\x06labels\x18\x04 \x03(\v2'.postern.api.v1.ListRequest.LabelsEntryB\x04\xa8\xee\x18\x00R\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9f\x01\n" +
 	"\fListResponse\x122\n" +
 	"\aobjects\x18\x01 \x03(\v2\x18.postern.types.v1.ObjectR\aobjects\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x123\n" +
-	"\aversion\x18\x03 \x01(\v2\x19.postern.types.v1.VersionR\aversion\"Z\n" +
-	"\rUpdateRequest\x120\n" +
-	"\x06object\x18\x01 \x01(\v2\x18.postern.types.v1.ObjectR\x06object\x12\x17\n" +
-	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"d\n" +
-	"\rDeleteRequest\x12\x12\n" +
-	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
-	"\x04etag\x18\x03 \x01(\tR\x04etag\x12\x17\n" +
-	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"E\n" +
+	"\aversion\x18\x03 \x01(\v2\x19.postern.types.v1.VersionR\aversion\"f\n" +
+	"\rUpdateRequest\x126\n" +
+	"\x06object\x18\x01 \x01(\v2\x18.postern.types.v1.ObjectB\x04\xa8\xee\x18\x00R\x06object\x12\x1d\n" +
+	"\adry_run\x18\x02 \x01(\bB\x04\xa8\xee\x18\x00R\x06dryRun\"|\n" +
+	"\rDeleteRequest\x12\x18\n" +
+	"\x04kind\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04kind\x12\x18\n" +
+	"\x04name\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x04name\x12\x18\n" +
+	"\x04etag\x18\x03 \x01(\tB\x04\xa8\xee\x18\x00R\x04etag\x12\x1d\n" +
+	"\adry_run\x18\x04 \x01(\bB\x04\xa8\xee\x18\x00R\x06dryRun\"E\n" +
 	"\x0eDeleteResponse\x123\n" +
-	"\aversion\x18\x01 \x01(\v2\x19.postern.types.v1.VersionR\aversion\"[\n" +
-	"\fApplyRequest\x122\n" +
-	"\aobjects\x18\x01 \x03(\v2\x18.postern.types.v1.ObjectR\aobjects\x12\x17\n" +
-	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"w\n" +
+	"\aversion\x18\x01 \x01(\v2\x19.postern.types.v1.VersionR\aversion\"g\n" +
+	"\fApplyRequest\x128\n" +
+	"\aobjects\x18\x01 \x03(\v2\x18.postern.types.v1.ObjectB\x04\xa8\xee\x18\x00R\aobjects\x12\x1d\n" +
+	"\adry_run\x18\x02 \x01(\bB\x04\xa8\xee\x18\x00R\x06dryRun\"w\n" +
 	"\rApplyResponse\x121\n" +
 	"\aapplied\x18\x01 \x03(\v2\x17.postern.api.v1.AppliedR\aapplied\x123\n" +
 	"\aversion\x18\x02 \x01(\v2\x19.postern.types.v1.VersionR\aversion\"S\n" +
 	"\aApplied\x12\x16\n" +
 	"\x06action\x18\x01 \x01(\tR\x06action\x120\n" +
-	"\x06object\x18\x02 \x01(\v2\x18.postern.types.v1.ObjectR\x06object\"$\n" +
-	"\fWatchRequest\x12\x14\n" +
-	"\x05kinds\x18\x01 \x03(\tR\x05kinds\"\x8c\x01\n" +
+	"\x06object\x18\x02 \x01(\v2\x18.postern.types.v1.ObjectR\x06object\"*\n" +
+	"\fWatchRequest\x12\x1a\n" +
+	"\x05kinds\x18\x01 \x03(\tB\x04\xa8\xee\x18\x00R\x05kinds\"\x8c\x01\n" +
 	"\rWatchResponse\x12\x14\n" +
 	"\x05event\x18\x01 \x01(\tR\x05event\x120\n" +
 	"\x06object\x18\x02 \x01(\v2\x18.postern.types.v1.ObjectR\x06object\x123\n" +
@@ -6719,17 +6820,17 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\tprotocols\x18\b \x03(\v2(.postern.api.v1.TaskOffer.ProtocolsEntryR\tprotocols\x1a<\n" +
 	"\x0eProtocolsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"w\n" +
-	"\x0eExplainRequest\x12\x12\n" +
-	"\x04task\x18\x01 \x01(\tR\x04task\x12\x1c\n" +
-	"\tstatement\x18\x02 \x01(\tR\tstatement\x123\n" +
-	"\asubject\x18\x03 \x01(\v2\x19.postern.types.v1.SubjectR\asubject\"e\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x89\x01\n" +
+	"\x0eExplainRequest\x12\x18\n" +
+	"\x04task\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04task\x12\"\n" +
+	"\tstatement\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\tstatement\x129\n" +
+	"\asubject\x18\x03 \x01(\v2\x19.postern.types.v1.SubjectB\x04\xa8\xee\x18\x00R\asubject\"e\n" +
 	"\x0fExplainResponse\x12>\n" +
 	"\vexplanation\x18\x01 \x01(\v2\x1c.postern.node.v1.ExplanationR\vexplanation\x12\x12\n" +
-	"\x04node\x18\x02 \x01(\tR\x04node\"?\n" +
-	"\rDoctorRequest\x12\x12\n" +
-	"\x04task\x18\x01 \x01(\tR\x04task\x12\x1a\n" +
-	"\bresource\x18\x02 \x01(\tR\bresource\"N\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\"K\n" +
+	"\rDoctorRequest\x12\x18\n" +
+	"\x04task\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04task\x12 \n" +
+	"\bresource\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\bresource\"N\n" +
 	"\x0eDoctorResponse\x12<\n" +
 	"\tresources\x18\x01 \x03(\v2\x1e.postern.api.v1.ResourceHealthR\tresources\"\xee\x01\n" +
 	"\x0eResourceHealth\x12\x1a\n" +
@@ -6751,9 +6852,9 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x16\n" +
 	"\x06allows\x18\x02 \x01(\tR\x06allows\x12\x14\n" +
 	"\x05level\x18\x03 \x01(\tR\x05level\x12\x18\n" +
-	"\aremains\x18\x04 \x03(\tR\aremains\"2\n" +
-	"\x14ListEndpointsRequest\x12\x1a\n" +
-	"\bresource\x18\x01 \x01(\tR\bresource\"\x85\x01\n" +
+	"\aremains\x18\x04 \x03(\tR\aremains\"8\n" +
+	"\x14ListEndpointsRequest\x12 \n" +
+	"\bresource\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\bresource\"\x85\x01\n" +
 	"\x15ListEndpointsResponse\x12\x12\n" +
 	"\x04list\x18\x01 \x01(\fR\x04list\x12\x1c\n" +
 	"\tsignature\x18\x02 \x01(\fR\tsignature\x12:\n" +
@@ -6770,87 +6871,87 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\bsessions\x18\x05 \x01(\x03R\bsessions\x1a<\n" +
 	"\x0eAddressesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc4\x01\n" +
-	"\x12CreateGrantRequest\x12\x12\n" +
-	"\x04task\x18\x01 \x01(\tR\x04task\x12+\n" +
-	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\x12*\n" +
-	"\x0eworkload_token\x18\x04 \x01(\tB\x03\x80\x01\x01R\rworkloadToken\x12\x10\n" +
-	"\x03csr\x18\x05 \x01(\fR\x03csr\x12\x17\n" +
-	"\assh_key\x18\x06 \x01(\tR\x06sshKey\"\xe8\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe6\x01\n" +
+	"\x12CreateGrantRequest\x12\x18\n" +
+	"\x04task\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04task\x121\n" +
+	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x04\xa8\xee\x18\x00R\x03ttl\x12\x1c\n" +
+	"\x06reason\x18\x03 \x01(\tB\x04\xa8\xee\x18\x00R\x06reason\x12.\n" +
+	"\x0eworkload_token\x18\x04 \x01(\tB\a\xa8\xee\x18\x01\x80\x01\x01R\rworkloadToken\x12\x16\n" +
+	"\x03csr\x18\x05 \x01(\fB\x04\xa8\xee\x18\x00R\x03csr\x12\x1d\n" +
+	"\assh_key\x18\x06 \x01(\tB\x04\xa8\xee\x18\x00R\x06sshKey\"\xe8\x01\n" +
 	"\x13CreateGrantResponse\x12-\n" +
 	"\x05grant\x18\x01 \x01(\v2\x17.postern.types.v1.GrantR\x05grant\x12\x19\n" +
 	"\x05token\x18\x02 \x01(\tB\x03\x80\x01\x01R\x05token\x12\x1c\n" +
 	"\tresources\x18\x03 \x03(\tR\tresources\x12 \n" +
 	"\vcertificate\x18\x04 \x01(\fR\vcertificate\x12'\n" +
 	"\x0fssh_certificate\x18\x05 \x01(\tR\x0esshCertificate\x12\x1e\n" +
-	"\vssh_host_ca\x18\x06 \x01(\tR\tsshHostCa\"n\n" +
-	"\x13RequestGrantRequest\x12\x12\n" +
-	"\x04task\x18\x01 \x01(\tR\x04task\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\x12+\n" +
-	"\x03ttl\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"q\n" +
+	"\vssh_host_ca\x18\x06 \x01(\tR\tsshHostCa\"\x80\x01\n" +
+	"\x13RequestGrantRequest\x12\x18\n" +
+	"\x04task\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04task\x12\x1c\n" +
+	"\x06reason\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x06reason\x121\n" +
+	"\x03ttl\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x04\xa8\xee\x18\x00R\x03ttl\"q\n" +
 	"\x14RequestGrantResponse\x12-\n" +
 	"\x05grant\x18\x01 \x01(\v2\x17.postern.types.v1.GrantR\x05grant\x12*\n" +
-	"\x04hold\x18\x02 \x01(\v2\x16.postern.types.v1.HoldR\x04hold\"!\n" +
-	"\x0fGetGrantRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"A\n" +
+	"\x04hold\x18\x02 \x01(\v2\x16.postern.types.v1.HoldR\x04hold\"'\n" +
+	"\x0fGetGrantRequest\x12\x14\n" +
+	"\x02id\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x02id\"A\n" +
 	"\x10GetGrantResponse\x12-\n" +
-	"\x05grant\x18\x01 \x01(\v2\x17.postern.types.v1.GrantR\x05grant\"E\n" +
-	"\x11ListGrantsRequest\x12\x18\n" +
-	"\asubject\x18\x01 \x01(\tR\asubject\x12\x16\n" +
-	"\x06active\x18\x02 \x01(\bR\x06active\"E\n" +
+	"\x05grant\x18\x01 \x01(\v2\x17.postern.types.v1.GrantR\x05grant\"Q\n" +
+	"\x11ListGrantsRequest\x12\x1e\n" +
+	"\asubject\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\asubject\x12\x1c\n" +
+	"\x06active\x18\x02 \x01(\bB\x04\xa8\xee\x18\x00R\x06active\"E\n" +
 	"\x12ListGrantsResponse\x12/\n" +
-	"\x06grants\x18\x01 \x03(\v2\x17.postern.types.v1.GrantR\x06grants\"<\n" +
-	"\x12RevokeGrantRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"y\n" +
+	"\x06grants\x18\x01 \x03(\v2\x17.postern.types.v1.GrantR\x06grants\"H\n" +
+	"\x12RevokeGrantRequest\x12\x14\n" +
+	"\x02id\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x02id\x12\x1c\n" +
+	"\x06reason\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x06reason\"y\n" +
 	"\x13RevokeGrantResponse\x12-\n" +
 	"\x05grant\x18\x01 \x01(\v2\x17.postern.types.v1.GrantR\x05grant\x123\n" +
-	"\aversion\x18\x02 \x01(\v2\x19.postern.types.v1.VersionR\aversion\"@\n" +
-	"\x10ListHoldsRequest\x12\x12\n" +
-	"\x04mine\x18\x01 \x01(\bR\x04mine\x12\x18\n" +
-	"\apending\x18\x02 \x01(\bR\apending\"A\n" +
+	"\aversion\x18\x02 \x01(\v2\x19.postern.types.v1.VersionR\aversion\"L\n" +
+	"\x10ListHoldsRequest\x12\x18\n" +
+	"\x04mine\x18\x01 \x01(\bB\x04\xa8\xee\x18\x00R\x04mine\x12\x1e\n" +
+	"\apending\x18\x02 \x01(\bB\x04\xa8\xee\x18\x00R\apending\"A\n" +
 	"\x11ListHoldsResponse\x12,\n" +
-	"\x05holds\x18\x01 \x03(\v2\x16.postern.types.v1.HoldR\x05holds\" \n" +
-	"\x0eGetHoldRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"=\n" +
+	"\x05holds\x18\x01 \x03(\v2\x16.postern.types.v1.HoldR\x05holds\"&\n" +
+	"\x0eGetHoldRequest\x12\x14\n" +
+	"\x02id\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x02id\"=\n" +
 	"\x0fGetHoldResponse\x12*\n" +
-	"\x04hold\x18\x01 \x01(\v2\x16.postern.types.v1.HoldR\x04hold\"m\n" +
-	"\x11ReviewHoldRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
-	"\aapprove\x18\x02 \x01(\bR\aapprove\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
-	"\x06digest\x18\x04 \x01(\fR\x06digest\"@\n" +
+	"\x04hold\x18\x01 \x01(\v2\x16.postern.types.v1.HoldR\x04hold\"\x85\x01\n" +
+	"\x11ReviewHoldRequest\x12\x14\n" +
+	"\x02id\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x02id\x12\x1e\n" +
+	"\aapprove\x18\x02 \x01(\bB\x04\xa8\xee\x18\x00R\aapprove\x12\x1c\n" +
+	"\x06reason\x18\x03 \x01(\tB\x04\xa8\xee\x18\x00R\x06reason\x12\x1c\n" +
+	"\x06digest\x18\x04 \x01(\fB\x04\xa8\xee\x18\x00R\x06digest\"@\n" +
 	"\x12ReviewHoldResponse\x12*\n" +
-	"\x04hold\x18\x01 \x01(\v2\x16.postern.types.v1.HoldR\x04hold\"%\n" +
-	"\x13WithdrawHoldRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"B\n" +
+	"\x04hold\x18\x01 \x01(\v2\x16.postern.types.v1.HoldR\x04hold\"+\n" +
+	"\x13WithdrawHoldRequest\x12\x14\n" +
+	"\x02id\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x02id\"B\n" +
 	"\x14WithdrawHoldResponse\x12*\n" +
 	"\x04hold\x18\x01 \x01(\v2\x16.postern.types.v1.HoldR\x04hold\"\x13\n" +
 	"\x11WatchHoldsRequest\"@\n" +
 	"\x12WatchHoldsResponse\x12*\n" +
-	"\x04hold\x18\x01 \x01(\v2\x16.postern.types.v1.HoldR\x04hold\"=\n" +
-	"\x13SetLegalHoldRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x16\n" +
-	"\x14SetLegalHoldResponse\"\xa5\x03\n" +
-	"\x17SearchStatementsRequest\x12\x12\n" +
-	"\x04text\x18\x01 \x01(\tR\x04text\x12\x18\n" +
-	"\asubject\x18\x02 \x01(\tR\asubject\x12\x12\n" +
-	"\x04task\x18\x03 \x01(\tR\x04task\x12\x1a\n" +
-	"\bresource\x18\x04 \x01(\tR\bresource\x12\x18\n" +
-	"\aaccount\x18\x05 \x01(\tR\aaccount\x12\x12\n" +
-	"\x04node\x18\x06 \x01(\tR\x04node\x12\x18\n" +
-	"\asession\x18\a \x01(\tR\asession\x12\x16\n" +
-	"\x06column\x18\b \x01(\tR\x06column\x12\x12\n" +
-	"\x04role\x18\t \x01(\tR\x04role\x12\x18\n" +
+	"\x04hold\x18\x01 \x01(\v2\x16.postern.types.v1.HoldR\x04hold\"I\n" +
+	"\x13SetLegalHoldRequest\x12\x14\n" +
+	"\x02id\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x02id\x12\x1c\n" +
+	"\x06reason\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x06reason\"\x16\n" +
+	"\x14SetLegalHoldResponse\"\xf9\x03\n" +
+	"\x17SearchStatementsRequest\x12\x18\n" +
+	"\x04text\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04text\x12\x1e\n" +
+	"\asubject\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\asubject\x12\x18\n" +
+	"\x04task\x18\x03 \x01(\tB\x04\xa8\xee\x18\x00R\x04task\x12 \n" +
+	"\bresource\x18\x04 \x01(\tB\x04\xa8\xee\x18\x00R\bresource\x12\x1e\n" +
+	"\aaccount\x18\x05 \x01(\tB\x04\xa8\xee\x18\x00R\aaccount\x12\x18\n" +
+	"\x04node\x18\x06 \x01(\tB\x04\xa8\xee\x18\x00R\x04node\x12\x1e\n" +
+	"\asession\x18\a \x01(\tB\x04\xa8\xee\x18\x00R\asession\x12\x1c\n" +
+	"\x06column\x18\b \x01(\tB\x04\xa8\xee\x18\x00R\x06column\x12\x18\n" +
+	"\x04role\x18\t \x01(\tB\x04\xa8\xee\x18\x00R\x04role\x12\x1e\n" +
 	"\averdict\x18\n" +
-	" \x01(\tR\averdict\x120\n" +
-	"\x05since\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
-	"\x05until\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x1b\n" +
-	"\tpage_size\x18\r \x01(\x05R\bpageSize\x12\x1d\n" +
+	" \x01(\tB\x04\xa8\xee\x18\x00R\averdict\x126\n" +
+	"\x05since\x18\v \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\x05since\x126\n" +
+	"\x05until\x18\f \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\x05until\x12!\n" +
+	"\tpage_size\x18\r \x01(\x05B\x04\xa8\xee\x18\x00R\bpageSize\x12#\n" +
 	"\n" +
-	"page_token\x18\x0e \x01(\tR\tpageToken\"\x85\x01\n" +
+	"page_token\x18\x0e \x01(\tB\x04\xa8\xee\x18\x00R\tpageToken\"\x85\x01\n" +
 	"\x18SearchStatementsResponse\x12A\n" +
 	"\n" +
 	"statements\x18\x01 \x03(\v2!.postern.api.v1.RecordedStatementR\n" +
@@ -6881,17 +6982,17 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\tColumnUse\x12\x16\n" +
 	"\x06column\x18\x01 \x01(\tR\x06column\x12\x14\n" +
 	"\x05roles\x18\x02 \x03(\tR\x05roles\x12\x12\n" +
-	"\x04mask\x18\x03 \x01(\tR\x04mask\"\x8e\x02\n" +
-	"\x0eWhoUsedRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
-	"\bresource\x18\x02 \x01(\tR\bresource\x12\x18\n" +
-	"\asubject\x18\x03 \x01(\tR\asubject\x12\x12\n" +
-	"\x04role\x18\x04 \x01(\tR\x04role\x120\n" +
-	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
-	"\x05until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x1b\n" +
-	"\tpage_size\x18\a \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\x04mask\x18\x03 \x01(\tR\x04mask\"\xbe\x02\n" +
+	"\x0eWhoUsedRequest\x12\x18\n" +
+	"\x04name\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04name\x12 \n" +
+	"\bresource\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\bresource\x12\x1e\n" +
+	"\asubject\x18\x03 \x01(\tB\x04\xa8\xee\x18\x00R\asubject\x12\x18\n" +
+	"\x04role\x18\x04 \x01(\tB\x04\xa8\xee\x18\x00R\x04role\x126\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\x05since\x126\n" +
+	"\x05until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\x05until\x12!\n" +
+	"\tpage_size\x18\a \x01(\x05B\x04\xa8\xee\x18\x00R\bpageSize\x12#\n" +
 	"\n" +
-	"page_token\x18\b \x01(\tR\tpageToken\"i\n" +
+	"page_token\x18\b \x01(\tB\x04\xa8\xee\x18\x00R\tpageToken\"i\n" +
 	"\x0fWhoUsedResponse\x12.\n" +
 	"\x04uses\x18\x01 \x03(\v2\x1a.postern.api.v1.SessionUseR\x04uses\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xac\x03\n" +
@@ -6913,16 +7014,16 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\tlast_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\x12\x1e\n" +
 	"\n" +
 	"statements\x18\r \x01(\x03R\n" +
-	"statements\"\x8a\x02\n" +
-	"\x0fGetUsageRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\asubject\x18\x02 \x01(\tR\asubject\x12\x12\n" +
-	"\x04task\x18\x03 \x01(\tR\x04task\x12\x1a\n" +
-	"\bresource\x18\x04 \x01(\tR\bresource\x12\x18\n" +
-	"\aaccount\x18\x05 \x01(\tR\aaccount\x12\x1a\n" +
-	"\bworkload\x18\x06 \x01(\tR\bworkload\x120\n" +
-	"\x05since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x121\n" +
-	"\x06unused\x18\b \x01(\v2\x19.google.protobuf.DurationR\x06unused\"\x94\x01\n" +
+	"statements\"\xba\x02\n" +
+	"\x0fGetUsageRequest\x12\x18\n" +
+	"\x04name\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04name\x12\x1e\n" +
+	"\asubject\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\asubject\x12\x18\n" +
+	"\x04task\x18\x03 \x01(\tB\x04\xa8\xee\x18\x00R\x04task\x12 \n" +
+	"\bresource\x18\x04 \x01(\tB\x04\xa8\xee\x18\x00R\bresource\x12\x1e\n" +
+	"\aaccount\x18\x05 \x01(\tB\x04\xa8\xee\x18\x00R\aaccount\x12 \n" +
+	"\bworkload\x18\x06 \x01(\tB\x04\xa8\xee\x18\x00R\bworkload\x126\n" +
+	"\x05since\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\x05since\x127\n" +
+	"\x06unused\x18\b \x01(\v2\x19.google.protobuf.DurationB\x04\xa8\xee\x18\x00R\x06unused\"\x94\x01\n" +
 	"\x10GetUsageResponse\x12+\n" +
 	"\x05usage\x18\x01 \x03(\v2\x15.postern.api.v1.UsageR\x05usage\x125\n" +
 	"\x06unused\x18\x02 \x03(\v2\x1d.postern.api.v1.UnusedBindingR\x06unused\x12\x1c\n" +
@@ -6950,49 +7051,50 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\rUnusedBinding\x12\x18\n" +
 	"\abinding\x18\x01 \x01(\tR\abinding\x12\x12\n" +
 	"\x04task\x18\x02 \x01(\tR\x04task\x127\n" +
-	"\tlast_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\"\x93\x02\n" +
-	"\x13ListSessionsRequest\x12\x18\n" +
-	"\asubject\x18\x01 \x01(\tR\asubject\x12\x12\n" +
-	"\x04task\x18\x02 \x01(\tR\x04task\x12\x1a\n" +
-	"\bresource\x18\x03 \x01(\tR\bresource\x12\x12\n" +
-	"\x04live\x18\x04 \x01(\bR\x04live\x120\n" +
-	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
-	"\x05until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x1b\n" +
-	"\tpage_size\x18\a \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\tlast_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\"\xc3\x02\n" +
+	"\x13ListSessionsRequest\x12\x1e\n" +
+	"\asubject\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\asubject\x12\x18\n" +
+	"\x04task\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x04task\x12 \n" +
+	"\bresource\x18\x03 \x01(\tB\x04\xa8\xee\x18\x00R\bresource\x12\x18\n" +
+	"\x04live\x18\x04 \x01(\bB\x04\xa8\xee\x18\x00R\x04live\x126\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\x05since\x126\n" +
+	"\x05until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\x05until\x12!\n" +
+	"\tpage_size\x18\a \x01(\x05B\x04\xa8\xee\x18\x00R\bpageSize\x12#\n" +
 	"\n" +
-	"page_token\x18\b \x01(\tR\tpageToken\"u\n" +
+	"page_token\x18\b \x01(\tB\x04\xa8\xee\x18\x00R\tpageToken\"u\n" +
 	"\x14ListSessionsResponse\x125\n" +
 	"\bsessions\x18\x01 \x03(\v2\x19.postern.types.v1.SessionR\bsessions\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"#\n" +
-	"\x11GetSessionRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"I\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\")\n" +
+	"\x11GetSessionRequest\x12\x14\n" +
+	"\x02id\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x02id\"I\n" +
 	"\x12GetSessionResponse\x123\n" +
-	"\asession\x18\x01 \x01(\v2\x19.postern.types.v1.SessionR\asession\"]\n" +
-	"\x14ReadRecordingRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\asession\x18\x01 \x01(\v2\x19.postern.types.v1.SessionR\asession\"\x8f\x01\n" +
+	"\x14ReadRecordingRequest\x12\x14\n" +
+	"\x02id\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x02id\x12#\n" +
 	"\n" +
-	"from_index\x18\x02 \x01(\rR\tfromIndex\x12\x16\n" +
-	"\x06follow\x18\x03 \x01(\bR\x06follow\"~\n" +
+	"from_index\x18\x02 \x01(\rB\x04\xa8\xee\x18\x00R\tfromIndex\x12\x1c\n" +
+	"\x06follow\x18\x03 \x01(\bB\x04\xa8\xee\x18\x00R\x06follow\x12\x1e\n" +
+	"\apurpose\x18\x04 \x01(\tB\x04\xa8\xee\x18\x00R\apurpose\"~\n" +
 	"\x15ReadRecordingResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x14\n" +
 	"\x05chunk\x18\x02 \x01(\fR\x05chunk\x12\x19\n" +
 	"\bnode_key\x18\x03 \x01(\fR\anodeKey\x12\x1e\n" +
-	"\bdata_key\x18\x04 \x01(\fB\x03\x80\x01\x01R\adataKey\"<\n" +
-	"\x12KillSessionRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\")\n" +
+	"\bdata_key\x18\x04 \x01(\fB\x03\x80\x01\x01R\adataKey\"H\n" +
+	"\x12KillSessionRequest\x12\x14\n" +
+	"\x02id\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x02id\x12\x1c\n" +
+	"\x06reason\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x06reason\")\n" +
 	"\x13KillSessionResponse\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\tR\x04node\"\xb5\x01\n" +
-	"\x17ListAuditEntriesRequest\x12\x14\n" +
-	"\x05actor\x18\x01 \x01(\tR\x05actor\x12\x16\n" +
-	"\x06object\x18\x02 \x01(\tR\x06object\x120\n" +
-	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1b\n" +
-	"\tpage_size\x18\x04 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"\xd3\x01\n" +
+	"\x17ListAuditEntriesRequest\x12\x1a\n" +
+	"\x05actor\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x05actor\x12\x1c\n" +
+	"\x06object\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x06object\x126\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\x05since\x12!\n" +
+	"\tpage_size\x18\x04 \x01(\x05B\x04\xa8\xee\x18\x00R\bpageSize\x12#\n" +
 	"\n" +
-	"page_token\x18\x05 \x01(\tR\tpageToken\"x\n" +
+	"page_token\x18\x05 \x01(\tB\x04\xa8\xee\x18\x00R\tpageToken\"x\n" +
 	"\x18ListAuditEntriesResponse\x124\n" +
 	"\aentries\x18\x01 \x03(\v2\x1a.postern.api.v1.AuditEntryR\aentries\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xfe\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb5\x02\n" +
 	"\n" +
 	"AuditEntry\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12.\n" +
@@ -7003,13 +7105,21 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x06object\x18\x06 \x01(\tR\x06object\x12\x18\n" +
 	"\aoutcome\x18\a \x01(\tR\aoutcome\x12\x16\n" +
 	"\x06detail\x18\b \x01(\tR\x06detail\x12\x12\n" +
-	"\x04hash\x18\t \x01(\fR\x04hash\"\x8c\x02\n" +
-	"\x16CreateJoinTokenRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
-	"\x06region\x18\x02 \x01(\tR\x06region\x12J\n" +
-	"\x06labels\x18\x03 \x03(\v22.postern.api.v1.CreateJoinTokenRequest.LabelsEntryR\x06labels\x12+\n" +
-	"\x03ttl\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x12\n" +
-	"\x04role\x18\x05 \x01(\tR\x04role\x1a9\n" +
+	"\x04hash\x18\t \x01(\fR\x04hash\x125\n" +
+	"\achanges\x18\n" +
+	" \x03(\v2\x1b.postern.api.v1.AuditChangeR\achanges\"\x7f\n" +
+	"\vAuditChange\x12\x16\n" +
+	"\x06object\x18\x01 \x01(\tR\x06object\x12\x16\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\x12\x16\n" +
+	"\x06before\x18\x03 \x01(\tR\x06before\x12\x14\n" +
+	"\x05after\x18\x04 \x01(\tR\x05after\x12\x12\n" +
+	"\x04more\x18\x05 \x01(\bR\x04more\"\xaa\x02\n" +
+	"\x16CreateJoinTokenRequest\x12\x18\n" +
+	"\x04name\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04name\x12\x1c\n" +
+	"\x06region\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x06region\x12P\n" +
+	"\x06labels\x18\x03 \x03(\v22.postern.api.v1.CreateJoinTokenRequest.LabelsEntryB\x04\xa8\xee\x18\x00R\x06labels\x121\n" +
+	"\x03ttl\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x04\xa8\xee\x18\x00R\x03ttl\x12\x18\n" +
+	"\x04role\x18\x05 \x01(\tB\x04\xa8\xee\x18\x00R\x04role\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"q\n" +
@@ -7039,14 +7149,14 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x04role\x18\v \x01(\tR\x04role\x1a<\n" +
 	"\x0eEndpointsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"[\n" +
-	"\x10DrainNodeRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
-	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x13\n" +
-	"\x11DrainNodeResponse\"w\n" +
-	"\x11GetReceiptRequest\x123\n" +
-	"\aversion\x18\x01 \x01(\v2\x19.postern.types.v1.VersionR\aversion\x12-\n" +
-	"\x04wait\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04wait\"G\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"g\n" +
+	"\x10DrainNodeRequest\x12\x18\n" +
+	"\x04name\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04name\x129\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x04\xa8\xee\x18\x00R\atimeout\"\x13\n" +
+	"\x11DrainNodeResponse\"\x83\x01\n" +
+	"\x11GetReceiptRequest\x129\n" +
+	"\aversion\x18\x01 \x01(\v2\x19.postern.types.v1.VersionB\x04\xa8\xee\x18\x00R\aversion\x123\n" +
+	"\x04wait\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x04\xa8\xee\x18\x00R\x04wait\"G\n" +
 	"\x12GetReceiptResponse\x121\n" +
 	"\areceipt\x18\x01 \x01(\v2\x17.postern.api.v1.ReceiptR\areceipt\"\xe5\x01\n" +
 	"\aReceipt\x123\n" +
@@ -7060,12 +7170,12 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\tconnected\x18\x03 \x01(\bR\tconnected\x12?\n" +
 	"\renforced_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fenforcedTime\x127\n" +
 	"\tlast_seen\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12B\n" +
-	"\x0fworst_case_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rworstCaseTime\"d\n" +
-	"\x0fOffboardRequest\x12\x18\n" +
-	"\asubject\x18\x01 \x01(\tR\asubject\x12\x1f\n" +
-	"\vtransfer_to\x18\x02 \x01(\tR\n" +
-	"transferTo\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x9d\x03\n" +
+	"\x0fworst_case_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rworstCaseTime\"v\n" +
+	"\x0fOffboardRequest\x12\x1e\n" +
+	"\asubject\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\asubject\x12%\n" +
+	"\vtransfer_to\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\n" +
+	"transferTo\x12\x1c\n" +
+	"\x06reason\x18\x03 \x01(\tB\x04\xa8\xee\x18\x00R\x06reason\"\x9d\x03\n" +
 	"\x10OffboardResponse\x12.\n" +
 	"\x05locks\x18\x01 \x03(\v2\x18.postern.types.v1.ObjectR\x05locks\x12/\n" +
 	"\x06grants\x18\x02 \x03(\v2\x17.postern.types.v1.GrantR\x06grants\x12,\n" +
@@ -7153,7 +7263,7 @@ func file_postern_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_postern_api_v1_api_proto_rawDescData
 }
 
-var file_postern_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 101)
+var file_postern_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 102)
 var file_postern_api_v1_api_proto_goTypes = []any{
 	(*WhoCanRequest)(nil),            // 0: postern.api.v1.WhoCanRequest
 	(*WhoCanResponse)(nil),           // 1: postern.api.v1.WhoCanResponse
@@ -7236,226 +7346,228 @@ var file_postern_api_v1_api_proto_goTypes = []any{
 	(*ListAuditEntriesRequest)(nil),  // 78: postern.api.v1.ListAuditEntriesRequest
 	(*ListAuditEntriesResponse)(nil), // 79: postern.api.v1.ListAuditEntriesResponse
 	(*AuditEntry)(nil),               // 80: postern.api.v1.AuditEntry
-	(*CreateJoinTokenRequest)(nil),   // 81: postern.api.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil),  // 82: postern.api.v1.CreateJoinTokenResponse
-	(*ListNodesRequest)(nil),         // 83: postern.api.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),        // 84: postern.api.v1.ListNodesResponse
-	(*NodeStatus)(nil),               // 85: postern.api.v1.NodeStatus
-	(*DrainNodeRequest)(nil),         // 86: postern.api.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),        // 87: postern.api.v1.DrainNodeResponse
-	(*GetReceiptRequest)(nil),        // 88: postern.api.v1.GetReceiptRequest
-	(*GetReceiptResponse)(nil),       // 89: postern.api.v1.GetReceiptResponse
-	(*Receipt)(nil),                  // 90: postern.api.v1.Receipt
-	(*NodeReceipt)(nil),              // 91: postern.api.v1.NodeReceipt
-	(*OffboardRequest)(nil),          // 92: postern.api.v1.OffboardRequest
-	(*OffboardResponse)(nil),         // 93: postern.api.v1.OffboardResponse
-	(*OffboardedWorkload)(nil),       // 94: postern.api.v1.OffboardedWorkload
-	(*LeaseStatus)(nil),              // 95: postern.api.v1.LeaseStatus
-	nil,                              // 96: postern.api.v1.ListRequest.LabelsEntry
-	nil,                              // 97: postern.api.v1.TaskOffer.ProtocolsEntry
-	nil,                              // 98: postern.api.v1.NodeEndpoint.AddressesEntry
-	nil,                              // 99: postern.api.v1.CreateJoinTokenRequest.LabelsEntry
-	nil,                              // 100: postern.api.v1.NodeStatus.EndpointsEntry
-	(*v1.Version)(nil),               // 101: postern.types.v1.Version
-	(*timestamppb.Timestamp)(nil),    // 102: google.protobuf.Timestamp
-	(*v1.Object)(nil),                // 103: postern.types.v1.Object
-	(*v11.Rejection)(nil),            // 104: postern.node.v1.Rejection
-	(*v1.Subject)(nil),               // 105: postern.types.v1.Subject
-	(*v1.Grant)(nil),                 // 106: postern.types.v1.Grant
-	(*v11.Explanation)(nil),          // 107: postern.node.v1.Explanation
-	(*v11.Finding)(nil),              // 108: postern.node.v1.Finding
-	(*durationpb.Duration)(nil),      // 109: google.protobuf.Duration
-	(*v1.Hold)(nil),                  // 110: postern.types.v1.Hold
-	(*v1.Session)(nil),               // 111: postern.types.v1.Session
-	(*v11.NodeReport)(nil),           // 112: postern.node.v1.NodeReport
+	(*AuditChange)(nil),              // 81: postern.api.v1.AuditChange
+	(*CreateJoinTokenRequest)(nil),   // 82: postern.api.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil),  // 83: postern.api.v1.CreateJoinTokenResponse
+	(*ListNodesRequest)(nil),         // 84: postern.api.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),        // 85: postern.api.v1.ListNodesResponse
+	(*NodeStatus)(nil),               // 86: postern.api.v1.NodeStatus
+	(*DrainNodeRequest)(nil),         // 87: postern.api.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),        // 88: postern.api.v1.DrainNodeResponse
+	(*GetReceiptRequest)(nil),        // 89: postern.api.v1.GetReceiptRequest
+	(*GetReceiptResponse)(nil),       // 90: postern.api.v1.GetReceiptResponse
+	(*Receipt)(nil),                  // 91: postern.api.v1.Receipt
+	(*NodeReceipt)(nil),              // 92: postern.api.v1.NodeReceipt
+	(*OffboardRequest)(nil),          // 93: postern.api.v1.OffboardRequest
+	(*OffboardResponse)(nil),         // 94: postern.api.v1.OffboardResponse
+	(*OffboardedWorkload)(nil),       // 95: postern.api.v1.OffboardedWorkload
+	(*LeaseStatus)(nil),              // 96: postern.api.v1.LeaseStatus
+	nil,                              // 97: postern.api.v1.ListRequest.LabelsEntry
+	nil,                              // 98: postern.api.v1.TaskOffer.ProtocolsEntry
+	nil,                              // 99: postern.api.v1.NodeEndpoint.AddressesEntry
+	nil,                              // 100: postern.api.v1.CreateJoinTokenRequest.LabelsEntry
+	nil,                              // 101: postern.api.v1.NodeStatus.EndpointsEntry
+	(*v1.Version)(nil),               // 102: postern.types.v1.Version
+	(*timestamppb.Timestamp)(nil),    // 103: google.protobuf.Timestamp
+	(*v1.Object)(nil),                // 104: postern.types.v1.Object
+	(*v11.Rejection)(nil),            // 105: postern.node.v1.Rejection
+	(*v1.Subject)(nil),               // 106: postern.types.v1.Subject
+	(*v1.Grant)(nil),                 // 107: postern.types.v1.Grant
+	(*v11.Explanation)(nil),          // 108: postern.node.v1.Explanation
+	(*v11.Finding)(nil),              // 109: postern.node.v1.Finding
+	(*durationpb.Duration)(nil),      // 110: google.protobuf.Duration
+	(*v1.Hold)(nil),                  // 111: postern.types.v1.Hold
+	(*v1.Session)(nil),               // 112: postern.types.v1.Session
+	(*v11.NodeReport)(nil),           // 113: postern.node.v1.NodeReport
 }
 var file_postern_api_v1_api_proto_depIdxs = []int32{
 	2,   // 0: postern.api.v1.WhoCanResponse.access:type_name -> postern.api.v1.Access
-	101, // 1: postern.api.v1.WhoCanResponse.version:type_name -> postern.types.v1.Version
-	102, // 2: postern.api.v1.Access.expire_time:type_name -> google.protobuf.Timestamp
-	103, // 3: postern.api.v1.CompareRequest.objects:type_name -> postern.types.v1.Object
+	102, // 1: postern.api.v1.WhoCanResponse.version:type_name -> postern.types.v1.Version
+	103, // 2: postern.api.v1.Access.expire_time:type_name -> google.protobuf.Timestamp
+	104, // 3: postern.api.v1.CompareRequest.objects:type_name -> postern.types.v1.Object
 	5,   // 4: postern.api.v1.CompareResponse.changes:type_name -> postern.api.v1.PolicyChange
-	104, // 5: postern.api.v1.CompareResponse.rejections:type_name -> postern.node.v1.Rejection
-	101, // 6: postern.api.v1.CompareResponse.version:type_name -> postern.types.v1.Version
-	103, // 7: postern.api.v1.CreateRequest.object:type_name -> postern.types.v1.Object
-	96,  // 8: postern.api.v1.ListRequest.labels:type_name -> postern.api.v1.ListRequest.LabelsEntry
-	103, // 9: postern.api.v1.ListResponse.objects:type_name -> postern.types.v1.Object
-	101, // 10: postern.api.v1.ListResponse.version:type_name -> postern.types.v1.Version
-	103, // 11: postern.api.v1.UpdateRequest.object:type_name -> postern.types.v1.Object
-	101, // 12: postern.api.v1.DeleteResponse.version:type_name -> postern.types.v1.Version
-	103, // 13: postern.api.v1.ApplyRequest.objects:type_name -> postern.types.v1.Object
+	105, // 5: postern.api.v1.CompareResponse.rejections:type_name -> postern.node.v1.Rejection
+	102, // 6: postern.api.v1.CompareResponse.version:type_name -> postern.types.v1.Version
+	104, // 7: postern.api.v1.CreateRequest.object:type_name -> postern.types.v1.Object
+	97,  // 8: postern.api.v1.ListRequest.labels:type_name -> postern.api.v1.ListRequest.LabelsEntry
+	104, // 9: postern.api.v1.ListResponse.objects:type_name -> postern.types.v1.Object
+	102, // 10: postern.api.v1.ListResponse.version:type_name -> postern.types.v1.Version
+	104, // 11: postern.api.v1.UpdateRequest.object:type_name -> postern.types.v1.Object
+	102, // 12: postern.api.v1.DeleteResponse.version:type_name -> postern.types.v1.Version
+	104, // 13: postern.api.v1.ApplyRequest.objects:type_name -> postern.types.v1.Object
 	15,  // 14: postern.api.v1.ApplyResponse.applied:type_name -> postern.api.v1.Applied
-	101, // 15: postern.api.v1.ApplyResponse.version:type_name -> postern.types.v1.Version
-	103, // 16: postern.api.v1.Applied.object:type_name -> postern.types.v1.Object
-	103, // 17: postern.api.v1.WatchResponse.object:type_name -> postern.types.v1.Object
-	101, // 18: postern.api.v1.WatchResponse.version:type_name -> postern.types.v1.Version
-	105, // 19: postern.api.v1.WhoAmIResponse.subject:type_name -> postern.types.v1.Subject
-	102, // 20: postern.api.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
+	102, // 15: postern.api.v1.ApplyResponse.version:type_name -> postern.types.v1.Version
+	104, // 16: postern.api.v1.Applied.object:type_name -> postern.types.v1.Object
+	104, // 17: postern.api.v1.WatchResponse.object:type_name -> postern.types.v1.Object
+	102, // 18: postern.api.v1.WatchResponse.version:type_name -> postern.types.v1.Version
+	106, // 19: postern.api.v1.WhoAmIResponse.subject:type_name -> postern.types.v1.Subject
+	103, // 20: postern.api.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
 	22,  // 21: postern.api.v1.LoginOptionsResponse.issuers:type_name -> postern.api.v1.LoginIssuer
 	25,  // 22: postern.api.v1.ListTasksResponse.tasks:type_name -> postern.api.v1.TaskOffer
-	106, // 23: postern.api.v1.TaskOffer.grant:type_name -> postern.types.v1.Grant
-	97,  // 24: postern.api.v1.TaskOffer.protocols:type_name -> postern.api.v1.TaskOffer.ProtocolsEntry
-	105, // 25: postern.api.v1.ExplainRequest.subject:type_name -> postern.types.v1.Subject
-	107, // 26: postern.api.v1.ExplainResponse.explanation:type_name -> postern.node.v1.Explanation
+	107, // 23: postern.api.v1.TaskOffer.grant:type_name -> postern.types.v1.Grant
+	98,  // 24: postern.api.v1.TaskOffer.protocols:type_name -> postern.api.v1.TaskOffer.ProtocolsEntry
+	106, // 25: postern.api.v1.ExplainRequest.subject:type_name -> postern.types.v1.Subject
+	108, // 26: postern.api.v1.ExplainResponse.explanation:type_name -> postern.node.v1.Explanation
 	30,  // 27: postern.api.v1.DoctorResponse.resources:type_name -> postern.api.v1.ResourceHealth
 	31,  // 28: postern.api.v1.ResourceHealth.tasks:type_name -> postern.api.v1.TaskHealth
-	108, // 29: postern.api.v1.ResourceHealth.findings:type_name -> postern.node.v1.Finding
+	109, // 29: postern.api.v1.ResourceHealth.findings:type_name -> postern.node.v1.Finding
 	32,  // 30: postern.api.v1.TaskHealth.permits:type_name -> postern.api.v1.PermitHealth
 	35,  // 31: postern.api.v1.ListEndpointsResponse.endpoints:type_name -> postern.api.v1.EndpointList
 	36,  // 32: postern.api.v1.EndpointList.nodes:type_name -> postern.api.v1.NodeEndpoint
-	102, // 33: postern.api.v1.EndpointList.time:type_name -> google.protobuf.Timestamp
-	98,  // 34: postern.api.v1.NodeEndpoint.addresses:type_name -> postern.api.v1.NodeEndpoint.AddressesEntry
-	109, // 35: postern.api.v1.CreateGrantRequest.ttl:type_name -> google.protobuf.Duration
-	106, // 36: postern.api.v1.CreateGrantResponse.grant:type_name -> postern.types.v1.Grant
-	109, // 37: postern.api.v1.RequestGrantRequest.ttl:type_name -> google.protobuf.Duration
-	106, // 38: postern.api.v1.RequestGrantResponse.grant:type_name -> postern.types.v1.Grant
-	110, // 39: postern.api.v1.RequestGrantResponse.hold:type_name -> postern.types.v1.Hold
-	106, // 40: postern.api.v1.GetGrantResponse.grant:type_name -> postern.types.v1.Grant
-	106, // 41: postern.api.v1.ListGrantsResponse.grants:type_name -> postern.types.v1.Grant
-	106, // 42: postern.api.v1.RevokeGrantResponse.grant:type_name -> postern.types.v1.Grant
-	101, // 43: postern.api.v1.RevokeGrantResponse.version:type_name -> postern.types.v1.Version
-	110, // 44: postern.api.v1.ListHoldsResponse.holds:type_name -> postern.types.v1.Hold
-	110, // 45: postern.api.v1.GetHoldResponse.hold:type_name -> postern.types.v1.Hold
-	110, // 46: postern.api.v1.ReviewHoldResponse.hold:type_name -> postern.types.v1.Hold
-	110, // 47: postern.api.v1.WithdrawHoldResponse.hold:type_name -> postern.types.v1.Hold
-	110, // 48: postern.api.v1.WatchHoldsResponse.hold:type_name -> postern.types.v1.Hold
-	102, // 49: postern.api.v1.SearchStatementsRequest.since:type_name -> google.protobuf.Timestamp
-	102, // 50: postern.api.v1.SearchStatementsRequest.until:type_name -> google.protobuf.Timestamp
+	103, // 33: postern.api.v1.EndpointList.time:type_name -> google.protobuf.Timestamp
+	99,  // 34: postern.api.v1.NodeEndpoint.addresses:type_name -> postern.api.v1.NodeEndpoint.AddressesEntry
+	110, // 35: postern.api.v1.CreateGrantRequest.ttl:type_name -> google.protobuf.Duration
+	107, // 36: postern.api.v1.CreateGrantResponse.grant:type_name -> postern.types.v1.Grant
+	110, // 37: postern.api.v1.RequestGrantRequest.ttl:type_name -> google.protobuf.Duration
+	107, // 38: postern.api.v1.RequestGrantResponse.grant:type_name -> postern.types.v1.Grant
+	111, // 39: postern.api.v1.RequestGrantResponse.hold:type_name -> postern.types.v1.Hold
+	107, // 40: postern.api.v1.GetGrantResponse.grant:type_name -> postern.types.v1.Grant
+	107, // 41: postern.api.v1.ListGrantsResponse.grants:type_name -> postern.types.v1.Grant
+	107, // 42: postern.api.v1.RevokeGrantResponse.grant:type_name -> postern.types.v1.Grant
+	102, // 43: postern.api.v1.RevokeGrantResponse.version:type_name -> postern.types.v1.Version
+	111, // 44: postern.api.v1.ListHoldsResponse.holds:type_name -> postern.types.v1.Hold
+	111, // 45: postern.api.v1.GetHoldResponse.hold:type_name -> postern.types.v1.Hold
+	111, // 46: postern.api.v1.ReviewHoldResponse.hold:type_name -> postern.types.v1.Hold
+	111, // 47: postern.api.v1.WithdrawHoldResponse.hold:type_name -> postern.types.v1.Hold
+	111, // 48: postern.api.v1.WatchHoldsResponse.hold:type_name -> postern.types.v1.Hold
+	103, // 49: postern.api.v1.SearchStatementsRequest.since:type_name -> google.protobuf.Timestamp
+	103, // 50: postern.api.v1.SearchStatementsRequest.until:type_name -> google.protobuf.Timestamp
 	61,  // 51: postern.api.v1.SearchStatementsResponse.statements:type_name -> postern.api.v1.RecordedStatement
-	102, // 52: postern.api.v1.RecordedStatement.time:type_name -> google.protobuf.Timestamp
+	103, // 52: postern.api.v1.RecordedStatement.time:type_name -> google.protobuf.Timestamp
 	62,  // 53: postern.api.v1.RecordedStatement.columns:type_name -> postern.api.v1.ColumnUse
-	109, // 54: postern.api.v1.RecordedStatement.duration:type_name -> google.protobuf.Duration
-	102, // 55: postern.api.v1.WhoUsedRequest.since:type_name -> google.protobuf.Timestamp
-	102, // 56: postern.api.v1.WhoUsedRequest.until:type_name -> google.protobuf.Timestamp
+	110, // 54: postern.api.v1.RecordedStatement.duration:type_name -> google.protobuf.Duration
+	103, // 55: postern.api.v1.WhoUsedRequest.since:type_name -> google.protobuf.Timestamp
+	103, // 56: postern.api.v1.WhoUsedRequest.until:type_name -> google.protobuf.Timestamp
 	65,  // 57: postern.api.v1.WhoUsedResponse.uses:type_name -> postern.api.v1.SessionUse
-	102, // 58: postern.api.v1.SessionUse.first_time:type_name -> google.protobuf.Timestamp
-	102, // 59: postern.api.v1.SessionUse.last_time:type_name -> google.protobuf.Timestamp
-	102, // 60: postern.api.v1.GetUsageRequest.since:type_name -> google.protobuf.Timestamp
-	109, // 61: postern.api.v1.GetUsageRequest.unused:type_name -> google.protobuf.Duration
+	103, // 58: postern.api.v1.SessionUse.first_time:type_name -> google.protobuf.Timestamp
+	103, // 59: postern.api.v1.SessionUse.last_time:type_name -> google.protobuf.Timestamp
+	103, // 60: postern.api.v1.GetUsageRequest.since:type_name -> google.protobuf.Timestamp
+	110, // 61: postern.api.v1.GetUsageRequest.unused:type_name -> google.protobuf.Duration
 	68,  // 62: postern.api.v1.GetUsageResponse.usage:type_name -> postern.api.v1.Usage
 	69,  // 63: postern.api.v1.GetUsageResponse.unused:type_name -> postern.api.v1.UnusedBinding
-	102, // 64: postern.api.v1.Usage.first_time:type_name -> google.protobuf.Timestamp
-	102, // 65: postern.api.v1.Usage.last_time:type_name -> google.protobuf.Timestamp
-	102, // 66: postern.api.v1.UnusedBinding.last_time:type_name -> google.protobuf.Timestamp
-	102, // 67: postern.api.v1.ListSessionsRequest.since:type_name -> google.protobuf.Timestamp
-	102, // 68: postern.api.v1.ListSessionsRequest.until:type_name -> google.protobuf.Timestamp
-	111, // 69: postern.api.v1.ListSessionsResponse.sessions:type_name -> postern.types.v1.Session
-	111, // 70: postern.api.v1.GetSessionResponse.session:type_name -> postern.types.v1.Session
-	102, // 71: postern.api.v1.ListAuditEntriesRequest.since:type_name -> google.protobuf.Timestamp
+	103, // 64: postern.api.v1.Usage.first_time:type_name -> google.protobuf.Timestamp
+	103, // 65: postern.api.v1.Usage.last_time:type_name -> google.protobuf.Timestamp
+	103, // 66: postern.api.v1.UnusedBinding.last_time:type_name -> google.protobuf.Timestamp
+	103, // 67: postern.api.v1.ListSessionsRequest.since:type_name -> google.protobuf.Timestamp
+	103, // 68: postern.api.v1.ListSessionsRequest.until:type_name -> google.protobuf.Timestamp
+	112, // 69: postern.api.v1.ListSessionsResponse.sessions:type_name -> postern.types.v1.Session
+	112, // 70: postern.api.v1.GetSessionResponse.session:type_name -> postern.types.v1.Session
+	103, // 71: postern.api.v1.ListAuditEntriesRequest.since:type_name -> google.protobuf.Timestamp
 	80,  // 72: postern.api.v1.ListAuditEntriesResponse.entries:type_name -> postern.api.v1.AuditEntry
-	102, // 73: postern.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	99,  // 74: postern.api.v1.CreateJoinTokenRequest.labels:type_name -> postern.api.v1.CreateJoinTokenRequest.LabelsEntry
-	109, // 75: postern.api.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	102, // 76: postern.api.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
-	85,  // 77: postern.api.v1.ListNodesResponse.nodes:type_name -> postern.api.v1.NodeStatus
-	101, // 78: postern.api.v1.ListNodesResponse.version:type_name -> postern.types.v1.Version
-	101, // 79: postern.api.v1.NodeStatus.version:type_name -> postern.types.v1.Version
-	109, // 80: postern.api.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
-	104, // 81: postern.api.v1.NodeStatus.rejections:type_name -> postern.node.v1.Rejection
-	112, // 82: postern.api.v1.NodeStatus.report:type_name -> postern.node.v1.NodeReport
-	102, // 83: postern.api.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
-	100, // 84: postern.api.v1.NodeStatus.endpoints:type_name -> postern.api.v1.NodeStatus.EndpointsEntry
-	109, // 85: postern.api.v1.DrainNodeRequest.timeout:type_name -> google.protobuf.Duration
-	101, // 86: postern.api.v1.GetReceiptRequest.version:type_name -> postern.types.v1.Version
-	109, // 87: postern.api.v1.GetReceiptRequest.wait:type_name -> google.protobuf.Duration
-	90,  // 88: postern.api.v1.GetReceiptResponse.receipt:type_name -> postern.api.v1.Receipt
-	101, // 89: postern.api.v1.Receipt.version:type_name -> postern.types.v1.Version
-	102, // 90: postern.api.v1.Receipt.time:type_name -> google.protobuf.Timestamp
-	91,  // 91: postern.api.v1.Receipt.nodes:type_name -> postern.api.v1.NodeReceipt
-	102, // 92: postern.api.v1.Receipt.worst_case_time:type_name -> google.protobuf.Timestamp
-	102, // 93: postern.api.v1.NodeReceipt.enforced_time:type_name -> google.protobuf.Timestamp
-	102, // 94: postern.api.v1.NodeReceipt.last_seen:type_name -> google.protobuf.Timestamp
-	102, // 95: postern.api.v1.NodeReceipt.worst_case_time:type_name -> google.protobuf.Timestamp
-	103, // 96: postern.api.v1.OffboardResponse.locks:type_name -> postern.types.v1.Object
-	106, // 97: postern.api.v1.OffboardResponse.grants:type_name -> postern.types.v1.Grant
-	110, // 98: postern.api.v1.OffboardResponse.holds:type_name -> postern.types.v1.Hold
-	111, // 99: postern.api.v1.OffboardResponse.sessions:type_name -> postern.types.v1.Session
-	95,  // 100: postern.api.v1.OffboardResponse.leases:type_name -> postern.api.v1.LeaseStatus
-	94,  // 101: postern.api.v1.OffboardResponse.workloads:type_name -> postern.api.v1.OffboardedWorkload
-	90,  // 102: postern.api.v1.OffboardResponse.receipt:type_name -> postern.api.v1.Receipt
-	6,   // 103: postern.api.v1.PolicyService.Create:input_type -> postern.api.v1.CreateRequest
-	7,   // 104: postern.api.v1.PolicyService.Get:input_type -> postern.api.v1.GetRequest
-	8,   // 105: postern.api.v1.PolicyService.List:input_type -> postern.api.v1.ListRequest
-	10,  // 106: postern.api.v1.PolicyService.Update:input_type -> postern.api.v1.UpdateRequest
-	11,  // 107: postern.api.v1.PolicyService.Delete:input_type -> postern.api.v1.DeleteRequest
-	13,  // 108: postern.api.v1.PolicyService.Apply:input_type -> postern.api.v1.ApplyRequest
-	16,  // 109: postern.api.v1.PolicyService.Watch:input_type -> postern.api.v1.WatchRequest
-	0,   // 110: postern.api.v1.PolicyService.WhoCan:input_type -> postern.api.v1.WhoCanRequest
-	3,   // 111: postern.api.v1.PolicyService.Compare:input_type -> postern.api.v1.CompareRequest
-	18,  // 112: postern.api.v1.AccessService.WhoAmI:input_type -> postern.api.v1.WhoAmIRequest
-	20,  // 113: postern.api.v1.AccessService.LoginOptions:input_type -> postern.api.v1.LoginOptionsRequest
-	23,  // 114: postern.api.v1.AccessService.ListTasks:input_type -> postern.api.v1.ListTasksRequest
-	26,  // 115: postern.api.v1.AccessService.Explain:input_type -> postern.api.v1.ExplainRequest
-	28,  // 116: postern.api.v1.AccessService.Doctor:input_type -> postern.api.v1.DoctorRequest
-	33,  // 117: postern.api.v1.AccessService.ListEndpoints:input_type -> postern.api.v1.ListEndpointsRequest
-	37,  // 118: postern.api.v1.GrantService.CreateGrant:input_type -> postern.api.v1.CreateGrantRequest
-	39,  // 119: postern.api.v1.GrantService.RequestGrant:input_type -> postern.api.v1.RequestGrantRequest
-	41,  // 120: postern.api.v1.GrantService.GetGrant:input_type -> postern.api.v1.GetGrantRequest
-	43,  // 121: postern.api.v1.GrantService.ListGrants:input_type -> postern.api.v1.ListGrantsRequest
-	45,  // 122: postern.api.v1.GrantService.RevokeGrant:input_type -> postern.api.v1.RevokeGrantRequest
-	47,  // 123: postern.api.v1.ApprovalService.ListHolds:input_type -> postern.api.v1.ListHoldsRequest
-	49,  // 124: postern.api.v1.ApprovalService.GetHold:input_type -> postern.api.v1.GetHoldRequest
-	51,  // 125: postern.api.v1.ApprovalService.ReviewHold:input_type -> postern.api.v1.ReviewHoldRequest
-	53,  // 126: postern.api.v1.ApprovalService.WithdrawHold:input_type -> postern.api.v1.WithdrawHoldRequest
-	55,  // 127: postern.api.v1.ApprovalService.WatchHolds:input_type -> postern.api.v1.WatchHoldsRequest
-	70,  // 128: postern.api.v1.SessionService.ListSessions:input_type -> postern.api.v1.ListSessionsRequest
-	72,  // 129: postern.api.v1.SessionService.GetSession:input_type -> postern.api.v1.GetSessionRequest
-	74,  // 130: postern.api.v1.SessionService.ReadRecording:input_type -> postern.api.v1.ReadRecordingRequest
-	76,  // 131: postern.api.v1.SessionService.KillSession:input_type -> postern.api.v1.KillSessionRequest
-	57,  // 132: postern.api.v1.SessionService.SetLegalHold:input_type -> postern.api.v1.SetLegalHoldRequest
-	59,  // 133: postern.api.v1.AnswerService.SearchStatements:input_type -> postern.api.v1.SearchStatementsRequest
-	63,  // 134: postern.api.v1.AnswerService.WhoUsed:input_type -> postern.api.v1.WhoUsedRequest
-	66,  // 135: postern.api.v1.AnswerService.GetUsage:input_type -> postern.api.v1.GetUsageRequest
-	78,  // 136: postern.api.v1.AuditService.ListAuditEntries:input_type -> postern.api.v1.ListAuditEntriesRequest
-	81,  // 137: postern.api.v1.NodeAdminService.CreateJoinToken:input_type -> postern.api.v1.CreateJoinTokenRequest
-	83,  // 138: postern.api.v1.NodeAdminService.ListNodes:input_type -> postern.api.v1.ListNodesRequest
-	86,  // 139: postern.api.v1.NodeAdminService.DrainNode:input_type -> postern.api.v1.DrainNodeRequest
-	88,  // 140: postern.api.v1.LockService.GetReceipt:input_type -> postern.api.v1.GetReceiptRequest
-	92,  // 141: postern.api.v1.LockService.Offboard:input_type -> postern.api.v1.OffboardRequest
-	103, // 142: postern.api.v1.PolicyService.Create:output_type -> postern.types.v1.Object
-	103, // 143: postern.api.v1.PolicyService.Get:output_type -> postern.types.v1.Object
-	9,   // 144: postern.api.v1.PolicyService.List:output_type -> postern.api.v1.ListResponse
-	103, // 145: postern.api.v1.PolicyService.Update:output_type -> postern.types.v1.Object
-	12,  // 146: postern.api.v1.PolicyService.Delete:output_type -> postern.api.v1.DeleteResponse
-	14,  // 147: postern.api.v1.PolicyService.Apply:output_type -> postern.api.v1.ApplyResponse
-	17,  // 148: postern.api.v1.PolicyService.Watch:output_type -> postern.api.v1.WatchResponse
-	1,   // 149: postern.api.v1.PolicyService.WhoCan:output_type -> postern.api.v1.WhoCanResponse
-	4,   // 150: postern.api.v1.PolicyService.Compare:output_type -> postern.api.v1.CompareResponse
-	19,  // 151: postern.api.v1.AccessService.WhoAmI:output_type -> postern.api.v1.WhoAmIResponse
-	21,  // 152: postern.api.v1.AccessService.LoginOptions:output_type -> postern.api.v1.LoginOptionsResponse
-	24,  // 153: postern.api.v1.AccessService.ListTasks:output_type -> postern.api.v1.ListTasksResponse
-	27,  // 154: postern.api.v1.AccessService.Explain:output_type -> postern.api.v1.ExplainResponse
-	29,  // 155: postern.api.v1.AccessService.Doctor:output_type -> postern.api.v1.DoctorResponse
-	34,  // 156: postern.api.v1.AccessService.ListEndpoints:output_type -> postern.api.v1.ListEndpointsResponse
-	38,  // 157: postern.api.v1.GrantService.CreateGrant:output_type -> postern.api.v1.CreateGrantResponse
-	40,  // 158: postern.api.v1.GrantService.RequestGrant:output_type -> postern.api.v1.RequestGrantResponse
-	42,  // 159: postern.api.v1.GrantService.GetGrant:output_type -> postern.api.v1.GetGrantResponse
-	44,  // 160: postern.api.v1.GrantService.ListGrants:output_type -> postern.api.v1.ListGrantsResponse
-	46,  // 161: postern.api.v1.GrantService.RevokeGrant:output_type -> postern.api.v1.RevokeGrantResponse
-	48,  // 162: postern.api.v1.ApprovalService.ListHolds:output_type -> postern.api.v1.ListHoldsResponse
-	50,  // 163: postern.api.v1.ApprovalService.GetHold:output_type -> postern.api.v1.GetHoldResponse
-	52,  // 164: postern.api.v1.ApprovalService.ReviewHold:output_type -> postern.api.v1.ReviewHoldResponse
-	54,  // 165: postern.api.v1.ApprovalService.WithdrawHold:output_type -> postern.api.v1.WithdrawHoldResponse
-	56,  // 166: postern.api.v1.ApprovalService.WatchHolds:output_type -> postern.api.v1.WatchHoldsResponse
-	71,  // 167: postern.api.v1.SessionService.ListSessions:output_type -> postern.api.v1.ListSessionsResponse
-	73,  // 168: postern.api.v1.SessionService.GetSession:output_type -> postern.api.v1.GetSessionResponse
-	75,  // 169: postern.api.v1.SessionService.ReadRecording:output_type -> postern.api.v1.ReadRecordingResponse
-	77,  // 170: postern.api.v1.SessionService.KillSession:output_type -> postern.api.v1.KillSessionResponse
-	58,  // 171: postern.api.v1.SessionService.SetLegalHold:output_type -> postern.api.v1.SetLegalHoldResponse
-	60,  // 172: postern.api.v1.AnswerService.SearchStatements:output_type -> postern.api.v1.SearchStatementsResponse
-	64,  // 173: postern.api.v1.AnswerService.WhoUsed:output_type -> postern.api.v1.WhoUsedResponse
-	67,  // 174: postern.api.v1.AnswerService.GetUsage:output_type -> postern.api.v1.GetUsageResponse
-	79,  // 175: postern.api.v1.AuditService.ListAuditEntries:output_type -> postern.api.v1.ListAuditEntriesResponse
-	82,  // 176: postern.api.v1.NodeAdminService.CreateJoinToken:output_type -> postern.api.v1.CreateJoinTokenResponse
-	84,  // 177: postern.api.v1.NodeAdminService.ListNodes:output_type -> postern.api.v1.ListNodesResponse
-	87,  // 178: postern.api.v1.NodeAdminService.DrainNode:output_type -> postern.api.v1.DrainNodeResponse
-	89,  // 179: postern.api.v1.LockService.GetReceipt:output_type -> postern.api.v1.GetReceiptResponse
-	93,  // 180: postern.api.v1.LockService.Offboard:output_type -> postern.api.v1.OffboardResponse
-	142, // [142:181] is the sub-list for method output_type
-	103, // [103:142] is the sub-list for method input_type
-	103, // [103:103] is the sub-list for extension type_name
-	103, // [103:103] is the sub-list for extension extendee
-	0,   // [0:103] is the sub-list for field type_name
+	103, // 73: postern.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	81,  // 74: postern.api.v1.AuditEntry.changes:type_name -> postern.api.v1.AuditChange
+	100, // 75: postern.api.v1.CreateJoinTokenRequest.labels:type_name -> postern.api.v1.CreateJoinTokenRequest.LabelsEntry
+	110, // 76: postern.api.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	103, // 77: postern.api.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	86,  // 78: postern.api.v1.ListNodesResponse.nodes:type_name -> postern.api.v1.NodeStatus
+	102, // 79: postern.api.v1.ListNodesResponse.version:type_name -> postern.types.v1.Version
+	102, // 80: postern.api.v1.NodeStatus.version:type_name -> postern.types.v1.Version
+	110, // 81: postern.api.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
+	105, // 82: postern.api.v1.NodeStatus.rejections:type_name -> postern.node.v1.Rejection
+	113, // 83: postern.api.v1.NodeStatus.report:type_name -> postern.node.v1.NodeReport
+	103, // 84: postern.api.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
+	101, // 85: postern.api.v1.NodeStatus.endpoints:type_name -> postern.api.v1.NodeStatus.EndpointsEntry
+	110, // 86: postern.api.v1.DrainNodeRequest.timeout:type_name -> google.protobuf.Duration
+	102, // 87: postern.api.v1.GetReceiptRequest.version:type_name -> postern.types.v1.Version
+	110, // 88: postern.api.v1.GetReceiptRequest.wait:type_name -> google.protobuf.Duration
+	91,  // 89: postern.api.v1.GetReceiptResponse.receipt:type_name -> postern.api.v1.Receipt
+	102, // 90: postern.api.v1.Receipt.version:type_name -> postern.types.v1.Version
+	103, // 91: postern.api.v1.Receipt.time:type_name -> google.protobuf.Timestamp
+	92,  // 92: postern.api.v1.Receipt.nodes:type_name -> postern.api.v1.NodeReceipt
+	103, // 93: postern.api.v1.Receipt.worst_case_time:type_name -> google.protobuf.Timestamp
+	103, // 94: postern.api.v1.NodeReceipt.enforced_time:type_name -> google.protobuf.Timestamp
+	103, // 95: postern.api.v1.NodeReceipt.last_seen:type_name -> google.protobuf.Timestamp
+	103, // 96: postern.api.v1.NodeReceipt.worst_case_time:type_name -> google.protobuf.Timestamp
+	104, // 97: postern.api.v1.OffboardResponse.locks:type_name -> postern.types.v1.Object
+	107, // 98: postern.api.v1.OffboardResponse.grants:type_name -> postern.types.v1.Grant
+	111, // 99: postern.api.v1.OffboardResponse.holds:type_name -> postern.types.v1.Hold
+	112, // 100: postern.api.v1.OffboardResponse.sessions:type_name -> postern.types.v1.Session
+	96,  // 101: postern.api.v1.OffboardResponse.leases:type_name -> postern.api.v1.LeaseStatus
+	95,  // 102: postern.api.v1.OffboardResponse.workloads:type_name -> postern.api.v1.OffboardedWorkload
+	91,  // 103: postern.api.v1.OffboardResponse.receipt:type_name -> postern.api.v1.Receipt
+	6,   // 104: postern.api.v1.PolicyService.Create:input_type -> postern.api.v1.CreateRequest
+	7,   // 105: postern.api.v1.PolicyService.Get:input_type -> postern.api.v1.GetRequest
+	8,   // 106: postern.api.v1.PolicyService.List:input_type -> postern.api.v1.ListRequest
+	10,  // 107: postern.api.v1.PolicyService.Update:input_type -> postern.api.v1.UpdateRequest
+	11,  // 108: postern.api.v1.PolicyService.Delete:input_type -> postern.api.v1.DeleteRequest
+	13,  // 109: postern.api.v1.PolicyService.Apply:input_type -> postern.api.v1.ApplyRequest
+	16,  // 110: postern.api.v1.PolicyService.Watch:input_type -> postern.api.v1.WatchRequest
+	0,   // 111: postern.api.v1.PolicyService.WhoCan:input_type -> postern.api.v1.WhoCanRequest
+	3,   // 112: postern.api.v1.PolicyService.Compare:input_type -> postern.api.v1.CompareRequest
+	18,  // 113: postern.api.v1.AccessService.WhoAmI:input_type -> postern.api.v1.WhoAmIRequest
+	20,  // 114: postern.api.v1.AccessService.LoginOptions:input_type -> postern.api.v1.LoginOptionsRequest
+	23,  // 115: postern.api.v1.AccessService.ListTasks:input_type -> postern.api.v1.ListTasksRequest
+	26,  // 116: postern.api.v1.AccessService.Explain:input_type -> postern.api.v1.ExplainRequest
+	28,  // 117: postern.api.v1.AccessService.Doctor:input_type -> postern.api.v1.DoctorRequest
+	33,  // 118: postern.api.v1.AccessService.ListEndpoints:input_type -> postern.api.v1.ListEndpointsRequest
+	37,  // 119: postern.api.v1.GrantService.CreateGrant:input_type -> postern.api.v1.CreateGrantRequest
+	39,  // 120: postern.api.v1.GrantService.RequestGrant:input_type -> postern.api.v1.RequestGrantRequest
+	41,  // 121: postern.api.v1.GrantService.GetGrant:input_type -> postern.api.v1.GetGrantRequest
+	43,  // 122: postern.api.v1.GrantService.ListGrants:input_type -> postern.api.v1.ListGrantsRequest
+	45,  // 123: postern.api.v1.GrantService.RevokeGrant:input_type -> postern.api.v1.RevokeGrantRequest
+	47,  // 124: postern.api.v1.ApprovalService.ListHolds:input_type -> postern.api.v1.ListHoldsRequest
+	49,  // 125: postern.api.v1.ApprovalService.GetHold:input_type -> postern.api.v1.GetHoldRequest
+	51,  // 126: postern.api.v1.ApprovalService.ReviewHold:input_type -> postern.api.v1.ReviewHoldRequest
+	53,  // 127: postern.api.v1.ApprovalService.WithdrawHold:input_type -> postern.api.v1.WithdrawHoldRequest
+	55,  // 128: postern.api.v1.ApprovalService.WatchHolds:input_type -> postern.api.v1.WatchHoldsRequest
+	70,  // 129: postern.api.v1.SessionService.ListSessions:input_type -> postern.api.v1.ListSessionsRequest
+	72,  // 130: postern.api.v1.SessionService.GetSession:input_type -> postern.api.v1.GetSessionRequest
+	74,  // 131: postern.api.v1.SessionService.ReadRecording:input_type -> postern.api.v1.ReadRecordingRequest
+	76,  // 132: postern.api.v1.SessionService.KillSession:input_type -> postern.api.v1.KillSessionRequest
+	57,  // 133: postern.api.v1.SessionService.SetLegalHold:input_type -> postern.api.v1.SetLegalHoldRequest
+	59,  // 134: postern.api.v1.AnswerService.SearchStatements:input_type -> postern.api.v1.SearchStatementsRequest
+	63,  // 135: postern.api.v1.AnswerService.WhoUsed:input_type -> postern.api.v1.WhoUsedRequest
+	66,  // 136: postern.api.v1.AnswerService.GetUsage:input_type -> postern.api.v1.GetUsageRequest
+	78,  // 137: postern.api.v1.AuditService.ListAuditEntries:input_type -> postern.api.v1.ListAuditEntriesRequest
+	82,  // 138: postern.api.v1.NodeAdminService.CreateJoinToken:input_type -> postern.api.v1.CreateJoinTokenRequest
+	84,  // 139: postern.api.v1.NodeAdminService.ListNodes:input_type -> postern.api.v1.ListNodesRequest
+	87,  // 140: postern.api.v1.NodeAdminService.DrainNode:input_type -> postern.api.v1.DrainNodeRequest
+	89,  // 141: postern.api.v1.LockService.GetReceipt:input_type -> postern.api.v1.GetReceiptRequest
+	93,  // 142: postern.api.v1.LockService.Offboard:input_type -> postern.api.v1.OffboardRequest
+	104, // 143: postern.api.v1.PolicyService.Create:output_type -> postern.types.v1.Object
+	104, // 144: postern.api.v1.PolicyService.Get:output_type -> postern.types.v1.Object
+	9,   // 145: postern.api.v1.PolicyService.List:output_type -> postern.api.v1.ListResponse
+	104, // 146: postern.api.v1.PolicyService.Update:output_type -> postern.types.v1.Object
+	12,  // 147: postern.api.v1.PolicyService.Delete:output_type -> postern.api.v1.DeleteResponse
+	14,  // 148: postern.api.v1.PolicyService.Apply:output_type -> postern.api.v1.ApplyResponse
+	17,  // 149: postern.api.v1.PolicyService.Watch:output_type -> postern.api.v1.WatchResponse
+	1,   // 150: postern.api.v1.PolicyService.WhoCan:output_type -> postern.api.v1.WhoCanResponse
+	4,   // 151: postern.api.v1.PolicyService.Compare:output_type -> postern.api.v1.CompareResponse
+	19,  // 152: postern.api.v1.AccessService.WhoAmI:output_type -> postern.api.v1.WhoAmIResponse
+	21,  // 153: postern.api.v1.AccessService.LoginOptions:output_type -> postern.api.v1.LoginOptionsResponse
+	24,  // 154: postern.api.v1.AccessService.ListTasks:output_type -> postern.api.v1.ListTasksResponse
+	27,  // 155: postern.api.v1.AccessService.Explain:output_type -> postern.api.v1.ExplainResponse
+	29,  // 156: postern.api.v1.AccessService.Doctor:output_type -> postern.api.v1.DoctorResponse
+	34,  // 157: postern.api.v1.AccessService.ListEndpoints:output_type -> postern.api.v1.ListEndpointsResponse
+	38,  // 158: postern.api.v1.GrantService.CreateGrant:output_type -> postern.api.v1.CreateGrantResponse
+	40,  // 159: postern.api.v1.GrantService.RequestGrant:output_type -> postern.api.v1.RequestGrantResponse
+	42,  // 160: postern.api.v1.GrantService.GetGrant:output_type -> postern.api.v1.GetGrantResponse
+	44,  // 161: postern.api.v1.GrantService.ListGrants:output_type -> postern.api.v1.ListGrantsResponse
+	46,  // 162: postern.api.v1.GrantService.RevokeGrant:output_type -> postern.api.v1.RevokeGrantResponse
+	48,  // 163: postern.api.v1.ApprovalService.ListHolds:output_type -> postern.api.v1.ListHoldsResponse
+	50,  // 164: postern.api.v1.ApprovalService.GetHold:output_type -> postern.api.v1.GetHoldResponse
+	52,  // 165: postern.api.v1.ApprovalService.ReviewHold:output_type -> postern.api.v1.ReviewHoldResponse
+	54,  // 166: postern.api.v1.ApprovalService.WithdrawHold:output_type -> postern.api.v1.WithdrawHoldResponse
+	56,  // 167: postern.api.v1.ApprovalService.WatchHolds:output_type -> postern.api.v1.WatchHoldsResponse
+	71,  // 168: postern.api.v1.SessionService.ListSessions:output_type -> postern.api.v1.ListSessionsResponse
+	73,  // 169: postern.api.v1.SessionService.GetSession:output_type -> postern.api.v1.GetSessionResponse
+	75,  // 170: postern.api.v1.SessionService.ReadRecording:output_type -> postern.api.v1.ReadRecordingResponse
+	77,  // 171: postern.api.v1.SessionService.KillSession:output_type -> postern.api.v1.KillSessionResponse
+	58,  // 172: postern.api.v1.SessionService.SetLegalHold:output_type -> postern.api.v1.SetLegalHoldResponse
+	60,  // 173: postern.api.v1.AnswerService.SearchStatements:output_type -> postern.api.v1.SearchStatementsResponse
+	64,  // 174: postern.api.v1.AnswerService.WhoUsed:output_type -> postern.api.v1.WhoUsedResponse
+	67,  // 175: postern.api.v1.AnswerService.GetUsage:output_type -> postern.api.v1.GetUsageResponse
+	79,  // 176: postern.api.v1.AuditService.ListAuditEntries:output_type -> postern.api.v1.ListAuditEntriesResponse
+	83,  // 177: postern.api.v1.NodeAdminService.CreateJoinToken:output_type -> postern.api.v1.CreateJoinTokenResponse
+	85,  // 178: postern.api.v1.NodeAdminService.ListNodes:output_type -> postern.api.v1.ListNodesResponse
+	88,  // 179: postern.api.v1.NodeAdminService.DrainNode:output_type -> postern.api.v1.DrainNodeResponse
+	90,  // 180: postern.api.v1.LockService.GetReceipt:output_type -> postern.api.v1.GetReceiptResponse
+	94,  // 181: postern.api.v1.LockService.Offboard:output_type -> postern.api.v1.OffboardResponse
+	143, // [143:182] is the sub-list for method output_type
+	104, // [104:143] is the sub-list for method input_type
+	104, // [104:104] is the sub-list for extension type_name
+	104, // [104:104] is the sub-list for extension extendee
+	0,   // [0:104] is the sub-list for field type_name
 }
 
 func init() { file_postern_api_v1_api_proto_init() }
@@ -7469,7 +7581,7 @@ func file_postern_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_api_v1_api_proto_rawDesc), len(file_postern_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   101,
+			NumMessages:   102,
 			NumExtensions: 0,
 			NumServices:   9,
 		},
