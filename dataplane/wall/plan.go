@@ -158,10 +158,13 @@ func (g grants) types(t tables, table sql.Name, name string) {
 func taskGrants(ctx context.Context, tx pgx.Tx, w policy.Wall, t tables) (grants, error) {
 	out := grants{}
 	var database string
-	if err := tx.QueryRow(ctx, "SELECT current_database()::text").Scan(&database); err != nil {
-		return nil, fmt.Errorf("read the database's name: %w", err)
+	var open bool
+	if err := tx.QueryRow(ctx, "SELECT current_database()::text, has_database_privilege('public', current_database(), 'CONNECT')").Scan(&database, &open); err != nil {
+		return nil, fmt.Errorf("read who may connect to the database: %w", err)
 	}
-	out.add(grant{kind: "database", name: database, privilege: "CONNECT"})
+	if !open { // where everybody may, an admin who does not own the database need not give it
+		out.add(grant{kind: "database", name: database, privilege: "CONNECT"})
+	}
 	if len(w.Views) > 0 {
 		out.add(grant{kind: "schema", name: w.Schema, privilege: "USAGE"})
 	}
