@@ -330,8 +330,10 @@ func (r *rewriter) replace(rule *rule, ref *reference) error {
 		return cannot("%s is used in a way that cannot be masked", rel)
 	case ref.locked && hole.Is("rewrite-locked"):
 		return nil
+	case ref.locked && rule.bare(ref.use):
+		return nil // only the relation itself can be locked, and nothing is read of it that it does not show
 	case ref.locked:
-		return cannot("%s is %s, so its rows cannot be locked with FOR UPDATE", rel, rule.kept())
+		return cannot("%s is %s, so its rows cannot be locked with FOR UPDATE; name columns that are not masked", rel, rule.kept())
 	case ref.sampled && hole.Is("rewrite-sampled"):
 		return nil
 	case ref.sampled:
@@ -354,6 +356,19 @@ func (r *rewriter) replace(rule *rule, ref *reference) error {
 		Alias:    rule.alias(ref.rv),
 	}}
 	return nil
+}
+
+// bare reports whether all that is read of the relation is stored as it is shown.
+func (r *rule) bare(u *use) bool {
+	if r.Filter != "" || r.Every {
+		return false
+	}
+	for name := range u.read {
+		if c := r.column(name); c == nil || c.Mask != nil {
+			return false // * among them
+		}
+	}
+	return true
 }
 
 // kept says in words how the relation is shown.

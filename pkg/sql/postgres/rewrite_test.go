@@ -53,7 +53,7 @@ func TestRewriteToViews(t *testing.T) {
 			t.Errorf("%s\n got %s (%v)\nwant %s", c.text, got, err, c.want)
 		}
 	}
-	for _, text := range []string{"SELECT id FROM orders FOR UPDATE", "SELECT id FROM ONLY orders", "UPDATE regions SET name = 'x'"} {
+	for _, text := range []string{"SELECT customer_email FROM orders FOR UPDATE", "SELECT id FROM ONLY orders", "UPDATE regions SET name = 'x'"} {
 		if got, err := analyze(t, text).Rewrite(viewed()); !errors.Is(err, postgres.ErrCannot) {
 			t.Errorf("%s became %s (%v)", text, got, err)
 		}
@@ -113,7 +113,12 @@ func TestRewrite(t *testing.T) {
 		{"DELETE FROM orders WHERE id = 1 RETURNING to_jsonb(orders)", "? the whole row of sales.orders"},
 		{"DELETE FROM orders o WHERE to_jsonb(o) IS NOT NULL", "? the whole row of sales.orders"},
 		{"DELETE FROM orders o WHERE id = 1 RETURNING (o).*", "? the whole row of sales.orders"},
-		{"SELECT id FROM orders FOR UPDATE", "? sales.orders is masked or filtered, so its rows cannot be locked"},
+		{"SELECT id FROM orders WHERE status = 'x' FOR UPDATE", "SELECT id FROM orders WHERE status = 'x' FOR UPDATE"},
+		{"SELECT id FROM orders WHERE customer_email = 'x' FOR UPDATE", "? sales.orders is masked or filtered, so its rows cannot be locked"},
+		{"SELECT * FROM orders FOR UPDATE", "? sales.orders is masked or filtered, so its rows cannot be locked"},
+		{"SELECT o FROM orders o FOR UPDATE", "? sales.orders is masked or filtered, so its rows cannot be locked"},
+		{"SELECT note FROM orders FOR UPDATE", "? column note of sales.orders is not permitted"},
+		{"SELECT a.id FROM orders a JOIN orders b ON a.id = b.id AND b.customer_email = '' FOR UPDATE OF a", "? sales.orders is masked or filtered, so its rows cannot be locked"},
 		{"SELECT id FROM orders TABLESAMPLE SYSTEM (1)", "? sales.orders is masked or filtered, so it cannot be sampled"},
 		{"SELECT id FROM ONLY orders", "? sales.orders is masked or filtered, so it cannot be read with ONLY"},
 		{"MERGE INTO regions r USING orders o ON o.status = r.code WHEN MATCHED THEN DELETE", "? the rows of sales.regions are filtered, so it cannot be changed with MERGE"},

@@ -46,6 +46,7 @@ func TestChanges(t *testing.T) {
 		"DELETE FROM orders WHERE id = 2 RETURNING *",
 		"INSERT INTO audit.log (actor, action) VALUES ('alice', 'tried')",
 		"SELECT id, status FROM orders WHERE status = 'void' ORDER BY id LIMIT 1",
+		"SELECT id, status FROM orders WHERE id = 3 FOR UPDATE",
 	} {
 		if _, err := c.Exec(t.Context(), text); err != nil {
 			t.Errorf("%s: %v", text, err)
