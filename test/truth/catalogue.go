@@ -25,6 +25,8 @@ type Entry struct {
 	Want  Want
 	// WantResult is what is wanted at level result, where that is stricter.
 	WantResult Want
+	// WantNative is what is wanted at level native, where the target refuses more.
+	WantNative Want
 	Note       string
 
 	SQL     []string          // each one simple query
@@ -51,8 +53,11 @@ const (
 
 // want is the answer at a level.
 func (e *Entry) want(l twoworlds.Level) Want {
-	if l == twoworlds.Result && e.WantResult != "" {
+	switch {
+	case l == twoworlds.Result && e.WantResult != "":
 		return e.WantResult
+	case (l == twoworlds.Native || l == twoworlds.Wall) && e.WantNative != "":
+		return e.WantNative
 	}
 	return e.Want
 }

@@ -1,7 +1,6 @@
 package twoworlds
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/posterngate/postern/pkg/run"
@@ -23,6 +21,7 @@ type Client struct {
 	Task    string
 	Level   Level
 	Startup map[string]string // startup parameters beside user and database
+	Views   bool              // at level Wall: texts read the task's views in the place of their tables
 }
 
 // An Input is what one client does on one connection.
@@ -35,6 +34,7 @@ type Input struct {
 type Pair struct {
 	w     *Worlds
 	conns [2]*Conn
+	theft *theft // whose views texts are mapped to; else nil
 }
 
 // Open connects a client to both worlds. That a node refuses is no error: the transcript
@@ -44,13 +44,16 @@ func (w *Worlds) Open(ctx context.Context, t testing.TB, c Client) (*Pair, Outco
 	if c.As == "" {
 		c.As = "alice"
 	}
+	if c.Level == Wall {
+		return w.past(ctx, t, c)
+	}
 	p, seen := &Pair{w: w}, Outcome{}
 	token := w.House.DataToken(t, c.As)
 	err := both(ctx, func(ctx context.Context, i int) error {
 		startup := map[string]string{"database": "warehouse"}
 		maps.Copy(startup, c.Startup)
 		startup["user"] = c.Task + "." + resourceName(c.Level, names[i])
-		conn, err := dial(ctx, w.House.Nodes[0].PG, w.tls(), startup, token)
+		conn, err := dial(ctx, &net.Dialer{}, w.House.Nodes[0].PG, w.tls(), startup, token)
 		if err == nil {
 			p.conns[i], seen[i] = conn, conn.seen
 		}
@@ -68,7 +71,11 @@ func (w *Worlds) Open(ctx context.Context, t testing.TB, c Client) (*Pair, Outco
 func (p *Pair) Run(ctx context.Context, steps ...Step) (Outcome, error) {
 	var seen Outcome
 	err := both(ctx, func(ctx context.Context, i int) (err error) {
-		seen[i], err = p.conns[i].steps(ctx, p.w.PG[i], steps)
+		mine := steps
+		if p.theft != nil {
+			mine = p.theft.steps(i, steps)
+		}
+		seen[i], err = p.conns[i].steps(ctx, p.w.PG[i], mine)
 		return err
 	})
 	return seen, err
@@ -114,15 +121,10 @@ func (w *Worlds) Compare(ctx context.Context, t testing.TB, in Input) (Outcome, 
 // Direct does the steps at the target of the first world, past Postern, as the account
 // and with the settings that a node would use.
 func (w *Worlds) Direct(ctx context.Context, steps ...Step) (Transcript, error) {
-	pc, err := pgconn.Connect(ctx, w.PG[0].DSN("warehouse", account, password)+"&search_path=sales")
+	c, err := w.plain(ctx, 0, account, password, map[string]string{"search_path": "sales"})
 	if err != nil {
 		return nil, err
 	}
-	h, err := pc.Hijack()
-	if err != nil {
-		return nil, err
-	}
-	c := &Conn{conn: h.Conn, in: bufio.NewReaderSize(h.Conn, 64<<10)}
 	defer c.close()
 	return c.steps(ctx, w.PG[0], steps)
 }

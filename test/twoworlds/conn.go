@@ -68,8 +68,8 @@ func (s *Step) bytes() (out []byte, ready int, err error) {
 }
 
 // dial opens a connection and logs in. A refusal is in the transcript, and no error.
-func dial(ctx context.Context, addr string, cfg *tls.Config, startup map[string]string, token string) (*Conn, error) {
-	nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+func dial(ctx context.Context, from *net.Dialer, addr string, cfg *tls.Config, startup map[string]string, token string) (*Conn, error) {
+	nc, err := from.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
@@ -208,6 +208,9 @@ func (c *Conn) do(s *Step) (Transcript, error) {
 }
 
 func (c *Conn) close() {
+	if c.conn == nil {
+		return // refused
+	}
 	if !c.over {
 		_, _ = c.conn.Write([]byte{'X', 0, 0, 0, 4})
 	}

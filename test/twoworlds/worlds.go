@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"embed"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -28,6 +29,10 @@ type Level string
 const (
 	Result Level = "result" // L1: values are changed on the way back
 	Source Level = "source" // L2: the statement that is sent reads masked values only
+	Native Level = "native" // L3: the session's login can read nothing else
+	// Wall is level native with nobody in front: the session's login, past the node, as a
+	// thief has it. It needs Native.
+	Wall Level = "wall"
 )
 
 // Short is how tables and reports name the level.
@@ -37,6 +42,9 @@ func (l Level) Short() string {
 		return "L1"
 	case Source:
 		return "L2"
+	case Native:
+		return "L3"
+	case Wall: // has no number
 	}
 	return string(l)
 }
@@ -63,6 +71,9 @@ type Worlds struct {
 	House  *house.House
 	PG     [2]*servers.PG
 	Levels []Level
+
+	super   [2]target
+	thieves thieves
 }
 
 // Start brings both worlds up, each a server of its own so that even numbers that
@@ -83,22 +94,26 @@ func Start(t testing.TB, o Options) *Worlds {
 	for i := range names {
 		side.Go("world "+names[i], func(context.Context) error { w.startWorld(t, i, &o); return nil })
 	}
-	w.House = house.Start(t, house.Options{Bare: true})
+	walled := slices.Contains(o.Levels, Native)
+	w.House = house.Start(t, house.Options{Bare: true, Wall: walled})
 	if err := side.Wait(); err != nil || w.PG[0] == nil || w.PG[1] == nil {
 		t.Fatalf("the worlds did not start: %v", err)
 	}
-	var resources []string
+	// Everything at once, so that walls are built in the same order in both worlds.
+	policy, resources := read(t, "policy.yaml")+"\n---\n"+o.Policy, []string(nil)
 	for i, world := range names {
 		for _, level := range o.Levels {
-			w.House.Apply(t, "ada", w.resource(t, i, level))
-			resources = append(resources, resourceName(level, world))
+			if level != Wall {
+				policy += "\n---\n" + w.resource(t, i, level)
+				resources = append(resources, resourceName(level, world))
+			}
 		}
 	}
-	w.House.Apply(t, "ada", read(t, "policy.yaml"))
-	if o.Policy != "" {
-		w.House.Apply(t, "ada", o.Policy)
-	}
+	w.House.Apply(t, "ada", policy)
 	w.House.Serves(t, resources...)
+	if walled {
+		w.walled(t, policy)
+	}
 	return w
 }
 
@@ -109,38 +124,35 @@ func read(t testing.TB, name string) string {
 	return string(house.Must(testdata.ReadFile("testdata/" + name))(t))
 }
 
-const account, password = "app_rw", "backend-secret"
+// The account that nodes log in with, and that of the wall.
+const account, admin, password = "app_rw", "wall_admin", "backend-secret"
 
 func (w *Worlds) startWorld(t testing.TB, i int, o *Options) {
-	pg := servers.Postgres(t, servers.PGOptions{Major: o.Major, Settings: map[string]string{
+	pg := servers.Postgres(t, servers.PGOptions{Major: o.Major, HBA: []string{"hostssl all all " + thiefAddr + "/32 password"}, Settings: map[string]string{
 		"autovacuum":           "off", // it moves rows and takes numbers when it likes
 		"track_counts":         "off",
 		"jit":                  "off",
 		"max_parallel_workers": "0", // the order of rows is part of what is compared
 	}})
-	pg.SQL(t, fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'; CREATE ROLE dba SUPERUSER; CREATE ROLE reporting_admin", account, password))
+	pg.SQL(t, fmt.Sprintf(`CREATE ROLE %s LOGIN PASSWORD '%s'; CREATE ROLE dba SUPERUSER; CREATE ROLE reporting_admin;
+		CREATE ROLE %s LOGIN PASSWORD '%[2]s' CREATEROLE; GRANT pg_signal_backend, pg_read_all_settings TO %[3]s`, account, password, admin))
 	pg.SQL(t, "CREATE DATABASE warehouse STRATEGY file_copy")
 	sizes := strings.NewReplacer("${CUSTOMERS}", strconv.Itoa(o.Customers), "${ORDERS}", strconv.Itoa(o.Orders))
 	pg.SQLIn(t, "warehouse", read(t, "world-"+names[i]+".sql")+sizes.Replace(read(t, "fixture.sql"))+o.SQL)
 	w.PG[i] = pg
+	t.Cleanup(func() { w.super[i].close(context.Background()) })
 }
 
 func (w *Worlds) resource(t testing.TB, i int, l Level) string {
 	pg := w.PG[i]
+	level := string(l)
+	if l == Native {
+		level += ", admin: {sealed: admin-" + resourceName(l, names[i]) + "}"
+	}
 	return strings.NewReplacer(
-		"${NAME}", resourceName(l, names[i]), "${LEVEL}", string(l), "${CREDENTIAL}", "app-"+names[i], "${PASSWORD}", password,
+		"${NAME}", resourceName(l, names[i]), "${LEVEL}", level, "${ADMIN}", "admin-"+resourceName(l, names[i]), "${CREDENTIAL}", "app-"+resourceName(l, names[i]), "${PASSWORD}", password,
 		"${HOST}", pg.Host, "${PORT}", strconv.Itoa(pg.Port), "${CA}", strings.ReplaceAll(string(pg.CAPEM), "\n", `\n`),
 	).Replace(read(t, "resource.yaml"))
-}
-
-// Targets runs SQL in both worlds as the superuser, past Postern, and returns the rows
-// of each.
-func (w *Worlds) Targets(ctx context.Context, sql string) (rows [2][][]string, err error) {
-	err = both(ctx, func(ctx context.Context, i int) (err error) {
-		rows[i], err = w.PG[i].Exec(ctx, "warehouse", sql)
-		return err
-	})
-	return rows, err
 }
 
 func (w *Worlds) tls() *tls.Config {

@@ -52,5 +52,18 @@ GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA app, sales, public TO app_rw;
 GRANT EXECUTE ON FUNCTION pg_read_file(text), pg_stat_reset(), pg_switch_wal(), lo_import(text) TO app_rw;
 GRANT pg_read_server_files, pg_write_server_files, pg_execute_server_program, pg_read_all_stats, reporting_admin TO app_rw;
 GRANT SELECT ON LARGE OBJECT 4242 TO app_rw;
+-- A wall works as the owner of what tasks reach, and not as a superuser.
+GRANT CREATE ON DATABASE warehouse TO wall_admin;
+DO $$ DECLARE s text; o record; BEGIN
+  FOREACH s IN ARRAY ARRAY['sales', 'audit', 'hr', 'app'] LOOP
+    EXECUTE format('ALTER SCHEMA %I OWNER TO wall_admin', s);
+    FOR o IN SELECT oid::regclass AS name FROM pg_class WHERE relnamespace = s::regnamespace AND relkind IN ('r', 'v', 'm') ORDER BY oid LOOP
+      EXECUTE format('ALTER TABLE %s OWNER TO wall_admin', o.name);
+    END LOOP;
+    FOR o IN SELECT oid::regprocedure AS name FROM pg_proc WHERE pronamespace = s::regnamespace ORDER BY oid LOOP
+      EXECUTE format('ALTER ROUTINE %s OWNER TO wall_admin', o.name);
+    END LOOP;
+  END LOOP;
+END $$;
 CLUSTER sales.customers USING customers_pkey; CLUSTER sales.orders USING orders_pkey;
 ANALYZE;
