@@ -182,3 +182,11 @@ func (s *Set) open(dst []byte, k Kind) []byte {
 	}
 	return w.AppendMasked(dst, nil)
 }
+
+// NamesSecret reports whether a name, such as of a field, says that its value is a
+// password or alike, and these are looked for.
+func (s *Set) NamesSecret(name []byte) bool { return s.on[Password] && namesSecret(name) }
+
+// Writer masks values of a kind; the zero Writer, which shows nothing, where it is not
+// looked for.
+func (s *Set) Writer(k Kind) *mask.Writer { return &s.writers[min(k, kinds-1)] }
