@@ -135,6 +135,7 @@ type Terms struct {
 	Database string
 	TLS      TLSTerms
 	SSH      SSHTerms
+	HTTP     HTTPTerms
 	Pins     []Setting // settings held fixed, sorted by name
 	Level    postern.Level
 
@@ -159,6 +160,13 @@ type TLSTerms struct {
 // SSHTerms says how to know a host: by its keys, or by who certifies them, each as in an
 // authorized_keys file.
 type SSHTerms struct{ HostKeys, HostCAs []string }
+
+// HTTPTerms says how to speak to an HTTP resource.
+type HTTPTerms struct {
+	Authority string // what is sent as Host
+	Auth      string // how the credential is shown: bearer, basic, header or none
+	Header    string // of Auth header
+}
 
 // Setting is one session setting.
 type Setting struct{ Name, Value string }
@@ -191,6 +199,9 @@ type Statement struct {
 	// change, without running it. Nil where that cannot be asked. It may take
 	// milliseconds.
 	Estimate func(ctx context.Context, text string) (rows int64, err error)
+	// Body reads what a request carries into the facts, because a rule reads it. Nil
+	// where there is none. It may wait for the client.
+	Body func(ctx context.Context) error
 }
 
 // An Analysis is one understood statement.
@@ -230,6 +241,8 @@ type Args struct {
 	// Text is a binary value as people read it, where the engine knows its type; nil
 	// where it knows none. It may be slow.
 	Text func(i int) (string, bool)
+	// Beside is recorded with the values and is nothing that people approve: headers.
+	Beside []string
 }
 
 // What Admit may ask for.

@@ -53,7 +53,13 @@ const (
 	Stdout Stream = iota
 	Stderr
 	Resize // not data: the terminal's new size, as "columns x rows" without spaces
+	Head   // not data: the headers of an answer, one a line
+	Asked  // what the client sent with its request
+	Body   // the body of an answer, as the client got it
 )
+
+// Said reports whether it is something that the client was told, and so counts.
+func (s Stream) Said() bool { return s == Stdout || s == Stderr || s == Body }
 
 func (s Stream) String() string {
 	switch s {
@@ -63,6 +69,12 @@ func (s Stream) String() string {
 		return "stderr"
 	case Resize:
 		return "resize"
+	case Head:
+		return "head"
+	case Asked:
+		return "asked"
+	case Body:
+		return "body"
 	}
 	return "unknown"
 }
@@ -125,7 +137,7 @@ func (f *Flow) Chunk(d Direction, p []byte) error {
 
 // Output reports what a command or terminal said.
 func (f *Flow) Output(s Stream, p []byte) error {
-	if s != Resize {
+	if s.Said() {
 		f.bytes -= int64(len(p))
 	}
 	return f.sink.Output(s, p)

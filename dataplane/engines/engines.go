@@ -9,6 +9,7 @@ import (
 	cryptossh "golang.org/x/crypto/ssh"
 
 	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/engine/http"
 	"github.com/posterngate/postern/dataplane/engine/postgres"
 	"github.com/posterngate/postern/dataplane/engine/ssh"
 	"github.com/posterngate/postern/pkg/postern"
@@ -30,6 +31,9 @@ type Deps struct {
 var All = map[postern.Protocol]func(Deps) engine.Engine{
 	postern.Postgres: func(d Deps) engine.Engine {
 		return postgres.New(postgres.Config{TLS: d.TLS, ClientCAs: d.ClientCAs, AllowPlaintext: d.AllowPlaintext, Parser: d.Parser, Logger: d.Logger})
+	},
+	postern.HTTP: func(d Deps) engine.Engine {
+		return http.New(http.Config{TLS: d.TLS, ClientCAs: d.ClientCAs, AllowPlaintext: d.AllowPlaintext, Logger: d.Logger})
 	},
 	postern.SSH: func(d Deps) engine.Engine {
 		return ssh.New(ssh.Config{HostKeys: d.HostKeys, UserCAs: d.UserCAs, Logger: d.Logger})

@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/posterngate/postern/dataplane/engine"
@@ -24,6 +25,13 @@ const estimateTTL = time.Minute
 func (g *Gate) decide(ctx context.Context, snap *policy.Snapshot, st *engine.Statement, an engine.Analysis, facts policy.Facts) (postern.Decision, *estimate, error) {
 	q := g.query(facts)
 	d := snap.Decide(q)
+	if slices.Equal(d.Missing, []postern.Fact{postern.FactBody}) && st.Body != nil {
+		// It is read into the facts, once.
+		if err := st.Body(ctx); err != nil {
+			return d, nil, err
+		}
+		d = snap.Decide(q)
+	}
 	if len(d.Missing) == 0 {
 		return d, nil, nil
 	}
@@ -31,7 +39,7 @@ func (g *Gate) decide(ctx context.Context, snap *policy.Snapshot, st *engine.Sta
 		if fact != postern.FactEstimatedRows || st.Estimate == nil {
 			d.Verdict = postern.VerdictDeny
 			d.Reason = fmt.Sprintf("the rule reads %s, which is not known here", fact)
-			d.Hint = "run the statement: it is found out then"
+			d.Hint = "try it: it is found out then"
 			return d, nil, nil
 		}
 	}

@@ -75,6 +75,9 @@ func (x *execution) params(args engine.Args) []record.Param {
 		p.Text = recordedText(args, i, p.Binary && !p.Null)
 		x.pbuf = append(x.pbuf, p)
 	}
+	for _, v := range args.Beside {
+		x.pbuf = append(x.pbuf, record.Param{Value: v})
+	}
 	return x.pbuf
 }
 
@@ -200,7 +203,7 @@ const maxOutput = 64 << 20
 
 // Output keeps what was said; past the bound it is counted alone.
 func (x *execution) Output(s engine.Stream, p []byte) error {
-	if s != engine.Resize {
+	if s.Said() {
 		if err := x.Chunk(engine.ToClient, p); err != nil {
 			return err
 		}

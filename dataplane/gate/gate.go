@@ -254,7 +254,7 @@ func onTheWayBack(st *engine.Statement, an engine.Analysis, d *postern.Decision)
 	}
 	return &postern.Refusal{
 		Reason: "the masks of this task cannot be kept in what this statement returns: " + err.Error(), Rule: d.Rule,
-		Hint: "select the masked columns as they are, or leave them out", Cause: err,
+		Hint: "ask for the masked values as they are, or leave them out", Cause: err,
 	}
 }
 

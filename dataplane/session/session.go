@@ -44,7 +44,7 @@ type Session struct {
 	mu         sync.Mutex // guards what follows
 	closed     bool
 	cancelKeys []string
-	conns      []net.Conn
+	conns      map[*conn]struct{}
 	loans      map[engine.Purpose]Loan
 }
 
@@ -113,26 +113,34 @@ func (s *Session) Lend(ctx context.Context, p engine.Purpose, fn func(*engine.Cr
 		if loan, err = s.k.cfg.Leases.Take(ctx, s.id, grant, s.terms.Resource, p); err != nil {
 			return fmt.Errorf("lease a credential for %s: %w", s.terms.Resource, err)
 		}
-		if !s.keep(p, loan) {
-			s.release(loan)
-			return errors.New("session: closed")
+		if loan, err = s.keep(p, loan); err != nil {
+			return err
 		}
 	}
 	return loan.Use(fn)
 }
 
-// keep takes a loan into the session, which gives it back when it is closed.
-func (s *Session) keep(p engine.Purpose, loan Loan) bool {
+// keep takes a loan into the session, which gives it back when it is closed. Of two that
+// were taken at once the first stays, and is returned.
+func (s *Session) keep(p engine.Purpose, loan Loan) (Loan, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return false
+	have := s.loans[p]
+	switch {
+	case s.closed:
+		s.mu.Unlock()
+		s.release(loan)
+		return nil, errors.New("session: closed")
+	case have == nil:
+		if s.loans == nil {
+			s.loans = map[engine.Purpose]Loan{}
+		}
+		s.loans[p], have = loan, loan
 	}
-	if s.loans == nil {
-		s.loans = map[engine.Purpose]Loan{}
+	s.mu.Unlock()
+	if have != loan {
+		s.release(loan)
 	}
-	s.loans[p] = loan
-	return true
+	return have, nil
 }
 
 // loanEnded tells why the credential that the session logged in with has ended, or nil.
@@ -163,8 +171,25 @@ func (s *Session) Dial(ctx context.Context) (net.Conn, error) {
 		_ = c.Close()
 		return nil, errors.New("session: closed")
 	}
-	s.conns = append(s.conns, c)
-	return c, nil
+	if s.conns == nil {
+		s.conns = map[*conn]struct{}{}
+	}
+	owned := &conn{c.(*net.TCPConn), s}
+	s.conns[owned] = struct{}{}
+	return owned, nil
+}
+
+// A conn is the session's until somebody closes it: a session of many requests makes many.
+type conn struct {
+	*net.TCPConn
+	s *Session
+}
+
+func (c *conn) Close() error {
+	c.s.mu.Lock()
+	delete(c.s.conns, c)
+	c.s.mu.Unlock()
+	return c.TCPConn.Close()
 }
 
 func (s *Session) closeConns() {
@@ -172,8 +197,8 @@ func (s *Session) closeConns() {
 	conns := s.conns
 	s.conns = nil
 	s.mu.Unlock()
-	for _, c := range conns {
-		_ = c.Close()
+	for c := range conns {
+		_ = c.TCPConn.Close()
 	}
 }
 
@@ -293,6 +318,7 @@ func engineTerms(k *Keeper, id postern.SessionID, g *postern.Grant, task postern
 		Node: k.cfg.Node, Subject: g.Subject.Name, Grant: g.ID, Task: task, Resource: r.name,
 		Host: ep.GetHost(), Port: int(ep.GetPort()), Database: ep.GetDatabase(),
 		TLS:              engine.TLSTerms{Mode: mode, CA: r.ca, ServerName: server},
+		HTTP:             httpTerms(ep),
 		SSH:              engine.SSHTerms{HostKeys: ep.GetSsh().GetHostKeys(), HostCAs: ep.GetSsh().GetHostCas()},
 		Level:            d.Level,
 		StatementTimeout: t.StatementTimeout, Idle: t.Idle,
@@ -302,6 +328,17 @@ func engineTerms(k *Keeper, id postern.SessionID, g *postern.Grant, task postern
 	pins := r.resource.GetSpec().GetPin()
 	for _, name := range slices.Sorted(maps.Keys(pins)) {
 		out.Pins = append(out.Pins, engine.Setting{Name: name, Value: pinValue(pins[name])})
+	}
+	return out
+}
+
+func httpTerms(ep *typesv1.Endpoint) engine.HTTPTerms {
+	out := engine.HTTPTerms{Authority: ep.GetHttp().GetAuthority(), Auth: ep.GetHttp().GetAuth().GetScheme(), Header: ep.GetHttp().GetAuth().GetHeader()}
+	if out.Authority == "" {
+		out.Authority = net.JoinHostPort(ep.GetHost(), strconv.Itoa(int(ep.GetPort())))
+	}
+	if out.Auth == "" {
+		out.Auth = "bearer"
 	}
 	return out
 }

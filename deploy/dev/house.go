@@ -55,11 +55,15 @@ var people = []idp.Person{
 
 const nodeName = "dev-1"
 
+// httpDomain is the node's name for HTTP: below it each task has one. Clients find it on
+// loopback by themselves (RFC 6761).
+const httpDomain = "postern.localhost"
+
 // startTimeout bounds each wait for a part of the house to answer.
 const startTimeout = 30 * time.Second
 
 // ports are chosen once and kept, so that what was pasted yesterday works today.
-type ports struct{ IDP, API, Nodes, PG, Debug, Vault, SSH int }
+type ports struct{ IDP, API, Nodes, PG, Debug, Vault, SSH, HTTP, Orders int }
 
 // house is the parts as they run.
 type house struct {
@@ -67,6 +71,7 @@ type house struct {
 	ports     ports
 	warehouse *warehouse
 	web       *servers.SSHD // nil where it cannot be had
+	orders    *ordersAPI
 	tel       *telemetry.T
 	group     *run.Group // everything but the node
 	node      *run.Group // stopped first, so that it can give back what it borrowed
@@ -78,6 +83,7 @@ type house struct {
 func (h *house) issuer() string { return fmt.Sprintf("http://127.0.0.1:%d", h.ports.IDP) }
 func (h *house) addr() string   { return fmt.Sprintf("https://127.0.0.1:%d", h.ports.API) }
 func (h *house) pg() string     { return fmt.Sprintf("127.0.0.1:%d", h.ports.PG) }
+func (h *house) http() string   { return fmt.Sprintf("127.0.0.1:%d", h.ports.HTTP) }
 func (h *house) ssh() string    { return fmt.Sprintf("127.0.0.1:%d", h.ports.SSH) }
 
 // foreground runs the house until ctx is done.
@@ -149,6 +155,7 @@ func (h *house) start(ctx context.Context) error {
 	}{
 		{"sample PostgreSQL", h.startWarehouse},
 		{"sample host", h.startWeb},
+		{"sample service", h.startOrders},
 		{"identity provider", h.startIDP},
 		{"control plane", h.startControl},
 		{"people's tokens", h.signIn},
@@ -176,7 +183,7 @@ func keptPorts(file string) (ports, error) {
 		return p, err
 	}
 	// Those that are missing are held at once, so that they differ.
-	for _, port := range []*int{&p.IDP, &p.API, &p.Nodes, &p.PG, &p.Debug, &p.Vault, &p.SSH} {
+	for _, port := range []*int{&p.IDP, &p.API, &p.Nodes, &p.PG, &p.Debug, &p.Vault, &p.SSH, &p.HTTP, &p.Orders} {
 		if *port != 0 {
 			continue
 		}
@@ -274,7 +281,7 @@ func (h *house) applyWorld(ctx context.Context) error {
 		return err
 	}
 	slices.Sort(entries)
-	req := &apiv1.ApplyRequest{Objects: h.warehouse.secrets()}
+	req := &apiv1.ApplyRequest{Objects: append(h.warehouse.secrets(), h.ordersSecret())}
 	if h.web != nil {
 		req.Objects = append(req.Objects, h.webSecret())
 	} else {
@@ -285,7 +292,7 @@ func (h *house) applyWorld(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		text := h.warehouse.expand(strings.ReplaceAll(string(b), "${ISSUER}", h.issuer()))
+		text := h.expandOrders(h.warehouse.expand(strings.ReplaceAll(string(b), "${ISSUER}", h.issuer())))
 		if h.web != nil {
 			text = h.expandWeb(text)
 		}
@@ -304,7 +311,10 @@ func (h *house) startNode(ctx context.Context) error {
 		Name: nodeName, DataDir: filepath.Join(h.dir, "node"),
 		ControlPlane:  []string{fmt.Sprintf("127.0.0.1:%d", h.ports.Nodes)},
 		JoinTokenFile: filepath.Join(h.dir, "join-token"),
-		Listeners:     map[postern.Protocol]nodeconfig.Listener{postern.Postgres: {Addr: h.pg()}, postern.SSH: {Addr: h.ssh()}},
+		Listeners: map[postern.Protocol]nodeconfig.Listener{
+			postern.Postgres: {Addr: h.pg()}, postern.SSH: {Addr: h.ssh()},
+			postern.HTTP: {Addr: h.http(), Public: fmt.Sprintf("%s:%d", httpDomain, h.ports.HTTP)},
+		},
 	}
 	if err := cfg.Check(); err != nil {
 		return err
@@ -369,6 +379,8 @@ func (h *house) writeEnv() error {
 	set("POSTERN_HOME", home)
 	set("POSTERN_PG", h.pg())
 	set("POSTERN_SSH", h.ssh())
+	set("POSTERN_HTTP", h.http())
+	set("POSTERN_HTTP_DOMAIN", fmt.Sprintf("%s:%d", httpDomain, h.ports.HTTP))
 	set("POSTERN_TOKEN", h.tokens["ada"])
 	for _, p := range people {
 		set("POSTERN_TOKEN_"+strings.ToUpper(p.Name), h.tokens[p.Name])
@@ -387,6 +399,7 @@ Postern is up. The sample company: alice (analysts), bob (leads), carol (contrac
   source %s
   PGPASSWORD=$POSTERN_TOKEN_ALICE psql "host=127.0.0.1 port=%d user=sales-report.warehouse dbname=warehouse sslmode=verify-full sslrootcert=$POSTERN_CA"
   %s
+  curl --cacert $POSTERN_CA -H "Authorization: Bearer $POSTERN_TOKEN_ALICE" https://read-orders--orders-api.$POSTERN_HTTP_DOMAIN/api/orders/7
   make demo
 
 `, h.addr(), h.issuer(), filepath.Join(h.dir, "house.log"), filepath.Join(h.dir, "env"), h.ports.PG, h.webLine())

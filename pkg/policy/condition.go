@@ -13,6 +13,7 @@ import (
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/ext"
 
+	"github.com/posterngate/postern/pkg/http"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -36,6 +37,7 @@ const (
 	onStatement
 	onWorkload
 	onRows
+	onRequest
 )
 
 // Every field is a variable of its own, so that the checker knows each by name and a
@@ -69,17 +71,27 @@ var (
 		cel.Variable("grant.bytesUsed", cel.IntType),
 		cel.Variable("grant.age", cel.DurationType),
 	}
+	httpVars = []cel.EnvOption{
+		cel.Variable("http.method", cel.StringType),
+		cel.Variable("http.path", cel.StringType),
+		cel.Variable("http.query", cel.MapType(cel.StringType, cel.StringType)),
+		cel.Variable("http.headers", cel.MapType(cel.StringType, cel.StringType)),
+		cel.Variable(requestBody, cel.DynType),
+	}
 	workloadVars = []cel.EnvOption{
 		cel.Variable("claims", cel.MapType(cel.StringType, cel.DynType)),
 	}
 )
 
-const estimatedRows = "statement.estimatedRows"
+const (
+	estimatedRows = "statement.estimatedRows"
+	requestBody   = "http.body"
+)
 
 // conditions makes CEL environments when they are first needed. It is for one
 // goroutine; what it compiles is safe for concurrent use.
 type conditions struct {
-	envs [onRows + 1]*cel.Env
+	envs [onRequest + 1]*cel.Env
 }
 
 func (c *conditions) env(s surface) (*cel.Env, error) {
@@ -97,6 +109,8 @@ func (c *conditions) env(s surface) (*cel.Env, error) {
 		opts = append(append(opts, subjectVars...), requestVars...)
 	case onStatement:
 		opts = append(append(append(append(opts, subjectVars...), requestVars...), statementVars...), grantVars...)
+	case onRequest:
+		opts = append(append(append(append(opts, subjectVars...), requestVars...), httpVars...), grantVars...)
 	case onRows:
 		opts = append(append(opts, subjectVars...), cel.EnableMacroCallTracking()) // parts are written out again
 	case onWorkload:
@@ -114,7 +128,8 @@ func (c *conditions) env(s surface) (*cel.Env, error) {
 type condition struct {
 	source  string
 	program cel.Program
-	reads   map[string]bool // names of variables
+	reads   map[string]bool   // names of variables
+	names   map[string]string // of fields and literal texts, by their folded form
 	deps    postern.Deps
 }
 
@@ -139,7 +154,7 @@ func (c *conditions) compile(source string, s surface) (*condition, error) {
 	case estimate.Max > maxConditionCost:
 		return nil, fmt.Errorf("condition may cost %d steps, more than %d: avoid nested macros over lists", estimate.Max, maxConditionCost)
 	}
-	out := &condition{source: source, reads: map[string]bool{}}
+	out := &condition{source: source, reads: map[string]bool{}, names: map[string]string{}}
 	for _, ref := range tree.NativeRep().ReferenceMap() {
 		if ref.Name != "" {
 			out.reads[ref.Name] = true
@@ -161,6 +176,12 @@ func (c *conditions) compile(source string, s surface) (*condition, error) {
 func (c *condition) inspect(e ast.Expr) (err error) {
 	ast.PreOrderVisit(e, ast.NewExprVisitor(func(e ast.Expr) {
 		switch e.Kind() {
+		case ast.SelectKind:
+			c.names[http.Fold(e.AsSelect().FieldName())] = e.AsSelect().FieldName()
+		case ast.LiteralKind:
+			if text, ok := literalText(e); ok {
+				c.names[http.Fold(text)] = text
+			}
 		case ast.ComprehensionKind:
 			for _, name := range []string{e.AsComprehension().IterVar(), e.AsComprehension().IterVar2()} {
 				if name == "claims" {
@@ -211,6 +232,8 @@ func dependencies(reads map[string]bool) (d postern.Deps) {
 			d.Time, d.Usage = true, true
 		case strings.HasPrefix(name, "grant."):
 			d.Usage = true
+		case name == requestBody, name == "http.headers":
+			d.Beside = true
 		case name == estimatedRows:
 			d.Time, d.Literals = true, true
 		}

@@ -14,6 +14,13 @@ import (
 // references of the object.
 func (c *checker) content(at string, p *typesv1.Permit) *postern.ContentRule {
 	out := &postern.ContentRule{}
+	if forHTTP(p) {
+		for _, where := range slices.Sorted(maps.Keys(p.GetMask())) {
+			if m := c.contentMask(at+".mask."+where, p.GetMask()[where]); m != nil {
+				out.Fields = append(out.Fields, postern.FieldRule{Path: where, Mask: m})
+			}
+		}
+	}
 	for _, kind := range slices.Sorted(maps.Keys(p.GetDetect())) {
 		field := at + ".detect." + kind
 		if err := detect.Check(kind); err != nil {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/posterngate/postern/pkg/hole"
+	"github.com/posterngate/postern/pkg/http"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
 	"github.com/posterngate/postern/pkg/ssh"
@@ -24,7 +25,7 @@ func (s *Snapshot) DecideConnect(q Query) postern.Decision {
 	if j.overLimits() {
 		return j.d
 	}
-	if t.when != nil && !t.when.readsOf("statement.") && !t.when.readsOf("grant.") {
+	if t.when != nil && !t.when.readsOf("statement.") && !t.when.readsOf("grant.") && !t.when.readsOf("http.") {
 		if no := j.unmet(t.when, nil, t.rules.when); no != nil {
 			return j.deny(no)
 		}
@@ -70,6 +71,8 @@ func (s *Snapshot) Decide(q Query) postern.Decision {
 		return j.sql(f)
 	case *ssh.Facts:
 		return j.ssh(f)
+	case *http.Facts:
+		return j.http(f)
 	}
 	return j.unclear("")
 }
@@ -106,6 +109,7 @@ type judge struct {
 	task     *task
 	resource *resource
 	filtered []filtered
+	request  *http.Facts // of a task for http
 	d        postern.Decision
 }
 
@@ -255,8 +259,12 @@ func (j *judge) unmet(c *condition, st *sql.Statement, rule string) *refusal {
 		no.reason = j.task.title + " needs an estimate of the rows first"
 		return no
 	}
+	j.d.Deps.Beside = j.d.Deps.Beside || c.deps.Beside
+	if unread := j.unread(c, no); unread != nil {
+		return unread
+	}
 	q, usage := &j.query, j.query.Usage // a copy, so that the query stays on the stack
-	ok, err := c.holds(&variables{subject: &q.Grant.Subject, request: q.Request, task: j.task, statement: st, usage: &usage, estimate: q.EstimatedRows})
+	ok, err := c.holds(&variables{subject: &q.Grant.Subject, request: q.Request, task: j.task, statement: st, http: j.request, usage: &usage, estimate: q.EstimatedRows})
 	if err != nil {
 		no.detail += "; it could not be evaluated: " + err.Error()
 	}

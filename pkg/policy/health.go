@@ -33,13 +33,16 @@ func (s *Snapshot) Levels(t postern.TaskName, r postern.ResourceName) ([]PermitL
 	for _, name := range slices.Collect(maps.Keys(task.tables)) {
 		permits = append(permits, task.tables[name].all()...)
 	}
-	permits = append(append(permits, task.commands...), task.channels...)
+	permits = slices.Concat(permits, task.commands, task.channels, task.requests)
 	slices.SortFunc(permits, func(a, b *permit) int { return a.index - b.index })
 	var out []PermitLevel
 	for _, p := range permits {
 		l := PermitLevel{Rule: p.rule, Allows: p.allows(), Level: task.reach[r].level}
 		if p.channel != nil && slices.Contains(p.channel.verbs, ssh.Shell) {
 			l.Level = postern.LevelNone // what is done in it nobody judges
+		}
+		if p.request != nil && p.request.websocket {
+			l.Level = postern.LevelNone
 		}
 		if l.Level == postern.LevelNative {
 			if systemSchema(p.table.Schema) {
@@ -71,6 +74,10 @@ func (p *permit) allows() string {
 			verbs = append(verbs, string(v))
 		}
 		return strings.Join(verbs, ", ") + " " + some(append(slices.Clone(p.channel.argv), p.channel.paths...))
+	}
+	if p.request != nil {
+		verbs, on := p.request.summary()
+		return verbs + " " + on
 	}
 	if len(p.commands) > 0 {
 		return strings.ToLower(strings.Join(p.commands, ", ")) + " in schema " + strings.Join(slices.Sorted(maps.Keys(p.schemas)), ", ")

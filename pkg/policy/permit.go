@@ -36,6 +36,8 @@ type permit struct {
 	channel *channel
 	content *postern.ContentRule // nil masks nothing in what comes back
 
+	request *request
+
 	when     *condition
 	approval *postern.Approval
 }
@@ -67,8 +69,8 @@ func (c *checker) permits(t *task, s *typesv1.TaskSpec) {
 
 		switch shapes := c.shapes(at, p); {
 		case shapes != 1:
-			c.fail(at, "must have just one of table, commands, channel and unrestricted")
-		case i > 0 && (p.GetChannel() != "") != (s.GetPermit()[0].GetChannel() != ""):
+			c.fail(at, "must have just one of table, commands, channel, path, grpc and unrestricted")
+		case i > 0 && protocolOf(p) != protocolOf(s.GetPermit()[0]):
 			c.fail(at, "is for another protocol than the first one: a task is for one")
 		case p.GetUnrestricted():
 			if len(s.GetPermit()) > 1 {
@@ -92,6 +94,10 @@ func (c *checker) permits(t *task, s *typesv1.TaskSpec) {
 				t.channels = append(t.channels, out)
 				allowed.add(out.channel.summary(p.GetChannel()))
 			}
+		case forHTTP(p):
+			c.requestPermit(at, p, out)
+			t.requests = append(t.requests, out)
+			allowed.add(out.request.summary())
 		default:
 			c.commandPermit(at, p, out)
 			t.commands = append(t.commands, out)
@@ -112,8 +118,8 @@ func (c *checker) permits(t *task, s *typesv1.TaskSpec) {
 
 // shapes counts what the permit is, and refuses fields of another shape.
 func (c *checker) shapes(at string, p *typesv1.Permit) (n int) {
-	table, command, channel := p.GetTable() != "", len(p.GetCommands()) > 0, p.GetChannel() != ""
-	for _, is := range []bool{table, command, channel, p.GetUnrestricted()} {
+	table, command, channel, request := p.GetTable() != "", len(p.GetCommands()) > 0, p.GetChannel() != "", forHTTP(p)
+	for _, is := range []bool{table, command, channel, request, p.GetUnrestricted()} {
 		if is {
 			n++
 		}
@@ -131,12 +137,16 @@ func (c *checker) shapes(at string, p *typesv1.Permit) (n int) {
 	stray("destinations", len(p.GetDestinations()) > 0, channel)
 	stray("columns", len(p.GetColumns()) > 0, table)
 	stray("writeColumns", len(p.GetWriteColumns()) > 0, table)
-	stray("mask", len(p.GetMask()) > 0, table)
+	stray("methods", len(p.GetMethods()) > 0, request)
+	stray("query", len(p.GetQuery()) > 0, request)
+	stray("headers", len(p.GetHeaders()) > 0, request)
+	stray("websocket", p.GetWebsocket(), request)
+	stray("mask", len(p.GetMask()) > 0, table || request)
 	stray("rows", p.GetRows() != "", table)
 	stray("requireWhere", p.GetRequireWhere(), table)
 	stray("maxAffected", p.GetMaxAffected() != 0, table)
 	stray("schemas", len(p.GetSchemas()) > 0, command)
-	stray("detect", len(p.GetDetect()) > 0, channel)
+	stray("detect", len(p.GetDetect()) > 0, channel || request)
 	return n
 }
 

@@ -23,8 +23,8 @@ type Query struct {
 	EstimatedRows *int64
 }
 
-// Facts are what an engine found out about a statement: *sql.Facts or *ssh.Facts. Any
-// other are not understood, and so denied.
+// Facts are what an engine found out about a statement: *sql.Facts, *ssh.Facts or
+// *http.Facts. Any other are not understood, and so denied.
 type Facts interface {
 	// Effect is the worst that the statement may do.
 	Effect() postern.Effect

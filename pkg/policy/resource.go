@@ -13,8 +13,8 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 )
 
-// protocols are the names that are known; only the first two have an engine.
-var protocols = []string{string(postern.Postgres), string(postern.SSH), "mysql", "kubernetes", "http"}
+// protocols are the names that are known; only the first three have an engine.
+var protocols = []string{string(postern.Postgres), string(postern.SSH), string(postern.HTTP), "mysql", "kubernetes"}
 
 type resource struct {
 	object *typesv1.Resource
@@ -25,12 +25,18 @@ type resource struct {
 func (c *checker) resource(r *typesv1.Resource) *resource {
 	s := r.GetSpec()
 	p := c.oneOf("spec.protocol", s.GetProtocol(), "", protocols...)
-	if slices.Contains(protocols[2:], p) {
+	if slices.Contains(protocols[3:], p) {
 		c.fail("spec.protocol", "%s has no engine in this version", p)
 	}
 	c.endpoint(s.GetEndpoint())
 	if p == string(postern.SSH) {
 		return c.host(r)
+	}
+	if s.GetEndpoint().GetHttp() != nil && p != string(postern.HTTP) {
+		c.fail("spec.endpoint.http", "is for protocol http")
+	}
+	if p == string(postern.HTTP) {
+		return c.site(r)
 	}
 	c.database(s.GetEndpoint())
 	c.labels("spec.reachableFrom", s.GetReachableFrom())
@@ -78,6 +84,12 @@ func (c *checker) database(e *typesv1.Endpoint) {
 	if err := checkText(e.GetDatabase(), 63); err != nil {
 		c.fail(at+".database", "%s", err)
 	}
+	c.tls(e)
+}
+
+// tls checks how a resource is verified.
+func (c *checker) tls(e *typesv1.Endpoint) {
+	const at = "spec.endpoint"
 	mode := c.oneOf(at+".tls.mode", e.GetTls().GetMode(), "verify-full", "verify-full", "verify-ca", "disable")
 	ca := e.GetTls().GetCa()
 	switch {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/http"
 	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
@@ -28,6 +29,7 @@ type task struct {
 	tables       map[sql.Name]*tablePermits
 	commands     []*permit
 	channels     []*permit
+	requests     []*permit
 	unrestricted *permit
 	allowed      string // what is permitted, for Decision.Detail
 
@@ -117,15 +119,29 @@ func (c *checker) protocol(t *task, s *typesv1.TaskSpec) {
 	t.surface = onStatement
 	for _, p := range s.GetPermit() {
 		switch {
+		case p.GetUnrestricted():
+			continue
 		case p.GetChannel() != "":
-			t.protocol, t.surface = postern.SSH, onBinding
-			if s.GetFunctions() != nil {
-				c.fail("spec.functions", "is for SQL")
-			}
-		case !p.GetUnrestricted():
-			t.protocol = postern.Postgres
+			t.surface = onBinding
+		case forHTTP(p):
+			t.surface = onRequest
+		}
+		t.protocol = protocolOf(p)
+		if s.GetFunctions() != nil && t.protocol != postern.Postgres {
+			c.fail("spec.functions", "is for SQL")
 		}
 	}
+}
+
+// protocolOf tells what a permit is for that is not for everything.
+func protocolOf(p *typesv1.Permit) postern.Protocol {
+	switch {
+	case p.GetChannel() != "":
+		return postern.SSH
+	case forHTTP(p):
+		return postern.HTTP
+	}
+	return postern.Postgres
 }
 
 func (c *checker) selector(t *task, r *typesv1.ResourceSelector) {
@@ -239,6 +255,11 @@ func (c *checker) mode(field, value string, def RecordMode) RecordMode {
 func (t *task) readOnly() bool {
 	if t.unrestricted != nil || len(t.channels) > 0 || len(t.commands) > 0 || len(t.functions) > 0 {
 		return false
+	}
+	for _, p := range t.requests {
+		if p.request.websocket || slices.ContainsFunc(p.request.methods, func(m string) bool { return !http.Reads(m) }) {
+			return false
+		}
 	}
 	for _, permits := range t.tables {
 		for i, v := range tableVerbs {

@@ -5,6 +5,7 @@ import (
 
 	"cel.dev/cel-go/cel"
 
+	"github.com/posterngate/postern/pkg/http"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
 )
@@ -16,6 +17,7 @@ type variables struct {
 	request   Request
 	statement *sql.Statement // nil where there is none
 	task      *task          // of the statement
+	http      *http.Facts    // nil where there are none
 	usage     *Usage         // nil where there is none
 	estimate  *int64
 	claims    map[string]any // of a workload's token
@@ -34,6 +36,8 @@ func (v *variables) ResolveName(name string) (any, bool) {
 		return v.ofRequest(field)
 	case "statement":
 		return v.ofStatement(field)
+	case "http":
+		return v.ofHTTP(field)
 	case "grant":
 		return v.ofGrant(field)
 	case "claims":
@@ -137,6 +141,27 @@ func (v *variables) ofStatement(field string) (any, bool) {
 		return nil, false
 	}
 	return set.list, true
+}
+
+func (v *variables) ofHTTP(field string) (any, bool) {
+	if v.http == nil {
+		return nil, false
+	}
+	switch field {
+	case "method":
+		return v.http.Method, true
+	case "path":
+		return v.http.Path, true
+	case "query":
+		return v.http.Values()
+	case "headers":
+		return v.http.Header, v.http.Header != nil
+	case "body":
+		if v.http.Body != nil {
+			return v.http.Body.Value, true
+		}
+	}
+	return nil, false
 }
 
 // star adds what * may stand for: every column that any permit lists for the table, so

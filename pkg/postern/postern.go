@@ -34,6 +34,9 @@ const Postgres Protocol = "postgres"
 // SSH is the Secure Shell protocol, version 2.
 const SSH Protocol = "ssh"
 
+// HTTP is HTTP/1.1 and HTTP/2, and what is spoken in it.
+const HTTP Protocol = "http"
+
 // RoleWall is the role of an enrolled process that makes roles and views at resources; a
 // node has none.
 const RoleWall = "wall"
@@ -183,16 +186,20 @@ type Fact string
 // FactEstimatedRows is the row count that the target's planner estimates.
 const FactEstimatedRows Fact = "estimatedRows"
 
+// FactBody is the body of a request.
+const FactBody Fact = "body"
+
 // Deps says what a verdict read beside the statement's text, and so for how long it
 // may be kept. The zero Deps may be kept until the snapshot changes.
 type Deps struct {
 	Time     bool // the clock
 	Literals bool // literals or parameters
 	Usage    bool // counters of the grant
+	Beside   bool // what stands beside the text: headers, a body
 }
 
 // Cacheable reports whether the verdict may be kept for the same text.
-func (d Deps) Cacheable() bool { return !d.Time && !d.Usage }
+func (d Deps) Cacheable() bool { return !d.Time && !d.Usage && !d.Beside }
 
 // Obligation is a duty that comes with a decision; one that is not understood means
 // Deny. Exactly one field is set.

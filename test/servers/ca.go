@@ -108,6 +108,20 @@ func identity(dir, name string) (files, []byte, error) {
 	return f, a.PEM, nil
 }
 
+// Certificate finds or makes, in dir, a certificate for a server on loopback, and the CA by
+// which it is known.
+func Certificate(dir, name string) (cert tls.Certificate, caPEM []byte, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return cert, nil, err
+	}
+	f, caPEM, err := identity(dir, name)
+	if err != nil {
+		return cert, nil, err
+	}
+	cert, err = tls.LoadX509KeyPair(f.cert, f.key)
+	return cert, caPEM, err
+}
+
 func serial() *big.Int {
 	n, _ := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	return n

@@ -13,7 +13,7 @@ import (
 )
 
 // Source lends the logins kept in Secret objects: username and password, or username,
-// certificate and privateKey in PEM.
+// certificate and privateKey in PEM; or just one value, as the password of nobody.
 type Source struct {
 	store  store.Store
 	keeper Keeper
@@ -52,6 +52,10 @@ func (s *Source) Issue(ctx context.Context, r credential.Request) (credential.Is
 		Password:    bytes.Clone(values["password"].Reveal()),
 		Certificate: bytes.Clone(values["certificate"].Reveal()),
 		PrivateKey:  bytes.Clone(values["privateKey"].Reveal()),
+	}
+	if v := values["value"].Reveal(); len(v) > 0 {
+		c.Password = bytes.Clone(v) // one text, such as a key of an API
+		return credential.Issued{Credential: c}, nil
 	}
 	if c.Account == "" || len(c.Password) == 0 && len(c.PrivateKey) == 0 {
 		return credential.Issued{}, fmt.Errorf("secret %q is no login: it needs username, and password or certificate and privateKey", name)

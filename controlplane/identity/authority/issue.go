@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -89,8 +90,9 @@ func (a *Authority) IssueNode(csr []byte, name postern.NodeName) (*x509.Certific
 }
 
 // IssueListener makes the certificate that a node's listeners show, for the key of its
-// request and these names: host names and addresses.
-func (a *Authority) IssueListener(csr []byte, name postern.NodeName, names []string) (*x509.Certificate, error) {
+// request and these names: host names and addresses. A listener for HTTP has a name for
+// each task: all of one label below the names in below are certified too.
+func (a *Authority) IssueListener(csr []byte, name postern.NodeName, names []string, below ...string) (*x509.Certificate, error) {
 	key, err := ParseCSR(csr)
 	if err != nil {
 		return nil, err
@@ -100,8 +102,11 @@ func (a *Authority) IssueListener(csr []byte, name postern.NodeName, names []str
 		return nil, err
 	}
 	tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	if err := setNames(tmpl, names); err != nil {
+	if err := setNames(tmpl, append(slices.Clone(names), below...)); err != nil {
 		return nil, err
+	}
+	for _, host := range below {
+		tmpl.DNSNames = append(tmpl.DNSNames, "*."+strings.ToLower(strings.TrimSuffix(host, ".")))
 	}
 	return a.house.sign(tmpl, key, a.cfg.Now())
 }

@@ -132,7 +132,7 @@ func (s *Service) issue(name postern.NodeName, req asking) (certs, error) {
 	if err != nil {
 		return certs{}, fault.Wrap(err, codes.InvalidArgument, "csr: %s", err)
 	}
-	server, err := s.cfg.Authority.IssueListener(req.GetCsr(), name, hosts)
+	server, err := s.cfg.Authority.IssueListener(req.GetCsr(), name, hosts, s.below(req.GetEndpoints())...)
 	if err != nil {
 		return certs{}, fault.Wrap(err, codes.InvalidArgument, "endpoints: %s", err)
 	}
@@ -180,6 +180,25 @@ func (s *Service) hosts(endpoints map[string]string) ([]string, error) {
 	}
 	slices.Sort(hosts)
 	return hosts, nil
+}
+
+// below is the name of a listener for HTTP, below which each task has one of its own. The
+// control plane's own names are never among those.
+func (s *Service) below(endpoints map[string]string) []string {
+	host, _, err := net.SplitHostPort(endpoints[string(postern.HTTP)])
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if err != nil || net.ParseIP(host) != nil || s.reservedBelow(host) {
+		return nil
+	}
+	return []string{host}
+}
+
+// reservedBelow reports whether the control plane has a name in the label below host.
+func (s *Service) reservedBelow(host string) bool {
+	return slices.ContainsFunc(s.cfg.Reserved, func(r string) bool {
+		_, parent, ok := strings.Cut(strings.ToLower(strings.TrimSuffix(r, ".")), ".")
+		return ok && parent == host
+	})
 }
 
 func (s *Service) reserved(host string) bool {

@@ -454,10 +454,10 @@ func (k *sink) Chunk(_ engine.Direction, p []byte) error {
 func (k *sink) Output(s engine.Stream, p []byte) error {
 	return k.with(func(e *Execution) {
 		e.Chunks += int64(len(p))
-		if s == engine.Stdout {
+		if s == engine.Stdout || s == engine.Body {
 			e.Rows += int64(bytes.Count(p, []byte("\n")))
 		}
-		if s != engine.Resize && len(e.Data)+len(p) <= 64<<10 {
+		if s.Said() && len(e.Data)+len(p) <= 64<<10 {
 			e.Data = append(e.Data, p...)
 		}
 	})

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -95,7 +96,7 @@ func nearest(ctx context.Context, list *apiv1.EndpointList, protocol string) ([]
 		g.Go("probe", func(ctx context.Context) error {
 			d := net.Dialer{Timeout: probeTimeout}
 			began := time.Now()
-			if c, err := d.DialContext(ctx, "tcp", all[i].addr); err == nil {
+			if c, err := d.DialContext(ctx, "tcp", resolvable(all[i].addr)); err == nil {
 				all[i].rtt = max(time.Since(began), 1)
 				_ = c.Close()
 			}
@@ -111,6 +112,15 @@ func nearest(ctx context.Context, list *apiv1.EndpointList, protocol string) ([]
 	}
 	slices.SortFunc(all, func(x, y near) int { return int(x.rtt - y.rtt) })
 	return all, nil
+}
+
+// resolvable is the address as every resolver finds it: names below localhost are
+// loopback (RFC 6761), which not all know.
+func resolvable(addr string) string {
+	if host, port, err := net.SplitHostPort(addr); err == nil && strings.HasSuffix(host, ".localhost") {
+		return net.JoinHostPort("127.0.0.1", port)
+	}
+	return addr
 }
 
 func errUnreachable(format string, args ...any) error {

@@ -54,6 +54,8 @@ type Options struct {
 	Wall bool
 	// SSH adds the sample company's host.
 	SSH bool
+	// HTTP adds the sample company's service.
+	HTTP bool
 }
 
 // A House is everything that runs for one test. Its fields are not changed after Start.
@@ -61,6 +63,7 @@ type House struct {
 	Dir       string        // of the control plane, the nodes and the CLI's homes
 	PG        *servers.PG   // the target, with the database "warehouse"; nil where Bare
 	Web       *servers.SSHD // the sample host; nil without Options.SSH
+	Orders    *OrdersAPI    // the sample service; nil without Options.HTTP
 	Control   *controlplane.Server
 	Nodes     []*Node
 	Issuer    string // URL of the identity provider
@@ -85,6 +88,9 @@ type Node struct {
 	Dir string
 	PG  string // host:port of its PostgreSQL listener
 	SSH string // of its SSH listener
+	// HTTP is of its HTTP listener, and HTTPDomain the name below which each task has one,
+	// with the port.
+	HTTP, HTTPDomain string
 	*dataplane.Node
 
 	stop func()
@@ -135,6 +141,9 @@ func Start(t testing.TB, opts ...Options) *House {
 	if err := side.Wait(); err != nil || (h.PG == nil && !o.Bare) || (h.Web == nil && o.SSH) {
 		t.Fatalf("the target did not start: %v", err)
 	}
+	if o.HTTP {
+		h.startOrders(t)
+	}
 	if !o.Bare {
 		h.applyWorld(t)
 	}
@@ -158,6 +167,9 @@ func Start(t testing.TB, opts ...Options) *House {
 	}
 	if o.SSH {
 		h.Serves(t, "web-1")
+	}
+	if o.HTTP {
+		h.Serves(t, "orders-api")
 	}
 	t.Logf("the house is up after %s", time.Since(began).Round(time.Millisecond))
 	return h
@@ -249,11 +261,15 @@ func freeAddr(t testing.TB) string {
 
 func (h *House) startNode(t testing.TB, spec NodeSpec) {
 	t.Helper()
-	n := &Node{NodeSpec: spec, Dir: filepath.Join(h.Dir, spec.Name), PG: freeAddr(t), SSH: freeAddr(t)}
+	n := &Node{NodeSpec: spec, Dir: filepath.Join(h.Dir, spec.Name), PG: freeAddr(t), SSH: freeAddr(t), HTTP: freeAddr(t)}
+	_, port, _ := net.SplitHostPort(n.HTTP)
+	n.HTTPDomain = "postern.localhost:" + port
 	cfg := nodeconfig.Config{
 		Name: spec.Name, DataDir: n.Dir, ControlPlane: []string{h.NodesAddr}, JoinTokenFile: filepath.Join(h.Dir, spec.Name+".join"),
-		Listeners: map[postern.Protocol]nodeconfig.Listener{postern.Postgres: {Addr: n.PG}, postern.SSH: {Addr: n.SSH}},
-		Drain:     conf.Duration(time.Millisecond),
+		Listeners: map[postern.Protocol]nodeconfig.Listener{
+			postern.Postgres: {Addr: n.PG}, postern.SSH: {Addr: n.SSH}, postern.HTTP: {Addr: n.HTTP, Public: n.HTTPDomain},
+		},
+		Drain: conf.Duration(time.Millisecond),
 	}
 	if err := cfg.Check(); err != nil {
 		t.Fatal(err)

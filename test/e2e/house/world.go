@@ -132,6 +132,12 @@ func (h *House) applyWorld(t testing.TB) {
 		if filepath.Base(f) == webWorld {
 			continue // applied by applyWeb
 		}
+		if filepath.Base(f) == ordersWorld {
+			if h.Orders != nil {
+				req.Objects = append(req.Objects, h.ordersObjects(t, string(Must(os.ReadFile(f))(t)))...)
+			}
+			continue
+		}
 		req.Objects = append(req.Objects, h.Objects(t, string(Must(os.ReadFile(f))(t)))...)
 	}
 	Must(h.API("ada").Policy.Apply(t.Context(), Request(req)))(t)
@@ -140,7 +146,7 @@ func (h *House) applyWorld(t testing.TB) {
 // Objects reads YAML in which ${ISSUER} and the like are filled in.
 func (h *House) Objects(t testing.TB, yaml string) []*typesv1.Object {
 	t.Helper()
-	return Must(object.ParseYAML(bytes.NewReader([]byte(h.expandWeb(h.expand(yaml))))))(t)
+	return Must(object.ParseYAML(bytes.NewReader([]byte(h.expandOrders(h.expandWeb(h.expand(yaml)))))))(t)
 }
 
 // Apply applies YAML as a person.

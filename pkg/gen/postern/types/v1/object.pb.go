@@ -434,7 +434,7 @@ func (x *Resource) GetSpec() *ResourceSpec {
 // ResourceSpec says where a resource is, how to log in and which guarantee is wanted.
 type ResourceSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Protocol: postgres or ssh (mysql, kubernetes and http are reserved).
+	// Protocol: postgres, ssh or http (mysql and kubernetes are reserved).
 	Protocol string `protobuf:"bytes,1,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	// Where it is.
 	Endpoint *Endpoint `protobuf:"bytes,2,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
@@ -552,7 +552,9 @@ type Endpoint struct {
 	// How the node speaks TLS to it.
 	Tls *EndpointTLS `protobuf:"bytes,4,opt,name=tls,proto3" json:"tls,omitempty"`
 	// How the node knows an SSH host.
-	Ssh           *EndpointSSH `protobuf:"bytes,5,opt,name=ssh,proto3" json:"ssh,omitempty"`
+	Ssh *EndpointSSH `protobuf:"bytes,5,opt,name=ssh,proto3" json:"ssh,omitempty"`
+	// How the node speaks HTTP to it.
+	Http          *EndpointHTTP `protobuf:"bytes,6,opt,name=http,proto3" json:"http,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -622,6 +624,124 @@ func (x *Endpoint) GetSsh() *EndpointSSH {
 	return nil
 }
 
+func (x *Endpoint) GetHttp() *EndpointHTTP {
+	if x != nil {
+		return x.Http
+	}
+	return nil
+}
+
+// EndpointHTTP says how the node speaks HTTP to a resource.
+type EndpointHTTP struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name that the resource knows itself by, which is sent as Host; the endpoint's host
+	// and port where unset. No client can change it.
+	Authority string `protobuf:"bytes,1,opt,name=authority,proto3" json:"authority,omitempty"`
+	// How the credential is shown to the resource.
+	Auth          *HTTPAuth `protobuf:"bytes,2,opt,name=auth,proto3" json:"auth,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointHTTP) Reset() {
+	*x = EndpointHTTP{}
+	mi := &file_postern_types_v1_object_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointHTTP) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointHTTP) ProtoMessage() {}
+
+func (x *EndpointHTTP) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_types_v1_object_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointHTTP.ProtoReflect.Descriptor instead.
+func (*EndpointHTTP) Descriptor() ([]byte, []int) {
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *EndpointHTTP) GetAuthority() string {
+	if x != nil {
+		return x.Authority
+	}
+	return ""
+}
+
+func (x *EndpointHTTP) GetAuth() *HTTPAuth {
+	if x != nil {
+		return x.Auth
+	}
+	return nil
+}
+
+// HTTPAuth says how a credential is shown. Clients never see it.
+type HTTPAuth struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Scheme: bearer (the default), basic, header, or none where the resource asks for nothing.
+	Scheme string `protobuf:"bytes,1,opt,name=scheme,proto3" json:"scheme,omitempty"`
+	// Of header: the name of the header that carries the secret.
+	Header        string `protobuf:"bytes,2,opt,name=header,proto3" json:"header,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HTTPAuth) Reset() {
+	*x = HTTPAuth{}
+	mi := &file_postern_types_v1_object_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HTTPAuth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HTTPAuth) ProtoMessage() {}
+
+func (x *HTTPAuth) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_types_v1_object_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HTTPAuth.ProtoReflect.Descriptor instead.
+func (*HTTPAuth) Descriptor() ([]byte, []int) {
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *HTTPAuth) GetScheme() string {
+	if x != nil {
+		return x.Scheme
+	}
+	return ""
+}
+
+func (x *HTTPAuth) GetHeader() string {
+	if x != nil {
+		return x.Header
+	}
+	return ""
+}
+
 // EndpointSSH says how the node knows an SSH host; what it does not know it refuses.
 type EndpointSSH struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -635,7 +755,7 @@ type EndpointSSH struct {
 
 func (x *EndpointSSH) Reset() {
 	*x = EndpointSSH{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[5]
+	mi := &file_postern_types_v1_object_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +767,7 @@ func (x *EndpointSSH) String() string {
 func (*EndpointSSH) ProtoMessage() {}
 
 func (x *EndpointSSH) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[5]
+	mi := &file_postern_types_v1_object_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +780,7 @@ func (x *EndpointSSH) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointSSH.ProtoReflect.Descriptor instead.
 func (*EndpointSSH) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{5}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *EndpointSSH) GetHostKeys() []string {
@@ -692,7 +812,7 @@ type EndpointTLS struct {
 
 func (x *EndpointTLS) Reset() {
 	*x = EndpointTLS{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[6]
+	mi := &file_postern_types_v1_object_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -704,7 +824,7 @@ func (x *EndpointTLS) String() string {
 func (*EndpointTLS) ProtoMessage() {}
 
 func (x *EndpointTLS) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[6]
+	mi := &file_postern_types_v1_object_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -717,7 +837,7 @@ func (x *EndpointTLS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointTLS.ProtoReflect.Descriptor instead.
 func (*EndpointTLS) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{6}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *EndpointTLS) GetMode() string {
@@ -754,7 +874,7 @@ type SecretRef struct {
 
 func (x *SecretRef) Reset() {
 	*x = SecretRef{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[7]
+	mi := &file_postern_types_v1_object_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -766,7 +886,7 @@ func (x *SecretRef) String() string {
 func (*SecretRef) ProtoMessage() {}
 
 func (x *SecretRef) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[7]
+	mi := &file_postern_types_v1_object_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -779,7 +899,7 @@ func (x *SecretRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretRef.ProtoReflect.Descriptor instead.
 func (*SecretRef) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{7}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SecretRef) GetSecret() string {
@@ -809,7 +929,7 @@ type CredentialRef struct {
 
 func (x *CredentialRef) Reset() {
 	*x = CredentialRef{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[8]
+	mi := &file_postern_types_v1_object_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -821,7 +941,7 @@ func (x *CredentialRef) String() string {
 func (*CredentialRef) ProtoMessage() {}
 
 func (x *CredentialRef) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[8]
+	mi := &file_postern_types_v1_object_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -834,7 +954,7 @@ func (x *CredentialRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CredentialRef.ProtoReflect.Descriptor instead.
 func (*CredentialRef) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{8}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CredentialRef) GetVault() *VaultRef {
@@ -870,7 +990,7 @@ type VaultRef struct {
 
 func (x *VaultRef) Reset() {
 	*x = VaultRef{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[9]
+	mi := &file_postern_types_v1_object_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -882,7 +1002,7 @@ func (x *VaultRef) String() string {
 func (*VaultRef) ProtoMessage() {}
 
 func (x *VaultRef) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[9]
+	mi := &file_postern_types_v1_object_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -895,7 +1015,7 @@ func (x *VaultRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VaultRef.ProtoReflect.Descriptor instead.
 func (*VaultRef) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{9}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *VaultRef) GetMount() string {
@@ -947,7 +1067,7 @@ type Level struct {
 
 func (x *Level) Reset() {
 	*x = Level{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[10]
+	mi := &file_postern_types_v1_object_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -959,7 +1079,7 @@ func (x *Level) String() string {
 func (*Level) ProtoMessage() {}
 
 func (x *Level) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[10]
+	mi := &file_postern_types_v1_object_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -972,7 +1092,7 @@ func (x *Level) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Level.ProtoReflect.Descriptor instead.
 func (*Level) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{10}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Level) GetWant() string {
@@ -1006,7 +1126,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[11]
+	mi := &file_postern_types_v1_object_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1018,7 +1138,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[11]
+	mi := &file_postern_types_v1_object_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1031,7 +1151,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{11}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Task) GetApiVersion() string {
@@ -1093,7 +1213,7 @@ type TaskSpec struct {
 
 func (x *TaskSpec) Reset() {
 	*x = TaskSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[12]
+	mi := &file_postern_types_v1_object_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1105,7 +1225,7 @@ func (x *TaskSpec) String() string {
 func (*TaskSpec) ProtoMessage() {}
 
 func (x *TaskSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[12]
+	mi := &file_postern_types_v1_object_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1118,7 +1238,7 @@ func (x *TaskSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskSpec.ProtoReflect.Descriptor instead.
 func (*TaskSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{12}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *TaskSpec) GetPurpose() string {
@@ -1211,7 +1331,7 @@ type ResourceSelector struct {
 
 func (x *ResourceSelector) Reset() {
 	*x = ResourceSelector{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[13]
+	mi := &file_postern_types_v1_object_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1343,7 @@ func (x *ResourceSelector) String() string {
 func (*ResourceSelector) ProtoMessage() {}
 
 func (x *ResourceSelector) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[13]
+	mi := &file_postern_types_v1_object_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1356,7 @@ func (x *ResourceSelector) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceSelector.ProtoReflect.Descriptor instead.
 func (*ResourceSelector) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{13}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ResourceSelector) GetNames() []string {
@@ -1298,16 +1418,32 @@ type Permit struct {
 	// Of forward: "host:port". The verbs are connect and listen.
 	Destinations []string `protobuf:"bytes,19,rep,name=destinations,proto3" json:"destinations,omitempty"`
 	// What is masked wherever it shows in what comes back, by what it looks like: a kind of
-	// content, such as email, card, jwt or secrets, and the name of a Mask. For exec, shell
-	// and guard.
-	Detect        map[string]string `protobuf:"bytes,30,rep,name=detect,proto3" json:"detect,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// content, such as email, card, jwt or secrets, and the name of a Mask. For exec, shell,
+	// guard and http.
+	Detect map[string]string `protobuf:"bytes,30,rep,name=detect,proto3" json:"detect,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// For http, the methods that are allowed: GET, POST and so on. Values of a JSON body of
+	// the answer are masked by their path, such as "/customer/email" in mask; "*" in it
+	// stands for any name or place of one list.
+	Methods []string `protobuf:"bytes,20,rep,name=methods,proto3" json:"methods,omitempty"`
+	// The path that may be asked for. In a name "*" stands for any characters; a last "**"
+	// stands for everything below.
+	Path string `protobuf:"bytes,21,opt,name=path,proto3" json:"path,omitempty"`
+	// Parameters of the query that may be given, by name; "*" for any.
+	Query []string `protobuf:"bytes,22,rep,name=query,proto3" json:"query,omitempty"`
+	// Headers that the client must send, by name: in a value "*" stands for any characters.
+	Headers map[string]string `protobuf:"bytes,23,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// For gRPC, what may be called: "package.Service/Method"; in both "*" stands for any
+	// characters.
+	Grpc []string `protobuf:"bytes,24,rep,name=grpc,proto3" json:"grpc,omitempty"`
+	// The connection may become a WebSocket, whose messages are not judged.
+	Websocket     bool `protobuf:"varint,25,opt,name=websocket,proto3" json:"websocket,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Permit) Reset() {
 	*x = Permit{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[14]
+	mi := &file_postern_types_v1_object_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1319,7 +1455,7 @@ func (x *Permit) String() string {
 func (*Permit) ProtoMessage() {}
 
 func (x *Permit) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[14]
+	mi := &file_postern_types_v1_object_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1332,7 +1468,7 @@ func (x *Permit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Permit.ProtoReflect.Descriptor instead.
 func (*Permit) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{14}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Permit) GetTable() string {
@@ -1475,6 +1611,48 @@ func (x *Permit) GetDetect() map[string]string {
 	return nil
 }
 
+func (x *Permit) GetMethods() []string {
+	if x != nil {
+		return x.Methods
+	}
+	return nil
+}
+
+func (x *Permit) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Permit) GetQuery() []string {
+	if x != nil {
+		return x.Query
+	}
+	return nil
+}
+
+func (x *Permit) GetHeaders() map[string]string {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *Permit) GetGrpc() []string {
+	if x != nil {
+		return x.Grpc
+	}
+	return nil
+}
+
+func (x *Permit) GetWebsocket() bool {
+	if x != nil {
+		return x.Websocket
+	}
+	return false
+}
+
 // Functions says which functions statements may call.
 type Functions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1488,7 +1666,7 @@ type Functions struct {
 
 func (x *Functions) Reset() {
 	*x = Functions{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[15]
+	mi := &file_postern_types_v1_object_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1500,7 +1678,7 @@ func (x *Functions) String() string {
 func (*Functions) ProtoMessage() {}
 
 func (x *Functions) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[15]
+	mi := &file_postern_types_v1_object_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1513,7 +1691,7 @@ func (x *Functions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Functions.ProtoReflect.Descriptor instead.
 func (*Functions) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{15}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Functions) GetBuiltin() string {
@@ -1555,7 +1733,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[16]
+	mi := &file_postern_types_v1_object_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1567,7 +1745,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[16]
+	mi := &file_postern_types_v1_object_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1580,7 +1758,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{16}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Limits) GetRows() int64 {
@@ -1655,7 +1833,7 @@ type RecordRule struct {
 
 func (x *RecordRule) Reset() {
 	*x = RecordRule{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[17]
+	mi := &file_postern_types_v1_object_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +1845,7 @@ func (x *RecordRule) String() string {
 func (*RecordRule) ProtoMessage() {}
 
 func (x *RecordRule) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[17]
+	mi := &file_postern_types_v1_object_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,7 +1858,7 @@ func (x *RecordRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordRule.ProtoReflect.Descriptor instead.
 func (*RecordRule) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{17}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RecordRule) GetRead() string {
@@ -1718,7 +1896,7 @@ type CredentialRule struct {
 
 func (x *CredentialRule) Reset() {
 	*x = CredentialRule{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[18]
+	mi := &file_postern_types_v1_object_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1730,7 +1908,7 @@ func (x *CredentialRule) String() string {
 func (*CredentialRule) ProtoMessage() {}
 
 func (x *CredentialRule) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[18]
+	mi := &file_postern_types_v1_object_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1743,7 +1921,7 @@ func (x *CredentialRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CredentialRule.ProtoReflect.Descriptor instead.
 func (*CredentialRule) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{18}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CredentialRule) GetReuse() string {
@@ -1773,7 +1951,7 @@ type Staleness struct {
 
 func (x *Staleness) Reset() {
 	*x = Staleness{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[19]
+	mi := &file_postern_types_v1_object_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1785,7 +1963,7 @@ func (x *Staleness) String() string {
 func (*Staleness) ProtoMessage() {}
 
 func (x *Staleness) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[19]
+	mi := &file_postern_types_v1_object_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1798,7 +1976,7 @@ func (x *Staleness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Staleness.ProtoReflect.Descriptor instead.
 func (*Staleness) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{19}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Staleness) GetMaxStaleness() string {
@@ -1830,7 +2008,7 @@ type ApprovalRequirement struct {
 
 func (x *ApprovalRequirement) Reset() {
 	*x = ApprovalRequirement{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[20]
+	mi := &file_postern_types_v1_object_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1842,7 +2020,7 @@ func (x *ApprovalRequirement) String() string {
 func (*ApprovalRequirement) ProtoMessage() {}
 
 func (x *ApprovalRequirement) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[20]
+	mi := &file_postern_types_v1_object_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1855,7 +2033,7 @@ func (x *ApprovalRequirement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalRequirement.ProtoReflect.Descriptor instead.
 func (*ApprovalRequirement) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{20}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ApprovalRequirement) GetScope() string {
@@ -1896,7 +2074,7 @@ type Binding struct {
 
 func (x *Binding) Reset() {
 	*x = Binding{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[21]
+	mi := &file_postern_types_v1_object_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1908,7 +2086,7 @@ func (x *Binding) String() string {
 func (*Binding) ProtoMessage() {}
 
 func (x *Binding) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[21]
+	mi := &file_postern_types_v1_object_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1921,7 +2099,7 @@ func (x *Binding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Binding.ProtoReflect.Descriptor instead.
 func (*Binding) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{21}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Binding) GetApiVersion() string {
@@ -1971,7 +2149,7 @@ type BindingSpec struct {
 
 func (x *BindingSpec) Reset() {
 	*x = BindingSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[22]
+	mi := &file_postern_types_v1_object_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1983,7 +2161,7 @@ func (x *BindingSpec) String() string {
 func (*BindingSpec) ProtoMessage() {}
 
 func (x *BindingSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[22]
+	mi := &file_postern_types_v1_object_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1996,7 +2174,7 @@ func (x *BindingSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BindingSpec.ProtoReflect.Descriptor instead.
 func (*BindingSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{22}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *BindingSpec) GetSubjects() []*SubjectSelector {
@@ -2051,7 +2229,7 @@ type SubjectSelector struct {
 
 func (x *SubjectSelector) Reset() {
 	*x = SubjectSelector{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[23]
+	mi := &file_postern_types_v1_object_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2063,7 +2241,7 @@ func (x *SubjectSelector) String() string {
 func (*SubjectSelector) ProtoMessage() {}
 
 func (x *SubjectSelector) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[23]
+	mi := &file_postern_types_v1_object_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2076,7 +2254,7 @@ func (x *SubjectSelector) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubjectSelector.ProtoReflect.Descriptor instead.
 func (*SubjectSelector) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{23}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SubjectSelector) GetSubject() string {
@@ -2124,7 +2302,7 @@ type ApprovalRule struct {
 
 func (x *ApprovalRule) Reset() {
 	*x = ApprovalRule{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[24]
+	mi := &file_postern_types_v1_object_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +2314,7 @@ func (x *ApprovalRule) String() string {
 func (*ApprovalRule) ProtoMessage() {}
 
 func (x *ApprovalRule) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[24]
+	mi := &file_postern_types_v1_object_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2149,7 +2327,7 @@ func (x *ApprovalRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalRule.ProtoReflect.Descriptor instead.
 func (*ApprovalRule) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{24}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ApprovalRule) GetApiVersion() string {
@@ -2199,7 +2377,7 @@ type ApprovalRuleSpec struct {
 
 func (x *ApprovalRuleSpec) Reset() {
 	*x = ApprovalRuleSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[25]
+	mi := &file_postern_types_v1_object_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2211,7 +2389,7 @@ func (x *ApprovalRuleSpec) String() string {
 func (*ApprovalRuleSpec) ProtoMessage() {}
 
 func (x *ApprovalRuleSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[25]
+	mi := &file_postern_types_v1_object_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2224,7 +2402,7 @@ func (x *ApprovalRuleSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalRuleSpec.ProtoReflect.Descriptor instead.
 func (*ApprovalRuleSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{25}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ApprovalRuleSpec) GetAll() []*ApprovalQuorum {
@@ -2275,7 +2453,7 @@ type ApprovalQuorum struct {
 
 func (x *ApprovalQuorum) Reset() {
 	*x = ApprovalQuorum{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[26]
+	mi := &file_postern_types_v1_object_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2287,7 +2465,7 @@ func (x *ApprovalQuorum) String() string {
 func (*ApprovalQuorum) ProtoMessage() {}
 
 func (x *ApprovalQuorum) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[26]
+	mi := &file_postern_types_v1_object_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2300,7 +2478,7 @@ func (x *ApprovalQuorum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalQuorum.ProtoReflect.Descriptor instead.
 func (*ApprovalQuorum) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{26}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ApprovalQuorum) GetGroup() string {
@@ -2334,7 +2512,7 @@ type Workload struct {
 
 func (x *Workload) Reset() {
 	*x = Workload{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[27]
+	mi := &file_postern_types_v1_object_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2346,7 +2524,7 @@ func (x *Workload) String() string {
 func (*Workload) ProtoMessage() {}
 
 func (x *Workload) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[27]
+	mi := &file_postern_types_v1_object_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2359,7 +2537,7 @@ func (x *Workload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Workload.ProtoReflect.Descriptor instead.
 func (*Workload) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{27}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Workload) GetApiVersion() string {
@@ -2405,7 +2583,7 @@ type WorkloadSpec struct {
 
 func (x *WorkloadSpec) Reset() {
 	*x = WorkloadSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[28]
+	mi := &file_postern_types_v1_object_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2417,7 +2595,7 @@ func (x *WorkloadSpec) String() string {
 func (*WorkloadSpec) ProtoMessage() {}
 
 func (x *WorkloadSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[28]
+	mi := &file_postern_types_v1_object_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2430,7 +2608,7 @@ func (x *WorkloadSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadSpec.ProtoReflect.Descriptor instead.
 func (*WorkloadSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{28}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WorkloadSpec) GetOwner() string {
@@ -2469,7 +2647,7 @@ type WorkloadTrust struct {
 
 func (x *WorkloadTrust) Reset() {
 	*x = WorkloadTrust{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[29]
+	mi := &file_postern_types_v1_object_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2481,7 +2659,7 @@ func (x *WorkloadTrust) String() string {
 func (*WorkloadTrust) ProtoMessage() {}
 
 func (x *WorkloadTrust) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[29]
+	mi := &file_postern_types_v1_object_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2494,7 +2672,7 @@ func (x *WorkloadTrust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadTrust.ProtoReflect.Descriptor instead.
 func (*WorkloadTrust) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{29}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WorkloadTrust) GetIssuer() string {
@@ -2535,7 +2713,7 @@ type RoleBinding struct {
 
 func (x *RoleBinding) Reset() {
 	*x = RoleBinding{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[30]
+	mi := &file_postern_types_v1_object_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2547,7 +2725,7 @@ func (x *RoleBinding) String() string {
 func (*RoleBinding) ProtoMessage() {}
 
 func (x *RoleBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[30]
+	mi := &file_postern_types_v1_object_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2560,7 +2738,7 @@ func (x *RoleBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleBinding.ProtoReflect.Descriptor instead.
 func (*RoleBinding) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{30}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RoleBinding) GetApiVersion() string {
@@ -2606,7 +2784,7 @@ type RoleBindingSpec struct {
 
 func (x *RoleBindingSpec) Reset() {
 	*x = RoleBindingSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[31]
+	mi := &file_postern_types_v1_object_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2618,7 +2796,7 @@ func (x *RoleBindingSpec) String() string {
 func (*RoleBindingSpec) ProtoMessage() {}
 
 func (x *RoleBindingSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[31]
+	mi := &file_postern_types_v1_object_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2631,7 +2809,7 @@ func (x *RoleBindingSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleBindingSpec.ProtoReflect.Descriptor instead.
 func (*RoleBindingSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{31}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RoleBindingSpec) GetRole() string {
@@ -2666,7 +2844,7 @@ type RoleScope struct {
 
 func (x *RoleScope) Reset() {
 	*x = RoleScope{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[32]
+	mi := &file_postern_types_v1_object_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2678,7 +2856,7 @@ func (x *RoleScope) String() string {
 func (*RoleScope) ProtoMessage() {}
 
 func (x *RoleScope) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[32]
+	mi := &file_postern_types_v1_object_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2691,7 +2869,7 @@ func (x *RoleScope) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleScope.ProtoReflect.Descriptor instead.
 func (*RoleScope) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{32}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RoleScope) GetLabels() map[string]string {
@@ -2718,7 +2896,7 @@ type Mask struct {
 
 func (x *Mask) Reset() {
 	*x = Mask{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[33]
+	mi := &file_postern_types_v1_object_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2730,7 +2908,7 @@ func (x *Mask) String() string {
 func (*Mask) ProtoMessage() {}
 
 func (x *Mask) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[33]
+	mi := &file_postern_types_v1_object_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2743,7 +2921,7 @@ func (x *Mask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mask.ProtoReflect.Descriptor instead.
 func (*Mask) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{33}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Mask) GetApiVersion() string {
@@ -2795,7 +2973,7 @@ type MaskSpec struct {
 
 func (x *MaskSpec) Reset() {
 	*x = MaskSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[34]
+	mi := &file_postern_types_v1_object_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2807,7 +2985,7 @@ func (x *MaskSpec) String() string {
 func (*MaskSpec) ProtoMessage() {}
 
 func (x *MaskSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[34]
+	mi := &file_postern_types_v1_object_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2820,7 +2998,7 @@ func (x *MaskSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MaskSpec.ProtoReflect.Descriptor instead.
 func (*MaskSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{34}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *MaskSpec) GetMethod() string {
@@ -2882,7 +3060,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[35]
+	mi := &file_postern_types_v1_object_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2894,7 +3072,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[35]
+	mi := &file_postern_types_v1_object_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2907,7 +3085,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{35}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Lock) GetApiVersion() string {
@@ -2961,7 +3139,7 @@ type LockSpec struct {
 
 func (x *LockSpec) Reset() {
 	*x = LockSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[36]
+	mi := &file_postern_types_v1_object_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2973,7 +3151,7 @@ func (x *LockSpec) String() string {
 func (*LockSpec) ProtoMessage() {}
 
 func (x *LockSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[36]
+	mi := &file_postern_types_v1_object_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2986,7 +3164,7 @@ func (x *LockSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockSpec.ProtoReflect.Descriptor instead.
 func (*LockSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{36}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *LockSpec) GetSubject() string {
@@ -3055,7 +3233,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[37]
+	mi := &file_postern_types_v1_object_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3067,7 +3245,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[37]
+	mi := &file_postern_types_v1_object_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3080,7 +3258,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{37}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Secret) GetApiVersion() string {
@@ -3124,7 +3302,7 @@ type SecretSpec struct {
 
 func (x *SecretSpec) Reset() {
 	*x = SecretSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[38]
+	mi := &file_postern_types_v1_object_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3136,7 +3314,7 @@ func (x *SecretSpec) String() string {
 func (*SecretSpec) ProtoMessage() {}
 
 func (x *SecretSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[38]
+	mi := &file_postern_types_v1_object_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3149,7 +3327,7 @@ func (x *SecretSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretSpec.ProtoReflect.Descriptor instead.
 func (*SecretSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{38}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SecretSpec) GetData() map[string]string {
@@ -3183,7 +3361,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[39]
+	mi := &file_postern_types_v1_object_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3195,7 +3373,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[39]
+	mi := &file_postern_types_v1_object_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3208,7 +3386,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{39}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Node) GetApiVersion() string {
@@ -3263,7 +3441,7 @@ type NodeSpec struct {
 
 func (x *NodeSpec) Reset() {
 	*x = NodeSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[40]
+	mi := &file_postern_types_v1_object_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3275,7 +3453,7 @@ func (x *NodeSpec) String() string {
 func (*NodeSpec) ProtoMessage() {}
 
 func (x *NodeSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[40]
+	mi := &file_postern_types_v1_object_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3288,7 +3466,7 @@ func (x *NodeSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSpec.ProtoReflect.Descriptor instead.
 func (*NodeSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{40}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *NodeSpec) GetRegion() string {
@@ -3401,13 +3579,20 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x05value:\x028\x01\x1aW\n" +
 	"\rClassifyEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
-	"\x05value\x18\x02 \x01(\v2\x1a.google.protobuf.ListValueR\x05value:\x028\x01\"\xce\x01\n" +
+	"\x05value\x18\x02 \x01(\v2\x1a.google.protobuf.ListValueR\x05value:\x028\x01\"\x88\x02\n" +
 	"\bEndpoint\x12\x18\n" +
 	"\x04host\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04host\x12\x18\n" +
 	"\x04port\x18\x02 \x01(\x05B\x04\xa8\xee\x18\x00R\x04port\x12 \n" +
 	"\bdatabase\x18\x03 \x01(\tB\x04\xa8\xee\x18\x00R\bdatabase\x125\n" +
 	"\x03tls\x18\x04 \x01(\v2\x1d.postern.types.v1.EndpointTLSB\x04\xa8\xee\x18\x00R\x03tls\x125\n" +
-	"\x03ssh\x18\x05 \x01(\v2\x1d.postern.types.v1.EndpointSSHB\x04\xa8\xee\x18\x00R\x03ssh\"Q\n" +
+	"\x03ssh\x18\x05 \x01(\v2\x1d.postern.types.v1.EndpointSSHB\x04\xa8\xee\x18\x00R\x03ssh\x128\n" +
+	"\x04http\x18\x06 \x01(\v2\x1e.postern.types.v1.EndpointHTTPB\x04\xa8\xee\x18\x00R\x04http\"h\n" +
+	"\fEndpointHTTP\x12\"\n" +
+	"\tauthority\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\tauthority\x124\n" +
+	"\x04auth\x18\x02 \x01(\v2\x1a.postern.types.v1.HTTPAuthB\x04\xa8\xee\x18\x00R\x04auth\"F\n" +
+	"\bHTTPAuth\x12\x1c\n" +
+	"\x06scheme\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x06scheme\x12\x1c\n" +
+	"\x06header\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x06header\"Q\n" +
 	"\vEndpointSSH\x12!\n" +
 	"\thost_keys\x18\x01 \x03(\tB\x04\xa8\xee\x18\x00R\bhostKeys\x12\x1f\n" +
 	"\bhost_cas\x18\x02 \x03(\tB\x04\xa8\xee\x18\x00R\ahostCas\"\x81\x01\n" +
@@ -3457,7 +3642,7 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"\x06labels\x18\x02 \x03(\v2..postern.types.v1.ResourceSelector.LabelsEntryB\x04\xa8\xee\x18\x00R\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xee\x06\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x85\t\n" +
 	"\x06Permit\x12\x1a\n" +
 	"\x05table\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x05table\x12\x1a\n" +
 	"\x05verbs\x18\x02 \x03(\tB\x04\xa8\xee\x18\x00R\x05verbs\x12\x1e\n" +
@@ -3479,11 +3664,20 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"\x03env\x18\x11 \x03(\tB\x04\xa8\xee\x18\x00R\x03env\x12\x1a\n" +
 	"\x05paths\x18\x12 \x03(\tB\x04\xa8\xee\x18\x00R\x05paths\x12(\n" +
 	"\fdestinations\x18\x13 \x03(\tB\x04\xa8\xee\x18\x00R\fdestinations\x12B\n" +
-	"\x06detect\x18\x1e \x03(\v2$.postern.types.v1.Permit.DetectEntryB\x04\xa8\xee\x18\x00R\x06detect\x1a7\n" +
+	"\x06detect\x18\x1e \x03(\v2$.postern.types.v1.Permit.DetectEntryB\x04\xa8\xee\x18\x00R\x06detect\x12\x1e\n" +
+	"\amethods\x18\x14 \x03(\tB\x04\xa8\xee\x18\x00R\amethods\x12\x18\n" +
+	"\x04path\x18\x15 \x01(\tB\x04\xa8\xee\x18\x00R\x04path\x12\x1a\n" +
+	"\x05query\x18\x16 \x03(\tB\x04\xa8\xee\x18\x00R\x05query\x12E\n" +
+	"\aheaders\x18\x17 \x03(\v2%.postern.types.v1.Permit.HeadersEntryB\x04\xa8\xee\x18\x00R\aheaders\x12\x18\n" +
+	"\x04grpc\x18\x18 \x03(\tB\x04\xa8\xee\x18\x00R\x04grpc\x12\"\n" +
+	"\twebsocket\x18\x19 \x01(\bB\x04\xa8\xee\x18\x00R\twebsocket\x1a7\n" +
 	"\tMaskEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vDetectEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
+	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"G\n" +
 	"\tFunctions\x12\x1e\n" +
@@ -3653,146 +3847,152 @@ func file_postern_types_v1_object_proto_rawDescGZIP() []byte {
 	return file_postern_types_v1_object_proto_rawDescData
 }
 
-var file_postern_types_v1_object_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_postern_types_v1_object_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
 var file_postern_types_v1_object_proto_goTypes = []any{
 	(*Metadata)(nil),              // 0: postern.types.v1.Metadata
 	(*Object)(nil),                // 1: postern.types.v1.Object
 	(*Resource)(nil),              // 2: postern.types.v1.Resource
 	(*ResourceSpec)(nil),          // 3: postern.types.v1.ResourceSpec
 	(*Endpoint)(nil),              // 4: postern.types.v1.Endpoint
-	(*EndpointSSH)(nil),           // 5: postern.types.v1.EndpointSSH
-	(*EndpointTLS)(nil),           // 6: postern.types.v1.EndpointTLS
-	(*SecretRef)(nil),             // 7: postern.types.v1.SecretRef
-	(*CredentialRef)(nil),         // 8: postern.types.v1.CredentialRef
-	(*VaultRef)(nil),              // 9: postern.types.v1.VaultRef
-	(*Level)(nil),                 // 10: postern.types.v1.Level
-	(*Task)(nil),                  // 11: postern.types.v1.Task
-	(*TaskSpec)(nil),              // 12: postern.types.v1.TaskSpec
-	(*ResourceSelector)(nil),      // 13: postern.types.v1.ResourceSelector
-	(*Permit)(nil),                // 14: postern.types.v1.Permit
-	(*Functions)(nil),             // 15: postern.types.v1.Functions
-	(*Limits)(nil),                // 16: postern.types.v1.Limits
-	(*RecordRule)(nil),            // 17: postern.types.v1.RecordRule
-	(*CredentialRule)(nil),        // 18: postern.types.v1.CredentialRule
-	(*Staleness)(nil),             // 19: postern.types.v1.Staleness
-	(*ApprovalRequirement)(nil),   // 20: postern.types.v1.ApprovalRequirement
-	(*Binding)(nil),               // 21: postern.types.v1.Binding
-	(*BindingSpec)(nil),           // 22: postern.types.v1.BindingSpec
-	(*SubjectSelector)(nil),       // 23: postern.types.v1.SubjectSelector
-	(*ApprovalRule)(nil),          // 24: postern.types.v1.ApprovalRule
-	(*ApprovalRuleSpec)(nil),      // 25: postern.types.v1.ApprovalRuleSpec
-	(*ApprovalQuorum)(nil),        // 26: postern.types.v1.ApprovalQuorum
-	(*Workload)(nil),              // 27: postern.types.v1.Workload
-	(*WorkloadSpec)(nil),          // 28: postern.types.v1.WorkloadSpec
-	(*WorkloadTrust)(nil),         // 29: postern.types.v1.WorkloadTrust
-	(*RoleBinding)(nil),           // 30: postern.types.v1.RoleBinding
-	(*RoleBindingSpec)(nil),       // 31: postern.types.v1.RoleBindingSpec
-	(*RoleScope)(nil),             // 32: postern.types.v1.RoleScope
-	(*Mask)(nil),                  // 33: postern.types.v1.Mask
-	(*MaskSpec)(nil),              // 34: postern.types.v1.MaskSpec
-	(*Lock)(nil),                  // 35: postern.types.v1.Lock
-	(*LockSpec)(nil),              // 36: postern.types.v1.LockSpec
-	(*Secret)(nil),                // 37: postern.types.v1.Secret
-	(*SecretSpec)(nil),            // 38: postern.types.v1.SecretSpec
-	(*Node)(nil),                  // 39: postern.types.v1.Node
-	(*NodeSpec)(nil),              // 40: postern.types.v1.NodeSpec
-	nil,                           // 41: postern.types.v1.Metadata.LabelsEntry
-	nil,                           // 42: postern.types.v1.Metadata.AnnotationsEntry
-	nil,                           // 43: postern.types.v1.ResourceSpec.ReachableFromEntry
-	nil,                           // 44: postern.types.v1.ResourceSpec.PinEntry
-	nil,                           // 45: postern.types.v1.ResourceSpec.ClassifyEntry
-	nil,                           // 46: postern.types.v1.ResourceSelector.LabelsEntry
-	nil,                           // 47: postern.types.v1.Permit.MaskEntry
-	nil,                           // 48: postern.types.v1.Permit.DetectEntry
-	nil,                           // 49: postern.types.v1.SubjectSelector.ClaimEntry
-	nil,                           // 50: postern.types.v1.RoleScope.LabelsEntry
-	nil,                           // 51: postern.types.v1.SecretSpec.DataEntry
-	nil,                           // 52: postern.types.v1.NodeSpec.EndpointsEntry
-	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
-	(*structpb.Value)(nil),        // 54: google.protobuf.Value
-	(*structpb.ListValue)(nil),    // 55: google.protobuf.ListValue
+	(*EndpointHTTP)(nil),          // 5: postern.types.v1.EndpointHTTP
+	(*HTTPAuth)(nil),              // 6: postern.types.v1.HTTPAuth
+	(*EndpointSSH)(nil),           // 7: postern.types.v1.EndpointSSH
+	(*EndpointTLS)(nil),           // 8: postern.types.v1.EndpointTLS
+	(*SecretRef)(nil),             // 9: postern.types.v1.SecretRef
+	(*CredentialRef)(nil),         // 10: postern.types.v1.CredentialRef
+	(*VaultRef)(nil),              // 11: postern.types.v1.VaultRef
+	(*Level)(nil),                 // 12: postern.types.v1.Level
+	(*Task)(nil),                  // 13: postern.types.v1.Task
+	(*TaskSpec)(nil),              // 14: postern.types.v1.TaskSpec
+	(*ResourceSelector)(nil),      // 15: postern.types.v1.ResourceSelector
+	(*Permit)(nil),                // 16: postern.types.v1.Permit
+	(*Functions)(nil),             // 17: postern.types.v1.Functions
+	(*Limits)(nil),                // 18: postern.types.v1.Limits
+	(*RecordRule)(nil),            // 19: postern.types.v1.RecordRule
+	(*CredentialRule)(nil),        // 20: postern.types.v1.CredentialRule
+	(*Staleness)(nil),             // 21: postern.types.v1.Staleness
+	(*ApprovalRequirement)(nil),   // 22: postern.types.v1.ApprovalRequirement
+	(*Binding)(nil),               // 23: postern.types.v1.Binding
+	(*BindingSpec)(nil),           // 24: postern.types.v1.BindingSpec
+	(*SubjectSelector)(nil),       // 25: postern.types.v1.SubjectSelector
+	(*ApprovalRule)(nil),          // 26: postern.types.v1.ApprovalRule
+	(*ApprovalRuleSpec)(nil),      // 27: postern.types.v1.ApprovalRuleSpec
+	(*ApprovalQuorum)(nil),        // 28: postern.types.v1.ApprovalQuorum
+	(*Workload)(nil),              // 29: postern.types.v1.Workload
+	(*WorkloadSpec)(nil),          // 30: postern.types.v1.WorkloadSpec
+	(*WorkloadTrust)(nil),         // 31: postern.types.v1.WorkloadTrust
+	(*RoleBinding)(nil),           // 32: postern.types.v1.RoleBinding
+	(*RoleBindingSpec)(nil),       // 33: postern.types.v1.RoleBindingSpec
+	(*RoleScope)(nil),             // 34: postern.types.v1.RoleScope
+	(*Mask)(nil),                  // 35: postern.types.v1.Mask
+	(*MaskSpec)(nil),              // 36: postern.types.v1.MaskSpec
+	(*Lock)(nil),                  // 37: postern.types.v1.Lock
+	(*LockSpec)(nil),              // 38: postern.types.v1.LockSpec
+	(*Secret)(nil),                // 39: postern.types.v1.Secret
+	(*SecretSpec)(nil),            // 40: postern.types.v1.SecretSpec
+	(*Node)(nil),                  // 41: postern.types.v1.Node
+	(*NodeSpec)(nil),              // 42: postern.types.v1.NodeSpec
+	nil,                           // 43: postern.types.v1.Metadata.LabelsEntry
+	nil,                           // 44: postern.types.v1.Metadata.AnnotationsEntry
+	nil,                           // 45: postern.types.v1.ResourceSpec.ReachableFromEntry
+	nil,                           // 46: postern.types.v1.ResourceSpec.PinEntry
+	nil,                           // 47: postern.types.v1.ResourceSpec.ClassifyEntry
+	nil,                           // 48: postern.types.v1.ResourceSelector.LabelsEntry
+	nil,                           // 49: postern.types.v1.Permit.MaskEntry
+	nil,                           // 50: postern.types.v1.Permit.DetectEntry
+	nil,                           // 51: postern.types.v1.Permit.HeadersEntry
+	nil,                           // 52: postern.types.v1.SubjectSelector.ClaimEntry
+	nil,                           // 53: postern.types.v1.RoleScope.LabelsEntry
+	nil,                           // 54: postern.types.v1.SecretSpec.DataEntry
+	nil,                           // 55: postern.types.v1.NodeSpec.EndpointsEntry
+	(*timestamppb.Timestamp)(nil), // 56: google.protobuf.Timestamp
+	(*structpb.Value)(nil),        // 57: google.protobuf.Value
+	(*structpb.ListValue)(nil),    // 58: google.protobuf.ListValue
 }
 var file_postern_types_v1_object_proto_depIdxs = []int32{
-	41, // 0: postern.types.v1.Metadata.labels:type_name -> postern.types.v1.Metadata.LabelsEntry
-	42, // 1: postern.types.v1.Metadata.annotations:type_name -> postern.types.v1.Metadata.AnnotationsEntry
-	53, // 2: postern.types.v1.Metadata.create_time:type_name -> google.protobuf.Timestamp
-	53, // 3: postern.types.v1.Metadata.update_time:type_name -> google.protobuf.Timestamp
+	43, // 0: postern.types.v1.Metadata.labels:type_name -> postern.types.v1.Metadata.LabelsEntry
+	44, // 1: postern.types.v1.Metadata.annotations:type_name -> postern.types.v1.Metadata.AnnotationsEntry
+	56, // 2: postern.types.v1.Metadata.create_time:type_name -> google.protobuf.Timestamp
+	56, // 3: postern.types.v1.Metadata.update_time:type_name -> google.protobuf.Timestamp
 	2,  // 4: postern.types.v1.Object.resource:type_name -> postern.types.v1.Resource
-	11, // 5: postern.types.v1.Object.task:type_name -> postern.types.v1.Task
-	21, // 6: postern.types.v1.Object.binding:type_name -> postern.types.v1.Binding
-	24, // 7: postern.types.v1.Object.approval_rule:type_name -> postern.types.v1.ApprovalRule
-	27, // 8: postern.types.v1.Object.workload:type_name -> postern.types.v1.Workload
-	30, // 9: postern.types.v1.Object.role_binding:type_name -> postern.types.v1.RoleBinding
-	33, // 10: postern.types.v1.Object.mask:type_name -> postern.types.v1.Mask
-	35, // 11: postern.types.v1.Object.lock:type_name -> postern.types.v1.Lock
-	37, // 12: postern.types.v1.Object.secret:type_name -> postern.types.v1.Secret
-	39, // 13: postern.types.v1.Object.node:type_name -> postern.types.v1.Node
+	13, // 5: postern.types.v1.Object.task:type_name -> postern.types.v1.Task
+	23, // 6: postern.types.v1.Object.binding:type_name -> postern.types.v1.Binding
+	26, // 7: postern.types.v1.Object.approval_rule:type_name -> postern.types.v1.ApprovalRule
+	29, // 8: postern.types.v1.Object.workload:type_name -> postern.types.v1.Workload
+	32, // 9: postern.types.v1.Object.role_binding:type_name -> postern.types.v1.RoleBinding
+	35, // 10: postern.types.v1.Object.mask:type_name -> postern.types.v1.Mask
+	37, // 11: postern.types.v1.Object.lock:type_name -> postern.types.v1.Lock
+	39, // 12: postern.types.v1.Object.secret:type_name -> postern.types.v1.Secret
+	41, // 13: postern.types.v1.Object.node:type_name -> postern.types.v1.Node
 	0,  // 14: postern.types.v1.Resource.metadata:type_name -> postern.types.v1.Metadata
 	3,  // 15: postern.types.v1.Resource.spec:type_name -> postern.types.v1.ResourceSpec
 	4,  // 16: postern.types.v1.ResourceSpec.endpoint:type_name -> postern.types.v1.Endpoint
-	43, // 17: postern.types.v1.ResourceSpec.reachable_from:type_name -> postern.types.v1.ResourceSpec.ReachableFromEntry
-	8,  // 18: postern.types.v1.ResourceSpec.credential:type_name -> postern.types.v1.CredentialRef
-	8,  // 19: postern.types.v1.ResourceSpec.catalog:type_name -> postern.types.v1.CredentialRef
-	10, // 20: postern.types.v1.ResourceSpec.level:type_name -> postern.types.v1.Level
-	44, // 21: postern.types.v1.ResourceSpec.pin:type_name -> postern.types.v1.ResourceSpec.PinEntry
-	45, // 22: postern.types.v1.ResourceSpec.classify:type_name -> postern.types.v1.ResourceSpec.ClassifyEntry
-	6,  // 23: postern.types.v1.Endpoint.tls:type_name -> postern.types.v1.EndpointTLS
-	5,  // 24: postern.types.v1.Endpoint.ssh:type_name -> postern.types.v1.EndpointSSH
-	7,  // 25: postern.types.v1.EndpointTLS.ca:type_name -> postern.types.v1.SecretRef
-	9,  // 26: postern.types.v1.CredentialRef.vault:type_name -> postern.types.v1.VaultRef
-	8,  // 27: postern.types.v1.Level.admin:type_name -> postern.types.v1.CredentialRef
-	0,  // 28: postern.types.v1.Task.metadata:type_name -> postern.types.v1.Metadata
-	12, // 29: postern.types.v1.Task.spec:type_name -> postern.types.v1.TaskSpec
-	13, // 30: postern.types.v1.TaskSpec.resources:type_name -> postern.types.v1.ResourceSelector
-	14, // 31: postern.types.v1.TaskSpec.permit:type_name -> postern.types.v1.Permit
-	15, // 32: postern.types.v1.TaskSpec.functions:type_name -> postern.types.v1.Functions
-	16, // 33: postern.types.v1.TaskSpec.limits:type_name -> postern.types.v1.Limits
-	17, // 34: postern.types.v1.TaskSpec.record:type_name -> postern.types.v1.RecordRule
-	18, // 35: postern.types.v1.TaskSpec.credential:type_name -> postern.types.v1.CredentialRule
-	19, // 36: postern.types.v1.TaskSpec.staleness:type_name -> postern.types.v1.Staleness
-	20, // 37: postern.types.v1.TaskSpec.approval:type_name -> postern.types.v1.ApprovalRequirement
-	46, // 38: postern.types.v1.ResourceSelector.labels:type_name -> postern.types.v1.ResourceSelector.LabelsEntry
-	47, // 39: postern.types.v1.Permit.mask:type_name -> postern.types.v1.Permit.MaskEntry
-	20, // 40: postern.types.v1.Permit.approval:type_name -> postern.types.v1.ApprovalRequirement
-	48, // 41: postern.types.v1.Permit.detect:type_name -> postern.types.v1.Permit.DetectEntry
-	9,  // 42: postern.types.v1.CredentialRule.vault:type_name -> postern.types.v1.VaultRef
-	0,  // 43: postern.types.v1.Binding.metadata:type_name -> postern.types.v1.Metadata
-	22, // 44: postern.types.v1.Binding.spec:type_name -> postern.types.v1.BindingSpec
-	23, // 45: postern.types.v1.BindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
-	20, // 46: postern.types.v1.BindingSpec.approval:type_name -> postern.types.v1.ApprovalRequirement
-	53, // 47: postern.types.v1.BindingSpec.expires:type_name -> google.protobuf.Timestamp
-	49, // 48: postern.types.v1.SubjectSelector.claim:type_name -> postern.types.v1.SubjectSelector.ClaimEntry
-	0,  // 49: postern.types.v1.ApprovalRule.metadata:type_name -> postern.types.v1.Metadata
-	25, // 50: postern.types.v1.ApprovalRule.spec:type_name -> postern.types.v1.ApprovalRuleSpec
-	26, // 51: postern.types.v1.ApprovalRuleSpec.all:type_name -> postern.types.v1.ApprovalQuorum
-	0,  // 52: postern.types.v1.Workload.metadata:type_name -> postern.types.v1.Metadata
-	28, // 53: postern.types.v1.Workload.spec:type_name -> postern.types.v1.WorkloadSpec
-	29, // 54: postern.types.v1.WorkloadSpec.trust:type_name -> postern.types.v1.WorkloadTrust
-	53, // 55: postern.types.v1.WorkloadSpec.expires:type_name -> google.protobuf.Timestamp
-	0,  // 56: postern.types.v1.RoleBinding.metadata:type_name -> postern.types.v1.Metadata
-	31, // 57: postern.types.v1.RoleBinding.spec:type_name -> postern.types.v1.RoleBindingSpec
-	23, // 58: postern.types.v1.RoleBindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
-	32, // 59: postern.types.v1.RoleBindingSpec.scope:type_name -> postern.types.v1.RoleScope
-	50, // 60: postern.types.v1.RoleScope.labels:type_name -> postern.types.v1.RoleScope.LabelsEntry
-	0,  // 61: postern.types.v1.Mask.metadata:type_name -> postern.types.v1.Metadata
-	34, // 62: postern.types.v1.Mask.spec:type_name -> postern.types.v1.MaskSpec
-	7,  // 63: postern.types.v1.MaskSpec.key:type_name -> postern.types.v1.SecretRef
-	0,  // 64: postern.types.v1.Lock.metadata:type_name -> postern.types.v1.Metadata
-	36, // 65: postern.types.v1.Lock.spec:type_name -> postern.types.v1.LockSpec
-	53, // 66: postern.types.v1.LockSpec.expires:type_name -> google.protobuf.Timestamp
-	0,  // 67: postern.types.v1.Secret.metadata:type_name -> postern.types.v1.Metadata
-	38, // 68: postern.types.v1.Secret.spec:type_name -> postern.types.v1.SecretSpec
-	51, // 69: postern.types.v1.SecretSpec.data:type_name -> postern.types.v1.SecretSpec.DataEntry
-	0,  // 70: postern.types.v1.Node.metadata:type_name -> postern.types.v1.Metadata
-	40, // 71: postern.types.v1.Node.spec:type_name -> postern.types.v1.NodeSpec
-	52, // 72: postern.types.v1.NodeSpec.endpoints:type_name -> postern.types.v1.NodeSpec.EndpointsEntry
-	54, // 73: postern.types.v1.ResourceSpec.PinEntry.value:type_name -> google.protobuf.Value
-	55, // 74: postern.types.v1.ResourceSpec.ClassifyEntry.value:type_name -> google.protobuf.ListValue
-	75, // [75:75] is the sub-list for method output_type
-	75, // [75:75] is the sub-list for method input_type
-	75, // [75:75] is the sub-list for extension type_name
-	75, // [75:75] is the sub-list for extension extendee
-	0,  // [0:75] is the sub-list for field type_name
+	45, // 17: postern.types.v1.ResourceSpec.reachable_from:type_name -> postern.types.v1.ResourceSpec.ReachableFromEntry
+	10, // 18: postern.types.v1.ResourceSpec.credential:type_name -> postern.types.v1.CredentialRef
+	10, // 19: postern.types.v1.ResourceSpec.catalog:type_name -> postern.types.v1.CredentialRef
+	12, // 20: postern.types.v1.ResourceSpec.level:type_name -> postern.types.v1.Level
+	46, // 21: postern.types.v1.ResourceSpec.pin:type_name -> postern.types.v1.ResourceSpec.PinEntry
+	47, // 22: postern.types.v1.ResourceSpec.classify:type_name -> postern.types.v1.ResourceSpec.ClassifyEntry
+	8,  // 23: postern.types.v1.Endpoint.tls:type_name -> postern.types.v1.EndpointTLS
+	7,  // 24: postern.types.v1.Endpoint.ssh:type_name -> postern.types.v1.EndpointSSH
+	5,  // 25: postern.types.v1.Endpoint.http:type_name -> postern.types.v1.EndpointHTTP
+	6,  // 26: postern.types.v1.EndpointHTTP.auth:type_name -> postern.types.v1.HTTPAuth
+	9,  // 27: postern.types.v1.EndpointTLS.ca:type_name -> postern.types.v1.SecretRef
+	11, // 28: postern.types.v1.CredentialRef.vault:type_name -> postern.types.v1.VaultRef
+	10, // 29: postern.types.v1.Level.admin:type_name -> postern.types.v1.CredentialRef
+	0,  // 30: postern.types.v1.Task.metadata:type_name -> postern.types.v1.Metadata
+	14, // 31: postern.types.v1.Task.spec:type_name -> postern.types.v1.TaskSpec
+	15, // 32: postern.types.v1.TaskSpec.resources:type_name -> postern.types.v1.ResourceSelector
+	16, // 33: postern.types.v1.TaskSpec.permit:type_name -> postern.types.v1.Permit
+	17, // 34: postern.types.v1.TaskSpec.functions:type_name -> postern.types.v1.Functions
+	18, // 35: postern.types.v1.TaskSpec.limits:type_name -> postern.types.v1.Limits
+	19, // 36: postern.types.v1.TaskSpec.record:type_name -> postern.types.v1.RecordRule
+	20, // 37: postern.types.v1.TaskSpec.credential:type_name -> postern.types.v1.CredentialRule
+	21, // 38: postern.types.v1.TaskSpec.staleness:type_name -> postern.types.v1.Staleness
+	22, // 39: postern.types.v1.TaskSpec.approval:type_name -> postern.types.v1.ApprovalRequirement
+	48, // 40: postern.types.v1.ResourceSelector.labels:type_name -> postern.types.v1.ResourceSelector.LabelsEntry
+	49, // 41: postern.types.v1.Permit.mask:type_name -> postern.types.v1.Permit.MaskEntry
+	22, // 42: postern.types.v1.Permit.approval:type_name -> postern.types.v1.ApprovalRequirement
+	50, // 43: postern.types.v1.Permit.detect:type_name -> postern.types.v1.Permit.DetectEntry
+	51, // 44: postern.types.v1.Permit.headers:type_name -> postern.types.v1.Permit.HeadersEntry
+	11, // 45: postern.types.v1.CredentialRule.vault:type_name -> postern.types.v1.VaultRef
+	0,  // 46: postern.types.v1.Binding.metadata:type_name -> postern.types.v1.Metadata
+	24, // 47: postern.types.v1.Binding.spec:type_name -> postern.types.v1.BindingSpec
+	25, // 48: postern.types.v1.BindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
+	22, // 49: postern.types.v1.BindingSpec.approval:type_name -> postern.types.v1.ApprovalRequirement
+	56, // 50: postern.types.v1.BindingSpec.expires:type_name -> google.protobuf.Timestamp
+	52, // 51: postern.types.v1.SubjectSelector.claim:type_name -> postern.types.v1.SubjectSelector.ClaimEntry
+	0,  // 52: postern.types.v1.ApprovalRule.metadata:type_name -> postern.types.v1.Metadata
+	27, // 53: postern.types.v1.ApprovalRule.spec:type_name -> postern.types.v1.ApprovalRuleSpec
+	28, // 54: postern.types.v1.ApprovalRuleSpec.all:type_name -> postern.types.v1.ApprovalQuorum
+	0,  // 55: postern.types.v1.Workload.metadata:type_name -> postern.types.v1.Metadata
+	30, // 56: postern.types.v1.Workload.spec:type_name -> postern.types.v1.WorkloadSpec
+	31, // 57: postern.types.v1.WorkloadSpec.trust:type_name -> postern.types.v1.WorkloadTrust
+	56, // 58: postern.types.v1.WorkloadSpec.expires:type_name -> google.protobuf.Timestamp
+	0,  // 59: postern.types.v1.RoleBinding.metadata:type_name -> postern.types.v1.Metadata
+	33, // 60: postern.types.v1.RoleBinding.spec:type_name -> postern.types.v1.RoleBindingSpec
+	25, // 61: postern.types.v1.RoleBindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
+	34, // 62: postern.types.v1.RoleBindingSpec.scope:type_name -> postern.types.v1.RoleScope
+	53, // 63: postern.types.v1.RoleScope.labels:type_name -> postern.types.v1.RoleScope.LabelsEntry
+	0,  // 64: postern.types.v1.Mask.metadata:type_name -> postern.types.v1.Metadata
+	36, // 65: postern.types.v1.Mask.spec:type_name -> postern.types.v1.MaskSpec
+	9,  // 66: postern.types.v1.MaskSpec.key:type_name -> postern.types.v1.SecretRef
+	0,  // 67: postern.types.v1.Lock.metadata:type_name -> postern.types.v1.Metadata
+	38, // 68: postern.types.v1.Lock.spec:type_name -> postern.types.v1.LockSpec
+	56, // 69: postern.types.v1.LockSpec.expires:type_name -> google.protobuf.Timestamp
+	0,  // 70: postern.types.v1.Secret.metadata:type_name -> postern.types.v1.Metadata
+	40, // 71: postern.types.v1.Secret.spec:type_name -> postern.types.v1.SecretSpec
+	54, // 72: postern.types.v1.SecretSpec.data:type_name -> postern.types.v1.SecretSpec.DataEntry
+	0,  // 73: postern.types.v1.Node.metadata:type_name -> postern.types.v1.Metadata
+	42, // 74: postern.types.v1.Node.spec:type_name -> postern.types.v1.NodeSpec
+	55, // 75: postern.types.v1.NodeSpec.endpoints:type_name -> postern.types.v1.NodeSpec.EndpointsEntry
+	57, // 76: postern.types.v1.ResourceSpec.PinEntry.value:type_name -> google.protobuf.Value
+	58, // 77: postern.types.v1.ResourceSpec.ClassifyEntry.value:type_name -> google.protobuf.ListValue
+	78, // [78:78] is the sub-list for method output_type
+	78, // [78:78] is the sub-list for method input_type
+	78, // [78:78] is the sub-list for extension type_name
+	78, // [78:78] is the sub-list for extension extendee
+	0,  // [0:78] is the sub-list for field type_name
 }
 
 func init() { file_postern_types_v1_object_proto_init() }
@@ -3819,7 +4019,7 @@ func file_postern_types_v1_object_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_types_v1_object_proto_rawDesc), len(file_postern_types_v1_object_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   53,
+			NumMessages:   56,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

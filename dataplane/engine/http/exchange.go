@@ -1,0 +1,199 @@
+package http
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/request"
+	pkghttp "github.com/posterngate/postern/pkg/http"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// An exchange is one request and its answer. Its flow is guarded, since what the client
+// sends and what it gets move at once.
+type exchange struct {
+	e     *Engine
+	w     http.ResponseWriter
+	r     *http.Request
+	v     *request.Visit
+	terms *engine.Terms
+
+	target   pkghttp.Target
+	to       string // the canonical target
+	facts    *pkghttp.Facts
+	body     []byte
+	buffered bool
+	adm      *engine.Admission
+	masks    *postern.ContentRule // nil masks nothing
+
+	mu    sync.Mutex
+	flow  engine.Flow
+	bytes int64 // to the client
+	kept  [2]int
+	over  bool
+
+	answered bool // the client has had the head of an answer
+}
+
+// What bounds one request.
+const (
+	prepareTimeout = 15 * time.Second
+	maxJudged      = 3         // how often it is judged anew because policy changed under it
+	maxKept        = 256 << 10 // bytes of a body that are recorded, each way
+)
+
+// run judges, forwards and answers.
+func (x *exchange) run() {
+	ctx, cancel := context.WithCancelCause(x.r.Context())
+	defer cancel(nil)
+	stop := context.AfterFunc(x.v.Context(), func() { cancel(context.Cause(x.v.Context())) })
+	defer stop()
+	if t := x.terms.StatementTimeout; t > 0 {
+		late := time.AfterFunc(t, func() {
+			cancel(&postern.Refusal{Code: postern.CodeCancelled, Reason: "it ran for longer than the task allows", Rule: string(x.terms.Task) + "/limits"})
+		})
+		defer late.Stop()
+	}
+	err := x.understand()
+	if err == nil {
+		err = x.admit(ctx)
+	}
+	if err != nil {
+		x.fail(ctx, err)
+		return
+	}
+	out, err := x.forward(ctx)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		no := postern.AsRefusal(err)
+		out.Code, out.Message = no.Code.String(), no.Reason
+	}
+	if rerr := x.done(out); rerr != nil && err == nil {
+		err = rerr
+	}
+	if err != nil {
+		x.fail(ctx, err)
+	}
+}
+
+// fail answers with a refusal, or breaks the answer off where it has begun: a client must
+// not take half of one for the whole.
+func (x *exchange) fail(ctx context.Context, err error) {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = context.Cause(ctx)
+	}
+	if x.answered || x.r.Context().Err() != nil {
+		panic(http.ErrAbortHandler)
+	}
+	x.e.refuse(x.w, x.r, err)
+}
+
+// admit judges the request and has it admitted, waiting for people where they must say
+// yes.
+func (x *exchange) admit(ctx context.Context) error {
+	if err := x.letIn(ctx); err != nil {
+		return err
+	}
+	st := x.statement()
+	for range maxJudged {
+		pctx, cancel := context.WithTimeout(ctx, prepareTimeout)
+		var err error
+		x.adm, err = x.v.Prepare(pctx, st)
+		cancel()
+		if err != nil {
+			return err
+		}
+		x.masks = nil
+		for _, o := range x.adm.Decision.Obligations {
+			if o.Content != nil {
+				x.masks = o.Content
+			}
+		}
+		if x.adm.Decision.Verdict == postern.VerdictHold {
+			if _, err := x.buffer(ctx); err != nil {
+				return err
+			}
+		}
+		args := x.args()
+		err = x.v.Admit(x.adm, args, &x.flow)
+		if errors.Is(err, engine.ErrHold) {
+			if err = x.v.Await(ctx, x.adm, args, func(string) {}); err != nil {
+				return err
+			}
+			err = x.v.Admit(x.adm, args, &x.flow)
+		}
+		if !errors.Is(err, engine.ErrStale) && !errors.Is(err, engine.ErrHold) {
+			return err
+		}
+	}
+	return &postern.Refusal{Code: postern.CodeStale, Reason: "policy keeps changing", Hint: "try again"}
+}
+
+// letIn waits for people to let the session in where they must.
+func (x *exchange) letIn(ctx context.Context) error {
+	if !x.terms.Hold {
+		return nil
+	}
+	return x.v.LetIn(ctx)
+}
+
+// room says how many of n bytes may go to the client: fewer once the limit is reached.
+func (x *exchange) room(n int) int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	_, room := x.flow.Room(0, int64(n))
+	return int(min(room, int64(n)))
+}
+
+// said reports part of the answer's body as the client gets it.
+func (x *exchange) said(p []byte) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.bytes += int64(len(p))
+	if x.kept[0] += len(p); x.kept[0] > maxKept {
+		return x.flow.Chunk(engine.ToClient, p)
+	}
+	return x.flow.Output(engine.Body, p)
+}
+
+// asked reports part of the request's body.
+func (x *exchange) asked(p []byte) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.over {
+		return errOver
+	}
+	if x.kept[1] += len(p); x.kept[1] > maxKept {
+		return x.flow.Chunk(engine.ToTarget, p)
+	}
+	return x.flow.Output(engine.Asked, p)
+}
+
+// errOver ends a body that is still being sent when its answer has ended.
+var errOver = errors.New("http: the exchange is over")
+
+// head reports the answer's status and headers.
+func (x *exchange) head(lines []byte) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.flow.Output(engine.Head, lines)
+}
+
+func (x *exchange) done(o engine.Outcome) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.over = true
+	o.Affected, o.Bytes = -1, x.bytes
+	return x.flow.Done(o)
+}
+
+// errLimit is the refusal where the budget has no more.
+func (x *exchange) errLimit() error {
+	return &postern.Refusal{Code: postern.CodeLimit, Reason: "the task allows no more bytes", Rule: string(x.terms.Task) + "/limits", Hint: "ask for less, or take the task again later"}
+}

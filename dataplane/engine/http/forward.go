@@ -1,0 +1,255 @@
+package http
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/request"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// forward sends the admitted request to the resource and its answer back, with a
+// credential that is lent for just that long.
+func (x *exchange) forward(ctx context.Context) (out engine.Outcome, err error) {
+	if x.terms.HTTP.Auth == "none" {
+		return x.trip(ctx, nil)
+	}
+	var trip error
+	err = x.v.Lend(ctx, engine.PurposeSession, func(c *engine.Credential) error {
+		out, trip = x.trip(ctx, c)
+		return trip
+	})
+	if err != nil && trip == nil && !x.answered {
+		err = x.unreachable(err)
+	}
+	return out, err
+}
+
+// trip is one round trip.
+func (x *exchange) trip(ctx context.Context, c *engine.Credential) (engine.Outcome, error) {
+	out, err := x.outgoing(ctx)
+	if err != nil {
+		return engine.Outcome{}, err
+	}
+	secrets, err := inject(out, x.terms, c)
+	if err != nil {
+		return engine.Outcome{}, x.unreachable(err)
+	}
+	if x.facts.Upgrade != "" {
+		return x.tunnel(ctx, out)
+	}
+	via := http.RoundTripper(x.v.Upstream)
+	if x.facts.GRPC() && x.terms.TLS.Mode == "disable" {
+		via = x.v.HTTP2
+	}
+	resp, err := via.RoundTrip(out)
+	if err != nil {
+		if ctx.Err() != nil {
+			return engine.Outcome{}, context.Cause(ctx)
+		}
+		return engine.Outcome{}, x.unreachable(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	tag := fmt.Sprintf("%d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
+	return engine.Outcome{Tag: tag}, x.answer(ctx, resp, secrets)
+}
+
+// outgoing is the request as the resource gets it: made anew, of what was understood.
+func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
+	_, target, _ := strings.Cut(x.adm.Forward, " ")
+	u, err := url.Parse(request.Scheme(x.terms) + "://" + x.terms.HTTP.Authority + target)
+	if err != nil {
+		return nil, request.Bad("the target cannot be sent on")
+	}
+	out := (&http.Request{
+		Method: x.facts.Method, URL: u, Host: x.terms.HTTP.Authority, Header: make(http.Header, len(x.r.Header)),
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, ContentLength: x.r.ContentLength,
+	}).WithContext(ctx)
+	request.Forward(out.Header, x.r.Header)
+	if _, named := out.Header["User-Agent"]; !named {
+		out.Header["User-Agent"] = nil // or the library names itself
+	}
+	// What is injected must not come back unseen, so that answers are taken as they are.
+	out.Header.Set("Accept-Encoding", "identity")
+	if x.masks != nil {
+		for _, name := range []string{"Range", "If-Range", "If-Match", "If-None-Match"} {
+			out.Header.Del(name)
+		}
+	}
+	if x.facts.GRPC() {
+		out.Header.Set("Te", "trailers")
+	}
+	switch {
+	case x.buffered:
+		if len(x.body) > 0 {
+			if err := x.asked(x.body); err != nil {
+				return nil, err
+			}
+		}
+		out.ContentLength = int64(len(x.body))
+		out.Body = io.NopCloser(bytes.NewReader(x.body))
+	case x.r.ContentLength != 0:
+		// Answers may begin before all has been asked.
+		if err := http.NewResponseController(x.w).EnableFullDuplex(); err != nil && x.r.ProtoMajor == 1 {
+			return nil, err
+		}
+		out.Body = &asked{x: x, body: x.r.Body}
+		out.Trailer = x.r.Trailer
+	}
+	if len(x.body) == 0 && x.buffered {
+		out.Body = http.NoBody
+	}
+	return out, nil
+}
+
+// asked is the body of a request on its way, which is reported before it goes on.
+type asked struct {
+	x    *exchange
+	body io.ReadCloser
+}
+
+func (a *asked) Read(p []byte) (int, error) {
+	n, err := a.body.Read(p)
+	if n > 0 {
+		if rerr := a.x.asked(p[:n]); rerr != nil {
+			return 0, rerr
+		}
+	}
+	return n, err
+}
+
+func (a *asked) Close() error { return a.body.Close() }
+
+// unreachable words a failure towards the resource, whose own words are for operators.
+func (x *exchange) unreachable(err error) error {
+	var r *postern.Refusal
+	if errors.As(err, &r) {
+		return err
+	}
+	return &postern.Refusal{
+		Code: postern.CodeUnavailable, Reason: fmt.Sprintf("resource %q cannot be reached", x.terms.Resource),
+		Hint: "try again; if it stays, tell the operators", Cause: fmt.Errorf("ask %s: %w", x.terms.Resource, err),
+	}
+}
+
+// answer passes an answer on.
+func (x *exchange) answer(ctx context.Context, resp *http.Response, secrets [][]byte) error {
+	h := x.w.Header()
+	request.Return(h, resp.Header)
+	if err := x.redirect(h); err != nil {
+		return err
+	}
+	if leaks(h, secrets) {
+		return &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the answer would have handed the resource's credential to the client", Hint: "tell the operators of the resource"}
+	}
+	body, err := x.see(resp, h, secrets)
+	if err != nil {
+		clear(h)
+		return err
+	}
+	if err := x.head(headLines(resp.StatusCode, h)); err != nil {
+		clear(h)
+		return err
+	}
+	for name := range resp.Trailer {
+		h.Add("Trailer", name)
+	}
+	x.answered = true
+	x.w.WriteHeader(resp.StatusCode)
+	if err := x.copy(body, resp.ContentLength < 0); err != nil {
+		return err
+	}
+	for name, values := range resp.Trailer {
+		h[name] = values
+	}
+	return nil
+}
+
+func headLines(status int, h http.Header) []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%d %s\n", status, http.StatusText(status))
+	for _, l := range request.Shown(h) {
+		b.WriteString(l + "\n")
+	}
+	return b.Bytes()
+}
+
+// buffers are what bodies are copied through.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+
+// copy passes a body on, as fast as the client takes it. A stream is passed on as it comes.
+func (x *exchange) copy(body io.Reader, stream bool) error {
+	b := buffers.Get().(*[]byte)
+	defer buffers.Put(b)
+	flusher, _ := x.w.(http.Flusher)
+	if stream && flusher != nil {
+		flusher.Flush()
+	}
+	for {
+		n, err := body.Read(*b)
+		if n > 0 {
+			room := x.room(n)
+			if err := x.said((*b)[:room]); err != nil {
+				return err
+			}
+			if _, err := x.w.Write((*b)[:room]); err != nil {
+				return errGone
+			}
+			if stream && flusher != nil || room < n {
+				flusher.Flush()
+			}
+			if room < n {
+				return x.errLimit()
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return x.unreachable(err)
+		}
+	}
+}
+
+// errGone is why an exchange ends whose client has left.
+var errGone = &postern.Refusal{Code: postern.CodeCancelled, Reason: "ended by the client"}
+
+// redirect keeps a client that is sent on within the resource at the gateway, and cookies
+// at the host of its task.
+func (x *exchange) redirect(h http.Header) error {
+	for _, name := range []string{"Location", "Content-Location"} {
+		v := h.Get(name)
+		if v == "" {
+			continue
+		}
+		u, err := url.Parse(v)
+		if err != nil {
+			return &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the resource sends the client to a place that cannot be read", Cause: err}
+		}
+		u.User = nil
+		if u.Host != "" && strings.EqualFold(u.Host, x.terms.HTTP.Authority) {
+			u.Scheme, u.Host = "", ""
+		}
+		h.Set(name, u.String())
+	}
+	cookies := h["Set-Cookie"]
+	for i, c := range cookies {
+		parts := strings.Split(c, ";")
+		kept := parts[:1]
+		for _, p := range parts[1:] {
+			if name, _, _ := strings.Cut(strings.TrimSpace(p), "="); !strings.EqualFold(name, "domain") {
+				kept = append(kept, p)
+			}
+		}
+		cookies[i] = strings.Join(kept, ";")
+	}
+	return nil
+}

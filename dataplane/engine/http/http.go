@@ -1,0 +1,90 @@
+// Package http is the engine for HTTP/1.1 and HTTP/2. What a client asks for becomes a
+// Statement in its one canonical form, and that is what goes to the resource, with the
+// resource's own credential and without anything that the client says of who it is.
+// Answers stream back, recorded as far as is kept. Deciding, recording and lending are
+// its session's; connections, sessions and refusals the request core's.
+package http
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/request"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// Config is what an Engine works with.
+type Config struct {
+	TLS            *tls.Config // of the listener; nil only where plaintext is allowed
+	ClientCAs      func() *x509.CertPool
+	AllowPlaintext bool
+	Logger         *slog.Logger
+	Limits         request.Limits
+}
+
+// An Engine serves HTTP clients. It is safe for concurrent use.
+type Engine struct {
+	server *request.Server
+	log    *slog.Logger
+}
+
+var _ engine.Engine = (*Engine)(nil)
+
+// New makes an Engine.
+func New(cfg Config) *Engine {
+	e := &Engine{log: cfg.Logger}
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	secure := request.Secure(cfg.TLS)
+	if secure != nil {
+		engine.AskCertificate(secure, cfg.ClientCAs)
+	}
+	e.server = request.NewServer(request.Config{TLS: secure, AllowPlaintext: cfg.AllowPlaintext, Serve: e.serve, Limits: cfg.Limits, Logger: e.log})
+	return e
+}
+
+// Protocol is "http".
+func (e *Engine) Protocol() postern.Protocol { return postern.HTTP }
+
+// Serve speaks to one client until either side ends.
+func (e *Engine) Serve(ctx context.Context, nc net.Conn, d engine.Door) error {
+	return e.server.Serve(ctx, nc, d)
+}
+
+// ownPath begins the paths that the gateway answers itself. No resource is reached by them.
+const ownPath = "/.postern/"
+
+func (e *Engine) serve(w http.ResponseWriter, r *http.Request, c *request.Conn) {
+	claim, err := request.ClaimOf(postern.HTTP, r)
+	if err != nil {
+		request.Refuse(w, r, postern.AsRefusal(err))
+		return
+	}
+	v, err := c.Join(r.Context(), claim)
+	if err != nil {
+		e.refuse(w, r, err)
+		return
+	}
+	defer c.Leave(v)
+	if strings.HasPrefix(r.URL.Path, ownPath) {
+		e.own(w, r, v)
+		return
+	}
+	x := &exchange{e: e, w: w, r: r, v: v, terms: v.Terms()}
+	x.run()
+}
+
+func (e *Engine) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	no := postern.AsRefusal(err)
+	if no.Cause != nil {
+		e.log.Debug("request refused", "error", no.Cause)
+	}
+	request.Refuse(w, r, no)
+}

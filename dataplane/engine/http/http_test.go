@@ -1,0 +1,166 @@
+package http
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/posterngate/postern/dataplane/engine/enginetest"
+)
+
+// ask sends a request with headers, each "Name: value".
+func (h *house) ask(t *testing.T, text, body string, headers ...string) (*http.Response, string) {
+	t.Helper()
+	c := newClient(h.addr, "t.target", enginetest.Token)
+	t.Cleanup(c.Close)
+	method, target, _ := strings.Cut(text, " ")
+	req, err := http.NewRequestWithContext(t.Context(), method, c.base+target, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+enginetest.Token)
+	req.Header.Set("Postern-Task", "t.target")
+	for _, line := range headers {
+		name, value, _ := strings.Cut(line, ": ")
+		req.Header[name] = append(req.Header[name], value)
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, string(b)
+}
+
+// TestWhatGoesOn: the resource sees the canonical request, its own credential, and nothing
+// that the client says of who it is.
+func TestWhatGoesOn(t *testing.T) {
+	h := newHouse(t)
+	resp, seen := h.ask(t, "POST /%65cho?a=b+c", "hello",
+		"Accept: text/plain", "X-Trace: 1", "Connection: X-Hop", "X-Hop: 1", "X-Forwarded-For: 10.0.0.1", "X-Forwarded-Host: evil", "Forwarded: for=10.0.0.1",
+		"X_Forwarded_For: 10.0.0.1", "X-Real-Ip: 10.0.0.1", "X-Remote-User: root", "X-Original-Url: /admin", "X-Rewrite-Url: /admin", "Proxy-Authorization: x",
+		"X-Auth-Request-User: root", "Impersonate-User: root", "Cookie: mine=1", "Te: trailers", "Keep-Alive: 1", "X-Postern-User: root", "Postern-Subject: root")
+	if resp.StatusCode != http.StatusOK {
+		t.Fatal(resp.Status, seen)
+	}
+	for _, want := range []string{"POST /echo?a=b%20c HTTP/1.1\r\n", "Host: orders.internal\r\n", "\r\nX-Trace: 1\r\n", "\r\nCookie: mine=1\r\n", "hello", "Authorization: Bearer " + strings.Repeat("*", len(theSecret))} {
+		if !strings.Contains(seen, want) {
+			t.Errorf("%q is missing in\n%s", want, seen)
+		}
+	}
+	for _, never := range []string{"10.0.0.1", "evil", "root", "/admin", "X-Hop", "Proxy-Auth", "Keep-Alive", enginetest.Token, theSecret, "Postern"} {
+		if strings.Contains(seen, never) {
+			t.Errorf("%q is in\n%s", never, seen)
+		}
+	}
+}
+
+// TestBadInput: what servers read in different ways is refused, and nothing is forwarded.
+func TestBadInput(t *testing.T) {
+	h := newHouse(t)
+	for _, target := range []string{
+		"/api/orders/%2e%2e/admin/users", "/api/orders/%252e%252e/admin/users", "/api/orders/..;/admin/users", "/api//orders/1", "/api/orders/1%00.json",
+		"/api/orders/%E2%80%A5/admin", "/a%2fb", "/a%5cb", "/.postern/x",
+	} {
+		if resp, said := h.ask(t, "GET "+target, ""); resp.StatusCode < 400 || resp.Header.Get("Postern-Code") == "" {
+			t.Errorf("%s: %s %s", target, resp.Status, said)
+		}
+	}
+	for _, headers := range [][]string{
+		{"X-HTTP-Method-Override: DELETE"}, {"X-Http-Method: DELETE"}, {"X-Method-Override: DELETE"}, {"X_HTTP_Method_Override: DELETE"},
+		{"Upgrade: h2c", "Connection: Upgrade, HTTP2-Settings", "Http2-Settings: AAMAAABkAAQAAP__"}, {"Upgrade: websocket, h2c", "Connection: Upgrade"},
+		{"Content-Type: a/b", "Content-Type: c/d"}, {"Content-Type: application/json; charset=utf-16"}, {"Postern-Task: other.target"},
+	} {
+		if resp, said := h.ask(t, "POST /echo", "x", headers...); resp.StatusCode < 400 || resp.Header.Get("Postern-Code") == "" {
+			t.Errorf("%q: %s %s", headers, resp.Status, said)
+		}
+	}
+	if n := h.door.Opened(); n > 0 {
+		for _, e := range h.door.Last().Executions() {
+			t.Errorf("%s was admitted", e.Text)
+		}
+	}
+	for _, raw := range []string{
+		"GET http://admin.internal/api/orders/1 HTTP/1.1\r\nHost: orders.internal\r\n", "CONNECT admin:443 HTTP/1.1\r\nHost: admin:443\r\n", "OPTIONS * HTTP/1.1\r\nHost: x\r\n",
+		"GET /a HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\nPostern-Task: t.target\r\n",
+	} {
+		if got := h.raw(t, raw+"Postern-Task: t.target\r\nAuthorization: Bearer "+enginetest.Token+"\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 4") {
+			t.Errorf("%q: %.100s", raw, got)
+		}
+	}
+}
+
+// raw speaks by hand.
+func (h *house) raw(t *testing.T, text string) string {
+	t.Helper()
+	c := dialRaw(t, h.addr)
+	if _, err := io.WriteString(c, text); err != nil {
+		t.Fatal(err)
+	}
+	b, _ := io.ReadAll(c)
+	return string(b)
+}
+
+// TestStreams: what comes in parts goes on in parts, both ways, and an answer that cannot
+// be finished does not look as if it were.
+func TestStreams(t *testing.T) {
+	h := newHouse(t)
+	next := make(chan struct{})
+	h.mux.HandleFunc("/events", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for i := range 3 {
+			_, _ = fmt.Fprintf(w, "data: %d\n\n", i)
+			_ = http.NewResponseController(w).Flush()
+			<-next
+		}
+	})
+	h.mux.HandleFunc("/broken", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "100")
+		_, _ = io.WriteString(w, "half")
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	c := newClient(h.addr, "t.target", enginetest.Token)
+	t.Cleanup(c.Close)
+	resp, err := c.request(t.Context(), "GET /events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	for i := range 3 {
+		for lines.Scan() && lines.Text() == "" {
+		}
+		if got := lines.Text(); got != fmt.Sprintf("data: %d", i) {
+			t.Fatalf("%q", got)
+		}
+		next <- struct{}{}
+	}
+	if broken, err := c.request(t.Context(), "GET /broken", nil); err == nil {
+		defer broken.Body.Close()
+		if b, err := io.ReadAll(broken.Body); err == nil {
+			t.Errorf("half an answer passes for one: %q", b)
+		}
+	}
+	large := bytes.Repeat([]byte("0123456789"), 1<<20)
+	h.mux.HandleFunc("/count", func(w http.ResponseWriter, r *http.Request) {
+		n, _ := io.Copy(io.Discard, r.Body)
+		_, _ = fmt.Fprint(w, n)
+	})
+	counted, err := c.request(t.Context(), "POST /count", io.MultiReader(bytes.NewReader(large)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer counted.Body.Close()
+	if b, err := io.ReadAll(counted.Body); err != nil || string(b) != fmt.Sprint(len(large)) {
+		t.Errorf("%s %v", b, err)
+	}
+}

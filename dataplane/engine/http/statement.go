@@ -1,0 +1,164 @@
+package http
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/request"
+	pkghttp "github.com/posterngate/postern/pkg/http"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// analysis is one understood request.
+type analysis struct {
+	facts *pkghttp.Facts
+	text  string
+}
+
+var _ engine.Analysis = (*analysis)(nil)
+
+func (a *analysis) Facts() any { return a.facts }
+
+// Plain is true: the text is the canonical form already.
+func (a *analysis) Plain() bool       { return true }
+func (a *analysis) Canonical() string { return a.text }
+
+func (a *analysis) Rewrite([]postern.Obligation) (string, error) {
+	return "", errors.New("a request is not rewritten")
+}
+
+// understand reads what the request is for. An error is a *postern.Refusal.
+func (x *exchange) understand() error {
+	r := x.r
+	if r.RequestURI == "" || r.RequestURI[0] != '/' {
+		return request.Bad("the target is not a path: neither proxies nor tunnels are served here")
+	}
+	var err error
+	if x.target, err = pkghttp.ParseTarget(r.RequestURI); err != nil {
+		return request.Bad(err.Error())
+	}
+	f := &pkghttp.Facts{Method: r.Method, Path: x.target.Path, Query: x.target.Query}
+	if f.ContentType, err = contentType(r); err != nil {
+		return err
+	}
+	if f.Upgrade, err = upgrade(r); err != nil {
+		return err
+	}
+	if strings.HasPrefix(f.Path, ownPath) {
+		return request.Bad("the path is the gateway's own")
+	}
+	x.facts, x.to = f, x.target.String()
+	return nil
+}
+
+// contentType is the media type of a body.
+func contentType(r *http.Request) (string, error) {
+	v := r.Header.Get("Content-Type")
+	if v == "" {
+		return "", nil
+	}
+	kind, params, err := mime.ParseMediaType(v)
+	if err != nil {
+		return "", request.Bad("the header Content-Type cannot be read")
+	}
+	if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") && (strings.HasSuffix(kind, "json") || kind == "application/x-www-form-urlencoded") {
+		return "", request.Bad("the body is not in UTF-8")
+	}
+	return kind, nil
+}
+
+// upgrade is the protocol that the connection is to become.
+func upgrade(r *http.Request) (string, error) {
+	if r.Method == http.MethodConnect {
+		return "", request.Bad("tunnels are not served here")
+	}
+	v := r.Header.Get("Upgrade")
+	if v == "" {
+		return "", nil
+	}
+	if !strings.EqualFold(v, "websocket") || r.Method != http.MethodGet || r.ProtoMajor != 1 {
+		return "", &postern.Refusal{Reason: fmt.Sprintf("the connection cannot become %q here", v), Rule: string(postern.HTTP) + "/upgrade", Hint: "only WebSockets are taken, where a task allows them"}
+	}
+	return "websocket", nil
+}
+
+// statement makes the Statement of the request. What the text does not say of it is in
+// the context.
+func (x *exchange) statement() *engine.Statement {
+	f := x.facts
+	text := f.Method + " " + x.to
+	st := &engine.Statement{
+		Text: text, Context: f.Upgrade + " " + f.ContentType,
+		Analyse: func(context.Context) (engine.Analysis, error) {
+			f.Header = headers(x.r)
+			return &analysis{f, text}, nil
+		},
+		Meets: func(_ engine.Analysis, d *postern.Decision) error { return x.meets(d) },
+		Body: func(ctx context.Context) error {
+			b, err := x.buffer(ctx)
+			if err != nil {
+				return err
+			}
+			if x.r.Header.Get("Content-Encoding") != "" {
+				return request.Bad("a rule reads the body, and it is encoded")
+			}
+			if f.Body, err = pkghttp.ParseBody(f.ContentType, b); err != nil {
+				return request.Bad(err.Error())
+			}
+			return nil
+		},
+	}
+	return st
+}
+
+// headers are those that rules read.
+func headers(r *http.Request) map[string]string {
+	clean := http.Header{}
+	request.Forward(clean, r.Header)
+	out := make(map[string]string, len(clean))
+	for name, values := range clean {
+		if name != "Cookie" {
+			out[strings.ToLower(name)] = strings.Join(values, ", ")
+		}
+	}
+	return out
+}
+
+// buffer reads the whole body, once, because people or rules read it.
+func (x *exchange) buffer(ctx context.Context) ([]byte, error) {
+	if x.buffered {
+		return x.body, nil
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(io.LimitReader(x.r.Body, pkghttp.MaxBody+1))
+	switch {
+	case err != nil:
+		return nil, request.Bad("the body ended early")
+	case len(b) > pkghttp.MaxBody:
+		return nil, &postern.Refusal{Code: postern.CodeProtocol, Reason: fmt.Sprintf("the body is longer than the %d bytes that people and rules read", pkghttp.MaxBody), Hint: "send less at once"}
+	}
+	x.body, x.buffered = b, true
+	return b, nil
+}
+
+// args are what people approve beside the first line: the body.
+func (x *exchange) args() engine.Args {
+	a := engine.Args{Beside: request.Shown(x.r.Header)}
+	if x.buffered && len(x.body) > 0 {
+		a.Values = [][]byte{x.body}
+		a.Null = func(int) bool { return false }
+		if !utf8.Valid(x.body) {
+			a.Formats = []int16{1}
+		}
+	}
+	return a
+}

@@ -1,0 +1,192 @@
+// Package h1 is the server's side of HTTP/1.1, spoken strictly: what two servers are
+// known to read in two ways ends the connection before anybody judges it. Lines end with
+// CRLF, a body is framed by one length or by chunks without extensions, and no header is
+// continued on a further line. What it hands on is in the types of net/http.
+package h1
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// Bounds of a head beside its size.
+const (
+	maxHeaders = 200
+	maxMethod  = 32
+)
+
+// An Error is what a client did that no server should guess about.
+type Error struct{ Reason string }
+
+func (e *Error) Error() string { return e.Reason }
+
+func bad(format string, args ...any) error { return &Error{fmt.Sprintf(format, args...)} }
+
+// errTooLong is a head that is longer than it may be.
+var errTooLong = &Error{"the head of the request is too long"}
+
+// readHead reads the lines of a head, without the empty one that ends it, into buf.
+func readHead(r *bufio.Reader, buf []byte, most int) ([]byte, error) {
+	first := true
+	for {
+		line, err := r.ReadSlice('\n')
+		if errors.Is(err, bufio.ErrBufferFull) {
+			if buf = append(buf, line...); len(buf) > most {
+				return buf, errTooLong
+			}
+			continue
+		}
+		if err != nil {
+			if errors.Is(err, io.EOF) && (len(buf) > 0 || len(line) > 0) {
+				err = io.ErrUnexpectedEOF
+			}
+			return buf, err
+		}
+		buf = append(buf, line...)
+		switch {
+		case len(buf) > most:
+			return buf, errTooLong
+		case !bytes.HasSuffix(buf, crlf):
+			return buf, bad("a line does not end with CRLF")
+		case len(line) == 2 && bytes.HasSuffix(buf[:len(buf)-2], crlf):
+			return buf[:len(buf)-2], nil
+		case len(buf) == 2 && first: // some clients send an empty line after a body
+			buf, first = buf[:0], false
+		case len(buf) == 2:
+			return buf, bad("the request begins with empty lines")
+		}
+	}
+}
+
+var crlf = []byte("\r\n")
+
+// parseHead makes a request of a head. Its body is not set yet.
+func parseHead(head []byte) (*http.Request, error) {
+	line, rest, _ := bytes.Cut(head, crlf)
+	r, err := parseLine(string(line))
+	if err != nil {
+		return nil, err
+	}
+	if r.Header, err = parseHeaders(rest); err != nil {
+		return nil, err
+	}
+	hosts := r.Header["Host"]
+	delete(r.Header, "Host")
+	switch {
+	case len(hosts) > 1:
+		return nil, bad("there are two hosts")
+	case len(hosts) == 1:
+		r.Host = hosts[0]
+	case r.ProtoMinor == 1:
+		return nil, bad("there is no host")
+	}
+	if strings.ContainsAny(r.Host, " \t,/\\@?#%<>\"") {
+		return nil, bad("the host is not the name of one")
+	}
+	return r, frame(r)
+}
+
+func parseLine(line string) (*http.Request, error) {
+	method, rest, ok := strings.Cut(line, " ")
+	target, proto, ok2 := strings.Cut(rest, " ")
+	r := &http.Request{Method: method, RequestURI: target, Proto: proto, ProtoMajor: 1}
+	switch {
+	case !ok || !ok2 || target == "":
+		return nil, bad("the first line is not METHOD TARGET VERSION")
+	case !token(method) || len(method) > maxMethod:
+		return nil, bad("the method is not one word")
+	case proto == "HTTP/1.1":
+		r.ProtoMinor = 1
+	case proto != "HTTP/1.0":
+		return nil, bad("the version is not HTTP/1.1")
+	}
+	for i := range len(target) {
+		if c := target[i]; c <= ' ' || c >= 0x7f {
+			return nil, bad("the target has a character that must be encoded")
+		}
+	}
+	path, query, _ := strings.Cut(target, "?")
+	r.URL = &url.URL{Path: path, RawQuery: query}
+	return r, nil
+}
+
+func parseHeaders(lines []byte) (http.Header, error) {
+	h := make(http.Header, bytes.Count(lines, crlf))
+	n := 0
+	for len(lines) > 0 {
+		var line []byte
+		line, lines, _ = bytes.Cut(lines, crlf)
+		if n++; n > maxHeaders {
+			return nil, bad("there are more than %d headers", maxHeaders)
+		}
+		name, value, ok := strings.Cut(string(line), ":")
+		if !ok || !token(name) {
+			return nil, bad("a header is not NAME: VALUE")
+		}
+		value = strings.Trim(value, " \t")
+		for i := range len(value) {
+			if c := value[i]; c < ' ' && c != '\t' || c == 0x7f {
+				return nil, bad("a header has a character that cannot be seen")
+			}
+		}
+		name = http.CanonicalHeaderKey(name)
+		h[name] = append(h[name], value)
+	}
+	return h, nil
+}
+
+// frame says how long the body is: by one length, or by chunks, and never by both.
+func frame(r *http.Request) error {
+	codings, lengths := r.Header["Transfer-Encoding"], r.Header["Content-Length"]
+	switch {
+	case len(codings) > 0 && len(lengths) > 0:
+		return bad("the body has a length and is in chunks")
+	case len(codings) > 0:
+		if len(codings) > 1 || !strings.EqualFold(codings[0], "chunked") || r.ProtoMinor == 0 {
+			return bad("the body is encoded in a way that is not just chunked")
+		}
+		r.TransferEncoding, r.ContentLength = []string{"chunked"}, -1
+		delete(r.Header, "Transfer-Encoding")
+	case len(lengths) > 1:
+		return bad("the body has two lengths")
+	case len(lengths) == 1:
+		n, err := strconv.ParseUint(lengths[0], 10, 62)
+		if err != nil || strings.Trim(lengths[0], "0123456789") != "" {
+			return bad("the length of the body is not a number")
+		}
+		r.ContentLength = int64(n) //nolint:gosec // 62 bits
+	}
+	for _, v := range r.Header["Connection"] {
+		for option := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(option), "close") {
+				r.Close = true
+			}
+		}
+	}
+	r.Close = r.Close || r.ProtoMinor == 0
+	return nil
+}
+
+// token reports whether s is a token (RFC 9110, 5.6.2).
+func token(s string) bool {
+	for i := range len(s) {
+		if !tokens[s[i]] {
+			return false
+		}
+	}
+	return s != ""
+}
+
+var tokens = func() (t [256]bool) {
+	for _, c := range []byte("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") {
+		t[c] = true
+	}
+	return t
+}()

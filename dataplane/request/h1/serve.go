@@ -1,0 +1,247 @@
+package h1
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Config bounds one connection.
+type Config struct {
+	Head  int           // bytes of a head
+	Begin time.Duration // for a head to come, once it has begun
+	Idle  time.Duration // between requests
+	Stall time.Duration // between two parts of a body
+	// Bad answers what is no request; it may be nil.
+	Bad func(w http.ResponseWriter, err *Error)
+}
+
+// watchAfter is when a request that is still being answered has its client watched.
+const watchAfter = 20 * time.Millisecond
+
+// maxDrain is how much of a body that nobody read is thrown away, so that the next request
+// can be read.
+const maxDrain = 256 << 10
+
+// A conn is one connection.
+type conn struct {
+	cfg  Config
+	nc   net.Conn
+	r    *bufio.Reader
+	bw   *bufio.Writer
+	w    *writer
+	head []byte // reused
+
+	watching sync.Mutex // guards what follows
+	timer    *time.Timer
+	watched  chan struct{} // closed when the watch has ended
+	gone     context.CancelFunc
+}
+
+// pools of what each connection needs while it is served.
+var (
+	readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 16<<10) }}
+	writers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 36<<10) }}
+)
+
+// Serve answers requests one after the other until either side ends. It does not close nc.
+// A handler that panics with http.ErrAbortHandler ends the connection in the middle of its
+// answer.
+func Serve(ctx context.Context, nc net.Conn, cfg Config, h http.Handler) error {
+	c := &conn{cfg: cfg, nc: nc, r: readers.Get().(*bufio.Reader), bw: writers.Get().(*bufio.Writer)}
+	c.r.Reset(nc)
+	c.bw.Reset(nc)
+	hijacked := false
+	defer func() {
+		if !hijacked {
+			c.r.Reset(nil)
+			c.bw.Reset(nil)
+			readers.Put(c.r)
+			writers.Put(c.bw)
+		}
+	}()
+	for {
+		r, err := c.next(ctx)
+		if err != nil {
+			return c.refuse(err)
+		}
+		again, err := c.answer(r, h)
+		if c.w.hijacked {
+			hijacked = true
+			return err
+		}
+		if err != nil || !again {
+			return err
+		}
+	}
+}
+
+// next reads the head of the next request.
+func (c *conn) next(ctx context.Context) (*http.Request, error) {
+	if c.r.Buffered() == 0 {
+		if err := c.nc.SetReadDeadline(time.Now().Add(c.cfg.Idle)); err != nil {
+			return nil, err
+		}
+		if _, err := c.r.Peek(1); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.nc.SetReadDeadline(time.Now().Add(c.cfg.Begin)); err != nil {
+		return nil, err
+	}
+	var err error
+	if c.head, err = readHead(c.r, c.head[:0], c.cfg.Head); err != nil {
+		return nil, err
+	}
+	r, err := parseHead(c.head)
+	if err != nil {
+		return nil, err
+	}
+	r.RemoteAddr = c.nc.RemoteAddr().String()
+	if t, ok := c.nc.(*tls.Conn); ok {
+		s := t.ConnectionState()
+		r.TLS = &s
+	}
+	c.w = &writer{c: c, r: r, header: make(http.Header, 8)}
+	b := &body{c: c, left: r.ContentLength, chunked: r.ContentLength < 0}
+	r.Body = http.NoBody
+	if b.chunked {
+		b.left = 0
+		b.trailer = http.Header{}
+		r.Trailer = b.trailer
+	}
+	if b.chunked || b.left > 0 {
+		r.Body = b
+		switch expect := r.Header["Expect"]; {
+		case len(expect) == 1 && strings.EqualFold(expect[0], "100-continue"):
+			b.await = r.ProtoMinor == 1
+		case len(expect) > 0:
+			return nil, bad("it is not known what the client expects")
+		}
+	}
+	delete(r.Header, "Expect")
+	return r.WithContext(ctx), nil
+}
+
+// patience gives a client time for the next part of a body.
+func (c *conn) patience() { _ = c.nc.SetReadDeadline(time.Now().Add(c.cfg.Stall)) }
+
+// answer has a request answered, and says whether another may follow.
+func (c *conn) answer(r *http.Request, h http.Handler) (again bool, err error) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	b, _ := r.Body.(*body)
+	c.watch(cancel, b)
+	defer c.unwatch()
+	if !c.handle(h, r.WithContext(ctx)) {
+		return false, nil
+	}
+	if c.w.hijacked {
+		return false, nil
+	}
+	c.unwatch()
+	if err := c.w.finish(); err != nil {
+		return false, err
+	}
+	if c.w.close {
+		return false, nil
+	}
+	if b != nil && !b.ended {
+		if b.await || b.err != nil {
+			return false, nil
+		}
+		if n, err := io.Copy(io.Discard, io.LimitReader(b, maxDrain)); err != nil || n == maxDrain {
+			return false, nil //nolint:nilerr // the client has its answer
+		}
+	}
+	return true, nil
+}
+
+// handle is false where the answer was broken off.
+func (c *conn) handle(h http.Handler, r *http.Request) (ok bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			if err, is := v.(error); !is || !errors.Is(err, http.ErrAbortHandler) {
+				panic(v)
+			}
+			ok = false
+		}
+	}()
+	h.ServeHTTP(c.w, r)
+	return true
+}
+
+// watch notices a client that leaves while a request without a body is being answered. It
+// begins late, so that short requests do not pay for it.
+func (c *conn) watch(cancel context.CancelFunc, b *body) {
+	if b != nil {
+		return // whoever reads the body notices
+	}
+	c.watching.Lock()
+	defer c.watching.Unlock()
+	c.gone = cancel
+	c.watched = make(chan struct{})
+	done := c.watched
+	c.timer = time.AfterFunc(watchAfter, func() {
+		defer close(done)
+		if c.nc.SetReadDeadline(time.Time{}) != nil {
+			return
+		}
+		c.watching.Lock()
+		stopped := c.timer == nil
+		c.watching.Unlock()
+		if stopped {
+			return
+		}
+		if _, err := c.r.Peek(1); err != nil {
+			var timeout net.Error
+			if !errors.As(err, &timeout) || !timeout.Timeout() {
+				cancel()
+			}
+		}
+	})
+}
+
+// unwatch ends the watch, so that the connection can be read again.
+func (c *conn) unwatch() {
+	c.watching.Lock()
+	t, done := c.timer, c.watched
+	c.timer = nil
+	c.watching.Unlock()
+	if t == nil || t.Stop() {
+		return
+	}
+	for {
+		_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+		select {
+		case <-done:
+			return
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// refuse ends a connection, with an answer where the client has said something.
+func (c *conn) refuse(err error) error {
+	var e *Error
+	if !errors.As(err, &e) {
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		return err
+	}
+	if c.cfg.Bad != nil {
+		_ = c.nc.SetWriteDeadline(time.Now().Add(c.cfg.Begin))
+		c.w = &writer{c: c, r: &http.Request{ProtoMinor: 1, Close: true, Header: http.Header{}}, header: http.Header{}}
+		c.cfg.Bad(c.w, e)
+		_ = c.w.finish()
+	}
+	return err
+}

@@ -1,0 +1,205 @@
+package h1
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A writer is the way back of one request. It implements http.ResponseWriter, and what
+// http.ResponseController asks for.
+type writer struct {
+	c      *conn
+	r      *http.Request
+	header http.Header
+
+	mu       sync.Mutex // an interim answer may be written by who reads the body
+	wrote    bool       // the head
+	status   int
+	chunked  bool
+	nobody   bool  // HEAD, or a status without a body
+	left     int64 // of the length; -1 where none was said
+	close    bool
+	hijacked bool
+}
+
+var (
+	_ http.Flusher  = (*writer)(nil)
+	_ http.Hijacker = (*writer)(nil)
+)
+
+func (w *writer) Header() http.Header { return w.header }
+
+// interim writes an answer that goes before the answer.
+func (w *writer) interim(status int) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.wrote {
+		return nil
+	}
+	if _, err := fmt.Fprintf(w.c.bw, "HTTP/1.1 %d %s\r\n\r\n", status, http.StatusText(status)); err != nil {
+		return err
+	}
+	return w.c.bw.Flush()
+}
+
+func (w *writer) WriteHeader(status int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.head(status)
+}
+
+func (w *writer) head(status int) {
+	if w.wrote || status < 200 && status != http.StatusSwitchingProtocols {
+		return
+	}
+	w.wrote, w.status, w.left = true, status, -1
+	w.nobody = w.r.Method == http.MethodHead || status == http.StatusNoContent || status == http.StatusNotModified || status < 200
+	b := w.c.bw
+	_, _ = b.WriteString("HTTP/1.1 ")
+	_, _ = b.WriteString(strconv.Itoa(status))
+	_ = b.WriteByte(' ')
+	_, _ = b.WriteString(http.StatusText(status))
+	_, _ = b.Write(crlf)
+	if n, err := strconv.ParseInt(w.header.Get("Content-Length"), 10, 64); err == nil && n >= 0 {
+		w.left = n
+	} else {
+		w.header.Del("Content-Length")
+	}
+	if w.header["Date"] == nil {
+		w.header["Date"] = []string{time.Now().UTC().Format(http.TimeFormat)}
+	}
+	for name, values := range w.header {
+		if strings.HasPrefix(name, http.TrailerPrefix) {
+			continue
+		}
+		for _, v := range values {
+			w.line(name, v)
+		}
+	}
+	switch {
+	case w.nobody || w.left >= 0:
+	case w.r.ProtoMinor == 1:
+		w.chunked = true
+		w.line("Transfer-Encoding", "chunked")
+	default:
+		w.close = true
+	}
+	if w.close = w.close || w.r.Close; w.close && status != http.StatusSwitchingProtocols {
+		w.line("Connection", "close")
+	}
+	_, _ = b.Write(crlf)
+}
+
+// line writes a header, whose value cannot end it.
+func (w *writer) line(name, value string) {
+	if !token(name) || strings.ContainsAny(value, "\r\n\x00") {
+		return
+	}
+	b := w.c.bw
+	_, _ = b.WriteString(name)
+	_, _ = b.WriteString(": ")
+	_, _ = b.WriteString(value)
+	_, _ = b.Write(crlf)
+}
+
+var errLength = errors.New("h1: more was written than the length says")
+
+func (w *writer) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch w.head(http.StatusOK); {
+	case w.nobody:
+		return len(p), nil
+	case w.left >= 0 && int64(len(p)) > w.left:
+		return 0, errLength
+	case len(p) == 0:
+		return 0, nil
+	}
+	b := w.c.bw
+	if w.chunked {
+		if _, err := fmt.Fprintf(b, "%x\r\n", len(p)); err != nil {
+			return 0, err
+		}
+	}
+	n, err := b.Write(p)
+	if w.left >= 0 {
+		w.left -= int64(n)
+	}
+	if w.chunked && err == nil {
+		_, err = b.Write(crlf)
+	}
+	return n, err
+}
+
+func (w *writer) Flush() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.head(http.StatusOK)
+	_ = w.c.bw.Flush()
+}
+
+// EnableFullDuplex has nothing to do: a body may be read while its answer is written.
+func (w *writer) EnableFullDuplex() error { return nil }
+
+func (w *writer) SetReadDeadline(t time.Time) error  { return w.c.nc.SetReadDeadline(t) }
+func (w *writer) SetWriteDeadline(t time.Time) error { return w.c.nc.SetWriteDeadline(t) }
+
+// Hijack gives the connection away.
+func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.hijacked || w.wrote {
+		return nil, nil, errors.New("h1: the answer has begun")
+	}
+	w.hijacked = true
+	w.c.unwatch()
+	return w.c.nc, bufio.NewReadWriter(w.c.r, w.c.bw), w.c.nc.SetDeadline(time.Time{})
+}
+
+// finish ends the answer. An error means that the connection is of no more use.
+func (w *writer) finish() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.wrote {
+		w.header.Set("Content-Length", "0")
+		w.head(http.StatusOK)
+	}
+	b := w.c.bw
+	if w.chunked {
+		_, _ = b.WriteString("0\r\n")
+		for name, values := range w.header {
+			if name, trails := w.trails(name); trails {
+				for _, v := range values {
+					w.line(name, v)
+				}
+			}
+		}
+		_, _ = b.Write(crlf)
+	}
+	if w.left > 0 && !w.nobody {
+		return io.ErrUnexpectedEOF
+	}
+	return b.Flush()
+}
+
+// trails reports whether a header goes behind the body: it was announced, or has the
+// prefix of those that were not.
+func (w *writer) trails(name string) (string, bool) {
+	if rest, ok := strings.CutPrefix(name, http.TrailerPrefix); ok {
+		return rest, true
+	}
+	for _, v := range w.header["Trailer"] {
+		if http.CanonicalHeaderKey(v) == name {
+			return name, true
+		}
+	}
+	return "", false
+}

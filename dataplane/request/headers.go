@@ -1,0 +1,111 @@
+package request
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// hop are the headers of one connection, and what frames messages: each side makes its own.
+var hop = []string{
+	"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding",
+	"Upgrade", "Content-Length", "Http2-Settings",
+}
+
+// claims are headers by which proxies tell servers who a client is or where it meant to
+// go. What a client says in them is not passed on. Those of Postern itself are beside.
+var claims = []string{
+	"Authorization", "Forwarded", "Via", "Client-Ip", "True-Client-Ip", "Cf-Connecting-Ip", "Cdn-Loop", "Fastly-Client-Ip", "Remote-User",
+	"Remote-Addr", "Remote-Groups", "Remote-Email", "Remote-Name", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "X-Remote-User",
+	"X-Remote-Group", "X-User", "X-Username", "X-Groups", "X-Email", "X-Webauth-User", "X-Authenticated-User", "X-Authenticated-Groups",
+	"X-Original-Url", "X-Rewrite-Url", "X-Original-Uri", "X-Original-Host", "X-Original-Method", "X-Host", "X-Envoy-External-Address",
+	"X-Client-Cert", "X-Ssl-Cert", "Ssl-Client-Cert", "X-Amzn-Oidc-Data", "X-Amzn-Oidc-Identity", "X-Goog-Iap-Jwt-Assertion",
+	"X-Goog-Authenticated-User-Email", "X-Ms-Client-Principal", "Cf-Access-Jwt-Assertion", "X-Pomerium-Jwt-Assertion", "Impersonate-User",
+	"Impersonate-Group", "Impersonate-Uid", "Tailscale-User-Login",
+}
+
+var claimPrefixes = []string{"X-Forwarded-", "X-Auth-Request-", "X-Remote-", "X-Token-", "X-Postern-", "Postern-", "Impersonate-", "X-Ssl-Client-", "Proxy-"}
+
+// overrides name another method than the one that was judged.
+var overrides = []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"}
+
+// Claims reports whether a header of a client is not passed on, by its canonical name. A
+// name with an underscore is not either: some servers read it as one with a dash.
+func Claims(name string) bool {
+	return slices.Contains(claims, name) || strings.ContainsAny(name, "_. ") ||
+		slices.ContainsFunc(claimPrefixes, func(p string) bool { return strings.HasPrefix(name, p) })
+}
+
+// Check refuses what would have a server do something else than what is judged.
+func Check(r *http.Request) *postern.Refusal {
+	for name := range r.Header {
+		plain := http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
+		if slices.Contains(overrides, plain) {
+			return Bad("the header " + plain + " names another method than the request has")
+		}
+	}
+	for _, name := range []string{"Content-Type", "Content-Encoding", "Upgrade", "Range", "Host"} {
+		if len(r.Header.Values(name)) > 1 {
+			return Bad("the header " + name + " stands twice")
+		}
+	}
+	return nil
+}
+
+// Forward copies what of a client's headers goes on to the resource.
+func Forward(dst, src http.Header) {
+	listed := options(src)
+	for name, values := range src {
+		if !slices.Contains(hop, name) && !listed[name] && !Claims(name) {
+			dst[name] = values
+		}
+	}
+}
+
+// Return copies what of a resource's headers goes back to the client: nothing that is
+// said to be Postern's own.
+func Return(dst, src http.Header) {
+	listed := options(src)
+	for name, values := range src {
+		if !slices.Contains(hop, name) && !listed[name] && !strings.HasPrefix(name, "Postern-") && name != "Alt-Svc" {
+			dst[name] = values
+		}
+	}
+}
+
+// options are the headers that Connection names.
+func options(h http.Header) map[string]bool {
+	listed := map[string]bool{}
+	for _, v := range h["Connection"] {
+		for name := range strings.SplitSeq(v, ",") {
+			listed[http.CanonicalHeaderKey(strings.TrimSpace(name))] = true
+		}
+	}
+	return listed
+}
+
+// secrets are headers whose values are not recorded.
+var secrets = []string{"Cookie", "Set-Cookie", "Authorization", "Proxy-Authorization", "Www-Authenticate", "X-Api-Key", "X-Auth-Token", "X-Csrf-Token", "X-Xsrf-Token"}
+
+// Shown lists headers as "name: value", sorted, as they may be recorded.
+func Shown(h http.Header) []string {
+	out := make([]string, 0, len(h))
+	for name, values := range h {
+		for _, v := range values {
+			if slices.Contains(secrets, name) || sensitive(name) {
+				v = "(redacted)"
+			}
+			out = append(out, strings.ToLower(name)+": "+v)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// sensitive reports whether a header's very name says that it is secret.
+func sensitive(name string) bool {
+	name = strings.ToLower(name)
+	return slices.ContainsFunc([]string{"secret", "token", "password", "api-key", "apikey", "credential", "session", "signature"}, func(w string) bool { return strings.Contains(name, w) })
+}

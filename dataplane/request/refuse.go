@@ -1,0 +1,137 @@
+package request
+
+import (
+	"encoding/json"
+	"fmt"
+	"html"
+	"net/http"
+	"strings"
+
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// Status is the status code of a refusal.
+func Status(c postern.Code) int {
+	switch c {
+	case postern.CodeBadToken:
+		return http.StatusUnauthorized
+	case postern.CodeLimit:
+		return http.StatusTooManyRequests
+	case postern.CodeProtocol:
+		return http.StatusBadRequest
+	case postern.CodeUnavailable, postern.CodeStale:
+		return http.StatusServiceUnavailable
+	case postern.CodeDenied, postern.CodeNoGrant, postern.CodeCancelled, postern.CodeKilled:
+	}
+	return http.StatusForbidden
+}
+
+// grpcStatus is the code of gRPC for a refusal.
+func grpcStatus(c postern.Code) int {
+	switch c {
+	case postern.CodeBadToken:
+		return 16 // UNAUTHENTICATED
+	case postern.CodeLimit:
+		return 8 // RESOURCE_EXHAUSTED
+	case postern.CodeProtocol:
+		return 3 // INVALID_ARGUMENT
+	case postern.CodeUnavailable, postern.CodeStale:
+		return 14 // UNAVAILABLE
+	case postern.CodeCancelled:
+		return 10 // ABORTED
+	case postern.CodeDenied, postern.CodeNoGrant, postern.CodeKilled:
+	}
+	return 7 // PERMISSION_DENIED
+}
+
+// CodeHeader marks an answer that is the gateway's own and not the resource's.
+const CodeHeader = "Postern-Code"
+
+// A problem is a refusal as RFC 9457 has it.
+type problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail,omitempty"`
+	Code   string `json:"code"`
+	Rule   string `json:"rule,omitempty"`
+	Hint   string `json:"hint,omitempty"`
+}
+
+// Refuse answers a request with a refusal, in a form that its client reads.
+func Refuse(w http.ResponseWriter, r *http.Request, no *postern.Refusal) {
+	h := w.Header()
+	clear(h)
+	h.Set(CodeHeader, no.Code.String())
+	h.Set("Cache-Control", "no-store")
+	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+		h.Set("Content-Type", "application/grpc")
+		h.Set("Grpc-Status", fmt.Sprint(grpcStatus(no.Code)))
+		h.Set("Grpc-Message", grpcMessage(text(no)))
+		w.WriteHeader(http.StatusOK)
+		return
+	}
+	status := Status(no.Code)
+	if no.Code == postern.CodeBadToken {
+		h.Set("WWW-Authenticate", `Bearer realm="postern", error="invalid_token"`)
+	}
+	kind, body := Text(r.Header.Get("Accept"), status, no)
+	h.Set("Content-Type", kind)
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body)
+	}
+}
+
+// Text is a refusal as the body of an answer: JSON or HTML for who asks for that, and else
+// text, in the words of every other protocol.
+func Text(accept string, status int, no *postern.Refusal) (contentType string, body []byte) {
+	switch {
+	case strings.Contains(accept, "json"):
+		b, err := json.Marshal(problem{"about:blank", no.Reason, status, no.Detail, no.Code.String(), no.Rule, no.Hint})
+		if err == nil {
+			return "application/problem+json", append(b, '\n')
+		}
+	case strings.Contains(accept, "text/html"):
+		return "text/html; charset=utf-8", page(fmt.Sprintf("%d: %s", status, http.StatusText(status)), no)
+	}
+	return "text/plain; charset=utf-8", []byte(text(no))
+}
+
+func text(no *postern.Refusal) string {
+	var b strings.Builder
+	b.WriteString("postern: " + no.Reason + "\n")
+	for _, l := range [][2]string{{"RULE", no.Rule}, {"DETAIL", no.Detail}, {"HINT", no.Hint}} {
+		if l[1] != "" {
+			b.WriteString(l[0] + ": " + l[1] + "\n")
+		}
+	}
+	return b.String()
+}
+
+func page(title string, no *postern.Refusal) []byte {
+	var b strings.Builder
+	b.WriteString("<!doctype html><meta charset=utf-8><title>Postern</title><style>body{font:16px/1.5 system-ui,sans-serif;max-width:40em;margin:4em auto;padding:0 1em}dt{color:#666}</style>")
+	fmt.Fprintf(&b, "<h1>%s</h1><p>%s</p><dl>", html.EscapeString(title), html.EscapeString(no.Reason))
+	for _, l := range [][2]string{{"Rule", no.Rule}, {"Detail", no.Detail}, {"What to do", no.Hint}} {
+		if l[1] != "" {
+			fmt.Fprintf(&b, "<dt>%s</dt><dd>%s</dd>", l[0], html.EscapeString(l[1]))
+		}
+	}
+	b.WriteString("</dl>\n")
+	return []byte(b.String())
+}
+
+// grpcMessage encodes a text as the header of gRPC asks for it.
+func grpcMessage(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '%' {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}

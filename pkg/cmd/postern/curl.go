@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+)
+
+func (a *app) curlCmd() *cobra.Command {
+	var ttl time.Duration
+	var dryRun bool
+	c := &cobra.Command{
+		Use: "curl TASK[.RESOURCE] [-- CURL ARGS]", Short: "Run curl at an HTTP resource through the nearest node", Args: cobra.MinimumNArgs(2),
+		Long: `Takes the task and runs the stock curl through the nearest node. An argument that begins
+with a slash is the path of a request. The token is in a file that only curl reads. curl's
+exit code is passed through.`,
+		Example: "  postern curl read-orders /api/orders/7\n  postern curl read-orders.orders-api -- -i '/api/orders?status=open'",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.curl(cmd.Context(), args[0], args[1:], ttl, dryRun)
+		},
+	}
+	c.Flags().BoolVar(&dryRun, "print", false, "print what would be run, and run nothing")
+	c.Flags().DurationVar(&ttl, "ttl", 0, "how long the grant lasts; at most the task's duration")
+	return c
+}
+
+func (a *app) curl(ctx context.Context, permission string, args []string, ttl time.Duration, dryRun bool) error {
+	api, err := a.dial(ctx, false)
+	if err != nil {
+		return err
+	}
+	task, resource, protocol, err := a.resolve(ctx, api, permission)
+	if err != nil {
+		return err
+	}
+	if protocol != "http" {
+		return usage("resource %q speaks %s, and curl does not; `postern connect` runs its client", resource, protocol)
+	}
+	list, err := a.endpointList(ctx, api, resource)
+	if err != nil {
+		return err
+	}
+	nodes, err := nearest(ctx, list, protocol)
+	if err != nil {
+		return err
+	}
+	words, err := a.curlWords(task, resource, nodes[0].addr)
+	if err != nil {
+		return err
+	}
+	base := words[len(words)-1]
+	words = words[:len(words)-1]
+	for _, arg := range args {
+		if strings.HasPrefix(arg, "/") {
+			arg = base + arg
+		}
+		words = append(words, arg)
+	}
+	if dryRun {
+		for i, w := range words {
+			words[i] = shellQuote(w)
+		}
+		_, err := fmt.Fprintln(a.env.Stdout, "curl "+strings.Join(words, " "))
+		return err
+	}
+	program, err := exec.LookPath("curl")
+	if err != nil {
+		return fmt.Errorf("curl is not on PATH; install it (Debian: curl)")
+	}
+	dir, done, err := a.clientFolder()
+	if err != nil {
+		return err
+	}
+	defer done()
+	resp, err := api.grants.CreateGrant(ctx, connect.NewRequest(&apiv1.CreateGrantRequest{Task: task, Ttl: ttlOf(ttl)}))
+	if err != nil {
+		return err
+	}
+	defer a.giveBack(ctx, api, resp.Msg.GetGrant().GetId())
+	file := filepath.Join(dir, "curlrc")
+	if err := replace(file, fmt.Appendf(nil, "oauth2-bearer = \"%s\"\n", resp.Msg.GetToken())); err != nil {
+		return err
+	}
+	// Not bound to ctx: an interrupt is for the client.
+	cmd := exec.Command(program, append([]string{"--disable", "--config", file}, words...)...)
+	cmd.Env = slices.DeleteFunc(os.Environ(), notForClients)
+	return a.run(cmd)
+}
+
+// curlWords are what curl needs to know of a node, and last the address below which the
+// resource's paths are. A node with a name has one for each task below it.
+func (a *app) curlWords(task, resource, addr string) ([]string, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	var words []string
+	if a.ca != "" {
+		words = append(words, "--cacert", a.ca)
+	}
+	if net.ParseIP(host) != nil {
+		return append(words, "--header", "Postern-Task: "+task+"."+resource, "https://"+addr), nil
+	}
+	return append(words, "https://"+net.JoinHostPort(task+"--"+resource+"."+host, port)), nil
+}

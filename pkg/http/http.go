@@ -1,0 +1,92 @@
+// Package http is what an HTTP client asks for, as facts for policy: its target in the
+// one form that means one thing, and its JSON body, strictly parsed. What can be read in
+// two ways is an error here, so that no rule judges another request than the one that a
+// server will see.
+package http
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// Facts are one request. They are not changed once they are made, but for Body.
+type Facts struct {
+	// Method is as sent; methods are case-sensitive.
+	Method string
+	// Path is decoded and canonical.
+	Path string
+	// Query is decoded, in the order of the client.
+	Query []Pair
+	// Header is by lower-case name, without what proves who the client is. It is nil
+	// where the request is judged by its first line alone.
+	Header map[string]string
+	// ContentType is the body's media type without parameters; empty for no body.
+	ContentType string
+	// Upgrade is the protocol that the connection is to become, such as "websocket".
+	Upgrade string
+	// Body is what policy asked to see; nil until it did.
+	Body *Body
+	// Unknown says what was not understood; nothing is allowed then.
+	Unknown string
+}
+
+// GRPC reports whether the request is a call of gRPC, whose path is its service and method.
+func (f *Facts) GRPC() bool {
+	return f.Method == post && (f.ContentType == "application/grpc" || strings.HasPrefix(f.ContentType, "application/grpc+"))
+}
+
+// post is what calls of gRPC are made with; package http here is not Go's.
+const post = "POST"
+
+// reading are the methods that change nothing (RFC 9110, 9.2.1).
+var reading = []string{"GET", "HEAD", "OPTIONS"}
+
+// writing are the other methods that are known to everybody.
+var writing = []string{post, "PUT", "PATCH", "DELETE"}
+
+// Reads reports whether a method is one that changes nothing.
+func Reads(method string) bool { return slices.Contains(reading, method) }
+
+// Effect is the worst that the request may do.
+func (f *Facts) Effect() postern.Effect {
+	switch {
+	case f == nil || f.Unknown != "":
+		return postern.EffectUnknown
+	case f.Upgrade != "":
+		return postern.EffectControl
+	case Reads(f.Method):
+		return postern.EffectRead
+	case slices.Contains(writing, f.Method):
+		return postern.EffectWrite
+	}
+	return postern.EffectControl
+}
+
+// Values are the parameters of the query by name. False where a name stands twice, in
+// whatever case: servers differ in which of them they take.
+func (f *Facts) Values() (map[string]string, bool) {
+	values := make(map[string]string, len(f.Query))
+	seen := make(map[string]bool, len(f.Query))
+	for _, p := range f.Query {
+		key := fold(p.Name)
+		if seen[key] {
+			return nil, false
+		}
+		seen[key] = true
+		values[p.Name] = p.Value
+	}
+	return values, true
+}
+
+// Once reports whether a parameter stands at most once, in whatever case.
+func (f *Facts) Once(name string) bool {
+	key, n := fold(name), 0
+	for _, p := range f.Query {
+		if fold(p.Name) == key {
+			n++
+		}
+	}
+	return n <= 1
+}

@@ -1,0 +1,183 @@
+package http
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+// Bounds of a target.
+const (
+	MaxTarget = 8 << 10 // bytes
+	maxPairs  = 256     // parameters of a query
+)
+
+// A Pair is one parameter of a query.
+type Pair struct {
+	Name, Value string
+	Bare        bool // there is no "=" behind the name
+}
+
+// A Target is what a request is for, without its host.
+type Target struct {
+	Path  string // decoded
+	Query []Pair // decoded
+}
+
+// ParseTarget reads a request target in origin form, as it stands in the first line. What
+// servers are known to read in different ways is an error: what is left encoded after one
+// decoding, empty and dotted segments, encoded slashes, parameters of a path, letters that
+// become punctuation in another normal form.
+func ParseTarget(raw string) (Target, error) {
+	if len(raw) > MaxTarget {
+		return Target{}, fmt.Errorf("the target is longer than %d bytes", MaxTarget)
+	}
+	for i := range len(raw) {
+		if c := raw[i]; c <= ' ' || c >= 0x7f || c == '#' || c == '\\' || c == '"' || c == '<' || c == '>' {
+			return Target{}, errors.New("the target has a character that must be encoded")
+		}
+	}
+	rawPath, rawQuery, _ := strings.Cut(raw, "?")
+	path, err := parsePath(rawPath)
+	if err != nil {
+		return Target{}, err
+	}
+	query, err := parseQuery(rawQuery)
+	return Target{path, query}, err
+}
+
+func parsePath(raw string) (string, error) {
+	if raw == "" || raw[0] != '/' {
+		return "", errors.New("the path does not begin with a slash")
+	}
+	path, err := decode(raw, false)
+	if err != nil {
+		return "", err
+	}
+	if strings.Count(path, "/") != strings.Count(raw, "/") {
+		return "", errors.New("the path has an encoded slash")
+	}
+	if strings.ContainsAny(path, `%\;`) {
+		return "", errors.New("the path has a character that some servers read in another way: one of % \\ ;")
+	}
+	if !norm.NFKC.IsNormalString(path) {
+		return "", errors.New("the path has letters that become others in another normal form")
+	}
+	for _, r := range path {
+		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == utf8.RuneError {
+			return "", errors.New("the path has a character that cannot be seen")
+		}
+	}
+	segments := strings.Split(path[1:], "/")
+	for i, s := range segments {
+		switch {
+		case s == "" && i == len(segments)-1:
+		case s == "":
+			return "", errors.New("the path has an empty segment")
+		case strings.Trim(s, ". ") == "":
+			return "", errors.New("the path has a segment of dots")
+		}
+	}
+	return path, nil
+}
+
+func parseQuery(raw string) ([]Pair, error) {
+	var pairs []Pair
+	if strings.Contains(raw, ";") {
+		return nil, errors.New("the query has a semicolon, which some servers read as a separator")
+	}
+	for part := range strings.SplitSeq(raw, "&") {
+		if part == "" {
+			continue
+		}
+		if len(pairs) == maxPairs {
+			return nil, fmt.Errorf("the query has more than %d parameters", maxPairs)
+		}
+		name, value, valued := strings.Cut(part, "=")
+		p := Pair{Bare: !valued}
+		var err error
+		if p.Name, err = decode(name, true); err == nil {
+			p.Value, err = decode(value, true)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if strings.ContainsRune(p.Name+p.Value, 0) {
+			return nil, errors.New("the query has a NUL")
+		}
+		pairs = append(pairs, p)
+	}
+	return pairs, nil
+}
+
+// decode undoes percent encoding once.
+func decode(s string, plus bool) (string, error) {
+	if !strings.ContainsAny(s, "%+") {
+		return s, nil
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] == '%':
+			if i+2 >= len(s) || unhex(s[i+1]) < 0 || unhex(s[i+2]) < 0 {
+				return "", errors.New("the target has a broken escape")
+			}
+			b.WriteByte(byte(unhex(s[i+1])<<4 | unhex(s[i+2])))
+			i += 2
+		case s[i] == '+' && plus:
+			b.WriteByte(' ')
+		default:
+			b.WriteByte(s[i])
+		}
+	}
+	if !utf8.ValidString(b.String()) {
+		return "", errors.New("the target is not UTF-8")
+	}
+	return b.String(), nil
+}
+
+func unhex(c byte) int {
+	switch {
+	case '0' <= c && c <= '9':
+		return int(c - '0')
+	case 'a' <= c && c <= 'f':
+		return int(c-'a') + 10
+	case 'A' <= c && c <= 'F':
+		return int(c-'A') + 10
+	}
+	return -1
+}
+
+// String is the target in its canonical form: everything is encoded that need not be
+// literal. Parsing it gives the same target.
+func (t Target) String() string {
+	b := make([]byte, 0, len(t.Path)+64)
+	b = encode(b, t.Path, "-._~!$&'()*+,=:@/")
+	for i, p := range t.Query {
+		b = append(b, "?&"[min(i, 1)])
+		b = encode(b, p.Name, "-._~*!$'(),:@/")
+		if !p.Bare {
+			b = append(b, '=')
+			b = encode(b, p.Value, "-._~*!$'(),:@/")
+		}
+	}
+	return string(b)
+}
+
+const hex = "0123456789ABCDEF"
+
+func encode(dst []byte, s, literal string) []byte {
+	for i := range len(s) {
+		c := s[i]
+		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte(literal, c) >= 0 {
+			dst = append(dst, c)
+		} else {
+			dst = append(dst, '%', hex[c>>4], hex[c&15])
+		}
+	}
+	return dst
+}

@@ -1,0 +1,170 @@
+package policy
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/posterngate/postern/pkg/http"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+const siteWorld = `
+kind: Resource
+metadata: {name: orders-api}
+spec:
+  protocol: http
+  endpoint: {host: orders.internal, port: 443, http: {auth: {scheme: header, header: X-Api-Key}}}
+  credential: {sealed: orders-api}
+---
+kind: Mask
+metadata: {name: email}
+spec: {method: redact, value: "***"}
+---
+kind: ApprovalRule
+metadata: {name: leads}
+spec: {all: [{group: leads, atLeast: 1}]}
+---
+kind: Task
+metadata: {name: orders}
+spec:
+  purpose: orders
+  resources: {names: [orders-api]}
+  permit:
+    - {methods: [GET, HEAD], path: "/api/orders/*", query: [page], mask: {/customer/email: email}}
+    - {methods: [POST], path: /api/orders, headers: {x-tenant: "acme-*"}}
+    - {methods: [PATCH], path: "/api/orders/*", when: 'http.body.status == "paid" && !has(http.body.admin)'}
+    - {methods: [DELETE], path: "/api/orders/*", approval: {scope: statement, rule: leads}}
+    - {methods: [GET], path: "/static/**", query: ["*"]}
+    - {methods: [GET], path: /api/stream, websocket: true}
+    - {grpc: ["orders.v1.Orders/Get*", "grpc.health.v1.Health/Check"]}
+  duration: 1h
+`
+
+func TestRequests(t *testing.T) {
+	s, rejected := Compile(postern.Version{Epoch: "e", Revision: 1}, parse(t, []byte(siteWorld)))
+	if len(rejected) > 0 {
+		t.Fatalf("%+v", rejected)
+	}
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	decide := func(f *http.Facts) postern.Decision {
+		return s.Decide(Query{
+			Grant:    &postern.Grant{ID: "g", Subject: postern.Subject{Name: "alice"}, Task: "orders", Start: now, End: now.Add(time.Hour)},
+			Resource: "orders-api", Facts: f, Request: Request{Time: now},
+		})
+	}
+	ask := func(line string, change ...func(*http.Facts)) *http.Facts {
+		t.Helper()
+		method, target, _ := strings.Cut(line, " ")
+		to, err := http.ParseTarget(target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := &http.Facts{Method: method, Path: to.Path, Query: to.Query, Header: map[string]string{}}
+		for _, c := range change {
+			c(f)
+		}
+		return f
+	}
+	header := func(name, value string) func(*http.Facts) { return func(f *http.Facts) { f.Header[name] = value } }
+	grpc := func(f *http.Facts) { f.ContentType = "application/grpc+proto" }
+	body := func(text string) func(*http.Facts) {
+		return func(f *http.Facts) {
+			b, err := http.ParseBody("application/json", []byte(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.Body = b
+		}
+	}
+	upgrade := func(f *http.Facts) { f.Upgrade = "websocket" }
+	for _, c := range []struct {
+		facts *http.Facts
+		want  postern.Verdict
+		says  string
+	}{
+		{ask("GET /api/orders/42"), postern.VerdictAllow, ""},
+		{ask("HEAD /api/orders/42?page=2"), postern.VerdictAllow, ""},
+		{ask("GET /api/orders/42?page=2&page=3"), postern.VerdictDeny, "more than once"},
+		{ask("GET /api/orders/42?page=2&PAGE=3"), postern.VerdictDeny, "more than once"},
+		{ask("GET /api/orders/42?fields=email"), postern.VerdictDeny, `parameter "fields"`},
+		{ask("GET /api/orders/"), postern.VerdictDeny, "does not allow"},
+		{ask("GET /api/orders"), postern.VerdictDeny, "does not allow"},
+		{ask("GET /api/orders/42/lines"), postern.VerdictDeny, "does not allow"},
+		{ask("get /api/orders/42"), postern.VerdictDeny, "does not allow"},
+		{ask("PROPFIND /api/orders/42"), postern.VerdictDeny, "does not allow"},
+		{ask("POST /api/orders"), postern.VerdictDeny, "x-tenant"},
+		{ask("POST /api/orders", header("x-tenant", "evil")), postern.VerdictDeny, "x-tenant"},
+		{ask("POST /api/orders", header("x-tenant", "acme-1")), postern.VerdictAllow, ""},
+		{ask("PATCH /api/orders/1", body(`{"status":"paid"}`)), postern.VerdictAllow, ""},
+		{ask("PATCH /api/orders/1", body(`{"status":"void"}`)), postern.VerdictDeny, "only when"},
+		{ask("PATCH /api/orders/1", body(`{"Status":"paid"}`)), postern.VerdictDeny, `says "Status"`},
+		{ask("PATCH /api/orders/1", body(`{"status":"paid","ADMIN":true}`)), postern.VerdictDeny, `says "ADMIN"`},
+		{ask("PATCH /api/orders/1", body(`[]`)), postern.VerdictDeny, "could not be evaluated"},
+		{ask("DELETE /api/orders/1"), postern.VerdictHold, ""},
+		{ask("GET /static/a/b.css?v=1&v=2"), postern.VerdictAllow, ""},
+		{ask("GET /statics"), postern.VerdictDeny, ""},
+		{ask("GET /api/stream"), postern.VerdictDeny, ""},
+		{ask("GET /api/stream", upgrade), postern.VerdictAllow, ""},
+		{ask("GET /api/orders/42", upgrade), postern.VerdictDeny, "websocket at"},
+		{ask("POST /orders.v1.Orders/GetOrder", grpc), postern.VerdictAllow, ""},
+		{ask("POST /orders.v1.Orders/GetOrder"), postern.VerdictDeny, ""},
+		{ask("POST /orders.v1.Orders/DeleteOrder", grpc), postern.VerdictDeny, ""},
+		{ask("POST /orders.v1.Orders/GetOrder/x", grpc), postern.VerdictDeny, ""},
+		{ask("GET /", func(f *http.Facts) { f.Unknown = "odd" }), postern.VerdictDeny, "could not be understood"},
+		{nil, postern.VerdictDeny, "could not be understood"},
+	} {
+		d := decide(c.facts)
+		if d.Verdict != c.want || !strings.Contains(d.Reason+" "+d.Detail, c.says) {
+			t.Errorf("%+v: %s %q %q, want %s", c.facts, d.Verdict, d.Reason, d.Detail, c.want)
+		}
+	}
+	d := decide(ask("GET /api/orders/42"))
+	if len(d.Obligations) != 1 || d.Obligations[0].Content.Fields[0].Path != "/customer/email" || d.Level != postern.LevelResult || !d.Deps.Cacheable() {
+		t.Errorf("%+v", d)
+	}
+	if d := decide(ask("PATCH /api/orders/1")); len(d.Missing) != 1 || d.Missing[0] != postern.FactBody || d.Verdict != postern.VerdictDeny || d.Deps.Cacheable() {
+		t.Errorf("%+v", d)
+	}
+	if terms, _ := s.Terms("orders"); terms.ReadOnly {
+		t.Error("it changes things")
+	}
+}
+
+func TestRequestPermitsAreChecked(t *testing.T) {
+	for permit, want := range map[string]string{
+		`{path: /a}`:                                                     "methods: is required",
+		`{methods: [GET]}`:                                               "must have just one of",
+		`{methods: [get], path: /a}`:                                     "is not a method",
+		`{methods: [CONNECT], path: /a}`:                                 "is not a method",
+		`{methods: [GET], path: a}`:                                      "canonical form",
+		`{methods: [GET], path: /a/../b}`:                                "canonical form",
+		`{methods: [GET], path: "/a/**/b"}`:                              "stands last",
+		`{methods: [GET], path: "/a%20b"}`:                               "canonical form",
+		`{methods: [GET], path: /a, query: ["a*"]}`:                      "must be a name",
+		`{methods: [GET], path: /a, headers: {"a b": x}}`:                "is not the name of a header",
+		`{methods: [GET], path: /a, mask: {/x: nothing}}`:                `there is no mask "nothing"`,
+		`{methods: [GET], path: /a, query: ["*"], mask: {/x: email}}`:    "one by one where values are masked",
+		`{methods: [GET], path: /a, websocket: true, mask: {/x: email}}`: "not masked",
+		`{methods: [POST], path: /a, websocket: true}`:                   "begins with GET",
+		`{grpc: [x]}`:                                       "package.Service/Method",
+		`{grpc: [x/y], methods: [GET]}`:                     "does not belong to a permit for gRPC",
+		`{methods: [GET], path: /a, verbs: [select]}`:       "verbs: does not belong",
+		`{methods: [GET], path: /a, when: 'http.bod == 1'}`: "undeclared",
+		`{methods: [GET], path: /a, approval: {scope: statement, rule: leads, verbs: [select]}}`: "as a whole",
+	} {
+		head, _, _ := strings.Cut(siteWorld, "    - {methods: [GET, HEAD]")
+		_, rejected := Compile(postern.Version{Epoch: "e", Revision: 1}, parse(t, []byte(head+"    - "+permit+"\n  duration: 1h\n")))
+		if len(rejected) != 1 || !strings.Contains(rejected[0].Reason, want) {
+			t.Errorf("%s: %+v, want %s", permit, rejected, want)
+		}
+	}
+	for change, want := range map[string]string{
+		"header: X-Api-Key": "", "header: Host": "cannot carry a credential", "header: ''": "belongs to scheme header",
+	} {
+		_, rejected := Compile(postern.Version{Epoch: "e", Revision: 1}, parse(t, []byte(strings.Replace(siteWorld, "header: X-Api-Key", change, 1))))
+		if want == "" != (len(rejected) == 0) || want != "" && !strings.Contains(rejected[0].Reason, want) {
+			t.Errorf("%s: %+v, want %s", change, rejected, want)
+		}
+	}
+}

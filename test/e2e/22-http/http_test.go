@@ -1,0 +1,117 @@
+// Package http shows HTTP services under a task: stock curl at the sample company's
+// orders-api, through a real node, from the daily path to the recording.
+package http
+
+import (
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/posterngate/postern/test/e2e/house"
+)
+
+func TestMain(m *testing.M) { house.Main(m) }
+
+// service is the house, and how clients of its service speak.
+type service struct {
+	*house.House
+}
+
+// curl runs stock curl as a person at the resource, under a task.
+func (s *service) curl(t *testing.T, who, task string, args ...string) house.Result {
+	t.Helper()
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Fatal("there is no curl: install it")
+	}
+	words := []string{"--silent", "--show-error", "--max-time", "20", "--cacert", s.CAFile, "--write-out", "\n%{http_code}"}
+	if who != "" {
+		words = append(words, "--header", "Authorization: Bearer "+s.DataToken(t, who))
+	}
+	for _, a := range args {
+		if strings.HasPrefix(a, "/") {
+			a = "https://" + task + "--orders-api." + s.Nodes[0].HTTPDomain + a
+		}
+		words = append(words, a)
+	}
+	return house.Finish(t, exec.Command("curl", words...))
+}
+
+func has(t *testing.T, text string, parts ...string) {
+	t.Helper()
+	for _, p := range parts {
+		if !strings.Contains(text, p) {
+			t.Fatalf("%q is missing in:\n%s", p, text)
+		}
+	}
+}
+
+func TestStockCurl(t *testing.T) {
+	s := &service{house.Start(t, house.Options{HTTP: true})}
+	t.Run("allowed and refused", func(t *testing.T) {
+		for _, c := range []struct {
+			task string
+			args []string
+			code string
+			says []string
+		}{
+			{"read-orders", []string{"/api/orders/7/status"}, "200", []string{`"id":7`, `"status":`}},
+			{"read-orders", []string{"--http1.1", "/api/orders/7/status"}, "200", []string{`"id":7`}},
+			{"read-orders", []string{"-I", "/api/orders/7/status"}, "200", nil},
+			{"read-orders", []string{"/api/orders/999999/status"}, "404", []string{"no such order"}},
+			{"read-orders", []string{"-X", "DELETE", "/api/orders/7"}, "403", []string{`postern: task "read-orders" does not allow DELETE /api/orders/7`, "RULE: read-orders/permit", "GET, HEAD on /api/orders"}},
+			{"read-orders", []string{"/api/admin/users"}, "403", []string{"does not allow GET /api/admin/users"}},
+			{"read-orders", []string{"/api/orders/7?fields=customer.email"}, "403", []string{`does not allow the parameter "fields"`}},
+			{"read-orders", []string{"-H", "Accept: application/json", "/api/admin/users"}, "403", []string{`"code":"denied"`, `"rule":"read-orders/permit"`}},
+			{"fix-order", []string{"-X", "PATCH", "--json", `{"status":"paid","STATUS":"void"}`, "/api/orders/7"}, "400", []string{"twice in one object"}},
+			{"no-such-task", []string{"/api/orders/7"}, "403", []string{"no-such-task"}},
+		} {
+			r := s.curl(t, "alice", c.task, c.args...)
+			if r.Code != 0 || !strings.HasSuffix(r.Out, "\n"+c.code) {
+				t.Errorf("%v: %+v, want %s", c.args, r, c.code)
+				continue
+			}
+			has(t, r.Out, c.says...)
+			if leaks := house.Leaks(r.Out); len(leaks) > 0 || strings.Contains(r.Out, s.Orders.Key) || strings.Contains(r.Out, "@") {
+				t.Errorf("%v leaks: %s", c.args, r.Out)
+			}
+		}
+	})
+	t.Run("who", func(t *testing.T) {
+		for _, c := range []struct{ who, code, says string }{
+			{"", "401", "carries no token"}, {"carol", "403", "your tasks: sales-report"},
+		} {
+			if r := s.curl(t, c.who, "read-orders", "/api/orders/7"); !strings.HasSuffix(r.Out, "\n"+c.code) || !strings.Contains(r.Out, c.says) {
+				t.Errorf("%q: %+v", c.who, r)
+			}
+		}
+		r := s.curl(t, "alice", "", "-H", "Postern-Task: read-orders.orders-api", "https://"+s.Nodes[0].HTTP+"/api/orders/7/status")
+		has(t, r.Out, `"id":7`)
+	})
+	t.Run("the CLI runs curl", func(t *testing.T) {
+		r := s.CLI(t, "alice", "curl", "read-orders", "--", "-sS", "/api/orders/7/status")
+		if r.Code != 0 {
+			t.Fatalf("%+v", r)
+		}
+		has(t, r.Out, `"id":7`)
+	})
+	t.Run("the record", func(t *testing.T) {
+		replay := house.Poll(t, "a sealed recording", func() (string, bool) {
+			var all []struct{ ID, Recording, Task string }
+			house.Must(0, json.Unmarshal([]byte(s.CLI(t, "bob", "sessions", "list", "--format", "json").Out), &all))(t)
+			for _, x := range all {
+				if text := s.CLI(t, "bob", "sessions", "replay", x.ID).Out; x.Task == "read-orders" && x.Recording == "sealed" && strings.Contains(text, "DELETE /api/orders/7") {
+					has(t, s.CLI(t, "bob", "sessions", "verify", x.ID).Out, "chain and signature hold")
+					return text, true
+				}
+			}
+			return "", false
+		})
+		has(t, replay, "GET /api/orders/7/status", `"status":`, "DELETE /api/orders/7")
+		if strings.Contains(replay, "@") || strings.Contains(replay, s.Orders.Key) {
+			t.Errorf("the record has what nobody was shown:\n%s", replay)
+		}
+		fmt.Fprintln(t.Output(), replay)
+	})
+}
