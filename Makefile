@@ -43,7 +43,7 @@ generate: $(BUF) ## Generate code from proto/
 
 ##@ Check
 
-.PHONY: test check lint vet arch proto-check generate-check fuzz faults truth mutations truth-fuzz holes
+.PHONY: test check lint vet arch proto-check generate-check fuzz faults truth mutations truth-fuzz answers holes
 test: ## All tests with the race detector; installs and builds what is missing
 	$(GO) test -race -timeout 20m ./...
 check: vet lint arch proto-check generate-check ## Everything but the tests
@@ -73,6 +73,9 @@ mutations: ## 10,000 random changes to recordings and audit log: each must be fo
 
 truth-fuzz: ## TRUTH_STATEMENTS generated statements (default 20000) from TRUTH_SEED through a node to two worlds
 	TRUTH_STATEMENTS=$(or $(TRUTH_STATEMENTS),20000) TRUTH_SEED=$(or $(TRUTH_SEED),1) $(GO) test -count=1 -timeout 24h -v -run TestNoDifference ./test/twoworlds/fuzz
+
+answers: ## ANSWERS statements (default 10000) of which is known what they use: postern audit who must tell just that
+	POSTERN_TRUTH_STATEMENTS=$(or $(ANSWERS),10000) $(GO) test -count=1 -timeout 60m -v -run TestWhoIsTrue ./test/e2e/17-answers
 
 holes: ## Opens each planted fault of the enforcement: catalogue, generated statements or tests must find it
 	@mkdir -p bin && $(GO) test -c -tags holes -o bin/holes.test ./test/holes && cd test/holes && ../../bin/holes.test -test.v -test.timeout 120m -test.run TestHoles

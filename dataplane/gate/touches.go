@@ -1,6 +1,8 @@
 package gate
 
 import (
+	"strings"
+
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
@@ -39,54 +41,117 @@ func touchesHost(f *ssh.Facts, obligations []postern.Obligation) (out []record.T
 	return out
 }
 
-// touchesTables lists columns, and tables of which no column is named.
+// touchesTables lists columns, and tables of which no column is named; what a view reads
+// is there beside the view.
 func touchesTables(facts *sql.Facts, obligations []postern.Obligation) []record.Touch {
-	masks := map[string]string{}
+	l := &touchList{masks: map[string]string{}, seen: map[string]int{}}
 	for _, o := range obligations {
 		if o.Table == nil {
 			continue
 		}
 		for _, c := range o.Table.Columns {
 			if c.Mask != nil {
-				masks[o.Table.Schema+"."+o.Table.Table+"."+c.Name] = c.Mask.Name
+				l.masks[o.Table.Schema+"."+o.Table.Table+"."+c.Name] = c.Mask.Name
 			}
 		}
-	}
-	seen := map[string]int{}
-	var out []record.Touch
-	add := func(column string, role record.Role) {
-		if i, ok := seen[column]; ok {
-			out[i].Role |= role
-			return
-		}
-		seen[column] = len(out)
-		out = append(out, record.Touch{Column: column, Role: role, Mask: masks[column]})
 	}
 	for i := range facts.Statements {
 		for j := range facts.Statements[i].Tables {
-			t := &facts.Statements[i].Tables[j]
-			for _, c := range t.Read {
-				add(t.String()+"."+c, record.Role(t.Roles[c]))
+			l.table(&facts.Statements[i].Tables[j], obligations)
+		}
+	}
+	return l.out
+}
+
+// touchList is what a statement uses, each once.
+type touchList struct {
+	masks map[string]string // by column
+	seen  map[string]int
+	out   []record.Touch
+}
+
+func (l *touchList) table(t *sql.Table, obligations []postern.Obligation) {
+	for _, c := range t.Read {
+		l.read(t, c, t.Roles[c])
+	}
+	for _, c := range t.Write {
+		l.add(record.Touch{Column: t.String() + "." + c, Role: record.RoleWrite, Mask: l.masks[t.String()+"."+c]})
+	}
+	if t.AllColumns {
+		for _, o := range obligations {
+			if o.Table == nil || o.Table.Schema != t.Schema || o.Table.Table != t.Name {
+				continue
 			}
-			for _, c := range t.Write {
-				add(t.String()+"."+c, record.RoleWrite)
+			for _, c := range o.Table.Columns {
+				l.read(t, c.Name, sql.RoleOutput)
 			}
-			if t.AllColumns {
-				for _, o := range obligations {
-					if o.Table != nil && o.Table.Schema == t.Schema && o.Table.Table == t.Name {
-						for _, c := range o.Table.Columns {
-							add(t.String()+"."+c.Name, record.RoleOutput)
-						}
-						if o.Table.Every {
-							add(t.String()+".*", record.RoleOutput)
-						}
-					}
-				}
-			}
-			if len(t.Read)+len(t.Write) == 0 && !t.AllColumns {
-				add(t.String(), 0)
+			if o.Table.Every {
+				l.read(t, "*", sql.RoleOutput)
 			}
 		}
 	}
-	return out
+	if len(t.Read)+len(t.Write) == 0 && !t.AllColumns {
+		l.add(record.Touch{Column: t.String()})
+	}
+	if t.Beneath == nil {
+		return
+	}
+	var bare []sql.Origin
+	for _, o := range t.Beneath.Always {
+		if o.Column == "" {
+			bare = append(bare, o)
+			continue
+		}
+		l.add(record.Touch{Column: o.Relation.String() + "." + o.Column, Role: record.Role(o.Role), View: t.String()})
+	}
+	for _, o := range bare {
+		if !l.hasColumnOf(o.Relation.String()) {
+			l.add(record.Touch{Column: o.Relation.String(), View: t.String()})
+		}
+	}
+}
+
+// read adds a column, or "*", and what it comes from where the relation is a view: read
+// through the mask that is on the view's column.
+func (l *touchList) read(t *sql.Table, column string, role sql.ColumnRole) {
+	name := t.String() + "." + column
+	l.add(record.Touch{Column: name, Role: record.Role(role), Mask: l.masks[name]})
+	if t.Beneath == nil {
+		return
+	}
+	for c, from := range t.Beneath.Columns {
+		if c != column && column != "*" {
+			continue
+		}
+		for _, o := range from {
+			l.add(record.Touch{Column: o.Relation.String() + "." + o.Column, Role: record.Role(o.Role.Through(role)), Mask: l.masks[name], View: t.String()})
+		}
+	}
+}
+
+// add merges roles. A column that is read with and without a mask is told as read without.
+func (l *touchList) add(t record.Touch) {
+	i, ok := l.seen[t.Column]
+	if !ok {
+		l.seen[t.Column] = len(l.out)
+		l.out = append(l.out, t)
+		return
+	}
+	was := &l.out[i]
+	was.Role |= t.Role
+	if t.View == "" {
+		was.View = "" // the statement names it itself, too
+	}
+	if t.Role&^record.RolePredicate != 0 && t.Mask == "" {
+		was.Mask = ""
+	}
+}
+
+func (l *touchList) hasColumnOf(relation string) bool {
+	for _, t := range l.out {
+		if strings.HasPrefix(t.Column, relation+".") {
+			return true
+		}
+	}
+	return false
 }

@@ -244,6 +244,8 @@ func (t *Touch) decode(b []byte) error {
 			t.Role = Role(f.num & 0xff)
 		case 3:
 			t.Mask = string(f.raw)
+		case 4:
+			t.View = string(f.raw)
 		}
 		return nil
 	})

@@ -93,10 +93,11 @@ func appendParam(dst []byte, p *Param) []byte {
 
 func appendTouch(dst []byte, t *Touch) []byte {
 	dst = protowire.AppendTag(dst, 13, protowire.BytesType)
-	dst = protowire.AppendVarint(dst, uint64(sizeString(t.Column)+sizeUint(uint64(t.Role))+sizeString(t.Mask)))
+	dst = protowire.AppendVarint(dst, uint64(sizeString(t.Column)+sizeUint(uint64(t.Role))+sizeString(t.Mask)+sizeString(t.View)))
 	dst = appendString(dst, 1, t.Column)
 	dst = appendUint(dst, 2, uint64(t.Role))
-	return appendString(dst, 3, t.Mask)
+	dst = appendString(dst, 3, t.Mask)
+	return appendString(dst, 4, t.View)
 }
 
 func appendColumn(dst []byte, c *Column) []byte {

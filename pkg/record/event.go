@@ -139,6 +139,7 @@ type Touch struct {
 	Column string // "schema.table.column", or "schema.table" where no column is named
 	Role   Role
 	Mask   string // the mask that it was read through; empty for none
+	View   string // the view that reads it, where the statement names that instead
 }
 
 // Role says how a column is used; the bits combine. The first three are those of the

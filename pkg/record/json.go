@@ -68,6 +68,7 @@ type touchLine struct {
 	Column string   `json:"column"`
 	Roles  []string `json:"roles,omitempty"`
 	Mask   string   `json:"mask,omitempty"`
+	View   string   `json:"view,omitempty"`
 }
 
 type columnLine struct {
@@ -125,7 +126,7 @@ func lineOf(e *Event, columns []Column) *line {
 		l.Params = append(l.Params, text(paramText(p), p.Null))
 	}
 	for _, t := range e.Touched {
-		l.Touched = append(l.Touched, touchLine{t.Column, t.Role.names(), t.Mask})
+		l.Touched = append(l.Touched, touchLine{t.Column, t.Role.names(), t.Mask, t.View})
 	}
 	for _, c := range e.Columns {
 		l.Columns = append(l.Columns, columnLine{c.Name, c.Type, c.Masked})

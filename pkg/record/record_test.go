@@ -66,7 +66,7 @@ func story() []*Event {
 			Version: postern.Version{Epoch: "e", Revision: 12}, Level: postern.LevelSource, Account: "reporter", Database: "warehouse"}},
 		{Time: at(100), Kind: KindIntent, Statement: 1, Text: "select id, email\nfrom sales.orders where id = $1", Params: []Param{{Value: "1"}, {Null: true}, {Value: "\x00\x01", Binary: true}, {Value: "\x00\x07", Binary: true, Text: "7"}},
 			Hash: bytes.Repeat([]byte{9}, 32), Verdict: postern.VerdictAllow, Rule: "sales-report/permit[0]", Forward: "SELECT id, mask(email) FROM sales.orders WHERE id = $1",
-			Touched: []Touch{{"sales.orders.id", RoleOutput | RolePredicate, ""}, {"sales.orders.email", RoleOutput, "email"}},
+			Touched: []Touch{{"sales.orders.id", RoleOutput | RolePredicate, ""}, {"sales.orders.email", RoleOutput, "email", "sales.contacts"}},
 			Effect:  postern.EffectRead, Level: postern.LevelSource, Version: postern.Version{Epoch: "e", Revision: 13}},
 		{Time: at(101), Kind: KindRows, Statement: 1, Rows: 2, Encoding: EncodingDataRow,
 			Columns: []Column{{"id", oidInt4, true, false}, {"email", oidText, false, true}},

@@ -219,7 +219,7 @@ func (t *teller) allowed(e *Event) {
 	t.under(t.paint(green, "allowed") + t.rule(e) + t.paint(faint, fmt.Sprintf("  %s, %s", e.Effect, e.Level)))
 	var masked []string
 	for _, touch := range e.Touched {
-		if touch.Mask != "" {
+		if touch.Mask != "" && touch.View == "" {
 			masked = append(masked, clean(touch.Column)+" by "+clean(touch.Mask))
 		}
 	}

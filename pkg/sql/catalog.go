@@ -1,6 +1,9 @@
 package sql
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // A Catalog is the names and types of one resource, without a row. It is immutable
 // once built: a refresh makes a new one. Version is part of every cache key.
@@ -29,8 +32,35 @@ type Relation struct {
 	Key     []string // the columns of the primary key, unless it is deferrable
 	// Children are inheritance children and partitions; a read of the parent reads them.
 	Children []Name
+	// Definition is the text of a view; empty where it could not be read.
+	Definition string
+	// Depends are the columns that a view names anywhere; roles are not known.
+	Depends []Origin
+	// Beneath is what a view reads; nil for what is none.
+	Beneath *Beneath
 	// HasTriggers and HasRules are true where a change runs code of its own.
 	HasTriggers, HasRules bool
+}
+
+// Beneath is what a view reads in its turn, down to the tables, with the views between.
+type Beneath struct {
+	// Columns says where each of the view's columns comes from.
+	Columns map[string][]Origin
+	// Always is what is read whatever is asked of the view: conditions, joins, order; and
+	// its relations, with no column.
+	Always []Origin
+}
+
+// Origin is a column of a relation, or with no column the relation, and how it is read.
+type Origin struct {
+	Relation Name
+	Column   string
+	Role     ColumnRole
+}
+
+// Compare orders origins by name.
+func (o Origin) Compare(p Origin) int {
+	return cmp.Or(cmp.Compare(o.Relation.Schema, p.Relation.Schema), cmp.Compare(o.Relation.Name, p.Relation.Name), cmp.Compare(o.Column, p.Column))
 }
 
 // Column returns the column with that name, or nil.

@@ -116,6 +116,8 @@ type Table struct {
 	// they see stored values, and so must not be masked. "*" is the whole row, as in
 	// RETURNING *.
 	TargetReads []string
+	// Beneath is what the relation reads, where it is a view. It is the catalogue's.
+	Beneath *Beneath
 }
 
 // Has reports whether the statement uses the relation with verb v.
@@ -140,6 +142,15 @@ const (
 	RoleComputed                         // reaches the result through an expression
 	RolePredicate                        // decides which rows there are, or their order
 )
+
+// Through is how something is used that a column of a view comes from in the way of r,
+// where that column is used in the way of outer.
+func (r ColumnRole) Through(outer ColumnRole) ColumnRole {
+	if outer&RoleOutput != 0 && r&RoleOutput == 0 { // what the view computes is no bare projection
+		outer = outer&^RoleOutput | RoleComputed
+	}
+	return outer | r&RolePredicate
+}
 
 // Function is one function that is called.
 type Function struct {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/sql"
+	pgsql "github.com/posterngate/postern/pkg/sql/postgres"
 	"github.com/posterngate/postern/pkg/wire"
 )
 
@@ -31,6 +32,7 @@ const (
 	fromKeys = ` FROM pg_constraint k JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)
 		WHERE k.contype = 'p' AND NOT k.condeferrable`
 	fromChildren  = ` FROM pg_inherits i`
+	fromViews     = fromRelations + ` AND c.relkind IN ('v','m') AND n.nspname NOT IN ('pg_catalog', 'information_schema')`
 	fromFunctions = ` FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE ` + ownSchemas
 	fromTypes     = ` FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE ` + ownSchemas
 	fromOperators = ` FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace
@@ -43,8 +45,13 @@ const (
 		EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.rulename <> '_RETURN')` + fromRelations + ` ORDER BY c.oid`
 	askColumns = `SELECT a.attrelid, a.attname, a.attnum, tn.nspname, t.typname, format_type(a.atttypid, a.atttypmod), a.atttypid, a.attgenerated <> ''` +
 		fromColumns + ` ORDER BY a.attrelid, a.attnum`
-	askKeys      = `SELECT k.conrelid, a.attname` + fromKeys + ` ORDER BY k.conrelid, a.attnum`
-	askChildren  = `SELECT i.inhparent, i.inhrelid` + fromChildren + ` ORDER BY 1, 2`
+	askKeys     = `SELECT k.conrelid, a.attname` + fromKeys + ` ORDER BY k.conrelid, a.attnum`
+	askChildren = `SELECT i.inhparent, i.inhrelid` + fromChildren + ` ORDER BY 1, 2`
+	askViews    = `SELECT c.oid, pg_get_viewdef(c.oid)` + fromViews + ` ORDER BY 1`
+	askDepends  = `SELECT DISTINCT r.ev_class, d.refobjid, a.attname FROM pg_rewrite r
+		JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> r.ev_class
+		JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+		WHERE d.refobjsubid > 0 AND r.ev_class IN (SELECT c.oid` + fromViews + `) ORDER BY 1, 2, 3`
 	askFunctions = `SELECT p.oid, n.nspname, p.proname, p.pronargs, p.provariadic <> 0, p.pronargdefaults, p.provolatile, p.prosecdef, p.proretset, p.prokind = 'a'` +
 		fromFunctions + ` ORDER BY p.oid`
 )
@@ -101,7 +108,7 @@ func (e *Engine) readCatalog(ctx context.Context, s engine.Session, known string
 	steps := []step{
 		{`BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`, nil}, {askState, r.summary},
 		{askServer, r.server}, {askSchemas, r.schema}, {askRelation, r.relation}, {askColumns, r.column},
-		{askKeys, r.key}, {askChildren, r.child}, {askFunctions, r.function}, {askTypes, r.typ}, {askOperators, r.operator},
+		{askKeys, r.key}, {askChildren, r.child}, {askDepends, r.depends}, {askFunctions, r.function}, {askTypes, r.typ}, {askOperators, r.operator},
 	}
 	if err := r.run(steps[:2]); err != nil {
 		return nil, "", err
@@ -115,12 +122,24 @@ func (e *Engine) readCatalog(ctx context.Context, s engine.Session, known string
 			return nil, "", err
 		}
 	}
+	version := sum.Sum(nil)
+	if r.state != known && r.run(askDefinitions(r)) == nil {
+		version = sum.Sum(nil)
+	}
 	_, _ = l.conn.Write(appendEmpty(nil, 'X'))
 	if r.state == known {
 		return nil, known, nil
 	}
-	r.cat.Version = hex.EncodeToString(sum.Sum(nil)[:16])
+	r.cat.Version = hex.EncodeToString(version[:16])
+	pgsql.ResolveViews(ctx, e.cfg.Parser, r.cat)
 	return r.cat, r.state, nil
+}
+
+// askDefinitions asks for the texts of views, with all names written out. The target
+// locks what a view names for that, so that this waits for whoever changes a table, and
+// not for long: without texts the catalogue is as good for all but the record.
+func askDefinitions(r *reader) []step {
+	return []step{{`COMMIT`, nil}, {`SET lock_timeout = '1s'`, nil}, {`SET search_path = ''`, nil}, {askViews, r.view}}
 }
 
 // reader fills a catalogue from rows.
@@ -247,6 +266,20 @@ func (r *reader) child(v *row) {
 	parent, child := r.relations[v.oid()], r.relations[v.oid()]
 	if parent != nil && child != nil {
 		parent.Children = append(parent.Children, child.Name)
+	}
+}
+
+func (r *reader) depends(v *row) {
+	view, on, column := r.relations[v.oid()], r.relations[v.oid()], v.text()
+	if view != nil && on != nil {
+		view.Depends = append(view.Depends, sql.Origin{Relation: on.Name, Column: column})
+	}
+}
+
+func (r *reader) view(v *row) {
+	of, text := v.oid(), v.text()
+	if rel := r.relations[of]; rel != nil {
+		rel.Definition = text
 	}
 }
 

@@ -117,7 +117,7 @@ func (u *use) table() sql.Table {
 	t := sql.Table{
 		Schema: u.rel.Schema, Name: u.rel.Name.Name, Kind: u.rel.Kind, System: isSystem(u.rel.Schema),
 		Verbs: slices.Sorted(maps.Keys(u.verbs)), Roles: u.read, Write: sorted(u.write),
-		NoWhere: u.noWhere, Target: u.target, TargetReads: sorted(u.targetReads),
+		NoWhere: u.noWhere, Target: u.target, TargetReads: sorted(u.targetReads), Beneath: u.rel.Beneath,
 	}
 	for name, role := range u.read {
 		if role == 0 {
