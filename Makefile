@@ -85,7 +85,7 @@ faults: ## kill -9 of nodes and control planes under load, FAULTS_RUNS times (de
 
 ##@ Measure
 
-.PHONY: bench bench-quick bench-full bench-rivals bench-readme
+.PHONY: bench bench-quick bench-full bench-rivals bench-readme soak
 BENCH = $(GO) build -o bin/bench ./bench && bin/bench run
 bench-rivals:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then for p in pgbouncer haproxy; do \
@@ -98,6 +98,8 @@ bench-quick: ## The same for the goals that must hold first, 5 rounds of 0.5 s: 
 bench-full: bench-rivals ## Everything, 5 rounds of 2 s: at most an hour
 	$(BENCH) --mode full --out bin/bench-full.json
 
+soak: ## Mixed load for half an hour: does memory grow, do latencies, is every statement on record?
+	$(BENCH) --mode soak --out bin/soak.json
 bench-readme: ## The README's table anew from bench/results/full.json; a test holds the two together
 	$(GO) build -o bin/bench ./bench && bin/bench readme bench/results/full.json
 

@@ -28,13 +28,15 @@ type options struct {
 	out     string
 	nodeBin string
 	profile string
+	minutes float64
 }
 
 func parse(args []string) (options, error) {
 	var o options
 	f := flag.NewFlagSet("bench run", flag.ContinueOnError)
 	f.StringVar(&o.cells, "cell", "", "only these cells, by id, with commas between")
-	f.StringVar(&o.mode, "mode", "standard", "quick, standard or full: which cells, and how long")
+	f.StringVar(&o.mode, "mode", "standard", "quick, standard, full or soak: which cells, and how long")
+	f.Float64Var(&o.minutes, "minutes", 30, "how long a soak takes")
 	f.IntVar(&o.rounds, "rounds", 5, "rounds; fewer than 5 can neither pass nor fail a goal")
 	f.Float64Var(&o.seconds, "seconds", 0, "seconds of each target in a round; by mode 0.5, 1 or 2")
 	f.Uint64Var(&o.seed, "seed", 0, "of the order of targets; one is chosen where 0")
@@ -44,9 +46,9 @@ func parse(args []string) (options, error) {
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
-	length, ok := map[string]float64{"quick": 0.5, "standard": 1, "full": 2}[o.mode]
+	length, ok := map[string]float64{"quick": 0.5, "standard": 1, "full": 2, "soak": 1}[o.mode]
 	if !ok {
-		return o, fmt.Errorf("--mode %s is not quick, standard or full", o.mode)
+		return o, fmt.Errorf("--mode %s is not quick, standard, full or soak", o.mode)
 	}
 	if o.seconds <= 0 {
 		o.seconds = length
@@ -62,7 +64,7 @@ func (o options) choose() ([]cells.Cell, error) {
 	all := cells.All()
 	if o.cells == "" {
 		return slices.DeleteFunc(all, func(c cells.Cell) bool {
-			return o.mode == "quick" && !c.Quick || o.mode != "full" && c.Full
+			return o.mode == "quick" && !c.Quick || o.mode != "full" && c.Full || (o.mode == "soak") != c.Soak
 		}), nil
 	}
 	var out []cells.Cell
@@ -121,7 +123,7 @@ func run(ctx context.Context, o options, chosen []cells.Cell, r *result.Run) (er
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	e := &cells.Env{House: h, Targets: set, Rounds: o.rounds, Seconds: o.seconds, Rand: rand.New(rand.NewPCG(o.seed, 0)), Dir: dir, Log: log, Profile: o.profile}
+	e := &cells.Env{House: h, Targets: set, Rounds: o.rounds, Seconds: o.seconds, Soak: time.Duration(o.minutes * float64(time.Minute)), Rand: rand.New(rand.NewPCG(o.seed, 0)), Dir: dir, Log: log, Profile: o.profile}
 	if err := e.Prepare(r.Floors); err != nil {
 		return err
 	}

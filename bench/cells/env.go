@@ -31,12 +31,13 @@ type Cell struct {
 	ID, Title string
 	Quick     bool // part of the quick run
 	Full      bool // part of the full run alone
+	Soak      bool // part of a soak alone
 	run       func(ctx context.Context, e *Env, out *result.Cell) error
 }
 
 // All are the cells, in the order in which they are run.
 func All() []Cell {
-	return slices.Concat(point(), bulkCells(), blastCells(), policyCells(), recordCells(), loginCells(), microCells(), controlCells())
+	return slices.Concat(point(), bulkCells(), blastCells(), policyCells(), recordCells(), loginCells(), microCells(), controlCells(), soakCells())
 }
 
 // Env is what cells work with.
@@ -44,7 +45,8 @@ type Env struct {
 	House   *house.House
 	Targets *targets.Set
 	Rounds  int
-	Seconds float64 // of a round
+	Seconds float64       // of a round
+	Soak    time.Duration // of cells that take long
 	Rand    *rand.Rand
 	Dir     string // for files
 	Log     io.Writer

@@ -47,6 +47,7 @@ type Pgbench struct {
 	Each      int // transactions of each client
 	Scale     int
 	Reconnect bool // a connection for each transaction
+	Rate      int  // transactions a second at the most, all clients together; 0 is without a bound
 }
 
 // sampling is the share of transactions that pgbench writes down.
@@ -114,6 +115,9 @@ func (p Pgbench) Run(ctx context.Context, w Where, dir string) (*Transactions, e
 	args := []string{
 		"-n", "-f", p.Script, "-D", "scale=" + strconv.Itoa(p.Scale), "-M", p.Mode, "-c", strconv.Itoa(p.Clients), "-j", strconv.Itoa(min(2, p.Clients)),
 		"-t", strconv.Itoa(p.Each), "-l", "--log-prefix=" + filepath.Join(work, "log"), "--sampling-rate=" + strconv.FormatFloat(share, 'f', -1, 64),
+	}
+	if p.Rate > 0 {
+		args = append(args, "-R", strconv.Itoa(p.Rate))
 	}
 	if p.Reconnect {
 		args = append(args, "-C")

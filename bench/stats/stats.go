@@ -42,6 +42,26 @@ func Median(values []float64) float64 {
 	return (s[(n-1)/2] + s[n/2]) / 2
 }
 
+// Drift is how much values that were taken at even intervals grew from the first to the
+// last, as a share of their mean: the line of least squares through them, either way.
+func Drift(values []float64) float64 {
+	n := float64(len(values))
+	if n < 2 {
+		return math.NaN()
+	}
+	mean := 0.0
+	for _, v := range values {
+		mean += v / n
+	}
+	var xy, xx float64
+	for i, v := range values {
+		x := float64(i) - (n-1)/2
+		xy += x * (v - mean)
+		xx += x * x
+	}
+	return math.Abs(xy/xx*(n-1)) / mean
+}
+
 // Paired divides what was measured in the same round; rounds that have not both are
 // left out. The keys are rounds.
 func Paired(of, over map[int]float64) []float64 {

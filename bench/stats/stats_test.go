@@ -20,6 +20,23 @@ func TestMedianAndSpread(t *testing.T) {
 	}
 }
 
+func TestDriftIsOfTheLine(t *testing.T) {
+	for name, c := range map[string]struct {
+		values []float64
+		want   float64
+	}{
+		"even":            {[]float64{5, 5, 5, 5}, 0},
+		"from 90 to 110":  {[]float64{90, 95, 100, 105, 110}, .2},
+		"down":            {[]float64{110, 105, 100, 95, 90}, .2},
+		"a saw about 100": {[]float64{99, 101, 101, 99}, 0},
+		"one is no line":  {[]float64{1}, math.NaN()},
+	} {
+		if got := Drift(c.values); math.Abs(got-c.want) > 1e-12 || math.IsNaN(got) != math.IsNaN(c.want) {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
 func TestRatiosArePairedInsideRounds(t *testing.T) {
 	// The machine was half as fast in round 2; the ratio is the same.
 	got := Paired(map[int]float64{1: 50, 2: 25, 3: 40}, map[int]float64{1: 100, 2: 50, 4: 7})
