@@ -9,9 +9,9 @@ import (
 
 	"github.com/posterngate/postern/bench/account"
 	"github.com/posterngate/postern/bench/house"
-	"github.com/posterngate/postern/bench/load"
 	"github.com/posterngate/postern/bench/result"
 	"github.com/posterngate/postern/bench/targets"
+	"github.com/posterngate/postern/pkg/pgbench"
 	"github.com/posterngate/postern/pkg/run"
 )
 
@@ -93,9 +93,9 @@ func (e *Env) pgbench(out *result.Cell, t *targets.Target, s shape) (job, error)
 		return job{}, err
 	}
 	key := s.name + " " + t.Name + " " + s.script
-	runFor := func(ctx context.Context, each int) (*load.Transactions, error) {
-		p := load.Pgbench{Program: e.House.PG.Pgbench, Script: file, Mode: s.mode, Clients: s.clients, Each: each, Scale: house.Scale, Reconnect: s.connect}
-		tx, err := p.Run(ctx, t.Where, e.Dir)
+	runFor := func(ctx context.Context, each int) (*pgbench.Transactions, error) {
+		p := pgbench.Run{Program: e.House.PG.Pgbench, Env: t.Where.Env(), Script: file, Mode: s.mode, Clients: s.clients, Each: each, Scale: house.Scale, Reconnect: s.connect}
+		tx, err := p.Do(ctx, e.Dir)
 		if err != nil {
 			return nil, err
 		}
@@ -131,7 +131,7 @@ func (e *Env) pgbench(out *result.Cell, t *targets.Target, s shape) (job, error)
 			return nil, err
 		}
 		each := max(2*short, int(e.rates[key]*e.Seconds)/s.clients)
-		var tx *load.Transactions
+		var tx *pgbench.Transactions
 		var values map[string]float64
 		for try := range tries {
 			before, err := e.usage(ctx, t)
@@ -180,7 +180,7 @@ const sampleEvery = 10 * time.Millisecond
 // used: only the time counts in which every client was at work. The control plane takes
 // records in after that, so its figure is of the whole run. With logins in each
 // transaction they are what is measured.
-func (e *Env) watch(ctx context.Context, t *targets.Target, logins bool) func(*load.Transactions) map[string]float64 {
+func (e *Env) watch(ctx context.Context, t *targets.Target, logins bool) func(*pgbench.Transactions) map[string]float64 {
 	type reading struct {
 		at              time.Time
 		gateway, server time.Duration
@@ -205,7 +205,7 @@ func (e *Env) watch(ctx context.Context, t *targets.Target, logins bool) func(*l
 			}
 		}
 	})
-	return func(tx *load.Transactions) map[string]float64 {
+	return func(tx *pgbench.Transactions) map[string]float64 {
 		close(stop)
 		_ = g.Wait()
 		values := map[string]float64{}

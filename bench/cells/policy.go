@@ -17,13 +17,13 @@ import (
 
 	"github.com/posterngate/postern/bench/door"
 	"github.com/posterngate/postern/bench/house"
-	"github.com/posterngate/postern/bench/load"
 	"github.com/posterngate/postern/bench/result"
 	"github.com/posterngate/postern/bench/targets"
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/engine/postgres"
 	"github.com/posterngate/postern/dataplane/gate"
 	"github.com/posterngate/postern/pkg/object"
+	"github.com/posterngate/postern/pkg/pgbench"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/run"
@@ -81,7 +81,7 @@ func decisionCell(ctx context.Context, e *Env, out *result.Cell) error {
 		if err != nil {
 			return err
 		}
-		_, err = load.Pgbench{Program: e.House.PG.Pgbench, Script: file, Mode: "simple", Clients: 2, Each: 2500, Scale: house.Scale}.Run(ctx, t.Where, e.Dir)
+		_, err = pgbench.Run{Program: e.House.PG.Pgbench, Env: t.Where.Env(), Script: file, Mode: "simple", Clients: 2, Each: 2500, Scale: house.Scale}.Do(ctx, e.Dir)
 		return err
 	}))
 	kept, err := dial(ctx, t.Where)

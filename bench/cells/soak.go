@@ -8,11 +8,11 @@ import (
 
 	"github.com/posterngate/postern/bench/account"
 	"github.com/posterngate/postern/bench/house"
-	"github.com/posterngate/postern/bench/load"
 	"github.com/posterngate/postern/bench/parts"
 	"github.com/posterngate/postern/bench/result"
 	"github.com/posterngate/postern/bench/stats"
 	"github.com/posterngate/postern/bench/targets"
+	"github.com/posterngate/postern/pkg/pgbench"
 	"github.com/posterngate/postern/pkg/run"
 )
 
@@ -63,7 +63,7 @@ func soak(ctx context.Context, e *Env, out *result.Cell) error {
 	for i := range n {
 		w := account.Others()
 		g := run.New(ctx)
-		var latencies *load.Transactions
+		var latencies *pgbench.Transactions
 		done := make([]int, len(steady))
 		for k, l := range steady {
 			g.Go(l.name, func(ctx context.Context) error {
@@ -106,14 +106,14 @@ func soak(ctx context.Context, e *Env, out *result.Cell) error {
 }
 
 // steadily runs one shape for a window, so many transactions a second.
-func (e *Env) steadily(ctx context.Context, t *targets.Target, s shape, rate int) (*load.Transactions, error) {
+func (e *Env) steadily(ctx context.Context, t *targets.Target, s shape, rate int) (*pgbench.Transactions, error) {
 	file, err := e.script("soak-"+s.mode+"-"+t.Name, s.script)
 	if err != nil {
 		return nil, err
 	}
-	p := load.Pgbench{Program: e.House.PG.Pgbench, Script: file, Mode: s.mode, Clients: s.clients, Each: rate * int(window/time.Second) / s.clients,
+	p := pgbench.Run{Program: e.House.PG.Pgbench, Env: t.Where.Env(), Script: file, Mode: s.mode, Clients: s.clients, Each: rate * int(window/time.Second) / s.clients,
 		Scale: house.Scale, Reconnect: s.connect, Rate: rate}
-	tx, err := p.Run(ctx, t.Where, e.Dir)
+	tx, err := p.Do(ctx, e.Dir)
 	if err != nil {
 		return nil, err
 	}

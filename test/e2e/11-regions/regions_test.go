@@ -5,8 +5,10 @@ package regions_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -50,7 +52,7 @@ func TestRegions(t *testing.T) {
 	for _, step := range []struct {
 		name string
 		do   func(*testing.T)
-	}{{"picked", s.picked}, {"reach", s.reach}, {"tampered", s.tampered}, {"lost region", s.lost}} {
+	}{{"picked", s.picked}, {"reach", s.reach}, {"bench", s.bench}, {"tampered", s.tampered}, {"lost region", s.lost}} {
 		if !t.Run(step.name, step.do) {
 			t.FailNow()
 		}
@@ -102,6 +104,56 @@ func (s *regions) reach(t *testing.T) {
 		}
 		if !strings.Contains(err.Error(), "is not served by this node") || !strings.Contains(fleet.Hint(err), "postern connect") {
 			t.Errorf("%s: %v, hint %q", permission, err, fleet.Hint(err))
+		}
+	}
+}
+
+// bench: either node is measured with a statement of alice's, beside the resource itself.
+func (s *regions) bench(t *testing.T) {
+	direct := fmt.Sprintf("host=%s port=%d user=%s dbname=warehouse sslmode=verify-full sslrootcert=%s options='-c search_path=sales'",
+		s.PG.Host, s.PG.Port, fleet.AppAccount, s.PG.CAFile)
+	env := []string{"PGPASSWORD=" + s.Password(fleet.AppAccount)}
+	for _, n := range []*fleet.Node{s.eu, s.us} {
+		r := s.RunEnv(t, "alice", env, "postern", "bench", "sales-report", "--node", n.Name, "--direct", direct,
+			"--clients", "2", "--time", "1s", "--rounds", "1", "--sql", count, "--format", "json")
+		var got struct {
+			Measured []struct {
+				Way          string
+				Transactions int64
+				Rate         []float64
+			}
+			Ratios []float64
+		}
+		if err := json.Unmarshal([]byte(r.Stdout), &got); err != nil || r.Code != 0 {
+			t.Fatalf("code %d: %v %s%s", r.Code, err, r.Stdout, r.Stderr)
+		}
+		if len(got.Measured) != 2 || got.Measured[0].Way != n.Name || got.Measured[1].Way != "direct" || len(got.Ratios) != 1 || got.Ratios[0] <= 0 {
+			t.Fatalf("measured %+v", got)
+		}
+		t.Logf("%s: %.2f of direct", n.Name, got.Ratios[0])
+		// What was measured is on record, at that node.
+		var recorded int64
+		for _, one := range s.AwaitSealed(t, time.Minute, "--subject", "alice") {
+			if one.Node == n.Name && one.Task == "sales-report" {
+				k, _ := strconv.ParseInt("0"+one.Statements, 10, 64)
+				recorded += k
+			}
+		}
+		if recorded < got.Measured[0].Transactions || got.Measured[0].Transactions == 0 {
+			t.Errorf("%d transactions through %s, and %d statements on record there", got.Measured[0].Transactions, n.Name, recorded)
+		}
+	}
+	for _, c := range []struct {
+		want int
+		says string
+		args []string
+	}{
+		{3, `task "sales-report" does not allow DELETE`, []string{"sales-report", "--sql", "DELETE FROM orders"}},
+		{5, `node "nowhere" does not answer`, []string{"sales-report", "--node", "nowhere", "--sql", count}},
+		{2, "--sql STATEMENT", []string{"sales-report"}},
+	} {
+		if r := s.Run(t, "alice", append([]string{"bench"}, c.args...)...); r.Code != c.want || !strings.Contains(r.Stderr, c.says) {
+			t.Errorf("bench %q: code %d, want %d: %s", c.args, r.Code, c.want, r.Stderr)
 		}
 	}
 }

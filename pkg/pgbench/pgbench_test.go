@@ -1,4 +1,4 @@
-package load
+package pgbench
 
 import (
 	"fmt"

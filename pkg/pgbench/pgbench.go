@@ -1,6 +1,6 @@
-// Package load puts load on a target and says what came of it, from the generator's own
-// notes: pgbench for transactions, and a client of ours for results by the megabyte.
-package load
+// Package pgbench runs PostgreSQL's own load generator and says what came of it, from the
+// generator's own notes.
+package pgbench
 
 import (
 	"bufio"
@@ -16,38 +16,19 @@ import (
 	"time"
 )
 
-// Where is what a client connects to.
-type Where struct {
-	Host     string
-	Port     int
-	User     string
-	Password string
-	Database string
-	CA       string // PEM file; empty speaks without TLS
-}
-
-// Env is what libpq's programs take.
-func (w Where) Env() []string {
-	mode := "disable"
-	if w.CA != "" {
-		mode = "verify-full"
-	}
-	return []string{
-		"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "PGHOST=" + w.Host, "PGPORT=" + strconv.Itoa(w.Port), "PGUSER=" + w.User, "PGPASSWORD=" + w.Password,
-		"PGDATABASE=" + w.Database, "PGSSLMODE=" + mode, "PGSSLROOTCERT=" + w.CA, "PGCONNECT_TIMEOUT=30", "PGGSSENCMODE=disable",
-	}
-}
-
-// Pgbench is one run of pgbench.
-type Pgbench struct {
+// A Run is one run of pgbench.
+type Run struct {
 	Program   string
-	Script    string // file
-	Mode      string // simple, extended or prepared
+	Env       []string // of the program: whom to connect to, as libpq takes it
+	Target    string   // a connection string; empty leaves it to Env
+	Script    string   // file
+	Mode      string   // simple, extended or prepared
 	Clients   int
-	Each      int // transactions of each client
-	Scale     int
-	Reconnect bool // a connection for each transaction
-	Rate      int  // transactions a second at the most, all clients together; 0 is without a bound
+	Each      int           // transactions of each client, or
+	For       time.Duration // how long, in whole seconds
+	Scale     int           // the script's variable :scale
+	Reconnect bool          // a connection for each transaction
+	Rate      int           // transactions a second at the most, all clients together; 0 is without a bound
 }
 
 // sampling is the share of transactions that pgbench writes down.
@@ -101,8 +82,8 @@ func (t *Transactions) Percentile(q float64) time.Duration {
 	return t.Latencies[min(len(t.Latencies)-1, int(q*float64(len(t.Latencies))))]
 }
 
-// Run runs pgbench against w, with its notes in dir.
-func (p Pgbench) Run(ctx context.Context, w Where, dir string) (*Transactions, error) {
+// Do runs it, with its notes in dir. What pgbench complains of is in the error.
+func (p Run) Do(ctx context.Context, dir string) (*Transactions, error) {
 	work, err := os.MkdirTemp(dir, "pgbench-")
 	if err != nil {
 		return nil, err
@@ -114,7 +95,12 @@ func (p Pgbench) Run(ctx context.Context, w Where, dir string) (*Transactions, e
 	}
 	args := []string{
 		"-n", "-f", p.Script, "-D", "scale=" + strconv.Itoa(p.Scale), "-M", p.Mode, "-c", strconv.Itoa(p.Clients), "-j", strconv.Itoa(min(2, p.Clients)),
-		"-t", strconv.Itoa(p.Each), "-l", "--log-prefix=" + filepath.Join(work, "log"), "--sampling-rate=" + strconv.FormatFloat(share, 'f', -1, 64),
+		"-l", "--log-prefix=" + filepath.Join(work, "log"), "--sampling-rate=" + strconv.FormatFloat(share, 'f', -1, 64),
+	}
+	if p.For > 0 {
+		args = append(args, "-T", strconv.Itoa(int(p.For/time.Second)))
+	} else {
+		args = append(args, "-t", strconv.Itoa(p.Each))
 	}
 	if p.Rate > 0 {
 		args = append(args, "-R", strconv.Itoa(p.Rate))
@@ -122,8 +108,11 @@ func (p Pgbench) Run(ctx context.Context, w Where, dir string) (*Transactions, e
 	if p.Reconnect {
 		args = append(args, "-C")
 	}
+	if p.Target != "" {
+		args = append(args, p.Target)
+	}
 	cmd := exec.CommandContext(ctx, p.Program, args...)
-	cmd.Env = w.Env()
+	cmd.Env = append(slices.Clone(p.Env), "LC_ALL=C")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("pgbench: %w\n%s", err, last(out, 2000))
