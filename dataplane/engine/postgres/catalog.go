@@ -79,8 +79,14 @@ func catalogKey(t *engine.Terms) string {
 	return string(t.Resource) + "\x00" + t.Host + ":" + strconv.Itoa(t.Port) + "/" + t.Database
 }
 
-// catalogAge is for how long a catalogue is believed.
-const catalogAge = 30 * time.Second
+const (
+	// catalogDue is after which time a catalogue is compared with the target.
+	catalogDue = 30 * time.Second
+	// catalogAge is for how long it is believed while that does not succeed, or goes on.
+	catalogAge = 2 * catalogDue
+	// catalogRetry is how long nobody tries again after that.
+	catalogRetry = 2 * time.Second
+)
 
 // catalogs keeps one catalogue a database, for all sessions.
 type catalogs struct {
@@ -98,7 +104,8 @@ type slot struct {
 	catalog *catalog
 	state   string // of the rows that it was made of
 	read    time.Time
-	expired uint64 // counts how often it was found to be out of date
+	failed  time.Time // when it could not be compared
+	expired uint64    // counts how often it was found to be out of date
 }
 
 func (cs *catalogs) slot(key string) *slot {
@@ -112,13 +119,24 @@ func (cs *catalogs) slot(key string) *slot {
 	return sl
 }
 
-func (sl *slot) fresh() *catalog {
+// known is the catalogue, if it may be used: while it is fresh, or not too old either.
+func (sl *slot) known(fresh bool) *catalog {
 	sl.mu.Lock()
 	defer sl.mu.Unlock()
-	if sl.catalog == nil || time.Since(sl.read) >= catalogAge {
+	age := time.Since(sl.read)
+	if age >= catalogAge || fresh && age >= catalogDue && time.Since(sl.failed) >= catalogRetry {
 		return nil
 	}
 	return sl.catalog
+}
+
+// unread notes that the catalogue could not be compared, and is what may be used all the
+// same.
+func (sl *slot) unread() *catalog {
+	sl.mu.Lock()
+	sl.failed = time.Now()
+	sl.mu.Unlock()
+	return sl.known(false)
 }
 
 // expire makes the next get read the catalogue anew.
@@ -130,20 +148,28 @@ func (cs *catalogs) expire(key string) {
 	sl.expired++
 }
 
-// get returns a catalogue of at most catalogAge. Where that is due it is compared over a
-// connection of s, and read anew if it has changed; others wait for the one who does.
+// get returns a catalogue of at most catalogAge. Where one is due it is compared over a
+// connection of s, and read anew if it has changed; others go on with what is known, or
+// wait where nothing is.
 func (cs *catalogs) get(ctx context.Context, key string, s engine.Session) (*catalog, error) {
 	sl := cs.slot(key)
-	if c := sl.fresh(); c != nil {
+	if c := sl.known(true); c != nil {
 		return c, nil
 	}
 	select {
 	case sl.turn <- struct{}{}:
-		defer func() { <-sl.turn }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	default:
+		if c := sl.known(false); c != nil {
+			return c, nil
+		}
+		select {
+		case sl.turn <- struct{}{}:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
-	if c := sl.fresh(); c != nil {
+	defer func() { <-sl.turn }()
+	if c := sl.known(true); c != nil {
 		return c, nil
 	}
 	began := time.Now() // what changes while it is read is not known to be in it
@@ -152,6 +178,10 @@ func (cs *catalogs) get(ctx context.Context, key string, s engine.Session) (*cat
 	sl.mu.Unlock()
 	read, state, err := cs.engine.readCatalog(ctx, s, known)
 	if err != nil {
+		if c := sl.unread(); c != nil && ctx.Err() == nil {
+			cs.engine.log.Warn("the catalogue could not be compared; it is believed a while longer", "resource", s.Terms().Resource, "error", err)
+			return c, nil
+		}
 		return nil, &postern.Refusal{
 			Code: postern.CodeUnavailable, Reason: fmt.Sprintf("the names of resource %q cannot be read, so that no statement can be judged", s.Terms().Resource),
 			Hint: "tell the operators", Cause: err,

@@ -1,8 +1,14 @@
 package postgres
 
 import (
+	"context"
+	"errors"
+	"net"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/sql"
 )
 
@@ -59,6 +65,57 @@ func TestCatalogIsComparedBeforeItIsRead(t *testing.T) {
 		if !s.Sent(askState) || s.Sent(askColumns) {
 			t.Errorf("%s: the whole catalogue was read", nothing)
 		}
+	}
+}
+
+// cutOff is a session whose target cannot be reached.
+type cutOff struct {
+	engine.Session
+	dials atomic.Int32
+}
+
+func (c *cutOff) Dial(context.Context) (net.Conn, error) {
+	c.dials.Add(1)
+	return nil, errors.New("no route to host")
+}
+
+// TestCatalogOutlivesATargetThatIsBusy: what could not be compared is believed for a while,
+// but not what was found to be out of date, and not for ever.
+func TestCatalogOutlivesATargetThatIsBusy(t *testing.T) {
+	start(t)
+	h := newHouse(t)
+	_ = h.connect(t, "")
+	s := &cutOff{Session: h.door.Last()}
+	key := catalogKey(s.Terms())
+	sl := h.engine.catalogs.slot(key)
+	aged := func(by time.Duration) {
+		sl.mu.Lock()
+		defer sl.mu.Unlock()
+		sl.read, sl.failed = time.Now().Add(-by), time.Time{}
+	}
+	get := func() (*catalog, error) { return h.engine.catalogs.get(testContext(t), key, s) }
+	aged(0)
+	fresh, err := get()
+	if err != nil || s.dials.Load() != 0 {
+		t.Fatalf("a fresh one: %v, %d dials", err, s.dials.Load())
+	}
+	aged(catalogDue + time.Second)
+	for range 3 {
+		if c, err := get(); c != fresh || err != nil {
+			t.Errorf("one that is due: %v", err)
+		}
+	}
+	if n := s.dials.Load(); n != 1 {
+		t.Errorf("it was tried %d times at once", n)
+	}
+	aged(catalogAge)
+	if _, err := get(); err == nil {
+		t.Error("one that is too old is believed")
+	}
+	aged(0)
+	h.engine.catalogs.expire(key)
+	if _, err := get(); err == nil {
+		t.Error("one that was found to be out of date is believed")
 	}
 }
 
