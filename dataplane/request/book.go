@@ -27,9 +27,9 @@ type Book struct {
 // A Visit is one session and the way to its resource.
 type Visit struct {
 	engine.Session
-	// Upstream is the session's own way to the resource; HTTP2 the same for who speaks
-	// nothing else where there is no TLS in which that could be agreed.
-	Upstream, HTTP2 *http.Transport
+	// Upstream is the session's own way to the resource; HTTP1 and HTTP2 are for who needs
+	// just one version: to upgrade, or where there is no TLS in which one could be agreed.
+	Upstream, HTTP1, HTTP2 *http.Transport
 
 	book  *Book
 	key   [sha256.Size]byte
@@ -148,8 +148,9 @@ func (b *Book) settle(v *Visit) {
 		}
 		b.mu.Unlock()
 		v.Close(nil)
-		v.Upstream.CloseIdleConnections()
-		v.HTTP2.CloseIdleConnections()
+		for _, t := range []*http.Transport{v.Upstream, v.HTTP1, v.HTTP2} {
+			t.CloseIdleConnections()
+		}
 		return
 	}
 	if v.timer == nil {

@@ -38,6 +38,10 @@ func (v *Visit) connect() {
 		ReadBufferSize: upstreamBuffer, WriteBufferSize: upstreamBuffer,
 	}
 	v.Upstream = t
+	v.HTTP1 = t.Clone()
+	v.HTTP1.ForceAttemptHTTP2 = false
+	v.HTTP1.Protocols = new(http.Protocols)
+	v.HTTP1.Protocols.SetHTTP1(true)
 	v.HTTP2 = t.Clone()
 	v.HTTP2.Protocols = new(http.Protocols)
 	v.HTTP2.Protocols.SetHTTP2(true)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/request"
+	"github.com/posterngate/postern/pkg/content"
 	pkghttp "github.com/posterngate/postern/pkg/http"
 	"github.com/posterngate/postern/pkg/postern"
 )
@@ -28,7 +29,7 @@ type exchange struct {
 	body     []byte
 	buffered bool
 	adm      *engine.Admission
-	masks    *postern.ContentRule // nil masks nothing
+	masks    *content.Rule // nil masks nothing
 
 	mu    sync.Mutex
 	flow  engine.Flow
@@ -109,12 +110,11 @@ func (x *exchange) admit(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		x.masks = nil
-		for _, o := range x.adm.Decision.Obligations {
-			if o.Content != nil {
-				x.masks = o.Content
-			}
+		an, ok := x.adm.Analysis.(*analysis)
+		if !ok {
+			return errors.New("http: an admission of another engine")
 		}
+		x.masks = an.masks
 		if x.adm.Decision.Verdict == postern.VerdictHold {
 			if _, err := x.buffer(ctx); err != nil {
 				return err

@@ -44,7 +44,7 @@ func (x *exchange) trip(ctx context.Context, c *engine.Credential) (engine.Outco
 		return engine.Outcome{}, x.unreachable(err)
 	}
 	if x.facts.Upgrade != "" {
-		return x.tunnel(ctx, out)
+		return x.tunnel(ctx, out, secrets)
 	}
 	via := http.RoundTripper(x.v.Upstream)
 	if x.facts.GRPC() && x.terms.TLS.Mode == "disable" {
@@ -159,8 +159,10 @@ func (x *exchange) answer(ctx context.Context, resp *http.Response, secrets [][]
 		clear(h)
 		return err
 	}
+	announced := map[string]bool{}
 	for name := range resp.Trailer {
 		h.Add("Trailer", name)
+		announced[name] = true
 	}
 	x.answered = true
 	x.w.WriteHeader(resp.StatusCode)
@@ -168,6 +170,9 @@ func (x *exchange) answer(ctx context.Context, resp *http.Response, secrets [][]
 		return err
 	}
 	for name, values := range resp.Trailer {
+		if !announced[name] {
+			name = http.TrailerPrefix + name
+		}
 		h[name] = values
 	}
 	return nil

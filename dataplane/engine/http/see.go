@@ -2,35 +2,69 @@ package http
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/pkg/content"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
-// meets says whether the masks of a decision can be kept in the answer.
-func (x *exchange) meets(d *postern.Decision) error {
-	masked := false
+// meets says whether the masks of a decision can be kept in an answer, and keeps them with
+// the analysis, which is not shared yet.
+func meets(an engine.Analysis, d *postern.Decision) error {
 	for _, o := range d.Obligations {
-		if o.Table != nil || o.Programs != nil {
-			return errors.New("a request has no tables and no programs")
+		if o.Content == nil {
+			return errors.New("a request has only its answer to mask")
 		}
-		masked = masked || o.Content != nil
-	}
-	if masked {
-		return errors.New("bodies are not masked yet")
+		rule, err := content.Compile(o.Content)
+		if err != nil {
+			return err
+		}
+		an.(*analysis).masks = rule
 	}
 	return nil
 }
 
+// tells are headers that say something of the body as it was before it was masked.
+var tells = []string{"Content-Length", "Content-Encoding", "Content-Range", "Accept-Ranges", "Content-Md5", "Digest", "Content-Digest", "Repr-Digest", "Etag", "Signature", "X-Checksum"}
+
 // see is the body of an answer as the client may see it; h is changed to fit.
 func (x *exchange) see(resp *http.Response, h http.Header, secrets [][]byte) (io.Reader, error) {
-	if resp.ContentLength >= 0 {
+	body := io.Reader(resp.Body)
+	switch {
+	case x.masks != nil:
+		for _, name := range tells {
+			h.Del(name)
+		}
+		if x.facts.Method == http.MethodHead || resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusNotModified || resp.ContentLength == 0 {
+			return http.NoBody, nil
+		}
+		masked, err := x.masks.NewReader(resp.Body, resp.Header.Get("Content-Type"), resp.Header.Get("Content-Encoding"))
+		if err != nil && resp.StatusCode >= http.StatusBadRequest {
+			return x.blank(resp.StatusCode, h), nil
+		}
+		if err != nil {
+			return nil, &postern.Refusal{
+				Reason: fmt.Sprintf("the resource answered in a form in which the task's masks cannot be kept: %v", err), Rule: x.adm.Decision.Rule,
+				Hint: "ask for another form, such as with Accept: application/json", Cause: err,
+			}
+		}
+		body = masked
+	case resp.ContentLength >= 0:
 		h.Set("Content-Length", strconv.FormatInt(resp.ContentLength, 10))
 	}
-	if len(secrets) > 0 && resp.Header.Get("Content-Encoding") == "" {
-		return &catcher{from: resp.Body, secrets: secrets}, nil
+	if len(secrets) > 0 {
+		return &catcher{from: body, secrets: secrets}, nil
 	}
-	return resp.Body, nil
+	return body, nil
+}
+
+// blank stands in the place of an error page that may quote anything.
+func (x *exchange) blank(status int, h http.Header) io.Reader {
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	return strings.NewReader(fmt.Sprintf("postern: the resource answered %d %s, with a page that is not shown because it cannot be masked\n", status, http.StatusText(status)))
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/request"
+	"github.com/posterngate/postern/pkg/content"
 	pkghttp "github.com/posterngate/postern/pkg/http"
 	"github.com/posterngate/postern/pkg/postern"
 )
@@ -20,6 +21,7 @@ import (
 type analysis struct {
 	facts *pkghttp.Facts
 	text  string
+	masks *content.Rule // nil masks nothing
 }
 
 var _ engine.Analysis = (*analysis)(nil)
@@ -98,9 +100,9 @@ func (x *exchange) statement() *engine.Statement {
 		Text: text, Context: f.Upgrade + " " + f.ContentType,
 		Analyse: func(context.Context) (engine.Analysis, error) {
 			f.Header = headers(x.r)
-			return &analysis{f, text}, nil
+			return &analysis{facts: f, text: text}, nil
 		},
-		Meets: func(_ engine.Analysis, d *postern.Decision) error { return x.meets(d) },
+		Meets: meets,
 		Body: func(ctx context.Context) error {
 			b, err := x.buffer(ctx)
 			if err != nil {

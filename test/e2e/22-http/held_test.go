@@ -1,0 +1,66 @@
+package http
+
+import (
+	"encoding/json"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/posterngate/postern/test/e2e/house"
+)
+
+// TestHeld: a request that people must approve waits, shows them its body, is sent once,
+// and can be refused.
+func TestHeld(t *testing.T) {
+	s := &service{house.Start(t, house.Options{HTTP: true})}
+	pending := func() string {
+		t.Helper()
+		return house.Poll(t, "a hold", func() (string, bool) {
+			var holds []struct{ ID, Statement, State string }
+			out := s.CLI(t, "bob", "approvals", "--format", "json").Out
+			if json.Unmarshal([]byte(out), &holds) != nil || len(holds) == 0 {
+				return "", false
+			}
+			has(t, out, "PATCH /api/orders/7", "shipped")
+			return holds[0].ID, true
+		})
+	}
+	for _, c := range []struct{ verb, code, says string }{{"deny", "403", "not now"}, {"approve", "200", `"status":"shipped"`}} {
+		cmd := exec.Command("curl", "--silent", "--max-time", "60", "--cacert", s.CAFile, "--write-out", "\n%{http_code}",
+			"-X", "PATCH", "--json", `{"status":"shipped"}`, "-H", "Authorization: Bearer "+s.DataToken(t, "alice"),
+			"https://fix-order--orders-api."+s.Nodes[0].HTTPDomain+"/api/orders/7")
+		waiting := house.Begin(t, cmd)
+		id := pending()
+		if before := s.Target(t, "SELECT status FROM sales.orders WHERE id = 7"); before[0][0] == "shipped" {
+			t.Fatal("it was sent before the yes")
+		}
+		args := []string{c.verb, id}
+		if c.verb == "deny" {
+			args = []string{c.verb, "--reason", "not now", id}
+		}
+		if r := s.CLI(t, "bob", args...); r.Code != 0 {
+			t.Fatalf("%+v", r)
+		}
+		if r := waiting.Wait(); !strings.HasSuffix(r.Out, "\n"+c.code) || !strings.Contains(r.Out, c.says) {
+			t.Errorf("%s: %+v", c.verb, r)
+		}
+	}
+	if after := s.Target(t, "SELECT status FROM sales.orders WHERE id = 7"); after[0][0] != "shipped" {
+		t.Errorf("it was not sent: %v", after)
+	}
+}
+
+// TestRevoked: an ended right ends what goes on, and what comes after.
+func TestRevoked(t *testing.T) {
+	s := &service{house.Start(t, house.Options{HTTP: true})}
+	if r := s.curl(t, "alice", "read-orders", "/api/orders/7/status"); !strings.HasSuffix(r.Out, "\n200") {
+		t.Fatalf("%+v", r)
+	}
+	if r := s.CLI(t, "ada", "lock", "--subject", "alice", "--reason", "contract ended"); r.Code != 0 {
+		t.Fatalf("%+v", r)
+	}
+	house.Eventually(t, func() string { return "alice is refused" }, func() bool {
+		r := s.curl(t, "alice", "read-orders", "/api/orders/7/status")
+		return strings.HasSuffix(r.Out, "\n403") && strings.Contains(r.Out, "contract ended")
+	})
+}
