@@ -98,9 +98,16 @@ func (t targetCore) stray(st *statement, col column) (from origin, stray string)
 }
 
 // outsideView names a column of a task's view that the task does not show, or is empty.
+// Number 0 is the whole row.
 func outsideView(rule *postern.TableRule, view *sql.Relation, col column) string {
+	shown := func(c sql.Column) bool {
+		return slices.ContainsFunc(rule.Columns, func(p postern.ColumnRule) bool { return p.Name == c.Name })
+	}
+	if col.attnum == 0 && !slices.ContainsFunc(view.Columns, func(c sql.Column) bool { return !shown(c) }) {
+		return ""
+	}
 	for _, c := range view.Columns {
-		if c.Attnum == col.attnum && slices.ContainsFunc(rule.Columns, func(p postern.ColumnRule) bool { return p.Name == c.Name }) {
+		if c.Attnum == col.attnum && shown(c) {
 			return ""
 		}
 	}
