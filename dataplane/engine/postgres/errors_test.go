@@ -61,3 +61,22 @@ func TestDetailsOfChangesAreWithheld(t *testing.T) {
 		t.Errorf("everything is allowed, and the detail is withheld: %+v", pe)
 	}
 }
+
+// What an error may carry, by how the values in it are kept.
+func TestScrub(t *testing.T) {
+	body := []byte("SERROR\x00VERROR\x00C22P02\x00Mbad value \"secret\"\x00Dsecret\x00Hsecret\x00P7\x00tsecret\x00csecret\x00nsecret\x00Wsecret\x00Fint.c\x00\x00")
+	for _, c := range []struct {
+		name string
+		with scrub
+		want string
+	}{
+		{"nothing is masked", scrub{position: true}, "SERROR\x00VERROR\x00C22P02\x00Mbad value \"secret\"\x00Dsecret\x00Hsecret\x00P7\x00tsecret\x00csecret\x00nsecret\x00\x00"},
+		{"rows change", scrub{rows: true}, "SERROR\x00VERROR\x00C22P02\x00Mbad value \"secret\"\x00Hsecret\x00tsecret\x00csecret\x00nsecret\x00\x00"},
+		{"masked at the source", scrub{quotes: true}, "SERROR\x00VERROR\x00C22P02\x00Mbad value \"secret\"\x00\x00"},
+		{"masked in the result", scrub{quotes: true, generic: true}, "SERROR\x00VERROR\x00C22P02\x00M" + withheld + "\x00\x00"},
+	} {
+		if got := string(c.with.append(nil, 'E', body)[headerLen:]); got != c.want {
+			t.Errorf("%s: %q", c.name, got)
+		}
+	}
+}
