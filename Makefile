@@ -71,8 +71,9 @@ truth: ## The catalogue of evasions through a node to two worlds, on PostgreSQL 
 mutations: ## 10,000 random changes to recordings and audit log: each must be found
 	POSTERN_MUTATIONS=10000 $(GO) test -count=1 -v -run TestMutations ./pkg/trail
 
-truth-fuzz: ## TRUTH_STATEMENTS generated statements (default 20000) from TRUTH_SEED through a node to two worlds
-	TRUTH_STATEMENTS=$(or $(TRUTH_STATEMENTS),20000) TRUTH_SEED=$(or $(TRUTH_SEED),1) $(GO) test -count=1 -timeout 24h -v -run TestNoDifference ./test/twoworlds/fuzz
+truth-fuzz: ## Generated statements until there were TRUTH_STATEMENTS (default a million) at each level; goes on where TRUTH_TALLY ended
+	@mkdir -p bin && $(GO) test -c -o bin/fuzz.test ./test/twoworlds/fuzz && cd test/twoworlds/fuzz && GOGC=400 TRUTH_STATEMENTS=$(or $(TRUTH_STATEMENTS),1000000) \
+	  TRUTH_TALLY=$(or $(TRUTH_TALLY),testdata/tally.jsonl) TRUTH_SEED=$(or $(TRUTH_SEED),1) TRUTH_MINUTES=$(or $(TRUTH_MINUTES),1440) ../../../bin/fuzz.test -test.v -test.timeout 30h -test.run TestTally
 
 answers: ## ANSWERS statements (default 10000) of which is known what they use: postern audit who must tell just that
 	POSTERN_TRUTH_STATEMENTS=$(or $(ANSWERS),10000) $(GO) test -count=1 -timeout 60m -v -run TestWhoIsTrue ./test/e2e/17-answers

@@ -139,8 +139,8 @@ func counts(m map[string]int) string {
 
 // How many statements go out in one write, and how many that write.
 const (
-	batch  = 16
-	writes = 4
+	batch  = 32
+	writes = 8
 )
 
 // maxFailures ends a source: more say no more.

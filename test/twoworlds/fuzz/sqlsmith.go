@@ -5,6 +5,7 @@ import (
 	"context"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,6 +17,20 @@ import (
 
 // random are clauses that give other rows each time.
 var random = regexp.MustCompile(`tablesample (system|bernoulli) \([0-9.]+\)`)
+
+// unsampled are statements without samples: of what is read through views none are taken.
+func unsampled(list []generate.Statement) []generate.Statement {
+	out := slices.Clone(list)
+	for i := range out {
+		out[i].Texts = slices.Clone(out[i].Texts)
+		for k, text := range out[i].Texts {
+			out[i].Texts[k] = sample.ReplaceAllString(text, "")
+		}
+	}
+	return out
+}
+
+var sample = regexp.MustCompile(random.String() + ` repeatable \(1\)`)
 
 // Sqlsmith is n statements of sqlsmith for a seed. It reads a catalogue of its own, which
 // has the columns of the task alone, and as functions those that a task may always call:
