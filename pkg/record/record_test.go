@@ -66,7 +66,7 @@ func story() []*Event {
 			Version: postern.Version{Epoch: "e", Revision: 12}, Level: postern.LevelSource, Account: "reporter", Database: "warehouse"}},
 		{Time: at(100), Kind: KindIntent, Statement: 1, Text: "select id, email\nfrom sales.orders where id = $1", Params: []Param{{Value: "1"}, {Null: true}, {Value: "\x00\x01", Binary: true}, {Value: "\x00\x07", Binary: true, Text: "7"}},
 			Hash: bytes.Repeat([]byte{9}, 32), Verdict: postern.VerdictAllow, Rule: "sales-report/permit[0]", Forward: "SELECT id, mask(email) FROM sales.orders WHERE id = $1",
-			Touched: []Touch{{"sales.orders.id", RoleOutput | RolePredicate, ""}, {"sales.orders.email", RoleOutput, "email", "sales.contacts"}},
+			Touched: []Touch{{"sales.orders.id", RoleOutput | RolePredicate, "", ""}, {"sales.orders.email", RoleOutput, "email", ""}},
 			Effect:  postern.EffectRead, Level: postern.LevelSource, Version: postern.Version{Epoch: "e", Revision: 13}},
 		{Time: at(101), Kind: KindRows, Statement: 1, Rows: 2, Encoding: EncodingDataRow,
 			Columns: []Column{{"id", oidInt4, true, false}, {"email", oidText, false, true}},
@@ -180,6 +180,18 @@ func TestRoundTrip(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+func TestTouchThroughAView(t *testing.T) {
+	want := Touch{Column: "sales.customers.email", Role: RoleComputed | RolePredicate, Mask: "email", View: "sales.contacts"}
+	e, err := decodeEvent(appendEvent(nil, &Event{Kind: KindIntent, Touched: []Touch{want}}))
+	if err != nil || len(e.Touched) != 1 || e.Touched[0] != want {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	var out bytes.Buffer
+	if err := JSON(&out, func(yield func(*Event, error) bool) { yield(e, nil) }); err != nil || !strings.Contains(out.String(), `"mask":"email","view":"sales.contacts"`) {
+		t.Errorf("%s, %v", &out, err)
 	}
 }
 
