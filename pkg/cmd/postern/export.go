@@ -18,12 +18,14 @@ import (
 
 func (a *app) exportCmd() *cobra.Command {
 	req := &apiv1.ListSessionsRequest{}
-	var from, to string
+	var from, to, as string
 	c := &cobra.Command{
-		Use: "export [ID...]", Short: "Recordings as JSON lines",
+		Use: "export [ID...]", Short: "Recordings as JSON lines, or one as asciicast",
 		Long: "Recordings as JSON lines: of each session a line {\"session\": {...}}, then a line for each of its events.\n" +
-			"Without ids it exports the sessions that the flags select, newest first. Each reading is audited.",
-		Example: "  postern sessions export s-12ab... > session.jsonl\n  postern sessions export --subject carol --since 2d",
+			"Without ids it exports the sessions that the flags select, newest first. Each reading is audited.\n" +
+			"With --as asciicast, what the terminal of one session showed, for asciinema and its players.",
+		Example: "  postern sessions export s-12ab... > session.jsonl\n  postern sessions export --subject carol --since 2d\n" +
+			"  postern sessions export s-12ab... --as asciicast > session.cast",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
 			if req.Since, err = since(from); err != nil {
@@ -35,6 +37,14 @@ func (a *app) exportCmd() *cobra.Command {
 			if len(args) == 0 && req.GetSubject() == "" && req.GetTask() == "" && req.GetResource() == "" && from == "" && to == "" {
 				return usage("say which: ids, or one of --subject, --task, --resource, --since and --until")
 			}
+			switch {
+			case as == "asciicast" && len(args) == 1:
+				return a.exportCast(cmd.Context(), args[0])
+			case as == "asciicast":
+				return usage("--as asciicast takes one id")
+			case as != "jsonl":
+				return usage("--as is jsonl or asciicast")
+			}
 			return a.export(cmd.Context(), req, args)
 		},
 	}
@@ -42,8 +52,19 @@ func (a *app) exportCmd() *cobra.Command {
 	f.StringVar(&req.Subject, "subject", "", "only this subject's")
 	f.StringVar(&req.Task, "task", "", "only of this task")
 	f.StringVar(&req.Resource, "resource", "", "only on this resource")
+	f.StringVar(&as, "as", "jsonl", "jsonl or asciicast")
 	times(c, &from, &to)
 	return c
+}
+
+func (a *app) exportCast(ctx context.Context, id string) error {
+	r, err := a.recording(ctx, id, toExport)
+	if err != nil {
+		return err
+	}
+	defer r.stream.Close()
+	out := bufio.NewWriter(a.env.Stdout)
+	return errors.Join(record.Asciicast(out, record.Events(r.chunks(), r.data)), out.Flush())
 }
 
 func (a *app) export(ctx context.Context, req *apiv1.ListSessionsRequest, ids []string) error {

@@ -78,6 +78,9 @@ func TestRecord(t *testing.T) {
 				if text := h.CLI(t, "bob", "sessions", "replay", s.ID).Out; s.Recording == "sealed" && strings.Contains(text, of) {
 					verified := h.CLI(t, "bob", "sessions", "verify", s.ID)
 					has(t, verified.Out, "chain and signature hold")
+					if cast := h.CLI(t, "bob", "sessions", "export", s.ID, "--as", "asciicast"); strings.Contains(text, "| shop.service") {
+						has(t, cast.Out, `{"version":2,"width":80,"height":24,`, `"m","systemctl status shop"]`, `"o","`, `shop.service - the sample company's shop`)
+					}
 					return text, true
 				}
 			}
