@@ -54,15 +54,34 @@ func openIndex(ctx context.Context, cfg config.Config) (index.Index, error) {
 }
 
 // openExport is whom recordings tell of every update, or nil.
-func openExport(cfg config.Config) (func(*index.Update) error, error) {
-	if cfg.Recordings.ExportFile == "" {
+func (s *Server) openExport() (func(*index.Update) error, error) {
+	var to []func(*index.Update) error
+	cfg := &s.cfg.Recordings
+	if cfg.ExportFile != "" {
+		f, err := export.Open(cfg.ExportFile)
+		if err != nil {
+			return nil, err
+		}
+		to = append(to, f.Write)
+	}
+	if cfg.ExportOTLP != "" {
+		o, err := export.DialOTLP(cfg.ExportOTLP, cfg.ExportOTLPCA)
+		if err != nil {
+			return nil, err
+		}
+		s.collector, to = o, append(to, o.Write)
+	}
+	if len(to) == 0 {
 		return nil, nil
 	}
-	f, err := export.Open(cfg.Recordings.ExportFile)
-	if err != nil {
-		return nil, err
-	}
-	return f.Write, nil
+	return func(u *index.Update) error {
+		for _, tell := range to {
+			if err := tell(u); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, nil
 }
 
 // recordingsDir holds what is embedded of recordings.

@@ -37,6 +37,7 @@ import (
 	"github.com/posterngate/postern/controlplane/identity/enrol"
 	"github.com/posterngate/postern/controlplane/publish"
 	"github.com/posterngate/postern/controlplane/recording"
+	"github.com/posterngate/postern/controlplane/recording/export"
 	"github.com/posterngate/postern/controlplane/recording/index"
 	"github.com/posterngate/postern/controlplane/recording/keyring"
 	"github.com/posterngate/postern/controlplane/signin"
@@ -51,11 +52,12 @@ import (
 
 // A Server is one replica of the control plane.
 type Server struct {
-	cfg   config.Config
-	log   *slog.Logger
-	store store.Store
-	blobs blobs
-	index index.Index
+	cfg       config.Config
+	log       *slog.Logger
+	store     store.Store
+	blobs     blobs
+	index     index.Index
+	collector *export.OTLP // nil where logs are sent to nobody
 
 	cache      *store.Cache
 	audit      *audit.Log
@@ -192,7 +194,7 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 	if s.keyring, err = keyring.Open(ctx, keyring.Config{Store: s.store, Keeper: keeper, Audit: s.audit, Now: time.Now, Logger: s.log}); err != nil {
 		return err
 	}
-	exporting, err := openExport(s.cfg)
+	exporting, err := s.openExport()
 	if err != nil {
 		return err
 	}
@@ -388,6 +390,9 @@ func (s *Server) close() error {
 	}
 	if s.blobs != nil {
 		errs = append(errs, s.blobs.Close())
+	}
+	if s.collector != nil {
+		errs = append(errs, s.collector.Close())
 	}
 	if s.index != nil {
 		errs = append(errs, s.index.Close())

@@ -22,6 +22,12 @@ type Recordings struct {
 	// follow; package controlplane/recording/export describes them. It may be moved away
 	// at any time. Where it cannot be written, nodes keep what they have and send it again.
 	ExportFile string `json:"exportFile"`
+	// ExportOTLP is where the same is sent as OpenTelemetry logs over gRPC, such as
+	// https://collector:4317; in clear (http) it must be this machine. While nobody takes
+	// them, nodes keep what they have, until they are full.
+	ExportOTLP string `json:"exportOTLP"`
+	// ExportOTLPCA is a file with the CA certificates for that; the system's where empty.
+	ExportOTLPCA string `json:"exportOTLPCA"`
 	// S3 is a bucket for the recordings; left out, they are files in DataDir. Several
 	// replicas need one that they share.
 	S3 *S3 `json:"s3"`

@@ -1,5 +1,5 @@
-// Package export copies what was recorded to where others watch: a file of JSON lines,
-// for a collector to follow. A line is a [Record]; its fields are the schema, and new
+// Package export copies what was recorded to where others watch: to a file of JSON
+// lines, for a collector to follow, and as OpenTelemetry logs to a collector. A line is a [Record]; its fields are the schema, and new
 // ones may come. A line is written before the chunk that it tells of is acknowledged,
 // so every fact comes at least once, and twice where a process stopped in between:
 // session, number and kind tell them apart. Texts are those of the index, without the
@@ -61,6 +61,7 @@ type Column struct {
 	Name  string   `json:"name"`
 	Roles []string `json:"roles"` // out, computed, predicate, write
 	Mask  string   `json:"mask,omitempty"`
+	View  string   `json:"view,omitempty"` // that reads it, where the statement names that
 }
 
 // Records are what an update tells; now is the time of what has none of its own.
@@ -82,7 +83,7 @@ func Records(u *index.Update, now time.Time) []Record {
 		r := add(KindStatement, st.Time)
 		r.Number, r.Text, r.Verdict, r.Rule, r.Reason = st.Number, st.Text, st.Verdict.String(), st.Rule, st.Reason
 		for _, t := range st.Touched {
-			r.Columns = append(r.Columns, Column{t.Column, t.Role.Names(), t.Mask})
+			r.Columns = append(r.Columns, Column{t.Column, t.Role.Names(), t.Mask, t.View})
 		}
 	}
 	for i := range u.Outcomes {

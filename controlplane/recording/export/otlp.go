@@ -1,0 +1,188 @@
+package export
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"slices"
+	"time"
+
+	logsv1 "go.opentelemetry.io/proto/otlp/collector/logs/v1"
+	commonv1 "go.opentelemetry.io/proto/otlp/common/v1"
+	logv1 "go.opentelemetry.io/proto/otlp/logs/v1"
+	resourcev1 "go.opentelemetry.io/proto/otlp/resource/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/posterngate/postern/controlplane/recording/index"
+)
+
+// Scope names the logs that come from recordings; its version is that of the schema.
+const Scope = "postern.recordings"
+
+const (
+	otlpTimeout = 20 * time.Second // for one update
+	otlpBatch   = 500              // records in one request
+)
+
+// OTLP sends lines as OpenTelemetry logs over gRPC. Each is a log record: its event name
+// is the kind, its body the text of a statement or why a session ended, and the fields of
+// [Record] are attributes of the same names with "postern." before them. What is denied
+// has the severity WARN, the rest INFO. It is safe for concurrent use.
+type OTLP struct {
+	conn   *grpc.ClientConn
+	client logsv1.LogsServiceClient
+}
+
+// DialOTLP prepares to send to an endpoint such as https://collector:4317; caFile has the
+// CAs that vouch for it, the system's where it is empty. In clear (http) it must be this
+// machine. Whether somebody answers shows with the first update.
+func DialOTLP(endpoint, caFile string) (*OTLP, error) {
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Host == "" || u.Path != "" {
+		return nil, fmt.Errorf("export: %q is not an endpoint such as https://collector:4317", endpoint)
+	}
+	var creds credentials.TransportCredentials
+	switch {
+	case u.Scheme == "https":
+		cfg := &tls.Config{MinVersion: tls.VersionTLS12}
+		if caFile != "" {
+			pem, err := os.ReadFile(caFile)
+			if err != nil {
+				return nil, fmt.Errorf("export: %w", err)
+			}
+			if cfg.RootCAs = x509.NewCertPool(); !cfg.RootCAs.AppendCertsFromPEM(pem) {
+				return nil, fmt.Errorf("export: %s has no certificate", caFile)
+			}
+		}
+		creds = credentials.NewTLS(cfg)
+	case u.Scheme == "http" && loopback(u.Hostname()):
+		creds = insecure.NewCredentials()
+	default:
+		return nil, fmt.Errorf("export: %q: what was recorded goes over TLS (https), or to this machine", endpoint)
+	}
+	conn, err := grpc.NewClient("dns:///"+u.Host, grpc.WithTransportCredentials(creds))
+	if err != nil {
+		return nil, fmt.Errorf("export: %w", err)
+	}
+	return &OTLP{conn: conn, client: logsv1.NewLogsServiceClient(conn)}, nil
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// Write sends what an update tells, and returns once it was taken.
+func (o *OTLP) Write(u *index.Update) error {
+	ctx, cancel := context.WithTimeout(context.Background(), otlpTimeout)
+	defer cancel()
+	now := time.Now()
+	for batch := range slices.Chunk(Records(u, now), otlpBatch) {
+		req, err := request(batch, now)
+		if err != nil {
+			return fmt.Errorf("export: %w", err)
+		}
+		resp, err := o.client.Export(ctx, req)
+		if err != nil {
+			return fmt.Errorf("export to the collector: %w", err)
+		}
+		if p := resp.GetPartialSuccess(); p.GetRejectedLogRecords() > 0 {
+			return fmt.Errorf("export: the collector refused %d of %d records: %s", p.GetRejectedLogRecords(), len(batch), p.GetErrorMessage())
+		}
+	}
+	return nil
+}
+
+// Close ends the connection.
+func (o *OTLP) Close() error { return o.conn.Close() }
+
+func request(batch []Record, now time.Time) (*logsv1.ExportLogsServiceRequest, error) {
+	logs := make([]*logv1.LogRecord, 0, len(batch))
+	for i := range batch {
+		r := &batch[i]
+		attributes, err := attributes(r)
+		if err != nil {
+			return nil, err
+		}
+		l := &logv1.LogRecord{
+			TimeUnixNano: nanos(r.Time), ObservedTimeUnixNano: nanos(now), EventName: "postern." + r.Kind, Attributes: attributes,
+			SeverityNumber: logv1.SeverityNumber_SEVERITY_NUMBER_INFO, SeverityText: "INFO",
+		}
+		if r.Verdict == "deny" {
+			l.SeverityNumber, l.SeverityText = logv1.SeverityNumber_SEVERITY_NUMBER_WARN, "WARN"
+		}
+		body := r.Text
+		if r.Kind == KindEnded {
+			body = r.Reason
+		}
+		if body != "" {
+			l.Body = textValue(body)
+		}
+		logs = append(logs, l)
+	}
+	return &logsv1.ExportLogsServiceRequest{ResourceLogs: []*logv1.ResourceLogs{{
+		Resource:  &resourcev1.Resource{Attributes: []*commonv1.KeyValue{{Key: "service.name", Value: textValue("postern-control")}}},
+		ScopeLogs: []*logv1.ScopeLogs{{Scope: &commonv1.InstrumentationScope{Name: Scope, Version: "1"}, LogRecords: logs}},
+	}}}, nil
+}
+
+func nanos(t time.Time) uint64 { return uint64(max(t.UnixNano(), 0)) } //nolint:gosec // not negative
+
+// attributes are the fields of the line: one schema for both ways.
+func attributes(r *Record) ([]*commonv1.KeyValue, error) {
+	line, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	var fields map[string]any
+	if err := json.Unmarshal(line, &fields); err != nil {
+		return nil, err
+	}
+	delete(fields, "time")
+	delete(fields, "schema")
+	return pairs("postern.", fields), nil
+}
+
+// pairs are the fields in order of their names.
+func pairs(prefix string, fields map[string]any) []*commonv1.KeyValue {
+	var out []*commonv1.KeyValue
+	for name, v := range fields {
+		out = append(out, &commonv1.KeyValue{Key: prefix + name, Value: value(v)})
+	}
+	slices.SortFunc(out, func(a, b *commonv1.KeyValue) int {
+		if a.GetKey() < b.GetKey() {
+			return -1
+		}
+		return 1
+	})
+	return out
+}
+
+func value(v any) *commonv1.AnyValue {
+	switch v := v.(type) {
+	case string:
+		return textValue(v)
+	case float64: // every number of a Record is whole
+		return &commonv1.AnyValue{Value: &commonv1.AnyValue_IntValue{IntValue: int64(v)}}
+	case []any:
+		list := &commonv1.ArrayValue{}
+		for _, e := range v {
+			list.Values = append(list.Values, value(e))
+		}
+		return &commonv1.AnyValue{Value: &commonv1.AnyValue_ArrayValue{ArrayValue: list}}
+	case map[string]any:
+		return &commonv1.AnyValue{Value: &commonv1.AnyValue_KvlistValue{KvlistValue: &commonv1.KeyValueList{Values: pairs("", v)}}}
+	}
+	return nil
+}
+
+func textValue(s string) *commonv1.AnyValue {
+	return &commonv1.AnyValue{Value: &commonv1.AnyValue_StringValue{StringValue: s}}
+}
