@@ -98,6 +98,10 @@ type Session interface {
 	// reaches it. TLS is the engine's business.
 	Dial(ctx context.Context) (net.Conn, error)
 
+	// Unread records the denial of a statement that is too long to be kept; hash is the
+	// SHA-256 of its text, of size bytes.
+	Unread(size int64, hash []byte, why *postern.Refusal) error
+
 	// Note records a fact that is no statement, such as a changed setting.
 	Note(kind, text string) error
 

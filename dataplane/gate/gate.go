@@ -9,6 +9,7 @@ package gate
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -106,6 +107,7 @@ type admitted struct {
 	facts    policy.Facts
 	estimate *estimate // nil where no rule asked for one
 	touched  []record.Touch
+	hash     [sha256.Size]byte // of the text
 	mode     policy.RecordMode
 	free     bool // whether no limit bounds it
 }
@@ -216,7 +218,7 @@ func (g *Gate) admission(snap *policy.Snapshot, st *engine.Statement, an engine.
 	default:
 		a.Forward = an.Canonical()
 	}
-	ad := &admitted{snapshot: snap, terms: terms, facts: facts, estimate: rows, touched: touches(facts, d.Obligations), mode: terms.RecordWrite}
+	ad := &admitted{snapshot: snap, terms: terms, facts: facts, estimate: rows, touched: touches(facts, d.Obligations), hash: sha256.Sum256([]byte(st.Text)), mode: terms.RecordWrite}
 	if d.Effect == postern.EffectRead || d.Effect == postern.EffectNone {
 		ad.mode = terms.RecordRead
 	}
@@ -261,12 +263,20 @@ func onTheWayBack(st *engine.Statement, an engine.Analysis, d *postern.Decision)
 // denied records a refusal. An error means that it could not be recorded, and is what
 // the client must be told instead.
 func (g *Gate) denied(text string, r *postern.Refusal, params []record.Param) error {
+	hash := sha256.Sum256([]byte(text))
+	return g.deny(&record.Event{Text: text, Hash: hash[:], Params: params}, r)
+}
+
+// Unread records the denial of a statement that is too long to be kept: its hash stays.
+func (g *Gate) Unread(size int64, hash []byte, r *postern.Refusal) error {
+	return g.deny(&record.Event{Hash: hash, Bytes: size}, r)
+}
+
+func (g *Gate) deny(e *record.Event, r *postern.Refusal) error {
 	g.instrument.decision(postern.VerdictDeny)
-	err := g.cfg.Recorder.Record(&record.Event{
-		Time: g.cfg.Now(), Kind: record.KindDenied, Statement: g.statements.Add(1), Text: text, Params: params,
-		Verdict: postern.VerdictDeny, Rule: r.Rule, Reason: r.Reason,
-	}, policy.Local)
-	if err != nil {
+	e.Time, e.Kind, e.Statement = g.cfg.Now(), record.KindDenied, g.statements.Add(1)
+	e.Verdict, e.Rule, e.Reason = postern.VerdictDeny, r.Rule, r.Reason
+	if err := g.cfg.Recorder.Record(e, policy.Local); err != nil {
 		return unrecorded(err)
 	}
 	return nil
@@ -346,7 +356,7 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 	}
 	e := &x.event
 	*e = record.Event{ // reused, so that nothing is allocated
-		Time: x.start, Kind: record.KindIntent, Statement: x.statement, Text: a.Text, Params: x.params(args),
+		Time: x.start, Kind: record.KindIntent, Statement: x.statement, Text: a.Text, Hash: ad.hash[:], Params: x.params(args),
 		Verdict: postern.VerdictAllow, Rule: a.Decision.Rule, Forward: forward, Touched: ad.touched,
 		Effect: a.Decision.Effect, Level: a.Decision.Level,
 	}

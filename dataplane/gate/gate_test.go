@@ -1,7 +1,9 @@
 package gate
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"log/slog"
 	"strings"
@@ -269,6 +271,9 @@ func TestIntentIsRecordedBeforeAdmit(t *testing.T) {
 	e := r.records.events[0]
 	if e.Forward != "R" || len(e.Params) != 3 || e.Params[0].Value != "7" || e.Params[0].Text != "" || !e.Params[1].Null || e.Params[2].Text != "9" || !e.Params[2].Binary {
 		t.Errorf("intent = %+v", e)
+	}
+	if want := sha256.Sum256([]byte(e.Text)); e.Text == "" || !bytes.Equal(e.Hash, want[:]) {
+		t.Errorf("the hash of %q is %x", e.Text, e.Hash)
 	}
 	if len(e.Touched) != 1 || e.Touched[0].Column != "sales.orders.email" || e.Touched[0].Mask != "email" {
 		t.Errorf("touched = %+v", e.Touched)

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -386,12 +387,24 @@ func (s *Session) Dial(ctx context.Context) (net.Conn, error) {
 	return t, nil
 }
 
+// Unread writes the denial down as a note.
+func (s *Session) Unread(size int64, hash []byte, why *postern.Refusal) error {
+	return s.Note("unread", fmt.Sprintf("%d %x %s", size, hash, why.Reason))
+}
+
 // Note writes the fact down.
 func (s *Session) Note(kind, text string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.notes = append(s.notes, kind+" "+text)
 	return nil
+}
+
+// Notes are the facts that were written down.
+func (s *Session) Notes() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.notes)
 }
 
 // Close closes what Dial opened, and checks that every admitted flow has ended once.

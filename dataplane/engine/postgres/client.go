@@ -37,6 +37,13 @@ func (c clientCore) Step(in []byte) (n int, want pump.Next, err error) {
 			n += k
 			continue
 		}
+		if c.unread != nil {
+			n += c.unread.take(rest)
+			if c.unread.left == 0 {
+				err = c.refuseUnread()
+			}
+			continue
+		}
 		typ, size, herr := next(rest)
 		switch {
 		case herr != nil:
@@ -49,7 +56,7 @@ func (c clientCore) Step(in []byte) (n int, want pump.Next, err error) {
 			n += len(rest)
 			err = c.copyLarge(rest, size)
 		case size > c.e.limits.Message:
-			err = &postern.Refusal{Code: postern.CodeProtocol, Reason: (&wire.LimitError{What: "the message", Limit: c.e.limits.Message}).Error()}
+			n += c.pass(typ, size, rest)
 		case len(rest) < size:
 			want.Bytes = size
 		default:

@@ -45,10 +45,11 @@ type conn struct {
 	open       bool   // the segment has messages and no Sync yet
 	status     byte   // of the transaction: I, T or E
 	skip       skip
-	exclusive  bool // nothing may follow until the queue is empty
-	poison     bool // the target must be made to fail before anything else is sent
-	wasOver    bool // a result of this segment was stopped here and not at the target
-	copying    bool // the target reads CopyData
+	exclusive  bool    // nothing may follow until the queue is empty
+	poison     bool    // the target must be made to fail before anything else is sent
+	wasOver    bool    // a result of this segment was stopped here and not at the target
+	copying    bool    // the target reads CopyData
+	unread     *unread // a message that is too long is passing by
 	cancelling bool
 	holding    context.CancelCauseFunc // ends a wait for people; nil outside of one
 	quotesSeen bool                    // errors and notices of some statement may quote

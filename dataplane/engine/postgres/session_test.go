@@ -2,6 +2,8 @@ package postgres
 
 import (
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -268,6 +270,25 @@ func TestLimits(t *testing.T) {
 	out, err = psql(t, h, "", "copy load from stdin;\n"+strings.Repeat("5\tlong enough a line\n", 200)+"\\.\nselect 'alive', count(*) from load where id = 5;\n")
 	if err != nil || !strings.Contains(out, "limit of bytes") || !strings.Contains(out, "alive|0") {
 		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// TestTooLongToKeep: a statement over the limit passes by and is refused; the record has
+// its size and its hash.
+func TestTooLongToKeep(t *testing.T) {
+	h := newHouse(t)
+	text := "select '" + strings.Repeat("x", 20<<20) + "'"
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec} {
+		c := h.connect(t, "")
+		_, err := c.Exec(testContext(t), text, mode)
+		wantCode(t, err, "08P01")
+		notes := h.door.Last().Notes()
+		if len(notes) == 0 || !strings.HasPrefix(notes[len(notes)-1], "unread ") {
+			t.Fatalf("%s: notes %q", mode, notes)
+		}
+		if want := fmt.Sprintf("unread %d %x ", len(text), sha256.Sum256([]byte(text))); mode == pgx.QueryExecModeSimpleProtocol && !strings.HasPrefix(notes[len(notes)-1], want) {
+			t.Errorf("%q, want %q", notes[len(notes)-1], want)
+		}
 	}
 }
 
