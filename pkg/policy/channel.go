@@ -225,28 +225,7 @@ func (ch *channel) runs(argv []string) (program string, ok bool) {
 
 func climbs(file string) bool { return strings.Contains("/"+file+"/", "/../") }
 
-// like matches a text with a pattern in which * stands for any characters.
-func like(pattern, s string) bool {
-	first, rest, star := strings.Cut(pattern, "*")
-	if !star {
-		return pattern == s
-	}
-	if !strings.HasPrefix(s, first) {
-		return false
-	}
-	s = s[len(first):]
-	for {
-		next, more, another := strings.Cut(rest, "*")
-		if !another {
-			return strings.HasSuffix(s, next)
-		}
-		i := strings.Index(s, next)
-		if i < 0 {
-			return false
-		}
-		s, rest = s[i+len(next):], more
-	}
-}
+func like(pattern, s string) bool { return postern.Like(pattern, s) }
 
 // reaches reports whether the permit allows a file. In a name * never stands for /.
 func (ch *channel) reaches(file string) bool {

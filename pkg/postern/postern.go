@@ -216,6 +216,36 @@ type Obligation struct {
 	Guard bool
 	// Content says what is masked in what comes back where that is not rows of tables.
 	Content *ContentRule
+	// MCP has each message of the body judged by itself before it is sent on.
+	MCP *MCPRule
+}
+
+// MCPRule says which messages of MCP a request may carry, each judged by itself, and what
+// lists in the answers may name.
+type MCPRule struct {
+	Tools, Resources, Prompts []string          // patterns, in which "*" stands for any characters
+	Pins                      map[string]string // hashes of tools by name, as package mcp makes them
+}
+
+// Names reports whether the rule names something of a list: tools, prompts, resources or
+// resourceTemplates.
+func (r *MCPRule) Names(list, name string) bool {
+	patterns := r.Resources
+	switch list {
+	case "tools":
+		patterns = r.Tools
+	case "prompts":
+		patterns = r.Prompts
+	case "resources", "resourceTemplates":
+	default:
+		return false
+	}
+	for _, p := range patterns {
+		if Like(p, name) {
+			return true
+		}
+	}
+	return false
 }
 
 // ContentRule says what is masked in a body or in what a command says. All of it applies.

@@ -1,0 +1,183 @@
+package mcp
+
+import (
+	"bytes"
+	"fmt"
+	"mime"
+
+	"github.com/posterngate/postern/pkg/content"
+	"github.com/posterngate/postern/pkg/detect"
+)
+
+// Bodies is a content.Masker of what a server answers: JSON, or events. Beside what Show
+// shows, the refusals of requests that were not sent on come first.
+type Bodies struct {
+	server   *Server
+	masks    *content.Rule
+	refusals []*Message
+	events   bool
+	batch    bool
+	text     []byte // that is not whole yet
+}
+
+// NewBodies shows what a server answers, of this content type. The messages, which answer
+// what was refused, are answers too; batch says that a batch was asked. An error is
+// content.ErrType: nothing may be shown.
+func (s *Server) NewBodies(contentType string, masks *content.Rule, refusals []*Message, batch bool) (*Bodies, error) {
+	kind, _, err := mime.ParseMediaType(contentType)
+	if err != nil || kind != "application/json" && kind != "text/event-stream" {
+		return nil, fmt.Errorf("a server of MCP answers with content type %q: %w", contentType, content.ErrType)
+	}
+	return &Bodies{server: s, masks: masks, refusals: refusals, events: kind == "text/event-stream", batch: batch}, nil
+}
+
+// Counts are part of content.Masker. They are of none, for masks are counted by the value.
+func (b *Bodies) Counts() (c detect.Counts) { return c }
+
+// Append is part of content.Masker.
+func (b *Bodies) Append(dst, chunk []byte) ([]byte, error) {
+	var err error
+	if b.events && len(b.refusals) > 0 {
+		for _, m := range b.refusals {
+			if dst, err = event(dst, nil, []*Message{m}, false); err != nil {
+				return dst, err
+			}
+		}
+		b.refusals = nil
+	}
+	if len(b.text)+len(chunk) > MaxMessage {
+		return dst, fmt.Errorf("an answer is longer than %d bytes: %w", MaxMessage, content.ErrLimit)
+	}
+	from := max(0, len(b.text)-3)
+	b.text = append(b.text, chunk...)
+	if !b.events {
+		return dst, nil
+	}
+	for {
+		end, width := eventEnd(b.text, from)
+		if end < 0 {
+			return dst, nil
+		}
+		if dst, err = b.event(dst, b.text[:end]); err != nil {
+			return dst, err
+		}
+		b.text = append(b.text[:0], b.text[end+width:]...)
+		from = 0
+	}
+}
+
+// Close is part of content.Masker. An event that is not whole is not shown.
+func (b *Bodies) Close(dst []byte) ([]byte, error) {
+	if b.events {
+		return b.Append(dst, nil)
+	}
+	var out []*Message
+	batch := b.batch
+	if len(bytes.TrimSpace(b.text)) > 0 {
+		messages, isBatch, err := parse(b.text, false)
+		if err != nil {
+			return dst, fmt.Errorf("%w: %w", content.ErrForm, err)
+		}
+		if out, err = b.show(messages); err != nil {
+			return dst, err
+		}
+		batch = batch || isBatch
+	}
+	if out = append(b.refusals, out...); len(out) == 0 {
+		return dst, nil
+	}
+	text, err := Encode(out, batch)
+	return append(dst, text...), err
+}
+
+func (b *Bodies) show(messages []*Message) (out []*Message, err error) {
+	for _, m := range messages {
+		shown, err := b.server.Show(m, b.masks)
+		if err != nil {
+			return nil, err
+		}
+		if shown != nil {
+			out = append(out, shown)
+		}
+	}
+	return out, nil
+}
+
+// eventEnd is where an event ends, and how long its end is; from is where to look.
+func eventEnd(text []byte, from int) (at, width int) {
+	for i := from; i < len(text); i++ {
+		if text[i] != '\n' && text[i] != '\r' {
+			continue
+		}
+		first := 1
+		if text[i] == '\r' && i+1 < len(text) && text[i+1] == '\n' {
+			first = 2
+		}
+		next := i + first
+		switch {
+		case next < len(text) && text[next] == '\n':
+			return i, first + 1
+		case next+1 < len(text) && text[next] == '\r' && text[next+1] == '\n':
+			return i, first + 2
+		case next+1 < len(text) && text[next] == '\r':
+			return i, first + 1
+		}
+		i = next - 1
+	}
+	return -1, 0
+}
+
+// event shows one event: its message, and its id, by which a client asks for what comes
+// after it.
+func (b *Bodies) event(dst, text []byte) ([]byte, error) {
+	var id, data []byte
+	has, first := false, true
+	text = bytes.ReplaceAll(bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n")), []byte("\r"), []byte("\n"))
+	for line := range bytes.SplitSeq(text, []byte("\n")) {
+		name, value, _ := bytes.Cut(line, []byte(":"))
+		value = bytes.TrimPrefix(value, []byte(" "))
+		switch string(name) {
+		case "id":
+			if len(value) <= maxID && !bytes.ContainsRune(value, 0) {
+				id = value
+			}
+		case "event":
+			if string(value) != "message" {
+				return dst, nil
+			}
+		case "data":
+			if !first {
+				data = append(data, '\n')
+			}
+			data, first, has = append(data, value...), false, true
+		}
+	}
+	switch {
+	case !has:
+		return append(dst, ":\n\n"...), nil // it shows that the server lives
+	case len(bytes.TrimSpace(data)) == 0: // where a client may resume
+		return append(append(append(dst, "id: "...), id...), "\ndata:\n\n"...), nil
+	}
+	messages, batch, err := parse(data, false)
+	if err != nil {
+		return dst, fmt.Errorf("%w: %w", content.ErrForm, err)
+	}
+	shown, err := b.show(messages)
+	if err != nil || len(shown) == 0 {
+		return dst, err
+	}
+	return event(dst, id, shown, batch)
+}
+
+// event appends messages as one event.
+func event(dst, id []byte, messages []*Message, batch bool) ([]byte, error) {
+	text, err := Encode(messages, batch)
+	if err != nil {
+		return dst, err
+	}
+	dst = append(dst, "event: message\n"...)
+	if len(id) > 0 {
+		dst = append(append(append(dst, "id: "...), id...), '\n')
+	}
+	return append(append(append(dst, "data: "...), text...), "\n\n"...), nil
+}

@@ -1,0 +1,134 @@
+package mcp
+
+import (
+	"fmt"
+
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// A Kind is what a message is about.
+type Kind string
+
+// The kinds. The zero Kind is allowed by nothing.
+const (
+	Life     Kind = "session"  // the session itself: initialize, ping and the like
+	Tool     Kind = "tool"     // calls a tool
+	Resource Kind = "resource" // reads a resource
+	Prompt   Kind = "prompt"   // gets a prompt
+	List     Kind = "list"     // lists tools, resources or prompts
+)
+
+// Facts are what one message of a client asks. They are not changed once they are made.
+type Facts struct {
+	Kind   Kind
+	Method string
+	// Path is where it was sent, canonical.
+	Path string
+	// Name is the tool or prompt, or the URI of the resource.
+	Name string
+	// Arguments are those of a call; nil where there are none.
+	Arguments map[string]any
+	// Changed says that the tool is not what it was when it was pinned, and how.
+	Changed string
+	// Unknown says what was not understood; nothing is allowed then.
+	Unknown string
+}
+
+// Effect is the worst that the message may do. Of tools nobody knows.
+func (f *Facts) Effect() postern.Effect {
+	if f == nil || f.Unknown != "" {
+		return postern.EffectUnknown
+	}
+	switch f.Kind {
+	case Life:
+		return postern.EffectNone
+	case List, Resource, Prompt:
+		return postern.EffectRead
+	case Tool:
+		return postern.EffectWrite
+	}
+	return postern.EffectUnknown
+}
+
+// methods are all that a client may send.
+var methods = map[string]struct {
+	kind    Kind
+	name    string // of the parameter that names what it is about
+	request bool
+}{
+	"initialize":                       {Life, "", true},
+	"ping":                             {Life, "", true},
+	"logging/setLevel":                 {Life, "", true},
+	"notifications/initialized":        {Life, "", false},
+	"notifications/cancelled":          {Life, "", false},
+	"notifications/progress":           {Life, "", false},
+	"notifications/roots/list_changed": {Life, "", false},
+	"tools/list":                       {List, "", true},
+	"resources/list":                   {List, "", true},
+	"resources/templates/list":         {List, "", true},
+	"prompts/list":                     {List, "", true},
+	"tools/call":                       {Tool, "name", true},
+	"prompts/get":                      {Prompt, "name", true},
+	"resources/read":                   {Resource, "uri", true},
+	"resources/subscribe":              {Resource, "uri", true},
+	"resources/unsubscribe":            {Resource, "uri", true},
+	"completion/complete":              {"", "ref", true},
+}
+
+// maxName is the longest name of a tool or prompt, and URI.
+const maxName = 2048
+
+// Facts are what the message asks, which was sent to a path.
+func (m *Message) Facts(path string) *Facts {
+	f := &Facts{Method: m.Method, Path: path}
+	if m.Response() {
+		f.Kind, f.Method = Life, "response"
+		return f
+	}
+	method, known := methods[m.Method]
+	switch {
+	case !known:
+		f.Unknown = fmt.Sprintf("the method %q is not known", m.Method)
+		return f
+	case method.request != (m.ID != ""):
+		f.Unknown = fmt.Sprintf("the method %q has an id where it must not, or none where it must", m.Method)
+		return f
+	}
+	f.Kind = method.kind
+	params, field := m.Params, method.name
+	if field == "ref" {
+		params, _ = m.Params["ref"].(map[string]any)
+		switch params["type"] {
+		case "ref/prompt":
+			f.Kind, field = Prompt, "name"
+		case "ref/resource":
+			f.Kind, field = Resource, "uri"
+		}
+	}
+	if field != "" {
+		name, ok := params[field].(string)
+		if !ok || name == "" || len(name) > maxName {
+			f.Unknown = fmt.Sprintf("%s names nothing", m.Method)
+		}
+		f.Name = name
+	}
+	if f.Kind != Tool && f.Kind != Prompt {
+		return f
+	}
+	if v, has := params["arguments"]; has {
+		args, ok := v.(map[string]any)
+		if !ok {
+			f.Unknown = fmt.Sprintf("the arguments of %s are no object", m.Method)
+		}
+		f.Arguments = args
+	}
+	return f
+}
+
+// Text is the message as people read it, such as "tools/call search".
+func (f *Facts) Text() string {
+	if f.Name == "" {
+		return f.Method
+	}
+	return f.Method + " " + f.Name
+}
