@@ -235,12 +235,12 @@ func needsRewrite(d *postern.Decision) bool {
 }
 
 // onTheWayBack refuses obligations that no rewriting meets and that the engine does not
-// meet either: masks at level result, and masks of content at any.
+// meet either: masks at level result, and at any masks of content and messages that are judged by themselves.
 func onTheWayBack(st *engine.Statement, an engine.Analysis, d *postern.Decision) error {
 	tables, content := false, false
 	for _, o := range d.Obligations {
 		tables = tables || o.Table != nil && d.Level < postern.LevelSource
-		content = content || o.Content != nil
+		content = content || o.Content != nil || o.MCP != nil
 	}
 	if !tables && !content {
 		return nil

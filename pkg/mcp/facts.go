@@ -1,8 +1,11 @@
 package mcp
 
 import (
+	"encoding/json"
 	"fmt"
+	"strings"
 
+	"github.com/posterngate/postern/pkg/http"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -22,8 +25,8 @@ const (
 type Facts struct {
 	Kind   Kind
 	Method string
-	// Path is where it was sent, canonical.
-	Path string
+	// Request is the request that carries it.
+	Request *http.Facts
 	// Name is the tool or prompt, or the URI of the resource.
 	Name string
 	// Arguments are those of a call; nil where there are none.
@@ -78,9 +81,9 @@ var methods = map[string]struct {
 // maxName is the longest name of a tool or prompt, and URI.
 const maxName = 2048
 
-// Facts are what the message asks, which was sent to a path.
-func (m *Message) Facts(path string) *Facts {
-	f := &Facts{Method: m.Method, Path: path}
+// Facts are what the message asks, which a request carries.
+func (m *Message) Facts(r *http.Facts) *Facts {
+	f := &Facts{Method: m.Method, Request: r}
 	if m.Response() {
 		f.Kind, f.Method = Life, "response"
 		return f
@@ -131,4 +134,45 @@ func (f *Facts) Text() string {
 		return f.Method
 	}
 	return f.Method + " " + f.Name
+}
+
+// Values are the arguments as conditions read them: numbers as int64, or float64 where
+// they have a fraction or exponent. False where one is not exact as either.
+func (f *Facts) Values() (map[string]any, bool) {
+	v, ok := plain(f.Arguments)
+	o, _ := v.(map[string]any)
+	return o, ok
+}
+
+func plain(v any) (any, bool) {
+	switch v := v.(type) {
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for name, v := range v {
+			p, ok := plain(v)
+			if !ok {
+				return nil, false
+			}
+			out[name] = p
+		}
+		return out, true
+	case []any:
+		out := make([]any, len(v))
+		for i, v := range v {
+			p, ok := plain(v)
+			if !ok {
+				return nil, false
+			}
+			out[i] = p
+		}
+		return out, true
+	case json.Number:
+		if strings.ContainsAny(v.String(), ".eE") {
+			n, err := v.Float64()
+			return n, err == nil
+		}
+		n, err := v.Int64()
+		return n, err == nil
+	}
+	return v, true
 }

@@ -38,6 +38,7 @@ const (
 	onWorkload
 	onRows
 	onRequest
+	onCall
 )
 
 // Every field is a variable of its own, so that the checker knows each by name and a
@@ -78,6 +79,11 @@ var (
 		cel.Variable("http.headers", cel.MapType(cel.StringType, cel.StringType)),
 		cel.Variable(requestBody, cel.DynType),
 	}
+	callVars = []cel.EnvOption{
+		cel.Variable("call.method", cel.StringType),
+		cel.Variable("call.name", cel.StringType),
+		cel.Variable("call.arguments", cel.MapType(cel.StringType, cel.DynType)),
+	}
 	workloadVars = []cel.EnvOption{
 		cel.Variable("claims", cel.MapType(cel.StringType, cel.DynType)),
 	}
@@ -91,7 +97,7 @@ const (
 // conditions makes CEL environments when they are first needed. It is for one
 // goroutine; what it compiles is safe for concurrent use.
 type conditions struct {
-	envs [onRequest + 1]*cel.Env
+	envs [onCall + 1]*cel.Env
 }
 
 func (c *conditions) env(s surface) (*cel.Env, error) {
@@ -111,6 +117,8 @@ func (c *conditions) env(s surface) (*cel.Env, error) {
 		opts = append(append(append(append(opts, subjectVars...), requestVars...), statementVars...), grantVars...)
 	case onRequest:
 		opts = append(append(append(append(opts, subjectVars...), requestVars...), httpVars...), grantVars...)
+	case onCall:
+		opts = append(append(append(append(opts, subjectVars...), requestVars...), callVars...), grantVars...)
 	case onRows:
 		opts = append(append(opts, subjectVars...), cel.EnableMacroCallTracking()) // parts are written out again
 	case onWorkload:
@@ -232,7 +240,7 @@ func dependencies(reads map[string]bool) (d postern.Deps) {
 			d.Time, d.Usage = true, true
 		case strings.HasPrefix(name, "grant."):
 			d.Usage = true
-		case name == requestBody, name == "http.headers":
+		case name == requestBody, name == "http.headers", strings.HasPrefix(name, "call."):
 			d.Beside = true
 		case name == estimatedRows:
 			d.Time, d.Literals = true, true

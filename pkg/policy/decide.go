@@ -7,6 +7,7 @@ import (
 
 	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/http"
+	"github.com/posterngate/postern/pkg/mcp"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
 	"github.com/posterngate/postern/pkg/ssh"
@@ -73,6 +74,8 @@ func (s *Snapshot) Decide(q Query) postern.Decision {
 		return j.ssh(f)
 	case *http.Facts:
 		return j.http(f)
+	case *mcp.Facts:
+		return j.mcp(f)
 	}
 	return j.unclear("")
 }
@@ -110,6 +113,7 @@ type judge struct {
 	resource *resource
 	filtered []filtered
 	request  *http.Facts // of a task for http
+	call     *mcp.Facts  // nil where there is none
 	d        postern.Decision
 }
 
@@ -264,7 +268,7 @@ func (j *judge) unmet(c *condition, st *sql.Statement, rule string) *refusal {
 		return unread
 	}
 	q, usage := &j.query, j.query.Usage // a copy, so that the query stays on the stack
-	ok, err := c.holds(&variables{subject: &q.Grant.Subject, request: q.Request, task: j.task, statement: st, http: j.request, usage: &usage, estimate: q.EstimatedRows})
+	ok, err := c.holds(&variables{subject: &q.Grant.Subject, request: q.Request, task: j.task, statement: st, http: j.request, call: j.call, usage: &usage, estimate: q.EstimatedRows})
 	if err != nil {
 		no.detail += "; it could not be evaluated: " + err.Error()
 	}

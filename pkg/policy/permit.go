@@ -34,6 +34,7 @@ type permit struct {
 	schemas  map[string]bool
 
 	channel *channel
+	mcp     *mcpPermit           // with request, where that carries messages
 	content *postern.ContentRule // nil masks nothing in what comes back
 
 	request *request
@@ -147,6 +148,7 @@ func (c *checker) shapes(at string, p *typesv1.Permit) (n int) {
 	stray("maxAffected", p.GetMaxAffected() != 0, table)
 	stray("schemas", len(p.GetSchemas()) > 0, command)
 	stray("detect", len(p.GetDetect()) > 0, channel || request)
+	stray("mcp", p.GetMcp() != nil, request)
 	return n
 }
 

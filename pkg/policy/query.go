@@ -24,7 +24,7 @@ type Query struct {
 }
 
 // Facts are what an engine found out about a statement: *sql.Facts, *ssh.Facts or
-// *http.Facts. Any other are not understood, and so denied.
+// *http.Facts and *mcp.Facts. Any other are not understood, and so denied.
 type Facts interface {
 	// Effect is the worst that the statement may do.
 	Effect() postern.Effect

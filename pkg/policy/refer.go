@@ -40,6 +40,7 @@ func references(o *typesv1.Object) []reference {
 			for _, kind := range slices.Sorted(maps.Keys(p.GetDetect())) {
 				out = append(out, reference{fmt.Sprintf("spec.permit[%d].detect.%s", i, kind), "mask", p.GetDetect()[kind]})
 			}
+			add("approvalrule", p.GetMcp().GetReview(), "spec.permit[%d].mcp.review", i)
 			add("approvalrule", p.GetApproval().GetRule(), "spec.permit[%d].approval.rule", i)
 		}
 		add("approvalrule", s.GetApproval().GetRule(), "spec.approval.rule")

@@ -49,6 +49,7 @@ func (c *checker) requestPermit(at string, p *typesv1.Permit, out *permit) {
 		r.headers[strings.ToLower(name)] = p.GetHeaders()[name]
 	}
 	c.bodyMasks(at, p, out)
+	c.mcpPermit(at, p, out)
 	if out.approval != nil && len(out.approval.Verbs) > 0 {
 		c.fail(at+".approval.verbs", "are for SQL: a permit for http is asked for as a whole")
 	}

@@ -6,6 +6,7 @@ import (
 	"cel.dev/cel-go/cel"
 
 	"github.com/posterngate/postern/pkg/http"
+	"github.com/posterngate/postern/pkg/mcp"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
 )
@@ -18,6 +19,7 @@ type variables struct {
 	statement *sql.Statement // nil where there is none
 	task      *task          // of the statement
 	http      *http.Facts    // nil where there are none
+	call      *mcp.Facts     // nil where there is none
 	usage     *Usage         // nil where there is none
 	estimate  *int64
 	claims    map[string]any // of a workload's token
@@ -38,10 +40,27 @@ func (v *variables) ResolveName(name string) (any, bool) {
 		return v.ofStatement(field)
 	case "http":
 		return v.ofHTTP(field)
+	case "call":
+		return v.ofCall(field)
 	case "grant":
 		return v.ofGrant(field)
 	case "claims":
 		return v.claims, v.claims != nil
+	}
+	return nil, false
+}
+
+func (v *variables) ofCall(field string) (any, bool) {
+	if v.call == nil {
+		return nil, false
+	}
+	switch field {
+	case "method":
+		return v.call.Method, true
+	case "name":
+		return v.call.Name, true
+	case "arguments":
+		return v.call.Values()
 	}
 	return nil, false
 }

@@ -48,6 +48,10 @@ func (j *judge) http(f *http.Facts) postern.Decision {
 		if f.Upgrade != "" {
 			j.d.Level = postern.LevelNone // what is said in it nobody judges
 		}
+		if p.mcp != nil { // what is allowed and asked is so of each message
+			j.messages(f)
+			return j.settle()
+		}
 		j.contentMasks(p.content)
 		for _, a := range [...]*postern.Approval{j.query.Grant.Approval, t.approval, p.approval} {
 			if a != nil && a.Scope == postern.ScopeStatement && !j.ask(a, p.ruleApproval) {

@@ -34,7 +34,7 @@ var rules = []rule{
 	{from: []string{"pkg", "controlplane", "dataplane"}, deny: []string{module + "test", module + "deploy", module + "bench"}, why: "production code imports no test, bench or development house"},
 	{from: []string{"pkg/postern"}, deny: []string{"."}, why: "the nouns import the standard library alone"},
 	{from: []string{"pkg/policy"}, deny: []string{"net", "os", "os/exec", "database/sql"}, why: "policy is pure"},
-	{from: []string{"pkg/sql", "pkg/mask", "pkg/detect", "pkg/content"}, deny: []string{"net", "os", "os/exec"}, except: []string{"pkg/sql/worker"}, why: "analysis is pure; only the worker's parent starts a process"},
+	{from: []string{"pkg/sql", "pkg/mask", "pkg/detect", "pkg/content", "pkg/mcp"}, deny: []string{"net", "os", "os/exec"}, except: []string{"pkg/sql/worker"}, why: "analysis is pure; only the worker's parent starts a process"},
 	{from: []string{"pkg/record"}, deny: []string{"net", "google.golang.org/grpc"}, why: "the format knows no transport"},
 	{from: []string{"pkg/wire"}, deny: []string{module + "pkg/sql", module + "pkg/policy", "github.com/jackc/pgx"}, why: "the wire verbs know no protocol"},
 	{from: []string{"pkg/secret"}, deny: []string{"."}, why: "secrets know nothing that could carry them off"},

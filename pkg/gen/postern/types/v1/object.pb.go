@@ -1436,7 +1436,10 @@ type Permit struct {
 	// characters.
 	Grpc []string `protobuf:"bytes,24,rep,name=grpc,proto3" json:"grpc,omitempty"`
 	// The connection may become a WebSocket, whose messages are not judged.
-	Websocket     bool `protobuf:"varint,25,opt,name=websocket,proto3" json:"websocket,omitempty"`
+	Websocket bool `protobuf:"varint,25,opt,name=websocket,proto3" json:"websocket,omitempty"`
+	// Where path is an MCP server, what may be done with it. Methods must have POST. Masks and
+	// approval are of each message then, not of the requests that carry them.
+	Mcp           *MCPPermit `protobuf:"bytes,31,opt,name=mcp,proto3" json:"mcp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1653,6 +1656,108 @@ func (x *Permit) GetWebsocket() bool {
 	return false
 }
 
+func (x *Permit) GetMcp() *MCPPermit {
+	if x != nil {
+		return x.Mcp
+	}
+	return nil
+}
+
+// MCPPermit allows tools, resources and prompts of an MCP server. In names "*" stands for
+// any characters. Methods of the protocol that concern none of them and that Postern does
+// not know are refused.
+type MCPPermit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tools that may be called, by name.
+	Tools []string `protobuf:"bytes,1,rep,name=tools,proto3" json:"tools,omitempty"`
+	// Resources that may be read, by URI.
+	Resources []string `protobuf:"bytes,2,rep,name=resources,proto3" json:"resources,omitempty"`
+	// Prompts that may be got, by name.
+	Prompts []string `protobuf:"bytes,3,rep,name=prompts,proto3" json:"prompts,omitempty"`
+	// A CEL condition on each such message: call.method, call.name and call.arguments.
+	When string `protobuf:"bytes,4,opt,name=when,proto3" json:"when,omitempty"`
+	// What tools must be, by name: "sha256:" and the hash of all that the server says of it.
+	// Others are pinned as they are first seen.
+	Pins map[string]string `protobuf:"bytes,5,rep,name=pins,proto3" json:"pins,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The name of an ApprovalRule that is asked when a tool is not what was pinned; without
+	// one it is refused.
+	Review        string `protobuf:"bytes,6,opt,name=review,proto3" json:"review,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MCPPermit) Reset() {
+	*x = MCPPermit{}
+	mi := &file_postern_types_v1_object_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MCPPermit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MCPPermit) ProtoMessage() {}
+
+func (x *MCPPermit) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_types_v1_object_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MCPPermit.ProtoReflect.Descriptor instead.
+func (*MCPPermit) Descriptor() ([]byte, []int) {
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *MCPPermit) GetTools() []string {
+	if x != nil {
+		return x.Tools
+	}
+	return nil
+}
+
+func (x *MCPPermit) GetResources() []string {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+func (x *MCPPermit) GetPrompts() []string {
+	if x != nil {
+		return x.Prompts
+	}
+	return nil
+}
+
+func (x *MCPPermit) GetWhen() string {
+	if x != nil {
+		return x.When
+	}
+	return ""
+}
+
+func (x *MCPPermit) GetPins() map[string]string {
+	if x != nil {
+		return x.Pins
+	}
+	return nil
+}
+
+func (x *MCPPermit) GetReview() string {
+	if x != nil {
+		return x.Review
+	}
+	return ""
+}
+
 // Functions says which functions statements may call.
 type Functions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1666,7 +1771,7 @@ type Functions struct {
 
 func (x *Functions) Reset() {
 	*x = Functions{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[17]
+	mi := &file_postern_types_v1_object_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1678,7 +1783,7 @@ func (x *Functions) String() string {
 func (*Functions) ProtoMessage() {}
 
 func (x *Functions) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[17]
+	mi := &file_postern_types_v1_object_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1691,7 +1796,7 @@ func (x *Functions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Functions.ProtoReflect.Descriptor instead.
 func (*Functions) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{17}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Functions) GetBuiltin() string {
@@ -1733,7 +1838,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[18]
+	mi := &file_postern_types_v1_object_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1745,7 +1850,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[18]
+	mi := &file_postern_types_v1_object_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1758,7 +1863,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{18}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Limits) GetRows() int64 {
@@ -1833,7 +1938,7 @@ type RecordRule struct {
 
 func (x *RecordRule) Reset() {
 	*x = RecordRule{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[19]
+	mi := &file_postern_types_v1_object_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1845,7 +1950,7 @@ func (x *RecordRule) String() string {
 func (*RecordRule) ProtoMessage() {}
 
 func (x *RecordRule) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[19]
+	mi := &file_postern_types_v1_object_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1858,7 +1963,7 @@ func (x *RecordRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordRule.ProtoReflect.Descriptor instead.
 func (*RecordRule) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{19}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RecordRule) GetRead() string {
@@ -1896,7 +2001,7 @@ type CredentialRule struct {
 
 func (x *CredentialRule) Reset() {
 	*x = CredentialRule{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[20]
+	mi := &file_postern_types_v1_object_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1908,7 +2013,7 @@ func (x *CredentialRule) String() string {
 func (*CredentialRule) ProtoMessage() {}
 
 func (x *CredentialRule) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[20]
+	mi := &file_postern_types_v1_object_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1921,7 +2026,7 @@ func (x *CredentialRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CredentialRule.ProtoReflect.Descriptor instead.
 func (*CredentialRule) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{20}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CredentialRule) GetReuse() string {
@@ -1951,7 +2056,7 @@ type Staleness struct {
 
 func (x *Staleness) Reset() {
 	*x = Staleness{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[21]
+	mi := &file_postern_types_v1_object_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1963,7 +2068,7 @@ func (x *Staleness) String() string {
 func (*Staleness) ProtoMessage() {}
 
 func (x *Staleness) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[21]
+	mi := &file_postern_types_v1_object_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1976,7 +2081,7 @@ func (x *Staleness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Staleness.ProtoReflect.Descriptor instead.
 func (*Staleness) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{21}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Staleness) GetMaxStaleness() string {
@@ -2008,7 +2113,7 @@ type ApprovalRequirement struct {
 
 func (x *ApprovalRequirement) Reset() {
 	*x = ApprovalRequirement{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[22]
+	mi := &file_postern_types_v1_object_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2020,7 +2125,7 @@ func (x *ApprovalRequirement) String() string {
 func (*ApprovalRequirement) ProtoMessage() {}
 
 func (x *ApprovalRequirement) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[22]
+	mi := &file_postern_types_v1_object_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2033,7 +2138,7 @@ func (x *ApprovalRequirement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalRequirement.ProtoReflect.Descriptor instead.
 func (*ApprovalRequirement) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{22}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ApprovalRequirement) GetScope() string {
@@ -2074,7 +2179,7 @@ type Binding struct {
 
 func (x *Binding) Reset() {
 	*x = Binding{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[23]
+	mi := &file_postern_types_v1_object_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2086,7 +2191,7 @@ func (x *Binding) String() string {
 func (*Binding) ProtoMessage() {}
 
 func (x *Binding) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[23]
+	mi := &file_postern_types_v1_object_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2099,7 +2204,7 @@ func (x *Binding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Binding.ProtoReflect.Descriptor instead.
 func (*Binding) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{23}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Binding) GetApiVersion() string {
@@ -2149,7 +2254,7 @@ type BindingSpec struct {
 
 func (x *BindingSpec) Reset() {
 	*x = BindingSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[24]
+	mi := &file_postern_types_v1_object_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2161,7 +2266,7 @@ func (x *BindingSpec) String() string {
 func (*BindingSpec) ProtoMessage() {}
 
 func (x *BindingSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[24]
+	mi := &file_postern_types_v1_object_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2174,7 +2279,7 @@ func (x *BindingSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BindingSpec.ProtoReflect.Descriptor instead.
 func (*BindingSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{24}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *BindingSpec) GetSubjects() []*SubjectSelector {
@@ -2229,7 +2334,7 @@ type SubjectSelector struct {
 
 func (x *SubjectSelector) Reset() {
 	*x = SubjectSelector{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[25]
+	mi := &file_postern_types_v1_object_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2241,7 +2346,7 @@ func (x *SubjectSelector) String() string {
 func (*SubjectSelector) ProtoMessage() {}
 
 func (x *SubjectSelector) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[25]
+	mi := &file_postern_types_v1_object_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2254,7 +2359,7 @@ func (x *SubjectSelector) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubjectSelector.ProtoReflect.Descriptor instead.
 func (*SubjectSelector) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{25}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SubjectSelector) GetSubject() string {
@@ -2302,7 +2407,7 @@ type ApprovalRule struct {
 
 func (x *ApprovalRule) Reset() {
 	*x = ApprovalRule{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[26]
+	mi := &file_postern_types_v1_object_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2314,7 +2419,7 @@ func (x *ApprovalRule) String() string {
 func (*ApprovalRule) ProtoMessage() {}
 
 func (x *ApprovalRule) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[26]
+	mi := &file_postern_types_v1_object_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2327,7 +2432,7 @@ func (x *ApprovalRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalRule.ProtoReflect.Descriptor instead.
 func (*ApprovalRule) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{26}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ApprovalRule) GetApiVersion() string {
@@ -2377,7 +2482,7 @@ type ApprovalRuleSpec struct {
 
 func (x *ApprovalRuleSpec) Reset() {
 	*x = ApprovalRuleSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[27]
+	mi := &file_postern_types_v1_object_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +2494,7 @@ func (x *ApprovalRuleSpec) String() string {
 func (*ApprovalRuleSpec) ProtoMessage() {}
 
 func (x *ApprovalRuleSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[27]
+	mi := &file_postern_types_v1_object_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +2507,7 @@ func (x *ApprovalRuleSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalRuleSpec.ProtoReflect.Descriptor instead.
 func (*ApprovalRuleSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{27}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ApprovalRuleSpec) GetAll() []*ApprovalQuorum {
@@ -2453,7 +2558,7 @@ type ApprovalQuorum struct {
 
 func (x *ApprovalQuorum) Reset() {
 	*x = ApprovalQuorum{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[28]
+	mi := &file_postern_types_v1_object_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2465,7 +2570,7 @@ func (x *ApprovalQuorum) String() string {
 func (*ApprovalQuorum) ProtoMessage() {}
 
 func (x *ApprovalQuorum) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[28]
+	mi := &file_postern_types_v1_object_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2478,7 +2583,7 @@ func (x *ApprovalQuorum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalQuorum.ProtoReflect.Descriptor instead.
 func (*ApprovalQuorum) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{28}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ApprovalQuorum) GetGroup() string {
@@ -2512,7 +2617,7 @@ type Workload struct {
 
 func (x *Workload) Reset() {
 	*x = Workload{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[29]
+	mi := &file_postern_types_v1_object_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2524,7 +2629,7 @@ func (x *Workload) String() string {
 func (*Workload) ProtoMessage() {}
 
 func (x *Workload) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[29]
+	mi := &file_postern_types_v1_object_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2537,7 +2642,7 @@ func (x *Workload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Workload.ProtoReflect.Descriptor instead.
 func (*Workload) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{29}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Workload) GetApiVersion() string {
@@ -2583,7 +2688,7 @@ type WorkloadSpec struct {
 
 func (x *WorkloadSpec) Reset() {
 	*x = WorkloadSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[30]
+	mi := &file_postern_types_v1_object_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2595,7 +2700,7 @@ func (x *WorkloadSpec) String() string {
 func (*WorkloadSpec) ProtoMessage() {}
 
 func (x *WorkloadSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[30]
+	mi := &file_postern_types_v1_object_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2608,7 +2713,7 @@ func (x *WorkloadSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadSpec.ProtoReflect.Descriptor instead.
 func (*WorkloadSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{30}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WorkloadSpec) GetOwner() string {
@@ -2647,7 +2752,7 @@ type WorkloadTrust struct {
 
 func (x *WorkloadTrust) Reset() {
 	*x = WorkloadTrust{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[31]
+	mi := &file_postern_types_v1_object_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2659,7 +2764,7 @@ func (x *WorkloadTrust) String() string {
 func (*WorkloadTrust) ProtoMessage() {}
 
 func (x *WorkloadTrust) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[31]
+	mi := &file_postern_types_v1_object_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2672,7 +2777,7 @@ func (x *WorkloadTrust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadTrust.ProtoReflect.Descriptor instead.
 func (*WorkloadTrust) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{31}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *WorkloadTrust) GetIssuer() string {
@@ -2713,7 +2818,7 @@ type RoleBinding struct {
 
 func (x *RoleBinding) Reset() {
 	*x = RoleBinding{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[32]
+	mi := &file_postern_types_v1_object_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2725,7 +2830,7 @@ func (x *RoleBinding) String() string {
 func (*RoleBinding) ProtoMessage() {}
 
 func (x *RoleBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[32]
+	mi := &file_postern_types_v1_object_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2738,7 +2843,7 @@ func (x *RoleBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleBinding.ProtoReflect.Descriptor instead.
 func (*RoleBinding) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{32}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RoleBinding) GetApiVersion() string {
@@ -2784,7 +2889,7 @@ type RoleBindingSpec struct {
 
 func (x *RoleBindingSpec) Reset() {
 	*x = RoleBindingSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[33]
+	mi := &file_postern_types_v1_object_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2796,7 +2901,7 @@ func (x *RoleBindingSpec) String() string {
 func (*RoleBindingSpec) ProtoMessage() {}
 
 func (x *RoleBindingSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[33]
+	mi := &file_postern_types_v1_object_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2809,7 +2914,7 @@ func (x *RoleBindingSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleBindingSpec.ProtoReflect.Descriptor instead.
 func (*RoleBindingSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{33}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RoleBindingSpec) GetRole() string {
@@ -2844,7 +2949,7 @@ type RoleScope struct {
 
 func (x *RoleScope) Reset() {
 	*x = RoleScope{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[34]
+	mi := &file_postern_types_v1_object_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2856,7 +2961,7 @@ func (x *RoleScope) String() string {
 func (*RoleScope) ProtoMessage() {}
 
 func (x *RoleScope) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[34]
+	mi := &file_postern_types_v1_object_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2869,7 +2974,7 @@ func (x *RoleScope) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleScope.ProtoReflect.Descriptor instead.
 func (*RoleScope) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{34}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RoleScope) GetLabels() map[string]string {
@@ -2896,7 +3001,7 @@ type Mask struct {
 
 func (x *Mask) Reset() {
 	*x = Mask{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[35]
+	mi := &file_postern_types_v1_object_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2908,7 +3013,7 @@ func (x *Mask) String() string {
 func (*Mask) ProtoMessage() {}
 
 func (x *Mask) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[35]
+	mi := &file_postern_types_v1_object_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2921,7 +3026,7 @@ func (x *Mask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mask.ProtoReflect.Descriptor instead.
 func (*Mask) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{35}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Mask) GetApiVersion() string {
@@ -2973,7 +3078,7 @@ type MaskSpec struct {
 
 func (x *MaskSpec) Reset() {
 	*x = MaskSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[36]
+	mi := &file_postern_types_v1_object_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2985,7 +3090,7 @@ func (x *MaskSpec) String() string {
 func (*MaskSpec) ProtoMessage() {}
 
 func (x *MaskSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[36]
+	mi := &file_postern_types_v1_object_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2998,7 +3103,7 @@ func (x *MaskSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MaskSpec.ProtoReflect.Descriptor instead.
 func (*MaskSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{36}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *MaskSpec) GetMethod() string {
@@ -3060,7 +3165,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[37]
+	mi := &file_postern_types_v1_object_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3072,7 +3177,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[37]
+	mi := &file_postern_types_v1_object_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3085,7 +3190,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{37}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Lock) GetApiVersion() string {
@@ -3139,7 +3244,7 @@ type LockSpec struct {
 
 func (x *LockSpec) Reset() {
 	*x = LockSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[38]
+	mi := &file_postern_types_v1_object_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3151,7 +3256,7 @@ func (x *LockSpec) String() string {
 func (*LockSpec) ProtoMessage() {}
 
 func (x *LockSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[38]
+	mi := &file_postern_types_v1_object_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3164,7 +3269,7 @@ func (x *LockSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockSpec.ProtoReflect.Descriptor instead.
 func (*LockSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{38}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *LockSpec) GetSubject() string {
@@ -3233,7 +3338,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[39]
+	mi := &file_postern_types_v1_object_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3245,7 +3350,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[39]
+	mi := &file_postern_types_v1_object_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3258,7 +3363,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{39}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Secret) GetApiVersion() string {
@@ -3302,7 +3407,7 @@ type SecretSpec struct {
 
 func (x *SecretSpec) Reset() {
 	*x = SecretSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[40]
+	mi := &file_postern_types_v1_object_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3314,7 +3419,7 @@ func (x *SecretSpec) String() string {
 func (*SecretSpec) ProtoMessage() {}
 
 func (x *SecretSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[40]
+	mi := &file_postern_types_v1_object_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3327,7 +3432,7 @@ func (x *SecretSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretSpec.ProtoReflect.Descriptor instead.
 func (*SecretSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{40}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SecretSpec) GetData() map[string]string {
@@ -3361,7 +3466,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[41]
+	mi := &file_postern_types_v1_object_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3373,7 +3478,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[41]
+	mi := &file_postern_types_v1_object_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3386,7 +3491,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{41}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Node) GetApiVersion() string {
@@ -3441,7 +3546,7 @@ type NodeSpec struct {
 
 func (x *NodeSpec) Reset() {
 	*x = NodeSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[42]
+	mi := &file_postern_types_v1_object_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3453,7 +3558,7 @@ func (x *NodeSpec) String() string {
 func (*NodeSpec) ProtoMessage() {}
 
 func (x *NodeSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[42]
+	mi := &file_postern_types_v1_object_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3466,7 +3571,7 @@ func (x *NodeSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSpec.ProtoReflect.Descriptor instead.
 func (*NodeSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{42}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *NodeSpec) GetRegion() string {
@@ -3642,7 +3747,7 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"\x06labels\x18\x02 \x03(\v2..postern.types.v1.ResourceSelector.LabelsEntryB\x04\xa8\xee\x18\x00R\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x85\t\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xba\t\n" +
 	"\x06Permit\x12\x1a\n" +
 	"\x05table\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x05table\x12\x1a\n" +
 	"\x05verbs\x18\x02 \x03(\tB\x04\xa8\xee\x18\x00R\x05verbs\x12\x1e\n" +
@@ -3670,7 +3775,8 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"\x05query\x18\x16 \x03(\tB\x04\xa8\xee\x18\x00R\x05query\x12E\n" +
 	"\aheaders\x18\x17 \x03(\v2%.postern.types.v1.Permit.HeadersEntryB\x04\xa8\xee\x18\x00R\aheaders\x12\x18\n" +
 	"\x04grpc\x18\x18 \x03(\tB\x04\xa8\xee\x18\x00R\x04grpc\x12\"\n" +
-	"\twebsocket\x18\x19 \x01(\bB\x04\xa8\xee\x18\x00R\twebsocket\x1a7\n" +
+	"\twebsocket\x18\x19 \x01(\bB\x04\xa8\xee\x18\x00R\twebsocket\x123\n" +
+	"\x03mcp\x18\x1f \x01(\v2\x1b.postern.types.v1.MCPPermitB\x04\xa8\xee\x18\x00R\x03mcp\x1a7\n" +
 	"\tMaskEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
@@ -3678,6 +3784,16 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9d\x02\n" +
+	"\tMCPPermit\x12\x1a\n" +
+	"\x05tools\x18\x01 \x03(\tB\x04\xa8\xee\x18\x00R\x05tools\x12\"\n" +
+	"\tresources\x18\x02 \x03(\tB\x04\xa8\xee\x18\x00R\tresources\x12\x1e\n" +
+	"\aprompts\x18\x03 \x03(\tB\x04\xa8\xee\x18\x00R\aprompts\x12\x18\n" +
+	"\x04when\x18\x04 \x01(\tB\x04\xa8\xee\x18\x00R\x04when\x12?\n" +
+	"\x04pins\x18\x05 \x03(\v2%.postern.types.v1.MCPPermit.PinsEntryB\x04\xa8\xee\x18\x00R\x04pins\x12\x1c\n" +
+	"\x06review\x18\x06 \x01(\tB\x04\xa8\xee\x18\x00R\x06review\x1a7\n" +
+	"\tPinsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"G\n" +
 	"\tFunctions\x12\x1e\n" +
@@ -3847,7 +3963,7 @@ func file_postern_types_v1_object_proto_rawDescGZIP() []byte {
 	return file_postern_types_v1_object_proto_rawDescData
 }
 
-var file_postern_types_v1_object_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_postern_types_v1_object_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
 var file_postern_types_v1_object_proto_goTypes = []any{
 	(*Metadata)(nil),              // 0: postern.types.v1.Metadata
 	(*Object)(nil),                // 1: postern.types.v1.Object
@@ -3866,73 +3982,75 @@ var file_postern_types_v1_object_proto_goTypes = []any{
 	(*TaskSpec)(nil),              // 14: postern.types.v1.TaskSpec
 	(*ResourceSelector)(nil),      // 15: postern.types.v1.ResourceSelector
 	(*Permit)(nil),                // 16: postern.types.v1.Permit
-	(*Functions)(nil),             // 17: postern.types.v1.Functions
-	(*Limits)(nil),                // 18: postern.types.v1.Limits
-	(*RecordRule)(nil),            // 19: postern.types.v1.RecordRule
-	(*CredentialRule)(nil),        // 20: postern.types.v1.CredentialRule
-	(*Staleness)(nil),             // 21: postern.types.v1.Staleness
-	(*ApprovalRequirement)(nil),   // 22: postern.types.v1.ApprovalRequirement
-	(*Binding)(nil),               // 23: postern.types.v1.Binding
-	(*BindingSpec)(nil),           // 24: postern.types.v1.BindingSpec
-	(*SubjectSelector)(nil),       // 25: postern.types.v1.SubjectSelector
-	(*ApprovalRule)(nil),          // 26: postern.types.v1.ApprovalRule
-	(*ApprovalRuleSpec)(nil),      // 27: postern.types.v1.ApprovalRuleSpec
-	(*ApprovalQuorum)(nil),        // 28: postern.types.v1.ApprovalQuorum
-	(*Workload)(nil),              // 29: postern.types.v1.Workload
-	(*WorkloadSpec)(nil),          // 30: postern.types.v1.WorkloadSpec
-	(*WorkloadTrust)(nil),         // 31: postern.types.v1.WorkloadTrust
-	(*RoleBinding)(nil),           // 32: postern.types.v1.RoleBinding
-	(*RoleBindingSpec)(nil),       // 33: postern.types.v1.RoleBindingSpec
-	(*RoleScope)(nil),             // 34: postern.types.v1.RoleScope
-	(*Mask)(nil),                  // 35: postern.types.v1.Mask
-	(*MaskSpec)(nil),              // 36: postern.types.v1.MaskSpec
-	(*Lock)(nil),                  // 37: postern.types.v1.Lock
-	(*LockSpec)(nil),              // 38: postern.types.v1.LockSpec
-	(*Secret)(nil),                // 39: postern.types.v1.Secret
-	(*SecretSpec)(nil),            // 40: postern.types.v1.SecretSpec
-	(*Node)(nil),                  // 41: postern.types.v1.Node
-	(*NodeSpec)(nil),              // 42: postern.types.v1.NodeSpec
-	nil,                           // 43: postern.types.v1.Metadata.LabelsEntry
-	nil,                           // 44: postern.types.v1.Metadata.AnnotationsEntry
-	nil,                           // 45: postern.types.v1.ResourceSpec.ReachableFromEntry
-	nil,                           // 46: postern.types.v1.ResourceSpec.PinEntry
-	nil,                           // 47: postern.types.v1.ResourceSpec.ClassifyEntry
-	nil,                           // 48: postern.types.v1.ResourceSelector.LabelsEntry
-	nil,                           // 49: postern.types.v1.Permit.MaskEntry
-	nil,                           // 50: postern.types.v1.Permit.DetectEntry
-	nil,                           // 51: postern.types.v1.Permit.HeadersEntry
-	nil,                           // 52: postern.types.v1.SubjectSelector.ClaimEntry
-	nil,                           // 53: postern.types.v1.RoleScope.LabelsEntry
-	nil,                           // 54: postern.types.v1.SecretSpec.DataEntry
-	nil,                           // 55: postern.types.v1.NodeSpec.EndpointsEntry
-	(*timestamppb.Timestamp)(nil), // 56: google.protobuf.Timestamp
-	(*structpb.Value)(nil),        // 57: google.protobuf.Value
-	(*structpb.ListValue)(nil),    // 58: google.protobuf.ListValue
+	(*MCPPermit)(nil),             // 17: postern.types.v1.MCPPermit
+	(*Functions)(nil),             // 18: postern.types.v1.Functions
+	(*Limits)(nil),                // 19: postern.types.v1.Limits
+	(*RecordRule)(nil),            // 20: postern.types.v1.RecordRule
+	(*CredentialRule)(nil),        // 21: postern.types.v1.CredentialRule
+	(*Staleness)(nil),             // 22: postern.types.v1.Staleness
+	(*ApprovalRequirement)(nil),   // 23: postern.types.v1.ApprovalRequirement
+	(*Binding)(nil),               // 24: postern.types.v1.Binding
+	(*BindingSpec)(nil),           // 25: postern.types.v1.BindingSpec
+	(*SubjectSelector)(nil),       // 26: postern.types.v1.SubjectSelector
+	(*ApprovalRule)(nil),          // 27: postern.types.v1.ApprovalRule
+	(*ApprovalRuleSpec)(nil),      // 28: postern.types.v1.ApprovalRuleSpec
+	(*ApprovalQuorum)(nil),        // 29: postern.types.v1.ApprovalQuorum
+	(*Workload)(nil),              // 30: postern.types.v1.Workload
+	(*WorkloadSpec)(nil),          // 31: postern.types.v1.WorkloadSpec
+	(*WorkloadTrust)(nil),         // 32: postern.types.v1.WorkloadTrust
+	(*RoleBinding)(nil),           // 33: postern.types.v1.RoleBinding
+	(*RoleBindingSpec)(nil),       // 34: postern.types.v1.RoleBindingSpec
+	(*RoleScope)(nil),             // 35: postern.types.v1.RoleScope
+	(*Mask)(nil),                  // 36: postern.types.v1.Mask
+	(*MaskSpec)(nil),              // 37: postern.types.v1.MaskSpec
+	(*Lock)(nil),                  // 38: postern.types.v1.Lock
+	(*LockSpec)(nil),              // 39: postern.types.v1.LockSpec
+	(*Secret)(nil),                // 40: postern.types.v1.Secret
+	(*SecretSpec)(nil),            // 41: postern.types.v1.SecretSpec
+	(*Node)(nil),                  // 42: postern.types.v1.Node
+	(*NodeSpec)(nil),              // 43: postern.types.v1.NodeSpec
+	nil,                           // 44: postern.types.v1.Metadata.LabelsEntry
+	nil,                           // 45: postern.types.v1.Metadata.AnnotationsEntry
+	nil,                           // 46: postern.types.v1.ResourceSpec.ReachableFromEntry
+	nil,                           // 47: postern.types.v1.ResourceSpec.PinEntry
+	nil,                           // 48: postern.types.v1.ResourceSpec.ClassifyEntry
+	nil,                           // 49: postern.types.v1.ResourceSelector.LabelsEntry
+	nil,                           // 50: postern.types.v1.Permit.MaskEntry
+	nil,                           // 51: postern.types.v1.Permit.DetectEntry
+	nil,                           // 52: postern.types.v1.Permit.HeadersEntry
+	nil,                           // 53: postern.types.v1.MCPPermit.PinsEntry
+	nil,                           // 54: postern.types.v1.SubjectSelector.ClaimEntry
+	nil,                           // 55: postern.types.v1.RoleScope.LabelsEntry
+	nil,                           // 56: postern.types.v1.SecretSpec.DataEntry
+	nil,                           // 57: postern.types.v1.NodeSpec.EndpointsEntry
+	(*timestamppb.Timestamp)(nil), // 58: google.protobuf.Timestamp
+	(*structpb.Value)(nil),        // 59: google.protobuf.Value
+	(*structpb.ListValue)(nil),    // 60: google.protobuf.ListValue
 }
 var file_postern_types_v1_object_proto_depIdxs = []int32{
-	43, // 0: postern.types.v1.Metadata.labels:type_name -> postern.types.v1.Metadata.LabelsEntry
-	44, // 1: postern.types.v1.Metadata.annotations:type_name -> postern.types.v1.Metadata.AnnotationsEntry
-	56, // 2: postern.types.v1.Metadata.create_time:type_name -> google.protobuf.Timestamp
-	56, // 3: postern.types.v1.Metadata.update_time:type_name -> google.protobuf.Timestamp
+	44, // 0: postern.types.v1.Metadata.labels:type_name -> postern.types.v1.Metadata.LabelsEntry
+	45, // 1: postern.types.v1.Metadata.annotations:type_name -> postern.types.v1.Metadata.AnnotationsEntry
+	58, // 2: postern.types.v1.Metadata.create_time:type_name -> google.protobuf.Timestamp
+	58, // 3: postern.types.v1.Metadata.update_time:type_name -> google.protobuf.Timestamp
 	2,  // 4: postern.types.v1.Object.resource:type_name -> postern.types.v1.Resource
 	13, // 5: postern.types.v1.Object.task:type_name -> postern.types.v1.Task
-	23, // 6: postern.types.v1.Object.binding:type_name -> postern.types.v1.Binding
-	26, // 7: postern.types.v1.Object.approval_rule:type_name -> postern.types.v1.ApprovalRule
-	29, // 8: postern.types.v1.Object.workload:type_name -> postern.types.v1.Workload
-	32, // 9: postern.types.v1.Object.role_binding:type_name -> postern.types.v1.RoleBinding
-	35, // 10: postern.types.v1.Object.mask:type_name -> postern.types.v1.Mask
-	37, // 11: postern.types.v1.Object.lock:type_name -> postern.types.v1.Lock
-	39, // 12: postern.types.v1.Object.secret:type_name -> postern.types.v1.Secret
-	41, // 13: postern.types.v1.Object.node:type_name -> postern.types.v1.Node
+	24, // 6: postern.types.v1.Object.binding:type_name -> postern.types.v1.Binding
+	27, // 7: postern.types.v1.Object.approval_rule:type_name -> postern.types.v1.ApprovalRule
+	30, // 8: postern.types.v1.Object.workload:type_name -> postern.types.v1.Workload
+	33, // 9: postern.types.v1.Object.role_binding:type_name -> postern.types.v1.RoleBinding
+	36, // 10: postern.types.v1.Object.mask:type_name -> postern.types.v1.Mask
+	38, // 11: postern.types.v1.Object.lock:type_name -> postern.types.v1.Lock
+	40, // 12: postern.types.v1.Object.secret:type_name -> postern.types.v1.Secret
+	42, // 13: postern.types.v1.Object.node:type_name -> postern.types.v1.Node
 	0,  // 14: postern.types.v1.Resource.metadata:type_name -> postern.types.v1.Metadata
 	3,  // 15: postern.types.v1.Resource.spec:type_name -> postern.types.v1.ResourceSpec
 	4,  // 16: postern.types.v1.ResourceSpec.endpoint:type_name -> postern.types.v1.Endpoint
-	45, // 17: postern.types.v1.ResourceSpec.reachable_from:type_name -> postern.types.v1.ResourceSpec.ReachableFromEntry
+	46, // 17: postern.types.v1.ResourceSpec.reachable_from:type_name -> postern.types.v1.ResourceSpec.ReachableFromEntry
 	10, // 18: postern.types.v1.ResourceSpec.credential:type_name -> postern.types.v1.CredentialRef
 	10, // 19: postern.types.v1.ResourceSpec.catalog:type_name -> postern.types.v1.CredentialRef
 	12, // 20: postern.types.v1.ResourceSpec.level:type_name -> postern.types.v1.Level
-	46, // 21: postern.types.v1.ResourceSpec.pin:type_name -> postern.types.v1.ResourceSpec.PinEntry
-	47, // 22: postern.types.v1.ResourceSpec.classify:type_name -> postern.types.v1.ResourceSpec.ClassifyEntry
+	47, // 21: postern.types.v1.ResourceSpec.pin:type_name -> postern.types.v1.ResourceSpec.PinEntry
+	48, // 22: postern.types.v1.ResourceSpec.classify:type_name -> postern.types.v1.ResourceSpec.ClassifyEntry
 	8,  // 23: postern.types.v1.Endpoint.tls:type_name -> postern.types.v1.EndpointTLS
 	7,  // 24: postern.types.v1.Endpoint.ssh:type_name -> postern.types.v1.EndpointSSH
 	5,  // 25: postern.types.v1.Endpoint.http:type_name -> postern.types.v1.EndpointHTTP
@@ -3944,55 +4062,57 @@ var file_postern_types_v1_object_proto_depIdxs = []int32{
 	14, // 31: postern.types.v1.Task.spec:type_name -> postern.types.v1.TaskSpec
 	15, // 32: postern.types.v1.TaskSpec.resources:type_name -> postern.types.v1.ResourceSelector
 	16, // 33: postern.types.v1.TaskSpec.permit:type_name -> postern.types.v1.Permit
-	17, // 34: postern.types.v1.TaskSpec.functions:type_name -> postern.types.v1.Functions
-	18, // 35: postern.types.v1.TaskSpec.limits:type_name -> postern.types.v1.Limits
-	19, // 36: postern.types.v1.TaskSpec.record:type_name -> postern.types.v1.RecordRule
-	20, // 37: postern.types.v1.TaskSpec.credential:type_name -> postern.types.v1.CredentialRule
-	21, // 38: postern.types.v1.TaskSpec.staleness:type_name -> postern.types.v1.Staleness
-	22, // 39: postern.types.v1.TaskSpec.approval:type_name -> postern.types.v1.ApprovalRequirement
-	48, // 40: postern.types.v1.ResourceSelector.labels:type_name -> postern.types.v1.ResourceSelector.LabelsEntry
-	49, // 41: postern.types.v1.Permit.mask:type_name -> postern.types.v1.Permit.MaskEntry
-	22, // 42: postern.types.v1.Permit.approval:type_name -> postern.types.v1.ApprovalRequirement
-	50, // 43: postern.types.v1.Permit.detect:type_name -> postern.types.v1.Permit.DetectEntry
-	51, // 44: postern.types.v1.Permit.headers:type_name -> postern.types.v1.Permit.HeadersEntry
-	11, // 45: postern.types.v1.CredentialRule.vault:type_name -> postern.types.v1.VaultRef
-	0,  // 46: postern.types.v1.Binding.metadata:type_name -> postern.types.v1.Metadata
-	24, // 47: postern.types.v1.Binding.spec:type_name -> postern.types.v1.BindingSpec
-	25, // 48: postern.types.v1.BindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
-	22, // 49: postern.types.v1.BindingSpec.approval:type_name -> postern.types.v1.ApprovalRequirement
-	56, // 50: postern.types.v1.BindingSpec.expires:type_name -> google.protobuf.Timestamp
-	52, // 51: postern.types.v1.SubjectSelector.claim:type_name -> postern.types.v1.SubjectSelector.ClaimEntry
-	0,  // 52: postern.types.v1.ApprovalRule.metadata:type_name -> postern.types.v1.Metadata
-	27, // 53: postern.types.v1.ApprovalRule.spec:type_name -> postern.types.v1.ApprovalRuleSpec
-	28, // 54: postern.types.v1.ApprovalRuleSpec.all:type_name -> postern.types.v1.ApprovalQuorum
-	0,  // 55: postern.types.v1.Workload.metadata:type_name -> postern.types.v1.Metadata
-	30, // 56: postern.types.v1.Workload.spec:type_name -> postern.types.v1.WorkloadSpec
-	31, // 57: postern.types.v1.WorkloadSpec.trust:type_name -> postern.types.v1.WorkloadTrust
-	56, // 58: postern.types.v1.WorkloadSpec.expires:type_name -> google.protobuf.Timestamp
-	0,  // 59: postern.types.v1.RoleBinding.metadata:type_name -> postern.types.v1.Metadata
-	33, // 60: postern.types.v1.RoleBinding.spec:type_name -> postern.types.v1.RoleBindingSpec
-	25, // 61: postern.types.v1.RoleBindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
-	34, // 62: postern.types.v1.RoleBindingSpec.scope:type_name -> postern.types.v1.RoleScope
-	53, // 63: postern.types.v1.RoleScope.labels:type_name -> postern.types.v1.RoleScope.LabelsEntry
-	0,  // 64: postern.types.v1.Mask.metadata:type_name -> postern.types.v1.Metadata
-	36, // 65: postern.types.v1.Mask.spec:type_name -> postern.types.v1.MaskSpec
-	9,  // 66: postern.types.v1.MaskSpec.key:type_name -> postern.types.v1.SecretRef
-	0,  // 67: postern.types.v1.Lock.metadata:type_name -> postern.types.v1.Metadata
-	38, // 68: postern.types.v1.Lock.spec:type_name -> postern.types.v1.LockSpec
-	56, // 69: postern.types.v1.LockSpec.expires:type_name -> google.protobuf.Timestamp
-	0,  // 70: postern.types.v1.Secret.metadata:type_name -> postern.types.v1.Metadata
-	40, // 71: postern.types.v1.Secret.spec:type_name -> postern.types.v1.SecretSpec
-	54, // 72: postern.types.v1.SecretSpec.data:type_name -> postern.types.v1.SecretSpec.DataEntry
-	0,  // 73: postern.types.v1.Node.metadata:type_name -> postern.types.v1.Metadata
-	42, // 74: postern.types.v1.Node.spec:type_name -> postern.types.v1.NodeSpec
-	55, // 75: postern.types.v1.NodeSpec.endpoints:type_name -> postern.types.v1.NodeSpec.EndpointsEntry
-	57, // 76: postern.types.v1.ResourceSpec.PinEntry.value:type_name -> google.protobuf.Value
-	58, // 77: postern.types.v1.ResourceSpec.ClassifyEntry.value:type_name -> google.protobuf.ListValue
-	78, // [78:78] is the sub-list for method output_type
-	78, // [78:78] is the sub-list for method input_type
-	78, // [78:78] is the sub-list for extension type_name
-	78, // [78:78] is the sub-list for extension extendee
-	0,  // [0:78] is the sub-list for field type_name
+	18, // 34: postern.types.v1.TaskSpec.functions:type_name -> postern.types.v1.Functions
+	19, // 35: postern.types.v1.TaskSpec.limits:type_name -> postern.types.v1.Limits
+	20, // 36: postern.types.v1.TaskSpec.record:type_name -> postern.types.v1.RecordRule
+	21, // 37: postern.types.v1.TaskSpec.credential:type_name -> postern.types.v1.CredentialRule
+	22, // 38: postern.types.v1.TaskSpec.staleness:type_name -> postern.types.v1.Staleness
+	23, // 39: postern.types.v1.TaskSpec.approval:type_name -> postern.types.v1.ApprovalRequirement
+	49, // 40: postern.types.v1.ResourceSelector.labels:type_name -> postern.types.v1.ResourceSelector.LabelsEntry
+	50, // 41: postern.types.v1.Permit.mask:type_name -> postern.types.v1.Permit.MaskEntry
+	23, // 42: postern.types.v1.Permit.approval:type_name -> postern.types.v1.ApprovalRequirement
+	51, // 43: postern.types.v1.Permit.detect:type_name -> postern.types.v1.Permit.DetectEntry
+	52, // 44: postern.types.v1.Permit.headers:type_name -> postern.types.v1.Permit.HeadersEntry
+	17, // 45: postern.types.v1.Permit.mcp:type_name -> postern.types.v1.MCPPermit
+	53, // 46: postern.types.v1.MCPPermit.pins:type_name -> postern.types.v1.MCPPermit.PinsEntry
+	11, // 47: postern.types.v1.CredentialRule.vault:type_name -> postern.types.v1.VaultRef
+	0,  // 48: postern.types.v1.Binding.metadata:type_name -> postern.types.v1.Metadata
+	25, // 49: postern.types.v1.Binding.spec:type_name -> postern.types.v1.BindingSpec
+	26, // 50: postern.types.v1.BindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
+	23, // 51: postern.types.v1.BindingSpec.approval:type_name -> postern.types.v1.ApprovalRequirement
+	58, // 52: postern.types.v1.BindingSpec.expires:type_name -> google.protobuf.Timestamp
+	54, // 53: postern.types.v1.SubjectSelector.claim:type_name -> postern.types.v1.SubjectSelector.ClaimEntry
+	0,  // 54: postern.types.v1.ApprovalRule.metadata:type_name -> postern.types.v1.Metadata
+	28, // 55: postern.types.v1.ApprovalRule.spec:type_name -> postern.types.v1.ApprovalRuleSpec
+	29, // 56: postern.types.v1.ApprovalRuleSpec.all:type_name -> postern.types.v1.ApprovalQuorum
+	0,  // 57: postern.types.v1.Workload.metadata:type_name -> postern.types.v1.Metadata
+	31, // 58: postern.types.v1.Workload.spec:type_name -> postern.types.v1.WorkloadSpec
+	32, // 59: postern.types.v1.WorkloadSpec.trust:type_name -> postern.types.v1.WorkloadTrust
+	58, // 60: postern.types.v1.WorkloadSpec.expires:type_name -> google.protobuf.Timestamp
+	0,  // 61: postern.types.v1.RoleBinding.metadata:type_name -> postern.types.v1.Metadata
+	34, // 62: postern.types.v1.RoleBinding.spec:type_name -> postern.types.v1.RoleBindingSpec
+	26, // 63: postern.types.v1.RoleBindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
+	35, // 64: postern.types.v1.RoleBindingSpec.scope:type_name -> postern.types.v1.RoleScope
+	55, // 65: postern.types.v1.RoleScope.labels:type_name -> postern.types.v1.RoleScope.LabelsEntry
+	0,  // 66: postern.types.v1.Mask.metadata:type_name -> postern.types.v1.Metadata
+	37, // 67: postern.types.v1.Mask.spec:type_name -> postern.types.v1.MaskSpec
+	9,  // 68: postern.types.v1.MaskSpec.key:type_name -> postern.types.v1.SecretRef
+	0,  // 69: postern.types.v1.Lock.metadata:type_name -> postern.types.v1.Metadata
+	39, // 70: postern.types.v1.Lock.spec:type_name -> postern.types.v1.LockSpec
+	58, // 71: postern.types.v1.LockSpec.expires:type_name -> google.protobuf.Timestamp
+	0,  // 72: postern.types.v1.Secret.metadata:type_name -> postern.types.v1.Metadata
+	41, // 73: postern.types.v1.Secret.spec:type_name -> postern.types.v1.SecretSpec
+	56, // 74: postern.types.v1.SecretSpec.data:type_name -> postern.types.v1.SecretSpec.DataEntry
+	0,  // 75: postern.types.v1.Node.metadata:type_name -> postern.types.v1.Metadata
+	43, // 76: postern.types.v1.Node.spec:type_name -> postern.types.v1.NodeSpec
+	57, // 77: postern.types.v1.NodeSpec.endpoints:type_name -> postern.types.v1.NodeSpec.EndpointsEntry
+	59, // 78: postern.types.v1.ResourceSpec.PinEntry.value:type_name -> google.protobuf.Value
+	60, // 79: postern.types.v1.ResourceSpec.ClassifyEntry.value:type_name -> google.protobuf.ListValue
+	80, // [80:80] is the sub-list for method output_type
+	80, // [80:80] is the sub-list for method input_type
+	80, // [80:80] is the sub-list for extension type_name
+	80, // [80:80] is the sub-list for extension extendee
+	0,  // [0:80] is the sub-list for field type_name
 }
 
 func init() { file_postern_types_v1_object_proto_init() }
@@ -4019,7 +4139,7 @@ func file_postern_types_v1_object_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_types_v1_object_proto_rawDesc), len(file_postern_types_v1_object_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   56,
+			NumMessages:   58,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
