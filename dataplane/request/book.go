@@ -36,6 +36,8 @@ type Visit struct {
 	ready chan struct{} // closed once the session is there, or err
 	err   error
 
+	waits waits
+
 	letting sync.Mutex // guards let
 	let     bool       // people have let the session in
 
@@ -96,6 +98,13 @@ func (b *Book) join(ctx context.Context, d engine.Door, c Claim) (*Visit, error)
 	return v, nil
 }
 
+// hold keeps a visit for something beside a request of now.
+func (b *Book) hold(v *Visit) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	v.requests++
+}
+
 // leave ends a request's hold.
 func (b *Book) leave(v *Visit) {
 	b.mu.Lock()
@@ -148,6 +157,7 @@ func (b *Book) settle(v *Visit) {
 		}
 		b.mu.Unlock()
 		v.Close(nil)
+		v.waits.stop()
 		for _, t := range []*http.Transport{v.Upstream, v.HTTP1, v.HTTP2} {
 			t.CloseIdleConnections()
 		}

@@ -92,6 +92,10 @@ func (x *exchange) fail(ctx context.Context, err error) {
 	if x.answered || x.r.Context().Err() != nil {
 		panic(http.ErrAbortHandler)
 	}
+	if h := (*heldError)(nil); errors.As(err, &h) {
+		request.Pending(x.w, x.r, h.notice)
+		return
+	}
 	x.e.refuse(x.w, x.r, err)
 }
 
@@ -123,10 +127,13 @@ func (x *exchange) admit(ctx context.Context) error {
 		args := x.args()
 		err = x.v.Admit(x.adm, args, &x.flow)
 		if errors.Is(err, engine.ErrHold) {
-			if err = x.v.Await(ctx, x.adm, args, func(string) {}); err != nil {
+			if err = x.await(ctx, args); err != nil {
 				return err
 			}
 			err = x.v.Admit(x.adm, args, &x.flow)
+		}
+		if err == nil && x.adm.Decision.Verdict == postern.VerdictHold {
+			x.v.Settle(x.waitKey())
 		}
 		if !errors.Is(err, engine.ErrStale) && !errors.Is(err, engine.ErrHold) {
 			return err

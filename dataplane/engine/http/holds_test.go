@@ -1,0 +1,74 @@
+package http
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/posterngate/postern/dataplane/engine/enginetest"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// TestHeldComesBack: a client that would not wait is told whom it waits for, and the same
+// request goes through once people have said yes, once; or is refused.
+func TestHeldComesBack(t *testing.T) {
+	h := newHouse(t)
+	said := make(chan error)
+	h.door.Set(func(p *enginetest.Policy) {
+		p.Decide = func(string, any) postern.Decision {
+			return postern.Decision{Verdict: postern.VerdictHold, Level: postern.LevelResult}
+		}
+		p.Await = func(ctx context.Context, progress func(string)) error {
+			progress("waiting for leads to approve: https://postern.example/h-1")
+			select {
+			case err := <-said:
+				return err
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+	})
+	ask := func(headers ...string) (int, string, string) {
+		resp, text := h.ask(t, "POST /lines?n=1", "body", headers...)
+		return resp.StatusCode, resp.Header.Get("Postern-Code"), text
+	}
+	const async = "Prefer: respond-async"
+	until := func(want int) string {
+		t.Helper()
+		deadline := time.Now().Add(time.Minute)
+		for {
+			status, _, text := ask(async)
+			if status == want {
+				return text
+			}
+			if status != http.StatusAccepted || time.Now().After(deadline) {
+				t.Fatalf("%d: %s", status, text)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	for range 2 {
+		if status, code, text := ask(async); status != http.StatusAccepted || code != "held" || !strings.Contains(text, "https://postern.example/h-1") {
+			t.Fatalf("%d %s %s", status, code, text)
+		}
+	}
+	if _, _, text := ask("Accept: text/html"); !strings.Contains(text, "<h1>Waiting for approval</h1>") {
+		t.Errorf("a browser is shown %s", text)
+	}
+	if h.door.Last().Sent("POST /lines") {
+		t.Fatal("it was sent before the yes")
+	}
+	said <- nil
+	until(http.StatusOK)
+	if status, _, _ := ask(async); status != http.StatusAccepted { // once
+		t.Fatalf("again: %d", status)
+	}
+	said <- &postern.Refusal{Code: postern.CodeCancelled, Reason: "bob said no"}
+	if text := until(http.StatusForbidden); !strings.Contains(text, "bob said no") {
+		t.Errorf("%s", text)
+	}
+	h.door.Last().Kill(&postern.Refusal{Code: postern.CodeKilled, Reason: "enough"})
+	_ = h.door.Last().Closed()
+}
