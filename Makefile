@@ -66,6 +66,7 @@ fuzz: ## Every fuzz target for FUZZTIME (default 5s)
 	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) ./$$pkg; done; done
 
 truth: ## The catalogue of evasions through a node to two worlds, on PostgreSQL TRUTH (default 15,16,17,18)
+	$(GO) test -count=1 ./test/truth/hosts
 	@mkdir -p bin && $(GO) test -c -o bin/truth.test ./test/truth && cd test/truth && POSTERN_TRUTH=$(TRUTH) ../../bin/truth.test -test.v -test.timeout 60m -test.run TestCatalogue
 
 mutations: ## 10,000 random changes to recordings and audit log: each must be found

@@ -100,6 +100,7 @@ func TestChannels(t *testing.T) {
 		{&ssh.Facts{Verb: ssh.Exec, Line: exec("systemctl status nginx").Line, Terminal: true}, "deny"},
 		{&ssh.Facts{Verb: ssh.Exec}, "deny"},
 		{&ssh.Facts{Verb: ssh.Shell, Terminal: true}, "allow guarded"},
+		{&ssh.Facts{Verb: ssh.Files}, "allow"},
 		{&ssh.Facts{Verb: ssh.Read, Paths: []string{"/srv/www/a/b"}}, "allow"},
 		{&ssh.Facts{Verb: ssh.Read, Paths: []string{"/srv/www"}}, "allow"},
 		{&ssh.Facts{Verb: ssh.Read, Paths: []string{"/srv/wwwx"}}, "deny"},

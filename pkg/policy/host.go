@@ -29,6 +29,8 @@ func (j *judge) ssh(f *ssh.Facts) postern.Decision {
 		ok = j.shell(f)
 	case ssh.Connect, ssh.Listen:
 		ok = j.channel(f, fmt.Sprintf("%s %s", f.Verb, f.Address), func(ch *channel) bool { return ch.destinations[f.Address] })
+	case ssh.Files:
+		ok = j.files()
 	case ssh.Read, ssh.Write, ssh.Delete:
 		ok = len(f.Paths) > 0
 		for _, p := range f.Paths {
@@ -62,6 +64,17 @@ func (j *judge) shell(f *ssh.Facts) bool {
 		j.d.Level = postern.LevelNone // what is done in it nobody judges
 	}
 	return true
+}
+
+// files judges the wish to work on files, of which each is then judged by itself: a task
+// that permits none has nothing to begin.
+func (j *judge) files() bool {
+	if slices.ContainsFunc(j.task.channels, func(p *permit) bool { return len(p.channel.paths) > 0 }) {
+		j.d.Effect = postern.EffectNone
+		return true
+	}
+	j.deny(&refusal{rule: j.task.rules.permit, reason: fmt.Sprintf("%s does not allow files", j.task.title), detail: j.task.allowed, hint: hintTasks})
+	return false
 }
 
 // line judges a command line: each of its commands must be permitted, and what runs is

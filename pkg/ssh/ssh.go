@@ -14,6 +14,7 @@ type Verb string
 const (
 	Exec    Verb = "exec"    // run a command line
 	Shell   Verb = "shell"   // work interactively
+	Files   Verb = "files"   // begin to work on files, of which each operation is then asked for
 	Read    Verb = "read"    // read, list or look at files
 	Write   Verb = "write"   // create, change or rename files
 	Delete  Verb = "delete"  // remove files
@@ -42,7 +43,7 @@ func (f *Facts) Effect() postern.Effect {
 		return postern.EffectUnknown
 	}
 	switch f.Verb {
-	case Read:
+	case Files, Read:
 		return postern.EffectRead
 	case Write, Delete:
 		return postern.EffectWrite

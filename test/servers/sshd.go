@@ -34,7 +34,7 @@ type SSHD struct {
 const sshdStartTime = 5 * time.Minute // a first start may install it
 
 // SSH starts a server that ends with the test; config are further lines of its
-// configuration.
+// configuration, in which ${DIR} stands for its folder.
 func SSH(t testing.TB, config ...string) *SSHD {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), sshdStartTime)
@@ -104,7 +104,7 @@ AcceptEnv LANG POSTERN_*
 Subsystem sftp internal-sftp
 LogLevel VERBOSE
 %[4]s
-`, s.Port, s.Host, dir, strings.Join(further, "\n"))
+`, s.Port, s.Host, dir, strings.ReplaceAll(strings.Join(further, "\n"), "${DIR}", s.Dir))
 	for name, text := range map[string]string{"sshd_config": config, "authorized_keys": authorized + "\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			return err

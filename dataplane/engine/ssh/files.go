@@ -21,7 +21,7 @@ import (
 // files serves SFTP: each operation is judged by the file that it concerns, as the host
 // itself resolves it, and then done there.
 func (s *channel) files(ctx context.Context) {
-	f, err := s.c.openFiles(ctx, func(r *postern.Refusal) { _, _ = s.ch.Stderr().Write([]byte(say(r))) })
+	f, err := s.c.openFiles(ctx, "sftp", func(r *postern.Refusal) { _, _ = s.ch.Stderr().Write([]byte(say(r))) })
 	if err != nil {
 		s.refuse(err)
 		return
@@ -60,7 +60,13 @@ var (
 	_ sftp.LstatFileLister      = (*files)(nil)
 )
 
-func (c *conn) openFiles(ctx context.Context, tell func(*postern.Refusal)) (*files, error) {
+// openFiles begins to work on files, as what the client asked for in that text.
+func (c *conn) openFiles(ctx context.Context, text string, tell func(*postern.Refusal)) (*files, error) {
+	judging, cancel := context.WithTimeout(ctx, c.e.limits.Prepare)
+	defer cancel()
+	if _, err := c.s.Prepare(judging, statement(&facts.Facts{Verb: facts.Files}, text)); err != nil {
+		return nil, err
+	}
 	client, err := c.dial(ctx)
 	if err != nil {
 		return nil, err

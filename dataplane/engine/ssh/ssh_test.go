@@ -223,7 +223,7 @@ func TestFiles(t *testing.T) {
 				return false
 			}
 		}
-		return len(f.Paths) > 0 && f.Verb != facts.Delete
+		return f.Verb == facts.Files || len(f.Paths) > 0 && f.Verb != facts.Delete
 	})
 	c, err := sftp.NewClient(h.connect(t).Client)
 	if err != nil {
@@ -312,7 +312,7 @@ func TestScp(t *testing.T) {
 				return false
 			}
 		}
-		return len(f.Paths) > 0
+		return f.Verb == facts.Files || len(f.Paths) > 0
 	})
 	for _, mode := range []string{"-O", "-s"} {
 		if _, errs, code := h.stock(t, "scp", mode, "-r", local, "node:"+dir+"/sub"); code != 0 {

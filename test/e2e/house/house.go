@@ -54,6 +54,8 @@ type Options struct {
 	Wall bool
 	// SSH adds the sample company's host.
 	SSH bool
+	// Host are further lines of that host's sshd_config; ${DIR} stands for its folder.
+	Host []string
 	// HTTP adds the sample company's service.
 	HTTP bool
 }
@@ -134,7 +136,7 @@ func Start(t testing.TB, opts ...Options) *House {
 		side.Go("target", func(context.Context) error { h.startTarget(t); return nil })
 	}
 	if o.SSH {
-		side.Go("host", func(context.Context) error { h.startWeb(t); return nil })
+		side.Go("host", func(context.Context) error { h.startWeb(t, o.Host...); return nil })
 	}
 	h.startIDP(t)
 	h.startControl(t)

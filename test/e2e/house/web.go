@@ -17,9 +17,9 @@ import (
 const webWorld = "50-web.yaml"
 
 // startWeb starts the sample host, furnished as deploy/dev does.
-func (h *House) startWeb(t testing.TB) {
+func (h *House) startWeb(t testing.TB, config ...string) {
 	t.Helper()
-	web := servers.SSH(t)
+	web := servers.SSH(t, config...)
 	for _, dir := range []string{"bin", "run", "www"} {
 		if err := os.MkdirAll(filepath.Join(web.Dir, dir), 0o755); err != nil {
 			t.Fatal(err)
