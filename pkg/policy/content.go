@@ -1,8 +1,10 @@
 package policy
 
 import (
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/posterngate/postern/pkg/detect"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
@@ -34,6 +36,31 @@ func (c *checker) content(at string, p *typesv1.Permit) *postern.ContentRule {
 		return nil
 	}
 	return out
+}
+
+// shells checks that a shell masks what the task's other permits mask: it shows all that
+// they do, and more.
+func (c *checker) shells(s *typesv1.TaskSpec) {
+	masked := map[string]bool{}
+	for _, p := range s.GetPermit() {
+		for kind := range p.GetDetect() {
+			masked[kind] = true
+		}
+	}
+	for i, p := range s.GetPermit() {
+		if p.GetChannel() != "shell" {
+			continue
+		}
+		var missing []string
+		for _, kind := range slices.Sorted(maps.Keys(masked)) {
+			if _, ok := p.GetDetect()[kind]; !ok {
+				missing = append(missing, kind)
+			}
+		}
+		if len(missing) > 0 {
+			c.fail(fmt.Sprintf("spec.permit[%d].detect", i), "a shell shows what other permits of this task mask: add %s, or permit the channel guard in its place", strings.Join(missing, ", "))
+		}
+	}
 }
 
 // contentMask resolves a mask of content.

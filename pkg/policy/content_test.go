@@ -32,7 +32,7 @@ spec:
     - {channel: exec, argv: [/bin/cat, /var/log/shop.log], detect: {email: hidden, secrets: hidden}}
     - {channel: exec, argv: [/bin/grep, "*"], detect: {email: last4, card: last4}}
     - {channel: exec, argv: [/bin/date]}
-    - {channel: shell, detect: {email: hidden}}
+    - {channel: shell, detect: {email: hidden, secrets: hidden, card: last4}}
   duration: 1h
 `
 
@@ -76,7 +76,7 @@ func TestDetect(t *testing.T) {
 		{exec("cat /var/log/shop.log | grep x"), "email=hidden secrets=hidden card=last4 .", postern.LevelNone},
 		{exec("date"), "", postern.LevelSource},
 		{exec("date; cat /var/log/shop.log"), "email=hidden secrets=hidden .", postern.LevelNone},
-		{&ssh.Facts{Verb: ssh.Shell, Terminal: true}, "email=hidden .", postern.LevelNone},
+		{&ssh.Facts{Verb: ssh.Shell, Terminal: true}, "card=last4 email=hidden secrets=hidden .", postern.LevelNone},
 	} {
 		for range 2 { // what is shared by decisions is not changed
 			if d := decide(c.facts); d.Verdict != postern.VerdictAllow || masks(d) != c.want || d.Level != c.level {
@@ -87,7 +87,7 @@ func TestDetect(t *testing.T) {
 }
 
 func TestDetectIsChecked(t *testing.T) {
-	base := strings.ReplaceAll(maskWorld, "card: last4", "DETECT")
+	base := strings.Replace(maskWorld, "{email: last4, card: last4}", "{email: last4, DETECT}", 1)
 	for replace, want := range map[string]string{
 		"mails: hidden": `"mails" is not a kind of content`,
 		"card: coded":   "whose key no node has",
@@ -98,6 +98,10 @@ func TestDetectIsChecked(t *testing.T) {
 		if len(rejected) != 1 || !strings.Contains(rejected[0].Reason, want) {
 			t.Errorf("%s: %+v, want %s", replace, rejected, want)
 		}
+	}
+	bare := strings.Replace(maskWorld, "{channel: shell, detect: {email: hidden, secrets: hidden, card: last4}}", "{channel: shell, detect: {email: hidden}}", 1)
+	if _, rejected := Compile(postern.Version{Epoch: "e", Revision: 1}, parse(t, []byte(bare))); len(rejected) != 1 || !strings.Contains(rejected[0].Reason, "a shell shows what other permits of this task mask: add card, secrets") {
+		t.Errorf("a shell that masks less: %+v", rejected)
 	}
 	files := strings.Replace(maskWorld, "verbs: [delete], paths: [/srv/www/tmp/*]", "verbs: [delete], paths: [/srv/www/tmp/*], detect: {email: hidden}", 1)
 	if _, rejected := Compile(postern.Version{Epoch: "e", Revision: 1}, parse(t, []byte(files))); len(rejected) != 1 || !strings.Contains(rejected[0].Reason, "does not belong to channel files") {

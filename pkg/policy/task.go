@@ -109,6 +109,7 @@ func (c *checker) task(o *typesv1.Task) *task {
 	t.held = t.approval != nil && t.approval.Scope == postern.ScopeStatement
 	t.each = t.held || t.when.dynamic()
 	c.permits(t, s)
+	c.shells(s)
 	t.know()
 	t.terms.ReadOnly = t.readOnly()
 	return t

@@ -105,6 +105,7 @@ func (s *channel) prepare(x *execution, live *ssh.Session) error {
 type pipe struct {
 	s      *channel
 	x      *execution
+	veils  veils
 	in     io.WriteCloser
 	out    io.Reader
 	errout io.Reader
@@ -113,6 +114,9 @@ type pipe struct {
 func (s *channel) pipes(x *execution, live *ssh.Session) (*pipe, error) {
 	p := &pipe{s: s, x: x}
 	var err error
+	if p.veils.set, err = masks(append([]*postern.Decision{&x.adm.Decision}, s.within...)...); err != nil {
+		return nil, err
+	}
 	if p.in, err = live.StdinPipe(); err != nil {
 		return nil, err
 	}
@@ -127,6 +131,8 @@ func (s *channel) pipes(x *execution, live *ssh.Session) (*pipe, error) {
 // may keep them open for as long as something of it lives. What the client says is copied
 // for as long as it says something; the end of that is no end of the execution.
 func (p *pipe) carry(ctx context.Context, cancel context.CancelCauseFunc) {
+	stdout, stderr := p.shows(engine.Stdout, p.s.ch), p.shows(engine.Stderr, p.s.ch.Stderr())
+	defer p.s.veil(&p.veils)()
 	fail := func(err error) {
 		if err != nil {
 			cancel(err)
@@ -138,16 +144,16 @@ func (p *pipe) carry(ctx context.Context, cancel context.CancelCauseFunc) {
 		return nil
 	})
 	var both sync.WaitGroup
-	out := func(stream engine.Stream, to io.Writer, from io.Reader) {
+	out := func(stream engine.Stream, to *shows, from io.Reader) {
 		both.Add(1)
 		p.s.c.group.Go(stream.String(), func(context.Context) error {
 			defer both.Done()
-			fail(p.copyOut(stream, to, from))
+			fail(to.copy(from))
 			return nil
 		})
 	}
-	out(engine.Stdout, p.s.ch, p.out)
-	out(engine.Stderr, p.s.ch.Stderr(), p.errout)
+	out(engine.Stdout, stdout, p.out)
+	out(engine.Stderr, stderr, p.errout)
 	ended := make(chan struct{})
 	p.s.c.group.Go("streams", func(context.Context) error {
 		both.Wait()
@@ -172,6 +178,9 @@ func (p *pipe) copyIn() error {
 			if err := p.x.input((*b)[:n]); err != nil {
 				return err
 			}
+			if p.s.pty != nil {
+				p.veils.typed((*b)[:n])
+			}
 			if _, err := p.in.Write((*b)[:n]); err != nil {
 				return nil
 			}
@@ -182,26 +191,55 @@ func (p *pipe) copyIn() error {
 	}
 }
 
-// copyOut records what the host says, and then passes it on.
-func (p *pipe) copyOut(stream engine.Stream, to io.Writer, from io.Reader) error {
+// shows is where one stream of a host is shown.
+type shows struct {
+	p      *pipe
+	stream engine.Stream
+	to     io.Writer
+	veil   *veil // nil where nothing is masked
+}
+
+func (p *pipe) shows(stream engine.Stream, to io.Writer) *shows {
+	o := &shows{p: p, stream: stream, to: to}
+	o.veil = p.veils.of(o.show)
+	return o
+}
+
+// copy shows what the host says until it has said all.
+func (o *shows) copy(from io.Reader) error {
 	b := buffers.Get().(*[]byte)
 	defer buffers.Put(b)
+	say := o.show
+	if o.veil != nil {
+		say = o.veil.write
+	}
 	for {
 		n, err := from.Read(*b)
 		if n > 0 {
-			room := p.x.room(n)
-			if err := p.x.output(stream, (*b)[:room]); err != nil {
+			if err := say((*b)[:n]); err != nil {
 				return err
-			}
-			if _, err := to.Write((*b)[:room]); err != nil {
-				return errGone
-			}
-			if room < n {
-				return limitReached(p.s.c)
 			}
 		}
 		if err != nil {
+			if o.veil != nil {
+				return o.veil.end()
+			}
 			return nil
 		}
 	}
+}
+
+// show records what the client gets, and then passes it on.
+func (o *shows) show(p []byte) error {
+	room := o.p.x.room(len(p))
+	if err := o.p.x.output(o.stream, p[:room]); err != nil {
+		return err
+	}
+	if _, err := o.to.Write(p[:room]); err != nil {
+		return errGone
+	}
+	if room < len(p) {
+		return limitReached(o.p.s.c)
+	}
+	return nil
 }

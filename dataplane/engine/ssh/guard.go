@@ -16,7 +16,7 @@ import (
 // guard is a prompt of the gateway for tasks that allow commands and no shell: each line
 // is judged, held or refused as a command is, and run as one. A refused line costs
 // nothing but itself.
-func (s *channel) guard(ctx context.Context) outcome {
+func (s *channel) guard(ctx context.Context, in *postern.Decision) outcome {
 	if s.pty == nil {
 		return refusedWith(&postern.Refusal{Reason: "a guarded shell needs a terminal", Hint: "ssh -t, or name the command"})
 	}
@@ -48,14 +48,14 @@ func (s *channel) guard(ctx context.Context) outcome {
 		case line == "exit" || line == "logout":
 			return outcome{}
 		}
-		if err := s.guarded(ctx, t, k, line); err != nil {
+		if err := s.guarded(ctx, t, k, line, in); err != nil {
 			return refusedWith(err)
 		}
 	}
 }
 
 // guarded runs one line. An error ends the shell.
-func (s *channel) guarded(ctx context.Context, t *term.Terminal, k *keys, line string) error {
+func (s *channel) guarded(ctx context.Context, t *term.Terminal, k *keys, line string, in *postern.Decision) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	k.during(cancel)
@@ -71,7 +71,7 @@ func (s *channel) guarded(ctx context.Context, t *term.Terminal, k *keys, line s
 		_, err := t.Write([]byte(say(r)))
 		return err
 	}
-	o := s.output(ctx, x, t)
+	o := s.output(ctx, x, t, in)
 	if err := x.done(o.outcome()); err != nil {
 		return err
 	}
@@ -86,8 +86,8 @@ func (s *channel) guarded(ctx context.Context, t *term.Terminal, k *keys, line s
 }
 
 // output runs an admitted line without a terminal at the host and shows what it says.
-func (s *channel) output(ctx context.Context, x *execution, t *term.Terminal) outcome {
-	shown := &channel{c: s.c, ch: &shown{Channel: s.ch, t: t}, env: s.env}
+func (s *channel) output(ctx context.Context, x *execution, t *term.Terminal, in *postern.Decision) outcome {
+	shown := &channel{c: s.c, ch: &shown{Channel: s.ch, t: t}, env: s.env, within: []*postern.Decision{in}}
 	return shown.run(ctx, x, func(live *ssh.Session) error { return live.Start(x.adm.Forward) })
 }
 

@@ -59,7 +59,7 @@ func statement(f *ssh.Facts, text string) *engine.Statement {
 		where += " on a terminal"
 	}
 	return &engine.Statement{
-		Text: text, Context: where,
+		Text: text, Context: where, Meets: meets,
 		Analyse: func(context.Context) (engine.Analysis, error) { return &analysis{f, text}, nil },
 	}
 }

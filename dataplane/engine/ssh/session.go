@@ -25,6 +25,9 @@ type channel struct {
 	live *ssh.Session
 	stop context.CancelFunc // of what runs, or waits for people
 	size func(width, height int)
+	mask *veils // of what runs
+
+	within []*postern.Decision // what else says how this is masked: the guarded shell it is in
 }
 
 // terminal is what the client said of its terminal (RFC 4254, 6.2).
@@ -171,11 +174,28 @@ func (s *channel) resize(columns, rows uint32) {
 	s.auto.Lock()
 	defer s.auto.Unlock()
 	s.pty.Columns, s.pty.Rows = columns, rows
+	if s.mask != nil {
+		s.mask.resize(columns)
+	}
 	if s.size != nil {
 		s.size(int(columns), int(rows))
 	}
 	if s.live != nil {
 		_ = s.live.WindowChange(int(rows), int(columns))
+	}
+}
+
+// veil notes what masks that which runs, so that sizes reach it.
+func (s *channel) veil(v *veils) (end func()) {
+	s.auto.Lock()
+	defer s.auto.Unlock()
+	if s.mask = v; s.pty != nil {
+		v.resize(s.pty.Columns)
+	}
+	return func() {
+		s.auto.Lock()
+		defer s.auto.Unlock()
+		s.mask = nil
 	}
 }
 
@@ -218,7 +238,7 @@ func (s *channel) shell(ctx context.Context) {
 		return
 	}
 	if _, guard := x.duties(); guard {
-		s.report(x, s.guard(ctx))
+		s.report(x, s.guard(ctx, &x.adm.Decision))
 		return
 	}
 	s.report(x, s.run(ctx, x, func(live *ssh.Session) error { return live.Shell() }))

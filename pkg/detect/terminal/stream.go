@@ -27,7 +27,8 @@ const (
 type Stream struct {
 	set   *detect.Set
 	sc    detect.Scanner // at the beginning of the line
-	width int
+	width int            // of this line
+	next  int            // of lines to come
 	parse parser
 
 	raw   []byte // held back, with what is masked so far
@@ -57,13 +58,15 @@ const (
 
 // New is a Stream for a terminal of some columns; 0 where that is not known.
 func New(set *detect.Set, width int) *Stream {
-	return &Stream{set: set, sc: set.NewScanner(), width: width, flushed: none}
+	return &Stream{set: set, sc: set.NewScanner(), width: width, next: width, flushed: none}
 }
 
-// Resize says that the terminal has another width.
+// Resize says that the terminal has another width. The line that is under way keeps its
+// own: to end it would cut in two what stands in it.
 func (s *Stream) Resize(width int) {
-	s.leave()
-	s.width = width
+	if s.next = width; len(s.line) == 0 && s.col == 0 {
+		s.width = width
+	}
 }
 
 // Typed says what the client has just sent. Its echo passes at once, for whoever typed it
@@ -224,4 +227,5 @@ func (s *Stream) leave() {
 	}
 	s.line, s.at = s.line[:0], s.at[:0]
 	s.first, s.col, s.joined, s.flushed, s.wrapped = 0, 0, 0, none, false
+	s.width = s.next
 }

@@ -247,6 +247,14 @@ func TestResize(t *testing.T) {
 	if out = st.Close(st.Append(out, []byte("\r\nalice@exam\r\nple.com\r\n"))); string(out) != "alice@ex\r\n**********\r\n*******\r\n" {
 		t.Errorf("%q", out)
 	}
+	for cut := 1; cut < len("alice@example.com"); cut++ { // in the midst of a value
+		st := New(set(t), 80)
+		out := st.Append(nil, []byte("alice@example.com "[:cut]))
+		st.Resize(40)
+		if out = st.Close(st.Append(out, []byte("alice@example.com "[cut:]))); string(out) != strings.Repeat("*", 17)+" " {
+			t.Errorf("cut at %d: %q", cut, out)
+		}
+	}
 }
 
 func TestHeldIsBounded(t *testing.T) {

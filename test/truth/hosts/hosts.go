@@ -19,7 +19,8 @@ var files embed.FS
 type Entry struct {
 	ID    string
 	Class string
-	Want  string // allow or deny
+	Want  string // allow, deny or no_leak
+	Task  string // the catalogue's one command where empty
 	Note  string
 
 	Does     string // exec, shell, subsystem, channel, request or ask
@@ -30,6 +31,7 @@ type Entry struct {
 	Typed    string            // what is typed
 	Address  string            // of a channel or request
 	Env      map[string]string // asked for first
+	Says     []string          // what the program says, part by part, as Go string literals
 }
 
 // Load reads the committed entries of one file; dir stands for ${DIR}.
@@ -45,12 +47,20 @@ func Load(name, dir string) ([]Entry, error) {
 	seen := map[string]bool{}
 	for i := range out {
 		e := &out[i]
-		if e.ID == "" || seen[e.ID] || e.Class == "" || e.Want != "allow" && e.Want != "deny" {
+		if e.ID == "" || seen[e.ID] || e.Class == "" || e.Want != "allow" && e.Want != "deny" && e.Want != "no_leak" {
 			return nil, fmt.Errorf("%s: entry %q needs an id of its own, a class and an answer", name, e.ID)
 		}
 		seen[e.ID] = true
 		if e.Quoted != "" {
 			if e.Text, err = strconv.Unquote(e.Quoted); err != nil {
+				return nil, fmt.Errorf("%s: %s: %w", name, e.ID, err)
+			}
+		}
+		if e.Task == "" {
+			e.Task = "ssh-nginx-restart"
+		}
+		for i := range e.Says {
+			if e.Says[i], err = strconv.Unquote(e.Says[i]); err != nil {
 				return nil, fmt.Errorf("%s: %s: %w", name, e.ID, err)
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -31,9 +32,18 @@ spec:
   duration: 1h
 ---
 apiVersion: postern/v1
+kind: Task
+metadata: {name: ssh-logs}
+spec:
+  purpose: read what a program says, but for addresses
+  resources: {names: [web-1]}
+  permit: [{channel: exec, argv: ["${WEB_DIR}/bin/say", "*"], pty: true, detect: {email: email}}]
+  duration: 1h
+---
+apiVersion: postern/v1
 kind: Binding
 metadata: {name: ssh-nginx-restart}
-spec: {subjects: [{group: analysts}], tasks: [ssh-nginx-restart]}
+spec: {subjects: [{group: analysts}], tasks: [ssh-nginx-restart, ssh-logs]}
 `
 
 // journal has what sshd was asked to run, one line each, with the environment that counts.
@@ -44,34 +54,46 @@ case ${SSH_ORIGINAL_COMMAND-} in "") exec /bin/sh ;; internal-sftp) exec /usr/li
 exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"
 `
 
+// say says the parts of an entry, each a while after the other.
+const say = "#!/bin/sh\nfor f in \"$(dirname \"$0\")/../run/$1\".*; do cat \"$f\"; sleep 0.3; done\n"
+
 const systemctl = "#!/bin/sh\necho \"$1 $2\"\n"
 
 // TestCatalogue: what ran at the host is what was permitted and nothing else.
 func TestCatalogue(t *testing.T) {
 	h := house.Start(t, house.Options{SSH: true, Host: []string{"ForceCommand ${DIR}/run/witness", "AcceptEnv *"}, Extra: nginxTask})
 	w := &world{h: h, token: h.DataToken(t, "alice"), journal: filepath.Join(h.Web.Dir, "run/journal")}
-	for name, text := range map[string]string{"run/witness": journal, "bin/systemctl": systemctl} {
+	for name, text := range map[string]string{"run/witness": journal, "bin/systemctl": systemctl, "bin/say": say} {
 		house.Must(0, os.WriteFile(filepath.Join(h.Web.Dir, name), []byte(text), 0o755))(t)
 	}
-	c := w.dial(t)
-	defer c.Close()
-	missed, alarms, n := 0, 0, 0
+	conns := map[string]*ssh.Client{}
+	for _, task := range []string{"ssh-nginx-restart", "ssh-logs"} {
+		conns[task] = w.dial(t, task)
+		defer conns[task].Close()
+	}
+	missed, leaks, alarms, n := 0, 0, 0, 0
 	for _, name := range []string{"catalogue.yaml", "rules.yaml"} {
 		for _, e := range house.Must(Load(name, h.Web.Dir))(t) {
 			n++
-			switch fault := w.judge(t, c, &e); {
+			switch fault := w.judge(t, conns[e.Task], &e); {
 			case fault == "":
 			case e.Want == "allow":
 				alarms++
 				t.Errorf("false alarm %s (%s): %s", e.ID, e.Class, fault)
+			case e.Want == "no_leak":
+				leaks++
+				t.Errorf("leak %s (%s): %s", e.ID, e.Class, fault)
 			default:
 				missed++
 				t.Errorf("missed %s (%s): %s", e.ID, e.Class, fault)
 			}
 		}
 	}
-	t.Logf("%d entries: missed=%d false_alarms=%d", n, missed, alarms)
+	t.Logf("%d entries: missed=%d leaks=%d false_alarms=%d", n, missed, leaks, alarms)
 }
+
+// unseen is what a terminal obeys and does not show. What a title is set to it shows.
+var unseen = regexp.MustCompile("\x1b\\[[0-9;?]*[@-~]|\x00")
 
 type world struct {
 	h       *house.House
@@ -89,10 +111,10 @@ func (w *world) ran(t *testing.T) []string {
 	return strings.Split(strings.TrimSuffix("\n"+string(b), "\n"), "\n")[1:]
 }
 
-func (w *world) dial(t *testing.T) *ssh.Client {
+func (w *world) dial(t *testing.T, task string) *ssh.Client {
 	t.Helper()
 	c, err := ssh.Dial("tcp", w.h.Nodes[0].SSH, &ssh.ClientConfig{
-		User: "ssh-nginx-restart.web-1", Auth: []ssh.AuthMethod{ssh.Password(w.token)}, HostKeyCallback: ssh.InsecureIgnoreHostKey(), Timeout: house.Patience, //nolint:gosec // it is ours
+		User: task + ".web-1", Auth: []ssh.AuthMethod{ssh.Password(w.token)}, HostKeyCallback: ssh.InsecureIgnoreHostKey(), Timeout: house.Patience, //nolint:gosec // it is ours
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -109,12 +131,21 @@ func (w *world) judge(t *testing.T, c *ssh.Client, e *Entry) string {
 			return fmt.Sprintf("what comes first does not run: %v %s", err, out)
 		}
 	}
+	for i, part := range e.Says {
+		house.Must(0, os.WriteFile(filepath.Join(w.h.Web.Dir, "run", e.ID+"."+strconv.Itoa(i)), []byte(part), 0o644))(t)
+	}
 	before := w.ran(t)
 	out, err := w.ask(t, c, e)
 	since := w.ran(t)[len(before):]
 	// The connection is of use afterwards, whatever it was asked.
 	if ok, _, uerr := c.SendRequest("keepalive@openssh.com", true, nil); !ok {
 		t.Fatalf("%s: the connection is of no use afterwards: %v", e.ID, uerr)
+	}
+	if e.Want == "no_leak" {
+		if shown := unseen.ReplaceAllString(string(out), ""); err != nil || len(since) != 1 || strings.Contains(shown, "ice@") || strings.Contains(shown, "ple.com") {
+			return fmt.Sprintf("it ran %d times, and the client sees %q, %v", len(since), out, err)
+		}
+		return ""
 	}
 	if e.Want == "allow" {
 		if err != nil || len(since) != 1 || since[0] != permitted || string(out) != "restart nginx\n" {
