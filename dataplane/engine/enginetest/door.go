@@ -100,6 +100,13 @@ func (d *Door) Opened() int {
 	return len(d.sessions)
 }
 
+// Asked is how many claims were made.
+func (d *Door) Asked() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.claims)
+}
+
 // Claim is the last claim.
 func (d *Door) Claim() engine.Claim {
 	d.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -93,7 +94,14 @@ func (a *auth) acceptable(m ssh.ConnMetadata, key ssh.PublicKey) error {
 	if !check.IsUserAuthority(cert.SignatureKey) {
 		return errors.New("a certificate of another authority")
 	}
-	return check.CheckCert(m.User(), cert)
+	if err := check.CheckCert(m.User(), cert); err != nil {
+		// It is one of ours, and so whoever shows it should know why it is of no use.
+		return refusedLogin(&postern.Refusal{
+			Code: postern.CodeBadToken, Reason: "this certificate is of no use here: " + strings.TrimPrefix(err.Error(), "ssh: "),
+			Hint: "get a new one: postern ssh TASK, or postern grant TASK --ssh DIR", Cause: err,
+		})
+	}
+	return nil
 }
 
 // certificate opens the session of somebody who has proved to hold a certificate's key.

@@ -292,6 +292,9 @@ func (f *files) setstat(r *sftp.Request) error {
 		return err
 	}
 	flags, a := r.AttrFlags(), r.Attributes()
+	if a == nil { // fewer than the flags say
+		return f.finish(x, "setstat", sftp.ErrSSHFxBadMessage)
+	}
 	var errs error
 	if flags.Size {
 		errs = errors.Join(errs, f.host.Truncate(r.Filepath, int64(a.Size))) //nolint:gosec // the host refuses what is negative

@@ -2,8 +2,15 @@ package ssh
 
 import (
 	"bufio"
+	"bytes"
+	"encoding/binary"
+	"io"
+	"io/fs"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/pkg/sftp"
 )
 
 func FuzzModes(f *testing.F) {
@@ -57,3 +64,50 @@ func FuzzDigest(f *testing.F) {
 		}
 	})
 }
+
+// anything asks all that our handlers ask of a request, and does nothing.
+type anything struct{}
+
+func (anything) ask(r *sftp.Request) error {
+	_, _, _ = r.AttrFlags(), r.Pflags(), len(r.Filepath)+len(r.Target)
+	if a := r.Attributes(); a != nil {
+		_, _, _ = a.FileMode(), a.AccessTime(), a.ModTime()
+	}
+	return fs.ErrPermission
+}
+func (a anything) Fileread(r *sftp.Request) (io.ReaderAt, error)   { return nil, a.ask(r) }
+func (a anything) Filewrite(r *sftp.Request) (io.WriterAt, error)  { return nil, a.ask(r) }
+func (a anything) Filecmd(r *sftp.Request) error                   { return a.ask(r) }
+func (a anything) PosixRename(r *sftp.Request) error               { return a.ask(r) }
+func (a anything) Filelist(r *sftp.Request) (sftp.ListerAt, error) { return nil, a.ask(r) }
+func (a anything) Lstat(r *sftp.Request) (sftp.ListerAt, error)    { return nil, a.ask(r) }
+
+// FuzzSFTP: packets of a client, whatever is in them, end a file session at the worst.
+func FuzzSFTP(f *testing.F) {
+	packet := func(kind byte, parts ...[]byte) []byte {
+		rest := slices.Concat(parts...)
+		return append(append(binary.BigEndian.AppendUint32(nil, uint32(1+len(rest))), kind), rest...)
+	}
+	text := func(s string) []byte { return append(binary.BigEndian.AppendUint32(nil, uint32(len(s))), s...) }
+	id := []byte{0, 0, 0, 1}
+	for _, p := range [][]byte{
+		packet(3, id, text("/x"), []byte{0, 0, 0, 1, 0, 0, 0, 0}), packet(9, id, text("/x"), []byte{0, 0, 0, 13}), packet(18, id, text("/x"), text("/y")),
+		packet(200, id, text("posix-rename@openssh.com"), text("/x"), text("/y")), packet(6, id, text("0"), make([]byte, 8), text("data")), packet(14, id, text("/x"), []byte{0, 0, 0, 4}),
+	} {
+		f.Add(p)
+	}
+	f.Fuzz(func(_ *testing.T, said []byte) {
+		a := anything{}
+		s := sftp.NewRequestServer(struct {
+			io.Reader
+			io.WriteCloser
+		}{bytes.NewReader(append(packet(1, []byte{0, 0, 0, 3}), said...)), nowhere{}}, sftp.Handlers{FileGet: a, FilePut: a, FileCmd: a, FileList: a})
+		_ = s.Serve()
+		_ = s.Close()
+	})
+}
+
+type nowhere struct{}
+
+func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
+func (nowhere) Close() error                { return nil }

@@ -13,6 +13,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -103,7 +104,7 @@ func algorithms() ssh.Config {
 	return ssh.Config{
 		KeyExchanges: a.KeyExchanges,
 		Ciphers:      []string{ssh.CipherAES128GCM, ssh.CipherAES256GCM, ssh.CipherChaCha20Poly1305, ssh.CipherAES128CTR, ssh.CipherAES256CTR},
-		MACs:         a.MACs,
+		MACs:         slices.DeleteFunc(a.MACs, func(name string) bool { return strings.Contains(name, "sha1") }),
 	}
 }
 

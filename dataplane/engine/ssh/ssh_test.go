@@ -168,24 +168,6 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-func TestManyChannels(t *testing.T) {
-	h := newHouse(t, func(c *Config) { c.Limits.Channels = 8 })
-	c := h.connect(t)
-	open := 0
-	for range 20 {
-		ch, requests, err := c.OpenChannel("session", nil)
-		if err != nil {
-			continue
-		}
-		open++
-		go ssh.DiscardRequests(requests)
-		t.Cleanup(func() { _ = ch.Close() })
-	}
-	if open != 8 {
-		t.Errorf("%d channels are open", open)
-	}
-}
-
 // TestUnknownHost: a host with another key than the resource's is refused, and the session
 // says so without saying more.
 func TestUnknownHost(t *testing.T) {
@@ -385,48 +367,3 @@ func TestGuardedShell(t *testing.T) {
 		t.Errorf("what was refused ran:\n%s", out.String())
 	}
 }
-
-func TestCertificates(t *testing.T) {
-	ca, stranger := newSigner(t), newSigner(t)
-	h := newHouse(t, func(c *Config) { c.UserCAs = func() []ssh.PublicKey { return []ssh.PublicKey{ca.PublicKey()} } })
-	user := newSigner(t)
-	certified := func(by ssh.Signer, change func(*ssh.Certificate)) ssh.AuthMethod {
-		cert := &ssh.Certificate{Key: user.PublicKey(), CertType: ssh.UserCert, ValidPrincipals: []string{"t.target"}, ValidBefore: ssh.CertTimeInfinity, KeyId: "g-1"}
-		change(cert)
-		if err := cert.SignCert(nil0{}, by); err != nil {
-			t.Fatal(err)
-		}
-		signer, err := ssh.NewCertSigner(cert, user)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return ssh.PublicKeys(signer)
-	}
-	for name, auth := range map[string]ssh.AuthMethod{
-		"a bare key":             ssh.PublicKeys(user),
-		"of another authority":   certified(stranger, func(*ssh.Certificate) {}),
-		"of the user itself":     certified(user, func(*ssh.Certificate) {}),
-		"for another permission": certified(ca, func(c *ssh.Certificate) { c.ValidPrincipals = []string{"u.target"} }),
-		"without principals":     certified(ca, func(c *ssh.Certificate) { c.ValidPrincipals = nil }),
-		"of a host":              certified(ca, func(c *ssh.Certificate) { c.CertType = ssh.HostCert }),
-		"expired":                certified(ca, func(c *ssh.Certificate) { c.ValidBefore = 1 }),
-		"not yet valid":          certified(ca, func(c *ssh.Certificate) { c.ValidAfter = ssh.CertTimeInfinity - 1 }),
-		"with an unknown option": certified(ca, func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{"x": ""} }),
-	} {
-		if c, err := dial(testContext(t), h.addr, "t.target", auth); err == nil {
-			c.Close()
-			t.Errorf("a certificate %s was taken", name)
-		}
-	}
-	// A good one is the door's to judge: it gets the certificate as it was proved.
-	_, err := dial(testContext(t), h.addr, "t.target", certified(ca, func(*ssh.Certificate) {}))
-	claim := h.door.Claim()
-	if len(claim.Certificate) == 0 || claim.Permission != "t.target" {
-		t.Errorf("the door was shown %+v: %v", claim, err)
-	}
-}
-
-// nil0 is where signatures take their randomness from; these need none.
-type nil0 struct{}
-
-func (nil0) Read(p []byte) (int, error) { return len(p), nil }

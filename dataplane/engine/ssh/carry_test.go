@@ -1,0 +1,188 @@
+package ssh
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pkg/sftp"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/posterngate/postern/dataplane/engine/enginetest"
+	"github.com/posterngate/postern/pkg/postern"
+	facts "github.com/posterngate/postern/pkg/ssh"
+)
+
+func sftpClient(t *testing.T, h *house) *sftp.Client {
+	t.Helper()
+	c, err := sftp.NewClient(h.connect(t).Client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// TestRekeying: keys change many times in the midst of what goes both ways.
+func TestRekeying(t *testing.T) {
+	h := newHouse(t)
+	nc, err := net.Dial("tcp", h.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, channels, requests, err := ssh.NewClientConn(nc, h.addr, &ssh.ClientConfig{
+		Config: ssh.Config{RekeyThreshold: 64 << 10}, User: "t.target", Auth: []ssh.AuthMethod{ssh.Password(enginetest.Token)},
+		HostKeyCallback: ssh.InsecureIgnoreHostKey(), //nolint:gosec // it is ours
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := ssh.NewClient(conn, channels, requests)
+	t.Cleanup(func() { _ = c.Close() })
+	s, err := c.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := bytes.Repeat([]byte("0123456789abcdef"), 256<<10/4)
+	s.Stdin = bytes.NewReader(want)
+	got, err := s.Output("cat")
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d of %d bytes came back: %v", len(got), len(want), err)
+	}
+}
+
+// TestSlowReader: a client that does not read makes the host wait, and not the node
+// remember; its other channels go on.
+func TestSlowReader(t *testing.T) {
+	h := newHouse(t)
+	c := h.connect(t)
+	ch, requests, err := c.OpenChannel("session", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go ssh.DiscardRequests(requests)
+	if ok, err := ch.SendRequest("exec", true, ssh.Marshal(struct{ Command string }{"yes"})); !ok || err != nil {
+		t.Fatalf("%v %v", ok, err)
+	}
+	chunks := func() int64 {
+		for _, e := range h.door.Last().Executions() {
+			if e.Text == "yes" {
+				return e.Chunks
+			}
+		}
+		return 0
+	}
+	// It comes to a stand: what is under way is what windows and buffers take.
+	var last int64
+	still := 0
+	await(t, "the host waits", func() bool {
+		if n := chunks(); n > 0 && n == last {
+			still++
+		} else {
+			last, still = n, 0
+		}
+		return still > 100
+	})
+	if last > 16<<20 {
+		t.Errorf("%d bytes were taken for a client that reads nothing", last)
+	}
+	if out, _, err := c.run(testContext(t), "echo beside"); err != nil || string(out) != "beside\n" {
+		t.Errorf("another channel: %q %v", out, err)
+	}
+	if n, err := io.CopyN(io.Discard, ch, 4*last); err != nil {
+		t.Errorf("once it reads, %d bytes come: %v", n, err)
+	}
+	_ = ch.Close()
+	await(t, "it ends", func() bool {
+		for _, e := range h.door.Last().Executions() {
+			if e.Text == "yes" {
+				return e.Done == 1
+			}
+		}
+		return false
+	})
+}
+
+// TestKilledAtOnce: a kill ends every channel with its cause: commands, terminals, files,
+// forwards and what waits for people.
+func TestKilledAtOnce(t *testing.T) {
+	h := newHouse(t)
+	h.door.Set(func(p *enginetest.Policy) {
+		p.Decide = func(_ string, f any) postern.Decision {
+			d := postern.Decision{Verdict: postern.VerdictAllow, Level: postern.LevelSource}
+			if fa, ok := f.(*facts.Facts); ok && fa.Line != nil && fa.Line.Commands()[0].Program() == "held" {
+				d.Verdict = postern.VerdictHold
+			}
+			return d
+		}
+		p.Await = func(ctx context.Context, progress func(string)) error {
+			progress("waiting for leads")
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}
+	})
+	c := h.connect(t)
+	file := filepath.Join(start(t).Dir, t.Name())
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	files, err := sftp.NewClient(c.Client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := files.Open(file); err != nil {
+		t.Fatal(err)
+	}
+	var said [3]strings.Builder
+	ended := make(chan error, len(said))
+	for i, line := range []string{"sleep 600", "held", ""} {
+		s, err := c.NewSession()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Stderr = &said[i]
+		if line == "" {
+			if err := s.RequestPty("xterm", 24, 80, ssh.TerminalModes{}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.StdinPipe(); err != nil {
+				t.Fatal(err)
+			}
+			err = s.Shell()
+		} else {
+			err = s.Start(line)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { ended <- s.Wait() }()
+	}
+	await(t, "all of it runs", func() bool { return len(h.door.Last().Prepared()) >= 5 })
+	await(t, "all of it is admitted", func() bool { return len(h.door.Last().Executions()) >= 3 })
+	h.door.Last().Kill(&postern.Refusal{Code: postern.CodeKilled, Reason: "contract ended"})
+	for range said {
+		select {
+		case err := <-ended:
+			if err == nil {
+				t.Error("one ended as if all were well")
+			}
+		case <-time.After(60 * time.Second):
+			t.Fatal("one does not end")
+		}
+	}
+	for i := range said {
+		if !strings.Contains(said[i].String(), "contract ended") {
+			t.Errorf("channel %d was told %q", i, said[i].String())
+		}
+	}
+	if _, err := files.Open(file); err == nil {
+		t.Error("files are still served")
+	}
+	_ = h.door.Last().Closed()
+}
