@@ -207,6 +207,10 @@ func (l lending) Login(t postern.TaskName, r postern.ResourceName) (*typesv1.Cre
 	return l.s.hub.Snapshot().Login(t, r)
 }
 
+func (l lending) HostLogin(t postern.TaskName) policy.HostLogin {
+	return l.s.hub.Snapshot().HostLogin(t)
+}
+
 func (l lending) Alone(t postern.TaskName) time.Duration {
 	terms, ok := l.s.hub.Snapshot().Terms(t)
 	if !ok {

@@ -212,6 +212,7 @@ func (b *Broker) issue(ctx context.Context, node NodeIdentity, one *lease, ref *
 	}()
 	issued, err := b.source(one.Source).Issue(ctx, Request{
 		Ref: ref, Lease: one.id, Grant: one.Grant, Task: one.Task, Subject: one.subject, Resource: one.Resource, Node: one.Node, Until: one.Until,
+		Host: b.cfg.Policy.HostLogin(one.Task),
 		Record: func(ctx context.Context, handle []byte) error {
 			sealed, err := b.ledger.seal(ctx, one.id, handle)
 			if err != nil {

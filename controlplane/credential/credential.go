@@ -14,6 +14,7 @@ import (
 
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 
 	"github.com/posterngate/postern/controlplane/store"
@@ -40,7 +41,8 @@ type Request struct {
 	Subject  *typesv1.Subject // of the grant
 	Resource postern.ResourceName
 	Node     postern.NodeName
-	Until    time.Time // the absolute end: of the grant, for a session
+	Until    time.Time        // the absolute end: of the grant, for a session
+	Host     policy.HostLogin // what a login at a host must be good for
 	// Record keeps a handle by which Revoke undoes all that was done so far. A Source
 	// calls it before it does what a crash must not leave behind.
 	Record func(ctx context.Context, handle []byte) error
@@ -61,6 +63,8 @@ type Policy interface {
 	// the resource's wall makes each a login. It is false where the task does not reach
 	// the resource.
 	Login(t postern.TaskName, r postern.ResourceName) (*typesv1.CredentialRef, bool)
+	// HostLogin is what a login of the task must be good for at a host.
+	HostLogin(t postern.TaskName) policy.HostLogin
 	// Grant is the grant, or a fault.Error of code NotFound.
 	Grant(ctx context.Context, id postern.GrantID) (*typesv1.Grant, error)
 	// Alone is how long a node may go on with sessions of a task while it does not hear

@@ -19,6 +19,7 @@ import (
 	"github.com/posterngate/postern/pkg/fault"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/secret"
 )
@@ -145,6 +146,8 @@ func (p *fakePolicy) Login(t postern.TaskName, r postern.ResourceName) (*typesv1
 		return res.GetSpec().GetCredential(), t == "report"
 	}
 }
+
+func (p *fakePolicy) HostLogin(postern.TaskName) policy.HostLogin { return policy.HostLogin{} }
 
 func (p *fakePolicy) Alone(postern.TaskName) time.Duration { return 45 * time.Second }
 

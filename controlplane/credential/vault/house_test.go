@@ -25,6 +25,7 @@ import (
 	"github.com/posterngate/postern/pkg/fault"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/secret"
 	"github.com/posterngate/postern/test/servers"
@@ -169,6 +170,8 @@ func (w world) Resource(_ postern.NodeName, r postern.ResourceName) (*typesv1.Re
 	}
 	return &typesv1.Resource{Spec: &typesv1.ResourceSpec{Credential: &typesv1.CredentialRef{Vault: ref}}}, true
 }
+
+func (world) HostLogin(postern.TaskName) policy.HostLogin { return policy.HostLogin{Terminal: true} }
 
 func (world) Alone(postern.TaskName) time.Duration { return 45 * time.Second }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/posterngate/postern/controlplane/credential"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/test/servers"
 )
 
@@ -43,16 +44,28 @@ func fromSSH(t *testing.T, h *house) {
 	h.clean(strings.Split(string(c.GetPrivateKey()), "\n")[1:3]...)
 
 	src := h.source(h.config())
+	wall := policy.HostLogin{}
 	issue := func(name string) (credential.Issued, error) {
 		var accessor string
 		return src.Issue(t.Context(), credential.Request{
 			Ref:   &typesv1.CredentialRef{Vault: &typesv1.VaultRef{Mount: "ssh", SshRole: "web", User: name}},
-			Lease: "l-ssh", Grant: "g-1", Node: "node-1", Until: time.Now().Add(time.Hour), Record: recordTo(&accessor),
+			Lease: "l-ssh", Grant: "g-1", Node: "node-1", Until: time.Now().Add(time.Hour), Host: wall, Record: recordTo(&accessor),
 		})
 	}
 	file := filepath.Join(t.TempDir(), "ca.pub")
 	check(t, os.WriteFile(file, fmt.Append(nil, ca["public_key"]), 0o644))
 	sshd := servers.SSH(t, "TrustedUserCAKeys "+file)
+	// said is what the host says to a command, and whether it gives a terminal.
+	said := func(client *ssh.Client) (string, bool) {
+		session, err := client.NewSession()
+		check(t, err)
+		defer session.Close()
+		terminal := session.RequestPty("xterm", 24, 80, ssh.TerminalModes{}) == nil
+		out, _ := session.Output("echo asked")
+		return strings.TrimSpace(string(out)), terminal
+	}
+	var out string
+	var terminal bool
 	login := func(name string) error {
 		issued, err := issue(name)
 		check(t, err)
@@ -66,12 +79,25 @@ func fromSSH(t *testing.T, h *house) {
 			User: me.Username, Auth: []ssh.AuthMethod{ssh.PublicKeys(certified)}, HostKeyCallback: ssh.InsecureIgnoreHostKey(),
 		})
 		if err == nil {
+			out, terminal = said(client)
 			_ = client.Close()
 		}
 		return err
 	}
 	if err := login(me.Username); err != nil {
 		t.Errorf("the certificate opens nothing: %v: %s", err, sshd.Log())
+	}
+	if out != "asked" || terminal {
+		t.Errorf("without a terminal the host says %q, and gives one: %v", out, terminal)
+	}
+	// The wall: one command, whatever is asked for; a terminal where the task has one.
+	wall = policy.HostLogin{Command: "echo 'the one'"}
+	if err := login(me.Username); err != nil || out != "the one" || terminal {
+		t.Errorf("one command: %v, the host says %q, and gives a terminal: %v", err, out, terminal)
+	}
+	wall = policy.HostLogin{Terminal: true, Forward: true}
+	if err := login(me.Username); err != nil || out != "asked" || !terminal {
+		t.Errorf("a terminal: %v, the host says %q, and gives one: %v", err, out, terminal)
 	}
 	if err := login("deploy"); err == nil {
 		t.Error("a certificate for another login opens this one")

@@ -68,7 +68,7 @@ func (t *tour) run(ctx context.Context) error {
 	if _, err := exec.LookPath("psql"); err != nil {
 		return errors.New("psql is not on PATH; install it (Debian: postgresql-client)")
 	}
-	steps := []func(context.Context) error{t.masked, t.refused, t.held, t.cut, t.replayed}
+	steps := []func(context.Context) error{t.masked, t.refused, t.held, t.cut, t.host, t.replayed}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err
@@ -269,6 +269,41 @@ func (t *tour) lockAs(ctx context.Context, who, subject string) (string, error) 
 		return "", err
 	}
 	return resp.Msg.GetLock().GetMetadata().GetName(), nil
+}
+
+// host shows commands on the sample host, where there is one.
+func (t *tour) host(ctx context.Context) error {
+	if t.env.Getenv("POSTERN_SSH") == "" {
+		return nil // it needs an sshd
+	}
+	if _, err := exec.LookPath("ssh"); err != nil {
+		return nil // and a client
+	}
+	t.title("A host is reached in the same way. Each command is judged as a shell would read it, and each file by its path.")
+	for _, line := range []string{"systemctl status shop", "systemctl status shop; id"} {
+		if err := t.ssh(ctx, "alice", "web-status", line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ssh runs one command as a person, through this program's own "ssh".
+func (t *tour) ssh(ctx context.Context, who, task, line string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	t.show("postern ssh %s -- '%s'   # %s", task, line, who)
+	cmd := exec.CommandContext(ctx, self, "ssh", task, "--", "-T", line)
+	cmd.Env = append(os.Environ(), "POSTERN_ADDR="+t.addr, "POSTERN_CA="+t.ca, "POSTERN_HOME="+t.home, "POSTERN_TOKEN="+t.env.Getenv("POSTERN_TOKEN_"+strings.ToUpper(who)))
+	out, err := cmd.CombinedOutput()
+	fmt.Fprintln(t.env.Stdout, indent(string(out)))
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return nil // a refusal is part of the tour
+	}
+	return err
 }
 
 // replayed shows alice's deletion as it was recorded, and proves it.
