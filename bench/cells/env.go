@@ -37,7 +37,7 @@ type Cell struct {
 
 // All are the cells, in the order in which they are run.
 func All() []Cell {
-	return slices.Concat(point(), bulkCells(), blastCells(), policyCells(), recordCells(), loginCells(), microCells(), controlCells(), soakCells())
+	return slices.Concat(point(), bulkCells(), blastCells(), policyCells(), recordCells(), loginCells(), sshCells(), microCells(), controlCells(), soakCells())
 }
 
 // Env is what cells work with.

@@ -46,6 +46,7 @@ type NodeSpec struct {
 	// Proxied puts a Proxy between the node and the control plane.
 	Proxied bool
 	// Plaintext lets clients speak without TLS as well.
+	SSH       bool // it serves SSH too
 	Plaintext bool
 	// Profiling serves profiles on the debug listener.
 	Profiling bool

@@ -19,6 +19,7 @@ type Node struct {
 	*Process
 	Name, Region string
 	PG           string // host:port of its PostgreSQL listener
+	SSH          string // of its SSH listener; empty where it has none
 	Debug        string // host:port of its debug listener
 	Data         string // its data folder
 	JoinToken    string // the last that it was given
@@ -34,6 +35,11 @@ func (f *Fleet) newNode(t testing.TB, spec NodeSpec) *Node {
 	if n.PG, err = port(); err == nil {
 		n.Debug, err = port()
 	}
+	listeners := fmt.Sprintf("  postgres: {addr: \"%s\", allowPlaintext: %t}", n.PG, spec.Plaintext)
+	if spec.SSH && err == nil {
+		n.SSH, err = port()
+		listeners += fmt.Sprintf("\n  ssh: {addr: \"%s\"}", n.SSH)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,12 +54,12 @@ dataDir: %s
 controlPlane: ["%s"]
 joinTokenFile: %s
 listeners:
-  postgres: {addr: "%s", allowPlaintext: %t}
+%s
 debug: "%s"
 drain: 5s
 spool: {maxBytes: 268435456}
 telemetry: {logLevel: %s, logFormat: json, profiling: %t}
-`, n.Name, n.Data, strings.Join(control, `", "`), n.tokenFile, n.PG, spec.Plaintext, n.Debug, f.logLevel(), spec.Profiling))
+`, n.Name, n.Data, strings.Join(control, `", "`), n.tokenFile, listeners, n.Debug, f.logLevel(), spec.Profiling))
 	n.Process = f.process(t, n.Name, "postern-node", n.Data, "--config", config)
 	if spec.Binary != "" {
 		n.Process.path = spec.Binary
