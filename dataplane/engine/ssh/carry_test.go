@@ -186,3 +186,46 @@ func TestKilledAtOnce(t *testing.T) {
 	}
 	_ = h.door.Last().Closed()
 }
+
+// TestTypedIsNotKept: what somebody types at a prompt that does not echo is on no record,
+// and what a terminal shows is, with its sizes.
+func TestTypedIsNotKept(t *testing.T) {
+	h := newHouse(t)
+	s, err := h.connect(t).NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.RequestPty("xterm", 24, 80, ssh.TerminalModes{}); err != nil {
+		t.Fatal(err)
+	}
+	in, err := s.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Shell(); err != nil {
+		t.Fatal(err)
+	}
+	kept := func() string {
+		var all strings.Builder
+		for _, e := range h.door.Last().Executions() {
+			all.Write(e.Data)
+		}
+		return all.String()
+	}
+	say := func(line string) {
+		t.Helper()
+		if _, err := io.WriteString(in, line+"\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say("stty -echo; echo as''king; read x; stty echo; echo le''ngth ${#x}")
+	await(t, "the prompt does not echo", func() bool { return strings.Contains(kept(), "asking") })
+	say("hunter2!")
+	await(t, "it was read", func() bool { return strings.Contains(kept(), "length 8") })
+	say("exit")
+	_ = s.Wait()
+	if strings.Contains(kept(), "hunter2!") {
+		t.Errorf("what was typed is kept: %q", kept())
+	}
+}
