@@ -95,7 +95,7 @@ func TestMetrics(t *testing.T) {
 		tm.Metrics.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 		body = rec.Body.String()
 		for _, want := range []string{
-			"postern_sessions 1", `postern_decisions_total{verdict="allow"}`, "postern_leases", "postern_spool_depth_bytes",
+			"postern_sessions 1", `postern_decisions_total{verdict="allow"}`, `postern_statement_duration_seconds_bucket{outcome="ok"`, "postern_leases", "postern_spool_depth_bytes",
 			"postern_policy_staleness_seconds", `postern_node_connected_ratio{node="node-1"`, `postern_publication_lag_seconds{node="node-1"`,
 		} {
 			if !strings.Contains(body, want) {
