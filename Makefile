@@ -82,12 +82,12 @@ answers: ## ANSWERS statements (default 10000) of which is known what they use: 
 holes: ## Opens each planted fault of the enforcement: catalogue, generated statements or tests must find it
 	@mkdir -p bin && $(GO) test -c -tags holes -o bin/holes.test ./test/holes && cd test/holes && ../../bin/holes.test -test.v -test.timeout 120m -test.run TestHoles
 
-faults: ## kill -9 of nodes and control planes under load, FAULTS_RUNS times (default 50)
-	POSTERN_FAULTS_RUNS=$(FAULTS_RUNS) $(GO) test -count=1 -timeout 60m -v ./test/e2e/12-crash ./controlplane/recording -run "Kill|Crash|Fault|Torn|Lost"
+faults: ## kill -9 of nodes, control planes, the index and the object store under load, FAULTS_RUNS times (default 50)
+	POSTERN_FAULTS_RUNS=$(FAULTS_RUNS) $(GO) test -count=1 -timeout 60m -v ./test/e2e/12-crash ./controlplane/recording ./dataplane/spool -run "Kill|Crash|Fault|Torn|Lost"
 
 ##@ Measure
 
-.PHONY: bench bench-quick bench-full bench-rivals bench-readme soak
+.PHONY: bench bench-quick bench-full bench-rivals bench-readme bench-records soak
 BENCH = $(GO) build -o bin/bench ./bench && bin/bench run
 bench-rivals:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then for p in pgbouncer haproxy; do \
@@ -102,6 +102,11 @@ bench-full: bench-rivals ## Everything, 5 rounds of 2 s: at most an hour
 
 soak: ## Mixed load for half an hour: does memory grow, do latencies, is every statement on record?
 	$(BENCH) --mode soak --out bin/soak.json
+bench-records: ## What recording costs: added time by mode, taking in, and answers from INDEX_ROWS statements (default 200000)
+	$(GO) test -run '^$$' -bench . -benchtime 1s ./pkg/record ./dataplane/spool
+	$(GO) test -run '^$$' -bench Ingest -benchtime 1s ./controlplane/recording
+	POSTERN_INDEX_ROWS=$(or $(INDEX_ROWS),200000) $(GO) test -run '^$$' -bench . -benchtime 3x -timeout 5h ./controlplane/recording/index/sqlite ./controlplane/recording/index/postgres
+
 bench-readme: ## The README's table anew from bench/results/full.json; a test holds the two together
 	$(GO) build -o bin/bench ./bench && bin/bench readme bench/results/full.json
 

@@ -126,7 +126,7 @@ func victim(dir, round string) error {
 // sent with other bytes the second time.
 func TestKill(t *testing.T) {
 	rounds := 20
-	if n, err := strconv.Atoi(os.Getenv("FAULTS_RUNS")); err == nil {
+	if n, err := strconv.Atoi(os.Getenv("POSTERN_FAULTS_RUNS")); err == nil {
 		rounds = n
 	}
 	dir := t.TempDir()
