@@ -211,6 +211,10 @@ func (l lending) HostLogin(t postern.TaskName) policy.HostLogin {
 	return l.s.hub.Snapshot().HostLogin(t)
 }
 
+func (l lending) Tokens(t postern.TaskName) map[string]*postern.MaskRule {
+	return l.s.hub.Snapshot().Tokens(t)
+}
+
 func (l lending) Alone(t postern.TaskName) time.Duration {
 	terms, ok := l.s.hub.Snapshot().Terms(t)
 	if !ok {

@@ -171,8 +171,9 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 	s.budgets = budget.New(budget.Config{
 		Store: s.store, Snapshot: s.hub.Snapshot, Grant: lending{s}.Grant, Last: s.last, Recall: s.recall, Logger: s.log, Now: time.Now,
 	})
+	secrets := sealed.NewSource(s.store, keeper)
 	broker := credential.Config{
-		Store: s.store, Policy: lending{s}, Keeper: keeper, Sealed: sealed.NewSource(s.store, keeper),
+		Store: s.store, Policy: lending{s}, Keeper: keeper, Sealed: secrets, Key: secrets.Key,
 		Wall: wall.New(s.fleet), Logger: s.log,
 		TTL: time.Duration(s.cfg.LeaseTTL), Last: s.last,
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/posterngate/postern/pkg/fault"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/mask"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/secret"
 )
@@ -226,6 +227,11 @@ func (b *Broker) issue(ctx context.Context, node NodeIdentity, one *lease, ref *
 		b.cfg.Logger.WarnContext(ctx, "credential was not lent", append(one.attrs(), slog.Any("error", err))...)
 		return nil, hinted(fault.Wrap(err, codes.Unavailable, "%s did not lend the credential of resource %q", one.Source, one.Resource), "try again; if it stays, tell the operators when it happened")
 	}
+	if one.Purpose == PurposeSession {
+		if err := b.addKeys(ctx, one.Task, issued.Credential); err != nil {
+			return nil, hinted(fault.Wrap(err, codes.FailedPrecondition, "the tokens of task %q have no key", one.Task), "the operators must look at the masks of method token")
+		}
+	}
 	handle, err := b.ledger.seal(ctx, one.id, issued.Handle)
 	if err != nil {
 		return nil, unavailable(err)
@@ -244,6 +250,30 @@ func (b *Broker) issue(ctx context.Context, node NodeIdentity, one *lease, ref *
 	b.replies.put(one.id, node.HPKEKey, sealed, b.now())
 	b.cfg.Logger.InfoContext(ctx, "credential lent", append(one.attrs(), slog.Duration("took", b.now().Sub(began)))...)
 	return b.response(*one, sealed), nil
+}
+
+// addKeys gives a session the keys of its task's tokens, each derived for the domain: the
+// key itself stays here.
+func (b *Broker) addKeys(ctx context.Context, t postern.TaskName, c *nodev1.Credential) error {
+	for name, m := range b.cfg.Policy.Tokens(t) {
+		if b.cfg.Key == nil {
+			return errors.New("this control plane keeps no secrets")
+		}
+		key, err := b.cfg.Key(ctx, m.Key)
+		if err != nil {
+			return err
+		}
+		derived, err := mask.TokenKey(key.Reveal(), m.Domain)
+		key.Wipe()
+		if err != nil {
+			return fmt.Errorf("secret %q: %w", m.Key, err)
+		}
+		if c.MaskKeys == nil {
+			c.MaskKeys = map[string][]byte{}
+		}
+		c.MaskKeys[name] = derived
+	}
+	return nil
 }
 
 func sealFor(node NodeIdentity, one *lease, c *nodev1.Credential) ([]byte, error) {
@@ -407,4 +437,7 @@ func within(t, bound time.Time) time.Time {
 func wipe(c *nodev1.Credential) {
 	clear(c.GetPassword())
 	clear(c.GetPrivateKey())
+	for _, key := range c.GetMaskKeys() {
+		clear(key)
+	}
 }

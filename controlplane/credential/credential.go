@@ -16,6 +16,7 @@ import (
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/secret"
 
 	"github.com/posterngate/postern/controlplane/store"
 )
@@ -65,6 +66,8 @@ type Policy interface {
 	Login(t postern.TaskName, r postern.ResourceName) (*typesv1.CredentialRef, bool)
 	// HostLogin is what a login of the task must be good for at a host.
 	HostLogin(t postern.TaskName) policy.HostLogin
+	// Tokens are the masks of method token of a task, by name.
+	Tokens(t postern.TaskName) map[string]*postern.MaskRule
 	// Grant is the grant, or a fault.Error of code NotFound.
 	Grant(ctx context.Context, id postern.GrantID) (*typesv1.Grant, error)
 	// Alone is how long a node may go on with sessions of a task while it does not hear
@@ -86,6 +89,9 @@ type Config struct {
 	Vault  Source // for references to Vault; nil refuses them
 	Sealed Source // for references to Secret objects; nil refuses them
 	Wall   Source // for logins that the resource's wall makes; nil refuses them
+	// Key reads the key of a mask from a Secret object; the caller wipes it. Nil where
+	// there are none.
+	Key    func(ctx context.Context, name string) (secret.Bytes, error)
 	Logger *slog.Logger
 	Now    func() time.Time // time.Now where nil
 	// Last is the process of a node that was heard of last, when its stream was opened and

@@ -119,6 +119,7 @@ func (f *fakeSource) set(change func(*fakeSource)) {
 
 // fakePolicy has one resource, one task and whatever grants a test gives it.
 type fakePolicy struct {
+	tokens map[string]*postern.MaskRule
 	mu     sync.Mutex
 	grants map[string]*typesv1.Grant
 	down   error
@@ -135,6 +136,8 @@ func (p *fakePolicy) Resource(node postern.NodeName, r postern.ResourceName) (*t
 	}
 	return res, true
 }
+
+func (p *fakePolicy) Tokens(postern.TaskName) map[string]*postern.MaskRule { return p.tokens }
 
 func (p *fakePolicy) Login(t postern.TaskName, r postern.ResourceName) (*typesv1.CredentialRef, bool) {
 	switch res, _ := p.Resource("", r); {

@@ -103,11 +103,15 @@ func (b *Book) open(session postern.SessionID, resource postern.ResourceName, re
 	if err := proto.Unmarshal(plain, &c); err != nil {
 		return nil, errors.New("the credential is damaged") // the cause may quote it
 	}
+	keys := make(map[string]secret.Bytes, len(c.GetMaskKeys()))
+	for name, key := range c.GetMaskKeys() {
+		keys[name] = secret.New(key)
+	}
 	return &Lease{
 		book: b, id: postern.LeaseID(id), resource: resource, done: make(chan struct{}), expires: expires.AsTime(),
 		held: engine.Credential{
 			Account: c.GetAccount(), Password: secret.New(c.GetPassword()),
-			Certificate: c.GetCertificate(), PrivateKey: secret.New(c.GetPrivateKey()),
+			Certificate: c.GetCertificate(), PrivateKey: secret.New(c.GetPrivateKey()), MaskKeys: keys,
 		},
 	}, nil
 }

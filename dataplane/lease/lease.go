@@ -69,7 +69,16 @@ func (l *Lease) copied() (engine.Credential, error) {
 		Password:    secret.New(bytes.Clone(l.held.Password.Reveal())),
 		Certificate: bytes.Clone(l.held.Certificate),
 		PrivateKey:  secret.New(bytes.Clone(l.held.PrivateKey.Reveal())),
+		MaskKeys:    maskKeys(l.held.MaskKeys),
 	}, nil
+}
+
+func maskKeys(held map[string]secret.Bytes) map[string]secret.Bytes {
+	out := make(map[string]secret.Bytes, len(held))
+	for name, key := range held {
+		out[name] = secret.New(bytes.Clone(key.Reveal()))
+	}
+	return out
 }
 
 // Release ends the lease here, and then at the control plane. It is idempotent; after an
@@ -121,6 +130,9 @@ func (l *Lease) expired() error {
 }
 
 func wipe(c *engine.Credential) {
+	for _, key := range c.MaskKeys {
+		key.Wipe()
+	}
 	c.Password.Wipe()
 	c.PrivateKey.Wipe()
 	clear(c.Certificate)

@@ -36,7 +36,7 @@ func Expression(m *postern.MaskRule, column, typeText string) (string, error) {
 	case postern.MaskPartial:
 		return partial(m, column, typeText)
 	case postern.MaskToken:
-		return "", unfit(m, typeText, "tokens need level native: the key must not appear in a statement")
+		return "", unfit(m, typeText, "tokens are written on the way back: the key must not appear in a statement")
 	}
 	return "", unfit(m, typeText, "its method is unknown")
 }

@@ -19,6 +19,7 @@ type Writer struct {
 	keepFirst  int
 	keepLast   int
 	characters int // to which blanks are added; 0 where the type adds none
+	key        []byte // of token
 }
 
 // NewWriter is the Writer for a column of a type as format_type prints it, in UTF-8. The
@@ -71,7 +72,7 @@ func length(typeText string) (base string, most int, err error) {
 
 // Null reports whether every masked value is NULL, so that there is nothing to append.
 func (w *Writer) Null() bool {
-	return w.method != postern.MaskRedact && w.method != postern.MaskPartial
+	return w.method != postern.MaskRedact && w.method != postern.MaskPartial && w.method != postern.MaskToken
 }
 
 // Constant reports whether every masked value is the same, and so is that of NULL: that
@@ -79,14 +80,17 @@ func (w *Writer) Null() bool {
 func (w *Writer) Constant() bool { return w.method == postern.MaskRedact }
 
 // AppendMasked appends what is shown of value, which is not NULL unless Constant, to dst. It allocates
-// nothing where dst has room: the result is at most as long as value, or as the constant.
+// nothing where dst has room, but for tokens: the result is at most as long as value, or as
+// the constant or token.
 func (w *Writer) AppendMasked(dst, value []byte) []byte {
 	switch w.method {
 	case postern.MaskRedact:
 		return append(dst, w.constant...)
 	case postern.MaskPartial:
 		return w.partial(dst, value)
-	case postern.MaskNull, postern.MaskToken:
+	case postern.MaskToken:
+		return w.token(dst, value)
+	case postern.MaskNull:
 	}
 	return dst
 }

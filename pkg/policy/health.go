@@ -44,6 +44,9 @@ func (s *Snapshot) Levels(t postern.TaskName, r postern.ResourceName) ([]PermitL
 		if p.request != nil && p.request.websocket {
 			l.Level = postern.LevelNone
 		}
+		if p.tokens {
+			l.Level = min(l.Level, postern.LevelResult) // a token is written on the way back
+		}
 		if l.Level == postern.LevelNative {
 			if systemSchema(p.table.Schema) {
 				l.Level = postern.LevelSource // there is no view before what every login may read

@@ -85,7 +85,7 @@ func (c *checker) mask(m *typesv1.Mask) *postern.MaskRule {
 	}
 	return &postern.MaskRule{
 		Name: m.GetMetadata().GetName(), Method: method, Value: s.GetValue(),
-		KeepFirst: int(s.GetKeepFirst()), KeepLast: int(s.GetKeepLast()), Domain: s.GetDomain(),
+		KeepFirst: int(s.GetKeepFirst()), KeepLast: int(s.GetKeepLast()), Domain: s.GetDomain(), Key: s.GetKey().GetSecret(),
 	}
 }
 

@@ -85,7 +85,7 @@ func (j *judge) admits(p *permit, st *sql.Statement, t *sql.Table, v sql.Verb) *
 }
 
 // reads judges reading: every column must be listed. At level result a value is changed
-// on its way back, so that a masked column may only be a bare projection; whether * stands
+// on its way back, and a token at every level, so that such a column may only be a bare projection; whether * stands
 // for columns that are all listed is known to whoever has the catalogue.
 func (j *judge) reads(p *permit, t *sql.Table) *refusal {
 	if no := j.listed(p, t, t.Read); no != nil {
@@ -99,9 +99,16 @@ func (j *judge) reads(p *permit, t *sql.Table) *refusal {
 			return j.named(p, t)
 		}
 	}
-	if j.resource.level == postern.LevelResult {
+	if p.tokens && t.AllColumns && t.Roles["*"] != sql.RoleOutput {
+		return &refusal{
+			rule: p.rule, reason: fmt.Sprintf("%s shows tokens in %s, so that its whole row can only be selected", j.task.title, t),
+			detail: p.readable(t), hint: "name the columns",
+		}
+	}
+	if j.resource.level == postern.LevelResult || p.tokens {
 		for _, column := range t.Read {
-			if !hole.Is("policy-result-use") && p.masks[column] != nil && t.Roles[column] != sql.RoleOutput {
+			later := p.masks[column] != nil && j.resource.level == postern.LevelResult || p.masks[column].Token()
+			if !hole.Is("policy-result-use") && later && t.Roles[column] != sql.RoleOutput {
 				return &refusal{
 					rule:   p.rule,
 					reason: fmt.Sprintf("%s lets masked column %s.%s be shown, and not be used otherwise", j.task.title, t, column),

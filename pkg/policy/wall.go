@@ -240,6 +240,11 @@ func (t *task) unfit(n postern.ResourceName) (out []fault.Violation) {
 	}
 	for _, name := range slices.SortedFunc(maps.Keys(t.tables), compareNames) {
 		for _, p := range t.tables[name].all() {
+			for _, column := range p.order {
+				if p.masks[column].Token() {
+					fail(fmt.Sprintf("spec.permit[%d].mask.%s", p.index, column), "is of method token, whose key would have to lie at the target")
+				}
+			}
 			field := fmt.Sprintf("spec.permit[%d].rows", p.index)
 			switch {
 			case p.rows == nil:
@@ -286,6 +291,25 @@ func (s *Snapshot) Shown(t postern.TaskName, r postern.ResourceName, subject *po
 	}
 	slices.SortFunc(out, func(a, b *postern.TableRule) int { return strings.Compare(a.View.Name, b.View.Name) })
 	return out, nil
+}
+
+// Tokens are the masks of method token that a task uses, by name.
+func (s *Snapshot) Tokens(t postern.TaskName) map[string]*postern.MaskRule {
+	out := map[string]*postern.MaskRule{}
+	task, ok := s.tasks[t]
+	if !ok {
+		return out
+	}
+	for name := range task.tables {
+		for _, p := range task.tables[name].all() {
+			for _, m := range p.masks {
+				if m.Token() {
+					out[m.Name] = m
+				}
+			}
+		}
+	}
+	return out
 }
 
 // Walls are those of all tasks that reach a resource, by task.

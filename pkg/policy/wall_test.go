@@ -129,3 +129,22 @@ func TestDecideNative(t *testing.T) {
 		}
 	}
 }
+
+// A token's key would have to lie at the target: at level native a task with tokens
+// reaches nothing, and elsewhere a permit with one is kept by the result.
+func TestTokensNeedNoWall(t *testing.T) {
+	s, rejected := compileYAML(t, strings.Replace(native, `{method: redact, value: "***"}`, `{method: token, domain: d, key: {secret: k}}`, 1))
+	if len(rejected) != 1 || !strings.Contains(rejected[0].Reason, "method token") {
+		t.Fatalf("%+v", rejected)
+	}
+	if _, ok := s.Wall("work", "walled"); ok {
+		t.Error("the task has a wall")
+	}
+	if m := s.Tokens("work")["hide"]; m == nil || m.Key != "k" || m.Domain != "d" || len(s.Tokens("nothing")) != 0 {
+		t.Errorf("tokens %+v", s.Tokens("work"))
+	}
+	levels, _ := s.Levels("work", "plain")
+	if len(levels) == 0 || levels[0].Level != postern.LevelResult || levels[1].Level != postern.LevelSource {
+		t.Errorf("levels %+v", levels)
+	}
+}

@@ -313,4 +313,9 @@ type MaskRule struct {
 	Value               string
 	KeepFirst, KeepLast int
 	Domain              string
+	Key                 string `json:",omitempty"` // of token: the Secret that holds its key
 }
+
+// Token reports whether values are changed on their way back, at whatever level: the key
+// of tokens is in no statement.
+func (m *MaskRule) Token() bool { return m != nil && m.Method == MaskToken }

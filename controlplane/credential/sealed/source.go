@@ -10,6 +10,7 @@ import (
 	"github.com/posterngate/postern/controlplane/credential"
 	"github.com/posterngate/postern/controlplane/store"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	"github.com/posterngate/postern/pkg/secret"
 )
 
 // Source lends the logins kept in Secret objects: username and password, or username,
@@ -24,29 +25,48 @@ var _ credential.Source = (*Source)(nil)
 // NewSource makes a Source over the Secret objects of a store.
 func NewSource(s store.Store, k Keeper) *Source { return &Source{store: s, keeper: k} }
 
-// Issue reads the login. There is nothing to revoke, and it has no end.
-func (s *Source) Issue(ctx context.Context, r credential.Request) (credential.Issued, error) {
-	name := r.Ref.GetSealed()
+// Key is the value of a Secret object that holds just one; the caller wipes it.
+func (s *Source) Key(ctx context.Context, name string) (secret.Bytes, error) {
+	values, err := s.open(ctx, name)
+	if err != nil {
+		return secret.Bytes{}, err
+	}
+	defer wipe(values)
+	if values["value"].Len() == 0 {
+		return secret.Bytes{}, fmt.Errorf("secret %q holds no value: it has just the key value", name)
+	}
+	return secret.New(bytes.Clone(values["value"].Reveal())), nil
+}
+
+func (s *Source) open(ctx context.Context, name string) (map[string]secret.Bytes, error) {
 	e, err := s.store.Get(ctx, store.Key{Kind: "secret", Name: name})
 	if errors.Is(err, store.ErrNotFound) {
-		return credential.Issued{}, fmt.Errorf("there is no secret %q", name)
+		return nil, fmt.Errorf("there is no secret %q", name)
 	}
 	if err != nil {
-		return credential.Issued{}, fmt.Errorf("read secret %q: %w", name, err)
+		return nil, fmt.Errorf("read secret %q: %w", name, err)
 	}
 	o, err := store.DecodeObject(e)
 	if err != nil {
-		return credential.Issued{}, err
+		return nil, err
 	}
-	values, err := OpenSecret(ctx, s.keeper, o.GetSecret())
+	return OpenSecret(ctx, s.keeper, o.GetSecret())
+}
+
+func wipe(values map[string]secret.Bytes) {
+	for _, v := range values {
+		v.Wipe()
+	}
+}
+
+// Issue reads the login. There is nothing to revoke, and it has no end.
+func (s *Source) Issue(ctx context.Context, r credential.Request) (credential.Issued, error) {
+	name := r.Ref.GetSealed()
+	values, err := s.open(ctx, name)
 	if err != nil {
 		return credential.Issued{}, err
 	}
-	defer func() {
-		for _, v := range values {
-			v.Wipe()
-		}
-	}()
+	defer wipe(values)
 	c := &nodev1.Credential{
 		Account:     string(values["username"].Reveal()),
 		Password:    bytes.Clone(values["password"].Reveal()),

@@ -175,6 +175,8 @@ func (world) HostLogin(postern.TaskName) policy.HostLogin { return policy.HostLo
 
 func (world) Alone(postern.TaskName) time.Duration { return 45 * time.Second }
 
+func (w world) Tokens(postern.TaskName) map[string]*postern.MaskRule { return nil }
+
 func (w world) Login(_ postern.TaskName, r postern.ResourceName) (*typesv1.CredentialRef, bool) {
 	res, _ := w.Resource("", r)
 	return res.GetSpec().GetCredential(), true

@@ -29,6 +29,7 @@ type conn struct {
 	out    clientOut
 	pinned map[string]string // settings that must keep their value
 	names  resolution        // what names mean in this session
+	tokens tokens            // keys of masks
 	key    backendKey        // with which the target cancels this session's statements
 	group  *run.Group
 	wake   chan struct{} // signals that the queue has moved
@@ -95,7 +96,7 @@ type ready struct {
 func newConn(e *Engine, s engine.Session, l *login, client net.Conn) *conn {
 	c := &conn{
 		e: e, s: s, terms: s.Terms(), log: e.log.With("session", s.ID()),
-		target: pump.Wrap(l.conn), out: clientOut{conn: pump.Wrap(client)}, pinned: l.pinned, names: resolution{l.account, l.path}, key: l.key,
+		target: pump.Wrap(l.conn), out: clientOut{conn: pump.Wrap(client)}, pinned: l.pinned, names: resolution{l.account, l.path}, tokens: l.tokens, key: l.key,
 		wake: make(chan struct{}, 1), statements: names[prepared]{}, portals: names[portal]{},
 		segment: 1, status: 'I', interned: map[string]string{}, texts: map[string]*statement{}, shapes: map[string]*shaped{}, cat: l.catalog,
 	}

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/secret"
 	"github.com/posterngate/postern/pkg/wire"
 )
 
@@ -27,6 +29,22 @@ type login struct {
 	pinned  map[string]string // what of that must not change
 	path    []string
 	catalog *catalog
+	tokens  tokens
+}
+
+// tokensOf copies the keys that come with a credential; wipe ends them.
+func tokensOf(cred *engine.Credential) tokens {
+	out := make(tokens, len(cred.MaskKeys))
+	for name, key := range cred.MaskKeys {
+		out[name] = secret.New(bytes.Clone(key.Reveal()))
+	}
+	return out
+}
+
+func (t tokens) wipe() {
+	for _, key := range t {
+		key.Wipe()
+	}
 }
 
 // maxHandshakeMessage is the longest message that the target may send while logging in.
@@ -46,6 +64,9 @@ func (e *Engine) login(ctx context.Context, s engine.Session, purpose engine.Pur
 	l := &login{conn: nc, status: startup{}, path: searchPath(terms)}
 	err = s.Lend(ctx, purpose, func(cred *engine.Credential) error {
 		l.account = strings.Clone(cred.Account)
+		if purpose == engine.PurposeSession {
+			l.tokens = tokensOf(cred)
+		}
 		cert, err := certificate(cred)
 		if err != nil {
 			return err

@@ -9,15 +9,21 @@ import (
 	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/mask"
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/secret"
 	"github.com/posterngate/postern/pkg/sql"
 )
 
-// A masking is what level result asks of one statement: values of these columns are
-// changed on their way back. It is immutable.
+// A masking is what level result, and tokens at every level, ask of one statement: values
+// of these columns are changed on their way back. It is immutable.
 type masking struct {
 	outputs []origin // of the result's columns, as judged; empty where it is no bare column
 	masked  map[origin]maskedColumn
+	source  bool // all other masks are in the statement that is sent
+	keys    tokens
 }
+
+// tokens are the keys of masks of method token, by the mask's name.
+type tokens map[string]secret.Bytes
 
 // origin is the column of the catalogue that a column of a result shows as it is.
 type origin struct{ schema, table, column string }
@@ -30,13 +36,13 @@ type maskedColumn struct {
 // newMasking finds out how values are changed at level result, or why that cannot be
 // done. It is nil where the statement reads no masked column. Policy has judged already
 // that masked columns are but shown; here that is a condition.
-func newMasking(cat *sql.Catalog, facts *sql.Facts, d *postern.Decision) (*masking, error) {
-	m := &masking{masked: map[origin]maskedColumn{}}
+func newMasking(cat *sql.Catalog, facts *sql.Facts, d *postern.Decision, keys tokens) (*masking, error) {
+	m := &masking{masked: map[origin]maskedColumn{}, source: d.Level >= postern.LevelSource, keys: keys}
 	for _, o := range d.Obligations {
 		if o.Table == nil {
 			continue
 		}
-		if o.Table.Filter != "" {
+		if o.Table.Filter != "" && !m.source {
 			return nil, errors.New("its rows are filtered, which needs level source")
 		}
 		for i := range facts.Statements {
@@ -56,9 +62,22 @@ func newMasking(cat *sql.Catalog, facts *sql.Facts, d *postern.Decision) (*maski
 		return nil, err
 	}
 	for _, o := range st.Outputs {
+		if m.source && unlisted(d, &o) {
+			continue // * is written out
+		}
 		m.outputs = append(m.outputs, origin{o.Schema, o.Table, o.Column})
 	}
 	return m, nil
+}
+
+// unlisted reports whether * brought a column that its table's rule does not have.
+func unlisted(d *postern.Decision, o *sql.Output) bool {
+	for i := range d.Obligations {
+		if t := d.Obligations[i].Table; o.Star && t != nil && t.Schema == o.Schema && t.Table == o.Table && !t.Every {
+			return !slices.ContainsFunc(t.Columns, func(c postern.ColumnRule) bool { return c.Name == o.Column })
+		}
+	}
+	return false
 }
 
 // onlyShows reports why a statement does more with what it reads than to return it.
@@ -84,13 +103,13 @@ func (m *masking) add(cat *sql.Catalog, st *sql.Statement, rule *postern.TableRu
 		if t.Schema != rule.Schema || t.Name != rule.Table {
 			continue
 		}
-		if t.AllColumns {
-			if err := allShown(cat, st, t, rule); err != nil {
+		if t.AllColumns && m.tokened(rule) {
+			if err := m.allShown(cat, st, t, rule); err != nil {
 				return err
 			}
 		}
 		for _, c := range rule.Columns {
-			if c.Mask == nil || !t.AllColumns && !slices.Contains(t.Read, c.Name) {
+			if c.Mask == nil || m.source && !c.Mask.Token() || !t.AllColumns && !slices.Contains(t.Read, c.Name) {
 				continue
 			}
 			if slices.Contains(t.Read, c.Name) && t.Roles[c.Name] != sql.RoleOutput && !hole.Is("policy-result-use") {
@@ -104,10 +123,15 @@ func (m *masking) add(cat *sql.Catalog, st *sql.Statement, rule *postern.TableRu
 	return nil
 }
 
+// tokened reports whether any column of a rule is changed on its way back.
+func (m *masking) tokened(rule *postern.TableRule) bool {
+	return !m.source || slices.ContainsFunc(rule.Columns, func(c postern.ColumnRule) bool { return c.Mask.Token() })
+}
+
 // allShown reports why * cannot stand for the columns of a table: it must be a part of
 // what is shown and of nothing else, and every column must be permitted. A column that
 // the table has got since shows in the description of the result, which COPY has not.
-func allShown(cat *sql.Catalog, st *sql.Statement, t *sql.Table, rule *postern.TableRule) error {
+func (m *masking) allShown(cat *sql.Catalog, st *sql.Statement, t *sql.Table, rule *postern.TableRule) error {
 	shows := st.Verb == sql.Select && st.Command != "COPY" || st.Verb == sql.Prepare || st.Verb == sql.Declare
 	if !shows || t.Roles["*"] != sql.RoleOutput {
 		return fmt.Errorf("* or the whole row of %s in more than a select list; name the columns", t)
@@ -117,7 +141,7 @@ func allShown(cat *sql.Catalog, st *sql.Statement, t *sql.Table, rule *postern.T
 		return fmt.Errorf("%s is not known", t)
 	}
 	for i := range rel.Columns {
-		if name := rel.Columns[i].Name; !slices.ContainsFunc(rule.Columns, func(c postern.ColumnRule) bool { return c.Name == name }) {
+		if name := rel.Columns[i].Name; !m.source && !slices.ContainsFunc(rule.Columns, func(c postern.ColumnRule) bool { return c.Name == name }) {
 			return fmt.Errorf("* stands for all columns of %s, and %s is not permitted; name the columns", t, name)
 		}
 	}
@@ -130,7 +154,13 @@ func (m *masking) column(cat *sql.Catalog, t *sql.Table, c *postern.ColumnRule) 
 		return fmt.Errorf("%s.%s is not known", t, c.Name)
 	}
 	col := rel.Column(c.Name)
-	w, err := mask.NewWriter(c.Mask, col.TypeText)
+	var w mask.Writer
+	var err error
+	if c.Mask.Token() {
+		w, err = mask.NewTokenWriter(c.Mask, col.TypeText, m.keys[c.Mask.Name].Reveal())
+	} else {
+		w, err = mask.NewWriter(c.Mask, col.TypeText)
+	}
 	if err != nil {
 		return err
 	}

@@ -252,10 +252,10 @@ func TestMaskingConditions(t *testing.T) {
 			Schema: "sales", Name: "people", Verbs: []sql.Verb{sql.Select}, Read: []string{"email"}, Roles: map[string]sql.ColumnRole{"email": sql.RoleOutput},
 		}}, Outputs: []sql.Output{{Name: "e", Schema: "sales", Table: "people", Column: "email"}}}}}
 	}
-	if m, err := newMasking(cat, shows(), decision(redact)); err != nil || len(m.masked) != 1 || len(m.outputs) != 1 {
+	if m, err := newMasking(cat, shows(), decision(redact), nil); err != nil || len(m.masked) != 1 || len(m.outputs) != 1 {
 		t.Fatalf("%+v, %v", m, err)
 	}
-	if m, err := newMasking(cat, shows(), decision(nil)); err != nil || m != nil {
+	if m, err := newMasking(cat, shows(), decision(nil), nil); err != nil || m != nil {
 		t.Fatalf("nothing to mask: %+v, %v", m, err)
 	}
 	for name, spoil := range map[string]func(*sql.Facts, *postern.Decision){
@@ -289,7 +289,7 @@ func TestMaskingConditions(t *testing.T) {
 	} {
 		f, d := shows(), decision(redact)
 		spoil(f, d)
-		if m, err := newMasking(cat, f, d); err == nil {
+		if m, err := newMasking(cat, f, d, nil); err == nil {
 			t.Errorf("%s: %+v", name, m)
 		}
 	}

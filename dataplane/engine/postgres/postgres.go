@@ -143,6 +143,7 @@ func (e *Engine) session(ctx context.Context, s engine.Session, h *hello) error 
 		}
 		return e.tell(h.conn, err)
 	}
+	defer l.tokens.wipe()
 	c := newConn(e, s, l, h.conn)
 	if err := c.greet(h, l, authenticated); err != nil {
 		return fmt.Errorf("greet: %w", err)
@@ -169,5 +170,5 @@ func (e *Engine) Explain(ctx context.Context, s engine.Session, text string) (*e
 	if err != nil {
 		return nil, err
 	}
-	return e.build(cat, names, text), nil
+	return e.build(cat, names, nil, text), nil
 }

@@ -77,7 +77,7 @@ func (c *conn) template(ctx context.Context, st *statement) *pgsql.Template {
 	}
 	s.tried = true
 	t, _ := pgsql.NewTemplate(st.text, st.adm.Forward, func(text string) (string, error) {
-		an, err := c.e.build(st.catalog, c.names, text).Analyse(ctx)
+		an, err := c.e.build(st.catalog, c.names, c.tokens, text).Analyse(ctx)
 		if err != nil {
 			return "", err
 		}

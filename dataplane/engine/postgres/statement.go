@@ -33,7 +33,7 @@ type statement struct {
 	asked   uint64 // the segment in which the client asked for a RowDescription
 }
 
-func newStatement(text string, adm *engine.Admission, cat *catalog) (*statement, error) {
+func newStatement(text string, adm *engine.Admission, cat *catalog, keys tokens) (*statement, error) {
 	st := &statement{text: text, adm: adm, catalog: cat, own: adm.Own, maxAffected: -1, maxRows: -1}
 	if adm.Analysis != nil {
 		st.facts, _ = adm.Analysis.Facts().(*sql.Facts)
@@ -44,11 +44,13 @@ func newStatement(text string, adm *engine.Admission, cat *catalog) (*statement,
 	effect := st.facts.Effect()
 	st.defines = effect == postern.EffectDefine || effect == postern.EffectUnknown
 	st.changes = effect != postern.EffectRead && effect != postern.EffectNone && adm.Decision.Level != postern.LevelNone
+	later := false // something is changed on its way back, whatever the level
 	for _, o := range adm.Decision.Obligations {
 		switch {
 		case o.Table != nil:
 			for _, col := range o.Table.Columns {
 				st.masked = st.masked || col.Mask != nil
+				later = later || col.Mask.Token()
 			}
 		case o.MaxAffected > 0:
 			st.maxAffected = o.MaxAffected
@@ -61,8 +63,8 @@ func newStatement(text string, adm *engine.Admission, cat *catalog) (*statement,
 	st.quotes = st.masked || (adm.Decision.Level != postern.LevelNone && st.runsCode())
 	var err error
 	switch level := adm.Decision.Level; {
-	case level == postern.LevelResult:
-		st.masking, err = newMasking(cat.Catalog, st.facts, &adm.Decision)
+	case level == postern.LevelResult || later:
+		st.masking, err = newMasking(cat.Catalog, st.facts, &adm.Decision, keys)
 	case st.masked && level < postern.LevelSource:
 		err = errors.New("no level of guarantee holds")
 	}
@@ -136,7 +138,7 @@ func (st *statement) uses(schema, table string) bool {
 }
 
 // build makes the Statement for a text, against the catalogue as it is now.
-func (e *Engine) build(cat *catalog, names resolution, text string) *engine.Statement {
+func (e *Engine) build(cat *catalog, names resolution, keys tokens, text string) *engine.Statement {
 	return &engine.Statement{
 		Text:    text,
 		Context: cat.Version + "\x00" + names.key(),
@@ -156,7 +158,7 @@ func (e *Engine) build(cat *catalog, names resolution, text string) *engine.Stat
 			if !ok {
 				return errors.New("nothing is known of it")
 			}
-			_, err := newMasking(cat.Catalog, facts, d)
+			_, err := newMasking(cat.Catalog, facts, d, keys)
 			return err
 		},
 	}
@@ -168,7 +170,7 @@ func (c *conn) prepare(ctx context.Context, text string) (*statement, error) {
 	if err != nil {
 		return nil, err
 	}
-	built := c.e.build(cat, c.names, text)
+	built := c.e.build(cat, c.names, c.tokens, text)
 	built.Estimate = c.estimate
 	adm, err := c.s.Prepare(ctx, built)
 	if err != nil {
@@ -180,7 +182,7 @@ func (c *conn) prepare(ctx context.Context, text string) (*statement, error) {
 		if cat, err = c.e.catalogs.get(ctx, catalogKey(c.terms), c.s); err != nil {
 			return nil, err
 		}
-		if adm, err = c.s.Prepare(ctx, c.e.build(cat, c.names, text)); err != nil {
+		if adm, err = c.s.Prepare(ctx, c.e.build(cat, c.names, c.tokens, text)); err != nil {
 			return nil, err
 		}
 		if v := unmade(cat, &adm.Decision); v != nil {
@@ -190,7 +192,7 @@ func (c *conn) prepare(ctx context.Context, text string) (*statement, error) {
 			}
 		}
 	}
-	st, err := newStatement(text, adm, cat)
+	st, err := newStatement(text, adm, cat, c.tokens)
 	if err != nil {
 		return nil, err
 	}

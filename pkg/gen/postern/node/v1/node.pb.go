@@ -3542,7 +3542,10 @@ type Credential struct {
 	// A client certificate, PEM; for SSH as in an authorized_keys file.
 	Certificate []byte `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	// Its private key, PEM.
-	PrivateKey    []byte `protobuf:"bytes,4,opt,name=private_key,json=privateKey,proto3" json:"private_key,omitempty"`
+	PrivateKey []byte `protobuf:"bytes,4,opt,name=private_key,json=privateKey,proto3" json:"private_key,omitempty"`
+	// The keys of the task's masks of method token, by the mask's name: each derived for the
+	// mask's domain, so that it opens nothing else.
+	MaskKeys      map[string][]byte `protobuf:"bytes,5,rep,name=mask_keys,json=maskKeys,proto3" json:"mask_keys,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3601,6 +3604,13 @@ func (x *Credential) GetCertificate() []byte {
 func (x *Credential) GetPrivateKey() []byte {
 	if x != nil {
 		return x.PrivateKey
+	}
+	return nil
+}
+
+func (x *Credential) GetMaskKeys() map[string][]byte {
+	if x != nil {
+		return x.MaskKeys
 	}
 	return nil
 }
@@ -4198,14 +4208,18 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x129\n" +
 	"\n" +
-	"renew_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\trenewTime\"\x8f\x01\n" +
+	"renew_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\trenewTime\"\x99\x02\n" +
 	"\n" +
 	"Credential\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x1f\n" +
 	"\bpassword\x18\x02 \x01(\fB\x03\x80\x01\x01R\bpassword\x12 \n" +
 	"\vcertificate\x18\x03 \x01(\fR\vcertificate\x12$\n" +
 	"\vprivate_key\x18\x04 \x01(\fB\x03\x80\x01\x01R\n" +
-	"privateKey\")\n" +
+	"privateKey\x12K\n" +
+	"\tmask_keys\x18\x05 \x03(\v2).postern.node.v1.Credential.MaskKeysEntryB\x03\x80\x01\x01R\bmaskKeys\x1a;\n" +
+	"\rMaskKeysEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\")\n" +
 	"\x11RenewLeaseRequest\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\tR\x05lease\"\x8c\x01\n" +
 	"\x12RenewLeaseResponse\x12;\n" +
@@ -4259,7 +4273,7 @@ func file_postern_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_postern_node_v1_node_proto_rawDescData
 }
 
-var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
 var file_postern_node_v1_node_proto_goTypes = []any{
 	(*RegisterRequest)(nil),        // 0: postern.node.v1.RegisterRequest
 	(*RegisterResponse)(nil),       // 1: postern.node.v1.RegisterResponse
@@ -4318,15 +4332,16 @@ var file_postern_node_v1_node_proto_goTypes = []any{
 	nil,                            // 54: postern.node.v1.RenewRequest.EndpointsEntry
 	nil,                            // 55: postern.node.v1.Update.GrantKeysEntry
 	nil,                            // 56: postern.node.v1.Explanation.MaskedEntry
-	(*v1.Version)(nil),             // 57: postern.types.v1.Version
-	(*durationpb.Duration)(nil),    // 58: google.protobuf.Duration
-	(*v1.Object)(nil),              // 59: postern.types.v1.Object
-	(*timestamppb.Timestamp)(nil),  // 60: google.protobuf.Timestamp
-	(*v1.Subject)(nil),             // 61: postern.types.v1.Subject
-	(*v1.ApprovalRequirement)(nil), // 62: postern.types.v1.ApprovalRequirement
-	(*v1.SignedGrant)(nil),         // 63: postern.types.v1.SignedGrant
-	(*v1.Parameter)(nil),           // 64: postern.types.v1.Parameter
-	(*v1.Hold)(nil),                // 65: postern.types.v1.Hold
+	nil,                            // 57: postern.node.v1.Credential.MaskKeysEntry
+	(*v1.Version)(nil),             // 58: postern.types.v1.Version
+	(*durationpb.Duration)(nil),    // 59: google.protobuf.Duration
+	(*v1.Object)(nil),              // 60: postern.types.v1.Object
+	(*timestamppb.Timestamp)(nil),  // 61: google.protobuf.Timestamp
+	(*v1.Subject)(nil),             // 62: postern.types.v1.Subject
+	(*v1.ApprovalRequirement)(nil), // 63: postern.types.v1.ApprovalRequirement
+	(*v1.SignedGrant)(nil),         // 64: postern.types.v1.SignedGrant
+	(*v1.Parameter)(nil),           // 65: postern.types.v1.Parameter
+	(*v1.Hold)(nil),                // 66: postern.types.v1.Hold
 }
 var file_postern_node_v1_node_proto_depIdxs = []int32{
 	52, // 0: postern.node.v1.RegisterRequest.endpoints:type_name -> postern.node.v1.RegisterRequest.EndpointsEntry
@@ -4337,20 +4352,20 @@ var file_postern_node_v1_node_proto_depIdxs = []int32{
 	8,  // 5: postern.node.v1.SyncRequest.ping:type_name -> postern.node.v1.SyncPing
 	9,  // 6: postern.node.v1.SyncRequest.report:type_name -> postern.node.v1.NodeReport
 	27, // 7: postern.node.v1.SyncRequest.result:type_name -> postern.node.v1.CommandResult
-	57, // 8: postern.node.v1.SyncHello.applied:type_name -> postern.types.v1.Version
-	57, // 9: postern.node.v1.SyncAck.version:type_name -> postern.types.v1.Version
+	58, // 8: postern.node.v1.SyncHello.applied:type_name -> postern.types.v1.Version
+	58, // 9: postern.node.v1.SyncAck.version:type_name -> postern.types.v1.Version
 	7,  // 10: postern.node.v1.SyncAck.rejections:type_name -> postern.node.v1.Rejection
-	58, // 11: postern.node.v1.NodeReport.spool_age:type_name -> google.protobuf.Duration
+	59, // 11: postern.node.v1.NodeReport.spool_age:type_name -> google.protobuf.Duration
 	11, // 12: postern.node.v1.SyncResponse.update:type_name -> postern.node.v1.Update
 	13, // 13: postern.node.v1.SyncResponse.bookmark:type_name -> postern.node.v1.Bookmark
 	14, // 14: postern.node.v1.SyncResponse.command:type_name -> postern.node.v1.Command
-	57, // 15: postern.node.v1.Update.version:type_name -> postern.types.v1.Version
-	59, // 16: postern.node.v1.Update.objects:type_name -> postern.types.v1.Object
+	58, // 15: postern.node.v1.Update.version:type_name -> postern.types.v1.Version
+	60, // 16: postern.node.v1.Update.objects:type_name -> postern.types.v1.Object
 	12, // 17: postern.node.v1.Update.ended_grants:type_name -> postern.node.v1.GrantEnd
 	55, // 18: postern.node.v1.Update.grant_keys:type_name -> postern.node.v1.Update.GrantKeysEntry
-	60, // 19: postern.node.v1.GrantEnd.end_time:type_name -> google.protobuf.Timestamp
-	57, // 20: postern.node.v1.Bookmark.version:type_name -> postern.types.v1.Version
-	58, // 21: postern.node.v1.Bookmark.replica_staleness:type_name -> google.protobuf.Duration
+	61, // 19: postern.node.v1.GrantEnd.end_time:type_name -> google.protobuf.Timestamp
+	58, // 20: postern.node.v1.Bookmark.version:type_name -> postern.types.v1.Version
+	59, // 21: postern.node.v1.Bookmark.replica_staleness:type_name -> google.protobuf.Duration
 	23, // 22: postern.node.v1.Command.kill_session:type_name -> postern.node.v1.KillSession
 	24, // 23: postern.node.v1.Command.cancel_query:type_name -> postern.node.v1.CancelQuery
 	25, // 24: postern.node.v1.Command.explain:type_name -> postern.node.v1.Explain
@@ -4360,67 +4375,68 @@ var file_postern_node_v1_node_proto_depIdxs = []int32{
 	18, // 28: postern.node.v1.Command.drop_login:type_name -> postern.node.v1.DropLogin
 	19, // 29: postern.node.v1.Command.inspect:type_name -> postern.node.v1.Inspect
 	16, // 30: postern.node.v1.Command.find_recordings:type_name -> postern.node.v1.FindRecordings
-	57, // 31: postern.node.v1.MakeLogin.version:type_name -> postern.types.v1.Version
-	60, // 32: postern.node.v1.MakeLogin.expire_time:type_name -> google.protobuf.Timestamp
-	61, // 33: postern.node.v1.MakeLogin.subject:type_name -> postern.types.v1.Subject
+	58, // 31: postern.node.v1.MakeLogin.version:type_name -> postern.types.v1.Version
+	61, // 32: postern.node.v1.MakeLogin.expire_time:type_name -> google.protobuf.Timestamp
+	62, // 33: postern.node.v1.MakeLogin.subject:type_name -> postern.types.v1.Subject
 	21, // 34: postern.node.v1.Inspection.walls:type_name -> postern.node.v1.WallState
 	22, // 35: postern.node.v1.Inspection.findings:type_name -> postern.node.v1.Finding
-	60, // 36: postern.node.v1.Inspection.time:type_name -> google.protobuf.Timestamp
-	61, // 37: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
-	62, // 38: postern.node.v1.Explain.approval:type_name -> postern.types.v1.ApprovalRequirement
-	58, // 39: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
+	61, // 36: postern.node.v1.Inspection.time:type_name -> google.protobuf.Timestamp
+	62, // 37: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
+	63, // 38: postern.node.v1.Explain.approval:type_name -> postern.types.v1.ApprovalRequirement
+	59, // 39: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
 	28, // 40: postern.node.v1.CommandResult.explanation:type_name -> postern.node.v1.Explanation
 	20, // 41: postern.node.v1.CommandResult.inspection:type_name -> postern.node.v1.Inspection
 	56, // 42: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
-	57, // 43: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
+	58, // 43: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
 	31, // 44: postern.node.v1.SignInResponse.prompt:type_name -> postern.node.v1.SignInPrompt
 	36, // 45: postern.node.v1.SignInResponse.grant:type_name -> postern.node.v1.OpenGrantResponse
-	60, // 46: postern.node.v1.SignInPrompt.expire_time:type_name -> google.protobuf.Timestamp
+	61, // 46: postern.node.v1.SignInPrompt.expire_time:type_name -> google.protobuf.Timestamp
 	32, // 47: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
 	32, // 48: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
 	32, // 49: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
 	32, // 50: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
 	32, // 51: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
 	32, // 52: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
-	63, // 53: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
-	64, // 54: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
-	65, // 55: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
-	65, // 56: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
-	60, // 57: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	60, // 58: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	60, // 59: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	60, // 60: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	0,  // 61: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
-	2,  // 62: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
-	4,  // 63: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
-	35, // 64: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
-	37, // 65: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
-	39, // 66: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
-	41, // 67: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
-	33, // 68: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
-	29, // 69: postern.node.v1.GrantService.SignIn:input_type -> postern.node.v1.SignInRequest
-	43, // 70: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
-	46, // 71: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
-	48, // 72: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
-	50, // 73: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
-	1,  // 74: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
-	3,  // 75: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
-	10, // 76: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
-	36, // 77: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
-	38, // 78: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
-	40, // 79: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
-	42, // 80: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
-	34, // 81: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
-	30, // 82: postern.node.v1.GrantService.SignIn:output_type -> postern.node.v1.SignInResponse
-	44, // 83: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
-	47, // 84: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
-	49, // 85: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
-	51, // 86: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
-	74, // [74:87] is the sub-list for method output_type
-	61, // [61:74] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	64, // 53: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
+	65, // 54: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
+	66, // 55: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
+	66, // 56: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
+	61, // 57: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	61, // 58: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	57, // 59: postern.node.v1.Credential.mask_keys:type_name -> postern.node.v1.Credential.MaskKeysEntry
+	61, // 60: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	61, // 61: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	0,  // 62: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
+	2,  // 63: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
+	4,  // 64: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
+	35, // 65: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
+	37, // 66: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
+	39, // 67: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
+	41, // 68: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
+	33, // 69: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
+	29, // 70: postern.node.v1.GrantService.SignIn:input_type -> postern.node.v1.SignInRequest
+	43, // 71: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
+	46, // 72: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
+	48, // 73: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
+	50, // 74: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
+	1,  // 75: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
+	3,  // 76: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
+	10, // 77: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
+	36, // 78: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
+	38, // 79: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
+	40, // 80: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
+	42, // 81: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
+	34, // 82: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
+	30, // 83: postern.node.v1.GrantService.SignIn:output_type -> postern.node.v1.SignInResponse
+	44, // 84: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
+	47, // 85: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
+	49, // 86: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
+	51, // 87: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
+	75, // [75:88] is the sub-list for method output_type
+	62, // [62:75] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_postern_node_v1_node_proto_init() }
@@ -4461,7 +4477,7 @@ func file_postern_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_node_v1_node_proto_rawDesc), len(file_postern_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   57,
+			NumMessages:   58,
 			NumExtensions: 0,
 			NumServices:   5,
 		},
