@@ -18,7 +18,7 @@ type Writer struct {
 	constant   []byte // of redact, as long as the type wants it
 	keepFirst  int
 	keepLast   int
-	characters int // to which blanks are added; 0 where the type adds none
+	characters int    // to which blanks are added; 0 where the type adds none
 	key        []byte // of token
 }
 

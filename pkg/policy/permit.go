@@ -24,7 +24,7 @@ type permit struct {
 	columns      map[string]bool
 	writeColumns map[string]bool
 	masks        map[string]*postern.MaskRule
-	tokens       bool // some of masks are of method token
+	tokens       bool                 // some of masks are of method token
 	view         []postern.Obligation // just one: how the table is seen, without its filter of rows
 	rows         *Rows                // nil shows all rows
 	ruleRows     string
