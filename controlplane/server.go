@@ -5,7 +5,6 @@ package controlplane
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -109,7 +108,7 @@ func New(ctx context.Context, cfg config.Config, tel *telemetry.T) (_ *Server, e
 	}
 	s.cache = store.NewCache(s.store, s.log, cacheKinds()...)
 	s.hub = publish.New(publish.Config{
-		Cache: s.cache, GrantKeys: s.authority.GrantKeys, ClientCA: s.authority.ClientCA(), SSHUserCA: s.authority.SSHUserCA().Marshal(), Logger: s.log,
+		Cache: s.cache, GrantKeys: s.authority.GrantKeys, CA: s.authority.Bundle, ClientCA: s.authority.ClientCA(), SSHUserCA: s.authority.SSHUserCA().Marshal(), Logger: s.log,
 	})
 	s.fleet = fleet.New(fleet.Config{Store: s.store, Hub: s.hub, Logger: s.log, Now: time.Now})
 	verifier, err := s.verifier(ctx)
@@ -204,11 +203,9 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 }
 
 func (s *Server) serveNodes() error {
-	roots := x509.NewCertPool()
-	roots.AddCert(s.authority.CA())
 	s.nodes = nodeapi.New(nodeapi.Services{
 		TLS: &tls.Config{
-			MinVersion: tls.VersionTLS13, ClientCAs: roots,
+			MinVersion:     tls.VersionTLS13,
 			GetCertificate: s.authority.Server(hosts(s.cfg.Nodes)...),
 		},
 		Authority: s.authority, Nodes: publish.Directory{Cache: s.cache, Store: s.store}, Snapshot: s.hub.Snapshot,
@@ -243,6 +240,7 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier) err
 		Audit:       userapi.NewAudit(s.audit),
 		Answer:      answerapi.New(s.index, s.bindings, time.Now),
 		NodeAdmin:   userapi.NewNodes(s.fleet, enroller, s.cache),
+		Authority:   userapi.NewAuthority(s.authority),
 		Lock:        s.locks(policies),
 		SignIn:      s.signIn.Handler(), SignInPath: signin.Path,
 		Ready: s.Ready,
@@ -261,7 +259,7 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier) err
 	return nil
 }
 
-// CA is the PEM text of the CA that signs the API's and the nodes' certificates.
+// CA is the PEM text of the CAs that sign the API's and the nodes' certificates.
 func (s *Server) CA() []byte { return s.authority.Bundle() }
 
 // APIAddr and NodesAddr are the bound addresses.

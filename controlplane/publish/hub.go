@@ -39,6 +39,8 @@ type Config struct {
 	Cache Cache
 	// GrantKeys are the public keys that sign grants, by id.
 	GrantKeys func() map[string][]byte
+	// CA are the CAs of control plane and nodes, PEM; nil where nodes are not told.
+	CA func() []byte
 	// ClientCA is the DER of the CA of grant certificates, by which nodes verify clients.
 	ClientCA []byte
 	// SSHUserCA is the wire form of the CA of SSH grant certificates.
@@ -51,6 +53,7 @@ type Config struct {
 type Hub struct {
 	cache     Cache
 	grantKeys func() map[string][]byte
+	house     func() []byte
 	clientCA  []byte
 	sshUserCA []byte
 	log       *slog.Logger
@@ -84,7 +87,7 @@ type Hub struct {
 // New makes a Hub that publishes nothing before Run.
 func New(cfg Config) *Hub {
 	h := &Hub{
-		cache: cfg.Cache, grantKeys: cfg.GrantKeys, clientCA: cfg.ClientCA, sshUserCA: cfg.SSHUserCA, log: cfg.Logger, now: cfg.Now,
+		cache: cfg.Cache, grantKeys: cfg.GrantKeys, house: cfg.CA, clientCA: cfg.ClientCA, sshUserCA: cfg.SSHUserCA, log: cfg.Logger, now: cfg.Now,
 		ready: make(chan struct{}), kick: make(chan struct{}, 1),
 		scopes: map[scopeKey]*published{}, frames: map[frameKey]*frame{},
 		nodes: map[postern.NodeName]*stream{}, gone: map[postern.NodeName]status{},
@@ -312,13 +315,17 @@ func (h *Hub) urgentLayer() *layer {
 	return newLayer(items, h.urgent)
 }
 
-// readKeys takes the keys that sign grants, and reports whether they changed.
+// readKeys takes the keys by which nodes verify, and reports whether they changed.
 func (h *Hub) readKeys() bool {
 	keys := h.grantKeys()
-	if h.keys != nil && maps.EqualFunc(h.keys.keys, keys, bytes.Equal) {
+	var house []byte
+	if h.house != nil {
+		house = h.house()
+	}
+	if h.keys != nil && maps.EqualFunc(h.keys.keys, keys, bytes.Equal) && bytes.Equal(h.keys.house, house) {
 		return false
 	}
-	h.keys = &keySet{maps.Clone(keys), h.clientCA, h.sshUserCA}
+	h.keys = &keySet{maps.Clone(keys), h.clientCA, h.sshUserCA, house}
 	return true
 }
 

@@ -50,11 +50,12 @@ func diff(from, to *layer) (put []*item, removed []*item) {
 	return put, removed
 }
 
-// keySet is by what nodes verify: the keys that sign grants, by id, and the CAs of grant
-// certificates. It is immutable.
+// keySet is by what nodes verify: the keys that sign grants, by id, the CAs of grant
+// certificates, and those of the house. It is immutable.
 type keySet struct {
 	keys                map[string][]byte
 	clientCA, sshUserCA []byte
+	house               []byte // PEM
 }
 
 // A content is all that a node can hold. Contents are equal when they hold the same
@@ -126,7 +127,7 @@ func update(from, to state, says postern.Version) *nodev1.Update {
 	add(from.urgent, to.urgent)
 	add(from.scoped, to.scoped)
 	if from.keys != to.keys {
-		u.GrantKeys, u.ClientCa, u.SshUserCa = to.keys.keys, to.keys.clientCA, to.keys.sshUserCA
+		u.GrantKeys, u.ClientCa, u.SshUserCa, u.Ca = to.keys.keys, to.keys.clientCA, to.keys.sshUserCA, to.keys.house
 	}
 	return u
 }

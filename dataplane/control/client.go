@@ -49,6 +49,7 @@ type Client struct {
 	log     *slog.Logger
 	clock   *clock
 	rotated chan struct{} // the identity has changed, or should
+	renewal chan struct{} // the CAs have changed
 
 	// recordingKey is what the control plane said last with a grant.
 	recordingKey atomic.Pointer[[]byte]
@@ -60,7 +61,7 @@ type Client struct {
 
 // New makes a Client that does nothing before Run.
 func New(cfg Config) *Client {
-	c := &Client{cfg: cfg, log: cfg.Logger, clock: newClock(), rotated: make(chan struct{}, 1), changed: make(chan struct{})}
+	c := &Client{cfg: cfg, log: cfg.Logger, clock: newClock(), rotated: make(chan struct{}, 1), renewal: make(chan struct{}, 1), changed: make(chan struct{})}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}

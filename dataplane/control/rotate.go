@@ -17,6 +17,8 @@ import (
 const (
 	renewRetry = time.Minute // at most, after a renewal that failed
 	renewWait  = 20 * time.Second
+	// renewSpread is over how long the nodes of a fleet renew when the CAs have changed.
+	renewSpread = 5 * time.Second
 )
 
 // renewAt is when to renew a certificate: at half of its life, a tenth of it sooner or
@@ -33,8 +35,16 @@ func (c *Client) rotate(ctx context.Context) error {
 		c.renewUntil(ctx) // addresses have changed, an answer was lost, or it enrolled before nodes had SSH host keys
 	}
 	for ctx.Err() == nil {
-		due := renewAt(id.current.Load().client.Leaf)
-		if !sleep(ctx, max(0, time.Until(due))) {
+		due := time.NewTimer(max(0, time.Until(renewAt(id.current.Load().client.Leaf))))
+		select {
+		case <-due.C:
+		case <-c.renewal:
+			c.log.Info("the CAs have changed, certificates are renewed")
+			sleep(ctx, rand.N(renewSpread))
+		case <-ctx.Done():
+		}
+		due.Stop()
+		if ctx.Err() != nil {
 			return nil
 		}
 		c.renewUntil(ctx)

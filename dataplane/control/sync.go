@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -234,6 +235,12 @@ func (s *syncing) apply(ctx context.Context, u *nodev1.Update) error {
 	ack := s.cfg.Snapshot.Apply(u)
 	if ack == nil {
 		return errResync
+	}
+	if ca := u.GetCa(); len(ca) > 0 && !bytes.Equal(ca, s.cfg.Identity.CA()) {
+		select {
+		case s.renewal <- struct{}{}:
+		default:
+		}
 	}
 	for _, r := range ack.GetRejections() {
 		s.log.Warn("object does not compile here, whatever needs it is denied", "object", r.GetObject(), "reason", r.GetReason())

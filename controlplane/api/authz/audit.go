@@ -42,6 +42,8 @@ func objectOf(procedure string, request any) string {
 		kind = "session"
 	case "NodeAdminService":
 		kind = "node"
+	case "AuthorityService":
+		kind = "key"
 	case "AnswerService":
 		return "" // all recordings
 	}

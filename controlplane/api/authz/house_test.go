@@ -67,6 +67,7 @@ type all struct {
 	api.UnimplementedAnswerServiceHandler
 	api.UnimplementedLockServiceHandler
 	api.UnimplementedNodeAdminServiceHandler
+	api.UnimplementedAuthorityServiceHandler
 	drain func(context.Context) error
 	read  func(context.Context) error
 	who   func(context.Context) error
@@ -145,6 +146,7 @@ func newHouse(t *testing.T, h *all, change func(*authz.Config)) *house {
 	mux.Handle(api.NewAnswerServiceHandler(h, opt))
 	mux.Handle(api.NewLockServiceHandler(h, opt))
 	mux.Handle(api.NewNodeAdminServiceHandler(h, opt))
+	mux.Handle(api.NewAuthorityServiceHandler(h, opt))
 	out.server = httptest.NewUnstartedServer(mux)
 	out.server.EnableHTTP2 = true
 	out.server.StartTLS()

@@ -77,6 +77,10 @@ func Table() map[string]Rule {
 		api.NodeAdminServiceListNodesProcedure:       view,
 		api.NodeAdminServiceDrainNodeProcedure:       operate,
 
+		api.AuthorityServiceListKeysProcedure:  view,
+		api.AuthorityServiceRotateKeyProcedure: {Roles: includes(Admin), Audit: writes},
+		api.AuthorityServiceRetireKeyProcedure: {Roles: includes(Admin), Audit: writes},
+
 		api.LockServiceGetReceiptProcedure: view,
 		api.LockServiceOffboardProcedure:   operate, // MayWrite looks at each object
 	}

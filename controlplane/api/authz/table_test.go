@@ -85,6 +85,9 @@ AuditService/ListAuditEntries uar
 NodeAdminService/CreateJoinToken ar
 NodeAdminService/ListNodes voar
 NodeAdminService/DrainNode oar
+AuthorityService/ListKeys voar
+AuthorityService/RotateKey ar
+AuthorityService/RetireKey ar
 `
 
 func TestRoleByMethod(t *testing.T) {

@@ -3,7 +3,6 @@ package nodeapi_test
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"net"
 	"slices"
@@ -112,10 +111,8 @@ func (r *replica) await(ok func(*policy.Snapshot) bool) {
 }
 
 func (r *replica) server(cert func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *nodeapi.Server {
-	clients := x509.NewCertPool()
-	clients.AddCert(r.h.auth.CA())
 	return nodeapi.New(nodeapi.Services{
-		TLS:       &tls.Config{GetCertificate: cert, ClientCAs: clients},
+		TLS:       &tls.Config{GetCertificate: cert},
 		Authority: r.h.auth, Nodes: publish.Directory{Cache: r.cache, Store: r.h.mem}, Snapshot: r.hub.Snapshot,
 		Enrol: r.enrol, Hub: r.hub, Fleet: r.hub, Grants: r, SignIns: r, Holds: r, Broker: r, Budgets: r, Records: r, RecordingKey: func() []byte { return []byte("key") }, Logger: discard,
 	})

@@ -45,6 +45,8 @@ const (
 
 // Authority knows the certificates that the control plane has issued.
 type Authority interface {
+	// Roots are the CAs of control plane and nodes as they are now.
+	Roots() *x509.CertPool
 	// NodeFromCert is the node that a client certificate names; it verifies the chain.
 	NodeFromCert(c *x509.Certificate) (postern.NodeName, error)
 }
@@ -106,7 +108,7 @@ type Records interface {
 // Services is what stands behind the door; everything but Options, Logger and Now is
 // required.
 type Services struct {
-	// TLS has the server's certificate, whose chain ends with the CA, and ClientCAs.
+	// TLS has the server's certificate, whose chain ends with the CA.
 	TLS       *tls.Config
 	Authority Authority
 	Nodes     Nodes
@@ -150,6 +152,13 @@ func New(s Services) *Server {
 	config.MinVersion = tls.VersionTLS13
 	// A certificate that is shown is verified; the guard says who must show one.
 	config.ClientAuth = tls.VerifyClientCertIfGiven
+	config.NextProtos = []string{"h2"}
+	base := config.Clone()
+	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		now := base.Clone()
+		now.ClientCAs = s.Authority.Roots()
+		return now, nil
+	}
 	srv.grpc = grpc.NewServer(append([]grpc.ServerOption{
 		grpc.Creds(credentials.NewTLS(config)),
 		grpc.ChainUnaryInterceptor(srv.unary),

@@ -32,6 +32,7 @@ type Services struct {
 	Audit       api.AuditServiceHandler
 	Answer      api.AnswerServiceHandler
 	NodeAdmin   api.NodeAdminServiceHandler
+	Authority   api.AuthorityServiceHandler
 	Lock        api.LockServiceHandler
 	// SignIn is the page at SignInPath for people who sign in for a terminal elsewhere.
 	SignIn     http.Handler
@@ -83,6 +84,10 @@ func Handler(s Services) http.Handler {
 	if s.Answer != nil {
 		path, h := api.NewAnswerServiceHandler(s.Answer, opts)
 		mount(api.AnswerServiceName, path, h)
+	}
+	if s.Authority != nil {
+		path, h := api.NewAuthorityServiceHandler(s.Authority, opts)
+		mount(api.AuthorityServiceName, path, h)
 	}
 	if s.NodeAdmin != nil {
 		path, h := api.NewNodeAdminServiceHandler(s.NodeAdmin, opts)

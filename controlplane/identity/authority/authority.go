@@ -57,13 +57,13 @@ type Config struct {
 // Authority signs. It is safe for concurrent use.
 type Authority struct {
 	cfg     Config
-	house   *ca // of control plane and nodes
 	clients *ca // of grant certificates
 
 	sshHosts *sshCA // of nodes
 	sshUsers *sshCA // of grants
 
 	mu     sync.RWMutex
+	house  []*ca      // of control plane and nodes, by the time from which they sign
 	grants []grantKey // by the time from which they sign, oldest first
 }
 
@@ -74,10 +74,10 @@ func Open(ctx context.Context, cfg Config) (*Authority, error) {
 		cfg.Now = time.Now
 	}
 	a := &Authority{cfg: cfg}
-	var err error
-	if a.house, err = a.openCA(ctx, caName, caTemplate("Postern CA")); err != nil {
+	if err := a.firstCA(ctx); err != nil {
 		return nil, fmt.Errorf("open the CA: %w", err)
 	}
+	var err error
 	if a.clients, err = a.openCA(ctx, clientCAName, clientCATemplate()); err != nil {
 		return nil, fmt.Errorf("open the CA of grant certificates: %w", err)
 	}
@@ -87,22 +87,62 @@ func Open(ctx context.Context, cfg Config) (*Authority, error) {
 	if a.sshUsers, err = a.openSSHCA(ctx, sshUserCAName); err != nil {
 		return nil, fmt.Errorf("open the CA of SSH grant certificates: %w", err)
 	}
-	if err := a.openGrantKeys(ctx); err != nil {
-		return nil, fmt.Errorf("open the grant keys: %w", err)
+	if err := a.openKeys(ctx); err != nil {
+		return nil, fmt.Errorf("open the keys: %w", err)
 	}
 	return a, nil
 }
 
-// CA is the certificate of the CA; it must not be changed.
-func (a *Authority) CA() *x509.Certificate { return a.house.cert }
+// signing is the CA that signs now; a.mu is held.
+func (a *Authority) signing() *ca {
+	now, found := a.cfg.Now(), a.house[0]
+	for _, c := range a.house {
+		if !c.signs.After(now) {
+			found = c
+		}
+	}
+	return found
+}
 
-// Bundle is the PEM text of the CAs to trust.
-func (a *Authority) Bundle() []byte { return certPEM(a.house.cert.Raw) }
+// current is the CA that signs now.
+func (a *Authority) current() *ca {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.signing()
+}
+
+// CA is the certificate of the CA that signs now; it must not be changed.
+func (a *Authority) CA() *x509.Certificate { return a.current().cert }
+
+// Bundle is the PEM text of the CAs to trust, the one that signs first.
+func (a *Authority) Bundle() []byte {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	now := a.signing()
+	text := certPEM(now.cert.Raw)
+	for _, c := range a.house {
+		if c != now {
+			text = append(text, certPEM(c.cert.Raw)...)
+		}
+	}
+	return text
+}
+
+// Roots are the CAs of Bundle.
+func (a *Authority) Roots() *x509.CertPool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	p := x509.NewCertPool()
+	for _, c := range a.house {
+		p.AddCert(c.cert)
+	}
+	return p
+}
 
 // Pin is the hex SHA-256 of the CA certificate's DER, by which a node that knows
 // nothing yet recognises the control plane.
 func (a *Authority) Pin() string {
-	sum := sha256.Sum256(a.house.cert.Raw)
+	sum := sha256.Sum256(a.CA().Raw)
 	return hex.EncodeToString(sum[:])
 }
 
@@ -112,7 +152,7 @@ func (a *Authority) SignList(list []byte) ([]byte, error) {
 	h := sha256.New()
 	h.Write([]byte("postern/endpoints/v1"))
 	h.Write(list)
-	return a.house.key.Sign(rand.Reader, h.Sum(nil), crypto.SHA256)
+	return a.current().key.Sign(rand.Reader, h.Sum(nil), crypto.SHA256)
 }
 
 func certPEM(der []byte) []byte {

@@ -10,8 +10,11 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"math/big"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/posterngate/postern/controlplane/audit"
 	"github.com/posterngate/postern/controlplane/store"
 )
 
@@ -19,7 +22,14 @@ import (
 type ca struct {
 	cert *x509.Certificate
 	key  crypto.Signer
+	// Of those that have successors.
+	name           string
+	revision       int64
+	created, signs time.Time
 }
+
+// houseCA names the CA of control plane and nodes.
+const houseCA = "Postern CA"
 
 // caTemplate is a CA that signs certificates of ends alone.
 func caTemplate(name string) *x509.Certificate {
@@ -39,31 +49,55 @@ func clientCATemplate() *x509.Certificate {
 	return tmpl
 }
 
+// firstCA makes the CA of the house where there is none yet, nor a successor of it.
+func (a *Authority) firstCA(ctx context.Context) error {
+	entries, _, err := a.cfg.Store.List(ctx, Kind, "", 0)
+	if err != nil || slices.ContainsFunc(entries, func(e store.Entry) bool { return isHouse(e.Name) }) {
+		return err
+	}
+	k := store.Key{Kind: Kind, Name: caName}
+	err = a.makeCA(ctx, k, caTemplate(houseCA), a.cfg.Now(), audit.Entry{Actor: "system", Action: "authority.create-" + caName})
+	if isConflict(err) {
+		return nil // another replica was first
+	}
+	return err
+}
+
+// isHouse reports whether a key in the store is a CA of control plane and nodes.
+func isHouse(name string) bool { return name == caName || strings.HasPrefix(name, caPrefix) }
+
 // openCA reads a CA, and makes it where there is none yet.
 func (a *Authority) openCA(ctx context.Context, name string, tmpl *x509.Certificate) (*ca, error) {
 	k := store.Key{Kind: Kind, Name: name}
 	rec, err := a.read(ctx, k)
 	if errors.Is(err, store.ErrNotFound) {
-		if err := a.makeCA(ctx, k, tmpl); err != nil {
+		now := a.cfg.Now()
+		if err := a.makeCA(ctx, k, tmpl, now, audit.Entry{Actor: "system", Action: "authority.create-" + name}); err != nil && !isConflict(err) {
 			return nil, err
 		}
-		rec, err = a.read(ctx, k)
+		rec, err = a.read(ctx, k) // another replica may have been first
 	}
 	if err != nil {
 		return nil, err
 	}
-	cert, err := x509.ParseCertificate(rec.Certificate)
+	return rec.ca(k.Name, 0)
+}
+
+// ca is the CA of a record.
+func (r *record) ca(name string, revision int64) (*ca, error) {
+	cert, err := x509.ParseCertificate(r.Certificate)
 	if err != nil {
 		return nil, err
 	}
-	signer, ok := rec.private.(crypto.Signer)
+	signer, ok := r.private.(crypto.Signer)
 	if !ok || !samePublic(signer.Public(), cert.PublicKey) {
 		return nil, errors.New("the stored key is not that of the stored certificate")
 	}
-	return &ca{cert, signer}, nil
+	return &ca{cert: cert, key: signer, name: name, revision: revision, created: r.Created, signs: r.Signs}, nil
 }
 
-func (a *Authority) makeCA(ctx context.Context, k store.Key, tmpl *x509.Certificate) error {
+// makeCA stores a new CA, which signs from then on.
+func (a *Authority) makeCA(ctx context.Context, k store.Key, tmpl *x509.Certificate, signs time.Time, e audit.Entry) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
@@ -75,11 +109,7 @@ func (a *Authority) makeCA(ctx context.Context, k store.Key, tmpl *x509.Certific
 	if err != nil {
 		return err
 	}
-	err = a.write(ctx, k, record{Created: now, Signs: now, Certificate: der, private: key}, "authority.create-"+k.Name)
-	if isConflict(err) {
-		return nil // another replica was first
-	}
-	return err
+	return a.write(ctx, k, record{Created: now, Signs: signs, Certificate: der, private: key}, e)
 }
 
 // sign makes the certificate of an end, which begins at now but for the clocks that lag.

@@ -1,6 +1,7 @@
 package authority
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -86,7 +87,7 @@ func (a *Authority) IssueNode(csr []byte, name postern.NodeName) (*x509.Certific
 		return nil, err
 	}
 	tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-	return a.house.sign(tmpl, key, a.cfg.Now())
+	return a.current().sign(tmpl, key, a.cfg.Now())
 }
 
 // IssueListener makes the certificate that a node's listeners show, for the key of its
@@ -108,7 +109,7 @@ func (a *Authority) IssueListener(csr []byte, name postern.NodeName, names []str
 	for _, host := range below {
 		tmpl.DNSNames = append(tmpl.DNSNames, "*."+strings.ToLower(strings.TrimSuffix(host, ".")))
 	}
-	return a.house.sign(tmpl, key, a.cfg.Now())
+	return a.current().sign(tmpl, key, a.cfg.Now())
 }
 
 func (a *Authority) nodeTemplate(name postern.NodeName) (*x509.Certificate, error) {
@@ -143,21 +144,23 @@ func (a *Authority) IssueServer(names ...string) (tls.Certificate, error) {
 	if err := setNames(tmpl, names); err != nil {
 		return tls.Certificate{}, err
 	}
-	leaf, err := a.house.sign(tmpl, key.Public(), a.cfg.Now())
+	by := a.current()
+	leaf, err := by.sign(tmpl, key.Public(), a.cfg.Now())
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	return tls.Certificate{Certificate: [][]byte{leaf.Raw, a.house.cert.Raw}, PrivateKey: key, Leaf: leaf}, nil
+	return tls.Certificate{Certificate: [][]byte{leaf.Raw, by.cert.Raw}, PrivateKey: key, Leaf: leaf}, nil
 }
 
-// Server is a tls.Config.GetCertificate that issues at need and renews at half-life.
+// Server is a tls.Config.GetCertificate that issues at need, and renews at half-life and
+// when another CA signs.
 func (a *Authority) Server(names ...string) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	var mu sync.Mutex
 	var current *tls.Certificate
 	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		mu.Lock()
 		defer mu.Unlock()
-		if current != nil && a.cfg.Now().Add(serverLifetime/2).Before(current.Leaf.NotAfter) {
+		if current != nil && a.cfg.Now().Add(serverLifetime/2).Before(current.Leaf.NotAfter) && bytes.Equal(current.Certificate[1], a.CA().Raw) {
 			return current, nil
 		}
 		fresh, err := a.IssueServer(names...)
@@ -179,7 +182,7 @@ func (a *Authority) NodeFromCert(c *x509.Certificate) (postern.NodeName, error) 
 		return "", errors.New("no client certificate")
 	}
 	if _, err := c.Verify(x509.VerifyOptions{
-		Roots: a.house.pool(), CurrentTime: a.cfg.Now(),
+		Roots: a.Roots(), CurrentTime: a.cfg.Now(),
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}); err != nil {
 		return "", fmt.Errorf("client certificate: %w", err)

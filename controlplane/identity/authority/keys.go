@@ -48,8 +48,8 @@ func (a *Authority) decode(ctx context.Context, e store.Entry) (record, error) {
 	return rec, nil
 }
 
-// write stores a key that must not exist yet.
-func (a *Authority) write(ctx context.Context, k store.Key, rec record, action string) error {
+// write stores a key that must not exist yet; e says who made it, and how that is called.
+func (a *Authority) write(ctx context.Context, k store.Key, rec record, e audit.Entry) error {
 	der, err := x509.MarshalPKCS8PrivateKey(rec.private)
 	if err != nil {
 		return err
@@ -62,7 +62,7 @@ func (a *Authority) write(ctx context.Context, k store.Key, rec record, action s
 	if err != nil {
 		return err
 	}
-	_, err = a.cfg.Audit.Commit(ctx, audit.Entry{Actor: "system", Action: action, Object: k.String(), Outcome: "ok"},
-		store.Op{Key: k, Value: value, If: 0})
+	e.Object, e.Outcome = k.String(), "ok"
+	_, err = a.cfg.Audit.Commit(ctx, e, store.Op{Key: k, Value: value, If: 0})
 	return err
 }

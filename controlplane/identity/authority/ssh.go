@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/posterngate/postern/controlplane/audit"
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/pkg/grantcert"
 	"github.com/posterngate/postern/pkg/object"
@@ -40,7 +41,7 @@ func (a *Authority) openSSHCA(ctx context.Context, name string) (*sshCA, error) 
 		}
 		now := a.cfg.Now()
 		// Another replica may be first; its key is then read.
-		if err := a.write(ctx, k, record{Created: now, Signs: now, private: key}, "authority.create-"+name); err != nil && !isConflict(err) {
+		if err := a.write(ctx, k, record{Created: now, Signs: now, private: key}, audit.Entry{Actor: "system", Action: "authority.create-" + name}); err != nil && !isConflict(err) {
 			return nil, err
 		}
 		rec, err = a.read(ctx, k)

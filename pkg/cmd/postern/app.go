@@ -100,7 +100,7 @@ POSTERN_KEYRING (off: keep the login in a file).`,
 		a.connectCmd(), a.psqlCmd(), a.sshCmd(), a.curlCmd(), a.configCmd(), a.benchCmd(),
 		a.sessionsCmd(), a.auditCmd(), a.usageCmd(),
 		a.applyCmd(), a.diffCmd(), a.getCmd(), a.deleteCmd(), a.editCmd(), a.policyCmd(), a.whoCanCmd(),
-		a.lockCmd(), a.unlockCmd(), a.offboardCmd(), a.nodesCmd(), a.statusCmd(), a.demoCmd(),
+		a.lockCmd(), a.unlockCmd(), a.offboardCmd(), a.nodesCmd(), a.caCmd(), a.statusCmd(), a.demoCmd(),
 	)
 	return root
 }
@@ -248,6 +248,7 @@ type api struct {
 	audit     apiv1connect.AuditServiceClient
 	answers   apiv1connect.AnswerServiceClient
 	nodes     apiv1connect.NodeAdminServiceClient
+	keys      apiv1connect.AuthorityServiceClient
 	locks     apiv1connect.LockServiceClient
 }
 
@@ -286,6 +287,7 @@ func (a *app) dial(ctx context.Context, anonymous bool) (*api, error) {
 		audit:     apiv1connect.NewAuditServiceClient(hc, a.addr, opts...),
 		answers:   apiv1connect.NewAnswerServiceClient(hc, a.addr, opts...),
 		nodes:     apiv1connect.NewNodeAdminServiceClient(hc, a.addr, opts...),
+		keys:      apiv1connect.NewAuthorityServiceClient(hc, a.addr, opts...),
 		locks:     apiv1connect.NewLockServiceClient(hc, a.addr, opts...),
 	}, nil
 }

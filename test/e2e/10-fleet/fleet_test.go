@@ -4,8 +4,11 @@ package fleet_test
 
 import (
 	"context"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,7 +30,7 @@ func TestFleet(t *testing.T) {
 	}{
 		{"binaries", s.binaries}, {"probes", s.probes}, {"nodes", s.nodes}, {"masked", s.masked}, {"refused", s.refused},
 		{"vault", s.vault}, {"held", s.held}, {"cancel", s.cancel}, {"lock", s.lock}, {"recordings", s.recordings},
-		{"etcd", s.etcd}, {"drain", s.drain}, {"stop", s.stop},
+		{"keys", s.keys}, {"etcd", s.etcd}, {"drain", s.drain}, {"stop", s.stop},
 	} {
 		if !t.Run(step.name, step.do) {
 			t.FailNow() // later steps stand on it
@@ -266,6 +269,51 @@ func (s *story) recordings(t *testing.T) {
 	if r := s.Run(t, "carol", "sessions", "list"); r.Code == 0 && strings.Contains(r.Stdout, "alice") {
 		t.Errorf("carol sees alice's sessions:\n%s", r.Stdout)
 	}
+}
+
+// keys: the CA and the key of grants are replaced while people work; nodes fetch what
+// they need by themselves, and who has the new CA alone reaches all of it.
+func (s *story) keys(t *testing.T) {
+	conn := s.Connect(t, s.eu, "sales-report.warehouse", s.Token(t, "alice"))
+	if r := s.Run(t, "bob", "ca", "rotate", "nodes"); r.Code == 0 {
+		t.Errorf("bob replaced the CA")
+	}
+	s.Must(t, "ada", "ca", "rotate", "grants", "--lead", "5s")
+	name := s.Must(t, "ada", "ca", "rotate", "nodes", "--lead", "25s")
+	s.File(t, "ca.pem", s.Must(t, "ada", "ca", "bundle")) // what people must have until the new one signs
+	fleet.Eventually(t, time.Minute, "the new CA signs", func() error {
+		if out := s.Must(t, "ada", "ca"); !regexp.MustCompile(regexp.QuoteMeta(name) + `\s+nodes\s+signing`).MatchString(out) {
+			return errors.New(out)
+		}
+		return nil
+	})
+	first, _ := pem.Decode([]byte(s.Must(t, "ada", "ca", "bundle")))
+	s.File(t, "ca.pem", string(pem.EncodeToMemory(first)))
+	visit := func(n *fleet.Node) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		conn, err := s.Dial(ctx, n, "sales-report.warehouse", s.Token(t, "alice"))
+		if err != nil {
+			return err
+		}
+		rows, err := fleet.Query(ctx, conn, "SELECT count(*) FROM regions")
+		if err == nil && rows[0][0] != "6" {
+			err = fmt.Errorf("%v", rows)
+		}
+		return errors.Join(err, conn.Close(ctx))
+	}
+	for _, n := range []*fleet.Node{s.eu, s.us} {
+		fleet.Eventually(t, time.Minute, n.Name+" has certificates of the new CA", func() error { return visit(n) })
+	}
+	s.Must(t, "ada", "ca", "retire", "ca")
+	s.AwaitConverged(t, time.Minute, 0)
+	for _, n := range []*fleet.Node{s.eu, s.us} {
+		fleet.Eventually(t, time.Minute, n.Name+" works without the old CA", func() error { return visit(n) })
+	}
+	if rows, err := fleet.Query(t.Context(), conn, "SELECT count(*) FROM regions"); err != nil || rows[0][0] != "6" {
+		t.Errorf("the session that was there: %v %v", rows, err)
+	}
+	_ = conn.Close(t.Context())
 }
 
 // etcd: one member of three may go.

@@ -6704,6 +6704,374 @@ func (x *LeaseStatus) GetState() string {
 	return ""
 }
 
+// SigningKey is one key with which the control plane signs, signed or will sign.
+type SigningKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it is for: nodes (the CA of control plane and nodes) or grants.
+	Use string `protobuf:"bytes,2,opt,name=use,proto3" json:"use,omitempty"`
+	// When it was made; it is trusted since then.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// From when on it signs.
+	SignTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=sign_time,json=signTime,proto3" json:"sign_time,omitempty"`
+	// next, signing or former.
+	State string `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
+	// Hex SHA-256 of its certificate's or its public key's DER.
+	Fingerprint   string `protobuf:"bytes,6,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SigningKey) Reset() {
+	*x = SigningKey{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[97]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SigningKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SigningKey) ProtoMessage() {}
+
+func (x *SigningKey) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[97]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SigningKey.ProtoReflect.Descriptor instead.
+func (*SigningKey) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{97}
+}
+
+func (x *SigningKey) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SigningKey) GetUse() string {
+	if x != nil {
+		return x.Use
+	}
+	return ""
+}
+
+func (x *SigningKey) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *SigningKey) GetSignTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SignTime
+	}
+	return nil
+}
+
+func (x *SigningKey) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *SigningKey) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
+// ListKeysRequest is empty.
+type ListKeysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListKeysRequest) Reset() {
+	*x = ListKeysRequest{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[98]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListKeysRequest) ProtoMessage() {}
+
+func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[98]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
+func (*ListKeysRequest) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{98}
+}
+
+// ListKeysResponse has all keys.
+type ListKeysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By use and age.
+	Keys []*SigningKey `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// The certificates of the CAs that are trusted, PEM: what POSTERN_CA must hold.
+	Ca            []byte `protobuf:"bytes,2,opt,name=ca,proto3" json:"ca,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListKeysResponse) Reset() {
+	*x = ListKeysResponse{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[99]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListKeysResponse) ProtoMessage() {}
+
+func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[99]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
+func (*ListKeysResponse) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{99}
+}
+
+func (x *ListKeysResponse) GetKeys() []*SigningKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *ListKeysResponse) GetCa() []byte {
+	if x != nil {
+		return x.Ca
+	}
+	return nil
+}
+
+// RotateKeyRequest says which key is to be replaced.
+type RotateKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// nodes or grants.
+	Use string `protobuf:"bytes,1,opt,name=use,proto3" json:"use,omitempty"`
+	// How long the new key is trusted before it signs, so that everybody knows it by then.
+	// 30 days for nodes and 10 minutes for grants where unset.
+	Lead          *durationpb.Duration `protobuf:"bytes,2,opt,name=lead,proto3" json:"lead,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateKeyRequest) Reset() {
+	*x = RotateKeyRequest{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[100]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateKeyRequest) ProtoMessage() {}
+
+func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[100]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateKeyRequest.ProtoReflect.Descriptor instead.
+func (*RotateKeyRequest) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{100}
+}
+
+func (x *RotateKeyRequest) GetUse() string {
+	if x != nil {
+		return x.Use
+	}
+	return ""
+}
+
+func (x *RotateKeyRequest) GetLead() *durationpb.Duration {
+	if x != nil {
+		return x.Lead
+	}
+	return nil
+}
+
+// RotateKeyResponse is the new key.
+type RotateKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key.
+	Key           *SigningKey `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateKeyResponse) Reset() {
+	*x = RotateKeyResponse{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[101]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateKeyResponse) ProtoMessage() {}
+
+func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[101]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateKeyResponse.ProtoReflect.Descriptor instead.
+func (*RotateKeyResponse) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{101}
+}
+
+func (x *RotateKeyResponse) GetKey() *SigningKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+// RetireKeyRequest names a key.
+type RetireKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireKeyRequest) Reset() {
+	*x = RetireKeyRequest{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[102]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireKeyRequest) ProtoMessage() {}
+
+func (x *RetireKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[102]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireKeyRequest.ProtoReflect.Descriptor instead.
+func (*RetireKeyRequest) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{102}
+}
+
+func (x *RetireKeyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// RetireKeyResponse is empty.
+type RetireKeyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireKeyResponse) Reset() {
+	*x = RetireKeyResponse{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[103]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireKeyResponse) ProtoMessage() {}
+
+func (x *RetireKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[103]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireKeyResponse.ProtoReflect.Descriptor instead.
+func (*RetireKeyResponse) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{103}
+}
+
 var File_postern_api_v1_api_proto protoreflect.FileDescriptor
 
 const file_postern_api_v1_api_proto_rawDesc = "" +
@@ -7196,7 +7564,28 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x04node\x18\x04 \x01(\tR\x04node\x12\x1a\n" +
 	"\bresource\x18\x05 \x01(\tR\bresource\x12\x18\n" +
 	"\aaccount\x18\x06 \x01(\tR\aaccount\x12\x14\n" +
-	"\x05state\x18\a \x01(\tR\x05state2\x95\x05\n" +
+	"\x05state\x18\a \x01(\tR\x05state\"\xe0\x01\n" +
+	"\n" +
+	"SigningKey\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03use\x18\x02 \x01(\tR\x03use\x12;\n" +
+	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x127\n" +
+	"\tsign_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bsignTime\x12\x14\n" +
+	"\x05state\x18\x05 \x01(\tR\x05state\x12 \n" +
+	"\vfingerprint\x18\x06 \x01(\tR\vfingerprint\"\x11\n" +
+	"\x0fListKeysRequest\"R\n" +
+	"\x10ListKeysResponse\x12.\n" +
+	"\x04keys\x18\x01 \x03(\v2\x1a.postern.api.v1.SigningKeyR\x04keys\x12\x0e\n" +
+	"\x02ca\x18\x02 \x01(\fR\x02ca\"_\n" +
+	"\x10RotateKeyRequest\x12\x16\n" +
+	"\x03use\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x03use\x123\n" +
+	"\x04lead\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x04\xa8\xee\x18\x00R\x04lead\"A\n" +
+	"\x11RotateKeyResponse\x12,\n" +
+	"\x03key\x18\x01 \x01(\v2\x1a.postern.api.v1.SigningKeyR\x03key\",\n" +
+	"\x10RetireKeyRequest\x12\x18\n" +
+	"\x04name\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04name\"\x13\n" +
+	"\x11RetireKeyResponse2\x95\x05\n" +
 	"\rPolicyService\x12A\n" +
 	"\x06Create\x12\x1d.postern.api.v1.CreateRequest\x1a\x18.postern.types.v1.Object\x12@\n" +
 	"\x03Get\x12\x1a.postern.api.v1.GetRequest\x1a\x18.postern.types.v1.Object\"\x03\x90\x02\x01\x12F\n" +
@@ -7249,7 +7638,11 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\vLockService\x12X\n" +
 	"\n" +
 	"GetReceipt\x12!.postern.api.v1.GetReceiptRequest\x1a\".postern.api.v1.GetReceiptResponse\"\x03\x90\x02\x01\x12M\n" +
-	"\bOffboard\x12\x1f.postern.api.v1.OffboardRequest\x1a .postern.api.v1.OffboardResponseB=Z;github.com/posterngate/postern/pkg/gen/postern/api/v1;apiv1b\x06proto3"
+	"\bOffboard\x12\x1f.postern.api.v1.OffboardRequest\x1a .postern.api.v1.OffboardResponse2\x8a\x02\n" +
+	"\x10AuthorityService\x12R\n" +
+	"\bListKeys\x12\x1f.postern.api.v1.ListKeysRequest\x1a .postern.api.v1.ListKeysResponse\"\x03\x90\x02\x01\x12P\n" +
+	"\tRotateKey\x12 .postern.api.v1.RotateKeyRequest\x1a!.postern.api.v1.RotateKeyResponse\x12P\n" +
+	"\tRetireKey\x12 .postern.api.v1.RetireKeyRequest\x1a!.postern.api.v1.RetireKeyResponseB=Z;github.com/posterngate/postern/pkg/gen/postern/api/v1;apiv1b\x06proto3"
 
 var (
 	file_postern_api_v1_api_proto_rawDescOnce sync.Once
@@ -7263,7 +7656,7 @@ func file_postern_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_postern_api_v1_api_proto_rawDescData
 }
 
-var file_postern_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 102)
+var file_postern_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 109)
 var file_postern_api_v1_api_proto_goTypes = []any{
 	(*WhoCanRequest)(nil),            // 0: postern.api.v1.WhoCanRequest
 	(*WhoCanResponse)(nil),           // 1: postern.api.v1.WhoCanResponse
@@ -7362,212 +7755,230 @@ var file_postern_api_v1_api_proto_goTypes = []any{
 	(*OffboardResponse)(nil),         // 94: postern.api.v1.OffboardResponse
 	(*OffboardedWorkload)(nil),       // 95: postern.api.v1.OffboardedWorkload
 	(*LeaseStatus)(nil),              // 96: postern.api.v1.LeaseStatus
-	nil,                              // 97: postern.api.v1.ListRequest.LabelsEntry
-	nil,                              // 98: postern.api.v1.TaskOffer.ProtocolsEntry
-	nil,                              // 99: postern.api.v1.NodeEndpoint.AddressesEntry
-	nil,                              // 100: postern.api.v1.CreateJoinTokenRequest.LabelsEntry
-	nil,                              // 101: postern.api.v1.NodeStatus.EndpointsEntry
-	(*v1.Version)(nil),               // 102: postern.types.v1.Version
-	(*timestamppb.Timestamp)(nil),    // 103: google.protobuf.Timestamp
-	(*v1.Object)(nil),                // 104: postern.types.v1.Object
-	(*v11.Rejection)(nil),            // 105: postern.node.v1.Rejection
-	(*v1.Subject)(nil),               // 106: postern.types.v1.Subject
-	(*v1.Grant)(nil),                 // 107: postern.types.v1.Grant
-	(*v11.Explanation)(nil),          // 108: postern.node.v1.Explanation
-	(*v11.Finding)(nil),              // 109: postern.node.v1.Finding
-	(*durationpb.Duration)(nil),      // 110: google.protobuf.Duration
-	(*v1.Hold)(nil),                  // 111: postern.types.v1.Hold
-	(*v1.Session)(nil),               // 112: postern.types.v1.Session
-	(*v11.NodeReport)(nil),           // 113: postern.node.v1.NodeReport
+	(*SigningKey)(nil),               // 97: postern.api.v1.SigningKey
+	(*ListKeysRequest)(nil),          // 98: postern.api.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),         // 99: postern.api.v1.ListKeysResponse
+	(*RotateKeyRequest)(nil),         // 100: postern.api.v1.RotateKeyRequest
+	(*RotateKeyResponse)(nil),        // 101: postern.api.v1.RotateKeyResponse
+	(*RetireKeyRequest)(nil),         // 102: postern.api.v1.RetireKeyRequest
+	(*RetireKeyResponse)(nil),        // 103: postern.api.v1.RetireKeyResponse
+	nil,                              // 104: postern.api.v1.ListRequest.LabelsEntry
+	nil,                              // 105: postern.api.v1.TaskOffer.ProtocolsEntry
+	nil,                              // 106: postern.api.v1.NodeEndpoint.AddressesEntry
+	nil,                              // 107: postern.api.v1.CreateJoinTokenRequest.LabelsEntry
+	nil,                              // 108: postern.api.v1.NodeStatus.EndpointsEntry
+	(*v1.Version)(nil),               // 109: postern.types.v1.Version
+	(*timestamppb.Timestamp)(nil),    // 110: google.protobuf.Timestamp
+	(*v1.Object)(nil),                // 111: postern.types.v1.Object
+	(*v11.Rejection)(nil),            // 112: postern.node.v1.Rejection
+	(*v1.Subject)(nil),               // 113: postern.types.v1.Subject
+	(*v1.Grant)(nil),                 // 114: postern.types.v1.Grant
+	(*v11.Explanation)(nil),          // 115: postern.node.v1.Explanation
+	(*v11.Finding)(nil),              // 116: postern.node.v1.Finding
+	(*durationpb.Duration)(nil),      // 117: google.protobuf.Duration
+	(*v1.Hold)(nil),                  // 118: postern.types.v1.Hold
+	(*v1.Session)(nil),               // 119: postern.types.v1.Session
+	(*v11.NodeReport)(nil),           // 120: postern.node.v1.NodeReport
 }
 var file_postern_api_v1_api_proto_depIdxs = []int32{
 	2,   // 0: postern.api.v1.WhoCanResponse.access:type_name -> postern.api.v1.Access
-	102, // 1: postern.api.v1.WhoCanResponse.version:type_name -> postern.types.v1.Version
-	103, // 2: postern.api.v1.Access.expire_time:type_name -> google.protobuf.Timestamp
-	104, // 3: postern.api.v1.CompareRequest.objects:type_name -> postern.types.v1.Object
+	109, // 1: postern.api.v1.WhoCanResponse.version:type_name -> postern.types.v1.Version
+	110, // 2: postern.api.v1.Access.expire_time:type_name -> google.protobuf.Timestamp
+	111, // 3: postern.api.v1.CompareRequest.objects:type_name -> postern.types.v1.Object
 	5,   // 4: postern.api.v1.CompareResponse.changes:type_name -> postern.api.v1.PolicyChange
-	105, // 5: postern.api.v1.CompareResponse.rejections:type_name -> postern.node.v1.Rejection
-	102, // 6: postern.api.v1.CompareResponse.version:type_name -> postern.types.v1.Version
-	104, // 7: postern.api.v1.CreateRequest.object:type_name -> postern.types.v1.Object
-	97,  // 8: postern.api.v1.ListRequest.labels:type_name -> postern.api.v1.ListRequest.LabelsEntry
-	104, // 9: postern.api.v1.ListResponse.objects:type_name -> postern.types.v1.Object
-	102, // 10: postern.api.v1.ListResponse.version:type_name -> postern.types.v1.Version
-	104, // 11: postern.api.v1.UpdateRequest.object:type_name -> postern.types.v1.Object
-	102, // 12: postern.api.v1.DeleteResponse.version:type_name -> postern.types.v1.Version
-	104, // 13: postern.api.v1.ApplyRequest.objects:type_name -> postern.types.v1.Object
+	112, // 5: postern.api.v1.CompareResponse.rejections:type_name -> postern.node.v1.Rejection
+	109, // 6: postern.api.v1.CompareResponse.version:type_name -> postern.types.v1.Version
+	111, // 7: postern.api.v1.CreateRequest.object:type_name -> postern.types.v1.Object
+	104, // 8: postern.api.v1.ListRequest.labels:type_name -> postern.api.v1.ListRequest.LabelsEntry
+	111, // 9: postern.api.v1.ListResponse.objects:type_name -> postern.types.v1.Object
+	109, // 10: postern.api.v1.ListResponse.version:type_name -> postern.types.v1.Version
+	111, // 11: postern.api.v1.UpdateRequest.object:type_name -> postern.types.v1.Object
+	109, // 12: postern.api.v1.DeleteResponse.version:type_name -> postern.types.v1.Version
+	111, // 13: postern.api.v1.ApplyRequest.objects:type_name -> postern.types.v1.Object
 	15,  // 14: postern.api.v1.ApplyResponse.applied:type_name -> postern.api.v1.Applied
-	102, // 15: postern.api.v1.ApplyResponse.version:type_name -> postern.types.v1.Version
-	104, // 16: postern.api.v1.Applied.object:type_name -> postern.types.v1.Object
-	104, // 17: postern.api.v1.WatchResponse.object:type_name -> postern.types.v1.Object
-	102, // 18: postern.api.v1.WatchResponse.version:type_name -> postern.types.v1.Version
-	106, // 19: postern.api.v1.WhoAmIResponse.subject:type_name -> postern.types.v1.Subject
-	103, // 20: postern.api.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
+	109, // 15: postern.api.v1.ApplyResponse.version:type_name -> postern.types.v1.Version
+	111, // 16: postern.api.v1.Applied.object:type_name -> postern.types.v1.Object
+	111, // 17: postern.api.v1.WatchResponse.object:type_name -> postern.types.v1.Object
+	109, // 18: postern.api.v1.WatchResponse.version:type_name -> postern.types.v1.Version
+	113, // 19: postern.api.v1.WhoAmIResponse.subject:type_name -> postern.types.v1.Subject
+	110, // 20: postern.api.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
 	22,  // 21: postern.api.v1.LoginOptionsResponse.issuers:type_name -> postern.api.v1.LoginIssuer
 	25,  // 22: postern.api.v1.ListTasksResponse.tasks:type_name -> postern.api.v1.TaskOffer
-	107, // 23: postern.api.v1.TaskOffer.grant:type_name -> postern.types.v1.Grant
-	98,  // 24: postern.api.v1.TaskOffer.protocols:type_name -> postern.api.v1.TaskOffer.ProtocolsEntry
-	106, // 25: postern.api.v1.ExplainRequest.subject:type_name -> postern.types.v1.Subject
-	108, // 26: postern.api.v1.ExplainResponse.explanation:type_name -> postern.node.v1.Explanation
+	114, // 23: postern.api.v1.TaskOffer.grant:type_name -> postern.types.v1.Grant
+	105, // 24: postern.api.v1.TaskOffer.protocols:type_name -> postern.api.v1.TaskOffer.ProtocolsEntry
+	113, // 25: postern.api.v1.ExplainRequest.subject:type_name -> postern.types.v1.Subject
+	115, // 26: postern.api.v1.ExplainResponse.explanation:type_name -> postern.node.v1.Explanation
 	30,  // 27: postern.api.v1.DoctorResponse.resources:type_name -> postern.api.v1.ResourceHealth
 	31,  // 28: postern.api.v1.ResourceHealth.tasks:type_name -> postern.api.v1.TaskHealth
-	109, // 29: postern.api.v1.ResourceHealth.findings:type_name -> postern.node.v1.Finding
+	116, // 29: postern.api.v1.ResourceHealth.findings:type_name -> postern.node.v1.Finding
 	32,  // 30: postern.api.v1.TaskHealth.permits:type_name -> postern.api.v1.PermitHealth
 	35,  // 31: postern.api.v1.ListEndpointsResponse.endpoints:type_name -> postern.api.v1.EndpointList
 	36,  // 32: postern.api.v1.EndpointList.nodes:type_name -> postern.api.v1.NodeEndpoint
-	103, // 33: postern.api.v1.EndpointList.time:type_name -> google.protobuf.Timestamp
-	99,  // 34: postern.api.v1.NodeEndpoint.addresses:type_name -> postern.api.v1.NodeEndpoint.AddressesEntry
-	110, // 35: postern.api.v1.CreateGrantRequest.ttl:type_name -> google.protobuf.Duration
-	107, // 36: postern.api.v1.CreateGrantResponse.grant:type_name -> postern.types.v1.Grant
-	110, // 37: postern.api.v1.RequestGrantRequest.ttl:type_name -> google.protobuf.Duration
-	107, // 38: postern.api.v1.RequestGrantResponse.grant:type_name -> postern.types.v1.Grant
-	111, // 39: postern.api.v1.RequestGrantResponse.hold:type_name -> postern.types.v1.Hold
-	107, // 40: postern.api.v1.GetGrantResponse.grant:type_name -> postern.types.v1.Grant
-	107, // 41: postern.api.v1.ListGrantsResponse.grants:type_name -> postern.types.v1.Grant
-	107, // 42: postern.api.v1.RevokeGrantResponse.grant:type_name -> postern.types.v1.Grant
-	102, // 43: postern.api.v1.RevokeGrantResponse.version:type_name -> postern.types.v1.Version
-	111, // 44: postern.api.v1.ListHoldsResponse.holds:type_name -> postern.types.v1.Hold
-	111, // 45: postern.api.v1.GetHoldResponse.hold:type_name -> postern.types.v1.Hold
-	111, // 46: postern.api.v1.ReviewHoldResponse.hold:type_name -> postern.types.v1.Hold
-	111, // 47: postern.api.v1.WithdrawHoldResponse.hold:type_name -> postern.types.v1.Hold
-	111, // 48: postern.api.v1.WatchHoldsResponse.hold:type_name -> postern.types.v1.Hold
-	103, // 49: postern.api.v1.SearchStatementsRequest.since:type_name -> google.protobuf.Timestamp
-	103, // 50: postern.api.v1.SearchStatementsRequest.until:type_name -> google.protobuf.Timestamp
+	110, // 33: postern.api.v1.EndpointList.time:type_name -> google.protobuf.Timestamp
+	106, // 34: postern.api.v1.NodeEndpoint.addresses:type_name -> postern.api.v1.NodeEndpoint.AddressesEntry
+	117, // 35: postern.api.v1.CreateGrantRequest.ttl:type_name -> google.protobuf.Duration
+	114, // 36: postern.api.v1.CreateGrantResponse.grant:type_name -> postern.types.v1.Grant
+	117, // 37: postern.api.v1.RequestGrantRequest.ttl:type_name -> google.protobuf.Duration
+	114, // 38: postern.api.v1.RequestGrantResponse.grant:type_name -> postern.types.v1.Grant
+	118, // 39: postern.api.v1.RequestGrantResponse.hold:type_name -> postern.types.v1.Hold
+	114, // 40: postern.api.v1.GetGrantResponse.grant:type_name -> postern.types.v1.Grant
+	114, // 41: postern.api.v1.ListGrantsResponse.grants:type_name -> postern.types.v1.Grant
+	114, // 42: postern.api.v1.RevokeGrantResponse.grant:type_name -> postern.types.v1.Grant
+	109, // 43: postern.api.v1.RevokeGrantResponse.version:type_name -> postern.types.v1.Version
+	118, // 44: postern.api.v1.ListHoldsResponse.holds:type_name -> postern.types.v1.Hold
+	118, // 45: postern.api.v1.GetHoldResponse.hold:type_name -> postern.types.v1.Hold
+	118, // 46: postern.api.v1.ReviewHoldResponse.hold:type_name -> postern.types.v1.Hold
+	118, // 47: postern.api.v1.WithdrawHoldResponse.hold:type_name -> postern.types.v1.Hold
+	118, // 48: postern.api.v1.WatchHoldsResponse.hold:type_name -> postern.types.v1.Hold
+	110, // 49: postern.api.v1.SearchStatementsRequest.since:type_name -> google.protobuf.Timestamp
+	110, // 50: postern.api.v1.SearchStatementsRequest.until:type_name -> google.protobuf.Timestamp
 	61,  // 51: postern.api.v1.SearchStatementsResponse.statements:type_name -> postern.api.v1.RecordedStatement
-	103, // 52: postern.api.v1.RecordedStatement.time:type_name -> google.protobuf.Timestamp
+	110, // 52: postern.api.v1.RecordedStatement.time:type_name -> google.protobuf.Timestamp
 	62,  // 53: postern.api.v1.RecordedStatement.columns:type_name -> postern.api.v1.ColumnUse
-	110, // 54: postern.api.v1.RecordedStatement.duration:type_name -> google.protobuf.Duration
-	103, // 55: postern.api.v1.WhoUsedRequest.since:type_name -> google.protobuf.Timestamp
-	103, // 56: postern.api.v1.WhoUsedRequest.until:type_name -> google.protobuf.Timestamp
+	117, // 54: postern.api.v1.RecordedStatement.duration:type_name -> google.protobuf.Duration
+	110, // 55: postern.api.v1.WhoUsedRequest.since:type_name -> google.protobuf.Timestamp
+	110, // 56: postern.api.v1.WhoUsedRequest.until:type_name -> google.protobuf.Timestamp
 	65,  // 57: postern.api.v1.WhoUsedResponse.uses:type_name -> postern.api.v1.SessionUse
-	103, // 58: postern.api.v1.SessionUse.first_time:type_name -> google.protobuf.Timestamp
-	103, // 59: postern.api.v1.SessionUse.last_time:type_name -> google.protobuf.Timestamp
-	103, // 60: postern.api.v1.GetUsageRequest.since:type_name -> google.protobuf.Timestamp
-	110, // 61: postern.api.v1.GetUsageRequest.unused:type_name -> google.protobuf.Duration
+	110, // 58: postern.api.v1.SessionUse.first_time:type_name -> google.protobuf.Timestamp
+	110, // 59: postern.api.v1.SessionUse.last_time:type_name -> google.protobuf.Timestamp
+	110, // 60: postern.api.v1.GetUsageRequest.since:type_name -> google.protobuf.Timestamp
+	117, // 61: postern.api.v1.GetUsageRequest.unused:type_name -> google.protobuf.Duration
 	68,  // 62: postern.api.v1.GetUsageResponse.usage:type_name -> postern.api.v1.Usage
 	69,  // 63: postern.api.v1.GetUsageResponse.unused:type_name -> postern.api.v1.UnusedBinding
-	103, // 64: postern.api.v1.Usage.first_time:type_name -> google.protobuf.Timestamp
-	103, // 65: postern.api.v1.Usage.last_time:type_name -> google.protobuf.Timestamp
-	103, // 66: postern.api.v1.UnusedBinding.last_time:type_name -> google.protobuf.Timestamp
-	103, // 67: postern.api.v1.ListSessionsRequest.since:type_name -> google.protobuf.Timestamp
-	103, // 68: postern.api.v1.ListSessionsRequest.until:type_name -> google.protobuf.Timestamp
-	112, // 69: postern.api.v1.ListSessionsResponse.sessions:type_name -> postern.types.v1.Session
-	112, // 70: postern.api.v1.GetSessionResponse.session:type_name -> postern.types.v1.Session
-	103, // 71: postern.api.v1.ListAuditEntriesRequest.since:type_name -> google.protobuf.Timestamp
+	110, // 64: postern.api.v1.Usage.first_time:type_name -> google.protobuf.Timestamp
+	110, // 65: postern.api.v1.Usage.last_time:type_name -> google.protobuf.Timestamp
+	110, // 66: postern.api.v1.UnusedBinding.last_time:type_name -> google.protobuf.Timestamp
+	110, // 67: postern.api.v1.ListSessionsRequest.since:type_name -> google.protobuf.Timestamp
+	110, // 68: postern.api.v1.ListSessionsRequest.until:type_name -> google.protobuf.Timestamp
+	119, // 69: postern.api.v1.ListSessionsResponse.sessions:type_name -> postern.types.v1.Session
+	119, // 70: postern.api.v1.GetSessionResponse.session:type_name -> postern.types.v1.Session
+	110, // 71: postern.api.v1.ListAuditEntriesRequest.since:type_name -> google.protobuf.Timestamp
 	80,  // 72: postern.api.v1.ListAuditEntriesResponse.entries:type_name -> postern.api.v1.AuditEntry
-	103, // 73: postern.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	110, // 73: postern.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
 	81,  // 74: postern.api.v1.AuditEntry.changes:type_name -> postern.api.v1.AuditChange
-	100, // 75: postern.api.v1.CreateJoinTokenRequest.labels:type_name -> postern.api.v1.CreateJoinTokenRequest.LabelsEntry
-	110, // 76: postern.api.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	103, // 77: postern.api.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	107, // 75: postern.api.v1.CreateJoinTokenRequest.labels:type_name -> postern.api.v1.CreateJoinTokenRequest.LabelsEntry
+	117, // 76: postern.api.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	110, // 77: postern.api.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
 	86,  // 78: postern.api.v1.ListNodesResponse.nodes:type_name -> postern.api.v1.NodeStatus
-	102, // 79: postern.api.v1.ListNodesResponse.version:type_name -> postern.types.v1.Version
-	102, // 80: postern.api.v1.NodeStatus.version:type_name -> postern.types.v1.Version
-	110, // 81: postern.api.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
-	105, // 82: postern.api.v1.NodeStatus.rejections:type_name -> postern.node.v1.Rejection
-	113, // 83: postern.api.v1.NodeStatus.report:type_name -> postern.node.v1.NodeReport
-	103, // 84: postern.api.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
-	101, // 85: postern.api.v1.NodeStatus.endpoints:type_name -> postern.api.v1.NodeStatus.EndpointsEntry
-	110, // 86: postern.api.v1.DrainNodeRequest.timeout:type_name -> google.protobuf.Duration
-	102, // 87: postern.api.v1.GetReceiptRequest.version:type_name -> postern.types.v1.Version
-	110, // 88: postern.api.v1.GetReceiptRequest.wait:type_name -> google.protobuf.Duration
+	109, // 79: postern.api.v1.ListNodesResponse.version:type_name -> postern.types.v1.Version
+	109, // 80: postern.api.v1.NodeStatus.version:type_name -> postern.types.v1.Version
+	117, // 81: postern.api.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
+	112, // 82: postern.api.v1.NodeStatus.rejections:type_name -> postern.node.v1.Rejection
+	120, // 83: postern.api.v1.NodeStatus.report:type_name -> postern.node.v1.NodeReport
+	110, // 84: postern.api.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
+	108, // 85: postern.api.v1.NodeStatus.endpoints:type_name -> postern.api.v1.NodeStatus.EndpointsEntry
+	117, // 86: postern.api.v1.DrainNodeRequest.timeout:type_name -> google.protobuf.Duration
+	109, // 87: postern.api.v1.GetReceiptRequest.version:type_name -> postern.types.v1.Version
+	117, // 88: postern.api.v1.GetReceiptRequest.wait:type_name -> google.protobuf.Duration
 	91,  // 89: postern.api.v1.GetReceiptResponse.receipt:type_name -> postern.api.v1.Receipt
-	102, // 90: postern.api.v1.Receipt.version:type_name -> postern.types.v1.Version
-	103, // 91: postern.api.v1.Receipt.time:type_name -> google.protobuf.Timestamp
+	109, // 90: postern.api.v1.Receipt.version:type_name -> postern.types.v1.Version
+	110, // 91: postern.api.v1.Receipt.time:type_name -> google.protobuf.Timestamp
 	92,  // 92: postern.api.v1.Receipt.nodes:type_name -> postern.api.v1.NodeReceipt
-	103, // 93: postern.api.v1.Receipt.worst_case_time:type_name -> google.protobuf.Timestamp
-	103, // 94: postern.api.v1.NodeReceipt.enforced_time:type_name -> google.protobuf.Timestamp
-	103, // 95: postern.api.v1.NodeReceipt.last_seen:type_name -> google.protobuf.Timestamp
-	103, // 96: postern.api.v1.NodeReceipt.worst_case_time:type_name -> google.protobuf.Timestamp
-	104, // 97: postern.api.v1.OffboardResponse.locks:type_name -> postern.types.v1.Object
-	107, // 98: postern.api.v1.OffboardResponse.grants:type_name -> postern.types.v1.Grant
-	111, // 99: postern.api.v1.OffboardResponse.holds:type_name -> postern.types.v1.Hold
-	112, // 100: postern.api.v1.OffboardResponse.sessions:type_name -> postern.types.v1.Session
+	110, // 93: postern.api.v1.Receipt.worst_case_time:type_name -> google.protobuf.Timestamp
+	110, // 94: postern.api.v1.NodeReceipt.enforced_time:type_name -> google.protobuf.Timestamp
+	110, // 95: postern.api.v1.NodeReceipt.last_seen:type_name -> google.protobuf.Timestamp
+	110, // 96: postern.api.v1.NodeReceipt.worst_case_time:type_name -> google.protobuf.Timestamp
+	111, // 97: postern.api.v1.OffboardResponse.locks:type_name -> postern.types.v1.Object
+	114, // 98: postern.api.v1.OffboardResponse.grants:type_name -> postern.types.v1.Grant
+	118, // 99: postern.api.v1.OffboardResponse.holds:type_name -> postern.types.v1.Hold
+	119, // 100: postern.api.v1.OffboardResponse.sessions:type_name -> postern.types.v1.Session
 	96,  // 101: postern.api.v1.OffboardResponse.leases:type_name -> postern.api.v1.LeaseStatus
 	95,  // 102: postern.api.v1.OffboardResponse.workloads:type_name -> postern.api.v1.OffboardedWorkload
 	91,  // 103: postern.api.v1.OffboardResponse.receipt:type_name -> postern.api.v1.Receipt
-	6,   // 104: postern.api.v1.PolicyService.Create:input_type -> postern.api.v1.CreateRequest
-	7,   // 105: postern.api.v1.PolicyService.Get:input_type -> postern.api.v1.GetRequest
-	8,   // 106: postern.api.v1.PolicyService.List:input_type -> postern.api.v1.ListRequest
-	10,  // 107: postern.api.v1.PolicyService.Update:input_type -> postern.api.v1.UpdateRequest
-	11,  // 108: postern.api.v1.PolicyService.Delete:input_type -> postern.api.v1.DeleteRequest
-	13,  // 109: postern.api.v1.PolicyService.Apply:input_type -> postern.api.v1.ApplyRequest
-	16,  // 110: postern.api.v1.PolicyService.Watch:input_type -> postern.api.v1.WatchRequest
-	0,   // 111: postern.api.v1.PolicyService.WhoCan:input_type -> postern.api.v1.WhoCanRequest
-	3,   // 112: postern.api.v1.PolicyService.Compare:input_type -> postern.api.v1.CompareRequest
-	18,  // 113: postern.api.v1.AccessService.WhoAmI:input_type -> postern.api.v1.WhoAmIRequest
-	20,  // 114: postern.api.v1.AccessService.LoginOptions:input_type -> postern.api.v1.LoginOptionsRequest
-	23,  // 115: postern.api.v1.AccessService.ListTasks:input_type -> postern.api.v1.ListTasksRequest
-	26,  // 116: postern.api.v1.AccessService.Explain:input_type -> postern.api.v1.ExplainRequest
-	28,  // 117: postern.api.v1.AccessService.Doctor:input_type -> postern.api.v1.DoctorRequest
-	33,  // 118: postern.api.v1.AccessService.ListEndpoints:input_type -> postern.api.v1.ListEndpointsRequest
-	37,  // 119: postern.api.v1.GrantService.CreateGrant:input_type -> postern.api.v1.CreateGrantRequest
-	39,  // 120: postern.api.v1.GrantService.RequestGrant:input_type -> postern.api.v1.RequestGrantRequest
-	41,  // 121: postern.api.v1.GrantService.GetGrant:input_type -> postern.api.v1.GetGrantRequest
-	43,  // 122: postern.api.v1.GrantService.ListGrants:input_type -> postern.api.v1.ListGrantsRequest
-	45,  // 123: postern.api.v1.GrantService.RevokeGrant:input_type -> postern.api.v1.RevokeGrantRequest
-	47,  // 124: postern.api.v1.ApprovalService.ListHolds:input_type -> postern.api.v1.ListHoldsRequest
-	49,  // 125: postern.api.v1.ApprovalService.GetHold:input_type -> postern.api.v1.GetHoldRequest
-	51,  // 126: postern.api.v1.ApprovalService.ReviewHold:input_type -> postern.api.v1.ReviewHoldRequest
-	53,  // 127: postern.api.v1.ApprovalService.WithdrawHold:input_type -> postern.api.v1.WithdrawHoldRequest
-	55,  // 128: postern.api.v1.ApprovalService.WatchHolds:input_type -> postern.api.v1.WatchHoldsRequest
-	70,  // 129: postern.api.v1.SessionService.ListSessions:input_type -> postern.api.v1.ListSessionsRequest
-	72,  // 130: postern.api.v1.SessionService.GetSession:input_type -> postern.api.v1.GetSessionRequest
-	74,  // 131: postern.api.v1.SessionService.ReadRecording:input_type -> postern.api.v1.ReadRecordingRequest
-	76,  // 132: postern.api.v1.SessionService.KillSession:input_type -> postern.api.v1.KillSessionRequest
-	57,  // 133: postern.api.v1.SessionService.SetLegalHold:input_type -> postern.api.v1.SetLegalHoldRequest
-	59,  // 134: postern.api.v1.AnswerService.SearchStatements:input_type -> postern.api.v1.SearchStatementsRequest
-	63,  // 135: postern.api.v1.AnswerService.WhoUsed:input_type -> postern.api.v1.WhoUsedRequest
-	66,  // 136: postern.api.v1.AnswerService.GetUsage:input_type -> postern.api.v1.GetUsageRequest
-	78,  // 137: postern.api.v1.AuditService.ListAuditEntries:input_type -> postern.api.v1.ListAuditEntriesRequest
-	82,  // 138: postern.api.v1.NodeAdminService.CreateJoinToken:input_type -> postern.api.v1.CreateJoinTokenRequest
-	84,  // 139: postern.api.v1.NodeAdminService.ListNodes:input_type -> postern.api.v1.ListNodesRequest
-	87,  // 140: postern.api.v1.NodeAdminService.DrainNode:input_type -> postern.api.v1.DrainNodeRequest
-	89,  // 141: postern.api.v1.LockService.GetReceipt:input_type -> postern.api.v1.GetReceiptRequest
-	93,  // 142: postern.api.v1.LockService.Offboard:input_type -> postern.api.v1.OffboardRequest
-	104, // 143: postern.api.v1.PolicyService.Create:output_type -> postern.types.v1.Object
-	104, // 144: postern.api.v1.PolicyService.Get:output_type -> postern.types.v1.Object
-	9,   // 145: postern.api.v1.PolicyService.List:output_type -> postern.api.v1.ListResponse
-	104, // 146: postern.api.v1.PolicyService.Update:output_type -> postern.types.v1.Object
-	12,  // 147: postern.api.v1.PolicyService.Delete:output_type -> postern.api.v1.DeleteResponse
-	14,  // 148: postern.api.v1.PolicyService.Apply:output_type -> postern.api.v1.ApplyResponse
-	17,  // 149: postern.api.v1.PolicyService.Watch:output_type -> postern.api.v1.WatchResponse
-	1,   // 150: postern.api.v1.PolicyService.WhoCan:output_type -> postern.api.v1.WhoCanResponse
-	4,   // 151: postern.api.v1.PolicyService.Compare:output_type -> postern.api.v1.CompareResponse
-	19,  // 152: postern.api.v1.AccessService.WhoAmI:output_type -> postern.api.v1.WhoAmIResponse
-	21,  // 153: postern.api.v1.AccessService.LoginOptions:output_type -> postern.api.v1.LoginOptionsResponse
-	24,  // 154: postern.api.v1.AccessService.ListTasks:output_type -> postern.api.v1.ListTasksResponse
-	27,  // 155: postern.api.v1.AccessService.Explain:output_type -> postern.api.v1.ExplainResponse
-	29,  // 156: postern.api.v1.AccessService.Doctor:output_type -> postern.api.v1.DoctorResponse
-	34,  // 157: postern.api.v1.AccessService.ListEndpoints:output_type -> postern.api.v1.ListEndpointsResponse
-	38,  // 158: postern.api.v1.GrantService.CreateGrant:output_type -> postern.api.v1.CreateGrantResponse
-	40,  // 159: postern.api.v1.GrantService.RequestGrant:output_type -> postern.api.v1.RequestGrantResponse
-	42,  // 160: postern.api.v1.GrantService.GetGrant:output_type -> postern.api.v1.GetGrantResponse
-	44,  // 161: postern.api.v1.GrantService.ListGrants:output_type -> postern.api.v1.ListGrantsResponse
-	46,  // 162: postern.api.v1.GrantService.RevokeGrant:output_type -> postern.api.v1.RevokeGrantResponse
-	48,  // 163: postern.api.v1.ApprovalService.ListHolds:output_type -> postern.api.v1.ListHoldsResponse
-	50,  // 164: postern.api.v1.ApprovalService.GetHold:output_type -> postern.api.v1.GetHoldResponse
-	52,  // 165: postern.api.v1.ApprovalService.ReviewHold:output_type -> postern.api.v1.ReviewHoldResponse
-	54,  // 166: postern.api.v1.ApprovalService.WithdrawHold:output_type -> postern.api.v1.WithdrawHoldResponse
-	56,  // 167: postern.api.v1.ApprovalService.WatchHolds:output_type -> postern.api.v1.WatchHoldsResponse
-	71,  // 168: postern.api.v1.SessionService.ListSessions:output_type -> postern.api.v1.ListSessionsResponse
-	73,  // 169: postern.api.v1.SessionService.GetSession:output_type -> postern.api.v1.GetSessionResponse
-	75,  // 170: postern.api.v1.SessionService.ReadRecording:output_type -> postern.api.v1.ReadRecordingResponse
-	77,  // 171: postern.api.v1.SessionService.KillSession:output_type -> postern.api.v1.KillSessionResponse
-	58,  // 172: postern.api.v1.SessionService.SetLegalHold:output_type -> postern.api.v1.SetLegalHoldResponse
-	60,  // 173: postern.api.v1.AnswerService.SearchStatements:output_type -> postern.api.v1.SearchStatementsResponse
-	64,  // 174: postern.api.v1.AnswerService.WhoUsed:output_type -> postern.api.v1.WhoUsedResponse
-	67,  // 175: postern.api.v1.AnswerService.GetUsage:output_type -> postern.api.v1.GetUsageResponse
-	79,  // 176: postern.api.v1.AuditService.ListAuditEntries:output_type -> postern.api.v1.ListAuditEntriesResponse
-	83,  // 177: postern.api.v1.NodeAdminService.CreateJoinToken:output_type -> postern.api.v1.CreateJoinTokenResponse
-	85,  // 178: postern.api.v1.NodeAdminService.ListNodes:output_type -> postern.api.v1.ListNodesResponse
-	88,  // 179: postern.api.v1.NodeAdminService.DrainNode:output_type -> postern.api.v1.DrainNodeResponse
-	90,  // 180: postern.api.v1.LockService.GetReceipt:output_type -> postern.api.v1.GetReceiptResponse
-	94,  // 181: postern.api.v1.LockService.Offboard:output_type -> postern.api.v1.OffboardResponse
-	143, // [143:182] is the sub-list for method output_type
-	104, // [104:143] is the sub-list for method input_type
-	104, // [104:104] is the sub-list for extension type_name
-	104, // [104:104] is the sub-list for extension extendee
-	0,   // [0:104] is the sub-list for field type_name
+	110, // 104: postern.api.v1.SigningKey.create_time:type_name -> google.protobuf.Timestamp
+	110, // 105: postern.api.v1.SigningKey.sign_time:type_name -> google.protobuf.Timestamp
+	97,  // 106: postern.api.v1.ListKeysResponse.keys:type_name -> postern.api.v1.SigningKey
+	117, // 107: postern.api.v1.RotateKeyRequest.lead:type_name -> google.protobuf.Duration
+	97,  // 108: postern.api.v1.RotateKeyResponse.key:type_name -> postern.api.v1.SigningKey
+	6,   // 109: postern.api.v1.PolicyService.Create:input_type -> postern.api.v1.CreateRequest
+	7,   // 110: postern.api.v1.PolicyService.Get:input_type -> postern.api.v1.GetRequest
+	8,   // 111: postern.api.v1.PolicyService.List:input_type -> postern.api.v1.ListRequest
+	10,  // 112: postern.api.v1.PolicyService.Update:input_type -> postern.api.v1.UpdateRequest
+	11,  // 113: postern.api.v1.PolicyService.Delete:input_type -> postern.api.v1.DeleteRequest
+	13,  // 114: postern.api.v1.PolicyService.Apply:input_type -> postern.api.v1.ApplyRequest
+	16,  // 115: postern.api.v1.PolicyService.Watch:input_type -> postern.api.v1.WatchRequest
+	0,   // 116: postern.api.v1.PolicyService.WhoCan:input_type -> postern.api.v1.WhoCanRequest
+	3,   // 117: postern.api.v1.PolicyService.Compare:input_type -> postern.api.v1.CompareRequest
+	18,  // 118: postern.api.v1.AccessService.WhoAmI:input_type -> postern.api.v1.WhoAmIRequest
+	20,  // 119: postern.api.v1.AccessService.LoginOptions:input_type -> postern.api.v1.LoginOptionsRequest
+	23,  // 120: postern.api.v1.AccessService.ListTasks:input_type -> postern.api.v1.ListTasksRequest
+	26,  // 121: postern.api.v1.AccessService.Explain:input_type -> postern.api.v1.ExplainRequest
+	28,  // 122: postern.api.v1.AccessService.Doctor:input_type -> postern.api.v1.DoctorRequest
+	33,  // 123: postern.api.v1.AccessService.ListEndpoints:input_type -> postern.api.v1.ListEndpointsRequest
+	37,  // 124: postern.api.v1.GrantService.CreateGrant:input_type -> postern.api.v1.CreateGrantRequest
+	39,  // 125: postern.api.v1.GrantService.RequestGrant:input_type -> postern.api.v1.RequestGrantRequest
+	41,  // 126: postern.api.v1.GrantService.GetGrant:input_type -> postern.api.v1.GetGrantRequest
+	43,  // 127: postern.api.v1.GrantService.ListGrants:input_type -> postern.api.v1.ListGrantsRequest
+	45,  // 128: postern.api.v1.GrantService.RevokeGrant:input_type -> postern.api.v1.RevokeGrantRequest
+	47,  // 129: postern.api.v1.ApprovalService.ListHolds:input_type -> postern.api.v1.ListHoldsRequest
+	49,  // 130: postern.api.v1.ApprovalService.GetHold:input_type -> postern.api.v1.GetHoldRequest
+	51,  // 131: postern.api.v1.ApprovalService.ReviewHold:input_type -> postern.api.v1.ReviewHoldRequest
+	53,  // 132: postern.api.v1.ApprovalService.WithdrawHold:input_type -> postern.api.v1.WithdrawHoldRequest
+	55,  // 133: postern.api.v1.ApprovalService.WatchHolds:input_type -> postern.api.v1.WatchHoldsRequest
+	70,  // 134: postern.api.v1.SessionService.ListSessions:input_type -> postern.api.v1.ListSessionsRequest
+	72,  // 135: postern.api.v1.SessionService.GetSession:input_type -> postern.api.v1.GetSessionRequest
+	74,  // 136: postern.api.v1.SessionService.ReadRecording:input_type -> postern.api.v1.ReadRecordingRequest
+	76,  // 137: postern.api.v1.SessionService.KillSession:input_type -> postern.api.v1.KillSessionRequest
+	57,  // 138: postern.api.v1.SessionService.SetLegalHold:input_type -> postern.api.v1.SetLegalHoldRequest
+	59,  // 139: postern.api.v1.AnswerService.SearchStatements:input_type -> postern.api.v1.SearchStatementsRequest
+	63,  // 140: postern.api.v1.AnswerService.WhoUsed:input_type -> postern.api.v1.WhoUsedRequest
+	66,  // 141: postern.api.v1.AnswerService.GetUsage:input_type -> postern.api.v1.GetUsageRequest
+	78,  // 142: postern.api.v1.AuditService.ListAuditEntries:input_type -> postern.api.v1.ListAuditEntriesRequest
+	82,  // 143: postern.api.v1.NodeAdminService.CreateJoinToken:input_type -> postern.api.v1.CreateJoinTokenRequest
+	84,  // 144: postern.api.v1.NodeAdminService.ListNodes:input_type -> postern.api.v1.ListNodesRequest
+	87,  // 145: postern.api.v1.NodeAdminService.DrainNode:input_type -> postern.api.v1.DrainNodeRequest
+	89,  // 146: postern.api.v1.LockService.GetReceipt:input_type -> postern.api.v1.GetReceiptRequest
+	93,  // 147: postern.api.v1.LockService.Offboard:input_type -> postern.api.v1.OffboardRequest
+	98,  // 148: postern.api.v1.AuthorityService.ListKeys:input_type -> postern.api.v1.ListKeysRequest
+	100, // 149: postern.api.v1.AuthorityService.RotateKey:input_type -> postern.api.v1.RotateKeyRequest
+	102, // 150: postern.api.v1.AuthorityService.RetireKey:input_type -> postern.api.v1.RetireKeyRequest
+	111, // 151: postern.api.v1.PolicyService.Create:output_type -> postern.types.v1.Object
+	111, // 152: postern.api.v1.PolicyService.Get:output_type -> postern.types.v1.Object
+	9,   // 153: postern.api.v1.PolicyService.List:output_type -> postern.api.v1.ListResponse
+	111, // 154: postern.api.v1.PolicyService.Update:output_type -> postern.types.v1.Object
+	12,  // 155: postern.api.v1.PolicyService.Delete:output_type -> postern.api.v1.DeleteResponse
+	14,  // 156: postern.api.v1.PolicyService.Apply:output_type -> postern.api.v1.ApplyResponse
+	17,  // 157: postern.api.v1.PolicyService.Watch:output_type -> postern.api.v1.WatchResponse
+	1,   // 158: postern.api.v1.PolicyService.WhoCan:output_type -> postern.api.v1.WhoCanResponse
+	4,   // 159: postern.api.v1.PolicyService.Compare:output_type -> postern.api.v1.CompareResponse
+	19,  // 160: postern.api.v1.AccessService.WhoAmI:output_type -> postern.api.v1.WhoAmIResponse
+	21,  // 161: postern.api.v1.AccessService.LoginOptions:output_type -> postern.api.v1.LoginOptionsResponse
+	24,  // 162: postern.api.v1.AccessService.ListTasks:output_type -> postern.api.v1.ListTasksResponse
+	27,  // 163: postern.api.v1.AccessService.Explain:output_type -> postern.api.v1.ExplainResponse
+	29,  // 164: postern.api.v1.AccessService.Doctor:output_type -> postern.api.v1.DoctorResponse
+	34,  // 165: postern.api.v1.AccessService.ListEndpoints:output_type -> postern.api.v1.ListEndpointsResponse
+	38,  // 166: postern.api.v1.GrantService.CreateGrant:output_type -> postern.api.v1.CreateGrantResponse
+	40,  // 167: postern.api.v1.GrantService.RequestGrant:output_type -> postern.api.v1.RequestGrantResponse
+	42,  // 168: postern.api.v1.GrantService.GetGrant:output_type -> postern.api.v1.GetGrantResponse
+	44,  // 169: postern.api.v1.GrantService.ListGrants:output_type -> postern.api.v1.ListGrantsResponse
+	46,  // 170: postern.api.v1.GrantService.RevokeGrant:output_type -> postern.api.v1.RevokeGrantResponse
+	48,  // 171: postern.api.v1.ApprovalService.ListHolds:output_type -> postern.api.v1.ListHoldsResponse
+	50,  // 172: postern.api.v1.ApprovalService.GetHold:output_type -> postern.api.v1.GetHoldResponse
+	52,  // 173: postern.api.v1.ApprovalService.ReviewHold:output_type -> postern.api.v1.ReviewHoldResponse
+	54,  // 174: postern.api.v1.ApprovalService.WithdrawHold:output_type -> postern.api.v1.WithdrawHoldResponse
+	56,  // 175: postern.api.v1.ApprovalService.WatchHolds:output_type -> postern.api.v1.WatchHoldsResponse
+	71,  // 176: postern.api.v1.SessionService.ListSessions:output_type -> postern.api.v1.ListSessionsResponse
+	73,  // 177: postern.api.v1.SessionService.GetSession:output_type -> postern.api.v1.GetSessionResponse
+	75,  // 178: postern.api.v1.SessionService.ReadRecording:output_type -> postern.api.v1.ReadRecordingResponse
+	77,  // 179: postern.api.v1.SessionService.KillSession:output_type -> postern.api.v1.KillSessionResponse
+	58,  // 180: postern.api.v1.SessionService.SetLegalHold:output_type -> postern.api.v1.SetLegalHoldResponse
+	60,  // 181: postern.api.v1.AnswerService.SearchStatements:output_type -> postern.api.v1.SearchStatementsResponse
+	64,  // 182: postern.api.v1.AnswerService.WhoUsed:output_type -> postern.api.v1.WhoUsedResponse
+	67,  // 183: postern.api.v1.AnswerService.GetUsage:output_type -> postern.api.v1.GetUsageResponse
+	79,  // 184: postern.api.v1.AuditService.ListAuditEntries:output_type -> postern.api.v1.ListAuditEntriesResponse
+	83,  // 185: postern.api.v1.NodeAdminService.CreateJoinToken:output_type -> postern.api.v1.CreateJoinTokenResponse
+	85,  // 186: postern.api.v1.NodeAdminService.ListNodes:output_type -> postern.api.v1.ListNodesResponse
+	88,  // 187: postern.api.v1.NodeAdminService.DrainNode:output_type -> postern.api.v1.DrainNodeResponse
+	90,  // 188: postern.api.v1.LockService.GetReceipt:output_type -> postern.api.v1.GetReceiptResponse
+	94,  // 189: postern.api.v1.LockService.Offboard:output_type -> postern.api.v1.OffboardResponse
+	99,  // 190: postern.api.v1.AuthorityService.ListKeys:output_type -> postern.api.v1.ListKeysResponse
+	101, // 191: postern.api.v1.AuthorityService.RotateKey:output_type -> postern.api.v1.RotateKeyResponse
+	103, // 192: postern.api.v1.AuthorityService.RetireKey:output_type -> postern.api.v1.RetireKeyResponse
+	151, // [151:193] is the sub-list for method output_type
+	109, // [109:151] is the sub-list for method input_type
+	109, // [109:109] is the sub-list for extension type_name
+	109, // [109:109] is the sub-list for extension extendee
+	0,   // [0:109] is the sub-list for field type_name
 }
 
 func init() { file_postern_api_v1_api_proto_init() }
@@ -7581,9 +7992,9 @@ func file_postern_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_api_v1_api_proto_rawDesc), len(file_postern_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   102,
+			NumMessages:   109,
 			NumExtensions: 0,
-			NumServices:   9,
+			NumServices:   10,
 		},
 		GoTypes:           file_postern_api_v1_api_proto_goTypes,
 		DependencyIndexes: file_postern_api_v1_api_proto_depIdxs,

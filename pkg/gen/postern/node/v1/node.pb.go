@@ -967,7 +967,10 @@ type Update struct {
 	// ask clients for no certificate.
 	ClientCa []byte `protobuf:"bytes,7,opt,name=client_ca,json=clientCa,proto3" json:"client_ca,omitempty"`
 	// The CA of SSH grant certificates, the wire form of a public key; sent with grant_keys.
-	SshUserCa     []byte `protobuf:"bytes,8,opt,name=ssh_user_ca,json=sshUserCa,proto3" json:"ssh_user_ca,omitempty"`
+	SshUserCa []byte `protobuf:"bytes,8,opt,name=ssh_user_ca,json=sshUserCa,proto3" json:"ssh_user_ca,omitempty"`
+	// The CAs that sign the certificates of control plane and nodes, PEM; sent with
+	// grant_keys. A node that trusts others renews its certificates, and then trusts these.
+	Ca            []byte `protobuf:"bytes,9,opt,name=ca,proto3" json:"ca,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1054,6 +1057,13 @@ func (x *Update) GetClientCa() []byte {
 func (x *Update) GetSshUserCa() []byte {
 	if x != nil {
 		return x.SshUserCa
+	}
+	return nil
+}
+
+func (x *Update) GetCa() []byte {
+	if x != nil {
+		return x.Ca
 	}
 	return nil
 }
@@ -4015,7 +4025,7 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\x06update\x18\x01 \x01(\v2\x17.postern.node.v1.UpdateH\x00R\x06update\x127\n" +
 	"\bbookmark\x18\x02 \x01(\v2\x19.postern.node.v1.BookmarkH\x00R\bbookmark\x124\n" +
 	"\acommand\x18\x03 \x01(\v2\x18.postern.node.v1.CommandH\x00R\acommandB\x06\n" +
-	"\x04kind\"\xa7\x03\n" +
+	"\x04kind\"\xb7\x03\n" +
 	"\x06Update\x123\n" +
 	"\aversion\x18\x01 \x01(\v2\x19.postern.types.v1.VersionR\aversion\x12\x1a\n" +
 	"\bsnapshot\x18\x02 \x01(\bR\bsnapshot\x122\n" +
@@ -4025,7 +4035,8 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"grant_keys\x18\x06 \x03(\v2&.postern.node.v1.Update.GrantKeysEntryR\tgrantKeys\x12\x1b\n" +
 	"\tclient_ca\x18\a \x01(\fR\bclientCa\x12\x1e\n" +
-	"\vssh_user_ca\x18\b \x01(\fR\tsshUserCa\x1a<\n" +
+	"\vssh_user_ca\x18\b \x01(\fR\tsshUserCa\x12\x0e\n" +
+	"\x02ca\x18\t \x01(\fR\x02ca\x1a<\n" +
 	"\x0eGrantKeysEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"o\n" +

@@ -42,6 +42,8 @@ const (
 	NodeAdminServiceName = "postern.api.v1.NodeAdminService"
 	// LockServiceName is the fully-qualified name of the LockService service.
 	LockServiceName = "postern.api.v1.LockService"
+	// AuthorityServiceName is the fully-qualified name of the AuthorityService service.
+	AuthorityServiceName = "postern.api.v1.AuthorityService"
 )
 
 // These constants are the fully-qualified names of the RPCs defined in this package. They're
@@ -149,6 +151,15 @@ const (
 	LockServiceGetReceiptProcedure = "/postern.api.v1.LockService/GetReceipt"
 	// LockServiceOffboardProcedure is the fully-qualified name of the LockService's Offboard RPC.
 	LockServiceOffboardProcedure = "/postern.api.v1.LockService/Offboard"
+	// AuthorityServiceListKeysProcedure is the fully-qualified name of the AuthorityService's ListKeys
+	// RPC.
+	AuthorityServiceListKeysProcedure = "/postern.api.v1.AuthorityService/ListKeys"
+	// AuthorityServiceRotateKeyProcedure is the fully-qualified name of the AuthorityService's
+	// RotateKey RPC.
+	AuthorityServiceRotateKeyProcedure = "/postern.api.v1.AuthorityService/RotateKey"
+	// AuthorityServiceRetireKeyProcedure is the fully-qualified name of the AuthorityService's
+	// RetireKey RPC.
+	AuthorityServiceRetireKeyProcedure = "/postern.api.v1.AuthorityService/RetireKey"
 )
 
 // PolicyServiceClient is a client for the postern.api.v1.PolicyService service.
@@ -1705,4 +1716,134 @@ func (UnimplementedLockServiceHandler) GetReceipt(context.Context, *connect.Requ
 
 func (UnimplementedLockServiceHandler) Offboard(context.Context, *connect.Request[v1.OffboardRequest]) (*connect.Response[v1.OffboardResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("postern.api.v1.LockService.Offboard is not implemented"))
+}
+
+// AuthorityServiceClient is a client for the postern.api.v1.AuthorityService service.
+type AuthorityServiceClient interface {
+	// ListKeys tells which keys there are. No private key leaves the control plane.
+	ListKeys(context.Context, *connect.Request[v1.ListKeysRequest]) (*connect.Response[v1.ListKeysResponse], error)
+	// RotateKey makes a key's successor, which is trusted at once and signs later.
+	RotateKey(context.Context, *connect.Request[v1.RotateKeyRequest]) (*connect.Response[v1.RotateKeyResponse], error)
+	// RetireKey ends the trust in a key that does not sign.
+	RetireKey(context.Context, *connect.Request[v1.RetireKeyRequest]) (*connect.Response[v1.RetireKeyResponse], error)
+}
+
+// NewAuthorityServiceClient constructs a client for the postern.api.v1.AuthorityService service. By
+// default, it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses,
+// and sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the
+// connect.WithGRPC() or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewAuthorityServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) AuthorityServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	authorityServiceMethods := v1.File_postern_api_v1_api_proto.Services().ByName("AuthorityService").Methods()
+	return &authorityServiceClient{
+		listKeys: connect.NewClient[v1.ListKeysRequest, v1.ListKeysResponse](
+			httpClient,
+			baseURL+AuthorityServiceListKeysProcedure,
+			connect.WithSchema(authorityServiceMethods.ByName("ListKeys")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		rotateKey: connect.NewClient[v1.RotateKeyRequest, v1.RotateKeyResponse](
+			httpClient,
+			baseURL+AuthorityServiceRotateKeyProcedure,
+			connect.WithSchema(authorityServiceMethods.ByName("RotateKey")),
+			connect.WithClientOptions(opts...),
+		),
+		retireKey: connect.NewClient[v1.RetireKeyRequest, v1.RetireKeyResponse](
+			httpClient,
+			baseURL+AuthorityServiceRetireKeyProcedure,
+			connect.WithSchema(authorityServiceMethods.ByName("RetireKey")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// authorityServiceClient implements AuthorityServiceClient.
+type authorityServiceClient struct {
+	listKeys  *connect.Client[v1.ListKeysRequest, v1.ListKeysResponse]
+	rotateKey *connect.Client[v1.RotateKeyRequest, v1.RotateKeyResponse]
+	retireKey *connect.Client[v1.RetireKeyRequest, v1.RetireKeyResponse]
+}
+
+// ListKeys calls postern.api.v1.AuthorityService.ListKeys.
+func (c *authorityServiceClient) ListKeys(ctx context.Context, req *connect.Request[v1.ListKeysRequest]) (*connect.Response[v1.ListKeysResponse], error) {
+	return c.listKeys.CallUnary(ctx, req)
+}
+
+// RotateKey calls postern.api.v1.AuthorityService.RotateKey.
+func (c *authorityServiceClient) RotateKey(ctx context.Context, req *connect.Request[v1.RotateKeyRequest]) (*connect.Response[v1.RotateKeyResponse], error) {
+	return c.rotateKey.CallUnary(ctx, req)
+}
+
+// RetireKey calls postern.api.v1.AuthorityService.RetireKey.
+func (c *authorityServiceClient) RetireKey(ctx context.Context, req *connect.Request[v1.RetireKeyRequest]) (*connect.Response[v1.RetireKeyResponse], error) {
+	return c.retireKey.CallUnary(ctx, req)
+}
+
+// AuthorityServiceHandler is an implementation of the postern.api.v1.AuthorityService service.
+type AuthorityServiceHandler interface {
+	// ListKeys tells which keys there are. No private key leaves the control plane.
+	ListKeys(context.Context, *connect.Request[v1.ListKeysRequest]) (*connect.Response[v1.ListKeysResponse], error)
+	// RotateKey makes a key's successor, which is trusted at once and signs later.
+	RotateKey(context.Context, *connect.Request[v1.RotateKeyRequest]) (*connect.Response[v1.RotateKeyResponse], error)
+	// RetireKey ends the trust in a key that does not sign.
+	RetireKey(context.Context, *connect.Request[v1.RetireKeyRequest]) (*connect.Response[v1.RetireKeyResponse], error)
+}
+
+// NewAuthorityServiceHandler builds an HTTP handler from the service implementation. It returns the
+// path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewAuthorityServiceHandler(svc AuthorityServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	authorityServiceMethods := v1.File_postern_api_v1_api_proto.Services().ByName("AuthorityService").Methods()
+	authorityServiceListKeysHandler := connect.NewUnaryHandler(
+		AuthorityServiceListKeysProcedure,
+		svc.ListKeys,
+		connect.WithSchema(authorityServiceMethods.ByName("ListKeys")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	authorityServiceRotateKeyHandler := connect.NewUnaryHandler(
+		AuthorityServiceRotateKeyProcedure,
+		svc.RotateKey,
+		connect.WithSchema(authorityServiceMethods.ByName("RotateKey")),
+		connect.WithHandlerOptions(opts...),
+	)
+	authorityServiceRetireKeyHandler := connect.NewUnaryHandler(
+		AuthorityServiceRetireKeyProcedure,
+		svc.RetireKey,
+		connect.WithSchema(authorityServiceMethods.ByName("RetireKey")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/postern.api.v1.AuthorityService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case AuthorityServiceListKeysProcedure:
+			authorityServiceListKeysHandler.ServeHTTP(w, r)
+		case AuthorityServiceRotateKeyProcedure:
+			authorityServiceRotateKeyHandler.ServeHTTP(w, r)
+		case AuthorityServiceRetireKeyProcedure:
+			authorityServiceRetireKeyHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedAuthorityServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedAuthorityServiceHandler struct{}
+
+func (UnimplementedAuthorityServiceHandler) ListKeys(context.Context, *connect.Request[v1.ListKeysRequest]) (*connect.Response[v1.ListKeysResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("postern.api.v1.AuthorityService.ListKeys is not implemented"))
+}
+
+func (UnimplementedAuthorityServiceHandler) RotateKey(context.Context, *connect.Request[v1.RotateKeyRequest]) (*connect.Response[v1.RotateKeyResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("postern.api.v1.AuthorityService.RotateKey is not implemented"))
+}
+
+func (UnimplementedAuthorityServiceHandler) RetireKey(context.Context, *connect.Request[v1.RetireKeyRequest]) (*connect.Response[v1.RetireKeyResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("postern.api.v1.AuthorityService.RetireKey is not implemented"))
 }
