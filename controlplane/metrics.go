@@ -7,6 +7,8 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+
+	"github.com/posterngate/postern/pkg/policy"
 )
 
 // observe registers what operators watch of the control plane. The returned function
@@ -24,12 +26,20 @@ func (s *Server) observe() (func(), error) {
 	rejected := gauge("postern.publication.rejected", "{object}", "Objects that a node could not apply.")
 	stale := gauge("postern.store.staleness", "s", "How old this replica's view of the store may be.")
 	revision := gauge("postern.publication.revision", "1", "Newest revision that was published.")
+	needy := gauge("postern.workload.alerts", "{workload}", "Workloads that need somebody: their owner is locked, or they end within a week.")
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
 	reg, err := m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		o.ObserveFloat64(stale, s.cache.Staleness().Seconds())
 		o.ObserveFloat64(revision, float64(s.hub.Version().Revision))
+		why := map[string]float64{policy.OwnerLocked: 0, policy.EndsSoon: 0, policy.IsOver: 0}
+		for _, n := range s.steward.Needs() {
+			why[n.Why]++
+		}
+		for w, n := range why {
+			o.ObserveFloat64(needy, n, metric.WithAttributes(attribute.String("why", w)))
+		}
 		for _, n := range s.hub.Nodes() {
 			node := metric.WithAttributes(attribute.String("node", n.GetName()), attribute.String("region", n.GetRegion()))
 			up := 0.0
@@ -41,7 +51,7 @@ func (s *Server) observe() (func(), error) {
 			o.ObserveFloat64(rejected, float64(len(n.GetRejections())), node)
 		}
 		return nil
-	}, connected, lag, rejected, stale, revision)
+	}, connected, lag, rejected, stale, revision, needy)
 	if err != nil {
 		return nil, err
 	}

@@ -40,6 +40,7 @@ import (
 	"github.com/posterngate/postern/controlplane/recording/index"
 	"github.com/posterngate/postern/controlplane/recording/keyring"
 	"github.com/posterngate/postern/controlplane/signin"
+	"github.com/posterngate/postern/controlplane/steward"
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/controlplane/task"
 	"github.com/posterngate/postern/pkg/fault"
@@ -71,6 +72,7 @@ type Server struct {
 	vault      *vault.Source // nil where none is configured
 	broker     *credential.Broker
 	budgets    *budget.Service
+	steward    *steward.Steward
 	keyring    *keyring.Ring
 	recordings *recording.Service
 
@@ -167,6 +169,7 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 		Store: s.store, Device: verifier.Device, Open: s.task.Open, Logger: s.log, Now: time.Now,
 		URL: func(code string) string { return s.cfg.URL + signin.Path + code },
 	})
+	s.steward = steward.New(steward.Config{Store: s.store, Snapshot: s.hub.Snapshot, Changed: s.hub.Subscribe, Audit: s.audit, Logger: s.log, Now: time.Now})
 	s.budgets = budget.New(budget.Config{
 		Store: s.store, Snapshot: s.hub.Snapshot, Grant: lending{s}.Grant, Last: s.last, Recall: s.recall, Logger: s.log, Now: time.Now,
 	})
@@ -230,11 +233,12 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier) err
 	}
 	enroller := enrol.New(enrol.Config{Store: s.store, Authority: s.authority, Snapshot: s.hub.Snapshot, Audit: s.audit, Reserved: s.reserved(), Logger: s.log})
 	policies := userapi.NewPolicy(userapi.PolicyConfig{Store: s.store, Cache: s.cache, Audit: s.audit, Sealer: sealer{keeper}, Grants: s.liveGrants, Logger: s.log, Now: time.Now})
+	grants := grantapi.New(s.task)
 	handler := userapi.Handler(userapi.Services{
 		Interceptor: guard,
 		Policy:      policies,
 		Access:      userapi.NewAccess(userapi.AccessConfig{Hub: s.fleet, Logins: verifier, Grants: s.ownGrants, Signer: s.authority, SSHHostCA: s.authority.SSHHostLine(), Now: time.Now}),
-		Grant:       grantapi.New(s.task),
+		Grant:       grants,
 		Approval:    approvalapi.New(s.approve),
 		Session:     sessionapi.New(s.recordings, live{s.fleet}),
 		Audit:       userapi.NewAudit(s.audit),
@@ -243,6 +247,7 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier) err
 		Authority:   userapi.NewAuthority(s.authority),
 		Lock:        s.locks(policies),
 		SignIn:      s.signIn.Handler(), SignInPath: signin.Path,
+		Exchange: guard.Limited(authz.LimitExchange, http.HandlerFunc(grants.Exchange)), ExchangePath: grantapi.ExchangePath,
 		Ready: s.Ready,
 	})
 	s.api = &http.Server{
@@ -319,6 +324,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		{Name: "holds", Run: s.approve.Run},
 		{Name: "leases", Run: s.broker.Run},
 		{Name: "budgets", Run: s.budgets.Run},
+		{Name: "workloads", Run: s.steward.Run},
 		{Name: "recordings", Run: s.reconcile},
 		{Name: "lost recordings", Run: s.endLost},
 		{Name: "recording keys", Run: s.keyring.Run},

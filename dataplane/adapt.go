@@ -20,7 +20,7 @@ func (r records) Healthy() error { return r.spool.Healthy() }
 
 func (r records) Begin(o gate.Opened) (gate.Recorder, error) {
 	rec, err := r.spool.Session(record.Session{
-		ID: o.Session, Subject: o.Grant.Subject.Name, Groups: o.Grant.Subject.Groups, Workload: o.Grant.Subject.Workload,
+		ID: o.Session, Subject: o.Grant.Subject.Name, Groups: o.Grant.Subject.Groups, Workload: o.Grant.Subject.Workload, Actors: o.Grant.Subject.Actors(),
 		Grant: o.Grant.ID, Task: o.Task, Resource: o.Resource, Protocol: o.Protocol, Node: o.Node, Region: o.Region,
 		ClientAddress: o.ClientAddress, ClientProgram: o.ClientProgram, Version: o.Version, Level: o.Level, Database: o.Database,
 	})

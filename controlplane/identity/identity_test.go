@@ -296,6 +296,15 @@ func TestNames(t *testing.T) {
 		t.Errorf("subject %q in %q, %v", sub.Name, sub.Groups, err)
 	}
 	sub, _, err = v.Authenticate(t.Context(), b.token(map[string]any{"roles": "guests", "email_verified": false, "act": map[string]any{"sub": "bot"}}))
+	if nested, _, err := v.Authenticate(t.Context(), b.token(map[string]any{"act": map[string]any{"sub": "bot", "act": map[string]any{"sub": "scheduler"}}})); err != nil || !slices.Equal(nested.Actors(), []string{"partner/bot", "partner/scheduler"}) {
+		t.Errorf("actors %q, %v", nested.Actors(), err)
+	}
+	for what, act := range map[string]any{"a text": "bot", "no name": map[string]any{}, "no name within": map[string]any{"sub": "bot", "act": map[string]any{"iss": "x"}}, "null": nil} {
+		_, _, err := v.Authenticate(t.Context(), b.token(map[string]any{"act": act}))
+		if act != nil {
+			refused(t, "the actor is "+what, "", err, "act.sub")
+		}
+	}
 	if err != nil || sub.Name != "partner/alice" || sub.Email != "" || !slices.Equal(sub.Groups, []string{"partner/guests"}) || sub.Actor != "partner/bot" || sub.MFA {
 		t.Errorf("subject %+v, %v", sub, err)
 	}

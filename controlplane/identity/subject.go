@@ -69,7 +69,7 @@ func (p *people) subject(claims map[string]any) (postern.Subject, error) {
 	if sub.Groups, err = p.groups(claims); err != nil {
 		return postern.Subject{}, err
 	}
-	if sub.Actor, err = p.actor(claims); err != nil {
+	if sub.Actor, sub.Via, err = p.actors(claims); err != nil {
 		return postern.Subject{}, err
 	}
 	sub.MFA = p.mfa(claims)
@@ -116,18 +116,28 @@ func (p *people) groups(claims map[string]any) ([]string, error) {
 	return nil, bad("the token's claim %s is not a list of names", p.GroupsClaim)
 }
 
-// actor is who acts for the subject, where the token was exchanged (RFC 8693).
-func (p *people) actor(claims map[string]any) (string, error) {
-	act, ok := claims["act"]
-	if !ok {
-		return "", nil
+// maxActors bounds a chain of actors.
+const maxActors = 8
+
+// actors are who acts for the subject where the token was exchanged, and those who acted
+// before: the claim act, which nests (RFC 8693, 4.1).
+func (p *people) actors(claims map[string]any) (actor string, via []string, err error) {
+	next, ok := claims["act"]
+	var all []string
+	for ; ok; next, ok = next.(map[string]any)["act"] {
+		m, _ := next.(map[string]any)
+		name, _ := m["sub"].(string)
+		if err := checkName(name); err != nil {
+			return "", nil, bad("the token's claim act.sub %s", err)
+		}
+		if all = append(all, p.prefix+name); len(all) > maxActors {
+			return "", nil, bad("more than %d act for the token's subject, one for the other (claim act)", maxActors)
+		}
 	}
-	m, _ := act.(map[string]any)
-	name, _ := m["sub"].(string)
-	if err := checkName(name); err != nil {
-		return "", bad("the token's claim act.sub %s", err)
+	if len(all) == 0 {
+		return "", nil, nil
 	}
-	return p.prefix + name, nil
+	return all[0], all[1:], nil
 }
 
 // secondFactors are the methods of RFC 8176 that, beside a password, are a second factor.

@@ -82,6 +82,9 @@ func (b *builder) opened(e *record.Event) error {
 	for _, g := range s.Groups {
 		b.update.Session.Groups = append(b.update.Session.Groups, clip(g))
 	}
+	for _, a := range s.Actors {
+		b.update.Session.Actors = append(b.update.Session.Actors, clip(a))
+	}
 	return nil
 }
 

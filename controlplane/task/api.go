@@ -34,19 +34,25 @@ type Caller struct {
 // request has a key to certify. A task that people must say yes to gets one only for a
 // grant that they have said yes to already; what that grant had before is then dead.
 func (s *Service) Create(ctx context.Context, by Caller, req *apiv1.CreateGrantRequest) (*apiv1.CreateGrantResponse, error) {
-	sub := by.Subject
-	if req.GetWorkloadToken() != "" {
-		if !s.workloads.AllowN(s.cfg.Now(), 1) {
-			return nil, fault.New(codes.ResourceExhausted, "workloads take more than %d grants a second; try again", workloadRate).WithKind(postern.CodeLimit.String())
-		}
+	sub, until := by.Subject, time.Time{}
+	switch {
+	case req.GetWorkloadToken() != "":
 		var err error
-		if sub, _, err = s.cfg.Verifier.Workload(ctx, req.GetWorkloadToken()); err != nil {
-			return nil, err
+		if sub, until, err = s.bearerOf(ctx, req); err != nil {
+			return nil, asFault(err)
 		}
+	case req.GetSubjectToken() != "":
+		return nil, fault.Invalid(fault.Violation{Field: "subject_token", Reason: "is given to a workload, whose own token is needed too"})
 	}
 	how, err := s.how(sub, req.GetTask(), req.GetReason(), by.Address, req.GetTtl())
 	if err != nil {
 		return nil, err
+	}
+	if how.exchanged = req.GetSubjectToken() != ""; how.exchanged {
+		left := max(until.Sub(s.cfg.Now()), time.Second)
+		if how.ttl == 0 || left < how.ttl {
+			how.ttl = left
+		}
 	}
 	if how.csr, how.sshKey = req.GetCsr(), req.GetSshKey(); len(how.csr) > 0 && how.sshKey != "" {
 		return nil, fault.Invalid(fault.Violation{Field: "ssh_key", Reason: "a grant has one certificate: give csr or ssh_key"})
@@ -90,6 +96,7 @@ func (s *Service) createOnce(ctx context.Context, sub postern.Subject, name post
 		if g, err = s.draft(sub, offer, how.request.Reason); err != nil {
 			return nil, err
 		}
+		g.Exchanged = how.exchanged
 		if err := s.activate(g, snapshot, shorter(offer.Duration, how.ttl), offer.Expires); err != nil {
 			return nil, err
 		}
@@ -227,7 +234,7 @@ func (s *Service) requestOnce(ctx context.Context, sub postern.Subject, name pos
 		return nil, err
 	}
 	_, err = s.cfg.Audit.Commit(ctx, audit.Entry{Actor: sub.Name, Address: how.address, Action: "grant.request", Object: Kind + "/" + g.GetId(), Detail: about(g, "")},
-		op, holdOp, store.Op{Key: takenKey(sub.Name, sub.Workload, string(name)), Value: []byte(g.GetId()), If: revision})
+		op, holdOp, store.Op{Key: takenKey(sub, string(name)), Value: []byte(g.GetId()), If: revision})
 	if err != nil {
 		return nil, fmt.Errorf("request grant: %w", err)
 	}

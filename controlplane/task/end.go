@@ -35,7 +35,7 @@ func (s *Service) unfounded(ctx context.Context, g *typesv1.Grant, now *postern.
 		return "", err
 	}
 	sub := noun.SubjectOf(g.GetSubject())
-	if reason, lock, ok := snapshot.Locked(sub.Name, sub.Workload, postern.GrantID(g.GetId()), "", "", s.cfg.Now()); ok {
+	if reason, lock, ok := snapshot.LockedFor(&sub, postern.GrantID(g.GetId()), "", "", s.cfg.Now()); ok {
 		return fmt.Sprintf("%s (lock %s)", reason, lock), nil
 	}
 	if _, ok := snapshot.Terms(postern.TaskName(g.GetTask())); !ok {
@@ -45,6 +45,11 @@ func (s *Service) unfounded(ctx context.Context, g *typesv1.Grant, now *postern.
 		w, ok := findWorkload(snapshot, sub.Workload)
 		if !ok || w.GetSpec().GetOwner() == "" || !s.cfg.Now().Before(w.GetSpec().GetExpires().AsTime()) {
 			return fmt.Sprintf("workload %q is over", sub.Workload), nil
+		}
+	}
+	if g.GetExchanged() {
+		if why := acts(snapshot, &sub, s.cfg.Now()); why != "" {
+			return why, nil
 		}
 	}
 	unchanged, err := s.bindingUnchanged(ctx, g, snapshot.Version())
@@ -102,8 +107,13 @@ func (s *Service) binding(ctx context.Context, name string, at postern.Version) 
 // sameStanding reports whether a subject is still whom a binding once picked. Claims
 // that change with every login pick nobody and are passed over.
 func sameStanding(a, b postern.Subject) bool {
-	return a.Name == b.Name && a.Workload == b.Workload && a.MFA == b.MFA && slices.Equal(slices.Sorted(slices.Values(a.Groups)), slices.Sorted(slices.Values(b.Groups))) &&
+	return sameWho(a, b) && a.MFA == b.MFA && slices.Equal(slices.Sorted(slices.Values(a.Groups)), slices.Sorted(slices.Values(b.Groups))) &&
 		maps.EqualFunc(lasting(a.Claims), lasting(b.Claims), func(x, y any) bool { return fmt.Sprint(x) == fmt.Sprint(y) })
+}
+
+// sameWho reports whether two subjects are one, for whom the same ones act.
+func sameWho(a, b postern.Subject) bool {
+	return a.Name == b.Name && a.Workload == b.Workload && slices.Equal(a.Actors(), b.Actors())
 }
 
 func lasting(claims map[string]any) map[string]any {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/posterngate/postern/controlplane/audit"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/noun"
 )
 
 // EndOf ends every grant of a subject on whom a lock stands, active or asked for, and
@@ -30,7 +32,7 @@ func (s *Service) EndOf(ctx context.Context, by Caller, subject, lock, why strin
 			return nil, 0, err
 		}
 		sub := g.GetSubject()
-		if sub.GetName() != subject && sub.GetWorkload() != subject && sub.GetActor() != subject {
+		if sub.GetName() != subject && sub.GetWorkload() != subject && !slices.Contains(noun.SubjectOf(sub).Actors(), subject) {
 			continue
 		}
 		if err := s.end(ctx, e.Name, entry, why+" "+mark); err != nil {

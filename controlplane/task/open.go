@@ -119,7 +119,7 @@ func (s *Service) free(g *typesv1.Grant, resource string, node postern.NodeName)
 }
 
 func locked(snapshot *policy.Snapshot, sub postern.Subject, g postern.GrantID, r postern.ResourceName, n postern.NodeName, now time.Time) error {
-	reason, lock, ok := snapshot.Locked(sub.Name, sub.Workload, g, r, n, now)
+	reason, lock, ok := snapshot.LockedFor(&sub, g, r, n, now)
 	if !ok {
 		return nil
 	}
@@ -134,6 +134,8 @@ type taking struct {
 	ttl     time.Duration // at most; 0 is the task's own
 	csr     []byte        // for a certificate instead of a token
 	sshKey  string        // for an SSH certificate instead of a token
+	// exchanged is true where the actor is a workload that was given the subject's token.
+	exchanged bool
 }
 
 // take finds the live grant of a subject for a task, or makes it. The grant has the
@@ -206,7 +208,7 @@ func (s *Service) takeOnce(ctx context.Context, sub postern.Subject, name poster
 		return nil, err
 	}
 	_, err = s.cfg.Audit.Commit(ctx, audit.Entry{Actor: sub.Name, Address: how.address, Action: "grant.open", Object: Kind + "/" + g.GetId(), Detail: about(g, how.node)},
-		op, store.Op{Key: takenKey(sub.Name, sub.Workload, string(name)), Value: []byte(g.GetId()), If: revision})
+		op, store.Op{Key: takenKey(sub, string(name)), Value: []byte(g.GetId()), If: revision})
 	if err != nil {
 		return nil, fmt.Errorf("open grant: %w", err)
 	}
@@ -216,7 +218,7 @@ func (s *Service) takeOnce(ctx context.Context, sub postern.Subject, name poster
 // taken is the grant that the subject's tokens use for a task, in whatever state, or
 // nil; revision is that of the pointer to it.
 func (s *Service) taken(ctx context.Context, sub postern.Subject, name postern.TaskName) (*typesv1.Grant, int64, error) {
-	e, err := s.cfg.Store.Get(ctx, takenKey(sub.Name, sub.Workload, string(name)))
+	e, err := s.cfg.Store.Get(ctx, takenKey(sub, string(name)))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, 0, nil
 	}
@@ -229,7 +231,7 @@ func (s *Service) taken(ctx context.Context, sub postern.Subject, name postern.T
 		return nil, e.Revision, nil
 	case err != nil:
 		return nil, 0, err
-	case g.GetSubject().GetName() != sub.Name || g.GetSubject().GetWorkload() != sub.Workload || g.GetTask() != string(name):
+	case !sameWho(noun.SubjectOf(g.GetSubject()), sub) || g.GetTask() != string(name):
 		return nil, 0, fmt.Errorf("find the grant for %s: %s is not the subject's", name, g.GetId())
 	}
 	return g, e.Revision, nil
@@ -287,6 +289,9 @@ func about(g *typesv1.Grant, node postern.NodeName) map[string]any {
 	}
 	if len(g.GetCertificateHash()) > 0 {
 		m["bearer"] = byCertificate.name
+	}
+	if actors := noun.SubjectOf(g.GetSubject()).Actors(); len(actors) > 0 {
+		m["actors"] = actors
 	}
 	for k, v := range map[string]string{"workload": g.GetSubject().GetWorkload(), "node": string(node), "reason": g.GetReason(), "endReason": g.GetEndReason(), "hold": g.GetHold()} {
 		if v != "" {

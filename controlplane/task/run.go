@@ -8,6 +8,7 @@ import (
 	"github.com/posterngate/postern/controlplane/audit"
 	"github.com/posterngate/postern/controlplane/store"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/noun"
 	"github.com/posterngate/postern/pkg/run"
 )
 
@@ -169,7 +170,7 @@ func (s *Service) look(ctx context.Context, k known, ground bool) (time.Time, er
 func (s *Service) forget(ctx context.Context, k known) error {
 	g := k.grant
 	ops := []store.Op{{Key: grantKey(g.GetId()), Delete: true, If: k.revision}}
-	taken := takenKey(g.GetSubject().GetName(), g.GetSubject().GetWorkload(), g.GetTask())
+	taken := takenKey(noun.SubjectOf(g.GetSubject()), g.GetTask())
 	e, err := s.cfg.Store.Get(ctx, taken)
 	switch {
 	case err == nil && string(e.Value) == g.GetId():

@@ -131,10 +131,11 @@ func (s *Service) policy() (*policy.Snapshot, error) {
 func grantKey(id string) store.Key { return store.Key{Kind: Kind, Name: id} }
 
 // takenKey is where the grant of a subject for a task is found. The name is a hash, so
-// that any subject's name will do.
-func takenKey(subject, workload, task string) store.Key {
+// that any subject's name will do. What an agent has for somebody is never what they have
+// themselves.
+func takenKey(sub postern.Subject, task string) store.Key {
 	h := sha256.New()
-	for _, s := range []string{subject, workload, task} {
+	for _, s := range append([]string{sub.Name, sub.Workload, task}, sub.Actors()...) {
 		_, _ = fmt.Fprintf(h, "%d:%s", len(s), s)
 	}
 	return store.Key{Kind: takenKind, Name: hex.EncodeToString(h.Sum(nil))}

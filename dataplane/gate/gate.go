@@ -374,8 +374,7 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 // locked refuses where a lock stands against the session. A lock that does not stand when
 // it comes never will, so each snapshot is asked once.
 func (g *Gate) locked(s *policy.Snapshot) *postern.Refusal {
-	sub := g.cfg.Grant.Subject
-	reason, lock, ok := s.Locked(sub.Name, sub.Workload, g.cfg.Grant.ID, g.cfg.Resource, g.cfg.Node, g.cfg.Now())
+	reason, lock, ok := s.LockedFor(&g.cfg.Grant.Subject, g.cfg.Grant.ID, g.cfg.Resource, g.cfg.Node, g.cfg.Now())
 	if ok {
 		return &postern.Refusal{Code: postern.CodeKilled, Rule: policy.LockPrefix + lock, Reason: reason, Hint: "ask the operators of this gateway"}
 	}

@@ -13,7 +13,7 @@ import (
 
 // Subject is the message of a subject. An error is of claims that are no JSON.
 func Subject(s postern.Subject) (*typesv1.Subject, error) {
-	out := &typesv1.Subject{Name: s.Name, Email: s.Email, Groups: s.Groups, Mfa: s.MFA, Workload: s.Workload, Actor: s.Actor}
+	out := &typesv1.Subject{Name: s.Name, Email: s.Email, Groups: s.Groups, Mfa: s.MFA, Workload: s.Workload, Actor: s.Actor, Via: s.Via}
 	if len(s.Claims) > 0 {
 		claims, err := structpb.NewStruct(s.Claims)
 		if err != nil {
@@ -28,7 +28,7 @@ func Subject(s postern.Subject) (*typesv1.Subject, error) {
 func SubjectOf(s *typesv1.Subject) postern.Subject {
 	return postern.Subject{
 		Name: s.GetName(), Email: s.GetEmail(), Groups: s.GetGroups(), Claims: s.GetClaims().AsMap(),
-		MFA: s.GetMfa(), Workload: s.GetWorkload(), Actor: s.GetActor(),
+		MFA: s.GetMfa(), Workload: s.GetWorkload(), Actor: s.GetActor(), Via: s.GetVia(),
 	}
 }
 

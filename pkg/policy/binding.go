@@ -73,8 +73,12 @@ func (c *checker) subjects(all []*typesv1.SubjectSelector) {
 	if len(all) == 0 {
 		c.fail("spec.subjects", "is required: a binding without subjects is nobody's")
 	}
+	c.selectors("spec.subjects", all)
+}
+
+func (c *checker) selectors(field string, all []*typesv1.SubjectSelector) {
 	for i, s := range all {
-		at := fmt.Sprintf("spec.subjects[%d]", i)
+		at := fmt.Sprintf("%s[%d]", field, i)
 		if s.GetSubject() == "" && s.GetGroup() == "" && s.GetWorkload() == "" && len(s.GetClaim()) == 0 {
 			c.fail(at, "matches nobody: give subject, group, claim or workload")
 		}
@@ -89,6 +93,11 @@ func (c *checker) subjects(all []*typesv1.SubjectSelector) {
 // matches reports whether any selector picks the subject.
 func matches(selectors []*typesv1.SubjectSelector, sub *postern.Subject) bool {
 	return slices.ContainsFunc(selectors, func(s *typesv1.SubjectSelector) bool { return matchesOne(s, sub) })
+}
+
+// ActsFor reports whether a workload may act for a subject whose token it was given.
+func ActsFor(w *typesv1.Workload, sub *postern.Subject) bool {
+	return matches(w.GetSpec().GetActsFor(), sub)
 }
 
 // MayPick reports whether any selector picks a subject whose claims are not known: each

@@ -51,6 +51,7 @@ var (
 		cel.Variable("subject.claims", cel.MapType(cel.StringType, cel.DynType)),
 		cel.Variable("subject.mfa", cel.BoolType),
 		cel.Variable("subject.actor", cel.StringType),
+		cel.Variable("subject.actors", cel.ListType(cel.StringType)),
 	}
 	requestVars = []cel.EnvOption{
 		cel.Variable("request.time", cel.TimestampType),

@@ -153,8 +153,8 @@ func (j *judge) standing() bool {
 		j.deny(&refusal{rule: GrantPrefix + "missing", reason: "there is no grant", hint: "see what you may do with: postern tasks"})
 		return false
 	}
-	if l, _ := j.snapshot.locked(g.Subject.Name, g.Subject.Workload, g.ID, j.query.Resource, j.query.Node, now); l != nil {
-		reason, name, _ := j.snapshot.Locked(g.Subject.Name, g.Subject.Workload, g.ID, j.query.Resource, j.query.Node, now)
+	if l, _ := j.snapshot.locked(&g.Subject, g.ID, j.query.Resource, j.query.Node, now); l != nil {
+		reason, name, _ := j.snapshot.LockedFor(&g.Subject, g.ID, j.query.Resource, j.query.Node, now)
 		j.d.Deps.Time = l.GetSpec().GetExpires() != nil
 		j.deny(&refusal{rule: LockPrefix + name, reason: reason, hint: "ask the operators of this gateway"})
 		return false

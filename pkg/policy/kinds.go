@@ -125,6 +125,7 @@ func (c *checker) workload(s *typesv1.WorkloadSpec) {
 	} else if err := s.GetExpires().CheckValid(); err != nil {
 		c.fail("spec.expires", "is not a time: %s", err)
 	}
+	c.selectors("spec.actsFor", s.GetActsFor())
 	if s.GetTrust().GetIssuer() == "" {
 		c.fail("spec.trust.issuer", "is required")
 	}

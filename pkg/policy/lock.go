@@ -43,7 +43,13 @@ func (c *checker) lock(s *typesv1.LockSpec) {
 // Locked reports whether a lock stands on any of these; empty names are not asked for.
 // The reason is for the subject; lock is the lock's name.
 func (s *Snapshot) Locked(subject, workload string, g postern.GrantID, r postern.ResourceName, n postern.NodeName, now time.Time) (reason, lock string, ok bool) {
-	l, t := s.locked(subject, workload, g, r, n, now)
+	return s.LockedFor(&postern.Subject{Name: subject, Workload: workload}, g, r, n, now)
+}
+
+// LockedFor is Locked of a subject, of whoever acts for it, and of the others: a lock on
+// an agent ends what it does for people, and one on a person what agents do for them.
+func (s *Snapshot) LockedFor(sub *postern.Subject, g postern.GrantID, r postern.ResourceName, n postern.NodeName, now time.Time) (reason, lock string, ok bool) {
+	l, t := s.locked(sub, g, r, n, now)
 	if l == nil {
 		return "", "", false
 	}
@@ -58,23 +64,39 @@ func (s *Snapshot) Locked(subject, workload string, g postern.GrantID, r postern
 }
 
 // locked returns the first lock that stands, and on what.
-func (s *Snapshot) locked(subject, workload string, g postern.GrantID, r postern.ResourceName, n postern.NodeName, now time.Time) (*typesv1.Lock, lockTarget) {
+func (s *Snapshot) locked(sub *postern.Subject, g postern.GrantID, r postern.ResourceName, n postern.NodeName, now time.Time) (*typesv1.Lock, lockTarget) {
 	if len(s.locks) == 0 {
 		return nil, lockTarget{}
 	}
 	for _, t := range [...]lockTarget{
-		{"subject", subject}, {"workload", workload}, {"grant", string(g)}, {"resource", string(r)}, {"node", string(n)},
+		{"subject", sub.Name}, {"workload", sub.Workload}, {"grant", string(g)}, {"resource", string(r)}, {"node", string(n)},
+		{"subject", sub.Actor}, {"workload", sub.Actor},
 	} {
-		if t.name == "" {
-			continue
+		if l := s.standing(t, now); l != nil {
+			return l, t
 		}
-		for _, l := range s.locks[t] {
-			if stands(l, now) {
+	}
+	for _, name := range sub.Via {
+		for _, t := range [...]lockTarget{{"subject", name}, {"workload", name}} {
+			if l := s.standing(t, now); l != nil {
 				return l, t
 			}
 		}
 	}
 	return nil, lockTarget{}
+}
+
+// standing is the first lock that stands on a target; nil where none does.
+func (s *Snapshot) standing(t lockTarget, now time.Time) *typesv1.Lock {
+	if t.name == "" {
+		return nil
+	}
+	for _, l := range s.locks[t] {
+		if stands(l, now) {
+			return l
+		}
+	}
+	return nil
 }
 
 // stands reports whether the lock has not expired; one whose expiry is no time stays.

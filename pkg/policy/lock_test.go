@@ -63,6 +63,27 @@ func TestLocked(t *testing.T) {
 	}
 }
 
+// TestLocksLookAtActors: a lock on whoever acts, at whichever place of the chain, is one
+// on what they do.
+func TestLocksLookAtActors(t *testing.T) {
+	s := compiled(t, parse(t, []byte(locks)))
+	for name, c := range map[string]struct {
+		sub  postern.Subject
+		lock string
+	}{
+		"an actor":                {postern.Subject{Name: "bob", Actor: "mallory"}, "by-subject"},
+		"a workload":              {postern.Subject{Name: "bob", Actor: "ci"}, "by-workload"},
+		"behind another":          {postern.Subject{Name: "bob", Actor: "bot", Via: []string{"other", "ci"}}, "by-workload"},
+		"a person behind another": {postern.Subject{Name: "bob", Actor: "bot", Via: []string{"mallory"}}, "by-subject"},
+		"the person":              {postern.Subject{Name: "mallory", Actor: "bot"}, "by-subject"},
+		"nobody":                  {postern.Subject{Name: "bob", Actor: "bot", Via: []string{"other"}}, ""},
+	} {
+		if _, lock, ok := s.LockedFor(&c.sub, "", "", "", noon); lock != c.lock || ok != (c.lock != "") {
+			t.Errorf("%s: lock %q", name, lock)
+		}
+	}
+}
+
 func TestLocksWinOverEverything(t *testing.T) {
 	s := compiled(t, append(worldObjects(t), parse(t, []byte(locks))...))
 	good := Query{

@@ -11,7 +11,7 @@ import (
 // Offers lists every task that bindings offer to the subject now, each on its best
 // terms, sorted by task. Who is locked is offered nothing.
 func (s *Snapshot) Offers(sub postern.Subject, req Request) []Offer {
-	if l, _ := s.locked(sub.Name, sub.Workload, "", "", "", req.Time); l != nil {
+	if l, _ := s.locked(&sub, "", "", "", req.Time); l != nil {
 		return nil
 	}
 	best := map[postern.TaskName]Offer{}
@@ -41,7 +41,7 @@ func (s *Snapshot) Offers(sub postern.Subject, req Request) []Offer {
 // next, one that asks for the grant last; then by name of the binding. An error is a
 // *postern.Refusal that says what to do.
 func (s *Snapshot) Offer(sub postern.Subject, t postern.TaskName, req Request) (Offer, error) {
-	if reason, lock, ok := s.Locked(sub.Name, sub.Workload, "", "", "", req.Time); ok {
+	if reason, lock, ok := s.LockedFor(&sub, "", "", "", req.Time); ok {
 		return Offer{}, &postern.Refusal{Code: postern.CodeKilled, Rule: LockPrefix + lock, Reason: reason, Hint: "ask the operators of this gateway"}
 	}
 	offers := s.Offers(sub, req)

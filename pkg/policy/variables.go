@@ -82,6 +82,8 @@ func (v *variables) ofSubject(field string) (any, bool) {
 		return v.subject.MFA, true
 	case "actor":
 		return v.subject.Actor, true
+	case "actors":
+		return v.subject.Actors(), true
 	}
 	return nil, false
 }

@@ -26,7 +26,7 @@ type Access struct {
 // who somebody is and when they ask is not known here. Two lists of the same task are two
 // permits. Whoever a lock keeps out is told of in notes.
 func (s *Snapshot) WhoCan(t *Target, now time.Time) (all []Access, notes []string) {
-	if l, _ := s.locked("", "", "", t.Resource, "", now); l != nil {
+	if l, _ := s.locked(&postern.Subject{}, "", t.Resource, "", now); l != nil {
 		return nil, []string{fmt.Sprintf("resource %s is locked by %s: nobody can", t.Resource, l.GetMetadata().GetName())}
 	}
 	rights := map[postern.TaskName][]Right{}
@@ -94,7 +94,7 @@ func (s *Snapshot) covering(task *task, t *Target) []Right {
 func (s *Snapshot) who(selectors []*typesv1.SubjectSelector, now time.Time) (who, notes []string) {
 	for _, sel := range selectors {
 		text := SelectorText(sel)
-		if l, _ := s.locked(sel.GetSubject(), sel.GetWorkload(), "", "", "", now); l != nil {
+		if l, _ := s.locked(&postern.Subject{Name: sel.GetSubject(), Workload: sel.GetWorkload()}, "", "", "", now); l != nil {
 			notes = append(notes, fmt.Sprintf("%s is locked by %s", text, l.GetMetadata().GetName()))
 			continue
 		}

@@ -65,7 +65,16 @@ type Subject struct {
 	Claims   map[string]any // the other claims that conditions may read
 	MFA      bool           // whether the login used more than one factor
 	Workload string         // the Workload that this is, or empty for a person
-	Actor    string         // who acts for the subject, where a token was exchanged
+	Actor    string         // who acts for the subject now, where a token was exchanged
+	Via      []string       // for whom Actor does: those who acted before, the nearest first
+}
+
+// Actors are all who act for the subject, the nearest first; none where it acts itself.
+func (s Subject) Actors() []string {
+	if s.Actor == "" {
+		return s.Via
+	}
+	return append([]string{s.Actor}, s.Via...)
 }
 
 // A Grant is one subject's right to one task until an absolute instant. The zero

@@ -200,6 +200,11 @@ func decodeSession(b []byte) (*Session, error) {
 			s.Account = string(f.raw)
 		case 16:
 			s.Database = string(f.raw)
+		case 17:
+			if len(s.Actors) >= MaxItems {
+				return fmt.Errorf("record: more than %d actors", MaxItems)
+			}
+			s.Actors = append(s.Actors, string(f.raw))
 		}
 		return err
 	})

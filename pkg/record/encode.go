@@ -79,7 +79,12 @@ func appendSession(dst []byte, s *Session) []byte {
 	dst = appendVersion(dst, 13, s.Version)
 	dst = appendUint(dst, 14, uint64(s.Level))
 	dst = appendString(dst, 15, s.Account)
-	return appendString(dst, 16, s.Database)
+	dst = appendString(dst, 16, s.Database)
+	for _, a := range s.Actors {
+		dst = protowire.AppendTag(dst, 17, protowire.BytesType)
+		dst = protowire.AppendString(dst, a)
+	}
+	return dst
 }
 
 func appendParam(dst []byte, p *Param) []byte {

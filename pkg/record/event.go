@@ -112,6 +112,7 @@ type Session struct {
 	Subject       string
 	Groups        []string
 	Workload      string
+	Actors        []string // who acts for the subject, the nearest first
 	Grant         postern.GrantID
 	Task          postern.TaskName
 	Resource      postern.ResourceName

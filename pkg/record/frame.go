@@ -29,7 +29,7 @@ func AppendFrames(dst []byte, e *Event) ([]byte, error) {
 	size := len(dst) - start - frameHeader
 	items := len(e.Params) + len(e.Touched) + len(e.Columns) + len(e.People)
 	if e.Session != nil {
-		items += len(e.Session.Groups)
+		items += len(e.Session.Groups) + len(e.Session.Actors)
 	}
 	if size > MaxEvent || items > MaxItems {
 		return dst[:start], fmt.Errorf("record: an event of %d bytes and %d entries is over the limit of %d bytes and %d entries", size, items, MaxEvent, MaxItems)

@@ -50,6 +50,7 @@ type sessionLine struct {
 	Subject       string               `json:"subject"`
 	Groups        []string             `json:"groups,omitempty"`
 	Workload      string               `json:"workload,omitempty"`
+	Actors        []string             `json:"actors,omitempty"`
 	Grant         postern.GrantID      `json:"grant"`
 	Task          postern.TaskName     `json:"task"`
 	Resource      postern.ResourceName `json:"resource"`
@@ -119,7 +120,7 @@ func lineOf(e *Event, columns []Column) *line {
 		l.Version = e.Version.String()
 	}
 	if s := e.Session; s != nil {
-		l.Session = &sessionLine{s.ID, s.Subject, s.Groups, s.Workload, s.Grant, s.Task, s.Resource, s.Protocol, s.Node, s.Region,
+		l.Session = &sessionLine{s.ID, s.Subject, s.Groups, s.Workload, s.Actors, s.Grant, s.Task, s.Resource, s.Protocol, s.Node, s.Region,
 			s.ClientAddress, s.ClientProgram, s.Version.String(), s.Level.String(), s.Account, s.Database}
 	}
 	for _, p := range e.Params {

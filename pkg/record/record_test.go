@@ -61,7 +61,7 @@ func dataRow(values ...[]byte) []byte {
 func story() []*Event {
 	at := func(ms int) time.Time { return began.Add(time.Duration(ms) * time.Millisecond) }
 	all := []*Event{
-		{Time: at(0), Kind: KindOpened, Session: &Session{ID: "s-1", Subject: "alice", Groups: []string{"analysts", "all"}, Grant: "g-1", Task: "sales-report",
+		{Time: at(0), Kind: KindOpened, Session: &Session{ID: "s-1", Subject: "alice", Groups: []string{"analysts", "all"}, Actors: []string{"helper", "bot"}, Grant: "g-1", Task: "sales-report",
 			Resource: "warehouse", Protocol: postern.Postgres, Node: "node-1", Region: "eu", ClientAddress: "127.0.0.1:5000", ClientProgram: "psql",
 			Version: postern.Version{Epoch: "e", Revision: 12}, Level: postern.LevelSource, Account: "reporter", Database: "warehouse"}},
 		{Time: at(100), Kind: KindIntent, Statement: 1, Text: "select id, email\nfrom sales.orders where id = $1", Params: []Param{{Value: "1"}, {Null: true}, {Value: "\x00\x01", Binary: true}, {Value: "\x00\x07", Binary: true, Text: "7"}},

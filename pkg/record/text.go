@@ -168,6 +168,9 @@ func (t *teller) opened(e *Event, s *Session) {
 	if len(s.Groups) > 0 {
 		who += " (" + strings.Join(s.Groups, ", ") + ")"
 	}
+	if len(s.Actors) > 0 {
+		who += ", for whom acts " + strings.Join(s.Actors, ", for ")
+	}
 	for _, line := range [][2]string{
 		{"session", string(s.ID)},
 		{"who", who},

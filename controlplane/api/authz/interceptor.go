@@ -57,6 +57,7 @@ type Interceptor struct {
 	refused refusals
 	opened  *rate.Limiter // of recordings, by people who are no auditors
 	logins  logins
+	buckets buckets
 }
 
 var _ connect.Interceptor = (*Interceptor)(nil)
@@ -125,7 +126,7 @@ func (i *Interceptor) caller(ctx context.Context, procedure string, header http.
 	if i.cfg.Staleness != nil && i.cfg.Staleness() > maxStaleness {
 		return c, rule, fault.New(codes.Unavailable, "the control plane has lost its store, and with it the roles that hold now; try again")
 	}
-	if reason, lock, locked := now.Locked(sub.Name, sub.Workload, "", "", "", i.cfg.Now()); locked {
+	if reason, lock, locked := now.LockedFor(&sub, "", "", "", i.cfg.Now()); locked {
 		return c, rule, fault.New(codes.PermissionDenied, "lock %q stands on %s: %s", lock, sub.Name, reason).WithKind("locked")
 	}
 	c.Roles = i.roles(now, sub)
@@ -136,7 +137,7 @@ func (i *Interceptor) caller(ctx context.Context, procedure string, header http.
 		next := *c
 		next.Roles = nil
 		if now := i.cfg.Policy(); now != nil {
-			if _, _, locked := now.Locked(sub.Name, sub.Workload, "", "", "", i.cfg.Now()); !locked {
+			if _, _, locked := now.LockedFor(&sub, "", "", "", i.cfg.Now()); !locked {
 				next.Roles = i.roles(now, sub)
 			}
 		}
@@ -189,6 +190,9 @@ func (i *Interceptor) call(ctx context.Context, procedure string, header http.He
 	c, rule, err := i.caller(ctx, procedure, header, address)
 	if err != nil {
 		i.refused.note(ctx, c, address, procedure, request, err)
+		return err
+	}
+	if err := i.buckets.take(rule.Limit, counted(c, address), i.cfg.Now()); err != nil {
 		return err
 	}
 	if c != nil {

@@ -13,6 +13,7 @@ type Rule struct {
 	Signed   bool // whoever signed in
 	Roles    []string
 	Audit    auditing
+	Limit    limit // how often; the zero limit is none
 }
 
 type auditing uint8
@@ -42,21 +43,21 @@ func Table() map[string]Rule {
 		api.PolicyServiceCompareProcedure: view,
 
 		api.AccessServiceWhoAmIProcedure:        signed,
-		api.AccessServiceLoginOptionsProcedure:  {Public: true},
+		api.AccessServiceLoginOptionsProcedure:  {Public: true, Limit: LimitLogin},
 		api.AccessServiceListTasksProcedure:     signed,
 		api.AccessServiceExplainProcedure:       signed,
 		api.AccessServiceListEndpointsProcedure: signed,
 		api.AccessServiceDoctorProcedure:        view, // it tells what is open at a target
 
-		api.GrantServiceCreateGrantProcedure:  {Optional: true, Audit: writes}, // a workload shows its own token in the request
-		api.GrantServiceRequestGrantProcedure: act,
+		api.GrantServiceCreateGrantProcedure:  {Optional: true, Audit: writes, Limit: LimitExchange}, // a workload shows its own token in the request
+		api.GrantServiceRequestGrantProcedure: {Signed: true, Audit: writes, Limit: LimitAsk},
 		api.GrantServiceGetGrantProcedure:     signed, // one's own, or by role: the service looks
 		api.GrantServiceListGrantsProcedure:   signed,
 		api.GrantServiceRevokeGrantProcedure:  act,
 
 		api.ApprovalServiceListHoldsProcedure:    signed, // one's own, or those one may answer: the service looks
 		api.ApprovalServiceGetHoldProcedure:      signed,
-		api.ApprovalServiceReviewHoldProcedure:   act,
+		api.ApprovalServiceReviewHoldProcedure:   {Signed: true, Audit: writes, Limit: LimitApprove},
 		api.ApprovalServiceWithdrawHoldProcedure: act,
 		api.ApprovalServiceWatchHoldsProcedure:   signed,
 

@@ -37,6 +37,9 @@ type Services struct {
 	// SignIn is the page at SignInPath for people who sign in for a terminal elsewhere.
 	SignIn     http.Handler
 	SignInPath string
+	// Exchange at ExchangePath is where agents exchange tokens; it asks for them itself.
+	Exchange     http.Handler
+	ExchangePath string
 	// Ready says why the API cannot serve now, for the health service; nil always can.
 	Ready func(ctx context.Context) error
 }
@@ -99,6 +102,9 @@ func Handler(s Services) http.Handler {
 	}
 	if s.SignIn != nil {
 		mux.Handle(s.SignInPath, s.SignIn)
+	}
+	if s.Exchange != nil {
+		mux.Handle(s.ExchangePath, s.Exchange)
 	}
 	// Health and reflection say nothing that is not public, and so ask for no token.
 	public := connect.WithReadMaxBytes(maxPublicBytes)

@@ -98,13 +98,15 @@ func (a *app) waitForGrant(ctx context.Context, api *api, id string) (*typesv1.G
 }
 
 func (a *app) grantCmd() *cobra.Command {
-	var reason, tokenFile, dir, sshDir string
+	var reason, tokenFile, forFile, dir, sshDir string
 	var reuse bool
 	var ttl time.Duration
 	c := &cobra.Command{
 		Use: "grant TASK", Short: "Take a task now, and print a short-lived token for it", Args: cobra.ExactArgs(1),
 		Long: `Take a task now, and print a short-lived token that is good for it alone. Automation
-gives its own OIDC token in --token-file and needs no login.
+gives its own OIDC token in --token-file and needs no login. An agent that was given
+somebody's token (postern token, or a grant token) gives that in --for-file: the grant is
+theirs, and says in every record that the agent acts for them.
 
 With --cert a client certificate takes the token's place: its key is made here and never
 leaves, the folder gets TASK.key, TASK.crt and ca.crt, which only you can read, and what
@@ -122,6 +124,13 @@ by which all nodes are trusted, and what is printed are the options of ssh.`,
 					return err
 				}
 				req.WorkloadToken = strings.TrimSpace(string(b))
+			}
+			if forFile != "" {
+				b, err := os.ReadFile(forFile)
+				if err != nil {
+					return err
+				}
+				req.SubjectToken = strings.TrimSpace(string(b))
 			}
 			api, err := a.dial(cmd.Context(), tokenFile != "")
 			if err != nil {
@@ -145,6 +154,7 @@ by which all nodes are trusted, and what is printed are the options of ssh.`,
 	c.Flags().StringVar(&reason, "reason", "", "why")
 	c.Flags().DurationVar(&ttl, "ttl", 0, "how long; at most the task's duration")
 	c.Flags().StringVar(&tokenFile, "token-file", "", "file with the workload's own OIDC token")
+	c.Flags().StringVar(&forFile, "for-file", "", "with --token-file: file with the token of the person for whom the workload acts")
 	c.Flags().StringVar(&dir, "cert", "", "folder for a client certificate, which is made instead of a token")
 	c.Flags().StringVar(&sshDir, "ssh", "", "folder for an SSH certificate, which is made instead of a token")
 	c.Flags().BoolVar(&reuse, "reuse", false, "with --ssh: do nothing while the certificate that is there is good for two minutes")

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -55,7 +56,7 @@ func (a *app) sessionsListCmd() *cobra.Command {
 					if s.GetEndTime() != nil {
 						end = s.GetEndTime().AsTime().Sub(s.GetStartTime().AsTime()).Round(time.Millisecond).String()
 					}
-					rows = append(rows, []string{s.GetId(), s.GetSubject(), s.GetTask(), s.GetResource(), when(s.GetStartTime()), end,
+					rows = append(rows, []string{s.GetId(), acting(s), s.GetTask(), s.GetResource(), when(s.GetStartTime()), end,
 						fmt.Sprintf("%d (%d denied)", s.GetStatements(), s.GetDenied()), s.GetRecording(), oneLine(s.GetEndReason(), 40)})
 				}
 				table(w, "id who task resource began lasted statements recording ended", rows)
@@ -90,9 +91,14 @@ func (a *app) sessionsShowCmd() *cobra.Command {
 	}
 }
 
+// acting is a session's subject, with whoever acts for it.
+func acting(s *typesv1.Session) string {
+	return strings.Join(append([]string{s.GetSubject()}, s.GetActors()...), " by ")
+}
+
 func showSession(w io.Writer, s *typesv1.Session) {
 	for _, r := range [][2]string{
-		{"id", s.GetId()}, {"subject", s.GetSubject()}, {"task", s.GetTask()}, {"resource", s.GetResource()}, {"grant", s.GetGrant()},
+		{"id", s.GetId()}, {"subject", acting(s)}, {"task", s.GetTask()}, {"resource", s.GetResource()}, {"grant", s.GetGrant()},
 		{"client", s.GetClientAddress() + " " + s.GetClientProgram()}, {"node", s.GetNode() + " in " + s.GetRegion()},
 		{"policy", fmt.Sprintf("%s/%d", s.GetVersion().GetEpoch(), s.GetVersion().GetRevision())},
 		{"began", when(s.GetStartTime())}, {"ended", when(s.GetEndTime())}, {"because", s.GetEndReason()},

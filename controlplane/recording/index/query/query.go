@@ -136,15 +136,15 @@ func (r *Reader) Chunk(ctx context.Context, id postern.SessionID, number uint32)
 
 const sessionColumns = `s.no, s.id, s.subject, s.workload, s.groups, s.grant_id, s.task, s.resource, s.account, s.database_name, s.protocol, s.node, s.region,
 	s.client_address, s.client_program, s.epoch, s.revision, s.start_us, s.last_us, s.end_us, s.end_reason, s.statements, s.denied, s.row_count,
-	s.bytes, s.recording, s.legal_hold, s.next`
+	s.bytes, s.recording, s.legal_hold, s.next, s.actors`
 
 func scanSession(scan func(...any) error) (no int64, s *typesv1.Session, err error) {
 	s = &typesv1.Session{Version: &typesv1.Version{}}
 	var start, last, end int64
-	var groups string
+	var groups, actors string
 	err = scan(&no, &s.Id, &s.Subject, &s.Workload, &groups, &s.Grant, &s.Task, &s.Resource, &s.Account, &s.Database, &s.Protocol, &s.Node, &s.Region,
 		&s.ClientAddress, &s.ClientProgram, &s.Version.Epoch, &s.Version.Revision, &start, &last, &end, &s.EndReason, &s.Statements, &s.Denied, &s.Rows,
-		&s.Bytes, &s.Recording, &s.LegalHold, &s.Chunks)
+		&s.Bytes, &s.Recording, &s.LegalHold, &s.Chunks, &actors)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -152,7 +152,7 @@ func scanSession(scan func(...any) error) (no int64, s *typesv1.Session, err err
 	if end != 0 {
 		s.EndTime = timestamppb.New(time.UnixMicro(end))
 	}
-	return no, s, json.Unmarshal([]byte(groups), &s.Groups)
+	return no, s, errors.Join(json.Unmarshal([]byte(groups), &s.Groups), json.Unmarshal([]byte(actors), &s.Actors))
 }
 
 // Session implements index.Index.

@@ -2406,7 +2406,11 @@ type CreateGrantRequest struct {
 	Csr []byte `protobuf:"bytes,5,opt,name=csr,proto3" json:"csr,omitempty"`
 	// An SSH public key as in an authorized_keys file, Ed25519 or ECDSA on P-256, whose private
 	// half stays with the caller: the answer is an SSH certificate for it instead of a token.
-	SshKey        string `protobuf:"bytes,6,opt,name=ssh_key,json=sshKey,proto3" json:"ssh_key,omitempty"`
+	SshKey string `protobuf:"bytes,6,opt,name=ssh_key,json=sshKey,proto3" json:"ssh_key,omitempty"`
+	// With workload_token: somebody's token for listeners, or a grant token, that was given to
+	// the workload (RFC 8693). The grant is theirs, with the workload as its actor: it may what
+	// they may, for as long as both tokens are good.
+	SubjectToken  string `protobuf:"bytes,7,opt,name=subject_token,json=subjectToken,proto3" json:"subject_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2479,6 +2483,13 @@ func (x *CreateGrantRequest) GetCsr() []byte {
 func (x *CreateGrantRequest) GetSshKey() string {
 	if x != nil {
 		return x.SshKey
+	}
+	return ""
+}
+
+func (x *CreateGrantRequest) GetSubjectToken() string {
+	if x != nil {
+		return x.SubjectToken
 	}
 	return ""
 }
@@ -7239,14 +7250,15 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\bsessions\x18\x05 \x01(\x03R\bsessions\x1a<\n" +
 	"\x0eAddressesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe6\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x94\x02\n" +
 	"\x12CreateGrantRequest\x12\x18\n" +
 	"\x04task\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04task\x121\n" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x04\xa8\xee\x18\x00R\x03ttl\x12\x1c\n" +
 	"\x06reason\x18\x03 \x01(\tB\x04\xa8\xee\x18\x00R\x06reason\x12.\n" +
 	"\x0eworkload_token\x18\x04 \x01(\tB\a\xa8\xee\x18\x01\x80\x01\x01R\rworkloadToken\x12\x16\n" +
 	"\x03csr\x18\x05 \x01(\fB\x04\xa8\xee\x18\x00R\x03csr\x12\x1d\n" +
-	"\assh_key\x18\x06 \x01(\tB\x04\xa8\xee\x18\x00R\x06sshKey\"\xe8\x01\n" +
+	"\assh_key\x18\x06 \x01(\tB\x04\xa8\xee\x18\x00R\x06sshKey\x12,\n" +
+	"\rsubject_token\x18\a \x01(\tB\a\xa8\xee\x18\x01\x80\x01\x01R\fsubjectToken\"\xe8\x01\n" +
 	"\x13CreateGrantResponse\x12-\n" +
 	"\x05grant\x18\x01 \x01(\v2\x17.postern.types.v1.GrantR\x05grant\x12\x19\n" +
 	"\x05token\x18\x02 \x01(\tB\x03\x80\x01\x01R\x05token\x12\x1c\n" +

@@ -2681,7 +2681,9 @@ type WorkloadSpec struct {
 	// Which tokens are its own.
 	Trust *WorkloadTrust `protobuf:"bytes,2,opt,name=trust,proto3" json:"trust,omitempty"`
 	// When it ends; required.
-	Expires       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires,proto3" json:"expires,omitempty"`
+	Expires *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires,proto3" json:"expires,omitempty"`
+	// For whom it may act, by exchanging their token: it then may what they may, and no more.
+	ActsFor       []*SubjectSelector `protobuf:"bytes,4,rep,name=acts_for,json=actsFor,proto3" json:"acts_for,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2733,6 +2735,13 @@ func (x *WorkloadSpec) GetTrust() *WorkloadTrust {
 func (x *WorkloadSpec) GetExpires() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Expires
+	}
+	return nil
+}
+
+func (x *WorkloadSpec) GetActsFor() []*SubjectSelector {
+	if x != nil {
+		return x.ActsFor
 	}
 	return nil
 }
@@ -3867,11 +3876,12 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"apiVersion\x12\x18\n" +
 	"\x04kind\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x04kind\x12<\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x1a.postern.types.v1.MetadataB\x04\xa8\xee\x18\x00R\bmetadata\x128\n" +
-	"\x04spec\x18\x04 \x01(\v2\x1e.postern.types.v1.WorkloadSpecB\x04\xa8\xee\x18\x00R\x04spec\"\xa3\x01\n" +
+	"\x04spec\x18\x04 \x01(\v2\x1e.postern.types.v1.WorkloadSpecB\x04\xa8\xee\x18\x00R\x04spec\"\xe7\x01\n" +
 	"\fWorkloadSpec\x12\x1a\n" +
 	"\x05owner\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x05owner\x12;\n" +
 	"\x05trust\x18\x02 \x01(\v2\x1f.postern.types.v1.WorkloadTrustB\x04\xa8\xee\x18\x00R\x05trust\x12:\n" +
-	"\aexpires\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\aexpires\"i\n" +
+	"\aexpires\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\aexpires\x12B\n" +
+	"\bacts_for\x18\x04 \x03(\v2!.postern.types.v1.SubjectSelectorB\x04\xa8\xee\x18\x00R\aactsFor\"i\n" +
 	"\rWorkloadTrust\x12\x1c\n" +
 	"\x06issuer\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x06issuer\x12 \n" +
 	"\baudience\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\baudience\x12\x18\n" +
@@ -4089,30 +4099,31 @@ var file_postern_types_v1_object_proto_depIdxs = []int32{
 	31, // 58: postern.types.v1.Workload.spec:type_name -> postern.types.v1.WorkloadSpec
 	32, // 59: postern.types.v1.WorkloadSpec.trust:type_name -> postern.types.v1.WorkloadTrust
 	58, // 60: postern.types.v1.WorkloadSpec.expires:type_name -> google.protobuf.Timestamp
-	0,  // 61: postern.types.v1.RoleBinding.metadata:type_name -> postern.types.v1.Metadata
-	34, // 62: postern.types.v1.RoleBinding.spec:type_name -> postern.types.v1.RoleBindingSpec
-	26, // 63: postern.types.v1.RoleBindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
-	35, // 64: postern.types.v1.RoleBindingSpec.scope:type_name -> postern.types.v1.RoleScope
-	55, // 65: postern.types.v1.RoleScope.labels:type_name -> postern.types.v1.RoleScope.LabelsEntry
-	0,  // 66: postern.types.v1.Mask.metadata:type_name -> postern.types.v1.Metadata
-	37, // 67: postern.types.v1.Mask.spec:type_name -> postern.types.v1.MaskSpec
-	9,  // 68: postern.types.v1.MaskSpec.key:type_name -> postern.types.v1.SecretRef
-	0,  // 69: postern.types.v1.Lock.metadata:type_name -> postern.types.v1.Metadata
-	39, // 70: postern.types.v1.Lock.spec:type_name -> postern.types.v1.LockSpec
-	58, // 71: postern.types.v1.LockSpec.expires:type_name -> google.protobuf.Timestamp
-	0,  // 72: postern.types.v1.Secret.metadata:type_name -> postern.types.v1.Metadata
-	41, // 73: postern.types.v1.Secret.spec:type_name -> postern.types.v1.SecretSpec
-	56, // 74: postern.types.v1.SecretSpec.data:type_name -> postern.types.v1.SecretSpec.DataEntry
-	0,  // 75: postern.types.v1.Node.metadata:type_name -> postern.types.v1.Metadata
-	43, // 76: postern.types.v1.Node.spec:type_name -> postern.types.v1.NodeSpec
-	57, // 77: postern.types.v1.NodeSpec.endpoints:type_name -> postern.types.v1.NodeSpec.EndpointsEntry
-	59, // 78: postern.types.v1.ResourceSpec.PinEntry.value:type_name -> google.protobuf.Value
-	60, // 79: postern.types.v1.ResourceSpec.ClassifyEntry.value:type_name -> google.protobuf.ListValue
-	80, // [80:80] is the sub-list for method output_type
-	80, // [80:80] is the sub-list for method input_type
-	80, // [80:80] is the sub-list for extension type_name
-	80, // [80:80] is the sub-list for extension extendee
-	0,  // [0:80] is the sub-list for field type_name
+	26, // 61: postern.types.v1.WorkloadSpec.acts_for:type_name -> postern.types.v1.SubjectSelector
+	0,  // 62: postern.types.v1.RoleBinding.metadata:type_name -> postern.types.v1.Metadata
+	34, // 63: postern.types.v1.RoleBinding.spec:type_name -> postern.types.v1.RoleBindingSpec
+	26, // 64: postern.types.v1.RoleBindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
+	35, // 65: postern.types.v1.RoleBindingSpec.scope:type_name -> postern.types.v1.RoleScope
+	55, // 66: postern.types.v1.RoleScope.labels:type_name -> postern.types.v1.RoleScope.LabelsEntry
+	0,  // 67: postern.types.v1.Mask.metadata:type_name -> postern.types.v1.Metadata
+	37, // 68: postern.types.v1.Mask.spec:type_name -> postern.types.v1.MaskSpec
+	9,  // 69: postern.types.v1.MaskSpec.key:type_name -> postern.types.v1.SecretRef
+	0,  // 70: postern.types.v1.Lock.metadata:type_name -> postern.types.v1.Metadata
+	39, // 71: postern.types.v1.Lock.spec:type_name -> postern.types.v1.LockSpec
+	58, // 72: postern.types.v1.LockSpec.expires:type_name -> google.protobuf.Timestamp
+	0,  // 73: postern.types.v1.Secret.metadata:type_name -> postern.types.v1.Metadata
+	41, // 74: postern.types.v1.Secret.spec:type_name -> postern.types.v1.SecretSpec
+	56, // 75: postern.types.v1.SecretSpec.data:type_name -> postern.types.v1.SecretSpec.DataEntry
+	0,  // 76: postern.types.v1.Node.metadata:type_name -> postern.types.v1.Metadata
+	43, // 77: postern.types.v1.Node.spec:type_name -> postern.types.v1.NodeSpec
+	57, // 78: postern.types.v1.NodeSpec.endpoints:type_name -> postern.types.v1.NodeSpec.EndpointsEntry
+	59, // 79: postern.types.v1.ResourceSpec.PinEntry.value:type_name -> google.protobuf.Value
+	60, // 80: postern.types.v1.ResourceSpec.ClassifyEntry.value:type_name -> google.protobuf.ListValue
+	81, // [81:81] is the sub-list for method output_type
+	81, // [81:81] is the sub-list for method input_type
+	81, // [81:81] is the sub-list for extension type_name
+	81, // [81:81] is the sub-list for extension extendee
+	0,  // [0:81] is the sub-list for field type_name
 }
 
 func init() { file_postern_types_v1_object_proto_init() }

@@ -225,7 +225,9 @@ type Subject struct {
 	// The Workload that this is, or empty for a person.
 	Workload string `protobuf:"bytes,6,opt,name=workload,proto3" json:"workload,omitempty"`
 	// Who acts for the subject, where a token was exchanged.
-	Actor         string `protobuf:"bytes,7,opt,name=actor,proto3" json:"actor,omitempty"`
+	Actor string `protobuf:"bytes,7,opt,name=actor,proto3" json:"actor,omitempty"`
+	// For whom the actor does: those who acted before, the nearest first.
+	Via           []string `protobuf:"bytes,8,rep,name=via,proto3" json:"via,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -309,6 +311,13 @@ func (x *Subject) GetActor() string {
 	return ""
 }
 
+func (x *Subject) GetVia() []string {
+	if x != nil {
+		return x.Via
+	}
+	return nil
+}
+
 // Grant is one subject's right to one task until an absolute instant.
 type Grant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -343,8 +352,11 @@ type Grant struct {
 	// SHA-256 of the DER of the grant certificate, if one was issued; there is then no
 	// token. Never sent to people.
 	CertificateHash []byte `protobuf:"bytes,15,opt,name=certificate_hash,json=certificateHash,proto3" json:"certificate_hash,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The actor is a workload to which the subject's token was given in exchange: the grant
+	// lives no longer than the workload may act for the subject.
+	Exchanged     bool `protobuf:"varint,21,opt,name=exchanged,proto3" json:"exchanged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Grant) Reset() {
@@ -480,6 +492,13 @@ func (x *Grant) GetCertificateHash() []byte {
 		return x.CertificateHash
 	}
 	return nil
+}
+
+func (x *Grant) GetExchanged() bool {
+	if x != nil {
+		return x.Exchanged
+	}
+	return false
 }
 
 // SignedGrant is a grant as the control plane vouches for it to nodes.
@@ -928,7 +947,9 @@ type Session struct {
 	// The last fact that is recorded of it.
 	LastTime *timestamppb.Timestamp `protobuf:"bytes,25,opt,name=last_time,json=lastTime,proto3" json:"last_time,omitempty"`
 	// The subject's groups when it began.
-	Groups        []string `protobuf:"bytes,26,rep,name=groups,proto3" json:"groups,omitempty"`
+	Groups []string `protobuf:"bytes,26,rep,name=groups,proto3" json:"groups,omitempty"`
+	// Who acted for the subject, the nearest first.
+	Actors        []string `protobuf:"bytes,27,rep,name=actors,proto3" json:"actors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1145,6 +1166,13 @@ func (x *Session) GetGroups() []string {
 	return nil
 }
 
+func (x *Session) GetActors() []string {
+	if x != nil {
+		return x.Actors
+	}
+	return nil
+}
+
 var File_postern_types_v1_runtime_proto protoreflect.FileDescriptor
 
 const file_postern_types_v1_runtime_proto_rawDesc = "" +
@@ -1152,7 +1180,7 @@ const file_postern_types_v1_runtime_proto_rawDesc = "" +
 	"\x1epostern/types/v1/runtime.proto\x12\x10postern.types.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dpostern/types/v1/object.proto\x1a\x1dpostern/types/v1/secret.proto\"G\n" +
 	"\aVersion\x12\x1a\n" +
 	"\x05epoch\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x05epoch\x12 \n" +
-	"\brevision\x18\x02 \x01(\x03B\x04\xa8\xee\x18\x00R\brevision\"\xea\x01\n" +
+	"\brevision\x18\x02 \x01(\x03B\x04\xa8\xee\x18\x00R\brevision\"\x82\x02\n" +
 	"\aSubject\x12\x18\n" +
 	"\x04name\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04name\x12\x1a\n" +
 	"\x05email\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x05email\x12\x1c\n" +
@@ -1160,7 +1188,8 @@ const file_postern_types_v1_runtime_proto_rawDesc = "" +
 	"\x06claims\x18\x04 \x01(\v2\x17.google.protobuf.StructB\x04\xa8\xee\x18\x01R\x06claims\x12\x16\n" +
 	"\x03mfa\x18\x05 \x01(\bB\x04\xa8\xee\x18\x00R\x03mfa\x12 \n" +
 	"\bworkload\x18\x06 \x01(\tB\x04\xa8\xee\x18\x00R\bworkload\x12\x1a\n" +
-	"\x05actor\x18\a \x01(\tB\x04\xa8\xee\x18\x00R\x05actor\"\xd1\x05\n" +
+	"\x05actor\x18\a \x01(\tB\x04\xa8\xee\x18\x00R\x05actor\x12\x16\n" +
+	"\x03via\x18\b \x03(\tB\x04\xa8\xee\x18\x00R\x03via\"\xf5\x05\n" +
 	"\x05Grant\x12\x14\n" +
 	"\x02id\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x02id\x129\n" +
 	"\asubject\x18\x02 \x01(\v2\x19.postern.types.v1.SubjectB\x04\xa8\xee\x18\x00R\asubject\x12\x18\n" +
@@ -1182,7 +1211,8 @@ const file_postern_types_v1_runtime_proto_rawDesc = "" +
 	"\n" +
 	"token_hash\x18\r \x01(\fB\a\xa8\xee\x18\x01\x80\x01\x01R\ttokenHash\x12G\n" +
 	"\bapproval\x18\x0e \x01(\v2%.postern.types.v1.ApprovalRequirementB\x04\xa8\xee\x18\x00R\bapproval\x122\n" +
-	"\x10certificate_hash\x18\x0f \x01(\fB\a\xa8\xee\x18\x01\x80\x01\x01R\x0fcertificateHash\"j\n" +
+	"\x10certificate_hash\x18\x0f \x01(\fB\a\xa8\xee\x18\x01\x80\x01\x01R\x0fcertificateHash\x12\"\n" +
+	"\texchanged\x18\x15 \x01(\bB\x04\xa8\xee\x18\x00R\texchanged\"j\n" +
 	"\vSignedGrant\x12\x1a\n" +
 	"\x05grant\x18\x01 \x01(\fB\x04\xa8\xee\x18\x00R\x05grant\x12\"\n" +
 	"\tsignature\x18\x02 \x01(\fB\x04\xa8\xee\x18\x00R\tsignature\x12\x1b\n" +
@@ -1219,7 +1249,7 @@ const file_postern_types_v1_runtime_proto_rawDesc = "" +
 	"\x06groups\x18\x02 \x03(\tB\x04\xa8\xee\x18\x00R\x06groups\x12 \n" +
 	"\bapproved\x18\x03 \x01(\bB\x04\xa8\xee\x18\x00R\bapproved\x12\x1c\n" +
 	"\x06reason\x18\x04 \x01(\tB\x04\xa8\xee\x18\x00R\x06reason\x124\n" +
-	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\x04time\"\xcb\a\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\x04time\"\xe9\a\n" +
 	"\aSession\x12\x14\n" +
 	"\x02id\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x02id\x12\x1e\n" +
 	"\asubject\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\asubject\x12\x1a\n" +
@@ -1252,7 +1282,8 @@ const file_postern_types_v1_runtime_proto_rawDesc = "" +
 	"\n" +
 	"legal_hold\x18\x18 \x01(\tB\x04\xa8\xee\x18\x00R\tlegalHold\x12=\n" +
 	"\tlast_time\x18\x19 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\blastTime\x12\x1c\n" +
-	"\x06groups\x18\x1a \x03(\tB\x04\xa8\xee\x18\x00R\x06groups*\x87\x01\n" +
+	"\x06groups\x18\x1a \x03(\tB\x04\xa8\xee\x18\x00R\x06groups\x12\x1c\n" +
+	"\x06actors\x18\x1b \x03(\tB\x04\xa8\xee\x18\x00R\x06actors*\x87\x01\n" +
 	"\n" +
 	"GrantState\x12\x1b\n" +
 	"\x17GRANT_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
