@@ -14,6 +14,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/posterngate/postern/controlplane/account"
+	"github.com/posterngate/postern/controlplane/api/accountapi"
 	"github.com/posterngate/postern/controlplane/api/answerapi"
 	"github.com/posterngate/postern/controlplane/api/approvalapi"
 	"github.com/posterngate/postern/controlplane/api/authz"
@@ -73,6 +75,7 @@ type Server struct {
 	broker     *credential.Broker
 	budgets    *budget.Service
 	steward    *steward.Steward
+	accounts   *account.Service
 	keyring    *keyring.Ring
 	recordings *recording.Service
 
@@ -188,6 +191,9 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 	if s.broker, err = credential.New(broker); err != nil {
 		return err
 	}
+	s.accounts = account.New(account.Config{
+		Store: s.store, Snapshot: s.hub.Snapshot, Fleet: s.fleet, Keeper: keeper, Lent: s.broker.Lent, Audit: s.audit, Logger: s.log, Now: time.Now,
+	})
 	if s.blobs, err = openBlobs(ctx, s.cfg); err != nil {
 		return err
 	}
@@ -246,6 +252,7 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier) err
 		NodeAdmin:   userapi.NewNodes(s.fleet, enroller, s.cache),
 		Authority:   userapi.NewAuthority(s.authority),
 		Lock:        s.locks(policies),
+		Account:     accountapi.New(s.accounts),
 		SignIn:      s.signIn.Handler(), SignInPath: signin.Path,
 		Exchange: guard.Limited(authz.LimitExchange, http.HandlerFunc(grants.Exchange)), ExchangePath: grantapi.ExchangePath,
 		Ready: s.Ready,
@@ -325,6 +332,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		{Name: "leases", Run: s.broker.Run},
 		{Name: "budgets", Run: s.budgets.Run},
 		{Name: "workloads", Run: s.steward.Run},
+		{Name: "accounts", Run: s.accounts.Run},
 		{Name: "recordings", Run: s.reconcile},
 		{Name: "lost recordings", Run: s.endLost},
 		{Name: "recording keys", Run: s.keyring.Run},

@@ -40,6 +40,8 @@ func (n *Node) command(ctx context.Context, c *nodev1.Command) *nodev1.CommandRe
 		return &nodev1.CommandResult{Done: true}
 	case *nodev1.Command_ReturnBudget:
 		return &nodev1.CommandResult{Done: n.budgets.Return(ctx, postern.GrantID(c.ReturnBudget.GetGrant()))}
+	case *nodev1.Command_ListConnections:
+		return &nodev1.CommandResult{Done: true, Connections: n.keeper.Connections(postern.ResourceName(c.ListConnections.GetResource()))}
 	case *nodev1.Command_FindRecordings:
 		r := &nodev1.CommandResult{Done: true}
 		for _, id := range c.FindRecordings.GetSessions() {

@@ -194,3 +194,34 @@ func (l ledger) open(ctx context.Context, one lease) ([]byte, error) {
 	}
 	return handle, nil
 }
+
+// Lent is a lease as the ledger tells of it, for those who look after accounts.
+type Lent struct {
+	Resource         postern.ResourceName
+	Account          string
+	Purpose, Source  string
+	Where            string // path or secret
+	Session          postern.SessionID
+	Live             bool // it is out, or may be
+	Created, Updated time.Time
+}
+
+// Lent lists all leases of a resource that the ledger has, those that ended within the
+// hour among them.
+func (b *Broker) Lent(ctx context.Context, r postern.ResourceName) ([]Lent, error) {
+	entries, _, err := b.cfg.Store.List(ctx, Kind, "", 0)
+	if err != nil {
+		return nil, fmt.Errorf("list leases: %w", err)
+	}
+	var out []Lent
+	for _, e := range entries {
+		one, err := decode(e)
+		if err != nil {
+			return nil, err
+		}
+		if one.Resource == r && one.Account != "" {
+			out = append(out, Lent{one.Resource, one.Account, one.Purpose, one.Source, one.Where, one.Session, !one.State.ended(), one.Created, one.Updated})
+		}
+	}
+	return out, nil
+}

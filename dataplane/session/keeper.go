@@ -10,6 +10,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -357,6 +359,26 @@ func (k *Keeper) Live() []postern.SessionID {
 		ids = append(ids, id)
 	}
 	return ids
+}
+
+// Connections are the addresses, with ports, from which sessions are connected to a
+// resource now.
+func (k *Keeper) Connections(r postern.ResourceName) []string {
+	k.mu.Lock()
+	all := slices.Collect(maps.Values(k.sessions))
+	k.mu.Unlock()
+	var out []string
+	for _, s := range all {
+		if s.terms == nil || s.terms.Resource != r {
+			continue
+		}
+		s.mu.Lock()
+		for c := range s.conns {
+			out = append(out, c.LocalAddr().String())
+		}
+		s.mu.Unlock()
+	}
+	return out
 }
 
 // Drain refuses new sessions from now on.

@@ -197,6 +197,14 @@ func (w *Wall) command(ctx context.Context, c *nodev1.Command) *nodev1.CommandRe
 		err = w.target(postern.ResourceName(c.DropLogin.GetResource())).drop(ctx, w.policy.Current(), c.DropLogin.GetLease())
 	case *nodev1.Command_Inspect:
 		out.Inspection, err = w.target(postern.ResourceName(c.Inspect.GetResource())).inspect(ctx, w.policy.Current())
+	case *nodev1.Command_InspectAccounts:
+		var since time.Time
+		if at := c.InspectAccounts.GetRefusedSince(); at != nil {
+			since = at.AsTime()
+		}
+		out.Accounts, err = w.target(postern.ResourceName(c.InspectAccounts.GetResource())).accounts(ctx, w.policy.Current(), since)
+	case *nodev1.Command_SetPassword:
+		err = w.target(postern.ResourceName(c.SetPassword.GetResource())).setPassword(ctx, w.policy.Current(), c.SetPassword.GetAccount(), c.SetPassword.GetVerifier())
 	case *nodev1.Command_Drain, *nodev1.Command_KillSession, *nodev1.Command_CancelQuery, *nodev1.Command_ReturnBudget:
 		return out // it has no sessions
 	default:

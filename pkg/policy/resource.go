@@ -29,6 +29,7 @@ func (c *checker) resource(r *typesv1.Resource) *resource {
 		c.fail("spec.protocol", "%s has no engine in this version", p)
 	}
 	c.endpoint(s.GetEndpoint())
+	c.oneOf("spec.rotatedSessions", s.GetRotatedSessions(), "keep", "keep", "end")
 	if p == string(postern.SSH) {
 		return c.host(r)
 	}

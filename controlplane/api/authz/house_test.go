@@ -66,6 +66,7 @@ type all struct {
 	api.UnimplementedAuditServiceHandler
 	api.UnimplementedAnswerServiceHandler
 	api.UnimplementedLockServiceHandler
+	api.UnimplementedAccountServiceHandler
 	api.UnimplementedNodeAdminServiceHandler
 	api.UnimplementedAuthorityServiceHandler
 	drain func(context.Context) error
@@ -145,6 +146,7 @@ func newHouse(t *testing.T, h *all, change func(*authz.Config)) *house {
 	mux.Handle(api.NewAuditServiceHandler(h, opt))
 	mux.Handle(api.NewAnswerServiceHandler(h, opt))
 	mux.Handle(api.NewLockServiceHandler(h, opt))
+	mux.Handle(api.NewAccountServiceHandler(h, opt))
 	mux.Handle(api.NewNodeAdminServiceHandler(h, opt))
 	mux.Handle(api.NewAuthorityServiceHandler(h, opt))
 	out.server = httptest.NewUnstartedServer(mux)

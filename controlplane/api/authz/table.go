@@ -78,9 +78,11 @@ func Table() map[string]Rule {
 		api.NodeAdminServiceListNodesProcedure:       view,
 		api.NodeAdminServiceDrainNodeProcedure:       operate,
 
-		api.AuthorityServiceListKeysProcedure:  view,
-		api.AuthorityServiceRotateKeyProcedure: {Roles: includes(Admin), Audit: writes},
-		api.AuthorityServiceRetireKeyProcedure: {Roles: includes(Admin), Audit: writes},
+		api.AuthorityServiceListKeysProcedure:    view,
+		api.AuthorityServiceRotateKeyProcedure:   {Roles: includes(Admin), Audit: writes},
+		api.AuthorityServiceRetireKeyProcedure:   {Roles: includes(Admin), Audit: writes},
+		api.AccountServiceListAccountsProcedure:  {Roles: []string{Operator, Auditor, Admin}},
+		api.AccountServiceRotateAccountProcedure: {Roles: includes(Admin), Audit: writes}, // as whoever writes Secrets
 
 		api.LockServiceGetReceiptProcedure: view,
 		api.LockServiceOffboardProcedure:   operate, // MayWrite looks at each object

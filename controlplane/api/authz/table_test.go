@@ -79,6 +79,8 @@ SessionService/SetLegalHold uar
 AnswerService/SearchStatements uar
 AnswerService/WhoUsed uar
 AnswerService/GetUsage ouar
+AccountService/ListAccounts ouar
+AccountService/RotateAccount ar
 LockService/GetReceipt voar
 LockService/Offboard oar
 AuditService/ListAuditEntries uar

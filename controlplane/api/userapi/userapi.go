@@ -34,6 +34,7 @@ type Services struct {
 	NodeAdmin   api.NodeAdminServiceHandler
 	Authority   api.AuthorityServiceHandler
 	Lock        api.LockServiceHandler
+	Account     api.AccountServiceHandler
 	// SignIn is the page at SignInPath for people who sign in for a terminal elsewhere.
 	SignIn     http.Handler
 	SignInPath string
@@ -99,6 +100,10 @@ func Handler(s Services) http.Handler {
 	if s.Lock != nil {
 		path, h := api.NewLockServiceHandler(s.Lock, opts)
 		mount(api.LockServiceName, path, h)
+	}
+	if s.Account != nil {
+		path, h := api.NewAccountServiceHandler(s.Account, opts)
+		mount(api.AccountServiceName, path, h)
 	}
 	if s.SignIn != nil {
 		mux.Handle(s.SignInPath, s.SignIn)

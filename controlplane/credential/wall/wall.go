@@ -17,6 +17,7 @@ import (
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/secret"
 )
 
 // Walls reaches the walls; *fleet.Fleet is one.
@@ -45,7 +46,7 @@ type handle struct {
 // then.
 func (s *Source) Issue(ctx context.Context, r credential.Request) (credential.Issued, error) {
 	password := []byte(rand.Text())
-	verifier, err := scramVerifier(password)
+	verifier, err := secret.ScramVerifier(password)
 	if err != nil {
 		return credential.Issued{}, err
 	}

@@ -100,7 +100,7 @@ POSTERN_KEYRING (off: keep the login in a file).`,
 		a.connectCmd(), a.psqlCmd(), a.sshCmd(), a.curlCmd(), a.configCmd(), a.benchCmd(),
 		a.sessionsCmd(), a.auditCmd(), a.usageCmd(),
 		a.applyCmd(), a.diffCmd(), a.getCmd(), a.deleteCmd(), a.editCmd(), a.policyCmd(), a.whoCanCmd(),
-		a.lockCmd(), a.unlockCmd(), a.offboardCmd(), a.nodesCmd(), a.caCmd(), a.statusCmd(), a.demoCmd(),
+		a.lockCmd(), a.unlockCmd(), a.offboardCmd(), a.accountsCmd(), a.rotateAccountCmd(), a.nodesCmd(), a.caCmd(), a.statusCmd(), a.demoCmd(),
 	)
 	return root
 }
@@ -250,6 +250,7 @@ type api struct {
 	nodes     apiv1connect.NodeAdminServiceClient
 	keys      apiv1connect.AuthorityServiceClient
 	locks     apiv1connect.LockServiceClient
+	accounts  apiv1connect.AccountServiceClient
 }
 
 // dial makes clients that send the caller's token; with anonymous set they send none.
@@ -289,6 +290,7 @@ func (a *app) dial(ctx context.Context, anonymous bool) (*api, error) {
 		nodes:     apiv1connect.NewNodeAdminServiceClient(hc, a.addr, opts...),
 		keys:      apiv1connect.NewAuthorityServiceClient(hc, a.addr, opts...),
 		locks:     apiv1connect.NewLockServiceClient(hc, a.addr, opts...),
+		accounts:  apiv1connect.NewAccountServiceClient(hc, a.addr, opts...),
 	}, nil
 }
 

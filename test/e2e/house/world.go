@@ -165,3 +165,6 @@ func (h *House) Delete(t testing.TB, kind, name string) {
 func Leaks(text string) []string {
 	return slices.DeleteFunc(slices.Clone(Canaries), func(c string) bool { return !strings.Contains(text, c) })
 }
+
+// Password is that of an account of the target, as it was made.
+func (h *House) Password(account string) string { return h.accounts[account] }

@@ -7083,6 +7083,500 @@ func (*RetireKeyResponse) Descriptor() ([]byte, []int) {
 	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{103}
 }
 
+// ListAccountsRequest names a resource.
+type ListAccountsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The resource.
+	Resource string `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	// Also tell who was refused a login since then.
+	RefusedSince  *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=refused_since,json=refusedSince,proto3" json:"refused_since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAccountsRequest) Reset() {
+	*x = ListAccountsRequest{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[104]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAccountsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAccountsRequest) ProtoMessage() {}
+
+func (x *ListAccountsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[104]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAccountsRequest.ProtoReflect.Descriptor instead.
+func (*ListAccountsRequest) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{104}
+}
+
+func (x *ListAccountsRequest) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *ListAccountsRequest) GetRefusedSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RefusedSince
+	}
+	return nil
+}
+
+// ListAccountsResponse is what was found.
+type ListAccountsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The accounts, by name.
+	Accounts []*AccountStatus `protobuf:"bytes,1,rep,name=accounts,proto3" json:"accounts,omitempty"`
+	// Why it is not known who was refused a login; empty where it is, or was not asked for.
+	RefusedUnknown string `protobuf:"bytes,2,opt,name=refused_unknown,json=refusedUnknown,proto3" json:"refused_unknown,omitempty"`
+	// The wall that looked.
+	Wall          string `protobuf:"bytes,3,opt,name=wall,proto3" json:"wall,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAccountsResponse) Reset() {
+	*x = ListAccountsResponse{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[105]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAccountsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAccountsResponse) ProtoMessage() {}
+
+func (x *ListAccountsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[105]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAccountsResponse.ProtoReflect.Descriptor instead.
+func (*ListAccountsResponse) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{105}
+}
+
+func (x *ListAccountsResponse) GetAccounts() []*AccountStatus {
+	if x != nil {
+		return x.Accounts
+	}
+	return nil
+}
+
+func (x *ListAccountsResponse) GetRefusedUnknown() string {
+	if x != nil {
+		return x.RefusedUnknown
+	}
+	return ""
+}
+
+func (x *ListAccountsResponse) GetWall() string {
+	if x != nil {
+		return x.Wall
+	}
+	return ""
+}
+
+// AccountStatus is one account.
+type AccountStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name at the server.
+	Account string `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	// Whether it may do anything there.
+	Superuser bool `protobuf:"varint,2,opt,name=superuser,proto3" json:"superuser,omitempty"`
+	// Until when its password is good; unset for ever.
+	ValidUntil *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=valid_until,json=validUntil,proto3" json:"valid_until,omitempty"`
+	// Where Postern has it from, such as "secret warehouse"; empty for an account that
+	// Postern does not lend.
+	Source string `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
+	// What it is lent for: session, catalog or admin.
+	Purposes []string `protobuf:"bytes,5,rep,name=purposes,proto3" json:"purposes,omitempty"`
+	// Leases that are out now.
+	Leases int64 `protobuf:"varint,6,opt,name=leases,proto3" json:"leases,omitempty"`
+	// The last lease that the ledger tells of.
+	LastLeased *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_leased,json=lastLeased,proto3" json:"last_leased,omitempty"`
+	// Connections now that are Postern's.
+	Sessions int64 `protobuf:"varint,8,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	// Who uses it, or has used it, around Postern.
+	Around []*AroundUse `protobuf:"bytes,9,rep,name=around,proto3" json:"around,omitempty"`
+	// Who was refused a login with it.
+	Refused       []*AroundUse `protobuf:"bytes,10,rep,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccountStatus) Reset() {
+	*x = AccountStatus{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[106]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccountStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccountStatus) ProtoMessage() {}
+
+func (x *AccountStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[106]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccountStatus.ProtoReflect.Descriptor instead.
+func (*AccountStatus) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{106}
+}
+
+func (x *AccountStatus) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *AccountStatus) GetSuperuser() bool {
+	if x != nil {
+		return x.Superuser
+	}
+	return false
+}
+
+func (x *AccountStatus) GetValidUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ValidUntil
+	}
+	return nil
+}
+
+func (x *AccountStatus) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *AccountStatus) GetPurposes() []string {
+	if x != nil {
+		return x.Purposes
+	}
+	return nil
+}
+
+func (x *AccountStatus) GetLeases() int64 {
+	if x != nil {
+		return x.Leases
+	}
+	return 0
+}
+
+func (x *AccountStatus) GetLastLeased() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastLeased
+	}
+	return nil
+}
+
+func (x *AccountStatus) GetSessions() int64 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
+func (x *AccountStatus) GetAround() []*AroundUse {
+	if x != nil {
+		return x.Around
+	}
+	return nil
+}
+
+func (x *AccountStatus) GetRefused() []*AroundUse {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+// AroundUse is somebody who uses an account without Postern.
+type AroundUse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The address that the server sees; empty for a local socket.
+	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	// The program that it names. Of a refused login: the one that was seen from there before.
+	Program string `protobuf:"bytes,2,opt,name=program,proto3" json:"program,omitempty"`
+	// The database.
+	Database string `protobuf:"bytes,3,opt,name=database,proto3" json:"database,omitempty"`
+	// When it was first seen.
+	FirstTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=first_time,json=firstTime,proto3" json:"first_time,omitempty"`
+	// When it was last seen.
+	LastTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_time,json=lastTime,proto3" json:"last_time,omitempty"`
+	// Whether it is connected now.
+	Live bool `protobuf:"varint,6,opt,name=live,proto3" json:"live,omitempty"`
+	// How often; of refused logins.
+	Count         int64 `protobuf:"varint,7,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AroundUse) Reset() {
+	*x = AroundUse{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[107]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AroundUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AroundUse) ProtoMessage() {}
+
+func (x *AroundUse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[107]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AroundUse.ProtoReflect.Descriptor instead.
+func (*AroundUse) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{107}
+}
+
+func (x *AroundUse) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *AroundUse) GetProgram() string {
+	if x != nil {
+		return x.Program
+	}
+	return ""
+}
+
+func (x *AroundUse) GetDatabase() string {
+	if x != nil {
+		return x.Database
+	}
+	return ""
+}
+
+func (x *AroundUse) GetFirstTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstTime
+	}
+	return nil
+}
+
+func (x *AroundUse) GetLastTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastTime
+	}
+	return nil
+}
+
+func (x *AroundUse) GetLive() bool {
+	if x != nil {
+		return x.Live
+	}
+	return false
+}
+
+func (x *AroundUse) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+// RotateAccountRequest names an account.
+type RotateAccountRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the Secret that has its password, or of the account, or of the one resource
+	// that is logged in to with it.
+	Account       string `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateAccountRequest) Reset() {
+	*x = RotateAccountRequest{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[108]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateAccountRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateAccountRequest) ProtoMessage() {}
+
+func (x *RotateAccountRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[108]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateAccountRequest.ProtoReflect.Descriptor instead.
+func (*RotateAccountRequest) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{108}
+}
+
+func (x *RotateAccountRequest) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+// RotateAccountResponse is what was done.
+type RotateAccountResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The account at the server.
+	Account string `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	// The Secret, which has the new password.
+	Secret string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	// The resources that are logged in to with it.
+	Resources []string `protobuf:"bytes,3,rep,name=resources,proto3" json:"resources,omitempty"`
+	// Since when the old password fails.
+	Time *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	// Sessions that were ended, because the resource says so.
+	Ended []string `protobuf:"bytes,5,rep,name=ended,proto3" json:"ended,omitempty"`
+	// Sessions that live on under the login of before.
+	Kept []string `protobuf:"bytes,6,rep,name=kept,proto3" json:"kept,omitempty"`
+	// Who used the account around Postern before: they have the old password.
+	Around        []*AroundUse `protobuf:"bytes,7,rep,name=around,proto3" json:"around,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateAccountResponse) Reset() {
+	*x = RotateAccountResponse{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[109]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateAccountResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateAccountResponse) ProtoMessage() {}
+
+func (x *RotateAccountResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[109]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateAccountResponse.ProtoReflect.Descriptor instead.
+func (*RotateAccountResponse) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{109}
+}
+
+func (x *RotateAccountResponse) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *RotateAccountResponse) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+func (x *RotateAccountResponse) GetResources() []string {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+func (x *RotateAccountResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *RotateAccountResponse) GetEnded() []string {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *RotateAccountResponse) GetKept() []string {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
+func (x *RotateAccountResponse) GetAround() []*AroundUse {
+	if x != nil {
+		return x.Around
+	}
+	return nil
+}
+
 var File_postern_api_v1_api_proto protoreflect.FileDescriptor
 
 const file_postern_api_v1_api_proto_rawDesc = "" +
@@ -7597,7 +8091,47 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\v2\x1a.postern.api.v1.SigningKeyR\x03key\",\n" +
 	"\x10RetireKeyRequest\x12\x18\n" +
 	"\x04name\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04name\"\x13\n" +
-	"\x11RetireKeyResponse2\x95\x05\n" +
+	"\x11RetireKeyResponse\"~\n" +
+	"\x13ListAccountsRequest\x12 \n" +
+	"\bresource\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\bresource\x12E\n" +
+	"\rrefused_since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\frefusedSince\"\x8e\x01\n" +
+	"\x14ListAccountsResponse\x129\n" +
+	"\baccounts\x18\x01 \x03(\v2\x1d.postern.api.v1.AccountStatusR\baccounts\x12'\n" +
+	"\x0frefused_unknown\x18\x02 \x01(\tR\x0erefusedUnknown\x12\x12\n" +
+	"\x04wall\x18\x03 \x01(\tR\x04wall\"\x91\x03\n" +
+	"\rAccountStatus\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x1c\n" +
+	"\tsuperuser\x18\x02 \x01(\bR\tsuperuser\x12;\n" +
+	"\vvalid_until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"validUntil\x12\x16\n" +
+	"\x06source\x18\x04 \x01(\tR\x06source\x12\x1a\n" +
+	"\bpurposes\x18\x05 \x03(\tR\bpurposes\x12\x16\n" +
+	"\x06leases\x18\x06 \x01(\x03R\x06leases\x12;\n" +
+	"\vlast_leased\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"lastLeased\x12\x1a\n" +
+	"\bsessions\x18\b \x01(\x03R\bsessions\x121\n" +
+	"\x06around\x18\t \x03(\v2\x19.postern.api.v1.AroundUseR\x06around\x123\n" +
+	"\arefused\x18\n" +
+	" \x03(\v2\x19.postern.api.v1.AroundUseR\arefused\"\xf3\x01\n" +
+	"\tAroundUse\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
+	"\aprogram\x18\x02 \x01(\tR\aprogram\x12\x1a\n" +
+	"\bdatabase\x18\x03 \x01(\tR\bdatabase\x129\n" +
+	"\n" +
+	"first_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tfirstTime\x127\n" +
+	"\tlast_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\x12\x12\n" +
+	"\x04live\x18\x06 \x01(\bR\x04live\x12\x14\n" +
+	"\x05count\x18\a \x01(\x03R\x05count\"6\n" +
+	"\x14RotateAccountRequest\x12\x1e\n" +
+	"\aaccount\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\aaccount\"\xf4\x01\n" +
+	"\x15RotateAccountResponse\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06secret\x18\x02 \x01(\tR\x06secret\x12\x1c\n" +
+	"\tresources\x18\x03 \x03(\tR\tresources\x12.\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
+	"\x05ended\x18\x05 \x03(\tR\x05ended\x12\x12\n" +
+	"\x04kept\x18\x06 \x03(\tR\x04kept\x121\n" +
+	"\x06around\x18\a \x03(\v2\x19.postern.api.v1.AroundUseR\x06around2\x95\x05\n" +
 	"\rPolicyService\x12A\n" +
 	"\x06Create\x12\x1d.postern.api.v1.CreateRequest\x1a\x18.postern.types.v1.Object\x12@\n" +
 	"\x03Get\x12\x1a.postern.api.v1.GetRequest\x1a\x18.postern.types.v1.Object\"\x03\x90\x02\x01\x12F\n" +
@@ -7654,7 +8188,10 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x10AuthorityService\x12R\n" +
 	"\bListKeys\x12\x1f.postern.api.v1.ListKeysRequest\x1a .postern.api.v1.ListKeysResponse\"\x03\x90\x02\x01\x12P\n" +
 	"\tRotateKey\x12 .postern.api.v1.RotateKeyRequest\x1a!.postern.api.v1.RotateKeyResponse\x12P\n" +
-	"\tRetireKey\x12 .postern.api.v1.RetireKeyRequest\x1a!.postern.api.v1.RetireKeyResponseB=Z;github.com/posterngate/postern/pkg/gen/postern/api/v1;apiv1b\x06proto3"
+	"\tRetireKey\x12 .postern.api.v1.RetireKeyRequest\x1a!.postern.api.v1.RetireKeyResponse2\xce\x01\n" +
+	"\x0eAccountService\x12^\n" +
+	"\fListAccounts\x12#.postern.api.v1.ListAccountsRequest\x1a$.postern.api.v1.ListAccountsResponse\"\x03\x90\x02\x01\x12\\\n" +
+	"\rRotateAccount\x12$.postern.api.v1.RotateAccountRequest\x1a%.postern.api.v1.RotateAccountResponseB=Z;github.com/posterngate/postern/pkg/gen/postern/api/v1;apiv1b\x06proto3"
 
 var (
 	file_postern_api_v1_api_proto_rawDescOnce sync.Once
@@ -7668,7 +8205,7 @@ func file_postern_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_postern_api_v1_api_proto_rawDescData
 }
 
-var file_postern_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 109)
+var file_postern_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 115)
 var file_postern_api_v1_api_proto_goTypes = []any{
 	(*WhoCanRequest)(nil),            // 0: postern.api.v1.WhoCanRequest
 	(*WhoCanResponse)(nil),           // 1: postern.api.v1.WhoCanResponse
@@ -7774,223 +8311,243 @@ var file_postern_api_v1_api_proto_goTypes = []any{
 	(*RotateKeyResponse)(nil),        // 101: postern.api.v1.RotateKeyResponse
 	(*RetireKeyRequest)(nil),         // 102: postern.api.v1.RetireKeyRequest
 	(*RetireKeyResponse)(nil),        // 103: postern.api.v1.RetireKeyResponse
-	nil,                              // 104: postern.api.v1.ListRequest.LabelsEntry
-	nil,                              // 105: postern.api.v1.TaskOffer.ProtocolsEntry
-	nil,                              // 106: postern.api.v1.NodeEndpoint.AddressesEntry
-	nil,                              // 107: postern.api.v1.CreateJoinTokenRequest.LabelsEntry
-	nil,                              // 108: postern.api.v1.NodeStatus.EndpointsEntry
-	(*v1.Version)(nil),               // 109: postern.types.v1.Version
-	(*timestamppb.Timestamp)(nil),    // 110: google.protobuf.Timestamp
-	(*v1.Object)(nil),                // 111: postern.types.v1.Object
-	(*v11.Rejection)(nil),            // 112: postern.node.v1.Rejection
-	(*v1.Subject)(nil),               // 113: postern.types.v1.Subject
-	(*v1.Grant)(nil),                 // 114: postern.types.v1.Grant
-	(*v11.Explanation)(nil),          // 115: postern.node.v1.Explanation
-	(*v11.Finding)(nil),              // 116: postern.node.v1.Finding
-	(*durationpb.Duration)(nil),      // 117: google.protobuf.Duration
-	(*v1.Hold)(nil),                  // 118: postern.types.v1.Hold
-	(*v1.Session)(nil),               // 119: postern.types.v1.Session
-	(*v11.NodeReport)(nil),           // 120: postern.node.v1.NodeReport
+	(*ListAccountsRequest)(nil),      // 104: postern.api.v1.ListAccountsRequest
+	(*ListAccountsResponse)(nil),     // 105: postern.api.v1.ListAccountsResponse
+	(*AccountStatus)(nil),            // 106: postern.api.v1.AccountStatus
+	(*AroundUse)(nil),                // 107: postern.api.v1.AroundUse
+	(*RotateAccountRequest)(nil),     // 108: postern.api.v1.RotateAccountRequest
+	(*RotateAccountResponse)(nil),    // 109: postern.api.v1.RotateAccountResponse
+	nil,                              // 110: postern.api.v1.ListRequest.LabelsEntry
+	nil,                              // 111: postern.api.v1.TaskOffer.ProtocolsEntry
+	nil,                              // 112: postern.api.v1.NodeEndpoint.AddressesEntry
+	nil,                              // 113: postern.api.v1.CreateJoinTokenRequest.LabelsEntry
+	nil,                              // 114: postern.api.v1.NodeStatus.EndpointsEntry
+	(*v1.Version)(nil),               // 115: postern.types.v1.Version
+	(*timestamppb.Timestamp)(nil),    // 116: google.protobuf.Timestamp
+	(*v1.Object)(nil),                // 117: postern.types.v1.Object
+	(*v11.Rejection)(nil),            // 118: postern.node.v1.Rejection
+	(*v1.Subject)(nil),               // 119: postern.types.v1.Subject
+	(*v1.Grant)(nil),                 // 120: postern.types.v1.Grant
+	(*v11.Explanation)(nil),          // 121: postern.node.v1.Explanation
+	(*v11.Finding)(nil),              // 122: postern.node.v1.Finding
+	(*durationpb.Duration)(nil),      // 123: google.protobuf.Duration
+	(*v1.Hold)(nil),                  // 124: postern.types.v1.Hold
+	(*v1.Session)(nil),               // 125: postern.types.v1.Session
+	(*v11.NodeReport)(nil),           // 126: postern.node.v1.NodeReport
 }
 var file_postern_api_v1_api_proto_depIdxs = []int32{
 	2,   // 0: postern.api.v1.WhoCanResponse.access:type_name -> postern.api.v1.Access
-	109, // 1: postern.api.v1.WhoCanResponse.version:type_name -> postern.types.v1.Version
-	110, // 2: postern.api.v1.Access.expire_time:type_name -> google.protobuf.Timestamp
-	111, // 3: postern.api.v1.CompareRequest.objects:type_name -> postern.types.v1.Object
+	115, // 1: postern.api.v1.WhoCanResponse.version:type_name -> postern.types.v1.Version
+	116, // 2: postern.api.v1.Access.expire_time:type_name -> google.protobuf.Timestamp
+	117, // 3: postern.api.v1.CompareRequest.objects:type_name -> postern.types.v1.Object
 	5,   // 4: postern.api.v1.CompareResponse.changes:type_name -> postern.api.v1.PolicyChange
-	112, // 5: postern.api.v1.CompareResponse.rejections:type_name -> postern.node.v1.Rejection
-	109, // 6: postern.api.v1.CompareResponse.version:type_name -> postern.types.v1.Version
-	111, // 7: postern.api.v1.CreateRequest.object:type_name -> postern.types.v1.Object
-	104, // 8: postern.api.v1.ListRequest.labels:type_name -> postern.api.v1.ListRequest.LabelsEntry
-	111, // 9: postern.api.v1.ListResponse.objects:type_name -> postern.types.v1.Object
-	109, // 10: postern.api.v1.ListResponse.version:type_name -> postern.types.v1.Version
-	111, // 11: postern.api.v1.UpdateRequest.object:type_name -> postern.types.v1.Object
-	109, // 12: postern.api.v1.DeleteResponse.version:type_name -> postern.types.v1.Version
-	111, // 13: postern.api.v1.ApplyRequest.objects:type_name -> postern.types.v1.Object
+	118, // 5: postern.api.v1.CompareResponse.rejections:type_name -> postern.node.v1.Rejection
+	115, // 6: postern.api.v1.CompareResponse.version:type_name -> postern.types.v1.Version
+	117, // 7: postern.api.v1.CreateRequest.object:type_name -> postern.types.v1.Object
+	110, // 8: postern.api.v1.ListRequest.labels:type_name -> postern.api.v1.ListRequest.LabelsEntry
+	117, // 9: postern.api.v1.ListResponse.objects:type_name -> postern.types.v1.Object
+	115, // 10: postern.api.v1.ListResponse.version:type_name -> postern.types.v1.Version
+	117, // 11: postern.api.v1.UpdateRequest.object:type_name -> postern.types.v1.Object
+	115, // 12: postern.api.v1.DeleteResponse.version:type_name -> postern.types.v1.Version
+	117, // 13: postern.api.v1.ApplyRequest.objects:type_name -> postern.types.v1.Object
 	15,  // 14: postern.api.v1.ApplyResponse.applied:type_name -> postern.api.v1.Applied
-	109, // 15: postern.api.v1.ApplyResponse.version:type_name -> postern.types.v1.Version
-	111, // 16: postern.api.v1.Applied.object:type_name -> postern.types.v1.Object
-	111, // 17: postern.api.v1.WatchResponse.object:type_name -> postern.types.v1.Object
-	109, // 18: postern.api.v1.WatchResponse.version:type_name -> postern.types.v1.Version
-	113, // 19: postern.api.v1.WhoAmIResponse.subject:type_name -> postern.types.v1.Subject
-	110, // 20: postern.api.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
+	115, // 15: postern.api.v1.ApplyResponse.version:type_name -> postern.types.v1.Version
+	117, // 16: postern.api.v1.Applied.object:type_name -> postern.types.v1.Object
+	117, // 17: postern.api.v1.WatchResponse.object:type_name -> postern.types.v1.Object
+	115, // 18: postern.api.v1.WatchResponse.version:type_name -> postern.types.v1.Version
+	119, // 19: postern.api.v1.WhoAmIResponse.subject:type_name -> postern.types.v1.Subject
+	116, // 20: postern.api.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
 	22,  // 21: postern.api.v1.LoginOptionsResponse.issuers:type_name -> postern.api.v1.LoginIssuer
 	25,  // 22: postern.api.v1.ListTasksResponse.tasks:type_name -> postern.api.v1.TaskOffer
-	114, // 23: postern.api.v1.TaskOffer.grant:type_name -> postern.types.v1.Grant
-	105, // 24: postern.api.v1.TaskOffer.protocols:type_name -> postern.api.v1.TaskOffer.ProtocolsEntry
-	113, // 25: postern.api.v1.ExplainRequest.subject:type_name -> postern.types.v1.Subject
-	115, // 26: postern.api.v1.ExplainResponse.explanation:type_name -> postern.node.v1.Explanation
+	120, // 23: postern.api.v1.TaskOffer.grant:type_name -> postern.types.v1.Grant
+	111, // 24: postern.api.v1.TaskOffer.protocols:type_name -> postern.api.v1.TaskOffer.ProtocolsEntry
+	119, // 25: postern.api.v1.ExplainRequest.subject:type_name -> postern.types.v1.Subject
+	121, // 26: postern.api.v1.ExplainResponse.explanation:type_name -> postern.node.v1.Explanation
 	30,  // 27: postern.api.v1.DoctorResponse.resources:type_name -> postern.api.v1.ResourceHealth
 	31,  // 28: postern.api.v1.ResourceHealth.tasks:type_name -> postern.api.v1.TaskHealth
-	116, // 29: postern.api.v1.ResourceHealth.findings:type_name -> postern.node.v1.Finding
+	122, // 29: postern.api.v1.ResourceHealth.findings:type_name -> postern.node.v1.Finding
 	32,  // 30: postern.api.v1.TaskHealth.permits:type_name -> postern.api.v1.PermitHealth
 	35,  // 31: postern.api.v1.ListEndpointsResponse.endpoints:type_name -> postern.api.v1.EndpointList
 	36,  // 32: postern.api.v1.EndpointList.nodes:type_name -> postern.api.v1.NodeEndpoint
-	110, // 33: postern.api.v1.EndpointList.time:type_name -> google.protobuf.Timestamp
-	106, // 34: postern.api.v1.NodeEndpoint.addresses:type_name -> postern.api.v1.NodeEndpoint.AddressesEntry
-	117, // 35: postern.api.v1.CreateGrantRequest.ttl:type_name -> google.protobuf.Duration
-	114, // 36: postern.api.v1.CreateGrantResponse.grant:type_name -> postern.types.v1.Grant
-	117, // 37: postern.api.v1.RequestGrantRequest.ttl:type_name -> google.protobuf.Duration
-	114, // 38: postern.api.v1.RequestGrantResponse.grant:type_name -> postern.types.v1.Grant
-	118, // 39: postern.api.v1.RequestGrantResponse.hold:type_name -> postern.types.v1.Hold
-	114, // 40: postern.api.v1.GetGrantResponse.grant:type_name -> postern.types.v1.Grant
-	114, // 41: postern.api.v1.ListGrantsResponse.grants:type_name -> postern.types.v1.Grant
-	114, // 42: postern.api.v1.RevokeGrantResponse.grant:type_name -> postern.types.v1.Grant
-	109, // 43: postern.api.v1.RevokeGrantResponse.version:type_name -> postern.types.v1.Version
-	118, // 44: postern.api.v1.ListHoldsResponse.holds:type_name -> postern.types.v1.Hold
-	118, // 45: postern.api.v1.GetHoldResponse.hold:type_name -> postern.types.v1.Hold
-	118, // 46: postern.api.v1.ReviewHoldResponse.hold:type_name -> postern.types.v1.Hold
-	118, // 47: postern.api.v1.WithdrawHoldResponse.hold:type_name -> postern.types.v1.Hold
-	118, // 48: postern.api.v1.WatchHoldsResponse.hold:type_name -> postern.types.v1.Hold
-	110, // 49: postern.api.v1.SearchStatementsRequest.since:type_name -> google.protobuf.Timestamp
-	110, // 50: postern.api.v1.SearchStatementsRequest.until:type_name -> google.protobuf.Timestamp
+	116, // 33: postern.api.v1.EndpointList.time:type_name -> google.protobuf.Timestamp
+	112, // 34: postern.api.v1.NodeEndpoint.addresses:type_name -> postern.api.v1.NodeEndpoint.AddressesEntry
+	123, // 35: postern.api.v1.CreateGrantRequest.ttl:type_name -> google.protobuf.Duration
+	120, // 36: postern.api.v1.CreateGrantResponse.grant:type_name -> postern.types.v1.Grant
+	123, // 37: postern.api.v1.RequestGrantRequest.ttl:type_name -> google.protobuf.Duration
+	120, // 38: postern.api.v1.RequestGrantResponse.grant:type_name -> postern.types.v1.Grant
+	124, // 39: postern.api.v1.RequestGrantResponse.hold:type_name -> postern.types.v1.Hold
+	120, // 40: postern.api.v1.GetGrantResponse.grant:type_name -> postern.types.v1.Grant
+	120, // 41: postern.api.v1.ListGrantsResponse.grants:type_name -> postern.types.v1.Grant
+	120, // 42: postern.api.v1.RevokeGrantResponse.grant:type_name -> postern.types.v1.Grant
+	115, // 43: postern.api.v1.RevokeGrantResponse.version:type_name -> postern.types.v1.Version
+	124, // 44: postern.api.v1.ListHoldsResponse.holds:type_name -> postern.types.v1.Hold
+	124, // 45: postern.api.v1.GetHoldResponse.hold:type_name -> postern.types.v1.Hold
+	124, // 46: postern.api.v1.ReviewHoldResponse.hold:type_name -> postern.types.v1.Hold
+	124, // 47: postern.api.v1.WithdrawHoldResponse.hold:type_name -> postern.types.v1.Hold
+	124, // 48: postern.api.v1.WatchHoldsResponse.hold:type_name -> postern.types.v1.Hold
+	116, // 49: postern.api.v1.SearchStatementsRequest.since:type_name -> google.protobuf.Timestamp
+	116, // 50: postern.api.v1.SearchStatementsRequest.until:type_name -> google.protobuf.Timestamp
 	61,  // 51: postern.api.v1.SearchStatementsResponse.statements:type_name -> postern.api.v1.RecordedStatement
-	110, // 52: postern.api.v1.RecordedStatement.time:type_name -> google.protobuf.Timestamp
+	116, // 52: postern.api.v1.RecordedStatement.time:type_name -> google.protobuf.Timestamp
 	62,  // 53: postern.api.v1.RecordedStatement.columns:type_name -> postern.api.v1.ColumnUse
-	117, // 54: postern.api.v1.RecordedStatement.duration:type_name -> google.protobuf.Duration
-	110, // 55: postern.api.v1.WhoUsedRequest.since:type_name -> google.protobuf.Timestamp
-	110, // 56: postern.api.v1.WhoUsedRequest.until:type_name -> google.protobuf.Timestamp
+	123, // 54: postern.api.v1.RecordedStatement.duration:type_name -> google.protobuf.Duration
+	116, // 55: postern.api.v1.WhoUsedRequest.since:type_name -> google.protobuf.Timestamp
+	116, // 56: postern.api.v1.WhoUsedRequest.until:type_name -> google.protobuf.Timestamp
 	65,  // 57: postern.api.v1.WhoUsedResponse.uses:type_name -> postern.api.v1.SessionUse
-	110, // 58: postern.api.v1.SessionUse.first_time:type_name -> google.protobuf.Timestamp
-	110, // 59: postern.api.v1.SessionUse.last_time:type_name -> google.protobuf.Timestamp
-	110, // 60: postern.api.v1.GetUsageRequest.since:type_name -> google.protobuf.Timestamp
-	117, // 61: postern.api.v1.GetUsageRequest.unused:type_name -> google.protobuf.Duration
+	116, // 58: postern.api.v1.SessionUse.first_time:type_name -> google.protobuf.Timestamp
+	116, // 59: postern.api.v1.SessionUse.last_time:type_name -> google.protobuf.Timestamp
+	116, // 60: postern.api.v1.GetUsageRequest.since:type_name -> google.protobuf.Timestamp
+	123, // 61: postern.api.v1.GetUsageRequest.unused:type_name -> google.protobuf.Duration
 	68,  // 62: postern.api.v1.GetUsageResponse.usage:type_name -> postern.api.v1.Usage
 	69,  // 63: postern.api.v1.GetUsageResponse.unused:type_name -> postern.api.v1.UnusedBinding
-	110, // 64: postern.api.v1.Usage.first_time:type_name -> google.protobuf.Timestamp
-	110, // 65: postern.api.v1.Usage.last_time:type_name -> google.protobuf.Timestamp
-	110, // 66: postern.api.v1.UnusedBinding.last_time:type_name -> google.protobuf.Timestamp
-	110, // 67: postern.api.v1.ListSessionsRequest.since:type_name -> google.protobuf.Timestamp
-	110, // 68: postern.api.v1.ListSessionsRequest.until:type_name -> google.protobuf.Timestamp
-	119, // 69: postern.api.v1.ListSessionsResponse.sessions:type_name -> postern.types.v1.Session
-	119, // 70: postern.api.v1.GetSessionResponse.session:type_name -> postern.types.v1.Session
-	110, // 71: postern.api.v1.ListAuditEntriesRequest.since:type_name -> google.protobuf.Timestamp
+	116, // 64: postern.api.v1.Usage.first_time:type_name -> google.protobuf.Timestamp
+	116, // 65: postern.api.v1.Usage.last_time:type_name -> google.protobuf.Timestamp
+	116, // 66: postern.api.v1.UnusedBinding.last_time:type_name -> google.protobuf.Timestamp
+	116, // 67: postern.api.v1.ListSessionsRequest.since:type_name -> google.protobuf.Timestamp
+	116, // 68: postern.api.v1.ListSessionsRequest.until:type_name -> google.protobuf.Timestamp
+	125, // 69: postern.api.v1.ListSessionsResponse.sessions:type_name -> postern.types.v1.Session
+	125, // 70: postern.api.v1.GetSessionResponse.session:type_name -> postern.types.v1.Session
+	116, // 71: postern.api.v1.ListAuditEntriesRequest.since:type_name -> google.protobuf.Timestamp
 	80,  // 72: postern.api.v1.ListAuditEntriesResponse.entries:type_name -> postern.api.v1.AuditEntry
-	110, // 73: postern.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	116, // 73: postern.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
 	81,  // 74: postern.api.v1.AuditEntry.changes:type_name -> postern.api.v1.AuditChange
-	107, // 75: postern.api.v1.CreateJoinTokenRequest.labels:type_name -> postern.api.v1.CreateJoinTokenRequest.LabelsEntry
-	117, // 76: postern.api.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	110, // 77: postern.api.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	113, // 75: postern.api.v1.CreateJoinTokenRequest.labels:type_name -> postern.api.v1.CreateJoinTokenRequest.LabelsEntry
+	123, // 76: postern.api.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	116, // 77: postern.api.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
 	86,  // 78: postern.api.v1.ListNodesResponse.nodes:type_name -> postern.api.v1.NodeStatus
-	109, // 79: postern.api.v1.ListNodesResponse.version:type_name -> postern.types.v1.Version
-	109, // 80: postern.api.v1.NodeStatus.version:type_name -> postern.types.v1.Version
-	117, // 81: postern.api.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
-	112, // 82: postern.api.v1.NodeStatus.rejections:type_name -> postern.node.v1.Rejection
-	120, // 83: postern.api.v1.NodeStatus.report:type_name -> postern.node.v1.NodeReport
-	110, // 84: postern.api.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
-	108, // 85: postern.api.v1.NodeStatus.endpoints:type_name -> postern.api.v1.NodeStatus.EndpointsEntry
-	117, // 86: postern.api.v1.DrainNodeRequest.timeout:type_name -> google.protobuf.Duration
-	109, // 87: postern.api.v1.GetReceiptRequest.version:type_name -> postern.types.v1.Version
-	117, // 88: postern.api.v1.GetReceiptRequest.wait:type_name -> google.protobuf.Duration
+	115, // 79: postern.api.v1.ListNodesResponse.version:type_name -> postern.types.v1.Version
+	115, // 80: postern.api.v1.NodeStatus.version:type_name -> postern.types.v1.Version
+	123, // 81: postern.api.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
+	118, // 82: postern.api.v1.NodeStatus.rejections:type_name -> postern.node.v1.Rejection
+	126, // 83: postern.api.v1.NodeStatus.report:type_name -> postern.node.v1.NodeReport
+	116, // 84: postern.api.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
+	114, // 85: postern.api.v1.NodeStatus.endpoints:type_name -> postern.api.v1.NodeStatus.EndpointsEntry
+	123, // 86: postern.api.v1.DrainNodeRequest.timeout:type_name -> google.protobuf.Duration
+	115, // 87: postern.api.v1.GetReceiptRequest.version:type_name -> postern.types.v1.Version
+	123, // 88: postern.api.v1.GetReceiptRequest.wait:type_name -> google.protobuf.Duration
 	91,  // 89: postern.api.v1.GetReceiptResponse.receipt:type_name -> postern.api.v1.Receipt
-	109, // 90: postern.api.v1.Receipt.version:type_name -> postern.types.v1.Version
-	110, // 91: postern.api.v1.Receipt.time:type_name -> google.protobuf.Timestamp
+	115, // 90: postern.api.v1.Receipt.version:type_name -> postern.types.v1.Version
+	116, // 91: postern.api.v1.Receipt.time:type_name -> google.protobuf.Timestamp
 	92,  // 92: postern.api.v1.Receipt.nodes:type_name -> postern.api.v1.NodeReceipt
-	110, // 93: postern.api.v1.Receipt.worst_case_time:type_name -> google.protobuf.Timestamp
-	110, // 94: postern.api.v1.NodeReceipt.enforced_time:type_name -> google.protobuf.Timestamp
-	110, // 95: postern.api.v1.NodeReceipt.last_seen:type_name -> google.protobuf.Timestamp
-	110, // 96: postern.api.v1.NodeReceipt.worst_case_time:type_name -> google.protobuf.Timestamp
-	111, // 97: postern.api.v1.OffboardResponse.locks:type_name -> postern.types.v1.Object
-	114, // 98: postern.api.v1.OffboardResponse.grants:type_name -> postern.types.v1.Grant
-	118, // 99: postern.api.v1.OffboardResponse.holds:type_name -> postern.types.v1.Hold
-	119, // 100: postern.api.v1.OffboardResponse.sessions:type_name -> postern.types.v1.Session
+	116, // 93: postern.api.v1.Receipt.worst_case_time:type_name -> google.protobuf.Timestamp
+	116, // 94: postern.api.v1.NodeReceipt.enforced_time:type_name -> google.protobuf.Timestamp
+	116, // 95: postern.api.v1.NodeReceipt.last_seen:type_name -> google.protobuf.Timestamp
+	116, // 96: postern.api.v1.NodeReceipt.worst_case_time:type_name -> google.protobuf.Timestamp
+	117, // 97: postern.api.v1.OffboardResponse.locks:type_name -> postern.types.v1.Object
+	120, // 98: postern.api.v1.OffboardResponse.grants:type_name -> postern.types.v1.Grant
+	124, // 99: postern.api.v1.OffboardResponse.holds:type_name -> postern.types.v1.Hold
+	125, // 100: postern.api.v1.OffboardResponse.sessions:type_name -> postern.types.v1.Session
 	96,  // 101: postern.api.v1.OffboardResponse.leases:type_name -> postern.api.v1.LeaseStatus
 	95,  // 102: postern.api.v1.OffboardResponse.workloads:type_name -> postern.api.v1.OffboardedWorkload
 	91,  // 103: postern.api.v1.OffboardResponse.receipt:type_name -> postern.api.v1.Receipt
-	110, // 104: postern.api.v1.SigningKey.create_time:type_name -> google.protobuf.Timestamp
-	110, // 105: postern.api.v1.SigningKey.sign_time:type_name -> google.protobuf.Timestamp
+	116, // 104: postern.api.v1.SigningKey.create_time:type_name -> google.protobuf.Timestamp
+	116, // 105: postern.api.v1.SigningKey.sign_time:type_name -> google.protobuf.Timestamp
 	97,  // 106: postern.api.v1.ListKeysResponse.keys:type_name -> postern.api.v1.SigningKey
-	117, // 107: postern.api.v1.RotateKeyRequest.lead:type_name -> google.protobuf.Duration
+	123, // 107: postern.api.v1.RotateKeyRequest.lead:type_name -> google.protobuf.Duration
 	97,  // 108: postern.api.v1.RotateKeyResponse.key:type_name -> postern.api.v1.SigningKey
-	6,   // 109: postern.api.v1.PolicyService.Create:input_type -> postern.api.v1.CreateRequest
-	7,   // 110: postern.api.v1.PolicyService.Get:input_type -> postern.api.v1.GetRequest
-	8,   // 111: postern.api.v1.PolicyService.List:input_type -> postern.api.v1.ListRequest
-	10,  // 112: postern.api.v1.PolicyService.Update:input_type -> postern.api.v1.UpdateRequest
-	11,  // 113: postern.api.v1.PolicyService.Delete:input_type -> postern.api.v1.DeleteRequest
-	13,  // 114: postern.api.v1.PolicyService.Apply:input_type -> postern.api.v1.ApplyRequest
-	16,  // 115: postern.api.v1.PolicyService.Watch:input_type -> postern.api.v1.WatchRequest
-	0,   // 116: postern.api.v1.PolicyService.WhoCan:input_type -> postern.api.v1.WhoCanRequest
-	3,   // 117: postern.api.v1.PolicyService.Compare:input_type -> postern.api.v1.CompareRequest
-	18,  // 118: postern.api.v1.AccessService.WhoAmI:input_type -> postern.api.v1.WhoAmIRequest
-	20,  // 119: postern.api.v1.AccessService.LoginOptions:input_type -> postern.api.v1.LoginOptionsRequest
-	23,  // 120: postern.api.v1.AccessService.ListTasks:input_type -> postern.api.v1.ListTasksRequest
-	26,  // 121: postern.api.v1.AccessService.Explain:input_type -> postern.api.v1.ExplainRequest
-	28,  // 122: postern.api.v1.AccessService.Doctor:input_type -> postern.api.v1.DoctorRequest
-	33,  // 123: postern.api.v1.AccessService.ListEndpoints:input_type -> postern.api.v1.ListEndpointsRequest
-	37,  // 124: postern.api.v1.GrantService.CreateGrant:input_type -> postern.api.v1.CreateGrantRequest
-	39,  // 125: postern.api.v1.GrantService.RequestGrant:input_type -> postern.api.v1.RequestGrantRequest
-	41,  // 126: postern.api.v1.GrantService.GetGrant:input_type -> postern.api.v1.GetGrantRequest
-	43,  // 127: postern.api.v1.GrantService.ListGrants:input_type -> postern.api.v1.ListGrantsRequest
-	45,  // 128: postern.api.v1.GrantService.RevokeGrant:input_type -> postern.api.v1.RevokeGrantRequest
-	47,  // 129: postern.api.v1.ApprovalService.ListHolds:input_type -> postern.api.v1.ListHoldsRequest
-	49,  // 130: postern.api.v1.ApprovalService.GetHold:input_type -> postern.api.v1.GetHoldRequest
-	51,  // 131: postern.api.v1.ApprovalService.ReviewHold:input_type -> postern.api.v1.ReviewHoldRequest
-	53,  // 132: postern.api.v1.ApprovalService.WithdrawHold:input_type -> postern.api.v1.WithdrawHoldRequest
-	55,  // 133: postern.api.v1.ApprovalService.WatchHolds:input_type -> postern.api.v1.WatchHoldsRequest
-	70,  // 134: postern.api.v1.SessionService.ListSessions:input_type -> postern.api.v1.ListSessionsRequest
-	72,  // 135: postern.api.v1.SessionService.GetSession:input_type -> postern.api.v1.GetSessionRequest
-	74,  // 136: postern.api.v1.SessionService.ReadRecording:input_type -> postern.api.v1.ReadRecordingRequest
-	76,  // 137: postern.api.v1.SessionService.KillSession:input_type -> postern.api.v1.KillSessionRequest
-	57,  // 138: postern.api.v1.SessionService.SetLegalHold:input_type -> postern.api.v1.SetLegalHoldRequest
-	59,  // 139: postern.api.v1.AnswerService.SearchStatements:input_type -> postern.api.v1.SearchStatementsRequest
-	63,  // 140: postern.api.v1.AnswerService.WhoUsed:input_type -> postern.api.v1.WhoUsedRequest
-	66,  // 141: postern.api.v1.AnswerService.GetUsage:input_type -> postern.api.v1.GetUsageRequest
-	78,  // 142: postern.api.v1.AuditService.ListAuditEntries:input_type -> postern.api.v1.ListAuditEntriesRequest
-	82,  // 143: postern.api.v1.NodeAdminService.CreateJoinToken:input_type -> postern.api.v1.CreateJoinTokenRequest
-	84,  // 144: postern.api.v1.NodeAdminService.ListNodes:input_type -> postern.api.v1.ListNodesRequest
-	87,  // 145: postern.api.v1.NodeAdminService.DrainNode:input_type -> postern.api.v1.DrainNodeRequest
-	89,  // 146: postern.api.v1.LockService.GetReceipt:input_type -> postern.api.v1.GetReceiptRequest
-	93,  // 147: postern.api.v1.LockService.Offboard:input_type -> postern.api.v1.OffboardRequest
-	98,  // 148: postern.api.v1.AuthorityService.ListKeys:input_type -> postern.api.v1.ListKeysRequest
-	100, // 149: postern.api.v1.AuthorityService.RotateKey:input_type -> postern.api.v1.RotateKeyRequest
-	102, // 150: postern.api.v1.AuthorityService.RetireKey:input_type -> postern.api.v1.RetireKeyRequest
-	111, // 151: postern.api.v1.PolicyService.Create:output_type -> postern.types.v1.Object
-	111, // 152: postern.api.v1.PolicyService.Get:output_type -> postern.types.v1.Object
-	9,   // 153: postern.api.v1.PolicyService.List:output_type -> postern.api.v1.ListResponse
-	111, // 154: postern.api.v1.PolicyService.Update:output_type -> postern.types.v1.Object
-	12,  // 155: postern.api.v1.PolicyService.Delete:output_type -> postern.api.v1.DeleteResponse
-	14,  // 156: postern.api.v1.PolicyService.Apply:output_type -> postern.api.v1.ApplyResponse
-	17,  // 157: postern.api.v1.PolicyService.Watch:output_type -> postern.api.v1.WatchResponse
-	1,   // 158: postern.api.v1.PolicyService.WhoCan:output_type -> postern.api.v1.WhoCanResponse
-	4,   // 159: postern.api.v1.PolicyService.Compare:output_type -> postern.api.v1.CompareResponse
-	19,  // 160: postern.api.v1.AccessService.WhoAmI:output_type -> postern.api.v1.WhoAmIResponse
-	21,  // 161: postern.api.v1.AccessService.LoginOptions:output_type -> postern.api.v1.LoginOptionsResponse
-	24,  // 162: postern.api.v1.AccessService.ListTasks:output_type -> postern.api.v1.ListTasksResponse
-	27,  // 163: postern.api.v1.AccessService.Explain:output_type -> postern.api.v1.ExplainResponse
-	29,  // 164: postern.api.v1.AccessService.Doctor:output_type -> postern.api.v1.DoctorResponse
-	34,  // 165: postern.api.v1.AccessService.ListEndpoints:output_type -> postern.api.v1.ListEndpointsResponse
-	38,  // 166: postern.api.v1.GrantService.CreateGrant:output_type -> postern.api.v1.CreateGrantResponse
-	40,  // 167: postern.api.v1.GrantService.RequestGrant:output_type -> postern.api.v1.RequestGrantResponse
-	42,  // 168: postern.api.v1.GrantService.GetGrant:output_type -> postern.api.v1.GetGrantResponse
-	44,  // 169: postern.api.v1.GrantService.ListGrants:output_type -> postern.api.v1.ListGrantsResponse
-	46,  // 170: postern.api.v1.GrantService.RevokeGrant:output_type -> postern.api.v1.RevokeGrantResponse
-	48,  // 171: postern.api.v1.ApprovalService.ListHolds:output_type -> postern.api.v1.ListHoldsResponse
-	50,  // 172: postern.api.v1.ApprovalService.GetHold:output_type -> postern.api.v1.GetHoldResponse
-	52,  // 173: postern.api.v1.ApprovalService.ReviewHold:output_type -> postern.api.v1.ReviewHoldResponse
-	54,  // 174: postern.api.v1.ApprovalService.WithdrawHold:output_type -> postern.api.v1.WithdrawHoldResponse
-	56,  // 175: postern.api.v1.ApprovalService.WatchHolds:output_type -> postern.api.v1.WatchHoldsResponse
-	71,  // 176: postern.api.v1.SessionService.ListSessions:output_type -> postern.api.v1.ListSessionsResponse
-	73,  // 177: postern.api.v1.SessionService.GetSession:output_type -> postern.api.v1.GetSessionResponse
-	75,  // 178: postern.api.v1.SessionService.ReadRecording:output_type -> postern.api.v1.ReadRecordingResponse
-	77,  // 179: postern.api.v1.SessionService.KillSession:output_type -> postern.api.v1.KillSessionResponse
-	58,  // 180: postern.api.v1.SessionService.SetLegalHold:output_type -> postern.api.v1.SetLegalHoldResponse
-	60,  // 181: postern.api.v1.AnswerService.SearchStatements:output_type -> postern.api.v1.SearchStatementsResponse
-	64,  // 182: postern.api.v1.AnswerService.WhoUsed:output_type -> postern.api.v1.WhoUsedResponse
-	67,  // 183: postern.api.v1.AnswerService.GetUsage:output_type -> postern.api.v1.GetUsageResponse
-	79,  // 184: postern.api.v1.AuditService.ListAuditEntries:output_type -> postern.api.v1.ListAuditEntriesResponse
-	83,  // 185: postern.api.v1.NodeAdminService.CreateJoinToken:output_type -> postern.api.v1.CreateJoinTokenResponse
-	85,  // 186: postern.api.v1.NodeAdminService.ListNodes:output_type -> postern.api.v1.ListNodesResponse
-	88,  // 187: postern.api.v1.NodeAdminService.DrainNode:output_type -> postern.api.v1.DrainNodeResponse
-	90,  // 188: postern.api.v1.LockService.GetReceipt:output_type -> postern.api.v1.GetReceiptResponse
-	94,  // 189: postern.api.v1.LockService.Offboard:output_type -> postern.api.v1.OffboardResponse
-	99,  // 190: postern.api.v1.AuthorityService.ListKeys:output_type -> postern.api.v1.ListKeysResponse
-	101, // 191: postern.api.v1.AuthorityService.RotateKey:output_type -> postern.api.v1.RotateKeyResponse
-	103, // 192: postern.api.v1.AuthorityService.RetireKey:output_type -> postern.api.v1.RetireKeyResponse
-	151, // [151:193] is the sub-list for method output_type
-	109, // [109:151] is the sub-list for method input_type
-	109, // [109:109] is the sub-list for extension type_name
-	109, // [109:109] is the sub-list for extension extendee
-	0,   // [0:109] is the sub-list for field type_name
+	116, // 109: postern.api.v1.ListAccountsRequest.refused_since:type_name -> google.protobuf.Timestamp
+	106, // 110: postern.api.v1.ListAccountsResponse.accounts:type_name -> postern.api.v1.AccountStatus
+	116, // 111: postern.api.v1.AccountStatus.valid_until:type_name -> google.protobuf.Timestamp
+	116, // 112: postern.api.v1.AccountStatus.last_leased:type_name -> google.protobuf.Timestamp
+	107, // 113: postern.api.v1.AccountStatus.around:type_name -> postern.api.v1.AroundUse
+	107, // 114: postern.api.v1.AccountStatus.refused:type_name -> postern.api.v1.AroundUse
+	116, // 115: postern.api.v1.AroundUse.first_time:type_name -> google.protobuf.Timestamp
+	116, // 116: postern.api.v1.AroundUse.last_time:type_name -> google.protobuf.Timestamp
+	116, // 117: postern.api.v1.RotateAccountResponse.time:type_name -> google.protobuf.Timestamp
+	107, // 118: postern.api.v1.RotateAccountResponse.around:type_name -> postern.api.v1.AroundUse
+	6,   // 119: postern.api.v1.PolicyService.Create:input_type -> postern.api.v1.CreateRequest
+	7,   // 120: postern.api.v1.PolicyService.Get:input_type -> postern.api.v1.GetRequest
+	8,   // 121: postern.api.v1.PolicyService.List:input_type -> postern.api.v1.ListRequest
+	10,  // 122: postern.api.v1.PolicyService.Update:input_type -> postern.api.v1.UpdateRequest
+	11,  // 123: postern.api.v1.PolicyService.Delete:input_type -> postern.api.v1.DeleteRequest
+	13,  // 124: postern.api.v1.PolicyService.Apply:input_type -> postern.api.v1.ApplyRequest
+	16,  // 125: postern.api.v1.PolicyService.Watch:input_type -> postern.api.v1.WatchRequest
+	0,   // 126: postern.api.v1.PolicyService.WhoCan:input_type -> postern.api.v1.WhoCanRequest
+	3,   // 127: postern.api.v1.PolicyService.Compare:input_type -> postern.api.v1.CompareRequest
+	18,  // 128: postern.api.v1.AccessService.WhoAmI:input_type -> postern.api.v1.WhoAmIRequest
+	20,  // 129: postern.api.v1.AccessService.LoginOptions:input_type -> postern.api.v1.LoginOptionsRequest
+	23,  // 130: postern.api.v1.AccessService.ListTasks:input_type -> postern.api.v1.ListTasksRequest
+	26,  // 131: postern.api.v1.AccessService.Explain:input_type -> postern.api.v1.ExplainRequest
+	28,  // 132: postern.api.v1.AccessService.Doctor:input_type -> postern.api.v1.DoctorRequest
+	33,  // 133: postern.api.v1.AccessService.ListEndpoints:input_type -> postern.api.v1.ListEndpointsRequest
+	37,  // 134: postern.api.v1.GrantService.CreateGrant:input_type -> postern.api.v1.CreateGrantRequest
+	39,  // 135: postern.api.v1.GrantService.RequestGrant:input_type -> postern.api.v1.RequestGrantRequest
+	41,  // 136: postern.api.v1.GrantService.GetGrant:input_type -> postern.api.v1.GetGrantRequest
+	43,  // 137: postern.api.v1.GrantService.ListGrants:input_type -> postern.api.v1.ListGrantsRequest
+	45,  // 138: postern.api.v1.GrantService.RevokeGrant:input_type -> postern.api.v1.RevokeGrantRequest
+	47,  // 139: postern.api.v1.ApprovalService.ListHolds:input_type -> postern.api.v1.ListHoldsRequest
+	49,  // 140: postern.api.v1.ApprovalService.GetHold:input_type -> postern.api.v1.GetHoldRequest
+	51,  // 141: postern.api.v1.ApprovalService.ReviewHold:input_type -> postern.api.v1.ReviewHoldRequest
+	53,  // 142: postern.api.v1.ApprovalService.WithdrawHold:input_type -> postern.api.v1.WithdrawHoldRequest
+	55,  // 143: postern.api.v1.ApprovalService.WatchHolds:input_type -> postern.api.v1.WatchHoldsRequest
+	70,  // 144: postern.api.v1.SessionService.ListSessions:input_type -> postern.api.v1.ListSessionsRequest
+	72,  // 145: postern.api.v1.SessionService.GetSession:input_type -> postern.api.v1.GetSessionRequest
+	74,  // 146: postern.api.v1.SessionService.ReadRecording:input_type -> postern.api.v1.ReadRecordingRequest
+	76,  // 147: postern.api.v1.SessionService.KillSession:input_type -> postern.api.v1.KillSessionRequest
+	57,  // 148: postern.api.v1.SessionService.SetLegalHold:input_type -> postern.api.v1.SetLegalHoldRequest
+	59,  // 149: postern.api.v1.AnswerService.SearchStatements:input_type -> postern.api.v1.SearchStatementsRequest
+	63,  // 150: postern.api.v1.AnswerService.WhoUsed:input_type -> postern.api.v1.WhoUsedRequest
+	66,  // 151: postern.api.v1.AnswerService.GetUsage:input_type -> postern.api.v1.GetUsageRequest
+	78,  // 152: postern.api.v1.AuditService.ListAuditEntries:input_type -> postern.api.v1.ListAuditEntriesRequest
+	82,  // 153: postern.api.v1.NodeAdminService.CreateJoinToken:input_type -> postern.api.v1.CreateJoinTokenRequest
+	84,  // 154: postern.api.v1.NodeAdminService.ListNodes:input_type -> postern.api.v1.ListNodesRequest
+	87,  // 155: postern.api.v1.NodeAdminService.DrainNode:input_type -> postern.api.v1.DrainNodeRequest
+	89,  // 156: postern.api.v1.LockService.GetReceipt:input_type -> postern.api.v1.GetReceiptRequest
+	93,  // 157: postern.api.v1.LockService.Offboard:input_type -> postern.api.v1.OffboardRequest
+	98,  // 158: postern.api.v1.AuthorityService.ListKeys:input_type -> postern.api.v1.ListKeysRequest
+	100, // 159: postern.api.v1.AuthorityService.RotateKey:input_type -> postern.api.v1.RotateKeyRequest
+	102, // 160: postern.api.v1.AuthorityService.RetireKey:input_type -> postern.api.v1.RetireKeyRequest
+	104, // 161: postern.api.v1.AccountService.ListAccounts:input_type -> postern.api.v1.ListAccountsRequest
+	108, // 162: postern.api.v1.AccountService.RotateAccount:input_type -> postern.api.v1.RotateAccountRequest
+	117, // 163: postern.api.v1.PolicyService.Create:output_type -> postern.types.v1.Object
+	117, // 164: postern.api.v1.PolicyService.Get:output_type -> postern.types.v1.Object
+	9,   // 165: postern.api.v1.PolicyService.List:output_type -> postern.api.v1.ListResponse
+	117, // 166: postern.api.v1.PolicyService.Update:output_type -> postern.types.v1.Object
+	12,  // 167: postern.api.v1.PolicyService.Delete:output_type -> postern.api.v1.DeleteResponse
+	14,  // 168: postern.api.v1.PolicyService.Apply:output_type -> postern.api.v1.ApplyResponse
+	17,  // 169: postern.api.v1.PolicyService.Watch:output_type -> postern.api.v1.WatchResponse
+	1,   // 170: postern.api.v1.PolicyService.WhoCan:output_type -> postern.api.v1.WhoCanResponse
+	4,   // 171: postern.api.v1.PolicyService.Compare:output_type -> postern.api.v1.CompareResponse
+	19,  // 172: postern.api.v1.AccessService.WhoAmI:output_type -> postern.api.v1.WhoAmIResponse
+	21,  // 173: postern.api.v1.AccessService.LoginOptions:output_type -> postern.api.v1.LoginOptionsResponse
+	24,  // 174: postern.api.v1.AccessService.ListTasks:output_type -> postern.api.v1.ListTasksResponse
+	27,  // 175: postern.api.v1.AccessService.Explain:output_type -> postern.api.v1.ExplainResponse
+	29,  // 176: postern.api.v1.AccessService.Doctor:output_type -> postern.api.v1.DoctorResponse
+	34,  // 177: postern.api.v1.AccessService.ListEndpoints:output_type -> postern.api.v1.ListEndpointsResponse
+	38,  // 178: postern.api.v1.GrantService.CreateGrant:output_type -> postern.api.v1.CreateGrantResponse
+	40,  // 179: postern.api.v1.GrantService.RequestGrant:output_type -> postern.api.v1.RequestGrantResponse
+	42,  // 180: postern.api.v1.GrantService.GetGrant:output_type -> postern.api.v1.GetGrantResponse
+	44,  // 181: postern.api.v1.GrantService.ListGrants:output_type -> postern.api.v1.ListGrantsResponse
+	46,  // 182: postern.api.v1.GrantService.RevokeGrant:output_type -> postern.api.v1.RevokeGrantResponse
+	48,  // 183: postern.api.v1.ApprovalService.ListHolds:output_type -> postern.api.v1.ListHoldsResponse
+	50,  // 184: postern.api.v1.ApprovalService.GetHold:output_type -> postern.api.v1.GetHoldResponse
+	52,  // 185: postern.api.v1.ApprovalService.ReviewHold:output_type -> postern.api.v1.ReviewHoldResponse
+	54,  // 186: postern.api.v1.ApprovalService.WithdrawHold:output_type -> postern.api.v1.WithdrawHoldResponse
+	56,  // 187: postern.api.v1.ApprovalService.WatchHolds:output_type -> postern.api.v1.WatchHoldsResponse
+	71,  // 188: postern.api.v1.SessionService.ListSessions:output_type -> postern.api.v1.ListSessionsResponse
+	73,  // 189: postern.api.v1.SessionService.GetSession:output_type -> postern.api.v1.GetSessionResponse
+	75,  // 190: postern.api.v1.SessionService.ReadRecording:output_type -> postern.api.v1.ReadRecordingResponse
+	77,  // 191: postern.api.v1.SessionService.KillSession:output_type -> postern.api.v1.KillSessionResponse
+	58,  // 192: postern.api.v1.SessionService.SetLegalHold:output_type -> postern.api.v1.SetLegalHoldResponse
+	60,  // 193: postern.api.v1.AnswerService.SearchStatements:output_type -> postern.api.v1.SearchStatementsResponse
+	64,  // 194: postern.api.v1.AnswerService.WhoUsed:output_type -> postern.api.v1.WhoUsedResponse
+	67,  // 195: postern.api.v1.AnswerService.GetUsage:output_type -> postern.api.v1.GetUsageResponse
+	79,  // 196: postern.api.v1.AuditService.ListAuditEntries:output_type -> postern.api.v1.ListAuditEntriesResponse
+	83,  // 197: postern.api.v1.NodeAdminService.CreateJoinToken:output_type -> postern.api.v1.CreateJoinTokenResponse
+	85,  // 198: postern.api.v1.NodeAdminService.ListNodes:output_type -> postern.api.v1.ListNodesResponse
+	88,  // 199: postern.api.v1.NodeAdminService.DrainNode:output_type -> postern.api.v1.DrainNodeResponse
+	90,  // 200: postern.api.v1.LockService.GetReceipt:output_type -> postern.api.v1.GetReceiptResponse
+	94,  // 201: postern.api.v1.LockService.Offboard:output_type -> postern.api.v1.OffboardResponse
+	99,  // 202: postern.api.v1.AuthorityService.ListKeys:output_type -> postern.api.v1.ListKeysResponse
+	101, // 203: postern.api.v1.AuthorityService.RotateKey:output_type -> postern.api.v1.RotateKeyResponse
+	103, // 204: postern.api.v1.AuthorityService.RetireKey:output_type -> postern.api.v1.RetireKeyResponse
+	105, // 205: postern.api.v1.AccountService.ListAccounts:output_type -> postern.api.v1.ListAccountsResponse
+	109, // 206: postern.api.v1.AccountService.RotateAccount:output_type -> postern.api.v1.RotateAccountResponse
+	163, // [163:207] is the sub-list for method output_type
+	119, // [119:163] is the sub-list for method input_type
+	119, // [119:119] is the sub-list for extension type_name
+	119, // [119:119] is the sub-list for extension extendee
+	0,   // [0:119] is the sub-list for field type_name
 }
 
 func init() { file_postern_api_v1_api_proto_init() }
@@ -8004,9 +8561,9 @@ func file_postern_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_api_v1_api_proto_rawDesc), len(file_postern_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   109,
+			NumMessages:   115,
 			NumExtensions: 0,
-			NumServices:   10,
+			NumServices:   11,
 		},
 		GoTypes:           file_postern_api_v1_api_proto_goTypes,
 		DependencyIndexes: file_postern_api_v1_api_proto_depIdxs,

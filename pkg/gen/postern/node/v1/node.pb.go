@@ -1214,6 +1214,9 @@ type Command struct {
 	//	*Command_DropLogin
 	//	*Command_Inspect
 	//	*Command_FindRecordings
+	//	*Command_InspectAccounts
+	//	*Command_SetPassword
+	//	*Command_ListConnections
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1344,6 +1347,33 @@ func (x *Command) GetFindRecordings() *FindRecordings {
 	return nil
 }
 
+func (x *Command) GetInspectAccounts() *InspectAccounts {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_InspectAccounts); ok {
+			return x.InspectAccounts
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetPassword() *SetPassword {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_SetPassword); ok {
+			return x.SetPassword
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetListConnections() *ListConnections {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_ListConnections); ok {
+			return x.ListConnections
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -1393,6 +1423,21 @@ type Command_FindRecordings struct {
 	FindRecordings *FindRecordings `protobuf:"bytes,10,opt,name=find_recordings,json=findRecordings,proto3,oneof"`
 }
 
+type Command_InspectAccounts struct {
+	// Look at a resource's accounts, and at who is logged in; for walls.
+	InspectAccounts *InspectAccounts `protobuf:"bytes,31,opt,name=inspect_accounts,json=inspectAccounts,proto3,oneof"`
+}
+
+type Command_SetPassword struct {
+	// Give an account another password; for walls.
+	SetPassword *SetPassword `protobuf:"bytes,32,opt,name=set_password,json=setPassword,proto3,oneof"`
+}
+
+type Command_ListConnections struct {
+	// Say from which addresses the node is logged in at a resource.
+	ListConnections *ListConnections `protobuf:"bytes,33,opt,name=list_connections,json=listConnections,proto3,oneof"`
+}
+
 func (*Command_KillSession) isCommand_Kind() {}
 
 func (*Command_CancelQuery) isCommand_Kind() {}
@@ -1411,6 +1456,478 @@ func (*Command_Inspect) isCommand_Kind() {}
 
 func (*Command_FindRecordings) isCommand_Kind() {}
 
+func (*Command_InspectAccounts) isCommand_Kind() {}
+
+func (*Command_SetPassword) isCommand_Kind() {}
+
+func (*Command_ListConnections) isCommand_Kind() {}
+
+// InspectAccounts looks at the accounts of a resource's server.
+type InspectAccounts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The resource.
+	Resource string `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	// Read who was refused a login since then, where the server's log can be read.
+	RefusedSince  *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=refused_since,json=refusedSince,proto3" json:"refused_since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InspectAccounts) Reset() {
+	*x = InspectAccounts{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectAccounts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectAccounts) ProtoMessage() {}
+
+func (x *InspectAccounts) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectAccounts.ProtoReflect.Descriptor instead.
+func (*InspectAccounts) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *InspectAccounts) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *InspectAccounts) GetRefusedSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RefusedSince
+	}
+	return nil
+}
+
+// AccountReport is what a wall found.
+type AccountReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The accounts that may log in, by name.
+	Accounts []*BackendAccount `protobuf:"bytes,1,rep,name=accounts,proto3" json:"accounts,omitempty"`
+	// Who is logged in, but for the wall itself.
+	Sessions []*BackendSession `protobuf:"bytes,2,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	// Logins that the server refused, in order of time.
+	Refused []*RefusedLogin `protobuf:"bytes,3,rep,name=refused,proto3" json:"refused,omitempty"`
+	// Why refused logins cannot be told; empty where they can, or were not asked for.
+	RefusedUnknown string `protobuf:"bytes,4,opt,name=refused_unknown,json=refusedUnknown,proto3" json:"refused_unknown,omitempty"`
+	// When it looked, by the server's clock.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccountReport) Reset() {
+	*x = AccountReport{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccountReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccountReport) ProtoMessage() {}
+
+func (x *AccountReport) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccountReport.ProtoReflect.Descriptor instead.
+func (*AccountReport) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *AccountReport) GetAccounts() []*BackendAccount {
+	if x != nil {
+		return x.Accounts
+	}
+	return nil
+}
+
+func (x *AccountReport) GetSessions() []*BackendSession {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+func (x *AccountReport) GetRefused() []*RefusedLogin {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+func (x *AccountReport) GetRefusedUnknown() string {
+	if x != nil {
+		return x.RefusedUnknown
+	}
+	return ""
+}
+
+func (x *AccountReport) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+// BackendAccount is an account of the server.
+type BackendAccount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Whether it may do anything.
+	Superuser bool `protobuf:"varint,2,opt,name=superuser,proto3" json:"superuser,omitempty"`
+	// Until when its password is good; unset for ever.
+	ValidUntil    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=valid_until,json=validUntil,proto3" json:"valid_until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackendAccount) Reset() {
+	*x = BackendAccount{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackendAccount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackendAccount) ProtoMessage() {}
+
+func (x *BackendAccount) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackendAccount.ProtoReflect.Descriptor instead.
+func (*BackendAccount) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *BackendAccount) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *BackendAccount) GetSuperuser() bool {
+	if x != nil {
+		return x.Superuser
+	}
+	return false
+}
+
+func (x *BackendAccount) GetValidUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ValidUntil
+	}
+	return nil
+}
+
+// BackendSession is one connection to the server.
+type BackendSession struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The account.
+	Account string `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	// The database.
+	Database string `protobuf:"bytes,2,opt,name=database,proto3" json:"database,omitempty"`
+	// The program that it names.
+	Program string `protobuf:"bytes,3,opt,name=program,proto3" json:"program,omitempty"`
+	// The address that the server sees; empty for a local socket.
+	Host string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
+	// The port of the client, as the server sees it.
+	Port int32 `protobuf:"varint,5,opt,name=port,proto3" json:"port,omitempty"`
+	// When it began.
+	StartTime     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackendSession) Reset() {
+	*x = BackendSession{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackendSession) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackendSession) ProtoMessage() {}
+
+func (x *BackendSession) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackendSession.ProtoReflect.Descriptor instead.
+func (*BackendSession) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *BackendSession) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *BackendSession) GetDatabase() string {
+	if x != nil {
+		return x.Database
+	}
+	return ""
+}
+
+func (x *BackendSession) GetProgram() string {
+	if x != nil {
+		return x.Program
+	}
+	return ""
+}
+
+func (x *BackendSession) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *BackendSession) GetPort() int32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *BackendSession) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+// RefusedLogin is a login with a password that was wrong.
+type RefusedLogin struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The account.
+	Account string `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	// The address that the server saw.
+	Host string `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	// When.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefusedLogin) Reset() {
+	*x = RefusedLogin{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefusedLogin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefusedLogin) ProtoMessage() {}
+
+func (x *RefusedLogin) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefusedLogin.ProtoReflect.Descriptor instead.
+func (*RefusedLogin) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RefusedLogin) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *RefusedLogin) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *RefusedLogin) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+// SetPassword gives an account another password.
+type SetPassword struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The resource.
+	Resource string `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	// The account.
+	Account string `protobuf:"bytes,2,opt,name=account,proto3" json:"account,omitempty"`
+	// The SCRAM-SHA-256 verifier of the password.
+	Verifier      string `protobuf:"bytes,3,opt,name=verifier,proto3" json:"verifier,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPassword) Reset() {
+	*x = SetPassword{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPassword) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPassword) ProtoMessage() {}
+
+func (x *SetPassword) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPassword.ProtoReflect.Descriptor instead.
+func (*SetPassword) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *SetPassword) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *SetPassword) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *SetPassword) GetVerifier() string {
+	if x != nil {
+		return x.Verifier
+	}
+	return ""
+}
+
+// ListConnections asks from which addresses a node is logged in at a resource.
+type ListConnections struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The resource.
+	Resource      string `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListConnections) Reset() {
+	*x = ListConnections{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListConnections) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListConnections) ProtoMessage() {}
+
+func (x *ListConnections) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListConnections.ProtoReflect.Descriptor instead.
+func (*ListConnections) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ListConnections) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
 // ReturnBudget asks for the unused part of what a node holds of a grant's limits.
 type ReturnBudget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1422,7 +1939,7 @@ type ReturnBudget struct {
 
 func (x *ReturnBudget) Reset() {
 	*x = ReturnBudget{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[15]
+	mi := &file_postern_node_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1434,7 +1951,7 @@ func (x *ReturnBudget) String() string {
 func (*ReturnBudget) ProtoMessage() {}
 
 func (x *ReturnBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[15]
+	mi := &file_postern_node_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1447,7 +1964,7 @@ func (x *ReturnBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReturnBudget.ProtoReflect.Descriptor instead.
 func (*ReturnBudget) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReturnBudget) GetGrant() string {
@@ -1469,7 +1986,7 @@ type FindRecordings struct {
 
 func (x *FindRecordings) Reset() {
 	*x = FindRecordings{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[16]
+	mi := &file_postern_node_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1481,7 +1998,7 @@ func (x *FindRecordings) String() string {
 func (*FindRecordings) ProtoMessage() {}
 
 func (x *FindRecordings) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[16]
+	mi := &file_postern_node_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1494,7 +2011,7 @@ func (x *FindRecordings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindRecordings.ProtoReflect.Descriptor instead.
 func (*FindRecordings) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *FindRecordings) GetSessions() []string {
@@ -1527,7 +2044,7 @@ type MakeLogin struct {
 
 func (x *MakeLogin) Reset() {
 	*x = MakeLogin{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[17]
+	mi := &file_postern_node_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +2056,7 @@ func (x *MakeLogin) String() string {
 func (*MakeLogin) ProtoMessage() {}
 
 func (x *MakeLogin) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[17]
+	mi := &file_postern_node_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +2069,7 @@ func (x *MakeLogin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MakeLogin.ProtoReflect.Descriptor instead.
 func (*MakeLogin) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *MakeLogin) GetResource() string {
@@ -1617,7 +2134,7 @@ type DropLogin struct {
 
 func (x *DropLogin) Reset() {
 	*x = DropLogin{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[18]
+	mi := &file_postern_node_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +2146,7 @@ func (x *DropLogin) String() string {
 func (*DropLogin) ProtoMessage() {}
 
 func (x *DropLogin) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[18]
+	mi := &file_postern_node_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +2159,7 @@ func (x *DropLogin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropLogin.ProtoReflect.Descriptor instead.
 func (*DropLogin) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DropLogin) GetResource() string {
@@ -1670,7 +2187,7 @@ type Inspect struct {
 
 func (x *Inspect) Reset() {
 	*x = Inspect{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[19]
+	mi := &file_postern_node_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1682,7 +2199,7 @@ func (x *Inspect) String() string {
 func (*Inspect) ProtoMessage() {}
 
 func (x *Inspect) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[19]
+	mi := &file_postern_node_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1695,7 +2212,7 @@ func (x *Inspect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inspect.ProtoReflect.Descriptor instead.
 func (*Inspect) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Inspect) GetResource() string {
@@ -1722,7 +2239,7 @@ type Inspection struct {
 
 func (x *Inspection) Reset() {
 	*x = Inspection{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[20]
+	mi := &file_postern_node_v1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1734,7 +2251,7 @@ func (x *Inspection) String() string {
 func (*Inspection) ProtoMessage() {}
 
 func (x *Inspection) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[20]
+	mi := &file_postern_node_v1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1747,7 +2264,7 @@ func (x *Inspection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inspection.ProtoReflect.Descriptor instead.
 func (*Inspection) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Inspection) GetServer() string {
@@ -1797,7 +2314,7 @@ type WallState struct {
 
 func (x *WallState) Reset() {
 	*x = WallState{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[21]
+	mi := &file_postern_node_v1_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1809,7 +2326,7 @@ func (x *WallState) String() string {
 func (*WallState) ProtoMessage() {}
 
 func (x *WallState) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[21]
+	mi := &file_postern_node_v1_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1822,7 +2339,7 @@ func (x *WallState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WallState.ProtoReflect.Descriptor instead.
 func (*WallState) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WallState) GetTask() string {
@@ -1879,7 +2396,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[22]
+	mi := &file_postern_node_v1_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1891,7 +2408,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[22]
+	mi := &file_postern_node_v1_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1904,7 +2421,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Finding) GetSeverity() string {
@@ -1955,7 +2472,7 @@ type KillSession struct {
 
 func (x *KillSession) Reset() {
 	*x = KillSession{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[23]
+	mi := &file_postern_node_v1_node_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1967,7 +2484,7 @@ func (x *KillSession) String() string {
 func (*KillSession) ProtoMessage() {}
 
 func (x *KillSession) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[23]
+	mi := &file_postern_node_v1_node_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1980,7 +2497,7 @@ func (x *KillSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillSession.ProtoReflect.Descriptor instead.
 func (*KillSession) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *KillSession) GetSession() string {
@@ -2008,7 +2525,7 @@ type CancelQuery struct {
 
 func (x *CancelQuery) Reset() {
 	*x = CancelQuery{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[24]
+	mi := &file_postern_node_v1_node_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2020,7 +2537,7 @@ func (x *CancelQuery) String() string {
 func (*CancelQuery) ProtoMessage() {}
 
 func (x *CancelQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[24]
+	mi := &file_postern_node_v1_node_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2033,7 +2550,7 @@ func (x *CancelQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelQuery.ProtoReflect.Descriptor instead.
 func (*CancelQuery) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{24}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CancelQuery) GetKey() []byte {
@@ -2062,7 +2579,7 @@ type Explain struct {
 
 func (x *Explain) Reset() {
 	*x = Explain{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[25]
+	mi := &file_postern_node_v1_node_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2074,7 +2591,7 @@ func (x *Explain) String() string {
 func (*Explain) ProtoMessage() {}
 
 func (x *Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[25]
+	mi := &file_postern_node_v1_node_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2087,7 +2604,7 @@ func (x *Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explain.ProtoReflect.Descriptor instead.
 func (*Explain) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{25}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Explain) GetSubject() *v1.Subject {
@@ -2136,7 +2653,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[26]
+	mi := &file_postern_node_v1_node_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2148,7 +2665,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[26]
+	mi := &file_postern_node_v1_node_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2161,7 +2678,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{26}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Drain) GetTimeout() *durationpb.Duration {
@@ -2188,14 +2705,18 @@ type CommandResult struct {
 	Inspection *Inspection `protobuf:"bytes,6,opt,name=inspection,proto3" json:"inspection,omitempty"`
 	// The answer to find_recordings: those of the sessions of which the node has something
 	// left, or which live.
-	Recordings    []string `protobuf:"bytes,7,rep,name=recordings,proto3" json:"recordings,omitempty"`
+	Recordings []string `protobuf:"bytes,7,rep,name=recordings,proto3" json:"recordings,omitempty"`
+	// The answer to inspect_accounts.
+	Accounts *AccountReport `protobuf:"bytes,31,opt,name=accounts,proto3" json:"accounts,omitempty"`
+	// The answer to list_connections: addresses with ports.
+	Connections   []string `protobuf:"bytes,32,rep,name=connections,proto3" json:"connections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[27]
+	mi := &file_postern_node_v1_node_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2207,7 +2728,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[27]
+	mi := &file_postern_node_v1_node_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2220,7 +2741,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{27}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CommandResult) GetId() string {
@@ -2272,6 +2793,20 @@ func (x *CommandResult) GetRecordings() []string {
 	return nil
 }
 
+func (x *CommandResult) GetAccounts() *AccountReport {
+	if x != nil {
+		return x.Accounts
+	}
+	return nil
+}
+
+func (x *CommandResult) GetConnections() []string {
+	if x != nil {
+		return x.Connections
+	}
+	return nil
+}
+
 // Explanation says what would happen to a statement, and why.
 type Explanation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2303,7 +2838,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[28]
+	mi := &file_postern_node_v1_node_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2315,7 +2850,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[28]
+	mi := &file_postern_node_v1_node_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2328,7 +2863,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{28}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Explanation) GetVerdict() string {
@@ -2425,7 +2960,7 @@ type SignInRequest struct {
 
 func (x *SignInRequest) Reset() {
 	*x = SignInRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[29]
+	mi := &file_postern_node_v1_node_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2437,7 +2972,7 @@ func (x *SignInRequest) String() string {
 func (*SignInRequest) ProtoMessage() {}
 
 func (x *SignInRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[29]
+	mi := &file_postern_node_v1_node_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2450,7 +2985,7 @@ func (x *SignInRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInRequest.ProtoReflect.Descriptor instead.
 func (*SignInRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{29}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SignInRequest) GetTask() string {
@@ -2497,7 +3032,7 @@ type SignInResponse struct {
 
 func (x *SignInResponse) Reset() {
 	*x = SignInResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[30]
+	mi := &file_postern_node_v1_node_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2509,7 +3044,7 @@ func (x *SignInResponse) String() string {
 func (*SignInResponse) ProtoMessage() {}
 
 func (x *SignInResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[30]
+	mi := &file_postern_node_v1_node_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2522,7 +3057,7 @@ func (x *SignInResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInResponse.ProtoReflect.Descriptor instead.
 func (*SignInResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{30}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SignInResponse) GetKind() isSignInResponse_Kind {
@@ -2583,7 +3118,7 @@ type SignInPrompt struct {
 
 func (x *SignInPrompt) Reset() {
 	*x = SignInPrompt{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[31]
+	mi := &file_postern_node_v1_node_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2595,7 +3130,7 @@ func (x *SignInPrompt) String() string {
 func (*SignInPrompt) ProtoMessage() {}
 
 func (x *SignInPrompt) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[31]
+	mi := &file_postern_node_v1_node_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2608,7 +3143,7 @@ func (x *SignInPrompt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInPrompt.ProtoReflect.Descriptor instead.
 func (*SignInPrompt) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{31}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SignInPrompt) GetUrl() string {
@@ -2647,7 +3182,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[32]
+	mi := &file_postern_node_v1_node_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2659,7 +3194,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[32]
+	mi := &file_postern_node_v1_node_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2672,7 +3207,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{32}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Budget) GetRows() int64 {
@@ -2721,7 +3256,7 @@ type DrawBudgetRequest struct {
 
 func (x *DrawBudgetRequest) Reset() {
 	*x = DrawBudgetRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[33]
+	mi := &file_postern_node_v1_node_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2733,7 +3268,7 @@ func (x *DrawBudgetRequest) String() string {
 func (*DrawBudgetRequest) ProtoMessage() {}
 
 func (x *DrawBudgetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[33]
+	mi := &file_postern_node_v1_node_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2746,7 +3281,7 @@ func (x *DrawBudgetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrawBudgetRequest.ProtoReflect.Descriptor instead.
 func (*DrawBudgetRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{33}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *DrawBudgetRequest) GetGrant() string {
@@ -2815,7 +3350,7 @@ type DrawBudgetResponse struct {
 
 func (x *DrawBudgetResponse) Reset() {
 	*x = DrawBudgetResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[34]
+	mi := &file_postern_node_v1_node_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2827,7 +3362,7 @@ func (x *DrawBudgetResponse) String() string {
 func (*DrawBudgetResponse) ProtoMessage() {}
 
 func (x *DrawBudgetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[34]
+	mi := &file_postern_node_v1_node_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2840,7 +3375,7 @@ func (x *DrawBudgetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrawBudgetResponse.ProtoReflect.Descriptor instead.
 func (*DrawBudgetResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{34}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DrawBudgetResponse) GetTotal() *Budget {
@@ -2896,7 +3431,7 @@ type OpenGrantRequest struct {
 
 func (x *OpenGrantRequest) Reset() {
 	*x = OpenGrantRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[35]
+	mi := &file_postern_node_v1_node_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2908,7 +3443,7 @@ func (x *OpenGrantRequest) String() string {
 func (*OpenGrantRequest) ProtoMessage() {}
 
 func (x *OpenGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[35]
+	mi := &file_postern_node_v1_node_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2921,7 +3456,7 @@ func (x *OpenGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenGrantRequest.ProtoReflect.Descriptor instead.
 func (*OpenGrantRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{35}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *OpenGrantRequest) GetToken() string {
@@ -2986,7 +3521,7 @@ type OpenGrantResponse struct {
 
 func (x *OpenGrantResponse) Reset() {
 	*x = OpenGrantResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[36]
+	mi := &file_postern_node_v1_node_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2998,7 +3533,7 @@ func (x *OpenGrantResponse) String() string {
 func (*OpenGrantResponse) ProtoMessage() {}
 
 func (x *OpenGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[36]
+	mi := &file_postern_node_v1_node_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3011,7 +3546,7 @@ func (x *OpenGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenGrantResponse.ProtoReflect.Descriptor instead.
 func (*OpenGrantResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{36}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *OpenGrantResponse) GetGrant() *v1.SignedGrant {
@@ -3053,7 +3588,7 @@ type OpenHoldRequest struct {
 
 func (x *OpenHoldRequest) Reset() {
 	*x = OpenHoldRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	mi := &file_postern_node_v1_node_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3065,7 +3600,7 @@ func (x *OpenHoldRequest) String() string {
 func (*OpenHoldRequest) ProtoMessage() {}
 
 func (x *OpenHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	mi := &file_postern_node_v1_node_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3078,7 +3613,7 @@ func (x *OpenHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenHoldRequest.ProtoReflect.Descriptor instead.
 func (*OpenHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{37}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *OpenHoldRequest) GetScope() string {
@@ -3150,7 +3685,7 @@ type OpenHoldResponse struct {
 
 func (x *OpenHoldResponse) Reset() {
 	*x = OpenHoldResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[38]
+	mi := &file_postern_node_v1_node_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3162,7 +3697,7 @@ func (x *OpenHoldResponse) String() string {
 func (*OpenHoldResponse) ProtoMessage() {}
 
 func (x *OpenHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[38]
+	mi := &file_postern_node_v1_node_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3175,7 +3710,7 @@ func (x *OpenHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenHoldResponse.ProtoReflect.Descriptor instead.
 func (*OpenHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{38}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *OpenHoldResponse) GetHold() *v1.Hold {
@@ -3207,7 +3742,7 @@ type ConsumeHoldRequest struct {
 
 func (x *ConsumeHoldRequest) Reset() {
 	*x = ConsumeHoldRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[39]
+	mi := &file_postern_node_v1_node_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3219,7 +3754,7 @@ func (x *ConsumeHoldRequest) String() string {
 func (*ConsumeHoldRequest) ProtoMessage() {}
 
 func (x *ConsumeHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[39]
+	mi := &file_postern_node_v1_node_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3232,7 +3767,7 @@ func (x *ConsumeHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeHoldRequest.ProtoReflect.Descriptor instead.
 func (*ConsumeHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{39}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ConsumeHoldRequest) GetHold() string {
@@ -3267,7 +3802,7 @@ type ConsumeHoldResponse struct {
 
 func (x *ConsumeHoldResponse) Reset() {
 	*x = ConsumeHoldResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[40]
+	mi := &file_postern_node_v1_node_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3279,7 +3814,7 @@ func (x *ConsumeHoldResponse) String() string {
 func (*ConsumeHoldResponse) ProtoMessage() {}
 
 func (x *ConsumeHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[40]
+	mi := &file_postern_node_v1_node_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3292,7 +3827,7 @@ func (x *ConsumeHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeHoldResponse.ProtoReflect.Descriptor instead.
 func (*ConsumeHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{40}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ConsumeHoldResponse) GetHold() *v1.Hold {
@@ -3313,7 +3848,7 @@ type RouteCancelRequest struct {
 
 func (x *RouteCancelRequest) Reset() {
 	*x = RouteCancelRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[41]
+	mi := &file_postern_node_v1_node_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3325,7 +3860,7 @@ func (x *RouteCancelRequest) String() string {
 func (*RouteCancelRequest) ProtoMessage() {}
 
 func (x *RouteCancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[41]
+	mi := &file_postern_node_v1_node_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3338,7 +3873,7 @@ func (x *RouteCancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCancelRequest.ProtoReflect.Descriptor instead.
 func (*RouteCancelRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{41}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RouteCancelRequest) GetKey() []byte {
@@ -3357,7 +3892,7 @@ type RouteCancelResponse struct {
 
 func (x *RouteCancelResponse) Reset() {
 	*x = RouteCancelResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[42]
+	mi := &file_postern_node_v1_node_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3369,7 +3904,7 @@ func (x *RouteCancelResponse) String() string {
 func (*RouteCancelResponse) ProtoMessage() {}
 
 func (x *RouteCancelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[42]
+	mi := &file_postern_node_v1_node_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3382,7 +3917,7 @@ func (x *RouteCancelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCancelResponse.ProtoReflect.Descriptor instead.
 func (*RouteCancelResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{42}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{49}
 }
 
 // LeaseRequest asks for a credential.
@@ -3404,7 +3939,7 @@ type LeaseRequest struct {
 
 func (x *LeaseRequest) Reset() {
 	*x = LeaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[43]
+	mi := &file_postern_node_v1_node_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3416,7 +3951,7 @@ func (x *LeaseRequest) String() string {
 func (*LeaseRequest) ProtoMessage() {}
 
 func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[43]
+	mi := &file_postern_node_v1_node_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3429,7 +3964,7 @@ func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRequest.ProtoReflect.Descriptor instead.
 func (*LeaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{43}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *LeaseRequest) GetSession() string {
@@ -3486,7 +4021,7 @@ type LeaseResponse struct {
 
 func (x *LeaseResponse) Reset() {
 	*x = LeaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[44]
+	mi := &file_postern_node_v1_node_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3498,7 +4033,7 @@ func (x *LeaseResponse) String() string {
 func (*LeaseResponse) ProtoMessage() {}
 
 func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[44]
+	mi := &file_postern_node_v1_node_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3511,7 +4046,7 @@ func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseResponse.ProtoReflect.Descriptor instead.
 func (*LeaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{44}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *LeaseResponse) GetLease() string {
@@ -3562,7 +4097,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[45]
+	mi := &file_postern_node_v1_node_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3574,7 +4109,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[45]
+	mi := &file_postern_node_v1_node_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3587,7 +4122,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{45}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Credential) GetAccount() string {
@@ -3636,7 +4171,7 @@ type RenewLeaseRequest struct {
 
 func (x *RenewLeaseRequest) Reset() {
 	*x = RenewLeaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[46]
+	mi := &file_postern_node_v1_node_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3648,7 +4183,7 @@ func (x *RenewLeaseRequest) String() string {
 func (*RenewLeaseRequest) ProtoMessage() {}
 
 func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[46]
+	mi := &file_postern_node_v1_node_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3661,7 +4196,7 @@ func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseRequest.ProtoReflect.Descriptor instead.
 func (*RenewLeaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{46}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *RenewLeaseRequest) GetLease() string {
@@ -3684,7 +4219,7 @@ type RenewLeaseResponse struct {
 
 func (x *RenewLeaseResponse) Reset() {
 	*x = RenewLeaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[47]
+	mi := &file_postern_node_v1_node_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3696,7 +4231,7 @@ func (x *RenewLeaseResponse) String() string {
 func (*RenewLeaseResponse) ProtoMessage() {}
 
 func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[47]
+	mi := &file_postern_node_v1_node_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3709,7 +4244,7 @@ func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseResponse.ProtoReflect.Descriptor instead.
 func (*RenewLeaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{47}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RenewLeaseResponse) GetExpireTime() *timestamppb.Timestamp {
@@ -3737,7 +4272,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[48]
+	mi := &file_postern_node_v1_node_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3749,7 +4284,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[48]
+	mi := &file_postern_node_v1_node_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3762,7 +4297,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{48}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ReleaseRequest) GetLease() string {
@@ -3781,7 +4316,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[49]
+	mi := &file_postern_node_v1_node_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3793,7 +4328,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[49]
+	mi := &file_postern_node_v1_node_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3806,7 +4341,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{49}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{56}
 }
 
 // ShipRequest is one chunk of one session's recording.
@@ -3824,7 +4359,7 @@ type ShipRequest struct {
 
 func (x *ShipRequest) Reset() {
 	*x = ShipRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[50]
+	mi := &file_postern_node_v1_node_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3836,7 +4371,7 @@ func (x *ShipRequest) String() string {
 func (*ShipRequest) ProtoMessage() {}
 
 func (x *ShipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[50]
+	mi := &file_postern_node_v1_node_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3849,7 +4384,7 @@ func (x *ShipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipRequest.ProtoReflect.Descriptor instead.
 func (*ShipRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{50}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ShipRequest) GetSession() string {
@@ -3890,7 +4425,7 @@ type ShipResponse struct {
 
 func (x *ShipResponse) Reset() {
 	*x = ShipResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[51]
+	mi := &file_postern_node_v1_node_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3902,7 +4437,7 @@ func (x *ShipResponse) String() string {
 func (*ShipResponse) ProtoMessage() {}
 
 func (x *ShipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[51]
+	mi := &file_postern_node_v1_node_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3915,7 +4450,7 @@ func (x *ShipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipResponse.ProtoReflect.Descriptor instead.
 func (*ShipResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{51}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ShipResponse) GetSession() string {
@@ -4047,7 +4582,7 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\bBookmark\x120\n" +
 	"\x14echo_monotonic_nanos\x18\x01 \x01(\x03R\x12echoMonotonicNanos\x123\n" +
 	"\aversion\x18\x02 \x01(\v2\x19.postern.types.v1.VersionR\aversion\x12F\n" +
-	"\x11replica_staleness\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x10replicaStaleness\"\xcf\x04\n" +
+	"\x11replica_staleness\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x10replicaStaleness\"\xb0\x06\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12A\n" +
 	"\fkill_session\x18\x02 \x01(\v2\x1c.postern.node.v1.KillSessionH\x00R\vkillSession\x12A\n" +
@@ -4061,8 +4596,43 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"drop_login\x18\b \x01(\v2\x1a.postern.node.v1.DropLoginH\x00R\tdropLogin\x124\n" +
 	"\ainspect\x18\t \x01(\v2\x18.postern.node.v1.InspectH\x00R\ainspect\x12J\n" +
 	"\x0ffind_recordings\x18\n" +
-	" \x01(\v2\x1f.postern.node.v1.FindRecordingsH\x00R\x0efindRecordingsB\x06\n" +
-	"\x04kind\"$\n" +
+	" \x01(\v2\x1f.postern.node.v1.FindRecordingsH\x00R\x0efindRecordings\x12M\n" +
+	"\x10inspect_accounts\x18\x1f \x01(\v2 .postern.node.v1.InspectAccountsH\x00R\x0finspectAccounts\x12A\n" +
+	"\fset_password\x18  \x01(\v2\x1c.postern.node.v1.SetPasswordH\x00R\vsetPassword\x12M\n" +
+	"\x10list_connections\x18! \x01(\v2 .postern.node.v1.ListConnectionsH\x00R\x0flistConnectionsB\x06\n" +
+	"\x04kind\"n\n" +
+	"\x0fInspectAccounts\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12?\n" +
+	"\rrefused_since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\frefusedSince\"\x9b\x02\n" +
+	"\rAccountReport\x12;\n" +
+	"\baccounts\x18\x01 \x03(\v2\x1f.postern.node.v1.BackendAccountR\baccounts\x12;\n" +
+	"\bsessions\x18\x02 \x03(\v2\x1f.postern.node.v1.BackendSessionR\bsessions\x127\n" +
+	"\arefused\x18\x03 \x03(\v2\x1d.postern.node.v1.RefusedLoginR\arefused\x12'\n" +
+	"\x0frefused_unknown\x18\x04 \x01(\tR\x0erefusedUnknown\x12.\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x7f\n" +
+	"\x0eBackendAccount\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\tsuperuser\x18\x02 \x01(\bR\tsuperuser\x12;\n" +
+	"\vvalid_until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"validUntil\"\xc3\x01\n" +
+	"\x0eBackendSession\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x1a\n" +
+	"\bdatabase\x18\x02 \x01(\tR\bdatabase\x12\x18\n" +
+	"\aprogram\x18\x03 \x01(\tR\aprogram\x12\x12\n" +
+	"\x04host\x18\x04 \x01(\tR\x04host\x12\x12\n" +
+	"\x04port\x18\x05 \x01(\x05R\x04port\x129\n" +
+	"\n" +
+	"start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\"l\n" +
+	"\fRefusedLogin\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"d\n" +
+	"\vSetPassword\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12\x18\n" +
+	"\aaccount\x18\x02 \x01(\tR\aaccount\x12\x1f\n" +
+	"\bverifier\x18\x03 \x01(\tB\x03\x80\x01\x01R\bverifier\"-\n" +
+	"\x0fListConnections\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\"$\n" +
 	"\fReturnBudget\x12\x14\n" +
 	"\x05grant\x18\x01 \x01(\tR\x05grant\",\n" +
 	"\x0eFindRecordings\x12\x1a\n" +
@@ -4111,7 +4681,7 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\tstatement\x18\x04 \x01(\tR\tstatement\x12A\n" +
 	"\bapproval\x18\x05 \x01(\v2%.postern.types.v1.ApprovalRequirementR\bapproval\"<\n" +
 	"\x05Drain\x123\n" +
-	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x80\x02\n" +
+	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xde\x02\n" +
 	"\rCommandResult\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\bR\x04done\x12\x14\n" +
@@ -4123,7 +4693,9 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"inspection\x12\x1e\n" +
 	"\n" +
 	"recordings\x18\a \x03(\tR\n" +
-	"recordings\"\x9d\x03\n" +
+	"recordings\x12:\n" +
+	"\baccounts\x18\x1f \x01(\v2\x1e.postern.node.v1.AccountReportR\baccounts\x12 \n" +
+	"\vconnections\x18  \x03(\tR\vconnections\"\x9d\x03\n" +
 	"\vExplanation\x12\x18\n" +
 	"\averdict\x18\x01 \x01(\tR\averdict\x12\x12\n" +
 	"\x04rule\x18\x02 \x01(\tR\x04rule\x12\x16\n" +
@@ -4284,7 +4856,7 @@ func file_postern_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_postern_node_v1_node_proto_rawDescData
 }
 
-var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
+var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
 var file_postern_node_v1_node_proto_goTypes = []any{
 	(*RegisterRequest)(nil),        // 0: postern.node.v1.RegisterRequest
 	(*RegisterResponse)(nil),       // 1: postern.node.v1.RegisterResponse
@@ -4301,153 +4873,172 @@ var file_postern_node_v1_node_proto_goTypes = []any{
 	(*GrantEnd)(nil),               // 12: postern.node.v1.GrantEnd
 	(*Bookmark)(nil),               // 13: postern.node.v1.Bookmark
 	(*Command)(nil),                // 14: postern.node.v1.Command
-	(*ReturnBudget)(nil),           // 15: postern.node.v1.ReturnBudget
-	(*FindRecordings)(nil),         // 16: postern.node.v1.FindRecordings
-	(*MakeLogin)(nil),              // 17: postern.node.v1.MakeLogin
-	(*DropLogin)(nil),              // 18: postern.node.v1.DropLogin
-	(*Inspect)(nil),                // 19: postern.node.v1.Inspect
-	(*Inspection)(nil),             // 20: postern.node.v1.Inspection
-	(*WallState)(nil),              // 21: postern.node.v1.WallState
-	(*Finding)(nil),                // 22: postern.node.v1.Finding
-	(*KillSession)(nil),            // 23: postern.node.v1.KillSession
-	(*CancelQuery)(nil),            // 24: postern.node.v1.CancelQuery
-	(*Explain)(nil),                // 25: postern.node.v1.Explain
-	(*Drain)(nil),                  // 26: postern.node.v1.Drain
-	(*CommandResult)(nil),          // 27: postern.node.v1.CommandResult
-	(*Explanation)(nil),            // 28: postern.node.v1.Explanation
-	(*SignInRequest)(nil),          // 29: postern.node.v1.SignInRequest
-	(*SignInResponse)(nil),         // 30: postern.node.v1.SignInResponse
-	(*SignInPrompt)(nil),           // 31: postern.node.v1.SignInPrompt
-	(*Budget)(nil),                 // 32: postern.node.v1.Budget
-	(*DrawBudgetRequest)(nil),      // 33: postern.node.v1.DrawBudgetRequest
-	(*DrawBudgetResponse)(nil),     // 34: postern.node.v1.DrawBudgetResponse
-	(*OpenGrantRequest)(nil),       // 35: postern.node.v1.OpenGrantRequest
-	(*OpenGrantResponse)(nil),      // 36: postern.node.v1.OpenGrantResponse
-	(*OpenHoldRequest)(nil),        // 37: postern.node.v1.OpenHoldRequest
-	(*OpenHoldResponse)(nil),       // 38: postern.node.v1.OpenHoldResponse
-	(*ConsumeHoldRequest)(nil),     // 39: postern.node.v1.ConsumeHoldRequest
-	(*ConsumeHoldResponse)(nil),    // 40: postern.node.v1.ConsumeHoldResponse
-	(*RouteCancelRequest)(nil),     // 41: postern.node.v1.RouteCancelRequest
-	(*RouteCancelResponse)(nil),    // 42: postern.node.v1.RouteCancelResponse
-	(*LeaseRequest)(nil),           // 43: postern.node.v1.LeaseRequest
-	(*LeaseResponse)(nil),          // 44: postern.node.v1.LeaseResponse
-	(*Credential)(nil),             // 45: postern.node.v1.Credential
-	(*RenewLeaseRequest)(nil),      // 46: postern.node.v1.RenewLeaseRequest
-	(*RenewLeaseResponse)(nil),     // 47: postern.node.v1.RenewLeaseResponse
-	(*ReleaseRequest)(nil),         // 48: postern.node.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),        // 49: postern.node.v1.ReleaseResponse
-	(*ShipRequest)(nil),            // 50: postern.node.v1.ShipRequest
-	(*ShipResponse)(nil),           // 51: postern.node.v1.ShipResponse
-	nil,                            // 52: postern.node.v1.RegisterRequest.EndpointsEntry
-	nil,                            // 53: postern.node.v1.RegisterResponse.LabelsEntry
-	nil,                            // 54: postern.node.v1.RenewRequest.EndpointsEntry
-	nil,                            // 55: postern.node.v1.Update.GrantKeysEntry
-	nil,                            // 56: postern.node.v1.Explanation.MaskedEntry
-	nil,                            // 57: postern.node.v1.Credential.MaskKeysEntry
-	(*v1.Version)(nil),             // 58: postern.types.v1.Version
-	(*durationpb.Duration)(nil),    // 59: google.protobuf.Duration
-	(*v1.Object)(nil),              // 60: postern.types.v1.Object
-	(*timestamppb.Timestamp)(nil),  // 61: google.protobuf.Timestamp
-	(*v1.Subject)(nil),             // 62: postern.types.v1.Subject
-	(*v1.ApprovalRequirement)(nil), // 63: postern.types.v1.ApprovalRequirement
-	(*v1.SignedGrant)(nil),         // 64: postern.types.v1.SignedGrant
-	(*v1.Parameter)(nil),           // 65: postern.types.v1.Parameter
-	(*v1.Hold)(nil),                // 66: postern.types.v1.Hold
+	(*InspectAccounts)(nil),        // 15: postern.node.v1.InspectAccounts
+	(*AccountReport)(nil),          // 16: postern.node.v1.AccountReport
+	(*BackendAccount)(nil),         // 17: postern.node.v1.BackendAccount
+	(*BackendSession)(nil),         // 18: postern.node.v1.BackendSession
+	(*RefusedLogin)(nil),           // 19: postern.node.v1.RefusedLogin
+	(*SetPassword)(nil),            // 20: postern.node.v1.SetPassword
+	(*ListConnections)(nil),        // 21: postern.node.v1.ListConnections
+	(*ReturnBudget)(nil),           // 22: postern.node.v1.ReturnBudget
+	(*FindRecordings)(nil),         // 23: postern.node.v1.FindRecordings
+	(*MakeLogin)(nil),              // 24: postern.node.v1.MakeLogin
+	(*DropLogin)(nil),              // 25: postern.node.v1.DropLogin
+	(*Inspect)(nil),                // 26: postern.node.v1.Inspect
+	(*Inspection)(nil),             // 27: postern.node.v1.Inspection
+	(*WallState)(nil),              // 28: postern.node.v1.WallState
+	(*Finding)(nil),                // 29: postern.node.v1.Finding
+	(*KillSession)(nil),            // 30: postern.node.v1.KillSession
+	(*CancelQuery)(nil),            // 31: postern.node.v1.CancelQuery
+	(*Explain)(nil),                // 32: postern.node.v1.Explain
+	(*Drain)(nil),                  // 33: postern.node.v1.Drain
+	(*CommandResult)(nil),          // 34: postern.node.v1.CommandResult
+	(*Explanation)(nil),            // 35: postern.node.v1.Explanation
+	(*SignInRequest)(nil),          // 36: postern.node.v1.SignInRequest
+	(*SignInResponse)(nil),         // 37: postern.node.v1.SignInResponse
+	(*SignInPrompt)(nil),           // 38: postern.node.v1.SignInPrompt
+	(*Budget)(nil),                 // 39: postern.node.v1.Budget
+	(*DrawBudgetRequest)(nil),      // 40: postern.node.v1.DrawBudgetRequest
+	(*DrawBudgetResponse)(nil),     // 41: postern.node.v1.DrawBudgetResponse
+	(*OpenGrantRequest)(nil),       // 42: postern.node.v1.OpenGrantRequest
+	(*OpenGrantResponse)(nil),      // 43: postern.node.v1.OpenGrantResponse
+	(*OpenHoldRequest)(nil),        // 44: postern.node.v1.OpenHoldRequest
+	(*OpenHoldResponse)(nil),       // 45: postern.node.v1.OpenHoldResponse
+	(*ConsumeHoldRequest)(nil),     // 46: postern.node.v1.ConsumeHoldRequest
+	(*ConsumeHoldResponse)(nil),    // 47: postern.node.v1.ConsumeHoldResponse
+	(*RouteCancelRequest)(nil),     // 48: postern.node.v1.RouteCancelRequest
+	(*RouteCancelResponse)(nil),    // 49: postern.node.v1.RouteCancelResponse
+	(*LeaseRequest)(nil),           // 50: postern.node.v1.LeaseRequest
+	(*LeaseResponse)(nil),          // 51: postern.node.v1.LeaseResponse
+	(*Credential)(nil),             // 52: postern.node.v1.Credential
+	(*RenewLeaseRequest)(nil),      // 53: postern.node.v1.RenewLeaseRequest
+	(*RenewLeaseResponse)(nil),     // 54: postern.node.v1.RenewLeaseResponse
+	(*ReleaseRequest)(nil),         // 55: postern.node.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),        // 56: postern.node.v1.ReleaseResponse
+	(*ShipRequest)(nil),            // 57: postern.node.v1.ShipRequest
+	(*ShipResponse)(nil),           // 58: postern.node.v1.ShipResponse
+	nil,                            // 59: postern.node.v1.RegisterRequest.EndpointsEntry
+	nil,                            // 60: postern.node.v1.RegisterResponse.LabelsEntry
+	nil,                            // 61: postern.node.v1.RenewRequest.EndpointsEntry
+	nil,                            // 62: postern.node.v1.Update.GrantKeysEntry
+	nil,                            // 63: postern.node.v1.Explanation.MaskedEntry
+	nil,                            // 64: postern.node.v1.Credential.MaskKeysEntry
+	(*v1.Version)(nil),             // 65: postern.types.v1.Version
+	(*durationpb.Duration)(nil),    // 66: google.protobuf.Duration
+	(*v1.Object)(nil),              // 67: postern.types.v1.Object
+	(*timestamppb.Timestamp)(nil),  // 68: google.protobuf.Timestamp
+	(*v1.Subject)(nil),             // 69: postern.types.v1.Subject
+	(*v1.ApprovalRequirement)(nil), // 70: postern.types.v1.ApprovalRequirement
+	(*v1.SignedGrant)(nil),         // 71: postern.types.v1.SignedGrant
+	(*v1.Parameter)(nil),           // 72: postern.types.v1.Parameter
+	(*v1.Hold)(nil),                // 73: postern.types.v1.Hold
 }
 var file_postern_node_v1_node_proto_depIdxs = []int32{
-	52, // 0: postern.node.v1.RegisterRequest.endpoints:type_name -> postern.node.v1.RegisterRequest.EndpointsEntry
-	53, // 1: postern.node.v1.RegisterResponse.labels:type_name -> postern.node.v1.RegisterResponse.LabelsEntry
-	54, // 2: postern.node.v1.RenewRequest.endpoints:type_name -> postern.node.v1.RenewRequest.EndpointsEntry
+	59, // 0: postern.node.v1.RegisterRequest.endpoints:type_name -> postern.node.v1.RegisterRequest.EndpointsEntry
+	60, // 1: postern.node.v1.RegisterResponse.labels:type_name -> postern.node.v1.RegisterResponse.LabelsEntry
+	61, // 2: postern.node.v1.RenewRequest.endpoints:type_name -> postern.node.v1.RenewRequest.EndpointsEntry
 	5,  // 3: postern.node.v1.SyncRequest.hello:type_name -> postern.node.v1.SyncHello
 	6,  // 4: postern.node.v1.SyncRequest.ack:type_name -> postern.node.v1.SyncAck
 	8,  // 5: postern.node.v1.SyncRequest.ping:type_name -> postern.node.v1.SyncPing
 	9,  // 6: postern.node.v1.SyncRequest.report:type_name -> postern.node.v1.NodeReport
-	27, // 7: postern.node.v1.SyncRequest.result:type_name -> postern.node.v1.CommandResult
-	58, // 8: postern.node.v1.SyncHello.applied:type_name -> postern.types.v1.Version
-	58, // 9: postern.node.v1.SyncAck.version:type_name -> postern.types.v1.Version
+	34, // 7: postern.node.v1.SyncRequest.result:type_name -> postern.node.v1.CommandResult
+	65, // 8: postern.node.v1.SyncHello.applied:type_name -> postern.types.v1.Version
+	65, // 9: postern.node.v1.SyncAck.version:type_name -> postern.types.v1.Version
 	7,  // 10: postern.node.v1.SyncAck.rejections:type_name -> postern.node.v1.Rejection
-	59, // 11: postern.node.v1.NodeReport.spool_age:type_name -> google.protobuf.Duration
+	66, // 11: postern.node.v1.NodeReport.spool_age:type_name -> google.protobuf.Duration
 	11, // 12: postern.node.v1.SyncResponse.update:type_name -> postern.node.v1.Update
 	13, // 13: postern.node.v1.SyncResponse.bookmark:type_name -> postern.node.v1.Bookmark
 	14, // 14: postern.node.v1.SyncResponse.command:type_name -> postern.node.v1.Command
-	58, // 15: postern.node.v1.Update.version:type_name -> postern.types.v1.Version
-	60, // 16: postern.node.v1.Update.objects:type_name -> postern.types.v1.Object
+	65, // 15: postern.node.v1.Update.version:type_name -> postern.types.v1.Version
+	67, // 16: postern.node.v1.Update.objects:type_name -> postern.types.v1.Object
 	12, // 17: postern.node.v1.Update.ended_grants:type_name -> postern.node.v1.GrantEnd
-	55, // 18: postern.node.v1.Update.grant_keys:type_name -> postern.node.v1.Update.GrantKeysEntry
-	61, // 19: postern.node.v1.GrantEnd.end_time:type_name -> google.protobuf.Timestamp
-	58, // 20: postern.node.v1.Bookmark.version:type_name -> postern.types.v1.Version
-	59, // 21: postern.node.v1.Bookmark.replica_staleness:type_name -> google.protobuf.Duration
-	23, // 22: postern.node.v1.Command.kill_session:type_name -> postern.node.v1.KillSession
-	24, // 23: postern.node.v1.Command.cancel_query:type_name -> postern.node.v1.CancelQuery
-	25, // 24: postern.node.v1.Command.explain:type_name -> postern.node.v1.Explain
-	26, // 25: postern.node.v1.Command.drain:type_name -> postern.node.v1.Drain
-	15, // 26: postern.node.v1.Command.return_budget:type_name -> postern.node.v1.ReturnBudget
-	17, // 27: postern.node.v1.Command.make_login:type_name -> postern.node.v1.MakeLogin
-	18, // 28: postern.node.v1.Command.drop_login:type_name -> postern.node.v1.DropLogin
-	19, // 29: postern.node.v1.Command.inspect:type_name -> postern.node.v1.Inspect
-	16, // 30: postern.node.v1.Command.find_recordings:type_name -> postern.node.v1.FindRecordings
-	58, // 31: postern.node.v1.MakeLogin.version:type_name -> postern.types.v1.Version
-	61, // 32: postern.node.v1.MakeLogin.expire_time:type_name -> google.protobuf.Timestamp
-	62, // 33: postern.node.v1.MakeLogin.subject:type_name -> postern.types.v1.Subject
-	21, // 34: postern.node.v1.Inspection.walls:type_name -> postern.node.v1.WallState
-	22, // 35: postern.node.v1.Inspection.findings:type_name -> postern.node.v1.Finding
-	61, // 36: postern.node.v1.Inspection.time:type_name -> google.protobuf.Timestamp
-	62, // 37: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
-	63, // 38: postern.node.v1.Explain.approval:type_name -> postern.types.v1.ApprovalRequirement
-	59, // 39: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
-	28, // 40: postern.node.v1.CommandResult.explanation:type_name -> postern.node.v1.Explanation
-	20, // 41: postern.node.v1.CommandResult.inspection:type_name -> postern.node.v1.Inspection
-	56, // 42: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
-	58, // 43: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
-	31, // 44: postern.node.v1.SignInResponse.prompt:type_name -> postern.node.v1.SignInPrompt
-	36, // 45: postern.node.v1.SignInResponse.grant:type_name -> postern.node.v1.OpenGrantResponse
-	61, // 46: postern.node.v1.SignInPrompt.expire_time:type_name -> google.protobuf.Timestamp
-	32, // 47: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
-	32, // 48: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
-	32, // 49: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
-	32, // 50: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
-	32, // 51: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
-	32, // 52: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
-	64, // 53: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
-	65, // 54: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
-	66, // 55: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
-	66, // 56: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
-	61, // 57: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	61, // 58: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	57, // 59: postern.node.v1.Credential.mask_keys:type_name -> postern.node.v1.Credential.MaskKeysEntry
-	61, // 60: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	61, // 61: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	0,  // 62: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
-	2,  // 63: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
-	4,  // 64: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
-	35, // 65: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
-	37, // 66: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
-	39, // 67: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
-	41, // 68: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
-	33, // 69: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
-	29, // 70: postern.node.v1.GrantService.SignIn:input_type -> postern.node.v1.SignInRequest
-	43, // 71: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
-	46, // 72: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
-	48, // 73: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
-	50, // 74: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
-	1,  // 75: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
-	3,  // 76: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
-	10, // 77: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
-	36, // 78: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
-	38, // 79: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
-	40, // 80: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
-	42, // 81: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
-	34, // 82: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
-	30, // 83: postern.node.v1.GrantService.SignIn:output_type -> postern.node.v1.SignInResponse
-	44, // 84: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
-	47, // 85: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
-	49, // 86: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
-	51, // 87: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
-	75, // [75:88] is the sub-list for method output_type
-	62, // [62:75] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	62, // 18: postern.node.v1.Update.grant_keys:type_name -> postern.node.v1.Update.GrantKeysEntry
+	68, // 19: postern.node.v1.GrantEnd.end_time:type_name -> google.protobuf.Timestamp
+	65, // 20: postern.node.v1.Bookmark.version:type_name -> postern.types.v1.Version
+	66, // 21: postern.node.v1.Bookmark.replica_staleness:type_name -> google.protobuf.Duration
+	30, // 22: postern.node.v1.Command.kill_session:type_name -> postern.node.v1.KillSession
+	31, // 23: postern.node.v1.Command.cancel_query:type_name -> postern.node.v1.CancelQuery
+	32, // 24: postern.node.v1.Command.explain:type_name -> postern.node.v1.Explain
+	33, // 25: postern.node.v1.Command.drain:type_name -> postern.node.v1.Drain
+	22, // 26: postern.node.v1.Command.return_budget:type_name -> postern.node.v1.ReturnBudget
+	24, // 27: postern.node.v1.Command.make_login:type_name -> postern.node.v1.MakeLogin
+	25, // 28: postern.node.v1.Command.drop_login:type_name -> postern.node.v1.DropLogin
+	26, // 29: postern.node.v1.Command.inspect:type_name -> postern.node.v1.Inspect
+	23, // 30: postern.node.v1.Command.find_recordings:type_name -> postern.node.v1.FindRecordings
+	15, // 31: postern.node.v1.Command.inspect_accounts:type_name -> postern.node.v1.InspectAccounts
+	20, // 32: postern.node.v1.Command.set_password:type_name -> postern.node.v1.SetPassword
+	21, // 33: postern.node.v1.Command.list_connections:type_name -> postern.node.v1.ListConnections
+	68, // 34: postern.node.v1.InspectAccounts.refused_since:type_name -> google.protobuf.Timestamp
+	17, // 35: postern.node.v1.AccountReport.accounts:type_name -> postern.node.v1.BackendAccount
+	18, // 36: postern.node.v1.AccountReport.sessions:type_name -> postern.node.v1.BackendSession
+	19, // 37: postern.node.v1.AccountReport.refused:type_name -> postern.node.v1.RefusedLogin
+	68, // 38: postern.node.v1.AccountReport.time:type_name -> google.protobuf.Timestamp
+	68, // 39: postern.node.v1.BackendAccount.valid_until:type_name -> google.protobuf.Timestamp
+	68, // 40: postern.node.v1.BackendSession.start_time:type_name -> google.protobuf.Timestamp
+	68, // 41: postern.node.v1.RefusedLogin.time:type_name -> google.protobuf.Timestamp
+	65, // 42: postern.node.v1.MakeLogin.version:type_name -> postern.types.v1.Version
+	68, // 43: postern.node.v1.MakeLogin.expire_time:type_name -> google.protobuf.Timestamp
+	69, // 44: postern.node.v1.MakeLogin.subject:type_name -> postern.types.v1.Subject
+	28, // 45: postern.node.v1.Inspection.walls:type_name -> postern.node.v1.WallState
+	29, // 46: postern.node.v1.Inspection.findings:type_name -> postern.node.v1.Finding
+	68, // 47: postern.node.v1.Inspection.time:type_name -> google.protobuf.Timestamp
+	69, // 48: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
+	70, // 49: postern.node.v1.Explain.approval:type_name -> postern.types.v1.ApprovalRequirement
+	66, // 50: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
+	35, // 51: postern.node.v1.CommandResult.explanation:type_name -> postern.node.v1.Explanation
+	27, // 52: postern.node.v1.CommandResult.inspection:type_name -> postern.node.v1.Inspection
+	16, // 53: postern.node.v1.CommandResult.accounts:type_name -> postern.node.v1.AccountReport
+	63, // 54: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
+	65, // 55: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
+	38, // 56: postern.node.v1.SignInResponse.prompt:type_name -> postern.node.v1.SignInPrompt
+	43, // 57: postern.node.v1.SignInResponse.grant:type_name -> postern.node.v1.OpenGrantResponse
+	68, // 58: postern.node.v1.SignInPrompt.expire_time:type_name -> google.protobuf.Timestamp
+	39, // 59: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
+	39, // 60: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
+	39, // 61: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
+	39, // 62: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
+	39, // 63: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
+	39, // 64: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
+	71, // 65: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
+	72, // 66: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
+	73, // 67: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
+	73, // 68: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
+	68, // 69: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	68, // 70: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	64, // 71: postern.node.v1.Credential.mask_keys:type_name -> postern.node.v1.Credential.MaskKeysEntry
+	68, // 72: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	68, // 73: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	0,  // 74: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
+	2,  // 75: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
+	4,  // 76: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
+	42, // 77: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
+	44, // 78: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
+	46, // 79: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
+	48, // 80: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
+	40, // 81: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
+	36, // 82: postern.node.v1.GrantService.SignIn:input_type -> postern.node.v1.SignInRequest
+	50, // 83: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
+	53, // 84: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
+	55, // 85: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
+	57, // 86: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
+	1,  // 87: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
+	3,  // 88: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
+	10, // 89: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
+	43, // 90: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
+	45, // 91: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
+	47, // 92: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
+	49, // 93: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
+	41, // 94: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
+	37, // 95: postern.node.v1.GrantService.SignIn:output_type -> postern.node.v1.SignInResponse
+	51, // 96: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
+	54, // 97: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
+	56, // 98: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
+	58, // 99: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
+	87, // [87:100] is the sub-list for method output_type
+	74, // [74:87] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_postern_node_v1_node_proto_init() }
@@ -4477,8 +5068,11 @@ func file_postern_node_v1_node_proto_init() {
 		(*Command_DropLogin)(nil),
 		(*Command_Inspect)(nil),
 		(*Command_FindRecordings)(nil),
+		(*Command_InspectAccounts)(nil),
+		(*Command_SetPassword)(nil),
+		(*Command_ListConnections)(nil),
 	}
-	file_postern_node_v1_node_proto_msgTypes[30].OneofWrappers = []any{
+	file_postern_node_v1_node_proto_msgTypes[37].OneofWrappers = []any{
 		(*SignInResponse_Prompt)(nil),
 		(*SignInResponse_Grant)(nil),
 	}
@@ -4488,7 +5082,7 @@ func file_postern_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_node_v1_node_proto_rawDesc), len(file_postern_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   58,
+			NumMessages:   65,
 			NumExtensions: 0,
 			NumServices:   5,
 		},

@@ -449,9 +449,12 @@ type ResourceSpec struct {
 	// Settings of the target that are held fixed for a session, such as search_path.
 	Pin map[string]*structpb.Value `protobuf:"bytes,7,rep,name=pin,proto3" json:"pin,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Tags by column ("schema.table.column"), such as pii.
-	Classify      map[string]*structpb.ListValue `protobuf:"bytes,8,rep,name=classify,proto3" json:"classify,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Classify map[string]*structpb.ListValue `protobuf:"bytes,8,rep,name=classify,proto3" json:"classify,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// What becomes of live sessions when the password of their account is rotated: keep (the
+	// default) or end.
+	RotatedSessions string `protobuf:"bytes,31,opt,name=rotated_sessions,json=rotatedSessions,proto3" json:"rotated_sessions,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ResourceSpec) Reset() {
@@ -538,6 +541,13 @@ func (x *ResourceSpec) GetClassify() map[string]*structpb.ListValue {
 		return x.Classify
 	}
 	return nil
+}
+
+func (x *ResourceSpec) GetRotatedSessions() string {
+	if x != nil {
+		return x.RotatedSessions
+	}
+	return ""
 }
 
 // Endpoint is where a resource listens.
@@ -3673,7 +3683,7 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"apiVersion\x12\x18\n" +
 	"\x04kind\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x04kind\x12<\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x1a.postern.types.v1.MetadataB\x04\xa8\xee\x18\x00R\bmetadata\x128\n" +
-	"\x04spec\x18\x04 \x01(\v2\x1e.postern.types.v1.ResourceSpecB\x04\xa8\xee\x18\x00R\x04spec\"\x87\x06\n" +
+	"\x04spec\x18\x04 \x01(\v2\x1e.postern.types.v1.ResourceSpecB\x04\xa8\xee\x18\x00R\x04spec\"\xb8\x06\n" +
 	"\fResourceSpec\x12 \n" +
 	"\bprotocol\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\bprotocol\x12<\n" +
 	"\bendpoint\x18\x02 \x01(\v2\x1a.postern.types.v1.EndpointB\x04\xa8\xee\x18\x00R\bendpoint\x12^\n" +
@@ -3684,7 +3694,8 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"\acatalog\x18\x05 \x01(\v2\x1f.postern.types.v1.CredentialRefB\x04\xa8\xee\x18\x00R\acatalog\x123\n" +
 	"\x05level\x18\x06 \x01(\v2\x17.postern.types.v1.LevelB\x04\xa8\xee\x18\x00R\x05level\x12?\n" +
 	"\x03pin\x18\a \x03(\v2'.postern.types.v1.ResourceSpec.PinEntryB\x04\xa8\xee\x18\x00R\x03pin\x12N\n" +
-	"\bclassify\x18\b \x03(\v2,.postern.types.v1.ResourceSpec.ClassifyEntryB\x04\xa8\xee\x18\x00R\bclassify\x1a@\n" +
+	"\bclassify\x18\b \x03(\v2,.postern.types.v1.ResourceSpec.ClassifyEntryB\x04\xa8\xee\x18\x00R\bclassify\x12/\n" +
+	"\x10rotated_sessions\x18\x1f \x01(\tB\x04\xa8\xee\x18\x00R\x0frotatedSessions\x1a@\n" +
 	"\x12ReachableFromEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aN\n" +

@@ -44,6 +44,8 @@ const (
 	LockServiceName = "postern.api.v1.LockService"
 	// AuthorityServiceName is the fully-qualified name of the AuthorityService service.
 	AuthorityServiceName = "postern.api.v1.AuthorityService"
+	// AccountServiceName is the fully-qualified name of the AccountService service.
+	AccountServiceName = "postern.api.v1.AccountService"
 )
 
 // These constants are the fully-qualified names of the RPCs defined in this package. They're
@@ -160,6 +162,12 @@ const (
 	// AuthorityServiceRetireKeyProcedure is the fully-qualified name of the AuthorityService's
 	// RetireKey RPC.
 	AuthorityServiceRetireKeyProcedure = "/postern.api.v1.AuthorityService/RetireKey"
+	// AccountServiceListAccountsProcedure is the fully-qualified name of the AccountService's
+	// ListAccounts RPC.
+	AccountServiceListAccountsProcedure = "/postern.api.v1.AccountService/ListAccounts"
+	// AccountServiceRotateAccountProcedure is the fully-qualified name of the AccountService's
+	// RotateAccount RPC.
+	AccountServiceRotateAccountProcedure = "/postern.api.v1.AccountService/RotateAccount"
 )
 
 // PolicyServiceClient is a client for the postern.api.v1.PolicyService service.
@@ -1846,4 +1854,110 @@ func (UnimplementedAuthorityServiceHandler) RotateKey(context.Context, *connect.
 
 func (UnimplementedAuthorityServiceHandler) RetireKey(context.Context, *connect.Request[v1.RetireKeyRequest]) (*connect.Response[v1.RetireKeyResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("postern.api.v1.AuthorityService.RetireKey is not implemented"))
+}
+
+// AccountServiceClient is a client for the postern.api.v1.AccountService service.
+type AccountServiceClient interface {
+	// ListAccounts tells the accounts of a resource's server, which of them Postern lends,
+	// and which were used around it.
+	ListAccounts(context.Context, *connect.Request[v1.ListAccountsRequest]) (*connect.Response[v1.ListAccountsResponse], error)
+	// RotateAccount gives a static account a new password: the old one fails at once. An
+	// attempt that was cut short is finished by the next one.
+	RotateAccount(context.Context, *connect.Request[v1.RotateAccountRequest]) (*connect.Response[v1.RotateAccountResponse], error)
+}
+
+// NewAccountServiceClient constructs a client for the postern.api.v1.AccountService service. By
+// default, it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses,
+// and sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the
+// connect.WithGRPC() or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewAccountServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) AccountServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	accountServiceMethods := v1.File_postern_api_v1_api_proto.Services().ByName("AccountService").Methods()
+	return &accountServiceClient{
+		listAccounts: connect.NewClient[v1.ListAccountsRequest, v1.ListAccountsResponse](
+			httpClient,
+			baseURL+AccountServiceListAccountsProcedure,
+			connect.WithSchema(accountServiceMethods.ByName("ListAccounts")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		rotateAccount: connect.NewClient[v1.RotateAccountRequest, v1.RotateAccountResponse](
+			httpClient,
+			baseURL+AccountServiceRotateAccountProcedure,
+			connect.WithSchema(accountServiceMethods.ByName("RotateAccount")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// accountServiceClient implements AccountServiceClient.
+type accountServiceClient struct {
+	listAccounts  *connect.Client[v1.ListAccountsRequest, v1.ListAccountsResponse]
+	rotateAccount *connect.Client[v1.RotateAccountRequest, v1.RotateAccountResponse]
+}
+
+// ListAccounts calls postern.api.v1.AccountService.ListAccounts.
+func (c *accountServiceClient) ListAccounts(ctx context.Context, req *connect.Request[v1.ListAccountsRequest]) (*connect.Response[v1.ListAccountsResponse], error) {
+	return c.listAccounts.CallUnary(ctx, req)
+}
+
+// RotateAccount calls postern.api.v1.AccountService.RotateAccount.
+func (c *accountServiceClient) RotateAccount(ctx context.Context, req *connect.Request[v1.RotateAccountRequest]) (*connect.Response[v1.RotateAccountResponse], error) {
+	return c.rotateAccount.CallUnary(ctx, req)
+}
+
+// AccountServiceHandler is an implementation of the postern.api.v1.AccountService service.
+type AccountServiceHandler interface {
+	// ListAccounts tells the accounts of a resource's server, which of them Postern lends,
+	// and which were used around it.
+	ListAccounts(context.Context, *connect.Request[v1.ListAccountsRequest]) (*connect.Response[v1.ListAccountsResponse], error)
+	// RotateAccount gives a static account a new password: the old one fails at once. An
+	// attempt that was cut short is finished by the next one.
+	RotateAccount(context.Context, *connect.Request[v1.RotateAccountRequest]) (*connect.Response[v1.RotateAccountResponse], error)
+}
+
+// NewAccountServiceHandler builds an HTTP handler from the service implementation. It returns the
+// path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewAccountServiceHandler(svc AccountServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	accountServiceMethods := v1.File_postern_api_v1_api_proto.Services().ByName("AccountService").Methods()
+	accountServiceListAccountsHandler := connect.NewUnaryHandler(
+		AccountServiceListAccountsProcedure,
+		svc.ListAccounts,
+		connect.WithSchema(accountServiceMethods.ByName("ListAccounts")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	accountServiceRotateAccountHandler := connect.NewUnaryHandler(
+		AccountServiceRotateAccountProcedure,
+		svc.RotateAccount,
+		connect.WithSchema(accountServiceMethods.ByName("RotateAccount")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/postern.api.v1.AccountService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case AccountServiceListAccountsProcedure:
+			accountServiceListAccountsHandler.ServeHTTP(w, r)
+		case AccountServiceRotateAccountProcedure:
+			accountServiceRotateAccountHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedAccountServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedAccountServiceHandler struct{}
+
+func (UnimplementedAccountServiceHandler) ListAccounts(context.Context, *connect.Request[v1.ListAccountsRequest]) (*connect.Response[v1.ListAccountsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("postern.api.v1.AccountService.ListAccounts is not implemented"))
+}
+
+func (UnimplementedAccountServiceHandler) RotateAccount(context.Context, *connect.Request[v1.RotateAccountRequest]) (*connect.Response[v1.RotateAccountResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("postern.api.v1.AccountService.RotateAccount is not implemented"))
 }

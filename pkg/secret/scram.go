@@ -1,4 +1,4 @@
-package wall
+package secret
 
 import (
 	"crypto/hmac"
@@ -13,9 +13,9 @@ import (
 // would only cost.
 const iterations = 4096
 
-// scramVerifier is what PostgreSQL keeps of a password (RFC 5802), which it takes in the
+// ScramVerifier is what PostgreSQL keeps of a password (RFC 5802), which it takes in the
 // password's place. The password must be ASCII, so that it needs no preparation.
-func scramVerifier(password []byte) (string, error) {
+func ScramVerifier(password []byte) (string, error) {
 	var salt [16]byte
 	_, _ = rand.Read(salt[:]) // never fails
 	return verifierOf(password, salt[:])
