@@ -87,6 +87,12 @@ func (s *Server) openExport() (func(*index.Update) error, error) {
 // recordingsDir holds what is embedded of recordings.
 func recordingsDir(cfg config.Config) string { return filepath.Join(cfg.DataDir, "recordings") }
 
+// sessionsOf are a subject's newest sessions under a task, and whether there are more.
+func (s *Server) sessionsOf(ctx context.Context, subject, task string) ([]*typesv1.Session, bool, error) {
+	sessions, err := s.recordings.List(ctx, index.Filter{Subject: subject, Task: task, Limit: index.MaxPage})
+	return sessions, len(sessions) == index.MaxPage, err
+}
+
 // bindings are those that stand now.
 func (s *Server) bindings() ([]*typesv1.Binding, error) {
 	var out []*typesv1.Binding

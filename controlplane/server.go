@@ -162,7 +162,8 @@ func (s *Server) listen() (err error) {
 func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *identity.Verifier) (err error) {
 	s.approve = approve.New(approve.Config{
 		Store: s.store, Snapshot: s.hub.Snapshot, Audit: s.audit, Logger: s.log,
-		URL: func(id string) string { return s.cfg.URL + "/approvals/" + id },
+		URL:      func(id string) string { return s.cfg.URL + "/approvals/" + id },
+		Sessions: s.sessionsOf,
 	})
 	s.task = task.New(task.Config{
 		Store: s.store, Snapshot: s.hub.Snapshot, Changed: s.hub.Subscribe, Sign: s.authority.SignGrant,

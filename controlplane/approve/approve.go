@@ -46,13 +46,16 @@ type Committer interface {
 	Commit(ctx context.Context, e audit.Entry, ops ...store.Op) (revision int64, err error)
 }
 
-// Config is what a Service needs; everything but Now is required.
+// Config is what a Service needs; everything but Sessions and Now is required.
 type Config struct {
 	Store    store.Store
 	Snapshot func() *policy.Snapshot
 	Audit    Committer
 	URL      func(id string) string // where people answer a hold
-	Now      func() time.Time       // time.Now where nil
+	// Sessions are a subject's newest ones under a task, and whether there are more; nil
+	// where none are on record.
+	Sessions func(ctx context.Context, subject, task string) (sessions []*typesv1.Session, more bool, err error)
+	Now      func() time.Time // time.Now where nil
 	Logger   *slog.Logger
 }
 

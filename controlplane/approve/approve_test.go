@@ -97,7 +97,7 @@ func (f *fixture) start() {
 func (f *fixture) grant(id string, sub *typesv1.Subject) {
 	f.t.Helper()
 	g := &typesv1.Grant{
-		Id: id, Subject: sub, Task: "purge-order", State: typesv1.GrantState_GRANT_STATE_ACTIVE, Reason: "month end",
+		Id: id, Subject: sub, Task: "purge-order", State: typesv1.GrantState_GRANT_STATE_ACTIVE, Reason: "OPS-7: month end",
 		StartTime: timestamppb.Now(), EndTime: timestamppb.New(time.Now().Add(time.Hour)),
 	}
 	f.save(g)
@@ -156,7 +156,7 @@ func TestYesIsUsedOnceByWhoAsksTheSame(t *testing.T) {
 	f := newFixture(t)
 	f.grant("g-1", alice)
 	h := f.open(ask("g-1", "s-1", "DELETE 1"))
-	if h.GetReason() != "month end" || !slices.Equal(h.GetApproverGroups(), []string{"leads"}) || h.GetSubject() != "alice" {
+	if h.GetReason() != "OPS-7: month end" || !slices.Equal(h.GetApproverGroups(), []string{"leads"}) || h.GetSubject() != "alice" {
 		t.Errorf("hold %v", h)
 	}
 	if other := f.open(ask("g-1", "s-2", "DELETE 1")); other.GetId() != h.GetId() {

@@ -27,6 +27,7 @@ const (
 	maxStatementBytes = 32 << 10
 	maxParameters     = 1000
 	maxParameterBytes = 16 << 10 // of all
+	maxMaskedBytes    = 8 << 10
 	maxReasonBytes    = 1 << 10
 	// maxWaiting bounds how much one grant may ask of people at once.
 	maxWaiting = 20
@@ -66,9 +67,15 @@ func (s *Service) OpenHold(ctx context.Context, node postern.NodeName, req *node
 }
 
 func checkSize(req *nodev1.OpenHoldRequest) error {
-	size := 0
+	size, masks := 0, 0
 	for _, p := range req.GetParameters() {
 		size += len(p.GetValue())
+	}
+	for _, m := range req.GetMasked() {
+		masks += len(m)
+	}
+	if masks > maxMaskedBytes || len(req.GetMasked()) > maxParameters || req.GetEstimatedRows() < 0 {
+		return fault.Invalid(fault.Violation{Field: "masked", Reason: "is too long, or the estimate is less than nothing"})
 	}
 	if len(req.GetStatement()) > maxStatementBytes || len(req.GetParameters()) > maxParameters || size > maxParameterBytes || len(req.GetReason()) > maxReasonBytes {
 		return fault.New(codes.ResourceExhausted, "the statement is too large to be shown to people: at most %d bytes, and %d bytes of parameters", maxStatementBytes, maxParameterBytes).WithKind(postern.CodeLimit.String())
@@ -91,6 +98,7 @@ func (s *Service) ask(ctx context.Context, node postern.NodeName, req *nodev1.Op
 		// A stock client has no place to say why; its grant may have said so.
 		Reason: cmp.Or(req.GetReason(), g.GetReason()),
 	}
+	h.EstimatedRows, h.Masked = req.EstimatedRows, req.GetMasked()
 	if err := s.complete(h, g.GetEndTime().AsTime()); err != nil {
 		return nil, err
 	}
@@ -138,15 +146,10 @@ func (s *Service) PrepareGrant(g *typesv1.Grant, rule, reason string, duration t
 	if !ok {
 		return nil, store.Op{}, errNoRule(rule)
 	}
-	for _, need := range r.GetSpec().GetRequire() {
-		switch {
-		case need == "reason" && strings.TrimSpace(reason) == "":
-			return nil, store.Op{}, fault.Invalid(fault.Violation{Field: "reason", Reason: fmt.Sprintf("is required by the approval rule %q", rule)})
-		case need == "ticket" && Ticket(reason) == "":
-			return nil, store.Op{}, fault.Invalid(fault.Violation{Field: "reason", Reason: fmt.Sprintf("must name a ticket, such as OPS-123: the approval rule %q requires one", rule)})
-		case need != "reason" && need != "ticket":
-			return nil, store.Op{}, fault.New(codes.FailedPrecondition, "the approval rule %q requires %q, which nobody can give", rule, need)
-		}
+	if v, err := lacks(r, reason); err != nil {
+		return nil, store.Op{}, err
+	} else if v != "" {
+		return nil, store.Op{}, fault.Invalid(fault.Violation{Field: "reason", Reason: v})
 	}
 	if len(reason) > maxReasonBytes {
 		return nil, store.Op{}, fault.Invalid(fault.Violation{Field: "reason", Reason: fmt.Sprintf("is longer than %d bytes", maxReasonBytes)})
@@ -160,6 +163,34 @@ func (s *Service) PrepareGrant(g *typesv1.Grant, rule, reason string, duration t
 	}
 	op, err := put(h, 0)
 	return h, op, err
+}
+
+// lacks says what a rule requires that a reason does not give, or nothing.
+func lacks(rule *typesv1.ApprovalRule, reason string) (string, error) {
+	name := rule.GetMetadata().GetName()
+	for _, need := range rule.GetSpec().GetRequire() {
+		switch {
+		case need == "reason" && strings.TrimSpace(reason) == "":
+			return fmt.Sprintf("is required by the approval rule %q", name), nil
+		case need == "ticket" && Ticket(reason) == "":
+			return fmt.Sprintf("must name a ticket, such as OPS-123: the approval rule %q requires one", name), nil
+		case need != "reason" && need != "ticket":
+			return "", fault.New(codes.FailedPrecondition, "the approval rule %q requires %q, which nobody can give", name, need)
+		}
+	}
+	return "", nil
+}
+
+// explained refuses a session or statement whose grant was taken without what the rule
+// requires: a stock client has no place to say it.
+func explained(rule *typesv1.ApprovalRule, h *typesv1.Hold) error {
+	v, err := lacks(rule, h.GetReason())
+	if err != nil || v == "" {
+		return err
+	}
+	f := fault.New(codes.FailedPrecondition, "people are asked only with a reason, which %s", v).WithKind(postern.CodeDenied.String())
+	f.Violations = []fault.Violation{{Field: "hint", Reason: fmt.Sprintf("take the task with one, and use that token: postern grant %s --reason \"OPS-123: why\"", h.GetTask())}}
+	return f
 }
 
 // rule is an approval rule by name, and how long it waits for people.
@@ -192,10 +223,20 @@ func (s *Service) complete(h *typesv1.Hold, latest time.Time) error {
 	if err != nil {
 		return err
 	}
+	now := s.cfg.Now()
+	if open, when := policy.ApprovalOpen(rule.GetSpec(), now); !open {
+		f := fault.New(codes.FailedPrecondition, "nobody can be asked now: the approval rule %q is for %s", h.GetRule(), when).WithKind(postern.CodeDenied.String())
+		f.Violations = []fault.Violation{{Field: "hint", Reason: "come back then"}}
+		return f
+	}
+	if !scopeGrant(h) {
+		if err := explained(rule, h); err != nil {
+			return err
+		}
+	}
 	if !scopeGrant(h) {
 		timeout *= 2
 	}
-	now := s.cfg.Now()
 	end := now.Add(timeout)
 	if !latest.IsZero() && latest.Before(end) {
 		end = latest
@@ -207,6 +248,9 @@ func (s *Service) complete(h *typesv1.Hold, latest time.Time) error {
 		if !slices.Contains(h.ApproverGroups, q.GetGroup()) {
 			h.ApproverGroups = append(h.ApproverGroups, q.GetGroup())
 		}
+	}
+	if group, after := policy.Escalation(rule.GetSpec()); group != "" {
+		h.EscalateTime, h.EscalateGroup = timestamppb.New(now.Add(after)), group
 	}
 	digest := digestOf(h)
 	h.Digest = digest[:]

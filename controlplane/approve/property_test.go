@@ -97,7 +97,7 @@ func TestHoldsKeepTheirPromises(t *testing.T) {
 						}
 					}
 				}
-				f.save(&typesv1.Grant{Id: "g-1", Subject: alice, Task: "purge-order", State: typesv1.GrantState_GRANT_STATE_ACTIVE, EndTime: timestamppb.New(now.Add(time.Hour))})
+				f.save(&typesv1.Grant{Id: "g-1", Subject: alice, Task: "purge-order", Reason: "OPS-7", State: typesv1.GrantState_GRANT_STATE_ACTIVE, EndTime: timestamppb.New(now.Add(time.Hour))})
 			},
 			"": func(rt *rapid.T) {
 				for _, id := range ids {

@@ -13,6 +13,7 @@ import (
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/pkg/fault"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -47,11 +48,14 @@ func (s *Service) Review(ctx context.Context, by Caller, id string, approve bool
 		if err != nil {
 			return nil, err
 		}
+		inHours, when := policy.ApprovalOpen(rule.GetSpec(), s.cfg.Now())
 		switch {
 		case !Waiting(h):
 			return nil, fault.New(codes.FailedPrecondition, "hold %s is %s already", id, stateWord(h))
 		case !s.cfg.Now().Before(h.GetExpireTime().AsTime()):
 			return nil, fault.New(codes.FailedPrecondition, "hold %s is over since %s", id, h.GetExpireTime().AsTime().UTC().Format("15:04:05"))
+		case approve && !inHours:
+			return nil, fault.New(codes.FailedPrecondition, "nobody can say yes now: the approval rule %q is for %s", h.GetRule(), when)
 		case len(digest) > 0 && !slices.Equal(digest, h.GetDigest()):
 			return nil, fault.New(codes.FailedPrecondition, "hold %s asks for something else than what you were shown; look again", id)
 		}
@@ -109,6 +113,9 @@ func (s *Service) mayAnswer(h *typesv1.Hold, g *typesv1.Grant, sub postern.Subje
 			groups = append(groups, q.GetGroup())
 		}
 	}
+	if further, _ := policy.Escalation(rule.GetSpec()); further != "" && slices.Contains(sub.Groups, further) && escalated(h, further) {
+		groups = append(groups, further)
+	}
 	if len(groups) == 0 {
 		return nil, nil, deny("the approval rule %q asks others", h.GetRule())
 	}
@@ -118,6 +125,18 @@ func (s *Service) mayAnswer(h *typesv1.Hold, g *typesv1.Grant, sub postern.Subje
 		}
 	}
 	return rule, groups, nil
+}
+
+// escalated reports whether a further group is asked by now.
+func escalated(h *typesv1.Hold, group string) bool {
+	return h.GetEscalateGroup() == group && slices.Contains(h.GetApproverGroups(), group)
+}
+
+// stands reports whether a yes may count for a group: by its own members, and by those of
+// the group that the rule asks later.
+func stands(rule *typesv1.ApprovalRuleSpec, a *typesv1.Approval, group string) bool {
+	further, _ := policy.Escalation(rule)
+	return a.GetApproved() && (slices.Contains(a.GetGroups(), group) || further != "" && slices.Contains(a.GetGroups(), further))
 }
 
 // met reports whether these answers meet a rule: of every group the number that it
@@ -132,7 +151,7 @@ func met(rule *typesv1.ApprovalRuleSpec, answers []*typesv1.Approval) bool {
 		}
 		yes := 0
 		for _, a := range answers {
-			if a.GetApproved() && slices.Contains(a.GetGroups(), q.GetGroup()) {
+			if stands(rule, a, q.GetGroup()) {
 				yes++
 			}
 		}
@@ -144,17 +163,17 @@ func met(rule *typesv1.ApprovalRuleSpec, answers []*typesv1.Approval) bool {
 	if len(slots) == 0 {
 		return false
 	}
-	return !rule.GetDistinct() || assign(slots, answers)
+	return !rule.GetDistinct() || assign(rule, slots, answers)
 }
 
 // assign finds a different person for every slot, by augmenting paths: a slot takes a
 // free person, or one whose slot can take another.
-func assign(slots []string, answers []*typesv1.Approval) bool {
+func assign(rule *typesv1.ApprovalRuleSpec, slots []string, answers []*typesv1.Approval) bool {
 	holder := make([]int, len(answers)) // slot+1 of each person; 0 is free
 	var place func(slot int, tried []bool) bool
 	place = func(slot int, tried []bool) bool {
 		for i, a := range answers {
-			if tried[i] || !a.GetApproved() || !slices.Contains(a.GetGroups(), slots[slot]) {
+			if tried[i] || !stands(rule, a, slots[slot]) {
 				continue
 			}
 			tried[i] = true

@@ -187,6 +187,17 @@ func (s *Service) Open(ctx context.Context, subject string) ([]*typesv1.Hold, er
 	return holds, nil
 }
 
+// Asked is the hold that asks people for a grant of a subject for a task, as far as this
+// replica saw; nil where none waits.
+func (s *Service) Asked(subject, task string) *typesv1.Hold {
+	for _, h := range s.hub.all() {
+		if scopeGrant(h) && Waiting(h) && h.GetSubject() == subject && h.GetTask() == task && s.cfg.Now().Before(h.GetExpireTime().AsTime()) {
+			return h
+		}
+	}
+	return nil
+}
+
 func newestFirst(holds []*typesv1.Hold) {
 	slices.SortFunc(holds, func(a, b *typesv1.Hold) int {
 		return cmp.Or(b.GetCreateTime().AsTime().Compare(a.GetCreateTime().AsTime()), strings.Compare(a.GetId(), b.GetId()))
@@ -300,8 +311,11 @@ func (s *Service) sweep(ctx context.Context) error {
 		next := time.Time{}
 		for _, h := range s.hub.all() {
 			due := h.GetExpireTime().AsTime()
-			if !open(h) {
+			switch {
+			case !open(h):
 				due = due.Add(keep)
+			case escalates(h) && h.GetEscalateTime().AsTime().Before(due):
+				due = h.GetEscalateTime().AsTime()
 			}
 			if s.cfg.Now().Before(due) {
 				if next.IsZero() || due.Before(next) {
@@ -329,10 +343,34 @@ func (s *Service) sweep(ctx context.Context) error {
 	}
 }
 
-// end expires a hold that is open, and forgets one that is not.
+// escalates reports whether a further group is to be asked of h, and is not yet.
+func escalates(h *typesv1.Hold) bool {
+	return Waiting(h) && h.GetEscalateTime() != nil && !escalated(h, h.GetEscalateGroup())
+}
+
+// escalate asks a further group of a hold that nobody has settled.
+func (s *Service) escalate(ctx context.Context, h *typesv1.Hold) error {
+	_, err := s.change(ctx, h.GetId(), audit.Entry{Actor: "system", Action: "hold.escalate"}, func(h *typesv1.Hold) ([]store.Op, error) {
+		if !escalates(h) || s.cfg.Now().Before(h.GetEscalateTime().AsTime()) {
+			return nil, fault.New(codes.FailedPrecondition, "not due")
+		}
+		h.ApproverGroups = append(h.ApproverGroups, h.GetEscalateGroup())
+		return nil, nil
+	})
+	return err
+}
+
+// end expires a hold that is open, and forgets one that is not; where a further group is
+// due first, it is asked.
 func (s *Service) end(ctx context.Context, h *typesv1.Hold) error {
 	if !open(h) {
 		return s.forget(ctx, h)
+	}
+	if escalates(h) && s.cfg.Now().Before(h.GetExpireTime().AsTime()) {
+		if err := s.escalate(ctx, h); fault.CodeOf(err) != codes.FailedPrecondition && fault.CodeOf(err) != codes.NotFound {
+			return err
+		}
+		return nil
 	}
 	_, err := s.change(ctx, h.GetId(), audit.Entry{Actor: "system", Action: "hold.expire"}, func(h *typesv1.Hold) ([]store.Op, error) {
 		if !open(h) || s.cfg.Now().Before(h.GetExpireTime().AsTime()) {

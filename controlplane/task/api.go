@@ -86,7 +86,7 @@ func (s *Service) createOnce(ctx context.Context, sub postern.Subject, name post
 	var g *typesv1.Grant
 	var revision int64
 	if offer.Approval != nil && offer.Approval.Scope == postern.ScopeGrant {
-		if g, revision, err = s.approved(ctx, sub, name, offer); err != nil {
+		if g, revision, err = s.approved(ctx, snapshot, sub, name, offer); err != nil {
 			return nil, err
 		}
 	} else {
@@ -109,7 +109,11 @@ func (s *Service) createOnce(ctx context.Context, sub postern.Subject, name post
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.cfg.Audit.Commit(ctx, audit.Entry{Actor: sub.Name, Address: how.address, Action: "grant.create", Object: Kind + "/" + g.GetId(), Detail: about(g, "")}, op); err != nil {
+	ops, err := s.unclosed(ctx, g)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.cfg.Audit.Commit(ctx, audit.Entry{Actor: sub.Name, Address: how.address, Action: "grant.create", Object: Kind + "/" + g.GetId(), Detail: about(g, "")}, append(ops, op)...); err != nil {
 		return nil, fmt.Errorf("create grant: %w", err)
 	}
 	resp.Grant = show(g)
@@ -120,8 +124,8 @@ func (s *Service) createOnce(ctx context.Context, sub postern.Subject, name post
 }
 
 // approved is the subject's live grant for a task that people must say yes to.
-func (s *Service) approved(ctx context.Context, sub postern.Subject, name postern.TaskName, offer policy.Offer) (*typesv1.Grant, int64, error) {
-	g, _, err := s.taken(ctx, sub, name)
+func (s *Service) approved(ctx context.Context, snapshot *policy.Snapshot, sub postern.Subject, name postern.TaskName, offer policy.Offer) (*typesv1.Grant, int64, error) {
+	g, _, err := s.taken(ctx, snapshot, sub, name)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -166,12 +170,13 @@ func (s *Service) how(sub postern.Subject, task, reason, address string, ttl int
 
 // Request asks people for a task. Where nobody must be asked, or somebody has said yes
 // already, it answers with the grant and no hold; where the same waits already, with
-// that.
+// that. A grant's end never moves: who wants more time asks anew.
 func (s *Service) Request(ctx context.Context, by Caller, req *apiv1.RequestGrantRequest) (*apiv1.RequestGrantResponse, error) {
 	how, err := s.how(by.Subject, req.GetTask(), req.GetReason(), by.Address, req.GetTtl())
 	if err != nil {
 		return nil, err
 	}
+	how.extend = req.GetExtend()
 	var lost error
 	for range maxTries {
 		resp, err := s.requestOnce(ctx, by.Subject, postern.TaskName(req.GetTask()), how)
@@ -197,17 +202,27 @@ func (s *Service) requestOnce(ctx context.Context, sub postern.Subject, name pos
 	if err != nil {
 		return nil, err
 	}
-	taken, revision, err := s.taken(ctx, sub, name)
+	taken, revision, err := s.taken(ctx, snapshot, sub, name)
 	if err != nil {
 		return nil, err
 	}
 	ask := offer.Approval != nil && offer.Approval.Scope == postern.ScopeGrant
-	if !ask || Live(taken, s.cfg.Now()) {
+	live := Live(taken, s.cfg.Now())
+	if !ask || live && !how.extend {
 		g, err := s.takeOnce(ctx, sub, name, how)
 		if err != nil {
 			return nil, err
 		}
 		return &apiv1.RequestGrantResponse{Grant: show(g)}, nil
+	}
+	if live { // an extension that waits already
+		if h := s.cfg.Approve.Asked(sub.Name, string(name)); h != nil {
+			g, _, err := s.load(ctx, h.GetGrant())
+			if err != nil {
+				return nil, err
+			}
+			return &apiv1.RequestGrantResponse{Grant: show(g), Hold: h}, nil
+		}
 	}
 	if waiting(taken) {
 		h, err := s.cfg.Approve.Get(ctx, approve.Caller{Subject: sub}, taken.GetHold())
@@ -233,8 +248,15 @@ func (s *Service) requestOnce(ctx context.Context, sub postern.Subject, name pos
 	if err != nil {
 		return nil, err
 	}
+	ops, err := s.unclosed(ctx, g)
+	if err != nil {
+		return nil, err
+	}
+	if !live { // else the live one is used until people have said yes
+		ops = append(ops, store.Op{Key: takenKey(sub, string(name), jobOf(snapshot, sub, name)), Value: []byte(g.GetId()), If: revision})
+	}
 	_, err = s.cfg.Audit.Commit(ctx, audit.Entry{Actor: sub.Name, Address: how.address, Action: "grant.request", Object: Kind + "/" + g.GetId(), Detail: about(g, "")},
-		op, holdOp, store.Op{Key: takenKey(sub, string(name)), Value: []byte(g.GetId()), If: revision})
+		append(ops, op, holdOp)...)
 	if err != nil {
 		return nil, fmt.Errorf("request grant: %w", err)
 	}

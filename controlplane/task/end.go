@@ -206,7 +206,13 @@ func (s *Service) settle(ctx context.Context, h *typesv1.Hold) ([]store.Op, erro
 		return nil, fmt.Errorf("hold %s of grant %s is %s", h.GetId(), g.GetId(), h.GetState())
 	}
 	op, err := put(g, revision)
-	return []store.Op{op}, err
+	if err != nil || !yes {
+		return []store.Op{op}, err
+	}
+	ops, err := s.unclosed(ctx, g)
+	// The pointer may still be at the grant that this one takes over from.
+	pointer := store.Op{Key: takenKey(noun.SubjectOf(g.GetSubject()), g.GetTask(), job(g)), Value: []byte(g.GetId()), If: store.AnyRevision}
+	return append(ops, op, pointer), err
 }
 
 // fulfil activates a grant that people said yes to, if it still may be.

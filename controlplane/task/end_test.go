@@ -178,7 +178,7 @@ func TestEndTakesHoldsAlong(t *testing.T) {
 		w := newWorld(t)
 		w.start()
 		g := w.mustOpen("alice", "sales-report")
-		h, err := w.holds.OpenHold(t.Context(), "n1", &nodev1.OpenHoldRequest{Scope: "session", Grant: g.GetId(), Resource: "warehouse", Session: "s", Rule: "leads"})
+		h, err := w.holds.OpenHold(t.Context(), "n1", &nodev1.OpenHoldRequest{Scope: "session", Grant: g.GetId(), Resource: "warehouse", Session: "s", Rule: "leads", Reason: "month end"})
 		if err != nil {
 			t.Fatal(err)
 		}

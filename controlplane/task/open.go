@@ -136,6 +136,7 @@ type taking struct {
 	sshKey  string        // for an SSH certificate instead of a token
 	// exchanged is true where the actor is a workload that was given the subject's token.
 	exchanged bool
+	extend    bool // anew although a grant is live
 }
 
 // take finds the live grant of a subject for a task, or makes it. The grant has the
@@ -170,11 +171,11 @@ func (s *Service) takeOnce(ctx context.Context, sub postern.Subject, name poster
 	if err := locked(snapshot, sub, "", "", how.node, s.cfg.Now()); err != nil {
 		return nil, err
 	}
-	taken, revision, err := s.taken(ctx, sub, name)
+	taken, revision, err := s.taken(ctx, snapshot, sub, name)
 	if err != nil {
 		return nil, err
 	}
-	if Live(taken, s.cfg.Now()) {
+	if !how.extend && Live(taken, s.cfg.Now()) {
 		why, err := s.unfounded(ctx, taken, &sub)
 		if err != nil {
 			return nil, err
@@ -207,8 +208,12 @@ func (s *Service) takeOnce(ctx context.Context, sub postern.Subject, name poster
 	if err := s.few(sub); err != nil {
 		return nil, err
 	}
+	ops, err := s.unclosed(ctx, g)
+	if err != nil {
+		return nil, err
+	}
 	_, err = s.cfg.Audit.Commit(ctx, audit.Entry{Actor: sub.Name, Address: how.address, Action: "grant.open", Object: Kind + "/" + g.GetId(), Detail: about(g, how.node)},
-		op, store.Op{Key: takenKey(sub, string(name)), Value: []byte(g.GetId()), If: revision})
+		append(ops, op, store.Op{Key: takenKey(sub, string(name), jobOf(snapshot, sub, name)), Value: []byte(g.GetId()), If: revision})...)
 	if err != nil {
 		return nil, fmt.Errorf("open grant: %w", err)
 	}
@@ -217,8 +222,8 @@ func (s *Service) takeOnce(ctx context.Context, sub postern.Subject, name poster
 
 // taken is the grant that the subject's tokens use for a task, in whatever state, or
 // nil; revision is that of the pointer to it.
-func (s *Service) taken(ctx context.Context, sub postern.Subject, name postern.TaskName) (*typesv1.Grant, int64, error) {
-	e, err := s.cfg.Store.Get(ctx, takenKey(sub, string(name)))
+func (s *Service) taken(ctx context.Context, snapshot *policy.Snapshot, sub postern.Subject, name postern.TaskName) (*typesv1.Grant, int64, error) {
+	e, err := s.cfg.Store.Get(ctx, takenKey(sub, string(name), jobOf(snapshot, sub, name)))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, 0, nil
 	}
@@ -293,7 +298,7 @@ func about(g *typesv1.Grant, node postern.NodeName) map[string]any {
 	if actors := noun.SubjectOf(g.GetSubject()).Actors(); len(actors) > 0 {
 		m["actors"] = actors
 	}
-	for k, v := range map[string]string{"workload": g.GetSubject().GetWorkload(), "node": string(node), "reason": g.GetReason(), "endReason": g.GetEndReason(), "hold": g.GetHold()} {
+	for k, v := range map[string]string{"bound": g.GetBound().GetRef(), "workload": g.GetSubject().GetWorkload(), "node": string(node), "reason": g.GetReason(), "endReason": g.GetEndReason(), "hold": g.GetHold()} {
 		if v != "" {
 			m[k] = v
 		}

@@ -123,6 +123,11 @@ func (s *Service) pass(ctx context.Context, seen map[string]known, all bool) (ti
 			next = due
 		}
 	}
+	if all {
+		if err := s.forgetClosed(ctx); err != nil {
+			return next, err
+		}
+	}
 	s.live.Store(&live)
 	for name := range seen {
 		if !here[name] {
@@ -140,6 +145,8 @@ func (s *Service) look(ctx context.Context, k known, ground bool) (time.Time, er
 	switch {
 	case g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE && !Live(g, now):
 		return time.Time{}, s.end(ctx, g.GetId(), system, overText)
+	case (g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE || waiting(g)) && s.closed(g):
+		return time.Time{}, s.end(ctx, g.GetId(), system, closedText(g.GetBound()))
 	case g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE, waiting(g):
 		if ground {
 			why, err := s.unfounded(ctx, g, nil)
@@ -170,7 +177,7 @@ func (s *Service) look(ctx context.Context, k known, ground bool) (time.Time, er
 func (s *Service) forget(ctx context.Context, k known) error {
 	g := k.grant
 	ops := []store.Op{{Key: grantKey(g.GetId()), Delete: true, If: k.revision}}
-	taken := takenKey(noun.SubjectOf(g.GetSubject()), g.GetTask())
+	taken := takenKey(noun.SubjectOf(g.GetSubject()), g.GetTask(), job(g))
 	e, err := s.cfg.Store.Get(ctx, taken)
 	switch {
 	case err == nil && string(e.Value) == g.GetId():

@@ -101,7 +101,7 @@ type Config struct {
 type Service struct {
 	cfg       Config
 	workloads *rate.Limiter
-	cache     *store.Cache                // grants, to look after them, and bindings
+	cache     *store.Cache                // grants, to look after them, bindings, and what is closed
 	live      atomic.Pointer[map[who]int] // how many grants each had at the last pass
 }
 
@@ -113,7 +113,7 @@ func New(cfg Config) *Service {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Service{cfg: cfg, workloads: rate.NewLimiter(workloadRate, workloadBurst), cache: store.NewCache(cfg.Store, cfg.Logger, Kind, bindingKind)}
+	s := &Service{cfg: cfg, workloads: rate.NewLimiter(workloadRate, workloadBurst), cache: store.NewCache(cfg.Store, cfg.Logger, Kind, bindingKind, closedKind)}
 	s.live.Store(&map[who]int{})
 	cfg.Approve.OnSettle(s.settle)
 	return s
@@ -130,11 +130,14 @@ func (s *Service) policy() (*policy.Snapshot, error) {
 
 func grantKey(id string) store.Key { return store.Key{Kind: Kind, Name: id} }
 
-// takenKey is where the grant of a subject for a task is found. The name is a hash, so
-// that any subject's name will do. What an agent has for somebody is never what they have
-// themselves.
-func takenKey(sub postern.Subject, task string) store.Key {
+// takenKey is where the grant of a subject for a task is found; job is empty but where
+// jobs are told from each other. The name is a hash, so that any subject's name will do.
+// What an agent has for somebody is never what they have themselves.
+func takenKey(sub postern.Subject, task, job string) store.Key {
 	h := sha256.New()
+	if job != "" {
+		_, _ = fmt.Fprintf(h, "job %d:%s", len(job), job)
+	}
 	for _, s := range append([]string{sub.Name, sub.Workload, task}, sub.Actors()...) {
 		_, _ = fmt.Fprintf(h, "%d:%s", len(s), s)
 	}
@@ -206,6 +209,9 @@ func (s *Service) draft(sub postern.Subject, o policy.Offer, reason string) (*ty
 	g := &typesv1.Grant{
 		Id: newGrantID(), Subject: wire, Task: string(o.Task), Binding: o.Binding, Reason: reason,
 		State: typesv1.GrantState_GRANT_STATE_ASKED, CreateTime: timestamppb.New(s.cfg.Now()),
+	}
+	if g.Bound, err = reference(o, sub, reason); err != nil {
+		return nil, err
 	}
 	if a := o.Approval; a != nil && a.Scope != postern.ScopeGrant {
 		g.Approval = noun.Approval(a)

@@ -106,10 +106,12 @@ type admitted struct {
 	terms    policy.Terms
 	facts    policy.Facts
 	estimate *estimate // nil where no rule asked for one
-	touched  []record.Touch
-	hash     [sha256.Size]byte // of the text
-	mode     policy.RecordMode
-	free     bool // whether no limit bounds it
+	// ask estimates the rows of one that people are asked for; nil where nobody can tell.
+	ask     func(ctx context.Context) (int64, error)
+	touched []record.Touch
+	hash    [sha256.Size]byte // of the text
+	mode    policy.RecordMode
+	free    bool // whether no limit bounds it
 }
 
 // Refuse makes the refusal of a decision that denied.
@@ -157,7 +159,8 @@ func (g *Gate) Prepare(ctx context.Context, st *engine.Statement) (*engine.Admis
 		}
 		return nil, r
 	}
-	if !st.Private && a.Decision.Deps.Cacheable() {
+	// One that is held keeps what it asks its own session's resource.
+	if !st.Private && a.Decision.Deps.Cacheable() && a.Decision.Verdict != postern.VerdictHold {
 		g.cfg.Cache.put(snap, key, a)
 	}
 	return a, nil
@@ -223,6 +226,9 @@ func (g *Gate) admission(snap *policy.Snapshot, st *engine.Statement, an engine.
 		ad.mode = terms.RecordRead
 	}
 	ad.free = d.Effect == postern.EffectNone
+	if d.Verdict == postern.VerdictHold && st.Estimate != nil {
+		ad.ask = func(ctx context.Context) (int64, error) { return st.Estimate(ctx, a.Forward) }
+	}
 	a.Gate = ad
 	return a, nil
 }

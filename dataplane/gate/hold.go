@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"go.opentelemetry.io/otel"
 
@@ -51,6 +52,7 @@ func (g *Gate) Await(ctx context.Context, a *engine.Admission, args engine.Args,
 		}
 		req.Parameters = append(req.Parameters, out)
 	}
+	g.show(ctx, a, req)
 	statement := g.statements.Add(1)
 	if err := g.wait(ctx, req, digest, record.Event{Statement: statement, Text: a.Text, Params: paramsOf(nil, args), Rule: a.Decision.Rule}, progress); err != nil {
 		return err
@@ -59,6 +61,48 @@ func (g *Gate) Await(ctx context.Context, a *engine.Admission, args engine.Args,
 	g.passes[digest] = statement
 	g.mu.Unlock()
 	return nil
+}
+
+const (
+	// askTimeout is how long people are not asked yet because the resource estimates.
+	askTimeout = 2 * time.Second
+	// maxMasked bounds how many masked columns people are shown, and maxMaskedBytes how
+	// long their names are in all.
+	maxMasked      = 200
+	maxMaskedBytes = 7 << 10
+)
+
+// show adds what people should know before they answer: how many rows it would touch,
+// where the resource can tell, and what is masked in it.
+func (g *Gate) show(ctx context.Context, a *engine.Admission, req *nodev1.OpenHoldRequest) {
+	ad, ok := a.Gate.(*admitted)
+	if !ok {
+		return
+	}
+	switch {
+	case ad.estimate != nil:
+		req.EstimatedRows = &ad.estimate.rows
+	case ad.ask != nil:
+		ctx, cancel := context.WithTimeout(ctx, askTimeout)
+		defer cancel()
+		rows, err := ad.ask(ctx)
+		if err != nil {
+			g.cfg.Logger.DebugContext(ctx, "no estimate for the people who are asked", "session", g.cfg.Session, "error", err)
+			break
+		}
+		req.EstimatedRows = &rows
+	}
+	size := 0
+	for _, t := range ad.touched {
+		if t.Mask == "" {
+			continue
+		}
+		text := t.Column + ": " + t.Mask
+		if size += len(text); size > maxMaskedBytes || len(req.Masked) == maxMasked {
+			return
+		}
+		req.Masked = append(req.Masked, text)
+	}
 }
 
 // AwaitSession waits for people to let the session in.
@@ -91,16 +135,16 @@ func (g *Gate) wait(ctx context.Context, req *nodev1.OpenHoldRequest, digest [32
 	g.instrument.decision(postern.VerdictHold)
 	g.instrument.waiting(1)
 	defer g.instrument.waiting(-1)
-	told := false
+	told := ""
 	hold, err := g.cfg.Holds.OpenHold(ctx, req, func(r *nodev1.OpenHoldResponse) {
-		if told || r.GetHold().GetState() != typesv1.HoldState_HOLD_STATE_PENDING {
-			return
-		}
-		told = true
 		groups := strings.Join(r.GetHold().GetApproverGroups(), " and ")
 		if groups == "" {
 			groups = "people"
 		}
+		if told == groups || r.GetHold().GetState() != typesv1.HoldState_HOLD_STATE_PENDING {
+			return
+		}
+		told = groups // once more where somebody else is asked too
 		h := e
 		h.Time, h.Kind, h.Verdict, h.Hold, h.People = g.cfg.Now(), record.KindHeld, postern.VerdictHold, r.GetHold().GetId(), r.GetHold().GetApproverGroups()
 		if err := g.cfg.Recorder.Record(&h, policy.Local); err != nil {

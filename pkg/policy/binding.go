@@ -22,6 +22,7 @@ type binding struct {
 	when     *condition
 	approval *postern.Approval
 	expires  time.Time // zero means never
+	bound    *typesv1.GrantBound
 }
 
 // A roleBinding is compiled.
@@ -51,6 +52,13 @@ func (c *checker) binding(o *typesv1.Binding) *binding {
 			c.fail("spec.expires", "is not a time: %s", err)
 		}
 		b.expires = s.GetExpires().AsTime()
+	}
+	if s.GetBound() != nil {
+		b.bound = s.GetBound()
+		if err := object.CheckName(b.bound.GetHook()); err != nil {
+			c.fail("spec.bound.hook", "is required, the name of a hook of the control plane: %s", err)
+		}
+		c.text("spec.bound.claim", b.bound.GetClaim())
 	}
 	return b
 }

@@ -1,10 +1,8 @@
 package policy
 
 import (
-	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/object"
@@ -87,33 +85,6 @@ func (c *checker) mask(m *typesv1.Mask) *postern.MaskRule {
 		Name: m.GetMetadata().GetName(), Method: method, Value: s.GetValue(),
 		KeepFirst: int(s.GetKeepFirst()), KeepLast: int(s.GetKeepLast()), Domain: s.GetDomain(), Key: s.GetKey().GetSecret(),
 	}
-}
-
-const defaultApprovalTimeout = 15 * time.Minute
-
-func (c *checker) rule(s *typesv1.ApprovalRuleSpec) {
-	if len(s.GetAll()) == 0 {
-		c.fail("spec.all", "is required: a rule without a quorum would be met by nobody")
-	}
-	groups := map[string]bool{}
-	for i, q := range s.GetAll() {
-		at := fmt.Sprintf("spec.all[%d]", i)
-		switch {
-		case q.GetGroup() == "":
-			c.fail(at+".group", "is required")
-		case groups[q.GetGroup()]:
-			c.fail(at+".group", "%q stands twice; raise atLeast instead", q.GetGroup())
-		}
-		groups[q.GetGroup()] = true
-		if q.GetAtLeast() < 1 || q.GetAtLeast() > 100 {
-			c.fail(at+".atLeast", "must be 1 to 100")
-		}
-	}
-	c.duration("spec.timeout", s.GetTimeout(), defaultApprovalTimeout)
-	for i, w := range s.GetRequire() {
-		c.oneOf(fmt.Sprintf("spec.require[%d]", i), w, "", "reason", "ticket")
-	}
-	c.unique("spec.require", s.GetRequire())
 }
 
 func (c *checker) workload(s *typesv1.WorkloadSpec) {

@@ -97,7 +97,7 @@ func (b *binding) offer(t *task) Offer {
 	return Offer{
 		Task: t.name, Binding: b.name, Purpose: t.terms.Purpose,
 		Resources: slices.Sorted(maps.Keys(t.reach)),
-		Approval:  b.approval, Duration: t.terms.Duration, Expires: b.expires,
+		Approval:  b.approval, Duration: t.terms.Duration, Expires: b.expires, Bound: b.bound,
 	}
 }
 
@@ -117,4 +117,17 @@ func asks(a *postern.Approval) int {
 		return 3
 	}
 	return 4
+}
+
+// BoundClaims are the claims by which bindings of a task, which may pick the subject,
+// tell its jobs from each other; sorted.
+func (s *Snapshot) BoundClaims(sub postern.Subject, t postern.TaskName) []string {
+	var out []string
+	for _, b := range s.bindings {
+		if c := b.bound.GetClaim(); c != "" && slices.Contains(b.tasks, t) && matches(b.subjects, &sub) {
+			out = append(out, c)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }

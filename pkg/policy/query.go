@@ -3,6 +3,7 @@ package policy
 import (
 	"time"
 
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -106,6 +107,7 @@ type Offer struct {
 	Approval  *postern.Approval      // nil: taken at once
 	Duration  time.Duration          // of a grant
 	Expires   time.Time              // of the binding; zero means never
+	Bound     *typesv1.GrantBound    // what the grant ends with; nil: nothing
 }
 
 // A RoleGrant is a role that a subject has over Postern itself.

@@ -40,7 +40,11 @@ func (h *Handler) ListHolds(ctx context.Context, req *connect.Request[apiv1.List
 // GetHold implements ApprovalServiceHandler.
 func (h *Handler) GetHold(ctx context.Context, req *connect.Request[apiv1.GetHoldRequest]) (*connect.Response[apiv1.GetHoldResponse], error) {
 	hold, err := h.holds.Get(ctx, caller(ctx), req.Msg.GetId())
-	return respond(&apiv1.GetHoldResponse{Hold: hold}, err)
+	if err != nil {
+		return nil, err
+	}
+	history, err := h.holds.History(ctx, hold)
+	return respond(&apiv1.GetHoldResponse{Hold: hold, History: history}, err)
 }
 
 // ReviewHold implements ApprovalServiceHandler.

@@ -96,7 +96,7 @@ POSTERN_KEYRING (off: keep the login in a file).`,
 	root.AddCommand(
 		a.loginCmd(), a.logoutCmd(), a.whoamiCmd(), a.tokenCmd(),
 		a.tasksCmd(), a.explainCmd(), a.doctorCmd(),
-		a.requestCmd(), a.requestsCmd(), a.approvalsCmd(), a.approveCmd(), a.denyCmd(), a.grantCmd(), a.grantsCmd(), a.revokeCmd(),
+		a.requestCmd(), a.requestsCmd(), a.approvalsCmd(), a.approveCmd(), a.denyCmd(), a.withdrawCmd(), a.grantCmd(), a.grantsCmd(), a.revokeCmd(),
 		a.connectCmd(), a.psqlCmd(), a.sshCmd(), a.curlCmd(), a.configCmd(), a.benchCmd(),
 		a.sessionsCmd(), a.auditCmd(), a.usageCmd(),
 		a.applyCmd(), a.diffCmd(), a.getCmd(), a.deleteCmd(), a.editCmd(), a.policyCmd(), a.whoCanCmd(),

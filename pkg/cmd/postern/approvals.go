@@ -23,11 +23,18 @@ func (a *app) approvalsCmd() *cobra.Command {
 func (a *app) holdsCmd(use, short, example string, mine bool) *cobra.Command {
 	var all bool
 	c := &cobra.Command{
-		Use: use, Short: short, Example: example, Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Use: use + " [ID]", Short: short, Example: example, Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := a.dial(cmd.Context(), false)
 			if err != nil {
 				return err
+			}
+			if len(args) == 1 {
+				resp, err := api.approvals.GetHold(cmd.Context(), connect.NewRequest(&apiv1.GetHoldRequest{Id: args[0]}))
+				if err != nil {
+					return err
+				}
+				return a.print(resp.Msg, func(w io.Writer) { showHold(w, resp.Msg) })
 			}
 			resp, err := api.approvals.ListHolds(cmd.Context(), connect.NewRequest(&apiv1.ListHoldsRequest{Mine: mine, Pending: !all && !mine}))
 			if err != nil {
@@ -71,6 +78,54 @@ func what(h *typesv1.Hold) string {
 	return "the task for " + h.GetDuration()
 }
 
+// showHold shows what somebody must know who is to answer.
+func showHold(w io.Writer, r *apiv1.GetHoldResponse) {
+	h := r.GetHold()
+	line := func(name, format string, args ...any) {
+		if v := fmt.Sprintf(format, args...); v != "" {
+			fmt.Fprintf(w, "%-10s %s\n", name, tamed(v))
+		}
+	}
+	line("who", "%s asks for %s under task %s (%s)", h.GetSubject(), what(h), h.GetTask(), holdState(h))
+	line("why", "%s", h.GetReason())
+	for _, s := range strings.Split(strings.TrimSpace(h.GetStatement()), "\n") {
+		line("statement", "%s", s)
+	}
+	if h.EstimatedRows != nil {
+		line("rows", "about %d, as %s estimates", h.GetEstimatedRows(), h.GetResource())
+	}
+	line("masked", "%s", strings.Join(h.GetMasked(), ", "))
+	p := r.GetHistory()
+	line("before", "%d sessions with this task, %d statements, %d of them denied; asked %d times: %d yes, %d no", p.GetSessions(), p.GetStatements(), p.GetDenied(), p.GetAsked(), p.GetApproved(), p.GetRefused())
+	line("asks", "%s by rule %s", strings.Join(h.GetApproverGroups(), " and "), h.GetRule())
+	for _, a := range h.GetApprovals() {
+		word := "no"
+		if a.GetApproved() {
+			word = "yes"
+		}
+		line("answer", "%s: %s %s", a.GetSubject(), word, a.GetReason())
+	}
+	line("until", "%s", when(h.GetExpireTime()))
+}
+
+func (a *app) withdrawCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "withdraw ID", Short: "Take back what I asked people for", Args: cobra.ExactArgs(1),
+		Example: "  postern requests\n  postern withdraw h-91c2...",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api, err := a.dial(cmd.Context(), false)
+			if err != nil {
+				return err
+			}
+			resp, err := api.approvals.WithdrawHold(cmd.Context(), connect.NewRequest(&apiv1.WithdrawHoldRequest{Id: args[0]}))
+			if err != nil {
+				return err
+			}
+			return a.print(resp.Msg, func(w io.Writer) { fmt.Fprintf(w, "%s %s\n", args[0], holdState(resp.Msg.GetHold())) })
+		},
+	}
+}
+
 func (a *app) approveCmd() *cobra.Command {
 	var reason string
 	c := &cobra.Command{
@@ -105,7 +160,9 @@ func (a *app) review(cmd *cobra.Command, id string, approve bool, reason string)
 		return err
 	}
 	h := got.Msg.GetHold()
-	a.say("%s asks for %s under %s", h.GetSubject(), what(h), h.GetTask())
+	if a.format == "text" {
+		showHold(a.env.Stderr, got.Msg)
+	}
 	resp, err := api.approvals.ReviewHold(cmd.Context(), connect.NewRequest(&apiv1.ReviewHoldRequest{Id: id, Approve: approve, Reason: reason, Digest: h.GetDigest()}))
 	if err != nil {
 		return err

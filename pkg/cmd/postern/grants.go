@@ -21,7 +21,7 @@ import (
 func (a *app) requestCmd() *cobra.Command {
 	var reason string
 	var ttl time.Duration
-	var wait bool
+	var wait, extend bool
 	c := &cobra.Command{
 		Use: "request TASK", Short: "Ask people for a task", Args: cobra.ExactArgs(1),
 		Example: `  postern request schema-change --reason "INC-42: add an index" --for 30m --wait`,
@@ -30,7 +30,7 @@ func (a *app) requestCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			resp, err := api.grants.RequestGrant(cmd.Context(), connect.NewRequest(&apiv1.RequestGrantRequest{Task: args[0], Reason: reason, Ttl: ttlOf(ttl)}))
+			resp, err := api.grants.RequestGrant(cmd.Context(), connect.NewRequest(&apiv1.RequestGrantRequest{Task: args[0], Reason: reason, Ttl: ttlOf(ttl), Extend: extend}))
 			if err != nil {
 				return err
 			}
@@ -61,6 +61,7 @@ func (a *app) requestCmd() *cobra.Command {
 	c.Flags().StringVar(&reason, "reason", "", "why; shown to those who approve")
 	c.Flags().DurationVar(&ttl, "for", 0, "how long; at most the task's duration")
 	c.Flags().BoolVar(&wait, "wait", false, "wait for the answer")
+	c.Flags().BoolVar(&extend, "extend", false, "ask for more time: anew, while what I have goes on until its end")
 	return c
 }
 

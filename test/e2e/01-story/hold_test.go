@@ -66,6 +66,11 @@ func heldInPsql(t *testing.T, h *house.House) {
 	if hold := holdOf(t, h, id); hold.GetSubject() != "alice" || hold.GetStatement() == "" || hold.GetResource() != "warehouse" {
 		t.Errorf("the hold is %v", hold)
 	}
+	if r := h.CLI(t, "bob", "approvals", id); r.Code != 0 {
+		t.Errorf("%+v", r)
+	} else { // what bob should know before he answers
+		has(t, r.Out, "DELETE FROM sales.orders WHERE id = 7", "about 1, as warehouse estimates", "0 sessions with this task", "leads by rule leads")
+	}
 
 	if r := h.CLI(t, "alice", "approve", id); r.Code != 3 || !exists(t, h, 7) {
 		t.Errorf("alice answered her own hold: %+v", r)

@@ -2595,7 +2595,10 @@ type RequestGrantRequest struct {
 	// Why.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// How long; at most, and by default, the task's duration.
-	Ttl           *durationpb.Duration `protobuf:"bytes,3,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	Ttl *durationpb.Duration `protobuf:"bytes,3,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// Ask anew although a grant is live: its end never moves, and the new one takes over
+	// for sessions that begin once it is active.
+	Extend        bool `protobuf:"varint,4,opt,name=extend,proto3" json:"extend,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2649,6 +2652,13 @@ func (x *RequestGrantRequest) GetTtl() *durationpb.Duration {
 		return x.Ttl
 	}
 	return nil
+}
+
+func (x *RequestGrantRequest) GetExtend() bool {
+	if x != nil {
+		return x.Extend
+	}
+	return false
 }
 
 // RequestGrantResponse is the grant as it was asked for.
@@ -3160,7 +3170,9 @@ func (x *GetHoldRequest) GetId() string {
 type GetHoldResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The hold.
-	Hold          *v1.Hold `protobuf:"bytes,1,opt,name=hold,proto3" json:"hold,omitempty"`
+	Hold *v1.Hold `protobuf:"bytes,1,opt,name=hold,proto3" json:"hold,omitempty"`
+	// What the asker has done with this task before.
+	History       *HoldHistory `protobuf:"bytes,2,opt,name=history,proto3" json:"history,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3202,6 +3214,131 @@ func (x *GetHoldResponse) GetHold() *v1.Hold {
 	return nil
 }
 
+func (x *GetHoldResponse) GetHistory() *HoldHistory {
+	if x != nil {
+		return x.History
+	}
+	return nil
+}
+
+// HoldHistory is what a subject has done with a task before it asked.
+type HoldHistory struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Sessions that are on record.
+	Sessions int64 `protobuf:"varint,1,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	// Statements in them.
+	Statements int64 `protobuf:"varint,2,opt,name=statements,proto3" json:"statements,omitempty"`
+	// Those that were denied.
+	Denied int64 `protobuf:"varint,3,opt,name=denied,proto3" json:"denied,omitempty"`
+	// When the first and the last of these sessions began; unset where there is none.
+	FirstTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=first_time,json=firstTime,proto3" json:"first_time,omitempty"`
+	// See first_time.
+	LastTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_time,json=lastTime,proto3" json:"last_time,omitempty"`
+	// What was asked of people before, as far as it is kept.
+	Asked int64 `protobuf:"varint,6,opt,name=asked,proto3" json:"asked,omitempty"`
+	// How often they said yes.
+	Approved int64 `protobuf:"varint,7,opt,name=approved,proto3" json:"approved,omitempty"`
+	// How often they said no.
+	Refused int64 `protobuf:"varint,8,opt,name=refused,proto3" json:"refused,omitempty"`
+	// How much of the above may be missing: only the newest sessions are counted.
+	Truncated     bool `protobuf:"varint,9,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldHistory) Reset() {
+	*x = HoldHistory{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldHistory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldHistory) ProtoMessage() {}
+
+func (x *HoldHistory) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldHistory.ProtoReflect.Descriptor instead.
+func (*HoldHistory) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *HoldHistory) GetSessions() int64 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
+func (x *HoldHistory) GetStatements() int64 {
+	if x != nil {
+		return x.Statements
+	}
+	return 0
+}
+
+func (x *HoldHistory) GetDenied() int64 {
+	if x != nil {
+		return x.Denied
+	}
+	return 0
+}
+
+func (x *HoldHistory) GetFirstTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstTime
+	}
+	return nil
+}
+
+func (x *HoldHistory) GetLastTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastTime
+	}
+	return nil
+}
+
+func (x *HoldHistory) GetAsked() int64 {
+	if x != nil {
+		return x.Asked
+	}
+	return 0
+}
+
+func (x *HoldHistory) GetApproved() int64 {
+	if x != nil {
+		return x.Approved
+	}
+	return 0
+}
+
+func (x *HoldHistory) GetRefused() int64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *HoldHistory) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
 // ReviewHoldRequest is an answer.
 type ReviewHoldRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3219,7 +3356,7 @@ type ReviewHoldRequest struct {
 
 func (x *ReviewHoldRequest) Reset() {
 	*x = ReviewHoldRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[51]
+	mi := &file_postern_api_v1_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3231,7 +3368,7 @@ func (x *ReviewHoldRequest) String() string {
 func (*ReviewHoldRequest) ProtoMessage() {}
 
 func (x *ReviewHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[51]
+	mi := &file_postern_api_v1_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3244,7 +3381,7 @@ func (x *ReviewHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReviewHoldRequest.ProtoReflect.Descriptor instead.
 func (*ReviewHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{51}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ReviewHoldRequest) GetId() string {
@@ -3286,7 +3423,7 @@ type ReviewHoldResponse struct {
 
 func (x *ReviewHoldResponse) Reset() {
 	*x = ReviewHoldResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[52]
+	mi := &file_postern_api_v1_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3298,7 +3435,7 @@ func (x *ReviewHoldResponse) String() string {
 func (*ReviewHoldResponse) ProtoMessage() {}
 
 func (x *ReviewHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[52]
+	mi := &file_postern_api_v1_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3311,7 +3448,7 @@ func (x *ReviewHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReviewHoldResponse.ProtoReflect.Descriptor instead.
 func (*ReviewHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{52}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ReviewHoldResponse) GetHold() *v1.Hold {
@@ -3332,7 +3469,7 @@ type WithdrawHoldRequest struct {
 
 func (x *WithdrawHoldRequest) Reset() {
 	*x = WithdrawHoldRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[53]
+	mi := &file_postern_api_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3344,7 +3481,7 @@ func (x *WithdrawHoldRequest) String() string {
 func (*WithdrawHoldRequest) ProtoMessage() {}
 
 func (x *WithdrawHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[53]
+	mi := &file_postern_api_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3357,7 +3494,7 @@ func (x *WithdrawHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawHoldRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{53}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *WithdrawHoldRequest) GetId() string {
@@ -3378,7 +3515,7 @@ type WithdrawHoldResponse struct {
 
 func (x *WithdrawHoldResponse) Reset() {
 	*x = WithdrawHoldResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[54]
+	mi := &file_postern_api_v1_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3390,7 +3527,7 @@ func (x *WithdrawHoldResponse) String() string {
 func (*WithdrawHoldResponse) ProtoMessage() {}
 
 func (x *WithdrawHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[54]
+	mi := &file_postern_api_v1_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3403,7 +3540,7 @@ func (x *WithdrawHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawHoldResponse.ProtoReflect.Descriptor instead.
 func (*WithdrawHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{54}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *WithdrawHoldResponse) GetHold() *v1.Hold {
@@ -3422,7 +3559,7 @@ type WatchHoldsRequest struct {
 
 func (x *WatchHoldsRequest) Reset() {
 	*x = WatchHoldsRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[55]
+	mi := &file_postern_api_v1_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3434,7 +3571,7 @@ func (x *WatchHoldsRequest) String() string {
 func (*WatchHoldsRequest) ProtoMessage() {}
 
 func (x *WatchHoldsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[55]
+	mi := &file_postern_api_v1_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3447,7 +3584,7 @@ func (x *WatchHoldsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchHoldsRequest.ProtoReflect.Descriptor instead.
 func (*WatchHoldsRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{55}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{56}
 }
 
 // WatchHoldsResponse is one hold as it stands now.
@@ -3461,7 +3598,7 @@ type WatchHoldsResponse struct {
 
 func (x *WatchHoldsResponse) Reset() {
 	*x = WatchHoldsResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[56]
+	mi := &file_postern_api_v1_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3473,7 +3610,7 @@ func (x *WatchHoldsResponse) String() string {
 func (*WatchHoldsResponse) ProtoMessage() {}
 
 func (x *WatchHoldsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[56]
+	mi := &file_postern_api_v1_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3486,7 +3623,7 @@ func (x *WatchHoldsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchHoldsResponse.ProtoReflect.Descriptor instead.
 func (*WatchHoldsResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{56}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *WatchHoldsResponse) GetHold() *v1.Hold {
@@ -3509,7 +3646,7 @@ type SetLegalHoldRequest struct {
 
 func (x *SetLegalHoldRequest) Reset() {
 	*x = SetLegalHoldRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[57]
+	mi := &file_postern_api_v1_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3521,7 +3658,7 @@ func (x *SetLegalHoldRequest) String() string {
 func (*SetLegalHoldRequest) ProtoMessage() {}
 
 func (x *SetLegalHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[57]
+	mi := &file_postern_api_v1_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3534,7 +3671,7 @@ func (x *SetLegalHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLegalHoldRequest.ProtoReflect.Descriptor instead.
 func (*SetLegalHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{57}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *SetLegalHoldRequest) GetId() string {
@@ -3560,7 +3697,7 @@ type SetLegalHoldResponse struct {
 
 func (x *SetLegalHoldResponse) Reset() {
 	*x = SetLegalHoldResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[58]
+	mi := &file_postern_api_v1_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3572,7 +3709,7 @@ func (x *SetLegalHoldResponse) String() string {
 func (*SetLegalHoldResponse) ProtoMessage() {}
 
 func (x *SetLegalHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[58]
+	mi := &file_postern_api_v1_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3585,7 +3722,7 @@ func (x *SetLegalHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLegalHoldResponse.ProtoReflect.Descriptor instead.
 func (*SetLegalHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{58}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{59}
 }
 
 // SearchStatementsRequest narrows the search; what is left out does not.
@@ -3625,7 +3762,7 @@ type SearchStatementsRequest struct {
 
 func (x *SearchStatementsRequest) Reset() {
 	*x = SearchStatementsRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[59]
+	mi := &file_postern_api_v1_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3637,7 +3774,7 @@ func (x *SearchStatementsRequest) String() string {
 func (*SearchStatementsRequest) ProtoMessage() {}
 
 func (x *SearchStatementsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[59]
+	mi := &file_postern_api_v1_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3650,7 +3787,7 @@ func (x *SearchStatementsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchStatementsRequest.ProtoReflect.Descriptor instead.
 func (*SearchStatementsRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{59}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *SearchStatementsRequest) GetText() string {
@@ -3764,7 +3901,7 @@ type SearchStatementsResponse struct {
 
 func (x *SearchStatementsResponse) Reset() {
 	*x = SearchStatementsResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[60]
+	mi := &file_postern_api_v1_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3776,7 +3913,7 @@ func (x *SearchStatementsResponse) String() string {
 func (*SearchStatementsResponse) ProtoMessage() {}
 
 func (x *SearchStatementsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[60]
+	mi := &file_postern_api_v1_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3789,7 +3926,7 @@ func (x *SearchStatementsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchStatementsResponse.ProtoReflect.Descriptor instead.
 func (*SearchStatementsResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{60}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *SearchStatementsResponse) GetStatements() []*RecordedStatement {
@@ -3856,7 +3993,7 @@ type RecordedStatement struct {
 
 func (x *RecordedStatement) Reset() {
 	*x = RecordedStatement{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[61]
+	mi := &file_postern_api_v1_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3868,7 +4005,7 @@ func (x *RecordedStatement) String() string {
 func (*RecordedStatement) ProtoMessage() {}
 
 func (x *RecordedStatement) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[61]
+	mi := &file_postern_api_v1_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3881,7 +4018,7 @@ func (x *RecordedStatement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordedStatement.ProtoReflect.Descriptor instead.
 func (*RecordedStatement) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{61}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RecordedStatement) GetSession() string {
@@ -4039,7 +4176,7 @@ type ColumnUse struct {
 
 func (x *ColumnUse) Reset() {
 	*x = ColumnUse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[62]
+	mi := &file_postern_api_v1_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4051,7 +4188,7 @@ func (x *ColumnUse) String() string {
 func (*ColumnUse) ProtoMessage() {}
 
 func (x *ColumnUse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[62]
+	mi := &file_postern_api_v1_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4064,7 +4201,7 @@ func (x *ColumnUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ColumnUse.ProtoReflect.Descriptor instead.
 func (*ColumnUse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{62}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ColumnUse) GetColumn() string {
@@ -4113,7 +4250,7 @@ type WhoUsedRequest struct {
 
 func (x *WhoUsedRequest) Reset() {
 	*x = WhoUsedRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[63]
+	mi := &file_postern_api_v1_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4125,7 +4262,7 @@ func (x *WhoUsedRequest) String() string {
 func (*WhoUsedRequest) ProtoMessage() {}
 
 func (x *WhoUsedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[63]
+	mi := &file_postern_api_v1_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4138,7 +4275,7 @@ func (x *WhoUsedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoUsedRequest.ProtoReflect.Descriptor instead.
 func (*WhoUsedRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{63}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *WhoUsedRequest) GetName() string {
@@ -4210,7 +4347,7 @@ type WhoUsedResponse struct {
 
 func (x *WhoUsedResponse) Reset() {
 	*x = WhoUsedResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[64]
+	mi := &file_postern_api_v1_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4222,7 +4359,7 @@ func (x *WhoUsedResponse) String() string {
 func (*WhoUsedResponse) ProtoMessage() {}
 
 func (x *WhoUsedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[64]
+	mi := &file_postern_api_v1_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4235,7 +4372,7 @@ func (x *WhoUsedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoUsedResponse.ProtoReflect.Descriptor instead.
 func (*WhoUsedResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{64}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *WhoUsedResponse) GetUses() []*SessionUse {
@@ -4287,7 +4424,7 @@ type SessionUse struct {
 
 func (x *SessionUse) Reset() {
 	*x = SessionUse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[65]
+	mi := &file_postern_api_v1_api_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4299,7 +4436,7 @@ func (x *SessionUse) String() string {
 func (*SessionUse) ProtoMessage() {}
 
 func (x *SessionUse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[65]
+	mi := &file_postern_api_v1_api_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4312,7 +4449,7 @@ func (x *SessionUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionUse.ProtoReflect.Descriptor instead.
 func (*SessionUse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{65}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *SessionUse) GetSubject() string {
@@ -4431,7 +4568,7 @@ type GetUsageRequest struct {
 
 func (x *GetUsageRequest) Reset() {
 	*x = GetUsageRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[66]
+	mi := &file_postern_api_v1_api_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4443,7 +4580,7 @@ func (x *GetUsageRequest) String() string {
 func (*GetUsageRequest) ProtoMessage() {}
 
 func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[66]
+	mi := &file_postern_api_v1_api_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4456,7 +4593,7 @@ func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageRequest.ProtoReflect.Descriptor instead.
 func (*GetUsageRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{66}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *GetUsageRequest) GetName() string {
@@ -4530,7 +4667,7 @@ type GetUsageResponse struct {
 
 func (x *GetUsageResponse) Reset() {
 	*x = GetUsageResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[67]
+	mi := &file_postern_api_v1_api_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4542,7 +4679,7 @@ func (x *GetUsageResponse) String() string {
 func (*GetUsageResponse) ProtoMessage() {}
 
 func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[67]
+	mi := &file_postern_api_v1_api_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4555,7 +4692,7 @@ func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageResponse.ProtoReflect.Descriptor instead.
 func (*GetUsageResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{67}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *GetUsageResponse) GetUsage() []*Usage {
@@ -4616,7 +4753,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[68]
+	mi := &file_postern_api_v1_api_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4628,7 +4765,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[68]
+	mi := &file_postern_api_v1_api_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4641,7 +4778,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{68}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Usage) GetSubject() string {
@@ -4757,7 +4894,7 @@ type UnusedBinding struct {
 
 func (x *UnusedBinding) Reset() {
 	*x = UnusedBinding{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[69]
+	mi := &file_postern_api_v1_api_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4769,7 +4906,7 @@ func (x *UnusedBinding) String() string {
 func (*UnusedBinding) ProtoMessage() {}
 
 func (x *UnusedBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[69]
+	mi := &file_postern_api_v1_api_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4782,7 +4919,7 @@ func (x *UnusedBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnusedBinding.ProtoReflect.Descriptor instead.
 func (*UnusedBinding) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{69}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *UnusedBinding) GetBinding() string {
@@ -4831,7 +4968,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[70]
+	mi := &file_postern_api_v1_api_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4843,7 +4980,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[70]
+	mi := &file_postern_api_v1_api_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4856,7 +4993,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{70}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ListSessionsRequest) GetSubject() string {
@@ -4928,7 +5065,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[71]
+	mi := &file_postern_api_v1_api_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4940,7 +5077,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[71]
+	mi := &file_postern_api_v1_api_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4953,7 +5090,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{71}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*v1.Session {
@@ -4981,7 +5118,7 @@ type GetSessionRequest struct {
 
 func (x *GetSessionRequest) Reset() {
 	*x = GetSessionRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[72]
+	mi := &file_postern_api_v1_api_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4993,7 +5130,7 @@ func (x *GetSessionRequest) String() string {
 func (*GetSessionRequest) ProtoMessage() {}
 
 func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[72]
+	mi := &file_postern_api_v1_api_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5006,7 +5143,7 @@ func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionRequest.ProtoReflect.Descriptor instead.
 func (*GetSessionRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{72}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *GetSessionRequest) GetId() string {
@@ -5027,7 +5164,7 @@ type GetSessionResponse struct {
 
 func (x *GetSessionResponse) Reset() {
 	*x = GetSessionResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[73]
+	mi := &file_postern_api_v1_api_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5039,7 +5176,7 @@ func (x *GetSessionResponse) String() string {
 func (*GetSessionResponse) ProtoMessage() {}
 
 func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[73]
+	mi := &file_postern_api_v1_api_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5052,7 +5189,7 @@ func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionResponse.ProtoReflect.Descriptor instead.
 func (*GetSessionResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{73}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *GetSessionResponse) GetSession() *v1.Session {
@@ -5079,7 +5216,7 @@ type ReadRecordingRequest struct {
 
 func (x *ReadRecordingRequest) Reset() {
 	*x = ReadRecordingRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[74]
+	mi := &file_postern_api_v1_api_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5091,7 +5228,7 @@ func (x *ReadRecordingRequest) String() string {
 func (*ReadRecordingRequest) ProtoMessage() {}
 
 func (x *ReadRecordingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[74]
+	mi := &file_postern_api_v1_api_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5104,7 +5241,7 @@ func (x *ReadRecordingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRecordingRequest.ProtoReflect.Descriptor instead.
 func (*ReadRecordingRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{74}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ReadRecordingRequest) GetId() string {
@@ -5152,7 +5289,7 @@ type ReadRecordingResponse struct {
 
 func (x *ReadRecordingResponse) Reset() {
 	*x = ReadRecordingResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[75]
+	mi := &file_postern_api_v1_api_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5164,7 +5301,7 @@ func (x *ReadRecordingResponse) String() string {
 func (*ReadRecordingResponse) ProtoMessage() {}
 
 func (x *ReadRecordingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[75]
+	mi := &file_postern_api_v1_api_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5177,7 +5314,7 @@ func (x *ReadRecordingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRecordingResponse.ProtoReflect.Descriptor instead.
 func (*ReadRecordingResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{75}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ReadRecordingResponse) GetIndex() uint32 {
@@ -5221,7 +5358,7 @@ type KillSessionRequest struct {
 
 func (x *KillSessionRequest) Reset() {
 	*x = KillSessionRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[76]
+	mi := &file_postern_api_v1_api_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5233,7 +5370,7 @@ func (x *KillSessionRequest) String() string {
 func (*KillSessionRequest) ProtoMessage() {}
 
 func (x *KillSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[76]
+	mi := &file_postern_api_v1_api_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5246,7 +5383,7 @@ func (x *KillSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillSessionRequest.ProtoReflect.Descriptor instead.
 func (*KillSessionRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{76}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *KillSessionRequest) GetId() string {
@@ -5274,7 +5411,7 @@ type KillSessionResponse struct {
 
 func (x *KillSessionResponse) Reset() {
 	*x = KillSessionResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[77]
+	mi := &file_postern_api_v1_api_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5286,7 +5423,7 @@ func (x *KillSessionResponse) String() string {
 func (*KillSessionResponse) ProtoMessage() {}
 
 func (x *KillSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[77]
+	mi := &file_postern_api_v1_api_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5299,7 +5436,7 @@ func (x *KillSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillSessionResponse.ProtoReflect.Descriptor instead.
 func (*KillSessionResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{77}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *KillSessionResponse) GetNode() string {
@@ -5328,7 +5465,7 @@ type ListAuditEntriesRequest struct {
 
 func (x *ListAuditEntriesRequest) Reset() {
 	*x = ListAuditEntriesRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[78]
+	mi := &file_postern_api_v1_api_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5340,7 +5477,7 @@ func (x *ListAuditEntriesRequest) String() string {
 func (*ListAuditEntriesRequest) ProtoMessage() {}
 
 func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[78]
+	mi := &file_postern_api_v1_api_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5353,7 +5490,7 @@ func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{78}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ListAuditEntriesRequest) GetActor() string {
@@ -5404,7 +5541,7 @@ type ListAuditEntriesResponse struct {
 
 func (x *ListAuditEntriesResponse) Reset() {
 	*x = ListAuditEntriesResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[79]
+	mi := &file_postern_api_v1_api_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5416,7 +5553,7 @@ func (x *ListAuditEntriesResponse) String() string {
 func (*ListAuditEntriesResponse) ProtoMessage() {}
 
 func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[79]
+	mi := &file_postern_api_v1_api_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5429,7 +5566,7 @@ func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{79}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ListAuditEntriesResponse) GetEntries() []*AuditEntry {
@@ -5475,7 +5612,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[80]
+	mi := &file_postern_api_v1_api_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5487,7 +5624,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[80]
+	mi := &file_postern_api_v1_api_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5500,7 +5637,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{80}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *AuditEntry) GetSequence() int64 {
@@ -5593,7 +5730,7 @@ type AuditChange struct {
 
 func (x *AuditChange) Reset() {
 	*x = AuditChange{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[81]
+	mi := &file_postern_api_v1_api_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5605,7 +5742,7 @@ func (x *AuditChange) String() string {
 func (*AuditChange) ProtoMessage() {}
 
 func (x *AuditChange) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[81]
+	mi := &file_postern_api_v1_api_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5618,7 +5755,7 @@ func (x *AuditChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditChange.ProtoReflect.Descriptor instead.
 func (*AuditChange) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{81}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *AuditChange) GetObject() string {
@@ -5675,7 +5812,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[82]
+	mi := &file_postern_api_v1_api_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5687,7 +5824,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[82]
+	mi := &file_postern_api_v1_api_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5700,7 +5837,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{82}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *CreateJoinTokenRequest) GetName() string {
@@ -5751,7 +5888,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[83]
+	mi := &file_postern_api_v1_api_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5763,7 +5900,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[83]
+	mi := &file_postern_api_v1_api_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5776,7 +5913,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{83}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -5802,7 +5939,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[84]
+	mi := &file_postern_api_v1_api_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5814,7 +5951,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[84]
+	mi := &file_postern_api_v1_api_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5827,7 +5964,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{84}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{85}
 }
 
 // ListNodesResponse is the fleet.
@@ -5843,7 +5980,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[85]
+	mi := &file_postern_api_v1_api_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5855,7 +5992,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[85]
+	mi := &file_postern_api_v1_api_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5868,7 +6005,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{85}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *ListNodesResponse) GetNodes() []*NodeStatus {
@@ -5916,7 +6053,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[86]
+	mi := &file_postern_api_v1_api_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5928,7 +6065,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[86]
+	mi := &file_postern_api_v1_api_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5941,7 +6078,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{86}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *NodeStatus) GetName() string {
@@ -6034,7 +6171,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[87]
+	mi := &file_postern_api_v1_api_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6046,7 +6183,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[87]
+	mi := &file_postern_api_v1_api_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6059,7 +6196,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{87}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *DrainNodeRequest) GetName() string {
@@ -6085,7 +6222,7 @@ type DrainNodeResponse struct {
 
 func (x *DrainNodeResponse) Reset() {
 	*x = DrainNodeResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[88]
+	mi := &file_postern_api_v1_api_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6097,7 +6234,7 @@ func (x *DrainNodeResponse) String() string {
 func (*DrainNodeResponse) ProtoMessage() {}
 
 func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[88]
+	mi := &file_postern_api_v1_api_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6110,7 +6247,7 @@ func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
 func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{88}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{89}
 }
 
 // GetReceiptRequest names a version.
@@ -6126,7 +6263,7 @@ type GetReceiptRequest struct {
 
 func (x *GetReceiptRequest) Reset() {
 	*x = GetReceiptRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[89]
+	mi := &file_postern_api_v1_api_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6138,7 +6275,7 @@ func (x *GetReceiptRequest) String() string {
 func (*GetReceiptRequest) ProtoMessage() {}
 
 func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[89]
+	mi := &file_postern_api_v1_api_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6151,7 +6288,7 @@ func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptRequest.ProtoReflect.Descriptor instead.
 func (*GetReceiptRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{89}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *GetReceiptRequest) GetVersion() *v1.Version {
@@ -6179,7 +6316,7 @@ type GetReceiptResponse struct {
 
 func (x *GetReceiptResponse) Reset() {
 	*x = GetReceiptResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[90]
+	mi := &file_postern_api_v1_api_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6191,7 +6328,7 @@ func (x *GetReceiptResponse) String() string {
 func (*GetReceiptResponse) ProtoMessage() {}
 
 func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[90]
+	mi := &file_postern_api_v1_api_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6204,7 +6341,7 @@ func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptResponse.ProtoReflect.Descriptor instead.
 func (*GetReceiptResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{90}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *GetReceiptResponse) GetReceipt() *Receipt {
@@ -6231,7 +6368,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[91]
+	mi := &file_postern_api_v1_api_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6243,7 +6380,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[91]
+	mi := &file_postern_api_v1_api_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6256,7 +6393,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{91}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *Receipt) GetVersion() *v1.Version {
@@ -6308,7 +6445,7 @@ type NodeReceipt struct {
 
 func (x *NodeReceipt) Reset() {
 	*x = NodeReceipt{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[92]
+	mi := &file_postern_api_v1_api_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6320,7 +6457,7 @@ func (x *NodeReceipt) String() string {
 func (*NodeReceipt) ProtoMessage() {}
 
 func (x *NodeReceipt) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[92]
+	mi := &file_postern_api_v1_api_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6333,7 +6470,7 @@ func (x *NodeReceipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeReceipt.ProtoReflect.Descriptor instead.
 func (*NodeReceipt) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{92}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *NodeReceipt) GetNode() string {
@@ -6393,7 +6530,7 @@ type OffboardRequest struct {
 
 func (x *OffboardRequest) Reset() {
 	*x = OffboardRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[93]
+	mi := &file_postern_api_v1_api_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6405,7 +6542,7 @@ func (x *OffboardRequest) String() string {
 func (*OffboardRequest) ProtoMessage() {}
 
 func (x *OffboardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[93]
+	mi := &file_postern_api_v1_api_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6418,7 +6555,7 @@ func (x *OffboardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OffboardRequest.ProtoReflect.Descriptor instead.
 func (*OffboardRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{93}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *OffboardRequest) GetSubject() string {
@@ -6467,7 +6604,7 @@ type OffboardResponse struct {
 
 func (x *OffboardResponse) Reset() {
 	*x = OffboardResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[94]
+	mi := &file_postern_api_v1_api_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6479,7 +6616,7 @@ func (x *OffboardResponse) String() string {
 func (*OffboardResponse) ProtoMessage() {}
 
 func (x *OffboardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[94]
+	mi := &file_postern_api_v1_api_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6492,7 +6629,7 @@ func (x *OffboardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OffboardResponse.ProtoReflect.Descriptor instead.
 func (*OffboardResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{94}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *OffboardResponse) GetLocks() []*v1.Object {
@@ -6566,7 +6703,7 @@ type OffboardedWorkload struct {
 
 func (x *OffboardedWorkload) Reset() {
 	*x = OffboardedWorkload{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[95]
+	mi := &file_postern_api_v1_api_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6578,7 +6715,7 @@ func (x *OffboardedWorkload) String() string {
 func (*OffboardedWorkload) ProtoMessage() {}
 
 func (x *OffboardedWorkload) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[95]
+	mi := &file_postern_api_v1_api_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6591,7 +6728,7 @@ func (x *OffboardedWorkload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OffboardedWorkload.ProtoReflect.Descriptor instead.
 func (*OffboardedWorkload) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{95}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *OffboardedWorkload) GetName() string {
@@ -6638,7 +6775,7 @@ type LeaseStatus struct {
 
 func (x *LeaseStatus) Reset() {
 	*x = LeaseStatus{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[96]
+	mi := &file_postern_api_v1_api_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6650,7 +6787,7 @@ func (x *LeaseStatus) String() string {
 func (*LeaseStatus) ProtoMessage() {}
 
 func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[96]
+	mi := &file_postern_api_v1_api_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6663,7 +6800,7 @@ func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseStatus.ProtoReflect.Descriptor instead.
 func (*LeaseStatus) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{96}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *LeaseStatus) GetId() string {
@@ -6736,7 +6873,7 @@ type SigningKey struct {
 
 func (x *SigningKey) Reset() {
 	*x = SigningKey{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[97]
+	mi := &file_postern_api_v1_api_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6748,7 +6885,7 @@ func (x *SigningKey) String() string {
 func (*SigningKey) ProtoMessage() {}
 
 func (x *SigningKey) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[97]
+	mi := &file_postern_api_v1_api_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6761,7 +6898,7 @@ func (x *SigningKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SigningKey.ProtoReflect.Descriptor instead.
 func (*SigningKey) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{97}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *SigningKey) GetName() string {
@@ -6815,7 +6952,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[98]
+	mi := &file_postern_api_v1_api_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6827,7 +6964,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[98]
+	mi := &file_postern_api_v1_api_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6840,7 +6977,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{98}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{99}
 }
 
 // ListKeysResponse has all keys.
@@ -6856,7 +6993,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[99]
+	mi := &file_postern_api_v1_api_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6868,7 +7005,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[99]
+	mi := &file_postern_api_v1_api_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6881,7 +7018,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{99}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *ListKeysResponse) GetKeys() []*SigningKey {
@@ -6912,7 +7049,7 @@ type RotateKeyRequest struct {
 
 func (x *RotateKeyRequest) Reset() {
 	*x = RotateKeyRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[100]
+	mi := &file_postern_api_v1_api_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6924,7 +7061,7 @@ func (x *RotateKeyRequest) String() string {
 func (*RotateKeyRequest) ProtoMessage() {}
 
 func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[100]
+	mi := &file_postern_api_v1_api_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6937,7 +7074,7 @@ func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{100}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *RotateKeyRequest) GetUse() string {
@@ -6965,7 +7102,7 @@ type RotateKeyResponse struct {
 
 func (x *RotateKeyResponse) Reset() {
 	*x = RotateKeyResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[101]
+	mi := &file_postern_api_v1_api_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6977,7 +7114,7 @@ func (x *RotateKeyResponse) String() string {
 func (*RotateKeyResponse) ProtoMessage() {}
 
 func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[101]
+	mi := &file_postern_api_v1_api_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6990,7 +7127,7 @@ func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{101}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *RotateKeyResponse) GetKey() *SigningKey {
@@ -7011,7 +7148,7 @@ type RetireKeyRequest struct {
 
 func (x *RetireKeyRequest) Reset() {
 	*x = RetireKeyRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[102]
+	mi := &file_postern_api_v1_api_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7023,7 +7160,7 @@ func (x *RetireKeyRequest) String() string {
 func (*RetireKeyRequest) ProtoMessage() {}
 
 func (x *RetireKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[102]
+	mi := &file_postern_api_v1_api_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7036,7 +7173,7 @@ func (x *RetireKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireKeyRequest.ProtoReflect.Descriptor instead.
 func (*RetireKeyRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{102}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *RetireKeyRequest) GetName() string {
@@ -7055,7 +7192,7 @@ type RetireKeyResponse struct {
 
 func (x *RetireKeyResponse) Reset() {
 	*x = RetireKeyResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[103]
+	mi := &file_postern_api_v1_api_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7067,7 +7204,7 @@ func (x *RetireKeyResponse) String() string {
 func (*RetireKeyResponse) ProtoMessage() {}
 
 func (x *RetireKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[103]
+	mi := &file_postern_api_v1_api_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7080,7 +7217,7 @@ func (x *RetireKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireKeyResponse.ProtoReflect.Descriptor instead.
 func (*RetireKeyResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{103}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{104}
 }
 
 // ListAccountsRequest names a resource.
@@ -7096,7 +7233,7 @@ type ListAccountsRequest struct {
 
 func (x *ListAccountsRequest) Reset() {
 	*x = ListAccountsRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[104]
+	mi := &file_postern_api_v1_api_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7108,7 +7245,7 @@ func (x *ListAccountsRequest) String() string {
 func (*ListAccountsRequest) ProtoMessage() {}
 
 func (x *ListAccountsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[104]
+	mi := &file_postern_api_v1_api_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7121,7 +7258,7 @@ func (x *ListAccountsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAccountsRequest.ProtoReflect.Descriptor instead.
 func (*ListAccountsRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{104}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *ListAccountsRequest) GetResource() string {
@@ -7153,7 +7290,7 @@ type ListAccountsResponse struct {
 
 func (x *ListAccountsResponse) Reset() {
 	*x = ListAccountsResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[105]
+	mi := &file_postern_api_v1_api_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7165,7 +7302,7 @@ func (x *ListAccountsResponse) String() string {
 func (*ListAccountsResponse) ProtoMessage() {}
 
 func (x *ListAccountsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[105]
+	mi := &file_postern_api_v1_api_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7178,7 +7315,7 @@ func (x *ListAccountsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAccountsResponse.ProtoReflect.Descriptor instead.
 func (*ListAccountsResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{105}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *ListAccountsResponse) GetAccounts() []*AccountStatus {
@@ -7232,7 +7369,7 @@ type AccountStatus struct {
 
 func (x *AccountStatus) Reset() {
 	*x = AccountStatus{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[106]
+	mi := &file_postern_api_v1_api_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7244,7 +7381,7 @@ func (x *AccountStatus) String() string {
 func (*AccountStatus) ProtoMessage() {}
 
 func (x *AccountStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[106]
+	mi := &file_postern_api_v1_api_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7257,7 +7394,7 @@ func (x *AccountStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccountStatus.ProtoReflect.Descriptor instead.
 func (*AccountStatus) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{106}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *AccountStatus) GetAccount() string {
@@ -7353,7 +7490,7 @@ type AroundUse struct {
 
 func (x *AroundUse) Reset() {
 	*x = AroundUse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[107]
+	mi := &file_postern_api_v1_api_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7365,7 +7502,7 @@ func (x *AroundUse) String() string {
 func (*AroundUse) ProtoMessage() {}
 
 func (x *AroundUse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[107]
+	mi := &file_postern_api_v1_api_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7378,7 +7515,7 @@ func (x *AroundUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AroundUse.ProtoReflect.Descriptor instead.
 func (*AroundUse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{107}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *AroundUse) GetHost() string {
@@ -7442,7 +7579,7 @@ type RotateAccountRequest struct {
 
 func (x *RotateAccountRequest) Reset() {
 	*x = RotateAccountRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[108]
+	mi := &file_postern_api_v1_api_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7454,7 +7591,7 @@ func (x *RotateAccountRequest) String() string {
 func (*RotateAccountRequest) ProtoMessage() {}
 
 func (x *RotateAccountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[108]
+	mi := &file_postern_api_v1_api_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7467,7 +7604,7 @@ func (x *RotateAccountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAccountRequest.ProtoReflect.Descriptor instead.
 func (*RotateAccountRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{108}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *RotateAccountRequest) GetAccount() string {
@@ -7500,7 +7637,7 @@ type RotateAccountResponse struct {
 
 func (x *RotateAccountResponse) Reset() {
 	*x = RotateAccountResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[109]
+	mi := &file_postern_api_v1_api_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7512,7 +7649,7 @@ func (x *RotateAccountResponse) String() string {
 func (*RotateAccountResponse) ProtoMessage() {}
 
 func (x *RotateAccountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[109]
+	mi := &file_postern_api_v1_api_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7525,7 +7662,7 @@ func (x *RotateAccountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAccountResponse.ProtoReflect.Descriptor instead.
 func (*RotateAccountResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{109}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *RotateAccountResponse) GetAccount() string {
@@ -7759,11 +7896,12 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\tresources\x18\x03 \x03(\tR\tresources\x12 \n" +
 	"\vcertificate\x18\x04 \x01(\fR\vcertificate\x12'\n" +
 	"\x0fssh_certificate\x18\x05 \x01(\tR\x0esshCertificate\x12\x1e\n" +
-	"\vssh_host_ca\x18\x06 \x01(\tR\tsshHostCa\"\x80\x01\n" +
+	"\vssh_host_ca\x18\x06 \x01(\tR\tsshHostCa\"\x9e\x01\n" +
 	"\x13RequestGrantRequest\x12\x18\n" +
 	"\x04task\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04task\x12\x1c\n" +
 	"\x06reason\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x06reason\x121\n" +
-	"\x03ttl\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x04\xa8\xee\x18\x00R\x03ttl\"q\n" +
+	"\x03ttl\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x04\xa8\xee\x18\x00R\x03ttl\x12\x1c\n" +
+	"\x06extend\x18\x04 \x01(\bB\x04\xa8\xee\x18\x00R\x06extend\"q\n" +
 	"\x14RequestGrantResponse\x12-\n" +
 	"\x05grant\x18\x01 \x01(\v2\x17.postern.types.v1.GrantR\x05grant\x12*\n" +
 	"\x04hold\x18\x02 \x01(\v2\x16.postern.types.v1.HoldR\x04hold\"'\n" +
@@ -7788,9 +7926,23 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x11ListHoldsResponse\x12,\n" +
 	"\x05holds\x18\x01 \x03(\v2\x16.postern.types.v1.HoldR\x05holds\"&\n" +
 	"\x0eGetHoldRequest\x12\x14\n" +
-	"\x02id\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x02id\"=\n" +
+	"\x02id\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x02id\"t\n" +
 	"\x0fGetHoldResponse\x12*\n" +
-	"\x04hold\x18\x01 \x01(\v2\x16.postern.types.v1.HoldR\x04hold\"\x85\x01\n" +
+	"\x04hold\x18\x01 \x01(\v2\x16.postern.types.v1.HoldR\x04hold\x125\n" +
+	"\ahistory\x18\x02 \x01(\v2\x1b.postern.api.v1.HoldHistoryR\ahistory\"\xbf\x02\n" +
+	"\vHoldHistory\x12\x1a\n" +
+	"\bsessions\x18\x01 \x01(\x03R\bsessions\x12\x1e\n" +
+	"\n" +
+	"statements\x18\x02 \x01(\x03R\n" +
+	"statements\x12\x16\n" +
+	"\x06denied\x18\x03 \x01(\x03R\x06denied\x129\n" +
+	"\n" +
+	"first_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tfirstTime\x127\n" +
+	"\tlast_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\x12\x14\n" +
+	"\x05asked\x18\x06 \x01(\x03R\x05asked\x12\x1a\n" +
+	"\bapproved\x18\a \x01(\x03R\bapproved\x12\x18\n" +
+	"\arefused\x18\b \x01(\x03R\arefused\x12\x1c\n" +
+	"\ttruncated\x18\t \x01(\bR\ttruncated\"\x85\x01\n" +
 	"\x11ReviewHoldRequest\x12\x14\n" +
 	"\x02id\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x02id\x12\x1e\n" +
 	"\aapprove\x18\x02 \x01(\bB\x04\xa8\xee\x18\x00R\aapprove\x12\x1c\n" +
@@ -8205,7 +8357,7 @@ func file_postern_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_postern_api_v1_api_proto_rawDescData
 }
 
-var file_postern_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 115)
+var file_postern_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 116)
 var file_postern_api_v1_api_proto_goTypes = []any{
 	(*WhoCanRequest)(nil),            // 0: postern.api.v1.WhoCanRequest
 	(*WhoCanResponse)(nil),           // 1: postern.api.v1.WhoCanResponse
@@ -8258,296 +8410,300 @@ var file_postern_api_v1_api_proto_goTypes = []any{
 	(*ListHoldsResponse)(nil),        // 48: postern.api.v1.ListHoldsResponse
 	(*GetHoldRequest)(nil),           // 49: postern.api.v1.GetHoldRequest
 	(*GetHoldResponse)(nil),          // 50: postern.api.v1.GetHoldResponse
-	(*ReviewHoldRequest)(nil),        // 51: postern.api.v1.ReviewHoldRequest
-	(*ReviewHoldResponse)(nil),       // 52: postern.api.v1.ReviewHoldResponse
-	(*WithdrawHoldRequest)(nil),      // 53: postern.api.v1.WithdrawHoldRequest
-	(*WithdrawHoldResponse)(nil),     // 54: postern.api.v1.WithdrawHoldResponse
-	(*WatchHoldsRequest)(nil),        // 55: postern.api.v1.WatchHoldsRequest
-	(*WatchHoldsResponse)(nil),       // 56: postern.api.v1.WatchHoldsResponse
-	(*SetLegalHoldRequest)(nil),      // 57: postern.api.v1.SetLegalHoldRequest
-	(*SetLegalHoldResponse)(nil),     // 58: postern.api.v1.SetLegalHoldResponse
-	(*SearchStatementsRequest)(nil),  // 59: postern.api.v1.SearchStatementsRequest
-	(*SearchStatementsResponse)(nil), // 60: postern.api.v1.SearchStatementsResponse
-	(*RecordedStatement)(nil),        // 61: postern.api.v1.RecordedStatement
-	(*ColumnUse)(nil),                // 62: postern.api.v1.ColumnUse
-	(*WhoUsedRequest)(nil),           // 63: postern.api.v1.WhoUsedRequest
-	(*WhoUsedResponse)(nil),          // 64: postern.api.v1.WhoUsedResponse
-	(*SessionUse)(nil),               // 65: postern.api.v1.SessionUse
-	(*GetUsageRequest)(nil),          // 66: postern.api.v1.GetUsageRequest
-	(*GetUsageResponse)(nil),         // 67: postern.api.v1.GetUsageResponse
-	(*Usage)(nil),                    // 68: postern.api.v1.Usage
-	(*UnusedBinding)(nil),            // 69: postern.api.v1.UnusedBinding
-	(*ListSessionsRequest)(nil),      // 70: postern.api.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),     // 71: postern.api.v1.ListSessionsResponse
-	(*GetSessionRequest)(nil),        // 72: postern.api.v1.GetSessionRequest
-	(*GetSessionResponse)(nil),       // 73: postern.api.v1.GetSessionResponse
-	(*ReadRecordingRequest)(nil),     // 74: postern.api.v1.ReadRecordingRequest
-	(*ReadRecordingResponse)(nil),    // 75: postern.api.v1.ReadRecordingResponse
-	(*KillSessionRequest)(nil),       // 76: postern.api.v1.KillSessionRequest
-	(*KillSessionResponse)(nil),      // 77: postern.api.v1.KillSessionResponse
-	(*ListAuditEntriesRequest)(nil),  // 78: postern.api.v1.ListAuditEntriesRequest
-	(*ListAuditEntriesResponse)(nil), // 79: postern.api.v1.ListAuditEntriesResponse
-	(*AuditEntry)(nil),               // 80: postern.api.v1.AuditEntry
-	(*AuditChange)(nil),              // 81: postern.api.v1.AuditChange
-	(*CreateJoinTokenRequest)(nil),   // 82: postern.api.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil),  // 83: postern.api.v1.CreateJoinTokenResponse
-	(*ListNodesRequest)(nil),         // 84: postern.api.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),        // 85: postern.api.v1.ListNodesResponse
-	(*NodeStatus)(nil),               // 86: postern.api.v1.NodeStatus
-	(*DrainNodeRequest)(nil),         // 87: postern.api.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),        // 88: postern.api.v1.DrainNodeResponse
-	(*GetReceiptRequest)(nil),        // 89: postern.api.v1.GetReceiptRequest
-	(*GetReceiptResponse)(nil),       // 90: postern.api.v1.GetReceiptResponse
-	(*Receipt)(nil),                  // 91: postern.api.v1.Receipt
-	(*NodeReceipt)(nil),              // 92: postern.api.v1.NodeReceipt
-	(*OffboardRequest)(nil),          // 93: postern.api.v1.OffboardRequest
-	(*OffboardResponse)(nil),         // 94: postern.api.v1.OffboardResponse
-	(*OffboardedWorkload)(nil),       // 95: postern.api.v1.OffboardedWorkload
-	(*LeaseStatus)(nil),              // 96: postern.api.v1.LeaseStatus
-	(*SigningKey)(nil),               // 97: postern.api.v1.SigningKey
-	(*ListKeysRequest)(nil),          // 98: postern.api.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),         // 99: postern.api.v1.ListKeysResponse
-	(*RotateKeyRequest)(nil),         // 100: postern.api.v1.RotateKeyRequest
-	(*RotateKeyResponse)(nil),        // 101: postern.api.v1.RotateKeyResponse
-	(*RetireKeyRequest)(nil),         // 102: postern.api.v1.RetireKeyRequest
-	(*RetireKeyResponse)(nil),        // 103: postern.api.v1.RetireKeyResponse
-	(*ListAccountsRequest)(nil),      // 104: postern.api.v1.ListAccountsRequest
-	(*ListAccountsResponse)(nil),     // 105: postern.api.v1.ListAccountsResponse
-	(*AccountStatus)(nil),            // 106: postern.api.v1.AccountStatus
-	(*AroundUse)(nil),                // 107: postern.api.v1.AroundUse
-	(*RotateAccountRequest)(nil),     // 108: postern.api.v1.RotateAccountRequest
-	(*RotateAccountResponse)(nil),    // 109: postern.api.v1.RotateAccountResponse
-	nil,                              // 110: postern.api.v1.ListRequest.LabelsEntry
-	nil,                              // 111: postern.api.v1.TaskOffer.ProtocolsEntry
-	nil,                              // 112: postern.api.v1.NodeEndpoint.AddressesEntry
-	nil,                              // 113: postern.api.v1.CreateJoinTokenRequest.LabelsEntry
-	nil,                              // 114: postern.api.v1.NodeStatus.EndpointsEntry
-	(*v1.Version)(nil),               // 115: postern.types.v1.Version
-	(*timestamppb.Timestamp)(nil),    // 116: google.protobuf.Timestamp
-	(*v1.Object)(nil),                // 117: postern.types.v1.Object
-	(*v11.Rejection)(nil),            // 118: postern.node.v1.Rejection
-	(*v1.Subject)(nil),               // 119: postern.types.v1.Subject
-	(*v1.Grant)(nil),                 // 120: postern.types.v1.Grant
-	(*v11.Explanation)(nil),          // 121: postern.node.v1.Explanation
-	(*v11.Finding)(nil),              // 122: postern.node.v1.Finding
-	(*durationpb.Duration)(nil),      // 123: google.protobuf.Duration
-	(*v1.Hold)(nil),                  // 124: postern.types.v1.Hold
-	(*v1.Session)(nil),               // 125: postern.types.v1.Session
-	(*v11.NodeReport)(nil),           // 126: postern.node.v1.NodeReport
+	(*HoldHistory)(nil),              // 51: postern.api.v1.HoldHistory
+	(*ReviewHoldRequest)(nil),        // 52: postern.api.v1.ReviewHoldRequest
+	(*ReviewHoldResponse)(nil),       // 53: postern.api.v1.ReviewHoldResponse
+	(*WithdrawHoldRequest)(nil),      // 54: postern.api.v1.WithdrawHoldRequest
+	(*WithdrawHoldResponse)(nil),     // 55: postern.api.v1.WithdrawHoldResponse
+	(*WatchHoldsRequest)(nil),        // 56: postern.api.v1.WatchHoldsRequest
+	(*WatchHoldsResponse)(nil),       // 57: postern.api.v1.WatchHoldsResponse
+	(*SetLegalHoldRequest)(nil),      // 58: postern.api.v1.SetLegalHoldRequest
+	(*SetLegalHoldResponse)(nil),     // 59: postern.api.v1.SetLegalHoldResponse
+	(*SearchStatementsRequest)(nil),  // 60: postern.api.v1.SearchStatementsRequest
+	(*SearchStatementsResponse)(nil), // 61: postern.api.v1.SearchStatementsResponse
+	(*RecordedStatement)(nil),        // 62: postern.api.v1.RecordedStatement
+	(*ColumnUse)(nil),                // 63: postern.api.v1.ColumnUse
+	(*WhoUsedRequest)(nil),           // 64: postern.api.v1.WhoUsedRequest
+	(*WhoUsedResponse)(nil),          // 65: postern.api.v1.WhoUsedResponse
+	(*SessionUse)(nil),               // 66: postern.api.v1.SessionUse
+	(*GetUsageRequest)(nil),          // 67: postern.api.v1.GetUsageRequest
+	(*GetUsageResponse)(nil),         // 68: postern.api.v1.GetUsageResponse
+	(*Usage)(nil),                    // 69: postern.api.v1.Usage
+	(*UnusedBinding)(nil),            // 70: postern.api.v1.UnusedBinding
+	(*ListSessionsRequest)(nil),      // 71: postern.api.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),     // 72: postern.api.v1.ListSessionsResponse
+	(*GetSessionRequest)(nil),        // 73: postern.api.v1.GetSessionRequest
+	(*GetSessionResponse)(nil),       // 74: postern.api.v1.GetSessionResponse
+	(*ReadRecordingRequest)(nil),     // 75: postern.api.v1.ReadRecordingRequest
+	(*ReadRecordingResponse)(nil),    // 76: postern.api.v1.ReadRecordingResponse
+	(*KillSessionRequest)(nil),       // 77: postern.api.v1.KillSessionRequest
+	(*KillSessionResponse)(nil),      // 78: postern.api.v1.KillSessionResponse
+	(*ListAuditEntriesRequest)(nil),  // 79: postern.api.v1.ListAuditEntriesRequest
+	(*ListAuditEntriesResponse)(nil), // 80: postern.api.v1.ListAuditEntriesResponse
+	(*AuditEntry)(nil),               // 81: postern.api.v1.AuditEntry
+	(*AuditChange)(nil),              // 82: postern.api.v1.AuditChange
+	(*CreateJoinTokenRequest)(nil),   // 83: postern.api.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil),  // 84: postern.api.v1.CreateJoinTokenResponse
+	(*ListNodesRequest)(nil),         // 85: postern.api.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),        // 86: postern.api.v1.ListNodesResponse
+	(*NodeStatus)(nil),               // 87: postern.api.v1.NodeStatus
+	(*DrainNodeRequest)(nil),         // 88: postern.api.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),        // 89: postern.api.v1.DrainNodeResponse
+	(*GetReceiptRequest)(nil),        // 90: postern.api.v1.GetReceiptRequest
+	(*GetReceiptResponse)(nil),       // 91: postern.api.v1.GetReceiptResponse
+	(*Receipt)(nil),                  // 92: postern.api.v1.Receipt
+	(*NodeReceipt)(nil),              // 93: postern.api.v1.NodeReceipt
+	(*OffboardRequest)(nil),          // 94: postern.api.v1.OffboardRequest
+	(*OffboardResponse)(nil),         // 95: postern.api.v1.OffboardResponse
+	(*OffboardedWorkload)(nil),       // 96: postern.api.v1.OffboardedWorkload
+	(*LeaseStatus)(nil),              // 97: postern.api.v1.LeaseStatus
+	(*SigningKey)(nil),               // 98: postern.api.v1.SigningKey
+	(*ListKeysRequest)(nil),          // 99: postern.api.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),         // 100: postern.api.v1.ListKeysResponse
+	(*RotateKeyRequest)(nil),         // 101: postern.api.v1.RotateKeyRequest
+	(*RotateKeyResponse)(nil),        // 102: postern.api.v1.RotateKeyResponse
+	(*RetireKeyRequest)(nil),         // 103: postern.api.v1.RetireKeyRequest
+	(*RetireKeyResponse)(nil),        // 104: postern.api.v1.RetireKeyResponse
+	(*ListAccountsRequest)(nil),      // 105: postern.api.v1.ListAccountsRequest
+	(*ListAccountsResponse)(nil),     // 106: postern.api.v1.ListAccountsResponse
+	(*AccountStatus)(nil),            // 107: postern.api.v1.AccountStatus
+	(*AroundUse)(nil),                // 108: postern.api.v1.AroundUse
+	(*RotateAccountRequest)(nil),     // 109: postern.api.v1.RotateAccountRequest
+	(*RotateAccountResponse)(nil),    // 110: postern.api.v1.RotateAccountResponse
+	nil,                              // 111: postern.api.v1.ListRequest.LabelsEntry
+	nil,                              // 112: postern.api.v1.TaskOffer.ProtocolsEntry
+	nil,                              // 113: postern.api.v1.NodeEndpoint.AddressesEntry
+	nil,                              // 114: postern.api.v1.CreateJoinTokenRequest.LabelsEntry
+	nil,                              // 115: postern.api.v1.NodeStatus.EndpointsEntry
+	(*v1.Version)(nil),               // 116: postern.types.v1.Version
+	(*timestamppb.Timestamp)(nil),    // 117: google.protobuf.Timestamp
+	(*v1.Object)(nil),                // 118: postern.types.v1.Object
+	(*v11.Rejection)(nil),            // 119: postern.node.v1.Rejection
+	(*v1.Subject)(nil),               // 120: postern.types.v1.Subject
+	(*v1.Grant)(nil),                 // 121: postern.types.v1.Grant
+	(*v11.Explanation)(nil),          // 122: postern.node.v1.Explanation
+	(*v11.Finding)(nil),              // 123: postern.node.v1.Finding
+	(*durationpb.Duration)(nil),      // 124: google.protobuf.Duration
+	(*v1.Hold)(nil),                  // 125: postern.types.v1.Hold
+	(*v1.Session)(nil),               // 126: postern.types.v1.Session
+	(*v11.NodeReport)(nil),           // 127: postern.node.v1.NodeReport
 }
 var file_postern_api_v1_api_proto_depIdxs = []int32{
 	2,   // 0: postern.api.v1.WhoCanResponse.access:type_name -> postern.api.v1.Access
-	115, // 1: postern.api.v1.WhoCanResponse.version:type_name -> postern.types.v1.Version
-	116, // 2: postern.api.v1.Access.expire_time:type_name -> google.protobuf.Timestamp
-	117, // 3: postern.api.v1.CompareRequest.objects:type_name -> postern.types.v1.Object
+	116, // 1: postern.api.v1.WhoCanResponse.version:type_name -> postern.types.v1.Version
+	117, // 2: postern.api.v1.Access.expire_time:type_name -> google.protobuf.Timestamp
+	118, // 3: postern.api.v1.CompareRequest.objects:type_name -> postern.types.v1.Object
 	5,   // 4: postern.api.v1.CompareResponse.changes:type_name -> postern.api.v1.PolicyChange
-	118, // 5: postern.api.v1.CompareResponse.rejections:type_name -> postern.node.v1.Rejection
-	115, // 6: postern.api.v1.CompareResponse.version:type_name -> postern.types.v1.Version
-	117, // 7: postern.api.v1.CreateRequest.object:type_name -> postern.types.v1.Object
-	110, // 8: postern.api.v1.ListRequest.labels:type_name -> postern.api.v1.ListRequest.LabelsEntry
-	117, // 9: postern.api.v1.ListResponse.objects:type_name -> postern.types.v1.Object
-	115, // 10: postern.api.v1.ListResponse.version:type_name -> postern.types.v1.Version
-	117, // 11: postern.api.v1.UpdateRequest.object:type_name -> postern.types.v1.Object
-	115, // 12: postern.api.v1.DeleteResponse.version:type_name -> postern.types.v1.Version
-	117, // 13: postern.api.v1.ApplyRequest.objects:type_name -> postern.types.v1.Object
+	119, // 5: postern.api.v1.CompareResponse.rejections:type_name -> postern.node.v1.Rejection
+	116, // 6: postern.api.v1.CompareResponse.version:type_name -> postern.types.v1.Version
+	118, // 7: postern.api.v1.CreateRequest.object:type_name -> postern.types.v1.Object
+	111, // 8: postern.api.v1.ListRequest.labels:type_name -> postern.api.v1.ListRequest.LabelsEntry
+	118, // 9: postern.api.v1.ListResponse.objects:type_name -> postern.types.v1.Object
+	116, // 10: postern.api.v1.ListResponse.version:type_name -> postern.types.v1.Version
+	118, // 11: postern.api.v1.UpdateRequest.object:type_name -> postern.types.v1.Object
+	116, // 12: postern.api.v1.DeleteResponse.version:type_name -> postern.types.v1.Version
+	118, // 13: postern.api.v1.ApplyRequest.objects:type_name -> postern.types.v1.Object
 	15,  // 14: postern.api.v1.ApplyResponse.applied:type_name -> postern.api.v1.Applied
-	115, // 15: postern.api.v1.ApplyResponse.version:type_name -> postern.types.v1.Version
-	117, // 16: postern.api.v1.Applied.object:type_name -> postern.types.v1.Object
-	117, // 17: postern.api.v1.WatchResponse.object:type_name -> postern.types.v1.Object
-	115, // 18: postern.api.v1.WatchResponse.version:type_name -> postern.types.v1.Version
-	119, // 19: postern.api.v1.WhoAmIResponse.subject:type_name -> postern.types.v1.Subject
-	116, // 20: postern.api.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
+	116, // 15: postern.api.v1.ApplyResponse.version:type_name -> postern.types.v1.Version
+	118, // 16: postern.api.v1.Applied.object:type_name -> postern.types.v1.Object
+	118, // 17: postern.api.v1.WatchResponse.object:type_name -> postern.types.v1.Object
+	116, // 18: postern.api.v1.WatchResponse.version:type_name -> postern.types.v1.Version
+	120, // 19: postern.api.v1.WhoAmIResponse.subject:type_name -> postern.types.v1.Subject
+	117, // 20: postern.api.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
 	22,  // 21: postern.api.v1.LoginOptionsResponse.issuers:type_name -> postern.api.v1.LoginIssuer
 	25,  // 22: postern.api.v1.ListTasksResponse.tasks:type_name -> postern.api.v1.TaskOffer
-	120, // 23: postern.api.v1.TaskOffer.grant:type_name -> postern.types.v1.Grant
-	111, // 24: postern.api.v1.TaskOffer.protocols:type_name -> postern.api.v1.TaskOffer.ProtocolsEntry
-	119, // 25: postern.api.v1.ExplainRequest.subject:type_name -> postern.types.v1.Subject
-	121, // 26: postern.api.v1.ExplainResponse.explanation:type_name -> postern.node.v1.Explanation
+	121, // 23: postern.api.v1.TaskOffer.grant:type_name -> postern.types.v1.Grant
+	112, // 24: postern.api.v1.TaskOffer.protocols:type_name -> postern.api.v1.TaskOffer.ProtocolsEntry
+	120, // 25: postern.api.v1.ExplainRequest.subject:type_name -> postern.types.v1.Subject
+	122, // 26: postern.api.v1.ExplainResponse.explanation:type_name -> postern.node.v1.Explanation
 	30,  // 27: postern.api.v1.DoctorResponse.resources:type_name -> postern.api.v1.ResourceHealth
 	31,  // 28: postern.api.v1.ResourceHealth.tasks:type_name -> postern.api.v1.TaskHealth
-	122, // 29: postern.api.v1.ResourceHealth.findings:type_name -> postern.node.v1.Finding
+	123, // 29: postern.api.v1.ResourceHealth.findings:type_name -> postern.node.v1.Finding
 	32,  // 30: postern.api.v1.TaskHealth.permits:type_name -> postern.api.v1.PermitHealth
 	35,  // 31: postern.api.v1.ListEndpointsResponse.endpoints:type_name -> postern.api.v1.EndpointList
 	36,  // 32: postern.api.v1.EndpointList.nodes:type_name -> postern.api.v1.NodeEndpoint
-	116, // 33: postern.api.v1.EndpointList.time:type_name -> google.protobuf.Timestamp
-	112, // 34: postern.api.v1.NodeEndpoint.addresses:type_name -> postern.api.v1.NodeEndpoint.AddressesEntry
-	123, // 35: postern.api.v1.CreateGrantRequest.ttl:type_name -> google.protobuf.Duration
-	120, // 36: postern.api.v1.CreateGrantResponse.grant:type_name -> postern.types.v1.Grant
-	123, // 37: postern.api.v1.RequestGrantRequest.ttl:type_name -> google.protobuf.Duration
-	120, // 38: postern.api.v1.RequestGrantResponse.grant:type_name -> postern.types.v1.Grant
-	124, // 39: postern.api.v1.RequestGrantResponse.hold:type_name -> postern.types.v1.Hold
-	120, // 40: postern.api.v1.GetGrantResponse.grant:type_name -> postern.types.v1.Grant
-	120, // 41: postern.api.v1.ListGrantsResponse.grants:type_name -> postern.types.v1.Grant
-	120, // 42: postern.api.v1.RevokeGrantResponse.grant:type_name -> postern.types.v1.Grant
-	115, // 43: postern.api.v1.RevokeGrantResponse.version:type_name -> postern.types.v1.Version
-	124, // 44: postern.api.v1.ListHoldsResponse.holds:type_name -> postern.types.v1.Hold
-	124, // 45: postern.api.v1.GetHoldResponse.hold:type_name -> postern.types.v1.Hold
-	124, // 46: postern.api.v1.ReviewHoldResponse.hold:type_name -> postern.types.v1.Hold
-	124, // 47: postern.api.v1.WithdrawHoldResponse.hold:type_name -> postern.types.v1.Hold
-	124, // 48: postern.api.v1.WatchHoldsResponse.hold:type_name -> postern.types.v1.Hold
-	116, // 49: postern.api.v1.SearchStatementsRequest.since:type_name -> google.protobuf.Timestamp
-	116, // 50: postern.api.v1.SearchStatementsRequest.until:type_name -> google.protobuf.Timestamp
-	61,  // 51: postern.api.v1.SearchStatementsResponse.statements:type_name -> postern.api.v1.RecordedStatement
-	116, // 52: postern.api.v1.RecordedStatement.time:type_name -> google.protobuf.Timestamp
-	62,  // 53: postern.api.v1.RecordedStatement.columns:type_name -> postern.api.v1.ColumnUse
-	123, // 54: postern.api.v1.RecordedStatement.duration:type_name -> google.protobuf.Duration
-	116, // 55: postern.api.v1.WhoUsedRequest.since:type_name -> google.protobuf.Timestamp
-	116, // 56: postern.api.v1.WhoUsedRequest.until:type_name -> google.protobuf.Timestamp
-	65,  // 57: postern.api.v1.WhoUsedResponse.uses:type_name -> postern.api.v1.SessionUse
-	116, // 58: postern.api.v1.SessionUse.first_time:type_name -> google.protobuf.Timestamp
-	116, // 59: postern.api.v1.SessionUse.last_time:type_name -> google.protobuf.Timestamp
-	116, // 60: postern.api.v1.GetUsageRequest.since:type_name -> google.protobuf.Timestamp
-	123, // 61: postern.api.v1.GetUsageRequest.unused:type_name -> google.protobuf.Duration
-	68,  // 62: postern.api.v1.GetUsageResponse.usage:type_name -> postern.api.v1.Usage
-	69,  // 63: postern.api.v1.GetUsageResponse.unused:type_name -> postern.api.v1.UnusedBinding
-	116, // 64: postern.api.v1.Usage.first_time:type_name -> google.protobuf.Timestamp
-	116, // 65: postern.api.v1.Usage.last_time:type_name -> google.protobuf.Timestamp
-	116, // 66: postern.api.v1.UnusedBinding.last_time:type_name -> google.protobuf.Timestamp
-	116, // 67: postern.api.v1.ListSessionsRequest.since:type_name -> google.protobuf.Timestamp
-	116, // 68: postern.api.v1.ListSessionsRequest.until:type_name -> google.protobuf.Timestamp
-	125, // 69: postern.api.v1.ListSessionsResponse.sessions:type_name -> postern.types.v1.Session
-	125, // 70: postern.api.v1.GetSessionResponse.session:type_name -> postern.types.v1.Session
-	116, // 71: postern.api.v1.ListAuditEntriesRequest.since:type_name -> google.protobuf.Timestamp
-	80,  // 72: postern.api.v1.ListAuditEntriesResponse.entries:type_name -> postern.api.v1.AuditEntry
-	116, // 73: postern.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	81,  // 74: postern.api.v1.AuditEntry.changes:type_name -> postern.api.v1.AuditChange
-	113, // 75: postern.api.v1.CreateJoinTokenRequest.labels:type_name -> postern.api.v1.CreateJoinTokenRequest.LabelsEntry
-	123, // 76: postern.api.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	116, // 77: postern.api.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
-	86,  // 78: postern.api.v1.ListNodesResponse.nodes:type_name -> postern.api.v1.NodeStatus
-	115, // 79: postern.api.v1.ListNodesResponse.version:type_name -> postern.types.v1.Version
-	115, // 80: postern.api.v1.NodeStatus.version:type_name -> postern.types.v1.Version
-	123, // 81: postern.api.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
-	118, // 82: postern.api.v1.NodeStatus.rejections:type_name -> postern.node.v1.Rejection
-	126, // 83: postern.api.v1.NodeStatus.report:type_name -> postern.node.v1.NodeReport
-	116, // 84: postern.api.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
-	114, // 85: postern.api.v1.NodeStatus.endpoints:type_name -> postern.api.v1.NodeStatus.EndpointsEntry
-	123, // 86: postern.api.v1.DrainNodeRequest.timeout:type_name -> google.protobuf.Duration
-	115, // 87: postern.api.v1.GetReceiptRequest.version:type_name -> postern.types.v1.Version
-	123, // 88: postern.api.v1.GetReceiptRequest.wait:type_name -> google.protobuf.Duration
-	91,  // 89: postern.api.v1.GetReceiptResponse.receipt:type_name -> postern.api.v1.Receipt
-	115, // 90: postern.api.v1.Receipt.version:type_name -> postern.types.v1.Version
-	116, // 91: postern.api.v1.Receipt.time:type_name -> google.protobuf.Timestamp
-	92,  // 92: postern.api.v1.Receipt.nodes:type_name -> postern.api.v1.NodeReceipt
-	116, // 93: postern.api.v1.Receipt.worst_case_time:type_name -> google.protobuf.Timestamp
-	116, // 94: postern.api.v1.NodeReceipt.enforced_time:type_name -> google.protobuf.Timestamp
-	116, // 95: postern.api.v1.NodeReceipt.last_seen:type_name -> google.protobuf.Timestamp
-	116, // 96: postern.api.v1.NodeReceipt.worst_case_time:type_name -> google.protobuf.Timestamp
-	117, // 97: postern.api.v1.OffboardResponse.locks:type_name -> postern.types.v1.Object
-	120, // 98: postern.api.v1.OffboardResponse.grants:type_name -> postern.types.v1.Grant
-	124, // 99: postern.api.v1.OffboardResponse.holds:type_name -> postern.types.v1.Hold
-	125, // 100: postern.api.v1.OffboardResponse.sessions:type_name -> postern.types.v1.Session
-	96,  // 101: postern.api.v1.OffboardResponse.leases:type_name -> postern.api.v1.LeaseStatus
-	95,  // 102: postern.api.v1.OffboardResponse.workloads:type_name -> postern.api.v1.OffboardedWorkload
-	91,  // 103: postern.api.v1.OffboardResponse.receipt:type_name -> postern.api.v1.Receipt
-	116, // 104: postern.api.v1.SigningKey.create_time:type_name -> google.protobuf.Timestamp
-	116, // 105: postern.api.v1.SigningKey.sign_time:type_name -> google.protobuf.Timestamp
-	97,  // 106: postern.api.v1.ListKeysResponse.keys:type_name -> postern.api.v1.SigningKey
-	123, // 107: postern.api.v1.RotateKeyRequest.lead:type_name -> google.protobuf.Duration
-	97,  // 108: postern.api.v1.RotateKeyResponse.key:type_name -> postern.api.v1.SigningKey
-	116, // 109: postern.api.v1.ListAccountsRequest.refused_since:type_name -> google.protobuf.Timestamp
-	106, // 110: postern.api.v1.ListAccountsResponse.accounts:type_name -> postern.api.v1.AccountStatus
-	116, // 111: postern.api.v1.AccountStatus.valid_until:type_name -> google.protobuf.Timestamp
-	116, // 112: postern.api.v1.AccountStatus.last_leased:type_name -> google.protobuf.Timestamp
-	107, // 113: postern.api.v1.AccountStatus.around:type_name -> postern.api.v1.AroundUse
-	107, // 114: postern.api.v1.AccountStatus.refused:type_name -> postern.api.v1.AroundUse
-	116, // 115: postern.api.v1.AroundUse.first_time:type_name -> google.protobuf.Timestamp
-	116, // 116: postern.api.v1.AroundUse.last_time:type_name -> google.protobuf.Timestamp
-	116, // 117: postern.api.v1.RotateAccountResponse.time:type_name -> google.protobuf.Timestamp
-	107, // 118: postern.api.v1.RotateAccountResponse.around:type_name -> postern.api.v1.AroundUse
-	6,   // 119: postern.api.v1.PolicyService.Create:input_type -> postern.api.v1.CreateRequest
-	7,   // 120: postern.api.v1.PolicyService.Get:input_type -> postern.api.v1.GetRequest
-	8,   // 121: postern.api.v1.PolicyService.List:input_type -> postern.api.v1.ListRequest
-	10,  // 122: postern.api.v1.PolicyService.Update:input_type -> postern.api.v1.UpdateRequest
-	11,  // 123: postern.api.v1.PolicyService.Delete:input_type -> postern.api.v1.DeleteRequest
-	13,  // 124: postern.api.v1.PolicyService.Apply:input_type -> postern.api.v1.ApplyRequest
-	16,  // 125: postern.api.v1.PolicyService.Watch:input_type -> postern.api.v1.WatchRequest
-	0,   // 126: postern.api.v1.PolicyService.WhoCan:input_type -> postern.api.v1.WhoCanRequest
-	3,   // 127: postern.api.v1.PolicyService.Compare:input_type -> postern.api.v1.CompareRequest
-	18,  // 128: postern.api.v1.AccessService.WhoAmI:input_type -> postern.api.v1.WhoAmIRequest
-	20,  // 129: postern.api.v1.AccessService.LoginOptions:input_type -> postern.api.v1.LoginOptionsRequest
-	23,  // 130: postern.api.v1.AccessService.ListTasks:input_type -> postern.api.v1.ListTasksRequest
-	26,  // 131: postern.api.v1.AccessService.Explain:input_type -> postern.api.v1.ExplainRequest
-	28,  // 132: postern.api.v1.AccessService.Doctor:input_type -> postern.api.v1.DoctorRequest
-	33,  // 133: postern.api.v1.AccessService.ListEndpoints:input_type -> postern.api.v1.ListEndpointsRequest
-	37,  // 134: postern.api.v1.GrantService.CreateGrant:input_type -> postern.api.v1.CreateGrantRequest
-	39,  // 135: postern.api.v1.GrantService.RequestGrant:input_type -> postern.api.v1.RequestGrantRequest
-	41,  // 136: postern.api.v1.GrantService.GetGrant:input_type -> postern.api.v1.GetGrantRequest
-	43,  // 137: postern.api.v1.GrantService.ListGrants:input_type -> postern.api.v1.ListGrantsRequest
-	45,  // 138: postern.api.v1.GrantService.RevokeGrant:input_type -> postern.api.v1.RevokeGrantRequest
-	47,  // 139: postern.api.v1.ApprovalService.ListHolds:input_type -> postern.api.v1.ListHoldsRequest
-	49,  // 140: postern.api.v1.ApprovalService.GetHold:input_type -> postern.api.v1.GetHoldRequest
-	51,  // 141: postern.api.v1.ApprovalService.ReviewHold:input_type -> postern.api.v1.ReviewHoldRequest
-	53,  // 142: postern.api.v1.ApprovalService.WithdrawHold:input_type -> postern.api.v1.WithdrawHoldRequest
-	55,  // 143: postern.api.v1.ApprovalService.WatchHolds:input_type -> postern.api.v1.WatchHoldsRequest
-	70,  // 144: postern.api.v1.SessionService.ListSessions:input_type -> postern.api.v1.ListSessionsRequest
-	72,  // 145: postern.api.v1.SessionService.GetSession:input_type -> postern.api.v1.GetSessionRequest
-	74,  // 146: postern.api.v1.SessionService.ReadRecording:input_type -> postern.api.v1.ReadRecordingRequest
-	76,  // 147: postern.api.v1.SessionService.KillSession:input_type -> postern.api.v1.KillSessionRequest
-	57,  // 148: postern.api.v1.SessionService.SetLegalHold:input_type -> postern.api.v1.SetLegalHoldRequest
-	59,  // 149: postern.api.v1.AnswerService.SearchStatements:input_type -> postern.api.v1.SearchStatementsRequest
-	63,  // 150: postern.api.v1.AnswerService.WhoUsed:input_type -> postern.api.v1.WhoUsedRequest
-	66,  // 151: postern.api.v1.AnswerService.GetUsage:input_type -> postern.api.v1.GetUsageRequest
-	78,  // 152: postern.api.v1.AuditService.ListAuditEntries:input_type -> postern.api.v1.ListAuditEntriesRequest
-	82,  // 153: postern.api.v1.NodeAdminService.CreateJoinToken:input_type -> postern.api.v1.CreateJoinTokenRequest
-	84,  // 154: postern.api.v1.NodeAdminService.ListNodes:input_type -> postern.api.v1.ListNodesRequest
-	87,  // 155: postern.api.v1.NodeAdminService.DrainNode:input_type -> postern.api.v1.DrainNodeRequest
-	89,  // 156: postern.api.v1.LockService.GetReceipt:input_type -> postern.api.v1.GetReceiptRequest
-	93,  // 157: postern.api.v1.LockService.Offboard:input_type -> postern.api.v1.OffboardRequest
-	98,  // 158: postern.api.v1.AuthorityService.ListKeys:input_type -> postern.api.v1.ListKeysRequest
-	100, // 159: postern.api.v1.AuthorityService.RotateKey:input_type -> postern.api.v1.RotateKeyRequest
-	102, // 160: postern.api.v1.AuthorityService.RetireKey:input_type -> postern.api.v1.RetireKeyRequest
-	104, // 161: postern.api.v1.AccountService.ListAccounts:input_type -> postern.api.v1.ListAccountsRequest
-	108, // 162: postern.api.v1.AccountService.RotateAccount:input_type -> postern.api.v1.RotateAccountRequest
-	117, // 163: postern.api.v1.PolicyService.Create:output_type -> postern.types.v1.Object
-	117, // 164: postern.api.v1.PolicyService.Get:output_type -> postern.types.v1.Object
-	9,   // 165: postern.api.v1.PolicyService.List:output_type -> postern.api.v1.ListResponse
-	117, // 166: postern.api.v1.PolicyService.Update:output_type -> postern.types.v1.Object
-	12,  // 167: postern.api.v1.PolicyService.Delete:output_type -> postern.api.v1.DeleteResponse
-	14,  // 168: postern.api.v1.PolicyService.Apply:output_type -> postern.api.v1.ApplyResponse
-	17,  // 169: postern.api.v1.PolicyService.Watch:output_type -> postern.api.v1.WatchResponse
-	1,   // 170: postern.api.v1.PolicyService.WhoCan:output_type -> postern.api.v1.WhoCanResponse
-	4,   // 171: postern.api.v1.PolicyService.Compare:output_type -> postern.api.v1.CompareResponse
-	19,  // 172: postern.api.v1.AccessService.WhoAmI:output_type -> postern.api.v1.WhoAmIResponse
-	21,  // 173: postern.api.v1.AccessService.LoginOptions:output_type -> postern.api.v1.LoginOptionsResponse
-	24,  // 174: postern.api.v1.AccessService.ListTasks:output_type -> postern.api.v1.ListTasksResponse
-	27,  // 175: postern.api.v1.AccessService.Explain:output_type -> postern.api.v1.ExplainResponse
-	29,  // 176: postern.api.v1.AccessService.Doctor:output_type -> postern.api.v1.DoctorResponse
-	34,  // 177: postern.api.v1.AccessService.ListEndpoints:output_type -> postern.api.v1.ListEndpointsResponse
-	38,  // 178: postern.api.v1.GrantService.CreateGrant:output_type -> postern.api.v1.CreateGrantResponse
-	40,  // 179: postern.api.v1.GrantService.RequestGrant:output_type -> postern.api.v1.RequestGrantResponse
-	42,  // 180: postern.api.v1.GrantService.GetGrant:output_type -> postern.api.v1.GetGrantResponse
-	44,  // 181: postern.api.v1.GrantService.ListGrants:output_type -> postern.api.v1.ListGrantsResponse
-	46,  // 182: postern.api.v1.GrantService.RevokeGrant:output_type -> postern.api.v1.RevokeGrantResponse
-	48,  // 183: postern.api.v1.ApprovalService.ListHolds:output_type -> postern.api.v1.ListHoldsResponse
-	50,  // 184: postern.api.v1.ApprovalService.GetHold:output_type -> postern.api.v1.GetHoldResponse
-	52,  // 185: postern.api.v1.ApprovalService.ReviewHold:output_type -> postern.api.v1.ReviewHoldResponse
-	54,  // 186: postern.api.v1.ApprovalService.WithdrawHold:output_type -> postern.api.v1.WithdrawHoldResponse
-	56,  // 187: postern.api.v1.ApprovalService.WatchHolds:output_type -> postern.api.v1.WatchHoldsResponse
-	71,  // 188: postern.api.v1.SessionService.ListSessions:output_type -> postern.api.v1.ListSessionsResponse
-	73,  // 189: postern.api.v1.SessionService.GetSession:output_type -> postern.api.v1.GetSessionResponse
-	75,  // 190: postern.api.v1.SessionService.ReadRecording:output_type -> postern.api.v1.ReadRecordingResponse
-	77,  // 191: postern.api.v1.SessionService.KillSession:output_type -> postern.api.v1.KillSessionResponse
-	58,  // 192: postern.api.v1.SessionService.SetLegalHold:output_type -> postern.api.v1.SetLegalHoldResponse
-	60,  // 193: postern.api.v1.AnswerService.SearchStatements:output_type -> postern.api.v1.SearchStatementsResponse
-	64,  // 194: postern.api.v1.AnswerService.WhoUsed:output_type -> postern.api.v1.WhoUsedResponse
-	67,  // 195: postern.api.v1.AnswerService.GetUsage:output_type -> postern.api.v1.GetUsageResponse
-	79,  // 196: postern.api.v1.AuditService.ListAuditEntries:output_type -> postern.api.v1.ListAuditEntriesResponse
-	83,  // 197: postern.api.v1.NodeAdminService.CreateJoinToken:output_type -> postern.api.v1.CreateJoinTokenResponse
-	85,  // 198: postern.api.v1.NodeAdminService.ListNodes:output_type -> postern.api.v1.ListNodesResponse
-	88,  // 199: postern.api.v1.NodeAdminService.DrainNode:output_type -> postern.api.v1.DrainNodeResponse
-	90,  // 200: postern.api.v1.LockService.GetReceipt:output_type -> postern.api.v1.GetReceiptResponse
-	94,  // 201: postern.api.v1.LockService.Offboard:output_type -> postern.api.v1.OffboardResponse
-	99,  // 202: postern.api.v1.AuthorityService.ListKeys:output_type -> postern.api.v1.ListKeysResponse
-	101, // 203: postern.api.v1.AuthorityService.RotateKey:output_type -> postern.api.v1.RotateKeyResponse
-	103, // 204: postern.api.v1.AuthorityService.RetireKey:output_type -> postern.api.v1.RetireKeyResponse
-	105, // 205: postern.api.v1.AccountService.ListAccounts:output_type -> postern.api.v1.ListAccountsResponse
-	109, // 206: postern.api.v1.AccountService.RotateAccount:output_type -> postern.api.v1.RotateAccountResponse
-	163, // [163:207] is the sub-list for method output_type
-	119, // [119:163] is the sub-list for method input_type
-	119, // [119:119] is the sub-list for extension type_name
-	119, // [119:119] is the sub-list for extension extendee
-	0,   // [0:119] is the sub-list for field type_name
+	117, // 33: postern.api.v1.EndpointList.time:type_name -> google.protobuf.Timestamp
+	113, // 34: postern.api.v1.NodeEndpoint.addresses:type_name -> postern.api.v1.NodeEndpoint.AddressesEntry
+	124, // 35: postern.api.v1.CreateGrantRequest.ttl:type_name -> google.protobuf.Duration
+	121, // 36: postern.api.v1.CreateGrantResponse.grant:type_name -> postern.types.v1.Grant
+	124, // 37: postern.api.v1.RequestGrantRequest.ttl:type_name -> google.protobuf.Duration
+	121, // 38: postern.api.v1.RequestGrantResponse.grant:type_name -> postern.types.v1.Grant
+	125, // 39: postern.api.v1.RequestGrantResponse.hold:type_name -> postern.types.v1.Hold
+	121, // 40: postern.api.v1.GetGrantResponse.grant:type_name -> postern.types.v1.Grant
+	121, // 41: postern.api.v1.ListGrantsResponse.grants:type_name -> postern.types.v1.Grant
+	121, // 42: postern.api.v1.RevokeGrantResponse.grant:type_name -> postern.types.v1.Grant
+	116, // 43: postern.api.v1.RevokeGrantResponse.version:type_name -> postern.types.v1.Version
+	125, // 44: postern.api.v1.ListHoldsResponse.holds:type_name -> postern.types.v1.Hold
+	125, // 45: postern.api.v1.GetHoldResponse.hold:type_name -> postern.types.v1.Hold
+	51,  // 46: postern.api.v1.GetHoldResponse.history:type_name -> postern.api.v1.HoldHistory
+	117, // 47: postern.api.v1.HoldHistory.first_time:type_name -> google.protobuf.Timestamp
+	117, // 48: postern.api.v1.HoldHistory.last_time:type_name -> google.protobuf.Timestamp
+	125, // 49: postern.api.v1.ReviewHoldResponse.hold:type_name -> postern.types.v1.Hold
+	125, // 50: postern.api.v1.WithdrawHoldResponse.hold:type_name -> postern.types.v1.Hold
+	125, // 51: postern.api.v1.WatchHoldsResponse.hold:type_name -> postern.types.v1.Hold
+	117, // 52: postern.api.v1.SearchStatementsRequest.since:type_name -> google.protobuf.Timestamp
+	117, // 53: postern.api.v1.SearchStatementsRequest.until:type_name -> google.protobuf.Timestamp
+	62,  // 54: postern.api.v1.SearchStatementsResponse.statements:type_name -> postern.api.v1.RecordedStatement
+	117, // 55: postern.api.v1.RecordedStatement.time:type_name -> google.protobuf.Timestamp
+	63,  // 56: postern.api.v1.RecordedStatement.columns:type_name -> postern.api.v1.ColumnUse
+	124, // 57: postern.api.v1.RecordedStatement.duration:type_name -> google.protobuf.Duration
+	117, // 58: postern.api.v1.WhoUsedRequest.since:type_name -> google.protobuf.Timestamp
+	117, // 59: postern.api.v1.WhoUsedRequest.until:type_name -> google.protobuf.Timestamp
+	66,  // 60: postern.api.v1.WhoUsedResponse.uses:type_name -> postern.api.v1.SessionUse
+	117, // 61: postern.api.v1.SessionUse.first_time:type_name -> google.protobuf.Timestamp
+	117, // 62: postern.api.v1.SessionUse.last_time:type_name -> google.protobuf.Timestamp
+	117, // 63: postern.api.v1.GetUsageRequest.since:type_name -> google.protobuf.Timestamp
+	124, // 64: postern.api.v1.GetUsageRequest.unused:type_name -> google.protobuf.Duration
+	69,  // 65: postern.api.v1.GetUsageResponse.usage:type_name -> postern.api.v1.Usage
+	70,  // 66: postern.api.v1.GetUsageResponse.unused:type_name -> postern.api.v1.UnusedBinding
+	117, // 67: postern.api.v1.Usage.first_time:type_name -> google.protobuf.Timestamp
+	117, // 68: postern.api.v1.Usage.last_time:type_name -> google.protobuf.Timestamp
+	117, // 69: postern.api.v1.UnusedBinding.last_time:type_name -> google.protobuf.Timestamp
+	117, // 70: postern.api.v1.ListSessionsRequest.since:type_name -> google.protobuf.Timestamp
+	117, // 71: postern.api.v1.ListSessionsRequest.until:type_name -> google.protobuf.Timestamp
+	126, // 72: postern.api.v1.ListSessionsResponse.sessions:type_name -> postern.types.v1.Session
+	126, // 73: postern.api.v1.GetSessionResponse.session:type_name -> postern.types.v1.Session
+	117, // 74: postern.api.v1.ListAuditEntriesRequest.since:type_name -> google.protobuf.Timestamp
+	81,  // 75: postern.api.v1.ListAuditEntriesResponse.entries:type_name -> postern.api.v1.AuditEntry
+	117, // 76: postern.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	82,  // 77: postern.api.v1.AuditEntry.changes:type_name -> postern.api.v1.AuditChange
+	114, // 78: postern.api.v1.CreateJoinTokenRequest.labels:type_name -> postern.api.v1.CreateJoinTokenRequest.LabelsEntry
+	124, // 79: postern.api.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	117, // 80: postern.api.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	87,  // 81: postern.api.v1.ListNodesResponse.nodes:type_name -> postern.api.v1.NodeStatus
+	116, // 82: postern.api.v1.ListNodesResponse.version:type_name -> postern.types.v1.Version
+	116, // 83: postern.api.v1.NodeStatus.version:type_name -> postern.types.v1.Version
+	124, // 84: postern.api.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
+	119, // 85: postern.api.v1.NodeStatus.rejections:type_name -> postern.node.v1.Rejection
+	127, // 86: postern.api.v1.NodeStatus.report:type_name -> postern.node.v1.NodeReport
+	117, // 87: postern.api.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
+	115, // 88: postern.api.v1.NodeStatus.endpoints:type_name -> postern.api.v1.NodeStatus.EndpointsEntry
+	124, // 89: postern.api.v1.DrainNodeRequest.timeout:type_name -> google.protobuf.Duration
+	116, // 90: postern.api.v1.GetReceiptRequest.version:type_name -> postern.types.v1.Version
+	124, // 91: postern.api.v1.GetReceiptRequest.wait:type_name -> google.protobuf.Duration
+	92,  // 92: postern.api.v1.GetReceiptResponse.receipt:type_name -> postern.api.v1.Receipt
+	116, // 93: postern.api.v1.Receipt.version:type_name -> postern.types.v1.Version
+	117, // 94: postern.api.v1.Receipt.time:type_name -> google.protobuf.Timestamp
+	93,  // 95: postern.api.v1.Receipt.nodes:type_name -> postern.api.v1.NodeReceipt
+	117, // 96: postern.api.v1.Receipt.worst_case_time:type_name -> google.protobuf.Timestamp
+	117, // 97: postern.api.v1.NodeReceipt.enforced_time:type_name -> google.protobuf.Timestamp
+	117, // 98: postern.api.v1.NodeReceipt.last_seen:type_name -> google.protobuf.Timestamp
+	117, // 99: postern.api.v1.NodeReceipt.worst_case_time:type_name -> google.protobuf.Timestamp
+	118, // 100: postern.api.v1.OffboardResponse.locks:type_name -> postern.types.v1.Object
+	121, // 101: postern.api.v1.OffboardResponse.grants:type_name -> postern.types.v1.Grant
+	125, // 102: postern.api.v1.OffboardResponse.holds:type_name -> postern.types.v1.Hold
+	126, // 103: postern.api.v1.OffboardResponse.sessions:type_name -> postern.types.v1.Session
+	97,  // 104: postern.api.v1.OffboardResponse.leases:type_name -> postern.api.v1.LeaseStatus
+	96,  // 105: postern.api.v1.OffboardResponse.workloads:type_name -> postern.api.v1.OffboardedWorkload
+	92,  // 106: postern.api.v1.OffboardResponse.receipt:type_name -> postern.api.v1.Receipt
+	117, // 107: postern.api.v1.SigningKey.create_time:type_name -> google.protobuf.Timestamp
+	117, // 108: postern.api.v1.SigningKey.sign_time:type_name -> google.protobuf.Timestamp
+	98,  // 109: postern.api.v1.ListKeysResponse.keys:type_name -> postern.api.v1.SigningKey
+	124, // 110: postern.api.v1.RotateKeyRequest.lead:type_name -> google.protobuf.Duration
+	98,  // 111: postern.api.v1.RotateKeyResponse.key:type_name -> postern.api.v1.SigningKey
+	117, // 112: postern.api.v1.ListAccountsRequest.refused_since:type_name -> google.protobuf.Timestamp
+	107, // 113: postern.api.v1.ListAccountsResponse.accounts:type_name -> postern.api.v1.AccountStatus
+	117, // 114: postern.api.v1.AccountStatus.valid_until:type_name -> google.protobuf.Timestamp
+	117, // 115: postern.api.v1.AccountStatus.last_leased:type_name -> google.protobuf.Timestamp
+	108, // 116: postern.api.v1.AccountStatus.around:type_name -> postern.api.v1.AroundUse
+	108, // 117: postern.api.v1.AccountStatus.refused:type_name -> postern.api.v1.AroundUse
+	117, // 118: postern.api.v1.AroundUse.first_time:type_name -> google.protobuf.Timestamp
+	117, // 119: postern.api.v1.AroundUse.last_time:type_name -> google.protobuf.Timestamp
+	117, // 120: postern.api.v1.RotateAccountResponse.time:type_name -> google.protobuf.Timestamp
+	108, // 121: postern.api.v1.RotateAccountResponse.around:type_name -> postern.api.v1.AroundUse
+	6,   // 122: postern.api.v1.PolicyService.Create:input_type -> postern.api.v1.CreateRequest
+	7,   // 123: postern.api.v1.PolicyService.Get:input_type -> postern.api.v1.GetRequest
+	8,   // 124: postern.api.v1.PolicyService.List:input_type -> postern.api.v1.ListRequest
+	10,  // 125: postern.api.v1.PolicyService.Update:input_type -> postern.api.v1.UpdateRequest
+	11,  // 126: postern.api.v1.PolicyService.Delete:input_type -> postern.api.v1.DeleteRequest
+	13,  // 127: postern.api.v1.PolicyService.Apply:input_type -> postern.api.v1.ApplyRequest
+	16,  // 128: postern.api.v1.PolicyService.Watch:input_type -> postern.api.v1.WatchRequest
+	0,   // 129: postern.api.v1.PolicyService.WhoCan:input_type -> postern.api.v1.WhoCanRequest
+	3,   // 130: postern.api.v1.PolicyService.Compare:input_type -> postern.api.v1.CompareRequest
+	18,  // 131: postern.api.v1.AccessService.WhoAmI:input_type -> postern.api.v1.WhoAmIRequest
+	20,  // 132: postern.api.v1.AccessService.LoginOptions:input_type -> postern.api.v1.LoginOptionsRequest
+	23,  // 133: postern.api.v1.AccessService.ListTasks:input_type -> postern.api.v1.ListTasksRequest
+	26,  // 134: postern.api.v1.AccessService.Explain:input_type -> postern.api.v1.ExplainRequest
+	28,  // 135: postern.api.v1.AccessService.Doctor:input_type -> postern.api.v1.DoctorRequest
+	33,  // 136: postern.api.v1.AccessService.ListEndpoints:input_type -> postern.api.v1.ListEndpointsRequest
+	37,  // 137: postern.api.v1.GrantService.CreateGrant:input_type -> postern.api.v1.CreateGrantRequest
+	39,  // 138: postern.api.v1.GrantService.RequestGrant:input_type -> postern.api.v1.RequestGrantRequest
+	41,  // 139: postern.api.v1.GrantService.GetGrant:input_type -> postern.api.v1.GetGrantRequest
+	43,  // 140: postern.api.v1.GrantService.ListGrants:input_type -> postern.api.v1.ListGrantsRequest
+	45,  // 141: postern.api.v1.GrantService.RevokeGrant:input_type -> postern.api.v1.RevokeGrantRequest
+	47,  // 142: postern.api.v1.ApprovalService.ListHolds:input_type -> postern.api.v1.ListHoldsRequest
+	49,  // 143: postern.api.v1.ApprovalService.GetHold:input_type -> postern.api.v1.GetHoldRequest
+	52,  // 144: postern.api.v1.ApprovalService.ReviewHold:input_type -> postern.api.v1.ReviewHoldRequest
+	54,  // 145: postern.api.v1.ApprovalService.WithdrawHold:input_type -> postern.api.v1.WithdrawHoldRequest
+	56,  // 146: postern.api.v1.ApprovalService.WatchHolds:input_type -> postern.api.v1.WatchHoldsRequest
+	71,  // 147: postern.api.v1.SessionService.ListSessions:input_type -> postern.api.v1.ListSessionsRequest
+	73,  // 148: postern.api.v1.SessionService.GetSession:input_type -> postern.api.v1.GetSessionRequest
+	75,  // 149: postern.api.v1.SessionService.ReadRecording:input_type -> postern.api.v1.ReadRecordingRequest
+	77,  // 150: postern.api.v1.SessionService.KillSession:input_type -> postern.api.v1.KillSessionRequest
+	58,  // 151: postern.api.v1.SessionService.SetLegalHold:input_type -> postern.api.v1.SetLegalHoldRequest
+	60,  // 152: postern.api.v1.AnswerService.SearchStatements:input_type -> postern.api.v1.SearchStatementsRequest
+	64,  // 153: postern.api.v1.AnswerService.WhoUsed:input_type -> postern.api.v1.WhoUsedRequest
+	67,  // 154: postern.api.v1.AnswerService.GetUsage:input_type -> postern.api.v1.GetUsageRequest
+	79,  // 155: postern.api.v1.AuditService.ListAuditEntries:input_type -> postern.api.v1.ListAuditEntriesRequest
+	83,  // 156: postern.api.v1.NodeAdminService.CreateJoinToken:input_type -> postern.api.v1.CreateJoinTokenRequest
+	85,  // 157: postern.api.v1.NodeAdminService.ListNodes:input_type -> postern.api.v1.ListNodesRequest
+	88,  // 158: postern.api.v1.NodeAdminService.DrainNode:input_type -> postern.api.v1.DrainNodeRequest
+	90,  // 159: postern.api.v1.LockService.GetReceipt:input_type -> postern.api.v1.GetReceiptRequest
+	94,  // 160: postern.api.v1.LockService.Offboard:input_type -> postern.api.v1.OffboardRequest
+	99,  // 161: postern.api.v1.AuthorityService.ListKeys:input_type -> postern.api.v1.ListKeysRequest
+	101, // 162: postern.api.v1.AuthorityService.RotateKey:input_type -> postern.api.v1.RotateKeyRequest
+	103, // 163: postern.api.v1.AuthorityService.RetireKey:input_type -> postern.api.v1.RetireKeyRequest
+	105, // 164: postern.api.v1.AccountService.ListAccounts:input_type -> postern.api.v1.ListAccountsRequest
+	109, // 165: postern.api.v1.AccountService.RotateAccount:input_type -> postern.api.v1.RotateAccountRequest
+	118, // 166: postern.api.v1.PolicyService.Create:output_type -> postern.types.v1.Object
+	118, // 167: postern.api.v1.PolicyService.Get:output_type -> postern.types.v1.Object
+	9,   // 168: postern.api.v1.PolicyService.List:output_type -> postern.api.v1.ListResponse
+	118, // 169: postern.api.v1.PolicyService.Update:output_type -> postern.types.v1.Object
+	12,  // 170: postern.api.v1.PolicyService.Delete:output_type -> postern.api.v1.DeleteResponse
+	14,  // 171: postern.api.v1.PolicyService.Apply:output_type -> postern.api.v1.ApplyResponse
+	17,  // 172: postern.api.v1.PolicyService.Watch:output_type -> postern.api.v1.WatchResponse
+	1,   // 173: postern.api.v1.PolicyService.WhoCan:output_type -> postern.api.v1.WhoCanResponse
+	4,   // 174: postern.api.v1.PolicyService.Compare:output_type -> postern.api.v1.CompareResponse
+	19,  // 175: postern.api.v1.AccessService.WhoAmI:output_type -> postern.api.v1.WhoAmIResponse
+	21,  // 176: postern.api.v1.AccessService.LoginOptions:output_type -> postern.api.v1.LoginOptionsResponse
+	24,  // 177: postern.api.v1.AccessService.ListTasks:output_type -> postern.api.v1.ListTasksResponse
+	27,  // 178: postern.api.v1.AccessService.Explain:output_type -> postern.api.v1.ExplainResponse
+	29,  // 179: postern.api.v1.AccessService.Doctor:output_type -> postern.api.v1.DoctorResponse
+	34,  // 180: postern.api.v1.AccessService.ListEndpoints:output_type -> postern.api.v1.ListEndpointsResponse
+	38,  // 181: postern.api.v1.GrantService.CreateGrant:output_type -> postern.api.v1.CreateGrantResponse
+	40,  // 182: postern.api.v1.GrantService.RequestGrant:output_type -> postern.api.v1.RequestGrantResponse
+	42,  // 183: postern.api.v1.GrantService.GetGrant:output_type -> postern.api.v1.GetGrantResponse
+	44,  // 184: postern.api.v1.GrantService.ListGrants:output_type -> postern.api.v1.ListGrantsResponse
+	46,  // 185: postern.api.v1.GrantService.RevokeGrant:output_type -> postern.api.v1.RevokeGrantResponse
+	48,  // 186: postern.api.v1.ApprovalService.ListHolds:output_type -> postern.api.v1.ListHoldsResponse
+	50,  // 187: postern.api.v1.ApprovalService.GetHold:output_type -> postern.api.v1.GetHoldResponse
+	53,  // 188: postern.api.v1.ApprovalService.ReviewHold:output_type -> postern.api.v1.ReviewHoldResponse
+	55,  // 189: postern.api.v1.ApprovalService.WithdrawHold:output_type -> postern.api.v1.WithdrawHoldResponse
+	57,  // 190: postern.api.v1.ApprovalService.WatchHolds:output_type -> postern.api.v1.WatchHoldsResponse
+	72,  // 191: postern.api.v1.SessionService.ListSessions:output_type -> postern.api.v1.ListSessionsResponse
+	74,  // 192: postern.api.v1.SessionService.GetSession:output_type -> postern.api.v1.GetSessionResponse
+	76,  // 193: postern.api.v1.SessionService.ReadRecording:output_type -> postern.api.v1.ReadRecordingResponse
+	78,  // 194: postern.api.v1.SessionService.KillSession:output_type -> postern.api.v1.KillSessionResponse
+	59,  // 195: postern.api.v1.SessionService.SetLegalHold:output_type -> postern.api.v1.SetLegalHoldResponse
+	61,  // 196: postern.api.v1.AnswerService.SearchStatements:output_type -> postern.api.v1.SearchStatementsResponse
+	65,  // 197: postern.api.v1.AnswerService.WhoUsed:output_type -> postern.api.v1.WhoUsedResponse
+	68,  // 198: postern.api.v1.AnswerService.GetUsage:output_type -> postern.api.v1.GetUsageResponse
+	80,  // 199: postern.api.v1.AuditService.ListAuditEntries:output_type -> postern.api.v1.ListAuditEntriesResponse
+	84,  // 200: postern.api.v1.NodeAdminService.CreateJoinToken:output_type -> postern.api.v1.CreateJoinTokenResponse
+	86,  // 201: postern.api.v1.NodeAdminService.ListNodes:output_type -> postern.api.v1.ListNodesResponse
+	89,  // 202: postern.api.v1.NodeAdminService.DrainNode:output_type -> postern.api.v1.DrainNodeResponse
+	91,  // 203: postern.api.v1.LockService.GetReceipt:output_type -> postern.api.v1.GetReceiptResponse
+	95,  // 204: postern.api.v1.LockService.Offboard:output_type -> postern.api.v1.OffboardResponse
+	100, // 205: postern.api.v1.AuthorityService.ListKeys:output_type -> postern.api.v1.ListKeysResponse
+	102, // 206: postern.api.v1.AuthorityService.RotateKey:output_type -> postern.api.v1.RotateKeyResponse
+	104, // 207: postern.api.v1.AuthorityService.RetireKey:output_type -> postern.api.v1.RetireKeyResponse
+	106, // 208: postern.api.v1.AccountService.ListAccounts:output_type -> postern.api.v1.ListAccountsResponse
+	110, // 209: postern.api.v1.AccountService.RotateAccount:output_type -> postern.api.v1.RotateAccountResponse
+	166, // [166:210] is the sub-list for method output_type
+	122, // [122:166] is the sub-list for method input_type
+	122, // [122:122] is the sub-list for extension type_name
+	122, // [122:122] is the sub-list for extension extendee
+	0,   // [0:122] is the sub-list for field type_name
 }
 
 func init() { file_postern_api_v1_api_proto_init() }
@@ -8561,7 +8717,7 @@ func file_postern_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_api_v1_api_proto_rawDesc), len(file_postern_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   115,
+			NumMessages:   116,
 			NumExtensions: 0,
 			NumServices:   11,
 		},

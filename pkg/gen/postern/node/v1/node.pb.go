@@ -3581,7 +3581,11 @@ type OpenHoldRequest struct {
 	// The ApprovalRule.
 	Rule string `protobuf:"bytes,7,opt,name=rule,proto3" json:"rule,omitempty"`
 	// Why, where the client said so.
-	Reason        string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How many rows it would touch, where the resource can tell.
+	EstimatedRows *int64 `protobuf:"varint,9,opt,name=estimated_rows,json=estimatedRows,proto3,oneof" json:"estimated_rows,omitempty"`
+	// What is masked in it, each as "schema.table.column: mask".
+	Masked        []string `protobuf:"bytes,10,rep,name=masked,proto3" json:"masked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3670,6 +3674,20 @@ func (x *OpenHoldRequest) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *OpenHoldRequest) GetEstimatedRows() int64 {
+	if x != nil && x.EstimatedRows != nil {
+		return *x.EstimatedRows
+	}
+	return 0
+}
+
+func (x *OpenHoldRequest) GetMasked() []string {
+	if x != nil {
+		return x.Masked
+	}
+	return nil
 }
 
 // OpenHoldResponse tells how a hold stands.
@@ -4755,7 +4773,7 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\x0fssh_certificate\x18\a \x01(\fR\x0esshCertificate\"m\n" +
 	"\x11OpenGrantResponse\x123\n" +
 	"\x05grant\x18\x01 \x01(\v2\x1d.postern.types.v1.SignedGrantR\x05grant\x12#\n" +
-	"\rrecording_key\x18\x02 \x01(\fR\frecordingKey\"\xfa\x01\n" +
+	"\rrecording_key\x18\x02 \x01(\fR\frecordingKey\"\xd1\x02\n" +
 	"\x0fOpenHoldRequest\x12\x14\n" +
 	"\x05scope\x18\x01 \x01(\tR\x05scope\x12\x14\n" +
 	"\x05grant\x18\x02 \x01(\tR\x05grant\x12\x1a\n" +
@@ -4766,7 +4784,11 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"parameters\x18\x06 \x03(\v2\x1b.postern.types.v1.ParameterR\n" +
 	"parameters\x12\x12\n" +
 	"\x04rule\x18\a \x01(\tR\x04rule\x12\x16\n" +
-	"\x06reason\x18\b \x01(\tR\x06reason\"P\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\x12*\n" +
+	"\x0eestimated_rows\x18\t \x01(\x03H\x00R\restimatedRows\x88\x01\x01\x12\x16\n" +
+	"\x06masked\x18\n" +
+	" \x03(\tR\x06maskedB\x11\n" +
+	"\x0f_estimated_rows\"P\n" +
 	"\x10OpenHoldResponse\x12*\n" +
 	"\x04hold\x18\x01 \x01(\v2\x16.postern.types.v1.HoldR\x04hold\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\"Z\n" +
@@ -5076,6 +5098,7 @@ func file_postern_node_v1_node_proto_init() {
 		(*SignInResponse_Prompt)(nil),
 		(*SignInResponse_Grant)(nil),
 	}
+	file_postern_node_v1_node_proto_msgTypes[44].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

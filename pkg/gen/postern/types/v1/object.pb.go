@@ -2257,7 +2257,9 @@ type BindingSpec struct {
 	// Asks people; left out, the task is taken at once.
 	Approval *ApprovalRequirement `protobuf:"bytes,4,opt,name=approval,proto3" json:"approval,omitempty"`
 	// When the binding ends.
-	Expires       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expires,proto3" json:"expires,omitempty"`
+	Expires *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expires,proto3" json:"expires,omitempty"`
+	// Binds each grant to a ticket or a job: it ends when that is closed.
+	Bound         *GrantBound `protobuf:"bytes,6,opt,name=bound,proto3" json:"bound,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2327,6 +2329,69 @@ func (x *BindingSpec) GetExpires() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *BindingSpec) GetBound() *GrantBound {
+	if x != nil {
+		return x.Bound
+	}
+	return nil
+}
+
+// GrantBound says what a grant is bound to, and who tells that it is closed.
+type GrantBound struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of a hook in the control plane's configuration, which tells that.
+	Hook string `protobuf:"bytes,1,opt,name=hook,proto3" json:"hook,omitempty"`
+	// The claim of the subject's token that names the job; where empty, the grant is bound
+	// to the ticket that the reason for it names, and needs one.
+	Claim         string `protobuf:"bytes,2,opt,name=claim,proto3" json:"claim,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrantBound) Reset() {
+	*x = GrantBound{}
+	mi := &file_postern_types_v1_object_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrantBound) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrantBound) ProtoMessage() {}
+
+func (x *GrantBound) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_types_v1_object_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrantBound.ProtoReflect.Descriptor instead.
+func (*GrantBound) Descriptor() ([]byte, []int) {
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *GrantBound) GetHook() string {
+	if x != nil {
+		return x.Hook
+	}
+	return ""
+}
+
+func (x *GrantBound) GetClaim() string {
+	if x != nil {
+		return x.Claim
+	}
+	return ""
+}
+
 // SubjectSelector matches subjects; every field that is set must match.
 type SubjectSelector struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2344,7 +2409,7 @@ type SubjectSelector struct {
 
 func (x *SubjectSelector) Reset() {
 	*x = SubjectSelector{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[26]
+	mi := &file_postern_types_v1_object_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2356,7 +2421,7 @@ func (x *SubjectSelector) String() string {
 func (*SubjectSelector) ProtoMessage() {}
 
 func (x *SubjectSelector) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[26]
+	mi := &file_postern_types_v1_object_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2369,7 +2434,7 @@ func (x *SubjectSelector) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubjectSelector.ProtoReflect.Descriptor instead.
 func (*SubjectSelector) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{26}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SubjectSelector) GetSubject() string {
@@ -2417,7 +2482,7 @@ type ApprovalRule struct {
 
 func (x *ApprovalRule) Reset() {
 	*x = ApprovalRule{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[27]
+	mi := &file_postern_types_v1_object_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2429,7 +2494,7 @@ func (x *ApprovalRule) String() string {
 func (*ApprovalRule) ProtoMessage() {}
 
 func (x *ApprovalRule) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[27]
+	mi := &file_postern_types_v1_object_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2442,7 +2507,7 @@ func (x *ApprovalRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalRule.ProtoReflect.Descriptor instead.
 func (*ApprovalRule) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{27}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ApprovalRule) GetApiVersion() string {
@@ -2485,14 +2550,18 @@ type ApprovalRuleSpec struct {
 	// What a request must give: reason, ticket.
 	Require []string `protobuf:"bytes,4,rep,name=require,proto3" json:"require,omitempty"`
 	// Kept for readers of the file: the requester never approves, whatever stands here.
-	NotRequester  bool `protobuf:"varint,5,opt,name=not_requester,json=notRequester,proto3" json:"not_requester,omitempty"`
+	NotRequester bool `protobuf:"varint,5,opt,name=not_requester,json=notRequester,proto3" json:"not_requester,omitempty"`
+	// Whom else to ask where nobody has settled it for a while.
+	Escalate *ApprovalEscalation `protobuf:"bytes,6,opt,name=escalate,proto3" json:"escalate,omitempty"`
+	// When people can be asked and say yes; always, where left out. They can say no always.
+	Hours         *ApprovalHours `protobuf:"bytes,7,opt,name=hours,proto3" json:"hours,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ApprovalRuleSpec) Reset() {
 	*x = ApprovalRuleSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[28]
+	mi := &file_postern_types_v1_object_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2504,7 +2573,7 @@ func (x *ApprovalRuleSpec) String() string {
 func (*ApprovalRuleSpec) ProtoMessage() {}
 
 func (x *ApprovalRuleSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[28]
+	mi := &file_postern_types_v1_object_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2517,7 +2586,7 @@ func (x *ApprovalRuleSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalRuleSpec.ProtoReflect.Descriptor instead.
 func (*ApprovalRuleSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{28}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ApprovalRuleSpec) GetAll() []*ApprovalQuorum {
@@ -2555,6 +2624,149 @@ func (x *ApprovalRuleSpec) GetNotRequester() bool {
 	return false
 }
 
+func (x *ApprovalRuleSpec) GetEscalate() *ApprovalEscalation {
+	if x != nil {
+		return x.Escalate
+	}
+	return nil
+}
+
+func (x *ApprovalRuleSpec) GetHours() *ApprovalHours {
+	if x != nil {
+		return x.Hours
+	}
+	return nil
+}
+
+// ApprovalEscalation lets members of a further group say yes, each in the place of
+// somebody whom the rule asks for.
+type ApprovalEscalation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long after the asking, such as "5m"; shorter than the rule's timeout.
+	After string `protobuf:"bytes,1,opt,name=after,proto3" json:"after,omitempty"`
+	// The group; ISSUER/GROUP where there are several issuers. None of the rule's own.
+	Group         string `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApprovalEscalation) Reset() {
+	*x = ApprovalEscalation{}
+	mi := &file_postern_types_v1_object_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApprovalEscalation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApprovalEscalation) ProtoMessage() {}
+
+func (x *ApprovalEscalation) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_types_v1_object_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApprovalEscalation.ProtoReflect.Descriptor instead.
+func (*ApprovalEscalation) Descriptor() ([]byte, []int) {
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ApprovalEscalation) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+func (x *ApprovalEscalation) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+// ApprovalHours are hours of the week.
+type ApprovalHours struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The time zone, such as Europe/Berlin.
+	Zone string `protobuf:"bytes,1,opt,name=zone,proto3" json:"zone,omitempty"`
+	// The days: mon, tue, wed, thu, fri, sat, sun; mon to fri where empty.
+	Days []string `protobuf:"bytes,2,rep,name=days,proto3" json:"days,omitempty"`
+	// The first minute of the day, such as "08:00".
+	From string `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	// The minute at which it is over, such as "18:00"; after from, at most "24:00".
+	To            string `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApprovalHours) Reset() {
+	*x = ApprovalHours{}
+	mi := &file_postern_types_v1_object_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApprovalHours) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApprovalHours) ProtoMessage() {}
+
+func (x *ApprovalHours) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_types_v1_object_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApprovalHours.ProtoReflect.Descriptor instead.
+func (*ApprovalHours) Descriptor() ([]byte, []int) {
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ApprovalHours) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *ApprovalHours) GetDays() []string {
+	if x != nil {
+		return x.Days
+	}
+	return nil
+}
+
+func (x *ApprovalHours) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *ApprovalHours) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
 // ApprovalQuorum is a number of members of one group.
 type ApprovalQuorum struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2568,7 +2780,7 @@ type ApprovalQuorum struct {
 
 func (x *ApprovalQuorum) Reset() {
 	*x = ApprovalQuorum{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[29]
+	mi := &file_postern_types_v1_object_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2580,7 +2792,7 @@ func (x *ApprovalQuorum) String() string {
 func (*ApprovalQuorum) ProtoMessage() {}
 
 func (x *ApprovalQuorum) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[29]
+	mi := &file_postern_types_v1_object_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2593,7 +2805,7 @@ func (x *ApprovalQuorum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalQuorum.ProtoReflect.Descriptor instead.
 func (*ApprovalQuorum) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{29}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ApprovalQuorum) GetGroup() string {
@@ -2627,7 +2839,7 @@ type Workload struct {
 
 func (x *Workload) Reset() {
 	*x = Workload{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[30]
+	mi := &file_postern_types_v1_object_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2639,7 +2851,7 @@ func (x *Workload) String() string {
 func (*Workload) ProtoMessage() {}
 
 func (x *Workload) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[30]
+	mi := &file_postern_types_v1_object_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2652,7 +2864,7 @@ func (x *Workload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Workload.ProtoReflect.Descriptor instead.
 func (*Workload) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{30}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Workload) GetApiVersion() string {
@@ -2700,7 +2912,7 @@ type WorkloadSpec struct {
 
 func (x *WorkloadSpec) Reset() {
 	*x = WorkloadSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[31]
+	mi := &file_postern_types_v1_object_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2712,7 +2924,7 @@ func (x *WorkloadSpec) String() string {
 func (*WorkloadSpec) ProtoMessage() {}
 
 func (x *WorkloadSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[31]
+	mi := &file_postern_types_v1_object_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2725,7 +2937,7 @@ func (x *WorkloadSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadSpec.ProtoReflect.Descriptor instead.
 func (*WorkloadSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{31}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *WorkloadSpec) GetOwner() string {
@@ -2771,7 +2983,7 @@ type WorkloadTrust struct {
 
 func (x *WorkloadTrust) Reset() {
 	*x = WorkloadTrust{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[32]
+	mi := &file_postern_types_v1_object_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2783,7 +2995,7 @@ func (x *WorkloadTrust) String() string {
 func (*WorkloadTrust) ProtoMessage() {}
 
 func (x *WorkloadTrust) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[32]
+	mi := &file_postern_types_v1_object_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2796,7 +3008,7 @@ func (x *WorkloadTrust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadTrust.ProtoReflect.Descriptor instead.
 func (*WorkloadTrust) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{32}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WorkloadTrust) GetIssuer() string {
@@ -2837,7 +3049,7 @@ type RoleBinding struct {
 
 func (x *RoleBinding) Reset() {
 	*x = RoleBinding{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[33]
+	mi := &file_postern_types_v1_object_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2849,7 +3061,7 @@ func (x *RoleBinding) String() string {
 func (*RoleBinding) ProtoMessage() {}
 
 func (x *RoleBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[33]
+	mi := &file_postern_types_v1_object_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2862,7 +3074,7 @@ func (x *RoleBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleBinding.ProtoReflect.Descriptor instead.
 func (*RoleBinding) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{33}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RoleBinding) GetApiVersion() string {
@@ -2908,7 +3120,7 @@ type RoleBindingSpec struct {
 
 func (x *RoleBindingSpec) Reset() {
 	*x = RoleBindingSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[34]
+	mi := &file_postern_types_v1_object_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2920,7 +3132,7 @@ func (x *RoleBindingSpec) String() string {
 func (*RoleBindingSpec) ProtoMessage() {}
 
 func (x *RoleBindingSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[34]
+	mi := &file_postern_types_v1_object_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2933,7 +3145,7 @@ func (x *RoleBindingSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleBindingSpec.ProtoReflect.Descriptor instead.
 func (*RoleBindingSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{34}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RoleBindingSpec) GetRole() string {
@@ -2968,7 +3180,7 @@ type RoleScope struct {
 
 func (x *RoleScope) Reset() {
 	*x = RoleScope{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[35]
+	mi := &file_postern_types_v1_object_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2980,7 +3192,7 @@ func (x *RoleScope) String() string {
 func (*RoleScope) ProtoMessage() {}
 
 func (x *RoleScope) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[35]
+	mi := &file_postern_types_v1_object_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2993,7 +3205,7 @@ func (x *RoleScope) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleScope.ProtoReflect.Descriptor instead.
 func (*RoleScope) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{35}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RoleScope) GetLabels() map[string]string {
@@ -3020,7 +3232,7 @@ type Mask struct {
 
 func (x *Mask) Reset() {
 	*x = Mask{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[36]
+	mi := &file_postern_types_v1_object_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3032,7 +3244,7 @@ func (x *Mask) String() string {
 func (*Mask) ProtoMessage() {}
 
 func (x *Mask) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[36]
+	mi := &file_postern_types_v1_object_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3045,7 +3257,7 @@ func (x *Mask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mask.ProtoReflect.Descriptor instead.
 func (*Mask) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{36}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Mask) GetApiVersion() string {
@@ -3097,7 +3309,7 @@ type MaskSpec struct {
 
 func (x *MaskSpec) Reset() {
 	*x = MaskSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[37]
+	mi := &file_postern_types_v1_object_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3109,7 +3321,7 @@ func (x *MaskSpec) String() string {
 func (*MaskSpec) ProtoMessage() {}
 
 func (x *MaskSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[37]
+	mi := &file_postern_types_v1_object_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3122,7 +3334,7 @@ func (x *MaskSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MaskSpec.ProtoReflect.Descriptor instead.
 func (*MaskSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{37}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *MaskSpec) GetMethod() string {
@@ -3184,7 +3396,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[38]
+	mi := &file_postern_types_v1_object_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3196,7 +3408,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[38]
+	mi := &file_postern_types_v1_object_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3209,7 +3421,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{38}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Lock) GetApiVersion() string {
@@ -3263,7 +3475,7 @@ type LockSpec struct {
 
 func (x *LockSpec) Reset() {
 	*x = LockSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[39]
+	mi := &file_postern_types_v1_object_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3275,7 +3487,7 @@ func (x *LockSpec) String() string {
 func (*LockSpec) ProtoMessage() {}
 
 func (x *LockSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[39]
+	mi := &file_postern_types_v1_object_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3288,7 +3500,7 @@ func (x *LockSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockSpec.ProtoReflect.Descriptor instead.
 func (*LockSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{39}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *LockSpec) GetSubject() string {
@@ -3357,7 +3569,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[40]
+	mi := &file_postern_types_v1_object_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3369,7 +3581,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[40]
+	mi := &file_postern_types_v1_object_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3382,7 +3594,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{40}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Secret) GetApiVersion() string {
@@ -3426,7 +3638,7 @@ type SecretSpec struct {
 
 func (x *SecretSpec) Reset() {
 	*x = SecretSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[41]
+	mi := &file_postern_types_v1_object_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3438,7 +3650,7 @@ func (x *SecretSpec) String() string {
 func (*SecretSpec) ProtoMessage() {}
 
 func (x *SecretSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[41]
+	mi := &file_postern_types_v1_object_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3451,7 +3663,7 @@ func (x *SecretSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretSpec.ProtoReflect.Descriptor instead.
 func (*SecretSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{41}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SecretSpec) GetData() map[string]string {
@@ -3485,7 +3697,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[42]
+	mi := &file_postern_types_v1_object_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3497,7 +3709,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[42]
+	mi := &file_postern_types_v1_object_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3510,7 +3722,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{42}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Node) GetApiVersion() string {
@@ -3565,7 +3777,7 @@ type NodeSpec struct {
 
 func (x *NodeSpec) Reset() {
 	*x = NodeSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[43]
+	mi := &file_postern_types_v1_object_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3577,7 +3789,7 @@ func (x *NodeSpec) String() string {
 func (*NodeSpec) ProtoMessage() {}
 
 func (x *NodeSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[43]
+	mi := &file_postern_types_v1_object_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3590,7 +3802,7 @@ func (x *NodeSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSpec.ProtoReflect.Descriptor instead.
 func (*NodeSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{43}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *NodeSpec) GetRegion() string {
@@ -3851,13 +4063,18 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"apiVersion\x12\x18\n" +
 	"\x04kind\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x04kind\x12<\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x1a.postern.types.v1.MetadataB\x04\xa8\xee\x18\x00R\bmetadata\x127\n" +
-	"\x04spec\x18\x04 \x01(\v2\x1d.postern.types.v1.BindingSpecB\x04\xa8\xee\x18\x00R\x04spec\"\x8d\x02\n" +
+	"\x04spec\x18\x04 \x01(\v2\x1d.postern.types.v1.BindingSpecB\x04\xa8\xee\x18\x00R\x04spec\"\xc1\x02\n" +
 	"\vBindingSpec\x12C\n" +
 	"\bsubjects\x18\x01 \x03(\v2!.postern.types.v1.SubjectSelectorB\x04\xa8\xee\x18\x00R\bsubjects\x12\x1a\n" +
 	"\x05tasks\x18\x02 \x03(\tB\x04\xa8\xee\x18\x00R\x05tasks\x12\x18\n" +
 	"\x04when\x18\x03 \x01(\tB\x04\xa8\xee\x18\x00R\x04when\x12G\n" +
 	"\bapproval\x18\x04 \x01(\v2%.postern.types.v1.ApprovalRequirementB\x04\xa8\xee\x18\x00R\bapproval\x12:\n" +
-	"\aexpires\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\aexpires\"\xf3\x01\n" +
+	"\aexpires\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\aexpires\x122\n" +
+	"\x05bound\x18\x06 \x01(\v2\x1c.postern.types.v1.GrantBoundR\x05bound\"B\n" +
+	"\n" +
+	"GrantBound\x12\x18\n" +
+	"\x04hook\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04hook\x12\x1a\n" +
+	"\x05claim\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x05claim\"\xf3\x01\n" +
 	"\x0fSubjectSelector\x12\x1e\n" +
 	"\asubject\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\asubject\x12\x1a\n" +
 	"\x05group\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x05group\x12H\n" +
@@ -3872,13 +4089,23 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"apiVersion\x12\x18\n" +
 	"\x04kind\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x04kind\x12<\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x1a.postern.types.v1.MetadataB\x04\xa8\xee\x18\x00R\bmetadata\x12<\n" +
-	"\x04spec\x18\x04 \x01(\v2\".postern.types.v1.ApprovalRuleSpecB\x04\xa8\xee\x18\x00R\x04spec\"\xd9\x01\n" +
+	"\x04spec\x18\x04 \x01(\v2\".postern.types.v1.ApprovalRuleSpecB\x04\xa8\xee\x18\x00R\x04spec\"\xd2\x02\n" +
 	"\x10ApprovalRuleSpec\x128\n" +
 	"\x03all\x18\x01 \x03(\v2 .postern.types.v1.ApprovalQuorumB\x04\xa8\xee\x18\x00R\x03all\x12 \n" +
 	"\bdistinct\x18\x02 \x01(\bB\x04\xa8\xee\x18\x00R\bdistinct\x12\x1e\n" +
 	"\atimeout\x18\x03 \x01(\tB\x04\xa8\xee\x18\x00R\atimeout\x12\x1e\n" +
 	"\arequire\x18\x04 \x03(\tB\x04\xa8\xee\x18\x00R\arequire\x12)\n" +
-	"\rnot_requester\x18\x05 \x01(\bB\x04\xa8\xee\x18\x00R\fnotRequester\"M\n" +
+	"\rnot_requester\x18\x05 \x01(\bB\x04\xa8\xee\x18\x00R\fnotRequester\x12@\n" +
+	"\bescalate\x18\x06 \x01(\v2$.postern.types.v1.ApprovalEscalationR\bescalate\x125\n" +
+	"\x05hours\x18\a \x01(\v2\x1f.postern.types.v1.ApprovalHoursR\x05hours\"L\n" +
+	"\x12ApprovalEscalation\x12\x1a\n" +
+	"\x05after\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x05after\x12\x1a\n" +
+	"\x05group\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x05group\"s\n" +
+	"\rApprovalHours\x12\x18\n" +
+	"\x04zone\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04zone\x12\x18\n" +
+	"\x04days\x18\x02 \x03(\tB\x04\xa8\xee\x18\x00R\x04days\x12\x18\n" +
+	"\x04from\x18\x03 \x01(\tB\x04\xa8\xee\x18\x00R\x04from\x12\x14\n" +
+	"\x02to\x18\x04 \x01(\tB\x04\xa8\xee\x18\x00R\x02to\"M\n" +
 	"\x0eApprovalQuorum\x12\x1a\n" +
 	"\x05group\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x05group\x12\x1f\n" +
 	"\bat_least\x18\x02 \x01(\x05B\x04\xa8\xee\x18\x00R\aatLeast\"\xc3\x01\n" +
@@ -3984,7 +4211,7 @@ func file_postern_types_v1_object_proto_rawDescGZIP() []byte {
 	return file_postern_types_v1_object_proto_rawDescData
 }
 
-var file_postern_types_v1_object_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
+var file_postern_types_v1_object_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
 var file_postern_types_v1_object_proto_goTypes = []any{
 	(*Metadata)(nil),              // 0: postern.types.v1.Metadata
 	(*Object)(nil),                // 1: postern.types.v1.Object
@@ -4012,66 +4239,69 @@ var file_postern_types_v1_object_proto_goTypes = []any{
 	(*ApprovalRequirement)(nil),   // 23: postern.types.v1.ApprovalRequirement
 	(*Binding)(nil),               // 24: postern.types.v1.Binding
 	(*BindingSpec)(nil),           // 25: postern.types.v1.BindingSpec
-	(*SubjectSelector)(nil),       // 26: postern.types.v1.SubjectSelector
-	(*ApprovalRule)(nil),          // 27: postern.types.v1.ApprovalRule
-	(*ApprovalRuleSpec)(nil),      // 28: postern.types.v1.ApprovalRuleSpec
-	(*ApprovalQuorum)(nil),        // 29: postern.types.v1.ApprovalQuorum
-	(*Workload)(nil),              // 30: postern.types.v1.Workload
-	(*WorkloadSpec)(nil),          // 31: postern.types.v1.WorkloadSpec
-	(*WorkloadTrust)(nil),         // 32: postern.types.v1.WorkloadTrust
-	(*RoleBinding)(nil),           // 33: postern.types.v1.RoleBinding
-	(*RoleBindingSpec)(nil),       // 34: postern.types.v1.RoleBindingSpec
-	(*RoleScope)(nil),             // 35: postern.types.v1.RoleScope
-	(*Mask)(nil),                  // 36: postern.types.v1.Mask
-	(*MaskSpec)(nil),              // 37: postern.types.v1.MaskSpec
-	(*Lock)(nil),                  // 38: postern.types.v1.Lock
-	(*LockSpec)(nil),              // 39: postern.types.v1.LockSpec
-	(*Secret)(nil),                // 40: postern.types.v1.Secret
-	(*SecretSpec)(nil),            // 41: postern.types.v1.SecretSpec
-	(*Node)(nil),                  // 42: postern.types.v1.Node
-	(*NodeSpec)(nil),              // 43: postern.types.v1.NodeSpec
-	nil,                           // 44: postern.types.v1.Metadata.LabelsEntry
-	nil,                           // 45: postern.types.v1.Metadata.AnnotationsEntry
-	nil,                           // 46: postern.types.v1.ResourceSpec.ReachableFromEntry
-	nil,                           // 47: postern.types.v1.ResourceSpec.PinEntry
-	nil,                           // 48: postern.types.v1.ResourceSpec.ClassifyEntry
-	nil,                           // 49: postern.types.v1.ResourceSelector.LabelsEntry
-	nil,                           // 50: postern.types.v1.Permit.MaskEntry
-	nil,                           // 51: postern.types.v1.Permit.DetectEntry
-	nil,                           // 52: postern.types.v1.Permit.HeadersEntry
-	nil,                           // 53: postern.types.v1.MCPPermit.PinsEntry
-	nil,                           // 54: postern.types.v1.SubjectSelector.ClaimEntry
-	nil,                           // 55: postern.types.v1.RoleScope.LabelsEntry
-	nil,                           // 56: postern.types.v1.SecretSpec.DataEntry
-	nil,                           // 57: postern.types.v1.NodeSpec.EndpointsEntry
-	(*timestamppb.Timestamp)(nil), // 58: google.protobuf.Timestamp
-	(*structpb.Value)(nil),        // 59: google.protobuf.Value
-	(*structpb.ListValue)(nil),    // 60: google.protobuf.ListValue
+	(*GrantBound)(nil),            // 26: postern.types.v1.GrantBound
+	(*SubjectSelector)(nil),       // 27: postern.types.v1.SubjectSelector
+	(*ApprovalRule)(nil),          // 28: postern.types.v1.ApprovalRule
+	(*ApprovalRuleSpec)(nil),      // 29: postern.types.v1.ApprovalRuleSpec
+	(*ApprovalEscalation)(nil),    // 30: postern.types.v1.ApprovalEscalation
+	(*ApprovalHours)(nil),         // 31: postern.types.v1.ApprovalHours
+	(*ApprovalQuorum)(nil),        // 32: postern.types.v1.ApprovalQuorum
+	(*Workload)(nil),              // 33: postern.types.v1.Workload
+	(*WorkloadSpec)(nil),          // 34: postern.types.v1.WorkloadSpec
+	(*WorkloadTrust)(nil),         // 35: postern.types.v1.WorkloadTrust
+	(*RoleBinding)(nil),           // 36: postern.types.v1.RoleBinding
+	(*RoleBindingSpec)(nil),       // 37: postern.types.v1.RoleBindingSpec
+	(*RoleScope)(nil),             // 38: postern.types.v1.RoleScope
+	(*Mask)(nil),                  // 39: postern.types.v1.Mask
+	(*MaskSpec)(nil),              // 40: postern.types.v1.MaskSpec
+	(*Lock)(nil),                  // 41: postern.types.v1.Lock
+	(*LockSpec)(nil),              // 42: postern.types.v1.LockSpec
+	(*Secret)(nil),                // 43: postern.types.v1.Secret
+	(*SecretSpec)(nil),            // 44: postern.types.v1.SecretSpec
+	(*Node)(nil),                  // 45: postern.types.v1.Node
+	(*NodeSpec)(nil),              // 46: postern.types.v1.NodeSpec
+	nil,                           // 47: postern.types.v1.Metadata.LabelsEntry
+	nil,                           // 48: postern.types.v1.Metadata.AnnotationsEntry
+	nil,                           // 49: postern.types.v1.ResourceSpec.ReachableFromEntry
+	nil,                           // 50: postern.types.v1.ResourceSpec.PinEntry
+	nil,                           // 51: postern.types.v1.ResourceSpec.ClassifyEntry
+	nil,                           // 52: postern.types.v1.ResourceSelector.LabelsEntry
+	nil,                           // 53: postern.types.v1.Permit.MaskEntry
+	nil,                           // 54: postern.types.v1.Permit.DetectEntry
+	nil,                           // 55: postern.types.v1.Permit.HeadersEntry
+	nil,                           // 56: postern.types.v1.MCPPermit.PinsEntry
+	nil,                           // 57: postern.types.v1.SubjectSelector.ClaimEntry
+	nil,                           // 58: postern.types.v1.RoleScope.LabelsEntry
+	nil,                           // 59: postern.types.v1.SecretSpec.DataEntry
+	nil,                           // 60: postern.types.v1.NodeSpec.EndpointsEntry
+	(*timestamppb.Timestamp)(nil), // 61: google.protobuf.Timestamp
+	(*structpb.Value)(nil),        // 62: google.protobuf.Value
+	(*structpb.ListValue)(nil),    // 63: google.protobuf.ListValue
 }
 var file_postern_types_v1_object_proto_depIdxs = []int32{
-	44, // 0: postern.types.v1.Metadata.labels:type_name -> postern.types.v1.Metadata.LabelsEntry
-	45, // 1: postern.types.v1.Metadata.annotations:type_name -> postern.types.v1.Metadata.AnnotationsEntry
-	58, // 2: postern.types.v1.Metadata.create_time:type_name -> google.protobuf.Timestamp
-	58, // 3: postern.types.v1.Metadata.update_time:type_name -> google.protobuf.Timestamp
+	47, // 0: postern.types.v1.Metadata.labels:type_name -> postern.types.v1.Metadata.LabelsEntry
+	48, // 1: postern.types.v1.Metadata.annotations:type_name -> postern.types.v1.Metadata.AnnotationsEntry
+	61, // 2: postern.types.v1.Metadata.create_time:type_name -> google.protobuf.Timestamp
+	61, // 3: postern.types.v1.Metadata.update_time:type_name -> google.protobuf.Timestamp
 	2,  // 4: postern.types.v1.Object.resource:type_name -> postern.types.v1.Resource
 	13, // 5: postern.types.v1.Object.task:type_name -> postern.types.v1.Task
 	24, // 6: postern.types.v1.Object.binding:type_name -> postern.types.v1.Binding
-	27, // 7: postern.types.v1.Object.approval_rule:type_name -> postern.types.v1.ApprovalRule
-	30, // 8: postern.types.v1.Object.workload:type_name -> postern.types.v1.Workload
-	33, // 9: postern.types.v1.Object.role_binding:type_name -> postern.types.v1.RoleBinding
-	36, // 10: postern.types.v1.Object.mask:type_name -> postern.types.v1.Mask
-	38, // 11: postern.types.v1.Object.lock:type_name -> postern.types.v1.Lock
-	40, // 12: postern.types.v1.Object.secret:type_name -> postern.types.v1.Secret
-	42, // 13: postern.types.v1.Object.node:type_name -> postern.types.v1.Node
+	28, // 7: postern.types.v1.Object.approval_rule:type_name -> postern.types.v1.ApprovalRule
+	33, // 8: postern.types.v1.Object.workload:type_name -> postern.types.v1.Workload
+	36, // 9: postern.types.v1.Object.role_binding:type_name -> postern.types.v1.RoleBinding
+	39, // 10: postern.types.v1.Object.mask:type_name -> postern.types.v1.Mask
+	41, // 11: postern.types.v1.Object.lock:type_name -> postern.types.v1.Lock
+	43, // 12: postern.types.v1.Object.secret:type_name -> postern.types.v1.Secret
+	45, // 13: postern.types.v1.Object.node:type_name -> postern.types.v1.Node
 	0,  // 14: postern.types.v1.Resource.metadata:type_name -> postern.types.v1.Metadata
 	3,  // 15: postern.types.v1.Resource.spec:type_name -> postern.types.v1.ResourceSpec
 	4,  // 16: postern.types.v1.ResourceSpec.endpoint:type_name -> postern.types.v1.Endpoint
-	46, // 17: postern.types.v1.ResourceSpec.reachable_from:type_name -> postern.types.v1.ResourceSpec.ReachableFromEntry
+	49, // 17: postern.types.v1.ResourceSpec.reachable_from:type_name -> postern.types.v1.ResourceSpec.ReachableFromEntry
 	10, // 18: postern.types.v1.ResourceSpec.credential:type_name -> postern.types.v1.CredentialRef
 	10, // 19: postern.types.v1.ResourceSpec.catalog:type_name -> postern.types.v1.CredentialRef
 	12, // 20: postern.types.v1.ResourceSpec.level:type_name -> postern.types.v1.Level
-	47, // 21: postern.types.v1.ResourceSpec.pin:type_name -> postern.types.v1.ResourceSpec.PinEntry
-	48, // 22: postern.types.v1.ResourceSpec.classify:type_name -> postern.types.v1.ResourceSpec.ClassifyEntry
+	50, // 21: postern.types.v1.ResourceSpec.pin:type_name -> postern.types.v1.ResourceSpec.PinEntry
+	51, // 22: postern.types.v1.ResourceSpec.classify:type_name -> postern.types.v1.ResourceSpec.ClassifyEntry
 	8,  // 23: postern.types.v1.Endpoint.tls:type_name -> postern.types.v1.EndpointTLS
 	7,  // 24: postern.types.v1.Endpoint.ssh:type_name -> postern.types.v1.EndpointSSH
 	5,  // 25: postern.types.v1.Endpoint.http:type_name -> postern.types.v1.EndpointHTTP
@@ -4089,52 +4319,55 @@ var file_postern_types_v1_object_proto_depIdxs = []int32{
 	21, // 37: postern.types.v1.TaskSpec.credential:type_name -> postern.types.v1.CredentialRule
 	22, // 38: postern.types.v1.TaskSpec.staleness:type_name -> postern.types.v1.Staleness
 	23, // 39: postern.types.v1.TaskSpec.approval:type_name -> postern.types.v1.ApprovalRequirement
-	49, // 40: postern.types.v1.ResourceSelector.labels:type_name -> postern.types.v1.ResourceSelector.LabelsEntry
-	50, // 41: postern.types.v1.Permit.mask:type_name -> postern.types.v1.Permit.MaskEntry
+	52, // 40: postern.types.v1.ResourceSelector.labels:type_name -> postern.types.v1.ResourceSelector.LabelsEntry
+	53, // 41: postern.types.v1.Permit.mask:type_name -> postern.types.v1.Permit.MaskEntry
 	23, // 42: postern.types.v1.Permit.approval:type_name -> postern.types.v1.ApprovalRequirement
-	51, // 43: postern.types.v1.Permit.detect:type_name -> postern.types.v1.Permit.DetectEntry
-	52, // 44: postern.types.v1.Permit.headers:type_name -> postern.types.v1.Permit.HeadersEntry
+	54, // 43: postern.types.v1.Permit.detect:type_name -> postern.types.v1.Permit.DetectEntry
+	55, // 44: postern.types.v1.Permit.headers:type_name -> postern.types.v1.Permit.HeadersEntry
 	17, // 45: postern.types.v1.Permit.mcp:type_name -> postern.types.v1.MCPPermit
-	53, // 46: postern.types.v1.MCPPermit.pins:type_name -> postern.types.v1.MCPPermit.PinsEntry
+	56, // 46: postern.types.v1.MCPPermit.pins:type_name -> postern.types.v1.MCPPermit.PinsEntry
 	11, // 47: postern.types.v1.CredentialRule.vault:type_name -> postern.types.v1.VaultRef
 	0,  // 48: postern.types.v1.Binding.metadata:type_name -> postern.types.v1.Metadata
 	25, // 49: postern.types.v1.Binding.spec:type_name -> postern.types.v1.BindingSpec
-	26, // 50: postern.types.v1.BindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
+	27, // 50: postern.types.v1.BindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
 	23, // 51: postern.types.v1.BindingSpec.approval:type_name -> postern.types.v1.ApprovalRequirement
-	58, // 52: postern.types.v1.BindingSpec.expires:type_name -> google.protobuf.Timestamp
-	54, // 53: postern.types.v1.SubjectSelector.claim:type_name -> postern.types.v1.SubjectSelector.ClaimEntry
-	0,  // 54: postern.types.v1.ApprovalRule.metadata:type_name -> postern.types.v1.Metadata
-	28, // 55: postern.types.v1.ApprovalRule.spec:type_name -> postern.types.v1.ApprovalRuleSpec
-	29, // 56: postern.types.v1.ApprovalRuleSpec.all:type_name -> postern.types.v1.ApprovalQuorum
-	0,  // 57: postern.types.v1.Workload.metadata:type_name -> postern.types.v1.Metadata
-	31, // 58: postern.types.v1.Workload.spec:type_name -> postern.types.v1.WorkloadSpec
-	32, // 59: postern.types.v1.WorkloadSpec.trust:type_name -> postern.types.v1.WorkloadTrust
-	58, // 60: postern.types.v1.WorkloadSpec.expires:type_name -> google.protobuf.Timestamp
-	26, // 61: postern.types.v1.WorkloadSpec.acts_for:type_name -> postern.types.v1.SubjectSelector
-	0,  // 62: postern.types.v1.RoleBinding.metadata:type_name -> postern.types.v1.Metadata
-	34, // 63: postern.types.v1.RoleBinding.spec:type_name -> postern.types.v1.RoleBindingSpec
-	26, // 64: postern.types.v1.RoleBindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
-	35, // 65: postern.types.v1.RoleBindingSpec.scope:type_name -> postern.types.v1.RoleScope
-	55, // 66: postern.types.v1.RoleScope.labels:type_name -> postern.types.v1.RoleScope.LabelsEntry
-	0,  // 67: postern.types.v1.Mask.metadata:type_name -> postern.types.v1.Metadata
-	37, // 68: postern.types.v1.Mask.spec:type_name -> postern.types.v1.MaskSpec
-	9,  // 69: postern.types.v1.MaskSpec.key:type_name -> postern.types.v1.SecretRef
-	0,  // 70: postern.types.v1.Lock.metadata:type_name -> postern.types.v1.Metadata
-	39, // 71: postern.types.v1.Lock.spec:type_name -> postern.types.v1.LockSpec
-	58, // 72: postern.types.v1.LockSpec.expires:type_name -> google.protobuf.Timestamp
-	0,  // 73: postern.types.v1.Secret.metadata:type_name -> postern.types.v1.Metadata
-	41, // 74: postern.types.v1.Secret.spec:type_name -> postern.types.v1.SecretSpec
-	56, // 75: postern.types.v1.SecretSpec.data:type_name -> postern.types.v1.SecretSpec.DataEntry
-	0,  // 76: postern.types.v1.Node.metadata:type_name -> postern.types.v1.Metadata
-	43, // 77: postern.types.v1.Node.spec:type_name -> postern.types.v1.NodeSpec
-	57, // 78: postern.types.v1.NodeSpec.endpoints:type_name -> postern.types.v1.NodeSpec.EndpointsEntry
-	59, // 79: postern.types.v1.ResourceSpec.PinEntry.value:type_name -> google.protobuf.Value
-	60, // 80: postern.types.v1.ResourceSpec.ClassifyEntry.value:type_name -> google.protobuf.ListValue
-	81, // [81:81] is the sub-list for method output_type
-	81, // [81:81] is the sub-list for method input_type
-	81, // [81:81] is the sub-list for extension type_name
-	81, // [81:81] is the sub-list for extension extendee
-	0,  // [0:81] is the sub-list for field type_name
+	61, // 52: postern.types.v1.BindingSpec.expires:type_name -> google.protobuf.Timestamp
+	26, // 53: postern.types.v1.BindingSpec.bound:type_name -> postern.types.v1.GrantBound
+	57, // 54: postern.types.v1.SubjectSelector.claim:type_name -> postern.types.v1.SubjectSelector.ClaimEntry
+	0,  // 55: postern.types.v1.ApprovalRule.metadata:type_name -> postern.types.v1.Metadata
+	29, // 56: postern.types.v1.ApprovalRule.spec:type_name -> postern.types.v1.ApprovalRuleSpec
+	32, // 57: postern.types.v1.ApprovalRuleSpec.all:type_name -> postern.types.v1.ApprovalQuorum
+	30, // 58: postern.types.v1.ApprovalRuleSpec.escalate:type_name -> postern.types.v1.ApprovalEscalation
+	31, // 59: postern.types.v1.ApprovalRuleSpec.hours:type_name -> postern.types.v1.ApprovalHours
+	0,  // 60: postern.types.v1.Workload.metadata:type_name -> postern.types.v1.Metadata
+	34, // 61: postern.types.v1.Workload.spec:type_name -> postern.types.v1.WorkloadSpec
+	35, // 62: postern.types.v1.WorkloadSpec.trust:type_name -> postern.types.v1.WorkloadTrust
+	61, // 63: postern.types.v1.WorkloadSpec.expires:type_name -> google.protobuf.Timestamp
+	27, // 64: postern.types.v1.WorkloadSpec.acts_for:type_name -> postern.types.v1.SubjectSelector
+	0,  // 65: postern.types.v1.RoleBinding.metadata:type_name -> postern.types.v1.Metadata
+	37, // 66: postern.types.v1.RoleBinding.spec:type_name -> postern.types.v1.RoleBindingSpec
+	27, // 67: postern.types.v1.RoleBindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
+	38, // 68: postern.types.v1.RoleBindingSpec.scope:type_name -> postern.types.v1.RoleScope
+	58, // 69: postern.types.v1.RoleScope.labels:type_name -> postern.types.v1.RoleScope.LabelsEntry
+	0,  // 70: postern.types.v1.Mask.metadata:type_name -> postern.types.v1.Metadata
+	40, // 71: postern.types.v1.Mask.spec:type_name -> postern.types.v1.MaskSpec
+	9,  // 72: postern.types.v1.MaskSpec.key:type_name -> postern.types.v1.SecretRef
+	0,  // 73: postern.types.v1.Lock.metadata:type_name -> postern.types.v1.Metadata
+	42, // 74: postern.types.v1.Lock.spec:type_name -> postern.types.v1.LockSpec
+	61, // 75: postern.types.v1.LockSpec.expires:type_name -> google.protobuf.Timestamp
+	0,  // 76: postern.types.v1.Secret.metadata:type_name -> postern.types.v1.Metadata
+	44, // 77: postern.types.v1.Secret.spec:type_name -> postern.types.v1.SecretSpec
+	59, // 78: postern.types.v1.SecretSpec.data:type_name -> postern.types.v1.SecretSpec.DataEntry
+	0,  // 79: postern.types.v1.Node.metadata:type_name -> postern.types.v1.Metadata
+	46, // 80: postern.types.v1.Node.spec:type_name -> postern.types.v1.NodeSpec
+	60, // 81: postern.types.v1.NodeSpec.endpoints:type_name -> postern.types.v1.NodeSpec.EndpointsEntry
+	62, // 82: postern.types.v1.ResourceSpec.PinEntry.value:type_name -> google.protobuf.Value
+	63, // 83: postern.types.v1.ResourceSpec.ClassifyEntry.value:type_name -> google.protobuf.ListValue
+	84, // [84:84] is the sub-list for method output_type
+	84, // [84:84] is the sub-list for method input_type
+	84, // [84:84] is the sub-list for extension type_name
+	84, // [84:84] is the sub-list for extension extendee
+	0,  // [0:84] is the sub-list for field type_name
 }
 
 func init() { file_postern_types_v1_object_proto_init() }
@@ -4161,7 +4394,7 @@ func file_postern_types_v1_object_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_types_v1_object_proto_rawDesc), len(file_postern_types_v1_object_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   58,
+			NumMessages:   61,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

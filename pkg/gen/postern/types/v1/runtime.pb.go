@@ -354,7 +354,9 @@ type Grant struct {
 	CertificateHash []byte `protobuf:"bytes,15,opt,name=certificate_hash,json=certificateHash,proto3" json:"certificate_hash,omitempty"`
 	// The actor is a workload to which the subject's token was given in exchange: the grant
 	// lives no longer than the workload may act for the subject.
-	Exchanged     bool `protobuf:"varint,21,opt,name=exchanged,proto3" json:"exchanged,omitempty"`
+	Exchanged bool `protobuf:"varint,21,opt,name=exchanged,proto3" json:"exchanged,omitempty"`
+	// The ticket or job that the grant ends with; unset where there is none.
+	Bound         *GrantReference `protobuf:"bytes,16,opt,name=bound,proto3" json:"bound,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -501,6 +503,205 @@ func (x *Grant) GetExchanged() bool {
 	return false
 }
 
+func (x *Grant) GetBound() *GrantReference {
+	if x != nil {
+		return x.Bound
+	}
+	return nil
+}
+
+// GrantReference names a ticket or a job.
+type GrantReference struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The hook that tells when it is closed.
+	Hook string `protobuf:"bytes,1,opt,name=hook,proto3" json:"hook,omitempty"`
+	// Its name there, such as OPS-123.
+	Ref string `protobuf:"bytes,2,opt,name=ref,proto3" json:"ref,omitempty"`
+	// Whether it is a job that a claim of the subject's token names, and not a ticket.
+	Job           bool `protobuf:"varint,3,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrantReference) Reset() {
+	*x = GrantReference{}
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrantReference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrantReference) ProtoMessage() {}
+
+func (x *GrantReference) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrantReference.ProtoReflect.Descriptor instead.
+func (*GrantReference) Descriptor() ([]byte, []int) {
+	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *GrantReference) GetHook() string {
+	if x != nil {
+		return x.Hook
+	}
+	return ""
+}
+
+func (x *GrantReference) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+func (x *GrantReference) GetJob() bool {
+	if x != nil {
+		return x.Job
+	}
+	return false
+}
+
+// Closed says that a ticket or job is closed, and since when.
+type Closed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is closed.
+	What *GrantReference `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`
+	// When it was told.
+	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// When it can be forgotten.
+	KeepUntil     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=keep_until,json=keepUntil,proto3" json:"keep_until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Closed) Reset() {
+	*x = Closed{}
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Closed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Closed) ProtoMessage() {}
+
+func (x *Closed) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Closed.ProtoReflect.Descriptor instead.
+func (*Closed) Descriptor() ([]byte, []int) {
+	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Closed) GetWhat() *GrantReference {
+	if x != nil {
+		return x.What
+	}
+	return nil
+}
+
+func (x *Closed) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Closed) GetKeepUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.KeepUntil
+	}
+	return nil
+}
+
+// WebSession is somebody's login on the web pages, kept under the hash of its cookie.
+type WebSession struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who.
+	Subject *Subject `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	// When it ends, whatever is done with it.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// What forms must show.
+	FormToken     string `protobuf:"bytes,3,opt,name=form_token,json=formToken,proto3" json:"form_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WebSession) Reset() {
+	*x = WebSession{}
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WebSession) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WebSession) ProtoMessage() {}
+
+func (x *WebSession) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WebSession.ProtoReflect.Descriptor instead.
+func (*WebSession) Descriptor() ([]byte, []int) {
+	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *WebSession) GetSubject() *Subject {
+	if x != nil {
+		return x.Subject
+	}
+	return nil
+}
+
+func (x *WebSession) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *WebSession) GetFormToken() string {
+	if x != nil {
+		return x.FormToken
+	}
+	return ""
+}
+
 // SignedGrant is a grant as the control plane vouches for it to nodes.
 type SignedGrant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -516,7 +717,7 @@ type SignedGrant struct {
 
 func (x *SignedGrant) Reset() {
 	*x = SignedGrant{}
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[3]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -528,7 +729,7 @@ func (x *SignedGrant) String() string {
 func (*SignedGrant) ProtoMessage() {}
 
 func (x *SignedGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[3]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -541,7 +742,7 @@ func (x *SignedGrant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignedGrant.ProtoReflect.Descriptor instead.
 func (*SignedGrant) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{3}
+	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SignedGrant) GetGrant() []byte {
@@ -604,13 +805,22 @@ type Hold struct {
 	Duration string `protobuf:"bytes,17,opt,name=duration,proto3" json:"duration,omitempty"`
 	// The groups that may answer.
 	ApproverGroups []string `protobuf:"bytes,18,rep,name=approver_groups,json=approverGroups,proto3" json:"approver_groups,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// How many rows it would touch, as the resource's planner estimates; unset where
+	// nobody can tell.
+	EstimatedRows *int64 `protobuf:"varint,19,opt,name=estimated_rows,json=estimatedRows,proto3,oneof" json:"estimated_rows,omitempty"`
+	// What is masked in it, each as "schema.table.column: mask".
+	Masked []string `protobuf:"bytes,20,rep,name=masked,proto3" json:"masked,omitempty"`
+	// When a further group is asked; unset where none is.
+	EscalateTime *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=escalate_time,json=escalateTime,proto3" json:"escalate_time,omitempty"`
+	// That group. It may answer once it is among approver_groups.
+	EscalateGroup string `protobuf:"bytes,22,opt,name=escalate_group,json=escalateGroup,proto3" json:"escalate_group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Hold) Reset() {
 	*x = Hold{}
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[4]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -622,7 +832,7 @@ func (x *Hold) String() string {
 func (*Hold) ProtoMessage() {}
 
 func (x *Hold) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[4]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -635,7 +845,7 @@ func (x *Hold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hold.ProtoReflect.Descriptor instead.
 func (*Hold) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{4}
+	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Hold) GetId() string {
@@ -764,6 +974,34 @@ func (x *Hold) GetApproverGroups() []string {
 	return nil
 }
 
+func (x *Hold) GetEstimatedRows() int64 {
+	if x != nil && x.EstimatedRows != nil {
+		return *x.EstimatedRows
+	}
+	return 0
+}
+
+func (x *Hold) GetMasked() []string {
+	if x != nil {
+		return x.Masked
+	}
+	return nil
+}
+
+func (x *Hold) GetEscalateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EscalateTime
+	}
+	return nil
+}
+
+func (x *Hold) GetEscalateGroup() string {
+	if x != nil {
+		return x.EscalateGroup
+	}
+	return ""
+}
+
 // Parameter is one bound value.
 type Parameter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -775,7 +1013,7 @@ type Parameter struct {
 
 func (x *Parameter) Reset() {
 	*x = Parameter{}
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[5]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -787,7 +1025,7 @@ func (x *Parameter) String() string {
 func (*Parameter) ProtoMessage() {}
 
 func (x *Parameter) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[5]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -800,7 +1038,7 @@ func (x *Parameter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parameter.ProtoReflect.Descriptor instead.
 func (*Parameter) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{5}
+	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Parameter) GetValue() string {
@@ -829,7 +1067,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[6]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -841,7 +1079,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[6]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -854,7 +1092,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{6}
+	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Approval) GetSubject() string {
@@ -956,7 +1194,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[7]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -968,7 +1206,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[7]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -981,7 +1219,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{7}
+	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Session) GetId() string {
@@ -1189,7 +1427,7 @@ const file_postern_types_v1_runtime_proto_rawDesc = "" +
 	"\x03mfa\x18\x05 \x01(\bB\x04\xa8\xee\x18\x00R\x03mfa\x12 \n" +
 	"\bworkload\x18\x06 \x01(\tB\x04\xa8\xee\x18\x00R\bworkload\x12\x1a\n" +
 	"\x05actor\x18\a \x01(\tB\x04\xa8\xee\x18\x00R\x05actor\x12\x16\n" +
-	"\x03via\x18\b \x03(\tB\x04\xa8\xee\x18\x00R\x03via\"\xf5\x05\n" +
+	"\x03via\x18\b \x03(\tB\x04\xa8\xee\x18\x00R\x03via\"\xad\x06\n" +
 	"\x05Grant\x12\x14\n" +
 	"\x02id\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x02id\x129\n" +
 	"\asubject\x18\x02 \x01(\v2\x19.postern.types.v1.SubjectB\x04\xa8\xee\x18\x00R\asubject\x12\x18\n" +
@@ -1212,11 +1450,28 @@ const file_postern_types_v1_runtime_proto_rawDesc = "" +
 	"token_hash\x18\r \x01(\fB\a\xa8\xee\x18\x01\x80\x01\x01R\ttokenHash\x12G\n" +
 	"\bapproval\x18\x0e \x01(\v2%.postern.types.v1.ApprovalRequirementB\x04\xa8\xee\x18\x00R\bapproval\x122\n" +
 	"\x10certificate_hash\x18\x0f \x01(\fB\a\xa8\xee\x18\x01\x80\x01\x01R\x0fcertificateHash\x12\"\n" +
-	"\texchanged\x18\x15 \x01(\bB\x04\xa8\xee\x18\x00R\texchanged\"j\n" +
+	"\texchanged\x18\x15 \x01(\bB\x04\xa8\xee\x18\x00R\texchanged\x126\n" +
+	"\x05bound\x18\x10 \x01(\v2 .postern.types.v1.GrantReferenceR\x05bound\"Z\n" +
+	"\x0eGrantReference\x12\x18\n" +
+	"\x04hook\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04hook\x12\x16\n" +
+	"\x03ref\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x03ref\x12\x16\n" +
+	"\x03job\x18\x03 \x01(\bB\x04\xa8\xee\x18\x00R\x03job\"\xb5\x01\n" +
+	"\x06Closed\x124\n" +
+	"\x04what\x18\x01 \x01(\v2 .postern.types.v1.GrantReferenceR\x04what\x124\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\x04time\x12?\n" +
+	"\n" +
+	"keep_until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\tkeepUntil\"\xac\x01\n" +
+	"\n" +
+	"WebSession\x123\n" +
+	"\asubject\x18\x01 \x01(\v2\x19.postern.types.v1.SubjectR\asubject\x12A\n" +
+	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\n" +
+	"expireTime\x12&\n" +
+	"\n" +
+	"form_token\x18\x03 \x01(\tB\a\xa8\xee\x18\x01\x80\x01\x01R\tformToken\"j\n" +
 	"\vSignedGrant\x12\x1a\n" +
 	"\x05grant\x18\x01 \x01(\fB\x04\xa8\xee\x18\x00R\x05grant\x12\"\n" +
 	"\tsignature\x18\x02 \x01(\fB\x04\xa8\xee\x18\x00R\tsignature\x12\x1b\n" +
-	"\x06key_id\x18\x03 \x01(\tB\x04\xa8\xee\x18\x00R\x05keyId\"\xdd\x05\n" +
+	"\x06key_id\x18\x03 \x01(\tB\x04\xa8\xee\x18\x00R\x05keyId\"\xb4\a\n" +
 	"\x04Hold\x12\x14\n" +
 	"\x02id\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x02id\x12\x1a\n" +
 	"\x05scope\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x05scope\x12\x1e\n" +
@@ -1240,7 +1495,12 @@ const file_postern_types_v1_runtime_proto_rawDesc = "" +
 	"\tapprovals\x18\x0f \x03(\v2\x1a.postern.types.v1.ApprovalB\x04\xa8\xee\x18\x00R\tapprovals\x12\x1c\n" +
 	"\x06reason\x18\x10 \x01(\tB\x04\xa8\xee\x18\x00R\x06reason\x12 \n" +
 	"\bduration\x18\x11 \x01(\tB\x04\xa8\xee\x18\x00R\bduration\x12-\n" +
-	"\x0fapprover_groups\x18\x12 \x03(\tB\x04\xa8\xee\x18\x00R\x0eapproverGroups\"6\n" +
+	"\x0fapprover_groups\x18\x12 \x03(\tB\x04\xa8\xee\x18\x00R\x0eapproverGroups\x120\n" +
+	"\x0eestimated_rows\x18\x13 \x01(\x03B\x04\xa8\xee\x18\x00H\x00R\restimatedRows\x88\x01\x01\x12\x1c\n" +
+	"\x06masked\x18\x14 \x03(\tB\x04\xa8\xee\x18\x00R\x06masked\x12E\n" +
+	"\rescalate_time\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\fescalateTime\x12+\n" +
+	"\x0eescalate_group\x18\x16 \x01(\tB\x04\xa8\xee\x18\x00R\rescalateGroupB\x11\n" +
+	"\x0f_estimated_rows\"6\n" +
 	"\tParameter\x12\x1f\n" +
 	"\x05value\x18\x01 \x01(\tB\x04\xa8\xee\x18\x01H\x00R\x05value\x88\x01\x01B\b\n" +
 	"\x06_value\"\xbe\x01\n" +
@@ -1313,46 +1573,56 @@ func file_postern_types_v1_runtime_proto_rawDescGZIP() []byte {
 }
 
 var file_postern_types_v1_runtime_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_postern_types_v1_runtime_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_postern_types_v1_runtime_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_postern_types_v1_runtime_proto_goTypes = []any{
 	(GrantState)(0),               // 0: postern.types.v1.GrantState
 	(HoldState)(0),                // 1: postern.types.v1.HoldState
 	(*Version)(nil),               // 2: postern.types.v1.Version
 	(*Subject)(nil),               // 3: postern.types.v1.Subject
 	(*Grant)(nil),                 // 4: postern.types.v1.Grant
-	(*SignedGrant)(nil),           // 5: postern.types.v1.SignedGrant
-	(*Hold)(nil),                  // 6: postern.types.v1.Hold
-	(*Parameter)(nil),             // 7: postern.types.v1.Parameter
-	(*Approval)(nil),              // 8: postern.types.v1.Approval
-	(*Session)(nil),               // 9: postern.types.v1.Session
-	(*structpb.Struct)(nil),       // 10: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*ApprovalRequirement)(nil),   // 12: postern.types.v1.ApprovalRequirement
+	(*GrantReference)(nil),        // 5: postern.types.v1.GrantReference
+	(*Closed)(nil),                // 6: postern.types.v1.Closed
+	(*WebSession)(nil),            // 7: postern.types.v1.WebSession
+	(*SignedGrant)(nil),           // 8: postern.types.v1.SignedGrant
+	(*Hold)(nil),                  // 9: postern.types.v1.Hold
+	(*Parameter)(nil),             // 10: postern.types.v1.Parameter
+	(*Approval)(nil),              // 11: postern.types.v1.Approval
+	(*Session)(nil),               // 12: postern.types.v1.Session
+	(*structpb.Struct)(nil),       // 13: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*ApprovalRequirement)(nil),   // 15: postern.types.v1.ApprovalRequirement
 }
 var file_postern_types_v1_runtime_proto_depIdxs = []int32{
-	10, // 0: postern.types.v1.Subject.claims:type_name -> google.protobuf.Struct
+	13, // 0: postern.types.v1.Subject.claims:type_name -> google.protobuf.Struct
 	3,  // 1: postern.types.v1.Grant.subject:type_name -> postern.types.v1.Subject
 	0,  // 2: postern.types.v1.Grant.state:type_name -> postern.types.v1.GrantState
-	11, // 3: postern.types.v1.Grant.start_time:type_name -> google.protobuf.Timestamp
-	11, // 4: postern.types.v1.Grant.end_time:type_name -> google.protobuf.Timestamp
+	14, // 3: postern.types.v1.Grant.start_time:type_name -> google.protobuf.Timestamp
+	14, // 4: postern.types.v1.Grant.end_time:type_name -> google.protobuf.Timestamp
 	2,  // 5: postern.types.v1.Grant.min_version:type_name -> postern.types.v1.Version
-	11, // 6: postern.types.v1.Grant.create_time:type_name -> google.protobuf.Timestamp
-	12, // 7: postern.types.v1.Grant.approval:type_name -> postern.types.v1.ApprovalRequirement
-	7,  // 8: postern.types.v1.Hold.parameters:type_name -> postern.types.v1.Parameter
-	1,  // 9: postern.types.v1.Hold.state:type_name -> postern.types.v1.HoldState
-	11, // 10: postern.types.v1.Hold.create_time:type_name -> google.protobuf.Timestamp
-	11, // 11: postern.types.v1.Hold.expire_time:type_name -> google.protobuf.Timestamp
-	8,  // 12: postern.types.v1.Hold.approvals:type_name -> postern.types.v1.Approval
-	11, // 13: postern.types.v1.Approval.time:type_name -> google.protobuf.Timestamp
-	2,  // 14: postern.types.v1.Session.version:type_name -> postern.types.v1.Version
-	11, // 15: postern.types.v1.Session.start_time:type_name -> google.protobuf.Timestamp
-	11, // 16: postern.types.v1.Session.end_time:type_name -> google.protobuf.Timestamp
-	11, // 17: postern.types.v1.Session.last_time:type_name -> google.protobuf.Timestamp
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	14, // 6: postern.types.v1.Grant.create_time:type_name -> google.protobuf.Timestamp
+	15, // 7: postern.types.v1.Grant.approval:type_name -> postern.types.v1.ApprovalRequirement
+	5,  // 8: postern.types.v1.Grant.bound:type_name -> postern.types.v1.GrantReference
+	5,  // 9: postern.types.v1.Closed.what:type_name -> postern.types.v1.GrantReference
+	14, // 10: postern.types.v1.Closed.time:type_name -> google.protobuf.Timestamp
+	14, // 11: postern.types.v1.Closed.keep_until:type_name -> google.protobuf.Timestamp
+	3,  // 12: postern.types.v1.WebSession.subject:type_name -> postern.types.v1.Subject
+	14, // 13: postern.types.v1.WebSession.expire_time:type_name -> google.protobuf.Timestamp
+	10, // 14: postern.types.v1.Hold.parameters:type_name -> postern.types.v1.Parameter
+	1,  // 15: postern.types.v1.Hold.state:type_name -> postern.types.v1.HoldState
+	14, // 16: postern.types.v1.Hold.create_time:type_name -> google.protobuf.Timestamp
+	14, // 17: postern.types.v1.Hold.expire_time:type_name -> google.protobuf.Timestamp
+	11, // 18: postern.types.v1.Hold.approvals:type_name -> postern.types.v1.Approval
+	14, // 19: postern.types.v1.Hold.escalate_time:type_name -> google.protobuf.Timestamp
+	14, // 20: postern.types.v1.Approval.time:type_name -> google.protobuf.Timestamp
+	2,  // 21: postern.types.v1.Session.version:type_name -> postern.types.v1.Version
+	14, // 22: postern.types.v1.Session.start_time:type_name -> google.protobuf.Timestamp
+	14, // 23: postern.types.v1.Session.end_time:type_name -> google.protobuf.Timestamp
+	14, // 24: postern.types.v1.Session.last_time:type_name -> google.protobuf.Timestamp
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_postern_types_v1_runtime_proto_init() }
@@ -1362,14 +1632,15 @@ func file_postern_types_v1_runtime_proto_init() {
 	}
 	file_postern_types_v1_object_proto_init()
 	file_postern_types_v1_secret_proto_init()
-	file_postern_types_v1_runtime_proto_msgTypes[5].OneofWrappers = []any{}
+	file_postern_types_v1_runtime_proto_msgTypes[7].OneofWrappers = []any{}
+	file_postern_types_v1_runtime_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_types_v1_runtime_proto_rawDesc), len(file_postern_types_v1_runtime_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   8,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,171 @@
+package approve
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/posterngate/postern/pkg/fault"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+)
+
+const rules = world + `
+---
+kind: ApprovalRule
+metadata: {name: soon}
+spec: {all: [{group: leads, atLeast: 1}, {group: security, atLeast: 1}], distinct: true, timeout: 15m, escalate: {after: 5m, group: directors}}
+---
+kind: ApprovalRule
+metadata: {name: office}
+spec: {all: [{group: leads, atLeast: 1}], timeout: 2h, hours: {zone: Europe/Berlin, from: "08:00", to: "18:00"}}
+`
+
+// TestEscalation: who is asked later stands for one of those who did not answer, and not
+// before.
+func TestEscalation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.policy(rules)
+		f.grant("g-1", alice)
+		f.start()
+		req := ask("g-1", "s-1", "DELETE 1")
+		req.Rule = "soon"
+		h := f.open(req)
+		dora, dan := person("dora", "directors"), person("dan", "directors", "leads", "security")
+		_, err := f.Review(t.Context(), dora, h.GetId(), true, "", nil)
+		code(t, err, codes.NotFound, "may see")
+		if _, err := f.Review(t.Context(), dan, h.GetId(), true, "", nil); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5*time.Minute + time.Second)
+		synctest.Wait()
+		seen, err := f.Get(t.Context(), dora, h.GetId())
+		if err != nil || !slices.Equal(seen.GetApproverGroups(), []string{"leads", "security", "directors"}) {
+			t.Fatalf("after five minutes: %v, %v", seen, err)
+		}
+		_, err = f.Review(t.Context(), dan, h.GetId(), true, "", nil)
+		code(t, err, codes.AlreadyExists, "answered")
+		// Dan holds one of the two places, whichever; dora takes the other.
+		if seen, err = f.Review(t.Context(), dora, h.GetId(), true, "nobody is in", nil); err != nil || stateWord(seen) != "approved" {
+			t.Errorf("%v, %v", seen, err)
+		}
+	})
+}
+
+// TestEscalatedRequester: who asks does not answer by being in the further group.
+func TestEscalatedRequester(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.policy(rules)
+		f.grant("g-1", alice)
+		f.start()
+		req := ask("g-1", "s-1", "DELETE 1")
+		req.Rule = "soon"
+		h := f.open(req)
+		time.Sleep(6 * time.Minute)
+		synctest.Wait()
+		_, err := f.Review(t.Context(), person("alice", "directors"), h.GetId(), true, "", nil)
+		code(t, err, codes.PermissionDenied, "own hold")
+		if _, err := f.Review(t.Context(), person("dora", "directors"), h.GetId(), true, "", nil); err != nil || f.state(h.GetId()) != "pending" {
+			t.Errorf("one director stood for two groups: %v, %s", err, f.state(h.GetId()))
+		}
+	})
+}
+
+// TestHours: people are asked, and say yes, when they are there; a no counts always.
+func TestHours(t *testing.T) {
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newFixture(t)
+	f.policy(rules)
+	now := time.Date(2026, 3, 27, 17, 30, 0, 0, berlin) // a Friday
+	f.cfg.Now = func() time.Time { return now }
+	f.save(&typesv1.Grant{Id: "g-1", Subject: alice, Task: "purge-order", State: typesv1.GrantState_GRANT_STATE_ACTIVE, EndTime: timestamppb.New(now.Add(96 * time.Hour))})
+	asked := func(statement string) (*typesv1.Hold, error) {
+		req := ask("g-1", "s-1", statement)
+		req.Rule = "office"
+		return f.OpenHold(context.Background(), "n1", req)
+	}
+	h, err := asked("DELETE 1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(30 * time.Minute)
+	_, err = f.Review(t.Context(), bob, h.GetId(), true, "", nil)
+	code(t, err, codes.FailedPrecondition, "mon tue wed thu fri, 08:00 to 18:00, Europe/Berlin")
+	if _, err := f.Review(t.Context(), bob, h.GetId(), false, "it is late", nil); err != nil {
+		t.Errorf("a no: %v", err)
+	}
+	_, err = asked("DELETE 2")
+	code(t, err, codes.FailedPrecondition, "nobody can be asked now")
+	for at, want := range map[time.Time]bool{
+		time.Date(2026, 3, 28, 12, 0, 0, 0, berlin):    false, // Saturday
+		time.Date(2026, 3, 30, 7, 59, 59, 0, berlin):   false, // summer time by now
+		time.Date(2026, 3, 30, 6, 0, 0, 0, time.UTC):   true,
+		time.Date(2026, 3, 30, 15, 59, 0, 0, time.UTC): true,
+		time.Date(2026, 3, 30, 16, 0, 0, 0, time.UTC):  false,
+	} {
+		now = at
+		if _, err := asked("DELETE at " + at.String()); (err == nil) != want {
+			t.Errorf("asked at %s: %v", at, err)
+		}
+	}
+}
+
+// TestRequired: a session's or statement's grant has to say why, too.
+func TestRequired(t *testing.T) {
+	f := newFixture(t)
+	f.save(&typesv1.Grant{Id: "g-1", Subject: alice, Task: "purge-order", State: typesv1.GrantState_GRANT_STATE_ACTIVE, EndTime: timestamppb.New(time.Now().Add(time.Hour))})
+	_, err := f.OpenHold(t.Context(), "n1", ask("g-1", "s-1", "DELETE 1"))
+	code(t, err, codes.FailedPrecondition, "only with a reason")
+	if v := fault.From(err).Violations; len(v) != 1 || v[0].Field != "hint" {
+		t.Errorf("what next: %v", v)
+	}
+	req := ask("g-1", "s-1", "DELETE 1")
+	req.Rule, req.Reason = "two", "it must go"
+	_, err = f.OpenHold(t.Context(), "n1", req)
+	code(t, err, codes.FailedPrecondition, "ticket")
+	req.Reason = "OPS-1: it must go"
+	f.open(req)
+}
+
+// TestShown: what people know before they answer.
+func TestShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.grant("g-1", alice)
+		f.start()
+		past := time.Now().Add(-time.Hour)
+		f.cfg.Sessions = func(_ context.Context, subject, task string) ([]*typesv1.Session, bool, error) {
+			if subject != "alice" || task != "purge-order" {
+				t.Errorf("history of %s with %s", subject, task)
+			}
+			return []*typesv1.Session{
+				{Id: "s-1", Statements: 100, StartTime: timestamppb.New(time.Now())}, // the one that waits
+				{Id: "s-0", Statements: 7, Denied: 2, StartTime: timestamppb.New(past)},
+			}, false, nil
+		}
+		if _, err := f.Review(t.Context(), bob, f.open(ask("g-1", "s-1", "DELETE 1")).GetId(), false, "no", nil); err != nil {
+			t.Fatal(err)
+		}
+		rows := int64(12)
+		req := ask("g-1", "s-1", "DELETE 2")
+		req.EstimatedRows, req.Masked = &rows, []string{"sales.customers.email: email"}
+		h := f.open(req)
+		synctest.Wait()
+		if h.GetEstimatedRows() != 12 || len(h.GetMasked()) != 1 {
+			t.Errorf("%v", h)
+		}
+		got, err := f.History(t.Context(), h)
+		if err != nil || got.GetSessions() != 1 || got.GetStatements() != 7 || got.GetDenied() != 2 || got.GetAsked() != 1 || got.GetRefused() != 1 || !got.GetLastTime().AsTime().Equal(past) {
+			t.Errorf("%v, %v", got, err)
+		}
+	})
+}
