@@ -117,9 +117,16 @@ func (s *Server) verifier(ctx context.Context) (*identity.Verifier, error) {
 	for _, is := range s.cfg.Issuers {
 		one := identity.IssuerConfig{
 			Name: is.Name, URL: is.URL, APIAudience: is.APIAudience, DataAudience: is.DataAudience,
-			APIClientID: is.APIClientID, DataClientID: is.DataClientID, AllowSharedAudience: is.AllowSharedAudience,
+			WebClientID: is.WebClientID, APIClientID: is.APIClientID, DataClientID: is.DataClientID, AllowSharedAudience: is.AllowSharedAudience,
 			NameClaim: is.NameClaim, GroupsClaim: is.GroupsClaim, EmailClaim: is.EmailClaim,
 			Algorithms: is.Algorithms, Leeway: time.Duration(is.Leeway), Scopes: is.Scopes,
+		}
+		if is.WebClientSecretFile != "" {
+			text, err := os.ReadFile(is.WebClientSecretFile)
+			if err != nil {
+				return nil, fmt.Errorf("issuer %s: webClientSecretFile: %w", is.Name, err)
+			}
+			one.WebClientSecret = strings.TrimSpace(string(text))
 		}
 		if is.CA != "" {
 			pem, err := os.ReadFile(is.CA)

@@ -78,6 +78,7 @@ type Server struct {
 	accounts   *account.Service
 	keyring    *keyring.Ring
 	recordings *recording.Service
+	secrets    *sealed.Source
 
 	nodes  *nodeapi.Server
 	nodeLn net.Listener
@@ -177,9 +178,9 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 	s.budgets = budget.New(budget.Config{
 		Store: s.store, Snapshot: s.hub.Snapshot, Grant: lending{s}.Grant, Last: s.last, Recall: s.recall, Logger: s.log, Now: time.Now,
 	})
-	secrets := sealed.NewSource(s.store, keeper)
+	s.secrets = sealed.NewSource(s.store, keeper)
 	broker := credential.Config{
-		Store: s.store, Policy: lending{s}, Keeper: keeper, Sealed: secrets, Key: secrets.Key,
+		Store: s.store, Policy: lending{s}, Keeper: keeper, Sealed: s.secrets, Key: s.secrets.Key,
 		Wall: wall.New(s.fleet), Logger: s.log,
 		TTL: time.Duration(s.cfg.LeaseTTL), Last: s.last,
 	}
@@ -241,6 +242,8 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier) err
 	enroller := enrol.New(enrol.Config{Store: s.store, Authority: s.authority, Snapshot: s.hub.Snapshot, Audit: s.audit, Reserved: s.reserved(), Logger: s.log})
 	policies := userapi.NewPolicy(userapi.PolicyConfig{Store: s.store, Cache: s.cache, Audit: s.audit, Sealer: sealer{keeper}, Grants: s.liveGrants, Logger: s.log, Now: time.Now})
 	grants := grantapi.New(s.task)
+	pages := s.pages(verifier)
+	pages[grantapi.ExchangePath] = guard.Limited(authz.LimitExchange, http.HandlerFunc(grants.Exchange))
 	handler := userapi.Handler(userapi.Services{
 		Interceptor: guard,
 		Policy:      policies,
@@ -254,9 +257,8 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier) err
 		Authority:   userapi.NewAuthority(s.authority),
 		Lock:        s.locks(policies),
 		Account:     accountapi.New(s.accounts),
-		SignIn:      s.signIn.Handler(), SignInPath: signin.Path,
-		Exchange: guard.Limited(authz.LimitExchange, http.HandlerFunc(grants.Exchange)), ExchangePath: grantapi.ExchangePath,
-		Ready: s.Ready,
+		Pages:       pages,
+		Ready:       s.Ready,
 	})
 	s.api = &http.Server{
 		Handler:           handler,

@@ -78,6 +78,16 @@ func (s *Service) Review(ctx context.Context, by Caller, id string, approve bool
 	})
 }
 
+// MayReview says why the caller's answer to h would not count; nil where it would.
+func (s *Service) MayReview(ctx context.Context, by Caller, h *typesv1.Hold) error {
+	g, _, err := s.grant(ctx, h.GetGrant())
+	if err != nil {
+		return err
+	}
+	_, _, err = s.mayAnswer(h, g, by.Subject)
+	return err
+}
+
 // mayAnswer returns the rule and those of its groups that the subject is in, or why
 // the subject's answer does not count.
 func (s *Service) mayAnswer(h *typesv1.Hold, g *typesv1.Grant, sub postern.Subject) (*typesv1.ApprovalRule, []string, error) {

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/posterngate/postern/pkg/conf"
+	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/telemetry"
 )
 
@@ -57,6 +59,10 @@ type Config struct {
 
 	// Vault is where credentials with a vault reference come from.
 	Vault *Vault `json:"vault"`
+
+	// Hooks take signed webhooks that say which tickets and jobs are closed: POST to
+	// URL/hooks/NAME. Grants that a Binding binds to one of them end with it.
+	Hooks []Hook `json:"hooks"`
 
 	// Recordings says where recordings are kept.
 	Recordings Recordings `json:"recordings"`
@@ -109,6 +115,11 @@ type Issuer struct {
 	// audiences where empty.
 	APIClientID  string `json:"apiClientId"`
 	DataClientID string `json:"dataClientId"`
+	// WebClientID is the client of the web pages, whose redirect URI is URL/web/callback, and
+	// the audience of its tokens; "postern-web" where empty.
+	WebClientID string `json:"webClientId"`
+	// WebClientSecretFile holds that client's secret; left out, it is a public client.
+	WebClientSecretFile string `json:"webClientSecretFile"`
 	// AllowSharedAudience lets one audience serve both. Only for trying things out.
 	AllowSharedAudience bool `json:"allowSharedAudience"`
 	// NameClaim, EmailClaim and GroupsClaim say where those stand in a token; sub,
@@ -122,6 +133,14 @@ type Issuer struct {
 	Scopes []string `json:"scopes"`
 	// Leeway for clocks that differ; 60s where empty.
 	Leeway conf.Duration `json:"leeway"`
+}
+
+// Hook is one sender of webhooks.
+type Hook struct {
+	// Name by which Bindings call it.
+	Name string `json:"name"`
+	// Secret is the name of the Secret whose field "key", of at least 16 bytes, signs.
+	Secret string `json:"secret"`
 }
 
 // Admin selects subjects; exactly one field is set.
@@ -213,6 +232,11 @@ func (c *Config) Check() error {
 	for i, a := range c.Admins {
 		if (a.Subject == "") == (a.Group == "") {
 			return fmt.Errorf("admins[%d]: exactly one of subject and group", i)
+		}
+	}
+	for i, h := range c.Hooks {
+		if object.CheckName(h.Name) != nil || h.Secret == "" || slices.ContainsFunc(c.Hooks[:i], func(o Hook) bool { return o.Name == h.Name }) {
+			return fmt.Errorf("hooks[%d]: each has a name of its own and a secret", i)
 		}
 	}
 	if c.LeaseTTL != 0 && time.Duration(c.LeaseTTL) < minLeaseTTL {

@@ -44,7 +44,10 @@ type IssuerConfig struct {
 
 	APIAudience, DataAudience string // postern-api and postern-data where empty
 	APIClientID, DataClientID string // the audiences where empty
-	AllowSharedAudience       bool   // one audience for both; only for trying things out
+	// WebClientID is the client of the pages, and the audience of its tokens; postern-web
+	// where empty. WebClientSecret is its secret, where it has one.
+	WebClientID, WebClientSecret string
+	AllowSharedAudience          bool // one audience for both; only for trying things out
 
 	NameClaim, GroupsClaim, EmailClaim string // sub, groups and email where empty
 	// MFAContexts are values of the claim acr that mean more than one factor, beside
@@ -125,6 +128,7 @@ func (v *Verifier) newPeople(c IssuerConfig, several bool) (*people, error) {
 	or(&c.DataAudience, "postern-data")
 	or(&c.APIClientID, c.APIAudience)
 	or(&c.DataClientID, c.DataAudience)
+	or(&c.WebClientID, "postern-web")
 	or(&c.NameClaim, "sub")
 	or(&c.GroupsClaim, "groups")
 	or(&c.EmailClaim, "email")
@@ -141,6 +145,8 @@ func (v *Verifier) newPeople(c IssuerConfig, several bool) (*people, error) {
 	switch {
 	case c.APIAudience == c.DataAudience && !c.AllowSharedAudience:
 		return nil, fmt.Errorf("the audience %q serves both the API and listeners, so that a node could act as its users; give each its own, or set allowSharedAudience to try things out", c.APIAudience)
+	case c.WebClientID == c.DataAudience:
+		return nil, fmt.Errorf("the audience %q serves both the pages and listeners, so that a node could sign in as its users; give each its own", c.WebClientID)
 	case c.Leeway < 0 || c.Leeway > maxLeeway:
 		return nil, fmt.Errorf("leeway %s is not between 0 and %s", c.Leeway, maxLeeway)
 	}

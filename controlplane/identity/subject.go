@@ -17,6 +17,7 @@ type surface uint8
 const (
 	surfaceAPI surface = iota + 1
 	surfaceData
+	surfaceWeb
 )
 
 // audience is what a token of this issuer must be for.
@@ -26,7 +27,10 @@ func (p *people) audience(s surface) want {
 	if s == surfaceData {
 		w = want{is: data, client: p.DataClientID, never: api}
 	}
-	if api == data {
+	if s == surfaceWeb {
+		w = want{is: p.WebClientID, client: p.WebClientID, never: data}
+	}
+	if api == data && s != surfaceWeb {
 		w.never = ""
 	}
 	w.hint = func(have []string) string {

@@ -205,6 +205,7 @@ func (h *house) startIDP(context.Context) error {
 	if err != nil {
 		return err
 	}
+	provider.Web(h.addr())
 	ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", h.ports.IDP))
 	if err != nil {
 		return err
@@ -393,6 +394,7 @@ func (h *house) banner(w *os.File) {
 Postern is up. The sample company: alice (analysts), bob (leads), carol (contractors), ada (admins).
 
   API       %s
+  approve   %s/approvals   (the page; its certificate is by ca.pem)
   sign in   %s   (passwords are the names)
   log       %s
 
@@ -402,7 +404,7 @@ Postern is up. The sample company: alice (analysts), bob (leads), carol (contrac
   curl --cacert $POSTERN_CA -H "Authorization: Bearer $POSTERN_TOKEN_ALICE" https://read-orders--orders-api.$POSTERN_HTTP_DOMAIN/api/orders/7
   make demo
 
-`, h.addr(), h.issuer(), filepath.Join(h.dir, "house.log"), filepath.Join(h.dir, "env"), h.ports.PG, h.webLine())
+`, h.addr(), h.addr(), h.issuer(), filepath.Join(h.dir, "house.log"), filepath.Join(h.dir, "env"), h.ports.PG, h.webLine())
 }
 
 func randomPassword() string { return rand.Text() }

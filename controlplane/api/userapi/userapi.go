@@ -35,12 +35,9 @@ type Services struct {
 	Authority   api.AuthorityServiceHandler
 	Lock        api.LockServiceHandler
 	Account     api.AccountServiceHandler
-	// SignIn is the page at SignInPath for people who sign in for a terminal elsewhere.
-	SignIn     http.Handler
-	SignInPath string
-	// Exchange at ExchangePath is where agents exchange tokens; it asks for them itself.
-	Exchange     http.Handler
-	ExchangePath string
+	// Pages are what is served beside the services, by path: pages for people, and hooks.
+	// Each says by itself who may.
+	Pages map[string]http.Handler
 	// Ready says why the API cannot serve now, for the health service; nil always can.
 	Ready func(ctx context.Context) error
 }
@@ -105,11 +102,8 @@ func Handler(s Services) http.Handler {
 		path, h := api.NewAccountServiceHandler(s.Account, opts)
 		mount(api.AccountServiceName, path, h)
 	}
-	if s.SignIn != nil {
-		mux.Handle(s.SignInPath, s.SignIn)
-	}
-	if s.Exchange != nil {
-		mux.Handle(s.ExchangePath, s.Exchange)
+	for path, h := range s.Pages {
+		mux.Handle(path, h)
 	}
 	// Health and reflection say nothing that is not public, and so ask for no token.
 	public := connect.WithReadMaxBytes(maxPublicBytes)

@@ -27,7 +27,7 @@ func NewSource(s store.Store, k Keeper) *Source { return &Source{store: s, keepe
 
 // Key is the value of a Secret object that holds just one; the caller wipes it.
 func (s *Source) Key(ctx context.Context, name string) (secret.Bytes, error) {
-	values, err := s.open(ctx, name)
+	values, err := s.Fields(ctx, name)
 	if err != nil {
 		return secret.Bytes{}, err
 	}
@@ -38,7 +38,8 @@ func (s *Source) Key(ctx context.Context, name string) (secret.Bytes, error) {
 	return secret.New(bytes.Clone(values["value"].Reveal())), nil
 }
 
-func (s *Source) open(ctx context.Context, name string) (map[string]secret.Bytes, error) {
+// Fields opens a Secret by its name. The caller owns the values.
+func (s *Source) Fields(ctx context.Context, name string) (map[string]secret.Bytes, error) {
 	e, err := s.store.Get(ctx, store.Key{Kind: "secret", Name: name})
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, fmt.Errorf("there is no secret %q", name)
@@ -62,7 +63,7 @@ func wipe(values map[string]secret.Bytes) {
 // Issue reads the login. There is nothing to revoke, and it has no end.
 func (s *Source) Issue(ctx context.Context, r credential.Request) (credential.Issued, error) {
 	name := r.Ref.GetSealed()
-	values, err := s.open(ctx, name)
+	values, err := s.Fields(ctx, name)
 	if err != nil {
 		return credential.Issued{}, err
 	}

@@ -33,3 +33,14 @@ func (client) ClockSkew() time.Duration             { return 0 }
 func (client) GrantTypes() []oidc.GrantType {
 	return []oidc.GrantType{oidc.GrantTypeCode, oidc.GrantTypeRefreshToken, oidc.GrantTypeDeviceCode}
 }
+
+// webClient is the client of the control plane's pages: public too, for a provider that
+// runs beside it, but sent back to one address alone.
+type webClient struct {
+	client
+	redirect string
+}
+
+func (c webClient) RedirectURIs() []string            { return []string{c.redirect} }
+func (webClient) ApplicationType() op.ApplicationType { return op.ApplicationTypeWeb }
+func (webClient) GrantTypes() []oidc.GrantType        { return []oidc.GrantType{oidc.GrantTypeCode} }

@@ -28,6 +28,8 @@ const (
 	APIClient    = "postern-api"
 	DataClient   = "postern-data"
 	SharedClient = "postern"
+	// WebClient is the client of the control plane's pages; its tokens serve nothing else.
+	WebClient = "postern-web"
 )
 
 // TokenLifetime is how long ID tokens live.
@@ -45,6 +47,7 @@ type Person struct {
 type Provider struct {
 	issuer  string
 	handler http.Handler
+	storage *storage
 }
 
 // New makes a provider for people. The signing key is kept in keyFile, so that tokens
@@ -70,7 +73,14 @@ func New(issuer, keyFile string, people []Person) (*Provider, error) {
 	mux := http.NewServeMux()
 	pages.mount(mux)
 	mux.Handle("/", provider)
-	return &Provider{issuer: issuer, handler: mux}, nil
+	return &Provider{issuer: issuer, handler: mux, storage: st}, nil
+}
+
+// Web tells where the control plane's pages are, so that people are sent back there.
+func (p *Provider) Web(addr string) {
+	p.storage.mu.Lock()
+	defer p.storage.mu.Unlock()
+	p.storage.web = addr + "/web/callback"
 }
 
 // Issuer is the issuer's URL.

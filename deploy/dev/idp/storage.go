@@ -19,6 +19,7 @@ type storage struct {
 	people map[string]Person
 
 	mu       sync.Mutex // guards what follows
+	web      string     // where WebClient is sent back to
 	requests map[string]*request
 	codes    map[string]string // code -> request
 	refresh  map[string]*renewal
@@ -227,6 +228,11 @@ func (s *storage) KeySet(context.Context) ([]op.Key, error) {
 }
 
 func (s *storage) GetClientByClientID(_ context.Context, id string) (op.Client, error) {
+	if id == WebClient {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return webClient{client(id), s.web}, nil
+	}
 	if id != APIClient && id != DataClient && id != SharedClient {
 		return nil, notFound("client")
 	}

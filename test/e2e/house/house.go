@@ -52,6 +52,8 @@ type Options struct {
 	// Wall runs a postern-wall too. The secret "warehouse-admin" is for it; whoever brings
 	// another world waits with Walled.
 	Wall bool
+	// Control changes the control plane's configuration; nil leaves it.
+	Control func(*controlconfig.Config)
 	// SSH adds the sample company's host.
 	SSH bool
 	// Host are further lines of that host's sshd_config; ${DIR} stands for its folder.
@@ -138,8 +140,9 @@ func Start(t testing.TB, opts ...Options) *House {
 	if o.SSH {
 		side.Go("host", func(context.Context) error { h.startWeb(t, o.Host...); return nil })
 	}
-	h.startIDP(t)
-	h.startControl(t)
+	provider := h.startIDP(t)
+	h.startControl(t, o)
+	provider.Web(h.Addr)
 	if err := side.Wait(); err != nil || (h.PG == nil && !o.Bare) || (h.Web == nil && o.SSH) {
 		t.Fatalf("the target did not start: %v", err)
 	}
@@ -195,7 +198,7 @@ func (h *House) telemetry() *telemetry.T {
 	return &telemetry.T{Logger: slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 }
 
-func (h *House) startIDP(t testing.TB) {
+func (h *House) startIDP(t testing.TB) *idp.Provider {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -215,9 +218,10 @@ func (h *House) startIDP(t testing.TB) {
 		}
 		return nil
 	})
+	return provider
 }
 
-func (h *House) startControl(t testing.TB) {
+func (h *House) startControl(t testing.TB, o Options) {
 	t.Helper()
 	cfg := controlconfig.Config{
 		DataDir: filepath.Join(h.Dir, "control"),
@@ -227,6 +231,9 @@ func (h *House) startControl(t testing.TB) {
 			Name: "sample", URL: h.Issuer, Scopes: []string{"openid", "profile", "email", "groups", "offline_access"},
 		}},
 		Admins: []controlconfig.Admin{{Group: "admins"}},
+	}
+	if o.Control != nil {
+		o.Control(&cfg)
 	}
 	if err := cfg.Check(); err != nil {
 		t.Fatal(err)

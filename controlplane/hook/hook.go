@@ -1,0 +1,208 @@
+// Package hook takes signed webhooks that tell of tickets and jobs: what is closed there
+// ends the grants that are bound to it. A message counts once, in time, and only with the
+// signature of its own hook.
+package hook
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/posterngate/postern/controlplane/audit"
+	"github.com/posterngate/postern/controlplane/store"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/secret"
+)
+
+const (
+	// Path is where hooks are; the name of one follows.
+	Path = "/hooks/"
+	// SecretKey is the field of a hook's Secret that signs.
+	SecretKey = "key"
+
+	// seenKind tells which messages have been taken, until they would be late anyway.
+	seenKind = "hookseen"
+	seenFor  = 2 * Tolerance
+
+	maxBodyBytes = 16 << 10
+	maxTextBytes = 200
+
+	// Strangers can send, and each message reads a secret: so many a second, and so many at once.
+	messageRate  = 50
+	messageBurst = 200
+)
+
+// Grants end with what they are bound to; *task.Service is one.
+type Grants interface {
+	Close(ctx context.Context, ref *typesv1.GrantReference, by audit.Entry, more ...store.Op) error
+	Reopen(ctx context.Context, ref *typesv1.GrantReference, by audit.Entry, more ...store.Op) error
+}
+
+// Config is what a Service needs; everything but Now is required.
+type Config struct {
+	// Hooks are the names of Secrets by the names of hooks.
+	Hooks map[string]string
+	// Secret opens a Secret; the caller wipes nothing.
+	Secret func(ctx context.Context, name string) (map[string]secret.Bytes, error)
+	Grants Grants
+	Store  store.Store
+	Now    func() time.Time // time.Now where nil
+	Logger *slog.Logger
+}
+
+// Service takes webhooks. It is safe for concurrent use, and by several replicas over one
+// store.
+type Service struct {
+	cfg   Config
+	limit *rate.Limiter
+}
+
+// New makes a Service.
+func New(cfg Config) *Service {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Service{cfg: cfg, limit: rate.NewLimiter(messageRate, messageBurst)}
+}
+
+// message is what a hook tells.
+type message struct {
+	ID    string `json:"id"`    // of this message, new for each
+	Event string `json:"event"` // closed or reopened
+	Ref   string `json:"ref"`   // of the ticket or job
+}
+
+// ServeHTTP takes POST Path/NAME with a JSON object of id, event and ref, and the header
+// Postern-Signature. It answers 204 once what follows from it is written down.
+func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	status, err := s.take(w, r)
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if err != nil {
+		s.cfg.Logger.WarnContext(r.Context(), "a webhook was refused", "path", r.URL.Path, "address", r.RemoteAddr, "status", status, "error", err)
+		text := err.Error()
+		if status == http.StatusInternalServerError || status == http.StatusServiceUnavailable {
+			text = "the message could not be taken now; send it again"
+		}
+		http.Error(w, text, status)
+		return
+	}
+	w.WriteHeader(status)
+}
+
+func (s *Service) take(w http.ResponseWriter, r *http.Request) (int, error) {
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		return http.StatusMethodNotAllowed, errors.New("only POST")
+	}
+	if !s.limit.AllowN(s.cfg.Now(), 1) {
+		return http.StatusTooManyRequests, errors.New("too many messages at this moment; send it again")
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBodyBytes))
+	if err != nil {
+		return http.StatusRequestEntityTooLarge, fmt.Errorf("the message has more than %d bytes, or broke off", maxBodyBytes)
+	}
+	name := strings.TrimPrefix(r.URL.Path, Path)
+	key, err := s.key(r.Context(), name)
+	if err != nil {
+		return http.StatusServiceUnavailable, err
+	}
+	if err := Verify(key, r.Header.Get(Header), s.cfg.Now(), body); err != nil {
+		return http.StatusUnauthorized, err
+	}
+	m, err := read(body)
+	if err != nil {
+		return http.StatusBadRequest, err
+	}
+	return s.tell(r, name, m)
+}
+
+// key is what signs for a hook; none where there is no such hook, which nobody is told.
+func (s *Service) key(ctx context.Context, name string) ([]byte, error) {
+	of, ok := s.cfg.Hooks[name]
+	if !ok {
+		return nil, nil
+	}
+	fields, err := s.cfg.Secret(ctx, of)
+	if err != nil {
+		return nil, fmt.Errorf("secret %s of hook %s: %w", of, name, err)
+	}
+	return fields[SecretKey].Reveal(), nil
+}
+
+func read(body []byte) (*message, error) {
+	var m message
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&m); err != nil || d.More() {
+		return nil, errors.New("the message is not one JSON object of id, event and ref")
+	}
+	for _, v := range []string{m.ID, m.Ref} {
+		if v == "" || len(v) > maxTextBytes {
+			return nil, fmt.Errorf("id and ref are required, with at most %d bytes each", maxTextBytes)
+		}
+	}
+	if m.Event != "closed" && m.Event != "reopened" {
+		return nil, fmt.Errorf("event is %.40q, and neither closed nor reopened", m.Event)
+	}
+	return &m, nil
+}
+
+func (s *Service) tell(r *http.Request, name string, m *message) (int, error) {
+	ctx := r.Context()
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d:%s%s", len(name), name, m.ID))
+	seen := store.Key{Kind: seenKind, Name: hex.EncodeToString(sum[:])}
+	s.sweep(ctx)
+	once := store.Op{Key: seen, Value: []byte(s.cfg.Now().Add(seenFor).UTC().Format(time.RFC3339)), If: 0}
+	ref := &typesv1.GrantReference{Hook: name, Ref: m.Ref}
+	by := audit.Entry{Actor: "hook/" + name, Address: address(r)}
+	do := s.cfg.Grants.Close
+	if m.Event == "reopened" {
+		do = s.cfg.Grants.Reopen
+	}
+	err := do(ctx, ref, by, once)
+	var conflict *store.ConflictError
+	if errors.As(err, &conflict) && conflict.Key == seen {
+		return http.StatusConflict, errors.New("a message with this id was taken already")
+	}
+	if err != nil {
+		return http.StatusInternalServerError, err
+	}
+	return http.StatusNoContent, nil
+}
+
+func address(r *http.Request) string {
+	if h, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
+		return h
+	}
+	return r.RemoteAddr
+}
+
+// sweep forgets messages that would be refused for being late.
+func (s *Service) sweep(ctx context.Context) {
+	all, _, err := s.cfg.Store.List(ctx, seenKind, "", 0)
+	if err != nil {
+		return // the next one will see to it
+	}
+	for _, e := range all {
+		until, err := time.Parse(time.RFC3339, string(e.Value))
+		if err == nil && s.cfg.Now().Before(until) {
+			continue
+		}
+		if _, err := s.cfg.Store.Commit(ctx, store.Op{Key: e.Key, Delete: true, If: e.Revision}); err != nil {
+			return
+		}
+	}
+}

@@ -1,0 +1,316 @@
+package web
+
+import (
+	"context"
+	"encoding/hex"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/posterngate/postern/controlplane/approve"
+	"github.com/posterngate/postern/controlplane/audit"
+	"github.com/posterngate/postern/controlplane/identity"
+	"github.com/posterngate/postern/controlplane/store"
+	"github.com/posterngate/postern/controlplane/store/storetest"
+	"github.com/posterngate/postern/pkg/fault"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/object"
+	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+const world = `
+kind: Resource
+metadata: {name: warehouse}
+spec: {protocol: postgres, endpoint: {host: 127.0.0.1, port: 5432, database: warehouse, tls: {mode: disable}}, credential: {sealed: rw}, catalog: {sealed: rw}}
+---
+kind: Task
+metadata: {name: purge-order}
+spec: {purpose: purge, resources: {names: [warehouse]}, permit: [{table: sales.orders, verbs: [delete], columns: [id], requireWhere: true}], duration: 1h}
+---
+kind: ApprovalRule
+metadata: {name: leads}
+spec: {all: [{group: leads, atLeast: 1}]}
+`
+
+const lock = `
+---
+kind: Lock
+metadata: {name: out}
+spec: {subject: bob, reason: gone}
+`
+
+// issuer lets in whom the code names.
+type issuer struct{ names []string }
+
+func (i issuer) WebIssuers() []string { return i.names }
+
+func (issuer) BeginWeb(_ context.Context, name, redirect string) (*identity.WebLogin, string, error) {
+	return &identity.WebLogin{Issuer: name, State: "state"}, "https://issuer.example/?redirect=" + url.QueryEscape(redirect), nil
+}
+
+func (issuer) FinishWeb(_ context.Context, l *identity.WebLogin, _ string, answer url.Values) (postern.Subject, time.Time, error) {
+	if answer.Get("state") != l.State {
+		return postern.Subject{}, time.Time{}, fault.New(codes.Unauthenticated, "not of this sign-in")
+	}
+	return postern.Subject{Name: answer.Get("code"), Groups: []string{"leads"}}, time.Now().Add(24 * time.Hour), nil
+}
+
+type fixture struct {
+	t      *testing.T
+	srv    *httptest.Server
+	holds  *approve.Service
+	policy atomic.Pointer[policy.Snapshot]
+	now    atomic.Int64 // ahead of the clock
+	store  *storetest.Memory
+}
+
+func newFixture(t *testing.T) *fixture {
+	f := &fixture{t: t, store: storetest.NewMemory()}
+	f.apply(world)
+	log := audit.New(f.store, time.Now)
+	logger := slog.New(slog.DiscardHandler)
+	f.holds = approve.New(approve.Config{Store: f.store, Snapshot: f.policy.Load, Audit: log, URL: func(id string) string { return id }, Logger: logger})
+	mux := http.NewServeMux()
+	f.srv = httptest.NewTLSServer(http.NewCrossOriginProtection().Handler(mux))
+	t.Cleanup(f.srv.Close)
+	p := New(Config{
+		URL: f.srv.URL, Login: issuer{[]string{"corp"}}, Holds: f.holds, Store: f.store, Audit: log, Policy: f.policy.Load, Logger: logger,
+		Now: func() time.Time { return time.Now().Add(time.Duration(f.now.Load())) },
+	})
+	for _, path := range Paths() {
+		mux.Handle(path, p)
+	}
+	grant, err := proto.Marshal(&typesv1.Grant{
+		Id: "g-1", Subject: &typesv1.Subject{Name: "alice"}, Task: "purge-order", State: typesv1.GrantState_GRANT_STATE_ACTIVE,
+		EndTime: timestamppb.New(time.Now().Add(time.Hour)), Reason: "<script>alert(1)</script>",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.store.Commit(t.Context(), store.Op{Key: store.Key{Kind: "grant", Name: "g-1"}, Value: grant}); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func (f *fixture) apply(yaml string) {
+	objects, err := object.ParseYAML(strings.NewReader(yaml))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	s, rejected := policy.Compile(postern.Version{Epoch: "e", Revision: 1}, objects)
+	if len(rejected) > 0 {
+		f.t.Fatal(rejected)
+	}
+	f.policy.Store(s)
+}
+
+func (f *fixture) hold(statement string) *typesv1.Hold {
+	f.t.Helper()
+	h, err := f.holds.OpenHold(f.t.Context(), "n1", &nodev1.OpenHoldRequest{Scope: "statement", Grant: "g-1", Resource: "warehouse", Session: "s", Statement: statement, Rule: "leads"})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return h
+}
+
+// browser keeps cookies, and follows no redirect.
+func (f *fixture) browser() *http.Client {
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	c := *f.srv.Client()
+	c.Jar = jar
+	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &c
+}
+
+func (f *fixture) do(c *http.Client, method, path string, form url.Values, change func(*http.Request)) (int, string, string) {
+	f.t.Helper()
+	req, err := http.NewRequestWithContext(f.t.Context(), method, f.srv.URL+path, strings.NewReader(form.Encode()))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if form != nil {
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	if change != nil {
+		change(req)
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return resp.StatusCode, string(body), resp.Header.Get("Location")
+}
+
+func (f *fixture) signIn(c *http.Client, who, to string) (status int, location string) {
+	f.t.Helper()
+	if status, _, where := f.do(c, "GET", loginPath+"?"+url.Values{"to": {to}}.Encode(), nil, nil); status != http.StatusSeeOther || !strings.HasPrefix(where, "https://issuer.example/") {
+		f.t.Fatalf("login: %d to %s", status, where)
+	}
+	status, _, location = f.do(c, "GET", callbackPath+"?state=state&code="+who, nil, nil)
+	return status, location
+}
+
+var formToken = regexp.MustCompile(`name="form" value="([^"]+)"`)
+
+func TestAnswer(t *testing.T) {
+	f := newFixture(t)
+	h := f.hold("DELETE \u202e 1")
+	page := Path + "/" + h.GetId()
+	c := f.browser()
+	if status, _, where := f.do(c, "GET", page, nil, nil); status != http.StatusSeeOther || where != loginPath+"?to="+url.QueryEscape(page) {
+		t.Fatalf("a stranger: %d to %s", status, where)
+	}
+	if status, where := f.signIn(c, "bob", page); status != http.StatusSeeOther || where != page {
+		t.Fatalf("signed in: %d to %s", status, where)
+	}
+	status, body, _ := f.do(c, "GET", page, nil, nil)
+	if status != http.StatusOK || strings.Contains(body, "<script>") || !strings.Contains(body, "&lt;script&gt;") || !strings.Contains(body, `DELETE \u202e 1`) {
+		t.Fatalf("%d:\n%s", status, body)
+	}
+	token := formToken.FindStringSubmatch(body)[1]
+	digest := hex.EncodeToString(h.GetDigest())
+	other := f.hold("DELETE 2")
+	for name, no := range map[string]struct {
+		form   url.Values
+		change func(*http.Request)
+		want   int
+	}{
+		"without the token":      {form: url.Values{"answer": {"yes"}, "digest": {digest}}, want: http.StatusForbidden},
+		"with another token":     {form: url.Values{"answer": {"yes"}, "digest": {digest}, "form": {token + "x"}}, want: http.StatusForbidden},
+		"without what was shown": {form: url.Values{"answer": {"yes"}, "form": {token}}, want: http.StatusBadRequest},
+		"to something else":      {form: url.Values{"answer": {"yes"}, "form": {token}, "digest": {hex.EncodeToString(other.GetDigest())}}, want: http.StatusConflict},
+		"neither yes nor no":     {form: url.Values{"form": {token}, "digest": {digest}}, want: http.StatusBadRequest},
+		"a no without a reason":  {form: url.Values{"answer": {"no"}, "form": {token}, "digest": {digest}}, want: http.StatusBadRequest},
+		"from another site": {form: url.Values{"answer": {"yes"}, "form": {token}, "digest": {digest}}, want: http.StatusForbidden, change: func(r *http.Request) {
+			r.Header.Set("Sec-Fetch-Site", "cross-site")
+			r.Header.Set("Origin", "https://evil.example")
+		}},
+		"without a cookie": {form: url.Values{"answer": {"yes"}, "form": {token}, "digest": {digest}}, want: http.StatusUnauthorized, change: func(r *http.Request) { r.Header.Set("Cookie", "") }},
+	} {
+		client := c
+		if name == "without a cookie" {
+			client = f.browser()
+		}
+		if status, _, _ := f.do(client, "POST", page, no.form, no.change); status != no.want {
+			t.Errorf("%s: %d, want %d", name, status, no.want)
+		}
+	}
+	if now, err := f.holds.Get(t.Context(), approve.Caller{Subject: postern.Subject{Name: "alice"}}, h.GetId()); err != nil || !approve.Waiting(now) || len(now.GetApprovals()) > 0 {
+		t.Fatalf("after what does not count: %v, %v", now, err)
+	}
+	if status, _, where := f.do(c, "POST", page, url.Values{"answer": {"yes"}, "form": {token}, "digest": {digest}}, nil); status != http.StatusSeeOther || where != page {
+		t.Errorf("the yes: %d to %s", status, where)
+	}
+	if status, _, _ := f.do(c, "POST", page, url.Values{"answer": {"yes"}, "form": {token}, "digest": {digest}}, nil); status != http.StatusConflict {
+		t.Errorf("again: %d", status)
+	}
+}
+
+// TestOwn: who asks sees their question, and cannot answer it.
+func TestOwn(t *testing.T) {
+	f := newFixture(t)
+	h := f.hold("DELETE 1")
+	c := f.browser()
+	f.signIn(c, "alice", Path)
+	_, body, _ := f.do(c, "GET", Path+"/"+h.GetId(), nil, nil)
+	if strings.Contains(body, "Approve") || !strings.Contains(body, "Withdraw") {
+		t.Errorf("she sees\n%s", body)
+	}
+	form := url.Values{"answer": {"yes"}, "form": {formToken.FindStringSubmatch(body)[1]}, "digest": {hex.EncodeToString(h.GetDigest())}}
+	if status, _, _ := f.do(c, "POST", Path+"/"+h.GetId(), form, nil); status != http.StatusForbidden {
+		t.Errorf("her own yes: %d", status)
+	}
+}
+
+// TestSessionEnds: by a lock, by time, and by signing out.
+func TestSessionEnds(t *testing.T) {
+	f := newFixture(t)
+	c := f.browser()
+	f.signIn(c, "bob", Path)
+	f.apply(world + lock)
+	if status, body, _ := f.do(c, "GET", Path, nil, nil); status != http.StatusForbidden || !strings.Contains(body, "gone") {
+		t.Errorf("locked: %d", status)
+	}
+	if status, _ := f.signIn(f.browser(), "bob", Path); status != http.StatusForbidden {
+		t.Errorf("a locked one signs in: %d", status)
+	}
+	f.apply(world)
+	_, body, _ := f.do(c, "GET", Path, nil, nil)
+	token := formToken.FindStringSubmatch(body)[1]
+	base, err := url.Parse(f.srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := c.Jar.Cookies(base)
+	if status, _, _ := f.do(c, "POST", logoutPath, url.Values{"form": {token}}, nil); status != http.StatusOK {
+		t.Errorf("sign out: %d", status)
+	}
+	c.Jar.SetCookies(base, kept)
+	if status, _, _ := f.do(c, "GET", Path, nil, nil); status != http.StatusSeeOther {
+		t.Errorf("a cookie that was signed out: %d", status)
+	}
+	f.signIn(c, "bob", Path)
+	f.now.Store(int64(sessionTime))
+	if status, _, _ := f.do(c, "GET", Path, nil, nil); status != http.StatusSeeOther {
+		t.Errorf("after an hour: %d", status)
+	}
+	f.signIn(f.browser(), "bob", Path)
+	if all, _, err := f.store.List(t.Context(), kind, "", 0); err != nil || len(all) != 1 {
+		t.Errorf("%d sessions are kept, %v", len(all), err)
+	}
+}
+
+// TestSignIn: what must not lead to a session.
+func TestSignIn(t *testing.T) {
+	f := newFixture(t)
+	c := f.browser()
+	if status, _, _ := f.do(c, "GET", callbackPath+"?state=state&code=bob", nil, nil); status != http.StatusUnauthorized {
+		t.Errorf("a sign-in that did not begin here: %d", status)
+	}
+	f.do(c, "GET", loginPath, nil, nil)
+	if status, _, _ := f.do(c, "GET", callbackPath+"?state=other&code=bob", nil, nil); status != http.StatusUnauthorized {
+		t.Errorf("another state: %d", status)
+	}
+	if status, _, _ := f.do(c, "GET", callbackPath+"?state=state&code=bob", nil, nil); status != http.StatusUnauthorized {
+		t.Errorf("a sign-in is used twice: %d", status)
+	}
+	for _, to := range []string{"https://evil.example", "//evil.example", Path + "/../x", Path + "/h-1?x", Path + "/h-1/../..", "\\\\evil", Path + "/"} {
+		if _, where := f.signIn(f.browser(), "bob", to); where != Path {
+			t.Errorf("after a sign-in for %q: %s", to, where)
+		}
+	}
+	for _, path := range []string{Path + "/h-nothing", "/web/nothing"} {
+		c := f.browser()
+		f.signIn(c, "bob", Path)
+		if status, _, _ := f.do(c, "GET", path, nil, nil); status != http.StatusNotFound {
+			t.Errorf("%s: %d", path, status)
+		}
+	}
+	f.policy.Store(nil)
+	if status, _ := f.signIn(f.browser(), "bob", Path); status != http.StatusServiceUnavailable {
+		t.Errorf("without policy: %d", status)
+	}
+}

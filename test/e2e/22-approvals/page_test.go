@@ -1,0 +1,151 @@
+// Package approvals_test shows the ways on which people answer: the page, Slack, and what
+// outside of Postern ends a grant.
+package approvals_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/posterngate/postern/test/e2e/house"
+	"github.com/posterngate/postern/test/servers"
+)
+
+func TestMain(m *testing.M) { house.Main(m) }
+
+var notice = regexp.MustCompile(`waiting for leads to approve: (https://\S+/approvals/(h-[a-z0-9]+))`)
+
+// a step is one thing that somebody does in a browser; see browser.cjs.
+type step struct {
+	Open   string `json:"open,omitempty"`
+	SignIn string `json:"signIn,omitempty"`
+	Then   string `json:"then,omitempty"` // where a sign-in leads to
+	Fill   string `json:"fill,omitempty"`
+	With   string `json:"with,omitempty"`
+	Press  string `json:"press,omitempty"`
+	Key    string `json:"key,omitempty"`
+	Click  string `json:"click,omitempty"`
+	See    string `json:"see,omitempty"`
+	Wait   string `json:"wait,omitempty"`
+	Text   string `json:"text,omitempty"`
+}
+
+type seen struct {
+	Texts, Complaints []string
+	Headers           map[string]string
+	URL               string
+	Cookies           []struct {
+		Name, SameSite, Path string
+		Secure, HTTPOnly     bool
+	}
+}
+
+func browse(t *testing.T, steps ...step) seen {
+	t.Helper()
+	b := servers.Chromium(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "node", "browser.cjs")
+	cmd.Env = append(os.Environ(), "NODE_PATH="+b.Modules, "CHROMIUM="+b.Chromium, "STEPS="+string(house.Must(json.Marshal(steps))(t)))
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("the browser: %v\n%s", err, stderr.String())
+	}
+	var s seen
+	if err := json.Unmarshal(out, &s); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, c := range s.Complaints { // of scripts and of what the policy of the page forbids
+		if !strings.HasPrefix(c, "Failed to load resource") {
+			t.Errorf("the browser complains: %s", c)
+		}
+	}
+	return s
+}
+
+func has(t *testing.T, text string, parts ...string) {
+	t.Helper()
+	for _, p := range parts {
+		if !strings.Contains(text, p) {
+			t.Errorf("%q is missing in:\n%s", p, text)
+		}
+	}
+}
+
+// TestPage: from the notice in psql to the yes, in a browser.
+func TestPage(t *testing.T) {
+	h := house.Start(t)
+	t.Run("the yes", func(t *testing.T) {
+		psql := h.StartPsql(t, "alice", "purge-order")
+		psql.Say("DELETE FROM sales.orders WHERE id = 7;")
+		where := notice.FindStringSubmatch(psql.Expect("postern approve "))[1]
+		s := browse(t,
+			step{Open: where, SignIn: "bob", Then: where},
+			step{See: "main"},
+			step{Fill: "input[name=reason]", With: "a duplicate", Press: "input[name=reason]", Key: "Enter"}, // Enter is no yes
+			step{See: "#state"},
+			step{Click: "button[value=yes]", Wait: "#state", Text: "consumed"},
+		)
+		has(t, s.Texts[0], "alice asks for this statement under the task purge-order", "DELETE FROM sales.orders WHERE id = 7", "about 1, as the resource estimates", "0 sessions with this task", "leads, by the rule leads")
+		if s.Texts[1] != "pending" {
+			t.Errorf("Enter made it %q", s.Texts[1])
+		}
+		psql.Expect("DELETE 1")
+		if i := slices.IndexFunc(s.Cookies, func(c struct {
+			Name, SameSite, Path string
+			Secure, HTTPOnly     bool
+		}) bool {
+			return c.Name == "__Host-postern" && c.Secure && c.HTTPOnly && c.SameSite == "Lax" && c.Path == "/"
+		}); i < 0 || len(s.Cookies) == 0 {
+			t.Errorf("cookies: %+v", s.Cookies)
+		}
+		r := h.CLI(t, "bob", "approvals", notice.FindStringSubmatch(psql.Expect("DELETE 1"))[2])
+		has(t, r.Out, "bob: yes a duplicate")
+	})
+	t.Run("nobody answers their own", func(t *testing.T) {
+		psql := h.StartPsql(t, "alice", "purge-order")
+		psql.Say("DELETE FROM sales.orders WHERE id = 8;")
+		where := notice.FindStringSubmatch(psql.Expect("postern approve "))[1]
+		s := browse(t, step{Open: where, SignIn: "alice", Then: where}, step{See: "main"}, step{Click: "button[value=withdraw]", Wait: "#state", Text: "withdrawn"})
+		if strings.Contains(s.Texts[0], "Approve") {
+			t.Errorf("alice may answer herself:\n%s", s.Texts[0])
+		}
+		psql.Expect("the request was withdrawn")
+	})
+	t.Run("the no", func(t *testing.T) {
+		psql := h.StartPsql(t, "alice", "purge-order")
+		psql.Say("DELETE FROM sales.orders WHERE id = 9;")
+		where := notice.FindStringSubmatch(psql.Expect("postern approve "))[1]
+		list := h.Addr + "/approvals"
+		s := browse(t,
+			step{Open: list, SignIn: "bob", Then: list},
+			step{Click: "main a"},
+			step{Click: "button[value=no]", See: "#failed"}, // a no needs a reason
+			step{Open: where, Fill: "input[name=reason]", With: "<b>not</b> today"},
+			step{Click: "button[value=no]", Wait: "#state", Text: "refused"},
+			step{See: "main"},
+			step{Click: "header button", See: "#out"},
+			step{Open: where, See: "body"}, // the issuer still knows bob, or asks him
+		)
+		has(t, s.Texts[0], "required for a no")
+		has(t, s.Texts[1], "bob: no, <b>not</b> today")
+		psql.Expect("refused by bob: <b>not</b> today")
+	})
+	t.Run("headers", func(t *testing.T) {
+		resp := house.Must(h.HTTP().Get(h.Addr + "/web/style.css"))(t)
+		resp.Body.Close()
+		csp := resp.Header.Get("Content-Security-Policy")
+		if resp.StatusCode != http.StatusOK || !strings.HasPrefix(csp, "default-src 'none'; ") || strings.Contains(csp, "unsafe") {
+			t.Errorf("%s: %q", resp.Status, csp)
+		}
+	})
+}
