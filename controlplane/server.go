@@ -36,6 +36,7 @@ import (
 	"github.com/posterngate/postern/controlplane/identity"
 	"github.com/posterngate/postern/controlplane/identity/authority"
 	"github.com/posterngate/postern/controlplane/identity/enrol"
+	"github.com/posterngate/postern/controlplane/notify"
 	"github.com/posterngate/postern/controlplane/publish"
 	"github.com/posterngate/postern/controlplane/recording"
 	"github.com/posterngate/postern/controlplane/recording/export"
@@ -79,6 +80,7 @@ type Server struct {
 	keyring    *keyring.Ring
 	recordings *recording.Service
 	secrets    *sealed.Source
+	notify     *notify.Service
 
 	nodes  *nodeapi.Server
 	nodeLn net.Listener
@@ -242,7 +244,10 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier) err
 	enroller := enrol.New(enrol.Config{Store: s.store, Authority: s.authority, Snapshot: s.hub.Snapshot, Audit: s.audit, Reserved: s.reserved(), Logger: s.log})
 	policies := userapi.NewPolicy(userapi.PolicyConfig{Store: s.store, Cache: s.cache, Audit: s.audit, Sealer: sealer{keeper}, Grants: s.liveGrants, Logger: s.log, Now: time.Now})
 	grants := grantapi.New(s.task)
-	pages := s.pages(verifier)
+	pages, err := s.pages(verifier)
+	if err != nil {
+		return err
+	}
 	pages[grantapi.ExchangePath] = guard.Limited(authz.LimitExchange, http.HandlerFunc(grants.Exchange))
 	handler := userapi.Handler(userapi.Services{
 		Interceptor: guard,
@@ -332,6 +337,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		{Name: "authority", Run: s.authority.Run},
 		{Name: "grants", Run: s.task.Run},
 		{Name: "holds", Run: s.approve.Run},
+		{Name: "channels", Run: s.notify.Run},
 		{Name: "leases", Run: s.broker.Run},
 		{Name: "budgets", Run: s.budgets.Run},
 		{Name: "workloads", Run: s.steward.Run},

@@ -238,6 +238,20 @@ func (s *Service) Watch(ctx context.Context, by Caller, each func(*typesv1.Hold)
 	}
 }
 
+// All are the holds as this replica saw them last; they must not be changed. There are
+// none before Ready.
+func (s *Service) All() []*typesv1.Hold { return s.hub.all() }
+
+// Ready is closed once All has what is in the store.
+func (s *Service) Ready() <-chan struct{} { return s.hub.ready }
+
+// Changes returns a channel that gets an element after holds have changed, and a function
+// that ends it.
+func (s *Service) Changes() (<-chan struct{}, func()) {
+	l := s.hub.listen("", false)
+	return l.signal, func() { l.close() }
+}
+
 // Run follows the store, so that changes made by other replicas are told too, ends what
 // nobody answered, and forgets what is long settled. Every replica runs it: two that do
 // the same at once do no harm.

@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"slices"
 	"time"
 
 	"github.com/posterngate/postern/pkg/conf"
-	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/telemetry"
 )
 
@@ -63,6 +61,9 @@ type Config struct {
 	// Hooks take signed webhooks that say which tickets and jobs are closed: POST to
 	// URL/hooks/NAME. Grants that a Binding binds to one of them end with it.
 	Hooks []Hook `json:"hooks"`
+
+	// Channels are told what waits for people, and what became of it.
+	Channels []Channel `json:"channels"`
 
 	// Recordings says where recordings are kept.
 	Recordings Recordings `json:"recordings"`
@@ -133,14 +134,6 @@ type Issuer struct {
 	Scopes []string `json:"scopes"`
 	// Leeway for clocks that differ; 60s where empty.
 	Leeway conf.Duration `json:"leeway"`
-}
-
-// Hook is one sender of webhooks.
-type Hook struct {
-	// Name by which Bindings call it.
-	Name string `json:"name"`
-	// Secret is the name of the Secret whose field "key", of at least 16 bytes, signs.
-	Secret string `json:"secret"`
 }
 
 // Admin selects subjects; exactly one field is set.
@@ -234,10 +227,8 @@ func (c *Config) Check() error {
 			return fmt.Errorf("admins[%d]: exactly one of subject and group", i)
 		}
 	}
-	for i, h := range c.Hooks {
-		if object.CheckName(h.Name) != nil || h.Secret == "" || slices.ContainsFunc(c.Hooks[:i], func(o Hook) bool { return o.Name == h.Name }) {
-			return fmt.Errorf("hooks[%d]: each has a name of its own and a secret", i)
-		}
+	if err := errors.Join(checkHooks(c.Hooks), checkChannels(c.Channels)); err != nil {
+		return err
 	}
 	if c.LeaseTTL != 0 && time.Duration(c.LeaseTTL) < minLeaseTTL {
 		return fmt.Errorf("leaseTTL: %s is shorter than %s", time.Duration(c.LeaseTTL), minLeaseTTL)

@@ -30,11 +30,10 @@ const (
 	// Path is where hooks are; the name of one follows.
 	Path = "/hooks/"
 	// SecretKey is the field of a hook's Secret that signs.
-	SecretKey = "key"
+	SecretKey = "value"
 
 	// seenKind tells which messages have been taken, until they would be late anyway.
 	seenKind = "hookseen"
-	seenFor  = 2 * Tolerance
 
 	maxBodyBytes = 16 << 10
 	maxTextBytes = 200
@@ -164,8 +163,10 @@ func (s *Service) tell(r *http.Request, name string, m *message) (int, error) {
 	ctx := r.Context()
 	sum := sha256.Sum256(fmt.Appendf(nil, "%d:%s%s", len(name), name, m.ID))
 	seen := store.Key{Kind: seenKind, Name: hex.EncodeToString(sum[:])}
-	s.sweep(ctx)
-	once := store.Op{Key: seen, Value: []byte(s.cfg.Now().Add(seenFor).UTC().Format(time.RFC3339)), If: 0}
+	if err := Sweep(ctx, s.cfg.Store, seenKind, s.cfg.Now()); err != nil {
+		return http.StatusInternalServerError, err
+	}
+	once := Seen(seenKind, seen.Name, s.cfg.Now())
 	ref := &typesv1.GrantReference{Hook: name, Ref: m.Ref}
 	by := audit.Entry{Actor: "hook/" + name, Address: address(r)}
 	do := s.cfg.Grants.Close
@@ -188,21 +189,4 @@ func address(r *http.Request) string {
 		return h
 	}
 	return r.RemoteAddr
-}
-
-// sweep forgets messages that would be refused for being late.
-func (s *Service) sweep(ctx context.Context) {
-	all, _, err := s.cfg.Store.List(ctx, seenKind, "", 0)
-	if err != nil {
-		return // the next one will see to it
-	}
-	for _, e := range all {
-		until, err := time.Parse(time.RFC3339, string(e.Value))
-		if err == nil && s.cfg.Now().Before(until) {
-			continue
-		}
-		if _, err := s.cfg.Store.Commit(ctx, store.Op{Key: e.Key, Delete: true, If: e.Revision}); err != nil {
-			return
-		}
-	}
 }

@@ -2,11 +2,8 @@ package web
 
 import (
 	"encoding/hex"
-	"fmt"
 	"net/http"
 	"strconv"
-	"strings"
-	"unicode"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -111,35 +108,9 @@ func (p *Pages) answer(w http.ResponseWriter, r *http.Request, s *session) {
 	http.Redirect(w, r, Path+"/"+id, http.StatusSeeOther)
 }
 
-// plain shows what cannot be seen, so that a text cannot look like another one.
-func plain(s string) string {
-	var b strings.Builder
-	for _, c := range s {
-		if c == '\n' || c == '\t' || unicode.IsPrint(c) {
-			b.WriteRune(c)
-			continue
-		}
-		q := strconv.QuoteRuneToASCII(c)
-		b.WriteString(q[1 : len(q)-1])
-	}
-	return b.String()
-}
-
-func stateWord(h *typesv1.Hold) string {
-	return strings.ToLower(strings.TrimPrefix(h.GetState().String(), "HOLD_STATE_"))
-}
-
 func when(t *timestamppb.Timestamp) string {
 	if t == nil {
 		return "never"
 	}
 	return t.AsTime().UTC().Format("2006-01-02 15:04:05 UTC")
-}
-
-// value is a parameter by its number, from 0.
-func value(i int, p *typesv1.Parameter) string {
-	if p.Value == nil {
-		return fmt.Sprintf("$%d = NULL", i+1)
-	}
-	return fmt.Sprintf("$%d = %q", i+1, p.GetValue())
 }

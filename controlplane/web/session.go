@@ -107,10 +107,12 @@ func (p *Pages) find(r *http.Request) (*session, error) {
 	if !p.cfg.Now().Before(w.GetExpireTime().AsTime()) || w.GetSubject().GetName() == "" || w.GetFormToken() == "" {
 		return nil, nil
 	}
+	return &session{key: key, token: w.GetFormToken(), subject: subjectOf(w)}, nil
+}
+
+func subjectOf(w *typesv1.WebSession) postern.Subject {
 	sub := w.GetSubject()
-	return &session{key: key, token: w.GetFormToken(), subject: postern.Subject{
-		Name: sub.GetName(), Email: sub.GetEmail(), Groups: sub.GetGroups(), MFA: sub.GetMfa(), Actor: sub.GetActor(),
-	}}, nil
+	return postern.Subject{Name: sub.GetName(), Email: sub.GetEmail(), Groups: sub.GetGroups(), MFA: sub.GetMfa(), Actor: sub.GetActor()}
 }
 
 // welcome says why somebody who is signed in may do nothing now.
@@ -246,10 +248,8 @@ func (p *Pages) begin(r *http.Request, sub postern.Subject, until time.Time) (st
 	if until.Before(end) {
 		end = until
 	}
-	value, err := proto.Marshal(&typesv1.WebSession{
-		Subject:    &typesv1.Subject{Name: sub.Name, Email: sub.Email, Groups: sub.Groups, Mfa: sub.MFA, Actor: sub.Actor},
-		ExpireTime: timestamppb.New(end), FormToken: random(),
-	})
+	subject := &typesv1.Subject{Name: sub.Name, Email: sub.Email, Groups: sub.Groups, Mfa: sub.MFA, Actor: sub.Actor}
+	value, err := proto.Marshal(&typesv1.WebSession{Subject: subject, ExpireTime: timestamppb.New(end), FormToken: random()})
 	if err != nil {
 		return "", fmt.Errorf("sign in: %w", err)
 	}
@@ -259,20 +259,25 @@ func (p *Pages) begin(r *http.Request, sub postern.Subject, until time.Time) (st
 	if err := p.cfg.Audit.Append(r.Context(), audit.Entry{Actor: sub.Name, Address: host(r), Action: "web.signin", Object: "web", Outcome: "ok"}); err != nil {
 		return "", fault.Wrap(err, codes.Unavailable, "the sign-in could not be written to the audit log, and so did not happen; try again")
 	}
+	person, err := proto.Marshal(&typesv1.WebSession{Subject: subject, ExpireTime: timestamppb.New(p.cfg.Now().Add(personTime))})
+	if err != nil {
+		return "", fmt.Errorf("sign in: %w", err)
+	}
 	secret := random()
-	if _, err := p.cfg.Store.Commit(r.Context(), store.Op{Key: keyOf(secret), Value: value}); err != nil {
+	if _, err := p.cfg.Store.Commit(r.Context(), store.Op{Key: keyOf(secret), Value: value}, store.Op{Key: personKey(sub.Name), Value: person, If: store.AnyRevision}); err != nil {
 		return "", fault.Wrap(err, codes.Unavailable, "the sign-in could not be kept; try again")
 	}
 	return secret, nil
 }
 
-// sweep forgets sessions that are over.
+// sweep forgets sessions that are over, and who has signed in long ago.
 func (p *Pages) sweep(ctx context.Context) error {
 	all, _, err := p.cfg.Store.List(ctx, kind, "", 0)
-	if err != nil {
+	people, _, perr := p.cfg.Store.List(ctx, personKind, "", 0)
+	if err = errors.Join(err, perr); err != nil {
 		return fault.Wrap(err, codes.Unavailable, "the sign-in could not be kept; try again")
 	}
-	for _, e := range all {
+	for _, e := range append(all, people...) {
 		w := &typesv1.WebSession{}
 		if err := proto.Unmarshal(e.Value, w); err == nil && p.cfg.Now().Before(w.GetExpireTime().AsTime()) {
 			continue

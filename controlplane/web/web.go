@@ -84,7 +84,7 @@ type Pages struct {
 var files embed.FS
 
 var pages = template.Must(template.New("").Funcs(template.FuncMap{
-	"plain": plain, "state": stateWord, "when": when, "value": value,
+	"plain": approve.Plain, "state": approve.StateText, "when": when, "value": approve.ParameterText,
 }).ParseFS(files, "pages.html"))
 
 // New makes the pages.

@@ -30,6 +30,7 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/run"
 	"github.com/posterngate/postern/pkg/telemetry"
+	"github.com/posterngate/postern/test/e2e/fleet"
 	"github.com/posterngate/postern/test/servers"
 )
 
@@ -40,6 +41,8 @@ const Patience = time.Minute
 type NodeSpec struct {
 	Name, Region string
 	Labels       map[string]string
+	// Behind puts a wire that can be cut between the node and the control plane.
+	Behind bool
 }
 
 // Options change a House; the zero value has one node and the sample company.
@@ -95,6 +98,8 @@ type Node struct {
 	// HTTP is of its HTTP listener, and HTTPDomain the name below which each task has one,
 	// with the port.
 	HTTP, HTTPDomain string
+	// Wire is to the control plane; nil without NodeSpec.Behind.
+	Wire *fleet.Proxy
 	*dataplane.Node
 
 	stop func()
@@ -279,6 +284,10 @@ func (h *House) startNode(t testing.TB, spec NodeSpec) {
 			postern.Postgres: {Addr: n.PG}, postern.SSH: {Addr: n.SSH}, postern.HTTP: {Addr: n.HTTP, Public: n.HTTPDomain},
 		},
 		Drain: conf.Duration(time.Millisecond),
+	}
+	if spec.Behind {
+		n.Wire = fleet.NewProxy(t, h.NodesAddr)
+		cfg.ControlPlane = []string{n.Wire.Addr}
 	}
 	if err := cfg.Check(); err != nil {
 		t.Fatal(err)
