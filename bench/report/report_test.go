@@ -94,7 +94,7 @@ func TestTextHoldsWhatFailedAndWhatHasNoCell(t *testing.T) {
 	reports := evaluated(t, r)
 	Text(&text, r, reports)
 	Markdown(&doc, r, reports, "")
-	for _, want := range []string{"a row was not masked", "no engine for SSH yet"} {
+	for _, want := range []string{"a row was not masked", "no engine for MySQL yet"} {
 		for name, got := range map[string]string{"text": text.String(), "markdown": doc.String()} {
 			if !strings.Contains(got, want) {
 				t.Errorf("%s: %q is missing", name, want)
