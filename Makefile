@@ -84,11 +84,9 @@ holes: ## Opens each planted fault of the enforcement: catalogue, generated stat
 
 faults: ## kill -9 of nodes, control planes, the index and the object store under load, FAULTS_RUNS times (default 50)
 	POSTERN_FAULTS_RUNS=$(FAULTS_RUNS) $(GO) test -count=1 -timeout 60m -v ./test/e2e/12-crash ./controlplane/recording ./dataplane/spool -run "Kill|Crash|Fault|Torn|Lost"
-simulate: ## 10,000 random schedules of locks, cut ways, restarts and wrong clocks, in virtual time
-	POSTERN_SIMULATIONS=$(or $(POSTERN_SIMULATIONS),10000) $(GO) test -count=1 -v -timeout 24h -run TestSimulation ./controlplane/api/nodeapi
 
-faults: ## kill -9 of nodes and control planes under load, FAULTS_RUNS times (default 50)
-	POSTERN_FAULTS_RUNS=$(FAULTS_RUNS) $(GO) test -count=1 -timeout 60m -v ./test/e2e/12-crash ./controlplane/recording -run "Kill|Crash|Fault|Torn|Lost"
+simulate: ## 10,000 random schedules of locks, cut ways, restarts and wrong clocks, in virtual time
+	POSTERN_SIMULATIONS=$(or $(POSTERN_SIMULATIONS),10000) $(GO) test -count=1 -v -timeout 24h -tags simulate -run TestSimulation ./controlplane/api/nodeapi
 
 ##@ Measure
 
