@@ -55,8 +55,8 @@ func (c clientCore) Step(in []byte) (n int, want pump.Next, err error) {
 		case len(rest) < size && typ == 'd' && size > wire.Large:
 			n += len(rest)
 			err = c.copyLarge(rest, size)
-		case size > maxUnread:
-			err = broken((&wire.LimitError{What: "the message", Limit: maxUnread}).Error())
+		case c.tooLong(typ, size):
+			err = c.overLimit()
 		case size > c.e.limits.Message:
 			n += c.pass(typ, size, rest)
 		case len(rest) < size:

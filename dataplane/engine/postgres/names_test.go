@@ -324,7 +324,8 @@ func TestBrokenMessagesEndTheSession(t *testing.T) {
 		"unknown message":         raw('!', ""),
 		"password again":          raw('p', "x\x00"),
 		"short length":            {'Q', 0, 0, 0, 3},
-		"length beyond the limit": {'Q', 0x7f, 0, 0, 0},
+		"length beyond the limit": {'Q', 0x20, 0, 0, 0}, // and nothing follows
+		"length beyond all":       {'Q', 0x7f, 0, 0, 0},
 		"broken bind":             raw('B', "\x00\x00\x00\x01"),
 	} {
 		w := h.wire(t)
