@@ -4,7 +4,11 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
+	"sync"
+	"syscall"
 )
 
 // Ports below those that the system hands out to outgoing connections, so that nobody
@@ -14,14 +18,45 @@ const (
 	lastPort  = 32000
 )
 
-// port is host:port on loopback that nobody listens on now.
+// port is host:port on loopback that nobody listens on now, and that no other test takes
+// before this process ends: between this and the start of who listens there, another suite
+// would find it free too.
 func port() (string, error) {
 	for range 200 {
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(firstPort+rand.IntN(lastPort-firstPort)))
+		n := firstPort + rand.IntN(lastPort-firstPort)
+		if !reserve(n) {
+			continue
+		}
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(n))
 		ln, err := net.Listen("tcp", addr)
 		if err == nil {
 			return addr, ln.Close()
 		}
 	}
 	return "", errors.New("no free port")
+}
+
+// reserved are the locks on ports, which the system takes back with the process.
+var reserved struct {
+	sync.Mutex
+	files []*os.File
+}
+
+func reserve(n int) bool {
+	dir := filepath.Join(os.TempDir(), "postern-ports")
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return false
+	}
+	f, err := os.OpenFile(filepath.Join(dir, strconv.Itoa(n)), os.O_CREATE|os.O_RDWR, 0o666)
+	if err != nil {
+		return false
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		return false
+	}
+	reserved.Lock()
+	defer reserved.Unlock()
+	reserved.files = append(reserved.files, f)
+	return true
 }
