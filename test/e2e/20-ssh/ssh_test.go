@@ -47,7 +47,7 @@ func (p *somebody) cmd(t *testing.T, program, task string, args ...string) *exec
 	if _, err := exec.LookPath(program); err != nil {
 		t.Fatalf("there is no %s: install openssh-client", program)
 	}
-	cmd := exec.Command(program, append(p.h.SSHArgs(p.h.Nodes[0], p.dir, task), args...)...)
+	cmd := exec.Command(program, append(append(p.h.SSHArgs(p.h.Nodes[0], p.dir, task), "-o", "BatchMode=yes"), args...)...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + p.Home, "LC_ALL=C"}
 	return cmd
 }
