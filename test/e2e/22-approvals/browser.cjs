@@ -26,7 +26,7 @@ const patience = { timeout: 60000 };
     if (s.press) await page.press(s.press, s.key);
     if (s.click) await page.click(s.click);
     if (s.see) seen.texts.push(await page.textContent(s.see));
-    if (s.wait) await page.waitForFunction(([sel, text]) => (document.querySelector(sel) || {}).textContent === text, [s.wait, s.text], patience);
+    if (s.wait) await page.waitForFunction(([sel, text]) => new RegExp('^(' + text + ')$').test((document.querySelector(sel) || {}).textContent), [s.wait, s.text], patience);
   }
   seen.url = page.url();
   seen.cookies = await context.cookies();
