@@ -14,8 +14,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
-	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
-	"github.com/posterngate/postern/pkg/object"
+	"github.com/posterngate/postern/test/e2e/clients"
 	"github.com/posterngate/postern/test/e2e/house"
 )
 
@@ -25,15 +24,12 @@ func TestMain(m *testing.M) { house.Main(m) }
 func TestAPI(t *testing.T) {
 	h := house.Start(t)
 	ada := h.APIToken(t, "ada")
-	clients := map[string]client{
-		"json":     plain{h, ada},
-		"connect":  overConnect{h: h, token: ada},
-		"grpc":     overConnect{h: h, token: ada, opts: []connect.ClientOption{connect.WithGRPC()}},
-		"grpc-web": overConnect{h: h, token: ada, opts: []connect.ClientOption{connect.WithGRPCWeb()}},
-		"grpc-go":  dialGRPC(t, h, ada),
-	}
-	for name, c := range clients {
-		t.Run(name, func(t *testing.T) { roundTrip(t, c, "mask-"+name) })
+	for name, c := range map[string]clients.Client{
+		"json": as(h, ada), "connect": clients.Connect(as(h, ada).API), "grpc": clients.Connect(as(h, ada).API, connect.WithGRPC()),
+		"grpc-web": clients.Connect(as(h, ada).API, connect.WithGRPCWeb()), "grpc-go": clients.DialGRPC(t, as(h, ada).API),
+		"curl": clients.Curl(t, as(h, ada).API), "buf-curl": clients.BufCurl(t, as(h, ada).API),
+	} {
+		t.Run(name, func(t *testing.T) { clients.RoundTrip(t, c, "mask-"+name) })
 	}
 	t.Run("unauthenticated", func(t *testing.T) { unauthenticated(t, h) })
 	t.Run("roles", func(t *testing.T) { roles(t, h) })
@@ -42,7 +38,7 @@ func TestAPI(t *testing.T) {
 	t.Run("reflection", func(t *testing.T) { reflection(t, h) })
 	t.Run("secrets are never read back", func(t *testing.T) {
 		for _, m := range []string{"PolicyService/Get", "PolicyService/List"} {
-			r := house.Must(plain{h, ada}.post(t.Context(), m, "application/json", []byte(`{"kind":"secret"`+map[bool]string{true: `,"name":"warehouse"`}[m == "PolicyService/Get"]+`}`)))(t)
+			r := house.Must(as(h, ada).Post(t.Context(), m, "application/json", []byte(`{"kind":"secret"`+map[bool]string{true: `,"name":"warehouse"`}[m == "PolicyService/Get"]+`}`)))(t)
 			b, _ := io.ReadAll(r.Body)
 			r.Body.Close()
 			if r.StatusCode != http.StatusOK || strings.Contains(string(b), "warehouse_app") || strings.Contains(string(b), "sealed") || strings.Contains(string(b), "password") {
@@ -52,77 +48,9 @@ func TestAPI(t *testing.T) {
 	})
 }
 
-func mask(name, value string) *typesv1.Object {
-	o := object.Bare("mask", name)
-	o.GetMask().Spec = &typesv1.MaskSpec{Method: "redact", Value: value}
-	return o
-}
-
-// roundTrip creates, updates, is refused with an old etag, tries without doing, and
-// watches all of it.
-func roundTrip(t *testing.T, c client, name string) {
-	ctx := t.Context()
-	next := c.watch(t, &apiv1.WatchRequest{Kinds: []string{"mask"}})
-	for next().GetEvent() != "synced" {
-	}
-	fine := func(code, text string) {
-		t.Helper()
-		if code != "" {
-			t.Fatalf("%s: %s", code, text)
-		}
-	}
-	event := func(want, value string) {
-		t.Helper()
-		e := next()
-		if e.GetEvent() != want || object.Name(e.GetObject()) != name || e.GetObject().GetMask().GetSpec().GetValue() != value || e.GetVersion().GetRevision() == 0 {
-			t.Fatalf("the watch tells %v, want %s of %s", e, want, name)
-		}
-	}
-
-	var tried typesv1.Object
-	fine(c.call(ctx, "PolicyService/Create", &apiv1.CreateRequest{Object: mask(name, "first"), DryRun: true}, &tried))
-	var none typesv1.Object
-	if code, _ := c.call(ctx, "PolicyService/Get", &apiv1.GetRequest{Kind: "mask", Name: name}, &none); code != "not_found" {
-		t.Fatalf("a dry run left something: %s", code)
-	}
-	var made typesv1.Object
-	fine(c.call(ctx, "PolicyService/Create", &apiv1.CreateRequest{Object: mask(name, "first")}, &made))
-	if m := object.Meta(&made); m.GetEtag() == "" || m.GetCreatedBy() != "ada" || m.GetUid() == "" {
-		t.Errorf("made: %v", &made)
-	}
-	event("put", "first")
-	if code, text := c.call(ctx, "PolicyService/Create", &apiv1.CreateRequest{Object: mask(name, "again")}, &none); code != "already_exists" {
-		t.Errorf("a second of the same name: %s %s", code, text)
-	}
-
-	second := mask(name, "second")
-	object.Meta(second).Etag = object.Meta(&made).GetEtag()
-	var updated typesv1.Object
-	fine(c.call(ctx, "PolicyService/Update", &apiv1.UpdateRequest{Object: second, DryRun: true}, &tried))
-	fine(c.call(ctx, "PolicyService/Update", &apiv1.UpdateRequest{Object: second}, &updated))
-	event("put", "second")
-	third := mask(name, "third")
-	object.Meta(third).Etag = object.Meta(&made).GetEtag()
-	code, text := c.call(ctx, "PolicyService/Update", &apiv1.UpdateRequest{Object: third}, &none)
-	if code != "aborted" || !strings.Contains(text, "ada") || !strings.Contains(text, "spec.value") {
-		t.Errorf("a stale etag: %s %s", code, text)
-	}
-	if code, text := c.call(ctx, "PolicyService/Update", &apiv1.UpdateRequest{Object: mask("none-"+name, "x")}, &none); code != "not_found" && code != "invalid_argument" {
-		t.Errorf("an update of nothing: %s %s", code, text)
-	}
-	wrong := mask("wrong-"+name, "x")
-	wrong.GetMask().Spec.Method = "magic"
-	if code, text := c.call(ctx, "PolicyService/Create", &apiv1.CreateRequest{Object: wrong}, &none); code != "invalid_argument" || !strings.Contains(text, "spec.method") {
-		t.Errorf("a bad spec: %s %s", code, text)
-	}
-	if code, text := c.call(ctx, "PolicyService/Delete", &apiv1.DeleteRequest{Kind: "mask", Name: "email"}, &apiv1.DeleteResponse{}); code != "failed_precondition" || !strings.Contains(text, "sales-report") {
-		t.Errorf("what others need was deleted: %s %s", code, text)
-	}
-	if code, _ := c.call(ctx, "PolicyService/Delete", &apiv1.DeleteRequest{Kind: "mask", Name: name, Etag: object.Meta(&made).GetEtag()}, &apiv1.DeleteResponse{}); code != "aborted" {
-		t.Errorf("a delete with a stale etag: %s", code)
-	}
-	fine(c.call(ctx, "PolicyService/Delete", &apiv1.DeleteRequest{Kind: "mask", Name: name, Etag: object.Meta(&updated).GetEtag()}, &apiv1.DeleteResponse{}))
-	event("delete", "")
+// as is the API as JSON, with a token.
+func as(h *house.House, token string) clients.Plain {
+	return clients.Plain{API: clients.API{Addr: h.Addr, CAFile: h.CAFile, HTTP: h.HTTP(), Token: token}}
 }
 
 // methods are all of the API, with whether they stream.
@@ -147,9 +75,9 @@ func unauthenticated(t *testing.T, h *house.House) {
 			if m == "AccessService/LoginOptions" {
 				continue
 			}
-			p := plain{h, token}
+			p := as(h, token)
 			if streams {
-				r := house.Must(p.post(t.Context(), m, "application/connect+json", []byte("\x00\x00\x00\x00\x02{}")))(t)
+				r := house.Must(p.Post(t.Context(), m, "application/connect+json", []byte("\x00\x00\x00\x00\x02{}")))(t)
 				b, _ := io.ReadAll(r.Body)
 				r.Body.Close()
 				if !strings.Contains(string(b), `"unauthenticated"`) {
@@ -161,13 +89,13 @@ func unauthenticated(t *testing.T, h *house.House) {
 			if m == "GrantService/CreateGrant" { // which a workload may call with its own token inside
 				body = `{"task":"sales-report"}`
 			}
-			if code, text := p.raw(t.Context(), m, []byte(body), nil); code != "unauthenticated" {
+			if code, text := p.Raw(t.Context(), m, []byte(body), nil); code != "unauthenticated" {
 				t.Errorf("%s with %s: %s %s", m, what, code, text)
 			}
 		}
 	}
 	var options apiv1.LoginOptionsResponse
-	if code, text := (plain{h, ""}).raw(t.Context(), "AccessService/LoginOptions", []byte("{}"), &options); code != "" || options.GetIssuers()[0].GetIssuer() != h.Issuer {
+	if code, text := as(h, "").Raw(t.Context(), "AccessService/LoginOptions", []byte("{}"), &options); code != "" || options.GetIssuers()[0].GetIssuer() != h.Issuer {
 		t.Errorf("login options: %s %s %v", code, text, &options)
 	}
 }
@@ -188,8 +116,8 @@ func roles(t *testing.T, h *house.House) {
 		{"ada", "PolicyService/List", `{"kind":"task"}`, ""},
 		{"nightly", "AccessService/WhoAmI", `{}`, ""},
 	} {
-		p := plain{h, h.APIToken(t, c.who)}
-		r := house.Must(p.post(t.Context(), c.method, "application/json", []byte(c.body)))(t)
+		p := as(h, h.APIToken(t, c.who))
+		r := house.Must(p.Post(t.Context(), c.method, "application/json", []byte(c.body)))(t)
 		b, _ := io.ReadAll(r.Body)
 		r.Body.Close()
 		if c.want == "" && r.StatusCode != http.StatusOK || c.want != "" && !strings.Contains(string(b), `"`+c.want+`"`) {
@@ -200,7 +128,7 @@ func roles(t *testing.T, h *house.House) {
 
 // badRequests are answered as such, and harm nobody.
 func badRequests(t *testing.T, h *house.House) {
-	p := plain{h, h.APIToken(t, "ada")}
+	p := as(h, h.APIToken(t, "ada"))
 	for _, c := range []struct{ method, body, want string }{
 		{"PolicyService/Create", ``, "invalid_argument"},
 		{"PolicyService/Create", `{`, "invalid_argument"},
@@ -215,26 +143,26 @@ func badRequests(t *testing.T, h *house.House) {
 		{"PolicyService/Create", `{"object":` + strings.Repeat(`{"a":`, 20000), "invalid_argument"},
 		{"PolicyService/Create", strings.Repeat("x", 5<<20), "resource_exhausted invalid_argument"},
 	} {
-		if code, text := p.raw(t.Context(), c.method, []byte(c.body), nil); code == "" || !strings.Contains(c.want, code) || len(text) > 4000 {
+		if code, text := p.Raw(t.Context(), c.method, []byte(c.body), nil); code == "" || !strings.Contains(c.want, code) || len(text) > 4000 {
 			t.Errorf("%s %.60s: %s %.200s", c.method, c.body, code, text)
 		}
 	}
 	for what, req := range map[string]func() (*http.Request, error){
 		"a page of another origin": func() (*http.Request, error) {
-			r, err := http.NewRequest(http.MethodPost, h.Addr+prefix+"AccessService/WhoAmI", strings.NewReader("{}"))
+			r, err := http.NewRequest(http.MethodPost, h.Addr+"/postern.api.v1."+"AccessService/WhoAmI", strings.NewReader("{}"))
 			if err == nil {
 				r.Header.Set("Content-Type", "application/json")
-				r.Header.Set("Authorization", "Bearer "+p.token)
+				r.Header.Set("Authorization", "Bearer "+p.Token)
 				r.Header.Set("Sec-Fetch-Site", "cross-site")
 				r.Header.Set("Origin", "https://evil.example")
 			}
 			return r, err
 		},
 		"an unknown method": func() (*http.Request, error) {
-			return http.NewRequest(http.MethodPost, h.Addr+prefix+"PolicyService/Nothing", strings.NewReader("{}"))
+			return http.NewRequest(http.MethodPost, h.Addr+"/postern.api.v1."+"PolicyService/Nothing", strings.NewReader("{}"))
 		},
 		"another content type": func() (*http.Request, error) {
-			r, err := http.NewRequest(http.MethodPost, h.Addr+prefix+"AccessService/WhoAmI", strings.NewReader("{}"))
+			r, err := http.NewRequest(http.MethodPost, h.Addr+"/postern.api.v1."+"AccessService/WhoAmI", strings.NewReader("{}"))
 			if err == nil {
 				r.Header.Set("Content-Type", "text/plain")
 			}
@@ -249,27 +177,27 @@ func badRequests(t *testing.T, h *house.House) {
 		}
 	}
 	var me apiv1.WhoAmIResponse
-	if code, text := p.raw(t.Context(), "AccessService/WhoAmI", []byte("{}"), &me); code != "" || me.GetSubject().GetName() != "ada" {
+	if code, text := p.Raw(t.Context(), "AccessService/WhoAmI", []byte("{}"), &me); code != "" || me.GetSubject().GetName() != "ada" {
 		t.Errorf("afterwards: %s %s %v", code, text, &me)
 	}
 }
 
 func health(t *testing.T, h *house.House) {
-	g := dialGRPC(t, h, "")
+	g := clients.DialGRPC(t, as(h, "").API)
 	for service, want := range map[string]healthv1.HealthCheckResponse_ServingStatus{"": healthv1.HealthCheckResponse_SERVING, "postern.api.v1.PolicyService": healthv1.HealthCheckResponse_SERVING} {
-		r, err := healthv1.NewHealthClient(g.conn).Check(t.Context(), &healthv1.HealthCheckRequest{Service: service})
+		r, err := healthv1.NewHealthClient(g.Conn).Check(t.Context(), &healthv1.HealthCheckRequest{Service: service})
 		if err != nil || r.GetStatus() != want {
 			t.Errorf("%q: %v, %v", service, r, err)
 		}
 	}
-	if _, err := healthv1.NewHealthClient(g.conn).Check(t.Context(), &healthv1.HealthCheckRequest{Service: "nothing"}); err == nil {
+	if _, err := healthv1.NewHealthClient(g.Conn).Check(t.Context(), &healthv1.HealthCheckRequest{Service: "nothing"}); err == nil {
 		t.Error("a service that is not there is healthy")
 	}
 }
 
 func reflection(t *testing.T, h *house.House) {
-	g := dialGRPC(t, h, "")
-	s := house.Must(reflectionv1.NewServerReflectionClient(g.conn).ServerReflectionInfo(t.Context()))(t)
+	g := clients.DialGRPC(t, as(h, "").API)
+	s := house.Must(reflectionv1.NewServerReflectionClient(g.Conn).ServerReflectionInfo(t.Context()))(t)
 	if err := s.Send(&reflectionv1.ServerReflectionRequest{MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{}}); err != nil {
 		t.Fatal(err)
 	}

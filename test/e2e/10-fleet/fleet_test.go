@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/posterngate/postern/pkg/run"
+	"github.com/posterngate/postern/test/e2e/clients"
 	"github.com/posterngate/postern/test/e2e/fleet"
 )
 
@@ -28,7 +29,7 @@ func TestFleet(t *testing.T) {
 		name string
 		do   func(*testing.T)
 	}{
-		{"binaries", s.binaries}, {"probes", s.probes}, {"nodes", s.nodes}, {"masked", s.masked}, {"refused", s.refused},
+		{"binaries", s.binaries}, {"probes", s.probes}, {"nodes", s.nodes}, {"clients", s.clients}, {"masked", s.masked}, {"refused", s.refused},
 		{"vault", s.vault}, {"held", s.held}, {"cancel", s.cancel}, {"lock", s.lock}, {"recordings", s.recordings},
 		{"keys", s.keys}, {"etcd", s.etcd}, {"drain", s.drain}, {"stop", s.stop},
 	} {
@@ -84,6 +85,14 @@ func (s *story) nodes(t *testing.T) {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not in:\n%s", want, out)
 		}
+	}
+}
+
+// clients: strangers to Postern speak to its API: create, refused, dry-run, watch.
+func (s *story) clients(t *testing.T) {
+	api := clients.API{Addr: s.Addr, CAFile: s.CA, HTTP: s.HTTPClient(t), Token: s.APIToken(t, "ada")}
+	for name, c := range map[string]clients.Client{"curl": clients.Curl(t, api), "buf-curl": clients.BufCurl(t, api), "grpc-go": clients.DialGRPC(t, api)} {
+		t.Run(name, func(t *testing.T) { clients.RoundTrip(t, c, "mask-"+name) })
 	}
 }
 
