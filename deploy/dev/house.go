@@ -401,7 +401,7 @@ Postern is up. The sample company: alice (analysts), bob (leads), carol (contrac
   source %s
   PGPASSWORD=$POSTERN_TOKEN_ALICE psql "host=127.0.0.1 port=%d user=sales-report.warehouse dbname=warehouse sslmode=verify-full sslrootcert=$POSTERN_CA"
   %s
-  curl --cacert $POSTERN_CA -H "Authorization: Bearer $POSTERN_TOKEN_ALICE" https://read-orders--orders-api.$POSTERN_HTTP_DOMAIN/api/orders/7
+  curl --cacert $POSTERN_CA -H "Authorization: Bearer $POSTERN_TOKEN_ALICE" https://read-orders--orders-api.$POSTERN_HTTP_DOMAIN/api/orders/8
   make demo
 
 `, h.addr(), h.addr(), h.issuer(), filepath.Join(h.dir, "house.log"), filepath.Join(h.dir, "env"), h.ports.PG, h.webLine())

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,7 +69,7 @@ func (t *tour) run(ctx context.Context) error {
 	if _, err := exec.LookPath("psql"); err != nil {
 		return errors.New("psql is not on PATH; install it (Debian: postgresql-client)")
 	}
-	steps := []func(context.Context) error{t.masked, t.refused, t.held, t.cut, t.host, t.replayed}
+	steps := []func(context.Context) error{t.masked, t.refused, t.held, t.cut, t.host, t.service, t.replayed}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err
@@ -209,6 +210,9 @@ func (t *tour) cut(ctx context.Context) error {
 	t.title("Carol's contract ends while she is connected. One command, and she is cut off.")
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+	if err := t.unlockAs(ctx, "ada", "carol"); err != nil {
+		return err
+	}
 	cmd, done, err := t.psql(ctx, "carol", "sales-report", "-A", "-t")
 	if err != nil {
 		return err
@@ -236,8 +240,7 @@ func (t *tour) cut(ctx context.Context) error {
 	if lines.Scan() {
 		fmt.Fprintln(t.env.Stdout, indent(lines.Text()))
 	}
-	lock, err := t.lockAs(ctx, "ada", "carol")
-	if err != nil {
+	if err := t.lockAs(ctx, "ada", "carol"); err != nil {
 		return err
 	}
 	_, _ = io.WriteString(in, "SELECT count(*) FROM orders;\n")
@@ -248,27 +251,42 @@ func (t *tour) cut(ctx context.Context) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	api, err := t.dialAs(ctx, "ada")
-	if err != nil {
-		return err
-	}
-	_, err = api.policy.Delete(ctx, connect.NewRequest(&apiv1.DeleteRequest{Kind: "lock", Name: lock}))
-	return err
+	return t.unlockAs(ctx, "ada", "carol")
 }
 
-func (t *tour) lockAs(ctx context.Context, who, subject string) (string, error) {
+func (t *tour) lockAs(ctx context.Context, who, subject string) error {
 	t.show("postern lock --subject %s --reason 'contract ended'   # %s", subject, who)
 	api, err := t.dialAs(ctx, who)
 	if err != nil {
-		return "", err
+		return err
 	}
 	o := newLock()
 	o.GetLock().Spec.Subject, o.GetLock().Spec.Reason = subject, "contract ended"
-	resp, err := api.policy.Create(ctx, connect.NewRequest(&apiv1.CreateRequest{Object: o}))
+	_, err = api.policy.Create(ctx, connect.NewRequest(&apiv1.CreateRequest{Object: o}))
+	return err
+}
+
+// unlockAs lifts every lock of a subject: what the tour did, and what somebody did before it.
+func (t *tour) unlockAs(ctx context.Context, who, subject string) error {
+	api, err := t.dialAs(ctx, who)
 	if err != nil {
-		return "", err
+		return err
 	}
-	return resp.Msg.GetLock().GetMetadata().GetName(), nil
+	all, err := api.policy.List(ctx, connect.NewRequest(&apiv1.ListRequest{Kind: "lock"}))
+	if err != nil {
+		return err
+	}
+	for _, o := range all.Msg.GetObjects() {
+		if o.GetLock().GetSpec().GetSubject() != subject {
+			continue
+		}
+		name := o.GetLock().GetMetadata().GetName()
+		t.show("postern unlock %s   # %s", name, who)
+		if _, err := api.policy.Delete(ctx, connect.NewRequest(&apiv1.DeleteRequest{Kind: "lock", Name: name})); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // host shows commands on the sample host, where there is one.
@@ -281,21 +299,36 @@ func (t *tour) host(ctx context.Context) error {
 	}
 	t.title("A host is reached in the same way. Each command is judged as a shell would read it, and each file by its path.")
 	for _, line := range []string{"systemctl status shop", "systemctl status shop; id"} {
-		if err := t.ssh(ctx, "alice", "web-status", line); err != nil {
+		t.show("postern ssh web-status -- '%s'   # alice", line)
+		if err := t.postern(ctx, "alice", "ssh", "web-status", "--", "-T", line); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// ssh runs one command as a person, through this program's own "ssh".
-func (t *tour) ssh(ctx context.Context, who, task, line string) error {
+// service asks the sample HTTP service, where there is a client.
+func (t *tour) service(ctx context.Context) error {
+	if _, err := exec.LookPath("curl"); err != nil || t.env.Getenv("POSTERN_HTTP") == "" {
+		return nil
+	}
+	t.title("So is an HTTP service. Its key is put in at the node, and what confidential fields hold is masked in the answer.")
+	for _, args := range [][]string{{"/api/orders/8"}, {"-X", "DELETE", "/api/orders/8"}} {
+		t.show("postern curl read-orders -- %s   # alice", strings.Join(args, " "))
+		if err := t.postern(ctx, "alice", slices.Concat([]string{"curl", "read-orders", "--", "-s"}, args)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// postern runs this program as a person and shows what comes back.
+func (t *tour) postern(ctx context.Context, who string, args ...string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	t.show("postern ssh %s -- '%s'   # %s", task, line, who)
-	cmd := exec.CommandContext(ctx, self, "ssh", task, "--", "-T", line)
+	cmd := exec.CommandContext(ctx, self, args...)
 	cmd.Env = append(os.Environ(), "POSTERN_ADDR="+t.addr, "POSTERN_CA="+t.ca, "POSTERN_HOME="+t.home, "POSTERN_TOKEN="+t.env.Getenv("POSTERN_TOKEN_"+strings.ToUpper(who)))
 	out, err := cmd.CombinedOutput()
 	fmt.Fprintln(t.env.Stdout, indent(string(out)))

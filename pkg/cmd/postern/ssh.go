@@ -282,6 +282,9 @@ func (a *app) configSSH(ctx context.Context, file, dir string) error {
 			fmt.Fprintln(&out)
 		}
 	}
+	if out.Len() == 0 {
+		a.say("no task of yours reaches a host by SSH: postern tasks")
+	}
 	if file == "" {
 		_, err := fmt.Fprint(a.env.Stdout, out.String())
 		return err
