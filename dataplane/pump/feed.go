@@ -26,6 +26,15 @@ type Feed struct {
 	drained bool // the last read left nothing
 }
 
+// A Bare is a connection that stands for a socket and does not need to see what is read
+// from it and written to it; what wraps a socket otherwise may want to.
+type Bare interface {
+	net.Conn
+	syscall.Conn
+	// Bare does nothing: to have it is to say so.
+	Bare()
+}
+
 // NewFeed wraps conn, of which prefix was read already.
 func NewFeed(conn net.Conn, prefix []byte) *Feed {
 	f := &Feed{Conn: conn, prefix: prefix}
@@ -35,7 +44,7 @@ func NewFeed(conn net.Conn, prefix []byte) *Feed {
 		}
 	}
 	switch conn.(type) {
-	case *net.TCPConn, *net.UnixConn: // what wraps one may want to see its writes
+	case *net.TCPConn, *net.UnixConn, Bare:
 		if f.raw != nil && rawReads {
 			f.write = f.writeSome
 		}

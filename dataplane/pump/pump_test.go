@@ -38,6 +38,11 @@ func pair(t *testing.T) (a, b net.Conn) {
 // plain hides that a connection is a bare socket.
 type plain struct{ net.Conn }
 
+// bare stands for a socket.
+type bare struct{ *net.TCPConn }
+
+func (bare) Bare() {}
+
 // coreFunc is a Core.
 type coreFunc func(in []byte) (int, Next, error)
 
@@ -50,6 +55,16 @@ func each(t *testing.T, fn func(t *testing.T, pair func(*testing.T) (a, b net.Co
 		fn(t, func(t *testing.T) (net.Conn, net.Conn) {
 			a, b := pair(t)
 			return a, Wrap(b)
+		})
+	})
+	t.Run("bare", func(t *testing.T) {
+		fn(t, func(t *testing.T) (net.Conn, net.Conn) {
+			a, b := pair(t)
+			f := NewFeed(bare{b.(*net.TCPConn)}, nil)
+			if f.write == nil {
+				t.Error("what is written to a bare connection goes through its own Write")
+			}
+			return a, f
 		})
 	})
 	t.Run("plain", func(t *testing.T) {

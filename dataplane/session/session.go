@@ -20,6 +20,7 @@ import (
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/gate"
+	"github.com/posterngate/postern/dataplane/pump"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
@@ -184,6 +185,11 @@ type conn struct {
 	*net.TCPConn
 	s *Session
 }
+
+var _ pump.Bare = (*conn)(nil)
+
+// Bare lets pumps read and write the socket itself.
+func (c *conn) Bare() {}
 
 func (c *conn) Close() error {
 	c.s.mu.Lock()
