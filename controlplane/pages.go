@@ -10,6 +10,7 @@ import (
 	"github.com/posterngate/postern/controlplane/identity"
 	"github.com/posterngate/postern/controlplane/notify"
 	"github.com/posterngate/postern/controlplane/signin"
+	"github.com/posterngate/postern/controlplane/vouch"
 	"github.com/posterngate/postern/controlplane/web"
 )
 
@@ -19,7 +20,7 @@ func (s *Server) pages(verifier *identity.Verifier) (map[string]http.Handler, er
 		URL: s.cfg.URL, Login: verifier, Holds: s.approve, Store: s.store, Audit: s.audit,
 		Policy: s.hub.Snapshot, Staleness: s.cache.Staleness, Now: time.Now, Logger: s.log,
 	})
-	out := map[string]http.Handler{signin.Path: s.signIn.Handler()}
+	out := map[string]http.Handler{signin.Path: s.signIn.Handler(), vouch.Path: s.vouch}
 	for _, path := range web.Paths() {
 		out[path] = pages
 	}

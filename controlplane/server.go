@@ -46,6 +46,7 @@ import (
 	"github.com/posterngate/postern/controlplane/steward"
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/controlplane/task"
+	"github.com/posterngate/postern/controlplane/vouch"
 	"github.com/posterngate/postern/pkg/fault"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/run"
@@ -81,6 +82,7 @@ type Server struct {
 	recordings *recording.Service
 	secrets    *sealed.Source
 	notify     *notify.Service
+	vouch      *vouch.Service
 
 	nodes  *nodeapi.Server
 	nodeLn net.Listener
@@ -180,6 +182,10 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 	s.budgets = budget.New(budget.Config{
 		Store: s.store, Snapshot: s.hub.Snapshot, Grant: lending{s}.Grant, Last: s.last, Recall: s.recall, Logger: s.log, Now: time.Now,
 	})
+	s.vouch = vouch.New(vouch.Config{
+		Issuer: s.cfg.URL, Sign: s.authority.SignIdentity, Keys: s.authority.IdentityKeys, Snapshot: s.hub.Snapshot, Now: time.Now,
+		Resource: lending{s}.Resource, Grant: lending{s}.Grant, Alone: lending{s}.Alone,
+	})
 	s.secrets = sealed.NewSource(s.store, keeper)
 	broker := credential.Config{
 		Store: s.store, Policy: lending{s}, Keeper: keeper, Sealed: s.secrets, Key: s.secrets.Key,
@@ -223,7 +229,7 @@ func (s *Server) serveNodes() error {
 		},
 		Authority: s.authority, Nodes: publish.Directory{Cache: s.cache, Store: s.store}, Snapshot: s.hub.Snapshot,
 		Enrol: enrol.New(enrol.Config{Store: s.store, Authority: s.authority, Snapshot: s.hub.Snapshot, Audit: s.audit, Reserved: s.reserved(), Logger: s.log}),
-		Hub:   s.hub, Fleet: s.fleet, Grants: s.task, SignIns: s.signIn, Holds: s.approve, Broker: s.broker, Budgets: s.budgets, Records: s.recordings, RecordingKey: s.keyring.Public,
+		Hub:   s.hub, Fleet: s.fleet, Grants: s.task, SignIns: s.signIn, Holds: s.approve, Broker: s.broker, Budgets: s.budgets, Vouchers: s.vouch, Records: s.recordings, RecordingKey: s.keyring.Public,
 		Options: nodeapi.Traced(), Logger: s.log,
 	})
 	return nil

@@ -171,6 +171,17 @@ func (c *Client) DrawBudget(ctx context.Context, req *nodev1.DrawBudgetRequest) 
 	return resp, nil
 }
 
+// Vouch asks for a token that tells a resource who asks under a grant.
+func (c *Client) Vouch(ctx context.Context, req *nodev1.VouchRequest) (*nodev1.VouchResponse, error) {
+	resp, err := call(ctx, c, true, func(ctx context.Context, conn *grpc.ClientConn) (*nodev1.VouchResponse, error) {
+		return nodev1.NewGrantServiceClient(conn).Vouch(ctx, req)
+	})
+	if err != nil {
+		return nil, refuse(ctx, "say who asks", err)
+	}
+	return resp, nil
+}
+
 // Lease borrows a credential, sealed to the node's HPKE key. Asking again for one
 // session gives the same lease.
 func (c *Client) Lease(ctx context.Context, req *nodev1.LeaseRequest) (*nodev1.LeaseResponse, error) {

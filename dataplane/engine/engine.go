@@ -94,6 +94,10 @@ type Session interface {
 	// when fn returns, while the loan itself lasts until Close.
 	Lend(ctx context.Context, p Purpose, fn func(*Credential) error) error
 
+	// Vouch is a signed token that tells the resource who asks, where its terms want that.
+	// It ends within minutes, and is asked for at each use.
+	Vouch(ctx context.Context) (string, error)
+
 	// Dial opens a connection to the resource that the session owns, so that a kill
 	// reaches it. TLS is the engine's business.
 	Dial(ctx context.Context) (net.Conn, error)
@@ -171,6 +175,7 @@ type HTTPTerms struct {
 	Authority string // what is sent as Host
 	Auth      string // how the credential is shown: bearer, basic, header or none
 	Header    string // of Auth header
+	Identity  bool   // the resource is told who asks
 }
 
 // Setting is one session setting.

@@ -87,7 +87,7 @@ func options(h http.Header) map[string]bool {
 }
 
 // secrets are headers whose values are not recorded.
-var secrets = []string{"Cookie", "Set-Cookie", "Authorization", "Proxy-Authorization", "Www-Authenticate", "X-Api-Key", "X-Auth-Token", "X-Csrf-Token", "X-Xsrf-Token"}
+var secrets = []string{"Cookie", "Set-Cookie", "Authorization", "Proxy-Authorization", "Www-Authenticate", "X-Api-Key", "X-Auth-Token", "X-Csrf-Token", "X-Xsrf-Token", "Postern-Identity"}
 
 // Shown lists headers as "name: value", sorted, as they may be recorded.
 func Shown(h http.Header) []string {

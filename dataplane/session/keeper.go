@@ -38,6 +38,8 @@ type Control interface {
 	OpenGrant(ctx context.Context, req *nodev1.OpenGrantRequest) (*postern.Grant, error)
 	// SignIn lets somebody sign in elsewhere, and is then as OpenGrant; show is told where.
 	SignIn(ctx context.Context, req *nodev1.SignInRequest, show func(*nodev1.SignInPrompt)) (*postern.Grant, error)
+	// Vouch asks for a token that tells a resource who asks.
+	Vouch(ctx context.Context, req *nodev1.VouchRequest) (*nodev1.VouchResponse, error)
 	// RouteCancel asks the other nodes to cancel what the session with this key runs.
 	RouteCancel(ctx context.Context, key []byte) error
 	// Staleness is how old the node's policy may be.

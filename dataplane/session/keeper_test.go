@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/posterngate/postern/dataplane/budget"
 	"github.com/posterngate/postern/dataplane/engine"
@@ -58,6 +60,8 @@ type house struct {
 	grant     *postern.Grant
 	refuse    error
 	routed    []string
+	vouched   int
+	unheard   error // of Vouch
 	unhealthy error
 	recorders map[postern.SessionID]*recorder
 	loans     []*loan
@@ -170,6 +174,18 @@ func (h *house) OpenGrant(_ context.Context, req *nodev1.OpenGrantRequest) (*pos
 	}
 	g := *h.grant
 	return &g, h.refuse
+}
+func (h *house) Vouch(_ context.Context, req *nodev1.VouchRequest) (*nodev1.VouchResponse, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.unheard != nil {
+		return nil, h.unheard
+	}
+	h.vouched++
+	return &nodev1.VouchResponse{
+		Token:      fmt.Sprintf("%s %s %d", req.GetGrant(), req.GetResource(), h.vouched),
+		ExpireTime: timestamppb.New(h.now.Add(5 * time.Minute)), RenewTime: timestamppb.New(h.now.Add(3 * time.Minute)),
+	}, nil
 }
 func (h *house) SignIn(_ context.Context, req *nodev1.SignInRequest, show func(*nodev1.SignInPrompt)) (*postern.Grant, error) {
 	show(&nodev1.SignInPrompt{Url: "https://postern.example/sign-in/" + req.GetTask(), Code: req.GetClientAddress()})

@@ -47,6 +47,8 @@ type Session struct {
 	cancelKeys []string
 	conns      map[*conn]struct{}
 	loans      map[engine.Purpose]Loan
+
+	voucher voucher
 }
 
 var (
@@ -339,7 +341,7 @@ func engineTerms(k *Keeper, id postern.SessionID, g *postern.Grant, task postern
 }
 
 func httpTerms(ep *typesv1.Endpoint) engine.HTTPTerms {
-	out := engine.HTTPTerms{Authority: ep.GetHttp().GetAuthority(), Auth: ep.GetHttp().GetAuth().GetScheme(), Header: ep.GetHttp().GetAuth().GetHeader()}
+	out := engine.HTTPTerms{Identity: ep.GetHttp().GetIdentity(), Authority: ep.GetHttp().GetAuthority(), Auth: ep.GetHttp().GetAuth().GetScheme(), Header: ep.GetHttp().GetAuth().GetHeader()}
 	if out.Authority == "" {
 		out.Authority = net.JoinHostPort(ep.GetHost(), strconv.Itoa(int(ep.GetPort())))
 	}

@@ -42,6 +42,7 @@ var methods = map[string]who{
 	nodev1.GrantService_ConsumeHold_FullMethodName:     current,
 	nodev1.GrantService_RouteCancel_FullMethodName:     current,
 	nodev1.GrantService_DrawBudget_FullMethodName:      current,
+	nodev1.GrantService_Vouch_FullMethodName:           current,
 	nodev1.CredentialService_Lease_FullMethodName:      members,
 	nodev1.CredentialService_RenewLease_FullMethodName: members,
 	nodev1.CredentialService_Release_FullMethodName:    members,

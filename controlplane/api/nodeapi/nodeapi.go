@@ -100,6 +100,11 @@ type Budgets interface {
 	Draw(ctx context.Context, node postern.NodeName, req *nodev1.DrawBudgetRequest) (*nodev1.DrawBudgetResponse, error)
 }
 
+// Vouchers sign for resources who asks; *vouch.Service is one.
+type Vouchers interface {
+	Vouch(ctx context.Context, node postern.NodeName, req *nodev1.VouchRequest) (*nodev1.VouchResponse, error)
+}
+
 // Records takes records in; *recording.Service is one.
 type Records interface {
 	Ingest(ctx context.Context, node postern.NodeName, c *nodev1.ShipRequest) (*nodev1.ShipResponse, error)
@@ -121,6 +126,7 @@ type Services struct {
 	Holds     Holds
 	Broker    Broker
 	Budgets   Budgets
+	Vouchers  Vouchers
 	Records   Records
 	// RecordingKey is the public key to which sessions that begin now are sealed.
 	RecordingKey func() []byte

@@ -124,6 +124,10 @@ var every = map[string]func(ctx context.Context, cc *grpc.ClientConn) error{
 		_, err := nodev1.NewGrantServiceClient(cc).DrawBudget(ctx, &nodev1.DrawBudgetRequest{})
 		return err
 	},
+	"Vouch": func(ctx context.Context, cc *grpc.ClientConn) error {
+		_, err := nodev1.NewGrantServiceClient(cc).Vouch(ctx, &nodev1.VouchRequest{})
+		return err
+	},
 	"Lease": func(ctx context.Context, cc *grpc.ClientConn) error {
 		_, err := nodev1.NewCredentialServiceClient(cc).Lease(ctx, &nodev1.LeaseRequest{})
 		return err

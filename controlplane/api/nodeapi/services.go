@@ -99,6 +99,10 @@ func (s grantService) DrawBudget(ctx context.Context, req *nodev1.DrawBudgetRequ
 	return s.Budgets.Draw(ctx, callerOf(ctx).name, req)
 }
 
+func (s grantService) Vouch(ctx context.Context, req *nodev1.VouchRequest) (*nodev1.VouchResponse, error) {
+	return s.Vouchers.Vouch(ctx, callerOf(ctx).name, req)
+}
+
 type credentialService struct {
 	nodev1.UnimplementedCredentialServiceServer
 	*Server

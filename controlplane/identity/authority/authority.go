@@ -1,9 +1,9 @@
 // Package authority holds the keys of the control plane: the CA that signs the
 // certificates of control plane and nodes, another that signs grant certificates, so
-// that neither sort can pass for the other, two more for hosts and grants of SSH, and the
-// keys that sign grants. Private keys
-// live in the store sealed by a Keeper, and in memory; they never leave. Who may have a
-// certificate is decided by the caller.
+// that neither sort can pass for the other, two more for hosts and grants of SSH, the
+// keys that sign grants, and those that sign for resources who asks. Private keys live in
+// the store sealed by a Keeper, and in memory; they never leave. Who may have a certificate
+// is decided by the caller.
 package authority
 
 import (
@@ -62,9 +62,10 @@ type Authority struct {
 	sshHosts *sshCA // of nodes
 	sshUsers *sshCA // of grants
 
-	mu     sync.RWMutex
-	house  []*ca      // of control plane and nodes, by the time from which they sign
-	grants []grantKey // by the time from which they sign, oldest first
+	mu    sync.RWMutex
+	house []*ca // of control plane and nodes, by the time from which they sign
+	// By the time from which they sign, oldest first.
+	grants, identities []signingKey
 }
 
 // Open reads the keys, and makes those that are missing. Replicas that start at once

@@ -126,7 +126,7 @@ func TestKeysAreSealedToTheirNames(t *testing.T) {
 	s := storetest.NewMemory()
 	open(t, s)
 	keys, _, err := s.List(t.Context(), authority.Kind, "", 0)
-	if err != nil || len(keys) != 5 {
+	if err != nil || len(keys) != 6 {
 		t.Fatalf("%d keys, %v", len(keys), err)
 	}
 	for i, k := range keys { // each in another's place: the CAs and a grant key

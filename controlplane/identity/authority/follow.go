@@ -3,7 +3,7 @@ package authority
 import (
 	"cmp"
 	"context"
-	"crypto/ed25519"
+	"crypto"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	// A grant key signs for keyAge. A new one is published keyLead before it signs, so
-	// that every node trusts it by then, and the old one is trusted for keyAge more:
-	// grants are signed anew each time they are opened.
+	// A key signs for keyAge. A new one is published keyLead before it signs, so that
+	// everybody trusts it by then, and the old one is trusted for keyAge more: grants are
+	// signed anew each time they are opened, and other tokens live for minutes.
 	keyAge  = 90 * 24 * time.Hour
 	keyLead = 10 * time.Minute
 	// A CA is trusted for caOverlap after its successor signs: certificates of nodes that
@@ -36,24 +36,25 @@ func (a *Authority) openKeys(ctx context.Context) error {
 	return a.rotate(ctx)
 }
 
-// reload reads the CAs of the house and every grant key.
+// reload reads the CAs of the house and every key that signs.
 func (a *Authority) reload(ctx context.Context) error {
 	entries, _, err := a.cfg.Store.List(ctx, Kind, "", 0)
 	if err != nil {
 		return err
 	}
-	var grants []grantKey
+	all := a.series()
+	found := make([][]signingKey, len(all))
 	var house []*ca
 	for _, e := range entries {
-		id, ok := strings.CutPrefix(e.Name, grantPrefix)
-		if !ok && !isHouse(e.Name) {
+		which := slices.IndexFunc(all, func(s series) bool { return strings.HasPrefix(e.Name, s.prefix) })
+		if which < 0 && !isHouse(e.Name) {
 			continue
 		}
 		rec, err := a.decode(ctx, e)
 		if err != nil {
 			return err
 		}
-		if !ok {
+		if which < 0 {
 			c, err := rec.ca(e.Name, e.Revision)
 			if err != nil {
 				return fmt.Errorf("%s: %w", e.Key, err)
@@ -61,49 +62,41 @@ func (a *Authority) reload(ctx context.Context) error {
 			house = append(house, c)
 			continue
 		}
-		private, ok := rec.private.(ed25519.PrivateKey)
+		private, ok := rec.private.(crypto.Signer)
 		if !ok {
-			return fmt.Errorf("%s is not an Ed25519 key", e.Key)
+			return fmt.Errorf("%s cannot sign", e.Key)
 		}
-		grants = append(grants, grantKey{id: id, revision: e.Revision, created: rec.Created, signs: rec.Signs, private: private})
+		id := strings.TrimPrefix(e.Name, all[which].prefix)
+		found[which] = append(found[which], signingKey{id: id, revision: e.Revision, created: rec.Created, signs: rec.Signs, private: private})
 	}
 	if len(house) == 0 {
 		return errors.New("the store has no CA any more")
 	}
-	slices.SortFunc(grants, func(x, y grantKey) int { return cmp.Or(x.signs.Compare(y.signs), strings.Compare(x.id, y.id)) })
 	slices.SortFunc(house, func(x, y *ca) int { return cmp.Or(x.signs.Compare(y.signs), strings.Compare(x.name, y.name)) })
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.grants, a.house = grants, house
+	a.house = house
+	for i, s := range all {
+		slices.SortFunc(found[i], bySigning)
+		*s.keys = found[i]
+	}
 	return nil
 }
 
-// rotate makes the first grant key, or the next one where the newest is old, and removes
-// keys and CAs by which nothing can be verified any more.
+// rotate makes the keys that are due, and removes keys and CAs by which nothing can be
+// verified any more.
 func (a *Authority) rotate(ctx context.Context) error {
 	now := a.cfg.Now()
 	a.mu.RLock()
-	keys, house := slices.Clone(a.grants), slices.Clone(a.house)
+	house := slices.Clone(a.house)
 	a.mu.RUnlock()
 	changed := false
-	due := time.Time{}
-	switch {
-	case len(keys) == 0:
-		due = now
-	case now.Sub(keys[len(keys)-1].signs) > keyAge:
-		due = now.Add(keyLead)
-	}
-	if !due.IsZero() {
-		if _, err := a.makeGrantKey(ctx, due, audit.Entry{Actor: "system", Action: "authority.create-grant-key"}); err != nil {
+	for _, s := range a.series() {
+		did, err := a.due(ctx, s)
+		if err != nil {
 			return err
 		}
-		changed = true
-	}
-	for i := 1; i < len(keys) && now.Sub(keys[i].signs) > keyAge; i++ {
-		if err := a.retire(ctx, "system", grantPrefix+keys[i-1].id, keys[i-1].revision); err != nil {
-			return err
-		}
-		changed = true
+		changed = changed || did
 	}
 	for i := 1; i < len(house) && now.Sub(house[i].signs) > caOverlap; i++ {
 		if err := a.retire(ctx, "system", house[i-1].name, house[i-1].revision); err != nil {

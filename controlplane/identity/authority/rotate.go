@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -20,6 +21,8 @@ import (
 const (
 	UseNodes  = "nodes"  // the CA of control plane and nodes
 	UseGrants = "grants" // signs grants
+	// UseIdentity signs tokens that tell resources who asks.
+	UseIdentity = "identity"
 )
 
 const (
@@ -40,7 +43,7 @@ type Key struct {
 	Fingerprint    string // hex SHA-256 of the certificate's or the public key's DER
 }
 
-// Keys are those of the house and of grants, each by age.
+// Keys are those of the house, of grants and of identities, each by age.
 func (a *Authority) Keys() ([]Key, error) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
@@ -59,13 +62,15 @@ func (a *Authority) Keys() ([]Key, error) {
 		k := Key{Name: c.name, Use: UseNodes, Created: c.created, Signs: c.signs, Fingerprint: fingerprint(c.cert.Raw), State: state(now, c.signs, sign.signs)}
 		keys = append(keys, k)
 	}
-	signer := a.signingGrants()
-	for _, g := range a.grants {
-		der, err := x509.MarshalPKIXPublicKey(g.public())
-		if err != nil {
-			return nil, err
+	for _, one := range a.series() {
+		signer := a.signsNow(*one.keys)
+		for _, g := range *one.keys {
+			der, err := x509.MarshalPKIXPublicKey(g.private.Public())
+			if err != nil {
+				return nil, err
+			}
+			keys = append(keys, Key{Name: one.prefix + g.id, Use: one.use, Created: g.created, Signs: g.signs, Fingerprint: fingerprint(der), State: state(now, g.signs, signer.signs)})
 		}
-		keys = append(keys, Key{Name: grantPrefix + g.id, Use: UseGrants, Created: g.created, Signs: g.signs, Fingerprint: fingerprint(der), State: state(now, g.signs, signer.signs)})
 	}
 	return keys, nil
 }
@@ -95,16 +100,18 @@ func (a *Authority) Rotate(ctx context.Context, by, use string, lead *time.Durat
 	entry := audit.Entry{Actor: by, Action: "authority.rotate-key"}
 	var name string
 	var err error
-	switch use {
-	case UseNodes:
+	all := a.series()
+	which := slices.IndexFunc(all, func(s series) bool { return s.use == use })
+	switch {
+	case use == UseNodes:
 		var id [6]byte
 		_, _ = rand.Read(id[:]) // never fails
 		name = caPrefix + hex.EncodeToString(id[:])
 		err = a.makeCA(ctx, store.Key{Kind: Kind, Name: name}, caTemplate(houseCA), after(caLead), entry)
-	case UseGrants:
-		name, err = a.makeGrantKey(ctx, after(keyLead), entry)
+	case which >= 0:
+		name, err = all[which].make(ctx, after(keyLead), entry)
 	default:
-		return Key{}, fault.Invalid(fault.Violation{Field: "use", Reason: fmt.Sprintf("%q is neither %s nor %s", use, UseNodes, UseGrants)})
+		return Key{}, fault.Invalid(fault.Violation{Field: "use", Reason: fmt.Sprintf("%q is none of %s, %s and %s", use, UseNodes, UseGrants, UseIdentity)})
 	}
 	if err != nil {
 		return Key{}, fmt.Errorf("rotate the key of %s: %w", use, err)
@@ -154,9 +161,11 @@ func (a *Authority) revision(name string) int64 {
 			return c.revision
 		}
 	}
-	for _, g := range a.grants {
-		if grantPrefix+g.id == name {
-			return g.revision
+	for _, one := range a.series() {
+		for _, k := range *one.keys {
+			if one.prefix+k.id == name {
+				return k.revision
+			}
 		}
 	}
 	return 0

@@ -118,7 +118,7 @@ func TestRetire(t *testing.T) {
 	c := &clock{t, storetest.NewMemory(), time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)}
 	a := c.open()
 	lead, short := 15*time.Second, time.Second
-	for _, use := range []string{authority.UseNodes, authority.UseGrants} {
+	for _, use := range []string{authority.UseNodes, authority.UseGrants, authority.UseIdentity} {
 		before, err := a.Keys()
 		if err != nil {
 			t.Fatal(err)

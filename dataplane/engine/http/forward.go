@@ -43,6 +43,14 @@ func (x *exchange) trip(ctx context.Context, c *engine.Credential) (engine.Outco
 	if err != nil {
 		return engine.Outcome{}, x.unreachable(err)
 	}
+	if x.terms.HTTP.Identity {
+		who, err := x.v.Vouch(ctx)
+		if err != nil {
+			return engine.Outcome{}, x.unvouched(err)
+		}
+		out.Header.Set(identityHeader, who)
+		secrets = append(secrets, []byte(who)) // whoever has it could pass for the gateway
+	}
 	if x.facts.Upgrade != "" {
 		return x.tunnel(ctx, out, secrets)
 	}
@@ -60,6 +68,16 @@ func (x *exchange) trip(ctx context.Context, c *engine.Credential) (engine.Outco
 	defer func() { _ = resp.Body.Close() }()
 	tag := fmt.Sprintf("%d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
 	return engine.Outcome{Tag: tag}, x.answer(ctx, resp, secrets)
+}
+
+// identityHeader tells a resource who asks. No client's own goes through: see request.Claims.
+const identityHeader = "Postern-Identity"
+
+// unvouched words that the resource cannot be told who asks.
+func (x *exchange) unvouched(err error) error {
+	no := *postern.AsRefusal(err)
+	no.Detail = fmt.Sprintf("resource %q is told who asks, and could not be", x.terms.Resource)
+	return &no
 }
 
 // outgoing is the request as the resource gets it: made anew, of what was understood.
@@ -148,7 +166,8 @@ func (x *exchange) answer(ctx context.Context, resp *http.Response, secrets [][]
 		return err
 	}
 	if leaks(h, secrets) {
-		return &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the answer would have handed the resource's credential to the client", Hint: "tell the operators of the resource"}
+		clear(h)
+		return errLeak
 	}
 	body, err := x.see(resp, h, secrets)
 	if err != nil {
@@ -168,6 +187,9 @@ func (x *exchange) answer(ctx context.Context, resp *http.Response, secrets [][]
 	x.w.WriteHeader(resp.StatusCode)
 	if err := x.copy(body, resp.ContentLength < 0); err != nil {
 		return err
+	}
+	if leaks(resp.Trailer, secrets) {
+		return errLeak
 	}
 	for name, values := range resp.Trailer {
 		if !announced[name] {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
+	"github.com/posterngate/postern/dataplane/request"
 )
 
 // ask sends a request with headers, each "Name: value".
@@ -162,5 +163,55 @@ func TestStreams(t *testing.T) {
 	defer counted.Body.Close()
 	if b, err := io.ReadAll(counted.Body); err != nil || string(b) != fmt.Sprint(len(large)) {
 		t.Errorf("%s %v", b, err)
+	}
+}
+
+// TestIdentity: the resource is told who asks, in the gateway's words alone, and the client
+// does not get to see them.
+func TestIdentity(t *testing.T) {
+	h := newHouse(t)
+	terms := h.terms()
+	terms.HTTP.Identity = true
+	h.door = enginetest.NewDoor(t, terms, credential)
+	h.addr = enginetest.Serve(t, New(Config{AllowPlaintext: true}), h.door)
+	var got http.Header
+	h.mux.HandleFunc("/who", func(w http.ResponseWriter, r *http.Request) {
+		got = r.Header
+		_, _ = io.WriteString(w, "you are "+r.Header.Get(identityHeader))
+	})
+	h.mux.HandleFunc("/redirect", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "https://elsewhere.example/?as="+r.Header.Get(identityHeader), http.StatusFound)
+	})
+	h.mux.HandleFunc("/trailer", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "once")
+		w.Header().Set(http.TrailerPrefix+"X-As", r.Header.Get(identityHeader))
+	})
+	ask := func(path string) (int, string, error) {
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+h.addr+path, nil)
+		req.Header.Set("Authorization", "Bearer "+enginetest.Token)
+		req.Header.Set(request.TaskHeader, "t")
+		for _, name := range []string{"Postern-Identity", "postern_identity", "X-Postern-Identity"} {
+			req.Header[name] = []string{"root"}
+		}
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			return 0, "", err
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		return resp.StatusCode, fmt.Sprint(string(b), resp.Header, resp.Trailer), err
+	}
+	status, text, err := ask("/who")
+	if err != nil || status != http.StatusOK || strings.Contains(text, "vouched") || !strings.Contains(text, "you are *****************") {
+		t.Errorf("%d %s %v", status, text, err)
+	}
+	if fmt.Sprint(got[identityHeader]) != "[vouched-for-alice]" || strings.Contains(fmt.Sprint(got), "root") {
+		t.Errorf("the resource got %v", got)
+	}
+	if status, text, _ := ask("/redirect"); status != http.StatusServiceUnavailable || strings.Contains(text, "vouched") {
+		t.Errorf("%d %s", status, text)
+	}
+	if _, text, err := ask("/trailer"); err == nil || strings.Contains(text, "vouched") {
+		t.Errorf("a trailer went through: %s", text)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 
 	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/pkg/postern"
 )
 
 // inject shows the lent credential to the resource, and says what must never come back.
@@ -32,6 +33,10 @@ func inject(out *http.Request, t *engine.Terms, c *engine.Credential) (secrets [
 	}
 	return append(secrets, secret), nil
 }
+
+// errLeak is the refusal of an answer that would tell the client what only the resource may
+// know.
+var errLeak = &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the answer would have handed the resource's credential to the client", Hint: "tell the operators of the resource"}
 
 // leaks reports whether headers carry a secret.
 func leaks(h http.Header, secrets [][]byte) bool {
@@ -71,7 +76,7 @@ func (c *catcher) Read(p []byte) (int, error) {
 		n, c.err = c.from.Read(c.buf[at:])
 		c.buf = c.buf[:at+n]
 		for _, s := range c.secrets {
-			c.buf = bytes.ReplaceAll(c.buf, s, bytes.Repeat([]byte("*"), len(s))) // as long, so that lengths stay true
+			cover(c.buf, s)
 		}
 		c.ready = len(c.buf) - c.held()
 	}
@@ -79,6 +84,20 @@ func (c *catcher) Read(p []byte) (int, error) {
 	c.buf = append(c.buf[:0], c.buf[n:]...)
 	c.ready -= n
 	return n, nil
+}
+
+// cover masks what stands in b, by as many characters, so that lengths stay true.
+func cover(b, secret []byte) {
+	for {
+		i := bytes.Index(b, secret)
+		if i < 0 {
+			return
+		}
+		for j := range secret {
+			b[i+j] = '*'
+		}
+		b = b[i+len(secret):]
+	}
 }
 
 // held is how many bytes at the end may be the beginning of a secret.

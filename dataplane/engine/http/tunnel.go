@@ -34,6 +34,9 @@ func (x *exchange) tunnel(ctx context.Context, out *http.Request, secrets [][]by
 	}
 	h := http.Header{}
 	request.Return(h, resp.Header)
+	if leaks(h, secrets) {
+		return o, errLeak
+	}
 	if err := x.head(headLines(resp.StatusCode, h)); err != nil {
 		return o, err
 	}

@@ -52,9 +52,10 @@ func (a *app) listKeys(cmd *cobra.Command, bundle bool) error {
 func (a *app) rotateCmd() *cobra.Command {
 	var lead time.Duration
 	c := &cobra.Command{
-		Use: "rotate nodes|grants", Short: "Make a key's successor: trusted at once, signing later", Args: cobra.ExactArgs(1), ValidArgs: []string{"nodes", "grants"},
-		Long: "nodes is the CA of control plane and nodes, grants the key that signs grants. The new key is trusted at\n" +
-			"once, and signs after --lead (30 days, and 10 minutes for grants). Nodes fetch what to trust by\n" +
+		Use: "rotate nodes|grants|identity", Short: "Make a key's successor: trusted at once, signing later", Args: cobra.ExactArgs(1), ValidArgs: []string{"nodes", "grants", "identity"},
+		Long: "nodes is the CA of control plane and nodes, grants the key that signs grants, identity the one that tells\n" +
+			"resources who asks. The new key is trusted at once, and signs after --lead (30 days for nodes, and 10\n" +
+			"minutes for the others). Nodes fetch what to trust by\n" +
 			"themselves; whoever else verifies by a copy of the CAs needs a new one before that: postern ca bundle.\n" +
 			"The old key goes once nothing that it signed is good any more, or with: postern ca retire NAME.",
 		Example: "  postern ca rotate nodes && postern ca bundle > ca.pem\n  postern ca rotate grants --lead 1m",

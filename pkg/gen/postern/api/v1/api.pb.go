@@ -6857,7 +6857,8 @@ type SigningKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// What it is for: nodes (the CA of control plane and nodes) or grants.
+	// What it is for: nodes (the CA of control plane and nodes), grants or identity (tokens
+	// that tell resources who asks).
 	Use string `protobuf:"bytes,2,opt,name=use,proto3" json:"use,omitempty"`
 	// When it was made; it is trusted since then.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
@@ -7038,10 +7039,10 @@ func (x *ListKeysResponse) GetCa() []byte {
 // RotateKeyRequest says which key is to be replaced.
 type RotateKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// nodes or grants.
+	// nodes, grants or identity.
 	Use string `protobuf:"bytes,1,opt,name=use,proto3" json:"use,omitempty"`
 	// How long the new key is trusted before it signs, so that everybody knows it by then.
-	// 30 days for nodes and 10 minutes for grants where unset.
+	// 30 days for nodes and 10 minutes for the others where unset.
 	Lead          *durationpb.Duration `protobuf:"bytes,2,opt,name=lead,proto3" json:"lead,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -2943,6 +2943,134 @@ func (x *Explanation) GetApproval() string {
 	return ""
 }
 
+// VouchRequest asks for a token that tells a resource who asks.
+type VouchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The grant.
+	Grant string `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	// The resource, which must want to know.
+	Resource string `protobuf:"bytes,2,opt,name=resource,proto3" json:"resource,omitempty"`
+	// The session.
+	Session       string `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VouchRequest) Reset() {
+	*x = VouchRequest{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VouchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VouchRequest) ProtoMessage() {}
+
+func (x *VouchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VouchRequest.ProtoReflect.Descriptor instead.
+func (*VouchRequest) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *VouchRequest) GetGrant() string {
+	if x != nil {
+		return x.Grant
+	}
+	return ""
+}
+
+func (x *VouchRequest) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *VouchRequest) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+// VouchResponse is the token.
+type VouchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A JWT, which the keys at /.well-known/jwks.json of the control plane verify.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// When it ends.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// When to ask for another.
+	RenewTime     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=renew_time,json=renewTime,proto3" json:"renew_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VouchResponse) Reset() {
+	*x = VouchResponse{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VouchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VouchResponse) ProtoMessage() {}
+
+func (x *VouchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VouchResponse.ProtoReflect.Descriptor instead.
+func (*VouchResponse) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *VouchResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *VouchResponse) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *VouchResponse) GetRenewTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RenewTime
+	}
+	return nil
+}
+
 // SignInRequest asks to let somebody sign in elsewhere.
 type SignInRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2960,7 +3088,7 @@ type SignInRequest struct {
 
 func (x *SignInRequest) Reset() {
 	*x = SignInRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[36]
+	mi := &file_postern_node_v1_node_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2972,7 +3100,7 @@ func (x *SignInRequest) String() string {
 func (*SignInRequest) ProtoMessage() {}
 
 func (x *SignInRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[36]
+	mi := &file_postern_node_v1_node_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2985,7 +3113,7 @@ func (x *SignInRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInRequest.ProtoReflect.Descriptor instead.
 func (*SignInRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{36}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SignInRequest) GetTask() string {
@@ -3032,7 +3160,7 @@ type SignInResponse struct {
 
 func (x *SignInResponse) Reset() {
 	*x = SignInResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	mi := &file_postern_node_v1_node_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3044,7 +3172,7 @@ func (x *SignInResponse) String() string {
 func (*SignInResponse) ProtoMessage() {}
 
 func (x *SignInResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	mi := &file_postern_node_v1_node_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3057,7 +3185,7 @@ func (x *SignInResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInResponse.ProtoReflect.Descriptor instead.
 func (*SignInResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{37}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SignInResponse) GetKind() isSignInResponse_Kind {
@@ -3118,7 +3246,7 @@ type SignInPrompt struct {
 
 func (x *SignInPrompt) Reset() {
 	*x = SignInPrompt{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[38]
+	mi := &file_postern_node_v1_node_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3130,7 +3258,7 @@ func (x *SignInPrompt) String() string {
 func (*SignInPrompt) ProtoMessage() {}
 
 func (x *SignInPrompt) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[38]
+	mi := &file_postern_node_v1_node_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3143,7 +3271,7 @@ func (x *SignInPrompt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInPrompt.ProtoReflect.Descriptor instead.
 func (*SignInPrompt) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{38}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SignInPrompt) GetUrl() string {
@@ -3182,7 +3310,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[39]
+	mi := &file_postern_node_v1_node_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3194,7 +3322,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[39]
+	mi := &file_postern_node_v1_node_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3207,7 +3335,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{39}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Budget) GetRows() int64 {
@@ -3256,7 +3384,7 @@ type DrawBudgetRequest struct {
 
 func (x *DrawBudgetRequest) Reset() {
 	*x = DrawBudgetRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[40]
+	mi := &file_postern_node_v1_node_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3268,7 +3396,7 @@ func (x *DrawBudgetRequest) String() string {
 func (*DrawBudgetRequest) ProtoMessage() {}
 
 func (x *DrawBudgetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[40]
+	mi := &file_postern_node_v1_node_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3281,7 +3409,7 @@ func (x *DrawBudgetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrawBudgetRequest.ProtoReflect.Descriptor instead.
 func (*DrawBudgetRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{40}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DrawBudgetRequest) GetGrant() string {
@@ -3350,7 +3478,7 @@ type DrawBudgetResponse struct {
 
 func (x *DrawBudgetResponse) Reset() {
 	*x = DrawBudgetResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[41]
+	mi := &file_postern_node_v1_node_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3362,7 +3490,7 @@ func (x *DrawBudgetResponse) String() string {
 func (*DrawBudgetResponse) ProtoMessage() {}
 
 func (x *DrawBudgetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[41]
+	mi := &file_postern_node_v1_node_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3375,7 +3503,7 @@ func (x *DrawBudgetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrawBudgetResponse.ProtoReflect.Descriptor instead.
 func (*DrawBudgetResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{41}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DrawBudgetResponse) GetTotal() *Budget {
@@ -3431,7 +3559,7 @@ type OpenGrantRequest struct {
 
 func (x *OpenGrantRequest) Reset() {
 	*x = OpenGrantRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[42]
+	mi := &file_postern_node_v1_node_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3443,7 +3571,7 @@ func (x *OpenGrantRequest) String() string {
 func (*OpenGrantRequest) ProtoMessage() {}
 
 func (x *OpenGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[42]
+	mi := &file_postern_node_v1_node_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3456,7 +3584,7 @@ func (x *OpenGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenGrantRequest.ProtoReflect.Descriptor instead.
 func (*OpenGrantRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{42}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *OpenGrantRequest) GetToken() string {
@@ -3521,7 +3649,7 @@ type OpenGrantResponse struct {
 
 func (x *OpenGrantResponse) Reset() {
 	*x = OpenGrantResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[43]
+	mi := &file_postern_node_v1_node_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3533,7 +3661,7 @@ func (x *OpenGrantResponse) String() string {
 func (*OpenGrantResponse) ProtoMessage() {}
 
 func (x *OpenGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[43]
+	mi := &file_postern_node_v1_node_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3546,7 +3674,7 @@ func (x *OpenGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenGrantResponse.ProtoReflect.Descriptor instead.
 func (*OpenGrantResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{43}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *OpenGrantResponse) GetGrant() *v1.SignedGrant {
@@ -3592,7 +3720,7 @@ type OpenHoldRequest struct {
 
 func (x *OpenHoldRequest) Reset() {
 	*x = OpenHoldRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[44]
+	mi := &file_postern_node_v1_node_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3604,7 +3732,7 @@ func (x *OpenHoldRequest) String() string {
 func (*OpenHoldRequest) ProtoMessage() {}
 
 func (x *OpenHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[44]
+	mi := &file_postern_node_v1_node_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3617,7 +3745,7 @@ func (x *OpenHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenHoldRequest.ProtoReflect.Descriptor instead.
 func (*OpenHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{44}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *OpenHoldRequest) GetScope() string {
@@ -3703,7 +3831,7 @@ type OpenHoldResponse struct {
 
 func (x *OpenHoldResponse) Reset() {
 	*x = OpenHoldResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[45]
+	mi := &file_postern_node_v1_node_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3715,7 +3843,7 @@ func (x *OpenHoldResponse) String() string {
 func (*OpenHoldResponse) ProtoMessage() {}
 
 func (x *OpenHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[45]
+	mi := &file_postern_node_v1_node_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3728,7 +3856,7 @@ func (x *OpenHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenHoldResponse.ProtoReflect.Descriptor instead.
 func (*OpenHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{45}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *OpenHoldResponse) GetHold() *v1.Hold {
@@ -3760,7 +3888,7 @@ type ConsumeHoldRequest struct {
 
 func (x *ConsumeHoldRequest) Reset() {
 	*x = ConsumeHoldRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[46]
+	mi := &file_postern_node_v1_node_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3772,7 +3900,7 @@ func (x *ConsumeHoldRequest) String() string {
 func (*ConsumeHoldRequest) ProtoMessage() {}
 
 func (x *ConsumeHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[46]
+	mi := &file_postern_node_v1_node_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3785,7 +3913,7 @@ func (x *ConsumeHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeHoldRequest.ProtoReflect.Descriptor instead.
 func (*ConsumeHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{46}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ConsumeHoldRequest) GetHold() string {
@@ -3820,7 +3948,7 @@ type ConsumeHoldResponse struct {
 
 func (x *ConsumeHoldResponse) Reset() {
 	*x = ConsumeHoldResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[47]
+	mi := &file_postern_node_v1_node_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3832,7 +3960,7 @@ func (x *ConsumeHoldResponse) String() string {
 func (*ConsumeHoldResponse) ProtoMessage() {}
 
 func (x *ConsumeHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[47]
+	mi := &file_postern_node_v1_node_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3845,7 +3973,7 @@ func (x *ConsumeHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeHoldResponse.ProtoReflect.Descriptor instead.
 func (*ConsumeHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{47}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ConsumeHoldResponse) GetHold() *v1.Hold {
@@ -3866,7 +3994,7 @@ type RouteCancelRequest struct {
 
 func (x *RouteCancelRequest) Reset() {
 	*x = RouteCancelRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[48]
+	mi := &file_postern_node_v1_node_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3878,7 +4006,7 @@ func (x *RouteCancelRequest) String() string {
 func (*RouteCancelRequest) ProtoMessage() {}
 
 func (x *RouteCancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[48]
+	mi := &file_postern_node_v1_node_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3891,7 +4019,7 @@ func (x *RouteCancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCancelRequest.ProtoReflect.Descriptor instead.
 func (*RouteCancelRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{48}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RouteCancelRequest) GetKey() []byte {
@@ -3910,7 +4038,7 @@ type RouteCancelResponse struct {
 
 func (x *RouteCancelResponse) Reset() {
 	*x = RouteCancelResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[49]
+	mi := &file_postern_node_v1_node_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3922,7 +4050,7 @@ func (x *RouteCancelResponse) String() string {
 func (*RouteCancelResponse) ProtoMessage() {}
 
 func (x *RouteCancelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[49]
+	mi := &file_postern_node_v1_node_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3935,7 +4063,7 @@ func (x *RouteCancelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCancelResponse.ProtoReflect.Descriptor instead.
 func (*RouteCancelResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{49}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{51}
 }
 
 // LeaseRequest asks for a credential.
@@ -3957,7 +4085,7 @@ type LeaseRequest struct {
 
 func (x *LeaseRequest) Reset() {
 	*x = LeaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[50]
+	mi := &file_postern_node_v1_node_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3969,7 +4097,7 @@ func (x *LeaseRequest) String() string {
 func (*LeaseRequest) ProtoMessage() {}
 
 func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[50]
+	mi := &file_postern_node_v1_node_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3982,7 +4110,7 @@ func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRequest.ProtoReflect.Descriptor instead.
 func (*LeaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{50}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *LeaseRequest) GetSession() string {
@@ -4039,7 +4167,7 @@ type LeaseResponse struct {
 
 func (x *LeaseResponse) Reset() {
 	*x = LeaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[51]
+	mi := &file_postern_node_v1_node_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4051,7 +4179,7 @@ func (x *LeaseResponse) String() string {
 func (*LeaseResponse) ProtoMessage() {}
 
 func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[51]
+	mi := &file_postern_node_v1_node_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4064,7 +4192,7 @@ func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseResponse.ProtoReflect.Descriptor instead.
 func (*LeaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{51}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *LeaseResponse) GetLease() string {
@@ -4115,7 +4243,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[52]
+	mi := &file_postern_node_v1_node_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4127,7 +4255,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[52]
+	mi := &file_postern_node_v1_node_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4140,7 +4268,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{52}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Credential) GetAccount() string {
@@ -4189,7 +4317,7 @@ type RenewLeaseRequest struct {
 
 func (x *RenewLeaseRequest) Reset() {
 	*x = RenewLeaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[53]
+	mi := &file_postern_node_v1_node_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4201,7 +4329,7 @@ func (x *RenewLeaseRequest) String() string {
 func (*RenewLeaseRequest) ProtoMessage() {}
 
 func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[53]
+	mi := &file_postern_node_v1_node_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4214,7 +4342,7 @@ func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseRequest.ProtoReflect.Descriptor instead.
 func (*RenewLeaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{53}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RenewLeaseRequest) GetLease() string {
@@ -4237,7 +4365,7 @@ type RenewLeaseResponse struct {
 
 func (x *RenewLeaseResponse) Reset() {
 	*x = RenewLeaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[54]
+	mi := &file_postern_node_v1_node_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4249,7 +4377,7 @@ func (x *RenewLeaseResponse) String() string {
 func (*RenewLeaseResponse) ProtoMessage() {}
 
 func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[54]
+	mi := &file_postern_node_v1_node_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4262,7 +4390,7 @@ func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseResponse.ProtoReflect.Descriptor instead.
 func (*RenewLeaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{54}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RenewLeaseResponse) GetExpireTime() *timestamppb.Timestamp {
@@ -4290,7 +4418,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[55]
+	mi := &file_postern_node_v1_node_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4302,7 +4430,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[55]
+	mi := &file_postern_node_v1_node_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4315,7 +4443,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{55}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ReleaseRequest) GetLease() string {
@@ -4334,7 +4462,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[56]
+	mi := &file_postern_node_v1_node_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4346,7 +4474,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[56]
+	mi := &file_postern_node_v1_node_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4359,7 +4487,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{56}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{58}
 }
 
 // ShipRequest is one chunk of one session's recording.
@@ -4377,7 +4505,7 @@ type ShipRequest struct {
 
 func (x *ShipRequest) Reset() {
 	*x = ShipRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[57]
+	mi := &file_postern_node_v1_node_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4389,7 +4517,7 @@ func (x *ShipRequest) String() string {
 func (*ShipRequest) ProtoMessage() {}
 
 func (x *ShipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[57]
+	mi := &file_postern_node_v1_node_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4402,7 +4530,7 @@ func (x *ShipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipRequest.ProtoReflect.Descriptor instead.
 func (*ShipRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{57}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ShipRequest) GetSession() string {
@@ -4443,7 +4571,7 @@ type ShipResponse struct {
 
 func (x *ShipResponse) Reset() {
 	*x = ShipResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[58]
+	mi := &file_postern_node_v1_node_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4455,7 +4583,7 @@ func (x *ShipResponse) String() string {
 func (*ShipResponse) ProtoMessage() {}
 
 func (x *ShipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[58]
+	mi := &file_postern_node_v1_node_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4468,7 +4596,7 @@ func (x *ShipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipResponse.ProtoReflect.Descriptor instead.
 func (*ShipResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{58}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ShipResponse) GetSession() string {
@@ -4729,7 +4857,17 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\bapproval\x18\v \x01(\tR\bapproval\x1a9\n" +
 	"\vMaskedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8d\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Z\n" +
+	"\fVouchRequest\x12\x14\n" +
+	"\x05grant\x18\x01 \x01(\tR\x05grant\x12\x1a\n" +
+	"\bresource\x18\x02 \x01(\tR\bresource\x12\x18\n" +
+	"\asession\x18\x03 \x01(\tR\asession\"\xa2\x01\n" +
+	"\rVouchResponse\x12\x19\n" +
+	"\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01R\x05token\x12;\n" +
+	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x129\n" +
+	"\n" +
+	"renew_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\trenewTime\"\x8d\x01\n" +
 	"\rSignInRequest\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\tR\x04task\x12\x1a\n" +
 	"\bresource\x18\x02 \x01(\tR\bresource\x12%\n" +
@@ -4849,7 +4987,7 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\bRegister\x12 .postern.node.v1.RegisterRequest\x1a!.postern.node.v1.RegisterResponse\x12F\n" +
 	"\x05Renew\x12\x1d.postern.node.v1.RenewRequest\x1a\x1e.postern.node.v1.RenewResponse2V\n" +
 	"\vSyncService\x12G\n" +
-	"\x04Sync\x12\x1c.postern.node.v1.SyncRequest\x1a\x1d.postern.node.v1.SyncResponse(\x010\x012\x8d\x04\n" +
+	"\x04Sync\x12\x1c.postern.node.v1.SyncRequest\x1a\x1d.postern.node.v1.SyncResponse(\x010\x012\xd5\x04\n" +
 	"\fGrantService\x12R\n" +
 	"\tOpenGrant\x12!.postern.node.v1.OpenGrantRequest\x1a\".postern.node.v1.OpenGrantResponse\x12Q\n" +
 	"\bOpenHold\x12 .postern.node.v1.OpenHoldRequest\x1a!.postern.node.v1.OpenHoldResponse0\x01\x12X\n" +
@@ -4857,7 +4995,8 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\vRouteCancel\x12#.postern.node.v1.RouteCancelRequest\x1a$.postern.node.v1.RouteCancelResponse\x12U\n" +
 	"\n" +
 	"DrawBudget\x12\".postern.node.v1.DrawBudgetRequest\x1a#.postern.node.v1.DrawBudgetResponse\x12K\n" +
-	"\x06SignIn\x12\x1e.postern.node.v1.SignInRequest\x1a\x1f.postern.node.v1.SignInResponse0\x012\x80\x02\n" +
+	"\x06SignIn\x12\x1e.postern.node.v1.SignInRequest\x1a\x1f.postern.node.v1.SignInResponse0\x01\x12F\n" +
+	"\x05Vouch\x12\x1d.postern.node.v1.VouchRequest\x1a\x1e.postern.node.v1.VouchResponse2\x80\x02\n" +
 	"\x11CredentialService\x12F\n" +
 	"\x05Lease\x12\x1d.postern.node.v1.LeaseRequest\x1a\x1e.postern.node.v1.LeaseResponse\x12U\n" +
 	"\n" +
@@ -4878,7 +5017,7 @@ func file_postern_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_postern_node_v1_node_proto_rawDescData
 }
 
-var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
+var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
 var file_postern_node_v1_node_proto_goTypes = []any{
 	(*RegisterRequest)(nil),        // 0: postern.node.v1.RegisterRequest
 	(*RegisterResponse)(nil),       // 1: postern.node.v1.RegisterResponse
@@ -4916,68 +5055,70 @@ var file_postern_node_v1_node_proto_goTypes = []any{
 	(*Drain)(nil),                  // 33: postern.node.v1.Drain
 	(*CommandResult)(nil),          // 34: postern.node.v1.CommandResult
 	(*Explanation)(nil),            // 35: postern.node.v1.Explanation
-	(*SignInRequest)(nil),          // 36: postern.node.v1.SignInRequest
-	(*SignInResponse)(nil),         // 37: postern.node.v1.SignInResponse
-	(*SignInPrompt)(nil),           // 38: postern.node.v1.SignInPrompt
-	(*Budget)(nil),                 // 39: postern.node.v1.Budget
-	(*DrawBudgetRequest)(nil),      // 40: postern.node.v1.DrawBudgetRequest
-	(*DrawBudgetResponse)(nil),     // 41: postern.node.v1.DrawBudgetResponse
-	(*OpenGrantRequest)(nil),       // 42: postern.node.v1.OpenGrantRequest
-	(*OpenGrantResponse)(nil),      // 43: postern.node.v1.OpenGrantResponse
-	(*OpenHoldRequest)(nil),        // 44: postern.node.v1.OpenHoldRequest
-	(*OpenHoldResponse)(nil),       // 45: postern.node.v1.OpenHoldResponse
-	(*ConsumeHoldRequest)(nil),     // 46: postern.node.v1.ConsumeHoldRequest
-	(*ConsumeHoldResponse)(nil),    // 47: postern.node.v1.ConsumeHoldResponse
-	(*RouteCancelRequest)(nil),     // 48: postern.node.v1.RouteCancelRequest
-	(*RouteCancelResponse)(nil),    // 49: postern.node.v1.RouteCancelResponse
-	(*LeaseRequest)(nil),           // 50: postern.node.v1.LeaseRequest
-	(*LeaseResponse)(nil),          // 51: postern.node.v1.LeaseResponse
-	(*Credential)(nil),             // 52: postern.node.v1.Credential
-	(*RenewLeaseRequest)(nil),      // 53: postern.node.v1.RenewLeaseRequest
-	(*RenewLeaseResponse)(nil),     // 54: postern.node.v1.RenewLeaseResponse
-	(*ReleaseRequest)(nil),         // 55: postern.node.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),        // 56: postern.node.v1.ReleaseResponse
-	(*ShipRequest)(nil),            // 57: postern.node.v1.ShipRequest
-	(*ShipResponse)(nil),           // 58: postern.node.v1.ShipResponse
-	nil,                            // 59: postern.node.v1.RegisterRequest.EndpointsEntry
-	nil,                            // 60: postern.node.v1.RegisterResponse.LabelsEntry
-	nil,                            // 61: postern.node.v1.RenewRequest.EndpointsEntry
-	nil,                            // 62: postern.node.v1.Update.GrantKeysEntry
-	nil,                            // 63: postern.node.v1.Explanation.MaskedEntry
-	nil,                            // 64: postern.node.v1.Credential.MaskKeysEntry
-	(*v1.Version)(nil),             // 65: postern.types.v1.Version
-	(*durationpb.Duration)(nil),    // 66: google.protobuf.Duration
-	(*v1.Object)(nil),              // 67: postern.types.v1.Object
-	(*timestamppb.Timestamp)(nil),  // 68: google.protobuf.Timestamp
-	(*v1.Subject)(nil),             // 69: postern.types.v1.Subject
-	(*v1.ApprovalRequirement)(nil), // 70: postern.types.v1.ApprovalRequirement
-	(*v1.SignedGrant)(nil),         // 71: postern.types.v1.SignedGrant
-	(*v1.Parameter)(nil),           // 72: postern.types.v1.Parameter
-	(*v1.Hold)(nil),                // 73: postern.types.v1.Hold
+	(*VouchRequest)(nil),           // 36: postern.node.v1.VouchRequest
+	(*VouchResponse)(nil),          // 37: postern.node.v1.VouchResponse
+	(*SignInRequest)(nil),          // 38: postern.node.v1.SignInRequest
+	(*SignInResponse)(nil),         // 39: postern.node.v1.SignInResponse
+	(*SignInPrompt)(nil),           // 40: postern.node.v1.SignInPrompt
+	(*Budget)(nil),                 // 41: postern.node.v1.Budget
+	(*DrawBudgetRequest)(nil),      // 42: postern.node.v1.DrawBudgetRequest
+	(*DrawBudgetResponse)(nil),     // 43: postern.node.v1.DrawBudgetResponse
+	(*OpenGrantRequest)(nil),       // 44: postern.node.v1.OpenGrantRequest
+	(*OpenGrantResponse)(nil),      // 45: postern.node.v1.OpenGrantResponse
+	(*OpenHoldRequest)(nil),        // 46: postern.node.v1.OpenHoldRequest
+	(*OpenHoldResponse)(nil),       // 47: postern.node.v1.OpenHoldResponse
+	(*ConsumeHoldRequest)(nil),     // 48: postern.node.v1.ConsumeHoldRequest
+	(*ConsumeHoldResponse)(nil),    // 49: postern.node.v1.ConsumeHoldResponse
+	(*RouteCancelRequest)(nil),     // 50: postern.node.v1.RouteCancelRequest
+	(*RouteCancelResponse)(nil),    // 51: postern.node.v1.RouteCancelResponse
+	(*LeaseRequest)(nil),           // 52: postern.node.v1.LeaseRequest
+	(*LeaseResponse)(nil),          // 53: postern.node.v1.LeaseResponse
+	(*Credential)(nil),             // 54: postern.node.v1.Credential
+	(*RenewLeaseRequest)(nil),      // 55: postern.node.v1.RenewLeaseRequest
+	(*RenewLeaseResponse)(nil),     // 56: postern.node.v1.RenewLeaseResponse
+	(*ReleaseRequest)(nil),         // 57: postern.node.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),        // 58: postern.node.v1.ReleaseResponse
+	(*ShipRequest)(nil),            // 59: postern.node.v1.ShipRequest
+	(*ShipResponse)(nil),           // 60: postern.node.v1.ShipResponse
+	nil,                            // 61: postern.node.v1.RegisterRequest.EndpointsEntry
+	nil,                            // 62: postern.node.v1.RegisterResponse.LabelsEntry
+	nil,                            // 63: postern.node.v1.RenewRequest.EndpointsEntry
+	nil,                            // 64: postern.node.v1.Update.GrantKeysEntry
+	nil,                            // 65: postern.node.v1.Explanation.MaskedEntry
+	nil,                            // 66: postern.node.v1.Credential.MaskKeysEntry
+	(*v1.Version)(nil),             // 67: postern.types.v1.Version
+	(*durationpb.Duration)(nil),    // 68: google.protobuf.Duration
+	(*v1.Object)(nil),              // 69: postern.types.v1.Object
+	(*timestamppb.Timestamp)(nil),  // 70: google.protobuf.Timestamp
+	(*v1.Subject)(nil),             // 71: postern.types.v1.Subject
+	(*v1.ApprovalRequirement)(nil), // 72: postern.types.v1.ApprovalRequirement
+	(*v1.SignedGrant)(nil),         // 73: postern.types.v1.SignedGrant
+	(*v1.Parameter)(nil),           // 74: postern.types.v1.Parameter
+	(*v1.Hold)(nil),                // 75: postern.types.v1.Hold
 }
 var file_postern_node_v1_node_proto_depIdxs = []int32{
-	59, // 0: postern.node.v1.RegisterRequest.endpoints:type_name -> postern.node.v1.RegisterRequest.EndpointsEntry
-	60, // 1: postern.node.v1.RegisterResponse.labels:type_name -> postern.node.v1.RegisterResponse.LabelsEntry
-	61, // 2: postern.node.v1.RenewRequest.endpoints:type_name -> postern.node.v1.RenewRequest.EndpointsEntry
+	61, // 0: postern.node.v1.RegisterRequest.endpoints:type_name -> postern.node.v1.RegisterRequest.EndpointsEntry
+	62, // 1: postern.node.v1.RegisterResponse.labels:type_name -> postern.node.v1.RegisterResponse.LabelsEntry
+	63, // 2: postern.node.v1.RenewRequest.endpoints:type_name -> postern.node.v1.RenewRequest.EndpointsEntry
 	5,  // 3: postern.node.v1.SyncRequest.hello:type_name -> postern.node.v1.SyncHello
 	6,  // 4: postern.node.v1.SyncRequest.ack:type_name -> postern.node.v1.SyncAck
 	8,  // 5: postern.node.v1.SyncRequest.ping:type_name -> postern.node.v1.SyncPing
 	9,  // 6: postern.node.v1.SyncRequest.report:type_name -> postern.node.v1.NodeReport
 	34, // 7: postern.node.v1.SyncRequest.result:type_name -> postern.node.v1.CommandResult
-	65, // 8: postern.node.v1.SyncHello.applied:type_name -> postern.types.v1.Version
-	65, // 9: postern.node.v1.SyncAck.version:type_name -> postern.types.v1.Version
+	67, // 8: postern.node.v1.SyncHello.applied:type_name -> postern.types.v1.Version
+	67, // 9: postern.node.v1.SyncAck.version:type_name -> postern.types.v1.Version
 	7,  // 10: postern.node.v1.SyncAck.rejections:type_name -> postern.node.v1.Rejection
-	66, // 11: postern.node.v1.NodeReport.spool_age:type_name -> google.protobuf.Duration
+	68, // 11: postern.node.v1.NodeReport.spool_age:type_name -> google.protobuf.Duration
 	11, // 12: postern.node.v1.SyncResponse.update:type_name -> postern.node.v1.Update
 	13, // 13: postern.node.v1.SyncResponse.bookmark:type_name -> postern.node.v1.Bookmark
 	14, // 14: postern.node.v1.SyncResponse.command:type_name -> postern.node.v1.Command
-	65, // 15: postern.node.v1.Update.version:type_name -> postern.types.v1.Version
-	67, // 16: postern.node.v1.Update.objects:type_name -> postern.types.v1.Object
+	67, // 15: postern.node.v1.Update.version:type_name -> postern.types.v1.Version
+	69, // 16: postern.node.v1.Update.objects:type_name -> postern.types.v1.Object
 	12, // 17: postern.node.v1.Update.ended_grants:type_name -> postern.node.v1.GrantEnd
-	62, // 18: postern.node.v1.Update.grant_keys:type_name -> postern.node.v1.Update.GrantKeysEntry
-	68, // 19: postern.node.v1.GrantEnd.end_time:type_name -> google.protobuf.Timestamp
-	65, // 20: postern.node.v1.Bookmark.version:type_name -> postern.types.v1.Version
-	66, // 21: postern.node.v1.Bookmark.replica_staleness:type_name -> google.protobuf.Duration
+	64, // 18: postern.node.v1.Update.grant_keys:type_name -> postern.node.v1.Update.GrantKeysEntry
+	70, // 19: postern.node.v1.GrantEnd.end_time:type_name -> google.protobuf.Timestamp
+	67, // 20: postern.node.v1.Bookmark.version:type_name -> postern.types.v1.Version
+	68, // 21: postern.node.v1.Bookmark.replica_staleness:type_name -> google.protobuf.Duration
 	30, // 22: postern.node.v1.Command.kill_session:type_name -> postern.node.v1.KillSession
 	31, // 23: postern.node.v1.Command.cancel_query:type_name -> postern.node.v1.CancelQuery
 	32, // 24: postern.node.v1.Command.explain:type_name -> postern.node.v1.Explain
@@ -4990,77 +5131,81 @@ var file_postern_node_v1_node_proto_depIdxs = []int32{
 	15, // 31: postern.node.v1.Command.inspect_accounts:type_name -> postern.node.v1.InspectAccounts
 	20, // 32: postern.node.v1.Command.set_password:type_name -> postern.node.v1.SetPassword
 	21, // 33: postern.node.v1.Command.list_connections:type_name -> postern.node.v1.ListConnections
-	68, // 34: postern.node.v1.InspectAccounts.refused_since:type_name -> google.protobuf.Timestamp
+	70, // 34: postern.node.v1.InspectAccounts.refused_since:type_name -> google.protobuf.Timestamp
 	17, // 35: postern.node.v1.AccountReport.accounts:type_name -> postern.node.v1.BackendAccount
 	18, // 36: postern.node.v1.AccountReport.sessions:type_name -> postern.node.v1.BackendSession
 	19, // 37: postern.node.v1.AccountReport.refused:type_name -> postern.node.v1.RefusedLogin
-	68, // 38: postern.node.v1.AccountReport.time:type_name -> google.protobuf.Timestamp
-	68, // 39: postern.node.v1.BackendAccount.valid_until:type_name -> google.protobuf.Timestamp
-	68, // 40: postern.node.v1.BackendSession.start_time:type_name -> google.protobuf.Timestamp
-	68, // 41: postern.node.v1.RefusedLogin.time:type_name -> google.protobuf.Timestamp
-	65, // 42: postern.node.v1.MakeLogin.version:type_name -> postern.types.v1.Version
-	68, // 43: postern.node.v1.MakeLogin.expire_time:type_name -> google.protobuf.Timestamp
-	69, // 44: postern.node.v1.MakeLogin.subject:type_name -> postern.types.v1.Subject
+	70, // 38: postern.node.v1.AccountReport.time:type_name -> google.protobuf.Timestamp
+	70, // 39: postern.node.v1.BackendAccount.valid_until:type_name -> google.protobuf.Timestamp
+	70, // 40: postern.node.v1.BackendSession.start_time:type_name -> google.protobuf.Timestamp
+	70, // 41: postern.node.v1.RefusedLogin.time:type_name -> google.protobuf.Timestamp
+	67, // 42: postern.node.v1.MakeLogin.version:type_name -> postern.types.v1.Version
+	70, // 43: postern.node.v1.MakeLogin.expire_time:type_name -> google.protobuf.Timestamp
+	71, // 44: postern.node.v1.MakeLogin.subject:type_name -> postern.types.v1.Subject
 	28, // 45: postern.node.v1.Inspection.walls:type_name -> postern.node.v1.WallState
 	29, // 46: postern.node.v1.Inspection.findings:type_name -> postern.node.v1.Finding
-	68, // 47: postern.node.v1.Inspection.time:type_name -> google.protobuf.Timestamp
-	69, // 48: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
-	70, // 49: postern.node.v1.Explain.approval:type_name -> postern.types.v1.ApprovalRequirement
-	66, // 50: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
+	70, // 47: postern.node.v1.Inspection.time:type_name -> google.protobuf.Timestamp
+	71, // 48: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
+	72, // 49: postern.node.v1.Explain.approval:type_name -> postern.types.v1.ApprovalRequirement
+	68, // 50: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
 	35, // 51: postern.node.v1.CommandResult.explanation:type_name -> postern.node.v1.Explanation
 	27, // 52: postern.node.v1.CommandResult.inspection:type_name -> postern.node.v1.Inspection
 	16, // 53: postern.node.v1.CommandResult.accounts:type_name -> postern.node.v1.AccountReport
-	63, // 54: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
-	65, // 55: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
-	38, // 56: postern.node.v1.SignInResponse.prompt:type_name -> postern.node.v1.SignInPrompt
-	43, // 57: postern.node.v1.SignInResponse.grant:type_name -> postern.node.v1.OpenGrantResponse
-	68, // 58: postern.node.v1.SignInPrompt.expire_time:type_name -> google.protobuf.Timestamp
-	39, // 59: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
-	39, // 60: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
-	39, // 61: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
-	39, // 62: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
-	39, // 63: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
-	39, // 64: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
-	71, // 65: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
-	72, // 66: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
-	73, // 67: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
-	73, // 68: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
-	68, // 69: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	68, // 70: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	64, // 71: postern.node.v1.Credential.mask_keys:type_name -> postern.node.v1.Credential.MaskKeysEntry
-	68, // 72: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	68, // 73: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	0,  // 74: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
-	2,  // 75: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
-	4,  // 76: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
-	42, // 77: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
-	44, // 78: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
-	46, // 79: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
-	48, // 80: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
-	40, // 81: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
-	36, // 82: postern.node.v1.GrantService.SignIn:input_type -> postern.node.v1.SignInRequest
-	50, // 83: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
-	53, // 84: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
-	55, // 85: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
-	57, // 86: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
-	1,  // 87: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
-	3,  // 88: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
-	10, // 89: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
-	43, // 90: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
-	45, // 91: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
-	47, // 92: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
-	49, // 93: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
-	41, // 94: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
-	37, // 95: postern.node.v1.GrantService.SignIn:output_type -> postern.node.v1.SignInResponse
-	51, // 96: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
-	54, // 97: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
-	56, // 98: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
-	58, // 99: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
-	87, // [87:100] is the sub-list for method output_type
-	74, // [74:87] is the sub-list for method input_type
-	74, // [74:74] is the sub-list for extension type_name
-	74, // [74:74] is the sub-list for extension extendee
-	0,  // [0:74] is the sub-list for field type_name
+	65, // 54: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
+	67, // 55: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
+	70, // 56: postern.node.v1.VouchResponse.expire_time:type_name -> google.protobuf.Timestamp
+	70, // 57: postern.node.v1.VouchResponse.renew_time:type_name -> google.protobuf.Timestamp
+	40, // 58: postern.node.v1.SignInResponse.prompt:type_name -> postern.node.v1.SignInPrompt
+	45, // 59: postern.node.v1.SignInResponse.grant:type_name -> postern.node.v1.OpenGrantResponse
+	70, // 60: postern.node.v1.SignInPrompt.expire_time:type_name -> google.protobuf.Timestamp
+	41, // 61: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
+	41, // 62: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
+	41, // 63: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
+	41, // 64: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
+	41, // 65: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
+	41, // 66: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
+	73, // 67: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
+	74, // 68: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
+	75, // 69: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
+	75, // 70: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
+	70, // 71: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	70, // 72: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	66, // 73: postern.node.v1.Credential.mask_keys:type_name -> postern.node.v1.Credential.MaskKeysEntry
+	70, // 74: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	70, // 75: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	0,  // 76: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
+	2,  // 77: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
+	4,  // 78: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
+	44, // 79: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
+	46, // 80: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
+	48, // 81: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
+	50, // 82: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
+	42, // 83: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
+	38, // 84: postern.node.v1.GrantService.SignIn:input_type -> postern.node.v1.SignInRequest
+	36, // 85: postern.node.v1.GrantService.Vouch:input_type -> postern.node.v1.VouchRequest
+	52, // 86: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
+	55, // 87: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
+	57, // 88: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
+	59, // 89: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
+	1,  // 90: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
+	3,  // 91: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
+	10, // 92: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
+	45, // 93: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
+	47, // 94: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
+	49, // 95: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
+	51, // 96: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
+	43, // 97: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
+	39, // 98: postern.node.v1.GrantService.SignIn:output_type -> postern.node.v1.SignInResponse
+	37, // 99: postern.node.v1.GrantService.Vouch:output_type -> postern.node.v1.VouchResponse
+	53, // 100: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
+	56, // 101: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
+	58, // 102: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
+	60, // 103: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
+	90, // [90:104] is the sub-list for method output_type
+	76, // [76:90] is the sub-list for method input_type
+	76, // [76:76] is the sub-list for extension type_name
+	76, // [76:76] is the sub-list for extension extendee
+	0,  // [0:76] is the sub-list for field type_name
 }
 
 func init() { file_postern_node_v1_node_proto_init() }
@@ -5094,18 +5239,18 @@ func file_postern_node_v1_node_proto_init() {
 		(*Command_SetPassword)(nil),
 		(*Command_ListConnections)(nil),
 	}
-	file_postern_node_v1_node_proto_msgTypes[37].OneofWrappers = []any{
+	file_postern_node_v1_node_proto_msgTypes[39].OneofWrappers = []any{
 		(*SignInResponse_Prompt)(nil),
 		(*SignInResponse_Grant)(nil),
 	}
-	file_postern_node_v1_node_proto_msgTypes[44].OneofWrappers = []any{}
+	file_postern_node_v1_node_proto_msgTypes[46].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_node_v1_node_proto_rawDesc), len(file_postern_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   65,
+			NumMessages:   67,
 			NumExtensions: 0,
 			NumServices:   5,
 		},

@@ -284,6 +284,7 @@ const (
 	GrantService_RouteCancel_FullMethodName = "/postern.node.v1.GrantService/RouteCancel"
 	GrantService_DrawBudget_FullMethodName  = "/postern.node.v1.GrantService/DrawBudget"
 	GrantService_SignIn_FullMethodName      = "/postern.node.v1.GrantService/SignIn"
+	GrantService_Vouch_FullMethodName       = "/postern.node.v1.GrantService/Vouch"
 )
 
 // GrantServiceClient is the client API for GrantService service.
@@ -308,6 +309,8 @@ type GrantServiceClient interface {
 	// SignIn opens a grant for somebody who has nothing but a terminal: they are told where
 	// to sign in and, once they have, the grant comes. Ending the call gives up.
 	SignIn(ctx context.Context, in *SignInRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SignInResponse], error)
+	// Vouch signs for a resource who asks under a grant.
+	Vouch(ctx context.Context, in *VouchRequest, opts ...grpc.CallOption) (*VouchResponse, error)
 }
 
 type grantServiceClient struct {
@@ -396,6 +399,16 @@ func (c *grantServiceClient) SignIn(ctx context.Context, in *SignInRequest, opts
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type GrantService_SignInClient = grpc.ServerStreamingClient[SignInResponse]
 
+func (c *grantServiceClient) Vouch(ctx context.Context, in *VouchRequest, opts ...grpc.CallOption) (*VouchResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(VouchResponse)
+	err := c.cc.Invoke(ctx, GrantService_Vouch_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // GrantServiceServer is the server API for GrantService service.
 // All implementations must embed UnimplementedGrantServiceServer
 // for forward compatibility.
@@ -418,6 +431,8 @@ type GrantServiceServer interface {
 	// SignIn opens a grant for somebody who has nothing but a terminal: they are told where
 	// to sign in and, once they have, the grant comes. Ending the call gives up.
 	SignIn(*SignInRequest, grpc.ServerStreamingServer[SignInResponse]) error
+	// Vouch signs for a resource who asks under a grant.
+	Vouch(context.Context, *VouchRequest) (*VouchResponse, error)
 	mustEmbedUnimplementedGrantServiceServer()
 }
 
@@ -445,6 +460,9 @@ func (UnimplementedGrantServiceServer) DrawBudget(context.Context, *DrawBudgetRe
 }
 func (UnimplementedGrantServiceServer) SignIn(*SignInRequest, grpc.ServerStreamingServer[SignInResponse]) error {
 	return status.Error(codes.Unimplemented, "method SignIn not implemented")
+}
+func (UnimplementedGrantServiceServer) Vouch(context.Context, *VouchRequest) (*VouchResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Vouch not implemented")
 }
 func (UnimplementedGrantServiceServer) mustEmbedUnimplementedGrantServiceServer() {}
 func (UnimplementedGrantServiceServer) testEmbeddedByValue()                      {}
@@ -561,6 +579,24 @@ func _GrantService_SignIn_Handler(srv interface{}, stream grpc.ServerStream) err
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type GrantService_SignInServer = grpc.ServerStreamingServer[SignInResponse]
 
+func _GrantService_Vouch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(VouchRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GrantServiceServer).Vouch(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GrantService_Vouch_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GrantServiceServer).Vouch(ctx, req.(*VouchRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // GrantService_ServiceDesc is the grpc.ServiceDesc for GrantService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -583,6 +619,10 @@ var GrantService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DrawBudget",
 			Handler:    _GrantService_DrawBudget_Handler,
+		},
+		{
+			MethodName: "Vouch",
+			Handler:    _GrantService_Vouch_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

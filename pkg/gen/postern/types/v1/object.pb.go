@@ -648,7 +648,10 @@ type EndpointHTTP struct {
 	// and port where unset. No client can change it.
 	Authority string `protobuf:"bytes,1,opt,name=authority,proto3" json:"authority,omitempty"`
 	// How the credential is shown to the resource.
-	Auth          *HTTPAuth `protobuf:"bytes,2,opt,name=auth,proto3" json:"auth,omitempty"`
+	Auth *HTTPAuth `protobuf:"bytes,2,opt,name=auth,proto3" json:"auth,omitempty"`
+	// Tell the resource who asks: each request carries a token in the header Postern-Identity,
+	// signed by the control plane for this resource.
+	Identity      bool `protobuf:"varint,11,opt,name=identity,proto3" json:"identity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -695,6 +698,13 @@ func (x *EndpointHTTP) GetAuth() *HTTPAuth {
 		return x.Auth
 	}
 	return nil
+}
+
+func (x *EndpointHTTP) GetIdentity() bool {
+	if x != nil {
+		return x.Identity
+	}
+	return false
 }
 
 // HTTPAuth says how a credential is shown. Clients never see it.
@@ -3923,10 +3933,11 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"\bdatabase\x18\x03 \x01(\tB\x04\xa8\xee\x18\x00R\bdatabase\x125\n" +
 	"\x03tls\x18\x04 \x01(\v2\x1d.postern.types.v1.EndpointTLSB\x04\xa8\xee\x18\x00R\x03tls\x125\n" +
 	"\x03ssh\x18\x05 \x01(\v2\x1d.postern.types.v1.EndpointSSHB\x04\xa8\xee\x18\x00R\x03ssh\x128\n" +
-	"\x04http\x18\x06 \x01(\v2\x1e.postern.types.v1.EndpointHTTPB\x04\xa8\xee\x18\x00R\x04http\"h\n" +
+	"\x04http\x18\x06 \x01(\v2\x1e.postern.types.v1.EndpointHTTPB\x04\xa8\xee\x18\x00R\x04http\"\x8a\x01\n" +
 	"\fEndpointHTTP\x12\"\n" +
 	"\tauthority\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\tauthority\x124\n" +
-	"\x04auth\x18\x02 \x01(\v2\x1a.postern.types.v1.HTTPAuthB\x04\xa8\xee\x18\x00R\x04auth\"F\n" +
+	"\x04auth\x18\x02 \x01(\v2\x1a.postern.types.v1.HTTPAuthB\x04\xa8\xee\x18\x00R\x04auth\x12 \n" +
+	"\bidentity\x18\v \x01(\bB\x04\xa8\xee\x18\x00R\bidentity\"F\n" +
 	"\bHTTPAuth\x12\x1c\n" +
 	"\x06scheme\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x06scheme\x12\x1c\n" +
 	"\x06header\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x06header\"Q\n" +
