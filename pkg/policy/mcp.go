@@ -50,6 +50,11 @@ func (c *checker) mcpPermit(at string, p *typesv1.Permit, out *permit) {
 	if !slices.Contains(p.GetMethods(), "POST") || slices.ContainsFunc(p.GetMethods(), func(m string) bool { return m != "POST" && m != "GET" && m != "DELETE" }) {
 		c.fail(at, "goes with the methods POST, GET and DELETE, of which POST carries the messages")
 	}
+	for _, where := range slices.Sorted(maps.Keys(p.GetMask())) {
+		if strings.HasPrefix(where, "/structuredContent/") {
+			c.fail(at+".mask."+where, "paths begin in what a tool returns: %s", strings.TrimPrefix(where, "/structuredContent"))
+		}
+	}
 	if p.GetWebsocket() || len(p.GetQuery()) > 0 || p.GetPath() == "" {
 		c.fail(at, "goes with a path, and without query and websocket")
 	}
@@ -71,13 +76,15 @@ func (c *checker) mcpPermit(at string, p *typesv1.Permit, out *permit) {
 var listed = map[mcp.Kind]string{mcp.Tool: "tools", mcp.Resource: "resources", mcp.Prompt: "prompts"}
 
 // messages adds the duty to have each message judged that a request carries, with what
-// all permits for it allow together.
+// all permits for it allow together. What a server says without being asked has the masks
+// of all of them.
 func (j *judge) messages(f *http.Facts) {
 	all := &postern.MCPRule{Pins: map[string]string{}}
 	for _, p := range j.task.requests {
-		if p.mcp == nil || !p.request.fits(f) {
+		if p.mcp == nil || !p.request.fits(f) || p.request.objection(f) != "" {
 			continue
 		}
+		j.contentMasks(p.content)
 		all.Tools = append(all.Tools, p.mcp.rule.Tools...)
 		all.Resources = append(all.Resources, p.mcp.rule.Resources...)
 		all.Prompts = append(all.Prompts, p.mcp.rule.Prompts...)
@@ -107,9 +114,16 @@ func (j *judge) mcp(f *mcp.Facts) postern.Decision {
 	if f.Name != "" {
 		what = fmt.Sprintf("the %s %q", f.Kind, f.Name)
 	}
-	no := &refusal{rule: t.rules.permit, reason: fmt.Sprintf("%s does not allow %s", t.title, what), detail: t.allowed, hint: hintTasks}
+	no := &refusal{rule: t.rules.permit, reason: fmt.Sprintf("%s does not allow %s", t.title, what), detail: j.offered(f), hint: hintTasks}
 	for _, p := range t.requests {
 		if p.mcp == nil || !p.request.fits(f.Request) || !p.mcp.names(f) {
+			continue
+		}
+		if len(p.request.headers) > 0 {
+			j.d.Deps.Beside = true
+		}
+		if not := p.request.objection(f.Request); not != "" {
+			no = &refusal{rule: p.rule, reason: fmt.Sprintf("%s does not allow %s", t.title, not), detail: t.allowed, hint: hintTasks}
 			continue
 		}
 		unmet := j.unmet(p.when, nil, p.ruleWhen)
@@ -132,6 +146,25 @@ func (j *judge) mcp(f *mcp.Facts) postern.Decision {
 	return j.deny(no)
 }
 
+// offered says what of a kind the task names.
+func (j *judge) offered(f *mcp.Facts) string {
+	list := listed[f.Kind]
+	if list == "" {
+		return j.task.allowed
+	}
+	var names []string
+	for _, p := range j.task.requests {
+		if p.mcp == nil || !p.request.fits(f.Request) {
+			continue
+		}
+		names = append(names, map[string][]string{"tools": p.mcp.rule.Tools, "resources": p.mcp.rule.Resources, "prompts": p.mcp.rule.Prompts}[list]...)
+	}
+	if len(names) == 0 {
+		return "allowed: no " + list
+	}
+	return "allowed: the " + list + " " + some(names)
+}
+
 // messageOf adds what a permit asks for a message that it allows. It is false once the
 // decision is a denial.
 func (j *judge) messageOf(p *permit, f *mcp.Facts) bool {
@@ -148,7 +181,7 @@ func (j *judge) messageOf(p *permit, f *mcp.Facts) bool {
 	if f.Changed != "" {
 		if p.mcp.review == nil {
 			j.deny(&refusal{
-				rule: p.mcp.ruleMCP, reason: fmt.Sprintf("the tool %q is not what was pinned, and is held back until somebody has looked at it", f.Name), detail: f.Changed,
+				rule: p.mcp.ruleMCP, reason: fmt.Sprintf("the tool %q is not known to be what was pinned, and is held back until somebody has looked at it", f.Name), detail: f.Changed,
 				hint: "ask the owner of the task, who may change its pins",
 			})
 			return false

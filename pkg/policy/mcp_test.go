@@ -57,7 +57,7 @@ func TestMCP(t *testing.T) {
 	post := &http.Facts{Method: "POST", Path: "/mcp", ContentType: "application/json"}
 	// The request that carries messages is allowed, and has each of them judged.
 	d := decide(post)
-	if d.Verdict != postern.VerdictAllow || len(d.Obligations) != 1 || d.Obligations[0].MCP == nil || !slices.Equal(d.Obligations[0].MCP.Tools, []string{"search", "get_*", "refund"}) || d.Obligations[0].MCP.Pins["search"] == "" {
+	if d.Verdict != postern.VerdictAllow || len(d.Obligations) != 2 || d.Obligations[0].Content == nil || d.Obligations[1].MCP == nil || !slices.Equal(d.Obligations[1].MCP.Tools, []string{"search", "get_*", "refund"}) || d.Obligations[1].MCP.Pins["search"] == "" {
 		t.Fatalf("%+v", d)
 	}
 	if d := decide(&http.Facts{Method: "GET", Path: "/health"}); d.Verdict != postern.VerdictAllow || len(d.Obligations) != 0 {
@@ -142,11 +142,12 @@ func TestMCPIsChecked(t *testing.T) {
 		`mcp: {tools: [a, a]}`:         "stands twice",
 		`mcp: {tools: [a], when: 'x'}`: "undeclared reference",
 		`mcp: {tools: [a], pins: {b: "sha256:0000000000000000000000000000000000000000000000000000000000000000"}}`: "would never be used",
-		`mcp: {tools: [a], pins: {a: x}}`:      "64 hexadecimal digits",
-		`mcp: {tools: [a], review: nobody}`:    "approvalrule",
-		good + "\n      query: [x]":            "without query",
-		good + "\n      headers: {\"a b\": x}": "name of a header",
-		"channel: exec\n      " + good:         "just one of",
+		`mcp: {tools: [a], pins: {a: x}}`:                        "64 hexadecimal digits",
+		`mcp: {tools: [a], review: nobody}`:                      "approvalrule",
+		good + "\n      mask: {/structuredContent/mail: hidden}": "begin in what a tool returns: /mail",
+		good + "\n      query: [x]":                              "without query",
+		good + "\n      headers: {\"a b\": x}":                   "name of a header",
+		"channel: exec\n      " + good:                           "just one of",
 	} {
 		world := strings.Replace(mcpWorld, good, bad, 1)
 		if _, rejected := Compile(postern.Version{Epoch: "e", Revision: 1}, parse(t, []byte(world))); len(rejected) != 1 || !strings.Contains(rejected[0].Reason, want) {

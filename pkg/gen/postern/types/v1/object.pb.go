@@ -1458,7 +1458,8 @@ type Permit struct {
 	// The connection may become a WebSocket, whose messages are not judged.
 	Websocket bool `protobuf:"varint,25,opt,name=websocket,proto3" json:"websocket,omitempty"`
 	// Where path is an MCP server, what may be done with it. Methods must have POST. Masks and
-	// approval are of each message then, not of the requests that carry them.
+	// approval are of each message then, not of the requests that carry them. The paths of
+	// masks begin in what the server returns: structured content, and texts that are JSON.
 	Mcp           *MCPPermit `protobuf:"bytes,31,opt,name=mcp,proto3" json:"mcp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1697,7 +1698,7 @@ type MCPPermit struct {
 	// A CEL condition on each such message: call.method, call.name and call.arguments.
 	When string `protobuf:"bytes,4,opt,name=when,proto3" json:"when,omitempty"`
 	// What tools must be, by name: "sha256:" and the hash of all that the server says of it.
-	// Others are pinned as they are first seen.
+	// Others are pinned as the grant first sees them.
 	Pins map[string]string `protobuf:"bytes,5,rep,name=pins,proto3" json:"pins,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The name of an ApprovalRule that is asked when a tool is not what was pinned; without
 	// one it is refused.
