@@ -96,10 +96,12 @@ func Compile(rule *postern.ContentRule) (*Rule, error) {
 	return r, nil
 }
 
-// Empty reports whether the rule masks nothing.
-func (r *Rule) Empty() bool { return r.set == nil && !r.fields() }
+// Empty reports whether the rule masks nothing, as none does.
+func (r *Rule) Empty() bool { return r == nil || r.set == nil && !r.Fields() }
 
-func (r *Rule) fields() bool { return r.paths != nil || len(r.names) > 0 }
+// Fields reports whether the rule masks values by where they stand, which takes a body
+// that has fields.
+func (r *Rule) Fields() bool { return r.paths != nil || len(r.names) > 0 }
 
 // Masker is a Masker for a body of a content type, such as "application/json;
 // charset=utf-8". An error is ErrType: the body must not be shown.
@@ -124,7 +126,7 @@ func (r *Rule) Masker(contentType string) (Masker, error) {
 		return r.newTable('\t'), nil
 	case kind == "application/x-www-form-urlencoded":
 		return r.newForm(), nil
-	case r.fields():
+	case r.Fields():
 		return nil, fmt.Errorf("content type %s has no fields: %w", kind, ErrType)
 	case textual(kind):
 		return &plain{set: r.set, stream: stream(r.set)}, nil

@@ -33,7 +33,7 @@ func (j *JSON) member(dst []byte, i int) ([]byte, error) {
 	}
 	dst = append(dst, '"')
 	j.nodes = j.nodes[:j.from]
-	if !j.rule.fields() && j.rule.set == nil {
+	if !j.rule.Fields() && j.rule.set == nil {
 		return dst, nil
 	}
 	j.name = foldBytes(j.name[:0], j.part)

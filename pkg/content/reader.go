@@ -54,7 +54,14 @@ func (r *Rule) NewReader(body io.ReadCloser, contentType, contentEncoding string
 	if err != nil {
 		return nil, err
 	}
-	if body, err = unpack(body, contentEncoding); err != nil {
+	return NewReader(body, m, contentEncoding)
+}
+
+// NewReader reads body, which has this Content-Encoding, through a masker. What is read is
+// not packed. An error is ErrType.
+func NewReader(body io.ReadCloser, m Masker, contentEncoding string) (*Reader, error) {
+	body, err := unpack(body, contentEncoding)
+	if err != nil {
 		return nil, err
 	}
 	return &Reader{body: body, masker: m, buf: make([]byte, readSize)}, nil

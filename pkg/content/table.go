@@ -164,7 +164,7 @@ func (t *table) show(dst []byte, quoted bool) ([]byte, error) {
 	if !t.header {
 		return t.title(dst, quoted)
 	}
-	if t.column >= len(t.columns) && t.rule.fields() {
+	if t.column >= len(t.columns) && t.rule.Fields() {
 		return dst, t.fail("it has no name in the first line")
 	}
 	var w *mask.Writer

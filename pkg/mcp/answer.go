@@ -1,11 +1,11 @@
 package mcp
 
 import (
-	"encoding/json"
 	"fmt"
-	"strings"
+	"maps"
 
 	"github.com/posterngate/postern/pkg/content"
+	"github.com/posterngate/postern/pkg/postern"
 )
 
 // notices are what a server may say by itself.
@@ -17,54 +17,61 @@ var notices = map[string]bool{
 // Show is what of a message from the server the client may see; nil where it is nothing:
 // answers that nobody waits for, and what a server must not ask. Masks are those of what
 // the server says by itself. An error says that the message cannot be shown as it should
-// be; the request is answered with an error then.
-func (s *Server) Show(m *Message, masks *content.Rule) (*Message, error) {
+// be.
+func (t *Talk) Show(m *Message, masks *content.Rule) (shown *Message, changed []string, err error) {
 	switch {
+	case m.Response() && m.ID == "": // the server could not read what it was sent
+		shown, err = maskError(m, masks)
+		return shown, nil, err
 	case m.Response():
-		t, ok := s.answered(m.ID)
+		terms, ok := t.answered(m.ID)
 		if !ok {
-			return nil, nil
+			return nil, nil, nil
 		}
-		out, err := s.shown(m, t)
+		shown, changed, err = t.shown(m, terms)
 		if err != nil {
-			return Refusal(m.ID, CodeRefused, "the answer cannot be shown: "+err.Error()), nil
+			return Refusal(m.ID, &postern.Refusal{Reason: "the answer cannot be shown: " + err.Error(), Hint: "ask for less, or in another form"}), nil, nil
 		}
-		return out, nil
+		return shown, changed, nil
 	case m.Request():
-		if m.Method != "ping" || !s.asks(m.ID) {
-			return nil, nil
+		if m.Method != "ping" || !t.asks(m.ID) {
+			return nil, nil, nil
 		}
-		return &Message{ID: m.ID, Method: m.Method}, nil
+		return &Message{ID: m.ID, Method: m.Method}, nil, nil
 	case !notices[m.Method]:
-		return nil, nil
+		return nil, nil, nil
 	}
-	params, err := masked(m.Params, masks)
+	params, err := maskObject(m.Params, masks)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return &Message{Method: m.Method, Params: params}, nil
+	return &Message{Method: m.Method, Params: params}, nil, nil
 }
 
-// shown is an answer on its terms.
-func (s *Server) shown(m *Message, t Terms) (*Message, error) {
+// shown is an answer on its terms, and the tools of which it says something new.
+func (t *Talk) shown(m *Message, terms Terms) (*Message, []string, error) {
 	if m.Error != nil {
-		e := *m.Error
-		all, err := masked(map[string]any{"message": e.Message, "data": e.Data}, t.Masks)
-		if err != nil {
-			return nil, err
-		}
-		e.Message, _ = all["message"].(string)
-		e.Data = all["data"]
-		return &Message{ID: m.ID, Error: &e}, nil
+		out, err := maskError(m, terms.Masks)
+		return out, nil, err
 	}
-	result, err := s.listed(m.Result, t)
+	result, changed, err := t.server.listed(m.Result, terms)
+	if err != nil {
+		return nil, nil, err
+	}
+	if result, err = maskResult(result, terms.Masks); err != nil {
+		return nil, nil, err
+	}
+	return &Message{ID: m.ID, Result: result}, changed, nil
+}
+
+func maskError(m *Message, masks *content.Rule) (*Message, error) {
+	all, err := maskObject(map[string]any{"message": m.Error.Message, "data": m.Error.Data}, masks)
 	if err != nil {
 		return nil, err
 	}
-	if result, err = masked(result, t.Masks); err != nil {
-		return nil, err
-	}
-	return &Message{ID: m.ID, Result: result}, nil
+	e := &Error{Code: m.Error.Code, Data: all["data"]}
+	e.Message, _ = all["message"].(string)
+	return &Message{ID: m.ID, Error: e}, nil
 }
 
 // lists are the members of results that name what there is: by the method, the member of
@@ -73,18 +80,19 @@ var lists = map[string]struct{ list, name string }{
 	"tools/list": {"tools", "name"}, "resources/list": {"resources", "uri"}, "resources/templates/list": {"resourceTemplates", "uriTemplate"}, "prompts/list": {"prompts", "name"},
 }
 
-// listed leaves out of a list what the rule does not name, and tools that have changed.
-func (s *Server) listed(result map[string]any, t Terms) (map[string]any, error) {
+// listed leaves out of a list what the rule does not name, and tools that are not what
+// they must be; changed are those that were something else when they were seen last.
+func (s *Server) listed(result map[string]any, t Terms) (out map[string]any, changed []string, err error) {
 	of, is := lists[t.Method]
 	if !is {
-		return result, nil
+		return result, nil, nil
 	}
 	if t.List == nil {
-		return nil, fmt.Errorf("nothing says what may be listed")
+		return nil, nil, fmt.Errorf("nothing says what may be listed")
 	}
 	all, ok := result[of.list].([]any)
 	if !ok {
-		return nil, fmt.Errorf("it lists no %s", of.list)
+		return nil, nil, fmt.Errorf("it lists no %s", of.list)
 	}
 	kept := []any{}
 	for _, v := range all {
@@ -97,49 +105,23 @@ func (s *Server) listed(result map[string]any, t Terms) (map[string]any, error) 
 			continue
 		}
 		if of.list == "tools" {
-			hash, err := Hash(item)
+			hash, text, err := hashed(item)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
-			if !s.pinned(name, hash, t.List.Pins) {
+			shown, news := s.seen(name, t.List.Pins[name], hash, text)
+			if news {
+				changed = append(changed, name)
+			}
+			if !shown {
 				continue
 			}
 		}
 		kept = append(kept, item)
 	}
-	out := map[string]any{}
-	for name, v := range result {
-		out[name] = v
-	}
+	out = maps.Clone(result)
 	out[of.list] = kept
-	return out, nil
-}
-
-// masked is an object with its masks; their paths begin in it.
-func masked(o map[string]any, masks *content.Rule) (map[string]any, error) {
-	if o == nil || masks == nil || masks.Empty() {
-		return o, nil
-	}
-	text, err := encode(o)
-	if err != nil {
-		return nil, err
-	}
-	j := masks.NewJSON(false)
-	out, err := j.Append(nil, text)
-	if err == nil {
-		out, err = j.Close(out)
-	}
-	if err != nil {
-		return nil, err
-	}
-	// Names in which something was masked may have become the same: the last stays.
-	d := json.NewDecoder(strings.NewReader(string(out)))
-	d.UseNumber()
-	var v map[string]any
-	if err := d.Decode(&v); err != nil {
-		return nil, fmt.Errorf("read what was masked: %w", err)
-	}
-	return v, nil
+	return out, changed, nil
 }
 
 // Forwarded is a message as it is sent on. What a client says that it can do for the
@@ -149,9 +131,8 @@ func Forwarded(m *Message) *Message {
 		return m
 	}
 	out := *m
-	out.Params = map[string]any{}
-	for name, v := range m.Params {
-		out.Params[name] = v
+	if out.Params = maps.Clone(m.Params); out.Params == nil {
+		out.Params = map[string]any{}
 	}
 	out.Params["capabilities"] = map[string]any{}
 	return &out

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"mime"
+	"strconv"
 
 	"github.com/posterngate/postern/pkg/content"
 	"github.com/posterngate/postern/pkg/detect"
@@ -12,24 +13,38 @@ import (
 // Bodies is a content.Masker of what a server answers: JSON, or events. Beside what Show
 // shows, the refusals of requests that were not sent on come first.
 type Bodies struct {
-	server   *Server
+	talk     *Talk
 	masks    *content.Rule
 	refusals []*Message
 	events   bool
 	batch    bool
 	text     []byte // that is not whole yet
+	outcome  Outcome
+}
+
+// An Outcome is what came of what was asked.
+type Outcome struct {
+	Answers   map[ID]string // in a word: "result", "tool error" or "error" and its code
+	Changed   []string      // tools that are not what they must be, and were something else before
+	Resumable bool          // a client may ask elsewhere for what has not come
 }
 
 // NewBodies shows what a server answers, of this content type. The messages, which answer
 // what was refused, are answers too; batch says that a batch was asked. An error is
 // content.ErrType: nothing may be shown.
-func (s *Server) NewBodies(contentType string, masks *content.Rule, refusals []*Message, batch bool) (*Bodies, error) {
+func (t *Talk) NewBodies(contentType string, masks *content.Rule, refusals []*Message, batch bool) (*Bodies, error) {
 	kind, _, err := mime.ParseMediaType(contentType)
 	if err != nil || kind != "application/json" && kind != "text/event-stream" {
 		return nil, fmt.Errorf("a server of MCP answers with content type %q: %w", contentType, content.ErrType)
 	}
-	return &Bodies{server: s, masks: masks, refusals: refusals, events: kind == "text/event-stream", batch: batch}, nil
+	return &Bodies{talk: t, masks: masks, refusals: refusals, events: kind == "text/event-stream", batch: batch, outcome: Outcome{Answers: map[ID]string{}}}, nil
 }
+
+// Events reports whether the body is a stream of events.
+func (b *Bodies) Events() bool { return b.events }
+
+// Outcome is what has been shown so far.
+func (b *Bodies) Outcome() *Outcome { return &b.outcome }
 
 // Counts are part of content.Masker. They are of none, for masks are counted by the value.
 func (b *Bodies) Counts() (c detect.Counts) { return c }
@@ -92,15 +107,30 @@ func (b *Bodies) Close(dst []byte) ([]byte, error) {
 
 func (b *Bodies) show(messages []*Message) (out []*Message, err error) {
 	for _, m := range messages {
-		shown, err := b.server.Show(m, b.masks)
+		shown, changed, err := b.talk.Show(m, b.masks)
 		if err != nil {
 			return nil, err
 		}
+		b.outcome.Changed = append(b.outcome.Changed, changed...)
 		if shown != nil {
+			if shown.Response() && shown.ID != "" {
+				b.outcome.Answers[shown.ID] = answer(shown)
+			}
 			out = append(out, shown)
 		}
 	}
 	return out, nil
+}
+
+// answer is what came of a request, in a word.
+func answer(m *Message) string {
+	switch {
+	case m.Error != nil:
+		return "error " + strconv.FormatInt(m.Error.Code, 10)
+	case m.Result["isError"] == true:
+		return "tool error"
+	}
+	return "result"
 }
 
 // eventEnd is where an event ends, and how long its end is; from is where to look.
@@ -130,7 +160,7 @@ func eventEnd(text []byte, from int) (at, width int) {
 // event shows one event: its message, and its id, by which a client asks for what comes
 // after it.
 func (b *Bodies) event(dst, text []byte) ([]byte, error) {
-	var id, data []byte
+	var id, data, retry []byte
 	has, first := false, true
 	text = bytes.ReplaceAll(bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n")), []byte("\r"), []byte("\n"))
 	for line := range bytes.SplitSeq(text, []byte("\n")) {
@@ -140,6 +170,11 @@ func (b *Bodies) event(dst, text []byte) ([]byte, error) {
 		case "id":
 			if len(value) <= maxID && !bytes.ContainsRune(value, 0) {
 				id = value
+				b.outcome.Resumable = true
+			}
+		case "retry":
+			if _, err := strconv.ParseUint(string(value), 10, 31); err == nil {
+				retry = value
 			}
 		case "event":
 			if string(value) != "message" {
@@ -151,6 +186,9 @@ func (b *Bodies) event(dst, text []byte) ([]byte, error) {
 			}
 			data, first, has = append(data, value...), false, true
 		}
+	}
+	if retry != nil {
+		dst = append(append(append(dst, "retry: "...), retry...), '\n')
 	}
 	switch {
 	case !has:

@@ -3,6 +3,9 @@ package mcp
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/posterngate/postern/pkg/http"
@@ -31,8 +34,11 @@ type Facts struct {
 	Name string
 	// Arguments are those of a call; nil where there are none.
 	Arguments map[string]any
-	// Changed says that the tool is not what it was when it was pinned, and how.
-	Changed string
+	// Beside is what else the message says, without the name and where progress is told.
+	Beside map[string]any
+	// Changed says that the tool is not what it was when it was pinned, and how; Now is what
+	// the server says of it, cut where that is long.
+	Changed, Now string
 	// Unknown says what was not understood; nothing is allowed then.
 	Unknown string
 }
@@ -78,6 +84,14 @@ var methods = map[string]struct {
 	"completion/complete":              {"", "ref", true},
 }
 
+// members are the parameters of what people are asked about and conditions read: there is
+// no other, which they would not see.
+var members = map[string][]string{
+	"tools/call":     {"name", "arguments", "_meta"},
+	"prompts/get":    {"name", "arguments", "_meta"},
+	"resources/read": {"uri", "_meta"},
+}
+
 // maxName is the longest name of a tool or prompt, and URI.
 const maxName = 2048
 
@@ -99,6 +113,12 @@ func (m *Message) Facts(r *http.Facts) *Facts {
 	}
 	f.Kind = method.kind
 	params, field := m.Params, method.name
+	for name := range params {
+		if allowed := members[m.Method]; allowed != nil && !slices.Contains(allowed, name) {
+			f.Unknown = fmt.Sprintf("%s has a parameter %q, which is not known", m.Method, name)
+			return f
+		}
+	}
 	if field == "ref" {
 		params, _ = m.Params["ref"].(map[string]any)
 		switch params["type"] {
@@ -115,6 +135,7 @@ func (m *Message) Facts(r *http.Facts) *Facts {
 		}
 		f.Name = name
 	}
+	f.Beside = beside(m.Params, method.name)
 	if f.Kind != Tool && f.Kind != Prompt {
 		return f
 	}
@@ -128,12 +149,60 @@ func (m *Message) Facts(r *http.Facts) *Facts {
 	return f
 }
 
-// Text is the message as people read it, such as "tools/call search".
+// Text is the message as people read it, such as "tools/call search at /mcp". Two that
+// differ in what they are about have two texts.
 func (f *Facts) Text() string {
-	if f.Name == "" {
-		return f.Method
+	text := f.Method
+	if f.Name != "" {
+		name := f.Name
+		if strings.ContainsFunc(name, func(r rune) bool { return r == '"' || r == ' ' || !strconv.IsPrint(r) }) {
+			name = strconv.Quote(name)
+		}
+		text += " " + name
 	}
-	return f.Method + " " + f.Name
+	if f.Request != nil {
+		text += " at " + f.Request.Path
+	}
+	return text
+}
+
+// beside are the parameters but the name, the arguments, and where progress is told, which
+// is another one each time.
+func beside(params map[string]any, name string) map[string]any {
+	out := maps.Clone(params)
+	delete(out, "arguments")
+	if name != "ref" {
+		delete(out, name)
+	}
+	if meta, ok := out["_meta"].(map[string]any); ok {
+		meta = maps.Clone(meta)
+		if delete(meta, "progressToken"); len(meta) == 0 {
+			delete(out, "_meta")
+		} else {
+			out["_meta"] = meta
+		}
+	}
+	return out
+}
+
+// Asked is what people are asked about beside the text, each as JSON in its one form: the
+// arguments, what is said beside them, and of a tool that has changed what it is now.
+func (f *Facts) Asked() ([][]byte, error) {
+	var out [][]byte
+	for _, o := range []map[string]any{f.Arguments, f.Beside} {
+		if len(o) == 0 {
+			continue
+		}
+		text, err := encode(o)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, text)
+	}
+	if f.Changed != "" {
+		out = append(out, []byte(strings.TrimSpace("the tool has changed: "+f.Changed+"\n"+f.Now)))
+	}
+	return out, nil
 }
 
 // Values are the arguments as conditions read them: numbers as int64, or float64 where

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+
+	"github.com/posterngate/postern/pkg/postern"
 )
 
 // ErrMessage means that a message is not strictly JSON-RPC 2.0 as MCP has it.
@@ -38,7 +40,8 @@ const (
 	CodeParse    = -32700
 	CodeInvalid  = -32600
 	CodeNoMethod = -32601
-	CodeRefused  = -32001 // by policy
+	CodeRefused  = -32003 // by policy
+	CodeHeld     = -32004 // people have been asked
 )
 
 // Response reports whether the message answers a request.
@@ -213,7 +216,26 @@ func Encode(messages []*Message, batch bool) ([]byte, error) {
 	return encode(list)
 }
 
-// Refusal answers a request that is not sent on.
-func Refusal(id ID, code int64, why string) *Message {
-	return &Message{ID: id, Error: &Error{Code: code, Message: why}}
+// Refusal answers a request that is not sent on. Its message says all, for programs show
+// nothing else; the data says the same in parts.
+func Refusal(id ID, no *postern.Refusal) *Message {
+	code := int64(CodeRefused)
+	if no.Code == postern.CodeProtocol {
+		code = CodeInvalid
+	}
+	why, data := "postern: "+no.Reason, map[string]any{"code": no.Code.String()}
+	for _, p := range [...]struct{ name, before, text, after string }{{"detail", " (", no.Detail, ")"}, {"rule", " [rule ", no.Rule, "]"}, {"hint", ". ", no.Hint, ""}} {
+		if p.text != "" {
+			why += p.before + p.text + p.after
+			data[p.name] = p.text
+		}
+	}
+	return &Message{ID: id, Error: &Error{Code: code, Message: why, Data: data}}
+}
+
+// Held answers a request about which people have been asked: the same call goes through
+// once they have said yes.
+func Held(id ID, notice string) *Message {
+	const hint = "make the same call again once it is approved"
+	return &Message{ID: id, Error: &Error{Code: CodeHeld, Message: "postern: " + notice + ". " + hint, Data: map[string]any{"code": "held", "notice": notice, "hint": hint}}}
 }
