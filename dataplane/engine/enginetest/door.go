@@ -277,7 +277,7 @@ func (s *Session) Prepare(ctx context.Context, st *engine.Statement) (*engine.Ad
 	for _, o := range d.Obligations {
 		result := o.Table != nil && d.Level == postern.LevelResult
 		rewrite = rewrite || o.Programs != nil || o.Table != nil && !result
-		back = back || o.Content != nil || result
+		back = back || o.Content != nil || o.MCP != nil || result
 	}
 	if back {
 		if st.Meets == nil {

@@ -30,6 +30,7 @@ type exchange struct {
 	buffered bool
 	adm      *engine.Admission
 	masks    *content.Rule // nil masks nothing
+	talk     *talk         // nil where it is no server of MCP
 
 	mu    sync.Mutex
 	flow  engine.Flow
@@ -63,19 +64,25 @@ func (x *exchange) run() {
 	if err == nil {
 		err = x.admit(ctx)
 	}
+	if err == nil && x.talk.silent() {
+		x.answerMessages(http.StatusOK, x.talk.refusals)
+		return
+	}
 	if err != nil {
 		x.fail(ctx, err)
 		return
 	}
 	out, err := x.forward(ctx)
 	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
+		if err = context.Cause(ctx); errors.Is(err, context.Canceled) {
+			err = errGone
+		}
 	}
 	if err != nil {
 		no := postern.AsRefusal(err)
 		out.Code, out.Message = no.Code.String(), no.Reason
 	}
-	if rerr := x.done(out); rerr != nil && err == nil {
+	if rerr := errors.Join(x.done(out), x.tell()); rerr != nil && err == nil {
 		err = rerr
 	}
 	if err != nil {
@@ -96,51 +103,79 @@ func (x *exchange) fail(ctx context.Context, err error) {
 		request.Pending(x.w, x.r, h.notice)
 		return
 	}
+	if x.talk != nil {
+		x.failMessages(postern.AsRefusal(err))
+		return
+	}
 	x.e.refuse(x.w, x.r, err)
 }
 
 // admit judges the request and has it admitted, waiting for people where they must say
-// yes.
+// yes. One that carries messages goes once each of them has been judged.
 func (x *exchange) admit(ctx context.Context) error {
 	if err := x.letIn(ctx); err != nil {
 		return err
 	}
 	st := x.statement()
 	for range maxJudged {
-		pctx, cancel := context.WithTimeout(ctx, prepareTimeout)
 		var err error
-		x.adm, err = x.v.Prepare(pctx, st)
-		cancel()
-		if err != nil {
+		var an *analysis
+		if x.adm, an, err = x.prepare(ctx, st); err != nil {
 			return err
 		}
-		an, ok := x.adm.Analysis.(*analysis)
-		if !ok {
-			return errors.New("http: an admission of another engine")
-		}
 		x.masks = an.masks
+		if an.messages != nil {
+			if err := x.converse(ctx, an.messages); err != nil || x.r.Method == http.MethodPost {
+				return err
+			}
+		}
 		if x.adm.Decision.Verdict == postern.VerdictHold {
 			if _, err := x.buffer(ctx); err != nil {
 				return err
 			}
 		}
-		args := x.args()
-		err = x.v.Admit(x.adm, args, &x.flow)
-		if errors.Is(err, engine.ErrHold) {
-			if err = x.await(ctx, args); err != nil {
-				return err
-			}
-			err = x.v.Admit(x.adm, args, &x.flow)
-		}
-		if err == nil && x.adm.Decision.Verdict == postern.VerdictHold {
-			x.v.Settle(x.waitKey())
-		}
-		if !errors.Is(err, engine.ErrStale) && !errors.Is(err, engine.ErrHold) {
+		if err := x.pass(ctx, x.adm, x.args(), &x.flow); !again(err) {
 			return err
 		}
 	}
-	return &postern.Refusal{Code: postern.CodeStale, Reason: "policy keeps changing", Hint: "try again"}
+	return errUnsteady
 }
+
+// errUnsteady refuses what was judged too often.
+var errUnsteady = &postern.Refusal{Code: postern.CodeStale, Reason: "policy keeps changing", Hint: "try again"}
+
+// prepare judges a statement.
+func (x *exchange) prepare(ctx context.Context, st *engine.Statement) (*engine.Admission, *analysis, error) {
+	ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
+	defer cancel()
+	adm, err := x.v.Prepare(ctx, st)
+	if err != nil {
+		return nil, nil, err
+	}
+	an, ok := adm.Analysis.(*analysis)
+	if !ok {
+		return nil, nil, errors.New("http: an admission of another engine")
+	}
+	return adm, an, nil
+}
+
+// pass has a statement admitted, waiting for people where they must say yes. It is judged
+// anew where the error says so.
+func (x *exchange) pass(ctx context.Context, adm *engine.Admission, args engine.Args, flow *engine.Flow) error {
+	err := x.v.Admit(adm, args, flow)
+	if errors.Is(err, engine.ErrHold) {
+		if err = x.await(ctx, adm, args); err != nil {
+			return err
+		}
+		err = x.v.Admit(adm, args, flow)
+	}
+	if err == nil && adm.Decision.Verdict == postern.VerdictHold {
+		x.v.Settle(waitKey(adm, args))
+	}
+	return err
+}
+
+func again(err error) bool { return errors.Is(err, engine.ErrStale) || errors.Is(err, engine.ErrHold) }
 
 // letIn waits for people to let the session in where they must.
 func (x *exchange) letIn(ctx context.Context) error {
@@ -197,7 +232,7 @@ func (x *exchange) done(o engine.Outcome) error {
 	defer x.mu.Unlock()
 	x.over = true
 	o.Affected, o.Bytes = -1, x.bytes
-	return x.flow.Done(o)
+	return errors.Join(x.talk.done(&o), x.flow.Done(o))
 }
 
 // errLimit is the refusal where the budget has no more.

@@ -92,6 +92,7 @@ func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, ContentLength: x.r.ContentLength,
 	}).WithContext(ctx)
 	request.Forward(out.Header, x.r.Header)
+	x.talk.headers(out.Header)
 	if _, named := out.Header["User-Agent"]; !named {
 		out.Header["User-Agent"] = nil // or the library names itself
 	}
@@ -107,7 +108,7 @@ func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
 	}
 	switch {
 	case x.buffered:
-		if len(x.body) > 0 {
+		if len(x.body) > 0 && x.talk == nil { // messages are recorded each by itself
 			if err := x.asked(x.body); err != nil {
 				return nil, err
 			}

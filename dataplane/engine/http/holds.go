@@ -5,15 +5,19 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/posterngate/postern/dataplane/engine"
 )
 
-// noticeTime is for how long a client that comes back waits to be told whom it waits for.
-const noticeTime = 5 * time.Second
+const (
+	// noticeTime is for how long a client that comes back waits to be told whom it waits for.
+	noticeTime = 5 * time.Second
+	// callTime is for how long a call of a tool waits for people: less than the minute after
+	// which clients of MCP give up.
+	callTime = 45 * time.Second
+)
 
 // heldError means that the client is told to come back.
 type heldError struct{ notice string }
@@ -23,38 +27,51 @@ func (e *heldError) Error() string { return e.notice }
 // comesBack reports whether a client would rather ask again than wait: it says so (RFC
 // 7240), or is a browser.
 func comesBack(r *http.Request) bool {
-	var prefer []string
-	for _, v := range r.Header.Values("Prefer") {
-		for p := range strings.SplitSeq(v, ",") {
-			name, _, _ := strings.Cut(strings.TrimSpace(p), "=")
-			prefer = append(prefer, strings.ToLower(name))
-		}
-	}
 	switch {
-	case slices.Contains(prefer, "respond-async"):
+	case prefers(r, "respond-async"):
 		return true
-	case slices.Contains(prefer, "wait"):
+	case prefers(r, "wait"):
 		return false
 	}
 	return strings.Contains(r.Header.Get("Accept"), "text/html")
 }
 
+// prefers reports whether a client states a preference (RFC 7240).
+func prefers(r *http.Request, preference string) bool {
+	for _, v := range r.Header.Values("Prefer") {
+		for p := range strings.SplitSeq(v, ",") {
+			if name, _, _ := strings.Cut(strings.TrimSpace(p), "="); strings.EqualFold(name, preference) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // await waits for people, or has the session wait for them while the client comes back.
-func (x *exchange) await(ctx context.Context, args engine.Args) error {
-	adm := x.adm
-	if !comesBack(x.r) {
+func (x *exchange) await(ctx context.Context, adm *engine.Admission, args engine.Args) error {
+	patience, comesBack := noticeTime, comesBack(x.r)
+	if x.talk != nil && !comesBack && !prefers(x.r, "wait") {
+		patience, comesBack = callTime, true
+	}
+	if !comesBack {
 		return x.v.Await(ctx, adm, args, func(string) {})
 	}
-	wait := x.v.WaitFor(x.waitKey(), func(ctx context.Context, progress func(string)) error {
+	key := waitKey(adm, args)
+	wait := x.v.WaitFor(key, func(ctx context.Context, progress func(string)) error {
 		return x.v.Await(ctx, adm, args, progress)
 	})
-	timer := time.NewTimer(noticeTime)
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
+	told := wait.Told()
+	if patience == callTime {
+		told = nil // a program that calls a tool is told as late as it can bear
+	}
 	select {
 	case <-wait.Done():
-		x.v.Settle(x.waitKey())
+		x.v.Settle(key)
 		return wait.Err()
-	case <-wait.Told():
+	case <-told:
 	case <-timer.C:
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -63,6 +80,11 @@ func (x *exchange) await(ctx context.Context, args engine.Args) error {
 }
 
 // waitKey tells what people are asked about from everything else of the session.
-func (x *exchange) waitKey() string {
-	return fmt.Sprintf("%s %x", x.adm.Text, sha256.Sum256(x.body))
+func waitKey(adm *engine.Admission, args engine.Args) string {
+	h := sha256.New()
+	for _, v := range args.Values {
+		_, _ = fmt.Fprintf(h, "%d ", len(v))
+		h.Write(v)
+	}
+	return fmt.Sprintf("%s %x", adm.Text, h.Sum(nil))
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/request"
+	"github.com/posterngate/postern/pkg/mcp"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -32,6 +33,7 @@ type Config struct {
 type Engine struct {
 	server *request.Server
 	log    *slog.Logger
+	mcp    mcp.Servers
 }
 
 var _ engine.Engine = (*Engine)(nil)

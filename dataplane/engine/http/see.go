@@ -13,18 +13,23 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 )
 
-// meets says whether the masks of a decision can be kept in an answer, and keeps them with
-// the analysis, which is not shared yet.
+// meets says whether the masks of a decision can be kept in an answer, and keeps them, and
+// what is judged by itself, with the analysis, which is not shared yet.
 func meets(an engine.Analysis, d *postern.Decision) error {
+	a := an.(*analysis)
 	for _, o := range d.Obligations {
-		if o.Content == nil {
+		switch {
+		case o.Content != nil:
+			rule, err := content.Compile(o.Content)
+			if err != nil {
+				return err
+			}
+			a.masks = rule
+		case o.MCP != nil:
+			a.messages = o.MCP
+		default:
 			return errors.New("a request has only its answer to mask")
 		}
-		rule, err := content.Compile(o.Content)
-		if err != nil {
-			return err
-		}
-		an.(*analysis).masks = rule
 	}
 	return nil
 }
@@ -36,6 +41,12 @@ var tells = []string{"Content-Length", "Content-Encoding", "Content-Range", "Acc
 func (x *exchange) see(resp *http.Response, h http.Header, secrets [][]byte) (io.Reader, error) {
 	body := io.Reader(resp.Body)
 	switch {
+	case x.talk != nil:
+		heard, err := x.hear(resp, h)
+		if err != nil {
+			return nil, err
+		}
+		body = heard
 	case x.masks != nil:
 		for _, name := range tells {
 			h.Del(name)

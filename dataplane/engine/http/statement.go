@@ -17,11 +17,12 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 )
 
-// analysis is one understood request.
+// analysis is one understood request, or message that one carries.
 type analysis struct {
-	facts *pkghttp.Facts
-	text  string
-	masks *content.Rule // nil masks nothing
+	facts    any // *pkghttp.Facts or *mcp.Facts
+	text     string
+	masks    *content.Rule    // nil masks nothing
+	messages *postern.MCPRule // nil where it carries none that are judged by themselves
 }
 
 var _ engine.Analysis = (*analysis)(nil)
@@ -102,22 +103,30 @@ func (x *exchange) statement() *engine.Statement {
 			f.Header = headers(x.r)
 			return &analysis{facts: f, text: text}, nil
 		},
-		Meets: meets,
-		Body: func(ctx context.Context) error {
-			b, err := x.buffer(ctx)
-			if err != nil {
-				return err
-			}
-			if x.r.Header.Get("Content-Encoding") != "" {
-				return request.Bad("a rule reads the body, and it is encoded")
-			}
-			if f.Body, err = pkghttp.ParseBody(f.ContentType, b); err != nil {
-				return request.Bad(err.Error())
-			}
-			return nil
-		},
+		Meets: meets, Body: x.parse,
 	}
 	return st
+}
+
+// parse reads the body into the facts, because a rule reads it.
+func (x *exchange) parse(ctx context.Context) error {
+	b, err := x.plain(ctx)
+	if err != nil {
+		return err
+	}
+	if x.facts.Body, err = pkghttp.ParseBody(x.facts.ContentType, b); err != nil {
+		return request.Bad(err.Error())
+	}
+	return nil
+}
+
+// plain is the whole body, which must not be packed.
+func (x *exchange) plain(ctx context.Context) ([]byte, error) {
+	b, err := x.buffer(ctx)
+	if err == nil && x.r.Header.Get("Content-Encoding") != "" {
+		err = request.Bad("a rule reads the body, and it is encoded")
+	}
+	return b, err
 }
 
 // headers are those that rules read.
