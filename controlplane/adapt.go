@@ -20,6 +20,7 @@ import (
 
 	"github.com/posterngate/postern/controlplane/api/authz"
 	"github.com/posterngate/postern/controlplane/api/userapi"
+	"github.com/posterngate/postern/controlplane/blast"
 	"github.com/posterngate/postern/controlplane/config"
 	"github.com/posterngate/postern/controlplane/credential/sealed"
 	"github.com/posterngate/postern/controlplane/credential/vault"
@@ -265,15 +266,28 @@ func (s *Server) sealKeys(node string) ([]crypto.PublicKey, error) {
 }
 
 // locks takes away what somebody has, in every part that gave it.
-func (s *Server) locks(policies *userapi.Policy) *userapi.Locks {
+func (s *Server) locks(policies *userapi.Policy, verifier *identity.Verifier, guard *authz.Interceptor) *userapi.Locks {
 	return userapi.NewLocks(userapi.LocksConfig{
 		Policy: policies, Version: s.hub.Version, Snapshot: s.hub.Snapshot, Receipt: s.fleet.Receipt,
 		EndGrants: func(ctx context.Context, c *authz.Caller, subject, lock, why string) ([]*typesv1.Grant, int64, error) {
 			return s.task.EndOf(ctx, task.Caller{Subject: c.Subject, Roles: c.Roles, Address: c.Address}, subject, lock, why)
 		},
+		Blast:     s.blast(verifier, guard).Of,
 		OpenHolds: s.approve.Open, DropHold: s.approve.Drop, Leases: s.broker.Under,
 		Sessions: func(ctx context.Context, subject string) ([]*typesv1.Session, error) {
 			return s.recordings.List(ctx, index.Filter{Subject: subject, Limit: index.MaxPage})
 		},
+	})
+}
+
+// blast tells what a thief of a token, node or lease could do.
+func (s *Server) blast(verifier *identity.Verifier, guard *authz.Interceptor) *blast.Service {
+	return blast.New(blast.Config{
+		Snapshot: s.hub.Snapshot, Verifier: verifier, Grants: s.task, Methods: guard.Methods,
+		Nodes: s.fleet.Nodes, Loans: s.broker.Loans, Now: time.Now,
+		Node: func(ctx context.Context, name postern.NodeName) (*typesv1.Node, error) {
+			return publish.Directory{Cache: s.cache, Store: s.store}.Node(ctx, name, "")
+		},
+		Serves: func(n *typesv1.Node, r *typesv1.Resource) bool { return publish.Reaches(r, n) },
 	})
 }

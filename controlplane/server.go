@@ -266,7 +266,7 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier) err
 		Answer:      answerapi.New(s.index, s.bindings, time.Now),
 		NodeAdmin:   userapi.NewNodes(s.fleet, enroller, s.cache),
 		Authority:   userapi.NewAuthority(s.authority),
-		Lock:        s.locks(policies),
+		Lock:        s.locks(policies, verifier, guard),
 		Account:     accountapi.New(s.accounts),
 		Pages:       pages,
 		Ready:       s.Ready,

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/posterngate/postern/controlplane/store"
@@ -195,20 +196,37 @@ func (l ledger) open(ctx context.Context, one lease) ([]byte, error) {
 	return handle, nil
 }
 
-// Lent is a lease as the ledger tells of it, for those who look after accounts.
+// Lent is a lease as the ledger tells of it, for people.
 type Lent struct {
+	ID               postern.LeaseID
+	Node             postern.NodeName
+	Grant            postern.GrantID
+	Task             postern.TaskName
 	Resource         postern.ResourceName
 	Account          string
 	Purpose, Source  string
 	Where            string // path or secret
 	Session          postern.SessionID
 	Live             bool // it is out, or may be
+	Made             bool // the account was made for this loan, and goes with it
 	Created, Updated time.Time
+	Until            time.Time // the absolute end
+	State            string
 }
 
-// Lent lists all leases of a resource that the ledger has, those that ended within the
-// hour among them.
+// made reports whether a source makes a login for each lease.
+func made(l *lease) bool {
+	return l.Source == sourceWall || l.Source == sourceVault && !strings.Contains(l.Where, "/data/")
+}
+
+// Lent lists all leases of a resource that the ledger has and whose account is known,
+// those that ended within the hour among them.
 func (b *Broker) Lent(ctx context.Context, r postern.ResourceName) ([]Lent, error) {
+	return b.Loans(ctx, func(l *Lent) bool { return l.Resource == r && l.Account != "" })
+}
+
+// Loans lists the leases of the ledger that are to be kept.
+func (b *Broker) Loans(ctx context.Context, keep func(*Lent) bool) ([]Lent, error) {
 	entries, _, err := b.cfg.Store.List(ctx, Kind, "", 0)
 	if err != nil {
 		return nil, fmt.Errorf("list leases: %w", err)
@@ -219,8 +237,12 @@ func (b *Broker) Lent(ctx context.Context, r postern.ResourceName) ([]Lent, erro
 		if err != nil {
 			return nil, err
 		}
-		if one.Resource == r && one.Account != "" {
-			out = append(out, Lent{one.Resource, one.Account, one.Purpose, one.Source, one.Where, one.Session, !one.State.ended(), one.Created, one.Updated})
+		l := Lent{
+			one.id, one.Node, one.Grant, one.Task, one.Resource, one.Account, one.Purpose, one.Source, one.Where, one.Session,
+			!one.State.ended(), made(&one), one.Created, one.Updated, one.Until, string(one.State),
+		}
+		if keep(&l) {
+			out = append(out, l)
 		}
 	}
 	return out, nil

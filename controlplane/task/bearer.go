@@ -95,21 +95,23 @@ func (s *Service) own(ctx context.Context, by bearer, id string, shown []byte, n
 	case g.GetTask() != string(name):
 		return nil, refusal(&postern.Refusal{Code: postern.CodeNoGrant, Reason: fmt.Sprintf("this %s is for task %q, not for %q", by.name, g.GetTask(), name), Hint: "make one for it: " + fmt.Sprintf(by.make, name)})
 	}
-	why := g.GetEndReason()
-	switch {
-	case g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE && !Live(g, s.cfg.Now()):
-		why = overText
-	case g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE:
-		if why, err = s.unfounded(ctx, g, nil); err != nil {
-			return nil, err
-		}
-		if why == "" {
-			return g, nil
-		}
-	case why == "":
-		why = overText
+	why, err := s.standing(ctx, g, nil)
+	if err != nil || why == "" {
+		return g, err
 	}
 	return nil, refusal(&postern.Refusal{Code: postern.CodeBadToken, Reason: fmt.Sprintf("the grant of this %s is over: %s", by.name, why), Hint: by.another(name)})
+}
+
+// standing says why a grant cannot be used now, or nothing where it can; now is the
+// subject as a token of today tells of it, where there is one.
+func (s *Service) standing(ctx context.Context, g *typesv1.Grant, now *postern.Subject) (why string, err error) {
+	switch {
+	case Live(g, s.cfg.Now()):
+		return s.unfounded(ctx, g, now)
+	case g.GetState() != typesv1.GrantState_GRANT_STATE_ACTIVE && g.GetEndReason() != "":
+		return g.GetEndReason(), nil
+	}
+	return overText, nil
 }
 
 func (b bearer) another(name postern.TaskName) string {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/posterngate/postern/pkg/postern"
 )
@@ -72,12 +74,51 @@ func (s *Snapshot) Offer(sub postern.Subject, t postern.TaskName, req Request) (
 	return Offer{}, no
 }
 
+// A Chance is an offer, and the condition on which its binding makes it; empty for none.
+type Chance struct {
+	Offer
+	When string
+}
+
+// Chances lists whatever Offers may be, from anywhere and for whatever reason that is
+// given: of each task the best offer that has no condition, and better ones that have
+// one; by task. Who is locked has none.
+func (s *Snapshot) Chances(sub postern.Subject, now time.Time) []Chance {
+	if l, _ := s.locked(&sub, "", "", "", now); l != nil {
+		return nil
+	}
+	sure := map[postern.TaskName]Offer{}
+	var all []Chance
+	for _, b := range s.bindings {
+		if !matches(b.subjects, &sub) || b.over(now) {
+			continue
+		}
+		for _, name := range b.tasks {
+			t := s.tasks[name]
+			if t == nil {
+				continue
+			}
+			o := b.offer(t)
+			all = append(all, Chance{Offer: o, When: conditionText(b.when)})
+			if have, ok := sure[name]; b.when == nil && (!ok || better(o, have)) {
+				sure[name] = o
+			}
+		}
+	}
+	all = slices.DeleteFunc(all, func(c Chance) bool {
+		best, ok := sure[c.Task]
+		return ok && c.Binding != best.Binding && (c.When == "" || !better(c.Offer, best))
+	})
+	slices.SortStableFunc(all, func(a, b Chance) int { return strings.Compare(string(a.Task), string(b.Task)) })
+	return all
+}
+
 // offers says why the binding offers nothing to the subject now; nil where it does.
 func (b *binding) offers(sub *postern.Subject, req Request) error {
 	if !matches(b.subjects, sub) {
 		return fmt.Errorf("it is not for this subject")
 	}
-	if !b.expires.IsZero() && (req.Time.IsZero() || !req.Time.Before(b.expires)) {
+	if b.over(req.Time) {
 		return fmt.Errorf("it ended at %s", b.expires.UTC().Format("2006-01-02 15:04 MST"))
 	}
 	if b.when == nil {
@@ -91,6 +132,11 @@ func (b *binding) offers(sub *postern.Subject, req Request) error {
 		return fmt.Errorf("only when %s", b.when.source)
 	}
 	return nil
+}
+
+// over reports whether the binding has ended; where no time is given it may have.
+func (b *binding) over(now time.Time) bool {
+	return !b.expires.IsZero() && (now.IsZero() || !now.Before(b.expires))
 }
 
 func (b *binding) offer(t *task) Offer {

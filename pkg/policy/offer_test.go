@@ -55,6 +55,48 @@ func TestOffersOfTheSampleCompany(t *testing.T) {
 	}
 }
 
+// TestChances: whatever may be offered at some time is a chance, with its condition.
+func TestChances(t *testing.T) {
+	s := compiled(t, append(worldObjects(t), parse(t, []byte(`
+kind: Binding
+metadata: {name: a-asked}
+spec: {subjects: [{group: analysts}], tasks: [sales-report], approval: {scope: grant, rule: leads}}
+---
+kind: Binding
+metadata: {name: a-first}
+spec: {subjects: [{group: analysts}], tasks: [audit-writer], approval: {scope: grant, rule: leads}}
+---
+kind: Binding
+metadata: {name: b-office}
+spec: {subjects: [{group: analysts}], tasks: [audit-writer], when: 'cidr("10.0.0.0/8").containsIP(request.ip)'}
+---
+{kind: Lock, metadata: {name: carol-left}, spec: {subject: carol, reason: contract ended}}
+`))...))
+	for _, c := range []struct {
+		who  postern.Subject
+		at   time.Time
+		want string
+	}{
+		// The lead's yes is asked without a condition, and nobody in the office: both are chances.
+		{alice, noon.Add(8 * time.Hour), "audit-writer/a-first audit-writer/b-office? purge-order/analysts-purge? sales-report/analysts-report schema-change/analysts-schema"},
+		{alice, noon.AddDate(1, 0, 0), "audit-writer/a-first audit-writer/b-office? purge-order/analysts-purge? sales-report/a-asked schema-change/analysts-schema"},
+		{carol, noon, ""},
+		{ada, noon, ""},
+	} {
+		var got []string
+		for _, o := range s.Chances(c.who, c.at) {
+			one := string(o.Task) + "/" + o.Binding
+			if o.When != "" {
+				one += "?"
+			}
+			got = append(got, one)
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%s at %v has the chances %v, want %s", c.who.Name, c.at, got, c.want)
+		}
+	}
+}
+
 func TestOfferTerms(t *testing.T) {
 	s := compiled(t, worldObjects(t))
 	o, err := s.Offer(alice, "sales-report", Request{Time: noon})

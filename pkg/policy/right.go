@@ -132,7 +132,7 @@ func (s *Snapshot) terms(t *task, p *permit, verb string) []string {
 	}
 	ask := func(a *postern.Approval) {
 		if asksFor(a, p, verb) {
-			add(true, "%s", s.approvalText(a))
+			add(true, "%s", s.ApprovalText(a))
 		}
 	}
 	if p != nil {
@@ -146,6 +146,22 @@ func (s *Snapshot) terms(t *task, p *permit, verb string) []string {
 	if p != nil {
 		add(p.when != nil, "when %s", conditionText(p.when))
 		ask(p.approval)
+	}
+	return out
+}
+
+// ConnectTerms says who must say yes before a session of the task begins, and to what else
+// under a grant that asks for a, or nil; none is nobody.
+func (s *Snapshot) ConnectTerms(name postern.TaskName, a *postern.Approval) []string {
+	asked := []*postern.Approval{a}
+	if t := s.tasks[name]; t != nil {
+		asked = append(asked, t.approval)
+	}
+	var out []string
+	for i, a := range asked {
+		if a != nil && (i == 0 || a.Scope != postern.ScopeStatement) {
+			out = append(out, s.ApprovalText(a))
+		}
 	}
 	return out
 }
@@ -172,9 +188,9 @@ func rowsText(p *permit) string {
 	return p.rows.source
 }
 
-// approvalText says who must say yes and to what, such as "1 of leads approves each
+// ApprovalText says who must say yes and to what, such as "1 of leads approves each
 // statement".
-func (s *Snapshot) approvalText(a *postern.Approval) string {
+func (s *Snapshot) ApprovalText(a *postern.Approval) string {
 	who := a.Rule
 	if rule, ok := s.rules[a.Rule]; ok {
 		var groups []string

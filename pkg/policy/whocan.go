@@ -137,7 +137,7 @@ func (s *Snapshot) bindingTerms(b *binding, r *Right) []string {
 		out = append(out, "when "+b.when.source)
 	}
 	if asksFor(b.approval, r.permit, r.Verb) {
-		out = append(out, s.approvalText(b.approval))
+		out = append(out, s.ApprovalText(b.approval))
 	}
 	return out
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -159,6 +160,20 @@ func (i *Interceptor) roles(now *policy.Snapshot, sub postern.Subject) []policy.
 		roles = append(roles, i.admins.Roles(sub)...)
 	}
 	return roles
+}
+
+// Methods are those that a subject may call as policy stands now, beside those that need
+// no token; sorted.
+func (i *Interceptor) Methods(sub postern.Subject) []string {
+	c := &Caller{Subject: sub, Roles: i.roles(i.cfg.Policy(), sub)}
+	var out []string
+	for procedure, rule := range Table() {
+		if !rule.Public && rule.allows(c) {
+			out = append(out, method(procedure))
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 func bearerOf(h http.Header) (string, error) {

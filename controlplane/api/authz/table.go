@@ -86,6 +86,7 @@ func Table() map[string]Rule {
 
 		api.LockServiceGetReceiptProcedure: view,
 		api.LockServiceOffboardProcedure:   operate, // MayWrite looks at each object
+		api.LockServiceGetBlastProcedure:   {Roles: []string{Operator, Auditor, Admin}, Audit: opens},
 	}
 }
 

@@ -83,6 +83,7 @@ AccountService/ListAccounts ouar
 AccountService/RotateAccount ar
 LockService/GetReceipt voar
 LockService/Offboard oar
+LockService/GetBlast ouar
 AuditService/ListAuditEntries uar
 NodeAdminService/CreateJoinToken ar
 NodeAdminService/ListNodes voar

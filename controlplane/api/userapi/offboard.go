@@ -47,6 +47,8 @@ type LocksConfig struct {
 	// Sessions are those of a subject or workload, newest first.
 	Sessions func(ctx context.Context, subject string) ([]*typesv1.Session, error)
 	Leases   func(ctx context.Context, under []*typesv1.Grant) ([]*apiv1.LeaseStatus, error)
+	// Blast tells what a thief could do.
+	Blast func(ctx context.Context, req *apiv1.GetBlastRequest) (*apiv1.GetBlastResponse, error)
 }
 
 // Locks answers LockService.

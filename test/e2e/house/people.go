@@ -83,6 +83,7 @@ type API struct {
 	Sessions  apiv1connect.SessionServiceClient
 	Audit     apiv1connect.AuditServiceClient
 	Nodes     apiv1connect.NodeAdminServiceClient
+	Locks     apiv1connect.LockServiceClient
 }
 
 // API is the API as a person, signed in at the first call; "" sends no token.
@@ -107,6 +108,7 @@ func newAPI(h *House, opts []connect.ClientOption) *API {
 		Sessions:  apiv1connect.NewSessionServiceClient(h.http, h.Addr, opts...),
 		Audit:     apiv1connect.NewAuditServiceClient(h.http, h.Addr, opts...),
 		Nodes:     apiv1connect.NewNodeAdminServiceClient(h.http, h.Addr, opts...),
+		Locks:     apiv1connect.NewLockServiceClient(h.http, h.Addr, opts...),
 	}
 }
 

@@ -6250,6 +6250,382 @@ func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
 	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{89}
 }
 
+// GetBlastRequest names what was stolen: exactly one of these.
+type GetBlastRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token itself: a grant token, or an OIDC token for listeners or for the API.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// A grant by its id, for the token or certificate that opens it.
+	Grant string `protobuf:"bytes,2,opt,name=grant,proto3" json:"grant,omitempty"`
+	// A node or wall: its keys, its disk and its memory.
+	Node string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	// A lease by its id, for the credential that is lent.
+	Lease         string `protobuf:"bytes,4,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBlastRequest) Reset() {
+	*x = GetBlastRequest{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[90]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBlastRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBlastRequest) ProtoMessage() {}
+
+func (x *GetBlastRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[90]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBlastRequest.ProtoReflect.Descriptor instead.
+func (*GetBlastRequest) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{90}
+}
+
+func (x *GetBlastRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *GetBlastRequest) GetGrant() string {
+	if x != nil {
+		return x.Grant
+	}
+	return ""
+}
+
+func (x *GetBlastRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *GetBlastRequest) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+// GetBlastResponse is what a thief could do.
+type GetBlastResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was stolen, in words.
+	Thing string `protobuf:"bytes,1,opt,name=thing,proto3" json:"thing,omitempty"`
+	// Why it is of no use now; empty where it is of use.
+	Dead string `protobuf:"bytes,2,opt,name=dead,proto3" json:"dead,omitempty"`
+	// When the last of it has ended by itself; unset where nothing ends it but what stops it.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Everything that it opens.
+	Reaches []*Reach `protobuf:"bytes,4,rep,name=reaches,proto3" json:"reaches,omitempty"`
+	// What ends it: commands, in the order in which they are to be given.
+	Stops []string `protobuf:"bytes,5,rep,name=stops,proto3" json:"stops,omitempty"`
+	// What is to be known beside.
+	Notes         []string `protobuf:"bytes,6,rep,name=notes,proto3" json:"notes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBlastResponse) Reset() {
+	*x = GetBlastResponse{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[91]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBlastResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBlastResponse) ProtoMessage() {}
+
+func (x *GetBlastResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[91]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBlastResponse.ProtoReflect.Descriptor instead.
+func (*GetBlastResponse) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{91}
+}
+
+func (x *GetBlastResponse) GetThing() string {
+	if x != nil {
+		return x.Thing
+	}
+	return ""
+}
+
+func (x *GetBlastResponse) GetDead() string {
+	if x != nil {
+		return x.Dead
+	}
+	return ""
+}
+
+func (x *GetBlastResponse) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *GetBlastResponse) GetReaches() []*Reach {
+	if x != nil {
+		return x.Reaches
+	}
+	return nil
+}
+
+func (x *GetBlastResponse) GetStops() []string {
+	if x != nil {
+		return x.Stops
+	}
+	return nil
+}
+
+func (x *GetBlastResponse) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+// Reach is one way in that something opens.
+type Reach struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// connect: a session at a listener. take: a grant, at the API. call: methods of the API.
+	// policy: what the control plane tells a node. pose: what clients show a node. borrow: a
+	// credential from the control plane. record: recordings in a node's name. renew: the next
+	// certificate. login: the resource itself, with no gateway in front.
+	Act string `protobuf:"bytes,1,opt,name=act,proto3" json:"act,omitempty"`
+	// Where: addresses, as far as they are known.
+	Addresses []string `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// As whom.
+	Subject string `protobuf:"bytes,3,opt,name=subject,proto3" json:"subject,omitempty"`
+	// The task.
+	Task string `protobuf:"bytes,4,opt,name=task,proto3" json:"task,omitempty"`
+	// The resource.
+	Resource string `protobuf:"bytes,5,opt,name=resource,proto3" json:"resource,omitempty"`
+	// The login on the resource, where it is known.
+	Account string `protobuf:"bytes,6,opt,name=account,proto3" json:"account,omitempty"`
+	// What can be done there; for connect, what every task allows beside is not listed.
+	Rights []*BlastRight `protobuf:"bytes,7,rep,name=rights,proto3" json:"rights,omitempty"`
+	// What must be so besides.
+	Terms []string `protobuf:"bytes,8,rep,name=terms,proto3" json:"terms,omitempty"`
+	// When it has ended by itself; unset for never.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// The lease that has the credential, where it is on loan.
+	Lease         string `protobuf:"bytes,10,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reach) Reset() {
+	*x = Reach{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[92]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reach) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reach) ProtoMessage() {}
+
+func (x *Reach) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[92]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reach.ProtoReflect.Descriptor instead.
+func (*Reach) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{92}
+}
+
+func (x *Reach) GetAct() string {
+	if x != nil {
+		return x.Act
+	}
+	return ""
+}
+
+func (x *Reach) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Reach) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Reach) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *Reach) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *Reach) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *Reach) GetRights() []*BlastRight {
+	if x != nil {
+		return x.Rights
+	}
+	return nil
+}
+
+func (x *Reach) GetTerms() []string {
+	if x != nil {
+		return x.Terms
+	}
+	return nil
+}
+
+func (x *Reach) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *Reach) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+// BlastRight is one thing that can be done.
+type BlastRight struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is done: select, insert, exec, call, ...; anything is without restriction.
+	Verb string `protobuf:"bytes,1,opt,name=verb,proto3" json:"verb,omitempty"`
+	// To what; empty for the resource itself.
+	Object string `protobuf:"bytes,2,opt,name=object,proto3" json:"object,omitempty"`
+	// Columns of it.
+	Columns []string `protobuf:"bytes,3,rep,name=columns,proto3" json:"columns,omitempty"`
+	// Those of the columns that are masked, by name, with the mask.
+	Masks map[string]string `protobuf:"bytes,4,rep,name=masks,proto3" json:"masks,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// What else must be so.
+	Terms         []string `protobuf:"bytes,5,rep,name=terms,proto3" json:"terms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BlastRight) Reset() {
+	*x = BlastRight{}
+	mi := &file_postern_api_v1_api_proto_msgTypes[93]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BlastRight) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BlastRight) ProtoMessage() {}
+
+func (x *BlastRight) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_api_v1_api_proto_msgTypes[93]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BlastRight.ProtoReflect.Descriptor instead.
+func (*BlastRight) Descriptor() ([]byte, []int) {
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{93}
+}
+
+func (x *BlastRight) GetVerb() string {
+	if x != nil {
+		return x.Verb
+	}
+	return ""
+}
+
+func (x *BlastRight) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+func (x *BlastRight) GetColumns() []string {
+	if x != nil {
+		return x.Columns
+	}
+	return nil
+}
+
+func (x *BlastRight) GetMasks() map[string]string {
+	if x != nil {
+		return x.Masks
+	}
+	return nil
+}
+
+func (x *BlastRight) GetTerms() []string {
+	if x != nil {
+		return x.Terms
+	}
+	return nil
+}
+
 // GetReceiptRequest names a version.
 type GetReceiptRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -6263,7 +6639,7 @@ type GetReceiptRequest struct {
 
 func (x *GetReceiptRequest) Reset() {
 	*x = GetReceiptRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[90]
+	mi := &file_postern_api_v1_api_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6275,7 +6651,7 @@ func (x *GetReceiptRequest) String() string {
 func (*GetReceiptRequest) ProtoMessage() {}
 
 func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[90]
+	mi := &file_postern_api_v1_api_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6288,7 +6664,7 @@ func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptRequest.ProtoReflect.Descriptor instead.
 func (*GetReceiptRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{90}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *GetReceiptRequest) GetVersion() *v1.Version {
@@ -6316,7 +6692,7 @@ type GetReceiptResponse struct {
 
 func (x *GetReceiptResponse) Reset() {
 	*x = GetReceiptResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[91]
+	mi := &file_postern_api_v1_api_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6328,7 +6704,7 @@ func (x *GetReceiptResponse) String() string {
 func (*GetReceiptResponse) ProtoMessage() {}
 
 func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[91]
+	mi := &file_postern_api_v1_api_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6341,7 +6717,7 @@ func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptResponse.ProtoReflect.Descriptor instead.
 func (*GetReceiptResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{91}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *GetReceiptResponse) GetReceipt() *Receipt {
@@ -6368,7 +6744,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[92]
+	mi := &file_postern_api_v1_api_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6380,7 +6756,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[92]
+	mi := &file_postern_api_v1_api_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6393,7 +6769,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{92}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *Receipt) GetVersion() *v1.Version {
@@ -6445,7 +6821,7 @@ type NodeReceipt struct {
 
 func (x *NodeReceipt) Reset() {
 	*x = NodeReceipt{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[93]
+	mi := &file_postern_api_v1_api_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6457,7 +6833,7 @@ func (x *NodeReceipt) String() string {
 func (*NodeReceipt) ProtoMessage() {}
 
 func (x *NodeReceipt) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[93]
+	mi := &file_postern_api_v1_api_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6470,7 +6846,7 @@ func (x *NodeReceipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeReceipt.ProtoReflect.Descriptor instead.
 func (*NodeReceipt) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{93}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *NodeReceipt) GetNode() string {
@@ -6530,7 +6906,7 @@ type OffboardRequest struct {
 
 func (x *OffboardRequest) Reset() {
 	*x = OffboardRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[94]
+	mi := &file_postern_api_v1_api_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6542,7 +6918,7 @@ func (x *OffboardRequest) String() string {
 func (*OffboardRequest) ProtoMessage() {}
 
 func (x *OffboardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[94]
+	mi := &file_postern_api_v1_api_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6555,7 +6931,7 @@ func (x *OffboardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OffboardRequest.ProtoReflect.Descriptor instead.
 func (*OffboardRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{94}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *OffboardRequest) GetSubject() string {
@@ -6604,7 +6980,7 @@ type OffboardResponse struct {
 
 func (x *OffboardResponse) Reset() {
 	*x = OffboardResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[95]
+	mi := &file_postern_api_v1_api_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6616,7 +6992,7 @@ func (x *OffboardResponse) String() string {
 func (*OffboardResponse) ProtoMessage() {}
 
 func (x *OffboardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[95]
+	mi := &file_postern_api_v1_api_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6629,7 +7005,7 @@ func (x *OffboardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OffboardResponse.ProtoReflect.Descriptor instead.
 func (*OffboardResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{95}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *OffboardResponse) GetLocks() []*v1.Object {
@@ -6703,7 +7079,7 @@ type OffboardedWorkload struct {
 
 func (x *OffboardedWorkload) Reset() {
 	*x = OffboardedWorkload{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[96]
+	mi := &file_postern_api_v1_api_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6715,7 +7091,7 @@ func (x *OffboardedWorkload) String() string {
 func (*OffboardedWorkload) ProtoMessage() {}
 
 func (x *OffboardedWorkload) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[96]
+	mi := &file_postern_api_v1_api_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6728,7 +7104,7 @@ func (x *OffboardedWorkload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OffboardedWorkload.ProtoReflect.Descriptor instead.
 func (*OffboardedWorkload) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{96}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *OffboardedWorkload) GetName() string {
@@ -6775,7 +7151,7 @@ type LeaseStatus struct {
 
 func (x *LeaseStatus) Reset() {
 	*x = LeaseStatus{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[97]
+	mi := &file_postern_api_v1_api_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6787,7 +7163,7 @@ func (x *LeaseStatus) String() string {
 func (*LeaseStatus) ProtoMessage() {}
 
 func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[97]
+	mi := &file_postern_api_v1_api_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6800,7 +7176,7 @@ func (x *LeaseStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseStatus.ProtoReflect.Descriptor instead.
 func (*LeaseStatus) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{97}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *LeaseStatus) GetId() string {
@@ -6874,7 +7250,7 @@ type SigningKey struct {
 
 func (x *SigningKey) Reset() {
 	*x = SigningKey{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[98]
+	mi := &file_postern_api_v1_api_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6886,7 +7262,7 @@ func (x *SigningKey) String() string {
 func (*SigningKey) ProtoMessage() {}
 
 func (x *SigningKey) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[98]
+	mi := &file_postern_api_v1_api_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6899,7 +7275,7 @@ func (x *SigningKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SigningKey.ProtoReflect.Descriptor instead.
 func (*SigningKey) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{98}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *SigningKey) GetName() string {
@@ -6953,7 +7329,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[99]
+	mi := &file_postern_api_v1_api_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6965,7 +7341,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[99]
+	mi := &file_postern_api_v1_api_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6978,7 +7354,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{99}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{103}
 }
 
 // ListKeysResponse has all keys.
@@ -6994,7 +7370,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[100]
+	mi := &file_postern_api_v1_api_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7006,7 +7382,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[100]
+	mi := &file_postern_api_v1_api_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7019,7 +7395,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{100}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *ListKeysResponse) GetKeys() []*SigningKey {
@@ -7050,7 +7426,7 @@ type RotateKeyRequest struct {
 
 func (x *RotateKeyRequest) Reset() {
 	*x = RotateKeyRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[101]
+	mi := &file_postern_api_v1_api_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7062,7 +7438,7 @@ func (x *RotateKeyRequest) String() string {
 func (*RotateKeyRequest) ProtoMessage() {}
 
 func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[101]
+	mi := &file_postern_api_v1_api_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7075,7 +7451,7 @@ func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{101}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *RotateKeyRequest) GetUse() string {
@@ -7103,7 +7479,7 @@ type RotateKeyResponse struct {
 
 func (x *RotateKeyResponse) Reset() {
 	*x = RotateKeyResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[102]
+	mi := &file_postern_api_v1_api_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7115,7 +7491,7 @@ func (x *RotateKeyResponse) String() string {
 func (*RotateKeyResponse) ProtoMessage() {}
 
 func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[102]
+	mi := &file_postern_api_v1_api_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7128,7 +7504,7 @@ func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{102}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *RotateKeyResponse) GetKey() *SigningKey {
@@ -7149,7 +7525,7 @@ type RetireKeyRequest struct {
 
 func (x *RetireKeyRequest) Reset() {
 	*x = RetireKeyRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[103]
+	mi := &file_postern_api_v1_api_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7161,7 +7537,7 @@ func (x *RetireKeyRequest) String() string {
 func (*RetireKeyRequest) ProtoMessage() {}
 
 func (x *RetireKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[103]
+	mi := &file_postern_api_v1_api_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7174,7 +7550,7 @@ func (x *RetireKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireKeyRequest.ProtoReflect.Descriptor instead.
 func (*RetireKeyRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{103}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *RetireKeyRequest) GetName() string {
@@ -7193,7 +7569,7 @@ type RetireKeyResponse struct {
 
 func (x *RetireKeyResponse) Reset() {
 	*x = RetireKeyResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[104]
+	mi := &file_postern_api_v1_api_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7205,7 +7581,7 @@ func (x *RetireKeyResponse) String() string {
 func (*RetireKeyResponse) ProtoMessage() {}
 
 func (x *RetireKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[104]
+	mi := &file_postern_api_v1_api_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7218,7 +7594,7 @@ func (x *RetireKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireKeyResponse.ProtoReflect.Descriptor instead.
 func (*RetireKeyResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{104}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{108}
 }
 
 // ListAccountsRequest names a resource.
@@ -7234,7 +7610,7 @@ type ListAccountsRequest struct {
 
 func (x *ListAccountsRequest) Reset() {
 	*x = ListAccountsRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[105]
+	mi := &file_postern_api_v1_api_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7246,7 +7622,7 @@ func (x *ListAccountsRequest) String() string {
 func (*ListAccountsRequest) ProtoMessage() {}
 
 func (x *ListAccountsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[105]
+	mi := &file_postern_api_v1_api_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7259,7 +7635,7 @@ func (x *ListAccountsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAccountsRequest.ProtoReflect.Descriptor instead.
 func (*ListAccountsRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{105}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *ListAccountsRequest) GetResource() string {
@@ -7291,7 +7667,7 @@ type ListAccountsResponse struct {
 
 func (x *ListAccountsResponse) Reset() {
 	*x = ListAccountsResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[106]
+	mi := &file_postern_api_v1_api_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7303,7 +7679,7 @@ func (x *ListAccountsResponse) String() string {
 func (*ListAccountsResponse) ProtoMessage() {}
 
 func (x *ListAccountsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[106]
+	mi := &file_postern_api_v1_api_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7316,7 +7692,7 @@ func (x *ListAccountsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAccountsResponse.ProtoReflect.Descriptor instead.
 func (*ListAccountsResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{106}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *ListAccountsResponse) GetAccounts() []*AccountStatus {
@@ -7370,7 +7746,7 @@ type AccountStatus struct {
 
 func (x *AccountStatus) Reset() {
 	*x = AccountStatus{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[107]
+	mi := &file_postern_api_v1_api_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7382,7 +7758,7 @@ func (x *AccountStatus) String() string {
 func (*AccountStatus) ProtoMessage() {}
 
 func (x *AccountStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[107]
+	mi := &file_postern_api_v1_api_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7395,7 +7771,7 @@ func (x *AccountStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccountStatus.ProtoReflect.Descriptor instead.
 func (*AccountStatus) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{107}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *AccountStatus) GetAccount() string {
@@ -7491,7 +7867,7 @@ type AroundUse struct {
 
 func (x *AroundUse) Reset() {
 	*x = AroundUse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[108]
+	mi := &file_postern_api_v1_api_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7503,7 +7879,7 @@ func (x *AroundUse) String() string {
 func (*AroundUse) ProtoMessage() {}
 
 func (x *AroundUse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[108]
+	mi := &file_postern_api_v1_api_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7516,7 +7892,7 @@ func (x *AroundUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AroundUse.ProtoReflect.Descriptor instead.
 func (*AroundUse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{108}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *AroundUse) GetHost() string {
@@ -7580,7 +7956,7 @@ type RotateAccountRequest struct {
 
 func (x *RotateAccountRequest) Reset() {
 	*x = RotateAccountRequest{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[109]
+	mi := &file_postern_api_v1_api_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7592,7 +7968,7 @@ func (x *RotateAccountRequest) String() string {
 func (*RotateAccountRequest) ProtoMessage() {}
 
 func (x *RotateAccountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[109]
+	mi := &file_postern_api_v1_api_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7605,7 +7981,7 @@ func (x *RotateAccountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAccountRequest.ProtoReflect.Descriptor instead.
 func (*RotateAccountRequest) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{109}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *RotateAccountRequest) GetAccount() string {
@@ -7638,7 +8014,7 @@ type RotateAccountResponse struct {
 
 func (x *RotateAccountResponse) Reset() {
 	*x = RotateAccountResponse{}
-	mi := &file_postern_api_v1_api_proto_msgTypes[110]
+	mi := &file_postern_api_v1_api_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7650,7 +8026,7 @@ func (x *RotateAccountResponse) String() string {
 func (*RotateAccountResponse) ProtoMessage() {}
 
 func (x *RotateAccountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_api_v1_api_proto_msgTypes[110]
+	mi := &file_postern_api_v1_api_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7663,7 +8039,7 @@ func (x *RotateAccountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAccountResponse.ProtoReflect.Descriptor instead.
 func (*RotateAccountResponse) Descriptor() ([]byte, []int) {
-	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{110}
+	return file_postern_api_v1_api_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *RotateAccountResponse) GetAccount() string {
@@ -8180,7 +8556,42 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x10DrainNodeRequest\x12\x18\n" +
 	"\x04name\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04name\x129\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x04\xa8\xee\x18\x00R\atimeout\"\x13\n" +
-	"\x11DrainNodeResponse\"\x83\x01\n" +
+	"\x11DrainNodeResponse\"\x82\x01\n" +
+	"\x0fGetBlastRequest\x12\x1d\n" +
+	"\x05token\x18\x01 \x01(\tB\a\xa8\xee\x18\x01\x80\x01\x01R\x05token\x12\x1a\n" +
+	"\x05grant\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x05grant\x12\x18\n" +
+	"\x04node\x18\x03 \x01(\tB\x04\xa8\xee\x18\x00R\x04node\x12\x1a\n" +
+	"\x05lease\x18\x04 \x01(\tB\x04\xa8\xee\x18\x00R\x05lease\"\xd0\x01\n" +
+	"\x10GetBlastResponse\x12\x14\n" +
+	"\x05thing\x18\x01 \x01(\tR\x05thing\x12\x12\n" +
+	"\x04dead\x18\x02 \x01(\tR\x04dead\x125\n" +
+	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12/\n" +
+	"\areaches\x18\x04 \x03(\v2\x15.postern.api.v1.ReachR\areaches\x12\x14\n" +
+	"\x05stops\x18\x05 \x03(\tR\x05stops\x12\x14\n" +
+	"\x05notes\x18\x06 \x03(\tR\x05notes\"\xb2\x02\n" +
+	"\x05Reach\x12\x10\n" +
+	"\x03act\x18\x01 \x01(\tR\x03act\x12\x1c\n" +
+	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x18\n" +
+	"\asubject\x18\x03 \x01(\tR\asubject\x12\x12\n" +
+	"\x04task\x18\x04 \x01(\tR\x04task\x12\x1a\n" +
+	"\bresource\x18\x05 \x01(\tR\bresource\x12\x18\n" +
+	"\aaccount\x18\x06 \x01(\tR\aaccount\x122\n" +
+	"\x06rights\x18\a \x03(\v2\x1a.postern.api.v1.BlastRightR\x06rights\x12\x14\n" +
+	"\x05terms\x18\b \x03(\tR\x05terms\x125\n" +
+	"\bend_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x14\n" +
+	"\x05lease\x18\n" +
+	" \x01(\tR\x05lease\"\xdf\x01\n" +
+	"\n" +
+	"BlastRight\x12\x12\n" +
+	"\x04verb\x18\x01 \x01(\tR\x04verb\x12\x16\n" +
+	"\x06object\x18\x02 \x01(\tR\x06object\x12\x18\n" +
+	"\acolumns\x18\x03 \x03(\tR\acolumns\x12;\n" +
+	"\x05masks\x18\x04 \x03(\v2%.postern.api.v1.BlastRight.MasksEntryR\x05masks\x12\x14\n" +
+	"\x05terms\x18\x05 \x03(\tR\x05terms\x1a8\n" +
+	"\n" +
+	"MasksEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x83\x01\n" +
 	"\x11GetReceiptRequest\x129\n" +
 	"\aversion\x18\x01 \x01(\v2\x19.postern.types.v1.VersionB\x04\xa8\xee\x18\x00R\aversion\x123\n" +
 	"\x04wait\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x04\xa8\xee\x18\x00R\x04wait\"G\n" +
@@ -8333,11 +8744,12 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x10NodeAdminService\x12b\n" +
 	"\x0fCreateJoinToken\x12&.postern.api.v1.CreateJoinTokenRequest\x1a'.postern.api.v1.CreateJoinTokenResponse\x12U\n" +
 	"\tListNodes\x12 .postern.api.v1.ListNodesRequest\x1a!.postern.api.v1.ListNodesResponse\"\x03\x90\x02\x01\x12P\n" +
-	"\tDrainNode\x12 .postern.api.v1.DrainNodeRequest\x1a!.postern.api.v1.DrainNodeResponse2\xb6\x01\n" +
+	"\tDrainNode\x12 .postern.api.v1.DrainNodeRequest\x1a!.postern.api.v1.DrainNodeResponse2\x85\x02\n" +
 	"\vLockService\x12X\n" +
 	"\n" +
 	"GetReceipt\x12!.postern.api.v1.GetReceiptRequest\x1a\".postern.api.v1.GetReceiptResponse\"\x03\x90\x02\x01\x12M\n" +
-	"\bOffboard\x12\x1f.postern.api.v1.OffboardRequest\x1a .postern.api.v1.OffboardResponse2\x8a\x02\n" +
+	"\bOffboard\x12\x1f.postern.api.v1.OffboardRequest\x1a .postern.api.v1.OffboardResponse\x12M\n" +
+	"\bGetBlast\x12\x1f.postern.api.v1.GetBlastRequest\x1a .postern.api.v1.GetBlastResponse2\x8a\x02\n" +
 	"\x10AuthorityService\x12R\n" +
 	"\bListKeys\x12\x1f.postern.api.v1.ListKeysRequest\x1a .postern.api.v1.ListKeysResponse\"\x03\x90\x02\x01\x12P\n" +
 	"\tRotateKey\x12 .postern.api.v1.RotateKeyRequest\x1a!.postern.api.v1.RotateKeyResponse\x12P\n" +
@@ -8358,7 +8770,7 @@ func file_postern_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_postern_api_v1_api_proto_rawDescData
 }
 
-var file_postern_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 116)
+var file_postern_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 121)
 var file_postern_api_v1_api_proto_goTypes = []any{
 	(*WhoCanRequest)(nil),            // 0: postern.api.v1.WhoCanRequest
 	(*WhoCanResponse)(nil),           // 1: postern.api.v1.WhoCanResponse
@@ -8450,261 +8862,273 @@ var file_postern_api_v1_api_proto_goTypes = []any{
 	(*NodeStatus)(nil),               // 87: postern.api.v1.NodeStatus
 	(*DrainNodeRequest)(nil),         // 88: postern.api.v1.DrainNodeRequest
 	(*DrainNodeResponse)(nil),        // 89: postern.api.v1.DrainNodeResponse
-	(*GetReceiptRequest)(nil),        // 90: postern.api.v1.GetReceiptRequest
-	(*GetReceiptResponse)(nil),       // 91: postern.api.v1.GetReceiptResponse
-	(*Receipt)(nil),                  // 92: postern.api.v1.Receipt
-	(*NodeReceipt)(nil),              // 93: postern.api.v1.NodeReceipt
-	(*OffboardRequest)(nil),          // 94: postern.api.v1.OffboardRequest
-	(*OffboardResponse)(nil),         // 95: postern.api.v1.OffboardResponse
-	(*OffboardedWorkload)(nil),       // 96: postern.api.v1.OffboardedWorkload
-	(*LeaseStatus)(nil),              // 97: postern.api.v1.LeaseStatus
-	(*SigningKey)(nil),               // 98: postern.api.v1.SigningKey
-	(*ListKeysRequest)(nil),          // 99: postern.api.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),         // 100: postern.api.v1.ListKeysResponse
-	(*RotateKeyRequest)(nil),         // 101: postern.api.v1.RotateKeyRequest
-	(*RotateKeyResponse)(nil),        // 102: postern.api.v1.RotateKeyResponse
-	(*RetireKeyRequest)(nil),         // 103: postern.api.v1.RetireKeyRequest
-	(*RetireKeyResponse)(nil),        // 104: postern.api.v1.RetireKeyResponse
-	(*ListAccountsRequest)(nil),      // 105: postern.api.v1.ListAccountsRequest
-	(*ListAccountsResponse)(nil),     // 106: postern.api.v1.ListAccountsResponse
-	(*AccountStatus)(nil),            // 107: postern.api.v1.AccountStatus
-	(*AroundUse)(nil),                // 108: postern.api.v1.AroundUse
-	(*RotateAccountRequest)(nil),     // 109: postern.api.v1.RotateAccountRequest
-	(*RotateAccountResponse)(nil),    // 110: postern.api.v1.RotateAccountResponse
-	nil,                              // 111: postern.api.v1.ListRequest.LabelsEntry
-	nil,                              // 112: postern.api.v1.TaskOffer.ProtocolsEntry
-	nil,                              // 113: postern.api.v1.NodeEndpoint.AddressesEntry
-	nil,                              // 114: postern.api.v1.CreateJoinTokenRequest.LabelsEntry
-	nil,                              // 115: postern.api.v1.NodeStatus.EndpointsEntry
-	(*v1.Version)(nil),               // 116: postern.types.v1.Version
-	(*timestamppb.Timestamp)(nil),    // 117: google.protobuf.Timestamp
-	(*v1.Object)(nil),                // 118: postern.types.v1.Object
-	(*v11.Rejection)(nil),            // 119: postern.node.v1.Rejection
-	(*v1.Subject)(nil),               // 120: postern.types.v1.Subject
-	(*v1.Grant)(nil),                 // 121: postern.types.v1.Grant
-	(*v11.Explanation)(nil),          // 122: postern.node.v1.Explanation
-	(*v11.Finding)(nil),              // 123: postern.node.v1.Finding
-	(*durationpb.Duration)(nil),      // 124: google.protobuf.Duration
-	(*v1.Hold)(nil),                  // 125: postern.types.v1.Hold
-	(*v1.Session)(nil),               // 126: postern.types.v1.Session
-	(*v11.NodeReport)(nil),           // 127: postern.node.v1.NodeReport
+	(*GetBlastRequest)(nil),          // 90: postern.api.v1.GetBlastRequest
+	(*GetBlastResponse)(nil),         // 91: postern.api.v1.GetBlastResponse
+	(*Reach)(nil),                    // 92: postern.api.v1.Reach
+	(*BlastRight)(nil),               // 93: postern.api.v1.BlastRight
+	(*GetReceiptRequest)(nil),        // 94: postern.api.v1.GetReceiptRequest
+	(*GetReceiptResponse)(nil),       // 95: postern.api.v1.GetReceiptResponse
+	(*Receipt)(nil),                  // 96: postern.api.v1.Receipt
+	(*NodeReceipt)(nil),              // 97: postern.api.v1.NodeReceipt
+	(*OffboardRequest)(nil),          // 98: postern.api.v1.OffboardRequest
+	(*OffboardResponse)(nil),         // 99: postern.api.v1.OffboardResponse
+	(*OffboardedWorkload)(nil),       // 100: postern.api.v1.OffboardedWorkload
+	(*LeaseStatus)(nil),              // 101: postern.api.v1.LeaseStatus
+	(*SigningKey)(nil),               // 102: postern.api.v1.SigningKey
+	(*ListKeysRequest)(nil),          // 103: postern.api.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),         // 104: postern.api.v1.ListKeysResponse
+	(*RotateKeyRequest)(nil),         // 105: postern.api.v1.RotateKeyRequest
+	(*RotateKeyResponse)(nil),        // 106: postern.api.v1.RotateKeyResponse
+	(*RetireKeyRequest)(nil),         // 107: postern.api.v1.RetireKeyRequest
+	(*RetireKeyResponse)(nil),        // 108: postern.api.v1.RetireKeyResponse
+	(*ListAccountsRequest)(nil),      // 109: postern.api.v1.ListAccountsRequest
+	(*ListAccountsResponse)(nil),     // 110: postern.api.v1.ListAccountsResponse
+	(*AccountStatus)(nil),            // 111: postern.api.v1.AccountStatus
+	(*AroundUse)(nil),                // 112: postern.api.v1.AroundUse
+	(*RotateAccountRequest)(nil),     // 113: postern.api.v1.RotateAccountRequest
+	(*RotateAccountResponse)(nil),    // 114: postern.api.v1.RotateAccountResponse
+	nil,                              // 115: postern.api.v1.ListRequest.LabelsEntry
+	nil,                              // 116: postern.api.v1.TaskOffer.ProtocolsEntry
+	nil,                              // 117: postern.api.v1.NodeEndpoint.AddressesEntry
+	nil,                              // 118: postern.api.v1.CreateJoinTokenRequest.LabelsEntry
+	nil,                              // 119: postern.api.v1.NodeStatus.EndpointsEntry
+	nil,                              // 120: postern.api.v1.BlastRight.MasksEntry
+	(*v1.Version)(nil),               // 121: postern.types.v1.Version
+	(*timestamppb.Timestamp)(nil),    // 122: google.protobuf.Timestamp
+	(*v1.Object)(nil),                // 123: postern.types.v1.Object
+	(*v11.Rejection)(nil),            // 124: postern.node.v1.Rejection
+	(*v1.Subject)(nil),               // 125: postern.types.v1.Subject
+	(*v1.Grant)(nil),                 // 126: postern.types.v1.Grant
+	(*v11.Explanation)(nil),          // 127: postern.node.v1.Explanation
+	(*v11.Finding)(nil),              // 128: postern.node.v1.Finding
+	(*durationpb.Duration)(nil),      // 129: google.protobuf.Duration
+	(*v1.Hold)(nil),                  // 130: postern.types.v1.Hold
+	(*v1.Session)(nil),               // 131: postern.types.v1.Session
+	(*v11.NodeReport)(nil),           // 132: postern.node.v1.NodeReport
 }
 var file_postern_api_v1_api_proto_depIdxs = []int32{
 	2,   // 0: postern.api.v1.WhoCanResponse.access:type_name -> postern.api.v1.Access
-	116, // 1: postern.api.v1.WhoCanResponse.version:type_name -> postern.types.v1.Version
-	117, // 2: postern.api.v1.Access.expire_time:type_name -> google.protobuf.Timestamp
-	118, // 3: postern.api.v1.CompareRequest.objects:type_name -> postern.types.v1.Object
+	121, // 1: postern.api.v1.WhoCanResponse.version:type_name -> postern.types.v1.Version
+	122, // 2: postern.api.v1.Access.expire_time:type_name -> google.protobuf.Timestamp
+	123, // 3: postern.api.v1.CompareRequest.objects:type_name -> postern.types.v1.Object
 	5,   // 4: postern.api.v1.CompareResponse.changes:type_name -> postern.api.v1.PolicyChange
-	119, // 5: postern.api.v1.CompareResponse.rejections:type_name -> postern.node.v1.Rejection
-	116, // 6: postern.api.v1.CompareResponse.version:type_name -> postern.types.v1.Version
-	118, // 7: postern.api.v1.CreateRequest.object:type_name -> postern.types.v1.Object
-	111, // 8: postern.api.v1.ListRequest.labels:type_name -> postern.api.v1.ListRequest.LabelsEntry
-	118, // 9: postern.api.v1.ListResponse.objects:type_name -> postern.types.v1.Object
-	116, // 10: postern.api.v1.ListResponse.version:type_name -> postern.types.v1.Version
-	118, // 11: postern.api.v1.UpdateRequest.object:type_name -> postern.types.v1.Object
-	116, // 12: postern.api.v1.DeleteResponse.version:type_name -> postern.types.v1.Version
-	118, // 13: postern.api.v1.ApplyRequest.objects:type_name -> postern.types.v1.Object
+	124, // 5: postern.api.v1.CompareResponse.rejections:type_name -> postern.node.v1.Rejection
+	121, // 6: postern.api.v1.CompareResponse.version:type_name -> postern.types.v1.Version
+	123, // 7: postern.api.v1.CreateRequest.object:type_name -> postern.types.v1.Object
+	115, // 8: postern.api.v1.ListRequest.labels:type_name -> postern.api.v1.ListRequest.LabelsEntry
+	123, // 9: postern.api.v1.ListResponse.objects:type_name -> postern.types.v1.Object
+	121, // 10: postern.api.v1.ListResponse.version:type_name -> postern.types.v1.Version
+	123, // 11: postern.api.v1.UpdateRequest.object:type_name -> postern.types.v1.Object
+	121, // 12: postern.api.v1.DeleteResponse.version:type_name -> postern.types.v1.Version
+	123, // 13: postern.api.v1.ApplyRequest.objects:type_name -> postern.types.v1.Object
 	15,  // 14: postern.api.v1.ApplyResponse.applied:type_name -> postern.api.v1.Applied
-	116, // 15: postern.api.v1.ApplyResponse.version:type_name -> postern.types.v1.Version
-	118, // 16: postern.api.v1.Applied.object:type_name -> postern.types.v1.Object
-	118, // 17: postern.api.v1.WatchResponse.object:type_name -> postern.types.v1.Object
-	116, // 18: postern.api.v1.WatchResponse.version:type_name -> postern.types.v1.Version
-	120, // 19: postern.api.v1.WhoAmIResponse.subject:type_name -> postern.types.v1.Subject
-	117, // 20: postern.api.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
+	121, // 15: postern.api.v1.ApplyResponse.version:type_name -> postern.types.v1.Version
+	123, // 16: postern.api.v1.Applied.object:type_name -> postern.types.v1.Object
+	123, // 17: postern.api.v1.WatchResponse.object:type_name -> postern.types.v1.Object
+	121, // 18: postern.api.v1.WatchResponse.version:type_name -> postern.types.v1.Version
+	125, // 19: postern.api.v1.WhoAmIResponse.subject:type_name -> postern.types.v1.Subject
+	122, // 20: postern.api.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
 	22,  // 21: postern.api.v1.LoginOptionsResponse.issuers:type_name -> postern.api.v1.LoginIssuer
 	25,  // 22: postern.api.v1.ListTasksResponse.tasks:type_name -> postern.api.v1.TaskOffer
-	121, // 23: postern.api.v1.TaskOffer.grant:type_name -> postern.types.v1.Grant
-	112, // 24: postern.api.v1.TaskOffer.protocols:type_name -> postern.api.v1.TaskOffer.ProtocolsEntry
-	120, // 25: postern.api.v1.ExplainRequest.subject:type_name -> postern.types.v1.Subject
-	122, // 26: postern.api.v1.ExplainResponse.explanation:type_name -> postern.node.v1.Explanation
+	126, // 23: postern.api.v1.TaskOffer.grant:type_name -> postern.types.v1.Grant
+	116, // 24: postern.api.v1.TaskOffer.protocols:type_name -> postern.api.v1.TaskOffer.ProtocolsEntry
+	125, // 25: postern.api.v1.ExplainRequest.subject:type_name -> postern.types.v1.Subject
+	127, // 26: postern.api.v1.ExplainResponse.explanation:type_name -> postern.node.v1.Explanation
 	30,  // 27: postern.api.v1.DoctorResponse.resources:type_name -> postern.api.v1.ResourceHealth
 	31,  // 28: postern.api.v1.ResourceHealth.tasks:type_name -> postern.api.v1.TaskHealth
-	123, // 29: postern.api.v1.ResourceHealth.findings:type_name -> postern.node.v1.Finding
+	128, // 29: postern.api.v1.ResourceHealth.findings:type_name -> postern.node.v1.Finding
 	32,  // 30: postern.api.v1.TaskHealth.permits:type_name -> postern.api.v1.PermitHealth
 	35,  // 31: postern.api.v1.ListEndpointsResponse.endpoints:type_name -> postern.api.v1.EndpointList
 	36,  // 32: postern.api.v1.EndpointList.nodes:type_name -> postern.api.v1.NodeEndpoint
-	117, // 33: postern.api.v1.EndpointList.time:type_name -> google.protobuf.Timestamp
-	113, // 34: postern.api.v1.NodeEndpoint.addresses:type_name -> postern.api.v1.NodeEndpoint.AddressesEntry
-	124, // 35: postern.api.v1.CreateGrantRequest.ttl:type_name -> google.protobuf.Duration
-	121, // 36: postern.api.v1.CreateGrantResponse.grant:type_name -> postern.types.v1.Grant
-	124, // 37: postern.api.v1.RequestGrantRequest.ttl:type_name -> google.protobuf.Duration
-	121, // 38: postern.api.v1.RequestGrantResponse.grant:type_name -> postern.types.v1.Grant
-	125, // 39: postern.api.v1.RequestGrantResponse.hold:type_name -> postern.types.v1.Hold
-	121, // 40: postern.api.v1.GetGrantResponse.grant:type_name -> postern.types.v1.Grant
-	121, // 41: postern.api.v1.ListGrantsResponse.grants:type_name -> postern.types.v1.Grant
-	121, // 42: postern.api.v1.RevokeGrantResponse.grant:type_name -> postern.types.v1.Grant
-	116, // 43: postern.api.v1.RevokeGrantResponse.version:type_name -> postern.types.v1.Version
-	125, // 44: postern.api.v1.ListHoldsResponse.holds:type_name -> postern.types.v1.Hold
-	125, // 45: postern.api.v1.GetHoldResponse.hold:type_name -> postern.types.v1.Hold
+	122, // 33: postern.api.v1.EndpointList.time:type_name -> google.protobuf.Timestamp
+	117, // 34: postern.api.v1.NodeEndpoint.addresses:type_name -> postern.api.v1.NodeEndpoint.AddressesEntry
+	129, // 35: postern.api.v1.CreateGrantRequest.ttl:type_name -> google.protobuf.Duration
+	126, // 36: postern.api.v1.CreateGrantResponse.grant:type_name -> postern.types.v1.Grant
+	129, // 37: postern.api.v1.RequestGrantRequest.ttl:type_name -> google.protobuf.Duration
+	126, // 38: postern.api.v1.RequestGrantResponse.grant:type_name -> postern.types.v1.Grant
+	130, // 39: postern.api.v1.RequestGrantResponse.hold:type_name -> postern.types.v1.Hold
+	126, // 40: postern.api.v1.GetGrantResponse.grant:type_name -> postern.types.v1.Grant
+	126, // 41: postern.api.v1.ListGrantsResponse.grants:type_name -> postern.types.v1.Grant
+	126, // 42: postern.api.v1.RevokeGrantResponse.grant:type_name -> postern.types.v1.Grant
+	121, // 43: postern.api.v1.RevokeGrantResponse.version:type_name -> postern.types.v1.Version
+	130, // 44: postern.api.v1.ListHoldsResponse.holds:type_name -> postern.types.v1.Hold
+	130, // 45: postern.api.v1.GetHoldResponse.hold:type_name -> postern.types.v1.Hold
 	51,  // 46: postern.api.v1.GetHoldResponse.history:type_name -> postern.api.v1.HoldHistory
-	117, // 47: postern.api.v1.HoldHistory.first_time:type_name -> google.protobuf.Timestamp
-	117, // 48: postern.api.v1.HoldHistory.last_time:type_name -> google.protobuf.Timestamp
-	125, // 49: postern.api.v1.ReviewHoldResponse.hold:type_name -> postern.types.v1.Hold
-	125, // 50: postern.api.v1.WithdrawHoldResponse.hold:type_name -> postern.types.v1.Hold
-	125, // 51: postern.api.v1.WatchHoldsResponse.hold:type_name -> postern.types.v1.Hold
-	117, // 52: postern.api.v1.SearchStatementsRequest.since:type_name -> google.protobuf.Timestamp
-	117, // 53: postern.api.v1.SearchStatementsRequest.until:type_name -> google.protobuf.Timestamp
+	122, // 47: postern.api.v1.HoldHistory.first_time:type_name -> google.protobuf.Timestamp
+	122, // 48: postern.api.v1.HoldHistory.last_time:type_name -> google.protobuf.Timestamp
+	130, // 49: postern.api.v1.ReviewHoldResponse.hold:type_name -> postern.types.v1.Hold
+	130, // 50: postern.api.v1.WithdrawHoldResponse.hold:type_name -> postern.types.v1.Hold
+	130, // 51: postern.api.v1.WatchHoldsResponse.hold:type_name -> postern.types.v1.Hold
+	122, // 52: postern.api.v1.SearchStatementsRequest.since:type_name -> google.protobuf.Timestamp
+	122, // 53: postern.api.v1.SearchStatementsRequest.until:type_name -> google.protobuf.Timestamp
 	62,  // 54: postern.api.v1.SearchStatementsResponse.statements:type_name -> postern.api.v1.RecordedStatement
-	117, // 55: postern.api.v1.RecordedStatement.time:type_name -> google.protobuf.Timestamp
+	122, // 55: postern.api.v1.RecordedStatement.time:type_name -> google.protobuf.Timestamp
 	63,  // 56: postern.api.v1.RecordedStatement.columns:type_name -> postern.api.v1.ColumnUse
-	124, // 57: postern.api.v1.RecordedStatement.duration:type_name -> google.protobuf.Duration
-	117, // 58: postern.api.v1.WhoUsedRequest.since:type_name -> google.protobuf.Timestamp
-	117, // 59: postern.api.v1.WhoUsedRequest.until:type_name -> google.protobuf.Timestamp
+	129, // 57: postern.api.v1.RecordedStatement.duration:type_name -> google.protobuf.Duration
+	122, // 58: postern.api.v1.WhoUsedRequest.since:type_name -> google.protobuf.Timestamp
+	122, // 59: postern.api.v1.WhoUsedRequest.until:type_name -> google.protobuf.Timestamp
 	66,  // 60: postern.api.v1.WhoUsedResponse.uses:type_name -> postern.api.v1.SessionUse
-	117, // 61: postern.api.v1.SessionUse.first_time:type_name -> google.protobuf.Timestamp
-	117, // 62: postern.api.v1.SessionUse.last_time:type_name -> google.protobuf.Timestamp
-	117, // 63: postern.api.v1.GetUsageRequest.since:type_name -> google.protobuf.Timestamp
-	124, // 64: postern.api.v1.GetUsageRequest.unused:type_name -> google.protobuf.Duration
+	122, // 61: postern.api.v1.SessionUse.first_time:type_name -> google.protobuf.Timestamp
+	122, // 62: postern.api.v1.SessionUse.last_time:type_name -> google.protobuf.Timestamp
+	122, // 63: postern.api.v1.GetUsageRequest.since:type_name -> google.protobuf.Timestamp
+	129, // 64: postern.api.v1.GetUsageRequest.unused:type_name -> google.protobuf.Duration
 	69,  // 65: postern.api.v1.GetUsageResponse.usage:type_name -> postern.api.v1.Usage
 	70,  // 66: postern.api.v1.GetUsageResponse.unused:type_name -> postern.api.v1.UnusedBinding
-	117, // 67: postern.api.v1.Usage.first_time:type_name -> google.protobuf.Timestamp
-	117, // 68: postern.api.v1.Usage.last_time:type_name -> google.protobuf.Timestamp
-	117, // 69: postern.api.v1.UnusedBinding.last_time:type_name -> google.protobuf.Timestamp
-	117, // 70: postern.api.v1.ListSessionsRequest.since:type_name -> google.protobuf.Timestamp
-	117, // 71: postern.api.v1.ListSessionsRequest.until:type_name -> google.protobuf.Timestamp
-	126, // 72: postern.api.v1.ListSessionsResponse.sessions:type_name -> postern.types.v1.Session
-	126, // 73: postern.api.v1.GetSessionResponse.session:type_name -> postern.types.v1.Session
-	117, // 74: postern.api.v1.ListAuditEntriesRequest.since:type_name -> google.protobuf.Timestamp
+	122, // 67: postern.api.v1.Usage.first_time:type_name -> google.protobuf.Timestamp
+	122, // 68: postern.api.v1.Usage.last_time:type_name -> google.protobuf.Timestamp
+	122, // 69: postern.api.v1.UnusedBinding.last_time:type_name -> google.protobuf.Timestamp
+	122, // 70: postern.api.v1.ListSessionsRequest.since:type_name -> google.protobuf.Timestamp
+	122, // 71: postern.api.v1.ListSessionsRequest.until:type_name -> google.protobuf.Timestamp
+	131, // 72: postern.api.v1.ListSessionsResponse.sessions:type_name -> postern.types.v1.Session
+	131, // 73: postern.api.v1.GetSessionResponse.session:type_name -> postern.types.v1.Session
+	122, // 74: postern.api.v1.ListAuditEntriesRequest.since:type_name -> google.protobuf.Timestamp
 	81,  // 75: postern.api.v1.ListAuditEntriesResponse.entries:type_name -> postern.api.v1.AuditEntry
-	117, // 76: postern.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	122, // 76: postern.api.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
 	82,  // 77: postern.api.v1.AuditEntry.changes:type_name -> postern.api.v1.AuditChange
-	114, // 78: postern.api.v1.CreateJoinTokenRequest.labels:type_name -> postern.api.v1.CreateJoinTokenRequest.LabelsEntry
-	124, // 79: postern.api.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	117, // 80: postern.api.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	118, // 78: postern.api.v1.CreateJoinTokenRequest.labels:type_name -> postern.api.v1.CreateJoinTokenRequest.LabelsEntry
+	129, // 79: postern.api.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	122, // 80: postern.api.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
 	87,  // 81: postern.api.v1.ListNodesResponse.nodes:type_name -> postern.api.v1.NodeStatus
-	116, // 82: postern.api.v1.ListNodesResponse.version:type_name -> postern.types.v1.Version
-	116, // 83: postern.api.v1.NodeStatus.version:type_name -> postern.types.v1.Version
-	124, // 84: postern.api.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
-	119, // 85: postern.api.v1.NodeStatus.rejections:type_name -> postern.node.v1.Rejection
-	127, // 86: postern.api.v1.NodeStatus.report:type_name -> postern.node.v1.NodeReport
-	117, // 87: postern.api.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
-	115, // 88: postern.api.v1.NodeStatus.endpoints:type_name -> postern.api.v1.NodeStatus.EndpointsEntry
-	124, // 89: postern.api.v1.DrainNodeRequest.timeout:type_name -> google.protobuf.Duration
-	116, // 90: postern.api.v1.GetReceiptRequest.version:type_name -> postern.types.v1.Version
-	124, // 91: postern.api.v1.GetReceiptRequest.wait:type_name -> google.protobuf.Duration
-	92,  // 92: postern.api.v1.GetReceiptResponse.receipt:type_name -> postern.api.v1.Receipt
-	116, // 93: postern.api.v1.Receipt.version:type_name -> postern.types.v1.Version
-	117, // 94: postern.api.v1.Receipt.time:type_name -> google.protobuf.Timestamp
-	93,  // 95: postern.api.v1.Receipt.nodes:type_name -> postern.api.v1.NodeReceipt
-	117, // 96: postern.api.v1.Receipt.worst_case_time:type_name -> google.protobuf.Timestamp
-	117, // 97: postern.api.v1.NodeReceipt.enforced_time:type_name -> google.protobuf.Timestamp
-	117, // 98: postern.api.v1.NodeReceipt.last_seen:type_name -> google.protobuf.Timestamp
-	117, // 99: postern.api.v1.NodeReceipt.worst_case_time:type_name -> google.protobuf.Timestamp
-	118, // 100: postern.api.v1.OffboardResponse.locks:type_name -> postern.types.v1.Object
-	121, // 101: postern.api.v1.OffboardResponse.grants:type_name -> postern.types.v1.Grant
-	125, // 102: postern.api.v1.OffboardResponse.holds:type_name -> postern.types.v1.Hold
-	126, // 103: postern.api.v1.OffboardResponse.sessions:type_name -> postern.types.v1.Session
-	97,  // 104: postern.api.v1.OffboardResponse.leases:type_name -> postern.api.v1.LeaseStatus
-	96,  // 105: postern.api.v1.OffboardResponse.workloads:type_name -> postern.api.v1.OffboardedWorkload
-	92,  // 106: postern.api.v1.OffboardResponse.receipt:type_name -> postern.api.v1.Receipt
-	117, // 107: postern.api.v1.SigningKey.create_time:type_name -> google.protobuf.Timestamp
-	117, // 108: postern.api.v1.SigningKey.sign_time:type_name -> google.protobuf.Timestamp
-	98,  // 109: postern.api.v1.ListKeysResponse.keys:type_name -> postern.api.v1.SigningKey
-	124, // 110: postern.api.v1.RotateKeyRequest.lead:type_name -> google.protobuf.Duration
-	98,  // 111: postern.api.v1.RotateKeyResponse.key:type_name -> postern.api.v1.SigningKey
-	117, // 112: postern.api.v1.ListAccountsRequest.refused_since:type_name -> google.protobuf.Timestamp
-	107, // 113: postern.api.v1.ListAccountsResponse.accounts:type_name -> postern.api.v1.AccountStatus
-	117, // 114: postern.api.v1.AccountStatus.valid_until:type_name -> google.protobuf.Timestamp
-	117, // 115: postern.api.v1.AccountStatus.last_leased:type_name -> google.protobuf.Timestamp
-	108, // 116: postern.api.v1.AccountStatus.around:type_name -> postern.api.v1.AroundUse
-	108, // 117: postern.api.v1.AccountStatus.refused:type_name -> postern.api.v1.AroundUse
-	117, // 118: postern.api.v1.AroundUse.first_time:type_name -> google.protobuf.Timestamp
-	117, // 119: postern.api.v1.AroundUse.last_time:type_name -> google.protobuf.Timestamp
-	117, // 120: postern.api.v1.RotateAccountResponse.time:type_name -> google.protobuf.Timestamp
-	108, // 121: postern.api.v1.RotateAccountResponse.around:type_name -> postern.api.v1.AroundUse
-	6,   // 122: postern.api.v1.PolicyService.Create:input_type -> postern.api.v1.CreateRequest
-	7,   // 123: postern.api.v1.PolicyService.Get:input_type -> postern.api.v1.GetRequest
-	8,   // 124: postern.api.v1.PolicyService.List:input_type -> postern.api.v1.ListRequest
-	10,  // 125: postern.api.v1.PolicyService.Update:input_type -> postern.api.v1.UpdateRequest
-	11,  // 126: postern.api.v1.PolicyService.Delete:input_type -> postern.api.v1.DeleteRequest
-	13,  // 127: postern.api.v1.PolicyService.Apply:input_type -> postern.api.v1.ApplyRequest
-	16,  // 128: postern.api.v1.PolicyService.Watch:input_type -> postern.api.v1.WatchRequest
-	0,   // 129: postern.api.v1.PolicyService.WhoCan:input_type -> postern.api.v1.WhoCanRequest
-	3,   // 130: postern.api.v1.PolicyService.Compare:input_type -> postern.api.v1.CompareRequest
-	18,  // 131: postern.api.v1.AccessService.WhoAmI:input_type -> postern.api.v1.WhoAmIRequest
-	20,  // 132: postern.api.v1.AccessService.LoginOptions:input_type -> postern.api.v1.LoginOptionsRequest
-	23,  // 133: postern.api.v1.AccessService.ListTasks:input_type -> postern.api.v1.ListTasksRequest
-	26,  // 134: postern.api.v1.AccessService.Explain:input_type -> postern.api.v1.ExplainRequest
-	28,  // 135: postern.api.v1.AccessService.Doctor:input_type -> postern.api.v1.DoctorRequest
-	33,  // 136: postern.api.v1.AccessService.ListEndpoints:input_type -> postern.api.v1.ListEndpointsRequest
-	37,  // 137: postern.api.v1.GrantService.CreateGrant:input_type -> postern.api.v1.CreateGrantRequest
-	39,  // 138: postern.api.v1.GrantService.RequestGrant:input_type -> postern.api.v1.RequestGrantRequest
-	41,  // 139: postern.api.v1.GrantService.GetGrant:input_type -> postern.api.v1.GetGrantRequest
-	43,  // 140: postern.api.v1.GrantService.ListGrants:input_type -> postern.api.v1.ListGrantsRequest
-	45,  // 141: postern.api.v1.GrantService.RevokeGrant:input_type -> postern.api.v1.RevokeGrantRequest
-	47,  // 142: postern.api.v1.ApprovalService.ListHolds:input_type -> postern.api.v1.ListHoldsRequest
-	49,  // 143: postern.api.v1.ApprovalService.GetHold:input_type -> postern.api.v1.GetHoldRequest
-	52,  // 144: postern.api.v1.ApprovalService.ReviewHold:input_type -> postern.api.v1.ReviewHoldRequest
-	54,  // 145: postern.api.v1.ApprovalService.WithdrawHold:input_type -> postern.api.v1.WithdrawHoldRequest
-	56,  // 146: postern.api.v1.ApprovalService.WatchHolds:input_type -> postern.api.v1.WatchHoldsRequest
-	71,  // 147: postern.api.v1.SessionService.ListSessions:input_type -> postern.api.v1.ListSessionsRequest
-	73,  // 148: postern.api.v1.SessionService.GetSession:input_type -> postern.api.v1.GetSessionRequest
-	75,  // 149: postern.api.v1.SessionService.ReadRecording:input_type -> postern.api.v1.ReadRecordingRequest
-	77,  // 150: postern.api.v1.SessionService.KillSession:input_type -> postern.api.v1.KillSessionRequest
-	58,  // 151: postern.api.v1.SessionService.SetLegalHold:input_type -> postern.api.v1.SetLegalHoldRequest
-	60,  // 152: postern.api.v1.AnswerService.SearchStatements:input_type -> postern.api.v1.SearchStatementsRequest
-	64,  // 153: postern.api.v1.AnswerService.WhoUsed:input_type -> postern.api.v1.WhoUsedRequest
-	67,  // 154: postern.api.v1.AnswerService.GetUsage:input_type -> postern.api.v1.GetUsageRequest
-	79,  // 155: postern.api.v1.AuditService.ListAuditEntries:input_type -> postern.api.v1.ListAuditEntriesRequest
-	83,  // 156: postern.api.v1.NodeAdminService.CreateJoinToken:input_type -> postern.api.v1.CreateJoinTokenRequest
-	85,  // 157: postern.api.v1.NodeAdminService.ListNodes:input_type -> postern.api.v1.ListNodesRequest
-	88,  // 158: postern.api.v1.NodeAdminService.DrainNode:input_type -> postern.api.v1.DrainNodeRequest
-	90,  // 159: postern.api.v1.LockService.GetReceipt:input_type -> postern.api.v1.GetReceiptRequest
-	94,  // 160: postern.api.v1.LockService.Offboard:input_type -> postern.api.v1.OffboardRequest
-	99,  // 161: postern.api.v1.AuthorityService.ListKeys:input_type -> postern.api.v1.ListKeysRequest
-	101, // 162: postern.api.v1.AuthorityService.RotateKey:input_type -> postern.api.v1.RotateKeyRequest
-	103, // 163: postern.api.v1.AuthorityService.RetireKey:input_type -> postern.api.v1.RetireKeyRequest
-	105, // 164: postern.api.v1.AccountService.ListAccounts:input_type -> postern.api.v1.ListAccountsRequest
-	109, // 165: postern.api.v1.AccountService.RotateAccount:input_type -> postern.api.v1.RotateAccountRequest
-	118, // 166: postern.api.v1.PolicyService.Create:output_type -> postern.types.v1.Object
-	118, // 167: postern.api.v1.PolicyService.Get:output_type -> postern.types.v1.Object
-	9,   // 168: postern.api.v1.PolicyService.List:output_type -> postern.api.v1.ListResponse
-	118, // 169: postern.api.v1.PolicyService.Update:output_type -> postern.types.v1.Object
-	12,  // 170: postern.api.v1.PolicyService.Delete:output_type -> postern.api.v1.DeleteResponse
-	14,  // 171: postern.api.v1.PolicyService.Apply:output_type -> postern.api.v1.ApplyResponse
-	17,  // 172: postern.api.v1.PolicyService.Watch:output_type -> postern.api.v1.WatchResponse
-	1,   // 173: postern.api.v1.PolicyService.WhoCan:output_type -> postern.api.v1.WhoCanResponse
-	4,   // 174: postern.api.v1.PolicyService.Compare:output_type -> postern.api.v1.CompareResponse
-	19,  // 175: postern.api.v1.AccessService.WhoAmI:output_type -> postern.api.v1.WhoAmIResponse
-	21,  // 176: postern.api.v1.AccessService.LoginOptions:output_type -> postern.api.v1.LoginOptionsResponse
-	24,  // 177: postern.api.v1.AccessService.ListTasks:output_type -> postern.api.v1.ListTasksResponse
-	27,  // 178: postern.api.v1.AccessService.Explain:output_type -> postern.api.v1.ExplainResponse
-	29,  // 179: postern.api.v1.AccessService.Doctor:output_type -> postern.api.v1.DoctorResponse
-	34,  // 180: postern.api.v1.AccessService.ListEndpoints:output_type -> postern.api.v1.ListEndpointsResponse
-	38,  // 181: postern.api.v1.GrantService.CreateGrant:output_type -> postern.api.v1.CreateGrantResponse
-	40,  // 182: postern.api.v1.GrantService.RequestGrant:output_type -> postern.api.v1.RequestGrantResponse
-	42,  // 183: postern.api.v1.GrantService.GetGrant:output_type -> postern.api.v1.GetGrantResponse
-	44,  // 184: postern.api.v1.GrantService.ListGrants:output_type -> postern.api.v1.ListGrantsResponse
-	46,  // 185: postern.api.v1.GrantService.RevokeGrant:output_type -> postern.api.v1.RevokeGrantResponse
-	48,  // 186: postern.api.v1.ApprovalService.ListHolds:output_type -> postern.api.v1.ListHoldsResponse
-	50,  // 187: postern.api.v1.ApprovalService.GetHold:output_type -> postern.api.v1.GetHoldResponse
-	53,  // 188: postern.api.v1.ApprovalService.ReviewHold:output_type -> postern.api.v1.ReviewHoldResponse
-	55,  // 189: postern.api.v1.ApprovalService.WithdrawHold:output_type -> postern.api.v1.WithdrawHoldResponse
-	57,  // 190: postern.api.v1.ApprovalService.WatchHolds:output_type -> postern.api.v1.WatchHoldsResponse
-	72,  // 191: postern.api.v1.SessionService.ListSessions:output_type -> postern.api.v1.ListSessionsResponse
-	74,  // 192: postern.api.v1.SessionService.GetSession:output_type -> postern.api.v1.GetSessionResponse
-	76,  // 193: postern.api.v1.SessionService.ReadRecording:output_type -> postern.api.v1.ReadRecordingResponse
-	78,  // 194: postern.api.v1.SessionService.KillSession:output_type -> postern.api.v1.KillSessionResponse
-	59,  // 195: postern.api.v1.SessionService.SetLegalHold:output_type -> postern.api.v1.SetLegalHoldResponse
-	61,  // 196: postern.api.v1.AnswerService.SearchStatements:output_type -> postern.api.v1.SearchStatementsResponse
-	65,  // 197: postern.api.v1.AnswerService.WhoUsed:output_type -> postern.api.v1.WhoUsedResponse
-	68,  // 198: postern.api.v1.AnswerService.GetUsage:output_type -> postern.api.v1.GetUsageResponse
-	80,  // 199: postern.api.v1.AuditService.ListAuditEntries:output_type -> postern.api.v1.ListAuditEntriesResponse
-	84,  // 200: postern.api.v1.NodeAdminService.CreateJoinToken:output_type -> postern.api.v1.CreateJoinTokenResponse
-	86,  // 201: postern.api.v1.NodeAdminService.ListNodes:output_type -> postern.api.v1.ListNodesResponse
-	89,  // 202: postern.api.v1.NodeAdminService.DrainNode:output_type -> postern.api.v1.DrainNodeResponse
-	91,  // 203: postern.api.v1.LockService.GetReceipt:output_type -> postern.api.v1.GetReceiptResponse
-	95,  // 204: postern.api.v1.LockService.Offboard:output_type -> postern.api.v1.OffboardResponse
-	100, // 205: postern.api.v1.AuthorityService.ListKeys:output_type -> postern.api.v1.ListKeysResponse
-	102, // 206: postern.api.v1.AuthorityService.RotateKey:output_type -> postern.api.v1.RotateKeyResponse
-	104, // 207: postern.api.v1.AuthorityService.RetireKey:output_type -> postern.api.v1.RetireKeyResponse
-	106, // 208: postern.api.v1.AccountService.ListAccounts:output_type -> postern.api.v1.ListAccountsResponse
-	110, // 209: postern.api.v1.AccountService.RotateAccount:output_type -> postern.api.v1.RotateAccountResponse
-	166, // [166:210] is the sub-list for method output_type
-	122, // [122:166] is the sub-list for method input_type
-	122, // [122:122] is the sub-list for extension type_name
-	122, // [122:122] is the sub-list for extension extendee
-	0,   // [0:122] is the sub-list for field type_name
+	121, // 82: postern.api.v1.ListNodesResponse.version:type_name -> postern.types.v1.Version
+	121, // 83: postern.api.v1.NodeStatus.version:type_name -> postern.types.v1.Version
+	129, // 84: postern.api.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
+	124, // 85: postern.api.v1.NodeStatus.rejections:type_name -> postern.node.v1.Rejection
+	132, // 86: postern.api.v1.NodeStatus.report:type_name -> postern.node.v1.NodeReport
+	122, // 87: postern.api.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
+	119, // 88: postern.api.v1.NodeStatus.endpoints:type_name -> postern.api.v1.NodeStatus.EndpointsEntry
+	129, // 89: postern.api.v1.DrainNodeRequest.timeout:type_name -> google.protobuf.Duration
+	122, // 90: postern.api.v1.GetBlastResponse.end_time:type_name -> google.protobuf.Timestamp
+	92,  // 91: postern.api.v1.GetBlastResponse.reaches:type_name -> postern.api.v1.Reach
+	93,  // 92: postern.api.v1.Reach.rights:type_name -> postern.api.v1.BlastRight
+	122, // 93: postern.api.v1.Reach.end_time:type_name -> google.protobuf.Timestamp
+	120, // 94: postern.api.v1.BlastRight.masks:type_name -> postern.api.v1.BlastRight.MasksEntry
+	121, // 95: postern.api.v1.GetReceiptRequest.version:type_name -> postern.types.v1.Version
+	129, // 96: postern.api.v1.GetReceiptRequest.wait:type_name -> google.protobuf.Duration
+	96,  // 97: postern.api.v1.GetReceiptResponse.receipt:type_name -> postern.api.v1.Receipt
+	121, // 98: postern.api.v1.Receipt.version:type_name -> postern.types.v1.Version
+	122, // 99: postern.api.v1.Receipt.time:type_name -> google.protobuf.Timestamp
+	97,  // 100: postern.api.v1.Receipt.nodes:type_name -> postern.api.v1.NodeReceipt
+	122, // 101: postern.api.v1.Receipt.worst_case_time:type_name -> google.protobuf.Timestamp
+	122, // 102: postern.api.v1.NodeReceipt.enforced_time:type_name -> google.protobuf.Timestamp
+	122, // 103: postern.api.v1.NodeReceipt.last_seen:type_name -> google.protobuf.Timestamp
+	122, // 104: postern.api.v1.NodeReceipt.worst_case_time:type_name -> google.protobuf.Timestamp
+	123, // 105: postern.api.v1.OffboardResponse.locks:type_name -> postern.types.v1.Object
+	126, // 106: postern.api.v1.OffboardResponse.grants:type_name -> postern.types.v1.Grant
+	130, // 107: postern.api.v1.OffboardResponse.holds:type_name -> postern.types.v1.Hold
+	131, // 108: postern.api.v1.OffboardResponse.sessions:type_name -> postern.types.v1.Session
+	101, // 109: postern.api.v1.OffboardResponse.leases:type_name -> postern.api.v1.LeaseStatus
+	100, // 110: postern.api.v1.OffboardResponse.workloads:type_name -> postern.api.v1.OffboardedWorkload
+	96,  // 111: postern.api.v1.OffboardResponse.receipt:type_name -> postern.api.v1.Receipt
+	122, // 112: postern.api.v1.SigningKey.create_time:type_name -> google.protobuf.Timestamp
+	122, // 113: postern.api.v1.SigningKey.sign_time:type_name -> google.protobuf.Timestamp
+	102, // 114: postern.api.v1.ListKeysResponse.keys:type_name -> postern.api.v1.SigningKey
+	129, // 115: postern.api.v1.RotateKeyRequest.lead:type_name -> google.protobuf.Duration
+	102, // 116: postern.api.v1.RotateKeyResponse.key:type_name -> postern.api.v1.SigningKey
+	122, // 117: postern.api.v1.ListAccountsRequest.refused_since:type_name -> google.protobuf.Timestamp
+	111, // 118: postern.api.v1.ListAccountsResponse.accounts:type_name -> postern.api.v1.AccountStatus
+	122, // 119: postern.api.v1.AccountStatus.valid_until:type_name -> google.protobuf.Timestamp
+	122, // 120: postern.api.v1.AccountStatus.last_leased:type_name -> google.protobuf.Timestamp
+	112, // 121: postern.api.v1.AccountStatus.around:type_name -> postern.api.v1.AroundUse
+	112, // 122: postern.api.v1.AccountStatus.refused:type_name -> postern.api.v1.AroundUse
+	122, // 123: postern.api.v1.AroundUse.first_time:type_name -> google.protobuf.Timestamp
+	122, // 124: postern.api.v1.AroundUse.last_time:type_name -> google.protobuf.Timestamp
+	122, // 125: postern.api.v1.RotateAccountResponse.time:type_name -> google.protobuf.Timestamp
+	112, // 126: postern.api.v1.RotateAccountResponse.around:type_name -> postern.api.v1.AroundUse
+	6,   // 127: postern.api.v1.PolicyService.Create:input_type -> postern.api.v1.CreateRequest
+	7,   // 128: postern.api.v1.PolicyService.Get:input_type -> postern.api.v1.GetRequest
+	8,   // 129: postern.api.v1.PolicyService.List:input_type -> postern.api.v1.ListRequest
+	10,  // 130: postern.api.v1.PolicyService.Update:input_type -> postern.api.v1.UpdateRequest
+	11,  // 131: postern.api.v1.PolicyService.Delete:input_type -> postern.api.v1.DeleteRequest
+	13,  // 132: postern.api.v1.PolicyService.Apply:input_type -> postern.api.v1.ApplyRequest
+	16,  // 133: postern.api.v1.PolicyService.Watch:input_type -> postern.api.v1.WatchRequest
+	0,   // 134: postern.api.v1.PolicyService.WhoCan:input_type -> postern.api.v1.WhoCanRequest
+	3,   // 135: postern.api.v1.PolicyService.Compare:input_type -> postern.api.v1.CompareRequest
+	18,  // 136: postern.api.v1.AccessService.WhoAmI:input_type -> postern.api.v1.WhoAmIRequest
+	20,  // 137: postern.api.v1.AccessService.LoginOptions:input_type -> postern.api.v1.LoginOptionsRequest
+	23,  // 138: postern.api.v1.AccessService.ListTasks:input_type -> postern.api.v1.ListTasksRequest
+	26,  // 139: postern.api.v1.AccessService.Explain:input_type -> postern.api.v1.ExplainRequest
+	28,  // 140: postern.api.v1.AccessService.Doctor:input_type -> postern.api.v1.DoctorRequest
+	33,  // 141: postern.api.v1.AccessService.ListEndpoints:input_type -> postern.api.v1.ListEndpointsRequest
+	37,  // 142: postern.api.v1.GrantService.CreateGrant:input_type -> postern.api.v1.CreateGrantRequest
+	39,  // 143: postern.api.v1.GrantService.RequestGrant:input_type -> postern.api.v1.RequestGrantRequest
+	41,  // 144: postern.api.v1.GrantService.GetGrant:input_type -> postern.api.v1.GetGrantRequest
+	43,  // 145: postern.api.v1.GrantService.ListGrants:input_type -> postern.api.v1.ListGrantsRequest
+	45,  // 146: postern.api.v1.GrantService.RevokeGrant:input_type -> postern.api.v1.RevokeGrantRequest
+	47,  // 147: postern.api.v1.ApprovalService.ListHolds:input_type -> postern.api.v1.ListHoldsRequest
+	49,  // 148: postern.api.v1.ApprovalService.GetHold:input_type -> postern.api.v1.GetHoldRequest
+	52,  // 149: postern.api.v1.ApprovalService.ReviewHold:input_type -> postern.api.v1.ReviewHoldRequest
+	54,  // 150: postern.api.v1.ApprovalService.WithdrawHold:input_type -> postern.api.v1.WithdrawHoldRequest
+	56,  // 151: postern.api.v1.ApprovalService.WatchHolds:input_type -> postern.api.v1.WatchHoldsRequest
+	71,  // 152: postern.api.v1.SessionService.ListSessions:input_type -> postern.api.v1.ListSessionsRequest
+	73,  // 153: postern.api.v1.SessionService.GetSession:input_type -> postern.api.v1.GetSessionRequest
+	75,  // 154: postern.api.v1.SessionService.ReadRecording:input_type -> postern.api.v1.ReadRecordingRequest
+	77,  // 155: postern.api.v1.SessionService.KillSession:input_type -> postern.api.v1.KillSessionRequest
+	58,  // 156: postern.api.v1.SessionService.SetLegalHold:input_type -> postern.api.v1.SetLegalHoldRequest
+	60,  // 157: postern.api.v1.AnswerService.SearchStatements:input_type -> postern.api.v1.SearchStatementsRequest
+	64,  // 158: postern.api.v1.AnswerService.WhoUsed:input_type -> postern.api.v1.WhoUsedRequest
+	67,  // 159: postern.api.v1.AnswerService.GetUsage:input_type -> postern.api.v1.GetUsageRequest
+	79,  // 160: postern.api.v1.AuditService.ListAuditEntries:input_type -> postern.api.v1.ListAuditEntriesRequest
+	83,  // 161: postern.api.v1.NodeAdminService.CreateJoinToken:input_type -> postern.api.v1.CreateJoinTokenRequest
+	85,  // 162: postern.api.v1.NodeAdminService.ListNodes:input_type -> postern.api.v1.ListNodesRequest
+	88,  // 163: postern.api.v1.NodeAdminService.DrainNode:input_type -> postern.api.v1.DrainNodeRequest
+	94,  // 164: postern.api.v1.LockService.GetReceipt:input_type -> postern.api.v1.GetReceiptRequest
+	98,  // 165: postern.api.v1.LockService.Offboard:input_type -> postern.api.v1.OffboardRequest
+	90,  // 166: postern.api.v1.LockService.GetBlast:input_type -> postern.api.v1.GetBlastRequest
+	103, // 167: postern.api.v1.AuthorityService.ListKeys:input_type -> postern.api.v1.ListKeysRequest
+	105, // 168: postern.api.v1.AuthorityService.RotateKey:input_type -> postern.api.v1.RotateKeyRequest
+	107, // 169: postern.api.v1.AuthorityService.RetireKey:input_type -> postern.api.v1.RetireKeyRequest
+	109, // 170: postern.api.v1.AccountService.ListAccounts:input_type -> postern.api.v1.ListAccountsRequest
+	113, // 171: postern.api.v1.AccountService.RotateAccount:input_type -> postern.api.v1.RotateAccountRequest
+	123, // 172: postern.api.v1.PolicyService.Create:output_type -> postern.types.v1.Object
+	123, // 173: postern.api.v1.PolicyService.Get:output_type -> postern.types.v1.Object
+	9,   // 174: postern.api.v1.PolicyService.List:output_type -> postern.api.v1.ListResponse
+	123, // 175: postern.api.v1.PolicyService.Update:output_type -> postern.types.v1.Object
+	12,  // 176: postern.api.v1.PolicyService.Delete:output_type -> postern.api.v1.DeleteResponse
+	14,  // 177: postern.api.v1.PolicyService.Apply:output_type -> postern.api.v1.ApplyResponse
+	17,  // 178: postern.api.v1.PolicyService.Watch:output_type -> postern.api.v1.WatchResponse
+	1,   // 179: postern.api.v1.PolicyService.WhoCan:output_type -> postern.api.v1.WhoCanResponse
+	4,   // 180: postern.api.v1.PolicyService.Compare:output_type -> postern.api.v1.CompareResponse
+	19,  // 181: postern.api.v1.AccessService.WhoAmI:output_type -> postern.api.v1.WhoAmIResponse
+	21,  // 182: postern.api.v1.AccessService.LoginOptions:output_type -> postern.api.v1.LoginOptionsResponse
+	24,  // 183: postern.api.v1.AccessService.ListTasks:output_type -> postern.api.v1.ListTasksResponse
+	27,  // 184: postern.api.v1.AccessService.Explain:output_type -> postern.api.v1.ExplainResponse
+	29,  // 185: postern.api.v1.AccessService.Doctor:output_type -> postern.api.v1.DoctorResponse
+	34,  // 186: postern.api.v1.AccessService.ListEndpoints:output_type -> postern.api.v1.ListEndpointsResponse
+	38,  // 187: postern.api.v1.GrantService.CreateGrant:output_type -> postern.api.v1.CreateGrantResponse
+	40,  // 188: postern.api.v1.GrantService.RequestGrant:output_type -> postern.api.v1.RequestGrantResponse
+	42,  // 189: postern.api.v1.GrantService.GetGrant:output_type -> postern.api.v1.GetGrantResponse
+	44,  // 190: postern.api.v1.GrantService.ListGrants:output_type -> postern.api.v1.ListGrantsResponse
+	46,  // 191: postern.api.v1.GrantService.RevokeGrant:output_type -> postern.api.v1.RevokeGrantResponse
+	48,  // 192: postern.api.v1.ApprovalService.ListHolds:output_type -> postern.api.v1.ListHoldsResponse
+	50,  // 193: postern.api.v1.ApprovalService.GetHold:output_type -> postern.api.v1.GetHoldResponse
+	53,  // 194: postern.api.v1.ApprovalService.ReviewHold:output_type -> postern.api.v1.ReviewHoldResponse
+	55,  // 195: postern.api.v1.ApprovalService.WithdrawHold:output_type -> postern.api.v1.WithdrawHoldResponse
+	57,  // 196: postern.api.v1.ApprovalService.WatchHolds:output_type -> postern.api.v1.WatchHoldsResponse
+	72,  // 197: postern.api.v1.SessionService.ListSessions:output_type -> postern.api.v1.ListSessionsResponse
+	74,  // 198: postern.api.v1.SessionService.GetSession:output_type -> postern.api.v1.GetSessionResponse
+	76,  // 199: postern.api.v1.SessionService.ReadRecording:output_type -> postern.api.v1.ReadRecordingResponse
+	78,  // 200: postern.api.v1.SessionService.KillSession:output_type -> postern.api.v1.KillSessionResponse
+	59,  // 201: postern.api.v1.SessionService.SetLegalHold:output_type -> postern.api.v1.SetLegalHoldResponse
+	61,  // 202: postern.api.v1.AnswerService.SearchStatements:output_type -> postern.api.v1.SearchStatementsResponse
+	65,  // 203: postern.api.v1.AnswerService.WhoUsed:output_type -> postern.api.v1.WhoUsedResponse
+	68,  // 204: postern.api.v1.AnswerService.GetUsage:output_type -> postern.api.v1.GetUsageResponse
+	80,  // 205: postern.api.v1.AuditService.ListAuditEntries:output_type -> postern.api.v1.ListAuditEntriesResponse
+	84,  // 206: postern.api.v1.NodeAdminService.CreateJoinToken:output_type -> postern.api.v1.CreateJoinTokenResponse
+	86,  // 207: postern.api.v1.NodeAdminService.ListNodes:output_type -> postern.api.v1.ListNodesResponse
+	89,  // 208: postern.api.v1.NodeAdminService.DrainNode:output_type -> postern.api.v1.DrainNodeResponse
+	95,  // 209: postern.api.v1.LockService.GetReceipt:output_type -> postern.api.v1.GetReceiptResponse
+	99,  // 210: postern.api.v1.LockService.Offboard:output_type -> postern.api.v1.OffboardResponse
+	91,  // 211: postern.api.v1.LockService.GetBlast:output_type -> postern.api.v1.GetBlastResponse
+	104, // 212: postern.api.v1.AuthorityService.ListKeys:output_type -> postern.api.v1.ListKeysResponse
+	106, // 213: postern.api.v1.AuthorityService.RotateKey:output_type -> postern.api.v1.RotateKeyResponse
+	108, // 214: postern.api.v1.AuthorityService.RetireKey:output_type -> postern.api.v1.RetireKeyResponse
+	110, // 215: postern.api.v1.AccountService.ListAccounts:output_type -> postern.api.v1.ListAccountsResponse
+	114, // 216: postern.api.v1.AccountService.RotateAccount:output_type -> postern.api.v1.RotateAccountResponse
+	172, // [172:217] is the sub-list for method output_type
+	127, // [127:172] is the sub-list for method input_type
+	127, // [127:127] is the sub-list for extension type_name
+	127, // [127:127] is the sub-list for extension extendee
+	0,   // [0:127] is the sub-list for field type_name
 }
 
 func init() { file_postern_api_v1_api_proto_init() }
@@ -8718,7 +9142,7 @@ func file_postern_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_api_v1_api_proto_rawDesc), len(file_postern_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   116,
+			NumMessages:   121,
 			NumExtensions: 0,
 			NumServices:   11,
 		},

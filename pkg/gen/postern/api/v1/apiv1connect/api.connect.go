@@ -153,6 +153,8 @@ const (
 	LockServiceGetReceiptProcedure = "/postern.api.v1.LockService/GetReceipt"
 	// LockServiceOffboardProcedure is the fully-qualified name of the LockService's Offboard RPC.
 	LockServiceOffboardProcedure = "/postern.api.v1.LockService/Offboard"
+	// LockServiceGetBlastProcedure is the fully-qualified name of the LockService's GetBlast RPC.
+	LockServiceGetBlastProcedure = "/postern.api.v1.LockService/GetBlast"
 	// AuthorityServiceListKeysProcedure is the fully-qualified name of the AuthorityService's ListKeys
 	// RPC.
 	AuthorityServiceListKeysProcedure = "/postern.api.v1.AuthorityService/ListKeys"
@@ -1625,6 +1627,9 @@ type LockServiceClient interface {
 	// the new owner, or are locked where there is none. Calling it again goes on with what
 	// an earlier call did not reach.
 	Offboard(context.Context, *connect.Request[v1.OffboardRequest]) (*connect.Response[v1.OffboardResponse], error)
+	// GetBlast tells what a thief of a thing could do with it, until when, and what ends
+	// that. Only what is listed works.
+	GetBlast(context.Context, *connect.Request[v1.GetBlastRequest]) (*connect.Response[v1.GetBlastResponse], error)
 }
 
 // NewLockServiceClient constructs a client for the postern.api.v1.LockService service. By default,
@@ -1651,6 +1656,12 @@ func NewLockServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(lockServiceMethods.ByName("Offboard")),
 			connect.WithClientOptions(opts...),
 		),
+		getBlast: connect.NewClient[v1.GetBlastRequest, v1.GetBlastResponse](
+			httpClient,
+			baseURL+LockServiceGetBlastProcedure,
+			connect.WithSchema(lockServiceMethods.ByName("GetBlast")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -1658,6 +1669,7 @@ func NewLockServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 type lockServiceClient struct {
 	getReceipt *connect.Client[v1.GetReceiptRequest, v1.GetReceiptResponse]
 	offboard   *connect.Client[v1.OffboardRequest, v1.OffboardResponse]
+	getBlast   *connect.Client[v1.GetBlastRequest, v1.GetBlastResponse]
 }
 
 // GetReceipt calls postern.api.v1.LockService.GetReceipt.
@@ -1668,6 +1680,11 @@ func (c *lockServiceClient) GetReceipt(ctx context.Context, req *connect.Request
 // Offboard calls postern.api.v1.LockService.Offboard.
 func (c *lockServiceClient) Offboard(ctx context.Context, req *connect.Request[v1.OffboardRequest]) (*connect.Response[v1.OffboardResponse], error) {
 	return c.offboard.CallUnary(ctx, req)
+}
+
+// GetBlast calls postern.api.v1.LockService.GetBlast.
+func (c *lockServiceClient) GetBlast(ctx context.Context, req *connect.Request[v1.GetBlastRequest]) (*connect.Response[v1.GetBlastResponse], error) {
+	return c.getBlast.CallUnary(ctx, req)
 }
 
 // LockServiceHandler is an implementation of the postern.api.v1.LockService service.
@@ -1681,6 +1698,9 @@ type LockServiceHandler interface {
 	// the new owner, or are locked where there is none. Calling it again goes on with what
 	// an earlier call did not reach.
 	Offboard(context.Context, *connect.Request[v1.OffboardRequest]) (*connect.Response[v1.OffboardResponse], error)
+	// GetBlast tells what a thief of a thing could do with it, until when, and what ends
+	// that. Only what is listed works.
+	GetBlast(context.Context, *connect.Request[v1.GetBlastRequest]) (*connect.Response[v1.GetBlastResponse], error)
 }
 
 // NewLockServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -1703,12 +1723,20 @@ func NewLockServiceHandler(svc LockServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(lockServiceMethods.ByName("Offboard")),
 		connect.WithHandlerOptions(opts...),
 	)
+	lockServiceGetBlastHandler := connect.NewUnaryHandler(
+		LockServiceGetBlastProcedure,
+		svc.GetBlast,
+		connect.WithSchema(lockServiceMethods.ByName("GetBlast")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/postern.api.v1.LockService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case LockServiceGetReceiptProcedure:
 			lockServiceGetReceiptHandler.ServeHTTP(w, r)
 		case LockServiceOffboardProcedure:
 			lockServiceOffboardHandler.ServeHTTP(w, r)
+		case LockServiceGetBlastProcedure:
+			lockServiceGetBlastHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -1724,6 +1752,10 @@ func (UnimplementedLockServiceHandler) GetReceipt(context.Context, *connect.Requ
 
 func (UnimplementedLockServiceHandler) Offboard(context.Context, *connect.Request[v1.OffboardRequest]) (*connect.Response[v1.OffboardResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("postern.api.v1.LockService.Offboard is not implemented"))
+}
+
+func (UnimplementedLockServiceHandler) GetBlast(context.Context, *connect.Request[v1.GetBlastRequest]) (*connect.Response[v1.GetBlastResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("postern.api.v1.LockService.GetBlast is not implemented"))
 }
 
 // AuthorityServiceClient is a client for the postern.api.v1.AuthorityService service.
