@@ -29,6 +29,7 @@ import (
 	"github.com/posterngate/postern/controlplane/budget"
 	"github.com/posterngate/postern/controlplane/config"
 	"github.com/posterngate/postern/controlplane/credential"
+	"github.com/posterngate/postern/controlplane/credential/oauth"
 	"github.com/posterngate/postern/controlplane/credential/sealed"
 	"github.com/posterngate/postern/controlplane/credential/vault"
 	"github.com/posterngate/postern/controlplane/credential/wall"
@@ -188,7 +189,7 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 	})
 	s.secrets = sealed.NewSource(s.store, keeper)
 	broker := credential.Config{
-		Store: s.store, Policy: lending{s}, Keeper: keeper, Sealed: s.secrets, Key: s.secrets.Key,
+		Store: s.store, Policy: lending{s}, Keeper: keeper, Sealed: s.secrets, OAuth: oauth.New(s.secrets.Fields), Key: s.secrets.Key,
 		Wall: wall.New(s.fleet), Logger: s.log,
 		TTL: time.Duration(s.cfg.LeaseTTL), Last: s.last,
 	}

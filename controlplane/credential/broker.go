@@ -298,7 +298,11 @@ func (b *Broker) renewTime(one lease) *timestamppb.Timestamp {
 		return nil
 	}
 	now := b.now()
-	return timestamppb.New(now.Add(min(one.Expires.Sub(now), b.cfg.TTL) * 2 / 3))
+	left := min(one.Expires.Sub(now), b.cfg.TTL)
+	if left < renewLeast && !one.Bound.IsZero() && !one.Expires.Before(one.Bound) {
+		return nil // the source has given all it will, and the node asks no more for what is left
+	}
+	return timestamppb.New(now.Add(left * 2 / 3))
 }
 
 // Renew keeps a lease alive. Only the node that took it may, and only while its grant

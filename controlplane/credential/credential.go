@@ -88,6 +88,7 @@ type Config struct {
 	Keeper Keeper // seals handles before they touch the store
 	Vault  Source // for references to Vault; nil refuses them
 	Sealed Source // for references to Secret objects; nil refuses them
+	OAuth  Source // for references to authorization servers; nil refuses them
 	Wall   Source // for logins that the resource's wall makes; nil refuses them
 	// Key reads the key of a mask from a Secret object; the caller wipes it. Nil where
 	// there are none.
@@ -117,6 +118,9 @@ const (
 	// awaySlack is how much later than the store says a node may have been heard of, and
 	// for clocks that differ.
 	awaySlack = 6 * time.Second
+	// renewLeast is how much of a lease is left at the least when it is renewed for the last
+	// time, where its source cannot give more.
+	renewLeast = 5 * time.Second
 	// revokeTimeout bounds one try to revoke.
 	revokeTimeout = 15 * time.Second
 	// replayWindow is how long an answer is kept for a node that asks again.
@@ -178,6 +182,8 @@ func (b *Broker) source(name string) Source {
 		return b.cfg.Sealed
 	case sourceWall:
 		return b.cfg.Wall
+	case sourceOAuth:
+		return b.cfg.OAuth
 	}
 	return nil
 }
@@ -186,14 +192,17 @@ const (
 	sourceVault  = "vault"
 	sourceSealed = "sealed"
 	sourceWall   = "wall"
+	sourceOAuth  = "oauth"
 )
 
 // sourceOf names the source of a reference, and where in it the credential lies.
 func sourceOf(ref *typesv1.CredentialRef) (source, where string) {
-	v := ref.GetVault()
+	v, o := ref.GetVault(), ref.GetOauth()
 	switch {
-	case v != nil && ref.GetSealed() != "":
+	case v != nil && ref.GetSealed() != "" || o != nil && (v != nil || ref.GetSealed() != ""):
 		return "", ""
+	case o != nil:
+		return sourceOAuth, o.GetSecret() + " at " + o.GetTokenUrl()
 	case v.GetRole() != "":
 		return sourceVault, v.GetMount() + "/creds/" + v.GetRole()
 	case v.GetSshRole() != "":

@@ -173,8 +173,10 @@ type SSHTerms struct{ HostKeys, HostCAs []string }
 // HTTPTerms says how to speak to an HTTP resource.
 type HTTPTerms struct {
 	Authority string // what is sent as Host
-	Auth      string // how the credential is shown: bearer, basic, header or none
+	Auth      string // how the credential is shown: bearer, basic, header, sigv4, certificate or none
 	Header    string // of Auth header
+	Region    string // of Auth sigv4
+	Service   string // of Auth sigv4
 	Identity  bool   // the resource is told who asks
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"time"
@@ -25,6 +26,9 @@ const (
 // what they have opened when it ends.
 func (v *Visit) connect() {
 	secure, err := verify(v.Terms())
+	if v.Terms().HTTP.Auth == "certificate" {
+		secure.GetClientCertificate = v.certificate
+	}
 	t := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			if err != nil {
@@ -46,6 +50,20 @@ func (v *Visit) connect() {
 	v.HTTP2.Protocols = new(http.Protocols)
 	v.HTTP2.Protocols.SetHTTP2(true)
 	v.HTTP2.Protocols.SetUnencryptedHTTP2(true)
+}
+
+// certificate is the one that is lent, for one handshake. The resource must ask for it, or
+// it would take the client for somebody else.
+func (v *Visit) certificate(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	var out tls.Certificate
+	err := v.Lend(r.Context(), engine.PurposeSession, func(c *engine.Credential) (err error) {
+		out, err = tls.X509KeyPair(c.Certificate, c.PrivateKey.Reveal())
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("the client certificate that is lent: %w", err)
+	}
+	return &out, nil
 }
 
 // Scheme is that of the resource.

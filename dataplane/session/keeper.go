@@ -187,6 +187,7 @@ func (k *Keeper) Open(ctx context.Context, c engine.Claim) (_ engine.Session, er
 	// What happens later belongs to the same trace, though not to this call.
 	s.ctx, s.end = context.WithCancelCause(trace.ContextWithSpanContext(context.Background(), span.SpanContext()))
 	s.terms = engineTerms(k, id, grant, task, res, terms, d)
+	s.each = c.Protocol == postern.HTTP && s.terms.HTTP.Auth != "certificate"
 	use, leave, err := k.cfg.Budgets.Open(ctx, grant, terms)
 	if err != nil {
 		return nil, err

@@ -38,6 +38,7 @@ type Session struct {
 	terms  *engine.Terms
 	client policy.Request
 	leave  func() // counts the session no more
+	each   bool   // the credential is shown with each request, and not at a login
 
 	ctx context.Context // ends with the session; its cause is a *postern.Refusal
 	end context.CancelCauseFunc
@@ -101,26 +102,56 @@ func (s *Session) OnCancel(key []byte, cancel func()) {
 func (s *Session) Lend(ctx context.Context, p engine.Purpose, fn func(*engine.Credential) error) (err error) {
 	ctx, span := otel.Tracer("postern/session").Start(ctx, "lend credential", trace.WithAttributes(attribute.String("postern.purpose", string(p))))
 	defer func() { endSpan(span, err) }()
+	for {
+		loan, err := s.borrow(ctx, p)
+		if err != nil {
+			return err
+		}
+		used := false
+		err = loan.Use(func(c *engine.Credential) error { used = true; return fn(c) })
+		if used || !s.each || loan.Err() == nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		// It has ended just now.
+	}
+}
+
+// borrow is the session's loan for a purpose, which it takes on first use.
+func (s *Session) borrow(ctx context.Context, p engine.Purpose) (Loan, error) {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
-		return errors.New("session: closed")
+		return nil, errors.New("session: closed")
 	}
-	loan := s.loans[p]
+	loan := s.current(p)
 	s.mu.Unlock()
-	if loan == nil {
-		grant := s.grant.ID
-		if p == engine.PurposeCatalog {
-			grant = "" // names and types are the node's business, and no subject's
-		}
-		if loan, err = s.k.cfg.Leases.Take(ctx, s.id, grant, s.terms.Resource, p); err != nil {
-			return fmt.Errorf("lease a credential for %s: %w", s.terms.Resource, err)
-		}
-		if loan, err = s.keep(p, loan); err != nil {
-			return err
-		}
+	if loan != nil {
+		return loan, nil
 	}
-	return loan.Use(fn)
+	grant := s.grant.ID
+	if p == engine.PurposeCatalog {
+		grant = "" // names and types are the node's business, and no subject's
+	}
+	loan, err := s.k.cfg.Leases.Take(ctx, s.id, grant, s.terms.Resource, p)
+	if err != nil {
+		return nil, fmt.Errorf("lease a credential for %s: %w", s.terms.Resource, err)
+	}
+	return s.keep(p, loan)
+}
+
+// current is the loan for a purpose; s.mu is held. One that has ended is forgotten where it
+// is shown with each request, so that the next one is leased: an access token ends before
+// its session does.
+func (s *Session) current(p engine.Purpose) Loan {
+	loan := s.loans[p]
+	if loan != nil && s.each && loan.Err() != nil {
+		delete(s.loans, p)
+		return nil
+	}
+	return loan
 }
 
 // keep takes a loan into the session, which gives it back when it is closed. Of two that
@@ -149,7 +180,7 @@ func (s *Session) keep(p engine.Purpose, loan Loan) (Loan, error) {
 // loanEnded tells why the credential that the session logged in with has ended, or nil.
 func (s *Session) loanEnded() error {
 	s.mu.Lock()
-	loan := s.loans[engine.PurposeSession]
+	loan := s.current(engine.PurposeSession)
 	s.mu.Unlock()
 	if loan == nil {
 		return nil
@@ -341,7 +372,11 @@ func engineTerms(k *Keeper, id postern.SessionID, g *postern.Grant, task postern
 }
 
 func httpTerms(ep *typesv1.Endpoint) engine.HTTPTerms {
-	out := engine.HTTPTerms{Identity: ep.GetHttp().GetIdentity(), Authority: ep.GetHttp().GetAuthority(), Auth: ep.GetHttp().GetAuth().GetScheme(), Header: ep.GetHttp().GetAuth().GetHeader()}
+	auth := ep.GetHttp().GetAuth()
+	out := engine.HTTPTerms{
+		Authority: ep.GetHttp().GetAuthority(), Auth: auth.GetScheme(), Header: auth.GetHeader(),
+		Region: auth.GetRegion(), Service: auth.GetService(), Identity: ep.GetHttp().GetIdentity(),
+	}
 	if out.Authority == "" {
 		out.Authority = net.JoinHostPort(ep.GetHost(), strconv.Itoa(int(ep.GetPort())))
 	}

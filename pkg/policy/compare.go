@@ -177,12 +177,15 @@ func (s *Snapshot) resourceTerms() map[postern.ResourceName][]string {
 		}
 		if v := spec.GetCredential(); v != nil {
 			role := cmp.Or(v.GetVault().GetRole(), v.GetVault().GetPath(), v.GetVault().GetSshRole())
-			words = append(words, "logs in by "+credentialText(v.GetVault().GetMount(), role, v.GetSealed()))
+			words = append(words, "logs in by "+credentialText(v.GetVault().GetMount(), role, cmp.Or(v.GetSealed(), v.GetOauth().GetSecret())))
+			if o := v.GetOauth(); o != nil {
+				words = append(words, fmt.Sprintf("with tokens from %s, scopes %q, audience %q", o.GetTokenUrl(), o.GetScopes(), o.GetAudience()))
+			}
 		}
 		for _, k := range slices.Sorted(maps.Keys(r.pins)) {
 			words = append(words, fmt.Sprintf("pinned %s = %s", k, r.pins[k]))
 		}
-		if e := spec.GetEndpoint(); e.GetTls() != nil || e.GetSsh() != nil {
+		if e := spec.GetEndpoint(); e.GetTls() != nil || e.GetSsh() != nil || e.GetHttp() != nil {
 			raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(e)
 			if err == nil {
 				sum := sha256.Sum256(raw)

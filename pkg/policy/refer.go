@@ -26,6 +26,7 @@ func references(o *typesv1.Object) []reference {
 		s := k.Resource.GetSpec()
 		add("secret", s.GetEndpoint().GetTls().GetCa().GetSecret(), "spec.endpoint.tls.ca.secret")
 		add("secret", s.GetCredential().GetSealed(), "spec.credential.sealed")
+		add("secret", s.GetCredential().GetOauth().GetSecret(), "spec.credential.oauth.secret")
 		add("secret", s.GetCatalog().GetSealed(), "spec.catalog.sealed")
 		add("secret", s.GetLevel().GetAdmin().GetSealed(), "spec.level.admin.sealed")
 	case *typesv1.Object_Task:

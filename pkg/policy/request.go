@@ -3,6 +3,8 @@ package policy
 import (
 	"fmt"
 	"maps"
+	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -200,9 +202,22 @@ func (c *checker) site(r *typesv1.Resource) *resource {
 	c.labels("spec.reachableFrom", s.GetReachableFrom())
 	e := s.GetEndpoint()
 	auth := e.GetHttp().GetAuth()
-	scheme := c.oneOf("spec.endpoint.http.auth.scheme", auth.GetScheme(), "bearer", "bearer", "basic", "header", "none")
-	c.credential("spec.credential", s.GetCredential(), scheme != "none")
+	scheme := c.oneOf("spec.endpoint.http.auth.scheme", auth.GetScheme(), "bearer", "bearer", "basic", "header", "sigv4", "certificate", "none")
+	if s.GetCredential().GetOauth() != nil {
+		c.oauth("spec.credential.oauth", s.GetCredential())
+	} else {
+		c.credential("spec.credential", s.GetCredential(), scheme != "none")
+	}
+	signed := scheme == "sigv4"
 	switch {
+	case s.GetCredential().GetOauth() != nil && scheme != "bearer" && scheme != "header":
+		c.fail("spec.credential.oauth", "gives tokens, which scheme bearer or header shows")
+	case signed != (auth.GetRegion() != "") || signed != (auth.GetService() != ""):
+		c.fail("spec.endpoint.http.auth", "region and service belong to scheme sigv4, and are required there")
+	case signed && (!awsName.MatchString(auth.GetRegion()) || !awsName.MatchString(auth.GetService())):
+		c.fail("spec.endpoint.http.auth", "region and service are lower-case words, such as eu-central-1 and s3")
+	case scheme == "certificate" && e.GetTls().GetMode() == "disable":
+		c.fail("spec.endpoint.tls.mode", "scheme certificate needs TLS")
 	case scheme == "none" && s.GetCredential() != nil:
 		c.fail("spec.credential", "is not used where auth is none")
 	case (scheme == "header") != (auth.GetHeader() != ""):
@@ -231,4 +246,28 @@ func (c *checker) site(r *typesv1.Resource) *resource {
 // unsafeHeader reports whether a header frames messages or names hosts.
 func unsafeHeader(name string) bool {
 	return slices.Contains([]string{"host", "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "content-type", "content-encoding"}, strings.ToLower(name))
+}
+
+// awsName is a region or a service of AWS.
+var awsName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
+
+// oauth checks an authorization server, which HTTP resources alone have.
+func (c *checker) oauth(field string, r *typesv1.CredentialRef) {
+	o := r.GetOauth()
+	u, err := url.Parse(o.GetTokenUrl())
+	switch {
+	case r.GetVault() != nil || r.GetSealed() != "":
+		c.fail(field, "stands beside another source; give one")
+	case err != nil || u.Host == "" || u.User != nil || u.Fragment != "":
+		c.fail(field+".tokenUrl", "must be a URL such as https://login.example/token")
+	case u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())):
+		c.fail(field+".tokenUrl", "secrets are sent by https only")
+	case o.GetSecret() == "":
+		c.fail(field+".secret", "is required: the Secret with the client's username and password")
+	}
+	for _, s := range o.GetScopes() {
+		if s == "" || strings.ContainsAny(s, " \"\\") {
+			c.fail(field+".scopes", "%q is not one scope", s)
+		}
+	}
 }

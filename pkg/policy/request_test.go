@@ -159,12 +159,30 @@ func TestRequestPermitsAreChecked(t *testing.T) {
 			t.Errorf("%s: %+v, want %s", permit, rejected, want)
 		}
 	}
-	for change, want := range map[string]string{
-		"header: X-Api-Key": "", "header: Host": "cannot carry a credential", "header: ''": "belongs to scheme header",
+	const header, sealed = "auth: {scheme: header, header: X-Api-Key}", "credential: {sealed: orders-api}"
+	for _, c := range []struct{ from, to, want string }{
+		{"header: X-Api-Key", "header: X-Api-Key", ""},
+		{"header: X-Api-Key", "header: Host", "cannot carry a credential"},
+		{"header: X-Api-Key", "header: ''", "belongs to scheme header"},
+		{header, "identity: true, " + header, ""},
+		{header, "auth: {scheme: certificate}", ""},
+		{header, "auth: {scheme: sigv4, region: eu-central-1, service: s3}", ""},
+		{header, "auth: {scheme: sigv4, service: s3}", "region and service"},
+		{header, "auth: {scheme: sigv4, region: 'EU/', service: s3}", "lower-case words"},
+		{header, "auth: {scheme: bearer, region: eu-central-1}", "region and service"},
+		{sealed, "credential: {oauth: {tokenUrl: 'https://login.example/token', secret: orders-api, scopes: [a, b]}}", ""},
+		{sealed, "credential: {oauth: {tokenUrl: 'http://login.example/token', secret: orders-api}}", "https only"},
+		{sealed, "credential: {oauth: {tokenUrl: 'https://u:p@login.example/token', secret: orders-api}}", "must be a URL"},
+		{sealed, "credential: {oauth: {tokenUrl: 'https://login.example/token'}}", "secret: is required"},
+		{sealed, "credential: {sealed: orders-api, oauth: {tokenUrl: 'https://login.example/token', secret: orders-api}}", "beside another source"},
+		{sealed, "credential: {oauth: {tokenUrl: 'https://login.example/token', secret: orders-api, scopes: ['a b']}}", "not one scope"},
 	} {
-		_, rejected := Compile(postern.Version{Epoch: "e", Revision: 1}, parse(t, []byte(strings.Replace(siteWorld, "header: X-Api-Key", change, 1))))
-		if want == "" != (len(rejected) == 0) || want != "" && !strings.Contains(rejected[0].Reason, want) {
-			t.Errorf("%s: %+v, want %s", change, rejected, want)
+		if !strings.Contains(siteWorld, c.from) {
+			t.Fatalf("%q is not in the world", c.from)
+		}
+		_, rejected := Compile(postern.Version{Epoch: "e", Revision: 1}, parse(t, []byte(strings.Replace(siteWorld, c.from, c.to, 1))))
+		if c.want == "" != (len(rejected) == 0) || c.want != "" && !strings.Contains(rejected[0].Reason, c.want) {
+			t.Errorf("%s: %+v, want %s", c.to, rejected, c.want)
 		}
 	}
 }

@@ -123,6 +123,8 @@ func loopback(host string) bool {
 func (c *checker) credential(field string, r *typesv1.CredentialRef, required bool) {
 	v := r.GetVault()
 	switch {
+	case r.GetOauth() != nil:
+		c.fail(field+".oauth", "is for HTTP resources alone")
 	case v == nil && r.GetSealed() == "":
 		if required || r != nil {
 			c.fail(field, "is required: vault or sealed")

@@ -123,7 +123,7 @@ func outOfScope(scope map[string]string, ch Change, after World) string {
 			return "a path in Vault cannot be scoped: ask an operator of everything to set it"
 		}
 		s := k.Resource.GetSpec()
-		return covers("secret", s.GetCredential().GetSealed(), s.GetCatalog().GetSealed(), s.GetLevel().GetAdmin().GetSealed(), s.GetEndpoint().GetTls().GetCa().GetSecret())
+		return covers("secret", s.GetCredential().GetSealed(), s.GetCredential().GetOauth().GetSecret(), s.GetCatalog().GetSealed(), s.GetLevel().GetAdmin().GetSealed(), s.GetEndpoint().GetTls().GetCa().GetSecret())
 	case *typesv1.Object_Mask:
 		return covers("secret", k.Mask.GetSpec().GetKey().GetSecret())
 	case *typesv1.Object_Lock:

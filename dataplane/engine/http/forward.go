@@ -19,8 +19,15 @@ import (
 // forward sends the admitted request to the resource and its answer back, with a
 // credential that is lent for just that long.
 func (x *exchange) forward(ctx context.Context) (out engine.Outcome, err error) {
-	if x.terms.HTTP.Auth == "none" {
+	switch x.terms.HTTP.Auth {
+	case "none", "certificate": // which is shown in TLS
 		return x.trip(ctx, nil)
+	case "sigv4":
+		if !x.buffered && x.r.ContentLength != 0 && !streams(x.terms) {
+			if _, err := x.buffer(ctx); err != nil {
+				return engine.Outcome{}, err
+			}
+		}
 	}
 	var trip error
 	err = x.v.Lend(ctx, engine.PurposeSession, func(c *engine.Credential) error {
@@ -39,18 +46,20 @@ func (x *exchange) trip(ctx context.Context, c *engine.Credential) (engine.Outco
 	if err != nil {
 		return engine.Outcome{}, err
 	}
-	secrets, err := inject(out, x.terms, c)
-	if err != nil {
-		return engine.Outcome{}, x.unreachable(err)
-	}
+	var told [][]byte
 	if x.terms.HTTP.Identity {
 		who, err := x.v.Vouch(ctx)
 		if err != nil {
 			return engine.Outcome{}, x.unvouched(err)
 		}
 		out.Header.Set(identityHeader, who)
-		secrets = append(secrets, []byte(who)) // whoever has it could pass for the gateway
+		told = [][]byte{[]byte(who)} // whoever has it could pass for the gateway
 	}
+	secrets, err := x.inject(out, c) // last: a signature is over all the rest
+	if err != nil {
+		return engine.Outcome{}, x.unreachable(err)
+	}
+	secrets = append(secrets, told...)
 	if x.facts.Upgrade != "" {
 		return x.tunnel(ctx, out, secrets)
 	}
@@ -98,6 +107,11 @@ func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
 	}
 	// What is injected must not come back unseen, so that answers are taken as they are.
 	out.Header.Set("Accept-Encoding", "identity")
+	if x.facts.Upgrade != "" {
+		out.Header.Del("Accept-Encoding")
+		out.Header.Set("Connection", "Upgrade")
+		out.Header.Set("Upgrade", x.facts.Upgrade)
+	}
 	if x.masks != nil {
 		for _, name := range []string{"Range", "If-Range", "If-Match", "If-None-Match"} {
 			out.Header.Del(name)

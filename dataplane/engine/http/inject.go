@@ -2,17 +2,25 @@ package http
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
-	"io"
 	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/smithy-go/encoding/httpbinding"
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
 // inject shows the lent credential to the resource, and says what must never come back.
-func inject(out *http.Request, t *engine.Terms, c *engine.Credential) (secrets [][]byte, err error) {
+func (x *exchange) inject(out *http.Request, c *engine.Credential) (secrets [][]byte, err error) {
 	if c == nil {
 		return nil, nil
 	}
@@ -20,18 +28,70 @@ func inject(out *http.Request, t *engine.Terms, c *engine.Credential) (secrets [
 	if len(secret) == 0 {
 		return nil, errors.New("the credential has no secret to show")
 	}
-	switch t.HTTP.Auth {
+	switch t := x.terms.HTTP; t.Auth {
 	case "bearer":
 		out.Header.Set("Authorization", "Bearer "+string(secret))
 	case "header":
-		out.Header.Set(t.HTTP.Header, string(secret))
+		out.Header.Set(t.Header, string(secret))
 	case "basic":
 		out.SetBasicAuth(c.Account, string(secret))
 		secrets = append(secrets, []byte(base64.StdEncoding.EncodeToString([]byte(c.Account+":"+string(secret)))))
+	case "sigv4":
+		return x.sign(out, c)
 	default:
 		return nil, errors.New("the resource's way to show credentials is not known")
 	}
-	return append(secrets, secret), nil
+	return append(secrets, spellings(string(secret))...), nil
+}
+
+// spellings are a secret as it stands, and as it stands in a URL or in JSON.
+func spellings(secret string) [][]byte {
+	out := [][]byte{[]byte(secret)}
+	for _, other := range []string{url.QueryEscape(secret), url.PathEscape(secret), strings.ReplaceAll(secret, "/", `\/`)} {
+		if other != secret {
+			out = append(out, []byte(other))
+		}
+	}
+	return out
+}
+
+const (
+	// hashHeader says what was signed of the body.
+	hashHeader = "X-Amz-Content-Sha256"
+	unsigned   = "UNSIGNED-PAYLOAD"
+)
+
+// streams reports whether the body may go unsigned, and so need not be read before: the
+// object store takes that where TLS keeps it whole.
+func streams(t *engine.Terms) bool { return t.HTTP.Service == "s3" && t.TLS.Mode != "disable" }
+
+// sign shows an AWS access key, by a signature over the request alone. The key's secret
+// does not leave the node; the signature must not come back either, for it is good for
+// minutes.
+func (x *exchange) sign(out *http.Request, c *engine.Credential) ([][]byte, error) {
+	for name := range out.Header {
+		if strings.HasPrefix(name, "X-Amz-") && (name == hashHeader || name == "X-Amz-Date" || name == "X-Amz-Security-Token" || name == "X-Amz-Decoded-Content-Length") {
+			out.Header.Del(name) // of a signature of the client's own
+		}
+	}
+	sum := sha256.Sum256(x.body)
+	hash := hex.EncodeToString(sum[:])
+	if !x.buffered && x.r.ContentLength != 0 {
+		hash = unsigned
+	}
+	out.Header.Set(hashHeader, hash)
+	out.URL.RawPath = httpbinding.EscapePath(out.URL.Path, false) // as it is signed, with + as %2B
+	key := aws.Credentials{AccessKeyID: c.Account, SecretAccessKey: string(c.Password.Reveal())}
+	t := x.terms.HTTP
+	signer := v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = t.Service == "s3" })
+	if err := signer.SignHTTP(out.Context(), key, out, hash, t.Service, t.Region, time.Now()); err != nil {
+		return nil, err
+	}
+	_, signature, ok := strings.Cut(out.Header.Get("Authorization"), "Signature=")
+	if !ok {
+		return nil, errors.New("the request was not signed")
+	}
+	return append(spellings(key.SecretAccessKey), []byte(signature)), nil
 }
 
 // errLeak is the refusal of an answer that would tell the client what only the resource may
@@ -50,66 +110,4 @@ func leaks(h http.Header, secrets [][]byte) bool {
 		}
 	}
 	return false
-}
-
-// A catcher takes secrets out of a stream, wherever it is cut.
-type catcher struct {
-	from    io.Reader
-	secrets [][]byte
-	buf     []byte // read, and not given on
-	ready   int    // how much of buf is free of secrets
-	err     error
-}
-
-func (c *catcher) Read(p []byte) (int, error) {
-	for c.ready == 0 {
-		if c.err != nil {
-			if len(c.buf) > 0 {
-				c.ready = len(c.buf)
-				break
-			}
-			return 0, c.err
-		}
-		at := len(c.buf)
-		c.buf = append(c.buf, make([]byte, 16<<10)...)
-		var n int
-		n, c.err = c.from.Read(c.buf[at:])
-		c.buf = c.buf[:at+n]
-		for _, s := range c.secrets {
-			cover(c.buf, s)
-		}
-		c.ready = len(c.buf) - c.held()
-	}
-	n := copy(p, c.buf[:c.ready])
-	c.buf = append(c.buf[:0], c.buf[n:]...)
-	c.ready -= n
-	return n, nil
-}
-
-// cover masks what stands in b, by as many characters, so that lengths stay true.
-func cover(b, secret []byte) {
-	for {
-		i := bytes.Index(b, secret)
-		if i < 0 {
-			return
-		}
-		for j := range secret {
-			b[i+j] = '*'
-		}
-		b = b[i+len(secret):]
-	}
-}
-
-// held is how many bytes at the end may be the beginning of a secret.
-func (c *catcher) held() int {
-	most := 0
-	for _, s := range c.secrets {
-		for n := min(len(s)-1, len(c.buf)); n > most; n-- {
-			if bytes.HasPrefix(s, c.buf[len(c.buf)-n:]) {
-				most = n
-				break
-			}
-		}
-	}
-	return most
 }

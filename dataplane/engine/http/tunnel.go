@@ -16,9 +16,6 @@ import (
 // tunnel makes the connection a WebSocket, if the resource does. What is said in it is
 // recorded as far as is kept, counted, and not judged.
 func (x *exchange) tunnel(ctx context.Context, out *http.Request, secrets [][]byte) (engine.Outcome, error) {
-	out.Header.Set("Connection", "Upgrade")
-	out.Header.Set("Upgrade", x.facts.Upgrade)
-	out.Header.Del("Accept-Encoding")
 	resp, err := x.v.HTTP1.RoundTrip(out)
 	if err != nil {
 		return engine.Outcome{}, x.unreachable(err)
@@ -57,7 +54,8 @@ func (x *exchange) tunnel(ctx context.Context, out *http.Request, secrets [][]by
 	g := run.New(ctx)
 	stop := context.AfterFunc(g.Context(), func() { _, _ = near.Close(), far.Close() })
 	defer stop()
-	g.Go("to the client", func(context.Context) error { return x.carry(near, far, true) })
+	said := &catcher{from: far, secrets: secrets, least: leastHeld}
+	g.Go("to the client", func(context.Context) error { return x.carry(near, said, true) })
 	g.Go("to the resource", func(context.Context) error { return x.carry(far, buffered, false) })
 	err = g.Wait()
 	switch {
@@ -73,6 +71,9 @@ func crlf(w io.Writer) error {
 	_, err := io.WriteString(w, "\r\n")
 	return err
 }
+
+// leastHeld is how many bytes of a secret hold up a tunnel.
+const leastHeld = 8
 
 // errTunnel ends both ways of a tunnel once one of them has ended.
 var errTunnel = errors.New("http: the tunnel has ended")

@@ -6,12 +6,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 
 	"github.com/posterngate/postern/test/e2e/house"
+	"github.com/posterngate/postern/test/servers"
 )
 
 // shownWorld are resources that look at what the gateway shows them.
@@ -22,12 +24,51 @@ metadata: {name: vouched}
 spec: {protocol: http, endpoint: {host: 127.0.0.1, port: ${VOUCHED}, tls: {mode: disable}, http: {identity: true, auth: {scheme: none}}}}
 ---
 apiVersion: postern/v1
+kind: Secret
+metadata: {name: partner}
+spec: {data: {username: postern-client, password: ${CLIENT_SECRET}}}
+---
+apiVersion: postern/v1
+kind: Resource
+metadata: {name: partner}
+spec:
+  protocol: http
+  endpoint: {host: 127.0.0.1, port: ${PARTNER}, tls: {mode: disable}}
+  credential: {oauth: {tokenUrl: "http://127.0.0.1:${TOKENS}/token", secret: partner, scopes: [orders.read], audience: partner-api}}
+---
+apiVersion: postern/v1
+kind: Secret
+metadata: {name: bucket}
+spec: {data: {username: ${AWS_KEY}, password: ${AWS_SECRET}}}
+---
+apiVersion: postern/v1
+kind: Resource
+metadata: {name: bucket}
+spec:
+  protocol: http
+  endpoint: {host: 127.0.0.1, port: ${S3}, tls: {ca: {pem: "${S3_CA}"}}, http: {auth: {scheme: sigv4, region: us-east-1, service: s3}}}
+  credential: {sealed: bucket}
+---
+apiVersion: postern/v1
+kind: Secret
+metadata: {name: mutual}
+spec: {data: {username: gateway, certificate: "${CERT}", privateKey: "${KEY}"}}
+---
+apiVersion: postern/v1
+kind: Resource
+metadata: {name: mutual}
+spec:
+  protocol: http
+  endpoint: {host: 127.0.0.1, port: ${MUTUAL}, tls: {ca: {pem: "${MUTUAL_CA}"}}, http: {auth: {scheme: certificate}}}
+  credential: {sealed: mutual}
+---
+apiVersion: postern/v1
 kind: Task
 metadata: {name: look}
 spec:
   purpose: see what a resource is shown
-  resources: {names: [vouched]}
-  permit: [{methods: [GET], path: "/**"}]
+  resources: {names: [vouched, partner, bucket, mutual]}
+  permit: [{methods: [GET, PUT], path: "/**", query: [list-type, prefix]}]
   duration: 1h
 ---
 apiVersion: postern/v1
@@ -45,10 +86,14 @@ func plain(t *testing.T, h http.HandlerFunc) string {
 	return port
 }
 
-// look asks for a path of a resource, as alice, through the node.
-func (s *service) look(t *testing.T, resource, path string, headers ...string) (int, string) {
+// look asks for a path of a resource, as alice, through the node; with a body it is a PUT.
+func (s *service) look(t *testing.T, resource, path, body string, headers ...string) (int, string) {
 	t.Helper()
-	req := house.Must(http.NewRequestWithContext(t.Context(), http.MethodGet, "https://look--"+resource+"."+s.Nodes[0].HTTPDomain+path, nil))(t)
+	method := http.MethodGet
+	if body != "" {
+		method = http.MethodPut
+	}
+	req := house.Must(http.NewRequestWithContext(t.Context(), method, "https://look--"+resource+"."+s.Nodes[0].HTTPDomain+path, strings.NewReader(body)))(t)
 	req.Header.Set("Authorization", "Bearer "+s.DataToken(t, "alice"))
 	for _, l := range headers {
 		name, value, _ := strings.Cut(l, ": ")
@@ -86,23 +131,68 @@ func TestShown(t *testing.T) {
 		_ = token.Claims(&more)
 		_, _ = fmt.Fprintf(w, "%s under %s in %s, %d headers", token.Subject, more.Task, more.Sid, len(r.Header["Postern-Identity"])+len(r.Header["Postern_identity"]))
 	})
-	s.House = house.Start(t, house.Options{Bare: true, Extra: strings.NewReplacer("${VOUCHED}", vouched).Replace(shownWorld)})
-	s.Serves(t, "vouched")
+	p := newPartner(t)
+	store := servers.ObjectStore(t, servers.S3Options{})
+	key, secret := awsKey(t, store.CredentialsFile)
+	m := newMutual(t)
+	oneLine := func(b []byte) string { return strings.ReplaceAll(string(b), "\n", `\n`) }
+	s.House = house.Start(t, house.Options{Bare: true, Extra: strings.NewReplacer(
+		"${VOUCHED}", vouched, "${PARTNER}", p.port, "${TOKENS}", p.tokens, "${CLIENT_SECRET}", p.secret,
+		"${S3}", store.Endpoint[strings.LastIndexByte(store.Endpoint, ':')+1:], "${S3_CA}", oneLine(house.Must(os.ReadFile(store.CAFile))(t)), "${AWS_KEY}", key, "${AWS_SECRET}", secret,
+		"${MUTUAL}", m.port, "${MUTUAL_CA}", oneLine(m.ca), "${CERT}", oneLine(m.cert), "${KEY}", oneLine(m.key),
+	).Replace(shownWorld)})
+	s.Serves(t, "vouched", "partner", "bucket", "mutual")
 	ctx := oidc.ClientContext(t.Context(), &http.Client{Transport: &http.Transport{TLSClientConfig: s.TLS()}})
 	keys = oidc.NewVerifier(s.Addr, oidc.NewRemoteKeySet(ctx, s.Addr+"/.well-known/jwks.json"), &oidc.Config{ClientID: "vouched", SupportedSigningAlgs: []string{oidc.ES256}})
 
 	t.Run("identity", func(t *testing.T) {
 		for _, headers := range [][]string{nil, {"Postern-Identity: eyJhbGciOiJub25lIn0.e30."}, {"postern_identity: x", "Postern_identity: y"}} {
-			status, text := s.look(t, "vouched", "/", headers...)
+			status, text := s.look(t, "vouched", "/", "", headers...)
 			if status != http.StatusOK || !strings.HasPrefix(text, "alice under look in s-") || !strings.HasSuffix(text, " 1 headers") {
 				t.Errorf("%v: %d %s", headers, status, text)
 			}
 		}
-		if _, text := s.look(t, "vouched", "/echo"); !strings.HasPrefix(text, "you sent ***") || strings.Contains(text, "eyJ") {
+		if _, text := s.look(t, "vouched", "/echo", ""); !strings.HasPrefix(text, "you sent ***") || strings.Contains(text, "eyJ") {
 			t.Errorf("the client got what the resource was told: %s", text)
 		}
 		if r := s.CLI(t, "ada", "ca", "rotate", "identity", "--lead", "1s"); r.Code != 0 {
 			t.Errorf("%+v", r)
+		}
+	})
+	t.Run("access tokens", func(t *testing.T) {
+		// The server gives tokens of seconds; the client goes on, and sees none of them.
+		house.Eventually(t, func() string { return "a second token is shown: " + fmt.Sprint(p.seen()) }, func() bool {
+			status, text := s.look(t, "partner", "/", "")
+			if status != http.StatusOK || !strings.HasPrefix(text, "you showed Bearer ***") || strings.Contains(text, "at-") {
+				t.Fatalf("%d %s", status, text)
+			}
+			return len(p.seen()) > 1
+		})
+		if status, text := s.look(t, "partner", "/redirect", ""); status != http.StatusServiceUnavailable || strings.Contains(text, "at-") {
+			t.Errorf("a redirect with the token: %d %s", status, text)
+		}
+		if strings.Contains(s.Log(), p.secret) || strings.Contains(s.Log(), "at-0") {
+			t.Error("a secret is in the log")
+		}
+	})
+	t.Run("signatures", func(t *testing.T) {
+		// A real object store looks at them; the body goes by without being kept.
+		big := strings.Repeat("0123456789abcdef", 256<<10)
+		for path, body := range map[string]string{"/recordings/plain.txt": "hello", "/recordings/a%20b%2Bc.txt": "spaces", "/recordings/big": big} {
+			if status, text := s.look(t, "bucket", path, body); status != http.StatusOK {
+				t.Errorf("put %s: %d %s", path, status, text)
+			}
+			if status, text := s.look(t, "bucket", path, ""); status != http.StatusOK || text != body {
+				t.Errorf("get %s: %d %.200s", path, status, text)
+			}
+		}
+		if status, text := s.look(t, "bucket", "/recordings?list-type=2&prefix=a%20b", "", "X-Amz-Date: 20200101T000000Z", "X-Amz-Security-Token: x"); status != http.StatusOK || !strings.Contains(text, "a b+c.txt") {
+			t.Errorf("list: %d %s", status, text)
+		}
+	})
+	t.Run("client certificate", func(t *testing.T) {
+		if status, text := s.look(t, "mutual", "/", ""); status != http.StatusOK || text != "known" {
+			t.Errorf("%d %s", status, text)
 		}
 	})
 }

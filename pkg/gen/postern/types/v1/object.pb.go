@@ -710,10 +710,16 @@ func (x *EndpointHTTP) GetIdentity() bool {
 // HTTPAuth says how a credential is shown. Clients never see it.
 type HTTPAuth struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Scheme: bearer (the default), basic, header, or none where the resource asks for nothing.
+	// Scheme: bearer (the default), basic, header, sigv4 (AWS Signature Version 4: the account
+	// is the id of the access key, the password the key), certificate (a client certificate,
+	// in TLS), or none where the resource asks for nothing.
 	Scheme string `protobuf:"bytes,1,opt,name=scheme,proto3" json:"scheme,omitempty"`
 	// Of header: the name of the header that carries the secret.
-	Header        string `protobuf:"bytes,2,opt,name=header,proto3" json:"header,omitempty"`
+	Header string `protobuf:"bytes,2,opt,name=header,proto3" json:"header,omitempty"`
+	// Of sigv4: the region, such as eu-central-1.
+	Region string `protobuf:"bytes,11,opt,name=region,proto3" json:"region,omitempty"`
+	// Of sigv4: the service, such as s3 or execute-api.
+	Service       string `protobuf:"bytes,12,opt,name=service,proto3" json:"service,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -758,6 +764,20 @@ func (x *HTTPAuth) GetScheme() string {
 func (x *HTTPAuth) GetHeader() string {
 	if x != nil {
 		return x.Header
+	}
+	return ""
+}
+
+func (x *HTTPAuth) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *HTTPAuth) GetService() string {
+	if x != nil {
+		return x.Service
 	}
 	return ""
 }
@@ -942,7 +962,9 @@ type CredentialRef struct {
 	// A Vault engine.
 	Vault *VaultRef `protobuf:"bytes,1,opt,name=vault,proto3" json:"vault,omitempty"`
 	// The name of a Secret, kept sealed by the control plane.
-	Sealed        string `protobuf:"bytes,2,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	Sealed string `protobuf:"bytes,2,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	// An OAuth2 authorization server, for HTTP resources.
+	Oauth         *OAuthRef `protobuf:"bytes,11,opt,name=oauth,proto3" json:"oauth,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -991,6 +1013,96 @@ func (x *CredentialRef) GetSealed() string {
 	return ""
 }
 
+func (x *CredentialRef) GetOauth() *OAuthRef {
+	if x != nil {
+		return x.Oauth
+	}
+	return nil
+}
+
+// OAuthRef says how the control plane gets access tokens, by client credentials (RFC 6749,
+// section 4.4). Nodes get the tokens alone.
+type OAuthRef struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token endpoint: https, or http on loopback.
+	TokenUrl string `protobuf:"bytes,1,opt,name=token_url,json=tokenUrl,proto3" json:"token_url,omitempty"`
+	// The name of a Secret with username and password: the client's id and secret.
+	Secret string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	// The scopes to ask for.
+	Scopes []string `protobuf:"bytes,3,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	// The parameter audience, where the server wants one.
+	Audience string `protobuf:"bytes,4,opt,name=audience,proto3" json:"audience,omitempty"`
+	// PEM of the CA that signs the server's certificate; the system's where empty.
+	Ca            string `protobuf:"bytes,5,opt,name=ca,proto3" json:"ca,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OAuthRef) Reset() {
+	*x = OAuthRef{}
+	mi := &file_postern_types_v1_object_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OAuthRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OAuthRef) ProtoMessage() {}
+
+func (x *OAuthRef) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_types_v1_object_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OAuthRef.ProtoReflect.Descriptor instead.
+func (*OAuthRef) Descriptor() ([]byte, []int) {
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *OAuthRef) GetTokenUrl() string {
+	if x != nil {
+		return x.TokenUrl
+	}
+	return ""
+}
+
+func (x *OAuthRef) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+func (x *OAuthRef) GetScopes() []string {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
+}
+
+func (x *OAuthRef) GetAudience() string {
+	if x != nil {
+		return x.Audience
+	}
+	return ""
+}
+
+func (x *OAuthRef) GetCa() string {
+	if x != nil {
+		return x.Ca
+	}
+	return ""
+}
+
 // VaultRef names a role or path in Vault.
 type VaultRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1010,7 +1122,7 @@ type VaultRef struct {
 
 func (x *VaultRef) Reset() {
 	*x = VaultRef{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[11]
+	mi := &file_postern_types_v1_object_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +1134,7 @@ func (x *VaultRef) String() string {
 func (*VaultRef) ProtoMessage() {}
 
 func (x *VaultRef) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[11]
+	mi := &file_postern_types_v1_object_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +1147,7 @@ func (x *VaultRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VaultRef.ProtoReflect.Descriptor instead.
 func (*VaultRef) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{11}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *VaultRef) GetMount() string {
@@ -1087,7 +1199,7 @@ type Level struct {
 
 func (x *Level) Reset() {
 	*x = Level{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[12]
+	mi := &file_postern_types_v1_object_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1211,7 @@ func (x *Level) String() string {
 func (*Level) ProtoMessage() {}
 
 func (x *Level) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[12]
+	mi := &file_postern_types_v1_object_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1224,7 @@ func (x *Level) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Level.ProtoReflect.Descriptor instead.
 func (*Level) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{12}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Level) GetWant() string {
@@ -1146,7 +1258,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[13]
+	mi := &file_postern_types_v1_object_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1158,7 +1270,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[13]
+	mi := &file_postern_types_v1_object_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1171,7 +1283,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{13}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Task) GetApiVersion() string {
@@ -1233,7 +1345,7 @@ type TaskSpec struct {
 
 func (x *TaskSpec) Reset() {
 	*x = TaskSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[14]
+	mi := &file_postern_types_v1_object_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1245,7 +1357,7 @@ func (x *TaskSpec) String() string {
 func (*TaskSpec) ProtoMessage() {}
 
 func (x *TaskSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[14]
+	mi := &file_postern_types_v1_object_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1258,7 +1370,7 @@ func (x *TaskSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskSpec.ProtoReflect.Descriptor instead.
 func (*TaskSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{14}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TaskSpec) GetPurpose() string {
@@ -1351,7 +1463,7 @@ type ResourceSelector struct {
 
 func (x *ResourceSelector) Reset() {
 	*x = ResourceSelector{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[15]
+	mi := &file_postern_types_v1_object_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1363,7 +1475,7 @@ func (x *ResourceSelector) String() string {
 func (*ResourceSelector) ProtoMessage() {}
 
 func (x *ResourceSelector) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[15]
+	mi := &file_postern_types_v1_object_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1376,7 +1488,7 @@ func (x *ResourceSelector) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceSelector.ProtoReflect.Descriptor instead.
 func (*ResourceSelector) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{15}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ResourceSelector) GetNames() []string {
@@ -1467,7 +1579,7 @@ type Permit struct {
 
 func (x *Permit) Reset() {
 	*x = Permit{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[16]
+	mi := &file_postern_types_v1_object_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1479,7 +1591,7 @@ func (x *Permit) String() string {
 func (*Permit) ProtoMessage() {}
 
 func (x *Permit) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[16]
+	mi := &file_postern_types_v1_object_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1492,7 +1604,7 @@ func (x *Permit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Permit.ProtoReflect.Descriptor instead.
 func (*Permit) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{16}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Permit) GetTable() string {
@@ -1709,7 +1821,7 @@ type MCPPermit struct {
 
 func (x *MCPPermit) Reset() {
 	*x = MCPPermit{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[17]
+	mi := &file_postern_types_v1_object_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +1833,7 @@ func (x *MCPPermit) String() string {
 func (*MCPPermit) ProtoMessage() {}
 
 func (x *MCPPermit) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[17]
+	mi := &file_postern_types_v1_object_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +1846,7 @@ func (x *MCPPermit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MCPPermit.ProtoReflect.Descriptor instead.
 func (*MCPPermit) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{17}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *MCPPermit) GetTools() []string {
@@ -1792,7 +1904,7 @@ type Functions struct {
 
 func (x *Functions) Reset() {
 	*x = Functions{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[18]
+	mi := &file_postern_types_v1_object_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1804,7 +1916,7 @@ func (x *Functions) String() string {
 func (*Functions) ProtoMessage() {}
 
 func (x *Functions) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[18]
+	mi := &file_postern_types_v1_object_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1817,7 +1929,7 @@ func (x *Functions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Functions.ProtoReflect.Descriptor instead.
 func (*Functions) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{18}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Functions) GetBuiltin() string {
@@ -1859,7 +1971,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[19]
+	mi := &file_postern_types_v1_object_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1871,7 +1983,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[19]
+	mi := &file_postern_types_v1_object_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1884,7 +1996,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{19}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Limits) GetRows() int64 {
@@ -1959,7 +2071,7 @@ type RecordRule struct {
 
 func (x *RecordRule) Reset() {
 	*x = RecordRule{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[20]
+	mi := &file_postern_types_v1_object_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1971,7 +2083,7 @@ func (x *RecordRule) String() string {
 func (*RecordRule) ProtoMessage() {}
 
 func (x *RecordRule) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[20]
+	mi := &file_postern_types_v1_object_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1984,7 +2096,7 @@ func (x *RecordRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordRule.ProtoReflect.Descriptor instead.
 func (*RecordRule) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{20}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RecordRule) GetRead() string {
@@ -2022,7 +2134,7 @@ type CredentialRule struct {
 
 func (x *CredentialRule) Reset() {
 	*x = CredentialRule{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[21]
+	mi := &file_postern_types_v1_object_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2034,7 +2146,7 @@ func (x *CredentialRule) String() string {
 func (*CredentialRule) ProtoMessage() {}
 
 func (x *CredentialRule) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[21]
+	mi := &file_postern_types_v1_object_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2047,7 +2159,7 @@ func (x *CredentialRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CredentialRule.ProtoReflect.Descriptor instead.
 func (*CredentialRule) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{21}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CredentialRule) GetReuse() string {
@@ -2077,7 +2189,7 @@ type Staleness struct {
 
 func (x *Staleness) Reset() {
 	*x = Staleness{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[22]
+	mi := &file_postern_types_v1_object_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2089,7 +2201,7 @@ func (x *Staleness) String() string {
 func (*Staleness) ProtoMessage() {}
 
 func (x *Staleness) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[22]
+	mi := &file_postern_types_v1_object_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2102,7 +2214,7 @@ func (x *Staleness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Staleness.ProtoReflect.Descriptor instead.
 func (*Staleness) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{22}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Staleness) GetMaxStaleness() string {
@@ -2134,7 +2246,7 @@ type ApprovalRequirement struct {
 
 func (x *ApprovalRequirement) Reset() {
 	*x = ApprovalRequirement{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[23]
+	mi := &file_postern_types_v1_object_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2146,7 +2258,7 @@ func (x *ApprovalRequirement) String() string {
 func (*ApprovalRequirement) ProtoMessage() {}
 
 func (x *ApprovalRequirement) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[23]
+	mi := &file_postern_types_v1_object_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2159,7 +2271,7 @@ func (x *ApprovalRequirement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalRequirement.ProtoReflect.Descriptor instead.
 func (*ApprovalRequirement) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{23}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ApprovalRequirement) GetScope() string {
@@ -2200,7 +2312,7 @@ type Binding struct {
 
 func (x *Binding) Reset() {
 	*x = Binding{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[24]
+	mi := &file_postern_types_v1_object_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2212,7 +2324,7 @@ func (x *Binding) String() string {
 func (*Binding) ProtoMessage() {}
 
 func (x *Binding) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[24]
+	mi := &file_postern_types_v1_object_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2225,7 +2337,7 @@ func (x *Binding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Binding.ProtoReflect.Descriptor instead.
 func (*Binding) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{24}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Binding) GetApiVersion() string {
@@ -2277,7 +2389,7 @@ type BindingSpec struct {
 
 func (x *BindingSpec) Reset() {
 	*x = BindingSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[25]
+	mi := &file_postern_types_v1_object_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2289,7 +2401,7 @@ func (x *BindingSpec) String() string {
 func (*BindingSpec) ProtoMessage() {}
 
 func (x *BindingSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[25]
+	mi := &file_postern_types_v1_object_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2302,7 +2414,7 @@ func (x *BindingSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BindingSpec.ProtoReflect.Descriptor instead.
 func (*BindingSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{25}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *BindingSpec) GetSubjects() []*SubjectSelector {
@@ -2361,7 +2473,7 @@ type GrantBound struct {
 
 func (x *GrantBound) Reset() {
 	*x = GrantBound{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[26]
+	mi := &file_postern_types_v1_object_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2373,7 +2485,7 @@ func (x *GrantBound) String() string {
 func (*GrantBound) ProtoMessage() {}
 
 func (x *GrantBound) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[26]
+	mi := &file_postern_types_v1_object_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2386,7 +2498,7 @@ func (x *GrantBound) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantBound.ProtoReflect.Descriptor instead.
 func (*GrantBound) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{26}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GrantBound) GetHook() string {
@@ -2420,7 +2532,7 @@ type SubjectSelector struct {
 
 func (x *SubjectSelector) Reset() {
 	*x = SubjectSelector{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[27]
+	mi := &file_postern_types_v1_object_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2432,7 +2544,7 @@ func (x *SubjectSelector) String() string {
 func (*SubjectSelector) ProtoMessage() {}
 
 func (x *SubjectSelector) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[27]
+	mi := &file_postern_types_v1_object_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2445,7 +2557,7 @@ func (x *SubjectSelector) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubjectSelector.ProtoReflect.Descriptor instead.
 func (*SubjectSelector) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{27}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SubjectSelector) GetSubject() string {
@@ -2493,7 +2605,7 @@ type ApprovalRule struct {
 
 func (x *ApprovalRule) Reset() {
 	*x = ApprovalRule{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[28]
+	mi := &file_postern_types_v1_object_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2505,7 +2617,7 @@ func (x *ApprovalRule) String() string {
 func (*ApprovalRule) ProtoMessage() {}
 
 func (x *ApprovalRule) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[28]
+	mi := &file_postern_types_v1_object_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2518,7 +2630,7 @@ func (x *ApprovalRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalRule.ProtoReflect.Descriptor instead.
 func (*ApprovalRule) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{28}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ApprovalRule) GetApiVersion() string {
@@ -2572,7 +2684,7 @@ type ApprovalRuleSpec struct {
 
 func (x *ApprovalRuleSpec) Reset() {
 	*x = ApprovalRuleSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[29]
+	mi := &file_postern_types_v1_object_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2584,7 +2696,7 @@ func (x *ApprovalRuleSpec) String() string {
 func (*ApprovalRuleSpec) ProtoMessage() {}
 
 func (x *ApprovalRuleSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[29]
+	mi := &file_postern_types_v1_object_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2597,7 +2709,7 @@ func (x *ApprovalRuleSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalRuleSpec.ProtoReflect.Descriptor instead.
 func (*ApprovalRuleSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{29}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ApprovalRuleSpec) GetAll() []*ApprovalQuorum {
@@ -2663,7 +2775,7 @@ type ApprovalEscalation struct {
 
 func (x *ApprovalEscalation) Reset() {
 	*x = ApprovalEscalation{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[30]
+	mi := &file_postern_types_v1_object_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2675,7 +2787,7 @@ func (x *ApprovalEscalation) String() string {
 func (*ApprovalEscalation) ProtoMessage() {}
 
 func (x *ApprovalEscalation) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[30]
+	mi := &file_postern_types_v1_object_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2688,7 +2800,7 @@ func (x *ApprovalEscalation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalEscalation.ProtoReflect.Descriptor instead.
 func (*ApprovalEscalation) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{30}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ApprovalEscalation) GetAfter() string {
@@ -2722,7 +2834,7 @@ type ApprovalHours struct {
 
 func (x *ApprovalHours) Reset() {
 	*x = ApprovalHours{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[31]
+	mi := &file_postern_types_v1_object_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2734,7 +2846,7 @@ func (x *ApprovalHours) String() string {
 func (*ApprovalHours) ProtoMessage() {}
 
 func (x *ApprovalHours) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[31]
+	mi := &file_postern_types_v1_object_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2747,7 +2859,7 @@ func (x *ApprovalHours) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalHours.ProtoReflect.Descriptor instead.
 func (*ApprovalHours) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{31}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ApprovalHours) GetZone() string {
@@ -2791,7 +2903,7 @@ type ApprovalQuorum struct {
 
 func (x *ApprovalQuorum) Reset() {
 	*x = ApprovalQuorum{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[32]
+	mi := &file_postern_types_v1_object_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2803,7 +2915,7 @@ func (x *ApprovalQuorum) String() string {
 func (*ApprovalQuorum) ProtoMessage() {}
 
 func (x *ApprovalQuorum) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[32]
+	mi := &file_postern_types_v1_object_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2816,7 +2928,7 @@ func (x *ApprovalQuorum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalQuorum.ProtoReflect.Descriptor instead.
 func (*ApprovalQuorum) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{32}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ApprovalQuorum) GetGroup() string {
@@ -2850,7 +2962,7 @@ type Workload struct {
 
 func (x *Workload) Reset() {
 	*x = Workload{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[33]
+	mi := &file_postern_types_v1_object_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2862,7 +2974,7 @@ func (x *Workload) String() string {
 func (*Workload) ProtoMessage() {}
 
 func (x *Workload) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[33]
+	mi := &file_postern_types_v1_object_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2875,7 +2987,7 @@ func (x *Workload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Workload.ProtoReflect.Descriptor instead.
 func (*Workload) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{33}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Workload) GetApiVersion() string {
@@ -2923,7 +3035,7 @@ type WorkloadSpec struct {
 
 func (x *WorkloadSpec) Reset() {
 	*x = WorkloadSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[34]
+	mi := &file_postern_types_v1_object_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2935,7 +3047,7 @@ func (x *WorkloadSpec) String() string {
 func (*WorkloadSpec) ProtoMessage() {}
 
 func (x *WorkloadSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[34]
+	mi := &file_postern_types_v1_object_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2948,7 +3060,7 @@ func (x *WorkloadSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadSpec.ProtoReflect.Descriptor instead.
 func (*WorkloadSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{34}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WorkloadSpec) GetOwner() string {
@@ -2994,7 +3106,7 @@ type WorkloadTrust struct {
 
 func (x *WorkloadTrust) Reset() {
 	*x = WorkloadTrust{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[35]
+	mi := &file_postern_types_v1_object_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3006,7 +3118,7 @@ func (x *WorkloadTrust) String() string {
 func (*WorkloadTrust) ProtoMessage() {}
 
 func (x *WorkloadTrust) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[35]
+	mi := &file_postern_types_v1_object_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3019,7 +3131,7 @@ func (x *WorkloadTrust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadTrust.ProtoReflect.Descriptor instead.
 func (*WorkloadTrust) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{35}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *WorkloadTrust) GetIssuer() string {
@@ -3060,7 +3172,7 @@ type RoleBinding struct {
 
 func (x *RoleBinding) Reset() {
 	*x = RoleBinding{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[36]
+	mi := &file_postern_types_v1_object_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3072,7 +3184,7 @@ func (x *RoleBinding) String() string {
 func (*RoleBinding) ProtoMessage() {}
 
 func (x *RoleBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[36]
+	mi := &file_postern_types_v1_object_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3085,7 +3197,7 @@ func (x *RoleBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleBinding.ProtoReflect.Descriptor instead.
 func (*RoleBinding) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{36}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RoleBinding) GetApiVersion() string {
@@ -3131,7 +3243,7 @@ type RoleBindingSpec struct {
 
 func (x *RoleBindingSpec) Reset() {
 	*x = RoleBindingSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[37]
+	mi := &file_postern_types_v1_object_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3143,7 +3255,7 @@ func (x *RoleBindingSpec) String() string {
 func (*RoleBindingSpec) ProtoMessage() {}
 
 func (x *RoleBindingSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[37]
+	mi := &file_postern_types_v1_object_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3156,7 +3268,7 @@ func (x *RoleBindingSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleBindingSpec.ProtoReflect.Descriptor instead.
 func (*RoleBindingSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{37}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RoleBindingSpec) GetRole() string {
@@ -3191,7 +3303,7 @@ type RoleScope struct {
 
 func (x *RoleScope) Reset() {
 	*x = RoleScope{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[38]
+	mi := &file_postern_types_v1_object_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3203,7 +3315,7 @@ func (x *RoleScope) String() string {
 func (*RoleScope) ProtoMessage() {}
 
 func (x *RoleScope) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[38]
+	mi := &file_postern_types_v1_object_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3216,7 +3328,7 @@ func (x *RoleScope) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleScope.ProtoReflect.Descriptor instead.
 func (*RoleScope) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{38}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RoleScope) GetLabels() map[string]string {
@@ -3243,7 +3355,7 @@ type Mask struct {
 
 func (x *Mask) Reset() {
 	*x = Mask{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[39]
+	mi := &file_postern_types_v1_object_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3255,7 +3367,7 @@ func (x *Mask) String() string {
 func (*Mask) ProtoMessage() {}
 
 func (x *Mask) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[39]
+	mi := &file_postern_types_v1_object_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3268,7 +3380,7 @@ func (x *Mask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mask.ProtoReflect.Descriptor instead.
 func (*Mask) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{39}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Mask) GetApiVersion() string {
@@ -3320,7 +3432,7 @@ type MaskSpec struct {
 
 func (x *MaskSpec) Reset() {
 	*x = MaskSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[40]
+	mi := &file_postern_types_v1_object_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3332,7 +3444,7 @@ func (x *MaskSpec) String() string {
 func (*MaskSpec) ProtoMessage() {}
 
 func (x *MaskSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[40]
+	mi := &file_postern_types_v1_object_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3345,7 +3457,7 @@ func (x *MaskSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MaskSpec.ProtoReflect.Descriptor instead.
 func (*MaskSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{40}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *MaskSpec) GetMethod() string {
@@ -3407,7 +3519,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[41]
+	mi := &file_postern_types_v1_object_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3419,7 +3531,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[41]
+	mi := &file_postern_types_v1_object_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3432,7 +3544,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{41}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Lock) GetApiVersion() string {
@@ -3486,7 +3598,7 @@ type LockSpec struct {
 
 func (x *LockSpec) Reset() {
 	*x = LockSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[42]
+	mi := &file_postern_types_v1_object_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3498,7 +3610,7 @@ func (x *LockSpec) String() string {
 func (*LockSpec) ProtoMessage() {}
 
 func (x *LockSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[42]
+	mi := &file_postern_types_v1_object_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3511,7 +3623,7 @@ func (x *LockSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockSpec.ProtoReflect.Descriptor instead.
 func (*LockSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{42}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *LockSpec) GetSubject() string {
@@ -3580,7 +3692,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[43]
+	mi := &file_postern_types_v1_object_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3592,7 +3704,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[43]
+	mi := &file_postern_types_v1_object_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3605,7 +3717,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{43}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Secret) GetApiVersion() string {
@@ -3649,7 +3761,7 @@ type SecretSpec struct {
 
 func (x *SecretSpec) Reset() {
 	*x = SecretSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[44]
+	mi := &file_postern_types_v1_object_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3661,7 +3773,7 @@ func (x *SecretSpec) String() string {
 func (*SecretSpec) ProtoMessage() {}
 
 func (x *SecretSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[44]
+	mi := &file_postern_types_v1_object_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3674,7 +3786,7 @@ func (x *SecretSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretSpec.ProtoReflect.Descriptor instead.
 func (*SecretSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{44}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *SecretSpec) GetData() map[string]string {
@@ -3708,7 +3820,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[45]
+	mi := &file_postern_types_v1_object_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3720,7 +3832,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[45]
+	mi := &file_postern_types_v1_object_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3733,7 +3845,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{45}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Node) GetApiVersion() string {
@@ -3788,7 +3900,7 @@ type NodeSpec struct {
 
 func (x *NodeSpec) Reset() {
 	*x = NodeSpec{}
-	mi := &file_postern_types_v1_object_proto_msgTypes[46]
+	mi := &file_postern_types_v1_object_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3800,7 +3912,7 @@ func (x *NodeSpec) String() string {
 func (*NodeSpec) ProtoMessage() {}
 
 func (x *NodeSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_object_proto_msgTypes[46]
+	mi := &file_postern_types_v1_object_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3813,7 +3925,7 @@ func (x *NodeSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSpec.ProtoReflect.Descriptor instead.
 func (*NodeSpec) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{46}
+	return file_postern_types_v1_object_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *NodeSpec) GetRegion() string {
@@ -3938,10 +4050,12 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"\fEndpointHTTP\x12\"\n" +
 	"\tauthority\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\tauthority\x124\n" +
 	"\x04auth\x18\x02 \x01(\v2\x1a.postern.types.v1.HTTPAuthB\x04\xa8\xee\x18\x00R\x04auth\x12 \n" +
-	"\bidentity\x18\v \x01(\bB\x04\xa8\xee\x18\x00R\bidentity\"F\n" +
+	"\bidentity\x18\v \x01(\bB\x04\xa8\xee\x18\x00R\bidentity\"\x84\x01\n" +
 	"\bHTTPAuth\x12\x1c\n" +
 	"\x06scheme\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x06scheme\x12\x1c\n" +
-	"\x06header\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x06header\"Q\n" +
+	"\x06header\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x06header\x12\x1c\n" +
+	"\x06region\x18\v \x01(\tB\x04\xa8\xee\x18\x00R\x06region\x12\x1e\n" +
+	"\aservice\x18\f \x01(\tB\x04\xa8\xee\x18\x00R\aservice\"Q\n" +
 	"\vEndpointSSH\x12!\n" +
 	"\thost_keys\x18\x01 \x03(\tB\x04\xa8\xee\x18\x00R\bhostKeys\x12\x1f\n" +
 	"\bhost_cas\x18\x02 \x03(\tB\x04\xa8\xee\x18\x00R\ahostCas\"\x81\x01\n" +
@@ -3952,10 +4066,17 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"serverName\"A\n" +
 	"\tSecretRef\x12\x1c\n" +
 	"\x06secret\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x06secret\x12\x16\n" +
-	"\x03pem\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x03pem\"e\n" +
+	"\x03pem\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x03pem\"\x9d\x01\n" +
 	"\rCredentialRef\x126\n" +
 	"\x05vault\x18\x01 \x01(\v2\x1a.postern.types.v1.VaultRefB\x04\xa8\xee\x18\x00R\x05vault\x12\x1c\n" +
-	"\x06sealed\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x06sealed\"\x95\x01\n" +
+	"\x06sealed\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x06sealed\x126\n" +
+	"\x05oauth\x18\v \x01(\v2\x1a.postern.types.v1.OAuthRefB\x04\xa8\xee\x18\x00R\x05oauth\"\xa1\x01\n" +
+	"\bOAuthRef\x12!\n" +
+	"\ttoken_url\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\btokenUrl\x12\x1c\n" +
+	"\x06secret\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x06secret\x12\x1c\n" +
+	"\x06scopes\x18\x03 \x03(\tB\x04\xa8\xee\x18\x00R\x06scopes\x12 \n" +
+	"\baudience\x18\x04 \x01(\tB\x04\xa8\xee\x18\x00R\baudience\x12\x14\n" +
+	"\x02ca\x18\x05 \x01(\tB\x04\xa8\xee\x18\x00R\x02ca\"\x95\x01\n" +
 	"\bVaultRef\x12\x1a\n" +
 	"\x05mount\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x05mount\x12\x18\n" +
 	"\x04role\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x04role\x12\x18\n" +
@@ -4223,7 +4344,7 @@ func file_postern_types_v1_object_proto_rawDescGZIP() []byte {
 	return file_postern_types_v1_object_proto_rawDescData
 }
 
-var file_postern_types_v1_object_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
+var file_postern_types_v1_object_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
 var file_postern_types_v1_object_proto_goTypes = []any{
 	(*Metadata)(nil),              // 0: postern.types.v1.Metadata
 	(*Object)(nil),                // 1: postern.types.v1.Object
@@ -4236,150 +4357,152 @@ var file_postern_types_v1_object_proto_goTypes = []any{
 	(*EndpointTLS)(nil),           // 8: postern.types.v1.EndpointTLS
 	(*SecretRef)(nil),             // 9: postern.types.v1.SecretRef
 	(*CredentialRef)(nil),         // 10: postern.types.v1.CredentialRef
-	(*VaultRef)(nil),              // 11: postern.types.v1.VaultRef
-	(*Level)(nil),                 // 12: postern.types.v1.Level
-	(*Task)(nil),                  // 13: postern.types.v1.Task
-	(*TaskSpec)(nil),              // 14: postern.types.v1.TaskSpec
-	(*ResourceSelector)(nil),      // 15: postern.types.v1.ResourceSelector
-	(*Permit)(nil),                // 16: postern.types.v1.Permit
-	(*MCPPermit)(nil),             // 17: postern.types.v1.MCPPermit
-	(*Functions)(nil),             // 18: postern.types.v1.Functions
-	(*Limits)(nil),                // 19: postern.types.v1.Limits
-	(*RecordRule)(nil),            // 20: postern.types.v1.RecordRule
-	(*CredentialRule)(nil),        // 21: postern.types.v1.CredentialRule
-	(*Staleness)(nil),             // 22: postern.types.v1.Staleness
-	(*ApprovalRequirement)(nil),   // 23: postern.types.v1.ApprovalRequirement
-	(*Binding)(nil),               // 24: postern.types.v1.Binding
-	(*BindingSpec)(nil),           // 25: postern.types.v1.BindingSpec
-	(*GrantBound)(nil),            // 26: postern.types.v1.GrantBound
-	(*SubjectSelector)(nil),       // 27: postern.types.v1.SubjectSelector
-	(*ApprovalRule)(nil),          // 28: postern.types.v1.ApprovalRule
-	(*ApprovalRuleSpec)(nil),      // 29: postern.types.v1.ApprovalRuleSpec
-	(*ApprovalEscalation)(nil),    // 30: postern.types.v1.ApprovalEscalation
-	(*ApprovalHours)(nil),         // 31: postern.types.v1.ApprovalHours
-	(*ApprovalQuorum)(nil),        // 32: postern.types.v1.ApprovalQuorum
-	(*Workload)(nil),              // 33: postern.types.v1.Workload
-	(*WorkloadSpec)(nil),          // 34: postern.types.v1.WorkloadSpec
-	(*WorkloadTrust)(nil),         // 35: postern.types.v1.WorkloadTrust
-	(*RoleBinding)(nil),           // 36: postern.types.v1.RoleBinding
-	(*RoleBindingSpec)(nil),       // 37: postern.types.v1.RoleBindingSpec
-	(*RoleScope)(nil),             // 38: postern.types.v1.RoleScope
-	(*Mask)(nil),                  // 39: postern.types.v1.Mask
-	(*MaskSpec)(nil),              // 40: postern.types.v1.MaskSpec
-	(*Lock)(nil),                  // 41: postern.types.v1.Lock
-	(*LockSpec)(nil),              // 42: postern.types.v1.LockSpec
-	(*Secret)(nil),                // 43: postern.types.v1.Secret
-	(*SecretSpec)(nil),            // 44: postern.types.v1.SecretSpec
-	(*Node)(nil),                  // 45: postern.types.v1.Node
-	(*NodeSpec)(nil),              // 46: postern.types.v1.NodeSpec
-	nil,                           // 47: postern.types.v1.Metadata.LabelsEntry
-	nil,                           // 48: postern.types.v1.Metadata.AnnotationsEntry
-	nil,                           // 49: postern.types.v1.ResourceSpec.ReachableFromEntry
-	nil,                           // 50: postern.types.v1.ResourceSpec.PinEntry
-	nil,                           // 51: postern.types.v1.ResourceSpec.ClassifyEntry
-	nil,                           // 52: postern.types.v1.ResourceSelector.LabelsEntry
-	nil,                           // 53: postern.types.v1.Permit.MaskEntry
-	nil,                           // 54: postern.types.v1.Permit.DetectEntry
-	nil,                           // 55: postern.types.v1.Permit.HeadersEntry
-	nil,                           // 56: postern.types.v1.MCPPermit.PinsEntry
-	nil,                           // 57: postern.types.v1.SubjectSelector.ClaimEntry
-	nil,                           // 58: postern.types.v1.RoleScope.LabelsEntry
-	nil,                           // 59: postern.types.v1.SecretSpec.DataEntry
-	nil,                           // 60: postern.types.v1.NodeSpec.EndpointsEntry
-	(*timestamppb.Timestamp)(nil), // 61: google.protobuf.Timestamp
-	(*structpb.Value)(nil),        // 62: google.protobuf.Value
-	(*structpb.ListValue)(nil),    // 63: google.protobuf.ListValue
+	(*OAuthRef)(nil),              // 11: postern.types.v1.OAuthRef
+	(*VaultRef)(nil),              // 12: postern.types.v1.VaultRef
+	(*Level)(nil),                 // 13: postern.types.v1.Level
+	(*Task)(nil),                  // 14: postern.types.v1.Task
+	(*TaskSpec)(nil),              // 15: postern.types.v1.TaskSpec
+	(*ResourceSelector)(nil),      // 16: postern.types.v1.ResourceSelector
+	(*Permit)(nil),                // 17: postern.types.v1.Permit
+	(*MCPPermit)(nil),             // 18: postern.types.v1.MCPPermit
+	(*Functions)(nil),             // 19: postern.types.v1.Functions
+	(*Limits)(nil),                // 20: postern.types.v1.Limits
+	(*RecordRule)(nil),            // 21: postern.types.v1.RecordRule
+	(*CredentialRule)(nil),        // 22: postern.types.v1.CredentialRule
+	(*Staleness)(nil),             // 23: postern.types.v1.Staleness
+	(*ApprovalRequirement)(nil),   // 24: postern.types.v1.ApprovalRequirement
+	(*Binding)(nil),               // 25: postern.types.v1.Binding
+	(*BindingSpec)(nil),           // 26: postern.types.v1.BindingSpec
+	(*GrantBound)(nil),            // 27: postern.types.v1.GrantBound
+	(*SubjectSelector)(nil),       // 28: postern.types.v1.SubjectSelector
+	(*ApprovalRule)(nil),          // 29: postern.types.v1.ApprovalRule
+	(*ApprovalRuleSpec)(nil),      // 30: postern.types.v1.ApprovalRuleSpec
+	(*ApprovalEscalation)(nil),    // 31: postern.types.v1.ApprovalEscalation
+	(*ApprovalHours)(nil),         // 32: postern.types.v1.ApprovalHours
+	(*ApprovalQuorum)(nil),        // 33: postern.types.v1.ApprovalQuorum
+	(*Workload)(nil),              // 34: postern.types.v1.Workload
+	(*WorkloadSpec)(nil),          // 35: postern.types.v1.WorkloadSpec
+	(*WorkloadTrust)(nil),         // 36: postern.types.v1.WorkloadTrust
+	(*RoleBinding)(nil),           // 37: postern.types.v1.RoleBinding
+	(*RoleBindingSpec)(nil),       // 38: postern.types.v1.RoleBindingSpec
+	(*RoleScope)(nil),             // 39: postern.types.v1.RoleScope
+	(*Mask)(nil),                  // 40: postern.types.v1.Mask
+	(*MaskSpec)(nil),              // 41: postern.types.v1.MaskSpec
+	(*Lock)(nil),                  // 42: postern.types.v1.Lock
+	(*LockSpec)(nil),              // 43: postern.types.v1.LockSpec
+	(*Secret)(nil),                // 44: postern.types.v1.Secret
+	(*SecretSpec)(nil),            // 45: postern.types.v1.SecretSpec
+	(*Node)(nil),                  // 46: postern.types.v1.Node
+	(*NodeSpec)(nil),              // 47: postern.types.v1.NodeSpec
+	nil,                           // 48: postern.types.v1.Metadata.LabelsEntry
+	nil,                           // 49: postern.types.v1.Metadata.AnnotationsEntry
+	nil,                           // 50: postern.types.v1.ResourceSpec.ReachableFromEntry
+	nil,                           // 51: postern.types.v1.ResourceSpec.PinEntry
+	nil,                           // 52: postern.types.v1.ResourceSpec.ClassifyEntry
+	nil,                           // 53: postern.types.v1.ResourceSelector.LabelsEntry
+	nil,                           // 54: postern.types.v1.Permit.MaskEntry
+	nil,                           // 55: postern.types.v1.Permit.DetectEntry
+	nil,                           // 56: postern.types.v1.Permit.HeadersEntry
+	nil,                           // 57: postern.types.v1.MCPPermit.PinsEntry
+	nil,                           // 58: postern.types.v1.SubjectSelector.ClaimEntry
+	nil,                           // 59: postern.types.v1.RoleScope.LabelsEntry
+	nil,                           // 60: postern.types.v1.SecretSpec.DataEntry
+	nil,                           // 61: postern.types.v1.NodeSpec.EndpointsEntry
+	(*timestamppb.Timestamp)(nil), // 62: google.protobuf.Timestamp
+	(*structpb.Value)(nil),        // 63: google.protobuf.Value
+	(*structpb.ListValue)(nil),    // 64: google.protobuf.ListValue
 }
 var file_postern_types_v1_object_proto_depIdxs = []int32{
-	47, // 0: postern.types.v1.Metadata.labels:type_name -> postern.types.v1.Metadata.LabelsEntry
-	48, // 1: postern.types.v1.Metadata.annotations:type_name -> postern.types.v1.Metadata.AnnotationsEntry
-	61, // 2: postern.types.v1.Metadata.create_time:type_name -> google.protobuf.Timestamp
-	61, // 3: postern.types.v1.Metadata.update_time:type_name -> google.protobuf.Timestamp
+	48, // 0: postern.types.v1.Metadata.labels:type_name -> postern.types.v1.Metadata.LabelsEntry
+	49, // 1: postern.types.v1.Metadata.annotations:type_name -> postern.types.v1.Metadata.AnnotationsEntry
+	62, // 2: postern.types.v1.Metadata.create_time:type_name -> google.protobuf.Timestamp
+	62, // 3: postern.types.v1.Metadata.update_time:type_name -> google.protobuf.Timestamp
 	2,  // 4: postern.types.v1.Object.resource:type_name -> postern.types.v1.Resource
-	13, // 5: postern.types.v1.Object.task:type_name -> postern.types.v1.Task
-	24, // 6: postern.types.v1.Object.binding:type_name -> postern.types.v1.Binding
-	28, // 7: postern.types.v1.Object.approval_rule:type_name -> postern.types.v1.ApprovalRule
-	33, // 8: postern.types.v1.Object.workload:type_name -> postern.types.v1.Workload
-	36, // 9: postern.types.v1.Object.role_binding:type_name -> postern.types.v1.RoleBinding
-	39, // 10: postern.types.v1.Object.mask:type_name -> postern.types.v1.Mask
-	41, // 11: postern.types.v1.Object.lock:type_name -> postern.types.v1.Lock
-	43, // 12: postern.types.v1.Object.secret:type_name -> postern.types.v1.Secret
-	45, // 13: postern.types.v1.Object.node:type_name -> postern.types.v1.Node
+	14, // 5: postern.types.v1.Object.task:type_name -> postern.types.v1.Task
+	25, // 6: postern.types.v1.Object.binding:type_name -> postern.types.v1.Binding
+	29, // 7: postern.types.v1.Object.approval_rule:type_name -> postern.types.v1.ApprovalRule
+	34, // 8: postern.types.v1.Object.workload:type_name -> postern.types.v1.Workload
+	37, // 9: postern.types.v1.Object.role_binding:type_name -> postern.types.v1.RoleBinding
+	40, // 10: postern.types.v1.Object.mask:type_name -> postern.types.v1.Mask
+	42, // 11: postern.types.v1.Object.lock:type_name -> postern.types.v1.Lock
+	44, // 12: postern.types.v1.Object.secret:type_name -> postern.types.v1.Secret
+	46, // 13: postern.types.v1.Object.node:type_name -> postern.types.v1.Node
 	0,  // 14: postern.types.v1.Resource.metadata:type_name -> postern.types.v1.Metadata
 	3,  // 15: postern.types.v1.Resource.spec:type_name -> postern.types.v1.ResourceSpec
 	4,  // 16: postern.types.v1.ResourceSpec.endpoint:type_name -> postern.types.v1.Endpoint
-	49, // 17: postern.types.v1.ResourceSpec.reachable_from:type_name -> postern.types.v1.ResourceSpec.ReachableFromEntry
+	50, // 17: postern.types.v1.ResourceSpec.reachable_from:type_name -> postern.types.v1.ResourceSpec.ReachableFromEntry
 	10, // 18: postern.types.v1.ResourceSpec.credential:type_name -> postern.types.v1.CredentialRef
 	10, // 19: postern.types.v1.ResourceSpec.catalog:type_name -> postern.types.v1.CredentialRef
-	12, // 20: postern.types.v1.ResourceSpec.level:type_name -> postern.types.v1.Level
-	50, // 21: postern.types.v1.ResourceSpec.pin:type_name -> postern.types.v1.ResourceSpec.PinEntry
-	51, // 22: postern.types.v1.ResourceSpec.classify:type_name -> postern.types.v1.ResourceSpec.ClassifyEntry
+	13, // 20: postern.types.v1.ResourceSpec.level:type_name -> postern.types.v1.Level
+	51, // 21: postern.types.v1.ResourceSpec.pin:type_name -> postern.types.v1.ResourceSpec.PinEntry
+	52, // 22: postern.types.v1.ResourceSpec.classify:type_name -> postern.types.v1.ResourceSpec.ClassifyEntry
 	8,  // 23: postern.types.v1.Endpoint.tls:type_name -> postern.types.v1.EndpointTLS
 	7,  // 24: postern.types.v1.Endpoint.ssh:type_name -> postern.types.v1.EndpointSSH
 	5,  // 25: postern.types.v1.Endpoint.http:type_name -> postern.types.v1.EndpointHTTP
 	6,  // 26: postern.types.v1.EndpointHTTP.auth:type_name -> postern.types.v1.HTTPAuth
 	9,  // 27: postern.types.v1.EndpointTLS.ca:type_name -> postern.types.v1.SecretRef
-	11, // 28: postern.types.v1.CredentialRef.vault:type_name -> postern.types.v1.VaultRef
-	10, // 29: postern.types.v1.Level.admin:type_name -> postern.types.v1.CredentialRef
-	0,  // 30: postern.types.v1.Task.metadata:type_name -> postern.types.v1.Metadata
-	14, // 31: postern.types.v1.Task.spec:type_name -> postern.types.v1.TaskSpec
-	15, // 32: postern.types.v1.TaskSpec.resources:type_name -> postern.types.v1.ResourceSelector
-	16, // 33: postern.types.v1.TaskSpec.permit:type_name -> postern.types.v1.Permit
-	18, // 34: postern.types.v1.TaskSpec.functions:type_name -> postern.types.v1.Functions
-	19, // 35: postern.types.v1.TaskSpec.limits:type_name -> postern.types.v1.Limits
-	20, // 36: postern.types.v1.TaskSpec.record:type_name -> postern.types.v1.RecordRule
-	21, // 37: postern.types.v1.TaskSpec.credential:type_name -> postern.types.v1.CredentialRule
-	22, // 38: postern.types.v1.TaskSpec.staleness:type_name -> postern.types.v1.Staleness
-	23, // 39: postern.types.v1.TaskSpec.approval:type_name -> postern.types.v1.ApprovalRequirement
-	52, // 40: postern.types.v1.ResourceSelector.labels:type_name -> postern.types.v1.ResourceSelector.LabelsEntry
-	53, // 41: postern.types.v1.Permit.mask:type_name -> postern.types.v1.Permit.MaskEntry
-	23, // 42: postern.types.v1.Permit.approval:type_name -> postern.types.v1.ApprovalRequirement
-	54, // 43: postern.types.v1.Permit.detect:type_name -> postern.types.v1.Permit.DetectEntry
-	55, // 44: postern.types.v1.Permit.headers:type_name -> postern.types.v1.Permit.HeadersEntry
-	17, // 45: postern.types.v1.Permit.mcp:type_name -> postern.types.v1.MCPPermit
-	56, // 46: postern.types.v1.MCPPermit.pins:type_name -> postern.types.v1.MCPPermit.PinsEntry
-	11, // 47: postern.types.v1.CredentialRule.vault:type_name -> postern.types.v1.VaultRef
-	0,  // 48: postern.types.v1.Binding.metadata:type_name -> postern.types.v1.Metadata
-	25, // 49: postern.types.v1.Binding.spec:type_name -> postern.types.v1.BindingSpec
-	27, // 50: postern.types.v1.BindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
-	23, // 51: postern.types.v1.BindingSpec.approval:type_name -> postern.types.v1.ApprovalRequirement
-	61, // 52: postern.types.v1.BindingSpec.expires:type_name -> google.protobuf.Timestamp
-	26, // 53: postern.types.v1.BindingSpec.bound:type_name -> postern.types.v1.GrantBound
-	57, // 54: postern.types.v1.SubjectSelector.claim:type_name -> postern.types.v1.SubjectSelector.ClaimEntry
-	0,  // 55: postern.types.v1.ApprovalRule.metadata:type_name -> postern.types.v1.Metadata
-	29, // 56: postern.types.v1.ApprovalRule.spec:type_name -> postern.types.v1.ApprovalRuleSpec
-	32, // 57: postern.types.v1.ApprovalRuleSpec.all:type_name -> postern.types.v1.ApprovalQuorum
-	30, // 58: postern.types.v1.ApprovalRuleSpec.escalate:type_name -> postern.types.v1.ApprovalEscalation
-	31, // 59: postern.types.v1.ApprovalRuleSpec.hours:type_name -> postern.types.v1.ApprovalHours
-	0,  // 60: postern.types.v1.Workload.metadata:type_name -> postern.types.v1.Metadata
-	34, // 61: postern.types.v1.Workload.spec:type_name -> postern.types.v1.WorkloadSpec
-	35, // 62: postern.types.v1.WorkloadSpec.trust:type_name -> postern.types.v1.WorkloadTrust
-	61, // 63: postern.types.v1.WorkloadSpec.expires:type_name -> google.protobuf.Timestamp
-	27, // 64: postern.types.v1.WorkloadSpec.acts_for:type_name -> postern.types.v1.SubjectSelector
-	0,  // 65: postern.types.v1.RoleBinding.metadata:type_name -> postern.types.v1.Metadata
-	37, // 66: postern.types.v1.RoleBinding.spec:type_name -> postern.types.v1.RoleBindingSpec
-	27, // 67: postern.types.v1.RoleBindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
-	38, // 68: postern.types.v1.RoleBindingSpec.scope:type_name -> postern.types.v1.RoleScope
-	58, // 69: postern.types.v1.RoleScope.labels:type_name -> postern.types.v1.RoleScope.LabelsEntry
-	0,  // 70: postern.types.v1.Mask.metadata:type_name -> postern.types.v1.Metadata
-	40, // 71: postern.types.v1.Mask.spec:type_name -> postern.types.v1.MaskSpec
-	9,  // 72: postern.types.v1.MaskSpec.key:type_name -> postern.types.v1.SecretRef
-	0,  // 73: postern.types.v1.Lock.metadata:type_name -> postern.types.v1.Metadata
-	42, // 74: postern.types.v1.Lock.spec:type_name -> postern.types.v1.LockSpec
-	61, // 75: postern.types.v1.LockSpec.expires:type_name -> google.protobuf.Timestamp
-	0,  // 76: postern.types.v1.Secret.metadata:type_name -> postern.types.v1.Metadata
-	44, // 77: postern.types.v1.Secret.spec:type_name -> postern.types.v1.SecretSpec
-	59, // 78: postern.types.v1.SecretSpec.data:type_name -> postern.types.v1.SecretSpec.DataEntry
-	0,  // 79: postern.types.v1.Node.metadata:type_name -> postern.types.v1.Metadata
-	46, // 80: postern.types.v1.Node.spec:type_name -> postern.types.v1.NodeSpec
-	60, // 81: postern.types.v1.NodeSpec.endpoints:type_name -> postern.types.v1.NodeSpec.EndpointsEntry
-	62, // 82: postern.types.v1.ResourceSpec.PinEntry.value:type_name -> google.protobuf.Value
-	63, // 83: postern.types.v1.ResourceSpec.ClassifyEntry.value:type_name -> google.protobuf.ListValue
-	84, // [84:84] is the sub-list for method output_type
-	84, // [84:84] is the sub-list for method input_type
-	84, // [84:84] is the sub-list for extension type_name
-	84, // [84:84] is the sub-list for extension extendee
-	0,  // [0:84] is the sub-list for field type_name
+	12, // 28: postern.types.v1.CredentialRef.vault:type_name -> postern.types.v1.VaultRef
+	11, // 29: postern.types.v1.CredentialRef.oauth:type_name -> postern.types.v1.OAuthRef
+	10, // 30: postern.types.v1.Level.admin:type_name -> postern.types.v1.CredentialRef
+	0,  // 31: postern.types.v1.Task.metadata:type_name -> postern.types.v1.Metadata
+	15, // 32: postern.types.v1.Task.spec:type_name -> postern.types.v1.TaskSpec
+	16, // 33: postern.types.v1.TaskSpec.resources:type_name -> postern.types.v1.ResourceSelector
+	17, // 34: postern.types.v1.TaskSpec.permit:type_name -> postern.types.v1.Permit
+	19, // 35: postern.types.v1.TaskSpec.functions:type_name -> postern.types.v1.Functions
+	20, // 36: postern.types.v1.TaskSpec.limits:type_name -> postern.types.v1.Limits
+	21, // 37: postern.types.v1.TaskSpec.record:type_name -> postern.types.v1.RecordRule
+	22, // 38: postern.types.v1.TaskSpec.credential:type_name -> postern.types.v1.CredentialRule
+	23, // 39: postern.types.v1.TaskSpec.staleness:type_name -> postern.types.v1.Staleness
+	24, // 40: postern.types.v1.TaskSpec.approval:type_name -> postern.types.v1.ApprovalRequirement
+	53, // 41: postern.types.v1.ResourceSelector.labels:type_name -> postern.types.v1.ResourceSelector.LabelsEntry
+	54, // 42: postern.types.v1.Permit.mask:type_name -> postern.types.v1.Permit.MaskEntry
+	24, // 43: postern.types.v1.Permit.approval:type_name -> postern.types.v1.ApprovalRequirement
+	55, // 44: postern.types.v1.Permit.detect:type_name -> postern.types.v1.Permit.DetectEntry
+	56, // 45: postern.types.v1.Permit.headers:type_name -> postern.types.v1.Permit.HeadersEntry
+	18, // 46: postern.types.v1.Permit.mcp:type_name -> postern.types.v1.MCPPermit
+	57, // 47: postern.types.v1.MCPPermit.pins:type_name -> postern.types.v1.MCPPermit.PinsEntry
+	12, // 48: postern.types.v1.CredentialRule.vault:type_name -> postern.types.v1.VaultRef
+	0,  // 49: postern.types.v1.Binding.metadata:type_name -> postern.types.v1.Metadata
+	26, // 50: postern.types.v1.Binding.spec:type_name -> postern.types.v1.BindingSpec
+	28, // 51: postern.types.v1.BindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
+	24, // 52: postern.types.v1.BindingSpec.approval:type_name -> postern.types.v1.ApprovalRequirement
+	62, // 53: postern.types.v1.BindingSpec.expires:type_name -> google.protobuf.Timestamp
+	27, // 54: postern.types.v1.BindingSpec.bound:type_name -> postern.types.v1.GrantBound
+	58, // 55: postern.types.v1.SubjectSelector.claim:type_name -> postern.types.v1.SubjectSelector.ClaimEntry
+	0,  // 56: postern.types.v1.ApprovalRule.metadata:type_name -> postern.types.v1.Metadata
+	30, // 57: postern.types.v1.ApprovalRule.spec:type_name -> postern.types.v1.ApprovalRuleSpec
+	33, // 58: postern.types.v1.ApprovalRuleSpec.all:type_name -> postern.types.v1.ApprovalQuorum
+	31, // 59: postern.types.v1.ApprovalRuleSpec.escalate:type_name -> postern.types.v1.ApprovalEscalation
+	32, // 60: postern.types.v1.ApprovalRuleSpec.hours:type_name -> postern.types.v1.ApprovalHours
+	0,  // 61: postern.types.v1.Workload.metadata:type_name -> postern.types.v1.Metadata
+	35, // 62: postern.types.v1.Workload.spec:type_name -> postern.types.v1.WorkloadSpec
+	36, // 63: postern.types.v1.WorkloadSpec.trust:type_name -> postern.types.v1.WorkloadTrust
+	62, // 64: postern.types.v1.WorkloadSpec.expires:type_name -> google.protobuf.Timestamp
+	28, // 65: postern.types.v1.WorkloadSpec.acts_for:type_name -> postern.types.v1.SubjectSelector
+	0,  // 66: postern.types.v1.RoleBinding.metadata:type_name -> postern.types.v1.Metadata
+	38, // 67: postern.types.v1.RoleBinding.spec:type_name -> postern.types.v1.RoleBindingSpec
+	28, // 68: postern.types.v1.RoleBindingSpec.subjects:type_name -> postern.types.v1.SubjectSelector
+	39, // 69: postern.types.v1.RoleBindingSpec.scope:type_name -> postern.types.v1.RoleScope
+	59, // 70: postern.types.v1.RoleScope.labels:type_name -> postern.types.v1.RoleScope.LabelsEntry
+	0,  // 71: postern.types.v1.Mask.metadata:type_name -> postern.types.v1.Metadata
+	41, // 72: postern.types.v1.Mask.spec:type_name -> postern.types.v1.MaskSpec
+	9,  // 73: postern.types.v1.MaskSpec.key:type_name -> postern.types.v1.SecretRef
+	0,  // 74: postern.types.v1.Lock.metadata:type_name -> postern.types.v1.Metadata
+	43, // 75: postern.types.v1.Lock.spec:type_name -> postern.types.v1.LockSpec
+	62, // 76: postern.types.v1.LockSpec.expires:type_name -> google.protobuf.Timestamp
+	0,  // 77: postern.types.v1.Secret.metadata:type_name -> postern.types.v1.Metadata
+	45, // 78: postern.types.v1.Secret.spec:type_name -> postern.types.v1.SecretSpec
+	60, // 79: postern.types.v1.SecretSpec.data:type_name -> postern.types.v1.SecretSpec.DataEntry
+	0,  // 80: postern.types.v1.Node.metadata:type_name -> postern.types.v1.Metadata
+	47, // 81: postern.types.v1.Node.spec:type_name -> postern.types.v1.NodeSpec
+	61, // 82: postern.types.v1.NodeSpec.endpoints:type_name -> postern.types.v1.NodeSpec.EndpointsEntry
+	63, // 83: postern.types.v1.ResourceSpec.PinEntry.value:type_name -> google.protobuf.Value
+	64, // 84: postern.types.v1.ResourceSpec.ClassifyEntry.value:type_name -> google.protobuf.ListValue
+	85, // [85:85] is the sub-list for method output_type
+	85, // [85:85] is the sub-list for method input_type
+	85, // [85:85] is the sub-list for extension type_name
+	85, // [85:85] is the sub-list for extension extendee
+	0,  // [0:85] is the sub-list for field type_name
 }
 
 func init() { file_postern_types_v1_object_proto_init() }
@@ -4406,7 +4529,7 @@ func file_postern_types_v1_object_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_types_v1_object_proto_rawDesc), len(file_postern_types_v1_object_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   61,
+			NumMessages:   62,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,78 @@
+package oauth
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/posterngate/postern/controlplane/credential"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/secret"
+)
+
+const theSecret = "cs-do-not-show"
+
+// TestIssue: what a server may say to a client's request, and what becomes of it. No error
+// has the secret, whatever the server quotes.
+func TestIssue(t *testing.T) {
+	elsewhere := 0
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere++ }))
+	defer other.Close()
+	source := New(func(_ context.Context, name string) (map[string]secret.Bytes, error) {
+		if name == "half" {
+			return map[string]secret.Bytes{"username": secret.FromString("id")}, nil
+		}
+		return map[string]secret.Bytes{"username": secret.FromString("id"), "password": secret.FromString(theSecret)}, nil
+	})
+	for name, c := range map[string]struct {
+		status int
+		answer string
+		secret string
+		life   time.Duration // 0 is an error
+	}{
+		"an hour":            {200, `{"access_token":"at","token_type":"bearer","expires_in":3600}`, "", time.Hour - 30*time.Second},
+		"a minute":           {200, `{"access_token":"at","token_type":"Bearer","expires_in":60}`, "", 54 * time.Second},
+		"no end":             {200, `{"access_token":"at","token_type":"Bearer"}`, "", 270 * time.Second},
+		"no token":           {200, `{"token_type":"Bearer"}`, "", 0},
+		"a MAC token":        {200, `{"access_token":"at","token_type":"mac"}`, "", 0},
+		"a token too long":   {200, `{"access_token":"` + strings.Repeat("x", maxToken+1) + `","token_type":"Bearer"}`, "", 0},
+		"refused":            {401, `{"error":"invalid_client","error_description":"` + theSecret + `"}`, "", 0},
+		"no JSON":            {500, theSecret, "", 0},
+		"sent elsewhere":     {307, "", "", 0},
+		"half of a client":   {200, `{"access_token":"at","token_type":"Bearer"}`, "half", 0},
+		"an end in the past": {200, `{"access_token":"at","token_type":"Bearer","expires_in":-5}`, "", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				w.Header().Set("Location", other.URL)
+				w.WriteHeader(c.status)
+				_, _ = fmt.Fprint(w, c.answer)
+			}))
+			defer srv.Close()
+			got, err := source.Issue(t.Context(), credential.Request{Ref: &typesv1.CredentialRef{Oauth: &typesv1.OAuthRef{TokenUrl: srv.URL, Secret: c.secret}}})
+			if c.life == 0 {
+				if err == nil || strings.Contains(err.Error(), theSecret) {
+					t.Errorf("%v %v", got, err)
+				}
+				return
+			}
+			if err != nil || string(got.Credential.GetPassword()) != "at" {
+				t.Fatalf("%v %v", got, err)
+			}
+			if left := time.Until(got.Expires); left > c.life || left < c.life-time.Minute/2 {
+				t.Errorf("it ends in %s, want %s", left, c.life)
+			}
+			if end, err := source.Renew(t.Context(), got.Handle, time.Now().Add(24*time.Hour)); err != nil || !end.Equal(got.Expires) {
+				t.Errorf("renewed until %s, %v", end, err)
+			}
+		})
+	}
+	if elsewhere > 0 {
+		t.Error("the secret was sent to another server than the one that is named")
+	}
+}

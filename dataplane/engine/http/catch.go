@@ -1,0 +1,72 @@
+package http
+
+import (
+	"bytes"
+	"io"
+)
+
+// A catcher takes secrets out of a stream, wherever it is cut.
+type catcher struct {
+	from    io.Reader
+	secrets [][]byte
+	// least is how much of a secret's beginning must stand at the end of what has come for
+	// it to be held back until more comes. In a stream whose ends wait for each other a
+	// byte or two must not be.
+	least int
+	buf   []byte // read, and not given on
+	ready int    // how much of buf is free of secrets
+	err   error
+}
+
+func (c *catcher) Read(p []byte) (int, error) {
+	for c.ready == 0 {
+		if c.err != nil {
+			if len(c.buf) > 0 {
+				c.ready = len(c.buf)
+				break
+			}
+			return 0, c.err
+		}
+		at := len(c.buf)
+		c.buf = append(c.buf, make([]byte, 16<<10)...)
+		var n int
+		n, c.err = c.from.Read(c.buf[at:])
+		c.buf = c.buf[:at+n]
+		for _, s := range c.secrets {
+			cover(c.buf, s)
+		}
+		c.ready = len(c.buf) - c.held()
+	}
+	n := copy(p, c.buf[:c.ready])
+	c.buf = append(c.buf[:0], c.buf[n:]...)
+	c.ready -= n
+	return n, nil
+}
+
+// cover masks what stands in b, by as many characters, so that lengths stay true.
+func cover(b, secret []byte) {
+	for {
+		i := bytes.Index(b, secret)
+		if i < 0 {
+			return
+		}
+		for j := range secret {
+			b[i+j] = '*'
+		}
+		b = b[i+len(secret):]
+	}
+}
+
+// held is how many bytes at the end may be the beginning of a secret.
+func (c *catcher) held() int {
+	most := 0
+	for _, s := range c.secrets {
+		for n := min(len(s)-1, len(c.buf)); n > most && n >= c.least; n-- {
+			if bytes.HasPrefix(s, c.buf[len(c.buf)-n:]) {
+				most = n
+				break
+			}
+		}
+	}
+	return most
+}
