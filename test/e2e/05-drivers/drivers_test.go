@@ -84,6 +84,7 @@ func TestDrivers(t *testing.T) {
 			compare(t, h.pgx(t, mode), own)
 		})
 	}
+	t.Run("pgx/TLS at once", h.directly)
 	t.Run("database-sql", func(t *testing.T) {
 		compare(t, h.databaseSQL(t), facts{"changed.error": "0A000"},
 			"masked.text", "stream", "copy", "cancelled", "write", "isolation") // pgx alone has these, or has shown them
@@ -110,7 +111,10 @@ func open(t *testing.T) *shop {
 }
 
 // A shop is the house with the database "shop".
-type shop struct{ *house.House }
+type shop struct {
+	*house.House
+	direct bool // connections begin with TLS (sslnegotiation=direct) instead of a request for it
+}
 
 func read(t *testing.T, name string) []byte {
 	t.Helper()

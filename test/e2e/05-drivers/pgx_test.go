@@ -35,6 +35,9 @@ func (s *shop) config(t *testing.T, user, ca string) *pgx.ConnConfig {
 	t.Helper()
 	task, resource, _ := strings.Cut(user, ".")
 	conninfo := strings.NewReplacer("user="+task+".warehouse", "user="+user, "dbname=warehouse", "dbname="+resource, s.CAFile, ca).Replace(s.Conninfo(s.Nodes[0], task))
+	if s.direct {
+		conninfo += " sslnegotiation=direct"
+	}
 	c := house.Must(pgx.ParseConfig(conninfo))(t)
 	c.Password = s.DataToken(t, "alice")
 	return c

@@ -42,7 +42,7 @@ func TestTools(t *testing.T) {
 			}
 		}
 	})
-	s := tools{&shop{h}}
+	s := tools{&shop{House: h}}
 	for _, tool := range []string{"dbeaver", "metabase"} {
 		t.Run(tool, func(t *testing.T) { s.recorded(t, tool) })
 	}
