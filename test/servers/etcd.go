@@ -20,7 +20,7 @@ import (
 
 var etcdHelper = helper{
 	name:     "etcd",
-	packages: []string{"go.etcd.io/etcd/server/v3"},
+	packages: []string{"go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/etcdutl/v3"},
 	flags:    []string{"-trimpath", "-ldflags", "-s -w"},
 	about:    "a minute or two",
 }
@@ -33,15 +33,18 @@ type EtcdCluster struct {
 	CertFile  string // a client's certificate
 	KeyFile   string
 
-	bin     string
+	bin     string // folder of the programs
 	tls     *tls.Config
+	peers   string // name=URL of all members, as --initial-cluster has it
 	members []*etcdMember
 }
 
 type etcdMember struct {
+	name string
 	args []string
 	dir  string
-	url  string
+	url  string // for clients
+	peer string
 	proc *process
 }
 
@@ -59,6 +62,37 @@ func (c *EtcdCluster) Restart(ctx context.Context, member int) error {
 		return err
 	}
 	return c.await(ctx, m)
+}
+
+// Restore replaces all that the cluster has by a snapshot, as its manual says: every
+// member ends, is given the snapshot by etcdutl, and they start as a new cluster at the
+// same addresses.
+func (c *EtcdCluster) Restore(ctx context.Context, snapshot string) error {
+	c.stop()
+	for _, m := range c.members {
+		if err := os.RemoveAll(m.dir); err != nil {
+			return err
+		}
+		cmd := exec.CommandContext(ctx, filepath.Join(c.bin, "etcdutl"), "snapshot", "restore", snapshot, "--name", m.name, "--data-dir", m.dir,
+			"--initial-cluster", c.peers, "--initial-advertise-peer-urls", m.peer, "--initial-cluster-token", "restored")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("etcdutl snapshot restore: %w\n%s", err, out)
+		}
+	}
+	return c.start(ctx)
+}
+
+// start starts all members and waits until each answers.
+func (c *EtcdCluster) start(ctx context.Context) error {
+	g := run.New(ctx)
+	for _, m := range c.members {
+		if err := c.launch(m); err != nil {
+			g.Stop()
+			return errors.Join(err, g.Wait())
+		}
+		g.Go(m.url, func(ctx context.Context) error { return c.await(ctx, m) })
+	}
+	return g.Wait()
 }
 
 func (c *EtcdCluster) stop() {
@@ -80,7 +114,7 @@ func Etcd(t testing.TB, members int) *EtcdCluster {
 	}
 	dir := folder(t, "etcd")
 	for try := 1; ; try++ {
-		c, err := startEtcd(ctx, filepath.Join(bin, "server"), filepath.Join(dir, fmt.Sprint(try)), members)
+		c, err := startEtcd(ctx, bin, filepath.Join(dir, fmt.Sprint(try)), members)
 		if err == nil {
 			t.Cleanup(c.stop)
 			return c
@@ -119,35 +153,28 @@ func startEtcd(ctx context.Context, bin, dir string, members int) (*EtcdCluster,
 	url := func(port int) string { return fmt.Sprintf("https://127.0.0.1:%d", port) }
 	var peers []string
 	for i := range members {
-		peers = append(peers, fmt.Sprintf("m%d=%s", i, url(ports[2*i+1])))
+		name := fmt.Sprintf("m%d", i)
+		m := &etcdMember{name: name, dir: filepath.Join(dir, name), url: url(ports[2*i]), peer: url(ports[2*i+1])}
+		c.members, c.Endpoints = append(c.members, m), append(c.Endpoints, m.url)
+		peers = append(peers, name+"="+m.peer)
 	}
-	for i := range members {
-		client, peer := url(ports[2*i]), url(ports[2*i+1])
-		m := &etcdMember{dir: filepath.Join(dir, fmt.Sprintf("m%d", i)), url: client}
+	c.peers = strings.Join(peers, ",")
+	for _, m := range c.members {
 		m.args = []string{
-			"--name", fmt.Sprintf("m%d", i), "--data-dir", m.dir, "--log-level", "warn",
-			"--listen-client-urls", client, "--advertise-client-urls", client,
-			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-			"--initial-cluster", strings.Join(peers, ","),
+			"--name", m.name, "--data-dir", m.dir, "--log-level", "warn",
+			"--listen-client-urls", m.url, "--advertise-client-urls", m.url,
+			"--listen-peer-urls", m.peer, "--initial-advertise-peer-urls", m.peer,
+			"--initial-cluster", c.peers,
 			"--cert-file", f.cert, "--key-file", f.key, "--trusted-ca-file", f.ca, "--client-cert-auth",
 			"--peer-cert-file", f.cert, "--peer-key-file", f.key, "--peer-trusted-ca-file", f.ca, "--peer-client-cert-auth",
 			"--heartbeat-interval", "50", "--election-timeout", "500", "--unsafe-no-fsync",
 		}
-		c.members = append(c.members, m)
-		c.Endpoints = append(c.Endpoints, client)
-		if err := c.launch(m); err != nil {
-			return c, err
-		}
 	}
-	g := run.New(ctx)
-	for _, m := range c.members {
-		g.Go(m.url, func(ctx context.Context) error { return c.await(ctx, m) })
-	}
-	return c, g.Wait()
+	return c, c.start(ctx)
 }
 
 func (c *EtcdCluster) launch(m *etcdMember) (err error) {
-	m.proc, err = start("etcd", exec.Command(c.bin, m.args...), m.dir+".log")
+	m.proc, err = start("etcd", exec.Command(filepath.Join(c.bin, "server"), m.args...), m.dir+".log")
 	return err
 }
 

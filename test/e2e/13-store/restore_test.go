@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,20 +12,62 @@ import (
 	"github.com/posterngate/postern/test/e2e/fleet"
 )
 
-const leaseTTL = 12 * time.Second
-
-// TestRestore goes back to an older backup of etcd, as an operator would: stop, put the
-// data back, "postern-control epoch", start.
+// TestRestore goes back to an older copy of the embedded etcd's data.
 func TestRestore(t *testing.T) {
-	f := fleet.Start(t, fleet.Options{Embedded: true, Sealed: true, LeaseTTL: leaseTTL.String(), World: open() + "---" + binding})
-	eu, us := f.Nodes["eu-1-a"], f.Nodes["us-1-a"]
+	f := fleet.Start(t, fleet.Options{Embedded: true, Sealed: true, LeaseTTL: "12s", World: open() + "---" + binding})
 	data := filepath.Join(f.ControlData(), "etcd")
 	backup := filepath.Join(t.TempDir(), "etcd")
+	restore(t, f, func() {
+		stop(t, f)
+		copyTree(t, data, backup)
+		start(t, f)
+		f.AwaitConverged(t, 40*time.Second, 0)
+	}, func() {
+		if err := os.RemoveAll(data); err != nil {
+			t.Fatal(err)
+		}
+		copyTree(t, backup, data)
+	})
+	if r := epoch(t, f); r.Code != 1 || !strings.Contains(r.Stderr, "in use by another process") {
+		t.Errorf("postern-control epoch beside a running control plane: code %d: %s", r.Code, r.Stderr)
+	}
+}
+
+// restore: the cluster goes back to an older snapshot, which was taken while it worked.
+func (s *disturbed) restore(t *testing.T) {
+	snapshot := filepath.Join(t.TempDir(), "snapshot.db")
+	s.settled(t, 10*time.Second, s.Apply(t, open()), true)
+	restore(t, s.Fleet, func() {
+		r, err := s.etcd.Snapshot(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		file, err := os.Create(snapshot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(file, r); err != nil {
+			t.Fatal(err)
+		}
+		if err := file.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}, func() {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		if err := s.Etcd.Restore(ctx, snapshot); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// restore goes back to an older backup of etcd, as an operator would: stop, put the data
+// back, "postern-control epoch", start. The probe is open when it begins.
+func restore(t *testing.T, f *fleet.Fleet, save, putBack func()) {
+	eu, us := f.Nodes["eu-1-a"], f.Nodes["us-1-a"]
 	early := f.Must(t, "alice", "grant", "probe")
-	stop(t, f)
-	copyTree(t, data, backup)
-	start(t, f)
-	f.AwaitConverged(t, 40*time.Second, 0)
+	save()
 
 	// The hour that will be lost: the task is narrowed, and somebody takes it.
 	var narrowed int64
@@ -37,18 +80,12 @@ func TestRestore(t *testing.T) {
 	want(t, "before the restore", conn, false)
 
 	stop(t, f)
-	if err := os.RemoveAll(data); err != nil {
-		t.Fatal(err)
-	}
-	copyTree(t, backup, data)
-	r := f.Exec(t, f.Dir, "", nil, "postern-control", "epoch", "--config", f.ControlConfig())
+	putBack()
+	r := epoch(t, f)
 	if r.Code != 0 {
 		t.Fatalf("postern-control epoch: code %d: %s%s", r.Code, r.Stdout, r.Stderr)
 	}
 	start(t, f)
-	if r := f.Exec(t, f.Dir, "", nil, "postern-control", "epoch", "--config", f.ControlConfig()); r.Code != 1 || !strings.Contains(r.Stderr, "in use by another process") {
-		t.Errorf("postern-control epoch beside a running control plane: code %d: %s", r.Code, r.Stderr)
-	}
 	began := time.Now()
 	after, revision := f.AwaitConverged(t, 60*time.Second, 0)
 	t.Logf("both nodes at %s/%s %s after the control plane was ready", after, revision, time.Since(began).Round(time.Millisecond))
@@ -66,13 +103,18 @@ func TestRestore(t *testing.T) {
 		}
 	}
 	// The session of the lost hour has a lease that nobody knows of any more.
-	ctx, cancel := context.WithTimeout(t.Context(), 2*leaseTTL)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	_, err := conn.WaitForNotification(ctx)
 	if fleet.Code(err) != "57P01" {
 		t.Errorf("a session of the lost hour ended with %v", err)
 	}
 	t.Logf("the session of the lost hour ended %s after the restore: %v", time.Since(began).Round(time.Millisecond), err)
+}
+
+func epoch(t *testing.T, f *fleet.Fleet) fleet.Result {
+	t.Helper()
+	return f.Exec(t, f.Dir, "", nil, "postern-control", "epoch", "--config", f.ControlConfig())
 }
 
 func stop(t *testing.T, f *fleet.Fleet) {

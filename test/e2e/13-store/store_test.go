@@ -65,7 +65,7 @@ func want(t *testing.T, what string, conn *pgx.Conn, is bool) {
 
 func TestStore(t *testing.T) {
 	f := fleet.Start(t, fleet.Options{
-		Sealed: true, EtcdProxied: true, World: open() + "---" + binding,
+		Sealed: true, EtcdProxied: true, LeaseTTL: "30s", World: open() + "---" + binding,
 		Nodes: []fleet.NodeSpec{{Name: "eu-1-a", Region: "eu-1"}, {Name: "us-1-a", Region: "us-1", Proxied: true}},
 	})
 	s := &disturbed{Fleet: f, eu: f.Nodes["eu-1-a"], us: f.Nodes["us-1-a"]}
@@ -82,6 +82,7 @@ func TestStore(t *testing.T) {
 	}{
 		{"compaction while a node is cut off", s.compaction}, {"compaction while the control plane is cut off", s.watch},
 		{"a slow node", s.slow}, {"a node that never acks", s.silent}, {"restart of the control plane", s.restart},
+		{"restore of an older backup", s.restore},
 	} {
 		if !t.Run(step.name, step.do) {
 			t.FailNow()
