@@ -229,12 +229,12 @@ func (s *syncing) receive(ctx context.Context, g *run.Group) error {
 // apply makes an update the policy and says so.
 func (s *syncing) apply(ctx context.Context, u *nodev1.Update) error {
 	before := s.cfg.Snapshot.Version()
-	if v := version(u.GetVersion()); v.Epoch != before.Epoch {
-		s.clock.forget()
-	}
 	ack := s.cfg.Snapshot.Apply(u)
 	if ack == nil {
-		return errResync
+		return errResync // nothing was applied, and what is enforced is as old as it was
+	}
+	if v := version(u.GetVersion()); v.Epoch != before.Epoch {
+		s.clock.forget()
 	}
 	if ca := u.GetCa(); len(ca) > 0 && !bytes.Equal(ca, s.cfg.Identity.CA()) {
 		select {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -273,10 +274,15 @@ func (k *Keeper) fresh(t policy.Terms, live bool) error {
 	if live {
 		limit += t.SessionGrace
 	}
-	if age := k.cfg.Control.Staleness(); age > max(limit, minStaleness) {
-		return &postern.Refusal{Code: postern.CodeUnavailable, Reason: fmt.Sprintf("this node has not heard from the control plane for %s; the task allows %s", age.Round(time.Second), limit), Hint: "try another node"}
+	age := k.cfg.Control.Staleness()
+	if age <= max(limit, minStaleness) {
+		return nil
 	}
-	return nil
+	reason := fmt.Sprintf("this node has not heard from the control plane for %s; the task allows %s", age.Round(time.Second), limit)
+	if age == math.MaxInt64 {
+		reason = "this node may not go by what it knows before it has heard from the control plane again"
+	}
+	return &postern.Refusal{Code: postern.CodeUnavailable, Reason: reason, Hint: "try another node"}
 }
 
 // minStaleness is what a healthy stream shows between two pings. A task that asks for
