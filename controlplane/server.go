@@ -119,7 +119,7 @@ func New(ctx context.Context, cfg config.Config, tel *telemetry.T) (_ *Server, e
 	}
 	s.cache = store.NewCache(s.store, s.log, cacheKinds()...)
 	s.hub = publish.New(publish.Config{
-		Cache: s.cache, GrantKeys: s.authority.GrantKeys, CA: s.authority.Bundle, ClientCA: s.authority.ClientCA(), SSHUserCA: s.authority.SSHUserCA().Marshal(), Logger: s.log,
+		Cache: s.cache, Keys: s.published, Logger: s.log,
 	})
 	s.fleet = fleet.New(fleet.Config{Store: s.store, Hub: s.hub, Logger: s.log, Now: time.Now})
 	verifier, err := s.verifier(ctx)
@@ -259,7 +259,7 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier) err
 	handler := userapi.Handler(userapi.Services{
 		Interceptor: guard,
 		Policy:      policies,
-		Access:      userapi.NewAccess(userapi.AccessConfig{Hub: s.fleet, Logins: verifier, Grants: s.ownGrants, Signer: s.authority, SSHHostCA: s.authority.SSHHostLine(), Now: time.Now}),
+		Access:      userapi.NewAccess(userapi.AccessConfig{Hub: s.fleet, Logins: verifier, Grants: s.ownGrants, Signer: s.authority, SSHHostCAs: s.authority.SSHHostLines, Now: time.Now}),
 		Grant:       grants,
 		Approval:    approvalapi.New(s.approve),
 		Session:     sessionapi.New(s.recordings, live{s.fleet}),
@@ -449,4 +449,10 @@ func (s *Server) ownGrants(ctx context.Context, c *authz.Caller) ([]*typesv1.Gra
 // liveGrants are everybody's, for a caller who may see them.
 func (s *Server) liveGrants(ctx context.Context, c *authz.Caller) ([]*typesv1.Grant, error) {
 	return s.task.List(ctx, task.Caller{Subject: c.Subject, Roles: c.Roles, Address: c.Address}, "", true)
+}
+
+// published are the keys by which nodes verify.
+func (s *Server) published() publish.Keys {
+	a := s.authority
+	return publish.Keys{Grants: a.GrantKeys(), House: a.Bundle(), ClientCAs: a.ClientCAs(), SSHUserCAs: a.SSHUserCAs(), SSHHostCA: a.SSHHostCA()}
 }

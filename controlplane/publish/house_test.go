@@ -68,10 +68,10 @@ func inHouse(t *testing.T, test func(h *house)) {
 func newHouse(t testing.TB) (*house, func()) {
 	h := &house{t: t, mem: storetest.NewMemory(), lis: bufconn.Listen(1 << 20), keys: map[string][]byte{"k1": make([]byte, 32)}}
 	h.cache = store.NewCache(h.mem, nil, publish.Kinds()...)
-	h.hub = publish.New(publish.Config{Cache: h.cache, ClientCA: []byte("a CA"), GrantKeys: func() map[string][]byte {
+	h.hub = publish.New(publish.Config{Cache: h.cache, Keys: func() publish.Keys {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		return h.keys
+		return publish.Keys{Grants: h.keys, ClientCAs: [][]byte{[]byte("a CA")}}
 	}})
 	srv := grpc.NewServer()
 	nodev1.RegisterSyncServiceServer(srv, door{hub: h.hub})

@@ -37,27 +37,32 @@ const (
 // Config is what a Hub needs; all is required but Logger and Now.
 type Config struct {
 	Cache Cache
-	// GrantKeys are the public keys that sign grants, by id.
-	GrantKeys func() map[string][]byte
-	// CA are the CAs of control plane and nodes, PEM; nil where nodes are not told.
-	CA func() []byte
-	// ClientCA is the DER of the CA of grant certificates, by which nodes verify clients.
-	ClientCA []byte
-	// SSHUserCA is the wire form of the CA of SSH grant certificates.
-	SSHUserCA []byte
-	Logger    *slog.Logger
-	Now       func() time.Time
+	// Keys are by what nodes verify, now.
+	Keys   func() Keys
+	Logger *slog.Logger
+	Now    func() time.Time
+}
+
+// Keys are by what nodes verify. They are not changed once they were given to a Hub.
+type Keys struct {
+	Grants     map[string][]byte // the public keys that sign grants, by id
+	House      []byte            // PEM of the CAs of control plane and nodes; empty where nodes are not told
+	ClientCAs  [][]byte          // DER of the CAs of grant certificates
+	SSHUserCAs [][]byte          // wire forms of the CAs of SSH grant certificates
+	SSHHostCA  []byte            // wire form of the one that signs SSH host keys now; empty where nodes are not told
+}
+
+func (k *Keys) equal(o *Keys) bool {
+	return maps.EqualFunc(k.Grants, o.Grants, bytes.Equal) && bytes.Equal(k.House, o.House) && slices.EqualFunc(k.ClientCAs, o.ClientCAs, bytes.Equal) &&
+		slices.EqualFunc(k.SSHUserCAs, o.SSHUserCAs, bytes.Equal) && bytes.Equal(k.SSHHostCA, o.SSHHostCA)
 }
 
 // A Hub publishes policy to nodes. It is safe for concurrent use.
 type Hub struct {
-	cache     Cache
-	grantKeys func() map[string][]byte
-	house     func() []byte
-	clientCA  []byte
-	sshUserCA []byte
-	log       *slog.Logger
-	now       func() time.Time
+	cache    Cache
+	readKeys func() Keys
+	log      *slog.Logger
+	now      func() time.Time
 
 	ready    chan struct{} // closed once something is published
 	kick     chan struct{} // wakes the loop
@@ -75,7 +80,7 @@ type Hub struct {
 	version  postern.Version // of what is published
 	said     postern.Version // what whole updates say: version, or more where a node needs it
 	urgent   *layer
-	keys     *keySet
+	keys     *Keys
 	scopes   map[scopeKey]*published
 	history  []*published // the newest last
 	retained int          // items that the history holds
@@ -87,7 +92,7 @@ type Hub struct {
 // New makes a Hub that publishes nothing before Run.
 func New(cfg Config) *Hub {
 	h := &Hub{
-		cache: cfg.Cache, grantKeys: cfg.GrantKeys, house: cfg.CA, clientCA: cfg.ClientCA, sshUserCA: cfg.SSHUserCA, log: cfg.Logger, now: cfg.Now,
+		cache: cfg.Cache, readKeys: cfg.Keys, log: cfg.Logger, now: cfg.Now,
 		ready: make(chan struct{}), kick: make(chan struct{}, 1),
 		scopes: map[scopeKey]*published{}, frames: map[frameKey]*frame{},
 		nodes: map[postern.NodeName]*stream{}, gone: map[postern.NodeName]status{},
@@ -214,7 +219,7 @@ func (h *Hub) allPublished() {
 // version stays, for it would promise them. The caller holds mu.
 func (h *Hub) publish(all bool) {
 	h.urgent = h.urgentLayer()
-	h.readKeys()
+	h.takeKeys()
 	h.pending.urgent = false
 	if all {
 		h.pending.policy = false
@@ -315,17 +320,13 @@ func (h *Hub) urgentLayer() *layer {
 	return newLayer(items, h.urgent)
 }
 
-// readKeys takes the keys by which nodes verify, and reports whether they changed.
-func (h *Hub) readKeys() bool {
-	keys := h.grantKeys()
-	var house []byte
-	if h.house != nil {
-		house = h.house()
-	}
-	if h.keys != nil && maps.EqualFunc(h.keys.keys, keys, bytes.Equal) && bytes.Equal(h.keys.house, house) {
+// takeKeys takes the keys by which nodes verify, and reports whether they changed.
+func (h *Hub) takeKeys() bool {
+	keys := h.readKeys()
+	if h.keys != nil && h.keys.equal(&keys) {
 		return false
 	}
-	h.keys = &keySet{maps.Clone(keys), h.clientCA, h.sshUserCA, house}
+	h.keys = &keys
 	return true
 }
 
@@ -333,7 +334,7 @@ func (h *Hub) readKeys() bool {
 func (h *Hub) housekeep() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.version.IsZero() && h.readKeys() {
+	if !h.version.IsZero() && h.takeKeys() {
 		h.pending.urgent = true
 	}
 }

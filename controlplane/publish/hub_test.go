@@ -61,7 +61,7 @@ func TestANodeGetsItsShare(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Errorf("the node got %v, want %v", got, want)
 		}
-		if !u.GetSnapshot() || len(u.GetGrantKeys()) != 1 || string(u.GetClientCa()) != "a CA" {
+		if !u.GetSnapshot() || len(u.GetGrantKeys()) != 1 || len(u.GetClientCas()) != 1 || string(u.GetClientCas()[0]) != "a CA" {
 			t.Errorf("snapshot %v with %d keys, want a snapshot with the key", u.GetSnapshot(), len(u.GetGrantKeys()))
 		}
 		for _, o := range u.GetObjects() {

@@ -50,20 +50,12 @@ func diff(from, to *layer) (put []*item, removed []*item) {
 	return put, removed
 }
 
-// keySet is by what nodes verify: the keys that sign grants, by id, the CAs of grant
-// certificates, and those of the house. It is immutable.
-type keySet struct {
-	keys                map[string][]byte
-	clientCA, sshUserCA []byte
-	house               []byte // PEM
-}
-
 // A content is all that a node can hold. Contents are equal when they hold the same
 // layers, so comparing two is comparing pointers.
 type content struct {
 	urgent *layer // locks and ended grants, the same for every node
 	scoped *layer // the rest, by what the node reaches
-	keys   *keySet
+	keys   *Keys
 }
 
 // A state is a content as of a version. The zero state is that of a cold node.
@@ -127,7 +119,7 @@ func update(from, to state, says postern.Version) *nodev1.Update {
 	add(from.urgent, to.urgent)
 	add(from.scoped, to.scoped)
 	if from.keys != to.keys {
-		u.GrantKeys, u.ClientCa, u.SshUserCa, u.Ca = to.keys.keys, to.keys.clientCA, to.keys.sshUserCA, to.keys.house
+		u.GrantKeys, u.ClientCas, u.SshUserCas, u.Ca, u.SshHostCa = to.keys.Grants, to.keys.ClientCAs, to.keys.SSHUserCAs, to.keys.House, to.keys.SSHHostCA
 	}
 	return u
 }

@@ -35,7 +35,7 @@ func (s *Service) handOut(g *typesv1.Grant, how taking, reaches []postern.Resour
 			return fault.Invalid(fault.Violation{Field: "ssh_key", Reason: err.Error()})
 		}
 		g.CertificateHash = hash(c.Marshal())
-		resp.SshCertificate, resp.SshHostCa = strings.TrimSpace(string(ssh.MarshalAuthorizedKey(c))), s.cfg.Certificates.SSHHostLine()
+		resp.SshCertificate, resp.SshHostCa = strings.TrimSpace(string(ssh.MarshalAuthorizedKey(c))), s.cfg.Certificates.SSHHostLines()
 		return nil
 	}
 	c, err := s.cfg.Certificates.IssueGrant(how.csr, name, g.GetEndTime().AsTime())

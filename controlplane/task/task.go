@@ -74,8 +74,8 @@ type Certificates interface {
 	IssueSSHGrant(key string, name grantcert.Name, principals []string, end time.Time) (*ssh.Certificate, error)
 	// SSHGrantFromCert is GrantFromCert for the wire form of an SSH certificate.
 	SSHGrantFromCert(wire []byte) (grantcert.Name, error)
-	// SSHHostLine is who certifies SSH host keys, as in an authorized_keys file.
-	SSHHostLine() string
+	// SSHHostLines are who certifies SSH host keys, as in an authorized_keys file.
+	SSHHostLines() string
 }
 
 // Config is what a Service needs; everything but Now is required.

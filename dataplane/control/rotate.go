@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"golang.org/x/crypto/ssh"
 	"google.golang.org/grpc/codes"
 
 	"github.com/posterngate/postern/pkg/fault"
@@ -26,6 +28,19 @@ const (
 func renewAt(c *x509.Certificate) time.Time {
 	life := c.NotAfter.Sub(c.NotBefore)
 	return c.NotBefore.Add(life/2 - life/10 + rand.N(life/5+1))
+}
+
+// outdated tells whether other keys sign now, or are trusted now, than this identity knows.
+func (id *Identity) outdated(u *nodev1.Update) bool {
+	now := id.current.Load()
+	if ca := u.GetCa(); len(ca) > 0 && !bytes.Equal(ca, now.CA) {
+		return true
+	}
+	if len(u.GetSshHostCa()) == 0 || len(now.host) == 0 {
+		return false
+	}
+	host, ok := now.host[0].PublicKey().(*ssh.Certificate)
+	return ok && !bytes.Equal(host.SignatureKey.Marshal(), u.GetSshHostCa())
 }
 
 // rotate renews the identity for as long as the node runs.

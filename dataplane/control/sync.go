@@ -1,7 +1,6 @@
 package control
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -236,7 +235,7 @@ func (s *syncing) apply(ctx context.Context, u *nodev1.Update) error {
 	if v := version(u.GetVersion()); v.Epoch != before.Epoch {
 		s.clock.forget()
 	}
-	if ca := u.GetCa(); len(ca) > 0 && !bytes.Equal(ca, s.cfg.Identity.CA()) {
+	if s.cfg.Identity.outdated(u) {
 		select {
 		case s.renewal <- struct{}{}:
 		default:

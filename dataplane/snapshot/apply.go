@@ -175,28 +175,35 @@ func keys(now *view, u *nodev1.Update) map[string]ed25519.PublicKey {
 // clientCAs are the CAs of grant certificates after u. One that cannot be read verifies
 // nothing.
 func clientCAs(now *view, u *nodev1.Update) *x509.CertPool {
-	if len(u.GetClientCa()) == 0 {
+	if len(u.GetClientCas()) == 0 {
 		return now.clientCAs
 	}
-	ca, err := x509.ParseCertificate(u.GetClientCa())
-	if err != nil {
-		return nil
+	var pool *x509.CertPool
+	for _, der := range u.GetClientCas() {
+		ca, err := x509.ParseCertificate(der)
+		if err != nil {
+			continue
+		}
+		if pool == nil {
+			pool = x509.NewCertPool()
+		}
+		pool.AddCert(ca)
 	}
-	pool := x509.NewCertPool()
-	pool.AddCert(ca)
 	return pool
 }
 
 // userCAs are the CAs of SSH grant certificates after u, as clientCAs.
 func userCAs(now *view, u *nodev1.Update) []ssh.PublicKey {
-	if len(u.GetSshUserCa()) == 0 {
+	if len(u.GetSshUserCas()) == 0 {
 		return now.userCAs
 	}
-	ca, err := ssh.ParsePublicKey(u.GetSshUserCa())
-	if err != nil {
-		return nil
+	var cas []ssh.PublicKey
+	for _, wire := range u.GetSshUserCas() {
+		if ca, err := ssh.ParsePublicKey(wire); err == nil {
+			cas = append(cas, ca)
+		}
 	}
-	return []ssh.PublicKey{ca}
+	return cas
 }
 
 func version(v *typesv1.Version) postern.Version {

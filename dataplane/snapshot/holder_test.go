@@ -243,15 +243,15 @@ func TestClientCAs(t *testing.T) {
 	}{
 		"no word of it":         {&nodev1.Update{Version: at("e", 6)}, true},
 		"another epoch":         {&nodev1.Update{Version: at("f", 1), Snapshot: true}, false},
-		"one that is no CA":     {&nodev1.Update{Version: at("e", 6), ClientCa: []byte{1}}, false},
-		"another epoch with it": {&nodev1.Update{Version: at("f", 1), Snapshot: true, ClientCa: ca}, true},
+		"one that is no CA":     {&nodev1.Update{Version: at("e", 6), ClientCas: [][]byte{{1}}}, false},
+		"another epoch with it": {&nodev1.Update{Version: at("f", 1), Snapshot: true, ClientCas: [][]byte{{1}, ca}}, true},
 	} {
 		h := snapshot.New()
 		if h.ClientCAs() != nil {
 			t.Fatal("a cold holder knows a CA")
 		}
 		u := first()
-		u.ClientCa = ca
+		u.ClientCas = [][]byte{ca}
 		h.Apply(u)
 		h.Apply(c.update)
 		if (h.ClientCAs() != nil) != c.known {

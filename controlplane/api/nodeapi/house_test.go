@@ -91,7 +91,7 @@ func (h *house) replica(view store.Store) *replica {
 	h.t.Helper()
 	r := &replica{fakes: &fakes{h: h}, h: h, lis: bufconn.Listen(256 << 10)}
 	r.cache = store.NewCache(view, nil, publish.Kinds()...)
-	r.hub = publish.New(publish.Config{Cache: r.cache, GrantKeys: h.auth.GrantKeys})
+	r.hub = publish.New(publish.Config{Cache: r.cache, Keys: func() publish.Keys { return publish.Keys{Grants: h.auth.GrantKeys()} }})
 	r.enrol = enrol.New(enrol.Config{Store: h.mem, Authority: h.auth, Snapshot: r.hub.Snapshot, Audit: audit.New(h.mem, time.Now), Logger: discard})
 	r.fakes.hub = r.hub
 	h.group.Go("cache", r.cache.Run)

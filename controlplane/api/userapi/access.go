@@ -42,9 +42,9 @@ type AccessConfig struct {
 	Logins Logins
 	Grants func(ctx context.Context, c *authz.Caller) ([]*typesv1.Grant, error) // the caller's own
 	Signer Signer
-	// SSHHostCA certifies the SSH host keys of nodes, as in an authorized_keys file.
-	SSHHostCA string
-	Now       func() time.Time
+	// SSHHostCAs certify the SSH host keys of nodes, as in an authorized_keys file.
+	SSHHostCAs func() string
+	Now        func() time.Time
 }
 
 // Access answers AccessService: what the caller may do.
@@ -213,7 +213,7 @@ func (a *Access) ListEndpoints(ctx context.Context, r *connect.Request[apiv1.Lis
 			usable[string(res)] = true
 		}
 	}
-	list := &apiv1.EndpointList{Time: timestamppb.New(a.cfg.Now()), SshHostCa: a.cfg.SSHHostCA}
+	list := &apiv1.EndpointList{Time: timestamppb.New(a.cfg.Now()), SshHostCa: a.cfg.SSHHostCAs()}
 	for _, n := range a.cfg.Hub.Nodes() {
 		if !n.GetConnected() || n.GetReport().GetDraining() || len(n.GetEndpoints()) == 0 {
 			continue

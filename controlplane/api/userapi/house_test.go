@@ -95,7 +95,8 @@ func newHouse(t *testing.T) *house {
 		Interceptor: i,
 		Policy:      userapi.NewPolicy(userapi.PolicyConfig{Store: s, Cache: h.cache, Audit: h.audit, Sealer: sealer{}, Now: time.Now}),
 		Access: userapi.NewAccess(userapi.AccessConfig{
-			Hub: h.hub, Logins: h.hub, Signer: h.hub, Now: time.Now,
+			SSHHostCAs: func() string { return "" },
+			Hub:        h.hub, Logins: h.hub, Signer: h.hub, Now: time.Now,
 			Grants: func(_ context.Context, c *authz.Caller) ([]*typesv1.Grant, error) {
 				return h.hub.grants[c.Subject.Name], nil
 			},

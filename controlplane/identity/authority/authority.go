@@ -27,9 +27,7 @@ import (
 const Kind = "key"
 
 const (
-	caName       = "ca"
-	clientCAName = "client-ca"
-	caLifetime   = 10 * 365 * 24 * time.Hour
+	caLifetime = 10 * 365 * 24 * time.Hour
 	// backdate is how far before now certificates begin, for clocks that lag.
 	backdate = 5 * time.Minute
 )
@@ -56,16 +54,10 @@ type Config struct {
 
 // Authority signs. It is safe for concurrent use.
 type Authority struct {
-	cfg     Config
-	clients *ca // of grant certificates
+	cfg Config
 
-	sshHosts *sshCA // of nodes
-	sshUsers *sshCA // of grants
-
-	mu    sync.RWMutex
-	house []*ca // of control plane and nodes, by the time from which they sign
-	// By the time from which they sign, oldest first.
-	grants, identities []signingKey
+	mu   sync.RWMutex
+	keys map[string][]*signer // by use; by the time from which they sign, oldest first; never empty
 }
 
 // Open reads the keys, and makes those that are missing. Replicas that start at once
@@ -75,70 +67,25 @@ func Open(ctx context.Context, cfg Config) (*Authority, error) {
 		cfg.Now = time.Now
 	}
 	a := &Authority{cfg: cfg}
-	if err := a.firstCA(ctx); err != nil {
-		return nil, fmt.Errorf("open the CA: %w", err)
-	}
-	var err error
-	if a.clients, err = a.openCA(ctx, clientCAName, clientCATemplate()); err != nil {
-		return nil, fmt.Errorf("open the CA of grant certificates: %w", err)
-	}
-	if a.sshHosts, err = a.openSSHCA(ctx, sshHostCAName); err != nil {
-		return nil, fmt.Errorf("open the CA of SSH hosts: %w", err)
-	}
-	if a.sshUsers, err = a.openSSHCA(ctx, sshUserCAName); err != nil {
-		return nil, fmt.Errorf("open the CA of SSH grant certificates: %w", err)
-	}
 	if err := a.openKeys(ctx); err != nil {
 		return nil, fmt.Errorf("open the keys: %w", err)
 	}
 	return a, nil
 }
 
-// signing is the CA that signs now; a.mu is held.
-func (a *Authority) signing() *ca {
-	now, found := a.cfg.Now(), a.house[0]
-	for _, c := range a.house {
-		if !c.signs.After(now) {
-			found = c
-		}
-	}
-	return found
-}
-
-// current is the CA that signs now.
-func (a *Authority) current() *ca {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	return a.signing()
-}
-
 // CA is the certificate of the CA that signs now; it must not be changed.
-func (a *Authority) CA() *x509.Certificate { return a.current().cert }
+func (a *Authority) CA() *x509.Certificate { return a.current(UseNodes).cert }
 
 // Bundle is the PEM text of the CAs to trust, the one that signs first.
-func (a *Authority) Bundle() []byte {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	now := a.signing()
-	text := certPEM(now.cert.Raw)
-	for _, c := range a.house {
-		if c != now {
-			text = append(text, certPEM(c.cert.Raw)...)
-		}
+func (a *Authority) Bundle() (text []byte) {
+	for _, c := range a.trusted(UseNodes) {
+		text = append(text, certPEM(c.cert.Raw)...)
 	}
 	return text
 }
 
 // Roots are the CAs of Bundle.
-func (a *Authority) Roots() *x509.CertPool {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	p := x509.NewCertPool()
-	for _, c := range a.house {
-		p.AddCert(c.cert)
-	}
-	return p
-}
+func (a *Authority) Roots() *x509.CertPool { return a.pool(UseNodes) }
 
 // Pin is the hex SHA-256 of the CA certificate's DER, by which a node that knows
 // nothing yet recognises the control plane.
@@ -153,7 +100,7 @@ func (a *Authority) SignList(list []byte) ([]byte, error) {
 	h := sha256.New()
 	h.Write([]byte("postern/endpoints/v1"))
 	h.Write(list)
-	return a.current().key.Sign(rand.Reader, h.Sum(nil), crypto.SHA256)
+	return a.current(UseNodes).key.Sign(rand.Reader, h.Sum(nil), crypto.SHA256)
 }
 
 func certPEM(der []byte) []byte {

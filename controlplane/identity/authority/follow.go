@@ -3,9 +3,9 @@ package authority
 import (
 	"cmp"
 	"context"
-	"crypto"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -16,13 +16,9 @@ import (
 
 const (
 	// A key signs for keyAge. A new one is published keyLead before it signs, so that
-	// everybody trusts it by then, and the old one is trusted for keyAge more: grants are
-	// signed anew each time they are opened, and other tokens live for minutes.
+	// everybody trusts it by then, and the old one is trusted for keyAge more.
 	keyAge  = 90 * 24 * time.Hour
 	keyLead = 10 * time.Minute
-	// A CA is trusted for caOverlap after its successor signs: certificates of nodes that
-	// it signed have ended by then.
-	caOverlap = 2 * nodeLifetime
 	// checkEvery is how often Run looks whether a key is due.
 	checkEvery = time.Hour
 	// retryAfter is how long Run waits after the store failed.
@@ -30,79 +26,100 @@ const (
 )
 
 func (a *Authority) openKeys(ctx context.Context) error {
+	keys, err := a.read(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range uses {
+		u := &uses[i]
+		if len(keys[u.name]) > 0 {
+			continue
+		}
+		name := u.first
+		if u.age > 0 {
+			name = u.successor()
+		}
+		err := a.create(ctx, u, name, a.cfg.Now(), audit.Entry{Actor: "system", Action: "authority.create-" + u.first})
+		if err != nil && !isConflict(err) { // another replica may have been first
+			return err
+		}
+	}
 	if err := a.reload(ctx); err != nil {
 		return err
 	}
 	return a.rotate(ctx)
 }
 
-// reload reads the CAs of the house and every key that signs.
-func (a *Authority) reload(ctx context.Context) error {
+// read reads all keys of the store, by use.
+func (a *Authority) read(ctx context.Context) (map[string][]*signer, error) {
 	entries, _, err := a.cfg.Store.List(ctx, Kind, "", 0)
+	if err != nil {
+		return nil, err
+	}
+	keys := map[string][]*signer{}
+	for _, e := range entries {
+		for i := range uses {
+			u := &uses[i]
+			if !u.has(e.Name) {
+				continue
+			}
+			rec, err := a.decode(ctx, e)
+			if err != nil {
+				return nil, err
+			}
+			s, err := u.signer(e, rec)
+			if err != nil {
+				return nil, err
+			}
+			keys[u.name] = append(keys[u.name], s)
+		}
+	}
+	for _, all := range keys {
+		slices.SortFunc(all, func(x, y *signer) int { return cmp.Or(x.signs.Compare(y.signs), strings.Compare(x.name, y.name)) })
+	}
+	return keys, nil
+}
+
+// reload follows the store; a use without a key keeps what it had.
+func (a *Authority) reload(ctx context.Context) error {
+	keys, err := a.read(ctx)
 	if err != nil {
 		return err
 	}
-	all := a.series()
-	found := make([][]signingKey, len(all))
-	var house []*ca
-	for _, e := range entries {
-		which := slices.IndexFunc(all, func(s series) bool { return strings.HasPrefix(e.Name, s.prefix) })
-		if which < 0 && !isHouse(e.Name) {
-			continue
+	for _, u := range uses {
+		if len(keys[u.name]) == 0 {
+			return fmt.Errorf("the store has no key for %s any more", u.name)
 		}
-		rec, err := a.decode(ctx, e)
-		if err != nil {
-			return err
-		}
-		if which < 0 {
-			c, err := rec.ca(e.Name, e.Revision)
-			if err != nil {
-				return fmt.Errorf("%s: %w", e.Key, err)
-			}
-			house = append(house, c)
-			continue
-		}
-		private, ok := rec.private.(crypto.Signer)
-		if !ok {
-			return fmt.Errorf("%s cannot sign", e.Key)
-		}
-		id := strings.TrimPrefix(e.Name, all[which].prefix)
-		found[which] = append(found[which], signingKey{id: id, revision: e.Revision, created: rec.Created, signs: rec.Signs, private: private})
 	}
-	if len(house) == 0 {
-		return errors.New("the store has no CA any more")
-	}
-	slices.SortFunc(house, func(x, y *ca) int { return cmp.Or(x.signs.Compare(y.signs), strings.Compare(x.name, y.name)) })
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.house = house
-	for i, s := range all {
-		slices.SortFunc(found[i], bySigning)
-		*s.keys = found[i]
-	}
+	a.keys = keys
 	return nil
 }
 
-// rotate makes the keys that are due, and removes keys and CAs by which nothing can be
-// verified any more.
+// rotate makes the keys that are due, and removes those by which nothing can be verified
+// any more.
 func (a *Authority) rotate(ctx context.Context) error {
 	now := a.cfg.Now()
 	a.mu.RLock()
-	house := slices.Clone(a.house)
+	keys := maps.Clone(a.keys)
 	a.mu.RUnlock()
 	changed := false
-	for _, s := range a.series() {
-		did, err := a.due(ctx, s)
-		if err != nil {
-			return err
+	for i := range uses {
+		u := &uses[i]
+		all := keys[u.name]
+		if u.age > 0 && now.Sub(all[len(all)-1].signs) > u.age {
+			if err := a.create(ctx, u, u.successor(), now.Add(u.lead), audit.Entry{Actor: "system", Action: "authority.create-" + u.first}); err != nil {
+				return err
+			}
+			changed = true
 		}
-		changed = changed || did
-	}
-	for i := 1; i < len(house) && now.Sub(house[i].signs) > caOverlap; i++ {
-		if err := a.retire(ctx, "system", house[i-1].name, house[i-1].revision); err != nil {
-			return err
+		for i := 1; i < len(all) && now.Sub(all[i].signs) > u.overlap; i++ {
+			if err := a.retire(ctx, "system", all[i-1].name, all[i-1].revision); err != nil {
+				return err
+			}
+			changed = true
 		}
-		changed = true
 	}
 	if !changed {
 		return nil

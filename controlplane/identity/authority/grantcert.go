@@ -12,9 +12,14 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 )
 
-// ClientCA is the DER of the CA that signs grant certificates and nothing else; it must
-// not be changed.
-func (a *Authority) ClientCA() []byte { return a.clients.cert.Raw }
+// ClientCAs are the DER of the CAs that sign grant certificates and nothing else, the one
+// that signs first; they must not be changed.
+func (a *Authority) ClientCAs() (der [][]byte) {
+	for _, c := range a.trusted(UseCertificates) {
+		der = append(der, c.cert.Raw)
+	}
+	return der
+}
 
 // IssueGrant makes the certificate of a grant for the key of its request. It ends at
 // end, to the second before.
@@ -26,7 +31,7 @@ func (a *Authority) IssueGrant(csr []byte, name grantcert.Name, end time.Time) (
 	if name.Grant == "" || name.Task == "" || name.Subject == "" {
 		return nil, errors.New("a grant certificate names a grant, its task and its subject")
 	}
-	return a.clients.sign(&x509.Certificate{
+	return a.current(UseCertificates).sign(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: string(name.Grant)}, // for people; what counts is the URI
 		URIs:        []*url.URL{name.URI()},
 		NotAfter:    end,
@@ -44,7 +49,7 @@ func (a *Authority) GrantFromCert(der []byte) (grantcert.Name, error) {
 	if err != nil {
 		return grantcert.Name{}, unreadable(err)
 	}
-	return grantcert.Verify(c, a.clients.pool(), a.cfg.Now())
+	return grantcert.Verify(c, a.pool(UseCertificates), a.cfg.Now())
 }
 
 func unreadable(cause error) error {

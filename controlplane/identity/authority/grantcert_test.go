@@ -68,7 +68,7 @@ func TestGrantCertificate(t *testing.T) {
 	if _, err := a.GrantFromCert(make([]byte, grantcert.MaxBytes+1)); err == nil {
 		t.Error("a certificate of any length is read")
 	}
-	if n, err := a.GrantFromCert(a.ClientCA()); err == nil {
+	if n, err := a.GrantFromCert(a.ClientCAs()[0]); err == nil {
 		t.Errorf("the CA itself is %+v", n)
 	}
 }

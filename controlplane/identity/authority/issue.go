@@ -87,7 +87,7 @@ func (a *Authority) IssueNode(csr []byte, name postern.NodeName) (*x509.Certific
 		return nil, err
 	}
 	tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-	return a.current().sign(tmpl, key, a.cfg.Now())
+	return a.current(UseNodes).sign(tmpl, key, a.cfg.Now())
 }
 
 // IssueListener makes the certificate that a node's listeners show, for the key of its
@@ -109,7 +109,7 @@ func (a *Authority) IssueListener(csr []byte, name postern.NodeName, names []str
 	for _, host := range below {
 		tmpl.DNSNames = append(tmpl.DNSNames, "*."+strings.ToLower(strings.TrimSuffix(host, ".")))
 	}
-	return a.current().sign(tmpl, key, a.cfg.Now())
+	return a.current(UseNodes).sign(tmpl, key, a.cfg.Now())
 }
 
 func (a *Authority) nodeTemplate(name postern.NodeName) (*x509.Certificate, error) {
@@ -144,7 +144,7 @@ func (a *Authority) IssueServer(names ...string) (tls.Certificate, error) {
 	if err := setNames(tmpl, names); err != nil {
 		return tls.Certificate{}, err
 	}
-	by := a.current()
+	by := a.current(UseNodes)
 	leaf, err := by.sign(tmpl, key.Public(), a.cfg.Now())
 	if err != nil {
 		return tls.Certificate{}, err

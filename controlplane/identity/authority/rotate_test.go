@@ -16,6 +16,7 @@ import (
 	"github.com/posterngate/postern/controlplane/store/storetest"
 	"github.com/posterngate/postern/pkg/fault"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/grantcert"
 )
 
 // clock is an Authority's time, and how to start it anew at that time.
@@ -113,12 +114,80 @@ func TestRotateCA(t *testing.T) {
 	}
 }
 
+// TestRotateCertificates: what the former CA of grant certificates signed is good beside
+// what its successor signs, until it is retired; so for X.509 and SSH.
+func TestRotateCertificates(t *testing.T) {
+	c := &clock{t, storetest.NewMemory(), time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)}
+	a := c.open()
+	name := grantcert.Name{Grant: "g-abcdefghijklmnop", Task: "web-status", Subject: "alice"}
+	end := func() time.Time { return c.now.Add(24 * time.Hour) }
+	lead := time.Minute
+	for use, how := range map[string]struct {
+		issue func() []byte
+		read  func([]byte) (grantcert.Name, error)
+		first string
+		known func() int
+	}{
+		authority.UseCertificates: {func() []byte {
+			cert, err := a.IssueGrant(csr(t, ecKey(t, elliptic.P256())), name, end())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return cert.Raw
+		}, a.GrantFromCert, "client-ca", func() int { return len(a.ClientCAs()) }},
+		authority.UseSSH: {func() []byte {
+			cert, err := a.IssueSSHGrant(line(sshKey(t)), name, grantcert.Principals("web-status", nil), end())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return cert.Marshal()
+		}, a.SSHGrantFromCert, "ssh-user-ca", func() int { return len(a.SSHUserCAs()) }},
+	} {
+		old := how.issue()
+		if _, err := a.Rotate(t.Context(), "ada", use, &lead); err != nil || how.known() != 2 {
+			t.Fatalf("%s: %d are known, %v", use, how.known(), err)
+		}
+		c.now = c.now.Add(lead)
+		fresh := how.issue()
+		for what, cert := range map[string][]byte{"former": old, "new": fresh} {
+			if got, err := how.read(cert); err != nil || got.Grant != name.Grant {
+				t.Errorf("%s: a certificate of the %s CA: %+v, %v", use, what, got, err)
+			}
+		}
+		if err := a.Retire(t.Context(), "ada", how.first); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := how.read(old); err == nil || how.known() != 1 {
+			t.Errorf("%s: a retired CA is trusted", use)
+		}
+		if _, err := how.read(fresh); err != nil {
+			t.Errorf("%s: %v", use, err)
+		}
+	}
+
+	before, signs := a.SSHHostLines(), a.SSHHostCA()
+	if _, err := a.Rotate(t.Context(), "ada", authority.UseSSHHosts, &lead); err != nil {
+		t.Fatal(err)
+	}
+	if lines := strings.Split(a.SSHHostLines(), "\n"); len(lines) != 2 || lines[0] != before || !bytes.Equal(a.SSHHostCA(), signs) {
+		t.Errorf("before the successor signs hosts: %q", lines)
+	}
+	c.now = c.now.Add(lead)
+	if lines := strings.Split(a.SSHHostLines(), "\n"); len(lines) != 2 || lines[1] != before || bytes.Equal(a.SSHHostCA(), signs) {
+		t.Errorf("once the successor signs hosts: %q", lines)
+	}
+	c.now = c.now.Add(49 * time.Hour)
+	if later := c.open(); strings.Contains(later.SSHHostLines(), "\n") || later.SSHHostLines() == before {
+		t.Errorf("after the overlap: %q", later.SSHHostLines())
+	}
+}
+
 // TestRetire ends the trust in a key at once, but for the one that signs.
 func TestRetire(t *testing.T) {
 	c := &clock{t, storetest.NewMemory(), time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)}
 	a := c.open()
 	lead, short := 15*time.Second, time.Second
-	for _, use := range []string{authority.UseNodes, authority.UseGrants, authority.UseIdentity} {
+	for _, use := range authority.Uses() {
 		before, err := a.Keys()
 		if err != nil {
 			t.Fatal(err)
@@ -148,7 +217,7 @@ func TestRetire(t *testing.T) {
 		t.Errorf("a grant by the new key: %v", err)
 	}
 	if err := a.Retire(t.Context(), "ada", "client-ca"); fault.CodeOf(err) != codes.NotFound {
-		t.Errorf("a key that cannot be replaced: %v", err)
+		t.Errorf("a key that is gone: %v", err)
 	}
 	long := 1000 * 24 * time.Hour
 	for _, err := range []error{

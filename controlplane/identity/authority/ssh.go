@@ -1,8 +1,6 @@
 package authority
 
 import (
-	"context"
-	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -13,58 +11,32 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"github.com/posterngate/postern/controlplane/audit"
-	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/pkg/grantcert"
 	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
-const (
-	sshHostCAName = "ssh-host-ca"
-	sshUserCAName = "ssh-user-ca"
+const maxSSHKeyBytes = 4 << 10
 
-	maxSSHKeyBytes = 4 << 10
-)
+// SSHHostCA is the wire form of the key that signs the SSH host keys of nodes now.
+func (a *Authority) SSHHostCA() []byte { return a.current(UseSSHHosts).ssh.PublicKey().Marshal() }
 
-// sshCA signs SSH certificates.
-type sshCA struct{ signer ssh.Signer }
-
-// openSSHCA reads a CA's key, and makes it where there is none yet.
-func (a *Authority) openSSHCA(ctx context.Context, name string) (*sshCA, error) {
-	k := store.Key{Kind: Kind, Name: name}
-	rec, err := a.read(ctx, k)
-	if errors.Is(err, store.ErrNotFound) {
-		_, key, gerr := ed25519.GenerateKey(rand.Reader)
-		if gerr != nil {
-			return nil, gerr
-		}
-		now := a.cfg.Now()
-		// Another replica may be first; its key is then read.
-		if err := a.write(ctx, k, record{Created: now, Signs: now, private: key}, audit.Entry{Actor: "system", Action: "authority.create-" + name}); err != nil && !isConflict(err) {
-			return nil, err
-		}
-		rec, err = a.read(ctx, k)
+// SSHHostLines are all keys that certify SSH hosts as they stand in an authorized_keys
+// file, a line each; the last line has no end.
+func (a *Authority) SSHHostLines() string {
+	var lines strings.Builder
+	for _, k := range a.trusted(UseSSHHosts) {
+		lines.Write(ssh.MarshalAuthorizedKey(k.ssh.PublicKey()))
 	}
-	if err != nil {
-		return nil, err
-	}
-	signer, err := ssh.NewSignerFromKey(rec.private)
-	if err != nil {
-		return nil, err
-	}
-	return &sshCA{signer}, nil
+	return strings.TrimSpace(lines.String())
 }
 
-// SSHHostCA is the public key that signs the SSH host keys of nodes.
-func (a *Authority) SSHHostCA() ssh.PublicKey { return a.sshHosts.signer.PublicKey() }
-
-// SSHUserCA is the public key that signs the SSH certificates of grants.
-func (a *Authority) SSHUserCA() ssh.PublicKey { return a.sshUsers.signer.PublicKey() }
-
-// SSHHostLine is SSHHostCA as it stands in an authorized_keys file, without a line end.
-func (a *Authority) SSHHostLine() string {
-	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(a.SSHHostCA())))
+// SSHUserCAs are the wire forms of the keys that sign the SSH certificates of grants.
+func (a *Authority) SSHUserCAs() (wire [][]byte) {
+	for _, k := range a.trusted(UseSSH) {
+		wire = append(wire, k.ssh.PublicKey().Marshal())
+	}
+	return wire
 }
 
 // IssueSSHHost certifies a node's SSH host key, given in wire form, for host names and
@@ -86,7 +58,7 @@ func (a *Authority) IssueSSHHost(wire []byte, name postern.NodeName, names []str
 	if len(names) == 0 {
 		return nil, errors.New("a host certificate without a name would be good for every host")
 	}
-	return a.sshHosts.sign(&ssh.Certificate{
+	return a.current(UseSSHHosts).certify(&ssh.Certificate{
 		Key: key, CertType: ssh.HostCert, KeyId: nodeHost + "/" + string(name), ValidPrincipals: names,
 	}, a.cfg.Now(), a.cfg.Now().Add(nodeLifetime))
 }
@@ -108,22 +80,26 @@ func (a *Authority) IssueSSHGrant(line string, name grantcert.Name, principals [
 	if says, err := grantcert.ReadSSH(c); err != nil || says.Task != name.Task {
 		return nil, fmt.Errorf("the task reaches too many resources for one certificate (at most %d): take a token", grantcert.MaxPrincipals-1)
 	}
-	return a.sshUsers.sign(c, a.cfg.Now(), end)
+	return a.current(UseSSH).certify(c, a.cfg.Now(), end)
 }
 
 // SSHGrantFromCert is what the wire form of a grant's SSH certificate says, which this
 // authority has issued and which is valid now. Errors are *postern.Refusal.
 func (a *Authority) SSHGrantFromCert(wire []byte) (grantcert.Name, error) {
-	return grantcert.VerifySSH(wire, []ssh.PublicKey{a.SSHUserCA()}, a.cfg.Now())
+	var cas []ssh.PublicKey
+	for _, k := range a.trusted(UseSSH) {
+		cas = append(cas, k.ssh.PublicKey())
+	}
+	return grantcert.VerifySSH(wire, cas, a.cfg.Now())
 }
 
-// sign completes a certificate, which begins at now but for the clocks that lag.
-func (c *sshCA) sign(cert *ssh.Certificate, now, end time.Time) (*ssh.Certificate, error) {
+// certify completes a certificate, which begins at now but for the clocks that lag.
+func (s *signer) certify(cert *ssh.Certificate, now, end time.Time) (*ssh.Certificate, error) {
 	var serial [8]byte
 	_, _ = rand.Read(serial[:]) // never fails
 	cert.Serial = binary.BigEndian.Uint64(serial[:])
 	cert.ValidAfter, cert.ValidBefore = uint64(now.Add(-backdate).Unix()), uint64(end.Unix()) //nolint:gosec // after 1970
-	if err := cert.SignCert(rand.Reader, c.signer); err != nil {
+	if err := cert.SignCert(rand.Reader, s.ssh); err != nil {
 		return nil, err
 	}
 	return cert, nil

@@ -90,7 +90,7 @@ func TestSSHHost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ca, _, _, _, err := ssh.ParseAuthorizedKey([]byte(a.SSHHostLine()))
+	ca, _, _, _, err := ssh.ParseAuthorizedKey([]byte(a.SSHHostLines()))
 	if err != nil {
 		t.Fatal(err)
 	}

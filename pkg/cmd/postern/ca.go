@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -52,11 +51,13 @@ func (a *app) listKeys(cmd *cobra.Command, bundle bool) error {
 func (a *app) rotateCmd() *cobra.Command {
 	var lead time.Duration
 	c := &cobra.Command{
-		Use: "rotate nodes|grants|identity", Short: "Make a key's successor: trusted at once, signing later", Args: cobra.ExactArgs(1), ValidArgs: []string{"nodes", "grants", "identity"},
-		Long: "nodes is the CA of control plane and nodes, grants the key that signs grants, identity the one that tells\n" +
-			"resources who asks. The new key is trusted at once, and signs after --lead (30 days for nodes, and 10\n" +
-			"minutes for the others). Nodes fetch what to trust by\n" +
-			"themselves; whoever else verifies by a copy of the CAs needs a new one before that: postern ca bundle.\n" +
+		Use: "rotate nodes|grants|identity|certificates|ssh-certificates|ssh-hosts", Short: "Make a key's successor: trusted at once, signing later",
+		Args: cobra.ExactArgs(1), ValidArgs: []string{"nodes", "grants", "identity", "certificates", "ssh-certificates", "ssh-hosts"},
+		Long: "nodes is the CA of control plane and nodes, grants the key that signs grants, identity the one that\n" +
+			"tells resources who asks, certificates and ssh-certificates the CAs of grants as certificates, ssh-hosts\n" +
+			"the CA of the nodes' SSH host keys. The new key is trusted at once, and signs after --lead (30 days for\n" +
+			"nodes and ssh-hosts, else 10 minutes). Nodes fetch what to trust by themselves; whoever else has a copy needs a new one before that: of the CAs by\n" +
+			"postern ca bundle, of the SSH hosts' CA by the known_hosts file that postern grant --ssh writes.\n" +
 			"The old key goes once nothing that it signed is good any more, or with: postern ca retire NAME.",
 		Example: "  postern ca rotate nodes && postern ca bundle > ca.pem\n  postern ca rotate grants --lead 1m",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -74,8 +75,11 @@ func (a *app) rotateCmd() *cobra.Command {
 			}
 			k := resp.Msg.GetKey()
 			a.say("%s is trusted now, and signs from %s on", k.GetName(), when(k.GetSignTime()))
-			if strings.HasPrefix(k.GetUse(), "node") {
+			switch k.GetUse() {
+			case "nodes":
 				a.say("give a new copy to those who verify by one: postern ca bundle")
+			case "ssh-hosts":
+				a.say("known_hosts files that are copies need the new key: postern grant TASK --ssh DIR writes one")
 			}
 			return a.print(k, func(w io.Writer) { fmt.Fprintln(w, k.GetName()) })
 		},

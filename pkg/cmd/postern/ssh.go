@@ -107,12 +107,19 @@ func (a *app) certifySSH(ctx context.Context, api *api, req *apiv1.CreateGrantRe
 	return resp.Msg, errors.Join(
 		replace(f.key, pem.EncodeToMemory(block)),
 		replace(f.cert, []byte(resp.Msg.GetSshCertificate()+"\n")),
-		replace(f.hosts, []byte(authorityLine(resp.Msg.GetSshHostCa()))),
+		replace(f.hosts, []byte(authorityLines(resp.Msg.GetSshHostCa()))),
 	)
 }
 
-// authorityLine is the line of a known_hosts file by which all nodes are trusted.
-func authorityLine(ca string) string { return "@cert-authority * " + ca + "\n" }
+// authorityLines are the lines of a known_hosts file by which all nodes are trusted: one for
+// each key that certifies them.
+func authorityLines(cas string) string {
+	var lines strings.Builder
+	for ca := range strings.Lines(cas) {
+		lines.WriteString("@cert-authority * " + strings.TrimSpace(ca) + "\n")
+	}
+	return lines.String()
+}
 
 func parseSSHCert(line []byte) (*ssh.Certificate, error) {
 	key, _, _, _, err := ssh.ParseAuthorizedKey(line)

@@ -205,6 +205,7 @@ func TestTokenBySurface(t *testing.T) {
 	if len(worked) != len(surfaces) {
 		t.Errorf("at some surface nothing works: %v", worked)
 	}
+	t.Run("the CAs of certificates are replaced", func(t *testing.T) { rotated(t, h) })
 }
 
 func atAPI(ctx context.Context, h *house.House, p proof) error {

@@ -2250,8 +2250,9 @@ type EndpointList struct {
 	Nodes []*NodeEndpoint `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	// When the list was made.
 	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
-	// Who certifies the SSH host keys of nodes, as in an authorized_keys file. Clients trust
-	// all nodes by one line of known_hosts: "@cert-authority * " and this.
+	// Who certifies the SSH host keys of nodes, as in an authorized_keys file: one line, and
+	// more while one key follows another. Clients trust all nodes by as many lines of
+	// known_hosts: "@cert-authority * " and each of these.
 	SshHostCa     string `protobuf:"bytes,3,opt,name=ssh_host_ca,json=sshHostCa,proto3" json:"ssh_host_ca,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2509,7 +2510,7 @@ type CreateGrantResponse struct {
 	// The SSH certificate, as in an authorized_keys file: good for this grant alone, at SSH
 	// listeners alone, until the grant's end.
 	SshCertificate string `protobuf:"bytes,5,opt,name=ssh_certificate,json=sshCertificate,proto3" json:"ssh_certificate,omitempty"`
-	// With ssh_certificate: who certifies the SSH host keys of nodes.
+	// With ssh_certificate: who certifies the SSH host keys of nodes, as EndpointList has it.
 	SshHostCa     string `protobuf:"bytes,6,opt,name=ssh_host_ca,json=sshHostCa,proto3" json:"ssh_host_ca,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -7233,8 +7234,9 @@ type SigningKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// What it is for: nodes (the CA of control plane and nodes), grants or identity (tokens
-	// that tell resources who asks).
+	// What it is for: nodes (the CA of control plane and nodes), grants, identity (tokens that
+	// tell resources who asks), certificates (the CA of grant certificates), ssh-certificates
+	// (of those of SSH) or ssh-hosts (of nodes).
 	Use string `protobuf:"bytes,2,opt,name=use,proto3" json:"use,omitempty"`
 	// When it was made; it is trusted since then.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
@@ -7415,10 +7417,11 @@ func (x *ListKeysResponse) GetCa() []byte {
 // RotateKeyRequest says which key is to be replaced.
 type RotateKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// nodes, grants or identity.
+	// One of SigningKey.use.
 	Use string `protobuf:"bytes,1,opt,name=use,proto3" json:"use,omitempty"`
 	// How long the new key is trusted before it signs, so that everybody knows it by then.
-	// 30 days for nodes and 10 minutes for the others where unset.
+	// 30 days for nodes and ssh-hosts, of which people have copies, and 10 minutes for the
+	// others where unset.
 	Lead          *durationpb.Duration `protobuf:"bytes,2,opt,name=lead,proto3" json:"lead,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

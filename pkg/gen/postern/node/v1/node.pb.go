@@ -963,14 +963,17 @@ type Update struct {
 	EndedGrants []*GrantEnd `protobuf:"bytes,5,rep,name=ended_grants,json=endedGrants,proto3" json:"ended_grants,omitempty"`
 	// The keys that sign grants, by id; sent with a snapshot and when they change.
 	GrantKeys map[string][]byte `protobuf:"bytes,6,rep,name=grant_keys,json=grantKeys,proto3" json:"grant_keys,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// The CA of grant certificates, DER; sent with grant_keys. Until it is known, listeners
-	// ask clients for no certificate.
-	ClientCa []byte `protobuf:"bytes,7,opt,name=client_ca,json=clientCa,proto3" json:"client_ca,omitempty"`
-	// The CA of SSH grant certificates, the wire form of a public key; sent with grant_keys.
-	SshUserCa []byte `protobuf:"bytes,8,opt,name=ssh_user_ca,json=sshUserCa,proto3" json:"ssh_user_ca,omitempty"`
 	// The CAs that sign the certificates of control plane and nodes, PEM; sent with
 	// grant_keys. A node that trusts others renews its certificates, and then trusts these.
-	Ca            []byte `protobuf:"bytes,9,opt,name=ca,proto3" json:"ca,omitempty"`
+	Ca []byte `protobuf:"bytes,9,opt,name=ca,proto3" json:"ca,omitempty"`
+	// The CAs of grant certificates, DER; sent with grant_keys. Until one is known, listeners
+	// ask clients for no certificate.
+	ClientCas [][]byte `protobuf:"bytes,10,rep,name=client_cas,json=clientCas,proto3" json:"client_cas,omitempty"`
+	// The CAs of SSH grant certificates, the wire forms of public keys; sent with grant_keys.
+	SshUserCas [][]byte `protobuf:"bytes,11,rep,name=ssh_user_cas,json=sshUserCas,proto3" json:"ssh_user_cas,omitempty"`
+	// The CA that signs SSH host keys now, the wire form of a public key; sent with
+	// grant_keys. A node whose host key another has signed renews its certificates.
+	SshHostCa     []byte `protobuf:"bytes,12,opt,name=ssh_host_ca,json=sshHostCa,proto3" json:"ssh_host_ca,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1047,23 +1050,30 @@ func (x *Update) GetGrantKeys() map[string][]byte {
 	return nil
 }
 
-func (x *Update) GetClientCa() []byte {
-	if x != nil {
-		return x.ClientCa
-	}
-	return nil
-}
-
-func (x *Update) GetSshUserCa() []byte {
-	if x != nil {
-		return x.SshUserCa
-	}
-	return nil
-}
-
 func (x *Update) GetCa() []byte {
 	if x != nil {
 		return x.Ca
+	}
+	return nil
+}
+
+func (x *Update) GetClientCas() [][]byte {
+	if x != nil {
+		return x.ClientCas
+	}
+	return nil
+}
+
+func (x *Update) GetSshUserCas() [][]byte {
+	if x != nil {
+		return x.SshUserCas
+	}
+	return nil
+}
+
+func (x *Update) GetSshHostCa() []byte {
+	if x != nil {
+		return x.SshHostCa
 	}
 	return nil
 }
@@ -4706,7 +4716,7 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\x06update\x18\x01 \x01(\v2\x17.postern.node.v1.UpdateH\x00R\x06update\x127\n" +
 	"\bbookmark\x18\x02 \x01(\v2\x19.postern.node.v1.BookmarkH\x00R\bbookmark\x124\n" +
 	"\acommand\x18\x03 \x01(\v2\x18.postern.node.v1.CommandH\x00R\acommandB\x06\n" +
-	"\x04kind\"\xb7\x03\n" +
+	"\x04kind\"\xff\x03\n" +
 	"\x06Update\x123\n" +
 	"\aversion\x18\x01 \x01(\v2\x19.postern.types.v1.VersionR\aversion\x12\x1a\n" +
 	"\bsnapshot\x18\x02 \x01(\bR\bsnapshot\x122\n" +
@@ -4714,13 +4724,17 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\aremoved\x18\x04 \x03(\tR\aremoved\x12<\n" +
 	"\fended_grants\x18\x05 \x03(\v2\x19.postern.node.v1.GrantEndR\vendedGrants\x12E\n" +
 	"\n" +
-	"grant_keys\x18\x06 \x03(\v2&.postern.node.v1.Update.GrantKeysEntryR\tgrantKeys\x12\x1b\n" +
-	"\tclient_ca\x18\a \x01(\fR\bclientCa\x12\x1e\n" +
-	"\vssh_user_ca\x18\b \x01(\fR\tsshUserCa\x12\x0e\n" +
-	"\x02ca\x18\t \x01(\fR\x02ca\x1a<\n" +
+	"grant_keys\x18\x06 \x03(\v2&.postern.node.v1.Update.GrantKeysEntryR\tgrantKeys\x12\x0e\n" +
+	"\x02ca\x18\t \x01(\fR\x02ca\x12\x1d\n" +
+	"\n" +
+	"client_cas\x18\n" +
+	" \x03(\fR\tclientCas\x12 \n" +
+	"\fssh_user_cas\x18\v \x03(\fR\n" +
+	"sshUserCas\x12\x1e\n" +
+	"\vssh_host_ca\x18\f \x01(\fR\tsshHostCa\x1a<\n" +
 	"\x0eGrantKeysEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"o\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01J\x04\b\a\x10\bJ\x04\b\b\x10\tR\tclient_caR\vssh_user_ca\"o\n" +
 	"\bGrantEnd\x12\x14\n" +
 	"\x05grant\x18\x01 \x01(\tR\x05grant\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x125\n" +
