@@ -34,8 +34,8 @@ type execution struct {
 
 var _ engine.FlowSink = (*execution)(nil)
 
-func (x *execution) begin(ad *admitted, statement uint64, now time.Time) {
-	x.ad, x.statement, x.start = ad, statement, now
+func (x *execution) begin(ad *admitted, now time.Time) {
+	x.ad, x.start = ad, now
 	x.rows, x.bytes, x.toClient, x.kept, x.shown = 0, 0, 0, 0, false
 	x.columns = x.columns[:0]
 }

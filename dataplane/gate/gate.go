@@ -84,9 +84,8 @@ type Gate struct {
 	cfg        Config
 	instrument *instruments
 
-	statements atomic.Uint64                   // numbers executions
-	flows      sync.Pool                       // of *execution
-	cleared    atomic.Pointer[policy.Snapshot] // no lock of it stands against the session
+	flows   sync.Pool                       // of *execution
+	cleared atomic.Pointer[policy.Snapshot] // no lock of it stands against the session
 
 	mu     sync.Mutex          // guards what follows
 	passes map[[32]byte]uint64 // by digest, the executions that people have let through: the number of each
@@ -280,7 +279,7 @@ func (g *Gate) Unread(size int64, hash []byte, r *postern.Refusal) error {
 
 func (g *Gate) deny(e *record.Event, r *postern.Refusal) error {
 	g.instrument.decision(postern.VerdictDeny)
-	e.Time, e.Kind, e.Statement = g.cfg.Now(), record.KindDenied, g.statements.Add(1)
+	e.Time, e.Kind, e.Statement = g.cfg.Now(), record.KindDenied, record.Next
 	e.Verdict, e.Rule, e.Reason = postern.VerdictDeny, r.Rule, r.Reason
 	if err := g.cfg.Recorder.Record(e, policy.Local); err != nil {
 		return unrecorded(err)
@@ -333,7 +332,7 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 	}
 	g.mu.Lock()
 	open := g.open
-	var statement uint64
+	statement := record.Next
 	if a.Decision.Verdict == postern.VerdictHold {
 		digest := g.digest(a, args)
 		number, let := g.passes[digest]
@@ -352,17 +351,14 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 		return g.refuseExecution(a, args, postern.AsRefusal(err))
 	}
 	x := g.flows.Get().(*execution)
-	if statement == 0 {
-		statement = g.statements.Add(1)
-	}
-	x.begin(ad, statement, g.cfg.Now())
+	x.begin(ad, g.cfg.Now())
 	forward := a.Forward
 	if a.Own {
 		forward = "" // it is the text
 	}
 	e := &x.event
 	*e = record.Event{ // reused, so that nothing is allocated
-		Time: x.start, Kind: record.KindIntent, Statement: x.statement, Text: a.Text, Hash: ad.hash[:], Params: x.params(args),
+		Time: x.start, Kind: record.KindIntent, Statement: statement, Text: a.Text, Hash: ad.hash[:], Params: x.params(args),
 		Verdict: postern.VerdictAllow, Rule: a.Decision.Rule, Forward: forward, Touched: ad.touched,
 		Effect: a.Decision.Effect, Level: a.Decision.Level,
 	}
@@ -371,6 +367,7 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 		g.flows.Put(x)
 		return unrecorded(err)
 	}
+	x.statement = e.Statement
 	g.instrument.decision(postern.VerdictAllow)
 	x.allot(a.Decision.Obligations)
 	f.Start(x, x.ofRows.start(), x.ofBytes.start())

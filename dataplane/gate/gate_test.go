@@ -78,6 +78,8 @@ type memo struct {
 	modes  []policy.RecordMode
 	fail   error
 	silent bool
+
+	statement uint64
 }
 
 func (m *memo) Record(e *record.Event, mode policy.RecordMode) error {
@@ -85,6 +87,10 @@ func (m *memo) Record(e *record.Event, mode policy.RecordMode) error {
 	defer m.mu.Unlock()
 	if m.fail != nil || m.silent {
 		return m.fail
+	}
+	if e.Statement == record.Next {
+		m.statement++
+		e.Statement = m.statement
 	}
 	c := *e
 	c.Params = append([]record.Param(nil), e.Params...)

@@ -53,12 +53,12 @@ func (g *Gate) Await(ctx context.Context, a *engine.Admission, args engine.Args,
 		req.Parameters = append(req.Parameters, out)
 	}
 	g.show(ctx, a, req)
-	statement := g.statements.Add(1)
-	if err := g.wait(ctx, req, digest, record.Event{Statement: statement, Text: a.Text, Params: paramsOf(nil, args), Rule: a.Decision.Rule}, progress); err != nil {
+	e := record.Event{Statement: record.Next, Text: a.Text, Params: paramsOf(nil, args), Rule: a.Decision.Rule}
+	if err := g.wait(ctx, req, digest, &e, progress); err != nil {
 		return err
 	}
 	g.mu.Lock()
-	g.passes[digest] = statement
+	g.passes[digest] = e.Statement
 	g.mu.Unlock()
 	return nil
 }
@@ -115,7 +115,7 @@ func (g *Gate) AwaitSession(ctx context.Context, progress func(string)) error {
 		Scope: string(postern.ScopeSession), Grant: string(g.cfg.Grant.ID), Resource: string(g.cfg.Resource),
 		Session: string(g.cfg.Session), Rule: g.cfg.Approval.Rule,
 	}
-	if err := g.wait(ctx, req, digest, record.Event{Rule: string(g.cfg.Task) + "/approval"}, progress); err != nil {
+	if err := g.wait(ctx, req, digest, &record.Event{Rule: string(g.cfg.Task) + "/approval"}, progress); err != nil {
 		return err
 	}
 	// Policy is asked again: it may have changed while people thought.
@@ -128,8 +128,9 @@ func (g *Gate) AwaitSession(ctx context.Context, progress func(string)) error {
 	return nil
 }
 
-// wait parks, tells, uses the yes, and records all three.
-func (g *Gate) wait(ctx context.Context, req *nodev1.OpenHoldRequest, digest [32]byte, e record.Event, progress func(string)) error {
+// wait parks, tells, uses the yes, and records all three as what e says; the first of them
+// gives e its number.
+func (g *Gate) wait(ctx context.Context, req *nodev1.OpenHoldRequest, digest [32]byte, e *record.Event, progress func(string)) error {
 	ctx, span := otel.Tracer("postern/gate").Start(ctx, "wait for people")
 	defer span.End()
 	g.instrument.decision(postern.VerdictHold)
@@ -145,10 +146,12 @@ func (g *Gate) wait(ctx context.Context, req *nodev1.OpenHoldRequest, digest [32
 			return
 		}
 		told = groups // once more where somebody else is asked too
-		h := e
+		h := *e
 		h.Time, h.Kind, h.Verdict, h.Hold, h.People = g.cfg.Now(), record.KindHeld, postern.VerdictHold, r.GetHold().GetId(), r.GetHold().GetApproverGroups()
 		if err := g.cfg.Recorder.Record(&h, policy.Local); err != nil {
 			g.cfg.Logger.Error("hold was not recorded", "session", g.cfg.Session, "error", err)
+		} else {
+			e.Statement = h.Statement
 		}
 		progress(fmt.Sprintf("waiting for %s to approve: %s (or: postern approve %s)", groups, r.GetUrl(), r.GetHold().GetId()))
 	})
@@ -171,7 +174,7 @@ func (g *Gate) wait(ctx context.Context, req *nodev1.OpenHoldRequest, digest [32
 }
 
 // settled records how a hold ended, and returns the refusal if it is one.
-func (g *Gate) settled(e record.Event, h *typesv1.Hold, r *postern.Refusal) error {
+func (g *Gate) settled(e *record.Event, h *typesv1.Hold, r *postern.Refusal) error {
 	e.Time, e.Kind, e.Text, e.Params, e.Hold = g.cfg.Now(), record.KindSettled, "", nil, h.GetId()
 	e.Verdict, e.Reason = postern.VerdictAllow, ""
 	for _, a := range h.GetApprovals() {
@@ -183,7 +186,7 @@ func (g *Gate) settled(e record.Event, h *typesv1.Hold, r *postern.Refusal) erro
 	if r != nil {
 		e.Verdict, e.Reason = postern.VerdictDeny, r.Reason
 	}
-	if err := g.cfg.Recorder.Record(&e, policy.Local); err != nil {
+	if err := g.cfg.Recorder.Record(e, policy.Local); err != nil {
 		return unrecorded(err)
 	}
 	if r != nil {

@@ -17,8 +17,9 @@ type Recorder struct {
 	session *session
 	began   time.Time
 
-	mu  sync.Mutex
-	seq uint64
+	mu        sync.Mutex
+	seq       uint64
+	statement uint64 // the last that was numbered
 	// buf is runRoom bytes and then the frames that are not in the spool yet: those of
 	// mode Async, and of the current event.
 	buf    []byte
@@ -41,8 +42,8 @@ const (
 	maxRun = maxEntry - entryHeader - spanSize - record.SealOverhead
 )
 
-// Record returns once e is as durable as m says; it sets e.Seq and e.Elapsed, and e.Time
-// where that is zero, and keeps nothing of e. An error means that e must be taken as not
+// Record returns once e is as durable as m says; it sets e.Seq and e.Elapsed, e.Time
+// where that is zero and e.Statement where it is record.Next, and keeps nothing of e. An error means that e must be taken as not
 // recorded: nothing may be forwarded, and the session must end. What tells how something
 // ended (Finished, Denied, Settled) is taken even where nothing else is.
 func (r *Recorder) Record(e *record.Event, m Mode) error {
@@ -93,10 +94,15 @@ func (r *Recorder) write(e *record.Event, m Mode, urgent bool) (at position, seq
 	}
 	before := len(r.buf)
 	e.Seq, e.Elapsed = r.seq+1, max(0, e.Time.Sub(r.began))
+	statement := r.statement
+	if e.Statement == record.Next {
+		e.Statement = statement + 1
+	}
 	if r.buf, err = record.AppendFrames(r.buf, e); err != nil {
 		return at, 0, err
 	}
 	r.seq++
+	r.statement = max(statement, e.Statement)
 	if m == Async && len(r.buf) < asyncBytes {
 		if before == runRoom {
 			r.spool.hold(r)
@@ -105,7 +111,7 @@ func (r *Recorder) write(e *record.Event, m Mode, urgent bool) (at position, seq
 	}
 	at, err = r.flush(e.Time, m == Remote, urgent)
 	if err != nil && before == runRoom {
-		r.seq-- // nothing of the event was kept, so that the session can still be closed
+		r.seq, r.statement = r.seq-1, statement // nothing of the event was kept, so that the session can still be closed
 	}
 	return at, r.seq, err
 }

@@ -67,6 +67,56 @@ func TestModes(t *testing.T) {
 	}
 }
 
+// Executions that begin at once are numbered in the order in which they are written, so
+// that who reads the events counts each one.
+func TestNumbers(t *testing.T) {
+	up := newShelf()
+	s, _, stop := start(t, testConfig(t, up))
+	r, err := s.Session(meta("s-1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const workers, each = 8, 50
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for range each {
+				e := intent(record.Next)
+				if err := r.Record(e, Local); err != nil {
+					t.Error(err)
+				}
+				if err := r.Record(&record.Event{Kind: record.KindFinished, Statement: e.Statement, Rows: 1}, Local); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := r.Close("done"); err != nil {
+		t.Fatal(err)
+	}
+	drain(t, s)
+	stop()
+	if r := up.verify(t, "s-1"); r.Statements != workers*each || r.Rows != workers*each {
+		t.Errorf("%d statements and %d rows are counted, want %d", r.Statements, r.Rows, workers*each)
+	}
+	last, ended := uint64(0), map[uint64]bool{}
+	for _, e := range events(t, up.session("s-1")) {
+		switch e.Kind {
+		case record.KindIntent:
+			if e.Statement != last+1 {
+				t.Errorf("statement %d stands behind statement %d", e.Statement, last)
+			}
+			last = e.Statement
+		case record.KindFinished:
+			if e.Statement > last || ended[e.Statement] {
+				t.Errorf("statement %d ends before it began, or twice", e.Statement)
+			}
+			ended[e.Statement] = true
+		}
+	}
+}
+
 // A large statement is kept whole, over many frames and chunks; segments are deleted as
 // they are stored.
 func TestLargeAndTrim(t *testing.T) {
@@ -233,7 +283,7 @@ func TestUnshippedTooLong(t *testing.T) {
 	up.shut = true
 	cfg := testConfig(t, up)
 	cfg.MaxUnshipped = 10 * time.Millisecond
-	cfg.RemoteTimeout = 10 * time.Millisecond
+	cfg.RemoteTimeout = time.Second // that must be enough for the last one
 	s, _, _ := start(t, cfg)
 	r, err := s.Session(meta("s"))
 	if err != nil {

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"math"
 	"time"
 
 	"github.com/posterngate/postern/pkg/postern"
@@ -61,6 +62,10 @@ func (k Kind) String() string {
 	return "unknown"
 }
 
+// Next as the Statement of an event asks its recorder for the next number: where many
+// executions begin at once, only who writes the events down knows which was first.
+const Next uint64 = math.MaxUint64
+
 // Event is one fact of a session. Which fields are set depends on the kind. An Event
 // owns nothing: whoever fills it in may reuse it and all it points to once it is encoded.
 type Event struct {
@@ -73,8 +78,9 @@ type Event struct {
 
 	Session *Session // Opened
 
-	// Statement numbers the executions of the session from 1 and ties Intent, Rows,
-	// Finished and the others together; 0 where the event is of no statement.
+	// Statement numbers the executions of the session from 1, in the order of their first
+	// events, and ties Intent, Rows, Finished and the others together; 0 where the event
+	// is of no statement.
 	Statement uint64
 	Text      string  // Intent, Denied, Held: as the client sent it; Note: the fact
 	Params    []Param // of one execution
