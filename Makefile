@@ -93,7 +93,7 @@ simulate: ## 10,000 random schedules of locks, cut ways, restarts and wrong cloc
 .PHONY: bench bench-quick bench-full bench-rivals bench-readme bench-records soak
 BENCH = $(GO) build -o bin/bench ./bench && bin/bench run
 bench-rivals:
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then for p in pgbouncer haproxy; do \
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then for p in pgbouncer haproxy nginx; do \
 	  command -v $$p >/dev/null || PATH="$$PATH:/usr/sbin" command -v $$p >/dev/null || need="$$need $$p"; done; \
 	  [ -z "$$need" ] || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$need; }; fi
 bench: bench-rivals ## Measure against the goals: one cell a goal, 5 rounds of 1 s. Exit 0 met, 1 missed, 2 inconclusive

@@ -37,7 +37,7 @@ type Cell struct {
 
 // All are the cells, in the order in which they are run.
 func All() []Cell {
-	return slices.Concat(point(), bulkCells(), blastCells(), policyCells(), recordCells(), loginCells(), sshCells(), microCells(), controlCells(), soakCells())
+	return slices.Concat(point(), bulkCells(), blastCells(), policyCells(), recordCells(), loginCells(), sshCells(), httpCells(), microCells(), controlCells(), soakCells())
 }
 
 // Env is what cells work with.
@@ -128,10 +128,7 @@ func (e *Env) targets(names ...string) ([]*targets.Target, error) {
 		var missing targets.Missing
 		switch {
 		case errors.As(err, &missing):
-			if !slices.Contains(e.skipped, missing.Error()) {
-				e.skipped = append(e.skipped, missing.Error())
-				fmt.Fprintln(e.Log, missing.Error())
-			}
+			e.skip(missing)
 		case err != nil:
 			return nil, err
 		default:
@@ -141,10 +138,18 @@ func (e *Env) targets(names ...string) ([]*targets.Target, error) {
 	return out, nil
 }
 
+// skip notes a rival that is not there.
+func (e *Env) skip(missing error) {
+	if !slices.Contains(e.skipped, missing.Error()) {
+		e.skipped = append(e.skipped, missing.Error())
+		fmt.Fprintln(e.Log, missing.Error())
+	}
+}
+
 // noise says why a cell can neither pass nor fail.
 func noise(c *result.Cell) {
 	for _, w := range c.Workloads() {
-		for _, metric := range []string{"tps", "mb_s"} {
+		for _, metric := range []string{"tps", "rps", "mb_s"} {
 			if f := c.Figure(w, targets.Direct, metric); f.Rounds > 1 && f.Spread() > maxSpread {
 				c.Noisy = append(c.Noisy, fmt.Sprintf("%s: direct spreads over %.0f %%", w, 100*f.Spread()))
 			}

@@ -161,8 +161,11 @@ func (e *Env) proveRecords(out *result.Cell) error {
 // verify proves the last recording under load, and replays the one of the proof.
 func (e *Env) verify(task string, sessions []house.Session) error {
 	denied, shown := len(forbidden), append(forbidden[:2:2], "BETWEEN 101 AND 150")
-	if task == taskSSH {
+	switch task {
+	case taskSSH:
 		denied, shown = 1, []string{"does not allow " + forbiddenSSH}
+	case taskHTTP, taskHTTPMasked:
+		denied, shown = 1, []string{"does not allow GET " + pathForbidden}
 	}
 	said, err := e.House.Postern("sessions", "verify", sessions[0].ID)
 	if err != nil {

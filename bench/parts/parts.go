@@ -23,7 +23,7 @@ import (
 type part func(ctx context.Context, g *run.Group, settings json.RawMessage) (hello any, answer func(line string) (any, error), err error)
 
 func named() map[string]part {
-	return map[string]part{"splice": splice, "naive": naive, "engine": engineOnly, "blaster": blaster, "bulk": bulk, "idle": idle, "nodes": nodes, "calls": calls}
+	return map[string]part{"splice": splice, "naive": naive, "engine": engineOnly, "blaster": blaster, "bulk": bulk, "idle": idle, "nodes": nodes, "calls": calls, "web": web, "reverse": reverse}
 }
 
 // Hello is what a part that listens says first.

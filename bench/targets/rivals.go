@@ -13,8 +13,8 @@ import (
 	"github.com/posterngate/postern/test/e2e/fleet"
 )
 
-// find looks on PATH and where Debian keeps daemons.
-func find(program string) (string, error) {
+// Find looks for a rival on PATH and where Debian keeps daemons. The error is a Missing.
+func Find(program string) (string, error) {
 	if file, err := exec.LookPath(program); err == nil {
 		return file, nil
 	}
@@ -29,7 +29,7 @@ func find(program string) (string, error) {
 // pgbouncer in session mode, which is what an ordinary session needs, as one process. Its
 // clients send the password as it is, which costs it least, and the node's do the same.
 func (s *Set) pgbouncer() (*Target, error) {
-	program, err := find("pgbouncer")
+	program, err := Find("pgbouncer")
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ server_tls_sslmode = disable
 
 // haproxy forwards TCP and looks at nothing.
 func (s *Set) haproxy() (*Target, error) {
-	program, err := find("haproxy")
+	program, err := Find("haproxy")
 	if err != nil {
 		return nil, err
 	}
@@ -127,14 +127,14 @@ func (s *Set) file(name, text string) string {
 // Versions are those of what is measured.
 func (s *Set) Versions(ctx context.Context) map[string]string {
 	out := map[string]string{"postgresql": s.House.PG.Version}
-	for name, args := range map[string][]string{PgBouncer: {"-V"}, HAProxy: {"-v"}} {
-		program, err := find(name)
+	for name, args := range map[string][]string{PgBouncer: {"-V"}, HAProxy: {"-v"}, "nginx": {"-v"}} {
+		program, err := Find(name)
 		if err != nil {
 			continue
 		}
-		b, _ := exec.CommandContext(ctx, program, args...).Output()
+		b, _ := exec.CommandContext(ctx, program, args...).CombinedOutput()
 		line, _, _ := strings.Cut(string(b), "\n")
-		for _, word := range strings.Fields(line) {
+		for _, word := range strings.Fields(strings.ReplaceAll(line, "/", " ")) {
 			if word[0] >= '0' && word[0] <= '9' {
 				out[name] = word
 				break

@@ -45,8 +45,9 @@ type NodeSpec struct {
 	Replica int
 	// Proxied puts a Proxy between the node and the control plane.
 	Proxied bool
+	// SSH and HTTP are served too.
+	SSH, HTTP bool
 	// Plaintext lets clients speak without TLS as well.
-	SSH       bool // it serves SSH too
 	Plaintext bool
 	// Profiling serves profiles on the debug listener.
 	Profiling bool

@@ -20,6 +20,8 @@ type Node struct {
 	Name, Region string
 	PG           string // host:port of its PostgreSQL listener
 	SSH          string // of its SSH listener; empty where it has none
+	HTTP         string // of its HTTP listener, and HTTPDomain what stands below each task's
+	HTTPDomain   string // name there; empty where it has none
 	Debug        string // host:port of its debug listener
 	Data         string // its data folder
 	JoinToken    string // the last that it was given
@@ -39,6 +41,12 @@ func (f *Fleet) newNode(t testing.TB, spec NodeSpec) *Node {
 	if spec.SSH && err == nil {
 		n.SSH, err = port()
 		listeners += fmt.Sprintf("\n  ssh: {addr: \"%s\"}", n.SSH)
+	}
+	if spec.HTTP && err == nil {
+		n.HTTP, err = port()
+		_, p, _ := strings.Cut(n.HTTP, ":")
+		n.HTTPDomain = "postern.localhost:" + p
+		listeners += fmt.Sprintf("\n  http: {addr: \"%s\", public: \"%s\", allowPlaintext: %t}", n.HTTP, n.HTTPDomain, spec.Plaintext)
 	}
 	if err != nil {
 		t.Fatal(err)
