@@ -180,17 +180,25 @@ func matchPath(pattern, path string) bool {
 
 // objection says what of a request that fits the permit does not allow, or nothing.
 func (r *request) objection(f *http.Facts) string {
+	if not := r.parameter(f); not != "" {
+		return not
+	}
+	for name, pattern := range r.headers {
+		if v, ok := f.Header[name]; !ok || !like(pattern, v) {
+			return fmt.Sprintf("this without the header %s: %s", name, pattern)
+		}
+	}
+	return ""
+}
+
+// parameter says what of the query is not allowed, or nothing.
+func (r *request) parameter(f *http.Facts) string {
 	for _, p := range f.Query {
 		if !r.any && !r.query[p.Name] {
 			return fmt.Sprintf("the parameter %q", p.Name)
 		}
 		if !r.any && !f.Once(p.Name) {
 			return fmt.Sprintf("the parameter %q more than once", p.Name)
-		}
-	}
-	for name, pattern := range r.headers {
-		if v, ok := f.Header[name]; !ok || !like(pattern, v) {
-			return fmt.Sprintf("this without the header %s: %s", name, pattern)
 		}
 	}
 	return ""

@@ -14,10 +14,12 @@ import (
 // A Right is one thing that a task allows at a resource, and on what terms.
 type Right struct {
 	// Verb is what is done: select, insert, update, delete or truncate; a DDL command in
-	// lower case; call; a verb of ssh, or guard; or anything.
+	// lower case; call; a verb of ssh, or guard; a method of HTTP in lower case, websocket,
+	// or tool, resource or prompt of MCP; or anything.
 	Verb string
 	// On is what it is done to: schema.table, a schema, or a function; of SSH a command, a
-	// pattern of paths, or host:port. Empty is the resource itself.
+	// pattern of paths, or host:port; of HTTP a pattern of paths, or package.Service/Method,
+	// of MCP the server's path and a pattern of names. Empty is the resource itself.
 	On     string
 	Column string // of On; empty where the verb has none
 	Rule   string
@@ -63,7 +65,7 @@ func (t *task) list() []*permit {
 	for _, permits := range t.tables {
 		out = append(out, permits.all()...)
 	}
-	out = append(append(out, t.commands...), t.channels...)
+	out = slices.Concat(out, t.commands, t.channels, t.requests)
 	slices.SortFunc(out, func(a, b *permit) int { return a.index - b.index })
 	return out
 }
@@ -101,6 +103,11 @@ func (s *Snapshot) rightsOf(t *task, p *permit) (out []Right) {
 				}
 			}
 		}
+	case p.request != nil:
+		requestRights(p, func(verb, on, mask string) {
+			add(verb, on, "")
+			out[len(out)-1].Mask = mask
+		})
 	case len(p.commands) > 0:
 		for _, c := range p.commands {
 			for _, schema := range slices.Sorted(maps.Keys(p.schemas)) {
@@ -145,6 +152,9 @@ func (s *Snapshot) terms(t *task, p *permit, verb string) []string {
 	ask(t.approval)
 	if p != nil {
 		add(p.when != nil, "when %s", conditionText(p.when))
+		if p.request != nil {
+			p.requestTerms(verb, add)
+		}
 		ask(p.approval)
 	}
 	return out
@@ -168,8 +178,11 @@ func (s *Snapshot) ConnectTerms(name postern.TaskName, a *postern.Approval) []st
 
 // asksFor reports whether an approval is asked for what is done.
 func asksFor(a *postern.Approval, p *permit, verb string) bool {
-	if p != nil && len(p.commands) > 0 {
+	switch {
+	case p != nil && len(p.commands) > 0:
 		verb = string(sql.Define)
+	case p.carries(verb) && a != nil && a.Scope == postern.ScopeStatement:
+		return false // people are asked for each message
 	}
 	return a != nil && (len(a.Verbs) == 0 || verb == Anything || slices.Contains(a.Verbs, verb))
 }
@@ -227,6 +240,9 @@ func (r *Right) covers(t *Target) bool {
 	p := r.permit
 	if r.Verb == Anything {
 		return true
+	}
+	if p != nil && p.request != nil {
+		return r.coversRequest(t)
 	}
 	if p != nil && p.channel != nil {
 		switch ch := p.channel; t.Verb {

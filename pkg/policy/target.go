@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/posterngate/postern/pkg/http"
+	"github.com/posterngate/postern/pkg/mcp"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
 	"github.com/posterngate/postern/pkg/ssh"
@@ -18,6 +20,8 @@ type Target struct {
 	Verb       string // as of a Right
 	On, Column string // as of a Right; of exec the command line
 	line       *shell.Line
+	request    *http.Facts // of HTTP
+	call       *mcp.Facts  // of MCP, which request carries
 }
 
 // String is the target as people type it.
@@ -35,7 +39,8 @@ func (t *Target) String() string {
 func (t *Target) argv() []string { return t.line.Commands()[0].Argv }
 
 // Target reads what somebody could do: a verb, and a resource with what it is done to
-// (warehouse:sales.customers.email, web-1:/usr/bin/uptime, or web-1 for a shell).
+// (warehouse:sales.customers.email, web-1:/usr/bin/uptime, web-1 for a shell,
+// orders-api:/api/orders/7, or tickets:search for a tool).
 // An error says what is wrong for a reader.
 func (s *Snapshot) Target(verb, object string) (*Target, error) {
 	name, on, _ := strings.Cut(object, ":")
@@ -44,8 +49,12 @@ func (s *Snapshot) Target(verb, object string) (*Target, error) {
 		return nil, fmt.Errorf("there is no resource %q that compiles", name)
 	}
 	t := &Target{Resource: postern.ResourceName(name), Verb: strings.ToLower(strings.Join(strings.Fields(verb), " ")), On: on}
-	if r.object.GetSpec().GetProtocol() == string(postern.SSH) {
+	switch postern.Protocol(r.object.GetSpec().GetProtocol()) {
+	case postern.SSH:
 		return t, t.host()
+	case postern.HTTP:
+		return t, t.web(s)
+	case postern.Postgres:
 	}
 	return t, t.table()
 }
@@ -115,6 +124,12 @@ func (t *Target) host() (err error) {
 // Facts are those of the plainest statement or request that does what the target says,
 // so that Decide can judge it: one column, a WHERE clause where there may be one.
 func (t *Target) Facts() Facts {
+	switch {
+	case t.call != nil:
+		return t.call
+	case t.request != nil:
+		return t.request
+	}
 	if t.line != nil {
 		return &ssh.Facts{Verb: ssh.Exec, Line: t.line}
 	}

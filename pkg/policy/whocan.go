@@ -83,7 +83,7 @@ func (s *Snapshot) covering(task *task, t *Target) []Right {
 		}
 	}
 	for i, r := range out {
-		if r.permit == nil || r.permit.when == nil {
+		if r.permit.always() {
 			return out[:i+1]
 		}
 	}

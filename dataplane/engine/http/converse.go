@@ -88,10 +88,7 @@ var errNoTalk = errors.New("http: no such session of MCP")
 
 // deny records that nothing of the request is sent on, and returns why.
 func (x *exchange) deny(ctx context.Context, no *postern.Refusal) error {
-	_, _, err := x.prepare(ctx, &engine.Statement{
-		Text: x.facts.Method + " " + x.to, Private: true,
-		Analyse: func(context.Context) (engine.Analysis, error) { return nil, no },
-	})
+	_, _, err := x.prepare(ctx, unclear(x.facts.Method+" "+x.to, no))
 	return err
 }
 
@@ -116,21 +113,26 @@ func (x *exchange) judge(ctx context.Context, m *mcp.Message) error {
 	return nil
 }
 
+// message makes the Statement of one message.
+func (x *exchange) message(f *mcp.Facts) *engine.Statement {
+	text := f.Text()
+	return &engine.Statement{
+		Text: text, Context: x.facts.ContentType, Meets: meets, Body: x.parse, Private: f.Changed != "",
+		Analyse: func(context.Context) (engine.Analysis, error) { return &analysis{facts: f, text: text}, nil },
+	}
+}
+
 func (x *exchange) call(ctx context.Context, m *mcp.Message) (*call, error) {
 	t, f := x.talk, m.Facts(x.facts)
 	if f.Kind == mcp.Tool && f.Unknown == "" {
 		f.Changed, f.Now = t.server.Changed(f.Name, t.rule)
 	}
-	text := f.Text()
 	asked, err := f.Asked()
 	if err != nil {
 		return nil, err
 	}
 	args := engine.Args{Values: asked, Null: func(int) bool { return false }}
-	st := &engine.Statement{
-		Text: text, Context: x.facts.ContentType, Meets: meets, Body: x.parse, Private: f.Changed != "",
-		Analyse: func(context.Context) (engine.Analysis, error) { return &analysis{facts: f, text: text}, nil },
-	}
+	st := x.message(f)
 	c := &call{Message: mcp.Forwarded(m), effect: f.Effect()}
 	for range maxJudged {
 		adm, an, err := x.prepare(ctx, st)

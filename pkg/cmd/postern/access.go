@@ -59,7 +59,11 @@ func (a *app) offers(ctx context.Context) ([]*apiv1.TaskOffer, error) {
 func (a *app) explainCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "explain TASK[.RESOURCE] STATEMENT", Short: "Say what would happen to a statement, and why", Args: cobra.ExactArgs(2),
-		Example: `  postern explain sales-report 'SELECT email FROM customers'`,
+		Long: `Explain asks a node what would happen to a statement, without letting it through: SQL, or
+for a service METHOD PATH and a JSON body where there is one, such as a message of MCP.`,
+		Example: `  postern explain sales-report 'SELECT email FROM customers'
+  postern explain read-orders 'GET /api/orders/7?expand=lines'
+  postern explain helpdesk 'POST /mcp {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search"}}'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := a.dial(cmd.Context(), false)
 			if err != nil {

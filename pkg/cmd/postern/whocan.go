@@ -20,8 +20,10 @@ filters of rows) stands in the terms. Groups are as the issuer says them.
 
 In databases: select, insert and update of schema.table or schema.table.column; delete and
 truncate of schema.table; call of schema.function; a DDL command in a schema. On hosts:
-exec of a command line; shell; read, write and delete of a file; connect and listen.`,
-		Example: "  postern who-can select warehouse:sales.customers.email\n  postern who-can 'alter table' warehouse:sales\n  postern who-can exec 'web-1:/usr/bin/systemctl restart shop'",
+exec of a command line; shell; read, write and delete of a file; connect and listen. Of
+services: a method and a path; websocket and a path; call of package.Service/Method; of
+servers of MCP tool, resource or prompt and a name, after a path where there are several.`,
+		Example: "  postern who-can select warehouse:sales.customers.email\n  postern who-can 'alter table' warehouse:sales\n  postern who-can exec 'web-1:/usr/bin/systemctl restart shop'\n  postern who-can patch orders-api:/api/orders/7\n  postern who-can tool tickets:refund",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := a.dial(cmd.Context(), false)
 			if err != nil {

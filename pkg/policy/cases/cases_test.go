@@ -147,7 +147,7 @@ func TestParseRefuses(t *testing.T) {
 
 // TestSampleCompany: the files beside the sample company's tasks can be read.
 func TestSampleCompany(t *testing.T) {
-	for _, name := range []string{"sales", "web"} {
+	for _, name := range []string{"sales", "web", "orders"} {
 		text, err := os.ReadFile("../../../deploy/dev/world/tests/" + name + ".yaml")
 		if err != nil {
 			t.Fatal(err)

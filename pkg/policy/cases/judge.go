@@ -3,6 +3,7 @@ package cases
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/posterngate/postern/pkg/policy"
@@ -28,6 +29,9 @@ func (c *Case) can(s *policy.Snapshot, t *policy.Target, now time.Time) Outcome 
 	}
 	best := Outcome{Verdict: "deny", Reason: fmt.Sprintf("no binding offers %s a task for it", c.Subject.Name)}
 	for _, o := range s.Offers(c.Subject.Subject(), c.request(now)) {
+		if !slices.Contains(o.Resources, t.Resource) {
+			continue // why it would be refused says nothing
+		}
 		if got := judge(o); best.Task == "" || rank(got.Verdict) > rank(best.Verdict) {
 			best = got
 		}
