@@ -1,6 +1,6 @@
 // Package orders is the sample company's orders-api: a JSON service over the warehouse,
-// as companies have many. It asks for a key that only the gateway holds, and trusts
-// whoever has it.
+// as companies have many, and a server of MCP for agents. It asks for a key that only the
+// gateway holds, and trusts whoever has it.
 package orders
 
 import (
@@ -47,6 +47,7 @@ func New(ctx context.Context, dsn, key string) (*API, error) {
 	a.mux.HandleFunc("GET /api/orders/events", a.events)
 	a.mux.HandleFunc("GET /api/orders.csv", a.csv)
 	a.mux.HandleFunc("GET /api/admin/users", a.admin)
+	a.mux.HandleFunc("POST /mcp", a.mcp)
 	return a, nil
 }
 
@@ -109,7 +110,11 @@ func (a *API) some(r *http.Request) ([]Order, error) {
 	if err != nil || limit < 1 || limit > 10*pageSize {
 		limit = pageSize
 	}
-	rows, err := a.db.Query(r.Context(), query+`WHERE ($1 = '' OR o.status = $1) ORDER BY o.id LIMIT $2 OFFSET $3`, r.FormValue("status"), limit, max(page-1, 0)*limit)
+	return a.find(r.Context(), r.FormValue("status"), limit, max(page-1, 0)*limit)
+}
+
+func (a *API) find(ctx context.Context, status string, limit, offset int) ([]Order, error) {
+	rows, err := a.db.Query(ctx, query+`WHERE ($1 = '' OR o.status = $1) ORDER BY o.id LIMIT $2 OFFSET $3`, status, limit, offset)
 	if err != nil {
 		return nil, err
 	}

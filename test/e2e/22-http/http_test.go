@@ -71,6 +71,9 @@ func TestStockCurl(t *testing.T) {
 			{"read-orders", []string{"-H", "Accept: application/json", "/api/admin/users"}, "403", []string{`"code":"denied"`, `"rule":"read-orders/permit"`}},
 			{"fix-order", []string{"-X", "PATCH", "--json", `{"status":"paid"}`, "/api/orders/7"}, "200", []string{`"status":"paid"`, `"email":"***"`}},
 			{"fix-order", []string{"-X", "PATCH", "--json", `{"status":"paid","STATUS":"void"}`, "/api/orders/7"}, "400", []string{"twice in one object"}},
+			{"orders-agent", []string{"--json", `{"jsonrpc":"2.0","id":1,"method":"tools/list"}`, "/mcp"}, "200", []string{`"find_orders"`, `"set_status"`}},
+			{"orders-agent", []string{"--json", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"find_orders","arguments":{"status":"open"}}}`, "/mcp"}, "200", []string{`"structuredContent":{"orders":[{`, `"email":"***"`, `\"email\":\"***\"`}},
+			{"orders-agent", []string{"--json", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"delete_order","arguments":{"id":7}}}`, "/mcp"}, "200", []string{`"code":-32003`, `does not allow the tool \"delete_order\"`}},
 			{"no-such-task", []string{"/api/orders/7"}, "403", []string{"no-such-task"}},
 		} {
 			r := s.curl(t, "alice", c.task, c.args...)

@@ -319,6 +319,18 @@ func TestOfficialClient(t *testing.T) {
 		b.do(step{Do: "tools"}, `["refund: Pays back"]`)
 		b.do(step{Do: "call", Name: "search", Arguments: map[string]any{"q": "abc"}}, `"code":-32003`, "is not known to be what was pinned", "sha256:", "may change its pins")
 	})
+	t.Run("asked before", func(t *testing.T) {
+		call := func(tool, arguments string) string {
+			return `POST /mcp {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"` + tool + `","arguments":` + arguments + `}}`
+		}
+		for statement, says := range map[string][]string{
+			call("search", `{}`): {"verdict    allow", "helpdesk/permit[0]"}, call("drop", `{}`): {"verdict    deny", "does not allow the tool"}, call("refund", `{"amount":7}`): {"verdict    hold"},
+			"GET /mcp": {"verdict    allow"}, "GET /mcp/../x": {"verdict    deny"}, `POST /mcp {"jsonrpc":"2.0","id":1,"ID":2}`: {"verdict    deny", "stands twice"},
+		} {
+			has(t, statement, d.CLI(t, "alice", "explain", "helpdesk", statement).All(), says...)
+		}
+		has(t, "who-can", d.CLI(t, "ada", "who-can", "tool", "tickets:/mcp refund").All(), "group analysts", "helpdesk/permit[2]", "must approve each statement", "when call.arguments.amount <= 100")
+	})
 	t.Run("raw", func(t *testing.T) { d.raw(t, token) })
 	a.do(step{Do: "close"}, "closed")
 	d.Nodes[0].Stop()
