@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
@@ -32,7 +33,7 @@ type Config struct {
 	// Password of the user; empty where the URL, a file of libpq or the server asks for
 	// none.
 	Password string
-	// Connections at most; 0 is 8.
+	// Connections at most, half of them for questions; 0 is 8.
 	Connections int
 }
 
@@ -80,10 +81,11 @@ func Open(ctx context.Context, c Config) (_ *Index, err error) {
 	if c.Password != "" {
 		cfg.ConnConfig.Password = c.Password
 	}
-	cfg.MaxConns = connections
+	most := connections
 	if c.Connections > 0 {
-		cfg.MaxConns = int32(min(c.Connections, 1000))
+		most = min(c.Connections, 1000)
 	}
+	cfg.MaxConns = int32(most - most/2)
 	cfg.ConnConfig.RuntimeParams["application_name"] = "postern-control"
 	cfg.ConnConfig.RuntimeParams["jit"] = "off"
 	x := &Index{days: map[index.Day]bool{}, wordings: map[wordingKey]struct{}{}}
@@ -95,7 +97,8 @@ func Open(ctx context.Context, c Config) (_ *Index, err error) {
 			err = errors.Join(fmt.Errorf("index: open %s at %s: %w", cfg.ConnConfig.Database, cfg.ConnConfig.Host, err), x.Close())
 		}
 	}()
-	x.DB, x.Dialect = stdlib.OpenDBFromPool(x.pool), dialect
+	x.DB, x.Dialect = stdlib.OpenDB(*reading(cfg.ConnConfig)), dialect
+	x.DB.SetMaxOpenConns(max(1, most/2))
 	sub, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return nil, err
@@ -113,6 +116,18 @@ func Open(ctx context.Context, c Config) (_ *Index, err error) {
 	}
 	x.batch.Commit = x.commit
 	return x, nil
+}
+
+// reading is a configuration for questions. Each is written to be answered by walking
+// indexes from marks; of a day that was just filled the planner knows nothing, and would
+// rather read and hash all of it: a second for a search of a million statements instead of
+// milliseconds.
+func reading(c *pgx.ConnConfig) *pgx.ConnConfig {
+	c = c.Copy()
+	for _, way := range []string{"enable_seqscan", "enable_hashjoin", "enable_mergejoin"} {
+		c.RuntimeParams[way] = "off"
+	}
+	return c
 }
 
 // Close closes the connections.
