@@ -1,7 +1,9 @@
 package request
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"html"
 	"net/http"
@@ -66,7 +68,11 @@ func Refuse(w http.ResponseWriter, r *http.Request, no *postern.Refusal) {
 	h.Set("Cache-Control", "no-store")
 	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
 		h.Set("Content-Type", "application/grpc")
-		h.Set("Grpc-Status", fmt.Sprint(grpcStatus(no.Code)))
+		status := grpcStatus(no.Code)
+		if errors.Is(no.Cause, context.DeadlineExceeded) {
+			status = 4 // DEADLINE_EXCEEDED
+		}
+		h.Set("Grpc-Status", fmt.Sprint(status))
 		h.Set("Grpc-Message", grpcMessage(text(no)))
 		w.WriteHeader(http.StatusOK)
 		return

@@ -21,6 +21,7 @@ type exchange struct {
 	w     http.ResponseWriter
 	r     *http.Request
 	v     *request.Visit
+	began time.Time
 	terms *engine.Terms
 
 	target   pkghttp.Target

@@ -72,6 +72,9 @@ func (x *exchange) trip(ctx context.Context, c *engine.Credential) (engine.Outco
 		if ctx.Err() != nil {
 			return engine.Outcome{}, context.Cause(ctx)
 		}
+		if x.overdue() {
+			return engine.Outcome{}, errOverdue
+		}
 		return engine.Outcome{}, x.unreachable(err)
 	}
 	defer func() { _ = resp.Body.Close() }()

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/request"
@@ -79,7 +80,7 @@ func (e *Engine) serve(w http.ResponseWriter, r *http.Request, c *request.Conn) 
 		e.own(w, r, v)
 		return
 	}
-	x := &exchange{e: e, w: w, r: r, v: v, terms: v.Terms()}
+	x := &exchange{e: e, w: w, r: r, v: v, terms: v.Terms(), began: time.Now()}
 	x.run()
 }
 
