@@ -8,18 +8,25 @@ import (
 
 	"github.com/posterngate/postern/pkg/content"
 	"github.com/posterngate/postern/pkg/detect"
+	"github.com/posterngate/postern/pkg/postern"
 )
 
 // Bodies is a content.Masker of what a server answers: JSON, or events. Beside what Show
 // shows, the refusals of requests that were not sent on come first.
 type Bodies struct {
-	talk     *Talk
-	masks    *content.Rule
-	refusals []*Message
-	events   bool
-	batch    bool
-	text     []byte // that is not whole yet
-	outcome  Outcome
+	talk    *Talk
+	masks   *content.Rule
+	asked   Asked
+	events  bool
+	text    []byte // that is not whole yet
+	outcome Outcome
+}
+
+// Asked is what a client asked with one request.
+type Asked struct {
+	Batch    bool
+	Sent     []ID       // of what was sent on and wants an answer
+	Refusals []*Message // answers to what was not
 }
 
 // An Outcome is what came of what was asked.
@@ -29,15 +36,15 @@ type Outcome struct {
 	Resumable bool          // a client may ask elsewhere for what has not come
 }
 
-// NewBodies shows what a server answers, of this content type. The messages, which answer
-// what was refused, are answers too; batch says that a batch was asked. An error is
-// content.ErrType: nothing may be shown.
-func (t *Talk) NewBodies(contentType string, masks *content.Rule, refusals []*Message, batch bool) (*Bodies, error) {
+// NewBodies shows what a server answers to what was asked, of this content type; masks are
+// those of what the server says by itself. An error is content.ErrType: nothing may be
+// shown.
+func (t *Talk) NewBodies(contentType string, masks *content.Rule, asked Asked) (*Bodies, error) {
 	kind, _, err := mime.ParseMediaType(contentType)
 	if err != nil || kind != "application/json" && kind != "text/event-stream" {
 		return nil, fmt.Errorf("a server of MCP answers with content type %q: %w", contentType, content.ErrType)
 	}
-	return &Bodies{talk: t, masks: masks, refusals: refusals, events: kind == "text/event-stream", batch: batch, outcome: Outcome{Answers: map[ID]string{}}}, nil
+	return &Bodies{talk: t, masks: masks, asked: asked, events: kind == "text/event-stream", outcome: Outcome{Answers: map[ID]string{}}}, nil
 }
 
 // Events reports whether the body is a stream of events.
@@ -52,13 +59,13 @@ func (b *Bodies) Counts() (c detect.Counts) { return c }
 // Append is part of content.Masker.
 func (b *Bodies) Append(dst, chunk []byte) ([]byte, error) {
 	var err error
-	if b.events && len(b.refusals) > 0 {
-		for _, m := range b.refusals {
+	if b.events {
+		for _, m := range b.asked.Refusals {
 			if dst, err = event(dst, nil, []*Message{m}, false); err != nil {
 				return dst, err
 			}
 		}
-		b.refusals = nil
+		b.asked.Refusals = nil
 	}
 	if len(b.text)+len(chunk) > MaxMessage {
 		return dst, fmt.Errorf("an answer is longer than %d bytes: %w", MaxMessage, content.ErrLimit)
@@ -87,7 +94,7 @@ func (b *Bodies) Close(dst []byte) ([]byte, error) {
 		return b.Append(dst, nil)
 	}
 	var out []*Message
-	batch := b.batch
+	batch := b.asked.Batch
 	if len(bytes.TrimSpace(b.text)) > 0 {
 		messages, isBatch, err := parse(b.text, false)
 		if err != nil {
@@ -98,7 +105,12 @@ func (b *Bodies) Close(dst []byte) ([]byte, error) {
 		}
 		batch = batch || isBatch
 	}
-	if out = append(b.refusals, out...); len(out) == 0 {
+	for _, id := range b.asked.Sent {
+		if b.outcome.Answers[id] == "" {
+			out = append(out, Refusal(id, &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the server did not answer this"}))
+		}
+	}
+	if out = append(b.asked.Refusals, out...); len(out) == 0 {
 		return dst, nil
 	}
 	text, err := Encode(out, batch)

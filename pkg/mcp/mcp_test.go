@@ -92,7 +92,7 @@ var all = &postern.MCPRule{Tools: []string{"search", "get_*"}, Resources: []stri
 
 func show(t testing.TB, s *Talk, text string, masks *content.Rule) string {
 	t.Helper()
-	b, err := s.NewBodies("application/json", masks, nil, false)
+	b, err := s.NewBodies("application/json", masks, Asked{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +221,7 @@ func TestAnswers(t *testing.T) {
 			t.Errorf("%s shows as %s", bad, got)
 		}
 	}
-	if _, err := s.NewBodies("text/html", nil, nil, false); !errors.Is(err, content.ErrType) {
+	if _, err := s.NewBodies("text/html", nil, Asked{}); !errors.Is(err, content.ErrType) {
 		t.Error(err)
 	}
 	in := call(t, `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"capabilities":{"sampling":{}},"protocolVersion":"x"}}`)
@@ -233,7 +233,7 @@ func TestAnswers(t *testing.T) {
 func TestBatch(t *testing.T) {
 	s := NewServer().Talk("")
 	ask(t, s, 1, "tools/call", Terms{})
-	b, err := s.NewBodies("application/json; charset=utf-8", nil, []*Message{Refusal("2", &postern.Refusal{Reason: "no"})}, true)
+	b, err := s.NewBodies("application/json; charset=utf-8", nil, Asked{Batch: true, Refusals: []*Message{Refusal("2", &postern.Refusal{Reason: "no"})}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +261,7 @@ func TestEvents(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		s := NewServer().Talk("")
 		ask(t, s, 1, "tools/call", Terms{Masks: rule})
-		b, err := s.NewBodies("text/event-stream", rule, []*Message{Refusal("2", &postern.Refusal{Reason: "no"})}, false)
+		b, err := s.NewBodies("text/event-stream", rule, Asked{Refusals: []*Message{Refusal("2", &postern.Refusal{Reason: "no"})}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -278,7 +278,7 @@ func TestEvents(t *testing.T) {
 		}
 	}
 	s := NewServer().Talk("")
-	b, err := s.NewBodies("text/event-stream", nil, nil, false)
+	b, err := s.NewBodies("text/event-stream", nil, Asked{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -406,7 +406,7 @@ func FuzzEvents(f *testing.F) {
 		for i, cut := range []int{len(text), min(max(at, 0), len(text))} {
 			s := NewServer().Talk("")
 			ask(t, s, 1, "tools/list", Terms{List: all})
-			b, err := s.NewBodies("text/event-stream", nil, nil, false)
+			b, err := s.NewBodies("text/event-stream", nil, Asked{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -26,18 +26,18 @@ func (x *exchange) hear(resp *http.Response, h http.Header) (io.Reader, error) {
 		t.server.End(t.Talk)
 	}
 	kind, from := resp.Header.Get("Content-Type"), resp.Body
+	asked := t.asked()
 	if nothing(resp) {
-		if len(t.refusals) == 0 {
+		if len(asked.Refusals) == 0 && (len(asked.Sent) == 0 || resp.StatusCode >= http.StatusBadRequest) {
 			h.Del("Content-Type")
 			return http.NoBody, nil
 		}
-		// What was sent on wanted no answer.
 		kind, from = "application/json", http.NoBody
 		h.Set("Content-Type", kind)
 		resp.StatusCode = http.StatusOK
 	}
 	var err error
-	if t.heard, err = t.NewBodies(kind, x.masks, t.refusals, t.batch); err != nil {
+	if t.heard, err = t.NewBodies(kind, x.masks, asked); err != nil {
 		return x.unheard(resp, h, err)
 	}
 	r, err := content.NewReader(from, t.heard, resp.Header.Get("Content-Encoding"))
@@ -54,6 +54,17 @@ func (x *exchange) hear(resp *http.Response, h http.Header) (io.Reader, error) {
 	}
 	h.Set("Content-Length", strconv.Itoa(len(b)))
 	return bytes.NewReader(b), nil
+}
+
+// asked is what the request asked.
+func (t *talk) asked() mcp.Asked {
+	a := mcp.Asked{Batch: t.batch, Refusals: t.refusals}
+	for _, c := range t.calls {
+		if c.Request() {
+			a.Sent = append(a.Sent, c.ID)
+		}
+	}
+	return a
 }
 
 // nothing reports whether an answer has no body, which it may say late.
