@@ -8,8 +8,10 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"os/user"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"text/template"
 
@@ -22,7 +24,15 @@ import (
 var sampleText string
 
 // sample is what a first configuration is made of.
-type sample struct{ Dir, Data, KeyFile, Host, Issuer, AdminGroup string }
+type sample struct {
+	Dir, Data, KeyFile, Host, Issuer, AdminGroup string
+
+	account  string // that will run the control plane; who runs this where empty
+	uid, gid int
+}
+
+// unitAccount is the account under which the systemd units run.
+const unitAccount = "postern"
 
 // initialise writes a commented configuration and a new key file for a deployment to
 // be. It never replaces a file.
@@ -35,6 +45,7 @@ func initialise(args []string, stdout, stderr io.Writer) int {
 	flags.StringVar(&s.Host, "host", "", "the name under which clients and nodes reach the control plane (default: this machine's)")
 	flags.StringVar(&s.Issuer, "issuer", "", "URL of the OIDC issuer at which people sign in (required)")
 	flags.StringVar(&s.AdminGroup, "admin-group", "", "group whose members may do everything (required)")
+	flags.StringVar(&s.account, "user", "", "the account that will run postern-control, which is given the key file (default: "+unitAccount+" where root runs this and there is one, else who runs this)")
 	flags.Usage = func() {
 		fmt.Fprint(stderr, "usage: postern-control init --issuer URL --admin-group GROUP [--dir DIR]\n\nWrites a first configuration, with comments, and a key file.\n\n")
 		flags.PrintDefaults()
@@ -84,6 +95,9 @@ func (s *sample) check() (err error) {
 		}
 	}
 	s.KeyFile = filepath.Join(s.Dir, "keeper.key")
+	if err := s.findAccount(); err != nil {
+		return err
+	}
 	u, err := url.Parse(s.Issuer)
 	switch {
 	case s.Issuer == "" || s.AdminGroup == "":
@@ -95,6 +109,32 @@ func (s *sample) check() (err error) {
 	case !groupName.MatchString(s.AdminGroup):
 		return fmt.Errorf("--admin-group %q cannot be written as it is; edit the file for it", s.AdminGroup)
 	}
+	return nil
+}
+
+// findAccount finds who will own the key file.
+func (s *sample) findAccount() error {
+	name := s.account
+	if name == "" && os.Geteuid() == 0 {
+		name = unitAccount
+	}
+	s.uid, s.gid = os.Geteuid(), os.Getegid()
+	if name == "" {
+		return nil
+	}
+	u, err := user.Lookup(name)
+	if err != nil && s.account == "" {
+		return nil // root, without the units' account
+	}
+	if err != nil {
+		return fmt.Errorf("--user: %w", err)
+	}
+	uid, uerr := strconv.Atoi(u.Uid)
+	gid, gerr := strconv.Atoi(u.Gid)
+	if err := errors.Join(uerr, gerr); err != nil {
+		return fmt.Errorf("--user %s: %w", name, err)
+	}
+	s.uid, s.gid = uid, gid
 	return nil
 }
 
@@ -112,6 +152,9 @@ func (s *sample) write() (file string, err error) {
 		return "", err
 	}
 	if _, err := sealed.OpenKeyFile(s.KeyFile); err != nil { // made where there is none
+		return "", err
+	}
+	if err := os.Chown(s.KeyFile, s.uid, s.gid); err != nil {
 		return "", err
 	}
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // holds no secret

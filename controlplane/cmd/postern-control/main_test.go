@@ -2,9 +2,12 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/posterngate/postern/controlplane/config"
@@ -62,6 +65,31 @@ func TestInitWritesWhatStarts(t *testing.T) {
 	}
 }
 
+// TestInitGivesTheKey: who runs the daemon can read its key, whoever has made it.
+func TestInitGivesTheKey(t *testing.T) {
+	dir := t.TempDir()
+	args := []string{"init", "--dir", dir, "--host", "postern.example", "--issuer", "https://login.example", "--admin-group", "admins"}
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := me.Username
+	if os.Geteuid() == 0 {
+		name = "nobody"
+	}
+	if code, _, errs := command(t, append(args, "--user", name)...); code != 0 {
+		t.Fatalf("code %d: %s", code, errs)
+	}
+	st, err := os.Stat(filepath.Join(dir, "keeper.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	of, err := user.LookupId(fmt.Sprint(st.Sys().(*syscall.Stat_t).Uid))
+	if err != nil || of.Username != name || st.Mode().Perm() != 0o600 {
+		t.Errorf("the key file is %s's (%v), mode %s, and %s runs the daemon", of.Username, err, st.Mode(), name)
+	}
+}
+
 func TestInitRefuses(t *testing.T) {
 	for name, args := range map[string][]string{
 		"nothing":   nil,
@@ -72,6 +100,7 @@ func TestInitRefuses(t *testing.T) {
 		"YAML":      {"--admin-group", "[a, b]", "--issuer", "https://login.example"},
 		"two lines": {"--admin-group", "a\nvault: {}", "--issuer", "https://login.example"},
 		"host":      {"--admin-group", "admins", "--issuer", "https://login.example", "--host", "a, b"},
+		"user":      {"--admin-group", "admins", "--issuer", "https://login.example", "--user", "no such account"},
 		"argument":  {"--admin-group", "admins", "--issuer", "https://login.example", "more"},
 	} {
 		dir := t.TempDir()
