@@ -447,6 +447,10 @@ func (k *Keeper) judge(s *Session) *postern.Refusal {
 	if !ok {
 		return &postern.Refusal{Code: postern.CodeKilled, Reason: fmt.Sprintf("task %q is no longer served here", s.grant.Task)}
 	}
+	if s.terms.Own && !terms.Unrestricted {
+		// Nothing was held fixed in it, under which statements could now be judged.
+		return &postern.Refusal{Code: postern.CodeKilled, Reason: fmt.Sprintf("task %q no longer allows everything", s.grant.Task), Hint: "connect again"}
+	}
 	if err := k.fresh(terms, true); err != nil {
 		r := postern.AsRefusal(err)
 		r.Code = postern.CodeKilled

@@ -405,6 +405,23 @@ func TestLiveSessionsAreEnded(t *testing.T) {
 	}
 }
 
+// Who could do anything has a session of which nothing is known: it does not become one
+// of the narrower task.
+func TestNarrowedTasksEndSessions(t *testing.T) {
+	h := newHouse(t)
+	narrow := strings.ReplaceAll(world, "PORT", "5432")
+	h.load(strings.Replace(narrow, "permit: [{table: sales.orders, verbs: [select], columns: [id]}]", "permit: [{unrestricted: true}]", 1))
+	h.keep()
+	s := h.open()
+	if !s.Terms().Own {
+		t.Fatalf("terms = %+v", s.Terms())
+	}
+	h.load(narrow)
+	if why := cut(t, s); !strings.Contains(why, "no longer allows everything") {
+		t.Errorf("ended because %q", why)
+	}
+}
+
 func (h *house) after(d time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -17,10 +17,10 @@ func (t targetCore) answer(typ byte, msg []byte) error {
 		t.notice(body)
 		return nil
 	case 'A':
-		if hole.Is("wire-notification") {
-			t.down.Pass(msg)
+		if t.terms.Own || hole.Is("wire-notification") {
+			t.down.Pass(msg) // else not: notifications carry what other sessions wrote
 		}
-		return nil // notifications carry what other sessions wrote
+		return nil
 	}
 	e := t.q.first()
 	if typ == 'E' {
@@ -379,6 +379,9 @@ func (t targetCore) notice(body []byte) {
 // scrubOf says what may be shown of the errors and notices of a statement. Where none
 // is known, such as at a commit, it is what the strictest one of the session allows.
 func (t targetCore) scrubOf(st *statement) scrub {
+	if t.terms.Own {
+		return scrub{all: true}
+	}
 	if st == nil {
 		return scrub{quotes: t.quotesSeen, rows: t.changeSeen}
 	}

@@ -26,7 +26,7 @@ func (c clientCore) parse(msg []byte) (pump.Next, error) {
 		}
 		return pump.Next{}, c.refuseWith(kindParse, c.ready.no)
 	}
-	if !m.each(st.catalog.parameter) {
+	if !c.terms.Own && !m.each(st.catalog.parameter) {
 		return pump.Next{}, c.refuse(kindParse, &postern.Refusal{Reason: "a parameter has a type that could run code", Hint: "use a built-in type and cast it in the statement"})
 	}
 	e := c.q.get(kindParse)
