@@ -175,6 +175,9 @@ func (c clientCore) query(msg []byte) (pump.Next, error) {
 	case no != nil:
 		return pump.Next{}, c.refuseWith(kindQuery, *no)
 	}
+	if r := c.full(namesOf(st)); r != nil {
+		return pump.Next{}, c.refuse(kindQuery, r)
+	}
 	guard := st
 	if prep != nil {
 		if want, no := c.current(prep, st); want.Park != nil {

@@ -13,7 +13,7 @@ func (c clientCore) parse(msg []byte) (pump.Next, error) {
 	if err != nil {
 		return pump.Next{}, err
 	}
-	if r := c.full(); r != nil {
+	if r := c.full(1); r != nil {
 		return pump.Next{}, c.refuse(kindParse, r)
 	}
 	st, want := c.judge(m.text)
@@ -59,7 +59,7 @@ func (c clientCore) bind(msg []byte) (pump.Next, error) {
 	}
 	p := &c.unnamed
 	if len(name) > 0 {
-		if r := c.full(); r != nil {
+		if r := c.full(1); r != nil {
 			return pump.Next{}, c.refuse(kindBind, r)
 		}
 		p = &portal{}

@@ -143,9 +143,9 @@ func (c *conn) changedSince(e *entry, ch *change) *change {
 	return nil
 }
 
-// full refuses a new name where the session has too many.
-func (c *conn) full() *postern.Refusal {
-	if len(c.statements)+len(c.portals) < c.e.limits.Names {
+// full refuses so many new names where the session would have too many.
+func (c *conn) full(more int) *postern.Refusal {
+	if more == 0 || len(c.statements)+len(c.portals)+more <= c.e.limits.Names {
 		return nil
 	}
 	return &postern.Refusal{Code: postern.CodeLimit, Reason: "the session has too many prepared statements and cursors", Hint: "deallocate some, or connect again"}

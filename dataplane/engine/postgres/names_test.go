@@ -337,3 +337,31 @@ func TestBrokenMessagesEndTheSession(t *testing.T) {
 		}
 	}
 }
+
+// A session has so many names, however they are made; one that is given back is free.
+func TestNamesAreCounted(t *testing.T) {
+	h := newHouse(t, func(c *Config) { c.Limits.Names = 6 })
+	w := h.wire(t)
+	q := func(text string) string { return w.say(1, &pgproto3.Query{String: text}) }
+	for i := range 20 {
+		if got := q(fmt.Sprintf("PREPARE p%d AS SELECT 1", i)) + q(fmt.Sprintf("DEALLOCATE p%d", i)); got != "C:PREPARE Z:IC:DEALLOCATE Z:I" {
+			t.Fatalf("the %dth: %s", i, got)
+		}
+	}
+	if got := q("PREPARE a AS SELECT 1; PREPARE b AS SELECT 1; PREPARE c AS SELECT 1; PREPARE d AS SELECT 1; PREPARE e AS SELECT 1; PREPARE f AS SELECT 1; PREPARE g AS SELECT 1"); got != "E:53400 Z:I" {
+		t.Errorf("too many in one text: %s", got)
+	}
+	all := ""
+	for i := range 8 {
+		all = q(fmt.Sprintf("PREPARE p%d AS SELECT 1", i))
+	}
+	if all != "E:53400 Z:I" {
+		t.Errorf("too many one by one: %s", all)
+	}
+	if got := q("BEGIN") + q("DECLARE c CURSOR FOR SELECT 1"); got != "C:BEGIN Z:TE:53400 Z:E" {
+		t.Errorf("a cursor: %s", got)
+	}
+	if got := q("ROLLBACK") + q("DEALLOCATE ALL") + q("PREPARE p AS SELECT 1"); got != "C:ROLLBACK Z:IC:DEALLOCATE ALL Z:IC:PREPARE Z:I" {
+		t.Errorf("given back: %s", got)
+	}
+}

@@ -54,6 +54,17 @@ func (c *conn) trusts(st *statement) bool {
 	return c.terms.Own && st.adm.Decision.Verdict == postern.VerdictAllow
 }
 
+// namesOf is how many names the session may have more once a text has run.
+func namesOf(st *statement) int {
+	n := 0
+	for i := range st.facts.Statements {
+		if v := st.facts.Statements[i].Verb; v == sql.Prepare || v == sql.Declare {
+			n++
+		}
+	}
+	return n
+}
+
 // objects follows what a text that is about to be sent does to the session's names.
 func (c *conn) objects(e *entry, st *statement) error {
 	several := len(st.facts.Statements) > 1
