@@ -89,6 +89,10 @@ func TestDrivers(t *testing.T) {
 		compare(t, h.databaseSQL(t), facts{"changed.error": "0A000"},
 			"masked.text", "stream", "copy", "cancelled", "write", "isolation") // pgx alone has these, or has shown them
 	})
+	t.Run("lib-pq", func(t *testing.T) {
+		compare(t, h.run(t, goDrivers(t), "pq"), facts{"changed.error": "0A000"}, "copy") // it copies in alone
+	})
+	t.Run("orms", h.orms)
 	t.Run("startups", h.startups)
 	t.Run("pgbench", h.bench)
 	t.Run("pgbench vacuums first", h.unpermitted)
@@ -243,6 +247,12 @@ func compare(t *testing.T, got, own facts, without ...string) {
 		delete(want, name)
 	}
 	got["nulls"] = strings.NewReplacer("None, None", "NULL NULL", "(", "", ")", "", "null", "NULL", "=", " ").Replace(got["nulls"])
+	alike(t, got, want)
+}
+
+// alike compares facts, of which there may be no others than wanted.
+func alike(t *testing.T, got, want facts) {
+	t.Helper()
 	names := slices.Sorted(maps.Keys(want))
 	for name := range got {
 		if _, ok := want[name]; !ok {

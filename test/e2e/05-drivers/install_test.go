@@ -43,10 +43,11 @@ func pythonModule(name string) func() bool {
 }
 
 var (
-	psycopg2 = part{"python3-psycopg2", pythonModule("psycopg2")}
-	psycopg3 = part{"python3-psycopg", pythonModule("psycopg")}
-	asyncpg  = part{"python3-asyncpg", pythonModule("asyncpg")}
-	jdbc     = part{"libpostgresql-jdbc-java", file(postgresJar)}
+	psycopg2   = part{"python3-psycopg2", pythonModule("psycopg2")}
+	psycopg3   = part{"python3-psycopg", pythonModule("psycopg")}
+	asyncpg    = part{"python3-asyncpg", pythonModule("asyncpg")}
+	sqlalchemy = part{"python3-sqlalchemy", pythonModule("sqlalchemy")}
+	jdbc       = part{"libpostgresql-jdbc-java", file(postgresJar)}
 	// java runs a single source file only where the compiler is there too.
 	jdk  = part{"default-jdk-headless", func() bool { return program("java")() && program("javac")() }}
 	node = part{"nodejs npm", func() bool { return program("node")() && program("npm")() }}

@@ -51,7 +51,7 @@ func TestTools(t *testing.T) {
 		s.lists(t, "", "java", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-cp", postgresJar, "tools/Metadata.java")
 	})
 	t.Run("sqlalchemy", func(t *testing.T) {
-		need(t, psycopg2, part{"python3-sqlalchemy", pythonModule("sqlalchemy")})
+		need(t, psycopg2, sqlalchemy)
 		s.lists(t, "", debianPython, "tools/sqlalchemy_inspect.py")
 	})
 	t.Run("psql completes", func(t *testing.T) {
