@@ -43,7 +43,7 @@ generate: $(BUF) ## Generate code from proto/
 
 ##@ Check
 
-.PHONY: test check lint vet arch proto-check generate-check fuzz faults truth mutations truth-fuzz answers holes
+.PHONY: test check lint vet arch proto-check generate-check fuzz faults truth mutations truth-fuzz answers holes suites
 test: ## All tests with the race detector; installs and builds what is missing
 	$(GO) test -race -timeout 20m ./...
 check: vet lint arch proto-check generate-check ## Everything but the tests
@@ -75,6 +75,9 @@ mutations: ## 10,000 random changes to recordings and audit log: each must be fo
 truth-fuzz: ## Generated statements until there were TRUTH_STATEMENTS (default a million) at each level; goes on where TRUTH_TALLY ended
 	@mkdir -p bin && $(GO) test -c -o bin/fuzz.test ./test/twoworlds/fuzz && cd test/twoworlds/fuzz && GOGC=400 TRUTH_STATEMENTS=$(or $(TRUTH_STATEMENTS),1000000) \
 	  TRUTH_TALLY=$(or $(TRUTH_TALLY),testdata/tally.jsonl) TRUTH_SEED=$(or $(TRUTH_SEED),1) TRUTH_MINUTES=$(or $(TRUTH_MINUTES),1440) ../../../bin/fuzz.test -test.v -test.timeout 30h -test.run TestTally
+
+suites: ## pgx's own tests, straight and through a node under a task that allows everything: the same must pass
+	@mkdir -p bin && $(GO) test -c -o bin/suites.test ./test/suites && cd test/suites && POSTERN_SUITES=1 ../../bin/suites.test -test.v -test.timeout 60m
 
 answers: ## ANSWERS statements (default 10000) of which is known what they use: postern audit who must tell just that
 	POSTERN_TRUTH_STATEMENTS=$(or $(ANSWERS),10000) $(GO) test -count=1 -timeout 60m -v -run TestWhoIsTrue ./test/e2e/17-answers
