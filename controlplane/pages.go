@@ -17,7 +17,7 @@ import (
 // pages are what is served beside the API, by path.
 func (s *Server) pages(verifier *identity.Verifier) (map[string]http.Handler, error) {
 	pages := web.New(web.Config{
-		URL: s.cfg.URL, Login: verifier, Holds: s.approve, Store: s.store, Audit: s.audit,
+		URL: s.cfg.URL, Login: verifier, Holds: s.approve, Enter: s.entrance.Enter, Store: s.store, Audit: s.audit,
 		Policy: s.hub.Snapshot, Staleness: s.cache.Staleness, Now: time.Now, Logger: s.log,
 	})
 	out := map[string]http.Handler{signin.Path: s.signIn.Handler(), vouch.Path: s.vouch}

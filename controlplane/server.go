@@ -33,6 +33,7 @@ import (
 	"github.com/posterngate/postern/controlplane/credential/sealed"
 	"github.com/posterngate/postern/controlplane/credential/vault"
 	"github.com/posterngate/postern/controlplane/credential/wall"
+	"github.com/posterngate/postern/controlplane/entrance"
 	"github.com/posterngate/postern/controlplane/fleet"
 	"github.com/posterngate/postern/controlplane/identity"
 	"github.com/posterngate/postern/controlplane/identity/authority"
@@ -84,6 +85,7 @@ type Server struct {
 	secrets    *sealed.Source
 	notify     *notify.Service
 	vouch      *vouch.Service
+	entrance   *entrance.Service
 
 	nodes  *nodeapi.Server
 	nodeLn net.Listener
@@ -171,9 +173,12 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 		URL:      func(id string) string { return s.cfg.URL + "/approvals/" + id },
 		Sessions: s.sessionsOf,
 	})
+	s.entrance = entrance.New(entrance.Config{
+		URL: s.cfg.URL, Store: s.store, Audit: s.audit, Sign: s.authority.SignIdentity, Keys: s.authority.IdentityKeys, Resource: lending{s}.Resource, Now: time.Now,
+	})
 	s.task = task.New(task.Config{
 		Store: s.store, Snapshot: s.hub.Snapshot, Changed: s.hub.Subscribe, Sign: s.authority.SignGrant,
-		Verifier: verifier, Certificates: s.authority, Approve: s.approve, Audit: s.audit, Logger: s.log,
+		Verifier: verifier, Browser: s.entrance.Subject, Certificates: s.authority, Approve: s.approve, Audit: s.audit, Logger: s.log,
 	})
 	s.signIn = signin.New(signin.Config{
 		Store: s.store, Device: verifier.Device, Open: s.task.Open, Logger: s.log, Now: time.Now,
@@ -230,7 +235,7 @@ func (s *Server) serveNodes() error {
 		},
 		Authority: s.authority, Nodes: publish.Directory{Cache: s.cache, Store: s.store}, Snapshot: s.hub.Snapshot,
 		Enrol: enrol.New(enrol.Config{Store: s.store, Authority: s.authority, Snapshot: s.hub.Snapshot, Audit: s.audit, Reserved: s.reserved(), Logger: s.log}),
-		Hub:   s.hub, Fleet: s.fleet, Grants: s.task, SignIns: s.signIn, Holds: s.approve, Broker: s.broker, Budgets: s.budgets, Vouchers: s.vouch, Records: s.recordings, RecordingKey: s.keyring.Public,
+		Hub:   s.hub, Fleet: s.fleet, Grants: s.task, SignIns: s.signIn, Holds: s.approve, Broker: s.broker, Budgets: s.budgets, Vouchers: s.vouch, Entrances: s.entrance, Records: s.recordings, RecordingKey: s.keyring.Public,
 		Options: nodeapi.Traced(), Logger: s.log,
 	})
 	return nil

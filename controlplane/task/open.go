@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/posterngate/postern/controlplane/audit"
+	"github.com/posterngate/postern/controlplane/entrance"
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/pkg/fault"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
@@ -46,8 +47,8 @@ func (s *Service) Open(ctx context.Context, req *nodev1.OpenGrantRequest, node p
 		g, err = s.ofToken(ctx, req.GetToken(), name)
 	default:
 		var sub postern.Subject
-		if sub, _, err = s.cfg.Verifier.Data(ctx, req.GetToken()); err != nil {
-			return nil, howTo(err)
+		if sub, err = s.bearer(ctx, req); err != nil {
+			return nil, err
 		}
 		g, err = s.take(ctx, sub, name, taking{
 			request: policy.Request{Time: s.cfg.Now(), Address: req.GetClientAddress(), Client: req.GetClientProgram()},
@@ -68,6 +69,19 @@ func (s *Service) Open(ctx context.Context, req *nodev1.OpenGrantRequest, node p
 		return nil, fmt.Errorf("sign grant %s: %w", g.GetId(), err)
 	}
 	return signed, nil
+}
+
+// bearer is whose token was shown: of a browser that has signed in for just this, or an
+// OIDC token.
+func (s *Service) bearer(ctx context.Context, req *nodev1.OpenGrantRequest) (postern.Subject, error) {
+	if strings.HasPrefix(req.GetToken(), entrance.TokenPrefix) {
+		return s.cfg.Browser(ctx, req.GetToken(), req.GetTask(), req.GetResource())
+	}
+	sub, _, err := s.cfg.Verifier.Data(ctx, req.GetToken())
+	if err != nil {
+		return postern.Subject{}, howTo(err)
+	}
+	return sub, nil
 }
 
 // shown is how many things a client has shown that could open a grant.

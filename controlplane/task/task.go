@@ -87,6 +87,8 @@ type Config struct {
 	Changed  func() (<-chan struct{}, func())
 	Sign     func(*typesv1.Grant) (*typesv1.SignedGrant, error)
 	Verifier Verifier
+	// Browser says whose a browser's session is, by its token, for a task and a resource.
+	Browser func(ctx context.Context, token, task, resource string) (postern.Subject, error)
 	// Certificates makes what is handed out instead of a token to who asks for it.
 	Certificates Certificates
 	Approve      *approve.Service

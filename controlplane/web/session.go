@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 
 	"github.com/posterngate/postern/controlplane/approve"
 	"github.com/posterngate/postern/controlplane/audit"
+	"github.com/posterngate/postern/controlplane/entrance"
 	"github.com/posterngate/postern/controlplane/identity"
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/pkg/fault"
@@ -169,11 +171,30 @@ type under struct {
 
 // home lets only pages of ours be gone to after a sign-in.
 func home(to string) string {
+	if t, ok := strings.CutPrefix(to, entrance.Path); ok && len(t) <= maxTicket && ticketForm.MatchString(t) {
+		return to
+	}
 	id, ok := strings.CutPrefix(to, Path+"/")
 	if !ok || id == "" || len(id) > 64 || strings.Trim(id, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
 		return Path
 	}
 	return to
+}
+
+// maxTicket bounds a ticket, which browsers keep in a cookie while they sign in.
+const maxTicket = 2 << 10
+
+// ticketForm is what tickets of apps are made of; what they say is verified where they are used.
+var ticketForm = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
+
+// enter sends who is signed in on to an app.
+func (p *Pages) enter(w http.ResponseWriter, r *http.Request, s *session) {
+	to, err := p.cfg.Enter(r.Context(), r.PathValue("ticket"), s.subject, host(r))
+	if err != nil {
+		p.fail(w, r, s, err)
+		return
+	}
+	http.Redirect(w, r, to, http.StatusSeeOther)
 }
 
 // login sends the browser to an issuer; where there are several, people choose.

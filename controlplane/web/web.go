@@ -19,6 +19,7 @@ import (
 
 	"github.com/posterngate/postern/controlplane/approve"
 	"github.com/posterngate/postern/controlplane/audit"
+	"github.com/posterngate/postern/controlplane/entrance"
 	"github.com/posterngate/postern/controlplane/identity"
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/pkg/fault"
@@ -60,6 +61,9 @@ type Config struct {
 	URL   string // of the control plane, as browsers reach it
 	Login Login
 	Holds *approve.Service
+	// Enter lets who is signed in go on to an app behind a node, by the ticket of the link
+	// that led here, and says where.
+	Enter func(ctx context.Context, ticket string, sub postern.Subject, address string) (string, error)
 	Store store.Store
 	Audit Appender
 	// Policy is the policy as it stands: a lock on somebody ends what they may do here.
@@ -99,6 +103,7 @@ func New(cfg Config) *Pages {
 	p.mux.HandleFunc("GET "+loginPath, p.login)
 	p.mux.HandleFunc("GET "+callbackPath, p.callback)
 	p.mux.HandleFunc("POST "+logoutPath, p.signedIn(p.logout))
+	p.mux.HandleFunc("GET "+entrance.Path+"{ticket}", p.signedIn(p.enter))
 	p.mux.HandleFunc("GET "+stylePath, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=3600")
 		http.ServeFileFS(w, r, files, "style.css")

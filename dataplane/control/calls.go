@@ -182,6 +182,39 @@ func (c *Client) Vouch(ctx context.Context, req *nodev1.VouchRequest) (*nodev1.V
 	return resp, nil
 }
 
+// BeginBrowser says where a browser signs in.
+func (c *Client) BeginBrowser(ctx context.Context, req *nodev1.BeginBrowserRequest) (*nodev1.BeginBrowserResponse, error) {
+	resp, err := call(ctx, c, true, func(ctx context.Context, conn *grpc.ClientConn) (*nodev1.BeginBrowserResponse, error) {
+		return nodev1.NewGrantServiceClient(conn).BeginBrowser(ctx, req)
+	})
+	if err != nil {
+		return nil, refuse(ctx, "let a browser sign in", err)
+	}
+	return resp, nil
+}
+
+// FinishBrowser trades a browser's code for its session; a code works once.
+func (c *Client) FinishBrowser(ctx context.Context, req *nodev1.FinishBrowserRequest) (*nodev1.FinishBrowserResponse, error) {
+	resp, err := call(ctx, c, false, func(ctx context.Context, conn *grpc.ClientConn) (*nodev1.FinishBrowserResponse, error) {
+		return nodev1.NewGrantServiceClient(conn).FinishBrowser(ctx, req)
+	})
+	if err != nil {
+		return nil, refuse(ctx, "let the browser in", err)
+	}
+	return resp, nil
+}
+
+// EndBrowser ends a browser's session; once more does no harm.
+func (c *Client) EndBrowser(ctx context.Context, req *nodev1.EndBrowserRequest) error {
+	_, err := call(ctx, c, true, func(ctx context.Context, conn *grpc.ClientConn) (*nodev1.EndBrowserResponse, error) {
+		return nodev1.NewGrantServiceClient(conn).EndBrowser(ctx, req)
+	})
+	if err != nil {
+		return refuse(ctx, "sign the browser out", err)
+	}
+	return nil
+}
+
 // Lease borrows a credential, sealed to the node's HPKE key. Asking again for one
 // session gives the same lease.
 func (c *Client) Lease(ctx context.Context, req *nodev1.LeaseRequest) (*nodev1.LeaseResponse, error) {

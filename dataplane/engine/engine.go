@@ -37,6 +37,18 @@ type Door interface {
 	Cancel(ctx context.Context, key []byte) error
 }
 
+// An Entrance is a Door at which browsers sign in, in three steps; its token is then the
+// Token of their Claims. Errors are *postern.Refusal.
+type Entrance interface {
+	// BeginSignIn says where a browser signs in for a permission, that asked for host and
+	// keeps verifier, a secret of its own.
+	BeginSignIn(ctx context.Context, permission, host, verifier string) (url string, err error)
+	// FinishSignIn takes what the browser came back with.
+	FinishSignIn(ctx context.Context, host, code, verifier string) (token string, end time.Time, err error)
+	// SignOut ends what a token opens, on every node: sessions that have begun go on.
+	SignOut(ctx context.Context, token string) error
+}
+
 // A Claim is what a client says of itself, unverified.
 type Claim struct {
 	Protocol   postern.Protocol

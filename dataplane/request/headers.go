@@ -58,6 +58,11 @@ func Check(r *http.Request) *postern.Refusal {
 func Forward(dst, src http.Header) {
 	listed := options(src)
 	for name, values := range src {
+		if name == "Cookie" {
+			if values = others(values); len(values) == 0 {
+				continue
+			}
+		}
 		if !slices.Contains(hop, name) && !listed[name] && !Claims(name) {
 			dst[name] = values
 		}
@@ -69,6 +74,11 @@ func Forward(dst, src http.Header) {
 func Return(dst, src http.Header) {
 	listed := options(src)
 	for name, values := range src {
+		if name == "Set-Cookie" {
+			if values = slices.DeleteFunc(slices.Clone(values), ownCookie); len(values) == 0 {
+				continue
+			}
+		}
 		if !slices.Contains(hop, name) && !listed[name] && !strings.HasPrefix(name, "Postern-") && name != "Alt-Svc" {
 			dst[name] = values
 		}

@@ -15,6 +15,10 @@ func Pending(w http.ResponseWriter, r *http.Request, notice string) {
 	if notice == "" {
 		notice = "waiting for approval"
 	}
+	link := ""
+	if i := strings.Index(notice, "https://"); i >= 0 {
+		link, _, _ = strings.Cut(notice[i:], " ")
+	}
 	h := w.Header()
 	clear(h)
 	h.Set(CodeHeader, "held")
@@ -25,7 +29,7 @@ func Pending(w http.ResponseWriter, r *http.Request, notice string) {
 	kind, body := "text/plain; charset=utf-8", fmt.Sprintf("postern: %s\nHINT: %s\n", notice, hint)
 	switch accept := r.Header.Get("Accept"); {
 	case strings.Contains(accept, "json"):
-		if b, err := json.Marshal(map[string]string{"code": "held", "notice": notice, "hint": hint}); err == nil {
+		if b, err := json.Marshal(map[string]string{"code": "held", "notice": notice, "url": link, "hint": hint}); err == nil {
 			kind, body = "application/json", string(b)+"\n"
 		}
 	case strings.Contains(accept, "text/html"):
@@ -34,9 +38,17 @@ func Pending(w http.ResponseWriter, r *http.Request, notice string) {
 		if r.Method == http.MethodGet {
 			again = "<meta http-equiv=refresh content=3>"
 		}
-		body = "<!doctype html><meta charset=utf-8>" + again + "<title>Postern</title><h1>Waiting for approval</h1><p>" + html.EscapeString(notice) + "</p><p>" + hint + "</p>\n"
+		body = "<!doctype html><meta charset=utf-8>" + again + "<title>Postern</title><h1>Waiting for approval</h1><p>" + html.EscapeString(notice) + "</p>" + anchor(link) + "<p>" + hint + "</p>\n"
 	}
 	h.Set("Content-Type", kind)
 	w.WriteHeader(http.StatusAccepted)
 	_, _ = fmt.Fprint(w, body)
+}
+
+// anchor leads to where the request is approved.
+func anchor(link string) string {
+	if link == "" {
+		return ""
+	}
+	return "<p><a id=approval href=\"" + html.EscapeString(link) + "\" target=_blank rel=noreferrer>" + html.EscapeString(link) + "</a></p>"
 }

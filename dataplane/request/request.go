@@ -26,7 +26,9 @@ const TaskHeader = "Postern-Task"
 // A Claim is what a request says of itself, and what tells it from another's.
 type Claim struct {
 	engine.Claim
-	key [sha256.Size]byte
+	// Browser is true where a cookie of ours stands for a token.
+	Browser bool
+	key     [sha256.Size]byte
 }
 
 // ClaimOf reads who a request says it is. An error is a *postern.Refusal.
@@ -42,6 +44,14 @@ func ClaimOf(p postern.Protocol, r *http.Request) (Claim, error) {
 	}
 	if r.TLS != nil {
 		c.Certificate = engine.Shown(*r.TLS)
+	}
+	if token == "" && c.Certificate == nil {
+		if token = CookieOf(r, SessionCookie); token != "" {
+			c.Browser = true
+			if no := foreign(r); no != nil {
+				return c, no
+			}
+		}
 	}
 	if token == "" && c.Certificate == nil {
 		return Claim{}, &postern.Refusal{Code: postern.CodeBadToken, Reason: "the request carries no token", Hint: "send the header Authorization: Bearer TOKEN; `postern token` prints one"}
@@ -68,13 +78,8 @@ func clip(s string) string { return s[:min(len(s), maxProgram)] }
 // permissionOf says under which task a request is: by its header, or by the first label of
 // its host, TASK--RESOURCE. Names have no "--" of their own.
 func permissionOf(r *http.Request) (string, error) {
-	host := strings.ToLower(r.Host)
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	label, _, _ := strings.Cut(host, ".")
-	task, resource, named := strings.Cut(label, "--")
-	byHost := task + "." + resource
+	byHost, named := HostPermission(r)
+	task, _, _ := strings.Cut(byHost, ".")
 	switch given := r.Header.Values(TaskHeader); {
 	case len(given) > 1:
 		return "", Bad("the header " + TaskHeader + " stands twice")
@@ -91,6 +96,17 @@ func permissionOf(r *http.Request) (string, error) {
 	}
 }
 
+// HostPermission is the task and resource that the first label of a host names.
+func HostPermission(r *http.Request) (permission string, named bool) {
+	host := strings.ToLower(r.Host)
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	label, _, _ := strings.Cut(host, ".")
+	task, resource, named := strings.Cut(label, "--")
+	return task + "." + resource, named
+}
+
 // bearer is the token of a request, or nothing.
 func bearer(r *http.Request) (string, error) {
 	given := r.Header.Values("Authorization")
@@ -99,7 +115,7 @@ func bearer(r *http.Request) (string, error) {
 	}
 	scheme, token, _ := strings.Cut(given[0], " ")
 	token = strings.TrimSpace(token)
-	if len(given) > 1 || !strings.EqualFold(scheme, "Bearer") || token == "" || strings.ContainsAny(token, " ,") {
+	if len(given) > 1 || !strings.EqualFold(scheme, "Bearer") || token == "" || strings.ContainsAny(token, " ,") || strings.HasPrefix(token, browserToken) {
 		return "", &postern.Refusal{Code: postern.CodeBadToken, Reason: "the header Authorization is not just Bearer and one token", Hint: "`postern token` prints one"}
 	}
 	return token, nil

@@ -41,6 +41,10 @@ type Control interface {
 	SignIn(ctx context.Context, req *nodev1.SignInRequest, show func(*nodev1.SignInPrompt)) (*postern.Grant, error)
 	// Vouch asks for a token that tells a resource who asks.
 	Vouch(ctx context.Context, req *nodev1.VouchRequest) (*nodev1.VouchResponse, error)
+	// BeginBrowser, FinishBrowser and EndBrowser are the sign-in of a browser, and its end.
+	BeginBrowser(ctx context.Context, req *nodev1.BeginBrowserRequest) (*nodev1.BeginBrowserResponse, error)
+	FinishBrowser(ctx context.Context, req *nodev1.FinishBrowserRequest) (*nodev1.FinishBrowserResponse, error)
+	EndBrowser(ctx context.Context, req *nodev1.EndBrowserRequest) error
 	// RouteCancel asks the other nodes to cancel what the session with this key runs.
 	RouteCancel(ctx context.Context, key []byte) error
 	// Staleness is how old the node's policy may be.

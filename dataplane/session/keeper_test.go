@@ -187,6 +187,13 @@ func (h *house) Vouch(_ context.Context, req *nodev1.VouchRequest) (*nodev1.Vouc
 		ExpireTime: timestamppb.New(h.now.Add(5 * time.Minute)), RenewTime: timestamppb.New(h.now.Add(3 * time.Minute)),
 	}, nil
 }
+func (h *house) BeginBrowser(context.Context, *nodev1.BeginBrowserRequest) (*nodev1.BeginBrowserResponse, error) {
+	return nil, errors.New("no browsers here")
+}
+func (h *house) FinishBrowser(context.Context, *nodev1.FinishBrowserRequest) (*nodev1.FinishBrowserResponse, error) {
+	return nil, errors.New("no browsers here")
+}
+func (h *house) EndBrowser(context.Context, *nodev1.EndBrowserRequest) error { return nil }
 func (h *house) SignIn(_ context.Context, req *nodev1.SignInRequest, show func(*nodev1.SignInPrompt)) (*postern.Grant, error) {
 	show(&nodev1.SignInPrompt{Url: "https://postern.example/sign-in/" + req.GetTask(), Code: req.GetClientAddress()})
 	h.mu.Lock()

@@ -114,7 +114,7 @@ func (r *replica) server(cert func(*tls.ClientHelloInfo) (*tls.Certificate, erro
 	return nodeapi.New(nodeapi.Services{
 		TLS:       &tls.Config{GetCertificate: cert},
 		Authority: r.h.auth, Nodes: publish.Directory{Cache: r.cache, Store: r.h.mem}, Snapshot: r.hub.Snapshot,
-		Enrol: r.enrol, Hub: r.hub, Fleet: r.hub, Grants: r, SignIns: r, Holds: r, Broker: r, Budgets: r, Vouchers: r, Records: r, RecordingKey: func() []byte { return []byte("key") }, Logger: discard,
+		Enrol: r.enrol, Hub: r.hub, Fleet: r.hub, Grants: r, SignIns: r, Holds: r, Broker: r, Budgets: r, Vouchers: r, Entrances: r, Records: r, RecordingKey: func() []byte { return []byte("key") }, Logger: discard,
 	})
 }
 
@@ -407,3 +407,13 @@ func deletion(kind, name string) store.Op {
 func (f *fakes) Vouch(context.Context, postern.NodeName, *nodev1.VouchRequest) (*nodev1.VouchResponse, error) {
 	return &nodev1.VouchResponse{}, nil
 }
+
+func (f *fakes) Begin(context.Context, postern.NodeName, *nodev1.BeginBrowserRequest) (*nodev1.BeginBrowserResponse, error) {
+	return &nodev1.BeginBrowserResponse{}, nil
+}
+
+func (f *fakes) Finish(context.Context, postern.NodeName, *nodev1.FinishBrowserRequest) (*nodev1.FinishBrowserResponse, error) {
+	return &nodev1.FinishBrowserResponse{}, nil
+}
+
+func (f *fakes) End(context.Context, string) error { return nil }

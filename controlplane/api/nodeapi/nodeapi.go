@@ -105,6 +105,13 @@ type Vouchers interface {
 	Vouch(ctx context.Context, node postern.NodeName, req *nodev1.VouchRequest) (*nodev1.VouchResponse, error)
 }
 
+// Entrances let browsers in; *entrance.Service is one.
+type Entrances interface {
+	Begin(ctx context.Context, node postern.NodeName, req *nodev1.BeginBrowserRequest) (*nodev1.BeginBrowserResponse, error)
+	Finish(ctx context.Context, node postern.NodeName, req *nodev1.FinishBrowserRequest) (*nodev1.FinishBrowserResponse, error)
+	End(ctx context.Context, token string) error
+}
+
 // Records takes records in; *recording.Service is one.
 type Records interface {
 	Ingest(ctx context.Context, node postern.NodeName, c *nodev1.ShipRequest) (*nodev1.ShipResponse, error)
@@ -127,6 +134,7 @@ type Services struct {
 	Broker    Broker
 	Budgets   Budgets
 	Vouchers  Vouchers
+	Entrances Entrances
 	Records   Records
 	// RecordingKey is the public key to which sessions that begin now are sealed.
 	RecordingKey func() []byte

@@ -128,6 +128,18 @@ var every = map[string]func(ctx context.Context, cc *grpc.ClientConn) error{
 		_, err := nodev1.NewGrantServiceClient(cc).Vouch(ctx, &nodev1.VouchRequest{})
 		return err
 	},
+	"BeginBrowser": func(ctx context.Context, cc *grpc.ClientConn) error {
+		_, err := nodev1.NewGrantServiceClient(cc).BeginBrowser(ctx, &nodev1.BeginBrowserRequest{})
+		return err
+	},
+	"FinishBrowser": func(ctx context.Context, cc *grpc.ClientConn) error {
+		_, err := nodev1.NewGrantServiceClient(cc).FinishBrowser(ctx, &nodev1.FinishBrowserRequest{})
+		return err
+	},
+	"EndBrowser": func(ctx context.Context, cc *grpc.ClientConn) error {
+		_, err := nodev1.NewGrantServiceClient(cc).EndBrowser(ctx, &nodev1.EndBrowserRequest{})
+		return err
+	},
 	"Lease": func(ctx context.Context, cc *grpc.ClientConn) error {
 		_, err := nodev1.NewCredentialServiceClient(cc).Lease(ctx, &nodev1.LeaseRequest{})
 		return err

@@ -103,6 +103,18 @@ func (s grantService) Vouch(ctx context.Context, req *nodev1.VouchRequest) (*nod
 	return s.Vouchers.Vouch(ctx, callerOf(ctx).name, req)
 }
 
+func (s grantService) BeginBrowser(ctx context.Context, req *nodev1.BeginBrowserRequest) (*nodev1.BeginBrowserResponse, error) {
+	return s.Entrances.Begin(ctx, callerOf(ctx).name, req)
+}
+
+func (s grantService) FinishBrowser(ctx context.Context, req *nodev1.FinishBrowserRequest) (*nodev1.FinishBrowserResponse, error) {
+	return s.Entrances.Finish(ctx, callerOf(ctx).name, req)
+}
+
+func (s grantService) EndBrowser(ctx context.Context, req *nodev1.EndBrowserRequest) (*nodev1.EndBrowserResponse, error) {
+	return &nodev1.EndBrowserResponse{}, s.Entrances.End(ctx, req.GetToken())
+}
+
 type credentialService struct {
 	nodev1.UnimplementedCredentialServiceServer
 	*Server

@@ -65,19 +65,26 @@ func (e *Engine) Serve(ctx context.Context, nc net.Conn, d engine.Door) error {
 const ownPath = "/.postern/"
 
 func (e *Engine) serve(w http.ResponseWriter, r *http.Request, c *request.Conn) {
-	claim, err := request.ClaimOf(postern.HTTP, r)
-	if err != nil {
-		request.Refuse(w, r, postern.AsRefusal(err))
+	if r.URL.Path == callbackPath {
+		e.callback(w, r, c)
 		return
 	}
-	v, err := c.Join(r.Context(), claim)
+	claim, err := request.ClaimOf(postern.HTTP, r)
+	var v *request.Visit
+	if err == nil {
+		v, err = c.Join(r.Context(), claim)
+	}
 	if err != nil {
+		if request.Navigates(r) && postern.AsRefusal(err).Code == postern.CodeBadToken && r.Header.Get("Authorization") == "" && claim.Certificate == nil {
+			e.signIn(w, r, c, err)
+			return
+		}
 		e.refuse(w, r, err)
 		return
 	}
 	defer c.Leave(v)
 	if strings.HasPrefix(r.URL.Path, ownPath) {
-		e.own(w, r, v)
+		e.own(w, r, c, v, claim.Browser)
 		return
 	}
 	x := &exchange{e: e, w: w, r: r, v: v, terms: v.Terms(), began: time.Now()}

@@ -17,9 +17,16 @@ type whoami struct {
 	Node     postern.NodeName     `json:"node"`
 }
 
-// own answers what is asked of the gateway itself.
-func (e *Engine) own(w http.ResponseWriter, r *http.Request, v *request.Visit) {
-	if r.URL.Path != ownPath+"session" || r.Method != http.MethodGet {
+// own answers what is asked of the gateway itself; a browser has signed in by it.
+func (e *Engine) own(w http.ResponseWriter, r *http.Request, c *request.Conn, v *request.Visit, browser bool) {
+	switch {
+	case browser && r.URL.Path == ownPath && r.Method == http.MethodGet:
+		who(w, v)
+		return
+	case browser && r.URL.Path == logoutPath && r.Method == http.MethodPost:
+		e.logout(w, r, c, v)
+		return
+	case r.URL.Path != ownPath+"session" || r.Method != http.MethodGet:
 		request.Refuse(w, r, &postern.Refusal{Reason: "the gateway has no " + r.Method + " " + r.URL.Path, Hint: "GET " + ownPath + "session says what session this is"})
 		return
 	}

@@ -3,74 +3,22 @@
 package approvals_test
 
 import (
-	"context"
-	"encoding/json"
 	"net/http"
-	"os"
-	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/posterngate/postern/test/e2e/house"
-	"github.com/posterngate/postern/test/servers"
 )
 
 func TestMain(m *testing.M) { house.Main(m) }
 
 var notice = regexp.MustCompile(`waiting for leads to approve: (https://\S+/approvals/(h-[a-z0-9]+))`)
 
-// a step is one thing that somebody does in a browser; see browser.cjs.
-type step struct {
-	Open   string `json:"open,omitempty"`
-	SignIn string `json:"signIn,omitempty"`
-	Then   string `json:"then,omitempty"` // where a sign-in leads to
-	Fill   string `json:"fill,omitempty"`
-	With   string `json:"with,omitempty"`
-	Press  string `json:"press,omitempty"`
-	Key    string `json:"key,omitempty"`
-	Click  string `json:"click,omitempty"`
-	See    string `json:"see,omitempty"`
-	Wait   string `json:"wait,omitempty"`
-	Text   string `json:"text,omitempty"`
-}
+type step = house.Step
 
-type seen struct {
-	Texts, Complaints []string
-	Headers           map[string]string
-	URL               string
-	Cookies           []struct {
-		Name, SameSite, Path string
-		Secure, HTTPOnly     bool
-	}
-}
-
-func browse(t *testing.T, steps ...step) seen {
-	t.Helper()
-	b := servers.Chromium(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "node", "browser.cjs")
-	cmd.Env = append(os.Environ(), "NODE_PATH="+b.Modules, "CHROMIUM="+b.Chromium, "STEPS="+string(house.Must(json.Marshal(steps))(t)))
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("the browser: %v\n%s", err, stderr.String())
-	}
-	var s seen
-	if err := json.Unmarshal(out, &s); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	for _, c := range s.Complaints { // of scripts and of what the policy of the page forbids
-		if !strings.HasPrefix(c, "Failed to load resource") {
-			t.Errorf("the browser complains: %s", c)
-		}
-	}
-	return s
-}
+var browse = house.Browse
 
 func has(t *testing.T, text string, parts ...string) {
 	t.Helper()
@@ -100,10 +48,7 @@ func TestPage(t *testing.T) {
 			t.Errorf("Enter made it %q", s.Texts[1])
 		}
 		psql.Expect("DELETE 1")
-		if i := slices.IndexFunc(s.Cookies, func(c struct {
-			Name, SameSite, Path string
-			Secure, HTTPOnly     bool
-		}) bool {
+		if i := slices.IndexFunc(s.Cookies, func(c house.Crumb) bool {
 			return c.Name == "__Host-postern" && c.Secure && c.HTTPOnly && c.SameSite == "Lax" && c.Path == "/"
 		}); i < 0 || len(s.Cookies) == 0 {
 			t.Errorf("cookies: %+v", s.Cookies)

@@ -2953,6 +2953,327 @@ func (x *Explanation) GetApproval() string {
 	return ""
 }
 
+// BeginBrowserRequest says which browser, and for what.
+type BeginBrowserRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The task.
+	Task string `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	// The resource.
+	Resource string `protobuf:"bytes,2,opt,name=resource,proto3" json:"resource,omitempty"`
+	// The host, with its port, that the browser asked for, and to which it comes back.
+	Host string `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
+	// SHA-256 of the verifier that the browser keeps.
+	Challenge     []byte `protobuf:"bytes,4,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeginBrowserRequest) Reset() {
+	*x = BeginBrowserRequest{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginBrowserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginBrowserRequest) ProtoMessage() {}
+
+func (x *BeginBrowserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginBrowserRequest.ProtoReflect.Descriptor instead.
+func (*BeginBrowserRequest) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *BeginBrowserRequest) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *BeginBrowserRequest) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *BeginBrowserRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *BeginBrowserRequest) GetChallenge() []byte {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
+}
+
+// BeginBrowserResponse is where the browser goes.
+type BeginBrowserResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The page.
+	Url           string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeginBrowserResponse) Reset() {
+	*x = BeginBrowserResponse{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginBrowserResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginBrowserResponse) ProtoMessage() {}
+
+func (x *BeginBrowserResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginBrowserResponse.ProtoReflect.Descriptor instead.
+func (*BeginBrowserResponse) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *BeginBrowserResponse) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+// FinishBrowserRequest is what the browser came back with.
+type FinishBrowserRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The code.
+	Code string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	// What only the browser had, in which the sign-in began.
+	Verifier string `protobuf:"bytes,2,opt,name=verifier,proto3" json:"verifier,omitempty"`
+	// The host, with its port, that the browser asked for.
+	Host          string `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinishBrowserRequest) Reset() {
+	*x = FinishBrowserRequest{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinishBrowserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinishBrowserRequest) ProtoMessage() {}
+
+func (x *FinishBrowserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinishBrowserRequest.ProtoReflect.Descriptor instead.
+func (*FinishBrowserRequest) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *FinishBrowserRequest) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *FinishBrowserRequest) GetVerifier() string {
+	if x != nil {
+		return x.Verifier
+	}
+	return ""
+}
+
+func (x *FinishBrowserRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+// FinishBrowserResponse is the browser's session.
+type FinishBrowserResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What opens grants for its task from then on, as a token does.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// When it ends.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinishBrowserResponse) Reset() {
+	*x = FinishBrowserResponse{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinishBrowserResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinishBrowserResponse) ProtoMessage() {}
+
+func (x *FinishBrowserResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinishBrowserResponse.ProtoReflect.Descriptor instead.
+func (*FinishBrowserResponse) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *FinishBrowserResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *FinishBrowserResponse) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+// EndBrowserRequest names a session of a browser.
+type EndBrowserRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its token.
+	Token         string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndBrowserRequest) Reset() {
+	*x = EndBrowserRequest{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndBrowserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndBrowserRequest) ProtoMessage() {}
+
+func (x *EndBrowserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndBrowserRequest.ProtoReflect.Descriptor instead.
+func (*EndBrowserRequest) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *EndBrowserRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+// EndBrowserResponse is empty.
+type EndBrowserResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndBrowserResponse) Reset() {
+	*x = EndBrowserResponse{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndBrowserResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndBrowserResponse) ProtoMessage() {}
+
+func (x *EndBrowserResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndBrowserResponse.ProtoReflect.Descriptor instead.
+func (*EndBrowserResponse) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{41}
+}
+
 // VouchRequest asks for a token that tells a resource who asks.
 type VouchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2968,7 +3289,7 @@ type VouchRequest struct {
 
 func (x *VouchRequest) Reset() {
 	*x = VouchRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[36]
+	mi := &file_postern_node_v1_node_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2980,7 +3301,7 @@ func (x *VouchRequest) String() string {
 func (*VouchRequest) ProtoMessage() {}
 
 func (x *VouchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[36]
+	mi := &file_postern_node_v1_node_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2993,7 +3314,7 @@ func (x *VouchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VouchRequest.ProtoReflect.Descriptor instead.
 func (*VouchRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{36}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *VouchRequest) GetGrant() string {
@@ -3032,7 +3353,7 @@ type VouchResponse struct {
 
 func (x *VouchResponse) Reset() {
 	*x = VouchResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	mi := &file_postern_node_v1_node_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3044,7 +3365,7 @@ func (x *VouchResponse) String() string {
 func (*VouchResponse) ProtoMessage() {}
 
 func (x *VouchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	mi := &file_postern_node_v1_node_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3057,7 +3378,7 @@ func (x *VouchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VouchResponse.ProtoReflect.Descriptor instead.
 func (*VouchResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{37}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *VouchResponse) GetToken() string {
@@ -3098,7 +3419,7 @@ type SignInRequest struct {
 
 func (x *SignInRequest) Reset() {
 	*x = SignInRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[38]
+	mi := &file_postern_node_v1_node_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3110,7 +3431,7 @@ func (x *SignInRequest) String() string {
 func (*SignInRequest) ProtoMessage() {}
 
 func (x *SignInRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[38]
+	mi := &file_postern_node_v1_node_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3123,7 +3444,7 @@ func (x *SignInRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInRequest.ProtoReflect.Descriptor instead.
 func (*SignInRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{38}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SignInRequest) GetTask() string {
@@ -3170,7 +3491,7 @@ type SignInResponse struct {
 
 func (x *SignInResponse) Reset() {
 	*x = SignInResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[39]
+	mi := &file_postern_node_v1_node_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3182,7 +3503,7 @@ func (x *SignInResponse) String() string {
 func (*SignInResponse) ProtoMessage() {}
 
 func (x *SignInResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[39]
+	mi := &file_postern_node_v1_node_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3195,7 +3516,7 @@ func (x *SignInResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInResponse.ProtoReflect.Descriptor instead.
 func (*SignInResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{39}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *SignInResponse) GetKind() isSignInResponse_Kind {
@@ -3256,7 +3577,7 @@ type SignInPrompt struct {
 
 func (x *SignInPrompt) Reset() {
 	*x = SignInPrompt{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[40]
+	mi := &file_postern_node_v1_node_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3268,7 +3589,7 @@ func (x *SignInPrompt) String() string {
 func (*SignInPrompt) ProtoMessage() {}
 
 func (x *SignInPrompt) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[40]
+	mi := &file_postern_node_v1_node_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3281,7 +3602,7 @@ func (x *SignInPrompt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInPrompt.ProtoReflect.Descriptor instead.
 func (*SignInPrompt) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{40}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *SignInPrompt) GetUrl() string {
@@ -3320,7 +3641,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[41]
+	mi := &file_postern_node_v1_node_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3332,7 +3653,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[41]
+	mi := &file_postern_node_v1_node_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3345,7 +3666,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{41}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Budget) GetRows() int64 {
@@ -3394,7 +3715,7 @@ type DrawBudgetRequest struct {
 
 func (x *DrawBudgetRequest) Reset() {
 	*x = DrawBudgetRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[42]
+	mi := &file_postern_node_v1_node_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3406,7 +3727,7 @@ func (x *DrawBudgetRequest) String() string {
 func (*DrawBudgetRequest) ProtoMessage() {}
 
 func (x *DrawBudgetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[42]
+	mi := &file_postern_node_v1_node_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3419,7 +3740,7 @@ func (x *DrawBudgetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrawBudgetRequest.ProtoReflect.Descriptor instead.
 func (*DrawBudgetRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{42}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *DrawBudgetRequest) GetGrant() string {
@@ -3488,7 +3809,7 @@ type DrawBudgetResponse struct {
 
 func (x *DrawBudgetResponse) Reset() {
 	*x = DrawBudgetResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[43]
+	mi := &file_postern_node_v1_node_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3500,7 +3821,7 @@ func (x *DrawBudgetResponse) String() string {
 func (*DrawBudgetResponse) ProtoMessage() {}
 
 func (x *DrawBudgetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[43]
+	mi := &file_postern_node_v1_node_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3513,7 +3834,7 @@ func (x *DrawBudgetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrawBudgetResponse.ProtoReflect.Descriptor instead.
 func (*DrawBudgetResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{43}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *DrawBudgetResponse) GetTotal() *Budget {
@@ -3569,7 +3890,7 @@ type OpenGrantRequest struct {
 
 func (x *OpenGrantRequest) Reset() {
 	*x = OpenGrantRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[44]
+	mi := &file_postern_node_v1_node_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3581,7 +3902,7 @@ func (x *OpenGrantRequest) String() string {
 func (*OpenGrantRequest) ProtoMessage() {}
 
 func (x *OpenGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[44]
+	mi := &file_postern_node_v1_node_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3594,7 +3915,7 @@ func (x *OpenGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenGrantRequest.ProtoReflect.Descriptor instead.
 func (*OpenGrantRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{44}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *OpenGrantRequest) GetToken() string {
@@ -3659,7 +3980,7 @@ type OpenGrantResponse struct {
 
 func (x *OpenGrantResponse) Reset() {
 	*x = OpenGrantResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[45]
+	mi := &file_postern_node_v1_node_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3671,7 +3992,7 @@ func (x *OpenGrantResponse) String() string {
 func (*OpenGrantResponse) ProtoMessage() {}
 
 func (x *OpenGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[45]
+	mi := &file_postern_node_v1_node_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3684,7 +4005,7 @@ func (x *OpenGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenGrantResponse.ProtoReflect.Descriptor instead.
 func (*OpenGrantResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{45}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *OpenGrantResponse) GetGrant() *v1.SignedGrant {
@@ -3730,7 +4051,7 @@ type OpenHoldRequest struct {
 
 func (x *OpenHoldRequest) Reset() {
 	*x = OpenHoldRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[46]
+	mi := &file_postern_node_v1_node_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3742,7 +4063,7 @@ func (x *OpenHoldRequest) String() string {
 func (*OpenHoldRequest) ProtoMessage() {}
 
 func (x *OpenHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[46]
+	mi := &file_postern_node_v1_node_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3755,7 +4076,7 @@ func (x *OpenHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenHoldRequest.ProtoReflect.Descriptor instead.
 func (*OpenHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{46}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *OpenHoldRequest) GetScope() string {
@@ -3841,7 +4162,7 @@ type OpenHoldResponse struct {
 
 func (x *OpenHoldResponse) Reset() {
 	*x = OpenHoldResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[47]
+	mi := &file_postern_node_v1_node_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3853,7 +4174,7 @@ func (x *OpenHoldResponse) String() string {
 func (*OpenHoldResponse) ProtoMessage() {}
 
 func (x *OpenHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[47]
+	mi := &file_postern_node_v1_node_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3866,7 +4187,7 @@ func (x *OpenHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenHoldResponse.ProtoReflect.Descriptor instead.
 func (*OpenHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{47}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *OpenHoldResponse) GetHold() *v1.Hold {
@@ -3898,7 +4219,7 @@ type ConsumeHoldRequest struct {
 
 func (x *ConsumeHoldRequest) Reset() {
 	*x = ConsumeHoldRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[48]
+	mi := &file_postern_node_v1_node_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3910,7 +4231,7 @@ func (x *ConsumeHoldRequest) String() string {
 func (*ConsumeHoldRequest) ProtoMessage() {}
 
 func (x *ConsumeHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[48]
+	mi := &file_postern_node_v1_node_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3923,7 +4244,7 @@ func (x *ConsumeHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeHoldRequest.ProtoReflect.Descriptor instead.
 func (*ConsumeHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{48}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ConsumeHoldRequest) GetHold() string {
@@ -3958,7 +4279,7 @@ type ConsumeHoldResponse struct {
 
 func (x *ConsumeHoldResponse) Reset() {
 	*x = ConsumeHoldResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[49]
+	mi := &file_postern_node_v1_node_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3970,7 +4291,7 @@ func (x *ConsumeHoldResponse) String() string {
 func (*ConsumeHoldResponse) ProtoMessage() {}
 
 func (x *ConsumeHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[49]
+	mi := &file_postern_node_v1_node_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3983,7 +4304,7 @@ func (x *ConsumeHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeHoldResponse.ProtoReflect.Descriptor instead.
 func (*ConsumeHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{49}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ConsumeHoldResponse) GetHold() *v1.Hold {
@@ -4004,7 +4325,7 @@ type RouteCancelRequest struct {
 
 func (x *RouteCancelRequest) Reset() {
 	*x = RouteCancelRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[50]
+	mi := &file_postern_node_v1_node_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4016,7 +4337,7 @@ func (x *RouteCancelRequest) String() string {
 func (*RouteCancelRequest) ProtoMessage() {}
 
 func (x *RouteCancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[50]
+	mi := &file_postern_node_v1_node_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4029,7 +4350,7 @@ func (x *RouteCancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCancelRequest.ProtoReflect.Descriptor instead.
 func (*RouteCancelRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{50}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RouteCancelRequest) GetKey() []byte {
@@ -4048,7 +4369,7 @@ type RouteCancelResponse struct {
 
 func (x *RouteCancelResponse) Reset() {
 	*x = RouteCancelResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[51]
+	mi := &file_postern_node_v1_node_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4060,7 +4381,7 @@ func (x *RouteCancelResponse) String() string {
 func (*RouteCancelResponse) ProtoMessage() {}
 
 func (x *RouteCancelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[51]
+	mi := &file_postern_node_v1_node_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4073,7 +4394,7 @@ func (x *RouteCancelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCancelResponse.ProtoReflect.Descriptor instead.
 func (*RouteCancelResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{51}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{57}
 }
 
 // LeaseRequest asks for a credential.
@@ -4095,7 +4416,7 @@ type LeaseRequest struct {
 
 func (x *LeaseRequest) Reset() {
 	*x = LeaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[52]
+	mi := &file_postern_node_v1_node_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4107,7 +4428,7 @@ func (x *LeaseRequest) String() string {
 func (*LeaseRequest) ProtoMessage() {}
 
 func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[52]
+	mi := &file_postern_node_v1_node_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4120,7 +4441,7 @@ func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRequest.ProtoReflect.Descriptor instead.
 func (*LeaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{52}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *LeaseRequest) GetSession() string {
@@ -4177,7 +4498,7 @@ type LeaseResponse struct {
 
 func (x *LeaseResponse) Reset() {
 	*x = LeaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[53]
+	mi := &file_postern_node_v1_node_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4189,7 +4510,7 @@ func (x *LeaseResponse) String() string {
 func (*LeaseResponse) ProtoMessage() {}
 
 func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[53]
+	mi := &file_postern_node_v1_node_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4202,7 +4523,7 @@ func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseResponse.ProtoReflect.Descriptor instead.
 func (*LeaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{53}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *LeaseResponse) GetLease() string {
@@ -4253,7 +4574,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[54]
+	mi := &file_postern_node_v1_node_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4265,7 +4586,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[54]
+	mi := &file_postern_node_v1_node_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4278,7 +4599,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{54}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Credential) GetAccount() string {
@@ -4327,7 +4648,7 @@ type RenewLeaseRequest struct {
 
 func (x *RenewLeaseRequest) Reset() {
 	*x = RenewLeaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[55]
+	mi := &file_postern_node_v1_node_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4339,7 +4660,7 @@ func (x *RenewLeaseRequest) String() string {
 func (*RenewLeaseRequest) ProtoMessage() {}
 
 func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[55]
+	mi := &file_postern_node_v1_node_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4352,7 +4673,7 @@ func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseRequest.ProtoReflect.Descriptor instead.
 func (*RenewLeaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{55}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RenewLeaseRequest) GetLease() string {
@@ -4375,7 +4696,7 @@ type RenewLeaseResponse struct {
 
 func (x *RenewLeaseResponse) Reset() {
 	*x = RenewLeaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[56]
+	mi := &file_postern_node_v1_node_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4387,7 +4708,7 @@ func (x *RenewLeaseResponse) String() string {
 func (*RenewLeaseResponse) ProtoMessage() {}
 
 func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[56]
+	mi := &file_postern_node_v1_node_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4400,7 +4721,7 @@ func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseResponse.ProtoReflect.Descriptor instead.
 func (*RenewLeaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{56}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RenewLeaseResponse) GetExpireTime() *timestamppb.Timestamp {
@@ -4428,7 +4749,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[57]
+	mi := &file_postern_node_v1_node_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4440,7 +4761,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[57]
+	mi := &file_postern_node_v1_node_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4453,7 +4774,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{57}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ReleaseRequest) GetLease() string {
@@ -4472,7 +4793,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[58]
+	mi := &file_postern_node_v1_node_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4484,7 +4805,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[58]
+	mi := &file_postern_node_v1_node_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4497,7 +4818,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{58}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{64}
 }
 
 // ShipRequest is one chunk of one session's recording.
@@ -4515,7 +4836,7 @@ type ShipRequest struct {
 
 func (x *ShipRequest) Reset() {
 	*x = ShipRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[59]
+	mi := &file_postern_node_v1_node_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4527,7 +4848,7 @@ func (x *ShipRequest) String() string {
 func (*ShipRequest) ProtoMessage() {}
 
 func (x *ShipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[59]
+	mi := &file_postern_node_v1_node_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4540,7 +4861,7 @@ func (x *ShipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipRequest.ProtoReflect.Descriptor instead.
 func (*ShipRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{59}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ShipRequest) GetSession() string {
@@ -4581,7 +4902,7 @@ type ShipResponse struct {
 
 func (x *ShipResponse) Reset() {
 	*x = ShipResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[60]
+	mi := &file_postern_node_v1_node_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4593,7 +4914,7 @@ func (x *ShipResponse) String() string {
 func (*ShipResponse) ProtoMessage() {}
 
 func (x *ShipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[60]
+	mi := &file_postern_node_v1_node_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4606,7 +4927,7 @@ func (x *ShipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipResponse.ProtoReflect.Descriptor instead.
 func (*ShipResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{60}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ShipResponse) GetSession() string {
@@ -4871,7 +5192,25 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\bapproval\x18\v \x01(\tR\bapproval\x1a9\n" +
 	"\vMaskedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Z\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"w\n" +
+	"\x13BeginBrowserRequest\x12\x12\n" +
+	"\x04task\x18\x01 \x01(\tR\x04task\x12\x1a\n" +
+	"\bresource\x18\x02 \x01(\tR\bresource\x12\x12\n" +
+	"\x04host\x18\x03 \x01(\tR\x04host\x12\x1c\n" +
+	"\tchallenge\x18\x04 \x01(\fR\tchallenge\"(\n" +
+	"\x14BeginBrowserResponse\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\"d\n" +
+	"\x14FinishBrowserRequest\x12\x17\n" +
+	"\x04code\x18\x01 \x01(\tB\x03\x80\x01\x01R\x04code\x12\x1f\n" +
+	"\bverifier\x18\x02 \x01(\tB\x03\x80\x01\x01R\bverifier\x12\x12\n" +
+	"\x04host\x18\x03 \x01(\tR\x04host\"o\n" +
+	"\x15FinishBrowserResponse\x12\x19\n" +
+	"\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01R\x05token\x12;\n" +
+	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\".\n" +
+	"\x11EndBrowserRequest\x12\x19\n" +
+	"\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01R\x05token\"\x14\n" +
+	"\x12EndBrowserResponse\"Z\n" +
 	"\fVouchRequest\x12\x14\n" +
 	"\x05grant\x18\x01 \x01(\tR\x05grant\x12\x1a\n" +
 	"\bresource\x18\x02 \x01(\tR\bresource\x12\x18\n" +
@@ -5001,7 +5340,7 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\bRegister\x12 .postern.node.v1.RegisterRequest\x1a!.postern.node.v1.RegisterResponse\x12F\n" +
 	"\x05Renew\x12\x1d.postern.node.v1.RenewRequest\x1a\x1e.postern.node.v1.RenewResponse2V\n" +
 	"\vSyncService\x12G\n" +
-	"\x04Sync\x12\x1c.postern.node.v1.SyncRequest\x1a\x1d.postern.node.v1.SyncResponse(\x010\x012\xd5\x04\n" +
+	"\x04Sync\x12\x1c.postern.node.v1.SyncRequest\x1a\x1d.postern.node.v1.SyncResponse(\x010\x012\xe9\x06\n" +
 	"\fGrantService\x12R\n" +
 	"\tOpenGrant\x12!.postern.node.v1.OpenGrantRequest\x1a\".postern.node.v1.OpenGrantResponse\x12Q\n" +
 	"\bOpenHold\x12 .postern.node.v1.OpenHoldRequest\x1a!.postern.node.v1.OpenHoldResponse0\x01\x12X\n" +
@@ -5010,7 +5349,11 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"DrawBudget\x12\".postern.node.v1.DrawBudgetRequest\x1a#.postern.node.v1.DrawBudgetResponse\x12K\n" +
 	"\x06SignIn\x12\x1e.postern.node.v1.SignInRequest\x1a\x1f.postern.node.v1.SignInResponse0\x01\x12F\n" +
-	"\x05Vouch\x12\x1d.postern.node.v1.VouchRequest\x1a\x1e.postern.node.v1.VouchResponse2\x80\x02\n" +
+	"\x05Vouch\x12\x1d.postern.node.v1.VouchRequest\x1a\x1e.postern.node.v1.VouchResponse\x12[\n" +
+	"\fBeginBrowser\x12$.postern.node.v1.BeginBrowserRequest\x1a%.postern.node.v1.BeginBrowserResponse\x12^\n" +
+	"\rFinishBrowser\x12%.postern.node.v1.FinishBrowserRequest\x1a&.postern.node.v1.FinishBrowserResponse\x12U\n" +
+	"\n" +
+	"EndBrowser\x12\".postern.node.v1.EndBrowserRequest\x1a#.postern.node.v1.EndBrowserResponse2\x80\x02\n" +
 	"\x11CredentialService\x12F\n" +
 	"\x05Lease\x12\x1d.postern.node.v1.LeaseRequest\x1a\x1e.postern.node.v1.LeaseResponse\x12U\n" +
 	"\n" +
@@ -5031,7 +5374,7 @@ func file_postern_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_postern_node_v1_node_proto_rawDescData
 }
 
-var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
+var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 73)
 var file_postern_node_v1_node_proto_goTypes = []any{
 	(*RegisterRequest)(nil),        // 0: postern.node.v1.RegisterRequest
 	(*RegisterResponse)(nil),       // 1: postern.node.v1.RegisterResponse
@@ -5069,70 +5412,76 @@ var file_postern_node_v1_node_proto_goTypes = []any{
 	(*Drain)(nil),                  // 33: postern.node.v1.Drain
 	(*CommandResult)(nil),          // 34: postern.node.v1.CommandResult
 	(*Explanation)(nil),            // 35: postern.node.v1.Explanation
-	(*VouchRequest)(nil),           // 36: postern.node.v1.VouchRequest
-	(*VouchResponse)(nil),          // 37: postern.node.v1.VouchResponse
-	(*SignInRequest)(nil),          // 38: postern.node.v1.SignInRequest
-	(*SignInResponse)(nil),         // 39: postern.node.v1.SignInResponse
-	(*SignInPrompt)(nil),           // 40: postern.node.v1.SignInPrompt
-	(*Budget)(nil),                 // 41: postern.node.v1.Budget
-	(*DrawBudgetRequest)(nil),      // 42: postern.node.v1.DrawBudgetRequest
-	(*DrawBudgetResponse)(nil),     // 43: postern.node.v1.DrawBudgetResponse
-	(*OpenGrantRequest)(nil),       // 44: postern.node.v1.OpenGrantRequest
-	(*OpenGrantResponse)(nil),      // 45: postern.node.v1.OpenGrantResponse
-	(*OpenHoldRequest)(nil),        // 46: postern.node.v1.OpenHoldRequest
-	(*OpenHoldResponse)(nil),       // 47: postern.node.v1.OpenHoldResponse
-	(*ConsumeHoldRequest)(nil),     // 48: postern.node.v1.ConsumeHoldRequest
-	(*ConsumeHoldResponse)(nil),    // 49: postern.node.v1.ConsumeHoldResponse
-	(*RouteCancelRequest)(nil),     // 50: postern.node.v1.RouteCancelRequest
-	(*RouteCancelResponse)(nil),    // 51: postern.node.v1.RouteCancelResponse
-	(*LeaseRequest)(nil),           // 52: postern.node.v1.LeaseRequest
-	(*LeaseResponse)(nil),          // 53: postern.node.v1.LeaseResponse
-	(*Credential)(nil),             // 54: postern.node.v1.Credential
-	(*RenewLeaseRequest)(nil),      // 55: postern.node.v1.RenewLeaseRequest
-	(*RenewLeaseResponse)(nil),     // 56: postern.node.v1.RenewLeaseResponse
-	(*ReleaseRequest)(nil),         // 57: postern.node.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),        // 58: postern.node.v1.ReleaseResponse
-	(*ShipRequest)(nil),            // 59: postern.node.v1.ShipRequest
-	(*ShipResponse)(nil),           // 60: postern.node.v1.ShipResponse
-	nil,                            // 61: postern.node.v1.RegisterRequest.EndpointsEntry
-	nil,                            // 62: postern.node.v1.RegisterResponse.LabelsEntry
-	nil,                            // 63: postern.node.v1.RenewRequest.EndpointsEntry
-	nil,                            // 64: postern.node.v1.Update.GrantKeysEntry
-	nil,                            // 65: postern.node.v1.Explanation.MaskedEntry
-	nil,                            // 66: postern.node.v1.Credential.MaskKeysEntry
-	(*v1.Version)(nil),             // 67: postern.types.v1.Version
-	(*durationpb.Duration)(nil),    // 68: google.protobuf.Duration
-	(*v1.Object)(nil),              // 69: postern.types.v1.Object
-	(*timestamppb.Timestamp)(nil),  // 70: google.protobuf.Timestamp
-	(*v1.Subject)(nil),             // 71: postern.types.v1.Subject
-	(*v1.ApprovalRequirement)(nil), // 72: postern.types.v1.ApprovalRequirement
-	(*v1.SignedGrant)(nil),         // 73: postern.types.v1.SignedGrant
-	(*v1.Parameter)(nil),           // 74: postern.types.v1.Parameter
-	(*v1.Hold)(nil),                // 75: postern.types.v1.Hold
+	(*BeginBrowserRequest)(nil),    // 36: postern.node.v1.BeginBrowserRequest
+	(*BeginBrowserResponse)(nil),   // 37: postern.node.v1.BeginBrowserResponse
+	(*FinishBrowserRequest)(nil),   // 38: postern.node.v1.FinishBrowserRequest
+	(*FinishBrowserResponse)(nil),  // 39: postern.node.v1.FinishBrowserResponse
+	(*EndBrowserRequest)(nil),      // 40: postern.node.v1.EndBrowserRequest
+	(*EndBrowserResponse)(nil),     // 41: postern.node.v1.EndBrowserResponse
+	(*VouchRequest)(nil),           // 42: postern.node.v1.VouchRequest
+	(*VouchResponse)(nil),          // 43: postern.node.v1.VouchResponse
+	(*SignInRequest)(nil),          // 44: postern.node.v1.SignInRequest
+	(*SignInResponse)(nil),         // 45: postern.node.v1.SignInResponse
+	(*SignInPrompt)(nil),           // 46: postern.node.v1.SignInPrompt
+	(*Budget)(nil),                 // 47: postern.node.v1.Budget
+	(*DrawBudgetRequest)(nil),      // 48: postern.node.v1.DrawBudgetRequest
+	(*DrawBudgetResponse)(nil),     // 49: postern.node.v1.DrawBudgetResponse
+	(*OpenGrantRequest)(nil),       // 50: postern.node.v1.OpenGrantRequest
+	(*OpenGrantResponse)(nil),      // 51: postern.node.v1.OpenGrantResponse
+	(*OpenHoldRequest)(nil),        // 52: postern.node.v1.OpenHoldRequest
+	(*OpenHoldResponse)(nil),       // 53: postern.node.v1.OpenHoldResponse
+	(*ConsumeHoldRequest)(nil),     // 54: postern.node.v1.ConsumeHoldRequest
+	(*ConsumeHoldResponse)(nil),    // 55: postern.node.v1.ConsumeHoldResponse
+	(*RouteCancelRequest)(nil),     // 56: postern.node.v1.RouteCancelRequest
+	(*RouteCancelResponse)(nil),    // 57: postern.node.v1.RouteCancelResponse
+	(*LeaseRequest)(nil),           // 58: postern.node.v1.LeaseRequest
+	(*LeaseResponse)(nil),          // 59: postern.node.v1.LeaseResponse
+	(*Credential)(nil),             // 60: postern.node.v1.Credential
+	(*RenewLeaseRequest)(nil),      // 61: postern.node.v1.RenewLeaseRequest
+	(*RenewLeaseResponse)(nil),     // 62: postern.node.v1.RenewLeaseResponse
+	(*ReleaseRequest)(nil),         // 63: postern.node.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),        // 64: postern.node.v1.ReleaseResponse
+	(*ShipRequest)(nil),            // 65: postern.node.v1.ShipRequest
+	(*ShipResponse)(nil),           // 66: postern.node.v1.ShipResponse
+	nil,                            // 67: postern.node.v1.RegisterRequest.EndpointsEntry
+	nil,                            // 68: postern.node.v1.RegisterResponse.LabelsEntry
+	nil,                            // 69: postern.node.v1.RenewRequest.EndpointsEntry
+	nil,                            // 70: postern.node.v1.Update.GrantKeysEntry
+	nil,                            // 71: postern.node.v1.Explanation.MaskedEntry
+	nil,                            // 72: postern.node.v1.Credential.MaskKeysEntry
+	(*v1.Version)(nil),             // 73: postern.types.v1.Version
+	(*durationpb.Duration)(nil),    // 74: google.protobuf.Duration
+	(*v1.Object)(nil),              // 75: postern.types.v1.Object
+	(*timestamppb.Timestamp)(nil),  // 76: google.protobuf.Timestamp
+	(*v1.Subject)(nil),             // 77: postern.types.v1.Subject
+	(*v1.ApprovalRequirement)(nil), // 78: postern.types.v1.ApprovalRequirement
+	(*v1.SignedGrant)(nil),         // 79: postern.types.v1.SignedGrant
+	(*v1.Parameter)(nil),           // 80: postern.types.v1.Parameter
+	(*v1.Hold)(nil),                // 81: postern.types.v1.Hold
 }
 var file_postern_node_v1_node_proto_depIdxs = []int32{
-	61, // 0: postern.node.v1.RegisterRequest.endpoints:type_name -> postern.node.v1.RegisterRequest.EndpointsEntry
-	62, // 1: postern.node.v1.RegisterResponse.labels:type_name -> postern.node.v1.RegisterResponse.LabelsEntry
-	63, // 2: postern.node.v1.RenewRequest.endpoints:type_name -> postern.node.v1.RenewRequest.EndpointsEntry
+	67, // 0: postern.node.v1.RegisterRequest.endpoints:type_name -> postern.node.v1.RegisterRequest.EndpointsEntry
+	68, // 1: postern.node.v1.RegisterResponse.labels:type_name -> postern.node.v1.RegisterResponse.LabelsEntry
+	69, // 2: postern.node.v1.RenewRequest.endpoints:type_name -> postern.node.v1.RenewRequest.EndpointsEntry
 	5,  // 3: postern.node.v1.SyncRequest.hello:type_name -> postern.node.v1.SyncHello
 	6,  // 4: postern.node.v1.SyncRequest.ack:type_name -> postern.node.v1.SyncAck
 	8,  // 5: postern.node.v1.SyncRequest.ping:type_name -> postern.node.v1.SyncPing
 	9,  // 6: postern.node.v1.SyncRequest.report:type_name -> postern.node.v1.NodeReport
 	34, // 7: postern.node.v1.SyncRequest.result:type_name -> postern.node.v1.CommandResult
-	67, // 8: postern.node.v1.SyncHello.applied:type_name -> postern.types.v1.Version
-	67, // 9: postern.node.v1.SyncAck.version:type_name -> postern.types.v1.Version
+	73, // 8: postern.node.v1.SyncHello.applied:type_name -> postern.types.v1.Version
+	73, // 9: postern.node.v1.SyncAck.version:type_name -> postern.types.v1.Version
 	7,  // 10: postern.node.v1.SyncAck.rejections:type_name -> postern.node.v1.Rejection
-	68, // 11: postern.node.v1.NodeReport.spool_age:type_name -> google.protobuf.Duration
+	74, // 11: postern.node.v1.NodeReport.spool_age:type_name -> google.protobuf.Duration
 	11, // 12: postern.node.v1.SyncResponse.update:type_name -> postern.node.v1.Update
 	13, // 13: postern.node.v1.SyncResponse.bookmark:type_name -> postern.node.v1.Bookmark
 	14, // 14: postern.node.v1.SyncResponse.command:type_name -> postern.node.v1.Command
-	67, // 15: postern.node.v1.Update.version:type_name -> postern.types.v1.Version
-	69, // 16: postern.node.v1.Update.objects:type_name -> postern.types.v1.Object
+	73, // 15: postern.node.v1.Update.version:type_name -> postern.types.v1.Version
+	75, // 16: postern.node.v1.Update.objects:type_name -> postern.types.v1.Object
 	12, // 17: postern.node.v1.Update.ended_grants:type_name -> postern.node.v1.GrantEnd
-	64, // 18: postern.node.v1.Update.grant_keys:type_name -> postern.node.v1.Update.GrantKeysEntry
-	70, // 19: postern.node.v1.GrantEnd.end_time:type_name -> google.protobuf.Timestamp
-	67, // 20: postern.node.v1.Bookmark.version:type_name -> postern.types.v1.Version
-	68, // 21: postern.node.v1.Bookmark.replica_staleness:type_name -> google.protobuf.Duration
+	70, // 18: postern.node.v1.Update.grant_keys:type_name -> postern.node.v1.Update.GrantKeysEntry
+	76, // 19: postern.node.v1.GrantEnd.end_time:type_name -> google.protobuf.Timestamp
+	73, // 20: postern.node.v1.Bookmark.version:type_name -> postern.types.v1.Version
+	74, // 21: postern.node.v1.Bookmark.replica_staleness:type_name -> google.protobuf.Duration
 	30, // 22: postern.node.v1.Command.kill_session:type_name -> postern.node.v1.KillSession
 	31, // 23: postern.node.v1.Command.cancel_query:type_name -> postern.node.v1.CancelQuery
 	32, // 24: postern.node.v1.Command.explain:type_name -> postern.node.v1.Explain
@@ -5145,81 +5494,88 @@ var file_postern_node_v1_node_proto_depIdxs = []int32{
 	15, // 31: postern.node.v1.Command.inspect_accounts:type_name -> postern.node.v1.InspectAccounts
 	20, // 32: postern.node.v1.Command.set_password:type_name -> postern.node.v1.SetPassword
 	21, // 33: postern.node.v1.Command.list_connections:type_name -> postern.node.v1.ListConnections
-	70, // 34: postern.node.v1.InspectAccounts.refused_since:type_name -> google.protobuf.Timestamp
+	76, // 34: postern.node.v1.InspectAccounts.refused_since:type_name -> google.protobuf.Timestamp
 	17, // 35: postern.node.v1.AccountReport.accounts:type_name -> postern.node.v1.BackendAccount
 	18, // 36: postern.node.v1.AccountReport.sessions:type_name -> postern.node.v1.BackendSession
 	19, // 37: postern.node.v1.AccountReport.refused:type_name -> postern.node.v1.RefusedLogin
-	70, // 38: postern.node.v1.AccountReport.time:type_name -> google.protobuf.Timestamp
-	70, // 39: postern.node.v1.BackendAccount.valid_until:type_name -> google.protobuf.Timestamp
-	70, // 40: postern.node.v1.BackendSession.start_time:type_name -> google.protobuf.Timestamp
-	70, // 41: postern.node.v1.RefusedLogin.time:type_name -> google.protobuf.Timestamp
-	67, // 42: postern.node.v1.MakeLogin.version:type_name -> postern.types.v1.Version
-	70, // 43: postern.node.v1.MakeLogin.expire_time:type_name -> google.protobuf.Timestamp
-	71, // 44: postern.node.v1.MakeLogin.subject:type_name -> postern.types.v1.Subject
+	76, // 38: postern.node.v1.AccountReport.time:type_name -> google.protobuf.Timestamp
+	76, // 39: postern.node.v1.BackendAccount.valid_until:type_name -> google.protobuf.Timestamp
+	76, // 40: postern.node.v1.BackendSession.start_time:type_name -> google.protobuf.Timestamp
+	76, // 41: postern.node.v1.RefusedLogin.time:type_name -> google.protobuf.Timestamp
+	73, // 42: postern.node.v1.MakeLogin.version:type_name -> postern.types.v1.Version
+	76, // 43: postern.node.v1.MakeLogin.expire_time:type_name -> google.protobuf.Timestamp
+	77, // 44: postern.node.v1.MakeLogin.subject:type_name -> postern.types.v1.Subject
 	28, // 45: postern.node.v1.Inspection.walls:type_name -> postern.node.v1.WallState
 	29, // 46: postern.node.v1.Inspection.findings:type_name -> postern.node.v1.Finding
-	70, // 47: postern.node.v1.Inspection.time:type_name -> google.protobuf.Timestamp
-	71, // 48: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
-	72, // 49: postern.node.v1.Explain.approval:type_name -> postern.types.v1.ApprovalRequirement
-	68, // 50: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
+	76, // 47: postern.node.v1.Inspection.time:type_name -> google.protobuf.Timestamp
+	77, // 48: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
+	78, // 49: postern.node.v1.Explain.approval:type_name -> postern.types.v1.ApprovalRequirement
+	74, // 50: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
 	35, // 51: postern.node.v1.CommandResult.explanation:type_name -> postern.node.v1.Explanation
 	27, // 52: postern.node.v1.CommandResult.inspection:type_name -> postern.node.v1.Inspection
 	16, // 53: postern.node.v1.CommandResult.accounts:type_name -> postern.node.v1.AccountReport
-	65, // 54: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
-	67, // 55: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
-	70, // 56: postern.node.v1.VouchResponse.expire_time:type_name -> google.protobuf.Timestamp
-	70, // 57: postern.node.v1.VouchResponse.renew_time:type_name -> google.protobuf.Timestamp
-	40, // 58: postern.node.v1.SignInResponse.prompt:type_name -> postern.node.v1.SignInPrompt
-	45, // 59: postern.node.v1.SignInResponse.grant:type_name -> postern.node.v1.OpenGrantResponse
-	70, // 60: postern.node.v1.SignInPrompt.expire_time:type_name -> google.protobuf.Timestamp
-	41, // 61: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
-	41, // 62: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
-	41, // 63: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
-	41, // 64: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
-	41, // 65: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
-	41, // 66: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
-	73, // 67: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
-	74, // 68: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
-	75, // 69: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
-	75, // 70: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
-	70, // 71: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	70, // 72: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	66, // 73: postern.node.v1.Credential.mask_keys:type_name -> postern.node.v1.Credential.MaskKeysEntry
-	70, // 74: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	70, // 75: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	0,  // 76: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
-	2,  // 77: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
-	4,  // 78: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
-	44, // 79: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
-	46, // 80: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
-	48, // 81: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
-	50, // 82: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
-	42, // 83: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
-	38, // 84: postern.node.v1.GrantService.SignIn:input_type -> postern.node.v1.SignInRequest
-	36, // 85: postern.node.v1.GrantService.Vouch:input_type -> postern.node.v1.VouchRequest
-	52, // 86: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
-	55, // 87: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
-	57, // 88: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
-	59, // 89: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
-	1,  // 90: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
-	3,  // 91: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
-	10, // 92: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
-	45, // 93: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
-	47, // 94: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
-	49, // 95: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
-	51, // 96: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
-	43, // 97: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
-	39, // 98: postern.node.v1.GrantService.SignIn:output_type -> postern.node.v1.SignInResponse
-	37, // 99: postern.node.v1.GrantService.Vouch:output_type -> postern.node.v1.VouchResponse
-	53, // 100: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
-	56, // 101: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
-	58, // 102: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
-	60, // 103: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
-	90, // [90:104] is the sub-list for method output_type
-	76, // [76:90] is the sub-list for method input_type
-	76, // [76:76] is the sub-list for extension type_name
-	76, // [76:76] is the sub-list for extension extendee
-	0,  // [0:76] is the sub-list for field type_name
+	71, // 54: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
+	73, // 55: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
+	76, // 56: postern.node.v1.FinishBrowserResponse.expire_time:type_name -> google.protobuf.Timestamp
+	76, // 57: postern.node.v1.VouchResponse.expire_time:type_name -> google.protobuf.Timestamp
+	76, // 58: postern.node.v1.VouchResponse.renew_time:type_name -> google.protobuf.Timestamp
+	46, // 59: postern.node.v1.SignInResponse.prompt:type_name -> postern.node.v1.SignInPrompt
+	51, // 60: postern.node.v1.SignInResponse.grant:type_name -> postern.node.v1.OpenGrantResponse
+	76, // 61: postern.node.v1.SignInPrompt.expire_time:type_name -> google.protobuf.Timestamp
+	47, // 62: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
+	47, // 63: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
+	47, // 64: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
+	47, // 65: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
+	47, // 66: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
+	47, // 67: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
+	79, // 68: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
+	80, // 69: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
+	81, // 70: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
+	81, // 71: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
+	76, // 72: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	76, // 73: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	72, // 74: postern.node.v1.Credential.mask_keys:type_name -> postern.node.v1.Credential.MaskKeysEntry
+	76, // 75: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	76, // 76: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	0,  // 77: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
+	2,  // 78: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
+	4,  // 79: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
+	50, // 80: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
+	52, // 81: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
+	54, // 82: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
+	56, // 83: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
+	48, // 84: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
+	44, // 85: postern.node.v1.GrantService.SignIn:input_type -> postern.node.v1.SignInRequest
+	42, // 86: postern.node.v1.GrantService.Vouch:input_type -> postern.node.v1.VouchRequest
+	36, // 87: postern.node.v1.GrantService.BeginBrowser:input_type -> postern.node.v1.BeginBrowserRequest
+	38, // 88: postern.node.v1.GrantService.FinishBrowser:input_type -> postern.node.v1.FinishBrowserRequest
+	40, // 89: postern.node.v1.GrantService.EndBrowser:input_type -> postern.node.v1.EndBrowserRequest
+	58, // 90: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
+	61, // 91: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
+	63, // 92: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
+	65, // 93: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
+	1,  // 94: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
+	3,  // 95: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
+	10, // 96: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
+	51, // 97: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
+	53, // 98: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
+	55, // 99: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
+	57, // 100: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
+	49, // 101: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
+	45, // 102: postern.node.v1.GrantService.SignIn:output_type -> postern.node.v1.SignInResponse
+	43, // 103: postern.node.v1.GrantService.Vouch:output_type -> postern.node.v1.VouchResponse
+	37, // 104: postern.node.v1.GrantService.BeginBrowser:output_type -> postern.node.v1.BeginBrowserResponse
+	39, // 105: postern.node.v1.GrantService.FinishBrowser:output_type -> postern.node.v1.FinishBrowserResponse
+	41, // 106: postern.node.v1.GrantService.EndBrowser:output_type -> postern.node.v1.EndBrowserResponse
+	59, // 107: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
+	62, // 108: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
+	64, // 109: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
+	66, // 110: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
+	94, // [94:111] is the sub-list for method output_type
+	77, // [77:94] is the sub-list for method input_type
+	77, // [77:77] is the sub-list for extension type_name
+	77, // [77:77] is the sub-list for extension extendee
+	0,  // [0:77] is the sub-list for field type_name
 }
 
 func init() { file_postern_node_v1_node_proto_init() }
@@ -5253,18 +5609,18 @@ func file_postern_node_v1_node_proto_init() {
 		(*Command_SetPassword)(nil),
 		(*Command_ListConnections)(nil),
 	}
-	file_postern_node_v1_node_proto_msgTypes[39].OneofWrappers = []any{
+	file_postern_node_v1_node_proto_msgTypes[45].OneofWrappers = []any{
 		(*SignInResponse_Prompt)(nil),
 		(*SignInResponse_Grant)(nil),
 	}
-	file_postern_node_v1_node_proto_msgTypes[46].OneofWrappers = []any{}
+	file_postern_node_v1_node_proto_msgTypes[52].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_node_v1_node_proto_rawDesc), len(file_postern_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   67,
+			NumMessages:   73,
 			NumExtensions: 0,
 			NumServices:   5,
 		},

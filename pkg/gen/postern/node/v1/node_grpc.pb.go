@@ -278,13 +278,16 @@ var SyncService_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	GrantService_OpenGrant_FullMethodName   = "/postern.node.v1.GrantService/OpenGrant"
-	GrantService_OpenHold_FullMethodName    = "/postern.node.v1.GrantService/OpenHold"
-	GrantService_ConsumeHold_FullMethodName = "/postern.node.v1.GrantService/ConsumeHold"
-	GrantService_RouteCancel_FullMethodName = "/postern.node.v1.GrantService/RouteCancel"
-	GrantService_DrawBudget_FullMethodName  = "/postern.node.v1.GrantService/DrawBudget"
-	GrantService_SignIn_FullMethodName      = "/postern.node.v1.GrantService/SignIn"
-	GrantService_Vouch_FullMethodName       = "/postern.node.v1.GrantService/Vouch"
+	GrantService_OpenGrant_FullMethodName     = "/postern.node.v1.GrantService/OpenGrant"
+	GrantService_OpenHold_FullMethodName      = "/postern.node.v1.GrantService/OpenHold"
+	GrantService_ConsumeHold_FullMethodName   = "/postern.node.v1.GrantService/ConsumeHold"
+	GrantService_RouteCancel_FullMethodName   = "/postern.node.v1.GrantService/RouteCancel"
+	GrantService_DrawBudget_FullMethodName    = "/postern.node.v1.GrantService/DrawBudget"
+	GrantService_SignIn_FullMethodName        = "/postern.node.v1.GrantService/SignIn"
+	GrantService_Vouch_FullMethodName         = "/postern.node.v1.GrantService/Vouch"
+	GrantService_BeginBrowser_FullMethodName  = "/postern.node.v1.GrantService/BeginBrowser"
+	GrantService_FinishBrowser_FullMethodName = "/postern.node.v1.GrantService/FinishBrowser"
+	GrantService_EndBrowser_FullMethodName    = "/postern.node.v1.GrantService/EndBrowser"
 )
 
 // GrantServiceClient is the client API for GrantService service.
@@ -311,6 +314,12 @@ type GrantServiceClient interface {
 	SignIn(ctx context.Context, in *SignInRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SignInResponse], error)
 	// Vouch signs for a resource who asks under a grant.
 	Vouch(ctx context.Context, in *VouchRequest, opts ...grpc.CallOption) (*VouchResponse, error)
+	// BeginBrowser says where a browser signs in that came without anything to show.
+	BeginBrowser(ctx context.Context, in *BeginBrowserRequest, opts ...grpc.CallOption) (*BeginBrowserResponse, error)
+	// FinishBrowser trades the code with which the browser came back for its session.
+	FinishBrowser(ctx context.Context, in *FinishBrowserRequest, opts ...grpc.CallOption) (*FinishBrowserResponse, error)
+	// EndBrowser ends such a session: its person has signed out.
+	EndBrowser(ctx context.Context, in *EndBrowserRequest, opts ...grpc.CallOption) (*EndBrowserResponse, error)
 }
 
 type grantServiceClient struct {
@@ -409,6 +418,36 @@ func (c *grantServiceClient) Vouch(ctx context.Context, in *VouchRequest, opts .
 	return out, nil
 }
 
+func (c *grantServiceClient) BeginBrowser(ctx context.Context, in *BeginBrowserRequest, opts ...grpc.CallOption) (*BeginBrowserResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BeginBrowserResponse)
+	err := c.cc.Invoke(ctx, GrantService_BeginBrowser_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *grantServiceClient) FinishBrowser(ctx context.Context, in *FinishBrowserRequest, opts ...grpc.CallOption) (*FinishBrowserResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FinishBrowserResponse)
+	err := c.cc.Invoke(ctx, GrantService_FinishBrowser_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *grantServiceClient) EndBrowser(ctx context.Context, in *EndBrowserRequest, opts ...grpc.CallOption) (*EndBrowserResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EndBrowserResponse)
+	err := c.cc.Invoke(ctx, GrantService_EndBrowser_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // GrantServiceServer is the server API for GrantService service.
 // All implementations must embed UnimplementedGrantServiceServer
 // for forward compatibility.
@@ -433,6 +472,12 @@ type GrantServiceServer interface {
 	SignIn(*SignInRequest, grpc.ServerStreamingServer[SignInResponse]) error
 	// Vouch signs for a resource who asks under a grant.
 	Vouch(context.Context, *VouchRequest) (*VouchResponse, error)
+	// BeginBrowser says where a browser signs in that came without anything to show.
+	BeginBrowser(context.Context, *BeginBrowserRequest) (*BeginBrowserResponse, error)
+	// FinishBrowser trades the code with which the browser came back for its session.
+	FinishBrowser(context.Context, *FinishBrowserRequest) (*FinishBrowserResponse, error)
+	// EndBrowser ends such a session: its person has signed out.
+	EndBrowser(context.Context, *EndBrowserRequest) (*EndBrowserResponse, error)
 	mustEmbedUnimplementedGrantServiceServer()
 }
 
@@ -463,6 +508,15 @@ func (UnimplementedGrantServiceServer) SignIn(*SignInRequest, grpc.ServerStreami
 }
 func (UnimplementedGrantServiceServer) Vouch(context.Context, *VouchRequest) (*VouchResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Vouch not implemented")
+}
+func (UnimplementedGrantServiceServer) BeginBrowser(context.Context, *BeginBrowserRequest) (*BeginBrowserResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method BeginBrowser not implemented")
+}
+func (UnimplementedGrantServiceServer) FinishBrowser(context.Context, *FinishBrowserRequest) (*FinishBrowserResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FinishBrowser not implemented")
+}
+func (UnimplementedGrantServiceServer) EndBrowser(context.Context, *EndBrowserRequest) (*EndBrowserResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EndBrowser not implemented")
 }
 func (UnimplementedGrantServiceServer) mustEmbedUnimplementedGrantServiceServer() {}
 func (UnimplementedGrantServiceServer) testEmbeddedByValue()                      {}
@@ -597,6 +651,60 @@ func _GrantService_Vouch_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _GrantService_BeginBrowser_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BeginBrowserRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GrantServiceServer).BeginBrowser(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GrantService_BeginBrowser_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GrantServiceServer).BeginBrowser(ctx, req.(*BeginBrowserRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GrantService_FinishBrowser_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FinishBrowserRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GrantServiceServer).FinishBrowser(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GrantService_FinishBrowser_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GrantServiceServer).FinishBrowser(ctx, req.(*FinishBrowserRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GrantService_EndBrowser_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EndBrowserRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GrantServiceServer).EndBrowser(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GrantService_EndBrowser_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GrantServiceServer).EndBrowser(ctx, req.(*EndBrowserRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // GrantService_ServiceDesc is the grpc.ServiceDesc for GrantService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -623,6 +731,18 @@ var GrantService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Vouch",
 			Handler:    _GrantService_Vouch_Handler,
+		},
+		{
+			MethodName: "BeginBrowser",
+			Handler:    _GrantService_BeginBrowser_Handler,
+		},
+		{
+			MethodName: "FinishBrowser",
+			Handler:    _GrantService_FinishBrowser_Handler,
+		},
+		{
+			MethodName: "EndBrowser",
+			Handler:    _GrantService_EndBrowser_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
