@@ -52,6 +52,20 @@ func (h *Hub) Subscribe() (<-chan struct{}, func()) {
 	}
 }
 
+// Compiled waits until Snapshot has a version, or ctx is done.
+func (h *Hub) Compiled(ctx context.Context, v postern.Version) error {
+	changed, stop := h.Subscribe()
+	defer stop()
+	for !h.Snapshot().Version().Covers(v) {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-changed:
+		}
+	}
+	return nil
+}
+
 // compile keeps Snapshot current. It is apart from publishing, so that a large policy
 // keeps no lock from a node.
 func (h *Hub) compile(ctx context.Context) error {

@@ -16,6 +16,7 @@ import (
 	api "github.com/posterngate/postern/pkg/gen/postern/api/v1/apiv1connect"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/object"
+	"github.com/posterngate/postern/pkg/postern"
 )
 
 // SecretSealer seals the values of a Secret, so that only the credential source can
@@ -31,8 +32,10 @@ type PolicyConfig struct {
 	Audit  *audit.Log
 	Sealer SecretSealer
 	Grants func(ctx context.Context, c *authz.Caller) ([]*typesv1.Grant, error) // everybody's that are active; nil tells of none
-	Logger *slog.Logger
-	Now    func() time.Time
+	// Compiled waits until this replica judges by a version; nil waits for nothing.
+	Compiled func(ctx context.Context, v postern.Version) error
+	Logger   *slog.Logger
+	Now      func() time.Time
 }
 
 // PolicyKinds are the kinds that a Cache must hold for Policy.

@@ -22,6 +22,7 @@ import (
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/postern"
 )
 
 // MaxApply is how many objects one Apply takes: one transaction's worth, less the
@@ -33,6 +34,7 @@ var maxApplyText = strconv.Itoa(MaxApply)
 const (
 	maxWriteBytes = store.MaxCommitBytes - 2*store.MaxValueBytes // the rest is for the audit entry
 	replicaWait   = 10 * time.Second
+	settleWait    = 2 * time.Second
 	maxAttempts   = 10
 )
 
@@ -135,10 +137,25 @@ func (p *Policy) attempt(ctx context.Context, c *authz.Caller, dryRun bool, inte
 		return nil, nil, err
 	}
 	version.Revision = revision
+	p.settle(ctx, version)
 	return answer(steps, func(k store.Key) (store.Entry, bool) {
 		v, ok := values[k]
 		return store.Entry{Key: k, Value: v, Revision: revision}, ok
 	}), version, nil
+}
+
+// settle lets who has written read what they wrote: the next call may ask for what this
+// one gave. Where compiling takes longer, they are told all the same.
+func (p *Policy) settle(ctx context.Context, version *typesv1.Version) {
+	if p.cfg.Compiled == nil {
+		return
+	}
+	wait, cancel := context.WithTimeout(ctx, settleWait)
+	defer cancel()
+	v := postern.Version{Epoch: version.GetEpoch(), Revision: version.GetRevision()}
+	if err := p.cfg.Compiled(wait, v); err != nil {
+		p.cfg.Logger.WarnContext(ctx, "what was written is not in force here yet", "version", v, "error", err)
+	}
 }
 
 // current is the world as of now: not older than the last write of policy. The commit

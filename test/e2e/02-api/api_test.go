@@ -34,6 +34,7 @@ func TestAPI(t *testing.T) {
 	t.Run("unauthenticated", func(t *testing.T) { unauthenticated(t, h) })
 	t.Run("roles", func(t *testing.T) { roles(t, h) })
 	t.Run("bad requests", func(t *testing.T) { badRequests(t, h) })
+	t.Run("what was written is in force", func(t *testing.T) { inForce(t, h) })
 	t.Run("health", func(t *testing.T) { health(t, h) })
 	t.Run("reflection", func(t *testing.T) { reflection(t, h) })
 	t.Run("secrets are never read back", func(t *testing.T) {
@@ -46,6 +47,35 @@ func TestAPI(t *testing.T) {
 			}
 		}
 	})
+}
+
+// inForce: the call after a write is judged by it.
+func inForce(t *testing.T, h *house.House) {
+	for i := range 20 {
+		name := fmt.Sprintf("fresh-%d", i)
+		h.Apply(t, "ada", strings.ReplaceAll(`
+apiVersion: postern/v1
+kind: Task
+metadata: {name: NAME, labels: {team: sales}}
+spec:
+  purpose: be taken at once
+  resources: {names: [warehouse]}
+  permit: [{table: sales.orders, verbs: [select], columns: [id]}]
+  duration: 1h
+---
+apiVersion: postern/v1
+kind: Binding
+metadata: {name: NAME, labels: {team: sales}}
+spec: {subjects: [{group: analysts}], tasks: [NAME]}
+`, "NAME", name))
+		if _, err := h.API("alice").Grants.CreateGrant(t.Context(), house.Request(&apiv1.CreateGrantRequest{Task: name})); err != nil {
+			t.Fatalf("behind the write of %s: %v", name, err)
+		}
+		h.Delete(t, "binding", name)
+		if _, err := h.API("alice").Grants.CreateGrant(t.Context(), house.Request(&apiv1.CreateGrantRequest{Task: name})); connect.CodeOf(err) != connect.CodePermissionDenied {
+			t.Fatalf("behind the end of %s: %v", name, err)
+		}
+	}
 }
 
 // as is the API as JSON, with a token.
