@@ -55,6 +55,9 @@ func (t *Talk) shown(m *Message, terms Terms) (*Message, []string, error) {
 		return out, nil, err
 	}
 	result, changed, err := t.server.listed(m.Result, terms)
+	if terms.Method == "initialize" {
+		result, changed, err = t.server.introduced(m.Result)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -121,6 +124,40 @@ func (s *Server) listed(result map[string]any, t Terms) (out map[string]any, cha
 	}
 	out = maps.Clone(result)
 	out[of.list] = kept
+	return out, changed, nil
+}
+
+// capabilities are what of a server's a client may be told, for it may use no other.
+var capabilities = map[string]bool{"tools": true, "resources": true, "prompts": true, "logging": true, "completions": true}
+
+// Introduction is the name under which it is told that a server's instructions to the
+// model have changed. They are pinned as a tool is, and left out then: nobody calls them,
+// so that nobody can be asked.
+const Introduction = "(the server's instructions)"
+
+// introduced is what a server says of itself.
+func (s *Server) introduced(result map[string]any) (out map[string]any, changed []string, err error) {
+	out = maps.Clone(result)
+	if can, ok := result["capabilities"].(map[string]any); ok {
+		can = maps.Clone(can)
+		maps.DeleteFunc(can, func(name string, _ any) bool { return !capabilities[name] })
+		out["capabilities"] = can
+	}
+	said, has := result["instructions"]
+	if !has {
+		return out, nil, nil
+	}
+	hash, text, err := hashed(map[string]any{"instructions": said})
+	if err != nil {
+		return nil, nil, err
+	}
+	shown, news := s.seen(Introduction, "", hash, text)
+	if !shown {
+		delete(out, "instructions")
+	}
+	if news {
+		changed = []string{Introduction}
+	}
 	return out, changed, nil
 }
 
