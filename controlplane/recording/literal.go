@@ -22,10 +22,35 @@ func indexed(protocol string, e *record.Event) string {
 			return clip(e.Text)
 		}
 	}
-	if protocol != "postgres" {
-		return "" // where its literals are is not known
+	switch postern.Protocol(protocol) {
+	case postern.Postgres:
+		return clip(withoutLiterals(e.Text))
+	case postern.HTTP:
+		return clip(withoutValues(e.Text))
+	case postern.SSH:
 	}
-	return clip(withoutLiterals(e.Text))
+	return "" // where its literals are is not known
+}
+
+// withoutValues is a request without its query and with a question mark for each part of
+// its path that is no plain word, or a message of MCP, whose arguments stand beside it;
+// resources are named by what may be a value.
+func withoutValues(text string) string {
+	method, rest, _ := strings.Cut(text, " ")
+	if strings.Contains(method, "/") {
+		if at := strings.LastIndex(rest, " at "); at >= 0 && method != "tools/call" && method != "prompts/get" {
+			return method + " ?" + rest[at:]
+		}
+		return text
+	}
+	path, _, _ := strings.Cut(rest, "?")
+	parts := strings.Split(path, "/")
+	for i, p := range parts {
+		if strings.Trim(p, "abcdefghijklmnopqrstuvwxyz-_") != "" {
+			parts[i] = "?"
+		}
+	}
+	return method + " " + strings.Join(parts, "/")
 }
 
 // maxLexed bounds what is read of a text: without literals the index keeps less.

@@ -24,6 +24,11 @@ func TestIndexedTextHidesWhatMasksHide(t *testing.T) {
 		"held":             {"postgres", record.Event{Text: text, Verdict: postern.VerdictHold}, bare},
 		"nothing known":    {"postgres", record.Event{Text: text, Verdict: postern.VerdictAllow}, bare},
 		"does not end":     {"postgres", record.Event{Text: "SELECT 'a' || 'ann@example"}, "SELECT ? || ..."},
+		"a request":        {"http", record.Event{Text: "GET /api/orders/7/by-mail/ann@example/status?email=ann@example", Verdict: postern.VerdictAllow}, "GET /api/orders/?/by-mail/?/status"},
+		"a tool":           {"http", record.Event{Text: "tools/call get_7 at /mcp", Verdict: postern.VerdictDeny}, "tools/call get_7 at /mcp"},
+		"a resource":       {"http", record.Event{Text: `resources/read "docs://ann at home" at /mcp`, Verdict: postern.VerdictAllow}, "resources/read ? at /mcp"},
+		"a list":           {"http", record.Event{Text: "tools/list at /mcp", Verdict: postern.VerdictAllow}, "tools/list at /mcp"},
+		"a command":        {"ssh", record.Event{Text: "cat /etc/passwd", Verdict: postern.VerdictDeny}, ""},
 		"another protocol": {"mysql", record.Event{Text: text, Verdict: postern.VerdictDeny}, ""},
 	} {
 		if got := indexed(c.protocol, &c.e); got != c.want {
