@@ -406,6 +406,9 @@ func (d *desk) record(t *testing.T) {
 	})
 	has(t, "the replay", replay, "alice (analysts), for whom acts nightly", "tools/call search at /mcp", `{"q":"late"}`, "tools/call drop at /mcp", "tools/call refund at /mcp", `{"amount":50}`, "bob",
 		"an-agent", `the tool "search" has changed`, "tools/destroy at /mcp")
+	house.Eventually(t, func() string { return "calls are found: " + d.CLI(t, "bob", "audit", "search", "refund").All() }, func() bool {
+		return strings.Contains(d.CLI(t, "bob", "audit", "search", "refund").Out, "tools/call refund at /mcp")
+	})
 	if strings.Contains(replay, canary) {
 		t.Errorf("the record has what nobody was shown:\n%s", replay)
 	}
