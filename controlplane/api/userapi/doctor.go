@@ -64,20 +64,24 @@ func examined(now *policy.Snapshot, t postern.TaskName, r postern.ResourceName) 
 func (a *Access) examine(ctx context.Context, now *policy.Snapshot, name postern.ResourceName, only postern.TaskName) (*apiv1.ResourceHealth, error) {
 	res, _ := now.Resource(name)
 	level := wanted(res)
-	h := &apiv1.ResourceHealth{Resource: string(name), Want: level.String()}
+	h := &apiv1.ResourceHealth{Resource: string(name)}
 	if res.GetSpec().GetProtocol() == string(postern.Postgres) {
-		h.Visible = policy.StaysVisible(level)
+		h.Want, h.Visible = level.String(), policy.StaysVisible(level)
 	}
 	seen := a.inspect(ctx, res, h)
-	for _, t := range now.TasksOn(name) {
-		if only != "" && t != only {
-			continue
-		}
+	tasks := now.TasksOn(name)
+	if only != "" {
+		tasks = []postern.TaskName{only}
+	}
+	for _, t := range tasks {
 		th, err := taskHealth(now, t, name, seen)
 		if err != nil {
 			return nil, err
 		}
 		h.Tasks = append(h.Tasks, th)
+	}
+	if res.GetSpec().GetProtocol() == string(postern.SSH) {
+		h.Findings = append(h.Findings, hostFindings(now, res, tasks)...)
 	}
 	h.Findings = append(h.Findings, policyFindings(res)...)
 	return h, nil

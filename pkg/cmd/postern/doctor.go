@@ -24,6 +24,7 @@ resource. A postern-wall looks at the target; this command does not.
 
 L3 native: the target's own privileges. L2 source: masked in the statement that is sent.
 L1 result: masked on the way back. L0: recorded only. none: the task is not served.
+Of a host it tells what the host itself holds sessions to, which rests on what is lent.
 
 Exit code 0: every level holds and nothing was found that weakens it. Exit code 6: a level
 does not hold, is weakened, or could not be looked into.`,
@@ -88,11 +89,14 @@ func health(w io.Writer, r *apiv1.DoctorResponse) {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
-		seen := "no wall looked at it"
-		if h.GetWall() != "" {
-			seen = fmt.Sprintf("PostgreSQL %s, as wall %s found it", h.GetServer(), h.GetWall())
+		switch {
+		case h.GetWall() != "":
+			fmt.Fprintf(w, "resource %s: %s is wanted; PostgreSQL %s, as wall %s found it\n\n", h.GetResource(), h.GetWant(), h.GetServer(), h.GetWall())
+		case h.GetWant() != "":
+			fmt.Fprintf(w, "resource %s: %s is wanted; no wall looked at it\n\n", h.GetResource(), h.GetWant())
+		default:
+			fmt.Fprintf(w, "resource %s\n\n", h.GetResource())
 		}
-		fmt.Fprintf(w, "resource %s: %s is wanted; %s\n\n", h.GetResource(), h.GetWant(), seen)
 		var rows [][]string
 		for _, t := range h.GetTasks() {
 			for _, p := range t.GetPermits() {

@@ -75,6 +75,27 @@ func has(t *testing.T, text string, parts ...string) {
 	}
 }
 
+// certified is a host whose logins Vault would certify.
+const certified = `
+apiVersion: postern/v1
+kind: Resource
+metadata: {name: web-2, labels: {env: dev}}
+spec:
+  protocol: ssh
+  endpoint: {host: web-2.example, port: 22, ssh: {hostKeys: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"]}}
+  credential: {vault: {mount: ssh, sshRole: web, user: deploy}}
+---
+apiVersion: postern/v1
+kind: Task
+metadata: {name: web-2-restart}
+spec: {purpose: restart the shop, resources: {names: [web-2]}, permit: [{channel: exec, argv: [/usr/bin/systemctl, restart, shop]}], duration: 1h}
+---
+apiVersion: postern/v1
+kind: Task
+metadata: {name: web-2-look}
+spec: {purpose: look around, resources: {names: [web-2]}, permit: [{channel: shell}], duration: 1h}
+`
+
 // TestStockClients is the daily path: what is allowed runs as it would directly, and what
 // is not is refused with the rule.
 func TestStockClients(t *testing.T) {
@@ -92,6 +113,17 @@ func TestStockClients(t *testing.T) {
 		}
 		r := run(t, exec.Command("ssh-keygen", "-L", "-f", filepath.Join(alice.dir, "web-status-cert.pub")))
 		has(t, r.Out, "user certificate", "web-status.web-1", "Critical Options: (none)", "Extensions: (none)")
+	})
+	t.Run("doctor", func(t *testing.T) {
+		r := h.CLI(t, "ada", "doctor", "web-status")
+		has(t, r.Out, "[host-wall]", "the gateway alone stands between a session and what the lent account may do", "spec.credential.vault.sshRole")
+		if r.Code != 0 || strings.Contains(r.Out, "is wanted") {
+			t.Errorf("%+v", r)
+		}
+		h.Apply(t, "ada", certified)
+		r = h.CLI(t, "ada", "doctor", "web-2")
+		has(t, r.Out, `the host itself runs "/usr/bin/systemctl restart shop" and nothing else`, "a session's certificate forces it, without terminal or forwards",
+			"web-2-look", "bounds it to commands, with a terminal")
 	})
 	t.Run("exec", func(t *testing.T) {
 		for _, c := range []struct {

@@ -1883,7 +1883,7 @@ type ResourceHealth struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The resource.
 	Resource string `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
-	// The level that its owner wants: L1 to L3.
+	// The level that its owner wants: L1 to L3; empty where the protocol has no levels to want.
 	Want string `protobuf:"bytes,2,opt,name=want,proto3" json:"want,omitempty"`
 	// The wall that looked; empty where none did.
 	Wall string `protobuf:"bytes,3,opt,name=wall,proto3" json:"wall,omitempty"`
