@@ -88,8 +88,8 @@ func others(values []string) []string {
 	for _, v := range values {
 		var kept []string
 		for pair := range strings.SplitSeq(v, ";") {
-			if !ownCookie(pair) && strings.TrimSpace(pair) != "" {
-				kept = append(kept, strings.TrimSpace(pair))
+			if pair = strings.Trim(pair, " \t"); pair != "" && !ownCookie(pair) {
+				kept = append(kept, pair)
 			}
 		}
 		if len(kept) > 0 {

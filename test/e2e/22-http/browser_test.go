@@ -196,15 +196,20 @@ func (s *service) attacks(t *testing.T, home string) {
 	}
 }
 
+// hold is one of what waits for bob.
+type hold struct{ ID, Statement string }
+
+func (s *service) holds(t *testing.T) (holds []hold) {
+	t.Helper()
+	_ = json.Unmarshal([]byte(s.CLI(t, "bob", "approvals", "--format", "json").Out), &holds)
+	return holds
+}
+
 // pending is the id of the hold that shows text.
 func (s *service) pending(t *testing.T, text string) string {
 	t.Helper()
 	return house.Poll(t, "a hold", func() (string, bool) {
-		var holds []struct{ ID, Statement string }
-		if json.Unmarshal([]byte(s.CLI(t, "bob", "approvals", "--format", "json").Out), &holds) != nil {
-			return "", false
-		}
-		for _, h := range holds {
+		for _, h := range s.holds(t) {
 			if strings.Contains(h.Statement, text) {
 				return h.ID, true
 			}

@@ -1,7 +1,6 @@
 package http
 
 import (
-	"encoding/json"
 	"os/exec"
 	"strings"
 	"testing"
@@ -15,15 +14,9 @@ func TestHeld(t *testing.T) {
 	s := &service{house.Start(t, house.Options{HTTP: true})}
 	pending := func() string {
 		t.Helper()
-		return house.Poll(t, "a hold", func() (string, bool) {
-			var holds []struct{ ID, Statement, State string }
-			out := s.CLI(t, "bob", "approvals", "--format", "json").Out
-			if json.Unmarshal([]byte(out), &holds) != nil || len(holds) == 0 {
-				return "", false
-			}
-			has(t, out, "PATCH /api/orders/7", "shipped")
-			return holds[0].ID, true
-		})
+		id := s.pending(t, "PATCH /api/orders/7")
+		has(t, s.CLI(t, "bob", "approvals", "--format", "json").Out, "PATCH /api/orders/7", "shipped")
+		return id
 	}
 	for _, c := range []struct{ verb, code, says string }{{"deny", "403", "not now"}, {"approve", "200", `"status":"shipped"`}} {
 		cmd := exec.Command("curl", "--silent", "--max-time", "60", "--cacert", s.CAFile, "--write-out", "\n%{http_code}",
@@ -48,6 +41,27 @@ func TestHeld(t *testing.T) {
 	if after := s.Target(t, "SELECT status FROM sales.orders WHERE id = 7"); after[0][0] != "shipped" {
 		t.Errorf("it was not sent: %v", after)
 	}
+	// A program that would rather come back is told where people approve, and comes back.
+	ask := func() house.Result {
+		return s.curl(t, "alice", "fix-order", "-X", "PATCH", "--json", `{"status":"lost"}`, "-H", "Prefer: respond-async", "/api/orders/7")
+	}
+	r := ask()
+	if !strings.HasSuffix(r.Out, "\n202") {
+		t.Fatalf("%+v", r)
+	}
+	has(t, r.Out, `"code":"held"`, `"url":"`+s.Addr+`/approvals/h-`)
+	for _, h := range s.holds(t) {
+		if r := s.CLI(t, "bob", "approve", h.ID); r.Code != 0 {
+			t.Fatalf("%+v", r)
+		}
+	}
+	house.Eventually(t, func() string { return "the request goes through" }, func() bool {
+		r := ask()
+		if !strings.HasSuffix(r.Out, "\n202") && !strings.HasSuffix(r.Out, "\n200") {
+			t.Fatalf("%+v", r)
+		}
+		return strings.Contains(r.Out, `"status":"lost"`)
+	})
 }
 
 // TestRevoked: an ended right ends what goes on, and what comes after.
