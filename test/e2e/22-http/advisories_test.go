@@ -1,0 +1,124 @@
+package http
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/posterngate/postern/test/e2e/house"
+)
+
+// TestAdvisories has a case for each class of published advisories on gateways and servers
+// that could be one of ours: what was sent there is refused here, and others are unharmed.
+func TestAdvisories(t *testing.T) {
+	s := &service{house.Start(t, house.Options{HTTP: true})}
+	token := s.DataToken(t, "alice")
+	for name, c := range map[string]struct {
+		task, head, body string
+		status           int
+		says             string
+	}{
+		"GHSA-pxq7-h93f-9jrg a fragment in the path":        {"", "GET /api/admin/users#/api/orders/7 HTTP/1.1", "", 400, "Postern-Code"},
+		"GHSA-7rh7-c77v-6434 what is allowed in the query":  {"", "GET /api/admin/users?x=/api/orders/7 HTTP/1.1", "", 403, "does not allow"},
+		"GHSA-7x63-xv5r-3p2x another path in a header":      {"", "GET /api/admin/users HTTP/1.1\r\nX-Forwarded-Uri: /api/orders/7\r\nX-Original-Url: /api/orders/7", "", 403, "does not allow"},
+		"GHSA-5hvv-m4w4-gf6v a program that is let through": {"", "GET /api/admin/users HTTP/1.1\r\nUser-Agent: GoogleHC/1.0", "", 403, "does not allow"},
+		"GHSA-vjrc-mh2v-45x6 names with underscores":        {"", "GET /api/orders/7/status HTTP/1.1\r\nX_Forwarded_User: root\r\nX-Forwarded_Email: root@x", "", 200, `"id":7`},
+		"another method in a header":                        {"", "GET /api/orders/7 HTTP/1.1\r\nX_Http_Method_Override: DELETE", "", 400, "Postern-Code"},
+		"CVE-2026-3605 dots in the path":                    {"", "GET /api/orders/../admin/users HTTP/1.1", "", 400, "Postern-Code"},
+		"CVE-2025-6203 JSON that is nested too deep":        {"fix-order", "PATCH /api/orders/7 HTTP/1.1\r\nContent-Type: application/json", `{"status":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `}`, 400, "Postern-Code"},
+		"a body over what rules read":                       {"fix-order", "PATCH /api/orders/7 HTTP/1.1\r\nContent-Type: application/json", `{"status":"paid","x":"` + strings.Repeat("x", 2<<20) + `"}`, 400, "longer than"},
+		"headers without an end":                            {"", "GET /api/orders/7 HTTP/1.1\r\nX-Long: " + strings.Repeat("x", 2<<20), "", 400, "too long"},
+		"headers without number":                            {"", "GET /api/orders/7 HTTP/1.1" + strings.Repeat("\r\nX: y", 20000), "", 400, "too long"},
+		"two hosts":                                         {"", "GET /api/orders/7 HTTP/1.1\r\nHost: admin.internal", "", 400, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if c.task == "" {
+				c.task = "read-orders"
+			}
+			conn := s.secure(t, "http/1.1")
+			length := ""
+			if c.body != "" {
+				length = fmt.Sprintf("\r\nContent-Length: %d", len(c.body))
+			}
+			go func() { // the node may answer and hang up before it has all of it
+				_, _ = fmt.Fprintf(conn, "%s%s\r\nHost: %s--orders-api.%s\r\nAuthorization: Bearer %s\r\n\r\n%s", c.head, length, c.task, s.Nodes[0].HTTPDomain, token, c.body)
+			}()
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				if c.status < 400 {
+					t.Fatal(err)
+				}
+				return // cut off
+			}
+			defer resp.Body.Close()
+			b, _ := io.ReadAll(resp.Body)
+			if resp.StatusCode != c.status || !strings.Contains(fmt.Sprint(resp.Header)+string(b), c.says) {
+				t.Errorf("%s %s", resp.Status, b)
+			}
+		})
+	}
+	t.Run("CVE-2024-27316 headers in frames without an end", func(t *testing.T) {
+		conn := s.secure(t, "h2")
+		fr := begin(conn)
+		var block bytes.Buffer
+		enc := hpack.NewEncoder(&block)
+		_ = enc.WriteField(hpack.HeaderField{Name: "x-long", Value: strings.Repeat("x", 1000)})
+		err := fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes()})
+		sent := 0
+		for ; err == nil && sent < 64<<20; sent += block.Len() {
+			err = fr.WriteContinuation(1, false, block.Bytes())
+		}
+		if err == nil {
+			t.Errorf("%d bytes of headers were taken", sent)
+		}
+	})
+	t.Run("CVE-2026-33186 a path without a slash", func(t *testing.T) {
+		for _, path := range []string{"api/orders/7/status", "orders.Admin/Delete", "*", ""} {
+			conn := s.secure(t, "h2")
+			fr := begin(conn)
+			fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+			var block bytes.Buffer
+			enc := hpack.NewEncoder(&block)
+			for _, f := range [][2]string{{":method", "POST"}, {":scheme", "https"}, {":authority", "read-orders--orders-api." + s.Nodes[0].HTTPDomain}, {":path", path}, {"content-type", "application/grpc"}, {"authorization", "Bearer " + token}} {
+				_ = enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
+			}
+			_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true})
+			for {
+				f, err := fr.ReadFrame()
+				if err != nil {
+					break
+				}
+				if h, ok := f.(*http2.MetaHeadersFrame); ok {
+					if status, said := h.PseudoValue("status"), fmt.Sprint(h.RegularFields()); status == "200" && !strings.Contains(said, "grpc-status") || !strings.Contains(said, "postern-code") && status[0] != '4' {
+						t.Errorf("%q: %s %s", path, status, said)
+					}
+					break
+				}
+				if _, ok := f.(*http2.RSTStreamFrame); ok {
+					break
+				}
+			}
+		}
+	})
+	if r := s.curl(t, "alice", "read-orders", "/api/orders/7/status"); !strings.HasSuffix(r.Out, "\n200") {
+		t.Errorf("somebody else is harmed: %+v", r)
+	}
+}
+
+// begin speaks HTTP/2 by hand.
+func begin(c *tls.Conn) *http2.Framer {
+	_ = c.SetDeadline(time.Now().Add(2 * time.Minute))
+	_, _ = io.WriteString(c, http2.ClientPreface)
+	fr := http2.NewFramer(c, c)
+	_ = fr.WriteSettings()
+	return fr
+}
