@@ -335,6 +335,31 @@ func TestGrantMustLive(t *testing.T) {
 	code(t, err, codes.NotFound, "gone")
 }
 
+// TestALockStopsAYes: whatever a lock stands on, an approval that rests on it is of no use:
+// it is not given, not asked for, and not used.
+func TestALockStopsAYes(t *testing.T) {
+	for _, spec := range []string{
+		"subject: alice", "grant: g-1", "resource: warehouse", "node: n1",
+		"workload: helper", "subject: helper", "workload: nightly", "subject: nightly", // who act for her
+	} {
+		f := newFixture(t)
+		f.grant("g-1", &typesv1.Subject{Name: "alice", Groups: []string{"analysts"}, Actor: "helper", Via: []string{"nightly"}})
+		h := f.open(ask("g-1", "s-1", "DELETE 1"))
+		if _, err := f.Review(t.Context(), bob, h.GetId(), true, "", nil); err != nil {
+			t.Fatal(err)
+		}
+		f.policy(world + "\n---\nkind: Lock\nmetadata: {name: out}\nspec: {" + spec + ", reason: it was stolen}\n")
+		_, err := f.Consume(t.Context(), "n1", h.GetId(), h.GetDigest(), "s-1")
+		code(t, err, codes.PermissionDenied, "it was stolen")
+		_, err = f.OpenHold(t.Context(), "n1", ask("g-1", "s-1", "DELETE 2"))
+		code(t, err, codes.PermissionDenied, "it was stolen")
+		f.policy(world)
+		if _, err := f.Consume(t.Context(), "n1", h.GetId(), h.GetDigest(), "s-1"); err != nil {
+			t.Errorf("%s: once the lock is gone: %v", spec, err)
+		}
+	}
+}
+
 func TestLockedAndUnknown(t *testing.T) {
 	f := newFixture(t)
 	f.grant("g-1", alice)

@@ -19,6 +19,7 @@ import (
 	"github.com/posterngate/postern/pkg/fault"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/noun"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 )
@@ -276,7 +277,8 @@ func (s *Service) usable(g *typesv1.Grant, r postern.ResourceName, n postern.Nod
 	if err != nil {
 		return err
 	}
-	if reason, lock, ok := snapshot.Locked(g.GetSubject().GetName(), g.GetSubject().GetWorkload(), postern.GrantID(g.GetId()), r, n, now); ok {
+	sub := noun.SubjectOf(g.GetSubject())
+	if reason, lock, ok := snapshot.LockedFor(&sub, postern.GrantID(g.GetId()), r, n, now); ok {
 		return fault.New(codes.PermissionDenied, "%s (lock %s)", reason, lock).WithKind(postern.CodeKilled.String())
 	}
 	if _, err := snapshot.ResourceOf(postern.TaskName(g.GetTask()), r); err != nil {
