@@ -207,9 +207,13 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 	if s.broker, err = credential.New(broker); err != nil {
 		return err
 	}
-	s.accounts = account.New(account.Config{
+	accounts := account.Config{
 		Store: s.store, Snapshot: s.hub.Snapshot, Fleet: s.fleet, Keeper: keeper, Lent: s.broker.Lent, Audit: s.audit, Logger: s.log, Now: time.Now,
-	})
+	}
+	if s.vault != nil {
+		accounts.Vault = s.vault
+	}
+	s.accounts = account.New(accounts)
 	if s.blobs, err = openBlobs(ctx, s.cfg); err != nil {
 		return err
 	}
@@ -269,7 +273,7 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier) err
 		Approval:    approvalapi.New(s.approve),
 		Session:     sessionapi.New(s.recordings, live{s.fleet}),
 		Audit:       userapi.NewAudit(s.audit),
-		Answer:      answerapi.New(s.index, s.bindings, time.Now),
+		Answer:      answerapi.New(s.index, s.bindings, func() []*typesv1.Workload { return s.hub.Snapshot().Workloads() }, time.Now),
 		NodeAdmin:   userapi.NewNodes(s.fleet, enroller, s.cache),
 		Authority:   userapi.NewAuthority(s.authority),
 		Lock:        s.locks(policies, verifier, guard),

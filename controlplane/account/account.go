@@ -37,12 +37,13 @@ type Fleet interface {
 	Broadcast(ctx context.Context, cmd *nodev1.Command) (postern.NodeName, error)
 }
 
-// Config is what a Service works with; all is required.
+// Config is what a Service works with; all but Vault is required.
 type Config struct {
 	Store    store.Store
 	Snapshot func() *policy.Snapshot
 	Fleet    Fleet
 	Keeper   sealed.Keeper
+	Vault    Vault // nil where there is none
 	Lent     func(ctx context.Context, r postern.ResourceName) ([]credential.Lent, error)
 	Audit    *audit.Log
 	Logger   *slog.Logger
@@ -275,9 +276,9 @@ func (s *Service) managed(ctx context.Context, res *typesv1.Resource, lent []cre
 	}
 	for purpose, ref := range refs(res) {
 		if ref.GetSealed() == "" {
-			continue
+			continue // what Vault lends the ledger tells of
 		}
-		account, err := s.accountOf(ctx, ref.GetSealed())
+		account, err := s.accountOf(ctx, ref)
 		if err != nil {
 			return nil, err
 		}

@@ -12,32 +12,23 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/posterngate/postern/controlplane/audit"
-	"github.com/posterngate/postern/controlplane/credential/sealed"
-	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/pkg/fault"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
-	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
-	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/secret"
 )
-
-const secretKind = "secret"
 
 // nextKey is under which key a secret has the password that is being given: it is kept
 // before the server has it, so that a rotation that is cut short anywhere can be finished.
 const nextKey = "next"
 
-// Rotate gives the account of a secret a new password: made here, given to the server by a
-// wall as its verifier, and lent from then on. The old one fails at once. By whom is for
-// the audit log. Errors are *fault.Error.
+// Rotate gives an account whose password stands a new one. That of a Secret or of Vault's
+// KV is made here, given to the server by a wall as its verifier, and lent from then on;
+// that of a static role Vault makes. The old one fails at once. By whom is for the audit
+// log. Errors are *fault.Error.
 func (s *Service) Rotate(ctx context.Context, name string, by audit.Entry) (*apiv1.RotateAccountResponse, error) {
 	one, err := s.find(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	wall, at, err := s.wallOf(one)
 	if err != nil {
 		return nil, err
 	}
@@ -45,13 +36,41 @@ func (s *Service) Rotate(ctx context.Context, name string, by audit.Entry) (*api
 	for _, r := range one.resources {
 		resp.Resources = append(resp.Resources, string(r))
 	}
-	next, err := s.prepare(ctx, one)
+	by.Action, by.Object, by.Outcome = "account.rotate", one.object(), "ok"
+	detail := map[string]any{"account": one.account, "resources": resp.GetResources()}
+	by.Detail = detail
+	if one.ref.GetVault().GetStaticRole() != "" {
+		if err := s.cfg.Vault.Rotate(ctx, one.ref.GetVault()); err != nil {
+			return nil, unfinished(err, "Vault could not change the password of %s", one.account)
+		}
+		resp.Time = timestamppb.New(s.cfg.Now())
+		err = s.cfg.Audit.Append(ctx, by)
+	} else {
+		err = s.replace(ctx, one, resp, by, detail)
+	}
 	if err != nil {
 		return nil, err
 	}
+	if err := s.sessionsAfter(ctx, one, resp); err != nil {
+		return nil, err
+	}
+	return resp, s.whoHasIt(ctx, one, resp)
+}
+
+// replace makes the new password, gives it to the server, and then to those who lend it.
+func (s *Service) replace(ctx context.Context, one *static, resp *apiv1.RotateAccountResponse, by audit.Entry, detail map[string]any) error {
+	wall, at, err := s.wallOf(one)
+	if err != nil {
+		return err
+	}
+	detail["wall"] = wall
+	next, err := s.prepare(ctx, one)
+	if err != nil {
+		return err
+	}
 	verifier, err := secret.ScramVerifier([]byte(next))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	res, err := s.cfg.Fleet.Command(ctx, wall, &nodev1.Command{Kind: &nodev1.Command_SetPassword{
 		SetPassword: &nodev1.SetPassword{Resource: string(at), Account: one.account, Verifier: verifier},
@@ -60,23 +79,28 @@ func (s *Service) Rotate(ctx context.Context, name string, by audit.Entry) (*api
 		err = errors.New(res.GetError())
 	}
 	if err != nil {
-		f := fault.Wrap(err, codes.Unavailable, "wall %s could not change the password of %s: %s", wall, one.account, fault.From(err).Reason)
-		f.Violations = append(f.Violations, fault.Violation{Field: "hint", Reason: "the account is as it was, or has the new password: rotate it again, which goes on where this stopped"})
-		return nil, f
+		return unfinished(err, "wall %s could not change the password of %s: %s", wall, one.account, fault.From(err).Reason)
 	}
 	resp.Time = timestamppb.New(s.cfg.Now())
-	by.Action, by.Object, by.Outcome = "account.rotate", secretKind+"/"+one.name, "ok"
-	by.Detail = map[string]any{"account": one.account, "resources": resp.GetResources(), "wall": wall}
-	if err := s.finish(ctx, one, next, by); err != nil {
-		return nil, err
+	return s.finish(ctx, one, next, by)
+}
+
+// unfinished is why a rotation did not come to its end.
+func unfinished(err error, format string, args ...any) error {
+	if f := fault.From(err); f.Code == codes.FailedPrecondition {
+		return f // nothing was done, and it says what to do
 	}
-	if err := s.sessionsAfter(ctx, one, resp); err != nil {
-		return nil, err
-	}
+	f := fault.Wrap(err, codes.Unavailable, format, args...)
+	f.Violations = append(f.Violations, fault.Violation{Field: "hint", Reason: "the account is as it was, or has the new password: rotate it again, which goes on where this stopped"})
+	return f
+}
+
+// whoHasIt adds who was seen with the account around Postern.
+func (s *Service) whoHasIt(ctx context.Context, one *static, resp *apiv1.RotateAccountResponse) error {
 	for _, r := range one.resources {
 		seen, err := s.kept(ctx, r)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, g := range seen {
 			if g.Account == one.account {
@@ -85,103 +109,7 @@ func (s *Service) Rotate(ctx context.Context, name string, by audit.Entry) (*api
 		}
 	}
 	slices.SortFunc(resp.Around, func(a, b *apiv1.AroundUse) int { return b.GetLastTime().AsTime().Compare(a.GetLastTime().AsTime()) })
-	return resp, nil
-}
-
-// static is a secret that is the login of resources.
-type static struct {
-	name      string
-	account   string
-	resources []postern.ResourceName
-	entry     store.Entry
-	object    *typesv1.Object
-	values    map[string]string
-}
-
-// find is the secret that a name means: its own, its account's, or that of the one resource
-// that logs in with it.
-func (s *Service) find(ctx context.Context, name string) (*static, error) {
-	users := map[string][]postern.ResourceName{} // by secret
-	snap := s.cfg.Snapshot()
-	for _, r := range snap.Resources() {
-		res, _ := snap.Resource(r)
-		for _, ref := range refs(res) {
-			if n := ref.GetSealed(); n != "" && !slices.Contains(users[n], r) {
-				users[n] = append(users[n], r)
-			}
-		}
-	}
-	var meant []string
-	for n, by := range users {
-		account, err := s.accountOf(ctx, n)
-		if err != nil {
-			return nil, err
-		}
-		if n == name {
-			meant = []string{n}
-			break
-		}
-		res, ok := snap.Resource(postern.ResourceName(name))
-		if account == name || ok && slices.Contains(by, postern.ResourceName(name)) && res.GetSpec().GetCredential().GetSealed() == n {
-			meant = append(meant, n)
-		}
-	}
-	switch len(meant) {
-	case 0:
-		return nil, fault.New(codes.NotFound, "no secret %.60q is the login of a resource; an account that a source makes or rotates itself needs no rotation here", name)
-	case 1:
-	default:
-		slices.Sort(meant)
-		return nil, fault.New(codes.FailedPrecondition, "%.60q may be one of the secrets %v: name the one that is meant", name, meant)
-	}
-	one, err := s.open(ctx, meant[0])
-	if err != nil {
-		return nil, err
-	}
-	one.resources = users[one.name]
-	slices.Sort(one.resources)
-	if one.account == "" || one.values["password"] == "" {
-		return nil, fault.New(codes.FailedPrecondition, "secret %q is no username with a password", one.name)
-	}
-	return one, nil
-}
-
-// open reads a secret.
-func (s *Service) open(ctx context.Context, name string) (*static, error) {
-	e, err := s.cfg.Store.Get(ctx, store.Key{Kind: secretKind, Name: name})
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, fault.New(codes.NotFound, "there is no secret %q", name)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read secret %q: %w", name, err)
-	}
-	o, err := store.DecodeObject(e)
-	if err != nil {
-		return nil, err
-	}
-	opened, err := sealed.OpenSecret(ctx, s.cfg.Keeper, o.GetSecret())
-	if err != nil {
-		return nil, err
-	}
-	one := &static{name: name, entry: e, object: o, values: map[string]string{}}
-	for k, v := range opened {
-		one.values[k] = string(v.Reveal())
-		v.Wipe()
-	}
-	one.account = one.values["username"]
-	return one, nil
-}
-
-// accountOf is the account of a secret; empty where it is none, or not there.
-func (s *Service) accountOf(ctx context.Context, name string) (string, error) {
-	one, err := s.open(ctx, name)
-	if fault.CodeOf(err) == codes.NotFound {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	return one.account, nil
+	return nil
 }
 
 // wallOf is a wall that reaches the account's server, and by which resource.
@@ -202,48 +130,14 @@ func (s *Service) prepare(ctx context.Context, one *static) (string, error) {
 		return next, nil
 	}
 	one.values[nextKey] = rand.Text()
-	op, err := s.sealed(ctx, one)
-	if err != nil {
-		return "", err
-	}
-	revision, err := s.cfg.Store.Commit(ctx, op)
-	if err != nil {
-		return "", meanwhile(err)
-	}
-	one.entry.Revision = revision
-	return one.values[nextKey], nil
+	return one.values[nextKey], s.save(ctx, one, nil)
 }
 
 // finish makes the new password the one in use.
 func (s *Service) finish(ctx context.Context, one *static, next string, by audit.Entry) error {
 	one.values["password"] = next
 	delete(one.values, nextKey)
-	object.Meta(one.object).UpdateTime = timestamppb.New(s.cfg.Now())
-	op, err := s.sealed(ctx, one)
-	if err != nil {
-		return err
-	}
-	_, err = s.cfg.Audit.Commit(ctx, by, op)
-	return meanwhile(err)
-}
-
-// sealed is the operation that stores the values.
-func (s *Service) sealed(ctx context.Context, one *static) (store.Op, error) {
-	sec := one.object.GetSecret()
-	sec.Spec = &typesv1.SecretSpec{Data: one.values}
-	if err := sealed.SealSecret(ctx, s.cfg.Keeper, sec); err != nil {
-		return store.Op{}, err
-	}
-	k, value, err := store.EncodeObject(one.object)
-	return store.Op{Key: k, Value: value, If: one.entry.Revision}, err
-}
-
-func meanwhile(err error) error {
-	var conflict *store.ConflictError
-	if errors.As(err, &conflict) {
-		return fault.Wrap(err, codes.Aborted, "somebody changed the secret in this moment; rotate it again")
-	}
-	return err
+	return s.save(ctx, one, &by)
 }
 
 // sessionsAfter ends the sessions that logged in with the old password, where their

@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 
@@ -47,10 +48,16 @@ func (s *Service) ofLease(ctx context.Context, id postern.LeaseID) (*apiv1.GetBl
 		resp.Stops = []string{"postern rotate " + quoted(l.Where)}
 		resp.Notes = append(resp.Notes, "the account is static: its password is the same for every session, and outlives the loan")
 	case static:
-		resp.Notes = append(resp.Notes, "the account is static, and its password Vault's to change: "+l.Where)
+		resp.Stops = []string{"postern rotate " + quoted(vaultName(l.Where))}
+		resp.Notes = append(resp.Notes, "the account is static: its password lies in Vault, and outlives the loan")
 	}
 	resp.Notes = append(resp.Notes, "the gateway neither sees nor records what is done with it")
 	return last(resp), nil
+}
+
+// vaultName is a place in Vault as rotate takes it.
+func vaultName(where string) string {
+	return strings.Replace(strings.Replace(where, "/data/", "/", 1), "/static-creds/", "/", 1)
 }
 
 // login is what the account of a lease may at the resource itself: at level native what

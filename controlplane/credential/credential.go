@@ -207,6 +207,8 @@ func sourceOf(ref *typesv1.CredentialRef) (source, where string) {
 		return sourceVault, v.GetMount() + "/creds/" + v.GetRole()
 	case v.GetSshRole() != "":
 		return sourceVault, v.GetMount() + "/sign/" + v.GetSshRole()
+	case v.GetStaticRole() != "":
+		return sourceVault, v.GetMount() + "/static-creds/" + v.GetStaticRole()
 	case v != nil:
 		return sourceVault, v.GetMount() + "/data/" + v.GetPath()
 	case ref.GetSealed() != "":

@@ -216,7 +216,7 @@ type Lent struct {
 
 // made reports whether a source makes a login for each lease.
 func made(l *lease) bool {
-	return l.Source == sourceWall || l.Source == sourceVault && !strings.Contains(l.Where, "/data/")
+	return l.Source == sourceWall || l.Source == sourceVault && (strings.Contains(l.Where, "/creds/") || strings.Contains(l.Where, "/sign/"))
 }
 
 // Lent lists all leases of a resource that the ledger has and whose account is known,

@@ -34,7 +34,7 @@ func refusedLogins(ctx context.Context, conn *pgx.Conn, since time.Time) ([]*nod
 	}{{"jsonlog", refusedJSON}, {"csvlog", refusedCSV}} {
 		var file *string
 		if err := conn.QueryRow(ctx, "SELECT pg_current_logfile($1)", format.name).Scan(&file); err != nil {
-			return nil, errors.New("the admin credential may not ask for the server's log: grant pg_monitor")
+			return nil, errors.New("the admin credential may not ask for the server's log: grant pg_monitor or, before PostgreSQL 16, execution of pg_current_logfile(text)")
 		}
 		if file == nil {
 			continue

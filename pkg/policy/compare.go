@@ -176,7 +176,7 @@ func (s *Snapshot) resourceTerms() map[postern.ResourceName][]string {
 			words = append(words, "database "+db)
 		}
 		if v := spec.GetCredential(); v != nil {
-			role := cmp.Or(v.GetVault().GetRole(), v.GetVault().GetPath(), v.GetVault().GetSshRole())
+			role := cmp.Or(v.GetVault().GetRole(), v.GetVault().GetPath(), v.GetVault().GetSshRole(), v.GetVault().GetStaticRole())
 			words = append(words, "logs in by "+credentialText(v.GetVault().GetMount(), role, cmp.Or(v.GetSealed(), v.GetOauth().GetSecret())))
 			if o := v.GetOauth(); o != nil {
 				words = append(words, fmt.Sprintf("with tokens from %s, scopes %q, audience %q", o.GetTokenUrl(), o.GetScopes(), o.GetAudience()))

@@ -134,15 +134,26 @@ func (c *checker) credential(field string, r *typesv1.CredentialRef, required bo
 	case v != nil && (v.GetMount() == "" || strings.Trim(v.GetMount(), "/") != v.GetMount()):
 		c.fail(field+".vault.mount", "is required, without slashes at the ends")
 	case v != nil && v.GetSshRole() != "":
-		if v.GetRole() != "" || v.GetPath() != "" {
-			c.fail(field+".vault", "needs just one of role, path and sshRole")
+		if v.GetRole() != "" || v.GetPath() != "" || v.GetStaticRole() != "" {
+			c.fail(field+".vault", "needs just one of role, staticRole, path and sshRole")
 		}
 		if !hostUser.MatchString(v.GetUser()) {
 			c.fail(field+".vault.user", "is required with sshRole: the one login that a certificate is good for")
 		}
-	case v != nil && ((v.GetRole() == "") == (v.GetPath() == "") || v.GetUser() != ""):
-		c.fail(field+".vault", "needs just one of role and path, or sshRole with user")
+	case v != nil && (vaultWays(v) != 1 || v.GetUser() != ""):
+		c.fail(field+".vault", "needs just one of role, staticRole and path, or sshRole with user")
 	}
+}
+
+// vaultWays are how many of a role, a static role and a path a reference names.
+func vaultWays(v *typesv1.VaultRef) int {
+	n := 0
+	for _, name := range []string{v.GetRole(), v.GetStaticRole(), v.GetPath()} {
+		if name != "" {
+			n++
+		}
+	}
+	return n
 }
 
 func (c *checker) level(l *typesv1.Level) postern.Level {

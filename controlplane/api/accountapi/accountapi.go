@@ -28,6 +28,9 @@ func New(s *account.Service) *Handler { return &Handler{s} }
 func (h *Handler) ListAccounts(ctx context.Context, req *connect.Request[apiv1.ListAccountsRequest]) (*connect.Response[apiv1.ListAccountsResponse], error) {
 	var since time.Time
 	if at := req.Msg.GetRefusedSince(); at != nil {
+		if err := at.CheckValid(); err != nil {
+			return nil, fault.Invalid(fault.Violation{Field: "refused_since", Reason: "is not a time"})
+		}
 		since = at.AsTime()
 	}
 	resp, err := h.accounts.List(ctx, postern.ResourceName(req.Msg.GetResource()), since)

@@ -39,14 +39,16 @@ type Index interface {
 type Handler struct {
 	index    Index
 	bindings func() ([]*typesv1.Binding, error)
-	now      func() time.Time
+	// workloads are those that stand now.
+	workloads func() []*typesv1.Workload
+	now       func() time.Time
 }
 
 var _ apiv1connect.AnswerServiceHandler = (*Handler)(nil)
 
-// New makes a Handler; bindings are those that stand now.
-func New(x Index, bindings func() ([]*typesv1.Binding, error), now func() time.Time) *Handler {
-	return &Handler{index: x, bindings: bindings, now: now}
+// New makes a Handler; bindings and workloads are those that stand now.
+func New(x Index, bindings func() ([]*typesv1.Binding, error), workloads func() []*typesv1.Workload, now func() time.Time) *Handler {
+	return &Handler{index: x, bindings: bindings, workloads: workloads, now: now}
 }
 
 const (

@@ -2,13 +2,18 @@ package answerapi
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/posterngate/postern/controlplane/api/authz"
 	"github.com/posterngate/postern/controlplane/recording/index"
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/policy"
 )
 
 func FuzzToken(f *testing.F) {
@@ -78,7 +83,7 @@ func TestUnusedBindings(t *testing.T) {
 				binding("nobody", &typesv1.SubjectSelector{Group: "none"}),
 				binding("claimed", &typesv1.SubjectSelector{Claim: map[string]string{"team": "x"}}),
 			}, nil
-		}, func() time.Time { return now })
+		}, nil, func() time.Time { return now })
 	list, err := h.unused(context.Background(), index.Usage{}, now.AddDate(0, 0, -90))
 	if err != nil {
 		t.Fatal(err)
@@ -92,5 +97,73 @@ func TestUnusedBindings(t *testing.T) {
 	}
 	if list, err := h.unused(context.Background(), index.Usage{Name: "nightly"}, now); err != nil || len(list) != 1 {
 		t.Errorf("%v, %v", list, err)
+	}
+}
+
+// places is an index of what was used.
+type places struct {
+	Index
+	list []index.Used
+}
+
+func (p places) Usage(_ context.Context, q index.Usage) (out []index.Used, _ error) {
+	for _, u := range p.list {
+		name := q.Name == "" || q.Name == u.Subject || q.Name == u.Account || q.Name == u.Resource || q.Name == u.Workload
+		if name && (q.Subject == "" || q.Subject == u.Subject) && (q.Workload == "" || q.Workload == u.Workload) && (q.Resource == "" || q.Resource == u.Resource) {
+			out = append(out, u)
+		}
+	}
+	return out, nil
+}
+
+// TestUsageOfAnOwner: what a person's workloads do is among what is told of the person,
+// each thing once, with who owns it.
+func TestUsageOfAnOwner(t *testing.T) {
+	now := time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
+	used := func(days int, subject, workload, resource string) index.Used {
+		return index.Used{Subject: subject, Workload: workload, Resource: resource, Account: "app", Last: now.AddDate(0, 0, -days)}
+	}
+	owned := func(name, owner string) *typesv1.Workload {
+		return &typesv1.Workload{Metadata: &typesv1.Metadata{Name: name}, Spec: &typesv1.WorkloadSpec{Owner: owner}}
+	}
+	h := New(places{list: []index.Used{
+		used(3, "carol", "", "warehouse"), used(1, "nightly", "nightly", "warehouse"), used(2, "repo:x", "ci", "shop"), used(4, "alice", "", "shop"), used(5, "old", "old", "shop"),
+	}}, nil, func() []*typesv1.Workload {
+		return []*typesv1.Workload{owned("nightly", "carol"), owned("ci", "carol"), owned("bob", "bob")}
+	}, func() time.Time { return now })
+	for _, c := range []struct {
+		q    *apiv1.GetUsageRequest
+		want string
+	}{
+		{&apiv1.GetUsageRequest{Name: "carol"}, "nightly of carol, repo:x of carol, carol of "},
+		{&apiv1.GetUsageRequest{Name: "carol", Resource: "shop"}, "repo:x of carol"},
+		{&apiv1.GetUsageRequest{Name: "carol", Workload: "ci"}, "repo:x of carol"},
+		{&apiv1.GetUsageRequest{Subject: "carol"}, "carol of "},
+		{&apiv1.GetUsageRequest{Name: "nightly"}, "nightly of carol"},
+		{&apiv1.GetUsageRequest{Name: "old"}, "old of "},
+		{&apiv1.GetUsageRequest{Name: "bob"}, ""},
+		{&apiv1.GetUsageRequest{Account: "app", Name: "app"}, "nightly of carol, repo:x of carol, carol of , alice of , old of "},
+	} {
+		ctx := authz.With(t.Context(), &authz.Caller{Roles: []policy.RoleGrant{{Role: authz.Auditor}}})
+		resp, err := h.GetUsage(ctx, connect.NewRequest(c.q))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, u := range resp.Msg.GetUsage() {
+			got = append(got, u.GetSubject()+" of "+u.GetOwner())
+		}
+		if strings.Join(got, ", ") != c.want {
+			t.Errorf("%v: %v, want %s", c.q, got, c.want)
+		}
+	}
+	for name, c := range map[string]*authz.Caller{"nobody": nil, "a viewer": {Roles: []policy.RoleGrant{{Role: authz.Viewer}}}, "an auditor of something": {Roles: []policy.RoleGrant{{Role: authz.Auditor, Scope: map[string]string{"team": "x"}}}}} {
+		ctx := t.Context()
+		if c != nil {
+			ctx = authz.With(ctx, c)
+		}
+		if _, err := h.GetUsage(ctx, connect.NewRequest(&apiv1.GetUsageRequest{})); err == nil {
+			t.Errorf("%s is told", name)
+		}
 	}
 }

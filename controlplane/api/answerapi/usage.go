@@ -1,6 +1,7 @@
 package answerapi
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -40,19 +41,51 @@ func (h *Handler) GetUsage(ctx context.Context, req *connect.Request[apiv1.GetUs
 		}
 		return connect.NewResponse(&apiv1.GetUsageResponse{Unused: list}), nil
 	}
-	used, err := h.index.Usage(ctx, q)
+	used, truncated, err := h.used(ctx, q)
 	if err != nil {
 		return nil, err
 	}
-	resp := &apiv1.GetUsageResponse{Truncated: len(used) == index.MaxUsed}
+	owners := h.owners()
+	resp := &apiv1.GetUsageResponse{Truncated: truncated}
 	for _, u := range used {
 		resp.Usage = append(resp.Usage, &apiv1.Usage{
 			Subject: u.Subject, Workload: u.Workload, Task: u.Task, Resource: u.Resource, Account: u.Account, Node: u.Node, Region: u.Region,
 			ClientHost: u.ClientHost, ClientProgram: u.ClientProgram, Sessions: u.Sessions, Statements: u.Statements, Rows: u.Rows,
-			FirstTime: timestamppb.New(u.First), LastTime: timestamppb.New(u.Last),
+			FirstTime: timestamppb.New(u.First), LastTime: timestamppb.New(u.Last), Owner: owners[u.Workload],
 		})
 	}
 	return connect.NewResponse(resp), nil
+}
+
+// owners are those of workloads, by the workload.
+func (h *Handler) owners() map[string]string {
+	out := map[string]string{}
+	for _, w := range h.workloads() {
+		out[w.GetMetadata().GetName()] = w.GetSpec().GetOwner()
+	}
+	return out
+}
+
+// used is what a question finds and, where it names somebody who owns workloads, what these
+// do, last used first.
+func (h *Handler) used(ctx context.Context, q index.Usage) (all []index.Used, truncated bool, err error) {
+	ask := []index.Usage{q}
+	for name, owner := range h.owners() {
+		if q.Name != "" && owner == q.Name && name != q.Name {
+			theirs := q
+			theirs.Name, theirs.Workload = name, cmp.Or(q.Workload, name)
+			ask = append(ask, theirs)
+		}
+	}
+	for _, q := range ask {
+		used, err := h.index.Usage(ctx, q)
+		if err != nil {
+			return nil, false, err
+		}
+		all, truncated = append(all, used...), truncated || len(used) == index.MaxUsed
+	}
+	slices.SortStableFunc(all, func(a, b index.Used) int { return b.Last.Compare(a.Last) })
+	return all, truncated, nil
 }
 
 // unused lists bindings whose tasks nobody whom they pick has used since then.

@@ -47,6 +47,7 @@ type engine int
 const (
 	database engine = iota // a user is made for the lease
 	kv                     // a login that stands there
+	static                 // a user that stands there, whose password Vault changes
 	sshCA                  // certifies a key that is made for the lease
 )
 
@@ -56,14 +57,14 @@ func locate(ref *typesv1.VaultRef) (path string, e engine, err error) {
 	for _, way := range []struct {
 		name, below string
 		engine      engine
-	}{{ref.GetRole(), "/creds/", database}, {ref.GetPath(), "/data/", kv}, {ref.GetSshRole(), "/sign/", sshCA}} {
+	}{{ref.GetRole(), "/creds/", database}, {ref.GetPath(), "/data/", kv}, {ref.GetSshRole(), "/sign/", sshCA}, {ref.GetStaticRole(), "/static-creds/", static}} {
 		if way.name != "" {
 			path, e = ref.GetMount()+way.below+way.name, way.engine
 			named++
 		}
 	}
 	if named != 1 {
-		return "", 0, fmt.Errorf("a vault reference names a role or a path, or an SSH role: just one of them")
+		return "", 0, fmt.Errorf("a vault reference names a role or a path, a static role or an SSH role: just one of them")
 	}
 	return path, e, checkPath(path)
 }

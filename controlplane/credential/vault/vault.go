@@ -87,8 +87,13 @@ func (s *Source) Issue(ctx context.Context, r credential.Request) (credential.Is
 	if answer == nil {
 		return credential.Issued{}, fmt.Errorf("read %s: there is nothing", path)
 	}
-	if engine == kv {
-		return s.fromKV(ctx, path, answer, h)
+	switch engine {
+	case kv:
+		data, _ := answer.Data["data"].(map[string]any)
+		return s.standing(ctx, path, data, h)
+	case static:
+		return s.standing(ctx, path, answer.Data, h)
+	case database, sshCA:
 	}
 	return s.fromDatabase(path, answer, h)
 }
@@ -158,9 +163,8 @@ func (s *Source) expires(answer *api.Secret, h handle) time.Time {
 	return lease
 }
 
-// fromKV takes a login that stands there; the token has done its work.
-func (s *Source) fromKV(ctx context.Context, path string, answer *api.Secret, h handle) (credential.Issued, error) {
-	data, _ := answer.Data["data"].(map[string]any)
+// standing takes a login that stands there; the token has done its work.
+func (s *Source) standing(ctx context.Context, path string, data map[string]any, h handle) (credential.Issued, error) {
 	c, err := userAndPassword(path, data)
 	if err != nil {
 		return credential.Issued{}, err

@@ -60,8 +60,11 @@ func dynamicUser(t *testing.T, h *house) {
 	if n := h.users(); n != "0" {
 		t.Errorf("%s users are left", n)
 	}
-	if after := h.accessors(); len(after) != len(before) {
-		t.Errorf("%d tokens, before the lease %d", len(after), len(before))
+	// Of the tokens that were there before, one may have ended in its own time.
+	for _, a := range h.accessors() {
+		if !slices.Contains(before, a) {
+			t.Error("a token is left of the lease")
+		}
 	}
 	h.clean(string(c.GetPassword()))
 }

@@ -209,8 +209,8 @@ func (a *app) usageCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use: "usage [NAME]", Short: "By what and from where a subject, resource, account or workload is used", Args: cobra.MaximumNArgs(1),
 		Long: "By what and from where a subject, resource, account or workload is used: every task, resource, account,\n" +
-			"node, source address and client program, with the first and the last use. --unused lists standing\n" +
-			"bindings that nobody has taken for so long.",
+			"node, source address and client program, with the first and the last use. What the workloads of a person\n" +
+			"do is told of the person too. --unused lists standing bindings that nobody has taken for so long.",
 		Example: "  postern usage svc-x\n  postern usage --account app_rw --since 30d\n  postern usage --unused 90d",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
@@ -265,6 +265,9 @@ func showUsage(w io.Writer, all []*apiv1.Usage) {
 		who := u.GetSubject()
 		if u.GetWorkload() != "" && u.GetWorkload() != who {
 			who += " (" + u.GetWorkload() + ")"
+		}
+		if u.GetOwner() != "" {
+			who += ", " + u.GetOwner() + "'s"
 		}
 		rows = append(rows, []string{who, u.GetTask(), u.GetResource(), u.GetAccount(), u.GetNode(), u.GetClientHost(), u.GetClientProgram(),
 			fmt.Sprintf("%d", u.GetSessions()), fmt.Sprintf("%d", u.GetStatements()), when(u.GetFirstTime()), when(u.GetLastTime())})

@@ -17,14 +17,15 @@ func (a *app) rotateAccountCmd() *cobra.Command {
 	var watch time.Duration
 	c := &cobra.Command{
 		Use: "rotate ACCOUNT", Short: "Give a static account a new password; the old one fails at once", Args: cobra.ExactArgs(1),
-		Long: `ACCOUNT is the name of the Secret that has the password, of the account, or of the resource
-that is logged in to with it. The new password is made by the control plane and given to the
-server by the resource's postern-wall, which sees its verifier alone.
+		Long: `ACCOUNT is where the password lies: the name of a Secret, or in Vault MOUNT/PATH of KV or
+MOUNT/ROLE of a static role; or the account, or the resource that is logged in to with it. The
+new password is made by the control plane and given to the server by the resource's
+postern-wall, which sees its verifier alone; that of a static role Vault makes and gives.
 
 Sessions that are logged in live on, or end where the resource says so (rotatedSessions: end).
 What is printed says who used the account around Postern, and so has the old password still;
 with --watch also who tries it from now on.`,
-		Example: "  postern rotate warehouse-app\n  postern rotate warehouse --watch 1m",
+		Example: "  postern rotate warehouse-app\n  postern rotate secret/warehouse\n  postern rotate warehouse --watch 1m",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := a.dial(cmd.Context(), false)
 			if err != nil {

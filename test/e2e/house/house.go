@@ -63,6 +63,8 @@ type Options struct {
 	Host []string
 	// HTTP adds the sample company's service.
 	HTTP bool
+	// Target are settings of the sample company's PostgreSQL.
+	Target map[string]string
 }
 
 // A House is everything that runs for one test. Its fields are not changed after Start.
@@ -140,7 +142,7 @@ func Start(t testing.TB, opts ...Options) *House {
 	// The target starts beside the rest: each waits mostly for its own disk and clock.
 	side := run.New(ctx)
 	if !o.Bare {
-		side.Go("target", func(context.Context) error { h.startTarget(t); return nil })
+		side.Go("target", func(context.Context) error { h.startTarget(t, o.Target); return nil })
 	}
 	if o.SSH {
 		side.Go("host", func(context.Context) error { h.startWeb(t, o.Host...); return nil })

@@ -75,8 +75,8 @@ func smaller(t testing.TB, text string) string {
 		ANALYZE`, CanaryID, CanaryEmail, CanaryPhone, CanaryCard, CanaryNote, CanarySalary)
 }
 
-func (h *House) startTarget(t testing.TB) {
-	pg := servers.Postgres(t)
+func (h *House) startTarget(t testing.TB, settings map[string]string) {
+	pg := servers.Postgres(t, servers.PGOptions{Settings: settings})
 	sql := smaller(t, string(Must(os.ReadFile(filepath.Join(root(t), "deploy/dev/sql/warehouse.sql")))(t)))
 	h.accounts = map[string]string{}
 	roles := "CREATE ROLE warehouse_rw NOLOGIN;"

@@ -4547,7 +4547,8 @@ func (x *SessionUse) GetStatements() int64 {
 // GetUsageRequest says whose or what's use; what is left out does not narrow it.
 type GetUsageRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A subject, resource, account or workload.
+	// A subject, resource, account or workload; of a person also who owns workloads, which
+	// count as theirs.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Only this subject.
 	Subject string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
@@ -4747,7 +4748,9 @@ type Usage struct {
 	// The first of them began.
 	FirstTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=first_time,json=firstTime,proto3" json:"first_time,omitempty"`
 	// The last fact of them.
-	LastTime      *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=last_time,json=lastTime,proto3" json:"last_time,omitempty"`
+	LastTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=last_time,json=lastTime,proto3" json:"last_time,omitempty"`
+	// Who owns the workload now; empty for a person, or where it is gone.
+	Owner         string `protobuf:"bytes,15,opt,name=owner,proto3" json:"owner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4878,6 +4881,13 @@ func (x *Usage) GetLastTime() *timestamppb.Timestamp {
 		return x.LastTime
 	}
 	return nil
+}
+
+func (x *Usage) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
 }
 
 // UnusedBinding is a binding whose task nobody took.
@@ -7950,8 +7960,8 @@ func (x *AroundUse) GetCount() int64 {
 // RotateAccountRequest names an account.
 type RotateAccountRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The name of the Secret that has its password, or of the account, or of the one resource
-	// that is logged in to with it.
+	// Where its password lies: the name of the Secret, or in Vault MOUNT/PATH or MOUNT/ROLE of a
+	// static role; or the account, or the one resource that is logged in to with it.
 	Account       string `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -7999,7 +8009,7 @@ type RotateAccountResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account at the server.
 	Account string `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
-	// The Secret, which has the new password.
+	// Where the new password lies: the Secret, or the path in Vault.
 	Secret string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
 	// The resources that are logged in to with it.
 	Resources []string `protobuf:"bytes,3,rep,name=resources,proto3" json:"resources,omitempty"`
@@ -8433,7 +8443,7 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x10GetUsageResponse\x12+\n" +
 	"\x05usage\x18\x01 \x03(\v2\x15.postern.api.v1.UsageR\x05usage\x125\n" +
 	"\x06unused\x18\x02 \x03(\v2\x1d.postern.api.v1.UnusedBindingR\x06unused\x12\x1c\n" +
-	"\ttruncated\x18\x03 \x01(\bR\ttruncated\"\xbf\x03\n" +
+	"\ttruncated\x18\x03 \x01(\bR\ttruncated\"\xd5\x03\n" +
 	"\x05Usage\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x1a\n" +
 	"\bworkload\x18\x02 \x01(\tR\bworkload\x12\x12\n" +
@@ -8453,7 +8463,8 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x04rows\x18\f \x01(\x03R\x04rows\x129\n" +
 	"\n" +
 	"first_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\tfirstTime\x127\n" +
-	"\tlast_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\"v\n" +
+	"\tlast_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\x12\x14\n" +
+	"\x05owner\x18\x0f \x01(\tR\x05owner\"v\n" +
 	"\rUnusedBinding\x12\x18\n" +
 	"\abinding\x18\x01 \x01(\tR\abinding\x12\x12\n" +
 	"\x04task\x18\x02 \x01(\tR\x04task\x127\n" +

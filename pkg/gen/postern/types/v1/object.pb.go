@@ -1115,7 +1115,10 @@ type VaultRef struct {
 	// Role of an SSH engine, which certifies a key that is made for the session.
 	SshRole string `protobuf:"bytes,4,opt,name=ssh_role,json=sshRole,proto3" json:"ssh_role,omitempty"`
 	// With ssh_role: the login on the host, and the certificate's one principal.
-	User          string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	User string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	// Static role of a database engine: a user that stands there, and whose password Vault
+	// changes.
+	StaticRole    string `protobuf:"bytes,6,opt,name=static_role,json=staticRole,proto3" json:"static_role,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1181,6 +1184,13 @@ func (x *VaultRef) GetSshRole() string {
 func (x *VaultRef) GetUser() string {
 	if x != nil {
 		return x.User
+	}
+	return ""
+}
+
+func (x *VaultRef) GetStaticRole() string {
+	if x != nil {
+		return x.StaticRole
 	}
 	return ""
 }
@@ -4076,13 +4086,15 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"\x06secret\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x06secret\x12\x1c\n" +
 	"\x06scopes\x18\x03 \x03(\tB\x04\xa8\xee\x18\x00R\x06scopes\x12 \n" +
 	"\baudience\x18\x04 \x01(\tB\x04\xa8\xee\x18\x00R\baudience\x12\x14\n" +
-	"\x02ca\x18\x05 \x01(\tB\x04\xa8\xee\x18\x00R\x02ca\"\x95\x01\n" +
+	"\x02ca\x18\x05 \x01(\tB\x04\xa8\xee\x18\x00R\x02ca\"\xbc\x01\n" +
 	"\bVaultRef\x12\x1a\n" +
 	"\x05mount\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x05mount\x12\x18\n" +
 	"\x04role\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x04role\x12\x18\n" +
 	"\x04path\x18\x03 \x01(\tB\x04\xa8\xee\x18\x00R\x04path\x12\x1f\n" +
 	"\bssh_role\x18\x04 \x01(\tB\x04\xa8\xee\x18\x00R\asshRole\x12\x18\n" +
-	"\x04user\x18\x05 \x01(\tB\x04\xa8\xee\x18\x00R\x04user\"^\n" +
+	"\x04user\x18\x05 \x01(\tB\x04\xa8\xee\x18\x00R\x04user\x12%\n" +
+	"\vstatic_role\x18\x06 \x01(\tB\x04\xa8\xee\x18\x00R\n" +
+	"staticRole\"^\n" +
 	"\x05Level\x12\x18\n" +
 	"\x04want\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04want\x12;\n" +
 	"\x05admin\x18\x02 \x01(\v2\x1f.postern.types.v1.CredentialRefB\x04\xa8\xee\x18\x00R\x05admin\"\xbb\x01\n" +
