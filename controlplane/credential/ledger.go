@@ -214,9 +214,9 @@ type Lent struct {
 	State            string
 }
 
-// made reports whether a source makes a login for each lease.
+// made reports whether a source makes a login, or a token, for each lease.
 func made(l *lease) bool {
-	return l.Source == sourceWall || l.Source == sourceVault && (strings.Contains(l.Where, "/creds/") || strings.Contains(l.Where, "/sign/"))
+	return l.Source == sourceWall || l.Source == sourceOAuth || l.Source == sourceVault && (strings.Contains(l.Where, "/creds/") || strings.Contains(l.Where, "/sign/"))
 }
 
 // Lent lists all leases of a resource that the ledger has and whose account is known,
