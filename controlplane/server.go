@@ -227,7 +227,7 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 	if err != nil {
 		return err
 	}
-	s.recordings, err = recording.New(recording.Config{Export: exporting, Blobs: s.blobs, Index: s.index, Keys: s.keyring, NodeKeys: s.sealKeys, Rejected: s.rejected, Ended: s.broker.Over, Told: s.told, Logger: s.log})
+	s.recordings, err = recording.New(recording.Config{Export: exporting, Blobs: s.blobs, Index: s.index, Keys: s.keyring, NodeKeys: s.sealKeys, Rejected: s.rejected, Ended: s.broker.Over, Told: s.told, Alerted: s.alerted, Logger: s.log})
 	return err
 }
 

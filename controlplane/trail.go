@@ -10,6 +10,7 @@ import (
 	"github.com/posterngate/postern/controlplane/audit/tree"
 	"github.com/posterngate/postern/controlplane/config"
 	"github.com/posterngate/postern/controlplane/recording"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/trail"
 )
 
@@ -47,4 +48,19 @@ func (s *Server) told(ctx context.Context, m recording.Mark) error {
 	}
 	e.Detail = d
 	return s.audit.Append(ctx, e)
+}
+
+// alerted writes down what a session has told that somebody should see, such as a tool of a
+// server of MCP that is another one than before.
+func (s *Server) alerted(ctx context.Context, of *typesv1.Session, texts []string) error {
+	for _, text := range texts {
+		err := s.audit.Append(ctx, audit.Entry{
+			Actor: "node/" + of.GetNode(), Action: "session.alert", Object: "session/" + of.GetId(),
+			Detail: map[string]any{"alert": text, "subject": of.GetSubject(), "actors": of.GetActors(), "task": of.GetTask(), "resource": of.GetResource()},
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

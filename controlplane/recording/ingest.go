@@ -107,6 +107,11 @@ func (s *Service) store(ctx context.Context, node postern.NodeName, chunk *recor
 	if err := s.tell(ctx, u, chunk); err != nil {
 		return head.Next, err
 	}
+	if s.cfg.Alerted != nil && len(u.Alerts) > 0 {
+		if err := s.cfg.Alerted(ctx, u.Session, u.Alerts); err != nil {
+			return head.Next, err
+		}
+	}
 	if s.cfg.Export != nil {
 		if err := s.cfg.Export(u); err != nil {
 			return head.Next, err

@@ -23,7 +23,7 @@ import (
 	"github.com/posterngate/postern/pkg/secret"
 )
 
-// Config is what a Service needs. All but Ended, Told and Logger is required.
+// Config is what a Service needs. All but Ended, Told, Alerted, Export and Logger is required.
 type Config struct {
 	Blobs blob.Blobs
 	Index index.Index
@@ -41,6 +41,10 @@ type Config struct {
 	// acknowledged, for a log that can tell that one is missing. After an error of it the
 	// node sends the chunk again, and so it may be told twice; nil is nobody.
 	Told func(ctx context.Context, m Mark) error
+	// Alerted is told of notes of a session that somebody should see, before they are
+	// acknowledged. After an error of it the node sends them again, and so it may be told
+	// twice; nil is nobody.
+	Alerted func(ctx context.Context, s *typesv1.Session, texts []string) error
 	// Export is told of every update before it is committed, and again where that failed.
 	// After an error of it the node sends the chunk again; nil is nobody.
 	Export func(u *index.Update) error

@@ -13,6 +13,9 @@ import (
 	"github.com/posterngate/postern/pkg/record"
 )
 
+// maxAlerts bounds what one chunk tells the audit log.
+const maxAlerts = 64
+
 // A builder turns the events of one chunk into rows.
 type builder struct {
 	update *index.Update
@@ -48,6 +51,10 @@ func (b *builder) add(e *record.Event) error {
 	case record.KindFinished:
 		u.Outcomes = append(u.Outcomes, index.Outcome{Number: e.Statement, Verdict: postern.VerdictAllow,
 			Rows: e.Rows, Bytes: e.Bytes, Affected: e.Affected, Code: clip(e.Code), Tag: clip(e.Tag), Duration: e.Duration})
+	case record.KindNote:
+		if e.Tag == postern.NoteAlert && len(u.Alerts) < maxAlerts {
+			u.Alerts = append(u.Alerts, clip(e.Text))
+		}
 	case record.KindClosed:
 		u.Session.EndTime, u.Session.EndReason = timestamppb.New(e.Time), clip(e.Reason)
 	}

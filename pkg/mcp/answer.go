@@ -84,7 +84,7 @@ var lists = map[string]struct{ list, name string }{
 }
 
 // listed leaves out of a list what the rule does not name, and tools that are not what
-// they must be; changed are those that were something else when they were seen last.
+// they must be; changed are those of which nobody was told yet.
 func (s *Server) listed(result map[string]any, t Terms) (out map[string]any, changed []string, err error) {
 	of, is := lists[t.Method]
 	if !is {

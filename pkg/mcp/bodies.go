@@ -32,7 +32,7 @@ type Asked struct {
 // An Outcome is what came of what was asked.
 type Outcome struct {
 	Answers   map[ID]string // in a word: "result", "tool error" or "error" and its code
-	Changed   []string      // tools that are not what they must be, and were something else before
+	Changed   []string      // tools that are not what they must be, of which nobody was told yet
 	Resumable bool          // a client may ask elsewhere for what has not come
 }
 

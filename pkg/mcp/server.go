@@ -35,6 +35,7 @@ type tool struct {
 	accepted bool
 	pin      string // what policy pinned when it was accepted
 	now      string // its hash, as last seen
+	told     bool   // that it has changed, since it was accepted
 	text     string // what the server says of it now, where that is not what it was
 }
 
@@ -138,12 +139,12 @@ func (s *Server) Accept(name, how string, rule *postern.MCPRule) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if t := s.tools[name]; t != nil {
-		t.first, t.accepted, t.pin, t.text = t.now, true, pinOf(rule, name), ""
+		t.first, t.accepted, t.pin, t.text, t.told = t.now, true, pinOf(rule, name), "", false
 	}
 }
 
 // seen notes what a server says of a tool, and reports whether it may be shown. News is
-// true where it has changed since it was seen last.
+// true where it may not and nobody was told of that yet.
 func (s *Server) seen(name, pin, hash string, text []byte) (shown, news bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -155,11 +156,11 @@ func (s *Server) seen(name, pin, hash string, text []byte) (shown, news bool) {
 		t = &tool{first: hash}
 		s.tools[name] = t
 	}
-	news = t.now != hash
 	t.now, t.text = hash, ""
 	if hash == t.want(pin) {
 		return true, false
 	}
 	t.text = string(text[:min(len(text), maxShown)])
+	news, t.told = !t.told, true
 	return false, news
 }

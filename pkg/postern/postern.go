@@ -189,6 +189,9 @@ type Decision struct {
 	Version     Version // the snapshot that answered
 }
 
+// NoteAlert is the kind of notes of a session that the audit log is told of too.
+const NoteAlert = "alert"
+
 // Fact names something that a decision needs and does not have.
 type Fact string
 

@@ -54,6 +54,8 @@ type Update struct {
 	// twice: the later judgement stands, with the text of the first where it has none.
 	Statements []Statement
 	Outcomes   []Outcome // of statements that began in this chunk or an earlier one
+	// Alerts are notes that somebody should see; the index keeps none.
+	Alerts []string
 }
 
 // Statement is one execution that was judged.

@@ -218,7 +218,7 @@ func (x *exchange) tell() error {
 	for _, name := range x.talk.heard.Outcome().Changed {
 		how, _ := x.talk.server.Changed(name, x.talk.rule)
 		x.e.log.Warn("a tool of a server of mcp has changed, and is held back", "session", x.v.ID(), "task", x.terms.Task, "resource", x.terms.Resource, "tool", name, "change", how)
-		if err := x.v.Note("mcp", fmt.Sprintf("the tool %q has changed, and is held back: %s", name, how)); err != nil {
+		if err := x.v.Note(postern.NoteAlert, fmt.Sprintf("the tool %q has changed, and is held back: %s", name, how)); err != nil {
 			return err
 		}
 	}

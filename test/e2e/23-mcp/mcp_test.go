@@ -406,6 +406,10 @@ func (d *desk) record(t *testing.T) {
 	})
 	has(t, "the replay", replay, "alice (analysts), for whom acts nightly", "tools/call search at /mcp", `{"q":"late"}`, "tools/call drop at /mcp", "tools/call refund at /mcp", `{"amount":50}`, "bob",
 		"an-agent", `the tool "search" has changed`, "tools/destroy at /mcp")
+	house.Eventually(t, func() string { return "the audit log is told of the change" }, func() bool {
+		out := d.CLI(t, "bob", "audit", "log", "--format", "json").Out
+		return strings.Contains(out, "session.alert") && strings.Contains(out, `the tool \\\"search\\\" has changed`)
+	})
 	house.Eventually(t, func() string { return "calls are found: " + d.CLI(t, "bob", "audit", "search", "refund").All() }, func() bool {
 		return strings.Contains(d.CLI(t, "bob", "audit", "search", "refund").Out, "tools/call refund at /mcp")
 	})
