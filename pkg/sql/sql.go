@@ -35,7 +35,7 @@ const (
 	Declare    Verb = "declare"
 	Fetch      Verb = "fetch"
 	Close      Verb = "close"
-	// Listen covers LISTEN and UNLISTEN.
+	// Listen covers LISTEN, NOTIFY and UNLISTEN.
 	Listen Verb = "listen"
 	// Other has no model and is denied unless everything is allowed.
 	Other Verb = ""

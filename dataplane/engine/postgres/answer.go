@@ -313,7 +313,7 @@ func (c *conn) finish(e *entry) error {
 		}
 		err = e.flow.Done(o)
 		if e.st != nil && e.st.defines && e.code == "" {
-			c.ddl()
+			c.ddl(!c.terms.Own || e.st.facts.Complete)
 		}
 	}
 	c.q.put(e)

@@ -41,7 +41,7 @@ func (t targetCore) checkColumns(st *statement, body []byte) *postern.Refusal {
 	}
 	if stray != "" {
 		t.log.Warn("result stopped", "column", stray)
-		t.ddl()
+		t.ddl(true)
 		return &postern.Refusal{
 			Rule: st.adm.Decision.Rule, Reason: "the column " + stray + " of the result is not what was allowed",
 			Hint: "try again: the resource's tables may have changed a moment ago",

@@ -222,9 +222,11 @@ func (c *conn) signal() {
 	}
 }
 
-// ddl marks the catalogue as out of date. The caller holds mu.
-func (c *conn) ddl() {
-	c.recheck = true
+// ddl marks the catalogue as out of date. The caller holds mu. The session waits until it
+// was looked at where something hangs on it, as nothing does after a statement that is not
+// understood and yet allowed, as everything is.
+func (c *conn) ddl(wait bool) {
+	c.recheck = c.recheck || wait
 	c.e.catalogs.expire(catalogKey(c.terms))
 }
 

@@ -334,12 +334,11 @@ func TestFacts(t *testing.T) {
 		{"SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE", "set default_transaction_read_only=0"},
 		{"SAVEPOINT a; ROLLBACK TO a; RELEASE a; ROLLBACK AND CHAIN", "transaction; transaction; transaction; transaction"},
 		{"PREPARE TRANSACTION 'x'", "OTHER PREPARE TRANSACTION"},
-		{"LISTEN a; UNLISTEN *", "listen; listen"},
+		{"LISTEN a; NOTIFY a, 'b'; UNLISTEN *", "listen; listen; listen"},
 
 		// Without a model.
 		{"DO $x$ BEGIN END $x$", "OTHER DO"},
 		{"CALL app.close_month()", "OTHER CALL"},
-		{"NOTIFY a, 'b'", "OTHER NOTIFY"},
 		{"VACUUM orders", "OTHER VACUUM"},
 		{"ANALYZE orders", "OTHER ANALYZE"},
 		{"LOCK TABLE orders", "OTHER LOCK"},

@@ -84,6 +84,7 @@ FetchStmt: direction how_many portalname ismove
 ClosePortalStmt: portalname
 ListenStmt: conditionname
 UnlistenStmt: conditionname
+NotifyStmt: conditionname payload
 ExplainStmt: query options
 
 CreateStmt: relation table_elts inh_relations partbound partspec constraints options oncommit if_not_exists

@@ -74,6 +74,9 @@ func (a *analyzer) utility(n *pg.Node) bool {
 	case *pg.Node_UnlistenStmt:
 		a.saw(1)
 		st.Verb, st.Command = sql.Listen, "UNLISTEN"
+	case *pg.Node_NotifyStmt:
+		a.saw(1)
+		st.Verb, st.Command = sql.Listen, "NOTIFY"
 	default:
 		if !a.define(n) {
 			a.unmodelled(commandName(n))
