@@ -191,7 +191,7 @@ func (t Transcript) comparable() []byte {
 // late is an ErrorResponse without the place where a statement was when its time was over.
 func late(body []byte) []byte {
 	var e pgproto3.ErrorResponse
-	if e.Decode(body) != nil || e.Code != "57014" || e.Where == "" {
+	if e.Decode(body) != nil || e.Code != deadline || e.Where == "" {
 		return body
 	}
 	return []byte(e.Severity + e.Code + e.Message)
@@ -221,3 +221,21 @@ func (o Outcome) Difference() string {
 	}
 	return "tokens that are equal in one world differ in the other"
 }
+
+// Late reports whether the worlds cannot be told apart up to where a deadline ended the
+// answer of one of them: what comes after is a matter of time.
+func (o Outcome) Late() bool {
+	for i := range min(len(o[0]), len(o[1])) {
+		if bytes.Equal(o[0][i:i+1].comparable(), o[1][i:i+1].comparable()) {
+			continue
+		}
+		return slices.ContainsFunc([]Message{o[0][i], o[1][i]}, func(m Message) bool {
+			errs := Transcript{m}.Errors()
+			return len(errs) == 1 && errs[0].Code == deadline
+		})
+	}
+	return false
+}
+
+// deadline is the SQLSTATE of a statement whose time is over.
+const deadline = "57014"

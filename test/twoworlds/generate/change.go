@@ -10,7 +10,7 @@ import (
 func (g *Generator) change(s *Statement) {
 	s.Writes = true
 	s.Texts = []string{"BEGIN", pick(g, []choice[func() string]{
-		{3, g.insert}, {3, g.update}, {2, g.remove}, {2, g.merge}, {3, g.modifying}, {2, g.locking},
+		{4, g.insert}, {3, g.update}, {3, g.remove}, {3, g.merge}, {3, g.modifying}, {3, g.locking},
 	})(), "ROLLBACK"}
 }
 
@@ -18,16 +18,14 @@ func (g *Generator) insert() string {
 	g.saw("INSERT")
 	id := 900000 + g.r.IntN(1000)
 	out := "INSERT INTO sales.orders (id, customer_id, amount, status) "
-	if g.chance(50) {
-		g.saw("INSERT of a query")
+	if g.takes(50, "INSERT of a query") {
 		s := &scope{}
 		from := g.from(s, 1)
 		out += fmt.Sprintf("SELECT %d + (row_number() OVER ())::int, 1, %s, left(%s, 8)%s LIMIT 3", id, g.expr(number, s, 1), g.expr(text, s, 1), from+g.where(s, 2))
 	} else {
 		out += fmt.Sprintf("VALUES (%d, %d, 1.5, %s), (%d, 2, DEFAULT, %s)", one(g, id, 1+g.r.IntN(5)), 1+g.r.IntN(3), g.expr(text, &scope{}, 2), id+1, g.expr(text, &scope{}, 2))
 	}
-	if g.chance(45) {
-		g.saw("ON CONFLICT")
+	if g.takes(60, "ON CONFLICT") {
 		out += one(g, " ON CONFLICT DO NOTHING", " ON CONFLICT (id) DO NOTHING", " ON CONFLICT (id) DO UPDATE SET status = excluded.status || '+' WHERE orders.amount > 1", " ON CONFLICT (id) DO UPDATE SET amount = orders.amount + 1, status = (SELECT max(email) FROM sales.customers)")
 		g.masked = g.masked || strings.Contains(out, "max(email)")
 	}
@@ -54,8 +52,7 @@ func (g *Generator) update() string {
 	s := g.target("o")
 	out := "UPDATE sales.orders AS o SET " + one(g, "status = left("+g.expr(text, s, 2)+", 9)", "amount = "+g.expr(number, s, 1)+", status = 'done'", "(status, amount) = (SELECT left(max(email), 7), 1 FROM sales.customers)", "status = DEFAULT")
 	g.masked = g.masked || strings.Contains(out, "max(email)")
-	if g.chance(40) {
-		g.saw("UPDATE FROM")
+	if g.takes(60, "UPDATE FROM") {
 		from := &scope{}
 		out += g.from(from, 0)
 		s.entries = append(s.entries, from.entries...)
@@ -67,8 +64,7 @@ func (g *Generator) remove() string {
 	g.saw("DELETE")
 	s := g.target("o")
 	out := "DELETE FROM sales.orders AS o"
-	if g.chance(40) {
-		g.saw("DELETE USING")
+	if g.takes(60, "DELETE USING") {
 		from := &scope{}
 		out += " USING" + strings.TrimPrefix(g.from(from, 0), " FROM")
 		s.entries = append(s.entries, from.entries...)

@@ -27,11 +27,13 @@ type Generator struct {
 	used   map[string]bool
 	masked bool
 	ctes   []relation
+	made   int            // statements
+	seen   map[string]int // of those, with a construct
 }
 
 // New makes a generator.
 func New(seed uint64) *Generator {
-	return &Generator{r: rand.New(rand.NewPCG(seed, 0x706f737465726e))} //nolint:gosec // it must be the same each time
+	return &Generator{r: rand.New(rand.NewPCG(seed, 0x706f737465726e)), seen: map[string]int{}} //nolint:gosec // it must be the same each time
 }
 
 // kind is the type of a value, as far as the generator tells them apart.
@@ -87,6 +89,10 @@ func (g *Generator) Next() Statement {
 		{8, g.prepared}, {8, g.cursor}, {5, g.copy}, {5, g.explain}, {24, g.change},
 	})(&s)
 	s.Masked, s.Constructs = g.masked, slices.Sorted(maps.Keys(g.used))
+	g.made++
+	for _, c := range s.Constructs {
+		g.seen[c]++
+	}
 	return s
 }
 
@@ -112,6 +118,32 @@ func pick[T any](g *Generator, choices []choice[T]) T {
 func one[T any](g *Generator, of ...T) T { return of[g.r.IntN(len(of))] }
 
 func (g *Generator) chance(percent int) bool { return g.r.IntN(100) < percent }
+
+// one statement in so many has each construct, about, whatever its odds are.
+const everySo = 35
+
+// starves reports whether a construct was seen too rarely so far.
+func (g *Generator) starves(construct string) bool { return g.seen[construct]*everySo < g.made }
+
+// takes is chance for a construct, which is then noted; better for one that starves.
+func (g *Generator) takes(percent int, construct string) bool {
+	if g.starves(construct) {
+		percent = max(percent, 40)
+	}
+	if !g.chance(percent) {
+		return false
+	}
+	g.saw(construct)
+	return true
+}
+
+// rather is one of some constructs, and mostly one that starves.
+func (g *Generator) rather(of ...string) string {
+	if starving := slices.DeleteFunc(slices.Clone(of), func(c string) bool { return !g.starves(c) }); len(starving) > 0 && g.chance(70) {
+		of = starving
+	}
+	return one(g, of...)
+}
 
 // saw notes a construct.
 func (g *Generator) saw(construct string) { g.used[construct] = true }

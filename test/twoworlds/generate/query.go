@@ -15,13 +15,11 @@ func (g *Generator) query(depth int) string {
 	}
 	defer func() { g.ctes = g.ctes[:before] }()
 	switch {
-	case depth > 0 && g.chance(15):
+	case depth > 0 && g.chance(20):
 		return with + g.setOperation(depth)
-	case g.chance(3):
-		g.saw("VALUES")
+	case g.takes(3, "VALUES"):
 		return with + "VALUES (1, " + g.expr(text, &scope{}, 1) + "), (2, " + g.expr(text, &scope{}, 1) + ") ORDER BY 1"
-	case g.chance(2):
-		g.saw("TABLE")
+	case g.takes(2, "TABLE"):
 		g.masked = true
 		return with + "TABLE " + one(g, "sales.customers", "sales.orders") + " ORDER BY 1"
 	}
@@ -62,7 +60,7 @@ func (g *Generator) setOperation(depth int) string {
 		}
 		return "SELECT " + strings.Join(list, ", ") + from + g.where(s, 1)
 	}
-	op := one(g, "UNION", "UNION ALL", "INTERSECT", "EXCEPT", "EXCEPT ALL", "INTERSECT ALL")
+	op := g.rather("UNION", "UNION ALL", "INTERSECT", "EXCEPT", "EXCEPT ALL", "INTERSECT ALL")
 	g.saw(op)
 	out := "(" + side() + ") " + op + " (" + side() + ")"
 	if g.chance(70) {
@@ -101,8 +99,7 @@ func (g *Generator) simple(outer *scope, depth int) string {
 		g.saw("*")
 		g.masked = g.masked || g.shows(s)
 		return "SELECT " + one(g, "*", s.entries[0].alias+".*", "*, "+g.expr(text, s, 1)) + from + g.where(s, 2) + g.limit(s)
-	case g.chance(5):
-		g.saw("whole row")
+	case g.takes(5, "whole row"):
 		g.masked = g.masked || g.shows(s)
 		a := s.entries[0].alias
 		return "SELECT " + one(g, a, a+"::text", "to_jsonb("+a+")", "row_to_json("+a+")", "ROW("+a+".*)", "("+a+" IS NULL)") + from + g.where(s, 2) + g.limit(s)
@@ -119,12 +116,10 @@ func (g *Generator) simple(outer *scope, depth int) string {
 		list = append(list, item)
 	}
 	distinct := ""
-	if g.chance(8) {
-		g.saw("DISTINCT")
+	if g.takes(8, "DISTINCT") {
 		return "SELECT DISTINCT " + strings.Join(list, ", ") + from + g.where(s, 2) + " ORDER BY 1"
 	}
-	if g.chance(6) {
-		g.saw("DISTINCT ON")
+	if g.takes(6, "DISTINCT ON") {
 		on := g.expr(text, s, 1)
 		return "SELECT DISTINCT ON (" + on + ") " + strings.Join(list, ", ") + from + g.where(s, 2) + " ORDER BY " + on + ", " + g.expr(integer, s, 1)
 	}
@@ -164,8 +159,7 @@ func (g *Generator) limit(s *scope) string {
 			g.saw("OFFSET")
 			out += " OFFSET " + strconv.Itoa(g.r.IntN(5))
 		}
-	} else if g.chance(8) && out != "" {
-		g.saw("WITH TIES")
+	} else if out != "" && g.takes(8, "WITH TIES") {
 		out += " FETCH FIRST 3 ROWS WITH TIES"
 	}
 	return out
