@@ -37,6 +37,7 @@ type exchange struct {
 	flow  engine.Flow
 	bytes int64 // to the client
 	kept  [2]int
+	shade shade // of the request's body
 	over  bool
 
 	answered bool // the client has had the head of an answer
@@ -205,19 +206,6 @@ func (x *exchange) said(p []byte) error {
 	return x.flow.Output(engine.Body, p)
 }
 
-// asked reports part of the request's body.
-func (x *exchange) asked(p []byte) error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.over {
-		return errOver
-	}
-	if x.kept[1] += len(p); x.kept[1] > maxKept {
-		return x.flow.Chunk(engine.ToTarget, p)
-	}
-	return x.flow.Output(engine.Asked, p)
-}
-
 // errOver ends a body that is still being sent when its answer has ended.
 var errOver = errors.New("http: the exchange is over")
 
@@ -231,6 +219,11 @@ func (x *exchange) head(lines []byte) error {
 func (x *exchange) done(o engine.Outcome) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if rest := x.shade.rest(); len(rest) > 0 {
+		if err := x.flow.Output(engine.Asked, rest); err != nil {
+			return err
+		}
+	}
 	x.over = true
 	o.Affected, o.Bytes = -1, x.bytes
 	return errors.Join(x.talk.done(&o), x.flow.Done(o))

@@ -146,24 +146,6 @@ func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
 	return out, nil
 }
 
-// asked is the body of a request on its way, which is reported before it goes on.
-type asked struct {
-	x    *exchange
-	body io.ReadCloser
-}
-
-func (a *asked) Read(p []byte) (int, error) {
-	n, err := a.body.Read(p)
-	if n > 0 {
-		if rerr := a.x.asked(p[:n]); rerr != nil {
-			return 0, rerr
-		}
-	}
-	return n, err
-}
-
-func (a *asked) Close() error { return a.body.Close() }
-
 // unreachable words a failure towards the resource, whose own words are for operators.
 func (x *exchange) unreachable(err error) error {
 	var r *postern.Refusal

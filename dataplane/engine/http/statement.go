@@ -161,10 +161,11 @@ func (x *exchange) buffer(ctx context.Context) ([]byte, error) {
 	return b, nil
 }
 
-// args are what people approve beside the first line: the body.
+// args are what people approve beside the first line: the body. Where nobody is asked it is
+// recorded as it goes, with the task's masks.
 func (x *exchange) args() engine.Args {
 	a := engine.Args{Beside: request.Shown(x.r.Header)}
-	if x.buffered && len(x.body) > 0 {
+	if x.adm.Decision.Verdict == postern.VerdictHold && len(x.body) > 0 {
 		a.Values = [][]byte{x.body}
 		a.Null = func(int) bool { return false }
 		if !utf8.Valid(x.body) {

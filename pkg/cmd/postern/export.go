@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"iter"
 	"strings"
 
 	"connectrpc.com/connect"
@@ -14,18 +16,20 @@ import (
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/record"
+	"github.com/posterngate/postern/pkg/release"
 )
 
 func (a *app) exportCmd() *cobra.Command {
 	req := &apiv1.ListSessionsRequest{}
 	var from, to, as string
 	c := &cobra.Command{
-		Use: "export [ID...]", Short: "Recordings as JSON lines, or one as asciicast",
+		Use: "export [ID...]", Short: "Recordings as JSON lines, or one as asciicast or HAR",
 		Long: "Recordings as JSON lines: of each session a line {\"session\": {...}}, then a line for each of its events.\n" +
 			"Without ids it exports the sessions that the flags select, newest first. Each reading is audited.\n" +
-			"With --as asciicast, what the terminal of one session showed, for asciinema and its players.",
+			"With --as asciicast, what the terminal of one session showed, for asciinema and its players; with\n" +
+			"--as har its HTTP requests and answers, for browsers and proxies.",
 		Example: "  postern sessions export s-12ab... > session.jsonl\n  postern sessions export --subject carol --since 2d\n" +
-			"  postern sessions export s-12ab... --as asciicast > session.cast",
+			"  postern sessions export s-12ab... --as asciicast > session.cast\n  postern sessions export s-12ab... --as har > session.har",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
 			if req.Since, err = since(from); err != nil {
@@ -38,33 +42,41 @@ func (a *app) exportCmd() *cobra.Command {
 				return usage("say which: ids, or one of --subject, --task, --resource, --since and --until")
 			}
 			switch {
-			case as == "asciicast" && len(args) == 1:
-				return a.exportCast(cmd.Context(), args[0])
-			case as == "asciicast":
-				return usage("--as asciicast takes one id")
-			case as != "jsonl":
-				return usage("--as is jsonl or asciicast")
+			case as == "jsonl":
+				return a.export(cmd.Context(), req, args)
+			case single[as] == nil:
+				return usage("--as is jsonl, asciicast or har")
+			case len(args) != 1:
+				return usage("--as %s takes one id", as)
 			}
-			return a.export(cmd.Context(), req, args)
+			return a.exportAs(cmd.Context(), args[0], single[as])
 		},
 	}
 	f := c.Flags()
 	f.StringVar(&req.Subject, "subject", "", "only this subject's")
 	f.StringVar(&req.Task, "task", "", "only of this task")
 	f.StringVar(&req.Resource, "resource", "", "only on this resource")
-	f.StringVar(&as, "as", "jsonl", "jsonl or asciicast")
+	f.StringVar(&as, "as", "jsonl", "jsonl, asciicast or har")
 	times(c, &from, &to)
 	return c
 }
 
-func (a *app) exportCast(ctx context.Context, id string) error {
+// single are the forms of one recording.
+var single = map[string]func(w io.Writer, events iter.Seq2[*record.Event, error]) error{
+	"asciicast": record.Asciicast,
+	"har": func(w io.Writer, events iter.Seq2[*record.Event, error]) error {
+		return record.HAR(w, release.Version, events)
+	},
+}
+
+func (a *app) exportAs(ctx context.Context, id string, write func(io.Writer, iter.Seq2[*record.Event, error]) error) error {
 	r, err := a.recording(ctx, id, toExport)
 	if err != nil {
 		return err
 	}
 	defer r.stream.Close()
 	out := bufio.NewWriter(a.env.Stdout)
-	return errors.Join(record.Asciicast(out, record.Events(r.chunks(), r.data)), out.Flush())
+	return errors.Join(write(out, record.Events(r.chunks(), r.data)), out.Flush())
 }
 
 func (a *app) export(ctx context.Context, req *apiv1.ListSessionsRequest, ids []string) error {

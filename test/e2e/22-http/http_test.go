@@ -122,5 +122,50 @@ func TestStockCurl(t *testing.T) {
 			t.Errorf("the record has what nobody was shown:\n%s", replay)
 		}
 		fmt.Fprintln(t.Output(), replay)
+		s.archive(t)
+	})
+}
+
+// archive looks at the sessions of fix-order as an HTTP Archive: what alice changed, masked
+// both ways.
+func (s *service) archive(t *testing.T) {
+	t.Helper()
+	r := s.curl(t, "alice", "fix-order", "-X", "PATCH", "--json", `{"status":"paid"}`, "/api/orders/7")
+	if !strings.HasSuffix(r.Out, "\n200") {
+		t.Fatalf("%+v", r)
+	}
+	house.Poll(t, "an archive of what was changed", func() (string, bool) {
+		var all []struct{ ID, Recording, Task string }
+		house.Must(0, json.Unmarshal([]byte(s.CLI(t, "bob", "sessions", "list", "--format", "json").Out), &all))(t)
+		for _, x := range all {
+			if x.Task != "fix-order" || x.Recording != "sealed" {
+				continue
+			}
+			var har struct {
+				Log struct {
+					Entries []struct {
+						Request struct {
+							Method, URL string
+							PostData    struct{ Text string }
+						}
+						Response struct {
+							Status  int
+							Content struct{ Text string }
+						}
+					}
+				}
+			}
+			out := s.CLI(t, "bob", "sessions", "export", x.ID, "--as", "har").Out
+			house.Must(0, json.Unmarshal([]byte(out), &har))(t)
+			if strings.Contains(out, s.Orders.Key) || strings.Contains(out, "@") {
+				t.Errorf("the archive has what nobody was shown: %s", out)
+			}
+			for _, e := range har.Log.Entries {
+				if e.Request.Method == "PATCH" && e.Request.URL == "https://orders-api/api/orders/7" && e.Request.PostData.Text == `{"status":"paid"}` && e.Response.Status == 200 && strings.Contains(e.Response.Content.Text, `"email":"***"`) {
+					return out, true
+				}
+			}
+		}
+		return "", false
 	})
 }

@@ -1,0 +1,92 @@
+package http
+
+import (
+	"io"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/pkg/content"
+)
+
+// asked is the body of a request on its way, which is reported before it goes on.
+type asked struct {
+	x    *exchange
+	body io.ReadCloser
+}
+
+func (a *asked) Read(p []byte) (int, error) {
+	n, err := a.body.Read(p)
+	if n > 0 {
+		if rerr := a.x.asked(p[:n]); rerr != nil {
+			return 0, rerr
+		}
+	}
+	return n, err
+}
+
+func (a *asked) Close() error { return a.body.Close() }
+
+// A shade masks what is recorded of a request with the masks of its answer: who reads the
+// record is shown no more of what went than of what came. The zero shade masks nothing.
+type shade struct {
+	masker content.Masker
+	blind  bool // the body has a form in which the masks cannot be kept: it is only counted
+}
+
+// newShade makes the shade of a request.
+func (x *exchange) newShade() shade {
+	if x.masks == nil {
+		return shade{}
+	}
+	m, err := x.masks.Masker(x.r.Header.Get("Content-Type"))
+	if err != nil || x.r.Header.Get("Content-Encoding") != "" {
+		return shade{blind: true}
+	}
+	return shade{masker: m}
+}
+
+// part is what may be recorded once p has come.
+func (s *shade) part(p []byte) []byte {
+	switch {
+	case s.blind:
+		return nil
+	case s.masker == nil:
+		return p
+	}
+	out, err := s.masker.Append(nil, p)
+	s.blind = err != nil
+	return out
+}
+
+// rest is what may be recorded once all has come.
+func (s *shade) rest() []byte {
+	if s.blind || s.masker == nil {
+		return nil
+	}
+	out, err := s.masker.Close(nil)
+	s.blind = true
+	if err != nil {
+		return nil
+	}
+	return out
+}
+
+// asked reports part of the request's body.
+func (x *exchange) asked(p []byte) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.over {
+		return errOver
+	}
+	if x.kept[1] == 0 {
+		x.shade = x.newShade()
+	}
+	if x.kept[1] += len(p); x.kept[1] > maxKept {
+		x.shade.blind = true // of the rest there is no more than its number of bytes
+		return x.flow.Chunk(engine.ToTarget, p)
+	}
+	shown := x.shade.part(p)
+	if len(shown) == 0 {
+		return x.flow.Chunk(engine.ToTarget, p)
+	}
+	return x.flow.Output(engine.Asked, shown)
+}
