@@ -42,7 +42,7 @@ type account struct {
 
 func newAccount(b *Book, g *postern.Grant) *account {
 	a := &account{book: b, grant: g.ID, task: g.Task, until: g.End, answered: make(chan struct{})}
-	a.budget.share = a
+	a.budget.share, a.budget.Pace = a, &Pace{}
 	for _, m := range a.meters() {
 		m.share = a
 	}

@@ -78,7 +78,7 @@ func (b *Book) Open(ctx context.Context, g *postern.Grant, t policy.Terms) (*Bud
 	if t.PerGrant {
 		return &a.budget, leave, nil
 	}
-	return &Budget{}, leave, nil
+	return &Budget{Pace: a.budget.Pace}, leave, nil
 }
 
 func (b *Book) account(g *postern.Grant) *account {

@@ -81,6 +81,7 @@ func (c *Count) Used() int64 { return c.taken.Load() + c.others.Load() }
 type Budget struct {
 	Rows, Bytes Meter
 	Statements  Count
+	Pace        *Pace // of the grant's sessions at this node
 	share       *account
 }
 

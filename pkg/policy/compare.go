@@ -140,6 +140,9 @@ func (s *Snapshot) taskTerms() map[postern.TaskName][]string {
 		limit(x.Bytes, "bytes"+per)
 		limit(x.Statements, "statements"+per)
 		limit(x.Sessions, "sessions at once")
+		if x.Rate.N > 0 {
+			words = append(words, "at most "+x.Rate.String()+" a grant")
+		}
 		for what, d := range map[string]time.Duration{"statement timeout": x.StatementTimeout, "idle": x.Idle, "session": x.Session} {
 			if d > 0 {
 				words = append(words, what+" "+d.String())

@@ -1,6 +1,9 @@
 package policy
 
 import (
+	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
@@ -53,6 +56,7 @@ type Terms struct {
 	Purpose                                   string
 	Duration, StatementTimeout, Idle, Session time.Duration
 	Rows, Bytes, Statements, Sessions         int64
+	Rate                                      Rate // of statements, of a grant at a node; zero bounds nothing
 	PerGrant                                  bool // rows, bytes and statements are counted per grant, not per session
 	RecordRead, RecordWrite                   RecordMode
 	ResultRows                                int  // rows of each result that are kept; 0 keeps none
@@ -60,6 +64,33 @@ type Terms struct {
 	MaxStaleness, SessionGrace                time.Duration
 	ReadOnly                                  bool // nothing that is permitted can change data
 	Unrestricted                              bool // everything is permitted, unmasked
+}
+
+// Rate is so many at once, and so many more in each span of time.
+type Rate struct {
+	N   int
+	Per time.Duration
+}
+
+func (r Rate) String() string {
+	return fmt.Sprintf("%d in %s", r.N, map[time.Duration]string{time.Second: "a second", time.Minute: "a minute", time.Hour: "an hour"}[r.Per])
+}
+
+// maxRate is the most that a rate may say.
+const maxRate = 1_000_000
+
+// ParseRate reads "20/s", "100/m" or "1000/h"; nothing is the zero Rate.
+func ParseRate(s string) (Rate, error) {
+	if s == "" {
+		return Rate{}, nil
+	}
+	count, span, _ := strings.Cut(s, "/")
+	n, err := strconv.Atoi(count)
+	per := map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour}[span]
+	if err != nil || n < 1 || n > maxRate || per == 0 || strconv.Itoa(n) != count {
+		return Rate{}, fmt.Errorf("%q is not a rate such as 20/s, 100/m or 1000/h", s)
+	}
+	return Rate{n, per}, nil
 }
 
 // RecordMode says how durable a record must be before a statement is forwarded.

@@ -225,6 +225,10 @@ func (c *checker) terms(t *task, s *typesv1.TaskSpec) {
 	if s.GetDuration() == "" {
 		c.fail("spec.duration", "is required: how long a grant lasts, such as 1h")
 	}
+	var err error
+	if t.terms.Rate, err = ParseRate(l.GetRate()); err != nil {
+		c.fail("spec.limits.rate", "%s", err)
+	}
 	if l.GetBytes() != "" {
 		n, err := ParseBytes(l.GetBytes())
 		if err != nil {

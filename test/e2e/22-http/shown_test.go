@@ -72,9 +72,19 @@ spec:
   duration: 1h
 ---
 apiVersion: postern/v1
+kind: Task
+metadata: {name: sip}
+spec:
+  purpose: a little now and then
+  resources: {names: [vouched]}
+  permit: [{methods: [GET], path: /}]
+  limits: {rate: 2/h}
+  duration: 1h
+---
+apiVersion: postern/v1
 kind: Binding
 metadata: {name: look}
-spec: {subjects: [{group: analysts}], tasks: [look]}
+spec: {subjects: [{group: analysts}], tasks: [look, sip]}
 `
 
 // plain is a server without TLS, and its port.
@@ -86,14 +96,19 @@ func plain(t *testing.T, h http.HandlerFunc) string {
 	return port
 }
 
-// look asks for a path of a resource, as alice, through the node; with a body it is a PUT.
+// look asks for a path of a resource, or of TASK--RESOURCE, as alice, through the node; with a
+// body it is a PUT.
 func (s *service) look(t *testing.T, resource, path, body string, headers ...string) (int, string) {
 	t.Helper()
+	task := "look"
+	if t, r, named := strings.Cut(resource, "--"); named {
+		task, resource = t, r
+	}
 	method := http.MethodGet
 	if body != "" {
 		method = http.MethodPut
 	}
-	req := house.Must(http.NewRequestWithContext(t.Context(), method, "https://look--"+resource+"."+s.Nodes[0].HTTPDomain+path, strings.NewReader(body)))(t)
+	req := house.Must(http.NewRequestWithContext(t.Context(), method, "https://"+task+"--"+resource+"."+s.Nodes[0].HTTPDomain+path, strings.NewReader(body)))(t)
 	req.Header.Set("Authorization", "Bearer "+s.DataToken(t, "alice"))
 	for _, l := range headers {
 		name, value, _ := strings.Cut(l, ": ")
@@ -188,6 +203,13 @@ func TestShown(t *testing.T) {
 		}
 		if status, text := s.look(t, "bucket", "/recordings?list-type=2&prefix=a%20b", "", "X-Amz-Date: 20200101T000000Z", "X-Amz-Security-Token: x"); status != http.StatusOK || !strings.Contains(text, "a b+c.txt") {
 			t.Errorf("list: %d %s", status, text)
+		}
+	})
+	t.Run("rate", func(t *testing.T) {
+		for i, want := range []int{200, 200, 429} {
+			if status, text := s.look(t, "sip--vouched", "/", ""); status != want || want == 429 && !strings.Contains(text, `task "sip" allows 2 in an hour`) {
+				t.Errorf("request %d: %d %s", i+1, status, text)
+			}
 		}
 	})
 	t.Run("client certificate", func(t *testing.T) {

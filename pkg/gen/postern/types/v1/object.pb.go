@@ -1974,7 +1974,10 @@ type Limits struct {
 	// Sessions at once, for one grant.
 	Sessions int64 `protobuf:"varint,7,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	// What rows, bytes and statements are counted per: grant or session (the default).
-	Per           string `protobuf:"bytes,8,opt,name=per,proto3" json:"per,omitempty"`
+	Per string `protobuf:"bytes,8,opt,name=per,proto3" json:"per,omitempty"`
+	// How many statements or requests a grant may begin at one node: "20/s", "100/m" or
+	// "1000/h". So many at once, and so many more in each second, minute or hour.
+	Rate          string `protobuf:"bytes,11,opt,name=rate,proto3" json:"rate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2061,6 +2064,13 @@ func (x *Limits) GetSessions() int64 {
 func (x *Limits) GetPer() string {
 	if x != nil {
 		return x.Per
+	}
+	return ""
+}
+
+func (x *Limits) GetRate() string {
+	if x != nil {
+		return x.Rate
 	}
 	return ""
 }
@@ -4175,7 +4185,7 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"G\n" +
 	"\tFunctions\x12\x1e\n" +
 	"\abuiltin\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\abuiltin\x12\x1a\n" +
-	"\x05allow\x18\x02 \x03(\tB\x04\xa8\xee\x18\x00R\x05allow\"\x8b\x02\n" +
+	"\x05allow\x18\x02 \x03(\tB\x04\xa8\xee\x18\x00R\x05allow\"\xa5\x02\n" +
 	"\x06Limits\x12\x18\n" +
 	"\x04rows\x18\x01 \x01(\x03B\x04\xa8\xee\x18\x00R\x04rows\x12\x1a\n" +
 	"\x05bytes\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x05bytes\x12$\n" +
@@ -4186,7 +4196,8 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"\x04idle\x18\x05 \x01(\tB\x04\xa8\xee\x18\x00R\x04idle\x12\x1e\n" +
 	"\asession\x18\x06 \x01(\tB\x04\xa8\xee\x18\x00R\asession\x12 \n" +
 	"\bsessions\x18\a \x01(\x03B\x04\xa8\xee\x18\x00R\bsessions\x12\x16\n" +
-	"\x03per\x18\b \x01(\tB\x04\xa8\xee\x18\x00R\x03per\"i\n" +
+	"\x03per\x18\b \x01(\tB\x04\xa8\xee\x18\x00R\x03per\x12\x18\n" +
+	"\x04rate\x18\v \x01(\tB\x04\xa8\xee\x18\x00R\x04rate\"i\n" +
 	"\n" +
 	"RecordRule\x12\x18\n" +
 	"\x04read\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04read\x12\x1a\n" +
