@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"testing"
 	"time"
 )
@@ -49,14 +50,14 @@ func TestHAR(t *testing.T) {
 	}
 	patch, denied, open := got.Log.Entries[0], got.Log.Entries[1], got.Log.Entries[2]
 	for name, ok := range map[string]bool{
-		"request":  patch.Request.Method == "PATCH" && patch.Request.URL == "https://orders-api/api/orders/7?a=b%20c&d" && len(patch.Request.Headers) == 3 && patch.Request.BodySize == 17,
+		"request":  patch.Request.Method == http.MethodPatch && patch.Request.URL == "https://orders-api/api/orders/7?a=b%20c&d" && len(patch.Request.Headers) == 3 && patch.Request.BodySize == 17,
 		"query":    len(patch.Request.Query) == 2 && patch.Request.Query[0] == harPair{"a", "b c"} && patch.Request.Query[1] == harPair{"d", ""},
 		"asked":    patch.Request.Post != nil && patch.Request.Post.Text == `{"status":"paid"}` && patch.Request.Post.Type == "application/json",
 		"answer":   patch.Response.Status == 200 && patch.Response.StatusText == "OK" && patch.Response.Redirect == "/there" && patch.Response.Content.Text == `{"email":"***"}`,
 		"bound":    patch.Response.BodySize == 1015 && patch.Response.Content.Comment == "15 bytes of it were recorded",
 		"times":    patch.Time == 30 && patch.Timings.Wait == 10 && patch.Timings.Receive == 20 && patch.Started == "2023-11-14T22:13:20.010Z",
 		"denied":   denied.Response.Status == 0 && denied.Comment == `denied: task "read" does not allow it` && denied.Rule == "read/permit",
-		"the last": open.Request.Method == "GET" && open.Response.Content.Encoding == "base64" && open.Response.Content.Text == "/9g=" && open.Comment == "the recording ends before the answer does",
+		"the last": open.Request.Method == http.MethodGet && open.Response.Content.Encoding == "base64" && open.Response.Content.Text == "/9g=" && open.Comment == "the recording ends before the answer does",
 	} {
 		if !ok {
 			t.Errorf("%s: %s", name, &b)

@@ -5,6 +5,7 @@ package http
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os/exec"
 	"strings"
 	"testing"
@@ -161,7 +162,7 @@ func (s *service) archive(t *testing.T) {
 				t.Errorf("the archive has what nobody was shown: %s", out)
 			}
 			for _, e := range har.Log.Entries {
-				if e.Request.Method == "PATCH" && e.Request.URL == "https://orders-api/api/orders/7" && e.Request.PostData.Text == `{"status":"paid"}` && e.Response.Status == 200 && strings.Contains(e.Response.Content.Text, `"email":"***"`) {
+				if e.Request.Method == http.MethodPatch && e.Request.URL == "https://orders-api/api/orders/7" && e.Request.PostData.Text == `{"status":"paid"}` && e.Response.Status == 200 && strings.Contains(e.Response.Content.Text, `"email":"***"`) {
 					return out, true
 				}
 			}
