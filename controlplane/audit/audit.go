@@ -43,12 +43,13 @@ const OutcomeOK = "ok"
 
 // Entry is one thing that somebody did, or tried to do, to Postern.
 type Entry struct {
-	Actor   string // who; the subject's name, or such as "node/n1"
-	Address string // from where
-	Action  string // what: the RPC, or such as node.register
-	Object  string // to what, such as task/sales-report; several with a space between
-	Outcome string // OutcomeOK where empty, or why not
-	Detail  any    // more, for readers: a message, map, slice or struct; kept as JSON without secrets
+	Actor   string   // who; the subject's name, or such as "node/n1"
+	Actors  []string // who acted for Actor, the nearest first; those of Through where nil
+	Address string   // from where
+	Action  string   // what: the RPC, or such as node.register
+	Object  string   // to what, such as task/sales-report; several with a space between
+	Outcome string   // OutcomeOK where empty, or why not
+	Detail  any      // more, for readers: a message, map, slice or struct; kept as JSON without secrets
 
 	changes []*apiv1.AuditChange
 }
@@ -155,6 +156,9 @@ func (l *Log) ops(h *head, e Entry) ([]store.Op, *apiv1.AuditEntry, error) {
 		Object: text(e.Object, maxObjects), Outcome: short(e.Outcome), Detail: detail(e.Detail),
 		Changes: e.changes,
 	}
+	for _, a := range e.Actors[:min(len(e.Actors), maxActors)] {
+		next.Actors = append(next.Actors, short(a))
+	}
 	next.Hash = trail.Chain(h.entry.GetHash(), next)
 	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(next)
 	if err != nil {
@@ -174,7 +178,7 @@ const maxTogether = 20
 
 // Append appends an entry of its own. Entries that come at once share a transaction.
 func (l *Log) Append(ctx context.Context, e Entry) error {
-	w := &waiter{entry: e, done: make(chan error, 1)}
+	w := &waiter{entry: e.through(ctx), done: make(chan error, 1)}
 	l.mu.Lock()
 	l.waiting = append(l.waiting, w)
 	l.mu.Unlock()
@@ -243,7 +247,7 @@ func (l *Log) Commit(ctx context.Context, e Entry, ops ...store.Op) (int64, erro
 		return 0, fmt.Errorf("audit: %w", context.Cause(ctx))
 	}
 	defer func() { <-l.turn }()
-	rev, err := l.commit(ctx, []Entry{e}, ops)
+	rev, err := l.commit(ctx, []Entry{e.through(ctx)}, ops)
 	if err == nil {
 		noted(ctx)
 	}
@@ -313,6 +317,33 @@ func (l *Log) opsOf(h *head, entries []Entry) (ops []store.Op, last *apiv1.Audit
 		at.entry = next
 	}
 	return ops, at.entry, nil
+}
+
+// maxActors bounds the chain of those who act for one another in an entry.
+const maxActors = 16
+
+type throughKey struct{}
+
+type through struct {
+	actor  string
+	actors []string
+}
+
+// Through returns a context in which what actor does is done by actors, the nearest first:
+// every entry of actor's that is made under it says so.
+func Through(ctx context.Context, actor string, actors []string) context.Context {
+	if len(actors) == 0 {
+		return ctx
+	}
+	return context.WithValue(ctx, throughKey{}, through{actor, actors})
+}
+
+// through is the entry with those who act for its actor.
+func (e Entry) through(ctx context.Context) Entry {
+	if by, ok := ctx.Value(throughKey{}).(through); ok && e.Actors == nil && e.Actor == by.actor {
+		e.Actors = by.actors
+	}
+	return e
 }
 
 type noteKey struct{}

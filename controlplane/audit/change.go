@@ -111,7 +111,7 @@ func split(e Entry, changes []*apiv1.AuditChange) []Entry {
 	for _, c := range changes {
 		for {
 			if room == 0 {
-				part := Entry{Actor: e.Actor, Address: e.Address, Action: e.Action, Outcome: e.Outcome, Object: e.Object}
+				part := Entry{Actor: e.Actor, Actors: e.Actors, Address: e.Address, Action: e.Action, Outcome: e.Outcome, Object: e.Object}
 				if parts == nil {
 					part.Detail = e.Detail
 				}

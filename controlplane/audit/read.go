@@ -31,7 +31,7 @@ type Query struct {
 }
 
 func (q Query) matches(e *apiv1.AuditEntry) bool {
-	return (q.Actor == "" || e.GetActor() == q.Actor) &&
+	return (q.Actor == "" || e.GetActor() == q.Actor || slices.Contains(e.GetActors(), q.Actor)) &&
 		(q.Object == "" || slices.Contains(strings.Fields(e.GetObject()), q.Object))
 }
 

@@ -113,7 +113,7 @@ func (s *Service) createOnce(ctx context.Context, sub postern.Subject, name post
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.cfg.Audit.Commit(ctx, audit.Entry{Actor: sub.Name, Address: how.address, Action: "grant.create", Object: Kind + "/" + g.GetId(), Detail: about(g, "")}, append(ops, op)...); err != nil {
+	if _, err := s.cfg.Audit.Commit(ctx, audit.Entry{Actor: sub.Name, Actors: sub.Actors(), Address: how.address, Action: "grant.create", Object: Kind + "/" + g.GetId(), Detail: about(g, "")}, append(ops, op)...); err != nil {
 		return nil, fmt.Errorf("create grant: %w", err)
 	}
 	resp.Grant = show(g)
@@ -255,7 +255,7 @@ func (s *Service) requestOnce(ctx context.Context, sub postern.Subject, name pos
 	if !live { // else the live one is used until people have said yes
 		ops = append(ops, store.Op{Key: takenKey(sub, string(name), jobOf(snapshot, sub, name)), Value: []byte(g.GetId()), If: revision})
 	}
-	_, err = s.cfg.Audit.Commit(ctx, audit.Entry{Actor: sub.Name, Address: how.address, Action: "grant.request", Object: Kind + "/" + g.GetId(), Detail: about(g, "")},
+	_, err = s.cfg.Audit.Commit(ctx, audit.Entry{Actor: sub.Name, Actors: sub.Actors(), Address: how.address, Action: "grant.request", Object: Kind + "/" + g.GetId(), Detail: about(g, "")},
 		append(ops, op, holdOp)...)
 	if err != nil {
 		return nil, fmt.Errorf("request grant: %w", err)

@@ -226,7 +226,7 @@ func (s *Service) takeOnce(ctx context.Context, sub postern.Subject, name poster
 	if err != nil {
 		return nil, err
 	}
-	_, err = s.cfg.Audit.Commit(ctx, audit.Entry{Actor: sub.Name, Address: how.address, Action: "grant.open", Object: Kind + "/" + g.GetId(), Detail: about(g, how.node)},
+	_, err = s.cfg.Audit.Commit(ctx, audit.Entry{Actor: sub.Name, Actors: sub.Actors(), Address: how.address, Action: "grant.open", Object: Kind + "/" + g.GetId(), Detail: about(g, how.node)},
 		append(ops, op, store.Op{Key: takenKey(sub, string(name), jobOf(snapshot, sub, name)), Value: []byte(g.GetId()), If: revision})...)
 	if err != nil {
 		return nil, fmt.Errorf("open grant: %w", err)

@@ -80,8 +80,17 @@ func Chain(before []byte, e *apiv1.AuditEntry) []byte {
 			field([]byte(s))
 		}
 	}
+	if len(e.GetActors()) > 0 {
+		number(actorsFollow) // none: the form of before there were any
+		for _, s := range e.GetActors() {
+			field([]byte(s))
+		}
+	}
 	return h.Sum(nil)
 }
+
+// actorsFollow stands before the actors: as bytes it is no text, and so no change's object.
+const actorsFollow = -1
 
 // A Checkpoint is what the log's key vouches for: how many entries there are, and the
 // root of the tree over all of them.

@@ -187,6 +187,25 @@ func (w *world) clone() *world {
 	return &c
 }
 
+// TestActorsAreHashed: who acted for whom counts, in order, and is no change by another name.
+func TestActorsAreHashed(t *testing.T) {
+	change := func(parts ...string) *apiv1.AuditEntry {
+		return &apiv1.AuditEntry{Actor: "a", Changes: []*apiv1.AuditChange{{Object: parts[0], Action: parts[1], Before: parts[2], After: parts[3]}}}
+	}
+	seen := map[string]string{}
+	for name, e := range map[string]*apiv1.AuditEntry{
+		"alone": {Actor: "a"}, "by b": {Actor: "a", Actors: []string{"b"}}, "by b for c": {Actor: "a", Actors: []string{"b", "c"}}, "by c for b": {Actor: "a", Actors: []string{"c", "b"}},
+		"by bc": {Actor: "a", Actors: []string{"bc"}}, "four": {Actor: "a", Actors: []string{"b", "c", "d", "false"}}, "a change": change("b", "c", "d", "false"),
+		"by nobody": {Actor: "a", Actors: []string{""}},
+	} {
+		h := string(Chain(nil, e))
+		if was, twice := seen[h]; twice {
+			t.Errorf("%s and %s have one hash", name, was)
+		}
+		seen[h] = name
+	}
+}
+
 func TestIntact(t *testing.T) {
 	w := newWorld()
 	s, err := w.log().VerifyRecordings(w.key, nil, w.blobs)

@@ -18,7 +18,7 @@ import (
 func entry(c *Caller, address, procedure string, request any) audit.Entry {
 	e := audit.Entry{Actor: anonymous, Address: address, Action: method(procedure), Object: objectOf(procedure, request), Detail: request}
 	if c != nil {
-		e.Actor = c.Subject.Name
+		e.Actor, e.Actors = c.Subject.Name, c.Subject.Actors()
 	}
 	return e
 }

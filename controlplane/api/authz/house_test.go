@@ -28,7 +28,7 @@ import (
 
 var noon = time.Now() // deadlines of contexts are real, and so must be the ends of tokens
 
-// tokens are "name:group"; the token "dead" has ended.
+// tokens are "name:group", or "name:group:actor" of an actor for whom the scheduler does; the token "dead" has ended.
 type tokens struct{}
 
 func (tokens) Authenticate(_ context.Context, bearer string) (postern.Subject, time.Time, error) {
@@ -41,7 +41,12 @@ func (tokens) Authenticate(_ context.Context, bearer string) (postern.Subject, t
 	case !ok:
 		return postern.Subject{}, time.Time{}, fault.New(codes.Unauthenticated, "the token is not signed by anybody trusted").WithKind("bad-token")
 	}
-	return postern.Subject{Name: name, Groups: []string{group}}, noon.Add(time.Hour), nil
+	group, actor, _ := strings.Cut(group, ":")
+	sub := postern.Subject{Name: name, Groups: []string{group}, Actor: actor}
+	if actor != "" {
+		sub.Via = []string{"scheduler"}
+	}
+	return sub, noon.Add(time.Hour), nil
 }
 
 func roleBinding(role string, scope map[string]string) *typesv1.Object {

@@ -211,7 +211,7 @@ func (i *Interceptor) call(ctx context.Context, procedure string, header http.He
 		return err
 	}
 	if c != nil {
-		ctx = With(ctx, c)
+		ctx = audit.Through(With(ctx, c), c.Subject.Name, c.Subject.Actors())
 		if !c.Expires.IsZero() {
 			var cancel context.CancelFunc
 			ended := fault.New(codes.Unauthenticated, "the token has ended during the call: sign in and go on").WithKind("bad-token")

@@ -102,6 +102,46 @@ func TestPanicIsAnInternalError(t *testing.T) {
 	}
 }
 
+// TestAgentsAreAudited: what an agent does for somebody is both of theirs in the log, in the
+// entry of the call, in one that a method writes itself, and in one of a refusal.
+func TestAgentsAreAudited(t *testing.T) {
+	own, write := false, func(context.Context) error { return nil }
+	h := newHouse(t, &all{drain: func(ctx context.Context) error {
+		if own {
+			return write(ctx)
+		}
+		return nil
+	}}, nil)
+	write = func(ctx context.Context) error {
+		if err := h.log.Append(ctx, audit.Entry{Actor: "system", Action: "other"}); err != nil {
+			return err
+		}
+		return h.log.Append(ctx, audit.Entry{Actor: "olga", Action: "own"})
+	}
+	for _, c := range []struct {
+		token string
+		own   bool
+		want  string
+	}{
+		{"olga:operators:bot", false, "olga by bot for scheduler"}, {"olga:operators:bot", true, "olga by bot for scheduler"},
+		{"olga:people:bot", false, "olga by bot for scheduler"}, {"olga:operators", false, "olga by "}, {"olga:operators", true, "olga by "},
+	} {
+		own = c.own
+		_, _ = h.nodes().DrainNode(t.Context(), request(c.token, &apiv1.DrainNodeRequest{Name: "n1"}))
+		entries := h.entries(t)
+		if got := entries[0].GetActor() + " by " + strings.Join(entries[0].GetActors(), " for "); got != c.want {
+			t.Errorf("%s: %s: %v", c.token, got, entries[0])
+		}
+		if c.own && len(entries[1].GetActors()) != 0 {
+			t.Errorf("what the system did is the agent's: %v", entries[1])
+		}
+	}
+	found, _, err := h.log.List(t.Context(), audit.Query{Actor: "bot"})
+	if err != nil || len(found) == 0 {
+		t.Errorf("what the agent did: %v, %v", found, err)
+	}
+}
+
 func TestMutationsAreAudited(t *testing.T) {
 	var drain func(context.Context) error
 	h := newHouse(t, &all{drain: func(ctx context.Context) error {

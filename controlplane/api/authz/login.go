@@ -63,7 +63,7 @@ func (i *Interceptor) login(ctx context.Context, c *Caller, bearer string) error
 	if !c.Expires.IsZero() {
 		detail["until"] = c.Expires.UTC()
 	}
-	err := i.cfg.Audit.Append(ctx, audit.Entry{Actor: c.Subject.Name, Address: c.Address, Action: LoginAction, Object: "subject/" + c.Subject.Name, Detail: detail})
+	err := i.cfg.Audit.Append(ctx, audit.Entry{Actor: c.Subject.Name, Actors: c.Subject.Actors(), Address: c.Address, Action: LoginAction, Object: "subject/" + c.Subject.Name, Detail: detail})
 	if err != nil {
 		i.logins.forget(hash)
 		return fault.Wrap(err, codes.Unavailable, "the login could not be written to the audit log, and so it does not count; try again")

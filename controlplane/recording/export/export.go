@@ -34,6 +34,7 @@ type Record struct {
 	Time          time.Time `json:"time"`
 	Session       string    `json:"session"`
 	Subject       string    `json:"subject"`
+	Actors        []string  `json:"actors,omitempty"` // who acted for the subject, the nearest first
 	Workload      string    `json:"workload,omitempty"`
 	Task          string    `json:"task"`
 	Resource      string    `json:"resource"`
@@ -70,7 +71,7 @@ func Records(u *index.Update, now time.Time) []Record {
 	s := u.Session
 	add := func(kind string, at time.Time) *Record {
 		out = append(out, Record{
-			Schema: 1, Kind: kind, Time: at.UTC(), Session: s.GetId(), Subject: s.GetSubject(), Workload: s.GetWorkload(), Task: s.GetTask(),
+			Schema: 1, Kind: kind, Time: at.UTC(), Session: s.GetId(), Subject: s.GetSubject(), Actors: s.GetActors(), Workload: s.GetWorkload(), Task: s.GetTask(),
 			Resource: s.GetResource(), Account: s.GetAccount(), Node: s.GetNode(), ClientAddress: s.GetClientAddress(), ClientProgram: s.GetClientProgram(),
 		})
 		return &out[len(out)-1]

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -42,7 +43,7 @@ func TestFile(t *testing.T) {
 	}
 	at := time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
 	u := &index.Update{
-		Session: &typesv1.Session{Id: "s-1", Subject: "alice", Resource: "warehouse", StartTime: timestamppb.New(at), EndTime: timestamppb.New(at.Add(time.Hour)), EndReason: "left"},
+		Session: &typesv1.Session{Id: "s-1", Subject: "alice", Actors: []string{"helper", "nightly"}, Resource: "warehouse", StartTime: timestamppb.New(at), EndTime: timestamppb.New(at.Add(time.Hour)), EndReason: "left"},
 		Head:    index.Head{Next: 1},
 		Statements: []index.Statement{{Number: 1, Time: at, Text: "SELECT '<'", Verdict: postern.VerdictAllow,
 			Touched: []record.Touch{{Column: "a.b.c", Role: record.RoleOutput | record.RoleWrite, Mask: "m"}}}},
@@ -52,7 +53,7 @@ func TestFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := lines(t, path)
-	if len(got) != 3 || got[0].Kind != export.KindOpened || !got[0].Time.Equal(at) || got[1].Text != "SELECT '<'" || got[1].Columns[0].Roles[1] != "write" || got[2].Rows != 3 || got[2].Subject != "alice" {
+	if len(got) != 3 || got[0].Kind != export.KindOpened || !got[0].Time.Equal(at) || got[1].Text != "SELECT '<'" || got[1].Columns[0].Roles[1] != "write" || got[2].Rows != 3 || got[2].Subject != "alice" || strings.Join(got[2].Actors, " for ") != "helper for nightly" {
 		t.Errorf("%+v", got)
 	}
 	// It is moved away, and goes on anew.

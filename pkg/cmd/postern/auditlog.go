@@ -69,7 +69,7 @@ func (a *app) auditLogCmd() *cobra.Command {
 func auditTable(w io.Writer, entries []*apiv1.AuditEntry) {
 	var rows [][]string
 	for _, e := range entries {
-		rows = append(rows, []string{fmt.Sprint(e.GetSequence()), when(e.GetTime()), e.GetActor(), e.GetAction(), e.GetObject(), e.GetOutcome()})
+		rows = append(rows, []string{fmt.Sprint(e.GetSequence()), when(e.GetTime()), strings.Join(append([]string{e.GetActor()}, e.GetActors()...), " by "), e.GetAction(), e.GetObject(), e.GetOutcome()})
 	}
 	table(w, "no when who did to outcome", rows)
 }

@@ -5460,7 +5460,7 @@ func (x *KillSessionResponse) GetNode() string {
 // ListAuditEntriesRequest narrows the list.
 type ListAuditEntriesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only this actor's.
+	// Only what this actor did, or what was done through this agent for somebody.
 	Actor string `protobuf:"bytes,1,opt,name=actor,proto3" json:"actor,omitempty"`
 	// Only entries about this object, such as task/sales-report.
 	Object string `protobuf:"bytes,2,opt,name=object,proto3" json:"object,omitempty"`
@@ -5616,7 +5616,9 @@ type AuditEntry struct {
 	// SHA-256 that chains this entry to the one before.
 	Hash []byte `protobuf:"bytes,9,opt,name=hash,proto3" json:"hash,omitempty"`
 	// What it changed. What does not fit one entry goes on in the next, of the same time.
-	Changes       []*AuditChange `protobuf:"bytes,10,rep,name=changes,proto3" json:"changes,omitempty"`
+	Changes []*AuditChange `protobuf:"bytes,10,rep,name=changes,proto3" json:"changes,omitempty"`
+	// Who acted for the actor, the nearest first; none where they did it themselves.
+	Actors        []string `protobuf:"bytes,11,rep,name=actors,proto3" json:"actors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5717,6 +5719,13 @@ func (x *AuditEntry) GetHash() []byte {
 func (x *AuditEntry) GetChanges() []*AuditChange {
 	if x != nil {
 		return x.Changes
+	}
+	return nil
+}
+
+func (x *AuditEntry) GetActors() []string {
+	if x != nil {
+		return x.Actors
 	}
 	return nil
 }
@@ -8511,7 +8520,7 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"page_token\x18\x05 \x01(\tB\x04\xa8\xee\x18\x00R\tpageToken\"x\n" +
 	"\x18ListAuditEntriesResponse\x124\n" +
 	"\aentries\x18\x01 \x03(\v2\x1a.postern.api.v1.AuditEntryR\aentries\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb5\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xcd\x02\n" +
 	"\n" +
 	"AuditEntry\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12.\n" +
@@ -8524,7 +8533,8 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x06detail\x18\b \x01(\tR\x06detail\x12\x12\n" +
 	"\x04hash\x18\t \x01(\fR\x04hash\x125\n" +
 	"\achanges\x18\n" +
-	" \x03(\v2\x1b.postern.api.v1.AuditChangeR\achanges\"\x7f\n" +
+	" \x03(\v2\x1b.postern.api.v1.AuditChangeR\achanges\x12\x16\n" +
+	"\x06actors\x18\v \x03(\tR\x06actors\"\x7f\n" +
 	"\vAuditChange\x12\x16\n" +
 	"\x06object\x18\x01 \x01(\tR\x06object\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12\x16\n" +
