@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -214,11 +213,26 @@ func (h *archive) entry(e *Event) *harEntry {
 	return x
 }
 
+// unescaped is a part of a query as it reads: + is a space, and %XX a byte. What is no such
+// byte stays as it stands.
 func unescaped(s string) string {
-	if out, err := url.QueryUnescape(s); err == nil {
-		return out
+	out := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] == '+':
+			out = append(out, ' ')
+		case s[i] == '%' && i+2 < len(s):
+			if b, err := strconv.ParseUint(s[i+1:i+3], 16, 8); err == nil {
+				out = append(out, byte(b))
+				i += 2
+				continue
+			}
+			out = append(out, '%')
+		default:
+			out = append(out, s[i])
+		}
 	}
-	return s
+	return string(out)
 }
 
 func (x *harEntry) chunk(e *Event) {

@@ -26,7 +26,7 @@ func TestHAR(t *testing.T) {
 	var b bytes.Buffer
 	err := HAR(&b, "1.0", eventsOf(
 		opened,
-		intent(10, 1, "PATCH /api/orders/7?a=b%20c&d", "accept: */*", "authorization: (redacted)", "content-type: application/json"),
+		intent(10, 1, "PATCH /api/orders/7?a=b%20c&d&e=%zz+%4", "accept: */*", "authorization: (redacted)", "content-type: application/json"),
 		intent(11, 2, "GET /picture"),
 		said(12, 1, "asked", `{"status":"paid"}`),
 		said(20, 1, "head", "200 OK\ncontent-type: application/json\nlocation: /there\n"),
@@ -50,8 +50,8 @@ func TestHAR(t *testing.T) {
 	}
 	patch, denied, open := got.Log.Entries[0], got.Log.Entries[1], got.Log.Entries[2]
 	for name, ok := range map[string]bool{
-		"request":  patch.Request.Method == http.MethodPatch && patch.Request.URL == "https://orders-api/api/orders/7?a=b%20c&d" && len(patch.Request.Headers) == 3 && patch.Request.BodySize == 17,
-		"query":    len(patch.Request.Query) == 2 && patch.Request.Query[0] == harPair{"a", "b c"} && patch.Request.Query[1] == harPair{"d", ""},
+		"request":  patch.Request.Method == http.MethodPatch && patch.Request.URL == "https://orders-api/api/orders/7?a=b%20c&d&e=%zz+%4" && len(patch.Request.Headers) == 3 && patch.Request.BodySize == 17,
+		"query":    len(patch.Request.Query) == 3 && patch.Request.Query[2] == harPair{"e", "%zz %4"} && patch.Request.Query[0] == harPair{"a", "b c"} && patch.Request.Query[1] == harPair{"d", ""},
 		"asked":    patch.Request.Post != nil && patch.Request.Post.Text == `{"status":"paid"}` && patch.Request.Post.Type == "application/json",
 		"answer":   patch.Response.Status == 200 && patch.Response.StatusText == "OK" && patch.Response.Redirect == "/there" && patch.Response.Content.Text == `{"email":"***"}`,
 		"bound":    patch.Response.BodySize == 1015 && patch.Response.Content.Comment == "15 bytes of it were recorded",
