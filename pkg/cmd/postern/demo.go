@@ -319,7 +319,10 @@ func (t *tour) service(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	t.title("Agents call tools of such a service by MCP. Each call is judged by itself; a refusal is an error that a model can read.")
+	const call = `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"delete_order","arguments":{"id":8}}}`
+	t.show("postern curl orders-agent -- /mcp --json '%s'   # an agent of alice's", call)
+	return t.postern(ctx, "alice", "curl", "orders-agent", "--", "-s", "/mcp", "--json", call)
 }
 
 // postern runs this program as a person and shows what comes back.
