@@ -75,7 +75,7 @@ func (s *Service) ofNode(ctx context.Context, name postern.NodeName) (*apiv1.Get
 	if !wall {
 		resp.Notes = []string{
 			"what is spooled on its disk is sealed to the recording key: the disk alone shows nothing of it",
-			"whoever knows the id of a live grant besides can borrow the login of its task, at the resources that this node serves",
+			"whoever knows the id of a live grant besides can borrow the login of its task, at the resources that this node serves, and be vouched for as its subject where they are told who asks",
 		}
 	}
 	return last(resp), nil

@@ -155,6 +155,7 @@ func proofs(t *testing.T, h *house.House) []proof {
 		{name: "a password", token: "alice"},
 		{name: "grant token that was never made", token: grant.Msg.GetToken()[:len(grant.Msg.GetToken())-4] + "AAAA"},
 		{name: "workload's token for a person's task", token: h.DataToken(t, "nightly")},
+		{name: "the pages' client's token", token: sign(t, h, real, map[string]any{"aud": idp.WebClient})},
 		{name: "another client's token", token: house.Must(idp.SignIn(t.Context(), h.Issuer, idp.SharedClient, "alice"))(t)},
 	}
 	for _, aud := range []string{idp.APIClient, idp.DataClient} {
