@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -113,6 +114,9 @@ func exceptions(t *testing.T, file string) map[string]string {
 	return out
 }
 
+// random are numbers in the names of temporary folders, and so of tests.
+var random = regexp.MustCompile(`[0-9]{8,}`)
+
 // An event is a line of go tool test2json.
 type event struct{ Action, Test, Output string }
 
@@ -137,6 +141,7 @@ func results(t *testing.T, program, dir, database string) (ended, said map[strin
 		} else if err != nil {
 			t.Fatal(err)
 		}
+		e.Test = random.ReplaceAllString(e.Test, "N")
 		switch e.Action {
 		case "output":
 			said[e.Test] += e.Output
