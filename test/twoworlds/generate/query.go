@@ -85,7 +85,16 @@ func (g *Generator) shaped(outer *scope, depth int) (string, []column) {
 		columns = append(columns, column{name, k, g.masked})
 		g.masked = g.masked || before
 	}
-	return "SELECT " + strings.Join(list, ", ") + from + g.where(s, 2) + g.limit(s), columns
+	return "SELECT " + strings.Join(list, ", ") + from + g.where(s, 2) + few(g.limit(s)), columns
+}
+
+// few bounds what a part gives, for products of parts have no end.
+func few(limit string) string {
+	limit = strings.Replace(limit, " LIMIT ALL", " LIMIT 40", 1)
+	if strings.Contains(limit, " LIMIT ") || strings.Contains(limit, " FETCH ") {
+		return limit
+	}
+	return limit + " LIMIT 40"
 }
 
 // simple is one SELECT.
