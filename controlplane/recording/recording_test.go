@@ -158,7 +158,7 @@ func TestIngest(t *testing.T) {
 		t.Errorf("chunk 1 again: %v", r)
 	}
 	s, err = h.Get(ctx, "s-1")
-	if err != nil || s.GetRecording() != "sealed" || s.GetEndReason() != "the client went away" || s.GetStatements() != 3 || s.GetDenied() != 2 || s.GetRows() != 3 || s.GetBytes() != 30 || s.GetChunks() != 4 {
+	if err != nil || s.GetRecording() != "sealed" || s.GetEndReason() != "the client went away" || s.GetStatements() != 3 || s.GetDenied() != 2 || s.GetRows() != 3 || s.GetBytes() != 30 || s.GetChunks() != 4 || s.GetAccount() != "reporter" {
 		t.Errorf("%v, %v", s, err)
 	}
 	rows, err := h.index.Statements(ctx, "s-1", 0, 10)

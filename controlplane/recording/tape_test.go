@@ -109,6 +109,7 @@ func usual(t testing.TB, id string) *tape {
 	p.add(record.Event{Kind: record.KindIntent, Statement: 1, Text: "select email from sales.orders", Verdict: postern.VerdictAllow, Rule: "sales-report/permit[0]",
 		Touched: []record.Touch{{Column: "sales.orders.email", Role: record.RoleOutput, Mask: "email"}}})
 	p.cut(0)
+	p.add(record.Event{Kind: record.KindNote, Tag: postern.NoteAccount, Text: "reporter"})
 	p.add(record.Event{Kind: record.KindFinished, Statement: 1, Rows: 3, Bytes: 30, Affected: -1, Tag: "SELECT 3", Duration: time.Millisecond})
 	p.add(record.Event{Kind: record.KindDenied, Statement: 2, Text: "drop table x", Rule: "sales-report/permit", Reason: "no"})
 	p.cut(0)

@@ -52,7 +52,10 @@ func (b *builder) add(e *record.Event) error {
 		u.Outcomes = append(u.Outcomes, index.Outcome{Number: e.Statement, Verdict: postern.VerdictAllow,
 			Rows: e.Rows, Bytes: e.Bytes, Affected: e.Affected, Code: clip(e.Code), Tag: clip(e.Tag), Duration: e.Duration})
 	case record.KindNote:
-		if e.Tag == postern.NoteAlert && len(u.Alerts) < maxAlerts {
+		switch {
+		case e.Tag == postern.NoteAccount:
+			u.Session.Account = clip(e.Text)
+		case e.Tag == postern.NoteAlert && len(u.Alerts) < maxAlerts:
 			u.Alerts = append(u.Alerts, clip(e.Text))
 		}
 	case record.KindClosed:

@@ -48,6 +48,7 @@ type Session struct {
 	cancelKeys []string
 	conns      map[*conn]struct{}
 	loans      map[engine.Purpose]Loan
+	account    string // that was noted last
 
 	voucher voucher
 }
@@ -139,7 +140,29 @@ func (s *Session) borrow(ctx context.Context, p engine.Purpose) (Loan, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lease a credential for %s: %w", s.terms.Resource, err)
 	}
+	if p == engine.PurposeSession {
+		if err := s.noteAccount(loan); err != nil {
+			s.release(loan)
+			return nil, err
+		}
+	}
 	return s.keep(p, loan)
+}
+
+// noteAccount records as whom the session logs in, once for each account.
+func (s *Session) noteAccount(loan Loan) error {
+	account := ""
+	if err := loan.Use(func(c *engine.Credential) error { account = c.Account; return nil }); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	known := s.account == account
+	s.account = account
+	s.mu.Unlock()
+	if known {
+		return nil
+	}
+	return s.Note(postern.NoteAccount, account)
 }
 
 // current is the loan for a purpose; s.mu is held. One that has ended is forgotten where it

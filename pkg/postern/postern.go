@@ -189,8 +189,11 @@ type Decision struct {
 	Version     Version // the snapshot that answered
 }
 
-// NoteAlert is the kind of notes of a session that the audit log is told of too.
-const NoteAlert = "alert"
+// Kinds of notes of a session that are more than text.
+const (
+	NoteAlert   = "alert"   // the audit log is told of it too
+	NoteAccount = "account" // of the resource, that the session logs in as
+)
 
 // Fact names something that a decision needs and does not have.
 type Fact string

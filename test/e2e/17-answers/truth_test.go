@@ -261,10 +261,15 @@ func seen(t *testing.T, h *house.House) {
 	if len(found) != 5 || !strings.Contains(found[0].Text, "UPDATE sales.orders") || found[0].Verdict != "allow" {
 		t.Errorf("%+v", found)
 	}
-	var used []struct{ Subject, Task, Resource, ClientHost, Node, Sessions string }
+	var used []struct{ Subject, Task, Resource, Account, ClientHost, Node, Sessions string }
 	cli(t, h, &used, "usage", "alice")
 	if len(used) == 0 || used[0].Task != "truth" || used[0].Resource != "warehouse" || used[0].ClientHost != "127.0.0.1" || used[0].Node != "node-1" {
 		t.Errorf("%+v", used)
+	}
+	account := used[0].Account
+	cli(t, h, &used, "usage", account)
+	if account == "" || len(used) == 0 || used[0].Account != account || used[0].Subject != "alice" || used[0].Task != "truth" {
+		t.Errorf("usage of the account %q: %+v", account, used)
 	}
 	var unused []struct{ Binding, Task string }
 	cli(t, h, &unused, "usage", "--unused", "1h")

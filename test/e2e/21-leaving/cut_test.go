@@ -82,6 +82,10 @@ func TestLeavingBehindACutWire(t *testing.T) {
 		last = h.CLI(t, "ada", "usage", "carol").All()
 		return strings.Contains(last, "n1") && strings.Contains(last, "n2") && strings.Contains(last, "far away") && strings.Contains(last, "psql")
 	})
+	house.Eventually(t, func() string { return "usage of the account names her: " + last }, func() bool {
+		last = h.CLI(t, "ada", "usage", "warehouse_app").All()
+		return strings.Contains(last, "carol") && strings.Contains(last, "nightly-load")
+	})
 	house.Eventually(t, func() string { return "usage of her heir tells of the job: " + last }, func() bool {
 		last = h.CLI(t, "ada", "usage", "bob").All()
 		return strings.Contains(last, "nightly, bob's") && strings.Contains(last, "nightly-load")

@@ -83,6 +83,7 @@ func commit(t *testing.T, x index.Index) {
 	}
 	u := update("s", 1, 0)
 	u.Head.Sealed, u.Head.NodeKey = true, []byte("key")
+	u.Session.Account = "another" // it is known once the session has logged in
 	u.Session.EndTime, u.Session.EndReason, u.Session.Recording = timestamppb.New(began.Add(time.Hour)), "done", "sealed"
 	must(t, x.Commit(ctx, u))
 	h, err = x.Head(ctx, "s")

@@ -115,7 +115,7 @@ const newSession = `INSERT INTO session (id, day, subject, workload, groups, gra
 	ON CONFLICT DO NOTHING RETURNING no`
 
 const laterSession = `UPDATE session SET last_us=greatest(last_us, $1), end_us=$2, end_reason=$3, statements=$4, denied=$5, row_count=$6, bytes=$7, recording=$8,
-		next=$9, previous=$10, span_first=$11, span_last=$12, span_open=$13, open_from=$14, sealed=$15, shipper=$16, events=$17, last_statement=$18, node_key=$19
+		next=$9, previous=$10, span_first=$11, span_last=$12, span_open=$13, open_from=$14, sealed=$15, shipper=$16, events=$17, last_statement=$18, node_key=$19, account=$21
 	WHERE id=$20 AND next=$9 - 1::bigint RETURNING no`
 
 // queueSession makes or changes the row, if the chain stands just before the update.
@@ -127,7 +127,7 @@ func queueSession(b *pgx.Batch, u *index.Update, day index.Day) error {
 		h.Tally.Events, int64(h.Tally.Statement), append([]byte{}, h.NodeKey...), s.GetId(),
 	}
 	if h.Next > 1 {
-		b.Queue(laterSession, args...)
+		b.Queue(laterSession, append(args, s.GetAccount())...)
 		return nil
 	}
 	groups, err := json.Marshal(append([]string{}, s.GetGroups()...))

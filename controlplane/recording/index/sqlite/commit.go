@@ -153,7 +153,7 @@ const putSession = `INSERT INTO session (id, day, subject, workload, groups, gra
 		next, previous, span_first, span_last, span_open, open_from, sealed, shipper, events, last_statement, node_key, actors)
 	SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,?25,?26,?27,?28,?29,?30,?31,?32,?33,?34,?35,?36,?37,?38,?39
 	WHERE ?28 = 1 OR EXISTS (SELECT 1 FROM session WHERE id = ?1)
-	ON CONFLICT (id) DO UPDATE SET last_us=max(last_us, ?20), end_us=?21, end_reason=?22, statements=?23, denied=?24, row_count=?25, bytes=?26, recording=?27,
+	ON CONFLICT (id) DO UPDATE SET account=?9, last_us=max(last_us, ?20), end_us=?21, end_reason=?22, statements=?23, denied=?24, row_count=?25, bytes=?26, recording=?27,
 		next=?28, previous=?29, span_first=?30, span_last=?31, span_open=?32, open_from=?33, sealed=?34, shipper=?35, events=?36, last_statement=?37, node_key=?38
 	WHERE next = ?28 - 1
 	RETURNING no`
