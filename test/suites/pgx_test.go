@@ -82,10 +82,10 @@ func TestPgx(t *testing.T) {
 			between.Sub(began).Round(100*time.Millisecond), time.Since(between).Round(100*time.Millisecond))
 	}
 	t.Logf("pgx: %d of %d tests that pass straight pass through the node (%.2f %%)", passed-lost, passed, 100*float64(passed-lost)/float64(max(passed, 1)))
-	if lost*100 > passed {
-		t.Errorf("%d of %d do not pass through the node: more than one in a hundred", lost, passed)
-	}
 	if os.Getenv(onlyVar) == "" {
+		if lost*100 > passed {
+			t.Errorf("%d of %d do not pass through the node: more than one in a hundred", lost, passed)
+		}
 		for id := range allowed {
 			t.Errorf("testdata/pgx-allowed.yaml: %s passes through the node", id)
 		}
