@@ -23,7 +23,7 @@ const (
 const (
 	connections = 4
 	round       = 4000   // statements of one seed
-	longForm    = 50_000 // from here on every construct is reached rareEnough times
+	longForm    = 60_000 // from here on every construct is reached rareEnough times
 	rareEnough  = 1000
 )
 
