@@ -61,9 +61,7 @@ proto-check: $(BUF) ## The API definitions: style, and compatible with the commi
 generate-check: generate ## Generated code is what proto/ says
 	@git diff --exit-code --stat -- pkg/gen || { echo "pkg/gen differs from proto/: run make generate and commit"; exit 1; }
 fuzz: ## Every fuzz target for FUZZTIME (default 5s)
-	@set -e; for pkg in $$(grep -rl --include='*_test.go' '^func Fuzz' pkg controlplane dataplane | xargs -n1 dirname | sort -u); do \
-	  for f in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$pkg/*_test.go | sed 's/func //'); do \
-	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) ./$$pkg; done; done
+	test/fuzz.sh $(FUZZTIME)
 
 truth: ## The catalogue of evasions through a node to two worlds, on PostgreSQL TRUTH (default 15,16,17,18)
 	$(GO) test -count=1 ./test/truth/hosts
