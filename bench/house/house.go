@@ -45,7 +45,11 @@ type House struct {
 	catalogPassword string
 }
 
-const nodeName = "bench-a"
+const (
+	nodeName = "bench-a"
+	// spool holds what a round of rows records faster than it is stored.
+	spool = 4 << 30
+)
 
 // Open starts everything and fills the database. The caller must Close, also after an
 // error.
@@ -70,7 +74,7 @@ func Open(ctx context.Context, o Options) (*House, error) {
 	err = h.t.try(func(t testing.TB) {
 		h.Fleet = fleet.Start(t, fleet.Options{
 			Embedded: true, Sealed: true, World: world(h.Password, h.catalogPassword, h.BlastAddr), LogLevel: "warn",
-			Nodes:    []fleet.NodeSpec{{Name: nodeName, Region: "bench", Plaintext: true, SSH: true, HTTP: true, Profiling: true, Binary: o.NodeBinary}},
+			Nodes:    []fleet.NodeSpec{{Name: nodeName, Region: "bench", Plaintext: true, SSH: true, HTTP: true, Profiling: true, Spool: spool, Binary: o.NodeBinary}},
 			Postgres: servers.PGOptions{HBA: hba, Settings: map[string]string{"shared_buffers": "512MB", "max_connections": "1000", "max_wal_size": "4GB", "autovacuum": "off"}},
 		})
 		h.Node = h.Nodes[nodeName]

@@ -49,6 +49,8 @@ type NodeSpec struct {
 	SSH, HTTP bool
 	// Plaintext lets clients speak without TLS as well.
 	Plaintext bool
+	// Spool bounds what is not stored yet, in bytes; 256 MiB where 0.
+	Spool int64
 	// Profiling serves profiles on the debug listener.
 	Profiling bool
 	// Binary to run instead of the checkout's postern-node; a path.

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -65,9 +66,9 @@ listeners:
 %s
 debug: "%s"
 drain: 5s
-spool: {maxBytes: 268435456}
+spool: {maxBytes: %d}
 telemetry: {logLevel: %s, logFormat: json, profiling: %t}
-`, n.Name, n.Data, strings.Join(control, `", "`), n.tokenFile, listeners, n.Debug, f.logLevel(), spec.Profiling))
+`, n.Name, n.Data, strings.Join(control, `", "`), n.tokenFile, listeners, n.Debug, cmp.Or(spec.Spool, 256<<20), f.logLevel(), spec.Profiling))
 	n.Process = f.process(t, n.Name, "postern-node", n.Data, "--config", config)
 	if spec.Binary != "" {
 		n.Process.path = spec.Binary
