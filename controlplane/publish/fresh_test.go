@@ -8,8 +8,9 @@ import (
 	"github.com/posterngate/postern/dataplane/snapshot"
 )
 
-// TestWhatWaitsIsNotFresh pings while a change waits to settle, at every phase of the
-// replica's own checks: the answer must not count as fresh what the node does not have.
+// TestWhatWaitsIsNotFresh pings while a change waits behind the one before it, at every
+// phase of the replica's own checks: the answer must not count as fresh what the node
+// does not have.
 func TestWhatWaitsIsNotFresh(t *testing.T) {
 	inHouse(t, func(h *house) {
 		h.put(resource("db", nil), task("a", "0", "db"))
@@ -18,9 +19,12 @@ func TestWhatWaitsIsNotFresh(t *testing.T) {
 		p.apply()
 		for i := range 120 {
 			time.Sleep(950 * time.Millisecond)
+			h.put(task("b", fmt.Sprint("first", i), "db"))
+			p.apply() // at once
+			time.Sleep(2 * time.Millisecond)
 			h.put(task("a", fmt.Sprint("next", i), "db"))
 			committed := time.Now()
-			time.Sleep(30 * time.Millisecond)
+			time.Sleep(3 * time.Millisecond)
 			p.ping(int64(i + 1))
 			for updated := false; ; {
 				m, err := p.conn.Recv()

@@ -23,9 +23,11 @@ import (
 )
 
 const (
-	// debounce is how long a change of policy waits for more of its kind; locks and
-	// ended grants do not wait.
-	debounce = 50 * time.Millisecond
+	// pace is the least time between two changes of policy that are published: the first
+	// goes out at once, what follows it sooner waits and goes together. Publishing takes
+	// at most one part in paceShare of the time. Locks and ended grants do not wait.
+	pace      = 5 * time.Millisecond
+	paceShare = 5
 	// housekeeping is how often keys and ended grants are looked at.
 	housekeeping = time.Second
 	// maxHistory bounds the states that a returning node can be told the difference
@@ -76,6 +78,7 @@ type Hub struct {
 	// asOf is an instant of this process: whatever the store had then is published.
 	asOf     time.Time
 	pulled   time.Time       // such an instant for what the world has
+	settles  time.Time       // until then changes of policy wait for more of their kind
 	covered  postern.Version // everything up to here is published
 	version  postern.Version // of what is published
 	said     postern.Version // what whole updates say: version, or more where a node needs it
@@ -154,7 +157,6 @@ func (h *Hub) loop(ctx context.Context, changed <-chan struct{}) error {
 	defer tick.Stop()
 	var settled <-chan time.Time
 	for {
-		flush := false
 		select {
 		case <-ctx.Done():
 			return nil
@@ -163,29 +165,36 @@ func (h *Hub) loop(ctx context.Context, changed <-chan struct{}) error {
 		case <-tick.C:
 			h.housekeep()
 		case <-settled:
-			settled, flush = nil, true
+			settled = nil
 		}
-		if h.advance(flush) && settled == nil {
-			settled = time.After(debounce)
+		if wait := h.advance(); wait > 0 && settled == nil {
+			settled = time.After(wait)
 		}
 	}
 }
 
-// advance takes in what the cache has and publishes what must not wait, with flush
-// everything. It reports whether something waits.
-func (h *Hub) advance(flush bool) (waits bool) {
+// advance takes in what the cache has and publishes what may go out now. It tells how
+// long the rest has to wait; zero where nothing is left.
+func (h *Hub) advance() (wait time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.pull()
+	began := time.Now()
+	wait = h.settles.Sub(began)
 	switch {
 	case h.world.version.IsZero():
-		return false
-	case h.version.Epoch != h.world.version.Epoch, h.pending.policy && flush:
+		return 0
+	case h.version.Epoch != h.world.version.Epoch, h.pending.policy && wait <= 0:
 		h.publish(true)
+		ended := time.Now()
+		h.settles = ended.Add(max(pace, (paceShare-1)*ended.Sub(began)))
 	case h.pending.urgent:
 		h.publish(false)
 	}
-	return h.pending.policy
+	if !h.pending.policy {
+		return 0
+	}
+	return max(wait, 0)
 }
 
 // pull brings the world up to the cache, and where that changes nothing that is

@@ -54,6 +54,8 @@ func TestNothingOlderThanABookmark(t *testing.T) {
 		"the comparison of a quiet node": func(*house, *peer) { time.Sleep(2 * time.Minute) },
 		"a lock":                         func(h *house, _ *peer) { h.put(lockOn("l", &typesv1.LockSpec{Subject: "alice", Reason: "x"})) },
 		"a lock while a change of policy waits": func(h *house, _ *peer) {
+			h.put(task("b", "1", "db"))
+			time.Sleep(time.Millisecond)
 			h.put(task("a", "1", "db"))
 			time.Sleep(time.Millisecond)
 			h.put(lockOn("l", &typesv1.LockSpec{Subject: "alice", Reason: "x"}))
