@@ -82,7 +82,7 @@ func (h *Hub) compile(ctx context.Context) error {
 		if change == done && !h.Snapshot().Version().IsZero() {
 			snapshot, rejected = h.Snapshot().WithLocks(version, locks)
 		} else {
-			snapshot, rejected = policy.Compile(version, append(objects, locks...))
+			snapshot, rejected = h.Snapshot().Next(version, append(objects, locks...))
 			done = change
 		}
 		for _, r := range rejected {

@@ -41,7 +41,7 @@ func (h *Holder) Apply(u *nodev1.Update) *nodev1.SyncAck {
 	}
 	switch {
 	case u.GetSnapshot() || says(u, false):
-		next.policy, next.rejections = compile(v, rules, locks)
+		next.policy, next.rejections = compile(v, now, rules, locks)
 	case says(u, true): // locks alone cost no more than themselves
 		next.policy, next.rejections = lock(v, now, locks)
 	}
@@ -120,8 +120,9 @@ func (h *Holder) merge(u *nodev1.Update) (rules, locks set, err error) {
 	return rules, locks, nil
 }
 
-func compile(v postern.Version, rules, locks set) (*policy.Snapshot, []*nodev1.Rejection) {
-	compiled, rejected := policy.Compile(v, append(rules.objects(), locks.objects()...))
+// compile makes a policy of what is held; what was in that of now is not compiled again.
+func compile(v postern.Version, now *view, rules, locks set) (*policy.Snapshot, []*nodev1.Rejection) {
+	compiled, rejected := now.policy.Next(v, append(rules.objects(), locks.objects()...))
 	return compiled, rejections(nil, rejected)
 }
 

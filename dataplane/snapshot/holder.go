@@ -1,5 +1,5 @@
 // Package snapshot holds what a node enforces now. A Holder takes the control plane's
-// updates, compiles the whole set of objects anew, and swaps one pointer; readers never
+// updates, compiles what they change, and swaps one pointer to the whole; readers never
 // wait. It keeps nothing on disk: a node that starts without the control plane denies
 // everything. What the policy means is pkg/policy's; how old it may be is control's.
 package snapshot

@@ -8,7 +8,6 @@ import (
 
 	"github.com/posterngate/postern/pkg/fault"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
-	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -24,23 +23,37 @@ type Rejection struct {
 // approval rules must be. A lock is in force even where it is rejected. The objects
 // must not be changed afterwards.
 func Compile(v postern.Version, objects []*typesv1.Object) (*Snapshot, []Rejection) {
+	return (&Snapshot{}).Next(v, objects)
+}
+
+// Next is Compile of what follows s. An object that s was compiled from too, known by its
+// address, costs next to nothing: a change costs no more than what it changes.
+func (s *Snapshot) Next(v postern.Version, objects []*typesv1.Object) (*Snapshot, []Rejection) {
 	b := newBuilder(v, ruleset{
 		made:      new(int),
+		parts:     make(map[*typesv1.Object]*part, len(objects)),
 		resources: map[postern.ResourceName]*resource{},
 		tasks:     map[postern.TaskName]*task{},
 		rules:     map[string]*typesv1.ApprovalRule{},
 	})
-	sorted := make([]*typesv1.Object, 0, len(objects))
+	sorted := make([]*part, 0, len(objects))
 	for _, o := range objects {
-		if object.Kind(o) != "" {
-			sorted = append(sorted, o)
+		p := s.parts[o]
+		if p == nil {
+			p = newPart(o)
+		}
+		if p.kind != "" {
+			sorted = append(sorted, p)
 		}
 	}
-	slices.SortStableFunc(sorted, func(a, b *typesv1.Object) int {
-		return cmp.Or(cmp.Compare(compileOrder(a), compileOrder(b)), strings.Compare(object.Name(a), object.Name(b)))
+	slices.SortStableFunc(sorted, func(a, b *part) int {
+		return cmp.Or(cmp.Compare(a.order(), b.order()), strings.Compare(a.name, b.name))
 	})
-	for _, o := range sorted {
-		b.add(o)
+	for _, p := range sorted {
+		p = b.add(p)
+		if p.object.GetLock() == nil { // locks have a way of their own
+			b.snapshot.parts[p.object] = p
+		}
 	}
 	b.link()
 	return b.snapshot, b.rejected
@@ -52,7 +65,7 @@ func (s *Snapshot) WithLocks(v postern.Version, locks []*typesv1.Object) (*Snaps
 	b := newBuilder(v, s.ruleset)
 	for _, o := range locks {
 		if o.GetLock() != nil {
-			b.add(o)
+			b.add(newPart(o))
 		}
 	}
 	return b.snapshot, b.rejected
@@ -66,16 +79,6 @@ func newBuilder(v postern.Version, r ruleset) *builder {
 	}
 }
 
-// compileOrder puts what others need first.
-func compileOrder(o *typesv1.Object) int {
-	switch o.GetKind().(type) {
-	case *typesv1.Object_Mask, *typesv1.Object_ApprovalRule:
-		return 0
-	default:
-		return 1
-	}
-}
-
 type builder struct {
 	snapshot   *Snapshot
 	masks      map[string]*postern.MaskRule
@@ -84,37 +87,30 @@ type builder struct {
 	rejected   []Rejection
 }
 
-func (b *builder) add(o *typesv1.Object) {
-	s := b.snapshot
-	if l, ok := o.GetKind().(*typesv1.Object_Lock); ok {
-		for _, t := range lockTargets(l.Lock.GetSpec()) {
-			s.locks[t] = append(s.locks[t], l.Lock)
+// add takes an object in, and returns what it was compiled to.
+func (b *builder) add(p *part) *part {
+	if !p.holds(b.masks) {
+		p = b.compile(p)
+	}
+	s, o := b.snapshot, p.object
+	if l := o.GetLock(); l != nil {
+		for _, t := range lockTargets(l.GetSpec()) {
+			s.locks[t] = append(s.locks[t], l)
 		}
 	}
-	c := &checker{conditions: &b.conditions, masks: func(name string) *postern.MaskRule { return b.masks[name] }}
-	compiled := c.compile(o)
-	if ref := object.Ref(o); b.seen[ref] {
-		c.fail("metadata.name", "there are two of it")
-	} else {
-		b.seen[ref] = true
+	if wrong := b.wrong(p); len(wrong) > 0 {
+		b.rejected = append(b.rejected, Rejection{Object: p.ref(), Reason: fault.Invalid(wrong...).Reason})
+		return p
 	}
-	for _, r := range references(o) {
-		if !b.has(r) {
-			c.fail(r.field, "there is no %s %q that compiles", r.kind, r.name)
-		}
-	}
-	if len(c.found) > 0 {
-		b.rejected = append(b.rejected, Rejection{Object: object.Ref(o), Reason: fault.Invalid(c.found...).Reason})
-		return
-	}
-	name := object.Name(o)
-	switch compiled := compiled.(type) {
+	switch compiled := p.compiled.(type) {
 	case *postern.MaskRule:
-		b.masks[name] = compiled
+		b.masks[p.name] = compiled
 	case *resource:
-		s.resources[postern.ResourceName(name)] = compiled
+		s.resources[postern.ResourceName(p.name)] = compiled
 	case *task:
-		s.tasks[compiled.name] = compiled
+		linked := *compiled // what it reaches is this snapshot's
+		linked.reach, linked.walls = map[postern.ResourceName]*resource{}, map[postern.ResourceName]*wall{}
+		s.tasks[linked.name] = &linked
 	case *binding:
 		s.bindings = append(s.bindings, compiled)
 	case *roleBinding:
@@ -122,11 +118,29 @@ func (b *builder) add(o *typesv1.Object) {
 	}
 	switch k := o.GetKind().(type) {
 	case *typesv1.Object_ApprovalRule:
-		s.rules[name] = k.ApprovalRule
+		s.rules[p.name] = k.ApprovalRule
 	case *typesv1.Object_Workload:
 		s.workloads = append(s.workloads, k.Workload)
 	default:
 	}
+	return p
+}
+
+// wrong is all that speaks against a part here: what it is itself, that there are two, or
+// that what it needs is not there.
+func (b *builder) wrong(p *part) []fault.Violation {
+	c := &checker{found: slices.Clip(p.found)}
+	if ref := p.ref(); b.seen[ref] {
+		c.fail("metadata.name", "there are two of it")
+	} else {
+		b.seen[ref] = true
+	}
+	for _, r := range p.needs {
+		if !b.has(r) {
+			c.fail(r.field, "there is no %s %q that compiles", r.kind, r.name)
+		}
+	}
+	return c.found
 }
 
 // has reports whether a reference that must be met is met.

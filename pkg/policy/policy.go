@@ -27,6 +27,7 @@ type Snapshot struct {
 
 // ruleset is all of a policy but its locks.
 type ruleset struct {
+	parts     map[*typesv1.Object]*part // what it was compiled from, for the next one
 	resources map[postern.ResourceName]*resource
 	tasks     map[postern.TaskName]*task
 	rules     map[string]*typesv1.ApprovalRule

@@ -20,11 +20,11 @@ type task struct {
 	terms Terms
 	rules ruleNames
 
-	names  []postern.ResourceName // that it names, sorted; or
-	labels map[string]string      // that it selects
-	reach  map[postern.ResourceName]*resource
-	walls  map[postern.ResourceName]*wall // of the resources at level native
-	login  *typesv1.CredentialRef         // that its sessions use instead of the resource's; nil for none
+	names  []postern.ResourceName             // that it names, sorted; or
+	labels map[string]string                  // that it selects
+	reach  map[postern.ResourceName]*resource // this and walls are the snapshot's, the rest any's
+	walls  map[postern.ResourceName]*wall     // of the resources at level native
+	login  *typesv1.CredentialRef             // that its sessions use instead of the resource's; nil for none
 
 	tables       map[sql.Name]*tablePermits
 	commands     []*permit
@@ -91,8 +91,6 @@ func (c *checker) task(o *typesv1.Task) *task {
 			when: name + "/when", approval: name + "/approval", functions: name + "/functions", settings: name + "/settings",
 			catalog: name + "/catalog", limits: name + LimitsSuffix, permit: name + "/permit", facts: name + "/facts", resources: name + "/resources",
 		},
-		reach:  map[postern.ResourceName]*resource{},
-		walls:  map[postern.ResourceName]*wall{},
 		tables: map[sql.Name]*tablePermits{},
 	}
 	c.text("spec.purpose", s.GetPurpose())
