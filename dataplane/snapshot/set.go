@@ -26,7 +26,7 @@ func isLock(ref string) bool { return strings.HasPrefix(ref, "lock/") }
 // says reports whether an update says anything of locks, or of the rest.
 func says(u *nodev1.Update, locks bool) bool {
 	return slices.ContainsFunc(u.GetRemoved(), func(ref string) bool { return isLock(ref) == locks }) ||
-		slices.ContainsFunc(u.GetObjects(), func(o *typesv1.Object) bool { return isLock(object.Ref(o)) == locks })
+		slices.ContainsFunc(u.GetObjects(), func(o *typesv1.Object) bool { return (o.GetLock() != nil) == locks })
 }
 
 // with is the set after what u says of locks, or of the rest. It is s itself where that is
@@ -45,10 +45,10 @@ func (s set) with(u *nodev1.Update, locks bool) (set, error) {
 		}
 	}
 	for _, o := range u.GetObjects() {
-		ref := object.Ref(o)
-		if isLock(ref) != locks {
+		if (o.GetLock() != nil) != locks {
 			continue
 		}
+		ref := object.Ref(o)
 		hash, err := object.HashOf(o)
 		if err != nil {
 			return set{}, err
