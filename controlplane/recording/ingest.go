@@ -195,7 +195,7 @@ func (s *Service) update(ctx context.Context, node postern.NodeName, head index.
 	if chain.Span.Open && !(head.Span.Open && head.Span.Last == chain.Span.Last) {
 		h.OpenFrom = chunk.Index
 	}
-	u := &index.Update{Session: row, Head: h, Hash: chunk.Hash}
+	u := &index.Update{Session: row, Head: h, Hash: chunk.Hash, Earlier: head.Tally.Statement}
 	if chunk.Sealing {
 		if err := s.sealed(u, chunk.Seal); err != nil || s.cfg.Ended == nil {
 			return u, nil, err
@@ -210,8 +210,8 @@ func (s *Service) update(ctx context.Context, node postern.NodeName, head index.
 	if err != nil {
 		return nil, nil, err
 	}
-	b := builder{update: u, node: node}
-	if err := decoder.Decode(frames, b.add); err != nil {
+	b := builder{update: u, node: node, said: map[string]*judged{}, short: map[string]string{}}
+	if err := decoder.Briefly(frames, b.take); err != nil {
 		return nil, nil, refuse("%v", err)
 	}
 	if u.Session.GetStartTime() == nil {

@@ -452,28 +452,3 @@ func TestFollow(t *testing.T) {
 		t.Error("a session was read that is not there")
 	}
 }
-
-// One operation is one chunk of about 256 KiB of frames, 1,200 statements in 2,400 events.
-func BenchmarkIngest(b *testing.B) {
-	const statements = 1200
-	h := open(b, b.TempDir())
-	p := newTape(b, "s-1")
-	p.open()
-	n := uint64(0)
-	for b.Loop() {
-		b.StopTimer()
-		for range statements {
-			n++
-			p.add(record.Event{Kind: record.KindIntent, Statement: n, Text: "SELECT id, email, total FROM sales.orders WHERE id = $1", Params: []record.Param{{Value: "4711"}},
-				Verdict: postern.VerdictAllow, Rule: "sales-report/permit[0]", Touched: []record.Touch{{Column: "sales.orders.id", Role: 1}, {Column: "sales.orders.email", Role: 1, Mask: "email"}}})
-			p.add(record.Event{Kind: record.KindFinished, Statement: n, Rows: 1, Bytes: 40, Affected: -1, Tag: "SELECT 1"})
-		}
-		p.cut(0)
-		i := len(p.chunks) - 1
-		b.StartTimer()
-		if r := ship(b, h, p, i); r.GetReject() != "" {
-			b.Fatal(r)
-		}
-	}
-	b.ReportMetric(statements*float64(b.N)/b.Elapsed().Seconds(), "statements/s")
-}

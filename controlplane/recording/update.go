@@ -3,6 +3,7 @@ package recording
 import (
 	"math"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -20,9 +21,67 @@ const maxAlerts = 64
 type builder struct {
 	update *index.Update
 	node   postern.NodeName
+	latest time.Time          // of the events
+	said   map[string]*judged // by what an intent says
+	short  map[string]string  // tags and codes
 }
 
-func (b *builder) add(e *record.Event) error {
+// judged is what many executions of a chunk have in common.
+type judged struct {
+	text, rule, reason string
+	verdict            postern.Verdict
+	touched            []record.Touch
+}
+
+// take adds an event, of which most are read in part only: an application executes the
+// same statements over and over.
+func (b *builder) take(e *record.Brief) error {
+	switch e.Event.Kind {
+	case record.KindIntent, record.KindFinished, record.KindRows, record.KindChunk:
+	default:
+		whole, err := e.Whole()
+		if err != nil {
+			return err
+		}
+		return b.add(whole)
+	}
+	if err := b.count(&e.Event); err != nil {
+		return err
+	}
+	switch e.Event.Kind {
+	case record.KindIntent:
+		if e.Event.Statement == 0 {
+			return nil
+		}
+		j := b.said[string(e.Says)]
+		if j == nil {
+			whole, err := e.Whole()
+			if err != nil {
+				return err
+			}
+			j = b.judge(whole)
+			b.said[string(e.Says)] = j
+		}
+		b.judged(&e.Event, j)
+	case record.KindFinished:
+		b.finished(&e.Event, b.shorten(e.Code), b.shorten(e.Tag))
+	default: // what was returned is not in the index
+	}
+	return nil
+}
+
+// shorten clips a text that comes often.
+func (b *builder) shorten(raw []byte) string {
+	s, ok := b.short[string(raw)]
+	if !ok {
+		s = clip(string(raw))
+		b.short[string(raw)] = s
+	}
+	return s
+}
+
+// count heeds what each event has.
+func (b *builder) count(e *record.Event) error {
 	u := b.update
 	if u.Session.GetStartTime() == nil && e.Kind != record.KindOpened {
 		return refuse("the recording does not begin with who opened the session")
@@ -30,16 +89,32 @@ func (b *builder) add(e *record.Event) error {
 	switch {
 	case e.Statement > math.MaxInt64:
 		return refuse("event %d is of statement %d", e.Seq, e.Statement)
-	case timestamppb.New(e.Time).CheckValid() != nil:
+	case !valid(e.Time):
 		return refuse("event %d has no valid time", e.Seq)
 	}
-	first := e.Statement > u.Head.Tally.Statement
 	u.Head.Tally.Add(e)
-	defer b.last(e)
+	if e.Time.After(b.latest) {
+		b.latest = e.Time
+	}
+	return nil
+}
+
+// valid reports whether a time can be told in messages.
+func valid(t time.Time) bool {
+	const first, end = -62135596800, 253402300800 // the years 1 to 9999
+	return t.Unix() >= first && t.Unix() < end
+}
+
+func (b *builder) add(e *record.Event) error {
+	u := b.update
+	first := e.Statement > u.Head.Tally.Statement
+	if err := b.count(e); err != nil {
+		return err
+	}
 	switch e.Kind {
 	case record.KindOpened:
 		return b.opened(e)
-	case record.KindIntent, record.KindDenied, record.KindHeld:
+	case record.KindDenied, record.KindHeld:
 		b.statement(e)
 	case record.KindSettled:
 		if first { // so that there is a row
@@ -48,9 +123,6 @@ func (b *builder) add(e *record.Event) error {
 		if e.Verdict == postern.VerdictDeny && e.Statement != 0 {
 			u.Outcomes = append(u.Outcomes, index.Outcome{Number: e.Statement})
 		}
-	case record.KindFinished:
-		u.Outcomes = append(u.Outcomes, index.Outcome{Number: e.Statement, Verdict: postern.VerdictAllow,
-			Rows: e.Rows, Bytes: e.Bytes, Affected: e.Affected, Code: clip(e.Code), Tag: clip(e.Tag), Duration: e.Duration})
 	case record.KindNote:
 		switch {
 		case e.Tag == postern.NoteAccount:
@@ -60,15 +132,9 @@ func (b *builder) add(e *record.Event) error {
 		}
 	case record.KindClosed:
 		u.Session.EndTime, u.Session.EndReason = timestamppb.New(e.Time), clip(e.Reason)
+	default: // taken already, or of a later version
 	}
 	return nil
-}
-
-// last keeps the time of the newest event.
-func (b *builder) last(e *record.Event) {
-	if s := b.update.Session; s.GetLastTime() == nil || s.GetLastTime().AsTime().Before(e.Time) {
-		s.LastTime = timestamppb.New(e.Time)
-	}
 }
 
 func (b *builder) opened(e *record.Event) error {
@@ -99,21 +165,37 @@ func (b *builder) opened(e *record.Event) error {
 }
 
 func (b *builder) statement(e *record.Event) {
-	if e.Statement == 0 {
-		return
-	}
-	b.update.Statements = append(b.update.Statements, index.Statement{Number: e.Statement, Seq: e.Seq, Time: e.Time,
-		Text:    indexed(b.update.Session.GetProtocol(), e),
-		Verdict: e.Verdict, Rule: clip(e.Rule), Reason: clip(e.Reason), Touched: e.Touched})
-	for i := range e.Touched {
-		e.Touched[i].Column, e.Touched[i].Mask = clip(e.Touched[i].Column), clip(e.Touched[i].Mask)
+	if e.Statement != 0 {
+		b.judged(e, b.judge(e))
 	}
 }
 
-// finish brings the counts of the row up to date.
+// judge works out what the index keeps of a judgement.
+func (b *builder) judge(e *record.Event) *judged {
+	j := &judged{text: indexed(b.update.Session.GetProtocol(), e), verdict: e.Verdict, rule: clip(e.Rule), reason: clip(e.Reason), touched: e.Touched}
+	for i := range j.touched {
+		j.touched[i].Column, j.touched[i].Mask = clip(j.touched[i].Column), clip(j.touched[i].Mask)
+	}
+	return j
+}
+
+func (b *builder) judged(e *record.Event, j *judged) {
+	b.update.Statements = append(b.update.Statements, index.Statement{Number: e.Statement, Seq: e.Seq, Time: e.Time,
+		Text: j.text, Verdict: j.verdict, Rule: j.rule, Reason: j.reason, Touched: j.touched})
+}
+
+func (b *builder) finished(e *record.Event, code, tag string) {
+	b.update.Outcomes = append(b.update.Outcomes, index.Outcome{Number: e.Statement, Verdict: postern.VerdictAllow,
+		Rows: e.Rows, Bytes: e.Bytes, Affected: e.Affected, Code: code, Tag: tag, Duration: e.Duration})
+}
+
+// finish brings the counts and the time of the newest event of the row up to date.
 func (b *builder) finish() {
 	row, t := b.update.Session, b.update.Head.Tally
 	row.Statements, row.Denied, row.Rows, row.Bytes = t.Statements, t.Denied, t.Rows, t.Bytes
+	if row.GetLastTime() == nil || row.GetLastTime().AsTime().Before(b.latest) {
+		row.LastTime = timestamppb.New(b.latest)
+	}
 }
 
 // endRow says how the recording ended. A session of a node that stopped has no end of

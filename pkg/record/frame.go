@@ -150,6 +150,17 @@ func (d *Decoder) Open() bool { return len(d.partial) > 0 }
 
 // Decode calls fn with every event that ends in frames. The events are fn's to keep.
 func (d *Decoder) Decode(frames []byte, fn func(*Event) error) error {
+	return d.each(frames, func(message []byte) error {
+		e, err := decodeEvent(message)
+		if err != nil {
+			return err
+		}
+		return fn(e)
+	})
+}
+
+// each calls fn with the message of every event that ends in frames.
+func (d *Decoder) each(frames []byte, fn func(message []byte) error) error {
 	for len(frames) > 0 {
 		f, err := NextFrame(frames)
 		if err != nil {
@@ -167,11 +178,7 @@ func (d *Decoder) Decode(frames []byte, fn func(*Event) error) error {
 			}
 			body, d.partial = d.partial, nil
 		}
-		e, err := decodeEvent(body)
-		if err != nil {
-			return err
-		}
-		if err := fn(e); err != nil {
+		if err := fn(body); err != nil {
 			return err
 		}
 	}

@@ -47,8 +47,21 @@ func FuzzEvent(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		e, err := decodeEvent(data)
+		var b Brief
+		if berr := b.read(data); (berr == nil) != (err == nil) {
+			t.Fatalf("whole: %v; briefly: %v", err, berr)
+		}
 		if err != nil {
 			return
+		}
+		brief := Event{Seq: e.Seq, Time: e.Time, Kind: e.Kind, Statement: e.Statement, Verdict: e.Verdict,
+			Rows: e.Rows, Bytes: e.Bytes, Affected: e.Affected, Duration: e.Duration, Elapsed: e.Elapsed}
+		if !reflect.DeepEqual(b.Event, brief) || string(b.Tag) != e.Tag || string(b.Code) != e.Code {
+			t.Fatalf("%+v\n%+v", b, e)
+		}
+		if said, err := decodeEvent(append([]byte{8, 1, 24, 1}, b.Says...)); err != nil || said.Text != e.Text || said.Rule != e.Rule ||
+			said.Verdict != e.Verdict || said.Reason != e.Reason || !reflect.DeepEqual(said.Touched, e.Touched) {
+			t.Fatalf("%+v says %+v, %v", e, said, err)
 		}
 		again, err := decodeEvent(appendEvent(nil, e))
 		if err != nil || !reflect.DeepEqual(e, again) {

@@ -23,6 +23,10 @@ type Digest struct {
 	Spans    []Span
 	Said     []Said
 	Uses     []ColumnUse
+
+	Pack  *Pack // nil where no statement is as it will stay
+	Rows  []int // places of the statements that have rows of their own, as they were judged
+	Ended []int // places of the outcomes of such
 }
 
 // Day is when a session began, in days since 1970: all its rows are kept and forgotten
@@ -40,6 +44,8 @@ type Wording struct {
 	ID      WordingID
 	Text    string
 	Touched string // JSON of []record.Touch
+
+	uses []record.Touch // with the relations
 }
 
 // WordingID is of the text and what it uses: the first bytes of a SHA-256.
@@ -87,54 +93,99 @@ type useKey struct {
 	role   record.Role
 }
 
+// sameWords finds the place of a wording again without a look at what it says: statements of
+// one chunk that say the same mostly share it.
+type sameWords struct {
+	text    string
+	touched *record.Touch
+	n       int
+}
+
+func wordsOf(s *Statement) sameWords {
+	w := sameWords{text: s.Text, n: len(s.Touched)}
+	if w.n > 0 {
+		w.touched = &s.Touched[0]
+	}
+	return w
+}
+
+// cell is one wording in one minute.
+type cell struct {
+	wording int // -1 is none
+	minute  int64
+}
+
 // DigestOf works out the rows of an update.
 func DigestOf(u *Update) (*Digest, error) {
 	d := &Digest{Day: DayOf(u.Session.GetStartTime().AsTime()), Of: make([]int, len(u.Statements))}
-	known := map[WordingID]int{}
-	touches := [][]record.Touch{} // by wording, with the relations
-	spans := map[int64]*Span{}
-	said := map[[2]int64]*Said{}
-	uses := map[useKey]*ColumnUse{}
+	cells := map[cell]*Span{}
+	places, known := map[sameWords]int{}, map[WordingID]int{}
+	var last cell
+	var span *Span
 	for i := range u.Statements {
 		s := &u.Statements[i]
-		minute := Minute(s.Time)
-		grow(entry(spans, minute), minute, s)
-		if s.Text == "" {
-			d.Of[i] = -1
+		c := cell{wording: -1, minute: Minute(s.Time)}
+		if s.Text != "" {
+			w := wordsOf(s)
+			at, ok := places[w]
+			if !ok {
+				var err error
+				if at, err = d.word(s, known); err != nil {
+					return nil, err
+				}
+				places[w] = at
+			}
+			c.wording = at
+		}
+		d.Of[i] = c.wording
+		if span == nil || c != last {
+			last, span = c, entry(cells, c)
+		}
+		grow(span, c.minute, s)
+	}
+	d.mark(cells)
+	d.pack(u)
+	return d, nil
+}
+
+// word is the place of what a statement says, which is new if it is not known.
+func (d *Digest) word(s *Statement, known map[WordingID]int) (int, error) {
+	id := wordingID(s)
+	at, ok := known[id]
+	if ok {
+		return at, nil
+	}
+	touched, err := json.Marshal(s.Touched)
+	if err != nil {
+		return 0, fmt.Errorf("index: what statement %d uses: %w", s.Number, err)
+	}
+	at = len(d.Wordings)
+	known[id] = at
+	d.Wordings = append(d.Wordings, Wording{ID: id, Text: s.Text, Touched: string(touched), uses: withRelations(s.Touched)})
+	return at, nil
+}
+
+// mark sums up by the minute what was said.
+func (d *Digest) mark(cells map[cell]*Span) {
+	spans, uses := map[int64]*Span{}, map[useKey]*ColumnUse{}
+	for c, s := range cells {
+		entry(spans, c.minute).join(s)
+		if c.wording < 0 {
 			continue
 		}
-		id := wordingID(s)
-		at, ok := known[id]
-		if !ok {
-			touched, err := json.Marshal(s.Touched)
-			if err != nil {
-				return nil, fmt.Errorf("index: what statement %d uses: %w", s.Number, err)
-			}
-			at = len(d.Wordings)
-			known[id] = at
-			d.Wordings = append(d.Wordings, Wording{ID: id, Text: s.Text, Touched: string(touched)})
-			touches = append(touches, withRelations(s.Touched))
-		}
-		d.Of[i] = at
-		w := entry(said, [2]int64{int64(at), minute})
-		w.Wording = at
-		grow(&w.Span, minute, s)
-		for _, t := range touches[at] {
-			use := entry(uses, useKey{minute, t.Column, t.Mask, t.Role})
+		d.Said = append(d.Said, Said{Wording: c.wording, Span: *s})
+		for _, t := range d.Wordings[c.wording].uses {
+			use := entry(uses, useKey{c.minute, t.Column, t.Mask, t.Role})
 			use.Touch = t
-			grow(&use.Span, minute, s)
+			use.join(s)
 		}
 	}
 	for _, s := range spans {
 		d.Spans = append(d.Spans, *s)
 	}
-	for _, s := range said {
-		d.Said = append(d.Said, *s)
-	}
 	for _, c := range uses {
 		d.Uses = append(d.Uses, *c)
 	}
-	return d, nil
 }
 
 func entry[K comparable, V any](m map[K]*V, k K) *V {
@@ -147,17 +198,23 @@ func entry[K comparable, V any](m map[K]*V, k K) *V {
 }
 
 func grow(p *Span, minute int64, s *Statement) {
+	p.join(&Span{Minute: minute, First: s.Number, Last: s.Number, Begin: s.Time, End: s.Time, Statements: 1})
+}
+
+// join adds another span of the same minute.
+func (p *Span) join(o *Span) {
 	if p.Statements == 0 {
-		*p = Span{Minute: minute, First: s.Number, Last: s.Number, Begin: s.Time, End: s.Time}
+		*p = *o
+		return
 	}
-	p.First, p.Last = min(p.First, s.Number), max(p.Last, s.Number)
-	if s.Time.Before(p.Begin) {
-		p.Begin = s.Time
+	p.First, p.Last = min(p.First, o.First), max(p.Last, o.Last)
+	if o.Begin.Before(p.Begin) {
+		p.Begin = o.Begin
 	}
-	if s.Time.After(p.End) {
-		p.End = s.Time
+	if o.End.After(p.End) {
+		p.End = o.End
 	}
-	p.Statements++
+	p.Statements += o.Statements
 }
 
 func wordingID(s *Statement) WordingID {

@@ -50,6 +50,8 @@ type Update struct {
 	Head    Head             // as it is now: one chunk further
 	Hash    record.Hash      // of the chunk
 	Size    int              // bytes of the chunk
+	// Earlier is the highest number of a statement of the chunks before.
+	Earlier uint64
 	// Statements were judged in this chunk. One that was held and then let through comes
 	// twice: the later judgement stands, with the text of the first where it has none.
 	Statements []Statement

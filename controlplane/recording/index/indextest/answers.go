@@ -49,6 +49,7 @@ func fill(t *testing.T, x index.Index) *model {
 			if n == 3 && s != 0 && s != 4 {
 				u.Session.EndTime = u.Session.LastTime
 			}
+			u.Earlier = number
 			u.Statements = append(u.Statements, m.letThrough(u, held)...)
 			held = nil
 			for range 3 + m.rnd.IntN(20) {

@@ -27,6 +27,7 @@ type Load struct {
 // chunk is number n of a session.
 func (l Load) chunk(id string, n uint32) *index.Update {
 	u := update(id, n, 0)
+	u.Earlier = uint64(int(n) * l.Statements)
 	at := began.Add(time.Duration(n) * 2 * time.Second)
 	for i := range l.Statements {
 		number := uint64(int(n)*l.Statements + i + 1)

@@ -32,6 +32,7 @@ func Run(t *testing.T, open func(t *testing.T) index.Index) {
 	t.Run("WhoWasThere", func(t *testing.T) { whoWasThere(t, open(t)) })
 	t.Run("Usage", func(t *testing.T) { usage(t, open(t)) })
 	t.Run("End", func(t *testing.T) { end(t, open(t)) })
+	t.Run("BusyHour", func(t *testing.T) { busyHour(t, open(t)) })
 	t.Run("Forget", func(t *testing.T) { forget(t, open(t)) })
 }
 
@@ -248,6 +249,7 @@ func statements(t *testing.T, x index.Index) {
 	u.Outcomes = []index.Outcome{{Number: 1, Verdict: postern.VerdictAllow, Rows: 5, Bytes: 50, Affected: -1, Tag: "SELECT 5", Duration: time.Millisecond}}
 	must(t, x.Commit(ctx, u))
 	v := update("s", 1, 0)
+	v.Earlier = 3
 	v.Statements = []index.Statement{{Number: 3, Seq: 6, Time: began.Add(time.Hour), Text: "delete", Verdict: postern.VerdictAllow, Rule: "later", Touched: touched}}
 	v.Outcomes = []index.Outcome{{Number: 3, Verdict: postern.VerdictAllow, Affected: 1, Code: "23503"}}
 	must(t, x.Commit(ctx, v))

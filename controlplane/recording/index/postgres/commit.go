@@ -87,6 +87,7 @@ func (x *Index) commit(ctx context.Context, updates []*index.Update) (each []err
 	rows := &pgx.Batch{}
 	added := x.queueWordings(rows, winners)
 	queueChunks(rows, winners)
+	queuePacks(rows, winners)
 	queueStatements(rows, winners)
 	queueMarks(rows, winners)
 	if rows.Len() > 0 {
@@ -230,19 +231,37 @@ type statements struct {
 	code, tag                   []*string
 }
 
+func queuePacks(b *pgx.Batch, list []made) {
+	var days []int32
+	var nos, first, last, begin, end []int64
+	var bodies [][]byte
+	for _, m := range list {
+		if p := m.Pack; p != nil {
+			days, nos, first, last = append(days, int32(m.Day)), append(nos, m.no), append(first, int64(p.First)), append(last, int64(p.Last))
+			begin, end, bodies = append(begin, p.Begin.UnixMicro()), append(end, p.End.UnixMicro()), append(bodies, p.Body)
+		}
+	}
+	if len(nos) > 0 {
+		b.Queue(`INSERT INTO pack (day, session_no, first_number, last_number, first_us, last_us, body)
+			SELECT * FROM unnest($1::integer[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bytea[])`,
+			days, nos, first, last, begin, end, bodies)
+	}
+}
+
+// queueStatements writes the statements that have rows of their own.
 func queueStatements(b *pgx.Batch, list []made) {
 	var begun, ended statements
 	for _, m := range list {
-		outcomes := make(map[uint64]*index.Outcome, len(m.Outcomes))
-		for i := range m.Outcomes {
+		outcomes := make(map[uint64]*index.Outcome, len(m.Ended))
+		for _, i := range m.Ended {
 			outcomes[m.Outcomes[i].Number] = &m.Outcomes[i]
 		}
-		last := make(map[uint64]int, len(m.Statements)) // the last judgement of each
-		for i := range m.Statements {
+		last := make(map[uint64]int, len(m.Rows)) // the last judgement of each
+		for _, i := range m.Rows {
 			last[m.Statements[i].Number] = i
 		}
 		worded := map[uint64]int{}
-		for i := range m.Statements {
+		for _, i := range m.Rows {
 			s := &m.Statements[i]
 			if m.Of[i] >= 0 {
 				worded[s.Number] = m.Of[i]
@@ -261,7 +280,7 @@ func queueStatements(b *pgx.Batch, list []made) {
 			begun.outcome(outcomes[s.Number])
 			delete(outcomes, s.Number)
 		}
-		for i := range m.Outcomes {
+		for _, i := range m.Ended {
 			if o := &m.Outcomes[i]; outcomes[o.Number] != nil {
 				ended.day, ended.no, ended.number = append(ended.day, int32(m.Day)), append(ended.no, m.no), append(ended.number, int64(o.Number))
 				ended.outcome(o)

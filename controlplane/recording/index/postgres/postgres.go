@@ -5,7 +5,9 @@ package postgres
 
 import (
 	"context"
+	"database/sql"
 	"embed"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -33,7 +35,7 @@ type Config struct {
 	// Password of the user; empty where the URL, a file of libpq or the server asks for
 	// none.
 	Password string
-	// Connections at most, half of them for questions; 0 is 8.
+	// Connections at most, half of them for questions; 0 is 8, and less than 3 is 3.
 	Connections int
 }
 
@@ -55,8 +57,11 @@ const connections = 8
 var dialect = query.Dialect{
 	Numbered:    true,
 	StatementOf: " AND st.day = s.day",
+	PackOf:      " AND k.day = s.day",
 	WordingOf:   "w.id = st.wording AND w.day = st.day",
+	ID:          func(id index.WordingID) any { return hex.EncodeToString(id[:]) },
 	Matching:    "SELECT id FROM wording WHERE words @@ CAST(? AS tsquery)",
+	MatchingIDs: "SELECT id FROM wording WHERE words @@ CAST(? AS tsquery)",
 	Match:       match,
 }
 
@@ -83,9 +88,11 @@ func Open(ctx context.Context, c Config) (_ *Index, err error) {
 	}
 	most := connections
 	if c.Connections > 0 {
-		most = min(c.Connections, 1000)
+		most = max(3, min(c.Connections, 1000))
 	}
-	cfg.MaxConns = int32(most - most/2)
+	looking := max(1, most/8) // for what statements say, on behalf of questions
+	asking := max(1, most/2-looking)
+	cfg.MaxConns = int32(most - asking - looking)
 	cfg.ConnConfig.RuntimeParams["application_name"] = "postern-control"
 	cfg.ConnConfig.RuntimeParams["jit"] = "off"
 	x := &Index{days: map[index.Day]bool{}, wordings: map[wordingKey]struct{}{}}
@@ -98,7 +105,9 @@ func Open(ctx context.Context, c Config) (_ *Index, err error) {
 		}
 	}()
 	x.DB, x.Dialect = stdlib.OpenDB(*reading(cfg.ConnConfig)), dialect
-	x.DB.SetMaxOpenConns(max(1, most/2))
+	x.DB.SetMaxOpenConns(asking)
+	x.Words = stdlib.OpenDB(*reading(cfg.ConnConfig))
+	x.Words.SetMaxOpenConns(looking)
 	sub, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return nil, err
@@ -135,19 +144,21 @@ func reading(c *pgx.ConnConfig) *pgx.ConnConfig {
 
 // Close closes the connections.
 func (x *Index) Close() error {
-	var err error
-	if x.DB != nil {
-		err = x.DB.Close()
+	var errs []error
+	for _, db := range []*sql.DB{x.DB, x.Words} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
 	}
 	x.pool.Close()
-	return err
+	return errors.Join(errs...)
 }
 
 // Commit implements index.Index.
 func (x *Index) Commit(ctx context.Context, u *index.Update) error { return x.batch.Do(ctx, u) }
 
 // partitioned are the tables that have partitions by day.
-var partitioned = []string{"chunk", "wording", "statement", "span", "said", "touch"}
+var partitioned = []string{"chunk", "wording", "statement", "pack", "span", "said", "touch"}
 
 // Days further from now than this have no partition of their own.
 const (

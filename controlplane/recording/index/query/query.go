@@ -22,7 +22,10 @@ import (
 
 // A Reader answers questions. It is safe for concurrent use.
 type Reader struct {
-	DB      *sql.DB
+	DB *sql.DB
+	// Words are connections to the same rows. They are asked for what statements say while
+	// an answer is read from DB, so a question never waits there for another question.
+	Words   *sql.DB
 	Dialect Dialect
 }
 
@@ -30,13 +33,17 @@ type Reader struct {
 type Dialect struct {
 	// Numbered places in a statement are $1, $2, ...; otherwise they are question marks.
 	Numbered bool
-	// StatementOf and WordingOf join statement st and wording w to session s, beside the
-	// session's and the statement's own numbers.
-	StatementOf, WordingOf string
+	// StatementOf, PackOf and WordingOf join statement st, pack k and wording w to session s,
+	// beside the session's and the statement's own numbers.
+	StatementOf, PackOf, WordingOf string
+	// ID is a wording's id as an argument.
+	ID func(index.WordingID) any
 	// Matching selects the wordings that match its one argument, which Match makes of
 	// the terms of a question.
 	Matching string
-	Match    func(terms []string, prefix []bool) string
+	// MatchingIDs selects the ids of these.
+	MatchingIDs string
+	Match       func(terms []string, prefix []bool) string
 }
 
 // bind gives a query the places of the dialect.
@@ -58,7 +65,11 @@ func (r *Reader) bind(q string) string {
 
 // rows calls each for every row of a query.
 func (r *Reader) rows(ctx context.Context, q string, args []any, each func(scan func(...any) error) error) error {
-	rows, err := r.DB.QueryContext(ctx, r.bind(q), args...)
+	return r.rowsOf(ctx, r.DB, q, args, each)
+}
+
+func (r *Reader) rowsOf(ctx context.Context, db *sql.DB, q string, args []any, each func(scan func(...any) error) error) error {
+	rows, err := db.QueryContext(ctx, r.bind(q), args...)
 	if err != nil {
 		return err
 	}
@@ -251,18 +262,4 @@ func scanRow(scan func(...any) error, before ...any) (index.Row, error) {
 // statementsOf joins the statements of session s with their wordings.
 func (r *Reader) statementsOf() string {
 	return ` JOIN statement st ON st.session_no = s.no` + r.Dialect.StatementOf + ` %s LEFT JOIN wording w ON ` + r.Dialect.WordingOf
-}
-
-// Statements implements index.Index.
-func (r *Reader) Statements(ctx context.Context, id postern.SessionID, after uint64, limit int) (list []index.Row, err error) {
-	q := `SELECT ` + rowColumns + ` FROM session s` + fmt.Sprintf(r.statementsOf(), "") + ` WHERE s.id = ? AND st.number > ? ORDER BY st.number LIMIT ?`
-	err = r.rows(ctx, q, []any{string(id), int64(after), page(limit)}, func(scan func(...any) error) error {
-		row, err := scanRow(scan)
-		list = append(list, row)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("index: statements of session %s: %w", id, err)
-	}
-	return list, nil
 }

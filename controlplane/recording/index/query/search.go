@@ -5,10 +5,14 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/posterngate/postern/controlplane/recording/index"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
 )
 
@@ -18,7 +22,7 @@ const common = 5000
 
 // Search implements index.Index.
 func (r *Reader) Search(ctx context.Context, q index.Query) ([]index.Found, error) {
-	s := search{r: r, q: q, sessions: map[int64]*typesv1.Session{}}
+	s := search{r: r, q: q, words: newWordings(r), sessions: map[int64]*typesv1.Session{}}
 	err := s.run(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("index: search: %w", err)
@@ -29,8 +33,12 @@ func (r *Reader) Search(ctx context.Context, q index.Query) ([]index.Found, erro
 type search struct {
 	r        *Reader
 	q        index.Query
-	match    string // for the dialect's Matching; empty where no text is asked for
-	often    bool   // many wordings match
+	terms    []string
+	prefix   []bool
+	match    string                   // for the dialect's Matching; empty where no text is asked for
+	often    bool                     // many wordings match
+	matching map[index.WordingID]bool // all that match, where they are few
+	words    *wordings                // of packs
 	found    []index.Found
 	sessions map[int64]*typesv1.Session
 }
@@ -38,34 +46,44 @@ type search struct {
 func (s *search) run(ctx context.Context) error {
 	s.q.Limit = page(s.q.Limit)
 	if s.q.Text != "" {
-		terms, prefix := index.Terms(s.q.Text)
-		if len(terms) == 0 {
+		if s.terms, s.prefix = index.Terms(s.q.Text); len(s.terms) == 0 {
 			return errors.New("the text has no word to search for")
 		}
-		s.match = s.r.Dialect.Match(terms, prefix)
-		var n int
-		if err := s.r.DB.QueryRowContext(ctx, s.r.bind(`SELECT count(*) FROM (SELECT 1 FROM (`+s.r.Dialect.Matching+`) m LIMIT ?) n`), s.match, common).Scan(&n); err != nil {
+		s.match = s.r.Dialect.Match(s.terms, s.prefix)
+		if any, err := s.matches(ctx); err != nil || !any {
 			return err
 		}
-		if n == 0 {
-			return nil
-		}
-		s.often = n == common
 	}
-	oldest, newest, err := s.bounds(ctx)
+	oldest, last, err := s.bounds(ctx)
 	if err != nil {
 		return err
 	}
 	// The newest statements are looked for in ever longer times, so that a page of what
 	// happens often costs no more than the page.
-	for size := int64(1); newest >= oldest && len(s.found) < s.q.Limit; size *= 4 {
-		from := max(oldest, newest-size+1)
-		if err := s.between(ctx, from, newest); err != nil {
+	for size := int64(1); last >= oldest && len(s.found) < s.q.Limit; size *= 4 {
+		from := max(oldest, last-size+1)
+		if err := s.between(ctx, from, last); err != nil {
 			return err
 		}
-		newest = from - 1
+		last = from - 1
 	}
 	return nil
+}
+
+// matches finds the wordings that have the words, unless they are many, and reports
+// whether there is any.
+func (s *search) matches(ctx context.Context) (bool, error) {
+	s.matching = map[index.WordingID]bool{}
+	n := 0
+	err := s.r.rows(ctx, s.r.Dialect.MatchingIDs+` LIMIT ?`, []any{s.match, common}, func(scan func(...any) error) error {
+		var id wordingID
+		err := scan(&id)
+		s.matching[index.WordingID(id)] = true
+		n++
+		return err
+	})
+	s.often = n == common
+	return n > 0, err
 }
 
 // bounds are the first and last minute to look at.
@@ -102,14 +120,55 @@ func (s *search) marks(from, to int64) (string, []any) {
 
 // between adds what the minutes from and to, and those between, have.
 func (s *search) between(ctx context.Context, from, to int64) error {
-	marks, args := s.marks(from, to)
-	c := clause{args: args}
+	b := newest{limit: s.q.Limit - len(s.found)}
+	if err := s.loose(ctx, from, to, &b); err != nil {
+		return err
+	}
+	if s.q.Verdict == nil || *s.q.Verdict == postern.VerdictAllow { // packed is what was let through
+		if err := s.packed(ctx, from, to, &b); err != nil {
+			return err
+		}
+	}
+	for _, h := range b.sorted() {
+		var err error
+		if h.packed != nil {
+			if err := s.words.look(ctx, h.day, idOf(h.packed), s.judge); err != nil {
+				return err
+			}
+			h.row = s.words.of(h.day, h.packed.Wording).row(h.packed)
+		}
+		f := index.Found{Row: h.row}
+		if f.Session, err = s.r.numbered(ctx, s.sessions, h.no); err != nil {
+			return err
+		}
+		s.found = append(s.found, f)
+	}
+	return nil
+}
+
+func idOf(p *index.Packed) map[index.WordingID]bool {
+	if p.Wording == nil {
+		return nil
+	}
+	return map[index.WordingID]bool{*p.Wording: true}
+}
+
+// ofSessions narrows to sessions s of the question.
+func (s *search) ofSessions(c *clause) {
 	q := &s.q
 	for _, f := range []struct{ column, value string }{
 		{"s.id", q.Session}, {"s.subject", q.Subject}, {"s.task", q.Task}, {"s.resource", q.Resource}, {"s.account", q.Account}, {"s.node", q.Node},
 	} {
 		c.add(f.value != "", f.column+" = ?", f.value)
 	}
+}
+
+// loose are statements that have rows of their own.
+func (s *search) loose(ctx context.Context, from, to int64, b *newest) error {
+	marks, args := s.marks(from, to)
+	c := clause{args: args}
+	q := &s.q
+	s.ofSessions(&c)
 	c.add(s.match != "", "st.wording IN ("+s.r.Dialect.Matching+")", s.match)
 	if q.Verdict != nil {
 		c.add(true, "coalesce(st.settled, st.verdict) = ?", int64(*q.Verdict))
@@ -119,39 +178,133 @@ func (s *search) between(ctx context.Context, from, to int64) error {
 	if q.Before != nil {
 		c.add(true, "(st.time_us, s.id, st.number) < (?, ?, ?)", q.Before.Time.UnixMicro(), q.Before.Session, int64(q.Before.Number))
 	}
-	text := `SELECT s.no, ` + rowColumns + ` FROM (` + marks + `) p CROSS JOIN session s` + fmt.Sprintf(s.r.statementsOf(), markedStatement) +
+	text := `SELECT s.no, s.id, ` + rowColumns + ` FROM (` + marks + `) p CROSS JOIN session s` + fmt.Sprintf(s.r.statementsOf(), markedStatement) +
 		` WHERE s.no = p.session_no AND ` + c.String() + ` ORDER BY st.time_us DESC, s.id DESC, st.number DESC`
 	if q.Column == "" {
-		text += fmt.Sprintf(" LIMIT %d", q.Limit-len(s.found))
+		text += fmt.Sprintf(" LIMIT %d", b.limit)
 	}
-	full := errors.New("the page is full")
-	var numbers []int64
-	first := len(s.found)
 	err := s.r.rows(ctx, text, c.args, func(scan func(...any) error) error {
-		var no int64
-		row, err := scanRow(scan, &no)
-		if err != nil {
+		var h hit
+		var err error
+		if h.row, err = scanRow(scan, &h.no, &h.id); err != nil {
 			return err
 		}
-		if q.Column != "" && !touches(row.Touched, q.Column, q.Roles) {
+		if q.Column != "" && !touches(h.row.Touched, q.Column, q.Roles) {
 			return nil
 		}
-		numbers = append(numbers, no)
-		s.found = append(s.found, index.Found{Row: row})
-		if len(s.found) == q.Limit {
-			return full
+		h.spot = spot{h.row.Time.UnixMicro(), h.id, h.row.Number}
+		if b.add(h); len(b.hits) == b.limit {
+			return errFull
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, full) {
-		return err
+	if errors.Is(err, errFull) {
+		return nil
 	}
-	for i, no := range numbers {
-		if s.found[first+i].Session, err = s.r.numbered(ctx, s.sessions, no); err != nil {
+	return err
+}
+
+// errFull ends the reading of an answer that is known.
+var errFull = errors.New("the page is full")
+
+// packed are statements of packs, those that ended last first. Where a few packs give a
+// page, the others are not read.
+func (s *search) packed(ctx context.Context, from, to int64, b *newest) error {
+	marks, args := s.marks(from, to)
+	c := clause{args: args}
+	q := &s.q
+	s.ofSessions(&c)
+	c.add(!q.Since.IsZero(), "k.last_us >= ?", q.Since.UnixMicro())
+	c.add(!q.Until.IsZero(), "k.first_us < ?", q.Until.UnixMicro())
+	if q.Before != nil {
+		c.add(true, "k.first_us <= ?", q.Before.Time.UnixMicro())
+	}
+	text := `SELECT ` + packColumns + ` FROM (` + marks + `) p CROSS JOIN session s` + s.r.packsOf() +
+		` WHERE s.no = p.session_no AND ` + c.String() + ` ORDER BY k.last_us DESC`
+	seen := map[[2]int64]bool{}
+	for _, limit := range []string{fmt.Sprintf(" LIMIT %d", packs), ""} {
+		n := 0
+		err := s.r.rows(ctx, text+limit, c.args, func(scan func(...any) error) error {
+			p, err := scanPack(scan)
+			if err != nil {
+				return err
+			}
+			if n++; b.full() && p.last < b.floor.at {
+				return errFull
+			}
+			if key := [2]int64{p.no, p.first}; !seen[key] { // it may have several minutes
+				seen[key] = true
+				return s.unpack(ctx, &p, from, to, b)
+			}
+			return nil
+		})
+		if errors.Is(err, errFull) {
+			return nil
+		}
+		if err != nil || n < packs {
 			return err
 		}
 	}
 	return nil
+}
+
+// unpack adds what is asked for of one pack.
+func (s *search) unpack(ctx context.Context, p *packedRow, from, to int64, b *newest) error {
+	first, end := from*index.MinuteMicros, (to+1)*index.MinuteMicros
+	if !s.q.Since.IsZero() {
+		first = max(first, s.q.Since.UnixMicro())
+	}
+	if !s.q.Until.IsZero() {
+		end = min(end, s.q.Until.UnixMicro())
+	}
+	before := spot{math.MaxInt64, "", 0}
+	if s.q.Before != nil {
+		before = spot{s.q.Before.Time.UnixMicro(), s.q.Before.Session, s.q.Before.Number}
+	}
+	read := s.q.Column != "" || s.often // what they say
+	var hits []hit
+	ids := map[index.WordingID]bool{}
+	err := p.each(func(st *index.Packed) error {
+		at := st.Time.UnixMicro()
+		switch where := (spot{at, p.id, st.Number}); {
+		case at < first || at >= end || !where.less(before) || b.full() && where.less(b.floor),
+			s.match != "" && !s.often && (st.Wording == nil || !s.matching[*st.Wording]):
+		default:
+			one := *st
+			hits = append(hits, hit{no: p.no, id: p.id, day: p.day, packed: &one, spot: where})
+			if read && st.Wording != nil {
+				ids[*st.Wording] = true
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		err = s.words.look(ctx, p.day, ids, s.judge)
+	}
+	if err != nil {
+		return err
+	}
+	for _, h := range hits {
+		if !read || s.words.of(h.day, h.packed.Wording).matches {
+			b.add(h)
+		}
+	}
+	return nil
+}
+
+// judge says whether what is said is asked for.
+func (s *search) judge(w *worded) {
+	w.matches = (s.q.Column == "" || touches(w.touched, s.q.Column, s.q.Roles)) && (!s.often || has(index.Words(w.text), s.terms, s.prefix))
+}
+
+// has reports whether there is a word for each term.
+func has(words, terms []string, prefix []bool) bool {
+	for i, term := range terms {
+		if !slices.ContainsFunc(words, func(w string) bool { return w == term || prefix[i] && strings.HasPrefix(w, term) }) {
+			return false
+		}
+	}
+	return true
 }
 
 // markedStatement are the statements of a mark p.

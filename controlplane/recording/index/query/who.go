@@ -142,39 +142,85 @@ func narrowed(q index.Who) string {
 
 // edges looks at each statement of the first and the last minute.
 func (r *Reader) edges(ctx context.Context, q index.Who, add addUse) error {
-	edges := map[int64]bool{}
+	minutes := map[int64]bool{}
 	for _, t := range []time.Time{q.Since, q.Until} {
 		if !t.IsZero() {
-			edges[index.Minute(t)] = true
+			minutes[index.Minute(t)] = true
 		}
 	}
 	since, until := micro(q.Since, 0), micro(q.Until, math.MaxInt64)
-	for minute := range edges {
+	for minute := range minutes {
 		c := marked(q)
 		c.add(true, "p.minute = ?", minute)
 		c.add(true, "p.last_us >= ? AND p.first_us < ?", since, until)
 		// Several marks of a session would give a statement more than once.
-		text := `SELECT s.no, s.id, ` + rowColumns + ` FROM (SELECT p.session_no, p.minute, min(p.first_number) AS first_number, max(p.last_number) AS last_number
-				FROM touch p` + narrowed(q) + ` WHERE ` + c.String() + ` GROUP BY p.session_no, p.minute) p
-			CROSS JOIN session s` + fmt.Sprintf(r.statementsOf(), markedStatement) + ` WHERE s.no = p.session_no AND st.time_us >= ? AND st.time_us < ?`
-		err := r.rows(ctx, text, append(c.args, since, until), func(scan func(...any) error) error {
-			var no int64
-			var id string
-			row, err := scanRow(scan, &no, &id)
-			if err != nil {
-				return err
-			}
-			at := row.Time.UnixMicro()
-			if role, mask, ok := usedBy(q, row.Touched); ok {
-				add(no, id, role, mask, at, at, 1)
-			}
-			return nil
-		})
-		if err != nil {
+		marks := `(SELECT p.session_no, p.minute, min(p.first_number) AS first_number, max(p.last_number) AS last_number
+				FROM touch p` + narrowed(q) + ` WHERE ` + c.String() + ` GROUP BY p.session_no, p.minute) p CROSS JOIN session s`
+		e := edge{q, max(since, minute*index.MinuteMicros), min(until, (minute+1)*index.MinuteMicros), add}
+		if err := e.loose(ctx, r, marks, c.args); err != nil {
+			return err
+		}
+		if err := e.packed(ctx, r, marks, c.args); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// An edge is what of a minute lies in the time of a question.
+type edge struct {
+	q            index.Who
+	since, until int64
+	add          addUse
+}
+
+func (e *edge) loose(ctx context.Context, r *Reader, marks string, args []any) error {
+	text := `SELECT s.no, s.id, ` + rowColumns + ` FROM ` + marks + fmt.Sprintf(r.statementsOf(), markedStatement) +
+		` WHERE s.no = p.session_no AND st.time_us >= ? AND st.time_us < ?`
+	return r.rows(ctx, text, append(slices.Clone(args), e.since, e.until), func(scan func(...any) error) error {
+		var no int64
+		var id string
+		row, err := scanRow(scan, &no, &id)
+		if err != nil {
+			return err
+		}
+		at := row.Time.UnixMicro()
+		if role, mask, ok := usedBy(e.q, row.Touched); ok {
+			e.add(no, id, role, mask, at, at, 1)
+		}
+		return nil
+	})
+}
+
+func (e *edge) packed(ctx context.Context, r *Reader, marks string, args []any) error {
+	text := `SELECT ` + packColumns + ` FROM ` + marks + r.packsOf() + ` WHERE s.no = p.session_no AND k.last_us >= ? AND k.first_us < ?`
+	w := newWordings(r)
+	return r.rows(ctx, text, append(slices.Clone(args), e.since, e.until), func(scan func(...any) error) error {
+		p, err := scanPack(scan)
+		if err != nil {
+			return err
+		}
+		ids := map[index.WordingID]bool{}
+		each := func(fn func(id index.WordingID, at int64)) error {
+			return p.each(func(st *index.Packed) error {
+				if at := st.Time.UnixMicro(); st.Wording != nil && at >= e.since && at < e.until {
+					fn(*st.Wording, at)
+				}
+				return nil
+			})
+		}
+		if err := each(func(id index.WordingID, _ int64) { ids[id] = true }); err != nil {
+			return err
+		}
+		if err := w.look(ctx, p.day, ids, func(*worded) {}); err != nil {
+			return err
+		}
+		return each(func(id index.WordingID, at int64) {
+			if role, mask, ok := usedBy(e.q, w.of(p.day, &id).touched); ok {
+				e.add(p.no, p.id, role, mask, at, at, 1)
+			}
+		})
+	})
 }
 
 // usedBy tells how a statement used what is asked for.

@@ -24,6 +24,7 @@ type committer struct {
 	begin, commit, rollback                   *sql.Stmt
 	session, chunk, statement, later, outcome *sql.Stmt
 	wording, known, word, span, said, touch   *sql.Stmt
+	pack                                      *sql.Stmt
 
 	// wordings are numbers of those that were written or met lately.
 	wordings map[wordingKey]int64
@@ -57,6 +58,7 @@ func newCommitter(ctx context.Context, db *sql.DB) (_ *committer, err error) {
 		{&c.later, `UPDATE statement SET seq=?3, time_us=?4, wording=CASE ?5 WHEN 0 THEN wording ELSE ?5 END, verdict=?6, rule=?7, reason=?8
 			WHERE session_no=?1 AND number=?2`},
 		{&c.outcome, `UPDATE statement SET settled=?, row_count=?, bytes=?, affected=?, code=?, tag=?, duration_us=? WHERE session_no=? AND number=?`},
+		{&c.pack, `INSERT INTO pack (session_no, first_number, last_number, first_us, last_us, body) VALUES (?,?,?,?,?,?)`},
 		{&c.wording, `INSERT INTO wording (day, id, text, touched) VALUES (?,?,?,?) ON CONFLICT DO NOTHING`},
 		{&c.known, `SELECT no FROM wording WHERE id=? AND day=?`},
 		{&c.word, `INSERT INTO word (rowid, words) VALUES (?,?)`},
@@ -234,15 +236,20 @@ func (c *committer) putWordings(ctx context.Context, d *index.Digest) ([]int64, 
 	return numbers, nil
 }
 
-// putStatements writes the statements of the chunk, those that ended in it with their
-// outcome at once, since most do.
+// putStatements writes the statements of the chunk: those that have rows of their own
+// with their outcome at once, where they ended in it.
 func (c *committer) putStatements(ctx context.Context, no int64, u *index.Update, d *index.Digest, wordings []int64) error {
-	ended := make(map[uint64]*index.Outcome, len(u.Outcomes))
-	for i := range u.Outcomes {
+	if p := d.Pack; p != nil {
+		if _, err := c.pack.ExecContext(ctx, no, int64(p.First), int64(p.Last), p.Begin.UnixMicro(), p.End.UnixMicro(), p.Body); err != nil {
+			return err
+		}
+	}
+	ended := make(map[uint64]*index.Outcome, len(d.Ended))
+	for _, i := range d.Ended {
 		ended[u.Outcomes[i].Number] = &u.Outcomes[i]
 	}
 	args := make([]any, 0, 15)
-	for i := range u.Statements {
+	for _, i := range d.Rows {
 		s := &u.Statements[i]
 		var wording int64
 		if at := d.Of[i]; at >= 0 {
@@ -265,7 +272,7 @@ func (c *committer) putStatements(ctx context.Context, no int64, u *index.Update
 		}
 		delete(ended, s.Number)
 	}
-	for i := range u.Outcomes {
+	for _, i := range d.Ended {
 		o := &u.Outcomes[i]
 		if ended[o.Number] == nil {
 			continue

@@ -67,6 +67,7 @@ func (x *Index) Forget(ctx context.Context, ids []postern.SessionID) ([]postern.
 		for _, text := range []string{
 			`DELETE FROM chunk WHERE session_no IN (SELECT no FROM gone)`,
 			`DELETE FROM statement WHERE session_no IN (SELECT no FROM gone)`,
+			`DELETE FROM pack WHERE session_no IN (SELECT no FROM gone)`,
 			`DELETE FROM span WHERE session_no IN (SELECT no FROM gone)`,
 			`DELETE FROM said WHERE session_no IN (SELECT no FROM gone)`,
 			`DELETE FROM touch WHERE session_no IN (SELECT no FROM gone)`,

@@ -32,8 +32,12 @@ type Index struct {
 
 var _ index.Index = (*Index)(nil)
 
-// readers is how many queries may run at a time.
-const readers = 4
+// readers is how many queries may run at a time, and how many looks at what statements
+// say, on behalf of these.
+const (
+	readers = 4
+	lookers = 2
+)
 
 // Open opens the file at path, makes it if it is missing, and brings its schema up to
 // date.
@@ -70,6 +74,10 @@ func Open(ctx context.Context, path string) (_ *Index, err error) {
 		return nil, err
 	}
 	x.DB.SetMaxOpenConns(readers)
+	if x.Words, err = sql.Open("sqlite", dsn); err != nil {
+		return nil, err
+	}
+	x.Words.SetMaxOpenConns(lookers)
 	sub, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return nil, err
@@ -94,7 +102,7 @@ func (x *Index) Close() error {
 	if x.commit != nil {
 		errs = append(errs, x.commit.close())
 	}
-	for _, db := range []*sql.DB{x.writer, x.DB} {
+	for _, db := range []*sql.DB{x.writer, x.DB, x.Words} {
 		if db != nil {
 			errs = append(errs, db.Close())
 		}

@@ -1,0 +1,116 @@
+package record
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// A Brief is what can be told of an event without a copy of it: for those who take in
+// many events that say the same.
+type Brief struct {
+	// Event has Seq, Time, Kind, Statement, Verdict, Rows, Bytes, Affected, Duration and
+	// Elapsed; all else is left out.
+	Event Event
+	// Says is text, verdict, rule, reason and what is used, as they are written: events of
+	// which it is equal say the same.
+	Says []byte
+	// Tag and Code are those of the event.
+	Tag, Code []byte
+
+	whole []byte
+}
+
+// Whole decodes all of the event. It shares no memory with the Brief.
+func (b *Brief) Whole() (*Event, error) { return decodeEvent(b.whole) }
+
+// Briefly is Decode for those who are content with a Brief of most events. The Brief and
+// its bytes are the Decoder's, and change after fn. What Decode refuses is refused.
+func (d *Decoder) Briefly(frames []byte, fn func(*Brief) error) error {
+	var b Brief
+	return d.each(frames, func(message []byte) error {
+		if err := b.read(message); err != nil {
+			return err
+		}
+		return fn(&b)
+	})
+}
+
+func (b *Brief) read(message []byte) error {
+	*b = Brief{Says: b.Says[:0], whole: message}
+	items := 0
+	for rest := message; len(rest) > 0; {
+		start := rest
+		number, typ, n := protowire.ConsumeTag(rest)
+		if n < 0 {
+			return errMessage
+		}
+		rest = rest[n:]
+		f := field{number: number}
+		switch typ {
+		case protowire.VarintType:
+			f.num, n = protowire.ConsumeVarint(rest)
+		case protowire.BytesType:
+			f.raw, n = protowire.ConsumeBytes(rest)
+		default: // of a later version
+			n = protowire.ConsumeFieldValue(number, typ, rest)
+		}
+		if n < 0 {
+			return errMessage
+		}
+		rest = rest[n:]
+		if typ != protowire.VarintType && typ != protowire.BytesType {
+			continue
+		}
+		switch number {
+		case 7, 13, 25, 27:
+			if items++; items > MaxItems {
+				return fmt.Errorf("record: more than %d entries in one event", MaxItems)
+			}
+		}
+		switch number {
+		case 6, 9, 10, 11, 13:
+			b.Says = append(b.Says, start[:len(start)-len(rest)]...)
+		}
+		if err := b.set(f); err != nil {
+			return err
+		}
+	}
+	if b.Event.Seq == 0 || b.Event.Kind == 0 {
+		return errMessage
+	}
+	return nil
+}
+
+func (b *Brief) set(f field) error {
+	switch f.number {
+	case 1, 2, 3, 5, 9, 17, 18, 19, 23, 30:
+		return b.Event.set(f)
+	case 4:
+		_, err := decodeSession(f.raw)
+		return err
+	case 7, 13, 16, 27:
+		return checkMessage(f.raw)
+	case 20:
+		b.Tag = f.raw
+	case 21:
+		b.Code = f.raw
+	}
+	return nil
+}
+
+// checkMessage walks through a message as eachField does.
+func checkMessage(b []byte) error {
+	for len(b) > 0 {
+		number, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return errMessage
+		}
+		b = b[n:]
+		if n = protowire.ConsumeFieldValue(number, typ, b); n < 0 {
+			return errMessage
+		}
+		b = b[n:]
+	}
+	return nil
+}
