@@ -92,11 +92,11 @@ func (e *Env) fanOut(ctx context.Context, out *result.Cell, n int) error {
 	}
 	workload := fmt.Sprintf("%d nodes", n)
 	jobs := []job{
-		{workload: workload, target: "policy", run: several(func(i int) (*typesv1.Object, error) {
+		{workload: workload, target: "policy", control: true, run: several(func(i int) (*typesv1.Object, error) {
 			return parse(fmt.Sprintf("kind: Task\nmetadata: {name: bench-change}\nspec: {purpose: change %d, resources: {names: [bench]}, duration: 1h, permit: [{table: public.people, verbs: [select], columns: [%s]}]}",
 				i, columnNames(changeBytes)))
 		})},
-		{workload: workload, target: "lock", run: several(func(i int) (*typesv1.Object, error) {
+		{workload: workload, target: "lock", control: true, run: several(func(i int) (*typesv1.Object, error) {
 			return parse(fmt.Sprintf("kind: Lock\nmetadata: {name: bench-lock}\nspec: {subject: nobody-%d, reason: to be measured}", i))
 		})},
 	}
@@ -254,7 +254,7 @@ func callsCell(ctx context.Context, e *Env, out *result.Cell) error {
 		return err
 	}
 	out.Notes = append(out.Notes, "Get of a task over gRPC and TLS, 4 connections; reads are authenticated and authorized, and not audited")
-	return e.interleave(ctx, out, []job{{workload: "get", target: "api", run: func(context.Context) (map[string]float64, error) {
+	return e.interleave(ctx, out, []job{{workload: "get", target: "api", control: true, run: func(context.Context) (map[string]float64, error) {
 		control := account.Total(e.House.Control.PID())
 		var called parts.Called
 		if err := c.Ask(time.Duration(e.Seconds*float64(time.Second)).String(), &called); err != nil {

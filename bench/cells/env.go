@@ -91,6 +91,7 @@ func (e *Env) Run(ctx context.Context, c Cell) *result.Cell {
 // A job is one load on one target.
 type job struct {
 	workload, target string
+	control          bool                            // it is the control plane that works
 	warm             func(ctx context.Context) error // once, before the rounds
 	run              func(ctx context.Context) (map[string]float64, error)
 }

@@ -36,8 +36,9 @@ func (e *Env) usage(ctx context.Context, t *targets.Target) (metrics, error) {
 	return e.scrape(ctx)
 }
 
-func (e *Env) get(ctx context.Context, path string) (io.ReadCloser, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+e.House.Node.Debug+path, nil)
+// get reads from a debug listener.
+func get(ctx context.Context, addr, path string) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+path, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +54,7 @@ func (e *Env) get(ctx context.Context, path string) (io.ReadCloser, error) {
 }
 
 func (e *Env) scrape(ctx context.Context) (metrics, error) {
-	body, err := e.get(ctx, "/metrics")
+	body, err := get(ctx, e.House.Node.Debug, "/metrics")
 	if err != nil {
 		return metrics{}, err
 	}
@@ -108,8 +109,9 @@ func (e *Env) settle(ctx context.Context) error {
 // profileSeconds is how long a profile is taken.
 const profileSeconds = 8
 
-// profile runs the node's jobs once more, longer, and takes a CPU profile of each, where
-// that was asked for. The file's name gets what it is a profile of before its end.
+// profile runs the jobs of node and control plane once more, longer, and takes a CPU
+// profile of each, where that was asked for. The file's name gets what it is a profile of
+// before its end.
 func (e *Env) profile(ctx context.Context, jobs []job) error {
 	if e.Profile == "" {
 		return nil
@@ -118,15 +120,18 @@ func (e *Env) profile(ctx context.Context, jobs []job) error {
 	e.Seconds = profileSeconds + 1
 	defer func() { e.Seconds = seconds }()
 	for _, j := range jobs {
-		if t, err := e.Targets.Get(j.target); err != nil || !t.Node {
-			continue // what has no node has no profile
+		addr := e.House.Debug
+		if t, err := e.Targets.Get(j.target); err == nil && t.Node {
+			addr = e.House.Node.Debug
+		} else if !j.control {
+			continue // a rival has no profile
 		}
 		end := filepath.Ext(e.Profile)
 		name := strings.ReplaceAll(j.workload+"-"+j.target, " ", "-")
 		file := strings.TrimSuffix(e.Profile, end) + "-" + name + end
 		g := run.New(ctx)
 		g.Go("profile", func(ctx context.Context) error {
-			return e.save(ctx, "/debug/pprof/profile?seconds="+strconv.Itoa(profileSeconds), file)
+			return save(ctx, addr, "/debug/pprof/profile?seconds="+strconv.Itoa(profileSeconds), file)
 		})
 		_, err := j.run(ctx)
 		if err := errors.Join(err, g.Wait()); err != nil {
@@ -137,8 +142,8 @@ func (e *Env) profile(ctx context.Context, jobs []job) error {
 	return nil
 }
 
-func (e *Env) save(ctx context.Context, path, file string) error {
-	body, err := e.get(ctx, path)
+func save(ctx context.Context, addr, path, file string) error {
+	body, err := get(ctx, addr, path)
 	if err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ func Open(ctx context.Context, o Options) (*House, error) {
 	}
 	err = h.t.try(func(t testing.TB) {
 		h.Fleet = fleet.Start(t, fleet.Options{
-			Embedded: true, Sealed: true, World: world(h.Password, h.catalogPassword, h.BlastAddr), LogLevel: "warn",
+			Embedded: true, Sealed: true, World: world(h.Password, h.catalogPassword, h.BlastAddr), LogLevel: "warn", Profiling: true,
 			Nodes:    []fleet.NodeSpec{{Name: nodeName, Region: "bench", Plaintext: true, SSH: true, HTTP: true, Profiling: true, Spool: spool, Binary: o.NodeBinary}},
 			Postgres: servers.PGOptions{HBA: hba, Settings: map[string]string{"shared_buffers": "512MB", "max_connections": "1000", "max_wal_size": "4GB", "autovacuum": "off"}},
 		})

@@ -114,8 +114,8 @@ func (f *Fleet) controlCommon(t testing.TB) string {
     dataAudience: postern-data
     scopes: [openid, profile, email, groups, offline_access]
 admins: [{group: admins}]
-telemetry: {logLevel: %s, logFormat: json}
-`, f.Issuer, f.logLevel())
+telemetry: {logLevel: %s, logFormat: json, profiling: %t}
+`, f.Issuer, f.logLevel(), f.opts.Profiling)
 	if f.Etcd != nil {
 		endpoints := slices.Clone(f.Etcd.Endpoints)
 		for i, e := range endpoints {

@@ -36,6 +36,8 @@ type Options struct {
 	Postgres servers.PGOptions
 	// LogLevel of both planes; debug where empty.
 	LogLevel string
+	// Profiling serves profiles on the control plane's debug listener.
+	Profiling bool
 }
 
 // NodeSpec is a node to be.
