@@ -250,6 +250,51 @@ func TestKeyRotation(t *testing.T) {
 	}
 }
 
+// TestAKnownSignatureIsNoMore shows that of a token which was good before, nothing but its
+// signature is remembered.
+func TestAKnownSignatureIsNoMore(t *testing.T) {
+	i := newIssuer(t)
+	now := time.Now()
+	cfg := one(i)
+	cfg.Now = func() time.Time { return now }
+	v := verifier(t, cfg)
+	token := i.token(map[string]any{"exp": now.Add(2 * time.Minute).Unix()})
+	for range 3 {
+		if sub, _, err := v.Authenticate(t.Context(), token); err != nil || sub.Name != "alice" {
+			t.Fatalf("%+v, %v", sub, err)
+		}
+	}
+	_, _, err := v.Data(t.Context(), token)
+	refused(t, "at a listener", token, err, "this is a token for the API")
+	head, signature := token[:strings.LastIndex(token, ".")+1], []byte(token[strings.LastIndex(token, ".")+1:])
+	signature[0] ^= 1
+	_, _, err = v.Authenticate(t.Context(), head+string(signature))
+	refused(t, "with another signature", token, err, "not signed by issuer")
+	other := i.token(map[string]any{"sub": "mallory", "exp": now.Add(2 * time.Minute).Unix()})
+	parts, stolen := strings.Split(other, "."), strings.Split(token, ".")
+	_, _, err = v.Authenticate(t.Context(), parts[0]+"."+parts[1]+"."+stolen[2])
+	refused(t, "other claims with its signature", token, err, "not signed by issuer")
+	now = now.Add(4 * time.Minute)
+	_, _, err = v.Authenticate(t.Context(), token)
+	refused(t, "once it has ended", token, err, "expired")
+}
+
+// BenchmarkAuthenticate is a token that was seen before.
+func BenchmarkAuthenticate(b *testing.B) {
+	i := newIssuer(b)
+	v, err := identity.New(b.Context(), one(i))
+	if err != nil {
+		b.Fatal(err)
+	}
+	token := i.token(nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := v.Authenticate(b.Context(), token); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // TestStrangersDoNotFloodAnIssuer shows many tokens with unknown keys.
 func TestStrangersDoNotFloodAnIssuer(t *testing.T) {
 	i, other := newIssuer(t), newIssuer(t)

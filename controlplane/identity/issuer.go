@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,6 +29,9 @@ const (
 	fetchTimeout  = 10 * time.Second
 	maxFetchBytes = 1 << 20
 	maxKeys       = 100
+
+	// maxProven bounds the tokens of which is remembered that their signature is good.
+	maxProven = 20_000
 )
 
 // errUnreachable means that the issuer's keys could not be had.
@@ -47,9 +51,10 @@ type issuer struct {
 
 	fetching sync.Mutex // held by the one who asks
 
-	mu   sync.RWMutex
-	keys []jose.JSONWebKey
-	at   time.Time // when they were read; zero is never
+	mu     sync.RWMutex
+	keys   []jose.JSONWebKey
+	at     time.Time                      // when they were read; zero is never
+	proven map[[sha256.Size]byte]struct{} // the hashes of tokens that one of these very keys has signed
 }
 
 var _ oidc.KeySet = (*issuer)(nil)
@@ -74,19 +79,24 @@ func (i *issuer) VerifySignature(ctx context.Context, jwt string) ([]byte, error
 	kid := jws.Signatures[0].Header.KeyID
 	keys, at := i.cached()
 	if i.now().Sub(at) > refreshAfter {
-		fresh, err := i.refresh(ctx, at)
+		fresh, since, err := i.refresh(ctx, at)
 		switch {
 		case err == nil:
-			keys, at = fresh, i.now()
+			keys, at = fresh, since
 		case i.now().Sub(at) > offline:
 			return nil, err
 		}
 	}
+	hash := sha256.Sum256([]byte(jwt))
+	if i.isProven(hash, at) {
+		return jws.UnsafePayloadWithoutVerification(), nil
+	}
 	payload, known := try(jws, kid, keys)
 	if payload == nil && !known {
-		fresh, err := i.refresh(ctx, at)
+		fresh, since, err := i.refresh(ctx, at)
 		switch {
 		case err == nil:
+			at = since
 			payload, _ = try(jws, kid, fresh)
 		case errors.Is(err, errTooOften) && i.now().Sub(at) < refreshEvery:
 			// These keys are as new as can be: it is the token that is wrong.
@@ -97,7 +107,30 @@ func (i *issuer) VerifySignature(ctx context.Context, jwt string) ([]byte, error
 	if payload == nil {
 		return nil, errors.New("not signed by a key of the issuer")
 	}
+	i.prove(hash, at)
 	return payload, nil
+}
+
+// isProven reports whether the keys that were read at an instant have verified a token
+// already. What the token says is judged each time; its signature stays what it was.
+func (i *issuer) isProven(hash [sha256.Size]byte, at time.Time) bool {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	_, ok := i.proven[hash]
+	return ok && i.at.Equal(at)
+}
+
+// prove notes that the keys that were read at an instant have verified a token.
+func (i *issuer) prove(hash [sha256.Size]byte, at time.Time) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if !i.at.Equal(at) {
+		return // by keys that are not those of now
+	}
+	if i.proven == nil || len(i.proven) >= maxProven {
+		i.proven = map[[sha256.Size]byte]struct{}{}
+	}
+	i.proven[hash] = struct{}{}
 }
 
 // try verifies with the keys that fit. Known says that there was one with the token's
@@ -122,28 +155,28 @@ func (i *issuer) cached() ([]jose.JSONWebKey, time.Time) {
 	return i.keys, i.at
 }
 
-// refresh returns keys that are newer than seen, and asks for them where nobody else
-// has done so meanwhile.
-func (i *issuer) refresh(ctx context.Context, seen time.Time) ([]jose.JSONWebKey, error) {
+// refresh returns keys that are newer than seen, and when they were read. It asks for
+// them where nobody else has done so meanwhile.
+func (i *issuer) refresh(ctx context.Context, seen time.Time) ([]jose.JSONWebKey, time.Time, error) {
 	i.fetching.Lock()
 	defer i.fetching.Unlock()
 	if keys, at := i.cached(); at.After(seen) {
-		return keys, nil
+		return keys, at, nil
 	}
 	if !i.limit.AllowN(i.now(), 1) {
-		return nil, errTooOften
+		return nil, time.Time{}, errTooOften
 	}
 	// A client that goes away must not spend a turn for nothing.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchTimeout)
 	defer cancel()
 	keys, err := i.fetch(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errUnreachable, err)
+		return nil, time.Time{}, fmt.Errorf("%w: %w", errUnreachable, err)
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.keys, i.at = keys, i.now()
-	return keys, nil
+	i.keys, i.at, i.proven = keys, i.now(), nil
+	return keys, i.at, nil
 }
 
 // fetch discovers the issuer anew and reads its keys.

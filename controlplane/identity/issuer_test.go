@@ -25,7 +25,7 @@ import (
 // fakeIssuer is a real OIDC issuer as far as verifying goes: discovery, keys, and
 // tokens that it signs.
 type fakeIssuer struct {
-	t       *testing.T
+	t       testing.TB
 	url     string
 	fetches atomic.Int32 // of keys
 	down    atomic.Bool
@@ -34,7 +34,7 @@ type fakeIssuer struct {
 	keys []jose.JSONWebKey // private; the last signs
 }
 
-func newIssuer(t *testing.T) *fakeIssuer {
+func newIssuer(t testing.TB) *fakeIssuer {
 	t.Helper()
 	i := &fakeIssuer{t: t}
 	mux := http.NewServeMux()
@@ -115,7 +115,7 @@ func (i *fakeIssuer) token(change map[string]any) string {
 	return sign(i.t, "ES256", k.Key, k.KeyID, nil, payload)
 }
 
-func sign(t *testing.T, alg string, key any, kid string, header map[jose.HeaderKey]any, payload []byte) string {
+func sign(t testing.TB, alg string, key any, kid string, header map[jose.HeaderKey]any, payload []byte) string {
 	t.Helper()
 	opts := (&jose.SignerOptions{}).WithType("JWT")
 	for k, v := range header {

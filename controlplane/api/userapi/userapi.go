@@ -55,6 +55,7 @@ func Handler(s Services) http.Handler {
 		connect.WithInterceptors(s.Interceptor),
 		connect.WithReadMaxBytes(maxRequestBytes),
 		connect.WithSendMaxBytes(maxResponseBytes),
+		connect.WithCompressMinBytes(minCompressed),
 		connect.WithCodec(strictJSON{"json"}),
 		connect.WithCodec(strictJSON{"json; charset=utf-8"}),
 	)
@@ -114,7 +115,11 @@ func Handler(s Services) http.Handler {
 	return http.NewCrossOriginProtection().Handler(mux)
 }
 
-const maxPublicBytes = 16 << 10
+const (
+	maxPublicBytes = 16 << 10
+	// minCompressed is the smallest answer that is worth the work of packing it.
+	minCompressed = 4 << 10
+)
 
 // health answers grpc.health.v1 for the API as a whole and for each service.
 type health struct {
