@@ -30,8 +30,9 @@ func bad(format string, args ...any) *fault.Error {
 
 // token is a JWT of which nothing is believed yet.
 type token struct {
-	raw    string
-	claims map[string]any
+	raw     string
+	payload []byte         // the claims, as they were written
+	claims  map[string]any // what payload says
 }
 
 func (t *token) issuer() string { s, _ := t.claims["iss"].(string); return s }
@@ -46,11 +47,11 @@ func peek(raw string) (*token, error) {
 	if len(parts) != 3 {
 		return nil, bad("this is not an OIDC token")
 	}
-	header, err := decodePart(parts[0])
+	_, header, err := decodePart(parts[0])
 	if err != nil {
 		return nil, bad("the token's header cannot be read")
 	}
-	claims, err := decodePart(parts[1])
+	payload, claims, err := decodePart(parts[1])
 	if err != nil {
 		return nil, bad("the token's claims cannot be read: %s", err)
 	}
@@ -67,15 +68,16 @@ func peek(raw string) (*token, error) {
 	if _, ok := header["crit"]; ok {
 		return nil, bad("the token's header has the field crit, which is not understood here")
 	}
-	return &token{raw: raw, claims: claims}, nil
+	return &token{raw: raw, payload: payload, claims: claims}, nil
 }
 
-func decodePart(part string) (map[string]any, error) {
+func decodePart(part string) ([]byte, map[string]any, error) {
 	b, err := base64.RawURLEncoding.Strict().DecodeString(part)
 	if err != nil {
-		return nil, errors.New("not base64url")
+		return nil, nil, errors.New("not base64url")
 	}
-	return decodeObject(b)
+	o, err := decodeObject(b)
+	return b, o, err
 }
 
 // decodeObject reads a JSON object, and refuses one that has a name twice, in whatever
@@ -144,11 +146,10 @@ func (i *issuer) verify(ctx context.Context, t *token, audience want) (map[strin
 		wrong := bad("the token was not signed by issuer %s with an algorithm that is allowed here", i.url)
 		return nil, time.Time{}, fault.Wrap(errors.Join(err, w.err), wrong.Code, "%s", wrong.Reason).WithKind(wrong.Kind)
 	}
-	claims, cerr := decodeObject(w.payload)
-	if cerr != nil {
-		return nil, time.Time{}, bad("the token's claims cannot be read: %s", cerr)
+	if !bytes.Equal(w.payload, t.payload) { // never so: what was signed is what was read
+		return nil, time.Time{}, bad("the token's claims cannot be read: they are not those that were signed")
 	}
-	end, cerr := i.check(claims, audience, now)
+	end, cerr := i.check(t.claims, audience, now)
 	if cerr != nil {
 		return nil, time.Time{}, cerr
 	}
@@ -158,7 +159,7 @@ func (i *issuer) verify(ctx context.Context, t *token, audience want) (map[strin
 	if !now.Before(end) {
 		end = end.Add(i.leeway) // let pass for clocks that differ: it must not seem over to others
 	}
-	return claims, end, nil
+	return t.claims, end, nil
 }
 
 // check judges the claims of a token whose signature is good.
