@@ -43,7 +43,7 @@ generate: $(BUF) ## Generate code from proto/
 
 ##@ Check
 
-.PHONY: test check lint vet arch proto-check generate-check fuzz faults truth mutations truth-fuzz answers holes suites
+.PHONY: test check lint vet arch proto-check generate-check fuzz faults truth mutations truth-fuzz answers holes suites simulate simulate-holes
 test: ## All tests with the race detector; installs and builds what is missing
 	$(GO) test -race -timeout 20m ./...
 check: vet lint arch proto-check generate-check ## Everything but the tests
@@ -86,8 +86,13 @@ holes: ## Opens each planted fault of the enforcement: catalogue, generated stat
 faults: ## kill -9 of nodes, control planes, the index and the object store under load, FAULTS_RUNS times (default 50)
 	POSTERN_FAULTS_RUNS=$(FAULTS_RUNS) $(GO) test -count=1 -timeout 60m -v ./test/e2e/12-crash ./controlplane/recording ./dataplane/spool -run "Kill|Crash|Fault|Torn|Lost"
 
-simulate: ## 10,000 random schedules of locks, cut ways, restarts and wrong clocks, in virtual time
-	POSTERN_SIMULATIONS=$(or $(POSTERN_SIMULATIONS),10000) $(GO) test -count=1 -v -timeout 24h -tags simulate -run TestSimulation ./controlplane/api/nodeapi
+simulate: ## SIMULATIONS random schedules (default 10000) of locks, cut ways, crashes and wrong clocks, in virtual time; prints the seeds that fail
+	@mkdir -p bin && $(GO) test -c -o bin/simulate.test ./controlplane/api/nodeapi && cd controlplane/api/nodeapi && set -o pipefail && \
+	  seq $(or $(SEED),0) 500 $$(($(or $(SEED),0) + $(or $(SIMULATIONS),10000) - 1)) | GOGC=400 POSTERN_SIMULATIONS=$$(($(or $(SIMULATIONS),10000) < 500 ? $(or $(SIMULATIONS),10000) : 500)) xargs -I{} \
+	  env POSTERN_SEED={} ../../../bin/simulate.test -test.timeout 10h -test.run 'TestSimulation$$' -test.v | grep -E --line-buffered '^(---|PASS|FAIL)|schedules from|--- FAIL|simulation_test.go'
+
+simulate-holes: ## Plants faults in the life of sessions, grants and leases: the schedules must find each
+	$(GO) test -count=1 -v -tags holes -timeout 60m -run TestLives ./test/holes
 
 ##@ Measure
 

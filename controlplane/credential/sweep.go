@@ -11,6 +11,7 @@ import (
 
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/pkg/fault"
+	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/run"
 )
@@ -86,7 +87,7 @@ func (b *Broker) due(ctx context.Context, one lease, over map[postern.GrantID]bo
 			return end("lending broke off")
 		}
 	case stateActive:
-		if !now.Before(one.Expires) {
+		if !now.Before(one.Expires) && !hole.Is("lease-unswept") {
 			return end("not renewed in time")
 		}
 		if why := b.orphaned(&one); why != "" {

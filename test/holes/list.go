@@ -4,7 +4,20 @@ package holes
 // catalogue that are tried first.
 type Hole struct{ Name, First string }
 
-// All are the faults that there are.
+// Lives are the faults in the life of sessions, grants and leases, which random schedules
+// must find: those of controlplane/api/nodeapi.
+var Lives = []Hole{
+	{Name: "policy-lock"},
+	{Name: "session-unjudged"},
+	{Name: "session-stale"},
+	{Name: "grant-version"},
+	{Name: "lease-unbounded"},
+	{Name: "lease-unswept"},
+	{Name: "lease-kept"},
+	{Name: "clock-echo"},
+}
+
+// All are the faults of enforcement, of one statement.
 var All = []Hole{
 	{"analyse-function-pure", "function"},
 	{"analyse-function-unnoted", "function"},

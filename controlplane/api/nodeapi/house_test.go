@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -84,20 +85,22 @@ type replica struct {
 	hub   *publish.Hub
 	enrol *enrol.Service
 	lis   *bufconn.Listener
+	group *run.Group
 }
 
 // replica starts a control plane over a view of the store.
 func (h *house) replica(view store.Store) *replica {
 	h.t.Helper()
-	r := &replica{fakes: &fakes{h: h}, h: h, lis: bufconn.Listen(256 << 10)}
+	r := &replica{fakes: &fakes{h: h}, h: h, lis: bufconn.Listen(256 << 10), group: run.New(h.group.Context())}
 	r.cache = store.NewCache(view, nil, publish.Kinds()...)
 	r.hub = publish.New(publish.Config{Cache: r.cache, Keys: func() publish.Keys { return publish.Keys{Grants: h.auth.GrantKeys()} }})
 	r.enrol = enrol.New(enrol.Config{Store: h.mem, Authority: h.auth, Snapshot: r.hub.Snapshot, Audit: audit.New(h.mem, time.Now), Logger: discard})
 	r.fakes.hub = r.hub
-	h.group.Go("cache", r.cache.Run)
-	h.group.Go("hub", r.hub.Run)
+	r.group.Go("cache", r.cache.Run)
+	r.group.Go("hub", r.hub.Run)
 	srv := r.server(h.auth.Server("postern-control"))
-	h.group.Go("nodeapi", func(ctx context.Context) error { return srv.Run(ctx, r.lis) })
+	r.group.Go("nodeapi", func(ctx context.Context) error { return srv.Run(ctx, r.lis) })
+	h.group.Go("replica", func(context.Context) error { return r.group.Wait() })
 	return r
 }
 
@@ -165,6 +168,15 @@ func (l late) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// Write is lost where the other end is gone, as with TCP: that it is gone is told by
+// Read alone, after its while. Told by Write it would make grpc-go begin calls on the
+// connection, and begin them again at once, until Read has ended it, and in a bubble
+// time does not pass meanwhile.
+func (l late) Write(b []byte) (int, error) {
+	_, _ = l.Conn.Write(b)
+	return len(b), nil
+}
+
 func newWire(replicas map[string]*replica) *wire {
 	w := &wire{replicas: map[string]*bufconn.Listener{}, cut: map[string]bool{}, conns: map[string][]net.Conn{}}
 	for addr, r := range replicas {
@@ -201,6 +213,20 @@ func (w *wire) set(addr string, cut bool) {
 		}
 		w.conns[addr] = nil
 	}
+}
+
+// cuts are the ways that are cut now.
+func (w *wire) cuts() map[string]bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.cut)
+}
+
+// move has an address lead to another replica.
+func (w *wire) move(addr string, r *replica) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.replicas[addr] = r.lis
 }
 
 func (w *wire) options() []grpc.DialOption {
@@ -281,6 +307,7 @@ type fakes struct {
 	asked    []string
 	ingest   func(ctx context.Context, c *nodev1.ShipRequest) (*nodev1.ShipResponse, error)
 	grant    func(*typesv1.Grant)
+	broker   nodeapi.Broker // a real one, instead of the fake
 }
 
 func (f *fakes) note(what string) {
@@ -379,16 +406,25 @@ func (f *fakes) Consume(_ context.Context, node postern.NodeName, id string, dig
 
 func (f *fakes) URL(id string) string { return "https://postern.example/holds/" + id }
 
-func (f *fakes) Lease(_ context.Context, node credential.NodeIdentity, req *nodev1.LeaseRequest) (*nodev1.LeaseResponse, error) {
+func (f *fakes) Lease(ctx context.Context, node credential.NodeIdentity, req *nodev1.LeaseRequest) (*nodev1.LeaseResponse, error) {
+	if f.broker != nil {
+		return f.broker.Lease(ctx, node, req)
+	}
 	sealed, err := secret.SealTo(node.HPKEKey, secret.CredentialInfo(string(node.Name), "l-1", req.GetSession()), []byte("password"))
 	return &nodev1.LeaseResponse{Lease: "l-1", Sealed: sealed}, err
 }
 
-func (f *fakes) Renew(context.Context, postern.NodeName, *nodev1.RenewLeaseRequest) (*nodev1.RenewLeaseResponse, error) {
+func (f *fakes) Renew(ctx context.Context, node postern.NodeName, req *nodev1.RenewLeaseRequest) (*nodev1.RenewLeaseResponse, error) {
+	if f.broker != nil {
+		return f.broker.Renew(ctx, node, req)
+	}
 	panic("a bug")
 }
 
-func (f *fakes) Release(context.Context, postern.NodeName, *nodev1.ReleaseRequest) (*nodev1.ReleaseResponse, error) {
+func (f *fakes) Release(ctx context.Context, node postern.NodeName, req *nodev1.ReleaseRequest) (*nodev1.ReleaseResponse, error) {
+	if f.broker != nil {
+		return f.broker.Release(ctx, node, req)
+	}
 	return nil, errors.New("the database says: password=hunter2")
 }
 

@@ -1,8 +1,3 @@
-//go:build simulate
-
-// Built for make simulate alone: now and then gRPC's client spins on a way that was cut until
-// time goes on, which virtual time then never does.
-
 package nodeapi_test
 
 import (
@@ -11,23 +6,18 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/posterngate/postern/dataplane/budget"
 	"github.com/posterngate/postern/dataplane/control"
 	"github.com/posterngate/postern/dataplane/engine"
-	"github.com/posterngate/postern/dataplane/gate"
-	"github.com/posterngate/postern/dataplane/session"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/object"
-	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
-	"github.com/posterngate/postern/pkg/record"
 	"github.com/posterngate/postern/pkg/run"
 	"github.com/posterngate/postern/pkg/secret"
 )
@@ -35,79 +25,23 @@ import (
 const (
 	// simulations is how many schedules run where POSTERN_SIMULATIONS says nothing.
 	simulations = 60
-	// The task's bounds, and what a session may take to end once it must.
+	simSteps    = 120
+	// The task's bounds; what a healthy node may be behind all the same when it lets
+	// somebody in; and what a session may take to end once it must.
 	simStale, simGrace = 3 * time.Second, 2 * time.Second
+	simBehind          = 5 * time.Second
 	simSlack           = 500 * time.Millisecond
 	maxSkew            = time.Minute
+	simTTL             = 90 * time.Second // of a lease
+	simSettled         = 3 * time.Minute  // until everything that was lent is taken back
 )
-
-// kept stands for what a session needs beside policy: it remembers what was lent.
-type kept struct {
-	mu    sync.Mutex
-	loans map[*lent]postern.GrantID
-}
-
-type lent struct{ kept *kept }
-
-func (k *kept) Take(_ context.Context, _ postern.SessionID, g postern.GrantID, _ postern.ResourceName, _ engine.Purpose) (session.Loan, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	l := &lent{k}
-	k.loans[l] = g
-	return l, nil
-}
-
-func (l *lent) Use(fn func(*engine.Credential) error) error { return fn(&engine.Credential{}) }
-func (*lent) Done() <-chan struct{}                         { return nil }
-func (*lent) Err() error                                    { return nil }
-func (l *lent) Release(context.Context) error {
-	l.kept.mu.Lock()
-	defer l.kept.mu.Unlock()
-	delete(l.kept.loans, l)
-	return nil
-}
-
-func (*kept) Begin(gate.Opened) (gate.Recorder, error)     { return mute{}, nil }
-func (*kept) Healthy() error                               { return nil }
-func (mute) Record(*record.Event, policy.RecordMode) error { return nil }
-func (mute) Close(string) error                            { return nil }
-
-type mute struct{}
-
-// simNode is a node with its sessions, whose clock is wrong by skew.
-type simNode struct {
-	*node
-	*kept
-	keeper *session.Keeper
-	skew   time.Duration
-	stop   func()
-}
-
-func (h *house) simNode(id *control.Identity, w *wire, skew time.Duration) *simNode {
-	n := &simNode{node: h.node(id, w, "a:1", "b:1"), kept: &kept{loans: map[*lent]postern.GrantID{}}, skew: skew}
-	stopNode := h.stops[len(h.stops)-1]
-	h.stops = h.stops[:len(h.stops)-1]
-	now := func() time.Time { return time.Now().Add(skew) }
-	n.keeper = session.New(session.Config{
-		Node: "n1", Region: "eu-1", Control: n.Client, Snapshots: n.holder, Leases: n.kept, Records: n.kept, Now: now, Logger: discard,
-		Budgets: budget.NewBook(budget.Config{Process: "p", Control: n.Client, Logger: discard, Now: now}),
-	})
-	g := run.New(context.Background())
-	g.Go("keeper", n.keeper.Run)
-	n.stop = func() {
-		g.Stop()
-		_ = g.Wait()
-		stopNode()
-	}
-	return n
-}
 
 // opened is a session as its opener knows it.
 type opened struct {
 	engine.Session
 	subject string
 	grant   *typesv1.Grant
-	on      *simNode
+	ended   time.Time // when it was first seen to have ended
 }
 
 type simLock struct {
@@ -119,16 +53,18 @@ type simLock struct {
 // sim is one schedule under way.
 type sim struct {
 	t        *testing.T
-	seed     uint64
 	rng      *rand.Rand
 	h        *house
 	w        *wire
 	far      map[string]*farStore
 	replicas map[string]*replica
+	source   *simSource
+	grants   *simGrants
 	id       *control.Identity
 	n        *simNode
+	closing  *run.Group // of sessions, which engines close each on its own
 	next     int
-	sessions []*opened
+	sessions map[postern.GrantID]*opened
 	locks    map[string]*simLock
 	opens    int
 }
@@ -144,49 +80,69 @@ func simTask() *typesv1.Object {
 }
 
 // TestSimulation runs random schedules of locks, opened sessions, cut ways between node,
-// replicas and store, late messages, restarts, and clocks that are wrong: real hub, mutual
-// TLS, streams, snapshots and keeper, in virtual time. No session outlives a lock that its
-// node has acknowledged, nor one that it cannot have heard of by more than the task's
-// bounds; none opens under a policy older than its grant's or for somebody whose lock is
-// acknowledged; no credential outlives its grant.
+// replicas and store, late messages, restarts of node and replicas, and clocks that are
+// wrong: real hub, broker, mutual TLS, streams, snapshots, leases and keeper, in virtual
+// time. No session outlives a lock that its node has acknowledged, nor one that it cannot
+// have heard of by more than the task's bounds; none opens under a policy older than its
+// grant's, for somebody whose lock is acknowledged, or was set before the bound; no
+// credential outlives its session at the node, nor its grant at the source, and in the end
+// none is left.
+//
+// A seed fixes what happens and when; how goroutines interleave it does not. One schedule
+// runs anew by its name: go test -run TestSimulation/seed=N$.
 func TestSimulation(t *testing.T) {
-	n := uint64(simulations)
-	if s := os.Getenv("POSTERN_SIMULATIONS"); s != "" {
-		var err error
-		if n, err = strconv.ParseUint(s, 10, 64); err != nil {
-			t.Fatal(err)
+	first, n := number(t, "POSTERN_SEED", 0), number(t, "POSTERN_SIMULATIONS", simulations)
+	var opens, locks, lent atomic.Int64
+	t.Run("schedules", func(t *testing.T) {
+		for seed := first; seed < first+n; seed++ {
+			t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+				t.Parallel()
+				dir := t.TempDir()
+				synctest.Test(t, func(*testing.T) {
+					s := newSim(t, seed, dir)
+					defer s.stop()
+					for range simSteps {
+						s.step()
+						time.Sleep(time.Duration(s.rng.Int64N(int64(400 * time.Millisecond))))
+						s.check()
+					}
+					s.settle()
+					opens.Add(int64(s.opens))
+					locks.Add(int64(len(s.locks)))
+					lent.Add(int64(s.source.made))
+				})
+			})
 		}
-	}
-	dir := t.TempDir()
-	opens, locks := 0, 0
-	for seed := range n {
-		synctest.Test(t, func(*testing.T) {
-			s := newSim(t, seed, fmt.Sprintf("%s/%d", dir, seed))
-			defer s.stop()
-			for range 120 {
-				s.step()
-				time.Sleep(time.Duration(s.rng.Int64N(int64(400 * time.Millisecond))))
-				s.check()
-			}
-			opens += s.opens
-			locks += len(s.locks)
-		})
-		if t.Failed() {
-			t.Fatalf("seed %d", seed)
-		}
-	}
-	t.Logf("%d schedules: %d sessions opened, %d locks", n, opens, locks)
-	if opens == 0 || locks == 0 {
+	})
+	t.Logf("%d schedules from seed %d: %d sessions opened, %d locks, %d credentials lent", n, first, opens.Load(), locks.Load(), lent.Load())
+	if n >= simulations && (opens.Load() == 0 || locks.Load() == 0 || lent.Load() == 0) {
 		t.Error("the schedules show nothing")
 	}
 }
 
+func number(t *testing.T, name string, otherwise uint64) uint64 {
+	t.Helper()
+	s := os.Getenv(name)
+	if s == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
 func newSim(t *testing.T, seed uint64, dir string) *sim {
-	s := &sim{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 2)), h: newHouse(t), locks: map[string]*simLock{}, replicas: map[string]*replica{}, far: map[string]*farStore{}}
+	s := &sim{
+		t: t, rng: rand.New(rand.NewPCG(seed, 2)), h: newHouse(t), closing: run.New(context.Background()),
+		far: map[string]*farStore{}, replicas: map[string]*replica{}, locks: map[string]*simLock{}, sessions: map[postern.GrantID]*opened{},
+		source: &simSource{users: map[string]simUser{}}, grants: &simGrants{made: map[postern.GrantID]*typesv1.Grant{}},
+	}
 	s.h.put(resource("db"), simTask())
-	for _, addr := range []string{"a:1", "b:1"} {
+	for _, addr := range simAddrs {
 		s.far[addr] = &farStore{Memory: s.h.mem}
-		s.replicas[addr] = s.h.replica(s.far[addr])
+		s.replicas[addr] = s.h.simReplica(s.far[addr], s.source, s.grants)
 	}
 	s.w = newWire(s.replicas)
 	s.id = s.h.enrolled(s.replicas["a:1"], s.w, "a:1", "n1", dir)
@@ -201,20 +157,18 @@ func (s *sim) start() {
 
 func (s *sim) stop() {
 	s.n.stop()
-	for _, o := range s.sessions {
-		o.Close(nil)
-	}
-	for _, f := range s.far {
-		f.mend()
-	}
+	_ = s.closing.Wait()
+	s.mend()
 	s.h.stop()
 }
 
-func (s *sim) addr() string { return []string{"a:1", "b:1"}[s.rng.IntN(2)] }
+var simAddrs = []string{"a:1", "b:1"}
+
+func (s *sim) addr() string { return simAddrs[s.rng.IntN(len(simAddrs))] }
 
 // step is one thing that happens.
 func (s *sim) step() {
-	switch s.rng.IntN(30) {
+	switch s.rng.IntN(31) {
 	case 0:
 		s.far[s.addr()].cut()
 	case 1, 13:
@@ -230,12 +184,22 @@ func (s *sim) step() {
 	case 7:
 		s.delay(0)
 	case 8:
-		s.restart()
+		s.restart(s.rng.IntN(2) == 0)
 	case 9, 10:
 		s.lock()
+	case 14:
+		s.replace(s.addr())
 	default:
 		s.open()
 	}
+}
+
+func (s *sim) mend() {
+	for _, addr := range simAddrs {
+		s.far[addr].mend()
+		s.w.set(addr, false)
+	}
+	s.delay(0)
 }
 
 func (s *sim) delay(most time.Duration) {
@@ -247,19 +211,45 @@ func (s *sim) delay(most time.Duration) {
 	}
 }
 
-// restart is a node's process that dies, and one that comes in its place.
-func (s *sim) restart() {
-	s.n.stop()
-	for _, o := range s.sessions {
-		if o.on == s.n {
-			o.Close(nil)
+// restart is a node's process that ends, and one that comes in its place. One that crashes
+// gives nothing back.
+func (s *sim) restart(crash bool) {
+	if crash {
+		before := s.w.cuts()
+		for _, addr := range simAddrs {
+			s.w.set(addr, true)
 		}
+		defer func() {
+			for addr, cut := range before {
+				s.w.set(addr, cut)
+			}
+		}()
 	}
-	s.sessions = nil
+	s.n.stop()
+	for id, o := range s.sessions {
+		s.close(o)
+		delete(s.sessions, id)
+	}
 	for _, l := range s.locks {
 		l.acked = time.Time{}
 	}
 	s.start()
+}
+
+// replace is a replica that crashes, and one that comes in its place.
+func (s *sim) replace(addr string) {
+	cut := s.w.cuts()[addr]
+	s.w.set(addr, true)
+	old := s.replicas[addr]
+	old.group.Stop()
+	_ = old.group.Wait()
+	s.replicas[addr] = s.h.simReplica(s.far[addr], s.source, s.grants)
+	s.w.move(addr, s.replicas[addr])
+	s.w.set(addr, cut)
+}
+
+func (s *sim) close(o *opened) {
+	s.closing.Go("close", func(context.Context) error { o.Close(context.Cause(o.Context())); return nil })
 }
 
 func (s *sim) subject() string { return fmt.Sprint("p", s.rng.IntN(20)) }
@@ -273,19 +263,31 @@ func (s *sim) lock() {
 	s.locks[who] = &simLock{at: time.Now(), revision: rev}
 }
 
+// life is how long a grant lives: often about as long as what happens to it.
+func (s *sim) life() time.Duration {
+	most := 30 * time.Second
+	if s.rng.IntN(2) == 0 {
+		most = 5 * time.Minute
+	}
+	return time.Duration(s.rng.Int64N(int64(most))) + time.Second
+}
+
 // open lets somebody in, if that goes. The grant is as a replica makes it that has not
-// heard of every lock.
+// heard of every lock, not always the one that hands it out.
 func (s *sim) open() {
 	who := s.subject()
 	s.next++
-	id := fmt.Sprint("g-", s.next)
-	end := time.Now().Add(time.Duration(s.rng.Int64N(int64(30*time.Second))) + time.Second)
-	var made *typesv1.Grant
+	id := postern.GrantID(fmt.Sprint("g-", s.next))
+	end := time.Now().Add(s.life())
+	by := s.replicas[s.addr()].hub.Version
 	for _, r := range s.replicas {
 		r.fakes.mu.Lock()
 		r.fakes.grant = func(g *typesv1.Grant) {
-			g.Id, g.Subject, g.Approval, g.EndTime = id, &typesv1.Subject{Name: who}, nil, timestamppb.New(end)
-			made = g
+			g.Id, g.Subject, g.Approval, g.EndTime = string(id), &typesv1.Subject{Name: who}, nil, timestamppb.New(end)
+			if v := by(); v.Epoch != "" {
+				g.MinVersion = &typesv1.Version{Epoch: v.Epoch, Revision: v.Revision}
+			}
+			s.grants.put(g)
 		}
 		r.fakes.mu.Unlock()
 	}
@@ -296,14 +298,20 @@ func (s *sim) open() {
 		return
 	}
 	s.opens++
-	if v := made.GetMinVersion(); !s.n.holder.Version().Covers(postern.Version{Epoch: v.GetEpoch(), Revision: v.GetRevision()}) {
-		s.t.Errorf("seed %d: a session opened at %s, and its grant wants %v", s.seed, s.n.holder.Version(), v)
+	o := &opened{Session: sess, subject: who, grant: s.grants.get(id)}
+	if v := o.grant.GetMinVersion(); !s.n.holder.Version().Covers(postern.Version{Epoch: v.GetEpoch(), Revision: v.GetRevision()}) {
+		s.t.Errorf("a session opened at %s, and its grant wants %v", s.n.holder.Version(), v)
 	}
-	if l := s.locks[who]; l != nil && !l.acked.IsZero() {
-		s.t.Errorf("seed %d: a session opened for %s, whose lock the node acknowledged %s ago", s.seed, who, time.Since(l.acked))
+	if l := s.locks[who]; l != nil {
+		if !l.acked.IsZero() {
+			s.t.Errorf("a session opened for %s, whose lock the node acknowledged %s ago", who, time.Since(l.acked))
+		}
+		if age := time.Since(l.at); age > simBehind+simSlack {
+			s.t.Errorf("a session opened for %s, whose lock is %s old, whatever the node has heard", who, age)
+		}
 	}
 	_ = sess.Lend(ctx, engine.PurposeSession, func(*engine.Credential) error { return nil })
-	s.sessions = append(s.sessions, &opened{Session: sess, subject: who, grant: made, on: s.n})
+	s.sessions[id] = o
 }
 
 // check holds what is against what must be.
@@ -314,36 +322,45 @@ func (s *sim) check() {
 			l.acked = time.Now()
 		}
 	}
-	alive := s.sessions[:0]
 	for _, o := range s.sessions {
-		if o.Context().Err() != nil {
-			o.Close(context.Cause(o.Context()))
+		s.session(o)
+	}
+	for _, id := range s.n.held() {
+		o := s.sessions[id]
+		if o == nil {
+			s.t.Errorf("a credential of grant %s outlives its session", id)
 			continue
 		}
-		alive = append(alive, o)
-		if l := s.locks[o.subject]; l != nil {
-			if !l.acked.IsZero() && time.Since(l.acked) > simSlack {
-				s.t.Errorf("seed %d: %s has a session %s after the node acknowledged the lock", s.seed, o.subject, time.Since(l.acked))
-			}
-			if age := time.Since(l.at); age > simStale+simGrace+simSlack {
-				s.t.Errorf("seed %d: %s has a session %s after the lock, whatever the node has heard", s.seed, o.subject, age)
-			}
-		}
-		if over := time.Now().Add(s.n.skew).Sub(o.grant.GetEndTime().AsTime()); over > simSlack {
-			s.t.Errorf("seed %d: a session lives %s after its grant's end by the node's clock", s.seed, over)
+		if !o.ended.IsZero() && time.Since(o.ended) > simSlack {
+			s.t.Errorf("a credential of grant %s is held %s after its session", o.grant.GetId(), time.Since(o.ended))
 		}
 	}
-	s.sessions = alive
-	s.n.kept.mu.Lock()
-	defer s.n.kept.mu.Unlock()
-	for _, g := range s.n.kept.loans {
-		known := false
-		for _, o := range alive {
-			known = known || o.grant.GetId() == string(g)
+	for name, u := range s.source.live() {
+		if over := time.Since(s.grants.get(u.grant).GetEndTime().AsTime()); over >= 0 {
+			s.t.Errorf("%s is good at its source %s after the end of grant %s", name, over, u.grant)
 		}
-		if !known {
-			s.t.Errorf("seed %d: a credential of grant %s outlives its session", s.seed, g)
+	}
+}
+
+func (s *sim) session(o *opened) {
+	s.t.Helper()
+	if o.Context().Err() != nil {
+		if o.ended.IsZero() {
+			o.ended = time.Now()
+			s.close(o)
 		}
+		return
+	}
+	if l := s.locks[o.subject]; l != nil {
+		if !l.acked.IsZero() && time.Since(l.acked) > simSlack {
+			s.t.Errorf("%s has a session %s after the node acknowledged the lock", o.subject, time.Since(l.acked))
+		}
+		if age := time.Since(l.at); age > simStale+simGrace+simSlack {
+			s.t.Errorf("%s has a session %s after the lock, whatever the node has heard", o.subject, age)
+		}
+	}
+	if over := time.Now().Add(s.n.skew).Sub(o.grant.GetEndTime().AsTime()); over > simSlack {
+		s.t.Errorf("a session lives %s after its grant's end by the node's clock", over)
 	}
 }
 
@@ -358,4 +375,21 @@ func (s *sim) acked(revision int64) bool {
 		}
 	}
 	return false
+}
+
+// settle mends everything, ends every session, and finds nothing that is still lent.
+func (s *sim) settle() {
+	s.t.Helper()
+	s.mend()
+	for _, o := range s.sessions {
+		if o.ended.IsZero() {
+			o.ended = time.Now()
+			s.close(o)
+		}
+	}
+	time.Sleep(simSettled)
+	s.check()
+	if n := len(s.source.live()); n > 0 {
+		s.t.Errorf("%d credentials are good at their source, and nobody has a session", n)
+	}
 }

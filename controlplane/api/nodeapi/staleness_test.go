@@ -55,6 +55,20 @@ func (f *farStore) List(ctx context.Context, kind, after string, limit int) ([]s
 	return f.Memory.List(ctx, kind, after, limit)
 }
 
+func (f *farStore) Get(ctx context.Context, k store.Key) (store.Entry, error) {
+	if f.way() != nil {
+		return store.Entry{}, errCut
+	}
+	return f.Memory.Get(ctx, k)
+}
+
+func (f *farStore) Commit(ctx context.Context, ops ...store.Op) (int64, error) {
+	if f.way() != nil {
+		return 0, errCut
+	}
+	return f.Memory.Commit(ctx, ops...)
+}
+
 func (f *farStore) Epoch(ctx context.Context) (string, error) {
 	if f.way() != nil {
 		return "", errCut
