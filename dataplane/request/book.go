@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/request/h1"
 )
 
 // A Book holds the sessions that requests join: one for each token, task and client
@@ -29,7 +30,9 @@ type Visit struct {
 	engine.Session
 	// Upstream is the session's own way to the resource; HTTP1 and HTTP2 are for who needs
 	// just one version: to upgrade, or where there is no TLS in which one could be agreed.
-	Upstream, HTTP1, HTTP2 *http.Transport
+	Upstream http.RoundTripper
+	HTTP1    *h1.Client
+	HTTP2    *http.Transport
 
 	book  *Book
 	key   [sha256.Size]byte
@@ -158,9 +161,8 @@ func (b *Book) settle(v *Visit) {
 		b.mu.Unlock()
 		v.Close(nil)
 		v.waits.stop()
-		for _, t := range []*http.Transport{v.Upstream, v.HTTP1, v.HTTP2} {
-			t.CloseIdleConnections()
-		}
+		v.HTTP1.CloseIdleConnections()
+		v.HTTP2.CloseIdleConnections()
 		return
 	}
 	if v.timer == nil {

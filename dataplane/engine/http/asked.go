@@ -2,6 +2,7 @@ package http
 
 import (
 	"io"
+	"sync"
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/content"
@@ -9,11 +10,14 @@ import (
 
 // asked is the body of a request on its way, which is reported before it goes on.
 type asked struct {
-	x    *exchange
-	body io.ReadCloser
+	x       *exchange
+	body    io.ReadCloser
+	reading sync.Mutex
 }
 
 func (a *asked) Read(p []byte) (int, error) {
+	a.reading.Lock()
+	defer a.reading.Unlock()
 	n, err := a.body.Read(p)
 	if n > 0 {
 		if rerr := a.x.asked(p[:n]); rerr != nil {
@@ -23,7 +27,14 @@ func (a *asked) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (a *asked) Close() error { return a.body.Close() }
+// Close ends a Read that waits, and returns once nobody reads: what follows belongs to the
+// connection.
+func (a *asked) Close() error {
+	err := a.body.Close()
+	a.reading.Lock()
+	defer a.reading.Unlock()
+	return err
+}
 
 // A shade masks what is recorded of a request with the masks of its answer: who reads the
 // record is shown no more of what went than of what came. The zero shade masks nothing.

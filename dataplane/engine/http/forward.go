@@ -46,6 +46,9 @@ func (x *exchange) trip(ctx context.Context, c *engine.Credential) (engine.Outco
 	if err != nil {
 		return engine.Outcome{}, err
 	}
+	if out.Body != nil {
+		defer func() { _ = out.Body.Close() }() // once it returns, nobody reads
+	}
 	var told [][]byte
 	if x.terms.HTTP.Identity {
 		who, err := x.v.Vouch(ctx)
@@ -63,7 +66,7 @@ func (x *exchange) trip(ctx context.Context, c *engine.Credential) (engine.Outco
 	if x.facts.Upgrade != "" {
 		return x.tunnel(ctx, out, secrets)
 	}
-	via := http.RoundTripper(x.v.Upstream)
+	via := x.v.Upstream
 	if x.facts.GRPC() && x.terms.TLS.Mode == "disable" {
 		via = x.v.HTTP2
 	}

@@ -1,7 +1,7 @@
-// Package h1 is the server's side of HTTP/1.1, spoken strictly: what two servers are
-// known to read in two ways ends the connection before anybody judges it. Lines end with
-// CRLF, a body is framed by one length or by chunks without extensions, and no header is
-// continued on a further line. What it hands on is in the types of net/http.
+// Package h1 is HTTP/1.1, spoken strictly, as a server and as a client: what two programs
+// are known to read in two ways ends the connection before anybody judges it. Lines end
+// with CRLF, a body is framed by one length or by chunks without extensions, and no header
+// is continued on a further line. What it hands on is in the types of net/http.
 package h1
 
 import (
@@ -22,7 +22,7 @@ const (
 	maxMethod  = 32
 )
 
-// An Error is what a client did that no server should guess about.
+// An Error is what the other side did that nobody should guess about.
 type Error struct{ Reason string }
 
 func (e *Error) Error() string { return e.Reason }
@@ -30,7 +30,7 @@ func (e *Error) Error() string { return e.Reason }
 func bad(format string, args ...any) error { return &Error{fmt.Sprintf(format, args...)} }
 
 // errTooLong is a head that is longer than it may be.
-var errTooLong = &Error{"the head of the request is too long"}
+var errTooLong = &Error{"the head of the message is too long"}
 
 // readHead reads the lines of a head, without the empty one that ends it, into buf.
 func readHead(r *bufio.Reader, buf []byte, most int) ([]byte, error) {
@@ -118,15 +118,16 @@ func parseLine(line string) (*http.Request, error) {
 }
 
 func parseHeaders(lines []byte) (http.Header, error) {
-	h := make(http.Header, bytes.Count(lines, crlf))
-	n := 0
-	for len(lines) > 0 {
-		var line []byte
-		line, lines, _ = bytes.Cut(lines, crlf)
-		if n++; n > maxHeaders {
-			return nil, bad("there are more than %d headers", maxHeaders)
-		}
-		name, value, ok := strings.Cut(string(line), ":")
+	n := bytes.Count(lines, crlf) + 1
+	if n > maxHeaders+1 {
+		return nil, bad("there are more than %d headers", maxHeaders)
+	}
+	h := make(http.Header, n)
+	all := make([]string, n) // of which each header that stands once has its one value
+	for text := string(lines); text != ""; {
+		var line string
+		line, text, _ = strings.Cut(text, "\r\n")
+		name, value, ok := strings.Cut(line, ":")
 		if !ok || !token(name) {
 			return nil, bad("a header is not NAME: VALUE")
 		}
@@ -137,7 +138,13 @@ func parseHeaders(lines []byte) (http.Header, error) {
 			}
 		}
 		name = http.CanonicalHeaderKey(name)
-		h[name] = append(h[name], value)
+		if have := h[name]; have != nil {
+			h[name] = append(have, value)
+			continue
+		}
+		one := all[:1:1]
+		one[0], all = value, all[1:]
+		h[name] = one
 	}
 	return h, nil
 }
@@ -157,21 +164,33 @@ func frame(r *http.Request) error {
 	case len(lengths) > 1:
 		return bad("the body has two lengths")
 	case len(lengths) == 1:
-		n, err := strconv.ParseUint(lengths[0], 10, 62)
-		if err != nil || strings.Trim(lengths[0], "0123456789") != "" {
-			return bad("the length of the body is not a number")
+		var err error
+		if r.ContentLength, err = parseLength(lengths[0]); err != nil {
+			return err
 		}
-		r.ContentLength = int64(n) //nolint:gosec // 62 bits
 	}
-	for _, v := range r.Header["Connection"] {
+	r.Close = r.ProtoMinor == 0 || closes(r.Header)
+	return nil
+}
+
+func parseLength(s string) (int64, error) {
+	n, err := strconv.ParseUint(s, 10, 62)
+	if err != nil || strings.Trim(s, "0123456789") != "" {
+		return 0, bad("the length of the body is not a number")
+	}
+	return int64(n), nil //nolint:gosec // 62 bits
+}
+
+// closes reports whether the connection ends with the message.
+func closes(h http.Header) bool {
+	for _, v := range h["Connection"] {
 		for option := range strings.SplitSeq(v, ",") {
 			if strings.EqualFold(strings.TrimSpace(option), "close") {
-				r.Close = true
+				return true
 			}
 		}
 	}
-	r.Close = r.Close || r.ProtoMinor == 0
-	return nil
+	return false
 }
 
 // token reports whether s is a token (RFC 9110, 5.6.2).

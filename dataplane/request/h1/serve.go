@@ -30,6 +30,9 @@ const watchAfter = 20 * time.Millisecond
 // can be read.
 const maxDrain = 256 << 10
 
+// lingerTime is for how long a connection is read on whose body nobody wants.
+const lingerTime = 500 * time.Millisecond
+
 // A conn is one connection.
 type conn struct {
 	cfg  Config
@@ -110,7 +113,7 @@ func (c *conn) next(ctx context.Context) (*http.Request, error) {
 		r.TLS = &s
 	}
 	c.w = &writer{c: c, r: r, header: make(http.Header, 8)}
-	b := &body{c: c, left: r.ContentLength, chunked: r.ContentLength < 0}
+	b := &body{c: c, frames: frames{r: c.r, left: r.ContentLength, chunked: r.ContentLength < 0}}
 	r.Body = http.NoBody
 	if b.chunked {
 		b.left = 0
@@ -129,9 +132,6 @@ func (c *conn) next(ctx context.Context) (*http.Request, error) {
 	delete(r.Header, "Expect")
 	return r.WithContext(ctx), nil
 }
-
-// patience gives a client time for the next part of a body.
-func (c *conn) patience() { _ = c.nc.SetReadDeadline(time.Now().Add(c.cfg.Stall)) }
 
 // answer has a request answered, and says whether another may follow.
 func (c *conn) answer(r *http.Request, h http.Handler) (again bool, err error) {
@@ -154,6 +154,10 @@ func (c *conn) answer(r *http.Request, h http.Handler) (again bool, err error) {
 		return false, nil
 	}
 	if b != nil && !b.ended {
+		if errors.Is(b.err, errClosed) || b.closed.Load() {
+			c.linger()
+			return false, nil
+		}
 		if b.await || b.err != nil {
 			return false, nil
 		}
@@ -162,6 +166,13 @@ func (c *conn) answer(r *http.Request, h http.Handler) (again bool, err error) {
 		}
 	}
 	return true, nil
+}
+
+// linger lets a client that is still sending read the answer that it has been given, before
+// the connection ends under it.
+func (c *conn) linger() {
+	_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
+	_, _ = io.CopyN(io.Discard, c.r, maxDrain)
 }
 
 // handle is false where the answer was broken off.

@@ -68,7 +68,7 @@ func (w *writer) head(status int) {
 	_ = b.WriteByte(' ')
 	_, _ = b.WriteString(http.StatusText(status))
 	_, _ = b.Write(crlf)
-	if n, err := strconv.ParseInt(w.header.Get("Content-Length"), 10, 64); err == nil && n >= 0 {
+	if n, err := strconv.ParseInt(w.header.Get("Content-Length"), 10, 64); err == nil && n >= 0 && status >= 200 && status != http.StatusNoContent {
 		w.left = n
 	} else {
 		w.header.Del("Content-Length")
@@ -81,32 +81,20 @@ func (w *writer) head(status int) {
 			continue
 		}
 		for _, v := range values {
-			w.line(name, v)
+			writeLine(b, name, v)
 		}
 	}
 	switch {
 	case w.nobody || w.left >= 0:
 	case w.r.ProtoMinor == 1:
 		w.chunked = true
-		w.line("Transfer-Encoding", "chunked")
+		writeLine(b, "Transfer-Encoding", "chunked")
 	default:
 		w.close = true
 	}
 	if w.close = w.close || w.r.Close; w.close && status != http.StatusSwitchingProtocols {
-		w.line("Connection", "close")
+		writeLine(b, "Connection", "close")
 	}
-	_, _ = b.Write(crlf)
-}
-
-// line writes a header, whose value cannot end it.
-func (w *writer) line(name, value string) {
-	if !token(name) || strings.ContainsAny(value, "\r\n\x00") {
-		return
-	}
-	b := w.c.bw
-	_, _ = b.WriteString(name)
-	_, _ = b.WriteString(": ")
-	_, _ = b.WriteString(value)
 	_, _ = b.Write(crlf)
 }
 
@@ -178,7 +166,7 @@ func (w *writer) finish() error {
 		for name, values := range w.header {
 			if name, trails := w.trails(name); trails {
 				for _, v := range values {
-					w.line(name, v)
+					writeLine(b, name, v)
 				}
 			}
 		}

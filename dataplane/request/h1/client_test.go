@@ -1,0 +1,556 @@
+package h1
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const patience = 60 * time.Second
+
+// server answers each connection with a script, and counts them.
+type server struct {
+	addr  string
+	conns atomic.Int64
+}
+
+func newServer(t *testing.T, script func(c net.Conn, r *bufio.Reader)) *server {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{addr: ln.Addr().String()}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			s.conns.Add(1)
+			_ = nc.SetDeadline(time.Now().Add(patience))
+			go func() {
+				defer nc.Close()
+				script(nc, bufio.NewReader(nc))
+			}()
+		}
+	}()
+	t.Cleanup(func() { _ = ln.Close(); <-done })
+	return s
+}
+
+// says answers every request with a text.
+func says(t *testing.T, text string) *server {
+	return newServer(t, func(c net.Conn, r *bufio.Reader) {
+		for {
+			req, err := http.ReadRequest(r)
+			if err != nil {
+				return
+			}
+			_, _ = io.Copy(io.Discard, req.Body)
+			if _, err := io.WriteString(c, text); err != nil || strings.Contains(text, "!close") {
+				return
+			}
+		}
+	})
+}
+
+func (s *server) client(t *testing.T) *Client {
+	t.Helper()
+	c := &Client{
+		Dial: func(ctx context.Context) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp", s.addr)
+		},
+		Head: 16 << 10, Idle: 4, IdleFor: patience,
+	}
+	t.Cleanup(c.CloseIdleConnections)
+	return c
+}
+
+func newRequest(t *testing.T, method string, body io.Reader) *http.Request {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	r, err := http.NewRequestWithContext(ctx, method, "http://h/a?b", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestClientReadsAnswers(t *testing.T) {
+	for name, c := range map[string]struct {
+		method, text, body string
+		status             int
+		length             int64
+		again              bool // the connection serves another request
+	}{
+		"length":        {"GET", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "ok", 200, 2, true},
+		"no reason":     {"GET", "HTTP/1.1 404\r\nContent-Length: 0\r\n\r\n", "", 404, 0, true},
+		"chunks":        {"GET", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n1\r\n!\r\n0\r\n\r\n", "ok!", 200, -1, true},
+		"to the end":    {"GET", "HTTP/1.1 200 OK\r\nX: !close\r\n\r\nok", "ok", 200, -1, false},
+		"close":         {"GET", "HTTP/1.1 200 OK\r\nConnection: x, Close\r\nContent-Length: 2\r\n\r\nok", "ok", 200, 2, false},
+		"old":           {"GET", "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", "ok", 200, 2, false},
+		"interim":       {"GET", "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "ok", 200, 2, true},
+		"HEAD":          {"HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n", "", 200, 200, true},
+		"HEAD, chunks":  {"HEAD", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "", 200, -1, true},
+		"none":          {"DELETE", "HTTP/1.1 204 No Content\r\n\r\n", "", 204, -1, true},
+		"not modified":  {"GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n", "", 304, 7, true},
+		"a false 204":   {"GET", "HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nok", "", 204, 2, false},
+		"more than all": {"GET", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n\r\nforged", "ok", 200, 2, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := says(t, c.text)
+			client := s.client(t)
+			for range 2 {
+				resp, err := client.RoundTrip(newRequest(t, c.method, nil))
+				if err != nil {
+					t.Fatal(err)
+				}
+				b, err := io.ReadAll(resp.Body)
+				_ = resp.Body.Close()
+				if err != nil || string(b) != c.body || resp.StatusCode != c.status || resp.ContentLength != c.length {
+					t.Fatalf("%d %q of %d: %v", resp.StatusCode, b, resp.ContentLength, err)
+				}
+			}
+			if got := s.conns.Load(); got == 1 != c.again {
+				t.Errorf("%d connections for two requests", got)
+			}
+		})
+	}
+}
+
+func TestClientReadsTrailers(t *testing.T) {
+	s := says(t, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n1\r\na\r\n0\r\nX-Sum: 7\r\nX-Late: 8\r\n\r\n")
+	resp, err := s.client(t).RoundTrip(newRequest(t, "GET", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, named := resp.Trailer["X-Sum"]; !named || v != nil || resp.Header["Trailer"] != nil {
+		t.Errorf("before the body: %v %v", resp.Trailer, resp.Header)
+	}
+	if _, err := io.ReadAll(resp.Body); err != nil || resp.Trailer.Get("X-Sum") != "7" || resp.Trailer.Get("X-Late") != "8" {
+		t.Errorf("%v %v", resp.Trailer, err)
+	}
+}
+
+// TestClientGuessesNothing: an answer that two clients would read in two ways is refused,
+// and its connection is not used again.
+func TestClientGuessesNothing(t *testing.T) {
+	const ok = "HTTP/1.1 200 OK\r\n"
+	for name, text := range map[string]string{
+		"length and chunks":  ok + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"two lengths":        ok + "Content-Length: 1\r\nContent-Length: 1\r\n\r\nx",
+		"a list of lengths":  ok + "Content-Length: 1, 1\r\n\r\nx",
+		"signed length":      ok + "Content-Length: -1\r\n\r\nx",
+		"another coding":     ok + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+		"two codings":        ok + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"chunks in HTTP/1.0": "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"bare LF":            "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+		"folded":             ok + "X: a\r\n b\r\nContent-Length: 0\r\n\r\n",
+		"space before colon": ok + "Content-Length : 1\r\n\r\nx",
+		"NUL":                ok + "X: a\x00\r\nContent-Length: 0\r\n\r\n",
+		"CR in the reason":   "HTTP/1.1 200 O\rK\r\nContent-Length: 0\r\n\r\n",
+		"an empty line":      "\r\n" + ok + "Content-Length: 0\r\n\r\n",
+		"HTTP/2":             "HTTP/2 200 OK\r\nContent-Length: 0\r\n\r\n",
+		"another protocol":   "SSH-2.0-x\r\n\r\n",
+		"odd status":         "HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n",
+		"low status":         "HTTP/1.1 099 OK\r\nContent-Length: 0\r\n\r\n",
+		"signed status":      "HTTP/1.1 +20 OK\r\nContent-Length: 0\r\n\r\n",
+		"unasked upgrade":    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
+		"giant head":         ok + "X: " + strings.Repeat("a", 32<<10) + "\r\n\r\n",
+		"many headers":       ok + strings.Repeat("a: b\r\n", maxHeaders+1) + "\r\n",
+		"many interims":      strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", maxInterim+1) + ok + "Content-Length: 0\r\n\r\n",
+		"chunk extension":    ok + "Transfer-Encoding: chunked\r\n\r\n1;a\r\nx\r\n0\r\n\r\n",
+		"length in trailer":  ok + "Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 3\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := says(t, text)
+			client := s.client(t)
+			for range 2 {
+				resp, err := client.RoundTrip(newRequest(t, "GET", nil))
+				if err == nil {
+					_, err = io.ReadAll(resp.Body)
+				}
+				var e *Error
+				if !errors.As(err, &e) {
+					t.Fatalf("it was read: %v", err)
+				}
+			}
+			if n := s.conns.Load(); n != 2 {
+				t.Errorf("%d connections for two requests", n)
+			}
+		})
+	}
+}
+
+// TestClientBreaksOff: an answer that ends early is never taken for a whole one.
+func TestClientBreaksOff(t *testing.T) {
+	for name, text := range map[string]string{
+		"head": "HTTP/1.1 200 OK\r\nX: !close\r\n", "length": "HTTP/1.1 200 OK\r\nX: !close\r\nContent-Length: 3\r\n\r\nx",
+		"chunk": "HTTP/1.1 200 OK\r\nX: !close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nx", "last chunk": "HTTP/1.1 200 OK\r\nX: !close\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			resp, err := says(t, text).client(t).RoundTrip(newRequest(t, "GET", nil))
+			if err == nil {
+				_, err = io.ReadAll(resp.Body)
+			}
+			if err == nil || errors.Is(err, io.EOF) {
+				t.Errorf("it is whole: %v", err)
+			}
+		})
+	}
+}
+
+// TestClientRepeats: a connection that the server has closed meanwhile costs nothing but
+// another one, unless the server may have done something already.
+func TestClientRepeats(t *testing.T) {
+	for _, c := range []struct {
+		method string
+		body   string
+		err    bool
+	}{{method: "GET"}, {method: "HEAD"}, {method: "POST", body: "x", err: true}, {method: "DELETE", err: true}} {
+		t.Run(c.method, func(t *testing.T) {
+			var asked atomic.Int64
+			s := newServer(t, func(nc net.Conn, r *bufio.Reader) {
+				for range 2 {
+					req, err := http.ReadRequest(r)
+					if err != nil {
+						return
+					}
+					_, _ = io.Copy(io.Discard, req.Body)
+					if n := asked.Add(1); n == 2 {
+						return // it has read the second request, and says nothing
+					}
+					_, _ = io.WriteString(nc, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+				}
+			})
+			client := s.client(t)
+			var err error
+			for range 2 {
+				var resp *http.Response
+				if resp, err = client.RoundTrip(newRequest(t, c.method, strings.NewReader(c.body))); err == nil {
+					_ = resp.Body.Close()
+				}
+			}
+			if (err != nil) != c.err {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+// TestClientLeavesClosed: what the server has closed or spoken on since is not used.
+func TestClientLeavesClosed(t *testing.T) {
+	for name, after := range map[string]string{"closed": "", "spoken on": "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"} {
+		t.Run(name, func(t *testing.T) {
+			spoken := make(chan struct{}, 2)
+			begin := make(chan struct{})
+			s := newServer(t, func(nc net.Conn, r *bufio.Reader) {
+				if _, err := http.ReadRequest(r); err != nil {
+					return
+				}
+				_, _ = io.WriteString(nc, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+				<-begin
+				_, _ = io.WriteString(nc, after)
+				if after == "" {
+					_ = nc.Close()
+				}
+				spoken <- struct{}{}
+				_, _ = r.ReadByte()
+			})
+			client := s.client(t)
+			for i := range 2 {
+				resp, err := client.RoundTrip(newRequest(t, "POST", nil))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "ok" {
+					t.Fatalf("%q %v", b, err)
+				}
+				if i == 0 {
+					close(begin)
+					<-spoken
+					arrived(t, client)
+				}
+			}
+			if n := s.conns.Load(); n != 2 {
+				t.Errorf("%d connections", n)
+			}
+		})
+	}
+}
+
+// arrived waits until what the server did on a connection that is kept can be seen there.
+func arrived(t *testing.T, c *Client) {
+	t.Helper()
+	c.mu.Lock()
+	l := c.idle[0]
+	c.mu.Unlock()
+	_ = l.nc.SetReadDeadline(time.Now().Add(patience))
+	err := l.raw.Read(func(fd uintptr) bool {
+		var b [1]byte
+		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK)
+		return !errors.Is(err, syscall.EAGAIN)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = l.nc.SetReadDeadline(time.Time{})
+}
+
+func TestClientSendsBodies(t *testing.T) {
+	s := newServer(t, func(nc net.Conn, r *bufio.Reader) {
+		for {
+			req, err := http.ReadRequest(r)
+			if err != nil {
+				return
+			}
+			b, err := io.ReadAll(req.Body)
+			if err != nil {
+				return
+			}
+			said := fmt.Sprintf("%d %v %d %s", req.ContentLength, req.TransferEncoding, len(b), req.Trailer.Get("X-Sum"))
+			_, _ = fmt.Fprintf(nc, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(said), said)
+		}
+	})
+	client := s.client(t)
+	const size = 300_000
+	large := bytes.Repeat([]byte("x"), size)
+	for name, c := range map[string]struct {
+		change func(r *http.Request)
+		want   string
+	}{
+		"none": {func(*http.Request) {}, "0 [] 0 "},
+		"in memory": {func(r *http.Request) {
+			r.Body, r.GetBody, r.ContentLength = body3(), func() (io.ReadCloser, error) { return body3(), nil }, 3
+		}, "3 [] 3 "},
+		"a stream":    {func(r *http.Request) { r.Body, r.ContentLength = body3(), 3 }, "3 [] 3 "},
+		"large":       {func(r *http.Request) { r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(large)), size }, "300000 [] 300000 "},
+		"chunks":      {func(r *http.Request) { r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(large)), -1 }, "-1 [chunked] 300000 "},
+		"and trailer": {func(r *http.Request) { r.Body, r.ContentLength, r.Trailer = body3(), -1, http.Header{"X-Sum": {"7"}} }, "-1 [chunked] 3 7"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRequest(t, "POST", nil)
+			c.change(r)
+			resp, err := client.RoundTrip(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b, err := io.ReadAll(resp.Body); err != nil || string(b) != c.want {
+				t.Errorf("%q %v, want %q", b, err, c.want)
+			}
+		})
+	}
+	if n := s.conns.Load(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+func body3() io.ReadCloser { return io.NopCloser(strings.NewReader("abc")) }
+
+// TestClientNeverHalves: of a body that ends early the server gets no end, and a longer one
+// than was said brings nothing behind the end.
+func TestClientNeverHalves(t *testing.T) {
+	for name, c := range map[string]struct {
+		length int64
+		body   io.Reader
+	}{
+		"shorter":  {10, strings.NewReader("abc")},
+		"broken":   {-1, io.MultiReader(strings.NewReader("abc"), broken{})},
+		"longer":   {2, strings.NewReader("abcGET / HTTP/1.1\r\nHost: h\r\n\r\n")},
+		"too much": {3, io.MultiReader(strings.NewReader("abc"), strings.NewReader("GET / HTTP/1.1\r\nHost: h\r\n\r\n"))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := make(chan string, 1)
+			s := newServer(t, func(_ net.Conn, r *bufio.Reader) {
+				b, _ := io.ReadAll(r)
+				got <- string(b)
+			})
+			r := newRequest(t, "POST", nil)
+			r.Body, r.ContentLength = io.NopCloser(c.body), c.length
+			if _, err := s.client(t).RoundTrip(r); err == nil {
+				t.Fatal("it was answered")
+			}
+			if b := <-got; strings.Contains(b, "GET") || strings.HasSuffix(b, "0\r\n\r\n") {
+				t.Errorf("the server read %q", b)
+			}
+		})
+	}
+}
+
+type broken struct{}
+
+func (broken) Read([]byte) (int, error) { return 0, errors.New("broken") }
+
+// stuck is a body that never comes, until it is closed.
+type stuck struct{ closed chan struct{} }
+
+func (s *stuck) Read([]byte) (int, error) { <-s.closed; return 0, errors.New("closed") }
+func (s *stuck) Close() error {
+	select {
+	case <-s.closed:
+	default:
+		close(s.closed)
+	}
+	return nil
+}
+
+// TestClientEarlyAnswer: an answer that comes before all has been sent is read to its end,
+// and then nothing reads the body any more.
+func TestClientEarlyAnswer(t *testing.T) {
+	s := newServer(t, func(nc net.Conn, r *bufio.Reader) {
+		_, _ = r.Peek(1)
+		_, _ = io.WriteString(nc, "HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
+		_, _ = io.Copy(io.Discard, r)
+	})
+	r := newRequest(t, "POST", nil)
+	body := &stuck{make(chan struct{})}
+	r.Body, r.ContentLength = body, 5
+	resp, err := s.client(t).RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || string(b) != "no" || resp.StatusCode != http.StatusRequestEntityTooLarge {
+		t.Errorf("%d %q %v", resp.StatusCode, b, err)
+	}
+	<-body.closed
+}
+
+func TestClientIsCancelled(t *testing.T) {
+	s := newServer(t, func(_ net.Conn, r *bufio.Reader) { _, _ = io.Copy(io.Discard, r) })
+	ctx, cancel := context.WithCancelCause(context.Background())
+	why := errors.New("no more")
+	r := newRequest(t, "POST", nil).WithContext(ctx)
+	body := &stuck{make(chan struct{})}
+	r.Body, r.ContentLength = body, -1
+	time.AfterFunc(10*time.Millisecond, func() { cancel(why) })
+	if _, err := s.client(t).RoundTrip(r); !errors.Is(err, why) {
+		t.Errorf("%v", err)
+	}
+	<-body.closed
+}
+
+func TestClientUpgrades(t *testing.T) {
+	s := newServer(t, func(nc net.Conn, r *bufio.Reader) {
+		req, err := http.ReadRequest(r)
+		if err != nil || req.Header.Get("Upgrade") != "websocket" {
+			return
+		}
+		_, _ = io.WriteString(nc, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\nhello")
+		_, _ = io.Copy(nc, r)
+	})
+	r := newRequest(t, "GET", nil)
+	r.Header.Set("Connection", "Upgrade")
+	r.Header.Set("Upgrade", "websocket")
+	resp, err := s.client(t).RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, ok := resp.Body.(io.ReadWriteCloser)
+	if !ok || resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("%d", resp.StatusCode)
+	}
+	_, _ = io.WriteString(conn, " you")
+	b := make([]byte, 9)
+	if _, err := io.ReadFull(conn, b); err != nil || string(b) != "hello you" {
+		t.Errorf("%q %v", b, err)
+	}
+	_ = conn.Close()
+	if _, err := conn.Read(b); err == nil {
+		t.Error("it is still open")
+	}
+}
+
+// TestClientWritesNothingElse: no method, target or header ends its line.
+func TestClientWritesNothingElse(t *testing.T) {
+	for name, change := range map[string]func(*http.Request){
+		"method": func(r *http.Request) { r.Method = "GET / HTTP/1.1\r\nX:" },
+		"host":   func(r *http.Request) { r.Host = "h\r\nX: y" },
+		"target": func(r *http.Request) { r.URL.RawQuery = "a b" },
+		"name":   func(r *http.Request) { r.Header["X\r\nY"] = []string{"z"} },
+		"value":  func(r *http.Request) { r.Header["X"] = []string{"z\r\nY: z"} },
+		"colon":  func(r *http.Request) { r.Header["X:"] = []string{"z"} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := make(chan string, 1)
+			s := newServer(t, func(_ net.Conn, r *bufio.Reader) {
+				b, _ := io.ReadAll(r)
+				got <- string(b)
+			})
+			r := newRequest(t, "GET", nil)
+			change(r)
+			if _, err := s.client(t).RoundTrip(r); err == nil {
+				t.Fatal("it was sent")
+			}
+			if b := <-got; b != "" {
+				t.Errorf("the server read %q", b)
+			}
+		})
+	}
+}
+
+// FuzzAnswer: what is taken for an answer is the same one to net/http.
+func FuzzAnswer(f *testing.F) {
+	for _, s := range []string{
+		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n2\r\nok\r\n0\r\nX: y\r\n\r\n",
+		"HTTP/1.0 200 OK\r\n\r\nok", "HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 304 X\r\nContent-Length: 3\r\n\r\n",
+	} {
+		for _, method := range []string{"GET", "HEAD"} {
+			f.Add(method, []byte(s))
+		}
+	}
+	f.Fuzz(func(t *testing.T, method string, b []byte) {
+		if method != "HEAD" {
+			method = "GET"
+		}
+		near, far := net.Pipe()
+		defer near.Close()
+		go func() {
+			defer far.Close()
+			if _, err := http.ReadRequest(bufio.NewReader(far)); err == nil {
+				_, _ = far.Write(b)
+			}
+		}()
+		c := &Client{Dial: func(context.Context) (net.Conn, error) { return near, nil }, Head: 8 << 10}
+		r, _ := http.NewRequest(method, "http://h/", nil)
+		resp, err := c.RoundTrip(r)
+		if err != nil {
+			return
+		}
+		mine, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil {
+			return
+		}
+		from := bufio.NewReader(bytes.NewReader(b))
+		theirs, err := http.ReadResponse(from, r)
+		for err == nil && theirs.StatusCode < 200 {
+			theirs, err = http.ReadResponse(from, r)
+		}
+		if err != nil {
+			return // they refuse more
+		}
+		body, err := io.ReadAll(theirs.Body)
+		if err != nil {
+			return
+		}
+		if theirs.StatusCode != resp.StatusCode || !bytes.Equal(mine, body) {
+			t.Fatalf("%q: %d %q %v, and to net/http %d %q %v", b, resp.StatusCode, mine, resp.Header, theirs.StatusCode, body, theirs.Header)
+		}
+	})
+}
