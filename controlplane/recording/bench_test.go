@@ -25,7 +25,7 @@ func BenchmarkIngest(b *testing.B) {
 		distinct bool
 	}{{"prepared", false, false}, {"rows", true, false}, {"distinct", false, true}} {
 		b.Run(c.name, func(b *testing.B) {
-			const sessions, chunkBytes = 8, 256 << 10
+			const sessions, chunkBytes = 8, 416 << 10
 			h := open(b, b.TempDir())
 			tapes := make([]*tape, sessions)
 			size, chunks := 0, 0

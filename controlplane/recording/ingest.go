@@ -210,6 +210,10 @@ func (s *Service) update(ctx context.Context, node postern.NodeName, head index.
 	if err != nil {
 		return nil, nil, err
 	}
+	// Most statements are two events, and what a chunk says of its events has been held
+	// against the frames.
+	most := int(chunk.Last-chunk.First)/2 + 1
+	u.Statements, u.Outcomes = make([]index.Statement, 0, most), make([]index.Outcome, 0, most)
 	b := builder{update: u, node: node, said: map[string]*judged{}, short: map[string]string{}}
 	if err := decoder.Briefly(frames, b.take); err != nil {
 		return nil, nil, refuse("%v", err)

@@ -49,7 +49,7 @@ type Config struct {
 }
 
 const (
-	chunkBytes = 256 << 10       // of frames, after which a chunk is cut
+	chunkBytes = 416 << 10       // of frames, after which a chunk is cut; what comes at once must fit besides
 	chunkAge   = 2 * time.Second // after which it is cut in any case
 	asyncBytes = 32 << 10        // that a recorder may hold back in mode Async
 	tick       = 100 * time.Millisecond

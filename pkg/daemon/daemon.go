@@ -27,6 +27,9 @@ type Program[C any] struct {
 	Load  func(file string) (C, error)
 	// Telemetry says where a configuration sends it, and what this instance is called.
 	Telemetry func(cfg C) (to telemetry.Config, instance string)
+	// Garbage is how much of it there may be before it is collected, in percent of what
+	// lives; 0 is what Go says, and GOGC wins.
+	Garbage int
 	// Serve works until ctx is done.
 	Serve func(ctx context.Context, cfg C, tel *telemetry.T) error
 }
@@ -80,6 +83,7 @@ func (p *Program[C]) Run(ctx context.Context, args []string, stdout, stderr io.W
 		defer cancel()
 		_ = tel.Shutdown(ctx) // nobody is left to be told
 	}()
+	collector(p.Garbage)
 	if err := p.Serve(ctx, cfg, tel); err != nil {
 		tel.Logger.Error("stopped after a failure", "error", err)
 		return 1

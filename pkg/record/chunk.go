@@ -262,7 +262,12 @@ func (c *Chunk) Frames(key *DataKey) ([]byte, error) {
 				return nil, fmt.Errorf("%w: its body does not decode", ErrChunk)
 			}
 		}
-		if frames = append(frames, plain...); len(frames) > c.decoded {
+		if frames == nil {
+			frames = plain // most chunks are one run
+		} else {
+			frames = append(frames, plain...)
+		}
+		if len(frames) > c.decoded {
 			break
 		}
 	}

@@ -38,6 +38,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 var program = daemon.Program[config.Config]{
 	Name: "postern-control", File: "/etc/postern/control.yaml", Usage: usage, Load: config.Load,
+	// What it takes in of recordings is garbage a moment later, and what lives is little.
+	Garbage:   200,
 	Telemetry: func(cfg config.Config) (telemetry.Config, string) { return cfg.Telemetry, cfg.API.Addr },
 	Serve: func(ctx context.Context, cfg config.Config, tel *telemetry.T) error {
 		server, err := controlplane.New(ctx, cfg, tel)

@@ -34,8 +34,8 @@ func OpenFolder(dir string) (*Folder, error) {
 // Close closes the folder.
 func (f *Folder) Close() error { return f.root.Close() }
 
-// Create implements Blobs. The blob is written under another name first, so that its
-// own name never shows a part of it.
+// Create implements Blobs. The blob is written before it has its name, so that this never
+// shows a part of it.
 func (f *Folder) Create(_ context.Context, name string, data []byte) error {
 	if err := check(name, data); err != nil {
 		return err
@@ -51,27 +51,48 @@ func (f *Folder) Create(_ context.Context, name string, data []byte) error {
 }
 
 func (f *Folder) create(name string, data []byte) (err error) {
-	dir := path.Dir(name)
-	if err := f.mkdir(dir); err != nil {
+	in, base := path.Split(name)
+	in = path.Clean(in)
+	dir, err := f.root.Open(in)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = f.mkdir(in); err == nil {
+			dir, err = f.root.Open(in)
+		}
+	}
+	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	done, err := createUnnamed(dir, base, data)
+	if err == nil && !done {
+		err = f.createNamed(in, base, data)
+	}
+	if err != nil {
+		return err
+	}
+	return dir.Sync()
+}
+
+// createNamed writes the blob under another name first.
+func (f *Folder) createNamed(dir, base string, data []byte) (err error) {
 	temporary := path.Join(dir, unfinished+rand.Text())
 	file, err := f.root.OpenFile(temporary, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.root.Remove(temporary)) }()
-	_, err = file.Write(data)
-	if err == nil {
-		err = file.Sync()
-	}
-	if err = errors.Join(err, file.Close()); err != nil {
+	if err := errors.Join(fill(file, data), file.Close()); err != nil {
 		return err
 	}
-	if err := f.root.Link(temporary, name); err != nil {
+	return f.root.Link(temporary, path.Join(dir, base))
+}
+
+// fill writes data to the disk.
+func fill(file *os.File, data []byte) error {
+	if _, err := file.Write(data); err != nil {
 		return err
 	}
-	return f.sync(dir)
+	return file.Sync()
 }
 
 // mkdir makes the folders down to dir, each durable in the one above.
