@@ -2,6 +2,8 @@
 package usage_test
 
 import (
+	"encoding/json"
+	"fmt"
 	"runtime"
 	"strings"
 	"testing"
@@ -57,7 +59,7 @@ func TestUsage(t *testing.T) {
 	for _, step := range []struct {
 		name string
 		do   func(*testing.T)
-	}{{"statements", s.statements}, {"rows", s.rows}, {"sessions", s.sessions}, {"killed", s.killed}} {
+	}{{"statements", s.statements}, {"rows", s.rows}, {"sessions", s.sessions}, {"unused", s.unused}, {"killed", s.killed}} {
 		if !t.Run(step.name, step.do) {
 			t.FailNow()
 		}
@@ -143,6 +145,55 @@ func (s *usage) sessions(t *testing.T) {
 		}
 		return conn.Close(t.Context())
 	})
+}
+
+// unused: bindings that nobody takes are told of with their last use, which comes from the
+// recordings of what the steps before did.
+func (s *usage) unused(t *testing.T) {
+	type binding struct{ Binding, Task, LastTime string }
+	list := func(since string) map[string]string {
+		out := map[string]string{}
+		var all []binding
+		if err := json.Unmarshal([]byte(s.Must(t, "ada", "usage", "--unused", since, "--format", "json")), &all); err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range all {
+			out[b.Binding+" "+b.Task] = orElse(b.LastTime, "never")
+		}
+		return out
+	}
+	fleet.Eventually(t, time.Minute, "what was used is not listed", func() error {
+		for task, last := range list("1h") {
+			if strings.HasPrefix(task, "limited ") {
+				return fmt.Errorf("%s: %s", task, last)
+			}
+		}
+		return nil
+	})
+	if never := list("1h"); never["nightly nightly-load"] != "never" {
+		t.Errorf("what nobody took: %v", never)
+	}
+	// Whatever was used a moment ago is unused since then, and the last use is told.
+	fleet.Eventually(t, time.Minute, "the last use is told", func() error {
+		last, err := time.Parse(time.RFC3339, list("1s")["limited few-rows"])
+		if age := time.Since(last); err == nil && (age < time.Second || age > time.Hour) {
+			err = fmt.Errorf("%s ago", age)
+		}
+		return err
+	})
+	if text := s.Must(t, "ada", "usage", "--unused", "1h"); !strings.Contains(text, "nightly-load") || !strings.Contains(text, "never, as far as recordings tell") {
+		t.Errorf("as text:\n%s", text)
+	}
+	if r := s.Run(t, "alice", "usage", "--unused", "1h"); r.Code != 3 {
+		t.Errorf("alice may ask: %+v", r)
+	}
+}
+
+func orElse(text, other string) string {
+	if text == "" {
+		return other
+	}
+	return text
 }
 
 // killed: the sessions of a node that died make room once it is back.

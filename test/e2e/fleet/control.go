@@ -65,6 +65,7 @@ func (f *Fleet) startControl(t testing.TB) {
 		f.Replicas = append(f.Replicas, r)
 		if i == 0 {
 			f.Addr, f.Debug, f.Control, f.people = r.Addr, r.Debug, r.Process, r.people
+			f.idp.Web(r.Addr)
 		}
 		if err := r.Start(); err != nil {
 			t.Fatal(err)
@@ -138,6 +139,7 @@ telemetry: {logLevel: %s, logFormat: json, profiling: %t}
 	if f.opts.Replicas > 1 {
 		y.WriteString(f.shared(t))
 	}
+	y.WriteString(f.opts.Control)
 	return y.String()
 }
 

@@ -32,6 +32,8 @@ type Options struct {
 	EtcdProxied bool
 	// World is YAML that is applied after the sample company, expanded like it.
 	World string
+	// Control is YAML that the control plane's configuration has besides.
+	Control string
 	// Postgres changes the warehouse's server.
 	Postgres servers.PGOptions
 	// LogLevel of both planes; debug where empty.
@@ -81,6 +83,7 @@ type Fleet struct {
 	vaultToken string
 	accounts   map[string]string // password by account, where they are sealed
 	people     *people
+	idp        *idp.Provider
 }
 
 func (f *Fleet) logLevel() string {
@@ -228,11 +231,10 @@ func (f *Fleet) startIDP(t testing.TB) {
 		t.Fatal(err)
 	}
 	f.Issuer = "http://" + addr
-	provider, err := idp.New(f.Issuer, filepath.Join(t.TempDir(), "idp.key"), People)
-	if err != nil {
+	if f.idp, err = idp.New(f.Issuer, filepath.Join(t.TempDir(), "idp.key"), People); err != nil {
 		t.Fatal(err)
 	}
-	serveHTTP(t, ln, provider)
+	serveHTTP(t, ln, f.idp)
 }
 
 // People of the sample company; passwords are the names.
