@@ -17,6 +17,7 @@ import (
 	"github.com/posterngate/postern/controlplane/recording/index/postgres"
 	"github.com/posterngate/postern/controlplane/recording/index/sqlite"
 	"github.com/posterngate/postern/controlplane/store"
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/postern"
 )
@@ -53,9 +54,9 @@ func openIndex(ctx context.Context, cfg config.Config) (index.Index, error) {
 	return postgres.Open(ctx, db)
 }
 
-// openExport is whom recordings tell of every update, or nil.
-func (s *Server) openExport() (func(*index.Update) error, error) {
-	var to []func(*index.Update) error
+// openExport is whom recordings and the audit log are told to, or nil.
+func (s *Server) openExport() (func([]export.Record) error, error) {
+	var to []func([]export.Record) error
 	cfg := &s.cfg.Recordings
 	if cfg.ExportFile != "" {
 		f, err := export.Open(cfg.ExportFile)
@@ -74,14 +75,25 @@ func (s *Server) openExport() (func(*index.Update) error, error) {
 	if len(to) == 0 {
 		return nil, nil
 	}
-	return func(u *index.Update) error {
+	return func(records []export.Record) error {
 		for _, tell := range to {
-			if err := tell(u); err != nil {
+			if err := tell(records); err != nil {
 				return err
 			}
 		}
 		return nil
 	}, nil
+}
+
+// exportAudit tells whom recordings are told to of the audit log.
+func (s *Server) exportAudit(ctx context.Context) error {
+	return s.audit.Follow(ctx, "export", func(page []*apiv1.AuditEntry) error {
+		records := make([]export.Record, len(page))
+		for i, e := range page {
+			records[i] = export.Entry(e)
+		}
+		return s.exporting(records)
+	})
 }
 
 // recordingsDir holds what is embedded of recordings.

@@ -63,7 +63,8 @@ type Server struct {
 	store     store.Store
 	blobs     blobs
 	index     index.Index
-	collector *export.OTLP // nil where logs are sent to nobody
+	collector *export.OTLP                // nil where logs are sent to nobody
+	exporting func([]export.Record) error // nil likewise, and where no file has them
 
 	cache      *store.Cache
 	audit      *audit.Log
@@ -223,11 +224,14 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 	if s.keyring, err = keyring.Open(ctx, keyring.Config{Store: s.store, Keeper: keeper, Audit: s.audit, Now: time.Now, Logger: s.log}); err != nil {
 		return err
 	}
-	exporting, err := s.openExport()
-	if err != nil {
+	if s.exporting, err = s.openExport(); err != nil {
 		return err
 	}
-	s.recordings, err = recording.New(recording.Config{Export: exporting, Blobs: s.blobs, Index: s.index, Keys: s.keyring, NodeKeys: s.sealKeys, Rejected: s.rejected, Ended: s.broker.Over, Told: s.told, Alerted: s.alerted, Logger: s.log})
+	var exported func(*index.Update) error
+	if s.exporting != nil {
+		exported = func(u *index.Update) error { return s.exporting(export.Records(u, time.Now())) }
+	}
+	s.recordings, err = recording.New(recording.Config{Export: exported, Blobs: s.blobs, Index: s.index, Keys: s.keyring, NodeKeys: s.sealKeys, Rejected: s.rejected, Ended: s.broker.Over, Told: s.told, Alerted: s.alerted, Logger: s.log})
 	return err
 }
 
@@ -364,6 +368,9 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		{Name: "audit log", Run: s.drainAudit},
 		{Name: "nodes", Run: s.runNodes},
 		{Name: "api", Run: s.runAPI},
+	}
+	if s.exporting != nil {
+		parts = append(parts, run.Part{Name: "audit export", Run: s.exportAudit})
 	}
 	if s.cfg.Recordings.Keep > 0 {
 		parts = append(parts, run.Part{Name: "retention", Run: s.retain})

@@ -18,9 +18,9 @@ type Recordings struct {
 	// LostAfter is how long a node may be silent before what it has not shipped is given up,
 	// and its recordings end as truncated; 24h where empty. What comes later is taken still.
 	LostAfter conf.Duration `json:"lostAfter"`
-	// ExportFile is where what was recorded is appended as lines of JSON, for a SIEM to
-	// follow; package controlplane/recording/export describes them. It may be moved away
-	// at any time. Where it cannot be written, nodes keep what they have and send it again.
+	// ExportFile is where what was recorded, and the audit log, is appended as lines of JSON,
+	// for a SIEM to follow; package controlplane/recording/export describes them. Of several
+	// replicas one tells of the audit log. It may be moved away at any time. Where it cannot be written, nodes keep what they have and send it again.
 	ExportFile string `json:"exportFile"`
 	// ExportOTLP is where the same is sent as OpenTelemetry logs over gRPC, such as
 	// https://collector:4317; in clear (http) it must be this machine. While nobody takes

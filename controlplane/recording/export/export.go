@@ -1,9 +1,10 @@
-// Package export copies what was recorded to where others watch: to a file of JSON
-// lines, for a collector to follow, and as OpenTelemetry logs to a collector. A line is a [Record]; its fields are the schema, and new
-// ones may come. A line is written before the chunk that it tells of is acknowledged,
-// so every fact comes at least once, and twice where a process stopped in between:
-// session, number and kind tell them apart. Texts are those of the index, without the
-// literals that could tell what a mask hides.
+// Package export copies what was recorded, and the audit log, to where others watch: to a
+// file of JSON lines, for a collector to follow, and as OpenTelemetry logs to a collector.
+// A line is a [Record]; its fields are the schema, and new ones may come. A line is written
+// before the chunk that it tells of is acknowledged, so every fact comes at least once, and
+// twice where a process stopped in between: session, number and kind tell them apart, and
+// sequence does those of the audit log. Texts are those of the index, without the literals
+// that could tell what a mask hides.
 package export
 
 import (
@@ -25,6 +26,8 @@ const (
 	KindStatement = "statement" // it was judged
 	KindOutcome   = "outcome"   // it ended; the statement came before
 	KindEnded     = "session.ended"
+	KindAudit     = "audit" // an entry of the audit log
+	KindAlert     = "alert" // one that somebody should see
 )
 
 // Record is one line. What does not apply is left out.
@@ -32,14 +35,14 @@ type Record struct {
 	Schema        int       `json:"schema"` // 1
 	Kind          string    `json:"kind"`
 	Time          time.Time `json:"time"`
-	Session       string    `json:"session"`
-	Subject       string    `json:"subject"`
+	Session       string    `json:"session,omitempty"`
+	Subject       string    `json:"subject,omitempty"`
 	Actors        []string  `json:"actors,omitempty"` // who acted for the subject, the nearest first
 	Workload      string    `json:"workload,omitempty"`
-	Task          string    `json:"task"`
-	Resource      string    `json:"resource"`
+	Task          string    `json:"task,omitempty"`
+	Resource      string    `json:"resource,omitempty"`
 	Account       string    `json:"account,omitempty"`
-	Node          string    `json:"node"`
+	Node          string    `json:"node,omitempty"`
 	ClientAddress string    `json:"clientAddress,omitempty"`
 	ClientProgram string    `json:"clientProgram,omitempty"`
 
@@ -55,6 +58,14 @@ type Record struct {
 	Affected   int64  `json:"affected,omitempty"` // -1 where the protocol does not say
 	Code       string `json:"code,omitempty"`     // the protocol's error code
 	DurationUS int64  `json:"durationUs,omitempty"`
+
+	Sequence int64    `json:"sequence,omitempty"` // in the audit log
+	Actor    string   `json:"actor,omitempty"`    // who did it: a subject, node/NAME or postern
+	Address  string   `json:"address,omitempty"`  // from where
+	Action   string   `json:"action,omitempty"`
+	Objects  []string `json:"objects,omitempty"` // to what, as kind/name
+	Outcome  string   `json:"outcome,omitempty"` // ok, or why not
+	Detail   string   `json:"detail,omitempty"`  // JSON, without secrets
 }
 
 // Column is how a statement used a column or relation.
@@ -106,7 +117,7 @@ func ended(s *typesv1.Session, now time.Time) time.Time {
 }
 
 // A File is where lines are appended. It is safe for concurrent use. It is opened anew
-// for each update, so that it may be moved away at any time.
+// each time, so that it may be moved away at any time.
 type File struct {
 	path string
 	mu   sync.Mutex
@@ -121,12 +132,12 @@ func Open(path string) (*File, error) {
 	return f, nil
 }
 
-// Write appends what an update tells.
-func (f *File) Write(u *index.Update) error {
+// Write appends records.
+func (f *File) Write(records []Record) error {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	for _, r := range Records(u, time.Now()) {
+	for _, r := range records {
 		if err := enc.Encode(r); err != nil {
 			return fmt.Errorf("export: %w", err)
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/posterngate/postern/controlplane/recording/export"
 	"github.com/posterngate/postern/controlplane/recording/index"
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
@@ -49,7 +51,7 @@ func TestFile(t *testing.T) {
 			Touched: []record.Touch{{Column: "a.b.c", Role: record.RoleOutput | record.RoleWrite, Mask: "m"}}}},
 		Outcomes: []index.Outcome{{Number: 1, Verdict: postern.VerdictAllow, Rows: 3, Affected: -1}},
 	}
-	if err := f.Write(u); err != nil {
+	if err := f.Write(export.Records(u, time.Now())); err != nil {
 		t.Fatal(err)
 	}
 	got := lines(t, path)
@@ -61,7 +63,7 @@ func TestFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	u.Head, u.Statements, u.Outcomes = index.Head{Next: 2, Sealed: true}, nil, nil
-	if err := f.Write(u); err != nil {
+	if err := f.Write(export.Records(u, time.Now())); err != nil {
 		t.Fatal(err)
 	}
 	if got := lines(t, path); len(got) != 1 || got[0].Kind != export.KindEnded || got[0].Reason != "left" {
@@ -72,5 +74,37 @@ func TestFile(t *testing.T) {
 	}
 	if _, err := export.Open(filepath.Join(t.TempDir(), "none", "x")); err == nil {
 		t.Error("a file in no folder was opened")
+	}
+}
+
+// TestEntry shows what is told of the audit log, and which of it is an alert.
+func TestEntry(t *testing.T) {
+	at := time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
+	for _, c := range []struct {
+		entry *apiv1.AuditEntry
+		want  export.Record
+	}{
+		{
+			&apiv1.AuditEntry{Sequence: 7, Time: timestamppb.New(at), Actor: "alice", Actors: []string{"helper"}, Address: "10.0.0.1", Action: "SetLock", Object: "lock/a subject/b", Outcome: "ok", Detail: `{"count":1.5}`},
+			export.Record{Schema: 1, Kind: export.KindAudit, Time: at, Sequence: 7, Actor: "alice", Actors: []string{"helper"}, Address: "10.0.0.1", Action: "SetLock", Objects: []string{"lock/a", "subject/b"}, Outcome: "ok", Detail: `{"count":1.5}`},
+		},
+		{
+			&apiv1.AuditEntry{Sequence: 8, Time: timestamppb.New(at), Actor: "node/n1", Action: "session.alert", Object: "session/s-1", Detail: `{"alert":"a tool has changed","subject":"alice","task":"t","resource":"mcp"}`},
+			export.Record{Schema: 1, Kind: export.KindAlert, Time: at, Sequence: 8, Actor: "node/n1", Node: "n1", Session: "s-1", Subject: "alice", Task: "t", Resource: "mcp", Action: "session.alert",
+				Objects: []string{"session/s-1"}, Text: "a tool has changed", Detail: `{"alert":"a tool has changed","subject":"alice","task":"t","resource":"mcp"}`},
+		},
+		{
+			&apiv1.AuditEntry{Sequence: 9, Time: timestamppb.New(at), Actor: "postern", Action: "workload.alert", Object: "workload/w", Outcome: "orphan", Detail: `{"owner":"bob","text":"its owner is locked"}`},
+			export.Record{Schema: 1, Kind: export.KindAlert, Time: at, Sequence: 9, Actor: "postern", Action: "workload.alert", Objects: []string{"workload/w"}, Outcome: "orphan",
+				Text: "its owner is locked", Detail: `{"owner":"bob","text":"its owner is locked"}`},
+		},
+		{
+			&apiv1.AuditEntry{Sequence: 10, Time: timestamppb.New(at), Action: "Other", Detail: `["x"]`},
+			export.Record{Schema: 1, Kind: export.KindAudit, Time: at, Sequence: 10, Action: "Other", Objects: []string{}, Detail: `["x"]`},
+		},
+	} {
+		if got := export.Entry(c.entry); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("got  %+v\nwant %+v", got, c.want)
+		}
 	}
 }

@@ -19,8 +19,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
-
-	"github.com/posterngate/postern/controlplane/recording/index"
 )
 
 // Scope names the logs that come from recordings; its version is that of the schema.
@@ -79,12 +77,12 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// Write sends what an update tells, and returns once it was taken.
-func (o *OTLP) Write(u *index.Update) error {
+// Write sends records, and returns once they were taken.
+func (o *OTLP) Write(records []Record) error {
 	ctx, cancel := context.WithTimeout(context.Background(), otlpTimeout)
 	defer cancel()
 	now := time.Now()
-	for batch := range slices.Chunk(Records(u, now), otlpBatch) {
+	for batch := range slices.Chunk(records, otlpBatch) {
 		req, err := request(batch, now)
 		if err != nil {
 			return fmt.Errorf("export: %w", err)
@@ -115,12 +113,15 @@ func request(batch []Record, now time.Time) (*logsv1.ExportLogsServiceRequest, e
 			TimeUnixNano: nanos(r.Time), ObservedTimeUnixNano: nanos(now), EventName: "postern." + r.Kind, Attributes: attributes,
 			SeverityNumber: logv1.SeverityNumber_SEVERITY_NUMBER_INFO, SeverityText: "INFO",
 		}
-		if r.Verdict == "deny" {
+		if r.Verdict == "deny" || r.Kind == KindAlert {
 			l.SeverityNumber, l.SeverityText = logv1.SeverityNumber_SEVERITY_NUMBER_WARN, "WARN"
 		}
 		body := r.Text
-		if r.Kind == KindEnded {
+		switch r.Kind {
+		case KindEnded:
 			body = r.Reason
+		case KindAudit:
+			body = r.Action
 		}
 		if body != "" {
 			l.Body = textValue(body)

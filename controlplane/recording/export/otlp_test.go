@@ -98,12 +98,12 @@ func TestOTLP(t *testing.T) {
 	// What is not taken is an error, so that the chunk stays with its node and comes again.
 	for _, set := range []func(){func() { c.fail = errors.New("busy") }, func() { c.fail, c.rejected = nil, 1 }} {
 		set()
-		if err := o.Write(u); err == nil {
+		if err := o.Write(export.Records(u, time.Now())); err == nil {
 			t.Error("what the collector refused counts as told")
 		}
 	}
 	c.rejected, c.logs = 0, nil
-	if err := o.Write(u); err != nil {
+	if err := o.Write(export.Records(u, time.Now())); err != nil {
 		t.Fatal(err)
 	}
 	if len(c.logs) != 5 {
@@ -138,11 +138,11 @@ func TestOTLP(t *testing.T) {
 	for n := range uint64(2000) {
 		u.Statements = append(u.Statements, index.Statement{Number: n + 3, Time: at, Text: "SELECT 1"})
 	}
-	if err := o.Write(u); err != nil || len(c.logs) != 2005 {
+	if err := o.Write(export.Records(u, time.Now())); err != nil || len(c.logs) != 2005 {
 		t.Errorf("%d records, %v", len(c.logs), err)
 	}
 	server.Stop()
-	if err := o.Write(&index.Update{Session: u.Session, Head: index.Head{Next: 1}}); err == nil {
+	if err := o.Write(export.Records(&index.Update{Session: u.Session, Head: index.Head{Next: 1}}, time.Now())); err == nil {
 		t.Error("nobody listens, and it counts as told")
 	}
 	for _, bad := range []string{"collector:4317", "http://collector:4317", "https://", "ftp://127.0.0.1:1", "https://c:1/path"} {

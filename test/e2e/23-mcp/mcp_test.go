@@ -12,12 +12,14 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	controlconfig "github.com/posterngate/postern/controlplane/config"
 	"github.com/posterngate/postern/test/e2e/house"
 	"github.com/posterngate/postern/test/servers"
 )
@@ -82,6 +84,7 @@ type desk struct {
 	modules string
 	port    string
 	stderr  *lines // what the server did
+	siem    string // where the copy for a SIEM is
 }
 
 // lines is an output that is looked at while it grows.
@@ -111,7 +114,8 @@ func start(t *testing.T) *desk {
 	house.Must(0, cmd.Start())(t)
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	d.port = strings.TrimSpace(house.Must(bufio.NewReader(out).ReadString('\n'))(t))
-	d.House = house.Start(t, house.Options{Bare: true})
+	d.siem = filepath.Join(t.TempDir(), "siem.jsonl")
+	d.House = house.Start(t, house.Options{Bare: true, Control: func(c *controlconfig.Config) { c.Recordings.ExportFile = d.siem }})
 	var port int
 	house.Must(fmt.Sscan(d.port, &port))(t)
 	d.Apply(t, "ada", fmt.Sprintf(world, port, d.Issuer))
@@ -409,6 +413,10 @@ func (d *desk) record(t *testing.T) {
 	house.Eventually(t, func() string { return "the audit log is told of the change" }, func() bool {
 		out := d.CLI(t, "bob", "audit", "log", "--format", "json").Out
 		return strings.Contains(out, "session.alert") && strings.Contains(out, `the tool \\\"search\\\" has changed`)
+	})
+	house.Eventually(t, func() string { return "the copy for a SIEM has the alert" }, func() bool {
+		text := string(house.Must(os.ReadFile(d.siem))(t))
+		return strings.Contains(text, `"kind":"alert"`) && strings.Contains(text, `"text":"the tool \"search\" has changed`) && strings.Contains(text, `"kind":"audit"`)
 	})
 	house.Eventually(t, func() string { return "calls are found: " + d.CLI(t, "bob", "audit", "search", "refund").All() }, func() bool {
 		return strings.Contains(d.CLI(t, "bob", "audit", "search", "refund").Out, "tools/call refund at /mcp")

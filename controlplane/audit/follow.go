@@ -1,0 +1,77 @@
+package audit
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+
+	"github.com/posterngate/postern/controlplane/store"
+)
+
+// followEvery is how often Follow looks for new entries.
+const followEvery = time.Second
+
+// told is up to which sequence a follower was told.
+type told struct{ Through int64 }
+
+// Follow tells of every entry, in order and from the first on, until ctx is done. What was
+// told is in the store under the follower's name, so that whoever leads next of all
+// replicas goes on there; after an error, or a process that was stopped, the newest may be
+// told again.
+func (l *Log) Follow(ctx context.Context, name string, tell func([]*apiv1.AuditEntry) error) error {
+	return l.store.Lead(ctx, "audit-"+name, func(ctx context.Context, guard store.Op) error {
+		key := store.Key{Kind: KindHead, Name: "told-" + name}
+		var t told
+		e, err := l.store.Get(ctx, key)
+		if err == nil {
+			err = json.Unmarshal(e.Value, &t)
+		} else if errors.Is(err, store.ErrNotFound) {
+			err = nil
+		}
+		if err != nil {
+			return fmt.Errorf("audit: what %s was told: %w", name, err)
+		}
+		tick := time.NewTicker(followEvery)
+		defer tick.Stop()
+		for revision := e.Revision; ; {
+			if revision, err = l.follow(ctx, key, &t, revision, guard, tell); err != nil {
+				return fmt.Errorf("audit: tell %s: %w", name, err)
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-tick.C:
+			}
+		}
+	})
+}
+
+// follow tells of what there is.
+func (l *Log) follow(ctx context.Context, key store.Key, t *told, revision int64, guard store.Op, tell func([]*apiv1.AuditEntry) error) (int64, error) {
+	h, err := l.readHead(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for last := h.entry.GetSequence(); t.Through < last; {
+		page, err := l.read(ctx, t.Through, min(t.Through+readPage, last)+1)
+		if err != nil {
+			return 0, err
+		}
+		if err := tell(page); err != nil {
+			return 0, err
+		}
+		t.Through += int64(len(page))
+		value, err := json.Marshal(t)
+		if err != nil {
+			return 0, err
+		}
+		if revision, err = l.store.Commit(ctx, guard, store.Op{Key: key, Value: value, If: revision}); err != nil {
+			return 0, err
+		}
+	}
+	return revision, nil
+}
