@@ -84,6 +84,12 @@ func TestRewrite(t *testing.T) {
 		{"BEGIN; SELECT id FROM orders; COMMIT", "BEGIN; SELECT id FROM $O AS orders; COMMIT"},
 		{"CREATE TABLE t AS SELECT id FROM orders", "CREATE TABLE t AS SELECT id FROM $O AS orders"},
 
+		// What wants more brackets than the library writes.
+		{"SELECT id FROM orders WHERE (status IS DISTINCT FROM customer_email) IS TRUE", "SELECT id FROM $O AS orders WHERE (status IS DISTINCT FROM customer_email) IS TRUE"},
+		{"SELECT id FROM orders WHERE status BETWEEN SYMMETRIC (customer_email COLLATE \"C\") AND 'x'", "SELECT id FROM $O AS orders WHERE status BETWEEN SYMMETRIC (customer_email COLLATE \"C\") AND 'x'"},
+		{"SELECT id FROM orders WHERE id BETWEEN (status > ALL (SELECT o.customer_email FROM orders o))::int AND 2", "SELECT id FROM $O AS orders WHERE id BETWEEN (status > ALL (SELECT o.customer_email FROM $O AS o))::int AND 2"},
+		{"SELECT pg_catalog.overlay(customer_email, status, 1, 2) FROM orders", "SELECT pg_catalog.overlay(customer_email, status, 1, 2) FROM $O AS orders"},
+
 		// A filter is a fence; what tells nothing passes it.
 		{"SELECT name FROM regions WHERE code = 'DE' AND name::int > 0", "SELECT name FROM (SELECT code, name FROM sales.regions WHERE (code = 'DE' OR code = 'FR') AND code = 'DE' OFFSET 0) AS regions WHERE code = 'DE' AND name::int > 0"},
 		{"SELECT name FROM regions r(a, b), orders o WHERE 'x' < r.b AND o.status = 'y' AND r.a = $1", "? column name does not exist"},

@@ -93,10 +93,22 @@ func failure(err error) (byte, []byte) {
 	return opSyntax, append(b, e.Message...)
 }
 
-// deparse writes a tree as text and makes sure that the text means the tree: it is
-// parsed again and compared.
+// deparse writes a tree as text and makes sure that the text means the tree. What the
+// library writes too short is written with all its brackets.
 func deparse(tree []byte) (string, error) {
-	text, err := parser.DeparseFromProtobuf(tree)
+	text, err := faithful(tree, parser.DeparseFromProtobuf)
+	if err == nil {
+		return text, nil
+	}
+	if text, again := faithful(tree, bracketed); again == nil {
+		return text, nil
+	}
+	return "", err
+}
+
+// faithful is what write makes of a tree, if it is that very tree when it is parsed again.
+func faithful(tree []byte, write func(tree []byte) (string, error)) (string, error) {
+	text, err := write(tree)
 	if err != nil {
 		return "", fmt.Errorf("write: %w", err)
 	}
