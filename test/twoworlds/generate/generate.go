@@ -158,11 +158,10 @@ func (g *Generator) prepared(s *Statement) {
 	name := g.name("p")
 	q := g.query(2)
 	arguments := ""
-	if strings.HasPrefix(q, "SELECT ") {
-		q = "SELECT $1::int AS given, $2::text AS also, " + strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(q, "SELECT "), "ALL "), "DISTINCT ")
-		if strings.Contains(q, "DISTINCT ON") || g.used["set operation"] || g.used["GROUP BY"] {
-			q = g.simple(&scope{}, 1)
-			q = "SELECT x.*, $1::int AS given, $2::text AS also FROM (" + q + ") x"
+	if list, ok := strings.CutPrefix(q, "SELECT "); ok {
+		q = "SELECT $1::int AS given, $2::text AS also, " + list
+		if g.used["DISTINCT"] || g.used["DISTINCT ON"] || g.used["set operation"] || g.used["GROUP BY"] {
+			q = "SELECT x.*, $1::int AS given, $2::text AS also FROM (SELECT " + list + ") x"
 		}
 		arguments = "(7, '***')"
 	}

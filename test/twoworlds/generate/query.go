@@ -1,7 +1,6 @@
 package generate
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 )
@@ -213,7 +212,11 @@ func (g *Generator) aggregate(s *scope) string {
 		{2, func() string { return one(g, "sum", "avg", "min", "stddev_pop") + "(" + g.expr(number, s, 2) + ")" }},
 		{3, func() string {
 			g.saw("aggregate ORDER BY")
-			return one(g, "string_agg(%s, ',' ORDER BY %s)", "array_agg(%s ORDER BY %s)", "jsonb_agg(%s ORDER BY %s)")
+			name, between := one(g, "string_agg", "array_agg", "jsonb_agg"), ""
+			if name == "string_agg" {
+				between = ", ','"
+			}
+			return name + "(" + g.expr(text, s, 1) + between + " ORDER BY " + g.expr(integer, s, 1) + ")"
 		}},
 		{2, func() string {
 			g.saw("WITHIN GROUP")
@@ -224,9 +227,6 @@ func (g *Generator) aggregate(s *scope) string {
 			return "jsonb_object_agg(coalesce(" + g.expr(text, s, 1) + ", 'none'), " + g.expr(integer, s, 1) + ")"
 		}},
 	})()
-	if strings.Contains(out, "%s") {
-		out = fmt.Sprintf(out, g.expr(text, s, 1), g.expr(integer, s, 1))
-	}
 	if g.chance(30) {
 		g.saw("FILTER")
 		out += " FILTER (WHERE " + g.expr(boolean, s, 2) + ")"
