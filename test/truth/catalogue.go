@@ -35,6 +35,7 @@ type Entry struct {
 	Segment bool              // a startup packet in clear text follows the request for TLS at once
 	Ends    bool              // the session may end with it
 	Says    string            // exactly what the last answer is, as a Transcript prints it; optional
+	Tells   string            // part of the message of the last answer's error; optional
 	Before  string            // SQL that runs in both targets first, past Postern
 	After   string            // and last
 }

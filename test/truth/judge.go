@@ -126,6 +126,9 @@ func (j *judgement) run(ctx context.Context, t testing.TB, steps []twoworlds.Ste
 	if e.Says != "" && j.Level != twoworlds.Wall && (j.How == "simple" || j.How == "wire") && answer.String() != e.Says {
 		j.fault(Broken, "the answer is %s", answer)
 	}
+	if told := refusal(answer); j.Level != twoworlds.Wall && !strings.Contains(told, e.Tells) {
+		j.fault(Broken, "the answer is not that it %s: %s", e.Tells, told)
+	}
 	switch want := e.want(j.Level); want {
 	case Allow, Mask:
 		if errs := seen[0].Errors(); len(errs) > 0 || seen[0].Count("Z") < requests(steps) {
