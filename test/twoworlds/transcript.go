@@ -231,7 +231,7 @@ func (o Outcome) Late() bool {
 		}
 		return slices.ContainsFunc([]Message{o[0][i], o[1][i]}, func(m Message) bool {
 			errs := Transcript{m}.Errors()
-			return len(errs) == 1 && errs[0].Code == deadline
+			return len(errs) == 1 && (errs[0].Code == deadline || parserLate.MatchString(errs[0].Message))
 		})
 	}
 	return false
@@ -239,3 +239,6 @@ func (o Outcome) Late() bool {
 
 // deadline is the SQLSTATE of a statement whose time is over.
 const deadline = "57014"
+
+// parserLate is how a node refuses what its parser had no time for.
+var parserLate = regexp.MustCompile(`^postern: .*(i/o timeout|deadline exceeded|could not be analysed safely)$`)

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/posterngate/postern/pkg/run"
 	"github.com/posterngate/postern/test/e2e/house"
@@ -59,6 +60,8 @@ type Options struct {
 	Policy string
 	// SQL runs in both worlds after the fixture.
 	SQL string
+	// WallEvery is how often the wall compares the worlds with their tasks; a second where 0.
+	WallEvery time.Duration
 }
 
 // names tell the worlds apart where a name must. They have one length, and nothing else
@@ -95,7 +98,7 @@ func Start(t testing.TB, o Options) *Worlds {
 		side.Go("world "+names[i], func(context.Context) error { w.startWorld(t, i, &o); return nil })
 	}
 	walled := slices.Contains(o.Levels, Native)
-	w.House = house.Start(t, house.Options{Bare: true, Wall: walled})
+	w.House = house.Start(t, house.Options{Bare: true, Wall: walled, WallEvery: o.WallEvery})
 	if err := side.Wait(); err != nil || w.PG[0] == nil || w.PG[1] == nil {
 		t.Fatalf("the worlds did not start: %v", err)
 	}

@@ -5,6 +5,7 @@
 package house
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,6 +56,8 @@ type Options struct {
 	// Wall runs a postern-wall too. The secret "warehouse-admin" is for it; whoever brings
 	// another world waits with Walled.
 	Wall bool
+	// WallEvery is how often it looks at each resource; a second where 0.
+	WallEvery time.Duration
 	// Control changes the control plane's configuration; nil leaves it.
 	Control func(*controlconfig.Config)
 	// SSH adds the sample company's host.
@@ -169,7 +172,7 @@ func Start(t testing.TB, opts ...Options) *House {
 		h.startNode(t, n)
 	}
 	if o.Wall {
-		h.startWall(t)
+		h.startWall(t, o.WallEvery)
 	}
 	if !o.Bare {
 		h.Settled(t)
@@ -307,11 +310,11 @@ func (h *House) startNode(t testing.TB, spec NodeSpec) {
 }
 
 // startWall runs a postern-wall beside the nodes.
-func (h *House) startWall(t testing.TB) {
+func (h *House) startWall(t testing.TB, every time.Duration) {
 	t.Helper()
 	cfg := wall.Config{
 		Name: "wall-1", DataDir: filepath.Join(h.Dir, "wall-1"), ControlPlane: []string{h.NodesAddr}, JoinTokenFile: filepath.Join(h.Dir, "wall-1.join"),
-		Every: conf.Duration(time.Second), Grace: conf.Duration(time.Second),
+		Every: conf.Duration(cmp.Or(every, time.Second)), Grace: conf.Duration(time.Second),
 	}
 	if err := cfg.Check(); err != nil {
 		t.Fatal(err)

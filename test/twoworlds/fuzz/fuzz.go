@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 
@@ -28,7 +29,7 @@ var testdata embed.FS
 // the generators write.
 func Options(levels ...twoworlds.Level) twoworlds.Options {
 	policy, sql := must(testdata.ReadFile("testdata/policy.yaml")), must(testdata.ReadFile("testdata/fixture.sql"))
-	return twoworlds.Options{Customers: 12, Orders: 30, Levels: levels, Policy: string(policy), SQL: string(sql)}
+	return twoworlds.Options{Customers: 6, Orders: 12, Levels: levels, Policy: string(policy), SQL: string(sql), WallEvery: 30 * time.Second}
 }
 
 func must(b []byte, err error) []byte {

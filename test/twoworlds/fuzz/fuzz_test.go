@@ -77,7 +77,7 @@ func TestTally(t *testing.T) {
 	began, levels := time.Now(), []twoworlds.Level{twoworlds.Source, twoworlds.Native}
 	w, smithy := twoworlds.Start(t, Options(levels...)), Smithy(t)
 	for seed := uint64(number(t, seedVar, 1)); !t.Failed() && time.Since(began) < time.Duration(minutes)*time.Minute; seed++ { //nolint:gosec // a seed
-		enough := true
+		enough, smith := true, []generate.Statement(nil)
 		for _, l := range levels {
 			if tally.Sum(l).Sent >= most {
 				continue
@@ -85,8 +85,11 @@ func TestTally(t *testing.T) {
 			if enough = false; tally.Has(seed, l) {
 				continue
 			}
+			if smith == nil {
+				smith = Sqlsmith(t, smithy, seed, round/5)
+			}
 			r := &Report{}
-			fuzzed(t, w, l, r, seed, round, Sqlsmith(t, smithy, seed, round/5))
+			fuzzed(t, w, l, r, seed, round, smith)
 			if err := tally.Add(seed, l, r); err != nil {
 				t.Fatal(err)
 			}
