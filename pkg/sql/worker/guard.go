@@ -15,8 +15,8 @@ const (
 	MaxText    = 1 << 20 // bytes
 	MaxNesting = 200     // brackets
 	MaxOpen    = 5000    // tokens that may be part of one expression at once
-	MaxTokens  = 250_000
-	MaxSets    = 500 // UNION, INTERSECT and EXCEPT
+	MaxTokens  = 500_000 // more than the 65,535 parameters of one statement need, each with a cast
+	MaxSets    = 500     // UNION, INTERSECT and EXCEPT
 )
 
 // Check holds a text to the bounds. The error is a *sql.SyntaxError.
