@@ -118,7 +118,12 @@ func (l *Listener) serve(ctx context.Context, c net.Conn) {
 	ctx, span := otel.Tracer("postern/listen").Start(ctx, "connection", trace.WithSpanKind(trace.SpanKindServer),
 		trace.WithAttributes(attribute.String("postern.protocol", string(l.cfg.Engine.Protocol()))))
 	defer span.End()
-	if err := l.cfg.Engine.Serve(ctx, c, l.cfg.Door); err != nil && ctx.Err() == nil {
+	err := l.cfg.Engine.Serve(ctx, c, l.cfg.Door)
+	if p := (*run.Panic)(nil); errors.As(err, &p) {
+		l.cfg.Logger.Error("connection panicked", "protocol", l.cfg.Engine.Protocol(), "panic", fmt.Sprint(p.Value))
+		return
+	}
+	if err != nil && ctx.Err() == nil {
 		l.cfg.Logger.Debug("connection ended", "protocol", l.cfg.Engine.Protocol(), "client", c.RemoteAddr(), "error", err)
 	}
 }

@@ -57,16 +57,45 @@ func (g *Group) Context() context.Context { return g.ctx }
 
 // Go starts fn. An error or a panic of fn ends the group; returning nil does not.
 func (g *Group) Go(name string, fn func(ctx context.Context) error) {
-	g.wg.Go(func() {
-		defer func() {
-			if v := recover(); v != nil {
-				g.fail(fmt.Errorf("%s: panic: %v\n%s", name, v, debug.Stack()))
-			}
-		}()
-		if err := fn(g.ctx); err != nil && !(g.ctx.Err() != nil && errors.Is(err, context.Canceled)) {
-			g.fail(fmt.Errorf("%s: %w", name, err))
+	g.wg.Go(func() { g.call(name, fn) })
+}
+
+// Do is Go on the caller's own goroutine: it returns once fn has ended, and Wait tells
+// what became of it.
+func (g *Group) Do(name string, fn func(ctx context.Context) error) { g.call(name, fn) }
+
+func (g *Group) call(name string, fn func(ctx context.Context) error) {
+	err := caught(func() error { return fn(g.ctx) })
+	if err != nil && !(g.ctx.Err() != nil && errors.Is(err, context.Canceled)) {
+		g.fail(fmt.Errorf("%s: %w", name, err))
+	}
+}
+
+// Apart runs fn on a goroutine of its own and waits for it. What fn needs of stack is
+// given back, where the caller would keep it for as long as it lives.
+func Apart(fn func() error) (err error) {
+	var wg sync.WaitGroup
+	wg.Go(func() { err = caught(fn) })
+	wg.Wait()
+	return err
+}
+
+// A Panic is the error that a panic becomes.
+type Panic struct {
+	Value any
+	Stack []byte
+}
+
+func (p *Panic) Error() string { return fmt.Sprintf("panic: %v\n%s", p.Value, p.Stack) }
+
+// caught is what fn returns, or its panic.
+func caught(fn func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &Panic{v, debug.Stack()}
 		}
-	})
+	}()
+	return fn()
 }
 
 // Stop ends the group without an error.

@@ -52,3 +52,30 @@ func TestGroupGoesOnAfterNil(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestDoIsWaitedForToo(t *testing.T) {
+	boom := errors.New("boom")
+	g := New(t.Context())
+	g.Go("waits", func(ctx context.Context) error { <-ctx.Done(); return nil })
+	g.Do("fails", func(context.Context) error { return boom })
+	if err := g.Wait(); !errors.Is(err, boom) || !strings.HasPrefix(err.Error(), "fails: ") {
+		t.Errorf("error = %v, want that of the part that failed", err)
+	}
+	g = New(t.Context())
+	g.Do("breaks", func(context.Context) error { panic("oh") })
+	var p *Panic
+	if err := g.Wait(); !errors.As(err, &p) || p.Value != "oh" {
+		t.Errorf("error = %v, want the panic", err)
+	}
+}
+
+func TestApart(t *testing.T) {
+	boom := errors.New("boom")
+	if err := Apart(func() error { return boom }); err != boom { //nolint:errorlint // the very error
+		t.Errorf("error = %v", err)
+	}
+	var p *Panic
+	if err := Apart(func() error { panic("oh") }); !errors.As(err, &p) || p.Value != "oh" || len(p.Stack) == 0 {
+		t.Errorf("error = %v, want the panic", err)
+	}
+}

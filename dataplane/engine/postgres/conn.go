@@ -121,7 +121,7 @@ func (c *conn) run(ctx context.Context) error {
 		c.stop(err)
 		return nil
 	})
-	c.group.Go("client", func(ctx context.Context) error {
+	c.group.Do("client", func(ctx context.Context) error {
 		c.stop(pump.Run(ctx, c.out.conn, clientCore{c}))
 		return nil
 	})

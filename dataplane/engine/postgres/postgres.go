@@ -17,6 +17,7 @@ import (
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/run"
 	pgsql "github.com/posterngate/postern/pkg/sql/postgres"
 )
 
@@ -106,28 +107,43 @@ func (e *Engine) Protocol() postern.Protocol { return postern.Postgres }
 // Serve speaks to one client until either side ends.
 func (e *Engine) Serve(ctx context.Context, nc net.Conn, d engine.Door) error {
 	defer func() { _ = nc.Close() }()
-	h, err := e.handshake(ctx, nc, d)
-	if err != nil || h == nil {
+	var s engine.Session
+	var c *conn
+	err := run.Apart(func() (err error) { // it takes much more stack than what follows
+		h, err := e.handshake(ctx, nc, d)
+		if err != nil || h == nil {
+			return err
+		}
+		octx, cancel := context.WithTimeout(ctx, e.limits.Login)
+		s, err = d.Open(octx, h.claim)
+		cancel()
+		h.claim.Token.Wipe()
+		if err != nil {
+			s = nil
+			return e.tell(h.conn, err)
+		}
+		c, err = e.session(ctx, s, h)
 		return err
+	})
+	if c != nil {
+		defer c.tokens.wipe()
+		if err == nil {
+			err = c.run(ctx)
+		}
 	}
-	octx, cancel := context.WithTimeout(ctx, e.limits.Login)
-	s, err := d.Open(octx, h.claim)
-	cancel()
-	h.claim.Token.Wipe()
-	if err != nil {
-		return e.tell(h.conn, err)
+	if s != nil {
+		s.Close(err)
 	}
-	err = e.session(ctx, s, h)
-	s.Close(err)
 	return err
 }
 
-// session carries one session from its opening to its end.
-func (e *Engine) session(ctx context.Context, s engine.Session, h *hello) error {
+// session logs in at the target, and greets the client. The conn that it returns, also
+// with an error, holds tokens.
+func (e *Engine) session(ctx context.Context, s engine.Session, h *hello) (*conn, error) {
 	authenticated := false
 	if s.Terms().Hold {
 		if err := e.awaitSession(ctx, s, h); err != nil {
-			return e.tell(h.conn, err)
+			return nil, e.tell(h.conn, err)
 		}
 		authenticated = true
 	}
@@ -141,14 +157,13 @@ func (e *Engine) session(ctx context.Context, s engine.Session, h *hello) error 
 		if cause := context.Cause(s.Context()); cause != nil {
 			err = cause
 		}
-		return e.tell(h.conn, err)
+		return nil, e.tell(h.conn, err)
 	}
-	defer l.tokens.wipe()
 	c := newConn(e, s, l, h.conn)
 	if err := c.greet(h, l, authenticated); err != nil {
-		return fmt.Errorf("greet: %w", err)
+		return c, fmt.Errorf("greet: %w", err)
 	}
-	return c.run(ctx)
+	return c, nil
 }
 
 // tell says a refusal in the protocol's own form; it is the end of the connection.

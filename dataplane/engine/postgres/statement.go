@@ -7,6 +7,7 @@ import (
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/pump"
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/run"
 	"github.com/posterngate/postern/pkg/sql"
 	pgsql "github.com/posterngate/postern/pkg/sql/postgres"
 )
@@ -259,9 +260,12 @@ func (c clientCore) later(fn func(context.Context) error) pump.Next {
 	return pump.Next{Park: func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, c.e.limits.Prepare)
 		defer cancel()
-		err := fn(ctx)
+		err := run.Apart(func() error { return fn(ctx) }) // judging takes a deep stack, waiting for the client none
 		if err == nil {
 			return nil
+		}
+		if p := (*run.Panic)(nil); errors.As(err, &p) {
+			return err
 		}
 		r := postern.AsRefusal(err)
 		var syntax *sql.SyntaxError
