@@ -111,6 +111,9 @@ func TestStartupParameters(t *testing.T) {
 	for extra, code := range map[string]string{
 		"options='-c search_path=public'": "42501", "search_path=public": "42501", "role=postgres": "42501", "replication=database": "42501",
 		"client_encoding=LATIN1": "42501", "session_preload_libraries=x": "42501", "datestyle='ISO, DMY\t'": "42501",
+		"datestyle=German": "42501", "client_min_messages=debug1": "42501", "statement_timeout=1.5": "42501", "statement_timeout=-1": "42501", "statement_timeout=x": "42501",
+		"options='-c lock_timeout=7 -crole=postgres'": "42501", "options='--search-path=public'": "42501", "options='-d 1'": "42501", "options='-c'": "42501", "options='-c x'": "42501",
+		"options='lock_timeout=7'": "42501", "options='-c client_encoding=LATIN1'": "42501", "OPTIONS='-c role=postgres'": "42501",
 	} {
 		_, err := pgx.Connect(testContext(t), h.dsn(extra))
 		wantCode(t, err, code)
@@ -124,5 +127,20 @@ func TestStartupParameters(t *testing.T) {
 	}
 	if h.door.Opened() != 6 {
 		t.Fatalf("%d sessions", h.door.Opened())
+	}
+	for extra, want := range map[string]string{
+		"lock_timeout=7": "7ms", "options='-c lock_timeout=8 -c jit=off'": "8ms", "options='  --lock-timeout=9s'": "9s", `options='-clock_timeout=1\\0\\s'`: "10s",
+		"options='-c lock_timeout=8' lock_timeout=7": "7ms", "LOCK_TIMEOUT=5": "5ms", "client_min_messages=WARNING": "0",
+	} {
+		c, err := pgx.Connect(testContext(t), h.dsn(extra))
+		if err != nil {
+			t.Errorf("%s: %v", extra, err)
+			continue
+		}
+		var got string
+		if err := c.QueryRow(testContext(t), "SHOW lock_timeout").Scan(&got); err != nil || got != want {
+			t.Errorf("%s: lock_timeout is %s (%v)", extra, got, err)
+		}
+		_ = c.Close(context.Background())
 	}
 }

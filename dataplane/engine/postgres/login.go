@@ -135,7 +135,8 @@ func settings(s engine.Session, purpose engine.Purpose, params startup) startup 
 	out := startup{}
 	if purpose == engine.PurposeSession {
 		maps.Copy(out, params)
-		if terms.StatementTimeout > 0 {
+		// A client may lower the bound of the task, and not lift it.
+		if own, _ := timeout(params["statement_timeout"]); terms.StatementTimeout > 0 && (own == 0 || own > terms.StatementTimeout) {
 			out["statement_timeout"] = strconv.FormatInt(max(terms.StatementTimeout.Milliseconds(), 1), 10)
 		}
 		if terms.ReadOnly {
@@ -143,7 +144,7 @@ func settings(s engine.Session, purpose engine.Purpose, params startup) startup 
 		}
 	}
 	for _, p := range terms.Pins {
-		out[p.Name] = p.Value
+		out[strings.ToLower(p.Name)] = p.Value
 	}
 	var path []string
 	for _, schema := range searchPath(terms) {
