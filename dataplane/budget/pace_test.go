@@ -13,7 +13,7 @@ func TestPace(t *testing.T) {
 	p := &Pace{}
 	passes := func(r policy.Rate, tries int) (n int) {
 		for range tries {
-			if p.Allow(now, r) {
+			if ok, _ := p.Allow(now, r); ok {
 				n++
 			}
 		}
@@ -34,7 +34,27 @@ func TestPace(t *testing.T) {
 			t.Errorf("%s later %d of %d passed under %s, want %d", c.after, got, c.tries, c.rate, c.want)
 		}
 	}
-	if (*Pace)(nil).Allow(now, minute) || !(*Pace)(nil).Allow(now, policy.Rate{}) {
+	none, _ := (*Pace)(nil).Allow(now, minute)
+	any, _ := (*Pace)(nil).Allow(now, policy.Rate{})
+	if none || !any {
 		t.Error("without a pace a rate is not kept")
+	}
+}
+
+// TestPaceSaysWhen: who comes too soon is told when it is not.
+func TestPaceSaysWhen(t *testing.T) {
+	var p Pace
+	now, r := time.Now(), policy.Rate{N: 2, Per: time.Minute}
+	for range 2 {
+		if ok, after := p.Allow(now, r); !ok || after != 0 {
+			t.Fatalf("%v %v", ok, after)
+		}
+	}
+	ok, after := p.Allow(now.Add(10*time.Second), r)
+	if ok || after.Round(time.Millisecond) != 20*time.Second {
+		t.Errorf("%v %v", ok, after)
+	}
+	if ok, _ := p.Allow(now.Add(10*time.Second+after+time.Millisecond), r); !ok {
+		t.Error("it was not so")
 	}
 }

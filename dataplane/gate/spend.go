@@ -23,10 +23,10 @@ func (g *Gate) spend(t *policy.Terms, d *postern.Decision) error {
 		b.Statements.Take(-1, 1) // a transaction can be ended whatever was used
 		return nil
 	}
-	if !b.Pace.Allow(g.cfg.Now(), t.Rate) {
+	if ok, after := b.Pace.Allow(g.cfg.Now(), t.Rate); !ok {
 		return &postern.Refusal{
 			Code: postern.CodeLimit, Rule: string(g.cfg.Task) + policy.LimitsSuffix,
-			Reason: fmt.Sprintf("task %q allows %s, and more came", g.cfg.Task, t.Rate), Hint: "try again in a moment",
+			Reason: fmt.Sprintf("task %q allows %s, and more came", g.cfg.Task, t.Rate), Hint: "try again in a moment", After: after,
 		}
 	}
 	if err := g.some(&b.Rows, t.Rows, "rows"); err != nil {

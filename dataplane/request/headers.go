@@ -87,6 +87,9 @@ func Return(dst, src http.Header) {
 
 // options are the headers that Connection names.
 func options(h http.Header) map[string]bool {
+	if len(h["Connection"]) == 0 {
+		return nil
+	}
 	listed := map[string]bool{}
 	for _, v := range h["Connection"] {
 		for name := range strings.SplitSeq(v, ",") {
@@ -99,23 +102,74 @@ func options(h http.Header) map[string]bool {
 // secrets are headers whose values are not recorded.
 var secrets = []string{"Cookie", "Set-Cookie", "Authorization", "Proxy-Authorization", "Www-Authenticate", "X-Api-Key", "X-Auth-Token", "X-Csrf-Token", "X-Xsrf-Token", "Postern-Identity"}
 
-// Shown lists headers as "name: value", sorted, as they may be recorded.
+// Shown lists headers as "name: value", by name, as they may be recorded.
 func Shown(h http.Header) []string {
-	out := make([]string, 0, len(h))
-	for name, values := range h {
-		for _, v := range values {
-			if slices.Contains(secrets, name) || sensitive(name) {
-				v = "(redacted)"
-			}
-			out = append(out, strings.ToLower(name)+": "+v)
-		}
+	text := ShownText(h)
+	out := make([]string, 0, strings.Count(text, "\n"))
+	for text != "" {
+		var line string
+		line, text, _ = strings.Cut(text, "\n")
+		out = append(out, line)
 	}
-	slices.Sort(out)
 	return out
 }
 
-// sensitive reports whether a header's very name says that it is secret.
-func sensitive(name string) bool {
-	name = strings.ToLower(name)
-	return slices.ContainsFunc([]string{"secret", "token", "password", "api-key", "apikey", "credential", "session", "signature"}, func(w string) bool { return strings.Contains(name, w) })
+// ShownText is what Shown lists, each with a line's end. It is made for each request.
+func ShownText(h http.Header) string {
+	var room [32]string
+	names, size := room[:0], 0
+	for name, values := range h {
+		names = append(names, name)
+		for _, v := range values {
+			size += len(name) + len(v) + len(": \n")
+		}
+	}
+	slices.Sort(names)
+	b := make([]byte, 0, size+len(redacted))
+	for _, name := range names {
+		lower, secret := spelled(name)
+		for _, v := range h[name] {
+			if secret {
+				v = redacted
+			}
+			b = append(append(append(append(b, lower...), ": "...), oneLine(v)...), '\n')
+		}
+	}
+	return string(b)
+}
+
+const redacted = "(redacted)"
+
+// oneLine is a value without what would end its line; parsers let none in.
+func oneLine(v string) string {
+	if strings.ContainsAny(v, "\r\n") {
+		return strings.NewReplacer("\r", " ", "\n", " ").Replace(v)
+	}
+	return v
+}
+
+// spelled is a header's name in small letters, and whether its value is secret.
+func spelled(name string) (lower string, secret bool) {
+	if lower, plain := plainNames[name]; plain {
+		return lower, false
+	}
+	lower = strings.ToLower(name)
+	return lower, slices.Contains(secrets, name) || sensitive(lower)
+}
+
+// plainNames are headers that most messages have and that are not secret.
+var plainNames = func() map[string]string {
+	m := map[string]string{}
+	for _, name := range []string{
+		"Accept", "Accept-Encoding", "Accept-Language", "Accept-Ranges", "Cache-Control", "Connection", "Content-Encoding", "Content-Length", "Content-Type",
+		"Date", "Etag", "Expires", "Host", "Last-Modified", "Origin", "Referer", "Server", "Te", "Transfer-Encoding", "User-Agent", "Vary", "X-Request-Id",
+	} {
+		m[name] = strings.ToLower(name)
+	}
+	return m
+}()
+
+// sensitive reports whether a header's very name, in small letters, says that it is secret.
+func sensitive(lower string) bool {
+	return slices.ContainsFunc([]string{"secret", "token", "password", "api-key", "apikey", "credential", "session", "signature"}, func(w string) bool { return strings.Contains(lower, w) })
 }

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"html"
+	"math"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/posterngate/postern/pkg/postern"
@@ -74,12 +76,18 @@ func Refuse(w http.ResponseWriter, r *http.Request, no *postern.Refusal) {
 		}
 		h.Set("Grpc-Status", fmt.Sprint(status))
 		h.Set("Grpc-Message", grpcMessage(text(no)))
+		if no.After > 0 {
+			h.Set("Grpc-Retry-Pushback-Ms", strconv.FormatInt(no.After.Milliseconds()+1, 10))
+		}
 		w.WriteHeader(http.StatusOK)
 		return
 	}
 	status := Status(no.Code)
 	if no.Code == postern.CodeBadToken {
 		h.Set("WWW-Authenticate", `Bearer realm="postern", error="invalid_token"`)
+	}
+	if no.After > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(no.After.Seconds()))))
 	}
 	kind, body := Text(r.Header.Get("Accept"), status, no)
 	h.Set("Content-Type", kind)

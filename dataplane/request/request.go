@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"net"
@@ -61,13 +62,21 @@ func ClaimOf(p postern.Protocol, r *http.Request) (Claim, error) {
 	if err != nil {
 		host = r.RemoteAddr
 	}
-	h := sha256.New()
-	for _, part := range []string{permission, token, string(c.Certificate), host} {
-		sum := sha256.Sum256([]byte(part))
-		h.Write(sum[:])
-	}
-	c.key = [sha256.Size]byte(h.Sum(nil))
+	c.key = keyOf(permission, token, host, c.Certificate)
 	return c, nil
+}
+
+// keyOf tells what it is made of from everything else: the hash of the parts, each behind
+// its length. It is made for each request.
+func keyOf(permission, token, host string, certificate []byte) [sha256.Size]byte {
+	var room [2 << 10]byte
+	b := room[:0]
+	for _, part := range [...]string{permission, token, host} {
+		b = append(binary.BigEndian.AppendUint64(b, uint64(len(part))), part...)
+	}
+	key := sha256.Sum256(append(b, certificate...))
+	clear(room[:])
+	return key
 }
 
 // maxProgram is how much of what a client calls itself is kept, in bytes.

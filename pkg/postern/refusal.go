@@ -1,6 +1,9 @@
 package postern
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // Code says which kind of no a Refusal is; engines map it to their protocol's own
 // error. The zero Code is a denial by policy.
@@ -51,7 +54,9 @@ type Refusal struct {
 	Rule   string // the rule that spoke, such as "sales-report/permit"
 	Detail string // what would have been allowed
 	Hint   string // what to do next
-	Cause  error  // for operators' logs only
+	// After is when the same is worth another try; 0 where nothing says so.
+	After time.Duration
+	Cause error // for operators' logs only
 }
 
 func (r *Refusal) Error() string { return r.Reason }

@@ -45,9 +45,8 @@ type exchange struct {
 
 // What bounds one request.
 const (
-	prepareTimeout = 15 * time.Second
-	maxJudged      = 3         // how often it is judged anew because policy changed under it
-	maxKept        = 256 << 10 // bytes of a body that are recorded, each way
+	maxJudged = 3         // how often it is judged anew because policy changed under it
+	maxKept   = 256 << 10 // bytes of a body that are recorded, each way
 )
 
 // run judges, forwards and answers.
@@ -148,8 +147,6 @@ var errUnsteady = &postern.Refusal{Code: postern.CodeStale, Reason: "policy keep
 
 // prepare judges a statement.
 func (x *exchange) prepare(ctx context.Context, st *engine.Statement) (*engine.Admission, *analysis, error) {
-	ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
-	defer cancel()
 	adm, err := x.v.Prepare(ctx, st)
 	if err != nil {
 		return nil, nil, err

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -81,8 +82,7 @@ func (x *exchange) trip(ctx context.Context, c *engine.Credential) (engine.Outco
 		return engine.Outcome{}, x.unreachable(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	tag := fmt.Sprintf("%d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
-	return engine.Outcome{Tag: tag}, x.answer(ctx, resp, secrets)
+	return engine.Outcome{Tag: statusLine(resp.StatusCode)}, x.answer(ctx, resp, secrets)
 }
 
 // identityHeader tells a resource who asks. No client's own goes through: see request.Claims.
@@ -98,14 +98,11 @@ func (x *exchange) unvouched(err error) error {
 // outgoing is the request as the resource gets it: made anew, of what was understood.
 func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
 	_, target, _ := strings.Cut(x.adm.Forward, " ")
-	u, err := url.Parse(request.Scheme(x.terms) + "://" + x.terms.HTTP.Authority + target)
+	out, err := http.NewRequestWithContext(ctx, x.facts.Method, request.Scheme(x.terms)+"://"+x.terms.HTTP.Authority+target, nil)
 	if err != nil {
 		return nil, request.Bad("the target cannot be sent on")
 	}
-	out := (&http.Request{
-		Method: x.facts.Method, URL: u, Host: x.terms.HTTP.Authority, Header: make(http.Header, len(x.r.Header)),
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, ContentLength: x.r.ContentLength,
-	}).WithContext(ctx)
+	out.Host, out.Header, out.ContentLength = x.terms.HTTP.Authority, make(http.Header, len(x.r.Header)), x.r.ContentLength
 	request.Forward(out.Header, x.r.Header)
 	x.talk.headers(out.Header)
 	if _, named := out.Header["User-Agent"]; !named {
@@ -134,7 +131,8 @@ func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
 			}
 		}
 		out.ContentLength = int64(len(x.body))
-		out.Body = io.NopCloser(bytes.NewReader(x.body))
+		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(x.body)), nil }
+		out.Body, _ = out.GetBody()
 	case x.r.ContentLength != 0:
 		// Answers may begin before all has been asked.
 		if err := http.NewResponseController(x.w).EnableFullDuplex(); err != nil && x.r.ProtoMajor == 1 {
@@ -144,7 +142,7 @@ func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
 		out.Trailer = x.r.Trailer
 	}
 	if len(x.body) == 0 && x.buffered {
-		out.Body = http.NoBody
+		out.Body, out.GetBody = http.NoBody, nil
 	}
 	return out, nil
 }
@@ -204,13 +202,11 @@ func (x *exchange) answer(ctx context.Context, resp *http.Response, secrets [][]
 }
 
 func headLines(status int, h http.Header) []byte {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "%d %s\n", status, http.StatusText(status))
-	for _, l := range request.Shown(h) {
-		b.WriteString(l + "\n")
-	}
-	return b.Bytes()
+	return []byte(statusLine(status) + "\n" + request.ShownText(h))
 }
+
+// statusLine is a status as people write it.
+func statusLine(status int) string { return strconv.Itoa(status) + " " + http.StatusText(status) }
 
 // buffers are what bodies are copied through.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}

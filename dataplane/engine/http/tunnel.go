@@ -21,7 +21,7 @@ func (x *exchange) tunnel(ctx context.Context, out *http.Request, secrets [][]by
 		return engine.Outcome{}, x.unreachable(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	o := engine.Outcome{Tag: fmt.Sprintf("%d %s", resp.StatusCode, http.StatusText(resp.StatusCode))}
+	o := engine.Outcome{Tag: statusLine(resp.StatusCode)}
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		return o, x.answer(ctx, resp, secrets)
 	}

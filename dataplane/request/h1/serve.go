@@ -41,11 +41,12 @@ type conn struct {
 	bw   *bufio.Writer
 	w    *writer
 	head []byte // reused
+	from string // where the client is
 
-	watching sync.Mutex // guards what follows
-	timer    *time.Timer
-	watched  chan struct{} // closed when the watch has ended
-	gone     context.CancelFunc
+	watching sync.Mutex         // guards what follows
+	timer    *time.Timer        // begins the watch
+	gone     context.CancelFunc // of the request that may be watched; nil where none is
+	watched  chan struct{}      // closed when the watch has ended; nil where it has not begun
 }
 
 // pools of what each connection needs while it is served.
@@ -58,7 +59,7 @@ var (
 // A handler that panics with http.ErrAbortHandler ends the connection in the middle of its
 // answer.
 func Serve(ctx context.Context, nc net.Conn, cfg Config, h http.Handler) error {
-	c := &conn{cfg: cfg, nc: nc, r: readers.Get().(*bufio.Reader), bw: writers.Get().(*bufio.Writer)}
+	c := &conn{cfg: cfg, nc: nc, from: nc.RemoteAddr().String(), r: readers.Get().(*bufio.Reader), bw: writers.Get().(*bufio.Writer)}
 	c.r.Reset(nc)
 	c.bw.Reset(nc)
 	hijacked := false
@@ -71,11 +72,11 @@ func Serve(ctx context.Context, nc net.Conn, cfg Config, h http.Handler) error {
 		}
 	}()
 	for {
-		r, err := c.next(ctx)
+		r, err := c.next()
 		if err != nil {
 			return c.refuse(err)
 		}
-		again, err := c.answer(r, h)
+		again, err := c.answer(ctx, r, h)
 		if c.w.hijacked {
 			hijacked = true
 			return err
@@ -87,7 +88,7 @@ func Serve(ctx context.Context, nc net.Conn, cfg Config, h http.Handler) error {
 }
 
 // next reads the head of the next request.
-func (c *conn) next(ctx context.Context) (*http.Request, error) {
+func (c *conn) next() (*http.Request, error) {
 	if c.r.Buffered() == 0 {
 		if err := c.nc.SetReadDeadline(time.Now().Add(c.cfg.Idle)); err != nil {
 			return nil, err
@@ -107,7 +108,7 @@ func (c *conn) next(ctx context.Context) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.RemoteAddr = c.nc.RemoteAddr().String()
+	r.RemoteAddr = c.from
 	if t, ok := c.nc.(*tls.Conn); ok {
 		s := t.ConnectionState()
 		r.TLS = &s
@@ -130,12 +131,12 @@ func (c *conn) next(ctx context.Context) (*http.Request, error) {
 		}
 	}
 	delete(r.Header, "Expect")
-	return r.WithContext(ctx), nil
+	return r, nil
 }
 
 // answer has a request answered, and says whether another may follow.
-func (c *conn) answer(r *http.Request, h http.Handler) (again bool, err error) {
-	ctx, cancel := context.WithCancel(r.Context())
+func (c *conn) answer(ctx context.Context, r *http.Request, h http.Handler) (again bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	b, _ := r.Body.(*body)
 	c.watch(cancel, b)
@@ -198,42 +199,52 @@ func (c *conn) watch(cancel context.CancelFunc, b *body) {
 	c.watching.Lock()
 	defer c.watching.Unlock()
 	c.gone = cancel
-	c.watched = make(chan struct{})
-	done := c.watched
-	c.timer = time.AfterFunc(watchAfter, func() {
-		defer close(done)
-		if c.nc.SetReadDeadline(time.Time{}) != nil {
-			return
-		}
-		c.watching.Lock()
-		stopped := c.timer == nil
+	if c.timer == nil {
+		c.timer = time.AfterFunc(watchAfter, c.look)
+		return
+	}
+	c.timer.Reset(watchAfter)
+}
+
+// look is the watch. One that was begun for a request that is over may find the next one,
+// which it then watches early.
+func (c *conn) look() {
+	c.watching.Lock()
+	gone := c.gone
+	if gone == nil || c.watched != nil {
 		c.watching.Unlock()
-		if stopped {
-			return
+		return
+	}
+	done := make(chan struct{})
+	defer close(done)
+	c.watched = done
+	err := c.nc.SetReadDeadline(time.Time{})
+	c.watching.Unlock()
+	if err != nil {
+		return
+	}
+	if _, err := c.r.Peek(1); err != nil {
+		var timeout net.Error
+		if !errors.As(err, &timeout) || !timeout.Timeout() {
+			gone()
 		}
-		if _, err := c.r.Peek(1); err != nil {
-			var timeout net.Error
-			if !errors.As(err, &timeout) || !timeout.Timeout() {
-				cancel()
-			}
-		}
-	})
+	}
 }
 
 // unwatch ends the watch, so that the connection can be read again.
 func (c *conn) unwatch() {
 	c.watching.Lock()
-	t, done := c.timer, c.watched
-	c.timer = nil
-	c.watching.Unlock()
-	if t == nil || t.Stop() {
+	defer c.watching.Unlock()
+	if c.gone == nil {
 		return
 	}
-	for {
+	c.gone = nil
+	c.timer.Stop()
+	for c.watched != nil {
 		_ = c.nc.SetReadDeadline(time.Unix(1, 0))
 		select {
-		case <-done:
-			return
+		case <-c.watched:
+			c.watched = nil
 		case <-time.After(time.Millisecond):
 		}
 	}

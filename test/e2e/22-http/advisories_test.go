@@ -20,7 +20,7 @@ import (
 // TestAdvisories has a case for each class of published advisories on gateways and servers
 // that could be one of ours: what was sent there is refused here, and others are unharmed.
 func TestAdvisories(t *testing.T) {
-	s := &service{house.Start(t, house.Options{HTTP: true})}
+	s := &service{House: house.Start(t, house.Options{HTTP: true})}
 	token := s.DataToken(t, "alice")
 	for name, c := range map[string]struct {
 		task, head, body string

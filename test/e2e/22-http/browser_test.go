@@ -67,7 +67,7 @@ func newDesk(t *testing.T) string {
 // TestBrowser: people with nothing but a browser sign in, work, wait for others and sign
 // out, in a real Chromium.
 func TestBrowser(t *testing.T) {
-	s := &service{house.Start(t, house.Options{Bare: true, Extra: fmt.Sprintf(deskWorld, newDesk(t))})}
+	s := &service{House: house.Start(t, house.Options{Bare: true, Extra: fmt.Sprintf(deskWorld, newDesk(t))})}
 	s.Serves(t, "desk")
 	home := "https://desk--desk." + s.Nodes[0].HTTPDomain
 	host := strings.Split(strings.TrimPrefix(home, "https://"), ":")[0]

@@ -91,7 +91,7 @@ type evasion struct {
 
 // TestEvasions: nothing is missed, nothing leaks, and what is allowed is not refused.
 func TestEvasions(t *testing.T) {
-	s := &service{house.Start(t, house.Options{HTTP: true, Extra: fmt.Sprintf(oddWorld, odd(t))})}
+	s := &service{House: house.Start(t, house.Options{HTTP: true, Extra: fmt.Sprintf(oddWorld, odd(t))})}
 	s.Serves(t, "odd")
 	var all []evasion
 	if err := yaml.UnmarshalStrict(house.Must(os.ReadFile("testdata/evasions.yaml"))(t), &all); err != nil {
@@ -214,7 +214,7 @@ func (s *service) frames(t *testing.T) {
 
 // TestFloods: what wears a server down harms nobody else.
 func TestFloods(t *testing.T) {
-	s := &service{house.Start(t, house.Options{HTTP: true})}
+	s := &service{House: house.Start(t, house.Options{HTTP: true})}
 	var stop atomic.Bool
 	done := make(chan struct{})
 	go func() {

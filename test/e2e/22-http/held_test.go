@@ -11,7 +11,7 @@ import (
 // TestHeld: a request that people must approve waits, shows them its body, is sent once,
 // and can be refused.
 func TestHeld(t *testing.T) {
-	s := &service{house.Start(t, house.Options{HTTP: true})}
+	s := &service{House: house.Start(t, house.Options{HTTP: true})}
 	pending := func() string {
 		t.Helper()
 		id := s.pending(t, "PATCH /api/orders/7")
@@ -66,7 +66,7 @@ func TestHeld(t *testing.T) {
 
 // TestRevoked: an ended right ends what goes on, and what comes after.
 func TestRevoked(t *testing.T) {
-	s := &service{house.Start(t, house.Options{HTTP: true})}
+	s := &service{House: house.Start(t, house.Options{HTTP: true})}
 	if r := s.curl(t, "alice", "read-orders", "/api/orders/7/status"); !strings.HasSuffix(r.Out, "\n200") {
 		t.Fatalf("%+v", r)
 	}

@@ -18,6 +18,7 @@ func TestMain(m *testing.M) { house.Main(m) }
 // service is the house, and how clients of its service speak.
 type service struct {
 	*house.House
+	last http.Header // of what look was answered last
 }
 
 // curl runs stock curl as a person at the resource, under a task.
@@ -49,7 +50,7 @@ func has(t *testing.T, text string, parts ...string) {
 }
 
 func TestStockCurl(t *testing.T) {
-	s := &service{house.Start(t, house.Options{HTTP: true})}
+	s := &service{House: house.Start(t, house.Options{HTTP: true})}
 	t.Run("allowed and refused", func(t *testing.T) {
 		for _, c := range []struct {
 			task string

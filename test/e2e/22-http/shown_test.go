@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -116,6 +117,7 @@ func (s *service) look(t *testing.T, resource, path, body string, headers ...str
 	}
 	resp := house.Must(s.client(t).Do(req))(t)
 	defer resp.Body.Close()
+	s.last = resp.Header
 	return resp.StatusCode, string(house.Must(io.ReadAll(resp.Body))(t))
 }
 
@@ -210,6 +212,9 @@ func TestShown(t *testing.T) {
 			if status, text := s.look(t, "sip--vouched", "/", ""); status != want || want == 429 && !strings.Contains(text, `task "sip" allows 2 in an hour`) {
 				t.Errorf("request %d: %d %s", i+1, status, text)
 			}
+		}
+		if after, err := strconv.Atoi(s.last.Get("Retry-After")); err != nil || after < 60 || after > 1800 {
+			t.Errorf("when to come again: %q", s.last.Get("Retry-After"))
 		}
 	})
 	t.Run("client certificate", func(t *testing.T) {

@@ -1,0 +1,73 @@
+package http
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/engine/enginetest"
+)
+
+// BenchmarkRequest is one small request after the other on a kept connection: what the
+// engine itself costs, without a gate and a record.
+func BenchmarkRequest(b *testing.B) {
+	const page = "HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Thu, 26 Nov 2026 00:00:00 GMT\r\nContent-Type: text/plain\r\nLast-Modified: Thu, 26 Nov 2026 00:00:00 GMT\r\nEtag: \"x\"\r\nAccept-Ranges: bytes\r\nContent-Length: 1024\r\n\r\n"
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = ln.Close() })
+	answer := []byte(page + strings.Repeat("x", 1024))
+	go func() {
+		for {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer nc.Close()
+				r := bufio.NewReader(nc)
+				for {
+					if line, err := r.ReadSlice('\n'); err != nil {
+						return
+					} else if len(line) > 2 {
+						continue
+					}
+					if _, err := nc.Write(answer); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	host, port, _ := net.SplitHostPort(ln.Addr().String())
+	n, _ := strconv.Atoi(port)
+	terms := engine.Terms{
+		Task: "t", Resource: "target", Subject: "alice", Host: host, Port: n,
+		HTTP: engine.HTTPTerms{Authority: "orders.internal", Auth: "none"}, TLS: engine.TLSTerms{Mode: "disable"},
+	}
+	addr := enginetest.Serve(b, New(Config{AllowPlaintext: true}), enginetest.NewDoor(b, terms, credential))
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	r := bufio.NewReader(c)
+	ask := []byte("GET /small.txt HTTP/1.1\r\nHost: bench\r\nPostern-Task: t.target\r\nUser-Agent: bench\r\nAuthorization: Bearer " + enginetest.Token + "\r\n\r\n")
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := c.Write(ask); err != nil {
+			b.Fatal(err)
+		}
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			b.Fatal(resp, err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+	}
+}
