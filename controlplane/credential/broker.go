@@ -444,6 +444,7 @@ func within(t, bound time.Time) time.Time {
 // wipe overwrites the secret parts.
 func wipe(c *nodev1.Credential) {
 	clear(c.GetPassword())
+	clear(c.GetSessionToken())
 	clear(c.GetPrivateKey())
 	for _, key := range c.GetMaskKeys() {
 		clear(key)

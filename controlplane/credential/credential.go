@@ -2,7 +2,7 @@
 // the store, written ahead of every step, so that whatever was lent is taken back: by
 // the node that releases it, or by the sweeper when a lease is not renewed, its grant is
 // over, or a control plane died half-way. The credential itself is sealed to the node's
-// key and never stored or logged. Where credentials come from is left to Sources; who
+// key and never logged; of it a Source may keep, sealed, what ends it. Where credentials come from is left to Sources; who
 // may lend to whom is asked of Policy.
 package credential
 

@@ -141,7 +141,9 @@ type Credential struct {
 	Password    secret.Bytes
 	Certificate []byte // PEM, or for SSH as in an authorized_keys file
 	PrivateKey  secret.Bytes
-	MaskKeys    map[string]secret.Bytes // of masks of method token, by name; of sessions alone
+	// SessionToken stands beside a temporary access key: Account and Password.
+	SessionToken secret.Bytes
+	MaskKeys     map[string]secret.Bytes // of masks of method token, by name; of sessions alone
 }
 
 // Terms is what an engine needs to know of the resource and the task.

@@ -111,7 +111,7 @@ func (b *Book) open(session postern.SessionID, resource postern.ResourceName, re
 		book: b, id: postern.LeaseID(id), resource: resource, done: make(chan struct{}), expires: expires.AsTime(),
 		held: engine.Credential{
 			Account: c.GetAccount(), Password: secret.New(c.GetPassword()),
-			Certificate: c.GetCertificate(), PrivateKey: secret.New(c.GetPrivateKey()), MaskKeys: keys,
+			Certificate: c.GetCertificate(), PrivateKey: secret.New(c.GetPrivateKey()), SessionToken: secret.New(c.GetSessionToken()), MaskKeys: keys,
 		},
 	}, nil
 }

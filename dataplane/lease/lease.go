@@ -70,6 +70,8 @@ func (l *Lease) copied() (engine.Credential, error) {
 		Certificate: bytes.Clone(l.held.Certificate),
 		PrivateKey:  secret.New(bytes.Clone(l.held.PrivateKey.Reveal())),
 		MaskKeys:    maskKeys(l.held.MaskKeys),
+
+		SessionToken: secret.New(bytes.Clone(l.held.SessionToken.Reveal())),
 	}, nil
 }
 
@@ -135,6 +137,7 @@ func wipe(c *engine.Credential) {
 	}
 	c.Password.Wipe()
 	c.PrivateKey.Wipe()
+	c.SessionToken.Wipe()
 	clear(c.Certificate)
 	*c = engine.Credential{}
 }

@@ -115,7 +115,7 @@ func (c *checker) workload(s *typesv1.WorkloadSpec) {
 
 // secretForms are the sets of keys that a secret may have, sorted.
 var secretForms = [][]string{
-	{"password", "username"}, {"privateKey", "username"}, {"certificate", "privateKey", "username"}, {"value"}, {"signingSecret", "token"},
+	{"password", "username"}, {"password", "sessionToken", "username"}, {"privateKey", "username"}, {"certificate", "privateKey", "username"}, {"value"}, {"signingSecret", "token"},
 }
 
 func (c *checker) secret(s *typesv1.SecretSpec) {
@@ -132,7 +132,7 @@ func (c *checker) secret(s *typesv1.SecretSpec) {
 			return
 		}
 	}
-	c.fail("spec.data", "has just the keys username and password, or username and privateKey, with a certificate or without, or just the key value, or token and signingSecret")
+	c.fail("spec.data", "has just the keys username and password, with a sessionToken or without, or username and privateKey, with a certificate or without, or just the key value, or token and signingSecret")
 }
 
 func (c *checker) node(s *typesv1.NodeSpec) {

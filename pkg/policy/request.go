@@ -262,20 +262,33 @@ var awsName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
 // oauth checks an authorization server, which HTTP resources alone have.
 func (c *checker) oauth(field string, r *typesv1.CredentialRef) {
 	o := r.GetOauth()
-	u, err := url.Parse(o.GetTokenUrl())
 	switch {
 	case r.GetVault() != nil || r.GetSealed() != "":
 		c.fail(field, "stands beside another source; give one")
-	case err != nil || u.Host == "" || u.User != nil || u.Fragment != "":
-		c.fail(field+".tokenUrl", "must be a URL such as https://login.example/token")
-	case u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())):
-		c.fail(field+".tokenUrl", "secrets are sent by https only")
+	case !c.authServer(field+".tokenUrl", o.GetTokenUrl()):
 	case o.GetSecret() == "":
 		c.fail(field+".secret", "is required: the Secret with the client's username and password")
+	}
+	if o.GetRevocationUrl() != "" {
+		c.authServer(field+".revocationUrl", o.GetRevocationUrl())
 	}
 	for _, s := range o.GetScopes() {
 		if s == "" || strings.ContainsAny(s, " \"\\") {
 			c.fail(field+".scopes", "%q is not one scope", s)
 		}
 	}
+}
+
+// authServer checks a place of an authorization server's, to which secrets are sent.
+func (c *checker) authServer(field, text string) bool {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Host == "" || u.User != nil || u.Fragment != "":
+		c.fail(field, "must be a URL such as https://login.example/token")
+	case u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())):
+		c.fail(field, "secrets are sent by https only")
+	default:
+		return true
+	}
+	return false
 }

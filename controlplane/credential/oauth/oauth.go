@@ -1,6 +1,7 @@
 // Package oauth lends access tokens that an authorization server gives to a client of its
 // own, by client credentials (RFC 6749, section 4.4). The client's secret stays here; a
-// token is asked for each lease, and the next one is leased when it ends.
+// token is asked for each lease, and the next one is leased when it ends. What is over
+// before its token is revoked where the server takes that (RFC 7009).
 package oauth
 
 import (
@@ -20,7 +21,6 @@ import (
 
 	"github.com/posterngate/postern/controlplane/credential"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
-	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/secret"
 )
 
@@ -50,25 +50,17 @@ func New(secret func(ctx context.Context, name string) (map[string]secret.Bytes,
 // Issue asks the server for a token.
 func (s *Source) Issue(ctx context.Context, r credential.Request) (credential.Issued, error) {
 	ref := r.Ref.GetOauth()
-	values, err := s.secret(ctx, ref.GetSecret())
+	id, key, err := s.client(ctx, ref.GetSecret())
 	if err != nil {
 		return credential.Issued{}, err
 	}
-	defer func() {
-		for _, v := range values {
-			v.Wipe()
-		}
-	}()
-	id, key := values["username"].Reveal(), values["password"].Reveal()
-	if len(id) == 0 || len(key) == 0 {
-		return credential.Issued{}, fmt.Errorf("secret %q is no client of an authorization server: it needs username and password", ref.GetSecret())
-	}
-	client, err := clientOf(ref)
+	defer key.Wipe()
+	client, err := clientOf(ref.GetCa())
 	if err != nil {
 		return credential.Issued{}, err
 	}
 	defer client.CloseIdleConnections()
-	cfg := clientcredentials.Config{ClientID: string(id), ClientSecret: string(key), TokenURL: ref.GetTokenUrl(), Scopes: ref.GetScopes()}
+	cfg := clientcredentials.Config{ClientID: id, ClientSecret: string(key.Reveal()), TokenURL: ref.GetTokenUrl(), Scopes: ref.GetScopes()}
 	if a := ref.GetAudience(); a != "" {
 		cfg.EndpointParams = url.Values{"audience": {a}}
 	}
@@ -88,16 +80,43 @@ func (s *Source) Issue(ctx context.Context, r credential.Request) (credential.Is
 		return credential.Issued{}, fmt.Errorf("%s gave a token that ends in %s; are the clocks set?", ref.GetTokenUrl(), life)
 	}
 	end := began.Add(life - min(early, life/10))
-	return credential.Issued{Credential: &nodev1.Credential{Account: string(id), Password: []byte(t.AccessToken)}, Handle: handleOf(end), Expires: end}, nil
+	h := handle{End: end}
+	if u := ref.GetRevocationUrl(); u != "" {
+		h.URL, h.CA, h.Secret, h.Token = u, ref.GetCa(), ref.GetSecret(), []byte(t.AccessToken)
+	}
+	text, err := h.bytes()
+	if err != nil {
+		return credential.Issued{}, err
+	}
+	return credential.Issued{Credential: &nodev1.Credential{Account: id, Password: []byte(t.AccessToken)}, Handle: text, Expires: end}, nil
+}
+
+// client is who asks, by a Secret; the caller wipes the key.
+func (s *Source) client(ctx context.Context, name string) (id string, key secret.Bytes, err error) {
+	values, err := s.secret(ctx, name)
+	if err != nil {
+		return "", secret.Bytes{}, err
+	}
+	key = values["password"]
+	delete(values, "password")
+	id = string(values["username"].Reveal())
+	for _, v := range values {
+		v.Wipe()
+	}
+	if id == "" || key.Len() == 0 {
+		key.Wipe()
+		return "", secret.Bytes{}, fmt.Errorf("secret %q is no client of an authorization server: it needs username and password", name)
+	}
+	return id, key, nil
 }
 
 // clientOf makes the client that speaks to the server. It follows nothing: the secret is
 // for the server that is named.
-func clientOf(ref *typesv1.OAuthRef) (*http.Client, error) {
+func clientOf(ca string) (*http.Client, error) {
 	secure := &tls.Config{MinVersion: tls.VersionTLS12}
-	if ref.GetCa() != "" {
+	if ca != "" {
 		secure.RootCAs = x509.NewCertPool()
-		if !secure.RootCAs.AppendCertsFromPEM([]byte(ref.GetCa())) {
+		if !secure.RootCAs.AppendCertsFromPEM([]byte(ca)) {
 			return nil, errors.New("the CA of the authorization server cannot be read")
 		}
 	}
@@ -119,13 +138,3 @@ func plain(err error) error {
 	}
 	return fmt.Errorf("%s %.64q", status, said.ErrorCode)
 }
-
-func handleOf(end time.Time) []byte { return []byte(end.UTC().Format(time.RFC3339Nano)) }
-
-// Renew says when the token ends: nothing makes it live longer.
-func (s *Source) Renew(_ context.Context, handle []byte, _ time.Time) (time.Time, error) {
-	return time.Parse(time.RFC3339Nano, string(handle))
-}
-
-// Revoke has nothing to do: the token ends by itself, and with it what it opens.
-func (s *Source) Revoke(context.Context, []byte) error { return nil }

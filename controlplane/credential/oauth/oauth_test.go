@@ -76,3 +76,68 @@ func TestIssue(t *testing.T) {
 		t.Error("the secret was sent to another server than the one that is named")
 	}
 }
+
+// TestRevoke: a token is ended at its server, as the client that got it, in the way that the
+// server reads; not after its end, and not where there is no place for it.
+func TestRevoke(t *testing.T) {
+	source := New(func(context.Context, string) (map[string]secret.Bytes, error) {
+		return map[string]secret.Bytes{"username": secret.FromString("id"), "password": secret.FromString(theSecret)}, nil
+	})
+	for name, c := range map[string]struct {
+		answers []int // one a try
+		form    bool  // the server reads the client in the form
+		nowhere bool
+		life    int
+		tries   int
+		err     bool
+	}{
+		"revoked":         {answers: []int{200}, life: 3600, tries: 1},
+		"by form":         {answers: []int{401, 200}, form: true, life: 3600, tries: 2},
+		"not now":         {answers: []int{503}, life: 3600, tries: 1, err: true},
+		"never":           {answers: []int{401, 401}, form: true, life: 3600, tries: 2, err: true},
+		"sent elsewhere":  {answers: []int{307}, life: 3600, tries: 1, err: true},
+		"no place for it": {nowhere: true, life: 3600},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tries := 0
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/token" {
+					w.Header().Set("Content-Type", "application/json")
+					_, _ = fmt.Fprintf(w, `{"access_token":"at","token_type":"Bearer","expires_in":%d}`, c.life)
+					return
+				}
+				id, key, basic := r.BasicAuth()
+				last := c.form && tries == 1
+				if last {
+					id, key = r.PostFormValue("client_id"), r.PostFormValue("client_secret")
+				}
+				if id != "id" || key != theSecret || !last && !basic || r.PostFormValue("token") != "at" {
+					t.Errorf("try %d: %q %q", tries, id, r.PostForm)
+				}
+				w.Header().Set("Location", "http://127.0.0.1:1/")
+				w.WriteHeader(c.answers[min(tries, len(c.answers)-1)])
+				tries++
+			}))
+			defer srv.Close()
+			ref := &typesv1.OAuthRef{TokenUrl: srv.URL + "/token", RevocationUrl: srv.URL + "/revoke"}
+			if c.nowhere {
+				ref.RevocationUrl = ""
+			}
+			got, err := source.Issue(t.Context(), credential.Request{Ref: &typesv1.CredentialRef{Oauth: ref}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = source.Revoke(t.Context(), got.Handle)
+			if (err != nil) != c.err || tries != c.tries || err != nil && (strings.Contains(err.Error(), theSecret) || strings.Contains(err.Error(), "at\"")) {
+				t.Errorf("%d tries: %v", tries, err)
+			}
+		})
+	}
+	over, err := (&handle{End: time.Now().Add(-time.Hour), URL: "http://127.0.0.1:1/", Token: []byte("at")}).bytes()
+	if err != nil || source.Revoke(t.Context(), over) != nil {
+		t.Error("one that is over is asked for")
+	}
+	if source.Revoke(t.Context(), []byte("nonsense")) == nil {
+		t.Error("a damaged handle is taken")
+	}
+}

@@ -13,8 +13,8 @@ import (
 	"github.com/posterngate/postern/pkg/secret"
 )
 
-// Source lends the logins kept in Secret objects: username and password, or username,
-// certificate and privateKey in PEM; or just one value, as the password of nobody.
+// Source lends the logins kept in Secret objects: username and password, with a sessionToken
+// where they are a temporary access key, or username, certificate and privateKey in PEM; or just one value, as the password of nobody.
 type Source struct {
 	store  store.Store
 	keeper Keeper
@@ -73,6 +73,8 @@ func (s *Source) Issue(ctx context.Context, r credential.Request) (credential.Is
 		Password:    bytes.Clone(values["password"].Reveal()),
 		Certificate: bytes.Clone(values["certificate"].Reveal()),
 		PrivateKey:  bytes.Clone(values["privateKey"].Reveal()),
+
+		SessionToken: bytes.Clone(values["sessionToken"].Reveal()),
 	}
 	if v := values["value"].Reveal(); len(v) > 0 {
 		c.Password = bytes.Clone(v) // one text, such as a key of an API

@@ -175,13 +175,21 @@ func (s *Source) standing(ctx context.Context, path string, data map[string]any,
 	return credential.Issued{Credential: c}, nil
 }
 
+// userAndPassword reads a login, or an access key of AWS, temporary or not.
 func userAndPassword(path string, data map[string]any) (*nodev1.Credential, error) {
-	user, _ := data["username"].(string)
-	password, _ := data["password"].(string)
-	if user == "" || password == "" {
-		return nil, fmt.Errorf("read %s: username and password are not both there", path)
+	text := func(names ...string) string {
+		for _, name := range names {
+			if v, _ := data[name].(string); v != "" {
+				return v
+			}
+		}
+		return ""
 	}
-	return &nodev1.Credential{Account: user, Password: []byte(password)}, nil
+	user, password := text("username", "access_key"), text("password", "secret_key")
+	if user == "" || password == "" {
+		return nil, fmt.Errorf("read %s: username and password, or access_key and secret_key, are not both there", path)
+	}
+	return &nodev1.Credential{Account: user, Password: []byte(password), SessionToken: []byte(text("session_token", "security_token"))}, nil
 }
 
 // Renew asks for more time for a database user.

@@ -81,7 +81,7 @@ func (x *exchange) sign(out *http.Request, c *engine.Credential) ([][]byte, erro
 	}
 	out.Header.Set(hashHeader, hash)
 	out.URL.RawPath = httpbinding.EscapePath(out.URL.Path, false) // as it is signed, with + as %2B
-	key := aws.Credentials{AccessKeyID: c.Account, SecretAccessKey: string(c.Password.Reveal())}
+	key := aws.Credentials{AccessKeyID: c.Account, SecretAccessKey: string(c.Password.Reveal()), SessionToken: string(c.SessionToken.Reveal())}
 	t := x.terms.HTTP
 	signer := v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = t.Service == "s3" })
 	if err := signer.SignHTTP(out.Context(), key, out, hash, t.Service, t.Region, time.Now()); err != nil {
@@ -91,7 +91,11 @@ func (x *exchange) sign(out *http.Request, c *engine.Credential) ([][]byte, erro
 	if !ok {
 		return nil, errors.New("the request was not signed")
 	}
-	return append(spellings(key.SecretAccessKey), []byte(signature)), nil
+	secrets := append(spellings(key.SecretAccessKey), []byte(signature))
+	if key.SessionToken != "" {
+		secrets = append(secrets, spellings(key.SessionToken)...)
+	}
+	return secrets, nil
 }
 
 // errLeak is the refusal of an answer that would tell the client what only the resource may

@@ -24,15 +24,22 @@ import (
 type partner struct {
 	port, tokens, secret string
 
-	mu     sync.Mutex
-	issued int
-	shown  map[string]bool
+	mu      sync.Mutex
+	issued  int
+	revoked int
+	shown   map[string]bool
 }
 
 func newPartner(t *testing.T) *partner {
 	p := &partner{secret: "cs_" + rand.Text(), shown: map[string]bool{}}
 	p.tokens = plain(t, func(w http.ResponseWriter, r *http.Request) {
 		id, secret, ok := r.BasicAuth()
+		if ok && r.URL.Path == "/revoke" && id == "postern-client" && secret == p.secret && p.seen()["Bearer "+r.PostFormValue("token")] {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.revoked++
+			return
+		}
 		if !ok || id != "postern-client" || secret != p.secret || r.PostFormValue("grant_type") != "client_credentials" || r.PostFormValue("scope") != "orders.read" || r.PostFormValue("audience") != "partner-api" {
 			http.Error(w, `{"error":"invalid_client"}`, http.StatusUnauthorized)
 			return
@@ -55,6 +62,13 @@ func newPartner(t *testing.T) *partner {
 		_, _ = io.WriteString(w, "you showed "+token)
 	})
 	return p
+}
+
+// ended is how many tokens that it was shown have been revoked.
+func (p *partner) ended() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.revoked
 }
 
 func (p *partner) seen() map[string]bool {

@@ -35,7 +35,7 @@ metadata: {name: partner}
 spec:
   protocol: http
   endpoint: {host: 127.0.0.1, port: ${PARTNER}, tls: {mode: disable}}
-  credential: {oauth: {tokenUrl: "http://127.0.0.1:${TOKENS}/token", secret: partner, scopes: [orders.read], audience: partner-api}}
+  credential: {oauth: {tokenUrl: "http://127.0.0.1:${TOKENS}/token", revocationUrl: "http://127.0.0.1:${TOKENS}/revoke", secret: partner, scopes: [orders.read], audience: partner-api}}
 ---
 apiVersion: postern/v1
 kind: Secret
@@ -188,6 +188,7 @@ func TestShown(t *testing.T) {
 		if status, text := s.look(t, "partner", "/redirect", ""); status != http.StatusServiceUnavailable || strings.Contains(text, "at-") {
 			t.Errorf("a redirect with the token: %d %s", status, text)
 		}
+		house.Eventually(t, func() string { return "what is over is revoked" }, func() bool { return p.ended() > 0 })
 		if strings.Contains(s.Log(), p.secret) || strings.Contains(s.Log(), "at-0") {
 			t.Error("a secret is in the log")
 		}

@@ -4567,7 +4567,9 @@ type Credential struct {
 	PrivateKey []byte `protobuf:"bytes,4,opt,name=private_key,json=privateKey,proto3" json:"private_key,omitempty"`
 	// The keys of the task's masks of method token, by the mask's name: each derived for the
 	// mask's domain, so that it opens nothing else.
-	MaskKeys      map[string][]byte `protobuf:"bytes,5,rep,name=mask_keys,json=maskKeys,proto3" json:"mask_keys,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	MaskKeys map[string][]byte `protobuf:"bytes,5,rep,name=mask_keys,json=maskKeys,proto3" json:"mask_keys,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// What stands beside a temporary access key: the token of its session.
+	SessionToken  []byte `protobuf:"bytes,6,opt,name=session_token,json=sessionToken,proto3" json:"session_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4633,6 +4635,13 @@ func (x *Credential) GetPrivateKey() []byte {
 func (x *Credential) GetMaskKeys() map[string][]byte {
 	if x != nil {
 		return x.MaskKeys
+	}
+	return nil
+}
+
+func (x *Credential) GetSessionToken() []byte {
+	if x != nil {
+		return x.SessionToken
 	}
 	return nil
 }
@@ -5304,7 +5313,7 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x129\n" +
 	"\n" +
-	"renew_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\trenewTime\"\x99\x02\n" +
+	"renew_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\trenewTime\"\xc3\x02\n" +
 	"\n" +
 	"Credential\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x1f\n" +
@@ -5312,7 +5321,8 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\vcertificate\x18\x03 \x01(\fR\vcertificate\x12$\n" +
 	"\vprivate_key\x18\x04 \x01(\fB\x03\x80\x01\x01R\n" +
 	"privateKey\x12K\n" +
-	"\tmask_keys\x18\x05 \x03(\v2).postern.node.v1.Credential.MaskKeysEntryB\x03\x80\x01\x01R\bmaskKeys\x1a;\n" +
+	"\tmask_keys\x18\x05 \x03(\v2).postern.node.v1.Credential.MaskKeysEntryB\x03\x80\x01\x01R\bmaskKeys\x12(\n" +
+	"\rsession_token\x18\x06 \x01(\fB\x03\x80\x01\x01R\fsessionToken\x1a;\n" +
 	"\rMaskKeysEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\")\n" +

@@ -1033,7 +1033,11 @@ type OAuthRef struct {
 	// The parameter audience, where the server wants one.
 	Audience string `protobuf:"bytes,4,opt,name=audience,proto3" json:"audience,omitempty"`
 	// PEM of the CA that signs the server's certificate; the system's where empty.
-	Ca            string `protobuf:"bytes,5,opt,name=ca,proto3" json:"ca,omitempty"`
+	Ca string `protobuf:"bytes,5,opt,name=ca,proto3" json:"ca,omitempty"`
+	// Where tokens are revoked (RFC 7009) once their session is over: https, or http on
+	// loopback. Empty lets them end by themselves, as for a server that gives one token to all
+	// who ask.
+	RevocationUrl string `protobuf:"bytes,6,opt,name=revocation_url,json=revocationUrl,proto3" json:"revocation_url,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1099,6 +1103,13 @@ func (x *OAuthRef) GetAudience() string {
 func (x *OAuthRef) GetCa() string {
 	if x != nil {
 		return x.Ca
+	}
+	return ""
+}
+
+func (x *OAuthRef) GetRevocationUrl() string {
+	if x != nil {
+		return x.RevocationUrl
 	}
 	return ""
 }
@@ -4090,13 +4101,14 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"\rCredentialRef\x126\n" +
 	"\x05vault\x18\x01 \x01(\v2\x1a.postern.types.v1.VaultRefB\x04\xa8\xee\x18\x00R\x05vault\x12\x1c\n" +
 	"\x06sealed\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x06sealed\x126\n" +
-	"\x05oauth\x18\v \x01(\v2\x1a.postern.types.v1.OAuthRefB\x04\xa8\xee\x18\x00R\x05oauth\"\xa1\x01\n" +
+	"\x05oauth\x18\v \x01(\v2\x1a.postern.types.v1.OAuthRefB\x04\xa8\xee\x18\x00R\x05oauth\"\xce\x01\n" +
 	"\bOAuthRef\x12!\n" +
 	"\ttoken_url\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\btokenUrl\x12\x1c\n" +
 	"\x06secret\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x06secret\x12\x1c\n" +
 	"\x06scopes\x18\x03 \x03(\tB\x04\xa8\xee\x18\x00R\x06scopes\x12 \n" +
 	"\baudience\x18\x04 \x01(\tB\x04\xa8\xee\x18\x00R\baudience\x12\x14\n" +
-	"\x02ca\x18\x05 \x01(\tB\x04\xa8\xee\x18\x00R\x02ca\"\xbc\x01\n" +
+	"\x02ca\x18\x05 \x01(\tB\x04\xa8\xee\x18\x00R\x02ca\x12+\n" +
+	"\x0erevocation_url\x18\x06 \x01(\tB\x04\xa8\xee\x18\x00R\rrevocationUrl\"\xbc\x01\n" +
 	"\bVaultRef\x12\x1a\n" +
 	"\x05mount\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x05mount\x12\x18\n" +
 	"\x04role\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x04role\x12\x18\n" +
