@@ -42,7 +42,7 @@ func parse(args []string) (options, error) {
 	f.Uint64Var(&o.seed, "seed", 0, "of the order of targets; one is chosen where 0")
 	f.StringVar(&o.out, "out", "", "write the result to this file and reports beside it")
 	f.StringVar(&o.nodeBin, "node-bin", "", "a postern-node to measure instead of the checkout's")
-	f.StringVar(&o.profile, "cpuprofile", "", "after the rounds, run what node and control plane do once more for 9 s and write CPU profiles of it to files of this name")
+	f.StringVar(&o.profile, "cpuprofile", "", "after the rounds, run what node and control plane do once more for 9 s and write CPU profiles of it, and of idle sessions one of the heap, to files of this name")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}

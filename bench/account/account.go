@@ -37,16 +37,20 @@ func Sum(pids []int) (sum time.Duration) {
 	return sum
 }
 
-// Children are the processes that one has started and that live; it is cheap.
+// Children are the processes that one has started, by whatever thread, and that live; it
+// is cheap.
 func Children(pid int) []int {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	if err != nil {
-		return nil
-	}
 	var out []int
-	for _, f := range strings.Fields(string(b)) {
-		if child, err := strconv.Atoi(f); err == nil {
-			out = append(out, child)
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/[0-9]*/children", pid))
+	for _, file := range threads {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		for _, f := range strings.Fields(string(b)) {
+			if child, err := strconv.Atoi(f); err == nil {
+				out = append(out, child)
+			}
 		}
 	}
 	return out

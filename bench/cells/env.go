@@ -92,6 +92,7 @@ func (e *Env) Run(ctx context.Context, c Cell) *result.Cell {
 type job struct {
 	workload, target string
 	control          bool                            // it is the control plane that works
+	restarts         bool                            // it starts the node anew, and profiles by itself
 	warm             func(ctx context.Context) error // once, before the rounds
 	run              func(ctx context.Context) (map[string]float64, error)
 }

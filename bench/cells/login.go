@@ -59,7 +59,7 @@ func idleCell(ctx context.Context, e *Env, out *result.Cell) error {
 		if err := e.prove(ctx, out, t); err != nil {
 			return err
 		}
-		jobs = append(jobs, job{workload: "idle", target: t.Name, run: func(ctx context.Context) (map[string]float64, error) {
+		jobs = append(jobs, job{workload: "idle", target: t.Name, restarts: true, run: func(ctx context.Context) (map[string]float64, error) {
 			return e.idle(ctx, t.Name)
 		}})
 	}
@@ -94,6 +94,11 @@ func (e *Env) idle(ctx context.Context, name string) (map[string]float64, error)
 	after, err := e.rested(ctx, t)
 	if err != nil {
 		return nil, err
+	}
+	if t.Node && e.Profile != "" {
+		if err := save(ctx, e.House.Node.Debug, "/debug/pprof/heap?gc=1", e.profileName("idle", name)); err != nil {
+			return nil, err
+		}
 	}
 	return map[string]float64{"kb_session": float64(after-before) / 1024 / idleSessions, "rss_mb": float64(after) / (1 << 20)}, nil
 }

@@ -120,26 +120,33 @@ func (e *Env) profile(ctx context.Context, jobs []job) error {
 	e.Seconds = profileSeconds + 1
 	defer func() { e.Seconds = seconds }()
 	for _, j := range jobs {
+		if j.restarts {
+			continue
+		}
 		addr := e.House.Debug
 		if t, err := e.Targets.Get(j.target); err == nil && t.Node {
 			addr = e.House.Node.Debug
 		} else if !j.control {
 			continue // a rival has no profile
 		}
-		end := filepath.Ext(e.Profile)
-		name := strings.ReplaceAll(j.workload+"-"+j.target, " ", "-")
-		file := strings.TrimSuffix(e.Profile, end) + "-" + name + end
+		file := e.profileName(j.workload, j.target)
 		g := run.New(ctx)
 		g.Go("profile", func(ctx context.Context) error {
 			return save(ctx, addr, "/debug/pprof/profile?seconds="+strconv.Itoa(profileSeconds), file)
 		})
 		_, err := j.run(ctx)
 		if err := errors.Join(err, g.Wait()); err != nil {
-			return fmt.Errorf("profile of %s: %w", name, err)
+			return fmt.Errorf("profile of %s %s: %w", j.workload, j.target, err)
 		}
 		fmt.Fprintf(e.Log, "     profile: %s\n", file)
 	}
 	return nil
+}
+
+// profileName is the file for a profile of a job.
+func (e *Env) profileName(workload, target string) string {
+	end := filepath.Ext(e.Profile)
+	return strings.TrimSuffix(e.Profile, end) + "-" + strings.ReplaceAll(workload+"-"+target, " ", "-") + end
 }
 
 func save(ctx context.Context, addr, path, file string) error {

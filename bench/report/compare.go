@@ -17,7 +17,8 @@ import (
 var worth = map[string]bool{
 	"tps": true, "mb_s": true, "rows_s": true, "gb_s_core": true, "hit_percent": true,
 	"p50_us": false, "p99_us": false, "gateway_us": false, "gateway_ms_mb": false, "ns_op": false, "ns_row": false,
-	"kb_session": false, "cpu_ms_mb": false, "last_p50_ms": false, "last_p99_ms": false, "p99_ms": false, "rps": true,
+	"kb_session": false, "cpu_ms_mb": false, "p50_ms": false, "p99_ms": false, "rps": true, "control_us": false,
+	"gateway_ms": false, "login_ms": false, "setup_ms": false,
 }
 
 // A Change is one metric of one target in two runs.
@@ -60,10 +61,15 @@ func values(c *result.Cell, workload, target, metric string) []float64 {
 	if direct := c.Metric(workload, targets.Direct, metric); len(direct) > 0 {
 		return stats.Paired(of, direct)
 	}
-	return slices.Collect(maps.Values(of))
+	var out []float64
+	for _, round := range slices.Sorted(maps.Keys(of)) { // in order, so that the interval is the same each time
+		out = append(out, of[round])
+	}
+	return out
 }
 
-// Changes writes a comparison, and reports whether something got surely worse.
+// Changes writes a comparison, and reports whether something got surely worse. A cell that
+// is noisy in one of the runs can do neither; one that has no number any more got worse.
 func Changes(w io.Writer, old, now *result.Run) (worse bool) {
 	if old.Machine.CPU != now.Machine.CPU || old.Machine.Cores != now.Machine.Cores {
 		fmt.Fprintf(w, "other machines: %d x %s, and %d x %s; only ratios mean something\n", old.Machine.Cores, old.Machine.CPU, now.Machine.Cores, now.Machine.CPU)
@@ -76,13 +82,20 @@ func Changes(w io.Writer, old, now *result.Run) (worse bool) {
 		case c.Sure && c.Better:
 			word = "better"
 		case c.Sure:
-			word, worse = "WORSE", true
+			word = "WORSE"
 		}
-		if noisy := now.Cell(c.Cell).Noisy; len(noisy) > 0 || len(old.Cell(c.Cell).Noisy) > 0 {
+		if len(now.Cell(c.Cell).Noisy) > 0 || len(old.Cell(c.Cell).Noisy) > 0 {
 			word += " (noisy)"
 		}
+		worse = worse || word == "WORSE"
 		fmt.Fprintln(t, strings.Join([]string{c.Cell, c.Workload, c.Target, c.Metric, fmt.Sprintf("%.3f", c.Ratio), fmt.Sprintf("[%.3f %.3f]", c.Low, c.High), word}, "\t"))
 	}
 	_ = t.Flush()
+	for _, c := range now.Cells {
+		if o := old.Cell(c.ID); c.Failed != "" && o != nil && o.Failed == "" {
+			fmt.Fprintf(w, "%s: WORSE: no number any more: %s\n", c.ID, c.Failed)
+			worse = true
+		}
+	}
 	return worse
 }

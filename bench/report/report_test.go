@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -84,6 +85,46 @@ func TestCompareFindsWhatGotWorse(t *testing.T) {
 	b.Reset()
 	if Changes(&b, run(1), run(1)) {
 		t.Errorf("the same is worse:\n%s", &b)
+	}
+}
+
+func TestANoisyCellNeverGotWorse(t *testing.T) {
+	var b bytes.Buffer
+	noisy := run(0.5)
+	noisy.Cells[0].Noisy = []string{"others"}
+	if Changes(&b, run(1), noisy) || !strings.Contains(b.String(), "WORSE (noisy)") {
+		t.Errorf("a noisy cell fails:\n%s", &b)
+	}
+}
+
+func TestACellThatFailsNowGotWorse(t *testing.T) {
+	var b bytes.Buffer
+	broken := run(1)
+	broken.Cells[0].Failed, broken.Cells[0].Samples = "a row was not masked", nil
+	if !Changes(&b, run(1), broken) || !strings.Contains(b.String(), "a row was not masked") {
+		t.Errorf("a cell without a number is no worse:\n%s", &b)
+	}
+	b.Reset()
+	if Changes(&b, broken, run(1)) || Changes(&b, broken, broken) {
+		t.Errorf("what had no number before got worse:\n%s", &b)
+	}
+}
+
+func TestACostThatGrewIsWorse(t *testing.T) {
+	now := run(1)
+	for _, s := range now.Cells[0].Samples {
+		if s.Target == "postern" {
+			s.Values["gateway_us"] = 20
+		}
+	}
+	for _, c := range Compare(run(1), now) {
+		if c.Metric == "gateway_us" && c.Target == "postern" && (c.Better || !c.Sure || c.Ratio != 2) {
+			t.Errorf("%+v", c)
+		}
+	}
+	a, b := Compare(run(1), now), Compare(run(1), now)
+	if !slices.Equal(a, b) {
+		t.Error("the same files compare otherwise the second time")
 	}
 }
 
