@@ -98,7 +98,8 @@ func (p startup) check() (startup, error) {
 		}
 	}
 	out := startup{}
-	for name, value := range all {
+	for _, name := range slices.Sorted(maps.Keys(all)) { // which is refused must not be chance
+		value := all[name]
 		switch name {
 		case "user", "database", "application_name":
 			continue

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -54,6 +55,16 @@ func TestPinsBeforeChoices(t *testing.T) {
 		out := settings(s, engine.PurposeSession, checked)
 		if out["timezone"] != "UTC" || out[name] != "UTC" && out[name] != "" {
 			t.Errorf("%s: %v", name, out)
+		}
+	}
+}
+
+// Of several parameters that are refused it is always the same that is named.
+func TestRefusedInOrder(t *testing.T) {
+	for range 50 {
+		_, err := startup{"options": "-c search_path=hr -c role=postgres", "zero_damaged_pages": "on"}.check()
+		if err == nil || !strings.Contains(err.Error(), "parameter role is not allowed") {
+			t.Fatal(err)
 		}
 	}
 }
