@@ -3,6 +3,7 @@ package recording
 import (
 	"strings"
 
+	"github.com/posterngate/postern/pkg/http"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
 	"github.com/posterngate/postern/pkg/sql/postgres/lex"
@@ -13,7 +14,7 @@ import (
 // it. So literals stay only in a statement that was let through and used known columns,
 // none of them masked; the recording has the whole text, for those who may replay.
 func indexed(protocol string, e *record.Event) string {
-	if e.Verdict == postern.VerdictAllow && len(e.Touched) > 0 {
+	if e.Verdict == postern.VerdictAllow && len(e.Touched) > 0 && protocol != string(postern.HTTP) {
 		masked := false
 		for _, t := range e.Touched {
 			masked = masked || t.Mask != ""
@@ -26,16 +27,16 @@ func indexed(protocol string, e *record.Event) string {
 	case postern.Postgres:
 		return clip(withoutLiterals(e.Text))
 	case postern.HTTP:
-		return clip(withoutValues(e.Text))
+		return clip(withoutValues(e.Text, e.Touched))
 	case postern.SSH:
 	}
 	return "" // where its literals are is not known
 }
 
-// withoutValues is a request without its query and with a question mark for each part of
-// its path that is no plain word, or a message of MCP, whose arguments stand beside it;
-// resources are named by what may be a value.
-func withoutValues(text string) string {
+// withoutValues is a request without its query and values of its path, or a message of MCP,
+// whose arguments stand beside it; resources are named by what may be a value. What the
+// node says of a request that it let through knows calls of gRPC.
+func withoutValues(text string, touched []record.Touch) string {
 	method, rest, _ := strings.Cut(text, " ")
 	if strings.Contains(method, "/") {
 		if at := strings.LastIndex(rest, " at "); at >= 0 && method != "tools/call" && method != "prompts/get" {
@@ -43,14 +44,11 @@ func withoutValues(text string) string {
 		}
 		return text
 	}
-	path, _, _ := strings.Cut(rest, "?")
-	parts := strings.Split(path, "/")
-	for i, p := range parts {
-		if strings.Trim(p, "abcdefghijklmnopqrstuvwxyz-_") != "" {
-			parts[i] = "?"
-		}
+	if len(touched) > 0 {
+		return method + " " + touched[0].Column
 	}
-	return method + " " + strings.Join(parts, "/")
+	path, _, _ := strings.Cut(rest, "?")
+	return method + " " + http.Shape(path)
 }
 
 // maxLexed bounds what is read of a text: without literals the index keeps less.

@@ -3,6 +3,8 @@ package gate
 import (
 	"strings"
 
+	"github.com/posterngate/postern/pkg/http"
+	"github.com/posterngate/postern/pkg/mcp"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
@@ -17,8 +19,32 @@ func touches(facts policy.Facts, obligations []postern.Obligation) []record.Touc
 		return touchesTables(f, obligations)
 	case *ssh.Facts:
 		return touchesHost(f, obligations)
+	case *http.Facts:
+		return []record.Touch{{Column: f.Shape(), Role: roleOf(f.Effect())}}
+	case *mcp.Facts:
+		return touchesServer(f)
 	}
 	return nil
+}
+
+// touchesServer tells the tool or prompt of a server of MCP. Resources are named by what may
+// be a value, so that of them the method is told.
+func touchesServer(f *mcp.Facts) []record.Touch {
+	if f.Request == nil {
+		return nil
+	}
+	name := f.Method
+	if f.Kind == mcp.Tool || f.Kind == mcp.Prompt {
+		name = f.Name
+	}
+	return []record.Touch{{Column: f.Request.Shape() + " " + name, Role: roleOf(f.Effect())}}
+}
+
+func roleOf(e postern.Effect) record.Role {
+	if e == postern.EffectRead || e == postern.EffectNone {
+		return record.RoleOutput
+	}
+	return record.RoleWrite
 }
 
 // touchesHost lists programs, files and addresses.

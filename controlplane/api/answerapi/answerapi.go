@@ -207,14 +207,15 @@ func (c *check) fields(all ...string) {
 	}
 }
 
-// name checks schema.table.column or schema.table.
+// name checks schema.table.column or schema.table, or a path.
 func (c *check) name(field, name string, required bool) {
 	switch {
 	case name == "" && !required:
 	case name == "":
-		c.wrong(field, "say what was used: schema.table.column, schema.table, or a resource")
+		c.wrong(field, "say what was used: schema.table.column, schema.table, a path such as /orders/?, or a resource")
+	case strings.HasPrefix(name, "/"):
 	case !strings.Contains(name, ".") || slices.Contains(strings.Split(name, "."), ""):
-		c.wrong(field, "must be schema.table.column or schema.table")
+		c.wrong(field, "must be schema.table.column, schema.table or a path")
 	}
 }
 

@@ -267,8 +267,11 @@ func merged(touched []record.Touch) []record.Touch {
 	return out
 }
 
-// RelationOf is schema.table of a touched name.
+// RelationOf is schema.table of a touched name; a path is a whole.
 func RelationOf(name string) string {
+	if strings.HasPrefix(name, "/") {
+		return name
+	}
 	if parts := strings.SplitN(name, ".", 3); len(parts) == 3 {
 		return parts[0] + "." + parts[1]
 	}

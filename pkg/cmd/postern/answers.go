@@ -101,22 +101,26 @@ func (a *app) whoCmd() *cobra.Command {
 	var limit int
 	var statements bool
 	c := &cobra.Command{
-		Use: "who COLUMN|TABLE|RESOURCE", Short: "Who used a column, a table or a resource", Args: cobra.ExactArgs(1),
+		Use: "who COLUMN|TABLE|PATH|RESOURCE", Short: "Who used a column, a table, a path of a service, a tool or a resource", Args: cobra.ExactArgs(1),
 		Long: "Who used schema.table.column, schema.table or a resource, one line a session, by the last use. What * stands\n" +
-			"for and what conditions look at counts; a view counts under its own name. RESOURCE:COLUMN asks about one resource.",
+			"for and what conditions look at counts; a view counts under its own name. RESOURCE:COLUMN asks about one resource.\n" +
+			"Of services it is the path, with ? for each part that may be a value; a call of gRPC has its own name, and a tool\n" +
+			"or prompt of MCP stands behind the path of its server.",
 		Example: "  postern audit who sales.customers.email --since 2026-01-06T00:00:00Z --until 2026-01-07T00:00:00Z\n" +
-			"  postern audit who warehouse:sales.customers.email --role predicate --statements",
+			"  postern audit who warehouse:sales.customers.email --role predicate --statements\n" +
+			"  postern audit who orders-api:/orders/?\n" +
+			"  postern audit who 'tickets:/mcp refund'",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := args[0]
-			if resource, rest, ok := strings.Cut(name, ":"); ok {
+			if resource, rest, ok := strings.Cut(name, ":"); ok && !strings.HasPrefix(name, "/") {
 				req.Resource, name = resource, rest
 			}
-			if strings.Contains(name, ".") {
+			if strings.Contains(name, ".") || strings.HasPrefix(name, "/") {
 				req.Name = name
 			} else if req.GetResource() == "" {
 				req.Resource = name
 			} else if name != "" {
-				return usage("%q is neither schema.table.column nor schema.table", name)
+				return usage("%q is neither schema.table.column, schema.table nor a path", name)
 			}
 			var err error
 			if req.Since, err = since(from); err != nil {

@@ -13,14 +13,11 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
-
-	"github.com/posterngate/postern/test/e2e/house"
 )
 
-// TestAdvisories has a case for each class of published advisories on gateways and servers
+// advisories has a case for each class of published advisories on gateways and servers
 // that could be one of ours: what was sent there is refused here, and others are unharmed.
-func TestAdvisories(t *testing.T) {
-	s := &service{House: house.Start(t, house.Options{HTTP: true})}
+func (s *service) advisories(t *testing.T) {
 	token := s.DataToken(t, "alice")
 	for name, c := range map[string]struct {
 		task, head, body string

@@ -89,9 +89,8 @@ type evasion struct {
 	ID, Class, Host, Task, Resource, Send, Body, Want string
 }
 
-// TestEvasions: nothing is missed, nothing leaks, and what is allowed is not refused.
-func TestEvasions(t *testing.T) {
-	s := &service{House: house.Start(t, house.Options{HTTP: true, Extra: fmt.Sprintf(oddWorld, odd(t))})}
+// evasions: nothing is missed, nothing leaks, and what is allowed is not refused.
+func (s *service) evasions(t *testing.T) {
 	s.Serves(t, "odd")
 	var all []evasion
 	if err := yaml.UnmarshalStrict(house.Must(os.ReadFile("testdata/evasions.yaml"))(t), &all); err != nil {
@@ -212,9 +211,8 @@ func (s *service) frames(t *testing.T) {
 	}
 }
 
-// TestFloods: what wears a server down harms nobody else.
-func TestFloods(t *testing.T) {
-	s := &service{House: house.Start(t, house.Options{HTTP: true})}
+// floods: what wears a server down harms nobody else.
+func (s *service) floods(t *testing.T) {
 	var stop atomic.Bool
 	done := make(chan struct{})
 	go func() {

@@ -8,10 +8,9 @@ import (
 	"github.com/posterngate/postern/test/e2e/house"
 )
 
-// TestHeld: a request that people must approve waits, shows them its body, is sent once,
+// held: a request that people must approve waits, shows them its body, is sent once,
 // and can be refused.
-func TestHeld(t *testing.T) {
-	s := &service{House: house.Start(t, house.Options{HTTP: true})}
+func (s *service) held(t *testing.T) {
 	pending := func() string {
 		t.Helper()
 		id := s.pending(t, "PATCH /api/orders/7")
@@ -64,9 +63,8 @@ func TestHeld(t *testing.T) {
 	})
 }
 
-// TestRevoked: an ended right ends what goes on, and what comes after.
-func TestRevoked(t *testing.T) {
-	s := &service{House: house.Start(t, house.Options{HTTP: true})}
+// revoked: an ended right ends what goes on, and what comes after.
+func (s *service) revoked(t *testing.T) {
 	if r := s.curl(t, "alice", "read-orders", "/api/orders/7/status"); !strings.HasSuffix(r.Out, "\n200") {
 		t.Fatalf("%+v", r)
 	}

@@ -49,8 +49,22 @@ func has(t *testing.T, text string, parts ...string) {
 	}
 }
 
-func TestStockCurl(t *testing.T) {
-	s := &service{House: house.Start(t, house.Options{HTTP: true})}
+// TestOrders is what one house shows, in which later parts find what earlier ones left;
+// the last one ends alice's rights.
+func TestOrders(t *testing.T) {
+	s := &service{House: house.Start(t, house.Options{HTTP: true, Extra: fmt.Sprintf(oddWorld, odd(t))})}
+	for _, part := range []struct {
+		name string
+		run  func(t *testing.T)
+	}{
+		{"stock curl", s.stockCurl}, {"held", s.held}, {"evasions", s.evasions}, {"advisories", s.advisories}, {"floods", s.floods}, {"revoked", s.revoked},
+	} {
+		t.Run(part.name, part.run)
+	}
+}
+
+// stockCurl does what people do with curl, and looks at the record.
+func (s *service) stockCurl(t *testing.T) {
 	t.Run("allowed and refused", func(t *testing.T) {
 		for _, c := range []struct {
 			task string
@@ -124,6 +138,11 @@ func TestStockCurl(t *testing.T) {
 			t.Errorf("the record has what nobody was shown:\n%s", replay)
 		}
 		fmt.Fprintln(t.Output(), replay)
+		house.Eventually(t, func() string {
+			return "who used a path: " + s.CLI(t, "bob", "audit", "who", "orders-api:/api/orders/?/status").All()
+		}, func() bool {
+			return strings.Contains(s.CLI(t, "bob", "audit", "who", "orders-api:/api/orders/?/status").Out, "read-orders")
+		})
 		s.archive(t)
 	})
 }

@@ -421,6 +421,7 @@ func (d *desk) record(t *testing.T) {
 	house.Eventually(t, func() string { return "calls are found: " + d.CLI(t, "bob", "audit", "search", "refund").All() }, func() bool {
 		return strings.Contains(d.CLI(t, "bob", "audit", "search", "refund").Out, "tools/call refund at /mcp")
 	})
+	has(t, "who used a tool", d.CLI(t, "bob", "audit", "who", "tickets:/mcp refund").All(), "alice", "helpdesk", "write")
 	if strings.Contains(replay, canary) {
 		t.Errorf("the record has what nobody was shown:\n%s", replay)
 	}
