@@ -43,7 +43,7 @@ generate: $(BUF) ## Generate code from proto/
 
 ##@ Check
 
-.PHONY: test check lint vet arch proto-check generate-check fuzz faults truth mutations truth-fuzz answers holes suites simulate simulate-holes
+.PHONY: test check lint vet arch proto-check generate-check fuzz faults truth mutations truth-fuzz answers holes suites test-goroutines simulate simulate-holes
 test: ## All tests with the race detector; installs and builds what is missing
 	$(GO) test -race -timeout 20m ./...
 check: vet lint arch proto-check generate-check ## Everything but the tests
@@ -85,6 +85,9 @@ holes: ## Opens each planted fault of the enforcement: catalogue, generated stat
 
 faults: ## kill -9 of nodes, control planes, the index and the object store under load, FAULTS_RUNS times (default 50)
 	POSTERN_FAULTS_RUNS=$(FAULTS_RUNS) $(GO) test -count=1 -timeout 60m -v ./test/e2e/12-crash ./controlplane/recording ./dataplane/spool -run "Kill|Crash|Fault|Torn|Lost"
+
+test-goroutines: ## Conformance, evasions and faults with sessions that no event loop carries
+	POSTERN_TEST_LOOPS=none $(GO) test -count=1 -timeout 60m ./dataplane/engine/postgres ./test/truth ./test/e2e/12-crash ./test/e2e/15-levels
 
 simulate: ## SIMULATIONS random schedules (default 10000) of locks, cut ways, crashes and wrong clocks, in virtual time; prints the seeds that fail
 	@mkdir -p bin && $(GO) test -c -o bin/simulate.test ./controlplane/api/nodeapi && cd controlplane/api/nodeapi && set -o pipefail && \

@@ -26,6 +26,7 @@ import (
 	"github.com/posterngate/postern/dataplane/engines"
 	"github.com/posterngate/postern/dataplane/lease"
 	"github.com/posterngate/postern/dataplane/listen"
+	"github.com/posterngate/postern/dataplane/pump"
 	"github.com/posterngate/postern/dataplane/session"
 	"github.com/posterngate/postern/dataplane/snapshot"
 	"github.com/posterngate/postern/dataplane/spool"
@@ -48,6 +49,7 @@ type Node struct {
 	budgets  *budget.Book
 	keeper   *session.Keeper
 	parser   *worker.Pool
+	loops    *pump.Loops // nil where sessions do without
 	engines  map[postern.Protocol]engine.Engine
 	listen   map[postern.Protocol]*listen.Listener
 	debug    *telemetry.Debug
@@ -100,6 +102,15 @@ func New(ctx context.Context, cfg config.Config, tel *telemetry.T) (_ *Node, err
 		Node: n.identity.Name(), Region: n.identity.Region(), Control: n.control, Snapshots: n.policy,
 		Leases: leases{n.leases}, Records: records{n.spool}, Budgets: n.budgets, Logger: n.log, Now: time.Now,
 	})
+	loops := cfg.Loops
+	if loops == 0 {
+		loops = pump.DefaultLoops()
+	}
+	if loops > 0 {
+		if n.loops, err = pump.NewLoops(loops); err != nil {
+			n.log.Warn("sessions do without event loops", "error", err)
+		}
+	}
 	return n, n.bind(tel)
 }
 
@@ -130,7 +141,7 @@ func (n *Node) bind(tel *telemetry.T) error {
 				MinVersion:     tls.VersionTLS12,
 				GetCertificate: n.identity.ServerCertificate,
 			},
-			ClientCAs: n.policy.ClientCAs, HostKeys: n.identity.SSHHostKeys, UserCAs: n.policy.UserCAs, AllowPlaintext: l.AllowPlaintext, Parser: n.parser, Logger: n.log,
+			ClientCAs: n.policy.ClientCAs, HostKeys: n.identity.SSHHostKeys, UserCAs: n.policy.UserCAs, AllowPlaintext: l.AllowPlaintext, Parser: n.parser, Loops: n.loops, Logger: n.log,
 		})
 		ln, err := listen.New(listen.Config{Addr: l.Addr, Engine: e, Door: n.keeper, MaxConns: l.MaxConns, Logger: n.log})
 		if err != nil {
@@ -192,6 +203,9 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	below.Go("leases", n.leases.Run)
 	below.Go("budgets", n.budgets.Run)
 	below.Go("parser", n.parser.Run)
+	if n.loops != nil {
+		below.Go("loops", n.loops.Run)
+	}
 	above := run.New(below.Context())
 	above.Go("sessions", n.keeper.Run)
 	for p, l := range n.listen {

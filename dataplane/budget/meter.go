@@ -85,6 +85,9 @@ type Budget struct {
 	share       *account
 }
 
+// Shared reports whether limits are counted for a grant, and not for a session alone.
+func (b *Budget) Shared() bool { return b.share != nil }
+
 // More waits a moment for more of m, one of b's meters, of which n are wanted. It is
 // false where nothing more can be had now; why is nil where the limit is used up.
 func (b *Budget) More(m *Meter, limit, n int64) (ok bool, why error) {

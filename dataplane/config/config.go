@@ -43,6 +43,10 @@ type Config struct {
 	// Drain is how long live sessions may go on after SIGTERM. The default is 30s.
 	Drain conf.Duration `json:"drain"`
 
+	// Loops is how many event loops carry PostgreSQL sessions; the default is half of the
+	// processors, and negative none: each session then has goroutines that read.
+	Loops int `json:"loops"`
+
 	// Telemetry says where logs, traces and metrics go.
 	Telemetry telemetry.Config `json:"telemetry"`
 }

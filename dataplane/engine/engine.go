@@ -254,6 +254,9 @@ type Admission struct {
 	// Own is true where Forward is the client's own text, byte for byte.
 	Own      bool
 	Analysis Analysis
+	// Waits is true where letting it through, or what it gives, may take longer than a
+	// moment: records wait for a disk or for storage, or a share of a limit is asked for.
+	Waits bool
 	// Gate belongs to the gate.
 	Gate any
 }

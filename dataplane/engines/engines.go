@@ -12,6 +12,7 @@ import (
 	"github.com/posterngate/postern/dataplane/engine/http"
 	"github.com/posterngate/postern/dataplane/engine/postgres"
 	"github.com/posterngate/postern/dataplane/engine/ssh"
+	"github.com/posterngate/postern/dataplane/pump"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql/worker"
 )
@@ -24,13 +25,14 @@ type Deps struct {
 	UserCAs        func() []cryptossh.PublicKey // of SSH grant certificates
 	AllowPlaintext bool
 	Parser         *worker.Pool
+	Loops          *pump.Loops // nil where sessions do without
 	Logger         *slog.Logger
 }
 
 // All makes an engine by protocol.
 var All = map[postern.Protocol]func(Deps) engine.Engine{
 	postern.Postgres: func(d Deps) engine.Engine {
-		return postgres.New(postgres.Config{TLS: d.TLS, ClientCAs: d.ClientCAs, AllowPlaintext: d.AllowPlaintext, Parser: d.Parser, Logger: d.Logger})
+		return postgres.New(postgres.Config{TLS: d.TLS, ClientCAs: d.ClientCAs, AllowPlaintext: d.AllowPlaintext, Parser: d.Parser, Loops: d.Loops, Logger: d.Logger})
 	},
 	postern.HTTP: func(d Deps) engine.Engine {
 		return http.New(http.Config{TLS: d.TLS, ClientCAs: d.ClientCAs, AllowPlaintext: d.AllowPlaintext, Logger: d.Logger})

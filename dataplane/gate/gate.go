@@ -225,6 +225,7 @@ func (g *Gate) admission(snap *policy.Snapshot, st *engine.Statement, an engine.
 		ad.mode = terms.RecordRead
 	}
 	ad.free = d.Effect == postern.EffectNone
+	a.Waits = ad.mode == policy.Disk || ad.mode == policy.Remote || g.cfg.Budget.Shared() && (terms.Rows >= 0 || terms.Bytes >= 0 || terms.Statements >= 0)
 	if d.Verdict == postern.VerdictHold && st.Estimate != nil {
 		ad.ask = func(ctx context.Context) (int64, error) { return st.Estimate(ctx, a.Forward) }
 	}

@@ -379,6 +379,12 @@ func TestHoldLetsOneExecutionThrough(t *testing.T) {
 			t.Errorf("event %d is of statement %d: the story falls apart", i, e.Statement)
 		}
 	}
+	if !a.Waits {
+		t.Error("a write whose record waits for the disk would hold up an event loop")
+	}
+	if r.must(t, "select code from sales.regions", &understood{facts: reading("regions", "code"), plain: true, canonical: "C"}).Waits {
+		t.Error("a read that is recorded locally keeps its session from event loops")
+	}
 	if r.records.modes[2] != policy.Disk {
 		t.Errorf("the intent of a write was recorded %s, want disk", r.records.modes[2])
 	}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // A Feed is a socket that Run reads in its own way, and whose writes do not tell the
@@ -14,6 +15,8 @@ type Feed struct {
 	net.Conn
 	prefix []byte
 	raw    syscall.RawConn // nil where the connection is not a bare socket
+	bare   *net.TCPConn    // nil where there is none that a loop can take
+	sock   *sock           // nil unless a loop has taken it
 
 	writing sync.Mutex
 	out     []byte // what a Write has left to write
@@ -27,12 +30,13 @@ type Feed struct {
 }
 
 // A Bare is a connection that stands for a socket and does not need to see what is read
-// from it and written to it; what wraps a socket otherwise may want to.
+// from it and written to it, or that it is closed by whoever closes what it wraps; what
+// wraps a socket otherwise may want to.
 type Bare interface {
 	net.Conn
 	syscall.Conn
-	// Bare does nothing: to have it is to say so.
-	Bare()
+	// Bare is the socket.
+	Bare() *net.TCPConn
 }
 
 // NewFeed wraps conn, of which prefix was read already.
@@ -43,11 +47,17 @@ func NewFeed(conn net.Conn, prefix []byte) *Feed {
 			f.raw = raw
 		}
 	}
-	switch conn.(type) {
-	case *net.TCPConn, *net.UnixConn, Bare:
-		if f.raw != nil && rawReads {
-			f.write = f.writeSome
-		}
+	switch c := conn.(type) {
+	case *net.TCPConn:
+		f.bare = c
+	case Bare:
+		f.bare = c.Bare()
+	case *net.UnixConn:
+	default:
+		return f
+	}
+	if f.raw != nil && rawReads {
+		f.write = f.writeSome
 	}
 	return f
 }
@@ -68,6 +78,9 @@ func (f *Feed) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	if !f.active {
+		if f.sock != nil {
+			return f.sock.read(b)
+		}
 		return f.Conn.Read(b)
 	}
 	if f.drained {
@@ -80,6 +93,9 @@ func (f *Feed) Read(b []byte) (int, error) {
 
 // Write writes all of b, and waits where the socket takes no more.
 func (f *Feed) Write(b []byte) (int, error) {
+	if f.sock != nil {
+		return f.sock.write(b)
+	}
 	if f.write == nil {
 		return f.Conn.Write(b)
 	}
@@ -90,6 +106,39 @@ func (f *Feed) Write(b []byte) (int, error) {
 	n := len(b) - len(f.out)
 	f.out = nil
 	return n, errors.Join(f.outErr, err)
+}
+
+// Close closes the socket, and what stands for it.
+func (f *Feed) Close() error {
+	if f.sock == nil {
+		return f.Conn.Close()
+	}
+	err := f.sock.close()
+	_ = f.Conn.Close() // its socket is closed since the loop took its own
+	return err
+}
+
+// SetDeadline sets both deadlines.
+func (f *Feed) SetDeadline(t time.Time) error {
+	return errors.Join(f.SetReadDeadline(t), f.SetWriteDeadline(t))
+}
+
+// SetReadDeadline is as of every connection; Run owns it while it runs.
+func (f *Feed) SetReadDeadline(t time.Time) error {
+	if f.sock == nil {
+		return f.Conn.SetReadDeadline(t)
+	}
+	f.sock.setDeadline(&f.sock.reading, t)
+	return nil
+}
+
+// SetWriteDeadline is as of every connection.
+func (f *Feed) SetWriteDeadline(t time.Time) error {
+	if f.sock == nil {
+		return f.Conn.SetWriteDeadline(t)
+	}
+	f.sock.setDeadline(&f.sock.writing, t)
+	return nil
 }
 
 // writeSome writes until nothing is left or the socket takes no more, which is false.
@@ -106,6 +155,14 @@ func (f *Feed) writeSome(fd uintptr) bool {
 		}
 	}
 	return true
+}
+
+// HangUp closes the socket beneath conn, which a loop may have taken; TLS says no goodbye.
+func HangUp(conn net.Conn) error {
+	if f := feedOf(conn); f != nil {
+		return f.Close()
+	}
+	return conn.Close()
 }
 
 // feedOf is the Feed that conn is, or that is beneath it where it is TLS; or nil.

@@ -38,6 +38,9 @@ type Next struct {
 	// unread bytes and says whether the peer gave up; then, or when the peer is gone,
 	// the context of Park ends with cause ErrGone.
 	Watch func(unread []byte) bool
+	// Ashore, beside a Park, asks for steps that may wait: from now on none is on an event
+	// loop.
+	Ashore bool
 }
 
 var (
@@ -47,14 +50,30 @@ var (
 	ErrGone = errors.New("pump: the peer has gone")
 )
 
+// An OutError is why something that a step wrote could not be sent after it.
+type OutError struct {
+	Out net.Conn
+	Err error
+}
+
+func (e *OutError) Error() string { return "write: " + e.Err.Error() }
+
+// Unwrap is the reason.
+func (e *OutError) Unwrap() error { return e.Err }
+
 // Run reads from conn and steps core until the core is done, conn ends, or ctx does.
-// The error is nil after ErrDone, io.EOF when the peer closed, the cause of ctx, or
-// what the core returned. To end it from outside, cancel ctx and then call Poke. Run
-// owns the read side and the read deadline of conn; it does not close it.
-func Run(ctx context.Context, conn net.Conn, core Core) error {
+// The error is nil after ErrDone, io.EOF when the peer closed, the cause of ctx, an
+// *OutError, or what the core returned. To end it from outside, cancel ctx and then call
+// Poke. Run owns the read side and the read deadline of conn; it does not close it. Where
+// loops have taken conn and all of outs, which are all that the core writes to, a loop
+// does the steps.
+func Run(ctx context.Context, conn net.Conn, core Core, outs ...net.Conn) error {
 	p := &pump{conn: conn, core: core}
+	pass := p.pass
 	if f := feedOf(conn); f != nil {
-		p.raw, p.feed = f.raw, f
+		if p.raw, p.feed = f.raw, f; p.board(outs) {
+			pass = func() error { return f.sock.ride(p) }
+		}
 	} else if sc, ok := conn.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			p.raw = raw
@@ -62,8 +81,17 @@ func Run(ctx context.Context, conn net.Conn, core Core) error {
 	}
 	defer func() { wire.Put(p.buf) }()
 	for {
-		err := p.pass()
-		for err == nil && p.next.Park != nil {
+		err := pass()
+		for {
+			if derr := p.drain(); err == nil {
+				err = derr
+			}
+			if err != nil || p.next.Park == nil {
+				break
+			}
+			if p.next.Ashore {
+				pass = p.pass
+			}
 			if err = p.park(ctx); err == nil {
 				err = p.step()
 			}
@@ -94,6 +122,39 @@ type pump struct {
 	core Core
 	buf  *wire.Buffer
 	next Next
+
+	// Where a loop does the steps:
+	outs   []*sock
+	to     []net.Conn    // what outs are beneath
+	err    error         // why the loop has ended
+	handed chan struct{} // the loop has handed the pump back
+}
+
+// board reports whether loops have taken everything.
+func (p *pump) board(outs []net.Conn) bool {
+	if p.feed.sock == nil {
+		return false
+	}
+	for _, o := range outs {
+		f := feedOf(o)
+		if f == nil || f.sock == nil {
+			p.outs = nil
+			return false
+		}
+		p.outs = append(p.outs, f.sock)
+	}
+	p.to, p.handed = outs, make(chan struct{}, 1)
+	return true
+}
+
+// drain waits until what steps on a loop wrote is on its way.
+func (p *pump) drain() error {
+	for i, o := range p.outs {
+		if err := o.drain(); err != nil {
+			return &OutError{p.to[i], err}
+		}
+	}
+	return nil
 }
 
 // pass reads and steps until the core parks or something ends.

@@ -41,7 +41,7 @@ type plain struct{ net.Conn }
 // bare stands for a socket.
 type bare struct{ *net.TCPConn }
 
-func (bare) Bare() {}
+func (b bare) Bare() *net.TCPConn { return b.TCPConn }
 
 // coreFunc is a Core.
 type coreFunc func(in []byte) (int, Next, error)
@@ -74,6 +74,50 @@ func each(t *testing.T, fn func(t *testing.T, pair func(*testing.T) (a, b net.Co
 		})
 	})
 	t.Run("tls", func(t *testing.T) { fn(t, tlsPair) })
+	for name, pair := range map[string]func(*testing.T) (a, b net.Conn){
+		"loop":     func(t *testing.T) (net.Conn, net.Conn) { a, b := pair(t); return a, Wrap(b) },
+		"loop tls": tlsPair,
+	} {
+		t.Run(name, func(t *testing.T) {
+			loops := startLoops(t)
+			fn(t, func(t *testing.T) (net.Conn, net.Conn) {
+				a, b := pair(t)
+				board(t, loops, b)
+				return a, b
+			})
+		})
+	}
+}
+
+// startLoops runs one loop until the test ends.
+func startLoops(t *testing.T) *Loops {
+	t.Helper()
+	loops, err := NewLoops(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- loops.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return loops
+}
+
+func board(t *testing.T, loops *Loops, conns ...net.Conn) {
+	t.Helper()
+	if err := loops.Board(conns...); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, c := range conns {
+			_ = c.Close()
+		}
+	})
 }
 
 // tlsPair is TLS over loopback, of which b is read through a Feed.
@@ -237,8 +281,19 @@ func TestCancelAndPoke(t *testing.T) {
 // TestFeedWrites: what the socket does not take at once is written later, whole, unless a
 // deadline comes first.
 func TestFeedWrites(t *testing.T) {
-	a, b := pair(t)
-	f := NewFeed(b, nil)
+	t.Run("alone", func(t *testing.T) {
+		a, b := pair(t)
+		feedWrites(t, a, NewFeed(b, nil))
+	})
+	t.Run("loop", func(t *testing.T) {
+		a, b := pair(t)
+		f := NewFeed(b, nil)
+		board(t, startLoops(t), f)
+		feedWrites(t, a, f)
+	})
+}
+
+func feedWrites(t *testing.T, a net.Conn, f *Feed) {
 	want := make([]byte, 16<<20) // more than any socket buffer
 	_, _ = rand.Read(want)
 	wrote := make(chan error, 1)
@@ -271,11 +326,16 @@ func TestFeedWrites(t *testing.T) {
 }
 
 func TestFeedWriteAllocates(t *testing.T) {
-	a, b := pair(t)
-	go func() { _, _ = io.Copy(io.Discard, a) }()
-	f := NewFeed(b, nil)
-	row := make([]byte, 100)
-	if n := testing.AllocsPerRun(100, func() { _, _ = f.Write(row) }); n > 0 {
-		t.Errorf("%v allocations a write", n)
+	for _, aboard := range []bool{false, true} {
+		a, b := pair(t)
+		go func() { _, _ = io.Copy(io.Discard, a) }()
+		f := NewFeed(b, nil)
+		if aboard {
+			board(t, startLoops(t), f)
+		}
+		row := make([]byte, 100)
+		if n := testing.AllocsPerRun(100, func() { _, _ = f.Write(row) }); n > 0 {
+			t.Errorf("%v allocations a write, loop: %v", n, aboard)
+		}
 	}
 }

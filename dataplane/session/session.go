@@ -245,8 +245,8 @@ type conn struct {
 
 var _ pump.Bare = (*conn)(nil)
 
-// Bare lets pumps read and write the socket itself.
-func (c *conn) Bare() {}
+// Bare lets pumps have the socket itself.
+func (c *conn) Bare() *net.TCPConn { return c.TCPConn }
 
 func (c *conn) Close() error {
 	c.s.mu.Lock()

@@ -90,6 +90,7 @@ type judgement struct {
 	views bool // past the node, through the task's views
 	found []Finding
 	wrote string // how a target that wrote something tells of it
+	after string // what an unusable session says
 }
 
 func (j *judgement) fault(f Fault, format string, args ...any) {
@@ -159,7 +160,7 @@ func (j *judgement) run(ctx context.Context, t testing.TB, steps []twoworlds.Ste
 	case NoLeak: // the worlds were compared, and that is all
 	}
 	if !usable && !e.Ends {
-		j.fault(Broken, "the session is not usable afterwards: %.300s", answer)
+		j.fault(Broken, "the session is not usable after %.300s: %.300s", answer, j.after)
 	}
 	return nil
 }
@@ -183,6 +184,9 @@ func (j *judgement) exchange(ctx context.Context, t testing.TB, steps []twoworld
 		return seen, false, err
 	}
 	rest, err := p.Run(ctx, twoworlds.Query("ROLLBACK"), twoworlds.Query("SELECT 1 AS usable"))
+	if err == nil {
+		j.after = fmt.Sprint(rest[0], " ", rest[1])
+	}
 	if err != nil || p.Over() || rest.Difference() != "" {
 		return seen, false, err
 	}

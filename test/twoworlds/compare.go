@@ -53,7 +53,9 @@ func (w *Worlds) Open(ctx context.Context, t testing.TB, c Client) (*Pair, Outco
 		startup := map[string]string{"database": "warehouse"}
 		maps.Copy(startup, c.Startup)
 		startup["user"] = c.Task + "." + resourceName(c.Level, names[i])
-		conn, err := dial(ctx, &net.Dialer{}, w.House.Nodes[0].PG, w.tls(), startup, token)
+		conn, err := patiently(ctx, func() (*Conn, error) {
+			return dial(ctx, &net.Dialer{}, w.House.Nodes[0].PG, w.tls(), startup, token)
+		})
 		if err == nil {
 			p.conns[i], seen[i] = conn, conn.seen
 		}

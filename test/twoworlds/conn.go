@@ -81,6 +81,29 @@ func dial(ctx context.Context, from *net.Dialer, addr string, cfg *tls.Config, s
 	return c, nil
 }
 
+// unavailable is the code of a node that could not have what a session needs, such as a
+// credential. It says nothing of policy.
+const unavailable = "58000"
+
+// patiently dials again while a busy machine keeps the house from opening a session.
+func patiently(ctx context.Context, dial func() (*Conn, error)) (*Conn, error) {
+	for until := time.Now().Add(patience); ; {
+		c, err := dial()
+		if err != nil || !c.over || time.Now().After(until) {
+			return c, err
+		}
+		if errs := c.seen.Errors(); len(errs) == 0 || errs[len(errs)-1].Code != unavailable {
+			return c, nil
+		}
+		c.close()
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
 func login(ctx context.Context, nc net.Conn, cfg *tls.Config, startup map[string]string, token string) (*Conn, error) {
 	if err := nc.SetDeadline(time.Now().Add(patience)); err != nil {
 		return nil, err

@@ -243,6 +243,10 @@ func (c clientCore) admit(st *statement, args engine.Args, e *entry, kept bool) 
 	if st.catalog != c.cat {
 		return c.rejudge(st, kept), nil, nil
 	}
+	if st.adm.Waits && !c.ashore {
+		c.ashore = true
+		return pump.Next{Park: proceed, Ashore: true}, nil, nil
+	}
 	err := c.s.Admit(st.adm, args, &e.flow)
 	switch {
 	case err == nil:

@@ -15,6 +15,7 @@ import (
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
+	"github.com/posterngate/postern/dataplane/pump"
 )
 
 type stockClient struct{ c *pgx.Conn }
@@ -46,29 +47,33 @@ func (s stockClient) Close()                           { _ = s.c.Close(context.B
 func TestConformance(t *testing.T) {
 	start(t)
 	const deadline = 500 * time.Millisecond
-	enginetest.Run(t, enginetest.Protocol{
-		Engine: func(testing.TB) engine.Engine {
-			return New(Config{AllowPlaintext: true, Parser: shared.pool, Limits: Limits{Handshake: deadline}})
-		},
-		Deadline: deadline, Terms: target(), Credential: credential, Secret: "backend-secret",
-		Connect: func(ctx context.Context, addr, permission, token string) (enginetest.Client, error) {
-			host, port, err := net.SplitHostPort(addr)
-			if err != nil {
-				return nil, err
-			}
-			c, err := pgx.Connect(ctx, fmt.Sprintf("host=%s port=%s user=%s password=%s dbname=postgres sslmode=disable", host, port, permission, token))
-			if err != nil {
-				return nil, full(err)
-			}
-			return stockClient{c}, nil
-		},
-		Read: "select id from orders where id <= 3", Many: "select id from orders", Slow: "select pg_sleep(12)", Denied: "delete from orders",
-		Garbage: [][]byte{
-			[]byte("GET / HTTP/1.1\r\n\r\n"), {0}, {0, 0, 0, 8}, {0xff, 0xff, 0xff, 0xff, 0, 3, 0, 0}, {0, 0, 0, 4}, {0, 0, 0, 8, 0, 2, 0, 0},
-			{0, 0, 0, 9, 0, 3, 0, 0, 0}, {0, 0, 0, 20, 0, 3, 0, 0, 'u', 's', 'e', 'r', 0}, {0x16, 3, 1, 0, 1, 0},
-			{0, 0, 0, 16, 4, 0xd2, 0x16, 0x2e, 1, 2, 3, 4, 5, 6, 7, 8},
-		},
-	})
+	conform := func(t *testing.T, loops *pump.Loops) {
+		enginetest.Run(t, enginetest.Protocol{
+			Engine: func(testing.TB) engine.Engine {
+				return New(Config{AllowPlaintext: true, Parser: shared.pool, Loops: loops, Limits: Limits{Handshake: deadline}})
+			},
+			Deadline: deadline, Terms: target(), Credential: credential, Secret: "backend-secret",
+			Connect: func(ctx context.Context, addr, permission, token string) (enginetest.Client, error) {
+				host, port, err := net.SplitHostPort(addr)
+				if err != nil {
+					return nil, err
+				}
+				c, err := pgx.Connect(ctx, fmt.Sprintf("host=%s port=%s user=%s password=%s dbname=postgres sslmode=disable", host, port, permission, token))
+				if err != nil {
+					return nil, full(err)
+				}
+				return stockClient{c}, nil
+			},
+			Read: "select id from orders where id <= 3", Many: "select id from orders", Slow: "select pg_sleep(12)", Denied: "delete from orders",
+			Garbage: [][]byte{
+				[]byte("GET / HTTP/1.1\r\n\r\n"), {0}, {0, 0, 0, 8}, {0xff, 0xff, 0xff, 0xff, 0, 3, 0, 0}, {0, 0, 0, 4}, {0, 0, 0, 8, 0, 2, 0, 0},
+				{0, 0, 0, 9, 0, 3, 0, 0, 0}, {0, 0, 0, 20, 0, 3, 0, 0, 'u', 's', 'e', 'r', 0}, {0x16, 3, 1, 0, 1, 0},
+				{0, 0, 0, 16, 4, 0xd2, 0x16, 0x2e, 1, 2, 3, 4, 5, 6, 7, 8},
+			},
+		})
+	}
+	t.Run("loops", func(t *testing.T) { conform(t, shared.loops) })
+	t.Run("goroutines", func(t *testing.T) { conform(t, nil) })
 }
 
 func TestClientTLS(t *testing.T) {

@@ -57,6 +57,7 @@ type conn struct {
 	changeSeen bool                    // some statement may have changed rows
 	lastWords  bool                    // the target has said why it ends
 	recheck    bool                    // the catalogue may be out of date
+	ashore     bool                    // steps may wait, and are on no event loop
 	activity   uint64                  // counts steps, for the idle limit
 	interned   map[string]string
 	cause      error // why the session must end
@@ -83,6 +84,7 @@ type conn struct {
 	passing bool                  // whether that is passed on
 	more    bool                  // rows are left for the next step
 	cols    []engine.ResultColumn // reused
+	landed  bool                  // it knows of ashore
 }
 
 // ready is what a Park found out for the message that waits.
@@ -113,8 +115,13 @@ func (c *conn) run(ctx context.Context) error {
 	})()
 	stopTicking := c.tick()
 	defer stopTicking()
+	if c.e.cfg.Loops != nil {
+		if err := c.e.cfg.Loops.Board(c.target, c.out.conn); err != nil {
+			c.log.Debug("session is not carried by an event loop", "error", err)
+		}
+	}
 	c.group.Go("target", func(ctx context.Context) error {
-		err := pump.Run(ctx, c.target, targetCore{c})
+		err := pump.Run(ctx, c.target, targetCore{c}, c.target, c.out.conn)
 		if err != nil {
 			err = lost(err)
 		}
@@ -122,7 +129,12 @@ func (c *conn) run(ctx context.Context) error {
 		return nil
 	})
 	c.group.Do("client", func(ctx context.Context) error {
-		c.stop(pump.Run(ctx, c.out.conn, clientCore{c}))
+		err := pump.Run(ctx, c.out.conn, clientCore{c}, c.target, c.out.conn)
+		var out *pump.OutError
+		if errors.As(err, &out) && out.Out == c.target {
+			err = lost(err)
+		}
+		c.stop(err)
 		return nil
 	})
 	err := c.group.Wait()

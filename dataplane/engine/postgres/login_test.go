@@ -94,7 +94,7 @@ func TestBackendLogins(t *testing.T) {
 			h := &house{door: enginetest.NewDoor(t, tm, func(engine.Purpose) engine.Credential {
 				return engine.Credential{Account: tc.account, Password: secret.FromString(tc.password)}
 			})}
-			h.engine = New(Config{AllowPlaintext: true, Parser: shared.pool})
+			h.engine = New(Config{AllowPlaintext: true, Parser: shared.pool, Loops: loops()})
 			h.addr = enginetest.Serve(t, h.engine, h.door)
 			c, err := pgx.Connect(testContext(t), h.dsn(""))
 			if !tc.ok {

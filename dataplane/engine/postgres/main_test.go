@@ -15,6 +15,7 @@ import (
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
+	"github.com/posterngate/postern/dataplane/pump"
 	"github.com/posterngate/postern/pkg/run"
 	"github.com/posterngate/postern/pkg/secret"
 	"github.com/posterngate/postern/pkg/sql/worker"
@@ -24,11 +25,12 @@ import (
 // shared is what the tests of this package have in common: one PostgreSQL and one
 // parser, started by the first test that needs them.
 var shared struct {
-	once sync.Once
-	err  error
-	stop []func()
-	pg   *servers.PG
-	pool *worker.Pool
+	once  sync.Once
+	err   error
+	stop  []func()
+	pg    *servers.PG
+	pool  *worker.Pool
+	loops *pump.Loops
 }
 
 const schema = `
@@ -82,6 +84,11 @@ func startShared() error {
 	shared.pool = worker.New(worker.Config{Processes: 1})
 	g := run.New(ctx)
 	g.Go("parser", shared.pool.Run)
+	if shared.loops, err = pump.NewLoops(2); err != nil {
+		cancel()
+		return err
+	}
+	g.Go("loops", shared.loops.Run)
 	shared.stop = append(shared.stop, func() {
 		cancel()
 		_ = g.Wait()
@@ -107,6 +114,14 @@ func target() engine.Terms {
 	}
 }
 
+// loops is the driver of most tests; POSTERN_TEST_LOOPS=none chooses the other.
+func loops() *pump.Loops {
+	if os.Getenv("POSTERN_TEST_LOOPS") == "none" {
+		return nil
+	}
+	return shared.loops
+}
+
 func credential(engine.Purpose) engine.Credential {
 	return engine.Credential{Account: "app", Password: secret.FromString("backend-secret")}
 }
@@ -114,7 +129,7 @@ func credential(engine.Purpose) engine.Credential {
 func newHouse(t testing.TB, change ...func(*Config)) *house {
 	t.Helper()
 	start(t)
-	cfg := Config{AllowPlaintext: true, Parser: shared.pool, Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	cfg := Config{AllowPlaintext: true, Parser: shared.pool, Loops: loops(), Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	for _, c := range change {
 		c(&cfg)
 	}

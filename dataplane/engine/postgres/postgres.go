@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/pump"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/run"
 	pgsql "github.com/posterngate/postern/pkg/sql/postgres"
@@ -33,6 +34,8 @@ type Config struct {
 	AllowPlaintext bool
 	// Parser understands SQL; required.
 	Parser pgsql.Parser
+	// Loops carry the sessions' sockets; nil gives each direction a goroutine that reads.
+	Loops  *pump.Loops
 	Logger *slog.Logger
 	Limits Limits
 }
@@ -126,6 +129,7 @@ func (e *Engine) Serve(ctx context.Context, nc net.Conn, d engine.Door) error {
 		return err
 	})
 	if c != nil {
+		defer func() { _ = pump.HangUp(c.out.conn) }()
 		defer c.tokens.wipe()
 		if err == nil {
 			err = c.run(ctx)

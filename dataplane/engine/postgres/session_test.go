@@ -1,9 +1,11 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -405,5 +407,25 @@ func TestUnrecordable(t *testing.T) {
 	wantCode(t, err, "58000")
 	if h.door.Last().Sent("set note = 'x'") && len(h.door.Last().Executions()) > 0 {
 		t.Fatal("executed without a record")
+	}
+}
+
+// TestHangsUp: who breaks the protocol is told, and hung up on.
+func TestHangsUp(t *testing.T) {
+	h := newHouse(t)
+	c := h.connect(t, "")
+	hijacked, err := c.PgConn().Hijack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc := hijacked.Conn
+	defer func() { _ = nc.Close() }()
+	_ = nc.SetDeadline(time.Now().Add(time.Minute))
+	if _, err := nc.Write([]byte{'~', 0, 0, 0, 4}); err != nil {
+		t.Fatal(err)
+	}
+	said, err := io.ReadAll(nc)
+	if err != nil || !bytes.Contains(said, []byte("SFATAL\x00")) {
+		t.Errorf("%q, %v", said, err)
 	}
 }

@@ -18,6 +18,10 @@ type targetCore struct{ *conn }
 func (t targetCore) Step(in []byte) (n int, want pump.Next, err error) {
 	t.mu.Lock()
 	t.activity++
+	if t.ashore && !t.landed {
+		t.landed = true
+		want = pump.Next{Park: proceed, Ashore: true}
+	}
 	for err == nil && n < len(in) && want.Bytes == 0 && want.Park == nil {
 		rest := in[n:]
 		if t.tail > 0 {

@@ -30,6 +30,15 @@ type Node struct {
 	tokenFile    string
 }
 
+// Loops is what nodes under test are configured with: the default, or none at all where
+// POSTERN_TEST_LOOPS is none.
+func Loops() int {
+	if os.Getenv("POSTERN_TEST_LOOPS") == "none" {
+		return -1
+	}
+	return 0
+}
+
 // newNode enrols a node and writes its configuration.
 func (f *Fleet) newNode(t testing.TB, spec NodeSpec) *Node {
 	t.Helper()
@@ -67,8 +76,9 @@ listeners:
 debug: "%s"
 drain: 5s
 spool: {maxBytes: %d}
+loops: %d
 telemetry: {logLevel: %s, logFormat: json, profiling: %t}
-`, n.Name, n.Data, strings.Join(control, `", "`), n.tokenFile, listeners, n.Debug, cmp.Or(spec.Spool, 256<<20), f.logLevel(), spec.Profiling))
+`, n.Name, n.Data, strings.Join(control, `", "`), n.tokenFile, listeners, n.Debug, cmp.Or(spec.Spool, 256<<20), Loops(), f.logLevel(), spec.Profiling))
 	n.Process = f.process(t, n.Name, "postern-node", n.Data, "--config", config)
 	if spec.Binary != "" {
 		n.Process.path = spec.Binary

@@ -288,7 +288,7 @@ func (h *House) startNode(t testing.TB, spec NodeSpec) {
 		Listeners: map[postern.Protocol]nodeconfig.Listener{
 			postern.Postgres: {Addr: n.PG}, postern.SSH: {Addr: n.SSH}, postern.HTTP: {Addr: n.HTTP, Public: n.HTTPDomain},
 		},
-		Drain: conf.Duration(time.Millisecond),
+		Loops: fleet.Loops(), Drain: conf.Duration(time.Millisecond),
 	}
 	if spec.Behind {
 		n.Wire = fleet.NewProxy(t, h.NodesAddr)
