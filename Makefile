@@ -117,7 +117,8 @@ soak: ## Mixed load for half an hour: does memory grow, do latencies, is every s
 bench-records: ## What recording costs: added time by mode, taking in, and answers from INDEX_ROWS statements (default 200000)
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./pkg/record ./dataplane/spool
 	$(GO) test -run '^$$' -bench Ingest -benchtime 1s ./controlplane/recording
-	POSTERN_INDEX_ROWS=$(or $(INDEX_ROWS),200000) $(GO) test -run '^$$' -bench . -benchtime 3x -timeout 5h ./controlplane/recording/index/sqlite ./controlplane/recording/index/postgres
+	$(GO) test -run '^$$' -bench Commit -benchtime 2s ./controlplane/recording/index/sqlite ./controlplane/recording/index/postgres
+	POSTERN_INDEX_ROWS=$(or $(INDEX_ROWS),200000) $(GO) test -run '^$$' -bench Answers -benchtime 3x -timeout 5h ./controlplane/recording/index/sqlite ./controlplane/recording/index/postgres
 
 bench-readme: ## The README's table anew from bench/results/full.json; a test holds the two together
 	$(GO) build -o bin/bench ./bench && bin/bench readme bench/results/full.json

@@ -41,7 +41,7 @@ func (b *Brief) read(message []byte) error {
 	items := 0
 	for rest := message; len(rest) > 0; {
 		start := rest
-		number, typ, n := protowire.ConsumeTag(rest)
+		number, typ, n := tag(rest)
 		if n < 0 {
 			return errMessage
 		}
@@ -49,9 +49,15 @@ func (b *Brief) read(message []byte) error {
 		f := field{number: number}
 		switch typ {
 		case protowire.VarintType:
-			f.num, n = protowire.ConsumeVarint(rest)
+			f.num, n = varint(rest)
 		case protowire.BytesType:
-			f.raw, n = protowire.ConsumeBytes(rest)
+			var size uint64
+			if size, n = varint(rest); n >= 0 && size <= uint64(len(rest)-n) {
+				f.raw = rest[n : n+int(size)]
+				n += int(size)
+			} else {
+				n = -1
+			}
 		default: // of a later version
 			n = protowire.ConsumeFieldValue(number, typ, rest)
 		}
@@ -102,15 +108,44 @@ func (b *Brief) set(f field) error {
 // checkMessage walks through a message as eachField does.
 func checkMessage(b []byte) error {
 	for len(b) > 0 {
-		number, typ, n := protowire.ConsumeTag(b)
+		number, typ, n := tag(b)
 		if n < 0 {
 			return errMessage
 		}
 		b = b[n:]
-		if n = protowire.ConsumeFieldValue(number, typ, b); n < 0 {
+		switch typ {
+		case protowire.VarintType:
+			_, n = varint(b)
+		case protowire.BytesType:
+			var size uint64
+			if size, n = varint(b); n >= 0 && size <= uint64(len(b)-n) {
+				n += int(size)
+			} else {
+				n = -1
+			}
+		default:
+			n = protowire.ConsumeFieldValue(number, typ, b)
+		}
+		if n < 0 {
 			return errMessage
 		}
 		b = b[n:]
 	}
 	return nil
+}
+
+// varint is protowire.ConsumeVarint, inlined for the one byte that it mostly is.
+func varint(b []byte) (uint64, int) {
+	if len(b) > 0 && b[0] < 0x80 {
+		return uint64(b[0]), 1
+	}
+	return protowire.ConsumeVarint(b)
+}
+
+// tag is protowire.ConsumeTag in the same way.
+func tag(b []byte) (protowire.Number, protowire.Type, int) {
+	if len(b) > 0 && b[0] < 0x80 && b[0] >= 8 {
+		return protowire.Number(b[0] >> 3), protowire.Type(b[0] & 7), 1
+	}
+	return protowire.ConsumeTag(b)
 }

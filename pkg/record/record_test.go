@@ -372,3 +372,30 @@ func BenchmarkChunk(b *testing.B) {
 		}
 	}
 }
+
+// One operation is one statement: an intent and its outcome.
+func BenchmarkDecode(b *testing.B) {
+	intent := &Event{Seq: 1, Time: time.Now(), Kind: KindIntent, Statement: 1, Text: "SELECT id, email, total FROM sales.orders WHERE id = $1", Hash: make([]byte, 32),
+		Params: []Param{{Value: "4711"}}, Verdict: postern.VerdictAllow, Rule: "sales-report/permit[0]", Effect: postern.EffectRead, Level: postern.LevelSource,
+		Touched: []Touch{{Column: "sales.orders.id", Role: RoleOutput | RolePredicate}, {Column: "sales.orders.email", Role: RoleOutput, Mask: "email"}, {Column: "sales.orders.total", Role: RoleOutput}}}
+	frames, _ := AppendFrames(nil, intent)
+	frames, _ = AppendFrames(frames, &Event{Seq: 2, Time: time.Now(), Kind: KindFinished, Statement: 1, Rows: 1, Bytes: 40, Affected: -1, Tag: "SELECT 1", Duration: 210 * time.Microsecond})
+	b.Run("whole", func(b *testing.B) {
+		var d Decoder
+		for b.Loop() {
+			if err := d.Decode(frames, func(*Event) error { return nil }); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("briefly", func(b *testing.B) {
+		var d Decoder
+		all := bytes.Repeat(frames, 1000)
+		for b.Loop() {
+			if err := d.Briefly(all, func(*Brief) error { return nil }); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/statement")
+	})
+}

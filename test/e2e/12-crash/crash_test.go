@@ -81,7 +81,7 @@ func TestCrash(t *testing.T) {
 func (l *load) atWork(t *testing.T) {
 	t.Helper()
 	begin := l.steps.Load() + 20 + rand.Int64N(200)
-	fleet.Eventually(t, 30*time.Second, "work goes on", func() error {
+	fleet.Eventually(t, 2*time.Minute, "work goes on", func() error {
 		if now := l.steps.Load(); now < begin {
 			return fmt.Errorf("%d statements are to come", begin-now)
 		}

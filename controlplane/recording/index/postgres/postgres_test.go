@@ -3,9 +3,14 @@ package postgres_test
 import (
 	"context"
 	"crypto/rand"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/posterngate/postern/bench/account"
 	"github.com/posterngate/postern/controlplane/recording/index"
 	"github.com/posterngate/postern/controlplane/recording/index/indextest"
 	"github.com/posterngate/postern/controlplane/recording/index/postgres"
@@ -62,7 +67,18 @@ func TestReplicas(t *testing.T) {
 
 func BenchmarkCommit(b *testing.B) {
 	pg := servers.Postgres(b)
-	indextest.Benchmark(b, func(b *testing.B) index.Index { return open(b, pg) })
+	dir := strings.TrimSpace(pg.SQL(b, `SHOW data_directory`)[0][0])
+	text, err := os.ReadFile(filepath.Join(dir, "postmaster.pid"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	postmaster, err := strconv.Atoi(first)
+	if err != nil {
+		b.Fatal(err)
+	}
+	indextest.Benchmark(b, func(b *testing.B) index.Index { return open(b, pg) },
+		func() time.Duration { return account.Sum(account.Children(postmaster)) })
 }
 
 func BenchmarkAnswers(b *testing.B) {
