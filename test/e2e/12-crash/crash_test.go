@@ -53,7 +53,7 @@ func TestCrash(t *testing.T) {
 			took := f.AwaitControl(t)
 			f.AwaitConverged(t, 60*time.Second, 0)
 			if now := l.lost.Load(); now != lost {
-				t.Errorf("%d sessions broke because the control plane was away", now-lost)
+				t.Errorf("%d sessions broke because the control plane was away, the last with: %v", now-lost, *l.cause.Load())
 			}
 			t.Logf("the control plane is ready %s after it was killed", took.Round(time.Millisecond))
 		}

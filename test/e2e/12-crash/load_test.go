@@ -22,6 +22,7 @@ type load struct {
 	group *run.Group
 	next  atomic.Int64
 	lost  atomic.Int64 // sessions that broke while they were in use
+	cause atomic.Pointer[error]
 	steps atomic.Int64 // statements that were acknowledged
 
 	mu     sync.Mutex
@@ -76,26 +77,36 @@ func (l *load) work(ctx context.Context, n *fleet.Node, permission, token string
 }
 
 func (l *load) session(ctx context.Context, n *fleet.Node, permission, token string, step func(context.Context, *pgx.Conn) error) error {
-	// A statement that has begun is waited for: otherwise nobody knew what became of it.
-	patient, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
-	defer cancel()
-	conn, err := l.f.Dial(patient, n, permission, token)
+	var conn *pgx.Conn
+	err := patiently(ctx, func(ctx context.Context) (err error) {
+		conn, err = l.f.Dial(ctx, n, permission, token)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.Close(patient) }()
+	defer func() { _ = patiently(ctx, conn.Close) }()
 	for range 100 + rand.IntN(1000) { // and now and then a session ends in order
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err := step(patient, conn); err != nil {
+		if err := patiently(ctx, func(ctx context.Context) error { return step(ctx, conn) }); err != nil {
 			l.lost.Add(1)
+			l.cause.Store(&err)
 			return err
 		}
 		l.steps.Add(1)
 		<-time.After(time.Millisecond)
 	}
 	return nil
+}
+
+// patiently waits for what has begun, even when the work is over: otherwise nobody knew
+// what became of it. Each statement has its own time, however slow the machine is.
+func patiently(ctx context.Context, do func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+	defer cancel()
+	return do(ctx)
 }
 
 func (l *load) number(kind string) string { return fmt.Sprintf("%s-%08d", kind, l.next.Add(1)) }
