@@ -46,6 +46,7 @@ var All = []Hole{
 	{"shape-position", "shape"},
 	{"shape-setting", "shape"},
 	{"shape-quoted", "shape"},
+	{"shape-unmasked", "shape"},
 	{"plain-backslash", ""},
 	{"wire-function-call", "function-call"},
 	{"wire-error-fields", "error-channel scrub"},

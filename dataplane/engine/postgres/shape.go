@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/postern"
 	pgsql "github.com/posterngate/postern/pkg/sql/postgres"
 )
@@ -44,6 +45,9 @@ func (c *conn) ofShape(text []byte) *statement {
 		sent := s.template.Fill(nil, copied)
 		if sent == nil {
 			return nil
+		}
+		if hole.Is("shape-unmasked") {
+			sent = text
 		}
 		forward = string(sent)
 	}

@@ -53,6 +53,27 @@ func Generated(seed uint64, n int) Source {
 	}
 }
 
+// Varied is n statements of the generator, of which each query comes times more with
+// other literals, so that a node reuses what it decided of the first.
+func Varied(seed uint64, n, times int) Source {
+	g := generate.New(seed)
+	var last generate.Statement
+	left := 0
+	return func() (generate.Statement, bool) {
+		if n--; n < 0 {
+			return generate.Statement{}, false
+		}
+		if left > 0 {
+			left--
+			if again, ok := g.Again(last); ok {
+				return again, true
+			}
+		}
+		last, left = g.Next(), times
+		return last, true
+	}
+}
+
 // Listed is statements that are there already.
 func Listed(list []generate.Statement) Source {
 	return func() (s generate.Statement, ok bool) {

@@ -120,6 +120,7 @@ func fuzzed(t *testing.T, w *twoworlds.Worlds, l twoworlds.Level, all *Report, s
 	for i := range connections {
 		sources[fmt.Sprintf("seed %d.%d", seed, i)] = Generated(seed*connections+uint64(i), (n-len(smith))/connections) //nolint:gosec // small
 	}
+	sources[fmt.Sprintf("seed %d, varied", seed)] = Varied(seed, n/10, 4)
 	send(t, w, l, theirs, map[string]Source{"sqlsmith": Listed(smith[:half]), "sqlsmith's second half": Listed(smith[half:])})
 	send(t, w, l, ours, sources)
 	t.Logf("%s at %s, seed %d, %s\nours: %s\nsqlsmith: %s\nrefused:\n%s\n%s", l.Short(), w.PG[0].Version, seed, time.Since(began).Round(time.Second),
