@@ -70,8 +70,8 @@ truth: ## The catalogue of evasions through a node to two worlds, on PostgreSQL 
 mutations: ## 10,000 random changes to recordings and audit log: each must be found
 	POSTERN_MUTATIONS=10000 $(GO) test -count=1 -v -run TestMutations ./pkg/trail
 
-truth-fuzz: ## Generated statements until there were TRUTH_STATEMENTS (default a million) at each level; goes on where TRUTH_TALLY ended
-	@mkdir -p bin && $(GO) test -c -o bin/fuzz.test ./test/twoworlds/fuzz && cd test/twoworlds/fuzz && GOGC=400 TRUTH_STATEMENTS=$(or $(TRUTH_STATEMENTS),1000000) \
+truth-fuzz: ## Generated statements until there were TRUTH_STATEMENTS (default half a million) at each of L2 and L3; goes on where TRUTH_TALLY ended
+	@mkdir -p bin && $(GO) test -c -o bin/fuzz.test ./test/twoworlds/fuzz && cd test/twoworlds/fuzz && GOGC=400 TRUTH_STATEMENTS=$(or $(TRUTH_STATEMENTS),500000) \
 	  TRUTH_TALLY=$(or $(TRUTH_TALLY),testdata/tally.jsonl) TRUTH_SEED=$(or $(TRUTH_SEED),1) TRUTH_MINUTES=$(or $(TRUTH_MINUTES),1440) ../../../bin/fuzz.test -test.v -test.timeout 30h -test.run TestTally
 
 suites: ## pgx's own tests, straight and through a node under a task that allows everything: the same must pass
