@@ -41,7 +41,7 @@ func (s *Service) ofNode(ctx context.Context, name postern.NodeName) (*apiv1.Get
 		return nil, err
 	}
 	serves := s.serves(node)
-	renew := &apiv1.Reach{Act: Renew, Terms: []string{"until the node itself renews, which ends what was stolen"}}
+	renew := &apiv1.Reach{Act: Renew, Terms: []string{"until the node itself renews, which ends what was stolen; who renews first shuts the node out, and the audit log tells of its next try"}}
 	told := &apiv1.Reach{Act: Policy, Terms: []string{"resources " + list(serves) + ", the tasks that reach them, their masks, and every lock"}}
 	resp.Reaches = []*apiv1.Reach{renew, told}
 	purpose := credential.PurposeCatalog
@@ -75,7 +75,7 @@ func (s *Service) ofNode(ctx context.Context, name postern.NodeName) (*apiv1.Get
 	if !wall {
 		resp.Notes = []string{
 			"what is spooled on its disk is sealed to the recording key: the disk alone shows nothing of it",
-			"whoever knows the id of a live grant besides can borrow the login of its task, at the resources that this node serves, and be vouched for as its subject where they are told who asks",
+			"whoever knows the id of a live grant besides that a client has opened at this node can borrow the login of its task, at the resources that this node serves, and be vouched for as its subject where they are told who asks; a grant that others use elsewhere is of no use to it",
 		}
 	}
 	return last(resp), nil

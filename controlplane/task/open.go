@@ -68,6 +68,9 @@ func (s *Service) Open(ctx context.Context, req *nodev1.OpenGrantRequest, node p
 	if err != nil {
 		return nil, fmt.Errorf("sign grant %s: %w", g.GetId(), err)
 	}
+	if err := s.noteOpened(ctx, g.GetId(), node); err != nil {
+		return nil, err
+	}
 	return signed, nil
 }
 

@@ -173,9 +173,12 @@ func (s *Service) look(ctx context.Context, k known, ground bool) (time.Time, er
 	return time.Time{}, s.forget(ctx, k)
 }
 
-// forget removes a grant that is long over, and the pointer to it.
+// forget removes a grant that is long over, where it was opened, and the pointer to it.
 func (s *Service) forget(ctx context.Context, k known) error {
 	g := k.grant
+	if err := s.forgetOpenings(ctx, g.GetId()); err != nil {
+		return err
+	}
 	ops := []store.Op{{Key: grantKey(g.GetId()), Delete: true, If: k.revision}}
 	taken := takenKey(noun.SubjectOf(g.GetSubject()), g.GetTask(), job(g))
 	e, err := s.cfg.Store.Get(ctx, taken)

@@ -105,6 +105,7 @@ type Service struct {
 	workloads *rate.Limiter
 	cache     *store.Cache                // grants, to look after them, bindings, and what is closed
 	live      atomic.Pointer[map[who]int] // how many grants each had at the last pass
+	openings  openings
 }
 
 // who is a subject by what grants are found by.

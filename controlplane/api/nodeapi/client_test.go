@@ -199,6 +199,31 @@ func TestCredentials(t *testing.T) {
 	})
 }
 
+// TestNothingUnderAGrantOfOthers: what a node asks under a grant that no client has opened
+// there is refused, whatever it is.
+func TestNothingUnderAGrantOfOthers(t *testing.T) {
+	withNode(t, func(_ *house, r *replica, _ *wire, n *node) {
+		ctx, grant := context.Background(), "g-elsewhere"
+		for what, call := range map[string]func() error{
+			"lease":  func() error { _, err := n.Lease(ctx, &nodev1.LeaseRequest{Session: "s", Grant: grant}); return err },
+			"budget": func() error { _, err := n.DrawBudget(ctx, &nodev1.DrawBudgetRequest{Grant: grant}); return err },
+			"vouch":  func() error { _, err := n.Vouch(ctx, &nodev1.VouchRequest{Grant: grant}); return err },
+			"hold": func() error {
+				_, err := n.OpenHold(ctx, &nodev1.OpenHoldRequest{Scope: "session", Grant: grant}, func(*nodev1.OpenHoldResponse) {})
+				return err
+			},
+		} {
+			var refusal *postern.Refusal
+			if err := call(); !errors.As(err, &refusal) || refusal.Code != postern.CodeDenied {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if len(r.asked) != 0 {
+			t.Errorf("asked %v", r.asked)
+		}
+	})
+}
+
 func TestCancelsAreRouted(t *testing.T) {
 	withNode(t, func(h *house, r *replica, w *wire, n *node) {
 		if err := n.RouteCancel(context.Background(), []byte("n1")); err != nil {

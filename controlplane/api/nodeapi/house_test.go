@@ -337,6 +337,13 @@ func (f *fakes) Open(_ context.Context, req *nodev1.OpenGrantRequest, node poste
 	return f.h.auth.SignGrant(g)
 }
 
+func (f *fakes) Opened(_ context.Context, g postern.GrantID, _ postern.NodeName) error {
+	if g == "g-elsewhere" {
+		return fault.New(codes.PermissionDenied, "nobody has opened it here").WithKind(postern.CodeDenied.String())
+	}
+	return nil
+}
+
 func (f *fakes) SignIn(ctx context.Context, req *nodev1.SignInRequest, node postern.NodeName, show func(*nodev1.SignInPrompt) error) (*typesv1.SignedGrant, error) {
 	if err := show(&nodev1.SignInPrompt{Code: "BCDF-GHJK"}); err != nil {
 		return nil, err

@@ -71,6 +71,8 @@ type Fleet interface {
 // Grants opens grants; *task.Service is one.
 type Grants interface {
 	Open(ctx context.Context, req *nodev1.OpenGrantRequest, node postern.NodeName) (*typesv1.SignedGrant, error)
+	// Opened says why a node may ask nothing under a grant: nobody has opened it there.
+	Opened(ctx context.Context, grant postern.GrantID, node postern.NodeName) error
 }
 
 // SignIns lets people in who sign in elsewhere; *signin.Service is one.

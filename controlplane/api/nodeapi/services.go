@@ -10,6 +10,7 @@ import (
 	"github.com/posterngate/postern/controlplane/publish"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/postern"
 )
 
 type syncService struct {
@@ -27,6 +28,11 @@ func (s syncService) Sync(conn nodev1.SyncService_SyncServer) error {
 type grantService struct {
 	nodev1.UnimplementedGrantServiceServer
 	*Server
+}
+
+// opened refuses what a node asks under a grant that no client has opened there.
+func (s *Server) opened(ctx context.Context, grant string) error {
+	return s.Grants.Opened(ctx, postern.GrantID(grant), callerOf(ctx).name)
 }
 
 func (s grantService) OpenGrant(ctx context.Context, req *nodev1.OpenGrantRequest) (*nodev1.OpenGrantResponse, error) {
@@ -54,6 +60,9 @@ const holdGrace = 2 * time.Second
 
 func (s grantService) OpenHold(req *nodev1.OpenHoldRequest, conn grpc.ServerStreamingServer[nodev1.OpenHoldResponse]) error {
 	ctx := conn.Context()
+	if err := s.opened(ctx, req.GetGrant()); err != nil {
+		return err
+	}
 	hold, err := s.Holds.OpenHold(ctx, callerOf(ctx).name, req)
 	if err != nil {
 		return err
@@ -96,10 +105,16 @@ func (s grantService) RouteCancel(ctx context.Context, req *nodev1.RouteCancelRe
 }
 
 func (s grantService) DrawBudget(ctx context.Context, req *nodev1.DrawBudgetRequest) (*nodev1.DrawBudgetResponse, error) {
+	if err := s.opened(ctx, req.GetGrant()); err != nil {
+		return nil, err
+	}
 	return s.Budgets.Draw(ctx, callerOf(ctx).name, req)
 }
 
 func (s grantService) Vouch(ctx context.Context, req *nodev1.VouchRequest) (*nodev1.VouchResponse, error) {
+	if err := s.opened(ctx, req.GetGrant()); err != nil {
+		return nil, err
+	}
 	return s.Vouchers.Vouch(ctx, callerOf(ctx).name, req)
 }
 
@@ -122,6 +137,11 @@ type credentialService struct {
 
 func (s credentialService) Lease(ctx context.Context, req *nodev1.LeaseRequest) (*nodev1.LeaseResponse, error) {
 	c := callerOf(ctx)
+	if req.GetGrant() != "" {
+		if err := s.opened(ctx, req.GetGrant()); err != nil {
+			return nil, err
+		}
+	}
 	return s.Broker.Lease(ctx, credential.NodeIdentity{Name: c.name, Role: c.node.GetSpec().GetRole(), HPKEKey: c.node.GetSpec().GetHpkeKey()}, req)
 }
 

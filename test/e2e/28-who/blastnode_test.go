@@ -129,7 +129,7 @@ func (b *blaster) node(t *testing.T) {
 				t.Errorf("%v: %v", r, err)
 			}
 		case r.GetAct() == "borrow":
-			id := regexp.MustCompile(`grant (g-[a-z2-7]+)`).FindStringSubmatch(strings.Join(r.GetTerms(), " "))
+			id := grantID.FindStringSubmatch(strings.Join(r.GetTerms(), " "))
 			if id == nil || r.GetLease() == "" {
 				t.Fatalf("%v does not say under which grant", r)
 			}
@@ -141,6 +141,9 @@ func (b *blaster) node(t *testing.T) {
 				lease, login = lent, c
 			}
 		case r.GetAct() == "record" || r.GetAct() == "renew": // below
+			if len(r.GetTerms()) == 0 {
+				t.Errorf("%v", r)
+			}
 		default:
 			t.Errorf("%v is not known", r)
 		}
@@ -149,8 +152,10 @@ func (b *blaster) node(t *testing.T) {
 		t.Fatalf("%v", acts)
 	}
 	s.noMore(t, n, grants)
+	t.Run("record", func(t *testing.T) { s.record(t, b.Nodes[1].Name) })
 	t.Run("lease", func(t *testing.T) { s.lease(t, lease, login) })
 	t.Run("static lease", func(t *testing.T) { s.static(t, grants["sales-report"]) })
+	t.Run("renew", s.renew)
 
 	b.stop(t, resp.GetStops()[0])
 	house.Eventually(t, func() string { return "a locked node gets nothing" }, func() bool {
@@ -297,13 +302,14 @@ func leaseAt(ctx context.Context, b *blaster, node string) string {
 // noMore tries what is not listed.
 func (s *thief) noMore(t *testing.T, n *house.Node, grants map[string]string) {
 	t.Helper()
-	other := house.Must(s.open(t, s.Nodes[1], s.DataToken(t, "alice"), "sales-report", "warehouse"))(t)
+	other := house.Must(s.open(t, s.Nodes[1], s.DataToken(t, "bob"), "sales-report", "warehouse"))(t)
 	if err := other.Ping(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if leaseAt(t.Context(), s.blaster, s.Nodes[1].Name) == "" {
 		t.Fatal("the other node has no lease")
 	}
+	s.elsewhere(t, s.Nodes[1].Name)
 	for what, call := range s.calls(n, grants) {
 		ctx, cancel := context.WithTimeout(t.Context(), house.Patience)
 		if err := call(ctx); err == nil {
@@ -315,6 +321,56 @@ func (s *thief) noMore(t *testing.T, n *house.Node, grants map[string]string) {
 		t.Errorf("the other node's session: %v", err)
 	}
 }
+
+// elsewhere: a grant that a client has opened at another node is of no use to this one,
+// though it is alive, and its id is known.
+func (s *thief) elsewhere(t *testing.T, node string) {
+	t.Helper()
+	id := ""
+	for _, r := range s.blast(t, "", node).GetReaches() {
+		if m := grantID.FindStringSubmatch(strings.Join(r.GetTerms(), " ")); m != nil {
+			id = m[1]
+		}
+	}
+	if id == "" {
+		t.Fatal("no grant of the other node is known")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), house.Patience)
+	defer cancel()
+	asker := nodev1.NewGrantServiceClient(s.conn)
+	for what, call := range map[string]func() error{
+		"borrow": func() error {
+			_, _, err := s.borrow(ctx, &nodev1.LeaseRequest{Session: "thief-8", Grant: id, Resource: "warehouse", Purpose: "session"})
+			return err
+		},
+		"borrow for the catalogue": func() error {
+			_, _, err := s.borrow(ctx, &nodev1.LeaseRequest{Session: "thief-9", Grant: id, Resource: "warehouse", Purpose: "catalog"})
+			return err
+		},
+		"use its budget": func() error {
+			_, err := asker.DrawBudget(ctx, &nodev1.DrawBudgetRequest{Grant: id, Process: "thief", Sequence: 1})
+			return err
+		},
+		"ask people in its name": func() error {
+			stream, err := asker.OpenHold(ctx, &nodev1.OpenHoldRequest{Scope: "statement", Grant: id, Resource: "warehouse", Session: "thief-8", Statement: "SELECT 1", Rule: "leads"})
+			if err == nil {
+				_, err = stream.Recv()
+			}
+			return err
+		},
+		"be vouched for": func() error {
+			_, err := asker.Vouch(ctx, &nodev1.VouchRequest{Grant: id, Resource: "warehouse", Session: "thief-8"})
+			return err
+		},
+	} {
+		if err := call(); err == nil || !strings.Contains(err.Error(), "nobody has opened the grant") {
+			t.Errorf("%s under a grant of another node's clients: %v", what, err)
+		}
+	}
+}
+
+// grantID finds under which grant something is listed.
+var grantID = regexp.MustCompile(`grant (g-[a-z2-7]+)`)
 
 // lease is that of level native: what is listed can be done at the target, and nothing else.
 func (s *thief) lease(t *testing.T, id string, c *nodev1.Credential) {
