@@ -1,0 +1,115 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+)
+
+// TestNothingIsForwardedWithoutAYes drives one gate at random, with policies that change
+// and people who say all kinds of things, and holds it against a model: a held execution
+// is admitted just once for each yes to just this statement with just these parameters,
+// under a policy that holds it still, while nothing is wrong.
+func TestNothingIsForwardedWithoutAYes(t *testing.T) {
+	worlds := []string{world, strings.ReplaceAll(world, "columns: [code]", "columns: [name]"), strings.ReplaceAll(world, "{table: sales.orders, verbs: [delete]", "{table: sales.regions, verbs: [delete]")}
+	statements := []string{"DELETE FROM sales.orders WHERE id = $1", "DELETE FROM sales.orders WHERE id = $1 ", "DELETE FROM sales.orders WHERE id < $1"}
+	all := map[string]engine.Args{"none": {}, "7": {Values: [][]byte{[]byte("7")}}, "8": {Values: [][]byte{[]byte("8")}}, "null": {Values: [][]byte{nil}, Null: func(int) bool { return true }}, "empty": {Values: [][]byte{{}}}}
+	parameters := []string{"none", "7", "8", "null", "empty"}
+	type execution struct{ statement, parameters string }
+	forwarded, held := 0, 0
+	rapid.Check(t, func(rt *rapid.T) {
+		r := newRig(t)
+		right := r.people.digest
+		revision, on := int64(1), 0
+		yes := map[execution]bool{}
+		admissions := map[string]*engine.Admission{}
+		draw := func() execution {
+			return execution{rapid.SampledFrom(statements).Draw(rt, "statement"), rapid.SampledFrom(parameters).Draw(rt, "parameters")}
+		}
+		// prepared is an admission, which may be stale.
+		prepared := func(statement string) *engine.Admission {
+			if a := admissions[statement]; a != nil {
+				return a
+			}
+			a, err := r.prepare(t, statement, &understood{facts: deleting(), plain: true, canonical: statement})
+			if err != nil {
+				if on != 2 {
+					rt.Fatal(err)
+				}
+				rt.Skip("the policy denies it")
+			}
+			admissions[statement] = a
+			return a
+		}
+		await := func(rt *rapid.T, e execution, answer typesv1.HoldState, digest func(*nodev1.OpenHoldRequest) [32]byte) {
+			a := prepared(e.statement)
+			r.people.answer, r.people.digest, r.people.consumed = answer, digest, rapid.IntRange(0, 1).Draw(rt, "used before")
+			ctx, cancel := context.WithCancel(t.Context())
+			if answer == typesv1.HoldState_HOLD_STATE_PENDING {
+				cancel()
+			}
+			defer cancel()
+			want := answer == typesv1.HoldState_HOLD_STATE_APPROVED && r.people.consumed == 0 && r.people.digest(&nodev1.OpenHoldRequest{}) == right(&nodev1.OpenHoldRequest{})
+			err := r.Await(ctx, a, all[e.parameters], func(string) {})
+			if (err == nil) != want {
+				rt.Fatalf("%+v was answered %s: %v", e, answer, err)
+			}
+			if want {
+				yes[e] = true
+			}
+		}
+		admit := func(rt *rapid.T, e execution) {
+			a := prepared(e.statement)
+			stale := r.Stale(a)
+			var f engine.Flow
+			err := r.Admit(a, all[e.parameters], &f)
+			if may := yes[e] && !stale && r.healthy == nil; (err == nil) != may {
+				rt.Fatalf("%+v: %v; a yes: %v, stale: %v, healthy: %v", e, err, yes[e], stale, r.healthy)
+			}
+			switch {
+			case err == nil:
+				forwarded++
+				delete(yes, e)
+				_ = f.Done(engine.Outcome{Tag: "DELETE 1"})
+			case errors.Is(err, engine.ErrStale):
+				delete(admissions, e.statement)
+			default:
+				held++
+			}
+		}
+		rt.Repeat(map[string]func(*rapid.T){
+			"a yes and its use": func(rt *rapid.T) {
+				e := draw()
+				await(rt, e, typesv1.HoldState_HOLD_STATE_APPROVED, right)
+				admit(rt, e)
+			},
+			"an answer": func(rt *rapid.T) {
+				await(rt, draw(), typesv1.HoldState(rapid.IntRange(0, len(typesv1.HoldState_name)-1).Draw(rt, "answer")), right)
+			},
+			"a yes to something else": func(rt *rapid.T) {
+				await(rt, draw(), typesv1.HoldState_HOLD_STATE_APPROVED, func(*nodev1.OpenHoldRequest) [32]byte { return [32]byte{1} })
+			},
+			"admit": func(rt *rapid.T) { admit(rt, draw()) },
+			"another policy": func(rt *rapid.T) {
+				revision++
+				on = rapid.IntRange(0, len(worlds)-1).Draw(rt, "policy")
+				r.snapshots.load(t, worlds[on], revision)
+			},
+			"health": func(rt *rapid.T) {
+				if r.healthy = nil; rapid.Bool().Draw(rt, "ill") {
+					r.healthy = errors.New("the disk is full")
+				}
+			},
+		})
+	})
+	if t.Logf("%d forwarded, %d held back", forwarded, held); forwarded < 20 || held < 20 {
+		t.Error("this shows nothing")
+	}
+}
