@@ -30,7 +30,7 @@ func TestLives(t *testing.T) {
 	simulate := func(hole string) (string, error) {
 		cmd := exec.CommandContext(ctx, simulation, "-test.run", "TestSimulation$|TestStaleness", "-test.failfast")
 		cmd.Dir = "../../controlplane/api/nodeapi"
-		cmd.Env = append(os.Environ(), holeVar+"="+hole, "POSTERN_SIMULATIONS=200")
+		cmd.Env = append(os.Environ(), holeVar+"="+hole, "POSTERN_SIMULATIONS=80")
 		out, err := cmd.CombinedOutput()
 		if found := said.FindSubmatch(out); found != nil {
 			return string(found[1]), err
