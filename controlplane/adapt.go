@@ -3,6 +3,7 @@ package controlplane
 import (
 	"context"
 	"crypto"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -290,4 +291,16 @@ func (s *Server) blast(verifier *identity.Verifier, guard *authz.Interceptor) *b
 		},
 		Serves: func(n *typesv1.Node, r *typesv1.Resource) bool { return publish.Reaches(r, n) },
 	})
+}
+
+// signOutWait is for how long a browser that signs out waits for nodes that do not answer.
+const signOutWait = 3 * time.Second
+
+// signedOut has every node end what a browser's token opened.
+func (s *Server) signedOut(ctx context.Context, hash [sha256.Size]byte) {
+	ctx, cancel := context.WithTimeout(ctx, signOutWait)
+	defer cancel()
+	if _, err := s.fleet.Broadcast(ctx, &nodev1.Command{Kind: &nodev1.Command_EndSignIn{EndSignIn: &nodev1.EndSignIn{TokenHash: hash[:]}}}); err != nil {
+		s.log.WarnContext(ctx, "not every node was told that a browser has signed out", "error", err)
+	}
 }

@@ -175,7 +175,7 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 		Sessions: s.sessionsOf,
 	})
 	s.entrance = entrance.New(entrance.Config{
-		URL: s.cfg.URL, Store: s.store, Audit: s.audit, Sign: s.authority.SignIdentity, Keys: s.authority.IdentityKeys, Resource: lending{s}.Resource, Now: time.Now,
+		URL: s.cfg.URL, Store: s.store, Audit: s.audit, Sign: s.authority.SignIdentity, Keys: s.authority.IdentityKeys, Resource: lending{s}.Resource, Ended: s.signedOut, Now: time.Now,
 	})
 	s.task = task.New(task.Config{
 		Store: s.store, Snapshot: s.hub.Snapshot, Changed: s.hub.Subscribe, Sign: s.authority.SignGrant,

@@ -30,6 +30,9 @@ func (n *Node) command(ctx context.Context, c *nodev1.Command) *nodev1.CommandRe
 	switch c := c.GetKind().(type) {
 	case *nodev1.Command_KillSession:
 		return &nodev1.CommandResult{Done: n.keeper.Kill(postern.SessionID(c.KillSession.GetSession()), c.KillSession.GetReason())}
+	case *nodev1.Command_EndSignIn:
+		n.keeper.SignedOut(c.EndSignIn.GetTokenHash())
+		return &nodev1.CommandResult{}
 	case *nodev1.Command_CancelQuery:
 		return &nodev1.CommandResult{Done: n.keeper.CancelLocal(c.CancelQuery.GetKey())}
 	case *nodev1.Command_Drain:

@@ -68,7 +68,10 @@ type Config struct {
 	Keys func() jose.JSONWebKeySet
 	// Resource is the resource as it is enforced, if the node may serve it.
 	Resource func(node postern.NodeName, r postern.ResourceName) (*typesv1.Resource, bool)
-	Now      func() time.Time
+	// Ended tells nodes, by its hash, of a token that opens nothing any more; what it has
+	// opened then ends. It returns when they have heard of it, or cannot.
+	Ended func(ctx context.Context, hash [sha256.Size]byte)
+	Now   func() time.Time
 }
 
 // A Service lets browsers in. It is safe for concurrent use, and by several replicas over
@@ -203,7 +206,7 @@ func (s *Service) Subject(ctx context.Context, token, task, resource string) (po
 	return k.Subject, nil
 }
 
-// End ends the session of a token; one that is over is no error.
+// End ends the session of a token, and what it opened at nodes; one that is over is no error.
 func (s *Service) End(ctx context.Context, token string) error {
 	if len(token) > maxVerifier || !strings.HasPrefix(token, TokenPrefix) {
 		return bad()
@@ -211,6 +214,7 @@ func (s *Service) End(ctx context.Context, token string) error {
 	if _, err := s.cfg.Store.Commit(ctx, store.Op{Key: keyOf(token), Delete: true, If: store.AnyRevision}); err != nil {
 		return lost(err)
 	}
+	s.cfg.Ended(ctx, sha256.Sum256([]byte(token)))
 	return nil
 }
 

@@ -24,7 +24,8 @@ const host = "read--orders.postern.example:8443"
 
 type house struct {
 	*entrance.Service
-	now time.Time
+	now   time.Time
+	ended [][sha256.Size]byte
 }
 
 func newHouse(t *testing.T) *house {
@@ -46,6 +47,7 @@ func newHouse(t *testing.T) *house {
 			protocol := map[postern.ResourceName]string{"orders": "http", "warehouse": "postgres"}[r]
 			return &typesv1.Resource{Spec: &typesv1.ResourceSpec{Protocol: protocol}}, protocol != "" && node == "n1"
 		},
+		Ended: func(_ context.Context, hash [sha256.Size]byte) { h.ended = append(h.ended, hash) },
 	})
 	return h
 }
@@ -125,6 +127,9 @@ func TestSession(t *testing.T) {
 	}
 	if err := h.End(t.Context(), token); err != nil || is(token, "read", "orders") != "" {
 		t.Errorf("signed out: %v", err)
+	}
+	if len(h.ended) != 1 || h.ended[0] != sha256.Sum256([]byte(token)) {
+		t.Errorf("nodes were told of %x", h.ended)
 	}
 }
 

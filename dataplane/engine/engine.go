@@ -45,7 +45,7 @@ type Entrance interface {
 	BeginSignIn(ctx context.Context, permission, host, verifier string) (url string, err error)
 	// FinishSignIn takes what the browser came back with.
 	FinishSignIn(ctx context.Context, host, code, verifier string) (token string, end time.Time, err error)
-	// SignOut ends what a token opens, on every node: sessions that have begun go on.
+	// SignOut ends what a token opens and has opened, on every node.
 	SignOut(ctx context.Context, token string) error
 }
 

@@ -1,12 +1,14 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"time"
 
 	"github.com/posterngate/postern/dataplane/engine"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	"github.com/posterngate/postern/pkg/postern"
 )
 
 var _ engine.Entrance = (*Keeper)(nil)
@@ -43,4 +45,14 @@ func (k *Keeper) SignOut(ctx context.Context, token string) error {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	return k.cfg.Control.EndBrowser(ctx, &nodev1.EndBrowserRequest{Token: token})
+}
+
+// SignedOut ends the sessions that were opened with a token, by its hash: the browser that
+// had it has signed out, here or at another node.
+func (k *Keeper) SignedOut(hash []byte) {
+	for _, s := range k.live() {
+		if bytes.Equal(s.shown[:], hash) {
+			s.Kill(&postern.Refusal{Code: postern.CodeKilled, Reason: "signed out", Hint: "sign in again"})
+		}
+	}
 }

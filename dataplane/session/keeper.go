@@ -6,6 +6,7 @@ package session
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
@@ -160,7 +161,7 @@ func (k *Keeper) Open(ctx context.Context, c engine.Claim) (_ engine.Session, er
 	if err != nil {
 		return nil, err
 	}
-	id := NewID()
+	id, shown := NewID(), sha256.Sum256(c.Token.Reveal())
 	var person *postern.Grant
 	if c.SignIn != nil {
 		if person, err = k.signIn(ctx, c, task, resource); err != nil {
@@ -189,7 +190,7 @@ func (k *Keeper) Open(ctx context.Context, c engine.Claim) (_ engine.Session, er
 	if d.Verdict == postern.VerdictDeny {
 		return nil, gate.Refuse(d)
 	}
-	s := &Session{k: k, id: id, grant: grant, client: q.Request}
+	s := &Session{k: k, id: id, grant: grant, client: q.Request, shown: shown}
 	// What happens later belongs to the same trace, though not to this call.
 	s.ctx, s.end = context.WithCancelCause(trace.ContextWithSpanContext(context.Background(), span.SpanContext()))
 	s.terms = engineTerms(k, id, grant, task, res, terms, d)

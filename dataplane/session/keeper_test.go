@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -395,6 +396,15 @@ func TestLiveSessionsAreEnded(t *testing.T) {
 				h.t.Error("Kill does not know what it has")
 			}
 		}, "seen enough"},
+		"signed out": {func(h *house, _ *Session) {
+			other, mine := sha256.Sum256([]byte("another token")), sha256.Sum256([]byte("token"))
+			h.SignedOut(other[:])
+			h.SignedOut(nil)
+			if len(h.Live()) != 1 {
+				h.t.Error("somebody else's sign-out ended it")
+			}
+			h.SignedOut(mine[:])
+		}, "signed out"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHouse(t)

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -38,8 +39,9 @@ type Session struct {
 	grant  *postern.Grant
 	terms  *engine.Terms
 	client policy.Request
-	leave  func() // counts the session no more
-	each   bool   // the credential is shown with each request, and not at a login
+	leave  func()            // counts the session no more
+	shown  [sha256.Size]byte // hash of the token that opened it
+	each   bool              // the credential is shown with each request, and not at a login
 
 	ctx context.Context // ends with the session; its cause is a *postern.Refusal
 	end context.CancelCauseFunc

@@ -205,7 +205,7 @@ func (w *Wall) command(ctx context.Context, c *nodev1.Command) *nodev1.CommandRe
 		out.Accounts, err = w.target(postern.ResourceName(c.InspectAccounts.GetResource())).accounts(ctx, w.policy.Current(), since)
 	case *nodev1.Command_SetPassword:
 		err = w.target(postern.ResourceName(c.SetPassword.GetResource())).setPassword(ctx, w.policy.Current(), c.SetPassword.GetAccount(), c.SetPassword.GetVerifier())
-	case *nodev1.Command_Drain, *nodev1.Command_KillSession, *nodev1.Command_CancelQuery, *nodev1.Command_ReturnBudget:
+	case *nodev1.Command_Drain, *nodev1.Command_KillSession, *nodev1.Command_EndSignIn, *nodev1.Command_CancelQuery, *nodev1.Command_ReturnBudget:
 		return out // it has no sessions
 	default:
 		err = errors.New("a wall does not know this command")

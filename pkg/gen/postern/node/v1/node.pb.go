@@ -1227,6 +1227,7 @@ type Command struct {
 	//	*Command_InspectAccounts
 	//	*Command_SetPassword
 	//	*Command_ListConnections
+	//	*Command_EndSignIn
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1384,6 +1385,15 @@ func (x *Command) GetListConnections() *ListConnections {
 	return nil
 }
 
+func (x *Command) GetEndSignIn() *EndSignIn {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_EndSignIn); ok {
+			return x.EndSignIn
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -1448,6 +1458,11 @@ type Command_ListConnections struct {
 	ListConnections *ListConnections `protobuf:"bytes,33,opt,name=list_connections,json=listConnections,proto3,oneof"`
 }
 
+type Command_EndSignIn struct {
+	// End what a browser has begun that has signed out.
+	EndSignIn *EndSignIn `protobuf:"bytes,34,opt,name=end_sign_in,json=endSignIn,proto3,oneof"`
+}
+
 func (*Command_KillSession) isCommand_Kind() {}
 
 func (*Command_CancelQuery) isCommand_Kind() {}
@@ -1472,6 +1487,55 @@ func (*Command_SetPassword) isCommand_Kind() {}
 
 func (*Command_ListConnections) isCommand_Kind() {}
 
+func (*Command_EndSignIn) isCommand_Kind() {}
+
+// EndSignIn ends the sessions of a token. None of them is an answer that others wait for: a
+// browser may be served by several nodes.
+type EndSignIn struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of the token.
+	TokenHash     []byte `protobuf:"bytes,1,opt,name=token_hash,json=tokenHash,proto3" json:"token_hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndSignIn) Reset() {
+	*x = EndSignIn{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndSignIn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndSignIn) ProtoMessage() {}
+
+func (x *EndSignIn) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndSignIn.ProtoReflect.Descriptor instead.
+func (*EndSignIn) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *EndSignIn) GetTokenHash() []byte {
+	if x != nil {
+		return x.TokenHash
+	}
+	return nil
+}
+
 // InspectAccounts looks at the accounts of a resource's server.
 type InspectAccounts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1485,7 +1549,7 @@ type InspectAccounts struct {
 
 func (x *InspectAccounts) Reset() {
 	*x = InspectAccounts{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[15]
+	mi := &file_postern_node_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1497,7 +1561,7 @@ func (x *InspectAccounts) String() string {
 func (*InspectAccounts) ProtoMessage() {}
 
 func (x *InspectAccounts) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[15]
+	mi := &file_postern_node_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1510,7 +1574,7 @@ func (x *InspectAccounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectAccounts.ProtoReflect.Descriptor instead.
 func (*InspectAccounts) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *InspectAccounts) GetResource() string {
@@ -1546,7 +1610,7 @@ type AccountReport struct {
 
 func (x *AccountReport) Reset() {
 	*x = AccountReport{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[16]
+	mi := &file_postern_node_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1558,7 +1622,7 @@ func (x *AccountReport) String() string {
 func (*AccountReport) ProtoMessage() {}
 
 func (x *AccountReport) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[16]
+	mi := &file_postern_node_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1571,7 +1635,7 @@ func (x *AccountReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccountReport.ProtoReflect.Descriptor instead.
 func (*AccountReport) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AccountReport) GetAccounts() []*BackendAccount {
@@ -1624,7 +1688,7 @@ type BackendAccount struct {
 
 func (x *BackendAccount) Reset() {
 	*x = BackendAccount{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[17]
+	mi := &file_postern_node_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1636,7 +1700,7 @@ func (x *BackendAccount) String() string {
 func (*BackendAccount) ProtoMessage() {}
 
 func (x *BackendAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[17]
+	mi := &file_postern_node_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1649,7 +1713,7 @@ func (x *BackendAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackendAccount.ProtoReflect.Descriptor instead.
 func (*BackendAccount) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *BackendAccount) GetName() string {
@@ -1694,7 +1758,7 @@ type BackendSession struct {
 
 func (x *BackendSession) Reset() {
 	*x = BackendSession{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[18]
+	mi := &file_postern_node_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1706,7 +1770,7 @@ func (x *BackendSession) String() string {
 func (*BackendSession) ProtoMessage() {}
 
 func (x *BackendSession) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[18]
+	mi := &file_postern_node_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1719,7 +1783,7 @@ func (x *BackendSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackendSession.ProtoReflect.Descriptor instead.
 func (*BackendSession) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *BackendSession) GetAccount() string {
@@ -1779,7 +1843,7 @@ type RefusedLogin struct {
 
 func (x *RefusedLogin) Reset() {
 	*x = RefusedLogin{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[19]
+	mi := &file_postern_node_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1791,7 +1855,7 @@ func (x *RefusedLogin) String() string {
 func (*RefusedLogin) ProtoMessage() {}
 
 func (x *RefusedLogin) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[19]
+	mi := &file_postern_node_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1804,7 +1868,7 @@ func (x *RefusedLogin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusedLogin.ProtoReflect.Descriptor instead.
 func (*RefusedLogin) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RefusedLogin) GetAccount() string {
@@ -1843,7 +1907,7 @@ type SetPassword struct {
 
 func (x *SetPassword) Reset() {
 	*x = SetPassword{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[20]
+	mi := &file_postern_node_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1855,7 +1919,7 @@ func (x *SetPassword) String() string {
 func (*SetPassword) ProtoMessage() {}
 
 func (x *SetPassword) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[20]
+	mi := &file_postern_node_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1868,7 +1932,7 @@ func (x *SetPassword) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPassword.ProtoReflect.Descriptor instead.
 func (*SetPassword) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SetPassword) GetResource() string {
@@ -1903,7 +1967,7 @@ type ListConnections struct {
 
 func (x *ListConnections) Reset() {
 	*x = ListConnections{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[21]
+	mi := &file_postern_node_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1915,7 +1979,7 @@ func (x *ListConnections) String() string {
 func (*ListConnections) ProtoMessage() {}
 
 func (x *ListConnections) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[21]
+	mi := &file_postern_node_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1928,7 +1992,7 @@ func (x *ListConnections) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnections.ProtoReflect.Descriptor instead.
 func (*ListConnections) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListConnections) GetResource() string {
@@ -1949,7 +2013,7 @@ type ReturnBudget struct {
 
 func (x *ReturnBudget) Reset() {
 	*x = ReturnBudget{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[22]
+	mi := &file_postern_node_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1961,7 +2025,7 @@ func (x *ReturnBudget) String() string {
 func (*ReturnBudget) ProtoMessage() {}
 
 func (x *ReturnBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[22]
+	mi := &file_postern_node_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1974,7 +2038,7 @@ func (x *ReturnBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReturnBudget.ProtoReflect.Descriptor instead.
 func (*ReturnBudget) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReturnBudget) GetGrant() string {
@@ -1996,7 +2060,7 @@ type FindRecordings struct {
 
 func (x *FindRecordings) Reset() {
 	*x = FindRecordings{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[23]
+	mi := &file_postern_node_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2008,7 +2072,7 @@ func (x *FindRecordings) String() string {
 func (*FindRecordings) ProtoMessage() {}
 
 func (x *FindRecordings) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[23]
+	mi := &file_postern_node_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2021,7 +2085,7 @@ func (x *FindRecordings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindRecordings.ProtoReflect.Descriptor instead.
 func (*FindRecordings) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FindRecordings) GetSessions() []string {
@@ -2054,7 +2118,7 @@ type MakeLogin struct {
 
 func (x *MakeLogin) Reset() {
 	*x = MakeLogin{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[24]
+	mi := &file_postern_node_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2066,7 +2130,7 @@ func (x *MakeLogin) String() string {
 func (*MakeLogin) ProtoMessage() {}
 
 func (x *MakeLogin) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[24]
+	mi := &file_postern_node_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2079,7 +2143,7 @@ func (x *MakeLogin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MakeLogin.ProtoReflect.Descriptor instead.
 func (*MakeLogin) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{24}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *MakeLogin) GetResource() string {
@@ -2144,7 +2208,7 @@ type DropLogin struct {
 
 func (x *DropLogin) Reset() {
 	*x = DropLogin{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[25]
+	mi := &file_postern_node_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2156,7 +2220,7 @@ func (x *DropLogin) String() string {
 func (*DropLogin) ProtoMessage() {}
 
 func (x *DropLogin) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[25]
+	mi := &file_postern_node_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2169,7 +2233,7 @@ func (x *DropLogin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropLogin.ProtoReflect.Descriptor instead.
 func (*DropLogin) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{25}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DropLogin) GetResource() string {
@@ -2197,7 +2261,7 @@ type Inspect struct {
 
 func (x *Inspect) Reset() {
 	*x = Inspect{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[26]
+	mi := &file_postern_node_v1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2209,7 +2273,7 @@ func (x *Inspect) String() string {
 func (*Inspect) ProtoMessage() {}
 
 func (x *Inspect) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[26]
+	mi := &file_postern_node_v1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2222,7 +2286,7 @@ func (x *Inspect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inspect.ProtoReflect.Descriptor instead.
 func (*Inspect) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{26}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Inspect) GetResource() string {
@@ -2249,7 +2313,7 @@ type Inspection struct {
 
 func (x *Inspection) Reset() {
 	*x = Inspection{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[27]
+	mi := &file_postern_node_v1_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2261,7 +2325,7 @@ func (x *Inspection) String() string {
 func (*Inspection) ProtoMessage() {}
 
 func (x *Inspection) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[27]
+	mi := &file_postern_node_v1_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2274,7 +2338,7 @@ func (x *Inspection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inspection.ProtoReflect.Descriptor instead.
 func (*Inspection) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{27}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Inspection) GetServer() string {
@@ -2324,7 +2388,7 @@ type WallState struct {
 
 func (x *WallState) Reset() {
 	*x = WallState{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[28]
+	mi := &file_postern_node_v1_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2336,7 +2400,7 @@ func (x *WallState) String() string {
 func (*WallState) ProtoMessage() {}
 
 func (x *WallState) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[28]
+	mi := &file_postern_node_v1_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2349,7 +2413,7 @@ func (x *WallState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WallState.ProtoReflect.Descriptor instead.
 func (*WallState) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{28}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WallState) GetTask() string {
@@ -2406,7 +2470,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[29]
+	mi := &file_postern_node_v1_node_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2418,7 +2482,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[29]
+	mi := &file_postern_node_v1_node_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2431,7 +2495,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{29}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Finding) GetSeverity() string {
@@ -2482,7 +2546,7 @@ type KillSession struct {
 
 func (x *KillSession) Reset() {
 	*x = KillSession{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[30]
+	mi := &file_postern_node_v1_node_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2494,7 +2558,7 @@ func (x *KillSession) String() string {
 func (*KillSession) ProtoMessage() {}
 
 func (x *KillSession) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[30]
+	mi := &file_postern_node_v1_node_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2507,7 +2571,7 @@ func (x *KillSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillSession.ProtoReflect.Descriptor instead.
 func (*KillSession) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{30}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *KillSession) GetSession() string {
@@ -2535,7 +2599,7 @@ type CancelQuery struct {
 
 func (x *CancelQuery) Reset() {
 	*x = CancelQuery{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[31]
+	mi := &file_postern_node_v1_node_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2547,7 +2611,7 @@ func (x *CancelQuery) String() string {
 func (*CancelQuery) ProtoMessage() {}
 
 func (x *CancelQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[31]
+	mi := &file_postern_node_v1_node_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2560,7 +2624,7 @@ func (x *CancelQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelQuery.ProtoReflect.Descriptor instead.
 func (*CancelQuery) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{31}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CancelQuery) GetKey() []byte {
@@ -2589,7 +2653,7 @@ type Explain struct {
 
 func (x *Explain) Reset() {
 	*x = Explain{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[32]
+	mi := &file_postern_node_v1_node_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2601,7 +2665,7 @@ func (x *Explain) String() string {
 func (*Explain) ProtoMessage() {}
 
 func (x *Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[32]
+	mi := &file_postern_node_v1_node_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2614,7 +2678,7 @@ func (x *Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explain.ProtoReflect.Descriptor instead.
 func (*Explain) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{32}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Explain) GetSubject() *v1.Subject {
@@ -2663,7 +2727,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[33]
+	mi := &file_postern_node_v1_node_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2675,7 +2739,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[33]
+	mi := &file_postern_node_v1_node_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2688,7 +2752,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{33}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Drain) GetTimeout() *durationpb.Duration {
@@ -2726,7 +2790,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[34]
+	mi := &file_postern_node_v1_node_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2738,7 +2802,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[34]
+	mi := &file_postern_node_v1_node_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2751,7 +2815,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{34}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CommandResult) GetId() string {
@@ -2848,7 +2912,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[35]
+	mi := &file_postern_node_v1_node_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2860,7 +2924,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[35]
+	mi := &file_postern_node_v1_node_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2873,7 +2937,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{35}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Explanation) GetVerdict() string {
@@ -2970,7 +3034,7 @@ type BeginBrowserRequest struct {
 
 func (x *BeginBrowserRequest) Reset() {
 	*x = BeginBrowserRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[36]
+	mi := &file_postern_node_v1_node_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2982,7 +3046,7 @@ func (x *BeginBrowserRequest) String() string {
 func (*BeginBrowserRequest) ProtoMessage() {}
 
 func (x *BeginBrowserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[36]
+	mi := &file_postern_node_v1_node_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2995,7 +3059,7 @@ func (x *BeginBrowserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginBrowserRequest.ProtoReflect.Descriptor instead.
 func (*BeginBrowserRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{36}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *BeginBrowserRequest) GetTask() string {
@@ -3037,7 +3101,7 @@ type BeginBrowserResponse struct {
 
 func (x *BeginBrowserResponse) Reset() {
 	*x = BeginBrowserResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	mi := &file_postern_node_v1_node_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3049,7 +3113,7 @@ func (x *BeginBrowserResponse) String() string {
 func (*BeginBrowserResponse) ProtoMessage() {}
 
 func (x *BeginBrowserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	mi := &file_postern_node_v1_node_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3062,7 +3126,7 @@ func (x *BeginBrowserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginBrowserResponse.ProtoReflect.Descriptor instead.
 func (*BeginBrowserResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{37}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *BeginBrowserResponse) GetUrl() string {
@@ -3087,7 +3151,7 @@ type FinishBrowserRequest struct {
 
 func (x *FinishBrowserRequest) Reset() {
 	*x = FinishBrowserRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[38]
+	mi := &file_postern_node_v1_node_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3099,7 +3163,7 @@ func (x *FinishBrowserRequest) String() string {
 func (*FinishBrowserRequest) ProtoMessage() {}
 
 func (x *FinishBrowserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[38]
+	mi := &file_postern_node_v1_node_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3112,7 +3176,7 @@ func (x *FinishBrowserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishBrowserRequest.ProtoReflect.Descriptor instead.
 func (*FinishBrowserRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{38}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *FinishBrowserRequest) GetCode() string {
@@ -3149,7 +3213,7 @@ type FinishBrowserResponse struct {
 
 func (x *FinishBrowserResponse) Reset() {
 	*x = FinishBrowserResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[39]
+	mi := &file_postern_node_v1_node_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3161,7 +3225,7 @@ func (x *FinishBrowserResponse) String() string {
 func (*FinishBrowserResponse) ProtoMessage() {}
 
 func (x *FinishBrowserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[39]
+	mi := &file_postern_node_v1_node_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3174,7 +3238,7 @@ func (x *FinishBrowserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishBrowserResponse.ProtoReflect.Descriptor instead.
 func (*FinishBrowserResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{39}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *FinishBrowserResponse) GetToken() string {
@@ -3202,7 +3266,7 @@ type EndBrowserRequest struct {
 
 func (x *EndBrowserRequest) Reset() {
 	*x = EndBrowserRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[40]
+	mi := &file_postern_node_v1_node_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3214,7 +3278,7 @@ func (x *EndBrowserRequest) String() string {
 func (*EndBrowserRequest) ProtoMessage() {}
 
 func (x *EndBrowserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[40]
+	mi := &file_postern_node_v1_node_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3227,7 +3291,7 @@ func (x *EndBrowserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndBrowserRequest.ProtoReflect.Descriptor instead.
 func (*EndBrowserRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{40}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *EndBrowserRequest) GetToken() string {
@@ -3246,7 +3310,7 @@ type EndBrowserResponse struct {
 
 func (x *EndBrowserResponse) Reset() {
 	*x = EndBrowserResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[41]
+	mi := &file_postern_node_v1_node_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3258,7 +3322,7 @@ func (x *EndBrowserResponse) String() string {
 func (*EndBrowserResponse) ProtoMessage() {}
 
 func (x *EndBrowserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[41]
+	mi := &file_postern_node_v1_node_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3271,7 +3335,7 @@ func (x *EndBrowserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndBrowserResponse.ProtoReflect.Descriptor instead.
 func (*EndBrowserResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{41}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{42}
 }
 
 // VouchRequest asks for a token that tells a resource who asks.
@@ -3289,7 +3353,7 @@ type VouchRequest struct {
 
 func (x *VouchRequest) Reset() {
 	*x = VouchRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[42]
+	mi := &file_postern_node_v1_node_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3301,7 +3365,7 @@ func (x *VouchRequest) String() string {
 func (*VouchRequest) ProtoMessage() {}
 
 func (x *VouchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[42]
+	mi := &file_postern_node_v1_node_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3314,7 +3378,7 @@ func (x *VouchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VouchRequest.ProtoReflect.Descriptor instead.
 func (*VouchRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{42}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *VouchRequest) GetGrant() string {
@@ -3353,7 +3417,7 @@ type VouchResponse struct {
 
 func (x *VouchResponse) Reset() {
 	*x = VouchResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[43]
+	mi := &file_postern_node_v1_node_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3365,7 +3429,7 @@ func (x *VouchResponse) String() string {
 func (*VouchResponse) ProtoMessage() {}
 
 func (x *VouchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[43]
+	mi := &file_postern_node_v1_node_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3378,7 +3442,7 @@ func (x *VouchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VouchResponse.ProtoReflect.Descriptor instead.
 func (*VouchResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{43}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *VouchResponse) GetToken() string {
@@ -3419,7 +3483,7 @@ type SignInRequest struct {
 
 func (x *SignInRequest) Reset() {
 	*x = SignInRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[44]
+	mi := &file_postern_node_v1_node_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3431,7 +3495,7 @@ func (x *SignInRequest) String() string {
 func (*SignInRequest) ProtoMessage() {}
 
 func (x *SignInRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[44]
+	mi := &file_postern_node_v1_node_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3444,7 +3508,7 @@ func (x *SignInRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInRequest.ProtoReflect.Descriptor instead.
 func (*SignInRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{44}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *SignInRequest) GetTask() string {
@@ -3491,7 +3555,7 @@ type SignInResponse struct {
 
 func (x *SignInResponse) Reset() {
 	*x = SignInResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[45]
+	mi := &file_postern_node_v1_node_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3503,7 +3567,7 @@ func (x *SignInResponse) String() string {
 func (*SignInResponse) ProtoMessage() {}
 
 func (x *SignInResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[45]
+	mi := &file_postern_node_v1_node_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3516,7 +3580,7 @@ func (x *SignInResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInResponse.ProtoReflect.Descriptor instead.
 func (*SignInResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{45}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *SignInResponse) GetKind() isSignInResponse_Kind {
@@ -3577,7 +3641,7 @@ type SignInPrompt struct {
 
 func (x *SignInPrompt) Reset() {
 	*x = SignInPrompt{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[46]
+	mi := &file_postern_node_v1_node_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3589,7 +3653,7 @@ func (x *SignInPrompt) String() string {
 func (*SignInPrompt) ProtoMessage() {}
 
 func (x *SignInPrompt) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[46]
+	mi := &file_postern_node_v1_node_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3602,7 +3666,7 @@ func (x *SignInPrompt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInPrompt.ProtoReflect.Descriptor instead.
 func (*SignInPrompt) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{46}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *SignInPrompt) GetUrl() string {
@@ -3641,7 +3705,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[47]
+	mi := &file_postern_node_v1_node_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3653,7 +3717,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[47]
+	mi := &file_postern_node_v1_node_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3666,7 +3730,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{47}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Budget) GetRows() int64 {
@@ -3715,7 +3779,7 @@ type DrawBudgetRequest struct {
 
 func (x *DrawBudgetRequest) Reset() {
 	*x = DrawBudgetRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[48]
+	mi := &file_postern_node_v1_node_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3727,7 +3791,7 @@ func (x *DrawBudgetRequest) String() string {
 func (*DrawBudgetRequest) ProtoMessage() {}
 
 func (x *DrawBudgetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[48]
+	mi := &file_postern_node_v1_node_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3740,7 +3804,7 @@ func (x *DrawBudgetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrawBudgetRequest.ProtoReflect.Descriptor instead.
 func (*DrawBudgetRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{48}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *DrawBudgetRequest) GetGrant() string {
@@ -3809,7 +3873,7 @@ type DrawBudgetResponse struct {
 
 func (x *DrawBudgetResponse) Reset() {
 	*x = DrawBudgetResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[49]
+	mi := &file_postern_node_v1_node_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3821,7 +3885,7 @@ func (x *DrawBudgetResponse) String() string {
 func (*DrawBudgetResponse) ProtoMessage() {}
 
 func (x *DrawBudgetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[49]
+	mi := &file_postern_node_v1_node_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3834,7 +3898,7 @@ func (x *DrawBudgetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrawBudgetResponse.ProtoReflect.Descriptor instead.
 func (*DrawBudgetResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{49}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *DrawBudgetResponse) GetTotal() *Budget {
@@ -3890,7 +3954,7 @@ type OpenGrantRequest struct {
 
 func (x *OpenGrantRequest) Reset() {
 	*x = OpenGrantRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[50]
+	mi := &file_postern_node_v1_node_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3902,7 +3966,7 @@ func (x *OpenGrantRequest) String() string {
 func (*OpenGrantRequest) ProtoMessage() {}
 
 func (x *OpenGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[50]
+	mi := &file_postern_node_v1_node_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3915,7 +3979,7 @@ func (x *OpenGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenGrantRequest.ProtoReflect.Descriptor instead.
 func (*OpenGrantRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{50}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *OpenGrantRequest) GetToken() string {
@@ -3980,7 +4044,7 @@ type OpenGrantResponse struct {
 
 func (x *OpenGrantResponse) Reset() {
 	*x = OpenGrantResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[51]
+	mi := &file_postern_node_v1_node_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3992,7 +4056,7 @@ func (x *OpenGrantResponse) String() string {
 func (*OpenGrantResponse) ProtoMessage() {}
 
 func (x *OpenGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[51]
+	mi := &file_postern_node_v1_node_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4005,7 +4069,7 @@ func (x *OpenGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenGrantResponse.ProtoReflect.Descriptor instead.
 func (*OpenGrantResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{51}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *OpenGrantResponse) GetGrant() *v1.SignedGrant {
@@ -4051,7 +4115,7 @@ type OpenHoldRequest struct {
 
 func (x *OpenHoldRequest) Reset() {
 	*x = OpenHoldRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[52]
+	mi := &file_postern_node_v1_node_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4063,7 +4127,7 @@ func (x *OpenHoldRequest) String() string {
 func (*OpenHoldRequest) ProtoMessage() {}
 
 func (x *OpenHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[52]
+	mi := &file_postern_node_v1_node_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4076,7 +4140,7 @@ func (x *OpenHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenHoldRequest.ProtoReflect.Descriptor instead.
 func (*OpenHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{52}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *OpenHoldRequest) GetScope() string {
@@ -4162,7 +4226,7 @@ type OpenHoldResponse struct {
 
 func (x *OpenHoldResponse) Reset() {
 	*x = OpenHoldResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[53]
+	mi := &file_postern_node_v1_node_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4174,7 +4238,7 @@ func (x *OpenHoldResponse) String() string {
 func (*OpenHoldResponse) ProtoMessage() {}
 
 func (x *OpenHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[53]
+	mi := &file_postern_node_v1_node_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4187,7 +4251,7 @@ func (x *OpenHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenHoldResponse.ProtoReflect.Descriptor instead.
 func (*OpenHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{53}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *OpenHoldResponse) GetHold() *v1.Hold {
@@ -4219,7 +4283,7 @@ type ConsumeHoldRequest struct {
 
 func (x *ConsumeHoldRequest) Reset() {
 	*x = ConsumeHoldRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[54]
+	mi := &file_postern_node_v1_node_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4231,7 +4295,7 @@ func (x *ConsumeHoldRequest) String() string {
 func (*ConsumeHoldRequest) ProtoMessage() {}
 
 func (x *ConsumeHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[54]
+	mi := &file_postern_node_v1_node_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4244,7 +4308,7 @@ func (x *ConsumeHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeHoldRequest.ProtoReflect.Descriptor instead.
 func (*ConsumeHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{54}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ConsumeHoldRequest) GetHold() string {
@@ -4279,7 +4343,7 @@ type ConsumeHoldResponse struct {
 
 func (x *ConsumeHoldResponse) Reset() {
 	*x = ConsumeHoldResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[55]
+	mi := &file_postern_node_v1_node_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4291,7 +4355,7 @@ func (x *ConsumeHoldResponse) String() string {
 func (*ConsumeHoldResponse) ProtoMessage() {}
 
 func (x *ConsumeHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[55]
+	mi := &file_postern_node_v1_node_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4304,7 +4368,7 @@ func (x *ConsumeHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeHoldResponse.ProtoReflect.Descriptor instead.
 func (*ConsumeHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{55}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ConsumeHoldResponse) GetHold() *v1.Hold {
@@ -4325,7 +4389,7 @@ type RouteCancelRequest struct {
 
 func (x *RouteCancelRequest) Reset() {
 	*x = RouteCancelRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[56]
+	mi := &file_postern_node_v1_node_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4337,7 +4401,7 @@ func (x *RouteCancelRequest) String() string {
 func (*RouteCancelRequest) ProtoMessage() {}
 
 func (x *RouteCancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[56]
+	mi := &file_postern_node_v1_node_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4350,7 +4414,7 @@ func (x *RouteCancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCancelRequest.ProtoReflect.Descriptor instead.
 func (*RouteCancelRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{56}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *RouteCancelRequest) GetKey() []byte {
@@ -4369,7 +4433,7 @@ type RouteCancelResponse struct {
 
 func (x *RouteCancelResponse) Reset() {
 	*x = RouteCancelResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[57]
+	mi := &file_postern_node_v1_node_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4381,7 +4445,7 @@ func (x *RouteCancelResponse) String() string {
 func (*RouteCancelResponse) ProtoMessage() {}
 
 func (x *RouteCancelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[57]
+	mi := &file_postern_node_v1_node_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4394,7 +4458,7 @@ func (x *RouteCancelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCancelResponse.ProtoReflect.Descriptor instead.
 func (*RouteCancelResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{57}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{58}
 }
 
 // LeaseRequest asks for a credential.
@@ -4416,7 +4480,7 @@ type LeaseRequest struct {
 
 func (x *LeaseRequest) Reset() {
 	*x = LeaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[58]
+	mi := &file_postern_node_v1_node_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4428,7 +4492,7 @@ func (x *LeaseRequest) String() string {
 func (*LeaseRequest) ProtoMessage() {}
 
 func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[58]
+	mi := &file_postern_node_v1_node_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4441,7 +4505,7 @@ func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRequest.ProtoReflect.Descriptor instead.
 func (*LeaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{58}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *LeaseRequest) GetSession() string {
@@ -4498,7 +4562,7 @@ type LeaseResponse struct {
 
 func (x *LeaseResponse) Reset() {
 	*x = LeaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[59]
+	mi := &file_postern_node_v1_node_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4510,7 +4574,7 @@ func (x *LeaseResponse) String() string {
 func (*LeaseResponse) ProtoMessage() {}
 
 func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[59]
+	mi := &file_postern_node_v1_node_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4523,7 +4587,7 @@ func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseResponse.ProtoReflect.Descriptor instead.
 func (*LeaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{59}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *LeaseResponse) GetLease() string {
@@ -4576,7 +4640,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[60]
+	mi := &file_postern_node_v1_node_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4588,7 +4652,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[60]
+	mi := &file_postern_node_v1_node_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4601,7 +4665,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{60}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Credential) GetAccount() string {
@@ -4657,7 +4721,7 @@ type RenewLeaseRequest struct {
 
 func (x *RenewLeaseRequest) Reset() {
 	*x = RenewLeaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[61]
+	mi := &file_postern_node_v1_node_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4669,7 +4733,7 @@ func (x *RenewLeaseRequest) String() string {
 func (*RenewLeaseRequest) ProtoMessage() {}
 
 func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[61]
+	mi := &file_postern_node_v1_node_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4682,7 +4746,7 @@ func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseRequest.ProtoReflect.Descriptor instead.
 func (*RenewLeaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{61}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RenewLeaseRequest) GetLease() string {
@@ -4705,7 +4769,7 @@ type RenewLeaseResponse struct {
 
 func (x *RenewLeaseResponse) Reset() {
 	*x = RenewLeaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[62]
+	mi := &file_postern_node_v1_node_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4717,7 +4781,7 @@ func (x *RenewLeaseResponse) String() string {
 func (*RenewLeaseResponse) ProtoMessage() {}
 
 func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[62]
+	mi := &file_postern_node_v1_node_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4730,7 +4794,7 @@ func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseResponse.ProtoReflect.Descriptor instead.
 func (*RenewLeaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{62}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *RenewLeaseResponse) GetExpireTime() *timestamppb.Timestamp {
@@ -4758,7 +4822,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[63]
+	mi := &file_postern_node_v1_node_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4770,7 +4834,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[63]
+	mi := &file_postern_node_v1_node_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4783,7 +4847,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{63}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ReleaseRequest) GetLease() string {
@@ -4802,7 +4866,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[64]
+	mi := &file_postern_node_v1_node_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4814,7 +4878,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[64]
+	mi := &file_postern_node_v1_node_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4827,7 +4891,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{64}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{65}
 }
 
 // ShipRequest is one chunk of one session's recording.
@@ -4845,7 +4909,7 @@ type ShipRequest struct {
 
 func (x *ShipRequest) Reset() {
 	*x = ShipRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[65]
+	mi := &file_postern_node_v1_node_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4857,7 +4921,7 @@ func (x *ShipRequest) String() string {
 func (*ShipRequest) ProtoMessage() {}
 
 func (x *ShipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[65]
+	mi := &file_postern_node_v1_node_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4870,7 +4934,7 @@ func (x *ShipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipRequest.ProtoReflect.Descriptor instead.
 func (*ShipRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{65}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ShipRequest) GetSession() string {
@@ -4911,7 +4975,7 @@ type ShipResponse struct {
 
 func (x *ShipResponse) Reset() {
 	*x = ShipResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[66]
+	mi := &file_postern_node_v1_node_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4923,7 +4987,7 @@ func (x *ShipResponse) String() string {
 func (*ShipResponse) ProtoMessage() {}
 
 func (x *ShipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[66]
+	mi := &file_postern_node_v1_node_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4936,7 +5000,7 @@ func (x *ShipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipResponse.ProtoReflect.Descriptor instead.
 func (*ShipResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{66}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ShipResponse) GetSession() string {
@@ -5072,7 +5136,7 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\bBookmark\x120\n" +
 	"\x14echo_monotonic_nanos\x18\x01 \x01(\x03R\x12echoMonotonicNanos\x123\n" +
 	"\aversion\x18\x02 \x01(\v2\x19.postern.types.v1.VersionR\aversion\x12F\n" +
-	"\x11replica_staleness\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x10replicaStaleness\"\xb0\x06\n" +
+	"\x11replica_staleness\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x10replicaStaleness\"\xee\x06\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12A\n" +
 	"\fkill_session\x18\x02 \x01(\v2\x1c.postern.node.v1.KillSessionH\x00R\vkillSession\x12A\n" +
@@ -5089,8 +5153,12 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	" \x01(\v2\x1f.postern.node.v1.FindRecordingsH\x00R\x0efindRecordings\x12M\n" +
 	"\x10inspect_accounts\x18\x1f \x01(\v2 .postern.node.v1.InspectAccountsH\x00R\x0finspectAccounts\x12A\n" +
 	"\fset_password\x18  \x01(\v2\x1c.postern.node.v1.SetPasswordH\x00R\vsetPassword\x12M\n" +
-	"\x10list_connections\x18! \x01(\v2 .postern.node.v1.ListConnectionsH\x00R\x0flistConnectionsB\x06\n" +
-	"\x04kind\"n\n" +
+	"\x10list_connections\x18! \x01(\v2 .postern.node.v1.ListConnectionsH\x00R\x0flistConnections\x12<\n" +
+	"\vend_sign_in\x18\" \x01(\v2\x1a.postern.node.v1.EndSignInH\x00R\tendSignInB\x06\n" +
+	"\x04kind\"*\n" +
+	"\tEndSignIn\x12\x1d\n" +
+	"\n" +
+	"token_hash\x18\x01 \x01(\fR\ttokenHash\"n\n" +
 	"\x0fInspectAccounts\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12?\n" +
 	"\rrefused_since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\frefusedSince\"\x9b\x02\n" +
@@ -5384,7 +5452,7 @@ func file_postern_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_postern_node_v1_node_proto_rawDescData
 }
 
-var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 73)
+var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
 var file_postern_node_v1_node_proto_goTypes = []any{
 	(*RegisterRequest)(nil),        // 0: postern.node.v1.RegisterRequest
 	(*RegisterResponse)(nil),       // 1: postern.node.v1.RegisterResponse
@@ -5401,191 +5469,193 @@ var file_postern_node_v1_node_proto_goTypes = []any{
 	(*GrantEnd)(nil),               // 12: postern.node.v1.GrantEnd
 	(*Bookmark)(nil),               // 13: postern.node.v1.Bookmark
 	(*Command)(nil),                // 14: postern.node.v1.Command
-	(*InspectAccounts)(nil),        // 15: postern.node.v1.InspectAccounts
-	(*AccountReport)(nil),          // 16: postern.node.v1.AccountReport
-	(*BackendAccount)(nil),         // 17: postern.node.v1.BackendAccount
-	(*BackendSession)(nil),         // 18: postern.node.v1.BackendSession
-	(*RefusedLogin)(nil),           // 19: postern.node.v1.RefusedLogin
-	(*SetPassword)(nil),            // 20: postern.node.v1.SetPassword
-	(*ListConnections)(nil),        // 21: postern.node.v1.ListConnections
-	(*ReturnBudget)(nil),           // 22: postern.node.v1.ReturnBudget
-	(*FindRecordings)(nil),         // 23: postern.node.v1.FindRecordings
-	(*MakeLogin)(nil),              // 24: postern.node.v1.MakeLogin
-	(*DropLogin)(nil),              // 25: postern.node.v1.DropLogin
-	(*Inspect)(nil),                // 26: postern.node.v1.Inspect
-	(*Inspection)(nil),             // 27: postern.node.v1.Inspection
-	(*WallState)(nil),              // 28: postern.node.v1.WallState
-	(*Finding)(nil),                // 29: postern.node.v1.Finding
-	(*KillSession)(nil),            // 30: postern.node.v1.KillSession
-	(*CancelQuery)(nil),            // 31: postern.node.v1.CancelQuery
-	(*Explain)(nil),                // 32: postern.node.v1.Explain
-	(*Drain)(nil),                  // 33: postern.node.v1.Drain
-	(*CommandResult)(nil),          // 34: postern.node.v1.CommandResult
-	(*Explanation)(nil),            // 35: postern.node.v1.Explanation
-	(*BeginBrowserRequest)(nil),    // 36: postern.node.v1.BeginBrowserRequest
-	(*BeginBrowserResponse)(nil),   // 37: postern.node.v1.BeginBrowserResponse
-	(*FinishBrowserRequest)(nil),   // 38: postern.node.v1.FinishBrowserRequest
-	(*FinishBrowserResponse)(nil),  // 39: postern.node.v1.FinishBrowserResponse
-	(*EndBrowserRequest)(nil),      // 40: postern.node.v1.EndBrowserRequest
-	(*EndBrowserResponse)(nil),     // 41: postern.node.v1.EndBrowserResponse
-	(*VouchRequest)(nil),           // 42: postern.node.v1.VouchRequest
-	(*VouchResponse)(nil),          // 43: postern.node.v1.VouchResponse
-	(*SignInRequest)(nil),          // 44: postern.node.v1.SignInRequest
-	(*SignInResponse)(nil),         // 45: postern.node.v1.SignInResponse
-	(*SignInPrompt)(nil),           // 46: postern.node.v1.SignInPrompt
-	(*Budget)(nil),                 // 47: postern.node.v1.Budget
-	(*DrawBudgetRequest)(nil),      // 48: postern.node.v1.DrawBudgetRequest
-	(*DrawBudgetResponse)(nil),     // 49: postern.node.v1.DrawBudgetResponse
-	(*OpenGrantRequest)(nil),       // 50: postern.node.v1.OpenGrantRequest
-	(*OpenGrantResponse)(nil),      // 51: postern.node.v1.OpenGrantResponse
-	(*OpenHoldRequest)(nil),        // 52: postern.node.v1.OpenHoldRequest
-	(*OpenHoldResponse)(nil),       // 53: postern.node.v1.OpenHoldResponse
-	(*ConsumeHoldRequest)(nil),     // 54: postern.node.v1.ConsumeHoldRequest
-	(*ConsumeHoldResponse)(nil),    // 55: postern.node.v1.ConsumeHoldResponse
-	(*RouteCancelRequest)(nil),     // 56: postern.node.v1.RouteCancelRequest
-	(*RouteCancelResponse)(nil),    // 57: postern.node.v1.RouteCancelResponse
-	(*LeaseRequest)(nil),           // 58: postern.node.v1.LeaseRequest
-	(*LeaseResponse)(nil),          // 59: postern.node.v1.LeaseResponse
-	(*Credential)(nil),             // 60: postern.node.v1.Credential
-	(*RenewLeaseRequest)(nil),      // 61: postern.node.v1.RenewLeaseRequest
-	(*RenewLeaseResponse)(nil),     // 62: postern.node.v1.RenewLeaseResponse
-	(*ReleaseRequest)(nil),         // 63: postern.node.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),        // 64: postern.node.v1.ReleaseResponse
-	(*ShipRequest)(nil),            // 65: postern.node.v1.ShipRequest
-	(*ShipResponse)(nil),           // 66: postern.node.v1.ShipResponse
-	nil,                            // 67: postern.node.v1.RegisterRequest.EndpointsEntry
-	nil,                            // 68: postern.node.v1.RegisterResponse.LabelsEntry
-	nil,                            // 69: postern.node.v1.RenewRequest.EndpointsEntry
-	nil,                            // 70: postern.node.v1.Update.GrantKeysEntry
-	nil,                            // 71: postern.node.v1.Explanation.MaskedEntry
-	nil,                            // 72: postern.node.v1.Credential.MaskKeysEntry
-	(*v1.Version)(nil),             // 73: postern.types.v1.Version
-	(*durationpb.Duration)(nil),    // 74: google.protobuf.Duration
-	(*v1.Object)(nil),              // 75: postern.types.v1.Object
-	(*timestamppb.Timestamp)(nil),  // 76: google.protobuf.Timestamp
-	(*v1.Subject)(nil),             // 77: postern.types.v1.Subject
-	(*v1.ApprovalRequirement)(nil), // 78: postern.types.v1.ApprovalRequirement
-	(*v1.SignedGrant)(nil),         // 79: postern.types.v1.SignedGrant
-	(*v1.Parameter)(nil),           // 80: postern.types.v1.Parameter
-	(*v1.Hold)(nil),                // 81: postern.types.v1.Hold
+	(*EndSignIn)(nil),              // 15: postern.node.v1.EndSignIn
+	(*InspectAccounts)(nil),        // 16: postern.node.v1.InspectAccounts
+	(*AccountReport)(nil),          // 17: postern.node.v1.AccountReport
+	(*BackendAccount)(nil),         // 18: postern.node.v1.BackendAccount
+	(*BackendSession)(nil),         // 19: postern.node.v1.BackendSession
+	(*RefusedLogin)(nil),           // 20: postern.node.v1.RefusedLogin
+	(*SetPassword)(nil),            // 21: postern.node.v1.SetPassword
+	(*ListConnections)(nil),        // 22: postern.node.v1.ListConnections
+	(*ReturnBudget)(nil),           // 23: postern.node.v1.ReturnBudget
+	(*FindRecordings)(nil),         // 24: postern.node.v1.FindRecordings
+	(*MakeLogin)(nil),              // 25: postern.node.v1.MakeLogin
+	(*DropLogin)(nil),              // 26: postern.node.v1.DropLogin
+	(*Inspect)(nil),                // 27: postern.node.v1.Inspect
+	(*Inspection)(nil),             // 28: postern.node.v1.Inspection
+	(*WallState)(nil),              // 29: postern.node.v1.WallState
+	(*Finding)(nil),                // 30: postern.node.v1.Finding
+	(*KillSession)(nil),            // 31: postern.node.v1.KillSession
+	(*CancelQuery)(nil),            // 32: postern.node.v1.CancelQuery
+	(*Explain)(nil),                // 33: postern.node.v1.Explain
+	(*Drain)(nil),                  // 34: postern.node.v1.Drain
+	(*CommandResult)(nil),          // 35: postern.node.v1.CommandResult
+	(*Explanation)(nil),            // 36: postern.node.v1.Explanation
+	(*BeginBrowserRequest)(nil),    // 37: postern.node.v1.BeginBrowserRequest
+	(*BeginBrowserResponse)(nil),   // 38: postern.node.v1.BeginBrowserResponse
+	(*FinishBrowserRequest)(nil),   // 39: postern.node.v1.FinishBrowserRequest
+	(*FinishBrowserResponse)(nil),  // 40: postern.node.v1.FinishBrowserResponse
+	(*EndBrowserRequest)(nil),      // 41: postern.node.v1.EndBrowserRequest
+	(*EndBrowserResponse)(nil),     // 42: postern.node.v1.EndBrowserResponse
+	(*VouchRequest)(nil),           // 43: postern.node.v1.VouchRequest
+	(*VouchResponse)(nil),          // 44: postern.node.v1.VouchResponse
+	(*SignInRequest)(nil),          // 45: postern.node.v1.SignInRequest
+	(*SignInResponse)(nil),         // 46: postern.node.v1.SignInResponse
+	(*SignInPrompt)(nil),           // 47: postern.node.v1.SignInPrompt
+	(*Budget)(nil),                 // 48: postern.node.v1.Budget
+	(*DrawBudgetRequest)(nil),      // 49: postern.node.v1.DrawBudgetRequest
+	(*DrawBudgetResponse)(nil),     // 50: postern.node.v1.DrawBudgetResponse
+	(*OpenGrantRequest)(nil),       // 51: postern.node.v1.OpenGrantRequest
+	(*OpenGrantResponse)(nil),      // 52: postern.node.v1.OpenGrantResponse
+	(*OpenHoldRequest)(nil),        // 53: postern.node.v1.OpenHoldRequest
+	(*OpenHoldResponse)(nil),       // 54: postern.node.v1.OpenHoldResponse
+	(*ConsumeHoldRequest)(nil),     // 55: postern.node.v1.ConsumeHoldRequest
+	(*ConsumeHoldResponse)(nil),    // 56: postern.node.v1.ConsumeHoldResponse
+	(*RouteCancelRequest)(nil),     // 57: postern.node.v1.RouteCancelRequest
+	(*RouteCancelResponse)(nil),    // 58: postern.node.v1.RouteCancelResponse
+	(*LeaseRequest)(nil),           // 59: postern.node.v1.LeaseRequest
+	(*LeaseResponse)(nil),          // 60: postern.node.v1.LeaseResponse
+	(*Credential)(nil),             // 61: postern.node.v1.Credential
+	(*RenewLeaseRequest)(nil),      // 62: postern.node.v1.RenewLeaseRequest
+	(*RenewLeaseResponse)(nil),     // 63: postern.node.v1.RenewLeaseResponse
+	(*ReleaseRequest)(nil),         // 64: postern.node.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),        // 65: postern.node.v1.ReleaseResponse
+	(*ShipRequest)(nil),            // 66: postern.node.v1.ShipRequest
+	(*ShipResponse)(nil),           // 67: postern.node.v1.ShipResponse
+	nil,                            // 68: postern.node.v1.RegisterRequest.EndpointsEntry
+	nil,                            // 69: postern.node.v1.RegisterResponse.LabelsEntry
+	nil,                            // 70: postern.node.v1.RenewRequest.EndpointsEntry
+	nil,                            // 71: postern.node.v1.Update.GrantKeysEntry
+	nil,                            // 72: postern.node.v1.Explanation.MaskedEntry
+	nil,                            // 73: postern.node.v1.Credential.MaskKeysEntry
+	(*v1.Version)(nil),             // 74: postern.types.v1.Version
+	(*durationpb.Duration)(nil),    // 75: google.protobuf.Duration
+	(*v1.Object)(nil),              // 76: postern.types.v1.Object
+	(*timestamppb.Timestamp)(nil),  // 77: google.protobuf.Timestamp
+	(*v1.Subject)(nil),             // 78: postern.types.v1.Subject
+	(*v1.ApprovalRequirement)(nil), // 79: postern.types.v1.ApprovalRequirement
+	(*v1.SignedGrant)(nil),         // 80: postern.types.v1.SignedGrant
+	(*v1.Parameter)(nil),           // 81: postern.types.v1.Parameter
+	(*v1.Hold)(nil),                // 82: postern.types.v1.Hold
 }
 var file_postern_node_v1_node_proto_depIdxs = []int32{
-	67, // 0: postern.node.v1.RegisterRequest.endpoints:type_name -> postern.node.v1.RegisterRequest.EndpointsEntry
-	68, // 1: postern.node.v1.RegisterResponse.labels:type_name -> postern.node.v1.RegisterResponse.LabelsEntry
-	69, // 2: postern.node.v1.RenewRequest.endpoints:type_name -> postern.node.v1.RenewRequest.EndpointsEntry
+	68, // 0: postern.node.v1.RegisterRequest.endpoints:type_name -> postern.node.v1.RegisterRequest.EndpointsEntry
+	69, // 1: postern.node.v1.RegisterResponse.labels:type_name -> postern.node.v1.RegisterResponse.LabelsEntry
+	70, // 2: postern.node.v1.RenewRequest.endpoints:type_name -> postern.node.v1.RenewRequest.EndpointsEntry
 	5,  // 3: postern.node.v1.SyncRequest.hello:type_name -> postern.node.v1.SyncHello
 	6,  // 4: postern.node.v1.SyncRequest.ack:type_name -> postern.node.v1.SyncAck
 	8,  // 5: postern.node.v1.SyncRequest.ping:type_name -> postern.node.v1.SyncPing
 	9,  // 6: postern.node.v1.SyncRequest.report:type_name -> postern.node.v1.NodeReport
-	34, // 7: postern.node.v1.SyncRequest.result:type_name -> postern.node.v1.CommandResult
-	73, // 8: postern.node.v1.SyncHello.applied:type_name -> postern.types.v1.Version
-	73, // 9: postern.node.v1.SyncAck.version:type_name -> postern.types.v1.Version
+	35, // 7: postern.node.v1.SyncRequest.result:type_name -> postern.node.v1.CommandResult
+	74, // 8: postern.node.v1.SyncHello.applied:type_name -> postern.types.v1.Version
+	74, // 9: postern.node.v1.SyncAck.version:type_name -> postern.types.v1.Version
 	7,  // 10: postern.node.v1.SyncAck.rejections:type_name -> postern.node.v1.Rejection
-	74, // 11: postern.node.v1.NodeReport.spool_age:type_name -> google.protobuf.Duration
+	75, // 11: postern.node.v1.NodeReport.spool_age:type_name -> google.protobuf.Duration
 	11, // 12: postern.node.v1.SyncResponse.update:type_name -> postern.node.v1.Update
 	13, // 13: postern.node.v1.SyncResponse.bookmark:type_name -> postern.node.v1.Bookmark
 	14, // 14: postern.node.v1.SyncResponse.command:type_name -> postern.node.v1.Command
-	73, // 15: postern.node.v1.Update.version:type_name -> postern.types.v1.Version
-	75, // 16: postern.node.v1.Update.objects:type_name -> postern.types.v1.Object
+	74, // 15: postern.node.v1.Update.version:type_name -> postern.types.v1.Version
+	76, // 16: postern.node.v1.Update.objects:type_name -> postern.types.v1.Object
 	12, // 17: postern.node.v1.Update.ended_grants:type_name -> postern.node.v1.GrantEnd
-	70, // 18: postern.node.v1.Update.grant_keys:type_name -> postern.node.v1.Update.GrantKeysEntry
-	76, // 19: postern.node.v1.GrantEnd.end_time:type_name -> google.protobuf.Timestamp
-	73, // 20: postern.node.v1.Bookmark.version:type_name -> postern.types.v1.Version
-	74, // 21: postern.node.v1.Bookmark.replica_staleness:type_name -> google.protobuf.Duration
-	30, // 22: postern.node.v1.Command.kill_session:type_name -> postern.node.v1.KillSession
-	31, // 23: postern.node.v1.Command.cancel_query:type_name -> postern.node.v1.CancelQuery
-	32, // 24: postern.node.v1.Command.explain:type_name -> postern.node.v1.Explain
-	33, // 25: postern.node.v1.Command.drain:type_name -> postern.node.v1.Drain
-	22, // 26: postern.node.v1.Command.return_budget:type_name -> postern.node.v1.ReturnBudget
-	24, // 27: postern.node.v1.Command.make_login:type_name -> postern.node.v1.MakeLogin
-	25, // 28: postern.node.v1.Command.drop_login:type_name -> postern.node.v1.DropLogin
-	26, // 29: postern.node.v1.Command.inspect:type_name -> postern.node.v1.Inspect
-	23, // 30: postern.node.v1.Command.find_recordings:type_name -> postern.node.v1.FindRecordings
-	15, // 31: postern.node.v1.Command.inspect_accounts:type_name -> postern.node.v1.InspectAccounts
-	20, // 32: postern.node.v1.Command.set_password:type_name -> postern.node.v1.SetPassword
-	21, // 33: postern.node.v1.Command.list_connections:type_name -> postern.node.v1.ListConnections
-	76, // 34: postern.node.v1.InspectAccounts.refused_since:type_name -> google.protobuf.Timestamp
-	17, // 35: postern.node.v1.AccountReport.accounts:type_name -> postern.node.v1.BackendAccount
-	18, // 36: postern.node.v1.AccountReport.sessions:type_name -> postern.node.v1.BackendSession
-	19, // 37: postern.node.v1.AccountReport.refused:type_name -> postern.node.v1.RefusedLogin
-	76, // 38: postern.node.v1.AccountReport.time:type_name -> google.protobuf.Timestamp
-	76, // 39: postern.node.v1.BackendAccount.valid_until:type_name -> google.protobuf.Timestamp
-	76, // 40: postern.node.v1.BackendSession.start_time:type_name -> google.protobuf.Timestamp
-	76, // 41: postern.node.v1.RefusedLogin.time:type_name -> google.protobuf.Timestamp
-	73, // 42: postern.node.v1.MakeLogin.version:type_name -> postern.types.v1.Version
-	76, // 43: postern.node.v1.MakeLogin.expire_time:type_name -> google.protobuf.Timestamp
-	77, // 44: postern.node.v1.MakeLogin.subject:type_name -> postern.types.v1.Subject
-	28, // 45: postern.node.v1.Inspection.walls:type_name -> postern.node.v1.WallState
-	29, // 46: postern.node.v1.Inspection.findings:type_name -> postern.node.v1.Finding
-	76, // 47: postern.node.v1.Inspection.time:type_name -> google.protobuf.Timestamp
-	77, // 48: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
-	78, // 49: postern.node.v1.Explain.approval:type_name -> postern.types.v1.ApprovalRequirement
-	74, // 50: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
-	35, // 51: postern.node.v1.CommandResult.explanation:type_name -> postern.node.v1.Explanation
-	27, // 52: postern.node.v1.CommandResult.inspection:type_name -> postern.node.v1.Inspection
-	16, // 53: postern.node.v1.CommandResult.accounts:type_name -> postern.node.v1.AccountReport
-	71, // 54: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
-	73, // 55: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
-	76, // 56: postern.node.v1.FinishBrowserResponse.expire_time:type_name -> google.protobuf.Timestamp
-	76, // 57: postern.node.v1.VouchResponse.expire_time:type_name -> google.protobuf.Timestamp
-	76, // 58: postern.node.v1.VouchResponse.renew_time:type_name -> google.protobuf.Timestamp
-	46, // 59: postern.node.v1.SignInResponse.prompt:type_name -> postern.node.v1.SignInPrompt
-	51, // 60: postern.node.v1.SignInResponse.grant:type_name -> postern.node.v1.OpenGrantResponse
-	76, // 61: postern.node.v1.SignInPrompt.expire_time:type_name -> google.protobuf.Timestamp
-	47, // 62: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
-	47, // 63: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
-	47, // 64: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
-	47, // 65: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
-	47, // 66: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
-	47, // 67: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
-	79, // 68: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
-	80, // 69: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
-	81, // 70: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
-	81, // 71: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
-	76, // 72: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	76, // 73: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	72, // 74: postern.node.v1.Credential.mask_keys:type_name -> postern.node.v1.Credential.MaskKeysEntry
-	76, // 75: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	76, // 76: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	0,  // 77: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
-	2,  // 78: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
-	4,  // 79: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
-	50, // 80: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
-	52, // 81: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
-	54, // 82: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
-	56, // 83: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
-	48, // 84: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
-	44, // 85: postern.node.v1.GrantService.SignIn:input_type -> postern.node.v1.SignInRequest
-	42, // 86: postern.node.v1.GrantService.Vouch:input_type -> postern.node.v1.VouchRequest
-	36, // 87: postern.node.v1.GrantService.BeginBrowser:input_type -> postern.node.v1.BeginBrowserRequest
-	38, // 88: postern.node.v1.GrantService.FinishBrowser:input_type -> postern.node.v1.FinishBrowserRequest
-	40, // 89: postern.node.v1.GrantService.EndBrowser:input_type -> postern.node.v1.EndBrowserRequest
-	58, // 90: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
-	61, // 91: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
-	63, // 92: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
-	65, // 93: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
-	1,  // 94: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
-	3,  // 95: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
-	10, // 96: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
-	51, // 97: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
-	53, // 98: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
-	55, // 99: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
-	57, // 100: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
-	49, // 101: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
-	45, // 102: postern.node.v1.GrantService.SignIn:output_type -> postern.node.v1.SignInResponse
-	43, // 103: postern.node.v1.GrantService.Vouch:output_type -> postern.node.v1.VouchResponse
-	37, // 104: postern.node.v1.GrantService.BeginBrowser:output_type -> postern.node.v1.BeginBrowserResponse
-	39, // 105: postern.node.v1.GrantService.FinishBrowser:output_type -> postern.node.v1.FinishBrowserResponse
-	41, // 106: postern.node.v1.GrantService.EndBrowser:output_type -> postern.node.v1.EndBrowserResponse
-	59, // 107: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
-	62, // 108: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
-	64, // 109: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
-	66, // 110: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
-	94, // [94:111] is the sub-list for method output_type
-	77, // [77:94] is the sub-list for method input_type
-	77, // [77:77] is the sub-list for extension type_name
-	77, // [77:77] is the sub-list for extension extendee
-	0,  // [0:77] is the sub-list for field type_name
+	71, // 18: postern.node.v1.Update.grant_keys:type_name -> postern.node.v1.Update.GrantKeysEntry
+	77, // 19: postern.node.v1.GrantEnd.end_time:type_name -> google.protobuf.Timestamp
+	74, // 20: postern.node.v1.Bookmark.version:type_name -> postern.types.v1.Version
+	75, // 21: postern.node.v1.Bookmark.replica_staleness:type_name -> google.protobuf.Duration
+	31, // 22: postern.node.v1.Command.kill_session:type_name -> postern.node.v1.KillSession
+	32, // 23: postern.node.v1.Command.cancel_query:type_name -> postern.node.v1.CancelQuery
+	33, // 24: postern.node.v1.Command.explain:type_name -> postern.node.v1.Explain
+	34, // 25: postern.node.v1.Command.drain:type_name -> postern.node.v1.Drain
+	23, // 26: postern.node.v1.Command.return_budget:type_name -> postern.node.v1.ReturnBudget
+	25, // 27: postern.node.v1.Command.make_login:type_name -> postern.node.v1.MakeLogin
+	26, // 28: postern.node.v1.Command.drop_login:type_name -> postern.node.v1.DropLogin
+	27, // 29: postern.node.v1.Command.inspect:type_name -> postern.node.v1.Inspect
+	24, // 30: postern.node.v1.Command.find_recordings:type_name -> postern.node.v1.FindRecordings
+	16, // 31: postern.node.v1.Command.inspect_accounts:type_name -> postern.node.v1.InspectAccounts
+	21, // 32: postern.node.v1.Command.set_password:type_name -> postern.node.v1.SetPassword
+	22, // 33: postern.node.v1.Command.list_connections:type_name -> postern.node.v1.ListConnections
+	15, // 34: postern.node.v1.Command.end_sign_in:type_name -> postern.node.v1.EndSignIn
+	77, // 35: postern.node.v1.InspectAccounts.refused_since:type_name -> google.protobuf.Timestamp
+	18, // 36: postern.node.v1.AccountReport.accounts:type_name -> postern.node.v1.BackendAccount
+	19, // 37: postern.node.v1.AccountReport.sessions:type_name -> postern.node.v1.BackendSession
+	20, // 38: postern.node.v1.AccountReport.refused:type_name -> postern.node.v1.RefusedLogin
+	77, // 39: postern.node.v1.AccountReport.time:type_name -> google.protobuf.Timestamp
+	77, // 40: postern.node.v1.BackendAccount.valid_until:type_name -> google.protobuf.Timestamp
+	77, // 41: postern.node.v1.BackendSession.start_time:type_name -> google.protobuf.Timestamp
+	77, // 42: postern.node.v1.RefusedLogin.time:type_name -> google.protobuf.Timestamp
+	74, // 43: postern.node.v1.MakeLogin.version:type_name -> postern.types.v1.Version
+	77, // 44: postern.node.v1.MakeLogin.expire_time:type_name -> google.protobuf.Timestamp
+	78, // 45: postern.node.v1.MakeLogin.subject:type_name -> postern.types.v1.Subject
+	29, // 46: postern.node.v1.Inspection.walls:type_name -> postern.node.v1.WallState
+	30, // 47: postern.node.v1.Inspection.findings:type_name -> postern.node.v1.Finding
+	77, // 48: postern.node.v1.Inspection.time:type_name -> google.protobuf.Timestamp
+	78, // 49: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
+	79, // 50: postern.node.v1.Explain.approval:type_name -> postern.types.v1.ApprovalRequirement
+	75, // 51: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
+	36, // 52: postern.node.v1.CommandResult.explanation:type_name -> postern.node.v1.Explanation
+	28, // 53: postern.node.v1.CommandResult.inspection:type_name -> postern.node.v1.Inspection
+	17, // 54: postern.node.v1.CommandResult.accounts:type_name -> postern.node.v1.AccountReport
+	72, // 55: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
+	74, // 56: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
+	77, // 57: postern.node.v1.FinishBrowserResponse.expire_time:type_name -> google.protobuf.Timestamp
+	77, // 58: postern.node.v1.VouchResponse.expire_time:type_name -> google.protobuf.Timestamp
+	77, // 59: postern.node.v1.VouchResponse.renew_time:type_name -> google.protobuf.Timestamp
+	47, // 60: postern.node.v1.SignInResponse.prompt:type_name -> postern.node.v1.SignInPrompt
+	52, // 61: postern.node.v1.SignInResponse.grant:type_name -> postern.node.v1.OpenGrantResponse
+	77, // 62: postern.node.v1.SignInPrompt.expire_time:type_name -> google.protobuf.Timestamp
+	48, // 63: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
+	48, // 64: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
+	48, // 65: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
+	48, // 66: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
+	48, // 67: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
+	48, // 68: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
+	80, // 69: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
+	81, // 70: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
+	82, // 71: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
+	82, // 72: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
+	77, // 73: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	77, // 74: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	73, // 75: postern.node.v1.Credential.mask_keys:type_name -> postern.node.v1.Credential.MaskKeysEntry
+	77, // 76: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	77, // 77: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	0,  // 78: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
+	2,  // 79: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
+	4,  // 80: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
+	51, // 81: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
+	53, // 82: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
+	55, // 83: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
+	57, // 84: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
+	49, // 85: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
+	45, // 86: postern.node.v1.GrantService.SignIn:input_type -> postern.node.v1.SignInRequest
+	43, // 87: postern.node.v1.GrantService.Vouch:input_type -> postern.node.v1.VouchRequest
+	37, // 88: postern.node.v1.GrantService.BeginBrowser:input_type -> postern.node.v1.BeginBrowserRequest
+	39, // 89: postern.node.v1.GrantService.FinishBrowser:input_type -> postern.node.v1.FinishBrowserRequest
+	41, // 90: postern.node.v1.GrantService.EndBrowser:input_type -> postern.node.v1.EndBrowserRequest
+	59, // 91: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
+	62, // 92: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
+	64, // 93: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
+	66, // 94: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
+	1,  // 95: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
+	3,  // 96: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
+	10, // 97: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
+	52, // 98: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
+	54, // 99: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
+	56, // 100: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
+	58, // 101: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
+	50, // 102: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
+	46, // 103: postern.node.v1.GrantService.SignIn:output_type -> postern.node.v1.SignInResponse
+	44, // 104: postern.node.v1.GrantService.Vouch:output_type -> postern.node.v1.VouchResponse
+	38, // 105: postern.node.v1.GrantService.BeginBrowser:output_type -> postern.node.v1.BeginBrowserResponse
+	40, // 106: postern.node.v1.GrantService.FinishBrowser:output_type -> postern.node.v1.FinishBrowserResponse
+	42, // 107: postern.node.v1.GrantService.EndBrowser:output_type -> postern.node.v1.EndBrowserResponse
+	60, // 108: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
+	63, // 109: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
+	65, // 110: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
+	67, // 111: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
+	95, // [95:112] is the sub-list for method output_type
+	78, // [78:95] is the sub-list for method input_type
+	78, // [78:78] is the sub-list for extension type_name
+	78, // [78:78] is the sub-list for extension extendee
+	0,  // [0:78] is the sub-list for field type_name
 }
 
 func init() { file_postern_node_v1_node_proto_init() }
@@ -5618,19 +5688,20 @@ func file_postern_node_v1_node_proto_init() {
 		(*Command_InspectAccounts)(nil),
 		(*Command_SetPassword)(nil),
 		(*Command_ListConnections)(nil),
+		(*Command_EndSignIn)(nil),
 	}
-	file_postern_node_v1_node_proto_msgTypes[45].OneofWrappers = []any{
+	file_postern_node_v1_node_proto_msgTypes[46].OneofWrappers = []any{
 		(*SignInResponse_Prompt)(nil),
 		(*SignInResponse_Grant)(nil),
 	}
-	file_postern_node_v1_node_proto_msgTypes[52].OneofWrappers = []any{}
+	file_postern_node_v1_node_proto_msgTypes[53].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_node_v1_node_proto_rawDesc), len(file_postern_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   73,
+			NumMessages:   74,
 			NumExtensions: 0,
 			NumServices:   5,
 		},
