@@ -186,7 +186,7 @@ func TestDrivers(t *testing.T) {
 		}
 	})
 	t.Run("replication and options", func(t *testing.T) {
-		for name, value := range map[string]string{"replication": "database", "options": "-c statement_timeout=0", "search_path": "hr", "client_encoding": "LATIN1", "session_authorization": "postgres"} {
+		for name, value := range map[string]string{"replication": "database", "options": "-c role=postgres", "search_path": "hr", "client_encoding": "LATIN1", "session_authorization": "postgres"} {
 			cfg := h.Config(t, h.DataToken(t, "alice"), "sales-report")
 			cfg.RuntimeParams[name] = value
 			ctx, cancel := context.WithTimeout(t.Context(), house.Patience)
