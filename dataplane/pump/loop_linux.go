@@ -25,13 +25,8 @@ type Loops struct {
 	next atomic.Uint32
 }
 
-const (
-	// maxEvents is how many sockets are looked at before the kernel is asked again.
-	maxEvents = 128
-	// polls is how often a loop with nothing to do asks, each time after it let others
-	// run, before it sleeps: to be woken costs more than some microseconds of that.
-	polls = 20
-)
+// maxEvents is how many sockets are looked at before the kernel is asked again.
+const maxEvents = 128
 
 // NewLoops makes n loops, which Run carries; n is at least one.
 func NewLoops(n int) (*Loops, error) {
@@ -126,17 +121,11 @@ func (l *loop) run(ctx context.Context) error {
 		}
 	}()
 	events := make([]unix.EpollEvent, maxEvents)
-	for quiet := 0; ctx.Err() == nil; {
+	for ctx.Err() == nil {
 		n, err := poll(l.epoll, events)
 		if n == 0 && err == nil {
-			if quiet < polls {
-				quiet++
-				yield()
-				continue
-			}
-			n, err = unix.EpollWait(l.epoll, events, -1)
+			n, err = unix.EpollWait(l.epoll, events, -1) // the scheduler is told
 		}
-		quiet = 0
 		if err != nil && !errors.Is(err, syscall.EINTR) {
 			return os.NewSyscallError("epoll_wait", err)
 		}

@@ -35,6 +35,3 @@ func poll(epoll int, events []unix.EpollEvent) (int, error) {
 	}
 	return int(n), nil
 }
-
-// yield lets another thread run that waits for this processor.
-func yield() { _, _, _ = syscall.RawSyscall(syscall.SYS_SCHED_YIELD, 0, 0, 0) }
