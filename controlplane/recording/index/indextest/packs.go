@@ -14,20 +14,22 @@ import (
 	"github.com/posterngate/postern/pkg/record"
 )
 
+// What busy commits: more texts than a search looks up one by one.
+const sessionsOfBusy, chunksOfBusy, statementsOfBusy = 3, 26, 65
+
 // busy commits what applications do in two minutes: many statements, each of a text of
 // its own, nearly all let through.
 func busy(t *testing.T, x index.Index) *model {
-	const sessions, chunks, statements = 3, 30, 70
 	m := &model{}
-	for n := range uint32(chunks) {
-		for s := range sessions {
+	for n := range uint32(chunksOfBusy) {
+		for s := range sessionsOfBusy {
 			u := update(fmt.Sprintf("s-%d", s), n, 0)
 			u.Session.LastTime = timestamppb.New(began.Add(time.Duration(n+1) * 4 * time.Second))
-			u.Earlier = uint64(n * statements)
-			for i := range statements {
+			u.Earlier = uint64(n * statementsOfBusy)
+			for i := range statementsOfBusy {
 				st := index.Statement{Number: u.Earlier + uint64(i) + 1, Rule: "r", Verdict: postern.VerdictAllow,
 					Time:    began.Add(time.Duration(n)*4*time.Second + time.Duration(i)*57*time.Millisecond + time.Duration(s)),
-					Text:    fmt.Sprintf("SELECT often, rare_%d_%d", s, int(n)*statements+i),
+					Text:    fmt.Sprintf("SELECT often, rare_%d_%d", s, int(n)*statementsOfBusy+i),
 					Touched: []record.Touch{{Column: "a.b.c", Role: record.RoleOutput}}}
 				st.Seq = 2 * st.Number
 				if i%3 == 1 {
@@ -61,7 +63,7 @@ func busyHour(t *testing.T, x index.Index) {
 	}{
 		{index.Query{Limit: 1001}, func(*index.Found) bool { return true }},
 		{index.Query{Limit: 500, Session: "s-1", Text: "often"}, func(f *index.Found) bool { return f.Session.GetId() == "s-1" }},
-		{index.Query{Limit: 7, Text: "rare_2_10*", Verdict: &allow}, func(f *index.Found) bool {
+		{index.Query{Limit: 70, Text: "rare_2_10*", Verdict: &allow}, func(f *index.Found) bool {
 			return hasWords(f.Text, "rare_2_10*") && f.Verdict == allow
 		}},
 		{index.Query{Limit: 1000, Text: "often select", Column: "a.b.d", Since: began.Add(7 * time.Second), Until: began.Add(80 * time.Second)}, func(f *index.Found) bool {
@@ -103,7 +105,7 @@ func busyHour(t *testing.T, x index.Index) {
 		}
 		more = len(list) == 333
 	}
-	if next != 30*70+1 {
+	if next != chunksOfBusy*statementsOfBusy+1 {
 		t.Errorf("%d statements", next-1)
 	}
 }
