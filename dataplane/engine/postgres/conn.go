@@ -150,7 +150,7 @@ func (c *conn) run(ctx context.Context) error {
 var errLeft = errors.New("the client has left")
 
 // stop ends both pumps; the first cause stands. A blocked write gets a moment, so that
-// the client may still be told why.
+// the client may still be told why, and no more: the target may read nothing for hours.
 func (c *conn) stop(cause error) {
 	if cause == nil {
 		cause = errLeft
@@ -166,6 +166,7 @@ func (c *conn) stop(cause error) {
 	}
 	c.group.Stop()
 	_ = c.out.conn.SetWriteDeadline(time.Now().Add(lastWordsTime))
+	_ = c.target.SetWriteDeadline(time.Now().Add(lastWordsTime))
 	pump.Poke(c.out.conn)
 	pump.Poke(c.target)
 }

@@ -4,19 +4,23 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
+	"github.com/posterngate/postern/dataplane/pump"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -427,5 +431,47 @@ func TestHangsUp(t *testing.T) {
 	said, err := io.ReadAll(nc)
 	if err != nil || !bytes.Contains(said, []byte("SFATAL\x00")) {
 		t.Errorf("%q, %v", said, err)
+	}
+}
+
+// TestKillWhileTheTargetReadsNothing: what is still to be written to the target does not
+// keep a session that must end.
+func TestKillWhileTheTargetReadsNothing(t *testing.T) {
+	start(t)
+	for name, loops := range map[string]*pump.Loops{"loops": loops(), "goroutines": nil} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t, func(c *Config) { c.Loops = loops })
+			c := h.connect(t, "")
+			s := h.door.Last()
+			hijacked, err := c.PgConn().Hijack()
+			if err != nil {
+				t.Fatal(err)
+			}
+			nc := hijacked.Conn
+			defer func() { _ = nc.Close() }()
+			_ = nc.SetDeadline(time.Now().Add(time.Minute))
+			front := pgproto3.NewFrontend(nc, nc)
+			long := bytes.Repeat([]byte("x"), 8<<20)
+			front.Send(&pgproto3.Parse{Query: "select pg_sleep(50)"})
+			front.Send(&pgproto3.Bind{})
+			front.Send(&pgproto3.Execute{})
+			front.Send(&pgproto3.Parse{Name: "long", Query: "select $1::text"})
+			for range 5 {
+				front.Send(&pgproto3.Bind{PreparedStatement: "long", Parameters: [][]byte{long}})
+				front.Send(&pgproto3.Execute{})
+			}
+			sent := make(chan error, 1)
+			go func() { sent <- front.Flush() }()
+			waitFor(t, func() bool { return len(s.Executions()) > 0 })
+			time.Sleep(300 * time.Millisecond) // by then the target's buffers are full; if not, the test shows less
+			began := time.Now()
+			s.Kill(&postern.Refusal{Code: postern.CodeKilled, Reason: "enough"})
+			if said, err := io.ReadAll(nc); err != nil && !errors.Is(err, syscall.ECONNRESET) || time.Since(began) > 30*time.Second {
+				t.Errorf("%q, %v after %v", said, err, time.Since(began))
+			}
+			if <-sent == nil {
+				t.Error("the target took everything: nothing was shown")
+			}
+		})
 	}
 }
