@@ -55,7 +55,8 @@ func (l *Loops) Run(ctx context.Context) error {
 }
 
 // Board gives the sockets beneath conns to a loop, the same for all. Each conn is a Feed
-// or has one beneath it, and works as before; only Run is carried by the loop. A conn
+// or has one beneath it, and works as before; only Run is carried by the loop. Nobody
+// else may use them meanwhile. A conn
 // whose socket cannot be had stays as it is, which the error says.
 func (l *Loops) Board(conns ...net.Conn) error {
 	one := l.all[int(l.next.Add(1))%len(l.all)]

@@ -108,6 +108,11 @@ func newConn(e *Engine, s engine.Session, l *login, client net.Conn) *conn {
 
 // run carries the session until either side ends or it must end, and says why.
 func (c *conn) run(ctx context.Context) error {
+	if c.e.cfg.Loops != nil { // before anybody else has to do with the sockets
+		if err := c.e.cfg.Loops.Board(c.target, c.out.conn); err != nil {
+			c.log.Debug("session is not carried by an event loop", "error", err)
+		}
+	}
 	c.group = run.New(ctx)
 	defer context.AfterFunc(c.s.Context(), func() { c.stop(context.Cause(c.s.Context())) })()
 	defer context.AfterFunc(ctx, func() {
@@ -115,11 +120,6 @@ func (c *conn) run(ctx context.Context) error {
 	})()
 	stopTicking := c.tick()
 	defer stopTicking()
-	if c.e.cfg.Loops != nil {
-		if err := c.e.cfg.Loops.Board(c.target, c.out.conn); err != nil {
-			c.log.Debug("session is not carried by an event loop", "error", err)
-		}
-	}
 	c.group.Go("target", func(ctx context.Context) error {
 		err := pump.Run(ctx, c.target, targetCore{c}, c.target, c.out.conn)
 		if err != nil {
