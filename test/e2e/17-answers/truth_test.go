@@ -203,13 +203,16 @@ func (discard) Write(p []byte) (int, error) { return len(p), nil }
 func sealed(t *testing.T, h *house.House) {
 	t.Helper()
 	house.Poll(t, "the recordings are stored", func() (bool, bool) {
-		var all []struct{ Recording string }
+		var all []struct{ Recording, Statements string }
 		cli(t, h, &all, "sessions", "list", "--task", "truth")
-		done := len(all) >= 2
+		loads, done := 0, true // before those of the loads came some of one statement
 		for _, s := range all {
+			if n, err := strconv.Atoi(s.Statements); err == nil && n > 1 {
+				loads++
+			}
 			done = done && s.Recording == "sealed"
 		}
-		return done, done
+		return done && loads == 2, done && loads == 2
 	})
 }
 

@@ -22,18 +22,26 @@ const (
 // before this process ends: between this and the start of who listens there, another suite
 // would find it free too.
 func port() (string, error) {
+	ln, err := listen()
+	if err != nil {
+		return "", err
+	}
+	return ln.Addr().String(), ln.Close()
+}
+
+// listen listens on such a port. Who closes it and listens there again at once may find it
+// taken: a process that is being started has all descriptors for a moment.
+func listen() (net.Listener, error) {
 	for range 200 {
 		n := firstPort + rand.IntN(lastPort-firstPort)
 		if !reserve(n) {
 			continue
 		}
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(n))
-		ln, err := net.Listen("tcp", addr)
-		if err == nil {
-			return addr, ln.Close()
+		if ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(n))); err == nil {
+			return ln, nil
 		}
 	}
-	return "", errors.New("no free port")
+	return nil, errors.New("no free port")
 }
 
 // reserved are the locks on ports, which the system takes back with the process.

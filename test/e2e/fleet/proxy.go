@@ -28,15 +28,11 @@ type Proxy struct {
 // NewProxy listens before a target until the test ends.
 func NewProxy(t testing.TB, target string) *Proxy {
 	t.Helper()
-	addr, err := port()
+	ln, err := listen()
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln, err := net.Listen("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &Proxy{Addr: addr, target: target, ln: ln, group: run.New(context.Background()), conns: map[net.Conn]struct{}{}}
+	p := &Proxy{Addr: ln.Addr().String(), target: target, ln: ln, group: run.New(context.Background()), conns: map[net.Conn]struct{}{}}
 	p.group.Go("accept", func(context.Context) error {
 		for {
 			c, err := ln.Accept()
