@@ -2,10 +2,7 @@ package cells
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,7 +16,6 @@ import (
 	"github.com/posterngate/postern/bench/parts"
 	"github.com/posterngate/postern/bench/result"
 	"github.com/posterngate/postern/bench/stats"
-	"github.com/posterngate/postern/bench/targets"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/object"
@@ -28,7 +24,7 @@ import (
 func controlCells() []Cell {
 	return []Cell{
 		{ID: "C1", Title: "a changed policy on its way to nodes", run: func(ctx context.Context, e *Env, out *result.Cell) error { return e.fanOut(ctx, out, 100) }},
-		{ID: "C1-1000", Title: "a changed policy, and a lock, on their way to 1,000 nodes", Full: true,
+		{ID: "C1-1000", Title: "a changed policy, and a lock, on their way to 1,000 nodes",
 			run: func(ctx context.Context, e *Env, out *result.Cell) error { return e.fanOut(ctx, out, 1000) }},
 		{ID: "C2", Title: "a lock closes a session", run: lockCell},
 		{ID: "C3", Title: "the API, 32 calls under way", run: callsCell},
@@ -143,91 +139,6 @@ func (e *Env) simulated(ctx context.Context, n int) (*child.Child, error) {
 	}
 	fmt.Fprintf(e.Log, "     %d nodes enrol\n", n)
 	return parts.Start(filepath.Join(e.Dir, "nodes.log"), "nodes", s, &struct{}{})
-}
-
-// locked is who is locked out; the proof of other cells is alice's.
-const locked = "alice"
-
-// lockCell measures from the call that locks a subject to the end of their session's
-// socket.
-func lockCell(ctx context.Context, e *Env, out *result.Cell) error {
-	t, err := e.Targets.Get(targets.Postern)
-	if err != nil {
-		return err
-	}
-	ada, err := e.House.API("ada")
-	if err != nil {
-		return err
-	}
-	lock, err := parse(fmt.Sprintf("kind: Lock\nmetadata: {name: bench-cut}\nspec: {subject: %s, reason: to be measured}", locked))
-	if err != nil {
-		return err
-	}
-	once := func(ctx context.Context) (time.Duration, error) {
-		c, err := e.open(ctx, t)
-		if err != nil {
-			return 0, err
-		}
-		defer c.Close()
-		began := time.Now()
-		if _, err := ada.Policy.Create(ctx, connect.NewRequest(&apiv1.CreateRequest{Object: lock})); err != nil {
-			return 0, err
-		}
-		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
-		if _, err := io.Copy(io.Discard, c); err != nil { // the last words, then the end
-			return 0, fmt.Errorf("the session was not closed: %w", err)
-		}
-		took := time.Since(began)
-		_, err = ada.Policy.Delete(ctx, connect.NewRequest(&apiv1.DeleteRequest{Kind: "lock", Name: "bench-cut"}))
-		return took, err
-	}
-	err = e.interleave(ctx, out, []job{{workload: "lock", target: "session", run: func(ctx context.Context) (map[string]float64, error) {
-		var took []float64
-		for range changes {
-			d, err := once(ctx)
-			if err != nil {
-				return nil, err
-			}
-			took = append(took, float64(d)/float64(time.Millisecond))
-		}
-		slices.Sort(took)
-		return map[string]float64{"p50_ms": stats.Median(took), "p99_ms": took[len(took)-1]}, nil
-	}}})
-	if err != nil {
-		return err
-	}
-	// The lock's end reaches the node a moment after the call.
-	c, err := e.open(ctx, t)
-	if err != nil {
-		return err
-	}
-	_ = c.Close()
-	out.Proof = append(out.Proof, "each session was cut off by the lock, and could come back after it")
-	out.Notes = append(out.Notes, fmt.Sprintf("from the API call to the end of the client's socket; %d locks a round, so p99 is the worst of them", changes))
-	return e.prove(ctx, out, t)
-}
-
-// open logs in and waits until that is let in again.
-func (e *Env) open(ctx context.Context, t *targets.Target) (net.Conn, error) {
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for late := time.After(15 * time.Second); ; {
-		c, err := parts.Connect(ctx, t.Where)
-		if err == nil {
-			h, err := c.Hijack()
-			if err != nil {
-				return nil, err
-			}
-			return h.Conn, nil
-		}
-		select {
-		case <-late:
-			return nil, fmt.Errorf("log in: %w", err)
-		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), err)
-		case <-tick.C:
-		}
-	}
 }
 
 // inFlight is how many calls are under way.

@@ -90,6 +90,18 @@ func Open(ctx context.Context, o Options) (*House, error) {
 	return h, h.fill(ctx)
 }
 
+// Far starts a node from which the control plane is a round trip of such a length away.
+func (h *House) Far(roundTrip time.Duration) (n *fleet.Node, err error) {
+	err = h.t.try(func(t testing.TB) {
+		n = h.Fleet.Join(t, fleet.NodeSpec{Name: "bench-far", Region: "far", Plaintext: true, Proxied: true})
+		n.Proxy.Delay(roundTrip / 2)
+		n.Proxy.Cut() // so that it connects anew, over the long way
+		n.Proxy.Heal()
+		h.Fleet.AwaitServing(t, n.Name)
+	})
+	return n, err
+}
+
 // Close ends everything and removes it.
 func (h *House) Close() error { return h.t.end() }
 

@@ -140,6 +140,17 @@ func Start(t testing.TB, o Options) *Fleet {
 	return f
 }
 
+// Join starts one more node, and waits until it serves.
+func (f *Fleet) Join(t testing.TB, spec NodeSpec) *Node {
+	t.Helper()
+	n := f.newNode(t, spec)
+	if err := n.Process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	f.AwaitServing(t, n.Name)
+	return n
+}
+
 // startBackends starts what Postern needs, the slow parts beside each other.
 func (f *Fleet) startBackends(t testing.TB) {
 	t.Helper()

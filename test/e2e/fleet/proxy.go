@@ -20,7 +20,8 @@ type Proxy struct {
 	group  *run.Group
 
 	mu    sync.Mutex
-	rate  int // bytes a second in each direction of a connection; 0 is no bound
+	rate  int           // bytes a second in each direction of a connection; 0 is no bound
+	delay time.Duration // of every byte, in each direction
 	cut   bool
 	conns map[net.Conn]struct{}
 }
@@ -63,6 +64,13 @@ func (p *Proxy) Cut() {
 
 // Heal ends Cut and Throttle.
 func (p *Proxy) Heal() { p.set(0) }
+
+// Delay makes every byte of connections that come take so much longer, in each direction.
+func (p *Proxy) Delay(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delay = d
+}
 
 // Throttle passes on so many bytes a second.
 func (p *Proxy) Throttle(bytesPerSecond int) { p.set(bytesPerSecond) }
@@ -109,16 +117,67 @@ func (p *Proxy) serve(ctx context.Context, client net.Conn) {
 	if !p.keep(server) {
 		return
 	}
+	p.mu.Lock()
+	delay := p.delay
+	p.mu.Unlock()
 	both := run.New(ctx)
-	both.Go("up", func(ctx context.Context) error { p.pump(ctx, server, client); return io.EOF })
-	both.Go("down", func(ctx context.Context) error { p.pump(ctx, client, server); return io.EOF })
+	for _, w := range []struct{ to, from net.Conn }{{server, client}, {client, server}} {
+		to := io.Writer(w.to)
+		if delay > 0 {
+			late := &late{delay: delay, to: w.to, waiting: make(chan piece, 1024), over: make(chan struct{})}
+			both.Go("late", func(ctx context.Context) error { late.run(ctx); return io.EOF })
+			to = late
+		}
+		both.Go("pass on", func(ctx context.Context) error { p.pump(ctx, to, w.from); return io.EOF })
+	}
 	<-both.Context().Done()
 	_, _ = client.Close(), server.Close()
 	_ = both.Wait()
 }
 
+// late writes what it is given some time later, in order.
+type late struct {
+	delay   time.Duration
+	to      net.Conn
+	waiting chan piece
+	over    chan struct{} // closed once nothing is written any more
+}
+
+type piece struct {
+	at time.Time
+	b  []byte
+}
+
+func (l *late) Write(b []byte) (int, error) {
+	select {
+	case l.waiting <- piece{time.Now().Add(l.delay), append([]byte(nil), b...)}:
+		return len(b), nil
+	case <-l.over:
+		return 0, net.ErrClosed
+	}
+}
+
+func (l *late) run(ctx context.Context) {
+	defer close(l.over)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case p := <-l.waiting:
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(time.Until(p.at)):
+			}
+			if _, err := l.to.Write(p.b); err != nil {
+				return
+			}
+		}
+	}
+}
+
 // pump copies small pieces, each after the time that it would take.
-func (p *Proxy) pump(ctx context.Context, to, from net.Conn) {
+func (p *Proxy) pump(ctx context.Context, to io.Writer, from net.Conn) {
 	buf := make([]byte, 32<<10)
 	for {
 		part := buf
