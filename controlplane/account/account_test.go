@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -23,6 +22,7 @@ import (
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/policy/policytest"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -144,14 +144,7 @@ func newHouse(t *testing.T) *house {
 	h := &house{t: t, store: storetest.NewMemory(), server: &server{verifiers: map[string]string{}}, now: time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)}
 	h.vault = &cupboard{values: map[string]string{"username": "kept", "password": "old", "note": "ours"}, version: 7}
 	h.log = audit.New(h.store, func() time.Time { return h.now })
-	objects, err := object.ParseYAML(strings.NewReader(world))
-	if err != nil {
-		t.Fatal(err)
-	}
-	snapshot, rejected := policy.Compile(postern.Version{Epoch: "e", Revision: 1}, objects)
-	if len(rejected) > 0 {
-		t.Fatal(rejected)
-	}
+	snapshot := policytest.Compile(t, world)
 	keeper, err := sealed.OpenKeyFile(filepath.Join(t.TempDir(), "key"))
 	if err != nil {
 		t.Fatal(err)

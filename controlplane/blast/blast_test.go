@@ -16,8 +16,8 @@ import (
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
-	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/policy/policytest"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -116,14 +116,7 @@ func newHouse(t *testing.T, more string) *house {
 	t.Helper()
 	h := &house{t: t, data: refused, api: refused, node: &typesv1.Node{Spec: &typesv1.NodeSpec{Endpoints: map[string]string{"postgres": "n1:5432"}}}}
 	h.opens = func(string) (*typesv1.Grant, string, error) { return nil, "", fault.New(codes.NotFound, "not on file") }
-	objects, err := object.ParseYAML(strings.NewReader(company + more))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var rejected []policy.Rejection
-	if h.snapshot, rejected = policy.Compile(postern.Version{Epoch: "e", Revision: 1}, objects); len(rejected) > 0 {
-		t.Fatal(rejected)
-	}
+	h.snapshot = policytest.Compile(t, company+more)
 	h.Service = New(Config{
 		Snapshot: func() *policy.Snapshot { return h.snapshot }, Verifier: h, Grants: h, Now: func() time.Time { return now },
 		Methods: func(postern.Subject) []string { return []string{"/a/B", "/a/C"} },

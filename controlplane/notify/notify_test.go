@@ -30,8 +30,8 @@ import (
 	"github.com/posterngate/postern/pkg/fault"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
-	pobject "github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/policy/policytest"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/run"
 	"github.com/posterngate/postern/pkg/secret"
@@ -128,14 +128,7 @@ func newFixture(t *testing.T, kinds ...string) *fixture {
 	f := &fixture{t: t, store: storetest.NewMemory(), out: &outside{users: map[string]any{}}}
 	srv := httptest.NewServer(f.out)
 	t.Cleanup(srv.Close)
-	objects, err := pobject.ParseYAML(strings.NewReader(world))
-	if err != nil {
-		t.Fatal(err)
-	}
-	snapshot, rejected := policy.Compile(postern.Version{Epoch: "e", Revision: 1}, objects)
-	if len(rejected) > 0 {
-		t.Fatal(rejected)
-	}
+	snapshot := policytest.Compile(t, world)
 	logger := slog.New(slog.DiscardHandler)
 	f.holds = approve.New(approve.Config{Store: f.store, Snapshot: func() *policy.Snapshot { return snapshot }, Audit: audit.New(f.store, time.Now), URL: func(id string) string { return "https://control/approvals/" + id }, Logger: logger})
 	grant, err := proto.Marshal(&typesv1.Grant{

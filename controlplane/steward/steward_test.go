@@ -10,9 +10,8 @@ import (
 	"github.com/posterngate/postern/controlplane/audit"
 	"github.com/posterngate/postern/controlplane/steward"
 	"github.com/posterngate/postern/controlplane/store/storetest"
-	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
-	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/policy/policytest"
 )
 
 const workloads = `
@@ -33,14 +32,7 @@ const lock = "---\nkind: Lock\nmetadata: {name: left}\nspec: {subject: carol, re
 
 func compiled(t *testing.T, text string) *policy.Snapshot {
 	t.Helper()
-	objects, err := object.ParseYAML(strings.NewReader(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, rejected := policy.Compile(postern.Version{Epoch: "e", Revision: 1}, objects)
-	if len(rejected) > 0 {
-		t.Fatal(rejected)
-	}
+	s := policytest.Compile(t, text)
 	return s
 }
 

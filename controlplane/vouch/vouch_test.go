@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"testing"
 	"time"
 
@@ -23,8 +22,8 @@ import (
 	"github.com/posterngate/postern/pkg/fault"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
-	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/policy/policytest"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -61,14 +60,7 @@ func TestVouch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	objects, err := object.ParseYAML(strings.NewReader(world))
-	if err != nil {
-		t.Fatal(err)
-	}
-	snapshot, rejected := policy.Compile(postern.Version{Epoch: "e", Revision: 1}, objects)
-	if len(rejected) > 0 {
-		t.Fatal(rejected)
-	}
+	snapshot := policytest.Compile(t, world)
 	grants := map[string]*typesv1.Grant{
 		"g-1":    {Id: "g-1", Task: "read", State: typesv1.GrantState_GRANT_STATE_ACTIVE, EndTime: timestamppb.New(now.Add(time.Hour)), Subject: &typesv1.Subject{Name: "alice", Actor: "bot", Via: []string{"portal"}}},
 		"g-soon": {Id: "g-soon", Task: "read", State: typesv1.GrantState_GRANT_STATE_ACTIVE, EndTime: timestamppb.New(now.Add(time.Minute)), Subject: &typesv1.Subject{Name: "bob"}},

@@ -27,8 +27,8 @@ import (
 	"github.com/posterngate/postern/pkg/fault"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
-	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/policy/policytest"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -108,14 +108,7 @@ func newFixture(t *testing.T) *fixture {
 }
 
 func (f *fixture) apply(yaml string) {
-	objects, err := object.ParseYAML(strings.NewReader(yaml))
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	s, rejected := policy.Compile(postern.Version{Epoch: "e", Revision: 1}, objects)
-	if len(rejected) > 0 {
-		f.t.Fatal(rejected)
-	}
+	s := policytest.Compile(f.t, yaml)
 	f.policy.Store(s)
 }
 

@@ -18,6 +18,7 @@ import (
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/policy/policytest"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
 	"github.com/posterngate/postern/pkg/sql"
@@ -60,14 +61,7 @@ func (h *holder) Version() postern.Version  { return h.p.Load().Version() }
 
 func (h *holder) load(t testing.TB, text string, revision int64) {
 	t.Helper()
-	objects, err := object.ParseYAML(strings.NewReader(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, rejected := policy.Compile(postern.Version{Epoch: "e", Revision: revision}, objects)
-	if len(rejected) > 0 {
-		t.Fatal(rejected)
-	}
+	s := policytest.CompileAt(t, postern.Version{Epoch: "e", Revision: revision}, text)
 	h.p.Store(s)
 }
 

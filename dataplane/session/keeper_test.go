@@ -24,8 +24,8 @@ import (
 	"github.com/posterngate/postern/dataplane/gate"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
-	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/policy/policytest"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
 	"github.com/posterngate/postern/pkg/secret"
@@ -120,17 +120,10 @@ func newHouse(t *testing.T) *house {
 // load makes a text the policy that is enforced, and tells everybody.
 func (h *house) load(text string) {
 	h.t.Helper()
-	objects, err := object.ParseYAML(strings.NewReader(text))
-	if err != nil {
-		h.t.Fatal(err)
-	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.revision++
-	s, rejected := policy.Compile(postern.Version{Epoch: h.epoch, Revision: h.revision}, objects)
-	if len(rejected) > 0 {
-		h.t.Fatal(rejected)
-	}
+	s := policytest.CompileAt(h.t, postern.Version{Epoch: h.epoch, Revision: h.revision}, text)
 	h.snapshot = s
 	h.tell()
 }

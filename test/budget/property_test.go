@@ -7,7 +7,6 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -20,8 +19,8 @@ import (
 	data "github.com/posterngate/postern/dataplane/budget"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
-	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/policy/policytest"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -74,14 +73,7 @@ type node struct {
 }
 
 func newHouse(t *testing.T) *house {
-	objects, err := object.ParseYAML(strings.NewReader(world))
-	if err != nil {
-		t.Fatal(err)
-	}
-	snapshot, rejected := policy.Compile(postern.Version{Epoch: "e", Revision: 1}, objects)
-	if len(rejected) > 0 {
-		t.Fatal(rejected)
-	}
+	snapshot := policytest.Compile(t, world)
 	end := time.Now().Add(time.Hour)
 	h := &house{t: t, nodes: map[postern.NodeName]*node{}, grant: &postern.Grant{ID: "g", Task: "report", End: end}}
 	h.terms, _ = snapshot.Terms("report")

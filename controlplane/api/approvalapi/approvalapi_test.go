@@ -27,8 +27,8 @@ import (
 	"github.com/posterngate/postern/pkg/gen/postern/api/v1/apiv1connect"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
-	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/policy/policytest"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/run"
 )
@@ -60,14 +60,7 @@ type house struct {
 
 func newHouse(t *testing.T) *house {
 	t.Helper()
-	objects, err := object.ParseYAML(strings.NewReader(world))
-	if err != nil {
-		t.Fatal(err)
-	}
-	snapshot, rejected := policy.Compile(postern.Version{Epoch: "e", Revision: 1}, objects)
-	if len(rejected) > 0 {
-		t.Fatal(rejected)
-	}
+	snapshot := policytest.Compile(t, world)
 	mem := storetest.NewMemory()
 	h := &house{t: t, holds: approve.New(approve.Config{
 		Store: mem, Snapshot: func() *policy.Snapshot { return snapshot }, Audit: audit.New(mem, time.Now),

@@ -12,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
-	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/policy/policytest"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
 )
@@ -83,14 +83,7 @@ spec:
 func atLevel(t *testing.T, resource postern.ResourceName, change ...func(*Config)) *house {
 	t.Helper()
 	h := newHouse(t, change...)
-	objects, err := object.ParseYAML(strings.NewReader(strings.ReplaceAll(twoLevels, "\nkind:", "\napiVersion: postern/v1\nkind:")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	snap, rejected := policy.Compile(postern.Version{Epoch: "e", Revision: 1}, objects)
-	if len(rejected) > 0 {
-		t.Fatal(rejected)
-	}
+	snap := policytest.Compile(t, strings.ReplaceAll(twoLevels, "\nkind:", "\napiVersion: postern/v1\nkind:"))
 	h.door.Set(func(p *enginetest.Policy) {
 		p.Decide = func(_ string, facts any) postern.Decision {
 			return snap.Decide(policy.Query{

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/policy/policytest"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -59,14 +59,7 @@ spec: {subjects: [{group: menders}], tasks: [report, fix], approval: {scope: gra
 
 func compiled(t testing.TB) *policy.Snapshot {
 	t.Helper()
-	objects, err := object.ParseYAML(strings.NewReader(world))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, rejected := policy.Compile(postern.Version{Epoch: "e", Revision: 1}, objects)
-	if len(rejected) > 0 {
-		t.Fatal(rejected)
-	}
+	s := policytest.Compile(t, world)
 	return s
 }
 
