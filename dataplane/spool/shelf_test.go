@@ -168,9 +168,11 @@ func start(t testing.TB, cfg Config) (s *Spool, r Recovery, stop func()) {
 	return s, r, stop
 }
 
+// drain waits until all is stored. The bound is for what is stuck: what hundreds of kills
+// have left takes a while.
 func drain(t testing.TB, s *Spool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	if err := s.Drain(ctx); err != nil {
 		t.Fatal(err)
