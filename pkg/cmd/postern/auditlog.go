@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"slices"
@@ -17,6 +18,7 @@ func (a *app) auditLogCmd() *cobra.Command {
 	req := &apiv1.ListAuditEntriesRequest{}
 	var from string
 	var diff bool
+	var limit int
 	c := &cobra.Command{
 		Use: "log", Short: "What people did to Postern itself, newest first", Args: cobra.NoArgs,
 		Long: "What people did to Postern itself, newest first. With --diff, and where one object is asked for,\n" +
@@ -34,11 +36,19 @@ func (a *app) auditLogCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			resp, err := api.audit.ListAuditEntries(cmd.Context(), connect.NewRequest(req))
+			var entries []*apiv1.AuditEntry
+			err = a.pages(cmd.Context(), "reading the log", limit, func(ctx context.Context, size int32, token string) (int, string, error) {
+				req.PageSize, req.PageToken = size, token
+				resp, err := api.audit.ListAuditEntries(ctx, connect.NewRequest(req))
+				if err != nil {
+					return 0, "", err
+				}
+				entries = append(entries, resp.Msg.GetEntries()...)
+				return len(resp.Msg.GetEntries()), resp.Msg.GetNextPageToken(), nil
+			})
 			if err != nil {
 				return err
 			}
-			entries := resp.Msg.GetEntries()
 			return printAll(a, entries, func(w io.Writer) {
 				if !diff {
 					auditTable(w, entries)
@@ -61,7 +71,7 @@ func (a *app) auditLogCmd() *cobra.Command {
 	f.StringVar(&req.Actor, "actor", "", "only this subject's")
 	f.StringVar(&req.Object, "object", "", "only about this object, such as task/sales-report")
 	f.StringVar(&from, "since", "", "a duration before now, or an RFC 3339 time")
-	f.Int32Var(&req.PageSize, "limit", 100, "at most this many")
+	f.IntVar(&limit, "limit", 100, "at most this many")
 	f.BoolVar(&diff, "diff", false, "show what was changed; the default where --object is given")
 	return c
 }

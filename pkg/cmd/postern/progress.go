@@ -41,8 +41,11 @@ func (a *app) busy(ctx context.Context, what string, state func() string, fn fun
 }
 
 // pages calls one with each page token, from the empty one on, until limit entries came
-// or there are no more.
+// or there are no more; it says where there are.
 func (a *app) pages(ctx context.Context, what string, limit int, one func(ctx context.Context, size int32, token string) (n int, next string, err error)) error {
+	if limit < 1 {
+		return usage("--limit must be at least 1")
+	}
 	got := make(chan int, 1)
 	got <- 0
 	return a.busy(ctx, what, func() string {

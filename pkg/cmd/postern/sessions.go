@@ -30,6 +30,7 @@ func (a *app) sessionsCmd() *cobra.Command {
 func (a *app) sessionsListCmd() *cobra.Command {
 	req := &apiv1.ListSessionsRequest{}
 	var from, to string
+	var limit int
 	c := &cobra.Command{
 		Use: "list", Short: "Sessions, newest first", Args: cobra.NoArgs,
 		Example: "  postern sessions list --subject carol --since 2d",
@@ -45,13 +46,22 @@ func (a *app) sessionsListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			resp, err := api.sessions.ListSessions(cmd.Context(), connect.NewRequest(req))
+			var all []*typesv1.Session
+			err = a.pages(cmd.Context(), "listing", limit, func(ctx context.Context, size int32, token string) (int, string, error) {
+				req.PageSize, req.PageToken = size, token
+				resp, err := api.sessions.ListSessions(ctx, connect.NewRequest(req))
+				if err != nil {
+					return 0, "", err
+				}
+				all = append(all, resp.Msg.GetSessions()...)
+				return len(resp.Msg.GetSessions()), resp.Msg.GetNextPageToken(), nil
+			})
 			if err != nil {
 				return err
 			}
-			return printAll(a, resp.Msg.GetSessions(), func(w io.Writer) {
+			return printAll(a, all, func(w io.Writer) {
 				var rows [][]string
-				for _, s := range resp.Msg.GetSessions() {
+				for _, s := range all {
 					end := "live"
 					if s.GetEndTime() != nil {
 						end = s.GetEndTime().AsTime().Sub(s.GetStartTime().AsTime()).Round(time.Millisecond).String()
@@ -70,7 +80,7 @@ func (a *app) sessionsListCmd() *cobra.Command {
 	f.BoolVar(&req.Live, "live", false, "only those that live")
 	f.StringVar(&from, "since", "", "a duration before now, or an RFC 3339 time")
 	f.StringVar(&to, "until", "", "a duration before now, or an RFC 3339 time")
-	f.Int32Var(&req.PageSize, "limit", 100, "at most this many")
+	f.IntVar(&limit, "limit", 100, "at most this many")
 	return c
 }
 

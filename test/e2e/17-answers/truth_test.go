@@ -311,4 +311,13 @@ func seen(t *testing.T, h *house.House) {
 			t.Errorf("the audit log has no %+v", want)
 		}
 	}
+	// What is cut says so: nobody takes a page for all there is.
+	for _, args := range [][]string{{"sessions", "list"}, {"audit", "log"}, {"audit", "search", "orders"}} {
+		if r := h.CLI(t, "bob", append(args, "--limit", "1")...); r.Code != 0 || !strings.Contains(r.Err, "there are more") {
+			t.Errorf("%v: %s", args, r.All())
+		}
+		if r := h.CLI(t, "bob", append(args, "--limit", "0")...); r.Code != 2 {
+			t.Errorf("%v --limit 0 ends with %d: %s", args, r.Code, r.All())
+		}
+	}
 }

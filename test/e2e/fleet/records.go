@@ -20,7 +20,7 @@ type Session struct {
 // Sessions lists what an auditor sees, newest first.
 func (f *Fleet) Sessions(t testing.TB, args ...string) []Session {
 	t.Helper()
-	out := f.Must(t, "bob", append([]string{"sessions", "list", "--limit", "1000", "--format", "json"}, args...)...)
+	out := f.Must(t, "bob", append([]string{"sessions", "list", "--limit", "1000000", "--format", "json"}, args...)...)
 	var all []Session
 	if err := json.Unmarshal([]byte(out), &all); err != nil {
 		t.Fatalf("%v in %s", err, out)
