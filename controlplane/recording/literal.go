@@ -27,7 +27,7 @@ func indexed(protocol string, e *record.Event) string {
 	case postern.Postgres:
 		return clip(withoutLiterals(e.Text))
 	case postern.HTTP:
-		return clip(withoutValues(e.Text, e.Touched))
+		return clip(withoutValues(e))
 	case postern.SSH:
 	}
 	return "" // where its literals are is not known
@@ -35,8 +35,9 @@ func indexed(protocol string, e *record.Event) string {
 
 // withoutValues is a request without its query and values of its path, or a message of MCP,
 // whose arguments stand beside it; resources are named by what may be a value. What the
-// node says of a request that it let through knows calls of gRPC.
-func withoutValues(text string, touched []record.Touch) string {
+// node says of a request that it has understood knows calls of gRPC.
+func withoutValues(e *record.Event) string {
+	text := e.Text
 	method, rest, _ := strings.Cut(text, " ")
 	if strings.Contains(method, "/") {
 		if at := strings.LastIndex(rest, " at "); at >= 0 && method != "tools/call" && method != "prompts/get" {
@@ -44,8 +45,11 @@ func withoutValues(text string, touched []record.Touch) string {
 		}
 		return text
 	}
-	if len(touched) > 0 {
-		return method + " " + touched[0].Column
+	switch {
+	case len(e.Touched) > 0:
+		return method + " " + e.Touched[0].Column
+	case e.Kind == record.KindDenied && e.Tag != "":
+		return method + " " + e.Tag
 	}
 	path, _, _ := strings.Cut(rest, "?")
 	return method + " " + http.Shape(path)

@@ -27,6 +27,8 @@ func TestIndexedTextHidesWhatMasksHide(t *testing.T) {
 		"a request":        {"http", record.Event{Text: "GET /api/orders/7/by-mail/ann@example/status?email=ann@example", Verdict: postern.VerdictAllow}, "GET /api/orders/?/by-mail/?/status"},
 		"a known request":  {"http", record.Event{Text: "GET /orders/7?email=ann@example", Verdict: postern.VerdictAllow, Touched: []record.Touch{{Column: "/orders/?"}}}, "GET /orders/?"},
 		"a call":           {"http", record.Event{Text: "POST /shop.Orders/Get", Verdict: postern.VerdictAllow, Touched: []record.Touch{{Column: "/shop.Orders/Get"}}}, "POST /shop.Orders/Get"},
+		"a denied call":    {"http", record.Event{Kind: record.KindDenied, Text: "POST /shop.Orders/Get", Tag: "/shop.Orders/Get"}, "POST /shop.Orders/Get"},
+		"one not read":     {"http", record.Event{Kind: record.KindDenied, Text: "POST /shop.Orders/Get"}, "POST /?/?"},
 		"a tool":           {"http", record.Event{Text: "tools/call get_7 at /mcp", Verdict: postern.VerdictDeny}, "tools/call get_7 at /mcp"},
 		"a resource":       {"http", record.Event{Text: `resources/read "docs://ann at home" at /mcp`, Verdict: postern.VerdictAllow}, "resources/read ? at /mcp"},
 		"a list":           {"http", record.Event{Text: "tools/list at /mcp", Verdict: postern.VerdictAllow}, "tools/list at /mcp"},

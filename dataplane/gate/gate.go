@@ -150,10 +150,10 @@ func (g *Gate) Prepare(ctx context.Context, st *engine.Statement) (*engine.Admis
 			return a, nil
 		}
 	}
-	a, err := g.judge(ctx, snap, st)
+	a, facts, err := g.judge(ctx, snap, st)
 	if err != nil {
 		r := postern.AsRefusal(err)
-		if rerr := g.denied(st.Text, r, nil); rerr != nil {
+		if rerr := g.denied(st.Text, facts, r, nil); rerr != nil {
 			return nil, rerr
 		}
 		return nil, r
@@ -165,22 +165,24 @@ func (g *Gate) Prepare(ctx context.Context, st *engine.Statement) (*engine.Admis
 	return a, nil
 }
 
-// judge asks the analyser, then policy, and makes what may be sent.
-func (g *Gate) judge(ctx context.Context, snap *policy.Snapshot, st *engine.Statement) (*engine.Admission, error) {
+// judge asks the analyser, then policy, and makes what may be sent. The facts are there with
+// a denial too, where the statement was understood.
+func (g *Gate) judge(ctx context.Context, snap *policy.Snapshot, st *engine.Statement) (*engine.Admission, policy.Facts, error) {
 	ctx, span := otel.Tracer("postern/gate").Start(ctx, "judge statement")
 	defer span.End()
 	an, facts, err := analyse(ctx, st)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	d, rows, err := g.decide(ctx, snap, st, an, facts)
 	if err != nil {
-		return nil, err
+		return nil, facts, err
 	}
 	if d.Verdict == postern.VerdictDeny {
-		return nil, Refuse(d)
+		return nil, facts, Refuse(d)
 	}
-	return g.admission(snap, st, an, facts, d, rows)
+	a, err := g.admission(snap, st, an, facts, d, rows)
+	return a, facts, err
 }
 
 func analyse(ctx context.Context, st *engine.Statement) (engine.Analysis, policy.Facts, error) {
@@ -268,9 +270,9 @@ func onTheWayBack(st *engine.Statement, an engine.Analysis, d *postern.Decision)
 
 // denied records a refusal. An error means that it could not be recorded, and is what
 // the client must be told instead.
-func (g *Gate) denied(text string, r *postern.Refusal, params []record.Param) error {
+func (g *Gate) denied(text string, facts policy.Facts, r *postern.Refusal, params []record.Param) error {
 	hash := sha256.Sum256([]byte(text))
-	return g.deny(&record.Event{Text: text, Hash: hash[:], Params: params}, r)
+	return g.deny(&record.Event{Text: text, Hash: hash[:], Params: params, Tag: shape(facts)}, r)
 }
 
 // Unread records the denial of a statement that is too long to be kept: its hash stays.
@@ -394,7 +396,11 @@ func sameDuties(now, then postern.Decision) bool {
 }
 
 func (g *Gate) refuseExecution(a *engine.Admission, args engine.Args, r *postern.Refusal) error {
-	if err := g.denied(a.Text, r, paramsOf(nil, args)); err != nil {
+	var facts policy.Facts
+	if ad, ok := a.Gate.(*admitted); ok {
+		facts = ad.facts
+	}
+	if err := g.denied(a.Text, facts, r, paramsOf(nil, args)); err != nil {
 		return err
 	}
 	return r

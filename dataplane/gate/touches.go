@@ -27,6 +27,14 @@ func touches(facts policy.Facts, obligations []postern.Obligation) []record.Touc
 	return nil
 }
 
+// shape is what a request asks for without its values; empty for every other statement.
+func shape(facts policy.Facts) string {
+	if f, ok := facts.(*http.Facts); ok && f != nil {
+		return f.Shape()
+	}
+	return ""
+}
+
 // touchesServer tells the tool or prompt of a server of MCP. Resources are named by what may
 // be a value, so that of them the method is told.
 func touchesServer(f *mcp.Facts) []record.Touch {
