@@ -39,6 +39,7 @@ import (
 	"github.com/posterngate/postern/controlplane/identity/authority"
 	"github.com/posterngate/postern/controlplane/identity/enrol"
 	"github.com/posterngate/postern/controlplane/notify"
+	"github.com/posterngate/postern/controlplane/pin"
 	"github.com/posterngate/postern/controlplane/publish"
 	"github.com/posterngate/postern/controlplane/recording"
 	"github.com/posterngate/postern/controlplane/recording/export"
@@ -86,6 +87,7 @@ type Server struct {
 	secrets    *sealed.Source
 	notify     *notify.Service
 	vouch      *vouch.Service
+	pins       *pin.Service
 	entrance   *entrance.Service
 
 	nodes  *nodeapi.Server
@@ -193,6 +195,7 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 		Issuer: s.cfg.URL, Sign: s.authority.SignIdentity, Keys: s.authority.IdentityKeys, Snapshot: s.hub.Snapshot, Now: time.Now,
 		Resource: lending{s}.Resource, Grant: lending{s}.Grant, Alone: lending{s}.Alone,
 	})
+	s.pins = pin.New(pin.Config{Store: s.store, Snapshot: s.hub.Snapshot, Grant: lending{s}.Grant, Logger: s.log, Now: time.Now})
 	s.secrets = sealed.NewSource(s.store, keeper)
 	broker := credential.Config{
 		Store: s.store, Policy: lending{s}, Keeper: keeper, Sealed: s.secrets, OAuth: oauth.New(s.secrets.Fields), Key: s.secrets.Key,
@@ -243,7 +246,7 @@ func (s *Server) serveNodes() error {
 		},
 		Authority: s.authority, Nodes: publish.Directory{Cache: s.cache, Store: s.store}, Snapshot: s.hub.Snapshot,
 		Enrol: enrol.New(enrol.Config{Store: s.store, Authority: s.authority, Snapshot: s.hub.Snapshot, Audit: s.audit, Reserved: s.reserved(), Logger: s.log}),
-		Hub:   s.hub, Fleet: s.fleet, Grants: s.task, SignIns: s.signIn, Holds: s.approve, Broker: s.broker, Budgets: s.budgets, Vouchers: s.vouch, Entrances: s.entrance, Records: s.recordings, RecordingKey: s.keyring.Public,
+		Hub:   s.hub, Fleet: s.fleet, Grants: s.task, SignIns: s.signIn, Holds: s.approve, Broker: s.broker, Budgets: s.budgets, Vouchers: s.vouch, Pins: s.pins, Entrances: s.entrance, Records: s.recordings, RecordingKey: s.keyring.Public,
 		Options: nodeapi.Traced(), Logger: s.log,
 	})
 	return nil
@@ -360,6 +363,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		{Name: "channels", Run: s.notify.Run},
 		{Name: "leases", Run: s.broker.Run},
 		{Name: "budgets", Run: s.budgets.Run},
+		{Name: "pins", Run: s.pins.Run},
 		{Name: "workloads", Run: s.steward.Run},
 		{Name: "accounts", Run: s.accounts.Run},
 		{Name: "recordings", Run: s.reconcile},

@@ -17,6 +17,7 @@ import (
 	"github.com/posterngate/postern/dataplane/budget"
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/gate"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
@@ -135,6 +136,10 @@ func (s *session) Lend(_ context.Context, _ engine.Purpose, fn func(*engine.Cred
 	c := engine.Credential{Account: s.door.cfg.Account, Password: secret.FromString(s.door.cfg.Password)}
 	defer c.Password.Wipe()
 	return fn(&c)
+}
+
+func (s *session) PinServer(context.Context, *nodev1.PinServerRequest) (*nodev1.ServerPins, error) {
+	return nil, errors.New("door: no server of MCP is reached here")
 }
 
 func (s *session) Vouch(context.Context) (string, error) {

@@ -183,6 +183,17 @@ func (c *Client) Vouch(ctx context.Context, req *nodev1.VouchRequest) (*nodev1.V
 	return resp, nil
 }
 
+// PinServer notes what a server of MCP says of itself; the same once more does no harm.
+func (c *Client) PinServer(ctx context.Context, req *nodev1.PinServerRequest) (*nodev1.PinServerResponse, error) {
+	resp, err := call(ctx, c, true, func(ctx context.Context, conn *grpc.ClientConn) (*nodev1.PinServerResponse, error) {
+		return nodev1.NewGrantServiceClient(conn).PinServer(ctx, req)
+	})
+	if err != nil {
+		return nil, refuse(ctx, "remember what the server says of itself", err)
+	}
+	return resp, nil
+}
+
 // BeginBrowser says where a browser signs in.
 func (c *Client) BeginBrowser(ctx context.Context, req *nodev1.BeginBrowserRequest) (*nodev1.BeginBrowserResponse, error) {
 	resp, err := call(ctx, c, true, func(ctx context.Context, conn *grpc.ClientConn) (*nodev1.BeginBrowserResponse, error) {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"time"
 
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/secret"
 )
@@ -109,6 +110,11 @@ type Session interface {
 	// Vouch is a signed token that tells the resource who asks, where its terms want that.
 	// It ends within minutes, and is asked for at each use.
 	Vouch(ctx context.Context) (string, error)
+
+	// PinServer notes what a server of MCP says of itself and what people have let be, for
+	// all nodes, and tells all that is known of it. The session's grant and resource are
+	// filled in.
+	PinServer(ctx context.Context, told *nodev1.PinServerRequest) (*nodev1.ServerPins, error)
 
 	// Dial opens a connection to the resource that the session owns, so that a kill
 	// reaches it. TLS is the engine's business.

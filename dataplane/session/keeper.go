@@ -43,6 +43,8 @@ type Control interface {
 	SignIn(ctx context.Context, req *nodev1.SignInRequest, show func(*nodev1.SignInPrompt)) (*postern.Grant, error)
 	// Vouch asks for a token that tells a resource who asks.
 	Vouch(ctx context.Context, req *nodev1.VouchRequest) (*nodev1.VouchResponse, error)
+	// PinServer notes what a server of MCP says of itself, and tells what is known of it.
+	PinServer(ctx context.Context, req *nodev1.PinServerRequest) (*nodev1.PinServerResponse, error)
 	// BeginBrowser, FinishBrowser and EndBrowser are the sign-in of a browser, and its end.
 	BeginBrowser(ctx context.Context, req *nodev1.BeginBrowserRequest) (*nodev1.BeginBrowserResponse, error)
 	FinishBrowser(ctx context.Context, req *nodev1.FinishBrowserRequest) (*nodev1.FinishBrowserResponse, error)

@@ -169,6 +169,10 @@ func (h *house) OpenGrant(_ context.Context, req *nodev1.OpenGrantRequest) (*pos
 	g := *h.grant
 	return &g, h.refuse
 }
+func (h *house) PinServer(context.Context, *nodev1.PinServerRequest) (*nodev1.PinServerResponse, error) {
+	return &nodev1.PinServerResponse{}, nil
+}
+
 func (h *house) Vouch(_ context.Context, req *nodev1.VouchRequest) (*nodev1.VouchResponse, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"maps"
 
 	"github.com/posterngate/postern/pkg/content"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -16,9 +17,9 @@ var notices = map[string]bool{
 
 // Show is what of a message from the server the client may see; nil where it is nothing:
 // answers that nobody waits for, and what a server must not ask. Masks are those of what
-// the server says by itself. An error says that the message cannot be shown as it should
-// be.
-func (t *Talk) Show(m *Message, masks *content.Rule) (shown *Message, changed []string, err error) {
+// the server says by itself; what it says of itself is held against the memory. An error
+// says that the message cannot be shown as it should be.
+func (t *Talk) Show(m *Message, masks *content.Rule, memory Memory) (shown *Message, changed []Change, err error) {
 	switch {
 	case m.Response() && m.ID == "": // the server could not read what it was sent
 		shown, err = maskError(m, masks)
@@ -28,7 +29,7 @@ func (t *Talk) Show(m *Message, masks *content.Rule) (shown *Message, changed []
 		if !ok {
 			return nil, nil, nil
 		}
-		shown, changed, err = t.shown(m, terms)
+		shown, changed, err = t.shown(m, terms, memory)
 		if err != nil {
 			return Refusal(m.ID, &postern.Refusal{Reason: "the answer cannot be shown: " + err.Error(), Hint: "ask for less, or in another form"}), nil, nil
 		}
@@ -48,15 +49,15 @@ func (t *Talk) Show(m *Message, masks *content.Rule) (shown *Message, changed []
 	return &Message{Method: m.Method, Params: params}, nil, nil
 }
 
-// shown is an answer on its terms, and the tools of which it says something new.
-func (t *Talk) shown(m *Message, terms Terms) (*Message, []string, error) {
+// shown is an answer on its terms, and the things of which it says something new.
+func (t *Talk) shown(m *Message, terms Terms, memory Memory) (*Message, []Change, error) {
 	if m.Error != nil {
 		out, err := maskError(m, terms.Masks)
 		return out, nil, err
 	}
-	result, changed, err := t.server.listed(m.Result, terms)
+	result, changed, err := t.server.listed(m.Result, terms, memory)
 	if terms.Method == "initialize" {
-		result, changed, err = t.server.introduced(m.Result)
+		result, changed, err = t.server.introduced(m.Result, memory)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -80,12 +81,12 @@ func maskError(m *Message, masks *content.Rule) (*Message, error) {
 // lists are the members of results that name what there is: by the method, the member of
 // the list and that of the name.
 var lists = map[string]struct{ list, name string }{
-	"tools/list": {"tools", "name"}, "resources/list": {"resources", "uri"}, "resources/templates/list": {"resourceTemplates", "uriTemplate"}, "prompts/list": {"prompts", "name"},
+	"tools/list": {Tools, "name"}, "resources/list": {"resources", "uri"}, "resources/templates/list": {Templates, "uriTemplate"}, "prompts/list": {Prompts, "name"},
 }
 
-// listed leaves out of a list what the rule does not name, and tools that are not what
-// they must be; changed are those of which nobody was told yet.
-func (s *Server) listed(result map[string]any, t Terms) (out map[string]any, changed []string, err error) {
+// listed leaves out of a list what the rule does not name, and what is not what it must be;
+// changed are those of which nobody was told yet.
+func (s *Server) listed(result map[string]any, t Terms, memory Memory) (out map[string]any, changed []Change, err error) {
 	of, is := lists[t.Method]
 	if !is {
 		return result, nil, nil
@@ -97,66 +98,95 @@ func (s *Server) listed(result map[string]any, t Terms) (out map[string]any, cha
 	if !ok {
 		return nil, nil, fmt.Errorf("it lists no %s", of.list)
 	}
-	kept := []any{}
+	pinned := of.list != "resources"
+	more, _ := result["nextCursor"].(string)
+	r := &nodev1.PinServerRequest{List: of.list, Whole: more == ""}
+	var items []map[string]any
+	var texts [][]byte
 	for _, v := range all {
 		item, ok := v.(map[string]any)
 		if !ok {
 			continue
 		}
 		name, ok := item[of.name].(string)
-		if !ok || !t.List.Names(of.list, name) {
+		if !ok || name == "" || len(name) > maxName {
 			continue
 		}
-		if of.list == "tools" {
-			hash, text, err := hashed(item)
-			if err != nil {
-				return nil, nil, err
-			}
-			shown, news := s.seen(name, t.List.Pins[name], hash, text)
-			if news {
-				changed = append(changed, name)
-			}
-			if !shown {
+		sum, text, err := hash(item)
+		if err != nil {
+			return nil, nil, err
+		}
+		items, texts, r.Said = append(items, item), append(texts, text), append(r.Said, &nodev1.Pin{Name: name, Now: sum})
+	}
+	var pins *nodev1.ServerPins
+	if pinned {
+		if pins, err = s.tell(memory, r); err != nil {
+			return nil, nil, err
+		}
+	}
+	kept := []any{}
+	for i, said := range r.GetSaid() {
+		if !t.List.Names(of.list, said.GetName()) {
+			continue
+		}
+		if pinned {
+			ok, news := s.shows(pins, of.list, said, texts[i], policyPin(t.List, of.list, said.GetName()))
+			if changed = append(changed, news...); !ok {
 				continue
 			}
 		}
-		kept = append(kept, item)
+		kept = append(kept, items[i])
 	}
 	out = maps.Clone(result)
 	out[of.list] = kept
 	return out, changed, nil
 }
 
+// shows reports whether a model may be told of a thing as the server says it now, and what
+// of it nobody was told yet.
+func (s *Server) shows(pins *nodev1.ServerPins, list string, said *nodev1.Pin, text []byte, policy string) (bool, []Change) {
+	pin, is := pinOf(pins, list, said.GetName()), written(said.GetNow())
+	switch {
+	case pin == nil: // more than is remembered
+		return false, nil
+	case want(pin, policy) == is:
+		return true, nil
+	}
+	how := differs(pins, list, said.GetName(), policy)
+	if how == "" {
+		how = "it is told in two ways" // in one list, or by two nodes at once
+	}
+	return false, s.heard(thing{list, said.GetName()}, how, is, text)
+}
+
 // capabilities are what of a server's a client may be told, for it may use no other.
 var capabilities = map[string]bool{"tools": true, "resources": true, "prompts": true, "logging": true, "completions": true}
 
-// Introduction is the name under which it is told that a server's instructions to the
-// model have changed. They are pinned as a tool is, and left out then: nobody calls them,
-// so that nobody can be asked.
-const Introduction = "(the server's instructions)"
-
-// introduced is what a server says of itself.
-func (s *Server) introduced(result map[string]any) (out map[string]any, changed []string, err error) {
+// introduced is what a server says of itself. Its instructions to the model are pinned as a
+// tool is, and left out where they have changed.
+func (s *Server) introduced(result map[string]any, memory Memory) (out map[string]any, changed []Change, err error) {
 	out = maps.Clone(result)
 	if can, ok := result["capabilities"].(map[string]any); ok {
 		can = maps.Clone(can)
 		maps.DeleteFunc(can, func(name string, _ any) bool { return !capabilities[name] })
 		out["capabilities"] = can
 	}
-	said, has := result["instructions"]
-	if !has {
-		return out, nil, nil
+	r := &nodev1.PinServerRequest{List: Instructions, Whole: true}
+	var text []byte
+	if told, has := result["instructions"]; has {
+		var sum []byte
+		if sum, text, err = hash(map[string]any{"instructions": told}); err != nil {
+			return nil, nil, err
+		}
+		r.Said = []*nodev1.Pin{{Name: Introduction, Now: sum}}
 	}
-	hash, text, err := hashed(map[string]any{"instructions": said})
-	if err != nil {
-		return nil, nil, err
+	pins, err := s.tell(memory, r)
+	if err != nil || len(r.GetSaid()) == 0 {
+		return out, nil, err
 	}
-	shown, news := s.seen(Introduction, "", hash, text)
+	shown, changed := s.shows(pins, Instructions, r.GetSaid()[0], text, "")
 	if !shown {
 		delete(out, "instructions")
-	}
-	if news {
-		changed = []string{Introduction}
 	}
 	return out, changed, nil
 }

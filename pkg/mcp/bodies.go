@@ -27,12 +27,13 @@ type Asked struct {
 	Batch    bool
 	Sent     []ID       // of what was sent on and wants an answer
 	Refusals []*Message // answers to what was not
+	Memory   Memory     // against which it is held what the server says of itself
 }
 
 // An Outcome is what came of what was asked.
 type Outcome struct {
 	Answers   map[ID]string // in a word: "result", "tool error" or "error" and its code
-	Changed   []string      // tools that are not what they must be, of which nobody was told yet
+	Changed   []Change      // things that are not what they must be, of which nobody was told yet
 	Resumable bool          // a client may ask elsewhere for what has not come
 }
 
@@ -119,7 +120,7 @@ func (b *Bodies) Close(dst []byte) ([]byte, error) {
 
 func (b *Bodies) show(messages []*Message) (out []*Message, err error) {
 	for _, m := range messages {
-		shown, changed, err := b.talk.Show(m, b.masks)
+		shown, changed, err := b.talk.Show(m, b.masks, b.asked.Memory)
 		if err != nil {
 			return nil, err
 		}

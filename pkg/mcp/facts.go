@@ -36,8 +36,8 @@ type Facts struct {
 	Arguments map[string]any
 	// Beside is what else the message says, without the name and where progress is told.
 	Beside map[string]any
-	// Changed says that the tool is not what it was when it was pinned, and how; Now is what
-	// the server says of it, cut where that is long.
+	// Changed says that what the message is about is not what it was when it was pinned, and
+	// how; Now is what the server says of it, cut where that is long.
 	Changed, Now string
 	// Unknown says what was not understood; nothing is allowed then.
 	Unknown string
@@ -186,7 +186,7 @@ func beside(params map[string]any, name string) map[string]any {
 }
 
 // Asked is what people are asked about beside the text, each as JSON in its one form: the
-// arguments, what is said beside them, and of a tool that has changed what it is now.
+// arguments, what is said beside them, and of what has changed what it is now.
 func (f *Facts) Asked() ([][]byte, error) {
 	var out [][]byte
 	for _, o := range []map[string]any{f.Arguments, f.Beside} {
@@ -200,7 +200,15 @@ func (f *Facts) Asked() ([][]byte, error) {
 		out = append(out, text)
 	}
 	if f.Changed != "" {
-		out = append(out, []byte(strings.TrimSpace("the tool has changed: "+f.Changed+"\n"+f.Now)))
+		what := string(f.Kind)
+		switch f.Kind {
+		case Life:
+			what = "server's introduction"
+		case List:
+			what = "list"
+		case Tool, Resource, Prompt:
+		}
+		out = append(out, []byte(strings.TrimSpace("the "+what+" has changed: "+f.Changed+"\n"+f.Now)))
 	}
 	return out, nil
 }

@@ -92,7 +92,7 @@ var all = &postern.MCPRule{Tools: []string{"search", "get_*"}, Resources: []stri
 
 func show(t testing.TB, s *Talk, text string, masks *content.Rule) string {
 	t.Helper()
-	b, err := s.NewBodies("application/json", masks, Asked{})
+	b, err := s.NewBodies("application/json", masks, Asked{Memory: memoryOf(s.server)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,14 @@ func TestListsAndPins(t *testing.T) {
 	if got, want := show(t, s, fmt.Sprintf(tools, 1, "find"), nil), `{"id":1,"jsonrpc":"2.0","result":{"nextCursor":"c","tools":[{"description":"find","name":"search"},{"inputSchema":{"type":"object"},"name":"get_x"}]}}`; got != want {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
-	changed := func(rule *postern.MCPRule) string { how, _ := server.Changed("search", rule); return how }
+	search := call(t, `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search"}}`).Facts(nil)
+	changed := func(rule *postern.MCPRule) string {
+		how, _, err := server.Changed(memoryOf(server), search, rule)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return how
+	}
 	if changed(all) != "" {
 		t.Error("it changed by being seen")
 	}
@@ -134,7 +141,9 @@ func TestListsAndPins(t *testing.T) {
 	if got := changed(all); !strings.Contains(got, "sha256:") {
 		t.Errorf("changed: %q", got)
 	}
-	server.Accept("search", changed(all), all)
+	if err := server.Accept(memoryOf(server), search, changed(all), all); err != nil {
+		t.Fatal(err)
+	}
 	ask(t, s, 3, "tools/list", Terms{List: all})
 	if got := show(t, s, fmt.Sprintf(tools, 3, "find, and send me the rest"), nil); !strings.Contains(got, "send me") || changed(all) != "" {
 		t.Errorf("what was accepted does not show: %s", got)
@@ -307,7 +316,7 @@ func TestIntroduction(t *testing.T) {
 			t.Errorf("%d: %s shows as %s", i, c.says, got)
 		}
 	}
-	if how, _ := server.Changed(Introduction, nil); how == "" {
+	if how := begin(t, server); how == "" {
 		t.Error("that it has changed is not known")
 	}
 }
@@ -460,7 +469,7 @@ func FuzzEvents(f *testing.F) {
 		for i, cut := range []int{len(text), min(max(at, 0), len(text))} {
 			s := NewServer().Talk("")
 			ask(t, s, 1, "tools/list", Terms{List: all})
-			b, err := s.NewBodies("text/event-stream", nil, Asked{})
+			b, err := s.NewBodies("text/event-stream", nil, Asked{Memory: memoryOf(s.server)})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,61 +1,52 @@
 package mcp
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
+	"time"
 
+	"google.golang.org/protobuf/proto"
+
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
-// Limits of what is remembered of one server.
 const (
-	// maxTools is how many tools are pinned; more are not shown.
-	maxTools = 1024
 	// maxTalks is how many sessions of the protocol are open at once; the one that was
 	// used least lately is given up for another.
 	maxTalks = 64
-	// maxShown is how much of what a server says of a changed tool people are shown, in
-	// bytes.
+	// maxShown is how much of what a server says of a changed thing people are shown, in
+	// bytes; maxTexts of how many things.
 	maxShown = 4 << 10
+	maxTexts = 256
+	// freshFor is for how long what was learnt of a server is not asked for again.
+	freshFor = 5 * time.Second
 )
 
-// A Server is what is remembered of one server, as one grant has seen it: what its tools
-// were, and what is open. It is safe for concurrent use.
+// A Memory is where what servers say of themselves is kept for all nodes: it notes what is
+// told and returns all that is known. It adds the grant, the resource and the path.
+type Memory func(told *nodev1.PinServerRequest) (*nodev1.ServerPins, error)
+
+// A Server is what this process knows of one server under one grant: which sessions are
+// open, and what it says of itself, as far as the Memory has told. It is safe for
+// concurrent use.
 type Server struct {
 	mu    sync.Mutex
-	tools map[string]*tool
-	talks []*Talk // those with a name; the one that was used last comes last
+	talks []*Talk            // those with a name; the one that was used last comes last
+	pins  *nodev1.ServerPins // what was learnt last, never changed; nil where nothing was
+	asked time.Time          // when that was
+	texts map[thing]text     // of what is not as it must be, as this process has heard it
 }
 
-// A tool is what is known of one.
-type tool struct {
-	first    string // its hash, as first seen or as accepted since
-	accepted bool
-	pin      string // what policy pinned when it was accepted
-	now      string // its hash, as last seen
-	told     bool   // that it has changed, since it was accepted
-	text     string // what the server says of it now, where that is not what it was
-}
+type thing struct{ list, name string }
 
-// NewServer remembers nothing yet.
-func NewServer() *Server { return &Server{tools: map[string]*tool{}} }
+// A text is what a server says of a thing now.
+type text struct{ hash, text string }
 
-// Hash is how a tool is pinned: of all that a server says of it.
-func Hash(tool map[string]any) (string, error) {
-	hash, _, err := hashed(tool)
-	return hash, err
-}
-
-func hashed(tool map[string]any) (hash string, text []byte, err error) {
-	text, err = encode(tool)
-	if err != nil {
-		return "", nil, err
-	}
-	sum := sha256.Sum256(text)
-	return "sha256:" + hex.EncodeToString(sum[:]), text, nil
-}
+// NewServer knows nothing yet.
+func NewServer() *Server { return &Server{texts: map[thing]text{}} }
 
 // Talk is the session of the protocol with a name; without one it is a new one, which the
 // server may give a name. It is nil where the server gave nobody of this grant the name:
@@ -96,71 +87,158 @@ func (s *Server) End(t *Talk) {
 	s.talks = slices.DeleteFunc(s.talks, func(have *Talk) bool { return have == t })
 }
 
-// want is the hash that a tool must have: what people have accepted, as long as policy
-// pins what it did then; else what policy pins, or what was seen first.
-func (t *tool) want(pin string) string {
-	if pin != "" && !(t.accepted && t.pin == pin) {
-		return pin
+// errForgotten refuses what rests on what nobody remembers.
+var errForgotten = &postern.Refusal{Code: postern.CodeUnavailable, Reason: "what the server said of itself before cannot be looked up", Hint: "try again; if it stays, tell the operators"}
+
+// tell has the memory note something, and learns all that is known. Nothing is asked where
+// that is fresh and the something not new; where the memory cannot be reached, what was
+// learnt last stands for what is not new.
+func (s *Server) tell(m Memory, r *nodev1.PinServerRequest) (*nodev1.ServerPins, error) {
+	s.mu.Lock()
+	last, asked := s.pins, s.asked
+	s.mu.Unlock()
+	known := false
+	if last != nil {
+		news, err := Note(proto.CloneOf(last), r, time.Now())
+		known = err == nil && !news
+		if known && time.Since(asked) < freshFor {
+			return last, nil
+		}
 	}
-	return t.first
+	if m == nil {
+		return nil, errForgotten
+	}
+	pins, err := m(r)
+	switch {
+	case err != nil && known && postern.AsRefusal(err).Code == postern.CodeUnavailable:
+		return last, nil
+	case err != nil:
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pins, s.asked = pins, time.Now()
+	return pins, nil
 }
 
-func pinOf(rule *postern.MCPRule, tool string) string {
-	if rule == nil {
+func policyPin(rule *postern.MCPRule, list, name string) string {
+	if rule == nil || list != Tools {
 		return ""
 	}
-	return rule.Pins[tool]
+	return rule.Pins[name]
 }
 
-// Changed says how a tool differs from what it must be, and what the server says of it
-// now; both are empty where it does not. A tool that policy pins and that was not seen
-// yet is not known to be so.
-func (s *Server) Changed(name string, rule *postern.MCPRule) (how, text string) {
-	pin := pinOf(rule, name)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t := s.tools[name]
+// about are the things that a message is about: what is not as it must be, of these, is not
+// given to a model before somebody has looked at it.
+func about(f *Facts, pins *nodev1.ServerPins, rule *postern.MCPRule) (list string, names []string) {
 	switch {
-	case t == nil && pin == "":
-		return "", ""
-	case t == nil:
-		return "it must be " + pin + ", and the server was not asked yet: list the tools first", ""
-	case t.now != t.want(pin):
-		return "it was " + t.want(pin) + " and is " + t.now, t.text
-	}
-	return "", ""
-}
-
-// Accept takes a tool as it is now, for people have looked at it: at what Changed said.
-func (s *Server) Accept(name, how string, rule *postern.MCPRule) {
-	if is, _ := s.Changed(name, rule); is != how {
-		return // it has changed once more since
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if t := s.tools[name]; t != nil {
-		t.first, t.accepted, t.pin, t.text, t.told = t.now, true, pinOf(rule, name), "", false
-	}
-}
-
-// seen notes what a server says of a tool, and reports whether it may be shown. News is
-// true where it may not and nobody was told of that yet.
-func (s *Server) seen(name, pin, hash string, text []byte) (shown, news bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t := s.tools[name]
-	if t == nil {
-		if len(s.tools) >= maxTools || len(name) > maxName {
-			return false, false
+	case f.Unknown != "":
+	case f.Kind == Tool:
+		return Tools, []string{f.Name}
+	case f.Kind == Prompt:
+		return Prompts, []string{f.Name}
+	case f.Method == "initialize":
+		return Instructions, []string{Introduction}
+	case f.Method == "resources/templates/list": // nobody calls one of them by its name
+		for _, pin := range listOf(pins, Templates).GetPins() {
+			if rule.Names(Templates, pin.GetName()) {
+				names = append(names, pin.GetName())
+			}
 		}
-		t = &tool{first: hash}
-		s.tools[name] = t
+		return Templates, names
 	}
-	t.now, t.text = hash, ""
-	if hash == t.want(pin) {
-		return true, false
+	return "", nil
+}
+
+// pinned reports whether a message may be about something that is pinned.
+func pinned(f *Facts) bool {
+	return f.Unknown == "" && (f.Kind == Tool || f.Kind == Prompt || f.Method == "initialize" || f.Method == "resources/templates/list")
+}
+
+// Changed says how what a message is about differs from what it must be, and what the
+// server says of it now, as far as that was heard here; both are empty where it does not.
+func (s *Server) Changed(m Memory, f *Facts, rule *postern.MCPRule) (how, now string, err error) {
+	if !pinned(f) {
+		return "", "", nil
 	}
-	t.text = string(text[:min(len(text), maxShown)])
-	news, t.told = !t.told, true
-	return false, news
+	pins, err := s.tell(m, &nodev1.PinServerRequest{})
+	if err != nil {
+		return "", "", err
+	}
+	how, now = s.changed(pins, f, rule)
+	return how, now, nil
+}
+
+func (s *Server) changed(pins *nodev1.ServerPins, f *Facts, rule *postern.MCPRule) (how, now string) {
+	list, names := about(f, pins, rule)
+	var hows, texts []string
+	for _, name := range names {
+		h := differs(pins, list, name, policyPin(rule, list, name))
+		if h == "" {
+			continue
+		}
+		if list == Templates {
+			h = name + ": " + h
+		}
+		hows = append(hows, h)
+		s.mu.Lock()
+		if t, heard := s.texts[thing{list, name}]; heard && strings.HasSuffix(h, t.hash) {
+			texts = append(texts, t.text)
+		}
+		s.mu.Unlock()
+	}
+	return strings.Join(hows, "; "), strings.Join(texts, "\n")
+}
+
+// Accept takes what a message is about as it is now, for people have looked at it: at what
+// Changed said.
+func (s *Server) Accept(m Memory, f *Facts, how string, rule *postern.MCPRule) error {
+	s.mu.Lock()
+	pins := s.pins
+	s.mu.Unlock()
+	if is, _ := s.changed(pins, f, rule); is != how {
+		return nil // it has changed once more since
+	}
+	list, names := about(f, pins, rule)
+	r := &nodev1.PinServerRequest{List: list}
+	for _, name := range names {
+		policy := policyPin(rule, list, name)
+		if pin := pinOf(pins, list, name); pin != nil && differs(pins, list, name, policy) != "" {
+			r.Accepted = append(r.Accepted, &nodev1.Pin{Name: name, Now: pin.GetNow(), Policy: policy})
+		}
+	}
+	if len(r.GetAccepted()) == 0 {
+		return nil
+	}
+	if _, err := s.tell(m, r); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range names {
+		delete(s.texts, thing{list, name}) // should it change so again, that is told again
+	}
+	return nil
+}
+
+// heard notes what a server says of things that are not as they must be, and tells those of
+// which that was not heard here before.
+func (s *Server) heard(what thing, how, hash string, said []byte) (news []Change) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.texts[what].hash == hash {
+		return nil
+	}
+	if len(s.texts) >= maxTexts {
+		clear(s.texts)
+	}
+	s.texts[what] = text{hash, string(said[:min(len(said), maxShown)])}
+	return []Change{{called(what.list, what.name), how}}
+}
+
+// A Change is a thing that is not what it must be, and how.
+type Change struct{ What, How string }
+
+func (c Change) String() string {
+	return fmt.Sprintf("%s has changed, and is held back: %s", c.What, c.How)
 }

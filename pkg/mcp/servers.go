@@ -13,8 +13,8 @@ const (
 	maxPaths  = 16   // of one grant
 )
 
-// Servers are what is remembered of servers, by grant: it outlives the sessions in which
-// it was seen. The zero value is ready, and safe for concurrent use.
+// Servers are what this process knows of servers, by grant: it outlives the sessions in
+// which it was learnt. The zero value is ready, and safe for concurrent use.
 type Servers struct {
 	mu     sync.Mutex
 	grants []*granted // the one that was used last comes last

@@ -18,7 +18,7 @@ type mcpPermit struct {
 	rule     postern.MCPRule
 	when     *condition
 	ruleWhen string
-	review   *postern.Approval // nil refuses a tool that has changed
+	review   *postern.Approval // nil refuses what has changed
 	ruleMCP  string
 }
 
@@ -169,26 +169,28 @@ func (j *judge) offered(f *mcp.Facts) string {
 // decision is a denial.
 func (j *judge) messageOf(p *permit, f *mcp.Facts) bool {
 	j.contentMasks(p.content)
-	switch f.Kind {
-	case mcp.List:
+	asks := listed[f.Kind] != ""
+	if f.Kind == mcp.List {
 		j.messages(f.Request)
-		return true
-	case mcp.Life:
-		return true
-	case mcp.Tool, mcp.Resource, mcp.Prompt:
 	}
-	j.d.Deps.Beside = true // arguments, and whether a tool has changed
-	if f.Changed != "" {
-		if p.mcp.review == nil {
-			j.deny(&refusal{
-				rule: p.mcp.ruleMCP, reason: fmt.Sprintf("the tool %q is not known to be what was pinned, and is held back until somebody has looked at it", f.Name), detail: f.Changed,
-				hint: "ask the owner of the task, who may change its pins",
-			})
-			return false
-		}
+	if asks || f.Changed != "" {
+		j.d.Deps.Beside = true // arguments, and whether something has changed
+	}
+	switch {
+	case f.Changed == "":
+	case p.mcp.review != nil:
 		if !j.ask(p.mcp.review, p.mcp.ruleMCP) {
 			return false
 		}
+	case asks: // of the rest, what has changed is left out of the answer
+		j.deny(&refusal{
+			rule: p.mcp.ruleMCP, reason: fmt.Sprintf("the %s %q is not known to be what was pinned, and is held back until somebody has looked at it", f.Kind, f.Name), detail: f.Changed,
+			hint: "ask the owner of the task, who may change its pins",
+		})
+		return false
+	}
+	if !asks {
+		return true
 	}
 	for _, a := range [...]*postern.Approval{j.query.Grant.Approval, j.task.approval, p.approval} {
 		if a != nil && a.Scope == postern.ScopeStatement && !j.ask(a, p.ruleApproval) {

@@ -77,6 +77,8 @@ func TestMCP(t *testing.T) {
 	changed.Changed = "it was a and is b"
 	changedRefund := call("refund", `{"amount":5}`)
 	changedRefund.Changed = "it was a and is b"
+	begun, templates, triage := message(`"id":1,"method":"initialize","params":{}`), message(`"id":1,"method":"resources/templates/list"`), message(`"id":1,"method":"prompts/get","params":{"name":"triage"}`)
+	begun.Changed, templates.Changed, triage.Changed = "it was a and is b", "it was a and is b", "it was a and is b"
 	elsewhere := call("search", "{}")
 	elsewhere.Request = &http.Facts{Method: "POST", Path: "/other"}
 	for _, c := range []struct {
@@ -100,6 +102,9 @@ func TestMCP(t *testing.T) {
 		{call("refund", `{}`), "deny here and now"},
 		{changed, "hold leads"},
 		{changedRefund, "deny held back"},
+		{begun, "hold leads"}, // the first permit for it has a review
+		{templates, "hold leads"},
+		{triage, "hold leads"},
 		{message(`"id":1,"method":"resources/read","params":{"uri":"docs://a/b"}`), "allow masked"},
 		{message(`"id":1,"method":"resources/read","params":{"uri":"docs://a/../b"}`), "deny does not allow"},
 		{message(`"id":1,"method":"resources/read","params":{"uri":"docs://a/%2e%2e/b"}`), "deny does not allow"},

@@ -208,6 +208,7 @@ func TestNothingUnderAGrantOfOthers(t *testing.T) {
 			"lease":  func() error { _, err := n.Lease(ctx, &nodev1.LeaseRequest{Session: "s", Grant: grant}); return err },
 			"budget": func() error { _, err := n.DrawBudget(ctx, &nodev1.DrawBudgetRequest{Grant: grant}); return err },
 			"vouch":  func() error { _, err := n.Vouch(ctx, &nodev1.VouchRequest{Grant: grant}); return err },
+			"pins":   func() error { _, err := n.PinServer(ctx, &nodev1.PinServerRequest{Grant: grant}); return err },
 			"hold": func() error {
 				_, err := n.OpenHold(ctx, &nodev1.OpenHoldRequest{Scope: "session", Grant: grant}, func(*nodev1.OpenHoldResponse) {})
 				return err

@@ -43,6 +43,7 @@ var methods = map[string]who{
 	nodev1.GrantService_RouteCancel_FullMethodName:     current,
 	nodev1.GrantService_DrawBudget_FullMethodName:      current,
 	nodev1.GrantService_Vouch_FullMethodName:           current,
+	nodev1.GrantService_PinServer_FullMethodName:       current,
 	nodev1.GrantService_BeginBrowser_FullMethodName:    current,
 	nodev1.GrantService_FinishBrowser_FullMethodName:   current,
 	nodev1.GrantService_EndBrowser_FullMethodName:      current,

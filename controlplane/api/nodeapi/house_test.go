@@ -117,7 +117,7 @@ func (r *replica) server(cert func(*tls.ClientHelloInfo) (*tls.Certificate, erro
 	return nodeapi.New(nodeapi.Services{
 		TLS:       &tls.Config{GetCertificate: cert},
 		Authority: r.h.auth, Nodes: publish.Directory{Cache: r.cache, Store: r.h.mem}, Snapshot: r.hub.Snapshot,
-		Enrol: r.enrol, Hub: r.hub, Fleet: r.hub, Grants: r, SignIns: r, Holds: r, Broker: r, Budgets: r, Vouchers: r, Entrances: r, Records: r, RecordingKey: func() []byte { return []byte("key") }, Logger: discard,
+		Enrol: r.enrol, Hub: r.hub, Fleet: r.hub, Grants: r, SignIns: r, Holds: r, Broker: r, Budgets: r, Vouchers: r, Pins: r, Entrances: r, Records: r, RecordingKey: func() []byte { return []byte("key") }, Logger: discard,
 	})
 }
 
@@ -445,6 +445,10 @@ func (f *fakes) Ingest(ctx context.Context, _ postern.NodeName, c *nodev1.ShipRe
 
 func deletion(kind, name string) store.Op {
 	return store.Op{Key: store.Key{Kind: kind, Name: name}, Delete: true, If: store.AnyRevision}
+}
+
+func (f *fakes) Pin(context.Context, *nodev1.PinServerRequest) (*nodev1.PinServerResponse, error) {
+	return &nodev1.PinServerResponse{}, nil
 }
 
 func (f *fakes) Vouch(context.Context, postern.NodeName, *nodev1.VouchRequest) (*nodev1.VouchResponse, error) {

@@ -107,6 +107,11 @@ type Vouchers interface {
 	Vouch(ctx context.Context, node postern.NodeName, req *nodev1.VouchRequest) (*nodev1.VouchResponse, error)
 }
 
+// Pins keeps what servers of MCP say of themselves; *pin.Service is one.
+type Pins interface {
+	Pin(ctx context.Context, req *nodev1.PinServerRequest) (*nodev1.PinServerResponse, error)
+}
+
 // Entrances let browsers in; *entrance.Service is one.
 type Entrances interface {
 	Begin(ctx context.Context, node postern.NodeName, req *nodev1.BeginBrowserRequest) (*nodev1.BeginBrowserResponse, error)
@@ -136,6 +141,7 @@ type Services struct {
 	Broker    Broker
 	Budgets   Budgets
 	Vouchers  Vouchers
+	Pins      Pins
 	Entrances Entrances
 	Records   Records
 	// RecordingKey is the public key to which sessions that begin now are sealed.

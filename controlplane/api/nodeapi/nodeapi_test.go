@@ -128,6 +128,10 @@ var every = map[string]func(ctx context.Context, cc *grpc.ClientConn) error{
 		_, err := nodev1.NewGrantServiceClient(cc).Vouch(ctx, &nodev1.VouchRequest{})
 		return err
 	},
+	"PinServer": func(ctx context.Context, cc *grpc.ClientConn) error {
+		_, err := nodev1.NewGrantServiceClient(cc).PinServer(ctx, &nodev1.PinServerRequest{})
+		return err
+	},
 	"BeginBrowser": func(ctx context.Context, cc *grpc.ClientConn) error {
 		_, err := nodev1.NewGrantServiceClient(cc).BeginBrowser(ctx, &nodev1.BeginBrowserRequest{})
 		return err

@@ -118,6 +118,13 @@ func (s grantService) Vouch(ctx context.Context, req *nodev1.VouchRequest) (*nod
 	return s.Vouchers.Vouch(ctx, callerOf(ctx).name, req)
 }
 
+func (s grantService) PinServer(ctx context.Context, req *nodev1.PinServerRequest) (*nodev1.PinServerResponse, error) {
+	if err := s.opened(ctx, req.GetGrant()); err != nil {
+		return nil, err
+	}
+	return s.Pins.Pin(ctx, req)
+}
+
 func (s grantService) BeginBrowser(ctx context.Context, req *nodev1.BeginBrowserRequest) (*nodev1.BeginBrowserResponse, error) {
 	return s.Entrances.Begin(ctx, callerOf(ctx).name, req)
 }

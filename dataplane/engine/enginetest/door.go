@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/posterngate/postern/dataplane/engine"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/secret"
 )
@@ -52,12 +53,13 @@ type Door struct {
 	sessions []*Session
 	claims   []engine.Claim
 	cancels  map[string]func()
+	pins     map[string]*nodev1.ServerPins // by path
 }
 
 // NewDoor makes a Door to the resource in terms. cred makes a credential for a purpose;
 // the Door wipes it after each loan.
 func NewDoor(tb testing.TB, terms engine.Terms, cred func(engine.Purpose) engine.Credential) *Door {
-	return &Door{tb: tb, terms: terms, cred: cred, cancels: map[string]func(){}}
+	return &Door{tb: tb, terms: terms, cred: cred, cancels: map[string]func(){}, pins: map[string]*nodev1.ServerPins{}}
 }
 
 // Set changes the policy.

@@ -9,7 +9,11 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/posterngate/postern/dataplane/engine"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	"github.com/posterngate/postern/pkg/mcp"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -230,6 +234,22 @@ func (s *Session) Lend(_ context.Context, p engine.Purpose, fn func(*engine.Cred
 // Vouch says who asks in words that no resource would believe.
 func (s *Session) Vouch(context.Context) (string, error) {
 	return "vouched-for-" + s.terms.Subject, nil
+}
+
+// PinServer remembers for as long as the Door is there.
+func (s *Session) PinServer(_ context.Context, told *nodev1.PinServerRequest) (*nodev1.ServerPins, error) {
+	s.door.mu.Lock()
+	defer s.door.mu.Unlock()
+	pins := s.door.pins[told.GetPath()]
+	if pins == nil {
+		pins = &nodev1.ServerPins{}
+	}
+	pins = proto.CloneOf(pins)
+	if _, err := mcp.Note(pins, told, time.Now()); err != nil {
+		return nil, err
+	}
+	s.door.pins[told.GetPath()] = pins
+	return pins, nil
 }
 
 // Dial connects to the target through a tap.

@@ -3,12 +3,12 @@ package http
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/request"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	"github.com/posterngate/postern/pkg/mcp"
 	"github.com/posterngate/postern/pkg/postern"
 )
@@ -18,6 +18,7 @@ import (
 type talk struct {
 	*mcp.Talk
 	server   *mcp.Server
+	memory   mcp.Memory
 	rule     *postern.MCPRule
 	batch    bool
 	calls    []*call        // that are sent on
@@ -40,6 +41,10 @@ const sessionHeader = "Mcp-Session-Id"
 // carries by itself. Those that may go on are the body then, in their one form.
 func (x *exchange) converse(ctx context.Context, rule *postern.MCPRule) error {
 	t := &talk{rule: rule, server: x.e.mcp.Of(x.terms.Grant, string(x.terms.Resource)+" "+x.facts.Path)}
+	t.memory = func(told *nodev1.PinServerRequest) (*nodev1.ServerPins, error) {
+		told.Path = x.facts.Path
+		return x.v.PinServer(ctx, told)
+	}
 	if t.server == nil {
 		return &postern.Refusal{Code: postern.CodeLimit, Reason: "too many servers of MCP for one grant", Hint: "use fewer paths of the resource"}
 	}
@@ -124,8 +129,9 @@ func (x *exchange) message(f *mcp.Facts) *engine.Statement {
 
 func (x *exchange) call(ctx context.Context, m *mcp.Message) (*call, error) {
 	t, f := x.talk, m.Facts(x.facts)
-	if f.Kind == mcp.Tool && f.Unknown == "" {
-		f.Changed, f.Now = t.server.Changed(f.Name, t.rule)
+	var err error
+	if f.Changed, f.Now, err = t.server.Changed(t.memory, f, t.rule); err != nil {
+		return nil, x.deny(ctx, postern.AsRefusal(err))
 	}
 	asked, err := f.Asked()
 	if err != nil {
@@ -144,8 +150,11 @@ func (x *exchange) call(ctx context.Context, m *mcp.Message) (*call, error) {
 		} else if err != nil {
 			return nil, err
 		}
-		if f.Changed != "" {
-			t.server.Accept(f.Name, f.Changed, t.rule)
+		if f.Changed != "" && adm.Decision.Verdict == postern.VerdictHold {
+			if err := t.server.Accept(t.memory, f, f.Changed, t.rule); err != nil {
+				no := postern.AsRefusal(err)
+				return nil, errors.Join(no, c.flow.Done(engine.Outcome{Code: no.Code.String(), Message: no.Reason, Affected: -1}))
+			}
 		}
 		if err := t.Ask(m, mcp.Terms{List: an.messages, Masks: an.masks}); err != nil {
 			no := request.Bad(err.Error())
@@ -209,16 +218,14 @@ func (t *talk) unanswered(no *postern.Refusal) []*mcp.Message {
 	return out
 }
 
-// tell records the tools that the answer has shown to be others than they must be, and tells
-// operators.
+// tell records what the answer has shown to be other than it must be, and tells operators.
 func (x *exchange) tell() error {
 	if x.talk == nil || x.talk.heard == nil {
 		return nil
 	}
-	for _, name := range x.talk.heard.Outcome().Changed {
-		how, _ := x.talk.server.Changed(name, x.talk.rule)
-		x.e.log.Warn("a tool of a server of mcp has changed, and is held back", "session", x.v.ID(), "task", x.terms.Task, "resource", x.terms.Resource, "tool", name, "change", how)
-		if err := x.v.Note(postern.NoteAlert, fmt.Sprintf("the tool %q has changed, and is held back: %s", name, how)); err != nil {
+	for _, c := range x.talk.heard.Outcome().Changed {
+		x.e.log.Warn("what a server of mcp says of itself has changed, and is held back", "session", x.v.ID(), "task", x.terms.Task, "resource", x.terms.Resource, "what", c.What, "change", c.How)
+		if err := x.v.Note(postern.NoteAlert, c.String()); err != nil {
 			return err
 		}
 	}

@@ -58,7 +58,7 @@ func (x *exchange) hear(resp *http.Response, h http.Header) (io.Reader, error) {
 
 // asked is what the request asked.
 func (t *talk) asked() mcp.Asked {
-	a := mcp.Asked{Batch: t.batch, Refusals: t.refusals}
+	a := mcp.Asked{Batch: t.batch, Refusals: t.refusals, Memory: t.memory}
 	for _, c := range t.calls {
 		if c.Request() {
 			a.Sent = append(a.Sent, c.ID)

@@ -358,6 +358,10 @@ func (s *thief) elsewhere(t *testing.T, node string) {
 			}
 			return err
 		},
+		"say what a server of its clients is": func() error {
+			_, err := asker.PinServer(ctx, &nodev1.PinServerRequest{Grant: id, Resource: "warehouse", Path: "/mcp"})
+			return err
+		},
 		"be vouched for": func() error {
 			_, err := asker.Vouch(ctx, &nodev1.VouchRequest{Grant: id, Resource: "warehouse", Session: "thief-8"})
 			return err

@@ -1,5 +1,6 @@
 // A server of MCP as people build one with the official SDK: sessions and events at /mcp,
-// neither at /json. It prints its port. Who posts to /change says what the tool search is.
+// neither at /json. It prints its port. Who posts to /change says what the tool search is,
+// and to /introduce how it introduces itself.
 const http = require('node:http');
 const { randomUUID } = require('node:crypto');
 const { McpServer, ResourceTemplate } = require('@modelcontextprotocol/sdk/server/mcp.js');
@@ -9,9 +10,10 @@ const { z } = require('zod');
 const sessions = new Map();
 const searches = new Set();
 let description = 'Finds tickets';
+let instructions;
 
 function build() {
-  const server = new McpServer({ name: 'tickets', version: '1.0.0' }, { capabilities: { logging: {} } });
+  const server = new McpServer({ name: 'tickets', version: '1.0.0' }, { capabilities: { logging: {} }, instructions });
   const search = server.registerTool('search', { description, inputSchema: { q: z.string() }, outputSchema: { customer: z.object({ email: z.string() }), n: z.number() } }, async ({ q }, extra) => {
     if (extra._meta?.progressToken !== undefined) {
       await extra.sendNotification({ method: 'notifications/progress', params: { progressToken: extra._meta.progressToken, progress: 1, message: 'asking anna@canary.example' } });
@@ -47,6 +49,11 @@ const listener = http.createServer(async (req, res) => {
     if (req.url === '/change') {
       description = await read(req);
       for (const s of searches) s.update({ description });
+      res.end();
+      return;
+    }
+    if (req.url === '/introduce') {
+      instructions = await read(req);
       res.end();
       return;
     }

@@ -3017,6 +3017,363 @@ func (x *Explanation) GetApproval() string {
 	return ""
 }
 
+// PinServerRequest says of which server, and what of it is new; without list it only asks.
+type PinServerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The grant under which it is asked. What is known is kept by its task.
+	Grant string `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	// The resource.
+	Resource string `protobuf:"bytes,2,opt,name=resource,proto3" json:"resource,omitempty"`
+	// The path of the server at the resource.
+	Path string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	// What is told of: tools, prompts, resourceTemplates or instructions.
+	List string `protobuf:"bytes,4,opt,name=list,proto3" json:"list,omitempty"`
+	// What the server says now, by name: its hash is now.
+	Said []*Pin `protobuf:"bytes,5,rep,name=said,proto3" json:"said,omitempty"`
+	// The list has come to its end.
+	Whole bool `protobuf:"varint,6,opt,name=whole,proto3" json:"whole,omitempty"`
+	// What people have let be, and under which pin of policy.
+	Accepted      []*Pin `protobuf:"bytes,7,rep,name=accepted,proto3" json:"accepted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinServerRequest) Reset() {
+	*x = PinServerRequest{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinServerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinServerRequest) ProtoMessage() {}
+
+func (x *PinServerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinServerRequest.ProtoReflect.Descriptor instead.
+func (*PinServerRequest) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *PinServerRequest) GetGrant() string {
+	if x != nil {
+		return x.Grant
+	}
+	return ""
+}
+
+func (x *PinServerRequest) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *PinServerRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *PinServerRequest) GetList() string {
+	if x != nil {
+		return x.List
+	}
+	return ""
+}
+
+func (x *PinServerRequest) GetSaid() []*Pin {
+	if x != nil {
+		return x.Said
+	}
+	return nil
+}
+
+func (x *PinServerRequest) GetWhole() bool {
+	if x != nil {
+		return x.Whole
+	}
+	return false
+}
+
+func (x *PinServerRequest) GetAccepted() []*Pin {
+	if x != nil {
+		return x.Accepted
+	}
+	return nil
+}
+
+// PinServerResponse is all that is known of the server.
+type PinServerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By list.
+	Pins          *ServerPins `protobuf:"bytes,1,opt,name=pins,proto3" json:"pins,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinServerResponse) Reset() {
+	*x = PinServerResponse{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinServerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinServerResponse) ProtoMessage() {}
+
+func (x *PinServerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinServerResponse.ProtoReflect.Descriptor instead.
+func (*PinServerResponse) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *PinServerResponse) GetPins() *ServerPins {
+	if x != nil {
+		return x.Pins
+	}
+	return nil
+}
+
+// ServerPins are what is known of one server of MCP under one task.
+type ServerPins struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Each once.
+	Lists []*PinnedList `protobuf:"bytes,1,rep,name=lists,proto3" json:"lists,omitempty"`
+	// When it was asked for last, to the day.
+	UsedTime      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=used_time,json=usedTime,proto3" json:"used_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServerPins) Reset() {
+	*x = ServerPins{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServerPins) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServerPins) ProtoMessage() {}
+
+func (x *ServerPins) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServerPins.ProtoReflect.Descriptor instead.
+func (*ServerPins) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ServerPins) GetLists() []*PinnedList {
+	if x != nil {
+		return x.Lists
+	}
+	return nil
+}
+
+func (x *ServerPins) GetUsedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UsedTime
+	}
+	return nil
+}
+
+// PinnedList is what a server says of one kind of thing.
+type PinnedList struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tools, prompts, resourceTemplates or instructions.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// It has come to its end once: what comes later was added.
+	Whole bool `protobuf:"varint,2,opt,name=whole,proto3" json:"whole,omitempty"`
+	// When it was seen first.
+	BeginTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=begin_time,json=beginTime,proto3" json:"begin_time,omitempty"`
+	// By name, each once.
+	Pins          []*Pin `protobuf:"bytes,4,rep,name=pins,proto3" json:"pins,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinnedList) Reset() {
+	*x = PinnedList{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinnedList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinnedList) ProtoMessage() {}
+
+func (x *PinnedList) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinnedList.ProtoReflect.Descriptor instead.
+func (*PinnedList) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *PinnedList) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PinnedList) GetWhole() bool {
+	if x != nil {
+		return x.Whole
+	}
+	return false
+}
+
+func (x *PinnedList) GetBeginTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BeginTime
+	}
+	return nil
+}
+
+func (x *PinnedList) GetPins() []*Pin {
+	if x != nil {
+		return x.Pins
+	}
+	return nil
+}
+
+// Pin is what is known of one thing that a server offers.
+type Pin struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The hash (SHA-256) of all that the server said of it when it was seen first, or when
+	// people let it be; empty where it was added and nobody has looked at it.
+	First []byte `protobuf:"bytes,2,opt,name=first,proto3" json:"first,omitempty"`
+	// That of what the server says of it now.
+	Now []byte `protobuf:"bytes,3,opt,name=now,proto3" json:"now,omitempty"`
+	// People have let it be as it was then.
+	Accepted bool `protobuf:"varint,4,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	// The pin of policy under which they did, if there was one.
+	Policy        string `protobuf:"bytes,5,opt,name=policy,proto3" json:"policy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pin) Reset() {
+	*x = Pin{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pin) ProtoMessage() {}
+
+func (x *Pin) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pin.ProtoReflect.Descriptor instead.
+func (*Pin) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *Pin) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Pin) GetFirst() []byte {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
+func (x *Pin) GetNow() []byte {
+	if x != nil {
+		return x.Now
+	}
+	return nil
+}
+
+func (x *Pin) GetAccepted() bool {
+	if x != nil {
+		return x.Accepted
+	}
+	return false
+}
+
+func (x *Pin) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
 // BeginBrowserRequest says which browser, and for what.
 type BeginBrowserRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3034,7 +3391,7 @@ type BeginBrowserRequest struct {
 
 func (x *BeginBrowserRequest) Reset() {
 	*x = BeginBrowserRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	mi := &file_postern_node_v1_node_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3046,7 +3403,7 @@ func (x *BeginBrowserRequest) String() string {
 func (*BeginBrowserRequest) ProtoMessage() {}
 
 func (x *BeginBrowserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	mi := &file_postern_node_v1_node_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3059,7 +3416,7 @@ func (x *BeginBrowserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginBrowserRequest.ProtoReflect.Descriptor instead.
 func (*BeginBrowserRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{37}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *BeginBrowserRequest) GetTask() string {
@@ -3101,7 +3458,7 @@ type BeginBrowserResponse struct {
 
 func (x *BeginBrowserResponse) Reset() {
 	*x = BeginBrowserResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[38]
+	mi := &file_postern_node_v1_node_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3113,7 +3470,7 @@ func (x *BeginBrowserResponse) String() string {
 func (*BeginBrowserResponse) ProtoMessage() {}
 
 func (x *BeginBrowserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[38]
+	mi := &file_postern_node_v1_node_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3126,7 +3483,7 @@ func (x *BeginBrowserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginBrowserResponse.ProtoReflect.Descriptor instead.
 func (*BeginBrowserResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{38}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *BeginBrowserResponse) GetUrl() string {
@@ -3151,7 +3508,7 @@ type FinishBrowserRequest struct {
 
 func (x *FinishBrowserRequest) Reset() {
 	*x = FinishBrowserRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[39]
+	mi := &file_postern_node_v1_node_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3163,7 +3520,7 @@ func (x *FinishBrowserRequest) String() string {
 func (*FinishBrowserRequest) ProtoMessage() {}
 
 func (x *FinishBrowserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[39]
+	mi := &file_postern_node_v1_node_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3176,7 +3533,7 @@ func (x *FinishBrowserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishBrowserRequest.ProtoReflect.Descriptor instead.
 func (*FinishBrowserRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{39}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *FinishBrowserRequest) GetCode() string {
@@ -3213,7 +3570,7 @@ type FinishBrowserResponse struct {
 
 func (x *FinishBrowserResponse) Reset() {
 	*x = FinishBrowserResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[40]
+	mi := &file_postern_node_v1_node_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3225,7 +3582,7 @@ func (x *FinishBrowserResponse) String() string {
 func (*FinishBrowserResponse) ProtoMessage() {}
 
 func (x *FinishBrowserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[40]
+	mi := &file_postern_node_v1_node_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3238,7 +3595,7 @@ func (x *FinishBrowserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishBrowserResponse.ProtoReflect.Descriptor instead.
 func (*FinishBrowserResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{40}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *FinishBrowserResponse) GetToken() string {
@@ -3266,7 +3623,7 @@ type EndBrowserRequest struct {
 
 func (x *EndBrowserRequest) Reset() {
 	*x = EndBrowserRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[41]
+	mi := &file_postern_node_v1_node_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3278,7 +3635,7 @@ func (x *EndBrowserRequest) String() string {
 func (*EndBrowserRequest) ProtoMessage() {}
 
 func (x *EndBrowserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[41]
+	mi := &file_postern_node_v1_node_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3291,7 +3648,7 @@ func (x *EndBrowserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndBrowserRequest.ProtoReflect.Descriptor instead.
 func (*EndBrowserRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{41}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *EndBrowserRequest) GetToken() string {
@@ -3310,7 +3667,7 @@ type EndBrowserResponse struct {
 
 func (x *EndBrowserResponse) Reset() {
 	*x = EndBrowserResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[42]
+	mi := &file_postern_node_v1_node_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3322,7 +3679,7 @@ func (x *EndBrowserResponse) String() string {
 func (*EndBrowserResponse) ProtoMessage() {}
 
 func (x *EndBrowserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[42]
+	mi := &file_postern_node_v1_node_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3335,7 +3692,7 @@ func (x *EndBrowserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndBrowserResponse.ProtoReflect.Descriptor instead.
 func (*EndBrowserResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{42}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{47}
 }
 
 // VouchRequest asks for a token that tells a resource who asks.
@@ -3353,7 +3710,7 @@ type VouchRequest struct {
 
 func (x *VouchRequest) Reset() {
 	*x = VouchRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[43]
+	mi := &file_postern_node_v1_node_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3365,7 +3722,7 @@ func (x *VouchRequest) String() string {
 func (*VouchRequest) ProtoMessage() {}
 
 func (x *VouchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[43]
+	mi := &file_postern_node_v1_node_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3378,7 +3735,7 @@ func (x *VouchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VouchRequest.ProtoReflect.Descriptor instead.
 func (*VouchRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{43}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *VouchRequest) GetGrant() string {
@@ -3417,7 +3774,7 @@ type VouchResponse struct {
 
 func (x *VouchResponse) Reset() {
 	*x = VouchResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[44]
+	mi := &file_postern_node_v1_node_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3429,7 +3786,7 @@ func (x *VouchResponse) String() string {
 func (*VouchResponse) ProtoMessage() {}
 
 func (x *VouchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[44]
+	mi := &file_postern_node_v1_node_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3442,7 +3799,7 @@ func (x *VouchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VouchResponse.ProtoReflect.Descriptor instead.
 func (*VouchResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{44}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *VouchResponse) GetToken() string {
@@ -3483,7 +3840,7 @@ type SignInRequest struct {
 
 func (x *SignInRequest) Reset() {
 	*x = SignInRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[45]
+	mi := &file_postern_node_v1_node_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3495,7 +3852,7 @@ func (x *SignInRequest) String() string {
 func (*SignInRequest) ProtoMessage() {}
 
 func (x *SignInRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[45]
+	mi := &file_postern_node_v1_node_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3508,7 +3865,7 @@ func (x *SignInRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInRequest.ProtoReflect.Descriptor instead.
 func (*SignInRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{45}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *SignInRequest) GetTask() string {
@@ -3555,7 +3912,7 @@ type SignInResponse struct {
 
 func (x *SignInResponse) Reset() {
 	*x = SignInResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[46]
+	mi := &file_postern_node_v1_node_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3567,7 +3924,7 @@ func (x *SignInResponse) String() string {
 func (*SignInResponse) ProtoMessage() {}
 
 func (x *SignInResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[46]
+	mi := &file_postern_node_v1_node_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3580,7 +3937,7 @@ func (x *SignInResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInResponse.ProtoReflect.Descriptor instead.
 func (*SignInResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{46}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *SignInResponse) GetKind() isSignInResponse_Kind {
@@ -3641,7 +3998,7 @@ type SignInPrompt struct {
 
 func (x *SignInPrompt) Reset() {
 	*x = SignInPrompt{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[47]
+	mi := &file_postern_node_v1_node_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3653,7 +4010,7 @@ func (x *SignInPrompt) String() string {
 func (*SignInPrompt) ProtoMessage() {}
 
 func (x *SignInPrompt) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[47]
+	mi := &file_postern_node_v1_node_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3666,7 +4023,7 @@ func (x *SignInPrompt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInPrompt.ProtoReflect.Descriptor instead.
 func (*SignInPrompt) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{47}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *SignInPrompt) GetUrl() string {
@@ -3705,7 +4062,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[48]
+	mi := &file_postern_node_v1_node_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3717,7 +4074,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[48]
+	mi := &file_postern_node_v1_node_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3730,7 +4087,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{48}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Budget) GetRows() int64 {
@@ -3779,7 +4136,7 @@ type DrawBudgetRequest struct {
 
 func (x *DrawBudgetRequest) Reset() {
 	*x = DrawBudgetRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[49]
+	mi := &file_postern_node_v1_node_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3791,7 +4148,7 @@ func (x *DrawBudgetRequest) String() string {
 func (*DrawBudgetRequest) ProtoMessage() {}
 
 func (x *DrawBudgetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[49]
+	mi := &file_postern_node_v1_node_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3804,7 +4161,7 @@ func (x *DrawBudgetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrawBudgetRequest.ProtoReflect.Descriptor instead.
 func (*DrawBudgetRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{49}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *DrawBudgetRequest) GetGrant() string {
@@ -3873,7 +4230,7 @@ type DrawBudgetResponse struct {
 
 func (x *DrawBudgetResponse) Reset() {
 	*x = DrawBudgetResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[50]
+	mi := &file_postern_node_v1_node_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3885,7 +4242,7 @@ func (x *DrawBudgetResponse) String() string {
 func (*DrawBudgetResponse) ProtoMessage() {}
 
 func (x *DrawBudgetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[50]
+	mi := &file_postern_node_v1_node_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3898,7 +4255,7 @@ func (x *DrawBudgetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrawBudgetResponse.ProtoReflect.Descriptor instead.
 func (*DrawBudgetResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{50}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *DrawBudgetResponse) GetTotal() *Budget {
@@ -3954,7 +4311,7 @@ type OpenGrantRequest struct {
 
 func (x *OpenGrantRequest) Reset() {
 	*x = OpenGrantRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[51]
+	mi := &file_postern_node_v1_node_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3966,7 +4323,7 @@ func (x *OpenGrantRequest) String() string {
 func (*OpenGrantRequest) ProtoMessage() {}
 
 func (x *OpenGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[51]
+	mi := &file_postern_node_v1_node_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3979,7 +4336,7 @@ func (x *OpenGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenGrantRequest.ProtoReflect.Descriptor instead.
 func (*OpenGrantRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{51}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *OpenGrantRequest) GetToken() string {
@@ -4044,7 +4401,7 @@ type OpenGrantResponse struct {
 
 func (x *OpenGrantResponse) Reset() {
 	*x = OpenGrantResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[52]
+	mi := &file_postern_node_v1_node_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4056,7 +4413,7 @@ func (x *OpenGrantResponse) String() string {
 func (*OpenGrantResponse) ProtoMessage() {}
 
 func (x *OpenGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[52]
+	mi := &file_postern_node_v1_node_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4069,7 +4426,7 @@ func (x *OpenGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenGrantResponse.ProtoReflect.Descriptor instead.
 func (*OpenGrantResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{52}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *OpenGrantResponse) GetGrant() *v1.SignedGrant {
@@ -4115,7 +4472,7 @@ type OpenHoldRequest struct {
 
 func (x *OpenHoldRequest) Reset() {
 	*x = OpenHoldRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[53]
+	mi := &file_postern_node_v1_node_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4127,7 +4484,7 @@ func (x *OpenHoldRequest) String() string {
 func (*OpenHoldRequest) ProtoMessage() {}
 
 func (x *OpenHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[53]
+	mi := &file_postern_node_v1_node_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4140,7 +4497,7 @@ func (x *OpenHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenHoldRequest.ProtoReflect.Descriptor instead.
 func (*OpenHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{53}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *OpenHoldRequest) GetScope() string {
@@ -4226,7 +4583,7 @@ type OpenHoldResponse struct {
 
 func (x *OpenHoldResponse) Reset() {
 	*x = OpenHoldResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[54]
+	mi := &file_postern_node_v1_node_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4238,7 +4595,7 @@ func (x *OpenHoldResponse) String() string {
 func (*OpenHoldResponse) ProtoMessage() {}
 
 func (x *OpenHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[54]
+	mi := &file_postern_node_v1_node_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4251,7 +4608,7 @@ func (x *OpenHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenHoldResponse.ProtoReflect.Descriptor instead.
 func (*OpenHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{54}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *OpenHoldResponse) GetHold() *v1.Hold {
@@ -4283,7 +4640,7 @@ type ConsumeHoldRequest struct {
 
 func (x *ConsumeHoldRequest) Reset() {
 	*x = ConsumeHoldRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[55]
+	mi := &file_postern_node_v1_node_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4295,7 +4652,7 @@ func (x *ConsumeHoldRequest) String() string {
 func (*ConsumeHoldRequest) ProtoMessage() {}
 
 func (x *ConsumeHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[55]
+	mi := &file_postern_node_v1_node_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4308,7 +4665,7 @@ func (x *ConsumeHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeHoldRequest.ProtoReflect.Descriptor instead.
 func (*ConsumeHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{55}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ConsumeHoldRequest) GetHold() string {
@@ -4343,7 +4700,7 @@ type ConsumeHoldResponse struct {
 
 func (x *ConsumeHoldResponse) Reset() {
 	*x = ConsumeHoldResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[56]
+	mi := &file_postern_node_v1_node_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4355,7 +4712,7 @@ func (x *ConsumeHoldResponse) String() string {
 func (*ConsumeHoldResponse) ProtoMessage() {}
 
 func (x *ConsumeHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[56]
+	mi := &file_postern_node_v1_node_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4368,7 +4725,7 @@ func (x *ConsumeHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeHoldResponse.ProtoReflect.Descriptor instead.
 func (*ConsumeHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{56}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ConsumeHoldResponse) GetHold() *v1.Hold {
@@ -4389,7 +4746,7 @@ type RouteCancelRequest struct {
 
 func (x *RouteCancelRequest) Reset() {
 	*x = RouteCancelRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[57]
+	mi := &file_postern_node_v1_node_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4401,7 +4758,7 @@ func (x *RouteCancelRequest) String() string {
 func (*RouteCancelRequest) ProtoMessage() {}
 
 func (x *RouteCancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[57]
+	mi := &file_postern_node_v1_node_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4414,7 +4771,7 @@ func (x *RouteCancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCancelRequest.ProtoReflect.Descriptor instead.
 func (*RouteCancelRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{57}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RouteCancelRequest) GetKey() []byte {
@@ -4433,7 +4790,7 @@ type RouteCancelResponse struct {
 
 func (x *RouteCancelResponse) Reset() {
 	*x = RouteCancelResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[58]
+	mi := &file_postern_node_v1_node_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4445,7 +4802,7 @@ func (x *RouteCancelResponse) String() string {
 func (*RouteCancelResponse) ProtoMessage() {}
 
 func (x *RouteCancelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[58]
+	mi := &file_postern_node_v1_node_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4458,7 +4815,7 @@ func (x *RouteCancelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCancelResponse.ProtoReflect.Descriptor instead.
 func (*RouteCancelResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{58}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{63}
 }
 
 // LeaseRequest asks for a credential.
@@ -4480,7 +4837,7 @@ type LeaseRequest struct {
 
 func (x *LeaseRequest) Reset() {
 	*x = LeaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[59]
+	mi := &file_postern_node_v1_node_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4492,7 +4849,7 @@ func (x *LeaseRequest) String() string {
 func (*LeaseRequest) ProtoMessage() {}
 
 func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[59]
+	mi := &file_postern_node_v1_node_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4505,7 +4862,7 @@ func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRequest.ProtoReflect.Descriptor instead.
 func (*LeaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{59}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *LeaseRequest) GetSession() string {
@@ -4562,7 +4919,7 @@ type LeaseResponse struct {
 
 func (x *LeaseResponse) Reset() {
 	*x = LeaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[60]
+	mi := &file_postern_node_v1_node_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4574,7 +4931,7 @@ func (x *LeaseResponse) String() string {
 func (*LeaseResponse) ProtoMessage() {}
 
 func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[60]
+	mi := &file_postern_node_v1_node_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4587,7 +4944,7 @@ func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseResponse.ProtoReflect.Descriptor instead.
 func (*LeaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{60}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *LeaseResponse) GetLease() string {
@@ -4640,7 +4997,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[61]
+	mi := &file_postern_node_v1_node_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4652,7 +5009,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[61]
+	mi := &file_postern_node_v1_node_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4665,7 +5022,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{61}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Credential) GetAccount() string {
@@ -4721,7 +5078,7 @@ type RenewLeaseRequest struct {
 
 func (x *RenewLeaseRequest) Reset() {
 	*x = RenewLeaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[62]
+	mi := &file_postern_node_v1_node_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4733,7 +5090,7 @@ func (x *RenewLeaseRequest) String() string {
 func (*RenewLeaseRequest) ProtoMessage() {}
 
 func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[62]
+	mi := &file_postern_node_v1_node_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4746,7 +5103,7 @@ func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseRequest.ProtoReflect.Descriptor instead.
 func (*RenewLeaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{62}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RenewLeaseRequest) GetLease() string {
@@ -4769,7 +5126,7 @@ type RenewLeaseResponse struct {
 
 func (x *RenewLeaseResponse) Reset() {
 	*x = RenewLeaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[63]
+	mi := &file_postern_node_v1_node_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4781,7 +5138,7 @@ func (x *RenewLeaseResponse) String() string {
 func (*RenewLeaseResponse) ProtoMessage() {}
 
 func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[63]
+	mi := &file_postern_node_v1_node_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4794,7 +5151,7 @@ func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseResponse.ProtoReflect.Descriptor instead.
 func (*RenewLeaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{63}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *RenewLeaseResponse) GetExpireTime() *timestamppb.Timestamp {
@@ -4822,7 +5179,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[64]
+	mi := &file_postern_node_v1_node_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4834,7 +5191,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[64]
+	mi := &file_postern_node_v1_node_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4847,7 +5204,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{64}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ReleaseRequest) GetLease() string {
@@ -4866,7 +5223,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[65]
+	mi := &file_postern_node_v1_node_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4878,7 +5235,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[65]
+	mi := &file_postern_node_v1_node_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4891,7 +5248,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{65}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{70}
 }
 
 // ShipRequest is one chunk of one session's recording.
@@ -4909,7 +5266,7 @@ type ShipRequest struct {
 
 func (x *ShipRequest) Reset() {
 	*x = ShipRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[66]
+	mi := &file_postern_node_v1_node_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4921,7 +5278,7 @@ func (x *ShipRequest) String() string {
 func (*ShipRequest) ProtoMessage() {}
 
 func (x *ShipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[66]
+	mi := &file_postern_node_v1_node_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4934,7 +5291,7 @@ func (x *ShipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipRequest.ProtoReflect.Descriptor instead.
 func (*ShipRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{66}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ShipRequest) GetSession() string {
@@ -4975,7 +5332,7 @@ type ShipResponse struct {
 
 func (x *ShipResponse) Reset() {
 	*x = ShipResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[67]
+	mi := &file_postern_node_v1_node_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4987,7 +5344,7 @@ func (x *ShipResponse) String() string {
 func (*ShipResponse) ProtoMessage() {}
 
 func (x *ShipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[67]
+	mi := &file_postern_node_v1_node_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5000,7 +5357,7 @@ func (x *ShipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipResponse.ProtoReflect.Descriptor instead.
 func (*ShipResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{67}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ShipResponse) GetSession() string {
@@ -5269,7 +5626,34 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\bapproval\x18\v \x01(\tR\bapproval\x1a9\n" +
 	"\vMaskedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"w\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xde\x01\n" +
+	"\x10PinServerRequest\x12\x14\n" +
+	"\x05grant\x18\x01 \x01(\tR\x05grant\x12\x1a\n" +
+	"\bresource\x18\x02 \x01(\tR\bresource\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x12\x12\n" +
+	"\x04list\x18\x04 \x01(\tR\x04list\x12(\n" +
+	"\x04said\x18\x05 \x03(\v2\x14.postern.node.v1.PinR\x04said\x12\x14\n" +
+	"\x05whole\x18\x06 \x01(\bR\x05whole\x120\n" +
+	"\baccepted\x18\a \x03(\v2\x14.postern.node.v1.PinR\baccepted\"D\n" +
+	"\x11PinServerResponse\x12/\n" +
+	"\x04pins\x18\x01 \x01(\v2\x1b.postern.node.v1.ServerPinsR\x04pins\"x\n" +
+	"\n" +
+	"ServerPins\x121\n" +
+	"\x05lists\x18\x01 \x03(\v2\x1b.postern.node.v1.PinnedListR\x05lists\x127\n" +
+	"\tused_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\busedTime\"\x9b\x01\n" +
+	"\n" +
+	"PinnedList\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05whole\x18\x02 \x01(\bR\x05whole\x129\n" +
+	"\n" +
+	"begin_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tbeginTime\x12(\n" +
+	"\x04pins\x18\x04 \x03(\v2\x14.postern.node.v1.PinR\x04pins\"u\n" +
+	"\x03Pin\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05first\x18\x02 \x01(\fR\x05first\x12\x10\n" +
+	"\x03now\x18\x03 \x01(\fR\x03now\x12\x1a\n" +
+	"\baccepted\x18\x04 \x01(\bR\baccepted\x12\x16\n" +
+	"\x06policy\x18\x05 \x01(\tR\x06policy\"w\n" +
 	"\x13BeginBrowserRequest\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\tR\x04task\x12\x1a\n" +
 	"\bresource\x18\x02 \x01(\tR\bresource\x12\x12\n" +
@@ -5418,7 +5802,7 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\bRegister\x12 .postern.node.v1.RegisterRequest\x1a!.postern.node.v1.RegisterResponse\x12F\n" +
 	"\x05Renew\x12\x1d.postern.node.v1.RenewRequest\x1a\x1e.postern.node.v1.RenewResponse2V\n" +
 	"\vSyncService\x12G\n" +
-	"\x04Sync\x12\x1c.postern.node.v1.SyncRequest\x1a\x1d.postern.node.v1.SyncResponse(\x010\x012\xe9\x06\n" +
+	"\x04Sync\x12\x1c.postern.node.v1.SyncRequest\x1a\x1d.postern.node.v1.SyncResponse(\x010\x012\xbd\a\n" +
 	"\fGrantService\x12R\n" +
 	"\tOpenGrant\x12!.postern.node.v1.OpenGrantRequest\x1a\".postern.node.v1.OpenGrantResponse\x12Q\n" +
 	"\bOpenHold\x12 .postern.node.v1.OpenHoldRequest\x1a!.postern.node.v1.OpenHoldResponse0\x01\x12X\n" +
@@ -5431,7 +5815,8 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\fBeginBrowser\x12$.postern.node.v1.BeginBrowserRequest\x1a%.postern.node.v1.BeginBrowserResponse\x12^\n" +
 	"\rFinishBrowser\x12%.postern.node.v1.FinishBrowserRequest\x1a&.postern.node.v1.FinishBrowserResponse\x12U\n" +
 	"\n" +
-	"EndBrowser\x12\".postern.node.v1.EndBrowserRequest\x1a#.postern.node.v1.EndBrowserResponse2\x80\x02\n" +
+	"EndBrowser\x12\".postern.node.v1.EndBrowserRequest\x1a#.postern.node.v1.EndBrowserResponse\x12R\n" +
+	"\tPinServer\x12!.postern.node.v1.PinServerRequest\x1a\".postern.node.v1.PinServerResponse2\x80\x02\n" +
 	"\x11CredentialService\x12F\n" +
 	"\x05Lease\x12\x1d.postern.node.v1.LeaseRequest\x1a\x1e.postern.node.v1.LeaseResponse\x12U\n" +
 	"\n" +
@@ -5452,7 +5837,7 @@ func file_postern_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_postern_node_v1_node_proto_rawDescData
 }
 
-var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
+var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
 var file_postern_node_v1_node_proto_goTypes = []any{
 	(*RegisterRequest)(nil),        // 0: postern.node.v1.RegisterRequest
 	(*RegisterResponse)(nil),       // 1: postern.node.v1.RegisterResponse
@@ -5491,171 +5876,185 @@ var file_postern_node_v1_node_proto_goTypes = []any{
 	(*Drain)(nil),                  // 34: postern.node.v1.Drain
 	(*CommandResult)(nil),          // 35: postern.node.v1.CommandResult
 	(*Explanation)(nil),            // 36: postern.node.v1.Explanation
-	(*BeginBrowserRequest)(nil),    // 37: postern.node.v1.BeginBrowserRequest
-	(*BeginBrowserResponse)(nil),   // 38: postern.node.v1.BeginBrowserResponse
-	(*FinishBrowserRequest)(nil),   // 39: postern.node.v1.FinishBrowserRequest
-	(*FinishBrowserResponse)(nil),  // 40: postern.node.v1.FinishBrowserResponse
-	(*EndBrowserRequest)(nil),      // 41: postern.node.v1.EndBrowserRequest
-	(*EndBrowserResponse)(nil),     // 42: postern.node.v1.EndBrowserResponse
-	(*VouchRequest)(nil),           // 43: postern.node.v1.VouchRequest
-	(*VouchResponse)(nil),          // 44: postern.node.v1.VouchResponse
-	(*SignInRequest)(nil),          // 45: postern.node.v1.SignInRequest
-	(*SignInResponse)(nil),         // 46: postern.node.v1.SignInResponse
-	(*SignInPrompt)(nil),           // 47: postern.node.v1.SignInPrompt
-	(*Budget)(nil),                 // 48: postern.node.v1.Budget
-	(*DrawBudgetRequest)(nil),      // 49: postern.node.v1.DrawBudgetRequest
-	(*DrawBudgetResponse)(nil),     // 50: postern.node.v1.DrawBudgetResponse
-	(*OpenGrantRequest)(nil),       // 51: postern.node.v1.OpenGrantRequest
-	(*OpenGrantResponse)(nil),      // 52: postern.node.v1.OpenGrantResponse
-	(*OpenHoldRequest)(nil),        // 53: postern.node.v1.OpenHoldRequest
-	(*OpenHoldResponse)(nil),       // 54: postern.node.v1.OpenHoldResponse
-	(*ConsumeHoldRequest)(nil),     // 55: postern.node.v1.ConsumeHoldRequest
-	(*ConsumeHoldResponse)(nil),    // 56: postern.node.v1.ConsumeHoldResponse
-	(*RouteCancelRequest)(nil),     // 57: postern.node.v1.RouteCancelRequest
-	(*RouteCancelResponse)(nil),    // 58: postern.node.v1.RouteCancelResponse
-	(*LeaseRequest)(nil),           // 59: postern.node.v1.LeaseRequest
-	(*LeaseResponse)(nil),          // 60: postern.node.v1.LeaseResponse
-	(*Credential)(nil),             // 61: postern.node.v1.Credential
-	(*RenewLeaseRequest)(nil),      // 62: postern.node.v1.RenewLeaseRequest
-	(*RenewLeaseResponse)(nil),     // 63: postern.node.v1.RenewLeaseResponse
-	(*ReleaseRequest)(nil),         // 64: postern.node.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),        // 65: postern.node.v1.ReleaseResponse
-	(*ShipRequest)(nil),            // 66: postern.node.v1.ShipRequest
-	(*ShipResponse)(nil),           // 67: postern.node.v1.ShipResponse
-	nil,                            // 68: postern.node.v1.RegisterRequest.EndpointsEntry
-	nil,                            // 69: postern.node.v1.RegisterResponse.LabelsEntry
-	nil,                            // 70: postern.node.v1.RenewRequest.EndpointsEntry
-	nil,                            // 71: postern.node.v1.Update.GrantKeysEntry
-	nil,                            // 72: postern.node.v1.Explanation.MaskedEntry
-	nil,                            // 73: postern.node.v1.Credential.MaskKeysEntry
-	(*v1.Version)(nil),             // 74: postern.types.v1.Version
-	(*durationpb.Duration)(nil),    // 75: google.protobuf.Duration
-	(*v1.Object)(nil),              // 76: postern.types.v1.Object
-	(*timestamppb.Timestamp)(nil),  // 77: google.protobuf.Timestamp
-	(*v1.Subject)(nil),             // 78: postern.types.v1.Subject
-	(*v1.ApprovalRequirement)(nil), // 79: postern.types.v1.ApprovalRequirement
-	(*v1.SignedGrant)(nil),         // 80: postern.types.v1.SignedGrant
-	(*v1.Parameter)(nil),           // 81: postern.types.v1.Parameter
-	(*v1.Hold)(nil),                // 82: postern.types.v1.Hold
+	(*PinServerRequest)(nil),       // 37: postern.node.v1.PinServerRequest
+	(*PinServerResponse)(nil),      // 38: postern.node.v1.PinServerResponse
+	(*ServerPins)(nil),             // 39: postern.node.v1.ServerPins
+	(*PinnedList)(nil),             // 40: postern.node.v1.PinnedList
+	(*Pin)(nil),                    // 41: postern.node.v1.Pin
+	(*BeginBrowserRequest)(nil),    // 42: postern.node.v1.BeginBrowserRequest
+	(*BeginBrowserResponse)(nil),   // 43: postern.node.v1.BeginBrowserResponse
+	(*FinishBrowserRequest)(nil),   // 44: postern.node.v1.FinishBrowserRequest
+	(*FinishBrowserResponse)(nil),  // 45: postern.node.v1.FinishBrowserResponse
+	(*EndBrowserRequest)(nil),      // 46: postern.node.v1.EndBrowserRequest
+	(*EndBrowserResponse)(nil),     // 47: postern.node.v1.EndBrowserResponse
+	(*VouchRequest)(nil),           // 48: postern.node.v1.VouchRequest
+	(*VouchResponse)(nil),          // 49: postern.node.v1.VouchResponse
+	(*SignInRequest)(nil),          // 50: postern.node.v1.SignInRequest
+	(*SignInResponse)(nil),         // 51: postern.node.v1.SignInResponse
+	(*SignInPrompt)(nil),           // 52: postern.node.v1.SignInPrompt
+	(*Budget)(nil),                 // 53: postern.node.v1.Budget
+	(*DrawBudgetRequest)(nil),      // 54: postern.node.v1.DrawBudgetRequest
+	(*DrawBudgetResponse)(nil),     // 55: postern.node.v1.DrawBudgetResponse
+	(*OpenGrantRequest)(nil),       // 56: postern.node.v1.OpenGrantRequest
+	(*OpenGrantResponse)(nil),      // 57: postern.node.v1.OpenGrantResponse
+	(*OpenHoldRequest)(nil),        // 58: postern.node.v1.OpenHoldRequest
+	(*OpenHoldResponse)(nil),       // 59: postern.node.v1.OpenHoldResponse
+	(*ConsumeHoldRequest)(nil),     // 60: postern.node.v1.ConsumeHoldRequest
+	(*ConsumeHoldResponse)(nil),    // 61: postern.node.v1.ConsumeHoldResponse
+	(*RouteCancelRequest)(nil),     // 62: postern.node.v1.RouteCancelRequest
+	(*RouteCancelResponse)(nil),    // 63: postern.node.v1.RouteCancelResponse
+	(*LeaseRequest)(nil),           // 64: postern.node.v1.LeaseRequest
+	(*LeaseResponse)(nil),          // 65: postern.node.v1.LeaseResponse
+	(*Credential)(nil),             // 66: postern.node.v1.Credential
+	(*RenewLeaseRequest)(nil),      // 67: postern.node.v1.RenewLeaseRequest
+	(*RenewLeaseResponse)(nil),     // 68: postern.node.v1.RenewLeaseResponse
+	(*ReleaseRequest)(nil),         // 69: postern.node.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),        // 70: postern.node.v1.ReleaseResponse
+	(*ShipRequest)(nil),            // 71: postern.node.v1.ShipRequest
+	(*ShipResponse)(nil),           // 72: postern.node.v1.ShipResponse
+	nil,                            // 73: postern.node.v1.RegisterRequest.EndpointsEntry
+	nil,                            // 74: postern.node.v1.RegisterResponse.LabelsEntry
+	nil,                            // 75: postern.node.v1.RenewRequest.EndpointsEntry
+	nil,                            // 76: postern.node.v1.Update.GrantKeysEntry
+	nil,                            // 77: postern.node.v1.Explanation.MaskedEntry
+	nil,                            // 78: postern.node.v1.Credential.MaskKeysEntry
+	(*v1.Version)(nil),             // 79: postern.types.v1.Version
+	(*durationpb.Duration)(nil),    // 80: google.protobuf.Duration
+	(*v1.Object)(nil),              // 81: postern.types.v1.Object
+	(*timestamppb.Timestamp)(nil),  // 82: google.protobuf.Timestamp
+	(*v1.Subject)(nil),             // 83: postern.types.v1.Subject
+	(*v1.ApprovalRequirement)(nil), // 84: postern.types.v1.ApprovalRequirement
+	(*v1.SignedGrant)(nil),         // 85: postern.types.v1.SignedGrant
+	(*v1.Parameter)(nil),           // 86: postern.types.v1.Parameter
+	(*v1.Hold)(nil),                // 87: postern.types.v1.Hold
 }
 var file_postern_node_v1_node_proto_depIdxs = []int32{
-	68, // 0: postern.node.v1.RegisterRequest.endpoints:type_name -> postern.node.v1.RegisterRequest.EndpointsEntry
-	69, // 1: postern.node.v1.RegisterResponse.labels:type_name -> postern.node.v1.RegisterResponse.LabelsEntry
-	70, // 2: postern.node.v1.RenewRequest.endpoints:type_name -> postern.node.v1.RenewRequest.EndpointsEntry
-	5,  // 3: postern.node.v1.SyncRequest.hello:type_name -> postern.node.v1.SyncHello
-	6,  // 4: postern.node.v1.SyncRequest.ack:type_name -> postern.node.v1.SyncAck
-	8,  // 5: postern.node.v1.SyncRequest.ping:type_name -> postern.node.v1.SyncPing
-	9,  // 6: postern.node.v1.SyncRequest.report:type_name -> postern.node.v1.NodeReport
-	35, // 7: postern.node.v1.SyncRequest.result:type_name -> postern.node.v1.CommandResult
-	74, // 8: postern.node.v1.SyncHello.applied:type_name -> postern.types.v1.Version
-	74, // 9: postern.node.v1.SyncAck.version:type_name -> postern.types.v1.Version
-	7,  // 10: postern.node.v1.SyncAck.rejections:type_name -> postern.node.v1.Rejection
-	75, // 11: postern.node.v1.NodeReport.spool_age:type_name -> google.protobuf.Duration
-	11, // 12: postern.node.v1.SyncResponse.update:type_name -> postern.node.v1.Update
-	13, // 13: postern.node.v1.SyncResponse.bookmark:type_name -> postern.node.v1.Bookmark
-	14, // 14: postern.node.v1.SyncResponse.command:type_name -> postern.node.v1.Command
-	74, // 15: postern.node.v1.Update.version:type_name -> postern.types.v1.Version
-	76, // 16: postern.node.v1.Update.objects:type_name -> postern.types.v1.Object
-	12, // 17: postern.node.v1.Update.ended_grants:type_name -> postern.node.v1.GrantEnd
-	71, // 18: postern.node.v1.Update.grant_keys:type_name -> postern.node.v1.Update.GrantKeysEntry
-	77, // 19: postern.node.v1.GrantEnd.end_time:type_name -> google.protobuf.Timestamp
-	74, // 20: postern.node.v1.Bookmark.version:type_name -> postern.types.v1.Version
-	75, // 21: postern.node.v1.Bookmark.replica_staleness:type_name -> google.protobuf.Duration
-	31, // 22: postern.node.v1.Command.kill_session:type_name -> postern.node.v1.KillSession
-	32, // 23: postern.node.v1.Command.cancel_query:type_name -> postern.node.v1.CancelQuery
-	33, // 24: postern.node.v1.Command.explain:type_name -> postern.node.v1.Explain
-	34, // 25: postern.node.v1.Command.drain:type_name -> postern.node.v1.Drain
-	23, // 26: postern.node.v1.Command.return_budget:type_name -> postern.node.v1.ReturnBudget
-	25, // 27: postern.node.v1.Command.make_login:type_name -> postern.node.v1.MakeLogin
-	26, // 28: postern.node.v1.Command.drop_login:type_name -> postern.node.v1.DropLogin
-	27, // 29: postern.node.v1.Command.inspect:type_name -> postern.node.v1.Inspect
-	24, // 30: postern.node.v1.Command.find_recordings:type_name -> postern.node.v1.FindRecordings
-	16, // 31: postern.node.v1.Command.inspect_accounts:type_name -> postern.node.v1.InspectAccounts
-	21, // 32: postern.node.v1.Command.set_password:type_name -> postern.node.v1.SetPassword
-	22, // 33: postern.node.v1.Command.list_connections:type_name -> postern.node.v1.ListConnections
-	15, // 34: postern.node.v1.Command.end_sign_in:type_name -> postern.node.v1.EndSignIn
-	77, // 35: postern.node.v1.InspectAccounts.refused_since:type_name -> google.protobuf.Timestamp
-	18, // 36: postern.node.v1.AccountReport.accounts:type_name -> postern.node.v1.BackendAccount
-	19, // 37: postern.node.v1.AccountReport.sessions:type_name -> postern.node.v1.BackendSession
-	20, // 38: postern.node.v1.AccountReport.refused:type_name -> postern.node.v1.RefusedLogin
-	77, // 39: postern.node.v1.AccountReport.time:type_name -> google.protobuf.Timestamp
-	77, // 40: postern.node.v1.BackendAccount.valid_until:type_name -> google.protobuf.Timestamp
-	77, // 41: postern.node.v1.BackendSession.start_time:type_name -> google.protobuf.Timestamp
-	77, // 42: postern.node.v1.RefusedLogin.time:type_name -> google.protobuf.Timestamp
-	74, // 43: postern.node.v1.MakeLogin.version:type_name -> postern.types.v1.Version
-	77, // 44: postern.node.v1.MakeLogin.expire_time:type_name -> google.protobuf.Timestamp
-	78, // 45: postern.node.v1.MakeLogin.subject:type_name -> postern.types.v1.Subject
-	29, // 46: postern.node.v1.Inspection.walls:type_name -> postern.node.v1.WallState
-	30, // 47: postern.node.v1.Inspection.findings:type_name -> postern.node.v1.Finding
-	77, // 48: postern.node.v1.Inspection.time:type_name -> google.protobuf.Timestamp
-	78, // 49: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
-	79, // 50: postern.node.v1.Explain.approval:type_name -> postern.types.v1.ApprovalRequirement
-	75, // 51: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
-	36, // 52: postern.node.v1.CommandResult.explanation:type_name -> postern.node.v1.Explanation
-	28, // 53: postern.node.v1.CommandResult.inspection:type_name -> postern.node.v1.Inspection
-	17, // 54: postern.node.v1.CommandResult.accounts:type_name -> postern.node.v1.AccountReport
-	72, // 55: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
-	74, // 56: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
-	77, // 57: postern.node.v1.FinishBrowserResponse.expire_time:type_name -> google.protobuf.Timestamp
-	77, // 58: postern.node.v1.VouchResponse.expire_time:type_name -> google.protobuf.Timestamp
-	77, // 59: postern.node.v1.VouchResponse.renew_time:type_name -> google.protobuf.Timestamp
-	47, // 60: postern.node.v1.SignInResponse.prompt:type_name -> postern.node.v1.SignInPrompt
-	52, // 61: postern.node.v1.SignInResponse.grant:type_name -> postern.node.v1.OpenGrantResponse
-	77, // 62: postern.node.v1.SignInPrompt.expire_time:type_name -> google.protobuf.Timestamp
-	48, // 63: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
-	48, // 64: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
-	48, // 65: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
-	48, // 66: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
-	48, // 67: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
-	48, // 68: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
-	80, // 69: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
-	81, // 70: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
-	82, // 71: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
-	82, // 72: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
-	77, // 73: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	77, // 74: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	73, // 75: postern.node.v1.Credential.mask_keys:type_name -> postern.node.v1.Credential.MaskKeysEntry
-	77, // 76: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	77, // 77: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	0,  // 78: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
-	2,  // 79: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
-	4,  // 80: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
-	51, // 81: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
-	53, // 82: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
-	55, // 83: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
-	57, // 84: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
-	49, // 85: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
-	45, // 86: postern.node.v1.GrantService.SignIn:input_type -> postern.node.v1.SignInRequest
-	43, // 87: postern.node.v1.GrantService.Vouch:input_type -> postern.node.v1.VouchRequest
-	37, // 88: postern.node.v1.GrantService.BeginBrowser:input_type -> postern.node.v1.BeginBrowserRequest
-	39, // 89: postern.node.v1.GrantService.FinishBrowser:input_type -> postern.node.v1.FinishBrowserRequest
-	41, // 90: postern.node.v1.GrantService.EndBrowser:input_type -> postern.node.v1.EndBrowserRequest
-	59, // 91: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
-	62, // 92: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
-	64, // 93: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
-	66, // 94: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
-	1,  // 95: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
-	3,  // 96: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
-	10, // 97: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
-	52, // 98: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
-	54, // 99: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
-	56, // 100: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
-	58, // 101: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
-	50, // 102: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
-	46, // 103: postern.node.v1.GrantService.SignIn:output_type -> postern.node.v1.SignInResponse
-	44, // 104: postern.node.v1.GrantService.Vouch:output_type -> postern.node.v1.VouchResponse
-	38, // 105: postern.node.v1.GrantService.BeginBrowser:output_type -> postern.node.v1.BeginBrowserResponse
-	40, // 106: postern.node.v1.GrantService.FinishBrowser:output_type -> postern.node.v1.FinishBrowserResponse
-	42, // 107: postern.node.v1.GrantService.EndBrowser:output_type -> postern.node.v1.EndBrowserResponse
-	60, // 108: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
-	63, // 109: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
-	65, // 110: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
-	67, // 111: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
-	95, // [95:112] is the sub-list for method output_type
-	78, // [78:95] is the sub-list for method input_type
-	78, // [78:78] is the sub-list for extension type_name
-	78, // [78:78] is the sub-list for extension extendee
-	0,  // [0:78] is the sub-list for field type_name
+	73,  // 0: postern.node.v1.RegisterRequest.endpoints:type_name -> postern.node.v1.RegisterRequest.EndpointsEntry
+	74,  // 1: postern.node.v1.RegisterResponse.labels:type_name -> postern.node.v1.RegisterResponse.LabelsEntry
+	75,  // 2: postern.node.v1.RenewRequest.endpoints:type_name -> postern.node.v1.RenewRequest.EndpointsEntry
+	5,   // 3: postern.node.v1.SyncRequest.hello:type_name -> postern.node.v1.SyncHello
+	6,   // 4: postern.node.v1.SyncRequest.ack:type_name -> postern.node.v1.SyncAck
+	8,   // 5: postern.node.v1.SyncRequest.ping:type_name -> postern.node.v1.SyncPing
+	9,   // 6: postern.node.v1.SyncRequest.report:type_name -> postern.node.v1.NodeReport
+	35,  // 7: postern.node.v1.SyncRequest.result:type_name -> postern.node.v1.CommandResult
+	79,  // 8: postern.node.v1.SyncHello.applied:type_name -> postern.types.v1.Version
+	79,  // 9: postern.node.v1.SyncAck.version:type_name -> postern.types.v1.Version
+	7,   // 10: postern.node.v1.SyncAck.rejections:type_name -> postern.node.v1.Rejection
+	80,  // 11: postern.node.v1.NodeReport.spool_age:type_name -> google.protobuf.Duration
+	11,  // 12: postern.node.v1.SyncResponse.update:type_name -> postern.node.v1.Update
+	13,  // 13: postern.node.v1.SyncResponse.bookmark:type_name -> postern.node.v1.Bookmark
+	14,  // 14: postern.node.v1.SyncResponse.command:type_name -> postern.node.v1.Command
+	79,  // 15: postern.node.v1.Update.version:type_name -> postern.types.v1.Version
+	81,  // 16: postern.node.v1.Update.objects:type_name -> postern.types.v1.Object
+	12,  // 17: postern.node.v1.Update.ended_grants:type_name -> postern.node.v1.GrantEnd
+	76,  // 18: postern.node.v1.Update.grant_keys:type_name -> postern.node.v1.Update.GrantKeysEntry
+	82,  // 19: postern.node.v1.GrantEnd.end_time:type_name -> google.protobuf.Timestamp
+	79,  // 20: postern.node.v1.Bookmark.version:type_name -> postern.types.v1.Version
+	80,  // 21: postern.node.v1.Bookmark.replica_staleness:type_name -> google.protobuf.Duration
+	31,  // 22: postern.node.v1.Command.kill_session:type_name -> postern.node.v1.KillSession
+	32,  // 23: postern.node.v1.Command.cancel_query:type_name -> postern.node.v1.CancelQuery
+	33,  // 24: postern.node.v1.Command.explain:type_name -> postern.node.v1.Explain
+	34,  // 25: postern.node.v1.Command.drain:type_name -> postern.node.v1.Drain
+	23,  // 26: postern.node.v1.Command.return_budget:type_name -> postern.node.v1.ReturnBudget
+	25,  // 27: postern.node.v1.Command.make_login:type_name -> postern.node.v1.MakeLogin
+	26,  // 28: postern.node.v1.Command.drop_login:type_name -> postern.node.v1.DropLogin
+	27,  // 29: postern.node.v1.Command.inspect:type_name -> postern.node.v1.Inspect
+	24,  // 30: postern.node.v1.Command.find_recordings:type_name -> postern.node.v1.FindRecordings
+	16,  // 31: postern.node.v1.Command.inspect_accounts:type_name -> postern.node.v1.InspectAccounts
+	21,  // 32: postern.node.v1.Command.set_password:type_name -> postern.node.v1.SetPassword
+	22,  // 33: postern.node.v1.Command.list_connections:type_name -> postern.node.v1.ListConnections
+	15,  // 34: postern.node.v1.Command.end_sign_in:type_name -> postern.node.v1.EndSignIn
+	82,  // 35: postern.node.v1.InspectAccounts.refused_since:type_name -> google.protobuf.Timestamp
+	18,  // 36: postern.node.v1.AccountReport.accounts:type_name -> postern.node.v1.BackendAccount
+	19,  // 37: postern.node.v1.AccountReport.sessions:type_name -> postern.node.v1.BackendSession
+	20,  // 38: postern.node.v1.AccountReport.refused:type_name -> postern.node.v1.RefusedLogin
+	82,  // 39: postern.node.v1.AccountReport.time:type_name -> google.protobuf.Timestamp
+	82,  // 40: postern.node.v1.BackendAccount.valid_until:type_name -> google.protobuf.Timestamp
+	82,  // 41: postern.node.v1.BackendSession.start_time:type_name -> google.protobuf.Timestamp
+	82,  // 42: postern.node.v1.RefusedLogin.time:type_name -> google.protobuf.Timestamp
+	79,  // 43: postern.node.v1.MakeLogin.version:type_name -> postern.types.v1.Version
+	82,  // 44: postern.node.v1.MakeLogin.expire_time:type_name -> google.protobuf.Timestamp
+	83,  // 45: postern.node.v1.MakeLogin.subject:type_name -> postern.types.v1.Subject
+	29,  // 46: postern.node.v1.Inspection.walls:type_name -> postern.node.v1.WallState
+	30,  // 47: postern.node.v1.Inspection.findings:type_name -> postern.node.v1.Finding
+	82,  // 48: postern.node.v1.Inspection.time:type_name -> google.protobuf.Timestamp
+	83,  // 49: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
+	84,  // 50: postern.node.v1.Explain.approval:type_name -> postern.types.v1.ApprovalRequirement
+	80,  // 51: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
+	36,  // 52: postern.node.v1.CommandResult.explanation:type_name -> postern.node.v1.Explanation
+	28,  // 53: postern.node.v1.CommandResult.inspection:type_name -> postern.node.v1.Inspection
+	17,  // 54: postern.node.v1.CommandResult.accounts:type_name -> postern.node.v1.AccountReport
+	77,  // 55: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
+	79,  // 56: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
+	41,  // 57: postern.node.v1.PinServerRequest.said:type_name -> postern.node.v1.Pin
+	41,  // 58: postern.node.v1.PinServerRequest.accepted:type_name -> postern.node.v1.Pin
+	39,  // 59: postern.node.v1.PinServerResponse.pins:type_name -> postern.node.v1.ServerPins
+	40,  // 60: postern.node.v1.ServerPins.lists:type_name -> postern.node.v1.PinnedList
+	82,  // 61: postern.node.v1.ServerPins.used_time:type_name -> google.protobuf.Timestamp
+	82,  // 62: postern.node.v1.PinnedList.begin_time:type_name -> google.protobuf.Timestamp
+	41,  // 63: postern.node.v1.PinnedList.pins:type_name -> postern.node.v1.Pin
+	82,  // 64: postern.node.v1.FinishBrowserResponse.expire_time:type_name -> google.protobuf.Timestamp
+	82,  // 65: postern.node.v1.VouchResponse.expire_time:type_name -> google.protobuf.Timestamp
+	82,  // 66: postern.node.v1.VouchResponse.renew_time:type_name -> google.protobuf.Timestamp
+	52,  // 67: postern.node.v1.SignInResponse.prompt:type_name -> postern.node.v1.SignInPrompt
+	57,  // 68: postern.node.v1.SignInResponse.grant:type_name -> postern.node.v1.OpenGrantResponse
+	82,  // 69: postern.node.v1.SignInPrompt.expire_time:type_name -> google.protobuf.Timestamp
+	53,  // 70: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
+	53,  // 71: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
+	53,  // 72: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
+	53,  // 73: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
+	53,  // 74: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
+	53,  // 75: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
+	85,  // 76: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
+	86,  // 77: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
+	87,  // 78: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
+	87,  // 79: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
+	82,  // 80: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	82,  // 81: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	78,  // 82: postern.node.v1.Credential.mask_keys:type_name -> postern.node.v1.Credential.MaskKeysEntry
+	82,  // 83: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	82,  // 84: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	0,   // 85: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
+	2,   // 86: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
+	4,   // 87: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
+	56,  // 88: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
+	58,  // 89: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
+	60,  // 90: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
+	62,  // 91: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
+	54,  // 92: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
+	50,  // 93: postern.node.v1.GrantService.SignIn:input_type -> postern.node.v1.SignInRequest
+	48,  // 94: postern.node.v1.GrantService.Vouch:input_type -> postern.node.v1.VouchRequest
+	42,  // 95: postern.node.v1.GrantService.BeginBrowser:input_type -> postern.node.v1.BeginBrowserRequest
+	44,  // 96: postern.node.v1.GrantService.FinishBrowser:input_type -> postern.node.v1.FinishBrowserRequest
+	46,  // 97: postern.node.v1.GrantService.EndBrowser:input_type -> postern.node.v1.EndBrowserRequest
+	37,  // 98: postern.node.v1.GrantService.PinServer:input_type -> postern.node.v1.PinServerRequest
+	64,  // 99: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
+	67,  // 100: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
+	69,  // 101: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
+	71,  // 102: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
+	1,   // 103: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
+	3,   // 104: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
+	10,  // 105: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
+	57,  // 106: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
+	59,  // 107: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
+	61,  // 108: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
+	63,  // 109: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
+	55,  // 110: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
+	51,  // 111: postern.node.v1.GrantService.SignIn:output_type -> postern.node.v1.SignInResponse
+	49,  // 112: postern.node.v1.GrantService.Vouch:output_type -> postern.node.v1.VouchResponse
+	43,  // 113: postern.node.v1.GrantService.BeginBrowser:output_type -> postern.node.v1.BeginBrowserResponse
+	45,  // 114: postern.node.v1.GrantService.FinishBrowser:output_type -> postern.node.v1.FinishBrowserResponse
+	47,  // 115: postern.node.v1.GrantService.EndBrowser:output_type -> postern.node.v1.EndBrowserResponse
+	38,  // 116: postern.node.v1.GrantService.PinServer:output_type -> postern.node.v1.PinServerResponse
+	65,  // 117: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
+	68,  // 118: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
+	70,  // 119: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
+	72,  // 120: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
+	103, // [103:121] is the sub-list for method output_type
+	85,  // [85:103] is the sub-list for method input_type
+	85,  // [85:85] is the sub-list for extension type_name
+	85,  // [85:85] is the sub-list for extension extendee
+	0,   // [0:85] is the sub-list for field type_name
 }
 
 func init() { file_postern_node_v1_node_proto_init() }
@@ -5690,18 +6089,18 @@ func file_postern_node_v1_node_proto_init() {
 		(*Command_ListConnections)(nil),
 		(*Command_EndSignIn)(nil),
 	}
-	file_postern_node_v1_node_proto_msgTypes[46].OneofWrappers = []any{
+	file_postern_node_v1_node_proto_msgTypes[51].OneofWrappers = []any{
 		(*SignInResponse_Prompt)(nil),
 		(*SignInResponse_Grant)(nil),
 	}
-	file_postern_node_v1_node_proto_msgTypes[53].OneofWrappers = []any{}
+	file_postern_node_v1_node_proto_msgTypes[58].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_node_v1_node_proto_rawDesc), len(file_postern_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   74,
+			NumMessages:   79,
 			NumExtensions: 0,
 			NumServices:   5,
 		},

@@ -288,6 +288,7 @@ const (
 	GrantService_BeginBrowser_FullMethodName  = "/postern.node.v1.GrantService/BeginBrowser"
 	GrantService_FinishBrowser_FullMethodName = "/postern.node.v1.GrantService/FinishBrowser"
 	GrantService_EndBrowser_FullMethodName    = "/postern.node.v1.GrantService/EndBrowser"
+	GrantService_PinServer_FullMethodName     = "/postern.node.v1.GrantService/PinServer"
 )
 
 // GrantServiceClient is the client API for GrantService service.
@@ -320,6 +321,9 @@ type GrantServiceClient interface {
 	FinishBrowser(ctx context.Context, in *FinishBrowserRequest, opts ...grpc.CallOption) (*FinishBrowserResponse, error)
 	// EndBrowser ends such a session: its person has signed out.
 	EndBrowser(ctx context.Context, in *EndBrowserRequest, opts ...grpc.CallOption) (*EndBrowserResponse, error)
+	// PinServer notes what a server of MCP says of itself, and what people have let be, and
+	// tells what is known of it at all nodes. Saying the same again changes nothing.
+	PinServer(ctx context.Context, in *PinServerRequest, opts ...grpc.CallOption) (*PinServerResponse, error)
 }
 
 type grantServiceClient struct {
@@ -448,6 +452,16 @@ func (c *grantServiceClient) EndBrowser(ctx context.Context, in *EndBrowserReque
 	return out, nil
 }
 
+func (c *grantServiceClient) PinServer(ctx context.Context, in *PinServerRequest, opts ...grpc.CallOption) (*PinServerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PinServerResponse)
+	err := c.cc.Invoke(ctx, GrantService_PinServer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // GrantServiceServer is the server API for GrantService service.
 // All implementations must embed UnimplementedGrantServiceServer
 // for forward compatibility.
@@ -478,6 +492,9 @@ type GrantServiceServer interface {
 	FinishBrowser(context.Context, *FinishBrowserRequest) (*FinishBrowserResponse, error)
 	// EndBrowser ends such a session: its person has signed out.
 	EndBrowser(context.Context, *EndBrowserRequest) (*EndBrowserResponse, error)
+	// PinServer notes what a server of MCP says of itself, and what people have let be, and
+	// tells what is known of it at all nodes. Saying the same again changes nothing.
+	PinServer(context.Context, *PinServerRequest) (*PinServerResponse, error)
 	mustEmbedUnimplementedGrantServiceServer()
 }
 
@@ -517,6 +534,9 @@ func (UnimplementedGrantServiceServer) FinishBrowser(context.Context, *FinishBro
 }
 func (UnimplementedGrantServiceServer) EndBrowser(context.Context, *EndBrowserRequest) (*EndBrowserResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method EndBrowser not implemented")
+}
+func (UnimplementedGrantServiceServer) PinServer(context.Context, *PinServerRequest) (*PinServerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PinServer not implemented")
 }
 func (UnimplementedGrantServiceServer) mustEmbedUnimplementedGrantServiceServer() {}
 func (UnimplementedGrantServiceServer) testEmbeddedByValue()                      {}
@@ -705,6 +725,24 @@ func _GrantService_EndBrowser_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _GrantService_PinServer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PinServerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GrantServiceServer).PinServer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GrantService_PinServer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GrantServiceServer).PinServer(ctx, req.(*PinServerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // GrantService_ServiceDesc is the grpc.ServiceDesc for GrantService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -743,6 +781,10 @@ var GrantService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "EndBrowser",
 			Handler:    _GrantService_EndBrowser_Handler,
+		},
+		{
+			MethodName: "PinServer",
+			Handler:    _GrantService_PinServer_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

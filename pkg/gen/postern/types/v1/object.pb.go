@@ -1831,10 +1831,11 @@ type MCPPermit struct {
 	// A CEL condition on each such message: call.method, call.name and call.arguments.
 	When string `protobuf:"bytes,4,opt,name=when,proto3" json:"when,omitempty"`
 	// What tools must be, by name: "sha256:" and the hash of all that the server says of it.
-	// Others are pinned as the grant first sees them.
+	// Others, prompts, resource templates and the server's introduction are pinned as they are
+	// first seen under the task.
 	Pins map[string]string `protobuf:"bytes,5,rep,name=pins,proto3" json:"pins,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// The name of an ApprovalRule that is asked when a tool is not what was pinned; without
-	// one it is refused.
+	// The name of an ApprovalRule that is asked when one of these is not what was pinned;
+	// without one it is refused, or left out.
 	Review        string `protobuf:"bytes,6,opt,name=review,proto3" json:"review,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1,0 +1,166 @@
+package pin_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/posterngate/postern/controlplane/pin"
+	"github.com/posterngate/postern/controlplane/store"
+	"github.com/posterngate/postern/controlplane/store/storetest"
+	"github.com/posterngate/postern/pkg/fault"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/mcp"
+	"github.com/posterngate/postern/pkg/object"
+	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+const world = `
+kind: Resource
+metadata: {name: tickets}
+spec: {protocol: http, endpoint: {host: 127.0.0.1, port: 1, http: {auth: {scheme: none}}}}
+---
+kind: Resource
+metadata: {name: other}
+spec: {protocol: http, endpoint: {host: 127.0.0.1, port: 1, http: {auth: {scheme: none}}}}
+---
+kind: Task
+metadata: {name: helpdesk}
+spec: {purpose: a test, duration: 1h, resources: {names: [tickets]}, permit: [{methods: [GET], path: /}]}
+---
+kind: Task
+metadata: {name: desk}
+spec: {purpose: a test, duration: 1h, resources: {names: [tickets]}, permit: [{methods: [GET], path: /}]}
+`
+
+var now = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func service(t *testing.T, mem store.Store) *pin.Service {
+	t.Helper()
+	objects, err := object.ParseYAML(strings.NewReader(world))
+	if err != nil {
+		t.Fatal(err)
+	}
+	snapshot, rejected := policy.Compile(postern.Version{Epoch: "e", Revision: 1}, objects)
+	if len(rejected) > 0 {
+		t.Fatal(rejected)
+	}
+	grant := func(_ context.Context, id postern.GrantID) (*typesv1.Grant, error) {
+		g := &typesv1.Grant{Id: string(id), Task: "helpdesk", State: typesv1.GrantState_GRANT_STATE_ACTIVE, EndTime: timestamppb.New(now.Add(time.Hour))}
+		switch id {
+		case "g-1", "g-2":
+		case "g-desk":
+			g.Task = "desk"
+		case "g-over":
+			g.EndTime = timestamppb.New(now)
+		default:
+			return nil, fault.New(codes.NotFound, "no grant")
+		}
+		return g, nil
+	}
+	return pin.New(pin.Config{
+		Store: mem, Snapshot: func() *policy.Snapshot { return snapshot }, Grant: grant, Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return now },
+	})
+}
+
+func ask(grant, path string) *nodev1.PinServerRequest {
+	return &nodev1.PinServerRequest{Grant: grant, Resource: "tickets", Path: path}
+}
+
+func tell(grant, path string, hash byte, names ...string) *nodev1.PinServerRequest {
+	r := ask(grant, path)
+	r.List = mcp.Tools
+	for _, name := range names {
+		r.Said = append(r.Said, &nodev1.Pin{Name: name, Now: bytes.Repeat([]byte{hash}, 32)})
+	}
+	return r
+}
+
+// TestPins: what one grant's client saw another's is held to, by whichever replica it is
+// told, and another task's is not.
+func TestPins(t *testing.T) {
+	mem := storetest.NewMemory()
+	one, two := service(t, mem), service(t, mem)
+	must := func(s *pin.Service, r *nodev1.PinServerRequest) *nodev1.ServerPins {
+		t.Helper()
+		resp, err := s.Pin(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.GetPins()
+	}
+	if pins := must(one, ask("g-1", "/mcp")); len(pins.GetLists()) != 0 {
+		t.Error(pins)
+	}
+	if entries, _, err := mem.List(t.Context(), pin.Kind, "", 0); err != nil || len(entries) != 0 {
+		t.Errorf("asking alone is remembered: %v %v", entries, err)
+	}
+	must(one, tell("g-1", "/mcp", 1, "search", "refund"))
+	first := func(pins *nodev1.ServerPins) byte { return pins.GetLists()[0].GetPins()[0].GetFirst()[0] }
+	if pins := must(two, tell("g-2", "/mcp", 2, "search")); first(pins) != 1 || pins.GetLists()[0].GetPins()[0].GetNow()[0] != 2 {
+		t.Error(pins)
+	}
+	if pins := must(one, ask("g-1", "/mcp")); pins.GetLists()[0].GetPins()[0].GetNow()[0] != 2 {
+		t.Error(pins)
+	}
+	for _, elsewhere := range []*nodev1.PinServerRequest{ask("g-desk", "/mcp"), ask("g-1", "/other")} {
+		if pins := must(one, elsewhere); len(pins.GetLists()) != 0 {
+			t.Errorf("%v: %v", elsewhere, pins)
+		}
+	}
+	// Nodes that tell at once lose nothing of each other's.
+	var all sync.WaitGroup
+	for i := range 20 {
+		all.Go(func() {
+			if _, err := []*pin.Service{one, two}[i%2].Pin(context.Background(), tell("g-1", "/mcp", 1, fmt.Sprint("tool-", i))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if pins := must(one, ask("g-1", "/mcp")); len(pins.GetLists()[0].GetPins()) != 22 {
+		t.Error(pins)
+	}
+}
+
+func TestNoPins(t *testing.T) {
+	s := service(t, storetest.NewMemory())
+	bad := tell("g-1", "/mcp", 1, "x")
+	bad.List = "secrets"
+	other := ask("g-1", "/mcp")
+	other.Resource = "other"
+	for what, c := range map[string]struct {
+		req  *nodev1.PinServerRequest
+		code codes.Code
+	}{
+		"no path":                   {ask("g-1", ""), codes.InvalidArgument},
+		"a long path":               {ask("g-1", "/"+strings.Repeat("x", 3000)), codes.InvalidArgument},
+		"a grant that is over":      {ask("g-over", "/mcp"), codes.PermissionDenied},
+		"no grant":                  {ask("g-9", "/mcp"), codes.NotFound},
+		"a resource of other tasks": {other, codes.PermissionDenied},
+		"a list that is not pinned": {bad, codes.InvalidArgument},
+	} {
+		if _, err := s.Pin(t.Context(), c.req); fault.CodeOf(err) != c.code {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	for i := range 65 {
+		_, err := s.Pin(t.Context(), tell("g-1", fmt.Sprint("/", i), 1, "x"))
+		if (err != nil) != (i == 64) || i == 64 && fault.CodeOf(err) != codes.ResourceExhausted {
+			t.Errorf("server %d: %v", i, err)
+		}
+	}
+	if _, err := s.Pin(t.Context(), tell("g-desk", "/mcp", 1, "x")); err != nil {
+		t.Errorf("another task has no room: %v", err)
+	}
+}
