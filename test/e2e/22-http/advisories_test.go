@@ -35,6 +35,16 @@ func (s *service) advisories(t *testing.T) {
 		"a body over what rules read":                       {"fix-order", "PATCH /api/orders/7 HTTP/1.1\r\nContent-Type: application/json", `{"status":"paid","x":"` + strings.Repeat("x", 2<<20) + `"}`, 400, "longer than"},
 		"headers without an end":                            {"", "GET /api/orders/7 HTTP/1.1\r\nX-Long: " + strings.Repeat("x", 2<<20), "", 400, "too long"},
 		"headers without number":                            {"", "GET /api/orders/7 HTTP/1.1" + strings.Repeat("\r\nX: y", 20000), "", 400, "too long"},
+		"two lengths":                                       {"fix-order", "PATCH /api/orders/7 HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 5", `{"status":"paid"}`, 400, "Postern-Code"},
+		"a length and chunks":                               {"fix-order", "PATCH /api/orders/7 HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked", "0\r\n\r\n", 400, "Postern-Code"},
+		"an absolute target":                                {"", "GET https://admin.internal/api/orders/7 HTTP/1.1", "", 400, "Postern-Code"},
+		"a tunnel":                                          {"", "CONNECT admin.internal:443 HTTP/1.1", "", 400, "Postern-Code"},
+		"another protocol by upgrade":                       {"", "GET /api/orders/7 HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__", "", 403, "Postern-Code"},
+		"encoded twice":                                     {"", "GET /api/orders/%252e%252e/admin/users HTTP/1.1", "", 400, "Postern-Code"},
+		"an empty segment":                                  {"", "GET /api//orders/7 HTTP/1.1", "", 400, "Postern-Code"},
+		"a parameter of the path":                           {"", "GET /api/orders/7;x=1 HTTP/1.1", "", 400, "Postern-Code"},
+		"a NUL in the path":                                 {"", "GET /api/orders/7%00.json HTTP/1.1", "", 400, "Postern-Code"},
+		"a name twice, in two cases":                        {"fix-order", "PATCH /api/orders/7 HTTP/1.1\r\nContent-Type: application/json", `{"status":"paid","STATUS":"void"}`, 400, "twice in one object"},
 		"two hosts":                                         {"", "GET /api/orders/7 HTTP/1.1\r\nHost: admin.internal", "", 400, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -63,6 +73,28 @@ func (s *service) advisories(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a chunk with an extension", func(t *testing.T) {
+		conn := s.secure(t, "http/1.1")
+		_, _ = fmt.Fprintf(conn, "PATCH /api/orders/7 HTTP/1.1\r\nHost: fix-order--orders-api.%s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n11;a=b\r\n{\"status\":\"paid\"}\r\n0\r\n\r\n", s.Nodes[0].HTTPDomain, token)
+		back := bufio.NewReader(conn)
+		resp, err := http.ReadResponse(back, nil)
+		if err != nil {
+			return // cut off
+		}
+		defer resp.Body.Close()
+		if _, _ = io.Copy(io.Discard, resp.Body); resp.StatusCode != http.StatusBadRequest {
+			t.Error(resp.Status)
+		}
+		if more, err := back.ReadByte(); err == nil {
+			t.Errorf("the connection goes on with %q", more)
+		}
+	})
+	t.Run("an answer that unpacks without an end", func(t *testing.T) {
+		status, code, text := s.say(t, &evasion{Task: "odd-orders", Resource: "odd", Send: "GET /api/orders/bomb HTTP/1.1"})
+		if len(text) > 8<<20 || status == http.StatusOK && strings.HasSuffix(text, "}") {
+			t.Errorf("%d %s: %d bytes went through", status, code, len(text))
+		}
+	})
 	t.Run("CVE-2024-27316 headers in frames without an end", func(t *testing.T) {
 		conn := s.secure(t, "h2")
 		fr := begin(conn)

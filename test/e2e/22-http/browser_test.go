@@ -37,6 +37,7 @@ spec:
   permit:
     - {methods: [GET, POST], path: /}
     - {methods: [GET], path: /ws, websocket: true}
+    - {methods: [GET], path: /stream}
     - {methods: [GET], path: /danger, approval: {scope: statement, rule: leads}}
   duration: 1h
 ---
@@ -60,6 +61,11 @@ func newDesk(t *testing.T) string {
 		w.Header().Set("Content-Type", "text/html")
 		_, _ = io.WriteString(w, `<!doctype html><p id="done">done</p>`)
 	})
+	mux.HandleFunc("/stream", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "begun\n")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
 	mux.Handle("/ws", websocket.Handler(func(c *websocket.Conn) { _, _ = io.WriteString(c, "hello over the socket") }))
 	return plain(t, mux.ServeHTTP)
 }
@@ -67,7 +73,9 @@ func newDesk(t *testing.T) string {
 // TestBrowser: people with nothing but a browser sign in, work, wait for others and sign
 // out, in a real Chromium.
 func TestBrowser(t *testing.T) {
-	s := &service{House: house.Start(t, house.Options{Bare: true, Extra: fmt.Sprintf(deskWorld, newDesk(t))})}
+	s := &service{House: house.Start(t, house.Options{
+		Bare: true, Extra: fmt.Sprintf(deskWorld, newDesk(t)), Nodes: []house.NodeSpec{{Name: "node-1", Region: "local"}, {Name: "node-2", Region: "local"}},
+	})}
 	s.Serves(t, "desk")
 	home := "https://desk--desk." + s.Nodes[0].HTTPDomain
 	host := strings.Split(strings.TrimPrefix(home, "https://"), ":")[0]
@@ -185,12 +193,29 @@ func (s *service) attacks(t *testing.T, home string) {
 	if r := ask("GET", home+"/", "", "Authorization", "Bearer "+token); r.StatusCode != http.StatusUnauthorized {
 		t.Errorf("a browser's token as a bearer: %d", r.StatusCode)
 	}
+	// Whoever signs out at one node is signed out at the other, where something runs still.
+	there := "https://desk--desk." + s.Nodes[1].HTTPDomain
+	req := house.Must(http.NewRequestWithContext(t.Context(), http.MethodGet, there+"/stream", nil))(t)
+	req.Header.Set("Cookie", session)
+	req.Header.Set("Sec-Fetch-Site", "none")
+	stream := house.Must(c.Do(req))(t)
+	defer stream.Body.Close()
+	first := make([]byte, len("begun"))
+	if _, err := io.ReadFull(stream.Body, first); err != nil || stream.StatusCode != http.StatusOK {
+		t.Fatalf("at the other node: %s %q %v", stream.Status, first, err)
+	}
 	if r := ask("POST", home+"/.postern/logout", session, "Sec-Fetch-Site", "same-origin"); r.StatusCode != http.StatusOK {
 		t.Errorf("sign out: %d", r.StatusCode)
 	}
 	if r := ask("GET", home+"/", session, "Sec-Fetch-Site", "none"); r.StatusCode != http.StatusUnauthorized {
 		t.Errorf("after signing out: %d", r.StatusCode)
 	}
+	if rest, err := io.ReadAll(stream.Body); err == nil { // it ends, and not as if it were whole
+		t.Errorf("what ran at the other node ended well: %q", rest)
+	}
+	house.Eventually(t, func() string { return "the other node refuses the cookie" }, func() bool {
+		return ask("GET", there+"/", session, "Sec-Fetch-Site", "none").StatusCode == http.StatusUnauthorized
+	})
 	if strings.Contains(s.Log(), token) {
 		t.Error("the token is in the log")
 	}

@@ -79,6 +79,21 @@ func odd(t *testing.T) int {
 		_, _ = fmt.Fprintf(z, `{"customer":{"email":%q}}`, house.CanaryEmail)
 		_ = z.Close()
 	})
+	mux.HandleFunc("/api/orders/bomb", func(w http.ResponseWriter, _ *http.Request) {
+		json(w)
+		w.Header().Set("Content-Encoding", "gzip")
+		z := gzip.NewWriter(w)
+		_, _ = io.WriteString(z, `{"pad":[`)
+		blanks := make([]byte, 64<<10)
+		for i := range blanks {
+			blanks[i] = ' '
+		}
+		for range 2048 { // 128 MiB, of 128 KiB
+			_, _ = z.Write(blanks)
+		}
+		_, _ = io.WriteString(z, `1]}`)
+		_ = z.Close()
+	})
 	s := httptest.NewServer(mux)
 	t.Cleanup(s.Close)
 	return s.Listener.Addr().(*net.TCPAddr).Port

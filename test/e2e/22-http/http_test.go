@@ -57,7 +57,7 @@ func TestOrders(t *testing.T) {
 		name string
 		run  func(t *testing.T)
 	}{
-		{"stock curl", s.stockCurl}, {"held", s.held}, {"evasions", s.evasions}, {"advisories", s.advisories}, {"floods", s.floods}, {"revoked", s.revoked},
+		{"stock curl", s.stockCurl}, {"held", s.held}, {"evasions", s.evasions}, {"advisories", s.advisories}, {"CVE-2023-44487 rapid reset, and heads that never end", s.floods}, {"revoked", s.revoked},
 	} {
 		t.Run(part.name, part.run)
 	}
