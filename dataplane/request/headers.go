@@ -115,7 +115,10 @@ func Shown(h http.Header) []string {
 }
 
 // ShownText is what Shown lists, each with a line's end. It is made for each request.
-func ShownText(h http.Header) string {
+func ShownText(h http.Header) string { return string(AppendShown(nil, h)) }
+
+// AppendShown appends ShownText.
+func AppendShown(b []byte, h http.Header) []byte {
 	var room [32]string
 	names, size := room[:0], 0
 	for name, values := range h {
@@ -125,7 +128,7 @@ func ShownText(h http.Header) string {
 		}
 	}
 	slices.Sort(names)
-	b := make([]byte, 0, size+len(redacted))
+	b = slices.Grow(b, size+len(redacted))
 	for _, name := range names {
 		lower, secret := spelled(name)
 		for _, v := range h[name] {
@@ -135,7 +138,7 @@ func ShownText(h http.Header) string {
 			b = append(append(append(append(b, lower...), ": "...), oneLine(v)...), '\n')
 		}
 	}
-	return string(b)
+	return b
 }
 
 const redacted = "(redacted)"

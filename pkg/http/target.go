@@ -64,7 +64,7 @@ func parsePath(raw string) (string, error) {
 	if strings.ContainsAny(path, `%\;`) {
 		return "", errors.New("the path has a character that some servers read in another way: one of % \\ ;")
 	}
-	if !norm.NFKC.IsNormalString(path) {
+	if !plain(path) && !norm.NFKC.IsNormalString(path) {
 		return "", errors.New("the path has letters that become others in another normal form")
 	}
 	for _, r := range path {
@@ -72,10 +72,10 @@ func parsePath(raw string) (string, error) {
 			return "", errors.New("the path has a character that cannot be seen")
 		}
 	}
-	segments := strings.Split(path[1:], "/")
-	for i, s := range segments {
-		switch {
-		case s == "" && i == len(segments)-1:
+	for rest, more := path[1:], true; more; {
+		var s string
+		switch s, rest, more = strings.Cut(rest, "/"); {
+		case s == "" && !more:
 		case s == "":
 			return "", errors.New("the path has an empty segment")
 		case strings.Trim(s, ". ") == "":
@@ -83,6 +83,16 @@ func parsePath(raw string) (string, error) {
 		}
 	}
 	return path, nil
+}
+
+// plain reports whether s is ASCII, which is its own normal form.
+func plain(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }
 
 func parseQuery(raw string) ([]Pair, error) {

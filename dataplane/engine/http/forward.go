@@ -98,11 +98,15 @@ func (x *exchange) unvouched(err error) error {
 // outgoing is the request as the resource gets it: made anew, of what was understood.
 func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
 	_, target, _ := strings.Cut(x.adm.Forward, " ")
-	out, err := http.NewRequestWithContext(ctx, x.facts.Method, request.Scheme(x.terms)+"://"+x.terms.HTTP.Authority+target, nil)
+	u, err := url.ParseRequestURI(target)
 	if err != nil {
 		return nil, request.Bad("the target cannot be sent on")
 	}
-	out.Host, out.Header, out.ContentLength = x.terms.HTTP.Authority, make(http.Header, len(x.r.Header)), x.r.ContentLength
+	u.Scheme, u.Host = request.Scheme(x.terms), x.terms.HTTP.Authority
+	out := (&http.Request{
+		Method: x.facts.Method, URL: u, Host: u.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: make(http.Header, len(x.r.Header)), ContentLength: x.r.ContentLength,
+	}).WithContext(ctx)
 	request.Forward(out.Header, x.r.Header)
 	x.talk.headers(out.Header)
 	if _, named := out.Header["User-Agent"]; !named {
@@ -202,7 +206,7 @@ func (x *exchange) answer(ctx context.Context, resp *http.Response, secrets [][]
 }
 
 func headLines(status int, h http.Header) []byte {
-	return []byte(statusLine(status) + "\n" + request.ShownText(h))
+	return request.AppendShown(append(append(make([]byte, 0, 512), statusLine(status)...), '\n'), h)
 }
 
 // statusLine is a status as people write it.

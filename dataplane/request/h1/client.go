@@ -42,6 +42,9 @@ type link struct {
 	w    *bufio.Writer
 	head []byte // reused
 
+	probe func(fd uintptr) bool // of quiet, reused
+	still bool                  // what it has found
+
 	since time.Time // when it was kept
 	used  bool      // it has served a request before
 	heard bool      // the server has begun to answer this one

@@ -280,7 +280,7 @@ func FuzzHead(f *testing.F) {
 		if err != nil {
 			return
 		}
-		r, err := parseHead(head)
+		r, err := parseHead(t.Context(), head)
 		if err != nil || r.RequestURI[0] != '/' {
 			return
 		}

@@ -7,6 +7,7 @@ package h1
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -68,9 +69,10 @@ func readHead(r *bufio.Reader, buf []byte, most int) ([]byte, error) {
 var crlf = []byte("\r\n")
 
 // parseHead makes a request of a head. Its body is not set yet.
-func parseHead(head []byte) (*http.Request, error) {
+func parseHead(ctx context.Context, head []byte) (*http.Request, error) {
 	line, rest, _ := bytes.Cut(head, crlf)
-	r, err := parseLine(string(line))
+	r := (&http.Request{ProtoMajor: 1}).WithContext(ctx)
+	err := parseLine(r, string(line))
 	if err != nil {
 		return nil, err
 	}
@@ -93,28 +95,28 @@ func parseHead(head []byte) (*http.Request, error) {
 	return r, frame(r)
 }
 
-func parseLine(line string) (*http.Request, error) {
+func parseLine(r *http.Request, line string) error {
 	method, rest, ok := strings.Cut(line, " ")
 	target, proto, ok2 := strings.Cut(rest, " ")
-	r := &http.Request{Method: method, RequestURI: target, Proto: proto, ProtoMajor: 1}
+	r.Method, r.RequestURI, r.Proto = method, target, proto
 	switch {
 	case !ok || !ok2 || target == "":
-		return nil, bad("the first line is not METHOD TARGET VERSION")
+		return bad("the first line is not METHOD TARGET VERSION")
 	case !token(method) || len(method) > maxMethod:
-		return nil, bad("the method is not one word")
+		return bad("the method is not one word")
 	case proto == "HTTP/1.1":
 		r.ProtoMinor = 1
 	case proto != "HTTP/1.0":
-		return nil, bad("the version is not HTTP/1.1")
+		return bad("the version is not HTTP/1.1")
 	}
 	for i := range len(target) {
 		if c := target[i]; c <= ' ' || c >= 0x7f {
-			return nil, bad("the target has a character that must be encoded")
+			return bad("the target has a character that must be encoded")
 		}
 	}
 	path, query, _ := strings.Cut(target, "?")
 	r.URL = &url.URL{Path: path, RawQuery: query}
-	return r, nil
+	return nil
 }
 
 func parseHeaders(lines []byte) (http.Header, error) {

@@ -10,12 +10,14 @@ func (l *link) quiet() bool {
 	if l.raw == nil {
 		return true
 	}
-	quiet := false
-	err := l.raw.Read(func(fd uintptr) bool {
-		var b [1]byte
-		_, err := syscall.Read(int(fd), b[:])
-		quiet = err == syscall.EAGAIN
-		return true
-	})
-	return err == nil && quiet
+	l.still = false
+	if l.probe == nil {
+		l.probe = func(fd uintptr) bool {
+			var b [1]byte
+			_, err := syscall.Read(int(fd), b[:])
+			l.still = err == syscall.EAGAIN
+			return true
+		}
+	}
+	return l.raw.Read(l.probe) == nil && l.still
 }

@@ -40,13 +40,17 @@ type conn struct {
 	r    *bufio.Reader
 	bw   *bufio.Writer
 	w    *writer
-	head []byte // reused
-	from string // where the client is
+	head []byte      // reused
+	hdr  http.Header // of answers, reused
+	from string      // where the client is
+	tls  *tls.ConnectionState
+	ctx  context.Context    // of all requests: a client that leaves ends the connection
+	end  context.CancelFunc // of ctx
 
-	watching sync.Mutex         // guards what follows
-	timer    *time.Timer        // begins the watch
-	gone     context.CancelFunc // of the request that may be watched; nil where none is
-	watched  chan struct{}      // closed when the watch has ended; nil where it has not begun
+	watching sync.Mutex    // guards what follows
+	timer    *time.Timer   // begins the watch
+	asked    bool          // there is a request that may be watched
+	watched  chan struct{} // closed when the watch has ended; nil where it has not begun
 }
 
 // pools of what each connection needs while it is served.
@@ -59,7 +63,13 @@ var (
 // A handler that panics with http.ErrAbortHandler ends the connection in the middle of its
 // answer.
 func Serve(ctx context.Context, nc net.Conn, cfg Config, h http.Handler) error {
-	c := &conn{cfg: cfg, nc: nc, from: nc.RemoteAddr().String(), r: readers.Get().(*bufio.Reader), bw: writers.Get().(*bufio.Writer)}
+	c := &conn{cfg: cfg, nc: nc, from: nc.RemoteAddr().String(), r: readers.Get().(*bufio.Reader), bw: writers.Get().(*bufio.Writer), hdr: http.Header{}}
+	c.ctx, c.end = context.WithCancel(ctx)
+	defer c.end()
+	if t, ok := nc.(*tls.Conn); ok {
+		s := t.ConnectionState()
+		c.tls = &s
+	}
 	c.r.Reset(nc)
 	c.bw.Reset(nc)
 	hijacked := false
@@ -76,7 +86,7 @@ func Serve(ctx context.Context, nc net.Conn, cfg Config, h http.Handler) error {
 		if err != nil {
 			return c.refuse(err)
 		}
-		again, err := c.answer(ctx, r, h)
+		again, err := c.answer(r, h)
 		if c.w.hijacked {
 			hijacked = true
 			return err
@@ -104,24 +114,20 @@ func (c *conn) next() (*http.Request, error) {
 	if c.head, err = readHead(c.r, c.head[:0], c.cfg.Head); err != nil {
 		return nil, err
 	}
-	r, err := parseHead(c.head)
+	r, err := parseHead(c.ctx, c.head)
 	if err != nil {
 		return nil, err
 	}
-	r.RemoteAddr = c.from
-	if t, ok := c.nc.(*tls.Conn); ok {
-		s := t.ConnectionState()
-		r.TLS = &s
-	}
-	c.w = &writer{c: c, r: r, header: make(http.Header, 8)}
-	b := &body{c: c, frames: frames{r: c.r, left: r.ContentLength, chunked: r.ContentLength < 0}}
+	r.RemoteAddr, r.TLS = c.from, c.tls
+	clear(c.hdr)
+	c.w = &writer{c: c, r: r, header: c.hdr}
 	r.Body = http.NoBody
-	if b.chunked {
-		b.left = 0
-		b.trailer = http.Header{}
-		r.Trailer = b.trailer
-	}
-	if b.chunked || b.left > 0 {
+	if r.ContentLength != 0 {
+		b := &body{c: c, frames: frames{r: c.r, left: max(r.ContentLength, 0), chunked: r.ContentLength < 0}}
+		if b.chunked {
+			b.trailer = http.Header{}
+			r.Trailer = b.trailer
+		}
 		r.Body = b
 		switch expect := r.Header["Expect"]; {
 		case len(expect) == 1 && strings.EqualFold(expect[0], "100-continue"):
@@ -135,13 +141,11 @@ func (c *conn) next() (*http.Request, error) {
 }
 
 // answer has a request answered, and says whether another may follow.
-func (c *conn) answer(ctx context.Context, r *http.Request, h http.Handler) (again bool, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+func (c *conn) answer(r *http.Request, h http.Handler) (again bool, err error) {
 	b, _ := r.Body.(*body)
-	c.watch(cancel, b)
+	c.watch(b)
 	defer c.unwatch()
-	if !c.handle(h, r.WithContext(ctx)) {
+	if !c.handle(h, r) {
 		return false, nil
 	}
 	if c.w.hijacked {
@@ -192,13 +196,13 @@ func (c *conn) handle(h http.Handler, r *http.Request) (ok bool) {
 
 // watch notices a client that leaves while a request without a body is being answered. It
 // begins late, so that short requests do not pay for it.
-func (c *conn) watch(cancel context.CancelFunc, b *body) {
+func (c *conn) watch(b *body) {
 	if b != nil {
 		return // whoever reads the body notices
 	}
 	c.watching.Lock()
 	defer c.watching.Unlock()
-	c.gone = cancel
+	c.asked = true
 	if c.timer == nil {
 		c.timer = time.AfterFunc(watchAfter, c.look)
 		return
@@ -210,8 +214,7 @@ func (c *conn) watch(cancel context.CancelFunc, b *body) {
 // which it then watches early.
 func (c *conn) look() {
 	c.watching.Lock()
-	gone := c.gone
-	if gone == nil || c.watched != nil {
+	if !c.asked || c.watched != nil {
 		c.watching.Unlock()
 		return
 	}
@@ -226,7 +229,7 @@ func (c *conn) look() {
 	if _, err := c.r.Peek(1); err != nil {
 		var timeout net.Error
 		if !errors.As(err, &timeout) || !timeout.Timeout() {
-			gone()
+			c.end()
 		}
 	}
 }
@@ -235,10 +238,10 @@ func (c *conn) look() {
 func (c *conn) unwatch() {
 	c.watching.Lock()
 	defer c.watching.Unlock()
-	if c.gone == nil {
+	if !c.asked {
 		return
 	}
-	c.gone = nil
+	c.asked = false
 	c.timer.Stop()
 	for c.watched != nil {
 		_ = c.nc.SetReadDeadline(time.Unix(1, 0))
