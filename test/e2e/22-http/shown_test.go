@@ -83,9 +83,37 @@ spec:
   duration: 1h
 ---
 apiVersion: postern/v1
+kind: Resource
+metadata: {name: calls}
+spec: {protocol: http, endpoint: {host: 127.0.0.1, port: ${CALLS}, tls: {mode: disable}, http: {auth: {scheme: none}}}}
+---
+apiVersion: postern/v1
+kind: Task
+metadata: {name: calls}
+spec:
+  purpose: call all there is
+  resources: {names: [calls]}
+  permit: [{grpc: ["grpc.testing.TestService/*", "grpc.testing.UnimplementedService/*"]}]
+  duration: 1h
+---
+apiVersion: postern/v1
+kind: Task
+metadata: {name: one-call}
+spec:
+  purpose: call one thing
+  resources: {names: [calls]}
+  permit: [{grpc: [grpc.testing.TestService/UnaryCall]}]
+  duration: 1h
+---
+apiVersion: postern/v1
 kind: Binding
 metadata: {name: look}
-spec: {subjects: [{group: analysts}], tasks: [look, sip]}
+spec: {subjects: [{group: analysts}], tasks: [look, sip, calls, one-call]}
+---
+apiVersion: postern/v1
+kind: RoleBinding
+metadata: {name: leads-audit}
+spec: {role: auditor, subjects: [{group: leads}]}
 `
 
 // plain is a server without TLS, and its port.
@@ -154,11 +182,11 @@ func TestShown(t *testing.T) {
 	m := newMutual(t)
 	oneLine := func(b []byte) string { return strings.ReplaceAll(string(b), "\n", `\n`) }
 	s.House = house.Start(t, house.Options{Bare: true, Extra: strings.NewReplacer(
-		"${VOUCHED}", vouched, "${PARTNER}", p.port, "${TOKENS}", p.tokens, "${CLIENT_SECRET}", p.secret,
+		"${VOUCHED}", vouched, "${CALLS}", calls(t), "${PARTNER}", p.port, "${TOKENS}", p.tokens, "${CLIENT_SECRET}", p.secret,
 		"${S3}", store.Endpoint[strings.LastIndexByte(store.Endpoint, ':')+1:], "${S3_CA}", oneLine(house.Must(os.ReadFile(store.CAFile))(t)), "${AWS_KEY}", key, "${AWS_SECRET}", secret,
 		"${MUTUAL}", m.port, "${MUTUAL_CA}", oneLine(m.ca), "${CERT}", oneLine(m.cert), "${KEY}", oneLine(m.key),
 	).Replace(shownWorld)})
-	s.Serves(t, "vouched", "partner", "bucket", "mutual")
+	s.Serves(t, "vouched", "partner", "bucket", "mutual", "calls")
 	ctx := oidc.ClientContext(t.Context(), &http.Client{Transport: &http.Transport{TLSClientConfig: s.TLS()}})
 	keys = oidc.NewVerifier(s.Addr, oidc.NewRemoteKeySet(ctx, s.Addr+"/.well-known/jwks.json"), &oidc.Config{ClientID: "vouched", SupportedSigningAlgs: []string{oidc.ES256}})
 
@@ -218,6 +246,7 @@ func TestShown(t *testing.T) {
 			t.Errorf("when to come again: %q", s.last.Get("Retry-After"))
 		}
 	})
+	t.Run("gRPC", s.interop)
 	t.Run("client certificate", func(t *testing.T) {
 		if status, text := s.look(t, "mutual", "/", ""); status != http.StatusOK || text != "known" {
 			t.Errorf("%d %s", status, text)
