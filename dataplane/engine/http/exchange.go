@@ -206,11 +206,17 @@ func (x *exchange) said(p []byte) error {
 // errOver ends a body that is still being sent when its answer has ended.
 var errOver = errors.New("http: the exchange is over")
 
+// heads are what the lines of heads are written to.
+var heads = sync.Pool{New: func() any { b := make([]byte, 0, 1<<10); return &b }}
+
 // head reports the answer's status and headers.
-func (x *exchange) head(lines []byte) error {
+func (x *exchange) head(status int, h http.Header) error {
+	b := heads.Get().(*[]byte)
+	defer heads.Put(b)
+	*b = request.AppendShown(append(append((*b)[:0], statusLine(status)...), '\n'), h)
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.flow.Output(engine.Head, lines)
+	return x.flow.Output(engine.Head, *b)
 }
 
 func (x *exchange) done(o engine.Outcome) error {

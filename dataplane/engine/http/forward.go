@@ -179,7 +179,7 @@ func (x *exchange) answer(ctx context.Context, resp *http.Response, secrets [][]
 		clear(h)
 		return err
 	}
-	if err := x.head(headLines(resp.StatusCode, h)); err != nil {
+	if err := x.head(resp.StatusCode, h); err != nil {
 		clear(h)
 		return err
 	}
@@ -205,12 +205,13 @@ func (x *exchange) answer(ctx context.Context, resp *http.Response, secrets [][]
 	return nil
 }
 
-func headLines(status int, h http.Header) []byte {
-	return request.AppendShown(append(append(make([]byte, 0, 512), statusLine(status)...), '\n'), h)
-}
-
 // statusLine is a status as people write it.
-func statusLine(status int) string { return strconv.Itoa(status) + " " + http.StatusText(status) }
+func statusLine(status int) string {
+	if status == http.StatusOK {
+		return "200 OK"
+	}
+	return strconv.Itoa(status) + " " + http.StatusText(status)
+}
 
 // buffers are what bodies are copied through.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}

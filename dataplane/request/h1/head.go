@@ -66,7 +66,7 @@ func readHead(r *bufio.Reader, buf []byte, most int) ([]byte, error) {
 	}
 }
 
-var crlf = []byte("\r\n")
+var crlf, headEnd = []byte("\r\n"), []byte("\r\n\r\n")
 
 // parseHead makes a request of a head. Its body is not set yet.
 func parseHead(ctx context.Context, head []byte) (*http.Request, error) {
@@ -120,8 +120,11 @@ func parseLine(r *http.Request, line string) error {
 }
 
 func parseHeaders(lines []byte) (http.Header, error) {
-	n := bytes.Count(lines, crlf) + 1
-	if n > maxHeaders+1 {
+	n := bytes.Count(lines, crlf) // just as many as there are: a map of eight is a small one
+	if !bytes.HasSuffix(lines, crlf) {
+		n++
+	}
+	if n > maxHeaders {
 		return nil, bad("there are more than %d headers", maxHeaders)
 	}
 	h := make(http.Header, n)

@@ -2,6 +2,7 @@ package h1
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -107,8 +108,10 @@ func (c *conn) next() (*http.Request, error) {
 			return nil, err
 		}
 	}
-	if err := c.nc.SetReadDeadline(time.Now().Add(c.cfg.Begin)); err != nil {
-		return nil, err
+	if b, _ := c.r.Peek(c.r.Buffered()); !bytes.Contains(b, headEnd) { // or it is there already
+		if err := c.nc.SetReadDeadline(time.Now().Add(c.cfg.Begin)); err != nil {
+			return nil, err
+		}
 	}
 	var err error
 	if c.head, err = readHead(c.r, c.head[:0], c.cfg.Head); err != nil {
