@@ -31,6 +31,10 @@ func mapFile(f *os.File, size int, writable bool) ([]byte, error) {
 	return unix.Mmap(int(f.Fd()), 0, size, prot, unix.MAP_SHARED)
 }
 
+// makeReady maps pages that are about to be written, all in one call. mem begins at a page.
+// Where it fails, they are mapped one by one as they are written.
+func makeReady(mem []byte) { _ = unix.Madvise(mem, unix.MADV_POPULATE_WRITE) }
+
 func unmapFile(mem []byte) error { return unix.Munmap(mem) }
 
 func datasync(f *os.File) error { return unix.Fdatasync(int(f.Fd())) }

@@ -1,10 +1,8 @@
 package spool
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -23,23 +21,20 @@ type Recorder struct {
 	// buf is runRoom bytes and then the frames that are not in the spool yet: those of
 	// mode Async, and of the current event.
 	buf    []byte
-	run    uint64   // number of the last run that was sealed
-	runs   [][]byte // those of the current flush
-	kept   uint64   // seq of the last event that is in the spool
-	broken error    // events that Record took were lost; final
+	run    uint64      // number of the last run that was sealed
+	runs   []sealedRun // those of the current flush
+	packer packer
+	kept   uint64 // seq of the last event that is in the spool
+	broken error  // events that Record took were lost; final
 	closed bool
 }
 
 const (
 	// keepBuf is the largest buffer that a recorder keeps for the next event.
 	keepBuf = 128 << 10
-	// The payload of an entry of frames: their span in clear, then the sealed run. The
-	// span is the seq of the first event, then that of the last, twice, and one more
-	// where the last event goes on.
-	spanSize = 16
-	runRoom  = spanSize + record.SealRoom
+	runRoom = runHead + record.SealRoom
 	// maxRun is the most bytes of frames in one entry.
-	maxRun = maxEntry - entryHeader - spanSize - record.SealOverhead
+	maxRun = maxEntry - entryHeader - runHead - record.SealOverhead
 )
 
 // Record returns once e is as durable as m says; it sets e.Seq and e.Elapsed, e.Time
@@ -131,45 +126,13 @@ func (r *Recorder) flush(now time.Time, cut, urgent bool) (position, error) {
 	if err == nil {
 		r.kept = r.seq
 	}
+	r.packer.done()
 	clear(r.runs)
 	r.runs, r.buf = r.runs[:0], r.buf[:0]
 	if cap(r.buf) > keepBuf {
 		r.buf = nil
 	}
 	return at, err
-}
-
-// seal makes runs of the frames of buf, in place where they are one; r.mu is held.
-func (r *Recorder) seal() error {
-	if len(r.buf)-runRoom <= maxRun {
-		r.buf = r.sealed(r.buf, record.Span{First: r.kept + 1, Last: r.seq})
-		r.runs = append(r.runs, r.buf)
-		return nil
-	}
-	span := record.Span{Last: r.kept}
-	for frames := r.buf[runRoom:]; len(frames) > 0; {
-		f, err := record.NextFrame(frames)
-		if err != nil {
-			return err
-		}
-		part := frames[:f.Size]
-		frames = frames[f.Size:]
-		if span, err = span.Next(part); err != nil {
-			return err
-		}
-		run := make([]byte, runRoom, runRoom+len(part)+record.SealOverhead)
-		r.runs = append(r.runs, r.sealed(append(run, part...), span))
-	}
-	return nil
-}
-
-// sealed is the payload of an entry: the frames behind room, sealed, and their span.
-func (r *Recorder) sealed(room []byte, span record.Span) []byte {
-	r.run++
-	binary.LittleEndian.PutUint64(room, span.First)
-	binary.LittleEndian.PutUint64(room[8:], span.Last<<1|uint64(flag(span.Open)))
-	room = slices.Grow(room, record.SealOverhead)
-	return room[:spanSize+len(r.session.key.Seal(room[spanSize:], r.run))]
 }
 
 // Close records why the session ended; its recording is then sealed and shipped. It is

@@ -214,9 +214,9 @@ func take(found map[uint64]*remains, seg *segment, e entry) error {
 	}
 	at := extent{seg, int32(e.offset), int32(len(e.payload))}
 	switch e.kind {
-	case entryFrames:
-		if len(e.payload) <= spanSize+record.SealOverhead {
-			return errors.New("an entry of frames is too short")
+	case entryFrames, entryRun:
+		if len(e.payload) <= runHead+bareSeal || at.frames() <= 0 || at.frames() > maxEntry {
+			return errors.New("the entry of a run has no valid length")
 		}
 		f.uncut = append(f.uncut, at)
 	case entryPart:
@@ -271,7 +271,7 @@ func (s *Spool) adopt(f *remains, r *Recovery) (Recovered, error) {
 	for rest := f.uncut; len(rest) > 0; {
 		n, size := 0, 0
 		for n < len(rest) && size < chunkBytes {
-			size += int(rest[n].len)
+			size += rest[n].frames()
 			n++
 		}
 		ses.chunks = append(ses.chunks, &chunk{runs: rest[:n:n], since: now})
@@ -302,7 +302,7 @@ func (s *Spool) keepIntact(ses *session, r *Recovery) error {
 		switch {
 		case c.seal:
 		case len(c.parts) > 0:
-			_, after, err := ses.bytes(mark{}, c)
+			after, err := ses.settle(mark{}, c)
 			if err != nil {
 				return err
 			}

@@ -149,16 +149,16 @@ func (ses *session) place(c *chunk) int {
 	return -1
 }
 
-// build settles the bytes of one chunk. While the key is there and room for them, they
-// are compressed and kept in place of its runs; otherwise they are its runs as they are.
-// s.mu is held, and is given free for the work.
+// build settles the bytes of one chunk. They are its runs as they are; but many small ones
+// are put together, compressed and kept in place of them, while the key is there and room
+// for that. s.mu is held, and is given free for the work.
 func (s *Spool) build(ses *session, before mark, c *chunk) error {
 	cut := cutting{index: before.next}
 	if len(c.runs) > 0 {
 		cut.through = record.RunNumber(c.runs[len(c.runs)-1].run())
 	}
 	defer s.pin(c)()
-	if ses.key != nil && !c.logged && s.disk.room(c.size) {
+	if ses.key != nil && !c.logged && small(c.runs) && s.disk.room(c.size) {
 		runs := slices.Clone(c.runs)
 		s.mu.Unlock()
 		data, after, err := ses.compress(before, runs)
@@ -173,7 +173,7 @@ func (s *Spool) build(ses *session, before mark, c *chunk) error {
 	if !cut.whole {
 		same := chunk{runs: slices.Clone(c.runs), parts: slices.Clone(c.parts)}
 		s.mu.Unlock()
-		_, after, err := ses.bytes(before, &same)
+		after, err := ses.settle(before, &same)
 		s.mu.Lock()
 		if err != nil || s.sessions[ses.id] != ses {
 			return err
@@ -232,16 +232,27 @@ func (s *Spool) putParts(ses *session, c *chunk, data []byte) bool {
 	return true
 }
 
+// small reports whether runs are too small to have been compressed on their own.
+func small(runs []extent) bool {
+	return framesOf(runs) < packFrom*len(runs)
+}
+
+// framesOf is how many bytes of frames are in runs.
+func framesOf(runs []extent) (n int) {
+	for _, x := range runs {
+		n += x.frames()
+	}
+	return n
+}
+
 // compress makes the chunk of runs that follows before.
 func (ses *session) compress(before mark, runs []extent) ([]byte, mark, error) {
-	size := 0
-	for _, x := range runs {
-		size += len(x.run()) // at least what is in it: opening grows a slice to the byte
-	}
+	size := framesOf(runs)
 	frames := make([]byte, 0, size)
+	opener := record.Opener{Key: ses.key}
 	for _, x := range runs {
 		var err error
-		if frames, err = ses.key.Open(frames, x.run()); err != nil {
+		if frames, err = opener.Open(frames, x.run(), record.CodecS2, size-len(frames)); err != nil {
 			return nil, mark{}, err
 		}
 	}
@@ -254,32 +265,58 @@ func (ses *session) compress(before mark, runs []extent) ([]byte, mark, error) {
 	return data, after(before, h, hash), err
 }
 
-// bytes are those of a chunk that follows before; called again, they are the same.
-func (ses *session) bytes(before mark, c *chunk) ([]byte, mark, error) {
+// settle is the place in the chain behind a chunk that follows before.
+func (ses *session) settle(before mark, c *chunk) (mark, error) {
 	if len(c.parts) > 0 {
-		data := make([]byte, 0, c.size)
-		for _, x := range c.parts {
-			data = append(data, x.bytes()...)
-		}
-		if c.known {
-			return data, c.after, nil
-		}
-		chunk, err := record.ParseChunk(data)
+		chunk, err := record.ParseChunk(join(nil, c.parts))
 		if err != nil {
-			return nil, mark{}, err
+			return mark{}, err
 		}
-		return data, after(before, chunk.Header, chunk.Hash), nil
+		return after(before, chunk.Header, chunk.Hash), nil
 	}
-	h, err := ses.header(before, c.runs)
+	h, sealed, err := ses.sealed(before, c.runs)
 	if err != nil {
-		return nil, mark{}, err
+		return mark{}, err
 	}
-	runs := make([][]byte, len(c.runs))
-	for i, x := range c.runs {
-		runs[i] = x.run()
+	return after(before, h, sealed.Hash()), nil
+}
+
+// append appends the bytes of a chunk that follows before, and is settled; called again,
+// they are the same.
+func (ses *session) append(dst []byte, before mark, c *chunk) ([]byte, error) {
+	if len(c.parts) > 0 {
+		return join(dst, c.parts), nil
 	}
-	data, hash, err := record.AppendSealedChunk(nil, h, runs)
-	return data, after(before, h, hash), err
+	_, sealed, err := ses.sealed(before, c.runs)
+	if err != nil {
+		return dst, err
+	}
+	return sealed.Append(dst, c.after.previous), nil
+}
+
+func join(dst []byte, parts []extent) []byte {
+	for _, x := range parts {
+		dst = append(dst, x.bytes()...)
+	}
+	return dst
+}
+
+// sealed is the chunk of runs that follows before.
+func (ses *session) sealed(before mark, runs []extent) (record.Header, *record.SealedChunk, error) {
+	h, err := ses.header(before, runs)
+	if err != nil {
+		return h, nil, err
+	}
+	h.Codec = record.CodecS2
+	if runs[0].bare() {
+		h.Codec = record.CodecNone
+	}
+	of := make([][]byte, len(runs))
+	for i, x := range runs {
+		of[i] = x.run()
+	}
+	sealed, err := record.NewSealedChunk(h, framesOf(runs), of)
+	return h, sealed, err
 }
 
 // header is that of the chunk of runs that follows before.

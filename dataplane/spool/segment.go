@@ -27,6 +27,7 @@ type segment struct {
 	file   *os.File
 	mem    []byte
 	used   int // bytes
+	ready  int // bytes that were made ready to be written
 	synced int // bytes known to be on the disk
 	// live is how many bytes of frames and seals here are not stored elsewhere yet.
 	live int
@@ -45,7 +46,7 @@ type entryKind uint8
 
 // The kinds of entry. Frames without a cut behind them are no chunk yet.
 const (
-	entryFrames entryKind = iota + 1 // a run of sealed frames, behind their span
+	entryFrames entryKind = iota + 1 // a run of an earlier version: see bareHead
 	entryPart                        // a part of the bytes of the next chunk that is cut
 	entryCut                         // which runs are chunk N: see cutting
 	entryState                       // what the next start must know: see state
@@ -53,6 +54,14 @@ const (
 	entrySeal                        // the seal, whole, since signing it again gives other bytes
 	entryDone                        // all of the session is stored elsewhere
 	entryRoll                        // the log goes on in the next segment
+	entryRun                         // a run of sealed frames: see runHead
+)
+
+// The payload of entryFrames is that of entryRun without the size of the frames, which are
+// as they are: so many bytes shorter than the run.
+const (
+	bareHead = 8 + 8
+	bareSeal = 12 + 16
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -136,8 +145,17 @@ func entrySize(n int) int { return (entryHeader + n + 7) &^ 7 }
 // fits reports whether an entry can be added and the segment still be closed.
 func (s *segment) fits(n int) bool { return s.used+entrySize(n)+rollRoom <= len(s.mem) }
 
+// readyStep is how many bytes are made ready at once: page by page costs more than to
+// copy what is then written there.
+const readyStep = 64 << 10
+
 // add writes one entry, which must fit, and returns where its payload stands.
 func (s *segment) add(kind entryKind, ref uint64, payload []byte) int {
+	for end := s.used + entrySize(len(payload)); s.ready < end; {
+		next := min(s.ready+readyStep, len(s.mem))
+		makeReady(s.mem[s.ready:next])
+		s.ready = next
+	}
 	at := s.mem[s.used : s.used+entrySize(len(payload))]
 	at[8] = byte(kind)
 	binary.LittleEndian.PutUint64(at[9:], ref)
@@ -149,6 +167,9 @@ func (s *segment) add(kind entryKind, ref uint64, payload []byte) int {
 	s.used += len(at)
 	return offset
 }
+
+// kind is that of the entry whose payload stands at offset.
+func (s *segment) kind(offset int) entryKind { return entryKind(s.mem[offset-entryHeader+8]) }
 
 // entry is one entry as it is read back; payload shares memory with the segment.
 type entry struct {

@@ -28,6 +28,7 @@ type session struct {
 	last     uint64    // seq of the last event of which something is kept
 	uncut    []extent  // runs behind the last cut
 	size     int       // bytes of them
+	frames   int       // bytes of the frames in them
 	since    time.Time // of the first of them
 	stateSeg *segment  // where the newest state entry stands
 	queued   [3]bool   // in Spool.waiting, cuts and ready
@@ -65,10 +66,27 @@ type extent struct {
 
 func (x extent) bytes() []byte { return x.seg.mem[x.off : x.off+x.len] }
 
-// run is the sealed run of an entry of frames.
-func (x extent) run() []byte { return x.bytes()[spanSize:] }
+// bare reports whether the run is of a version that kept frames as they are, and did not
+// say how many bytes of them.
+func (x extent) bare() bool { return x.seg.kind(int(x.off)) == entryFrames }
 
-// span is that of an entry of frames.
+// run is the sealed run of its entry.
+func (x extent) run() []byte {
+	if x.bare() {
+		return x.bytes()[bareHead:]
+	}
+	return x.bytes()[runHead:]
+}
+
+// frames is how many bytes of frames are in a run.
+func (x extent) frames() int {
+	if x.bare() {
+		return int(x.len) - bareHead - bareSeal
+	}
+	return int(binary.LittleEndian.Uint32(x.bytes()[16:]))
+}
+
+// span is that of a run.
 func (x extent) span() record.Span {
 	b := x.bytes()
 	last := binary.LittleEndian.Uint64(b[8:])

@@ -88,7 +88,7 @@ func (s *shelf) Stream(ctx context.Context, next func(context.Context) (Chunk, e
 				s.faults = append(s.faults, fmt.Sprintf("session %s chunk %d came again with other bytes", c.Session, c.Index))
 			}
 		case int(c.Index) == len(have):
-			s.chunks[c.Session] = append(have, c.Data)
+			s.chunks[c.Session] = append(have, bytes.Clone(c.Data))
 		default:
 			s.faults = append(s.faults, fmt.Sprintf("session %s chunk %d came before chunk %d", c.Session, c.Index, len(have)))
 		}

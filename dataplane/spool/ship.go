@@ -14,7 +14,7 @@ import (
 	"github.com/posterngate/postern/pkg/run"
 )
 
-// Chunk is one chunk on its way. Data belongs to the Uplink.
+// Chunk is one chunk on its way. Data is the Uplink's until it asks for the next.
 type Chunk struct {
 	Session string
 	Index   uint32
@@ -146,14 +146,20 @@ func (s *Spool) next(ctx context.Context) (Chunk, error) {
 			continue
 		}
 		before, c := ses.before(ses.sent), ses.chunks[ses.sent]
-		data, _, err := ses.bytes(before, c)
 		ses.sent++
 		s.ship(ses)
+		// What is acknowledged meanwhile, from an earlier stream, may go from the disk.
+		unpin, same := s.pin(c), chunk{runs: slices.Clone(c.runs), parts: slices.Clone(c.parts), after: c.after}
+		s.mu.Unlock()
+		var err error
+		s.shipped, err = ses.append(s.shipped[:0], before, &same)
+		s.mu.Lock()
+		unpin()
 		s.mu.Unlock()
 		if err != nil {
 			return Chunk{}, fmt.Errorf("spool: ship session %s: %w", ses.id, err)
 		}
-		return Chunk{Session: string(ses.id), Index: before.next, Data: data}, nil
+		return Chunk{Session: string(ses.id), Index: before.next, Data: s.shipped}, nil
 	}
 }
 
@@ -237,7 +243,7 @@ func (s *Spool) rejected(id string, index uint32, why string) {
 		s.drop(c)
 	}
 	s.drop(&chunk{runs: ses.uncut, size: ses.size})
-	ses.chunks, ses.uncut, ses.size, ses.built = nil, nil, 0, 0
+	ses.chunks, ses.uncut, ses.size, ses.frames, ses.built = nil, nil, 0, 0, 0
 	if err := s.done(ses); err != nil {
 		s.log.Error("a refused recording could not be ended", "session", id, "error", err)
 	}
@@ -256,7 +262,11 @@ func (s *Spool) putAside(ses *session) error {
 			continue
 		}
 		index := at.next
-		data, after, err := ses.bytes(at, c)
+		after, err := ses.settle(at, c)
+		if err != nil {
+			return fmt.Errorf("chunk %d: %w", index, err)
+		}
+		data, err := ses.append(nil, at, &chunk{runs: c.runs, parts: c.parts, after: after})
 		if err != nil {
 			return fmt.Errorf("chunk %d: %w", index, err)
 		}

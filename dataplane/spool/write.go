@@ -7,7 +7,7 @@ import (
 
 // append puts the runs of one flush into the log, all of them or none that is kept.
 // With cut they end a chunk.
-func (s *Spool) append(ses *session, runs [][]byte, now time.Time, cut, urgent bool) (position, error) {
+func (s *Spool) append(ses *session, runs []sealedRun, now time.Time, cut, urgent bool) (position, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if ses.failed != nil {
@@ -19,8 +19,8 @@ func (s *Spool) append(ses *session, runs [][]byte, now time.Time, cut, urgent b
 	if len(runs) > 1 && !urgent && !s.disk.room(len(runs)*maxEntry) {
 		return position{}, fmt.Errorf("spool: record in session %s: %w", ses.id, errFull)
 	}
-	for i, run := range runs {
-		if err := s.putRun(ses, run, now, urgent); err != nil {
+	for i := range runs {
+		if err := s.putRun(ses, runs[i], now, urgent); err != nil {
 			err = fmt.Errorf("spool: record in session %s: %w", ses.id, err)
 			if i > 0 {
 				s.failLocked(ses, err) // a part of the event is kept
@@ -34,9 +34,9 @@ func (s *Spool) append(ses *session, runs [][]byte, now time.Time, cut, urgent b
 	return s.tail(), nil
 }
 
-// putRun puts one entry of frames; s.mu is held.
-func (s *Spool) putRun(ses *session, run []byte, now time.Time, urgent bool) error {
-	seg, off, err := s.put(entryFrames, ses.ref, run, urgent)
+// putRun puts the entry of one run; s.mu is held.
+func (s *Spool) putRun(ses *session, r sealedRun, now time.Time, urgent bool) error {
+	seg, off, err := s.put(entryRun, ses.ref, r.payload, urgent)
 	if err != nil {
 		return err
 	}
@@ -48,12 +48,13 @@ func (s *Spool) putRun(ses *session, run []byte, now time.Time, urgent bool) err
 		}
 		s.waiting.push(ses)
 	}
-	ses.uncut = append(ses.uncut, extent{seg, int32(off), int32(len(run))})
-	ses.size += len(run)
+	ses.uncut = append(ses.uncut, extent{seg, int32(off), int32(len(r.payload))})
+	ses.size += len(r.payload)
+	ses.frames += r.frames
 	ses.last = ses.uncut[len(ses.uncut)-1].span().Last
-	seg.live += len(run)
-	s.unacked += int64(len(run))
-	if ses.size >= chunkBytes {
+	seg.live += len(r.payload)
+	s.unacked += int64(len(r.payload))
+	if ses.frames >= chunkBytes {
 		s.cut(ses)
 	}
 	return nil
@@ -76,7 +77,7 @@ func (s *Spool) put(kind entryKind, ref uint64, payload []byte, urgent bool) (*s
 // cut makes a chunk of the runs that have none; sealCuts does the rest. s.mu is held.
 func (s *Spool) cut(ses *session) {
 	ses.chunks = append(ses.chunks, &chunk{runs: ses.uncut, size: ses.size, since: ses.since})
-	ses.uncut, ses.size = nil, 0
+	ses.uncut, ses.size, ses.frames = nil, 0, 0
 	s.cuts.push(ses)
 	wake(s.wakeSeal)
 }

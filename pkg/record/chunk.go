@@ -89,7 +89,7 @@ func AppendChunk(dst []byte, h Header, key *DataKey, frames []byte) ([]byte, Has
 	default:
 		return dst, Hash{}, fmt.Errorf("record: codec %q is not known", h.Codec)
 	}
-	body := make([]byte, runHeader+SealRoom, runHeader+len(plain)+SealOverhead)
+	body := make([]byte, runHeader+nonceSize, runHeader+nonceSize+len(plain)+tagSize)
 	body = append(body, plain...)
 	body = body[:runHeader+len(key.seal(body[runHeader:], nonceChunk, uint64(h.Index)))]
 	binary.LittleEndian.PutUint32(body, uint32(len(body)-runHeader))
@@ -97,32 +97,24 @@ func AppendChunk(dst []byte, h Header, key *DataKey, frames []byte) ([]byte, Has
 	return appendChunk(dst, h, body, len(frames))
 }
 
-// AppendSealedChunk appends a chunk of runs that Seal has sealed already, as they are:
-// the form for those who do not hold the key any more.
-func AppendSealedChunk(dst []byte, h Header, runs [][]byte) ([]byte, Hash, error) {
-	var body []byte
-	decoded := 0
-	for _, run := range runs {
-		if len(run) <= SealOverhead {
-			return dst, Hash{}, fmt.Errorf("record: a run of %d bytes is not sealed frames", len(run))
-		}
-		body = binary.LittleEndian.AppendUint32(body, uint32(len(run)))
-		body = append(body, run...)
-		decoded += len(run) - SealOverhead
-	}
-	if decoded == 0 || decoded > MaxFrames {
-		return dst, Hash{}, fmt.Errorf("record: a chunk of %d bytes of frames in %d runs: want 1 to %d", decoded, len(runs), MaxFrames)
-	}
-	h.Codec, h.Sealing = CodecNone, false
-	return appendChunk(dst, h, body, decoded)
-}
-
 func appendChunk(dst []byte, h Header, body []byte, decoded int) ([]byte, Hash, error) {
-	if err := CheckSession(h.Session); err != nil {
+	start := len(dst)
+	dst, err := appendHeader(dst, h, len(body), decoded)
+	if err != nil {
 		return dst, Hash{}, err
 	}
+	dst = append(dst, body...)
+	hash := Hash(sha256.Sum256(dst[start:]))
+	return append(dst, hash[:]...), hash, nil
+}
+
+// appendHeader appends all that stands before the body.
+func appendHeader(dst []byte, h Header, size, decoded int) ([]byte, error) {
+	if err := CheckSession(h.Session); err != nil {
+		return dst, err
+	}
 	if len(h.Key.ID) > maxKeyID || len(h.Key.Sealed) > maxWrapped {
-		return dst, Hash{}, fmt.Errorf("record: the key of session %s is too long", h.Session)
+		return dst, fmt.Errorf("record: the key of session %s is too long", h.Session)
 	}
 	if h.Index > 0 {
 		h.Key.Sealed = nil
@@ -144,14 +136,12 @@ func appendChunk(dst []byte, h Header, body []byte, decoded int) ([]byte, Hash, 
 	dst = binary.LittleEndian.AppendUint64(dst, h.First)
 	dst = binary.LittleEndian.AppendUint64(dst, h.Last)
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(decoded))
-	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(body)))
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(size))
 	dst = append(dst, h.Previous[:]...)
-	dst = append(dst, body...)
-	if size := len(dst) - start + sha256.Size; size > MaxChunk {
-		return dst[:start], Hash{}, fmt.Errorf("record: a chunk of %d bytes is over the limit of %d", size, MaxChunk)
+	if whole := len(dst) - start + size + sha256.Size; whole > MaxChunk {
+		return dst[:start], fmt.Errorf("record: a chunk of %d bytes is over the limit of %d", whole, MaxChunk)
 	}
-	hash := Hash(sha256.Sum256(dst[start:]))
-	return append(dst, hash[:]...), hash, nil
+	return dst, nil
 }
 
 // header reads the header of a chunk and returns its body, still sealed, and how many
@@ -239,7 +229,8 @@ func ParseChunk(data []byte) (*Chunk, error) {
 // Frames opens and decodes the frames of a chunk that is no seal. Whether they are the
 // events that the header says is checked by Span.Next.
 func (c *Chunk) Frames(key *DataKey) ([]byte, error) {
-	var frames []byte
+	frames := make([]byte, 0, c.decoded)
+	opener := Opener{Key: key}
 	for rest := c.body; len(rest) > 0; {
 		if len(rest) < runHeader {
 			return nil, fmt.Errorf("%w: its body is cut short", ErrChunk)
@@ -249,27 +240,11 @@ func (c *Chunk) Frames(key *DataKey) ([]byte, error) {
 		if n > len(rest) {
 			return nil, fmt.Errorf("%w: its body is cut short", ErrChunk)
 		}
-		plain, err := key.Open(nil, rest[:n])
-		if err != nil {
+		var err error
+		if frames, err = opener.Open(frames, rest[:n], c.Codec, c.decoded-len(frames)); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrChunk, err)
 		}
 		rest = rest[n:]
-		if c.Codec == CodecS2 {
-			if size, err := s2.DecodedLen(plain); err != nil || size > c.decoded-len(frames) {
-				return nil, fmt.Errorf("%w: its body does not decode", ErrChunk)
-			}
-			if plain, err = s2.Decode(nil, plain); err != nil {
-				return nil, fmt.Errorf("%w: its body does not decode", ErrChunk)
-			}
-		}
-		if frames == nil {
-			frames = plain // most chunks are one run
-		} else {
-			frames = append(frames, plain...)
-		}
-		if len(frames) > c.decoded {
-			break
-		}
 	}
 	if len(frames) != c.decoded {
 		return nil, fmt.Errorf("%w: its body has not the length that its header says", ErrChunk)

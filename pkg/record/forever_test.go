@@ -122,10 +122,20 @@ func preserve(t *testing.T, dir string) {
 			chunk, h.Previous, err = AppendChunk(nil, h, data, bytes.Join(part, nil))
 		case 1:
 			var runs [][]byte
+			decoded := 0
 			for i, f := range part {
-				runs = append(runs, data.Seal(append(make([]byte, SealRoom), f...), uint64(h.Index)<<8|uint64(i)))
+				number := uint64(h.Index)<<8 | uint64(i)
+				run, ok := data.SealPacked(make([]byte, 0, PackedRoom(len(f))), f, number)
+				if !ok {
+					run = data.Seal(append(make([]byte, SealRoom), f...), number)
+				}
+				runs, decoded = append(runs, run), decoded+len(f)
 			}
-			chunk, h.Previous, err = AppendSealedChunk(nil, h, runs)
+			var sealed *SealedChunk
+			if sealed, err = NewSealedChunk(h, decoded, runs); err == nil {
+				h.Previous = sealed.Hash()
+				chunk = sealed.Append(nil, h.Previous)
+			}
 		case 2:
 			h.Codec = CodecNone
 			chunk, h.Previous, err = AppendChunk(nil, h, data, bytes.Join(part, nil))

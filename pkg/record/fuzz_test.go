@@ -76,6 +76,10 @@ func FuzzChunk(f *testing.F) {
 			f.Add(c)
 		}
 	}
+	runs, frames := sealedRuns(f)
+	if sealed, err := NewSealedChunk(Header{Session: "s-1", First: 1, Last: 4, Codec: CodecS2, Key: wrapped}, len(frames), runs); err == nil {
+		f.Add(sealed.Append(nil, sealed.Hash()))
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if _, _, _, err := header(data); err != nil {
 			return

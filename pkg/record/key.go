@@ -5,35 +5,15 @@ import (
 	"crypto/cipher"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/secret"
 )
 
-const (
-	dataKeySize = 32
-	runHeader   = 4 // the length before a run
-	tagSize     = 16
-)
-
-// SealRoom is how many bytes stand before what Seal seals, for the nonce; SealOverhead
-// how many bytes longer the result is than the frames.
-const (
-	SealRoom     = 12
-	SealOverhead = SealRoom + tagSize
-)
-
-// Nonces of two kinds never meet: frames are numbered by the one who seals them, and a
-// whole chunk by its index.
-const (
-	nonceFrames = 0
-	nonceChunk  = 1
-)
+const dataKeySize = 32
 
 // WrappedKey is a session's data key, sealed to a recording key. It says nothing to
 // those who do not hold that.
@@ -97,37 +77,4 @@ func OpenDataKey(raw []byte) (*DataKey, error) {
 		return nil, fmt.Errorf("record: %w", err)
 	}
 	return &DataKey{aead}, nil
-}
-
-// Seal seals frames in place and returns them: a run, as AppendSealedChunk takes it.
-// room is SealRoom bytes, which Seal fills, and then the frames. number must never be
-// used twice with one key. It allocates only to grow room.
-func (k *DataKey) Seal(room []byte, number uint64) []byte {
-	return k.seal(room, nonceFrames, number)
-}
-
-func (k *DataKey) seal(room []byte, kind uint32, number uint64) []byte {
-	room = slices.Grow(room, tagSize)
-	binary.BigEndian.PutUint32(room, kind)
-	binary.BigEndian.PutUint64(room[4:], number)
-	frames := room[SealRoom:]
-	k.aead.Seal(frames[:0], room[:SealRoom], frames, nil)
-	return room[:len(room)+tagSize]
-}
-
-// RunNumber is the number that a run was sealed with.
-func RunNumber(run []byte) uint64 { return binary.BigEndian.Uint64(run[4:SealRoom]) }
-
-var errSealed = errors.New("record: it was not sealed with this key, or it was changed")
-
-// Open appends to dst the frames of a run.
-func (k *DataKey) Open(dst, run []byte) ([]byte, error) {
-	if len(run) < SealOverhead {
-		return dst, errSealed
-	}
-	out, err := k.aead.Open(dst, run[:SealRoom], run[SealRoom:], nil)
-	if err != nil {
-		return dst, errSealed
-	}
-	return out, nil
 }
