@@ -107,10 +107,12 @@ func (c *conn) login(ctx context.Context) (*ssh.Client, error) {
 		if cfg.Auth, err = methods(cred); err != nil {
 			return err
 		}
-		conn, channels, requests, err := ssh.NewClientConn(nc, net.JoinHostPort(c.terms.Host, fmt.Sprint(c.terms.Port)), cfg)
+		w := newWire(nc)
+		conn, channels, requests, err := ssh.NewClientConn(w, net.JoinHostPort(c.terms.Host, fmt.Sprint(c.terms.Port)), cfg)
 		if err != nil {
 			return err
 		}
+		w.joined(conn)
 		client = ssh.NewClient(conn, channels, requests)
 		return nil
 	})

@@ -115,13 +115,15 @@ func (e *Engine) Serve(ctx context.Context, nc net.Conn, d engine.Door) error {
 		return err
 	}
 	a := &auth{e: e, ctx: ctx, door: d, nc: nc, addr: nc.RemoteAddr().String()}
-	sc, channels, requests, err := ssh.NewServerConn(nc, a.config())
+	w := newWire(nc)
+	sc, channels, requests, err := ssh.NewServerConn(w, a.config())
 	if err != nil {
 		if a.session != nil {
 			a.session.Close(err)
 		}
 		return fmt.Errorf("handshake: %w", err)
 	}
+	w.joined(sc.Conn)
 	s := a.session
 	if err := nc.SetDeadline(time.Time{}); err != nil {
 		s.Close(err)
