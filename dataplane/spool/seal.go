@@ -161,7 +161,7 @@ func (s *Spool) build(ses *session, before mark, c *chunk) error {
 	if ses.key != nil && !c.logged && small(c.runs) && s.disk.room(c.size) {
 		runs := slices.Clone(c.runs)
 		s.mu.Unlock()
-		data, after, err := ses.compress(before, runs)
+		data, after, err := s.builder.compress(ses, before, runs)
 		s.mu.Lock()
 		if err != nil || s.sessions[ses.id] != ses {
 			return err
@@ -245,14 +245,19 @@ func framesOf(runs []extent) (n int) {
 	return n
 }
 
-// compress makes the chunk of runs that follows before.
-func (ses *session) compress(before mark, runs []extent) ([]byte, mark, error) {
+// A builder puts chunks together, in buffers that it uses again. It is for one goroutine.
+type builder struct {
+	opener       record.Opener
+	frames, data []byte
+}
+
+// compress makes the chunk of runs that follows before, valid until the next.
+func (b *builder) compress(ses *session, before mark, runs []extent) ([]byte, mark, error) {
 	size := framesOf(runs)
-	frames := make([]byte, 0, size)
-	opener := record.Opener{Key: ses.key}
+	b.opener.Key, b.frames = ses.key, slices.Grow(b.frames[:0], size)
 	for _, x := range runs {
 		var err error
-		if frames, err = opener.Open(frames, x.run(), record.CodecS2, size-len(frames)); err != nil {
+		if b.frames, err = b.opener.Open(b.frames, x.run(), record.CodecS2, size-len(b.frames)); err != nil {
 			return nil, mark{}, err
 		}
 	}
@@ -261,8 +266,9 @@ func (ses *session) compress(before mark, runs []extent) ([]byte, mark, error) {
 		return nil, mark{}, err
 	}
 	h.Codec = record.CodecS2
-	data, hash, err := record.AppendChunk(nil, h, ses.key, frames)
-	return data, after(before, h, hash), err
+	var hash record.Hash
+	b.data, hash, err = record.AppendChunk(b.data[:0], h, ses.key, b.frames)
+	return b.data, after(before, h, hash), err
 }
 
 // settle is the place in the chain behind a chunk that follows before.

@@ -80,6 +80,7 @@ type Spool struct {
 	ready    queue // sessions that have something to ship
 	held     map[*Recorder]struct{}
 	extents  [][]extent // for reuse
+	builder  builder    // of sealEach alone
 	shipped  []byte     // the chunk that was handed over last; of Uplink.Stream's next alone
 	full     bool       // an entry did not fit; until there is a spare segment again
 	fault    error      // of the disk; final

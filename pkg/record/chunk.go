@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/klauspost/compress/s2"
 
@@ -81,20 +82,37 @@ func AppendChunk(dst []byte, h Header, key *DataKey, frames []byte) ([]byte, Has
 	if len(frames) == 0 || len(frames) > MaxFrames {
 		return dst, Hash{}, fmt.Errorf("record: a chunk of %d bytes of frames: want 1 to %d", len(frames), MaxFrames)
 	}
-	plain := frames
+	h.Sealing = false
+	start := len(dst)
+	dst, err := appendHeader(dst, h, 0, len(frames))
+	if err != nil {
+		return dst, Hash{}, err
+	}
+	// The run is made in its place, and its length told then.
+	at := len(dst)
+	dst = slices.Grow(dst, runHeader+PackedRoom(len(frames))+sha256.Size)
+	plain := dst[at+runHeader+nonceSize : cap(dst)]
 	switch h.Codec {
 	case CodecNone:
+		plain = plain[:copy(plain, frames)]
 	case CodecS2:
-		plain = s2.Encode(nil, frames)
+		plain = s2.Encode(plain, frames)
 	default:
-		return dst, Hash{}, fmt.Errorf("record: codec %q is not known", h.Codec)
+		return dst[:start], Hash{}, fmt.Errorf("record: codec %q is not known", h.Codec)
 	}
-	body := make([]byte, runHeader+nonceSize, runHeader+nonceSize+len(plain)+tagSize)
-	body = append(body, plain...)
-	body = body[:runHeader+len(key.seal(body[runHeader:], nonceChunk, uint64(h.Index)))]
-	binary.LittleEndian.PutUint32(body, uint32(len(body)-runHeader))
-	h.Sealing = false
-	return appendChunk(dst, h, body, len(frames))
+	run := key.seal(dst[at+runHeader:at+runHeader+nonceSize+len(plain)], nonceChunk, uint64(h.Index))
+	dst = dst[:at+runHeader+len(run)]
+	binary.LittleEndian.PutUint32(dst[at:], uint32(len(run)))
+	binary.LittleEndian.PutUint32(dst[at-len(h.Previous)-4:], uint32(len(dst)-at))
+	if size := len(dst) - start + sha256.Size; size > MaxChunk {
+		return dst[:start], Hash{}, tooLong(size)
+	}
+	hash := Hash(sha256.Sum256(dst[start:]))
+	return append(dst, hash[:]...), hash, nil
+}
+
+func tooLong(size int) error {
+	return fmt.Errorf("record: a chunk of %d bytes is over the limit of %d", size, MaxChunk)
 }
 
 func appendChunk(dst []byte, h Header, body []byte, decoded int) ([]byte, Hash, error) {
@@ -139,7 +157,7 @@ func appendHeader(dst []byte, h Header, size, decoded int) ([]byte, error) {
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(size))
 	dst = append(dst, h.Previous[:]...)
 	if whole := len(dst) - start + size + sha256.Size; whole > MaxChunk {
-		return dst[:start], fmt.Errorf("record: a chunk of %d bytes is over the limit of %d", whole, MaxChunk)
+		return dst[:start], tooLong(whole)
 	}
 	return dst, nil
 }
