@@ -246,7 +246,7 @@ func (s *Server) serveNodes() error {
 		},
 		Authority: s.authority, Nodes: publish.Directory{Cache: s.cache, Store: s.store}, Snapshot: s.hub.Snapshot,
 		Enrol: enrol.New(enrol.Config{Store: s.store, Authority: s.authority, Snapshot: s.hub.Snapshot, Audit: s.audit, Reserved: s.reserved(), Logger: s.log}),
-		Hub:   s.hub, Fleet: s.fleet, Grants: s.task, SignIns: s.signIn, Holds: s.approve, Broker: s.broker, Budgets: s.budgets, Vouchers: s.vouch, Pins: s.pins, Entrances: s.entrance, Records: s.recordings, RecordingKey: s.keyring.Public,
+		Hub:   s.hub, Fleet: s.fleet, Grants: s.task, SignIns: s.signIn, Holds: s.approve, Broker: s.broker, Budgets: s.budgets, Vouchers: s.vouch, Pins: s.pins, Entrances: s.entrance, Records: s.recordings, RecordingKey: s.keyring.Public, RawKey: s.cfg.Recordings.RawPublic(),
 		Options: nodeapi.Traced(), Logger: s.log,
 	})
 	return nil
@@ -265,7 +265,7 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier) err
 		return err
 	}
 	enroller := enrol.New(enrol.Config{Store: s.store, Authority: s.authority, Snapshot: s.hub.Snapshot, Audit: s.audit, Reserved: s.reserved(), Logger: s.log})
-	policies := userapi.NewPolicy(userapi.PolicyConfig{Store: s.store, Cache: s.cache, Audit: s.audit, Sealer: sealer{keeper}, Grants: s.liveGrants, Compiled: s.hub.Compiled, Logger: s.log, Now: time.Now})
+	policies := userapi.NewPolicy(userapi.PolicyConfig{Store: s.store, Cache: s.cache, Audit: s.audit, Sealer: sealer{keeper}, Grants: s.liveGrants, Compiled: s.hub.Compiled, StoresRaw: s.cfg.Recordings.RawKey != "", Logger: s.log, Now: time.Now})
 	grants := grantapi.New(s.task)
 	pages, err := s.pages(verifier)
 	if err != nil {

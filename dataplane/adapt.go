@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"context"
+	"errors"
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/gate"
@@ -18,16 +19,21 @@ type records struct{ spool *spool.Spool }
 
 func (r records) Healthy() error { return r.spool.Healthy() }
 
-func (r records) Begin(o gate.Opened) (gate.Recorder, error) {
-	rec, err := r.spool.Session(record.Session{
+func (r records) Begin(o gate.Opened) (rec, raw gate.Recorder, err error) {
+	meta := record.Session{
 		ID: o.Session, Subject: o.Grant.Subject.Name, Groups: o.Grant.Subject.Groups, Workload: o.Grant.Subject.Workload, Actors: o.Grant.Subject.Actors(),
 		Grant: o.Grant.ID, Task: o.Task, Resource: o.Resource, Protocol: o.Protocol, Node: o.Node, Region: o.Region,
 		ClientAddress: o.ClientAddress, ClientProgram: o.ClientProgram, Version: o.Version, Level: o.Level, Database: o.Database,
-	})
-	if err != nil {
-		return nil, err
 	}
-	return recorder{rec}, nil
+	masked, err := r.spool.Session(meta)
+	if err != nil || !o.StoreRaw {
+		return recorder{masked}, nil, err
+	}
+	unmasked, err := r.spool.Raw(masked, meta)
+	if err != nil {
+		return nil, nil, errors.Join(err, masked.Close("what its masks hide could not be recorded"))
+	}
+	return recorder{masked}, recorder{unmasked}, nil
 }
 
 type recorder struct{ *spool.Recorder }

@@ -84,7 +84,7 @@ func New(ctx context.Context, cfg config.Config, tel *telemetry.T) (_ *Node, err
 	})
 	var recovered spool.Recovery
 	n.spool, recovered, err = spool.Open(spool.Config{
-		Dir: filepath.Join(cfg.DataDir, "spool"), Node: n.identity.Name(), Key: signer{n.identity}, Uplink: n.control, RecordingKey: n.control.RecordingKey,
+		Dir: filepath.Join(cfg.DataDir, "spool"), Node: n.identity.Name(), Key: signer{n.identity}, Uplink: n.control, RecordingKey: n.control.RecordingKey, RawKey: n.control.RawKey,
 		MaxBytes: cfg.Spool.MaxBytes, MaxUnshipped: time.Duration(cfg.Spool.MaxUnshipped), Logger: n.log,
 	})
 	if err != nil {

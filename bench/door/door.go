@@ -197,12 +197,15 @@ func (u unseen) Admit(_ *engine.Admission, _ engine.Args, f *engine.Flow) error 
 
 type sink struct{}
 
-func (sink) Room(int64, int64) (int64, int64)     { return 0, 0 }
-func (sink) Columns([]engine.ResultColumn) error  { return nil }
-func (sink) Rows(int, []byte) error               { return nil }
-func (sink) Chunk(engine.Direction, []byte) error { return nil }
-func (sink) Output(engine.Stream, []byte) error   { return nil }
-func (sink) Done(engine.Outcome) error            { return nil }
+func (sink) Room(int64, int64) (int64, int64)      { return 0, 0 }
+func (sink) Columns([]engine.ResultColumn) error   { return nil }
+func (sink) Rows(int, []byte) error                { return nil }
+func (sink) Chunk(engine.Direction, []byte) error  { return nil }
+func (sink) Output(engine.Stream, []byte) error    { return nil }
+func (sink) KeepsRaw() bool                        { return false }
+func (sink) RawRows(int, []byte) error             { return nil }
+func (sink) RawOutput(engine.Stream, []byte) error { return nil }
+func (sink) Done(engine.Outcome) error             { return nil }
 
 // judged counts what the real gate is asked.
 type judged struct {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/url"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/posterngate/postern/pkg/conf"
+	"github.com/posterngate/postern/pkg/secret"
 )
 
 // Recordings says where recordings are kept.
@@ -28,6 +30,10 @@ type Recordings struct {
 	ExportOTLP string `json:"exportOTLP"`
 	// ExportOTLPCA is a file with the CA certificates for that; the system's where empty.
 	ExportOTLPCA string `json:"exportOTLPCA"`
+	// RawKey is the public half of the key to which recordings of what masks hide are sealed,
+	// as postern sessions raw-key prints it. The other half belongs to those who may read
+	// them, and never here. Without it no task may ask for such (spec.record.storeRaw).
+	RawKey string `json:"rawKey"`
 	// S3 is a bucket for the recordings; left out, they are files in DataDir. Several
 	// replicas need one that they share.
 	S3 *S3 `json:"s3"`
@@ -67,7 +73,16 @@ type S3 struct {
 	Retention conf.Duration `json:"retention"`
 }
 
+// RawPublic is RawKey as bytes; empty where there is none.
+func (r *Recordings) RawPublic() []byte {
+	b, _ := base64.StdEncoding.DecodeString(r.RawKey) // checked
+	return b
+}
+
 func (r *Recordings) check() error {
+	if b, err := base64.StdEncoding.DecodeString(r.RawKey); err != nil || r.RawKey != "" && secret.CheckPublicKey(b) != nil {
+		return errors.New("recordings.rawKey is no key as postern sessions raw-key prints it")
+	}
 	if keep := time.Duration(r.Keep); keep != 0 && keep < minKeep {
 		return fmt.Errorf("recordings.keep: %s is shorter than %s", keep, minKeep)
 	}

@@ -112,7 +112,7 @@ func (s *Service) store(ctx context.Context, node postern.NodeName, chunk *recor
 			return head.Next, err
 		}
 	}
-	if s.cfg.Export != nil {
+	if _, raw := record.RawOf(chunk.Session); s.cfg.Export != nil && !raw {
 		if err := s.cfg.Export(u); err != nil {
 			return head.Next, err
 		}
@@ -180,6 +180,12 @@ func (s *Service) create(ctx context.Context, name string, data []byte) error {
 
 // update works out what a chunk changes; chain stands behind it already.
 func (s *Service) update(ctx context.Context, node postern.NodeName, head index.Head, chain record.Chain, chunk *record.Chunk) (*index.Update, *record.Decoder, error) {
+	h := head
+	h.Next, h.Previous, h.Span, h.Sealed, h.Node = chain.Next, chain.Previous, chain.Span, chain.Sealed, node
+	if of, raw := record.RawOf(chunk.Session); raw {
+		u, err := s.updateRaw(ctx, h, of, chunk)
+		return u, nil, err
+	}
 	row := &typesv1.Session{Id: string(chunk.Session), Node: string(node), Recording: string(record.StateOpen)}
 	if head.Next > 0 {
 		var err error
@@ -190,8 +196,6 @@ func (s *Service) update(ctx context.Context, node postern.NodeName, head index.
 			found(row)
 		}
 	}
-	h := head
-	h.Next, h.Previous, h.Span, h.Sealed, h.Node = chain.Next, chain.Previous, chain.Span, chain.Sealed, node
 	if chain.Span.Open && !(head.Span.Open && head.Span.Last == chain.Span.Last) {
 		h.OpenFrom = chunk.Index
 	}

@@ -92,7 +92,7 @@ func (s *Service) end(ctx context.Context, node postern.NodeName, row *typesv1.S
 	if int64(head.Next) != row.GetChunks() || head.Sealed || head.Lost {
 		return index.ErrConflict
 	}
-	if s.cfg.Ended != nil {
+	if _, raw := record.RawOf(id); s.cfg.Ended != nil && !raw {
 		if err := s.cfg.Ended(ctx, node, id); err != nil {
 			return err
 		}

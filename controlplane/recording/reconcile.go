@@ -17,10 +17,20 @@ import (
 // be called once at the start, and may run beside Ingest. What cannot be read is
 // logged and left. It returns how many chunks it took.
 func (s *Service) Reconcile(ctx context.Context) (taken int, err error) {
+	for _, below := range []string{prefix, rawPrefix} { // whose sessions are indexed before
+		n, err := s.reconcile(ctx, below)
+		if taken += n; err != nil {
+			return taken, err
+		}
+	}
+	return taken, nil
+}
+
+func (s *Service) reconcile(ctx context.Context, below string) (taken int, err error) {
 	var id postern.SessionID
 	var next uint32 // of the session whose blobs are listed
 	skip := false   // the rest of it
-	for name, err := range s.cfg.Blobs.List(ctx, prefix) {
+	for name, err := range s.cfg.Blobs.List(ctx, below) {
 		if err != nil {
 			return taken, fmt.Errorf("recording: reconcile: %w", err)
 		}
@@ -73,19 +83,8 @@ func (s *Service) retake(ctx context.Context, name string) error {
 	}
 	node := head.Node
 	if head.Next == 0 {
-		// Before the blob was stored, the node that shipped it was held against this.
-		frames, err := s.frames(ctx, nil, chunk, record.Span{})
-		if err != nil {
+		if node, err = s.shipper(ctx, chunk); err != nil {
 			return err
-		}
-		err = (&record.Decoder{}).Decode(frames, func(e *record.Event) error {
-			if e.Kind == record.KindOpened && e.Session != nil {
-				node = e.Session.Node
-			}
-			return nil
-		})
-		if err != nil {
-			return refuse("%v", err)
 		}
 	}
 	_, err = s.store(ctx, node, chunk, data)

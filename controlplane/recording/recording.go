@@ -108,11 +108,18 @@ func New(cfg Config) (*Service, error) {
 	return &Service{cfg: cfg, log: cfg.Logger, open: map[postern.SessionID]openEvent{}, opened: map[postern.SessionID]*record.DataKey{}}, nil
 }
 
-// prefix is where chunks are kept.
-const prefix = "recordings/v1/"
+// Chunks are kept below these, so that a store can let fewer people read what is raw.
+const (
+	prefix    = "recordings/v1/"
+	rawPrefix = "raw/v1/"
+)
 
 func blobName(id postern.SessionID, start time.Time, number uint32) string {
-	return fmt.Sprintf("%s%s/%s/%010d", prefix, start.UTC().Format("2006/01/02"), id, number)
+	below := prefix
+	if _, raw := record.RawOf(id); raw {
+		below = rawPrefix
+	}
+	return fmt.Sprintf("%s%s/%s/%010d", below, start.UTC().Format("2006/01/02"), id, number)
 }
 
 // List reads sessions, the newest first.
@@ -123,16 +130,20 @@ func (s *Service) List(ctx context.Context, f index.Filter) ([]*typesv1.Session,
 // Get reads one session. A *fault.Error says that there is none.
 func (s *Service) Get(ctx context.Context, id string) (*typesv1.Session, error) {
 	ses, err := s.cfg.Index.Session(ctx, postern.SessionID(id))
-	if errors.Is(err, index.ErrNotFound) {
+	if _, raw := record.RawOf(postern.SessionID(id)); raw || errors.Is(err, index.ErrNotFound) {
 		return nil, fault.New(codes.NotFound, "no session %q is recorded", id)
 	}
 	return ses, err
 }
 
-// Hold keeps a recording beyond its time, or with an empty reason lets it go. A
+// Hold keeps a recording beyond its time, and what is raw of it, or with an empty reason lets it go. A
 // *fault.Error says that there is none.
 func (s *Service) Hold(ctx context.Context, id, reason string) error {
-	err := s.cfg.Index.Hold(ctx, postern.SessionID(id), reason)
+	_, raw := record.RawOf(postern.SessionID(id))
+	err := index.ErrNotFound
+	if !raw {
+		err = s.cfg.Index.Hold(ctx, postern.SessionID(id), reason)
+	}
 	if errors.Is(err, index.ErrNotFound) {
 		return fault.New(codes.NotFound, "no session %q is recorded", id)
 	}
@@ -150,15 +161,19 @@ func (s *Service) Read(ctx context.Context, id string, from uint32, live bool, f
 	if err != nil {
 		return err
 	}
+	return s.read(ctx, postern.SessionID(id), ses.GetStartTime().AsTime(), from, live, fn)
+}
+
+func (s *Service) read(ctx context.Context, id postern.SessionID, began time.Time, from uint32, live bool, fn func(number uint32, data, key []byte) error) error {
 	t := time.NewTicker(follow)
 	defer t.Stop()
 	for next := from; ; {
-		head, err := s.cfg.Index.Head(ctx, postern.SessionID(id))
+		head, err := s.cfg.Index.Head(ctx, id)
 		if err != nil {
 			return err
 		}
 		for ; next < head.Next; next++ {
-			data, err := s.cfg.Blobs.Read(ctx, blobName(postern.SessionID(id), ses.GetStartTime().AsTime(), next))
+			data, err := s.cfg.Blobs.Read(ctx, blobName(id, began, next))
 			if err != nil {
 				return fmt.Errorf("recording: chunk %d of session %s: %w", next, id, err)
 			}

@@ -69,6 +69,8 @@ func (c *Client) opened(ctx context.Context, resp *nodev1.OpenGrantResponse, tas
 	if key := resp.GetRecordingKey(); len(key) > 0 {
 		c.recordingKey.Store(&key)
 	}
+	raw := resp.GetRawKey()
+	c.rawKey.Store(&raw)
 	g, err := c.verify(resp.GetGrant())
 	if err == nil && string(g.Task) != task {
 		err = fmt.Errorf("grant %s is for the task %q and not %q", g.ID, g.Task, task)
@@ -94,6 +96,14 @@ func (c *Client) opened(ctx context.Context, resp *nodev1.OpenGrantResponse, tas
 // before the first grant. It comes with each grant, and so is never older than those.
 func (c *Client) RecordingKey() []byte {
 	if key := c.recordingKey.Load(); key != nil {
+		return *key
+	}
+	return nil
+}
+
+// RawKey is the same for what masks hide. It may be empty, and become so.
+func (c *Client) RawKey() []byte {
+	if key := c.rawKey.Load(); key != nil {
 		return *key
 	}
 	return nil

@@ -51,8 +51,8 @@ type Client struct {
 	rotated chan struct{} // the identity has changed, or should
 	renewal chan struct{} // the CAs have changed
 
-	// recordingKey is what the control plane said last with a grant.
-	recordingKey atomic.Pointer[[]byte]
+	// recordingKey and rawKey are what the control plane said last with a grant.
+	recordingKey, rawKey atomic.Pointer[[]byte]
 
 	mu      sync.Mutex
 	up      *link         // where calls go; nil while no Sync stream is up

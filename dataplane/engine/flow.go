@@ -24,6 +24,10 @@ type FlowSink interface {
 	Chunk(d Direction, p []byte) error
 	// Output is told of what a command or terminal said, which is kept.
 	Output(s Stream, p []byte) error
+	// KeepsRaw, RawRows and RawOutput are those of Flow.
+	KeepsRaw() bool
+	RawRows(n int, span []byte) error
+	RawOutput(s Stream, p []byte) error
 	// Done records how the execution ended.
 	Done(o Outcome) error
 }
@@ -142,6 +146,17 @@ func (f *Flow) Output(s Stream, p []byte) error {
 	}
 	return f.sink.Output(s, p)
 }
+
+// KeepsRaw reports whether the task wants what masks hide to be kept too. Only engines that
+// mask what they pass on ask, and only where they do.
+func (f *Flow) KeepsRaw() bool { return f.sink.KeepsRaw() }
+
+// RawRows reports n whole rows as they were before their masks, where KeepsRaw.
+func (f *Flow) RawRows(n int, span []byte) error { return f.sink.RawRows(n, span) }
+
+// RawOutput reports what was said as it was before its masks, where KeepsRaw; it counts
+// against no limit.
+func (f *Flow) RawOutput(s Stream, p []byte) error { return f.sink.RawOutput(s, p) }
 
 // Done ends the flow. An error means that the outcome could not be recorded, and the
 // session must end.

@@ -26,7 +26,9 @@ type execution struct {
 	ofBytes   allotment
 	toClient  int64 // of bytes: what counts against the limit
 	columns   []record.Column
-	shown     bool // whether columns were recorded
+	shown     bool  // whether columns were recorded
+	raw       int64 // as kept, of what masks hid
+	rawShown  bool
 
 	event record.Event   // reused
 	pbuf  []record.Param // reused
@@ -37,6 +39,7 @@ var _ engine.FlowSink = (*execution)(nil)
 func (x *execution) begin(ad *admitted, now time.Time) {
 	x.ad, x.start = ad, now
 	x.rows, x.bytes, x.toClient, x.kept, x.shown = 0, 0, 0, 0, false
+	x.raw, x.rawShown = 0, false
 	x.columns = x.columns[:0]
 }
 

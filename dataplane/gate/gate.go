@@ -57,6 +57,7 @@ type Opened struct {
 	ClientProgram string
 	Version       postern.Version
 	Level         postern.Level
+	StoreRaw      bool // what masks hide is kept too
 	Time          time.Time
 }
 
@@ -70,6 +71,7 @@ type Config struct {
 	Request   func() policy.Request // as of now
 	Snapshots Snapshots
 	Recorder  Recorder
+	Raw       Recorder // of what masks hide; nil where that is not kept
 	Holds     Holds
 	Healthy   func() error // why nothing may be forwarded, or nil
 	Cache     *Cache
@@ -412,4 +414,10 @@ func (g *Gate) Note(kind, text string) error {
 }
 
 // End records why the session ended.
-func (g *Gate) End(why string) error { return g.cfg.Recorder.Close(why) }
+func (g *Gate) End(why string) error {
+	err := g.cfg.Recorder.Close(why)
+	if g.cfg.Raw != nil {
+		err = errors.Join(err, g.cfg.Raw.Close(why))
+	}
+	return err
+}

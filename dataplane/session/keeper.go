@@ -85,7 +85,9 @@ type Leases interface {
 
 // Records begins the record of a session.
 type Records interface {
-	Begin(m gate.Opened) (gate.Recorder, error)
+	// Begin returns the session's record, and that of what its masks hide where m.StoreRaw
+	// asks for it; else nil.
+	Begin(m gate.Opened) (rec, raw gate.Recorder, err error)
 	// Healthy says why nothing may be forwarded, or nil.
 	Healthy() error
 }
@@ -203,10 +205,10 @@ func (k *Keeper) Open(ctx context.Context, c engine.Claim) (_ engine.Session, er
 	}
 	s.leave = leave
 	k.remember(s)
-	rec, err := k.cfg.Records.Begin(gate.Opened{
+	rec, raw, err := k.cfg.Records.Begin(gate.Opened{
 		Session: id, Grant: grant, Task: task, Resource: res.name, Protocol: c.Protocol, Database: s.terms.Database,
 		Node: k.cfg.Node, Region: k.cfg.Region, ClientAddress: c.ClientAddress, ClientProgram: c.ClientProgram,
-		Version: snap.Version(), Level: s.terms.Level, Time: k.cfg.Now(),
+		Version: snap.Version(), Level: s.terms.Level, StoreRaw: terms.StoreRaw, Time: k.cfg.Now(),
 	})
 	if err != nil {
 		k.forget(s)
@@ -214,7 +216,7 @@ func (k *Keeper) Open(ctx context.Context, c engine.Claim) (_ engine.Session, er
 	}
 	s.Gate = gate.New(gate.Config{
 		Session: id, Grant: grant, Task: task, Resource: res.name, Node: k.cfg.Node,
-		Request: s.request, Snapshots: k.cfg.Snapshots, Recorder: rec, Holds: k.cfg.Control,
+		Request: s.request, Snapshots: k.cfg.Snapshots, Recorder: rec, Raw: raw, Holds: k.cfg.Control,
 		Healthy: k.healthy(terms), Cache: k.cache, Budget: use, Now: k.cfg.Now,
 		Approval: d.Approval, Logger: k.cfg.Logger,
 	})

@@ -225,12 +225,12 @@ func (h *house) Take(context.Context, postern.SessionID, postern.GrantID, poster
 	h.loans = append(h.loans, l)
 	return l, nil
 }
-func (h *house) Begin(o gate.Opened) (gate.Recorder, error) {
+func (h *house) Begin(o gate.Opened) (rec, raw gate.Recorder, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r := &recorder{}
 	h.recorders[o.Session] = r
-	return r, nil
+	return r, nil, nil
 }
 func (h *house) Healthy() error { h.mu.Lock(); defer h.mu.Unlock(); return h.unhealthy }
 

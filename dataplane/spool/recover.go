@@ -75,6 +75,11 @@ func (s *Spool) recover() (Recovery, error) {
 		}
 		r.Sessions = append(r.Sessions, one)
 	}
+	for id, ses := range s.sessions {
+		if of, raw := record.RawOf(id); raw && s.sessions[of] != nil && s.sessions[of].stored.next == 0 {
+			ses.of = s.sessions[of]
+		}
+	}
 	slices.SortFunc(r.Sessions, func(a, b Recovered) int { return cmp.Compare(a.ID, b.ID) })
 	return r, nil
 }

@@ -15,6 +15,7 @@ import (
 type session struct {
 	id  postern.SessionID
 	ref uint64
+	of  *session // whose raw recording this is, while that is to be shipped first; else nil
 
 	// key seals what is recorded; nil for a session of an earlier process, which nobody
 	// here can read any more.
@@ -137,9 +138,10 @@ func (ses *session) behind(seq uint64) bool {
 	return ses.stored.span.Last > seq || ses.stored.span.Last == seq && !ses.stored.span.Open
 }
 
-// shippable reports whether there is something to send over the current stream.
+// shippable reports whether there is something to send over the current stream. What is
+// raw comes behind the beginning of its session, which says whose it is.
 func (ses *session) shippable() bool {
-	return ses.sent < ses.built
+	return ses.sent < ses.built && (ses.of == nil || ses.of.stored.next > 0)
 }
 
 // sealable reports whether all but the seal is there.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/record"
 	"github.com/posterngate/postern/pkg/run"
 )
 
@@ -171,7 +172,7 @@ func (s *Spool) acked(id string, next uint32) {
 	if ses == nil {
 		return
 	}
-	n := 0
+	n, first := 0, ses.stored.next == 0
 	// A chunk that was not built since the start is sent again before it counts: only
 	// then its hash is known.
 	for n < ses.built && ses.stored.next < next {
@@ -182,6 +183,9 @@ func (s *Spool) acked(id string, next uint32) {
 	}
 	if n == 0 {
 		return
+	}
+	if first {
+		s.follow(ses)
 	}
 	sealed := ses.chunks[n-1].seal
 	ses.chunks = append(ses.chunks[:0], ses.chunks[n:]...)
@@ -196,6 +200,15 @@ func (s *Spool) acked(id string, next uint32) {
 	if err != nil {
 		// The next start sends again what is stored already, which does no harm.
 		s.log.Error("an acknowledgement could not be kept", "session", id, "error", err)
+	}
+}
+
+// follow lets the raw recording of a session be shipped, if it has one: the session is
+// known now, or never will be; s.mu is held.
+func (s *Spool) follow(ses *session) {
+	if raw := s.sessions[record.RawID(ses.id)]; raw != nil {
+		raw.of = nil
+		s.ship(raw)
 	}
 }
 
@@ -244,6 +257,7 @@ func (s *Spool) rejected(id string, index uint32, why string) {
 	}
 	s.drop(&chunk{runs: ses.uncut, size: ses.size})
 	ses.chunks, ses.uncut, ses.size, ses.frames, ses.built = nil, nil, 0, 0, 0
+	s.follow(ses)
 	if err := s.done(ses); err != nil {
 		s.log.Error("a refused recording could not be ended", "session", id, "error", err)
 	}

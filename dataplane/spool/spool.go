@@ -40,6 +40,8 @@ type Config struct {
 	// RecordingKey is the public key (X25519) to which sessions that begin now are
 	// sealed; empty where none is known, and then none begins.
 	RecordingKey func() []byte
+	// RawKey is the same for raw recordings; nil or empty where none is known.
+	RawKey func() []byte
 
 	MaxBytes      int64         // of all segment files; 0 means 4 GiB
 	SegmentBytes  int           // of one; 0 means 64 MiB
@@ -147,15 +149,32 @@ func orElse[T comparable](v, otherwise T) T {
 // Session begins the recording of one session with its Opened event. An error means
 // that the session must not begin.
 func (s *Spool) Session(meta record.Session) (*Recorder, error) {
+	if _, raw := record.RawOf(meta.ID); raw {
+		return nil, fmt.Errorf("spool: %s is no session's id", meta.ID)
+	}
+	return s.begin(meta, s.cfg.RecordingKey(), nil)
+}
+
+// Raw begins the raw recording of the session of r: one of its own, as durable as its own
+// modes say, of which nothing is shipped before the session itself is known.
+func (s *Spool) Raw(r *Recorder, meta record.Session) (*Recorder, error) {
+	var to []byte
+	if s.cfg.RawKey != nil {
+		to = s.cfg.RawKey()
+	}
+	meta.ID = record.RawID(r.session.id)
+	return s.begin(meta, to, r)
+}
+
+func (s *Spool) begin(meta record.Session, to []byte, of *Recorder) (*Recorder, error) {
 	if err := record.CheckSession(meta.ID); err != nil {
 		return nil, err
 	}
 	if err := s.Healthy(); err != nil {
 		return nil, err
 	}
-	to := s.cfg.RecordingKey()
 	if len(to) == 0 {
-		return nil, errors.New("spool: the control plane has not said to which key recordings are sealed")
+		return nil, fmt.Errorf("spool: the control plane has not said to which key the recording %s is sealed", meta.ID)
 	}
 	key, wrapped, err := record.NewDataKey(to, meta.ID)
 	if err != nil {
@@ -167,6 +186,10 @@ func (s *Spool) Session(meta record.Session) (*Recorder, error) {
 		return nil, fmt.Errorf("spool: session %s is recorded already", meta.ID)
 	}
 	ses := &session{id: meta.ID, ref: s.nextRef, key: key, wrapped: wrapped}
+	now := time.Now()
+	if of != nil {
+		ses.of, now = of.session, of.began // one clock for both
+	}
 	s.nextRef++
 	err = s.putState(ses, false)
 	if err == nil {
@@ -176,7 +199,6 @@ func (s *Spool) Session(meta record.Session) (*Recorder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("spool: begin session %s: %w", meta.ID, err)
 	}
-	now := time.Now()
 	r := &Recorder{spool: s, session: ses, began: now}
 	if err := r.record(&record.Event{Time: now, Kind: record.KindOpened, Session: &meta}, Local, false); err != nil {
 		return nil, errors.Join(err, r.Close("could not be recorded"))

@@ -65,7 +65,7 @@ func (c *checker) binding(o *typesv1.Binding) *binding {
 
 func (c *checker) roleBinding(o *typesv1.RoleBinding) *roleBinding {
 	s := o.GetSpec()
-	role := c.oneOf("spec.role", s.GetRole(), "", "viewer", "operator", "auditor", "admin")
+	role := c.oneOf("spec.role", s.GetRole(), "", "viewer", "operator", "auditor", "rawreader", "admin")
 	c.subjects(s.GetSubjects())
 	c.labels("spec.scope.labels", s.GetScope().GetLabels())
 	if s.GetScope() != nil && len(s.GetScope().GetLabels()) == 0 {

@@ -150,6 +150,9 @@ func (s *Snapshot) taskTerms() map[postern.TaskName][]string {
 		}
 		words = append(words, fmt.Sprintf("recorded %s for reads, %s for changes, %d rows kept", x.RecordRead, x.RecordWrite, x.ResultRows),
 			fmt.Sprintf("alone for %s and %s more", x.MaxStaleness, x.SessionGrace))
+		if x.StoreRaw {
+			words = append(words, "what nodes mask is kept raw")
+		}
 		if x.Pool {
 			words = append(words, "credentials are pooled")
 		}

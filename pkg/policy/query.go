@@ -60,6 +60,7 @@ type Terms struct {
 	PerGrant                                  bool // rows, bytes and statements are counted per grant, not per session
 	RecordRead, RecordWrite                   RecordMode
 	ResultRows                                int  // rows of each result that are kept; 0 keeps none
+	StoreRaw                                  bool // what masks of a node hide is kept apart
 	Pool                                      bool // one lease a grant and node, not one a session
 	MaxStaleness, SessionGrace                time.Duration
 	ReadOnly                                  bool // nothing that is permitted can change data
@@ -143,7 +144,7 @@ type Offer struct {
 
 // A RoleGrant is a role that a subject has over Postern itself.
 type RoleGrant struct {
-	Role    string            // viewer, operator, auditor or admin
+	Role    string            // viewer, operator, auditor, rawreader or admin
 	Scope   map[string]string // labels that objects must carry; empty means all
 	Binding string            // the RoleBinding that gives it
 }

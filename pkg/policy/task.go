@@ -107,6 +107,9 @@ func (c *checker) task(o *typesv1.Task) *task {
 	t.held = t.approval != nil && t.approval.Scope == postern.ScopeStatement
 	t.each = t.held || t.when.dynamic()
 	c.permits(t, s)
+	if t.terms.StoreRaw && t.terms.ResultRows == 0 && len(t.tables) > 0 {
+		c.fail("spec.record.storeRaw", "keeps nothing of tables without spec.record.resultRows")
+	}
 	c.shells(s)
 	t.know()
 	t.terms.ReadOnly = t.readOnly()
@@ -239,6 +242,7 @@ func (c *checker) terms(t *task, s *typesv1.TaskSpec) {
 	} else {
 		t.terms.ResultRows = int(n)
 	}
+	t.terms.StoreRaw = r.GetStoreRaw()
 }
 
 func (c *checker) mode(field, value string, def RecordMode) RecordMode {

@@ -110,6 +110,9 @@ type Event struct {
 	Columns   []Column // of the result; only with the first Rows of a statement
 	Data      []byte
 	Direction Direction
+
+	// Raw is set by WithRaw alone: Data is as it was before its masks.
+	Raw bool
 }
 
 // Session is who opened a session, what for, and from where.

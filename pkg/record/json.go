@@ -43,6 +43,7 @@ type line struct {
 	Values    [][]*string  `json:"values,omitempty"` // of rows that can be decoded
 	Data      []byte       `json:"data,omitempty"`   // of what cannot, in base64
 	Direction string       `json:"direction,omitempty"`
+	Raw       bool         `json:"raw,omitempty"` // as it was before its masks
 }
 
 type sessionLine struct {
@@ -104,7 +105,7 @@ func lineOf(e *Event, columns []Column) *line {
 	l := &line{
 		Seq: e.Seq, Time: e.Time, Elapsed: float64(e.Elapsed.Microseconds()) / 1000, Kind: e.Kind.String(), Statement: e.Statement, Text: e.Text, Hash: hex.EncodeToString(e.Hash),
 		Rule: e.Rule, Reason: e.Reason, Forward: e.Forward, Rows: e.Rows, Bytes: e.Bytes, Tag: e.Tag, Code: e.Code, Message: e.Message,
-		Duration: float64(e.Duration.Microseconds()) / 1000, Hold: e.Hold, People: e.People, Encoding: e.Encoding,
+		Duration: float64(e.Duration.Microseconds()) / 1000, Hold: e.Hold, People: e.People, Encoding: e.Encoding, Raw: e.Raw,
 	}
 	switch e.Kind {
 	case KindIntent:

@@ -115,6 +115,9 @@ func (t *teller) under(s string) {
 }
 
 func (t *teller) tell(e *Event) {
+	if e.Raw {
+		t.at(e, t.number(e)+t.paint(yellow, "before its masks:"))
+	}
 	switch e.Kind {
 	case KindOpened:
 		if e.Session != nil {

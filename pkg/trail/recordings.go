@@ -60,7 +60,7 @@ type known struct {
 
 // VerifyRecordings verifies the log, and every recording of a folder against it: that
 // each is what its node wrote, and that none which the log tells of is missing. only
-// names those that are looked at; empty means all. No recording is opened.
+// names those that are looked at, with what is raw of them; empty means all. No recording is opened.
 func (l *Log) VerifyRecordings(key string, earlier []Checkpoint, folder fs.FS, only ...string) (Summary, error) {
 	var s Summary
 	sessions := map[string]*known{}
@@ -73,7 +73,10 @@ func (l *Log) VerifyRecordings(key string, earlier []Checkpoint, folder fs.FS, o
 	if err != nil {
 		return s, err
 	}
-	wanted := func(id string) bool { return len(only) == 0 || slices.Contains(only, id) }
+	wanted := func(id string) bool {
+		of, _ := record.RawOf(postern.SessionID(id))
+		return len(only) == 0 || slices.Contains(only, id) || slices.Contains(only, string(of))
+	}
 	for id, k := range sessions {
 		if !wanted(id) {
 			continue

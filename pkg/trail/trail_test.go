@@ -100,6 +100,14 @@ func (w *world) folder(leaves [][]byte, signer note.Signer) fstest.MapFS {
 	return files
 }
 
+// dirOf is where the chunks of a session lie; what is raw has a place of its own.
+func dirOf(session string) string {
+	if _, raw := record.RawOf(postern.SessionID(session)); raw {
+		return "raw/v1/2026/01/02/" + session
+	}
+	return "recordings/v1/2026/01/02/" + session
+}
+
 // keep records a session of n chunks, and tells the log of it.
 func (w *world) keep(session string, n int, node ed25519.PrivateKey, sealed, truncated bool) {
 	private := must(secret.GenerateKey())
@@ -112,7 +120,7 @@ func (w *world) keep(session string, n int, node ed25519.PrivateKey, sealed, tru
 	store := func(data []byte) {
 		c := must(chain.Add(data))
 		about.Chunks, about.Hash = c.Index+1, c.Hash[:]
-		w.blobs[fmt.Sprintf("recordings/v1/2026/01/02/%s/%010d", session, c.Index)] = &fstest.MapFile{Data: data}
+		w.blobs[fmt.Sprintf("%s/%010d", dirOf(session), c.Index)] = &fstest.MapFile{Data: data}
 	}
 	for i := range n {
 		var frames []byte
@@ -161,6 +169,7 @@ func newWorld() *world {
 	w := &world{blobs: fstest.MapFS{}, key: public, signer: must(note.NewSigner(private))}
 	w.keep("s-a", 3, nodeKey, true, false)
 	w.tell("task.update", "none", Recording{})
+	w.keep("s-a_raw", 3, nodeKey, true, false)
 	w.keep("s-b", 2, nodeKey, true, true)
 	w.keep("s-c", 4, otherNode, true, false)
 	w.keep("s-live", 2, nodeKey, false, false)
@@ -171,7 +180,7 @@ func newWorld() *world {
 	w.entries[len(w.entries)-1].Detail = `{"sessions":["s-old"]}`
 	w.entries[len(w.entries)-1].Hash = Chain(w.entries[len(w.entries)-2].GetHash(), w.entries[len(w.entries)-1])
 	maps.DeleteFunc(w.blobs, func(name string, _ *fstest.MapFile) bool { return strings.Contains(name, "s-old") })
-	w.sessions = w.sessions[:3]
+	w.sessions = w.sessions[:4]
 	w.write()
 	return w
 }
@@ -209,13 +218,13 @@ func TestActorsAreHashed(t *testing.T) {
 func TestIntact(t *testing.T) {
 	w := newWorld()
 	s, err := w.log().VerifyRecordings(w.key, nil, w.blobs)
-	if err != nil || len(s.Findings) > 0 || s.Sealed != 2 || s.Truncated != 2 || s.Expired != 1 || len(s.Open) != 1 || s.Entries != uint64(len(w.entries)) {
+	if err != nil || len(s.Findings) > 0 || s.Sealed != 3 || s.Truncated != 2 || s.Expired != 1 || len(s.Open) != 1 || s.Entries != uint64(len(w.entries)) {
 		t.Fatalf("%+v, %v", s, err)
 	}
 	if o := s.Open[0]; o.Session != "s-live" || o.Chunks != 2 || o.Last != 6 || o.Subject != "alice" || o.Node != "node-1" || !o.Began.Equal(began) {
 		t.Errorf("%+v", o)
 	}
-	if s, err := w.log().VerifyRecordings(w.key, nil, w.blobs, "s-a", "none"); err != nil || len(s.Findings) != 1 || s.Sealed != 1 {
+	if s, err := w.log().VerifyRecordings(w.key, nil, w.blobs, "s-a", "none"); err != nil || len(s.Findings) != 1 || s.Sealed != 2 { // what is raw of s-a too
 		t.Errorf("%+v, %v", s, err)
 	}
 }
@@ -237,7 +246,11 @@ func TestDeletedAndForged(t *testing.T) {
 		"all of one whose rest was lost": {func(w *world) {
 			maps.DeleteFunc(w.blobs, func(name string, _ *fstest.MapFile) bool { return strings.Contains(name, "/s-lost/") })
 		}, "which lost the rest"},
-		"its end": {func(w *world) { delete(w.blobs, "recordings/v1/2026/01/02/s-a/0000000003") }, "its end is missing"},
+		"all that is raw of it": {func(w *world) {
+			maps.DeleteFunc(w.blobs, func(name string, _ *fstest.MapFile) bool { return strings.HasPrefix(name, "raw/") })
+		}, "{s-a_raw all of it is missing"},
+		"the end of what is raw of it": {func(w *world) { delete(w.blobs, dirOf("s-a_raw")+"/0000000003") }, "{s-a_raw its end is missing"},
+		"its end":                      {func(w *world) { delete(w.blobs, "recordings/v1/2026/01/02/s-a/0000000003") }, "its end is missing"},
 		"another story of it, signed by the node": {func(w *world) {
 			files := w.files
 			w.keep("s-a", 3, nodeKey, true, false)
@@ -355,7 +368,7 @@ func mutations() map[string]func(w *world, rng *mrand.Rand) {
 		},
 		"chunk: twice": func(w *world, rng *mrand.Rand) {
 			id := w.sessions[rng.IntN(len(w.sessions))]
-			dir := "recordings/v1/2026/01/02/" + id
+			dir := dirOf(id)
 			files := must(fs.Glob(w.blobs, dir+"/*"))
 			w.blobs[path.Join(dir, fmt.Sprintf("%010d", len(files)))] = w.blobs[files[rng.IntN(len(files))]]
 		},

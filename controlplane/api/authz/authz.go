@@ -24,12 +24,14 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 )
 
-// The roles. Each but auditor includes the ones before it; an admin is an auditor too.
+// The roles. Each but auditor and rawreader includes the ones before it; an admin is an
+// auditor too. What masks hid is shown to nobody but a rawreader.
 const (
-	Viewer   = "viewer"
-	Operator = "operator"
-	Auditor  = "auditor"
-	Admin    = "admin"
+	Viewer    = "viewer"
+	Operator  = "operator"
+	Auditor   = "auditor"
+	RawReader = "rawreader"
+	Admin     = "admin"
 )
 
 // includes says which roles stand for a role.
@@ -41,8 +43,8 @@ func includes(role string) []string {
 		return []string{Operator, Admin}
 	case Auditor:
 		return []string{Auditor, Admin}
-	case Admin:
-		return []string{Admin}
+	case RawReader, Admin:
+		return []string{role}
 	}
 	return nil
 }

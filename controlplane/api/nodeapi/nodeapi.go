@@ -146,6 +146,8 @@ type Services struct {
 	Records   Records
 	// RecordingKey is the public key to which sessions that begin now are sealed.
 	RecordingKey func() []byte
+	// RawKey is that for what masks hide; empty where there is none.
+	RawKey []byte
 	// Options are further ones, such as a stats handler for traces.
 	Options []grpc.ServerOption
 	Logger  *slog.Logger

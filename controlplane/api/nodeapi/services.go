@@ -40,7 +40,7 @@ func (s grantService) OpenGrant(ctx context.Context, req *nodev1.OpenGrantReques
 	if err != nil {
 		return nil, err
 	}
-	return &nodev1.OpenGrantResponse{Grant: signed, RecordingKey: s.RecordingKey()}, nil
+	return &nodev1.OpenGrantResponse{Grant: signed, RecordingKey: s.RecordingKey(), RawKey: s.RawKey}, nil
 }
 
 func (s grantService) SignIn(req *nodev1.SignInRequest, conn grpc.ServerStreamingServer[nodev1.SignInResponse]) error {
@@ -51,7 +51,7 @@ func (s grantService) SignIn(req *nodev1.SignInRequest, conn grpc.ServerStreamin
 	if err != nil {
 		return err
 	}
-	return conn.Send(&nodev1.SignInResponse{Kind: &nodev1.SignInResponse_Grant{Grant: &nodev1.OpenGrantResponse{Grant: signed, RecordingKey: s.RecordingKey()}}})
+	return conn.Send(&nodev1.SignInResponse{Kind: &nodev1.SignInResponse_Grant{Grant: &nodev1.OpenGrantResponse{Grant: signed, RecordingKey: s.RecordingKey(), RawKey: s.RawKey}}})
 }
 
 // holdGrace is how long a hold is kept for a node whose call broke off: a client that

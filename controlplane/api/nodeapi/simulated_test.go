@@ -62,10 +62,10 @@ func (l *loans) held() []postern.GrantID {
 // mute keeps no record.
 type mute struct{}
 
-func (mute) Begin(gate.Opened) (gate.Recorder, error)      { return mute{}, nil }
-func (mute) Healthy() error                                { return nil }
-func (mute) Record(*record.Event, policy.RecordMode) error { return nil }
-func (mute) Close(string) error                            { return nil }
+func (mute) Begin(gate.Opened) (rec, raw gate.Recorder, err error) { return mute{}, nil, nil }
+func (mute) Healthy() error                                        { return nil }
+func (mute) Record(*record.Event, policy.RecordMode) error         { return nil }
+func (mute) Close(string) error                                    { return nil }
 
 // simNode is a node with its sessions and leases, whose clock is wrong by skew.
 type simNode struct {

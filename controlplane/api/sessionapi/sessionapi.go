@@ -179,6 +179,9 @@ func (h *Handler) ReadRecording(ctx context.Context, req *connect.Request[apiv1.
 	if err != nil {
 		return err
 	}
+	if req.Msg.GetRaw() {
+		return h.readRaw(ctx, s, stream)
+	}
 	key, err := h.recordings.DataKey(ctx, s.GetId())
 	if err != nil {
 		return err
@@ -200,6 +203,33 @@ func (h *Handler) ReadRecording(ctx context.Context, req *connect.Request[apiv1.
 		}
 		return stream.Send(m)
 	})
+}
+
+// readRaw sends what masks hid from a session: to nobody for the session being theirs, and
+// in a form that only the holder of the raw key can open.
+func (h *Handler) readRaw(ctx context.Context, s *typesv1.Session, stream *connect.ServerStream[apiv1.ReadRecordingResponse]) error {
+	c, err := caller(ctx)
+	if err == nil {
+		err = seeRaw(c, s)
+	}
+	if err != nil {
+		return err
+	}
+	return h.recordings.ReadRaw(ctx, s, func(number uint32, data, nodeKey []byte) error {
+		if err := seeRaw(c.Now(), s); err != nil {
+			return err
+		}
+		return stream.Send(&apiv1.ReadRecordingResponse{Index: number, Chunk: data, NodeKey: nodeKey})
+	})
+}
+
+// seeRaw lets those read what masks hid who may read every recording, and have the role for
+// that besides.
+func seeRaw(c *authz.Caller, s *typesv1.Session) error {
+	if !c.Has(authz.Auditor) || !c.Has(authz.RawReader) {
+		return fault.New(codes.PermissionDenied, "what masks hid from session %s is shown to auditors who have the role rawreader too, and to nobody else", s.GetId()).WithKind("denied")
+	}
+	return nil
 }
 
 // KillSession implements the SessionService. Operators may end any session, whether or

@@ -93,7 +93,9 @@ func open(t *testing.T) *house {
 		if name := r.Header.Get("As"); name != "" {
 			c := &authz.Caller{Subject: postern.Subject{Name: name}}
 			if _, role, ok := strings.Cut(name, ":"); ok {
-				c.Roles = []policy.RoleGrant{{Role: role}}
+				for one := range strings.SplitSeq(role, "+") {
+					c.Roles = append(c.Roles, policy.RoleGrant{Role: one})
+				}
 			}
 			ctx = authz.With(ctx, c)
 		}
@@ -267,6 +269,49 @@ func TestWhoMay(t *testing.T) {
 	_, none := h.client.GetSession(context.Background(), as("alice", &apiv1.GetSessionRequest{Id: "bobs-none"}))
 	if theirs == nil || none == nil || strings.ReplaceAll(theirs.Error(), "live", "none") != none.Error() {
 		t.Errorf("%v and %v", theirs, none)
+	}
+}
+
+// What masks hid is shown to auditors who have the role for it too: not to admins, not to
+// who has that role alone, and to nobody for the session being theirs.
+func TestWhoMayReadRaw(t *testing.T) {
+	h := world(t)
+	h.ship(t, "alices-past_raw", opened("alices-past_raw", "alice", 0), closed())
+	h.ship(t, "alices-past_raw")
+	read := func(who, id string) (chunks int, err error) {
+		stream, err := h.client.ReadRecording(t.Context(), as(who, &apiv1.ReadRecordingRequest{Id: id, Raw: true}))
+		if err != nil {
+			return 0, err
+		}
+		for stream.Receive() {
+			if m := stream.Msg(); len(m.GetDataKey()) > 0 || chunks == 0 && len(m.GetNodeKey()) == 0 {
+				t.Errorf("%s is given %v", who, m)
+			}
+			chunks++
+		}
+		return chunks, errors.Join(stream.Err(), stream.Close())
+	}
+	for who, why := range map[string]string{
+		"": "sign in first", "bob": "not yours", "ray:rawreader": "not yours", "otto:operator": "not yours",
+		"alice": "rawreader too", "eve:auditor": "rawreader too", "ada:admin": "rawreader too",
+	} {
+		if n, err := read(who, "alices-past"); n != 0 || err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("%q reads %d chunks: %v", who, n, err)
+		}
+	}
+	for _, who := range []string{"eve:auditor+rawreader", "ada:admin+rawreader"} {
+		if n, err := read(who, "alices-past"); n != 2 || err != nil {
+			t.Errorf("%q reads %d chunks: %v", who, n, err)
+		}
+		if n, err := read(who, "bobs-live"); n != 0 || err == nil || !strings.Contains(err.Error(), "nothing raw") {
+			t.Errorf("of a session that has none %q reads %d chunks: %v", who, n, err)
+		}
+		if _, err := h.client.GetSession(t.Context(), as(who, &apiv1.GetSessionRequest{Id: "alices-past_raw"})); err == nil {
+			t.Errorf("%q gets what is raw as a session: %v", who, err)
+		}
+		if err := h.read(who, "alices-past_raw", 0, false, func(*apiv1.ReadRecordingResponse) { t.Errorf("%q reads it as a session", who) }); err == nil {
+			t.Errorf("%q reads it as a session", who)
+		}
 	}
 }
 

@@ -83,7 +83,7 @@ func (a *Access) examine(ctx context.Context, now *policy.Snapshot, name postern
 	if res.GetSpec().GetProtocol() == string(postern.SSH) {
 		h.Findings = append(h.Findings, hostFindings(now, res, tasks)...)
 	}
-	h.Findings = append(h.Findings, policyFindings(res)...)
+	h.Findings = append(append(h.Findings, policyFindings(res)...), rawFindings(now, name, tasks)...)
 	return h, nil
 }
 
@@ -170,6 +170,23 @@ func policyFindings(res *typesv1.Resource) []*nodev1.Finding {
 		out = append(out, &nodev1.Finding{Severity: "note", Check: "level", Object: name, Text: "values are masked on their way back (L1): the gateway must know where each one comes from", Fix: "set spec.level.want: source or native"})
 	default:
 		out = append(out, &nodev1.Finding{Severity: "note", Check: "level", Object: name, Text: "the gateway alone stands between a session and what the lent account may do (L2)", Fix: "set spec.level.want: native, with an admin credential"})
+	}
+	return out
+}
+
+// rawFindings tell of tasks that want what masks hide to be kept where nodes never have it.
+func rawFindings(now *policy.Snapshot, name postern.ResourceName, tasks []postern.TaskName) []*nodev1.Finding {
+	var out []*nodev1.Finding
+	for _, t := range tasks {
+		terms, _ := now.Terms(t)
+		levels, _ := now.Levels(t, name)
+		if !terms.StoreRaw || slices.ContainsFunc(levels, func(l policy.PermitLevel) bool { return l.Level < postern.LevelSource }) {
+			continue
+		}
+		out = append(out, &nodev1.Finding{
+			Severity: "note", Check: "store-raw", Object: "task/" + string(t),
+			Text: "spec.record.storeRaw keeps nothing here: the target masks what it sends, so that no node ever has what is masked", Fix: "leave storeRaw out: it is for level result, for HTTP and for SSH",
+		})
 	}
 	return out
 }

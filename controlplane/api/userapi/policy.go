@@ -34,8 +34,10 @@ type PolicyConfig struct {
 	Grants func(ctx context.Context, c *authz.Caller) ([]*typesv1.Grant, error) // everybody's that are active; nil tells of none
 	// Compiled waits until this replica judges by a version; nil waits for nothing.
 	Compiled func(ctx context.Context, v postern.Version) error
-	Logger   *slog.Logger
-	Now      func() time.Time
+	// StoresRaw is whether there is a raw key, without which no task may ask for it.
+	StoresRaw bool
+	Logger    *slog.Logger
+	Now       func() time.Time
 }
 
 // PolicyKinds are the kinds that a Cache must hold for Policy.

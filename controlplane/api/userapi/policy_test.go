@@ -267,6 +267,14 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 	refused(t, err, connect.CodeInvalidArgument)
 }
 
+// TestRawNeedsAKey: what could be sealed to nobody's key is not asked for.
+func TestRawNeedsAKey(t *testing.T) {
+	h := newHouse(t)
+	text := strings.Replace(world, "  duration: 1h\n", "  duration: 1h\n  record: {resultRows: 1, storeRaw: true}\n", 1)
+	_, err := h.policy("ada").Apply(t.Context(), connect.NewRequest(&apiv1.ApplyRequest{Objects: yaml(t, text)}))
+	refused(t, err, connect.CodeInvalidArgument, "task/sales-report spec.record.storeRaw", "recordings.rawKey")
+}
+
 // TestWritersNeverMeet has people bind a task while others delete it: whatever wins, no
 // binding is left without its task.
 func TestWritersNeverMeet(t *testing.T) {

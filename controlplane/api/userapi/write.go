@@ -105,7 +105,7 @@ func (p *Policy) attempt(ctx context.Context, c *authz.Caller, dryRun bool, inte
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := check(steps, before, after); err != nil {
+	if err := p.check(steps, before, after); err != nil {
 		return nil, nil, err
 	}
 	version := &typesv1.Version{Epoch: before.view.Version().Epoch, Revision: before.view.Version().Revision}
@@ -293,14 +293,18 @@ func overlay(before world, steps []step) (world, []authz.Change) {
 
 // check validates the steps against the world as it will be: the objects themselves,
 // and those that refer to what changes.
-func check(steps []step, before, after world) error {
+func (p *Policy) check(steps []step, before, after world) error {
 	var found []fault.Violation
 	single := len(steps) == 1
 	for _, s := range steps {
 		if s.action != created && s.action != updated {
 			continue
 		}
-		for _, v := range policy.Validate(s.change.After, after.Lookup) {
+		violations := policy.Validate(s.change.After, after.Lookup)
+		if s.change.After.GetTask().GetSpec().GetRecord().GetStoreRaw() && !p.cfg.StoresRaw {
+			violations = append(violations, fault.Violation{Field: "spec.record.storeRaw", Reason: "needs a raw key, which this control plane has not: see recordings.rawKey of its configuration"})
+		}
+		for _, v := range violations {
 			if !single {
 				v.Field = s.key.String() + " " + v.Field
 			}

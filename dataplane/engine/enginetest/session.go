@@ -47,6 +47,7 @@ type Execution struct {
 	Params  []string
 	Rows    int64  // as told
 	Data    []byte // of the rows, as told, up to 64 KiB
+	Raw     []byte // of what was masked, as it was before that, up to 64 KiB
 	Chunks  int64  // bytes, both ways
 	Columns []engine.ResultColumn
 	Outcome engine.Outcome

@@ -57,6 +57,15 @@ func (k *sink) Output(s engine.Stream, p []byte) error {
 	})
 }
 
+// KeepsRaw is always so: what engines mask must be told as it was.
+func (k *sink) KeepsRaw() bool { return true }
+
+func (k *sink) RawRows(_ int, span []byte) error {
+	return k.with(func(e *Execution) { e.Raw = append(e.Raw, span[:min(len(span), 64<<10-len(e.Raw))]...) })
+}
+
+func (k *sink) RawOutput(_ engine.Stream, p []byte) error { return k.RawRows(0, p) }
+
 func (k *sink) Done(o engine.Outcome) error {
 	return k.with(func(e *Execution) { e.Outcome, e.Done = o, 1 })
 }

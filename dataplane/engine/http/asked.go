@@ -95,6 +95,11 @@ func (x *exchange) asked(p []byte) error {
 		x.shade.blind = true // of the rest there is no more than its number of bytes
 		return x.flow.Chunk(engine.ToTarget, p)
 	}
+	if x.masks != nil && x.flow.KeepsRaw() {
+		if err := x.flow.RawOutput(engine.Asked, p); err != nil {
+			return err
+		}
+	}
 	shown := x.shade.part(p)
 	if len(shown) == 0 {
 		return x.flow.Chunk(engine.ToTarget, p)

@@ -31,16 +31,22 @@ func (c *catcher) Read(p []byte) (int, error) {
 		c.buf = append(c.buf, make([]byte, 16<<10)...)
 		var n int
 		n, c.err = c.from.Read(c.buf[at:])
-		c.buf = c.buf[:at+n]
-		for _, s := range c.secrets {
-			cover(c.buf, s)
-		}
-		c.ready = len(c.buf) - c.held()
+		c.buf = c.buf[:at]
+		c.ready = c.take(c.buf[at : at+n])
 	}
 	n := copy(p, c.buf[:c.ready])
 	c.buf = append(c.buf[:0], c.buf[n:]...)
 	c.ready -= n
 	return n, nil
+}
+
+// take adds what has come, and says how much of buf is free of secrets.
+func (c *catcher) take(p []byte) int {
+	c.buf = append(c.buf, p...)
+	for _, s := range c.secrets {
+		cover(c.buf, s)
+	}
+	return len(c.buf) - c.held()
 }
 
 // cover masks what stands in b, by as many characters, so that lengths stay true.

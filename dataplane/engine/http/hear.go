@@ -16,7 +16,7 @@ import (
 
 // hear is what of a server's answer the client may see, with the refusals of what was not
 // sent on. h and the status are changed to fit.
-func (x *exchange) hear(resp *http.Response, h http.Header) (io.Reader, error) {
+func (x *exchange) hear(resp *http.Response, h http.Header, secrets [][]byte) (io.Reader, error) {
 	t := x.talk
 	for _, name := range tells {
 		h.Del(name)
@@ -40,7 +40,7 @@ func (x *exchange) hear(resp *http.Response, h http.Header) (io.Reader, error) {
 	if t.heard, err = t.NewBodies(kind, x.masks, asked); err != nil {
 		return x.unheard(resp, h, err)
 	}
-	r, err := content.NewReader(from, t.heard, resp.Header.Get("Content-Encoding"))
+	r, err := content.NewReader(from, x.keepRaw(t.heard, secrets), resp.Header.Get("Content-Encoding"))
 	if err != nil {
 		return x.unheard(resp, h, err)
 	}

@@ -42,7 +42,7 @@ func (x *exchange) see(resp *http.Response, h http.Header, secrets [][]byte) (io
 	body := io.Reader(resp.Body)
 	switch {
 	case x.talk != nil:
-		heard, err := x.hear(resp, h)
+		heard, err := x.hear(resp, h, secrets)
 		if err != nil {
 			return nil, err
 		}
@@ -54,7 +54,7 @@ func (x *exchange) see(resp *http.Response, h http.Header, secrets [][]byte) (io
 		if x.facts.Method == http.MethodHead || resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusNotModified || resp.ContentLength == 0 {
 			return http.NoBody, nil
 		}
-		masked, err := x.masks.NewReader(resp.Body, resp.Header.Get("Content-Type"), resp.Header.Get("Content-Encoding"))
+		masked, err := x.masked(resp, secrets)
 		if err != nil && resp.StatusCode >= http.StatusBadRequest {
 			return x.blank(resp.StatusCode, h), nil
 		}

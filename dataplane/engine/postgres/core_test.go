@@ -30,6 +30,9 @@ func (s *hotSession) Columns([]engine.ResultColumn) error    { return nil }
 func (s *hotSession) Rows(n int, _ []byte) error             { s.rows += int64(n); return nil }
 func (s *hotSession) Chunk(engine.Direction, []byte) error   { return nil }
 func (s *hotSession) Output(engine.Stream, []byte) error     { return nil }
+func (s *hotSession) KeepsRaw() bool                         { return false }
+func (s *hotSession) RawRows(int, []byte) error              { return nil }
+func (s *hotSession) RawOutput(engine.Stream, []byte) error  { return nil }
 func (s *hotSession) Done(engine.Outcome) error              { return nil }
 func (s *hotSession) Note(string, string) error              { return nil }
 func (s *hotSession) Dial(context.Context) (net.Conn, error) { return nil, io.EOF }

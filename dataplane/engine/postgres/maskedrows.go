@@ -60,7 +60,7 @@ func (t targetCore) maskedRows(e *entry, typ byte, in []byte, rows, bytes int64)
 	}
 	passed := count == 0
 	if !passed {
-		passed, err = t.report(e, typ, out[from:], count)
+		passed, err = t.reportMasked(e, out[from:], in[:n], count)
 	}
 	if !passed {
 		out = out[:from]
@@ -70,4 +70,20 @@ func (t targetCore) maskedRows(e *entry, typ byte, in []byte, rows, bytes int64)
 		t.overrule(e, over)
 	}
 	return n, err
+}
+
+// reportMasked accounts for masked rows, and before that for what they were, where that is
+// kept.
+func (t targetCore) reportMasked(e *entry, masked, raw []byte, count int64) (bool, error) {
+	if !e.flow.KeepsRaw() {
+		return t.report(e, 'D', masked, count)
+	}
+	err := t.tellColumns(e)
+	if err == nil {
+		err = e.flow.RawRows(int(count), raw)
+	}
+	if err != nil {
+		return false, postern.AsRefusal(err) // no record, no access
+	}
+	return t.report(e, 'D', masked, count)
 }

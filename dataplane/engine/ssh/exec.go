@@ -211,7 +211,7 @@ func (o *shows) copy(from io.Reader) error {
 	defer buffers.Put(b)
 	say := o.show
 	if o.veil != nil {
-		say = o.veil.write
+		say = o.mask
 	}
 	for {
 		n, err := from.Read(*b)
@@ -227,6 +227,14 @@ func (o *shows) copy(from io.Reader) error {
 			return nil
 		}
 	}
+}
+
+// mask shows what of it the masks let, and keeps the rest where the task wants that.
+func (o *shows) mask(p []byte) error {
+	if err := o.p.x.raw(o.stream, p); err != nil {
+		return err
+	}
+	return o.veil.write(p)
 }
 
 // show records what the client gets, and then passes it on.

@@ -191,6 +191,16 @@ func (x *execution) output(s engine.Stream, p []byte) error {
 	return x.flow.Output(s, p)
 }
 
+// raw reports what the host said as it was before its masks, where that is kept.
+func (x *execution) raw(s engine.Stream, p []byte) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.over || !x.flow.KeepsRaw() {
+		return nil
+	}
+	return x.flow.RawOutput(s, p)
+}
+
 // input reports what the client sent; it is counted and not kept.
 func (x *execution) input(p []byte) error { return x.count(engine.ToTarget, p) }
 

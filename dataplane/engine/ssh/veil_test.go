@@ -210,10 +210,15 @@ func TestMasked(t *testing.T) {
 	fmt.Fprintln(in, "cat colours plain; exit")
 	_ = s.Wait()
 	check("terminal", []byte(shown()), " is in")
+	var raw []byte
 	for _, e := range h.door.Last().Executions() {
 		if strings.Contains(seen(e.Data), "alice@") {
 			t.Errorf("recorded: %q", e.Data)
 		}
+		raw = append(raw, e.Raw...)
+	}
+	if !bytes.Contains(raw, []byte("user alice@example.com is in")) {
+		t.Errorf("what the masks hid is not told: %q", raw)
 	}
 	// What has no place in a stream is refused.
 	only(h, func(*facts.Facts) bool { return true }, postern.Obligation{Content: &postern.ContentRule{Fields: []postern.FieldRule{{Path: "/email"}}}})

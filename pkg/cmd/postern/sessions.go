@@ -23,7 +23,7 @@ import (
 func (a *app) sessionsCmd() *cobra.Command {
 	c := group("sessions", "Recordings: list, show, replay, follow, verify, export, hold; and kill")
 	c.AddCommand(a.sessionsListCmd(), a.sessionsShowCmd(), a.replayCmd(), a.followCmd(), a.verifyCmd(), a.killCmd(),
-		a.exportCmd(), a.holdCmd(), a.releaseCmd())
+		a.exportCmd(), a.holdCmd(), a.releaseCmd(), a.rawKeyCmd())
 	return c
 }
 
@@ -142,11 +142,22 @@ type recording struct {
 // recording opens the stream and waits for the first chunk, with which the keys come.
 // The purpose is what the audit log tells of the reading.
 func (a *app) recording(ctx context.Context, id, purpose string) (*recording, error) {
+	r, err := a.chunksOf(ctx, &apiv1.ReadRecordingRequest{Id: id, Follow: purpose == toFollow, Purpose: purpose})
+	if err != nil {
+		return nil, err
+	}
+	if r.data, err = record.OpenDataKey(r.stream.Msg().GetDataKey()); err != nil {
+		return nil, errors.Join(err, r.stream.Close())
+	}
+	return r, nil
+}
+
+func (a *app) chunksOf(ctx context.Context, req *apiv1.ReadRecordingRequest) (*recording, error) {
 	api, err := a.dial(ctx, false)
 	if err != nil {
 		return nil, err
 	}
-	stream, err := api.sessions.ReadRecording(ctx, connect.NewRequest(&apiv1.ReadRecordingRequest{Id: id, Follow: purpose == toFollow, Purpose: purpose}))
+	stream, err := api.sessions.ReadRecording(ctx, connect.NewRequest(req))
 	if err != nil {
 		return nil, err
 	}
@@ -156,9 +167,6 @@ func (a *app) recording(ctx context.Context, id, purpose string) (*recording, er
 	}
 	if r.node, err = x509.ParsePKIXPublicKey(stream.Msg().GetNodeKey()); err != nil {
 		return nil, errors.Join(fmt.Errorf("the node's key: %w", err), stream.Close())
-	}
-	if r.data, err = record.OpenDataKey(stream.Msg().GetDataKey()); err != nil {
-		return nil, errors.Join(err, stream.Close())
 	}
 	return r, nil
 }
@@ -180,13 +188,17 @@ func (r *recording) chunks() iter.Seq2[[]byte, error] {
 
 func (a *app) replayCmd() *cobra.Command {
 	var speed float64
+	var raw []string
 	c := &cobra.Command{
 		Use: "replay ID", Short: "Show what happened in a session", Args: cobra.ExactArgs(1),
-		Example: "  postern sessions replay s-12ab...\n  postern sessions replay s-12ab... --speed 4",
+		Long: "With --raw-key also what masks hid, where the session's task kept it (spec.record.storeRaw): for auditors\n" +
+			"who have the role rawreader too. The key is used here, and not sent.",
+		Example: "  postern sessions replay s-12ab...\n  postern sessions replay s-12ab... --speed 4\n  postern sessions replay s-12ab... --raw-key raw.key",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.replay(cmd.Context(), args[0], toReplay, speed)
+			return a.replay(cmd.Context(), args[0], toReplay, speed, raw...)
 		},
 	}
+	c.Flags().StringArrayVar(&raw, "raw-key", nil, "a file with a raw key; again for older keys")
 	c.Flags().Float64Var(&speed, "speed", 0, "pace, as a multiple of real time; 0 shows all at once")
 	return c
 }
@@ -198,13 +210,21 @@ func (a *app) followCmd() *cobra.Command {
 	}
 }
 
-func (a *app) replay(ctx context.Context, id, purpose string, speed float64) error {
+func (a *app) replay(ctx context.Context, id, purpose string, speed float64, rawKeys ...string) error {
 	r, err := a.recording(ctx, id, purpose)
 	if err != nil {
 		return err
 	}
 	defer r.stream.Close()
 	events := record.Events(r.chunks(), r.data)
+	if len(rawKeys) > 0 {
+		raw, err := a.rawRecording(ctx, id, rawKeys)
+		if err != nil {
+			return err
+		}
+		defer raw.stream.Close()
+		events = record.WithRaw(events, record.Events(raw.chunks(), raw.data))
+	}
 	switch a.format {
 	case "json":
 		return record.JSON(a.env.Stdout, events)

@@ -34,7 +34,11 @@ func toResult(t *testing.T, h *house.House) {
 
 // TestResultLevel masks on the way back what level source masks in the statement.
 func TestResultLevel(t *testing.T) {
-	h := house.Start(t)
+	key, other, options := rawKeys(t)
+	h := house.Start(t, options)
+	if r := h.CLI(t, "bob", "doctor", "raw-report"); !strings.Contains(r.All(), "storeRaw keeps nothing here") {
+		t.Errorf("nobody is told that nothing is kept at level source: %s", r.All())
+	}
 	h.Target(t, "ALTER SYSTEM SET log_statement = 'all'")
 	h.Target(t, "SELECT pg_reload_conf()")
 	source := h.Psql(t, "alice", "sales-report", query)
@@ -93,4 +97,5 @@ func TestResultLevel(t *testing.T) {
 	if log := h.PG.Log(); !strings.Contains(log, strings.TrimSuffix(strings.TrimSpace(query), ";")) || strings.Contains(log, "lower(email)") {
 		t.Fatal("the target got something else than the person's own text")
 	}
+	raw(t, h, key, other)
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/posterngate/postern/controlplane/recording/index"
+	"github.com/posterngate/postern/controlplane/recording/index/query"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -61,7 +62,7 @@ func (x *Index) forget(ctx context.Context, ids []postern.SessionID) ([]postern.
 	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, partitionLock); err != nil {
 		return nil, err
 	}
-	rows, err := tx.Query(ctx, `DELETE FROM session WHERE id = ANY($1) AND end_us <> 0 AND legal_hold = '' RETURNING id, no, day`, names)
+	rows, err := tx.Query(ctx, `DELETE FROM session s WHERE id = ANY($1) AND end_us <> 0 AND `+query.NotHeld+` RETURNING id, no, day`, names)
 	if err != nil {
 		return nil, err
 	}

@@ -178,9 +178,18 @@ func (r *Reader) Session(ctx context.Context, id postern.SessionID) (*typesv1.Se
 	return s, nil
 }
 
+// NotRaw leaves out the rows s of raw recordings, which are no sessions, and NotHeld those
+// that are kept beyond their time: what is raw is kept with its session.
+const (
+	NotRaw  = `substr(s.id, length(s.id) - 3) <> '_raw'`
+	NotHeld = `s.legal_hold = '' AND (` + NotRaw + ` OR NOT EXISTS (
+		SELECT 1 FROM session h WHERE h.id = substr(s.id, 1, length(s.id) - 4) AND h.legal_hold <> ''))`
+)
+
 // Sessions implements index.Index.
 func (r *Reader) Sessions(ctx context.Context, f index.Filter) ([]*typesv1.Session, error) {
 	var c clause
+	c.add(true, NotRaw)
 	c.add(f.Subject != "", "s.subject = ?", f.Subject)
 	c.add(f.Task != "", "s.task = ?", f.Task)
 	c.add(f.Resource != "", "s.resource = ?", f.Resource)
@@ -215,7 +224,7 @@ func (r *Reader) Ending() string {
 
 // Old implements index.Index.
 func (r *Reader) Old(ctx context.Context, before time.Time) ([]*typesv1.Session, error) {
-	list, err := r.sessions(ctx, `WHERE s.day < ? AND s.end_us <> 0 AND s.legal_hold = '' ORDER BY s.day, s.no LIMIT ?`, int64(index.DayOf(before)), index.MaxPage)
+	list, err := r.sessions(ctx, `WHERE s.day < ? AND s.end_us <> 0 AND `+NotHeld+` ORDER BY s.day, s.no LIMIT ?`, int64(index.DayOf(before)), index.MaxPage)
 	if err != nil {
 		return nil, fmt.Errorf("index: list old sessions: %w", err)
 	}

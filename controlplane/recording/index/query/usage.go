@@ -11,6 +11,7 @@ import (
 // Usage implements index.Index.
 func (r *Reader) Usage(ctx context.Context, q index.Usage) (list []index.Used, err error) {
 	var c clause
+	c.add(true, NotRaw)
 	for _, f := range []struct{ column, value string }{
 		{"subject", q.Subject}, {"task", q.Task}, {"resource", q.Resource}, {"account", q.Account}, {"workload", q.Workload},
 	} {
@@ -21,7 +22,7 @@ func (r *Reader) Usage(ctx context.Context, q index.Usage) (list []index.Used, e
 	c.add(!q.Until.IsZero(), "start_us < ?", q.Until.UnixMicro())
 	text := `SELECT subject, workload, task, resource, account, node, region, client_host, client_program,
 			count(*), CAST(sum(statements) AS bigint), CAST(sum(row_count) AS bigint), min(start_us), max(last_us)
-		FROM session WHERE ` + c.String() + ` GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9 ORDER BY max(last_us) DESC, 1, 2, 3, 4, 5, 6, 7, 8, 9 LIMIT ?`
+		FROM session s WHERE ` + c.String() + ` GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9 ORDER BY max(last_us) DESC, 1, 2, 3, 4, 5, 6, 7, 8, 9 LIMIT ?`
 	err = r.rows(ctx, text, append(c.args, index.MaxUsed), func(scan func(...any) error) error {
 		var u index.Used
 		var first, last int64

@@ -89,6 +89,7 @@ type addUse func(no int64, id string, role record.Role, mask string, first, last
 // there tells of sessions as a whole.
 func (r *Reader) there(ctx context.Context, q index.Who) (out []index.Use, err error) {
 	var c clause
+	c.add(true, NotRaw)
 	c.add(q.Subject != "", "s.subject = ?", q.Subject)
 	c.add(q.Resource != "", "s.resource = ?", q.Resource)
 	c.add(!q.Since.IsZero(), "s.last_us >= ?", q.Since.UnixMicro())

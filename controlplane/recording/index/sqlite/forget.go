@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/posterngate/postern/controlplane/recording/index"
+	"github.com/posterngate/postern/controlplane/recording/index/query"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -54,7 +55,7 @@ func (x *Index) Forget(ctx context.Context, ids []postern.SessionID) ([]postern.
 			return err
 		}
 		for _, id := range ids {
-			res, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO gone SELECT no, day FROM session WHERE id=? AND end_us<>0 AND legal_hold=''`, string(id))
+			res, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO gone SELECT no, day FROM session s WHERE id=? AND end_us<>0 AND `+query.NotHeld, string(id))
 			if err != nil {
 				return err
 			}

@@ -5220,7 +5220,10 @@ type ReadRecordingRequest struct {
 	// Go on while the session lives.
 	Follow bool `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
 	// What for, as the caller says: replay, follow, verify or export. The audit log keeps it.
-	Purpose       string `protobuf:"bytes,4,opt,name=purpose,proto3" json:"purpose,omitempty"`
+	Purpose string `protobuf:"bytes,4,opt,name=purpose,proto3" json:"purpose,omitempty"`
+	// What masks hid from the session, where its task keeps that: for who may read the recording
+	// and has the role rawreader besides.
+	Raw           bool `protobuf:"varint,5,opt,name=raw,proto3" json:"raw,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5283,6 +5286,13 @@ func (x *ReadRecordingRequest) GetPurpose() string {
 	return ""
 }
 
+func (x *ReadRecordingRequest) GetRaw() bool {
+	if x != nil {
+		return x.Raw
+	}
+	return false
+}
+
 // ReadRecordingResponse is one chunk.
 type ReadRecordingResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -5292,7 +5302,8 @@ type ReadRecordingResponse struct {
 	Chunk []byte `protobuf:"bytes,2,opt,name=chunk,proto3" json:"chunk,omitempty"`
 	// The public key of the node that signed the seal; with the first chunk.
 	NodeKey []byte `protobuf:"bytes,3,opt,name=node_key,json=nodeKey,proto3" json:"node_key,omitempty"`
-	// The key with which the session's chunks are sealed; with the first chunk.
+	// The key with which the session's chunks are sealed; with the first chunk. Of raw ones the
+	// control plane cannot tell it: chunk 0 has it, sealed to the raw key.
 	DataKey       []byte `protobuf:"bytes,4,opt,name=data_key,json=dataKey,proto3" json:"data_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -8494,13 +8505,14 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x11GetSessionRequest\x12\x14\n" +
 	"\x02id\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x02id\"I\n" +
 	"\x12GetSessionResponse\x123\n" +
-	"\asession\x18\x01 \x01(\v2\x19.postern.types.v1.SessionR\asession\"\x8f\x01\n" +
+	"\asession\x18\x01 \x01(\v2\x19.postern.types.v1.SessionR\asession\"\xa7\x01\n" +
 	"\x14ReadRecordingRequest\x12\x14\n" +
 	"\x02id\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x02id\x12#\n" +
 	"\n" +
 	"from_index\x18\x02 \x01(\rB\x04\xa8\xee\x18\x00R\tfromIndex\x12\x1c\n" +
 	"\x06follow\x18\x03 \x01(\bB\x04\xa8\xee\x18\x00R\x06follow\x12\x1e\n" +
-	"\apurpose\x18\x04 \x01(\tB\x04\xa8\xee\x18\x00R\apurpose\"~\n" +
+	"\apurpose\x18\x04 \x01(\tB\x04\xa8\xee\x18\x00R\apurpose\x12\x16\n" +
+	"\x03raw\x18\x05 \x01(\bB\x04\xa8\xee\x18\x00R\x03raw\"~\n" +
 	"\x15ReadRecordingResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x14\n" +
 	"\x05chunk\x18\x02 \x01(\fR\x05chunk\x12\x19\n" +

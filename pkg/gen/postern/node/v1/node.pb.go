@@ -4394,7 +4394,10 @@ type OpenGrantResponse struct {
 	// The grant, signed.
 	Grant *v1.SignedGrant `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
 	// The public key (X25519) to which the data key of the session's recording is to be sealed.
-	RecordingKey  []byte `protobuf:"bytes,2,opt,name=recording_key,json=recordingKey,proto3" json:"recording_key,omitempty"`
+	RecordingKey []byte `protobuf:"bytes,2,opt,name=recording_key,json=recordingKey,proto3" json:"recording_key,omitempty"`
+	// The same for what its masks hide; empty where the control plane knows none, and then no
+	// session begins that must keep that.
+	RawKey        []byte `protobuf:"bytes,3,opt,name=raw_key,json=rawKey,proto3" json:"raw_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4439,6 +4442,13 @@ func (x *OpenGrantResponse) GetGrant() *v1.SignedGrant {
 func (x *OpenGrantResponse) GetRecordingKey() []byte {
 	if x != nil {
 		return x.RecordingKey
+	}
+	return nil
+}
+
+func (x *OpenGrantResponse) GetRawKey() []byte {
+	if x != nil {
+		return x.RawKey
 	}
 	return nil
 }
@@ -5722,10 +5732,11 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\x0eclient_address\x18\x04 \x01(\tR\rclientAddress\x12%\n" +
 	"\x0eclient_program\x18\x05 \x01(\tR\rclientProgram\x12-\n" +
 	"\x12client_certificate\x18\x06 \x01(\fR\x11clientCertificate\x12'\n" +
-	"\x0fssh_certificate\x18\a \x01(\fR\x0esshCertificate\"m\n" +
+	"\x0fssh_certificate\x18\a \x01(\fR\x0esshCertificate\"\x86\x01\n" +
 	"\x11OpenGrantResponse\x123\n" +
 	"\x05grant\x18\x01 \x01(\v2\x1d.postern.types.v1.SignedGrantR\x05grant\x12#\n" +
-	"\rrecording_key\x18\x02 \x01(\fR\frecordingKey\"\xd1\x02\n" +
+	"\rrecording_key\x18\x02 \x01(\fR\frecordingKey\x12\x17\n" +
+	"\araw_key\x18\x03 \x01(\fR\x06rawKey\"\xd1\x02\n" +
 	"\x0fOpenHoldRequest\x12\x14\n" +
 	"\x05scope\x18\x01 \x01(\tR\x05scope\x12\x14\n" +
 	"\x05grant\x18\x02 \x01(\tR\x05grant\x12\x1a\n" +

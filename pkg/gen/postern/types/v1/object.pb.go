@@ -2096,7 +2096,11 @@ type RecordRule struct {
 	// Mode for everything else; the default is disk.
 	Write string `protobuf:"bytes,2,opt,name=write,proto3" json:"write,omitempty"`
 	// Rows of each result that are kept, as masked; 0 keeps none.
-	ResultRows    int64 `protobuf:"varint,3,opt,name=result_rows,json=resultRows,proto3" json:"result_rows,omitempty"`
+	ResultRows int64 `protobuf:"varint,3,opt,name=result_rows,json=resultRows,proto3" json:"result_rows,omitempty"`
+	// Whether what masks of a node hide is kept as well: in a recording of its own, sealed to a
+	// key that the control plane does not have. What a resource masks itself never reaches a
+	// node, and so is not kept.
+	StoreRaw      bool `protobuf:"varint,4,opt,name=store_raw,json=storeRaw,proto3" json:"store_raw,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2150,6 +2154,13 @@ func (x *RecordRule) GetResultRows() int64 {
 		return x.ResultRows
 	}
 	return 0
+}
+
+func (x *RecordRule) GetStoreRaw() bool {
+	if x != nil {
+		return x.StoreRaw
+	}
+	return false
 }
 
 // CredentialRule says how credentials are used.
@@ -3263,7 +3274,7 @@ func (x *RoleBinding) GetSpec() *RoleBindingSpec {
 // RoleBindingSpec gives a role to subjects.
 type RoleBindingSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Role: viewer, operator, auditor or admin.
+	// Role: viewer, operator, auditor, rawreader or admin.
 	Role string `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
 	// Any one that matches.
 	Subjects []*SubjectSelector `protobuf:"bytes,2,rep,name=subjects,proto3" json:"subjects,omitempty"`
@@ -4210,13 +4221,14 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"\asession\x18\x06 \x01(\tB\x04\xa8\xee\x18\x00R\asession\x12 \n" +
 	"\bsessions\x18\a \x01(\x03B\x04\xa8\xee\x18\x00R\bsessions\x12\x16\n" +
 	"\x03per\x18\b \x01(\tB\x04\xa8\xee\x18\x00R\x03per\x12\x18\n" +
-	"\x04rate\x18\v \x01(\tB\x04\xa8\xee\x18\x00R\x04rate\"i\n" +
+	"\x04rate\x18\v \x01(\tB\x04\xa8\xee\x18\x00R\x04rate\"\x8c\x01\n" +
 	"\n" +
 	"RecordRule\x12\x18\n" +
 	"\x04read\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04read\x12\x1a\n" +
 	"\x05write\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x05write\x12%\n" +
 	"\vresult_rows\x18\x03 \x01(\x03B\x04\xa8\xee\x18\x00R\n" +
-	"resultRows\"d\n" +
+	"resultRows\x12!\n" +
+	"\tstore_raw\x18\x04 \x01(\bB\x04\xa8\xee\x18\x00R\bstoreRaw\"d\n" +
 	"\x0eCredentialRule\x12\x1a\n" +
 	"\x05reuse\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x05reuse\x126\n" +
 	"\x05vault\x18\x02 \x01(\v2\x1a.postern.types.v1.VaultRefB\x04\xa8\xee\x18\x00R\x05vault\"a\n" +

@@ -1,0 +1,68 @@
+package http
+
+import (
+	"net/http"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/pkg/content"
+)
+
+// masked is the body of an answer through the task's masks.
+func (x *exchange) masked(resp *http.Response, secrets [][]byte) (*content.Reader, error) {
+	m, err := x.masks.Masker(resp.Header.Get("Content-Type"))
+	if err != nil {
+		return nil, err
+	}
+	return content.NewReader(resp.Body, x.keepRaw(m, secrets), resp.Header.Get("Content-Encoding"))
+}
+
+// keepRaw is the masker, which keeps what comes to it where the task wants what masks hide
+// to be kept: unpacked, and without the resource's secrets.
+func (x *exchange) keepRaw(m content.Masker, secrets [][]byte) content.Masker {
+	if x.masks == nil || !x.flow.KeepsRaw() {
+		return m
+	}
+	return &rawKeeper{Masker: m, x: x, caught: catcher{secrets: secrets}}
+}
+
+// A rawKeeper keeps what it masks.
+type rawKeeper struct {
+	content.Masker
+	x      *exchange
+	caught catcher // filled by hand
+}
+
+func (k *rawKeeper) Append(dst, chunk []byte) ([]byte, error) {
+	if err := k.keep(chunk, false); err != nil {
+		return dst, err
+	}
+	return k.Masker.Append(dst, chunk)
+}
+
+func (k *rawKeeper) Close(dst []byte) ([]byte, error) {
+	if err := k.keep(nil, true); err != nil {
+		return dst, err
+	}
+	return k.Masker.Close(dst)
+}
+
+func (k *rawKeeper) keep(p []byte, last bool) error {
+	c := &k.caught
+	free := c.take(p)
+	if last {
+		free = len(c.buf)
+	}
+	if free == 0 {
+		return nil
+	}
+	err := k.x.raw(c.buf[:free])
+	c.buf = append(c.buf[:0], c.buf[free:]...)
+	return err
+}
+
+// raw reports part of the answer's body as it was before its masks.
+func (x *exchange) raw(p []byte) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.flow.RawOutput(engine.Body, p)
+}
