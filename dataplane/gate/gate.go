@@ -34,6 +34,8 @@ import (
 type Recorder interface {
 	Record(e *record.Event, m policy.RecordMode) error
 	Close(why string) error
+	// Idle reports whether all that was begun has ended.
+	Idle() bool
 }
 
 // Snapshots is the policy that is enforced now.
@@ -412,6 +414,9 @@ func (g *Gate) refuseExecution(a *engine.Admission, args engine.Args, r *postern
 func (g *Gate) Note(kind, text string) error {
 	return g.cfg.Recorder.Record(&record.Event{Time: g.cfg.Now(), Kind: record.KindNote, Tag: kind, Text: text}, policy.Local)
 }
+
+// Idle reports whether no statement of the session runs.
+func (g *Gate) Idle() bool { return g.cfg.Recorder.Idle() }
 
 // End records why the session ended.
 func (g *Gate) End(why string) error {

@@ -126,6 +126,7 @@ type Keeper struct {
 	cache *gate.Cache
 
 	draining atomic.Bool
+	unkept   time.Time // since when no record could be kept; Run's alone
 
 	mu       sync.Mutex
 	sessions map[postern.SessionID]*Session
@@ -220,6 +221,9 @@ func (k *Keeper) Open(ctx context.Context, c engine.Claim) (_ engine.Session, er
 		Healthy: k.healthy(terms), Cache: k.cache, Budget: use, Now: k.cfg.Now,
 		Approval: d.Approval, Logger: k.cfg.Logger,
 	})
+	s.mu.Lock()
+	s.judged = true
+	s.mu.Unlock()
 	// A lock or an ended grant that came while the session was opening has found no
 	// session to end: look once more now that it can be found.
 	if r := k.judge(s); r != nil {
@@ -425,6 +429,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		k.reconsider()
+		k.endIdle()
 		select {
 		case <-ctx.Done():
 			k.KillAll("the node is stopping")
@@ -439,6 +444,32 @@ func (k *Keeper) reconsider() {
 	for _, s := range k.live() {
 		if r := k.judge(s); r != nil {
 			s.Kill(r)
+		}
+	}
+}
+
+// unkeptFor is how long records may not be kept before sessions end in which nothing runs:
+// room is made again within it where there is any.
+const unkeptFor = time.Second
+
+// endIdle ends sessions in which nothing runs while nothing can be recorded: whatever they
+// asked would be refused, and they hold what others could use at another node.
+func (k *Keeper) endIdle() {
+	why := k.cfg.Records.Healthy()
+	now := k.cfg.Now()
+	switch {
+	case why == nil:
+		k.unkept = time.Time{}
+		return
+	case k.unkept.IsZero():
+		k.unkept = now
+	}
+	if now.Sub(k.unkept) < unkeptFor {
+		return
+	}
+	for _, s := range k.live() {
+		if s.idle() {
+			s.Kill(&postern.Refusal{Code: postern.CodeKilled, Reason: "this session could not be recorded any more, so it was ended", Hint: "connect again: another node may answer; tell the operators", Cause: why})
 		}
 	}
 }

@@ -75,6 +75,13 @@ type house struct {
 type recorder struct {
 	mu     sync.Mutex
 	closed string
+	busy   bool
+}
+
+func (r *recorder) Idle() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.busy
 }
 
 func (r *recorder) Record(*record.Event, policy.RecordMode) error { return nil }
@@ -453,6 +460,37 @@ func TestKnownWorkGoesOnWithinItsGrace(t *testing.T) {
 		t.Error("a live session ended within its grace")
 	}
 	h.refused(claim(), postern.CodeUnavailable, "not heard")
+}
+
+// While nothing can be recorded, what runs may end, and sessions in which nothing runs do.
+func TestIdleSessionsEndWhereNothingIsKept(t *testing.T) {
+	h := newHouse(t)
+	idle, busy := h.open(), h.open()
+	h.recorders[busy.ID()].busy = true
+	full := func(why error) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.unhealthy = why
+	}
+	h.endIdle()
+	full(errors.New("the spool is full"))
+	h.endIdle() // room may be made in a moment
+	full(nil)
+	h.after(time.Minute)
+	h.endIdle()
+	full(errors.New("the spool is full"))
+	h.endIdle()
+	if idle.Context().Err() != nil {
+		t.Error("ended at once")
+	}
+	h.after(2 * unkeptFor)
+	h.endIdle()
+	if why := cut(t, idle); !strings.Contains(why, "could not be recorded any more") {
+		t.Errorf("ended because %q", why)
+	}
+	if busy.Context().Err() != nil {
+		t.Error("one in which something runs was ended")
+	}
 }
 
 func TestCloseGivesEverythingBack(t *testing.T) {

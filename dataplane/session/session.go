@@ -48,6 +48,7 @@ type Session struct {
 
 	mu         sync.Mutex // guards what follows
 	closed     bool
+	judged     bool // its Gate is there
 	cancelKeys []string
 	conns      map[*conn]struct{}
 	loans      map[engine.Purpose]Loan
@@ -74,6 +75,14 @@ func (s *Session) request() policy.Request {
 	r := s.client
 	r.Time = s.k.cfg.Now()
 	return r
+}
+
+// idle reports whether nothing runs in the session, once it is open.
+func (s *Session) idle() bool {
+	s.mu.Lock()
+	judged := s.judged
+	s.mu.Unlock()
+	return judged && s.Gate.Idle()
 }
 
 // Kill ends the session with a cause that the engine shows to the client, and closes

@@ -154,3 +154,26 @@ func TestRawOfRejected(t *testing.T) {
 	_, _ = r.Close("done"), raw.Close("done") // what is refused says so
 	drain(t, s)
 }
+
+// A recorder is idle once all that was begun has ended.
+func TestIdle(t *testing.T) {
+	s, _, _ := start(t, testConfig(t, newShelf()))
+	r, err := s.Session(meta("s-1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range []struct {
+		e    *record.Event
+		idle bool
+	}{
+		{&record.Event{Kind: record.KindNote}, true},
+		{intent(record.Next), false}, {intent(record.Next), false},
+		{&record.Event{Kind: record.KindFinished, Statement: 1}, false},
+		{&record.Event{Kind: record.KindDenied, Statement: record.Next}, false},
+		{&record.Event{Kind: record.KindFinished, Statement: 2}, true},
+	} {
+		if err := r.Record(c.e, Local); err != nil || r.Idle() != c.idle {
+			t.Errorf("event %d: idle %t, %v", i, r.Idle(), err)
+		}
+	}
+}

@@ -18,6 +18,7 @@ type Recorder struct {
 	mu        sync.Mutex
 	seq       uint64
 	statement uint64 // the last that was numbered
+	running   int    // statements that have begun and not ended
 	// buf is runRoom bytes and then the frames that are not in the spool yet: those of
 	// mode Async, and of the current event.
 	buf    []byte
@@ -97,6 +98,7 @@ func (r *Recorder) write(e *record.Event, m Mode, urgent bool) (at position, seq
 		return at, 0, err
 	}
 	r.seq++
+	r.running += turns[e.Kind]
 	r.statement = max(statement, e.Statement)
 	if m == Async && len(r.buf) < asyncBytes {
 		if before == runRoom {
@@ -106,9 +108,19 @@ func (r *Recorder) write(e *record.Event, m Mode, urgent bool) (at position, seq
 	}
 	at, err = r.flush(e.Time, m == Remote, urgent)
 	if err != nil && before == runRoom {
-		r.seq, r.statement = r.seq-1, statement // nothing of the event was kept, so that the session can still be closed
+		r.seq, r.statement, r.running = r.seq-1, statement, r.running-turns[e.Kind] // nothing of the event was kept, so that the session can still be closed
 	}
 	return at, r.seq, err
+}
+
+// turns is what an event does to the statements that run.
+var turns = [256]int{record.KindIntent: 1, record.KindFinished: -1}
+
+// Idle reports whether nothing runs that was recorded as begun.
+func (r *Recorder) Idle() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.running <= 0
 }
 
 // flush seals all frames of buf and hands them over; r.mu is held. Where that fails

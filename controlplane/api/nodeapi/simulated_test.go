@@ -65,6 +65,7 @@ type mute struct{}
 func (mute) Begin(gate.Opened) (rec, raw gate.Recorder, err error) { return mute{}, nil, nil }
 func (mute) Healthy() error                                        { return nil }
 func (mute) Record(*record.Event, policy.RecordMode) error         { return nil }
+func (mute) Idle() bool                                            { return true }
 func (mute) Close(string) error                                    { return nil }
 
 // simNode is a node with its sessions and leases, whose clock is wrong by skew.
