@@ -114,8 +114,9 @@ bench-full: bench-rivals ## Everything, 5 rounds of 2 s: at most an hour
 
 soak: ## Mixed load for half an hour: does memory grow, do latencies, is every statement on record?
 	$(BENCH) --mode soak --out bin/soak.json
-bench-records: ## What recording costs: added time by mode, taking in, and answers from INDEX_ROWS statements (default 200000)
+bench-records: ## What recording costs: added time by mode (spool, and whole way), taking in (btree, tsvector), and answers from INDEX_ROWS statements (default 200000)
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./pkg/record ./dataplane/spool
+	$(GO) test -run '^$$' -bench Modes -benchtime 2s ./bench/modes
 	$(GO) test -run '^$$' -bench Ingest -benchtime 1s ./controlplane/recording
 	$(GO) test -run '^$$' -bench Commit -benchtime 2s ./controlplane/recording/index/sqlite ./controlplane/recording/index/postgres
 	POSTERN_INDEX_ROWS=$(or $(INDEX_ROWS),200000) $(GO) test -run '^$$' -bench Answers -benchtime 3x -timeout 5h ./controlplane/recording/index/sqlite ./controlplane/recording/index/postgres

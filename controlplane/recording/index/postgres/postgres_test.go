@@ -20,9 +20,14 @@ import (
 // open makes a new database for each index.
 func open(t testing.TB, pg *servers.PG) *postgres.Index {
 	t.Helper()
+	return openIn(t, pg, newDatabase(t, pg))
+}
+
+func newDatabase(t testing.TB, pg *servers.PG) string {
+	t.Helper()
 	name := "index_" + strings.ToLower(rand.Text())
 	pg.SQL(t, `CREATE DATABASE `+name)
-	return openIn(t, pg, name)
+	return name
 }
 
 func openIn(t testing.TB, pg *servers.PG, name string) *postgres.Index {
@@ -65,6 +70,8 @@ func TestReplicas(t *testing.T) {
 	}
 }
 
+// BenchmarkCommit takes in with the index of words, as it is (tsvector), and without it
+// (btree), for what it costs.
 func BenchmarkCommit(b *testing.B) {
 	pg := servers.Postgres(b)
 	dir := strings.TrimSpace(pg.SQL(b, `SHOW data_directory`)[0][0])
@@ -77,8 +84,18 @@ func BenchmarkCommit(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	indextest.Benchmark(b, func(b *testing.B) index.Index { return open(b, pg) },
-		func() time.Duration { return account.Sum(account.Children(postmaster)) })
+	used := func() time.Duration { return account.Sum(account.Children(postmaster)) }
+	b.Run("tsvector", func(b *testing.B) {
+		indextest.Benchmark(b, func(b *testing.B) index.Index { return open(b, pg) }, used)
+	})
+	b.Run("btree", func(b *testing.B) {
+		indextest.Benchmark(b, func(b *testing.B) index.Index {
+			name := newDatabase(b, pg)
+			x := openIn(b, pg, name)
+			pg.SQLIn(b, name, `DROP INDEX wording_words`)
+			return x
+		}, used)
+	})
 }
 
 func BenchmarkAnswers(b *testing.B) {
