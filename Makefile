@@ -84,6 +84,7 @@ holes: ## Opens each planted fault of the enforcement: catalogue, generated stat
 	@mkdir -p bin && $(GO) test -c -tags holes -o bin/holes.test ./test/holes && cd test/holes && ../../bin/holes.test -test.v -test.timeout 120m -test.run TestHoles
 
 faults: ## kill -9 of nodes, control planes, the index and the object store under load, FAULTS_RUNS times (default 50)
+	POSTERN_LARGE=1 $(GO) test -count=1 -v -run TestInput/large ./test/e2e/04-input
 	POSTERN_FAULTS_RUNS=$(FAULTS_RUNS) $(GO) test -count=1 -timeout 60m -v ./test/e2e/12-crash ./controlplane/recording ./dataplane/spool -run "Kill|Crash|Fault|Torn|Lost"
 
 test-goroutines: ## Conformance, evasions and faults with sessions that no event loop carries

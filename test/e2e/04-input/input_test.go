@@ -106,7 +106,7 @@ func proper(typ byte, body string) []byte { return message(typ, uint32(len(body)
 // TestInput sends what no proper client sends. Each gets a protocol error or a closed
 // connection, in time; a session beside them works all the while.
 func TestInput(t *testing.T) {
-	h := house.Start(t)
+	h := house.Start(t, house.Options{Extra: largeWorld})
 	witness := h.Connect(t, "alice", "sales-report", func(c *pgx.ConnConfig) { c.DefaultQueryExecMode = pgx.QueryExecModeExec })
 	unharmed := func(t *testing.T) {
 		t.Helper()
@@ -119,6 +119,7 @@ func TestInput(t *testing.T) {
 	t.Run("names", func(t *testing.T) { names(t, h, unharmed) })
 	t.Run("in a session", func(t *testing.T) { inSession(t, h, unharmed) })
 	t.Run("slow and half-open", func(t *testing.T) { slow(t, h, unharmed) })
+	t.Run("large", func(t *testing.T) { large(t, h); unharmed(t) })
 	t.Run("cancel keys", func(t *testing.T) { cancelKeys(t, h, unharmed) })
 	if strings.Contains(h.Log(), "panic") {
 		t.Error("something panicked; see the log")
