@@ -254,7 +254,8 @@ func (a *app) verifyCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use: "verify ID", Short: "Prove that a recording is what the node wrote",
 		Long: "With --dir, verifies the recordings of a folder from files alone, all where no ID is given, and finds\n" +
-			"those of which the audit log tells and which are missing. No recording is opened for that.",
+			"those of which the audit log tells and which are missing. No recording is opened for that, so\n" +
+			"that what masks hid (spec.record.storeRaw) is verified too; without --dir it is not looked at.",
 		Example: "  postern sessions verify s-12ab...\n  postern sessions verify --dir recordings/chunks --log audit --key audit.key.pub",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if dir != "" {
