@@ -154,7 +154,7 @@ func TestHolds(t *testing.T) {
 			told, ended := open(context.Background(), n)
 			<-told
 			w.set("a:1", true)
-			time.Sleep(500 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond) // the node asks again within holdGrace, however its waits fall
 			w.set("a:1", false)
 			time.Sleep(time.Minute)
 			if s := r.state(); s != typesv1.HoldState_HOLD_STATE_PENDING {
