@@ -255,6 +255,7 @@ type builder struct {
 func (b *builder) compress(ses *session, before mark, runs []extent) ([]byte, mark, error) {
 	size := framesOf(runs)
 	b.opener.Key, b.frames = ses.key, slices.Grow(b.frames[:0], size)
+	defer func() { b.opener.Key = nil }() // it goes with its session
 	for _, x := range runs {
 		var err error
 		if b.frames, err = b.opener.Open(b.frames, x.run(), record.CodecS2, size-len(b.frames)); err != nil {

@@ -45,9 +45,12 @@ func (k *DataKey) Seal(room []byte, number uint64) []byte {
 }
 
 // SealPacked is Seal for frames that get smaller when they are compressed, by a quarter at
-// least: less does not pay for the work. False says that they do not. The run is in room,
-// which must have a capacity of PackedRoom, and frames stay as they are.
+// least: less does not pay for the work. False says that they do not, or that room has not
+// the capacity of PackedRoom. The run is in room, and frames stay as they are.
 func (k *DataKey) SealPacked(room, frames []byte, number uint64) ([]byte, bool) {
+	if cap(room) < PackedRoom(len(frames)) {
+		return nil, false // what is compressed would stand elsewhere
+	}
 	packed := s2.Encode(room[nonceSize:cap(room)], frames)
 	if len(packed) > len(frames)-len(frames)/4 {
 		return nil, false

@@ -32,6 +32,13 @@ func sealedRuns(t testing.TB) (runs [][]byte, frames []byte) {
 	return runs, frames
 }
 
+func TestSealPackedWithoutRoom(t *testing.T) {
+	frames := []byte(strings.Repeat("all is well\n", 3000))
+	if _, ok := dataKey.SealPacked(make([]byte, 0, PackedRoom(len(frames))-1), frames, 1); ok {
+		t.Error("it was sealed where there was no room")
+	}
+}
+
 func TestSealedChunk(t *testing.T) {
 	runs, frames := sealedRuns(t)
 	h := Header{Session: "s-1", First: 1, Last: 4, Codec: CodecS2, Key: wrapped}
