@@ -62,6 +62,7 @@ func (e *Engine) login(ctx context.Context, s engine.Session, purpose engine.Pur
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	l := &login{conn: nc, status: startup{}, path: searchPath(terms)}
+	var in inbox
 	err = s.Lend(ctx, purpose, func(cred *engine.Credential) error {
 		l.account = strings.Clone(cred.Account)
 		if purpose == engine.PurposeSession {
@@ -77,10 +78,11 @@ func (e *Engine) login(ctx context.Context, s engine.Session, purpose engine.Pur
 		if _, err := l.conn.Write(startupPacket(s, purpose, cred.Account, params)); err != nil {
 			return err
 		}
-		return authenticate(l.conn, terms.TLS, cred)
+		in.r = l.conn
+		return authenticate(&in, l.conn, terms.TLS, cred, e.keys)
 	})
 	if err == nil {
-		err = l.settle(terms)
+		err = l.settle(&in, terms)
 	}
 	if err == nil && !stop() {
 		err = context.Cause(ctx)
@@ -174,34 +176,42 @@ func startupPacket(s engine.Session, purpose engine.Purpose, account string, par
 	return b
 }
 
-// settle reads what follows the authentication, up to the first ReadyForQuery.
-func (l *login) settle(terms *engine.Terms) error {
-	for {
-		typ, body, err := readMessage(l.conn, maxHandshakeMessage)
+// settle reads what follows the authentication, up to the first ReadyForQuery, and what
+// came with that.
+func (l *login) settle(in *inbox, terms *engine.Terms) error {
+	for ready := false; !ready || !in.empty(); {
+		typ, body, err := in.next()
 		if err != nil {
 			return err
 		}
-		c := wire.Read(body)
-		switch typ {
-		case 'S':
-			name, value := string(c.CString()), string(c.CString())
-			if c.Done() == nil {
-				l.status[name] = value
-			}
-		case 'K':
+		switch {
+		case typ == 'S':
+			l.report(body)
+		case typ == 'K' && !ready:
+			c := wire.Read(body)
 			l.key.pid = c.Uint32()
-			l.key.secret = c.Rest()
+			l.key.secret = bytes.Clone(c.Rest())
 			if c.Err() != nil || len(l.key.secret) == 0 || len(l.key.secret) > 256 {
 				return errors.New("the resource sent an invalid cancel key")
 			}
-		case 'N':
-		case 'E':
+		case typ == 'N':
+		case typ == 'E':
 			return targetError(body)
-		case 'Z':
-			return l.pin(terms)
+		case typ == 'Z' && !ready:
+			ready = true
 		default:
 			return fmt.Errorf("the resource sent message %q while logging in", typ)
 		}
+	}
+	return l.pin(terms)
+}
+
+// report notes what the target says of a setting.
+func (l *login) report(body []byte) {
+	c := wire.Read(body)
+	name, value := string(c.CString()), string(c.CString())
+	if c.Done() == nil {
+		l.status[name] = value
 	}
 }
 
@@ -233,9 +243,9 @@ func targetError(body []byte) error {
 
 // authenticate proves the credential. A password goes in the clear only over TLS that
 // was verified; MD5 is refused, since its hash is as good as the password.
-func authenticate(c net.Conn, t engine.TLSTerms, cred *engine.Credential) error {
+func authenticate(in *inbox, c net.Conn, t engine.TLSTerms, cred *engine.Credential, keys *keyCache) error {
 	for {
-		typ, body, err := readMessage(c, maxHandshakeMessage)
+		typ, body, err := in.next()
 		if err != nil {
 			return err
 		}
@@ -259,7 +269,7 @@ func authenticate(c net.Conn, t engine.TLSTerms, cred *engine.Credential) error 
 			}
 			err = sendPassword(c, cred)
 		case 10:
-			err = scramLogin(c, r.Rest(), cred)
+			err = scramLogin(in, c, r.Rest(), cred, keys)
 		default:
 			return fmt.Errorf("the resource asks for authentication method %d, which is not supported", method)
 		}

@@ -85,13 +85,14 @@ type Engine struct {
 	tls      *tls.Config
 	log      *slog.Logger
 	catalogs *catalogs
+	keys     *keyCache
 }
 
 var _ engine.Engine = (*Engine)(nil)
 
 // New makes an Engine.
 func New(cfg Config) *Engine {
-	e := &Engine{cfg: cfg, limits: cfg.Limits.orDefaults(), log: cfg.Logger}
+	e := &Engine{cfg: cfg, limits: cfg.Limits.orDefaults(), log: cfg.Logger, keys: newKeyCache()}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/subtle"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -14,9 +15,6 @@ import (
 	"fmt"
 	"net"
 	"strconv"
-	"unicode/utf8"
-
-	"golang.org/x/text/secure/precis"
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/wire"
@@ -32,7 +30,7 @@ const (
 const maxIterations = 1 << 20
 
 // scramLogin answers AuthenticationSASL, whose list of mechanisms is offered.
-func scramLogin(c net.Conn, offered []byte, cred *engine.Credential) error {
+func scramLogin(in *inbox, c net.Conn, offered []byte, cred *engine.Credential, keys *keyCache) error {
 	mechanism, header, binding, err := chooseMechanism(c, offered)
 	if err != nil {
 		return err
@@ -42,7 +40,7 @@ func scramLogin(c net.Conn, offered []byte, cred *engine.Credential) error {
 		return fmt.Errorf("scram: %w", err)
 	}
 	s := &scram{header: header, binding: binding, nonce: base64.StdEncoding.EncodeToString(nonce[:])}
-	defer s.wipe()
+	defer func() { s.keys.Wipe() }()
 	first := s.first()
 	msg, at := begin(nil, 'p')
 	msg = appendCString(msg, mechanism)
@@ -50,11 +48,11 @@ func scramLogin(c net.Conn, offered []byte, cred *engine.Credential) error {
 	if _, err := c.Write(end(append(msg, first...), at)); err != nil {
 		return err
 	}
-	server, err := readSASL(c, 11)
+	server, err := readSASL(in, 11)
 	if err != nil {
 		return err
 	}
-	final, err := s.final(server, cred.Password.Reveal())
+	final, err := s.final(server, cred.Password.Reveal(), keys)
 	if err != nil {
 		return err
 	}
@@ -62,14 +60,14 @@ func scramLogin(c net.Conn, offered []byte, cred *engine.Credential) error {
 	if _, err := c.Write(end(append(msg, final...), at)); err != nil {
 		return err
 	}
-	if server, err = readSASL(c, 12); err != nil {
+	if server, err = readSASL(in, 12); err != nil {
 		return err
 	}
 	return s.verify(server)
 }
 
-func readSASL(c net.Conn, want uint32) ([]byte, error) {
-	typ, body, err := readMessage(c, maxHandshakeMessage)
+func readSASL(in *inbox, want uint32) ([]byte, error) {
+	typ, body, err := in.next()
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +139,7 @@ type scram struct {
 	nonce   string
 	bare    string // client-first-message-bare; the user is in the startup packet
 	auth    []byte // AuthMessage
-	salted  []byte // SaltedPassword
+	keys    scramKeys
 }
 
 func (s *scram) first() []byte {
@@ -150,7 +148,7 @@ func (s *scram) first() []byte {
 }
 
 // final answers the server-first-message.
-func (s *scram) final(server, password []byte) ([]byte, error) {
+func (s *scram) final(server, password []byte, keys *keyCache) ([]byte, error) {
 	parts := bytes.Split(server, []byte(","))
 	if len(parts) < 3 {
 		return nil, errors.New("scram: malformed challenge")
@@ -169,22 +167,15 @@ func (s *scram) final(server, password []byte) ([]byte, error) {
 	if err != nil || iterations < 1 || iterations > maxIterations {
 		return nil, fmt.Errorf("scram: the resource asks for %q iterations", count)
 	}
-	prepared := prepare(password)
-	s.salted = salted(prepared, salt, iterations)
-	clear(prepared)
+	s.keys = keys.keys(password, salt, iterations)
 
 	channel := base64.StdEncoding.EncodeToString(append([]byte(s.header), s.binding...))
 	without := "c=" + channel + ",r=" + string(r)
 	s.auth = []byte(s.bare + "," + string(server) + "," + without)
-	key := mac(s.salted, []byte("Client Key"))
-	stored := sha256.Sum256(key)
-	signature := mac(stored[:], s.auth)
-	for i := range key {
-		key[i] ^= signature[i]
-	}
-	proof := base64.StdEncoding.EncodeToString(key)
-	clear(key)
-	return []byte(without + ",p=" + proof), nil
+	stored := sha256.Sum256(s.keys.client())
+	proof := mac(stored[:], s.auth)
+	subtle.XORBytes(proof, proof, s.keys.client())
+	return []byte(without + ",p=" + base64.StdEncoding.EncodeToString(proof)), nil
 }
 
 // verify checks that the server knows the password too.
@@ -197,52 +188,8 @@ func (s *scram) verify(server []byte) error {
 		got = got[:i]
 	}
 	signature, err := base64.StdEncoding.DecodeString(string(got))
-	key := mac(s.salted, []byte("Server Key"))
-	defer clear(key)
-	if err != nil || !hmac.Equal(signature, mac(key, s.auth)) {
+	if err != nil || !hmac.Equal(signature, mac(s.keys.server(), s.auth)) {
 		return errors.New("scram: the resource does not know the password")
 	}
 	return nil
-}
-
-func (s *scram) wipe() { clear(s.salted) }
-
-func mac(key, msg []byte) []byte {
-	h := hmac.New(sha256.New, key)
-	h.Write(msg)
-	return h.Sum(nil)
-}
-
-// salted is Hi of RFC 5802: PBKDF2 with one block.
-func salted(password, salt []byte, iterations int) []byte {
-	h := hmac.New(sha256.New, password)
-	h.Write(salt)
-	h.Write([]byte{0, 0, 0, 1})
-	u := h.Sum(nil)
-	out := bytes.Clone(u)
-	for range iterations - 1 {
-		h.Reset()
-		h.Write(u)
-		u = h.Sum(u[:0])
-		for i := range out {
-			out[i] ^= u[i]
-		}
-	}
-	clear(u)
-	return out
-}
-
-// prepare is a copy of the password as the target has normalised it: as it is where it
-// is ASCII or cannot be normalised.
-func prepare(password []byte) []byte {
-	ascii := true
-	for _, b := range password {
-		ascii = ascii && b < utf8.RuneSelf
-	}
-	if !ascii {
-		if p, err := precis.OpaqueString.Bytes(password); err == nil {
-			return p
-		}
-	}
-	return bytes.Clone(password)
 }
