@@ -168,6 +168,10 @@ type Terms struct {
 	Pins     []Setting // settings held fixed, sorted by name
 	Level    postern.Level
 
+	// Pool names the connections that sessions of the grant have one after the other;
+	// empty where each session makes its own.
+	Pool postern.SessionID
+
 	StatementTimeout time.Duration // 0 means no bound
 	Idle             time.Duration
 	// ReadOnly is true where nothing that the task permits can change data.
@@ -207,6 +211,26 @@ type Setting struct{ Name, Value string }
 type Waiter interface {
 	// AwaitSession waits for people, as Await does.
 	AwaitSession(ctx context.Context, progress func(notice string)) error
+}
+
+// A Reuser is a Session that may have a connection of an earlier session of the same
+// grant, where its terms name a Pool.
+type Reuser interface {
+	// Reuse gives a connection that was left under the key, or nil. It is this session's
+	// then, as if Dial had made it.
+	Reuse(key string) Kept
+	// Leave keeps a connection for a later session, or closes it. It must be at rest, and
+	// nothing that was sent over it may still have an effect.
+	Leave(key string, k Kept)
+}
+
+// Kept is a connection with which its engine can go on later.
+type Kept interface {
+	// Dialled is the connection as Dial gave it.
+	Dialled() net.Conn
+	// Born is when it was made.
+	Born() time.Time
+	Close() error
 }
 
 // A Statement is the unit that is judged.

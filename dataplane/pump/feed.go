@@ -39,6 +39,9 @@ type Bare interface {
 	Bare() *net.TCPConn
 }
 
+// A Mover is a Bare that is told how to close its socket once a loop has taken that.
+type Mover interface{ Moved(hangUp func() error) }
+
 // NewFeed wraps conn, of which prefix was read already.
 func NewFeed(conn net.Conn, prefix []byte) *Feed {
 	f := &Feed{Conn: conn, prefix: prefix}

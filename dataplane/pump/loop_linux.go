@@ -54,15 +54,26 @@ func (l *Loops) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Board gives the sockets beneath conns to a loop, the same for all. Each conn is a Feed
-// or has one beneath it, and works as before; only Run is carried by the loop. Nobody
-// else may use them meanwhile. A conn
-// whose socket cannot be had stays as it is, which the error says.
+// Board gives the sockets beneath conns to a loop, the same for all: that of the one that
+// has a loop already, where there is one. Each conn is a Feed or has one beneath it, and
+// works as before; only Run is carried by the loop. Nobody else may use them meanwhile. A
+// conn whose socket cannot be had stays as it is, which the error says.
 func (l *Loops) Board(conns ...net.Conn) error {
-	one := l.all[int(l.next.Add(1))%len(l.all)]
+	var one *loop
+	for _, c := range conns {
+		if f := feedOf(c); f != nil && f.sock != nil {
+			one = f.sock.l
+		}
+	}
+	if one == nil {
+		one = l.all[int(l.next.Add(1))%len(l.all)]
+	}
 	for _, c := range conns {
 		f := feedOf(c)
-		if f == nil || f.bare == nil || f.sock != nil {
+		switch {
+		case f != nil && f.sock != nil:
+			continue
+		case f == nil || f.bare == nil:
 			return errors.New("pump: no bare socket")
 		}
 		s, err := one.take(f.bare)
@@ -70,6 +81,9 @@ func (l *Loops) Board(conns ...net.Conn) error {
 			return fmt.Errorf("pump: %w", err)
 		}
 		f.sock, f.raw, f.write = s, nil, nil
+		if m, ok := f.Conn.(Mover); ok {
+			m.Moved(s.close)
+		}
 	}
 	return nil
 }

@@ -11,9 +11,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -32,6 +30,7 @@ import (
 	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/run"
 )
 
 // Control is what sessions ask of the control plane.
@@ -126,11 +125,14 @@ type Keeper struct {
 	cache *gate.Cache
 
 	draining atomic.Bool
-	unkept   time.Time // since when no record could be kept; Run's alone
+	unkept   time.Time    // since when no record could be kept; Run's alone
+	idle     atomic.Int64 // connections that wait in pools
 
 	mu       sync.Mutex
 	sessions map[postern.SessionID]*Session
 	cancels  map[string]func()
+	pools    map[poolKey]*pool
+	ending   []*pool // that may have a loan to give back
 }
 
 var _ engine.Door = (*Keeper)(nil)
@@ -142,6 +144,7 @@ func New(cfg Config) *Keeper {
 		cache:    gate.NewCache(),
 		sessions: map[postern.SessionID]*Session{},
 		cancels:  map[string]func(){},
+		pools:    map[poolKey]*pool{},
 	}
 }
 
@@ -195,6 +198,12 @@ func (k *Keeper) Open(ctx context.Context, c engine.Claim) (_ engine.Session, er
 	if d.Verdict == postern.VerdictDeny {
 		return nil, gate.Refuse(d)
 	}
+	if terms.Pool && d.Level == postern.LevelNative {
+		return nil, &postern.Refusal{
+			Reason: fmt.Sprintf("task %q shares its connections, and at level native each session has a login of its own", task),
+			Hint:   "the owner of the task must leave credential.reuse out",
+		}
+	}
 	s := &Session{k: k, id: id, grant: grant, client: q.Request, shown: shown}
 	// What happens later belongs to the same trace, though not to this call.
 	s.ctx, s.end = context.WithCancelCause(trace.ContextWithSpanContext(context.Background(), span.SpanContext()))
@@ -205,6 +214,10 @@ func (k *Keeper) Open(ctx context.Context, c engine.Claim) (_ engine.Session, er
 		return nil, err
 	}
 	s.leave = leave
+	if terms.Pool && c.Protocol == postern.Postgres {
+		s.pool, s.round = k.join(s, snap)
+		s.terms.Pool = s.pool.id
+	}
 	k.remember(s)
 	rec, raw, err := k.cfg.Records.Begin(gate.Opened{
 		Session: id, Grant: grant, Task: task, Resource: res.name, Protocol: c.Protocol, Database: s.terms.Database,
@@ -213,6 +226,9 @@ func (k *Keeper) Open(ctx context.Context, c engine.Claim) (_ engine.Session, er
 	})
 	if err != nil {
 		k.forget(s)
+		if s.pool != nil {
+			s.pool.leave()
+		}
 		return nil, &postern.Refusal{Code: postern.CodeUnavailable, Reason: "this session could not be recorded, so it was refused", Hint: "try another node; tell the operators", Cause: err}
 	}
 	s.Gate = gate.New(gate.Config{
@@ -359,10 +375,11 @@ func (k *Keeper) Kill(id postern.SessionID, reason string) bool {
 	k.mu.Lock()
 	s := k.sessions[id]
 	k.mu.Unlock()
+	r := &postern.Refusal{Code: postern.CodeKilled, Reason: "the session was ended: " + reason}
 	if s == nil {
-		return false
+		return k.killPool(id, r) // the ledger has its name where that of a session stands
 	}
-	s.Kill(&postern.Refusal{Code: postern.CodeKilled, Reason: "the session was ended: " + reason})
+	s.Kill(r)
 	return true
 }
 
@@ -384,28 +401,13 @@ func (k *Keeper) Live() []postern.SessionID {
 	return ids
 }
 
-// Connections are the addresses, with ports, from which sessions are connected to a
-// resource now.
-func (k *Keeper) Connections(r postern.ResourceName) []string {
-	k.mu.Lock()
-	all := slices.Collect(maps.Values(k.sessions))
-	k.mu.Unlock()
-	var out []string
-	for _, s := range all {
-		if s.terms == nil || s.terms.Resource != r {
-			continue
-		}
-		s.mu.Lock()
-		for c := range s.conns {
-			out = append(out, c.LocalAddr().String())
-		}
-		s.mu.Unlock()
+// Drain refuses new sessions from now on. Connections that wait for one are closed.
+func (k *Keeper) Drain() {
+	k.draining.Store(true)
+	for _, p := range k.allPools() {
+		p.drop(everything)
 	}
-	return out
 }
-
-// Drain refuses new sessions from now on.
-func (k *Keeper) Drain() { k.draining.Store(true) }
 
 // Draining reports whether new sessions are refused.
 func (k *Keeper) Draining() bool { return k.draining.Load() }
@@ -427,12 +429,16 @@ func (k *Keeper) Run(ctx context.Context) error {
 	defer stop()
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
+	g := run.New(ctx)
+	defer func() { _ = g.Wait() }()
 	for {
 		k.reconsider()
 		k.endIdle()
+		k.sweepPools(g)
 		select {
 		case <-ctx.Done():
 			k.KillAll("the node is stopping")
+			k.endPools()
 			return ctx.Err()
 		case <-changed:
 		case <-tick.C:

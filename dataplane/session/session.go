@@ -21,7 +21,6 @@ import (
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/gate"
-	"github.com/posterngate/postern/dataplane/pump"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/object"
@@ -42,6 +41,8 @@ type Session struct {
 	leave  func()            // counts the session no more
 	shown  [sha256.Size]byte // hash of the token that opened it
 	each   bool              // the credential is shown with each request, and not at a login
+	pool   *pool             // of the grant's connections; nil where each session has its own
+	round  int               // of the pool's rules
 
 	ctx context.Context // ends with the session; its cause is a *postern.Refusal
 	end context.CancelCauseFunc
@@ -60,6 +61,7 @@ type Session struct {
 var (
 	_ engine.Session = (*Session)(nil)
 	_ engine.Waiter  = (*Session)(nil)
+	_ engine.Reuser  = (*Session)(nil)
 )
 
 // ID names the session.
@@ -148,7 +150,12 @@ func (s *Session) borrow(ctx context.Context, p engine.Purpose) (Loan, error) {
 	if p == engine.PurposeCatalog {
 		grant = "" // names and types are the node's business, and no subject's
 	}
-	loan, err := s.k.cfg.Leases.Take(ctx, s.id, grant, s.terms.Resource, p)
+	var err error
+	if p == engine.PurposeSession && s.pool != nil {
+		loan, err = s.pool.borrow(ctx)
+	} else {
+		loan, err = s.k.cfg.Leases.Take(ctx, s.id, grant, s.terms.Resource, p)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("lease a credential for %s: %w", s.terms.Resource, err)
 	}
@@ -223,59 +230,6 @@ func (s *Session) loanEnded() error {
 	return loan.Err()
 }
 
-// dialTimeout bounds the TCP connection to a resource.
-const dialTimeout = 10 * time.Second
-
-// Dial connects to the resource. The session owns the connection. It works until Close,
-// after a kill too: what the session was running must be cancelled at the resource.
-func (s *Session) Dial(ctx context.Context) (net.Conn, error) {
-	d := net.Dialer{Timeout: dialTimeout}
-	c, err := d.DialContext(ctx, "tcp", net.JoinHostPort(s.terms.Host, strconv.Itoa(s.terms.Port)))
-	if err != nil {
-		return nil, &postern.Refusal{Code: postern.CodeUnavailable, Reason: fmt.Sprintf("resource %q cannot be reached from node %s", s.terms.Resource, s.k.cfg.Node), Hint: "tell the operators", Cause: err}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		_ = c.Close()
-		return nil, errors.New("session: closed")
-	}
-	if s.conns == nil {
-		s.conns = map[*conn]struct{}{}
-	}
-	owned := &conn{c.(*net.TCPConn), s}
-	s.conns[owned] = struct{}{}
-	return owned, nil
-}
-
-// A conn is the session's until somebody closes it: a session of many requests makes many.
-type conn struct {
-	*net.TCPConn
-	s *Session
-}
-
-var _ pump.Bare = (*conn)(nil)
-
-// Bare lets pumps have the socket itself.
-func (c *conn) Bare() *net.TCPConn { return c.TCPConn }
-
-func (c *conn) Close() error {
-	c.s.mu.Lock()
-	delete(c.s.conns, c)
-	c.s.mu.Unlock()
-	return c.TCPConn.Close()
-}
-
-func (s *Session) closeConns() {
-	s.mu.Lock()
-	conns := s.conns
-	s.conns = nil
-	s.mu.Unlock()
-	for c := range conns {
-		_ = c.TCPConn.Close()
-	}
-}
-
 // Close ends the session: what it opened is closed, what it borrowed given back, and
 // why it ended recorded.
 func (s *Session) Close(why error) {
@@ -305,6 +259,9 @@ func (s *Session) Close(why error) {
 	}
 	for _, l := range loans {
 		s.release(l)
+	}
+	if s.pool != nil {
+		s.pool.leave()
 	}
 	s.k.cfg.Logger.Info("session closed", "session", s.id, "reason", reasonOf(why))
 }

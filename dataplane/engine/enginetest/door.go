@@ -54,12 +54,38 @@ type Door struct {
 	claims   []engine.Claim
 	cancels  map[string]func()
 	pins     map[string]*nodev1.ServerPins // by path
+	kept     map[string][]engine.Kept
 }
 
 // NewDoor makes a Door to the resource in terms. cred makes a credential for a purpose;
 // the Door wipes it after each loan.
 func NewDoor(tb testing.TB, terms engine.Terms, cred func(engine.Purpose) engine.Credential) *Door {
-	return &Door{tb: tb, terms: terms, cred: cred, cancels: map[string]func(){}, pins: map[string]*nodev1.ServerPins{}}
+	d := &Door{tb: tb, terms: terms, cred: cred, cancels: map[string]func(){}, pins: map[string]*nodev1.ServerPins{}, kept: map[string][]engine.Kept{}}
+	tb.Cleanup(func() { d.Forget() })
+	return d
+}
+
+// Kept is how many connections wait for a session.
+func (d *Door) Kept() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := 0
+	for _, kept := range d.kept {
+		n += len(kept)
+	}
+	return n
+}
+
+// Forget closes the connections that wait for a session.
+func (d *Door) Forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, kept := range d.kept {
+		for _, k := range kept {
+			_ = k.Close()
+		}
+	}
+	clear(d.kept)
 }
 
 // Set changes the policy.

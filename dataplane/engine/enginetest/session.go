@@ -39,6 +39,7 @@ type Session struct {
 var (
 	_ engine.Session = (*Session)(nil)
 	_ engine.Waiter  = (*Session)(nil)
+	_ engine.Reuser  = (*Session)(nil)
 )
 
 // An Execution is one admission and what became of it.
@@ -265,6 +266,32 @@ func (s *Session) Dial(ctx context.Context) (net.Conn, error) {
 	s.conns = append(s.conns, t)
 	s.mu.Unlock()
 	return t, nil
+}
+
+// Reuse gives what was left last under the key.
+func (s *Session) Reuse(key string) engine.Kept {
+	s.door.mu.Lock()
+	defer s.door.mu.Unlock()
+	kept := s.door.kept[key]
+	if len(kept) == 0 {
+		return nil
+	}
+	k := kept[len(kept)-1]
+	s.door.kept[key] = kept[:len(kept)-1]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns = append(s.conns, k.Dialled().(*tap))
+	return k
+}
+
+// Leave keeps k for the Door's next session.
+func (s *Session) Leave(key string, k engine.Kept) {
+	s.mu.Lock()
+	s.conns = slices.DeleteFunc(s.conns, func(t *tap) bool { return t == k.Dialled() })
+	s.mu.Unlock()
+	s.door.mu.Lock()
+	defer s.door.mu.Unlock()
+	s.door.kept[key] = append(s.door.kept[key], k)
 }
 
 // Unread writes the denial down as a note.

@@ -357,6 +357,9 @@ func (t targetCore) parameterStatus(msg []byte) error {
 	if want, pinned := t.pinned[string(name)]; pinned && want != string(value) && !hole.Is("wire-pinned") {
 		return &postern.Refusal{Code: postern.CodeKilled, Reason: "the setting " + string(name) + " is held fixed and has changed", Hint: "connect again"}
 	}
+	if t.login.pool != nil {
+		t.login.status[string(name)] = string(value)
+	}
 	if !shownStatus[string(name)] {
 		return nil
 	}

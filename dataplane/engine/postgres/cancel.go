@@ -39,7 +39,7 @@ func (c *conn) onCancel() {
 		now, still := c.running()
 		running = still && now == victim && !c.cancelling
 		if running {
-			c.cancelling = true
+			c.cancelling, c.cancelSent = true, true
 		}
 		c.mu.Unlock()
 		if running {
@@ -80,7 +80,7 @@ func (c *conn) startCancel() {
 	if c.cancelling || c.q.n == 0 || c.q.first().cancelled {
 		return
 	}
-	c.cancelling, c.q.first().cancelled = true, true
+	c.cancelling, c.cancelSent, c.q.first().cancelled = true, true, true
 	c.group.Go("cancel", func(context.Context) error {
 		c.cancelTarget()
 		c.cancelled()
@@ -139,10 +139,10 @@ func (e *Engine) sendCancel(ctx context.Context, c *conn) error {
 	if err != nil {
 		return err
 	}
-	msg := binary.BigEndian.AppendUint32(nil, uint32(12+len(c.key.secret))) //nolint:gosec // at most 256
+	msg := binary.BigEndian.AppendUint32(nil, uint32(12+len(c.login.key.secret))) //nolint:gosec // at most 256
 	msg = binary.BigEndian.AppendUint32(msg, cancelCode)
-	msg = binary.BigEndian.AppendUint32(msg, c.key.pid)
-	if _, err := secured.Write(append(msg, c.key.secret...)); err != nil {
+	msg = binary.BigEndian.AppendUint32(msg, c.login.key.pid)
+	if _, err := secured.Write(append(msg, c.login.key.secret...)); err != nil {
 		return err
 	}
 	_, _ = io.Copy(io.Discard, io.LimitReader(secured, 1<<10)) // closed once it was delivered

@@ -30,7 +30,7 @@ type conn struct {
 	pinned map[string]string // settings that must keep their value
 	names  resolution        // what names mean in this session
 	tokens tokens            // keys of masks
-	key    backendKey        // with which the target cancels this session's statements
+	login  *login            // what target was when the session got it
 	group  *run.Group
 	wake   chan struct{} // signals that the queue has moved
 	unsent atomic.Bool   // answers have left the queue and not yet been written
@@ -52,6 +52,8 @@ type conn struct {
 	copying    bool    // the target reads CopyData
 	unread     *unread // a message that is too long is passing by
 	cancelling bool
+	cancelSent bool                    // at some time
+	behind     int                     // bytes of the target that wait for more of their message
 	holding    context.CancelCauseFunc // ends a wait for people; nil outside of one
 	quotesSeen bool                    // errors and notices of some statement may quote
 	changeSeen bool                    // some statement may have changed rows
@@ -98,7 +100,7 @@ type ready struct {
 func newConn(e *Engine, s engine.Session, l *login, client net.Conn) *conn {
 	c := &conn{
 		e: e, s: s, terms: s.Terms(), log: e.log.With("session", s.ID()),
-		target: pump.Wrap(l.conn), out: clientOut{conn: pump.Wrap(client)}, pinned: l.pinned, names: resolution{l.account, l.path}, tokens: l.tokens, key: l.key,
+		target: pump.Wrap(l.conn), out: clientOut{conn: pump.Wrap(client)}, pinned: l.pinned, names: resolution{l.account, l.path}, tokens: l.tokens, login: l,
 		wake: make(chan struct{}, 1), statements: names[prepared]{}, portals: names[portal]{},
 		segment: 1, status: 'I', interned: map[string]string{}, texts: map[string]*statement{}, shapes: map[string]*shaped{}, cat: l.catalog,
 	}
@@ -119,7 +121,6 @@ func (c *conn) run(ctx context.Context) error {
 		c.stop(&postern.Refusal{Code: postern.CodeKilled, Reason: "the gateway is shutting down", Hint: "connect again", Cause: context.Cause(ctx)})
 	})()
 	stopTicking := c.tick()
-	defer stopTicking()
 	c.group.Go("target", func(ctx context.Context) error {
 		err := pump.Run(ctx, c.target, targetCore{c}, c.target, c.out.conn)
 		if err != nil {
@@ -138,6 +139,7 @@ func (c *conn) run(ctx context.Context) error {
 		return nil
 	})
 	err := c.group.Wait()
+	stopTicking()
 	c.mu.Lock()
 	if c.cause != nil {
 		err = c.cause
@@ -186,10 +188,14 @@ func (c *conn) close(cause error) error {
 	}
 	if running {
 		c.quell()
-	} else {
+	}
+	kept := !running && c.leave(cause)
+	if !running && !kept {
 		_, _ = c.target.Write(appendEmpty(nil, 'X'))
 	}
-	_ = c.target.Close()
+	if !kept {
+		_ = c.target.Close()
+	}
 	err := c.endFlows(cause)
 	if errors.Is(cause, errLeft) || errors.Is(cause, io.EOF) || errors.Is(cause, pump.ErrGone) {
 		return err
@@ -265,8 +271,14 @@ func (c *conn) tick() (stop func()) {
 	sweep := time.Now()
 	var mu sync.Mutex
 	var timer *time.Timer
+	stopped := false
 	mu.Lock()
 	timer = time.AfterFunc(period, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if stopped { // the target may be another session's by now
+			return
+		}
 		c.mu.Lock()
 		busy := c.q.n > 0 || c.holding != nil || c.activity != last
 		last = c.activity
@@ -289,14 +301,13 @@ func (c *conn) tick() (stop func()) {
 			pump.Poke(c.out.conn)
 			pump.Poke(c.target)
 		}
-		mu.Lock()
-		defer mu.Unlock()
 		timer.Reset(period)
 	})
 	mu.Unlock()
 	return func() {
 		mu.Lock()
 		defer mu.Unlock()
+		stopped = true
 		timer.Stop()
 	}
 }

@@ -39,10 +39,13 @@ func (c *conn) greet(h *hello, l *login, authenticated bool) error {
 	if !authenticated {
 		b = append(b, authenticationOk...)
 	}
-	l.status["application_name"] = h.claim.ClientProgram
 	for _, name := range slices.Sorted(maps.Keys(l.status)) {
+		value := l.status[name]
+		if name == "application_name" {
+			value = h.claim.ClientProgram
+		}
 		if shownStatus[name] {
-			b = appendStatus(b, name, clean(l.status[name]))
+			b = appendStatus(b, name, clean(value))
 		}
 	}
 	b, at := begin(b, 'K')

@@ -23,6 +23,8 @@ import (
 // login is a connection to the target that is logged in and idle.
 type login struct {
 	conn    net.Conn
+	dialled net.Conn // beneath conn
+	born    time.Time
 	account string
 	key     backendKey
 	status  startup           // what the target says of its settings
@@ -30,6 +32,11 @@ type login struct {
 	path    []string
 	catalog *catalog
 	tokens  tokens
+
+	// Where sessions have it one after the other:
+	pool  engine.Reuser // of the session that has it; else nil
+	under string        // the key that it is left under
+	rest  startup       // status when it was new
 }
 
 // tokensOf copies the keys that come with a credential; wipe ends them.
@@ -61,7 +68,7 @@ func (e *Engine) login(ctx context.Context, s engine.Session, purpose engine.Pur
 	// A dead context must end the reads below.
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	l := &login{conn: nc, status: startup{}, path: searchPath(terms)}
+	l := &login{conn: nc, dialled: nc, born: time.Now(), status: startup{}, path: searchPath(terms)}
 	var in inbox
 	err = s.Lend(ctx, purpose, func(cred *engine.Credential) error {
 		l.account = strings.Clone(cred.Account)
@@ -155,13 +162,21 @@ func settings(s engine.Session, purpose engine.Purpose, params startup) startup 
 	out["search_path"] = strings.Join(path, ", ")
 	out["client_encoding"] = "UTF8"
 	out["standard_conforming_strings"] = "on"
-	out["application_name"] = "postern/" + string(s.ID())
+	out["application_name"] = applicationName(s)
+	if terms.Pool != "" {
+		out["application_name"] = programPrefix + string(terms.Pool) // what a reset goes back to
+	}
 	if purpose == engine.PurposeCatalog {
 		out["search_path"] = "pg_catalog"
 		out["default_transaction_read_only"] = "on"
 	}
 	return out
 }
+
+// programPrefix begins the name under which sessions are known at the target.
+const programPrefix = "postern/"
+
+func applicationName(s engine.Session) string { return programPrefix + string(s.ID()) }
 
 func startupPacket(s engine.Session, purpose engine.Purpose, account string, params startup) []byte {
 	b := binary.BigEndian.AppendUint32(make([]byte, 4), protocol30)
@@ -204,15 +219,6 @@ func (l *login) settle(in *inbox, terms *engine.Terms) error {
 		}
 	}
 	return l.pin(terms)
-}
-
-// report notes what the target says of a setting.
-func (l *login) report(body []byte) {
-	c := wire.Read(body)
-	name, value := string(c.CString()), string(c.CString())
-	if c.Done() == nil {
-		l.status[name] = value
-	}
 }
 
 // pin checks the settings that decide what a text means, and notes which must stay.

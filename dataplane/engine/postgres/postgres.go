@@ -154,11 +154,15 @@ func (e *Engine) session(ctx context.Context, s engine.Session, h *hello) (*conn
 	}
 	lctx, cancel := context.WithTimeout(s.Context(), e.limits.Login)
 	defer cancel()
-	l, err := e.login(lctx, s, engine.PurposeSession, h.params)
+	l, err := e.connect(lctx, s, h.params)
 	if err == nil {
 		l.catalog, err = e.catalogs.get(lctx, catalogKey(s.Terms()), s)
 	}
 	if err != nil {
+		if l != nil {
+			l.tokens.wipe()
+			_ = l.Close()
+		}
 		if cause := context.Cause(s.Context()); cause != nil {
 			err = cause
 		}
@@ -166,6 +170,7 @@ func (e *Engine) session(ctx context.Context, s engine.Session, h *hello) (*conn
 	}
 	c := newConn(e, s, l, h.conn)
 	if err := c.greet(h, l, authenticated); err != nil {
+		_ = l.Close()
 		return c, fmt.Errorf("greet: %w", err)
 	}
 	return c, nil

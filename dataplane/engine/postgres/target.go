@@ -56,6 +56,7 @@ func (t targetCore) Step(in []byte) (n int, want pump.Next, err error) {
 			n += size
 		}
 	}
+	t.behind = len(in) - n
 	t.afterStep()
 	if len(t.down.Bytes()) > 0 {
 		t.unsent.Store(true)

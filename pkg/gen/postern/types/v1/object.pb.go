@@ -2166,7 +2166,10 @@ func (x *RecordRule) GetStoreRaw() bool {
 // CredentialRule says how credentials are used.
 type CredentialRule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Reuse: never (the default, a lease a session) or pool.
+	// Reuse: never (the default: each session has a lease and a connection of its own) or
+	// pool: PostgreSQL sessions of one grant share a lease at each node, and have connections
+	// one after the other, which are reset in between and never reach another subject. Not
+	// at level native, where each session has a login of its own.
 	Reuse string `protobuf:"bytes,1,opt,name=reuse,proto3" json:"reuse,omitempty"`
 	// The Vault role whose users the task's sessions log in as, instead of the resource's
 	// credential. At level native its creation statements must grant the task's role.
