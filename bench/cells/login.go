@@ -22,8 +22,8 @@ func loginCells() []Cell {
 func loginCell(ctx context.Context, e *Env, out *result.Cell) error {
 	var jobs []job
 	for workload, names := range map[string][]string{
-		"plain": {targets.Direct, targets.Trust, targets.PgBouncer, targets.Postern},
-		"tls":   {targets.BouncerTLS, targets.PlainTLS},
+		"plain": {targets.Direct, targets.Trust, targets.PgBouncer, targets.Postern, targets.Pool},
+		"tls":   {targets.BouncerTLS, targets.PlainTLS, targets.PoolTLS},
 	} {
 		all, err := e.targets(names...)
 		if err != nil {
@@ -40,7 +40,7 @@ func loginCell(ctx context.Context, e *Env, out *result.Cell) error {
 			jobs = append(jobs, j)
 		}
 	}
-	out.Notes = append(out.Notes, "without reuse: each connection is a login at the server, and at the node a grant and a lease beside")
+	out.Notes = append(out.Notes, "postern is without reuse: each connection is a login at the server, and at the node a grant and a lease beside; pool is with `reuse: pool`")
 	return e.interleave(ctx, out, jobs)
 }
 

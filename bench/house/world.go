@@ -25,6 +25,7 @@ const (
 	TaskRows   = "bench-rows"   // and every row recorded
 	TaskAsync  = "bench-async"  // records may lag by 200 ms
 	TaskDisk   = "bench-disk"   // records are on disk before a statement goes on
+	TaskPool   = "bench-pool"   // policy and recording, and sessions share connections
 )
 
 // The resources: the server, masked at the source, and the same server behind one that
@@ -68,7 +69,7 @@ kind: Binding
 metadata: {name: bench}
 spec:
   subjects: [{group: analysts}]
-  tasks: [bench-pass, bench-masked, bench-rows, bench-async, bench-disk]
+  tasks: [bench-pass, bench-masked, bench-rows, bench-async, bench-disk, bench-pool]
 `)
 	return b.String()
 }
@@ -83,9 +84,10 @@ spec: {method: redact, value: "***"}
 ---
 `)
 	b.WriteString(resource(Resource, host, port, "source"))
-	for _, t := range []struct{ name, mask, record string }{
+	for _, t := range []struct{ name, mask, rest string }{
 		{TaskPass, "", ""}, {TaskMasked, ", mask: {email: bench-email}", ""}, {TaskRows, "", "record: {resultRows: 100000}"},
 		{TaskAsync, "", "record: {read: async}"}, {TaskDisk, "", "record: {read: disk}"},
+		{TaskPool, "", "credential: {reuse: pool}"},
 	} {
 		fmt.Fprintf(&b, `---
 apiVersion: postern/v1
@@ -100,7 +102,7 @@ spec:
     - {table: public.people, verbs: [select], columns: [id, name, email, country]%[2]s}
   duration: 8h
   %[3]s
-`, t.name, t.mask, t.record)
+`, t.name, t.mask, t.rest)
 	}
 	return b.String()
 }

@@ -32,6 +32,8 @@ const (
 	Rows       = "rows"        // postern, and every row is recorded
 	Async      = "async"       // postern, but a record may lag
 	Disk       = "disk"        // postern, but a record is synced first
+	Pool       = "pool"        // postern, and sessions share connections
+	PoolTLS    = "pool-tls"    // pool, and clients come by TLS
 	PgBouncer  = "pgbouncer"   // session mode
 	BouncerTLS = "pgbouncer-tls"
 	HAProxy    = "haproxy" // TCP
@@ -141,13 +143,13 @@ func (s *Set) start(name string) (*Target, error) {
 	}
 	task, ok := map[string]string{
 		Postern: house.TaskPass, PlainTLS: house.TaskPass, Masked: house.TaskMasked, TLS: house.TaskMasked,
-		Rows: house.TaskRows, Async: house.TaskAsync, Disk: house.TaskDisk,
+		Rows: house.TaskRows, Async: house.TaskAsync, Disk: house.TaskDisk, Pool: house.TaskPool, PoolTLS: house.TaskPool,
 	}[name]
 	if !ok {
 		return nil, fmt.Errorf("there is no target %q", name)
 	}
 	t := &Target{Where: At(h.Node.PG, task+".bench", h.Token), Roots: []int{h.Node.PID()}, Node: true, Task: task}
-	if name == TLS || name == PlainTLS {
+	if name == TLS || name == PlainTLS || name == PoolTLS {
 		t.Where.CA = h.CA
 	}
 	return t, nil
