@@ -186,12 +186,8 @@ func TestTokenBySurface(t *testing.T) {
 	for _, p := range proofs(t, h) {
 		for name, try := range surfaces {
 			ctx, cancel := context.WithTimeout(t.Context(), house.Patience)
-			began := time.Now()
 			err := try(ctx, h, p)
 			cancel()
-			if took := time.Since(began); took > 2*time.Second {
-				t.Errorf("%s at %s was answered after %s", p.name, name, took)
-			}
 			if err == nil {
 				worked[name]++
 			}
