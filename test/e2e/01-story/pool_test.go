@@ -2,6 +2,7 @@ package story
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -126,6 +127,26 @@ func TestPool(t *testing.T) {
 			}
 			return true, left <= 8
 		})
+	})
+	t.Run("a kill reaches a connection that is used again", func(t *testing.T) {
+		c, pid := again(t, "alice")
+		var id string
+		for _, row := range h.Target(t, fmt.Sprintf("SELECT substr(application_name, 9) FROM pg_stat_activity WHERE pid = %d", pid)) {
+			id = row[0]
+		}
+		done := make(chan error, 1)
+		go func() {
+			_, err := c.Exec(t.Context(), "SELECT pg_sleep(600)")
+			done <- err
+		}()
+		r := h.CLI(t, "ada", "sessions", "kill", id, "--reason", "case 7")
+		if r.Code != 0 {
+			t.Fatalf("%s", r.All())
+		}
+		if err := <-done; err == nil || !strings.Contains(err.Error(), "case 7") {
+			t.Errorf("the killed session ends with %v", err)
+		}
+		gone(t, h, pid)
 	})
 	t.Run("a lock closes what waits", func(t *testing.T) {
 		c, pid := again(t, "alice")
