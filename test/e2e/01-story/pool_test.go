@@ -75,9 +75,12 @@ func TestPool(t *testing.T) {
 		if err := c.QueryRow(t.Context(), "SELECT name, email, card FROM customers WHERE id = $1", 900001).Scan(&name, &email, &card); err != nil || email != "***" || card != "************2222" {
 			t.Errorf("%s %s %s: %v", name, email, card, err)
 		}
+		id := named(t, h, pid)
 		_ = c.Close(t.Context())
-		r := h.CLI(t, "bob", "sessions", "replay", sealed(t, h, "dashboard").ID)
-		has(t, r.Out, fmt.Sprintf("process %d at the resource, used before", pid))
+		house.Poll(t, "the record says whose connection it was", func() (bool, bool) {
+			r := h.CLI(t, "bob", "sessions", "replay", id)
+			return true, strings.Contains(r.Out, fmt.Sprintf("process %d at the resource, used before", pid))
+		})
 	})
 	t.Run("nobody else has it", func(t *testing.T) {
 		for _, who := range []string{"alice", "bob", "alice", "bob"} {
@@ -94,13 +97,13 @@ func TestPool(t *testing.T) {
 		c, _ := again(t, "alice")
 		d := h.Connect(t, "alice", "dashboard")
 		process(t, "alice", d)
-		names := map[string]bool{}
-		for _, row := range h.Target(t, "SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'postern/s-%'") {
-			names[row[0]] = true
-		}
-		if len(names) != 2 {
-			t.Errorf("the target knows the sessions %v", names)
-		}
+		house.Poll(t, "the target knows these two and nobody else", func() (bool, bool) { // those that have left may be on their way
+			names := map[string]bool{}
+			for _, row := range h.Target(t, "SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'postern/s-%'") {
+				names[row[0]] = true
+			}
+			return true, len(names) == 2
+		})
 		_, _ = c.Close(t.Context()), d.Close(t.Context())
 	})
 	t.Run("as many as come", func(t *testing.T) {
@@ -130,10 +133,7 @@ func TestPool(t *testing.T) {
 	})
 	t.Run("a kill reaches a connection that is used again", func(t *testing.T) {
 		c, pid := again(t, "alice")
-		var id string
-		for _, row := range h.Target(t, fmt.Sprintf("SELECT substr(application_name, 9) FROM pg_stat_activity WHERE pid = %d", pid)) {
-			id = row[0]
-		}
+		id := named(t, h, pid)
 		done := make(chan error, 1)
 		go func() {
 			_, err := c.Exec(t.Context(), "SELECT pg_sleep(600)")
@@ -154,6 +154,16 @@ func TestPool(t *testing.T) {
 		h.Apply(t, "ada", "{apiVersion: postern/v1, kind: Lock, metadata: {name: out}, spec: {subject: alice, reason: left}}")
 		gone(t, h, pid)
 	})
+}
+
+// named is the session that the target knows a process by.
+func named(t *testing.T, h *house.House, pid int) string {
+	t.Helper()
+	rows := h.Target(t, fmt.Sprintf("SELECT substr(application_name, length('postern/') + 1) FROM pg_stat_activity WHERE pid = %d", pid))
+	if len(rows) != 1 {
+		t.Fatalf("process %d: %v", pid, rows)
+	}
+	return rows[0][0]
 }
 
 func gone(t *testing.T, h *house.House, pid int) {
