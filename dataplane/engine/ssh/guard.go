@@ -1,6 +1,7 @@
 package ssh
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -20,12 +21,13 @@ func (s *channel) guard(ctx context.Context, in *postern.Decision) outcome {
 	if s.pty == nil {
 		return refusedWith(&postern.Refusal{Reason: "a guarded shell needs a terminal", Hint: "ssh -t, or name the command"})
 	}
-	k := &keys{ch: s.ch}
+	k := typing(s.ch)
+	defer k.leave()
 	prompt := string(s.c.terms.Resource) + "> "
 	t := term.NewTerminal(struct {
 		io.Reader
 		io.Writer
-	}{k.reader(), s.ch}, prompt)
+	}{k, s.ch}, prompt)
 	s.auto.Lock()
 	s.size = func(width, height int) {
 		if width > 0 && height > 0 { // a client without a terminal of its own says 0
@@ -107,49 +109,98 @@ func (v *shown) Stderr() io.ReadWriter {
 	}{strings.NewReader(""), v.t}
 }
 
-// keys are what a person types: for the line editor, or, while a line runs, Ctrl-C.
+// typedAhead bounds, in bytes, what is kept of what a person types before it is read, as
+// a terminal's line discipline does (N_TTY_BUF_SIZE of Linux).
+const typedAhead = 4 << 10
+
+// keys are what a person types, for the line editor. What comes while a line runs is kept
+// for the next one, as at any terminal; Ctrl-C ends the line that runs and drops it.
 type keys struct {
-	ch  ssh.Channel
-	in  *io.PipeReader
-	out *io.PipeWriter
+	ch ssh.Channel
 
 	mu        sync.Mutex
-	interrupt func() // of the line that runs; nil while none does
+	changed   sync.Cond // over mu: typed, ended or left did
+	typed     []byte    // at most typedAhead bytes
+	ended     bool      // the client types no more
+	left      bool      // nobody reads any more
+	interrupt func()    // of the line that runs; nil while none does
 }
 
-func (k *keys) reader() io.Reader {
-	k.in, k.out = io.Pipe()
-	return k.in
+func typing(ch ssh.Channel) *keys {
+	k := &keys{ch: ch}
+	k.changed.L = &k.mu
+	return k
 }
 
-// during sends keys to the line that runs; nil sends them to the editor again.
+// Read gives the editor what was typed, and waits for it.
+func (k *keys) Read(p []byte) (int, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for len(k.typed) == 0 && !k.ended {
+		k.changed.Wait()
+	}
+	if len(k.typed) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, k.typed)
+	k.typed = append(k.typed[:0], k.typed[n:]...)
+	k.changed.Broadcast()
+	return n, nil
+}
+
+// during says what Ctrl-C ends while a line runs; nil when it has ended.
 func (k *keys) during(interrupt func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.interrupt = interrupt
+	k.changed.Broadcast() // what waits for room may hold a Ctrl-C
+}
+
+// leave lets pump end: the editor reads no more.
+func (k *keys) leave() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.left = true
+	k.changed.Broadcast()
 }
 
 const ctrlC = 3
 
+// pump reads the channel until the client has typed its last or the editor is gone.
 func (k *keys) pump() {
-	defer func() { _ = k.out.Close() }()
 	b := make([]byte, 1<<10)
 	for {
 		n, err := k.ch.Read(b)
-		if n > 0 {
-			k.mu.Lock()
-			interrupt := k.interrupt
-			k.mu.Unlock()
-			if interrupt == nil {
-				if _, err := k.out.Write(b[:n]); err != nil {
-					return
-				}
-			} else if strings.IndexByte(string(b[:n]), ctrlC) >= 0 {
-				interrupt()
-			}
-		}
-		if err != nil {
+		if !k.keep(b[:n], err != nil) {
 			return
 		}
 	}
+}
+
+// keep takes what was typed, and says whether there is more to wait for. While a line
+// runs it takes what there is room for, since a Ctrl-C may follow; otherwise it waits for
+// the editor.
+func (k *keys) keep(p []byte, last bool) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for len(p) > 0 && !k.left {
+		if k.interrupt != nil {
+			if i := bytes.LastIndexByte(p, ctrlC); i >= 0 {
+				k.interrupt()
+				k.typed, p = k.typed[:0], p[i+1:]
+			}
+		}
+		n := min(len(p), typedAhead-len(k.typed))
+		k.typed, p = append(k.typed, p[:n]...), p[n:]
+		k.changed.Broadcast()
+		if len(p) > 0 {
+			if k.interrupt != nil {
+				break
+			}
+			k.changed.Wait()
+		}
+	}
+	k.ended = k.ended || last
+	k.changed.Broadcast()
+	return !k.ended && !k.left
 }
