@@ -100,7 +100,7 @@ simulate-holes: ## Plants faults in the life of sessions, grants and leases: the
 
 ##@ Measure
 
-.PHONY: bench bench-quick bench-full bench-rivals bench-readme bench-records soak
+.PHONY: bench bench-quick bench-full bench-rivals bench-readme bench-records bench-namespaces soak
 BENCH = $(GO) build -o bin/bench ./bench && bin/bench run
 bench-rivals:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then for p in pgbouncer haproxy nginx; do \
@@ -121,6 +121,8 @@ bench-records: ## What recording costs: added time by mode (spool, and whole way
 	$(GO) test -run '^$$' -bench Ingest -benchtime 1s ./controlplane/recording
 	$(GO) test -run '^$$' -bench Commit -benchtime 2s ./controlplane/recording/index/sqlite ./controlplane/recording/index/postgres
 	POSTERN_INDEX_ROWS=$(or $(INDEX_ROWS),200000) $(GO) test -run '^$$' -bench Answers -benchtime 3x -timeout 5h ./controlplane/recording/index/sqlite ./controlplane/recording/index/postgres
+bench-namespaces: ## postern bench at two nodes in network namespaces of their own, beside a node here; as root
+	$(GO) test -run '^$$' -bench . -benchtime 7x ./bench/namespaces
 
 bench-readme: ## The README's table anew from bench/results/full.json; a test holds the two together
 	$(GO) build -o bin/bench ./bench && bin/bench readme bench/results/full.json

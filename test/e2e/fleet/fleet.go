@@ -59,6 +59,8 @@ type NodeSpec struct {
 	Profiling bool
 	// Binary to run instead of the checkout's postern-node; a path.
 	Binary string
+	// In is the network it runs in; nil is the test's.
+	In *Namespace
 }
 
 // A Fleet is the running whole. Its methods are safe for concurrent use, but for those

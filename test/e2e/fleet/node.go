@@ -44,16 +44,16 @@ func (f *Fleet) newNode(t testing.TB, spec NodeSpec) *Node {
 	t.Helper()
 	n := &Node{Name: spec.Name, Region: spec.Region, tokenFile: filepath.Join(f.Dir, spec.Name+".join")}
 	var err error
-	if n.PG, err = port(); err == nil {
-		n.Debug, err = port()
+	if n.PG, err = spec.port(); err == nil {
+		n.Debug, err = spec.port()
 	}
 	listeners := fmt.Sprintf("  postgres: {addr: \"%s\", allowPlaintext: %t}", n.PG, spec.Plaintext)
 	if spec.SSH && err == nil {
-		n.SSH, err = port()
+		n.SSH, err = spec.port()
 		listeners += fmt.Sprintf("\n  ssh: {addr: \"%s\"}", n.SSH)
 	}
 	if spec.HTTP && err == nil {
-		n.HTTP, err = port()
+		n.HTTP, err = spec.port()
 		_, p, _ := strings.Cut(n.HTTP, ":")
 		n.HTTPDomain = "postern.localhost:" + p
 		listeners += fmt.Sprintf("\n  http: {addr: \"%s\", public: \"%s\", allowPlaintext: %t}", n.HTTP, n.HTTPDomain, spec.Plaintext)
@@ -80,6 +80,7 @@ loops: %d
 telemetry: {logLevel: %s, logFormat: json, profiling: %t}
 `, n.Name, n.Data, strings.Join(control, `", "`), n.tokenFile, listeners, n.Debug, cmp.Or(spec.Spool, 256<<20), Loops(), f.logLevel(), spec.Profiling))
 	n.Process = f.process(t, n.Name, "postern-node", n.Data, "--config", config)
+	n.Process.in = spec.In
 	if spec.Binary != "" {
 		n.Process.path = spec.Binary
 	}

@@ -29,6 +29,15 @@ func port() (string, error) {
 	return ln.Addr().String(), ln.Close()
 }
 
+// port is one for the node, where it runs.
+func (spec NodeSpec) port() (string, error) {
+	addr, err := port()
+	if _, n, _ := net.SplitHostPort(addr); err == nil && spec.In != nil {
+		addr = net.JoinHostPort(spec.In.Host, n)
+	}
+	return addr, err
+}
+
 // listen listens on such a port. Who closes it and listens there again at once may find it
 // taken: a process that is being started has all descriptors for a moment.
 func listen() (net.Listener, error) {

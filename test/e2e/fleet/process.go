@@ -31,6 +31,8 @@ type Process struct {
 	path string
 	args []string
 	dir  string
+	// in is the network it runs in; nil is the test's.
+	in *Namespace
 
 	cmd   *exec.Cmd
 	group *run.Group
@@ -54,8 +56,13 @@ func (p *Process) Start() error {
 	p.group.Go(p.Name, func(context.Context) error {
 		// The child dies with the thread that made it, so that thread must last.
 		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
+		if p.in == nil {
+			defer runtime.UnlockOSThread()
+		}
+		err := p.in.enter()
+		if err == nil {
+			err = cmd.Start()
+		}
 		started <- err
 		if err == nil {
 			p.err = cmd.Wait()
