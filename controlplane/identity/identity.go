@@ -78,6 +78,7 @@ type Verifier struct {
 	cfg     Config
 	issuers []*people
 
+	read  read
 	mu    sync.Mutex
 	extra map[string]*issuer // by URL, those of workloads alone
 }
@@ -211,7 +212,7 @@ func (v *Verifier) Authenticate(ctx context.Context, bearer string) (postern.Sub
 	if strings.HasPrefix(bearer, "pst_") {
 		return postern.Subject{}, time.Time{}, bad("this is a grant token, which works at listeners only; the API wants an OIDC token: run postern login")
 	}
-	t, err := peek(bearer)
+	t, err := v.read.token(bearer)
 	if err != nil {
 		return postern.Subject{}, time.Time{}, err
 	}
@@ -221,7 +222,7 @@ func (v *Verifier) Authenticate(ctx context.Context, bearer string) (postern.Sub
 // Data verifies a token for listeners: a person's with the data audience, or a
 // workload's own. Errors are as of Authenticate.
 func (v *Verifier) Data(ctx context.Context, token string) (postern.Subject, time.Time, error) {
-	t, err := peek(token)
+	t, err := v.read.token(token)
 	if err != nil {
 		return postern.Subject{}, time.Time{}, err
 	}
@@ -260,6 +261,9 @@ func (v *Verifier) person(ctx context.Context, t *token, s surface) (postern.Sub
 		return postern.Subject{}, time.Time{}, err
 	}
 	sub, err := p.subject(claims)
+	if err == nil {
+		v.read.keep(t)
+	}
 	return sub, end, err
 }
 

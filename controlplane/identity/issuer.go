@@ -30,9 +30,15 @@ const (
 	maxFetchBytes = 1 << 20
 	maxKeys       = 100
 
-	// maxProven bounds the tokens of which is remembered that their signature is good.
-	maxProven = 20_000
+	// maxProven bounds what is remembered of tokens whose signature is good.
+	maxProven = 40_000
 )
+
+// A proof is what is remembered of a token that one of the keys has signed.
+type proof struct {
+	hash     [sha256.Size]byte // of the token
+	audience string            // for which it is all that it must be, but for time; empty says nothing of that
+}
 
 // errUnreachable means that the issuer's keys could not be had.
 var errUnreachable = errors.New("the issuer's keys cannot be had")
@@ -53,8 +59,8 @@ type issuer struct {
 
 	mu     sync.RWMutex
 	keys   []jose.JSONWebKey
-	at     time.Time                      // when they were read; zero is never
-	proven map[[sha256.Size]byte]struct{} // the hashes of tokens that one of these very keys has signed
+	at     time.Time          // when they were read; zero is never
+	proven map[proof]struct{} // of tokens that one of these very keys has signed
 }
 
 var _ oidc.KeySet = (*issuer)(nil)
@@ -87,8 +93,8 @@ func (i *issuer) VerifySignature(ctx context.Context, jwt string) ([]byte, error
 			return nil, err
 		}
 	}
-	hash := sha256.Sum256([]byte(jwt))
-	if i.isProven(hash, at) {
+	signed := proof{hash: sha256.Sum256([]byte(jwt))}
+	if i.isProven(signed, at) {
 		return jws.UnsafePayloadWithoutVerification(), nil
 	}
 	payload, known := try(jws, kid, keys)
@@ -107,30 +113,30 @@ func (i *issuer) VerifySignature(ctx context.Context, jwt string) ([]byte, error
 	if payload == nil {
 		return nil, errors.New("not signed by a key of the issuer")
 	}
-	i.prove(hash, at)
+	i.prove(signed, at)
 	return payload, nil
 }
 
 // isProven reports whether the keys that were read at an instant have verified a token
 // already. What the token says is judged each time; its signature stays what it was.
-func (i *issuer) isProven(hash [sha256.Size]byte, at time.Time) bool {
+func (i *issuer) isProven(p proof, at time.Time) bool {
 	i.mu.RLock()
 	defer i.mu.RUnlock()
-	_, ok := i.proven[hash]
+	_, ok := i.proven[p]
 	return ok && i.at.Equal(at)
 }
 
 // prove notes that the keys that were read at an instant have verified a token.
-func (i *issuer) prove(hash [sha256.Size]byte, at time.Time) {
+func (i *issuer) prove(p proof, at time.Time) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if !i.at.Equal(at) {
 		return // by keys that are not those of now
 	}
 	if i.proven == nil || len(i.proven) >= maxProven {
-		i.proven = map[[sha256.Size]byte]struct{}{}
+		i.proven = map[proof]struct{}{}
 	}
-	i.proven[hash] = struct{}{}
+	i.proven[p] = struct{}{}
 }
 
 // try verifies with the keys that fit. Known says that there was one with the token's

@@ -3,6 +3,7 @@ package identity
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -28,11 +29,12 @@ func bad(format string, args ...any) *fault.Error {
 	return fault.New(codes.Unauthenticated, format, args...).WithKind(postern.CodeBadToken.String())
 }
 
-// token is a JWT of which nothing is believed yet.
+// token is a JWT of which nothing is believed yet. It is shared, and never changed.
 type token struct {
 	raw     string
-	payload []byte         // the claims, as they were written
-	claims  map[string]any // what payload says
+	hash    [sha256.Size]byte // of raw
+	payload []byte            // the claims, as they were written
+	claims  map[string]any    // what payload says
 }
 
 func (t *token) issuer() string { s, _ := t.claims["iss"].(string); return s }
@@ -68,7 +70,7 @@ func peek(raw string) (*token, error) {
 	if _, ok := header["crit"]; ok {
 		return nil, bad("the token's header has the field crit, which is not understood here")
 	}
-	return &token{raw: raw, payload: payload, claims: claims}, nil
+	return &token{raw: raw, hash: sha256.Sum256([]byte(raw)), payload: payload, claims: claims}, nil
 }
 
 func decodePart(part string) ([]byte, map[string]any, error) {
@@ -128,8 +130,38 @@ func (w *witness) VerifySignature(ctx context.Context, jwt string) ([]byte, erro
 
 // verify believes a token of this issuer for this audience, and returns its claims and
 // end. Two judges must agree: go-oidc, and check, which knows how to say what is wrong.
+// Once they have agreed, time alone can change it, which check asks each time.
 func (i *issuer) verify(ctx context.Context, t *token, audience want) (map[string]any, time.Time, error) {
 	now := i.now()
+	_, at := i.cached()
+	known := now.Sub(at) <= refreshAfter && i.isProven(proof{t.hash, audience.is}, at)
+	var err error
+	if !known {
+		if err = i.believe(ctx, t, audience, now); err != nil && !errors.Is(err, errJudged) {
+			return nil, time.Time{}, err
+		}
+	}
+	end, cerr := i.check(t.claims, audience, now)
+	if cerr != nil {
+		return nil, time.Time{}, cerr
+	}
+	if err != nil {
+		return nil, time.Time{}, fault.Wrap(err, codes.Unauthenticated, "the token is not a valid ID token of issuer %s", i.url).WithKind(postern.CodeBadToken.String())
+	}
+	if !known {
+		i.prove(proof{t.hash, audience.is}, at) // where the keys are still those
+	}
+	if !now.Before(end) {
+		end = end.Add(i.leeway) // let pass for clocks that differ: it must not seem over to others
+	}
+	return t.claims, end, nil
+}
+
+// errJudged is go-oidc's no to a token whose signature is good.
+var errJudged = errors.New("refused by its claims")
+
+// believe asks go-oidc.
+func (i *issuer) believe(ctx context.Context, t *token, audience want, now time.Time) error {
 	w := &witness{set: i}
 	algorithms := make([]string, len(i.algorithms))
 	for n, a := range i.algorithms {
@@ -141,25 +173,18 @@ func (i *issuer) verify(ctx context.Context, t *token, audience want) (map[strin
 	}).Verify(ctx, t.raw)
 	switch {
 	case errors.Is(w.err, errUnreachable):
-		return nil, time.Time{}, fault.Wrap(w.err, codes.Unavailable, "the token cannot be verified now: the keys of issuer %s cannot be had; try again", i.url).WithKind(postern.CodeUnavailable.String())
+		return fault.Wrap(w.err, codes.Unavailable, "the token cannot be verified now: the keys of issuer %s cannot be had; try again", i.url).WithKind(postern.CodeUnavailable.String())
 	case w.payload == nil:
 		wrong := bad("the token was not signed by issuer %s with an algorithm that is allowed here", i.url)
-		return nil, time.Time{}, fault.Wrap(errors.Join(err, w.err), wrong.Code, "%s", wrong.Reason).WithKind(wrong.Kind)
+		return fault.Wrap(errors.Join(err, w.err), wrong.Code, "%s", wrong.Reason).WithKind(wrong.Kind)
 	}
 	if !bytes.Equal(w.payload, t.payload) { // never so: what was signed is what was read
-		return nil, time.Time{}, bad("the token's claims cannot be read: they are not those that were signed")
-	}
-	end, cerr := i.check(t.claims, audience, now)
-	if cerr != nil {
-		return nil, time.Time{}, cerr
+		return bad("the token's claims cannot be read: they are not those that were signed")
 	}
 	if err != nil {
-		return nil, time.Time{}, fault.Wrap(err, codes.Unauthenticated, "the token is not a valid ID token of issuer %s", i.url).WithKind(postern.CodeBadToken.String())
+		return errors.Join(errJudged, err)
 	}
-	if !now.Before(end) {
-		end = end.Add(i.leeway) // let pass for clocks that differ: it must not seem over to others
-	}
-	return t.claims, end, nil
+	return nil
 }
 
 // check judges the claims of a token whose signature is good.
