@@ -123,18 +123,25 @@ func (e *Env) profile(ctx context.Context, jobs []job) error {
 		if j.restarts {
 			continue
 		}
-		addr := e.House.Debug
-		if t, err := e.Targets.Get(j.target); err == nil && t.Node {
-			addr = e.House.Node.Debug
-		} else if !j.control {
+		t, err := e.Targets.Get(j.target)
+		node := err == nil && t.Node
+		if !node && !j.control {
 			continue // a rival has no profile
 		}
 		file := e.profileName(j.workload, j.target)
 		g := run.New(ctx)
-		g.Go("profile", func(ctx context.Context) error {
-			return save(ctx, addr, "/debug/pprof/profile?seconds="+strconv.Itoa(profileSeconds), file)
-		})
-		_, err := j.run(ctx)
+		take := func(addr, file string) {
+			g.Go("profile", func(ctx context.Context) error {
+				return save(ctx, addr, "/debug/pprof/profile?seconds="+strconv.Itoa(profileSeconds), file)
+			})
+		}
+		if node {
+			take(e.House.Node.Debug, file)
+			take(e.House.Debug, e.profileName(j.workload, j.target+"-control"))
+		} else {
+			take(e.House.Debug, file)
+		}
+		_, err = j.run(ctx)
 		if err := errors.Join(err, g.Wait()); err != nil {
 			return fmt.Errorf("profile of %s %s: %w", j.workload, j.target, err)
 		}
