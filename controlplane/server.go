@@ -180,7 +180,7 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 		URL: s.cfg.URL, Store: s.store, Audit: s.audit, Sign: s.authority.SignIdentity, Keys: s.authority.IdentityKeys, Resource: lending{s}.Resource, Ended: s.signedOut, Now: time.Now,
 	})
 	s.task = task.New(task.Config{
-		Store: s.store, Snapshot: s.hub.Snapshot, Changed: s.hub.Subscribe, Sign: s.authority.SignGrant,
+		Store: s.store, Snapshot: s.hub.Snapshot, Settled: s.hub.Settled, Enforced: s.hub.Enforced, Changed: s.hub.Subscribe, Sign: s.authority.SignGrant,
 		Verifier: verifier, Browser: s.entrance.Subject, Certificates: s.authority, Approve: s.approve, Audit: s.audit, Logger: s.log,
 	})
 	s.signIn = signin.New(signin.Config{
@@ -265,7 +265,7 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier) err
 		return err
 	}
 	enroller := enrol.New(enrol.Config{Store: s.store, Authority: s.authority, Snapshot: s.hub.Snapshot, Audit: s.audit, Reserved: s.reserved(), Logger: s.log})
-	policies := userapi.NewPolicy(userapi.PolicyConfig{Store: s.store, Cache: s.cache, Audit: s.audit, Sealer: sealer{keeper}, Grants: s.liveGrants, Compiled: s.hub.Compiled, StoresRaw: s.cfg.Recordings.RawKey != "", Logger: s.log, Now: time.Now})
+	policies := userapi.NewPolicy(userapi.PolicyConfig{Store: s.store, Cache: s.cache, Audit: s.audit, Sealer: sealer{keeper}, Grants: s.liveGrants, Enforced: s.hub.Enforced, StoresRaw: s.cfg.Recordings.RawKey != "", Logger: s.log, Now: time.Now})
 	grants := grantapi.New(s.task)
 	pages, err := s.pages(verifier)
 	if err != nil {

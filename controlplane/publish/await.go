@@ -28,6 +28,22 @@ func (h *Hub) Await(ctx context.Context, v postern.Version) map[postern.NodeName
 	}
 }
 
+// nodesWait bounds how long who has changed policy waits for nodes.
+const nodesWait = 250 * time.Millisecond
+
+// Enforced waits until Snapshot has a version, or ctx is done, and then for a moment until
+// the nodes that are connected to this replica enforce it: so that nobody who has changed
+// something finds it as it was a moment later.
+func (h *Hub) Enforced(ctx context.Context, v postern.Version) error {
+	if err := h.Compiled(ctx, v); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, nodesWait)
+	defer cancel()
+	h.Await(ctx, v)
+	return nil
+}
+
 // enforcing is which nodes enforce a version, and whether all do. A node that has
 // confirmed all that it was sent enforces everything that is published.
 func (h *Hub) enforcing(v postern.Version) (confirmed map[postern.NodeName]time.Time, all bool) {

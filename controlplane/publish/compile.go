@@ -13,6 +13,7 @@ import (
 // compiled is the control plane's own policy.
 type compiled struct {
 	current atomic.Pointer[policy.Snapshot]
+	changes atomic.Uint64 // of rules, that current has
 	wanted  chan struct{}
 
 	mu   sync.Mutex
@@ -89,7 +90,17 @@ func (h *Hub) compile(ctx context.Context) error {
 			h.log.Warn("object does not compile, whatever needs it is denied", "object", r.Object, "reason", r.Reason)
 		}
 		h.compiled.set(snapshot)
+		h.compiled.changes.Store(done)
 	}
+}
+
+// Settled reports whether Snapshot has every change of rules that was found until now:
+// nodes are told of a later one after this. Of locks it says nothing.
+func (h *Hub) Settled() bool {
+	has := h.compiled.changes.Load() // before what is found, which only grows
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return has == h.changes && !h.world.version.IsZero()
 }
 
 // policyObjects are all objects, and the number of the last change of those that are no

@@ -347,7 +347,24 @@ func (s *Service) Revoke(ctx context.Context, by Caller, id, reason string) (*ty
 	if err != nil {
 		return nil, nil, err
 	}
-	return show(g), &typesv1.Version{Epoch: snapshot.Version().Epoch, Revision: revision}, nil
+	at := postern.Version{Epoch: snapshot.Version().Epoch, Revision: revision}
+	s.enforce(ctx, at)
+	return show(g), versionToWire(at), nil
+}
+
+// enforceWait bounds how long who has revoked a grant waits until it is over everywhere.
+const enforceWait = 2 * time.Second
+
+// enforce lets who has revoked a grant find it over.
+func (s *Service) enforce(ctx context.Context, v postern.Version) {
+	if s.cfg.Enforced == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, enforceWait)
+	defer cancel()
+	if err := s.cfg.Enforced(ctx, v); err != nil {
+		s.cfg.Logger.WarnContext(ctx, "a grant that was revoked is not known to be over here yet", "version", v, "error", err)
+	}
 }
 
 // may reports whether a grant is the caller's own, or that of a workload that the

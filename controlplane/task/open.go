@@ -23,72 +23,112 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 )
 
-// Open finds or makes the grant of a client that came to a node, and signs it. An OIDC
+// reuse is for how long a node may go by an answer without asking again.
+const reuse = 10 * time.Second
+
+// An Opening is a grant as a node gets it.
+type Opening struct {
+	Grant *typesv1.SignedGrant
+	// Reuse is for how long the node may open it again, for who shows the same, without
+	// asking; 0 is never.
+	Reuse time.Duration
+}
+
+// Open is OpenFor without anything that may be used again.
+func (s *Service) Open(ctx context.Context, req *nodev1.OpenGrantRequest, node postern.NodeName) (*typesv1.SignedGrant, error) {
+	o, err := s.OpenFor(ctx, req, node)
+	return o.Grant, err
+}
+
+// OpenFor finds or makes the grant of a client that came to a node, and signs it. An OIDC
 // token takes the task at once where a binding offers that, and the signed grant then
 // has the subject as this token tells of it. A grant token or certificate opens just its
-// own grant.
-func (s *Service) Open(ctx context.Context, req *nodev1.OpenGrantRequest, node postern.NodeName) (*typesv1.SignedGrant, error) {
+// own grant, and is asked for each time: it is dead once another has taken its place.
+func (s *Service) OpenFor(ctx context.Context, req *nodev1.OpenGrantRequest, node postern.NodeName) (Opening, error) {
+	// What changes after this, nodes are told of after it.
+	settled := s.cfg.Settled != nil && s.cfg.Settled()
+	g, until, err := s.shown(ctx, req, node)
+	if err != nil {
+		return Opening{}, err
+	}
+	if err := s.free(g, req.GetResource(), node); err != nil {
+		return Opening{}, err
+	}
+	if g, err = s.ofEpoch(g); err != nil {
+		return Opening{}, err
+	}
+	o := Opening{}
+	if settled {
+		o.Reuse = s.reusable(postern.TaskName(g.GetTask()), until)
+	}
+	if o.Grant, err = s.cfg.Sign(g); err != nil {
+		return Opening{}, fmt.Errorf("sign grant %s: %w", g.GetId(), err)
+	}
+	if err := s.noteOpened(ctx, g.GetId(), node); err != nil {
+		return Opening{}, err
+	}
+	return o, nil
+}
+
+// reusable is for how long the grant of a token that ends then may be opened again. A task
+// that lets nodes go on alone for less is asked for each time.
+func (s *Service) reusable(task postern.TaskName, until time.Time) time.Duration {
+	snapshot, err := s.policy()
+	if err != nil || until.IsZero() {
+		return 0
+	}
+	if terms, ok := snapshot.Terms(task); !ok || terms.MaxStaleness < reuse {
+		return 0
+	}
+	return max(0, min(reuse, until.Sub(s.cfg.Now())))
+}
+
+// shown is the grant that what a client has shown opens, and until when that is known to
+// be so without asking; zero where it is not known.
+func (s *Service) shown(ctx context.Context, req *nodev1.OpenGrantRequest, node postern.NodeName) (g *typesv1.Grant, until time.Time, err error) {
 	name := postern.TaskName(req.GetTask())
 	if err := object.CheckName(string(name)); err != nil {
-		return nil, refusal(&postern.Refusal{Code: postern.CodeNoGrant, Reason: "this is not the name of a task", Hint: "log in as TASK.RESOURCE; see what you may do with: postern tasks", Cause: err})
+		return nil, until, refusal(&postern.Refusal{Code: postern.CodeNoGrant, Reason: "this is not the name of a task", Hint: "log in as TASK.RESOURCE; see what you may do with: postern tasks", Cause: err})
 	}
-	var g *typesv1.Grant
-	var err error
 	switch {
-	case shown(req) > 1:
-		return nil, refusal(&postern.Refusal{Code: postern.CodeBadToken, Reason: "a client certificate and a token were shown at once", Hint: grantcert.Hint})
+	case things(req) > 1:
+		return nil, until, refusal(&postern.Refusal{Code: postern.CodeBadToken, Reason: "a client certificate and a token were shown at once", Hint: grantcert.Hint})
 	case len(req.GetClientCertificate()) > 0:
 		g, err = s.ofCertificate(ctx, byCertificate, s.cfg.Certificates.GrantFromCert, req.GetClientCertificate(), name)
 	case len(req.GetSshCertificate()) > 0:
 		g, err = s.ofCertificate(ctx, bySSH, s.cfg.Certificates.SSHGrantFromCert, req.GetSshCertificate(), name)
 	case req.GetToken() == "":
-		return nil, refusal(&postern.Refusal{Code: postern.CodeBadToken, Reason: "a token is needed", Hint: "give a token as the password: postern token"})
+		return nil, until, refusal(&postern.Refusal{Code: postern.CodeBadToken, Reason: "a token is needed", Hint: "give a token as the password: postern token"})
 	case strings.HasPrefix(req.GetToken(), tokenPrefix):
 		g, err = s.ofToken(ctx, req.GetToken(), name)
 	default:
 		var sub postern.Subject
-		if sub, err = s.bearer(ctx, req); err != nil {
-			return nil, err
+		if sub, until, err = s.bearer(ctx, req); err != nil {
+			return nil, time.Time{}, err
 		}
 		g, err = s.take(ctx, sub, name, taking{
 			request: policy.Request{Time: s.cfg.Now(), Address: req.GetClientAddress(), Client: req.GetClientProgram()},
 			node:    node, address: req.GetClientAddress(),
 		})
 	}
-	if err != nil {
-		return nil, err
-	}
-	if err := s.free(g, req.GetResource(), node); err != nil {
-		return nil, err
-	}
-	if g, err = s.ofEpoch(g); err != nil {
-		return nil, err
-	}
-	signed, err := s.cfg.Sign(g)
-	if err != nil {
-		return nil, fmt.Errorf("sign grant %s: %w", g.GetId(), err)
-	}
-	if err := s.noteOpened(ctx, g.GetId(), node); err != nil {
-		return nil, err
-	}
-	return signed, nil
+	return g, until, err
 }
 
-// bearer is whose token was shown: of a browser that has signed in for just this, or an
-// OIDC token.
-func (s *Service) bearer(ctx context.Context, req *nodev1.OpenGrantRequest) (postern.Subject, error) {
+// bearer is whose token was shown: of a browser that has signed in for just this, and may
+// sign out at any time, or an OIDC token, which is good until its end.
+func (s *Service) bearer(ctx context.Context, req *nodev1.OpenGrantRequest) (sub postern.Subject, until time.Time, err error) {
 	if strings.HasPrefix(req.GetToken(), entrance.TokenPrefix) {
-		return s.cfg.Browser(ctx, req.GetToken(), req.GetTask(), req.GetResource())
+		sub, err = s.cfg.Browser(ctx, req.GetToken(), req.GetTask(), req.GetResource())
+		return sub, until, err
 	}
-	sub, _, err := s.cfg.Verifier.Data(ctx, req.GetToken())
-	if err != nil {
-		return postern.Subject{}, howTo(err)
+	if sub, until, err = s.cfg.Verifier.Data(ctx, req.GetToken()); err != nil {
+		return postern.Subject{}, time.Time{}, howTo(err)
 	}
-	return sub, nil
+	return sub, until, nil
 }
 
-// shown is how many things a client has shown that could open a grant.
-func shown(req *nodev1.OpenGrantRequest) int {
+// things is how many things a client has shown that could open a grant.
+func things(req *nodev1.OpenGrantRequest) int {
 	n := 0
 	for _, have := range []bool{req.GetToken() != "", len(req.GetClientCertificate()) > 0, len(req.GetSshCertificate()) > 0} {
 		if have {

@@ -1,12 +1,16 @@
 package task
 
 import (
+	"context"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/posterngate/postern/controlplane/entrance"
 	"github.com/posterngate/postern/pkg/fault"
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	"github.com/posterngate/postern/pkg/postern"
 )
@@ -58,5 +62,57 @@ func TestOpened(t *testing.T) {
 	}
 	if left := must(w.store.List(t.Context(), openedKind, "", 0)); len(left) > 0 {
 		t.Errorf("left: %v", left)
+	}
+}
+
+// TestReuse: what may be opened again without asking, and for how long.
+func TestReuse(t *testing.T) {
+	w := newWorld(t)
+	w.apply(`
+kind: Task
+metadata: {name: crown-jewels}
+spec: {purpose: live, resources: {names: [warehouse]}, permit: [{table: sales.orders, verbs: [select], columns: [id]}], duration: 1h, staleness: {maxStaleness: 9s}}
+---
+kind: Binding
+metadata: {name: jewellers}
+spec: {subjects: [{group: analysts}], tasks: [crown-jewels]}
+`)
+	settled := true
+	w.cfg.Settled = func() bool { return settled }
+	w.cfg.Browser = func(context.Context, string, string, string) (postern.Subject, error) { return w.tokens["alice"], nil }
+	made, err := w.Create(t.Context(), w.caller("alice"), &apiv1.CreateGrantRequest{Task: "sales-report", Ttl: durationpb.New(time.Minute)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asks := func(what string, s *Service, req *nodev1.OpenGrantRequest, want time.Duration) {
+		t.Helper()
+		req.Task = "sales-report"
+		if what == "a task that is live" {
+			req.Task = "crown-jewels"
+		}
+		o, err := s.OpenFor(t.Context(), req, "n1")
+		if err != nil || o.Grant == nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if o.Reuse != want {
+			t.Errorf("%s may be opened again for %s, want %s", what, o.Reuse, want)
+		}
+	}
+	asks("an OIDC token", w.Service, &nodev1.OpenGrantRequest{Token: "alice"}, reuse)
+	asks("a grant token", w.Service, &nodev1.OpenGrantRequest{Token: made.GetToken()}, 0)
+	asks("a browser's session", w.Service, &nodev1.OpenGrantRequest{Token: entrance.TokenPrefix + "x"}, 0)
+	asks("a task that is live", w.Service, &nodev1.OpenGrantRequest{Token: "alice"}, 0)
+	_, der := w.certify("alice", "sales-report")
+	asks("a certificate", w.Service, &nodev1.OpenGrantRequest{ClientCertificate: der}, 0)
+	settled = false
+	asks("what was judged by an older policy", w.Service, &nodev1.OpenGrantRequest{Token: "alice"}, 0)
+	w.cfg.Settled = nil
+	asks("what nobody says is settled", New(w.cfg), &nodev1.OpenGrantRequest{Token: "alice"}, 0)
+
+	settled = true
+	for left, want := range map[time.Duration]time.Duration{time.Hour: reuse, 3 * time.Second: 3 * time.Second, 0: 0, -time.Second: 0} {
+		if got := w.reusable("sales-report", time.Now().Add(left)); got > want || got < want-time.Second {
+			t.Errorf("a token that lasts for %s: %s, want %s", left, got, want)
+		}
 	}
 }

@@ -78,10 +78,16 @@ type Certificates interface {
 	SSHHostLines() string
 }
 
-// Config is what a Service needs; everything but Now is required.
+// Config is what a Service needs; everything but Settled, Enforced and Now is required.
 type Config struct {
 	Store    store.Store
 	Snapshot func() *policy.Snapshot
+	// Settled reports whether Snapshot has every change of policy that nodes were told of,
+	// or are about to be; nil never does, and then no node goes by an answer twice.
+	Settled func() bool
+	// Enforced waits until this replica judges by a version, and a moment for its nodes; nil
+	// waits for nothing.
+	Enforced func(ctx context.Context, v postern.Version) error
 	// Changed returns a channel that gets an element after each new Snapshot, and a
 	// function that ends it.
 	Changed  func() (<-chan struct{}, func())

@@ -53,15 +53,26 @@ func call[Resp any](ctx context.Context, c *Client, again bool, fn func(ctx cont
 
 // OpenGrant finds or makes the grant for a token and a task. The grant's signature has
 // been verified, it is for this task and not over, and the policy that it was made
-// under is enforced here.
+// under is enforced here. It is shared: nobody may change it.
 func (c *Client) OpenGrant(ctx context.Context, req *nodev1.OpenGrantRequest) (*postern.Grant, error) {
+	what, again := askedBy(req)
+	at, began := c.moment(), time.Now()
+	if again {
+		if g := c.answers.find(what, at, began); g != nil {
+			return g, nil
+		}
+	}
 	resp, err := call(ctx, c, true, func(ctx context.Context, conn *grpc.ClientConn) (*nodev1.OpenGrantResponse, error) {
 		return nodev1.NewGrantServiceClient(conn).OpenGrant(ctx, req)
 	})
 	if err != nil {
 		return nil, refuse(ctx, "open the grant", err)
 	}
-	return c.opened(ctx, resp, req.GetTask())
+	g, err := c.opened(ctx, resp, req.GetTask())
+	if reuse := min(resp.GetReuse().AsDuration(), maxReuse); err == nil && again && reuse > 0 && at != (moment{}) && c.moment() == at {
+		c.answers.keep(what, answer{g, began.Add(reuse), at})
+	}
+	return g, err
 }
 
 // opened is a grant that has just come.

@@ -53,6 +53,7 @@ type Client struct {
 
 	// recordingKey and rawKey are what the control plane said last with a grant.
 	recordingKey, rawKey atomic.Pointer[[]byte]
+	answers              answers
 
 	mu      sync.Mutex
 	up      *link         // where calls go; nil while no Sync stream is up

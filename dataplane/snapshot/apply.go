@@ -33,10 +33,10 @@ func (h *Holder) Apply(u *nodev1.Update) *nodev1.SyncAck {
 		return nil
 	}
 	if now.covered.Epoch != v.Epoch {
-		now = &view{policy: now.policy} // of another store; none of it counts
+		now = &view{policy: now.policy, updates: now.updates} // of another store; none of it counts
 	}
 	next := &view{
-		policy: now.policy, rejections: now.rejections, covered: v,
+		policy: now.policy, rejections: now.rejections, covered: v, updates: now.updates + 1,
 		hash: hashOf(rules, locks), ended: endings(now, u), keys: keys(now, u), clientCAs: clientCAs(now, u), userCAs: userCAs(now, u),
 	}
 	switch {

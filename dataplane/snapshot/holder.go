@@ -44,6 +44,7 @@ type view struct {
 	policy     *policy.Snapshot
 	rejections []*nodev1.Rejection
 	covered    postern.Version // everything up to here is in policy
+	updates    uint64          // how many were applied
 	hash       object.Hash
 	ended      map[postern.GrantID]ending
 	keys       map[string]ed25519.PublicKey
@@ -70,6 +71,10 @@ func (h *Holder) Current() *policy.Snapshot { return h.current.Load().policy }
 // Version is the newest version that is enforced: that of Current, or a later one that
 // changed nothing here. It is zero before the first update.
 func (h *Holder) Version() postern.Version { return h.current.Load().covered }
+
+// Updates is how many updates were applied: where it is what it was, so is everything
+// that the control plane tells nodes of.
+func (h *Holder) Updates() uint64 { return h.current.Load().updates }
 
 // Hash is the hash of all objects held; it stands for the Version in a hello.
 func (h *Holder) Hash() []byte {

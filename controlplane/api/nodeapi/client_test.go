@@ -81,6 +81,62 @@ func TestGrants(t *testing.T) {
 	})
 }
 
+// TestGrantsAreOpenedAgain: a node goes by an answer again for as long as it was told, and
+// not once anything has changed.
+func TestGrantsAreOpenedAgain(t *testing.T) {
+	withNode(t, func(h *house, r *replica, w *wire, n *node) {
+		r.mu.Lock()
+		r.reuse = 10 * time.Second
+		r.mu.Unlock()
+		open := func(what string, asks bool, req *nodev1.OpenGrantRequest) {
+			t.Helper()
+			before := r.openings()
+			g, err := n.OpenGrant(context.Background(), req)
+			if err != nil || g.ID != "g-1" {
+				t.Fatalf("%s: %+v, %v", what, g, err)
+			}
+			if asked := r.openings() > before; asked != asks {
+				t.Errorf("%s: the control plane was asked: %v", what, asked)
+			}
+		}
+		good := func() *nodev1.OpenGrantRequest { return &nodev1.OpenGrantRequest{Token: "good", Task: "t"} }
+		open("first", true, good())
+		open("again", false, good())
+		open("for another task", true, &nodev1.OpenGrantRequest{Token: "good", Task: "u"})
+		open("for a resource", true, &nodev1.OpenGrantRequest{Token: "good", Task: "t", Resource: "db"})
+		open("with a certificate", true, &nodev1.OpenGrantRequest{Token: "good", Task: "t", ClientCertificate: []byte{1}})
+		open("with a certificate again", true, &nodev1.OpenGrantRequest{Token: "good", Task: "t", SshCertificate: []byte{1}})
+		if _, err := n.OpenGrant(context.Background(), &nodev1.OpenGrantRequest{Token: "bad", Task: "t"}); err == nil {
+			t.Error("another token is taken for it")
+		}
+		time.Sleep(9 * time.Second)
+		open("nine seconds later", false, good())
+		time.Sleep(time.Second)
+		open("when its time is over", true, good())
+		h.put(lockOn("l", &typesv1.LockSpec{Subject: "bob", Reason: "x"}))
+		time.Sleep(100 * time.Millisecond)
+		open("after a lock", true, good())
+		h.put(resource("db2"))
+		time.Sleep(100 * time.Millisecond)
+		open("after a change of policy", true, good())
+		open("and again", false, good())
+		w.set("a:1", true)
+		time.Sleep(100 * time.Millisecond)
+		if _, err := n.OpenGrant(context.Background(), good()); err == nil {
+			t.Error("it is opened without a control plane")
+		}
+		w.set("a:1", false)
+		time.Sleep(10 * time.Second)
+		open("once it is back", true, good())
+		r.mu.Lock()
+		r.reuse = 0
+		r.mu.Unlock()
+		time.Sleep(11 * time.Second)
+		open("where nothing was said of it", true, good())
+		open("and once more", true, good())
+	})
+}
+
 func TestTheNewestPolicyIsWaitedFor(t *testing.T) {
 	withNode(t, func(h *house, r *replica, w *wire, n *node) {
 		for i := range 20 {

@@ -23,6 +23,7 @@ import (
 	"github.com/posterngate/postern/controlplane/publish"
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/controlplane/store/storetest"
+	"github.com/posterngate/postern/controlplane/task"
 	"github.com/posterngate/postern/dataplane/control"
 	"github.com/posterngate/postern/dataplane/snapshot"
 	"github.com/posterngate/postern/pkg/fault"
@@ -307,6 +308,7 @@ type fakes struct {
 	asked    []string
 	ingest   func(ctx context.Context, c *nodev1.ShipRequest) (*nodev1.ShipResponse, error)
 	grant    func(*typesv1.Grant)
+	reuse    time.Duration
 	broker   nodeapi.Broker // a real one, instead of the fake
 }
 
@@ -335,6 +337,25 @@ func (f *fakes) Open(_ context.Context, req *nodev1.OpenGrantRequest, node poste
 		f.grant(g)
 	}
 	return f.h.auth.SignGrant(g)
+}
+
+// openings is how often a grant was asked for.
+func (f *fakes) openings() (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, what := range f.asked {
+		if what == "grant n1" {
+			n++
+		}
+	}
+	return n
+}
+
+func (f *fakes) OpenFor(ctx context.Context, req *nodev1.OpenGrantRequest, node postern.NodeName) (task.Opening, error) {
+	g, err := f.Open(ctx, req, node)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return task.Opening{Grant: g, Reuse: f.reuse}, err
 }
 
 func (f *fakes) Opened(_ context.Context, g postern.GrantID, _ postern.NodeName) error {

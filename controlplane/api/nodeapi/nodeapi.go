@@ -22,6 +22,7 @@ import (
 
 	"github.com/posterngate/postern/controlplane/credential"
 	"github.com/posterngate/postern/controlplane/publish"
+	"github.com/posterngate/postern/controlplane/task"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/policy"
@@ -70,7 +71,7 @@ type Fleet interface {
 
 // Grants opens grants; *task.Service is one.
 type Grants interface {
-	Open(ctx context.Context, req *nodev1.OpenGrantRequest, node postern.NodeName) (*typesv1.SignedGrant, error)
+	OpenFor(ctx context.Context, req *nodev1.OpenGrantRequest, node postern.NodeName) (task.Opening, error)
 	// Opened says why a node may ask nothing under a grant: nobody has opened it there.
 	Opened(ctx context.Context, grant postern.GrantID, node postern.NodeName) error
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/posterngate/postern/controlplane/credential"
 	"github.com/posterngate/postern/controlplane/publish"
@@ -36,11 +37,15 @@ func (s *Server) opened(ctx context.Context, grant string) error {
 }
 
 func (s grantService) OpenGrant(ctx context.Context, req *nodev1.OpenGrantRequest) (*nodev1.OpenGrantResponse, error) {
-	signed, err := s.Grants.Open(ctx, req, callerOf(ctx).name)
+	o, err := s.Grants.OpenFor(ctx, req, callerOf(ctx).name)
 	if err != nil {
 		return nil, err
 	}
-	return &nodev1.OpenGrantResponse{Grant: signed, RecordingKey: s.RecordingKey(), RawKey: s.RawKey}, nil
+	resp := &nodev1.OpenGrantResponse{Grant: o.Grant, RecordingKey: s.RecordingKey(), RawKey: s.RawKey}
+	if o.Reuse > 0 {
+		resp.Reuse = durationpb.New(o.Reuse)
+	}
+	return resp, nil
 }
 
 func (s grantService) SignIn(req *nodev1.SignInRequest, conn grpc.ServerStreamingServer[nodev1.SignInResponse]) error {

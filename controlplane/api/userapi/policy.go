@@ -32,8 +32,9 @@ type PolicyConfig struct {
 	Audit  *audit.Log
 	Sealer SecretSealer
 	Grants func(ctx context.Context, c *authz.Caller) ([]*typesv1.Grant, error) // everybody's that are active; nil tells of none
-	// Compiled waits until this replica judges by a version; nil waits for nothing.
-	Compiled func(ctx context.Context, v postern.Version) error
+	// Enforced waits until this replica judges by a version, and a moment for its nodes; nil
+	// waits for nothing.
+	Enforced func(ctx context.Context, v postern.Version) error
 	// StoresRaw is whether there is a raw key, without which no task may ask for it.
 	StoresRaw bool
 	Logger    *slog.Logger

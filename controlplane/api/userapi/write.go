@@ -147,13 +147,13 @@ func (p *Policy) attempt(ctx context.Context, c *authz.Caller, dryRun bool, inte
 // settle lets who has written read what they wrote: the next call may ask for what this
 // one gave. Where compiling takes longer, they are told all the same.
 func (p *Policy) settle(ctx context.Context, version *typesv1.Version) {
-	if p.cfg.Compiled == nil {
+	if p.cfg.Enforced == nil {
 		return
 	}
 	wait, cancel := context.WithTimeout(ctx, settleWait)
 	defer cancel()
 	v := postern.Version{Epoch: version.GetEpoch(), Revision: version.GetRevision()}
-	if err := p.cfg.Compiled(wait, v); err != nil {
+	if err := p.cfg.Enforced(wait, v); err != nil {
 		p.cfg.Logger.WarnContext(ctx, "what was written is not in force here yet", "version", v, "error", err)
 	}
 }

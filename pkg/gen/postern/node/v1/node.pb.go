@@ -4397,7 +4397,11 @@ type OpenGrantResponse struct {
 	RecordingKey []byte `protobuf:"bytes,2,opt,name=recording_key,json=recordingKey,proto3" json:"recording_key,omitempty"`
 	// The same for what its masks hide; empty where the control plane knows none, and then no
 	// session begins that must keep that.
-	RawKey        []byte `protobuf:"bytes,3,opt,name=raw_key,json=rawKey,proto3" json:"raw_key,omitempty"`
+	RawKey []byte `protobuf:"bytes,3,opt,name=raw_key,json=rawKey,proto3" json:"raw_key,omitempty"`
+	// For how long the node may open the grant again, for who shows the same, without
+	// asking: from when it asked, until the next update or the end of its stream. Empty is
+	// never.
+	Reuse         *durationpb.Duration `protobuf:"bytes,4,opt,name=reuse,proto3" json:"reuse,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4449,6 +4453,13 @@ func (x *OpenGrantResponse) GetRecordingKey() []byte {
 func (x *OpenGrantResponse) GetRawKey() []byte {
 	if x != nil {
 		return x.RawKey
+	}
+	return nil
+}
+
+func (x *OpenGrantResponse) GetReuse() *durationpb.Duration {
+	if x != nil {
+		return x.Reuse
 	}
 	return nil
 }
@@ -5732,11 +5743,12 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\x0eclient_address\x18\x04 \x01(\tR\rclientAddress\x12%\n" +
 	"\x0eclient_program\x18\x05 \x01(\tR\rclientProgram\x12-\n" +
 	"\x12client_certificate\x18\x06 \x01(\fR\x11clientCertificate\x12'\n" +
-	"\x0fssh_certificate\x18\a \x01(\fR\x0esshCertificate\"\x86\x01\n" +
+	"\x0fssh_certificate\x18\a \x01(\fR\x0esshCertificate\"\xb7\x01\n" +
 	"\x11OpenGrantResponse\x123\n" +
 	"\x05grant\x18\x01 \x01(\v2\x1d.postern.types.v1.SignedGrantR\x05grant\x12#\n" +
 	"\rrecording_key\x18\x02 \x01(\fR\frecordingKey\x12\x17\n" +
-	"\araw_key\x18\x03 \x01(\fR\x06rawKey\"\xd1\x02\n" +
+	"\araw_key\x18\x03 \x01(\fR\x06rawKey\x12/\n" +
+	"\x05reuse\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05reuse\"\xd1\x02\n" +
 	"\x0fOpenHoldRequest\x12\x14\n" +
 	"\x05scope\x18\x01 \x01(\tR\x05scope\x12\x14\n" +
 	"\x05grant\x18\x02 \x01(\tR\x05grant\x12\x1a\n" +
@@ -6017,55 +6029,56 @@ var file_postern_node_v1_node_proto_depIdxs = []int32{
 	53,  // 74: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
 	53,  // 75: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
 	85,  // 76: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
-	86,  // 77: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
-	87,  // 78: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
-	87,  // 79: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
-	82,  // 80: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	82,  // 81: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	78,  // 82: postern.node.v1.Credential.mask_keys:type_name -> postern.node.v1.Credential.MaskKeysEntry
-	82,  // 83: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	82,  // 84: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	0,   // 85: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
-	2,   // 86: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
-	4,   // 87: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
-	56,  // 88: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
-	58,  // 89: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
-	60,  // 90: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
-	62,  // 91: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
-	54,  // 92: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
-	50,  // 93: postern.node.v1.GrantService.SignIn:input_type -> postern.node.v1.SignInRequest
-	48,  // 94: postern.node.v1.GrantService.Vouch:input_type -> postern.node.v1.VouchRequest
-	42,  // 95: postern.node.v1.GrantService.BeginBrowser:input_type -> postern.node.v1.BeginBrowserRequest
-	44,  // 96: postern.node.v1.GrantService.FinishBrowser:input_type -> postern.node.v1.FinishBrowserRequest
-	46,  // 97: postern.node.v1.GrantService.EndBrowser:input_type -> postern.node.v1.EndBrowserRequest
-	37,  // 98: postern.node.v1.GrantService.PinServer:input_type -> postern.node.v1.PinServerRequest
-	64,  // 99: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
-	67,  // 100: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
-	69,  // 101: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
-	71,  // 102: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
-	1,   // 103: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
-	3,   // 104: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
-	10,  // 105: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
-	57,  // 106: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
-	59,  // 107: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
-	61,  // 108: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
-	63,  // 109: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
-	55,  // 110: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
-	51,  // 111: postern.node.v1.GrantService.SignIn:output_type -> postern.node.v1.SignInResponse
-	49,  // 112: postern.node.v1.GrantService.Vouch:output_type -> postern.node.v1.VouchResponse
-	43,  // 113: postern.node.v1.GrantService.BeginBrowser:output_type -> postern.node.v1.BeginBrowserResponse
-	45,  // 114: postern.node.v1.GrantService.FinishBrowser:output_type -> postern.node.v1.FinishBrowserResponse
-	47,  // 115: postern.node.v1.GrantService.EndBrowser:output_type -> postern.node.v1.EndBrowserResponse
-	38,  // 116: postern.node.v1.GrantService.PinServer:output_type -> postern.node.v1.PinServerResponse
-	65,  // 117: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
-	68,  // 118: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
-	70,  // 119: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
-	72,  // 120: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
-	103, // [103:121] is the sub-list for method output_type
-	85,  // [85:103] is the sub-list for method input_type
-	85,  // [85:85] is the sub-list for extension type_name
-	85,  // [85:85] is the sub-list for extension extendee
-	0,   // [0:85] is the sub-list for field type_name
+	80,  // 77: postern.node.v1.OpenGrantResponse.reuse:type_name -> google.protobuf.Duration
+	86,  // 78: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
+	87,  // 79: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
+	87,  // 80: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
+	82,  // 81: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	82,  // 82: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	78,  // 83: postern.node.v1.Credential.mask_keys:type_name -> postern.node.v1.Credential.MaskKeysEntry
+	82,  // 84: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	82,  // 85: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	0,   // 86: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
+	2,   // 87: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
+	4,   // 88: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
+	56,  // 89: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
+	58,  // 90: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
+	60,  // 91: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
+	62,  // 92: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
+	54,  // 93: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
+	50,  // 94: postern.node.v1.GrantService.SignIn:input_type -> postern.node.v1.SignInRequest
+	48,  // 95: postern.node.v1.GrantService.Vouch:input_type -> postern.node.v1.VouchRequest
+	42,  // 96: postern.node.v1.GrantService.BeginBrowser:input_type -> postern.node.v1.BeginBrowserRequest
+	44,  // 97: postern.node.v1.GrantService.FinishBrowser:input_type -> postern.node.v1.FinishBrowserRequest
+	46,  // 98: postern.node.v1.GrantService.EndBrowser:input_type -> postern.node.v1.EndBrowserRequest
+	37,  // 99: postern.node.v1.GrantService.PinServer:input_type -> postern.node.v1.PinServerRequest
+	64,  // 100: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
+	67,  // 101: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
+	69,  // 102: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
+	71,  // 103: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
+	1,   // 104: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
+	3,   // 105: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
+	10,  // 106: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
+	57,  // 107: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
+	59,  // 108: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
+	61,  // 109: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
+	63,  // 110: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
+	55,  // 111: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
+	51,  // 112: postern.node.v1.GrantService.SignIn:output_type -> postern.node.v1.SignInResponse
+	49,  // 113: postern.node.v1.GrantService.Vouch:output_type -> postern.node.v1.VouchResponse
+	43,  // 114: postern.node.v1.GrantService.BeginBrowser:output_type -> postern.node.v1.BeginBrowserResponse
+	45,  // 115: postern.node.v1.GrantService.FinishBrowser:output_type -> postern.node.v1.FinishBrowserResponse
+	47,  // 116: postern.node.v1.GrantService.EndBrowser:output_type -> postern.node.v1.EndBrowserResponse
+	38,  // 117: postern.node.v1.GrantService.PinServer:output_type -> postern.node.v1.PinServerResponse
+	65,  // 118: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
+	68,  // 119: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
+	70,  // 120: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
+	72,  // 121: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
+	104, // [104:122] is the sub-list for method output_type
+	86,  // [86:104] is the sub-list for method input_type
+	86,  // [86:86] is the sub-list for extension type_name
+	86,  // [86:86] is the sub-list for extension extendee
+	0,   // [0:86] is the sub-list for field type_name
 }
 
 func init() { file_postern_node_v1_node_proto_init() }
