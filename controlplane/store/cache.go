@@ -39,9 +39,7 @@ type Cache struct {
 	view   atomic.Pointer[View]
 	fresh  atomic.Pointer[time.Time] // the view has all that was committed before this
 
-	turn      chan struct{} // held by the one who asks the store
-	questions sync.Mutex
-	next      *question // that nobody has asked yet
+	questions run.Shared[*View] // to the store, how far it is
 
 	mu    sync.Mutex // held to move the view on
 	ring  ring
@@ -56,7 +54,7 @@ func NewCache(s Store, logger *slog.Logger, kinds ...string) *Cache {
 	}
 	return &Cache{
 		store: s, logger: logger, kinds: kinds,
-		ready: make(chan struct{}), turn: make(chan struct{}, 1), moved: make(chan struct{}), subs: make(map[chan struct{}]struct{}),
+		ready: make(chan struct{}), moved: make(chan struct{}), subs: make(map[chan struct{}]struct{}),
 	}
 }
 
