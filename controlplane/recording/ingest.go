@@ -70,7 +70,7 @@ func (s *Service) take(ctx context.Context, node postern.NodeName, c *nodev1.Shi
 // store checks one chunk against what is stored of its session, and stores it: the
 // blob, then the rows.
 func (s *Service) store(ctx context.Context, node postern.NodeName, chunk *record.Chunk, data []byte) (next uint32, err error) {
-	head, err := s.cfg.Index.Head(ctx, chunk.Session)
+	head, row, err := s.standing(ctx, chunk.Session)
 	if err != nil {
 		return 0, err
 	}
@@ -91,12 +91,13 @@ func (s *Service) store(ctx context.Context, node postern.NodeName, chunk *recor
 		if head, err = s.catchUp(ctx, head, chunk); err != nil {
 			return head.Next, err
 		}
+		row = nil
 	}
 	chain := record.Chain{Session: chunk.Session, Next: head.Next, Previous: head.Previous, Span: head.Span, Sealed: head.Sealed}
 	if err := chain.Follow(chunk); err != nil {
 		return head.Next, refuse("%v", err)
 	}
-	u, decoder, err := s.update(ctx, node, head, chain, chunk)
+	u, decoder, err := s.update(ctx, node, head, row, chain, chunk)
 	if err != nil {
 		return head.Next, err
 	}
@@ -123,8 +124,42 @@ func (s *Service) store(ctx context.Context, node postern.NodeName, chunk *recor
 	s.keepOpen(chunk.Session, u.Head, decoder)
 	if u.Head.Sealed {
 		s.forgetKey(chunk.Session)
+	} else {
+		s.leave(chunk.Session, u)
 	}
 	return u.Head.Next, nil
+}
+
+// standing is how a recording stands: as this process has left it, or as the index says. The
+// row is nil where it is to be read.
+func (s *Service) standing(ctx context.Context, id postern.SessionID) (index.Head, *typesv1.Session, error) {
+	s.mu.Lock()
+	was, ok := s.stood[id]
+	delete(s.stood, id) // until the next chunk is committed
+	s.mu.Unlock()
+	if ok {
+		return was.head, was.row, nil
+	}
+	head, err := s.cfg.Index.Head(ctx, id)
+	return head, nil, err
+}
+
+// leave remembers how a recording was left; of raw ones nothing is, for they have other rows.
+func (s *Service) leave(id postern.SessionID, u *index.Update) {
+	if _, raw := record.RawOf(id); raw {
+		return
+	}
+	left := standing{u.Head, u.Session}
+	left.head.Lost = false // it goes on
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.stood) >= maxStood {
+		for any := range s.stood {
+			delete(s.stood, any)
+			break
+		}
+	}
+	s.stood[id] = left
 }
 
 // tell tells of the first chunk of a recording, and of its seal.
@@ -179,15 +214,17 @@ func (s *Service) create(ctx context.Context, name string, data []byte) error {
 }
 
 // update works out what a chunk changes; chain stands behind it already.
-func (s *Service) update(ctx context.Context, node postern.NodeName, head index.Head, chain record.Chain, chunk *record.Chunk) (*index.Update, *record.Decoder, error) {
+func (s *Service) update(ctx context.Context, node postern.NodeName, head index.Head, row *typesv1.Session, chain record.Chain, chunk *record.Chunk) (*index.Update, *record.Decoder, error) {
 	h := head
 	h.Next, h.Previous, h.Span, h.Sealed, h.Node = chain.Next, chain.Previous, chain.Span, chain.Sealed, node
 	if of, raw := record.RawOf(chunk.Session); raw {
 		u, err := s.updateRaw(ctx, h, of, chunk)
 		return u, nil, err
 	}
-	row := &typesv1.Session{Id: string(chunk.Session), Node: string(node), Recording: string(record.StateOpen)}
-	if head.Next > 0 {
+	switch {
+	case head.Next == 0:
+		row = &typesv1.Session{Id: string(chunk.Session), Node: string(node), Recording: string(record.StateOpen)}
+	case row == nil:
 		var err error
 		if row, err = s.cfg.Index.Session(ctx, chunk.Session); err != nil {
 			return nil, nil, err

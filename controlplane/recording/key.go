@@ -59,10 +59,12 @@ func (s *Service) dataKey(ctx context.Context, row *typesv1.Session, chunk *reco
 	return key, nil
 }
 
+// forgetKey forgets what is kept of a recording that has ended.
 func (s *Service) forgetKey(id postern.SessionID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.opened, id)
+	delete(s.stood, id)
 }
 
 // unwrap opens the data key of a session; chunk is any of its chunks.

@@ -85,7 +85,18 @@ type Service struct {
 	mu     sync.Mutex
 	open   map[postern.SessionID]openEvent
 	opened map[postern.SessionID]*record.DataKey // of sessions that live
+	stood  map[postern.SessionID]standing        // how sessions were left that live
 }
+
+// A standing is what the index has of a recording, as this process has written it. The
+// index says whether it still is, when the next chunk is committed.
+type standing struct {
+	head index.Head
+	row  *typesv1.Session // whoever takes the standing may change it
+}
+
+// maxStood bounds the standings that are kept; of the others the index is asked.
+const maxStood = 4096
 
 // An openEvent is the first part of an event that goes on in a chunk to come.
 type openEvent struct {
@@ -105,7 +116,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Service{cfg: cfg, log: cfg.Logger, open: map[postern.SessionID]openEvent{}, opened: map[postern.SessionID]*record.DataKey{}}, nil
+	return &Service{cfg: cfg, log: cfg.Logger, open: map[postern.SessionID]openEvent{}, opened: map[postern.SessionID]*record.DataKey{}, stood: map[postern.SessionID]standing{}}, nil
 }
 
 // Chunks are kept below these, so that a store can let fewer people read what is raw.

@@ -10,10 +10,26 @@ import (
 	"os"
 	"path"
 	"strings"
+	"sync"
+
+	"github.com/posterngate/postern/pkg/run"
 )
 
 // Folder is Blobs as files below a folder.
-type Folder struct{ root *os.Root }
+type Folder struct {
+	root *os.Root
+
+	mu    sync.Mutex
+	above *parent // in which a folder was made last
+}
+
+// A parent is a folder in which folders are made, kept open: recordings of a day are beside
+// each other. It is closed when nobody has it any more.
+type parent struct {
+	name   string
+	root   *os.Root
+	synced run.Shared[struct{}]
+}
 
 var _ Blobs = (*Folder)(nil)
 
@@ -28,19 +44,27 @@ func OpenFolder(dir string) (*Folder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("blob: %w", err)
 	}
-	return &Folder{root}, nil
+	return &Folder{root: root}, nil
 }
 
 // Close closes the folder.
-func (f *Folder) Close() error { return f.root.Close() }
+func (f *Folder) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var err error
+	if f.above != nil {
+		err = f.above.root.Close()
+	}
+	return errors.Join(err, f.root.Close())
+}
 
 // Create implements Blobs. The blob is written before it has its name, so that this never
 // shows a part of it.
-func (f *Folder) Create(_ context.Context, name string, data []byte) error {
+func (f *Folder) Create(ctx context.Context, name string, data []byte) error {
 	if err := check(name, data); err != nil {
 		return err
 	}
-	err := f.create(name, data)
+	err := f.create(ctx, name, data)
 	if errors.Is(err, fs.ErrExist) {
 		return ErrExists
 	}
@@ -50,15 +74,10 @@ func (f *Folder) Create(_ context.Context, name string, data []byte) error {
 	return nil
 }
 
-func (f *Folder) create(name string, data []byte) (err error) {
+func (f *Folder) create(ctx context.Context, name string, data []byte) (err error) {
 	in, base := path.Split(name)
 	in = path.Clean(in)
-	dir, err := f.root.Open(in)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err = f.mkdir(in); err == nil {
-			dir, err = f.root.Open(in)
-		}
-	}
+	dir, err := f.open(ctx, in)
 	if err != nil {
 		return err
 	}
@@ -71,6 +90,73 @@ func (f *Folder) create(name string, data []byte) (err error) {
 		return err
 	}
 	return dir.Sync()
+}
+
+// open opens a folder, which is made where it is missing: durable, in a folder that is kept
+// open.
+func (f *Folder) open(ctx context.Context, in string) (*os.File, error) {
+	up, leaf := path.Split(in)
+	p, err := f.parent(path.Clean(up))
+	if err != nil {
+		return nil, err
+	}
+	dir, err := p.root.Open(leaf)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return dir, err
+	}
+	err = p.root.Mkdir(leaf, 0o700)
+	if errors.Is(err, fs.ErrNotExist) { // somebody has removed the parent
+		f.drop(p)
+		if err = f.mkdir(in); err == nil {
+			return f.root.Open(in)
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	if err := p.sync(ctx); err != nil {
+		return nil, err
+	}
+	return p.root.Open(leaf)
+}
+
+// parent is a folder in which others are made.
+func (f *Folder) parent(name string) (*parent, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.above != nil && f.above.name == name {
+		return f.above, nil
+	}
+	if err := f.mkdir(name); err != nil {
+		return nil, err
+	}
+	root, err := f.root.OpenRoot(name)
+	if err != nil {
+		return nil, err
+	}
+	f.above = &parent{name: name, root: root}
+	return f.above, nil
+}
+
+// drop forgets a parent.
+func (f *Folder) drop(p *parent) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.above == p {
+		f.above = nil
+	}
+}
+
+// sync makes durable what was made in the folder; all who come together do it once.
+func (p *parent) sync(ctx context.Context) error {
+	_, err := p.synced.Do(ctx, func(context.Context) (struct{}, error) {
+		d, err := p.root.Open(".")
+		if err != nil {
+			return struct{}{}, err
+		}
+		return struct{}{}, errors.Join(d.Sync(), d.Close())
+	})
+	return err
 }
 
 // createNamed writes the blob under another name first.
