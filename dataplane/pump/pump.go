@@ -32,6 +32,9 @@ type Next struct {
 	// Bytes is how many unread bytes the next step hopes for in all; the core has
 	// checked it against a limit. Zero asks for any.
 	Bytes int
+	// More asks for another step at once, with the bytes that are left: there is enough to
+	// send first.
+	More bool
 	// Park, if not nil, is run before the next step, outside of it, and may block.
 	Park func(ctx context.Context) error
 	// Watch, if not nil, makes the pump go on reading while Park runs. It is shown the
@@ -86,14 +89,17 @@ func Run(ctx context.Context, conn net.Conn, core Core, outs ...net.Conn) error 
 			if derr := p.drain(); err == nil {
 				err = derr
 			}
-			if err != nil || p.next.Park == nil {
+			if err != nil || p.next.Park == nil && !p.next.More {
 				break
 			}
 			if p.next.Ashore {
 				pass = p.pass
 			}
-			if err = p.park(ctx); err == nil {
-				err = p.step()
+			if p.next.Park != nil {
+				err = p.park(ctx)
+			}
+			if err == nil {
+				err = p.steps()
 			}
 		}
 		switch {
@@ -183,7 +189,7 @@ func (p *pump) pass() error {
 func (p *pump) took(n int, err error) error {
 	if n > 0 {
 		p.buf.Wrote(n)
-		if serr := p.step(); serr != nil {
+		if serr := p.steps(); serr != nil {
 			return serr
 		}
 	}
@@ -191,6 +197,15 @@ func (p *pump) took(n int, err error) error {
 		return io.ErrNoProgress
 	}
 	return err
+}
+
+// steps steps until the core waits for something, or what it wrote does.
+func (p *pump) steps() error {
+	for {
+		if err := p.step(); err != nil || !p.next.More || p.stalled() {
+			return err
+		}
+	}
 }
 
 func (p *pump) step() error {

@@ -195,6 +195,45 @@ func TestEverythingArrives(t *testing.T) {
 	})
 }
 
+// TestMore: a core that has much to say says it in steps, and is not asked for the next
+// while the peer takes no more.
+func TestMore(t *testing.T) {
+	each(t, func(t *testing.T, pair func(*testing.T) (a, b net.Conn)) {
+		a, b := pair(t)
+		const asked, size = 64, 1 << 20
+		steps := make(chan struct{}, asked)
+		core := coreFunc(func(in []byte) (int, Next, error) {
+			steps <- struct{}{}
+			_, err := b.Write(bytes.Repeat(in[:1], size))
+			return 1, Next{More: len(in) > 1}, err
+		})
+		done := make(chan error, 1)
+		go func() { done <- Run(t.Context(), b, core, b) }()
+		in := make([]byte, asked)
+		for i := range in {
+			in[i] = byte(i)
+		}
+		if _, err := a.Write(in); err != nil {
+			t.Fatal(err)
+		}
+		<-steps
+		got := make([]byte, size)
+		for i := range in {
+			if _, err := io.ReadFull(a, got); err != nil || got[0] != in[i] || got[size-1] != in[i] {
+				t.Fatalf("part %d: %v", i, err)
+			}
+			// What the sockets hold, what one step wrote, and the step under way.
+			if ahead := len(steps) - i; ahead > 32 {
+				t.Fatalf("%d steps ahead of a peer that has not read them", ahead)
+			}
+		}
+		if err := errors.Join(a.Close(), b.Close()); err != nil {
+			t.Log(err)
+		}
+		<-done
+	})
+}
+
 func TestParkedWaitEndsWithThePeer(t *testing.T) {
 	each(t, func(t *testing.T, pair func(*testing.T) (a, b net.Conn)) {
 		for _, bye := range []bool{true, false} {

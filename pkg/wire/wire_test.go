@@ -74,6 +74,37 @@ func TestOutJoins(t *testing.T) {
 	}
 }
 
+// TestOutKeepsLittle: much that is gathered is in a buffer of the pool, and goes with it.
+func TestOutKeepsLittle(t *testing.T) {
+	in := bytes.Repeat([]byte("0123456789abcdef"), Large/16)
+	var o Out
+	gather := func(n int) {
+		o.Pass(in[:n])
+		o.Set(append(o.GrowLarge(), "and more"...))
+		o.Pass(in[n:])
+		if got, want := string(o.Bytes()), string(in[:n])+"and more"+string(in[n:]); got != want {
+			t.Fatalf("%d bytes, want %d", len(got), len(want))
+		}
+		o.Reset()
+		if cap(o.joined) > Small || o.large != nil {
+			t.Fatalf("%d bytes are kept", cap(o.joined))
+		}
+	}
+	gather(len(in) / 2) // longer than Large in the end
+	in = in[:Large-8]
+	gather(100)
+	gather(len(in))
+	if n := testing.AllocsPerRun(50, func() {
+		o.Set(append(o.Grow(), "little"...))
+		o.Reset()
+		o.Pass(in[:9])
+		o.Pass(in[10:])
+		o.Reset()
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func FuzzCursor(f *testing.F) {
 	f.Add([]byte("name\x00\x00\x01\x00\x00\x00\x05hello"))
 	f.Add([]byte{})

@@ -1,19 +1,15 @@
 package postgres
 
 import (
-	"context"
 	"encoding/binary"
 
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/wire"
 )
 
-// maskedSpan is how many bytes of masked rows are gathered before they are sent, so that
-// the output stays in the memory that it has.
-const maskedSpan = wire.Large / 2
-
-// proceed asks for another step at once.
-func proceed(context.Context) error { return nil }
+// maskedRoom is by how many bytes masks may lengthen a row that is gathered with others,
+// so that the output stays in the memory that it has.
+const maskedRoom = 1 << 10
 
 // whole reports whether the long row at hand must be there as a whole before it is dealt
 // with, since values in it are masked.
@@ -32,15 +28,15 @@ func (t targetCore) maskedRows(e *entry, typ byte, in []byte, rows, bytes int64)
 		t.overrule(e, &postern.Refusal{Rule: e.st.adm.Decision.Rule, Reason: "it cannot be told which columns of the result are masked ones", Hint: "try again: the resource's tables may have changed a moment ago"})
 		return 0, nil
 	}
-	out := t.down.Grow()
+	out := t.down.GrowLarge()
 	from, count := len(out), int64(0)
 	var over *postern.Refusal
 	for n+headerLen <= len(in) && in[n] == typ && over == nil {
-		if t.more = len(out) >= maskedSpan; t.more {
-			break
-		}
 		size := int(binary.BigEndian.Uint32(in[n+1:])) + 1
 		if size > len(in)-n {
+			break
+		}
+		if t.more = len(out) > 0 && len(out)+size+maskedRoom > wire.Large; t.more {
 			break
 		}
 		masked, ok := e.st.plan.appendRow(out, in[n:n+size])

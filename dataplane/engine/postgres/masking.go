@@ -186,6 +186,27 @@ type plan struct {
 type cell struct {
 	at     int
 	writer mask.Writer
+	fixed  []byte // the field as the wire has it, where that is the same for every value
+}
+
+func newCell(at int, w mask.Writer) cell {
+	c := cell{at: at, writer: w}
+	switch {
+	case w.Null():
+		c.fixed = []byte{0xff, 0xff, 0xff, 0xff}
+	case w.Constant():
+		c.fixed = appendField(nil, &w, nil)
+	}
+	return c
+}
+
+// appendField appends what is shown of value behind its length.
+func appendField(dst []byte, w *mask.Writer, value []byte) []byte {
+	dst = append(dst, 0, 0, 0, 0)
+	begun := len(dst)
+	dst = w.AppendMasked(dst, value)
+	binary.BigEndian.PutUint32(dst[begun-4:], uint32(len(dst)-begun)) //nolint:gosec // bounded by the row and the constant
+	return dst
 }
 
 // add plans the next column of a result. from is where the target says that it comes
@@ -201,7 +222,7 @@ func (p *plan) add(m *masking, from origin, typ uint32) bool {
 	switch c, masked := m.masked[judged]; {
 	case masked && from == judged && (c.writer.Null() || c.typ == typ):
 		if !hole.Is("wire-unmasked") {
-			p.cells = append(p.cells, cell{at, c.writer})
+			p.cells = append(p.cells, newCell(at, c.writer))
 		}
 		return true
 	case masked:
@@ -248,14 +269,11 @@ func (p *plan) appendRow(dst, row []byte) ([]byte, bool) {
 		}
 		dst = append(dst, row[kept:field]...)
 		kept = at
-		if c.writer.Null() {
-			dst = append(dst, 0xff, 0xff, 0xff, 0xff)
-			continue
+		if c.fixed != nil {
+			dst = append(dst, c.fixed...)
+		} else {
+			dst = appendField(dst, &c.writer, value)
 		}
-		dst = append(dst, 0, 0, 0, 0)
-		begun := len(dst)
-		dst = c.writer.AppendMasked(dst, value)
-		binary.BigEndian.PutUint32(dst[begun-4:], uint32(len(dst)-begun)) //nolint:gosec // bounded by the row and the constant
 	}
 	dst = append(dst, row[kept:]...)
 	return end(dst, from+1), true

@@ -45,7 +45,7 @@ func dataRow(values ...[]byte) []byte {
 
 func TestAppendRow(t *testing.T) {
 	s := func(v string) []byte { return []byte(v) }
-	p := &plan{columns: 4, cells: []cell{{0, constant(t)}, {2, lastFour(t)}, {3, mask.Writer{}}}}
+	p := &plan{columns: 4, cells: []cell{newCell(0, constant(t)), newCell(2, lastFour(t)), newCell(3, mask.Writer{})}}
 	for _, c := range []struct{ in, want []byte }{
 		{dataRow(s("alice"), s("1"), s("123456"), s("x")), dataRow(s("[hidden]"), s("1"), s("**3456"), nil)},
 		{dataRow(nil, nil, nil, nil), dataRow(s("[hidden]"), nil, nil, nil)},
@@ -105,7 +105,7 @@ func maskedConn(tb testing.TB) *conn {
 	e := c.q.at(2)
 	one, four := origin{"s", "t", "one"}, origin{"s", "t", "four"}
 	e.st.masking = &masking{outputs: []origin{{}, one, {}, {}, four, {}}, masked: map[origin]maskedColumn{one: {25, constant(tb)}, four: {25, lastFour(tb)}}}
-	e.st.plan = &plan{columns: 6, cells: []cell{{1, constant(tb)}, {4, lastFour(tb)}}}
+	e.st.plan = &plan{columns: 6, cells: []cell{newCell(1, constant(tb)), newCell(4, lastFour(tb))}}
 	feed(tb, targetCore{c}, join(message('2', ""), message('n', "")))
 	return c
 }
@@ -142,9 +142,9 @@ func BenchmarkMaskedRows(b *testing.B) {
 func BenchmarkAppendRow(b *testing.B) {
 	row, dst := maskedSpanOf(200), make([]byte, 0, 512)
 	for name, p := range map[string]*plan{
-		"redact":  {columns: 6, cells: []cell{{1, constant(b)}}},
-		"partial": {columns: 6, cells: []cell{{1, lastFour(b)}}},
-		"null":    {columns: 6, cells: []cell{{1, mask.Writer{}}}},
+		"redact":  {columns: 6, cells: []cell{newCell(1, constant(b))}},
+		"partial": {columns: 6, cells: []cell{newCell(1, lastFour(b))}},
+		"null":    {columns: 6, cells: []cell{newCell(1, mask.Writer{})}},
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
@@ -183,7 +183,7 @@ func FuzzAppendRow(f *testing.F) {
 		writers := []mask.Writer{constant(t), lastFour(t), {}}
 		for i := range 3 {
 			if which&(1<<i) != 0 {
-				p.cells = append(p.cells, cell{i, writers[i]})
+				p.cells = append(p.cells, newCell(i, writers[i]))
 			}
 		}
 		in := message('D', string(body))

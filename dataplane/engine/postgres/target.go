@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 
@@ -14,6 +15,9 @@ import (
 // their headers; every other message is matched with what it answers.
 type targetCore struct{ *conn }
 
+// proceed is a Park that waits for nothing.
+func proceed(context.Context) error { return nil }
+
 // Step implements pump.Core.
 func (t targetCore) Step(in []byte) (n int, want pump.Next, err error) {
 	t.mu.Lock()
@@ -22,7 +26,7 @@ func (t targetCore) Step(in []byte) (n int, want pump.Next, err error) {
 		t.landed = true
 		want = pump.Next{Park: proceed, Ashore: true}
 	}
-	for err == nil && n < len(in) && want.Bytes == 0 && want.Park == nil {
+	for err == nil && n < len(in) && want.Bytes == 0 && want.Park == nil && !want.More {
 		rest := in[n:]
 		if t.tail > 0 {
 			k := min(len(rest), t.tail)
@@ -48,9 +52,7 @@ func (t targetCore) Step(in []byte) (n int, want pump.Next, err error) {
 			var k int
 			k, err = t.rows(typ, rest)
 			n += k
-			if t.more {
-				t.more, want.Park = false, proceed
-			}
+			t.more, want.More = false, t.more
 		default:
 			err = t.answer(typ, rest[:size])
 			n += size
