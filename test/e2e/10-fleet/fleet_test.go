@@ -177,7 +177,7 @@ func (s *story) cancel(t *testing.T) {
 		_, err = fleet.Query(ctx, conn, slow)
 		return nil
 	})
-	fleet.Eventually(t, 10*time.Second, "the statement runs", func() error { return s.active(t, 1) })
+	fleet.Eventually(t, time.Minute, "the statement runs", func() error { return s.active(t, 1) })
 	began := time.Now()
 	if err := fleet.CancelAt(s.us, conn); err != nil {
 		t.Error(err)
@@ -222,7 +222,7 @@ func (s *story) lock(t *testing.T) {
 			return nil
 		})
 	}
-	fleet.Eventually(t, 10*time.Second, "carol is at work", func() error { return s.active(t, 2) })
+	fleet.Eventually(t, time.Minute, "carol is at work", func() error { return s.active(t, 2) })
 	began := time.Now()
 	lock := s.Must(t, "ada", "lock", "--subject", "carol", "--reason", "contract ended")
 	_ = g.Wait()
@@ -245,7 +245,7 @@ func (s *story) lock(t *testing.T) {
 		t.Errorf("a new session under a lock: %v", err)
 	}
 	s.Must(t, "ada", "unlock", lock)
-	fleet.Eventually(t, 5*time.Second, "carol is let in again", func() error {
+	fleet.Eventually(t, time.Minute, "carol is let in again", func() error {
 		conn, err := s.Dial(ctx, s.us, "sales-report.warehouse", token)
 		if err == nil {
 			err = conn.Close(ctx)
@@ -328,7 +328,7 @@ func (s *story) keys(t *testing.T) {
 // etcd: one member of three may go.
 func (s *story) etcd(t *testing.T) {
 	s.Etcd.Kill(0)
-	took := fleet.Eventually(t, 15*time.Second, "a new grant with two of three members", func() error {
+	took := fleet.Eventually(t, time.Minute, "a new grant with two of three members", func() error {
 		r := s.Run(t, "bob", "psql", "sales-report", "--", "-XAtc", "SELECT count(*) FROM regions")
 		if r.Code != 0 || r.Stdout != "6\n" {
 			return fmt.Errorf("code %d: %s%s", r.Code, r.Stdout, r.Stderr)
@@ -352,7 +352,7 @@ func (s *story) drain(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.us.Signal(syscall.SIGTERM)
-	fleet.Eventually(t, 5*time.Second, "new sessions go elsewhere", func() error {
+	fleet.Eventually(t, time.Minute, "new sessions go elsewhere", func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		conn, err := s.Dial(ctx, s.us, "sales-report.warehouse", token)

@@ -148,7 +148,7 @@ func startConnect(t *testing.T, f *fleet.Fleet) *exec.Cmd {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
-	fleet.Eventually(t, 15*time.Second, "psql is at work", func() error {
+	fleet.Eventually(t, time.Minute, "psql is at work", func() error {
 		if n := f.PG.SQL(t, "SELECT count(*) FROM pg_stat_activity WHERE usename LIKE 'v-%' AND state = 'active'")[0][0]; n != "1" {
 			return fmt.Errorf("%s statements run", n)
 		}
@@ -173,7 +173,7 @@ func TestTheSearchFinds(t *testing.T) {
 		}
 	}
 	say()
-	fleet.Eventually(t, 15*time.Second, "the recording is stored", func() error {
+	fleet.Eventually(t, time.Minute, "the recording is stored", func() error {
 		c.learn(t, f)
 		return found(t, f, c, "control/recordings/chunks", "opened")
 	})
