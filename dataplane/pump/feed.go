@@ -8,20 +8,28 @@ import (
 	"time"
 )
 
-// A Feed is a socket that Run reads in its own way, and whose writes do not tell the
-// scheduler; below TLS it stands between the two. Elsewhere it is the connection that it
-// wraps. Its Read is for one goroutine.
+// A Feed is a socket that Run reads in its own way, and whose reads and writes do not tell
+// the scheduler; below TLS it stands between the two. Elsewhere it is the connection that it
+// wraps. Its Read is for one goroutine at a time.
 type Feed struct {
 	net.Conn
-	prefix []byte
-	raw    syscall.RawConn // nil where the connection is not a bare socket
-	bare   *net.TCPConn    // nil where there is none that a loop can take
-	sock   *sock           // nil unless a loop has taken it
+	prefix  []byte
+	raw     syscall.RawConn // nil where the connection is not a bare socket
+	bare    *net.TCPConn    // nil where there is none that a loop can take
+	sock    *sock           // nil unless a loop has taken it
+	carrier *Carrier        // that reads and writes sock; nil where nobody rides
 
 	writing sync.Mutex
 	out     []byte // what a Write has left to write
 	outErr  error
 	write   func(fd uintptr) bool // writes some of out; nil where the connection's own Write is to be used
+
+	in    []byte // what a Read reads into
+	got   int
+	inErr error
+	read  func(fd uintptr) bool // reads into in; nil where the connection's own Read is to be used
+	look  func(fd uintptr) bool // the same, without waiting
+	probe [1]byte
 
 	// While Run is inside of its RawConn.Read:
 	active  bool
@@ -60,7 +68,8 @@ func NewFeed(conn net.Conn, prefix []byte) *Feed {
 		return f
 	}
 	if f.raw != nil && rawReads {
-		f.write = f.writeSome
+		f.write, f.read = f.writeSome, f.readSome
+		f.look = func(fd uintptr) bool { f.readSome(fd); return true }
 	}
 	return f
 }
@@ -81,10 +90,21 @@ func (f *Feed) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	if !f.active {
-		if f.sock != nil {
+		switch {
+		case f.carrier != nil:
+			return f.carrier.read(f.sock, b)
+		case f.sock != nil:
 			return f.sock.read(b)
+		case f.read == nil || len(b) == 0:
+			return f.Conn.Read(b)
 		}
-		return f.Conn.Read(b)
+		f.in, f.got, f.inErr = b, 0, nil
+		err := f.raw.Read(f.read)
+		f.in = nil
+		if err == nil {
+			err = f.inErr
+		}
+		return f.got, err
 	}
 	if f.drained {
 		return 0, errAgain
@@ -96,7 +116,10 @@ func (f *Feed) Read(b []byte) (int, error) {
 
 // Write writes all of b, and waits where the socket takes no more.
 func (f *Feed) Write(b []byte) (int, error) {
-	if f.sock != nil {
+	switch {
+	case f.carrier != nil:
+		return f.carrier.write(f.sock, b)
+	case f.sock != nil:
 		return f.sock.write(b)
 	}
 	if f.write == nil {
@@ -144,6 +167,33 @@ func (f *Feed) SetWriteDeadline(t time.Time) error {
 	return nil
 }
 
+// readSome reads what is there; false is that nothing is.
+func (f *Feed) readSome(fd uintptr) bool {
+	f.got, f.inErr = rawRead(int(fd), f.in)
+	return !errors.Is(f.inErr, errAgain)
+}
+
+// Quiet reports whether conn, a Feed or what has one beneath it that nobody reads, is open and
+// has brought nothing: neither bytes nor its end. What cannot be asked is quiet.
+func Quiet(conn net.Conn) bool {
+	f := feedOf(conn)
+	switch {
+	case f == nil:
+		return true
+	case len(f.prefix) > 0:
+		return false
+	case f.sock != nil:
+		_, err := f.sock.readNow(f.probe[:])
+		return errors.Is(err, errAgain)
+	case f.read == nil:
+		return true
+	}
+	f.in = f.probe[:]
+	err := f.raw.Read(f.look)
+	f.in = nil
+	return err == nil && errors.Is(f.inErr, errAgain)
+}
+
 // writeSome writes until nothing is left or the socket takes no more, which is false.
 func (f *Feed) writeSome(fd uintptr) bool {
 	for len(f.out) > 0 {
@@ -168,17 +218,18 @@ func HangUp(conn net.Conn) error {
 	return conn.Close()
 }
 
-// feedOf is the Feed that conn is, or that is beneath it where it is TLS; or nil.
+// feedOf is the Feed that conn is, or that is beneath it, such as where it is TLS; or nil.
 func feedOf(conn net.Conn) *Feed {
-	if f, ok := conn.(*Feed); ok {
-		return f
+	for {
+		if f, ok := conn.(*Feed); ok {
+			return f
+		}
+		t, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nil
+		}
+		conn = t.NetConn()
 	}
-	t, ok := conn.(interface{ NetConn() net.Conn })
-	if !ok {
-		return nil
-	}
-	f, _ := t.NetConn().(*Feed)
-	return f
 }
 
 // errAgain says that there is nothing to read now. To crypto/tls it is a time-out, after

@@ -80,7 +80,7 @@ func (l *Loops) Board(conns ...net.Conn) error {
 		if err != nil {
 			return fmt.Errorf("pump: %w", err)
 		}
-		f.sock, f.raw, f.write = s, nil, nil
+		f.sock, f.raw, f.write, f.read = s, nil, nil, nil
 		if m, ok := f.Conn.(Mover); ok {
 			m.Moved(s.close)
 		}

@@ -34,6 +34,7 @@ type sock struct {
 }
 
 func (*sock) ride(*pump) error                 { panic("pump: loops are for Linux alone") }
+func (*sock) readNow([]byte) (int, error)      { panic("pump: loops are for Linux alone") }
 func (*sock) read([]byte) (int, error)         { panic("pump: loops are for Linux alone") }
 func (*sock) write([]byte) (int, error)        { panic("pump: loops are for Linux alone") }
 func (*sock) drain() error                     { panic("pump: loops are for Linux alone") }

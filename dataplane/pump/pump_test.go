@@ -378,3 +378,35 @@ func TestFeedWriteAllocates(t *testing.T) {
 		}
 	}
 }
+
+// TestFeedReads: a Feed reads beside Run like any other connection.
+func TestFeedReads(t *testing.T) {
+	a, b := pair(t)
+	f := NewFeed(b, []byte("he"))
+	read := func() (string, error) {
+		room := make([]byte, 8)
+		n, err := f.Read(room)
+		return string(room[:n]), err
+	}
+	if got, err := read(); got != "he" || err != nil {
+		t.Fatalf("%q %v", got, err)
+	}
+	time.AfterFunc(10*time.Millisecond, func() { _, _ = a.Write([]byte("llo")) })
+	if got, err := read(); got != "llo" || err != nil {
+		t.Fatalf("%q %v", got, err)
+	}
+	_ = f.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	var timeout net.Error
+	if _, err := read(); !errors.As(err, &timeout) || !timeout.Timeout() || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("past the deadline: %v", err)
+	}
+	_ = f.SetReadDeadline(time.Time{})
+	_ = a.Close()
+	if _, err := read(); !errors.Is(err, io.EOF) {
+		t.Errorf("at the end: %v", err)
+	}
+	_ = f.Close()
+	if _, err := read(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("closed: %v", err)
+	}
+}

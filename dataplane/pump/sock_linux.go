@@ -25,11 +25,13 @@ type sock struct {
 	soft atomic.Int32 // how many turns are under way whose writes must not wait
 	// stalled says that a write left something in out.
 	stalled atomic.Bool
+	drained bool // the last readNow left nothing
 
 	mu       sync.Mutex
 	moved    sync.Cond // something that a waiter waits for has changed
 	asked    uint32    // what epoll tells of; 0 where it knows nothing of the socket
 	pump     *pump     // that the loop steps when there is something to read
+	rider    *Carrier  // the same
 	stepping bool      // a turn is under way, so that the descriptor stays
 	closed   bool
 	readers  int // that wait
@@ -65,6 +67,11 @@ func (s *sock) ready(events uint32) {
 	}
 	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLERR|unix.EPOLLHUP) != 0 && !s.closed {
 		switch p := s.pump; {
+		case s.rider != nil:
+			s.carry(s.rider)
+			if s.writers == 0 { // what is asked stays: most likely it is wanted again
+				return
+			}
 		case p != nil:
 			s.step(p)
 		case s.readers > 0:
@@ -138,7 +145,7 @@ func (s *sock) ask() {
 		return
 	}
 	var want uint32
-	if s.pump != nil || s.readers > 0 && !s.readable {
+	if s.pump != nil || s.rider != nil || s.readers > 0 && !s.readable {
 		want |= unix.EPOLLIN | unix.EPOLLRDHUP
 	}
 	if s.writers > 0 && !s.writable {
@@ -178,6 +185,7 @@ func (s *sock) letGo(why error) {
 		s.pump, p.err = nil, why
 		p.handed <- struct{}{}
 	}
+	s.letRiderGo()
 	s.moved.Broadcast()
 }
 
