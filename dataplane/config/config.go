@@ -43,8 +43,9 @@ type Config struct {
 	// Drain is how long live sessions may go on after SIGTERM. The default is 30s.
 	Drain conf.Duration `json:"drain"`
 
-	// Loops is how many event loops carry PostgreSQL sessions; the default is half of the
-	// processors, and negative none: each session then has goroutines that read.
+	// Loops is how many event loops carry sessions of PostgreSQL, and of HTTP/1.1 while they
+	// need nothing but their client and the resource; the default is half of the processors,
+	// and negative none: each session then has goroutines that read.
 	Loops int `json:"loops"`
 
 	// Telemetry says where logs, traces and metrics go.

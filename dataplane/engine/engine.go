@@ -213,6 +213,9 @@ type Waiter interface {
 	AwaitSession(ctx context.Context, progress func(notice string)) error
 }
 
+// A Lender is a Session that tells whether Lend must wait for somebody.
+type Lender interface{ Lent(p Purpose) bool }
+
 // A Reuser is a Session that may have a connection of an earlier session of the same
 // grant, where its terms name a Pool.
 type Reuser interface {

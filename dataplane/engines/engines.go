@@ -35,7 +35,7 @@ var All = map[postern.Protocol]func(Deps) engine.Engine{
 		return postgres.New(postgres.Config{TLS: d.TLS, ClientCAs: d.ClientCAs, AllowPlaintext: d.AllowPlaintext, Parser: d.Parser, Loops: d.Loops, Logger: d.Logger})
 	},
 	postern.HTTP: func(d Deps) engine.Engine {
-		return http.New(http.Config{TLS: d.TLS, ClientCAs: d.ClientCAs, AllowPlaintext: d.AllowPlaintext, Logger: d.Logger})
+		return http.New(http.Config{TLS: d.TLS, ClientCAs: d.ClientCAs, AllowPlaintext: d.AllowPlaintext, Loops: d.Loops, Logger: d.Logger})
 	},
 	postern.SSH: func(d Deps) engine.Engine {
 		return ssh.New(ssh.Config{HostKeys: d.HostKeys, UserCAs: d.UserCAs, Logger: d.Logger})

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/pump"
 	"github.com/posterngate/postern/dataplane/request/h1"
+	"github.com/posterngate/postern/pkg/secret"
 )
 
 // A Book holds the sessions that requests join: one for each token, task and client
@@ -20,6 +22,8 @@ type Book struct {
 	// Linger is for how long a session outlives its last connection, so that a client that
 	// connects for each request has one session and not many.
 	Linger time.Duration
+	// Loops take connections to resources; nil where none do.
+	Loops *pump.Loops
 
 	mu     sync.Mutex
 	visits map[[sha256.Size]byte]*Visit
@@ -60,7 +64,11 @@ func (b *Book) join(ctx context.Context, d engine.Door, c Claim) (*Visit, error)
 	if v != nil {
 		v.requests++
 		b.mu.Unlock()
-		c.Token.Wipe()
+		select {
+		case <-v.ready:
+		default:
+			pump.Off(ctx)
+		}
 		select {
 		case <-v.ready:
 			if v.err != nil {
@@ -80,7 +88,9 @@ func (b *Book) join(ctx context.Context, d engine.Door, c Claim) (*Visit, error)
 	b.visits[c.key] = v
 	b.mu.Unlock()
 
+	pump.Off(ctx)
 	// Others may wait for it, so that it does not end with the request that came first.
+	c.Token = secret.FromString(c.token)
 	s, err := d.Open(context.WithoutCancel(ctx), c.Claim)
 	c.Token.Wipe()
 	if err != nil {

@@ -18,15 +18,16 @@ import (
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/postern"
-	"github.com/posterngate/postern/pkg/secret"
 )
 
 // TaskHeader says under which task a request is, where its host does not.
 const TaskHeader = "Postern-Task"
 
-// A Claim is what a request says of itself, and what tells it from another's.
+// A Claim is what a request says of itself, and what tells it from another's. Its Token is
+// there while a session is opened.
 type Claim struct {
 	engine.Claim
+	token string
 	// Browser is true where a cookie of ours stands for a token.
 	Browser bool
 	key     [sha256.Size]byte
@@ -57,7 +58,7 @@ func ClaimOf(p postern.Protocol, r *http.Request) (Claim, error) {
 	if token == "" && c.Certificate == nil {
 		return Claim{}, &postern.Refusal{Code: postern.CodeBadToken, Reason: "the request carries no token", Hint: "send the header Authorization: Bearer TOKEN; `postern token` prints one"}
 	}
-	c.Token = secret.FromString(token)
+	c.token = token
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		host = r.RemoteAddr

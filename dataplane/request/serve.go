@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/pump"
 	"github.com/posterngate/postern/dataplane/request/h1"
 	"github.com/posterngate/postern/pkg/postern"
 )
@@ -26,8 +27,12 @@ type Config struct {
 	Protocol       postern.Protocol
 	TLS            *tls.Config // of the listener; nil only where plaintext is allowed
 	AllowPlaintext bool
-	// Serve answers one request, which has been admitted nowhere yet.
-	Serve  func(w http.ResponseWriter, r *http.Request, c *Conn)
+	// Serve answers one request, which has been admitted nowhere yet; h is what its headers say.
+	Serve func(w http.ResponseWriter, r *http.Request, h *Head, c *Conn)
+	// Rides reports whether Serve waits for nothing but the client and the Visit's HTTP1,
+	// or calls pump.Off before. Loops then carry it. Both may be nil.
+	Rides  func(r *http.Request, h *Head) bool
+	Loops  *pump.Loops
 	Limits Limits
 	Logger *slog.Logger
 }
@@ -73,7 +78,7 @@ func NewServer(cfg Config) *Server {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	cfg.TLS = Secure(cfg.TLS)
-	s := &Server{cfg: cfg, book: Book{Idle: cfg.Limits.Session, Linger: cfg.Limits.Linger}}
+	s := &Server{cfg: cfg, book: Book{Idle: cfg.Limits.Session, Linger: cfg.Limits.Linger, Loops: cfg.Loops}}
 	s.http = &http.Server{
 		Handler:           http.HandlerFunc(s.serve),
 		ReadHeaderTimeout: cfg.Limits.Handshake, IdleTimeout: cfg.Limits.Idle, MaxHeaderBytes: cfg.Limits.Head,
@@ -104,8 +109,14 @@ type Conn struct {
 	host *x509.Certificate // of the listener; nil without TLS
 
 	mu     sync.Mutex
-	visits map[*Visit]struct{}
+	visits map[*Visit]*stay
 	closed bool
+}
+
+// A stay is the time of a connection and a session together.
+type stay struct {
+	ctx context.Context
+	end func()
 }
 
 // Join finds or opens the session of a request, which must leave it.
@@ -119,12 +130,39 @@ func (c *Conn) Join(ctx context.Context, claim Claim) (*Visit, error) {
 	defer c.mu.Unlock()
 	if _, have := c.visits[v]; !have && !c.closed {
 		if c.visits == nil {
-			c.visits = map[*Visit]struct{}{}
+			c.visits = map[*Visit]*stay{}
 		}
-		c.visits[v] = struct{}{}
+		c.visits[v] = nil
 		b.attach(v)
 	}
 	return v, nil
+}
+
+// Stay is a context that ends with the connection of a request of HTTP/1.1, and with its
+// session, whose cause it then has. It is the same for all such requests: what one of them
+// has beneath it must end with the request.
+func (c *Conn) Stay(r *http.Request, v *Visit) context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s, have := c.visits[v]
+	if s != nil {
+		return s.ctx
+	}
+	ctx, end := Both(r.Context(), v)
+	if have {
+		c.visits[v] = &stay{ctx, end}
+	}
+	return ctx
+}
+
+// Both is a context that ends with parent, and with a session, whose cause it then has.
+func Both(parent context.Context, v *Visit) (ctx context.Context, end func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	stop := context.AfterFunc(v.Context(), func() { cancel(context.Cause(v.Context())) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
 }
 
 // Leave ends a request's hold on its session.
@@ -136,7 +174,10 @@ func (c *Conn) close() {
 	visits := c.visits
 	c.visits = nil
 	c.mu.Unlock()
-	for v := range visits {
+	for v, s := range visits {
+		if s != nil {
+			s.end()
+		}
 		c.s.book.detach(v)
 	}
 }
@@ -149,6 +190,9 @@ type socket struct {
 	once sync.Once
 	done chan struct{}
 }
+
+// NetConn is what is beneath.
+func (s *socket) NetConn() net.Conn { return s.Conn }
 
 func (s *socket) Read(p []byte) (int, error) { return s.r.Read(p) }
 
@@ -163,6 +207,7 @@ const tlsHandshake = 0x16
 // Serve speaks to one client until either side ends.
 func (s *Server) Serve(ctx context.Context, nc net.Conn, d engine.Door) error {
 	conn := &Conn{s: s, door: d}
+	nc = pump.NewFeed(nc, nil)
 	sock := &socket{Conn: nc, r: bufio.NewReaderSize(nc, 16<<10), conn: conn, done: make(chan struct{})}
 	defer conn.close()
 	defer func() { _ = sock.Close() }()
@@ -197,6 +242,7 @@ func (s *Server) Serve(ctx context.Context, nc net.Conn, d engine.Door) error {
 		ctx := context.WithValue(ctx, connKey{}, conn)
 		err = h1.Serve(ctx, served, h1.Config{
 			Head: s.cfg.Limits.Head, Begin: s.cfg.Limits.Handshake, Idle: s.cfg.Limits.Idle, Stall: s.cfg.Limits.Handshake,
+			Loops: s.cfg.Loops, Rides: s.rides,
 			Bad: func(w http.ResponseWriter, e *h1.Error) {
 				Refuse(w, &http.Request{Header: http.Header{}}, Bad(e.Reason))
 			},
@@ -208,6 +254,11 @@ func (s *Server) Serve(ctx context.Context, nc net.Conn, d engine.Door) error {
 		return nil
 	}
 	return err
+}
+
+func (s *Server) rides(r *http.Request, memo any) bool {
+	h, ok := memo.(*Head)
+	return ok && h.no == nil && s.cfg.Rides != nil && s.cfg.Rides(r, h)
 }
 
 func ignoreClosed(err error) error {
@@ -268,13 +319,10 @@ func (o *once) Addr() net.Addr { return o.conn.LocalAddr() }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	c, _ := r.Context().Value(connKey{}).(*Conn)
-	if no := Check(r); no != nil {
-		Refuse(w, r, no)
+	h := c.head(w, r)
+	if h.no != nil {
+		Refuse(w, r, h.no)
 		return
 	}
-	if c.misdirected(r) {
-		Refuse(w, r, Bad("this gateway is not the host that the request is for"))
-		return
-	}
-	s.cfg.Serve(w, r, c)
+	s.cfg.Serve(w, r, h, c)
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/pump"
 	"github.com/posterngate/postern/dataplane/request/h1"
 )
 
@@ -34,14 +35,18 @@ func (v *Visit) connect() {
 			return nil, err
 		}
 		nc, err := v.Dial(ctx)
-		if err != nil || v.Terms().TLS.Mode == "disable" {
-			return nc, err
+		if err != nil {
+			return nil, err
+		}
+		nc = pump.NewFeed(nc, nil)
+		if v.Terms().TLS.Mode == "disable" {
+			return nc, nil
 		}
 		return shake(ctx, nc, secure, versions)
 	}
 	v.HTTP1 = &h1.Client{
 		Dial: func(ctx context.Context) (net.Conn, error) { return dial(ctx, "http/1.1") },
-		Head: maxAnswerHead, Idle: maxIdleConns, IdleFor: idleConnFor,
+		Head: maxAnswerHead, Idle: maxIdleConns, IdleFor: idleConnFor, Loops: v.book.Loops,
 	}
 	agreed := &way{one: v.HTTP1, turn: make(chan struct{}, 1), dial: func(ctx context.Context) (net.Conn, error) { return dial(ctx, "h2", "http/1.1") }}
 	v.HTTP2 = &http.Transport{

@@ -62,6 +62,7 @@ var (
 	_ engine.Session = (*Session)(nil)
 	_ engine.Waiter  = (*Session)(nil)
 	_ engine.Reuser  = (*Session)(nil)
+	_ engine.Lender  = (*Session)(nil)
 )
 
 // ID names the session.
@@ -132,6 +133,13 @@ func (s *Session) Lend(ctx context.Context, p engine.Purpose, fn func(*engine.Cr
 		}
 		// It has ended just now.
 	}
+}
+
+// Lent reports whether Lend has a loan already, and so waits for nobody.
+func (s *Session) Lent(p engine.Purpose) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.closed && s.current(p) != nil
 }
 
 // borrow is the session's loan for a purpose, which it takes on first use.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
 	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/pump"
 	"github.com/posterngate/postern/dataplane/request"
 	"github.com/posterngate/postern/pkg/content"
 	pkghttp "github.com/posterngate/postern/pkg/http"
@@ -18,20 +20,18 @@ import (
 // sends and what it gets move at once.
 type exchange struct {
 	e     *Engine
+	c     *request.Conn
 	w     http.ResponseWriter
 	r     *http.Request
+	h     *request.Head
 	v     *request.Visit
 	began time.Time
 	terms *engine.Terms
 
-	target   pkghttp.Target
-	to       string // the canonical target
-	facts    *pkghttp.Facts
+	judged
 	body     []byte
 	buffered bool
-	adm      *engine.Admission
-	masks    *content.Rule // nil masks nothing
-	talk     *talk         // nil where it is no server of MCP
+	talk     *talk // nil where it is no server of MCP
 
 	mu    sync.Mutex
 	flow  engine.Flow
@@ -51,20 +51,9 @@ const (
 
 // run judges, forwards and answers.
 func (x *exchange) run() {
-	ctx, cancel := context.WithCancelCause(x.r.Context())
-	defer cancel(nil)
-	stop := context.AfterFunc(x.v.Context(), func() { cancel(context.Cause(x.v.Context())) })
-	defer stop()
-	if t := x.terms.StatementTimeout; t > 0 {
-		late := time.AfterFunc(t, func() {
-			cancel(&postern.Refusal{Code: postern.CodeCancelled, Reason: "it ran for longer than the task allows", Rule: string(x.terms.Task) + "/limits"})
-		})
-		defer late.Stop()
-	}
-	err := x.understand()
-	if err == nil {
-		err = x.admit(ctx)
-	}
+	ctx, end := x.context()
+	defer end()
+	err := x.admit(ctx)
 	if err == nil && x.talk.silent() {
 		x.answerMessages(http.StatusOK, x.talk.refusals)
 		return
@@ -91,6 +80,27 @@ func (x *exchange) run() {
 	}
 }
 
+// context is that of the exchange. It ends with it, but where nothing can outlive it.
+func (x *exchange) context() (ctx context.Context, end func()) {
+	if x.r.ProtoMajor == 1 && x.r.Body == http.NoBody && x.terms.StatementTimeout == 0 {
+		return x.c.Stay(x.r, x.v), func() {}
+	}
+	both, stop := request.Both(x.r.Context(), x.v)
+	t := x.terms.StatementTimeout
+	if t == 0 {
+		return both, stop
+	}
+	ctx, cancel := context.WithCancelCause(both)
+	late := time.AfterFunc(t, func() {
+		cancel(&postern.Refusal{Code: postern.CodeCancelled, Reason: "it ran for longer than the task allows", Rule: string(x.terms.Task) + "/limits"})
+	})
+	return ctx, func() {
+		late.Stop()
+		cancel(nil)
+		stop()
+	}
+}
+
 // fail answers with a refusal, or breaks the answer off where it has begun: a client must
 // not take half of one for the whole.
 func (x *exchange) fail(ctx context.Context, err error) {
@@ -112,8 +122,23 @@ func (x *exchange) fail(ctx context.Context, err error) {
 }
 
 // admit judges the request and has it admitted, waiting for people where they must say
-// yes. One that carries messages goes once each of them has been judged.
+// yes. One that carries messages goes once each of them has been judged. What was judged
+// before with the same headers is admitted as it was, unless policy has changed since.
 func (x *exchange) admit(ctx context.Context) error {
+	if j, ok := x.h.Memo.(*judged); ok && j.of(x) {
+		x.judged = *j
+		err := x.letIn(ctx)
+		if err == nil {
+			err = x.pass(ctx, x.adm, x.args(), &x.flow)
+		}
+		if !again(err) {
+			return err
+		}
+		pump.Off(ctx)
+	}
+	if err := x.understand(); err != nil {
+		return err
+	}
 	if err := x.letIn(ctx); err != nil {
 		return err
 	}
@@ -136,10 +161,54 @@ func (x *exchange) admit(ctx context.Context) error {
 			}
 		}
 		if err := x.pass(ctx, x.adm, x.args(), &x.flow); !again(err) {
+			if err == nil && x.talk == nil {
+				x.keep()
+			}
 			return err
 		}
 	}
 	return errUnsteady
+}
+
+// judged is what is known of a request before it is admitted.
+type judged struct {
+	method, uri string // of the one that was judged
+	visit       *request.Visit
+
+	target pkghttp.Target
+	to     string // the canonical target
+	facts  *pkghttp.Facts
+	adm    *engine.Admission
+	masks  *content.Rule // nil masks nothing
+	at     *url.URL      // where it goes; nil until that is asked for
+}
+
+// of reports whether a request with the same headers is the one that was judged.
+func (j *judged) of(x *exchange) bool {
+	return j.uri == x.r.RequestURI && j.method == x.r.Method && j.visit == x.v && x.r.Body == http.NoBody
+}
+
+// rides reports whether a request is answered without waiting for anybody but its client and
+// the resource, because the last one with its headers was the same and had to wait for nobody.
+func rides(r *http.Request, h *request.Head) bool {
+	j, ok := h.Memo.(*judged)
+	if !ok || j.uri != r.RequestURI || j.method != r.Method || j.adm.Waits || j.masks != nil {
+		return false
+	}
+	t := j.visit.Terms()
+	return t.TLS.Mode == "disable" && t.StatementTimeout == 0 && !t.Hold && !t.HTTP.Identity && !j.visit.Stale(j.adm) && j.visit.Context().Err() == nil
+}
+
+// keep remembers how the request was judged, where that rests on what it is alone.
+func (x *exchange) keep() {
+	if d := &x.adm.Decision; d.Verdict == postern.VerdictAllow && d.Deps.Cacheable() && x.r.Body == http.NoBody {
+		if _, err := x.address(); err != nil {
+			return
+		}
+		j := x.judged
+		j.method, j.uri, j.visit = x.r.Method, x.r.RequestURI, x.v
+		x.h.Memo = &j
+	}
 }
 
 // errUnsteady refuses what was judged too often.

@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/pump"
 	"github.com/posterngate/postern/dataplane/request"
 	"github.com/posterngate/postern/pkg/postern"
 )
@@ -29,6 +30,9 @@ func (x *exchange) forward(ctx context.Context) (out engine.Outcome, err error) 
 				return engine.Outcome{}, err
 			}
 		}
+	}
+	if l, ok := x.v.Session.(engine.Lender); !ok || !l.Lent(engine.PurposeSession) {
+		pump.Off(ctx)
 	}
 	var trip error
 	err = x.v.Lend(ctx, engine.PurposeSession, func(c *engine.Credential) error {
@@ -95,19 +99,32 @@ func (x *exchange) unvouched(err error) error {
 	return &no
 }
 
-// outgoing is the request as the resource gets it: made anew, of what was understood.
-func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
+// address is where the request goes. It must not be changed.
+func (x *exchange) address() (*url.URL, error) {
+	if x.at != nil {
+		return x.at, nil
+	}
 	_, target, _ := strings.Cut(x.adm.Forward, " ")
 	u, err := url.ParseRequestURI(target)
 	if err != nil {
 		return nil, request.Bad("the target cannot be sent on")
 	}
 	u.Scheme, u.Host = request.Scheme(x.terms), x.terms.HTTP.Authority
+	x.at = u
+	return u, nil
+}
+
+// outgoing is the request as the resource gets it: made anew, of what was understood.
+func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
+	at, err := x.address()
+	if err != nil {
+		return nil, err
+	}
+	u := *at
 	out := (&http.Request{
-		Method: x.facts.Method, URL: u, Host: u.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: make(http.Header, len(x.r.Header)), ContentLength: x.r.ContentLength,
+		Method: x.facts.Method, URL: &u, Host: u.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: x.h.Forward(x.r), ContentLength: x.r.ContentLength,
 	}).WithContext(ctx)
-	request.Forward(out.Header, x.r.Header)
 	x.talk.headers(out.Header)
 	if _, named := out.Header["User-Agent"]; !named {
 		out.Header["User-Agent"] = nil // or the library names itself

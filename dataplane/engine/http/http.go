@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/pump"
 	"github.com/posterngate/postern/dataplane/request"
 	"github.com/posterngate/postern/pkg/mcp"
 	"github.com/posterngate/postern/pkg/postern"
@@ -26,6 +27,7 @@ type Config struct {
 	TLS            *tls.Config // of the listener; nil only where plaintext is allowed
 	ClientCAs      func() *x509.CertPool
 	AllowPlaintext bool
+	Loops          *pump.Loops // carry what is asked in HTTP/1.1 again and again; nil gives each connection a goroutine that reads
 	Logger         *slog.Logger
 	Limits         request.Limits
 }
@@ -49,7 +51,7 @@ func New(cfg Config) *Engine {
 	if secure != nil {
 		engine.AskCertificate(secure, cfg.ClientCAs)
 	}
-	e.server = request.NewServer(request.Config{TLS: secure, AllowPlaintext: cfg.AllowPlaintext, Serve: e.serve, Limits: cfg.Limits, Logger: e.log})
+	e.server = request.NewServer(request.Config{TLS: secure, AllowPlaintext: cfg.AllowPlaintext, Serve: e.serve, Rides: rides, Loops: cfg.Loops, Limits: cfg.Limits, Logger: e.log})
 	return e
 }
 
@@ -64,12 +66,12 @@ func (e *Engine) Serve(ctx context.Context, nc net.Conn, d engine.Door) error {
 // ownPath begins the paths that the gateway answers itself. No resource is reached by them.
 const ownPath = "/.postern/"
 
-func (e *Engine) serve(w http.ResponseWriter, r *http.Request, c *request.Conn) {
+func (e *Engine) serve(w http.ResponseWriter, r *http.Request, h *request.Head, c *request.Conn) {
 	if r.URL.Path == callbackPath {
 		e.callback(w, r, c)
 		return
 	}
-	claim, err := request.ClaimOf(postern.HTTP, r)
+	claim, err := h.Claim(postern.HTTP, r)
 	var v *request.Visit
 	if err == nil {
 		v, err = c.Join(r.Context(), claim)
@@ -82,12 +84,17 @@ func (e *Engine) serve(w http.ResponseWriter, r *http.Request, c *request.Conn) 
 		e.refuse(w, r, err)
 		return
 	}
-	defer c.Leave(v)
+	defer func() {
+		if v.Context().Err() != nil {
+			pump.Off(r.Context()) // to close it takes time
+		}
+		c.Leave(v)
+	}()
 	if strings.HasPrefix(r.URL.Path, ownPath) {
 		e.own(w, r, c, v, claim.Browser)
 		return
 	}
-	x := &exchange{e: e, w: w, r: r, v: v, terms: v.Terms(), began: time.Now()}
+	x := &exchange{e: e, c: c, w: w, r: r, h: h, v: v, terms: v.Terms(), began: time.Now()}
 	x.run()
 }
 

@@ -3,14 +3,18 @@ package http
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
 	"github.com/posterngate/postern/dataplane/request"
+	"github.com/posterngate/postern/pkg/postern"
 )
 
 // ask sends a request with headers, each "Name: value".
@@ -213,5 +217,67 @@ func TestIdentity(t *testing.T) {
 	}
 	if _, text, err := ask("/trailer"); err == nil || strings.Contains(text, "vouched") {
 		t.Errorf("a trailer went through: %s", text)
+	}
+}
+
+// TestSameConnection: who asks is known by what each request says, however often the ones
+// before it said something else.
+func TestSameConnection(t *testing.T) {
+	h := newHouse(t)
+	c := dialRaw(t, h.addr)
+	r := bufio.NewReader(c)
+	ask := func(token string) (status int, session postern.SessionID) {
+		t.Helper()
+		if _, err := io.WriteString(c, "GET "+ownPath+"session HTTP/1.1\r\nHost: x\r\nPostern-Task: t.target\r\nAuthorization: Bearer "+token+"\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		var who whoami
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode == http.StatusOK {
+			if err := json.Unmarshal(b, &who); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return resp.StatusCode, who.Session
+	}
+	_, first := ask(enginetest.Token)
+	if status, again := ask(enginetest.Token); status != http.StatusOK || again != first {
+		t.Errorf("%d, session %s and not %s", status, again, first)
+	}
+	if status, _ := ask("another"); status != http.StatusUnauthorized {
+		t.Errorf("another token: %d", status)
+	}
+	if status, again := ask(enginetest.Token); status != http.StatusOK || again != first {
+		t.Errorf("%d, session %s and not %s", status, again, first)
+	}
+	h.door.Last().Kill(&postern.Refusal{Code: postern.CodeKilled, Reason: "over"})
+	for until := time.Now().Add(time.Minute); ; {
+		if status, next := ask(enginetest.Token); status == http.StatusOK && next != first {
+			break // opened with the token, which nobody has kept
+		}
+		if time.Now().After(until) {
+			t.Fatal("no new session")
+		}
+	}
+}
+
+// TestStatementTimeout: a request that runs for longer than its task allows is ended, and
+// others are not.
+func TestStatementTimeout(t *testing.T) {
+	h := newHouse(t)
+	h.door.Terms(func(terms *engine.Terms) { terms.StatementTimeout = time.Second })
+	if resp, b := h.ask(t, "GET /lines?n=1", ""); resp.StatusCode != http.StatusOK || b != "1\n" {
+		t.Errorf("%s %q", resp.Status, b)
+	}
+	if resp, b := h.ask(t, "GET /slow", ""); resp.StatusCode != http.StatusForbidden || !strings.Contains(b, "longer than the task allows") {
+		t.Errorf("%s %q", resp.Status, b)
 	}
 }

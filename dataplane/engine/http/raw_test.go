@@ -32,7 +32,7 @@ func TestRaw(t *testing.T) {
 	}
 	const body = `{"email":"bela@sample.example","key":"s3cr3t-token","more":"s3cr3t-"}`
 	for _, no := range []bool{false, true} {
-		x, sink := &exchange{masks: rule}, &keeps{no: no}
+		x, sink := &exchange{judged: judged{masks: rule}}, &keeps{no: no}
 		x.flow.Start(sink, -1, -1)
 		m, err := rule.Masker("application/json")
 		if err != nil {

@@ -164,7 +164,7 @@ func (x *exchange) buffer(ctx context.Context) ([]byte, error) {
 // args are what people approve beside the first line: the body. Where nobody is asked it is
 // recorded as it goes, with the task's masks.
 func (x *exchange) args() engine.Args {
-	a := engine.Args{Beside: request.Shown(x.r.Header)}
+	a := engine.Args{Beside: x.h.Shown(x.r)}
 	if x.adm.Decision.Verdict == postern.VerdictHold && len(x.body) > 0 {
 		a.Values = [][]byte{x.body}
 		a.Null = func(int) bool { return false }

@@ -110,7 +110,7 @@ func parseAnswer(head []byte) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if resp.Header, err = parseHeaders(rest); err != nil {
+	if resp.Header, err = parseHeaders(string(rest)); err != nil {
 		return nil, err
 	}
 	h := resp.Header

@@ -28,7 +28,7 @@ func (b *body) Read(p []byte) (int, error) {
 			return 0, b.fail(err)
 		}
 	}
-	_ = b.c.nc.SetReadDeadline(time.Now().Add(b.c.cfg.Stall))
+	_ = b.c.until(time.Now().Add(b.c.cfg.Stall))
 	if b.closed.Load() {
 		return 0, b.fail(errClosed)
 	}
@@ -40,5 +40,5 @@ func (b *body) Close() error {
 	if b.closed.Swap(true) {
 		return nil
 	}
-	return b.c.nc.SetReadDeadline(time.Unix(1, 0))
+	return b.c.until(time.Unix(1, 0))
 }

@@ -6,8 +6,9 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"syscall"
 	"time"
+
+	"github.com/posterngate/postern/dataplane/pump"
 )
 
 // A Client asks one server, over as many connections as are needed at once, which it keeps
@@ -19,6 +20,8 @@ type Client struct {
 	Head    int           // bytes of an answer's head
 	Idle    int           // connections that are kept while nothing is asked
 	IdleFor time.Duration // for which one is kept
+	// Loops take the connections that are asked by what they carry; nil where none are.
+	Loops *pump.Loops
 
 	mu    sync.Mutex
 	idle  []*link // the last was used last
@@ -37,13 +40,9 @@ const (
 type link struct {
 	c    *Client
 	nc   net.Conn
-	raw  syscall.RawConn // of nc; nil where it is none of the system's
 	r    *bufio.Reader
 	w    *bufio.Writer
 	head []byte // reused
-
-	probe func(fd uintptr) bool // of quiet, reused
-	still bool                  // what it has found
 
 	since time.Time // when it was kept
 	used  bool      // it has served a request before
@@ -104,12 +103,14 @@ func (c *Client) take(ctx context.Context, fresh bool) (*link, error) {
 		c.idle[n] = nil
 		c.idle = c.idle[:n]
 		c.mu.Unlock()
-		if l.quiet() {
+		if pump.Quiet(l.nc) { // what is not open, or has said what nobody asked, is of no use
 			l.used, l.heard = true, false
+			c.seat(ctx, l)
 			return l, nil
 		}
 		_ = l.nc.Close()
 	}
+	pump.Off(ctx)
 	nc, err := c.Dial(ctx)
 	if err != nil {
 		return nil, err
@@ -117,8 +118,16 @@ func (c *Client) take(ctx context.Context, fresh bool) (*link, error) {
 	return c.link(nc), nil
 }
 
+// seat has a connection read by who is carried by a loop.
+func (c *Client) seat(ctx context.Context, l *link) {
+	if by := pump.CarrierOf(ctx); by != nil && by.Rides() && c.Loops != nil && c.Loops.Board(l.nc) == nil {
+		pump.Seat(l.nc, by)
+	}
+}
+
 func (c *Client) link(nc net.Conn) *link {
-	return &link{c: c, nc: nc, raw: rawOf(nc), r: bufio.NewReaderSize(nc, readBuffer), w: bufio.NewWriterSize(nc, writeBuffer)}
+	nc = pump.Wrap(nc)
+	return &link{c: c, nc: nc, r: bufio.NewReaderSize(nc, readBuffer), w: bufio.NewWriterSize(nc, writeBuffer)}
 }
 
 // Keep takes a connection to the server on which nothing has been said yet.
@@ -130,6 +139,7 @@ func (c *Client) keep(l *link) {
 		_ = l.nc.Close()
 		return
 	}
+	pump.Seat(l.nc, nil)
 	l.since = time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -171,20 +181,4 @@ func (c *Client) CloseIdleConnections() {
 		c.timer.Stop()
 		c.timer = nil
 	}
-}
-
-// rawOf is the socket below a connection.
-func rawOf(nc net.Conn) syscall.RawConn {
-	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {
-		nc = t.NetConn()
-	}
-	s, ok := nc.(syscall.Conn)
-	if !ok {
-		return nil
-	}
-	raw, err := s.SyscallConn()
-	if err != nil {
-		return nil
-	}
-	return raw
 }

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/posterngate/postern/dataplane/pump"
 )
 
 const patience = 60 * time.Second
@@ -301,7 +303,11 @@ func arrived(t *testing.T, c *Client) {
 	l := c.idle[0]
 	c.mu.Unlock()
 	_ = l.nc.SetReadDeadline(time.Now().Add(patience))
-	err := l.raw.Read(func(fd uintptr) bool {
+	raw, err := l.nc.(*pump.Feed).Conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = raw.Read(func(fd uintptr) bool {
 		var b [1]byte
 		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK)
 		return !errors.Is(err, syscall.EAGAIN)

@@ -107,7 +107,7 @@ func (f *frames) end() error {
 			return errTooLong
 		}
 	}
-	h, err := parseHeaders(lines)
+	h, err := parseHeaders(string(lines))
 	if err != nil {
 		return err
 	}

@@ -5,9 +5,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -84,6 +86,42 @@ func TestRequests(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestMemo: what a handler remembers of headers is there for as long as they are the same.
+func TestMemo(t *testing.T) {
+	heads := 0
+	conn := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		memo := Memo(w)
+		if *memo == nil {
+			heads++
+			*memo = heads
+		}
+		b, _ := io.ReadAll(r.Body)
+		_, _ = fmt.Fprint(w, r.RequestURI, " ", *memo, " ", r.Header.Get("X"), " ", r.Host, " ", string(b))
+	})
+	r := bufio.NewReader(conn)
+	for _, c := range []struct{ ask, want string }{
+		{"GET /a HTTP/1.1\r\nHost: h\r\nX: 1\r\n\r\n", "/a 1 1 h "},
+		{"GET /b HTTP/1.1\r\nHost: h\r\nX: 1\r\n\r\n", "/b 1 1 h "},
+		{"GET /b HTTP/1.1\r\nHost: i\r\nX: 1\r\n\r\n", "/b 2 1 i "},
+		{"GET /b HTTP/1.1\r\nHost: i\r\nX: 2\r\n\r\n", "/b 3 2 i "},
+		{"POST /b HTTP/1.1\r\nHost: i\r\nContent-Length: 1\r\n\r\nx", "/b 4  i x"},
+		{"POST /b HTTP/1.1\r\nHost: i\r\nContent-Length: 1\r\n\r\ny", "/b 5  i y"},
+		{"GET /b HTTP/1.1\r\nHost: h\r\nX: 1\r\n\r\n", "/b 6 1 h "},
+		{"GET /b HTTP/1.0\r\nHost: h\r\nX: 1\r\n\r\n", "/b 7 1 h "},
+	} {
+		if _, err := io.WriteString(conn, c.ask); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(resp.Body); err != nil || string(b) != c.want {
+			t.Errorf("%q: %q %v, want %q", c.ask, b, err, c.want)
+		}
 	}
 }
 
@@ -280,8 +318,14 @@ func FuzzHead(f *testing.F) {
 		if err != nil {
 			return
 		}
-		r, err := parseHead(t.Context(), head)
-		if err != nil || r.RequestURI[0] != '/' {
+		r, said, err := parseHead(t.Context(), head, nil)
+		if err != nil {
+			return
+		}
+		if again, _, err := parseHead(t.Context(), head, said); err != nil || !reflect.DeepEqual(again, r) {
+			t.Fatalf("%q: %v, and then %v %v", head, r, again, err)
+		}
+		if r.RequestURI[0] != '/' {
 			return
 		}
 		theirs, err := http.ReadRequest(bufio.NewReader(io.MultiReader(bytes.NewReader(head), strings.NewReader("\r\n"))))

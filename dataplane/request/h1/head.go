@@ -68,31 +68,57 @@ func readHead(r *bufio.Reader, buf []byte, most int) ([]byte, error) {
 
 var crlf, headEnd = []byte("\r\n"), []byte("\r\n\r\n")
 
-// parseHead makes a request of a head. Its body is not set yet.
-func parseHead(ctx context.Context, head []byte) (*http.Request, error) {
-	line, rest, _ := bytes.Cut(head, crlf)
+// parseHead makes a request of a head, whose lines below the first mostly say what those of
+// the head before said. Its body is not set yet.
+func parseHead(ctx context.Context, head []byte, before *said) (*http.Request, *said, error) {
+	line, lines, _ := bytes.Cut(head, crlf)
 	r := (&http.Request{ProtoMajor: 1}).WithContext(ctx)
 	err := parseLine(r, string(line))
 	if err != nil {
+		return nil, nil, err
+	}
+	s := before
+	if s == nil || s.minor != r.ProtoMinor || s.length != 0 || s.lines != string(lines) {
+		if s, err = parseLines(string(lines), r.ProtoMinor); err != nil {
+			return nil, nil, err
+		}
+	}
+	r.Header, r.Host, r.TransferEncoding, r.ContentLength, r.Close = s.header, s.host, s.codings, s.length, s.close
+	return r, s, nil
+}
+
+// said is what the lines of a head below the first say.
+type said struct {
+	lines   string
+	minor   int // the version is HTTP/1.minor
+	header  http.Header
+	host    string
+	codings []string
+	length  int64 // -1 is chunks
+	close   bool
+	memo    any
+}
+
+func parseLines(lines string, minor int) (*said, error) {
+	s := &said{lines: lines, minor: minor}
+	var err error
+	if s.header, err = parseHeaders(lines); err != nil {
 		return nil, err
 	}
-	if r.Header, err = parseHeaders(rest); err != nil {
-		return nil, err
-	}
-	hosts := r.Header["Host"]
-	delete(r.Header, "Host")
+	hosts := s.header["Host"]
+	delete(s.header, "Host")
 	switch {
 	case len(hosts) > 1:
 		return nil, bad("there are two hosts")
 	case len(hosts) == 1:
-		r.Host = hosts[0]
-	case r.ProtoMinor == 1:
+		s.host = hosts[0]
+	case minor == 1:
 		return nil, bad("there is no host")
 	}
-	if strings.ContainsAny(r.Host, " \t,/\\@?#%<>\"") {
+	if strings.ContainsAny(s.host, " \t,/\\@?#%<>\"") {
 		return nil, bad("the host is not the name of one")
 	}
-	return r, frame(r)
+	return s, s.frame()
 }
 
 func parseLine(r *http.Request, line string) error {
@@ -119,9 +145,9 @@ func parseLine(r *http.Request, line string) error {
 	return nil
 }
 
-func parseHeaders(lines []byte) (http.Header, error) {
-	n := bytes.Count(lines, crlf) // just as many as there are: a map of eight is a small one
-	if !bytes.HasSuffix(lines, crlf) {
+func parseHeaders(text string) (http.Header, error) {
+	n := strings.Count(text, "\r\n") // just as many as there are: a map of eight is a small one
+	if !strings.HasSuffix(text, "\r\n") {
 		n++
 	}
 	if n > maxHeaders {
@@ -129,7 +155,7 @@ func parseHeaders(lines []byte) (http.Header, error) {
 	}
 	h := make(http.Header, n)
 	all := make([]string, n) // of which each header that stands once has its one value
-	for text := string(lines); text != ""; {
+	for text != "" {
 		var line string
 		line, text, _ = strings.Cut(text, "\r\n")
 		name, value, ok := strings.Cut(line, ":")
@@ -155,26 +181,26 @@ func parseHeaders(lines []byte) (http.Header, error) {
 }
 
 // frame says how long the body is: by one length, or by chunks, and never by both.
-func frame(r *http.Request) error {
-	codings, lengths := r.Header["Transfer-Encoding"], r.Header["Content-Length"]
+func (s *said) frame() error {
+	codings, lengths := s.header["Transfer-Encoding"], s.header["Content-Length"]
 	switch {
 	case len(codings) > 0 && len(lengths) > 0:
 		return bad("the body has a length and is in chunks")
 	case len(codings) > 0:
-		if len(codings) > 1 || !strings.EqualFold(codings[0], "chunked") || r.ProtoMinor == 0 {
+		if len(codings) > 1 || !strings.EqualFold(codings[0], "chunked") || s.minor == 0 {
 			return bad("the body is encoded in a way that is not just chunked")
 		}
-		r.TransferEncoding, r.ContentLength = []string{"chunked"}, -1
-		delete(r.Header, "Transfer-Encoding")
+		s.codings, s.length = []string{"chunked"}, -1
+		delete(s.header, "Transfer-Encoding")
 	case len(lengths) > 1:
 		return bad("the body has two lengths")
 	case len(lengths) == 1:
 		var err error
-		if r.ContentLength, err = parseLength(lengths[0]); err != nil {
+		if s.length, err = parseLength(lengths[0]); err != nil {
 			return err
 		}
 	}
-	r.Close = r.ProtoMinor == 0 || closes(r.Header)
+	s.close = s.minor == 0 || closes(s.header)
 	return nil
 }
 

@@ -11,7 +11,10 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/posterngate/postern/dataplane/pump"
 )
 
 // Config bounds one connection.
@@ -22,10 +25,16 @@ type Config struct {
 	Stall time.Duration // between two parts of a body
 	// Bad answers what is no request; it may be nil.
 	Bad func(w http.ResponseWriter, err *Error)
+	// Loops carry the connection, while it waits for a request, and while one is answered
+	// for which Rides says so: its handler waits for nothing else than the client and the
+	// connections of a Client, or calls pump.Off before. Both may be nil. memo is what Memo
+	// points to.
+	Loops *pump.Loops
+	Rides func(r *http.Request, memo any) bool
 }
 
 // watchAfter is when a request that is still being answered has its client watched.
-const watchAfter = 20 * time.Millisecond
+const watchAfter = 100 * time.Millisecond
 
 // maxDrain is how much of a body that nobody read is thrown away, so that the next request
 // can be read.
@@ -42,9 +51,12 @@ type conn struct {
 	bw   *bufio.Writer
 	w    *writer
 	head []byte      // reused
+	said *said       // by the last head
 	hdr  http.Header // of answers, reused
 	from string      // where the client is
 	tls  *tls.ConnectionState
+	by   *pump.Carrier      // nil where no loop carries the connection
+	due  atomic.Int64       // when reading ends that is under way or comes next, in Unix nanoseconds; 0 where nobody knows
 	ctx  context.Context    // of all requests: a client that leaves ends the connection
 	end  context.CancelFunc // of ctx
 
@@ -61,10 +73,22 @@ var (
 )
 
 // Serve answers requests one after the other until either side ends. It does not close nc.
-// A handler that panics with http.ErrAbortHandler ends the connection in the middle of its
-// answer.
-func Serve(ctx context.Context, nc net.Conn, cfg Config, h http.Handler) error {
-	c := &conn{cfg: cfg, nc: nc, from: nc.RemoteAddr().String(), r: readers.Get().(*bufio.Reader), bw: writers.Get().(*bufio.Writer), hdr: http.Header{}}
+// A handler must not change the header of a request, which others may have too. One that
+// panics with http.ErrAbortHandler ends the connection in the middle of its answer.
+func Serve(ctx context.Context, nc net.Conn, cfg Config, h http.Handler) (err error) {
+	if cfg.Loops == nil || cfg.Loops.Board(nc) != nil {
+		return serveBy(ctx, nc, cfg, h, nil)
+	}
+	pump.Carry(func(by *pump.Carrier) {
+		pump.Seat(nc, by)
+		defer pump.Seat(nc, nil)
+		err = serveBy(pump.With(ctx, by), nc, cfg, h, by)
+	})
+	return err
+}
+
+func serveBy(ctx context.Context, nc net.Conn, cfg Config, h http.Handler, by *pump.Carrier) error {
+	c := &conn{by: by, cfg: cfg, nc: nc, from: nc.RemoteAddr().String(), r: readers.Get().(*bufio.Reader), bw: writers.Get().(*bufio.Writer), hdr: http.Header{}}
 	c.ctx, c.end = context.WithCancel(ctx)
 	defer c.end()
 	if t, ok := nc.(*tls.Conn); ok {
@@ -83,7 +107,13 @@ func Serve(ctx context.Context, nc net.Conn, cfg Config, h http.Handler) error {
 		}
 	}()
 	for {
+		if by != nil {
+			by.On()
+		}
 		r, err := c.next()
+		if by != nil && (err != nil || r.Body != http.NoBody || cfg.Rides == nil || !cfg.Rides(r, c.said.memo)) {
+			by.Off()
+		}
 		if err != nil {
 			return c.refuse(err)
 		}
@@ -101,7 +131,7 @@ func Serve(ctx context.Context, nc net.Conn, cfg Config, h http.Handler) error {
 // next reads the head of the next request.
 func (c *conn) next() (*http.Request, error) {
 	if c.r.Buffered() == 0 {
-		if err := c.nc.SetReadDeadline(time.Now().Add(c.cfg.Idle)); err != nil {
+		if err := c.within(c.cfg.Idle); err != nil {
 			return nil, err
 		}
 		if _, err := c.r.Peek(1); err != nil {
@@ -109,7 +139,7 @@ func (c *conn) next() (*http.Request, error) {
 		}
 	}
 	if b, _ := c.r.Peek(c.r.Buffered()); !bytes.Contains(b, headEnd) { // or it is there already
-		if err := c.nc.SetReadDeadline(time.Now().Add(c.cfg.Begin)); err != nil {
+		if err := c.within(c.cfg.Begin); err != nil {
 			return nil, err
 		}
 	}
@@ -117,13 +147,14 @@ func (c *conn) next() (*http.Request, error) {
 	if c.head, err = readHead(c.r, c.head[:0], c.cfg.Head); err != nil {
 		return nil, err
 	}
-	r, err := parseHead(c.ctx, c.head)
+	r, said, err := parseHead(c.ctx, c.head, c.said)
 	if err != nil {
 		return nil, err
 	}
+	c.said = said
 	r.RemoteAddr, r.TLS = c.from, c.tls
 	clear(c.hdr)
-	c.w = &writer{c: c, r: r, header: c.hdr}
+	c.w = &writer{c: c, r: r, header: c.hdr, memo: &c.said.memo}
 	r.Body = http.NoBody
 	if r.ContentLength != 0 {
 		b := &body{c: c, frames: frames{r: c.r, left: max(r.ContentLength, 0), chunked: r.ContentLength < 0}}
@@ -141,6 +172,26 @@ func (c *conn) next() (*http.Request, error) {
 	}
 	delete(r.Header, "Expect")
 	return r, nil
+}
+
+// within bounds the reading that comes next. A bound that stands and is at most a sixteenth
+// sooner is left: to move it costs as much as to read.
+func (c *conn) within(d time.Duration) error {
+	now := time.Now()
+	if sooner := now.Add(d).UnixNano() - c.due.Load(); sooner >= 0 && sooner <= int64(d/16) {
+		return nil
+	}
+	return c.until(now.Add(d))
+}
+
+// until bounds reading, for whoever reads.
+func (c *conn) until(t time.Time) error {
+	due := int64(0)
+	if !t.IsZero() {
+		due = t.UnixNano()
+	}
+	c.due.Store(due)
+	return c.nc.SetReadDeadline(t)
 }
 
 // answer has a request answered, and says whether another may follow.
@@ -179,7 +230,7 @@ func (c *conn) answer(r *http.Request, h http.Handler) (again bool, err error) {
 // linger lets a client that is still sending read the answer that it has been given, before
 // the connection ends under it.
 func (c *conn) linger() {
-	_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
+	_ = c.until(time.Now().Add(lingerTime))
 	_, _ = io.CopyN(io.Discard, c.r, maxDrain)
 }
 
@@ -221,10 +272,15 @@ func (c *conn) look() {
 		c.watching.Unlock()
 		return
 	}
+	if c.by != nil && !c.by.Evict() {
+		c.timer.Reset(watchAfter)
+		c.watching.Unlock()
+		return
+	}
 	done := make(chan struct{})
 	defer close(done)
 	c.watched = done
-	err := c.nc.SetReadDeadline(time.Time{})
+	err := c.until(time.Time{})
 	c.watching.Unlock()
 	if err != nil {
 		return
@@ -247,7 +303,7 @@ func (c *conn) unwatch() {
 	c.asked = false
 	c.timer.Stop()
 	for c.watched != nil {
-		_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+		_ = c.until(time.Unix(1, 0))
 		select {
 		case <-c.watched:
 			c.watched = nil

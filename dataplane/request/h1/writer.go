@@ -19,6 +19,7 @@ type writer struct {
 	c      *conn
 	r      *http.Request
 	header http.Header
+	memo   *any // of handlers, nil where there is none
 
 	mu       sync.Mutex // an interim answer may be written by who reads the body
 	wrote    bool       // the head
@@ -36,6 +37,16 @@ var (
 )
 
 func (w *writer) Header() http.Header { return w.header }
+
+// Memo is where a handler keeps what it works out of the headers of a request, but not of
+// its first line: the next request of the connection with the very same headers finds it
+// there. It is nil where w is none of this package's.
+func Memo(w http.ResponseWriter) *any {
+	if w, ok := w.(*writer); ok {
+		return w.memo
+	}
+	return nil
+}
 
 // interim writes an answer that goes before the answer.
 func (w *writer) interim(status int) error {
@@ -137,7 +148,7 @@ func (w *writer) Flush() {
 // EnableFullDuplex has nothing to do: a body may be read while its answer is written.
 func (w *writer) EnableFullDuplex() error { return nil }
 
-func (w *writer) SetReadDeadline(t time.Time) error  { return w.c.nc.SetReadDeadline(t) }
+func (w *writer) SetReadDeadline(t time.Time) error  { return w.c.until(t) }
 func (w *writer) SetWriteDeadline(t time.Time) error { return w.c.nc.SetWriteDeadline(t) }
 
 // Hijack gives the connection away.
