@@ -166,29 +166,19 @@ func (p *pipe) carry(ctx context.Context, cancel context.CancelCauseFunc) {
 	}
 }
 
-// buffers are what streams are copied through: as large as a packet may be.
-var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
-
 func (p *pipe) copyIn() error {
-	b := buffers.Get().(*[]byte)
-	defer buffers.Put(b)
-	for {
-		n, err := p.s.ch.Read(*b)
-		if n > 0 {
-			if err := p.x.input((*b)[:n]); err != nil {
-				return err
-			}
-			if p.s.pty != nil {
-				p.veils.typed((*b)[:n])
-			}
-			if _, err := p.in.Write((*b)[:n]); err != nil {
-				return nil
-			}
+	return each(p.s.ch, func(b []byte) error {
+		if err := p.x.input(b); err != nil {
+			return err
 		}
-		if err != nil {
-			return nil
+		if p.s.pty != nil {
+			p.veils.typed(b)
 		}
-	}
+		if _, err := p.in.Write(b); err != nil {
+			return errOver
+		}
+		return nil
+	})
 }
 
 // shows is where one stream of a host is shown.
@@ -207,26 +197,13 @@ func (p *pipe) shows(stream engine.Stream, to io.Writer) *shows {
 
 // copy shows what the host says until it has said all.
 func (o *shows) copy(from io.Reader) error {
-	b := buffers.Get().(*[]byte)
-	defer buffers.Put(b)
-	say := o.show
-	if o.veil != nil {
-		say = o.mask
+	if o.veil == nil {
+		return each(from, o.show)
 	}
-	for {
-		n, err := from.Read(*b)
-		if n > 0 {
-			if err := say((*b)[:n]); err != nil {
-				return err
-			}
-		}
-		if err != nil {
-			if o.veil != nil {
-				return o.veil.end()
-			}
-			return nil
-		}
+	if err := each(from, o.mask); err != nil {
+		return err
 	}
+	return o.veil.end()
 }
 
 // mask shows what of it the masks let, and keeps the rest where the task wants that.

@@ -79,25 +79,19 @@ func (c *conn) splice(ctx context.Context, x *execution, ch ssh.Channel, request
 		return err
 	})
 	g.Go("to the host", func(context.Context) error {
-		b := buffers.Get().(*[]byte)
-		defer buffers.Put(b)
-		for {
-			n, err := ch.Read(*b)
-			if n > 0 {
-				if err := x.input((*b)[:n]); err != nil {
-					return err
-				}
-				if _, err := far.Write((*b)[:n]); err != nil {
-					return nil
-				}
+		err := each(ch, func(b []byte) error {
+			if err := x.input(b); err != nil {
+				return err
 			}
-			if err != nil {
-				if w, ok := far.(interface{ CloseWrite() error }); ok {
-					_ = w.CloseWrite()
-				}
-				return nil
+			if _, err := far.Write(b); err != nil {
+				return errOver
 			}
+			return nil
+		})
+		if w, ok := far.(interface{ CloseWrite() error }); ok && err == nil {
+			_ = w.CloseWrite()
 		}
+		return err
 	})
 	stop := context.AfterFunc(g.Context(), func() { _, _ = ch.Close(), far.Close() })
 	defer stop()
@@ -105,24 +99,17 @@ func (c *conn) splice(ctx context.Context, x *execution, ch ssh.Channel, request
 }
 
 func copyCounted(to io.Writer, from io.Reader, x *execution) error {
-	b := buffers.Get().(*[]byte)
-	defer buffers.Put(b)
-	for {
-		n, err := from.Read(*b)
-		if n > 0 {
-			room := x.room(n)
-			if err := x.count(engine.ToClient, (*b)[:room]); err != nil {
-				return err
-			}
-			if _, err := to.Write((*b)[:room]); err != nil {
-				return nil
-			}
-			if room < n {
-				return limitReached(x.c)
-			}
+	return each(from, func(b []byte) error {
+		room := x.room(len(b))
+		if err := x.count(engine.ToClient, b[:room]); err != nil {
+			return err
 		}
-		if err != nil {
-			return nil
+		if _, err := to.Write(b[:room]); err != nil {
+			return errOver
 		}
-	}
+		if room < len(b) {
+			return limitReached(x.c)
+		}
+		return nil
+	})
 }

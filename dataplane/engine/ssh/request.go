@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -188,7 +189,12 @@ func (x *execution) output(s engine.Stream, p []byte) error {
 	}
 	x.c.active.mark()
 	x.bytes += int64(len(p))
-	return x.flow.Output(s, p)
+	for part := range slices.Chunk(p, packet) {
+		if err := x.flow.Output(s, part); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // raw reports what the host said as it was before its masks, where that is kept.

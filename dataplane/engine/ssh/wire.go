@@ -2,6 +2,7 @@ package ssh
 
 import (
 	"net"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -14,12 +15,21 @@ import (
 const pageful = 4096
 
 // A wire is a connection on which a packet goes out as one. The library writes a large one
-// in two parts, and both would be sent, received and woken up for by themselves.
+// in two parts, and both would be sent, received and woken up for by themselves. It reads
+// one in two parts too: with the second, what has come behind it is taken from the system.
 type wire struct {
 	net.Conn
 	raw  syscall.RawConn // nil where the connection is no socket
 	join atomic.Bool
+
+	ahead []byte           // what was read and not asked for yet: the rest of spare
+	spare *[readAhead]byte // from spares, while there is something in it
 }
+
+// readAhead is how much is read ahead at most, in bytes.
+const readAhead = 128 << 10
+
+var spares = sync.Pool{New: func() any { return new([readAhead]byte) }}
 
 func newWire(nc net.Conn) *wire {
 	w := &wire{Conn: nc}
@@ -41,6 +51,42 @@ func (w *wire) joined(c ssh.ConnMetadata) {
 			w.join.Store(true)
 		}
 	}
+}
+
+// Read is for one goroutine at a time. A spare is held while there is something in it, and
+// never to wait.
+func (w *wire) Read(p []byte) (int, error) {
+	if len(w.ahead) == 0 && len(p) > pageful && w.raw != nil {
+		if n := w.readOn(p); n > 0 {
+			return n, nil
+		}
+	}
+	if len(w.ahead) == 0 {
+		return w.Conn.Read(p)
+	}
+	n := copy(p, w.ahead)
+	if w.ahead = w.ahead[n:]; len(w.ahead) == 0 {
+		spares.Put(w.spare)
+		w.spare = nil
+	}
+	return n, nil
+}
+
+// readOn reads what is there, into p and what does not fit ahead. Nothing, and all errors,
+// are a common read's.
+func (w *wire) readOn(p []byte) int {
+	room := spares.Get().(*[readAhead]byte)
+	n := 0
+	err := w.raw.Read(func(fd uintptr) bool {
+		n, _ = unix.Readv(int(fd), [][]byte{p, room[:]})
+		return true
+	})
+	if err != nil || n <= len(p) {
+		spares.Put(room)
+		return max(n, 0)
+	}
+	w.spare, w.ahead = room, room[:n-len(p)]
+	return len(p)
 }
 
 func (w *wire) Write(p []byte) (int, error) {

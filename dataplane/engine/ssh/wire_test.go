@@ -1,7 +1,9 @@
 package ssh
 
 import (
+	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"testing"
@@ -61,5 +63,66 @@ func TestWire(t *testing.T) {
 	_ = near.Close()
 	if _, err := w.Write(make([]byte, pageful)); err == nil {
 		t.Error("a closed connection takes a page")
+	}
+}
+
+// TestWireReads: what arrives is read in order, whatever is asked for at a time, and then
+// the end.
+func TestWireReads(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	near, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	far, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	whole := make([]byte, 16<<20)
+	for i := range whole {
+		whole[i] = byte(i * i >> 8)
+	}
+	wrote := make(chan error, 1)
+	go func() {
+		for rest := whole; len(rest) > 0; {
+			n := min(1+len(rest)*7919%(300<<10), len(rest))
+			if _, err := far.Write(rest[:n]); err != nil {
+				wrote <- err
+				return
+			}
+			rest = rest[n:]
+		}
+		wrote <- far.Close()
+	}()
+	if err := near.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	w := newWire(near)
+	from := bufio.NewReader(w) // as the library reads
+	got := make([]byte, 0, len(whole))
+	for len(got) < len(whole) {
+		n := min(1+len(got)*104729%(200<<10), len(whole)-len(got))
+		if _, err := io.ReadFull(from, got[len(got):len(got)+n]); err != nil {
+			t.Fatalf("after %d bytes: %v", len(got), err)
+		}
+		got = got[:len(got)+n]
+	}
+	if !bytes.Equal(got, whole) {
+		t.Error("what arrives differs")
+	}
+	if n, err := w.Read(make([]byte, 2*pageful)); n != 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("at the end: %d bytes, %v", n, err)
+	}
+	if w.spare != nil {
+		t.Error("what was read ahead is kept")
+	}
+	if err := <-wrote; err != nil {
+		t.Error(err)
 	}
 }
