@@ -23,7 +23,7 @@ func (r records) Begin(o gate.Opened) (rec, raw gate.Recorder, err error) {
 	meta := record.Session{
 		ID: o.Session, Subject: o.Grant.Subject.Name, Groups: o.Grant.Subject.Groups, Workload: o.Grant.Subject.Workload, Actors: o.Grant.Subject.Actors(),
 		Grant: o.Grant.ID, Task: o.Task, Resource: o.Resource, Protocol: o.Protocol, Node: o.Node, Region: o.Region,
-		ClientAddress: o.ClientAddress, ClientProgram: o.ClientProgram, Version: o.Version, Level: o.Level, Database: o.Database,
+		ClientAddress: o.ClientAddress, ClientProgram: o.ClientProgram, Version: o.Version, Level: o.Level, Database: o.Database, Raw: o.StoreRaw,
 	}
 	masked, err := r.spool.Session(meta)
 	if err != nil || !o.StoreRaw {

@@ -205,6 +205,8 @@ func decodeSession(b []byte) (*Session, error) {
 				return fmt.Errorf("record: more than %d actors", MaxItems)
 			}
 			s.Actors = append(s.Actors, string(f.raw))
+		case 18:
+			s.Raw = f.num != 0
 		}
 		return err
 	})

@@ -84,7 +84,7 @@ func appendSession(dst []byte, s *Session) []byte {
 		dst = protowire.AppendTag(dst, 17, protowire.BytesType)
 		dst = protowire.AppendString(dst, a)
 	}
-	return dst
+	return appendBool(dst, 18, s.Raw)
 }
 
 func appendParam(dst []byte, p *Param) []byte {

@@ -134,6 +134,7 @@ type Session struct {
 	Level         postern.Level
 	Account       string
 	Database      string
+	Raw           bool // what masks hide is recorded too, in the session's raw recording
 }
 
 // Param is one bound value.

@@ -64,6 +64,7 @@ type sessionLine struct {
 	Level         string               `json:"level"`
 	Account       string               `json:"account,omitempty"`
 	Database      string               `json:"database,omitempty"`
+	Raw           bool                 `json:"raw,omitempty"` // what masks hide is recorded too
 }
 
 type touchLine struct {
@@ -122,7 +123,7 @@ func lineOf(e *Event, columns []Column) *line {
 	}
 	if s := e.Session; s != nil {
 		l.Session = &sessionLine{s.ID, s.Subject, s.Groups, s.Workload, s.Actors, s.Grant, s.Task, s.Resource, s.Protocol, s.Node, s.Region,
-			s.ClientAddress, s.ClientProgram, s.Version.String(), s.Level.String(), s.Account, s.Database}
+			s.ClientAddress, s.ClientProgram, s.Version.String(), s.Level.String(), s.Account, s.Database, s.Raw}
 	}
 	for _, p := range e.Params {
 		l.Params = append(l.Params, text(paramText(p), p.Null))

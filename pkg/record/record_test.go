@@ -63,7 +63,7 @@ func story() []*Event {
 	all := []*Event{
 		{Time: at(0), Kind: KindOpened, Session: &Session{ID: "s-1", Subject: "alice", Groups: []string{"analysts", "all"}, Actors: []string{"helper", "bot"}, Grant: "g-1", Task: "sales-report",
 			Resource: "warehouse", Protocol: postern.Postgres, Node: "node-1", Region: "eu", ClientAddress: "127.0.0.1:5000", ClientProgram: "psql",
-			Version: postern.Version{Epoch: "e", Revision: 12}, Level: postern.LevelSource, Account: "reporter", Database: "warehouse"}},
+			Version: postern.Version{Epoch: "e", Revision: 12}, Level: postern.LevelSource, Account: "reporter", Database: "warehouse", Raw: true}},
 		{Time: at(100), Kind: KindIntent, Statement: 1, Text: "select id, email\nfrom sales.orders where id = $1", Params: []Param{{Value: "1"}, {Null: true}, {Value: "\x00\x01", Binary: true}, {Value: "\x00\x07", Binary: true, Text: "7"}},
 			Hash: bytes.Repeat([]byte{9}, 32), Verdict: postern.VerdictAllow, Rule: "sales-report/permit[0]", Forward: "SELECT id, mask(email) FROM sales.orders WHERE id = $1",
 			Touched: []Touch{{"sales.orders.id", RoleOutput | RolePredicate, "", ""}, {"sales.orders.email", RoleOutput, "email", ""}},
@@ -162,7 +162,7 @@ func TestRoundTrip(t *testing.T) {
 			want = append(want, &l)
 			chunks := write(t, want, 500, false, k, codec)
 			r := verify(t, chunks, k.Public())
-			if len(r.Errors) > 0 || r.State != StateSealed || r.Events != int64(len(want)) || r.Statements != 5 || r.Denied != 1 || r.Rows != 2 || r.Chunks != len(chunks) || r.Node != "node-1" || r.Reason != "done" {
+			if len(r.Errors) > 0 || r.State != StateSealed || r.Events != int64(len(want)) || r.Statements != 5 || !r.Raw || r.Denied != 1 || r.Rows != 2 || r.Chunks != len(chunks) || r.Node != "node-1" || r.Reason != "done" {
 				t.Errorf("%s %s: %+v", name, codec, r)
 			}
 			var got []*Event

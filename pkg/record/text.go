@@ -182,6 +182,7 @@ func (t *teller) opened(e *Event, s *Session) {
 		{"from", strings.TrimSuffix(s.ClientAddress+", "+s.ClientProgram, ", ")},
 		{"through", strings.TrimSpace(string(s.Node) + " " + s.Region)},
 		{"account", s.Account},
+		{"raw", map[bool]string{true: "what masks hide is recorded too"}[s.Raw]},
 		{"policy", fmt.Sprintf("%s, level %s", s.Version, s.Level)},
 		{"began", e.Time.UTC().Format("2006-01-02 15:04:05.000 MST")},
 	} {

@@ -129,6 +129,7 @@ type Report struct {
 	Session postern.SessionID
 	Node    postern.NodeName // that signed the seal
 	KeyID   string           // of the recording key
+	Raw     bool             // it says that there is a raw recording too; false where there was no data key
 	Chunks  int              // intact ones, the seal included
 	Last    uint64           // seq of the last event
 	Tally                    // zero where there was no data key
@@ -180,7 +181,7 @@ func Verify(chunks iter.Seq2[[]byte, error], node crypto.PublicKey, key *DataKey
 		if key == nil {
 			continue
 		}
-		if err := reader.open(chunk, before, func(e *Event) error { r.Tally.Add(e); return nil }); err != nil {
+		if err := reader.open(chunk, before, r.count); err != nil {
 			found(at, err)
 			reader.decoder = Decoder{}
 		}
@@ -189,6 +190,14 @@ func Verify(chunks iter.Seq2[[]byte, error], node crypto.PublicKey, key *DataKey
 		r.Errors = append(r.Errors, errors.New("the recording is empty"))
 	}
 	return r, nil
+}
+
+func (r *Report) count(e *Event) error {
+	r.Tally.Add(e)
+	if e.Kind == KindOpened && e.Session != nil {
+		r.Raw = e.Session.Raw
+	}
+	return nil
 }
 
 func (r *Report) seal(s *Seal) {

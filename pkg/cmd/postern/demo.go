@@ -370,7 +370,7 @@ func (t *tour) replayed(ctx context.Context) error {
 	fmt.Fprintln(t.env.Stdout, indent(out.String()))
 	t.show("postern sessions verify %s", id)
 	out.Reset()
-	if err := bob.verify(ctx, id); err != nil {
+	if err := bob.verify(ctx, id, nil); err != nil {
 		return err
 	}
 	fmt.Fprintln(t.env.Stdout, indent(out.String()))

@@ -75,8 +75,8 @@ func readRawKey(name string) (*secret.PrivateKey, error) {
 }
 
 // rawRecording opens the stream of what masks hid from a session, and its data key with
-// the one of the raw keys that it is sealed to.
-func (a *app) rawRecording(ctx context.Context, id string, keys []string) (*recording, error) {
+// the one of the raw keys that it is sealed to; without any it stays sealed.
+func (a *app) rawRecording(ctx context.Context, id, purpose string, keys []string) (*recording, error) {
 	known := map[string]*secret.PrivateKey{}
 	for _, name := range keys {
 		key, err := readRawKey(name)
@@ -85,9 +85,9 @@ func (a *app) rawRecording(ctx context.Context, id string, keys []string) (*reco
 		}
 		known[record.RecordingKeyID(key.PublicKey())] = key
 	}
-	r, err := a.chunksOf(ctx, &apiv1.ReadRecordingRequest{Id: id, Purpose: toReplay, Raw: true})
-	if err != nil {
-		return nil, err
+	r, err := a.chunksOf(ctx, &apiv1.ReadRecordingRequest{Id: id, Purpose: purpose, Raw: true})
+	if err != nil || len(keys) == 0 {
+		return r, err
 	}
 	if r.data, err = openRaw(r.stream.Msg().GetChunk(), known); err != nil {
 		return nil, errors.Join(err, r.stream.Close())

@@ -218,7 +218,7 @@ func (a *app) replay(ctx context.Context, id, purpose string, speed float64, raw
 	defer r.stream.Close()
 	events := record.Events(r.chunks(), r.data)
 	if len(rawKeys) > 0 {
-		raw, err := a.rawRecording(ctx, id, rawKeys)
+		raw, err := a.rawRecording(ctx, id, toReplay, rawKeys)
 		if err != nil {
 			return err
 		}
@@ -246,65 +246,6 @@ func (y yamlLines) Write(line []byte) (int, error) {
 		return 0, err
 	}
 	return len(line), nil
-}
-
-func (a *app) verifyCmd() *cobra.Command {
-	var o offline
-	var dir string
-	c := &cobra.Command{
-		Use: "verify ID", Short: "Prove that a recording is what the node wrote",
-		Long: "With --dir, verifies the recordings of a folder from files alone, all where no ID is given, and finds\n" +
-			"those of which the audit log tells and which are missing. No recording is opened for that, so\n" +
-			"that what masks hid (spec.record.storeRaw) is verified too; without --dir it is not looked at.",
-		Example: "  postern sessions verify s-12ab...\n  postern sessions verify --dir recordings/chunks --log audit --key audit.key.pub",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if dir != "" {
-				return a.verifyFiles(&o, dir, args)
-			}
-			if len(args) != 1 {
-				return errors.New("name one session, or a folder with --dir")
-			}
-			return a.verify(cmd.Context(), args[0])
-		},
-	}
-	c.Flags().StringVar(&dir, "dir", "", "a folder with stored recordings")
-	o.flags(c, "log")
-	return c
-}
-
-func (a *app) verify(ctx context.Context, id string) error {
-	r, err := a.recording(ctx, id, toVerify)
-	if err != nil {
-		return err
-	}
-	defer r.stream.Close()
-	rep, err := record.Verify(r.chunks(), r.node, r.data)
-	if err != nil {
-		return err
-	}
-	for _, e := range rep.Errors {
-		a.say("  %s", e)
-	}
-	switch {
-	case len(rep.Errors) > 0:
-		return errors.New("the recording was changed or damaged")
-	case rep.State == record.StateOpen && a.lost(ctx, id):
-		return fmt.Errorf("the %d chunks that are there hold together, but no seal says that they are all: its node lost the rest (postern sessions show %s)", rep.Chunks, id)
-	case rep.State == record.StateOpen:
-		return fmt.Errorf("the %d chunks that are there hold together, but no seal says that they are all: the session still runs, or its end was taken away", rep.Chunks)
-	}
-	_, err = fmt.Fprintf(a.env.Stdout, "%s %s: %d chunks, %d events, %d statements; chain and signature hold\n", id, rep.State, rep.Chunks, rep.Events, rep.Statements)
-	return err
-}
-
-// lost reports whether the control plane gave up the rest of a recording.
-func (a *app) lost(ctx context.Context, id string) bool {
-	api, err := a.dial(ctx, false)
-	if err != nil {
-		return false
-	}
-	resp, err := api.sessions.GetSession(ctx, connect.NewRequest(&apiv1.GetSessionRequest{Id: id}))
-	return err == nil && resp.Msg.GetSession().GetRecording() == string(record.StateTruncated)
 }
 
 func (a *app) killCmd() *cobra.Command {

@@ -34,8 +34,7 @@ func toResult(t *testing.T, h *house.House) {
 
 // TestResultLevel masks on the way back what level source masks in the statement.
 func TestResultLevel(t *testing.T) {
-	key, other, options := rawKeys(t)
-	h := house.Start(t, options)
+	h := house.Start(t, house.Options{HTTP: true, Extra: rawWorld})
 	if r := h.CLI(t, "bob", "doctor", "raw-report"); !strings.Contains(r.All(), "storeRaw keeps nothing here") {
 		t.Errorf("nobody is told that nothing is kept at level source: %s", r.All())
 	}
@@ -97,5 +96,5 @@ func TestResultLevel(t *testing.T) {
 	if log := h.PG.Log(); !strings.Contains(log, strings.TrimSuffix(strings.TrimSpace(query), ";")) || strings.Contains(log, "lower(email)") {
 		t.Fatal("the target got something else than the person's own text")
 	}
-	raw(t, h, key, other)
+	raw(t, h)
 }

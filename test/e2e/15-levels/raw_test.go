@@ -1,17 +1,15 @@
 package levels
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
-	controlconfig "github.com/posterngate/postern/controlplane/config"
-	"github.com/posterngate/postern/pkg/secret"
 	"github.com/posterngate/postern/test/e2e/house"
 )
 
@@ -50,24 +48,6 @@ metadata: {name: leads-raw}
 spec: {role: rawreader, subjects: [{group: leads}]}
 `
 
-// rawKeys are a raw key and another, as files, and the options of a house that has the
-// public half of the first.
-func rawKeys(t *testing.T) (key, other string, o house.Options) {
-	t.Helper()
-	public := func(file string) string {
-		private := house.Must(secret.GenerateKey())(t)
-		raw := house.Must(private.Marshal())(t)
-		if err := os.WriteFile(file, []byte(base64.StdEncoding.EncodeToString(raw.Reveal())+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return base64.StdEncoding.EncodeToString(private.PublicKey())
-	}
-	key, other = filepath.Join(t.TempDir(), "raw.key"), filepath.Join(t.TempDir(), "other.key")
-	known := public(key)
-	public(other)
-	return key, other, house.Options{HTTP: true, Extra: rawWorld, Control: func(c *controlconfig.Config) { c.Recordings.RawKey = known }}
-}
-
 // sessionOf is the newest session of a task whose recording is sealed, or says what it is
 // to say.
 func sessionOf(t *testing.T, h *house.House, task, says string) string {
@@ -91,7 +71,9 @@ func sessionOf(t *testing.T, h *house.House, task, says string) string {
 }
 
 // raw shows what masks hide to those who have the right and the key, and to nobody else.
-func raw(t *testing.T, h *house.House, key, other string) {
+func raw(t *testing.T, h *house.House) {
+	key, other := h.RawKey, filepath.Join(t.TempDir(), "other.key")
+	house.RawKey(t, other)
 	report := h.Psql(t, "alice", "raw-report", query)
 	if report.Code != 0 || !strings.Contains(report.Out, "***") || strings.Contains(report.All(), house.CanaryEmail) {
 		t.Fatalf("psql: %s", report.All())
@@ -101,8 +83,20 @@ func raw(t *testing.T, h *house.House, key, other string) {
 	if orders.Code != 0 || !strings.Contains(orders.Out, `"note":"***"`) {
 		t.Fatalf("curl: %s", orders.All())
 	}
+	reported := sessionOf(t, h, "raw-report", "Canary")
+	verify := func(what string, says []string, args ...string) {
+		t.Helper()
+		house.Poll(t, what, func() (string, bool) { // seals are shipped by themselves
+			r := h.CLI(t, "bob", append([]string{"sessions", "verify", reported}, args...)...)
+			if found := house.Leaks(r.All()); len(found) > 0 {
+				t.Fatalf("verifying shows %v", found)
+			}
+			return r.All(), !slices.ContainsFunc(says, func(s string) bool { return !strings.Contains(r.All(), s) })
+		})
+	}
+	verify("who may not read what masks hid is told that it was not verified", []string{"chain and signature hold", "NOT verified"})
 	hidden := map[string][]string{ // by session
-		sessionOf(t, h, "raw-report", "Canary"): {house.CanaryEmail, house.CanaryCard},
+		reported:                                {house.CanaryEmail, house.CanaryCard},
 		sessionOf(t, h, "raw-orders", "Canary"): {house.CanaryEmail, house.CanaryPhone, house.CanaryNote},
 	}
 	for id := range hidden {
@@ -136,11 +130,17 @@ func raw(t *testing.T, h *house.House, key, other string) {
 			t.Errorf("what is raw is replayed as a session: %s", r.All())
 		}
 	}
+	verify("what masks hid is verified", []string{reported + " sealed", reported + "_raw sealed", "not opened"})
+	verify("with the key it is opened for that", []string{reported + "_raw sealed", "of what masks hid, opened"}, "--raw-key", key)
 	log := h.CLI(t, "bob", "audit", "log", "--format", "json", "--limit", "1000")
 	if n := strings.Count(log.Out, `\"raw\":true`); log.Code != 0 || n < 10 { // allowed or not
 		t.Errorf("the audit log tells of raw reading %d times: %s", n, log.All())
 	}
 	stored(t, filepath.Join(h.Dir, "control", "recordings"))
+	house.Must(0, exec.Command("find", filepath.Join(h.Dir, "control", "recordings"), "-path", "*/"+reported+"_raw/*", "-delete").Run())(t)
+	if r := h.CLI(t, "bob", "sessions", "verify", reported); r.Code == 0 || !strings.Contains(r.Out, reported+" sealed") || strings.Contains(r.Out, "_raw sealed") {
+		t.Errorf("after what masks hid was taken away: %s", r.All())
+	}
 }
 
 // stored looks for what masks hid in all that the control plane keeps of recordings.

@@ -82,6 +82,7 @@ type House struct {
 	CA        []byte // PEM
 	CAFile    string
 	Addr      string // URL of the API
+	RawKey    string // the file with the key to what masks hide
 	NodesAddr string // host:port for nodes
 
 	// StopWall stops the wall, where there is one, and waits for its end.
@@ -242,6 +243,8 @@ func (h *House) startControl(t testing.TB, o Options) {
 		}},
 		Admins: []controlconfig.Admin{{Group: "admins"}},
 	}
+	h.RawKey = filepath.Join(h.Dir, "raw.key")
+	cfg.Recordings.RawKey = RawKey(t, h.RawKey)
 	if o.Control != nil {
 		o.Control(&cfg)
 	}

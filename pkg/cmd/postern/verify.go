@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/record"
+)
+
+func (a *app) verifyCmd() *cobra.Command {
+	var o offline
+	var dir string
+	var raw []string
+	c := &cobra.Command{
+		Use: "verify ID", Short: "Prove that a recording is what the node wrote",
+		Long: "What masks hid (spec.record.storeRaw) is verified too, for who may read it: its chain and its signature,\n" +
+			"and with --raw-key what is in it. To others it says that it was not verified.\n\n" +
+			"With --dir, verifies the recordings of a folder from files alone, all where no ID is given, and finds\n" +
+			"those of which the audit log tells and which are missing. No recording is opened for that, so\n" +
+			"that nobody needs a right to what is raw.",
+		Example: "  postern sessions verify s-12ab...\n  postern sessions verify --dir recordings/chunks --log audit --key audit.key.pub",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if dir != "" {
+				return a.verifyFiles(&o, dir, args)
+			}
+			if len(args) != 1 {
+				return errors.New("name one session, or a folder with --dir")
+			}
+			return a.verify(cmd.Context(), args[0], raw)
+		},
+	}
+	c.Flags().StringVar(&dir, "dir", "", "a folder with stored recordings")
+	c.Flags().StringArrayVar(&raw, "raw-key", nil, "a file with a raw key; again for older keys")
+	o.flags(c, "log")
+	return c
+}
+
+// verify verifies a session's recording, and its raw recording where there is one and the
+// caller may read that.
+func (a *app) verify(ctx context.Context, id string, rawKeys []string) error {
+	r, err := a.recording(ctx, id, toVerify)
+	if err != nil {
+		return err
+	}
+	rep, err := a.proved(r, postern.SessionID(id))
+	switch {
+	case err != nil:
+		return err
+	case rep.State == record.StateOpen && a.lost(ctx, id):
+		return fmt.Errorf("the %d chunks that are there hold together, but no seal says that they are all: its node lost the rest (postern sessions show %s)", rep.Chunks, id)
+	case rep.State == record.StateOpen:
+		return fmt.Errorf("the %d chunks that are there hold together, but no seal says that they are all: the session still runs, or its end was taken away", rep.Chunks)
+	}
+	fmt.Fprintf(a.env.Stdout, "%s %s: %d chunks, %d events, %d statements; chain and signature hold\n", id, rep.State, rep.Chunks, rep.Events, rep.Statements)
+	if !rep.Raw {
+		return nil
+	}
+	return a.verifyRaw(ctx, id, rawKeys)
+}
+
+// verifyRaw verifies the raw recording of a session that says that it has one.
+func (a *app) verifyRaw(ctx context.Context, id string, keys []string) error {
+	r, err := a.rawRecording(ctx, id, toVerify, keys)
+	switch code := connect.CodeOf(err); {
+	case code == connect.CodePermissionDenied:
+		_, err = fmt.Fprintln(a.env.Stdout, "what masks hid was recorded too, and NOT verified: that is for auditors who have the role rawreader too, or for who has the files (--dir)")
+		return err
+	case code == connect.CodeNotFound:
+		return errors.New("the recording says that what masks hid was recorded too, and nothing of that is there: its node has not sent it yet, or it was taken away")
+	case err != nil:
+		return err
+	}
+	opened := "not opened"
+	if r.data != nil {
+		opened = "opened"
+	}
+	rep, err := a.proved(r, record.RawID(postern.SessionID(id)))
+	switch {
+	case err != nil:
+		return fmt.Errorf("what masks hid: %w", err)
+	case rep.State == record.StateOpen:
+		return fmt.Errorf("what masks hid: the %d chunks that are there hold together, but no seal says that they are all: its node has not sent the rest yet, or it was taken away", rep.Chunks)
+	}
+	_, err = fmt.Fprintf(a.env.Stdout, "%s %s: %d chunks of what masks hid, %s; chain and signature hold\n", rep.Session, rep.State, rep.Chunks, opened)
+	return err
+}
+
+// proved verifies what is streamed as the recording of this id, and says what is wrong.
+func (a *app) proved(r *recording, id postern.SessionID) (record.Report, error) {
+	defer r.stream.Close()
+	rep, err := record.Verify(r.chunks(), r.node, r.data)
+	if err != nil {
+		return rep, err
+	}
+	for _, e := range rep.Errors {
+		a.say("  %s", e)
+	}
+	switch {
+	case len(rep.Errors) > 0:
+		return rep, errors.New("the recording was changed or damaged")
+	case rep.Session != id:
+		return rep, fmt.Errorf("it is the recording of another session: %q", rep.Session)
+	}
+	return rep, nil
+}
+
+// lost reports whether the control plane gave up the rest of a recording.
+func (a *app) lost(ctx context.Context, id string) bool {
+	api, err := a.dial(ctx, false)
+	if err != nil {
+		return false
+	}
+	resp, err := api.sessions.GetSession(ctx, connect.NewRequest(&apiv1.GetSessionRequest{Id: id}))
+	return err == nil && resp.Msg.GetSession().GetRecording() == string(record.StateTruncated)
+}
