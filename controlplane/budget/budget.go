@@ -328,35 +328,8 @@ func (m measures) wire() *nodev1.Budget {
 
 // Run forgets budgets of grants that are long over, while this replica leads.
 func (s *Service) Run(ctx context.Context) error {
-	return s.cfg.Store.Lead(ctx, "budget-cleaner", func(ctx context.Context, guard store.Op) error {
-		tick := time.NewTicker(cleanEvery)
-		defer tick.Stop()
-		for {
-			if err := s.clean(ctx, guard); err != nil && ctx.Err() == nil {
-				s.cfg.Logger.WarnContext(ctx, "old budgets were not removed", "error", err)
-			}
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-tick.C:
-			}
-		}
-	})
-}
-
-func (s *Service) clean(ctx context.Context, guard store.Op) error {
-	entries, _, err := s.cfg.Store.List(ctx, Kind, "", 0)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
+	return store.Clean(ctx, s.cfg.Store, Kind, cleanEvery, func(e store.Entry) bool {
 		var l ledger
-		if err := l.decode(e); err == nil && s.cfg.Now().Before(l.Until.Add(keep)) {
-			continue
-		}
-		if _, err := s.cfg.Store.Commit(ctx, guard, store.Op{Key: e.Key, Delete: true, If: e.Revision}); err != nil && !isConflict(err) {
-			return err
-		}
-	}
-	return nil
+		return l.decode(e) != nil || !s.cfg.Now().Before(l.Until.Add(keep))
+	}, s.cfg.Logger)
 }

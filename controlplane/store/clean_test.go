@@ -1,0 +1,57 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/posterngate/postern/controlplane/store"
+	"github.com/posterngate/postern/controlplane/store/storetest"
+)
+
+// TestClean: what is over goes, at once and later, and nothing else does.
+func TestClean(t *testing.T) {
+	s := storetest.NewMemory()
+	put := func(kind, name, value string) {
+		t.Helper()
+		if _, err := s.Commit(t.Context(), store.Op{Key: store.Key{Kind: kind, Name: name}, Value: []byte(value), If: store.AnyRevision}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("loan", "old", "over")
+	put("loan", "new", "lasts")
+	put("other", "old", "over")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		done <- store.Clean(ctx, s, "loan", 5*time.Millisecond, func(e store.Entry) bool { return string(e.Value) == "over" }, slog.New(slog.DiscardHandler))
+	}()
+	left := func(want ...string) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+			entries, _, err := s.List(t.Context(), "loan", "", 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(entries) == len(want) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%v are left, want %v", entries, want)
+			}
+		}
+	}
+	left("new")
+	put("loan", "new", "over")
+	left()
+	if _, err := s.Get(t.Context(), store.Key{Kind: "other", Name: "old"}); err != nil {
+		t.Errorf("another kind: %v", err)
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("ended with %v", err)
+	}
+}
