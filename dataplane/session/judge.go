@@ -28,7 +28,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			k.KillAll("the node is stopping")
-			k.endPools()
+			k.endPools(g)
 			return ctx.Err()
 		case <-changed:
 		case <-tick.C:

@@ -115,7 +115,7 @@ func (p *pool) borrow(ctx context.Context) (Loan, error) {
 	case loan != nil:
 		return shared{loan}, nil
 	}
-	loan, err := p.k.cfg.Leases.Take(ctx, p.id, p.key.grant, p.key.resource, engine.PurposeSession)
+	loan, err := p.k.cfg.Leases.Take(ctx, p.id, p.grant.ID, p.key.resource, engine.PurposeSession)
 	if err != nil {
 		return nil, err
 	}
@@ -237,7 +237,7 @@ func (p *pool) settle() {
 	ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
 	defer cancel()
 	if err := loan.Release(ctx); err != nil {
-		p.k.cfg.Logger.Warn("lease was not given back; the control plane will find it", "grant", p.key.grant, "resource", p.key.resource, "error", err)
+		p.k.cfg.Logger.Warn("lease was not given back; the control plane will find it", "grant", p.grant.ID, "resource", p.key.resource, "error", err)
 	}
 }
 
@@ -314,12 +314,17 @@ func (k *Keeper) allPools() []*pool {
 	return slices.Collect(maps.Values(k.pools))
 }
 
-// sweepPools looks at every pool; g gives back what nobody uses.
+// sweepPools looks at every pool.
 func (k *Keeper) sweepPools(g *run.Group) {
 	snap := k.cfg.Snapshots.Current()
 	for _, p := range k.allPools() {
 		p.sweep(snap)
 	}
+	k.giveBack(g)
+}
+
+// giveBack has g give back what nobody uses any more.
+func (k *Keeper) giveBack(g *run.Group) {
 	k.mu.Lock()
 	look := append(slices.Collect(maps.Values(k.pools)), k.ending...)
 	k.ending = nil
@@ -334,11 +339,12 @@ func (k *Keeper) sweepPools(g *run.Group) {
 	}
 }
 
-// endPools ends them all.
-func (k *Keeper) endPools() {
+// endPools ends them all. What sessions still use is given back by the last of them.
+func (k *Keeper) endPools(g *run.Group) {
 	for _, p := range k.allPools() {
 		p.end()
 	}
+	k.giveBack(g)
 }
 
 // killPool ends the pool of this id with its sessions, and reports whether there is one.

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -200,6 +201,20 @@ func TestWaitingConnectionsAreClosed(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A node that stops gives back what its pools have borrowed, before it is gone.
+func TestAStoppingNodeGivesLoansBack(t *testing.T) {
+	h, _ := pooling(t)
+	k := h.leave("key")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- h.Run(ctx) }()
+	cancel()
+	<-done
+	if !k.closed.Load() || !h.loans[0].released.Load() {
+		t.Errorf("closed: %t, loan given back: %t", k.closed.Load(), h.loans[0].released.Load())
 	}
 }
 
