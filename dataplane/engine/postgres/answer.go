@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/postern"
@@ -363,7 +364,12 @@ func (t targetCore) parameterStatus(msg []byte) error {
 	if !shownStatus[string(name)] {
 		return nil
 	}
-	t.down.Pass(msg)
+	if string(name) == "application_name" && bytes.HasPrefix(value, []byte(programPrefix)) {
+		// A reset gives it our own name back; to the client that is what it said itself.
+		t.down.Set(appendStatus(t.down.Grow(), "application_name", clean(t.program)))
+	} else {
+		t.down.Pass(msg)
+	}
 	return t.s.Note("setting", string(name)+"="+string(value))
 }
 

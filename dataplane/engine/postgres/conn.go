@@ -21,19 +21,20 @@ import (
 // A conn is one session after its greeting: two cores, one for each direction, over
 // one state. A core holds mu for the whole of a step and writes after it.
 type conn struct {
-	e      *Engine
-	s      engine.Session
-	terms  *engine.Terms
-	log    *slog.Logger
-	target net.Conn
-	out    clientOut
-	pinned map[string]string // settings that must keep their value
-	names  resolution        // what names mean in this session
-	tokens tokens            // keys of masks
-	login  *login            // what target was when the session got it
-	group  *run.Group
-	wake   chan struct{} // signals that the queue has moved
-	unsent atomic.Bool   // answers have left the queue and not yet been written
+	e       *Engine
+	s       engine.Session
+	terms   *engine.Terms
+	log     *slog.Logger
+	target  net.Conn
+	out     clientOut
+	pinned  map[string]string // settings that must keep their value
+	names   resolution        // what names mean in this session
+	tokens  tokens            // keys of masks
+	program string            // as the client calls itself
+	login   *login            // what target was when the session got it
+	group   *run.Group
+	wake    chan struct{} // signals that the queue has moved
+	unsent  atomic.Bool   // answers have left the queue and not yet been written
 
 	mu         sync.Mutex // guards what follows
 	q          queue

@@ -34,6 +34,7 @@ func (c *conn) greet(h *hello, l *login, authenticated bool) error {
 	}
 	key[0] &= 0x7f // a process id is positive
 	c.s.OnCancel(key[:], c.onCancel)
+	c.program = h.claim.ClientProgram
 
 	var b []byte
 	if !authenticated {

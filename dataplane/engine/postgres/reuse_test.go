@@ -10,14 +10,25 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/pump"
 	"github.com/posterngate/postern/test/servers"
 )
 
+// drivers runs fn with sessions that event loops carry, and with those that have
+// goroutines of their own.
+func drivers(t *testing.T, fn func(t *testing.T, driver func(*Config))) {
+	t.Helper()
+	start(t)
+	for name, loops := range map[string]*pump.Loops{"loops": shared.loops, "goroutines": nil} {
+		t.Run(name, func(t *testing.T) { fn(t, func(c *Config) { c.Loops = loops }) })
+	}
+}
+
 // pooled is a house whose sessions have their connections one after the other, and may do
 // at the target whatever they like.
-func pooled(t *testing.T, change func(*engine.Terms)) *house {
+func pooled(t *testing.T, change func(*engine.Terms), driver ...func(*Config)) *house {
 	t.Helper()
-	h := newHouse(t)
+	h := newHouse(t, driver...)
 	h.door.Terms(func(tm *engine.Terms) {
 		tm.Pool, tm.Own = "p-1", true
 		if change != nil {
@@ -77,9 +88,14 @@ func shown(t *testing.T, c *pgx.Conn, text string) string {
 }
 
 func TestNothingOfASessionIsLeftToTheNext(t *testing.T) {
-	h := pooled(t, nil)
+	start(t)
 	shared.pg.SQL(t, `create role other; grant other to app; create sequence if not exists sales.counter; grant all on sequence sales.counter to app`)
 	t.Cleanup(func() { shared.pg.SQL(t, `drop role other`) })
+	drivers(t, nothingIsLeft)
+}
+
+func nothingIsLeft(t *testing.T, driver func(*Config)) {
+	h := pooled(t, nil, driver)
 	first := h.session(t, "", func(c *pgx.Conn) { perform(t, c, "select 1") })
 	for _, tc := range []struct {
 		name    string
@@ -141,7 +157,9 @@ func TestAResetDoesNotWaitForTheNextSession(t *testing.T) {
 	})
 }
 
-func TestConnectionsThatAreNotUsedAgain(t *testing.T) {
+func TestConnectionsThatAreNotUsedAgain(t *testing.T) { drivers(t, notUsedAgain) }
+
+func notUsedAgain(t *testing.T, driver func(*Config)) {
 	for _, tc := range []struct {
 		name string
 		do   func(t *testing.T, h *house, c *pgx.Conn)
@@ -187,7 +205,7 @@ func TestConnectionsThatAreNotUsedAgain(t *testing.T) {
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			h := pooled(t, nil)
+			h := pooled(t, nil, driver)
 			h.session(t, "", func(c *pgx.Conn) { tc.do(t, h, c) })
 			if h.door.Kept() != 0 {
 				t.Error("the connection waits for another session")
@@ -261,22 +279,35 @@ func TestReuseOverTLS(t *testing.T) {
 	start(t)
 	pg := servers.Postgres(t, servers.PGOptions{HBA: []string{"hostssl all app all scram-sha-256"}})
 	pg.SQL(t, `create role app login password 'backend-secret'`)
-	h := pooled(t, func(tm *engine.Terms) {
-		tm.Host, tm.Port = pg.Host, pg.Port
-		tm.TLS = engine.TLSTerms{Mode: "verify-full", CA: pg.CAPEM, ServerName: pg.Host}
-	})
-	first := h.session(t, "", func(c *pgx.Conn) { perform(t, c, "set work_mem = '7MB'") })
-	for range 5 {
-		is := h.session(t, "", func(c *pgx.Conn) {
-			if got := shown(t, c, "show work_mem"); got != "4MB" {
-				t.Errorf("work_mem is %s", got)
+	zone := 0
+	drivers(t, func(t *testing.T, driver func(*Config)) {
+		h := pooled(t, func(tm *engine.Terms) {
+			tm.Host, tm.Port = pg.Host, pg.Port
+			tm.TLS = engine.TLSTerms{Mode: "verify-full", CA: pg.CAPEM, ServerName: pg.Host}
+		}, driver)
+		first := h.session(t, "", func(c *pgx.Conn) { perform(t, c, "set work_mem = '7MB'") })
+		for range 5 {
+			is := h.session(t, "", func(c *pgx.Conn) {
+				if got := shown(t, c, "show work_mem"); got != "4MB" {
+					t.Errorf("work_mem is %s", got)
+				}
+				perform(t, c, "set work_mem = '7MB'")
+			})
+			if is != first {
+				t.Errorf("process %d served, want %d", is, first)
 			}
-			perform(t, c, "set work_mem = '7MB'")
-		})
-		if is != first {
-			t.Errorf("process %d served, want %d", is, first)
 		}
-	}
+		// One whose settings have become others while it waited is not what it was.
+		zone++
+		pg.SQL(t, fmt.Sprintf("alter system set timezone = 'Etc/GMT+%d'", zone))
+		pg.SQL(t, "select pg_reload_conf()")
+		until(t, func() bool {
+			return pg.SQL(t, "show timezone")[0][0] == fmt.Sprintf("Etc/GMT+%d", zone)
+		})
+		if is := h.session(t, "", func(c *pgx.Conn) { perform(t, c, "select 1") }); is == first {
+			t.Errorf("process %d served with other settings than it had", is)
+		}
+	})
 }
 
 func counted(t *testing.T, what string) string {
