@@ -65,7 +65,7 @@ fuzz: ## Every fuzz target for FUZZTIME (default 5s)
 
 truth: ## The catalogue of evasions through a node to two worlds, on PostgreSQL TRUTH (default 15,16,17,18)
 	$(GO) test -count=1 ./test/truth/hosts
-	@mkdir -p bin && $(GO) test -c -o bin/truth.test ./test/truth && cd test/truth && POSTERN_TRUTH=$(TRUTH) ../../bin/truth.test -test.v -test.timeout 60m -test.run TestCatalogue
+	@mkdir -p bin && $(GO) test -c -o bin/truth.test ./test/truth && cd test/truth && POSTERN_TRUTH=$(TRUTH) ../../bin/truth.test -test.v -test.timeout 60m -test.run 'TestCatalogue|TestPooled'
 
 mutations: ## 10,000 random changes to recordings and audit log: each must be found
 	POSTERN_MUTATIONS=10000 $(GO) test -count=1 -v -run TestMutations ./pkg/trail
@@ -88,7 +88,7 @@ faults: ## kill -9 of nodes, control planes, the index and the object store unde
 	POSTERN_FAULTS_RUNS=$(FAULTS_RUNS) $(GO) test -count=1 -timeout 60m -v ./test/e2e/12-crash ./controlplane/recording ./dataplane/spool -run "Kill|Crash|Fault|Torn|Lost"
 
 test-goroutines: ## Conformance, evasions and faults with sessions that no event loop carries
-	POSTERN_TEST_LOOPS=none $(GO) test -count=1 -timeout 60m ./dataplane/engine/postgres ./test/truth ./test/e2e/12-crash ./test/e2e/15-levels
+	POSTERN_TEST_LOOPS=none $(GO) test -count=1 -timeout 60m ./dataplane/engine/postgres ./test/truth ./test/e2e/01-story ./test/e2e/12-crash ./test/e2e/15-levels
 
 simulate: ## SIMULATIONS random schedules (default 10000) of locks, cut ways, crashes and wrong clocks, in virtual time; prints the seeds that fail
 	@mkdir -p bin && $(GO) test -c -o bin/simulate.test ./controlplane/api/nodeapi && cd controlplane/api/nodeapi && set -o pipefail && \

@@ -51,7 +51,18 @@ func TestCatalogue(t *testing.T) {
 			majors = append(majors, n)
 		}
 	}
-	var entries []Entry
+	entries := load(t)
+	if only := os.Getenv(onlyVar); only != "" {
+		entries = slices.DeleteFunc(entries, func(e Entry) bool { return !strings.Contains(only, e.ID) && !strings.Contains(only, e.Class) })
+	}
+	for _, major := range majors {
+		t.Run("PostgreSQL "+strconv.Itoa(major), func(t *testing.T) { catalogue(t, major, entries, all == "" || os.Getenv(onlyVar) != "") })
+	}
+}
+
+// load reads the entries of every file.
+func load(t *testing.T) (entries []Entry) {
+	t.Helper()
 	for _, name := range []string{"catalogue.yaml", "rules.yaml", "shapes.yaml"} {
 		more, err := Load(name)
 		if err != nil {
@@ -59,12 +70,7 @@ func TestCatalogue(t *testing.T) {
 		}
 		entries = append(entries, more...)
 	}
-	if only := os.Getenv(onlyVar); only != "" {
-		entries = slices.DeleteFunc(entries, func(e Entry) bool { return !strings.Contains(only, e.ID) && !strings.Contains(only, e.Class) })
-	}
-	for _, major := range majors {
-		t.Run("PostgreSQL "+strconv.Itoa(major), func(t *testing.T) { catalogue(t, major, entries, all == "" || os.Getenv(onlyVar) != "") })
-	}
+	return entries
 }
 
 // levels are those that are judged; in the short form each at one version.

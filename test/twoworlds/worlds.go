@@ -60,6 +60,9 @@ type Options struct {
 	Policy string
 	// SQL runs in both worlds after the fixture.
 	SQL string
+	// Pooled lets sessions of a grant have their connections one after the other, which the
+	// targets' logs tell (Logins). It does not go with Native.
+	Pooled bool
 	// WallEvery is how often the wall compares the worlds with their tasks; a second where 0.
 	WallEvery time.Duration
 }
@@ -104,6 +107,9 @@ func Start(t testing.TB, o Options) *Worlds {
 	}
 	// Everything at once, so that walls are built in the same order in both worlds.
 	policy, resources := read(t, "policy.yaml")+"\n---\n"+o.Policy, []string(nil)
+	if o.Pooled {
+		policy = strings.ReplaceAll(policy, "\n  duration:", "\n  credential: {reuse: pool}\n  duration:")
+	}
 	for i, world := range names {
 		for _, level := range o.Levels {
 			if level != Wall {
@@ -136,6 +142,7 @@ func (w *Worlds) startWorld(t testing.TB, i int, o *Options) {
 		"track_counts":         "off",
 		"jit":                  "off",
 		"max_parallel_workers": "0", // the order of rows is part of what is compared
+		"log_connections":      map[bool]string{true: "on", false: "off"}[o.Pooled],
 	}})
 	pg.SQL(t, fmt.Sprintf(`CREATE ROLE %s LOGIN PASSWORD '%s'; CREATE ROLE dba SUPERUSER; CREATE ROLE reporting_admin;
 		CREATE ROLE %s LOGIN PASSWORD '%[2]s' CREATEROLE; GRANT pg_signal_backend, pg_read_all_settings TO %[3]s`, account, password, admin))
@@ -144,6 +151,15 @@ func (w *Worlds) startWorld(t testing.TB, i int, o *Options) {
 	pg.SQLIn(t, "warehouse", read(t, "world-"+names[i]+".sql")+sizes.Replace(read(t, "fixture.sql"))+o.SQL)
 	w.PG[i] = pg
 	t.Cleanup(func() { w.super[i].close(context.Background()) })
+}
+
+// Logins are how often somebody has logged in at both targets as sessions do; it is told
+// where the worlds are Pooled.
+func (w *Worlds) Logins() (n int) {
+	for _, pg := range w.PG {
+		n += strings.Count(pg.Log(), "connection authorized: user="+account+" ")
+	}
+	return n
 }
 
 func (w *Worlds) resource(t testing.TB, i int, l Level) string {
