@@ -41,6 +41,25 @@ spec:
   rotatedSessions: end
   pin: {search_path: [sales]}
 ---
+kind: Resource
+metadata: {name: by-loan}
+spec:
+  protocol: postgres
+  endpoint: {host: "${WAREHOUSE_HOST}", port: ${WAREHOUSE_PORT}, database: warehouse, tls: {mode: verify-full, ca: {pem: "${WAREHOUSE_CA}"}}}
+  credential: {vault: {mount: db, role: loan}}
+  catalog: {sealed: warehouse-catalog}
+  pin: {search_path: [sales]}
+---
+kind: Task
+metadata: {name: shared-loan}
+spec:
+  purpose: connect for each question
+  resources: {names: [by-loan]}
+  permit: [{table: sales.regions, verbs: [select], columns: [code]}]
+  functions: {builtin: pure, allow: [pg_catalog.pg_backend_pid]}
+  credential: {reuse: pool}
+  duration: 1h
+---
 kind: Task
 metadata: {name: vaulted}
 spec:
@@ -51,7 +70,7 @@ spec:
 ---
 kind: Binding
 metadata: {name: vaulted}
-spec: {subjects: [{group: analysts}], tasks: [vaulted]}
+spec: {subjects: [{group: analysts}], tasks: [vaulted, shared-loan]}
 `
 
 // TestRotateInVault: a password that lies in Vault is replaced there and at the server; the
@@ -59,7 +78,7 @@ spec: {subjects: [{group: analysts}], tasks: [vaulted]}
 // old one is told, with address and program.
 func TestRotateInVault(t *testing.T) {
 	v := servers.Vault(t)
-	token := house.Must(v.SetUpLeases(t.Context(), "kv/data/app", "db/static-creds/app"))(t)
+	token := house.Must(v.SetUpLeases(t.Context(), "kv/data/app", "db/static-creds/app", "db/creds/loan"))(t)
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
 		t.Fatal(err)
@@ -77,11 +96,13 @@ func TestRotateInVault(t *testing.T) {
 		_, err := v.Do(t.Context(), http.MethodPost, "kv/data/app", map[string]any{"data": map[string]any{"username": "app_kv", "password": "old-of-kv", "note": "ours"}})
 		return err == nil
 	})
-	if err := v.ServePostgres(t.Context(), "db", h.PG, "warehouse"); err != nil {
+	if err := v.ServePostgres(t.Context(), "db", h.PG, "warehouse", servers.VaultRole{
+		Name: "loan", Statements: `CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE warehouse_rw`,
+	}); err != nil {
 		t.Fatal(err)
 	}
 	v.Must(t, http.MethodPost, "db/static-roles/app", map[string]any{"db_name": "warehouse", "username": "app_role", "rotation_period": "24h"})
-	h.Serves(t, "warehouse", "by-kv", "by-role")
+	h.Serves(t, "warehouse", "by-kv", "by-role", "by-loan")
 
 	direct := func(account, password string) (*pgx.Conn, error) {
 		c := house.Must(pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=warehouse application_name=legacy-report sslmode=disable", h.PG.Host, h.PG.Port, account)))(t)
@@ -158,4 +179,5 @@ func TestRotateInVault(t *testing.T) {
 	if r := h.Psql(t, "alice", "vaulted.by-role", "SELECT count(code) FROM regions;\n"); strings.TrimSpace(r.Out) != "6" {
 		t.Errorf("a new session after that: %+v", r)
 	}
+	t.Run("a stolen loan that sessions share ends by what blast says", func(t *testing.T) { sharedLoan(t, h) })
 }
