@@ -17,6 +17,19 @@ var Lives = []Hole{
 	{Name: "clock-echo"},
 }
 
+// Pools are the faults of connections that sessions have one after the other. The worlds
+// of All have none: what finds these are the pooled catalogue and the packages' own tests.
+var Pools = []Hole{
+	{Name: "reuse-unreset"},
+	{Name: "reuse-unproved"},
+	{Name: "reuse-any-start"},
+	{Name: "reuse-cancelled"},
+	{Name: "pool-crossed"},
+	{Name: "pool-loan"},
+	{Name: "pool-rules"},
+	{Name: "pool-unjudged"},
+}
+
 // All are the faults of enforcement, of one statement.
 var All = []Hole{
 	{"analyse-function-pure", "function"},

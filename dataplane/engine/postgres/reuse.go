@@ -14,6 +14,7 @@ import (
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/pump"
+	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/wire"
 )
@@ -90,6 +91,9 @@ func (l *login) told(how string) string {
 // and what it is started with.
 func reuseKey(s engine.Session, params startup) string {
 	t := s.Terms()
+	if hole.Is("reuse-any-start") {
+		params = nil
+	}
 	return strings.Join([]string{
 		catalogKey(t), t.TLS.Mode, t.TLS.ServerName, string(t.TLS.CA), t.Level.String(), strconv.FormatBool(t.Own),
 		string(startupPacket(s, engine.PurposeSession, "", params)),
@@ -109,7 +113,9 @@ func (l *login) again(ctx context.Context, s engine.Session) error {
 		l.tokens = tokensOf(cred)
 		return nil
 	})
-	if err == nil {
+	if err == nil && hole.Is("reuse-unreset") {
+		err = l.name(ctx, s, nil)
+	} else if err == nil {
 		err = l.name(ctx, s, []string{resetText})
 	}
 	if err == nil {
@@ -143,7 +149,7 @@ func (l *login) name(ctx context.Context, s engine.Session, before []string) err
 		return errors.New("the resource said something else than it was asked")
 	}
 	for name, value := range l.status {
-		if name != "application_name" && l.rest[name] != value {
+		if name != "application_name" && l.rest[name] != value && !hole.Is("reuse-unproved") {
 			return fmt.Errorf("the setting %s is not what it was", name)
 		}
 	}
@@ -200,7 +206,7 @@ func (c *conn) leave(cause error) bool {
 	}
 	c.mu.Lock()
 	rest := c.q.n == 0 && !c.open && c.status == 'I' && !c.poison && c.skip == skipNone && !c.copying &&
-		!c.cancelling && !c.cancelSent && c.tail == 0 && c.behind == 0 && !c.lastWords
+		!c.cancelling && (!c.cancelSent || hole.Is("reuse-cancelled")) && c.tail == 0 && c.behind == 0 && !c.lastWords
 	c.mu.Unlock()
 	if !rest {
 		return false
@@ -209,8 +215,10 @@ func (c *conn) leave(cause error) bool {
 	if l.conn.SetReadDeadline(time.Time{}) != nil || l.conn.SetWriteDeadline(time.Now().Add(leaveTime)) != nil {
 		return false
 	}
-	if _, err := l.conn.Write(appendQuery(nil, resetText)); err != nil {
-		return false
+	if !hole.Is("reuse-unreset") {
+		if _, err := l.conn.Write(appendQuery(nil, resetText)); err != nil {
+			return false
+		}
 	}
 	if l.conn.SetWriteDeadline(time.Time{}) != nil {
 		return false

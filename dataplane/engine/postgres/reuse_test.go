@@ -193,6 +193,7 @@ func notUsedAgain(t *testing.T, driver func(*Config)) {
 			if _, err := c.Exec(ctx, "select pg_sleep(30)"); err == nil {
 				t.Error("the statement was not cancelled")
 			}
+			perform(t, c, "select 1") // which waits until the request was delivered
 		}},
 		{"COPY that is not over", func(t *testing.T, _ *house, c *pgx.Conn) {
 			b := c.PgConn().Conn()
