@@ -362,6 +362,17 @@ func TestNames(t *testing.T) {
 	refused(t, "unverified name", "", err, "not verified")
 	_, _, err = v.Authenticate(t.Context(), a.token(map[string]any{"email": nil}))
 	refused(t, "no name", "", err, "missing")
+	// What could be taken for an address of another domain is none (GHSA-c5c4-8r6x-56w3).
+	for _, email := range []string{"m@evil.example@example.com", "@example.com", "m@", "m", `"m@evil.example"@example.com`, "m@evil.example,@example.com", "m@evil.example\n@example.com", "m@evil.example <m@example.com>"} {
+		_, _, err := v.Authenticate(t.Context(), a.token(map[string]any{"email": email}))
+		if err == nil || fault.CodeOf(err) != codes.Unauthenticated {
+			t.Errorf("somebody is named %q: %v", email, err)
+		}
+		sub, _, err := v.Authenticate(t.Context(), b.token(map[string]any{"email": email}))
+		if _, claimed := sub.Claims["email"]; err != nil || sub.Email != "" || claimed {
+			t.Errorf("%q is an address: %+v, %v", email, sub, err)
+		}
+	}
 	if o := v.Options(); len(o) != 2 || o[1].GetName() != "partner" || o[1].GetDataClientId() != "postern-data" {
 		t.Errorf("options %v", o)
 	}

@@ -61,15 +61,16 @@ func (p *people) subject(claims map[string]any) (postern.Subject, error) {
 	if err := checkName(name); err != nil {
 		return postern.Subject{}, bad("the token's claim %s, by which people are named here, %s", p.NameClaim, err)
 	}
-	verified, said := claims["email_verified"].(bool)
-	if p.NameClaim == p.EmailClaim && said && !verified {
-		return postern.Subject{}, bad("the token's e-mail address is not verified by issuer %s, and people are named by it here", p.URL)
-	}
 	sub := postern.Subject{Name: p.prefix + name, Claims: others(claims)}
-	if email, _ := claims[p.EmailClaim].(string); !said || verified {
+	email, err := p.email(claims)
+	switch {
+	case err == nil:
 		sub.Email = email
+	case p.NameClaim == p.EmailClaim:
+		return postern.Subject{}, bad("the token's e-mail address %s, and people are named by it here", err)
+	default:
+		delete(sub.Claims, p.EmailClaim) // nor is it one for who asks for the claim
 	}
-	var err error
 	if sub.Groups, err = p.groups(claims); err != nil {
 		return postern.Subject{}, err
 	}
@@ -78,6 +79,26 @@ func (p *people) subject(claims map[string]any) (postern.Subject, error) {
 	}
 	sub.MFA = p.mfa(claims)
 	return sub, nil
+}
+
+// email is the address that the claims give, where it is the subject's and could not be
+// taken for another one: who asks for what stands behind the @ would be deceived by two.
+func (p *people) email(claims map[string]any) (string, error) {
+	email, _ := claims[p.EmailClaim].(string)
+	verified, said := claims["email_verified"].(bool)
+	local, domain, _ := strings.Cut(email, "@")
+	odd := func(r rune) bool {
+		return strings.ContainsRune(`@"<>()[]\,;:`, r) || unicode.IsSpace(r) || !unicode.IsPrint(r)
+	}
+	switch {
+	case said && !verified:
+		return "", fmt.Errorf("is not verified by issuer %s", p.URL)
+	case email == "":
+		return "", nil
+	case local == "" || domain == "" || strings.ContainsFunc(local, odd) || strings.ContainsFunc(domain, odd):
+		return "", fmt.Errorf("is not a single plain one")
+	}
+	return email, nil
 }
 
 func checkName(name string) error {
