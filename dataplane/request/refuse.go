@@ -92,6 +92,7 @@ func Refuse(w http.ResponseWriter, r *http.Request, no *postern.Refusal) {
 	kind, body := Text(r.Header.Get("Accept"), status, no)
 	h.Set("Content-Type", kind)
 	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'")
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(body)
