@@ -178,7 +178,7 @@ func proofs(t *testing.T, h *house.House) []proof {
 }
 
 // TestTokenBySurface: what is good at one surface is good at no other, and what is bad
-// is good nowhere.
+// is good nowhere (CVE-2024-47616).
 func TestTokenBySurface(t *testing.T) {
 	h := house.Start(t, house.Options{SSH: true})
 	surfaces := map[string]func(context.Context, *house.House, proof) error{"API": atAPI, "listener": atListener, "SSH": atSSH, "node": atNodes}

@@ -151,11 +151,28 @@ func (s *service) attacks(t *testing.T, home string) {
 	if u := house.Must(url.Parse(back))(t); "https://"+u.Host != home || u.Path != "/.postern/callback" {
 		t.Fatalf("sent back to %s", back)
 	}
-	for name, cookie := range map[string]string{"no cookie": "", "another's": "__Host-postern-login=" + strings.Repeat("A", 26) + ".Lw"} {
-		if r := ask("GET", back, cookie, page...); r.StatusCode != http.StatusUnauthorized || len(r.Cookies()) > 0 {
-			t.Errorf("%s: %d %v", name, r.StatusCode, r.Cookies())
-		}
+	victim := ask("GET", home+"/", "", page...).Cookies()[0] // of somebody who has begun too
+	for name, cookie := range map[string]string{"no cookie": "", "another's": "__Host-postern-login=" + strings.Repeat("A", 26) + ".Lw", "a victim's": victim.Name + "=" + victim.Value} {
+		t.Run("CVE-2026-33757 a sign-in that somebody else began: "+name, func(t *testing.T) {
+			if r := ask("GET", back, cookie, page...); r.StatusCode != http.StatusUnauthorized || slices.ContainsFunc(r.Cookies(), func(c *http.Cookie) bool { return strings.Contains(c.Value, "psb_") }) {
+				t.Errorf("%d %v", r.StatusCode, r.Cookies())
+			}
+		})
 	}
+	t.Run("CVE-2026-33758 an error with a script in it", func(t *testing.T) {
+		const script = "?error=access_denied&state=%3Cscript%3Ealert(1)%3C/script%3E&code=%22%3E%3Cscript%3Ealert(1)%3C/script%3E&error_description=%3Cscript%3Ealert(1)%3C/script%3E"
+		for client, url := range map[*http.Client]string{c: home + "/.postern/callback" + script, s.HTTP(): s.Addr + "/web/callback" + script} {
+			req := house.Must(http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil))(t)
+			req.Header.Set("Accept", "text/html")
+			req.Header.Set("Cookie", victim.Name+"="+victim.Value)
+			resp := house.Must(client.Do(req))(t)
+			body := string(house.Must(io.ReadAll(resp.Body))(t))
+			_ = resp.Body.Close()
+			if resp.StatusCode < 400 || strings.Contains(body, "<script") || !strings.Contains(resp.Header.Get("Content-Security-Policy"), "default-src 'none'") {
+				t.Errorf("%s: %s %v\n%s", url, resp.Status, resp.Header, body)
+			}
+		}
+	})
 	let := ask("GET", back, login.Name+"="+login.Value, page...)
 	if let.StatusCode != http.StatusSeeOther || let.Header.Get("Location") != "/" || len(let.Cookies()) != 2 {
 		t.Fatalf("%d %v", let.StatusCode, let.Header)

@@ -44,13 +44,48 @@ apiVersion: postern/v1
 kind: Binding
 metadata: {name: odd}
 spec: {subjects: [{group: analysts}], tasks: [odd-orders]}
+---
+apiVersion: postern/v1
+kind: Task
+metadata: {name: by-address}
+spec:
+  purpose: what everybody of the company may see
+  resources: {names: [orders-api]}
+  permit: [{methods: [GET], path: /api/orders/*/status}]
+  duration: 1h
+---
+apiVersion: postern/v1
+kind: Binding
+metadata: {name: by-address}
+spec:
+  subjects: [{subject: alice}, {subject: mallory}]
+  tasks: [by-address]
+  when: subject.email.endsWith("@sample.example")
 `
 
+// busy counts requests that are under way at the resource, and how many at once there were.
+type busy struct{ now, most, all atomic.Int64 }
+
+// ServeHTTP answers nothing for as long as somebody waits for it.
+func (b *busy) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
+	n := b.now.Add(1)
+	defer b.now.Add(-1)
+	b.all.Add(1)
+	for {
+		most := b.most.Load()
+		if n <= most || b.most.CompareAndSwap(most, n) {
+			break
+		}
+	}
+	<-r.Context().Done()
+}
+
 // odd answers each path in its own way, always with a canary.
-func odd(t *testing.T) int {
+func odd(t *testing.T, b *busy) int {
 	t.Helper()
 	json := func(w http.ResponseWriter) { w.Header().Set("Content-Type", "application/json") }
 	mux := http.NewServeMux()
+	mux.Handle("/api/orders/never", b)
 	mux.HandleFunc("/api/orders/twice", func(w http.ResponseWriter, _ *http.Request) {
 		json(w)
 		_, _ = fmt.Fprintf(w, `{"customer":{"email":"***","email":%q}}`, house.CanaryEmail)
@@ -222,45 +257,6 @@ func (s *service) frames(t *testing.T) {
 			if _, ok := f.(*http2.GoAwayFrame); ok {
 				break
 			}
-		}
-	}
-}
-
-// floods: what wears a server down harms nobody else.
-func (s *service) floods(t *testing.T) {
-	var stop atomic.Bool
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for !stop.Load() { // begins streams and takes them back
-			c, err := tls.Dial("tcp", s.Nodes[0].HTTP, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}) //nolint:gosec // an attacker does not care
-			if err != nil {
-				return
-			}
-			_, _ = io.WriteString(c, http2.ClientPreface)
-			fr := http2.NewFramer(c, nil)
-			_ = fr.WriteSettings()
-			var block bytes.Buffer
-			enc := hpack.NewEncoder(&block)
-			for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "postern.localhost"}, {":path", "/"}} {
-				_ = enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
-			}
-			for id := uint32(1); id < 4000; id += 2 {
-				if fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: id%3 > 0}) != nil || fr.WriteRSTStream(id, http2.ErrCodeCancel) != nil {
-					break
-				}
-			}
-			_ = c.Close()
-		}
-	}()
-	defer func() { stop.Store(true); <-done }()
-	for range 50 { // half a request each, for as long as the node bears it
-		c := s.secure(t, "http/1.1")
-		_, _ = io.WriteString(c, "GET /api/orders/7/status HTTP/1.1\r\nHost: x\r\nX: ")
-	}
-	for range 5 {
-		if r := s.curl(t, "alice", "read-orders", "/api/orders/7/status"); r.Code != 0 || !strings.HasSuffix(r.Out, "\n200") {
-			t.Fatalf("%+v", r)
 		}
 	}
 }

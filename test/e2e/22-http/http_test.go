@@ -19,6 +19,7 @@ func TestMain(m *testing.M) { house.Main(m) }
 type service struct {
 	*house.House
 	last http.Header // of what look was answered last
+	busy *busy       // what the odd resource has to do
 }
 
 // curl runs stock curl as a person at the resource, under a task.
@@ -52,7 +53,8 @@ func has(t *testing.T, text string, parts ...string) {
 // TestOrders is what one house shows, in which later parts find what earlier ones left;
 // the last one ends alice's rights.
 func TestOrders(t *testing.T) {
-	s := &service{House: house.Start(t, house.Options{HTTP: true, Extra: fmt.Sprintf(oddWorld, odd(t))})}
+	b := &busy{}
+	s := &service{House: house.Start(t, house.Options{HTTP: true, Extra: fmt.Sprintf(oddWorld, odd(t, b))}), busy: b}
 	for _, part := range []struct {
 		name string
 		run  func(t *testing.T)

@@ -121,6 +121,7 @@ var People = []idp.Person{
 	{Name: "carol", Email: "carol@sample.example", Groups: []string{"contractors"}},
 	{Name: "ada", Email: "ada@sample.example", Groups: []string{"admins"}},
 	{Name: "nightly", Claims: map[string]any{"environment": "prod"}},
+	{Name: "mallory", Email: "mallory@evil.example@sample.example"}, // who is of none of the company's groups
 }
 
 // Start brings a House up; it is gone at the test's end. A test that fails shows the
