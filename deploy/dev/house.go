@@ -223,6 +223,10 @@ func (h *house) startIDP(context.Context) error {
 }
 
 func (h *house) startControl(ctx context.Context) error {
+	rawKey, err := h.rawKey()
+	if err != nil {
+		return err
+	}
 	cfg := controlconfig.Config{
 		DataDir: filepath.Join(h.dir, "control"),
 		API:     controlconfig.Listener{Addr: fmt.Sprintf("127.0.0.1:%d", h.ports.API), Hosts: []string{"localhost"}},
@@ -235,10 +239,10 @@ func (h *house) startControl(ctx context.Context) error {
 		Admins: []controlconfig.Admin{{Group: "admins"}},
 		Vault:  h.warehouse.vaultConfig(),
 	}
+	cfg.Recordings.RawKey = rawKey
 	if err := cfg.Check(); err != nil {
 		return err
 	}
-	var err error
 	if h.control, err = controlplane.New(ctx, cfg, h.tel); err != nil {
 		return err
 	}

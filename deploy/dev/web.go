@@ -28,13 +28,18 @@ func (h *house) startWeb(ctx context.Context) error {
 		return nil
 	}
 	h.web = s
-	for _, dir := range []string{"bin", "run", "www"} {
+	for _, dir := range []string{"bin", "log", "run", "www"} {
 		if err := os.MkdirAll(filepath.Join(s.Dir, dir), 0o755); err != nil {
 			return err
 		}
 	}
-	if err := os.WriteFile(filepath.Join(s.Dir, "www", "index.html"), []byte("<h1>shop</h1>\n"), 0o644); err != nil {
-		return err
+	for name, text := range map[string]string{
+		"www/index.html": "<h1>shop</h1>\n",
+		"log/shop.log":   "order 17 of bela.brandt@example.com: paid\norder 18 of chen.costa@example.com: the card was declined\n",
+	} {
+		if err := os.WriteFile(filepath.Join(s.Dir, name), []byte(text), 0o644); err != nil {
+			return err
+		}
 	}
 	return os.WriteFile(filepath.Join(s.Dir, "bin", "systemctl"), webSystemctl, 0o755) //nolint:gosec // it is a program
 }

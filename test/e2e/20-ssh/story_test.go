@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -90,6 +91,42 @@ func TestRecord(t *testing.T) {
 	has(t, shown("systemctl status shop"), "web-status on web-1 (ssh)", "alice (analysts)", "| shop.service - the sample company's shop", "exit 0", "closed: client left",
 		"sent: "+filepath.Join(h.Web.Dir, "bin/systemctl")+" status shop")
 	has(t, shown("systemctl restart shop"), `denied: task "web-status" does not allow systemctl restart shop`)
+	t.Run("what masks hid", func(t *testing.T) { hidden(t, h, alice) })
+}
+
+// hidden: what a command said is recorded as it was shown, and apart from that what was
+// hidden, for those who have the right and the key.
+func hidden(t *testing.T, h *house.House, alice *somebody) {
+	alice.take(t, "web-log")
+	r := alice.ssh(t, "web-log", "tail "+filepath.Join(h.Web.Dir, "log/shop.log"))
+	if r.Code != 0 || !strings.Contains(r.Out, "of ***") || len(house.Leaks(r.All())) > 0 {
+		t.Fatalf("%+v", r)
+	}
+	id := house.Poll(t, "the session is on file", func() (string, bool) {
+		var all []struct{ ID string }
+		out := h.CLI(t, "bob", "sessions", "list", "--task", "web-log", "--format", "json").Out
+		if json.Unmarshal([]byte(out), &all) != nil || len(all) != 1 {
+			return "", false
+		}
+		return all[0].ID, true
+	})
+	bob := func(what string, says []string, args ...string) {
+		t.Helper()
+		last := ""
+		house.Eventually(t, func() string { return what + ": " + last }, func() bool { // what is sealed is shipped by itself
+			last = h.CLI(t, "bob", append([]string{"sessions"}, args...)...).All()
+			return !slices.ContainsFunc(says, func(s string) bool { return !strings.Contains(last, s) })
+		})
+		if shows := len(house.Leaks(last)) > 0; shows != slices.Contains(says, house.CanaryEmail) {
+			t.Errorf("%s: %s", what, last)
+		}
+	}
+	bob("the recording has what was shown", []string{"of ***", "what masks hide is recorded too"}, "replay", id)
+	bob("who may not read the rest is told", []string{"NOT verified"}, "verify", id)
+	bob("nor is it shown to them", []string{"rawreader"}, "replay", id, "--raw-key", h.RawKey)
+	h.Apply(t, "ada", "{apiVersion: postern/v1, kind: RoleBinding, metadata: {name: leads-raw}, spec: {role: rawreader, subjects: [{group: leads}]}}")
+	bob("what was hidden is shown", []string{"before its masks", house.CanaryEmail, "of ***"}, "replay", id, "--raw-key", h.RawKey)
+	bob("and verified", []string{id + "_raw sealed", "opened"}, "verify", id, "--raw-key", h.RawKey)
 }
 
 // TestLocked: a lock ends a shell with its cause, and keeps the next one out.

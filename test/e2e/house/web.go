@@ -20,13 +20,13 @@ const webWorld = "50-web.yaml"
 func (h *House) startWeb(t testing.TB, config ...string) {
 	t.Helper()
 	web := servers.SSH(t, config...)
-	for _, dir := range []string{"bin", "run", "www"} {
+	for _, dir := range []string{"bin", "log", "run", "www"} {
 		if err := os.MkdirAll(filepath.Join(web.Dir, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
 	script := Must(os.ReadFile(filepath.Join(root(t), "deploy/dev/web/systemctl")))(t)
-	for name, text := range map[string]string{"bin/systemctl": string(script), "www/index.html": "<h1>shop</h1>\n"} {
+	for name, text := range map[string]string{"bin/systemctl": string(script), "www/index.html": "<h1>shop</h1>\n", "log/shop.log": "order " + CanaryID + " of " + CanaryEmail + ": paid\n"} {
 		if err := os.WriteFile(filepath.Join(web.Dir, name), []byte(text), 0o755); err != nil {
 			t.Fatal(err)
 		}
