@@ -195,7 +195,7 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 		Issuer: s.cfg.URL, Sign: s.authority.SignIdentity, Keys: s.authority.IdentityKeys, Snapshot: s.hub.Snapshot, Now: time.Now,
 		Resource: lending{s}.Resource, Grant: lending{s}.Grant, Alone: lending{s}.Alone,
 	})
-	s.pins = pin.New(pin.Config{Store: s.store, Snapshot: s.hub.Snapshot, Grant: lending{s}.Grant, Logger: s.log, Now: time.Now})
+	s.pins = pin.New(pin.Config{Store: s.store, Snapshot: s.hub.Snapshot, Grant: lending{s}.Grant, Hold: s.approve.Find, Logger: s.log, Now: time.Now})
 	s.secrets = sealed.NewSource(s.store, keeper)
 	broker := credential.Config{
 		Store: s.store, Policy: lending{s}, Keeper: keeper, Sealed: s.secrets, OAuth: oauth.New(s.secrets.Fields), Key: s.secrets.Key,

@@ -145,6 +145,13 @@ func (s *Service) load(ctx context.Context, id string) (*typesv1.Hold, int64, er
 	return h, e.Revision, err
 }
 
+// Find is a hold as it is on file, for the control plane itself. A *fault.Error of code
+// NotFound says that there is none.
+func (s *Service) Find(ctx context.Context, id string) (*typesv1.Hold, error) {
+	h, _, err := s.load(ctx, id)
+	return h, err
+}
+
 func decode(e store.Entry) (*typesv1.Hold, error) {
 	h := &typesv1.Hold{}
 	if err := proto.Unmarshal(e.Value, h); err != nil {

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,7 +48,9 @@ type Config struct {
 	Store    store.Store
 	Snapshot func() *policy.Snapshot // the policy as it is now
 	// Grant is the grant, or a *fault.Error of code NotFound.
-	Grant  func(ctx context.Context, id postern.GrantID) (*typesv1.Grant, error)
+	Grant func(ctx context.Context, id postern.GrantID) (*typesv1.Grant, error)
+	// Hold is a hold as it is on file, or a *fault.Error of code NotFound.
+	Hold   func(ctx context.Context, id string) (*typesv1.Hold, error)
 	Logger *slog.Logger
 	Now    func() time.Time
 }
@@ -75,11 +78,15 @@ func (s *Service) Pin(ctx context.Context, req *nodev1.PinServerRequest) (*nodev
 	if r, err := s.cfg.Snapshot().ResourceOf(task, name); err != nil || r != name {
 		return nil, fault.New(codes.PermissionDenied, "task %q does not reach resource %q", task, name).WithKind(postern.CodeDenied.String())
 	}
+	asked, err := s.asked(ctx, grant, req)
+	if err != nil {
+		return nil, err
+	}
 	of := fmt.Sprintf("%s/%s/", task, name)
 	sum := sha256.Sum256([]byte(req.GetPath()))
 	key := store.Key{Kind: Kind, Name: of + hex.EncodeToString(sum[:16])}
 	for range maxTries {
-		pins, err := s.try(ctx, key, of, req)
+		pins, err := s.try(ctx, key, of, req, asked)
 		if c := (*store.ConflictError)(nil); errors.As(err, &c) {
 			continue
 		} else if err != nil {
@@ -90,8 +97,35 @@ func (s *Service) Pin(ctx context.Context, req *nodev1.PinServerRequest) (*nodev
 	return nil, fault.New(codes.Unavailable, "too many nodes tell of this server at once").WithKind(postern.CodeUnavailable.String())
 }
 
+// asked are the parameters with which people were asked who let be what the request says
+// that they did. The word of a node is not enough for that: it must name a hold under the
+// same grant, which they have answered by a rule that the task has for it, and which was
+// used for what it asked.
+func (s *Service) asked(ctx context.Context, g *typesv1.Grant, req *nodev1.PinServerRequest) ([]string, error) {
+	if len(req.GetAccepted()) == 0 {
+		return nil, nil
+	}
+	h, err := s.cfg.Hold(ctx, req.GetHold())
+	if err != nil && fault.CodeOf(err) != codes.NotFound {
+		return nil, err
+	}
+	rules := s.cfg.Snapshot().Reviews(postern.TaskName(g.GetTask()), req.GetPath())
+	if h.GetState() != typesv1.HoldState_HOLD_STATE_CONSUMED || h.GetScope() != string(postern.ScopeStatement) ||
+		h.GetGrant() != g.GetId() || h.GetResource() != req.GetResource() || !strings.HasSuffix(h.GetStatement(), " at "+req.GetPath()) || !slices.Contains(rules, h.GetRule()) {
+		return nil, errNobody
+	}
+	var out []string
+	for _, p := range h.GetParameters() {
+		out = append(out, p.GetValue())
+	}
+	return out, nil
+}
+
+// errNobody refuses what no people have let be.
+var errNobody = fault.New(codes.PermissionDenied, "what has changed of a server is let be by people alone, and none have said yes to just that").WithKind(postern.CodeDenied.String())
+
 // try is one attempt to note something.
-func (s *Service) try(ctx context.Context, key store.Key, of string, req *nodev1.PinServerRequest) (*nodev1.ServerPins, error) {
+func (s *Service) try(ctx context.Context, key store.Key, of string, req *nodev1.PinServerRequest, asked []string) (*nodev1.ServerPins, error) {
 	pins, revision := &nodev1.ServerPins{}, int64(0)
 	switch e, err := s.cfg.Store.Get(ctx, key); {
 	case err == nil:
@@ -107,6 +141,9 @@ func (s *Service) try(ctx context.Context, key store.Key, of string, req *nodev1
 		if err := s.room(ctx, of); err != nil {
 			return nil, err
 		}
+	}
+	if !mcp.Shown(pins, req, asked) {
+		return nil, errNobody
 	}
 	now := s.cfg.Now()
 	changed, err := mcp.Note(pins, req, now)
@@ -146,36 +183,9 @@ func unavailable(err error) error {
 
 // Run forgets servers that nobody has asked for in a long time, while this replica leads.
 func (s *Service) Run(ctx context.Context) error {
-	return s.cfg.Store.Lead(ctx, "pin-cleaner", func(ctx context.Context, guard store.Op) error {
-		tick := time.NewTicker(cleanEvery)
-		defer tick.Stop()
-		for {
-			if err := s.clean(ctx, guard); err != nil && ctx.Err() == nil {
-				s.cfg.Logger.WarnContext(ctx, "old pins were not removed", "error", err)
-			}
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-tick.C:
-			}
-		}
-	})
-}
-
-func (s *Service) clean(ctx context.Context, guard store.Op) error {
-	entries, _, err := s.cfg.Store.List(ctx, Kind, "", 0)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
+	return store.Clean(ctx, s.cfg.Store, Kind, cleanEvery, func(e store.Entry) bool {
 		var pins nodev1.ServerPins
-		if err := proto.Unmarshal(e.Value, &pins); err != nil || s.cfg.Now().Sub(pins.GetUsedTime().AsTime()) < keep {
-			continue // one that cannot be read must not become one that is seen first
-		}
-		_, err := s.cfg.Store.Commit(ctx, guard, store.Op{Key: e.Key, Delete: true, If: e.Revision})
-		if c := (*store.ConflictError)(nil); err != nil && !errors.As(err, &c) {
-			return err
-		}
-	}
-	return nil
+		// One that cannot be read must not become one that is seen first.
+		return proto.Unmarshal(e.Value, &pins) == nil && s.cfg.Now().Sub(pins.GetUsedTime().AsTime()) >= keep
+	}, s.cfg.Logger)
 }

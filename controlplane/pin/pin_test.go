@@ -36,7 +36,21 @@ spec: {protocol: http, endpoint: {host: 127.0.0.1, port: 1, http: {auth: {scheme
 ---
 kind: Task
 metadata: {name: helpdesk}
-spec: {purpose: a test, duration: 1h, resources: {names: [tickets]}, permit: [{methods: [GET], path: /}]}
+spec:
+  purpose: a test
+  duration: 1h
+  resources: {names: [tickets]}
+  permit:
+    - {methods: [POST], path: /mcp, mcp: {tools: ["*"], review: leads}}
+    - {methods: [POST], path: /free, mcp: {tools: ["*"]}}
+---
+kind: ApprovalRule
+metadata: {name: leads}
+spec: {all: [{group: leads, atLeast: 1}], timeout: 15m}
+---
+kind: ApprovalRule
+metadata: {name: friends}
+spec: {all: [{group: friends, atLeast: 1}], timeout: 15m}
 ---
 kind: Task
 metadata: {name: desk}
@@ -45,7 +59,7 @@ spec: {purpose: a test, duration: 1h, resources: {names: [tickets]}, permit: [{m
 
 var now = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-func service(t *testing.T, mem store.Store) *pin.Service {
+func service(t *testing.T, mem store.Store, holds ...*typesv1.Hold) *pin.Service {
 	t.Helper()
 	objects, err := object.ParseYAML(strings.NewReader(world))
 	if err != nil {
@@ -68,8 +82,16 @@ func service(t *testing.T, mem store.Store) *pin.Service {
 		}
 		return g, nil
 	}
+	hold := func(_ context.Context, id string) (*typesv1.Hold, error) {
+		for _, h := range holds {
+			if h.GetId() == id {
+				return h, nil
+			}
+		}
+		return nil, fault.New(codes.NotFound, "no hold")
+	}
 	return pin.New(pin.Config{
-		Store: mem, Snapshot: func() *policy.Snapshot { return snapshot }, Grant: grant, Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return now },
+		Store: mem, Snapshot: func() *policy.Snapshot { return snapshot }, Grant: grant, Hold: hold, Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return now },
 	})
 }
 
@@ -162,5 +184,80 @@ func TestNoPins(t *testing.T) {
 	}
 	if _, err := s.Pin(t.Context(), tell("g-desk", "/mcp", 1, "x")); err != nil {
 		t.Errorf("another task has no room: %v", err)
+	}
+}
+
+// TestWhoLetsBe: a node that says that people have let a change be is believed where a
+// hold says so too, and for just that change.
+func TestWhoLetsBe(t *testing.T) {
+	is := func(b byte) string { return "sha256:" + strings.Repeat(fmt.Sprintf("%02x", b), 32) }
+	shown := func(tool string, was, now byte) string {
+		return fmt.Sprintf("the tool %q has changed: it was %s and is %s", tool, is(was), is(now))
+	}
+	hold := func(change func(*typesv1.Hold), asked ...string) *typesv1.Hold {
+		h := &typesv1.Hold{
+			Id: "h-1", State: typesv1.HoldState_HOLD_STATE_CONSUMED, Scope: "statement", Grant: "g-1", Task: "helpdesk", Resource: "tickets", Rule: "leads",
+			Statement: "tools/call search at /mcp",
+		}
+		for _, text := range asked {
+			h.Parameters = append(h.Parameters, &typesv1.Parameter{Value: &text})
+		}
+		if change != nil {
+			change(h)
+		}
+		return h
+	}
+	good := shown("search", 1, 2) + "; " + shown("other", 1, 2) + "\n{\"name\":\"search\"}"
+	for name, c := range map[string]struct {
+		hold *typesv1.Hold
+		path string
+		let  bool
+	}{
+		"people said yes":             {hold(nil, `{"q":"x"}`, good), "/mcp", true},
+		"no hold":                     {nil, "/mcp", false},
+		"a hold that waits":           {hold(func(h *typesv1.Hold) { h.State = typesv1.HoldState_HOLD_STATE_PENDING }, good), "/mcp", false},
+		"a yes that nobody used":      {hold(func(h *typesv1.Hold) { h.State = typesv1.HoldState_HOLD_STATE_APPROVED }, good), "/mcp", false},
+		"a no":                        {hold(func(h *typesv1.Hold) { h.State = typesv1.HoldState_HOLD_STATE_REFUSED }, good), "/mcp", false},
+		"another grant":               {hold(func(h *typesv1.Hold) { h.Grant = "g-2" }, good), "/mcp", false},
+		"another resource":            {hold(func(h *typesv1.Hold) { h.Resource = "other" }, good), "/mcp", false},
+		"another path":                {hold(func(h *typesv1.Hold) { h.Statement = "tools/call search at /other" }, good), "/mcp", false},
+		"a session":                   {hold(func(h *typesv1.Hold) { h.Scope = "session" }, good), "/mcp", false},
+		"a rule that is easier":       {hold(func(h *typesv1.Hold) { h.Rule = "friends" }, good), "/mcp", false},
+		"a permit without a review":   {hold(func(h *typesv1.Hold) { h.Statement = "tools/call search at /free" }, good), "/free", false},
+		"nothing was shown":           {hold(nil), "/mcp", false},
+		"another change was shown":    {hold(nil, shown("search", 1, 3)), "/mcp", false},
+		"another tool was shown":      {hold(nil, shown("other", 1, 2)), "/mcp", false},
+		"it was shown below the line": {hold(nil, shown("other", 1, 2)+"\n"+shown("search", 1, 2)), "/mcp", false},
+		"it is in a name":             {hold(nil, shown("; "+shown("search", 1, 2)+"; ", 1, 2)), "/mcp", false},
+		"a client said it":            {hold(nil, shown("search", 1, 2), shown("other", 1, 2)), "/mcp", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			mem := storetest.NewMemory()
+			s := service(t, mem, c.hold)
+			for hash := range byte(2) {
+				if _, err := s.Pin(t.Context(), tell("g-1", c.path, hash+1, "search")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			accept := ask("g-1", c.path)
+			accept.List, accept.Hold = mcp.Tools, "h-1"
+			accept.Accepted = tell("g-1", c.path, 2, "search").GetSaid()
+			_, err := s.Pin(t.Context(), accept)
+			if (err == nil) != c.let || err != nil && fault.CodeOf(err) != codes.PermissionDenied {
+				t.Errorf("%v", err)
+			}
+			resp, err := s.Pin(t.Context(), ask("g-1", c.path))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p := resp.GetPins().GetLists()[0].GetPins()[0]; p.GetAccepted() != c.let || (p.GetFirst()[0] == 2) != c.let {
+				t.Errorf("it is %v", p)
+			}
+			if c.let { // once more changes nothing
+				if _, err := s.Pin(t.Context(), accept); err != nil {
+					t.Error(err)
+				}
+			}
+		})
 	}
 }

@@ -8,6 +8,7 @@ type Flow struct {
 	sink FlowSink
 	// rows and bytes are what has been set aside for what is yet to be passed on.
 	rows, bytes int64
+	hold        string
 }
 
 // A FlowSink takes what a Flow reports; the gate implements it. The slices that it is
@@ -104,6 +105,12 @@ func (f *Flow) Start(s FlowSink, rows, bytes int64) {
 	}
 	*f = Flow{sink: s, rows: rows, bytes: bytes}
 }
+
+// LetBy is for the gate: it says which hold's yes let the execution through.
+func (f *Flow) LetBy(hold string) { f.hold = hold }
+
+// Hold is the hold whose yes let the execution through; empty where nobody was asked.
+func (f *Flow) Hold() string { return f.hold }
 
 // Admitted reports whether the flow is of an execution that was let through and is
 // not done.

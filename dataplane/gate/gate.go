@@ -91,14 +91,14 @@ type Gate struct {
 	flows   sync.Pool                       // of *execution
 	cleared atomic.Pointer[policy.Snapshot] // no lock of it stands against the session
 
-	mu     sync.Mutex          // guards what follows
-	passes map[[32]byte]uint64 // by digest, the executions that people have let through: the number of each
-	open   bool                // whether people have let the session in, or nobody was asked
+	mu     sync.Mutex        // guards what follows
+	passes map[[32]byte]pass // by digest, the executions that people have let through
+	open   bool              // whether people have let the session in, or nobody was asked
 }
 
 // New makes the gate of one session, whose record has begun.
 func New(cfg Config) *Gate {
-	g := &Gate{cfg: cfg, instrument: loadInstruments(), passes: map[[32]byte]uint64{}, open: cfg.Approval == nil}
+	g := &Gate{cfg: cfg, instrument: loadInstruments(), passes: map[[32]byte]pass{}, open: cfg.Approval == nil}
 	g.flows.New = func() any { return &execution{g: g} }
 	return g
 }
@@ -339,15 +339,15 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 	}
 	g.mu.Lock()
 	open := g.open
-	statement := record.Next
+	statement, hold := record.Next, ""
 	if a.Decision.Verdict == postern.VerdictHold {
 		digest := g.digest(a, args)
-		number, let := g.passes[digest]
+		pass, let := g.passes[digest]
 		if !let {
 			g.mu.Unlock()
 			return engine.ErrHold
 		}
-		statement = number
+		statement, hold = pass.statement, pass.hold
 		delete(g.passes, digest) // once
 	}
 	g.mu.Unlock()
@@ -378,6 +378,7 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 	g.instrument.decision(postern.VerdictAllow)
 	x.allot(a.Decision.Obligations)
 	f.Start(x, x.ofRows.start(), x.ofBytes.start())
+	f.LetBy(hold)
 	return nil
 }
 

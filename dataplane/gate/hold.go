@@ -26,6 +26,12 @@ type Holds interface {
 	ConsumeHold(ctx context.Context, req *nodev1.ConsumeHoldRequest) (*typesv1.Hold, error)
 }
 
+// A pass is what people have said yes to, and nobody has used yet.
+type pass struct {
+	statement uint64 // its number
+	hold      string
+}
+
 // held is what a hold of an execution shows to people: the canonical statement.
 func held(a *engine.Admission) string { return a.Analysis.Canonical() }
 
@@ -58,7 +64,7 @@ func (g *Gate) Await(ctx context.Context, a *engine.Admission, args engine.Args,
 		return err
 	}
 	g.mu.Lock()
-	g.passes[digest] = e.Statement
+	g.passes[digest] = pass{e.Statement, e.Hold}
 	g.mu.Unlock()
 	return nil
 }

@@ -36,8 +36,9 @@ type Facts struct {
 	Arguments map[string]any
 	// Beside is what else the message says, without the name and where progress is told.
 	Beside map[string]any
-	// Changed says that what the message is about is not what it was when it was pinned, and
-	// how; Now is what the server says of it, cut where that is long.
+	// Changed says what of the server is not what it was when it was pinned, and how, where
+	// the message may not go on before somebody has looked at that; Now is what the server
+	// says of it, cut where that is long.
 	Changed, Now string
 	// Unknown says what was not understood; nothing is allowed then.
 	Unknown string
@@ -200,15 +201,7 @@ func (f *Facts) Asked() ([][]byte, error) {
 		out = append(out, text)
 	}
 	if f.Changed != "" {
-		what := string(f.Kind)
-		switch f.Kind {
-		case Life:
-			what = "server's introduction"
-		case List:
-			what = "list"
-		case Tool, Resource, Prompt:
-		}
-		out = append(out, []byte(strings.TrimSpace("the "+what+" has changed: "+f.Changed+"\n"+f.Now)))
+		out = append(out, []byte(strings.TrimSpace(f.Changed+"\n"+f.Now)))
 	}
 	return out, nil
 }

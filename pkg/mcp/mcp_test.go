@@ -141,7 +141,7 @@ func TestListsAndPins(t *testing.T) {
 	if got := changed(all); !strings.Contains(got, "sha256:") {
 		t.Errorf("changed: %q", got)
 	}
-	if err := server.Accept(memoryOf(server), search, changed(all), all); err != nil {
+	if err := server.Accept(memoryOf(server), search, changed(all), all, "h-1"); err != nil {
 		t.Fatal(err)
 	}
 	ask(t, s, 3, "tools/list", Terms{List: all})

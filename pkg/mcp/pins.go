@@ -161,6 +161,33 @@ func differs(p *nodev1.ServerPins, list, name, policy string) string {
 	}
 }
 
+// between stands between what people are told of several things.
+const between = "; "
+
+// told is how people are told that a thing is not what it must be.
+func told(of thing, how string) string { return called(of.list, of.name) + " has changed: " + how }
+
+// Shown reports whether people who were asked with these parameters (Facts.Asked) were
+// told of each change that a request has let be, just as it is now.
+func Shown(p *nodev1.ServerPins, r *nodev1.PinServerRequest, asked []string) bool {
+	var changes []string
+	if n := len(asked); n > 0 { // the last says what has changed, and below that what is said now
+		line, _, _ := strings.Cut(asked[n-1], "\n")
+		changes = strings.Split(line, between)
+	}
+	for _, a := range r.GetAccepted() {
+		pin := pinOf(p, r.GetList(), a.GetName())
+		if pin == nil || !bytes.Equal(pin.GetNow(), a.GetNow()) {
+			continue // Note passes over it
+		}
+		how := differs(p, r.GetList(), a.GetName(), a.GetPolicy())
+		if how != "" && !slices.Contains(changes, told(thing{r.GetList(), a.GetName()}, how)) {
+			return false
+		}
+	}
+	return true
+}
+
 // Hash is how a tool is pinned: of all that a server says of it.
 func Hash(tool map[string]any) (string, error) {
 	sum, _, err := hash(tool)

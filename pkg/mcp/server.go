@@ -129,30 +129,38 @@ func policyPin(rule *postern.MCPRule, list, name string) string {
 }
 
 // about are the things that a message is about: what is not as it must be, of these, is not
-// given to a model before somebody has looked at it.
-func about(f *Facts, pins *nodev1.ServerPins, rule *postern.MCPRule) (list string, names []string) {
+// given to a model before somebody has looked at it. What uses a server is about all of its
+// tools: one that has changed holds the server, not itself alone, for nobody knows what
+// else has.
+func about(f *Facts, pins *nodev1.ServerPins, rule *postern.MCPRule) (out []thing) {
+	named := func(list string) {
+		for _, pin := range listOf(pins, list).GetPins() {
+			if name := pin.GetName(); rule.Names(list, name) && (f.Kind != Tool || list != Tools || name != f.Name) {
+				out = append(out, thing{list, name})
+			}
+		}
+	}
 	switch {
 	case f.Unknown != "":
 	case f.Kind == Tool:
-		return Tools, []string{f.Name}
+		out = append(out, thing{Tools, f.Name})
+		named(Tools)
 	case f.Kind == Prompt:
-		return Prompts, []string{f.Name}
+		out = append(out, thing{Prompts, f.Name})
+		named(Tools)
+	case f.Kind == Resource:
+		named(Tools)
 	case f.Method == "initialize":
-		return Instructions, []string{Introduction}
+		out = append(out, thing{Instructions, Introduction})
 	case f.Method == "resources/templates/list": // nobody calls one of them by its name
-		for _, pin := range listOf(pins, Templates).GetPins() {
-			if rule.Names(Templates, pin.GetName()) {
-				names = append(names, pin.GetName())
-			}
-		}
-		return Templates, names
+		named(Templates)
 	}
-	return "", nil
+	return out
 }
 
 // pinned reports whether a message may be about something that is pinned.
 func pinned(f *Facts) bool {
-	return f.Unknown == "" && (f.Kind == Tool || f.Kind == Prompt || f.Method == "initialize" || f.Method == "resources/templates/list")
+	return f.Unknown == "" && (f.Kind == Tool || f.Kind == Prompt || f.Kind == Resource || f.Method == "initialize" || f.Method == "resources/templates/list")
 }
 
 // Changed says how what a message is about differs from what it must be, and what the
@@ -170,53 +178,51 @@ func (s *Server) Changed(m Memory, f *Facts, rule *postern.MCPRule) (how, now st
 }
 
 func (s *Server) changed(pins *nodev1.ServerPins, f *Facts, rule *postern.MCPRule) (how, now string) {
-	list, names := about(f, pins, rule)
 	var hows, texts []string
-	for _, name := range names {
-		h := differs(pins, list, name, policyPin(rule, list, name))
+	for _, of := range about(f, pins, rule) {
+		h := differs(pins, of.list, of.name, policyPin(rule, of.list, of.name))
 		if h == "" {
 			continue
 		}
-		if list == Templates {
-			h = name + ": " + h
-		}
-		hows = append(hows, h)
+		hows = append(hows, told(of, h))
 		s.mu.Lock()
-		if t, heard := s.texts[thing{list, name}]; heard && strings.HasSuffix(h, t.hash) {
+		if t, heard := s.texts[of]; heard && strings.HasSuffix(h, t.hash) {
 			texts = append(texts, t.text)
 		}
 		s.mu.Unlock()
 	}
-	return strings.Join(hows, "; "), strings.Join(texts, "\n")
+	return strings.Join(hows, between), strings.Join(texts, "\n")
 }
 
 // Accept takes what a message is about as it is now, for people have looked at it: at what
-// Changed said.
-func (s *Server) Accept(m Memory, f *Facts, how string, rule *postern.MCPRule) error {
+// Changed said. The hold is the one by which they did.
+func (s *Server) Accept(m Memory, f *Facts, how string, rule *postern.MCPRule, hold string) error {
 	s.mu.Lock()
 	pins := s.pins
 	s.mu.Unlock()
 	if is, _ := s.changed(pins, f, rule); is != how {
 		return nil // it has changed once more since
 	}
-	list, names := about(f, pins, rule)
-	r := &nodev1.PinServerRequest{List: list}
-	for _, name := range names {
-		policy := policyPin(rule, list, name)
-		if pin := pinOf(pins, list, name); pin != nil && differs(pins, list, name, policy) != "" {
-			r.Accepted = append(r.Accepted, &nodev1.Pin{Name: name, Now: pin.GetNow(), Policy: policy})
+	things := about(f, pins, rule)
+	for _, list := range []string{Tools, Prompts, Templates, Instructions} {
+		r := &nodev1.PinServerRequest{List: list, Hold: hold}
+		for _, of := range things {
+			policy := policyPin(rule, list, of.name)
+			if pin := pinOf(pins, list, of.name); of.list == list && pin != nil && differs(pins, list, of.name, policy) != "" {
+				r.Accepted = append(r.Accepted, &nodev1.Pin{Name: of.name, Now: pin.GetNow(), Policy: policy})
+			}
 		}
-	}
-	if len(r.GetAccepted()) == 0 {
-		return nil
-	}
-	if _, err := s.tell(m, r); err != nil {
-		return err
+		if len(r.GetAccepted()) == 0 {
+			continue
+		}
+		if _, err := s.tell(m, r); err != nil {
+			return err
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, name := range names {
-		delete(s.texts, thing{list, name}) // should it change so again, that is told again
+	for _, of := range things {
+		delete(s.texts, of) // should it change so again, that is told again
 	}
 	return nil
 }

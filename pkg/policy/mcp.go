@@ -18,7 +18,7 @@ type mcpPermit struct {
 	rule     postern.MCPRule
 	when     *condition
 	ruleWhen string
-	review   *postern.Approval // nil refuses what has changed
+	review   *postern.Approval // nil refuses what uses a server that has changed
 	ruleMCP  string
 }
 
@@ -70,6 +70,21 @@ func (c *checker) mcpPermit(at string, p *typesv1.Permit, out *permit) {
 		o.review = &postern.Approval{Scope: postern.ScopeStatement, Rule: r}
 		c.oneQuestion(at+".review", out.approval, o.review)
 	}
+}
+
+// Reviews are the rules by which people may let be what has changed of a server of MCP at
+// a path, under a task.
+func (s *Snapshot) Reviews(t postern.TaskName, path string) (rules []string) {
+	c, ok := s.tasks[t]
+	if !ok {
+		return nil
+	}
+	for _, p := range c.requests {
+		if p.mcp != nil && p.mcp.review != nil && p.request.fits(&http.Facts{Method: "POST", Path: path}) {
+			rules = append(rules, p.mcp.review.Rule)
+		}
+	}
+	return rules
 }
 
 // listed are the names in a list that a kind of message is about.
@@ -184,7 +199,7 @@ func (j *judge) messageOf(p *permit, f *mcp.Facts) bool {
 		}
 	case asks: // of the rest, what has changed is left out of the answer
 		j.deny(&refusal{
-			rule: p.mcp.ruleMCP, reason: fmt.Sprintf("the %s %q is not known to be what was pinned, and is held back until somebody has looked at it", f.Kind, f.Name), detail: f.Changed,
+			rule: p.mcp.ruleMCP, reason: "the server is not known to be what was pinned, and is held back until somebody has looked at it", detail: f.Changed,
 			hint: "ask the owner of the task, who may change its pins",
 		})
 		return false

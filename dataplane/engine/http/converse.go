@@ -151,7 +151,7 @@ func (x *exchange) call(ctx context.Context, m *mcp.Message) (*call, error) {
 			return nil, err
 		}
 		if f.Changed != "" && adm.Decision.Verdict == postern.VerdictHold {
-			if err := t.server.Accept(t.memory, f, f.Changed, t.rule); err != nil {
+			if err := t.server.Accept(t.memory, f, f.Changed, t.rule, c.flow.Hold()); err != nil {
 				no := postern.AsRefusal(err)
 				return nil, errors.Join(no, c.flow.Done(engine.Outcome{Code: no.Code.String(), Message: no.Reason, Affected: -1}))
 			}

@@ -3033,7 +3033,9 @@ type PinServerRequest struct {
 	// The list has come to its end.
 	Whole bool `protobuf:"varint,6,opt,name=whole,proto3" json:"whole,omitempty"`
 	// What people have let be, and under which pin of policy.
-	Accepted      []*Pin `protobuf:"bytes,7,rep,name=accepted,proto3" json:"accepted,omitempty"`
+	Accepted []*Pin `protobuf:"bytes,7,rep,name=accepted,proto3" json:"accepted,omitempty"`
+	// The hold by which people let that be: used, and of the rule that the task names for it.
+	Hold          string `protobuf:"bytes,8,opt,name=hold,proto3" json:"hold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3115,6 +3117,13 @@ func (x *PinServerRequest) GetAccepted() []*Pin {
 		return x.Accepted
 	}
 	return nil
+}
+
+func (x *PinServerRequest) GetHold() string {
+	if x != nil {
+		return x.Hold
+	}
+	return ""
 }
 
 // PinServerResponse is all that is known of the server.
@@ -5647,7 +5656,7 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\bapproval\x18\v \x01(\tR\bapproval\x1a9\n" +
 	"\vMaskedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xde\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf2\x01\n" +
 	"\x10PinServerRequest\x12\x14\n" +
 	"\x05grant\x18\x01 \x01(\tR\x05grant\x12\x1a\n" +
 	"\bresource\x18\x02 \x01(\tR\bresource\x12\x12\n" +
@@ -5655,7 +5664,8 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\x04list\x18\x04 \x01(\tR\x04list\x12(\n" +
 	"\x04said\x18\x05 \x03(\v2\x14.postern.node.v1.PinR\x04said\x12\x14\n" +
 	"\x05whole\x18\x06 \x01(\bR\x05whole\x120\n" +
-	"\baccepted\x18\a \x03(\v2\x14.postern.node.v1.PinR\baccepted\"D\n" +
+	"\baccepted\x18\a \x03(\v2\x14.postern.node.v1.PinR\baccepted\x12\x12\n" +
+	"\x04hold\x18\b \x01(\tR\x04hold\"D\n" +
 	"\x11PinServerResponse\x12/\n" +
 	"\x04pins\x18\x01 \x01(\v2\x1b.postern.node.v1.ServerPinsR\x04pins\"x\n" +
 	"\n" +

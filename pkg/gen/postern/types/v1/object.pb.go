@@ -1834,8 +1834,10 @@ type MCPPermit struct {
 	// Others, prompts, resource templates and the server's introduction are pinned as they are
 	// first seen under the task.
 	Pins map[string]string `protobuf:"bytes,5,rep,name=pins,proto3" json:"pins,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// The name of an ApprovalRule that is asked when one of these is not what was pinned;
-	// without one it is refused, or left out.
+	// The name of an ApprovalRule that is asked when a tool is not what was pinned, before
+	// anything uses the server again; without one that is refused until the tool is as it was,
+	// or the task pins its new hash. It is asked too when the server's introduction or one of
+	// its templates has changed, which is left out where nobody is asked.
 	Review        string `protobuf:"bytes,6,opt,name=review,proto3" json:"review,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
