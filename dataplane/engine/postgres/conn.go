@@ -106,6 +106,11 @@ func newConn(e *Engine, s engine.Session, l *login, client net.Conn) *conn {
 		segment: 1, status: 'I', interned: map[string]string{}, texts: map[string]*statement{}, shapes: map[string]*shaped{}, cat: l.catalog,
 	}
 	c.argNull, c.argShow = c.args.null, c.argText
+	if len(c.tokens) == 0 {
+		if shapes := e.shelf.take(c.shelfKey()); shapes != nil {
+			c.shapes = shapes
+		}
+	}
 	return c
 }
 
@@ -141,6 +146,7 @@ func (c *conn) run(ctx context.Context) error {
 	})
 	err := c.group.Wait()
 	stopTicking()
+	c.shelve()
 	c.mu.Lock()
 	if c.cause != nil {
 		err = c.cause

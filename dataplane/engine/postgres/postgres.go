@@ -86,6 +86,7 @@ type Engine struct {
 	log      *slog.Logger
 	catalogs *catalogs
 	keys     *keyCache
+	shelf    shelf
 }
 
 var _ engine.Engine = (*Engine)(nil)

@@ -5,6 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
+	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
 	"github.com/posterngate/postern/pkg/postern"
 )
@@ -78,5 +81,74 @@ func TestShapes(t *testing.T) {
 	}
 	if n := judged() - before; n != 6 {
 		t.Errorf("of 6 texts whose literals matter %d were judged", n)
+	}
+}
+
+// TestAShapeIsJudgedOnceForAGrant: the next session of the grant need not have judged what
+// differs in literals alone, unless policy has changed; another grant's must.
+func TestAShapeIsJudgedOnceForAGrant(t *testing.T) {
+	h := newHouse(t)
+	number := 0
+	one := func() (judged int, err error) {
+		number++
+		ctx := testContext(t)
+		c, err := pgx.Connect(ctx, h.dsn(""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := h.door.Last()
+		text := fmt.Sprintf("select email from orders where id = %d", number)
+		_, err = c.Exec(ctx, text)
+		_ = c.Close(ctx)
+		_ = s.Closed()
+		if all := s.Executions(); err == nil && (len(all) != 1 || all[0].Text != text) {
+			t.Errorf("recorded: %v", all)
+		}
+		return len(s.Prepared()), err
+	}
+	want := func(what string, want int) {
+		t.Helper()
+		if n, err := one(); n != want || err != nil {
+			t.Errorf("%s had %d texts judged, want %d: %v", what, n, want, err)
+		}
+	}
+	want("the first session", 1)
+	want("the second", 0)
+	want("the third", 0)
+	h.door.Terms(func(tm *engine.Terms) { tm.Grant = "g-other" })
+	want("one of another grant", 1)
+	h.door.Terms(func(tm *engine.Terms) { tm.Pins = []engine.Setting{{Name: "search_path", Value: "sales, pg_catalog"}} })
+	want("one to which names may mean something else", 1)
+	h.door.Set(func(p *enginetest.Policy) { p.Version++ })
+	want("one under another policy", 1)
+	h.door.Set(func(p *enginetest.Policy) {
+		p.Version++
+		p.Decide = func(string, any) postern.Decision { return postern.Decision{} }
+	})
+	if _, err := one(); err == nil {
+		t.Error("what is denied now went through by what was allowed before")
+	}
+}
+
+func TestShelf(t *testing.T) {
+	var s shelf
+	some := func(n int) map[string]*shaped {
+		m := map[string]*shaped{}
+		for i := range n {
+			m[fmt.Sprint(i)] = nil
+		}
+		return m
+	}
+	s.put("a", some(1))
+	s.put("a", some(2))
+	s.put("b", nil)
+	if s.take("b") != nil || len(s.take("a")) != 2 || len(s.take("a")) != 1 || s.take("a") != nil || s.n != 0 || len(s.left) != 0 {
+		t.Errorf("left: %v, %d", s.left, s.n)
+	}
+	for range 2 * maxShelved / maxShapes {
+		s.put("c", some(maxShapes))
+		if s.n > maxShelved {
+			t.Fatalf("%d shapes are kept", s.n)
+		}
 	}
 }

@@ -200,8 +200,7 @@ func (c *conn) prepare(ctx context.Context, text string) (*statement, error) {
 	template := c.template(ctx, st)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.quotesSeen = c.quotesSeen || st.quotes
-	c.changeSeen = c.changeSeen || st.changes
+	c.see(st)
 	if c.cat != cat {
 		c.setCatalog(cat)
 	}
@@ -213,6 +212,12 @@ func (c *conn) prepare(ctx context.Context, text string) (*statement, error) {
 		c.keepShape(st, template)
 	}
 	return st, nil
+}
+
+// see notes what a statement of the session may do. The caller holds mu.
+func (c *conn) see(st *statement) {
+	c.quotesSeen = c.quotesSeen || st.quotes
+	c.changeSeen = c.changeSeen || st.changes
 }
 
 // setCatalog forgets what was judged against another catalogue. The caller holds mu.
@@ -245,6 +250,7 @@ func (c clientCore) judge(text []byte) (*statement, pump.Next) {
 		return st, pump.Next{}
 	}
 	if st := c.ofShape(text); st != nil {
+		c.see(st) // it may have been judged in an earlier session
 		return st, pump.Next{}
 	}
 	copied := string(text)
