@@ -62,7 +62,7 @@ func (p *Policy) Get(ctx context.Context, r *connect.Request[apiv1.GetRequest]) 
 	if !c.MayRead(o) {
 		return nil, notFound(kind, name)
 	}
-	return connect.NewResponse(shown(o)), nil
+	return connect.NewResponse(p.decoded.answer(e)), nil
 }
 
 // entry reads one entry as it is now: from the replica where it can be told that it has

@@ -112,7 +112,7 @@ func Handler(s Services) http.Handler {
 	reflector := grpcreflect.NewStaticReflector(append(names, grpchealth.HealthV1ServiceName)...)
 	mux.Handle(grpcreflect.NewHandlerV1(reflector, public))
 	mux.Handle(grpcreflect.NewHandlerV1Alpha(reflector, public))
-	return http.NewCrossOriginProtection().Handler(mux)
+	return http.NewCrossOriginProtection().Handler(whole{mux, single(names)})
 }
 
 const (

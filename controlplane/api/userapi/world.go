@@ -21,24 +21,43 @@ type decoded struct {
 type kept struct {
 	revision int64
 	object   *typesv1.Object
+	shown    *typesv1.Object // as it is answered; nil before somebody asked
 }
 
 // object reads an entry; nil where it cannot be read, which is as if it were not there.
 func (d *decoded) object(e store.Entry) *typesv1.Object {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.read(e).object
+}
+
+// answer is an entry as it is answered; nil where it cannot be read.
+func (d *decoded) answer(e store.Entry) *typesv1.Object {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	k := d.read(e)
+	if k.shown == nil && k.object != nil {
+		k.shown = shown(k.object)
+		d.kept[e.Key] = k
+	}
+	return k.shown
+}
+
+// read is what is kept of an entry; d.mu is held.
+func (d *decoded) read(e store.Entry) kept {
 	if k, ok := d.kept[e.Key]; ok && k.revision == e.Revision {
-		return k.object
+		return k
 	}
 	o, err := store.DecodeObject(e)
 	if err != nil {
-		return nil
+		return kept{}
 	}
 	if d.kept == nil {
 		d.kept = make(map[store.Key]kept)
 	}
-	d.kept[e.Key] = kept{e.Revision, o}
-	return o
+	k := kept{revision: e.Revision, object: o}
+	d.kept[e.Key] = k
+	return k
 }
 
 // prune drops what is no longer there, once that may be half of it all.
