@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -27,6 +28,28 @@ type Reader struct {
 	// an answer is read from DB, so a question never waits there for another question.
 	Words   *sql.DB
 	Dialect Dialect
+
+	heads prepared
+}
+
+// prepared is a statement that is asked often, and so is prepared once. The zero value is
+// ready.
+type prepared struct {
+	mu   sync.Mutex
+	stmt *sql.Stmt // nil before the first use; it ends with its DB
+}
+
+func (p *prepared) on(ctx context.Context, db *sql.DB, q string) (*sql.Stmt, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stmt != nil {
+		return p.stmt, nil
+	}
+	stmt, err := db.PrepareContext(ctx, q)
+	if err == nil {
+		p.stmt = stmt
+	}
+	return stmt, err
 }
 
 // Dialect is what differs.
@@ -102,13 +125,19 @@ func (c *clause) String() string {
 	return strings.Join(c.where, " AND ")
 }
 
+const headOf = `SELECT next, previous, span_first, span_last, span_open, open_from, sealed, shipper,
+		events, statements, denied, row_count, bytes, last_statement, node_key, recording FROM session WHERE id = ?`
+
 // Head implements index.Index.
 func (r *Reader) Head(ctx context.Context, id postern.SessionID) (index.Head, error) {
 	var h index.Head
 	var previous []byte
 	var state record.State
-	err := r.DB.QueryRowContext(ctx, r.bind(`SELECT next, previous, span_first, span_last, span_open, open_from, sealed, shipper,
-		events, statements, denied, row_count, bytes, last_statement, node_key, recording FROM session WHERE id = ?`), string(id)).Scan(
+	ask, err := r.heads.on(ctx, r.DB, r.bind(headOf)) //nolint:sqlclosecheck // it ends with its DB
+	if err != nil {
+		return index.Head{}, fmt.Errorf("index: head of session %s: %w", id, err)
+	}
+	err = ask.QueryRowContext(ctx, string(id)).Scan(
 		&h.Next, &previous, &h.Span.First, &h.Span.Last, &h.Span.Open, &h.OpenFrom, &h.Sealed, &h.Node,
 		&h.Tally.Events, &h.Tally.Statements, &h.Tally.Denied, &h.Tally.Rows, &h.Tally.Bytes, &h.Tally.Statement, &h.NodeKey, &state)
 	if errors.Is(err, sql.ErrNoRows) {
