@@ -146,13 +146,14 @@ func (c *conn) run(ctx context.Context) error {
 	})
 	err := c.group.Wait()
 	stopTicking()
-	c.shelve()
 	c.mu.Lock()
 	if c.cause != nil {
 		err = c.cause
 	}
 	c.mu.Unlock()
-	return c.close(err)
+	err = c.close(err)
+	c.shelve()
+	return err
 }
 
 // errLeft is the cause where the client said goodbye.

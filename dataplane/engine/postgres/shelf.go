@@ -56,10 +56,13 @@ func (s *shelf) put(key string, shapes map[string]*shaped) {
 	s.n += len(shapes)
 }
 
-// shelve leaves what the session has had judged to the next one. What was judged with keys
-// of masks goes with them.
+// shelve leaves what the session has had judged to the next one; what was noted of results
+// is not handed on. What was judged with keys of masks goes with them. The session is over.
 func (c *conn) shelve() {
 	if len(c.tokens) == 0 {
+		for _, s := range c.shapes {
+			s.st.desc, s.st.columns, s.st.plan, s.st.asked = nil, nil, nil, 0
+		}
 		c.e.shelf.put(c.shelfKey(), c.shapes)
 	}
 	c.shapes = map[string]*shaped{}
