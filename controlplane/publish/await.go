@@ -40,12 +40,43 @@ func (h *Hub) Enforced(ctx context.Context, v postern.Version) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, nodesWait)
 	defer cancel()
-	h.Await(ctx, v)
+	tick := time.NewTicker(awaitPoll)
+	defer tick.Stop()
+	for !h.allEnforce(v) {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
 	return nil
 }
 
-// enforcing is which nodes enforce a version, and whether all do. A node that has
-// confirmed all that it was sent enforces everything that is published.
+// allEnforce reports whether all connected nodes enforce a version; it stops at the first
+// that does not.
+func (h *Hub) allEnforce(v postern.Version) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.pull()
+	h.nudge()
+	published := h.covered.Covers(v)
+	for _, s := range h.nodes {
+		if !s.enforces(v, published) {
+			return false
+		}
+	}
+	return published
+}
+
+// enforces reports whether the node enforces a version, which may be published already. One
+// that has confirmed all that it was sent enforces everything that is. The caller holds the
+// Hub's mu.
+func (s *stream) enforces(v postern.Version, published bool) bool {
+	quiet := s.target != nil && s.status.behind.IsZero() && len(s.unacked) == 0
+	return s.status.version.Covers(v) || published && quiet
+}
+
+// enforcing is which nodes enforce a version, and whether all do.
 func (h *Hub) enforcing(v postern.Version) (confirmed map[postern.NodeName]time.Time, all bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -54,8 +85,7 @@ func (h *Hub) enforcing(v postern.Version) (confirmed map[postern.NodeName]time.
 	published := h.covered.Covers(v)
 	confirmed, all = map[postern.NodeName]time.Time{}, published
 	for name, s := range h.nodes {
-		quiet := s.target != nil && s.status.behind.IsZero() && len(s.unacked) == 0
-		if !s.status.version.Covers(v) && (!published || !quiet) {
+		if !s.enforces(v, published) {
 			all = false
 			continue
 		}
