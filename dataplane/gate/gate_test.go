@@ -362,6 +362,9 @@ func TestHoldLetsOneExecutionThrough(t *testing.T) {
 	if err := r.Admit(a, args, &f); err != nil {
 		t.Fatalf("after the yes: %v", err)
 	}
+	if f.Hold() != "h-1" {
+		t.Errorf("it was let through by %q", f.Hold())
+	}
 	_ = f.Done(engine.Outcome{Tag: "DELETE 1"})
 	if err := r.Admit(a, args, &f); !errors.Is(err, engine.ErrHold) {
 		t.Errorf("the second time: Admit = %v, want ErrHold", err)

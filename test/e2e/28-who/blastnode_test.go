@@ -1,6 +1,7 @@
 package who
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -310,6 +311,7 @@ func (s *thief) noMore(t *testing.T, n *house.Node, grants map[string]string) {
 		t.Fatal("the other node has no lease")
 	}
 	s.elsewhere(t, s.Nodes[1].Name)
+	s.accepts(t, grants["sales-report"])
 	for what, call := range s.calls(n, grants) {
 		ctx, cancel := context.WithTimeout(t.Context(), house.Patience)
 		if err := call(ctx); err == nil {
@@ -319,6 +321,24 @@ func (s *thief) noMore(t *testing.T, n *house.Node, grants map[string]string) {
 	}
 	if err := other.Ping(t.Context()); err != nil {
 		t.Errorf("the other node's session: %v", err)
+	}
+}
+
+// accepts: that a tool of a server of MCP has changed a node may say, but not that people
+// have let it be.
+func (s *thief) accepts(t *testing.T, grant string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), house.Patience)
+	defer cancel()
+	says := &nodev1.PinServerRequest{Grant: grant, Resource: "warehouse", Path: "/mcp", List: "tools"}
+	asker := nodev1.NewGrantServiceClient(s.conn)
+	for _, b := range []byte("12") {
+		says.Said = []*nodev1.Pin{{Name: "tool", Now: bytes.Repeat([]byte{b}, 32)}}
+		house.Must(asker.PinServer(ctx, says))(t)
+	}
+	says.Accepted, says.Hold = says.GetSaid(), "h-aaaaaaaaaaaaaaaa"
+	if _, err := asker.PinServer(ctx, says); err == nil || !strings.Contains(err.Error(), "by people alone") {
+		t.Errorf("a node says that people have let a change be: %v", err)
 	}
 }
 
