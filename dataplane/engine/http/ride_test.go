@@ -22,12 +22,12 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 )
 
-// newRide is a house whose requests are carried by one loop, before a resource without TLS.
-func newRide(t *testing.T, h http.Handler) *house {
+// startLoops runs one loop, or none where there are none.
+func startLoops(t testing.TB) *pump.Loops {
 	t.Helper()
 	loops, err := pump.NewLoops(1)
 	if errors.Is(err, errors.ErrUnsupported) {
-		loops = nil
+		return nil
 	} else if err != nil {
 		t.Fatal(err)
 	}
@@ -40,6 +40,34 @@ func newRide(t *testing.T, h http.Handler) *house {
 			t.Error(err)
 		}
 	})
+	return loops
+}
+
+// bareDoor opens sessions whose connections to the resource a loop can take.
+type bareDoor struct{ *enginetest.Door }
+
+func (d bareDoor) Open(ctx context.Context, c engine.Claim) (engine.Session, error) {
+	s, err := d.Door.Open(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return bareSession{s}, nil
+}
+
+type bareSession struct{ engine.Session }
+
+func (s bareSession) Dial(ctx context.Context) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", net.JoinHostPort(s.Terms().Host, strconv.Itoa(s.Terms().Port)))
+}
+
+// Lent is true: a Door lends at once.
+func (s bareSession) Lent(engine.Purpose) bool { return true }
+
+// newRide is a house whose requests are carried by one loop, before a resource without TLS.
+func newRide(t *testing.T, h http.Handler) *house {
+	t.Helper()
+	loops := startLoops(t)
 	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
 	host, port, _ := net.SplitHostPort(server.Listener.Addr().String())
@@ -49,7 +77,7 @@ func newRide(t *testing.T, h http.Handler) *house {
 		HTTP: engine.HTTPTerms{Authority: "orders.internal", Auth: "bearer"}, TLS: engine.TLSTerms{Mode: "disable"},
 	}
 	door := enginetest.NewDoor(t, terms, credential)
-	return &house{door: door, addr: enginetest.Serve(t, New(Config{AllowPlaintext: true, Loops: loops}), door)}
+	return &house{door: door, addr: enginetest.Serve(t, New(Config{AllowPlaintext: true, Loops: loops}), bareDoor{door})}
 }
 
 // rider is a connection that asks the same again.

@@ -118,10 +118,16 @@ func (c *Client) take(ctx context.Context, fresh bool) (*link, error) {
 	return c.link(nc), nil
 }
 
-// seat has a connection read by who is carried by a loop.
+// seat gives who rides on a loop the connection beneath it; one that no loop takes would be
+// waited for.
 func (c *Client) seat(ctx context.Context, l *link) {
-	if by := pump.CarrierOf(ctx); by != nil && by.Rides() && c.Loops != nil && c.Loops.Board(l.nc) == nil {
+	by := pump.CarrierOf(ctx)
+	switch {
+	case by == nil || !by.Rides():
+	case c.Loops != nil && c.Loops.Board(l.nc) == nil:
 		pump.Seat(l.nc, by)
+	default:
+		by.Off()
 	}
 }
 
