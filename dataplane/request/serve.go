@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/posterngate/postern/dataplane/engine"
@@ -69,6 +70,8 @@ type Server struct {
 	cfg  Config
 	book Book
 	http *http.Server
+	// active is how many requests are under way.
+	active atomic.Int64
 }
 
 // NewServer makes a Server.
@@ -242,7 +245,7 @@ func (s *Server) Serve(ctx context.Context, nc net.Conn, d engine.Door) error {
 		ctx := context.WithValue(ctx, connKey{}, conn)
 		err = h1.Serve(ctx, served, h1.Config{
 			Head: s.cfg.Limits.Head, Begin: s.cfg.Limits.Handshake, Idle: s.cfg.Limits.Idle, Stall: s.cfg.Limits.Handshake,
-			Loops: s.cfg.Loops, Rides: s.rides,
+			Loops: s.cfg.Loops, Board: s.busy, Rides: s.rides,
 			Bad: func(w http.ResponseWriter, e *h1.Error) {
 				Refuse(w, &http.Request{Header: http.Header{}}, Bad(e.Reason))
 			},
@@ -255,6 +258,12 @@ func (s *Server) Serve(ctx context.Context, nc net.Conn, d engine.Door) error {
 	}
 	return err
 }
+
+// crowd is how many requests must be under way at once for a loop to take a connection: one
+// alone is answered sooner without.
+const crowd = 4
+
+func (s *Server) busy() bool { return s.active.Load() >= crowd }
 
 func (s *Server) rides(r *http.Request, memo any) bool {
 	h, ok := memo.(*Head)
@@ -319,6 +328,8 @@ func (o *once) Addr() net.Addr { return o.conn.LocalAddr() }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	c, _ := r.Context().Value(connKey{}).(*Conn)
+	s.active.Add(1)
+	defer s.active.Add(-1)
 	h := c.head(w, r)
 	if h.no != nil {
 		Refuse(w, r, h.no)

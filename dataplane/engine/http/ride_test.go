@@ -114,6 +114,27 @@ func (r *rider) ask(path string) (string, error) {
 	return string(b), err
 }
 
+// crowd has so many requests wait at /wait, of which the resource tells, that loops take
+// who asks beside them.
+func (h *house) crowd(t testing.TB, waiting <-chan struct{}) {
+	t.Helper()
+	for range 4 {
+		c, err := net.Dial("tcp", h.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		if err := (&rider{Conn: c}).write("/wait"); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-waiting:
+		case <-time.After(time.Minute):
+			t.Fatal("the resource is not asked")
+		}
+	}
+}
+
 // TestRides: requests that repeat themselves are answered, whatever becomes of others that
 // the same loop carries.
 func TestRides(t *testing.T) {
@@ -128,6 +149,14 @@ func TestRides(t *testing.T) {
 	mux.HandleFunc("/last", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Connection", "close")
 		_, _ = io.WriteString(w, "last")
+	})
+	waiting := make(chan struct{}, 4)
+	mux.HandleFunc("/wait", func(_ http.ResponseWriter, r *http.Request) {
+		waiting <- struct{}{}
+		select {
+		case <-held:
+		case <-r.Context().Done():
+		}
 	})
 	slow := false
 	var mu sync.Mutex
@@ -156,6 +185,7 @@ func TestRides(t *testing.T) {
 			}
 		}
 	}
+	h.crowd(t, waiting)
 	// Both wait for an answer that does not come.
 	stays, goes := h.rider(t), h.rider(t)
 	again(t, stays, "/slow", 3)
@@ -217,7 +247,15 @@ func TestRides(t *testing.T) {
 
 // TestRidesUnderNewPolicy: what a request was judged by before does not outlive it.
 func TestRidesUnderNewPolicy(t *testing.T) {
-	h := newRide(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "small") }))
+	waiting := make(chan struct{}, 4)
+	h := newRide(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/wait" {
+			waiting <- struct{}{}
+			<-r.Context().Done()
+		}
+		_, _ = io.WriteString(w, "small")
+	}))
+	h.crowd(t, waiting)
 	r := h.rider(t)
 	for range 3 {
 		if got, err := r.ask("/small"); err != nil || got != "small" {

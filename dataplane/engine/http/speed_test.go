@@ -2,6 +2,7 @@ package http
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -29,6 +30,7 @@ func BenchmarkRequest(b *testing.B) {
 
 func requests(b *testing.B, loops *pump.Loops, size int) {
 	page := fmt.Sprintf("HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Thu, 26 Nov 2026 00:00:00 GMT\r\nContent-Type: text/plain\r\nLast-Modified: Thu, 26 Nov 2026 00:00:00 GMT\r\nEtag: \"x\"\r\nAccept-Ranges: bytes\r\nContent-Length: %d\r\n\r\n", size)
+	waiting := make(chan struct{}, 4)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
@@ -45,9 +47,15 @@ func requests(b *testing.B, loops *pump.Loops, size int) {
 				defer nc.Close()
 				r := bufio.NewReader(nc)
 				for {
-					if line, err := r.ReadSlice('\n'); err != nil {
+					line, err := r.ReadSlice('\n')
+					switch {
+					case err != nil:
 						return
-					} else if len(line) > 2 {
+					case bytes.HasPrefix(line, []byte("GET /wait ")):
+						waiting <- struct{}{}
+						_, _ = io.Copy(io.Discard, r)
+						return
+					case len(line) > 2:
 						continue
 					}
 					if _, err := nc.Write(answer); err != nil {
@@ -64,6 +72,7 @@ func requests(b *testing.B, loops *pump.Loops, size int) {
 		HTTP: engine.HTTPTerms{Authority: "orders.internal", Auth: "none"}, TLS: engine.TLSTerms{Mode: "disable"},
 	}
 	addr := enginetest.Serve(b, New(Config{AllowPlaintext: true, Loops: loops}), bareDoor{enginetest.NewDoor(b, terms, credential)})
+	(&house{addr: addr}).crowd(b, waiting)
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
 		b.Fatal(err)

@@ -25,11 +25,12 @@ type Config struct {
 	Stall time.Duration // between two parts of a body
 	// Bad answers what is no request; it may be nil.
 	Bad func(w http.ResponseWriter, err *Error)
-	// Loops carry the connection, while it waits for a request, and while one is answered
-	// for which Rides says so: its handler waits for nothing else than the client and the
-	// connections of a Client, or calls pump.Off before. Both may be nil. memo is what Memo
-	// points to.
+	// Loops carry the connection once Board says so, while it waits for a request, and while
+	// one is answered for which Rides says so: its handler waits for nothing else than the
+	// client and the connections of a Client, or calls pump.Off before. memo is what Memo
+	// points to. All may be nil.
 	Loops *pump.Loops
+	Board func() bool
 	Rides func(r *http.Request, memo any) bool
 }
 
@@ -55,10 +56,12 @@ type conn struct {
 	hdr  http.Header // of answers, reused
 	from string      // where the client is
 	tls  *tls.ConnectionState
-	by   *pump.Carrier      // nil where no loop carries the connection
+	by   *pump.Carrier      // nil where no loop may carry the connection
 	due  atomic.Int64       // when reading ends that is under way or comes next, in Unix nanoseconds; 0 where nobody knows
 	ctx  context.Context    // of all requests: a client that leaves ends the connection
 	end  context.CancelFunc // of ctx
+
+	seated bool // a loop carries it
 
 	watching sync.Mutex    // guards what follows
 	timer    *time.Timer   // begins the watch
@@ -76,11 +79,10 @@ var (
 // A handler must not change the header of a request, which others may have too. One that
 // panics with http.ErrAbortHandler ends the connection in the middle of its answer.
 func Serve(ctx context.Context, nc net.Conn, cfg Config, h http.Handler) (err error) {
-	if cfg.Loops == nil || cfg.Loops.Board(nc) != nil {
+	if cfg.Loops == nil || cfg.Board == nil || cfg.Rides == nil {
 		return serveBy(ctx, nc, cfg, h, nil)
 	}
 	pump.Carry(func(by *pump.Carrier) {
-		pump.Seat(nc, by)
 		defer pump.Seat(nc, nil)
 		err = serveBy(pump.With(ctx, by), nc, cfg, h, by)
 	})
@@ -107,11 +109,12 @@ func serveBy(ctx context.Context, nc net.Conn, cfg Config, h http.Handler, by *p
 		}
 	}()
 	for {
-		if by != nil {
+		if c.seated {
 			by.On()
 		}
 		r, err := c.next()
-		if by != nil && (err != nil || r.Body != http.NoBody || cfg.Rides == nil || !cfg.Rides(r, c.said.memo)) {
+		rides := err == nil && by != nil && r.Body == http.NoBody && cfg.Rides(r, c.said.memo)
+		if c.seated && !rides {
 			by.Off()
 		}
 		if err != nil {
@@ -125,6 +128,18 @@ func serveBy(ctx context.Context, nc net.Conn, cfg Config, h http.Handler, by *p
 		if err != nil || !again {
 			return err
 		}
+		if rides && !c.seated {
+			c.seat()
+		}
+	}
+}
+
+// seat has a loop carry the connection from now on, if it is time for that.
+func (c *conn) seat() {
+	if c.cfg.Board() && c.cfg.Loops.Board(c.nc) == nil {
+		pump.Seat(c.nc, c.by)
+		c.seated = true
+		c.due.Store(0) // the loop knows of no deadline
 	}
 }
 
