@@ -11,6 +11,7 @@ import (
 	"github.com/posterngate/postern/bench/parts"
 	"github.com/posterngate/postern/bench/targets"
 	"github.com/posterngate/postern/test/e2e/fleet"
+	"github.com/posterngate/postern/test/ports"
 )
 
 // Rivals for HTTP alone.
@@ -117,13 +118,13 @@ func (e *Env) webs(ctx context.Context) (_ *webs, err error) {
 	if err := put(dir); err != nil {
 		return nil, err
 	}
-	var ports [5]int
-	for i := range ports {
-		if ports[i], err = child.Port(); err != nil {
+	var taken [5]int
+	for i := range taken {
+		if taken[i], err = ports.Take(); err != nil {
 			return nil, err
 		}
 	}
-	files := ports[0]
+	files := taken[0]
 	if _, err := w.start("files", nginx, dir, "files.conf", fmt.Sprintf(nginxFiles, 1, dir, files, dir), files); err != nil {
 		return nil, err
 	}
@@ -137,19 +138,19 @@ func (e *Env) webs(ctx context.Context) (_ *webs, err error) {
 	if err := os.Mkdir(before, 0o777); err != nil {
 		return nil, err
 	}
-	pid, err := w.start(nginxProxy, nginx, before, "nginx.conf", fmt.Sprintf(nginxBefore, 2, before, files, ports[1], ports[2], pem), ports[1])
+	pid, err := w.start(nginxProxy, nginx, before, "nginx.conf", fmt.Sprintf(nginxBefore, 2, before, files, taken[1], taken[2], pem), taken[1])
 	if err != nil {
 		return nil, err
 	}
-	w.sites[nginxProxy] = &site{plain: at(ports[1]), secure: at(ports[2]), host: at(files), roots: []int{pid}}
+	w.sites[nginxProxy] = &site{plain: at(taken[1]), secure: at(taken[2]), host: at(files), roots: []int{pid}}
 	if program, err := targets.Find("haproxy"); err != nil {
 		e.skip(err)
 	} else {
-		pid, err := w.start(targets.HAProxy, program, dir, "haproxy.cfg", fmt.Sprintf(haproxyBefore, ports[3], ports[4], pem, files), ports[3])
+		pid, err := w.start(targets.HAProxy, program, dir, "haproxy.cfg", fmt.Sprintf(haproxyBefore, taken[3], taken[4], pem, files), taken[3])
 		if err != nil {
 			return nil, err
 		}
-		w.sites[targets.HAProxy] = &site{plain: at(ports[3]), secure: at(ports[4]), host: at(files), roots: []int{pid}}
+		w.sites[targets.HAProxy] = &site{plain: at(taken[3]), secure: at(taken[4]), host: at(files), roots: []int{pid}}
 	}
 	var hello parts.Hello
 	c, err := parts.Start(filepath.Join(dir, "reverse.log"), "reverse", parts.Backend{Backend: at(files)}, &hello)

@@ -148,13 +148,3 @@ func nobody() (uid, gid uint32, ok bool) {
 	}
 	return uid, gid, true
 }
-
-// Port is one of loopback that nobody listens on now.
-func Port() (int, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port, nil
-}

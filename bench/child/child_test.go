@@ -1,7 +1,6 @@
 package child
 
 import (
-	"net"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -42,16 +41,4 @@ func TestWhatEndsSaysWhy(t *testing.T) {
 	if _, err := Start("none", log, false, "/nowhere"); err == nil {
 		t.Error("a program that is not there was started")
 	}
-}
-
-func TestPortIsFree(t *testing.T) {
-	p, err := Port()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: p})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = ln.Close()
 }

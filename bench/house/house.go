@@ -18,10 +18,10 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/posterngate/postern/bench/child"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	"github.com/posterngate/postern/pkg/gen/postern/api/v1/apiv1connect"
 	"github.com/posterngate/postern/test/e2e/fleet"
+	"github.com/posterngate/postern/test/ports"
 	"github.com/posterngate/postern/test/servers"
 )
 
@@ -62,7 +62,7 @@ func Open(ctx context.Context, o Options) (*House, error) {
 		}
 		o.NodeBinary = file
 	}
-	port, err := child.Port()
+	port, err := ports.Take()
 	if err != nil {
 		return h, err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/posterngate/postern/bench/child"
 	"github.com/posterngate/postern/bench/house"
 	"github.com/posterngate/postern/test/e2e/fleet"
+	"github.com/posterngate/postern/test/ports"
 )
 
 // Find looks for a rival on PATH and where Debian keeps daemons. The error is a Missing.
@@ -35,7 +36,7 @@ func (s *Set) pgbouncer() (*Target, error) {
 	}
 	users := s.file("pgbouncer.users", fmt.Sprintf("%q %q\n", house.Account, s.House.Password))
 	cert, key := s.copied("server.pem"), s.copied("server.key")
-	port, err := child.Port()
+	port, err := ports.Take()
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +68,7 @@ func (s *Set) haproxy() (*Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	port, err := child.Port()
+	port, err := ports.Take()
 	if err != nil {
 		return nil, err
 	}

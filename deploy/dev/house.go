@@ -32,6 +32,7 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/run"
 	"github.com/posterngate/postern/pkg/telemetry"
+	"github.com/posterngate/postern/test/ports"
 	"github.com/posterngate/postern/test/servers"
 )
 
@@ -62,13 +63,13 @@ const httpDomain = "postern.localhost"
 // startTimeout bounds each wait for a part of the house to answer.
 const startTimeout = 30 * time.Second
 
-// ports are chosen once and kept, so that what was pasted yesterday works today.
-type ports struct{ IDP, API, Nodes, PG, Debug, Vault, SSH, HTTP, Orders int }
+// lasting are the ports, which are chosen once and kept, so that what was pasted yesterday works today.
+type lasting struct{ IDP, API, Nodes, PG, Debug, Vault, SSH, HTTP, Orders int }
 
 // house is the parts as they run.
 type house struct {
 	options
-	ports     ports
+	ports     lasting
 	warehouse *warehouse
 	web       *servers.SSHD // nil where it cannot be had
 	orders    *ordersAPI
@@ -173,8 +174,8 @@ func (h *house) start(ctx context.Context) error {
 	return h.writeEnv()
 }
 
-func keptPorts(file string) (ports, error) {
-	var p ports
+func keptPorts(file string) (lasting, error) {
+	var p lasting
 	b, err := os.ReadFile(file)
 	if err == nil {
 		err = json.Unmarshal(b, &p)
@@ -182,17 +183,13 @@ func keptPorts(file string) (ports, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return p, err
 	}
-	// Those that are missing are held at once, so that they differ.
 	for _, port := range []*int{&p.IDP, &p.API, &p.Nodes, &p.PG, &p.Debug, &p.Vault, &p.SSH, &p.HTTP, &p.Orders} {
 		if *port != 0 {
 			continue
 		}
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
+		if *port, err = ports.Take(); err != nil {
 			return p, err
 		}
-		defer ln.Close()
-		*port = ln.Addr().(*net.TCPAddr).Port
 	}
 	if b, err = json.Marshal(p); err != nil {
 		return p, err

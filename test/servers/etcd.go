@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/posterngate/postern/pkg/run"
+	"github.com/posterngate/postern/test/ports"
 )
 
 var etcdHelper = helper{
@@ -146,15 +147,17 @@ func startEtcd(ctx context.Context, bin, dir string, members int) (*EtcdCluster,
 		CAFile: f.ca, CertFile: f.cert, KeyFile: f.key, bin: bin,
 		tls: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12},
 	}
-	ports, err := freePorts(2 * members)
-	if err != nil {
-		return nil, err
-	}
-	url := func(port int) string { return fmt.Sprintf("https://127.0.0.1:%d", port) }
 	var peers []string
 	for i := range members {
 		name := fmt.Sprintf("m%d", i)
-		m := &etcdMember{name: name, dir: filepath.Join(dir, name), url: url(ports[2*i]), peer: url(ports[2*i+1])}
+		m := &etcdMember{name: name, dir: filepath.Join(dir, name)}
+		for _, url := range []*string{&m.url, &m.peer} {
+			addr, err := ports.Addr()
+			if err != nil {
+				return nil, err
+			}
+			*url = "https://" + addr
+		}
 		c.members, c.Endpoints = append(c.members, m), append(c.Endpoints, m.url)
 		peers = append(peers, name+"="+m.peer)
 	}

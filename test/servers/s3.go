@@ -18,6 +18,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/posterngate/postern/test/ports"
 )
 
 const versitygwPackage = "github.com/versity/versitygw/cmd/versitygw"
@@ -72,11 +74,10 @@ func ObjectStore(t testing.TB, o S3Options) *S3 {
 		t.Fatal(err)
 	}
 	for try := 1; ; try++ {
-		ports, err := freePorts(1)
-		if err != nil {
+		var err error
+		if s.port, err = ports.Take(); err != nil {
 			t.Fatal(err)
 		}
-		s.port = ports[0]
 		s.Endpoint = "https://127.0.0.1:" + strconv.Itoa(s.port)
 		if err = s.Restart(ctx); err == nil {
 			break

@@ -11,13 +11,14 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/posterngate/postern/test/ports"
 )
 
 // startTimeout bounds a start, builds and installs not counted.
@@ -43,20 +44,6 @@ func folder(t testing.TB, name string) string {
 // logTo is a log function for tests.
 func logTo(t testing.TB) func(string) { return func(s string) { t.Log(s) } }
 
-// freePorts finds n ports of 127.0.0.1 that nobody listens on now.
-func freePorts(n int) ([]int, error) {
-	ports := make([]int, n)
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		ports[i] = l.Addr().(*net.TCPAddr).Port
-	}
-	return ports, nil
-}
-
 // keptPort is the port in the file, or a new one that is then kept there.
 func keptPort(file string) (int, error) {
 	if b, err := os.ReadFile(file); err == nil {
@@ -64,11 +51,11 @@ func keptPort(file string) (int, error) {
 			return p, nil
 		}
 	}
-	ports, err := freePorts(1)
+	port, err := ports.Take()
 	if err != nil {
 		return 0, err
 	}
-	return ports[0], os.WriteFile(file, []byte(strconv.Itoa(ports[0])), 0o644)
+	return port, os.WriteFile(file, []byte(strconv.Itoa(port)), 0o644)
 }
 
 // waitReady asks probe until it says nil, the process ends, or time is over.

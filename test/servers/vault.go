@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/posterngate/postern/test/ports"
 )
 
 const (
@@ -76,11 +78,10 @@ func StartVault(ctx context.Context, dir string, port int, log func(string)) (v 
 	for try := 1; ; try++ {
 		at := port
 		if at == 0 {
-			ports, err := freePorts(1)
-			if err != nil {
+			var err error
+			if at, err = ports.Take(); err != nil {
 				return nil, nil, err
 			}
-			at = ports[0]
 		}
 		v, err := startVault(ctx, filepath.Join(bin, "vault"), dir, plugins, at)
 		if err == nil {

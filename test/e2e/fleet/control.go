@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/posterngate/postern/test/ports"
 	"github.com/posterngate/postern/test/servers"
 )
 
@@ -85,7 +86,7 @@ func (f *Fleet) newReplica(t testing.TB, i int, common string) *Replica {
 	var addrs [3]string
 	for i := range addrs {
 		var err error
-		if addrs[i], err = port(); err != nil {
+		if addrs[i], err = ports.Addr(); err != nil {
 			t.Fatal(err)
 		}
 	}

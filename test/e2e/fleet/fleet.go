@@ -11,6 +11,7 @@ import (
 
 	"github.com/posterngate/postern/deploy/dev/idp"
 	"github.com/posterngate/postern/pkg/run"
+	"github.com/posterngate/postern/test/ports"
 	"github.com/posterngate/postern/test/servers"
 )
 
@@ -235,7 +236,7 @@ func (f *Fleet) Binary(name string) string { return filepath.Join(f.Dir, name) }
 
 func (f *Fleet) startIDP(t testing.TB) {
 	t.Helper()
-	addr, err := port()
+	addr, err := ports.Addr()
 	if err != nil {
 		t.Fatal(err)
 	}

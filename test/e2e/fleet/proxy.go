@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/posterngate/postern/pkg/run"
+	"github.com/posterngate/postern/test/ports"
 )
 
 // A Proxy is a wire that can be cut: it passes TCP on to a target, slowly, or not at all.
@@ -29,7 +30,7 @@ type Proxy struct {
 // NewProxy listens before a target until the test ends.
 func NewProxy(t testing.TB, target string) *Proxy {
 	t.Helper()
-	ln, err := listen()
+	ln, err := ports.Listen()
 	if err != nil {
 		t.Fatal(err)
 	}

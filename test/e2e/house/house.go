@@ -32,6 +32,7 @@ import (
 	"github.com/posterngate/postern/pkg/run"
 	"github.com/posterngate/postern/pkg/telemetry"
 	"github.com/posterngate/postern/test/e2e/fleet"
+	"github.com/posterngate/postern/test/ports"
 	"github.com/posterngate/postern/test/servers"
 )
 
@@ -270,16 +271,15 @@ func (h *House) startControl(t testing.TB, o Options) {
 	}
 }
 
-// freeAddr is an address of loopback on which nobody listens now. A node tells its
-// address when it enrols, before it binds.
+// freeAddr is an address of loopback for a node, which tells it when it enrols, before it
+// binds.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := ports.Addr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	return addr
 }
 
 func (h *House) startNode(t testing.TB, spec NodeSpec) {
