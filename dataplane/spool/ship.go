@@ -68,7 +68,6 @@ func (s *Spool) keep(ctx context.Context) error {
 		}
 		s.flushHeld()
 		s.cutAged(time.Now())
-		s.keys.expire(time.Now())
 		if err := s.trim(); err != nil {
 			s.log.Error("the spool could not be trimmed", "error", err)
 		}

@@ -87,8 +87,6 @@ type Spool struct {
 	full     bool       // an entry did not fit; until there is a spare segment again
 	fault    error      // of the disk; final
 
-	keys keys
-
 	wakeSeal chan struct{} // cuts has grown
 	wakeShip chan struct{} // ready has grown
 	wakeGrow chan struct{} // a segment was begun
@@ -178,7 +176,7 @@ func (s *Spool) begin(meta record.Session, to []byte, of *Recorder) (*Recorder, 
 	if len(to) == 0 {
 		return nil, fmt.Errorf("spool: the control plane has not said to which key the recording %s is sealed", meta.ID)
 	}
-	key, wrapped, err := s.keys.next(to, meta.ID)
+	key, wrapped, err := record.NewDataKey(to, meta.ID)
 	if err != nil {
 		return nil, err
 	}

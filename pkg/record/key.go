@@ -42,38 +42,11 @@ type DataKey struct{ aead cipher.AEAD }
 // NewDataKey makes the key of a session. wrapped is the same key for the holder of the
 // recording key (X25519), whose public half is given; nobody else can make it again.
 func NewDataKey(recordingKey []byte, session postern.SessionID) (key *DataKey, wrapped WrappedKey, err error) {
-	w, err := NewWrapper(recordingKey)
-	if err != nil {
-		return nil, WrappedKey{}, err
-	}
-	return w.NewDataKey(session)
-}
-
-// A Wrapper makes the keys of many sessions for the holder of one recording key. Whoever
-// has it can open what it has wrapped, so it should not live for long. It is safe for
-// concurrent use.
-type Wrapper struct {
-	id     string
-	sealer *secret.Sealer
-}
-
-// NewWrapper makes a Wrapper for the holder of a recording key, whose public half is given.
-func NewWrapper(recordingKey []byte) (*Wrapper, error) {
-	sealer, err := secret.NewSealer(recordingKey)
-	if err != nil {
-		return nil, fmt.Errorf("record: seal to the recording key: %w", err)
-	}
-	return &Wrapper{RecordingKeyID(recordingKey), sealer}, nil
-}
-
-// NewDataKey makes the key of a session, once for each. secret.ErrSealerUsed says that the
-// Wrapper has made as many as it may.
-func (w *Wrapper) NewDataKey(session postern.SessionID) (key *DataKey, wrapped WrappedKey, err error) {
 	var raw [dataKeySize]byte
 	_, _ = rand.Read(raw[:]) // never fails
 	defer clear(raw[:])
-	wrapped.ID = w.id
-	if wrapped.Sealed, err = w.sealer.Seal(wrapInfo(wrapped.ID, session), raw[:]); err != nil {
+	wrapped.ID = RecordingKeyID(recordingKey)
+	if wrapped.Sealed, err = secret.SealTo(recordingKey, wrapInfo(wrapped.ID, session), raw[:]); err != nil {
 		return nil, WrappedKey{}, fmt.Errorf("record: seal the key of session %s to the recording key: %w", session, err)
 	}
 	key, err = OpenDataKey(raw[:])
