@@ -58,8 +58,8 @@ func (t *tables) number(text []byte, p int, final bool) (kind Kind, to int, more
 		return none, 0, true
 	}
 	if g.n >= 8 {
-		if kind, to = t.long(text, p, &g); to > 0 {
-			return kind, to, false
+		if kind, to, more = t.long(text, p, &g, final); more || to > 0 {
+			return kind, to, more
 		}
 	}
 	if t.phone && g.n >= 3 {
@@ -68,12 +68,13 @@ func (t *tables) number(text []byte, p int, final bool) (kind Kind, to int, more
 	return none, 0, false
 }
 
-// long looks for what has eight digits and more.
-func (t *tables) long(text []byte, p int, g *digits) (Kind, int) {
+// long looks for what has eight digits and more. Where more is true this depends on what
+// follows.
+func (t *tables) long(text []byte, p int, g *digits, final bool) (kind Kind, to int, more bool) {
 	if t.on[Card] {
 		for n := min(g.n, most); n >= 12; n-- {
 			if g.whole(text, n) && card(g.d[:n]) && cardGroups(text[p:g.end[n-1]]) {
-				return Card, g.end[n-1]
+				return Card, g.end[n-1], false
 			}
 		}
 	}
@@ -82,7 +83,7 @@ func (t *tables) long(text []byte, p int, g *digits) (Kind, int) {
 		n    int
 	}{{FrenchID, 15}, {PolishID, 11}, {BrazilianID, 11}, {USSocial, 9}} {
 		if t.on[k.kind] && g.n >= k.n && g.whole(text, k.n) && checked(k.kind, text[p:g.end[k.n-1]], g.d[:k.n]) {
-			return k.kind, g.end[k.n-1]
+			return k.kind, g.end[k.n-1], false
 		}
 	}
 	if t.on[SpanishID] {
@@ -90,20 +91,25 @@ func (t *tables) long(text []byte, p int, g *digits) (Kind, int) {
 		if end < len(text) && text[end] == '-' {
 			end++
 		}
-		if end < len(text) && dni(g.d[:8], text[end]) && (end+1 == len(text) || !isAlnum(text[end+1])) {
-			return SpanishID, end + 1
+		if end < len(text) && dni(g.d[:8], text[end]) {
+			switch {
+			case end+1 == len(text) && !final: // the letter may be the first of a word
+				return none, 0, true
+			case end+1 == len(text), !isAlnum(text[end+1]):
+				return SpanishID, end + 1, false
+			}
 		}
 	}
 	if t.phone && g.n >= 10 && g.d[0] == '0' && g.d[1] == '0' && g.end[1] == p+2 {
 		if n := callingCode(g.d[2:g.n]); n > 0 && text[g.end[n+1]] == ' ' {
 			for m := min(g.n, 17); m >= 10; m-- {
 				if g.whole(text, m) {
-					return Phone, g.end[m-1]
+					return Phone, g.end[m-1], false
 				}
 			}
 		}
 	}
-	return none, 0
+	return none, 0, false
 }
 
 // cardGroups reports whether a number is written as on a card: as one, in groups of four
