@@ -17,6 +17,7 @@ import (
 	"github.com/posterngate/postern/bench/stats"
 	"github.com/posterngate/postern/bench/targets"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	"github.com/posterngate/postern/pkg/run"
 )
 
 const (
@@ -56,13 +57,16 @@ func lockCell(ctx context.Context, e *Env, out *result.Cell) error {
 		}
 		defer c.Close()
 		began := time.Now()
-		if _, err := ada.Policy.Create(ctx, connect.NewRequest(&apiv1.CreateRequest{Object: lock})); err != nil {
-			return 0, err
-		}
-		if err := over(ctx, c); err != nil {
-			return 0, err
-		}
+		call := run.New(ctx) // which is answered when the farthest node has it
+		call.Go("lock", func(ctx context.Context) error {
+			_, err := ada.Policy.Create(ctx, connect.NewRequest(&apiv1.CreateRequest{Object: lock}))
+			return err
+		})
+		err = over(ctx, c)
 		took := time.Since(began)
+		if err := errors.Join(call.Wait(), err); err != nil {
+			return 0, err
+		}
 		_, err = ada.Policy.Delete(ctx, connect.NewRequest(&apiv1.DeleteRequest{Kind: "lock", Name: "bench-cut"}))
 		return took, err
 	}
