@@ -3,6 +3,8 @@ package pin_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -190,7 +192,14 @@ func TestNoPins(t *testing.T) {
 // TestWhoLetsBe: a node that says that people have let a change be is believed where a
 // hold says so too, and for just that change.
 func TestWhoLetsBe(t *testing.T) {
-	is := func(b byte) string { return "sha256:" + strings.Repeat(fmt.Sprintf("%02x", b), 32) }
+	const said, notAll = `{"name":"search"}`, "(the text of what has changed is not all here: it is too long, or was not heard by this node)"
+	changed := sha256.Sum256([]byte(said))
+	is := func(b byte) string {
+		if b == 2 {
+			return "sha256:" + hex.EncodeToString(changed[:])
+		}
+		return "sha256:" + strings.Repeat(fmt.Sprintf("%02x", b), 32)
+	}
 	shown := func(tool string, was, now byte) string {
 		return fmt.Sprintf("the tool %q has changed: it was %s and is %s", tool, is(was), is(now))
 	}
@@ -207,7 +216,7 @@ func TestWhoLetsBe(t *testing.T) {
 		}
 		return h
 	}
-	good := shown("search", 1, 2) + "; " + shown("other", 1, 2) + "\n{\"name\":\"search\"}"
+	good := shown("search", 1, 2) + "; " + shown("other", 1, 3) + "\n" + said + "\n" + notAll
 	for name, c := range map[string]struct {
 		hold *typesv1.Hold
 		path string
@@ -225,23 +234,29 @@ func TestWhoLetsBe(t *testing.T) {
 		"a rule that is easier":       {hold(func(h *typesv1.Hold) { h.Rule = "friends" }, good), "/mcp", false},
 		"a permit without a review":   {hold(func(h *typesv1.Hold) { h.Statement = "tools/call search at /free" }, good), "/free", false},
 		"nothing was shown":           {hold(nil), "/mcp", false},
-		"another change was shown":    {hold(nil, shown("search", 1, 3)), "/mcp", false},
-		"another tool was shown":      {hold(nil, shown("other", 1, 2)), "/mcp", false},
-		"it was shown below the line": {hold(nil, shown("other", 1, 2)+"\n"+shown("search", 1, 2)), "/mcp", false},
-		"it is in a name":             {hold(nil, shown("; "+shown("search", 1, 2)+"; ", 1, 2)), "/mcp", false},
-		"a client said it":            {hold(nil, shown("search", 1, 2), shown("other", 1, 2)), "/mcp", false},
+		"another change was shown":    {hold(nil, shown("search", 1, 3)+"\n"+notAll), "/mcp", false},
+		"another tool was shown":      {hold(nil, shown("other", 1, 2)+"\n"+said), "/mcp", false},
+		"it was shown below the line": {hold(nil, shown("other", 1, 3)+"\n"+notAll+"\n"+shown("search", 1, 2)), "/mcp", false},
+		"it is in a name":             {hold(nil, shown("; "+shown("search", 1, 2)+"; ", 1, 2)+"\n"+said), "/mcp", false},
+		"a client said it":            {hold(nil, shown("search", 1, 2)+"\n"+said, shown("other", 1, 3)+"\n"+notAll), "/mcp", false},
+		"without its text, as said":   {hold(nil, shown("search", 1, 2)+"\n"+notAll), "/mcp", true},
+		"without its text":            {hold(nil, shown("search", 1, 2)), "/mcp", false},
+		"with another text":           {hold(nil, shown("search", 1, 2)+"\n{\"name\":\"search\",\"description\":\"as before\"}"), "/mcp", false},
+		"with words beside the hash":  {hold(nil, shown("search", 1, 2)+"; it searches, as before\n"+said), "/mcp", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			mem := storetest.NewMemory()
 			s := service(t, mem, c.hold)
-			for hash := range byte(2) {
-				if _, err := s.Pin(t.Context(), tell("g-1", c.path, hash+1, "search")); err != nil {
+			now := tell("g-1", c.path, 2, "search")
+			now.Said[0].Now = changed[:]
+			for _, told := range []*nodev1.PinServerRequest{tell("g-1", c.path, 1, "search"), now} {
+				if _, err := s.Pin(t.Context(), told); err != nil {
 					t.Fatal(err)
 				}
 			}
 			accept := ask("g-1", c.path)
 			accept.List, accept.Hold = mcp.Tools, "h-1"
-			accept.Accepted = tell("g-1", c.path, 2, "search").GetSaid()
+			accept.Accepted = now.GetSaid()
 			_, err := s.Pin(t.Context(), accept)
 			if (err == nil) != c.let || err != nil && fault.CodeOf(err) != codes.PermissionDenied {
 				t.Errorf("%v", err)
@@ -250,7 +265,7 @@ func TestWhoLetsBe(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if p := resp.GetPins().GetLists()[0].GetPins()[0]; p.GetAccepted() != c.let || (p.GetFirst()[0] == 2) != c.let {
+			if p := resp.GetPins().GetLists()[0].GetPins()[0]; p.GetAccepted() != c.let || bytes.Equal(p.GetFirst(), changed[:]) != c.let {
 				t.Errorf("it is %v", p)
 			}
 			if c.let { // once more changes nothing

@@ -38,7 +38,7 @@ type Facts struct {
 	Beside map[string]any
 	// Changed says what of the server is not what it was when it was pinned, and how, where
 	// the message may not go on before somebody has looked at that; Now is what the server
-	// says of it, cut where that is long.
+	// says of it (Server.Changed).
 	Changed, Now string
 	// Unknown says what was not understood; nothing is allowed then.
 	Unknown string

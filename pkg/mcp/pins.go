@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -167,13 +168,63 @@ const between = "; "
 // told is how people are told that a thing is not what it must be.
 func told(of thing, how string) string { return called(of.list, of.name) + " has changed: " + how }
 
+// unshown stands below what people are told of changes, in the place of a text that they
+// cannot be shown.
+const unshown = "(the text of what has changed is not all here: it is too long, or was not heard by this node)"
+
+const digest = hashed + "[0-9a-f]{64}"
+
+// change is what told says, with the hash of what is said now where there is one.
+var change = regexp.MustCompile(`^((?:the server's introduction|the (?:tool|prompt|resource template) "(?:[^"\\]|\\.)*") has changed: it ` +
+	`(?:was (?:added,|` + digest + `) and is (` + digest + `)|must be ` + digest + `, and the server was not asked yet: list the (?:tools|prompts|resourceTemplates) first|` +
+	`was not there when the server was asked: list the (?:tools|prompts|resourceTemplates) first))(?:` + between + `|$)`)
+
+// changesIn reads what people were told, one line of changes (told, differs), and below it
+// what is said now of them, each in a line. It is false where anything else stands there:
+// words of who asks beside a hash, a text that has another hash, or none where nothing says
+// that there is one.
+func changesIn(text string) (changes []string, ok bool) {
+	line, below, _ := strings.Cut(text, "\n")
+	shown := map[string]bool{} // by hash: whether its text stands below
+	for line != "" {
+		m := change.FindStringSubmatch(line)
+		if m == nil {
+			return nil, false
+		}
+		line = line[len(m[0]):]
+		changes = append(changes, m[1])
+		if m[2] != "" {
+			shown[m[2]] = false
+		}
+	}
+	whole := true
+	for said := range strings.SplitSeq(below, "\n") {
+		sum := sha256.Sum256([]byte(said))
+		is := written(sum[:])
+		switch _, of := shown[is]; {
+		case of:
+			shown[is] = true
+		case said == unshown:
+			whole = false
+		case said != "":
+			return nil, false
+		}
+	}
+	for _, is := range shown {
+		if !is && whole {
+			return nil, false
+		}
+	}
+	return changes, true
+}
+
 // Shown reports whether people who were asked with these parameters (Facts.Asked) were
-// told of each change that a request has let be, just as it is now.
+// told of each change that a request has let be, just as it is now, and shown no text of it
+// but its own.
 func Shown(p *nodev1.ServerPins, r *nodev1.PinServerRequest, asked []string) bool {
 	var changes []string
-	if n := len(asked); n > 0 { // the last says what has changed, and below that what is said now
-		line, _, _ := strings.Cut(asked[n-1], "\n")
-		changes = strings.Split(line, between)
+	if n := len(asked); n > 0 { // the last says what has changed
+		changes, _ = changesIn(asked[n-1])
 	}
 	for _, a := range r.GetAccepted() {
 		pin := pinOf(p, r.GetList(), a.GetName())

@@ -17,10 +17,10 @@ const (
 	// maxTalks is how many sessions of the protocol are open at once; the one that was
 	// used least lately is given up for another.
 	maxTalks = 64
-	// maxShown is how much of what a server says of a changed thing people are shown, in
-	// bytes; maxTexts of how many things.
-	maxShown = 4 << 10
-	maxTexts = 256
+	// maxShown is how much of what a server says of changed things people are shown at
+	// once, in bytes; maxTexts of how many things that is kept.
+	maxShown = 8 << 10
+	maxTexts = 128
 	// freshFor is for how long what was learnt of a server is not asked for again.
 	freshFor = 5 * time.Second
 )
@@ -42,7 +42,7 @@ type Server struct {
 
 type thing struct{ list, name string }
 
-// A text is what a server says of a thing now.
+// A text is what a server says of a thing now; without the text where that is too long.
 type text struct{ hash, text string }
 
 // NewServer knows nothing yet.
@@ -164,7 +164,8 @@ func pinned(f *Facts) bool {
 }
 
 // Changed says how what a message is about differs from what it must be, and what the
-// server says of it now, as far as that was heard here; both are empty where it does not.
+// server says of it now, whole and each thing in a line, with one that says so where that
+// was not heard here or is too long; both are empty where it does not differ.
 func (s *Server) Changed(m Memory, f *Facts, rule *postern.MCPRule) (how, now string, err error) {
 	if !pinned(f) {
 		return "", "", nil
@@ -179,6 +180,7 @@ func (s *Server) Changed(m Memory, f *Facts, rule *postern.MCPRule) (how, now st
 
 func (s *Server) changed(pins *nodev1.ServerPins, f *Facts, rule *postern.MCPRule) (how, now string) {
 	var hows, texts []string
+	room, whole := maxShown, true
 	for _, of := range about(f, pins, rule) {
 		h := differs(pins, of.list, of.name, policyPin(rule, of.list, of.name))
 		if h == "" {
@@ -186,10 +188,17 @@ func (s *Server) changed(pins *nodev1.ServerPins, f *Facts, rule *postern.MCPRul
 		}
 		hows = append(hows, told(of, h))
 		s.mu.Lock()
-		if t, heard := s.texts[of]; heard && strings.HasSuffix(h, t.hash) {
-			texts = append(texts, t.text)
-		}
+		t := s.texts[of]
 		s.mu.Unlock()
+		switch {
+		case t.text != "" && strings.HasSuffix(h, t.hash) && len(t.text) <= room:
+			texts, room = append(texts, t.text), room-len(t.text)
+		case pinOf(pins, of.list, of.name) != nil:
+			whole = false
+		}
+	}
+	if !whole {
+		texts = append(texts, unshown)
 	}
 	return strings.Join(hows, between), strings.Join(texts, "\n")
 }
@@ -238,7 +247,11 @@ func (s *Server) heard(what thing, how, hash string, said []byte) (news []Change
 	if len(s.texts) >= maxTexts {
 		clear(s.texts)
 	}
-	s.texts[what] = text{hash, string(said[:min(len(said), maxShown)])}
+	t := text{hash: hash}
+	if len(said) <= maxShown {
+		t.text = string(said)
+	}
+	s.texts[what] = t
 	return []Change{{called(what.list, what.name), how}}
 }
 

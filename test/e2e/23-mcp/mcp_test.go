@@ -382,7 +382,7 @@ func (d *desk) introduction(t *testing.T, token string) {
 	if status, text := d.post(t, d.Nodes[1], token, "/mcp", hello, "Prefer: respond-async"); status != 200 || !strings.Contains(text, "-32004") {
 		t.Errorf("the next is not held: %d %s", status, text)
 	}
-	d.answer(t, "approve", d.pending(t, "initialize at /mcp", "the server's introduction has changed", "it was added, and is sha256:"))
+	d.answer(t, "approve", d.pending(t, "initialize at /mcp", "the server's introduction has changed", "it was added, and is sha256:", "was not heard by this node"))
 	house.Eventually(t, func() string { return "it is shown at the other node" }, func() bool {
 		_, text := d.post(t, d.Nodes[1], token, "/mcp", hello, "Prefer: respond-async")
 		return strings.Contains(text, "evil.example")
