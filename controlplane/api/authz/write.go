@@ -115,7 +115,10 @@ func outOfScope(scope map[string]string, ch Change, after World) string {
 		if newVault(ch) {
 			return "a path in Vault cannot be scoped: ask an operator of everything to set it"
 		}
-		return covers("resource", sel.GetNames()...)
+		if why := covers("resource", sel.GetNames()...); why != "" {
+			return why
+		}
+		return covers("mask", keyed(k.Task, after)...)
 	case *typesv1.Object_Binding:
 		return covers("task", k.Binding.GetSpec().GetTasks()...)
 	case *typesv1.Object_Resource:
@@ -134,6 +137,22 @@ func outOfScope(scope map[string]string, ch Change, after World) string {
 		return covers("resource", s.GetResource()) + covers("workload", s.GetWorkload())
 	}
 	return ""
+}
+
+// keyed are the masks of a task that have a key, sorted: who may use one can have any value
+// turned into what the key makes of it.
+func keyed(t *typesv1.Task, w World) (names []string) {
+	for _, p := range t.GetSpec().GetPermit() {
+		for _, masks := range []map[string]string{p.GetMask(), p.GetDetect()} {
+			for _, name := range masks {
+				if w.Lookup("mask", name).GetMask().GetSpec().GetKey().GetSecret() != "" {
+					names = append(names, name)
+				}
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // newVault reports whether a change of a resource or task brings in a Vault reference

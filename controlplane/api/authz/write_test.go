@@ -2,10 +2,13 @@ package authz_test
 
 import (
 	"iter"
+	"maps"
 	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/posterngate/postern/controlplane/api/authz"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
@@ -192,6 +195,128 @@ func TestMayWrite(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestReferencesStayInScope: by no field of any kind does an operator of a scope reach what is
+// out of it (CVE-2022-36130). Each field is tried that policy takes for a reference.
+func TestReferencesStayInScope(t *testing.T) {
+	sam := &authz.Caller{Subject: postern.Subject{Name: "sam"}, Roles: []policy.RoleGrant{{Role: authz.Admin, Scope: map[string]string{"team": "sales"}}}}
+	// What gives nobody anything: people who are asked, masks that hide more, and workloads
+	// to which something is given.
+	harmless := map[string]bool{"approvalrule/theirs": true, "mask/theirs": true, "workload/theirs": true}
+	before := parse(t, `
+kind: Resource
+metadata: {name: theirs, labels: {team: hr}}
+---
+kind: Secret
+metadata: {name: theirs, labels: {team: hr}}
+---
+kind: Task
+metadata: {name: theirs, labels: {team: hr}}
+---
+kind: ApprovalRule
+metadata: {name: theirs, labels: {team: hr}}
+---
+kind: Workload
+metadata: {name: theirs, labels: {team: hr}}
+---
+kind: Mask
+metadata: {name: theirs, labels: {team: hr}}
+spec: {method: redact}
+---
+kind: Mask
+metadata: {name: keyed, labels: {team: hr}}
+spec: {method: token, key: {secret: theirs}}
+`)
+	tried, let := map[string]int{}, map[string]int{}
+	for _, kind := range object.Kinds() {
+		for _, name := range []string{"theirs", "keyed"} {
+			for _, o := range naming(kind, name) {
+				object.Meta(o).Name, object.Meta(o).Labels = "new", map[string]string{"team": "sales"}
+				if t := o.GetTask().GetSpec(); t != nil && len(t.GetResources().GetNames()) == 0 {
+					t.Resources = &typesv1.ResourceSelector{Labels: map[string]string{"team": "sales"}}
+				}
+				after := maps.Clone(before)
+				after[object.Ref(o)] = o
+				_, err := sam.MayWrite([]authz.Change{{After: o}}, before, after)
+				for ref := range before {
+					of, is, _ := strings.Cut(ref, "/")
+					if is != name || len(policy.Referrers(of, name, []*typesv1.Object{o})) == 0 {
+						continue
+					}
+					if tried[ref]++; err != nil {
+						continue
+					}
+					if let[ref]++; !harmless[ref] {
+						t.Errorf("%v reaches %s", o, ref)
+					}
+				}
+			}
+		}
+	}
+	for ref := range before {
+		if tried[ref] == 0 || harmless[ref] && let[ref] == 0 {
+			t.Errorf("%s: tried %d times, of which %d are let be", ref, tried[ref], let[ref])
+		}
+	}
+}
+
+// naming are objects of a kind that have a name in one field each, in all that have text.
+func naming(kind, name string) (out []*typesv1.Object) {
+	whole := (&typesv1.Object{}).ProtoReflect()
+	fields := whole.Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		if !strings.EqualFold(string(f.Message().Name()), kind) {
+			continue
+		}
+		for _, v := range holding(f.Message(), name, 0) {
+			m := whole.New()
+			m.Set(f, protoreflect.ValueOfMessage(v))
+			out = append(out, m.Interface().(*typesv1.Object))
+		}
+	}
+	return out
+}
+
+// holding are messages with a text in one field each.
+func holding(d protoreflect.MessageDescriptor, text string, depth int) (out []protoreflect.Message) {
+	mt, err := protoregistry.GlobalTypes.FindMessageByName(d.FullName())
+	if err != nil || depth > 6 {
+		return nil
+	}
+	for i := range d.Fields().Len() {
+		f := d.Fields().Get(i)
+		var values []protoreflect.Value
+		of := f
+		if f.IsMap() {
+			of = f.MapValue()
+		}
+		switch of.Kind() {
+		case protoreflect.StringKind:
+			values = append(values, protoreflect.ValueOfString(text))
+		case protoreflect.MessageKind:
+			for _, m := range holding(of.Message(), text, depth+1) {
+				values = append(values, protoreflect.ValueOfMessage(m))
+			}
+		default:
+		}
+		for _, v := range values {
+			m := mt.New()
+			switch {
+			case f.IsMap() && f.MapKey().Kind() == protoreflect.StringKind:
+				m.Mutable(f).Map().Set(protoreflect.ValueOfString("x").MapKey(), v)
+			case f.IsMap():
+				continue
+			case f.IsList():
+				m.Mutable(f).List().Append(v)
+			default:
+				m.Set(f, v)
+			}
+			out = append(out, m)
+		}
+	}
+	return out
 }
 
 func TestHas(t *testing.T) {
