@@ -16,8 +16,11 @@ import (
 
 const theSecret = "cs-do-not-show"
 
+// theToken is what a server gives with an error.
+const theToken = "at-do-not-show"
+
 // TestIssue: what a server may say to a client's request, and what becomes of it. No error
-// has the secret, whatever the server quotes.
+// has the secret or a token, whatever the server quotes (CVE-2026-46405).
 func TestIssue(t *testing.T) {
 	elsewhere := 0
 	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere++ }))
@@ -34,17 +37,20 @@ func TestIssue(t *testing.T) {
 		secret string
 		life   time.Duration // 0 is an error
 	}{
-		"an hour":            {200, `{"access_token":"at","token_type":"bearer","expires_in":3600}`, "", time.Hour - 30*time.Second},
-		"a minute":           {200, `{"access_token":"at","token_type":"Bearer","expires_in":60}`, "", 54 * time.Second},
-		"no end":             {200, `{"access_token":"at","token_type":"Bearer"}`, "", 270 * time.Second},
-		"no token":           {200, `{"token_type":"Bearer"}`, "", 0},
-		"a MAC token":        {200, `{"access_token":"at","token_type":"mac"}`, "", 0},
-		"a token too long":   {200, `{"access_token":"` + strings.Repeat("x", maxToken+1) + `","token_type":"Bearer"}`, "", 0},
-		"refused":            {401, `{"error":"invalid_client","error_description":"` + theSecret + `"}`, "", 0},
-		"no JSON":            {500, theSecret, "", 0},
-		"sent elsewhere":     {307, "", "", 0},
-		"half of a client":   {200, `{"access_token":"at","token_type":"Bearer"}`, "half", 0},
-		"an end in the past": {200, `{"access_token":"at","token_type":"Bearer","expires_in":-5}`, "", 0},
+		"an hour":                      {200, `{"access_token":"at","token_type":"bearer","expires_in":3600}`, "", time.Hour - 30*time.Second},
+		"a minute":                     {200, `{"access_token":"at","token_type":"Bearer","expires_in":60}`, "", 54 * time.Second},
+		"no end":                       {200, `{"access_token":"at","token_type":"Bearer"}`, "", 270 * time.Second},
+		"no token":                     {200, `{"token_type":"Bearer"}`, "", 0},
+		"a MAC token":                  {200, `{"access_token":"at","token_type":"mac"}`, "", 0},
+		"a token too long":             {200, `{"access_token":"` + strings.Repeat("x", maxToken+1) + `","token_type":"Bearer"}`, "", 0},
+		"refused":                      {401, `{"error":"invalid_client","error_description":"` + theSecret + `"}`, "", 0},
+		"no JSON":                      {500, theSecret, "", 0},
+		"refused, with one":            {400, `{"error":"invalid_scope","error_description":"not for ` + theToken + `","access_token":"` + theToken + `","token_type":"Bearer","expires_in":3600}`, "", 0},
+		"an error that is none":        {200, `{"error":"access_denied","access_token":"` + theToken + `","token_type":"Bearer","expires_in":3600}`, "", 0},
+		"an end in the past, with one": {200, `{"access_token":"` + theToken + `","token_type":"Bearer","expires_in":-5}`, "", 0},
+		"sent elsewhere":               {307, "", "", 0},
+		"half of a client":             {200, `{"access_token":"at","token_type":"Bearer"}`, "half", 0},
+		"an end in the past":           {200, `{"access_token":"at","token_type":"Bearer","expires_in":-5}`, "", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -56,7 +62,7 @@ func TestIssue(t *testing.T) {
 			defer srv.Close()
 			got, err := source.Issue(t.Context(), credential.Request{Ref: &typesv1.CredentialRef{Oauth: &typesv1.OAuthRef{TokenUrl: srv.URL, Secret: c.secret}}})
 			if c.life == 0 {
-				if err == nil || strings.Contains(err.Error(), theSecret) {
+				if err == nil || got.Credential != nil || strings.Contains(err.Error(), theSecret) || strings.Contains(err.Error(), theToken) {
 					t.Errorf("%v %v", got, err)
 				}
 				return

@@ -125,10 +125,10 @@ func (c *Config) client() (*api.Client, error) {
 	}
 	client, err := api.NewClient(&api.Config{
 		Address: c.Address, MaxRetries: 1, Timeout: requestTimeout,
-		HttpClient: &http.Client{Transport: otelhttp.NewTransport(&http.Transport{
+		HttpClient: &http.Client{Transport: bare{otelhttp.NewTransport(&http.Transport{
 			Proxy: http.ProxyFromEnvironment, TLSClientConfig: tlsConfig, ForceAttemptHTTP2: true,
 			MaxIdleConnsPerHost: 16, IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: requestTimeout,
-		})},
+		})}},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
