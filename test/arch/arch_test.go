@@ -59,6 +59,8 @@ var only = []struct {
 	{[]string{"gocloud.dev", "github.com/aws/aws-sdk-go-v2/config", "github.com/aws/aws-sdk-go-v2/service", "github.com/aws/aws-sdk-go-v2/feature"}, []string{"controlplane/recording/blob", "test"}, "object stores are reached in one place"},
 	{[]string{"github.com/aws"}, []string{"controlplane/recording/blob", "dataplane/engine/http", "test"}, "requests are signed in one place"},
 	{[]string{"modernc.org/sqlite"}, []string{"controlplane/recording/index", "test"}, "one index, one package"},
+	// CVE-2023-42820: a code that came of what could be guessed.
+	{[]string{"math/rand"}, []string{"controlplane/audit", "controlplane/store", "controlplane/credential/vault", "controlplane/recording/index/indextest", "dataplane/spool", "dataplane/control", "pkg/sql/postgres", "bench", "test"}, "what can be guessed is for pauses and templates; names and tokens are crypto/rand's"},
 }
 
 // grpcFree lists where grpc-go must not be imported within dataplane; its messages are
@@ -186,6 +188,22 @@ func TestGoroutinesAreWaitedFor(t *testing.T) {
 		ast.Inspect(f.ast, func(n ast.Node) bool {
 			if g, ok := n.(*ast.GoStmt); ok {
 				t.Errorf("%s: a bare go statement; use run.Group", f.fset.Position(g.Pos()))
+			}
+			return true
+		})
+	}
+}
+
+// TestLinksAreNotFollowed: who may make links where a program of ours that runs as root gives
+// files away must not get others by it.
+func TestLinksAreNotFollowed(t *testing.T) {
+	for _, f := range load(t) {
+		if f.test || strings.HasPrefix(f.dir, "test/") {
+			continue
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok && s.Sel.Name == "Chown" {
+				t.Errorf("%s: Chown follows links; use os.Lchown", f.fset.Position(s.Pos()))
 			}
 			return true
 		})

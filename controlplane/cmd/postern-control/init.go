@@ -154,7 +154,7 @@ func (s *sample) write() (file string, err error) {
 	if _, err := sealed.OpenKeyFile(s.KeyFile); err != nil { // made where there is none
 		return "", err
 	}
-	if err := os.Chown(s.KeyFile, s.uid, s.gid); err != nil {
+	if err := os.Lchown(s.KeyFile, s.uid, s.gid); err != nil { // what a link leads to stays its owner's
 		return "", err
 	}
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // holds no secret
