@@ -152,7 +152,7 @@ func TestBadClaims(t *testing.T) {
 	}
 }
 
-// TestConfusion shows tokens that were not signed as they say.
+// TestConfusion shows tokens that were not signed as they say: the classes of JOSE libraries.
 func TestConfusion(t *testing.T) {
 	i, other := newIssuer(t), newIssuer(t)
 	v := verifier(t, one(i))

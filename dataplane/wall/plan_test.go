@@ -86,7 +86,8 @@ func TestGrantStatements(t *testing.T) {
 	}
 }
 
-// What comes from elsewhere goes into SQL only in a form that is known.
+// What comes from elsewhere goes into SQL only in a form that is known, logins that are
+// dropped included (CVE-2026-39946).
 func TestForms(t *testing.T) {
 	if got, err := loginName("warehouse", "l-abcdefgh12"); err != nil || got != loginPrefix("warehouse")+"abcdefgh12" {
 		t.Errorf("%q %v", got, err)

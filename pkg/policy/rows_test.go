@@ -77,6 +77,23 @@ func TestRowsToSQL(t *testing.T) {
 	}
 }
 
+// TestClaimsAreNoPatterns: whatever a claim has in it, it is compared as it stands, and is one
+// value (GHSA-59w7-v8rr-pr4p).
+func TestClaimsAreNoPatterns(t *testing.T) {
+	r, err := CompileRows(`country == subject.claims.c || name.startsWith(subject.claims.c) || team in subject.groups`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range "*+/,%_?.:;|^$~&#-()[]<>@! " {
+		said := "a" + string(c) + "b"
+		got, err := r.SQL(&postern.Subject{Name: "x", Groups: []string{said}, Claims: map[string]any{"c": said}})
+		want := `(("country" OPERATOR(pg_catalog.=) '` + said + `' OR pg_catalog.starts_with(CAST("name" AS pg_catalog.text), '` + said + `')) OR "team" OPERATOR(pg_catalog.=) ANY ('{"` + said + `"}'))`
+		if err != nil || strings.NewReplacer("((", "", "))", ")").Replace(got) != strings.NewReplacer("((", "", "))", ")").Replace(want) {
+			t.Errorf("%q: %s (%v)\nwant %s", said, got, err, want)
+		}
+	}
+}
+
 func TestRowsColumns(t *testing.T) {
 	r, err := CompileRows(`b == subject.id && (a > 1 || b in ["x"]) && subject.groups.exists(g, g == "h")`)
 	if err != nil || strings.Join(r.Columns(), " ") != "a b" {

@@ -97,7 +97,8 @@ func TestWorkload(t *testing.T) {
 }
 
 // TestWhoSeesAndEnds: a grant is its subject's, its workload's owner's, and that of roles
-// that reach its task; for all others there is none.
+// that reach its task; for all others there is none, and nobody is told its token
+// (CVE-2025-62712).
 func TestWhoSeesAndEnds(t *testing.T) {
 	const no, sees, ends = 0, 1, 2
 	for _, c := range []struct {

@@ -256,7 +256,7 @@ func TestCredentials(t *testing.T) {
 }
 
 // TestNothingUnderAGrantOfOthers: what a node asks under a grant that no client has opened
-// there is refused, whatever it is.
+// there is refused, whatever it is (CVE-2026-45808).
 func TestNothingUnderAGrantOfOthers(t *testing.T) {
 	withNode(t, func(_ *house, r *replica, _ *wire, n *node) {
 		ctx, grant := context.Background(), "g-elsewhere"

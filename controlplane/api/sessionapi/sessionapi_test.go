@@ -245,6 +245,8 @@ func (h *house) read(who, id string, from uint32, follow bool, each func(*apiv1.
 	return errors.Join(stream.Err(), stream.Close())
 }
 
+// TestWhoMay: a recording is read by whose it is and by roles, and by nobody else
+// (CVE-2023-42442; TestStrangers has the rest of the surface).
 func TestWhoMay(t *testing.T) {
 	h := world(t)
 	for _, c := range []struct {

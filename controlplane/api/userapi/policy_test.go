@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -392,6 +393,59 @@ func TestList(t *testing.T) {
 	refused(t, err, connect.CodeInvalidArgument, "page_token")
 	_, err = h.policy("ada").List(t.Context(), connect.NewRequest(&apiv1.ListRequest{Kind: "mask", PageSize: -1}))
 	refused(t, err, connect.CodeInvalidArgument, "page_size")
+}
+
+// TestAListIsWhatMayBeRead: what somebody may not get no list shows them, and what they may
+// get all lists do (GHSA-xp3c-3jw3-4vcr).
+func TestAListIsWhatMayBeRead(t *testing.T) {
+	h := newHouse(t)
+	h.apply(t, world+`
+---
+kind: RoleBinding
+metadata: {name: scoped, labels: {team: sales}}
+spec: {role: viewer, subjects: [{group: sales}], scope: {labels: {team: sales}}}
+---
+kind: Mask
+metadata: {name: theirs, labels: {team: hr}}
+spec: {method: "null"}
+---
+kind: Secret
+metadata: {name: ours, labels: {team: sales}}
+spec: {data: {value: x}}
+`)
+	list := func(by, kind string) (names []string) {
+		req := &apiv1.ListRequest{Kind: kind, PageSize: 1} // each page must keep to it
+		for {
+			r, err := h.policy(by).List(t.Context(), connect.NewRequest(req))
+			if err != nil {
+				refused(t, err, connect.CodePermissionDenied)
+				return nil
+			}
+			for _, o := range r.Msg.GetObjects() {
+				names = append(names, object.Name(o))
+			}
+			if req.PageToken = r.Msg.GetNextPageToken(); req.GetPageToken() == "" {
+				return names
+			}
+		}
+	}
+	may := map[string]int{}
+	for _, kind := range object.Kinds() {
+		for _, name := range list("ada", kind) {
+			for _, by := range []string{"sam:sales", "vic:viewers", "olga:operators", "alice:analysts", "ada"} {
+				_, err := h.policy(by).Get(t.Context(), connect.NewRequest(&apiv1.GetRequest{Kind: kind, Name: name}))
+				if listed := slices.Contains(list(by, kind), name); listed != (err == nil) {
+					t.Errorf("%s: %s/%s is listed: %v, and read: %v", by, kind, name, listed, err)
+				}
+				if err == nil {
+					may[by]++
+				}
+			}
+		}
+	}
+	if all := may["ada"]; may["alice:analysts"] != 0 || may["sam:sales"] == 0 || may["sam:sales"] >= may["vic:viewers"] || may["vic:viewers"] >= all || all < 9 {
+		t.Errorf("who may read how many: %v", may)
+	}
 }
 
 func TestWatch(t *testing.T) {

@@ -203,6 +203,7 @@ func dump(t *testing.T, s store.Store) []byte {
 	return all
 }
 
+// TestJoinTokens: one is good to the letter, blanks and capitals included (CVE-2025-6015).
 func TestJoinTokens(t *testing.T) {
 	h := newHouse(t)
 	token := h.token("n1")
@@ -211,8 +212,8 @@ func TestJoinTokens(t *testing.T) {
 	for name, wrong := range map[string]string{
 		"empty": "", "no token": "pst_join_", "cut": token[:len(token)-1], "longer": token + "0",
 		"other secret": other[:25] + token[25:], "upper case": strings.ToUpper(token),
-		"other pin":  token[:len(token)-1] + string('0'+('9'-last)%2),
-		"space":      " " + token,
+		"other pin": token[:len(token)-1] + string('0'+('9'-last)%2),
+		"space":     " " + token, "space after": token + " ", "line end": token + "\n",
 		"other sort": "pst_" + token[9:],
 	} {
 		if wrong == token {
@@ -236,7 +237,7 @@ func TestJoinTokens(t *testing.T) {
 	want(t, err, codes.InvalidArgument, "name")
 }
 
-// TestJoinTokenIsUsedOnce has many use one token at once.
+// TestJoinTokenIsUsedOnce has many use one token at once (CVE-2025-6014).
 func TestJoinTokenIsUsedOnce(t *testing.T) {
 	h := newHouse(t)
 	token := h.token("n1")

@@ -24,6 +24,8 @@ import (
 
 const refused = "canary-refused-by-the-server-4e9d"
 
+// TestSecrets: no secret is where it need not be, the bodies of calls and what is said of
+// failures included (CVE-2025-62513, CVE-2025-62705, GHSA-444v-8vxr-p36h).
 func TestSecrets(t *testing.T) {
 	f := fleet.Start(t, fleet.Options{World: world(refused)})
 	c := known(t, f)

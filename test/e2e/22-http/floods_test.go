@@ -2,11 +2,15 @@ package http
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -16,35 +20,55 @@ import (
 	"github.com/posterngate/postern/test/e2e/house"
 )
 
-// streams is how many requests a node takes at once on one connection of HTTP/2.
-const streams = 128
+const (
+	// streams is how many requests a node takes at once on one connection of HTTP/2.
+	streams = 128
+	// stuck is how many connections a flood holds that never say what they want.
+	stuck = 200
+	// asks is how often each of the other clients asks while there is a flood.
+	asks = 20
+)
 
 // floods: what wears a server down harms nobody else, costs the node no more than its
 // limits say, and is over when it ends.
 func (s *service) floods(t *testing.T) {
 	before := runtime.NumGoroutine() // of the whole house
 	most := 0
-	served := func(times int) {
-		t.Helper()
-		for range times {
-			if r := s.curl(t, "alice", "read-orders", "/api/orders/7/status"); r.Code != 0 || !strings.HasSuffix(r.Out, "\n200") {
-				t.Fatalf("%+v", r)
-			}
+	// others have all that they ask meanwhile answered, and say when they are done.
+	others := func(t *testing.T) func() bool {
+		done := s.others(t)
+		return func() bool {
 			most = max(most, runtime.NumGoroutine())
+			return done()
 		}
 	}
-	t.Run("streams that are begun and taken back", func(t *testing.T) {
-		var stop atomic.Bool
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			for !stop.Load() && !t.Failed() {
-				c, fr, block := s.attack(t, ":authority", "postern.localhost", ":path", "/")
-				reset(c, fr, block, 1999)
+	// hold has connections say the beginning of something until others are done.
+	hold := func(says string, dial func(*testing.T) net.Conn) func(*testing.T) {
+		return func(t *testing.T) {
+			var all []net.Conn
+			for range stuck {
+				c := dial(t)
+				_, _ = io.WriteString(c, says)
+				all = append(all, c)
 			}
-		}()
-		defer func() { stop.Store(true); <-done }()
-		served(3)
+			house.Eventually(t, func() string { return "all is answered that others ask" }, others(t))
+			for _, c := range all {
+				_ = c.Close()
+			}
+		}
+	}
+	raw := func(t *testing.T) net.Conn {
+		c := house.Must(net.Dial("tcp", s.Nodes[0].HTTP))(t)
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	h1 := func(t *testing.T) net.Conn { return s.secure(t, "http/1.1") }
+
+	t.Run("streams that are begun and taken back", func(t *testing.T) {
+		for done := others(t); !done(); {
+			c, fr, block := s.attack(t, ":authority", "postern.localhost", ":path", "/")
+			reset(c, fr, block, 1999)
+		}
 	})
 	// What is taken back once it is at the resource is over there too: streams that are free
 	// for the next requests do not leave those of before at work.
@@ -52,15 +76,18 @@ func (s *service) floods(t *testing.T) {
 		c, fr, block := s.attack(t, ":authority", "odd-orders--odd."+s.Nodes[0].HTTPDomain, ":path", "/api/orders/never", "authorization", "Bearer "+s.DataToken(t, "alice"))
 		defer c.Close()
 		const rounds = 5
+		done := others(t)
 		for round := range uint32(rounds) {
 			for i := range uint32(streams) {
 				house.Must(0, fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*(round*streams+i) + 1, BlockFragment: block, EndStream: true, EndHeaders: true}))(t)
 			}
 			house.Eventually(t, func() string { return fmt.Sprintf("the resource has them: %d", s.busy.all.Load()) }, func() bool { return s.busy.all.Load() == int64(round+1)*streams })
+			if round == rounds-1 { // as many as there can be
+				house.Eventually(t, func() string { return "all is answered that others ask" }, done)
+			}
 			for i := range uint32(streams) {
 				house.Must(0, fr.WriteRSTStream(2*(round*streams+i)+1, http2.ErrCodeCancel))(t)
 			}
-			served(1)
 		}
 		t.Logf("the resource was asked %d times, for %d at once", s.busy.all.Load(), s.busy.most.Load())
 		if n := s.busy.most.Load(); n > 2*streams { // it may hear of the end of some after that of the next
@@ -68,24 +95,86 @@ func (s *service) floods(t *testing.T) {
 		}
 		house.Eventually(t, func() string { return "the resource has nothing to do for them any more" }, func() bool { return s.busy.now.Load() == 0 })
 	})
-	t.Run("heads that never end", func(t *testing.T) {
-		var all []*tls.Conn
-		for range 50 { // half a request each, for as long as the node bears it
-			c := s.secure(t, "http/1.1")
-			_, _ = io.WriteString(c, "GET /api/orders/7/status HTTP/1.1\r\nHost: x\r\nX: ")
-			all = append(all, c)
+	t.Run("CVE-2024-27316 headers in frames without an end", func(t *testing.T) {
+		var block bytes.Buffer
+		_ = hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: "x-long", Value: strings.Repeat("x", 1000)})
+		for done := others(t); !done(); {
+			c := s.secure(t, "h2")
+			fr := begin(c)
+			err := fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes()})
+			sent := 0
+			for ; err == nil && sent < 16<<20; sent += block.Len() {
+				err = fr.WriteContinuation(1, false, block.Bytes())
+			}
+			if _ = c.Close(); err == nil {
+				t.Fatalf("%d bytes of headers were taken", sent)
+			}
 		}
-		served(3)
-		for _, c := range all {
-			_ = c.Close()
+	})
+	t.Run("CVE-2026-7776 handshakes that never end", hold("\x16\x03\x01\x02\x00\x01", raw))
+	t.Run("heads that never end", hold("GET /api/orders/7/status HTTP/1.1\r\nHost: x\r\nX: ", h1))
+	t.Run("bodies that never end", hold(fmt.Sprintf("PATCH /api/orders/7 HTTP/1.1\r\nHost: fix-order--orders-api.%s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+		s.Nodes[0].HTTPDomain, s.DataToken(t, "alice")), h1))
+	t.Run("answers that unpack without an end", func(t *testing.T) {
+		for done := others(t); !done(); {
+			status, code, text := s.say(t, &evasion{Task: "odd-orders", Resource: "odd", Send: "GET /api/orders/bomb HTTP/1.1"})
+			if len(text) > 8<<20 || status == http.StatusOK && strings.HasSuffix(text, "}") {
+				t.Fatalf("%d %s: %d bytes went through", status, code, len(text))
+			}
 		}
 	})
 	// A connection has a few goroutines of its own, and one for each stream.
 	t.Logf("%d goroutines at most, and %d before", most, before)
-	if bound := before + 4*streams + 50*8; most > bound {
+	if bound := before + 4*streams + stuck*8; most > bound {
 		t.Errorf("%d goroutines, of which %d were there before", most, before)
 	}
 	house.Eventually(t, func() string { return "nothing of it is left" }, func() bool { return runtime.NumGoroutine() < before+streams })
+}
+
+// others are clients that have nothing to do with a flood: over a connection that they keep,
+// in both versions, and over a new one each time. Each asks so often; all must be answered.
+// It reports when they are done.
+func (s *service) others(t *testing.T) (done func() bool) {
+	var left atomic.Int64
+	var all sync.WaitGroup
+	t.Cleanup(all.Wait)
+	url, token := "https://read-orders--orders-api."+s.Nodes[0].HTTPDomain+"/api/orders/7/status", s.DataToken(t, "alice")
+	for name, change := range map[string]func(*http.Transport){
+		"HTTP/1.1": func(*http.Transport) {}, "HTTP/2": func(tr *http.Transport) { tr.ForceAttemptHTTP2 = true }, "a new connection": func(tr *http.Transport) { tr.DisableKeepAlives = true },
+	} {
+		client := s.client(t)
+		change(client.Transport.(*http.Transport))
+		left.Add(1)
+		all.Go(func() {
+			defer left.Add(-1)
+			for i := range asks {
+				if err := answered(t.Context(), client, url, token); err != nil {
+					t.Errorf("%s, request %d: %v", name, i+1, err)
+					return
+				}
+			}
+		})
+	}
+	return func() bool { return left.Load() == 0 }
+}
+
+// answered asks for the status of an order, and reads it.
+func answered(ctx context.Context, c *http.Client, url, token string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	resp, err := c.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err == nil && (resp.StatusCode != http.StatusOK || !strings.Contains(string(b), `"id":7`)) {
+		err = fmt.Errorf("%s %s", resp.Status, b)
+	}
+	return err
 }
 
 // attack is a connection of HTTP/2 whose frames are written by hand, and the fields of a

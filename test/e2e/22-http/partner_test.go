@@ -27,7 +27,15 @@ type partner struct {
 	mu      sync.Mutex
 	issued  int
 	revoked int
+	failing bool // the authorization server gives a token with an error
 	shown   map[string]bool
+}
+
+// fail has the authorization server refuse from now on.
+func (p *partner) fail() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.failing = true
 }
 
 func newPartner(t *testing.T) *partner {
@@ -47,6 +55,11 @@ func newPartner(t *testing.T) *partner {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		w.Header().Set("Content-Type", "application/json")
+		if p.failing {
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = fmt.Fprintf(w, `{"error":"invalid_scope","error_description":"no at-0%[1]s","access_token":"at-0%[1]s","token_type":"Bearer","expires_in":3}`, rand.Text())
+			return
+		}
 		_, _ = fmt.Fprintf(w, `{"access_token":"at-%03d-%s","token_type":"Bearer","expires_in":3}`, p.issued, rand.Text())
 		p.issued++
 	})
@@ -58,6 +71,13 @@ func newPartner(t *testing.T) *partner {
 		if r.URL.Path == "/redirect" {
 			http.Redirect(w, r, "https://elsewhere.example/?t="+strings.TrimPrefix(token, "Bearer "), http.StatusFound)
 			return
+		}
+		switch r.URL.Path {
+		case "/refuse":
+			w.WriteHeader(http.StatusUnauthorized)
+		case "/refuse-aloud":
+			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token", error_description="`+token+`"`)
+			w.WriteHeader(http.StatusUnauthorized)
 		}
 		_, _ = io.WriteString(w, "you showed "+token)
 	})

@@ -221,6 +221,25 @@ func TestShown(t *testing.T) {
 			t.Error("a secret is in the log")
 		}
 	})
+	t.Run("CVE-2026-46405 a token with an error", func(t *testing.T) {
+		for path, want := range map[string]int{"/refuse": http.StatusUnauthorized, "/refuse-aloud": http.StatusServiceUnavailable} {
+			if status, text := s.look(t, "partner", path, ""); status != want || strings.Contains(text+fmt.Sprint(s.last), "at-0") {
+				t.Errorf("%s: %d %v %s", path, status, s.last, text)
+			}
+		}
+		// Nor where the credential itself cannot be had, once the last one is over.
+		p.fail()
+		house.Eventually(t, func() string { return "no token is left" }, func() bool {
+			status, text := s.look(t, "partner", "/", "")
+			if said := text + fmt.Sprint(s.last); strings.Contains(said, "at-0") || strings.Contains(said, p.secret) || status != http.StatusOK && status != http.StatusServiceUnavailable {
+				t.Fatalf("%d %s", status, said)
+			}
+			return status == http.StatusServiceUnavailable
+		})
+		if log := s.Log(); strings.Contains(log, p.secret) || strings.Contains(log, "at-0") {
+			t.Error("a secret is in the log")
+		}
+	})
 	t.Run("signatures", func(t *testing.T) {
 		// A real object store looks at them; the body goes by without being kept.
 		big := strings.Repeat("0123456789abcdef", 256<<10)

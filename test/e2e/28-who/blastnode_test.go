@@ -259,6 +259,11 @@ func (s *thief) calls(n *house.Node, grants map[string]string) map[string]func(c
 			_, err = nodev1.NewGrantServiceClient(conn).RouteCancel(ctx, &nodev1.RouteCancelRequest{})
 			return err
 		},
+		// CVE-2026-40264 and CVE-2026-39388: with a good certificate, but another's.
+		"another node's loan, for longer": func(ctx context.Context) error {
+			_, err := s.lender.RenewLease(ctx, &nodev1.RenewLeaseRequest{Lease: leaseAt(ctx, s.blaster, other.Name)})
+			return err
+		},
 		"another node's session": func(ctx context.Context) error {
 			_, err := s.lender.Release(ctx, &nodev1.ReleaseRequest{Lease: leaseAt(ctx, s.blaster, other.Name)})
 			return err

@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,6 +37,7 @@ func TestStrangers(t *testing.T) {
 	t.Run("API", func(t *testing.T) { sweepAPI(t, h) })
 	t.Run("routes", func(t *testing.T) { sweepRoutes(t, h) })
 	t.Run("nodes", func(t *testing.T) { sweepNodes(t, h) })
+	t.Run("CVE-2023-42442 a recording", func(t *testing.T) { sweepRecording(t, h) })
 	t.Run("skew", func(t *testing.T) { skew(t, h) })
 	t.Run("asks", func(t *testing.T) { asks(t, h) })
 }
@@ -110,6 +112,66 @@ func sweepRoutes(t *testing.T, h *house.House) {
 				if strings.Contains(text.String(), told) {
 					t.Errorf("%s %s tells strangers of %s", method, path, told)
 				}
+			}
+		}
+	}
+}
+
+// sweepRecording: who knows the name of a session has nothing of its recording without having
+// signed in as somebody who may read it, by no method and no route.
+func sweepRecording(t *testing.T, h *house.House) {
+	const said = "not-for-strangers"
+	if r := h.Psql(t, "alice", "sales-report", "SELECT '"+said+"';\n"); r.Code != 0 {
+		t.Fatalf("%+v", r)
+	}
+	id := house.Poll(t, "whose it is reads it", func() (string, bool) {
+		sessions := house.Must(h.API("alice").Sessions.ListSessions(t.Context(), house.Request(&apiv1.ListSessionsRequest{})))(t).Msg.GetSessions()
+		for _, s := range sessions {
+			if strings.Contains(h.CLI(t, "alice", "sessions", "replay", s.GetId()).Out, said) {
+				return s.GetId(), true
+			}
+		}
+		return "", false
+	})
+	grant := house.Must(h.API("alice").Grants.CreateGrant(t.Context(), house.Request(&apiv1.CreateGrantRequest{Task: "sales-report"})))(t).Msg.GetToken()
+	proofs := map[string]http.Header{
+		"nothing": {}, "nonsense": {"Authorization": {"Bearer x"}}, "a token for listeners": {"Authorization": {"Bearer " + h.DataToken(t, "alice")}},
+		"a grant token": {"Authorization": {"Bearer " + grant}}, "a token in a cookie": {"Cookie": {"__Host-postern=" + h.APIToken(t, "alice")}},
+		"somebody else's": {"Authorization": {"Bearer " + h.APIToken(t, "carol")}},
+	}
+	take := func(what, method, target, kind, body string, header http.Header) {
+		req := house.Must(http.NewRequestWithContext(t.Context(), method, h.Addr+target, strings.NewReader(body)))(t)
+		req.Header = header.Clone()
+		req.Header.Set("Content-Type", kind)
+		resp := house.Must(h.HTTP().Do(req))(t)
+		defer resp.Body.Close()
+		var text bytes.Buffer
+		_, _ = text.ReadFrom(resp.Body)
+		for _, found := range []string{said, "data_key", "dataKey", "sales-report", "warehouse"} {
+			if strings.Contains(text.String(), found) {
+				t.Errorf("%s %s with %s is answered %s: %.300q", method, target, what, resp.Status, text.String())
+			}
+		}
+		if n := text.Len(); n > 2000 && !strings.HasPrefix(target, "/approvals") {
+			t.Errorf("%s %s with %s: %d bytes", method, target, what, n)
+		}
+	}
+	for what, header := range proofs {
+		for _, raw := range []string{"", `,"raw":true`, `,"follow":true,"fromIndex":1`} {
+			message := `{"id":"` + id + `"` + raw + `}`
+			envelope := string([]byte{0, 0, 0, 0, byte(len(message))}) + message
+			for kind, body := range map[string]string{"application/connect+json": envelope, "application/grpc+json": envelope, "application/grpc-web+json": envelope, "application/json": message} {
+				for _, m := range []string{"ReadRecording", "GetSession"} {
+					take(what, http.MethodPost, "/postern.api.v1.SessionService/"+m, kind, body, header)
+				}
+			}
+			for _, m := range []string{"ReadRecording", "GetSession"} {
+				take(what, http.MethodGet, "/postern.api.v1.SessionService/"+m+"?connect=v1&encoding=json&message="+url.QueryEscape(message), "", "", header)
+			}
+		}
+		for _, path := range []string{"/recordings/", "/sessions/", "/v1/sessions/", "/blobs/", "/replay/", "/approvals/", "/approvals/../recordings/", "/debug/"} {
+			for _, end := range []string{"", "/0", "/00000000", ".tar", "/recording", "?download=1"} {
+				take(what, http.MethodGet, path+id+end, "", "", header)
 			}
 		}
 	}
