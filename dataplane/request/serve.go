@@ -44,6 +44,7 @@ type Limits struct {
 	Idle      time.Duration // of a connection without requests; 3 min
 	Session   time.Duration // of a session without requests whose task says nothing; 5 min
 	Linger    time.Duration // of a session without connections; 5 s
+	Taking    time.Duration // of a client that takes nothing of an answer; 5 min
 	Head      int           // bytes of a request's head; 64 KiB
 	Streams   int           // at once on a connection of HTTP/2; 128
 }
@@ -52,7 +53,7 @@ func (l *Limits) defaults() {
 	for _, d := range []struct {
 		v   *time.Duration
 		def time.Duration
-	}{{&l.Handshake, 30 * time.Second}, {&l.Idle, 3 * time.Minute}, {&l.Session, 5 * time.Minute}, {&l.Linger, 5 * time.Second}} {
+	}{{&l.Handshake, 30 * time.Second}, {&l.Idle, 3 * time.Minute}, {&l.Session, 5 * time.Minute}, {&l.Linger, 5 * time.Second}, {&l.Taking, 5 * time.Minute}} {
 		if *d.v <= 0 {
 			*d.v = d.def
 		}
@@ -93,6 +94,9 @@ func NewServer(cfg Config) *Server {
 	}
 	return s
 }
+
+// Limits are what bounds it, with the defaults.
+func (s *Server) Limits() Limits { return s.cfg.Limits }
 
 type connKey struct{}
 

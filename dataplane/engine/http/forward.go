@@ -241,19 +241,27 @@ func (x *exchange) copy(body io.Reader, stream bool) error {
 	if stream && flusher != nil {
 		flusher.Flush()
 	}
-	for {
+	var client *patience // nil for the first part, which buffers take
+	defer func() { client.end() }()
+	for begun := false; ; {
 		n, err := body.Read(*b)
 		if n > 0 {
 			room := x.room(n)
 			if err := x.said((*b)[:room]); err != nil {
 				return err
 			}
+			if begun && client == nil {
+				client = x.newPatience(http.NewResponseController(x.w).SetWriteDeadline)
+			}
+			begun = true
+			client.gives()
 			if _, err := x.w.Write((*b)[:room]); err != nil {
-				return errGone
+				return client.why(errGone)
 			}
 			if stream && flusher != nil || room < n {
 				flusher.Flush()
 			}
+			client.took()
 			if room < n {
 				return x.errLimit()
 			}

@@ -1,12 +1,18 @@
 package http
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/posterngate/postern/dataplane/engine/enginetest"
+	"github.com/posterngate/postern/dataplane/request"
 )
 
 // TestHeadsThatNeverEnd: who does not say what it wants in time is hung up on, however
@@ -45,6 +51,79 @@ func TestHeadsThatNeverEnd(t *testing.T) {
 			}
 			_ = nc.Close()
 			<-done
+		})
+	}
+}
+
+// TestClientsThatTakeNothing: who does not read what it has asked for holds the resource's
+// connection only for so long; one that reads slowly, but reads, is served to the end.
+func TestClientsThatTakeNothing(t *testing.T) {
+	const (
+		size   = 64 << 20 // more than all buffers on the way
+		taking = 4 * time.Second
+	)
+	for name, protocol := range map[string]string{"HTTP/1.1": "http/1.1", "HTTP/2": "h2"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := &house{resource: newResource(t)}
+			over := make(chan struct{}, 1)
+			h.mux.HandleFunc("/flood", func(w http.ResponseWriter, r *http.Request) {
+				defer func() { over <- struct{}{} }()
+				part := []byte(strings.Repeat("x", 64<<10))
+				for range size / len(part) {
+					if _, err := w.Write(part); err != nil {
+						return
+					}
+				}
+			})
+			h.door = enginetest.NewDoor(t, h.terms(), credential)
+			h.addr = enginetest.Serve(t, New(Config{
+				TLS: &tls.Config{Certificates: h.TLS.Certificates[:1], MinVersion: tls.VersionTLS12}, Limits: request.Limits{Taking: taking, Linger: 50 * time.Millisecond},
+			}), h.door)
+			tr := &http.Transport{
+				DialTLS: func(string, string) (net.Conn, error) { //nolint:staticcheck // one address
+					c, err := tls.Dial("tcp", h.addr, &tls.Config{InsecureSkipVerify: true, ServerName: "example.com", NextProtos: []string{protocol}}) //nolint:gosec // of this test
+					return c, err
+				},
+				ForceAttemptHTTP2: protocol == "h2",
+			}
+			defer tr.CloseIdleConnections()
+			ask := func(path string) *http.Response {
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://example.com"+path, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Header.Set("Authorization", "Bearer "+enginetest.Token)
+				req.Header.Set(request.TaskHeader, "t.target")
+				resp, err := tr.RoundTrip(req)
+				if err != nil || resp.StatusCode != http.StatusOK || resp.ProtoMajor == 2 != (protocol == "h2") {
+					t.Fatal(resp, err)
+				}
+				return resp
+			}
+			resp := ask("/flood")
+			defer resp.Body.Close()
+			select {
+			case <-over:
+			case <-time.After(time.Minute):
+				t.Fatal("the resource's answer still waits for the client")
+			}
+			if n, err := io.Copy(io.Discard, resp.Body); err == nil || n >= size {
+				t.Errorf("it was given all of %d bytes (%v)", n, err)
+			}
+			slow := ask("/flood")
+			defer slow.Body.Close()
+			n, part := 0, make([]byte, 1<<20)
+			for {
+				k, err := io.ReadFull(slow.Body, part)
+				if n += k; err != nil {
+					break
+				}
+				time.Sleep(taking / 50) // of 64 parts
+			}
+			if <-over; n != size {
+				t.Errorf("a slow client has %d bytes", n)
+			}
 		})
 	}
 }
