@@ -3,7 +3,12 @@ package http
 import (
 	"bytes"
 	"io"
+	"slices"
+	"sync"
 )
+
+// catches are what streams wait in while secrets are looked for.
+var catches = sync.Pool{New: func() any { b := make([]byte, 0, 16<<10); return &b }}
 
 // A catcher takes secrets out of a stream, wherever it is cut.
 type catcher struct {
@@ -13,8 +18,9 @@ type catcher struct {
 	// it to be held back until more comes. In a stream whose ends wait for each other a
 	// byte or two must not be.
 	least int
-	buf   []byte // read, and not given on
-	ready int    // how much of buf is free of secrets
+	buf   []byte  // read, and not given on
+	pool  *[]byte // what buf was, to be used again at the end; nil where it is its own
+	ready int     // how much of buf is free of secrets
 	err   error
 }
 
@@ -25,19 +31,32 @@ func (c *catcher) Read(p []byte) (int, error) {
 				c.ready = len(c.buf)
 				break
 			}
+			c.end()
 			return 0, c.err
 		}
+		if c.buf == nil {
+			c.pool = catches.Get().(*[]byte)
+			c.buf = (*c.pool)[:0]
+		}
 		at := len(c.buf)
-		c.buf = append(c.buf, make([]byte, 16<<10)...)
+		c.buf = slices.Grow(c.buf, 8<<10)
 		var n int
-		n, c.err = c.from.Read(c.buf[at:])
-		c.buf = c.buf[:at]
+		n, c.err = c.from.Read(c.buf[at:cap(c.buf)])
 		c.ready = c.take(c.buf[at : at+n])
 	}
 	n := copy(p, c.buf[:c.ready])
 	c.buf = append(c.buf[:0], c.buf[n:]...)
 	c.ready -= n
 	return n, nil
+}
+
+// end gives the buffer back once all of it was read.
+func (c *catcher) end() {
+	if c.pool != nil {
+		*c.pool, c.buf = c.buf, nil
+		catches.Put(c.pool)
+		c.pool = nil
+	}
 }
 
 // take adds what has come, and says how much of buf is free of secrets.

@@ -1,7 +1,6 @@
 package http
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -104,10 +103,11 @@ var errLeak = &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the answe
 
 // leaks reports whether headers carry a secret.
 func leaks(h http.Header, secrets [][]byte) bool {
-	for _, values := range h {
-		for _, v := range values {
-			for _, s := range secrets {
-				if bytes.Contains([]byte(v), s) {
+	for _, secret := range secrets {
+		s := string(secret)
+		for _, values := range h {
+			for _, v := range values {
+				if strings.Contains(v, s) {
 					return true
 				}
 			}

@@ -1,7 +1,6 @@
 package h1
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -82,7 +81,7 @@ func (l *link) hear(r *http.Request) (*http.Response, error) {
 		if l.head, err = readHead(l.r, l.head[:0], l.c.Head); err != nil {
 			return nil, early(err)
 		}
-		resp, err := parseAnswer(l.head)
+		resp, err := l.parse()
 		switch {
 		case err != nil:
 			return nil, err
@@ -102,15 +101,30 @@ func early(err error) error {
 	return err
 }
 
+// parse makes a response of the head, which mostly says what the one before said.
+func (l *link) parse() (*http.Response, error) {
+	if l.said == string(l.head) && l.said != "" {
+		again := l.last
+		return &again, nil
+	}
+	l.said = ""
+	head := string(l.head)
+	resp, err := parseAnswer(head)
+	if err == nil && resp.Trailer == nil { // trailers are written to
+		l.said, l.last = head, *resp
+	}
+	return resp, err
+}
+
 // parseAnswer makes a response of a head. Its ContentLength is that of a body where one may
 // follow: -1 where none is said.
-func parseAnswer(head []byte) (*http.Response, error) {
-	line, rest, _ := bytes.Cut(head, crlf)
-	resp, err := parseStatus(string(line))
+func parseAnswer(head string) (*http.Response, error) {
+	line, rest, _ := strings.Cut(head, "\r\n")
+	resp, err := parseStatus(line)
 	if err != nil {
 		return nil, err
 	}
-	if resp.Header, err = parseHeaders(string(rest)); err != nil {
+	if resp.Header, err = parseHeaders(rest); err != nil {
 		return nil, err
 	}
 	h := resp.Header

@@ -43,6 +43,8 @@ type link struct {
 	r    *bufio.Reader
 	w    *bufio.Writer
 	head []byte // reused
+	said string // the last head that was parsed, and may be again; empty where there is none
+	last http.Response
 
 	since time.Time // when it was kept
 	used  bool      // it has served a request before
@@ -53,8 +55,9 @@ type link struct {
 // carries is written while the answer comes, unless r.GetBody says that it is in memory, and
 // neither read nor used once the Body is closed, or an error returned. A request that can be
 // repeated is, once, where it met a connection that the server has just closed. Where the
-// connection becomes another protocol's, the Body is an io.ReadWriteCloser. What servers say
-// is an *Error where none should guess what it means.
+// connection becomes another protocol's, the Body is an io.ReadWriteCloser. The header of an
+// answer must not be changed, since the next one may have it too. What servers say is an
+// *Error where none should guess what it means.
 func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	for fresh := false; ; fresh = true {
 		l, err := c.take(r.Context(), fresh)

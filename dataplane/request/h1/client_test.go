@@ -135,6 +135,49 @@ func TestClientReadsAnswers(t *testing.T) {
 	}
 }
 
+// TestClientReadsHeadsAgain: what an answer says is its own, whether the head before said just
+// that, or nearly.
+func TestClientReadsHeadsAgain(t *testing.T) {
+	answers := []struct{ method, head, body string }{
+		{"HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Id: 1\r\n\r\n", ""},
+		{"GET", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Id: 1\r\n\r\n", "ab"},
+		{"GET", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Id: 1\r\n\r\n", "cd"},
+		{"GET", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX-Id: 2\r\n\r\n", "efg"},
+		{"GET", "HTTP/1.1 404 OK\r\nContent-Length: 3\r\nX-Id: 2\r\n\r\n", "hij"},
+		{"GET", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\nX-Id: 3\r\n\r\n", "2\r\nkl\r\n0\r\nX-Sum: 5\r\n\r\n"},
+		{"GET", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\nX-Id: 3\r\n\r\n", "2\r\nmn\r\n0\r\nX-Sum: 6\r\n\r\n"},
+		{"GET", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Id: 1\r\n\r\n", "op"},
+	}
+	s := newServer(t, func(c net.Conn, r *bufio.Reader) {
+		for _, a := range answers {
+			if _, err := http.ReadRequest(r); err != nil {
+				return
+			}
+			_, _ = io.WriteString(c, a.head+a.body)
+		}
+	})
+	client := s.client(t)
+	for i, a := range answers {
+		resp, err := client.RoundTrip(newRequest(t, a.method, nil))
+		if err != nil {
+			t.Fatal(i, err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		want, werr := http.ReadResponse(bufio.NewReader(strings.NewReader(a.head+a.body)), newRequest(t, a.method, nil))
+		if werr != nil {
+			t.Fatal(werr)
+		}
+		all, _ := io.ReadAll(want.Body)
+		if err != nil || resp.Status != want.Status || resp.Header.Get("X-Id") != want.Header.Get("X-Id") || resp.Trailer.Get("X-Sum") != want.Trailer.Get("X-Sum") || string(body) != string(all) {
+			t.Errorf("%d: %v %q (%v), want %v %q", i, resp, body, err, want, all)
+		}
+	}
+	if n := s.conns.Load(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
 func TestClientReadsTrailers(t *testing.T) {
 	s := says(t, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n1\r\na\r\n0\r\nX-Sum: 7\r\nX-Late: 8\r\n\r\n")
 	resp, err := s.client(t).RoundTrip(newRequest(t, "GET", nil))
