@@ -16,6 +16,7 @@ import (
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	"github.com/posterngate/postern/pkg/run"
 	"github.com/posterngate/postern/pkg/trail"
+	"github.com/posterngate/postern/test/wait"
 )
 
 // moved is a log over a store and a folder, which drains until stop.
@@ -88,17 +89,10 @@ func (l *moved) append(t *testing.T, n int) {
 
 func (l *moved) await(t *testing.T, n uint64) {
 	t.Helper()
-	deadline := time.Now().Add(60 * time.Second)
-	for {
+	wait.For(t, fmt.Sprintf("the log has %d entries", n), func() bool {
 		size, err := l.trail.Size()
-		if err == nil && size == n {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the log has %d entries, want %d (%v)", size, n, err)
-		}
-		<-time.After(20 * time.Millisecond)
-	}
+		return err == nil && size == n
+	})
 }
 
 // Entries reach the log in order and each once, also over restarts; the log answers for
@@ -114,13 +108,7 @@ func TestDrain(t *testing.T) {
 	l.append(t, second-first)
 	stop = l.drain(t)
 	l.await(t, second)
-	deadline := time.Now().Add(20 * time.Second)
-	for len(m.Keys(audit.KindEntry)) != 2000 {
-		if time.Now().After(deadline) {
-			t.Fatalf("the store keeps %d entries", len(m.Keys(audit.KindEntry)))
-		}
-		<-time.After(20 * time.Millisecond)
-	}
+	wait.For(t, "the store keeps 2000 entries", func() bool { return len(m.Keys(audit.KindEntry)) == 2000 })
 	stop()
 	seen := int64(0)
 	c, err := l.trail.Verify(l.key.Verifier, nil, func(e *apiv1.AuditEntry) error {
@@ -160,10 +148,7 @@ func TestDrainIntoAnotherFolder(t *testing.T) {
 	l.append(t, 2010)
 	stop := l.drain(t)
 	l.await(t, 2010)
-	deadline := time.Now().Add(20 * time.Second)
-	for len(m.Keys(audit.KindEntry)) != 2000 && time.Now().Before(deadline) {
-		<-time.After(20 * time.Millisecond)
-	}
+	wait.For(t, "the store keeps 2000 entries", func() bool { return len(m.Keys(audit.KindEntry)) == 2000 })
 	stop()
 	other := open(t, m, t.TempDir())
 	other.append(t, 5)

@@ -21,6 +21,7 @@ import (
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/run"
+	"github.com/posterngate/postern/test/wait"
 )
 
 // hub has the streams of one replica: nodes with the sessions that they have. All nodes
@@ -117,17 +118,6 @@ func replicas(t *testing.T) (fleets [2]*Fleet, hubs [2]*hub, s store.Store) {
 	return fleets, hubs, opened
 }
 
-func eventually(t *testing.T, what string, check func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for !check() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not in time: %s", what)
-		}
-		<-time.After(20 * time.Millisecond)
-	}
-}
-
 func kill(session string) *nodev1.Command {
 	return &nodev1.Command{Kind: &nodev1.Command_KillSession{KillSession: &nodev1.KillSession{Session: session, Reason: "x"}}}
 }
@@ -141,7 +131,7 @@ func TestWhicheverReplicaIsAsked(t *testing.T) {
 	hubs[0].join("eu", "s-eu")
 	hubs[1].join("us", "s-us", "s-us-2")
 	for i, f := range fleets {
-		eventually(t, "both nodes are known, and the other replica", func() bool {
+		wait.For(t, "both nodes are known, and the other replica", func() bool {
 			nodes := f.Nodes()
 			return nodes[0].GetConnected() && nodes[1].GetConnected() && len(f.others()) == 1
 		})
@@ -170,7 +160,7 @@ func TestWhicheverReplicaIsAsked(t *testing.T) {
 		}
 	}
 	for _, kind := range []string{kindCommand, kindAnswer} {
-		eventually(t, "nothing of a command stays", func() bool {
+		wait.For(t, "nothing of a command stays", func() bool {
 			left, _, err := s.List(t.Context(), kind, "", 0)
 			return err == nil && len(left) == 0
 		})
@@ -182,18 +172,18 @@ func TestWhicheverReplicaIsAsked(t *testing.T) {
 func TestANodeThatMoves(t *testing.T) {
 	fleets, hubs, _ := replicas(t)
 	hubs[0].join("eu", "s")
-	eventually(t, "it is known", func() bool { return fleets[1].Nodes()[0].GetConnected() })
+	wait.For(t, "it is known", func() bool { return fleets[1].Nodes()[0].GetConnected() })
 	hubs[1].join("eu", "s")
 	hubs[0].leave("eu")
 	for _, f := range fleets {
-		eventually(t, "it is known where it is now", func() bool {
+		wait.For(t, "it is known where it is now", func() bool {
 			r, err := f.Command(t.Context(), "eu", drain)
 			return err == nil && r.GetDone()
 		})
 	}
 	hubs[1].leave("eu")
 	for _, f := range fleets {
-		eventually(t, "it is away", func() bool { return !f.Nodes()[0].GetConnected() })
+		wait.For(t, "it is away", func() bool { return !f.Nodes()[0].GetConnected() })
 		if _, err := f.Command(t.Context(), "eu", drain); fault.CodeOf(err) != codes.Unavailable {
 			t.Errorf("a command to a node that is away: %v", err)
 		}
@@ -220,7 +210,7 @@ func TestReceipt(t *testing.T) {
 	hubs[1].join("us")
 	v := postern.Version{Epoch: "e", Revision: 1234}
 	for i, f := range fleets {
-		eventually(t, "the other replica is known", func() bool { return len(f.others()) == 1 })
+		wait.For(t, "the other replica is known", func() bool { return len(f.others()) == 1 })
 		r := f.Receipt(t.Context(), v, time.Second)
 		if r.GetWorstCaseTime() != nil || len(r.GetNodes()) != 2 {
 			t.Fatalf("replica %d: %v", i, r)

@@ -35,6 +35,7 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/run"
 	"github.com/posterngate/postern/pkg/secret"
+	"github.com/posterngate/postern/test/wait"
 )
 
 const world = `
@@ -195,14 +196,6 @@ func (f *fixture) state(id string) string {
 }
 
 // eventually polls: what it waits for crosses a socket.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("it did not come about: %s", what)
-		}
-	}
-}
 
 // TestWebhook: each change is told, signed, and again until it arrives.
 func TestWebhook(t *testing.T) {
@@ -210,11 +203,11 @@ func TestWebhook(t *testing.T) {
 	f.out.failed = 1
 	f.start()
 	h := f.hold("DELETE 1")
-	eventually(t, "the asking is told", func() bool { return len(f.out.told()) == 1 })
+	wait.For(t, "the asking is told", func() bool { return len(f.out.told()) == 1 })
 	if _, err := f.holds.Review(t.Context(), approve.Caller{Subject: postern.Subject{Name: "bob", Groups: []string{"leads"}}}, h.GetId(), true, "", nil); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the yes is told", func() bool { return len(f.out.told()) == 2 })
+	wait.For(t, "the yes is told", func() bool { return len(f.out.told()) == 2 })
 	for i, word := range []string{"asked", "approved"} {
 		got := f.out.told()[i]
 		if got.id != h.GetId()+"/"+word {
@@ -268,7 +261,7 @@ func TestSlack(t *testing.T) {
 	f := newFixture(t, "slack")
 	f.start()
 	h := f.hold("DELETE 1")
-	eventually(t, "the message", func() bool { return len(f.out.called("chat.postMessage")) == 1 })
+	wait.For(t, "the message", func() bool { return len(f.out.called("chat.postMessage")) == 1 })
 	posted, _ := json.Marshal(f.out.called("chat.postMessage")[0].body)
 	for _, want := range []string{"DELETE 1", `"action_id":"approve"`, `"action_id":"deny"`, "https://control/approvals/" + h.GetId()} {
 		if !strings.Contains(string(posted), want) {
@@ -281,7 +274,7 @@ func TestSlack(t *testing.T) {
 	if w := f.interact(click("U-bob", "T1", "approve", h, h.GetDigest()), time.Now(), nil); w.Code != http.StatusOK || f.state(h.GetId()) != "approved" {
 		t.Fatalf("%d, %s", w.Code, f.state(h.GetId()))
 	}
-	eventually(t, "the message changes", func() bool { return len(f.out.called("chat.update")) == 1 })
+	wait.For(t, "the message changes", func() bool { return len(f.out.called("chat.update")) == 1 })
 	if changed, _ := json.Marshal(f.out.called("chat.update")[0].body); strings.Contains(string(changed), "approve\"") || !strings.Contains(string(changed), "bob: yes") {
 		t.Errorf("%s", changed)
 	}

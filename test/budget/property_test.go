@@ -22,6 +22,7 @@ import (
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/policy/policytest"
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/test/wait"
 )
 
 const world = `
@@ -277,7 +278,7 @@ func (h *house) drain(names []postern.NodeName) {
 		all.Go(func() {
 			var b *data.Budget
 			var leave func()
-			for deadline := time.Now().Add(5 * time.Second); b == nil; {
+			for deadline := time.Now().Add(wait.Patience); b == nil; {
 				var err error
 				if b, leave, err = n.book.Open(context.Background(), h.grant, h.terms); err != nil {
 					if time.Now().After(deadline) {

@@ -22,6 +22,7 @@ import (
 	"github.com/posterngate/postern/controlplane/store/etcd"
 	"github.com/posterngate/postern/pkg/run"
 	"github.com/posterngate/postern/test/servers"
+	"github.com/posterngate/postern/test/wait"
 )
 
 // victim is what a control plane that is going to be killed must know.
@@ -157,8 +158,8 @@ func TestKilledAtEveryStep(t *testing.T) {
 		g.Stop()
 		_ = g.Wait()
 	}()
-	await(t, "no user is left", func() bool { return h.users() == "0" })
-	await(t, "no token that is on file is left", func() bool { return len(h.accessors()) == len(before)+unknown })
+	wait.For(t, "no user is left", func() bool { return h.users() == "0" })
+	wait.For(t, "no token that is on file is left", func() bool { return len(h.accessors()) == len(before)+unknown })
 	for _, a := range h.accessors() {
 		if slices.Contains(before, a) {
 			continue
@@ -166,21 +167,6 @@ func TestKilledAtEveryStep(t *testing.T) {
 		data := h.vault.Must(t, http.MethodPost, "auth/token/lookup-accessor", map[string]any{"accessor": a})["data"].(map[string]any)
 		if ttl, _ := data["ttl"].(float64); ttl <= 0 || time.Now().Add(time.Duration(ttl)*time.Second).After(h.policy.end.Add(62*time.Second)) {
 			t.Errorf("a token that nobody knows lives for %v s more", data["ttl"])
-		}
-	}
-}
-
-func await(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	late := time.NewTimer(20 * time.Second)
-	defer late.Stop()
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for !is() {
-		select {
-		case <-late.C:
-			t.Fatalf("waited in vain: %s", what)
-		case <-tick.C:
 		}
 	}
 }

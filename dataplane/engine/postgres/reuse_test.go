@@ -12,6 +12,7 @@ import (
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/pump"
 	"github.com/posterngate/postern/test/servers"
+	"github.com/posterngate/postern/test/wait"
 )
 
 // drivers runs fn with sessions that event loops carry, and with those that have
@@ -152,7 +153,7 @@ func TestAResetDoesNotWaitForTheNextSession(t *testing.T) {
 	if h.door.Kept() != 1 {
 		t.Fatalf("%d connections wait", h.door.Kept())
 	}
-	until(t, func() bool {
+	wait.For(t, "the lock is given back", func() bool {
 		return counted(t, "pg_locks where locktype = 'advisory' and objid = 4712") == "0"
 	})
 }
@@ -169,7 +170,7 @@ func notUsedAgain(t *testing.T, driver func(*Config)) {
 			if _, err := b.Write(appendQuery(nil, "select pg_sleep(30)")); err != nil {
 				t.Fatal(err)
 			}
-			until(t, func() bool { return len(h.door.Last().Executions()) > 0 })
+			wait.For(t, "the statement is admitted", func() bool { return len(h.door.Last().Executions()) > 0 })
 			_ = b.Close()
 		}},
 		{"a segment without its Sync", func(t *testing.T, _ *house, c *pgx.Conn) {
@@ -220,7 +221,7 @@ func TestABadConnectionIsThrownAway(t *testing.T) {
 	h := pooled(t, nil)
 	was := h.session(t, "", func(c *pgx.Conn) { perform(t, c, "select 1") })
 	shared.pg.SQL(t, fmt.Sprintf("select pg_terminate_backend(%d)", was))
-	until(t, func() bool { return counted(t, fmt.Sprintf("pg_stat_activity where pid = %d", was)) == "0" })
+	wait.For(t, "the process ends", func() bool { return counted(t, fmt.Sprintf("pg_stat_activity where pid = %d", was)) == "0" })
 	if is := h.session(t, "", func(c *pgx.Conn) { perform(t, c, "select 1") }); is == was {
 		t.Errorf("process %d again", is)
 	}
@@ -262,7 +263,7 @@ func TestALateCancelHitsNothing(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			until(t, func() bool { return len(h.door.Last().Executions()) > 0 })
+			wait.For(t, "the statement is admitted", func() bool { return len(h.door.Last().Executions()) > 0 })
 			for range 20 {
 				_ = h.door.Cancel(context.Background(), key)
 				time.Sleep(10 * time.Millisecond)
@@ -302,7 +303,7 @@ func TestReuseOverTLS(t *testing.T) {
 		zone++
 		pg.SQL(t, fmt.Sprintf("alter system set timezone = 'Etc/GMT+%d'", zone))
 		pg.SQL(t, "select pg_reload_conf()")
-		until(t, func() bool {
+		wait.For(t, "the server has the new setting", func() bool {
 			return pg.SQL(t, "show timezone")[0][0] == fmt.Sprintf("Etc/GMT+%d", zone)
 		})
 		if is := h.session(t, "", func(c *pgx.Conn) { perform(t, c, "select 1") }); is == first {
@@ -317,11 +318,3 @@ func counted(t *testing.T, what string) string {
 }
 
 // until polls for what must come.
-func until(t *testing.T, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("it has not come within a minute")
-		}
-	}
-}

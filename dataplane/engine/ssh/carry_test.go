@@ -17,6 +17,7 @@ import (
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
 	"github.com/posterngate/postern/pkg/postern"
 	facts "github.com/posterngate/postern/pkg/ssh"
+	"github.com/posterngate/postern/test/wait"
 )
 
 func sftpClient(t *testing.T, h *house) *sftp.Client {
@@ -81,7 +82,7 @@ func TestSlowReader(t *testing.T) {
 	// It comes to a stand: what is under way is what windows and buffers take.
 	var last int64
 	still := 0
-	await(t, "the host waits", func() bool {
+	wait.For(t, "the host waits", func() bool {
 		if n := chunks(); n > 0 && n == last {
 			still++
 		} else {
@@ -99,7 +100,7 @@ func TestSlowReader(t *testing.T) {
 		t.Errorf("once it reads, %d bytes come: %v", n, err)
 	}
 	_ = ch.Close()
-	await(t, "it ends", func() bool {
+	wait.For(t, "it ends", func() bool {
 		for _, e := range h.door.Last().Executions() {
 			if e.Text == "yes" {
 				return e.Done == 1
@@ -163,8 +164,8 @@ func TestKilledAtOnce(t *testing.T) {
 		}
 		go func() { ended <- s.Wait() }()
 	}
-	await(t, "all of it runs", func() bool { return len(h.door.Last().Prepared()) >= 5 })
-	await(t, "all of it is admitted", func() bool { return len(h.door.Last().Executions()) >= 3 })
+	wait.For(t, "all of it runs", func() bool { return len(h.door.Last().Prepared()) >= 5 })
+	wait.For(t, "all of it is admitted", func() bool { return len(h.door.Last().Executions()) >= 3 })
 	h.door.Last().Kill(&postern.Refusal{Code: postern.CodeKilled, Reason: "contract ended"})
 	for range said {
 		select {
@@ -220,9 +221,9 @@ func TestTypedIsNotKept(t *testing.T) {
 		}
 	}
 	say("stty -echo; echo as''king; read x; stty echo; echo le''ngth ${#x}")
-	await(t, "the prompt does not echo", func() bool { return strings.Contains(kept(), "asking") })
+	wait.For(t, "the prompt does not echo", func() bool { return strings.Contains(kept(), "asking") })
 	say("hunter2!")
-	await(t, "it was read", func() bool { return strings.Contains(kept(), "length 8") })
+	wait.For(t, "it was read", func() bool { return strings.Contains(kept(), "length 8") })
 	say("exit")
 	_ = s.Wait()
 	if strings.Contains(kept(), "hunter2!") {

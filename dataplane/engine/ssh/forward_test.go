@@ -14,17 +14,10 @@ import (
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
 	"github.com/posterngate/postern/pkg/postern"
 	facts "github.com/posterngate/postern/pkg/ssh"
+	"github.com/posterngate/postern/test/wait"
 )
 
 // await waits until something holds.
-func await(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within 30 s: %s", what)
-		}
-	}
-}
 
 // tags are how the executions with a text ended.
 func (h *house) tags(text string) []string {
@@ -73,7 +66,7 @@ func TestForward(t *testing.T) {
 	if _, err := c.DialContext(testContext(t), "tcp", "127.0.0.1:1"); err == nil {
 		t.Error("another address was reached")
 	}
-	await(t, "the bytes are recorded", func() bool {
+	wait.For(t, "the bytes are recorded", func() bool {
 		return fmt.Sprint(h.tags("connect "+l.Addr().String())) == "[sent 5 bytes, received 5]"
 	})
 }
@@ -148,7 +141,7 @@ func TestListen(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "what was forwarded is recorded", func() bool {
+	wait.For(t, "what was forwarded is recorded", func() bool {
 		return fmt.Sprint(h.tags("listen "+at.String())) == "[2 connections, sent 6 bytes, received 10]"
 	})
 	if _, err := net.Dial("tcp", at.String()); err == nil {
@@ -178,7 +171,7 @@ func TestListen(t *testing.T) {
 	if _, err := far.Read(make([]byte, 1)); err == nil || strings.Contains(err.Error(), "timeout") {
 		t.Errorf("the connection is not cut: %v", err)
 	}
-	await(t, "nobody listens", func() bool {
+	wait.For(t, "nobody listens", func() bool {
 		n, err := net.Dial("tcp", chosen.Addr().String())
 		if err == nil {
 			_ = n.Close()

@@ -19,6 +19,7 @@ import (
 	"github.com/posterngate/postern/pkg/detect"
 	"github.com/posterngate/postern/pkg/postern"
 	facts "github.com/posterngate/postern/pkg/ssh"
+	"github.com/posterngate/postern/test/wait"
 )
 
 func hidden(kinds ...string) postern.Obligation {
@@ -125,7 +126,7 @@ func TestVeilWaits(t *testing.T) {
 	if err := v.write([]byte("login")); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the prompt shows", func() bool { return has() == "login" })
+	wait.For(t, "the prompt shows", func() bool { return has() == "login" })
 	for _, part := range []string{"\r\nalice@exam", "ple.com"} { // as they drip
 		if err := v.write([]byte(part)); err != nil {
 			t.Fatal(err)
@@ -206,7 +207,7 @@ func TestMasked(t *testing.T) {
 	if err := s.WindowChange(24, 30); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the shell has said all", func() bool { return strings.Contains(shown(), "end") })
+	wait.For(t, "the shell has said all", func() bool { return strings.Contains(shown(), "end") })
 	fmt.Fprintln(in, "cat colours plain; exit")
 	_ = s.Wait()
 	check("terminal", []byte(shown()), " is in")

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/posterngate/postern/test/wait"
 )
 
 // Eventually asks check until it says nil, and fails the test with its last answer once
@@ -18,9 +20,9 @@ func Eventually(t testing.TB, within time.Duration, what string, check func() er
 	return took
 }
 
-// patience is what every wait has at the least: a machine may be busy with other things.
-// Who promises a time looks at how long it took.
-const patience = time.Minute
+// patience is what every wait has at the least. Who promises a time looks at how long it
+// took.
+const patience = wait.Patience
 
 func eventually(ctx context.Context, within time.Duration, check func() error) (time.Duration, error) {
 	began := time.Now()

@@ -34,10 +34,11 @@ import (
 	"github.com/posterngate/postern/test/e2e/fleet"
 	"github.com/posterngate/postern/test/ports"
 	"github.com/posterngate/postern/test/servers"
+	"github.com/posterngate/postern/test/wait"
 )
 
 // Patience bounds every wait for something that must happen.
-const Patience = time.Minute
+const Patience = wait.Patience
 
 // A NodeSpec says what a node is like.
 type NodeSpec struct {
@@ -378,17 +379,7 @@ func (h *House) Serves(t testing.TB, resources ...string) {
 // Eventually polls until ok, and ends the test when patience is over.
 func Eventually(t testing.TB, what func() string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(Patience)
-	for tick := time.NewTicker(5 * time.Millisecond); ; {
-		if ok() {
-			tick.Stop()
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("it did not come about within %s: %s", Patience, what())
-		}
-		<-tick.C
-	}
+	wait.Telling(t, what, ok)
 }
 
 // Must ends the test on an error: Must(f())(t).
