@@ -63,9 +63,32 @@ func Enrolled(cfg config.Config) bool {
 	return !errors.Is(err, control.ErrNotEnrolled)
 }
 
+// Load reads and checks a configuration, also for what only this release can tell.
+func Load(file string) (config.Config, error) {
+	cfg, err := config.Load(file)
+	if err == nil {
+		if err = check(cfg); err != nil {
+			err = fmt.Errorf("configuration %s: %w", file, err)
+		}
+	}
+	return cfg, err
+}
+
+func check(cfg config.Config) error {
+	for p := range cfg.Listeners {
+		if engines.All[p] == nil {
+			return fmt.Errorf("listeners.%s: this release speaks %s", p, strings.Join(protocols(), ", "))
+		}
+	}
+	return nil
+}
+
 // New makes a node: it enrols where it has to, recovers its spool, and binds its
 // sockets. Nothing is served before Run.
 func New(ctx context.Context, cfg config.Config, tel *telemetry.T) (_ *Node, err error) {
+	if err := check(cfg); err != nil { // before a join token is spent
+		return nil, err
+	}
 	n := &Node{cfg: cfg, log: tel.Logger.With("node", cfg.Name), policy: snapshot.New(), parser: worker.New(worker.Config{Logger: tel.Logger})}
 	endpoints := map[string]string{}
 	for p, l := range cfg.Listeners {
@@ -132,11 +155,7 @@ func (n *Node) tell(r spool.Recovery) {
 func (n *Node) bind(tel *telemetry.T) error {
 	n.engines, n.listen = map[postern.Protocol]engine.Engine{}, map[postern.Protocol]*listen.Listener{}
 	for p, l := range n.cfg.Listeners {
-		newEngine, ok := engines.All[p]
-		if !ok {
-			return fmt.Errorf("listeners.%s: this release speaks %s", p, strings.Join(protocols(), ", "))
-		}
-		e := newEngine(engines.Deps{
+		e := engines.All[p](engines.Deps{
 			TLS: &tls.Config{
 				MinVersion:     tls.VersionTLS12,
 				GetCertificate: n.identity.ServerCertificate,

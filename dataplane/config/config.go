@@ -114,6 +114,9 @@ func (c *Config) Check() error {
 			}
 		}
 	}
+	if c.Spool.MaxBytes < 0 || c.Spool.MaxUnshipped < 0 || c.Drain < 0 {
+		return errors.New("spool.maxBytes, spool.maxUnshipped and drain must not be negative")
+	}
 	if c.Spool.MaxBytes == 0 {
 		c.Spool.MaxBytes = 1 << 30
 	}

@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -57,21 +58,26 @@ func (p *Program[C]) Run(ctx context.Context, args []string, stdout, stderr io.W
 	file := flags.String("config", p.File, "configuration file")
 	check := flags.Bool("check-config", false, "check the configuration and exit")
 	version := flags.Bool("version", false, "print the release and exit")
-	if !Parse(flags, args) {
-		return 2
+	if code, done := Parse(flags, args); done {
+		return code
 	}
 	if *version {
 		fmt.Fprintln(stdout, p.Name, release.Version)
 		return 0
 	}
 	cfg, err := p.Load(*file)
+	var to telemetry.Config
+	var instance string
+	if err == nil {
+		to, instance = p.Telemetry(cfg)
+		err = to.Check()
+	}
 	if err == nil && *check {
 		fmt.Fprintln(stdout, "the configuration is good")
 		return 0
 	}
 	var tel *telemetry.T
 	if err == nil {
-		to, instance := p.Telemetry(cfg)
 		tel, err = telemetry.Setup(ctx, to, p.Name, instance, stderr)
 	}
 	if err != nil {
@@ -91,16 +97,18 @@ func (p *Program[C]) Run(ctx context.Context, args []string, stdout, stderr io.W
 	return 0
 }
 
-// Parse reads flags; what is wrong, also words that are no flags, has been told once it
-// returns false.
-func Parse(flags *flag.FlagSet, args []string) bool {
-	if flags.Parse(args) != nil {
-		return false
-	}
-	if flags.NArg() > 0 {
+// Parse reads flags. Once it is done the program is over, with that code: the help was
+// asked for, or it was told what is wrong, also of words that are no flags.
+func Parse(flags *flag.FlagSet, args []string) (code int, done bool) {
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return 0, true
+	case err != nil:
+		return 2, true
+	case flags.NArg() > 0:
 		fmt.Fprintf(flags.Output(), "%s: what is %q?\n", flags.Name(), flags.Arg(0))
 		flags.Usage()
-		return false
+		return 2, true
 	}
-	return true
+	return 0, false
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -41,6 +42,18 @@ type Config struct {
 	// Profiling serves Go's profiles beside /metrics, at /debug/pprof/. Off where empty:
 	// a profile shows names of functions, and taking one costs time.
 	Profiling bool `json:"profiling"`
+}
+
+// Check says what is wrong.
+func (c Config) Check() error {
+	if c.SampleRatio < 0 || c.SampleRatio > 1 {
+		return fmt.Errorf("telemetry.sampleRatio: %v is not from 0 to 1", c.SampleRatio)
+	}
+	if u, err := url.Parse(c.OTLP); c.OTLP != "" && (err != nil || u.Host == "") {
+		return fmt.Errorf("telemetry.otlp: %q is not a URL", c.OTLP)
+	}
+	_, err := NewLogger(c, io.Discard)
+	return err
 }
 
 // T is telemetry as it was set up. Metrics is the Prometheus endpoint.
@@ -108,7 +121,7 @@ func NewLogger(cfg Config, w io.Writer) (*slog.Logger, error) {
 	var level slog.Level
 	if cfg.LogLevel != "" {
 		if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
-			return nil, fmt.Errorf("logLevel: %q is not debug, info, warn or error", cfg.LogLevel)
+			return nil, fmt.Errorf("telemetry.logLevel: %q is not debug, info, warn or error", cfg.LogLevel)
 		}
 	}
 	opts := &slog.HandlerOptions{Level: level, ReplaceAttr: plain}
@@ -118,7 +131,7 @@ func NewLogger(cfg Config, w io.Writer) (*slog.Logger, error) {
 	case "json":
 		return slog.New(slog.NewJSONHandler(w, opts)), nil
 	}
-	return nil, fmt.Errorf("logFormat: %q is not text or json", cfg.LogFormat)
+	return nil, fmt.Errorf("telemetry.logFormat: %q is not text or json", cfg.LogFormat)
 }
 
 // plain lets through what is known to be harmless when printed: basic kinds, errors,

@@ -46,8 +46,13 @@ func TestLogsShowOnlyPlainValues(t *testing.T) {
 
 func TestBadConfigNamesTheKey(t *testing.T) {
 	for _, cfg := range []Config{{LogLevel: "loud"}, {LogFormat: "xml"}} {
-		if _, err := NewLogger(cfg, nil); err == nil || !strings.HasPrefix(err.Error(), "log") {
+		if _, err := NewLogger(cfg, nil); err == nil || !strings.HasPrefix(err.Error(), "telemetry.log") {
 			t.Errorf("NewLogger(%+v) = %v, want an error that names the key", cfg, err)
+		}
+	}
+	for key, cfg := range map[string]Config{"logLevel": {LogLevel: "loud"}, "sampleRatio": {SampleRatio: 7}, "otlp": {OTLP: "collector"}, "": {OTLP: "https://collector:4317", SampleRatio: .5}} {
+		if err := cfg.Check(); (err == nil) != (key == "") || err != nil && !strings.HasPrefix(err.Error(), "telemetry."+key) {
+			t.Errorf("%+v: %v", cfg, err)
 		}
 	}
 }

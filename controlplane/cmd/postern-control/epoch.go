@@ -26,8 +26,8 @@ func epoch(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprint(stderr, "usage: postern-control epoch [--config FILE]\n\nRun it once after etcd was restored from a backup, before the control plane starts.\n\n")
 		flags.PrintDefaults()
 	}
-	if !daemon.Parse(flags, args) {
-		return 2
+	if code, done := daemon.Parse(flags, args); done {
+		return code
 	}
 	cfg, err := config.Load(*file)
 	if err != nil {

@@ -50,8 +50,8 @@ func initialise(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprint(stderr, "usage: postern-control init --issuer URL --admin-group GROUP [--dir DIR]\n\nWrites a first configuration, with comments, and a key file.\n\n")
 		flags.PrintDefaults()
 	}
-	if !daemon.Parse(flags, args) {
-		return 2
+	if code, done := daemon.Parse(flags, args); done {
+		return code
 	}
 	if err := s.check(); err != nil {
 		fmt.Fprintln(stderr, "postern-control init:", err)

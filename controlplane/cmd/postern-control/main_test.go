@@ -141,6 +141,11 @@ func TestWrongUsage(t *testing.T) {
 			t.Errorf("%v: code %d, %q", args, code, errs)
 		}
 	}
+	for _, args := range [][]string{{"--help"}, {"init", "-h"}, {"epoch", "--help"}} {
+		if code, _, errs := command(t, args...); code != 0 || !strings.Contains(errs, "usage: postern-control") {
+			t.Errorf("%v: code %d, %q", args, code, errs)
+		}
+	}
 	if code, out, _ := command(t, "--version"); code != 0 || !strings.HasPrefix(out, "postern-control ") {
 		t.Errorf("--version: code %d, %q", code, out)
 	}

@@ -18,7 +18,7 @@ func main() {
 }
 
 var program = daemon.Program[config.Config]{
-	Name: "postern-node", File: "/etc/postern/node.yaml", Load: config.Load,
+	Name: "postern-node", File: "/etc/postern/node.yaml", Usage: "usage: postern-node [--config FILE]\n\n", Load: dataplane.Load,
 	Telemetry: func(cfg config.Config) (telemetry.Config, string) { return cfg.Telemetry, cfg.Name },
 	Serve: func(ctx context.Context, cfg config.Config, tel *telemetry.T) error {
 		node, err := dataplane.New(ctx, cfg, tel)

@@ -21,6 +21,16 @@ func TestCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	sample := "../../../deploy/config/node.yaml"
+	good := "name: eu-1\ndataDir: /nowhere\ncontrolPlane: ['127.0.0.1:1']\nlisteners: {postgres: {addr: '127.0.0.1:0'}}\n"
+	variant := func(name, text string) string {
+		file := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	engine := variant("engine.yaml", strings.Replace(good, "postgres:", "mysql:", 1))
+	loud := variant("loud.yaml", good+"telemetry: {logLevel: loud}\n")
 	for name, c := range map[string]struct {
 		args        []string
 		code        int
@@ -31,6 +41,9 @@ func TestCommand(t *testing.T) {
 		"unknown key":     {[]string{"--config", bad, "--check-config"}, 2, "", "names"},
 		"no such file":    {[]string{"--config", bad + ".no", "--check-config"}, 2, "", "no such file"},
 		"unknown flag":    {[]string{"--nope"}, 2, "", "nope"},
+		"help":            {[]string{"--help"}, 0, "", "usage: postern-node"},
+		"unknown engine":  {[]string{"--config", engine, "--check-config"}, 2, "", "listeners.mysql: this release speaks"},
+		"log level":       {[]string{"--config", loud, "--check-config"}, 2, "", "telemetry.logLevel"},
 		"bad config runs": {[]string{"--config", bad}, 2, "", "names"},
 	} {
 		t.Run(name, func(t *testing.T) {

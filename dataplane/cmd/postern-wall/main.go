@@ -13,7 +13,7 @@ import (
 func main() { daemon.Main(program.Run) }
 
 var program = daemon.Program[wall.Config]{
-	Name: "postern-wall", File: "/etc/postern/wall.yaml", Load: wall.Load,
+	Name: "postern-wall", File: "/etc/postern/wall.yaml", Usage: "usage: postern-wall [--config FILE]\n\n", Load: wall.Load,
 	Telemetry: func(cfg wall.Config) (telemetry.Config, string) { return cfg.Telemetry, cfg.Name },
 	Serve: func(ctx context.Context, cfg wall.Config, tel *telemetry.T) error {
 		w, err := wall.New(ctx, cfg, tel)

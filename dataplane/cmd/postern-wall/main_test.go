@@ -31,6 +31,7 @@ func TestCommand(t *testing.T) {
 		"unknown key":     {[]string{"--config", bad, "--check-config"}, 2, "", "names"},
 		"no such file":    {[]string{"--config", bad + ".no", "--check-config"}, 2, "", "no such file"},
 		"unknown flag":    {[]string{"--nope"}, 2, "", "nope"},
+		"help":            {[]string{"--help"}, 0, "", "usage: postern-wall"},
 		"bad config runs": {[]string{"--config", bad}, 2, "", "names"},
 	} {
 		t.Run(name, func(t *testing.T) {
