@@ -79,6 +79,16 @@ func Meta(o *typesv1.Object) *typesv1.Metadata {
 	return m.Mutable(m.Descriptor().Fields().ByName("metadata")).Message().Interface().(*typesv1.Metadata)
 }
 
+// Carries reports whether labels have every pair that a selector or scope asks for.
+func Carries(labels, want map[string]string) bool {
+	for k, v := range want {
+		if have, ok := labels[k]; !ok || have != v {
+			return false
+		}
+	}
+	return true
+}
+
 // read is the object's metadata for reading; unlike Meta it makes nothing, so that it is
 // safe on objects that are shared.
 func read(o *typesv1.Object) *typesv1.Metadata {
@@ -251,22 +261,12 @@ func parseOne(doc []byte) (*typesv1.Object, error) {
 		return nil, fmt.Errorf("%s %q: %w", head.Kind, head.Metadata.Name, err)
 	}
 	o := &typesv1.Object{}
-	if err := protojson.Unmarshal(js, o.ProtoReflect().Mutable(f).Message().Interface()); err != nil {
-		return nil, fmt.Errorf("%s %q: %s", head.Kind, head.Metadata.Name, explain(err))
+	m := o.ProtoReflect().Mutable(f).Message()
+	if err := protojson.Unmarshal(js, m.Interface()); err != nil {
+		return nil, fmt.Errorf("%s %q: %s", head.Kind, head.Metadata.Name, explain(err, js, m.Descriptor()))
 	}
 	Normalize(o)
 	return o, nil
-}
-
-// explain makes protojson's error readable. Its spaces are random, so that nobody
-// compares them.
-func explain(err error) string {
-	text := strings.ReplaceAll(err.Error(), "\u00a0", " ")
-	text = strings.TrimSpace(strings.TrimPrefix(text, "proto:"))
-	if strings.Contains(text, "invalid value for string field") {
-		text += " (put quotes around texts such as on, off, yes, no, and around numbers)"
-	}
-	return text
 }
 
 // YAML is the object as people read and write it.
