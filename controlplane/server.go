@@ -137,10 +137,9 @@ func New(ctx context.Context, cfg config.Config, tel *telemetry.T) (_ *Server, e
 	if err := s.services(ctx, keeper, verifier); err != nil {
 		return nil, err
 	}
-	if err := s.serveNodes(); err != nil {
-		return nil, err
-	}
-	if err := s.serveAPI(keeper, verifier); err != nil {
+	enroller := enrol.New(enrol.Config{Store: s.store, Authority: s.authority, Snapshot: s.hub.Snapshot, Audit: s.audit, Reserved: s.reserved(), Logger: s.log})
+	s.serveNodes(enroller)
+	if err := s.serveAPI(keeper, verifier, enroller); err != nil {
 		return nil, err
 	}
 	if cfg.Debug != "" {
@@ -238,18 +237,16 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 	return err
 }
 
-func (s *Server) serveNodes() error {
+func (s *Server) serveNodes(enroller *enrol.Service) {
 	s.nodes = nodeapi.New(nodeapi.Services{
 		TLS: &tls.Config{
 			MinVersion:     tls.VersionTLS13,
 			GetCertificate: s.authority.Server(hosts(s.cfg.Nodes)...),
 		},
 		Authority: s.authority, Nodes: publish.Directory{Cache: s.cache, Store: s.store}, Snapshot: s.hub.Snapshot,
-		Enrol: enrol.New(enrol.Config{Store: s.store, Authority: s.authority, Snapshot: s.hub.Snapshot, Audit: s.audit, Reserved: s.reserved(), Logger: s.log}),
-		Hub:   s.hub, Fleet: s.fleet, Grants: s.task, SignIns: s.signIn, Holds: s.approve, Broker: s.broker, Budgets: s.budgets, Vouchers: s.vouch, Pins: s.pins, Entrances: s.entrance, Records: s.recordings, RecordingKey: s.keyring.Public, RawKey: s.cfg.Recordings.RawPublic(),
+		Enrol: enroller, Hub: s.hub, Fleet: s.fleet, Grants: s.task, SignIns: s.signIn, Holds: s.approve, Broker: s.broker, Budgets: s.budgets, Vouchers: s.vouch, Pins: s.pins, Entrances: s.entrance, Records: s.recordings, RecordingKey: s.keyring.Public, RawKey: s.cfg.Recordings.RawPublic(),
 		Options: nodeapi.Traced(), Logger: s.log,
 	})
-	return nil
 }
 
 // reserved are names for which no node may get a certificate.
@@ -257,14 +254,13 @@ func (s *Server) reserved() []string {
 	return append(append([]string(nil), hosts(s.cfg.API)...), hosts(s.cfg.Nodes)...)
 }
 
-func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier) error {
+func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier, enroller *enrol.Service) error {
 	guard, err := authz.New(authz.Config{
 		Auth: verifier, Policy: s.hub.Snapshot, Staleness: s.cache.Staleness, Admins: admins(s.cfg.Admins), Audit: s.audit, Logger: s.log, Now: time.Now,
 	})
 	if err != nil {
 		return err
 	}
-	enroller := enrol.New(enrol.Config{Store: s.store, Authority: s.authority, Snapshot: s.hub.Snapshot, Audit: s.audit, Reserved: s.reserved(), Logger: s.log})
 	policies := userapi.NewPolicy(userapi.PolicyConfig{Store: s.store, Cache: s.cache, Audit: s.audit, Sealer: sealer{keeper}, Grants: s.liveGrants, Enforced: s.hub.Enforced, StoresRaw: s.cfg.Recordings.RawKey != "", Logger: s.log, Now: time.Now})
 	grants := grantapi.New(s.task)
 	pages, err := s.pages(verifier)
@@ -305,7 +301,7 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier) err
 // CA is the PEM text of the CAs that sign the API's and the nodes' certificates.
 func (s *Server) CA() []byte { return s.authority.Bundle() }
 
-// APIAddr and NodesAddr are the bound addresses.
+// APIAddr is where people and automation connect.
 func (s *Server) APIAddr() net.Addr { return s.apiLn.Addr() }
 
 // NodesAddr is where nodes connect.

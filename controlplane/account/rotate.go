@@ -90,9 +90,8 @@ func unfinished(err error, format string, args ...any) error {
 	if f := fault.From(err); f.Code == codes.FailedPrecondition {
 		return f // nothing was done, and it says what to do
 	}
-	f := fault.Wrap(err, codes.Unavailable, format, args...)
-	f.Violations = append(f.Violations, fault.Violation{Field: "hint", Reason: "the account is as it was, or has the new password: rotate it again, which goes on where this stopped"})
-	return f
+	return fault.Wrap(err, codes.Unavailable, format, args...).
+		WithHint("the account is as it was, or has the new password: rotate it again, which goes on where this stopped")
 }
 
 // whoHasIt adds who was seen with the account around Postern.

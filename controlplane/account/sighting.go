@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -151,8 +150,7 @@ func (s *Service) keepSighting(ctx context.Context, k store.Key, g *sighting, ne
 
 // unlessFirst is err, but for that somebody else was first.
 func unlessFirst(err error) error {
-	var conflict *store.ConflictError
-	if errors.As(err, &conflict) {
+	if store.IsConflict(err) {
 		return nil
 	}
 	return err

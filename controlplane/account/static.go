@@ -218,8 +218,7 @@ func (s *Service) save(ctx context.Context, one *static, entry *audit.Entry) (er
 	} else {
 		one.entry.Revision, err = s.cfg.Store.Commit(ctx, op)
 	}
-	var conflict *store.ConflictError
-	if errors.As(err, &conflict) {
+	if store.IsConflict(err) {
 		return fault.Wrap(err, codes.Aborted, "somebody changed the secret in this moment; rotate it again")
 	}
 	return err

@@ -219,7 +219,7 @@ func (s *Service) change(ctx context.Context, id string, entry audit.Entry, fn f
 		if err == nil {
 			return h, nil
 		}
-		if lost = err; !isConflict(err) {
+		if lost = err; !store.IsConflict(err) {
 			return nil, fmt.Errorf("change hold %s: %w", id, err)
 		}
 	}
@@ -237,9 +237,4 @@ func said(h *typesv1.Hold) []string {
 		out = append(out, a.GetSubject()+": "+word)
 	}
 	return out
-}
-
-func isConflict(err error) bool {
-	var c *store.ConflictError
-	return errors.As(err, &c)
 }

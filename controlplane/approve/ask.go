@@ -59,7 +59,7 @@ func (s *Service) OpenHold(ctx context.Context, node postern.NodeName, req *node
 	var lost error
 	for range maxTries {
 		h, err := s.ask(ctx, node, req)
-		if err == nil || !isConflict(err) {
+		if err == nil || !store.IsConflict(err) {
 			return h, err
 		}
 		lost = err
@@ -189,9 +189,8 @@ func explained(rule *typesv1.ApprovalRule, h *typesv1.Hold) error {
 	if err != nil || v == "" {
 		return err
 	}
-	f := fault.New(codes.FailedPrecondition, "people are asked only with a reason, which %s", v).WithKind(postern.CodeDenied.String())
-	f.Violations = []fault.Violation{{Field: "hint", Reason: fmt.Sprintf("take the task with one, and use that token: postern grant %s --reason \"OPS-123: why\"", h.GetTask())}}
-	return f
+	return fault.New(codes.FailedPrecondition, "people are asked only with a reason, which %s", v).WithKind(postern.CodeDenied.String()).
+		WithHint(fmt.Sprintf("take the task with one, and use that token: postern grant %s --reason \"OPS-123: why\"", h.GetTask()))
 }
 
 // rule is an approval rule by name, and how long it waits for people.
@@ -226,9 +225,8 @@ func (s *Service) complete(h *typesv1.Hold, latest time.Time) error {
 	}
 	now := s.cfg.Now()
 	if open, when := policy.ApprovalOpen(rule.GetSpec(), now); !open {
-		f := fault.New(codes.FailedPrecondition, "nobody can be asked now: the approval rule %q is for %s", h.GetRule(), when).WithKind(postern.CodeDenied.String())
-		f.Violations = []fault.Violation{{Field: "hint", Reason: "come back then"}}
-		return f
+		return fault.New(codes.FailedPrecondition, "nobody can be asked now: the approval rule %q is for %s", h.GetRule(), when).
+			WithKind(postern.CodeDenied.String()).WithHint("come back then")
 	}
 	if !scopeGrant(h) {
 		if err := explained(rule, h); err != nil {

@@ -104,10 +104,9 @@ func (s *Service) follow(ctx context.Context, id string, l *listener, each func(
 func errNobodyAnswered(h *typesv1.Hold) error {
 	f := fault.New(codes.DeadlineExceeded, "nobody approved the request in time").WithKind(postern.CodeCancelled.String())
 	f.Violations = []fault.Violation{
-		{Field: "detail", Reason: "request " + h.GetId() + " can still be answered, until " + h.GetExpireTime().AsTime().UTC().Format(time.RFC3339)},
-		{Field: "hint", Reason: "do the same again: it goes through once the request is approved"},
+		{Field: fault.FieldDetail, Reason: "request " + h.GetId() + " can still be answered, until " + h.GetExpireTime().AsTime().UTC().Format(time.RFC3339)},
 	}
-	return f
+	return f.WithHint("do the same again: it goes through once the request is approved")
 }
 
 // giveUp withdraws what nobody has answered; a yes that came in between stays.
@@ -267,19 +266,10 @@ func (s *Service) again(ctx context.Context, part string, fn func(context.Contex
 	for ctx.Err() == nil {
 		if err := fn(ctx); err != nil && ctx.Err() == nil {
 			s.cfg.Logger.WarnContext(ctx, "holds are not looked after; trying again", "part", part, "error", err)
-			wait(ctx, retryAfter)
+			run.Pause(ctx, retryAfter)
 		}
 	}
 	return ctx.Err()
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
 }
 
 func (s *Service) watch(ctx context.Context) error {
@@ -409,7 +399,7 @@ func (s *Service) forget(ctx context.Context, h *typesv1.Hold) error {
 	case err != nil && !errors.Is(err, store.ErrNotFound):
 		return err
 	}
-	if _, err = s.cfg.Store.Commit(ctx, ops...); isConflict(err) {
+	if _, err = s.cfg.Store.Commit(ctx, ops...); store.IsConflict(err) {
 		return nil
 	}
 	return err

@@ -20,6 +20,7 @@ import (
 
 	"github.com/posterngate/postern/controlplane/store"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	"github.com/posterngate/postern/pkg/run"
 	"github.com/posterngate/postern/pkg/trail"
 )
 
@@ -290,11 +291,7 @@ func (l *Log) commit(ctx context.Context, entries []Entry, ops []store.Op) (int6
 		if !IsConflict(err) {
 			return 0, err
 		}
-		timer := time.NewTimer(rand.N(retryWait))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !run.Pause(ctx, rand.N(retryWait)) {
 			return 0, fmt.Errorf("audit: %w", context.Cause(ctx))
 		}
 	}

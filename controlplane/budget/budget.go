@@ -117,7 +117,7 @@ func (s *Service) Draw(ctx context.Context, node postern.NodeName, req *nodev1.D
 			return nil, err
 		}
 		if changed {
-			if lost = s.save(ctx, id, l); isConflict(lost) {
+			if lost = s.save(ctx, id, l); store.IsConflict(lost) {
 				continue
 			} else if lost != nil {
 				return nil, fault.Wrap(lost, codes.Unavailable, "the budget could not be written").WithKind(postern.CodeUnavailable.String())
@@ -311,11 +311,6 @@ func (s *Service) save(ctx context.Context, id postern.GrantID, l *ledger) error
 	}
 	_, err = s.cfg.Store.Commit(ctx, store.Op{Key: key(id), Value: value, If: l.revision})
 	return err
-}
-
-func isConflict(err error) bool {
-	var c *store.ConflictError
-	return errors.As(err, &c)
 }
 
 func of(b *nodev1.Budget) measures {

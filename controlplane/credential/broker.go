@@ -414,8 +414,7 @@ func (l *lease) attrs() []any {
 
 // hinted is a fault that the person who waits for the credential reads, with what to do.
 func hinted(f *fault.Error, hint string) *fault.Error {
-	f.Violations = append(f.Violations, fault.Violation{Field: "hint", Reason: hint})
-	return f.WithKind(kindUnavailable)
+	return f.WithHint(hint).WithKind(kindUnavailable)
 }
 
 func unavailable(err error) error {

@@ -39,7 +39,7 @@ func (b *Broker) over(ctx context.Context, id postern.LeaseID) error {
 			next = one.Updated.Add(issueTimeout)
 		}
 		err = b.put(ctx, &one, "its session is over", next)
-		if conflict := (*store.ConflictError)(nil); errors.As(err, &conflict) {
+		if store.IsConflict(err) {
 			continue // it was just given back, or renewed
 		}
 		return err

@@ -65,8 +65,7 @@ func (b *Broker) sweep(ctx context.Context, guard store.Op) error {
 			defer func() { <-slots }()
 			ctx, cancel := context.WithTimeout(ctx, revokeTimeout)
 			defer cancel()
-			var conflict *store.ConflictError
-			if err := do(ctx, guard); err != nil && !errors.As(err, &conflict) {
+			if err := do(ctx, guard); err != nil && !store.IsConflict(err) {
 				b.cfg.Logger.WarnContext(ctx, "lease was not ended; it will be tried again", append(one.attrs(), slog.Any("error", err))...)
 			}
 			return nil

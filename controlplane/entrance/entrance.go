@@ -182,7 +182,7 @@ func (s *Service) Finish(ctx context.Context, node postern.NodeName, req *nodev1
 		return nil, err
 	}
 	if _, err := s.cfg.Store.Commit(ctx, store.Op{Key: keyOf(req.GetCode()), Delete: true, If: revision}, op); err != nil {
-		if c := (*store.ConflictError)(nil); errors.As(err, &c) {
+		if store.IsConflict(err) {
 			return nil, bad() // it was used already
 		}
 		return nil, lost(err)

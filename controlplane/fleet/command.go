@@ -171,12 +171,7 @@ func (f *Fleet) relay(ctx context.Context) error {
 	for ctx.Err() == nil {
 		if err := f.follow(ctx, g); err != nil && ctx.Err() == nil {
 			f.cfg.Logger.WarnContext(ctx, "commands of other replicas are not followed; retrying", "error", err)
-			t := time.NewTimer(look)
-			select {
-			case <-t.C:
-			case <-ctx.Done():
-			}
-			t.Stop()
+			run.Pause(ctx, look)
 		}
 	}
 	return errors.Join(g.Wait(), ctx.Err())
@@ -243,7 +238,7 @@ func (f *Fleet) obey(g *run.Group, e store.Entry) {
 		_, err = f.cfg.Store.Commit(ctx,
 			store.Op{Key: e.Key, Check: true, If: e.Revision},
 			store.Op{Key: store.Key{Kind: kindAnswer, Name: e.Name + "." + f.id}, Value: value, If: store.AnyRevision})
-		if err != nil && !isConflict(err) && ctx.Err() == nil {
+		if err != nil && !store.IsConflict(err) && ctx.Err() == nil {
 			f.cfg.Logger.WarnContext(ctx, "the answer to a command was not passed back", "error", err)
 		}
 		return nil

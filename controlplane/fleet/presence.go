@@ -3,7 +3,6 @@ package fleet
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -223,24 +222,19 @@ func moved(status []byte, now *apiv1.NodeStatus) bool {
 func (f *Fleet) commit(ctx context.Context, ops []store.Op) error {
 	for part := range slices.Chunk(ops, store.MaxOps/4) {
 		_, err := f.cfg.Store.Commit(ctx, part...)
-		if !isConflict(err) {
+		if !store.IsConflict(err) {
 			if err != nil {
 				return err
 			}
 			continue
 		}
 		for _, op := range part {
-			if _, err := f.cfg.Store.Commit(ctx, op); err != nil && !isConflict(err) {
+			if _, err := f.cfg.Store.Commit(ctx, op); err != nil && !store.IsConflict(err) {
 				return err
 			}
 		}
 	}
 	return nil
-}
-
-func isConflict(err error) bool {
-	var c *store.ConflictError
-	return errors.As(err, &c)
 }
 
 func (f *Fleet) life(now time.Time) []byte {

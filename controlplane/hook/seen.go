@@ -2,7 +2,6 @@ package hook
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/posterngate/postern/controlplane/store"
@@ -28,8 +27,7 @@ func Sweep(ctx context.Context, s store.Store, kind string, now time.Time) error
 			continue
 		}
 		_, err = s.Commit(ctx, store.Op{Key: e.Key, Delete: true, If: e.Revision})
-		var conflict *store.ConflictError
-		if err != nil && !errors.As(err, &conflict) { // another replica may have been first
+		if err != nil && !store.IsConflict(err) { // another replica may have been first
 			return err
 		}
 	}

@@ -154,8 +154,7 @@ func (s *Service) once(ctx context.Context, signature string) error {
 	}
 	sum := sha256.Sum256([]byte(strings.ToLower(signature)))
 	_, err := s.cfg.Store.Commit(ctx, hook.Seen(seenKind, hex.EncodeToString(sum[:]), s.cfg.Now()))
-	var conflict *store.ConflictError
-	if errors.As(err, &conflict) {
+	if store.IsConflict(err) {
 		return errors.New("it was taken already")
 	}
 	return err

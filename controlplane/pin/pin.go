@@ -87,7 +87,7 @@ func (s *Service) Pin(ctx context.Context, req *nodev1.PinServerRequest) (*nodev
 	key := store.Key{Kind: Kind, Name: of + hex.EncodeToString(sum[:16])}
 	for range maxTries {
 		pins, err := s.try(ctx, key, of, req, asked)
-		if c := (*store.ConflictError)(nil); errors.As(err, &c) {
+		if store.IsConflict(err) {
 			continue
 		} else if err != nil {
 			return nil, err
@@ -159,7 +159,7 @@ func (s *Service) try(ctx context.Context, key store.Key, of string, req *nodev1
 		return nil, err
 	}
 	_, err = s.cfg.Store.Commit(ctx, store.Op{Key: key, Value: value, If: revision})
-	if c := (*store.ConflictError)(nil); err != nil && !errors.As(err, &c) {
+	if err != nil && !store.IsConflict(err) {
 		return nil, unavailable(err)
 	}
 	return pins, err

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/object"
 )
 
 // labelRegion is the label under which a node's region can be asked for.
@@ -30,22 +31,12 @@ func labelsOf(labels map[string]string, region string) map[string]string {
 	return out
 }
 
-// carries reports whether labels has all that want asks for.
-func carries(labels, want map[string]string) bool {
-	for k, v := range want {
-		if have, ok := labels[k]; !ok || have != v {
-			return false
-		}
-	}
-	return true
-}
-
 // reach are the names of the resources that a node with these labels serves, sorted.
 func (w *world) reach(labels map[string]string) []string {
 	var names []string
 	for _, it := range w.objects {
 		r := it.full.GetResource()
-		if r != nil && carries(labels, r.GetSpec().GetReachableFrom()) {
+		if r != nil && object.Carries(labels, r.GetSpec().GetReachableFrom()) {
 			names = append(names, r.GetMetadata().GetName())
 		}
 	}
@@ -121,7 +112,7 @@ func applies(s *typesv1.ResourceSelector, resources map[string]map[string]string
 		return false
 	}
 	for _, labels := range resources {
-		if carries(labels, s.GetLabels()) {
+		if object.Carries(labels, s.GetLabels()) {
 			return true
 		}
 	}

@@ -93,8 +93,7 @@ func (s *Steward) tell(ctx context.Context) error {
 			Actor: "postern", Action: "workload.alert", Object: "workload/" + n.Workload, Outcome: n.Why,
 			Detail: map[string]any{"owner": n.Owner, "text": n.Text},
 		}, store.Op{Key: store.Key{Kind: Kind, Name: name}, Value: []byte(n.Text)})
-		var conflict *store.ConflictError
-		if errors.As(err, &conflict) {
+		if store.IsConflict(err) {
 			continue // another replica was first
 		}
 		if errs = append(errs, err); err == nil {
@@ -103,8 +102,7 @@ func (s *Steward) tell(ctx context.Context) error {
 	}
 	for name, e := range passed {
 		_, err := s.cfg.Store.Commit(ctx, store.Op{Key: store.Key{Kind: Kind, Name: name}, Delete: true, If: e.Revision})
-		var conflict *store.ConflictError
-		if !errors.As(err, &conflict) {
+		if !store.IsConflict(err) {
 			errs = append(errs, err)
 		}
 	}

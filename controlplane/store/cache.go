@@ -140,17 +140,8 @@ func (c *Cache) Run(ctx context.Context) error {
 			backoff = firstBackoff
 		}
 		c.logger.WarnContext(ctx, "store watch ended", "error", err, "relist", relist)
-		pause(ctx, backoff/2+rand.N(backoff))
+		run.Pause(ctx, backoff/2+rand.N(backoff))
 		backoff = min(2*backoff, lastBackoff)
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
 	}
 }
 
@@ -280,7 +271,7 @@ func (c *Cache) move(v *View, events bool) {
 // probe reads epoch and revision of the store each second, and notes when the view has
 // reached that revision.
 func (c *Cache) probe(ctx context.Context) error {
-	for ; ctx.Err() == nil; pause(ctx, probePeriod) {
+	for ; ctx.Err() == nil; run.Pause(ctx, probePeriod) {
 		if err := c.probeOnce(ctx); err != nil {
 			return err
 		}
@@ -313,7 +304,7 @@ func (c *Cache) probeOnce(ctx context.Context) error {
 // have lost events before.
 func (c *Cache) compare(ctx context.Context) error {
 	for {
-		pause(ctx, comparePeriod*9/10+rand.N(comparePeriod/5))
+		run.Pause(ctx, comparePeriod*9/10+rand.N(comparePeriod/5))
 		if ctx.Err() != nil {
 			return nil
 		}

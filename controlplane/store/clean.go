@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"time"
 )
@@ -35,8 +34,7 @@ func clean(ctx context.Context, s Store, kind string, over func(Entry) bool, gua
 		if !over(e) {
 			continue
 		}
-		_, err := s.Commit(ctx, guard, Op{Key: e.Key, Delete: true, If: e.Revision})
-		if c := (*ConflictError)(nil); err != nil && !errors.As(err, &c) {
+		if _, err := s.Commit(ctx, guard, Op{Key: e.Key, Delete: true, If: e.Revision}); err != nil && !IsConflict(err) {
 			return err
 		}
 	}

@@ -85,7 +85,7 @@ func (k Key) check() error {
 	return nil
 }
 
-// Errors of a Store. A ConflictError is asked for with errors.As.
+// Errors of a Store.
 var (
 	ErrNotFound  = errors.New("store: not found")
 	ErrCompacted = errors.New("store: that revision has been compacted away")
@@ -99,6 +99,12 @@ type ConflictError struct {
 
 func (e *ConflictError) Error() string {
 	return fmt.Sprintf("store: %s is at revision %d, not %d", e.Key, e.Have, e.Want)
+}
+
+// IsConflict reports whether err is a ConflictError: somebody else was first.
+func IsConflict(err error) bool {
+	var c *ConflictError
+	return errors.As(err, &c)
 }
 
 // A Store keeps values. It is safe for concurrent use. Every read is linearizable.

@@ -64,7 +64,7 @@ func (s *Service) Create(ctx context.Context, by Caller, req *apiv1.CreateGrantR
 		if err == nil {
 			return resp, nil
 		}
-		if lost = err; !isConflict(err) {
+		if lost = err; !store.IsConflict(err) {
 			return nil, asFault(err)
 		}
 	}
@@ -183,7 +183,7 @@ func (s *Service) Request(ctx context.Context, by Caller, req *apiv1.RequestGran
 		if err == nil {
 			return resp, nil
 		}
-		if lost = err; !isConflict(err) {
+		if lost = err; !store.IsConflict(err) {
 			return nil, asFault(err)
 		}
 	}
@@ -412,11 +412,5 @@ func (s *Service) inScope(ctx context.Context, scope map[string]string, task str
 	if err != nil {
 		return false, err
 	}
-	labels := object.Meta(o).GetLabels()
-	for k, v := range scope {
-		if have, ok := labels[k]; !ok || have != v {
-			return false, nil
-		}
-	}
-	return true, nil
+	return object.Carries(object.Meta(o).GetLabels(), scope), nil
 }

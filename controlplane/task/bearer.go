@@ -93,13 +93,13 @@ func (s *Service) own(ctx context.Context, by bearer, id string, shown []byte, n
 	case !fits(by.hash(g), shown):
 		return nil, by.unknown(name)
 	case g.GetTask() != string(name):
-		return nil, refusal(&postern.Refusal{Code: postern.CodeNoGrant, Reason: fmt.Sprintf("this %s is for task %q, not for %q", by.name, g.GetTask(), name), Hint: "make one for it: " + fmt.Sprintf(by.make, name)})
+		return nil, fault.Refused(&postern.Refusal{Code: postern.CodeNoGrant, Reason: fmt.Sprintf("this %s is for task %q, not for %q", by.name, g.GetTask(), name), Hint: "make one for it: " + fmt.Sprintf(by.make, name)})
 	}
 	why, err := s.standing(ctx, g, nil)
 	if err != nil || why == "" {
 		return g, err
 	}
-	return nil, refusal(&postern.Refusal{Code: postern.CodeBadToken, Reason: fmt.Sprintf("the grant of this %s is over: %s", by.name, why), Hint: by.another(name)})
+	return nil, fault.Refused(&postern.Refusal{Code: postern.CodeBadToken, Reason: fmt.Sprintf("the grant of this %s is over: %s", by.name, why), Hint: by.another(name)})
 }
 
 // standing says why a grant cannot be used now, or nothing where it can; now is the
@@ -119,5 +119,5 @@ func (b bearer) another(name postern.TaskName) string {
 }
 
 func (b bearer) unknown(name postern.TaskName) error {
-	return refusal(&postern.Refusal{Code: postern.CodeBadToken, Reason: fmt.Sprintf("this %s is not known", b.name), Hint: b.another(name)})
+	return fault.Refused(&postern.Refusal{Code: postern.CodeBadToken, Reason: fmt.Sprintf("this %s is not known", b.name), Hint: b.another(name)})
 }

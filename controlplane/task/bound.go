@@ -16,6 +16,7 @@ import (
 	"github.com/posterngate/postern/controlplane/approve"
 	"github.com/posterngate/postern/controlplane/audit"
 	"github.com/posterngate/postern/controlplane/store"
+	"github.com/posterngate/postern/pkg/fault"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
@@ -104,7 +105,7 @@ func (s *Service) unclosed(ctx context.Context, g *typesv1.Grant) ([]store.Op, e
 	key := closedKey(g.GetBound())
 	switch _, err := s.cfg.Store.Get(ctx, key); {
 	case err == nil:
-		return nil, refusal(&postern.Refusal{Code: postern.CodeNoGrant, Rule: g.GetBinding(), Reason: closedText(g.GetBound()), Hint: "name one that is open"})
+		return nil, fault.Refused(&postern.Refusal{Code: postern.CodeNoGrant, Rule: g.GetBinding(), Reason: closedText(g.GetBound()), Hint: "name one that is open"})
 	case !errors.Is(err, store.ErrNotFound):
 		return nil, fmt.Errorf("read %s: %w", key, err)
 	}
@@ -156,7 +157,7 @@ func (s *Service) forgetClosed(ctx context.Context) error {
 		if s.cfg.Now().Before(c.GetKeepUntil().AsTime()) {
 			continue
 		}
-		if _, err := s.cfg.Store.Commit(ctx, store.Op{Key: e.Key, Delete: true, If: e.Revision}); err != nil && !isConflict(err) {
+		if _, err := s.cfg.Store.Commit(ctx, store.Op{Key: e.Key, Delete: true, If: e.Revision}); err != nil && !store.IsConflict(err) {
 			return err
 		}
 	}

@@ -149,7 +149,7 @@ func (s *Service) end(ctx context.Context, id string, by audit.Entry, why string
 		if err == nil {
 			return s.dropHolds(ctx, g, by.Actor)
 		}
-		if lost = err; !isConflict(err) {
+		if lost = err; !store.IsConflict(err) {
 			return fmt.Errorf("end grant %s: %w", id, err)
 		}
 	}

@@ -88,17 +88,17 @@ func (s *Service) reusable(task postern.TaskName, until time.Time) time.Duration
 func (s *Service) shown(ctx context.Context, req *nodev1.OpenGrantRequest, node postern.NodeName) (g *typesv1.Grant, until time.Time, err error) {
 	name := postern.TaskName(req.GetTask())
 	if err := object.CheckName(string(name)); err != nil {
-		return nil, until, refusal(&postern.Refusal{Code: postern.CodeNoGrant, Reason: "this is not the name of a task", Hint: "log in as TASK.RESOURCE; see what you may do with: postern tasks", Cause: err})
+		return nil, until, fault.Refused(&postern.Refusal{Code: postern.CodeNoGrant, Reason: "this is not the name of a task", Hint: "log in as TASK.RESOURCE; see what you may do with: postern tasks", Cause: err})
 	}
 	switch {
 	case things(req) > 1:
-		return nil, until, refusal(&postern.Refusal{Code: postern.CodeBadToken, Reason: "a client certificate and a token were shown at once", Hint: grantcert.Hint})
+		return nil, until, fault.Refused(&postern.Refusal{Code: postern.CodeBadToken, Reason: "a client certificate and a token were shown at once", Hint: grantcert.Hint})
 	case len(req.GetClientCertificate()) > 0:
 		g, err = s.ofCertificate(ctx, byCertificate, s.cfg.Certificates.GrantFromCert, req.GetClientCertificate(), name)
 	case len(req.GetSshCertificate()) > 0:
 		g, err = s.ofCertificate(ctx, bySSH, s.cfg.Certificates.SSHGrantFromCert, req.GetSshCertificate(), name)
 	case req.GetToken() == "":
-		return nil, until, refusal(&postern.Refusal{Code: postern.CodeBadToken, Reason: "a token is needed", Hint: "give a token as the password: postern token"})
+		return nil, until, fault.Refused(&postern.Refusal{Code: postern.CodeBadToken, Reason: "a token is needed", Hint: "give a token as the password: postern token"})
 	case strings.HasPrefix(req.GetToken(), tokenPrefix):
 		g, err = s.ofToken(ctx, req.GetToken(), name)
 	default:
@@ -156,7 +156,7 @@ func howTo(err error) error {
 	if f.Kind != postern.CodeBadToken.String() || len(f.Violations) > 0 {
 		return err
 	}
-	return refusal(&postern.Refusal{
+	return fault.Refused(&postern.Refusal{
 		Code: postern.CodeBadToken, Reason: f.Reason, Cause: err,
 		Hint: "the password is a token, from: postern token; automation gets one by: postern grant TASK --token-file FILE",
 	})
@@ -180,7 +180,7 @@ func locked(snapshot *policy.Snapshot, sub postern.Subject, g postern.GrantID, r
 	if !ok {
 		return nil
 	}
-	return refusal(&postern.Refusal{Code: postern.CodeKilled, Reason: reason, Rule: "lock/" + lock, Hint: "ask the operators"})
+	return fault.Refused(&postern.Refusal{Code: postern.CodeKilled, Reason: reason, Rule: "lock/" + lock, Hint: "ask the operators"})
 }
 
 // taking is how a subject takes a task.
@@ -213,7 +213,7 @@ func (s *Service) take(ctx context.Context, sub postern.Subject, name postern.Ta
 			g.Subject = wire
 			return g, nil
 		}
-		if lost = err; !isConflict(err) {
+		if lost = err; !store.IsConflict(err) {
 			return nil, asFault(err)
 		}
 	}
@@ -310,7 +310,7 @@ func mustAsk(name postern.TaskName, o policy.Offer, taken *typesv1.Grant) *fault
 		r.Reason = fmt.Sprintf("your request for task %q still waits for a yes by approval rule %q", name, o.Approval.Rule)
 		r.Hint = fmt.Sprintf("see how it stands: postern requests (%s)", taken.GetHold())
 	}
-	e := refusal(r)
+	e := fault.Refused(r)
 	e.Code = codes.FailedPrecondition // not a no: a yes is missing
 	return e
 }
@@ -318,7 +318,7 @@ func mustAsk(name postern.TaskName, o policy.Offer, taken *typesv1.Grant) *fault
 // few says no to a subject that has too many grants already, as of the last pass.
 func (s *Service) few(sub postern.Subject) error {
 	if n := (*s.live.Load())[who{sub.Name, sub.Workload}]; n >= maxLive {
-		return refusal(&postern.Refusal{Code: postern.CodeLimit, Reason: fmt.Sprintf("%s has %d live grants, which is the most", sub.Name, n), Hint: "end some: postern revoke GRANT"})
+		return fault.Refused(&postern.Refusal{Code: postern.CodeLimit, Reason: fmt.Sprintf("%s has %d live grants, which is the most", sub.Name, n), Hint: "end some: postern revoke GRANT"})
 	}
 	return nil
 }

@@ -74,7 +74,7 @@ func (s *Service) Opened(ctx context.Context, grant postern.GrantID, node poster
 	_, err := s.cfg.Store.Get(ctx, k)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return refusal(&postern.Refusal{Code: postern.CodeDenied, Reason: fmt.Sprintf("nobody has opened the grant %.60q at this node", grant), Hint: "connect again"})
+		return fault.Refused(&postern.Refusal{Code: postern.CodeDenied, Reason: fmt.Sprintf("nobody has opened the grant %.60q at this node", grant), Hint: "connect again"})
 	case err != nil:
 		return fault.Wrap(err, codes.Unavailable, "the control plane has lost its store; try again").WithKind(postern.CodeUnavailable.String())
 	}

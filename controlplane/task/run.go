@@ -25,21 +25,12 @@ func (s *Service) Run(ctx context.Context) error {
 			for ctx.Err() == nil {
 				if err := s.tend(ctx); err != nil && ctx.Err() == nil {
 					s.cfg.Logger.WarnContext(ctx, "grants are not looked after; retrying", "error", err)
-					wait(ctx, retryAfter)
+					run.Pause(ctx, retryAfter)
 				}
 			}
 			return ctx.Err()
 		}},
 	)
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
 }
 
 // known is a grant as it was looked at last.
@@ -188,7 +179,7 @@ func (s *Service) forget(ctx context.Context, k known) error {
 	case err != nil && !errors.Is(err, store.ErrNotFound):
 		return err
 	}
-	if _, err := s.cfg.Store.Commit(ctx, ops...); err != nil && !isConflict(err) {
+	if _, err := s.cfg.Store.Commit(ctx, ops...); err != nil && !store.IsConflict(err) {
 		return err
 	}
 	return nil

@@ -265,44 +265,14 @@ func findWorkload(snapshot *policy.Snapshot, name string) (*typesv1.Workload, bo
 
 // refuse says no to a client, with the kind of the code.
 func refuse(code postern.Code, format string, args ...any) *fault.Error {
-	return refusal(&postern.Refusal{Code: code, Reason: fmt.Sprintf(format, args...)})
-}
-
-// refusal is a Refusal as it crosses to a node.
-func refusal(r *postern.Refusal) *fault.Error {
-	code := codes.PermissionDenied
-	switch r.Code {
-	case postern.CodeBadToken:
-		code = codes.Unauthenticated
-	case postern.CodeLimit:
-		code = codes.ResourceExhausted
-	case postern.CodeUnavailable:
-		code = codes.Unavailable
-	case postern.CodeCancelled, postern.CodeStale:
-		code = codes.FailedPrecondition
-	case postern.CodeProtocol:
-		code = codes.InvalidArgument
-	case postern.CodeDenied, postern.CodeNoGrant, postern.CodeKilled:
-	}
-	e := fault.Wrap(r.Cause, code, "%s", r.Reason).WithKind(r.Code.String())
-	for _, v := range []fault.Violation{{Field: "rule", Reason: r.Rule}, {Field: "detail", Reason: r.Detail}, {Field: "hint", Reason: r.Hint}} {
-		if v.Reason != "" {
-			e.Violations = append(e.Violations, v)
-		}
-	}
-	return e
+	return fault.Refused(&postern.Refusal{Code: code, Reason: fmt.Sprintf(format, args...)})
 }
 
 // asFault is err for a client: a refusal of policy as such, all else as it is.
 func asFault(err error) error {
 	var r *postern.Refusal
 	if errors.As(err, &r) {
-		return refusal(r)
+		return fault.Refused(r)
 	}
 	return err
-}
-
-func isConflict(err error) bool {
-	var c *store.ConflictError
-	return errors.As(err, &c)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/posterngate/postern/pkg/fault"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/run"
 )
 
 // holdRetry is how long after a lost connection a hold is asked for again; the control
@@ -37,7 +38,7 @@ func (c *Client) OpenHold(ctx context.Context, req *nodev1.OpenHoldRequest, on f
 			return last, nil
 		case ctx.Err() != nil || !lost || failures >= maxHoldFailures:
 			return last, refuse(ctx, "ask for approval", err)
-		case !sleep(ctx, holdRetry):
+		case !run.Pause(ctx, holdRetry):
 			return last, context.Cause(ctx)
 		}
 	}

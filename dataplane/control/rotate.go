@@ -14,6 +14,7 @@ import (
 
 	"github.com/posterngate/postern/pkg/fault"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
+	"github.com/posterngate/postern/pkg/run"
 )
 
 const (
@@ -55,7 +56,7 @@ func (c *Client) rotate(ctx context.Context) error {
 		case <-due.C:
 		case <-c.renewal:
 			c.log.Info("the CAs have changed, certificates are renewed")
-			sleep(ctx, rand.N(renewSpread))
+			run.Pause(ctx, rand.N(renewSpread))
 		case <-ctx.Done():
 		}
 		due.Stop()
@@ -75,7 +76,7 @@ func (c *Client) renewUntil(ctx context.Context) {
 			return
 		}
 		c.log.Error("certificate not renewed", "expires", c.cfg.Identity.Expires(), "error", err)
-		sleep(ctx, min(renewRetry, time.Second+jitter(failures)))
+		run.Pause(ctx, min(renewRetry, time.Second+jitter(failures)))
 	}
 }
 

@@ -65,7 +65,7 @@ func (c *Client) follow(ctx context.Context, g *run.Group) error {
 		if !up {
 			addr++
 		}
-		if wait := jitter(failures); !sleep(ctx, wait) {
+		if wait := jitter(failures); !run.Pause(ctx, wait) {
 			return nil
 		}
 		failures++
@@ -81,17 +81,6 @@ func jitter(failures int) time.Duration {
 		bound = min(maxBackoff, minBackoff<<failures)
 	}
 	return rand.N(bound)
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // sync runs one Sync stream to its end, and reports whether it was ever up.

@@ -232,13 +232,3 @@ func pinText(v *structpb.Value) (string, bool) {
 	}
 	return "", false
 }
-
-// selected reports whether labels carry every pair that a selector asks for.
-func selected(selector, labels map[string]string) bool {
-	for k, v := range selector {
-		if labels[k] != v {
-			return false
-		}
-	}
-	return true
-}

@@ -169,7 +169,7 @@ func (c *checker) selector(t *task, r *typesv1.ResourceSelector) {
 // reaches reports whether the selector picks the resource.
 func (t *task) reaches(r *typesv1.Resource) bool {
 	if len(t.labels) > 0 {
-		return selected(t.labels, r.GetMetadata().GetLabels())
+		return object.Carries(r.GetMetadata().GetLabels(), t.labels)
 	}
 	return slices.Contains(t.names, postern.ResourceName(r.GetMetadata().GetName()))
 }

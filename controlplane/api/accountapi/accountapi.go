@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/grpc/codes"
 
 	"github.com/posterngate/postern/controlplane/account"
 	"github.com/posterngate/postern/controlplane/api/authz"
@@ -42,9 +41,9 @@ func (h *Handler) ListAccounts(ctx context.Context, req *connect.Request[apiv1.L
 
 // RotateAccount implements AccountServiceHandler.
 func (h *Handler) RotateAccount(ctx context.Context, req *connect.Request[apiv1.RotateAccountRequest]) (*connect.Response[apiv1.RotateAccountResponse], error) {
-	c, ok := authz.From(ctx)
-	if !ok {
-		return nil, fault.New(codes.Unauthenticated, "this needs a token: run postern login").WithKind("bad-token")
+	c, err := authz.Require(ctx)
+	if err != nil {
+		return nil, err
 	}
 	if req.Msg.GetAccount() == "" {
 		return nil, fault.Invalid(fault.Violation{Field: "account", Reason: "is required"})

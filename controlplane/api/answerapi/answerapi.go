@@ -60,9 +60,9 @@ const (
 // allowed lets those ask who have one of the roles for everything: recordings have no
 // labels that a scope could name.
 func allowed(ctx context.Context, roles ...string) error {
-	c, ok := authz.From(ctx)
-	if !ok {
-		return fault.New(codes.Unauthenticated, "sign in first: postern login")
+	c, err := authz.Require(ctx)
+	if err != nil {
+		return err
 	}
 	if !slices.ContainsFunc(roles, c.Has) {
 		return fault.New(codes.PermissionDenied, "what was recorded is for auditors of everything; your role has a scope").WithKind("denied")

@@ -17,7 +17,10 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/posterngate/postern/controlplane/audit"
+	"github.com/posterngate/postern/pkg/fault"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
@@ -73,6 +76,16 @@ func From(ctx context.Context) (*Caller, bool) {
 	return c, ok && c != nil
 }
 
+// Require is the caller of a method that is never reached without one, and fails closed
+// if it is.
+func Require(ctx context.Context) (*Caller, error) {
+	c, ok := From(ctx)
+	if !ok {
+		return nil, fault.New(codes.Unauthenticated, "this needs a token: run postern login").WithKind(postern.CodeBadToken.String())
+	}
+	return c, nil
+}
+
 // Has reports whether the caller has the role over everything: one with a scope does not
 // count, so that who asks no further stays on the safe side. The nil Caller has none.
 func (c *Caller) Has(role string) bool { return c.HasFor(role, nil) }
@@ -86,18 +99,8 @@ func (c *Caller) HasSome(role string) bool {
 // HasFor reports whether the caller has the role over an object with these labels.
 func (c *Caller) HasFor(role string, labels map[string]string) bool {
 	return c != nil && slices.ContainsFunc(c.Roles, func(g policy.RoleGrant) bool {
-		return slices.Contains(includes(role), g.Role) && within(g.Scope, labels)
+		return slices.Contains(includes(role), g.Role) && object.Carries(labels, g.Scope)
 	})
-}
-
-// within reports whether something with the labels lies within the scope.
-func within(scope, labels map[string]string) bool {
-	for k, v := range scope {
-		if have, ok := labels[k]; !ok || have != v {
-			return false
-		}
-	}
-	return true
 }
 
 // MayRead reports whether the caller may read a policy object: viewers those within

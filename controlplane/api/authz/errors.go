@@ -28,7 +28,7 @@ func wire(ctx context.Context, log *slog.Logger, procedure string, err error) er
 	switch {
 	case errors.As(err, &f):
 	case errors.As(err, &refusal):
-		f = ofRefusal(refusal)
+		f = fault.Refused(refusal)
 	case errors.As(err, &own) && !hidden(codes.Code(own.Code())):
 		return own
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
@@ -53,31 +53,6 @@ func wire(ctx context.Context, log *slog.Logger, procedure string, err error) er
 
 func hidden(c codes.Code) bool {
 	return c == codes.Internal || c == codes.Unknown || c == codes.DataLoss || c == codes.OK
-}
-
-// ofRefusal says a refusal of the data path's kind to a user of the API.
-func ofRefusal(r *postern.Refusal) *fault.Error {
-	code := codes.PermissionDenied
-	switch r.Code {
-	case postern.CodeBadToken:
-		code = codes.Unauthenticated
-	case postern.CodeLimit:
-		code = codes.ResourceExhausted
-	case postern.CodeProtocol:
-		code = codes.InvalidArgument
-	case postern.CodeUnavailable, postern.CodeStale:
-		code = codes.Unavailable
-	case postern.CodeCancelled:
-		code = codes.Canceled
-	case postern.CodeDenied, postern.CodeNoGrant, postern.CodeKilled:
-	}
-	f := fault.New(code, "%s", r.Reason).WithKind(r.Code.String())
-	for _, v := range []fault.Violation{{Field: "hint", Reason: r.Hint}, {Field: "detail", Reason: r.Detail}, {Field: "rule", Reason: r.Rule}} {
-		if v.Reason != "" {
-			f.Violations = append(f.Violations, v)
-		}
-	}
-	return f
 }
 
 func ofFault(f *fault.Error) *connect.Error {

@@ -149,7 +149,8 @@ func (i *Interceptor) caller(ctx context.Context, procedure string, header http.
 		if have == "" {
 			have = "none"
 		}
-		return c, rule, fault.New(codes.PermissionDenied, "%s needs the role %s; the roles of %s: %s", c.Method, rule.who(), sub.Name, have).WithKind("denied")
+		return c, rule, fault.New(codes.PermissionDenied, "%s needs the role %s; the roles of %s: %s", c.Method, rule.who(), sub.Name, have).WithKind("denied").
+			WithHint("an admin gives roles, by a RoleBinding")
 	}
 	return c, rule, nil
 }

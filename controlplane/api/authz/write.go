@@ -92,13 +92,13 @@ func (c *Caller) inScope(ch Change, after World) error {
 // outOfScope says why a role with a scope does not cover a change; empty where it does.
 func outOfScope(scope map[string]string, ch Change, after World) string {
 	for _, o := range []*typesv1.Object{ch.Before, ch.After} {
-		if o != nil && !within(scope, object.Meta(o).GetLabels()) {
+		if o != nil && !object.Carries(object.Meta(o).GetLabels(), scope) {
 			return "it must carry the labels " + describe(scope) + " before and after"
 		}
 	}
 	covers := func(kind string, names ...string) string {
 		for _, n := range names {
-			if o := after.Lookup(kind, n); n != "" && (o == nil || !within(scope, object.Meta(o).GetLabels())) {
+			if o := after.Lookup(kind, n); n != "" && (o == nil || !object.Carries(object.Meta(o).GetLabels(), scope)) {
 				return "it names " + kind + "/" + n + ", which does not carry the labels " + describe(scope)
 			}
 		}
@@ -109,7 +109,7 @@ func outOfScope(scope map[string]string, ch Change, after World) string {
 		return "roles are given by an admin of everything"
 	case *typesv1.Object_Task:
 		sel := k.Task.GetSpec().GetResources()
-		if len(sel.GetNames()) == 0 && !within(scope, sel.GetLabels()) {
+		if len(sel.GetNames()) == 0 && !object.Carries(sel.GetLabels(), scope) {
 			return "spec.resources.labels must have " + describe(scope)
 		}
 		if newVault(ch) {
@@ -233,7 +233,7 @@ func (c *Caller) reach(w World, into map[string]string) {
 			spec := w.Lookup("task", name).GetTask().GetSpec()
 			for o := range w.All("resource") {
 				if sel := spec.GetResources(); slices.Contains(sel.GetNames(), object.Name(o)) ||
-					(len(sel.GetLabels()) > 0 && within(sel.GetLabels(), object.Meta(o).GetLabels())) {
+					(len(sel.GetLabels()) > 0 && object.Carries(object.Meta(o).GetLabels(), sel.GetLabels())) {
 					into[object.Ref(o)] = name
 				}
 			}

@@ -69,18 +69,10 @@ func own(c *authz.Caller, s *typesv1.Session) bool {
 	return c != nil && c.Subject.Name != "" && c.Subject.Name == s.GetSubject()
 }
 
-func caller(ctx context.Context) (*authz.Caller, error) {
-	c, ok := authz.From(ctx)
-	if !ok {
-		return nil, fault.New(codes.Unauthenticated, "sign in first: postern login")
-	}
-	return c, nil
-}
-
 // ListSessions implements the SessionService. Who may see all sessions sees all that
 // match; others see their own.
 func (h *Handler) ListSessions(ctx context.Context, req *connect.Request[apiv1.ListSessionsRequest]) (*connect.Response[apiv1.ListSessionsResponse], error) {
-	c, err := caller(ctx)
+	c, err := authz.Require(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +151,7 @@ func (h *Handler) GetSession(ctx context.Context, req *connect.Request[apiv1.Get
 }
 
 func (h *Handler) session(ctx context.Context, id string, roles ...string) (*typesv1.Session, error) {
-	c, err := caller(ctx)
+	c, err := authz.Require(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +182,7 @@ func (h *Handler) ReadRecording(ctx context.Context, req *connect.Request[apiv1.
 	first := true
 	return h.recordings.Read(ctx, s.GetId(), req.Msg.GetFromIndex(), req.Msg.GetFollow(), func(number uint32, data, nodeKey []byte) error {
 		// A reader may lose the right while the session lives.
-		c, err := caller(ctx)
+		c, err := authz.Require(ctx)
 		if err != nil {
 			return err
 		}
@@ -208,7 +200,7 @@ func (h *Handler) ReadRecording(ctx context.Context, req *connect.Request[apiv1.
 // readRaw sends what masks hid from a session: to nobody for the session being theirs, and
 // in a form that only the holder of the raw key can open.
 func (h *Handler) readRaw(ctx context.Context, s *typesv1.Session, stream *connect.ServerStream[apiv1.ReadRecordingResponse]) error {
-	c, err := caller(ctx)
+	c, err := authz.Require(ctx)
 	if err == nil {
 		err = seeRaw(c, s)
 	}
@@ -235,7 +227,7 @@ func seeRaw(c *authz.Caller, s *typesv1.Session) error {
 // KillSession implements the SessionService. Operators may end any session, whether or
 // not its recording has arrived yet; others their own.
 func (h *Handler) KillSession(ctx context.Context, req *connect.Request[apiv1.KillSessionRequest]) (*connect.Response[apiv1.KillSessionResponse], error) {
-	c, err := caller(ctx)
+	c, err := authz.Require(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -285,7 +277,7 @@ func (h *Handler) SetLegalHold(ctx context.Context, req *connect.Request[apiv1.S
 	if len(reason) > maxReason {
 		return nil, fault.Invalid(fault.Violation{Field: "reason", Reason: "is longer than " + strconv.Itoa(maxReason) + " bytes"})
 	}
-	c, err := caller(ctx)
+	c, err := authz.Require(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -294,7 +294,7 @@ func TestWhoMayReadRaw(t *testing.T) {
 		return chunks, errors.Join(stream.Err(), stream.Close())
 	}
 	for who, why := range map[string]string{
-		"": "sign in first", "bob": "not yours", "ray:rawreader": "not yours", "otto:operator": "not yours",
+		"": "this needs a token", "bob": "not yours", "ray:rawreader": "not yours", "otto:operator": "not yours",
 		"alice": "rawreader too", "eve:auditor": "rawreader too", "ada:admin": "rawreader too",
 	} {
 		if n, err := read(who, "alices-past"); n != 0 || err == nil || !strings.Contains(err.Error(), why) {

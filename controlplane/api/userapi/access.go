@@ -62,7 +62,7 @@ func (a *Access) request(c *authz.Caller) policy.Request {
 
 // WhoAmI implements apiv1connect.AccessServiceHandler.
 func (a *Access) WhoAmI(ctx context.Context, _ *connect.Request[apiv1.WhoAmIRequest]) (*connect.Response[apiv1.WhoAmIResponse], error) {
-	c, err := caller(ctx)
+	c, err := authz.Require(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +84,7 @@ func (a *Access) LoginOptions(context.Context, *connect.Request[apiv1.LoginOptio
 
 // ListTasks implements apiv1connect.AccessServiceHandler.
 func (a *Access) ListTasks(ctx context.Context, _ *connect.Request[apiv1.ListTasksRequest]) (*connect.Response[apiv1.ListTasksResponse], error) {
-	c, err := caller(ctx)
+	c, err := authz.Require(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +154,7 @@ func duration(d time.Duration) string {
 // Explain implements apiv1connect.AccessServiceHandler: a node says what would happen,
 // for only a node has the catalogue and the parser.
 func (a *Access) Explain(ctx context.Context, r *connect.Request[apiv1.ExplainRequest]) (*connect.Response[apiv1.ExplainResponse], error) {
-	c, err := caller(ctx)
+	c, err := authz.Require(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +203,7 @@ func (a *Access) Explain(ctx context.Context, r *connect.Request[apiv1.ExplainRe
 // ListEndpoints implements apiv1connect.AccessServiceHandler. Which resources a node
 // reaches is told only of those that the caller may use, or read about.
 func (a *Access) ListEndpoints(ctx context.Context, r *connect.Request[apiv1.ListEndpointsRequest]) (*connect.Response[apiv1.ListEndpointsResponse], error) {
-	c, err := caller(ctx)
+	c, err := authz.Require(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ func NewAudit(log *audit.Log) *Audit { return &Audit{log} }
 // ListAuditEntries implements apiv1connect.AuditServiceHandler. A page may be short,
 // and even empty, and have a next one.
 func (a *Audit) ListAuditEntries(ctx context.Context, r *connect.Request[apiv1.ListAuditEntriesRequest]) (*connect.Response[apiv1.ListAuditEntriesResponse], error) {
-	c, err := caller(ctx)
+	c, err := authz.Require(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/posterngate/postern/controlplane/api/authz"
 	"github.com/posterngate/postern/controlplane/identity/authority"
 	"github.com/posterngate/postern/pkg/fault"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
@@ -50,7 +51,7 @@ func (a *Authority) ListKeys(context.Context, *connect.Request[apiv1.ListKeysReq
 
 // RotateKey implements apiv1connect.AuthorityServiceHandler.
 func (a *Authority) RotateKey(ctx context.Context, r *connect.Request[apiv1.RotateKeyRequest]) (*connect.Response[apiv1.RotateKeyResponse], error) {
-	c, err := caller(ctx)
+	c, err := authz.Require(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +72,7 @@ func (a *Authority) RotateKey(ctx context.Context, r *connect.Request[apiv1.Rota
 
 // RetireKey implements apiv1connect.AuthorityServiceHandler.
 func (a *Authority) RetireKey(ctx context.Context, r *connect.Request[apiv1.RetireKeyRequest]) (*connect.Response[apiv1.RetireKeyResponse], error) {
-	c, err := caller(ctx)
+	c, err := authz.Require(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -18,7 +18,7 @@ const maxBlast = 16 << 10
 // GetBlast implements apiv1connect.LockServiceHandler. It tells of everything that the
 // thing opens, and so is for those whose role has no scope.
 func (l *Locks) GetBlast(ctx context.Context, r *connect.Request[apiv1.GetBlastRequest]) (*connect.Response[apiv1.GetBlastResponse], error) {
-	c, err := caller(ctx)
+	c, err := authz.Require(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -69,7 +69,7 @@ func (n *Nodes) labels(name string) map[string]string {
 
 // CreateJoinToken implements apiv1connect.NodeAdminServiceHandler.
 func (n *Nodes) CreateJoinToken(ctx context.Context, r *connect.Request[apiv1.CreateJoinTokenRequest]) (*connect.Response[apiv1.CreateJoinTokenResponse], error) {
-	c, err := caller(ctx)
+	c, err := authz.Require(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func (n *Nodes) CreateJoinToken(ctx context.Context, r *connect.Request[apiv1.Cr
 
 // ListNodes implements apiv1connect.NodeAdminServiceHandler.
 func (n *Nodes) ListNodes(ctx context.Context, _ *connect.Request[apiv1.ListNodesRequest]) (*connect.Response[apiv1.ListNodesResponse], error) {
-	c, err := caller(ctx)
+	c, err := authz.Require(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func (n *Nodes) ListNodes(ctx context.Context, _ *connect.Request[apiv1.ListNode
 
 // DrainNode implements apiv1connect.NodeAdminServiceHandler.
 func (n *Nodes) DrainNode(ctx context.Context, r *connect.Request[apiv1.DrainNodeRequest]) (*connect.Response[apiv1.DrainNodeResponse], error) {
-	c, err := caller(ctx)
+	c, err := authz.Require(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -94,7 +94,7 @@ func offboardLock(kind, name string) string {
 // Offboard implements apiv1connect.LockServiceHandler. The lock comes first: with it the
 // caller's right is decided, and what follows can only be less than what it forbids.
 func (l *Locks) Offboard(ctx context.Context, r *connect.Request[apiv1.OffboardRequest]) (*connect.Response[apiv1.OffboardResponse], error) {
-	c, err := caller(ctx)
+	c, err := authz.Require(ctx)
 	if err != nil {
 		return nil, err
 	}

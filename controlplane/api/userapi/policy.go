@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/grpc/codes"
 
 	"github.com/posterngate/postern/controlplane/api/authz"
 	"github.com/posterngate/postern/controlplane/audit"
@@ -58,15 +57,6 @@ func NewPolicy(cfg PolicyConfig) *Policy {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Policy{cfg: cfg, decoded: &decoded{}}
-}
-
-// caller is who calls; a method is never reached without one, and fails closed if so.
-func caller(ctx context.Context) (*authz.Caller, error) {
-	c, ok := authz.From(ctx)
-	if !ok {
-		return nil, fault.New(codes.Unauthenticated, "this needs a token: run postern login").WithKind("bad-token")
-	}
-	return c, nil
 }
 
 // shown is an object as it is answered: a copy without what must not be read back.

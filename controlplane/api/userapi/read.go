@@ -36,7 +36,7 @@ func knownKind(kind string) (string, error) {
 
 // Get implements apiv1connect.PolicyServiceHandler.
 func (p *Policy) Get(ctx context.Context, r *connect.Request[apiv1.GetRequest]) (*connect.Response[typesv1.Object], error) {
-	c, err := caller(ctx)
+	c, err := authz.Require(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +81,7 @@ func (p *Policy) entry(ctx context.Context, k store.Key) (store.Entry, error) {
 // List implements apiv1connect.PolicyServiceHandler. A page may be short, and even
 // empty, and have a next one.
 func (p *Policy) List(ctx context.Context, r *connect.Request[apiv1.ListRequest]) (*connect.Response[apiv1.ListResponse], error) {
-	c, err := caller(ctx)
+	c, err := authz.Require(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +121,7 @@ func (p *Policy) List(ctx context.Context, r *connect.Request[apiv1.ListRequest]
 			if err != nil {
 				return nil, err
 			}
-			if c.MayRead(o) && carries(o, r.Msg.GetLabels()) {
+			if c.MayRead(o) && object.Carries(object.Meta(o).GetLabels(), r.Msg.GetLabels()) {
 				resp.Objects = append(resp.Objects, shown(o))
 			}
 		}
@@ -135,23 +135,13 @@ func (p *Policy) List(ctx context.Context, r *connect.Request[apiv1.ListRequest]
 	}
 }
 
-func carries(o *typesv1.Object, labels map[string]string) bool {
-	have := object.Meta(o).GetLabels()
-	for k, v := range labels {
-		if got, ok := have[k]; !ok || got != v {
-			return false
-		}
-	}
-	return true
-}
-
 // rightsPeriod is how often a watch looks whether its caller may still read.
 const rightsPeriod = 5 * time.Second
 
 // Watch implements apiv1connect.PolicyServiceHandler. An object that leaves what the
 // caller may read is told as deleted.
 func (p *Policy) Watch(ctx context.Context, r *connect.Request[apiv1.WatchRequest], out *connect.ServerStream[apiv1.WatchResponse]) error {
-	c, err := caller(ctx)
+	c, err := authz.Require(ctx)
 	if err != nil {
 		return err
 	}

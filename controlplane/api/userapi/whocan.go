@@ -26,7 +26,7 @@ import (
 // WhoCan implements apiv1connect.PolicyServiceHandler. What concerns tasks and bindings
 // that the caller may not read is not told.
 func (p *Policy) WhoCan(ctx context.Context, r *connect.Request[apiv1.WhoCanRequest]) (*connect.Response[apiv1.WhoCanResponse], error) {
-	c, err := caller(ctx)
+	c, err := authz.Require(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +100,7 @@ func (w world) mayRead(c *authz.Caller, kind, name string) bool {
 // Compare implements apiv1connect.PolicyServiceHandler. What concerns tasks and resources
 // that the caller may not read is not told.
 func (p *Policy) Compare(ctx context.Context, r *connect.Request[apiv1.CompareRequest]) (*connect.Response[apiv1.CompareResponse], error) {
-	c, err := caller(ctx)
+	c, err := authz.Require(ctx)
 	if err != nil {
 		return nil, err
 	}

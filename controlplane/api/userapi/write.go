@@ -75,14 +75,13 @@ func (p *Policy) write(ctx context.Context, dryRun bool, intents ...intent) ([]*
 // writeBy is write of what is intended in the world as it is before. Another write of
 // policy in the same moment makes it begin anew.
 func (p *Policy) writeBy(ctx context.Context, dryRun bool, intended func(before world) []intent) ([]*apiv1.Applied, *typesv1.Version, error) {
-	c, err := caller(ctx)
+	c, err := authz.Require(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	for attempt := 1; ; attempt++ {
 		done, version, err := p.attempt(ctx, c, dryRun, intended)
-		var conflict *store.ConflictError
-		if !errors.As(err, &conflict) {
+		if !store.IsConflict(err) {
 			return done, version, err
 		}
 		if attempt == maxAttempts {

@@ -122,7 +122,6 @@ func forbidden(err error, path, rights string) error {
 	if !refused(err) {
 		return err
 	}
-	f := fault.Wrap(err, codes.FailedPrecondition, "Vault does not let the control plane's own login do that")
-	f.Violations = []fault.Violation{{Field: "hint", Reason: fmt.Sprintf("give its policy: path %q { capabilities = [%s] }", path, rights)}}
-	return f
+	return fault.Wrap(err, codes.FailedPrecondition, "Vault does not let the control plane's own login do that").
+		WithHint(fmt.Sprintf("give its policy: path %q { capabilities = [%s] }", path, rights))
 }

@@ -3,7 +3,6 @@ package authority
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/posterngate/postern/controlplane/audit"
 	"github.com/posterngate/postern/controlplane/store"
+	"github.com/posterngate/postern/pkg/run"
 )
 
 const (
@@ -40,7 +40,7 @@ func (a *Authority) openKeys(ctx context.Context) error {
 			name = u.successor()
 		}
 		err := a.create(ctx, u, name, a.cfg.Now(), audit.Entry{Actor: "system", Action: "authority.create-" + u.first})
-		if err != nil && !isConflict(err) { // another replica may have been first
+		if err != nil && !store.IsConflict(err) { // another replica may have been first
 			return err
 		}
 	}
@@ -132,7 +132,7 @@ func (a *Authority) retire(ctx context.Context, by, name string, revision int64)
 	k := store.Key{Kind: Kind, Name: name}
 	_, err := a.cfg.Audit.Commit(ctx, audit.Entry{Actor: by, Action: "authority.retire-key", Object: k.String(), Outcome: "ok"},
 		store.Op{Key: k, Delete: true, If: revision})
-	if isConflict(err) {
+	if store.IsConflict(err) {
 		return nil
 	}
 	return err
@@ -143,7 +143,7 @@ func (a *Authority) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		if err := a.follow(ctx); err != nil && ctx.Err() == nil {
 			a.cfg.Logger.WarnContext(ctx, "keys are not followed; retrying", "error", err)
-			wait(ctx, retryAfter)
+			run.Pause(ctx, retryAfter)
 		}
 	}
 	return ctx.Err()
@@ -176,18 +176,4 @@ func (a *Authority) follow(ctx context.Context) error {
 			}
 		}
 	}
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
-}
-
-func isConflict(err error) bool {
-	var c *store.ConflictError
-	return errors.As(err, &c)
 }

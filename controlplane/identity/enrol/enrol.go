@@ -202,7 +202,7 @@ func (s *Service) Register(ctx context.Context, req *nodev1.RegisterRequest) (*n
 		Actor: nodeKind + "/" + j.Name, Action: "node.register", Object: nodeKind + "/" + j.Name, Outcome: "ok",
 		Detail: map[string]any{"token": id, "by": j.By, "serial": node.GetSpec().GetSerial(), "again": revision != 0, "endpoints": req.GetEndpoints()},
 	}, store.Op{Key: key, Delete: true, If: entry.Revision}, op)
-	if isConflict(err) {
+	if store.IsConflict(err) {
 		return nil, errJoin() // somebody else used it in between
 	}
 	if err != nil {
@@ -283,9 +283,4 @@ func (s *Service) locked(name postern.NodeName) error {
 type certs struct {
 	client, server *x509.Certificate
 	sshHost        []byte // wire form; nil where there is no key or no name to certify
-}
-
-func isConflict(err error) bool {
-	var c *store.ConflictError
-	return errors.As(err, &c)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/posterngate/postern/controlplane/audit"
 	"github.com/posterngate/postern/controlplane/identity/authority"
+	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/pkg/fault"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
@@ -67,7 +68,7 @@ func (s *Service) Renew(ctx context.Context, req *nodev1.RenewRequest) (*nodev1.
 		Actor: nodeKind + "/" + string(name), Address: address, Action: "node.renew", Object: nodeKind + "/" + string(name), Outcome: "ok",
 		Detail: map[string]any{"old": authority.Serial(cert), "serial": node.GetSpec().GetSerial(), "endpoints": req.GetEndpoints()},
 	}, op)
-	if isConflict(err) {
+	if store.IsConflict(err) {
 		return nil, fault.Wrap(err, codes.Aborted, "the node changed meanwhile; try again")
 	}
 	if err != nil {

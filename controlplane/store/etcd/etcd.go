@@ -242,7 +242,7 @@ func (s *Store) Epoch(ctx context.Context) (string, error) {
 			return "", err
 		}
 		epoch, err := s.putEpoch(ctx, 0)
-		if conflict := (*store.ConflictError)(nil); errors.As(err, &conflict) {
+		if store.IsConflict(err) {
 			continue // another replica was first
 		}
 		return epoch, err

@@ -29,7 +29,7 @@ func (s *Store) Lead(ctx context.Context, name string, fn func(ctx context.Conte
 		if err := s.lead(ctx, name, fn); err != nil && ctx.Err() == nil {
 			s.logger.WarnContext(ctx, "leadership ended", "election", name, "error", err)
 		}
-		pause(ctx, retryLeader/2+rand.N(retryLeader))
+		run.Pause(ctx, retryLeader/2+rand.N(retryLeader))
 	}
 	return context.Cause(ctx)
 }
@@ -86,14 +86,5 @@ func (s *Store) revoke(ctx context.Context, id clientv3.LeaseID) {
 	defer cancel()
 	if _, err := s.client.Revoke(ctx, id); err != nil {
 		s.logger.DebugContext(ctx, "lease not given back", "error", err)
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
 	}
 }

@@ -178,7 +178,7 @@ func (m *Memory) Epoch(ctx context.Context) (string, error) {
 			return string(e.Value), err
 		}
 		epoch, err := m.putEpoch(ctx, 0)
-		if conflict := (*store.ConflictError)(nil); errors.As(err, &conflict) {
+		if store.IsConflict(err) {
 			continue // somebody else was first
 		}
 		return epoch, err
