@@ -26,7 +26,7 @@ func (a *app) tasksCmd() *cobra.Command {
 			if len(args) == 1 {
 				offers = slices.DeleteFunc(offers, func(o *apiv1.TaskOffer) bool { return o.GetTask() != args[0] })
 				if len(offers) == 0 {
-					return fmt.Errorf("no binding offers you task %q; postern tasks lists what does", args[0])
+					return notOffered(args[0])
 				}
 			}
 			return printAll(a, offers, func(w io.Writer) {

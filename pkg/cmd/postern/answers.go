@@ -19,7 +19,8 @@ func plural(n int, what string) string { return strconv.Itoa(n) + " " + what }
 
 func (a *app) searchCmd() *cobra.Command {
 	req := &apiv1.SearchStatementsRequest{}
-	var from, to, table string
+	var within period
+	var table string
 	var limit int
 	c := &cobra.Command{
 		Use: "search [WORD...]", Short: "Recorded statements, newest first",
@@ -35,30 +36,10 @@ func (a *app) searchCmd() *cobra.Command {
 				req.Column = table
 			}
 			var err error
-			if req.Since, err = since(from); err != nil {
+			if req.Since, req.Until, err = within.read(); err != nil {
 				return err
 			}
-			if req.Until, err = since(to); err != nil {
-				return err
-			}
-			api, err := a.dial(cmd.Context(), false)
-			if err != nil {
-				return err
-			}
-			var all []*apiv1.RecordedStatement
-			err = a.pages(cmd.Context(), "searching", limit, func(ctx context.Context, size int32, token string) (int, string, error) {
-				req.PageSize, req.PageToken = size, token
-				resp, err := api.answers.SearchStatements(ctx, connect.NewRequest(req))
-				if err != nil {
-					return 0, "", err
-				}
-				all = append(all, resp.Msg.GetStatements()...)
-				return len(resp.Msg.GetStatements()), resp.Msg.GetNextPageToken(), nil
-			})
-			if err != nil {
-				return err
-			}
-			return printAll(a, all, func(w io.Writer) { showStatements(w, all) })
+			return a.statements(cmd.Context(), req, limit)
 		},
 	}
 	f := c.Flags()
@@ -72,14 +53,31 @@ func (a *app) searchCmd() *cobra.Command {
 	f.StringVar(&table, "table", "", "only those that used schema.table")
 	f.StringVar(&req.Role, "role", "", "only where it was used so: out, predicate or write")
 	f.StringVar(&req.Verdict, "verdict", "", "only those that ended so: allow, deny or hold")
-	times(c, &from, &to)
+	within.flags(c)
 	f.IntVar(&limit, "limit", 100, "at most this many")
 	return c
 }
 
-func times(c *cobra.Command, from, to *string) {
-	c.Flags().StringVar(from, "since", "", "a duration before now, or an RFC 3339 time")
-	c.Flags().StringVar(to, "until", "", "a duration before now, or an RFC 3339 time")
+// statements prints recorded statements, the newest first.
+func (a *app) statements(ctx context.Context, req *apiv1.SearchStatementsRequest, limit int) error {
+	api, err := a.dial(ctx, false)
+	if err != nil {
+		return err
+	}
+	var all []*apiv1.RecordedStatement
+	err = a.pages(ctx, "searching", limit, func(ctx context.Context, size int32, token string) (int, string, error) {
+		req.PageSize, req.PageToken = size, token
+		resp, err := api.answers.SearchStatements(ctx, connect.NewRequest(req))
+		if err != nil {
+			return 0, "", err
+		}
+		all = append(all, resp.Msg.GetStatements()...)
+		return len(resp.Msg.GetStatements()), resp.Msg.GetNextPageToken(), nil
+	})
+	if err != nil {
+		return err
+	}
+	return printAll(a, all, func(w io.Writer) { showStatements(w, all) })
 }
 
 func showStatements(w io.Writer, all []*apiv1.RecordedStatement) {
@@ -97,7 +95,7 @@ func showStatements(w io.Writer, all []*apiv1.RecordedStatement) {
 
 func (a *app) whoCmd() *cobra.Command {
 	req := &apiv1.WhoUsedRequest{}
-	var from, to string
+	var within period
 	var limit int
 	var statements bool
 	c := &cobra.Command{
@@ -123,14 +121,12 @@ func (a *app) whoCmd() *cobra.Command {
 				return usage("%q is neither schema.table.column, schema.table nor a path", name)
 			}
 			var err error
-			if req.Since, err = since(from); err != nil {
-				return err
-			}
-			if req.Until, err = since(to); err != nil {
+			if req.Since, req.Until, err = within.read(); err != nil {
 				return err
 			}
 			if statements {
-				return a.whoStatements(cmd.Context(), req, limit)
+				return a.statements(cmd.Context(), &apiv1.SearchStatementsRequest{Column: req.GetName(), Resource: req.GetResource(),
+					Subject: req.GetSubject(), Role: req.GetRole(), Since: req.GetSince(), Until: req.GetUntil()}, limit)
 			}
 			return a.who(cmd.Context(), req, limit)
 		},
@@ -140,7 +136,7 @@ func (a *app) whoCmd() *cobra.Command {
 	f.StringVar(&req.Resource, "resource", "", "only on this resource")
 	f.StringVar(&req.Role, "role", "", "only where it was used so: out, predicate or write")
 	f.BoolVar(&statements, "statements", false, "show each statement")
-	times(c, &from, &to)
+	within.flags(c)
 	f.IntVar(&limit, "limit", maxPage, "at most this many")
 	return c
 }
@@ -182,29 +178,6 @@ func masks(all []string) string {
 		}
 	}
 	return strings.Join(out, ",")
-}
-
-func (a *app) whoStatements(ctx context.Context, who *apiv1.WhoUsedRequest, limit int) error {
-	api, err := a.dial(ctx, false)
-	if err != nil {
-		return err
-	}
-	req := &apiv1.SearchStatementsRequest{Column: who.GetName(), Resource: who.GetResource(), Subject: who.GetSubject(), Role: who.GetRole(),
-		Since: who.GetSince(), Until: who.GetUntil()}
-	var all []*apiv1.RecordedStatement
-	err = a.pages(ctx, "searching", limit, func(ctx context.Context, size int32, token string) (int, string, error) {
-		req.PageSize, req.PageToken = size, token
-		resp, err := api.answers.SearchStatements(ctx, connect.NewRequest(req))
-		if err != nil {
-			return 0, "", err
-		}
-		all = append(all, resp.Msg.GetStatements()...)
-		return len(resp.Msg.GetStatements()), resp.Msg.GetNextPageToken(), nil
-	})
-	if err != nil {
-		return err
-	}
-	return printAll(a, all, func(w io.Writer) { showStatements(w, all) })
 }
 
 func (a *app) usageCmd() *cobra.Command {

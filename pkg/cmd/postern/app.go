@@ -21,21 +21,9 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
-	"github.com/posterngate/postern/pkg/fault"
 	"github.com/posterngate/postern/pkg/gen/postern/api/v1/apiv1connect"
 	"github.com/posterngate/postern/pkg/release"
 	"github.com/posterngate/postern/pkg/run"
-)
-
-// Exit codes, as they are documented in the help.
-const (
-	exitOK          = 0
-	exitFailed      = 1
-	exitUsage       = 2
-	exitDenied      = 3
-	exitApproval    = 4
-	exitUnreachable = 5
-	exitWeak        = 6
 )
 
 // Env is what the command has of the world.
@@ -65,27 +53,25 @@ func Main(ctx context.Context, args []string, env Env) int {
 	root.SetIn(env.Stdin)
 	root.SetOut(env.Stdout)
 	root.SetErr(env.Stderr)
-	err := root.ExecuteContext(ctx)
-	return a.exit(err)
+	cmd, err := root.ExecuteContextC(ctx)
+	return a.exit(cmd, err)
 }
 
 func (a *app) root() *cobra.Command {
-	root := &cobra.Command{
-		Use:           "postern",
-		Short:         "Narrow, purpose-built access to databases, clusters, hosts and APIs",
-		Version:       release.Version,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Long: `Postern gives people and automation tasks: narrow permissions, held while they are
+	root := group("postern", "Narrow, purpose-built access to databases, clusters, hosts and APIs")
+	root.Version = release.Version
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.Long = `Postern gives people and automation tasks: narrow permissions, held while they are
 needed and enforced on the way to the resource.
 
-Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 denied by policy, 4 approval pending or
-refused, 5 unreachable, 6 a level of guarantee does not hold (doctor); connect passes the
-code of its client through.
-Environment: POSTERN_ADDR, POSTERN_CA, POSTERN_TOKEN, POSTERN_NODE, POSTERN_HOME, POSTERN_FORMAT,
-POSTERN_KEYRING (off: keep the login in a file).`,
-		Example: "  postern login\n  postern tasks\n  postern psql sales-report -- -c 'SELECT count(*) FROM orders'",
-	}
+Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 denied by policy or not signed in, 4 approval
+pending or refused, 5 unreachable, 6 a level of guarantee does not hold (doctor), 130
+interrupted; connect, psql, ssh and curl pass the code of their client through.
+With --format json or yaml the last line of standard error tells a failure as JSON: error,
+exit and, where there is more, kind, rule, detail, hint and violations.
+Environment: POSTERN_ADDR, POSTERN_CA, POSTERN_TOKEN, POSTERN_HOME, POSTERN_FORMAT,
+POSTERN_KEYRING (off: keep the login in a file), POSTERN_PG (the node that --format pgpass names).`
+	root.Example = "  postern login\n  postern tasks\n  postern psql sales-report -- -c 'SELECT count(*) FROM orders'"
 	f := root.PersistentFlags()
 	f.StringVar(&a.addr, "addr", a.env.Getenv("POSTERN_ADDR"), "URL of the control plane's API")
 	f.StringVar(&a.ca, "ca", a.env.Getenv("POSTERN_CA"), "PEM file of the CA that signs the API and the nodes")
@@ -102,6 +88,7 @@ POSTERN_KEYRING (off: keep the login in a file).`,
 		a.applyCmd(), a.diffCmd(), a.getCmd(), a.deleteCmd(), a.editCmd(), a.policyCmd(), a.whoCanCmd(),
 		a.lockCmd(), a.unlockCmd(), a.offboardCmd(), a.blastCmd(), a.accountsCmd(), a.rotateAccountCmd(), a.nodesCmd(), a.caCmd(), a.statusCmd(), a.demoCmd(),
 	)
+	typed(root)
 	return root
 }
 
@@ -109,6 +96,9 @@ POSTERN_KEYRING (off: keep the login in a file).`,
 const formatsOf = "formats"
 
 func (a *app) defaults(cmd *cobra.Command) error {
+	if err := cmd.ValidateRequiredFlags(); err != nil {
+		return usage("%w", err)
+	}
 	if a.format == "" {
 		a.format = "text"
 	}
@@ -129,113 +119,22 @@ func (a *app) defaults(cmd *cobra.Command) error {
 // group is a command that only has others below it.
 func group(use, short string) *cobra.Command {
 	return &cobra.Command{
-		Use: use, Short: short,
+		Use: use, Short: short, Args: cobra.ArbitraryArgs, SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usage("unknown command %q for %q; see: %s --help", args[0], cmd.CommandPath(), cmd.CommandPath())
+			if len(args) == 0 {
+				return cmd.Help()
 			}
-			return cmd.Help()
+			hint := "see " + cmd.CommandPath() + " --help"
+			if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+				hint = "did you mean " + strings.Join(like, ", ") + "? " + hint
+			}
+			return fail(exitUsage, hint, "unknown command %q for %q", args[0], cmd.CommandPath())
 		},
 	}
 }
 
-// usageError is a mistake in how the command was typed.
-type usageError struct{ error }
-
-func usage(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
-
-// childError carries the exit code of a client that connect ran.
-type childError struct{ code int }
-
-func (e childError) Error() string { return fmt.Sprintf("the client ended with code %d", e.code) }
-
-// approvalError says that people have not said yes.
-type approvalError struct{ error }
-
-// exit prints what went wrong, for a reader, and picks the exit code.
-func (a *app) exit(err error) int {
-	var child childError
-	var use usageError
-	var appr approvalError
-	var ce *connect.Error
-	switch {
-	case err == nil:
-		return exitOK
-	case errors.As(err, &child):
-		return child.code
-	case errors.Is(err, context.Canceled):
-		return 130
-	case errors.As(err, &use):
-		a.say("postern: %s", err)
-		return exitUsage
-	case errors.As(err, &appr):
-		a.say("postern: %s", err)
-		return exitApproval
-	case errors.As(err, &ce):
-		return a.exitConnect(ce)
-	case errors.Is(err, errWeak):
-		a.say("postern: %s", err)
-		return exitWeak
-	}
-	if isUnknownCommand(err) {
-		a.say("postern: %s", err)
-		return exitUsage
-	}
-	a.say("postern: %s", err)
-	return exitFailed
-}
-
-func (a *app) exitConnect(ce *connect.Error) int {
-	f := faultOf(ce)
-	a.say("postern: %s", f.Reason)
-	for _, v := range f.Violations {
-		if v.Field == "hint" || v.Field == "detail" {
-			a.say("  %s: %s", v.Field, v.Reason)
-		}
-	}
-	switch {
-	case ce.Code() == connect.CodeUnavailable && !f.remote:
-		a.say("  hint: is %s right, and running? (POSTERN_ADDR, POSTERN_CA)", a.addr)
-		return exitUnreachable
-	case ce.Code() == connect.CodeUnavailable:
-		return exitUnreachable
-	case ce.Code() == connect.CodeUnauthenticated:
-		a.say("  hint: postern login")
-		return exitDenied
-	case ce.Code() == connect.CodePermissionDenied:
-		return exitDenied
-	case f.Kind == "no-grant" || f.Kind == "APPROVAL_REQUIRED":
-		return exitApproval
-	}
-	return exitFailed
-}
-
 func (a *app) say(format string, args ...any) {
 	fmt.Fprintln(a.env.Stderr, tamed(fmt.Sprintf(format, args...)))
-}
-
-func isUnknownCommand(err error) bool {
-	s := err.Error()
-	for _, p := range []string{"unknown command", "accepts ", "requires at least", "required flag", "unknown flag", "invalid argument"} {
-		if len(s) >= len(p) && s[:len(p)] == p {
-			return true
-		}
-	}
-	return false
-}
-
-type remoteFault struct {
-	fault.Error
-	remote bool // whether the other side said it
-}
-
-// faultOf reads what the API said about a failure.
-func faultOf(ce *connect.Error) remoteFault {
-	out := remoteFault{Error: fault.Error{Reason: ce.Message()}, remote: connect.IsWireError(ce)}
-	for _, d := range ce.Details() {
-		readDetail(&out.Error, d)
-	}
-	return out
 }
 
 // api is the control plane's API as the caller.
@@ -256,11 +155,11 @@ type api struct {
 // dial makes clients that send the caller's token; with anonymous set they send none.
 func (a *app) dial(ctx context.Context, anonymous bool) (*api, error) {
 	if a.addr == "" {
-		return nil, usage("where is the control plane? set POSTERN_ADDR or --addr, such as https://postern.example:8443")
+		return nil, fail(exitUsage, "set POSTERN_ADDR or --addr, such as https://postern.example:8443", "where is the control plane?")
 	}
 	u, err := url.Parse(a.addr)
 	if err != nil || u.Host == "" || u.Scheme != "https" {
-		return nil, usage("POSTERN_ADDR %q is not an https URL", a.addr)
+		return nil, fail(exitUsage, "such as https://postern.example:8443", "POSTERN_ADDR %q is not an https URL", a.addr)
 	}
 	pool, err := a.pool()
 	if err != nil {

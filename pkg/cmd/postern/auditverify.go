@@ -28,7 +28,7 @@ func (o *offline) flags(c *cobra.Command, log string) {
 // open opens the log, reads its key, and the earlier checkpoints.
 func (o *offline) open() (_ *trail.Log, key string, earlier []trail.Checkpoint, err error) {
 	if o.log == "" || o.key == "" {
-		return nil, "", nil, errors.New("the folder of the audit log and the public half of its key are needed")
+		return nil, "", nil, usage("the folder of the audit log and --key, the public half of its key, are needed")
 	}
 	key = o.key
 	if text, err := os.ReadFile(o.key); err == nil {

@@ -2,17 +2,14 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
@@ -80,26 +77,26 @@ type benched struct {
 }
 
 func (a *app) bench(ctx context.Context, permission string, l load) error {
-	program, err := exec.LookPath("pgbench")
+	program, err := stockClient("pgbench", "postgresql-contrib")
 	if err != nil {
-		return errors.New("pgbench is not on PATH; install it (Debian: postgresql-contrib)")
+		return err
 	}
 	api, err := a.dial(ctx, false)
 	if err != nil {
 		return err
 	}
-	task, resource, protocol, err := a.resolve(ctx, api, permission)
+	to, err := a.resolve(ctx, api, permission)
 	if err != nil {
 		return err
 	}
-	if protocol != "postgres" {
-		return usage("%s speaks %s; what is measured is PostgreSQL", resource, protocol)
+	if to.protocol != "postgres" {
+		return usage("%s speaks %s; what is measured is PostgreSQL", to.resource, to.protocol)
 	}
-	node, err := a.nodeFor(ctx, api, resource, l.node)
+	node, err := a.nodeFor(ctx, api, to.resource, l.node)
 	if err != nil {
 		return err
 	}
-	b, err := a.borrow(ctx, api, &apiv1.CreateGrantRequest{Task: task}, task+"."+resource, []near{node}, false)
+	b, err := a.borrow(ctx, api, &apiv1.CreateGrantRequest{Task: to.task}, to.user(), []near{node}, false)
 	if err != nil {
 		return err
 	}
@@ -117,7 +114,7 @@ func (a *app) bench(ctx context.Context, permission string, l load) error {
 	env := slices.DeleteFunc(os.Environ(), notForClients)
 	run := pgbench.Run{Program: program, Script: script, Mode: l.Mode, Clients: l.Clients, For: l.Time, Scale: 1}
 	through := run
-	through.Env, through.Target = append(env, b.env...), joined(append(a.conninfo(task+"."+resource, []near{node}), b.conninfo...))
+	through.Env, through.Target = append(env, b.env...), joined(append(a.conninfo(to.user(), []near{node}), b.conninfo...))
 	ways := []pgbench.Run{through}
 	out := benched{load: l, Took: l.Time.String(), Measured: []measured{{Way: node.node.GetNode()}}}
 	if l.direct != "" {
@@ -133,11 +130,7 @@ func (a *app) bench(ctx context.Context, permission string, l load) error {
 
 // nodeFor is the nearest node that serves a resource, or the one that is named.
 func (a *app) nodeFor(ctx context.Context, api *api, resource, name string) (near, error) {
-	list, err := a.endpointList(ctx, api, resource)
-	if err != nil {
-		return near{}, err
-	}
-	nodes, err := nearest(ctx, list, "postgres")
+	nodes, err := a.nearest(ctx, api, resource, "postgres")
 	if err != nil {
 		return near{}, err
 	}
@@ -146,7 +139,7 @@ func (a *app) nodeFor(ctx context.Context, api *api, resource, name string) (nea
 	}
 	i := slices.IndexFunc(nodes, func(n near) bool { return n.node.GetNode() == name })
 	if i < 0 {
-		return near{}, errUnreachable("node %q does not answer, or does not serve %s", name, resource)
+		return near{}, fail(exitUnreachable, statusHint, "node %q does not answer, or does not serve %s", name, resource)
 	}
 	return nodes[i], nil
 }
@@ -160,7 +153,7 @@ func (b *benched) rounds(ctx context.Context, a *app, ways []pgbench.Run, dir st
 			tx, err := ways[at].Do(ctx, dir)
 			switch {
 			case err != nil && strings.Contains(err.Error(), "postern: "):
-				return connect.NewError(connect.CodePermissionDenied, fmt.Errorf("through %s: %w", m.Way, err))
+				return fail(exitDenied, "", "through %s: %w", m.Way, err)
 			case err != nil:
 				return fmt.Errorf("through %s: %w", m.Way, err)
 			case tx.Failed > 0:

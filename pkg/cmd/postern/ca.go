@@ -52,7 +52,7 @@ func (a *app) rotateCmd() *cobra.Command {
 	var lead time.Duration
 	c := &cobra.Command{
 		Use: "rotate nodes|grants|identity|certificates|ssh-certificates|ssh-hosts", Short: "Make a key's successor: trusted at once, signing later",
-		Args: cobra.ExactArgs(1), ValidArgs: []string{"nodes", "grants", "identity", "certificates", "ssh-certificates", "ssh-hosts"},
+		Args: cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs), ValidArgs: []string{"nodes", "grants", "identity", "certificates", "ssh-certificates", "ssh-hosts"},
 		Long: "nodes is the CA of control plane and nodes, grants the key that signs grants, identity the one that\n" +
 			"tells resources who asks, certificates and ssh-certificates the CAs of grants as certificates, ssh-hosts\n" +
 			"the CA of the nodes' SSH host keys. The new key is trusted at once, and signs after --lead (30 days for\n" +

@@ -17,56 +17,69 @@ import (
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 )
 
-func (a *app) connectCmd() *cobra.Command {
-	var dryRun bool
-	var ttl time.Duration
-	var listen string
-	var cert bool
+// client is how connect and its short forms run a stock client.
+type client struct {
+	speaks string // the one protocol it is for; any where empty
+	ttl    time.Duration
+	listen string
+	cert   bool
+	print  bool
+}
+
+func (a *app) connectCmd() *cobra.Command { return a.clientCmd(client{}) }
+
+func (a *app) clientCmd(cl client) *cobra.Command {
 	c := &cobra.Command{
 		Use: "connect TASK[.RESOURCE] [-- CLIENT ARGS]", Short: "Run the stock client through the nearest node", Args: cobra.MinimumNArgs(1),
 		Long: `Takes the task, measures which healthy node that reaches the resource is nearest, and
 runs the stock client through it. The token, or with --cert the key of a certificate, is in
-a file that only the client reads, never in its arguments or environment. Further nodes are given to the client too, so that it goes
-on when the nearest one dies. The client's exit code is passed through.`,
+a file that only the client reads, never in its arguments or environment. Further nodes are
+given to psql too, so that it goes on when the nearest one dies. The client's exit code is
+passed through.`,
 		Example: "  postern connect sales-report.warehouse\n  postern connect web-status -- uptime\n  postern connect sales-report -- -c 'SELECT count(*) FROM orders'\n  postern connect sales-report --listen 127.0.0.1:5433",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if listen != "" && cert {
+			if cl.listen != "" && cl.cert {
 				return usage("--listen shows a token by itself; --cert is for a client that is run")
 			}
-			if listen != "" {
-				return a.listen(cmd.Context(), listen, args[0], ttl)
+			if cl.listen != "" {
+				return a.listen(cmd.Context(), cl.listen, args[0], cl.ttl)
 			}
-			return a.connect(cmd.Context(), args[0], args[1:], ttl, dryRun, cert)
+			return a.connect(cmd.Context(), args[0], args[1:], cl)
 		},
 	}
-	c.Flags().StringVar(&listen, "listen", "", "run no client, but listen here for tools that know neither tokens nor TLS: a loopback address, or a folder for a socket that only you can reach")
-	c.Flags().BoolVar(&cert, "cert", false, "let the client show a certificate, made for it alone, instead of a token")
-	c.Flags().BoolVar(&dryRun, "print", false, "print what would be run, and where, and run nothing")
-	c.Flags().DurationVar(&ttl, "ttl", 0, "how long the grant lasts; at most the task's duration")
+	c.Flags().BoolVar(&cl.print, "print", false, "print what would be run, and where, and run nothing")
+	c.Flags().DurationVar(&cl.ttl, "ttl", 0, "how long the grant lasts; at most the task's duration")
+	if cl.speaks == "ssh" { // which has a certificate of its own
+		return c
+	}
+	c.Flags().StringVar(&cl.listen, "listen", "", "run no client, but listen here for tools that know neither tokens nor TLS: a loopback address, or a folder for a socket that only you can reach")
+	c.Flags().BoolVar(&cl.cert, "cert", false, "let psql show a certificate, made for it alone, instead of a token")
 	return c
 }
 
 func (a *app) psqlCmd() *cobra.Command {
-	c := a.connectCmd()
+	c := a.clientCmd(client{speaks: "postgres"})
 	c.Use, c.Short, c.Long = "psql TASK[.RESOURCE] [-- PSQL ARGS]", "Short for connect, with psql", ""
 	c.Example = "  postern psql sales-report -- -c 'SELECT email FROM customers LIMIT 3'"
 	return c
 }
 
-func (a *app) connect(ctx context.Context, permission string, args []string, ttl time.Duration, dryRun, cert bool) error {
+// clientOf names the command for each protocol.
+var clientOf = map[string]string{"postgres": "psql", "ssh": "ssh", "http": "curl"}
+
+func (a *app) connect(ctx context.Context, permission string, args []string, cl client) error {
 	api, err := a.dial(ctx, false)
 	if err != nil {
 		return err
 	}
-	task, resource, protocol, err := a.resolve(ctx, api, permission)
+	to, err := a.resolve(ctx, api, permission)
 	if err != nil {
 		return err
 	}
-	list, err := a.endpointList(ctx, api, resource)
-	if err != nil {
-		return err
+	if to.protocol == "http" || cl.speaks != "" && cl.speaks != to.protocol {
+		return to.wrongClient()
 	}
-	nodes, err := nearest(ctx, list, protocol)
+	nodes, err := a.nearest(ctx, api, to.resource, to.protocol)
 	if err != nil {
 		return err
 	}
@@ -75,31 +88,40 @@ func (a *app) connect(ctx context.Context, permission string, args []string, ttl
 		if i == 0 {
 			role = "node"
 		}
-		if dryRun || isTerminal(a.env.Stderr) {
+		if cl.print || isTerminal(a.env.Stderr) {
 			a.say("%s %s (%s, %s, %s)", role, n.node.GetNode(), n.node.GetRegion(), n.addr, n.rtt.Round(10*time.Microsecond))
 		}
 	}
-	if protocol == "ssh" {
-		return a.connectSSH(ctx, api, task+"."+resource, args, ttl, dryRun, nodes)
+	if to.protocol == "ssh" {
+		return a.connectSSH(ctx, api, to, args, cl, nodes)
 	}
-	if dryRun {
-		_, err := fmt.Fprintf(a.env.Stdout, "psql %s\n", shellQuote(joined(a.conninfo(task+"."+resource, nodes))))
+	if cl.print {
+		_, err := fmt.Fprintf(a.env.Stdout, "psql %s\n", shellQuote(joined(a.conninfo(to.user(), nodes))))
 		return err
 	}
-	program, err := exec.LookPath("psql")
+	program, err := stockClient("psql", "postgresql-client")
 	if err != nil {
-		return fmt.Errorf("psql is not on PATH; install it (Debian: postgresql-client)")
+		return err
 	}
-	b, err := a.borrow(ctx, api, &apiv1.CreateGrantRequest{Task: task, Ttl: ttlOf(ttl)}, task+"."+resource, nodes, cert)
+	b, err := a.borrow(ctx, api, &apiv1.CreateGrantRequest{Task: to.task, Ttl: ttlOf(cl.ttl)}, to.user(), nodes, cl.cert)
 	if err != nil {
 		return err
 	}
 	defer b.done()
 	defer a.giveBack(ctx, api, b.grant)
 	// Not bound to ctx: an interrupt is for the client, which cancels its statement with it.
-	cmd := exec.Command(program, append([]string{joined(append(a.conninfo(task+"."+resource, nodes), b.conninfo...))}, args...)...)
+	cmd := exec.Command(program, append([]string{joined(append(a.conninfo(to.user(), nodes), b.conninfo...))}, args...)...)
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), notForClients), b.env...)
 	return a.run(cmd)
+}
+
+// stockClient finds a program, or says which package of Debian has it.
+func stockClient(name, debian string) (string, error) {
+	program, err := exec.LookPath(name)
+	if err != nil {
+		return "", fail(exitFailed, "install it (Debian: "+debian+")", "%s is not on PATH", name)
+	}
+	return program, nil
 }
 
 // borrowed is a grant for one client, and how the client comes to use it.
@@ -178,31 +200,50 @@ func notForClients(kv string) bool {
 	return strings.HasPrefix(name, "POSTERN_TOKEN")
 }
 
+// target is what a permission reaches.
+type target struct{ task, resource, protocol string }
+
+// user is the name under which a client logs in at a node.
+func (t target) user() string { return t.task + "." + t.resource }
+
+// wrongClient says which command speaks what the target speaks.
+func (t target) wrongClient() error {
+	if c := clientOf[t.protocol]; c != "" {
+		return fail(exitUsage, "postern "+c+" "+t.user(), "%s speaks %s, which this command does not", t.resource, t.protocol)
+	}
+	return fail(exitUsage, "a newer postern may have a client for it", "%s speaks %s, for which this release has no client", t.resource, t.protocol)
+}
+
 // resolve completes TASK to TASK.RESOURCE by what the bindings offer, and says what the
 // resource speaks.
-func (a *app) resolve(ctx context.Context, api *api, permission string) (task, resource, protocol string, err error) {
-	task, resource, _ = strings.Cut(permission, ".")
+func (a *app) resolve(ctx context.Context, api *api, permission string) (target, error) {
+	task, resource, _ := strings.Cut(permission, ".")
 	resp, err := api.access.ListTasks(ctx, connect.NewRequest(&apiv1.ListTasksRequest{}))
 	if err != nil {
-		return "", "", "", err
+		return target{}, err
 	}
 	for _, o := range resp.Msg.GetTasks() {
 		if o.GetTask() != task {
 			continue
 		}
-		switch all := o.GetResources(); {
-		case resource != "" && slices.Contains(all, resource), resource == "" && len(all) == 1:
-			if resource == "" {
-				resource = all[0]
-			}
-			return task, resource, protocolOf(o, resource), nil
-		case resource != "":
-			return "", "", "", connect.NewError(connect.CodePermissionDenied, fmt.Errorf("task %q does not reach %q; it reaches %s", task, resource, strings.Join(all, ", ")))
-		default:
-			return "", "", "", usage("task %q reaches %s: say %s.RESOURCE", task, strings.Join(all, ", "), task)
+		all := o.GetResources()
+		if resource == "" && len(all) == 1 {
+			resource = all[0]
 		}
+		switch {
+		case resource == "":
+			return target{}, usage("task %q reaches %s: say %s.RESOURCE", task, strings.Join(all, ", "), task)
+		case !slices.Contains(all, resource):
+			return target{}, fail(exitDenied, "", "task %q does not reach %q; it reaches %s", task, resource, strings.Join(all, ", "))
+		}
+		return target{task, resource, protocolOf(o, resource)}, nil
 	}
-	return "", "", "", connect.NewError(connect.CodePermissionDenied, fmt.Errorf("no binding offers you task %q; postern tasks lists what does", task))
+	return target{}, notOffered(task)
+}
+
+// notOffered says that no binding lets the caller take a task.
+func notOffered(task string) error {
+	return fail(exitDenied, "postern tasks lists what is offered to you", "no binding offers you task %q", task)
 }
 
 // protocolOf is what a resource of an offer speaks. A control plane that does not say is
@@ -295,14 +336,12 @@ func (a *app) configPG(ctx context.Context, file, dir string) error {
 			if protocolOf(o, r) != "postgres" {
 				continue
 			}
-			list, err := a.endpointList(ctx, api, r)
-			if err != nil {
-				return err
-			}
-			nodes, err := nearest(ctx, list, "postgres")
-			if err != nil {
+			nodes, err := a.nearest(ctx, api, r, "postgres")
+			if unreachable(err) {
 				a.say("%s.%s: %s", o.GetTask(), r, err)
 				continue
+			} else if err != nil {
+				return err
 			}
 			fmt.Fprintf(&out, "# %s\n[%s.%s]\n", oneLine(o.GetPurpose(), 70), o.GetTask(), r)
 			pairs := a.conninfo(o.GetTask()+"."+r, nodes)

@@ -40,22 +40,18 @@ func (a *app) curl(ctx context.Context, permission string, args []string, ttl ti
 	if err != nil {
 		return err
 	}
-	task, resource, protocol, err := a.resolve(ctx, api, permission)
+	to, err := a.resolve(ctx, api, permission)
 	if err != nil {
 		return err
 	}
-	if protocol != "http" {
-		return usage("resource %q speaks %s, and curl does not; `postern connect` runs its client", resource, protocol)
+	if to.protocol != "http" {
+		return to.wrongClient()
 	}
-	list, err := a.endpointList(ctx, api, resource)
+	nodes, err := a.nearest(ctx, api, to.resource, to.protocol)
 	if err != nil {
 		return err
 	}
-	nodes, err := nearest(ctx, list, protocol)
-	if err != nil {
-		return err
-	}
-	words, err := a.curlWords(task, resource, nodes[0].addr)
+	words, err := a.curlWords(to, nodes[0].addr)
 	if err != nil {
 		return err
 	}
@@ -74,16 +70,16 @@ func (a *app) curl(ctx context.Context, permission string, args []string, ttl ti
 		_, err := fmt.Fprintln(a.env.Stdout, "curl "+strings.Join(words, " "))
 		return err
 	}
-	program, err := exec.LookPath("curl")
+	program, err := stockClient("curl", "curl")
 	if err != nil {
-		return fmt.Errorf("curl is not on PATH; install it (Debian: curl)")
+		return err
 	}
 	dir, done, err := a.clientFolder()
 	if err != nil {
 		return err
 	}
 	defer done()
-	resp, err := api.grants.CreateGrant(ctx, connect.NewRequest(&apiv1.CreateGrantRequest{Task: task, Ttl: ttlOf(ttl)}))
+	resp, err := api.grants.CreateGrant(ctx, connect.NewRequest(&apiv1.CreateGrantRequest{Task: to.task, Ttl: ttlOf(ttl)}))
 	if err != nil {
 		return err
 	}
@@ -100,7 +96,7 @@ func (a *app) curl(ctx context.Context, permission string, args []string, ttl ti
 
 // curlWords are what curl needs to know of a node, and last the address below which the
 // resource's paths are. A node with a name has one for each task below it.
-func (a *app) curlWords(task, resource, addr string) ([]string, error) {
+func (a *app) curlWords(to target, addr string) ([]string, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err
@@ -110,7 +106,7 @@ func (a *app) curlWords(task, resource, addr string) ([]string, error) {
 		words = append(words, "--cacert", a.ca)
 	}
 	if net.ParseIP(host) != nil {
-		return append(words, "--header", "Postern-Task: "+task+"."+resource, "https://"+addr), nil
+		return append(words, "--header", "Postern-Task: "+to.user(), "https://"+addr), nil
 	}
-	return append(words, "https://"+net.JoinHostPort(task+"--"+resource+"."+host, port)), nil
+	return append(words, "https://"+net.JoinHostPort(to.task+"--"+to.resource+"."+host, port)), nil
 }

@@ -66,8 +66,8 @@ type tour struct {
 }
 
 func (t *tour) run(ctx context.Context) error {
-	if _, err := exec.LookPath("psql"); err != nil {
-		return errors.New("psql is not on PATH; install it (Debian: postgresql-client)")
+	if _, err := stockClient("psql", "postgresql-client"); err != nil {
+		return err
 	}
 	steps := []func(context.Context) error{t.masked, t.refused, t.held, t.cut, t.host, t.service, t.replayed}
 	for _, step := range steps {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -14,7 +13,7 @@ import (
 )
 
 // errWeak is the answer of doctor where something is not as it should be.
-var errWeak = errors.New("a level does not hold, or is weakened")
+var errWeak = fail(exitWeak, "", "a level does not hold, or is weakened")
 
 func (a *app) doctorCmd() *cobra.Command {
 	return &cobra.Command{

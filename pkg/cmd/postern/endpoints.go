@@ -79,9 +79,13 @@ type near struct {
 	rtt  time.Duration
 }
 
-// nearest measures the nodes that serve a protocol, all at once, and returns those that
-// answer, the nearest first.
-func nearest(ctx context.Context, list *apiv1.EndpointList, protocol string) ([]near, error) {
+// nearest measures the nodes that reach a resource by a protocol, all at once, and returns
+// those that answer, the nearest first: at least one.
+func (a *app) nearest(ctx context.Context, api *api, resource, protocol string) ([]near, error) {
+	list, err := a.endpointList(ctx, api, resource)
+	if err != nil {
+		return nil, err
+	}
 	var all []near
 	for _, n := range list.GetNodes() {
 		if addr := n.GetAddresses()[protocol]; addr != "" {
@@ -89,18 +93,21 @@ func nearest(ctx context.Context, list *apiv1.EndpointList, protocol string) ([]
 		}
 	}
 	if len(all) == 0 {
-		return nil, errUnreachable("no node serves this resource now")
+		return nil, fail(exitUnreachable, statusHint, "no node that is connected reaches %s by %s", resource, protocol)
 	}
+	silent := make([]string, len(all))
 	g := run.New(ctx)
 	for i := range all {
 		g.Go("probe", func(ctx context.Context) error {
 			d := net.Dialer{Timeout: probeTimeout}
 			began := time.Now()
-			if c, err := d.DialContext(ctx, "tcp", resolvable(all[i].addr)); err == nil {
-				all[i].rtt = max(time.Since(began), 1)
-				_ = c.Close()
+			c, err := d.DialContext(ctx, "tcp", resolvable(all[i].addr))
+			if err != nil {
+				silent[i] = all[i].node.GetNode() + ": " + err.Error()
+				return nil
 			}
-			return nil
+			all[i].rtt = max(time.Since(began), 1)
+			return c.Close()
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -108,10 +115,19 @@ func nearest(ctx context.Context, list *apiv1.EndpointList, protocol string) ([]
 	}
 	all = slices.DeleteFunc(all, func(n near) bool { return n.rtt == 0 })
 	if len(all) == 0 {
-		return nil, errUnreachable("no node answers")
+		return nil, fail(exitUnreachable, statusHint, "no node that reaches %s answers: %s", resource, strings.Join(silent, "; "))
 	}
 	slices.SortFunc(all, func(x, y near) int { return int(x.rtt - y.rtt) })
 	return all, nil
+}
+
+// statusHint is what to do where nodes cannot be reached.
+const statusHint = "postern status lists the nodes that clients can use"
+
+// unreachable reports whether there is no node to go through.
+func unreachable(err error) bool {
+	var f failure
+	return errors.As(err, &f) && f.code == exitUnreachable
 }
 
 // resolvable is the address as every resolver finds it: names below localhost are
@@ -121,8 +137,4 @@ func resolvable(addr string) string {
 		return net.JoinHostPort("127.0.0.1", port)
 	}
 	return addr
-}
-
-func errUnreachable(format string, args ...any) error {
-	return connect.NewError(connect.CodeUnavailable, fmt.Errorf(format, args...))
 }

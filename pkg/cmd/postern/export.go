@@ -21,7 +21,8 @@ import (
 
 func (a *app) exportCmd() *cobra.Command {
 	req := &apiv1.ListSessionsRequest{}
-	var from, to, as string
+	var within period
+	var as string
 	c := &cobra.Command{
 		Use: "export [ID...]", Short: "Recordings as JSON lines, or one as asciicast or HAR",
 		Long: "Recordings as JSON lines: of each session a line {\"session\": {...}}, then a line for each of its events.\n" +
@@ -32,13 +33,10 @@ func (a *app) exportCmd() *cobra.Command {
 			"  postern sessions export s-12ab... --as asciicast > session.cast\n  postern sessions export s-12ab... --as har > session.har",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
-			if req.Since, err = since(from); err != nil {
+			if req.Since, req.Until, err = within.read(); err != nil {
 				return err
 			}
-			if req.Until, err = since(to); err != nil {
-				return err
-			}
-			if len(args) == 0 && req.GetSubject() == "" && req.GetTask() == "" && req.GetResource() == "" && from == "" && to == "" {
+			if len(args) == 0 && req.GetSubject() == "" && req.GetTask() == "" && req.GetResource() == "" && within == (period{}) {
 				return usage("say which: ids, or one of --subject, --task, --resource, --since and --until")
 			}
 			switch {
@@ -57,7 +55,7 @@ func (a *app) exportCmd() *cobra.Command {
 	f.StringVar(&req.Task, "task", "", "only of this task")
 	f.StringVar(&req.Resource, "resource", "", "only on this resource")
 	f.StringVar(&as, "as", "jsonl", "jsonl, asciicast or har")
-	times(c, &from, &to)
+	within.flags(c)
 	return c
 }
 

@@ -32,7 +32,7 @@ func fakeAPI() http.Handler {
 	opts := connect.WithInterceptors(connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
 		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 			if strings.TrimPrefix(req.Header().Get("Authorization"), "Bearer ") == "dead" {
-				return nil, failure(codes.Unauthenticated, "bad-token", "the token has expired")
+				return nil, failed(codes.Unauthenticated, "bad-token", "the token has expired")
 			}
 			return next(ctx, req)
 		}
@@ -45,8 +45,8 @@ func fakeAPI() http.Handler {
 	return mux
 }
 
-// failure is an error as the control plane sends it.
-func failure(code codes.Code, kind, reason string, more ...fault.Violation) error {
+// failed is an error as the control plane sends it.
+func failed(code codes.Code, kind, reason string, more ...fault.Violation) error {
 	f := fault.New(code, "%s", reason).WithKind(kind)
 	f.Violations = more
 	e := connect.NewError(connect.Code(code), f)
@@ -69,6 +69,8 @@ func (*fake) ListTasks(context.Context, *connect.Request[apiv1.ListTasksRequest]
 	return connect.NewResponse(&apiv1.ListTasksResponse{Tasks: []*apiv1.TaskOffer{
 		{Task: "sales-report", Resources: []string{"warehouse"}, Purpose: "figures\x1b[2J\nof the month", Terms: "at once", Duration: "1h"},
 		{Task: "two-places", Resources: []string{"east", "west"}, Terms: "at once", Duration: "1h"},
+		{Task: "host", Resources: []string{"web-1"}, Protocols: map[string]string{"web-1": "ssh"}},
+		{Task: "service", Resources: []string{"orders-api"}, Protocols: map[string]string{"orders-api": "http"}},
 	}}), nil
 }
 
@@ -77,8 +79,11 @@ func (*fake) ListEndpoints(context.Context, *connect.Request[apiv1.ListEndpoints
 }
 
 func (*fake) CreateGrant(_ context.Context, req *connect.Request[apiv1.CreateGrantRequest]) (*connect.Response[apiv1.CreateGrantResponse], error) {
-	if req.Msg.GetTask() == "denied" {
-		return nil, failure(codes.PermissionDenied, "no-grant", "no binding offers task \"denied\"", fault.Violation{Field: "hint", Reason: "your tasks: sales-report"})
+	switch req.Msg.GetTask() {
+	case "asked":
+		return nil, failed(codes.FailedPrecondition, "no-grant", "task \"asked\" needs a yes", fault.Violation{Field: "rule", Reason: "asked/by-leads"}, fault.Violation{Field: "hint", Reason: "ask for it"})
+	case "denied":
+		return nil, failed(codes.PermissionDenied, "no-grant", "no binding offers task \"denied\"", fault.Violation{Field: "hint", Reason: "your tasks: sales-report"})
 	}
 	return connect.NewResponse(&apiv1.CreateGrantResponse{
 		Grant: &typesv1.Grant{Id: "g-1", Task: req.Msg.GetTask(), EndTime: &timestamppb.Timestamp{Seconds: 1893456000}}, Token: "pst_token", Resources: []string{"warehouse"},
@@ -95,13 +100,22 @@ func (*fake) RequestGrant(_ context.Context, req *connect.Request[apiv1.RequestG
 
 func (*fake) Get(_ context.Context, req *connect.Request[apiv1.GetRequest]) (*connect.Response[typesv1.Object], error) {
 	switch req.Msg.GetName() {
+	case "bad":
+		return nil, failed(codes.InvalidArgument, "INVALID", "spec.method: <nothing> is no method", fault.Violation{Field: "spec.method", Reason: "<nothing> is no method"})
 	case "down":
-		return nil, failure(codes.Unavailable, "", "the store does not answer")
+		return nil, failed(codes.Unavailable, "", "the store does not answer")
 	case "email":
 		return connect.NewResponse(&typesv1.Object{Kind: &typesv1.Object_Mask{Mask: &typesv1.Mask{
 			ApiVersion: "postern/v1", Kind: "Mask", Metadata: &typesv1.Metadata{Name: "email", Etag: "7"}, Spec: &typesv1.MaskSpec{Method: "redact", Value: "***"}}}}), nil
 	}
-	return nil, failure(codes.NotFound, "", "there is no such object")
+	return nil, failed(codes.NotFound, "", "there is no such object")
+}
+
+func (*fake) Update(_ context.Context, req *connect.Request[apiv1.UpdateRequest]) (*connect.Response[typesv1.Object], error) {
+	if req.Msg.GetObject().GetMask().GetSpec().GetValue() == "refused" {
+		return nil, failed(codes.InvalidArgument, "INVALID", "spec.value: is refused", fault.Violation{Field: "spec.value", Reason: "is refused"})
+	}
+	return connect.NewResponse(req.Msg.GetObject()), nil
 }
 
 func (*fake) Delete(_ context.Context, req *connect.Request[apiv1.DeleteRequest]) (*connect.Response[apiv1.DeleteResponse], error) {

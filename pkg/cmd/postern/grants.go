@@ -53,7 +53,7 @@ func (a *app) requestCmd() *cobra.Command {
 				return err
 			}
 			if h != nil {
-				return approvalError{fmt.Errorf("approval pending: %s", h.GetId())}
+				return fail(exitApproval, "postern requests "+h.GetId()+", or ask with --wait", "approval pending: %s", h.GetId())
 			}
 			return nil
 		},
@@ -88,7 +88,7 @@ func (a *app) waitForGrant(ctx context.Context, api *api, id string) (*typesv1.G
 			return g, nil
 		case typesv1.GrantState_GRANT_STATE_ASKED:
 		default:
-			return nil, approvalError{fmt.Errorf("refused: %s", g.GetEndReason())}
+			return nil, fail(exitApproval, "", "refused: %s", g.GetEndReason())
 		}
 		select {
 		case <-ctx.Done():

@@ -116,7 +116,8 @@ func TestLoginIsSealed(t *testing.T) {
 		}(),
 		"nonsense": func() *app { a, _ := user(t, home, &ring{keys: map[string]string{home: "!"}}, desktop); return a }(),
 	} {
-		if got, err := u.loadTokens(t.Context()); err == nil || !strings.Contains(err.Error(), "postern login") {
+		var f failure
+		if got, err := u.loadTokens(t.Context()); !errors.As(err, &f) || f.code != exitDenied || !strings.Contains(f.hint, "postern login") {
 			t.Errorf("%s: read %+v, %v", what, got, err)
 		}
 	}

@@ -30,10 +30,10 @@ const (
 // each connection goes to the nearest node that answers, with a grant token that is
 // renewed as needed. It reads the handshake alone; after that bytes are passed on.
 type localDoor struct {
-	app            *app
-	api            *api
-	task, resource string
-	ttl            time.Duration
+	app *app
+	api *api
+	target
+	ttl time.Duration
 
 	mu    sync.Mutex
 	token string
@@ -73,12 +73,11 @@ func (a *app) listen(ctx context.Context, addr, permission string, ttl time.Dura
 		return err
 	}
 	d := &localDoor{app: a, api: api, ttl: ttl}
-	var protocol string
-	if d.task, d.resource, protocol, err = a.resolve(ctx, api, permission); err != nil {
+	if d.target, err = a.resolve(ctx, api, permission); err != nil {
 		return err
 	}
-	if protocol != "postgres" {
-		return usage("--listen is for PostgreSQL, and %s speaks %s", d.resource, protocol)
+	if d.protocol != "postgres" {
+		return usage("--listen is for PostgreSQL, and %s speaks %s", d.resource, d.protocol)
 	}
 	if _, err := d.grant(ctx); err != nil { // so that what is wrong is told now
 		return err
@@ -87,7 +86,7 @@ func (a *app) listen(ctx context.Context, addr, permission string, ttl time.Dura
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.env.Stdout, "%s.%s at %s, without a password; Ctrl-C ends it\n", d.task, d.resource, ln.Addr())
+	fmt.Fprintf(a.env.Stdout, "%s at %s, without a password; Ctrl-C ends it\n", d.user(), ln.Addr())
 	g := run.New(ctx)
 	g.Go("accept", func(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
@@ -154,7 +153,7 @@ func (d *localDoor) serve(ctx context.Context, c net.Conn) error {
 		_, err = node.Write(b)
 		return err
 	case *pgproto3.StartupMessage:
-		start.Parameters["user"] = d.task + "." + d.resource
+		start.Parameters["user"] = d.user()
 		if err := d.authenticate(ctx, node, start); err != nil {
 			return tellLocal(c, err)
 		}
@@ -190,11 +189,7 @@ func (d *localDoor) startup(c net.Conn) (pgproto3.FrontendMessage, error) {
 
 // open connects to the nearest node that answers, over TLS.
 func (d *localDoor) open(ctx context.Context) (net.Conn, error) {
-	list, err := d.app.endpointList(ctx, d.api, d.resource)
-	if err != nil {
-		return nil, err
-	}
-	nodes, err := nearest(ctx, list, "postgres")
+	nodes, err := d.app.nearest(ctx, d.api, d.resource, d.protocol)
 	if err != nil {
 		return nil, err
 	}

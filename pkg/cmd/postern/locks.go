@@ -31,7 +31,10 @@ func (a *app) lockCmd() *cobra.Command {
 			if n != 1 {
 				return usage("exactly one of --subject, --grant, --resource, --node and --workload")
 			}
-			if ttl > 0 {
+			if cmd.Flags().Changed("for") {
+				if ttl <= 0 {
+					return usage("--for %s is over already", ttl)
+				}
 				spec.Expires = timestamppb.New(time.Now().Add(ttl))
 			}
 			o := newLock()

@@ -300,19 +300,18 @@ func (a *app) tokenCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintln(a.env.Stdout, t)
-			return err
+			return a.printValue(map[string]string{"token": t}, func(w io.Writer) { fmt.Fprintln(w, t) })
 		},
 	}
 }
 
-// httpClient trusts POSTERN_CA, with the system's CAs beside it where asked.
-func (a *app) httpClient(system bool) (*http.Client, error) {
+// issuerClient trusts the system's CAs and that of POSTERN_CA.
+func (a *app) issuerClient() (*http.Client, error) {
 	pool, err := a.pool()
 	if err != nil {
 		return nil, err
 	}
-	if pool != nil && system {
+	if pool != nil {
 		all, err := x509.SystemCertPool()
 		if err != nil {
 			all = x509.NewCertPool()

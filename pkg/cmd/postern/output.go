@@ -9,18 +9,13 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
-	"time"
 	"unicode"
 
-	"connectrpc.com/connect"
 	"golang.org/x/term"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"sigs.k8s.io/yaml"
-
-	"github.com/posterngate/postern/pkg/fault"
 )
 
 // print writes one message in the format that was asked for; text does so for people.
@@ -137,26 +132,6 @@ func when(t *timestamppb.Timestamp) string {
 	return t.AsTime().Local().Format("2006-01-02 15:04:05")
 }
 
-// since reads a duration before now, or an RFC 3339 time.
-func since(s string) (*timestamppb.Timestamp, error) {
-	if s == "" {
-		return nil, nil
-	}
-	if d, err := time.ParseDuration(s); err == nil {
-		return timestamppb.New(time.Now().Add(-d)), nil
-	}
-	if days, ok := strings.CutSuffix(s, "d"); ok {
-		if d, err := time.ParseDuration(days + "h"); err == nil {
-			return timestamppb.New(time.Now().Add(-24 * d)), nil
-		}
-	}
-	t, err := time.Parse(time.RFC3339, s)
-	if err != nil {
-		return nil, usage("%q is neither a duration such as 2h or 7d nor an RFC 3339 time", s)
-	}
-	return timestamppb.New(t), nil
-}
-
 func oneLine(s string, width int) string {
 	s = strings.Join(strings.Fields(s), " ")
 	if r := []rune(s); len(r) > width {
@@ -168,19 +143,4 @@ func oneLine(s string, width int) string {
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
-}
-
-func readDetail(f *fault.Error, d *connect.ErrorDetail) {
-	m, err := d.Value()
-	if err != nil {
-		return
-	}
-	switch m := m.(type) {
-	case *errdetails.ErrorInfo:
-		f.Kind = m.GetReason()
-	case *errdetails.BadRequest:
-		for _, v := range m.GetFieldViolations() {
-			f.Violations = append(f.Violations, fault.Violation{Field: v.GetField(), Reason: v.GetDescription()})
-		}
-	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,27 +27,47 @@ func (a *app) readObjects(paths []string) ([]*typesv1.Object, error) {
 	if len(paths) == 0 {
 		return nil, usage("-f FILE is required; - reads standard input")
 	}
+	files, err := yamlFiles(paths)
+	if err != nil {
+		return nil, err
+	}
 	var all []*typesv1.Object
-	for _, p := range paths {
-		files := []string{p}
-		if st, err := os.Stat(p); p != "-" && err == nil && st.IsDir() {
-			if files, err = filepath.Glob(filepath.Join(p, "*.yaml")); err != nil {
-				return nil, err
-			}
-			slices.Sort(files)
+	for _, f := range files {
+		objects, err := a.readFile(f)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", f, err)
 		}
-		for _, f := range files {
-			objects, err := a.readFile(f)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", f, err)
-			}
-			all = append(all, objects...)
-		}
+		all = append(all, objects...)
 	}
 	if len(all) == 0 {
 		return nil, usage("there is nothing in %s", strings.Join(paths, ", "))
 	}
 	return all, nil
+}
+
+// yamlFiles are the files that are named, and the .yaml files of folders, in order.
+func yamlFiles(paths []string) ([]string, error) {
+	var out []string
+	for _, p := range paths {
+		if p == "-" {
+			out = append(out, p)
+			continue
+		}
+		st, err := os.Stat(p)
+		if err != nil {
+			return nil, err
+		}
+		if !st.IsDir() {
+			out = append(out, p)
+			continue
+		}
+		in, err := filepath.Glob(filepath.Join(p, "*.yaml"))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, in...)
+	}
+	return out, nil
 }
 
 func (a *app) readFile(f string) ([]*typesv1.Object, error) {
@@ -238,6 +259,12 @@ func stored(ctx context.Context, api *api, o *typesv1.Object) (*typesv1.Object, 
 	return resp.Msg, nil
 }
 
+// difference is what apply would change of one object.
+type difference struct {
+	Object string `json:"object"` // as kind/name
+	Diff   string `json:"diff"`   // lines, with + and - before what comes and goes
+}
+
 func (a *app) diffCmd() *cobra.Command {
 	var files []string
 	c := &cobra.Command{
@@ -252,6 +279,7 @@ func (a *app) diffCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			differ := []difference{}
 			for _, o := range objects {
 				have, err := stored(cmd.Context(), api, o)
 				if err != nil {
@@ -262,10 +290,14 @@ func (a *app) diffCmd() *cobra.Command {
 					before = own(have)
 				}
 				if before != after {
-					fmt.Fprintf(a.env.Stdout, "%s\n%s", object.Ref(o), lineDiff(before, after))
+					differ = append(differ, difference{object.Ref(o), lineDiff(before, after)})
 				}
 			}
-			return nil
+			return a.printValue(differ, func(w io.Writer) {
+				for _, d := range differ {
+					fmt.Fprintf(w, "%s\n%s", d.Object, d.Diff)
+				}
+			})
 		},
 	}
 	c.Flags().StringArrayVarP(&files, "file", "f", nil, "YAML file or folder; - is standard input")
@@ -318,39 +350,40 @@ func (a *app) edit(ctx context.Context, api *api, have *typesv1.Object) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
 	_, err = f.Write(text)
 	if err = errors.Join(err, f.Close()); err != nil {
-		return err
+		return errors.Join(err, os.Remove(f.Name()))
 	}
-	editor := a.env.Getenv("VISUAL")
-	if editor == "" {
-		editor = a.env.Getenv("EDITOR")
-	}
-	if editor == "" {
-		editor = "vi"
-	}
-	if err := a.run(exec.CommandContext(ctx, "sh", "-c", editor+` "$1"`, "sh", f.Name())); err != nil {
-		return err
-	}
-	edited, err := os.ReadFile(f.Name())
-	if err != nil {
-		return err
-	}
-	if bytes.Equal(edited, text) {
+	edited, err := a.edited(ctx, f.Name())
+	if err == nil && !bytes.Equal(edited, text) {
+		if err := a.update(ctx, api, have, edited); err != nil {
+			return fmt.Errorf("%w; what was written is kept in %s", err, f.Name())
+		}
+		a.say("%s updated", object.Ref(have))
+	} else if err == nil {
 		a.say("nothing changed")
-		return nil
 	}
-	objects, err := object.ParseYAML(bytes.NewReader(edited))
+	return errors.Join(err, os.Remove(f.Name()))
+}
+
+// edited is what a file holds once the person's editor has ended.
+func (a *app) edited(ctx context.Context, file string) ([]byte, error) {
+	editor := cmp.Or(a.env.Getenv("VISUAL"), a.env.Getenv("EDITOR"), "vi")
+	if err := a.run(exec.CommandContext(ctx, "sh", "-c", editor+` "$1"`, "sh", file)); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(file)
+}
+
+// update writes the object that a text describes in the place of the one that there is.
+func (a *app) update(ctx context.Context, api *api, have *typesv1.Object, text []byte) error {
+	objects, err := object.ParseYAML(bytes.NewReader(text))
 	if err != nil {
 		return err
 	}
 	if len(objects) != 1 || object.Ref(objects[0]) != object.Ref(have) {
 		return usage("the text must stay one object, %s", object.Ref(have))
 	}
-	if _, err := api.policy.Update(ctx, connect.NewRequest(&apiv1.UpdateRequest{Object: objects[0]})); err != nil {
-		return err
-	}
-	a.say("%s updated", object.Ref(have))
-	return nil
+	_, err = api.policy.Update(ctx, connect.NewRequest(&apiv1.UpdateRequest{Object: objects[0]}))
+	return err
 }

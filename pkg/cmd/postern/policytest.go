@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"slices"
 	"time"
 
 	"connectrpc.com/connect"
@@ -127,28 +125,6 @@ func (a *app) policyTest(ctx context.Context, policyFiles, caseFiles []string, w
 	if len(out) == 0 {
 		return nil, errors.New("no case was run")
 	}
-	return out, nil
-}
-
-// yamlFiles are files, and those in folders.
-func yamlFiles(paths []string) ([]string, error) {
-	var out []string
-	for _, p := range paths {
-		st, err := os.Stat(p)
-		if err != nil {
-			return nil, err
-		}
-		if !st.IsDir() {
-			out = append(out, p)
-			continue
-		}
-		in, err := filepath.Glob(filepath.Join(p, "*.yaml"))
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, in...)
-	}
-	slices.Sort(out)
 	return out, nil
 }
 

@@ -29,17 +29,14 @@ func (a *app) sessionsCmd() *cobra.Command {
 
 func (a *app) sessionsListCmd() *cobra.Command {
 	req := &apiv1.ListSessionsRequest{}
-	var from, to string
+	var within period
 	var limit int
 	c := &cobra.Command{
 		Use: "list", Short: "Sessions, newest first", Args: cobra.NoArgs,
 		Example: "  postern sessions list --subject carol --since 2d",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
-			if req.Since, err = since(from); err != nil {
-				return err
-			}
-			if req.Until, err = since(to); err != nil {
+			if req.Since, req.Until, err = within.read(); err != nil {
 				return err
 			}
 			api, err := a.dial(cmd.Context(), false)
@@ -78,8 +75,7 @@ func (a *app) sessionsListCmd() *cobra.Command {
 	f.StringVar(&req.Task, "task", "", "only of this task")
 	f.StringVar(&req.Resource, "resource", "", "only on this resource")
 	f.BoolVar(&req.Live, "live", false, "only those that live")
-	f.StringVar(&from, "since", "", "a duration before now, or an RFC 3339 time")
-	f.StringVar(&to, "until", "", "a duration before now, or an RFC 3339 time")
+	within.flags(c)
 	f.IntVar(&limit, "limit", 100, "at most this many")
 	return c
 }

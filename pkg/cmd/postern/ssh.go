@@ -23,14 +23,11 @@ import (
 )
 
 func (a *app) sshCmd() *cobra.Command {
-	c := a.connectCmd()
+	c := a.clientCmd(client{speaks: "ssh"})
 	c.Use, c.Short = "ssh TASK[.RESOURCE] [-- SSH ARGS]", "Short for connect, with ssh"
 	c.Long = `Takes the task for a certificate that ends with it, and runs the stock ssh through the
 nearest node. The key is made here, for this one run, in a file that only ssh reads.`
 	c.Example = "  postern ssh web-status\n  postern ssh web-status.web-1 -- uptime"
-	for _, name := range []string{"listen", "cert"} {
-		_ = c.Flags().MarkHidden(name)
-	}
 	return c
 }
 
@@ -186,31 +183,33 @@ func (a *app) grantSSH(ctx context.Context, api *api, req *apiv1.CreateGrantRequ
 }
 
 // connectSSH runs the stock ssh at the nearest node.
-func (a *app) connectSSH(ctx context.Context, api *api, permission string, args []string, ttl time.Duration, dryRun bool, nodes []near) error {
-	task, _, _ := strings.Cut(permission, ".")
+func (a *app) connectSSH(ctx context.Context, api *api, to target, args []string, cl client, nodes []near) error {
+	if cl.cert {
+		return usage("--cert is for psql: ssh shows a certificate in any case")
+	}
 	host, port, err := net.SplitHostPort(nodes[0].addr)
 	if err != nil {
 		return err
 	}
-	words := []string{"-l", permission, "-p", port}
-	if dryRun {
+	words := []string{"-l", to.user(), "-p", port}
+	if cl.print {
 		_, err := fmt.Fprintf(a.env.Stdout, "ssh %s %s\n", strings.Join(words, " "), host)
 		return err
 	}
-	program, err := exec.LookPath("ssh")
+	program, err := stockClient("ssh", "openssh-client")
 	if err != nil {
-		return fmt.Errorf("ssh is not on PATH; install it (Debian: openssh-client)")
+		return err
 	}
 	dir, done, err := a.clientFolder()
 	if err != nil {
 		return err
 	}
 	defer done()
-	files, err := sshFilesIn(dir, task)
+	files, err := sshFilesIn(dir, to.task)
 	if err != nil {
 		return err
 	}
-	resp, err := a.certifySSH(ctx, api, &apiv1.CreateGrantRequest{Task: task, Ttl: ttlOf(ttl)}, files)
+	resp, err := a.certifySSH(ctx, api, &apiv1.CreateGrantRequest{Task: to.task, Ttl: ttlOf(cl.ttl)}, files)
 	if grant := resp.GetGrant().GetId(); grant != "" {
 		defer a.giveBack(ctx, api, grant)
 	}
@@ -260,14 +259,12 @@ func (a *app) configSSH(ctx context.Context, file, dir string) error {
 			if protocolOf(o, r) != "ssh" {
 				continue
 			}
-			list, err := a.endpointList(ctx, api, r)
-			if err != nil {
-				return err
-			}
-			nodes, err := nearest(ctx, list, "ssh")
-			if err != nil {
+			nodes, err := a.nearest(ctx, api, r, "ssh")
+			if unreachable(err) {
 				a.say("%s.%s: %s", o.GetTask(), r, err)
 				continue
+			} else if err != nil {
+				return err
 			}
 			files, err := sshFilesIn(dir, o.GetTask())
 			if err != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -46,14 +45,14 @@ func (a *app) tokenFile() string { return filepath.Join(a.home, "tokens.json") }
 func (a *app) readLogin() (*kept, error) {
 	b, err := os.ReadFile(a.tokenFile())
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errors.New("not signed in: postern login")
+		return nil, signedOut("not signed in")
 	}
 	if err != nil {
 		return nil, err
 	}
 	var k kept
 	if err := json.Unmarshal(b, &k); err != nil {
-		return nil, fmt.Errorf("%s: %w; sign in again: postern login", a.tokenFile(), err)
+		return nil, signedOut("%s is damaged: %w", a.tokenFile(), err)
 	}
 	return &k, nil
 }
@@ -66,11 +65,11 @@ func (a *app) loadTokens(ctx context.Context) (*tokens, error) {
 	t := &k.tokens
 	if len(k.Sealed) > 0 {
 		if t, err = a.unseal(ctx, k.Sealed); err != nil {
-			return nil, fmt.Errorf("the login is sealed with a key in the keyring: %w; unlock it, or sign in again: postern login", err)
+			return nil, fail(exitDenied, "unlock the keyring, or sign in again: postern login", "the login is sealed with a key in the keyring: %w", err)
 		}
 	}
 	if t.Addr != a.addr {
-		return nil, fmt.Errorf("signed in to %s, not to %s: postern login", t.Addr, a.addr)
+		return nil, signedOut("signed in to %s, not to %s", t.Addr, a.addr)
 	}
 	return t, nil
 }
@@ -160,7 +159,7 @@ func (a *app) token(ctx context.Context, which func(*tokens) *token) (string, er
 		return t.ID, nil
 	}
 	if t.Refresh == "" {
-		return "", errors.New("the login has ended: postern login")
+		return "", signedOut("the login has ended")
 	}
 	cfg := oauth2.Config{ClientID: t.ClientID, Endpoint: oauth2.Endpoint{TokenURL: t.TokenURL, AuthStyle: oauth2.AuthStyleInParams}}
 	hc, err := a.issuerClient()
@@ -173,7 +172,7 @@ func (a *app) token(ctx context.Context, which func(*tokens) *token) (string, er
 		if again, lerr := a.loadTokens(ctx); lerr == nil && time.Until(which(again).Expires) > slack {
 			return which(again).ID, nil
 		}
-		return "", fmt.Errorf("the login could not be renewed: %w; sign in again: postern login", err)
+		return "", signedOut("the login could not be renewed: %w", err)
 	}
 	if err := t.take(fresh); err != nil {
 		return "", err
@@ -196,9 +195,4 @@ func (t *token) take(from *oauth2.Token) error {
 		t.Refresh = from.RefreshToken
 	}
 	return nil
-}
-
-// issuerClient trusts the system's CAs and that of POSTERN_CA.
-func (a *app) issuerClient() (*http.Client, error) {
-	return a.httpClient(true)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -30,7 +31,7 @@ func (a *app) verifyCmd() *cobra.Command {
 				return a.verifyFiles(&o, dir, args)
 			}
 			if len(args) != 1 {
-				return errors.New("name one session, or a folder with --dir")
+				return usage("name one session, or a folder with --dir")
 			}
 			return a.verify(cmd.Context(), args[0], raw)
 		},
@@ -41,8 +42,41 @@ func (a *app) verifyCmd() *cobra.Command {
 	return c
 }
 
+// verification is what was found of a recording and, where there is one, of the raw one
+// beside it.
+type verification struct {
+	Session    string           `json:"session"`
+	State      string           `json:"state"`
+	Chunks     int              `json:"chunks"`
+	Events     int64            `json:"events"`
+	Statements int64            `json:"statements"`
+	Raw        *rawVerification `json:"raw,omitempty"`
+}
+
+// rawVerification is what was found of what masks hid.
+type rawVerification struct {
+	Session  string `json:"session"`
+	Verified bool   `json:"verified"` // false: the caller may not read it
+	Opened   bool   `json:"opened"`   // what is in it was verified too
+	State    string `json:"state,omitempty"`
+	Chunks   int    `json:"chunks"`
+}
+
+func (v *verification) text(w io.Writer) {
+	fmt.Fprintf(w, "%s %s: %d chunks, %d events, %d statements; chain and signature hold\n", v.Session, v.State, v.Chunks, v.Events, v.Statements)
+	switch raw := v.Raw; {
+	case raw == nil:
+	case !raw.Verified:
+		fmt.Fprintln(w, "what masks hid was recorded too, and NOT verified: that is for auditors who have the role rawreader too, or for who has the files (--dir)")
+	case raw.Opened:
+		fmt.Fprintf(w, "%s %s: %d chunks of what masks hid, opened; chain and signature hold\n", raw.Session, raw.State, raw.Chunks)
+	default:
+		fmt.Fprintf(w, "%s %s: %d chunks of what masks hid, not opened; chain and signature hold\n", raw.Session, raw.State, raw.Chunks)
+	}
+}
+
 // verify verifies a session's recording, and its raw recording where there is one and the
-// caller may read that.
+// caller may read that. What holds is told even where the raw one does not.
 func (a *app) verify(ctx context.Context, id string, rawKeys []string) error {
 	r, err := a.recording(ctx, id, toVerify)
 	if err != nil {
@@ -57,38 +91,35 @@ func (a *app) verify(ctx context.Context, id string, rawKeys []string) error {
 	case rep.State == record.StateOpen:
 		return fmt.Errorf("the %d chunks that are there hold together, but no seal says that they are all: the session still runs, or its end was taken away", rep.Chunks)
 	}
-	fmt.Fprintf(a.env.Stdout, "%s %s: %d chunks, %d events, %d statements; chain and signature hold\n", id, rep.State, rep.Chunks, rep.Events, rep.Statements)
-	if !rep.Raw {
-		return nil
+	v := &verification{Session: id, State: string(rep.State), Chunks: rep.Chunks, Events: rep.Events, Statements: rep.Statements}
+	if rep.Raw {
+		v.Raw, err = a.verifyRaw(ctx, id, rawKeys)
 	}
-	return a.verifyRaw(ctx, id, rawKeys)
+	return errors.Join(a.printValue(v, v.text), err)
 }
 
 // verifyRaw verifies the raw recording of a session that says that it has one.
-func (a *app) verifyRaw(ctx context.Context, id string, keys []string) error {
+func (a *app) verifyRaw(ctx context.Context, id string, keys []string) (*rawVerification, error) {
+	v := &rawVerification{Session: string(record.RawID(postern.SessionID(id)))}
 	r, err := a.rawRecording(ctx, id, toVerify, keys)
 	switch code := connect.CodeOf(err); {
 	case code == connect.CodePermissionDenied:
-		_, err = fmt.Fprintln(a.env.Stdout, "what masks hid was recorded too, and NOT verified: that is for auditors who have the role rawreader too, or for who has the files (--dir)")
-		return err
+		return v, nil
 	case code == connect.CodeNotFound:
-		return errors.New("the recording says that what masks hid was recorded too, and nothing of that is there: its node has not sent it yet, or it was taken away")
+		return nil, errors.New("the recording says that what masks hid was recorded too, and nothing of that is there: its node has not sent it yet, or it was taken away")
 	case err != nil:
-		return err
+		return nil, err
 	}
-	opened := "not opened"
-	if r.data != nil {
-		opened = "opened"
-	}
-	rep, err := a.proved(r, record.RawID(postern.SessionID(id)))
+	v.Opened = r.data != nil
+	rep, err := a.proved(r, postern.SessionID(v.Session))
 	switch {
 	case err != nil:
-		return fmt.Errorf("what masks hid: %w", err)
+		return nil, fmt.Errorf("what masks hid: %w", err)
 	case rep.State == record.StateOpen:
-		return fmt.Errorf("what masks hid: the %d chunks that are there hold together, but no seal says that they are all: its node has not sent the rest yet, or it was taken away", rep.Chunks)
+		return nil, fmt.Errorf("what masks hid: the %d chunks that are there hold together, but no seal says that they are all: its node has not sent the rest yet, or it was taken away", rep.Chunks)
 	}
-	_, err = fmt.Fprintf(a.env.Stdout, "%s %s: %d chunks of what masks hid, %s; chain and signature hold\n", rep.Session, rep.State, rep.Chunks, opened)
-	return err
+	v.Verified, v.State, v.Chunks = true, string(rep.State), rep.Chunks
+	return v, nil
 }
 
 // proved verifies what is streamed as the recording of this id, and says what is wrong.

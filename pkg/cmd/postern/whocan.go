@@ -25,6 +25,9 @@ services: a method and a path; websocket and a path; call of package.Service/Met
 servers of MCP tool, resource or prompt and a name, after a path where there are several.`,
 		Example: "  postern who-can select warehouse:sales.customers.email\n  postern who-can 'alter table' warehouse:sales\n  postern who-can exec 'web-1:/usr/bin/systemctl restart shop'\n  postern who-can patch orders-api:/api/orders/7\n  postern who-can tool tickets:refund",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if strings.Contains(args[1], ".") && !strings.Contains(args[1], ":") { // which no resource's name has
+				return fail(exitUsage, "such as warehouse:"+args[1], "%q does not say of which resource", args[1])
+			}
 			api, err := a.dial(cmd.Context(), false)
 			if err != nil {
 				return err
