@@ -132,6 +132,8 @@ func New(ctx context.Context, cfg config.Config, tel *telemetry.T) (_ *Node, err
 	if loops > 0 {
 		if n.loops, err = pump.NewLoops(loops); err != nil {
 			n.log.Warn("sessions do without event loops", "error", err)
+		} else if err := n.loops.Batches(); err != nil {
+			n.log.Info("event loops write to each socket by a call of its own", "reason", err)
 		}
 	}
 	return n, n.bind(tel)

@@ -44,6 +44,17 @@ func NewLoops(n int) (*Loops, error) {
 	return l, nil
 }
 
+// Batches is nil where the loops send to many sockets by one system call, and otherwise why
+// they do not: most runtimes of containers forbid their tenants io_uring.
+func (l *Loops) Batches() error {
+	for _, one := range l.all {
+		if one.alone != nil {
+			return one.alone
+		}
+	}
+	return nil
+}
+
 // Run carries the loops until ctx is done. Sockets that are still there then fail with
 // net.ErrClosed. It is called once.
 func (l *Loops) Run(ctx context.Context) error {
@@ -91,6 +102,8 @@ func (l *Loops) Board(conns ...net.Conn) error {
 type loop struct {
 	epoll int
 	event int // wakes the loop; socks have slots from 0, and this has -1
+	batch batch
+	alone error // why batch has no ring
 
 	mu    sync.Mutex
 	socks []*sock // by slot; nil where it is free
@@ -113,6 +126,7 @@ func newLoop() (*loop, error) {
 		l.close()
 		return nil, os.NewSyscallError("epoll_ctl", err)
 	}
+	l.batch.ring, l.alone = newRing(maxParcels)
 	return l, nil
 }
 
@@ -120,6 +134,9 @@ func (l *loop) close() {
 	_ = unix.Close(l.epoll)
 	if l.event >= 0 {
 		_ = unix.Close(l.event)
+	}
+	if l.batch.ring != nil {
+		l.batch.ring.close()
 	}
 }
 
@@ -149,6 +166,7 @@ func (l *loop) run(ctx context.Context) error {
 				s.ready(events[i].Events)
 			}
 		}
+		l.batch.send()
 	}
 	return nil
 }

@@ -15,6 +15,9 @@ type Loops struct{}
 // NewLoops says that there are none here.
 func NewLoops(int) (*Loops, error) { return nil, errors.ErrUnsupported }
 
+// Batches says that there are none here.
+func (l *Loops) Batches() error { return errors.ErrUnsupported }
+
 // Run waits for ctx.
 func (l *Loops) Run(ctx context.Context) error {
 	<-ctx.Done()

@@ -241,7 +241,16 @@ func running2(ctx context.Context, loops *Loops) <-chan error {
 // TestManySessions: sessions of two sockets each come, talk, stall, are poked and go, at
 // once; each byte arrives where it should.
 func TestManySessions(t *testing.T) {
-	loops := startLoops(t)
+	for _, kernel := range []string{"ring", "none"} {
+		t.Run(kernel, func(t *testing.T) {
+			loops := startLoops(t)
+			kernels[kernel](loops.all[0])
+			manySessions(t, loops)
+		})
+	}
+}
+
+func manySessions(t *testing.T, loops *Loops) {
 	var all sync.WaitGroup
 	for i := range 40 {
 		a, b := pair(t)

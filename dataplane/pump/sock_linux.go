@@ -40,6 +40,7 @@ type sock struct {
 	writable bool
 	reading  deadline
 	writing  deadline
+	posted   int    // its parcel in the loop's batch, from 1
 	out      []byte // what is still to be written
 	failed   error  // of a write; final
 }
@@ -87,7 +88,7 @@ func (s *sock) ready(events uint32) {
 func (s *sock) step(p *pump) {
 	s.stepping = true
 	s.mu.Unlock()
-	over := p.turn()
+	over := s.l.batch.turn(p)
 	s.mu.Lock()
 	s.stepping = false
 	if !over {
@@ -191,7 +192,7 @@ func (s *sock) letGo(why error) {
 
 // settle closes the descriptor of a closed socket once nobody uses it. The caller holds mu.
 func (s *sock) settle() {
-	if !s.closed || s.stepping || s.fd < 0 {
+	if !s.closed || s.stepping || s.posted > 0 || s.fd < 0 {
 		return
 	}
 	s.l.leave(s)
@@ -202,6 +203,7 @@ func (s *sock) settle() {
 func (s *sock) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	_ = s.unpost()
 	if s.closed {
 		return net.ErrClosed
 	}
@@ -235,6 +237,12 @@ func (s *sock) write(b []byte) (int, error) {
 	if err := s.usable(&s.writing); err != nil {
 		return 0, err
 	}
+	if len(s.out) == 0 && s.post(b) {
+		return len(b), nil
+	}
+	if err := s.unpost(); err != nil {
+		return 0, err
+	}
 	n := 0
 	if len(s.out) == 0 {
 		var err error
@@ -245,8 +253,7 @@ func (s *sock) write(b []byte) (int, error) {
 	if n == len(b) {
 		return n, nil
 	}
-	s.out = append(s.out, b[n:]...)
-	s.stalled.Store(true)
+	s.keep(b[n:])
 	if s.soft.Load() > 0 {
 		return len(b), nil
 	}
@@ -297,7 +304,7 @@ func (s *sock) flush() error {
 	}
 	s.out = nil
 	s.stalled.Store(false)
-	return nil
+	return s.failed
 }
 
 func (s *sock) usable(d *deadline) error {
