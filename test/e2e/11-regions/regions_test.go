@@ -229,7 +229,7 @@ func (s *regions) lost(t *testing.T) {
 		})
 		if gone == s.us {
 			r := s.Run(t, "alice", "connect", "far-report", "--", "-XAtc", count)
-			if r.Code != 5 || !strings.Contains(r.Stderr, "no node serves this resource now") {
+			if r.Code != 5 || !strings.Contains(r.Stderr, "no node that is connected reaches") {
 				t.Errorf("a resource that nobody reaches now: code %d: %s", r.Code, r.Stderr)
 			}
 		}
