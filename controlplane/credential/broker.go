@@ -363,6 +363,17 @@ func (b *Broker) extend(ctx context.Context, one lease) (time.Time, error) {
 // Release gives a lease back. It is idempotent; only the node that took the lease may.
 // Once it returns nil the lease has ended or the sweeper will end it.
 func (b *Broker) Release(ctx context.Context, node postern.NodeName, req *nodev1.ReleaseRequest) (*nodev1.ReleaseResponse, error) {
+	for {
+		resp, err := b.release(ctx, node, req)
+		// The session's record may tell at the same moment that it is over.
+		if conflict := (*store.ConflictError)(nil); errors.As(err, &conflict) && ctx.Err() == nil {
+			continue
+		}
+		return resp, err
+	}
+}
+
+func (b *Broker) release(ctx context.Context, node postern.NodeName, req *nodev1.ReleaseRequest) (*nodev1.ReleaseResponse, error) {
 	one, unlock, err := b.mine(ctx, node, req.GetLease())
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package credential
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -128,6 +129,36 @@ func TestSessionsThatAreOver(t *testing.T) {
 		live := h.vault.live()
 		if _, err := h.Release(t.Context(), "node-1", &nodev1.ReleaseRequest{Lease: resp.GetLease()}); err != nil || h.vault.live() != live-1 {
 			t.Errorf("%v, %d live, were %d", err, h.vault.live(), live)
+		}
+	})
+}
+
+// before calls a function once, before a transaction.
+type before struct {
+	store.Store
+	once sync.Once
+	call func()
+}
+
+func (b *before) Commit(ctx context.Context, ops ...store.Op) (int64, error) {
+	b.once.Do(b.call)
+	return b.Store.Commit(ctx, ops...)
+}
+
+// A release under way does not leave the lease to the sweeper when its session's record tells
+// meanwhile that the session is over.
+func TestReleasedWhileItsSessionEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		resp := h.take("s-1")
+		b := h.another()
+		b.ledger.store = &before{Store: h.store, call: func() {
+			if err := h.Over(t.Context(), "node-1", "s-1"); err != nil {
+				t.Error(err)
+			}
+		}}
+		if _, err := b.Release(t.Context(), "node-1", &nodev1.ReleaseRequest{Lease: resp.GetLease()}); err != nil || h.vault.live() != 0 {
+			t.Errorf("%v, %d live, ledger %v", err, h.vault.live(), h.states())
 		}
 	})
 }
