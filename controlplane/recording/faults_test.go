@@ -130,8 +130,12 @@ func pause(ctx context.Context, ms int) {
 // shipThrough ships a session until all of it is acknowledged, as nodes do.
 func shipThrough(ctx context.Context, t *testing.T, s *recording.Service, p *tape) bool {
 	for i := 0; i < len(p.chunks); {
+		req := &nodev1.ShipRequest{Session: string(p.session.ID), Index: uint32(i), Chunk: p.chunks[i]}
+		if i == len(p.chunks)-2 && rand.N(4) > 0 { // else as an earlier version of a node
+			req.Seal = p.chunks[i+1]
+		}
 		one, cancel := context.WithTimeout(ctx, 30*time.Second)
-		resp, err := s.Ingest(one, "node-1", &nodev1.ShipRequest{Session: string(p.session.ID), Index: uint32(i), Chunk: p.chunks[i]})
+		resp, err := s.Ingest(one, "node-1", req)
 		cancel()
 		switch {
 		case ctx.Err() != nil:

@@ -1,7 +1,6 @@
 package recording
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -19,30 +18,37 @@ import (
 	"github.com/posterngate/postern/pkg/record"
 )
 
-// refusal is why a chunk is refused for good.
-type refusal struct{ why string }
+// refusal is why a chunk is refused for good, or the seal that came with it.
+type refusal struct {
+	why  string
+	seal bool
+}
 
 func (r *refusal) Error() string { return r.why }
 
-func refuse(format string, args ...any) error { return &refusal{fmt.Sprintf(format, args...)} }
+func refuse(format string, args ...any) error { return &refusal{why: fmt.Sprintf(format, args...)} }
 
 // attempts bounds how often a chunk is tried again because another replica stored one
 // of the same session at the same time.
 const attempts = 3
 
-// Ingest stores one chunk that a node shipped; node is whom its certificate names. It
-// may be called again with the same chunk, and for several sessions at a time. A chunk
-// that can never be stored is refused in the response; an error means that it may be
-// sent again later.
+// Ingest stores one chunk that a node shipped, and the seal where it came with it; node is
+// whom its certificate names. It may be called again with the same chunk, with its seal or
+// without, and for several sessions at a time. A chunk that can never be stored is refused in
+// the response; an error means that it may be sent again later.
 func (s *Service) Ingest(ctx context.Context, node postern.NodeName, c *nodev1.ShipRequest) (*nodev1.ShipResponse, error) {
 	next, err := s.take(ctx, node, c)
 	var r *refusal
 	if errors.As(err, &r) {
-		if err := s.cfg.Rejected(ctx, Rejection{Node: node, Session: c.GetSession(), Index: c.GetIndex(), Reason: r.why}); err != nil {
+		rejected := c.GetIndex()
+		if r.seal {
+			rejected++
+		}
+		if err := s.cfg.Rejected(ctx, Rejection{Node: node, Session: c.GetSession(), Index: rejected, Reason: r.why}); err != nil {
 			return nil, fmt.Errorf("recording: tell of a rejected chunk: %w", err)
 		}
-		s.log.ErrorContext(ctx, "chunk rejected", "node", node, "session", c.GetSession(), "index", c.GetIndex(), "reason", r.why)
-		return &nodev1.ShipResponse{Session: c.GetSession(), NextIndex: next, Reject: r.why, RejectedIndex: c.GetIndex()}, nil
+		s.log.ErrorContext(ctx, "chunk rejected", "node", node, "session", c.GetSession(), "index", rejected, "reason", r.why)
+		return &nodev1.ShipResponse{Session: c.GetSession(), NextIndex: next, Reject: r.why, RejectedIndex: rejected}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("recording: chunk %d of session %s: %w", c.GetIndex(), c.GetSession(), err)
@@ -51,15 +57,25 @@ func (s *Service) Ingest(ctx context.Context, node postern.NodeName, c *nodev1.S
 }
 
 func (s *Service) take(ctx context.Context, node postern.NodeName, c *nodev1.ShipRequest) (next uint32, err error) {
-	chunk, err := record.ParseChunk(c.GetChunk())
-	if err != nil {
-		return 0, refuse("%v", err)
+	p, err := parsePiece(c)
+	if err == nil {
+		next, err = s.storeIn(ctx, node, p)
 	}
-	if string(chunk.Session) != c.GetSession() || chunk.Index != c.GetIndex() {
-		return 0, refuse("it is chunk %d of session %s", chunk.Index, chunk.Session)
+	var r *refusal
+	if errors.As(err, &r) && r.seal { // what is wrong with a seal is no reason to be without its chunk
+		p.seal = nil
+		var failed error
+		if next, failed = s.storeIn(ctx, node, p); failed != nil {
+			err = failed
+		}
 	}
+	return next, err
+}
+
+// storeIn is store, tried again where another replica was faster.
+func (s *Service) storeIn(ctx context.Context, node postern.NodeName, p piece) (next uint32, err error) {
 	for range attempts {
-		next, err = s.store(ctx, node, chunk, c.GetChunk())
+		next, err = s.store(ctx, node, p)
 		if !errors.Is(err, index.ErrConflict) {
 			break
 		}
@@ -67,45 +83,46 @@ func (s *Service) take(ctx context.Context, node postern.NodeName, c *nodev1.Shi
 	return next, err
 }
 
-// store checks one chunk against what is stored of its session, and stores it: the
-// blob, then the rows.
-func (s *Service) store(ctx context.Context, node postern.NodeName, chunk *record.Chunk, data []byte) (next uint32, err error) {
-	head, row, err := s.standing(ctx, chunk.Session)
+// store checks a piece against what is stored of its session, and stores it: the blob, then
+// the rows.
+func (s *Service) store(ctx context.Context, node postern.NodeName, p piece) (next uint32, err error) {
+	head, row, err := s.standing(ctx, p.Session)
 	if err != nil {
 		return 0, err
 	}
 	if head.Next > 0 && head.Node != node {
 		return 0, refuse("the session is recorded by another node") // its state is not this node's to know
 	}
-	if chunk.Index < head.Next {
-		stored, err := s.cfg.Index.Chunk(ctx, chunk.Session, chunk.Index)
-		if err != nil {
-			return head.Next, err
-		}
-		if stored != chunk.Hash {
-			return head.Next, refuse("another chunk is stored under its index")
-		}
-		return head.Next, nil
-	}
-	if head.Next > 0 && chunk.Index > head.Next {
-		if head, err = s.catchUp(ctx, head, chunk); err != nil {
+	if head.Next > 0 && p.Index > head.Next {
+		if head, err = s.catchUp(ctx, head, p.Chunk); err != nil {
 			return head.Next, err
 		}
 		row = nil
 	}
-	chain := record.Chain{Session: chunk.Session, Next: head.Next, Previous: head.Previous, Span: head.Span, Sealed: head.Sealed}
-	if err := chain.Follow(chunk); err != nil {
+	if p.Index < head.Next {
+		return s.again(ctx, node, head, p)
+	}
+	chain := record.Chain{Session: p.Session, Next: head.Next, Previous: head.Previous, Span: head.Span, Sealed: head.Sealed}
+	if err := chain.Follow(p.Chunk); err != nil {
 		return head.Next, refuse("%v", err)
 	}
-	u, decoder, err := s.update(ctx, node, head, row, chain, chunk)
+	u, decoder, err := s.update(ctx, node, head, row, chain, p.part)
 	if err != nil {
 		return head.Next, err
 	}
-	u.Size = len(data)
-	if err := s.create(ctx, blobName(chunk.Session, u.Session.GetStartTime().AsTime(), chunk.Index), data); err != nil {
+	sealed := p.seal
+	if err := s.addSeal(ctx, u, &chain, sealed); err != nil {
+		return head.Next, ofSeal(err)
+	}
+	if err := s.create(ctx, u.Session.GetStartTime().AsTime(), &p); err != nil {
 		return head.Next, err
 	}
-	if err := s.tell(ctx, u, chunk); err != nil {
+	if p.seal != sealed { // it was stored with the chunk before, and is not shipped yet
+		if err := s.addSeal(ctx, u, &chain, p.seal); err != nil {
+			return head.Next, err
+		}
+	}
+	if err := s.tell(ctx, u); err != nil {
 		return head.Next, err
 	}
 	if s.cfg.Alerted != nil && len(u.Alerts) > 0 {
@@ -113,7 +130,7 @@ func (s *Service) store(ctx context.Context, node postern.NodeName, chunk *recor
 			return head.Next, err
 		}
 	}
-	if _, raw := record.RawOf(chunk.Session); s.cfg.Export != nil && !raw {
+	if _, raw := record.RawOf(p.Session); s.cfg.Export != nil && !raw {
 		if err := s.cfg.Export(u); err != nil {
 			return head.Next, err
 		}
@@ -121,13 +138,29 @@ func (s *Service) store(ctx context.Context, node postern.NodeName, chunk *recor
 	if err := s.cfg.Index.Commit(ctx, u); err != nil {
 		return head.Next, err
 	}
-	s.keepOpen(chunk.Session, u.Head, decoder)
 	if u.Head.Sealed {
-		s.forgetKey(chunk.Session)
+		s.forget(p.Session)
 	} else {
-		s.leave(chunk.Session, u)
+		s.keepOpen(p.Session, u.Head, decoder)
+		s.leave(p.Session, u)
 	}
 	return u.Head.Next, nil
+}
+
+// again takes a chunk that is stored, and the seal that came with it where that is not.
+func (s *Service) again(ctx context.Context, node postern.NodeName, head index.Head, p piece) (next uint32, err error) {
+	stored, err := s.cfg.Index.Chunk(ctx, p.Session, p.Index)
+	if err != nil {
+		return head.Next, err
+	}
+	if stored != p.Hash {
+		return head.Next, refuse("another chunk is stored under its index")
+	}
+	if p.seal == nil {
+		return head.Next, nil
+	}
+	next, err = s.store(ctx, node, piece{part: *p.seal})
+	return next, ofSeal(err)
 }
 
 // standing is how a recording stands: as this process has left it, or as the index says. The
@@ -162,18 +195,18 @@ func (s *Service) leave(id postern.SessionID, u *index.Update) {
 	s.stood[id] = left
 }
 
-// tell tells of the first chunk of a recording, and of its seal.
-func (s *Service) tell(ctx context.Context, u *index.Update, chunk *record.Chunk) error {
-	if s.cfg.Told == nil || chunk.Index > 0 && !chunk.Sealing {
+// tell tells of the first chunk of a recording, or of its seal.
+func (s *Service) tell(ctx context.Context, u *index.Update) error {
+	if s.cfg.Told == nil || u.From() > 0 && !u.Head.Sealed {
 		return nil
 	}
-	m := Mark{Node: u.Head.Node, Session: u.Session, Chunks: u.Head.Next, Hash: chunk.Hash}
-	if chunk.Sealing {
+	m := Mark{Node: u.Head.Node, Session: u.Session, Chunks: u.Head.Next, Hash: u.Head.Previous}
+	if u.Head.Sealed {
 		key, err := x509.ParsePKIXPublicKey(u.Head.NodeKey)
 		if err != nil {
 			return fmt.Errorf("key of node %s: %w", u.Head.Node, err)
 		}
-		m.NodeKey, m.Truncated = key, chunk.Seal.Truncated
+		m.NodeKey, m.Truncated = key, u.Session.GetRecording() == string(record.StateTruncated)
 	}
 	return s.cfg.Told(ctx, m)
 }
@@ -197,24 +230,8 @@ func (s *Service) catchUp(ctx context.Context, head index.Head, chunk *record.Ch
 	return s.cfg.Index.Head(ctx, chunk.Session)
 }
 
-// create stores the blob, which an earlier attempt may have stored already.
-func (s *Service) create(ctx context.Context, name string, data []byte) error {
-	err := s.cfg.Blobs.Create(ctx, name, data)
-	if !errors.Is(err, blob.ErrExists) {
-		return err
-	}
-	stored, err := s.cfg.Blobs.Read(ctx, name)
-	if err != nil {
-		return err
-	}
-	if !bytes.Equal(stored, data) {
-		return refuse("another chunk is stored under its index")
-	}
-	return nil
-}
-
 // update works out what a chunk changes; chain stands behind it already.
-func (s *Service) update(ctx context.Context, node postern.NodeName, head index.Head, row *typesv1.Session, chain record.Chain, chunk *record.Chunk) (*index.Update, *record.Decoder, error) {
+func (s *Service) update(ctx context.Context, node postern.NodeName, head index.Head, row *typesv1.Session, chain record.Chain, chunk part) (*index.Update, *record.Decoder, error) {
 	h := head
 	h.Next, h.Previous, h.Span, h.Sealed, h.Node = chain.Next, chain.Previous, chain.Span, chain.Sealed, node
 	if of, raw := record.RawOf(chunk.Session); raw {
@@ -236,18 +253,15 @@ func (s *Service) update(ctx context.Context, node postern.NodeName, head index.
 	if chain.Span.Open && !(head.Span.Open && head.Span.Last == chain.Span.Last) {
 		h.OpenFrom = chunk.Index
 	}
-	u := &index.Update{Session: row, Head: h, Hash: chunk.Hash, Earlier: head.Tally.Statement}
+	u := &index.Update{Session: row, Head: h, Chunks: chunk.stored(), Earlier: head.Tally.Statement}
 	if chunk.Sealing {
-		if err := s.sealed(u, chunk.Seal); err != nil || s.cfg.Ended == nil {
-			return u, nil, err
-		}
-		return u, nil, s.cfg.Ended(ctx, node, chunk.Session)
+		return u, nil, s.sealed(ctx, u, chunk.Seal)
 	}
 	decoder, err := s.decoder(ctx, row, head)
 	if err != nil {
 		return nil, nil, err
 	}
-	frames, err := s.frames(ctx, row, chunk, head.Span)
+	frames, err := s.frames(ctx, row, chunk.Chunk, head.Span)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -266,8 +280,21 @@ func (s *Service) update(ctx context.Context, node postern.NodeName, head index.
 	return u, decoder, nil
 }
 
-// sealed ends the row, if the node signed the seal.
-func (s *Service) sealed(u *index.Update, seal *record.Seal) error {
+// addSeal lets an update go on to the seal, where there is one; chain stands before it.
+func (s *Service) addSeal(ctx context.Context, u *index.Update, chain *record.Chain, seal *part) error {
+	if seal == nil {
+		return nil
+	}
+	if err := chain.Follow(seal.Chunk); err != nil {
+		return refuse("%v", err)
+	}
+	u.Head.Next, u.Head.Previous, u.Head.Sealed = chain.Next, chain.Previous, chain.Sealed
+	u.Chunks = append(u.Chunks, seal.stored()...)
+	return s.sealed(ctx, u, seal.Seal)
+}
+
+// sealed ends the row, if the node signed the seal, and tells that the session is over.
+func (s *Service) sealed(ctx context.Context, u *index.Update, seal *record.Seal) error {
 	if seal.Node != u.Head.Node {
 		return refuse("the seal names node %q", seal.Node)
 	}
@@ -291,7 +318,10 @@ func (s *Service) sealed(u *index.Update, seal *record.Seal) error {
 		return fmt.Errorf("key of node %s: %w", seal.Node, err)
 	}
 	endRow(u.Session, seal)
-	return nil
+	if _, raw := record.RawOf(seal.Session); raw || s.cfg.Ended == nil {
+		return nil
+	}
+	return s.cfg.Ended(ctx, seal.Node, seal.Session)
 }
 
 // decoder stands where the event begins that the chunk before left open.
@@ -309,7 +339,7 @@ func (s *Service) decoder(ctx context.Context, row *typesv1.Session, head index.
 	}
 	d := &record.Decoder{}
 	for n := head.OpenFrom; n < head.Next; n++ {
-		data, err := s.cfg.Blobs.Read(ctx, blobName(id, row.GetStartTime().AsTime(), n))
+		data, _, err := s.chunk(ctx, id, row.GetStartTime().AsTime(), n)
 		if err != nil {
 			return nil, fmt.Errorf("read chunk %d again: %w", n, err)
 		}

@@ -59,14 +59,6 @@ func (s *Service) dataKey(ctx context.Context, row *typesv1.Session, chunk *reco
 	return key, nil
 }
 
-// forgetKey forgets what is kept of a recording that has ended.
-func (s *Service) forgetKey(id postern.SessionID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.opened, id)
-	delete(s.stood, id)
-}
-
 // unwrap opens the data key of a session; chunk is any of its chunks.
 func (s *Service) unwrap(ctx context.Context, row *typesv1.Session, chunk *record.Chunk) (secret.Bytes, error) {
 	if chunk.Index > 0 {
@@ -87,7 +79,7 @@ func (s *Service) first(ctx context.Context, row *typesv1.Session) (*record.Chun
 	if row.GetStartTime() == nil {
 		return nil, errors.New("chunk 0 is not stored")
 	}
-	data, err := s.cfg.Blobs.Read(ctx, blobName(postern.SessionID(row.GetId()), row.GetStartTime().AsTime(), 0))
+	data, _, err := s.chunk(ctx, postern.SessionID(row.GetId()), row.GetStartTime().AsTime(), 0)
 	if err != nil {
 		return nil, fmt.Errorf("chunk 0 of session %s: %w", row.GetId(), err)
 	}

@@ -106,7 +106,7 @@ func (s *Service) end(ctx context.Context, node postern.NodeName, row *typesv1.S
 	if err := s.cfg.Index.End(ctx, id, head.Next, lostReason+why); err != nil {
 		return err
 	}
-	s.forgetKey(id)
+	s.forget(id)
 	s.log.WarnContext(ctx, "the rest of a recording was lost", "node", node, "session", id, "chunks", head.Next, "reason", why)
 	return nil
 }

@@ -19,7 +19,7 @@ import (
 // its row is where its chain stands, besides what its session's says.
 
 // updateRaw works out what a chunk of a raw recording changes.
-func (s *Service) updateRaw(ctx context.Context, h index.Head, of postern.SessionID, chunk *record.Chunk) (*index.Update, error) {
+func (s *Service) updateRaw(ctx context.Context, h index.Head, of postern.SessionID, chunk part) (*index.Update, error) {
 	id := chunk.Session
 	if chunk.Index == 0 {
 		id = of
@@ -39,9 +39,9 @@ func (s *Service) updateRaw(ctx context.Context, h index.Head, of postern.Sessio
 		row.Id, row.Recording, row.EndTime, row.EndReason = string(chunk.Session), string(record.StateOpen), nil, ""
 	}
 	found(row)
-	u := &index.Update{Session: row, Head: h, Hash: chunk.Hash}
+	u := &index.Update{Session: row, Head: h, Chunks: chunk.stored()}
 	if chunk.Sealing {
-		return u, s.sealed(u, chunk.Seal)
+		return u, s.sealed(ctx, u, chunk.Seal)
 	}
 	return u, nil
 }

@@ -15,7 +15,7 @@ import (
 // Reconcile commits the rows of chunks whose blobs are stored and whose rows are not:
 // a process was stopped between the two, or the index lost its newest commits. It is to
 // be called once at the start, and may run beside Ingest. What cannot be read is
-// logged and left. It returns how many chunks it took.
+// logged and left. It returns how many blobs it took.
 func (s *Service) Reconcile(ctx context.Context) (taken int, err error) {
 	for _, below := range []string{prefix, rawPrefix} { // whose sessions are indexed before
 		n, err := s.reconcile(ctx, below)
@@ -67,15 +67,22 @@ func (s *Service) reconcile(ctx context.Context, below string) (taken int, err e
 	return taken, nil
 }
 
-// retake takes one stored chunk, as its node shipped it.
+// retake takes one blob, as its node shipped it.
 func (s *Service) retake(ctx context.Context, name string) error {
 	data, err := s.cfg.Blobs.Read(ctx, name)
 	if err != nil {
 		return err
 	}
-	chunk, err := record.ParseChunk(data)
+	first, rest := record.Split(data)
+	chunk, err := record.ParseChunk(first)
 	if err != nil {
 		return refuse("%v", err)
+	}
+	p := piece{part: part{chunk, first}}
+	if len(rest) > 0 {
+		if err := p.add(rest); err != nil {
+			return err
+		}
 	}
 	head, err := s.cfg.Index.Head(ctx, chunk.Session)
 	if err != nil {
@@ -87,7 +94,7 @@ func (s *Service) retake(ctx context.Context, name string) error {
 			return err
 		}
 	}
-	_, err = s.store(ctx, node, chunk, data)
+	_, err = s.store(ctx, node, p)
 	return err
 }
 

@@ -161,6 +161,15 @@ func (s *Service) Hold(ctx context.Context, id, reason string) error {
 	return err
 }
 
+// forget forgets what is kept in memory of a recording that has ended.
+func (s *Service) forget(id postern.SessionID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.opened, id)
+	delete(s.stood, id)
+	delete(s.open, id)
+}
+
 // follow is how often a recording is looked at for new chunks.
 const follow = 500 * time.Millisecond
 
@@ -178,14 +187,17 @@ func (s *Service) Read(ctx context.Context, id string, from uint32, live bool, f
 func (s *Service) read(ctx context.Context, id postern.SessionID, began time.Time, from uint32, live bool, fn func(number uint32, data, key []byte) error) error {
 	t := time.NewTicker(follow)
 	defer t.Stop()
+	var rest []byte // of the blob of the chunk before
 	for next := from; ; {
 		head, err := s.cfg.Index.Head(ctx, id)
 		if err != nil {
 			return err
 		}
 		for ; next < head.Next; next++ {
-			data, err := s.cfg.Blobs.Read(ctx, blobName(id, began, next))
-			if err != nil {
+			var data []byte
+			if len(rest) > 0 {
+				data, rest = record.Split(rest)
+			} else if data, rest, err = s.chunk(ctx, id, began, next); err != nil {
 				return fmt.Errorf("recording: chunk %d of session %s: %w", next, id, err)
 			}
 			var key []byte

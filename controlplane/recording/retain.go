@@ -26,7 +26,7 @@ func (s *Service) Retain(ctx context.Context, before time.Time, told func(ctx co
 			return gone, err
 		}
 		old = old[:min(len(old), forgetAtOnce)]
-		n, err := s.forget(ctx, old, told)
+		n, err := s.letGo(ctx, old, told)
 		gone += n
 		if err != nil {
 			return gone, fmt.Errorf("recording: let %d old recordings go: %w", len(old), err)
@@ -37,7 +37,7 @@ func (s *Service) Retain(ctx context.Context, before time.Time, told func(ctx co
 	}
 }
 
-func (s *Service) forget(ctx context.Context, old []*typesv1.Session, told func(context.Context, []postern.SessionID) error) (int, error) {
+func (s *Service) letGo(ctx context.Context, old []*typesv1.Session, told func(context.Context, []postern.SessionID) error) (int, error) {
 	ids := make([]postern.SessionID, len(old))
 	began := map[postern.SessionID]time.Time{}
 	for i, one := range old {

@@ -34,7 +34,7 @@ func (c *Client) Stream(ctx context.Context, next func(ctx context.Context) (spo
 			if err != nil {
 				return err
 			}
-			if conn.Send(&nodev1.ShipRequest{Session: chunk.Session, Index: chunk.Index, Chunk: chunk.Data}) != nil {
+			if conn.Send(&nodev1.ShipRequest{Session: chunk.Session, Index: chunk.Index, Chunk: chunk.Data, Seal: chunk.Seal}) != nil {
 				return nil // receive has the reason
 			}
 		}

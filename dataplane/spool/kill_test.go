@@ -45,23 +45,32 @@ func (f folder) Stream(ctx context.Context, next func(context.Context) (Chunk, e
 		if err != nil {
 			return err
 		}
-		path := filepath.Join(f.dir, fmt.Sprintf("%s.%06d", c.Session, c.Index))
-		switch have, err := os.ReadFile(path); {
-		case err == nil:
-			if !bytes.Equal(have, c.Data) {
-				return os.WriteFile(path+".differs", c.Data, 0o600)
-			}
-		case errors.Is(err, fs.ErrNotExist):
-			if err := errors.Join(os.WriteFile(path+".new", c.Data, 0o600), os.Rename(path+".new", path)); err != nil {
+		if err := f.keep(c.Session, c.Index, c.Data); err != nil {
+			return err
+		}
+		next := c.Index + 1
+		if len(c.Seal) > 0 && rand.N(4) > 0 { // else as an earlier version, or one that was killed in between
+			if err := f.keep(c.Session, next, c.Seal); err != nil {
 				return err
 			}
-		default:
-			return err
+			next++
 		}
 		if rand.N(64) == 0 {
 			return errBroken
 		}
-		acked(c.Session, c.Index+1)
+		acked(c.Session, next)
+	}
+}
+
+func (f folder) keep(session string, index uint32, data []byte) error {
+	path := filepath.Join(f.dir, fmt.Sprintf("%s.%06d", session, index))
+	switch have, err := os.ReadFile(path); {
+	case err == nil && !bytes.Equal(have, data):
+		return os.WriteFile(path+".differs", data, 0o600)
+	case errors.Is(err, fs.ErrNotExist):
+		return errors.Join(os.WriteFile(path+".new", data, 0o600), os.Rename(path+".new", path))
+	default:
+		return err
 	}
 }
 

@@ -55,6 +55,7 @@ type chunk struct {
 	since       time.Time
 	logged      bool // its cut stands in the log, so that the next start makes the same
 	seal        bool
+	along       bool // the seal was sent with the chunk before it
 	known       bool // its bytes are settled, and so is after
 	after       mark
 }

@@ -52,6 +52,7 @@ type shelf struct {
 	breakAt func(n int) bool // whether to break the stream after the n-th chunk, unacknowledged
 	refuse  func(c Chunk) string
 	shut    bool
+	earlier bool // it is of a version that knows of no seal that comes along
 	faults  []string
 }
 
@@ -81,16 +82,9 @@ func (s *shelf) Stream(ctx context.Context, next func(context.Context) (Chunk, e
 				continue
 			}
 		}
-		have := s.chunks[c.Session]
-		switch {
-		case int(c.Index) < len(have):
-			if !bytes.Equal(have[c.Index], c.Data) {
-				s.faults = append(s.faults, fmt.Sprintf("session %s chunk %d came again with other bytes", c.Session, c.Index))
-			}
-		case int(c.Index) == len(have):
-			s.chunks[c.Session] = append(have, bytes.Clone(c.Data))
-		default:
-			s.faults = append(s.faults, fmt.Sprintf("session %s chunk %d came before chunk %d", c.Session, c.Index, len(have)))
+		s.keep(c.Session, c.Index, c.Data)
+		if len(c.Seal) > 0 && !s.earlier {
+			s.keep(c.Session, c.Index+1, c.Seal)
 		}
 		stored := uint32(len(s.chunks[c.Session]))
 		broke := s.breakAt != nil && s.breakAt(n)
@@ -99,6 +93,21 @@ func (s *shelf) Stream(ctx context.Context, next func(context.Context) (Chunk, e
 			return errBroken
 		}
 		acked(c.Session, stored)
+	}
+}
+
+// keep takes one chunk; s.mu is held.
+func (s *shelf) keep(session string, index uint32, data []byte) {
+	have := s.chunks[session]
+	switch {
+	case int(index) < len(have):
+		if !bytes.Equal(have[index], data) {
+			s.faults = append(s.faults, fmt.Sprintf("session %s chunk %d came again with other bytes", session, index))
+		}
+	case int(index) == len(have):
+		s.chunks[session] = append(have, bytes.Clone(data))
+	default:
+		s.faults = append(s.faults, fmt.Sprintf("session %s chunk %d came before chunk %d", session, index, len(have)))
 	}
 }
 

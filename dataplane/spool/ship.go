@@ -15,11 +15,12 @@ import (
 	"github.com/posterngate/postern/pkg/run"
 )
 
-// Chunk is one chunk on its way. Data is the Uplink's until it asks for the next.
+// Chunk is one chunk on its way. Data and Seal are the Uplink's until it asks for the next.
 type Chunk struct {
 	Session string
 	Index   uint32
 	Data    []byte
+	Seal    []byte // the chunk of the next index, where that is the seal and is at hand; empty otherwise
 }
 
 // An Uplink is one stream to the control plane.
@@ -29,7 +30,8 @@ type Uplink interface {
 	// for one goroutine at a time; it blocks until there is a chunk, and an error of it
 	// ends the stream. acked says that every chunk below nextIndex is stored for good;
 	// rejected, that a chunk never will be. Both are safe to call from any goroutine
-	// while Stream runs.
+	// while Stream runs. A seal that came with its chunk and is not acknowledged with it is
+	// sent by itself.
 	Stream(ctx context.Context, next func(ctx context.Context) (Chunk, error),
 		acked func(session string, nextIndex uint32),
 		rejected func(session string, index uint32, why string)) error
@@ -146,21 +148,28 @@ func (s *Spool) next(ctx context.Context) (Chunk, error) {
 			s.mu.Unlock()
 			continue
 		}
-		before, c := ses.before(ses.sent), ses.chunks[ses.sent]
+		before, c, seal := ses.before(ses.sent), ses.chunks[ses.sent], &chunk{}
 		ses.sent++
+		if ses.sent < ses.built && ses.chunks[ses.sent].seal {
+			seal = ses.chunks[ses.sent]
+			seal.along = true
+			ses.sent++
+		}
 		s.ship(ses)
 		// What is acknowledged meanwhile, from an earlier stream, may go from the disk.
-		unpin, same := s.pin(c), chunk{runs: slices.Clone(c.runs), parts: slices.Clone(c.parts), after: c.after}
+		unpin, unpinSeal := s.pin(c), s.pin(seal)
+		same, parts := chunk{runs: slices.Clone(c.runs), parts: slices.Clone(c.parts), after: c.after}, slices.Clone(seal.parts)
 		s.mu.Unlock()
-		var err error
-		s.shipped, err = ses.append(s.shipped[:0], before, &same)
+		data, err := ses.append(s.shipped[:0], before, &same)
+		s.shipped = join(data, parts)
 		s.mu.Lock()
 		unpin()
+		unpinSeal()
 		s.mu.Unlock()
 		if err != nil {
 			return Chunk{}, fmt.Errorf("spool: ship session %s: %w", ses.id, err)
 		}
-		return Chunk{Session: string(ses.id), Index: before.next, Data: s.shipped}, nil
+		return Chunk{Session: string(ses.id), Index: before.next, Data: s.shipped[:len(data)], Seal: s.shipped[len(data):]}, nil
 	}
 }
 
@@ -190,6 +199,10 @@ func (s *Spool) acked(id string, next uint32) {
 	sealed := ses.chunks[n-1].seal
 	ses.chunks = append(ses.chunks[:0], ses.chunks[n:]...)
 	ses.sent, ses.built = max(0, ses.sent-n), ses.built-n
+	if ses.sent > 0 && ses.chunks[0].along { // an earlier version of the control plane took the chunk alone
+		ses.chunks[0].along, ses.sent = false, 0
+		s.ship(ses)
+	}
 	ses.stirred()
 	var err error
 	if sealed {

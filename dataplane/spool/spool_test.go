@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -185,6 +186,38 @@ func waitFor(t testing.TB, ok func() bool) {
 			t.Fatal("waited for 20 s")
 		}
 		<-time.After(5 * time.Millisecond)
+	}
+}
+
+// A seal goes with the last chunk, and by itself to who takes only that.
+func TestSealGoesAlong(t *testing.T) {
+	for _, earlier := range []bool{false, true} {
+		up := newShelf()
+		up.earlier = earlier
+		var seen []Chunk
+		up.refuse = func(c Chunk) string {
+			seen = append(seen, Chunk{Session: c.Session, Index: c.Index, Seal: bytes.Clone(c.Seal)})
+			return ""
+		}
+		s, _, stop := start(t, testConfig(t, up))
+		r, err := s.Session(meta("s"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(r.Record(intent(1), Remote), r.Record(intent(2), Local), r.Close("done")); err != nil {
+			t.Fatal(err)
+		}
+		drain(t, s)
+		stop()
+		up.check(t)
+		report := up.verify(t, "s")
+		last := seen[len(seen)-1]
+		if !earlier && (report.Chunks != len(seen)+1 || len(last.Seal) == 0) || earlier && (report.Chunks != len(seen) || len(seen[len(seen)-2].Seal) == 0 || len(last.Seal) != 0) {
+			t.Errorf("an earlier version %v: %d chunks were sent as %+v", earlier, report.Chunks, seen)
+		}
+		if len(seen[0].Seal) != 0 || report.State != record.StateSealed {
+			t.Errorf("%+v, %+v", seen[0], report)
+		}
 	}
 }
 

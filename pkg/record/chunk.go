@@ -162,14 +162,11 @@ func appendHeader(dst []byte, h Header, size, decoded int) ([]byte, error) {
 	return dst, nil
 }
 
-// header reads the header of a chunk and returns its body, still sealed, and how many
-// bytes of frames it promises.
-func header(data []byte) (h Header, body []byte, decoded int, err error) {
-	fail := func(why string) (Header, []byte, int, error) {
-		return Header{}, nil, 0, fmt.Errorf("%w: %s", ErrChunk, why)
-	}
-	if len(data) > MaxChunk {
-		return fail("it is too long")
+// header reads the header of a chunk and returns its body, still sealed, how many bytes of
+// frames it promises, and the length of the whole chunk, behind which more may stand.
+func header(data []byte) (h Header, body []byte, decoded, whole int, err error) {
+	fail := func(why string) (Header, []byte, int, int, error) {
+		return Header{}, nil, 0, 0, fmt.Errorf("%w: %s", ErrChunk, why)
 	}
 	rest, ok := bytes.CutPrefix(data, []byte(magic))
 	if !ok {
@@ -200,32 +197,49 @@ func header(data []byte) (h Header, body []byte, decoded int, err error) {
 	decoded = int(binary.LittleEndian.Uint32(take(4)))
 	size := int(binary.LittleEndian.Uint32(take(4)))
 	h.Previous = Hash(take(sha256.Size))
+	whole = len(data) - len(rest) + size + sha256.Size
 	switch {
 	case !ok:
 		return fail("it is cut short")
+	case whole > MaxChunk:
+		return fail("it is too long")
 	case flags > flagSeal|flagOpen:
 		return fail("its flags are not known")
 	case CheckSession(h.Session) != nil:
 		return fail("its session has no valid id")
 	case decoded == 0 || decoded > MaxFrames:
 		return fail("its body has no valid length")
-	case len(rest) != size+sha256.Size:
+	case len(data) < whole:
 		return fail("its length is not what its header says")
 	case h.Sealing != (h.Key.ID == "") || (len(h.Key.Sealed) > 0) != (h.Index == 0 && !h.Sealing):
 		return fail("its key is not where it must be")
 	case h.Codec != CodecNone && (h.Codec != CodecS2 || h.Sealing):
 		return fail(fmt.Sprintf("codec %q is not known", h.Codec))
 	}
-	return h, rest[:size], decoded, nil
+	return h, rest[:size], decoded, whole, nil
+}
+
+// Split cuts the first chunk off what is stored together: the last chunk of a recording and
+// its seal. What is no chunk is first as a whole, for ParseChunk to say why. Both share
+// memory with data, and have no room behind them.
+func Split(data []byte) (first, rest []byte) {
+	_, _, _, whole, err := header(data)
+	if err != nil {
+		whole = len(data)
+	}
+	return data[:whole:whole], data[whole:]
 }
 
 // ParseChunk checks the hash of one chunk, for which no key is needed. It trusts nothing
 // in data; what it returns may share memory with data. How chunks follow each other is
 // checked by a Chain.
 func ParseChunk(data []byte) (*Chunk, error) {
-	h, body, decoded, err := header(data)
+	h, body, decoded, whole, err := header(data)
 	if err != nil {
 		return nil, err
+	}
+	if len(data) != whole {
+		return nil, fmt.Errorf("%w: its length is not what its header says", ErrChunk)
 	}
 	c := &Chunk{Header: h, Hash: Hash(data[len(data)-sha256.Size:]), body: body, decoded: decoded}
 	if c.Hash != Hash(sha256.Sum256(data[:len(data)-sha256.Size])) {

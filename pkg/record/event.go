@@ -14,6 +14,7 @@ const (
 	MaxItems     = 1 << 17   // entries of all lists of an event
 	MaxFrames    = 512 << 10 // bytes of a chunk's body once decoded
 	MaxChunk     = 1 << 20   // bytes of a whole chunk
+	MaxStored    = 2 << 20   // bytes of a chunk, with the seal behind it
 	MaxName      = 128       // bytes of a session's id
 	maxKeyID     = 64        // bytes of a recording key's id
 	maxWrapped   = 255       // bytes of a data key that is sealed to it

@@ -81,10 +81,14 @@ func FuzzChunk(f *testing.F) {
 		f.Add(sealed.Append(nil, sealed.Hash()))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if _, _, _, err := header(data); err != nil {
-			return
+		first, rest := Split(data)
+		if len(data) > 0 && len(first) == 0 || !bytes.Equal(append(first, rest...), data) {
+			t.Fatalf("%d bytes were split into %d and %d", len(data), len(first), len(rest))
 		}
 		c, err := ParseChunk(data)
+		if err == nil && len(rest) > 0 {
+			t.Fatal("a chunk was split")
+		}
 		if err != nil {
 			return
 		}

@@ -256,19 +256,23 @@ func firstHash(folder fs.FS, files []string) []byte {
 	return nil
 }
 
-// read reads files of at most the size of a chunk; of a longer one, so much that it is
-// seen to be no chunk.
+// read reads the chunks that are in files; of a file that is longer than may be, so much
+// that it is seen to hold none.
 func read(folder fs.FS, files []string) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		for _, name := range files {
 			f, err := folder.Open(name)
 			var data []byte
 			if err == nil {
-				data, err = io.ReadAll(io.LimitReader(f, record.MaxChunk+1))
+				data, err = io.ReadAll(io.LimitReader(f, record.MaxStored+1))
 				err = errors.Join(err, f.Close())
 			}
-			if !yield(data, err) || err != nil {
-				return
+			for more := true; more; more = len(data) > 0 {
+				var chunk []byte
+				chunk, data = record.Split(data)
+				if !yield(chunk, err) || err != nil {
+					return
+				}
 			}
 		}
 	}

@@ -229,6 +229,52 @@ func TestIntact(t *testing.T) {
 	}
 }
 
+// A seal may stand in the file of the chunk before it, and a recording that came whole is
+// told of once.
+func TestSealBehindItsChunk(t *testing.T) {
+	w := newWorld()
+	began := w.entries
+	w.entries = nil
+	w.keep("s-short", 1, nodeKey, true, false)
+	w.entries = append(began, w.entries[1])
+	for _, id := range []string{"s-a", "s-a_raw", "s-b", "s-short"} {
+		names := slices.Sorted(maps.Keys(w.blobs))
+		names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, dirOf(id)+"/") })
+		seal := names[len(names)-1]
+		before := w.blobs[names[len(names)-2]]
+		before.Data = append(before.Data, w.blobs[seal].Data...)
+		delete(w.blobs, seal)
+	}
+	w.entries[len(w.entries)-1].Sequence = int64(len(w.entries))
+	w.entries[len(w.entries)-1].Hash = Chain(w.entries[len(w.entries)-2].GetHash(), w.entries[len(w.entries)-1])
+	w.write()
+	s, err := w.log().VerifyRecordings(w.key, nil, w.blobs)
+	if err != nil || len(s.Findings) > 0 || s.Sealed != 4 || s.Truncated != 2 {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	file := dirOf("s-short") + "/0000000000"
+	intact := w.blobs[file].Data
+	chunk, _ := record.Split(intact)
+	for want, data := range map[string][]byte{
+		"its end is missing":  chunk,
+		"follows the seal":    append(bytes.Clone(intact), intact[len(chunk):]...),
+		"damaged chunk":       append(bytes.Clone(intact), 0),
+		"its hash does not":   append(append(bytes.Clone(chunk[:len(chunk)-1]), chunk[len(chunk)-1]^1), intact[len(chunk):]...),
+		"cut short":           intact[:20],
+		"does not begin as a": {},
+	} {
+		w.blobs[file].Data = data
+		s, err := w.log().VerifyRecordings(w.key, nil, w.blobs)
+		if err != nil || len(s.Findings) == 0 || !strings.Contains(fmt.Sprint(s.Findings), want) || s.Sealed != 3 {
+			t.Errorf("want %q: %+v, %v", want, s, err)
+		}
+	}
+	delete(w.blobs, file)
+	if s, err := w.log().VerifyRecordings(w.key, nil, w.blobs); err != nil || len(s.Findings) != 1 || !strings.Contains(s.Findings[0].Problem, "all of it is missing") {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
 // What somebody does who has the database, the blobs and the nodes' keys, and not the
 // log's key, is found.
 func TestDeletedAndForged(t *testing.T) {

@@ -87,7 +87,7 @@ func Records(u *index.Update, now time.Time) []Record {
 		})
 		return &out[len(out)-1]
 	}
-	if u.Head.Next == 1 {
+	if u.From() == 0 {
 		add(KindOpened, s.GetStartTime().AsTime())
 	}
 	for i := range u.Statements {

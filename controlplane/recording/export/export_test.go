@@ -47,6 +47,7 @@ func TestFile(t *testing.T) {
 	u := &index.Update{
 		Session: &typesv1.Session{Id: "s-1", Subject: "alice", Actors: []string{"helper", "nightly"}, Resource: "warehouse", StartTime: timestamppb.New(at), EndTime: timestamppb.New(at.Add(time.Hour)), EndReason: "left"},
 		Head:    index.Head{Next: 1},
+		Chunks:  make([]index.Stored, 1),
 		Statements: []index.Statement{{Number: 1, Time: at, Text: "SELECT '<'", Verdict: postern.VerdictAllow,
 			Touched: []record.Touch{{Column: "a.b.c", Role: record.RoleOutput | record.RoleWrite, Mask: "m"}}}},
 		Outcomes: []index.Outcome{{Number: 1, Verdict: postern.VerdictAllow, Rows: 3, Affected: -1}},

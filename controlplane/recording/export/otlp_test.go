@@ -88,7 +88,8 @@ func TestOTLP(t *testing.T) {
 	at := time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
 	u := &index.Update{
 		Session: &typesv1.Session{Id: "s-1", Subject: "alice", Task: "sales-report", Resource: "warehouse", Node: "node-1", StartTime: timestamppb.New(at), EndReason: "left"},
-		Head:    index.Head{Next: 1, Sealed: true},
+		Head:    index.Head{Next: 2, Sealed: true},
+		Chunks:  make([]index.Stored, 2),
 		Statements: []index.Statement{
 			{Number: 1, Time: at, Text: "SELECT a FROM b", Verdict: postern.VerdictAllow, Rule: "r", Touched: []record.Touch{{Column: "a.b.c", Role: record.RoleOutput, Mask: "m"}}},
 			{Number: 2, Time: at.Add(time.Second), Text: "DROP TABLE b", Verdict: postern.VerdictDeny, Reason: "no permit"},
@@ -142,7 +143,7 @@ func TestOTLP(t *testing.T) {
 		t.Errorf("%d records, %v", len(c.logs), err)
 	}
 	server.Stop()
-	if err := o.Write(export.Records(&index.Update{Session: u.Session, Head: index.Head{Next: 1}}, time.Now())); err == nil {
+	if err := o.Write(export.Records(&index.Update{Session: u.Session, Head: index.Head{Next: 1}, Chunks: u.Chunks[:1]}, time.Now())); err == nil {
 		t.Error("nobody listens, and it counts as told")
 	}
 	for _, bad := range []string{"collector:4317", "http://collector:4317", "https://", "ftp://127.0.0.1:1", "https://c:1/path"} {

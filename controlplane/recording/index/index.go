@@ -44,12 +44,19 @@ type Head struct {
 	NodeKey []byte // the key that the seal was verified with: PKIX, DER
 }
 
-// Update is all that one chunk changes. It is made at once or not at all.
+// Stored is a chunk as it is kept.
+type Stored struct {
+	Hash record.Hash
+	Size int // bytes
+}
+
+// Update is all that one chunk changes, and the seal where it came with it. It is made at
+// once or not at all.
 type Update struct {
 	Session *typesv1.Session // the whole row as it is now
-	Head    Head             // as it is now: one chunk further
-	Hash    record.Hash      // of the chunk
-	Size    int              // bytes of the chunk
+	Head    Head             // as it is now, Chunks further
+	// Chunks are those by which the chain goes on: one, or one and the seal.
+	Chunks []Stored
 	// Earlier is the highest number of a statement of the chunks before.
 	Earlier uint64
 	// Statements were judged in this chunk. One that was held and then let through comes
@@ -59,6 +66,9 @@ type Update struct {
 	// Alerts are notes that somebody should see; the index keeps none.
 	Alerts []string
 }
+
+// From is the number of the first of the chunks.
+func (u *Update) From() uint32 { return u.Head.Next - uint32(len(u.Chunks)) }
 
 // Statement is one execution that was judged.
 type Statement struct {

@@ -24,6 +24,7 @@ import (
 // is empty.
 func Run(t *testing.T, open func(t *testing.T) index.Index) {
 	t.Run("Commit", func(t *testing.T) { commit(t, open(t)) })
+	t.Run("Together", func(t *testing.T) { together(t, open(t)) })
 	t.Run("OneWins", func(t *testing.T) { oneWins(t, open(t)) })
 	t.Run("Sessions", func(t *testing.T) { sessions(t, open(t)) })
 	t.Run("Statements", func(t *testing.T) { statements(t, open(t)) })
@@ -48,8 +49,7 @@ func update(id string, n uint32, minute int) *index.Update {
 			Recording: "open", Account: "app", Workload: "w", Database: "shop", Groups: []string{"analysts"}, Actors: []string{"helper", "bot"}},
 		Head: index.Head{Next: n + 1, Previous: record.Hash{byte(n + 1)}, Node: "n1", Span: record.Span{First: 1, Last: uint64(n + 1), Open: true}, OpenFrom: n,
 			Tally: record.Tally{Events: 5, Statements: 4, Denied: 3, Rows: 2, Bytes: 1, Statement: 4}},
-		Hash: record.Hash{byte(n + 1)},
-		Size: 100,
+		Chunks: []index.Stored{{Hash: record.Hash{byte(n + 1)}, Size: 100}},
 	}
 }
 
@@ -94,7 +94,7 @@ func commit(t *testing.T, x index.Index) {
 		t.Errorf("head: %+v", h)
 	}
 	got, err := x.Chunk(ctx, "s", 1)
-	if err != nil || got != u.Hash {
+	if err != nil || got != u.Chunks[0].Hash {
 		t.Errorf("chunk 1: %v, %v", got, err)
 	}
 	s, err := x.Session(ctx, "s")
@@ -103,6 +103,33 @@ func commit(t *testing.T, x index.Index) {
 	want.Statements, want.Denied, want.Rows, want.Bytes, want.Chunks = 4, 3, 2, 1, 2
 	if !proto.Equal(s, want) {
 		t.Errorf("session:\n%v\n%v", s, want)
+	}
+}
+
+// together commits a chunk and its seal at once, of a session that begins and one that goes on.
+func together(t *testing.T, x index.Index) {
+	ctx := context.Background()
+	must(t, x.Commit(ctx, update("s-1", 0, 0)))
+	for id, from := range map[postern.SessionID]uint32{"s-0": 0, "s-1": 1} {
+		u := update(string(id), from+1, 0)
+		u.Head.Sealed = true
+		u.Chunks = []index.Stored{{Hash: record.Hash{7}, Size: 100}, {Hash: record.Hash{8}, Size: 200}}
+		must(t, x.Commit(ctx, u))
+		if h, err := x.Head(ctx, id); err != nil || h.Next != from+2 || !h.Sealed {
+			t.Errorf("%s: head %+v, %v", id, h, err)
+		}
+		for i, want := range u.Chunks {
+			if got, err := x.Chunk(ctx, id, from+uint32(i)); err != nil || got != want.Hash {
+				t.Errorf("%s: chunk %d: %v, %v", id, from+uint32(i), got, err)
+			}
+		}
+		if err := x.Commit(ctx, u); !errors.Is(err, index.ErrConflict) {
+			t.Errorf("%s: twice: %v", id, err)
+		}
+		seal := update(string(id), from+1, 0)
+		if err := x.Commit(ctx, seal); !errors.Is(err, index.ErrConflict) {
+			t.Errorf("%s: the seal again, alone: %v", id, err)
+		}
 	}
 }
 

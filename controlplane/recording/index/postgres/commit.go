@@ -117,7 +117,7 @@ const newSession = `INSERT INTO session (id, day, subject, workload, groups, gra
 
 const laterSession = `UPDATE session SET last_us=greatest(last_us, $1), end_us=$2, end_reason=$3, statements=$4, denied=$5, row_count=$6, bytes=$7, recording=$8,
 		next=$9, previous=$10, span_first=$11, span_last=$12, span_open=$13, open_from=$14, sealed=$15, shipper=$16, events=$17, last_statement=$18, node_key=$19, account=$21
-	WHERE id=$20 AND next=$9 - 1::bigint RETURNING no`
+	WHERE id=$20 AND next=$22 RETURNING no`
 
 // queueSession makes or changes the row, if the chain stands just before the update.
 func queueSession(b *pgx.Batch, u *index.Update, day index.Day) error {
@@ -127,8 +127,8 @@ func queueSession(b *pgx.Batch, u *index.Update, day index.Day) error {
 		int64(h.Next), h.Previous[:], int64(h.Span.First), int64(h.Span.Last), h.Span.Open, int64(h.OpenFrom), h.Sealed, string(h.Node),
 		h.Tally.Events, int64(h.Tally.Statement), append([]byte{}, h.NodeKey...), s.GetId(),
 	}
-	if h.Next > 1 {
-		b.Queue(laterSession, append(args, s.GetAccount())...)
+	if u.From() > 0 {
+		b.Queue(laterSession, append(args, s.GetAccount(), int64(u.From()))...)
 		return nil
 	}
 	groups, err := json.Marshal(append([]string{}, s.GetGroups()...))
@@ -210,8 +210,10 @@ func queueChunks(b *pgx.Batch, list []made) {
 	var nos, numbers, sizes []int64
 	var hashes [][]byte
 	for _, m := range list {
-		days, nos, numbers = append(days, int32(m.Day)), append(nos, m.no), append(numbers, int64(m.Head.Next)-1)
-		hashes, sizes = append(hashes, m.Hash[:]), append(sizes, int64(m.Size))
+		for i := range m.Chunks {
+			days, nos, numbers = append(days, int32(m.Day)), append(nos, m.no), append(numbers, int64(m.From())+int64(i))
+			hashes, sizes = append(hashes, m.Chunks[i].Hash[:]), append(sizes, int64(m.Chunks[i].Size))
+		}
 	}
 	if len(nos) > 0 {
 		b.Queue(`INSERT INTO chunk (day, session_no, number, hash, size) SELECT * FROM unnest($1::integer[], $2::bigint[], $3::bigint[], $4::bytea[], $5::bigint[])`,

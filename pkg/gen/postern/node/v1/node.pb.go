@@ -5289,7 +5289,10 @@ type ShipRequest struct {
 	// The index of the chunk, from 0.
 	Index uint32 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
 	// The chunk as it stands in the recording.
-	Chunk         []byte `protobuf:"bytes,3,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	Chunk []byte `protobuf:"bytes,3,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	// The chunk of the next index, where that is the seal and comes with this one; empty
+	// otherwise, and then it comes by itself.
+	Seal          []byte `protobuf:"bytes,4,opt,name=seal,proto3" json:"seal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5341,6 +5344,13 @@ func (x *ShipRequest) GetIndex() uint32 {
 func (x *ShipRequest) GetChunk() []byte {
 	if x != nil {
 		return x.Chunk
+	}
+	return nil
+}
+
+func (x *ShipRequest) GetSeal() []byte {
+	if x != nil {
+		return x.Seal
 	}
 	return nil
 }
@@ -5820,11 +5830,12 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"renew_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\trenewTime\"&\n" +
 	"\x0eReleaseRequest\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\tR\x05lease\"\x11\n" +
-	"\x0fReleaseResponse\"S\n" +
+	"\x0fReleaseResponse\"g\n" +
 	"\vShipRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x14\n" +
-	"\x05chunk\x18\x03 \x01(\fR\x05chunk\"\x86\x01\n" +
+	"\x05chunk\x18\x03 \x01(\fR\x05chunk\x12\x12\n" +
+	"\x04seal\x18\x04 \x01(\fR\x04seal\"\x86\x01\n" +
 	"\fShipResponse\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x1d\n" +
 	"\n" +
