@@ -26,7 +26,7 @@ type batch struct {
 // A parcel is what is to be sent to a socket, which has one at most.
 type parcel struct {
 	to   *sock // nil where it was taken back
-	pump *pump // whose turn wrote it
+	pump *pump // whose turn wrote it; nil for a passenger
 	buf  []byte
 	sent int
 	err  syscall.Errno
@@ -52,14 +52,18 @@ func (t *batch) turn(p *pump) (over bool) {
 	return over
 }
 
-// post has the loop send b at the end of its round. It is false where b has to be written
-// now. The caller holds s.mu.
-func (s *sock) post(b []byte) bool {
-	t := &s.l.batch
-	p := t.turning.Load()
-	if p == nil || !slices.Contains(p.outs, s) {
-		return false
+// turned is the pump that has its turn, where that writes to s, or nil.
+func (s *sock) turned() *pump {
+	if p := s.l.batch.turning.Load(); p != nil && slices.Contains(p.outs, s) {
+		return p
 	}
+	return nil
+}
+
+// post has the loop, whose turn it is, send b at the end of its round. It is false where b
+// has to be written now. The caller holds s.mu.
+func (s *sock) post(p *pump, b []byte) bool {
+	t := &s.l.batch
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	i := s.posted - 1
@@ -184,11 +188,14 @@ func (c *parcel) arrive() {
 	}
 	s.posted = 0
 	stalled := s.stalled.Load()
+	if s.adrift = p == nil && len(s.out) > 0; s.adrift {
+		s.ask()
+	}
 	s.moved.Broadcast()
 	s.settle()
 	s.mu.Unlock()
 	c.clear()
-	if stalled {
+	if stalled && p != nil {
 		p.feed.sock.handBack(p)
 	}
 }
@@ -204,6 +211,15 @@ func (s *sock) handBack(p *pump) {
 		s.pump, p.err = nil, nil
 		p.handed <- struct{}{}
 		s.ask()
+	}
+}
+
+// float writes more of what a passenger wrote, who waits elsewhere. The caller holds mu.
+func (s *sock) float() {
+	n, err := s.some(s.out)
+	if s.out = s.out[n:]; err != nil || len(s.out) == 0 {
+		s.adrift, s.out = false, nil
+		s.stalled.Store(false)
 	}
 }
 

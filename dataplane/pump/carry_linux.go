@@ -14,8 +14,8 @@ type Carrier struct {
 	next   func() (*sock, bool)
 	yield  func(*sock) bool
 	riding atomic.Bool
-	reads  int  // that did not wait, one after the other
-	looped bool // a loop runs it now
+	reads  int   // that did not wait, one after the other
+	loop   *loop // that runs it now, or nil
 	ended  bool
 	panic  any
 	handed chan struct{}        // the loop gives it back
@@ -72,7 +72,7 @@ func (c *Carrier) Rides() bool { return c.riding.Load() }
 // Off has its own goroutine run it.
 func (c *Carrier) Off() {
 	c.riding.Store(false)
-	if c.looped {
+	if c.loop != nil {
 		c.yield(nil)
 	}
 }
@@ -131,7 +131,7 @@ func (s *sock) readNow(b []byte) (int, error) {
 
 // write is sock.write for a passenger.
 func (c *Carrier) write(s *sock, b []byte) (int, error) {
-	n, err := s.writeNow(b)
+	n, err := s.writeNow(b, c.loop == s.l)
 	if err != nil || n == len(b) {
 		return n, err
 	}
@@ -142,10 +142,17 @@ func (c *Carrier) write(s *sock, b []byte) (int, error) {
 	return n + m, err
 }
 
-func (s *sock) writeNow(b []byte) (int, error) {
+// writeNow writes what the socket takes, or has its loop do that soon, whose turn it may be.
+func (s *sock) writeNow(b []byte, looped bool) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.usable(&s.writing); err != nil || len(s.out) > 0 {
+		return 0, err
+	}
+	if looped && s.post(nil, b) {
+		return len(b), nil
+	}
+	if err := s.unpost(); err != nil || len(s.out) > 0 {
 		return 0, err
 	}
 	return s.some(b)
@@ -168,9 +175,12 @@ func (s *sock) seat(c *Carrier) {
 func (s *sock) carry(c *Carrier) {
 	s.rider = nil
 	s.mu.Unlock()
-	c.looped = true
+	c.loop = s.l
 	at := c.step()
-	c.looped = false
+	c.loop = nil
+	if s.l.batch.full() {
+		s.l.batch.send()
+	}
 	if at != nil {
 		at.seat(c)
 	} else {

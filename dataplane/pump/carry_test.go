@@ -102,6 +102,68 @@ func TestCarry(t *testing.T) {
 	all.Wait()
 }
 
+// TestCarryAdrift: what a passenger wrote to a peer that takes no more is written by the loop
+// once it does, while the passenger waits for somebody else, who is served.
+func TestCarryAdrift(t *testing.T) {
+	loops := startLoops(t)
+	if err := loops.Batches(); err != nil { // without, nothing is kept for the end of a round
+		t.Log(err)
+		return
+	}
+	client, near := pair(t)
+	far, server := pair(t)
+	near, far = Wrap(near), Wrap(far)
+	board(t, loops, near)
+	board(t, loops, far)
+	text := strings.Repeat("x", 4000)
+	wrote := make(chan struct{})
+	done := carried(near, func(c *Carrier) error {
+		Seat(far, c)
+		for {
+			c.On()
+			if _, err := near.Read(make([]byte, 1)); err != nil {
+				return err
+			}
+			if _, err := io.WriteString(far, text); err != nil {
+				return err
+			}
+			wrote <- struct{}{}
+		}
+	})
+	s := far.(*Feed).sock
+	n := 0
+	for adrift := false; !adrift; n++ {
+		_, _ = client.Write([]byte("."))
+		<-wrote
+		for sent := false; !sent; {
+			s.mu.Lock()
+			sent, adrift = s.posted == 0, s.adrift
+			s.mu.Unlock()
+		}
+		if n > 10_000 {
+			t.Fatal("the peer takes everything")
+		}
+	}
+	got := make([]byte, n*len(text))
+	if _, err := io.ReadFull(server, got); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = client.Write([]byte("."))
+	<-wrote
+	if _, err := io.ReadFull(server, got[:len(text)]); err != nil {
+		t.Fatal(err)
+	}
+	s.mu.Lock()
+	if s.adrift || s.stalled.Load() {
+		t.Error("it is still adrift")
+	}
+	s.mu.Unlock()
+	_ = client.Close()
+	if err := await(t, done); !errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+}
+
 // TestCarryEnds: a passenger that waits is told of a deadline and of the end of its socket,
 // can be evicted, and panics where it was begun.
 func TestCarryEnds(t *testing.T) {

@@ -42,6 +42,7 @@ type sock struct {
 	writing  deadline
 	posted   int    // its parcel in the loop's batch, from 1
 	out      []byte // what is still to be written
+	adrift   bool   // the loop writes out; nobody waits for that
 	failed   error  // of a write; final
 }
 
@@ -66,11 +67,14 @@ func (s *sock) ready(events uint32) {
 		s.writable = true
 		s.moved.Broadcast()
 	}
+	if events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 && s.adrift && !s.closed {
+		s.float()
+	}
 	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLERR|unix.EPOLLHUP) != 0 && !s.closed {
 		switch p := s.pump; {
 		case s.rider != nil:
 			s.carry(s.rider)
-			if s.writers == 0 { // what is asked stays: most likely it is wanted again
+			if s.writers == 0 && !s.adrift { // what is asked stays: most likely it is wanted again
 				return
 			}
 		case p != nil:
@@ -149,7 +153,7 @@ func (s *sock) ask() {
 	if s.pump != nil || s.rider != nil || s.readers > 0 && !s.readable {
 		want |= unix.EPOLLIN | unix.EPOLLRDHUP
 	}
-	if s.writers > 0 && !s.writable {
+	if s.writers > 0 && !s.writable || s.adrift {
 		want |= unix.EPOLLOUT
 	}
 	if want == s.asked {
@@ -237,7 +241,7 @@ func (s *sock) write(b []byte) (int, error) {
 	if err := s.usable(&s.writing); err != nil {
 		return 0, err
 	}
-	if len(s.out) == 0 && s.post(b) {
+	if p := s.turned(); p != nil && len(s.out) == 0 && s.post(p, b) {
 		return len(b), nil
 	}
 	if err := s.unpost(); err != nil {
@@ -302,7 +306,7 @@ func (s *sock) flush() error {
 			s.await(&s.writers, &s.writable, &s.writing)
 		}
 	}
-	s.out = nil
+	s.out, s.adrift = nil, false
 	s.stalled.Store(false)
 	return s.failed
 }
