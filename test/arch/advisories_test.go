@@ -10,7 +10,7 @@ import (
 // advisories are published faults of other gateways, and of what they are made of, whose
 // classes could be ours: each is tried, under its name.
 var advisories = strings.Fields(`
-	CVE-2022-36130
+	CVE-2019-9512 CVE-2022-36130
 	CVE-2023-42442 CVE-2023-42820 CVE-2023-43660 CVE-2023-44487 CVE-2023-48795
 	CVE-2024-1052 CVE-2024-7594 CVE-2024-27316 CVE-2024-45337 CVE-2024-47616
 	CVE-2025-5999 CVE-2025-6014 CVE-2025-6015 CVE-2025-6203 CVE-2025-49825 CVE-2025-62513 CVE-2025-62705 CVE-2025-62712

@@ -111,6 +111,26 @@ func (s *service) floods(t *testing.T) {
 			}
 		}
 	})
+	// The node hangs up rather than keep what nobody reads.
+	t.Run("CVE-2019-9512 pings whose answers nobody reads", func(t *testing.T) {
+		var pings bytes.Buffer
+		for fr := http2.NewFramer(&pings, nil); pings.Len() < 64<<10; {
+			_ = fr.WritePing(false, [8]byte{})
+		}
+		for done := others(t); !done(); {
+			c := s.secure(t, "h2")
+			begin(c)
+			n, most := 0, 1<<10
+			for ; n < most; n++ {
+				if _, err := c.Write(pings.Bytes()); err != nil {
+					break
+				}
+			}
+			if _ = c.Close(); n == most {
+				t.Fatalf("all of %d bytes were taken", n*pings.Len())
+			}
+		}
+	})
 	t.Run("CVE-2026-7776 handshakes that never end", hold("\x16\x03\x01\x02\x00\x01", raw))
 	t.Run("heads that never end", hold("GET /api/orders/7/status HTTP/1.1\r\nHost: x\r\nX: ", h1))
 	t.Run("bodies that never end", hold(fmt.Sprintf("PATCH /api/orders/7 HTTP/1.1\r\nHost: fix-order--orders-api.%s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
