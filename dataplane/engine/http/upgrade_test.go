@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
 	"github.com/posterngate/postern/pkg/postern"
@@ -59,6 +60,38 @@ func TestWebSocket(t *testing.T) {
 	e := s.Executions()
 	if last := e[len(e)-1]; last.Text != "GET /ws" || !strings.Contains(string(last.Data), "heard two") || last.Outcome.Code != "killed" {
 		t.Errorf("%+v", last)
+	}
+}
+
+// TestWebSocketThatTakesNothing: a client that does not read what comes is let go after a time.
+func TestWebSocketThatTakesNothing(t *testing.T) {
+	h := newHouse(t, func(c *Config) { c.Limits.Taking = time.Second })
+	over := make(chan struct{})
+	h.mux.HandleFunc("/ws", func(w http.ResponseWriter, _ *http.Request) {
+		defer close(over)
+		c, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		for part := []byte(strings.Repeat("x", 64<<10)); err == nil; {
+			_, err = c.Write(part)
+		}
+	})
+	c := dialRaw(t, h.addr)
+	_, _ = io.WriteString(c, "GET /ws HTTP/1.1\r\nHost: x\r\nPostern-Task: t.target\r\nAuthorization: Bearer "+enginetest.Token+"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	select {
+	case <-over:
+	case <-time.After(time.Minute):
+		t.Fatal("the resource still waits for the client")
+	}
+	s := h.door.Last()
+	_ = s.Closed()
+	e := s.Executions()
+	if last := e[len(e)-1]; last.Outcome.Code != "cancelled" || !strings.Contains(last.Outcome.Message, "took nothing") {
+		t.Errorf("%+v", last.Outcome)
 	}
 }
 
