@@ -11,7 +11,7 @@ import (
 // A batch is what turns of a loop have written and nobody was sent yet. The loop sends it by
 // one system call, before it asks for events again or hands a pump back. Whom a write wakes
 // the kernel may run when the call ends, so that a call for each socket costs a switch for
-// each: together they cost a fifth less (DECISIONS.md, 104). Its lock is taken after that
+// each: together they cost a fifth less (DECISIONS.md, 107). Its lock is taken after that
 // of a sock.
 type batch struct {
 	ring    *ring                // nil where the kernel has none: everything is written at once
