@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/posterngate/postern/pkg/content"
 	"github.com/posterngate/postern/pkg/detect"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/postern"
@@ -18,6 +19,9 @@ func (c *checker) content(at string, p *typesv1.Permit) *postern.ContentRule {
 	out := &postern.ContentRule{}
 	if forHTTP(p) {
 		for _, where := range slices.Sorted(maps.Keys(p.GetMask())) {
+			if err := content.CheckPath(where); err != nil {
+				c.fail(at+".mask."+where, "%s", err)
+			}
 			if m := c.contentMask(at+".mask."+where, p.GetMask()[where]); m != nil {
 				out.Fields = append(out.Fields, postern.FieldRule{Path: where, Mask: m})
 			}

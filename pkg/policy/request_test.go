@@ -144,6 +144,8 @@ func TestRequestPermitsAreChecked(t *testing.T) {
 		`{methods: [GET], path: /a, query: ["a*"]}`:                      "must be a name",
 		`{methods: [GET], path: /a, headers: {"a b": x}}`:                "is not the name of a header",
 		`{methods: [GET], path: /a, mask: {/x: nothing}}`:                `there is no mask "nothing"`,
+		`{methods: [GET], path: /a, mask: {/x~2: email}}`:                `spec.permit[0].mask./x~2: path "/x~2"`,
+		`{methods: [GET], path: /a, mask: {"*": email}}`:                 `"*" alone is no name of a field`,
 		`{methods: [GET], path: /a, query: ["*"], mask: {/x: email}}`:    "one by one where values are masked",
 		`{methods: [GET], path: /a, websocket: true, mask: {/x: email}}`: "not masked",
 		`{methods: [POST], path: /a, websocket: true}`:                   "begins with GET",

@@ -96,7 +96,11 @@ func showHold(w io.Writer, r *apiv1.GetHoldResponse) {
 	}
 	line("masked", "%s", strings.Join(h.GetMasked(), ", "))
 	p := r.GetHistory()
-	line("before", "%d sessions with this task, %d statements, %d of them denied; asked %d times: %d yes, %d no", p.GetSessions(), p.GetStatements(), p.GetDenied(), p.GetAsked(), p.GetApproved(), p.GetRefused())
+	more := ""
+	if p.GetTruncated() {
+		more = " or more"
+	}
+	line("before", "%d%s sessions with this task, %d statements, %d of them denied; asked %d times: %d yes, %d no", p.GetSessions(), more, p.GetStatements(), p.GetDenied(), p.GetAsked(), p.GetApproved(), p.GetRefused())
 	line("asks", "%s by rule %s", strings.Join(h.GetApproverGroups(), " and "), h.GetRule())
 	for _, a := range h.GetApprovals() {
 		word := "no"
