@@ -190,15 +190,9 @@ type VaultJWT struct {
 const minLeaseTTL = 10 * time.Second
 
 // Load reads and checks a file.
-func Load(path string) (Config, error) {
-	var c Config
-	if err := conf.Load(path, &c); err != nil {
-		return Config{}, err
-	}
-	if err := c.Check(); err != nil {
-		return Config{}, fmt.Errorf("configuration %s: %w", path, err)
-	}
-	return c, nil
+func Load(path string) (c Config, err error) {
+	err = conf.Load(path, &c)
+	return c, err
 }
 
 // Check says what is missing or wrong, and fills in defaults.

@@ -2,7 +2,6 @@ package wall
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/posterngate/postern/pkg/conf"
@@ -42,15 +41,9 @@ type Config struct {
 }
 
 // Load reads and checks a file.
-func Load(path string) (Config, error) {
-	var c Config
-	if err := conf.Load(path, &c); err != nil {
-		return Config{}, err
-	}
-	if err := c.Check(); err != nil {
-		return Config{}, fmt.Errorf("configuration %s: %w", path, err)
-	}
-	return c, nil
+func Load(path string) (c Config, err error) {
+	err = conf.Load(path, &c)
+	return c, err
 }
 
 // Check says what is missing or wrong, and fills in defaults.

@@ -13,14 +13,17 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Load reads path into into, a pointer to a struct with json tags. What the file does
-// not say keeps the value that into has.
-func Load(path string, into any) error {
+// Load reads path into into, a pointer to a struct with json tags, and has it check
+// itself. What the file does not say keeps the value that into has.
+func Load(path string, into interface{ Check() error }) error {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("configuration: %w", err)
 	}
-	if err := Parse(b, into); err != nil {
+	if err = Parse(b, into); err == nil {
+		err = into.Check()
+	}
+	if err != nil {
 		return fmt.Errorf("configuration %s: %w", path, err)
 	}
 	return nil
