@@ -19,7 +19,11 @@ func (a *app) tasksCmd() *cobra.Command {
 		Use: "tasks [TASK]", Short: "What I may do here and now, and on what terms", Args: cobra.MaximumNArgs(1),
 		Example: "  postern tasks\n  postern tasks sales-report --format yaml",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			offers, err := a.offers(cmd.Context())
+			api, err := a.dial(cmd.Context(), false)
+			if err != nil {
+				return err
+			}
+			offers, err := offers(cmd.Context(), api)
 			if err != nil {
 				return err
 			}
@@ -44,11 +48,8 @@ func (a *app) tasksCmd() *cobra.Command {
 	}
 }
 
-func (a *app) offers(ctx context.Context) ([]*apiv1.TaskOffer, error) {
-	api, err := a.dial(ctx, false)
-	if err != nil {
-		return nil, err
-	}
+// offers are the tasks that the caller may take.
+func offers(ctx context.Context, api *api) ([]*apiv1.TaskOffer, error) {
 	resp, err := api.access.ListTasks(ctx, connect.NewRequest(&apiv1.ListTasksRequest{}))
 	if err != nil {
 		return nil, err

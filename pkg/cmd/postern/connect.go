@@ -218,11 +218,11 @@ func (t target) wrongClient() error {
 // resource speaks.
 func (a *app) resolve(ctx context.Context, api *api, permission string) (target, error) {
 	task, resource, _ := strings.Cut(permission, ".")
-	resp, err := api.access.ListTasks(ctx, connect.NewRequest(&apiv1.ListTasksRequest{}))
+	offers, err := offers(ctx, api)
 	if err != nil {
 		return target{}, err
 	}
-	for _, o := range resp.Msg.GetTasks() {
+	for _, o := range offers {
 		if o.GetTask() != task {
 			continue
 		}
@@ -301,66 +301,4 @@ func passwords(user string, nodes []near, token string) []byte {
 		}
 	}
 	return b
-}
-
-func (a *app) configCmd() *cobra.Command {
-	c := group("config", "Configuration for stock clients")
-	var file, dir string
-	pg := &cobra.Command{
-		Use: "pg", Short: "A pg_service.conf entry for each of my PostgreSQL tasks", Args: cobra.NoArgs,
-		Long: `Prints a pg_service.conf entry for each PostgreSQL task: every node that reaches the
-resource, nearest first, so that libpq goes on to the next when one is down. The password
-is a token: PGPASSWORD=$(postern token). With --cert each entry shows the certificate that
-postern grant TASK --cert makes in the same folder, and needs no password.`,
-		Example: "  postern config pg --file ~/.pg_service.conf\n  PGPASSWORD=$(postern token) psql service=sales-report.warehouse",
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.configPG(cmd.Context(), file, dir) },
-	}
-	pg.Flags().StringVar(&file, "file", "", "write to this file; standard output where it is not given")
-	pg.Flags().StringVar(&dir, "cert", "", "folder of client certificates")
-	c.AddCommand(pg, a.configSSHCmd())
-	return c
-}
-
-func (a *app) configPG(ctx context.Context, file, dir string) error {
-	api, err := a.dial(ctx, false)
-	if err != nil {
-		return err
-	}
-	offers, err := a.offers(ctx)
-	if err != nil {
-		return err
-	}
-	var out strings.Builder
-	for _, o := range offers {
-		for _, r := range o.GetResources() {
-			if protocolOf(o, r) != "postgres" {
-				continue
-			}
-			nodes, err := a.nearest(ctx, api, r, "postgres")
-			if unreachable(err) {
-				a.say("%s.%s: %s", o.GetTask(), r, err)
-				continue
-			} else if err != nil {
-				return err
-			}
-			fmt.Fprintf(&out, "# %s\n[%s.%s]\n", oneLine(o.GetPurpose(), 70), o.GetTask(), r)
-			pairs := a.conninfo(o.GetTask()+"."+r, nodes)
-			if dir != "" {
-				files, err := filesIn(dir, o.GetTask())
-				if err != nil {
-					return err
-				}
-				pairs = append(pairs, files.conninfo()...)
-			}
-			for _, kv := range pairs {
-				fmt.Fprintf(&out, "%s=%s\n", kv[0], kv[1]) // a service file takes values as they are
-			}
-			fmt.Fprintln(&out)
-		}
-	}
-	if file == "" {
-		_, err := fmt.Fprint(a.env.Stdout, out.String())
-		return err
-	}
-	return os.WriteFile(file, []byte(out.String()), 0o600)
 }

@@ -238,60 +238,36 @@ is needed and kept in a folder while it is good. Nodes are known by one @cert-au
 }
 
 func (a *app) configSSH(ctx context.Context, file, dir string) error {
-	api, err := a.dial(ctx, false)
-	if err != nil {
-		return err
-	}
 	if dir == "" {
 		dir = filepath.Join(a.home, "ssh")
-	}
-	offers, err := a.offers(ctx)
-	if err != nil {
-		return err
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
 	var out strings.Builder
-	for _, o := range offers {
-		for _, r := range o.GetResources() {
-			if protocolOf(o, r) != "ssh" {
-				continue
-			}
-			nodes, err := a.nearest(ctx, api, r, "ssh")
-			if unreachable(err) {
-				a.say("%s.%s: %s", o.GetTask(), r, err)
-				continue
-			} else if err != nil {
-				return err
-			}
-			files, err := sshFilesIn(dir, o.GetTask())
-			if err != nil {
-				return err
-			}
-			host, port, err := net.SplitHostPort(nodes[0].addr)
-			if err != nil {
-				return err
-			}
-			fetch := fmt.Sprintf("%s grant %s --reuse --ssh %s", shellQuote(self), o.GetTask(), shellQuote(filepath.Dir(files.key)))
-			if strings.Contains(fetch, `"`) {
-				return fmt.Errorf("a path with a quotation mark cannot stand in ssh_config: %s", fetch)
-			}
-			name := o.GetTask() + "." + r
-			fmt.Fprintf(&out, "# %s\nMatch originalhost %s exec \"%s\"\n", oneLine(o.GetPurpose(), 70), name, strings.ReplaceAll(fetch, "%", "%%"))
-			for _, kv := range append([][2]string{{"HostName", host}, {"Port", port}, {"User", name}}, files.options()...) {
-				fmt.Fprintf(&out, "  %s %s\n", kv[0], sshWord(kv[1]))
-			}
-			fmt.Fprintln(&out)
+	err = a.eachTarget(ctx, "ssh", func(to target, purpose string, nodes []near) error {
+		files, err := sshFilesIn(dir, to.task)
+		if err != nil {
+			return err
 		}
-	}
-	if out.Len() == 0 {
-		a.say("no task of yours reaches a host by SSH: postern tasks")
-	}
-	if file == "" {
-		_, err := fmt.Fprint(a.env.Stdout, out.String())
+		host, port, err := net.SplitHostPort(nodes[0].addr)
+		if err != nil {
+			return err
+		}
+		fetch := fmt.Sprintf("%s grant %s --reuse --ssh %s", shellQuote(self), to.task, shellQuote(filepath.Dir(files.key)))
+		if strings.Contains(fetch, `"`) {
+			return fmt.Errorf("a path with a quotation mark cannot stand in ssh_config: %s", fetch)
+		}
+		fmt.Fprintf(&out, "# %s\nMatch originalhost %s exec \"%s\"\n", purpose, to.user(), strings.ReplaceAll(fetch, "%", "%%"))
+		for _, kv := range append([][2]string{{"HostName", host}, {"Port", port}, {"User", to.user()}}, files.options()...) {
+			fmt.Fprintf(&out, "  %s %s\n", kv[0], sshWord(kv[1]))
+		}
+		fmt.Fprintln(&out)
+		return nil
+	})
+	if err != nil {
 		return err
 	}
-	return os.WriteFile(file, []byte(out.String()), 0o600)
+	return a.writeConfig(file, out.String())
 }
