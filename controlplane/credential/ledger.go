@@ -198,20 +198,20 @@ func (l ledger) open(ctx context.Context, one lease) ([]byte, error) {
 
 // Lent is a lease as the ledger tells of it, for people.
 type Lent struct {
-	ID               postern.LeaseID
-	Node             postern.NodeName
-	Grant            postern.GrantID
-	Task             postern.TaskName
-	Resource         postern.ResourceName
-	Account          string
-	Purpose, Source  string
-	Where            string // path or secret
-	Session          postern.SessionID
-	Live             bool // it is out, or may be
-	Made             bool // the account was made for this loan, and goes with it
-	Created, Updated time.Time
-	Until            time.Time // the absolute end
-	State            string
+	ID              postern.LeaseID
+	Node            postern.NodeName
+	Grant           postern.GrantID
+	Task            postern.TaskName
+	Resource        postern.ResourceName
+	Account         string
+	Purpose, Source string
+	Where           string // path or secret
+	Session         postern.SessionID
+	Live            bool // it is out, or may be
+	Made            bool // the account was made for this loan, and goes with it
+	Created         time.Time
+	Until           time.Time // the absolute end
+	State           string
 }
 
 // made reports whether a source makes a login, or a token, for each lease.
@@ -239,7 +239,7 @@ func (b *Broker) Loans(ctx context.Context, keep func(*Lent) bool) ([]Lent, erro
 		}
 		l := Lent{
 			one.id, one.Node, one.Grant, one.Task, one.Resource, one.Account, one.Purpose, one.Source, one.Where, one.Session,
-			!one.State.ended(), made(&one), one.Created, one.Updated, one.Until, string(one.State),
+			!one.State.ended(), made(&one), one.Created, one.Until, string(one.State),
 		}
 		if keep(&l) {
 			out = append(out, l)

@@ -60,7 +60,6 @@ type Opened struct {
 	Version       postern.Version
 	Level         postern.Level
 	StoreRaw      bool // what masks hide is kept too
-	Time          time.Time
 }
 
 // Config is what a Gate works with.

@@ -59,9 +59,6 @@ func New(cfg Config) (*Listener, error) {
 // Addr is the bound address.
 func (l *Listener) Addr() net.Addr { return l.ln.Addr() }
 
-// Conns is how many connections are open.
-func (l *Listener) Conns() int64 { return l.conns.Load() }
-
 // Run accepts until ctx is done, then ends every connection and waits for it.
 func (l *Listener) Run(ctx context.Context) error {
 	g := run.New(ctx)

@@ -6,7 +6,6 @@
 package request
 
 import (
-	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/binary"
@@ -155,6 +154,3 @@ func Secure(c *tls.Config) *tls.Config {
 	c.NextProtos = LocalProtocols
 	return c
 }
-
-// Cause is why a context ended, as what a client is told.
-func Cause(ctx context.Context) *postern.Refusal { return postern.AsRefusal(context.Cause(ctx)) }

@@ -20,12 +20,10 @@ import (
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/pump"
 	"github.com/posterngate/postern/dataplane/request/h1"
-	"github.com/posterngate/postern/pkg/postern"
 )
 
 // Config is what a Server works with.
 type Config struct {
-	Protocol       postern.Protocol
 	TLS            *tls.Config // of the listener; nil only where plaintext is allowed
 	AllowPlaintext bool
 	// Serve answers one request, which has been admitted nowhere yet; h is what its headers say.

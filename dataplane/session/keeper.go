@@ -221,7 +221,7 @@ func (k *Keeper) Open(ctx context.Context, c engine.Claim) (_ engine.Session, er
 	rec, raw, err := k.cfg.Records.Begin(gate.Opened{
 		Session: id, Grant: grant, Task: task, Resource: res.name, Protocol: c.Protocol, Database: s.terms.Database,
 		Node: k.cfg.Node, Region: k.cfg.Region, ClientAddress: c.ClientAddress, ClientProgram: c.ClientProgram,
-		Version: snap.Version(), Level: s.terms.Level, StoreRaw: terms.StoreRaw, Time: k.cfg.Now(),
+		Version: snap.Version(), Level: s.terms.Level, StoreRaw: terms.StoreRaw,
 	})
 	if err != nil {
 		k.forget(s)

@@ -31,9 +31,6 @@ const (
 // ErrBomb means that a body unpacks to far more than it is.
 var ErrBomb = errors.New("it unpacks to far more than it is")
 
-// Encodings are the content encodings that are unpacked, for Accept-Encoding.
-const Encodings = "gzip, deflate, br, zstd"
-
 // A Reader reads a body with its masks. Reads return what may be shown as soon as it may.
 // It is for one goroutine.
 type Reader struct {

@@ -149,11 +149,11 @@ func TestListsAndPins(t *testing.T) {
 		t.Errorf("what was accepted does not show: %s", got)
 	}
 	// What policy pins is so from the first.
-	hash, err := Hash(map[string]any{"name": "search", "description": "find"})
+	sum, _, err := hash(map[string]any{"name": "search", "description": "find"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	rule := &postern.MCPRule{Tools: []string{"*"}, Pins: map[string]string{"search": hash}}
+	rule := &postern.MCPRule{Tools: []string{"*"}, Pins: map[string]string{"search": written(sum)}}
 	server = NewServer()
 	s = server.Talk("")
 	ask(t, s, 1, "tools/list", Terms{List: rule})

@@ -37,11 +37,9 @@ type Error struct {
 
 // The codes of errors that the gateway gives.
 const (
-	CodeParse    = -32700
-	CodeInvalid  = -32600
-	CodeNoMethod = -32601
-	CodeRefused  = -32003 // by policy
-	CodeHeld     = -32004 // people have been asked
+	CodeInvalid = -32600
+	CodeRefused = -32003 // by policy
+	CodeHeld    = -32004 // people have been asked
 )
 
 // Response reports whether the message answers a request.

@@ -239,12 +239,7 @@ func Shown(p *nodev1.ServerPins, r *nodev1.PinServerRequest, asked []string) boo
 	return true
 }
 
-// Hash is how a tool is pinned: of all that a server says of it.
-func Hash(tool map[string]any) (string, error) {
-	sum, _, err := hash(tool)
-	return written(sum), err
-}
-
+// hash is how a thing is pinned: of all that a server says of it.
 func hash(thing map[string]any) (sum, text []byte, err error) {
 	if text, err = encode(thing); err != nil {
 		return nil, nil, err

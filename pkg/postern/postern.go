@@ -22,8 +22,6 @@ type (
 	SessionID string
 	// LeaseID names a credential on loan.
 	LeaseID string
-	// HoldID names something parked for people.
-	HoldID string
 	// Protocol is the one name of a protocol: in configuration, policy, metrics and recordings.
 	Protocol string
 )

@@ -134,9 +134,6 @@ func Open(dir string) (*Log, error) {
 	return &Log{root.FS(), root.Close}, nil
 }
 
-// New is a log whose files are in files.
-func New(files fs.FS) *Log { return &Log{files, func() error { return nil }} }
-
 // Close closes the folder.
 func (l *Log) Close() error { return l.close() }
 

@@ -48,7 +48,6 @@ type Stream struct {
 	typed   []byte
 	matches []detect.Match
 	filled  []byte
-	counts  detect.Counts
 }
 
 const (
@@ -122,10 +121,6 @@ func (s *Stream) Close(dst []byte) []byte {
 // Held is how many bytes are held back.
 func (s *Stream) Held() int { return len(s.raw) }
 
-// Counts are how many of each kind were masked so far, where a line that was written over
-// may count twice.
-func (s *Stream) Counts() detect.Counts { return s.counts }
-
 // release appends what is held back up to end.
 func (s *Stream) release(dst []byte, end int) []byte {
 	dst = append(dst, s.raw[:end]...)
@@ -180,19 +175,14 @@ func (s *Stream) mask(sc *detect.Scanner, from int, final bool) (done int) {
 	for _, m := range s.matches {
 		m.More = m.More || slices.Contains(at[m.From:m.To], gone) // what is left shows no part
 		s.filled = s.set.AppendFilled(s.filled[:0], m, line[m.From:m.To])
-		hidden := false
 		for i, at := range at[m.From:m.To] {
 			if at == gone || s.raw[at] == s.filled[i] {
 				continue
 			}
-			hidden = true
 			s.raw[at] = s.filled[i]
 			for at++; at < len(s.raw) && s.raw[at]&0xc0 == 0x80; at++ {
 				s.raw[at] = 0 // the rest of a character, which no terminal shows
 			}
-		}
-		if hidden {
-			s.counts[m.Kind]++
 		}
 	}
 	return done
@@ -215,7 +205,6 @@ func (s *Stream) say(final bool) {
 	for _, m := range s.matches {
 		s.filled = s.set.AppendFilled(s.filled[:0], m, said[m.From:m.To])
 		copy(said[m.From:], s.filled)
-		s.counts[m.Kind]++
 	}
 	s.saidFrom += done
 }

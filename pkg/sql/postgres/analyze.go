@@ -19,15 +19,12 @@ import (
 )
 
 // Parser turns text into serialised pg_query trees and back. A text that is not in the
-// grammar gives a *SyntaxError. It is safe for concurrent use.
+// grammar gives a *sql.SyntaxError. It is safe for concurrent use.
 type Parser interface {
 	Parse(ctx context.Context, text string) (tree []byte, err error)
 	// Deparse fails unless the text reads as that very tree.
 	Deparse(ctx context.Context, tree []byte) (text string, err error)
 }
-
-// SyntaxError is text that the grammar does not know.
-type SyntaxError = sql.SyntaxError
 
 // Settings are those of the connection that decide what names mean.
 type Settings struct {
@@ -61,7 +58,7 @@ type Analysis struct {
 	err       error // why there is no canonical text
 }
 
-// Analyze finds out what a text does. An error is a *SyntaxError, or a fault of the
+// Analyze finds out what a text does. An error is a *sql.SyntaxError, or a fault of the
 // parser; a text that is well formed and not understood has incomplete facts.
 func Analyze(ctx context.Context, p Parser, cat *sql.Catalog, set Settings, text string) (*Analysis, error) {
 	if cat == nil {

@@ -389,7 +389,7 @@ func TestFacts(t *testing.T) {
 
 func TestSyntaxError(t *testing.T) {
 	_, err := postgres.Analyze(t.Context(), pool, sqltest.Company(), settings, "SELEC id FROM sales.orders")
-	var e *postgres.SyntaxError
+	var e *sql.SyntaxError
 	if !errors.As(err, &e) || e.Position != 1 {
 		t.Errorf("error = %v, want a syntax error", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/posterngate/postern/pkg/sql"
 	"github.com/posterngate/postern/pkg/sql/postgres"
 	"github.com/posterngate/postern/pkg/sql/sqltest"
 	"github.com/posterngate/postern/pkg/sql/worker"
@@ -28,7 +29,7 @@ func FuzzAnalyze(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		an, err := postgres.Analyze(t.Context(), pool, cat, settings, text)
 		if err != nil {
-			var e *postgres.SyntaxError
+			var e *sql.SyntaxError
 			if !errors.As(err, &e) && !errors.Is(err, worker.ErrFault) {
 				t.Fatalf("%q: %v", text, err)
 			}

@@ -18,9 +18,6 @@ import (
 	"github.com/posterngate/postern/pkg/sql"
 )
 
-// SyntaxError is text that the grammar does not know, or that is over a bound.
-type SyntaxError = sql.SyntaxError
-
 // ErrFault means that the child died, took too long, or answered nonsense. The
 // statement is denied; the next one meets a new child.
 var ErrFault = errors.New("worker: the parser failed")
@@ -95,7 +92,7 @@ func (p *Pool) Run(ctx context.Context) error {
 }
 
 // Parse reads a text and returns its tree, a serialised pg_query ParseResult. A text
-// that is not in the grammar gives a *SyntaxError, a broken child an error that is
+// that is not in the grammar gives a *sql.SyntaxError, a broken child an error that is
 // ErrFault.
 func (p *Pool) Parse(ctx context.Context, text string) ([]byte, error) {
 	if err := Check(text); err != nil {

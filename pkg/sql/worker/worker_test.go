@@ -102,7 +102,7 @@ func TestParseAndDeparse(t *testing.T) {
 func TestSyntaxErrorsSayWhere(t *testing.T) {
 	p := pool(t, Config{Deadline: 5 * time.Second})
 	_, err := p.Parse(t.Context(), "SELEC id FROM t")
-	var e *SyntaxError
+	var e *sql.SyntaxError
 	if !errors.As(err, &e) || e.Position != 1 || !strings.Contains(e.Message, `at or near "SELEC"`) {
 		t.Errorf("error = %#v, want a syntax error at 1", err)
 	}
