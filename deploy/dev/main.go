@@ -39,6 +39,10 @@ func command(ctx context.Context, args []string) int {
 		return 2
 	}
 	verb := args[0]
+	if verb == "help" || verb == "-h" || verb == "--help" {
+		fmt.Fprint(os.Stdout, usage)
+		return 0
+	}
 	for i := 1; i < len(args); i++ {
 		switch {
 		case args[i] == "--vault":

@@ -100,7 +100,7 @@ func (j *judge) sql(f *sql.Facts) postern.Decision {
 func (j *judge) unclear(what string) postern.Decision {
 	return j.deny(&refusal{
 		rule: j.task.rules.facts, reason: "this statement could not be understood, and so it is not allowed", detail: what,
-		hint: "write it more simply, or ask for a task that allows it",
+		hint: "check its names, write it more simply, or ask for a task that allows it",
 	})
 }
 
