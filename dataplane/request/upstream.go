@@ -3,8 +3,6 @@ package request
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -26,8 +24,13 @@ const (
 // connect makes the ways to the resource. They dial through the session, which closes
 // what they have opened when it ends.
 func (v *Visit) connect() {
-	secure, err := verify(v.Terms())
-	if v.Terms().HTTP.Auth == "certificate" {
+	plain := v.Terms().TLS.Mode == "disable"
+	var secure *tls.Config
+	var err error
+	if !plain {
+		secure, err = v.Terms().TLS.Client()
+	}
+	if secure != nil && v.Terms().HTTP.Auth == "certificate" {
 		secure.GetClientCertificate = v.certificate
 	}
 	dial := func(ctx context.Context, versions ...string) (net.Conn, error) {
@@ -39,7 +42,7 @@ func (v *Visit) connect() {
 			return nil, err
 		}
 		nc = pump.NewFeed(nc, nil)
-		if v.Terms().TLS.Mode == "disable" {
+		if plain {
 			return nc, nil
 		}
 		return shake(ctx, nc, secure, versions)
@@ -59,7 +62,7 @@ func (v *Visit) connect() {
 	v.HTTP2.Protocols.SetUnencryptedHTTP2(true)
 	agreed.two = v.HTTP2
 	v.Upstream = agreed
-	if v.Terms().TLS.Mode == "disable" {
+	if plain {
 		v.Upstream = v.HTTP1
 	}
 }
@@ -167,32 +170,4 @@ func Scheme(t *engine.Terms) string {
 		return "http"
 	}
 	return "https"
-}
-
-// verify makes the configuration by which a resource is known.
-func verify(t *engine.Terms) (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.TLS.ServerName}
-	if len(t.TLS.CA) > 0 {
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(t.TLS.CA) {
-			return c, errors.New("request: the CA of the resource cannot be read")
-		}
-	}
-	switch t.TLS.Mode {
-	case "disable", "", "verify-full":
-	case "verify-ca":
-		roots := c.RootCAs
-		c.InsecureSkipVerify = true //nolint:gosec // all but the name is verified below
-		c.VerifyConnection = func(s tls.ConnectionState) error {
-			between := x509.NewCertPool()
-			for _, cert := range s.PeerCertificates[1:] {
-				between.AddCert(cert)
-			}
-			_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between})
-			return err
-		}
-	default:
-		return c, errors.New("request: the resource's TLS mode is not known")
-	}
-	return c, nil
 }

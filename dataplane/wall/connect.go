@@ -1,9 +1,9 @@
 package wall
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -52,15 +52,14 @@ func connect(ctx context.Context, r *typesv1.Resource, cred *engine.Credential) 
 // tlsConfig is nil for mode disable, which policy allows for loopback alone.
 func tlsConfig(ep *typesv1.Endpoint, cred *engine.Credential) (*tls.Config, error) {
 	t := ep.GetTls()
-	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.GetServerName()}
-	if c.ServerName == "" {
-		c.ServerName = ep.GetHost()
+	if t.GetMode() == "disable" {
+		return nil, nil
 	}
-	if pem := t.GetCa().GetPem(); pem != "" {
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM([]byte(pem)) {
-			return nil, errors.New("connect: the resource's CA holds no PEM certificate")
-		}
+	c, err := engine.TLSTerms{
+		Mode: cmp.Or(t.GetMode(), "verify-full"), CA: []byte(t.GetCa().GetPem()), ServerName: cmp.Or(t.GetServerName(), ep.GetHost()),
+	}.Client()
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
 	}
 	if len(cred.Certificate) > 0 {
 		pair, err := tls.X509KeyPair(cred.Certificate, cred.PrivateKey.Reveal())
@@ -68,24 +67,6 @@ func tlsConfig(ep *typesv1.Endpoint, cred *engine.Credential) (*tls.Config, erro
 			return nil, errors.New("connect: the admin credential's certificate and key do not fit") // the cause may quote them
 		}
 		c.Certificates = []tls.Certificate{pair}
-	}
-	switch t.GetMode() {
-	case "disable":
-		return nil, nil
-	case "verify-ca":
-		roots := c.RootCAs
-		c.InsecureSkipVerify = true //nolint:gosec // the chain is verified below, and the name on purpose is not
-		c.VerifyConnection = func(cs tls.ConnectionState) error {
-			between := x509.NewCertPool()
-			for _, cert := range cs.PeerCertificates[1:] {
-				between.AddCert(cert)
-			}
-			_, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between})
-			return err
-		}
-	case "", "verify-full":
-	default:
-		return nil, fmt.Errorf("connect: TLS mode %q is not known", t.GetMode())
 	}
 	return c, nil
 }

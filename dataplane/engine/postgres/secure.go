@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -20,9 +19,13 @@ func secure(ctx context.Context, nc net.Conn, t engine.TLSTerms, cert *tls.Certi
 	if t.Mode == "disable" {
 		return nc, nil
 	}
-	cfg, err := clientTLS(t, cert)
+	cfg, err := t.Client()
 	if err != nil {
 		return nil, err
+	}
+	cfg.NextProtos = []string{alpn}
+	if cert != nil {
+		cfg.Certificates = []tls.Certificate{*cert}
 	}
 	if _, err := nc.Write(binary.BigEndian.AppendUint32([]byte{0, 0, 0, 8}, sslRequest)); err != nil {
 		return nil, err
@@ -39,46 +42,6 @@ func secure(ctx context.Context, nc net.Conn, t engine.TLSTerms, cert *tls.Certi
 		return nil, fmt.Errorf("tls: %w", err)
 	}
 	return tc, nil
-}
-
-func clientTLS(t engine.TLSTerms, cert *tls.Certificate) (*tls.Config, error) {
-	cfg := &tls.Config{ServerName: t.ServerName, NextProtos: []string{alpn}, MinVersion: tls.VersionTLS12}
-	if len(t.CA) > 0 {
-		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM(t.CA) {
-			return nil, errors.New("the resource's CA holds no certificate")
-		}
-	}
-	if cert != nil {
-		cfg.Certificates = []tls.Certificate{*cert}
-	}
-	switch t.Mode {
-	case "verify-full":
-		if t.ServerName == "" {
-			return nil, errors.New("tls mode verify-full needs a server name")
-		}
-	case "verify-ca":
-		// The chain is verified below, the name is not.
-		cfg.InsecureSkipVerify = true //nolint:gosec // VerifyConnection does it
-		cfg.VerifyConnection = func(cs tls.ConnectionState) error {
-			return verifyChain(cs, cfg.RootCAs)
-		}
-	default:
-		return nil, fmt.Errorf("unknown tls mode %q", t.Mode)
-	}
-	return cfg, nil
-}
-
-func verifyChain(cs tls.ConnectionState, roots *x509.CertPool) error {
-	if len(cs.PeerCertificates) == 0 {
-		return errors.New("the resource sent no certificate")
-	}
-	o := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool()}
-	for _, c := range cs.PeerCertificates[1:] {
-		o.Intermediates.AddCert(c)
-	}
-	_, err := cs.PeerCertificates[0].Verify(o)
-	return err
 }
 
 // certificate is the client certificate of a credential, or nil.
