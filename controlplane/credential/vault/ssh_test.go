@@ -31,7 +31,7 @@ func fromSSH(t *testing.T, h *house) {
 		"key_type": "ca", "allow_user_certificates": true, "allowed_users": "deploy," + me.Username,
 		"allowed_extensions": "permit-pty,permit-port-forwarding", "ttl": "5m", "max_ttl": "10m",
 	})
-	before := len(h.accessors())
+	before := h.accessors()
 	resp, err := h.broker(h.source(h.config()), nil).Lease(t.Context(), h.node(), ask("s-ssh", "web"))
 	check(t, err)
 	c := h.open("s-ssh", resp)
@@ -105,7 +105,8 @@ func fromSSH(t *testing.T, h *house) {
 	if _, err := issue(""); err == nil || !strings.Contains(err.Error(), "every login") {
 		t.Errorf("without a principal: %v", err)
 	}
-	if after := len(h.accessors()); after != before {
-		t.Errorf("%d tokens, before %d", after, before)
+	// Some of those that were there before may have ended in the meantime.
+	if left := slices.DeleteFunc(h.accessors(), func(a string) bool { return slices.Contains(before, a) }); len(left) > 0 {
+		t.Errorf("%d tokens are left", len(left))
 	}
 }
