@@ -71,6 +71,48 @@ func BenchmarkIngest(b *testing.B) {
 	}
 }
 
+// BenchmarkShortSessions takes in sessions of one statement, from 8 at once: each as a chunk
+// and its seal together, as nodes ship them, and one after the other, as they did before. An
+// op is a session.
+func BenchmarkShortSessions(b *testing.B) {
+	for _, together := range []bool{true, false} {
+		b.Run(map[bool]string{true: "together", false: "apart"}[together], func(b *testing.B) {
+			h := open(b, b.TempDir())
+			reqs := make([][]*nodev1.ShipRequest, b.N)
+			for i := range reqs {
+				p := newTape(b, fmt.Sprintf("s-%d", i))
+				p.open()
+				hotStatement(p, 0, false, false)
+				p.add(record.Event{Kind: record.KindClosed, Reason: "client left"})
+				p.cut(0)
+				p.seal("node-1", nodeKey, false)
+				reqs[i] = []*nodev1.ShipRequest{last(p)}
+				if !together {
+					reqs[i] = []*nodev1.ShipRequest{{Session: string(p.session.ID), Chunk: p.chunks[0]}, {Session: string(p.session.ID), Index: 1, Chunk: p.chunks[1]}}
+				}
+			}
+			b.ResetTimer()
+			used := cpu(b)
+			var wg sync.WaitGroup
+			for w := range 8 {
+				wg.Go(func() {
+					for i := w; i < len(reqs); i += 8 {
+						for _, req := range reqs[i] {
+							if r, err := h.Ingest(b.Context(), "node-1", req); err != nil || r.GetReject() != "" {
+								b.Error(r, err)
+								return
+							}
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.StopTimer()
+			b.ReportMetric(float64((cpu(b)-used).Microseconds())/float64(b.N), "cpu-µs/op")
+		})
+	}
+}
+
 // hotStatement is a point select that is executed once more.
 func hotStatement(p *tape, i int, rows, distinct bool) {
 	text := "SELECT o.id, o.customer_id, o.amount, o.status, o.created_at FROM sales.orders o WHERE o.id = $1"
