@@ -191,14 +191,17 @@ func over(g *typesv1.Grant, now time.Time) bool {
 	return g.GetState() != typesv1.GrantState_GRANT_STATE_ACTIVE || !now.Before(g.GetEndTime().AsTime())
 }
 
-// issue goes from nothing to ACTIVE, and takes everything back where that fails.
+// issue goes from nothing to ACTIVE, and takes everything back where that fails. Of what is
+// only read, the ledger knows before it is lent, and not before it is read.
 func (b *Broker) issue(ctx context.Context, node NodeIdentity, one *lease, ref *typesv1.CredentialRef) (resp *nodev1.LeaseResponse, err error) {
 	began := b.now()
-	if err := b.ledger.move(ctx, one, stateIntent, nil); err != nil {
-		return nil, unavailable(err)
+	if !read(one.Source) {
+		if err := b.ledger.move(ctx, one, stateIntent, nil); err != nil {
+			return nil, unavailable(err)
+		}
 	}
 	defer func() {
-		if err == nil {
+		if err == nil || one.State == "" || one.State.ended() {
 			return
 		}
 		// The caller may be gone; what was begun must be undone all the same.

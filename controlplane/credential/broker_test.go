@@ -147,8 +147,8 @@ func TestRefusals(t *testing.T) {
 func TestCatalogNeedsNoGrant(t *testing.T) {
 	h := newHouse(t)
 	resp, err := h.Lease(t.Context(), h.node(), &nodev1.LeaseRequest{Session: "c-1", Resource: "crm", Purpose: PurposeCatalog})
-	if err != nil || h.sealed.live() != 1 {
-		t.Fatalf("%v, %d lent", err, h.sealed.live())
+	if err != nil || h.sealed.made != 1 {
+		t.Fatalf("%v, %d lent", err, h.sealed.made)
 	}
 	if left := time.Until(resp.GetExpireTime().AsTime()); left > 5*time.Minute {
 		t.Errorf("it lives %s without a renewal", left)

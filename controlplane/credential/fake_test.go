@@ -38,6 +38,7 @@ type fakeSource struct {
 	revokes int
 	broken  error         // what Revoke and Renew answer
 	pause   chan struct{} // Issue waits for it before it reads
+	reads   bool          // it makes nothing, and so has nothing to undo
 }
 
 func newSource() *fakeSource {
@@ -52,6 +53,9 @@ func (f *fakeSource) Issue(ctx context.Context, r Request) (Issued, error) {
 	f.mu.Unlock()
 	if f.failAt == "token" {
 		return Issued{}, errors.New("no token")
+	}
+	if f.reads {
+		return Issued{Credential: &nodev1.Credential{Account: user, Password: []byte(canary)}}, nil
 	}
 	if err := r.Record(ctx, []byte(h)); err != nil {
 		return Issued{}, err
@@ -215,7 +219,7 @@ func newHouse(t testing.TB) *house {
 	}
 	h := &house{
 		t: t, store: storetest.NewMemory(), policy: &fakePolicy{grants: map[string]*typesv1.Grant{}},
-		vault: newSource(), sealed: newSource(), log: &syncBuffer{}, key: key,
+		vault: newSource(), sealed: &fakeSource{reads: true}, log: &syncBuffer{}, key: key,
 	}
 	h.Broker = h.another()
 	h.policy.put("g-1", "report", typesv1.GrantState_GRANT_STATE_ACTIVE, time.Now().Add(time.Hour))

@@ -32,15 +32,16 @@ const (
 	stateIrrevocable state = "irrevocable" // the source would not end it: for people
 )
 
-// arrows are the only changes that the ledger makes; each is one compare-and-swap.
+// arrows are the only changes that the ledger makes; each is one compare-and-swap. Where
+// nothing is made for a loan it becomes active at once, and ends at once.
 var arrows = map[state][]state{
-	"":            {stateIntent},
+	"":            {stateIntent, stateActive},
 	stateIntent:   {stateToken, stateActive, stateRevoking},
 	stateToken:    {stateToken, stateActive, stateRevoking},
-	stateActive:   {stateActive, stateRevoking},
+	stateActive:   {stateActive, stateRevoking, stateRevoked, stateExpired},
 	stateRevoking: {stateRevoking, stateRevoked, stateExpired, stateIrrevocable},
-	stateRevoked:  {stateIntent},
-	stateExpired:  {stateIntent},
+	stateRevoked:  {stateIntent, stateActive},
+	stateExpired:  {stateIntent, stateActive},
 }
 
 // lending reports whether a source may be at work for the lease.
@@ -101,6 +102,25 @@ func (l ledger) get(ctx context.Context, id postern.LeaseID) (lease, error) {
 		return lease{}, err
 	}
 	return decode(e)
+}
+
+// all reads those of these leases that there are.
+func (l ledger) all(ctx context.Context, ids ...postern.LeaseID) ([]lease, error) {
+	keys := make([]store.Key, len(ids))
+	for i, id := range ids {
+		keys[i] = l.key(id)
+	}
+	entries, err := l.store.GetAll(ctx, keys...)
+	if err != nil {
+		return nil, err
+	}
+	found := make([]lease, len(entries))
+	for i, e := range entries {
+		if found[i], err = decode(e); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
 }
 
 func decode(e store.Entry) (lease, error) {
@@ -218,6 +238,10 @@ type Lent struct {
 func made(l *lease) bool {
 	return l.Source == sourceWall || l.Source == sourceOAuth || l.Source == sourceVault && (strings.Contains(l.Where, "/creds/") || strings.Contains(l.Where, "/sign/"))
 }
+
+// read reports whether what a source lends is there already and stays as it is: nothing is
+// made for a loan that would have to be undone.
+func read(source string) bool { return source == sourceSealed }
 
 // Lent lists all leases of a resource that the ledger has and whose account is known,
 // those that ended within the hour among them.

@@ -14,34 +14,45 @@ import (
 // borrowed, because its node died or a call was lost, the sweeper takes back at once
 // instead of when it is not renewed. Saying it again does no harm.
 func (b *Broker) Over(ctx context.Context, node postern.NodeName, session postern.SessionID) error {
-	for _, purpose := range []string{PurposeSession, PurposeCatalog} {
-		if err := b.over(ctx, leaseID(node, session, purpose)); err != nil {
-			return fmt.Errorf("end the lease of session %s: %w", session, err)
-		}
+	have, err := b.ledger.all(ctx, leaseID(node, session, PurposeSession), leaseID(node, session, PurposeCatalog))
+	for i := 0; err == nil && i < len(have); i++ {
+		err = b.over(ctx, have[i])
+	}
+	if err != nil {
+		return fmt.Errorf("end the lease of session %s: %w", session, err)
 	}
 	return nil
 }
 
+const overReason = "its session is over"
+
 // over leaves the work to the sweeper, or to a release that is on its way: whoever still
 // lends this very lease finds that it was moved, and undoes what it did.
-func (b *Broker) over(ctx context.Context, id postern.LeaseID) error {
+func (b *Broker) over(ctx context.Context, one lease) error {
 	for {
-		one, err := b.ledger.get(ctx, id)
-		if errors.Is(err, store.ErrNotFound) {
+		if one.State.ended() || one.State == stateRevoking {
 			return nil
 		}
-		if err != nil || one.State.ended() || one.State == stateRevoking {
-			return err
-		}
-		b.replies.drop(id)
+		b.replies.drop(one.id)
 		var next time.Time
 		if one.State.lending() {
 			next = one.Updated.Add(issueTimeout)
 		}
-		err = b.put(ctx, &one, "its session is over", next)
-		if store.IsConflict(err) {
-			continue // it was just given back, or renewed
+		var err error
+		if one.spent() {
+			err = b.finish(ctx, &one, overReason)
+		} else {
+			err = b.put(ctx, &one, overReason, next)
 		}
-		return err
+		if conflict := (*store.ConflictError)(nil); !errors.As(err, &conflict) {
+			return err
+		}
+		// It was just given back, or renewed.
+		if one, err = b.ledger.get(ctx, one.id); errors.Is(err, store.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
 	}
 }

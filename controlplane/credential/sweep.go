@@ -133,10 +133,14 @@ func (b *Broker) grantOver(ctx context.Context, id postern.GrantID, known map[po
 	return is
 }
 
-// end takes a lease to its end: first on file, then at the source, then on file again.
+// end takes a lease to its end: first on file, then at the source, then on file again; just
+// on file where the source has nothing of it.
 // Where the source fails the lease stays REVOKING, and the error says why.
 func (b *Broker) end(ctx context.Context, one *lease, why string, with ...store.Op) error {
 	b.replies.drop(one.id)
+	if one.spent() {
+		return b.finish(ctx, one, why, with...)
+	}
 	if one.State != stateRevoking {
 		// The sweeper leaves this try its time.
 		if err := b.put(ctx, one, why, b.now().Add(revokeTimeout), with...); err != nil {
@@ -146,11 +150,21 @@ func (b *Broker) end(ctx context.Context, one *lease, why string, with ...store.
 	if err := b.revoke(ctx, *one); err != nil {
 		return errors.Join(err, b.putOff(ctx, one, err, with...))
 	}
+	return b.finish(ctx, one, one.Reason, with...)
+}
+
+// spent reports whether a lease ends by being on file as ended: it is lent, and its source
+// has nothing of it.
+func (l *lease) spent() bool { return l.State == stateActive && len(l.Handle) == 0 }
+
+// finish writes that a lease has ended.
+func (b *Broker) finish(ctx context.Context, one *lease, why string, with ...store.Op) error {
 	to := stateRevoked
 	if !b.now().Before(one.Expires) {
 		to = stateExpired
 	}
-	if err := b.ledger.move(ctx, one, to, func(l *lease) { l.Handle, l.Problem, l.NextTry = nil, "", time.Time{} }, with...); err != nil {
+	err := b.ledger.move(ctx, one, to, func(l *lease) { l.Handle, l.Reason, l.Problem, l.NextTry = nil, why, "", time.Time{} }, with...)
+	if err != nil {
 		return err
 	}
 	b.cfg.Logger.InfoContext(ctx, "credential taken back", append(one.attrs(), slog.String("reason", one.Reason))...)

@@ -145,6 +145,52 @@ func (b *before) Commit(ctx context.Context, ops ...store.Op) (int64, error) {
 	return b.Store.Commit(ctx, ops...)
 }
 
+// counting counts transactions.
+type counting struct {
+	store.Store
+	commits int
+}
+
+func (c *counting) Commit(ctx context.Context, ops ...store.Op) (int64, error) {
+	c.commits++
+	return c.Store.Commit(ctx, ops...)
+}
+
+// What is only read is lent in one transaction and ends in one, whoever ends it.
+func TestWhatIsReadHasTwoSteps(t *testing.T) {
+	for name, end := range map[string]func(h *house, lease string) error{
+		"the node": func(h *house, lease string) error {
+			_, err := h.Release(h.t.Context(), "node-1", &nodev1.ReleaseRequest{Lease: lease})
+			return err
+		},
+		"the record": func(h *house, _ string) error { return h.Over(h.t.Context(), "node-1", "s-1") },
+	} {
+		h := newHouse(t)
+		c := &counting{Store: h.store}
+		h.ledger.store = c
+		ask := &nodev1.LeaseRequest{Session: "s-1", Resource: "crm", Purpose: PurposeCatalog}
+		for round := range 2 { // the second time over what has ended
+			resp, err := h.Lease(t.Context(), h.node(), ask)
+			if err != nil || h.states()[stateActive] != 1 {
+				t.Fatalf("%s: %v, ledger %v", name, err, h.states())
+			}
+			for range 2 {
+				if err := end(h, resp.GetLease()); err != nil || h.states()[stateRevoked] != 1 {
+					t.Errorf("%s: %v, ledger %v", name, err, h.states())
+				}
+			}
+			if c.commits != 2*(round+1) || h.sealed.revokes != 0 {
+				t.Errorf("%s: %d transactions in %d rounds, %d times revoked", name, c.commits, round+1, h.sealed.revokes)
+			}
+		}
+		// Where it is not lent after all, nothing is on file.
+		h.sealed.failAt = "token"
+		if _, err := h.Lease(t.Context(), h.node(), &nodev1.LeaseRequest{Session: "s-2", Resource: "crm", Purpose: PurposeCatalog}); err == nil || len(h.states()) != 1 || c.commits != 4 {
+			t.Errorf("%s: %v, ledger %v", name, err, h.states())
+		}
+	}
+}
+
 // A release under way does not leave the lease to the sweeper when its session's record tells
 // meanwhile that the session is over.
 func TestReleasedWhileItsSessionEnds(t *testing.T) {

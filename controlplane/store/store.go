@@ -111,6 +111,9 @@ func IsConflict(err error) bool {
 type Store interface {
 	// Get reads one value, or ErrNotFound.
 	Get(ctx context.Context, k Key) (Entry, error)
+	// GetAll reads those of these values that exist, as of one moment and in the order of
+	// keys, of which there are at most MaxOps.
+	GetAll(ctx context.Context, keys ...Key) ([]Entry, error)
 	// List reads up to limit values of a kind in order of name, beginning after the
 	// name given; limit 0 means all. The revision is that of the whole store at the
 	// read; all pages of a listing without a limit are of one revision.

@@ -151,6 +151,28 @@ func (s *Store) Get(ctx context.Context, k store.Key) (store.Entry, error) {
 	return store.Entry{Key: k, Value: r.Kvs[0].Value, Revision: r.Kvs[0].ModRevision}, nil
 }
 
+// GetAll implements store.Store.
+func (s *Store) GetAll(ctx context.Context, keys ...store.Key) ([]store.Entry, error) {
+	if len(keys) == 0 || len(keys) > store.MaxOps {
+		return nil, fmt.Errorf("etcd: read %d keys at once: want 1 to %d", len(keys), store.MaxOps)
+	}
+	looks := make([]clientv3.Op, len(keys))
+	for i, k := range keys {
+		looks[i] = clientv3.OpGet(path(k))
+	}
+	r, err := s.client.Txn(ctx).Then(looks...).Commit()
+	if err != nil {
+		return nil, fmt.Errorf("etcd: read %s and others: %w", keys[0], err)
+	}
+	var entries []store.Entry
+	for i, k := range keys {
+		for _, kv := range r.Responses[i].GetResponseRange().Kvs {
+			entries = append(entries, store.Entry{Key: k, Value: kv.Value, Revision: kv.ModRevision})
+		}
+	}
+	return entries, nil
+}
+
 // List implements store.Store.
 func (s *Store) List(ctx context.Context, kind, after string, limit int) ([]store.Entry, int64, error) {
 	var entries []store.Entry

@@ -109,6 +109,26 @@ func (m *Memory) Get(ctx context.Context, k store.Key) (store.Entry, error) {
 	return e, nil
 }
 
+// GetAll implements store.Store.
+func (m *Memory) GetAll(ctx context.Context, keys ...store.Key) ([]store.Entry, error) {
+	if len(keys) == 0 || len(keys) > store.MaxOps {
+		return nil, fmt.Errorf("read %d keys at once: want 1 to %d", len(keys), store.MaxOps)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.up(ctx); err != nil {
+		return nil, err
+	}
+	var out []store.Entry
+	for _, k := range keys {
+		if e, ok := m.entries[k]; ok {
+			e.Value = slices.Clone(e.Value)
+			out = append(out, e)
+		}
+	}
+	return out, nil
+}
+
 // List implements store.Store.
 func (m *Memory) List(ctx context.Context, kind, after string, limit int) ([]store.Entry, int64, error) {
 	m.mu.Lock()

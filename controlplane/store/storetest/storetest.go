@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -22,6 +23,7 @@ import (
 func Run(t *testing.T, open func(t *testing.T) store.Store, reopen func(t *testing.T, s store.Store) store.Store) {
 	for name, test := range map[string]func(*testing.T, store.Store){
 		"reads what was written":       readsWrites,
+		"reads several at once":        readsAll,
 		"lists in order and in pages":  lists,
 		"commits all or nothing":       allOrNothing,
 		"keeps its limits":             limits,
@@ -116,6 +118,29 @@ func readsWrites(t *testing.T, s store.Store) {
 		t.Errorf("read of what was deleted: %v", err)
 	}
 	check(t, s.Ping(t.Context()))
+}
+
+func readsAll(t *testing.T, s store.Store) {
+	a, b, none := store.Key{Kind: "task", Name: "a"}, store.Key{Kind: "lock", Name: "b"}, store.Key{Kind: "task", Name: "none"}
+	if got, err := s.GetAll(t.Context(), none); err != nil || len(got) != 0 {
+		t.Errorf("read of nothing: %v, %v", got, err)
+	}
+	first := commit(t, s, put("task", "a", "1", 0))
+	second := commit(t, s, put("lock", "b", "2", 0))
+	got, err := s.GetAll(t.Context(), b, none, a, b)
+	check(t, err)
+	want := []store.Entry{{Key: b, Value: []byte("2"), Revision: second}, {Key: a, Value: []byte("1"), Revision: first}, {Key: b, Value: []byte("2"), Revision: second}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("read %+v, want %+v", got, want)
+	}
+	if got, err := s.GetAll(t.Context(), slices.Repeat([]store.Key{none}, store.MaxOps)...); err != nil || len(got) != 0 {
+		t.Errorf("as many as may be: %v, %v", got, err)
+	}
+	for _, n := range []int{0, store.MaxOps + 1} {
+		if _, err := s.GetAll(t.Context(), make([]store.Key, n)...); err == nil {
+			t.Errorf("%d keys were read", n)
+		}
+	}
 }
 
 func lists(t *testing.T, s store.Store) {
