@@ -133,8 +133,10 @@ func (r *report) tree(t *testing.T, c *canaries, root string, skip func(rel stri
 		full := dense(text)
 		r.bytes += int64(len(full))
 		r.hit(p, c.in(full))
-		if chunk, err := record.ParseChunk(text); err == nil {
-			r.inside(t, c, p, chunk)
+		for first, rest := record.Split(text); len(first) > 0; first, rest = record.Split(rest) {
+			if chunk, err := record.ParseChunk(first); err == nil {
+				r.inside(t, c, p, chunk)
+			}
 		}
 		return nil
 	})
