@@ -145,9 +145,9 @@ func (f *files) judge(verb facts.Verb, what string, names []string) (*execution,
 			return nil, err
 		}
 		fa.Paths = append(fa.Paths, real)
-		text += " " + printable(name)
+		text += " " + quoted(name)
 		if real != path.Clean(name) {
-			text += " (" + printable(real) + ")"
+			text += " (" + quoted(real) + ")"
 			fa.Paths = append(fa.Paths, path.Clean(name))
 		}
 	}

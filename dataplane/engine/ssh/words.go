@@ -1,9 +1,11 @@
 package ssh
 
 import (
+	"strconv"
 	"strings"
 
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/ssh/shell"
 )
 
 // exitRefused is the exit status of what was not run, as shells have it for what cannot
@@ -30,6 +32,15 @@ func printable(s string) string {
 		}
 		return r
 	}, s)
+}
+
+// quoted is a name as the text of a statement has it: no two names, nor what stands
+// between them, are said alike, since what was judged is known again by its text.
+func quoted(name string) string {
+	if printable(name) != name {
+		return strconv.QuoteToASCII(name) // in double quotes, where others stand in single ones
+	}
+	return shell.Quote(name)
 }
 
 // lines turns line ends into those of a terminal in raw mode.

@@ -165,6 +165,24 @@ func TestStockClients(t *testing.T) {
 			t.Error("a file was written outside of what the task names")
 		}
 	})
+	t.Run("a link is not what it is named like", func(t *testing.T) {
+		// A file that may be read, by a name that says what a link beside it leads to.
+		private := filepath.Join(h.Web.Dir, "private")
+		decoy := www + "/out (" + private + ")"
+		house.Must(0, os.WriteFile(private, []byte("private\n"), 0o600))(t)
+		house.Must(0, os.Symlink(private, www+"/out"))(t)
+		house.Must(0, os.MkdirAll(filepath.Dir(decoy), 0o755))(t)
+		house.Must(0, os.WriteFile(decoy, []byte("decoy\n"), 0o644))(t)
+		cmd := alice.cmd(t, "sftp", "web-deploy", "-b", "-", at("web-deploy"))
+		cmd.Stdin = strings.NewReader("get \"" + decoy + "\" " + alice.Home + "/decoy\n-get " + www + "/out " + alice.Home + "/out\n")
+		r := run(t, cmd)
+		if got := house.Must(os.ReadFile(alice.Home + "/decoy"))(t); r.Code != 0 || string(got) != "decoy\n" {
+			t.Errorf("%q, %+v", got, r)
+		}
+		if got, err := os.ReadFile(alice.Home + "/out"); err == nil {
+			t.Errorf("the link led to %q", got)
+		}
+	})
 	t.Run("scp", func(t *testing.T) {
 		big := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
 		file := filepath.Join(alice.Home, "big")
