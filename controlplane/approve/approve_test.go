@@ -217,7 +217,8 @@ func TestWhoMayAnswer(t *testing.T) {
 	f := newFixture(t)
 	f.grant("g-1", &typesv1.Subject{Name: "alice", Email: "alice@example.com", Actor: "bot"})
 	f.grant("g-2", &typesv1.Subject{Name: "nightly", Workload: "nightly"})
-	h, w := f.open(ask("g-1", "s-1", "DELETE 1")), f.open(ask("g-2", "s-1", "DELETE 1"))
+	f.grant("g-3", &typesv1.Subject{Name: "alice", Actor: "bot", Via: []string{"nightly", "vera"}})
+	h, w, e := f.open(ask("g-1", "s-1", "DELETE 1")), f.open(ask("g-2", "s-1", "DELETE 1")), f.open(ask("g-3", "s-1", "DELETE 1"))
 	for name, c := range map[string]struct {
 		by   Caller
 		id   string
@@ -232,7 +233,10 @@ func TestWhoMayAnswer(t *testing.T) {
 		"outsider":           {person("carol", "analysts"), h.GetId(), codes.NotFound},
 		"nobody":             {Caller{}, h.GetId(), codes.NotFound},
 		"owner of workload":  {person("owen", "leads"), w.GetId(), codes.PermissionDenied},
+		"acting further off": {person("Vera", "leads"), e.GetId(), codes.PermissionDenied},
+		"owner of an actor":  {person("owen", "leads"), e.GetId(), codes.PermissionDenied},
 		"a lead":             {bob, w.GetId(), codes.OK},
+		"a lead once more":   {bob, e.GetId(), codes.OK},
 	} {
 		_, err := f.Review(t.Context(), c.by, c.id, true, "", nil)
 		if fault.CodeOf(err) != c.want {

@@ -13,6 +13,7 @@ import (
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/pkg/fault"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/noun"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 )
@@ -22,8 +23,8 @@ const maxSlots = 64
 
 // Review takes one person's answer. One no settles a hold; a yes settles it once the
 // rule is met. The rule is the one that stands now. The requester's own answer never
-// counts, under whichever name: not that of the same e-mail address, not that of who
-// acts for them, and not that of the owner of a workload that asks.
+// counts, under whichever name: not that of the same e-mail address, not that of anybody
+// who acts for them, and not that of the owner of a workload that asks or acts.
 func (s *Service) Review(ctx context.Context, by Caller, id string, approve bool, reason string, digest []byte) (*typesv1.Hold, error) {
 	reason = strings.TrimSpace(reason)
 	switch {
@@ -107,14 +108,21 @@ func (s *Service) mayAnswer(h *typesv1.Hold, g *typesv1.Grant, sub postern.Subje
 		return nil, nil, deny("nobody answers their own hold; to take it back, withdraw it")
 	case sub.Email != "" && strings.EqualFold(sub.Email, g.GetSubject().GetEmail()):
 		return nil, nil, deny("nobody answers their own hold, and it was asked for by somebody with your e-mail address")
-	case g.GetSubject().GetActor() != "" && strings.EqualFold(sub.Name, g.GetSubject().GetActor()):
+	}
+	actors := noun.SubjectOf(g.GetSubject()).Actors()
+	if slices.ContainsFunc(actors, func(actor string) bool { return strings.EqualFold(sub.Name, actor) }) {
 		return nil, nil, deny("nobody answers their own hold, and you act for who asks")
 	}
-	if workload := g.GetSubject().GetWorkload(); workload != "" {
-		for _, w := range snapshot.Workloads() {
-			if w.GetMetadata().GetName() == workload && strings.EqualFold(w.GetSpec().GetOwner(), sub.Name) {
-				return nil, nil, deny("nobody answers their own hold, and the workload %q that asks is yours", workload)
-			}
+	for _, w := range snapshot.Workloads() {
+		name := w.GetMetadata().GetName()
+		if !strings.EqualFold(w.GetSpec().GetOwner(), sub.Name) {
+			continue
+		}
+		if name == g.GetSubject().GetWorkload() {
+			return nil, nil, deny("nobody answers their own hold, and the workload %q that asks is yours", name)
+		}
+		if slices.Contains(actors, name) {
+			return nil, nil, deny("nobody answers their own hold, and the workload %q that acts for who asks is yours", name)
 		}
 	}
 	var groups []string
