@@ -356,8 +356,16 @@ func TestNames(t *testing.T) {
 	if err != nil || slices.ContainsFunc(sub.Groups, func(g string) bool { return !strings.HasPrefix(g, "partner/") }) || len(sub.Groups) != 4 {
 		t.Errorf("groups %q, %v", sub.Groups, err)
 	}
-	_, _, err = v.Authenticate(t.Context(), a.token(map[string]any{"email_verified": false}))
-	refused(t, "unverified name", "", err, "not verified")
+	// Some issuers write it as a text, and one that says neither yes nor no says no.
+	for _, verified := range []any{false, "false", "False", "no", "", 0, 1, []any{true}} {
+		_, _, err = v.Authenticate(t.Context(), a.token(map[string]any{"email_verified": verified}))
+		refused(t, fmt.Sprintf("unverified name (%#v)", verified), "", err, "not verified")
+	}
+	for _, verified := range []any{true, "true", "True"} {
+		if sub, _, err := v.Authenticate(t.Context(), a.token(map[string]any{"email_verified": verified})); err != nil || sub.Name != "corp/alice@example.com" {
+			t.Errorf("a name that is verified (%#v): %+v, %v", verified, sub, err)
+		}
+	}
 	_, _, err = v.Authenticate(t.Context(), a.token(map[string]any{"email": nil}))
 	refused(t, "no name", "", err, "missing")
 	// What could be taken for an address of another domain is none (GHSA-c5c4-8r6x-56w3).

@@ -85,13 +85,14 @@ func (p *people) subject(claims map[string]any) (postern.Subject, error) {
 // taken for another one: who asks for what stands behind the @ would be deceived by two.
 func (p *people) email(claims map[string]any) (string, error) {
 	email, _ := claims[p.EmailClaim].(string)
-	verified, said := claims["email_verified"].(bool)
+	verified, said := claims["email_verified"]
+	text, _ := verified.(string) // as some issuers write it; whatever else is said is no yes
 	local, domain, _ := strings.Cut(email, "@")
 	odd := func(r rune) bool {
 		return strings.ContainsRune(`@"<>()[]\,;:`, r) || unicode.IsSpace(r) || !unicode.IsPrint(r)
 	}
 	switch {
-	case said && !verified:
+	case said && verified != true && !strings.EqualFold(text, "true"):
 		return "", fmt.Errorf("is not verified by issuer %s", p.URL)
 	case email == "":
 		return "", nil
