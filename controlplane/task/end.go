@@ -28,7 +28,8 @@ const overText = "its time is over"
 //
 // A binding's condition is on taking the task: it is not asked again while the binding
 // is as it was when the grant was made. Where the binding was changed since, or the
-// subject is not as it was, everything is asked again, as of the time of taking.
+// subject is not as it was, everything is asked again, as of the time of taking: a yes is
+// that of the people whom the binding asks now.
 func (s *Service) unfounded(ctx context.Context, g *typesv1.Grant, now *postern.Subject) (string, error) {
 	snapshot, err := s.policy()
 	if err != nil {
@@ -69,10 +70,36 @@ func (s *Service) unfounded(ctx context.Context, g *typesv1.Grant, now *postern.
 	request := policy.Request{Time: at.AsTime(), Reason: g.GetReason()}
 	for _, o := range snapshot.Offers(sub, request) {
 		if o.Binding == g.GetBinding() && string(o.Task) == g.GetTask() && (o.Expires.IsZero() || s.cfg.Now().Before(o.Expires)) {
-			return "", nil
+			return s.unasked(ctx, g, o.Approval)
 		}
 	}
 	return fmt.Sprintf("binding %q does not offer task %q any more", g.GetBinding(), g.GetTask()), nil
+}
+
+// unasked says why a grant was not taken as its binding asks for that now, or nothing where
+// it was: people were asked by the same rule, or will be.
+func (s *Service) unasked(ctx context.Context, g *typesv1.Grant, now *postern.Approval) (string, error) {
+	if now == nil {
+		return "", nil
+	}
+	why := fmt.Sprintf("binding %q asks by approval rule %q now", g.GetBinding(), now.Rule)
+	if now.Scope != postern.ScopeGrant {
+		if proto.Equal(g.GetApproval(), noun.Approval(now)) {
+			why = ""
+		}
+		return why, nil
+	}
+	if g.GetHold() == "" {
+		return why, nil
+	}
+	h, err := s.cfg.Approve.Find(ctx, g.GetHold())
+	switch {
+	case err != nil && fault.CodeOf(err) != codes.NotFound:
+		return "", err
+	case err == nil && h.GetRule() == now.Rule:
+		why = ""
+	}
+	return why, nil
 }
 
 // bindingUnchanged reports whether a grant's binding is just what it was when the grant

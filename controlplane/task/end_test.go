@@ -35,6 +35,12 @@ func TestGroundIsLost(t *testing.T) {
 		"binding ends": {"alice", "sales-report", func(w *world) {
 			w.apply(`{kind: Binding, metadata: {name: analysts}, spec: {subjects: [{group: analysts}], tasks: [sales-report], expires: 1999-01-01T00:00:00Z}}`)
 		}, true, "binding"},
+		"binding asks people": {"alice", "sales-report", func(w *world) {
+			w.apply(`{kind: Binding, metadata: {name: analysts}, spec: {subjects: [{group: analysts}], tasks: [sales-report], approval: {scope: grant, rule: leads}}}`)
+		}, true, `asks by approval rule "leads" now`},
+		"binding asks people of statements": {"alice", "sales-report", func(w *world) {
+			w.apply(`{kind: Binding, metadata: {name: analysts}, spec: {subjects: [{group: analysts}], tasks: [sales-report], approval: {scope: statement, rule: leads}}}`)
+		}, true, `asks by approval rule "leads" now`},
 		"binding touched": {"alice", "sales-report", func(w *world) {
 			w.apply(`{kind: Binding, metadata: {name: analysts, labels: {a: b}}, spec: {subjects: [{group: analysts}], tasks: [sales-report]}}`)
 		}, false, ""},
@@ -74,6 +80,40 @@ func TestGroundIsLost(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A yes stands while the binding asks those who gave it, and a grant whose statements are
+// asked for while it asks for them in the same way.
+func TestTheYesIsOfTheBinding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.start()
+		binding := func(rest string) {
+			w.apply(`{kind: Binding, metadata: {name: analysts-schema}, spec: {subjects: [{group: analysts}], tasks: [schema-change], approval: ` + rest + `}}`)
+			synctest.Wait()
+		}
+		ends := func(what string, g *typesv1.Grant, want bool) {
+			if s := w.stored(g.GetId()); (s.GetState() == over) != want {
+				t.Errorf("%s: the grant is %s: %q", what, s.GetState(), s.GetEndReason())
+			}
+		}
+		r, err := w.Request(t.Context(), w.caller("alice"), &apiv1.RequestGrantRequest{Task: "schema-change", Reason: "new column"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.holds.Review(t.Context(), w.reviewer(), r.GetHold().GetId(), true, "", nil); err != nil {
+			t.Fatal(err)
+		}
+		binding(`{scope: grant, rule: leads}, expires: 2099-01-01T00:00:00Z`)
+		ends("the same rule", r.GetGrant(), false)
+		binding(`{scope: statement, rule: leads, verbs: [delete]}`)
+		ends("each statement is asked for", r.GetGrant(), true)
+		g := w.mustOpen("alice", "schema-change")
+		binding(`{scope: statement, rule: leads, verbs: [delete]}, expires: 2099-01-01T00:00:00Z`)
+		ends("the same statements", g, false)
+		binding(`{scope: statement, rule: leads}`)
+		ends("more statements", g, true)
+	})
 }
 
 func TestConditionIsAskedWhenTaking(t *testing.T) {

@@ -255,6 +255,17 @@ func TestRequest(t *testing.T) {
 	})
 }
 
+// strict has the binding ask by another rule than that of company.
+const strict = `
+kind: ApprovalRule
+metadata: {name: both}
+spec: {all: [{group: leads, atLeast: 1}, {group: security, atLeast: 1}], distinct: true, timeout: 15m, require: [reason]}
+---
+kind: Binding
+metadata: {name: analysts-schema}
+spec: {subjects: [{group: analysts}], tasks: [schema-change], approval: {scope: grant, rule: both}}
+`
+
 func TestRequestEnds(t *testing.T) {
 	for name, c := range map[string]struct {
 		do     func(t *testing.T, w *world, r *apiv1.RequestGrantResponse)
@@ -278,6 +289,21 @@ func TestRequestEnds(t *testing.T) {
 			}
 		}, over, "changed my mind"},
 		"binding gone": {func(_ *testing.T, w *world, _ *apiv1.RequestGrantResponse) { w.remove("binding", "analysts-schema") }, over, "does not offer"},
+		"asks others now": {func(_ *testing.T, w *world, _ *apiv1.RequestGrantResponse) {
+			w.apply(strict)
+		}, over, `asks by approval rule "both" now`},
+		"yes of those asked before": {func(t *testing.T, w *world, r *apiv1.RequestGrantResponse) {
+			synctest.Wait()
+			w.mu.Lock()
+			clear(w.changed) // this replica's Run has not heard of it
+			w.mu.Unlock()
+			w.apply(strict)
+			_, err := w.holds.Review(t.Context(), w.reviewer(), r.GetHold().GetId(), true, "", nil)
+			if fault.CodeOf(err) != codes.FailedPrecondition {
+				t.Errorf("a yes by a rule that is not the binding's any more: %v", err)
+			}
+			time.Sleep(15 * time.Minute)
+		}, refused, "nobody answered"},
 		"yes without ground": {func(t *testing.T, w *world, r *apiv1.RequestGrantResponse) {
 			synctest.Wait()
 			w.mu.Lock()
