@@ -211,8 +211,8 @@ func (p *Pages) login(w http.ResponseWriter, r *http.Request) {
 	if issuer == "" {
 		issuer = all[0]
 	}
-	if !p.logins.AllowN(p.cfg.Now(), 1) {
-		p.fail(w, r, nil, fault.New(codes.ResourceExhausted, "too many people sign in at this moment; try again"))
+	if err := p.mayAsk(); err != nil {
+		p.fail(w, r, nil, err)
 		return
 	}
 	l, where, err := p.cfg.Login.BeginWeb(r.Context(), issuer, p.cfg.URL+callbackPath)
@@ -229,6 +229,15 @@ func (p *Pages) login(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, where, http.StatusSeeOther)
 }
 
+// mayAsk bounds how often an issuer is asked for somebody whom we do not know: at the
+// beginning and, for nobody needs to have begun, at the end.
+func (p *Pages) mayAsk() error {
+	if !p.logins.AllowN(p.cfg.Now(), 1) {
+		return fault.New(codes.ResourceExhausted, "too many people sign in at this moment; try again")
+	}
+	return nil
+}
+
 // callback is where an issuer sends the browser back to.
 func (p *Pages) callback(w http.ResponseWriter, r *http.Request) {
 	var l under
@@ -242,6 +251,10 @@ func (p *Pages) callback(w http.ResponseWriter, r *http.Request) {
 	http.SetCookie(w, cookie(loginCookie, "", 0))
 	if err != nil {
 		p.fail(w, r, nil, fault.New(codes.Unauthenticated, "this sign-in did not begin in this browser, or took too long; begin again"))
+		return
+	}
+	if err := p.mayAsk(); err != nil {
+		p.fail(w, r, nil, err)
 		return
 	}
 	sub, until, err := p.cfg.Login.FinishWeb(r.Context(), &l.WebLogin, p.cfg.URL+callbackPath, r.URL.Query())

@@ -36,10 +36,10 @@ const (
 	logoutPath   = "/web/logout"
 	stylePath    = "/web/style.css"
 
-	// Strangers can begin a sign-in, each of which asks an issuer: so many a second, and so
-	// many at once.
-	loginRate  = 10
-	loginBurst = 50
+	// Strangers can begin a sign-in, and bring an answer to one, each of which asks an
+	// issuer: so many a second, and so many at once.
+	loginRate  = 20
+	loginBurst = 100
 
 	maxFormBytes = 16 << 10
 )

@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/hex"
 	"io"
 	"log/slog"
@@ -277,6 +278,34 @@ func TestSessionEnds(t *testing.T) {
 }
 
 // TestSignIn: what must not lead to a session.
+// asked counts how often it is asked about an answer.
+type asked struct {
+	issuer
+	n int
+}
+
+func (a *asked) FinishWeb(context.Context, *identity.WebLogin, string, url.Values) (postern.Subject, time.Time, error) {
+	a.n++
+	return postern.Subject{}, time.Time{}, fault.New(codes.Unauthenticated, "not of this sign-in")
+}
+
+// Who brings an answer to a sign-in that never began must not make us flood the issuer.
+func TestStrangersAnswers(t *testing.T) {
+	login, now := &asked{}, time.Now()
+	p := New(Config{Login: login, Now: func() time.Time { return now }, Logger: slog.New(slog.DiscardHandler)})
+	status := 0
+	for range 2 * loginBurst {
+		r := httptest.NewRequestWithContext(t.Context(), "GET", callbackPath+"?state=s&code=x", nil)
+		r.AddCookie(cookie(loginCookie, base64.RawURLEncoding.EncodeToString([]byte(`{"issuer":"corp","state":"s"}`)), time.Minute))
+		w := httptest.NewRecorder()
+		p.ServeHTTP(w, r)
+		status = w.Code
+	}
+	if login.n != loginBurst || status != http.StatusTooManyRequests {
+		t.Errorf("the issuer was asked %d times at once, then %d", login.n, status)
+	}
+}
+
 func TestSignIn(t *testing.T) {
 	f := newFixture(t)
 	c := f.browser()
