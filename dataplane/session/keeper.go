@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/time/rate"
 
 	"github.com/posterngate/postern/dataplane/budget"
 	"github.com/posterngate/postern/dataplane/engine"
@@ -116,6 +117,11 @@ const (
 	releaseTimeout    = 10 * time.Second
 	killGrace         = 100 * time.Millisecond // for the engine to say why before sockets are closed
 	sweepEvery        = 250 * time.Millisecond // how often ends and staleness are looked at
+
+	// Strangers can send cancel requests with keys that nobody has, each of which asks all
+	// nodes: so many a second, and so many at once.
+	routeRate  = 20
+	routeBurst = 100
 )
 
 // A Keeper holds the live sessions of one node. It is safe for concurrent use.
@@ -126,6 +132,7 @@ type Keeper struct {
 	draining atomic.Bool
 	unkept   time.Time    // since when no record could be kept; Run's alone
 	idle     atomic.Int64 // connections that wait in pools
+	routes   *rate.Limiter
 
 	mu       sync.Mutex
 	sessions map[postern.SessionID]*Session
@@ -144,6 +151,7 @@ func New(cfg Config) *Keeper {
 		sessions: map[postern.SessionID]*Session{},
 		cancels:  map[string]func(){},
 		pools:    map[poolKey]*pool{},
+		routes:   rate.NewLimiter(routeRate, routeBurst),
 	}
 }
 
@@ -353,6 +361,9 @@ func (k *Keeper) forget(s *Session) {
 func (k *Keeper) Cancel(ctx context.Context, key []byte) error {
 	if k.CancelLocal(key) {
 		return nil
+	}
+	if !k.routes.AllowN(k.cfg.Now(), 1) {
+		return &postern.Refusal{Code: postern.CodeLimit, Reason: "too many cancel requests are for sessions of other nodes", Hint: "try again"}
 	}
 	return k.cfg.Control.RouteCancel(ctx, key)
 }

@@ -291,4 +291,17 @@ func TestCancelGoesToWhoHasTheSession(t *testing.T) {
 	if err := h.Cancel(t.Context(), []byte("other")); err != nil || len(h.routed) != 1 {
 		t.Errorf("another's key: err %v, routed %q", err, h.routed)
 	}
+	// Strangers must not make a node flood the others.
+	var r *postern.Refusal
+	for range 2 * routeBurst {
+		if err := h.Cancel(t.Context(), []byte("nobody's")); err != nil && (!errors.As(err, &r) || r.Code != postern.CodeLimit) {
+			t.Fatal(err)
+		}
+	}
+	if r == nil || len(h.routed) != routeBurst {
+		t.Errorf("%d keys were passed on at once", len(h.routed))
+	}
+	if err := h.Cancel(t.Context(), []byte("mine")); err != nil || called != 2 {
+		t.Errorf("own key after that: err %v, called %d", err, called)
+	}
 }
