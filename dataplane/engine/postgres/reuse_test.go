@@ -146,6 +146,30 @@ func nothingIsLeft(t *testing.T, driver func(*Config)) {
 	}
 }
 
+// An account may act as another role from its login on, as accounts of a vault often do.
+// DISCARD ALL ends that.
+func TestTheNextSessionActsAsTheSameRole(t *testing.T) {
+	start(t)
+	shared.pg.SQL(t, `create role narrow; grant narrow to app; alter role app set role = narrow`)
+	t.Cleanup(func() { shared.pg.SQL(t, `alter role app reset role; drop role narrow`) })
+	h := pooled(t, nil)
+	first := 0
+	for _, leave := range []string{"select 1", "set role none", "set session authorization app", "select 2"} {
+		pid := h.session(t, "", func(c *pgx.Conn) {
+			if got := shown(t, c, "select session_user || ' as ' || current_user"); got != "app as narrow" {
+				t.Errorf("the session is of %s", got)
+			}
+			perform(t, c, leave)
+		})
+		if first == 0 {
+			first = pid
+		}
+		if pid != first {
+			t.Errorf("process %d served, want %d", pid, first)
+		}
+	}
+}
+
 // What a session leaves is gone before there is another one.
 func TestAResetDoesNotWaitForTheNextSession(t *testing.T) {
 	h := pooled(t, nil)
