@@ -34,11 +34,11 @@ type Caller struct {
 // request has a key to certify. A task that people must say yes to gets one only for a
 // grant that they have said yes to already; what that grant had before is then dead.
 func (s *Service) Create(ctx context.Context, by Caller, req *apiv1.CreateGrantRequest) (*apiv1.CreateGrantResponse, error) {
-	sub, until := by.Subject, time.Time{}
+	sub, until, of := by.Subject, time.Time{}, ""
 	switch {
 	case req.GetWorkloadToken() != "":
 		var err error
-		if sub, until, err = s.bearerOf(ctx, req); err != nil {
+		if sub, until, of, err = s.bearerOf(ctx, req); err != nil {
 			return nil, asFault(err)
 		}
 	case req.GetSubjectToken() != "":
@@ -48,7 +48,7 @@ func (s *Service) Create(ctx context.Context, by Caller, req *apiv1.CreateGrantR
 	if err != nil {
 		return nil, err
 	}
-	if how.exchanged = req.GetSubjectToken() != ""; how.exchanged {
+	if how.exchanged, how.given = req.GetSubjectToken() != "", of; how.exchanged {
 		left := max(until.Sub(s.cfg.Now()), time.Second)
 		if how.ttl == 0 || left < how.ttl {
 			how.ttl = left
@@ -96,7 +96,7 @@ func (s *Service) createOnce(ctx context.Context, sub postern.Subject, name post
 		if g, err = s.draft(sub, offer, how.request.Reason); err != nil {
 			return nil, err
 		}
-		g.Exchanged = how.exchanged
+		g.Exchanged, g.GivenGrant = how.exchanged, how.given
 		if err := s.activate(g, snapshot, shorter(offer.Duration, how.ttl), offer.Expires); err != nil {
 			return nil, err
 		}

@@ -53,6 +53,14 @@ func (s *Service) unfounded(ctx context.Context, g *typesv1.Grant, now *postern.
 			return why, nil
 		}
 	}
+	if of := g.GetGivenGrant(); of != "" {
+		switch given, _, err := s.load(ctx, of); {
+		case err != nil && fault.CodeOf(err) != codes.NotFound:
+			return "", err
+		case err != nil || !Live(given, s.cfg.Now()):
+			return givenOverText, nil
+		}
+	}
 	unchanged, err := s.bindingUnchanged(ctx, g, snapshot.Version())
 	if err != nil {
 		return "", err

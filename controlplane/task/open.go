@@ -193,7 +193,8 @@ type taking struct {
 	sshKey  string        // for an SSH certificate instead of a token
 	// exchanged is true where the actor is a workload that was given the subject's token.
 	exchanged bool
-	extend    bool // anew although a grant is live
+	given     string // the grant of that token; empty for an OIDC token
+	extend    bool   // anew although a grant is live
 }
 
 // take finds the live grant of a subject for a task, or makes it. The grant has the

@@ -133,11 +133,17 @@ func (s *Service) pass(ctx context.Context, seen map[string]known, all bool) (ti
 func (s *Service) look(ctx context.Context, k known, ground bool) (time.Time, error) {
 	g, now := k.grant, s.cfg.Now()
 	system := audit.Entry{Actor: "system"}
+	given, err := s.givenOver(g)
+	if err != nil {
+		return time.Time{}, err
+	}
 	switch {
 	case g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE && !Live(g, now):
 		return time.Time{}, s.end(ctx, g.GetId(), system, overText)
 	case (g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE || waiting(g)) && s.closed(g):
 		return time.Time{}, s.end(ctx, g.GetId(), system, closedText(g.GetBound()))
+	case g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE && given:
+		return time.Time{}, s.end(ctx, g.GetId(), system, givenOverText)
 	case g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE, waiting(g):
 		if ground {
 			why, err := s.unfounded(ctx, g, nil)

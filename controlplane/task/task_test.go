@@ -16,6 +16,7 @@ import (
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/run"
 )
 
@@ -253,6 +254,55 @@ func TestRequest(t *testing.T) {
 		_, err = w.open("alice", "schema-change")
 		no(t, err, "no-grant", "postern request")
 	})
+}
+
+// What an agent got for a grant token ends with that token's grant, further down too.
+func TestExchangedEndsWithWhatWasGiven(t *testing.T) {
+	for name, run := range map[string]bool{"where grants are looked after": true, "at the next login": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.apply(`{kind: Workload, metadata: {name: nightly}, spec: {owner: owen, trust: {issuer: https://ci.example, audience: x, when: claims.a == "b"}, expires: 2099-01-01T00:00:00Z, actsFor: [{group: analysts}]}}
+---
+{kind: Workload, metadata: {name: helper}, spec: {owner: owen, trust: {issuer: https://ci.example, audience: x, when: claims.a == "c"}, expires: 2099-01-01T00:00:00Z, actsFor: [{group: analysts}]}}`)
+				w.tokens["helper"] = postern.Subject{Name: "helper", Workload: "helper"}
+				if run {
+					w.start()
+				}
+				token := func(req *apiv1.CreateGrantRequest) (*typesv1.Grant, string) {
+					req.Task = "sales-report"
+					r, err := w.Create(t.Context(), w.caller("alice"), req)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return r.GetGrant(), r.GetToken()
+				}
+				other, _ := token(&apiv1.CreateGrantRequest{})
+				own, first := token(&apiv1.CreateGrantRequest{})
+				_, second := token(&apiv1.CreateGrantRequest{WorkloadToken: "nightly", SubjectToken: first})
+				_, third := token(&apiv1.CreateGrantRequest{WorkloadToken: "helper", SubjectToken: second})
+				aside, _ := token(&apiv1.CreateGrantRequest{WorkloadToken: "nightly", SubjectToken: "alice"})
+				w.mustOpen(third, "sales-report")
+				if _, _, err := w.Revoke(t.Context(), w.caller("alice"), own.GetId(), "enough"); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				for _, dead := range []string{first, second} {
+					_, err := w.open(dead, "sales-report")
+					no(t, err, "bad-token", "is over")
+				}
+				if run { // else the second agent's is found over once the first's was
+					_, err := w.open(third, "sales-report")
+					no(t, err, "bad-token", "is over")
+				}
+				for _, g := range []*typesv1.Grant{other, aside} {
+					if s := w.stored(g.GetId()); s.GetState() == over {
+						t.Errorf("%s is over: %s", g.GetId(), s.GetEndReason())
+					}
+				}
+			})
+		})
+	}
 }
 
 // strict has the binding ask by another rule than that of company.

@@ -355,6 +355,9 @@ type Grant struct {
 	// The actor is a workload to which the subject's token was given in exchange: the grant
 	// lives no longer than the workload may act for the subject.
 	Exchanged bool `protobuf:"varint,21,opt,name=exchanged,proto3" json:"exchanged,omitempty"`
+	// The grant whose token was given in exchange for this one, which ends with it; empty
+	// where it was an OIDC token.
+	GivenGrant string `protobuf:"bytes,22,opt,name=given_grant,json=givenGrant,proto3" json:"given_grant,omitempty"`
 	// The ticket or job that the grant ends with; unset where there is none.
 	Bound         *GrantReference `protobuf:"bytes,16,opt,name=bound,proto3" json:"bound,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -501,6 +504,13 @@ func (x *Grant) GetExchanged() bool {
 		return x.Exchanged
 	}
 	return false
+}
+
+func (x *Grant) GetGivenGrant() string {
+	if x != nil {
+		return x.GivenGrant
+	}
+	return ""
 }
 
 func (x *Grant) GetBound() *GrantReference {
@@ -1427,7 +1437,7 @@ const file_postern_types_v1_runtime_proto_rawDesc = "" +
 	"\x03mfa\x18\x05 \x01(\bB\x04\xa8\xee\x18\x00R\x03mfa\x12 \n" +
 	"\bworkload\x18\x06 \x01(\tB\x04\xa8\xee\x18\x00R\bworkload\x12\x1a\n" +
 	"\x05actor\x18\a \x01(\tB\x04\xa8\xee\x18\x00R\x05actor\x12\x16\n" +
-	"\x03via\x18\b \x03(\tB\x04\xa8\xee\x18\x00R\x03via\"\xb3\x06\n" +
+	"\x03via\x18\b \x03(\tB\x04\xa8\xee\x18\x00R\x03via\"\xda\x06\n" +
 	"\x05Grant\x12\x14\n" +
 	"\x02id\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x02id\x129\n" +
 	"\asubject\x18\x02 \x01(\v2\x19.postern.types.v1.SubjectB\x04\xa8\xee\x18\x00R\asubject\x12\x18\n" +
@@ -1450,7 +1460,9 @@ const file_postern_types_v1_runtime_proto_rawDesc = "" +
 	"token_hash\x18\r \x01(\fB\a\xa8\xee\x18\x01\x80\x01\x01R\ttokenHash\x12G\n" +
 	"\bapproval\x18\x0e \x01(\v2%.postern.types.v1.ApprovalRequirementB\x04\xa8\xee\x18\x00R\bapproval\x122\n" +
 	"\x10certificate_hash\x18\x0f \x01(\fB\a\xa8\xee\x18\x01\x80\x01\x01R\x0fcertificateHash\x12\"\n" +
-	"\texchanged\x18\x15 \x01(\bB\x04\xa8\xee\x18\x00R\texchanged\x12<\n" +
+	"\texchanged\x18\x15 \x01(\bB\x04\xa8\xee\x18\x00R\texchanged\x12%\n" +
+	"\vgiven_grant\x18\x16 \x01(\tB\x04\xa8\xee\x18\x00R\n" +
+	"givenGrant\x12<\n" +
 	"\x05bound\x18\x10 \x01(\v2 .postern.types.v1.GrantReferenceB\x04\xa8\xee\x18\x00R\x05bound\"Z\n" +
 	"\x0eGrantReference\x12\x18\n" +
 	"\x04hook\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04hook\x12\x16\n" +
