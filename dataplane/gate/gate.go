@@ -342,7 +342,7 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 	if a.Decision.Verdict == postern.VerdictHold {
 		digest := g.digest(a, args)
 		pass, let := g.passes[digest]
-		if !let {
+		if !let || a.Decision.Approval == nil || pass.rule != a.Decision.Approval.Rule {
 			g.mu.Unlock()
 			return engine.ErrHold
 		}

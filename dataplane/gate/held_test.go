@@ -11,6 +11,7 @@ import (
 	"github.com/posterngate/postern/dataplane/engine"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/postern"
 )
 
 // TestNothingIsForwardedWithoutAYes drives one gate at random, with policies that change
@@ -111,5 +112,74 @@ func TestNothingIsForwardedWithoutAYes(t *testing.T) {
 	})
 	if t.Logf("%d forwarded, %d held back", forwarded, held); forwarded < 20 || held < 20 {
 		t.Error("this shows nothing")
+	}
+}
+
+// strict has the task ask other people.
+var strict = strings.ReplaceAll(world, "rule: leads}", "rule: both}") + `---
+kind: ApprovalRule
+metadata: {name: both}
+spec: {all: [{group: leads, atLeast: 1}, {group: security, atLeast: 1}]}
+`
+
+// A yes is that of the rule by which people were asked: where policy asks by another one by
+// the time that they have answered, it asks again.
+func TestAYesIsOfItsRule(t *testing.T) {
+	r := newRig(t)
+	u := &understood{facts: deleting(), plain: true, canonical: "DELETE FROM sales.orders WHERE id = 7"}
+	a := r.must(t, "delete from sales.orders where id = 7", u)
+	if err := r.Await(t.Context(), a, engine.Args{}, func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	r.snapshots.load(t, strict, 2)
+	var f engine.Flow
+	if err := r.Admit(a, engine.Args{}, &f); !errors.Is(err, engine.ErrStale) {
+		t.Fatalf("Admit = %v, want ErrStale", err)
+	}
+	a = r.must(t, "delete from sales.orders where id = 7", u)
+	if err := r.Admit(a, engine.Args{}, &f); a.Decision.Approval.Rule != "both" || !errors.Is(err, engine.ErrHold) {
+		t.Fatalf("Admit where %s are asked = %v, want ErrHold", a.Decision.Approval.Rule, err)
+	}
+	r.people.consumed = 0
+	if err := r.Await(t.Context(), a, engine.Args{}, func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Admit(a, engine.Args{}, &f); err != nil {
+		t.Errorf("after the yes of both: %v", err)
+	}
+}
+
+// slow answers once policy has changed.
+type slow struct {
+	*people
+	change func()
+	rules  []string
+}
+
+func (s *slow) OpenHold(ctx context.Context, req *nodev1.OpenHoldRequest, on func(*nodev1.OpenHoldResponse)) (*typesv1.Hold, error) {
+	s.rules = append(s.rules, req.GetRule())
+	s.change()
+	s.consumed = 0
+	return s.people.OpenHold(ctx, req, on)
+}
+
+func TestASessionIsLetInByThoseWhoAreAskedNow(t *testing.T) {
+	r := newRig(t)
+	asks := func(rule string, revision int64) *postern.Approval {
+		r.snapshots.load(t, strings.ReplaceAll(strict, "  limits:", "  approval: {scope: session, rule: "+rule+"}\n  limits:"), revision)
+		return r.snapshots.Current().DecideConnect(r.query(nil)).Approval
+	}
+	s := &slow{people: r.people}
+	s.change = func() {
+		if len(s.rules) == 1 {
+			asks("both", 3)
+		}
+	}
+	r.cfg.Approval, r.cfg.Holds = asks("leads", 2), s
+	if err := r.AwaitSession(t.Context(), func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(s.rules, " "); got != "leads both" {
+		t.Errorf("asked by %q", got)
 	}
 }

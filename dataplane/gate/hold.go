@@ -28,6 +28,7 @@ type Holds interface {
 
 // A pass is what people have said yes to, and nobody has used yet.
 type pass struct {
+	rule      string // by which they were asked
 	statement uint64 // its number
 	hold      string
 }
@@ -40,7 +41,8 @@ func (g *Gate) digest(a *engine.Admission, args engine.Args) [32]byte {
 }
 
 // Await waits for people to say yes to one execution. After nil, an Admit of the same
-// admission with the same arguments passes, once.
+// admission with the same arguments passes, once; so does one that was judged anew
+// meanwhile, while policy asks by the same rule.
 func (g *Gate) Await(ctx context.Context, a *engine.Admission, args engine.Args, progress func(string)) error {
 	approval := a.Decision.Approval
 	if a.Decision.Verdict != postern.VerdictHold || approval == nil {
@@ -64,7 +66,7 @@ func (g *Gate) Await(ctx context.Context, a *engine.Admission, args engine.Args,
 		return err
 	}
 	g.mu.Lock()
-	g.passes[digest] = pass{e.Statement, e.Hold}
+	g.passes[digest] = pass{approval.Rule, e.Statement, e.Hold}
 	g.mu.Unlock()
 	return nil
 }
@@ -113,20 +115,24 @@ func (g *Gate) show(ctx context.Context, a *engine.Admission, req *nodev1.OpenHo
 
 // AwaitSession waits for people to let the session in.
 func (g *Gate) AwaitSession(ctx context.Context, progress func(string)) error {
-	if g.cfg.Approval == nil {
-		return nil
-	}
 	digest := postern.HoldDigest(g.cfg.Grant.Subject.Name, g.cfg.Grant.ID, g.cfg.Task, g.cfg.Resource, postern.ScopeSession, "", nil)
-	req := &nodev1.OpenHoldRequest{
-		Scope: string(postern.ScopeSession), Grant: string(g.cfg.Grant.ID), Resource: string(g.cfg.Resource),
-		Session: string(g.cfg.Session), Rule: g.cfg.Approval.Rule,
-	}
-	if err := g.wait(ctx, req, digest, &record.Event{Rule: string(g.cfg.Task) + "/approval"}, progress); err != nil {
-		return err
-	}
-	// Policy is asked again: it may have changed while people thought.
-	if d := g.cfg.Snapshots.Current().DecideConnect(g.query(nil)); d.Verdict == postern.VerdictDeny {
-		return Refuse(d)
+	for ask := g.cfg.Approval; ask != nil; {
+		req := &nodev1.OpenHoldRequest{
+			Scope: string(postern.ScopeSession), Grant: string(g.cfg.Grant.ID), Resource: string(g.cfg.Resource),
+			Session: string(g.cfg.Session), Rule: ask.Rule,
+		}
+		if err := g.wait(ctx, req, digest, &record.Event{Rule: string(g.cfg.Task) + "/approval"}, progress); err != nil {
+			return err
+		}
+		// Policy is asked again: it may have changed while people thought, and ask others now.
+		d := g.cfg.Snapshots.Current().DecideConnect(g.query(nil))
+		if d.Verdict == postern.VerdictDeny {
+			return Refuse(d)
+		}
+		if d.Approval == nil || d.Approval.Rule == ask.Rule {
+			break
+		}
+		ask = d.Approval
 	}
 	g.mu.Lock()
 	g.open = true
