@@ -129,6 +129,12 @@ var (
 	bob   = person("bob", "leads")
 )
 
+func addressed(name, email string, groups ...string) Caller {
+	c := person(name, groups...)
+	c.Subject.Email = email
+	return c
+}
+
 func (f *fixture) state(id string) string {
 	f.t.Helper()
 	h, _, err := f.load(f.t.Context(), id)
@@ -269,9 +275,10 @@ func TestQuorum(t *testing.T) {
 		code codes.Code
 		want string
 	}{
-		{person("bob", "leads", "security"), codes.OK, "pending"},
+		{addressed("bob", "bob@example.com", "leads", "security"), codes.OK, "pending"},
 		{person("bob", "leads", "security"), codes.AlreadyExists, "pending"}, // one person is one person
-		{person("carol", "leads"), codes.OK, "pending"},                      // bob cannot stand for both groups
+		{addressed("partner/bob", "Bob@example.com", "leads"), codes.AlreadyExists, "pending"},
+		{person("carol", "leads"), codes.OK, "pending"}, // bob cannot stand for both groups
 		{person("dave", "security"), codes.OK, "approved"},
 	} {
 		_, err := f.Review(t.Context(), c.by, h.GetId(), true, "", nil)

@@ -61,7 +61,7 @@ func (s *Service) Review(ctx context.Context, by Caller, id string, approve bool
 			return nil, fault.New(codes.FailedPrecondition, "hold %s asks for something else than what you were shown; look again", id)
 		}
 		h.Approvals = append(h.Approvals, &typesv1.Approval{
-			Subject: by.Subject.Name, Groups: groups, Approved: approve, Reason: reason, Time: timestamppb.New(s.cfg.Now()),
+			Subject: by.Subject.Name, Email: by.Subject.Email, Groups: groups, Approved: approve, Reason: reason, Time: timestamppb.New(s.cfg.Now()),
 		})
 		switch {
 		case !approve:
@@ -140,6 +140,9 @@ func (s *Service) mayAnswer(h *typesv1.Hold, g *typesv1.Grant, sub postern.Subje
 	for _, a := range h.GetApprovals() {
 		if strings.EqualFold(a.GetSubject(), sub.Name) {
 			return nil, nil, fault.New(codes.AlreadyExists, "you answered hold %s already", h.GetId())
+		}
+		if sub.Email != "" && strings.EqualFold(a.GetEmail(), sub.Email) {
+			return nil, nil, fault.New(codes.AlreadyExists, "hold %s was answered already by somebody with your e-mail address", h.GetId())
 		}
 	}
 	return rule, groups, nil

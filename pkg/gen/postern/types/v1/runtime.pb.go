@@ -1070,7 +1070,10 @@ type Approval struct {
 	// Why.
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	// When.
-	Time          *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
+	Time *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
+	// Their verified e-mail address, by which a person with several names is one; empty
+	// where the token had none.
+	Email         string `protobuf:"bytes,6,opt,name=email,proto3" json:"email,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1138,6 +1141,13 @@ func (x *Approval) GetTime() *timestamppb.Timestamp {
 		return x.Time
 	}
 	return nil
+}
+
+func (x *Approval) GetEmail() string {
+	if x != nil {
+		return x.Email
+	}
+	return ""
 }
 
 // Session is one client connection to one resource under one grant, as the index knows it.
@@ -1515,13 +1525,14 @@ const file_postern_types_v1_runtime_proto_rawDesc = "" +
 	"\x0f_estimated_rows\"6\n" +
 	"\tParameter\x12\x1f\n" +
 	"\x05value\x18\x01 \x01(\tB\x04\xa8\xee\x18\x01H\x00R\x05value\x88\x01\x01B\b\n" +
-	"\x06_value\"\xbe\x01\n" +
+	"\x06_value\"\xda\x01\n" +
 	"\bApproval\x12\x1e\n" +
 	"\asubject\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\asubject\x12\x1c\n" +
 	"\x06groups\x18\x02 \x03(\tB\x04\xa8\xee\x18\x00R\x06groups\x12 \n" +
 	"\bapproved\x18\x03 \x01(\bB\x04\xa8\xee\x18\x00R\bapproved\x12\x1c\n" +
 	"\x06reason\x18\x04 \x01(\tB\x04\xa8\xee\x18\x00R\x06reason\x124\n" +
-	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\x04time\"\xe9\a\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\x04time\x12\x1a\n" +
+	"\x05email\x18\x06 \x01(\tB\x04\xa8\xee\x18\x00R\x05email\"\xe9\a\n" +
 	"\aSession\x12\x14\n" +
 	"\x02id\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x02id\x12\x1e\n" +
 	"\asubject\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\asubject\x12\x1a\n" +
