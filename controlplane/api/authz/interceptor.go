@@ -127,8 +127,8 @@ func (i *Interceptor) caller(ctx context.Context, procedure string, header http.
 	if i.cfg.Staleness != nil && i.cfg.Staleness() > maxStaleness {
 		return c, rule, fault.New(codes.Unavailable, "the control plane has lost its store, and with it the roles that hold now; try again")
 	}
-	if reason, lock, locked := now.LockedFor(&sub, "", "", "", i.cfg.Now()); locked {
-		return c, rule, fault.New(codes.PermissionDenied, "lock %q stands on %s: %s", lock, sub.Name, reason).WithKind("locked")
+	if err := i.locked(now, sub); err != nil {
+		return c, rule, err
 	}
 	c.Roles = i.roles(now, sub)
 	if err := i.login(ctx, c, bearer); err != nil {
@@ -153,6 +153,15 @@ func (i *Interceptor) caller(ctx context.Context, procedure string, header http.
 			WithHint("an admin gives roles, by a RoleBinding")
 	}
 	return c, rule, nil
+}
+
+// locked says which lock stands on a subject, or nil.
+func (i *Interceptor) locked(now *policy.Snapshot, sub postern.Subject) error {
+	reason, lock, locked := now.LockedFor(&sub, "", "", "", i.cfg.Now())
+	if !locked {
+		return nil
+	}
+	return fault.New(codes.PermissionDenied, "lock %q stands on %s: %s", lock, sub.Name, reason).WithKind("locked")
 }
 
 func (i *Interceptor) roles(now *policy.Snapshot, sub postern.Subject) []policy.RoleGrant {
@@ -275,19 +284,34 @@ func (i *Interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 func (i *Interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 		return i.call(ctx, conn.Spec().Procedure, conn.RequestHeader(), conn.Peer().Addr, nil, func(ctx context.Context, begin func(any) error) error {
-			return next(ctx, &firstMessage{StreamingHandlerConn: conn, begin: begin})
+			return next(ctx, &streaming{StreamingHandlerConn: conn, begin: begin, may: func() error {
+				if c, ok := From(ctx); ok {
+					return i.locked(i.cfg.Policy(), c.Subject)
+				}
+				return nil
+			}})
 		})
 	}
 }
 
-// firstMessage hands the first message of a stream to begin, before its method has it.
-type firstMessage struct {
+// streaming hands the first message of a stream to begin, before its method has it, and
+// sends nothing to who may be sent nothing any more.
+type streaming struct {
 	connect.StreamingHandlerConn
 	begin func(any) error // nil once called; one goroutine receives
+	may   func() error
+}
+
+// Send implements connect.StreamingHandlerConn.
+func (f *streaming) Send(m any) error {
+	if err := f.may(); err != nil {
+		return err
+	}
+	return f.StreamingHandlerConn.Send(m)
 }
 
 // Receive implements connect.StreamingHandlerConn.
-func (f *firstMessage) Receive(m any) error {
+func (f *streaming) Receive(m any) error {
 	if err := f.StreamingHandlerConn.Receive(m); err != nil {
 		return err
 	}

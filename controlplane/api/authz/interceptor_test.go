@@ -21,6 +21,7 @@ import (
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	api "github.com/posterngate/postern/pkg/gen/postern/api/v1/apiv1connect"
 	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/policy/policytest"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -311,13 +312,38 @@ func TestStreamEndsWithItsToken(t *testing.T) {
 	})
 }
 
+// What people see on a stream ends with a lock on them, as everything else.
+func TestALockEndsStreams(t *testing.T) {
+	snapshot, _ := policy.Compile(postern.Version{Epoch: "e", Revision: 1}, nil)
+	i, err := authz.New(authz.Config{Auth: hourly{}, Policy: func() *policy.Snapshot { return snapshot }, Audit: audit.New(storetest.NewMemory(), time.Now), Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := 0
+	err = i.WrapStreamingHandler(func(_ context.Context, conn connect.StreamingHandlerConn) error {
+		if err := conn.Send(nil); err != nil {
+			return err
+		}
+		snapshot = policytest.CompileAt(t, postern.Version{Epoch: "e", Revision: 2}, `{kind: Lock, metadata: {name: out}, spec: {subject: sue, reason: she left}}`)
+		return conn.Send(nil)
+	})(t.Context(), stream{sent: &sent})
+	if connect.CodeOf(err) != connect.CodePermissionDenied || !strings.Contains(err.Error(), "she left") || sent != 1 {
+		t.Errorf("%d messages were sent: %v", sent, err)
+	}
+}
+
 type hourly struct{}
 
 func (hourly) Authenticate(context.Context, string) (postern.Subject, time.Time, error) {
 	return postern.Subject{Name: "sue"}, time.Now().Add(time.Hour), nil
 }
 
-type stream struct{ connect.StreamingHandlerConn }
+type stream struct {
+	connect.StreamingHandlerConn
+	sent *int
+}
+
+func (s stream) Send(any) error { *s.sent++; return nil }
 
 func (stream) Spec() connect.Spec {
 	return connect.Spec{Procedure: api.ApprovalServiceWatchHoldsProcedure}
