@@ -21,7 +21,7 @@ import (
 // files serves SFTP: each operation is judged by the file that it concerns, as the host
 // itself resolves it, and then done there.
 func (s *channel) files(ctx context.Context) {
-	f, err := s.c.openFiles(ctx, "sftp", func(r *postern.Refusal) { _, _ = s.ch.Stderr().Write([]byte(say(r))) })
+	f, err := s.openFiles(ctx, "sftp", func(r *postern.Refusal) { _, _ = s.ch.Stderr().Write([]byte(say(r))) })
 	if err != nil {
 		s.refuse(err)
 		return
@@ -45,12 +45,13 @@ func (unclosed) Close() error { return nil }
 
 // files are the host's files, as far as the session may reach them.
 type files struct {
-	c    *conn
-	ctx  context.Context
-	host *sftp.Client
-	home string
-	tell func(*postern.Refusal) // says why something is refused, in words
-	open atomic.Int64
+	c      *conn
+	ctx    context.Context
+	host   *sftp.Client
+	home   string
+	tell   func(*postern.Refusal) // says why something is refused, in words
+	notice func(string)           // says what is waited for
+	open   atomic.Int64           // files and folders
 }
 
 var (
@@ -61,7 +62,11 @@ var (
 )
 
 // openFiles begins to work on files, as what the client asked for in that text.
-func (c *conn) openFiles(ctx context.Context, text string, tell func(*postern.Refusal)) (*files, error) {
+func (s *channel) openFiles(ctx context.Context, text string, tell func(*postern.Refusal)) (*files, error) {
+	c := s.c
+	if err := c.letIn(ctx, s.notice); err != nil {
+		return nil, err // the host hears nothing before
+	}
 	judging, cancel := context.WithTimeout(ctx, c.e.limits.Prepare)
 	defer cancel()
 	if _, err := c.s.Prepare(judging, statement(&facts.Facts{Verb: facts.Files}, text)); err != nil {
@@ -79,7 +84,7 @@ func (c *conn) openFiles(ctx context.Context, text string, tell func(*postern.Re
 	if err != nil || !path.IsAbs(home) {
 		home = "/"
 	}
-	return &files{c: c, ctx: ctx, host: host, home: home, tell: tell}, nil
+	return &files{c: c, ctx: ctx, host: host, home: home, tell: tell, notice: s.notice}, nil
 }
 
 func (f *files) close() { _ = f.host.Close() }
@@ -151,7 +156,7 @@ func (f *files) judge(verb facts.Verb, what string, names []string) (*execution,
 			fa.Paths = append(fa.Paths, path.Clean(name))
 		}
 	}
-	return f.c.admit(f.ctx, statement(fa, text), func(text string) { f.tell(&postern.Refusal{Reason: text}) })
+	return f.c.admit(f.ctx, statement(fa, text), f.notice)
 }
 
 // finish records how an operation ended, and returns what the client is told.
@@ -190,22 +195,32 @@ func (f *files) Filewrite(r *sftp.Request) (io.WriterAt, error) {
 }
 
 func (f *files) openFile(verb facts.Verb, what, name string, flags int) (*transfer, error) {
-	if f.open.Add(1) > int64(f.c.e.limits.Files) {
-		f.open.Add(-1)
-		return nil, errors.New("postern: too many files are open")
+	if err := f.take(); err != nil {
+		return nil, err
 	}
 	x, err := f.admit(verb, what, name)
 	if err != nil {
-		f.open.Add(-1)
+		f.give()
 		return nil, err
 	}
 	far, err := f.host.OpenFile(name, flags)
 	if err != nil {
-		f.open.Add(-1)
+		f.give()
 		return nil, f.finish(x, "", err)
 	}
-	return &transfer{f: f, x: x, far: far, what: what, sum: newDigest()}, nil
+	return &transfer{f: f, x: x, far: far, what: what, sum: newDigest(&f.c.aside)}, nil
 }
+
+// take counts a file or folder where one more may be open; give ends it.
+func (f *files) take() error {
+	if f.open.Add(1) > int64(f.c.e.limits.Files) {
+		f.give()
+		return errors.New("postern: too many files are open")
+	}
+	return nil
+}
+
+func (f *files) give() { f.open.Add(-1) }
 
 // A transfer is one open file.
 type transfer struct {
@@ -244,8 +259,9 @@ func (t *transfer) WriteAt(p []byte, offset int64) (int, error) {
 
 // Close ends the transfer; the record gets its size and hash.
 func (t *transfer) Close() error {
-	defer t.f.open.Add(-1)
+	defer t.f.give()
 	n, sum := t.sum.total()
+	t.sum.lose()
 	return t.f.finish(t.x, strings.TrimSpace(fmt.Sprintf("%s %d bytes %s", t.what, n, sum)), t.far.Close())
 }
 
@@ -315,7 +331,7 @@ func (f *files) setstat(r *sftp.Request) error {
 func (f *files) Filelist(r *sftp.Request) (sftp.ListerAt, error) {
 	switch r.Method {
 	case "List":
-		return f.look("list", r, func(name string) ([]fs.FileInfo, error) { return f.host.ReadDir(name) })
+		return f.openFolder(r)
 	case "Stat":
 		return f.look("stat", r, func(name string) ([]fs.FileInfo, error) { return oneOf(f.host.Stat(name)) })
 	case "Readlink":
@@ -329,6 +345,42 @@ func (f *files) Lstat(r *sftp.Request) (sftp.ListerAt, error) {
 	return f.look("stat", r, func(name string) ([]fs.FileInfo, error) { return oneOf(f.host.Lstat(name)) })
 }
 
+// openFolder lists a folder. What is in it is kept until the client closes it.
+func (f *files) openFolder(r *sftp.Request) (sftp.ListerAt, error) {
+	if err := f.take(); err != nil {
+		return nil, err
+	}
+	if f.c.aside.full() {
+		f.give()
+		return nil, errors.New("postern: too many files are open")
+	}
+	entries, err := f.look("list", r, f.host.ReadDir)
+	if err != nil {
+		f.give()
+		return nil, err
+	}
+	size := 0
+	for _, e := range entries {
+		size += entryCost + len(e.Name())
+	}
+	f.c.aside.add(size)
+	return &folder{entries, func() { f.c.aside.add(-size); f.give() }}, nil
+}
+
+// entryCost is what an entry of a folder takes beside its name, in bytes.
+const entryCost = 256
+
+// folder is an open folder; its end is told once, by the one that closes it.
+type folder struct {
+	listing
+	closed func()
+}
+
+func (d *folder) Close() error {
+	d.closed()
+	return nil
+}
+
 func oneOf(i fs.FileInfo, err error) ([]fs.FileInfo, error) {
 	if err != nil {
 		return nil, err
@@ -336,7 +388,7 @@ func oneOf(i fs.FileInfo, err error) ([]fs.FileInfo, error) {
 	return []fs.FileInfo{i}, nil
 }
 
-func (f *files) look(what string, r *sftp.Request, do func(string) ([]fs.FileInfo, error)) (sftp.ListerAt, error) {
+func (f *files) look(what string, r *sftp.Request, do func(string) ([]fs.FileInfo, error)) (listing, error) {
 	x, err := f.admit(facts.Read, what, r.Filepath)
 	if err != nil {
 		return nil, err

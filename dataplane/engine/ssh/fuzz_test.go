@@ -49,7 +49,7 @@ func FuzzCopyLine(f *testing.F) {
 func FuzzDigest(f *testing.F) {
 	f.Add([]byte{0, 3, 6, 3, 3, 3})
 	f.Fuzz(func(t *testing.T, parts []byte) {
-		d := newDigest()
+		d := newDigest(&aside{})
 		whole := true
 		at, n := int64(0), int64(0)
 		for i := 0; i+1 < len(parts); i += 2 {

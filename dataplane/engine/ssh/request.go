@@ -131,7 +131,7 @@ func (c *conn) admit(ctx context.Context, st *engine.Statement, progress func(st
 }
 
 // letIn waits, before the first request, for people to let the session in where they
-// must. All requests wait for one answer.
+// must. All requests wait for one answer, each until its client gives it up.
 func (c *conn) letIn(ctx context.Context, progress func(string)) error {
 	w, ok := c.s.(engine.Waiter)
 	if !c.terms.Hold {
@@ -140,8 +140,12 @@ func (c *conn) letIn(ctx context.Context, progress func(string)) error {
 	if !ok {
 		return errors.New("ssh: a session that nobody can be let into")
 	}
-	c.letting.Lock()
-	defer c.letting.Unlock()
+	select {
+	case c.letting <- struct{}{}:
+	case <-ctx.Done():
+		return errGone
+	}
+	defer func() { <-c.letting }()
 	if c.let {
 		return nil
 	}

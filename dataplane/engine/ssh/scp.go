@@ -30,7 +30,7 @@ func (s *channel) copying(line string) func(context.Context) {
 	}
 	return func(ctx context.Context) {
 		var told bool
-		f, err := s.c.openFiles(ctx, printable(line), func(r *postern.Refusal) {
+		f, err := s.openFiles(ctx, printable(line), func(r *postern.Refusal) {
 			told = true
 			_, _ = s.ch.Stderr().Write([]byte(say(r)))
 		})

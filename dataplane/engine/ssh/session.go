@@ -48,6 +48,7 @@ func (c *conn) serveSession(ctx context.Context, nc ssh.NewChannel) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var begun bool
+	var command sync.WaitGroup
 	for r := range requests {
 		c.active.mark()
 		run, ok := s.request(r, begun)
@@ -59,7 +60,9 @@ func (c *conn) serveSession(ctx context.Context, nc ssh.NewChannel) {
 		}
 		begun = true
 		remove := c.speak.add(ch.Stderr(), s.pty != nil)
+		command.Add(1)
 		c.group.Go("command", func(context.Context) error {
+			defer command.Done()
 			defer remove()
 			defer func() { _ = ch.Close() }()
 			run(ctx)
@@ -67,8 +70,10 @@ func (c *conn) serveSession(ctx context.Context, nc ssh.NewChannel) {
 		})
 	}
 	// The client has closed the channel: what ran for it ends, what waited gives up.
+	// Until it has, the channel counts as open.
 	cancel()
 	s.interrupt()
+	command.Wait()
 }
 
 // request deals with one request of the channel. It returns what is to be run where the

@@ -15,7 +15,6 @@ import (
 	"net"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -129,7 +128,7 @@ func (e *Engine) Serve(ctx context.Context, nc net.Conn, d engine.Door) error {
 		s.Close(err)
 		return err
 	}
-	c := &conn{e: e, s: s, terms: s.Terms(), client: sc, host: host{ready: make(chan struct{})}, log: e.log.With("session", s.ID())}
+	c := &conn{e: e, s: s, terms: s.Terms(), client: sc, host: host{ready: make(chan struct{})}, letting: make(chan struct{}, 1), log: e.log.With("session", s.ID())}
 	err = c.run(ctx, channels, requests)
 	s.Close(err)
 	return err
@@ -148,10 +147,11 @@ type conn struct {
 	speak  speakers
 
 	open      atomic.Int64 // channels, whoever opened them
+	aside     aside        // of the files of all channels
 	listening listeners
 
-	letting sync.Mutex // guards let
-	let     bool       // whether people have let the session in
+	letting chan struct{} // holds one while somebody waits, and guards let
+	let     bool          // whether people have let the session in
 }
 
 // run serves channels until either side ends or the session must, and says why.
