@@ -9,6 +9,7 @@ import (
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
+	"github.com/posterngate/postern/pkg/ssh"
 )
 
 // An execution is the way back of one admitted statement: it counts, keeps the first
@@ -201,8 +202,15 @@ func (x *execution) Chunk(d engine.Direction, p []byte) error {
 	return nil
 }
 
-// maxOutput is how much of what one execution says is kept, in bytes.
+// maxOutput is how much of what one execution says is kept, in bytes. Where somebody works
+// on a terminal all of it is: what is done there only what it says can tell.
 const maxOutput = 64 << 20
+
+// keepsAll reports whether the output of a statement is kept without a bound.
+func keepsAll(facts policy.Facts) bool {
+	f, ok := facts.(*ssh.Facts)
+	return ok && f != nil && (f.Verb == ssh.Shell || f.Terminal)
+}
 
 // Output keeps what was said; past the bound it is counted alone.
 func (x *execution) Output(s engine.Stream, p []byte) error {
@@ -211,7 +219,7 @@ func (x *execution) Output(s engine.Stream, p []byte) error {
 			return err
 		}
 	}
-	if x.kept += int64(len(p)); x.kept > maxOutput {
+	if x.kept += int64(len(p)); x.kept > maxOutput && !x.ad.all {
 		return nil
 	}
 	x.event = record.Event{Time: x.g.cfg.Now(), Kind: record.KindChunk, Statement: x.statement, Tag: s.String(), Bytes: int64(len(p)), Data: p}

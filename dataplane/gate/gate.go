@@ -114,6 +114,7 @@ type admitted struct {
 	hash    [sha256.Size]byte // of the text
 	mode    policy.RecordMode
 	free    bool // whether no limit bounds it
+	all     bool // whether all that it says is kept
 }
 
 // Refuse makes the refusal of a decision that denied.
@@ -229,7 +230,7 @@ func (g *Gate) admission(snap *policy.Snapshot, st *engine.Statement, an engine.
 	if d.Effect == postern.EffectRead || d.Effect == postern.EffectNone {
 		ad.mode = terms.RecordRead
 	}
-	ad.free = d.Effect == postern.EffectNone
+	ad.free, ad.all = d.Effect == postern.EffectNone, keepsAll(facts)
 	a.Waits = ad.mode == policy.Disk || ad.mode == policy.Remote || g.cfg.Budget.Shared() && (terms.Rows >= 0 || terms.Bytes >= 0 || terms.Statements >= 0)
 	if d.Verdict == postern.VerdictHold && st.Estimate != nil {
 		ad.ask = func(ctx context.Context) (int64, error) { return st.Estimate(ctx, a.Forward) }

@@ -32,7 +32,7 @@ func (x *execution) RawRows(n int, span []byte) error {
 
 // RawOutput keeps what was said as it was before its masks.
 func (x *execution) RawOutput(s engine.Stream, p []byte) error {
-	if x.raw += int64(len(p)); !x.KeepsRaw() || x.raw > maxOutput {
+	if x.raw += int64(len(p)); !x.KeepsRaw() || x.raw > maxOutput && !x.ad.all {
 		return nil
 	}
 	return x.recordRaw(record.Event{Kind: record.KindChunk, Tag: s.String(), Bytes: int64(len(p)), Data: p})
