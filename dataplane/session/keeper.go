@@ -116,6 +116,7 @@ const (
 	minVersionTimeout = 3 * time.Second
 	releaseTimeout    = 10 * time.Second
 	killGrace         = 100 * time.Millisecond // for the engine to say why before sockets are closed
+	killTime          = 15 * time.Second       // for the engine to cancel what runs at a resource that answers slowly
 	sweepEvery        = 250 * time.Millisecond // how often ends and staleness are looked at
 
 	// Strangers can send cancel requests with keys that nobody has, each of which asks all

@@ -275,8 +275,19 @@ func TestKillClosesTheWayToTheResource(t *testing.T) {
 	}
 	_ = c.SetReadDeadline(time.Now().Add(time.Minute))
 	s.Kill(&postern.Refusal{Reason: "enough"})
+	cancel, err := s.Dial(t.Context()) // what runs is cancelled by one of its own
+	if err != nil {
+		t.Fatal(err)
+	}
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("read = %v, want a closed connection", err)
+	}
+	if _, err := cancel.Write([]byte("stop")); err != nil {
+		t.Errorf("a connection made after the kill is closed with those before: %v", err)
+	}
+	s.Close(nil)
+	if _, err := cancel.Write([]byte("stop")); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("write = %v, want a closed connection", err)
 	}
 }
 

@@ -88,8 +88,9 @@ func (s *Session) idle() bool {
 	return judged && s.Gate.Idle()
 }
 
-// Kill ends the session with a cause that the engine shows to the client, and closes
-// the way to the resource shortly after, whether the engine has spoken or not.
+// Kill ends the session with a cause that the engine shows to the client, and closes its
+// connections to the resource shortly after, whether the engine has spoken or not. One that
+// is made later, to cancel what still runs there, has until Close, or killTime.
 func (s *Session) Kill(r *postern.Refusal) {
 	s.mu.Lock()
 	if s.ctx.Err() != nil {
@@ -97,9 +98,15 @@ func (s *Session) Kill(r *postern.Refusal) {
 		return
 	}
 	s.end(r)
+	conns := slices.Collect(maps.Keys(s.conns))
 	s.mu.Unlock()
 	s.k.cfg.Logger.Info("session killed", "session", s.id, "subject", s.grant.Subject.Name, "reason", r.Reason)
-	time.AfterFunc(killGrace, s.closeConns)
+	time.AfterFunc(killGrace, func() {
+		for _, c := range conns {
+			c.hangUp()
+		}
+	})
+	time.AfterFunc(killTime, s.closeConns)
 }
 
 // OnCancel registers what a cancel request with this key does.

@@ -3,7 +3,9 @@ package postgres
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
+	"net"
 	"time"
 )
 
@@ -102,15 +104,26 @@ func (c *conn) cancelled() {
 func (c *conn) quell() {
 	for range cancelTries {
 		c.cancelTarget()
-		_ = c.target.SetReadDeadline(time.Now().Add(cancelPause))
-		for {
-			typ, _, err := readMessage(c.target, c.e.limits.Message)
-			if typ == 'E' || typ == 'Z' || (err != nil && !isTimeout(err)) {
-				return
-			}
-			if err != nil {
-				break
-			}
+		if c.stopped() {
+			return
+		}
+	}
+}
+
+// stopped reports whether the target says, within cancelPause, that it stopped, or has gone.
+// Once a kill has closed the connection nobody can say so.
+func (c *conn) stopped() bool {
+	_ = c.target.SetReadDeadline(time.Now().Add(cancelPause))
+	for {
+		typ, _, err := readMessage(c.target, c.e.limits.Message)
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			<-time.After(cancelPause)
+			return false
+		case err != nil:
+			return !isTimeout(err)
+		case typ == 'E' || typ == 'Z':
+			return true
 		}
 	}
 }
