@@ -135,9 +135,10 @@ func (sc *Scanner) scan(text []byte, final bool, out []Match) (int, []Match) {
 			return start, out
 		}
 		if flags&t.watch != 0 || t.pairs.has(text[start:i]) {
+			found := len(out)
 			var more bool
 			if i, more, out = sc.word(text, start, i, flags, final, out); more {
-				return i, out
+				return start, out[:found] // what the rest is depends on the whole word
 			}
 		}
 		if t.names && sc.block == 0 && classes[text[i-1]]&letter != 0 && namesSecret(text[start:i]) {

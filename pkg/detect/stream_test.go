@@ -170,6 +170,8 @@ func FuzzStream(f *testing.F) {
 	f.Add([]byte("password=\"-----BEGIN"), uint64(1))
 	f.Add([]byte(strings.Repeat("Aa0", 2000)), uint64(2))
 	f.Add([]byte("000 20.220A0"), uint64(4)) // no number of Spain, where its groups are cut before the 0
+	f.Add([]byte("%A A000000A"), uint64(23)) // words whose beginning says how the rest is looked at
+	f.Add([]byte("0Api%keY :0"), uint64(13))
 	f.Add([]byte("%40 a%2@%40b.cc p-wd=x \\n4111"), uint64(3))
 	s := set(f)
 	f.Fuzz(func(t *testing.T, text []byte, seed uint64) {

@@ -52,15 +52,15 @@ func (s *Set) compile() tables {
 	return t
 }
 
-// word finds what is in the word between s and e. It may end past e. Where more is true,
-// what begins at next depends on what follows the text.
+// word finds what is in the word between s and e, and says where the text goes on, which may
+// be past e. Where more is true it depends on what follows the text.
 func (sc *Scanner) word(text []byte, s, e int, flags class, final bool, out []Match) (next int, more bool, _ []Match) {
 	t := &sc.set.scan
 	if t.blocks && e-s >= len("-----BEGIN") {
 		begins, more := sc.beginBlock(text, s, e, final)
 		switch {
 		case more:
-			return s, true, out
+			return 0, true, out
 		case begins:
 			return e, false, append(out, Match{From: s, To: e, Kind: PrivateKey, Open: true})
 		}
@@ -81,7 +81,7 @@ func (sc *Scanner) word(text []byte, s, e int, flags class, final bool, out []Ma
 				kind, to = Email, mailEnd
 			}
 		} else if kind, to, more = sc.at(text, p, e, final); more {
-			return p, true, out
+			return 0, true, out
 		}
 		if to > p {
 			out = append(out, Match{From: p, To: to, Kind: kind})
@@ -100,7 +100,7 @@ func (sc *Scanner) word(text []byte, s, e int, flags class, final bool, out []Ma
 			}
 			if isAlnum(text[p]) {
 				if kind, to, more = sc.at(text, p, e, final); more {
-					return p, true, out
+					return 0, true, out
 				}
 				if to > p {
 					out = append(out, Match{From: p, To: to, Kind: kind})
