@@ -2,6 +2,7 @@ package spool
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -148,6 +149,63 @@ func TestGarbage(t *testing.T) {
 	stop()
 	if got := events(t, up.session("s"))[1]; got.Text != want || got.Params[0].Value != want {
 		t.Errorf("%q", got.Text)
+	}
+}
+
+// What ends things may be recorded though the spool is full, but not until nothing is left of
+// it: then nothing could be shipped any more, nor trimmed.
+func TestFullOfDenials(t *testing.T) {
+	up := newShelf()
+	up.shut = true
+	cfg := testConfig(t, up)
+	cfg.MaxBytes = 4 * testSegment
+	s, _, stop := start(t, cfg)
+	r, err := s.Session(meta("s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{strings.Repeat("x", 10_000), "x"} {
+		for err = nil; err == nil; {
+			err = r.Record(&record.Event{Kind: record.KindDenied, Text: text, Reason: "no"}, Local)
+		}
+		if !errors.Is(err, errFull) {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Close("the spool is full"); !errors.Is(err, errFull) {
+		t.Errorf("Close: %v", err)
+	}
+	up.mu.Lock()
+	up.shut = false
+	up.mu.Unlock()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := s.Drain(ctx); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool { return s.Healthy() == nil })
+	stop()
+	up.check(t)
+	if r := up.verify(t, "s"); r.State != record.StateTruncated {
+		t.Errorf("%+v", r)
+	}
+}
+
+// A node that is started again and again, and comes to nothing, leaves no more each time.
+func TestStartsLeaveNothing(t *testing.T) {
+	cfg := testConfig(t, newShelf())
+	for range 5 {
+		s, r, err := Open(cfg)
+		if err != nil || r.Damage != "" {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files, err := filepath.Glob(filepath.Join(cfg.Dir, "*"+segmentSuffix))
+	if err != nil || len(files) > 1 {
+		t.Errorf("left: %v, %v", files, err)
 	}
 }
 

@@ -25,10 +25,18 @@ type log struct {
 func (l *log) active() *segment { return l.segments[len(l.segments)-1] }
 
 // put appends an entry and returns where its payload stands. What is urgent may use
-// the reserve.
+// the reserve, but runs only a half of it: without room for cuts, states and seals nothing
+// could be shipped any more, and so nothing trimmed.
 func (l *log) put(kind entryKind, ref uint64, payload []byte, urgent bool) (*segment, int, error) {
-	if !urgent && len(l.spare) == 0 {
-		return nil, 0, errFull
+	if len(l.spare) == 0 {
+		if !urgent {
+			return nil, 0, errFull
+		}
+		if kind == entryRun && l.active().used > l.size/2 {
+			if err := l.more(); err != nil {
+				return nil, 0, err
+			}
+		}
 	}
 	if !l.active().fits(len(payload)) {
 		if err := l.roll(urgent); err != nil {
@@ -47,15 +55,23 @@ func (l *log) room(n int) bool {
 
 func (l *log) roll(urgent bool) error {
 	if len(l.spare) == 0 || len(l.spare) == 1 && !urgent {
-		seg, err := l.grow(l.name)
-		if err != nil {
+		if err := l.more(); err != nil {
 			return err
 		}
-		l.name++
-		l.spare = append(l.spare, seg)
 	}
 	l.active().add(entryRoll, 0, nil)
 	l.begin()
+	return nil
+}
+
+// more adds a spare segment.
+func (l *log) more() error {
+	seg, err := l.grow(l.name)
+	if err != nil {
+		return err
+	}
+	l.name++
+	l.spare = append(l.spare, seg)
 	return nil
 }
 

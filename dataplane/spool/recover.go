@@ -161,6 +161,13 @@ func (s *Spool) readSegments(r *Recovery) (map[uint64]*remains, error) {
 			continue
 		}
 		last := i == len(s.disk.segments)-1
+		if last && damage == nil && seg.blank() {
+			// Nothing was written to it. A process that is started again and again would leave
+			// one of these each time.
+			s.disk.place--
+			s.disk.segments = s.disk.segments[:i]
+			return found, errors.Join(seg.close(true), syncDir(s.disk.dir))
+		}
 		if damage == nil && !last {
 			damage = errors.New("its end is missing")
 		}
@@ -259,7 +266,7 @@ func take(found map[uint64]*remains, seg *segment, e entry) error {
 
 // adopt takes over what is left of one session and ends it; s.mu is held.
 func (s *Spool) adopt(f *remains, r *Recovery) (Recovered, error) {
-	ses := &session{id: f.id, ref: f.ref, wrapped: f.wrapped, stored: f.stored, stateSeg: f.stateSeg, ended: f.ended, ending: f.ending}
+	ses := &session{id: f.id, ref: f.ref, wrapped: f.wrapped, stored: f.stored, stateSeg: f.stateSeg, ended: f.ended, told: f.ended, ending: f.ending}
 	if ses.id == "" {
 		return Recovered{}, errors.New("its state is missing")
 	}
@@ -328,7 +335,7 @@ func (s *Spool) keepIntact(ses *session, r *Recovery) error {
 	}
 	if ses.last = span.Last; ses.ended && ses.last != ses.ending.last {
 		r.Lost = append(r.Lost, fmt.Sprintf("session %s: the events from %d on", ses.id, span.Follower()))
-		ses.ended = false
+		ses.ended, ses.told = false, false
 	}
 	return nil
 }

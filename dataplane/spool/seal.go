@@ -136,6 +136,9 @@ func (s *Spool) sealSession(ses *session) (size int, err error) {
 	if !ses.sealable() {
 		return size, nil
 	}
+	if err := s.putEnd(ses); err != nil {
+		return size, err
+	}
 	return size, s.seal(ses)
 }
 

@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -204,6 +205,11 @@ func (s *segment) each(fn func(e entry)) (rolled bool, damage error) {
 		fn(e)
 	}
 	return false, nil
+}
+
+// blank reports whether no entry was ever written.
+func (s *segment) blank() bool {
+	return s.used == segmentHeader && len(bytes.Trim(s.mem[s.used:min(s.used+entryHeader, len(s.mem))], "\x00")) == 0
 }
 
 // close forgets the segment; with remove it is deleted too.

@@ -35,6 +35,7 @@ type session struct {
 	queued   [3]bool   // in Spool.waiting, cuts and ready
 
 	ended  bool
+	told   bool // the log says that it has ended, and how
 	ending ending
 	failed error         // why no event can be added
 	moved  chan struct{} // closed when stored or failed changes; nil while nobody waits

@@ -132,18 +132,29 @@ func (s *Spool) end(ses *session, how ending) error {
 	return s.endLocked(ses, how)
 }
 
-// endLocked cuts the last chunk and lets the session be sealed; s.mu is held.
+// endLocked cuts the last chunk and lets the session be sealed, though only once there is
+// room to say so; s.mu is held.
 func (s *Spool) endLocked(ses *session, how ending) error {
 	how.last = ses.last
 	ses.ended, ses.ending = true, how
-	if _, _, err := s.put(entryEnd, ses.ref, how.append(nil), true); err != nil {
-		return fmt.Errorf("spool: end session %s: %w", ses.id, err)
-	}
+	err := s.putEnd(ses)
 	if len(ses.uncut) > 0 {
 		s.cut(ses)
 	}
 	s.cuts.push(ses)
 	wake(s.wakeSeal)
+	return err
+}
+
+// putEnd writes how a session has ended, unless the log says so already; s.mu is held.
+func (s *Spool) putEnd(ses *session) error {
+	if ses.told {
+		return nil
+	}
+	if _, _, err := s.put(entryEnd, ses.ref, ses.ending.append(nil), true); err != nil {
+		return fmt.Errorf("spool: end session %s: %w", ses.id, err)
+	}
+	ses.told = true
 	return nil
 }
 
