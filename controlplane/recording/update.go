@@ -148,7 +148,7 @@ func (b *builder) opened(e *record.Event) error {
 		return refuse("the recording says that it is of node %q", s.Node)
 	}
 	b.update.Session = &typesv1.Session{
-		Id: row.GetId(), Subject: clip(s.Subject), Grant: clip(string(s.Grant)), Task: clip(string(s.Task)), Resource: clip(string(s.Resource)),
+		Id: row.GetId(), Subject: clipName(s.Subject), Grant: clip(string(s.Grant)), Task: clip(string(s.Task)), Resource: clip(string(s.Resource)),
 		Protocol: clip(string(s.Protocol)), Node: row.GetNode(), Region: clip(s.Region),
 		ClientAddress: clip(s.ClientAddress), ClientProgram: clip(s.ClientProgram),
 		Version:   &typesv1.Version{Epoch: clip(s.Version.Epoch), Revision: s.Version.Revision},
@@ -174,7 +174,7 @@ func (b *builder) statement(e *record.Event) {
 func (b *builder) judge(e *record.Event) *judged {
 	j := &judged{text: indexed(b.update.Session.GetProtocol(), e), verdict: e.Verdict, rule: clip(e.Rule), reason: clip(e.Reason), touched: e.Touched}
 	for i := range j.touched {
-		j.touched[i].Column, j.touched[i].Mask = clip(j.touched[i].Column), clip(j.touched[i].Mask)
+		j.touched[i].Column, j.touched[i].Mask = clipName(j.touched[i].Column), clipName(j.touched[i].Mask)
 	}
 	return j
 }
@@ -212,9 +212,15 @@ func endRow(row *typesv1.Session, seal *record.Seal) {
 
 // clip shortens a text to what the index keeps, and makes it text: the recording has
 // what there was.
-func clip(s string) string {
-	if len(s) > index.MaxText {
-		s = s[:index.MaxText]
+func clip(s string) string { return clipTo(s, index.MaxText) }
+
+// clipName does so with what rows are found by: the path of a file is as long as whoever
+// asks for it likes.
+func clipName(s string) string { return clipTo(s, index.MaxName) }
+
+func clipTo(s string, most int) string {
+	if len(s) > most {
+		s = s[:most]
 		for i := 0; i < utf8.UTFMax && !utf8.ValidString(s); i++ {
 			s = s[:len(s)-1]
 		}

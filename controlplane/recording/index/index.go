@@ -17,6 +17,7 @@ import (
 // Limits of rows and pages.
 const (
 	MaxText = 8 << 10 // bytes of a statement's text in the index; the recording has all of it
+	MaxName = 1 << 10 // bytes of a subject, a mask, and what was used: what rows are found by must fit a page of PostgreSQL
 	MaxPage = 1001    // rows of one answer: the API's largest page, and one that tells of more
 )
 
