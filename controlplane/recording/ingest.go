@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -90,14 +91,14 @@ func (s *Service) store(ctx context.Context, node postern.NodeName, p piece) (ne
 	if err != nil {
 		return 0, err
 	}
-	if head.Next > 0 && head.Node != node {
-		return 0, refuse("the session is recorded by another node") // its state is not this node's to know
-	}
-	if head.Next > 0 && p.Index > head.Next {
+	if p.Index > head.Next && (head.Next == 0 || head.Node == node) {
 		if head, err = s.catchUp(ctx, head, p.Chunk); err != nil {
 			return head.Next, err
 		}
 		row = nil
+	}
+	if head.Next > 0 && head.Node != node {
+		return 0, refuse("the session is recorded by another node") // its state is not this node's to know
 	}
 	if p.Index < head.Next {
 		return s.again(ctx, node, head, p)
@@ -214,6 +215,15 @@ func (s *Service) tell(ctx context.Context, u *index.Update) error {
 // catchUp indexes chunks before this one whose blobs are stored: an index that went over
 // to a standby may have lost what it had acknowledged.
 func (s *Service) catchUp(ctx context.Context, head index.Head, chunk *record.Chunk) (index.Head, error) {
+	if head.Next == 0 {
+		found, err := s.beginAgain(ctx, chunk.Session)
+		if err != nil || !found {
+			return head, err
+		}
+		if head, err = s.cfg.Index.Head(ctx, chunk.Session); err != nil {
+			return head, err
+		}
+	}
 	row, err := s.cfg.Index.Session(ctx, chunk.Session)
 	if err != nil {
 		return head, err
@@ -228,6 +238,24 @@ func (s *Service) catchUp(ctx context.Context, head index.Head, chunk *record.Ch
 		}
 	}
 	return s.cfg.Index.Head(ctx, chunk.Session)
+}
+
+// beginAgain indexes the first chunk of a session of which the index has lost all, if it is
+// stored. Such a session began a moment ago: on this day, as its node's clock has it.
+func (s *Service) beginAgain(ctx context.Context, id postern.SessionID) (found bool, err error) {
+	const day = 24 * time.Hour
+	now := time.Now()
+	for _, on := range []time.Time{now, now.Add(-day), now.Add(day)} {
+		err := s.retake(ctx, blobName(id, on, 0))
+		if errors.Is(err, blob.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return false, fmt.Errorf("index chunk 0 again: %w", err)
+		}
+		return true, nil
+	}
+	return false, nil
 }
 
 // update works out what a chunk changes; chain stands behind it already.

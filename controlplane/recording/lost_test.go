@@ -13,6 +13,7 @@ import (
 	"github.com/posterngate/postern/controlplane/recording"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/record"
 )
 
 // over is a Service over an index of its own and the blobs of another.
@@ -115,6 +116,48 @@ func TestIndexFellBack(t *testing.T) {
 	ship(t, h, q, 0)
 	if r := ship(t, h, q, 2); r.GetReject() == "" {
 		t.Errorf("a gap was taken: %v", r)
+	}
+}
+
+// TestIndexFellBackBeforeTheBeginning ships on after the index lost all of a session.
+func TestIndexFellBackBeforeTheBeginning(t *testing.T) {
+	h := open(t, t.TempDir())
+	now := time.Now()
+	p := newTape(t, "s-1")
+	p.add(record.Event{Kind: record.KindOpened, Session: &p.session, Time: now})
+	p.cut(0)
+	p.add(record.Event{Kind: record.KindIntent, Statement: 1, Text: "select 1", Verdict: postern.VerdictAllow, Time: now})
+	p.cut(0)
+	p.add(record.Event{Kind: record.KindClosed, Reason: "the client went away", Time: now})
+	p.cut(0)
+	p.seal("node-1", nodeKey, false)
+	for i := range 2 {
+		name := fmt.Sprintf("recordings/v1/%s/s-1/%010d", now.UTC().Format("2006/01/02"), i)
+		if err := h.blobs.Create(t.Context(), name, p.chunks[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other, err := h.Ingest(t.Context(), "node-2", &nodev1.ShipRequest{Session: "s-1", Index: 2, Chunk: p.chunks[2]})
+	if err != nil || other.GetReject() == "" || other.GetNextIndex() != 0 {
+		t.Errorf("of another node: %v, %v", other, err)
+	}
+	for i := 2; i < 4; i++ {
+		if r := ship(t, h, p, i); r.GetNextIndex() != uint32(i+1) || r.GetReject() != "" {
+			t.Fatalf("chunk %d: %v", i, r)
+		}
+	}
+	if s, err := h.Get(t.Context(), "s-1"); err != nil || s.GetRecording() != "sealed" || s.GetStatements() != 1 {
+		t.Errorf("%v, %v", s, err)
+	}
+	// And one of which only what is raw is still to come.
+	q := newTape(t, "s-2")
+	q.add(record.Event{Kind: record.KindOpened, Session: &q.session, Time: now})
+	q.cut(0)
+	if err := h.blobs.Create(t.Context(), fmt.Sprintf("recordings/v1/%s/s-2/%010d", now.UTC().Format("2006/01/02"), 0), q.chunks[0]); err != nil {
+		t.Fatal(err)
+	}
+	if r := ship(t, h, rawOf(t, "s-2"), 0); r.GetNextIndex() != 1 || r.GetReject() != "" {
+		t.Errorf("what is raw: %v", r)
 	}
 }
 

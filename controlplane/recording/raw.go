@@ -25,6 +25,12 @@ func (s *Service) updateRaw(ctx context.Context, h index.Head, of postern.Sessio
 		id = of
 	}
 	row, err := s.cfg.Index.Session(ctx, id)
+	if errors.Is(err, index.ErrNotFound) && chunk.Index == 0 { // or the index has lost it
+		if _, err := s.beginAgain(ctx, of); err != nil {
+			return nil, err
+		}
+		row, err = s.cfg.Index.Session(ctx, id)
+	}
 	if errors.Is(err, index.ErrNotFound) {
 		return nil, refuse("session %s is not known, whose raw recording it is", of)
 	}
@@ -51,6 +57,11 @@ func (s *Service) updateRaw(ctx context.Context, h index.Head, of postern.Sessio
 func (s *Service) shipper(ctx context.Context, chunk *record.Chunk) (node postern.NodeName, err error) {
 	if of, raw := record.RawOf(chunk.Session); raw {
 		head, err := s.cfg.Index.Head(ctx, of)
+		if err == nil && head.Next == 0 {
+			if _, err = s.beginAgain(ctx, of); err == nil {
+				head, err = s.cfg.Index.Head(ctx, of)
+			}
+		}
 		return head.Node, err
 	}
 	// Before the blob was stored, the node that shipped it was held against this.
