@@ -239,7 +239,16 @@ func (f *Folder) Delete(_ context.Context, name string) error {
 	case err != nil:
 		return fmt.Errorf("blob: delete %s: %w", name, err)
 	}
-	return f.sync(path.Dir(name))
+	// With its last blob a folder goes: its name is a session's. Whoever makes one there at
+	// this moment makes the folder anew, or fails and tries again.
+	dir := path.Dir(name)
+	for dir != "." && f.root.Remove(dir) == nil {
+		dir = path.Dir(dir)
+	}
+	if err := f.sync(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("blob: delete %s: %w", name, err)
+	}
+	return nil
 }
 
 // List implements Blobs.

@@ -29,6 +29,38 @@ func TestFolder(t *testing.T) {
 	blobtest.Run(t, func(t *testing.T) blob.Blobs { return openFolder(t, filepath.Join(t.TempDir(), "blobs")) })
 }
 
+// Nothing stays of what was deleted, and what is beside it does.
+func TestFolderDeletesFolders(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "blobs")
+	f := openFolder(t, dir)
+	ctx := context.Background()
+	for _, name := range []string{"r/1/a/0", "r/1/a/1", "r/2/b/0"} {
+		if err := f.Create(ctx, name, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct{ name, gone, stays string }{
+		{"r/1/a/1", "r/1/a/1", "r/1/a/0"},
+		{"r/1/a/0", "r/1", "r/2/b/0"},
+		{"r/2/b/0", "r", ""},
+	} {
+		if err := f.Delete(ctx, c.name); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, c.gone)); !os.IsNotExist(err) {
+			t.Errorf("%s is left: %v", c.gone, err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, c.stays)); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, name := range []string{"r/2/b/0", "r/2/c/0"} {
+		if err := f.Create(ctx, name, []byte("x")); err != nil {
+			t.Errorf("after its folder went: %v", err)
+		}
+	}
+}
+
 func TestFolderModesAndLeftovers(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "blobs")
 	f := openFolder(t, dir)
