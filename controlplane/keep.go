@@ -20,6 +20,7 @@ import (
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/trail"
 )
 
 // blobs are what the server keeps recordings in, and closes.
@@ -128,7 +129,7 @@ func (s *Server) retain(ctx context.Context) error {
 		tick := time.NewTicker(retainEvery)
 		defer tick.Stop()
 		for {
-			gone, err := s.recordings.Retain(ctx, time.Now().Add(-keep), s.forgetting)
+			gone, err := s.recordings.Retain(ctx, time.Now().Add(-keep), s.forgetting, s.keeping)
 			if gone > 0 {
 				s.log.InfoContext(ctx, "old recordings were let go", "sessions", gone)
 			}
@@ -146,5 +147,10 @@ func (s *Server) retain(ctx context.Context) error {
 
 // forgetting writes down which recordings are about to go.
 func (s *Server) forgetting(ctx context.Context, ids []postern.SessionID) error {
-	return s.audit.Append(ctx, audit.Entry{Actor: "postern", Action: "recording.forget", Outcome: "ok", Detail: map[string]any{"sessions": ids}})
+	return s.audit.Append(ctx, audit.Entry{Actor: "postern", Action: trail.Expired, Outcome: "ok", Detail: map[string]any{"sessions": ids}})
+}
+
+// keeping writes down that recordings stay that were about to go.
+func (s *Server) keeping(ctx context.Context, ids []postern.SessionID) error {
+	return s.audit.Append(ctx, audit.Entry{Actor: "postern", Action: trail.Kept, Outcome: "ok", Detail: map[string]any{"sessions": ids}})
 }

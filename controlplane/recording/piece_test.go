@@ -133,7 +133,7 @@ func TestSealComesAlong(t *testing.T) {
 		t.Errorf("told %d times, %d ended: %+v", len(marks), over, m)
 	}
 	// And they go as they came.
-	n, err := h.Retain(t.Context(), began.Add(48*time.Hour), func(context.Context, []postern.SessionID) error { return nil })
+	n, err := h.Retain(t.Context(), began.Add(48*time.Hour), func(context.Context, []postern.SessionID) error { return nil }, nil)
 	if err != nil || n != 4 {
 		t.Errorf("%d went, %v", n, err)
 	}

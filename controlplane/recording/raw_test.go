@@ -145,7 +145,7 @@ func TestRawIsLetGoWithItsSession(t *testing.T) {
 			told[id] = true
 		}
 		return nil
-	})
+	}, nil)
 	if n != 2 || err != nil || !told["s-1"] || !told["s-1_raw"] || len(told) != 2 {
 		t.Errorf("%d went, %v: %v", n, err, told)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,16 +18,17 @@ const forgetAtOnce = 100
 // Retain lets recordings go that began on a day before that of before, have ended and
 // are not held, and returns how many went. told is called with each step's sessions
 // before they go; after an error of it they stay. The rows go first, so that a hold wins
-// until the last moment; blobs that are left when a process stops in between are indexed
-// again at the next start, and go then.
-func (s *Service) Retain(ctx context.Context, before time.Time, told func(ctx context.Context, ids []postern.SessionID) error) (gone int, err error) {
+// until the last moment, and kept is called with those that stay after all: it must be told
+// of them too, or nobody would miss them. Blobs that are left when a process stops in
+// between are indexed again at the next start, and go then.
+func (s *Service) Retain(ctx context.Context, before time.Time, told, kept func(ctx context.Context, ids []postern.SessionID) error) (gone int, err error) {
 	for {
 		old, err := s.cfg.Index.Old(ctx, before)
 		if err != nil || len(old) == 0 {
 			return gone, err
 		}
 		old = old[:min(len(old), forgetAtOnce)]
-		n, err := s.letGo(ctx, old, told)
+		n, err := s.letGo(ctx, old, told, kept)
 		gone += n
 		if err != nil {
 			return gone, fmt.Errorf("recording: let %d old recordings go: %w", len(old), err)
@@ -37,7 +39,7 @@ func (s *Service) Retain(ctx context.Context, before time.Time, told func(ctx co
 	}
 }
 
-func (s *Service) letGo(ctx context.Context, old []*typesv1.Session, told func(context.Context, []postern.SessionID) error) (int, error) {
+func (s *Service) letGo(ctx context.Context, old []*typesv1.Session, told, kept func(context.Context, []postern.SessionID) error) (int, error) {
 	ids := make([]postern.SessionID, len(old))
 	began := map[postern.SessionID]time.Time{}
 	for i, one := range old {
@@ -48,10 +50,11 @@ func (s *Service) letGo(ctx context.Context, old []*typesv1.Session, told func(c
 		return 0, err
 	}
 	gone, err := s.cfg.Index.Forget(ctx, ids)
-	if err != nil {
-		return 0, err
+	errs := []error{err}
+	if len(gone) < len(ids) {
+		stay := slices.DeleteFunc(slices.Clone(ids), func(id postern.SessionID) bool { return slices.Contains(gone, id) })
+		errs = append(errs, kept(context.WithoutCancel(ctx), stay))
 	}
-	var errs []error
 	for _, id := range gone {
 		errs = append(errs, s.deleteBlobs(ctx, id, began[id]))
 	}

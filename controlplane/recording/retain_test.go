@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,14 +24,14 @@ func TestRetain(t *testing.T) {
 	}
 	before := began.Add(48 * time.Hour)
 	untold := errors.New("the audit log does not answer")
-	if n, err := h.Retain(ctx, before, func(context.Context, []postern.SessionID) error { return untold }); n != 0 || !errors.Is(err, untold) {
+	if n, err := h.Retain(ctx, before, func(context.Context, []postern.SessionID) error { return untold }, nil); n != 0 || !errors.Is(err, untold) {
 		t.Errorf("untold: %d, %v", n, err)
 	}
-	if n, err := h.Retain(ctx, began, nil); n != 0 || err != nil {
+	if n, err := h.Retain(ctx, began, nil, nil); n != 0 || err != nil {
 		t.Errorf("of the same day: %d, %v", n, err)
 	}
 	var told []postern.SessionID
-	n, err := h.Retain(ctx, before, func(_ context.Context, ids []postern.SessionID) error { told = ids; return nil })
+	n, err := h.Retain(ctx, before, func(_ context.Context, ids []postern.SessionID) error { told = ids; return nil }, nil)
 	if n != 2 || err != nil || !slices.Equal(told, []postern.SessionID{"s-1", "s-3"}) {
 		t.Errorf("%d went, %v: %v", n, err, told)
 	}
@@ -53,7 +54,29 @@ func TestRetain(t *testing.T) {
 	if err := h.Hold(ctx, "s-2", ""); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := h.Retain(ctx, before, func(context.Context, []postern.SessionID) error { return nil }); n != 1 || err != nil {
+	if n, err := h.Retain(ctx, before, func(context.Context, []postern.SessionID) error { return nil }, nil); n != 1 || err != nil {
 		t.Errorf("released: %d, %v", n, err)
+	}
+}
+
+// TestHeldWhileItGoes is told of: else nobody would miss what was held in the last moment.
+func TestHeldWhileItGoes(t *testing.T) {
+	h := open(t, t.TempDir())
+	ctx := context.Background()
+	for _, id := range []string{"s-1", "s-2"} {
+		shipAll(t, h, usual(t, id))
+	}
+	var kept []postern.SessionID
+	unkept := errors.New("the audit log does not answer")
+	n, err := h.Retain(ctx, began.Add(48*time.Hour),
+		func(ctx context.Context, _ []postern.SessionID) error { return h.Hold(ctx, "s-2", "case 7") },
+		func(_ context.Context, ids []postern.SessionID) error { kept = ids; return unkept })
+	if n != 1 || !errors.Is(err, unkept) || !slices.Equal(kept, []postern.SessionID{"s-2"}) {
+		t.Errorf("%d went, %v: kept %v", n, err, kept)
+	}
+	for name, err := range h.blobs.List(ctx, "") {
+		if err != nil || strings.Contains(name, "/s-1/") {
+			t.Errorf("left: %s, %v", name, err)
+		}
 	}
 }

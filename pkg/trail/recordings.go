@@ -106,8 +106,8 @@ func (s *Summary) found(id, format string, args ...any) {
 
 // learn takes what an entry tells of a recording.
 func (s *Summary) learn(sessions map[string]*known, e *apiv1.AuditEntry) error {
-	if e.GetAction() == Expired {
-		return expire(sessions, e)
+	if e.GetAction() == Expired || e.GetAction() == Kept {
+		return expire(sessions, e, e.GetAction() == Expired)
 	}
 	id, ok := strings.CutPrefix(e.GetObject(), "session/")
 	if !ok || e.GetAction() != Began && e.GetAction() != Sealed && e.GetAction() != Lost {
@@ -139,14 +139,14 @@ func (s *Summary) learn(sessions map[string]*known, e *apiv1.AuditEntry) error {
 }
 
 // expire takes what an entry tells of recordings that retention deletes.
-func expire(sessions map[string]*known, e *apiv1.AuditEntry) error {
+func expire(sessions map[string]*known, e *apiv1.AuditEntry, gone bool) error {
 	var d struct{ Sessions []string }
 	if err := json.Unmarshal([]byte(e.GetDetail()), &d); err != nil {
 		return &BrokenError{e.GetSequence(), "which recordings were deleted cannot be read"}
 	}
 	for _, id := range d.Sessions {
 		if k := sessions[id]; k != nil {
-			k.expired = true
+			k.expired = gone
 		}
 	}
 	return nil

@@ -43,6 +43,7 @@ const (
 	Sealed  = "recording.seal"   // the seal is stored; the detail is a Recording
 	Lost    = "recording.lost"   // the rest will not come, and so no seal; the detail is a Recording
 	Expired = "recording.forget" // retention deletes those that the detail lists as sessions
+	Kept    = "recording.keep"   // those stay after all: somebody held them at that moment
 )
 
 // Recording is the detail of Began, Sealed and Lost, as JSON.

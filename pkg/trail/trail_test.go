@@ -231,6 +231,19 @@ func TestIntact(t *testing.T) {
 	}
 }
 
+// TestHeldWhileItGoes: a recording that retention was about to delete, and did not, is missed.
+func TestHeldWhileItGoes(t *testing.T) {
+	w := newWorld()
+	w.tell(Kept, "s-old", Recording{})
+	w.entries[len(w.entries)-1].Detail = `{"sessions":["s-old"]}`
+	w.entries[len(w.entries)-1].Hash = Chain(w.entries[len(w.entries)-2].GetHash(), w.entries[len(w.entries)-1])
+	w.write()
+	s, err := w.log().VerifyRecordings(w.key, nil, w.blobs)
+	if err != nil || s.Expired != 0 || len(s.Findings) != 1 || s.Findings[0].Session != "s-old" || !strings.Contains(s.Findings[0].Problem, "all of it is missing") {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
 // A seal may stand in the file of the chunk before it, and a recording that came whole is
 // told of once.
 func TestSealBehindItsChunk(t *testing.T) {
