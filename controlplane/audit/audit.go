@@ -25,12 +25,7 @@ import (
 )
 
 // note is what a call tells the one who watches it.
-type note struct {
-	wrote  atomic.Bool
-	before atomic.Value // of before{}
-}
-
-type before struct{ detail any }
+type note struct{ wrote atomic.Bool }
 
 // The kinds under which the log is kept: entries by their sequence, and a copy of the
 // newest one, on whose revision every append depends.
@@ -362,20 +357,20 @@ func noted(ctx context.Context) {
 	}
 }
 
-// SetBefore tells the one who watches ctx how that was which the call changes, where it
-// is not kept in the store.
-func SetBefore(ctx context.Context, detail any) {
-	if n, ok := ctx.Value(noteKey{}).(*note); ok {
-		n.before.Store(before{detail})
-	}
+type tellKey struct{}
+
+// Telling returns a context under which Before calls tell.
+func Telling(ctx context.Context, tell func(ctx context.Context, before any) error) context.Context {
+	return context.WithValue(ctx, tellKey{}, tell)
 }
 
-// BeforeOf is what SetBefore was told under ctx; nil where it was told nothing.
-func BeforeOf(ctx context.Context) any {
-	if n, ok := ctx.Value(noteKey{}).(*note); ok {
-		if b, ok := n.before.Load().(before); ok {
-			return b.detail
-		}
+// Before writes the entry of a call, with how that was which it is about to change: for what
+// is not kept in the store, and so cannot be changed and told of in one transaction. After
+// an error it must not be done.
+func Before(ctx context.Context, detail any) error {
+	tell, ok := ctx.Value(tellKey{}).(func(context.Context, any) error)
+	if !ok {
+		return errors.New("audit: nobody writes down what is done under this context")
 	}
-	return nil
+	return tell(ctx, detail)
 }

@@ -238,11 +238,13 @@ func (i *Interceptor) call(ctx context.Context, procedure string, header http.He
 		if !c.Has(Auditor) && !i.opened.Allow() { // nor does opening, without a right to, fill the log
 			return fault.New(codes.ResourceExhausted, "too many recordings are opened at this moment; try again")
 		}
-		if err := i.cfg.Audit.Append(ctx, entry(c, address, procedure, request)); err != nil {
-			return fault.Wrap(err, codes.Unavailable, "this could not be written to the audit log, and so it was not done; try again")
-		}
-		return nil
+		return i.writeFirst(ctx, entry(c, address, procedure, request))
 	}
+	ctx = audit.Telling(ctx, func(ctx context.Context, before any) error {
+		e := entry(c, address, procedure, request)
+		e.Detail = map[string]any{"before": before, "request": request}
+		return i.writeFirst(ctx, e)
+	})
 	if err := run(ctx, begin); err != nil {
 		if code := fault.CodeOf(err); code == codes.PermissionDenied || code == codes.Unauthenticated {
 			i.refused.note(ctx, c, address, procedure, request, err)
@@ -250,14 +252,18 @@ func (i *Interceptor) call(ctx context.Context, procedure string, header http.He
 		return err
 	}
 	if rule.Audit == writes && !wrote() {
-		e := entry(c, address, procedure, request)
-		if before := audit.BeforeOf(ctx); before != nil {
-			e.Detail = map[string]any{"before": before, "request": request}
-		}
 		// Even when the caller has gone, for it was done.
-		if err := i.cfg.Audit.Append(context.WithoutCancel(ctx), e); err != nil {
+		if err := i.cfg.Audit.Append(context.WithoutCancel(ctx), entry(c, address, procedure, request)); err != nil {
 			return errors.Join(errors.New("done, and not written to the audit log"), err)
 		}
+	}
+	return nil
+}
+
+// writeFirst writes the entry of what is done after it, or not at all.
+func (i *Interceptor) writeFirst(ctx context.Context, e audit.Entry) error {
+	if err := i.cfg.Audit.Append(ctx, e); err != nil {
+		return fault.Wrap(err, codes.Unavailable, "this could not be written to the audit log, and so it was not done; try again")
 	}
 	return nil
 }

@@ -143,6 +143,42 @@ func TestAgentsAreAudited(t *testing.T) {
 	}
 }
 
+// TestToldBefore is of what is told of before it is done: it has one entry, and is not done
+// where that cannot be written.
+func TestToldBefore(t *testing.T) {
+	var h *house
+	done, down := 0, error(nil)
+	h = newHouse(t, &all{drain: func(ctx context.Context) error {
+		h.store.Fail(down)
+		defer h.store.Fail(nil)
+		if err := audit.Before(ctx, map[string]string{"hold": "case 7"}); err != nil {
+			return err
+		}
+		done++
+		return nil
+	}}, nil)
+	call := func() error {
+		_, err := h.nodes().DrainNode(t.Context(), request("olga:operators", &apiv1.DrainNodeRequest{Name: "n1"}))
+		return err
+	}
+	if err := call(); err != nil || done != 1 {
+		t.Fatalf("%v, done %d times", err, done)
+	}
+	if all := h.entries(t); len(all) != 1 || all[0].GetObject() != "node/n1" || !strings.Contains(all[0].GetDetail(), `"before":{"hold":"case 7"}`) {
+		t.Fatalf("entries: %v", all)
+	}
+	down = errors.New("the store does not answer")
+	if err := call(); connect.CodeOf(err) != connect.CodeUnavailable || done != 1 {
+		t.Errorf("%v, done %d times", err, done)
+	}
+	if all := h.entries(t); len(all) != 1 {
+		t.Errorf("entries: %v", all)
+	}
+	if err := audit.Before(t.Context(), nil); err == nil {
+		t.Error("told where nobody writes it down")
+	}
+}
+
 func TestMutationsAreAudited(t *testing.T) {
 	var drain func(context.Context) error
 	h := newHouse(t, &all{drain: func(ctx context.Context) error {

@@ -288,7 +288,9 @@ func (h *Handler) SetLegalHold(ctx context.Context, req *connect.Request[apiv1.S
 	if err != nil {
 		return nil, err
 	}
-	audit.SetBefore(ctx, map[string]string{"legalHold": was.GetLegalHold()})
+	if err := audit.Before(ctx, map[string]string{"legalHold": was.GetLegalHold()}); err != nil {
+		return nil, err
+	}
 	if err := h.recordings.Hold(ctx, req.Msg.GetId(), reason); err != nil {
 		return nil, err
 	}
