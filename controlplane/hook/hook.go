@@ -18,8 +18,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/posterngate/postern/controlplane/audit"
 	"github.com/posterngate/postern/controlplane/store"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
@@ -37,10 +35,6 @@ const (
 
 	maxBodyBytes = 16 << 10
 	maxTextBytes = 200
-
-	// Strangers can send, and each message reads a secret: so many a second, and so many at once.
-	messageRate  = 50
-	messageBurst = 200
 )
 
 // Grants end with what they are bound to; *task.Service is one.
@@ -64,8 +58,8 @@ type Config struct {
 // Service takes webhooks. It is safe for concurrent use, and by several replicas over one
 // store.
 type Service struct {
-	cfg   Config
-	limit *rate.Limiter
+	cfg  Config
+	gate *Gate
 }
 
 // New makes a Service.
@@ -73,7 +67,7 @@ func New(cfg Config) *Service {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Service{cfg: cfg, limit: rate.NewLimiter(messageRate, messageBurst)}
+	return &Service{cfg: cfg, gate: NewGate()}
 }
 
 // message is what a hook tells.
@@ -106,7 +100,7 @@ func (s *Service) take(w http.ResponseWriter, r *http.Request) (int, error) {
 		w.Header().Set("Allow", http.MethodPost)
 		return http.StatusMethodNotAllowed, errors.New("only POST")
 	}
-	if !s.limit.AllowN(s.cfg.Now(), 1) {
+	if !s.gate.Allow(r, s.cfg.Now()) {
 		return http.StatusTooManyRequests, errors.New("too many messages at this moment; send it again")
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBodyBytes))
@@ -121,6 +115,7 @@ func (s *Service) take(w http.ResponseWriter, r *http.Request) (int, error) {
 	if err := Verify(key, r.Header.Get(Header), s.cfg.Now(), body); err != nil {
 		return http.StatusUnauthorized, err
 	}
+	s.gate.Good(r)
 	m, err := read(body)
 	if err != nil {
 		return http.StatusBadRequest, err

@@ -73,6 +73,10 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "only POST", http.StatusMethodNotAllowed)
 		return
 	}
+	if !s.gate.Allow(r, s.cfg.Now()) {
+		http.Error(w, http.StatusText(http.StatusTooManyRequests), http.StatusTooManyRequests)
+		return
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBodyBytes))
 	if err != nil {
 		http.Error(w, "too long, or broken off", http.StatusRequestEntityTooLarge)
@@ -124,6 +128,7 @@ func (s *Service) trust(r *http.Request, body []byte) (*Channel, map[string]secr
 	if err := verifySlack(fields[slackSigning].Reveal(), signature, r.Header.Get("X-Slack-Request-Timestamp"), s.cfg.Now(), body); err != nil {
 		return nil, nil, http.StatusUnauthorized, err
 	}
+	s.gate.Good(r)
 	if err := s.once(r.Context(), signature); err != nil {
 		return nil, nil, http.StatusConflict, err
 	}

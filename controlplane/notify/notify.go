@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/posterngate/postern/controlplane/approve"
+	"github.com/posterngate/postern/controlplane/hook"
 	"github.com/posterngate/postern/controlplane/store"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
@@ -75,6 +76,7 @@ type Config struct {
 type Service struct {
 	cfg    Config
 	client *http.Client
+	gate   *hook.Gate
 }
 
 // New makes a Service; it must Run to tell.
@@ -82,7 +84,7 @@ func New(cfg Config) *Service {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Service{cfg: cfg, client: client(nil)}
+	s := &Service{cfg: cfg, client: client(nil), gate: hook.NewGate()}
 	for _, c := range cfg.Channels {
 		if c.Webhook != nil {
 			c.Webhook.client = client(c.Webhook.TLS)
