@@ -295,9 +295,9 @@ func (h *Hub) stateOf(reach []string, before *published, all bool) *published {
 // remember keeps a state for nodes that come back with it.
 func (h *Hub) remember(p *published) {
 	h.history = append(h.history, p)
-	h.retained += len(p.scoped.items)
+	h.retained += p.size()
 	for len(h.history) > maxHistory || h.retained > maxHistoryItems && len(h.history) > 1 {
-		h.retained -= len(h.history[0].scoped.items)
+		h.retained -= h.history[0].size()
 		h.history[0] = nil
 		h.history = h.history[1:]
 	}

@@ -76,6 +76,9 @@ func newPublished(s state) *published {
 	return &published{state: s, hash: sync.OnceValue(func() object.Hash { return object.HashSet(objects(s.urgent, s.scoped)) })}
 }
 
+// size is how many items it holds.
+func (p *published) size() int { return len(p.urgent.items) + len(p.scoped.items) }
+
 // objects are the objects of two layers in order of ref; ended grants are none.
 func objects(a, b *layer) iter.Seq2[string, object.Hash] {
 	return func(yield func(string, object.Hash) bool) {
