@@ -21,32 +21,58 @@ import (
 // tried again.
 func (b *Broker) Run(ctx context.Context) error {
 	return b.cfg.Store.Lead(ctx, "credential-sweeper", func(ctx context.Context, guard store.Op) error {
-		tick := time.NewTicker(b.cfg.Sweep)
-		defer tick.Stop()
-		for {
-			if err := b.sweep(ctx, guard); err != nil && ctx.Err() == nil {
-				b.cfg.Logger.WarnContext(ctx, "leases were not swept", slog.Any("error", err))
-			}
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-tick.C:
-			}
-		}
+		s := sweeper{Broker: b, guard: guard, leases: store.NewCache(b.cfg.Store, b.cfg.Logger, Kind), ended: map[string]rest{}}
+		return run.All(ctx, run.Part{Name: "follow the ledger", Run: s.leases.Run}, run.Part{Name: "sweep", Run: s.run})
 	})
 }
 
-// sweep looks at every lease once.
-func (b *Broker) sweep(ctx context.Context, guard store.Op) error {
-	entries, _, err := b.cfg.Store.List(ctx, Kind, "", 0)
-	if err != nil {
-		return err
+// A sweeper is one leader's. Most of the ledger has ended and waits to be forgotten: it
+// follows what changes rather than read all of it again and again. What it knows may be
+// old; it moves nothing that was moved since.
+type sweeper struct {
+	*Broker
+	guard  store.Op
+	leases *store.Cache
+	ended  map[string]rest // leases that have ended, by name
+}
+
+// rest is how long an entry needs no look: while it has this revision, until then.
+type rest struct {
+	revision int64
+	until    time.Time
+}
+
+func (b *sweeper) run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-b.leases.Ready():
 	}
+	tick := time.NewTicker(b.cfg.Sweep)
+	defer tick.Stop()
+	for {
+		if err := b.sweep(ctx); err != nil && ctx.Err() == nil {
+			b.cfg.Logger.WarnContext(ctx, "leases were not swept", slog.Any("error", err))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// sweep looks at every lease once.
+func (b *sweeper) sweep(ctx context.Context) error {
 	g := run.New(ctx)
 	slots := make(chan struct{}, revokers)
 	over := map[postern.GrantID]bool{}
 	var unread []error
-	for _, e := range entries {
+	for e := range b.leases.View().All(Kind) {
+		if r, ok := b.ended[e.Name]; ok && r.revision == e.Revision && !b.now().After(r.until) {
+			continue
+		}
+		delete(b.ended, e.Name)
 		one, err := decode(e)
 		if err != nil {
 			unread = append(unread, err)
@@ -54,6 +80,9 @@ func (b *Broker) sweep(ctx context.Context, guard store.Op) error {
 		}
 		do := b.due(ctx, one, over)
 		if do == nil {
+			if one.State == stateRevoked || one.State == stateExpired {
+				b.ended[e.Name] = rest{e.Revision, one.Updated.Add(keepEnded)}
+			}
 			continue
 		}
 		select {
@@ -65,7 +94,7 @@ func (b *Broker) sweep(ctx context.Context, guard store.Op) error {
 			defer func() { <-slots }()
 			ctx, cancel := context.WithTimeout(ctx, revokeTimeout)
 			defer cancel()
-			if err := do(ctx, guard); err != nil && !store.IsConflict(err) {
+			if err := do(ctx, b.guard); err != nil && !store.IsConflict(err) {
 				b.cfg.Logger.WarnContext(ctx, "lease was not ended; it will be tried again", append(one.attrs(), slog.Any("error", err))...)
 			}
 			return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -205,6 +206,46 @@ func TestReleasedWhileItsSessionEnds(t *testing.T) {
 		}}
 		if _, err := b.Release(t.Context(), "node-1", &nodev1.ReleaseRequest{Lease: resp.GetLease()}); err != nil || h.vault.live() != 0 {
 			t.Errorf("%v, %d live, ledger %v", err, h.vault.live(), h.states())
+		}
+	})
+}
+
+// listed counts how often the whole ledger is read.
+type listed struct {
+	store.Store
+	times atomic.Int64
+}
+
+func (l *listed) List(ctx context.Context, kind, after string, limit int) ([]store.Entry, int64, error) {
+	if kind == Kind {
+		l.times.Add(1)
+	}
+	return l.Store.List(ctx, kind, after, limit)
+}
+
+// TestTheLedgerIsFollowed and not read anew for each sweep: most of it has ended.
+func TestTheLedgerIsFollowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		l := &listed{Store: h.store}
+		b := h.another()
+		b.cfg.Store = l
+		resp := h.take("s-1")
+		sweeping(t, b)
+		time.Sleep(time.Minute)
+		if _, err := h.Release(t.Context(), "node-1", &nodev1.ReleaseRequest{Lease: resp.GetLease()}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(9 * time.Minute)
+		if n := l.times.Load(); n > 20 { // each minute it is compared
+			t.Errorf("the ledger was listed %d times in ten minutes", n)
+		}
+		if n := h.states(); len(n) != 1 {
+			t.Errorf("the ledger holds %v", n)
+		}
+		time.Sleep(time.Hour)
+		if n := h.states(); len(n) != 0 {
+			t.Errorf("an hour after it ended the ledger holds %v", n)
 		}
 	})
 }
