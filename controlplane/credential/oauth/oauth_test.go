@@ -3,9 +3,11 @@ package oauth
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -145,5 +147,47 @@ func TestRevoke(t *testing.T) {
 	}
 	if source.Revoke(t.Context(), []byte("nonsense")) == nil {
 		t.Error("a damaged handle is taken")
+	}
+}
+
+// TestNothingStaysOpen: a connection ends with what it was made for.
+func TestNothingStaysOpen(t *testing.T) {
+	source := New(func(context.Context, string) (map[string]secret.Bytes, error) {
+		return map[string]secret.Bytes{"username": secret.FromString("id"), "password": secret.FromString(theSecret)}, nil
+	})
+	var open, made atomic.Int32
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = fmt.Fprint(w, `{"access_token":"at","token_type":"Bearer","expires_in":3600}`)
+	}))
+	srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		switch s {
+		case http.StateNew:
+			open.Add(1)
+			made.Add(1)
+		case http.StateClosed:
+			open.Add(-1)
+		case http.StateActive, http.StateIdle, http.StateHijacked:
+		}
+	}
+	srv.Start()
+	defer srv.Close()
+	ref := &typesv1.CredentialRef{Oauth: &typesv1.OAuthRef{TokenUrl: srv.URL, RevocationUrl: srv.URL}}
+	for range 3 {
+		got, err := source.Issue(t.Context(), credential.Request{Ref: ref})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := source.Revoke(t.Context(), got.Handle); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for end := time.Now().Add(time.Minute); open.Load() > 0; <-time.After(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d of %d connections stay open", open.Load(), made.Load())
+		}
+	}
+	if made.Load() == 0 {
+		t.Error("no connection was seen")
 	}
 }

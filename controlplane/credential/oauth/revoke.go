@@ -54,7 +54,6 @@ func (s *Source) Revoke(ctx context.Context, handle []byte) error {
 	if err != nil {
 		return err
 	}
-	defer client.CloseIdleConnections()
 	form := url.Values{"token": {string(h.Token)}, "token_type_hint": {"access_token"}}
 	status, err := post(ctx, client, h.URL, form, func(r *http.Request) { r.SetBasicAuth(url.QueryEscape(id), url.QueryEscape(string(key.Reveal()))) })
 	if err == nil && (status == http.StatusUnauthorized || status == http.StatusBadRequest) { // some servers read the client in the form alone
