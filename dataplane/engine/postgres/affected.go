@@ -20,12 +20,16 @@ type wrapped struct {
 // sendWrapped sends a simple query of one statement.
 func (c clientCore) sendWrapped(e *entry, st *statement) {
 	e.wrapped = &wrapped{}
-	up := appendParse(c.up.Grow(), "", st.adm.Forward, noTypes)
-	up = append(up, 'B', 0, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0)
-	up = append(up, 'D', 0, 0, 0, 6, 'P', 0)
-	up = append(up, 'E', 0, 0, 0, 9, 0, 0, 0, 0, 0)
-	c.up.Set(appendEmpty(up, 'H'))
+	c.up.Set(appendEmpty(appendRun(c.up.Grow(), st.adm.Forward), 'H'))
 	c.exclusive = true
+}
+
+// appendRun appends what runs a text, which must be one statement, and describes its result.
+func appendRun(dst []byte, text string) []byte {
+	dst = appendParse(dst, "", text, noTypes)
+	dst = append(dst, 'B', 0, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0)
+	dst = append(dst, 'D', 0, 0, 0, 6, 'P', 0)
+	return append(dst, 'E', 0, 0, 0, 9, 0, 0, 0, 0, 0)
 }
 
 // commitWrapped ends the transaction of a wrapped query, or makes it fail.

@@ -170,7 +170,17 @@ func (r *reader) run(steps []step) error {
 
 // query runs one statement and calls fn with each row.
 func (r *reader) query(text string, fn func(*row)) error {
-	if _, err := r.conn.Write(appendQuery(nil, text)); err != nil {
+	return r.ask(appendQuery(nil, text), text, fn)
+}
+
+// single is query for a text that others have a say in: the target takes no more than one
+// statement in it.
+func (r *reader) single(text string, fn func(*row)) error {
+	return r.ask(appendEmpty(appendRun(nil, text), 'S'), text, fn)
+}
+
+func (r *reader) ask(message []byte, text string, fn func(*row)) error {
+	if _, err := r.conn.Write(message); err != nil {
 		return err
 	}
 	_, _ = io.WriteString(r.hash, text)
@@ -195,7 +205,7 @@ func (r *reader) query(text string, fn func(*row)) error {
 			return targetError(body)
 		case 'Z':
 			return nil
-		case 'T', 'C', 'N', 'S':
+		case 'T', 'C', 'N', 'S', '1', '2', 'n':
 		default:
 			return fmt.Errorf("unexpected message %q", typ)
 		}

@@ -34,14 +34,14 @@ func (c *conn) estimate(ctx context.Context, text string) (int64, error) {
 	if n := parameters(text); n > 0 {
 		// The values of a generic plan do not matter.
 		for _, s := range []string{"SET plan_cache_mode = force_generic_plan", "PREPARE " + poisonName + " AS " + text} {
-			if err := r.query(s, func(*row) {}); err != nil {
+			if err := r.single(s, func(*row) {}); err != nil {
 				return 0, fmt.Errorf("estimate: %w", err)
 			}
 		}
 		explain = "EXECUTE " + poisonName + "(" + strings.TrimSuffix(strings.Repeat("NULL, ", n), ", ") + ")"
 	}
 	var out string
-	if err := r.query("EXPLAIN (FORMAT JSON) "+explain, func(v *row) { out += v.text() }); err != nil {
+	if err := r.single("EXPLAIN (FORMAT JSON) "+explain, func(v *row) { out += v.text() }); err != nil {
 		return 0, fmt.Errorf("estimate: %w", err)
 	}
 	_, _ = l.conn.Write(appendEmpty(nil, 'X'))

@@ -30,6 +30,30 @@ func TestPlanRows(t *testing.T) {
 	}
 }
 
+// What people have not allowed yet is planned, and never run.
+func TestEstimateRunsNothing(t *testing.T) {
+	h := newHouse(t)
+	h.connect(t, "")
+	c := &conn{e: h.engine, s: h.door.Last()}
+	shared.pg.SQL(t, "insert into sales.orders values (901) on conflict do nothing")
+	for text, works := range map[string]bool{
+		"select id from sales.orders":                                                        true,
+		"delete from sales.orders where id = 901":                                            true,
+		"delete from sales.orders where id = $1":                                             true,
+		"select id from sales.orders; delete from sales.orders where id = 901":               false,
+		"select id from sales.orders where id = $1; delete from sales.orders where id = 901": false,
+		"delete from sales.orders where id = 901; select id from sales.orders where id = $1": false,
+		"select id from sales.orders; delete from sales.orders where id = 901; --":           false,
+	} {
+		if _, err := c.estimate(testContext(t), text); (err == nil) != works {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	if n := shared.pg.SQL(t, "select count(*) from sales.orders where id = 901")[0][0]; n != "1" {
+		t.Error("a statement that was but to be estimated has run")
+	}
+}
+
 func TestParameters(t *testing.T) {
 	for text, want := range map[string]int{
 		"SELECT 1": 0, "SELECT $1, $3": 3, "SELECT '$7', \"$8\"": 0, "SELECT $" + strings.Repeat("9", 40): 65535,
