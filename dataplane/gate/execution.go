@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"time"
 	"unsafe"
@@ -31,8 +32,9 @@ type execution struct {
 	raw       int64 // as kept, of what masks hid
 	rawShown  bool
 
-	event record.Event   // reused
-	pbuf  []record.Param // reused
+	hash  [sha256.Size]byte // of its text
+	event record.Event      // reused
+	pbuf  []record.Param    // reused
 }
 
 var _ engine.FlowSink = (*execution)(nil)

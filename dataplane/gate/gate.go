@@ -111,6 +111,7 @@ type admitted struct {
 	// ask estimates the rows of one that people are asked for; nil where nobody can tell.
 	ask     func(ctx context.Context) (int64, error)
 	touched []record.Touch
+	text    string
 	hash    [sha256.Size]byte // of the text
 	mode    policy.RecordMode
 	free    bool // whether no limit bounds it
@@ -226,7 +227,7 @@ func (g *Gate) admission(snap *policy.Snapshot, st *engine.Statement, an engine.
 	default:
 		a.Forward = an.Canonical()
 	}
-	ad := &admitted{snapshot: snap, terms: terms, facts: facts, estimate: rows, touched: touches(facts, d.Obligations), hash: sha256.Sum256([]byte(st.Text)), mode: terms.RecordWrite}
+	ad := &admitted{snapshot: snap, terms: terms, facts: facts, estimate: rows, touched: touches(facts, d.Obligations), text: st.Text, hash: sha256.Sum256([]byte(st.Text)), mode: terms.RecordWrite}
 	if d.Effect == postern.EffectRead || d.Effect == postern.EffectNone {
 		ad.mode = terms.RecordRead
 	}
@@ -359,13 +360,17 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 	}
 	x := g.flows.Get().(*execution)
 	x.begin(ad, g.cfg.Now())
+	x.hash = ad.hash
+	if a.Text != ad.text { // another one of its shape
+		x.hash = sha256.Sum256([]byte(a.Text))
+	}
 	forward := a.Forward
 	if a.Own {
 		forward = "" // it is the text
 	}
 	e := &x.event
 	*e = record.Event{ // reused, so that nothing is allocated
-		Time: x.start, Kind: record.KindIntent, Statement: statement, Text: a.Text, Hash: ad.hash[:], Params: x.params(args),
+		Time: x.start, Kind: record.KindIntent, Statement: statement, Text: a.Text, Hash: x.hash[:], Params: x.params(args),
 		Verdict: postern.VerdictAllow, Rule: a.Decision.Rule, Forward: forward, Touched: ad.touched,
 		Effect: a.Decision.Effect, Level: a.Decision.Level,
 	}

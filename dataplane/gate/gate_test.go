@@ -100,6 +100,21 @@ func TestIntentIsRecordedBeforeAdmit(t *testing.T) {
 	}
 }
 
+// An engine has texts of one shape judged once; each is recorded with its own hash.
+func TestHashOfAnotherTextOfTheShape(t *testing.T) {
+	r := newRig(t)
+	other := *r.must(t, "select code from sales.regions where code = 'a'", &understood{facts: reading("regions", "code"), plain: true})
+	other.Text, other.Forward = "select code from sales.regions where code = 'b'", "select code from sales.regions where code = 'b'"
+	var f engine.Flow
+	if err := r.Admit(&other, engine.Args{}, &f); err != nil {
+		t.Fatal(err)
+	}
+	e := r.records.events[0]
+	if want := sha256.Sum256([]byte(other.Text)); e.Text != other.Text || !bytes.Equal(e.Hash, want[:]) {
+		t.Errorf("%q is recorded with the hash %x", e.Text, e.Hash)
+	}
+}
+
 func TestNoRecordNoAccess(t *testing.T) {
 	r := newRig(t)
 	a := r.must(t, "select code from sales.regions", &understood{facts: reading("regions", "code"), plain: true})
