@@ -84,6 +84,22 @@ func TestShapes(t *testing.T) {
 	}
 }
 
+// TestShapesKeepPositions: two minuses make a position of a number again.
+func TestShapesKeepPositions(t *testing.T) {
+	start(t)
+	shared.pg.SQL(t, peopleTables)
+	c := atLevel(t, "l1").connect(t, "").PgConn()
+	for _, order := range []string{"- -", "-(-", "- - - -"} {
+		end := strings.Repeat(")", strings.Count(order, "("))
+		for _, position := range []string{"1", "2"} {
+			out := ask(t, c, "simple", "SELECT id, email FROM people ORDER BY "+order+position+end)
+			if masked := position == "2"; (out.code != "") != masked {
+				t.Errorf("ORDER BY %s%s: %s", order, position, out)
+			}
+		}
+	}
+}
+
 // TestAShapeIsJudgedOnceForAGrant: the next session of the grant need not have judged what
 // differs in literals alone, unless policy has changed; another grant's must.
 func TestAShapeIsJudgedOnceForAGrant(t *testing.T) {

@@ -70,6 +70,9 @@ func TestShape(t *testing.T) {
 		{"SELECT a FROM t ORDER BY 1", "SELECT a FROM t ORDER BY 2", false},
 		{"SELECT a FROM t GROUP BY a, 1", "SELECT a FROM t GROUP BY a, 2", false},
 		{"SELECT a FROM t ORDER BY (1)", "SELECT a FROM t ORDER BY (2)", false},
+		{"SELECT a FROM t ORDER BY - -1", "SELECT a FROM t ORDER BY - -2", false},
+		{"SELECT a FROM t ORDER BY -(-1)", "SELECT a FROM t ORDER BY -(-2)", false},
+		{"SELECT a FROM t GROUP BY a HAVING count(*) > 1", "SELECT a FROM t GROUP BY a HAVING count(*) > 2", true},
 		{"SELECT DISTINCT ON (1) a FROM t", "SELECT DISTINCT ON (2) a FROM t", false},
 		{"SELECT a FROM t ORDER BY a LIMIT 1 OFFSET 2", "SELECT a FROM t ORDER BY a LIMIT 10 OFFSET 20", true},
 		{"INSERT INTO t VALUES (1, 'a')", "INSERT INTO t VALUES (2, 'b')", true},
@@ -81,7 +84,7 @@ func TestShape(t *testing.T) {
 			t.Errorf("%s -> %s\n%s -> %s; want same = %v", c.a, a, c.b, b, c.same)
 		}
 	}
-	for _, text := range []string{"SET x = 1", "SELECT $$a$$", "EXPLAIN SELECT 1", "SELECT 1; SET x = 1", "SELECT 'a", "COPY t TO STDOUT", "FETCH 1 FROM c", "SELECT Set_Config('jit', 'on', false)", `SELECT "current_setting"('jit')`} {
+	for _, text := range []string{"SET x = 1", "SELECT $$a$$", "EXPLAIN SELECT 1", "SELECT 1; SET x = 1", "SELECT 'a", "COPY t TO STDOUT", "FETCH 1 FROM c", "SELECT Set_Config('jit', 'on', false)", `SELECT "current_setting"('jit')`, "SELECT 1FROM t", "SELECT 1e FROM t", "SELECT 1_0"} {
 		if s, ok := postgres.Shape(nil, text); ok {
 			t.Errorf("%s has shape %s, where literals matter", text, s)
 		}

@@ -73,8 +73,11 @@ func (w *walk) next() bool {
 	case lex.String:
 		w.literal = true
 	case lex.Number:
-		// An integer in ORDER BY, GROUP BY or DISTINCT ON names a column by its position.
-		w.literal = hole.Is("shape-position") || !w.listed || w.before.Kind == lex.Op || isOneOf(w.source[w.before.Start:w.before.End], "limit", "offset")
+		// An integer in ORDER BY, GROUP BY or DISTINCT ON names a column by its position, and
+		// so it does behind two minuses.
+		w.unsure = !isNumber(s)
+		before := w.source[w.before.Start:w.before.End]
+		w.literal = hole.Is("shape-position") || !w.listed || w.before.Kind == lex.Op && before != "-" || isOneOf(before, "limit", "offset")
 	case lex.Word:
 		w.unsure = w.first && !isOneOf(s, "select", "insert", "update", "delete", "with", "values") ||
 			isOneOf(s, "set_config", "current_setting") && !hole.Is("shape-setting")
@@ -87,6 +90,19 @@ func (w *walk) next() bool {
 	}
 	w.before = w.token
 	return !w.unsure
+}
+
+// isNumber reports whether a token is one number to every server: those before
+// PostgreSQL 15 begin a word where it ends.
+func isNumber(s string) bool {
+	const digits = "0123456789"
+	s = strings.TrimLeft(s, digits)
+	s = strings.TrimLeft(strings.TrimPrefix(s, "."), digits)
+	if s == "" {
+		return true
+	}
+	exponent := strings.TrimLeft(s[1:], "+-")
+	return (s[0] == 'e' || s[0] == 'E') && exponent != "" && strings.Trim(exponent, digits) == ""
 }
 
 func isOneOf(s string, words ...string) bool {
