@@ -135,7 +135,7 @@ func (a *analyzer) derived(r *pg.RangeSubselect, s *scope) {
 		return
 	}
 	res := a.query(q, &scope{parent: s, hidden: !r.Lateral})
-	it := &item{columns: res.columns, open: res.open, whole: r.Alias != nil, bare: true}
+	it := &item{columns: res.columns, open: res.open, whole: r.Alias != nil, bare: true, derived: true}
 	a.alias(r.Alias, it)
 	s.items = append(s.items, it)
 }

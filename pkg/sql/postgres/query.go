@@ -1,7 +1,10 @@
 package postgres
 
 import (
+	"slices"
+
 	pg "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/sql"
@@ -292,7 +295,16 @@ func (a *analyzer) group(n *pg.Node, s *scope, r result) {
 		for _, c := range v.GroupingSet.Content {
 			a.group(c, s, r)
 		}
-	case *pg.Node_List, *pg.Node_RowExpr:
+	case *pg.Node_RowExpr:
+		if v.RowExpr.RowFormat != pg.CoercionForm_COERCE_IMPLICIT_CAST {
+			a.expr(n, s, sql.RolePredicate)
+			return
+		}
+		a.saw(1)
+		for _, c := range v.RowExpr.Args { // (a, 1) is a list, whose items may be positions
+			a.group(c, s, r)
+		}
+	case *pg.Node_List:
 		a.expr(n, s, sql.RolePredicate)
 	default:
 		a.orderItem(n, s, r, false)
@@ -305,7 +317,7 @@ func (a *analyzer) with(w *pg.WithClause, s *scope) {
 		return
 	}
 	a.saw(1)
-	for _, n := range w.Ctes {
+	for i, n := range w.Ctes {
 		c := n.GetCommonTableExpr()
 		if c == nil {
 			a.giveUp("%s in WITH is not understood", describe(n))
@@ -313,6 +325,7 @@ func (a *analyzer) with(w *pg.WithClause, s *scope) {
 		}
 		a.saw(1)
 		if w.Recursive {
+			a.forward(c, w.Ctes[i+1:])
 			a.recursive(c, s)
 		} else {
 			e := &cte{name: c.Ctename}
@@ -323,6 +336,22 @@ func (a *analyzer) with(w *pg.WithClause, s *scope) {
 			return
 		}
 	}
+}
+
+// forward refuses an expression of WITH RECURSIVE that names a later one: the server puts
+// them in order, and here the name would mean something else.
+func (a *analyzer) forward(c *pg.CommonTableExpr, later []*pg.Node) {
+	if len(later) == 0 {
+		return
+	}
+	descend(c.Ctequery.ProtoReflect(), func(m protoreflect.Message) bool {
+		a.spend(1)
+		rv, ok := m.Interface().(*pg.RangeVar)
+		if ok && rv.Schemaname == "" && slices.ContainsFunc(later, func(n *pg.Node) bool { return n.GetCommonTableExpr().GetCtename() == rv.Relname }) {
+			a.giveUp("%s is named in WITH RECURSIVE before it is written; put it first", rv.Relname)
+		}
+		return a.problem == ""
+	})
 }
 
 // recursive visits an expression that may name itself. What it may be made of is not
@@ -338,6 +367,10 @@ func (a *analyzer) recursive(c *pg.CommonTableExpr, s *scope) {
 		return
 	}
 	a.saw(1)
+	if slices.ContainsFunc(q.WithClause.GetCtes(), func(n *pg.Node) bool { return n.GetCommonTableExpr().GetCtename() == c.Ctename }) {
+		a.giveUp("%s means two things in WITH RECURSIVE", c.Ctename)
+		return
+	}
 	a.with(q.WithClause, inner)
 	l := a.query(q.Larg, &scope{parent: inner})
 	all := l.all()
@@ -348,6 +381,8 @@ func (a *analyzer) recursive(c *pg.CommonTableExpr, s *scope) {
 	a.fill(e, c, self)
 	inner.ctes = append(inner.ctes, e)
 	r := a.query(q.Rarg, &scope{parent: inner})
+	// In the next turn it is what the right side was just now visited without.
+	a.mark(r.all(), sql.RoleComputed|sql.RolePredicate)
 	all = union(all, r.all())
 	if !q.All {
 		a.mark(all, sql.RolePredicate)
@@ -430,7 +465,7 @@ func (a *analyzer) locking(list []*pg.Node, s *scope, from []*pg.Node) {
 				it.ref.locked = true
 				it.ref.use.verbs[sql.Update] = true
 				a.locks = true
-			} else if len(it.columns) > 0 && it.whole && len(it.uses) == 0 {
+			} else if it.derived || len(it.columns) > 0 && it.whole && len(it.uses) == 0 {
 				// A sub-select: its relations would be locked as well.
 				a.giveUp("FOR UPDATE of a sub-select is not understood; name the tables with OF")
 			}

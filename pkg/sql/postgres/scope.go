@@ -104,6 +104,7 @@ type item struct {
 	uses        []*use     // of the relations directly in it
 	ref         *reference // where the item is a relation
 	target      bool
+	derived     bool // a sub-select
 }
 
 func (i *item) find(name string) (lin lineage, n int) {
