@@ -78,6 +78,13 @@ func (j *judge) admits(p *permit, st *sql.Statement, t *sql.Table, v sql.Verb) *
 	} else {
 		no = j.changes(p, t, v)
 	}
+	if no == nil && v != sql.Select && p.maxAffected > 0 && st.Within {
+		no = &refusal{
+			rule:   p.rule,
+			reason: fmt.Sprintf("%s counts the rows of %s that are changed, which cannot be told of a change in WITH", j.task.title, t),
+			hint:   "send the changes one by one",
+		}
+	}
 	if no != nil {
 		return no
 	}

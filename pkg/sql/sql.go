@@ -85,6 +85,9 @@ type Statement struct {
 	Object string
 	// Schemas that a Define command names, explicitly or by search_path.
 	Schemas []string
+	// Within is true where parts of WITH change relations: what the server says that the
+	// statement has changed is not all.
+	Within bool
 	// Explain is true for EXPLAIN of the statement described by the rest.
 	Explain bool
 	// Returns is true where the statement gives rows back.

@@ -225,13 +225,19 @@ func (a *analyzer) where(w **pg.Node, t *item, s *scope) {
 		t.ref.use.noWhere = true
 		return
 	}
-	u, before := t.ref.use, t.ref.use.targetReads
-	u.targetReads = map[string]bool{}
-	a.expr(*w, s, sql.RolePredicate)
-	if len(u.targetReads) == 0 && !hole.Is("analyse-no-where") {
-		u.noWhere = true
+	if !a.chooses(t.ref.use, *w, s) && !hole.Is("analyse-no-where") {
+		t.ref.use.noWhere = true
 	}
+}
+
+// chooses visits a condition and reports whether it says anything of stored columns of u.
+func (a *analyzer) chooses(u *use, condition *pg.Node, s *scope) bool {
+	before := u.targetReads
+	u.targetReads = map[string]bool{}
+	a.expr(condition, s, sql.RolePredicate)
+	says := len(u.targetReads) > 0
 	maps.Copy(u.targetReads, before)
+	return says
 }
 
 // returns visits RETURNING.
@@ -259,7 +265,7 @@ func (a *analyzer) merge(n *pg.MergeStmt, s *scope) {
 	if a.problem != "" {
 		return
 	}
-	a.expr(n.JoinCondition, own, sql.RolePredicate)
+	joined := a.chooses(u, n.JoinCondition, own)
 	a.changes = append(a.changes, changed{t, nil, nil})
 	for _, w := range n.MergeWhenClauses {
 		c := w.GetMergeWhenClause()
@@ -268,8 +274,13 @@ func (a *analyzer) merge(n *pg.MergeStmt, s *scope) {
 			return
 		}
 		a.saw(1)
+		// Who has no match in the source is chosen by the clause's own condition alone.
+		chosen := joined && c.MatchKind == pg.MergeMatchKind_MERGE_WHEN_MATCHED
 		if c.Condition != nil {
-			a.expr(c.Condition, own, sql.RolePredicate)
+			chosen = a.chooses(u, c.Condition, own) || chosen
+		}
+		if !chosen && (c.CommandType == pg.CmdType_CMD_UPDATE || c.CommandType == pg.CmdType_CMD_DELETE) {
+			u.noWhere = true
 		}
 		switch c.CommandType {
 		case pg.CmdType_CMD_INSERT:

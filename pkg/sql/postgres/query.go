@@ -400,9 +400,11 @@ func (a *analyzer) recursive(c *pg.CommonTableExpr, s *scope) {
 }
 
 func (a *analyzer) cteQuery(n *pg.Node, s *scope) result {
+	if q, ok := n.GetNode().(*pg.Node_SelectStmt); ok {
+		return a.query(q.SelectStmt, s)
+	}
+	a.st.Within = true
 	switch v := n.GetNode().(type) {
-	case *pg.Node_SelectStmt:
-		return a.query(v.SelectStmt, s)
 	case *pg.Node_InsertStmt:
 		return a.insert(v.InsertStmt, s)
 	case *pg.Node_UpdateStmt:
