@@ -175,7 +175,7 @@ func (c clientCore) query(msg []byte) (pump.Next, error) {
 	case no != nil:
 		return pump.Next{}, c.refuseWith(kindQuery, *no)
 	}
-	if r := c.full(namesOf(st)); r != nil {
+	if r := c.full(namesOf(st), len(text)); r != nil {
 		return pump.Next{}, c.refuse(kindQuery, r)
 	}
 	guard := st

@@ -41,6 +41,7 @@ type conn struct {
 	statements names[prepared]
 	portals    names[portal]
 	unnamed    portal // reused for every Bind without a name
+	kept       int    // bytes that names keep, at most
 	freed      bool   // some name is free and can be purged
 	segment    uint64 // of the next message; a segment ends with Sync or a query
 	done       uint64 // the last segment that is over

@@ -13,7 +13,15 @@ func (c clientCore) parse(msg []byte) (pump.Next, error) {
 	if err != nil {
 		return pump.Next{}, err
 	}
-	if r := c.full(1); r != nil {
+	size := 0 // a statement without a name makes room for the next one
+	if len(m.name) > 0 {
+		size = len(m.text)
+	}
+	r := cut(m.name)
+	if r == nil {
+		r = c.full(1, size)
+	}
+	if r != nil {
 		return pump.Next{}, c.refuse(kindParse, r)
 	}
 	st, want := c.judge(m.text)
@@ -50,6 +58,9 @@ func (c clientCore) bind(msg []byte) (pump.Next, error) {
 	if err != nil {
 		return pump.Next{}, err
 	}
+	if r := cut(name, statement); r != nil {
+		return pump.Next{}, c.refuse(kindBind, r)
+	}
 	prep, certain := c.statements.get(statement, c.segment, c.done)
 	switch {
 	case !certain:
@@ -59,7 +70,7 @@ func (c clientCore) bind(msg []byte) (pump.Next, error) {
 	}
 	p := &c.unnamed
 	if len(name) > 0 {
-		if r := c.full(1); r != nil {
+		if r := c.full(1, len(params)); r != nil {
 			return pump.Next{}, c.refuse(kindBind, r)
 		}
 		p = &portal{}
@@ -80,6 +91,9 @@ func (c clientCore) describe(msg []byte) (pump.Next, error) {
 	what, name, err := decodeTarget(msg[headerLen:])
 	if err != nil {
 		return pump.Next{}, err
+	}
+	if r := cut(name); r != nil {
+		return pump.Next{}, c.refuse(kindDescribe, r)
 	}
 	var prep *prepared
 	var certain bool
@@ -131,9 +145,12 @@ func (c clientCore) askColumns(st *statement, portal []byte) {
 
 // execute admits one execution, with the parameters that were bound.
 func (c clientCore) execute(msg []byte) (pump.Next, error) {
-	name, err := decodeExecute(msg[headerLen:])
+	name, rows, err := decodeExecute(msg[headerLen:])
 	if err != nil {
 		return pump.Next{}, err
+	}
+	if r := cut(name); r != nil {
+		return pump.Next{}, c.refuse(kindExecute, r)
 	}
 	p, certain := c.portals.get(name, c.segment, c.done)
 	switch {
@@ -170,6 +187,12 @@ func (c clientCore) execute(msg []byte) (pump.Next, error) {
 		}
 		guard = body.st
 	}
+	if guard.maxAffected >= 0 && rows > 0 {
+		// The target makes all changes before the first row, and tells their number with the last.
+		return pump.Next{}, c.refuse(kindExecute, &postern.Refusal{
+			Rule: st.adm.Decision.Rule, Reason: "a statement whose changes are counted must be executed as a whole", Hint: "do not fetch its rows in parts",
+		})
+	}
 	c.args.set(p.params)
 	c.argTypes = prep.types
 	e := c.q.get(kindExecute)
@@ -205,6 +228,9 @@ func (c clientCore) closeObject(msg []byte) (pump.Next, error) {
 	what, name, err := decodeTarget(msg[headerLen:])
 	if err != nil {
 		return pump.Next{}, err
+	}
+	if r := cut(name); r != nil {
+		return pump.Next{}, c.refuse(kindClose, r)
 	}
 	e := c.q.get(kindClose)
 	c.enqueue(e)

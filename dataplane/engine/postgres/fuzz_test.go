@@ -114,7 +114,7 @@ func FuzzBind(f *testing.F) {
 func FuzzExecute(f *testing.F) {
 	f.Add([]byte("p\x00\x00\x00\x00\x05"))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		if portal, err := decodeExecute(body); err == nil && len(portal)+5 != len(body) {
+		if portal, _, err := decodeExecute(body); err == nil && len(portal)+5 != len(body) {
 			t.Fatal("lost bytes")
 		}
 	})

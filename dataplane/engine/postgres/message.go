@@ -104,6 +104,24 @@ type parseMessage struct {
 	types      []byte // wire form, with their count
 }
 
+// maxName is how much of a name the target keeps, in its own encoding: it cuts the rest off
+// and does not say so.
+const maxName = 63
+
+// cut refuses names of which the target might keep a part alone: what is said of one name
+// would then hold there for another. Outside of ASCII its encoding decides how long they are.
+func cut(names ...[]byte) *postern.Refusal {
+	for _, name := range names {
+		if len(name) > maxName || bytes.IndexFunc(name, func(r rune) bool { return r > '~' }) >= 0 {
+			return &postern.Refusal{
+				Code: postern.CodeLimit, Reason: fmt.Sprintf("the name of a prepared statement or cursor has more than %d characters, or others than ASCII", maxName),
+				Hint: "the resource would cut it: use a shorter one",
+			}
+		}
+	}
+	return nil
+}
+
 // maxParams is how many parameters the protocol can count.
 const maxParams = 65535
 
@@ -210,14 +228,14 @@ func decodeTarget(body []byte) (what byte, name []byte, err error) {
 	return what, name, nil
 }
 
-func decodeExecute(body []byte) (portal []byte, err error) {
+// decodeExecute reads an Execute; rows is how many it asks for, and none is all.
+func decodeExecute(body []byte) (portal []byte, rows int32, err error) {
 	c := wire.Read(body)
-	portal = c.CString()
-	c.Int32()
+	portal, rows = c.CString(), c.Int32()
 	if c.Done() != nil {
-		return nil, broken("invalid Execute message")
+		return nil, 0, broken("invalid Execute message")
 	}
-	return portal, nil
+	return portal, rows, nil
 }
 
 // A column is one field of a RowDescription.

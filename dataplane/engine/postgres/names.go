@@ -143,12 +143,46 @@ func (c *conn) changedSince(e *entry, ch *change) *change {
 	return nil
 }
 
-// full refuses so many new names where the session would have too many.
-func (c *conn) full(more int) *postern.Refusal {
-	if more == 0 || len(c.statements)+len(c.portals)+more <= c.e.limits.Names {
+// full refuses so many new names, with so many bytes of text or parameters, where the
+// session would have too many.
+func (c *conn) full(more, size int) *postern.Refusal {
+	if more == 0 {
+		return nil
+	}
+	if c.kept += size; c.kept > c.e.limits.Kept {
+		c.kept = c.keeps() + size // what was closed since no longer counts
+	}
+	if len(c.statements)+len(c.portals)+more <= c.e.limits.Names && c.kept <= c.e.limits.Kept {
 		return nil
 	}
 	return &postern.Refusal{Code: postern.CodeLimit, Reason: "the session has too many prepared statements and cursors", Hint: "deallocate some, or connect again"}
+}
+
+// keeps counts the bytes that the session's names keep, or would keep again.
+func (c *conn) keeps() (n int) {
+	ofStatement := func(p *prepared) {
+		if p != nil {
+			n += len(p.st.text)
+		}
+	}
+	ofPortal := func(p *portal) {
+		if p != nil {
+			n += cap(p.params)
+		}
+	}
+	for _, v := range c.statements {
+		ofStatement(v.value)
+	}
+	for _, v := range c.portals {
+		ofPortal(v.value)
+	}
+	for i := range c.q.n {
+		for _, ch := range c.q.at(i).changes {
+			ofStatement(ch.prep.value)
+			ofPortal(ch.portal.value)
+		}
+	}
+	return n
 }
 
 // endTransaction drops the portals that end with a transaction. Cursors are kept, for

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -129,6 +130,53 @@ func TestConversations(t *testing.T) {
 		if got := w.say(tc.ready, tc.msgs...); got != tc.want {
 			t.Errorf("%s:\n got %s\nwant %s", tc.name, got, tc.want)
 		}
+	}
+}
+
+// The target keeps 63 bytes of a name, so that longer ones could be one there and two here.
+func TestLongNames(t *testing.T) {
+	w := newHouse(t).wire(t)
+	long := strings.Repeat("n", maxName)
+	a, b := long+"a", long+"b"
+	drop := func(what byte, name string) pgproto3.FrontendMessage {
+		return &pgproto3.Close{ObjectType: what, Name: name}
+	}
+	if got := w.say(1, parse(long, "select 1"), bind(long, long), execute(long, 0), sync_); got != "1 2 D:1 C:SELECT 1 Z:I" {
+		t.Fatal(got)
+	}
+	if got := w.say(4, parse(a, "select 1"), sync_, drop('S', b), sync_, parse(b, "select 2"), sync_, bind("", a), execute("", 0), sync_); strings.Contains(got, "D:2") || strings.Count(got, "E:53400") != 4 {
+		t.Errorf("one statement ran under the name of another: %s", got)
+	}
+	for _, m := range []pgproto3.FrontendMessage{bind(b, long), bind("", b), execute(b, 0), drop('P', b), &pgproto3.Describe{ObjectType: 'S', Name: b}, parse("é", "select 1")} {
+		if got := w.say(1, m, sync_); got != "E:53400 Z:I" {
+			t.Errorf("%T: %s", m, got)
+		}
+	}
+	if got := w.say(3, q("begin"), bind(long, long), drop('P', b), sync_, q("rollback")); got != "C:BEGIN Z:T 2 E:53400 Z:E C:ROLLBACK Z:I" {
+		t.Error(got)
+	}
+}
+
+// What names keep is bounded, whatever they keep.
+func TestKept(t *testing.T) {
+	w := newHouse(t, func(c *Config) { c.Limits.Kept = 1 << 20 }).wire(t)
+	large := bytes.Repeat([]byte("x"), 400<<10)
+	with := func(portal string) pgproto3.FrontendMessage {
+		return &pgproto3.Bind{DestinationPortal: portal, PreparedStatement: "s", Parameters: [][]byte{large}}
+	}
+	if got := w.say(1, parse("s", "select length($1::text)"), sync_); got != "1 Z:I" {
+		t.Fatal(got)
+	}
+	for range 2 { // with the transaction go the portals
+		if got := w.say(3, q("begin"), with("a"), with("b"), with("c"), sync_, q("rollback")); got != "C:BEGIN Z:T 2 2 E:53400 Z:E C:ROLLBACK Z:I" {
+			t.Fatal(got)
+		}
+	}
+	if got := w.say(2, q("begin"), with("a"), with("b"), &pgproto3.Close{ObjectType: 'P', Name: "a"}, sync_); got != "C:BEGIN Z:T 2 2 3 Z:T" {
+		t.Fatal(got)
+	}
+	if got := w.say(1, with("c"), execute("c", 0), sync_); got != "2 D:409600 C:SELECT 1 Z:T" {
+		t.Fatal(got)
 	}
 }
 
@@ -294,6 +342,12 @@ func TestMaxAffected(t *testing.T) {
 		want(run("update orders set note = 'r' where id = 104 returning id"), "T D:104 C:UPDATE 1 Z:I", "1 2 D:104 C:UPDATE 1 Z:I")
 		if note(101) != "m" || note(111) != "n" || note(104) != "r" {
 			t.Fatalf("%s %s %s", note(101), note(111), note(104))
+		}
+		if ext { // all is changed before the first row, and counted with the last
+			got := w.say(1, parse("", "update orders set note = 'p' where id > 110 and id < 120 returning id"), bind("", ""), execute("", 1), sync_)
+			if got != "1 2 E:42501 Z:I" || note(111) != "n" {
+				t.Fatalf("in parts: %s, %s", got, note(111))
+			}
 		}
 		want(run("update nonexistent set a = 1"), "E:42P01 Z:I", "E:42P01 Z:I")
 		want(run("select 1"), "T D:1 C:SELECT 1 Z:I", "1 2 D:1 C:SELECT 1 Z:I")

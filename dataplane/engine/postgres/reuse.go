@@ -206,7 +206,7 @@ func (c *conn) leave(cause error) bool {
 	}
 	c.mu.Lock()
 	rest := c.q.n == 0 && !c.open && c.status == 'I' && !c.poison && c.skip == skipNone && !c.copying &&
-		!c.cancelling && (!c.cancelSent || hole.Is("reuse-cancelled")) && c.tail == 0 && c.behind == 0 && !c.lastWords
+		!c.cancelling && (!c.cancelSent || hole.Is("reuse-cancelled")) && c.tail == 0 && c.stream == 0 && c.behind == 0 && !c.lastWords
 	c.mu.Unlock()
 	if !rest {
 		return false
