@@ -139,6 +139,14 @@ func (sl *slot) unread() *catalog {
 	return sl.known(false)
 }
 
+// last is the catalogue that was read last, however old it is.
+func (cs *catalogs) last(key string) *catalog {
+	sl := cs.slot(key)
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	return sl.catalog
+}
+
 // expire makes the next get read the catalogue anew.
 func (cs *catalogs) expire(key string) {
 	sl := cs.slot(key)
@@ -198,6 +206,7 @@ func (cs *catalogs) get(ctx context.Context, key string, s engine.Session) (*cat
 	sl.state = state
 	if sl.catalog == nil || sl.catalog.Version != read.Version {
 		sl.catalog = newCatalog(read)
+		cs.engine.shelf.clear() // it rests on those before
 		cs.engine.log.Info("catalogue read", "resource", s.Terms().Resource, "relations", len(read.Relations), "took", time.Since(began))
 	}
 	return sl.catalog, nil

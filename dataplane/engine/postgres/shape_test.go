@@ -161,6 +161,10 @@ func TestShelf(t *testing.T) {
 	if s.take("b") != nil || len(s.take("a")) != 2 || len(s.take("a")) != 1 || s.take("a") != nil || s.n != 0 || len(s.left) != 0 {
 		t.Errorf("left: %v, %d", s.left, s.n)
 	}
+	s.put("d", some(3))
+	if s.clear(); s.take("d") != nil || s.n != 0 {
+		t.Errorf("left: %v, %d", s.left, s.n)
+	}
 	for range 2 * maxShelved / maxShapes {
 		s.put("c", some(maxShapes))
 		if s.n > maxShelved {

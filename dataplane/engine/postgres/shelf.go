@@ -56,10 +56,18 @@ func (s *shelf) put(key string, shapes map[string]*shaped) {
 	s.n += len(shapes)
 }
 
+// clear forgets all that was left.
+func (s *shelf) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left, s.n = nil, 0
+}
+
 // shelve leaves what the session has had judged to the next one; what was noted of results
-// is not handed on. What was judged with keys of masks goes with them. The session is over.
+// is not handed on. What was judged with keys of masks goes with them, and what was judged against a catalogue that
+// has changed, which nobody else could use and which would be kept. The session is over.
 func (c *conn) shelve() {
-	if len(c.tokens) == 0 {
+	if len(c.tokens) == 0 && c.cat == c.e.catalogs.last(catalogKey(c.terms)) {
 		for _, s := range c.shapes {
 			s.st.desc, s.st.columns, s.st.plan, s.st.asked = nil, nil, nil, 0
 		}
