@@ -4,6 +4,7 @@
 package sql
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/posterngate/postern/pkg/postern"
@@ -88,12 +89,24 @@ type Statement struct {
 	// Within is true where parts of WITH change relations: what the server says that the
 	// statement has changed is not all.
 	Within bool
+	// Unqualified is true where a Define command names a relation of the catalogue without
+	// its schema.
+	Unqualified bool
 	// Explain is true for EXPLAIN of the statement described by the rest.
 	Explain bool
 	// Returns is true where the statement gives rows back.
 	Returns bool
 	// Outputs describes the result columns where the analyser could tell them.
 	Outputs []Output
+}
+
+// Names reports whether what the statement does depends on what names of users' objects
+// mean, along a search path of that many schemas.
+func (st *Statement) Names(path int) bool {
+	if st.Verb == Define && st.Unqualified && path > 1 {
+		return true
+	}
+	return slices.ContainsFunc(st.Tables, func(t Table) bool { return !t.System })
 }
 
 // Table is one relation and how a statement uses it.

@@ -211,6 +211,10 @@ func (t targetCore) readyForQuery(e *entry, msg []byte) error {
 	}
 	t.wasOver = false
 	t.status = status
+	if status == 'I' && t.defined > 0 && e.segment >= t.defined {
+		t.defined = 0
+		t.ddl(true) // what was looked at since did not show it
+	}
 	if !e.hidden {
 		if status == msg[headerLen] {
 			t.down.Pass(msg)

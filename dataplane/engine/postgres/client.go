@@ -190,6 +190,11 @@ func (c clientCore) query(msg []byte) (pump.Next, error) {
 	if guard.maxAffected >= 0 && len(st.facts.Statements) > 1 {
 		return pump.Next{}, c.refuse(kindQuery, &postern.Refusal{Rule: st.adm.Decision.Rule, Reason: "a statement whose changes are counted cannot share a query with others", Hint: "send it as a query of its own"})
 	}
+	if want, no := c.settled(st, guard); want.Park != nil {
+		return want, nil
+	} else if no != nil {
+		return pump.Next{}, c.refuseWith(kindQuery, *no)
+	}
 	e := c.q.get(kindQuery)
 	want, no2, err := c.admit(st, engine.Args{}, e, false)
 	if want.Park != nil || no2 != nil || err != nil {
@@ -200,6 +205,7 @@ func (c clientCore) query(msg []byte) (pump.Next, error) {
 		return want, err
 	}
 	e.st = guard
+	c.defines(st)
 	c.enqueue(e)
 	if err := c.objects(e, st); err != nil {
 		return pump.Next{}, err

@@ -45,6 +45,7 @@ type conn struct {
 	freed      bool   // some name is free and can be purged
 	segment    uint64 // of the next message; a segment ends with Sync or a query
 	done       uint64 // the last segment that is over
+	defined    uint64 // the segment whose transaction defines something; 0 is none
 	open       bool   // the segment has messages and no Sync yet
 	status     byte   // of the transaction: I, T or E
 	skip       skip

@@ -193,6 +193,11 @@ func (c clientCore) execute(msg []byte) (pump.Next, error) {
 			Rule: st.adm.Decision.Rule, Reason: "a statement whose changes are counted must be executed as a whole", Hint: "do not fetch its rows in parts",
 		})
 	}
+	if want, no := c.settled(st, guard); want.Park != nil {
+		return want, nil
+	} else if no != nil {
+		return pump.Next{}, c.refuseWith(kindExecute, *no)
+	}
 	c.args.set(p.params)
 	c.argTypes = prep.types
 	e := c.q.get(kindExecute)
@@ -209,6 +214,7 @@ func (c clientCore) execute(msg []byte) (pump.Next, error) {
 	}
 	e.st, e.portal, e.bound = guard, p, p.bound
 	e.formats = append(e.formats, c.args.results...)
+	c.defines(st)
 	c.enqueue(e)
 	if err := c.objects(e, st); err != nil {
 		return pump.Next{}, err

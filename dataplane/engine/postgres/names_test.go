@@ -11,8 +11,10 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/sql"
 )
 
 // wireClient speaks messages, for what no driver would say.
@@ -155,6 +157,57 @@ func TestLongNames(t *testing.T) {
 	if got := w.say(3, q("begin"), bind(long, long), drop('P', b), sync_, q("rollback")); got != "C:BEGIN Z:T 2 E:53400 Z:E C:ROLLBACK Z:I" {
 		t.Error(got)
 	}
+}
+
+// What a transaction has freed a name of means something else in it than the catalogue says.
+func TestNamesOfAnOpenTransaction(t *testing.T) {
+	start(t)
+	shared.pg.SQL(t, "create schema if not exists front; grant all on schema front to app; drop table if exists front.orders")
+	h := newHouse(t)
+	h.door.Terms(func(tm *engine.Terms) { tm.Pins = []engine.Setting{{Name: "search_path", Value: "front, sales"}} })
+	h.door.Set(func(p *enginetest.Policy) {
+		p.Decide = func(_ string, facts any) postern.Decision {
+			f := facts.(*sql.Facts)
+			if !f.Complete {
+				return postern.Decision{Reason: "not understood", Rule: "t/facts"}
+			}
+			for _, st := range f.Statements {
+				for _, tb := range st.Tables {
+					if tb.Schema == "sales" {
+						return postern.Decision{Reason: "not this one", Rule: "t/permit"}
+					}
+				}
+			}
+			return postern.Decision{Verdict: postern.VerdictAllow, Level: postern.LevelSource}
+		}
+	})
+	w := h.wire(t)
+	const leak = "select note || '' from orders where id = 1"
+	for _, c := range []struct {
+		ready int
+		msgs  []pgproto3.FrontendMessage
+		want  string
+	}{
+		{3, []pgproto3.FrontendMessage{q("begin"), q("drop table front.orders"), q(leak)}, "C:BEGIN Z:T C:DROP TABLE Z:T E:42501 Z:E"},
+		{1, []pgproto3.FrontendMessage{q("drop table front.orders; " + leak)}, "E:42501 Z:I"},
+		{2, []pgproto3.FrontendMessage{q("drop table front.orders"), q(leak)}, "C:DROP TABLE Z:I E:42501 Z:I"},
+		{4, []pgproto3.FrontendMessage{q("begin"), q("drop table front.orders"), q("commit"), q(leak)}, "C:BEGIN Z:T C:DROP TABLE Z:T C:COMMIT Z:I E:42501 Z:I"},
+		{1, []pgproto3.FrontendMessage{parse("", "drop table front.orders"), bind("", ""), execute("", 0), parse("", leak), bind("", ""), execute("", 0), sync_}, "1 2 C:DROP TABLE 1 2 E:42501 Z:I"},
+		{3, []pgproto3.FrontendMessage{q("begin"), q("drop table front.orders"), q("drop table orders")}, "C:BEGIN Z:T C:DROP TABLE Z:T E:42501 Z:E"},
+		{4, []pgproto3.FrontendMessage{q("prepare p as " + leak), q("begin"), q("drop table front.orders"), q("execute p")}, "C:PREPARE Z:I C:BEGIN Z:T C:DROP TABLE Z:T E:42501 Z:E"},
+		{3, []pgproto3.FrontendMessage{q("begin"), q("create table front.more (id int)"), q("drop table front.more")}, "C:BEGIN Z:T C:CREATE TABLE Z:T C:DROP TABLE Z:T"},
+	} {
+		if got := w.say(2, q("rollback"), q("create table if not exists front.orders (id int, note text)")); !strings.HasSuffix(got, "C:CREATE TABLE Z:I") {
+			t.Fatal(got)
+		}
+		if got := w.say(1, q(leak)); got != "T C:SELECT 0 Z:I" {
+			t.Fatal(got)
+		}
+		if got := w.say(c.ready, c.msgs...); got != c.want {
+			t.Errorf("got %s\nwant %s", got, c.want)
+		}
+	}
+	w.say(2, q("rollback"), q("drop table front.orders"))
 }
 
 // What names keep is bounded, whatever they keep.

@@ -128,6 +128,7 @@ type analyzer struct {
 	uses       []*use         // of the current one
 	locks      bool           // FOR UPDATE in the current one
 	moved      bool           // a setting that decides what names mean was changed
+	defined    bool           // an earlier statement may have changed what names mean
 	defining   bool           // in a definition, where names may be new
 	depth      int
 

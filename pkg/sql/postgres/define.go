@@ -220,6 +220,7 @@ func (a *analyzer) oldName(parts []string) {
 	case 1:
 		for _, s := range a.path {
 			if a.cat.Relations[sql.Name{Schema: s, Name: parts[0]}] != nil {
+				a.st.Unqualified = true
 				a.schema(s)
 				return
 			}

@@ -392,7 +392,10 @@ func TestFacts(t *testing.T) {
 		{"CREATE TYPE m AS ENUM ('a', 'b'); ALTER TYPE sales.mood ADD VALUE 'c'", "define CREATE TYPE sales; define ALTER TYPE sales"},
 		{"COMMENT ON COLUMN hr.salaries.emp IS 'x'", "define COMMENT ON COLUMN hr"},
 		{"REFRESH MATERIALIZED VIEW contacts", "define REFRESH MATERIALIZED VIEW sales"},
-		{"CREATE TABLE p (id int) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF orders FOR VALUES FROM (1) TO (2)", "define CREATE TABLE sales; define CREATE TABLE sales"},
+		{"CREATE TABLE p (id int) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF sales.orders FOR VALUES FROM (1) TO (2)", "define CREATE TABLE sales; define CREATE TABLE sales"},
+		{"CREATE TABLE p (id int) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF orders FOR VALUES FROM (1) TO (2)", "? what is defined before it may change what its names mean; send them one by one"},
+		{"DROP TABLE sales.regions; SELECT code FROM regions", "? what is defined before it may change what its names mean; send them one by one"},
+		{"SELECT code FROM regions; DROP TABLE sales.regions", "select regions[select code.o]; define DROP TABLE sales"},
 	} {
 		got := brief(analyze(t, c.text).SQLFacts())
 		if got != c.want {

@@ -23,6 +23,10 @@ func (a *analyzer) statement(n *pg.Node) {
 		a.st.Outputs = outputs(a.queryStatement(n))
 	}
 	a.close()
+	if a.defined && a.st.Names(len(a.path)-1) {
+		a.giveUp("what is defined before it may change what its names mean; send them one by one")
+	}
+	a.defined = a.defined || a.st.Verb == sql.Define
 }
 
 // queryStatement visits what reads or changes relations, and describes it.
