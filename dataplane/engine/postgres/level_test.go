@@ -296,7 +296,7 @@ func TestLevelResultRefuses(t *testing.T) {
 		"SELECT id FROM people; SELECT email FROM people",
 		"WITH RECURSIVE r AS (SELECT email, 1 AS n FROM people UNION ALL SELECT email, n + 1 FROM r WHERE n < 2) SELECT email FROM r",
 		"WITH t AS (SELECT 'x'::text AS email) SELECT q.e, c.email FROM (WITH RECURSIVE a AS (SELECT email || '' AS e FROM t), t AS (SELECT email FROM people) SELECT e FROM a) q, (SELECT email FROM people) c",
-		"WITH RECURSIVE t AS (WITH t AS (SELECT email FROM people) SELECT 'x'::text AS e UNION ALL SELECT email || '' FROM t) SELECT t.e, c.email FROM t, (SELECT email FROM people) c",
+		"WITH RECURSIVE t AS (WITH t AS (SELECT email FROM people) SELECT 'x'::text AS email UNION ALL SELECT email || '' FROM t) SELECT t.email AS e, c.email FROM t, (SELECT email FROM people) c",
 		"WITH RECURSIVE t(n, e) AS (SELECT 0, 'x'::text UNION ALL SELECT n + 1, p.email FROM t, people p WHERE n < 2 AND p.id = 1 AND (n = 0 OR e LIKE 'a%')) SELECT c.email FROM t, (SELECT email FROM people WHERE id = 1) c",
 		"SELECT email, 1 FROM people GROUP BY (1, 2)",
 		"SELECT DISTINCT * FROM people_parts",

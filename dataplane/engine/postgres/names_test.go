@@ -139,7 +139,8 @@ func TestConversations(t *testing.T) {
 func TestLongNames(t *testing.T) {
 	w := newHouse(t).wire(t)
 	long := strings.Repeat("n", maxName)
-	a, b := long+"a", long+"b"
+	other := strings.Repeat("m", maxName)
+	a, b := other+"a", other+"b"
 	drop := func(what byte, name string) pgproto3.FrontendMessage {
 		return &pgproto3.Close{ObjectType: what, Name: name}
 	}
