@@ -267,6 +267,14 @@ func (s *disturbed) restart(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.AwaitControl(t)
+		// What the dead one knew of the nodes counts until its lease ends, so that the fleet
+		// may look whole before they have come back.
+		fleet.Eventually(t, 40*time.Second, "both nodes are back", func() error {
+			if n := strings.Count(s.Control.Log()[said:], `"msg":"node connected"`); n < 2 {
+				return fmt.Errorf("%d of 2 nodes have connected", n)
+			}
+			return nil
+		})
 		s.settled(t, 40*time.Second, 0, true)
 		if n := strings.Count(s.Control.Log()[said:], `"resumed":true`); n < 2 {
 			t.Errorf("%d of 2 nodes went on from what they had", n)
