@@ -79,6 +79,7 @@ func (s *Spool) recover() (Recovery, error) {
 		if of, raw := record.RawOf(id); raw && s.sessions[of] != nil && s.sessions[of].stored.next == 0 {
 			ses.of = s.sessions[of]
 		}
+		s.age(ses)
 	}
 	slices.SortFunc(r.Sessions, func(a, b Recovered) int { return cmp.Compare(a.ID, b.ID) })
 	return r, nil

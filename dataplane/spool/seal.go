@@ -367,5 +367,6 @@ func (s *Spool) seal(ses *session) error {
 	s.unacked += int64(len(data))
 	ses.chunks = append(ses.chunks, &chunk{parts: []extent{{seg, int32(off), int32(len(data))}}, size: len(data), since: time.Now(),
 		seal: true, logged: true, known: true, after: mark{next: before.next + 1, previous: hash, span: before.span}})
+	s.age(ses)
 	return nil
 }

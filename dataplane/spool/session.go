@@ -33,6 +33,8 @@ type session struct {
 	since    time.Time // of the first of them
 	stateSeg *segment  // where the newest state entry stands
 	queued   [3]bool   // in Spool.waiting, cuts and ready
+	lacks    time.Time // when the oldest record was made that is to be stored, while it is in Spool.ages
+	rank     int       // in Spool.ages, from 1; 0 while it is not there
 
 	ended  bool
 	told   bool // the log says that it has ended, and how
@@ -116,8 +118,12 @@ func parseEnding(b []byte) (ending, error) {
 	return ending{truncated: b[0] == 1, last: binary.LittleEndian.Uint64(b[1:]), reason: string(b[9:])}, nil
 }
 
-// oldest is when the first record was made that is not stored; zero for none.
+// oldest is when the first record was made that is to be stored; zero for none, and for
+// what is raw while its session, which is older, is to be stored first.
 func (ses *session) oldest() time.Time {
+	if ses.waits() {
+		return time.Time{}
+	}
 	if len(ses.chunks) > 0 {
 		return ses.chunks[0].since
 	}
@@ -143,8 +149,11 @@ func (ses *session) behind(seq uint64) bool {
 // shippable reports whether there is something to send over the current stream. What is
 // raw comes behind the beginning of its session, which says whose it is.
 func (ses *session) shippable() bool {
-	return ses.sent < ses.built && (ses.of == nil || ses.of.stored.next > 0)
+	return ses.sent < ses.built && !ses.waits()
 }
+
+// waits reports whether the session is a raw recording whose session is not known yet.
+func (ses *session) waits() bool { return ses.of != nil && ses.of.stored.next == 0 }
 
 // sealable reports whether all but the seal is there.
 func (ses *session) sealable() bool {

@@ -204,6 +204,7 @@ func (s *Spool) acked(id string, next uint32) {
 		s.ship(ses)
 	}
 	ses.stirred()
+	s.age(ses)
 	var err error
 	if sealed {
 		err = s.done(ses)
@@ -221,6 +222,7 @@ func (s *Spool) acked(id string, next uint32) {
 func (s *Spool) follow(ses *session) {
 	if raw := s.sessions[record.RawID(ses.id)]; raw != nil {
 		raw.of = nil
+		s.age(raw)
 		s.ship(raw)
 	}
 }
@@ -246,6 +248,7 @@ func (s *Spool) free(extents []extent) {
 // done forgets a session of which nothing is needed any more; s.mu is held.
 func (s *Spool) done(ses *session) error {
 	delete(s.sessions, ses.id)
+	s.age(ses)
 	_, _, err := s.put(entryDone, ses.ref, nil, true)
 	return err
 }

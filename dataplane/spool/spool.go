@@ -77,6 +77,7 @@ type Spool struct {
 	sessions map[postern.SessionID]*session
 	nextRef  uint64
 	unacked  int64 // bytes of frames that the control plane lacks
+	ages     ages
 	waiting  queue // sessions that have runs without a cut
 	cuts     queue // sessions that have chunks which are not built
 	ready    queue // sessions that have something to ship
@@ -259,16 +260,7 @@ func (s *Spool) check() {
 func (s *Spool) Stats() (bytes int64, oldest time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var since time.Time
-	for _, ses := range s.sessions {
-		if t := ses.oldest(); !t.IsZero() && (since.IsZero() || t.Before(since)) {
-			since = t
-		}
-	}
-	if !since.IsZero() {
-		oldest = max(0, time.Since(since))
-	}
-	return s.unacked, oldest
+	return s.unacked, s.ages.oldest(time.Now())
 }
 
 // Has reports whether something of a recording is left that the control plane has not

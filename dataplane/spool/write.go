@@ -54,6 +54,9 @@ func (s *Spool) putRun(ses *session, r sealedRun, now time.Time, urgent bool) er
 	ses.last = ses.uncut[len(ses.uncut)-1].span().Last
 	seg.live += len(r.payload)
 	s.unacked += int64(len(r.payload))
+	if ses.rank == 0 {
+		s.age(ses)
+	}
 	if ses.frames >= chunkBytes {
 		s.cut(ses)
 	}
