@@ -112,7 +112,13 @@ func (s *Service) ask(ctx context.Context, node postern.NodeName, req *nodev1.Op
 		was, _, err := s.load(ctx, string(before.Value))
 		switch {
 		case err == nil && open(was) && was.GetRule() == h.GetRule() && s.cfg.Now().Before(was.GetExpireTime().AsTime()):
-			return was, nil
+			unmet := ""
+			if !Waiting(was) {
+				unmet, err = s.Unmet(was)
+			}
+			if err != nil || unmet == "" {
+				return was, err
+			}
 		case err != nil && fault.CodeOf(err) != codes.NotFound:
 			return nil, err
 		}
@@ -291,7 +297,7 @@ func errNoRule(name string) error {
 }
 
 // Consume uses the yes to a hold, at most once: of two that try, one is refused. The
-// digest is that of what is about to run.
+// digest is that of what is about to run. A yes counts by the rule as it is now.
 func (s *Service) Consume(ctx context.Context, node postern.NodeName, id string, digest []byte, session string) (*typesv1.Hold, error) {
 	entry := audit.Entry{Actor: "node/" + string(node), Action: "hold.consume"}
 	return s.change(ctx, id, entry, func(h *typesv1.Hold) ([]store.Op, error) {
@@ -311,6 +317,13 @@ func (s *Service) Consume(ctx context.Context, node postern.NodeName, id string,
 			return nil, refuse("the approval %s was given for something else", id)
 		case session == "":
 			return nil, fault.Invalid(fault.Violation{Field: "session", Reason: "is required"})
+		}
+		unmet, err := s.Unmet(h)
+		if err != nil {
+			return nil, err
+		}
+		if unmet != "" {
+			return nil, refuse("the approval %s does not count any more: %s; ask again", id, unmet)
 		}
 		g, revision, err := s.grant(ctx, h.GetGrant())
 		if err != nil {

@@ -50,6 +50,10 @@ func (s *Service) Review(ctx context.Context, by Caller, id string, approve bool
 			return nil, err
 		}
 		inHours, when := policy.ApprovalOpen(rule.GetSpec(), s.cfg.Now())
+		lacking, err := lacks(rule, h.GetReason())
+		if err != nil {
+			return nil, err
+		}
 		switch {
 		case !Waiting(h):
 			return nil, fault.New(codes.FailedPrecondition, "hold %s is %s already", id, stateWord(h))
@@ -57,6 +61,8 @@ func (s *Service) Review(ctx context.Context, by Caller, id string, approve bool
 			return nil, fault.New(codes.FailedPrecondition, "hold %s is over since %s", id, h.GetExpireTime().AsTime().UTC().Format("15:04:05"))
 		case approve && !inHours:
 			return nil, fault.New(codes.FailedPrecondition, "nobody can say yes now: the approval rule %q is for %s", h.GetRule(), when)
+		case approve && lacking != "":
+			return nil, fault.New(codes.FailedPrecondition, "nobody can say yes to hold %s: its reason %s", id, lacking)
 		case len(digest) > 0 && !slices.Equal(digest, h.GetDigest()):
 			return nil, fault.New(codes.FailedPrecondition, "hold %s asks for something else than what you were shown; look again", id)
 		}
@@ -77,6 +83,25 @@ func (s *Service) Review(ctx context.Context, by Caller, id string, approve bool
 		}
 		return []store.Op{{Key: store.Key{Kind: grantKind, Name: g.GetId()}, Check: true, If: revision}}, nil
 	})
+}
+
+// Unmet says what the rule of h asks for, as it is now, that h does not have; nothing where
+// a yes to it stands. Who tightens a rule means what was answered before that as well.
+func (s *Service) Unmet(h *typesv1.Hold) (string, error) {
+	rule, _, err := s.rule(h.GetRule())
+	if err != nil {
+		return "", err
+	}
+	lacking, err := lacks(rule, h.GetReason())
+	switch {
+	case err != nil:
+		return "", err
+	case lacking != "":
+		return "its reason " + lacking, nil
+	case !met(rule.GetSpec(), h.GetApprovals()):
+		return fmt.Sprintf("the approval rule %q asks for more than was said", h.GetRule()), nil
+	}
+	return "", nil
 }
 
 // MayReview says why the caller's answer to h would not count; nil where it would.

@@ -3,6 +3,7 @@ package approve
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -168,4 +169,54 @@ func TestShown(t *testing.T) {
 			t.Errorf("%v, %v", got, err)
 		}
 	})
+}
+
+// TestTightenedRule: a yes that the rule would not take any more is not used, and is asked
+// for anew; one that it would still take stands.
+func TestTightenedRule(t *testing.T) {
+	for name, c := range map[string]struct {
+		rule string
+		want string // of the error; empty where the yes stands
+	}{
+		"others":       {`{all: [{group: security, atLeast: 1}]}`, "asks for more than was said"},
+		"more of them": {`{all: [{group: leads, atLeast: 2}]}`, "asks for more than was said"},
+		"a reason":     {`{all: [{group: leads, atLeast: 1}], require: [reason]}`, ""},
+		"a ticket":     {`{all: [{group: leads, atLeast: 1}], require: [ticket]}`, "must name a ticket"},
+		"another wait": {`{all: [{group: leads, atLeast: 1}], timeout: 1h}`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			g := &typesv1.Grant{Id: "g-1", Subject: alice, Task: "purge-order", State: typesv1.GrantState_GRANT_STATE_ACTIVE, Reason: "month end", EndTime: timestamppb.New(time.Now().Add(time.Hour))}
+			f.save(g)
+			h := f.open(ask("g-1", "s-1", "DELETE 1"))
+			if _, err := f.Review(t.Context(), bob, h.GetId(), true, "", nil); err != nil {
+				t.Fatal(err)
+			}
+			f.policy(strings.Replace(world, "{all: [{group: leads, atLeast: 1}], distinct: true, timeout: 15m, require: [reason]}", c.rule, 1))
+			again, err := f.OpenHold(t.Context(), "n1", ask("g-1", "s-2", "DELETE 1"))
+			if err == nil && (again.GetId() == h.GetId()) != (c.want == "") {
+				t.Errorf("asked again: %v", again)
+			}
+			if _, err = f.Consume(t.Context(), "n1", h.GetId(), h.GetDigest(), "s-2"); c.want == "" && err != nil {
+				t.Errorf("the yes: %v", err)
+			}
+			if c.want != "" {
+				code(t, err, codes.FailedPrecondition, c.want)
+			}
+		})
+	}
+}
+
+// TestTightenedWhileWaiting: nobody says yes to what the rule would not have asked.
+func TestTightenedWhileWaiting(t *testing.T) {
+	f := newFixture(t)
+	g := &typesv1.Grant{Id: "g-1", Subject: alice, Task: "purge-order", State: typesv1.GrantState_GRANT_STATE_ACTIVE, Reason: "month end", EndTime: timestamppb.New(time.Now().Add(time.Hour))}
+	f.save(g)
+	h := f.open(ask("g-1", "s-1", "DELETE 1"))
+	f.policy(strings.Replace(world, "require: [reason]", "require: [ticket]", 1))
+	_, err := f.Review(t.Context(), bob, h.GetId(), true, "", nil)
+	code(t, err, codes.FailedPrecondition, "must name a ticket")
+	if _, err := f.Review(t.Context(), bob, h.GetId(), false, "name a ticket", nil); err != nil {
+		t.Errorf("a no: %v", err)
+	}
 }

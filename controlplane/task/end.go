@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/posterngate/postern/controlplane/approve"
 	"github.com/posterngate/postern/controlplane/audit"
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/pkg/fault"
@@ -29,7 +30,8 @@ const overText = "its time is over"
 // A binding's condition is on taking the task: it is not asked again while the binding
 // is as it was when the grant was made. Where the binding was changed since, or the
 // subject is not as it was, everything is asked again, as of the time of taking: a yes is
-// that of the people whom the binding asks now.
+// that of the people whom the binding asks now. The rule by which people said yes to a
+// grant is part of its binding in this.
 func (s *Service) unfounded(ctx context.Context, g *typesv1.Grant, now *postern.Subject) (string, error) {
 	snapshot, err := s.policy()
 	if err != nil {
@@ -85,7 +87,7 @@ func (s *Service) unfounded(ctx context.Context, g *typesv1.Grant, now *postern.
 }
 
 // unasked says why a grant was not taken as its binding asks for that now, or nothing where
-// it was: people were asked by the same rule, or will be.
+// it was: people were asked by the same rule, which what they said still meets, or will be.
 func (s *Service) unasked(ctx context.Context, g *typesv1.Grant, now *postern.Approval) (string, error) {
 	if now == nil {
 		return "", nil
@@ -104,16 +106,23 @@ func (s *Service) unasked(ctx context.Context, g *typesv1.Grant, now *postern.Ap
 	switch {
 	case err != nil && fault.CodeOf(err) != codes.NotFound:
 		return "", err
+	case err == nil && h.GetRule() == now.Rule && approve.Waiting(h):
+		why = "" // the rule is met once they have said yes
 	case err == nil && h.GetRule() == now.Rule:
-		why = ""
+		return s.cfg.Approve.Unmet(h)
 	}
 	return why, nil
 }
 
-// bindingUnchanged reports whether a grant's binding is just what it was when the grant
-// was asked for or began.
+// bindingUnchanged reports whether a grant's binding, and the rule by which it asked people
+// for the grant, are just what they were when the grant was asked for or began.
 func (s *Service) bindingUnchanged(ctx context.Context, g *typesv1.Grant, at postern.Version) (bool, error) {
-	e, err := s.binding(ctx, g.GetBinding(), at)
+	b, revision, err := s.binding(ctx, g.GetBinding(), at)
+	if name := b.GetApproval().GetRule(); name != "" && g.GetHold() != "" {
+		var rule store.Entry
+		rule, err = s.read(ctx, store.Key{Kind: ruleKind, Name: name}, at)
+		revision = max(revision, rule.Revision)
+	}
 	if errors.Is(err, store.ErrNotFound) {
 		return false, nil
 	}
@@ -121,20 +130,32 @@ func (s *Service) bindingUnchanged(ctx context.Context, g *typesv1.Grant, at pos
 		return false, err
 	}
 	min := g.GetMinVersion()
-	return min.GetEpoch() == at.Epoch && e.Revision <= min.GetRevision(), nil
+	return min.GetEpoch() == at.Epoch && revision <= min.GetRevision(), nil
 }
 
-// binding reads a binding that is no older than the snapshot at the version given: a
-// change of it that the snapshot has must not be missed.
-func (s *Service) binding(ctx context.Context, name string, at postern.Version) (store.Entry, error) {
-	k := store.Key{Kind: bindingKind, Name: name}
+// binding reads a binding, and its revision, as read does.
+func (s *Service) binding(ctx context.Context, name string, at postern.Version) (*typesv1.BindingSpec, int64, error) {
+	e, err := s.read(ctx, store.Key{Kind: bindingKind, Name: name}, at)
+	if err != nil {
+		return nil, 0, err
+	}
+	o, err := store.DecodeObject(e)
+	if err != nil {
+		return nil, 0, err
+	}
+	return o.GetBinding().GetSpec(), e.Revision, nil
+}
+
+// read reads what is no older than the snapshot at the version given: a change of it that
+// the snapshot has must not be missed.
+func (s *Service) read(ctx context.Context, k store.Key, at postern.Version) (store.Entry, error) {
 	view := s.cache.View()
 	if e, ok := view.Get(k); ok && view.Version().Covers(at) {
 		return e, nil
 	}
 	e, err := s.cfg.Store.Get(ctx, k)
 	if err != nil {
-		return store.Entry{}, fmt.Errorf("read binding %s: %w", name, err)
+		return store.Entry{}, fmt.Errorf("read %s: %w", k, err)
 	}
 	return e, nil
 }
@@ -250,7 +271,8 @@ func (s *Service) settle(ctx context.Context, h *typesv1.Hold) ([]store.Op, erro
 	return append(ops, op, pointer), err
 }
 
-// fulfil activates a grant that people said yes to, if it still may be.
+// fulfil activates a grant that people said yes to, if it still may be: for as long as they
+// were asked for, and no longer than its task allows now.
 func (s *Service) fulfil(ctx context.Context, g *typesv1.Grant, h *typesv1.Hold) error {
 	why, err := s.unfounded(ctx, g, nil)
 	if err != nil {
@@ -267,25 +289,17 @@ func (s *Service) fulfil(ctx context.Context, g *typesv1.Grant, h *typesv1.Hold)
 	if err != nil {
 		return err
 	}
-	expires, err := s.bindingExpires(ctx, g.GetBinding(), snapshot.Version())
+	terms, ok := snapshot.Terms(postern.TaskName(g.GetTask()))
+	if !ok {
+		return fault.New(codes.FailedPrecondition, "the request has no ground any more: task %q does not exist any more", g.GetTask())
+	}
+	b, _, err := s.binding(ctx, g.GetBinding(), snapshot.Version())
 	if err != nil {
 		return err
 	}
-	return s.activate(g, snapshot, duration, expires)
-}
-
-// bindingExpires is when a binding ends; zero is never.
-func (s *Service) bindingExpires(ctx context.Context, name string, at postern.Version) (time.Time, error) {
-	e, err := s.binding(ctx, name, at)
-	if err != nil {
-		return time.Time{}, err
+	var expires time.Time
+	if t := b.GetExpires(); t != nil {
+		expires = t.AsTime()
 	}
-	o, err := store.DecodeObject(e)
-	if err != nil {
-		return time.Time{}, err
-	}
-	if t := o.GetBinding().GetSpec().GetExpires(); t != nil {
-		return t.AsTime(), nil
-	}
-	return time.Time{}, nil
+	return s.activate(g, snapshot, min(duration, terms.Duration), expires)
 }

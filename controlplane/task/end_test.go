@@ -116,6 +116,59 @@ func TestTheYesIsOfTheBinding(t *testing.T) {
 	})
 }
 
+// TestTheYesIsOfTheRule: a rule that asks for more than was said ends what was taken by it,
+// though its name and the binding stay.
+func TestTheYesIsOfTheRule(t *testing.T) {
+	for name, c := range map[string]struct {
+		rule string
+		ends bool
+	}{
+		"others":         {`{all: [{group: security, atLeast: 1}]}`, true},
+		"more":           {`{all: [{group: leads, atLeast: 2}]}`, true},
+		"a ticket":       {`{all: [{group: leads, atLeast: 1}], require: [ticket]}`, true},
+		"another wait":   {`{all: [{group: leads, atLeast: 1}], timeout: 1m}`, false},
+		"nothing beside": {`{all: [{group: leads, atLeast: 1}]}`, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.start()
+				r, err := w.Request(t.Context(), w.caller("alice"), &apiv1.RequestGrantRequest{Task: "schema-change", Reason: "new column"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := w.holds.Review(t.Context(), w.reviewer(), r.GetHold().GetId(), true, "", nil); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				w.apply(`{kind: ApprovalRule, metadata: {name: leads}, spec: ` + c.rule + `}`)
+				synctest.Wait()
+				if s := w.stored(r.GetGrant().GetId()); (s.GetState() == over) != c.ends {
+					t.Errorf("the grant is %s: %q", s.GetState(), s.GetEndReason())
+				}
+			})
+		})
+	}
+}
+
+// TestWaitingIsNotForLonger: who waited for people gets no more than the task allows when
+// they answer.
+func TestWaitingIsNotForLonger(t *testing.T) {
+	w := newWorld(t)
+	r, err := w.Request(t.Context(), w.caller("alice"), &apiv1.RequestGrantRequest{Task: "schema-change", Reason: "new column"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.apply(`{kind: Task, metadata: {name: schema-change, labels: {team: dba}}, spec: {purpose: DDL, resources: {names: [warehouse]}, permit: [{commands: [create table], schemas: [sales]}], duration: 5m}}`)
+	if _, err := w.holds.Review(t.Context(), w.reviewer(), r.GetHold().GetId(), true, "", nil); err != nil {
+		t.Fatal(err)
+	}
+	g := w.stored(r.GetGrant().GetId())
+	if d := g.GetEndTime().AsTime().Sub(g.GetStartTime().AsTime()); g.GetState() != active || d != 5*time.Minute {
+		t.Errorf("it is %s, for %s", g.GetState(), d)
+	}
+}
+
 func TestConditionIsAskedWhenTaking(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -40,6 +40,8 @@ const (
 	takenKind = "taken"
 	// bindingKind is that of Binding objects.
 	bindingKind = "binding"
+	// ruleKind is that of ApprovalRule objects.
+	ruleKind = "approvalrule"
 
 	// keep is how long a grant can be read after its end.
 	keep = 7 * 24 * time.Hour
@@ -109,7 +111,7 @@ type Config struct {
 type Service struct {
 	cfg       Config
 	workloads *rate.Limiter
-	cache     *store.Cache                // grants, to look after them, bindings, and what is closed
+	cache     *store.Cache                // grants, to look after them, bindings and their rules, and what is closed
 	live      atomic.Pointer[map[who]int] // how many grants each had at the last pass
 	openings  openings
 }
@@ -122,7 +124,7 @@ func New(cfg Config) *Service {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Service{cfg: cfg, workloads: rate.NewLimiter(workloadRate, workloadBurst), cache: store.NewCache(cfg.Store, cfg.Logger, Kind, bindingKind, closedKind)}
+	s := &Service{cfg: cfg, workloads: rate.NewLimiter(workloadRate, workloadBurst), cache: store.NewCache(cfg.Store, cfg.Logger, Kind, bindingKind, ruleKind, closedKind)}
 	s.live.Store(&map[who]int{})
 	cfg.Approve.OnSettle(s.settle)
 	return s
