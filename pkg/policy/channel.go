@@ -241,6 +241,14 @@ func (ch *channel) reaches(file string) bool {
 	return false
 }
 
+// reachesBelow reports whether the permit allows a folder and all that is or will be in it.
+func (ch *channel) reachesBelow(folder string) bool {
+	return slices.ContainsFunc(ch.paths, func(pattern string) bool {
+		below, all := strings.CutSuffix(pattern, "/**")
+		return all && matchNames(below, folder, true)
+	})
+}
+
 // matchNames matches name by name; below allows further ones.
 func matchNames(pattern, file string, below bool) bool {
 	want, got := strings.Split(pattern, "/"), strings.Split(file, "/")

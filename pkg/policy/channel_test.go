@@ -107,6 +107,10 @@ func TestChannels(t *testing.T) {
 		{&ssh.Facts{Verb: ssh.Write, Paths: []string{"/etc/nginx/nginx.conf"}}, "allow"},
 		{&ssh.Facts{Verb: ssh.Write, Paths: []string{"/etc/nginx/conf.d/a.conf"}}, "deny"},
 		{&ssh.Facts{Verb: ssh.Write, Paths: []string{"/srv/www/a", "/etc/passwd"}}, "deny"},
+		{&ssh.Facts{Verb: ssh.Write, Paths: []string{"/srv/www/a", "/srv/www/b"}, Below: true}, "allow"},
+		{&ssh.Facts{Verb: ssh.Write, Paths: []string{"/etc/nginx/a.conf", "/srv/www/b"}}, "allow"},
+		{&ssh.Facts{Verb: ssh.Write, Paths: []string{"/etc/nginx/a.conf", "/srv/www/b"}, Below: true}, "deny"},
+		{&ssh.Facts{Verb: ssh.Write, Paths: []string{"/srv/www/b", "/etc/nginx/a.conf"}, Below: true}, "deny"},
 		{&ssh.Facts{Verb: ssh.Delete, Paths: []string{"/srv/www/a"}}, "deny"},
 		{&ssh.Facts{Verb: ssh.Delete, Paths: []string{"/srv/www/tmp/a"}}, "allow"},
 		{&ssh.Facts{Verb: ssh.Read}, "deny"},
@@ -129,6 +133,17 @@ func TestChannels(t *testing.T) {
 		}
 		if d.Verdict == postern.VerdictDeny && (d.Reason == "" || d.Rule == "") {
 			t.Errorf("%+v is denied without a reason or a rule", c.facts)
+		}
+	}
+	// What is there nobody learns of a refusal; that a folder is one, who may move its name.
+	for _, f := range []*ssh.Facts{
+		{Verb: ssh.Write, Asked: "/etc/a", Paths: []string{"/etc/a"}},
+		{Verb: ssh.Write, Asked: "/etc/a", Paths: []string{"/etc/a", "/root/b"}},
+		{Verb: ssh.Write, Asked: "/etc/a", Paths: []string{"/etc/a", "/root/b"}, Below: true},
+		{Verb: ssh.Write, Asked: "/etc/a", Paths: []string{"/etc/a/new"}},
+	} {
+		if d := decide("web", "web-1", f); d.Reason != `task "web" does not allow to write /etc/a` || strings.Contains(d.Detail, "root") {
+			t.Errorf("%+v: %s (%s)", f, d.Reason, d.Detail)
 		}
 	}
 	if d := decide("web", "db", exec("systemctl status nginx")); d.Verdict != postern.VerdictDeny {

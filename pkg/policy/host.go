@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -32,13 +33,10 @@ func (j *judge) ssh(f *ssh.Facts) postern.Decision {
 	case ssh.Files:
 		ok = j.files()
 	case ssh.Read, ssh.Write, ssh.Delete:
-		ok = len(f.Paths) > 0
-		for _, p := range f.Paths {
-			ok = ok && j.channel(f, fmt.Sprintf("to %s %s", f.Verb, p), func(ch *channel) bool { return ch.reaches(p) })
-		}
 		if len(f.Paths) == 0 {
 			return j.unclear("it names no file")
 		}
+		ok = j.paths(f)
 	default:
 		return j.unclear("")
 	}
@@ -62,6 +60,23 @@ func (j *judge) shell(f *ssh.Facts) bool {
 		j.d.Obligations = append(j.d.Obligations, postern.Obligation{Guard: true})
 	} else {
 		j.d.Level = postern.LevelNone // what is done in it nobody judges
+	}
+	return true
+}
+
+// paths judges an operation on files by each of their paths. That one of them has more below
+// it is told to whom the paths themselves are permitted.
+func (j *judge) paths(f *ssh.Facts) bool {
+	what := fmt.Sprintf("to %s %s", f.Verb, cmp.Or(f.Asked, strings.Join(f.Paths, " ")))
+	for _, p := range f.Paths {
+		if !j.channel(f, what, func(ch *channel) bool { return ch.reaches(p) }) {
+			return false
+		}
+	}
+	for _, p := range f.Paths {
+		if f.Below && !j.channel(f, what+" with all that is below", func(ch *channel) bool { return ch.reachesBelow(p) }) {
+			return false
+		}
 	}
 	return true
 }

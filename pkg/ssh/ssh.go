@@ -31,8 +31,14 @@ type Facts struct {
 	Line *shell.Line
 	// Terminal is true where the client asked for one.
 	Terminal bool
-	// Paths are the canonical absolute paths of Read, Write and Delete; a rename has two.
+	// Paths are the canonical absolute paths of Read, Write and Delete, as asked for and as
+	// the host resolves them; a rename has those of two.
 	Paths []string
+	// Below is true where all that is below Paths is meant too: a folder is moved.
+	Below bool
+	// Asked is what the client called it, and all that a refusal repeats: what Paths came of
+	// would tell what there is at the host. The Paths, where it is empty.
+	Asked string
 	// Address is the host:port of Connect and Listen.
 	Address string
 }

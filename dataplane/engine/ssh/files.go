@@ -1,6 +1,7 @@
 package ssh
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -119,8 +120,8 @@ func (f *files) resolve(name string) (string, error) {
 }
 
 // admit judges one operation on files, named as they were asked for.
-func (f *files) admit(verb facts.Verb, what string, names ...string) (*execution, error) {
-	x, err := f.judge(verb, what, names)
+func (f *files) admit(fa facts.Facts, what string, names ...string) (*execution, error) {
+	x, err := f.judge(&fa, what, names)
 	if err == nil {
 		return x, nil
 	}
@@ -141,19 +142,21 @@ type denied struct{ why *postern.Refusal }
 func (d *denied) Error() string { return "postern: " + printable(d.why.Reason) }
 func (d *denied) Unwrap() error { return sftp.ErrSSHFxPermissionDenied }
 
-func (f *files) judge(verb facts.Verb, what string, names []string) (*execution, error) {
-	fa := &facts.Facts{Verb: verb}
+// judge fills in what the names mean. Those that were asked for come first, so that nobody
+// is told where a link leads that is not theirs to follow.
+func (f *files) judge(fa *facts.Facts, what string, names []string) (*execution, error) {
+	fa.Asked = cmp.Or(fa.Asked, strings.Join(names, " "))
 	text := what
 	for _, name := range names {
 		real, err := f.resolve(name)
 		if err != nil {
 			return nil, err
 		}
-		fa.Paths = append(fa.Paths, real)
+		fa.Paths = append(fa.Paths, path.Clean(name))
 		text += " " + quoted(name)
 		if real != path.Clean(name) {
 			text += " (" + quoted(real) + ")"
-			fa.Paths = append(fa.Paths, path.Clean(name))
+			fa.Paths = append(fa.Paths, real)
 		}
 	}
 	return f.c.admit(f.ctx, statement(fa, text), f.notice)
@@ -177,7 +180,7 @@ func (f *files) finish(x *execution, tag string, err error) error {
 
 // Fileread opens a file for reading.
 func (f *files) Fileread(r *sftp.Request) (io.ReaderAt, error) {
-	return f.openFile(facts.Read, "read", r.Filepath, syscall.O_RDONLY)
+	return f.openFile(facts.Facts{Verb: facts.Read}, "read", r.Filepath, syscall.O_RDONLY)
 }
 
 // Filewrite opens a file for writing. Where the client would read it too, that fails.
@@ -191,14 +194,14 @@ func (f *files) Filewrite(r *sftp.Request) (io.WriterAt, error) {
 			flags |= v.flag
 		}
 	}
-	return f.openFile(facts.Write, "write", r.Filepath, flags)
+	return f.openFile(facts.Facts{Verb: facts.Write}, "write", r.Filepath, flags)
 }
 
-func (f *files) openFile(verb facts.Verb, what, name string, flags int) (*transfer, error) {
+func (f *files) openFile(fa facts.Facts, what, name string, flags int) (*transfer, error) {
 	if err := f.take(); err != nil {
 		return nil, err
 	}
-	x, err := f.admit(verb, what, name)
+	x, err := f.admit(fa, what, name)
 	if err != nil {
 		f.give()
 		return nil, err
@@ -287,23 +290,30 @@ func (f *files) Filecmd(r *sftp.Request) error {
 func (f *files) PosixRename(r *sftp.Request) error { return f.two(r, f.host.PosixRename) }
 
 func (f *files) one(verb facts.Verb, what string, r *sftp.Request, do func(string) error) error {
-	x, err := f.admit(verb, what, r.Filepath)
+	x, err := f.admit(facts.Facts{Verb: verb}, what, r.Filepath)
 	if err != nil {
 		return err
 	}
 	return f.finish(x, what, do(r.Filepath))
 }
 
+// two moves a file, or a folder with all that is in it.
 func (f *files) two(r *sftp.Request, do func(string, string) error) error {
-	x, err := f.admit(facts.Write, "rename", r.Filepath, r.Target)
+	what := "rename"
+	info, err := f.host.Lstat(r.Filepath)
+	folder := err == nil && info.IsDir()
+	if folder {
+		what = "rename folder"
+	}
+	x, err := f.admit(facts.Facts{Verb: facts.Write, Below: folder}, what, r.Filepath, r.Target)
 	if err != nil {
 		return err
 	}
-	return f.finish(x, "rename", do(r.Filepath, r.Target))
+	return f.finish(x, what, do(r.Filepath, r.Target))
 }
 
 func (f *files) setstat(r *sftp.Request) error {
-	x, err := f.admit(facts.Write, "setstat", r.Filepath)
+	x, err := f.admit(facts.Facts{Verb: facts.Write}, "setstat", r.Filepath)
 	if err != nil {
 		return err
 	}
@@ -389,7 +399,7 @@ func oneOf(i fs.FileInfo, err error) ([]fs.FileInfo, error) {
 }
 
 func (f *files) look(what string, r *sftp.Request, do func(string) ([]fs.FileInfo, error)) (listing, error) {
-	x, err := f.admit(facts.Read, what, r.Filepath)
+	x, err := f.admit(facts.Facts{Verb: facts.Read}, what, r.Filepath)
 	if err != nil {
 		return nil, err
 	}

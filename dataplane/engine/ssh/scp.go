@@ -184,7 +184,7 @@ func (c *copier) source() error {
 const maxDepth = 64
 
 func (c *copier) send(name string, depth int) error {
-	x, err := c.files.admit(facts.Read, "stat", name)
+	x, err := c.files.admit(facts.Facts{Verb: facts.Read}, "stat", name)
 	if err != nil {
 		return c.complain(err)
 	}
@@ -198,7 +198,7 @@ func (c *copier) send(name string, depth int) error {
 	case !info.Mode().IsRegular():
 		return c.complain(fmt.Errorf("%s: not a regular file", path.Base(name)))
 	}
-	t, err := c.files.openFile(facts.Read, "read", name, syscall.O_RDONLY)
+	t, err := c.files.openFile(facts.Facts{Verb: facts.Read}, "read", name, syscall.O_RDONLY)
 	if err != nil {
 		return c.complain(err)
 	}
@@ -236,7 +236,7 @@ func (c *copier) sendFile(t *transfer, info fs.FileInfo) error {
 }
 
 func (c *copier) sendFolder(name string, info fs.FileInfo, depth int) error {
-	x, err := c.files.admit(facts.Read, "list", name)
+	x, err := c.files.admit(facts.Facts{Verb: facts.Read}, "list", name)
 	if err != nil {
 		return c.complain(err)
 	}
@@ -258,7 +258,8 @@ func (c *copier) sendFolder(name string, info fs.FileInfo, depth int) error {
 	return c.answered()
 }
 
-// sink takes files from the client into a folder, or as the one file of that name.
+// sink takes files from the client into a folder, or as the one file of that name. Which of
+// these it is shows what there is at the host, and so a refusal speaks of into either way.
 func (c *copier) sink(into string, inside bool) error {
 	if err := c.ok(); err != nil {
 		return err
@@ -286,15 +287,18 @@ func (c *copier) sink(into string, inside bool) error {
 		if err != nil {
 			return errors.Join(c.complain(err), err)
 		}
-		target := into
-		if info, err := c.files.host.Stat(into); inside || err == nil && info.IsDir() {
-			target = path.Join(into, name)
+		to := facts.Facts{Verb: facts.Write, Asked: into}
+		target := path.Join(into, name)
+		if inside {
+			to.Asked = target
+		} else if !c.isFolder(into) {
+			target = into
 		}
 		switch {
 		case line[0] == 'D' && c.recursive:
-			err = c.takeFolder(target)
+			err = c.takeFolder(to, target)
 		case line[0] == 'C':
-			err = c.takeFile(target, mode, size)
+			err = c.takeFile(to, target, mode, size)
 		default:
 			err = errors.New("not asked for")
 		}
@@ -323,21 +327,28 @@ func announced(line string) (mode fs.FileMode, size int64, name string, err erro
 	return 0, 0, "", errors.New("the announcement of a file cannot be read")
 }
 
-func (c *copier) takeFolder(name string) error {
-	if info, err := c.files.host.Stat(name); err != nil || !info.IsDir() {
-		x, err := c.files.admit(facts.Write, "mkdir", name)
-		if err != nil {
-			return errors.Join(c.complain(err), err)
-		}
-		if err := c.files.finish(x, "mkdir", c.files.host.Mkdir(name)); err != nil {
-			return errors.Join(c.complain(err), err)
-		}
+func (c *copier) isFolder(name string) bool {
+	info, err := c.files.host.Stat(name)
+	return err == nil && info.IsDir()
+}
+
+// takeFolder makes a folder where there is none, and takes what is in it.
+func (c *copier) takeFolder(to facts.Facts, name string) error {
+	x, err := c.files.admit(to, "mkdir", name)
+	if err != nil {
+		return errors.Join(c.complain(err), err)
+	}
+	if !c.isFolder(name) {
+		err = c.files.host.Mkdir(name)
+	}
+	if err := c.files.finish(x, "mkdir", err); err != nil {
+		return errors.Join(c.complain(err), err)
 	}
 	return c.sink(name, true)
 }
 
-func (c *copier) takeFile(name string, mode fs.FileMode, size int64) error {
-	t, err := c.files.openFile(facts.Write, "write", name, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_TRUNC)
+func (c *copier) takeFile(to facts.Facts, name string, mode fs.FileMode, size int64) error {
+	t, err := c.files.openFile(to, "write", name, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_TRUNC)
 	if err != nil {
 		return errors.Join(c.complain(err), err)
 	}

@@ -1,0 +1,135 @@
+package ssh
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/posterngate/postern/dataplane/engine/enginetest"
+	"github.com/posterngate/postern/pkg/postern"
+	facts "github.com/posterngate/postern/pkg/ssh"
+)
+
+// below permits everything with what is in a folder, and refuses the rest as policy does:
+// by what was asked for.
+func below(h *house, dir string) {
+	h.door.Set(func(p *enginetest.Policy) {
+		p.Decide = func(_ string, f any) postern.Decision {
+			fa := f.(*facts.Facts)
+			for _, p := range fa.Paths {
+				if p != dir && !strings.HasPrefix(p, dir+"/") {
+					return postern.Decision{Rule: "t/permit", Reason: fmt.Sprintf("not to %s %s", fa.Verb, fa.Asked)}
+				}
+			}
+			return postern.Decision{Verdict: postern.VerdictAllow, Level: postern.LevelSource}
+		}
+	})
+}
+
+// said is all that a client hears that runs a command and says something to it.
+func said(t *testing.T, c *client, command, input string) string {
+	t.Helper()
+	s, err := c.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	s.Stdin = strings.NewReader(input)
+	pipe, err := s.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	errs, err := s.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Start(command); err != nil {
+		t.Fatal(err)
+	}
+	for _, from := range []io.Reader{pipe, errs} {
+		if _, err := io.Copy(&out, from); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return fmt.Sprintf("%s%v", out.String(), s.Wait())
+}
+
+// TestNothingIsTold: of what the task does not permit nobody learns whether it is there, or
+// what it is.
+func TestNothingIsTold(t *testing.T) {
+	h := newHouse(t)
+	dir, secret := filepath.Join(start(t).Dir, t.Name()), filepath.Join(start(t).Dir, "secret-"+t.Name())
+	for _, d := range []string{dir, filepath.Join(secret, "folder")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(secret, "file"), []byte("secret"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Join(secret, "file"), filepath.Join(secret, "link")); err != nil {
+		t.Fatal(err)
+	}
+	below(h, dir)
+	c := h.connect(t)
+	files := sftpClient(t, h)
+	for what, ask := range map[string]func(name string) string{
+		"scp a file":           func(name string) string { return said(t, c, "scp -t "+secret+"/"+name, "C0644 1 new\nx\x00") },
+		"scp files":            func(name string) string { return said(t, c, "scp -d -t "+secret+"/"+name, "C0644 1 new\nx\x00") },
+		"scp a folder":         func(name string) string { return said(t, c, "scp -r -t "+secret+"/"+name, "D0755 0 new\nE\n") },
+		"scp the folder there": func(name string) string { return said(t, c, "scp -r -t "+secret, "D0755 0 "+name+"\nE\n") },
+		"scp from":             func(name string) string { return said(t, c, "scp -r -f "+secret+"/"+name, "\x00\x00\x00\x00\x00") },
+		"look":                 func(name string) string { return fmt.Sprint(second(files.Lstat(filepath.Join(secret, name)))) },
+		"list":                 func(name string) string { return fmt.Sprint(second(files.ReadDir(filepath.Join(secret, name)))) },
+		"read":                 func(name string) string { return fmt.Sprint(second(files.Open(filepath.Join(secret, name)))) },
+		"make":                 func(name string) string { return fmt.Sprint(files.Mkdir(filepath.Join(secret, name))) },
+		"resolve":              func(name string) string { return fmt.Sprint(files.RealPath(filepath.Join(secret, name))) },
+		"rename": func(name string) string {
+			return fmt.Sprint(files.Rename(filepath.Join(secret, name), filepath.Join(dir, "x")))
+		},
+	} {
+		nothing := ask("nothing")
+		for _, name := range []string{"folder", "file", "link"} {
+			if got := strings.ReplaceAll(ask(name), name, "nothing"); got != strings.ReplaceAll(nothing, name, "nothing") {
+				t.Errorf("%s: for a %s it says\n%q, and for what is not there\n%q", what, name, got, nothing)
+			}
+		}
+	}
+	if left, _ := os.ReadDir(secret); len(left) != 3 {
+		t.Errorf("outside are %v", left)
+	}
+}
+
+// TestFoldersMoveWhole: a folder is renamed as all that is below it, a file as itself.
+func TestFoldersMoveWhole(t *testing.T) {
+	h := newHouse(t)
+	dir := filepath.Join(start(t).Dir, t.Name())
+	if err := os.MkdirAll(filepath.Join(dir, "folder"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	only(h, func(f *facts.Facts) bool { return !f.Below })
+	c := sftpClient(t, h)
+	for name, may := range map[string]bool{"file": true, "folder": false} {
+		for how, rename := range map[string]func(string, string) error{"": c.Rename, "/posix": c.PosixRename} {
+			err := rename(filepath.Join(dir, name), filepath.Join(dir, name+"-moved"))
+			if (err == nil) != may {
+				t.Errorf("%s%s: %v", name, how, err)
+			}
+			if may {
+				if err := os.Rename(filepath.Join(dir, name+"-moved"), filepath.Join(dir, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	only(h, func(*facts.Facts) bool { return true })
+	if err := c.Rename(filepath.Join(dir, "folder"), filepath.Join(dir, "moved")); err != nil {
+		t.Error(err)
+	}
+}
