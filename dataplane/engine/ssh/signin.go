@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -30,10 +32,11 @@ func (a *auth) signIn(m ssh.ConnMetadata, ask ssh.KeyboardInteractiveChallenge) 
 	if a.turnedAway {
 		return errors.New("turned away already") // clients ask three times
 	}
-	defer a.e.signing.Add(-1)
-	if a.e.signing.Add(1) > int64(a.e.limits.SignIns) {
-		return refusedLogin(&postern.Refusal{Code: postern.CodeLimit, Reason: "too many people are signing in at this node", Hint: "try again, or another node"})
+	from := network(a.addr)
+	if r := a.e.signing.take(from, a.e.limits); r != nil {
+		return refusedLogin(r)
 	}
+	defer a.e.signing.give(from)
 	w := a.begin(m)
 	defer w.giveUp()
 	var text string
@@ -120,4 +123,50 @@ func (w *waiting) giveUp() {
 		w.session.Close(errGone)
 		w.session = nil
 	}
+}
+
+// turns are those who sign in now. One network has a few, so that who has nothing to show
+// cannot keep all others out.
+type turns struct {
+	mu  sync.Mutex
+	all int
+	of  map[netip.Prefix]int
+}
+
+func (t *turns) take(from netip.Prefix, l Limits) *postern.Refusal {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.of[from] >= l.SignInsOf:
+		return &postern.Refusal{Code: postern.CodeLimit, Reason: "too many people are signing in from your address", Hint: "try again, or use a token: postern token"}
+	case t.all >= l.SignIns:
+		return &postern.Refusal{Code: postern.CodeLimit, Reason: "too many people are signing in at this node", Hint: "try again, or another node"}
+	}
+	if t.of == nil {
+		t.of = map[netip.Prefix]int{}
+	}
+	t.all++
+	t.of[from]++
+	return nil
+}
+
+func (t *turns) give(from netip.Prefix) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.all--
+	if t.of[from]--; t.of[from] == 0 {
+		delete(t.of, from)
+	}
+}
+
+// network is whom an address counts as: itself, or of IPv6 the /64 that anybody has whole.
+// What is no address is one of its own.
+func network(addr string) netip.Prefix {
+	at, _ := netip.ParseAddrPort(addr)
+	a := at.Addr().Unmap().WithZone("")
+	if a.Is6() {
+		p, _ := a.Prefix(64)
+		return p
+	}
+	return netip.PrefixFrom(a, a.BitLen())
 }

@@ -159,3 +159,31 @@ func TestFewSignIns(t *testing.T) {
 	cancel()
 	<-done
 }
+
+// TestSignInsOfANetwork: one address does not keep all others out.
+func TestSignInsOfANetwork(t *testing.T) {
+	limits := Limits{SignIns: 4, SignInsOf: 2}
+	var all turns
+	take := func(addr, want string) {
+		t.Helper()
+		r := all.take(network(addr), limits)
+		if r == nil && want != "" || r != nil && (want == "" || !strings.Contains(r.Reason, want)) {
+			t.Errorf("%s: %v, want %q", addr, r, want)
+		}
+	}
+	take("192.0.2.1:1000", "")
+	take("[::ffff:192.0.2.1]:1001", "")
+	take("192.0.2.1:1002", "from your address")
+	take("[2001:db8::1]:1000", "")
+	take("[2001:db8::2%eth0]:1000", "")
+	take("[2001:db8::3]:1000", "from your address")
+	take("192.0.2.2:1000", "at this node")
+	all.give(network("192.0.2.1:1000"))
+	take("192.0.2.2:1000", "")
+	for _, addr := range []string{"192.0.2.1:1001", "[2001:db8::1]:1000", "[2001:db8::2]:1000", "192.0.2.2:1000"} {
+		all.give(network(addr))
+	}
+	if all.all != 0 || len(all.of) != 0 {
+		t.Errorf("%d are left, of %v", all.all, all.of)
+	}
+}

@@ -41,6 +41,7 @@ type Limits struct {
 	Handshake time.Duration // for keys and identity; 30 s
 	Login     time.Duration // for opening the session and logging in at the host; 30 s
 	SignIns   int           // people who sign in elsewhere at once; 64
+	SignInsOf int           // of these, from one address; 8
 	Prepare   time.Duration // for judging one request; 15 s
 	Channels  int           // open at once on a connection; 64
 	Listeners int           // addresses at which the host listens for a connection; 16
@@ -64,6 +65,7 @@ func (l Limits) orDefaults() Limits {
 	wait(&l.Login, 30*time.Second)
 	wait(&l.Prepare, 15*time.Second)
 	set(&l.SignIns, 64)
+	set(&l.SignInsOf, 8)
 	set(&l.Channels, 64)
 	set(&l.Listeners, 16)
 	set(&l.Requests, 64)
@@ -78,7 +80,7 @@ type Engine struct {
 	limits Limits
 	log    *slog.Logger
 
-	signing atomic.Int64 // how many people sign in now
+	signing turns // of people who sign in elsewhere
 }
 
 var _ engine.Engine = (*Engine)(nil)
