@@ -46,10 +46,11 @@ var (
 type Execution struct {
 	Text    string
 	Params  []string
-	Rows    int64  // as told
-	Data    []byte // of the rows, as told, up to 64 KiB
-	Raw     []byte // of what was masked, as it was before that, up to 64 KiB
-	Chunks  int64  // bytes, both ways
+	Rows    int64    // as told
+	Data    []byte   // of the rows, as told, up to 64 KiB
+	Raw     []byte   // of what was masked, as it was before that, up to 64 KiB
+	Chunks  int64    // bytes, both ways
+	Sizes   []string // of the terminal, as told
 	Columns []engine.ResultColumn
 	Outcome engine.Outcome
 	Done    int // how often Done was called

@@ -48,6 +48,9 @@ func (k *sink) Chunk(_ engine.Direction, p []byte) error {
 func (k *sink) Output(s engine.Stream, p []byte) error {
 	return k.with(func(e *Execution) {
 		e.Chunks += int64(len(p))
+		if s == engine.Resize {
+			e.Sizes = append(e.Sizes, string(p))
+		}
 		if s == engine.Stdout || s == engine.Body {
 			e.Rows += int64(bytes.Count(p, []byte("\n")))
 		}

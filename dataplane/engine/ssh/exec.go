@@ -98,7 +98,19 @@ func (s *channel) prepare(x *execution, live *ssh.Session) error {
 	if err != nil {
 		return &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the host gives no terminal", Cause: err}
 	}
-	return x.output(engine.Resize, sizeOf(t.Columns, t.Rows))
+	if err := x.output(engine.Resize, sizeOf(t.Columns, t.Rows)); err != nil {
+		return err
+	}
+	s.auto.Lock()
+	defer s.auto.Unlock()
+	s.size = func(columns, rows uint32) error {
+		_ = live.WindowChange(int(rows), int(columns))
+		return x.output(engine.Resize, sizeOf(columns, rows))
+	}
+	if s.pty.Columns == t.Columns && s.pty.Rows == t.Rows {
+		return nil
+	}
+	return s.size(s.pty.Columns, s.pty.Rows) // it was resized meanwhile
 }
 
 // pipe is the three streams of one execution.

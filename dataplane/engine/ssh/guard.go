@@ -11,13 +11,14 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/term"
 
+	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
 // guard is a prompt of the gateway for tasks that allow commands and no shell: each line
 // is judged, held or refused as a command is, and run as one. A refused line costs
 // nothing but itself.
-func (s *channel) guard(ctx context.Context, in *postern.Decision) outcome {
+func (s *channel) guard(ctx context.Context, in *execution) outcome {
 	if s.pty == nil {
 		return refusedWith(&postern.Refusal{Reason: "a guarded shell needs a terminal", Hint: "ssh -t, or name the command"})
 	}
@@ -28,14 +29,9 @@ func (s *channel) guard(ctx context.Context, in *postern.Decision) outcome {
 		io.Reader
 		io.Writer
 	}{k, s.ch}, prompt)
-	s.auto.Lock()
-	s.size = func(width, height int) {
-		if width > 0 && height > 0 { // a client without a terminal of its own says 0
-			_ = t.SetSize(width, height)
-		}
+	if err := s.shownBy(t, in); err != nil {
+		return refusedWith(err)
 	}
-	s.size(int(s.pty.Columns), int(s.pty.Rows))
-	s.auto.Unlock()
 	s.c.group.Go("keys", func(context.Context) error { k.pump(); return nil })
 	if _, err := t.Write([]byte("postern: each line is judged by task " + string(s.c.terms.Task) + "; exit leaves\n")); err != nil {
 		return outcome{}
@@ -50,10 +46,23 @@ func (s *channel) guard(ctx context.Context, in *postern.Decision) outcome {
 		case line == "exit" || line == "logout":
 			return outcome{}
 		}
-		if err := s.guarded(ctx, t, k, line, in); err != nil {
+		if err := s.guarded(ctx, t, k, line, &in.adm.Decision); err != nil {
 			return refusedWith(err)
 		}
 	}
+}
+
+// shownBy has the line editor told of the terminal's size, now and whenever it changes.
+func (s *channel) shownBy(t *term.Terminal, x *execution) error {
+	s.auto.Lock()
+	defer s.auto.Unlock()
+	s.size = func(columns, rows uint32) error {
+		if columns > 0 && rows > 0 { // a client without a terminal of its own says 0
+			_ = t.SetSize(int(columns), int(rows))
+		}
+		return x.output(engine.Resize, sizeOf(columns, rows))
+	}
+	return s.size(s.pty.Columns, s.pty.Rows)
 }
 
 // guarded runs one line. An error ends the shell.

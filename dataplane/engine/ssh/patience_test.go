@@ -10,7 +10,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -76,6 +78,62 @@ func TestLetInFirst(t *testing.T) {
 		}
 		c.Close()
 	}
+}
+
+// people are asked to let a session in.
+type people struct {
+	engine.Session
+	say   chan error
+	asked atomic.Int64
+}
+
+func (p *people) AwaitSession(ctx context.Context, _ func(string)) error {
+	p.asked.Add(1)
+	select {
+	case err := <-p.say:
+		return err
+	case <-ctx.Done():
+		return errGone
+	}
+}
+
+// TestOneNo: all that waited for people have their one answer; who gives up gives none, and
+// who comes later asks anew.
+func TestOneNo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &people{say: make(chan error)}
+		c := &conn{s: p, terms: &engine.Terms{Hold: true}, letting: make(chan struct{}, 1)}
+		heard := make(chan error, 6)
+		wait := func(ctx context.Context) { go func() { heard <- c.letIn(ctx, nil) }(); synctest.Wait() }
+		left, leave := context.WithCancel(t.Context())
+		wait(left)
+		for range 5 {
+			wait(t.Context())
+		}
+		leave()
+		if err := <-heard; !errors.Is(err, errGone) {
+			t.Errorf("who left heard %v", err)
+		}
+		synctest.Wait()
+		no := &postern.Refusal{Code: postern.CodeCancelled, Reason: "refused by bob"}
+		p.say <- no
+		for range 5 {
+			if err := <-heard; !errors.Is(err, no) {
+				t.Errorf("heard %v", err)
+			}
+		}
+		if n := p.asked.Load(); n != 2 {
+			t.Errorf("people were asked %d times", n)
+		}
+		wait(t.Context())
+		p.say <- nil
+		if err := <-heard; err != nil {
+			t.Errorf("after a yes: %v", err)
+		}
+		if err := c.letIn(t.Context(), nil); err != nil || p.asked.Load() != 3 {
+			t.Errorf("once let in: %v, asked %d times", err, p.asked.Load())
+		}
+	})
 }
 
 // TestAbandoned: what a client gives up while people are asked is gone at once.

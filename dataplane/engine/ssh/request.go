@@ -131,7 +131,7 @@ func (c *conn) admit(ctx context.Context, st *engine.Statement, progress func(st
 }
 
 // letIn waits, before the first request, for people to let the session in where they
-// must. All requests wait for one answer, each until its client gives it up.
+// must. All requests that wait get the one answer, each until its client gives it up.
 func (c *conn) letIn(ctx context.Context, progress func(string)) error {
 	w, ok := c.s.(engine.Waiter)
 	if !c.terms.Hold {
@@ -140,18 +140,22 @@ func (c *conn) letIn(ctx context.Context, progress func(string)) error {
 	if !ok {
 		return errors.New("ssh: a session that nobody can be let into")
 	}
+	known := c.answers.Load()
 	select {
 	case c.letting <- struct{}{}:
 	case <-ctx.Done():
 		return errGone
 	}
 	defer func() { <-c.letting }()
-	if c.let {
-		return nil
+	if c.let || c.answers.Load() != known {
+		return c.notLet
 	}
 	defer c.active.wait()()
 	err := w.AwaitSession(ctx, progress)
-	c.let = err == nil
+	if err == nil || ctx.Err() == nil { // else it is the answer to who gave up alone
+		c.let, c.notLet = err == nil, err
+		c.answers.Add(1)
+	}
 	return err
 }
 
@@ -192,7 +196,9 @@ func (x *execution) output(s engine.Stream, p []byte) error {
 		return errGone
 	}
 	x.c.active.mark()
-	x.bytes += int64(len(p))
+	if s.Said() {
+		x.bytes += int64(len(p))
+	}
 	for part := range slices.Chunk(p, packet) {
 		if err := x.flow.Output(s, part); err != nil {
 			return err

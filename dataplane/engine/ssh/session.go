@@ -23,9 +23,9 @@ type channel struct {
 	pty  *terminal
 	auto sync.Mutex // guards what follows
 	live *ssh.Session
-	stop context.CancelFunc // of what runs, or waits for people
-	size func(width, height int)
-	mask *veils // of what runs
+	stop context.CancelFunc               // of what runs, or waits for people
+	size func(columns, rows uint32) error // records a size, and tells who shows the terminal; nil while nobody does
+	mask *veils                           // of what runs
 
 	within []*postern.Decision // what else says how this is masked: the guarded shell it is in
 }
@@ -175,19 +175,27 @@ func (s *channel) signal(sig ssh.Signal) bool {
 // signalGrace is how long something may take to end after a signal.
 const signalGrace = time.Second
 
+// resize notes the terminal's new size, and tells who shows it.
 func (s *channel) resize(columns, rows uint32) {
+	if err := s.resized(columns, rows); err != nil && !errors.Is(err, errGone) {
+		s.c.end(err)
+	}
+}
+
+func (s *channel) resized(columns, rows uint32) error {
 	s.auto.Lock()
 	defer s.auto.Unlock()
+	if s.pty.Columns == columns && s.pty.Rows == rows {
+		return nil
+	}
 	s.pty.Columns, s.pty.Rows = columns, rows
 	if s.mask != nil {
 		s.mask.resize(columns)
 	}
-	if s.size != nil {
-		s.size(int(columns), int(rows))
+	if s.size == nil {
+		return nil
 	}
-	if s.live != nil {
-		_ = s.live.WindowChange(int(rows), int(columns))
-	}
+	return s.size(columns, rows)
 }
 
 // veil notes what masks that which runs, so that sizes reach it.
@@ -243,7 +251,7 @@ func (s *channel) shell(ctx context.Context) {
 		return
 	}
 	if _, guard := x.duties(); guard {
-		s.report(x, s.guard(ctx, &x.adm.Decision))
+		s.report(x, s.guard(ctx, x))
 		return
 	}
 	s.report(x, s.run(ctx, x, func(live *ssh.Session) error { return live.Shell() }))

@@ -152,8 +152,10 @@ type conn struct {
 	aside     aside        // of the files of all channels
 	listening listeners
 
-	letting chan struct{} // holds one while somebody waits, and guards let
+	letting chan struct{} // holds one while somebody waits, and guards let and notLet
 	let     bool          // whether people have let the session in
+	notLet  error         // what they said last, where that is no yes
+	answers atomic.Int64  // how often they have said something
 }
 
 // run serves channels until either side ends or the session must, and says why.
