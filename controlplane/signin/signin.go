@@ -34,6 +34,9 @@ const (
 	maxOpen      = 500 // in all
 	maxOfAddress = 5   // from one address
 	maxText      = 256 // bytes of what a client says of itself
+	// keepLeft is how long a sign-in that its client has left still counts: each costs the
+	// issuer a code, and who hangs up and comes back would get any number.
+	keepLeft = time.Minute
 )
 
 // Config is what a Service works with.
@@ -64,6 +67,7 @@ type sheet struct {
 	Program  string    `json:"program,omitempty"`
 	Node     string    `json:"node"`
 	Expires  time.Time `json:"expires"`
+	Left     bool      `json:"left,omitempty"` // by its client: it is counted, and not shown
 }
 
 // codeForm is what issuers make codes of.
@@ -88,21 +92,27 @@ func (s *Service) SignIn(ctx context.Context, req *nodev1.SignInRequest, node po
 		return nil, fault.New(codes.Unavailable, "the issuer's code cannot be shown").WithKind(postern.CodeUnavailable.String())
 	}
 	key := store.Key{Kind: Kind, Name: d.Code}
-	value, err := json.Marshal(sheet{
+	sh := sheet{
 		Link: d.URL, Code: d.Code, Task: req.GetTask(), Resource: req.GetResource(), Address: cut(req.GetClientAddress()), Program: cut(req.GetClientProgram()),
 		Node: string(node), Expires: d.Expires,
-	})
+	}
+	op, err := put(key, sh, 0)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.cfg.Store.Commit(ctx, store.Op{Key: key, Value: value}); err != nil {
+	if _, err := s.cfg.Store.Commit(ctx, op); err != nil {
 		return nil, fault.Wrap(err, codes.Unavailable, "the sign-in could not be begun; try again").WithKind(postern.CodeUnavailable.String())
 	}
-	defer s.forget(ctx, key)
 	if err := show(&nodev1.SignInPrompt{Url: s.cfg.URL(d.Code), Code: d.Code, ExpireTime: timestamppb.New(d.Expires)}); err != nil {
+		s.left(ctx, key, sh)
 		return nil, err
 	}
 	token, err := d.Token(ctx)
+	if err != nil && ctx.Err() != nil {
+		s.left(ctx, key, sh)
+		return nil, err
+	}
+	defer s.forget(ctx, key)
 	if err != nil {
 		return nil, err
 	}
@@ -111,13 +121,38 @@ func (s *Service) SignIn(ctx context.Context, req *nodev1.SignInRequest, node po
 	}, node)
 }
 
-// forgetTimeout bounds the removal of what is over.
-const forgetTimeout = 5 * time.Second
+func put(k store.Key, sh sheet, revision int64) (store.Op, error) {
+	value, err := json.Marshal(sh)
+	if err != nil {
+		return store.Op{}, fmt.Errorf("write %s: %w", k, err)
+	}
+	return store.Op{Key: k, Value: value, If: revision}, nil
+}
+
+// left notes that nobody waits for a sign-in any more.
+func (s *Service) left(ctx context.Context, k store.Key, sh sheet) {
+	sh.Left = true
+	if end := s.cfg.Now().Add(keepLeft); end.Before(sh.Expires) {
+		sh.Expires = end
+	}
+	op, err := put(k, sh, store.AnyRevision)
+	if err != nil {
+		op = store.Op{Key: k, Delete: true, If: store.AnyRevision}
+	}
+	s.over(ctx, op)
+}
 
 func (s *Service) forget(ctx context.Context, k store.Key) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forgetTimeout)
+	s.over(ctx, store.Op{Key: k, Delete: true, If: store.AnyRevision})
+}
+
+// overTimeout bounds the writing down of what is over.
+const overTimeout = 5 * time.Second
+
+func (s *Service) over(ctx context.Context, op store.Op) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), overTimeout)
 	defer cancel()
-	if _, err := s.cfg.Store.Commit(ctx, store.Op{Key: k, Delete: true, If: store.AnyRevision}); err != nil {
+	if _, err := s.cfg.Store.Commit(ctx, op); err != nil {
 		s.cfg.Logger.Warn("a sign-in that is over was not forgotten; the next one will see to it", "error", err)
 	}
 }
@@ -176,7 +211,7 @@ func (s *Service) find(ctx context.Context, code string) (*sheet, error) {
 		return nil, err
 	}
 	sh, err := read(e.Value)
-	if err != nil || !sh.Expires.After(s.cfg.Now()) {
+	if err != nil || sh.Left || !sh.Expires.After(s.cfg.Now()) {
 		return nil, err
 	}
 	return sh, nil

@@ -29,6 +29,7 @@ import (
 // house is a Service with a real issuer, and a store in memory.
 type house struct {
 	*signin.Service
+	cfg      signin.Config
 	verifier *identity.Verifier
 	mem      *storetest.Memory
 	issuer   string
@@ -44,14 +45,15 @@ func newHouse(t *testing.T) *house {
 	if h.verifier, err = identity.New(t.Context(), identity.Config{Issuers: []identity.IssuerConfig{{URL: h.issuer}}, Logger: slog.New(slog.DiscardHandler)}); err != nil {
 		t.Fatal(err)
 	}
-	h.Service = signin.New(signin.Config{
+	h.cfg = signin.Config{
 		Store: h.mem, Device: h.verifier.Device, Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 		URL: func(code string) string { return h.page.URL + signin.Path + code },
 		Open: func(_ context.Context, req *nodev1.OpenGrantRequest, node postern.NodeName) (*typesv1.SignedGrant, error) {
 			h.opened.Store(req)
 			return &typesv1.SignedGrant{KeyId: string(node)}, nil
 		},
-	})
+	}
+	h.Service = signin.New(h.cfg)
 	mux := http.NewServeMux()
 	mux.Handle(signin.Path, h.Handler())
 	h.page = httptest.NewServer(mux)
@@ -117,17 +119,56 @@ func TestRefused(t *testing.T) {
 	if fault.CodeOf(err) != codes.Unauthenticated || !fault.Is(err, postern.CodeBadToken.String()) || h.opened.Load() != nil {
 		t.Errorf("%v", err)
 	}
-	// Giving up.
-	ctx, cancel := context.WithCancel(t.Context())
-	if _, err := h.SignIn(ctx, ask(), "n1", func(*nodev1.SignInPrompt) error { cancel(); return nil }); err == nil {
-		t.Error("let in although nobody waits")
-	}
 	for _, bad := range []*nodev1.SignInRequest{{}, {Task: "../x"}, {Task: "t", Resource: "A B"}} {
 		if _, err := h.SignIn(t.Context(), bad, "n1", nil); fault.CodeOf(err) != codes.InvalidArgument {
 			t.Errorf("%v: %v", bad, err)
 		}
 	}
 	if left, _, _ := h.mem.List(t.Context(), signin.Kind, "", 0); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// TestLeft: who hangs up and comes back does not get any number of codes of the issuer, and
+// nobody is shown what is waited for no more.
+func TestLeft(t *testing.T) {
+	h := newHouse(t)
+	var now atomic.Pointer[time.Time]
+	at := time.Now()
+	now.Store(&at)
+	h.cfg.Now = func() time.Time { return *now.Load() }
+	h.Service = signin.New(h.cfg)
+	hangUp := func(address string) error {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		req := ask()
+		req.ClientAddress = address
+		var link string
+		_, err := h.SignIn(ctx, req, "n1", func(p *nodev1.SignInPrompt) error { link = p.GetUrl(); cancel(); return nil })
+		if link != "" {
+			if status, _ := get(t, link); status != http.StatusNotFound {
+				t.Errorf("what was left is shown: %d", status)
+			}
+		}
+		return err
+	}
+	for range 5 {
+		if err := hangUp("192.0.2.7:1"); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+	}
+	if err := hangUp("192.0.2.7:1"); fault.CodeOf(err) != codes.ResourceExhausted {
+		t.Errorf("a sixth code: %v", err)
+	}
+	if err := hangUp("192.0.2.8:1"); !errors.Is(err, context.Canceled) {
+		t.Errorf("somebody else: %v", err)
+	}
+	later := at.Add(2 * time.Minute)
+	now.Store(&later)
+	if err := hangUp("192.0.2.7:1"); !errors.Is(err, context.Canceled) {
+		t.Errorf("after a while: %v", err)
+	}
+	if left, _, _ := h.mem.List(t.Context(), signin.Kind, "", 0); len(left) != 1 {
 		t.Errorf("left: %v", left)
 	}
 }
