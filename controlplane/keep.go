@@ -119,6 +119,12 @@ func (s *Server) bindings() ([]*typesv1.Binding, error) {
 	return out, nil
 }
 
+// exists reports whether there is an object of a kind, as this replica has heard.
+func (s *Server) exists(kind, name string) bool {
+	_, ok := s.cache.Get(store.Key{Kind: kind, Name: name})
+	return ok
+}
+
 // retainEvery is how often it is looked for recordings whose time is over.
 const retainEvery = time.Hour
 

@@ -276,7 +276,7 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier, enr
 		Approval:    approvalapi.New(s.approve),
 		Session:     sessionapi.New(s.recordings, live{s.fleet}),
 		Audit:       userapi.NewAudit(s.audit),
-		Answer:      answerapi.New(s.index, s.bindings, func() []*typesv1.Workload { return s.hub.Snapshot().Workloads() }, time.Now),
+		Answer:      answerapi.New(s.index, s.bindings, func() []*typesv1.Workload { return s.hub.Snapshot().Workloads() }, s.exists, time.Now),
 		NodeAdmin:   userapi.NewNodes(s.fleet, enroller, s.cache),
 		Authority:   userapi.NewAuthority(s.authority),
 		Lock:        s.locks(policies, verifier, guard),

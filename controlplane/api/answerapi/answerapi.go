@@ -41,14 +41,16 @@ type Handler struct {
 	bindings func() ([]*typesv1.Binding, error)
 	// workloads are those that stand now.
 	workloads func() []*typesv1.Workload
+	exists    func(kind, name string) bool
 	now       func() time.Time
 }
 
 var _ apiv1connect.AnswerServiceHandler = (*Handler)(nil)
 
-// New makes a Handler; bindings and workloads are those that stand now.
-func New(x Index, bindings func() ([]*typesv1.Binding, error), workloads func() []*typesv1.Workload, now func() time.Time) *Handler {
-	return &Handler{index: x, bindings: bindings, workloads: workloads, now: now}
+// New makes a Handler; bindings and workloads are those that stand now, and exists is whether
+// an object of a kind does.
+func New(x Index, bindings func() ([]*typesv1.Binding, error), workloads func() []*typesv1.Workload, exists func(kind, name string) bool, now func() time.Time) *Handler {
+	return &Handler{index: x, bindings: bindings, workloads: workloads, exists: exists, now: now}
 }
 
 const (
@@ -97,6 +99,9 @@ func (h *Handler) SearchStatements(ctx context.Context, req *connect.Request[api
 	}
 	q.Limit++ // one more tells whether there are more
 	found, err := h.index.Search(ctx, q)
+	if err == nil && len(found) == 0 {
+		err = h.known(ctx, index.Usage{Subject: q.Subject, Task: q.Task, Resource: q.Resource, Account: q.Account})
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -152,6 +157,9 @@ func (h *Handler) WhoUsed(ctx context.Context, req *connect.Request[apiv1.WhoUse
 	}
 	q.Limit++
 	uses, err := h.index.Who(ctx, q)
+	if err == nil && len(uses) == 0 {
+		err = h.known(ctx, index.Usage{Subject: q.Subject, Resource: q.Resource})
+	}
 	if err != nil {
 		return nil, err
 	}

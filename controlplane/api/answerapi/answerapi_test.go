@@ -7,10 +7,12 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/posterngate/postern/controlplane/api/authz"
 	"github.com/posterngate/postern/controlplane/recording/index"
+	"github.com/posterngate/postern/pkg/fault"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/policy"
@@ -83,7 +85,7 @@ func TestUnusedBindings(t *testing.T) {
 				binding("nobody", &typesv1.SubjectSelector{Group: "none"}),
 				binding("claimed", &typesv1.SubjectSelector{Claim: map[string]string{"team": "x"}}),
 			}, nil
-		}, nil, func() time.Time { return now })
+		}, nil, nil, func() time.Time { return now })
 	list, err := h.unused(context.Background(), index.Usage{}, now.AddDate(0, 0, -90))
 	if err != nil {
 		t.Fatal(err)
@@ -109,12 +111,15 @@ type places struct {
 func (p places) Usage(_ context.Context, q index.Usage) (out []index.Used, _ error) {
 	for _, u := range p.list {
 		name := q.Name == "" || q.Name == u.Subject || q.Name == u.Account || q.Name == u.Resource || q.Name == u.Workload
-		if name && (q.Subject == "" || q.Subject == u.Subject) && (q.Workload == "" || q.Workload == u.Workload) && (q.Resource == "" || q.Resource == u.Resource) {
+		if name && (q.Task == "" || q.Task == u.Task) && (q.Account == "" || q.Account == u.Account) && (q.Subject == "" || q.Subject == u.Subject) && (q.Workload == "" || q.Workload == u.Workload) && (q.Resource == "" || q.Resource == u.Resource) {
 			out = append(out, u)
 		}
 	}
 	return out, nil
 }
+
+func (places) Who(context.Context, index.Who) ([]index.Use, error)        { return nil, nil }
+func (places) Search(context.Context, index.Query) ([]index.Found, error) { return nil, nil }
 
 // TestUsageOfAnOwner: what a person's workloads do is among what is told of the person,
 // each thing once, with who owns it.
@@ -130,7 +135,7 @@ func TestUsageOfAnOwner(t *testing.T) {
 		used(3, "carol", "", "warehouse"), used(1, "nightly", "nightly", "warehouse"), used(2, "repo:x", "ci", "shop"), used(4, "alice", "", "shop"), used(5, "old", "old", "shop"),
 	}}, nil, func() []*typesv1.Workload {
 		return []*typesv1.Workload{owned("nightly", "carol"), owned("ci", "carol"), owned("bob", "bob")}
-	}, func() time.Time { return now })
+	}, func(kind, name string) bool { return kind == "workload" && name == "bob" }, func() time.Time { return now })
 	for _, c := range []struct {
 		q    *apiv1.GetUsageRequest
 		want string
@@ -164,6 +169,51 @@ func TestUsageOfAnOwner(t *testing.T) {
 		}
 		if _, err := h.GetUsage(ctx, connect.NewRequest(&apiv1.GetUsageRequest{})); err == nil {
 			t.Errorf("%s is told", name)
+		}
+	}
+}
+
+// TestUnknownNames: nothing is the answer of who is known and did nothing, and not of a name
+// that is nobody's.
+func TestUnknownNames(t *testing.T) {
+	h := New(places{list: []index.Used{{Subject: "alice", Account: "app", Resource: "gone", Last: time.Unix(1, 0)}}},
+		func() ([]*typesv1.Binding, error) {
+			return []*typesv1.Binding{{Spec: &typesv1.BindingSpec{Subjects: []*typesv1.SubjectSelector{{Subject: "bob"}, {Group: "leads"}}}}}, nil
+		},
+		func() []*typesv1.Workload {
+			return []*typesv1.Workload{{Metadata: &typesv1.Metadata{Name: "nightly"}, Spec: &typesv1.WorkloadSpec{Owner: "carol"}}}
+		},
+		func(kind, name string) bool {
+			return kind+"/"+name == "resource/warehouse" || kind+"/"+name == "task/report"
+		}, time.Now)
+	ctx := authz.With(t.Context(), &authz.Caller{Roles: []policy.RoleGrant{{Role: authz.Auditor}}})
+	for ask, want := range map[*apiv1.GetUsageRequest]string{
+		{}:                  "",
+		{Name: "alice"}:     "",
+		{Name: "bob"}:       "",
+		{Name: "carol"}:     "",
+		{Name: "warehouse"}: "",
+		{Subject: "alice", Resource: "warehouse"}:                          "",
+		{Task: "report", Account: "app", Resource: "gone", Subject: "bob"}: "",
+		{Name: "alcie"}:         `no subject, resource, account or workload is known as "alcie"`,
+		{Name: "leads"}:         "is known",
+		{Subject: "warehouse"}:  "no subject is known",
+		{Task: "reprot"}:        "no task is known",
+		{Resource: "warehuose"}: "no resource is known",
+		{Account: "appp"}:       "no account is known",
+		{Workload: "report"}:    "no workload is known",
+	} {
+		_, err := h.GetUsage(ctx, connect.NewRequest(ask))
+		if err == nil && want != "" || err != nil && (want == "" || fault.CodeOf(err) != codes.NotFound || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%v: %v, want %q", ask, err, want)
+		}
+	}
+	for resource, want := range map[string]codes.Code{"warehouse": codes.OK, "gone": codes.OK, "warehuose": codes.NotFound} {
+		if _, err := h.WhoUsed(ctx, connect.NewRequest(&apiv1.WhoUsedRequest{Resource: resource})); fault.CodeOf(err) != want {
+			t.Errorf("who used %s: %v", resource, err)
+		}
+		if _, err := h.SearchStatements(ctx, connect.NewRequest(&apiv1.SearchStatementsRequest{Resource: resource})); fault.CodeOf(err) != want {
+			t.Errorf("statements on %s: %v", resource, err)
 		}
 	}
 }

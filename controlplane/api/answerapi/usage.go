@@ -45,6 +45,11 @@ func (h *Handler) GetUsage(ctx context.Context, req *connect.Request[apiv1.GetUs
 	if err != nil {
 		return nil, err
 	}
+	if len(used) == 0 {
+		if err := h.known(ctx, q); err != nil {
+			return nil, err
+		}
+	}
 	owners := h.owners()
 	resp := &apiv1.GetUsageResponse{Truncated: truncated}
 	for _, u := range used {
