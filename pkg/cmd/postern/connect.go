@@ -48,7 +48,7 @@ passed through.`,
 		},
 	}
 	c.Flags().BoolVar(&cl.print, "print", false, "print what would be run, and where, and run nothing")
-	c.Flags().DurationVar(&cl.ttl, "ttl", 0, "how long the grant lasts; at most the task's duration")
+	forFlag(c, &cl.ttl, "how long the grant lasts; at most the task's duration")
 	if cl.speaks == "ssh" { // which has a certificate of its own
 		return c
 	}

@@ -31,7 +31,7 @@ exit code is passed through.`,
 		},
 	}
 	c.Flags().BoolVar(&dryRun, "print", false, "print what would be run, and run nothing")
-	c.Flags().DurationVar(&ttl, "ttl", 0, "how long the grant lasts; at most the task's duration")
+	forFlag(c, &ttl, "how long the grant lasts; at most the task's duration")
 	return c
 }
 

@@ -86,7 +86,7 @@ func (*fake) CreateGrant(_ context.Context, req *connect.Request[apiv1.CreateGra
 		return nil, failed(codes.PermissionDenied, "no-grant", "no binding offers task \"denied\"", fault.Violation{Field: "hint", Reason: "your tasks: sales-report"})
 	}
 	return connect.NewResponse(&apiv1.CreateGrantResponse{
-		Grant: &typesv1.Grant{Id: "g-1", Task: req.Msg.GetTask(), EndTime: &timestamppb.Timestamp{Seconds: 1893456000}}, Token: "pst_token", Resources: []string{"warehouse"},
+		Grant: &typesv1.Grant{Id: "g-1", Task: req.Msg.GetTask(), EndTime: &timestamppb.Timestamp{Seconds: 1893456000 + int64(req.Msg.GetTtl().AsDuration().Seconds())}}, Token: "pst_token", Resources: []string{"warehouse"},
 	}), nil
 }
 

@@ -59,10 +59,19 @@ func (a *app) requestCmd() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&reason, "reason", "", "why; shown to those who approve")
-	c.Flags().DurationVar(&ttl, "for", 0, "how long; at most the task's duration")
+	forFlag(c, &ttl, "how long; at most the task's duration")
 	c.Flags().BoolVar(&wait, "wait", false, "wait for the answer")
 	c.Flags().BoolVar(&extend, "extend", false, "ask for more time: anew, while what I have goes on until its end")
 	return c
+}
+
+// forFlag is --for: how long something is good. It was --ttl in some commands, and is taken
+// as that everywhere.
+func forFlag(c *cobra.Command, ttl *time.Duration, text string) {
+	f := c.Flags()
+	f.DurationVar(ttl, "for", 0, text+" (--ttl is the same)")
+	f.DurationVar(ttl, "ttl", 0, "the same as --for")
+	_ = f.MarkHidden("ttl")
 }
 
 func ttlOf(d time.Duration) *durationpb.Duration {
@@ -116,7 +125,7 @@ is printed is where libpq finds them.
 With --ssh it is an SSH certificate: the folder gets TASK, TASK-cert.pub and a known_hosts
 by which all nodes are trusted, and what is printed are the options of ssh.`,
 		Annotations: map[string]string{formatsOf: "env exec-credential pgpass"},
-		Example:     "  postern grant nightly-load --ttl 15m --token-file $CI_TOKEN --format env\n  PGPASSWORD=$(postern grant sales-report) psql ...\n  psql \"host=node dbname=warehouse sslmode=verify-full $(postern grant sales-report --cert ~/.postern)\"\n  ssh $(postern grant web-status --ssh ~/.postern/ssh) -p 2222 node uptime",
+		Example:     "  postern grant nightly-load --for 15m --token-file $CI_TOKEN --format env\n  PGPASSWORD=$(postern grant sales-report) psql ...\n  psql \"host=node dbname=warehouse sslmode=verify-full $(postern grant sales-report --cert ~/.postern)\"\n  ssh $(postern grant web-status --ssh ~/.postern/ssh) -p 2222 node uptime",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := &apiv1.CreateGrantRequest{Task: args[0], Ttl: ttlOf(ttl), Reason: reason}
 			if tokenFile != "" {
@@ -153,7 +162,7 @@ by which all nodes are trusted, and what is printed are the options of ssh.`,
 		},
 	}
 	c.Flags().StringVar(&reason, "reason", "", "why")
-	c.Flags().DurationVar(&ttl, "ttl", 0, "how long; at most the task's duration")
+	forFlag(c, &ttl, "how long; at most the task's duration")
 	c.Flags().StringVar(&tokenFile, "token-file", "", "file with the workload's own OIDC token")
 	c.Flags().StringVar(&forFile, "for-file", "", "with --token-file: file with the token of the person for whom the workload acts")
 	c.Flags().StringVar(&dir, "cert", "", "folder for a client certificate, which is made instead of a token")

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"connectrpc.com/connect"
@@ -49,20 +50,22 @@ func bindLocal(addr string) (net.Listener, error) {
 		}
 		path := filepath.Join(addr, ".s.PGSQL.5432") // where libpq looks: host=FOLDER
 		_ = os.Remove(path)                          // of a run before
-		ln, err := net.Listen("unix", path)
-		if err != nil {
-			return nil, err
-		}
-		return ln, os.Chmod(path, 0o600)
+		defer syscall.Umask(syscall.Umask(0o177))    // it is nobody else's from the first moment
+		return net.Listen("unix", path)
 	}
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, usage("--listen %q is neither host:port nor the absolute path of a folder", addr)
 	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+	if !isLoopback(host) {
 		return nil, usage("--listen takes a loopback address, such as 127.0.0.1:5432: everybody who reaches it acts as you")
 	}
 	return net.Listen("tcp", addr)
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // listen serves until ctx is done. Who reaches the listener acts as the user: on a

@@ -31,7 +31,7 @@ func (a *app) lockCmd() *cobra.Command {
 			if n != 1 {
 				return usage("exactly one of --subject, --grant, --resource, --node and --workload")
 			}
-			if cmd.Flags().Changed("for") {
+			if cmd.Flags().Changed("for") || cmd.Flags().Changed("ttl") {
 				if ttl <= 0 {
 					return usage("--for %s is over already", ttl)
 				}
@@ -66,7 +66,7 @@ func (a *app) lockCmd() *cobra.Command {
 	f.StringVar(&spec.Node, "node", "", "a node by name")
 	f.StringVar(&spec.Workload, "workload", "", "a workload by name")
 	f.StringVar(&spec.Reason, "reason", "", "why; shown to the person who is cut off")
-	f.DurationVar(&ttl, "for", 0, "how long; for ever where it is not given")
+	forFlag(c, &ttl, "how long; for ever where it is not given")
 	_ = c.MarkFlagRequired("reason")
 	return c
 }

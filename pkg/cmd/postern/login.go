@@ -128,6 +128,13 @@ func discover(ctx context.Context, hc *http.Client, issuer string) (*metadata, e
 	if m.Issuer != issuer {
 		return nil, fmt.Errorf("the issuer calls itself %q, and the control plane trusts %q", m.Issuer, issuer)
 	}
+	page, err := url.Parse(m.AuthURL) // which a browser opens, and not we
+	if err == nil {
+		err = encrypted(page)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("where the issuer lets people sign in: %w", err)
+	}
 	return &m, nil
 }
 
@@ -323,7 +330,26 @@ func (a *app) issuerClient() (*http.Client, error) {
 		all.AppendCertsFromPEM(pem)
 		pool = all
 	}
-	return &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}}, nil
+	return &http.Client{Timeout: 30 * time.Second, Transport: private{&http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}}}, nil
+}
+
+// private sends nothing where others could read it, whoever has named the address: the control
+// plane, the issuer's description of itself, or an answer that leads elsewhere.
+type private struct{ http.RoundTripper }
+
+func (p private) RoundTrip(r *http.Request) (*http.Response, error) {
+	if err := encrypted(r.URL); err != nil {
+		return nil, err
+	}
+	return p.RoundTripper.RoundTrip(r)
+}
+
+// encrypted lets https through, and plain http on loopback.
+func encrypted(u *url.URL) error {
+	if u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname()) {
+		return nil
+	}
+	return fmt.Errorf("%s://%s is not https: a login would be read on its way", u.Scheme, u.Host)
 }
 
 // payload decodes a token's claims without verifying it: the other side does that.

@@ -82,7 +82,7 @@ func (a *app) enrolCmd() *cobra.Command {
 	c.Flags().StringVar(&region, "region", "", "where the node stands")
 	c.Flags().StringToStringVar(&labels, "label", nil, "labels, key=value")
 	c.Flags().StringVar(&role, "role", "", "wall for a postern-wall; a node where it is not given")
-	c.Flags().DurationVar(&ttl, "ttl", 0, "how long the token is good; 10m where it is not given, 1h at most")
+	forFlag(c, &ttl, "how long the token is good; 10m where it is not given, 1h at most")
 	_ = c.MarkFlagRequired("region")
 	return c
 }
