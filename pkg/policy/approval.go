@@ -32,6 +32,9 @@ func (c *checker) rule(s *typesv1.ApprovalRuleSpec) {
 			c.fail(at+".atLeast", "must be 1 to 100")
 		}
 	}
+	if s != nil && s.NotRequester != nil && !s.GetNotRequester() {
+		c.fail("spec.notRequester", "cannot be false: nobody answers what they asked for themselves")
+	}
 	timeout := c.duration("spec.timeout", s.GetTimeout(), defaultApprovalTimeout)
 	for i, w := range s.GetRequire() {
 		c.oneOf(fmt.Sprintf("spec.require[%d]", i), w, "", "reason", "ticket")

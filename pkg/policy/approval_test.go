@@ -11,6 +11,8 @@ import (
 
 func TestApprovalRules(t *testing.T) {
 	for spec, field := range map[string]string{
+		`{all: [{group: a, atLeast: 1}], notRequester: true}`:                                             "",
+		`{all: [{group: a, atLeast: 1}], notRequester: false}`:                                            "spec.notRequester",
 		`{all: [{group: a, atLeast: 1}], escalate: {after: 5m, group: b}}`:                                "",
 		`{all: [{group: a, atLeast: 1}], escalate: {group: b}}`:                                           "spec.escalate.after",
 		`{all: [{group: a, atLeast: 1}], escalate: {after: 15m, group: b}}`:                               "spec.escalate.after",

@@ -2720,8 +2720,8 @@ type ApprovalRuleSpec struct {
 	Timeout string `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// What a request must give: reason, ticket.
 	Require []string `protobuf:"bytes,4,rep,name=require,proto3" json:"require,omitempty"`
-	// Kept for readers of the file: the requester never approves, whatever stands here.
-	NotRequester bool `protobuf:"varint,5,opt,name=not_requester,json=notRequester,proto3" json:"not_requester,omitempty"`
+	// That the requester never answers, which is so without it too; false is refused.
+	NotRequester *bool `protobuf:"varint,5,opt,name=not_requester,json=notRequester,proto3,oneof" json:"not_requester,omitempty"`
 	// Whom else to ask where nobody has settled it for a while.
 	Escalate *ApprovalEscalation `protobuf:"bytes,6,opt,name=escalate,proto3" json:"escalate,omitempty"`
 	// When people can be asked and say yes; always, where left out. They can say no always.
@@ -2789,8 +2789,8 @@ func (x *ApprovalRuleSpec) GetRequire() []string {
 }
 
 func (x *ApprovalRuleSpec) GetNotRequester() bool {
-	if x != nil {
-		return x.NotRequester
+	if x != nil && x.NotRequester != nil {
+		return *x.NotRequester
 	}
 	return false
 }
@@ -4275,15 +4275,16 @@ const file_postern_types_v1_object_proto_rawDesc = "" +
 	"apiVersion\x12\x18\n" +
 	"\x04kind\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x04kind\x12<\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x1a.postern.types.v1.MetadataB\x04\xa8\xee\x18\x00R\bmetadata\x12<\n" +
-	"\x04spec\x18\x04 \x01(\v2\".postern.types.v1.ApprovalRuleSpecB\x04\xa8\xee\x18\x00R\x04spec\"\xde\x02\n" +
+	"\x04spec\x18\x04 \x01(\v2\".postern.types.v1.ApprovalRuleSpecB\x04\xa8\xee\x18\x00R\x04spec\"\xf5\x02\n" +
 	"\x10ApprovalRuleSpec\x128\n" +
 	"\x03all\x18\x01 \x03(\v2 .postern.types.v1.ApprovalQuorumB\x04\xa8\xee\x18\x00R\x03all\x12 \n" +
 	"\bdistinct\x18\x02 \x01(\bB\x04\xa8\xee\x18\x00R\bdistinct\x12\x1e\n" +
 	"\atimeout\x18\x03 \x01(\tB\x04\xa8\xee\x18\x00R\atimeout\x12\x1e\n" +
-	"\arequire\x18\x04 \x03(\tB\x04\xa8\xee\x18\x00R\arequire\x12)\n" +
-	"\rnot_requester\x18\x05 \x01(\bB\x04\xa8\xee\x18\x00R\fnotRequester\x12F\n" +
+	"\arequire\x18\x04 \x03(\tB\x04\xa8\xee\x18\x00R\arequire\x12.\n" +
+	"\rnot_requester\x18\x05 \x01(\bB\x04\xa8\xee\x18\x00H\x00R\fnotRequester\x88\x01\x01\x12F\n" +
 	"\bescalate\x18\x06 \x01(\v2$.postern.types.v1.ApprovalEscalationB\x04\xa8\xee\x18\x00R\bescalate\x12;\n" +
-	"\x05hours\x18\a \x01(\v2\x1f.postern.types.v1.ApprovalHoursB\x04\xa8\xee\x18\x00R\x05hours\"L\n" +
+	"\x05hours\x18\a \x01(\v2\x1f.postern.types.v1.ApprovalHoursB\x04\xa8\xee\x18\x00R\x05hoursB\x10\n" +
+	"\x0e_not_requester\"L\n" +
 	"\x12ApprovalEscalation\x12\x1a\n" +
 	"\x05after\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x05after\x12\x1a\n" +
 	"\x05group\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x05group\"s\n" +
@@ -4576,6 +4577,7 @@ func file_postern_types_v1_object_proto_init() {
 		(*Object_Secret)(nil),
 		(*Object_Node)(nil),
 	}
+	file_postern_types_v1_object_proto_msgTypes[30].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
