@@ -37,8 +37,6 @@ const (
 	defaultTimeout = 15 * time.Minute
 	// keep is how long a settled hold can be read.
 	keep = 7 * 24 * time.Hour
-	// maxTries bounds how often a change is tried that others get ahead of.
-	maxTries = 10
 )
 
 // A Committer makes changes together with the audit entry that tells of them.
@@ -191,39 +189,40 @@ func (s *Service) grant(ctx context.Context, id string) (*typesv1.Grant, int64, 
 // hold; where others get ahead it is asked again. Every change but the first goes this
 // way, and so no two can both win.
 func (s *Service) change(ctx context.Context, id string, entry audit.Entry, fn func(h *typesv1.Hold) ([]store.Op, error)) (*typesv1.Hold, error) {
-	var lost error
-	for range maxTries {
-		was, revision, err := s.load(ctx, id)
-		if err != nil {
-			return nil, err
-		}
-		h := proto.CloneOf(was)
-		ops, err := fn(h)
-		if err != nil {
-			return nil, err
-		}
-		if scopeGrant(h) && h.GetState() != was.GetState() && s.settle != nil {
-			more, err := s.settle(ctx, h)
-			if err != nil {
-				return nil, err
-			}
-			ops = append(ops, more...)
-		}
-		op, err := put(h, revision)
-		if err != nil {
-			return nil, err
-		}
-		entry.Object, entry.Outcome = Kind+"/"+id, "ok"
-		entry.Detail = map[string]any{"state": stateWord(h), "scope": h.GetScope(), "subject": h.GetSubject(), "grant": h.GetGrant(), "task": h.GetTask(), "rule": h.GetRule(), "approvals": said(h)}
-		_, err = s.cfg.Audit.Commit(ctx, entry, append(ops, op)...)
-		if err == nil {
-			return h, nil
-		}
-		if lost = err; !store.IsConflict(err) {
-			return nil, fmt.Errorf("change hold %s: %w", id, err)
-		}
+	h, err := store.Again(func() (*typesv1.Hold, error) { return s.changeOnce(ctx, id, entry, fn) })
+	if store.IsConflict(err) {
+		return nil, fault.Wrap(err, codes.Aborted, "hold %s changes too fast; try again", id)
 	}
-	return nil, fault.Wrap(lost, codes.Aborted, "hold %s changes too fast; try again", id)
+	return h, err
+}
+
+func (s *Service) changeOnce(ctx context.Context, id string, entry audit.Entry, fn func(h *typesv1.Hold) ([]store.Op, error)) (*typesv1.Hold, error) {
+	was, revision, err := s.load(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	h := proto.CloneOf(was)
+	ops, err := fn(h)
+	if err != nil {
+		return nil, err
+	}
+	if scopeGrant(h) && h.GetState() != was.GetState() && s.settle != nil {
+		more, err := s.settle(ctx, h)
+		if err != nil {
+			return nil, err
+		}
+		ops = append(ops, more...)
+	}
+	op, err := put(h, revision)
+	if err != nil {
+		return nil, err
+	}
+	entry.Object, entry.Outcome = Kind+"/"+id, "ok"
+	entry.Detail = map[string]any{"state": stateWord(h), "scope": h.GetScope(), "subject": h.GetSubject(), "grant": h.GetGrant(), "task": h.GetTask(), "rule": h.GetRule(), "approvals": said(h)}
+	if _, err = s.cfg.Audit.Commit(ctx, entry, append(ops, op)...); err != nil {
+		return nil, fmt.Errorf("change hold %s: %w", id, err)
+	}
+	return h, nil
 }
 
 // said are the answers as the audit log keeps them.

@@ -56,15 +56,11 @@ func (s *Service) OpenHold(ctx context.Context, node postern.NodeName, req *node
 	if err := checkSize(req); err != nil {
 		return nil, err
 	}
-	var lost error
-	for range maxTries {
-		h, err := s.ask(ctx, node, req)
-		if err == nil || !store.IsConflict(err) {
-			return h, err
-		}
-		lost = err
+	h, err := store.Again(func() (*typesv1.Hold, error) { return s.ask(ctx, node, req) })
+	if store.IsConflict(err) {
+		return nil, fault.Wrap(err, codes.Unavailable, "the hold could not be opened; try again").WithKind(postern.CodeUnavailable.String())
 	}
-	return nil, fault.Wrap(lost, codes.Unavailable, "the hold could not be opened; try again").WithKind(postern.CodeUnavailable.String())
+	return h, err
 }
 
 func checkSize(req *nodev1.OpenHoldRequest) error {

@@ -107,6 +107,20 @@ func IsConflict(err error) bool {
 	return errors.As(err, &c)
 }
 
+// maxTries bounds how often a change is tried that others get ahead of.
+const maxTries = 10
+
+// Again tries a change anew, from reading what it rests on, while others get ahead of it. An
+// error of which IsConflict is true says that they always did.
+func Again[T any](try func() (T, error)) (T, error) {
+	for range maxTries - 1 {
+		if v, err := try(); !IsConflict(err) {
+			return v, err
+		}
+	}
+	return try()
+}
+
 // A Store keeps values. It is safe for concurrent use. Every read is linearizable.
 type Store interface {
 	// Get reads one value, or ErrNotFound.

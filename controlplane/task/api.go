@@ -58,17 +58,11 @@ func (s *Service) Create(ctx context.Context, by Caller, req *apiv1.CreateGrantR
 		return nil, fault.Invalid(fault.Violation{Field: "ssh_key", Reason: "a grant has one certificate: give csr or ssh_key"})
 	}
 	name := postern.TaskName(req.GetTask())
-	var lost error
-	for range maxTries {
-		resp, err := s.createOnce(ctx, sub, name, how)
-		if err == nil {
-			return resp, nil
-		}
-		if lost = err; !store.IsConflict(err) {
-			return nil, asFault(err)
-		}
+	resp, err := store.Again(func() (*apiv1.CreateGrantResponse, error) { return s.createOnce(ctx, sub, name, how) })
+	if store.IsConflict(err) {
+		return nil, fault.Wrap(err, codes.Aborted, "the task could not be taken; try again")
 	}
-	return nil, fault.Wrap(lost, codes.Aborted, "the task could not be taken; try again")
+	return resp, asFault(err)
 }
 
 func (s *Service) createOnce(ctx context.Context, sub postern.Subject, name postern.TaskName, how taking) (*apiv1.CreateGrantResponse, error) {
@@ -177,17 +171,13 @@ func (s *Service) Request(ctx context.Context, by Caller, req *apiv1.RequestGran
 		return nil, err
 	}
 	how.extend = req.GetExtend()
-	var lost error
-	for range maxTries {
-		resp, err := s.requestOnce(ctx, by.Subject, postern.TaskName(req.GetTask()), how)
-		if err == nil {
-			return resp, nil
-		}
-		if lost = err; !store.IsConflict(err) {
-			return nil, asFault(err)
-		}
+	resp, err := store.Again(func() (*apiv1.RequestGrantResponse, error) {
+		return s.requestOnce(ctx, by.Subject, postern.TaskName(req.GetTask()), how)
+	})
+	if store.IsConflict(err) {
+		return nil, fault.Wrap(err, codes.Aborted, "the task could not be asked for; try again")
 	}
-	return nil, fault.Wrap(lost, codes.Aborted, "the task could not be asked for; try again")
+	return resp, asFault(err)
 }
 
 func (s *Service) requestOnce(ctx context.Context, sub postern.Subject, name postern.TaskName, how taking) (*apiv1.RequestGrantResponse, error) {

@@ -183,33 +183,36 @@ func lasting(claims map[string]any) map[string]any {
 // end ends a grant that is active or asked for. One that has ended stays as it is. The
 // end time stays too: until then nodes must be told.
 func (s *Service) end(ctx context.Context, id string, by audit.Entry, why string) error {
-	var lost error
-	for range maxTries {
-		g, revision, err := s.load(ctx, id)
-		if fault.CodeOf(err) == codes.NotFound {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if g.GetState() != typesv1.GrantState_GRANT_STATE_ACTIVE && !waiting(g) {
-			return nil
-		}
-		g.State, g.EndReason = typesv1.GrantState_GRANT_STATE_OVER, why
-		op, err := put(g, revision)
-		if err != nil {
-			return err
-		}
-		by.Action, by.Object, by.Detail = "grant.end", Kind+"/"+id, about(g, "")
-		_, err = s.cfg.Audit.Commit(ctx, by, op)
-		if err == nil {
-			return s.dropHolds(ctx, g, by.Actor)
-		}
-		if lost = err; !store.IsConflict(err) {
-			return fmt.Errorf("end grant %s: %w", id, err)
-		}
+	g, err := store.Again(func() (*typesv1.Grant, error) { return s.endOnce(ctx, id, by, why) })
+	if err != nil {
+		return fmt.Errorf("end grant %s: %w", id, err)
 	}
-	return fmt.Errorf("end grant %s: %w", id, lost)
+	if g == nil {
+		return nil
+	}
+	return s.dropHolds(ctx, g, by.Actor)
+}
+
+// endOnce returns the grant that it has ended; nil where there was nothing to end.
+func (s *Service) endOnce(ctx context.Context, id string, by audit.Entry, why string) (*typesv1.Grant, error) {
+	g, revision, err := s.load(ctx, id)
+	if fault.CodeOf(err) == codes.NotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if g.GetState() != typesv1.GrantState_GRANT_STATE_ACTIVE && !waiting(g) {
+		return nil, nil
+	}
+	g.State, g.EndReason = typesv1.GrantState_GRANT_STATE_OVER, why
+	op, err := put(g, revision)
+	if err != nil {
+		return nil, err
+	}
+	by.Action, by.Object, by.Detail = "grant.end", Kind+"/"+id, about(g, "")
+	_, err = s.cfg.Audit.Commit(ctx, by, op)
+	return g, err
 }
 
 // dropHolds withdraws what a grant that ended has asked of people. The grant has ended

@@ -207,18 +207,15 @@ func (s *Service) take(ctx context.Context, sub postern.Subject, name postern.Ta
 	if err != nil {
 		return nil, err
 	}
-	var lost error
-	for range maxTries {
-		g, err := s.takeOnce(ctx, sub, name, how)
-		if err == nil {
-			g.Subject = wire
-			return g, nil
-		}
-		if lost = err; !store.IsConflict(err) {
-			return nil, asFault(err)
-		}
+	g, err := store.Again(func() (*typesv1.Grant, error) { return s.takeOnce(ctx, sub, name, how) })
+	switch {
+	case store.IsConflict(err):
+		return nil, fault.Wrap(err, codes.Unavailable, "the task could not be taken; try again").WithKind(postern.CodeUnavailable.String())
+	case err != nil:
+		return nil, asFault(err)
 	}
-	return nil, fault.Wrap(lost, codes.Unavailable, "the task could not be taken; try again").WithKind(postern.CodeUnavailable.String())
+	g.Subject = wire
+	return g, nil
 }
 
 func (s *Service) takeOnce(ctx context.Context, sub postern.Subject, name postern.TaskName, how taking) (*typesv1.Grant, error) {

@@ -45,8 +45,6 @@ const (
 
 	// keep is how long a grant can be read after its end.
 	keep = 7 * 24 * time.Hour
-	// maxTries bounds how often a change is tried that others get ahead of.
-	maxTries = 10
 	// maxLive bounds the grants that one subject may have at once.
 	maxLive        = 200
 	maxReasonBytes = 1 << 10
