@@ -41,7 +41,7 @@ func (s *Server) endLost(ctx context.Context) error {
 	})
 }
 
-// lost tells which recordings a node will not ship to their end, if that is certain: it
+// lost tells which recordings a node will not ship to their end and why, if that is certain: it
 // is connected and does not have them, or it has been silent for too long; since is from
 // when on silence counts where nothing was heard of it.
 func (s *Server) lost(ctx context.Context, node postern.NodeName, ids []postern.SessionID, since time.Time) recording.Loss {
@@ -49,9 +49,13 @@ func (s *Server) lost(ctx context.Context, node postern.NodeName, ids []postern.
 	if !seen.Connected {
 		silence := time.Since(latest(seen.Seen, since))
 		if silence < time.Duration(s.cfg.Recordings.LostAfter) {
-			return recording.Loss{}
+			return nil
 		}
-		return recording.Loss{Sessions: ids, Why: fmt.Sprintf("node %s has been silent for %s", node, silence.Round(time.Second))}
+		all := recording.Loss{}
+		for _, id := range ids {
+			all[id] = fmt.Sprintf("node %s has been silent for %s", node, silence.Round(time.Second))
+		}
+		return all
 	}
 	ask := &nodev1.FindRecordings{}
 	for _, id := range ids {
@@ -61,10 +65,19 @@ func (s *Server) lost(ctx context.Context, node postern.NodeName, ids []postern.
 	defer cancel()
 	got, err := s.fleet.Command(ctx, node, &nodev1.Command{Kind: &nodev1.Command_FindRecordings{FindRecordings: ask}})
 	if err != nil || !got.GetDone() { // it went away, or is of an older release
-		return recording.Loss{}
+		return nil
 	}
-	gone := slices.DeleteFunc(slices.Clone(ids), func(id postern.SessionID) bool { return slices.Contains(got.GetRecordings(), string(id)) })
-	return recording.Loss{Sessions: gone, Why: fmt.Sprintf("node %s does not have it any more", node)}
+	gone := recording.Loss{}
+	for _, id := range ids {
+		switch {
+		case slices.Contains(got.GetRecordings(), string(id)):
+		case slices.Contains(got.GetRecordingsAside(), string(id)):
+			gone[id] = fmt.Sprintf("it could not be stored; node %s has put it aside", node)
+		default:
+			gone[id] = fmt.Sprintf("node %s does not have it any more", node)
+		}
+	}
+	return gone
 }
 
 func latest(a, b time.Time) time.Time {

@@ -16,7 +16,7 @@ func (n *Node) report() *nodev1.NodeReport {
 	bytes, age := n.spool.Stats()
 	r := &nodev1.NodeReport{
 		Sessions: int64(len(n.keeper.Live())), SpoolBytes: bytes, SpoolAge: durationpb.New(age),
-		Leases: int64(n.leases.Len()), Draining: n.keeper.Draining(),
+		Leases: int64(n.leases.Len()), Draining: n.keeper.Draining(), RecordingsAside: int64(n.spool.Aside()),
 	}
 	for _, name := range n.policy.Current().Resources() {
 		r.Resources = append(r.Resources, string(name))
@@ -50,6 +50,9 @@ func (n *Node) command(ctx context.Context, c *nodev1.Command) *nodev1.CommandRe
 		for _, id := range c.FindRecordings.GetSessions() {
 			if n.spool.Has(postern.SessionID(id)) {
 				r.Recordings = append(r.Recordings, id)
+			}
+			if n.spool.IsAside(postern.SessionID(id)) {
+				r.RecordingsAside = append(r.RecordingsAside, id)
 			}
 		}
 		return r

@@ -21,6 +21,7 @@ func (n *Node) observe() (func(), error) {
 	leases := gauge("postern.leases", "{lease}", "Credentials on loan.")
 	depth := gauge("postern.spool.depth", "By", "Records that are not stored yet.")
 	age := gauge("postern.spool.age", "s", "Age of the oldest record that is not stored yet.")
+	aside := gauge("postern.spool.aside", "{recording}", "Recordings that could not be stored and were put aside; the rest of them is on the node.")
 	stale := gauge("postern.policy.staleness", "s", "How old the enforced policy may be.")
 	revision := gauge("postern.policy.revision", "1", "Revision of the enforced policy.")
 	if err := errors.Join(errs...); err != nil {
@@ -32,10 +33,11 @@ func (n *Node) observe() (func(), error) {
 		o.ObserveFloat64(leases, float64(n.leases.Len()))
 		o.ObserveFloat64(depth, float64(bytes))
 		o.ObserveFloat64(age, oldest.Seconds())
+		o.ObserveFloat64(aside, float64(n.spool.Aside()))
 		o.ObserveFloat64(stale, n.control.Staleness().Seconds())
 		o.ObserveFloat64(revision, float64(n.policy.Version().Revision))
 		return nil
-	}, sessions, leases, depth, age, stale, revision)
+	}, sessions, leases, depth, age, aside, stale, revision)
 	if err != nil {
 		return nil, err
 	}

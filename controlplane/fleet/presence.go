@@ -214,7 +214,8 @@ func moved(status []byte, now *apiv1.NodeStatus) bool {
 		return true
 	}
 	a, b := was.GetReport(), now.GetReport()
-	return a.GetDraining() != b.GetDraining() || !slices.Equal(a.GetResources(), b.GetResources()) || len(was.GetRejections()) != len(now.GetRejections())
+	return a.GetDraining() != b.GetDraining() || !slices.Equal(a.GetResources(), b.GetResources()) || len(was.GetRejections()) != len(now.GetRejections()) ||
+		a.GetRecordingsAside() != b.GetRecordingsAside()
 }
 
 // commit writes as many at once as the store takes. Where one of them is not as it was,

@@ -21,21 +21,19 @@ const (
 	lostReason = "the rest of the recording was lost: "
 )
 
-// Loss is what is certain about the open recordings of one node.
-type Loss struct {
-	Sessions []postern.SessionID // whose rest will not come
-	Why      string
-}
+// Loss is why the rest of recordings of one node will not come, where that is certain.
+type Loss map[postern.SessionID]string
 
 // EndLost ends the open recordings whose rest will not come as truncated, and returns how
 // many it ended. ask is called with open recordings of one node and when the newest event
 // of them was, and tells which are lost for certain. A chunk that comes after all is taken
 // as any other, and its recording is open again.
 func (s *Service) EndLost(ctx context.Context, ask func(ctx context.Context, node postern.NodeName, ids []postern.SessionID, last time.Time) (Loss, error)) (ended int, err error) {
+	var errs []error
 	for after := postern.SessionID(""); ; {
 		open, err := s.cfg.Index.Open(ctx, after, index.MaxPage)
 		if err != nil || len(open) == 0 {
-			return ended, err
+			return ended, errors.Join(append(errs, err)...)
 		}
 		after = postern.SessionID(open[len(open)-1].GetId())
 		byNode := map[string][]*typesv1.Session{}
@@ -47,7 +45,7 @@ func (s *Service) EndLost(ctx context.Context, ask func(ctx context.Context, nod
 				n, err := s.endLost(ctx, postern.NodeName(node), part, ask)
 				ended += n
 				if err != nil {
-					return ended, fmt.Errorf("recording: end what node %s lost: %w", node, err)
+					errs = append(errs, fmt.Errorf("recording: end what node %s lost: %w", node, err))
 				}
 			}
 		}
@@ -67,19 +65,21 @@ func (s *Service) endLost(ctx context.Context, node postern.NodeName, open []*ty
 	if err != nil {
 		return 0, err
 	}
+	var errs []error
 	for i, id := range ids {
-		if !slices.Contains(loss.Sessions, id) {
+		why, lost := loss[id]
+		if !lost {
 			continue
 		}
-		err := s.end(ctx, node, open[i], loss.Why)
+		err := s.end(ctx, node, open[i], why)
 		switch {
 		case err == nil:
 			ended++
 		case !errors.Is(err, index.ErrConflict): // else its seal came in this moment
-			return ended, err
+			errs = append(errs, fmt.Errorf("session %s: %w", id, err)) // what is wrong with one is not with the next
 		}
 	}
-	return ended, nil
+	return ended, errors.Join(errs...)
 }
 
 // end ends one recording, unless something came of it since its row was read.

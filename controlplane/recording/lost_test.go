@@ -173,10 +173,17 @@ func TestEndLost(t *testing.T) {
 		ship(t, h, closed, i)
 	}
 	var marks []recording.Mark
+	poison := ""
 	svc, err := recording.New(recording.Config{
 		Blobs: h.blobs, Index: h.index, Keys: ring{}, Rejected: func(context.Context, recording.Rejection) error { return nil },
 		NodeKeys: func(string) ([]crypto.PublicKey, error) { return []crypto.PublicKey{nodeKey.Public()}, nil },
-		Told:     func(_ context.Context, m recording.Mark) error { marks = append(marks, m); return nil },
+		Told: func(_ context.Context, m recording.Mark) error {
+			if m.Session.GetId() == poison {
+				return errors.New("it cannot be told of")
+			}
+			marks = append(marks, m)
+			return nil
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -186,9 +193,16 @@ func TestEndLost(t *testing.T) {
 		if node != "node-1" || !slices.Equal(ids, []postern.SessionID{"s-closed", "s-gone", "s-live"}) || !last.After(began) {
 			t.Errorf("asked of %s for %v, since %s", node, ids, last)
 		}
-		return recording.Loss{Sessions: []postern.SessionID{"s-gone", "s-closed", "s-whole"}, Why: "it was wiped"}, nil
+		return recording.Loss{"s-gone": "it was wiped", "s-closed": "it was wiped", "s-whole": "it was wiped"}, nil
 	}
-	if n, err := svc.EndLost(t.Context(), ask); err != nil || n != 2 {
+	poison = "s-closed"
+	if n, err := svc.EndLost(t.Context(), ask); err == nil || n != 1 {
+		t.Errorf("%d ended, %v: one that cannot be ended keeps the others", n, err)
+	}
+	poison = ""
+	if n, err := svc.EndLost(t.Context(), func(context.Context, postern.NodeName, []postern.SessionID, time.Time) (recording.Loss, error) {
+		return recording.Loss{"s-closed": "it was wiped"}, nil
+	}); err != nil || n != 1 {
 		t.Errorf("%d ended, %v", n, err)
 	}
 	if len(marks) != 2 || !marks[0].Lost || !marks[1].Lost || marks[0].NodeKey != nil {
@@ -233,7 +247,11 @@ func TestEndLostGoesOn(t *testing.T) {
 	p := usual(t, "s-1")
 	ship(t, h, p, 0)
 	all := func(_ context.Context, _ postern.NodeName, ids []postern.SessionID, _ time.Time) (recording.Loss, error) {
-		return recording.Loss{Sessions: ids, Why: "it was silent"}, nil
+		loss := recording.Loss{}
+		for _, id := range ids {
+			loss[id] = "it was silent"
+		}
+		return loss, nil
 	}
 	if n, err := h.EndLost(t.Context(), all); err != nil || n != 1 {
 		t.Fatalf("%d ended, %v", n, err)

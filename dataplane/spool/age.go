@@ -55,3 +55,12 @@ func (a ages) oldest(now time.Time) time.Duration {
 	}
 	return max(0, now.Sub(a[0].lacks))
 }
+
+// second is oldest without the first session.
+func (a ages) second(now time.Time) time.Duration {
+	var most time.Duration
+	for i := 1; i < min(3, len(a)); i++ { // one of these two is it
+		most = max(most, a[i:].oldest(now))
+	}
+	return most
+}

@@ -80,6 +80,9 @@ func (r *Recorder) write(e *record.Event, m Mode, urgent bool) (at position, seq
 		if err := r.spool.Healthy(); err != nil {
 			return at, 0, err
 		}
+		if r.session.barred.Load() {
+			return at, 0, fmt.Errorf("spool: session %s: the control plane does not store its recording", r.session.id)
+		}
 	}
 	if e.Time.IsZero() {
 		e.Time = time.Now()

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/posterngate/postern/pkg/postern"
@@ -35,6 +36,10 @@ type session struct {
 	queued   [3]bool   // in Spool.waiting, cuts and ready
 	lacks    time.Time // when the oldest record was made that is to be stored, while it is in Spool.ages
 	rank     int       // in Spool.ages, from 1; 0 while it is not there
+
+	tried  int         // streams over which it was sent, since the control plane stored something of it
+	passed int         // those of them over which it stored something of others
+	barred atomic.Bool // nothing is taken but what tells of ends: see Spool.late
 
 	ended  bool
 	told   bool // the log says that it has ended, and how

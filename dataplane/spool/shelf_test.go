@@ -51,6 +51,7 @@ type shelf struct {
 	sent    int
 	breakAt func(n int) bool // whether to break the stream after the n-th chunk, unacknowledged
 	refuse  func(c Chunk) string
+	fail    func(c Chunk) bool // whether it cannot be stored now; the stream breaks soon after
 	shut    bool
 	earlier bool // it is of a version that knows of no seal that comes along
 	faults  []string
@@ -61,6 +62,7 @@ func newShelf() *shelf { return &shelf{chunks: map[string][][]byte{}} }
 var errBroken = errors.New("the stream broke")
 
 func (s *shelf) Stream(ctx context.Context, next func(context.Context) (Chunk, error), acked func(string, uint32), rejected func(string, uint32, string)) error {
+	var soon context.CancelFunc
 	for {
 		s.mu.Lock()
 		shut := s.shut
@@ -81,6 +83,14 @@ func (s *shelf) Stream(ctx context.Context, next func(context.Context) (Chunk, e
 				rejected(c.Session, c.Index, why)
 				continue
 			}
+		}
+		if s.fail != nil && s.fail(c) {
+			s.mu.Unlock()
+			if soon == nil {
+				ctx, soon = context.WithTimeout(ctx, 50*time.Millisecond)
+				defer soon()
+			}
+			continue
 		}
 		s.keep(c.Session, c.Index, c.Data)
 		if len(c.Seal) > 0 && !s.earlier {

@@ -2,11 +2,8 @@ package spool
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -120,14 +117,22 @@ func (s *Spool) shipAll(ctx context.Context) error {
 	}
 }
 
-// rewind lets a new stream begin with what is not stored.
+// rewind lets a new stream send what is not stored. Who was next over the last one is so
+// again, that no chunk at which streams break keeps others from being sent.
 func (s *Spool) rewind() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, ses := range s.sessions {
+		if ses.sent > 0 {
+			ses.tried++
+			if s.stored {
+				ses.passed++
+			}
+		}
 		ses.sent = 0
 		s.ship(ses)
 	}
+	s.stored = false
 }
 
 // next is the next chunk to ship.
@@ -199,6 +204,8 @@ func (s *Spool) acked(id string, next uint32) {
 	sealed := ses.chunks[n-1].seal
 	ses.chunks = append(ses.chunks[:0], ses.chunks[n:]...)
 	ses.sent, ses.built = max(0, ses.sent-n), ses.built-n
+	s.stored, ses.tried, ses.passed = true, 0, 0
+	ses.barred.Store(false)
 	if ses.sent > 0 && ses.chunks[0].along { // an earlier version of the control plane took the chunk alone
 		ses.chunks[0].along, ses.sent = false, 0
 		s.ship(ses)
@@ -251,57 +258,4 @@ func (s *Spool) done(ses *session) error {
 	s.age(ses)
 	_, _, err := s.put(entryDone, ses.ref, nil, true)
 	return err
-}
-
-// rejected puts aside what is left of a session that the control plane refuses for
-// good, for people to look at, and lets the session take no more.
-func (s *Spool) rejected(id string, index uint32, why string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	ses := s.sessions[postern.SessionID(id)]
-	if ses == nil {
-		return
-	}
-	s.log.Error("the control plane refused a recording", "session", id, "chunk", index, "reason", why)
-	s.failLocked(ses, fmt.Errorf("spool: session %s: the control plane refused its recording: %s", id, why))
-	if err := s.putAside(ses); err != nil {
-		s.log.Error("a refused recording could not be put aside", "session", id, "error", err)
-		return // it stays in the spool
-	}
-	for _, c := range ses.chunks {
-		s.drop(c)
-	}
-	s.drop(&chunk{runs: ses.uncut, size: ses.size})
-	ses.chunks, ses.uncut, ses.size, ses.frames, ses.built = nil, nil, 0, 0, 0
-	s.follow(ses)
-	if err := s.done(ses); err != nil {
-		s.log.Error("a refused recording could not be ended", "session", id, "error", err)
-	}
-}
-
-// putAside writes what is not stored of a session as chunks into files; s.mu is held.
-func (s *Spool) putAside(ses *session) error {
-	dir := filepath.Join(s.cfg.Dir, "rejected")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	at := ses.stored
-	var errs []error
-	for _, c := range append(slices.Clone(ses.chunks), &chunk{runs: ses.uncut}) {
-		if len(c.runs)+len(c.parts) == 0 {
-			continue
-		}
-		index := at.next
-		after, err := ses.settle(at, c)
-		if err != nil {
-			return fmt.Errorf("chunk %d: %w", index, err)
-		}
-		data, err := ses.append(nil, at, &chunk{runs: c.runs, parts: c.parts, after: after})
-		if err != nil {
-			return fmt.Errorf("chunk %d: %w", index, err)
-		}
-		at = after
-		errs = append(errs, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d.chunk", ses.id, index)), data, 0o600))
-	}
-	return errors.Join(errs...)
 }

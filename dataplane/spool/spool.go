@@ -78,9 +78,11 @@ type Spool struct {
 	nextRef  uint64
 	unacked  int64 // bytes of frames that the control plane lacks
 	ages     ages
-	waiting  queue // sessions that have runs without a cut
-	cuts     queue // sessions that have chunks which are not built
-	ready    queue // sessions that have something to ship
+	stored   bool                           // something was, over the current stream
+	aside    map[postern.SessionID]struct{} // in the folder asideDir
+	waiting  queue                          // sessions that have runs without a cut
+	cuts     queue                          // sessions that have chunks which are not built
+	ready    queue                          // sessions that have something to ship
 	held     map[*Recorder]struct{}
 	extents  [][]extent // for reuse
 	builder  builder    // of sealEach alone
@@ -132,6 +134,9 @@ func Open(cfg Config) (_ *Spool, _ Recovery, err error) {
 	}
 	s.sync.init()
 	recovery, err := s.recover()
+	if err == nil {
+		s.aside, err = findAside(cfg.Dir)
+	}
 	if err != nil {
 		return nil, recovery, fmt.Errorf("spool: recover %s: %w", cfg.Dir, errors.Join(err, s.closeFiles()))
 	}
@@ -224,11 +229,11 @@ func (s *Spool) refuse(why error) {
 	s.refusal.Store(&why)
 }
 
-// check sets what Healthy says.
+// check sets what Healthy says, once what only one recording is to blame for is put aside.
 func (s *Spool) check() {
-	_, oldest := s.Stats()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	oldest := s.late(time.Now())
 	var why error
 	switch {
 	case s.closed:
@@ -237,7 +242,7 @@ func (s *Spool) check() {
 		why = s.fault
 	case len(s.disk.spare) == 0 || s.full && len(s.disk.spare) < 2:
 		why = errFull
-	case oldest > s.cfg.MaxUnshipped:
+	case oldest > 0:
 		why = fmt.Errorf("the control plane has not stored a record that is %s old; at most %s are allowed", oldest.Round(time.Second), s.cfg.MaxUnshipped)
 	}
 	was := s.refusal.Load()

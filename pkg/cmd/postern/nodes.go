@@ -46,13 +46,17 @@ func (a *app) listNodes(cmd *cobra.Command) error {
 			for _, r := range n.GetRejections() {
 				rejected = append(rejected, r.GetObject())
 			}
+			spool := fmt.Sprintf("%d B, %s", n.GetReport().GetSpoolBytes(), n.GetReport().GetSpoolAge().AsDuration().Round(time.Second))
+			if aside := n.GetReport().GetRecordingsAside(); aside > 0 {
+				spool += fmt.Sprintf(", %d aside", aside)
+			}
 			role := n.GetRole()
 			if role == "" {
 				role = "node"
 			}
 			rows = append(rows, []string{n.GetName(), role, n.GetRegion(), state, fmt.Sprint(n.GetVersion().GetRevision()),
 				n.GetLag().AsDuration().Round(time.Millisecond).String(), fmt.Sprint(n.GetReport().GetSessions()),
-				fmt.Sprintf("%d B, %s", n.GetReport().GetSpoolBytes(), n.GetReport().GetSpoolAge().AsDuration().Round(time.Second)), strings.Join(rejected, ",")})
+				spool, strings.Join(rejected, ",")})
 		}
 		table(w, "name role region state version lag sessions spool rejected", rows)
 		fmt.Fprintf(w, "published: %s/%d\n", resp.Msg.GetVersion().GetEpoch(), resp.Msg.GetVersion().GetRevision())

@@ -766,9 +766,11 @@ type NodeReport struct {
 	// Whether the node takes no new sessions.
 	Draining bool `protobuf:"varint,5,opt,name=draining,proto3" json:"draining,omitempty"`
 	// The resources that it can serve now.
-	Resources     []string `protobuf:"bytes,6,rep,name=resources,proto3" json:"resources,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Resources []string `protobuf:"bytes,6,rep,name=resources,proto3" json:"resources,omitempty"`
+	// Recordings that could not be stored and were put aside; the rest of them is on the node.
+	RecordingsAside int64 `protobuf:"varint,7,opt,name=recordings_aside,json=recordingsAside,proto3" json:"recordings_aside,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *NodeReport) Reset() {
@@ -841,6 +843,13 @@ func (x *NodeReport) GetResources() []string {
 		return x.Resources
 	}
 	return nil
+}
+
+func (x *NodeReport) GetRecordingsAside() int64 {
+	if x != nil {
+		return x.RecordingsAside
+	}
+	return 0
 }
 
 // SyncResponse is what the control plane says.
@@ -2783,9 +2792,12 @@ type CommandResult struct {
 	// The answer to inspect_accounts.
 	Accounts *AccountReport `protobuf:"bytes,31,opt,name=accounts,proto3" json:"accounts,omitempty"`
 	// The answer to list_connections: addresses with ports.
-	Connections   []string `protobuf:"bytes,32,rep,name=connections,proto3" json:"connections,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Connections []string `protobuf:"bytes,32,rep,name=connections,proto3" json:"connections,omitempty"`
+	// The answer to find_recordings: those of the sessions of which the node has put something
+	// aside that will not be shipped.
+	RecordingsAside []string `protobuf:"bytes,33,rep,name=recordings_aside,json=recordingsAside,proto3" json:"recordings_aside,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *CommandResult) Reset() {
@@ -2877,6 +2889,13 @@ func (x *CommandResult) GetAccounts() *AccountReport {
 func (x *CommandResult) GetConnections() []string {
 	if x != nil {
 		return x.Connections
+	}
+	return nil
+}
+
+func (x *CommandResult) GetRecordingsAside() []string {
+	if x != nil {
+		return x.RecordingsAside
 	}
 	return nil
 }
@@ -5493,7 +5512,7 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\x06object\x18\x01 \x01(\tR\x06object\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"3\n" +
 	"\bSyncPing\x12'\n" +
-	"\x0fmonotonic_nanos\x18\x01 \x01(\x03R\x0emonotonicNanos\"\xd3\x01\n" +
+	"\x0fmonotonic_nanos\x18\x01 \x01(\x03R\x0emonotonicNanos\"\xfe\x01\n" +
 	"\n" +
 	"NodeReport\x12\x1a\n" +
 	"\bsessions\x18\x01 \x01(\x03R\bsessions\x12\x1f\n" +
@@ -5502,7 +5521,8 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\tspool_age\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bspoolAge\x12\x16\n" +
 	"\x06leases\x18\x04 \x01(\x03R\x06leases\x12\x1a\n" +
 	"\bdraining\x18\x05 \x01(\bR\bdraining\x12\x1c\n" +
-	"\tresources\x18\x06 \x03(\tR\tresources\"\xb8\x01\n" +
+	"\tresources\x18\x06 \x03(\tR\tresources\x12)\n" +
+	"\x10recordings_aside\x18\a \x01(\x03R\x0frecordingsAside\"\xb8\x01\n" +
 	"\fSyncResponse\x121\n" +
 	"\x06update\x18\x01 \x01(\v2\x17.postern.node.v1.UpdateH\x00R\x06update\x127\n" +
 	"\bbookmark\x18\x02 \x01(\v2\x19.postern.node.v1.BookmarkH\x00R\bbookmark\x124\n" +
@@ -5636,7 +5656,7 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\tstatement\x18\x04 \x01(\tR\tstatement\x12A\n" +
 	"\bapproval\x18\x05 \x01(\v2%.postern.types.v1.ApprovalRequirementR\bapproval\"<\n" +
 	"\x05Drain\x123\n" +
-	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xde\x02\n" +
+	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x89\x03\n" +
 	"\rCommandResult\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\bR\x04done\x12\x14\n" +
@@ -5650,7 +5670,8 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"recordings\x18\a \x03(\tR\n" +
 	"recordings\x12:\n" +
 	"\baccounts\x18\x1f \x01(\v2\x1e.postern.node.v1.AccountReportR\baccounts\x12 \n" +
-	"\vconnections\x18  \x03(\tR\vconnections\"\x9d\x03\n" +
+	"\vconnections\x18  \x03(\tR\vconnections\x12)\n" +
+	"\x10recordings_aside\x18! \x03(\tR\x0frecordingsAside\"\x9d\x03\n" +
 	"\vExplanation\x12\x18\n" +
 	"\averdict\x18\x01 \x01(\tR\averdict\x12\x12\n" +
 	"\x04rule\x18\x02 \x01(\tR\x04rule\x12\x16\n" +
