@@ -62,7 +62,7 @@ type Client struct {
 
 // New makes a Client that does nothing before Run.
 func New(cfg Config) *Client {
-	c := &Client{cfg: cfg, log: cfg.Logger, clock: newClock(), rotated: make(chan struct{}, 1), renewal: make(chan struct{}, 1), changed: make(chan struct{})}
+	c := &Client{cfg: cfg, log: cfg.Logger, clock: newClock(suspended), rotated: make(chan struct{}, 1), renewal: make(chan struct{}, 1), changed: make(chan struct{})}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}

@@ -5,31 +5,57 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/posterngate/postern/pkg/hole"
 )
 
 // A clock knows how old the node's policy may be, by the node's own monotonic clock
-// alone. Each ping carries the time at which it was sent; its echo says how old the
+// alone, and what the machine was suspended, for that clock stands still meanwhile. Each ping carries the time at which it was sent; its echo says how old the
 // replica's view was when it answered. Counted from the sending, that never says less
 // than is true, however long either way took.
 type clock struct {
 	base time.Time
+	// suspended is how long the machine was, since an instant that stays the same.
+	suspended func() time.Duration
+	before    time.Duration // what that was at base
 
 	mu     sync.Mutex
+	slept  time.Duration // suspended since base, as far as it is known
+	ahead  time.Duration // how far wall time had gone on before the monotonic clock when it was looked at
 	sent   time.Duration // of the last ping, since base
 	fresh  time.Duration // everything committed by then is enforced; since base
 	known  bool
 	denied bool
 }
 
-func newClock() *clock { return &clock{base: time.Now()} }
+// jump is how far wall time may go on before the monotonic clock, or fall behind, until it is
+// looked whether the machine was suspended.
+const jump = 100 * time.Millisecond
+
+func newClock(suspended func() time.Duration) *clock {
+	return &clock{base: time.Now(), suspended: suspended, before: suspended()}
+}
 
 // ping is the time to send.
 func (c *clock) ping() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.sent = time.Since(c.base)
+	c.slept = c.suspended() - c.before // wall time may have been set back
+	c.sent = c.now()
 	return int64(c.sent)
+}
+
+// now is the time since base; c.mu is held. Statements ask for it, and suspension costs a
+// system call: wall time, which goes on in a suspended machine, says when that is needed.
+func (c *clock) now() time.Duration {
+	at := time.Now()
+	awake := at.Sub(c.base)
+	ahead := time.Duration(at.UnixNano()-c.base.UnixNano()) - awake
+	if (ahead - c.ahead).Abs() > jump {
+		c.ahead, c.slept = ahead, c.suspended()-c.before
+	}
+	return awake + c.slept
 }
 
 // echoed takes in the answer to a ping. The node must enforce everything that came
@@ -43,7 +69,7 @@ func (c *clock) echoed(nanos int64, replica time.Duration) {
 	}
 	c.denied = false
 	if hole.Is("clock-echo") {
-		at = time.Since(c.base)
+		at = c.now()
 	}
 	if fresh := at - replica; !c.known || fresh > c.fresh {
 		c.fresh, c.known = fresh, true
@@ -72,5 +98,14 @@ func (c *clock) staleness() time.Duration {
 	if !c.known || c.denied {
 		return math.MaxInt64
 	}
-	return time.Since(c.base) - c.fresh
+	return c.now() - c.fresh
+}
+
+// suspended is how long the machine was suspended since it was started.
+func suspended() time.Duration {
+	var awake, all unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &awake) != nil || unix.ClockGettime(unix.CLOCK_BOOTTIME, &all) != nil {
+		return 0 // no kernel that Go runs on is without them
+	}
+	return time.Duration(all.Nano() - awake.Nano())
 }

@@ -33,7 +33,7 @@ import (
 
 func TestClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newClock()
+		c := newClock(func() time.Duration { return 0 })
 		time.Sleep(time.Minute)
 		if c.staleness() != math.MaxInt64 {
 			t.Error("something is known before the first echo")
@@ -65,6 +65,39 @@ func TestClock(t *testing.T) {
 		c.forget()
 		if c.staleness() != math.MaxInt64 {
 			t.Error("another epoch counts")
+		}
+	})
+}
+
+// What the machine was suspended counts, though the monotonic clock stood still.
+func TestSuspended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var slept time.Duration
+		c := newClock(func() time.Duration { return time.Hour + slept })
+		sleep := func(d time.Duration, wall time.Duration) {
+			slept += d
+			c.ahead -= wall // wall time has gone on by so much more since
+		}
+		time.Sleep(time.Second)
+		c.echoed(c.ping(), 0)
+		sleep(10*time.Minute, 10*time.Minute)
+		if got := c.staleness(); got != 10*time.Minute {
+			t.Errorf("staleness %s after a suspension of ten minutes", got)
+		}
+		sent := c.ping()
+		sleep(time.Minute, time.Minute)
+		c.echoed(sent, 0) // it waited all that time
+		if got := c.staleness(); got != time.Minute {
+			t.Errorf("staleness %s by an echo of a minute ago", got)
+		}
+		sleep(0, time.Hour)
+		if got := c.staleness(); got != time.Minute {
+			t.Errorf("staleness %s where only wall time was set", got)
+		}
+		sleep(time.Minute, 0) // wall time was set back meanwhile
+		c.ping()
+		if got := c.staleness(); got != 2*time.Minute {
+			t.Errorf("staleness %s at the next ping, want both minutes", got)
 		}
 	})
 }
