@@ -5,7 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/dataplane/snapshot"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 )
 
 // TestWhatWaitsIsNotFresh pings while a change waits behind the one before it, at every
@@ -47,6 +49,57 @@ func TestWhatWaitsIsNotFresh(t *testing.T) {
 					p.ping(int64(i + 1))
 				}
 			}
+		}
+	})
+}
+
+// TestNothingIsFreshUnderALockThatCannotBeRead tells no node that it is up to date, from the
+// first moment on, until the lock is gone or can be read. Everything else goes on.
+func TestNothingIsFreshUnderALockThatCannotBeRead(t *testing.T) {
+	inHouse(t, func(h *house) {
+		h.put(resource("db", nil), task("a", "0", "db"))
+		p := h.connect("n1", snapshot.New())
+		defer p.close()
+		p.apply()
+		ping := int64(0)
+		echo := func() int64 {
+			time.Sleep(time.Second)
+			ping++
+			p.ping(ping)
+			for {
+				m, err := p.conn.Recv()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if u := m.GetUpdate(); u != nil {
+					p.ack(p.holder.Apply(u))
+				}
+				if b := m.GetBookmark(); b != nil {
+					return b.GetEchoMonotonicNanos()
+				}
+			}
+		}
+		if got := echo(); got != ping {
+			t.Errorf("echo %d of ping %d", got, ping)
+		}
+		broken := store.Op{Key: store.Key{Kind: "lock", Name: "l"}, Value: []byte("no lock"), If: store.AnyRevision}
+		for _, mend := range []func(){func() { h.remove("lock", "l") }, func() { h.put(lockOn("l", &typesv1.LockSpec{Subject: "mallory"})) }} {
+			h.commit(broken)
+			v := h.put(task("a", fmt.Sprint(ping), "db"))
+			if got := echo(); got != 0 {
+				t.Errorf("echo %d under a lock that cannot be read", got)
+			}
+			if p.holder.Version().Revision < v.Revision {
+				t.Error("policy does not go on")
+			}
+			mend()
+			if got := echo(); got != ping {
+				t.Errorf("echo %d of ping %d once the lock is mended", got, ping)
+			}
+		}
+		h.commit(broken) // it stays as it was
+		if got := echo(); got != ping {
+			t.Errorf("echo %d of ping %d under a lock that is known", got, ping)
 		}
 	})
 }

@@ -447,10 +447,15 @@ func (h *Hub) saying(s *stream, to state) postern.Version {
 	return h.said
 }
 
-// bookmark answers the ping: how old what the node now has may be.
+// bookmark answers the ping: how old what the node now has may be. While a lock cannot be
+// read it answers none, for what the node has is not all that holds.
 func (h *Hub) bookmark(s *stream) *nodev1.SyncResponse {
+	echo := s.echo
+	if len(h.world.unread) > 0 {
+		echo = 0
+	}
 	return &nodev1.SyncResponse{Kind: &nodev1.SyncResponse_Bookmark{Bookmark: &nodev1.Bookmark{
-		EchoMonotonicNanos: s.echo,
+		EchoMonotonicNanos: echo,
 		Version:            &typesv1.Version{Epoch: h.covered.Epoch, Revision: h.covered.Revision},
 		ReplicaStaleness:   durationpb.New(max(0, h.now().Sub(h.asOf))),
 	}}}

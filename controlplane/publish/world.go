@@ -61,8 +61,11 @@ type world struct {
 	version postern.Version
 	objects map[string]*item // by "kind/name"
 	ended   map[string]*item // by id of the grant
-	log     *slog.Logger
-	now     func() time.Time
+	// unread are locks of which nothing can be read, by "lock/name": whom they shut out is
+	// not known, and so no node is told that it is up to date.
+	unread map[string]struct{}
+	log    *slog.Logger
+	now    func() time.Time
 }
 
 // change says what a pull found.
@@ -97,7 +100,7 @@ func (w *world) pull(c Cache) change {
 	if v.Epoch != w.version.Epoch {
 		before = &world{} // its revisions mean something else
 	}
-	next := &world{version: v, objects: map[string]*item{}, ended: map[string]*item{}, log: w.log, now: w.now}
+	next := &world{version: v, objects: map[string]*item{}, ended: map[string]*item{}, unread: map[string]struct{}{}, log: w.log, now: w.now}
 	for _, kind := range Kinds() {
 		for e := range view.All(kind) {
 			next.put(e, before)
@@ -125,6 +128,7 @@ func (w *world) remove(k store.Key, c *change) {
 	if k.Kind == kindGrant {
 		return // a node keeps the end of a grant until the grant would have ended
 	}
+	delete(w.unread, k.String())
 	if _, ok := w.objects[k.String()]; ok {
 		delete(w.objects, k.String())
 		c.note(k.Kind)
@@ -147,6 +151,7 @@ func (w *world) put(e store.Entry, before *world) bool {
 		w.objects[ref] = old
 		return was != old
 	}
+	delete(w.unread, ref)
 	it, err := newItem(e)
 	switch {
 	case err == nil:
@@ -154,6 +159,9 @@ func (w *world) put(e store.Entry, before *world) bool {
 	case e.Kind == kindLock && old != nil:
 		w.log.Error("stored lock cannot be read, it stays as it was", "object", ref, "revision", e.Revision, "error", err)
 		w.objects[ref] = old
+	case e.Kind == kindLock:
+		w.log.Error("stored lock cannot be read; until an admin deletes it nodes are not told that they are up to date, and stop", "object", ref, "revision", e.Revision, "error", err)
+		w.unread[ref] = struct{}{}
 	default:
 		w.log.Error("stored object cannot be read, it is not enforced", "object", ref, "revision", e.Revision, "error", err)
 		delete(w.objects, ref)

@@ -23,6 +23,7 @@ import (
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/run"
+	"github.com/posterngate/postern/test/wait"
 )
 
 const world = `
@@ -233,6 +234,29 @@ func TestWhatIsReferredToStays(t *testing.T) {
 			t.Errorf("delete %s: %v", ref, err)
 		}
 	}
+}
+
+// What cannot be read can be deleted, by who may delete whatever it was, and made anew.
+func TestWhatCannotBeReadGoes(t *testing.T) {
+	h := newHouse(t)
+	h.apply(t, world)
+	key := store.Key{Kind: "lock", Name: "broken"}
+	if _, err := h.store.Commit(t.Context(), store.Op{Key: key, Value: []byte("no lock")}); err != nil {
+		t.Fatal(err)
+	}
+	wait.For(t, "the replica has it", func() bool { _, ok := h.cache.View().Get(key); return ok })
+	del := func(who string) error {
+		_, err := h.policy(who).Delete(t.Context(), connect.NewRequest(&apiv1.DeleteRequest{Kind: "lock", Name: "broken"}))
+		return err
+	}
+	const lock = "kind: Lock\nmetadata: {name: broken}\nspec: {subject: mallory, reason: gone}\n"
+	_, err := h.policy("ada").Apply(t.Context(), connect.NewRequest(&apiv1.ApplyRequest{Objects: yaml(t, lock)}))
+	refused(t, err, connect.CodeFailedPrecondition, "an admin must delete it")
+	refused(t, del("olaf:operators"), connect.CodeFailedPrecondition, "an admin must delete it")
+	if err := del("ada"); err != nil {
+		t.Fatal(err)
+	}
+	h.apply(t, lock)
 }
 
 func TestApplyIsAllOrNothing(t *testing.T) {

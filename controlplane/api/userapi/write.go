@@ -215,15 +215,19 @@ func (p *Policy) plan(ctx context.Context, c *authz.Caller, before world, intent
 		entry, exists := before.entry(s.key)
 		s.entry = entry
 		was := before.Lookup(s.key.Kind, s.key.Name)
+		unread := exists && was == nil
+		if unread {
+			was = object.Bare(s.key.Kind, s.key.Name)
+		}
 		switch {
 		case exists && in.must == absent:
 			return nil, fault.New(codes.AlreadyExists, "%s exists already: update it, or apply", s.key)
 		case !exists && (in.must == present || etag != ""):
 			return nil, fault.New(codes.NotFound, "there is no %s", s.key)
-		case exists && was == nil:
-			return nil, fmt.Errorf("stored %s cannot be read", s.key)
 		case exists && !c.MayRead(was): // nor be told how it is
 			return nil, notFound(s.key.Kind, s.key.Name)
+		case unread && !(in.remove && c.Has(authz.Admin)): // who may remove whatever it was
+			return nil, fault.New(codes.FailedPrecondition, "stored %s cannot be read: an admin must delete it before it can be made anew", s.key)
 		case exists && etag != "" && etag != store.Etag(entry):
 			return nil, p.stale(ctx, was, after, etag)
 		}
