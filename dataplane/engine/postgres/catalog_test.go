@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/sql"
 )
@@ -53,12 +55,20 @@ func TestCatalogIsComparedBeforeItIsRead(t *testing.T) {
 	}
 	shared.pg.SQL(t, `ANALYZE cat2.t`) // forgets that there was a child
 	before = get()
+	beside, err := pgx.Connect(testContext(t), shared.pg.SuperDSN("")) // so that what is temporary is still there
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = beside.Close(context.Background()) }()
 	for _, nothing := range []string{
-		`INSERT INTO cat2.t SELECT i FROM generate_series(1, 1000) i`, `ANALYZE cat2.t`, `VACUUM cat2.t`, `SELECT 1`, `CREATE TEMP TABLE x AS SELECT 1 AS a; CREATE TEMP VIEW y AS SELECT 1`,
+		`INSERT INTO cat2.t SELECT i FROM generate_series(1, 1000) i`, `ANALYZE cat2.t`, `VACUUM cat2.t`, `SELECT 1`, `CREATE TEMP TABLE x AS SELECT 1 AS a`, `CREATE TEMP VIEW y AS SELECT 1`,
+		`CREATE TRIGGER tr BEFORE INSERT ON x FOR EACH ROW EXECUTE FUNCTION cat2.trig()`,
 	} {
 		_ = h.connect(t, "") // a session of its own, so that what was sent is of it alone
 		s = h.door.Last()
-		shared.pg.SQL(t, nothing)
+		if _, err := beside.Exec(testContext(t), nothing); err != nil {
+			t.Fatal(err)
+		}
 		if after := get(); after != before {
 			t.Errorf("%s made another catalogue", nothing)
 		}

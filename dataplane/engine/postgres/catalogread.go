@@ -33,6 +33,8 @@ const (
 		WHERE k.contype = 'p' AND NOT k.condeferrable`
 	fromChildren  = ` FROM pg_inherits i`
 	fromViews     = fromRelations + ` AND c.relkind IN ('v','m') AND n.nspname NOT IN ('pg_catalog', 'information_schema')`
+	fromTriggers  = ` FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE NOT t.tgisinternal AND ` + relations
+	fromRules     = ` FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace WHERE ` + relations
 	fromFunctions = ` FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE ` + ownSchemas
 	fromTypes     = ` FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE ` + ownSchemas
 	fromOperators = ` FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace
@@ -82,7 +84,7 @@ var askState = func() string {
 		row(`n`, `n.oid::int8`, fromSchemas), row(`c`, `c.oid::int8`, fromRelations), row(`a`, `a.attrelid::int8 * 2048 + a.attnum`, fromColumns),
 		row(`k`, `k.oid::int8`, ` FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE k.contype = 'p' AND `+relations),
 		row(`i`, `i.inhrelid::int8 << 31 # i.inhparent::int8`, fromChildren), row(`p`, `p.oid::int8`, fromFunctions), row(`t`, `t.oid::int8`, fromTypes),
-		row(`o`, `o.oid::int8`, fromOperators), row(`t`, `t.oid::int8`, ` FROM pg_trigger t WHERE NOT t.tgisinternal`), row(`r`, `r.oid::int8`, ` FROM pg_rewrite r`),
+		row(`o`, `o.oid::int8`, fromOperators), row(`t`, `t.oid::int8`, fromTriggers), row(`r`, `r.oid::int8`, fromRules),
 	}, ` UNION ALL `)
 }()
 
