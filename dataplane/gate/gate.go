@@ -372,7 +372,7 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 	*e = record.Event{ // reused, so that nothing is allocated
 		Time: x.start, Kind: record.KindIntent, Statement: statement, Text: a.Text, Hash: x.hash[:], Params: x.params(args),
 		Verdict: postern.VerdictAllow, Rule: a.Decision.Rule, Forward: forward, Touched: ad.touched,
-		Effect: a.Decision.Effect, Level: a.Decision.Level,
+		Effect: a.Decision.Effect, Level: a.Decision.Level, Shape: ad,
 	}
 	if err := g.cfg.Recorder.Record(e, ad.mode); err != nil {
 		g.cfg.Budget.Statements.Give(1)

@@ -21,7 +21,7 @@ func benchSpool(t testing.TB) *Spool {
 
 func benchEvents() (intent, finished *record.Event) {
 	now := time.Now()
-	return &record.Event{Time: now, Kind: record.KindIntent, Statement: 1, Text: "SELECT id, email, total FROM sales.orders WHERE id = $1",
+	return &record.Event{Time: now, Kind: record.KindIntent, Statement: 1, Shape: new(int), Text: "SELECT id, email, total FROM sales.orders WHERE id = $1",
 			Params: []record.Param{{Value: "4711"}}, Verdict: postern.VerdictAllow, Rule: "sales-report/permit[0]", Effect: postern.EffectRead, Level: postern.LevelSource,
 			Touched: []record.Touch{{Column: "sales.orders.id", Role: record.RoleOutput | record.RolePredicate}, {Column: "sales.orders.email", Role: record.RoleOutput, Mask: "email"}}},
 		&record.Event{Time: now, Kind: record.KindFinished, Statement: 1, Rows: 1, Bytes: 40, Affected: -1, Tag: "SELECT 1", Duration: 210 * time.Microsecond}

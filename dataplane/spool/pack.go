@@ -11,8 +11,16 @@ import (
 // The payload of an entry of a run:
 //
 //	uint64 seq of the first event, uint64 twice that of the last, and one more where that
-//	event goes on, uint32 bytes of the frames, all in clear; then the sealed run
-const runHead = 8 + 8 + 4
+//	event goes on, uint32 bytes of the frames in bits 0-30 and whether the run is the first
+//	of its chunk in bit 31, all in clear; then the sealed run
+const (
+	runHead  = 8 + 8 + 4
+	firstBit = 1 << 31
+)
+
+// markFirst says in the payload of a run that a chunk begins with it. Events refer to others
+// of their chunk, so that the next start must cut where this one has.
+func markFirst(payload []byte) { payload[19] |= firstBit >> 24 }
 
 // A sealedRun is the payload of one entry that is to be written.
 type sealedRun struct {

@@ -3,6 +3,7 @@ package spool
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,13 +22,14 @@ type Recorder struct {
 	running   int    // statements that have begun and not ended
 	// buf is runRoom bytes and then the frames that are not in the spool yet: those of
 	// mode Async, and of the current event.
-	buf    []byte
-	run    uint64      // number of the last run that was sealed
-	runs   []sealedRun // those of the current flush
-	packer packer
-	kept   uint64 // seq of the last event that is in the spool
-	broken error  // events that Record took were lost; final
-	closed bool
+	buf     []byte
+	encoder record.Encoder
+	run     uint64      // number of the last run that was sealed
+	runs    []sealedRun // those of the current flush
+	packer  packer
+	kept    uint64 // seq of the last event that is in the spool
+	broken  error  // events that Record took were lost; final
+	closed  bool
 }
 
 const (
@@ -97,8 +99,14 @@ func (r *Recorder) write(e *record.Event, m Mode, urgent bool) (at position, seq
 	if e.Statement == record.Next {
 		e.Statement = statement + 1
 	}
-	if r.buf, err = record.AppendFrames(r.buf, e); err != nil {
+	if r.buf, err = r.encoder.AppendFrames(r.buf, e); err != nil {
 		return at, 0, err
+	}
+	if before > runRoom && len(r.buf)-runRoom > maxRun {
+		if err := r.apart(before, e.Time, urgent); err != nil {
+			return at, 0, err
+		}
+		before = runRoom
 	}
 	r.seq++
 	r.running += turns[e.Kind]
@@ -114,6 +122,42 @@ func (r *Recorder) write(e *record.Event, m Mode, urgent bool) (at position, seq
 		r.seq, r.statement, r.running = r.seq-1, statement, r.running-turns[e.Kind] // nothing of the event was kept, so that the session can still be closed
 	}
 	return at, r.seq, err
+}
+
+// apart hands over what is held behind the first bytes of buf before the event that stands
+// there does, which makes many runs: what refers to another event must not be cut off from
+// it. r.mu is held.
+func (r *Recorder) apart(first int, now time.Time, urgent bool) error {
+	event := slices.Clone(r.buf[first:])
+	r.buf = r.buf[:first]
+	if err := r.release(now, urgent); err != nil {
+		return err
+	}
+	var room [runRoom]byte
+	r.buf = append(append(r.buf, room[:]...), event...)
+	return nil
+}
+
+// release hands over what is held; where that fails the session takes no more. r.mu is held.
+func (r *Recorder) release(now time.Time, urgent bool) error {
+	if len(r.buf) <= runRoom {
+		return nil
+	}
+	_, err := r.flush(now, false, urgent)
+	if err != nil {
+		r.broken = err
+		r.spool.fail(r.session, err)
+	}
+	return err
+}
+
+// cut ends a chunk behind all that was recorded so far, where anything was since the last.
+func (r *Recorder) cut(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_ = r.release(now, false) // the session knows
+	r.encoder.Cut()
+	r.spool.cutUncut(r.session)
 }
 
 // turns is what an event does to the statements that run.
@@ -132,7 +176,10 @@ func (r *Recorder) flush(now time.Time, cut, urgent bool) (position, error) {
 	err := r.seal()
 	var at position
 	if err == nil {
-		at, err = r.spool.append(r.session, r.runs, now, cut, urgent)
+		at, cut, err = r.spool.append(r.session, r.runs, now, cut, urgent)
+	}
+	if err != nil || cut {
+		r.encoder.Cut()
 	}
 	if err != nil && r.kept+1 < r.seq {
 		r.broken = err

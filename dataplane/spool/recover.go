@@ -283,7 +283,7 @@ func (s *Spool) adopt(f *remains, r *Recovery) (Recovered, error) {
 	}
 	for rest := f.uncut; len(rest) > 0; {
 		n, size := 0, 0
-		for n < len(rest) && size < chunkBytes {
+		for n < len(rest) && size < chunkBytes && (n == 0 || !rest[n].first()) {
 			size += rest[n].frames()
 			n++
 		}

@@ -18,6 +18,10 @@ type session struct {
 	ref uint64
 	of  *session // whose raw recording this is, while that is to be shipped first; else nil
 
+	// recorder writes the session; nil for a session of an earlier process, of which all is
+	// cut.
+	recorder *Recorder
+
 	// key seals what is recorded; nil for a session of an earlier process, which nobody
 	// here can read any more.
 	key     *record.DataKey
@@ -93,7 +97,12 @@ func (x extent) frames() int {
 	if x.bare() {
 		return int(x.len) - bareHead - bareSeal
 	}
-	return int(binary.LittleEndian.Uint32(x.bytes()[16:]))
+	return int(binary.LittleEndian.Uint32(x.bytes()[16:]) &^ firstBit)
+}
+
+// first reports whether the run begins a chunk. Of earlier versions none says so.
+func (x extent) first() bool {
+	return !x.bare() && binary.LittleEndian.Uint32(x.bytes()[16:])&firstBit != 0
 }
 
 // span is that of a run.

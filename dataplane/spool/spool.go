@@ -197,6 +197,8 @@ func (s *Spool) begin(meta record.Session, to []byte, of *Recorder) (*Recorder, 
 		ses.of, now = of.session, of.began // one clock for both
 	}
 	s.nextRef++
+	r := &Recorder{spool: s, session: ses, began: now}
+	ses.recorder = r
 	err = s.putState(ses, false)
 	if err == nil {
 		s.sessions[meta.ID] = ses
@@ -205,7 +207,6 @@ func (s *Spool) begin(meta record.Session, to []byte, of *Recorder) (*Recorder, 
 	if err != nil {
 		return nil, fmt.Errorf("spool: begin session %s: %w", meta.ID, err)
 	}
-	r := &Recorder{spool: s, session: ses, began: now}
 	if err := r.record(&record.Event{Time: now, Kind: record.KindOpened, Session: &meta}, Local, false); err != nil {
 		return nil, errors.Join(err, r.Close("could not be recorded"))
 	}

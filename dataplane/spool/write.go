@@ -6,36 +6,40 @@ import (
 )
 
 // append puts the runs of one flush into the log, all of them or none that is kept.
-// With cut they end a chunk.
-func (s *Spool) append(ses *session, runs []sealedRun, now time.Time, cut, urgent bool) (position, error) {
+// With cut they end a chunk; was tells whether one was ended.
+func (s *Spool) append(ses *session, runs []sealedRun, now time.Time, cut, urgent bool) (at position, was bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if ses.failed != nil {
-		return position{}, ses.failed
+		return position{}, false, ses.failed
 	}
 	if s.closed {
-		return position{}, fmt.Errorf("spool: record in session %s: the spool is closed", ses.id)
+		return position{}, false, fmt.Errorf("spool: record in session %s: the spool is closed", ses.id)
 	}
 	if len(runs) > 1 && !urgent && !s.disk.room(len(runs)*maxEntry) {
-		return position{}, fmt.Errorf("spool: record in session %s: %w", ses.id, errFull)
+		return position{}, false, fmt.Errorf("spool: record in session %s: %w", ses.id, errFull)
 	}
+	before := len(ses.chunks)
 	for i := range runs {
 		if err := s.putRun(ses, runs[i], now, urgent); err != nil {
 			err = fmt.Errorf("spool: record in session %s: %w", ses.id, err)
 			if i > 0 {
 				s.failLocked(ses, err) // a part of the event is kept
 			}
-			return position{}, err
+			return position{}, false, err
 		}
 	}
 	if cut && len(ses.uncut) > 0 {
 		s.cut(ses)
 	}
-	return s.tail(), nil
+	return s.tail(), len(ses.chunks) > before, nil
 }
 
 // putRun puts the entry of one run; s.mu is held.
 func (s *Spool) putRun(ses *session, r sealedRun, now time.Time, urgent bool) error {
+	if len(ses.uncut) == 0 {
+		markFirst(r.payload)
+	}
 	seg, off, err := s.put(entryRun, ses.ref, r.payload, urgent)
 	if err != nil {
 		return err
@@ -93,8 +97,29 @@ func (s *Spool) ship(ses *session) {
 	}
 }
 
+// cutUncut cuts what has no cut, if anything.
+func (s *Spool) cutUncut(ses *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(ses.uncut) > 0 {
+		s.cut(ses)
+	}
+}
+
 // cutAged cuts what has waited long enough.
 func (s *Spool) cutAged(now time.Time) {
+	for _, ses := range s.aged(now) {
+		ses.recorder.cut(now)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.cuts.list) > 0 {
+		wake(s.wakeSeal) // there was no room for them
+	}
+}
+
+// aged takes the sessions out of waiting whose first run without a cut is old.
+func (s *Spool) aged(now time.Time) (due []*session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for range len(s.waiting.list) {
@@ -104,12 +129,10 @@ func (s *Spool) cutAged(now time.Time) {
 		case now.Sub(ses.since) < chunkAge:
 			s.waiting.push(ses)
 		default:
-			s.cut(ses)
+			due = append(due, ses)
 		}
 	}
-	if len(s.cuts.list) > 0 {
-		wake(s.wakeSeal) // there was no room for them
-	}
+	return due
 }
 
 // putState writes what the next start must know of a session; s.mu is held.

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"bytes"
 	"fmt"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -19,10 +20,20 @@ type Brief struct {
 	Tag, Code []byte
 
 	whole []byte
+	says  []byte // what the event says itself; Says may be that of another
+	text  int    // bytes at the beginning of says that are the text
+	ref   reference
+	to    *referred // what that is; nil for nothing
 }
 
 // Whole decodes all of the event. It shares no memory with the Brief.
-func (b *Brief) Whole() (*Event, error) { return decodeEvent(b.whole) }
+func (b *Brief) Whole() (*Event, error) {
+	e, _, err := decodeEvent(b.whole)
+	if err != nil || b.to == nil {
+		return e, err
+	}
+	return e, b.to.complete(e, b.ref.text)
+}
 
 // Briefly is Decode for those who are content with a Brief of most events. The Brief and
 // its bytes are the Decoder's, and change after fn. What Decode refuses is refused.
@@ -32,12 +43,36 @@ func (d *Decoder) Briefly(frames []byte, fn func(*Brief) error) error {
 		if err := b.read(message); err != nil {
 			return err
 		}
+		if err := b.resolve(d); err != nil {
+			return err
+		}
 		return fn(&b)
 	})
 }
 
+// resolve says what the event refers to, and keeps what others refer to.
+func (b *Brief) resolve(d *Decoder) (err error) {
+	if b.to, err = d.follow(b.ref); err != nil {
+		return err
+	}
+	switch {
+	case b.to == nil && b.ref.as > 0:
+		d.slots[b.ref.as-1] = &referred{message: bytes.Clone(b.whole), says: bytes.Clone(b.says), text: b.text, verdict: b.Event.Verdict}
+	case b.to == nil:
+	case b.ref.text && len(b.says) == 0: // as most
+		b.Says, b.Event.Verdict = b.to.says, b.to.verdict
+		return nil
+	case b.ref.text:
+		b.says, b.Event.Verdict = append(b.says, b.to.says...), b.to.verdict
+	default:
+		b.says, b.Event.Verdict = append(b.says, b.to.says[b.to.text:]...), b.to.verdict
+	}
+	b.Says = b.says
+	return nil
+}
+
 func (b *Brief) read(message []byte) error {
-	*b = Brief{Says: b.Says[:0], whole: message}
+	*b = Brief{says: b.says[:0], whole: message}
 	items := 0
 	for rest := message; len(rest) > 0; {
 		start := rest
@@ -68,6 +103,9 @@ func (b *Brief) read(message []byte) error {
 		if typ != protowire.VarintType && typ != protowire.BytesType {
 			continue
 		}
+		if err := b.ref.read(f); err != nil {
+			return err
+		}
 		switch number {
 		case 7, 13, 25, 27:
 			if items++; items > MaxItems {
@@ -76,7 +114,10 @@ func (b *Brief) read(message []byte) error {
 		}
 		switch number {
 		case 6, 9, 10, 11, 13:
-			b.Says = append(b.Says, start[:len(start)-len(rest)]...)
+			if number == 6 && b.text == len(b.says) {
+				b.text += len(start) - len(rest)
+			}
+			b.says = append(b.says, start[:len(start)-len(rest)]...)
 		}
 		if err := b.set(f); err != nil {
 			return err

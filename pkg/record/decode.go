@@ -50,11 +50,15 @@ func eachField(b []byte, fn func(f field) error) error {
 	return nil
 }
 
-// decodeEvent reads the message of an event. The event shares no memory with b.
-func decodeEvent(b []byte) (*Event, error) {
-	e := &Event{}
+// decodeEvent reads the message of an event, and what that refers to. The event shares no
+// memory with b.
+func decodeEvent(b []byte) (*Event, reference, error) {
+	e, ref := &Event{}, reference{}
 	items := 0
 	err := eachField(b, func(f field) error {
+		if err := ref.read(f); err != nil {
+			return err
+		}
 		switch f.number {
 		case 7, 13, 25, 27:
 			if items++; items > MaxItems {
@@ -64,12 +68,12 @@ func decodeEvent(b []byte) (*Event, error) {
 		return e.set(f)
 	})
 	if err != nil {
-		return nil, err
+		return nil, reference{}, err
 	}
 	if e.Seq == 0 || e.Kind == 0 {
-		return nil, errMessage
+		return nil, reference{}, errMessage
 	}
-	return e, nil
+	return e, ref, nil
 }
 
 func (e *Event) set(f field) (err error) {

@@ -8,8 +8,9 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 )
 
-// appendEvent appends the message of e. It allocates only to grow dst.
-func appendEvent(dst []byte, e *Event) []byte {
+// appendEvent appends the message of e, without what ref says is written elsewhere. It
+// allocates only to grow dst.
+func appendEvent(dst []byte, e *Event, ref reference) []byte {
 	dst = appendUint(dst, 1, e.Seq)
 	dst = appendUint(dst, 2, microTime(e.Time))
 	dst = appendUint(dst, 3, uint64(e.Kind))
@@ -18,24 +19,27 @@ func appendEvent(dst []byte, e *Event) []byte {
 		dst = protowire.AppendBytes(dst, appendSession(nil, e.Session))
 	}
 	dst = appendUint(dst, 5, e.Statement)
-	dst = appendString(dst, 6, e.Text)
+	if !ref.text {
+		dst = appendString(dst, 6, e.Text)
+	}
 	for i := range e.Params {
 		dst = appendParam(dst, &e.Params[i])
 	}
-	if len(e.Hash) > 0 {
+	if len(e.Hash) > 0 && !ref.text {
 		dst = protowire.AppendTag(dst, 8, protowire.BytesType)
 		dst = protowire.AppendBytes(dst, e.Hash)
 	}
-	dst = appendUint(dst, 9, uint64(e.Verdict))
-	dst = appendString(dst, 10, e.Rule)
-	dst = appendString(dst, 11, e.Reason)
-	dst = appendString(dst, 12, e.Forward)
-	for i := range e.Touched {
-		dst = appendTouch(dst, &e.Touched[i])
+	if ref.to == 0 {
+		dst = appendUint(dst, 9, uint64(e.Verdict))
+		dst = appendString(dst, 10, e.Rule)
 	}
-	dst = appendUint(dst, 14, uint64(e.Effect))
-	dst = appendUint(dst, 15, uint64(e.Level))
-	dst = appendVersion(dst, 16, e.Version)
+	dst = appendString(dst, 11, e.Reason)
+	if !ref.text {
+		dst = appendString(dst, 12, e.Forward)
+	}
+	if ref.to == 0 {
+		dst = appendJudgement(dst, e)
+	}
 	dst = appendUint(dst, 17, uint64(e.Rows))
 	dst = appendUint(dst, 18, uint64(e.Bytes))
 	dst = appendUint(dst, 19, protowire.EncodeZigZag(e.Affected))
@@ -57,7 +61,18 @@ func appendEvent(dst []byte, e *Event) []byte {
 		dst = protowire.AppendBytes(dst, e.Data)
 	}
 	dst = appendUint(dst, 29, uint64(e.Direction))
-	return appendUint(dst, 30, uint64(e.Elapsed.Microseconds()))
+	dst = appendUint(dst, 30, uint64(e.Elapsed.Microseconds()))
+	dst = appendUint(dst, 31, uint64(ref.as))
+	return appendUint(dst, 32, uint64(ref.to)<<1|bit(ref.text))
+}
+
+func appendJudgement(dst []byte, e *Event) []byte {
+	for i := range e.Touched {
+		dst = appendTouch(dst, &e.Touched[i])
+	}
+	dst = appendUint(dst, 14, uint64(e.Effect))
+	dst = appendUint(dst, 15, uint64(e.Level))
+	return appendVersion(dst, 16, e.Version)
 }
 
 func appendSession(dst []byte, s *Session) []byte {
@@ -166,6 +181,13 @@ func appendBool(dst []byte, field protowire.Number, v bool) []byte {
 		return dst
 	}
 	return appendUint(dst, field, 1)
+}
+
+func bit(v bool) uint64 {
+	if v {
+		return 1
+	}
+	return 0
 }
 
 func microTime(t time.Time) uint64 {

@@ -114,6 +114,11 @@ type Event struct {
 
 	// Raw is set by WithRaw alone: Data is as it was before its masks.
 	Raw bool
+
+	// Shape, where it is not nil, is a pointer that tells an Encoder what need not be written
+	// again: two events of one Shape say the same by Verdict, Rule, Touched, Effect, Level and
+	// Version, and where their Text is the same, by Hash. It is not written itself.
+	Shape any
 }
 
 // Session is who opened a session, what for, and from where.

@@ -19,13 +19,13 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // ErrFrame says that bytes are no intact frame.
 var ErrFrame = errors.New("record: damaged frame")
 
-// AppendFrames appends e, whose Seq must be set, as one or more frames. It keeps
-// nothing of e, and allocates only to grow dst. An event over MaxEvent is an error,
-// and dst is then returned as it was.
-func AppendFrames(dst []byte, e *Event) ([]byte, error) {
+// AppendFrames appends e as an Encoder does, so that it refers to no other event.
+func AppendFrames(dst []byte, e *Event) ([]byte, error) { return appendFrames(dst, e, reference{}) }
+
+func appendFrames(dst []byte, e *Event, ref reference) ([]byte, error) {
 	start := len(dst)
 	var room [frameHeader]byte
-	dst = appendEvent(append(dst, room[:]...), e)
+	dst = appendEvent(append(dst, room[:]...), e, ref)
 	size := len(dst) - start - frameHeader
 	items := len(e.Params) + len(e.Touched) + len(e.Columns) + len(e.People)
 	if e.Session != nil {
@@ -139,19 +139,22 @@ func frameSeq(body []byte) (uint64, error) {
 	return seq, nil
 }
 
-// A Decoder turns frames into events. An event may begin in one call of Decode and end
-// in a later one. The zero Decoder is ready; it is for one goroutine.
+// A Decoder turns the frames of chunks into events. An event may begin in one chunk and end
+// in a later one; what an event refers to is in its own. The zero Decoder is ready; it is for
+// one goroutine.
 type Decoder struct {
 	partial []byte
+	slots   [maxSlots]*referred
 }
 
 // Open reports whether an event has begun and not ended.
 func (d *Decoder) Open() bool { return len(d.partial) > 0 }
 
-// Decode calls fn with every event that ends in frames. The events are fn's to keep.
+// Decode calls fn with every event that ends in the frames of a chunk. The events are fn's
+// to keep.
 func (d *Decoder) Decode(frames []byte, fn func(*Event) error) error {
 	return d.each(frames, func(message []byte) error {
-		e, err := decodeEvent(message)
+		e, err := d.event(message)
 		if err != nil {
 			return err
 		}
@@ -159,8 +162,9 @@ func (d *Decoder) Decode(frames []byte, fn func(*Event) error) error {
 	})
 }
 
-// each calls fn with the message of every event that ends in frames.
+// each calls fn with the message of every event that ends in the frames of a chunk.
 func (d *Decoder) each(frames []byte, fn func(message []byte) error) error {
+	d.slots = [maxSlots]*referred{}
 	for len(frames) > 0 {
 		f, err := NextFrame(frames)
 		if err != nil {

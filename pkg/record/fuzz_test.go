@@ -12,6 +12,7 @@ func FuzzFrames(f *testing.F) {
 		frames, _ = AppendFrames(frames, e)
 	}
 	f.Add(frames)
+	f.Add(shaped(f))
 	f.Add([]byte{1, 0, 0, 0x80, 0, 0, 0, 0, 1})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var d Decoder
@@ -21,6 +22,17 @@ func FuzzFrames(f *testing.F) {
 			again, err = AppendFrames(again, e)
 			return err
 		})
+		var b Decoder
+		berr := b.Briefly(data, func(b *Brief) error {
+			e, err := b.Whole()
+			if err == nil && b.Event.Verdict != e.Verdict {
+				t.Fatalf("briefly %s; whole %s", b.Event.Verdict, e.Verdict)
+			}
+			return err
+		})
+		if (err == nil) != (berr == nil) {
+			t.Fatalf("whole: %v; briefly: %v", err, berr)
+		}
 		if err != nil || d.Open() {
 			return
 		}
@@ -43,12 +55,17 @@ func FuzzFrames(f *testing.F) {
 
 func FuzzEvent(f *testing.F) {
 	for _, e := range story() {
-		f.Add(appendEvent(nil, e))
+		f.Add(appendEvent(nil, e, reference{}))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		e, err := decodeEvent(data)
+		var whole, briefly Decoder
+		e, err := whole.event(data)
 		var b Brief
-		if berr := b.read(data); (berr == nil) != (err == nil) {
+		berr := b.read(data)
+		if berr == nil {
+			berr = b.resolve(&briefly)
+		}
+		if (berr == nil) != (err == nil) {
 			t.Fatalf("whole: %v; briefly: %v", err, berr)
 		}
 		if err != nil {
@@ -59,11 +76,11 @@ func FuzzEvent(f *testing.F) {
 		if !reflect.DeepEqual(b.Event, brief) || string(b.Tag) != e.Tag || string(b.Code) != e.Code {
 			t.Fatalf("%+v\n%+v", b, e)
 		}
-		if said, err := decodeEvent(append([]byte{8, 1, 24, 1}, b.Says...)); err != nil || said.Text != e.Text || said.Rule != e.Rule ||
+		if said, _, err := decodeEvent(append([]byte{8, 1, 24, 1}, b.Says...)); err != nil || said.Text != e.Text || said.Rule != e.Rule ||
 			said.Verdict != e.Verdict || said.Reason != e.Reason || !reflect.DeepEqual(said.Touched, e.Touched) {
 			t.Fatalf("%+v says %+v, %v", e, said, err)
 		}
-		again, err := decodeEvent(appendEvent(nil, e))
+		again, _, err := decodeEvent(appendEvent(nil, e, reference{}))
 		if err != nil || !reflect.DeepEqual(e, again) {
 			t.Fatalf("%+v\n%+v\n%v", e, again, err)
 		}

@@ -185,7 +185,7 @@ func TestRoundTrip(t *testing.T) {
 
 func TestTouchThroughAView(t *testing.T) {
 	want := Touch{Column: "sales.customers.email", Role: RoleComputed | RolePredicate, Mask: "email", View: "sales.contacts"}
-	e, err := decodeEvent(appendEvent(nil, &Event{Seq: 1, Kind: KindIntent, Touched: []Touch{want}}))
+	e, _, err := decodeEvent(appendEvent(nil, &Event{Seq: 1, Kind: KindIntent, Touched: []Touch{want}}, reference{}))
 	if err != nil || len(e.Touched) != 1 || e.Touched[0] != want {
 		t.Fatalf("%+v, %v", e, err)
 	}

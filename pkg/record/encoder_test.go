@@ -1,0 +1,200 @@
+package record
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// executions are events of more shapes than there are slots, some of one text
+// and some of texts of their own, and what they must read as.
+func executions() []*Event {
+	var all []*Event
+	shapes := make([]*int, maxSlots+3)
+	for i := range shapes {
+		shapes[i] = new(int)
+	}
+	began := time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
+	for i := range 200 {
+		n := i % 2 * (i / 2 % len(shapes)) // the first of them every second time
+		text, forward := fmt.Sprintf("SELECT %d", n), ""
+		if i%3 == 0 {
+			text = fmt.Sprintf("SELECT %d -- %d", n, i)
+		}
+		if i%5 == 0 {
+			forward = text + " LIMIT 1"
+		}
+		hash := sha256.Sum256([]byte(text))
+		all = append(all, &Event{
+			Seq: uint64(i + 1), Time: began.Add(time.Duration(i) * time.Millisecond), Kind: KindIntent, Statement: uint64(i + 1),
+			Text: text, Hash: hash[:], Forward: forward, Params: []Param{{Value: fmt.Sprint(i)}},
+			Verdict: postern.VerdictAllow, Rule: fmt.Sprintf("task/permit[%d]", n), Effect: postern.EffectRead, Level: postern.LevelSource,
+			Version: postern.Version{Epoch: "E", Revision: int64(n)}, Touched: []Touch{{Column: fmt.Sprintf("t%d.id", n), Role: RoleOutput}}, Shape: shapes[n],
+		})
+	}
+	return all
+}
+
+func shaped(tb testing.TB) []byte {
+	var frames []byte
+	var c Encoder
+	for _, e := range executions() {
+		var err error
+		if frames, err = c.AppendFrames(frames, e); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return frames
+}
+
+func TestEncoder(t *testing.T) {
+	frames, want := shaped(t), executions()
+	var plain []byte
+	for _, e := range want {
+		plain, _ = AppendFrames(plain, e)
+		e.Shape = nil
+	}
+	if len(frames)*10 > len(plain)*9 {
+		t.Errorf("%d bytes, and %d without references", len(frames), len(plain))
+	}
+	var got []*Event
+	var d Decoder
+	if err := d.Decode(frames, func(e *Event) error { got = append(got, e); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("events changed: %+v, want %+v", got, want)
+	}
+	says := map[string]*Event{}
+	i := 0
+	if err := d.Briefly(frames, func(b *Brief) error {
+		e, err := b.Whole()
+		if err != nil || !reflect.DeepEqual(e, want[i]) || b.Event.Verdict != e.Verdict {
+			t.Errorf("briefly %+v is %+v (%v), want %+v", b.Event, e, err, want[i])
+		}
+		if one := says[string(b.Says)]; one == nil {
+			says[string(b.Says)] = e
+		} else if one.Text != e.Text || one.Rule != e.Rule || !reflect.DeepEqual(one.Touched, e.Touched) {
+			t.Errorf("%+v and %+v say the same", one, e)
+		}
+		i++
+		return nil
+	}); err != nil || i != len(want) {
+		t.Fatal(i, err)
+	}
+}
+
+// TestAChunkIsReadByItself: behind a cut nothing refers to what is before it.
+func TestAChunkIsReadByItself(t *testing.T) {
+	all := executions()
+	var c Encoder
+	var second []byte
+	for i, e := range all {
+		if i == 50 {
+			c.Cut()
+		}
+		frames, err := c.AppendFrames(nil, e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i >= 50 {
+			second = append(second, frames...)
+		}
+	}
+	n := 0
+	if err := (&Decoder{}).Decode(second, func(e *Event) error { n++; return nil }); err != nil || n != len(all)-50 {
+		t.Errorf("%d events of %d (%v)", n, len(all)-50, err)
+	}
+}
+
+func TestDamagedReferences(t *testing.T) {
+	judged := &Event{Seq: 1, Kind: KindIntent, Text: "a", Rule: "r", Verdict: postern.VerdictAllow}
+	bare := &Event{Seq: 2, Kind: KindIntent}
+	for name, c := range map[string]struct {
+		event *Event
+		ref   reference
+	}{
+		"an empty slot":            {bare, reference{to: 2, text: true}},
+		"no slot":                  {bare, reference{to: maxSlots + 1}},
+		"both":                     {bare, reference{to: 1, as: 2}},
+		"a text of its own":        {&Event{Seq: 2, Kind: KindIntent, Text: "b"}, reference{to: 1, text: true, own: 1}},
+		"a rule of its own":        {&Event{Seq: 2, Kind: KindIntent, Rule: "s"}, reference{to: 1, own: 2}},
+		"a slot that is too large": {bare, reference{as: maxSlots + 1}},
+	} {
+		frames, err := appendFrames(nil, judged, reference{as: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		message := appendEvent(nil, c.event, reference{to: c.ref.to, as: c.ref.as, text: c.ref.text})
+		switch c.ref.own {
+		case 1:
+			message = appendString(message, 6, "b")
+		case 2:
+			message = appendString(message, 10, "s")
+		}
+		var d Decoder
+		if err := d.Decode(frames, func(*Event) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		e, err := d.event(message)
+		if !errors.Is(err, errMessage) {
+			t.Errorf("%s: read as %+v, %v", name, e, err)
+		}
+		var b Brief
+		if err = b.read(message); err == nil {
+			err = b.resolve(&d)
+		}
+		if !errors.Is(err, errMessage) {
+			t.Errorf("%s, briefly: %v", name, err)
+		}
+	}
+}
+
+// TestLargeEventsReferToNothing, since they may end in another chunk.
+func TestLargeEventsReferToNothing(t *testing.T) {
+	shape := new(int)
+	large := &Event{Seq: 1, Kind: KindIntent, Text: "SELECT $1", Params: []Param{{Value: strings.Repeat("x", maxReferring)}}, Rule: "r", Shape: shape}
+	small := &Event{Seq: 2, Kind: KindIntent, Text: "SELECT $1", Rule: "r", Shape: shape}
+	var c Encoder
+	for _, order := range [][]*Event{{large, small}, {small, large}} {
+		c.Cut()
+		for _, e := range order {
+			frames, err := c.AppendFrames(nil, e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e != large {
+				continue
+			}
+			if got := (&Decoder{}).Decode(frames, func(e *Event) error {
+				if e.Rule != "r" || e.Text != large.Text {
+					t.Errorf("read as %+v", e)
+				}
+				return nil
+			}); got != nil {
+				t.Error(got)
+			}
+		}
+	}
+}
+
+func TestEncoderAllocatesNothing(t *testing.T) {
+	all := executions()[:4]
+	var c Encoder
+	buf := make([]byte, 0, 4096)
+	if n := testing.AllocsPerRun(100, func() {
+		for _, e := range all {
+			if _, err := c.AppendFrames(buf, e); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

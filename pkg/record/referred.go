@@ -1,0 +1,91 @@
+package record
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// referred is an event that others of its chunk refer to.
+type referred struct {
+	message []byte
+	event   *Event // decoded when it is first asked for
+	says    []byte // as of a Brief
+	text    int    // bytes at the beginning of says that are the text
+	verdict postern.Verdict
+}
+
+// What an event that refers to another cannot say itself, as bits of field numbers.
+const (
+	ofJudgement = 1<<9 | 1<<10 | 1<<13 | 1<<14 | 1<<15 | 1<<16
+	ofText      = 1<<6 | 1<<8 | 1<<12
+)
+
+// read takes in a field of the message.
+func (r *reference) read(f field) error {
+	if f.number < 64 {
+		r.own |= 1 << f.number
+	}
+	slot := f.num
+	switch f.number {
+	case 31:
+		r.as = int(min(slot, maxSlots+1))
+	case 32:
+		r.text, slot = slot&1 == 1, slot>>1
+		r.to = int(min(slot, maxSlots+1))
+	default:
+		return nil
+	}
+	if slot == 0 || slot > maxSlots {
+		return errMessage
+	}
+	return nil
+}
+
+// follow is what a reference refers to, or nil where it is none.
+func (d *Decoder) follow(ref reference) (*referred, error) {
+	if ref.to == 0 {
+		return nil, nil
+	}
+	r := d.slots[ref.to-1]
+	if r == nil || ref.as > 0 || ref.own&ofJudgement != 0 || ref.text && ref.own&ofText != 0 {
+		return nil, errMessage
+	}
+	return r, nil
+}
+
+// event reads a whole event, and keeps one that others refer to.
+func (d *Decoder) event(message []byte) (*Event, error) {
+	e, ref, err := decodeEvent(message)
+	if err != nil {
+		return nil, err
+	}
+	r, err := d.follow(ref)
+	switch {
+	case err != nil:
+		return nil, err
+	case r != nil:
+		return e, r.complete(e, ref.text)
+	case ref.as > 0:
+		d.slots[ref.as-1] = &referred{message: bytes.Clone(message)}
+	}
+	return e, nil
+}
+
+// complete adds to e what r says, also by its text where that is e's.
+func (r *referred) complete(e *Event, text bool) error {
+	if r.event == nil {
+		var err error
+		if r.event, _, err = decodeEvent(r.message); err != nil {
+			return err
+		}
+	}
+	o := r.event
+	e.Verdict, e.Rule, e.Effect, e.Level, e.Version = o.Verdict, o.Rule, o.Effect, o.Level, o.Version
+	e.Touched = slices.Clone(o.Touched)
+	if text {
+		e.Text, e.Hash, e.Forward = o.Text, bytes.Clone(o.Hash), o.Forward
+	}
+	return nil
+}
