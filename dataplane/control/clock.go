@@ -29,6 +29,9 @@ type clock struct {
 	denied bool
 }
 
+// endless is as old as policy can be told to be.
+const endless = 100 * 365 * 24 * time.Hour
+
 // jump is how far wall time may go on before the monotonic clock, or fall behind, until it is
 // looked whether the machine was suspended.
 const jump = 100 * time.Millisecond
@@ -71,7 +74,7 @@ func (c *clock) echoed(nanos int64, replica time.Duration) {
 	if hole.Is("clock-echo") {
 		at = c.now()
 	}
-	if fresh := at - replica; !c.known || fresh > c.fresh {
+	if fresh := at - min(replica, endless); !c.known || fresh > c.fresh {
 		c.fresh, c.known = fresh, true
 	}
 }

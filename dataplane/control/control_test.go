@@ -66,6 +66,11 @@ func TestClock(t *testing.T) {
 		if c.staleness() != math.MaxInt64 {
 			t.Error("another epoch counts")
 		}
+		c.echoed(c.ping(), math.MaxInt64) // of a replica that knows nothing
+		time.Sleep(time.Second)
+		if got := c.staleness(); got < endless {
+			t.Errorf("staleness %s by a replica that is endlessly behind", got)
+		}
 	})
 }
 

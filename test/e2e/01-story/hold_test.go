@@ -222,7 +222,7 @@ func TestTimedOut(t *testing.T) {
 apiVersion: postern/v1
 kind: ApprovalRule
 metadata: {name: leads}
-spec: {all: [{group: leads, atLeast: 1}], distinct: true, notRequester: true, timeout: 2s}
+spec: {all: [{group: leads, atLeast: 1}], distinct: true, notRequester: true, timeout: 6s}
 `})
 	c := h.Connect(t, "alice", "purge-order")
 	_, err := c.Exec(t.Context(), "DELETE FROM sales.orders WHERE id = $1", 31)
