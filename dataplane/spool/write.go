@@ -243,12 +243,7 @@ func (s *Spool) flushHeld() {
 	s.mu.Unlock()
 	for _, r := range held {
 		r.mu.Lock()
-		if len(r.buf) > runRoom {
-			if _, err := r.flush(time.Now(), false, false); err != nil {
-				r.broken = err
-				s.fail(r.session, err)
-			}
-		}
+		_ = r.release(time.Now(), false) // the session knows
 		r.mu.Unlock()
 	}
 }
