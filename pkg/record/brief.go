@@ -52,7 +52,7 @@ func (d *Decoder) Briefly(frames []byte, fn func(*Brief) error) error {
 
 // resolve says what the event refers to, and keeps what others refer to.
 func (b *Brief) resolve(d *Decoder) (err error) {
-	if b.to, err = d.follow(b.ref); err != nil {
+	if b.to, err = d.follow(b.ref, b.whole); err != nil {
 		return err
 	}
 	switch {

@@ -126,6 +126,7 @@ func TestDamagedReferences(t *testing.T) {
 		"a text of its own":        {&Event{Seq: 2, Kind: KindIntent, Text: "b"}, reference{to: 1, text: true, own: 1}},
 		"a rule of its own":        {&Event{Seq: 2, Kind: KindIntent, Rule: "s"}, reference{to: 1, own: 2}},
 		"a slot that is too large": {bare, reference{as: maxSlots + 1}},
+		"a large one":              {&Event{Seq: 2, Kind: KindIntent, Text: strings.Repeat("x", maxReferring)}, reference{as: 2}},
 	} {
 		frames, err := appendFrames(nil, judged, reference{as: 1})
 		if err != nil {

@@ -43,9 +43,13 @@ func (r *reference) read(f field) error {
 	return nil
 }
 
-// follow is what a reference refers to, or nil where it is none.
-func (d *Decoder) follow(ref reference) (*referred, error) {
-	if ref.to == 0 {
+// follow is what a message refers to, or nil where that is nothing. What is large neither
+// refers nor is referred to: a reader would be made to copy it for a few bytes each time.
+func (d *Decoder) follow(ref reference, message []byte) (*referred, error) {
+	switch {
+	case ref.to+ref.as > 0 && len(message) > maxReferring:
+		return nil, errMessage
+	case ref.to == 0:
 		return nil, nil
 	}
 	r := d.slots[ref.to-1]
@@ -61,7 +65,7 @@ func (d *Decoder) event(message []byte) (*Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := d.follow(ref)
+	r, err := d.follow(ref, message)
 	switch {
 	case err != nil:
 		return nil, err
