@@ -221,12 +221,8 @@ func (s *Source) Revoke(ctx context.Context, b []byte) error {
 	}
 	var dropUser error
 	if h.LeaseID != "" {
-		dropUser = s.do(ctx, func(own *api.Client) error {
-			// In the body, and not in the path, which servers on the way may log.
-			_, err := own.Logical().WriteWithContext(ctx, "sys/leases/revoke", map[string]any{"lease_id": h.LeaseID, "sync": true})
-			return unlessGone(err)
-		})
-		if dropUser != nil {
+		// In the body, and not in the path, which servers on the way may log.
+		if dropUser = s.revoke(ctx, "sys/leases/revoke", map[string]any{"lease_id": h.LeaseID, "sync": true}); dropUser != nil {
 			dropUser = fmt.Errorf("revoke a vault lease: %w", dropUser)
 		}
 	}
@@ -237,13 +233,21 @@ func (s *Source) Revoke(ctx context.Context, b []byte) error {
 func (s *Source) drop(ctx context.Context, h handle) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()
-	err := s.do(ctx, func(own *api.Client) error {
-		return unlessGone(own.Auth().Token().RevokeAccessorWithContext(ctx, h.Accessor))
-	})
-	if err != nil {
+	if err := s.revoke(ctx, "auth/token/revoke-accessor", map[string]any{"accessor": h.Accessor}); err != nil {
 		return fmt.Errorf("revoke a vault token: %w", err)
 	}
 	return nil
+}
+
+// revoke asks Vault to revoke what, whose answer must be Vault's own.
+func (s *Source) revoke(ctx context.Context, path string, what map[string]any) error {
+	return s.do(ctx, func(own *api.Client) error {
+		_, err := own.Logical().WriteWithContext(ctx, path, what)
+		if gone(err) {
+			return nil
+		}
+		return err
+	})
 }
 
 // do calls fn with this process's own token, and once more after a new login if Vault
@@ -263,22 +267,13 @@ func (s *Source) do(ctx context.Context, fn func(own *api.Client) error) error {
 
 func refused(err error) bool {
 	var r *api.ResponseError
-	return errors.As(err, &r) && r.StatusCode == http.StatusForbidden && !gone(r)
+	return errors.As(err, &r) && r.StatusCode == http.StatusForbidden
 }
 
-// gone reports whether Vault says that there is nothing left to revoke.
-func gone(r *api.ResponseError) bool {
-	if r.StatusCode == http.StatusNotFound {
-		return true
-	}
-	text := strings.ToLower(strings.Join(r.Errors, " "))
-	return r.StatusCode < 500 && (strings.Contains(text, "invalid accessor") || strings.Contains(text, "lease not found") || strings.Contains(text, "invalid lease"))
-}
-
-func unlessGone(err error) error {
+// gone reports whether Vault before 1.10 says that a token is not there any more; to whoever
+// revokes a lease, or a token later on, it answers that this is done. Not found is what a proxy
+// says, or Vault of a path, and of neither is anything known to be revoked.
+func gone(err error) bool {
 	var r *api.ResponseError
-	if errors.As(err, &r) && gone(r) {
-		return nil
-	}
-	return err
+	return errors.As(err, &r) && r.StatusCode == http.StatusBadRequest && strings.Contains(strings.Join(r.Errors, " "), "invalid accessor")
 }

@@ -19,6 +19,7 @@ func TestVault(t *testing.T) {
 		"lends a user that goes with the lease": dynamicUser,
 		"bounds the user by the grant":          bounded,
 		"revokes what is gone already":          gone,
+		"revokes what a proxy did not find":     unfoundIsNotRevoked,
 		"renews a short user":                   renewed,
 		"lends a login from KV":                 fromKV,
 		"certifies a key for SSH":               fromSSH,
