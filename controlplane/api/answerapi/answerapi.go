@@ -102,6 +102,9 @@ func (h *Handler) SearchStatements(ctx context.Context, req *connect.Request[api
 	if err == nil && len(found) == 0 {
 		err = h.known(ctx, index.Usage{Subject: q.Subject, Task: q.Task, Resource: q.Resource, Account: q.Account})
 	}
+	if err == nil && len(found) == 0 {
+		err = h.recorded(ctx, q.Column, q.Resource)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -159,6 +162,9 @@ func (h *Handler) WhoUsed(ctx context.Context, req *connect.Request[apiv1.WhoUse
 	uses, err := h.index.Who(ctx, q)
 	if err == nil && len(uses) == 0 {
 		err = h.known(ctx, index.Usage{Subject: q.Subject, Resource: q.Resource})
+	}
+	if err == nil && len(uses) == 0 {
+		err = h.recorded(ctx, q.Name, q.Resource)
 	}
 	if err != nil {
 		return nil, err

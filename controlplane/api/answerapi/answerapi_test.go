@@ -118,7 +118,14 @@ func (p places) Usage(_ context.Context, q index.Usage) (out []index.Used, _ err
 	return out, nil
 }
 
-func (places) Who(context.Context, index.Who) ([]index.Use, error)        { return nil, nil }
+// Who knows of one use, of sales.orders at the warehouse, one second after 1970 began.
+func (places) Who(_ context.Context, q index.Who) ([]index.Use, error) {
+	if q.Name == "sales.orders" && (q.Resource == "" || q.Resource == "warehouse") && q.Since.Unix() <= 1 {
+		return []index.Use{{Session: &typesv1.Session{Resource: "warehouse"}}}, nil
+	}
+	return nil, nil
+}
+
 func (places) Search(context.Context, index.Query) ([]index.Found, error) { return nil, nil }
 
 // TestUsageOfAnOwner: what a person's workloads do is among what is told of the person,
@@ -214,6 +221,22 @@ func TestUnknownNames(t *testing.T) {
 		}
 		if _, err := h.SearchStatements(ctx, connect.NewRequest(&apiv1.SearchStatementsRequest{Resource: resource})); fault.CodeOf(err) != want {
 			t.Errorf("statements on %s: %v", resource, err)
+		}
+	}
+	for _, c := range []struct{ name, resource, want string }{
+		{name: "sales.orders"},
+		{name: "sales.orders", resource: "warehouse"},
+		{name: "sales.order", want: `nothing on record has ever used "sales.order":`},
+		{name: "sales.orders", resource: "gone", want: `nothing on record has ever used "sales.orders" of gone:`},
+		{name: "sales.order", resource: "warehuose", want: "no resource is known"},
+	} {
+		late := timestamppb.New(time.Unix(5, 0)) // when nobody used anything any more
+		_, who := h.WhoUsed(ctx, connect.NewRequest(&apiv1.WhoUsedRequest{Name: c.name, Resource: c.resource, Since: late}))
+		_, search := h.SearchStatements(ctx, connect.NewRequest(&apiv1.SearchStatementsRequest{Column: c.name, Resource: c.resource}))
+		for _, err := range []error{who, search} {
+			if err == nil && c.want != "" || err != nil && (c.want == "" || fault.CodeOf(err) != codes.NotFound || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("%v: %v", c, err)
+			}
 		}
 	}
 }

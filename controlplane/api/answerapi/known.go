@@ -41,6 +41,24 @@ func (h *Handler) known(ctx context.Context, q index.Usage) error {
 	return nil
 }
 
+// recorded refuses a question that found nothing about a column, table or path that nothing on
+// record has used, at the resource where one is named: nobody keeps a list of what there is,
+// and so nothing tells one that was left alone from a slip of the pen.
+func (h *Handler) recorded(ctx context.Context, name, resource string) error {
+	if name == "" {
+		return nil
+	}
+	uses, err := h.index.Who(ctx, index.Who{Name: name, Resource: resource, Limit: 1})
+	if err != nil || len(uses) > 0 {
+		return err
+	}
+	if resource != "" {
+		resource = " of " + resource
+	}
+	return fault.New(codes.NotFound, "nothing on record has ever used %.200q%s: nobody did, or there is no such name", name, resource).
+		WithHint("names are as they were recorded: postern audit search WORD --format json shows those of each statement")
+}
+
 // picked reports whether policy names a person: as the owner of a workload, or in a binding.
 func (h *Handler) picked(name string) bool {
 	if name == "" {

@@ -103,7 +103,8 @@ func (a *app) whoCmd() *cobra.Command {
 		Long: "Who used schema.table.column, schema.table or a resource, one line a session, by the last use. What * stands\n" +
 			"for and what conditions look at counts; a view counts under its own name. RESOURCE:COLUMN asks about one resource.\n" +
 			"Of services it is the path, with ? for each part that may be a value; a call of gRPC has its own name, and a tool\n" +
-			"or prompt of MCP stands behind the path of its server.",
+			"or prompt of MCP stands behind the path of its server. What nothing on record has ever used is an error, for\n" +
+			"the name may be wrong.",
 		Example: "  postern audit who sales.customers.email --since 2026-01-06T00:00:00Z --until 2026-01-07T00:00:00Z\n" +
 			"  postern audit who warehouse:sales.customers.email --role predicate --statements\n" +
 			"  postern audit who orders-api:/orders/?\n" +
