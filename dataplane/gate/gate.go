@@ -120,13 +120,15 @@ type admitted struct {
 
 // Refuse makes the refusal of a decision that denied.
 func Refuse(d postern.Decision) *postern.Refusal {
-	r := &postern.Refusal{Code: postern.CodeDenied, Reason: d.Reason, Rule: d.Rule, Detail: d.Detail, Hint: d.Hint}
+	r := &postern.Refusal{Code: postern.CodeDenied, Reason: d.Reason, Rule: d.Rule, Detail: d.Detail, Hint: d.Hint, Position: d.Position}
 	if r.Reason == "" {
 		r.Reason = "no rule allows this"
 	}
 	switch {
 	case strings.HasSuffix(d.Rule, policy.LimitsSuffix):
 		r.Code = postern.CodeLimit
+	case strings.HasSuffix(d.Rule, policy.UndefinedSuffix):
+		r.Code = postern.CodeUndefined
 	case strings.HasPrefix(d.Rule, policy.LockPrefix):
 		r.Code = postern.CodeKilled
 	case strings.HasPrefix(d.Rule, policy.GrantPrefix):

@@ -21,7 +21,7 @@ func Status(c postern.Code) int {
 		return http.StatusUnauthorized
 	case postern.CodeLimit:
 		return http.StatusTooManyRequests
-	case postern.CodeProtocol:
+	case postern.CodeProtocol, postern.CodeUndefined:
 		return http.StatusBadRequest
 	case postern.CodeUnavailable, postern.CodeStale:
 		return http.StatusServiceUnavailable
@@ -37,7 +37,7 @@ func grpcStatus(c postern.Code) int {
 		return 16 // UNAUTHENTICATED
 	case postern.CodeLimit:
 		return 8 // RESOURCE_EXHAUSTED
-	case postern.CodeProtocol:
+	case postern.CodeProtocol, postern.CodeUndefined:
 		return 3 // INVALID_ARGUMENT
 	case postern.CodeUnavailable, postern.CodeStale:
 		return 14 // UNAVAILABLE

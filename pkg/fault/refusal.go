@@ -31,7 +31,7 @@ func Refused(r *postern.Refusal) *Error {
 		code = codes.Unavailable
 	case postern.CodeCancelled, postern.CodeStale:
 		code = codes.FailedPrecondition
-	case postern.CodeProtocol:
+	case postern.CodeProtocol, postern.CodeUndefined:
 		code = codes.InvalidArgument
 	case postern.CodeDenied, postern.CodeNoGrant, postern.CodeKilled:
 	}

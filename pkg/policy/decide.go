@@ -85,6 +85,8 @@ func (j *judge) sql(f *sql.Facts) postern.Decision {
 	switch {
 	case f == nil:
 		return j.unclear("")
+	case f.Undefined != nil:
+		return j.undefined(f)
 	case !f.Complete:
 		return j.unclear(f.Incomplete)
 	}

@@ -48,6 +48,7 @@ type decisionCase struct {
 
 type facts struct {
 	Incomplete string
+	Undefined  *sql.Undefined
 	Statements []statement
 }
 
@@ -62,6 +63,8 @@ type want struct {
 	Reason      string // contains
 	Detail      string // contains
 	Hint        string // contains
+	NoHint      bool
+	Position    int
 	Level       string
 	Effect      string
 	Approval    string // rule
@@ -130,7 +133,7 @@ func (c *decisionCase) decide(t *testing.T, s *Snapshot, g grant) postern.Decisi
 }
 
 func (f *facts) facts(t *testing.T) *sql.Facts {
-	out := &sql.Facts{Complete: f.Incomplete == "", Incomplete: f.Incomplete}
+	out := &sql.Facts{Complete: f.Incomplete == "", Incomplete: f.Incomplete, Undefined: f.Undefined}
 	for _, st := range f.Statements {
 		st.Statement.Effect = effect(t, st)
 		out.Statements = append(out.Statements, st.Statement)
@@ -183,6 +186,12 @@ func check(t *testing.T, d postern.Decision, w want) {
 	contains("reason", d.Reason, w.Reason)
 	contains("detail", d.Detail, w.Detail)
 	contains("hint", d.Hint, w.Hint)
+	if w.NoHint && d.Hint != "" {
+		t.Errorf("hint is %q, want none", d.Hint)
+	}
+	if d.Position != w.Position {
+		t.Errorf("position is %d, want %d", d.Position, w.Position)
+	}
 	same("level", d.Level.String(), w.Level)
 	same("effect", d.Effect.String(), w.Effect)
 	approval := ""

@@ -53,7 +53,7 @@ type task struct {
 
 // ruleNames are made once, so that an Allow makes no text.
 type ruleNames struct {
-	when, approval, functions, settings, catalog, limits, permit, facts, resources string
+	when, approval, functions, settings, catalog, limits, permit, facts, undefined, resources string
 }
 
 // tablePermits are the permits of one table by verb, in the order of the task.
@@ -89,7 +89,7 @@ func (c *checker) task(o *typesv1.Task) *task {
 		name: postern.TaskName(name), title: fmt.Sprintf("task %q", name),
 		rules: ruleNames{
 			when: name + "/when", approval: name + "/approval", functions: name + "/functions", settings: name + "/settings",
-			catalog: name + "/catalog", limits: name + LimitsSuffix, permit: name + "/permit", facts: name + "/facts", resources: name + "/resources",
+			catalog: name + "/catalog", limits: name + LimitsSuffix, permit: name + "/permit", facts: name + "/facts", undefined: name + UndefinedSuffix, resources: name + "/resources",
 		},
 		tables: map[sql.Name]*tablePermits{},
 	}

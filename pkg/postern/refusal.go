@@ -20,6 +20,7 @@ const (
 	CodeProtocol                // the client broke the protocol
 	CodeUnavailable             // recorder, control plane or target lost
 	CodeStale                   // a prepared statement was judged under a policy that has changed
+	CodeUndefined               // names what does not exist; the Reason is as the target would say it
 )
 
 func (c Code) String() string {
@@ -40,6 +41,8 @@ func (c Code) String() string {
 		return "unavailable"
 	case CodeStale:
 		return "stale"
+	case CodeUndefined:
+		return "undefined"
 	case CodeDenied:
 	}
 	return "denied"
@@ -54,6 +57,8 @@ type Refusal struct {
 	Rule   string // the rule that spoke, such as "sales-report/permit"
 	Detail string // what would have been allowed
 	Hint   string // what to do next
+	// Position is where in the statement, in characters from 1; 0 where nothing says so.
+	Position int
 	// After is when the same is worth another try; 0 where nothing says so.
 	After time.Duration
 	Cause error // for operators' logs only

@@ -28,6 +28,8 @@ func sqlstate(c postern.Code) string {
 		return "58000"
 	case postern.CodeStale:
 		return "0A000"
+	case postern.CodeUndefined:
+		return "42703"
 	case postern.CodeDenied:
 	}
 	return "42501"
@@ -73,7 +75,7 @@ func clean(s string) string {
 
 // errorOf words a refusal for the client.
 func errorOf(r *postern.Refusal, severity string) report {
-	e := report{severity: severity, code: sqlstate(r.Code), message: "postern: " + r.Reason, detail: r.Detail, hint: r.Hint}
+	e := report{severity: severity, code: sqlstate(r.Code), message: "postern: " + r.Reason, detail: r.Detail, hint: r.Hint, position: r.Position}
 	switch {
 	case r.Rule != "" && r.Detail != "":
 		e.detail = "rule " + r.Rule + ": " + r.Detail
@@ -83,6 +85,8 @@ func errorOf(r *postern.Refusal, severity string) report {
 	switch {
 	case r == &idleTimeout:
 		e.code, e.message = "57P05", r.Reason
+	case r.Code == postern.CodeUndefined:
+		e.message = r.Reason
 	case r.Code == postern.CodeStale:
 		e.message, e.detail, e.routine = "cached plan must not change result type", "postern: "+r.Reason, "RevalidateCachedQuery"
 	}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
@@ -78,6 +79,9 @@ func Analyze(ctx context.Context, p Parser, cat *sql.Catalog, set Settings, text
 	an.plain = Plain(text) && !a.altered
 	if a.problem != "" {
 		an.facts.Incomplete = a.problem
+		if an.facts.Undefined = a.undefined; a.undefined != nil && a.undefinedAt > 0 {
+			a.undefined.Position = utf8.RuneCountInString(text[:min(a.undefinedAt, len(text))]) + 1
+		}
 		return an, nil
 	}
 	if a.altered {
@@ -145,6 +149,9 @@ type analyzer struct {
 	altered bool
 	other   bool // a statement has no model
 	problem string
+
+	undefined   *sql.Undefined // where the problem is a column that does not exist
+	undefinedAt int            // its place in bytes; not positive where it is unknown
 }
 
 // qualified is a column that is named with its schema.
@@ -172,6 +179,20 @@ func (a *analyzer) giveUp(format string, args ...any) {
 	if a.problem == "" {
 		a.problem = fmt.Sprintf(format, args...)
 	}
+}
+
+// noColumn gives up because of a name, at a place in the text, that no column has. The reason
+// is as the server says it, which calls the column so. No more is
+// noted of columns that every table has, and in a definition, where verbs do not say which
+// relations may be named.
+func (a *analyzer) noColumn(at int32, name, called string) {
+	if a.problem == "" && !a.defining && !systemColumns[name] {
+		a.undefined, a.undefinedAt = &sql.Undefined{Column: name}, int(at)
+		for _, u := range a.uses {
+			a.undefined.Tables = append(a.undefined.Tables, u.table())
+		}
+	}
+	a.giveUp("column %s does not exist", called)
 }
 
 // run visits all statements and makes sure that nothing was left out: every message of

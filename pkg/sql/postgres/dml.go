@@ -95,7 +95,7 @@ func (a *analyzer) written(n *pg.Node, u *use, s *scope) {
 	}
 	a.saw(1)
 	if u.rel.Column(r.Name) == nil {
-		a.giveUp("column %s of %s does not exist", r.Name, u.rel)
+		a.noColumn(r.Location, r.Name, ofRelation(r.Name, u.rel))
 		return
 	}
 	u.write[r.Name] = true
@@ -113,6 +113,11 @@ func (a *analyzer) written(n *pg.Node, u *use, s *scope) {
 	if r.Val != nil {
 		a.expr(r.Val, s, sql.RoleComputed)
 	}
+}
+
+// ofRelation is how the server calls a column of one relation that it was looked for in.
+func ofRelation(column string, rel *sql.Relation) string {
+	return sql.Quote(column) + " of relation " + sql.Quote(rel.Name.Name)
 }
 
 func (a *analyzer) conflict(c *pg.OnConflictClause, t *item, own *scope) {
@@ -160,7 +165,7 @@ func (a *analyzer) indexElem(e *pg.IndexElem, s *scope) {
 		if lin, ok := a.bareColumn(s, e.Name); ok {
 			a.mark(lin, sql.RolePredicate)
 		} else {
-			a.giveUp("column %s does not exist", e.Name)
+			a.noColumn(0, e.Name, sql.Quote(e.Name))
 		}
 	}
 	if e.Expr != nil {
@@ -363,7 +368,7 @@ func (a *analyzer) copy(n *pg.CopyStmt) result {
 		}
 		for _, name := range names {
 			if u.rel.Column(name) == nil {
-				a.giveUp("column %s of %s does not exist", name, u.rel)
+				a.noColumn(0, name, ofRelation(name, u.rel))
 			}
 			u.write[name] = true
 		}
@@ -386,7 +391,7 @@ func (a *analyzer) copy(n *pg.CopyStmt) result {
 	for _, name := range names {
 		lin, k := it.find(name)
 		if k != 1 {
-			a.giveUp("column %s of %s does not exist", name, it.ref.use.rel)
+			a.noColumn(0, name, ofRelation(name, it.ref.use.rel))
 			return result{}
 		}
 		r.columns = append(r.columns, column{name: name, lin: lin.named()})

@@ -155,10 +155,10 @@ func (a *analyzer) columnRef(c *pg.ColumnRef, s *scope) lineage {
 		if lin, ok := a.bareColumn(s, name); ok {
 			return lin
 		}
-		a.giveUp("column %s does not exist in any relation of its FROM", name)
+		a.noColumn(c.Location, name, sql.Quote(name))
 		return lineage{}
 	case 2:
-		return a.columnOf(a.item(s, "", names[0]), names, name)
+		return a.columnOf(a.item(s, "", names[0]), c.Location, names...)
 	case 3, 4:
 		if len(names) == 4 && names[0] != a.cat.Database {
 			break
@@ -167,17 +167,20 @@ func (a *analyzer) columnRef(c *pg.ColumnRef, s *scope) lineage {
 		if it != nil {
 			a.qualified = append(a.qualified, qualified{c, it})
 		}
-		return a.columnOf(it, names, name)
+		return a.columnOf(it, c.Location, names...)
 	}
 	a.giveUp("column %s has a name that is not understood", quoteAll(names...))
 	return lineage{}
 }
 
-func (a *analyzer) columnOf(it *item, names []string, name string) lineage {
+// columnOf resolves the last of the names, a column of the item that the others mean, where it
+// stands at a place in the text.
+func (a *analyzer) columnOf(it *item, at int32, names ...string) lineage {
 	if it == nil {
 		a.giveUp("%s: there is no such entry in FROM", quoteAll(names...))
 		return lineage{}
 	}
+	name := names[len(names)-1]
 	lin, n := it.find(name)
 	switch {
 	case n == 1:
@@ -189,8 +192,10 @@ func (a *analyzer) columnOf(it *item, names []string, name string) lineage {
 		return it.open.named()
 	case it.ref != nil && systemColumns[name]:
 		return lineage{from: []origin{{use: it.ref.use, column: name, target: it.target}}}
+	case a.called(a.path, name, 1, false, false):
+		a.giveUp("%s calls a function; write %s(%s)", quoteAll(names...), name, quoteAll(names[:len(names)-1]...))
 	default:
-		a.giveUp("column %s does not exist", quoteAll(names...))
+		a.noColumn(at, name, quoteAll(names...))
 	}
 	return lineage{}
 }
@@ -316,7 +321,7 @@ func (a *analyzer) indirection(n *pg.A_Indirection, s *scope, role sql.ColumnRol
 			a.saw(1)
 			// (x).column names a column of the row x.
 			if it := a.rowItem(n.Arg, s); i == 0 && it != nil {
-				col := a.columnOf(it, []string{it.name, v.String_.Sval}, v.String_.Sval)
+				col := a.columnOf(it, 0, it.name, v.String_.Sval)
 				a.mark(col, role)
 				lin = lin.and(col)
 			} else {

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -119,7 +120,7 @@ func TestFacts(t *testing.T) {
 		{"SELECT (o).* FROM orders o", "select orders[select *.o]"},
 		{"SELECT ROW(o.*) FROM orders o", "select orders[select *.c]"},
 		{"SELECT count(o.*) FROM orders o", "select orders[select *.c]"},
-		{"SELECT ctid FROM orders", "? column ctid does not exist in any relation of its FROM"},
+		{"SELECT ctid FROM orders", `? column "ctid" does not exist`},
 		{"SELECT o.ctid FROM orders o", "select orders[select ctid.o]"},
 		{"SELECT id FROM orders ORDER BY customer_email LIMIT 3", "select orders[select customer_email.p,id.o]"},
 		{"SELECT customer_email AS e FROM orders ORDER BY e", "select orders[select customer_email.op]"},
@@ -200,10 +201,10 @@ func TestFacts(t *testing.T) {
 		{"SELECT relname FROM pg_class", "select pg_catalog.pg_class[select relname.o system]"},
 
 		// What resolves to nothing.
-		{"SELECT nope FROM orders", "? column nope does not exist in any relation of its FROM"},
+		{"SELECT nope FROM orders", `? column "nope" does not exist`},
 		{"SELECT id FROM nope", "? relation nope does not exist, or is not in the catalogue yet"},
 		{"SELECT id FROM pg_temp.orders", "? relation pg_temp.orders does not exist, or is not in the catalogue yet"},
-		{"SELECT o.to_json FROM orders o", "? column o.to_json does not exist"},
+		{"SELECT o.to_json FROM orders o", "? o.to_json calls a function; write to_json(o)"},
 		{"SELECT id FROM elsewhere.sales.orders", "? elsewhere.sales.orders is in another database"},
 		{"SELECT id FROM orders o, orders_archive b", "? column id is ambiguous"},
 
@@ -382,6 +383,46 @@ func TestFacts(t *testing.T) {
 		got := brief(analyze(t, c.text).SQLFacts())
 		if got != c.want {
 			t.Errorf("%s\n got %s\nwant %s", c.text, got, c.want)
+		}
+	}
+}
+
+// TestUndefinedColumns: the place is the name's in the text, and the tables are those that were
+// named before.
+func TestUndefinedColumns(t *testing.T) {
+	for text, want := range map[string]string{
+		"SELECT nope FROM orders":                                                "nope 8 orders[select]",
+		"SELECT 'ü', o.nope FROM orders o, regions":                              "nope 13 orders[select] regions[select]",
+		"SELECT id FROM orders o WHERE sales.o.nope = 1":                         "",
+		"SELECT id FROM orders WHERE sales.orders.nope = 1":                      "nope 29 orders[select id.oc]",
+		"SELECT 1; SELECT code FROM regions WHERE nope":                          "nope 42 regions[select code.oc]",
+		"SELECT nope FROM (SELECT id FROM orders) x":                             "nope 8 orders[select id.c]",
+		"SELECT (SELECT nope FROM regions) FROM hr.salaries":                     "nope 16 hr.salaries[select] regions[select]",
+		"INSERT INTO audit.log (nope) VALUES (1)":                                "nope 24 audit.log[insert]",
+		"INSERT INTO audit.log (id) VALUES (1) ON CONFLICT (nope) DO NOTHING":    "nope 0 audit.log[insert w:id]",
+		"UPDATE orders SET nope = 1 WHERE id = 1":                                "nope 19 orders[update]",
+		"COPY orders (id, nope) TO STDOUT":                                       "nope 0 orders[select]",
+		"COPY orders (id, nope) FROM STDIN":                                      "nope 0 orders[insert w:id]",
+		"EXPLAIN SELECT nope FROM orders":                                        "nope 16 orders[select]",
+		"MERGE INTO orders o USING regions r ON r.nope WHEN MATCHED THEN DELETE": "nope 40 orders[] regions[select]",
+		"SELECT ctid FROM orders":                                                "", // every table has it
+		"SELECT o.lower FROM orders o":                                           "", // a call
+		"SELECT nope FROM json_to_record('{}')":                                  "",
+		"SELECT id FROM nope":                                                    "",
+		"SELECT id, nope FROM orders o, orders_archive b":                        "", // ambiguous before that
+		"CREATE INDEX ON orders (nope)":                                          "",
+		"CREATE VIEW v AS SELECT nope FROM orders":                               "",
+	} {
+		got := ""
+		if u := analyze(t, text).SQLFacts().Undefined; u != nil {
+			parts := []string{u.Column, strconv.Itoa(u.Position)}
+			for _, tb := range u.Tables {
+				parts = append(parts, table(tb))
+			}
+			got = strings.Join(parts, " ")
+		}
+		if got != want {
+			t.Errorf("%s\n got %s\nwant %s", text, got, want)
 		}
 	}
 }

@@ -92,7 +92,7 @@ func TestRewrite(t *testing.T) {
 
 		// A filter is a fence; what tells nothing passes it.
 		{"SELECT name FROM regions WHERE code = 'DE' AND name::int > 0", "SELECT name FROM (SELECT code, name FROM sales.regions WHERE (code = 'DE' OR code = 'FR') AND code = 'DE' OFFSET 0) AS regions WHERE code = 'DE' AND name::int > 0"},
-		{"SELECT name FROM regions r(a, b), orders o WHERE 'x' < r.b AND o.status = 'y' AND r.a = $1", "? column name does not exist"},
+		{"SELECT name FROM regions r(a, b), orders o WHERE 'x' < r.b AND o.status = 'y' AND r.a = $1", `? column "name" does not exist`},
 		{"SELECT r.b FROM regions r(a, b), orders o WHERE 'x' < r.b AND o.status = 'y' AND r.a = $1", "SELECT r.b FROM (SELECT code, name FROM sales.regions WHERE (code = 'DE' OR code = 'FR') AND 'x' < name AND code = $1 OFFSET 0) r(a, b), $O AS o WHERE 'x' < r.b AND o.status = 'y' AND r.a = $1"},
 		{"SELECT name FROM regions WHERE code = 'DE' OR name = 'x'", "SELECT name FROM $R AS regions WHERE code = 'DE' OR name = 'x'"},
 		{"SELECT (SELECT name FROM regions WHERE code = o.status AND regions.name = o.id) FROM orders o", "SELECT (SELECT name FROM (SELECT code, name FROM sales.regions WHERE (code = 'DE' OR code = 'FR') AND code = o.status AND name = o.id OFFSET 0) AS regions WHERE code = o.status AND regions.name = o.id) FROM $O AS o"},
@@ -132,7 +132,7 @@ func TestRewrite(t *testing.T) {
 		{"SELECT b FROM (SELECT * FROM orders) AS s(a, b)", "? * over sales.orders stands for 4 of its 7 columns"},
 		{"WITH x(a, b) AS (SELECT * FROM orders) SELECT b FROM x", "? * over sales.orders stands for 4 of its 7 columns"},
 		{"DO $$ BEGIN END $$", "? there is no model of DO"},
-		{"SELECT nope FROM orders", "? column nope"},
+		{"SELECT nope FROM orders", "? column \"nope\""},
 		{"SELECT note FROM orders", "? column note of sales.orders is not permitted"},
 		{"SELECT b FROM orders AS o(a, b, c, d)", "? column customer_id of sales.orders is not permitted"},
 		{"SELECT (SELECT note FROM orders LIMIT 1) FROM customers AS c(a, b, note)", "? column note of sales.orders is not permitted"},

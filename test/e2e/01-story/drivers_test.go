@@ -3,12 +3,14 @@ package story
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/posterngate/postern/test/e2e/house"
@@ -29,12 +31,35 @@ func TestDrivers(t *testing.T) {
 					t.Errorf("%v: %s %s %s %s: %v", mode, name, email, card, at, err)
 				}
 			}
-			if s := state(t.Context(), c, "SELECT nothing FROM customers"); s != "42703" && s != "42501" {
+			if s := state(t.Context(), c, "SELECT nothing FROM customers"); s != "42703" {
 				t.Errorf("%v: an unknown column: %s", mode, s)
 			}
 			if s := state(t.Context(), c, "SELECT FROM WHERE"); s != "42601" {
 				t.Errorf("%v: bad syntax: %s", mode, s)
 			}
+		}
+	})
+	t.Run("a column that does not exist", func(t *testing.T) {
+		c := h.Connect(t, "alice", "sales-report")
+		said := func(sql string) pgconn.PgError {
+			t.Helper()
+			_, err := c.Exec(t.Context(), sql)
+			var e *pgconn.PgError
+			if !errors.As(err, &e) {
+				t.Fatalf("%s: %v", sql, err)
+			}
+			return *e
+		}
+		e := said("SELECT id, emial FROM customers")
+		if e.Code != "42703" || e.Message != `column "emial" does not exist` || e.Position != 12 || e.Hint != "perhaps column email of sales.customers is meant" {
+			t.Errorf("a mistyped column: %+v", e)
+		}
+		if e := said("SELECT phon FROM customers"); e.Code != "42703" || strings.Contains(e.Hint+e.Detail, "phone") {
+			t.Errorf("near a column that is not listed: %+v", e)
+		}
+		// Of a table that is not listed nothing is told, its columns included.
+		if is, not := said("SELECT salary FROM hr.salaries"), said("SELECT nope FROM hr.salaries"); is != not || is.Code != "42501" {
+			t.Errorf("the columns of a table that is not listed can be told apart:\n%+v\n%+v", is, not)
 		}
 	})
 	t.Run("many rows, a cursor, a portal by pieces", func(t *testing.T) {
