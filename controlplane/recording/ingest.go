@@ -36,9 +36,12 @@ const attempts = 3
 // Ingest stores one chunk that a node shipped, and the seal where it came with it; node is
 // whom its certificate names. It may be called again with the same chunk, with its seal or
 // without, and for several sessions at a time. A chunk that can never be stored is refused in
-// the response; an error means that it may be sent again later.
+// the response, also where a store says so; an error means that it may be sent again later.
 func (s *Service) Ingest(ctx context.Context, node postern.NodeName, c *nodev1.ShipRequest) (*nodev1.ShipResponse, error) {
 	next, err := s.take(ctx, node, c)
+	if errors.Is(err, index.ErrRefused) || errors.Is(err, blob.ErrRefused) {
+		err = refuse("it cannot be stored: %v", err)
+	}
 	var r *refusal
 	if errors.As(err, &r) {
 		rejected := c.GetIndex()

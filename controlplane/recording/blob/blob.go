@@ -19,12 +19,15 @@ const MaxBytes = 4 << 20
 var (
 	ErrExists   = errors.New("blob: exists already")
 	ErrNotFound = errors.New("blob: not found")
+	// ErrRefused means that the store says of a blob that it will never keep it: it is too
+	// large, for one.
+	ErrRefused = errors.New("blob: the store does not keep this")
 )
 
 // Blobs are named bytes that never change. They are safe for concurrent use, also by
 // several processes.
 type Blobs interface {
-	// Create stores data under a new name, or says ErrExists. Once it returns nil, the
+	// Create stores data under a new name, or says ErrExists or ErrRefused. Once it returns nil, the
 	// blob survives a power failure; after any other error it is there whole or not at
 	// all. It keeps nothing of data.
 	Create(ctx context.Context, name string, data []byte) error
@@ -44,7 +47,7 @@ func check(name string, data []byte) error {
 		return err
 	}
 	if len(data) > MaxBytes {
-		return fmt.Errorf("blob: create %s: %d bytes are over the limit of %d", name, len(data), MaxBytes)
+		return fmt.Errorf("blob: create %s: %d bytes are over the limit of %d: %w", name, len(data), MaxBytes, ErrRefused)
 	}
 	return nil
 }

@@ -27,6 +27,8 @@ type BucketOptions struct {
 	// Again reports whether a write failed because another one of the same name was
 	// under way, so that it is to be tried again.
 	Again func(err error) bool
+	// Refused reports whether the store will never take what was written, for what it is.
+	Refused func(err error) bool
 }
 
 // writeTries is how often a write is tried that Again wants to be tried again.
@@ -57,6 +59,8 @@ func (b *Bucket) Create(ctx context.Context, name string, data []byte) error {
 		return nil
 	case gcerrors.Code(err) == gcerrors.FailedPrecondition:
 		return ErrExists
+	case b.opts.Refused != nil && b.opts.Refused(err):
+		err = fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	return fmt.Errorf("blob: create %s: %w", name, err)
 }

@@ -98,8 +98,9 @@ func (b *Batcher) commit(ctx context.Context, batch []*waiting) {
 		updates[i] = w.u
 	}
 	each, err := b.Commit(ctx, updates)
-	if err != nil && len(batch) > 1 && ctx.Err() == nil {
-		// One of them may be what cannot be kept; the others must not suffer from it.
+	if err != nil && len(batch) > 1 {
+		// One of them may be what cannot be kept; the others must not suffer from it. Where
+		// the time is up each fails by itself, and nobody is told what was said of another.
 		for _, w := range batch {
 			b.commit(ctx, []*waiting{w})
 		}

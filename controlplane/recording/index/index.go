@@ -26,6 +26,9 @@ var (
 	ErrNotFound = errors.New("index: not found")
 	// ErrConflict means that the chain does not stand where an Update expects it.
 	ErrConflict = errors.New("index: the chain stands elsewhere")
+	// ErrRefused means that the database has looked at an Update and does not keep what it
+	// says, now or later: a text that its encoding does not have, a row that it has no room for.
+	ErrRefused = errors.New("index: the database does not keep this")
 )
 
 // Head is where the chain of a recording stands. The zero Head is of a recording that

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	tmtypes "github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager/types"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 	gocloud "gocloud.dev/blob"
 	"gocloud.dev/blob/s3blob"
 
@@ -66,7 +68,7 @@ func open(ctx context.Context, c Config) (*blob.Bucket, error) {
 	if c.Prefix != "" {
 		bucket = gocloud.PrefixedBucket(bucket, c.Prefix)
 	}
-	opts := blob.BucketOptions{Again: conflicting}
+	opts := blob.BucketOptions{Again: conflicting, Refused: refused}
 	if c.Retention > 0 {
 		opts.BeforeWrite = func(as func(any) bool) error {
 			var in *transfermanager.UploadObjectInput
@@ -113,4 +115,13 @@ func client(ctx context.Context, c Config) (*s3.Client, error) {
 func conflicting(err error) bool {
 	var api smithy.APIError
 	return errors.As(err, &api) && (api.ErrorCode() == "ConditionalRequestConflict" || api.ErrorCode() == "OperationAborted")
+}
+
+// refused reports whether the store, or what stands before it, says that the object is too
+// large. That it is forbidden says nothing of the object: the credentials may be what is wrong.
+func refused(err error) bool {
+	var api smithy.APIError
+	var answer *smithyhttp.ResponseError
+	return errors.As(err, &api) && api.ErrorCode() == "EntityTooLarge" ||
+		errors.As(err, &answer) && answer.HTTPStatusCode() == http.StatusRequestEntityTooLarge
 }

@@ -3,7 +3,15 @@ package s3_test
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -83,5 +91,54 @@ func TestRetention(t *testing.T) {
 	}
 	if got, err := b.Read(ctx, "recordings/v1/0"); err != nil || string(got) != "kept" {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// TestRefused: what is too large for the store, or for what stands before it, is told from a
+// store that takes nothing.
+func TestRefused(t *testing.T) {
+	server := servers.ObjectStore(t, servers.S3Options{})
+	ca, err := os.ReadFile(server.CAFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	to, err := url.Parse(server.Endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	behind := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(to)
+			r.Out.Host = r.In.Host // which is signed
+		},
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}},
+	}
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch path.Base(r.URL.Path) {
+		case "proxy":
+			http.Error(w, "<html>", http.StatusRequestEntityTooLarge)
+		case "store":
+			http.Error(w, `<Error><Code>EntityTooLarge</Code><Message>too large</Message></Error>`, http.StatusBadRequest)
+		case "forbidden":
+			http.Error(w, `<Error><Code>AccessDenied</Code><Message>no</Message></Error>`, http.StatusForbidden)
+		case "broken":
+			http.Error(w, `<Error><Code>InternalError</Code><Message>no</Message></Error>`, http.StatusInternalServerError)
+		default:
+			behind.ServeHTTP(w, r)
+		}
+	}))
+	defer front.Close()
+	c := config(server)
+	c.Endpoint, c.CA = front.URL, ""
+	b := open(t, c)
+	for name, refused := range map[string]bool{"proxy": true, "store": true, "forbidden": false, "broken": false} {
+		if err := b.Create(t.Context(), "r/"+name, []byte("x")); err == nil || errors.Is(err, blob.ErrRefused) != refused {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := b.Create(t.Context(), "r/fine", []byte("x")); err != nil {
+		t.Error(err)
 	}
 }

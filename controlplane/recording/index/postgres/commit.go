@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/posterngate/postern/controlplane/recording/index"
@@ -38,6 +39,9 @@ type made struct {
 // direction only.
 func (x *Index) commit(ctx context.Context, updates []*index.Update) (each []error, err error) {
 	defer func() {
+		if refused(err) {
+			err = fmt.Errorf("%w: %w", index.ErrRefused, err)
+		}
 		if err != nil {
 			err = fmt.Errorf("index: commit %d chunks: %w", len(updates), err)
 		}
@@ -100,6 +104,22 @@ func (x *Index) commit(ctx context.Context, updates []*index.Update) (each []err
 	}
 	x.remember(added)
 	return each, nil
+}
+
+// refused reports whether the server says that it cannot keep what it was given. What breaks a
+// constraint is not among it, for the schema may be what is wrong.
+func refused(err error) bool {
+	var said *pgconn.PgError
+	if !errors.As(err, &said) {
+		return false
+	}
+	switch said.Code {
+	case "22001", "22003", "22008", // a text, a number, a time that its column does not hold
+		"22021", "22P05", // a character that is none, or not of the database's encoding
+		"54000": // a row or its index is too large
+		return true
+	}
+	return false
 }
 
 func micro(t *timestamppb.Timestamp) int64 {
