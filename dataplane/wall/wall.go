@@ -104,14 +104,37 @@ func (w *Wall) Run(ctx context.Context) error {
 	return run.All(ctx, parts...)
 }
 
-// keep looks at every resource at each change of policy and as time passes.
+// keep has every resource looked at, each at a pace of its own: one that is slow or gone delays
+// no other.
 func (w *Wall) keep(ctx context.Context) error {
 	changed, stop := w.policy.Subscribe()
 	defer stop()
 	defer w.hangUp()
+	g := run.New(ctx)
+	kept := map[postern.ResourceName]bool{}
+	for {
+		snap := w.policy.Current()
+		for _, name := range snap.Resources() {
+			if res, _ := snap.Resource(name); res.GetSpec().GetLevel().GetAdmin() != nil && !kept[name] {
+				kept[name] = true
+				g.Go("wall of "+string(name), func(ctx context.Context) error { return w.keepOne(ctx, name) })
+			}
+		}
+		select {
+		case <-changed:
+		case <-g.Context().Done():
+			return errors.Join(g.Wait(), ctx.Err())
+		}
+	}
+}
+
+// keepOne looks at a resource at each change of policy and as time passes.
+func (w *Wall) keepOne(ctx context.Context, name postern.ResourceName) error {
+	changed, stop := w.policy.Subscribe()
+	defer stop()
 	for {
 		wait := time.Duration(w.cfg.Every)
-		if w.round(ctx) {
+		if w.look(ctx, name) {
 			wait = min(wait, soon)
 		}
 		again := time.NewTimer(wait)
@@ -126,33 +149,21 @@ func (w *Wall) keep(ctx context.Context) error {
 	}
 }
 
-// round looks at every resource once, all at a time. It is true where one must be looked
-// at again soon.
-func (w *Wall) round(ctx context.Context) (again bool) {
+// look looks at a resource once, if it is to be kept. It is true where that must be done again
+// soon.
+func (w *Wall) look(ctx context.Context, name postern.ResourceName) (again bool) {
 	snap := w.policy.Current()
-	var mu sync.Mutex
-	g := run.New(ctx)
-	for _, name := range snap.Resources() {
-		res, _ := snap.Resource(name)
-		if res.GetSpec().GetLevel().GetAdmin() == nil {
-			continue
-		}
-		t := w.target(name)
-		g.Go("wall of "+string(name), func(ctx context.Context) error {
-			ctx, cancel := context.WithTimeout(ctx, keepWait)
-			defer cancel()
-			err := t.keep(ctx, snap)
-			if err != nil && ctx.Err() == nil {
-				w.log.Error("wall does not stand", "resource", string(name), "error", err)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			again = again || err != nil || t.waits(ctx)
-			return nil
-		})
+	if res, _ := snap.Resource(name); res.GetSpec().GetLevel().GetAdmin() == nil {
+		return false
 	}
-	_ = g.Wait()
-	return again
+	ctx, cancel := context.WithTimeout(ctx, keepWait)
+	defer cancel()
+	t := w.target(name)
+	err := t.keep(ctx, snap)
+	if err != nil && ctx.Err() == nil {
+		w.log.Error("wall does not stand", "resource", string(name), "error", err)
+	}
+	return err != nil || t.waits(ctx)
 }
 
 func (w *Wall) target(name postern.ResourceName) *target {
