@@ -32,6 +32,7 @@ type segment struct {
 	synced int // bytes known to be on the disk
 	// live is how many bytes of frames and seals here are not stored elsewhere yet.
 	live int
+	head [entryHeader]byte // of the entry that is added; no allocation for each
 }
 
 const (
@@ -157,13 +158,17 @@ func (s *segment) add(kind entryKind, ref uint64, payload []byte) int {
 		makeReady(s.mem[s.ready:next])
 		s.ready = next
 	}
+	// The sum is over what was given, which is at hand, and not over what stands in the
+	// mapping, which would have to be waited for.
+	head := s.head[:]
+	binary.LittleEndian.PutUint32(head, uint32(entryHeader-8+len(payload)))
+	head[8] = byte(kind)
+	binary.LittleEndian.PutUint64(head[9:], ref)
+	sum := crc32.Update(crc32.Checksum(head[:4], castagnoli), castagnoli, head[8:])
+	binary.LittleEndian.PutUint32(head[4:], crc32.Update(sum, castagnoli, payload))
 	at := s.mem[s.used : s.used+entrySize(len(payload))]
-	at[8] = byte(kind)
-	binary.LittleEndian.PutUint64(at[9:], ref)
 	copy(at[entryHeader:], payload)
-	body := at[8 : entryHeader+len(payload)]
-	binary.LittleEndian.PutUint32(at, uint32(len(body)))
-	binary.LittleEndian.PutUint32(at[4:], crc32.Update(crc32.Checksum(at[:4], castagnoli), castagnoli, body))
+	copy(at, head) // the length last: without it there is no entry
 	offset := s.used + entryHeader
 	s.used += len(at)
 	return offset
