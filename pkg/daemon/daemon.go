@@ -38,6 +38,7 @@ type Program[C any] struct {
 // Main calls run with what the process was started with, and exits with its code. The
 // context ends with SIGINT or SIGTERM.
 func Main(run func(ctx context.Context, args []string, stdout, stderr io.Writer) int) {
+	shareBuffers()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
