@@ -224,7 +224,7 @@ func (x *execution) Output(s engine.Stream, p []byte) error {
 	if x.kept += int64(len(p)); x.kept > maxOutput && !x.ad.all {
 		return nil
 	}
-	x.event = record.Event{Time: x.g.cfg.Now(), Kind: record.KindChunk, Statement: x.statement, Tag: s.String(), Bytes: int64(len(p)), Data: p}
+	x.event = record.Event{Time: x.g.cfg.Now(), Kind: record.KindChunk, Statement: x.statement, Tag: s.String(), Bytes: int64(len(p)), Data: p, Shape: x.ad}
 	return x.record(policy.Async)
 }
 

@@ -32,7 +32,7 @@ func (b *Brief) Whole() (*Event, error) {
 	if err != nil || b.to == nil {
 		return e, err
 	}
-	return e, b.to.complete(e, b.ref.text)
+	return e, b.to.complete(e, b.ref)
 }
 
 // Briefly is Decode for those who are content with a Brief of most events. The Brief and

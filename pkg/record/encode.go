@@ -22,7 +22,7 @@ func appendEvent(dst []byte, e *Event, ref reference) []byte {
 	if !ref.text {
 		dst = appendString(dst, 6, e.Text)
 	}
-	for i := range e.Params {
+	for i := 0; i < len(e.Params) && !ref.params; i++ {
 		dst = appendParam(dst, &e.Params[i])
 	}
 	if len(e.Hash) > 0 && !ref.text {
@@ -56,14 +56,14 @@ func appendEvent(dst []byte, e *Event, ref reference) []byte {
 	for i := range e.Columns {
 		dst = appendColumn(dst, &e.Columns[i])
 	}
-	if len(e.Data) > 0 {
+	if len(e.Data) > 0 && !ref.data {
 		dst = protowire.AppendTag(dst, 28, protowire.BytesType)
 		dst = protowire.AppendBytes(dst, e.Data)
 	}
 	dst = appendUint(dst, 29, uint64(e.Direction))
 	dst = appendUint(dst, 30, uint64(e.Elapsed.Microseconds()))
 	dst = appendUint(dst, 31, uint64(ref.as))
-	return appendUint(dst, 32, uint64(ref.to)<<1|bit(ref.text))
+	return appendUint(dst, 32, uint64(ref.to)<<1|bit(ref.text)*refersText|bit(ref.params)*refersParams|bit(ref.data)*refersData)
 }
 
 func appendJudgement(dst []byte, e *Event) []byte {

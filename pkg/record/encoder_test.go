@@ -12,8 +12,8 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 )
 
-// executions are events of more shapes than there are slots, some of one text
-// and some of texts of their own, and what they must read as.
+// executions are events of more shapes than there are slots, some of one text and some of
+// texts of their own, with parameters and data that mostly repeat.
 func executions() []*Event {
 	var all []*Event
 	shapes := make([]*int, maxSlots+3)
@@ -31,12 +31,28 @@ func executions() []*Event {
 			forward = text + " LIMIT 1"
 		}
 		hash := sha256.Sum256([]byte(text))
+		params := []Param{{Value: "accept: */*"}, {Value: "\x01", Binary: true, Text: "1"}}
+		switch i % 20 {
+		case 17:
+			params = nil
+		case 18:
+			params[0].Value = fmt.Sprint(i)
+		case 19:
+			params[1].Null = true
+		}
 		all = append(all, &Event{
-			Seq: uint64(i + 1), Time: began.Add(time.Duration(i) * time.Millisecond), Kind: KindIntent, Statement: uint64(i + 1),
-			Text: text, Hash: hash[:], Forward: forward, Params: []Param{{Value: fmt.Sprint(i)}},
+			Seq: uint64(len(all) + 1), Time: began.Add(time.Duration(i) * time.Millisecond), Kind: KindIntent, Statement: uint64(i + 1),
+			Text: text, Hash: hash[:], Forward: forward, Params: params,
 			Verdict: postern.VerdictAllow, Rule: fmt.Sprintf("task/permit[%d]", n), Effect: postern.EffectRead, Level: postern.LevelSource,
 			Version: postern.Version{Epoch: "E", Revision: int64(n)}, Touched: []Touch{{Column: fmt.Sprintf("t%d.id", n), Role: RoleOutput}}, Shape: shapes[n],
 		})
+		for _, said := range []string{"head", "body"} {
+			data := fmt.Appendf(nil, "the %s of %d at %d", said, n, i/50)
+			if said == "body" && i%30 == 0 {
+				data = nil
+			}
+			all = append(all, &Event{Seq: uint64(len(all) + 1), Kind: KindChunk, Statement: uint64(i + 1), Tag: said, Bytes: int64(len(data)), Data: data, Shape: shapes[n]})
+		}
 	}
 	return all
 }
@@ -124,6 +140,9 @@ func TestDamagedReferences(t *testing.T) {
 		"no slot":                  {bare, reference{to: maxSlots + 1}},
 		"both":                     {bare, reference{to: 1, as: 2}},
 		"a text of its own":        {&Event{Seq: 2, Kind: KindIntent, Text: "b"}, reference{to: 1, text: true, own: 1}},
+		"no such part":             {bare, reference{to: 1 | 1<<7}},
+		"a parameter of its own":   {&Event{Seq: 2, Kind: KindIntent}, reference{to: 1, params: true, own: 3}},
+		"data of its own":          {&Event{Seq: 2, Kind: KindIntent}, reference{to: 1, data: true, own: 4}},
 		"a rule of its own":        {&Event{Seq: 2, Kind: KindIntent, Rule: "s"}, reference{to: 1, own: 2}},
 		"a slot that is too large": {bare, reference{as: maxSlots + 1}},
 		"a large one":              {&Event{Seq: 2, Kind: KindIntent, Text: strings.Repeat("x", maxReferring)}, reference{as: 2}},
@@ -132,12 +151,16 @@ func TestDamagedReferences(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		message := appendEvent(nil, c.event, reference{to: c.ref.to, as: c.ref.as, text: c.ref.text})
+		message := appendEvent(nil, c.event, reference{to: c.ref.to, as: c.ref.as, text: c.ref.text, params: c.ref.params, data: c.ref.data})
 		switch c.ref.own {
 		case 1:
 			message = appendString(message, 6, "b")
 		case 2:
 			message = appendString(message, 10, "s")
+		case 3:
+			message = appendParam(message, &Param{Value: "b"})
+		case 4:
+			message = appendString(message, 28, "b")
 		}
 		var d Decoder
 		if err := d.Decode(frames, func(*Event) error { return nil }); err != nil {
@@ -197,5 +220,46 @@ func TestEncoderAllocatesNothing(t *testing.T) {
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestWhatRepeatsIsWrittenOnce: parameters and data that are as they were cost a few bytes,
+// until they are others.
+func TestWhatRepeatsIsWrittenOnce(t *testing.T) {
+	shape := new(int)
+	head := []byte(strings.Repeat("content-type: text/plain\n", 40))
+	var c Encoder
+	size := func(e *Event) int {
+		e.Seq, e.Shape = 7, shape
+		frames, err := c.AppendFrames(nil, e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(frames)
+	}
+	asked := func(header string) *Event {
+		return &Event{Kind: KindIntent, Text: "GET /", Params: []Param{{Value: header}}}
+	}
+	said := func(data []byte) *Event { return &Event{Kind: KindChunk, Tag: "head", Data: data} }
+	cookie := strings.Repeat("c", 300)
+	for i, s := range []struct {
+		event  *Event
+		repeat bool
+	}{
+		{asked(cookie), false}, {said(head), false}, {asked(cookie), true}, {said(head), true}, {asked(cookie + "d"), false}, {asked(cookie), true},
+		{said(head[1:]), false}, {said(head[1:]), true}, {said(head), false},
+	} {
+		if n := size(s.event); (n < 64) != s.repeat {
+			t.Errorf("event %d has %d bytes", i, n)
+		}
+	}
+	head[0] = 'C' // whose memory it is
+	if n := size(said(head)); n < 64 {
+		t.Errorf("other data was taken for the same: %d bytes", n)
+	}
+	for range 2 {
+		if n := size(said(make([]byte, maxCopied+1))); n < maxCopied {
+			t.Errorf("large data was kept: %d bytes", n)
+		}
 	}
 }

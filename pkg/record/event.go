@@ -116,8 +116,8 @@ type Event struct {
 	Raw bool
 
 	// Shape, where it is not nil, is a pointer that tells an Encoder what need not be written
-	// again: two events of one Shape say the same by Verdict, Rule, Touched, Effect, Level and
-	// Version, and where their Text is the same, by Hash. It is not written itself.
+	// again: two events of one Shape and Tag say the same by Verdict, Rule, Touched, Effect,
+	// Level and Version, and where their Text is the same, by Hash. It is not written itself.
 	Shape any
 }
 

@@ -20,6 +20,16 @@ type referred struct {
 const (
 	ofJudgement = 1<<9 | 1<<10 | 1<<13 | 1<<14 | 1<<15 | 1<<16
 	ofText      = 1<<6 | 1<<8 | 1<<12
+	ofParams    = 1 << 7
+	ofData      = 1 << 28
+)
+
+// What field 32 says beside twice the slot. Readers of before know of the text alone, and
+// take what says more for damaged.
+const (
+	refersText   = 1 << 0
+	refersParams = 1 << 6
+	refersData   = 1 << 7
 )
 
 // read takes in a field of the message.
@@ -32,7 +42,8 @@ func (r *reference) read(f field) error {
 	case 31:
 		r.as = int(min(slot, maxSlots+1))
 	case 32:
-		r.text, slot = slot&1 == 1, slot>>1
+		r.text, r.params, r.data = slot&refersText != 0, slot&refersParams != 0, slot&refersData != 0
+		slot = slot &^ (refersText | refersParams | refersData) >> 1
 		r.to = int(min(slot, maxSlots+1))
 	default:
 		return nil
@@ -53,7 +64,8 @@ func (d *Decoder) follow(ref reference, message []byte) (*referred, error) {
 		return nil, nil
 	}
 	r := d.slots[ref.to-1]
-	if r == nil || ref.as > 0 || ref.own&ofJudgement != 0 || ref.text && ref.own&ofText != 0 {
+	never := uint64(ofJudgement) | bit(ref.text)*ofText | bit(ref.params)*ofParams | bit(ref.data)*ofData
+	if r == nil || ref.as > 0 || ref.own&never != 0 {
 		return nil, errMessage
 	}
 	return r, nil
@@ -70,15 +82,15 @@ func (d *Decoder) event(message []byte) (*Event, error) {
 	case err != nil:
 		return nil, err
 	case r != nil:
-		return e, r.complete(e, ref.text)
+		return e, r.complete(e, ref)
 	case ref.as > 0:
 		d.slots[ref.as-1] = &referred{message: bytes.Clone(message)}
 	}
 	return e, nil
 }
 
-// complete adds to e what r says, also by its text where that is e's.
-func (r *referred) complete(e *Event, text bool) error {
+// complete adds to e what it refers to.
+func (r *referred) complete(e *Event, ref reference) error {
 	if r.event == nil {
 		var err error
 		if r.event, _, err = decodeEvent(r.message); err != nil {
@@ -88,8 +100,14 @@ func (r *referred) complete(e *Event, text bool) error {
 	o := r.event
 	e.Verdict, e.Rule, e.Effect, e.Level, e.Version = o.Verdict, o.Rule, o.Effect, o.Level, o.Version
 	e.Touched = slices.Clone(o.Touched)
-	if text {
+	if ref.text {
 		e.Text, e.Hash, e.Forward = o.Text, bytes.Clone(o.Hash), o.Forward
+	}
+	if ref.params {
+		e.Params = slices.Clone(o.Params)
+	}
+	if ref.data {
+		e.Data = bytes.Clone(o.Data)
 	}
 	return nil
 }
