@@ -275,17 +275,16 @@ func (x *exchange) said(p []byte) error {
 // errOver ends a body that is still being sent when its answer has ended.
 var errOver = errors.New("http: the exchange is over")
 
-// heads are what the lines of heads are written to.
-var heads = sync.Pool{New: func() any { b := make([]byte, 0, 1<<10); return &b }}
+// shownHead is the head of an answer as it is recorded.
+func shownHead(status int, h http.Header) []byte {
+	return request.AppendShown([]byte(statusLine(status)+"\n"), h)
+}
 
-// head reports the answer's status and headers.
-func (x *exchange) head(status int, h http.Header) error {
-	b := heads.Get().(*[]byte)
-	defer heads.Put(b)
-	*b = request.AppendShown(append(append((*b)[:0], statusLine(status)...), '\n'), h)
+// head reports it.
+func (x *exchange) head(shown []byte) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.flow.Output(engine.Head, *b)
+	return x.flow.Output(engine.Head, shown)
 }
 
 func (x *exchange) done(o engine.Outcome) error {

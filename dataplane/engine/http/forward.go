@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/pump"
 	"github.com/posterngate/postern/dataplane/request"
+	"github.com/posterngate/postern/dataplane/request/h1"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -182,6 +184,12 @@ func (x *exchange) unreachable(err error) error {
 
 // answer passes an answer on.
 func (x *exchange) answer(ctx context.Context, resp *http.Response, secrets [][]byte) error {
+	memo := x.recall(resp)
+	if memo != nil {
+		if p, ok := (*memo).(*passed); ok {
+			return x.answerAs(p, resp, secrets)
+		}
+	}
 	h := x.w.Header()
 	request.Return(h, resp.Header)
 	if err := x.redirect(h); err != nil {
@@ -196,9 +204,13 @@ func (x *exchange) answer(ctx context.Context, resp *http.Response, secrets [][]
 		clear(h)
 		return err
 	}
-	if err := x.head(resp.StatusCode, h); err != nil {
+	shown := shownHead(resp.StatusCode, h)
+	if err := x.head(shown); err != nil {
 		clear(h)
 		return err
+	}
+	if memo != nil {
+		*memo = &passed{maps.Clone(h), h1.NewLines(resp.StatusCode, h), shown}
 	}
 	announced := map[string]bool{}
 	for name := range resp.Trailer {
@@ -220,6 +232,35 @@ func (x *exchange) answer(ctx context.Context, resp *http.Response, secrets [][]
 		h[name] = values
 	}
 	return nil
+}
+
+// passed is how the head of an answer was passed on.
+type passed struct {
+	header http.Header
+	lines  *h1.Lines
+	shown  []byte // as it is recorded
+}
+
+// recall is where a passed is kept, or nil where what the client gets rests on more than the
+// answer and the session.
+func (x *exchange) recall(resp *http.Response) *any {
+	if x.masks != nil || x.talk != nil || h1.Memo(x.w) == nil {
+		return nil
+	}
+	return h1.Recall(resp)
+}
+
+// answerAs passes on an answer whose head is as that of one before.
+func (x *exchange) answerAs(p *passed, resp *http.Response, secrets [][]byte) error {
+	if leaks(p.header, secrets) {
+		return errLeak
+	}
+	if err := x.head(p.shown); err != nil {
+		return err
+	}
+	x.answered = true
+	h1.WriteLines(x.w, p.lines)
+	return x.copy(catching(resp.Body, secrets), resp.ContentLength < 0)
 }
 
 // statusLine is a status as people write it.

@@ -68,10 +68,7 @@ func (x *exchange) see(resp *http.Response, h http.Header, secrets [][]byte) (io
 	case resp.ContentLength >= 0:
 		h.Set("Content-Length", strconv.FormatInt(resp.ContentLength, 10))
 	}
-	if len(secrets) > 0 {
-		return &catcher{from: body, secrets: secrets}, nil
-	}
-	return body, nil
+	return catching(body, secrets), nil
 }
 
 // blank stands in the place of an error page that may quote anything.

@@ -34,7 +34,7 @@ func (x *exchange) tunnel(ctx context.Context, out *http.Request, secrets [][]by
 	if leaks(h, secrets) {
 		return o, errLeak
 	}
-	if err := x.head(resp.StatusCode, h); err != nil {
+	if err := x.head(shownHead(resp.StatusCode, h)); err != nil {
 		return o, err
 	}
 	near, buffered, err := http.NewResponseController(x.w).Hijack()

@@ -107,13 +107,23 @@ func (l *link) parse() (*http.Response, error) {
 		again := l.last
 		return &again, nil
 	}
-	l.said = ""
+	l.said, l.memo = "", nil
 	head := string(l.head)
 	resp, err := parseAnswer(head)
 	if err == nil && resp.Trailer == nil { // trailers are written to
 		l.said, l.last = head, *resp
 	}
 	return resp, err
+}
+
+// Recall is where who asks keeps what it works out of the head of an answer: the next answer
+// of the connection with the very same head finds it there. It is for use before the body is
+// read, and nil where nothing can be kept.
+func Recall(resp *http.Response) *any {
+	if a, ok := resp.Body.(*answer); ok && a.l.said != "" {
+		return &a.l.memo
+	}
+	return nil
 }
 
 // parseAnswer makes a response of a head. Its ContentLength is that of a body where one may

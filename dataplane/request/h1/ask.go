@@ -106,18 +106,6 @@ func writeHead(w *bufio.Writer, r *http.Request) error {
 // unseen reports whether a character ends a word of the first line.
 func unseen(c rune) bool { return c <= ' ' || c >= 0x7f }
 
-// writeLine writes a header, whose value cannot end it; false means that it would have.
-func writeLine(w *bufio.Writer, name, value string) bool {
-	if !token(name) || strings.ContainsAny(value, "\r\n\x00") {
-		return false
-	}
-	_, _ = w.WriteString(name)
-	_, _ = w.WriteString(": ")
-	_, _ = w.WriteString(value)
-	_, _ = w.Write(crlf)
-	return true
-}
-
 // A sending is the body of a request on its way.
 type sending struct {
 	body io.ReadCloser

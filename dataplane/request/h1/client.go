@@ -45,6 +45,7 @@ type link struct {
 	head []byte // reused
 	said string // the last head that was parsed, and may be again; empty where there is none
 	last http.Response
+	memo any // of said, for who asks
 
 	since time.Time // when it was kept
 	used  bool      // it has served a request before

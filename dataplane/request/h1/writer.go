@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -67,33 +66,34 @@ func (w *writer) WriteHeader(status int) {
 	w.head(status)
 }
 
+// WriteLines is WriteHeader with what l says in the place of Header. w must be one that has
+// a Memo.
+func WriteLines(w http.ResponseWriter, l *Lines) {
+	one := w.(*writer)
+	one.mu.Lock()
+	defer one.mu.Unlock()
+	if !one.wrote {
+		one.open(l)
+	}
+}
+
 func (w *writer) head(status int) {
 	if w.wrote || status < 200 && status != http.StatusSwitchingProtocols {
 		return
 	}
-	w.wrote, w.status, w.left = true, status, -1
+	l := linesOf(w.c.bw.AvailableBuffer(), status, w.header)
+	w.open(&l)
+}
+
+// open writes l, and how the body is framed.
+func (w *writer) open(l *Lines) {
+	status := l.status
+	w.wrote, w.status, w.left = true, status, l.length
 	w.nobody = w.r.Method == http.MethodHead || status == http.StatusNoContent || status == http.StatusNotModified || status < 200
 	b := w.c.bw
-	_, _ = b.WriteString("HTTP/1.1 ")
-	_, _ = b.WriteString(strconv.Itoa(status))
-	_ = b.WriteByte(' ')
-	_, _ = b.WriteString(http.StatusText(status))
-	_, _ = b.Write(crlf)
-	if n, err := strconv.ParseInt(w.header.Get("Content-Length"), 10, 64); err == nil && n >= 0 && status >= 200 && status != http.StatusNoContent {
-		w.left = n
-	} else {
-		w.header.Del("Content-Length")
-	}
-	if w.header["Date"] == nil {
-		w.header["Date"] = []string{time.Now().UTC().Format(http.TimeFormat)}
-	}
-	for name, values := range w.header {
-		if strings.HasPrefix(name, http.TrailerPrefix) {
-			continue
-		}
-		for _, v := range values {
-			writeLine(b, name, v)
-		}
+	_, _ = b.Write(l.text)
+	if !l.dated {
+		writeLine(b, "Date", time.Now().UTC().Format(http.TimeFormat))
 	}
 	switch {
 	case w.nobody || w.left >= 0:
