@@ -29,6 +29,7 @@ type exchange struct {
 	terms *engine.Terms
 
 	judged
+	memo     *judged // where what was judged is kept for the requests that follow; nil where it is not
 	body     []byte
 	buffered bool
 	talk     *talk // nil where it is no server of MCP
@@ -126,7 +127,7 @@ func (x *exchange) fail(ctx context.Context, err error) {
 // before with the same headers is admitted as it was, unless policy has changed since.
 func (x *exchange) admit(ctx context.Context) error {
 	if j, ok := x.h.Memo.(*judged); ok && j.of(x) {
-		x.judged = *j
+		x.judged, x.memo = *j, j
 		err := x.letIn(ctx)
 		if err == nil {
 			err = x.pass(ctx, x.adm, x.args(), &x.flow)
@@ -135,6 +136,7 @@ func (x *exchange) admit(ctx context.Context) error {
 			return err
 		}
 		pump.Off(ctx)
+		x.judged, x.memo = judged{}, nil
 	}
 	if err := x.understand(); err != nil {
 		return err
@@ -181,6 +183,7 @@ type judged struct {
 	adm    *engine.Admission
 	masks  *content.Rule // nil masks nothing
 	at     *url.URL      // where it goes; nil until that is asked for
+	out    *http.Request // that went there, where the next one can be the very same; nil until one has
 }
 
 // of reports whether a request with the same headers is the one that was judged.
@@ -207,7 +210,7 @@ func (x *exchange) keep() {
 		}
 		j := x.judged
 		j.method, j.uri, j.visit = x.r.Method, x.r.RequestURI, x.v
-		x.h.Memo = &j
+		x.h.Memo, x.memo = &j, &j
 	}
 }
 

@@ -77,6 +77,9 @@ func (x *exchange) trip(ctx context.Context, c *engine.Credential) (engine.Outco
 	if x.facts.GRPC() && x.terms.TLS.Mode == "disable" {
 		via = x.v.HTTP2
 	}
+	if x.memo != nil && c == nil && told == nil && via == http.RoundTripper(x.v.HTTP1) {
+		x.memo.out = out // which is asked with once at a time, as its Head is
+	}
 	resp, err := via.RoundTrip(out)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -116,8 +119,12 @@ func (x *exchange) address() (*url.URL, error) {
 	return u, nil
 }
 
-// outgoing is the request as the resource gets it: made anew, of what was understood.
+// outgoing is the request as the resource gets it: made anew, of what was understood, or the
+// one that such a request was made of before.
 func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
+	if x.out != nil && x.out.Context() == ctx {
+		return x.out, nil
+	}
 	at, err := x.address()
 	if err != nil {
 		return nil, err

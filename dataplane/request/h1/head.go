@@ -68,22 +68,29 @@ func readHead(r *bufio.Reader, buf []byte, most int) ([]byte, error) {
 
 var crlf, headEnd = []byte("\r\n"), []byte("\r\n\r\n")
 
-// parseHead makes a request of a head, whose lines below the first mostly say what those of
-// the head before said. Its body is not set yet.
+// parseHead makes a request of a head, which mostly says what the head before said, or all of
+// it below the first line. Its body is not set yet.
 func parseHead(ctx context.Context, head []byte, before *said) (*http.Request, *said, error) {
 	line, lines, _ := bytes.Cut(head, crlf)
+	same := before != nil && before.length == 0 && before.lines == string(lines)
+	if same && before.line == string(line) {
+		again := before.last
+		return &again, before, nil
+	}
 	r := (&http.Request{ProtoMajor: 1}).WithContext(ctx)
-	err := parseLine(r, string(line))
+	text := string(line)
+	err := parseLine(r, text)
 	if err != nil {
 		return nil, nil, err
 	}
 	s := before
-	if s == nil || s.minor != r.ProtoMinor || s.length != 0 || s.lines != string(lines) {
+	if !same || s.minor != r.ProtoMinor {
 		if s, err = parseLines(string(lines), r.ProtoMinor); err != nil {
 			return nil, nil, err
 		}
 	}
 	r.Header, r.Host, r.TransferEncoding, r.ContentLength, r.Close = s.header, s.host, s.codings, s.length, s.close
+	s.line, s.last = text, *r
 	return r, s, nil
 }
 
@@ -97,6 +104,9 @@ type said struct {
 	length  int64 // -1 is chunks
 	close   bool
 	memo    any
+
+	line string       // the first one of the last head that had these lines
+	last http.Request // that it made
 }
 
 func parseLines(lines string, minor int) (*said, error) {
