@@ -81,7 +81,7 @@ answers: ## ANSWERS statements (default 10000) of which is known what they use: 
 	POSTERN_TRUTH_STATEMENTS=$(or $(ANSWERS),10000) $(GO) test -count=1 -timeout 60m -v -run TestWhoIsTrue ./test/e2e/17-answers
 
 holes: ## Opens each planted fault of the enforcement: catalogue, generated statements or tests must find it
-	@mkdir -p bin && $(GO) test -c -tags holes -o bin/holes.test ./test/holes && cd test/holes && ../../bin/holes.test -test.v -test.timeout 120m -test.run 'TestHoles|TestPools'
+	@mkdir -p bin && $(GO) test -c -tags holes -o bin/holes.test ./test/holes && cd test/holes && ../../bin/holes.test -test.v -test.timeout 120m -test.run 'TestHoles|TestPools|TestOthers'
 
 faults: ## kill -9 of nodes, control planes, the index and the object store under load, FAULTS_RUNS times (default 50)
 	POSTERN_LARGE=1 $(GO) test -count=1 -v -run TestInput/large ./test/e2e/04-input

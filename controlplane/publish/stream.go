@@ -14,6 +14,7 @@ import (
 	"github.com/posterngate/postern/pkg/fault"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/run"
 )
@@ -451,7 +452,7 @@ func (h *Hub) saying(s *stream, to state) postern.Version {
 // read it answers none, for what the node has is not all that holds.
 func (h *Hub) bookmark(s *stream) *nodev1.SyncResponse {
 	echo := s.echo
-	if len(h.world.unread) > 0 {
+	if len(h.world.unread) > 0 && !hole.Is("publish-unread") {
 		echo = 0
 	}
 	return &nodev1.SyncResponse{Kind: &nodev1.SyncResponse_Bookmark{Bookmark: &nodev1.Bookmark{

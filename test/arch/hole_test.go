@@ -17,7 +17,7 @@ var planted = regexp.MustCompile(`(?:hole\.Is|predicate)\("([a-z-]+)"\)`)
 // TestHolesAreListed: every planted fault is tried by those who look for them.
 func TestHolesAreListed(t *testing.T) {
 	listed, used := map[string]bool{}, map[string]bool{}
-	for _, h := range slices.Concat(holes.All, holes.Lives, holes.Pools) {
+	for _, h := range slices.Concat(holes.All, holes.Lives, holes.Pools, holes.Others) {
 		if listed[h.Name] {
 			t.Errorf("%s is listed twice", h.Name)
 		}
@@ -55,7 +55,7 @@ func TestNoHoleIsShipped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, h := range slices.Concat(holes.All, holes.Lives, holes.Pools) {
+	for _, h := range slices.Concat(holes.All, holes.Lives, holes.Pools, holes.Others) {
 		if bytes.Contains(b, []byte(h.Name)) {
 			t.Errorf("the node knows of %s", h.Name)
 		}

@@ -30,6 +30,14 @@ var Pools = []Hole{
 	{Name: "pool-unjudged"},
 }
 
+// Others are faults beside sessions and statements: in what people have answered, what nodes
+// are told and what is written down. The packages' own tests find them.
+var Others = []Hole{
+	{Name: "approve-tightened"},
+	{Name: "publish-unread"},
+	{Name: "record-uncut"},
+}
+
 // All are the faults of enforcement, of one statement.
 var All = []Hole{
 	{"analyse-function-pure", "function"},
@@ -41,6 +49,7 @@ var All = []Hole{
 	{"analyse-explain-analyze", "structure"},
 	{"analyse-explain-costs", "mask-inference"},
 	{"analyse-several", "protocol structure"},
+	{"analyse-defined", ""},
 	{"analyse-where-role", "mask-inference"},
 	{"analyse-join-role", "mask-inference"},
 	{"analyse-filter-role", "mask-inference"},
@@ -67,6 +76,7 @@ var All = []Hole{
 	{"wire-startup", "startup"},
 	{"wire-deallocate", "namespace"},
 	{"wire-prepare", "namespace"},
+	{"wire-defined", ""},
 	{"wire-stale-unnamed", "namespace"},
 	{"wire-no-skip", "namespace skip"},
 	{"wire-pinned", "session setting"},

@@ -61,7 +61,7 @@ func (c *conn) trusts(st *statement) bool {
 // That does not show what a transaction of the session's own has defined and not yet
 // committed: a name that it has freed would mean something that nobody has judged.
 func (c clientCore) settled(all ...*statement) (pump.Next, *report) {
-	if c.defined == 0 || c.terms.Own || !slices.ContainsFunc(all, c.resolves) {
+	if c.defined == 0 || c.terms.Own || hole.Is("wire-defined") || !slices.ContainsFunc(all, c.resolves) {
 		return pump.Next{}, nil
 	}
 	if c.q.n > 0 {
