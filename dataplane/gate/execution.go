@@ -33,6 +33,7 @@ type execution struct {
 	rawShown  bool
 
 	hash  [sha256.Size]byte // of its text
+	text  []byte            // of which that is; reused
 	event record.Event      // reused
 	pbuf  []record.Param    // reused
 }

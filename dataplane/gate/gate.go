@@ -364,7 +364,8 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 	x.begin(ad, g.cfg.Now())
 	x.hash = ad.hash
 	if a.Text != ad.text { // another one of its shape
-		x.hash = sha256.Sum256([]byte(a.Text))
+		x.text = append(x.text[:0], a.Text...)
+		x.hash = sha256.Sum256(x.text)
 	}
 	forward := a.Forward
 	if a.Own {

@@ -59,6 +59,9 @@ func (t targetCore) checkColumns(st *statement, body []byte) *postern.Refusal {
 	if len(body) <= maxKeptDescription {
 		st.desc = bytes.Clone(body)
 	}
+	if l := st.like; l != nil { // the next of this shape need not be looked at again
+		l.desc, l.columns, l.plan = st.desc, st.columns, st.plan
+	}
 	return nil
 }
 

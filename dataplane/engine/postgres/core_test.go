@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"testing"
@@ -158,6 +159,41 @@ func TestCachedExecutionAllocatesNothing(t *testing.T) {
 	both()
 	if n := testing.AllocsPerRun(200, both); n != 0 {
 		t.Fatalf("%v allocations for one cached simple query", n)
+	}
+}
+
+// TestAShapeAllocatesItsTextAlone: a text with other literals than before is copied, for the
+// record and for the statement; what its result is said to be is not looked at again. It
+// makes no difference whether this session had the shape judged, or an earlier one.
+func TestAShapeAllocatesItsTextAlone(t *testing.T) {
+	c := hotConn(t)
+	answer := join(hotDesc, hotRow, message('C', "SELECT 1\x00"), message('Z', "I"))
+	var texts [][]byte
+	for i := range 500 {
+		texts = append(texts, message('Q', fmt.Sprintf("select abalance from accounts where aid = %d\x00", i)))
+	}
+	again := texts[0]
+	once := func() {
+		feed(t, clientCore{c}, texts[0])
+		feed(t, targetCore{c}, answer)
+		texts = texts[1:]
+	}
+	once()
+	for _, session := range []string{"the one that had it judged", "the next"} {
+		if n := testing.AllocsPerRun(200, once); n > 2 {
+			t.Errorf("%s: %v allocations for one of a known shape", session, n)
+		}
+		same := func() {
+			feed(t, clientCore{c}, again)
+			feed(t, targetCore{c}, answer)
+		}
+		same()
+		if n := testing.AllocsPerRun(200, same); n != 0 {
+			t.Errorf("%s: %v allocations for the text that was judged", session, n)
+		}
+		c.shelve()
+		c.texts = map[string]*statement{}
+		c.shapes = c.e.shelf.take(c.shelfKey())
 	}
 }
 

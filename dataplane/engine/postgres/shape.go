@@ -37,6 +37,10 @@ func (c *conn) ofShape(text []byte) *statement {
 	if s == nil || s.st.catalog != c.cat || c.s.Stale(s.st.adm) {
 		return nil
 	}
+	if s.st.text == copied { // which an earlier session had judged
+		c.keepText(s.st)
+		return s.st
+	}
 	forward := copied
 	if !s.st.own {
 		if s.template == nil {
@@ -60,7 +64,7 @@ func (st *statement) reworded(text, forward string) *statement {
 		st  statement
 		adm engine.Admission
 	}{*st, *st.adm}
-	both.st.text, both.st.adm, both.st.asked = text, &both.adm, 0
+	both.st.text, both.st.adm, both.st.asked, both.st.like = text, &both.adm, 0, st
 	both.adm.Text, both.adm.Forward = text, forward
 	return &both.st
 }

@@ -32,6 +32,8 @@ type statement struct {
 	columns []engine.ResultColumn
 	plan    *plan  // for its rows; nil without a masking, or while none was checked
 	asked   uint64 // the segment in which the client asked for a RowDescription
+
+	like *statement // of whose shape it is, and which has what was noted too; nil where it was judged itself
 }
 
 func newStatement(text string, adm *engine.Admission, cat *catalog, keys tokens) (*statement, error) {
@@ -205,13 +207,18 @@ func (c *conn) prepare(ctx context.Context, text string) (*statement, error) {
 		c.setCatalog(cat)
 	}
 	if adm.Decision.Deps.Cacheable() && len(text) <= maxCachedText {
-		if len(c.texts) >= maxTexts {
-			clear(c.texts)
-		}
-		c.texts[text] = st
+		c.keepText(st)
 		c.keepShape(st, template)
 	}
 	return st, nil
+}
+
+// keepText remembers what was judged for the next time. The caller holds mu.
+func (c *conn) keepText(st *statement) {
+	if len(c.texts) >= maxTexts {
+		clear(c.texts)
+	}
+	c.texts[st.text] = st
 }
 
 // see notes what a statement of the session may do. The caller holds mu.
