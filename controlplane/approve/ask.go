@@ -278,7 +278,7 @@ func (s *Service) usable(g *typesv1.Grant, r postern.ResourceName, n postern.Nod
 		return err
 	}
 	sub := noun.SubjectOf(g.GetSubject())
-	if reason, lock, ok := snapshot.LockedFor(&sub, postern.GrantID(g.GetId()), r, n, now); ok {
+	if reason, lock, ok := snapshot.Barred(&sub, postern.GrantID(g.GetId()), r, n, now); ok {
 		return fault.New(codes.PermissionDenied, "%s (lock %s)", reason, lock).WithKind(postern.CodeKilled.String())
 	}
 	if _, err := snapshot.ResourceOf(postern.TaskName(g.GetTask()), r); err != nil {

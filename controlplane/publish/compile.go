@@ -2,10 +2,12 @@ package publish
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"sync/atomic"
 
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 )
@@ -115,6 +117,9 @@ func (h *Hub) policyObjects() (v postern.Version, change uint64, objects, locks 
 		case it.full.GetNode() == nil:
 			objects = append(objects, it.full)
 		}
+	}
+	for ref := range h.world.unread { // of which nothing but the name is known
+		locks = append(locks, object.Bare(kindLock, strings.TrimPrefix(ref, kindLock+"/")))
 	}
 	return h.world.version, h.changes, objects, locks
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/dataplane/snapshot"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/postern"
 )
 
 // TestWhatWaitsIsNotFresh pings while a change waits behind the one before it, at every
@@ -83,8 +84,22 @@ func TestNothingIsFreshUnderALockThatCannotBeRead(t *testing.T) {
 			t.Errorf("echo %d of ping %d", got, ping)
 		}
 		broken := store.Op{Key: store.Key{Kind: "lock", Name: "l"}, Value: []byte("no lock"), If: store.AnyRevision}
+		_, later, err := store.EncodeObject(lockOn("l", nil)) // as of a later release, whose target is not known
+		if err != nil {
+			t.Fatal(err)
+		}
+		barred := func(want bool) {
+			t.Helper()
+			if reason, _, got := h.hub.Snapshot().Barred(&postern.Subject{Name: "alice"}, "", "", "", time.Now()); got != want {
+				t.Errorf("alice is barred: %v, %s", got, reason)
+			}
+		}
 		for _, mend := range []func(){func() { h.remove("lock", "l") }, func() { h.put(lockOn("l", &typesv1.LockSpec{Subject: "mallory"})) }} {
 			h.commit(broken)
+			if got := echo(); got != 0 {
+				t.Errorf("echo %d under a lock that cannot be read", got)
+			}
+			broken.Value = later
 			v := h.put(task("a", fmt.Sprint(ping), "db"))
 			if got := echo(); got != 0 {
 				t.Errorf("echo %d under a lock that cannot be read", got)
@@ -92,10 +107,12 @@ func TestNothingIsFreshUnderALockThatCannotBeRead(t *testing.T) {
 			if p.holder.Version().Revision < v.Revision {
 				t.Error("policy does not go on")
 			}
+			barred(true)
 			mend()
 			if got := echo(); got != ping {
 				t.Errorf("echo %d of ping %d once the lock is mended", got, ping)
 			}
+			barred(false)
 		}
 		h.commit(broken) // it stays as it was
 		if got := echo(); got != ping {

@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/object"
+	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -128,9 +130,12 @@ func (w *world) remove(k store.Key, c *change) {
 	if k.Kind == kindGrant {
 		return // a node keeps the end of a grant until the grant would have ended
 	}
-	delete(w.unread, k.String())
-	if _, ok := w.objects[k.String()]; ok {
-		delete(w.objects, k.String())
+	ref := k.String()
+	_, known := w.objects[ref]
+	_, unread := w.unread[ref]
+	if known || unread {
+		delete(w.objects, ref)
+		delete(w.unread, ref)
 		c.note(k.Kind)
 	}
 }
@@ -160,8 +165,9 @@ func (w *world) put(e store.Entry, before *world) bool {
 		w.log.Error("stored lock cannot be read, it stays as it was", "object", ref, "revision", e.Revision, "error", err)
 		w.objects[ref] = old
 	case e.Kind == kindLock:
-		w.log.Error("stored lock cannot be read; until an admin deletes it nodes are not told that they are up to date, and stop", "object", ref, "revision", e.Revision, "error", err)
+		w.log.Error("stored lock cannot be read; until an admin deletes it nobody else is let do anything, and nodes are not told that they are up to date, and stop", "object", ref, "revision", e.Revision, "error", err)
 		w.unread[ref] = struct{}{}
+		return true
 	default:
 		w.log.Error("stored object cannot be read, it is not enforced", "object", ref, "revision", e.Revision, "error", err)
 		delete(w.objects, ref)
@@ -173,6 +179,9 @@ func newItem(e store.Entry) (*item, error) {
 	o, err := store.DecodeObject(e)
 	if err != nil {
 		return nil, err
+	}
+	if l := o.GetLock(); l != nil && policy.Aimless(l) {
+		return nil, errors.New("it names nothing that this release knows")
 	}
 	it := &item{ref: e.Key.String(), revision: e.Revision, full: o}
 	if !leaves(e.Kind) {

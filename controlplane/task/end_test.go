@@ -52,6 +52,12 @@ func TestGroundIsLost(t *testing.T) {
 		"resource locked": {"alice", "sales-report", func(w *world) {
 			w.apply(`{kind: Lock, metadata: {name: out}, spec: {resource: warehouse, reason: upgrade}}`)
 		}, false, ""},
+		"a lock that cannot be read": {"alice", "sales-report", func(w *world) {
+			w.apply(`{kind: Lock, metadata: {name: out}}`)
+			if _, err := w.open("alice", "sales-report"); err == nil || !strings.Contains(err.Error(), `lock "out" cannot be read`) {
+				w.t.Errorf("under a lock that cannot be read: %v", err)
+			}
+		}, false, ""},
 		"workload removed": {"nightly", "nightly-load", func(w *world) { w.remove("workload", "nightly") }, true, "workload"},
 		"workload locked": {"nightly", "nightly-load", func(w *world) {
 			w.apply(`{kind: Lock, metadata: {name: out}, spec: {workload: nightly, reason: leaked}}`)

@@ -176,7 +176,7 @@ func (s *Service) free(g *typesv1.Grant, resource string, node postern.NodeName)
 }
 
 func locked(snapshot *policy.Snapshot, sub postern.Subject, g postern.GrantID, r postern.ResourceName, n postern.NodeName, now time.Time) error {
-	reason, lock, ok := snapshot.LockedFor(&sub, g, r, n, now)
+	reason, lock, ok := snapshot.Barred(&sub, g, r, n, now)
 	if !ok {
 		return nil
 	}

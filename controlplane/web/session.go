@@ -123,7 +123,7 @@ func (p *Pages) welcome(sub postern.Subject) error {
 	if now == nil || now.Version().IsZero() || p.cfg.Staleness != nil && p.cfg.Staleness() > maxStaleness {
 		return fault.New(codes.Unavailable, "the control plane does not know its policy now; try again")
 	}
-	if reason, lock, locked := now.LockedFor(&sub, "", "", "", p.cfg.Now()); locked {
+	if reason, lock, locked := now.Barred(&sub, "", "", "", p.cfg.Now()); locked {
 		return fault.New(codes.PermissionDenied, "lock %q stands on %s: %s", lock, sub.Name, reason)
 	}
 	return nil

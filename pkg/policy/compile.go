@@ -94,6 +94,9 @@ func (b *builder) add(p *part) *part {
 	}
 	s, o := b.snapshot, p.object
 	if l := o.GetLock(); l != nil {
+		if Aimless(l) {
+			s.aimless = p.name
+		}
 		for _, t := range lockTargets(l.GetSpec()) {
 			s.locks[t] = append(s.locks[t], l)
 		}

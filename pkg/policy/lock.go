@@ -26,6 +26,10 @@ func lockTargets(s *typesv1.LockSpec) []lockTarget {
 	return out
 }
 
+// Aimless reports whether a lock names nothing that this release knows, as one of a later
+// release may, and one of which nothing can be read.
+func Aimless(l *typesv1.Lock) bool { return len(lockTargets(l.GetSpec())) == 0 }
+
 func (c *checker) lock(s *typesv1.LockSpec) {
 	if n := len(lockTargets(s)); n != 1 {
 		c.fail("spec", "names %d targets, want just one of subject, grant, resource, node and workload", n)
@@ -62,6 +66,15 @@ func (s *Snapshot) LockedFor(sub *postern.Subject, g postern.GrantID, r postern.
 		reason += ": " + why
 	}
 	return reason, l.GetMetadata().GetName(), true
+}
+
+// Barred is LockedFor of who is about to be let do something: it is also true under a lock of
+// which it is not known whom it shuts out.
+func (s *Snapshot) Barred(sub *postern.Subject, g postern.GrantID, r postern.ResourceName, n postern.NodeName, now time.Time) (reason, lock string, ok bool) {
+	if reason, lock, ok = s.LockedFor(sub, g, r, n, now); ok || s.aimless == "" {
+		return reason, lock, ok
+	}
+	return fmt.Sprintf("lock %q cannot be read, and bars everybody until an admin deletes it", s.aimless), s.aimless, true
 }
 
 // locked returns the first lock that stands, and on what.

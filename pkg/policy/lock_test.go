@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
 )
@@ -60,6 +61,25 @@ func TestLocked(t *testing.T) {
 		if ok != (c.lock != "") || lock != c.lock || !strings.Contains(reason, c.reason) {
 			t.Errorf("%+v: %q, %q, %v", c, reason, lock, ok)
 		}
+	}
+}
+
+// TestBarred: a lock that names nothing bars everybody, and nobody is locked by it.
+func TestBarred(t *testing.T) {
+	s := compiled(t, parse(t, []byte(locks)))
+	if _, _, ok := s.Barred(&postern.Subject{Name: "alice"}, "", "", "", noon); ok {
+		t.Error("alice is barred by nothing")
+	}
+	broken := append(parse(t, []byte(locks)), object.Bare("lock", "broken"))
+	s, _ = s.WithLocks(s.Version(), broken)
+	if reason, lock, ok := s.Barred(&postern.Subject{Name: "alice"}, "", "", "", noon); !ok || lock != "broken" || !strings.Contains(reason, "cannot be read") {
+		t.Errorf("%q, %q, %v", reason, lock, ok)
+	}
+	if reason, lock, ok := s.Barred(&postern.Subject{Name: "mallory"}, "", "", "", noon); !ok || lock != "by-subject" {
+		t.Errorf("%q, %q, %v", reason, lock, ok)
+	}
+	if _, lock, ok := s.Locked("alice", "", "", "", "", noon); ok {
+		t.Errorf("alice is locked by %s", lock)
 	}
 }
 

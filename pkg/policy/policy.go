@@ -23,6 +23,7 @@ type Snapshot struct {
 	ruleset
 	version postern.Version
 	locks   map[lockTarget][]*typesv1.Lock
+	aimless string // a lock that names nothing that is known: whom it shuts out is not
 }
 
 // ruleset is all of a policy but its locks.

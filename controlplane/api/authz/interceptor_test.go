@@ -20,6 +20,8 @@ import (
 	"github.com/posterngate/postern/pkg/fault"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	api "github.com/posterngate/postern/pkg/gen/postern/api/v1/apiv1connect"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/policy/policytest"
 	"github.com/posterngate/postern/pkg/postern"
@@ -365,6 +367,22 @@ func TestALockEndsStreams(t *testing.T) {
 	})(t.Context(), stream{sent: &sent})
 	if connect.CodeOf(err) != connect.CodePermissionDenied || !strings.Contains(err.Error(), "she left") || sent != 1 {
 		t.Errorf("%d messages were sent: %v", sent, err)
+	}
+}
+
+// Under a lock of which it is not known whom it shuts out only admins are let in, who can
+// delete it.
+func TestALockThatCannotBeRead(t *testing.T) {
+	h := newHouse(t, &all{}, func(c *authz.Config) {
+		whole := c.Policy()
+		snapshot, _ := whole.WithLocks(whole.Version(), []*typesv1.Object{object.Bare("lock", "broken")})
+		c.Policy = func() *policy.Snapshot { return snapshot }
+	})
+	for who, barred := range map[string]bool{"olga:operators": true, "carol:analysts": true, "root:x": false, "ada:admins": false} {
+		_, err := h.access().WhoAmI(t.Context(), request(who, &apiv1.WhoAmIRequest{}))
+		if barred && (connect.CodeOf(err) != connect.CodePermissionDenied || !strings.Contains(err.Error(), `"broken" cannot be read`)) || !barred && err != nil {
+			t.Errorf("%s: %v", who, err)
+		}
 	}
 }
 

@@ -273,7 +273,7 @@ func (s *Service) locked(name postern.NodeName) error {
 	if snapshot == nil || snapshot.Version().IsZero() {
 		return fault.New(codes.Unavailable, "the control plane has not read its policy yet; try again").WithKind(postern.CodeUnavailable.String())
 	}
-	reason, lock, ok := snapshot.Locked("", "", "", "", name, s.cfg.Now())
+	reason, lock, ok := snapshot.Barred(&postern.Subject{}, "", "", name, s.cfg.Now())
 	if !ok {
 		return nil
 	}
