@@ -26,7 +26,8 @@ type Brief struct {
 	to    *referred // what that is; nil for nothing
 }
 
-// Whole decodes all of the event. It shares no memory with the Brief.
+// Whole decodes all of the event. It shares no memory with the Brief, but may with other
+// events as those of Decode do.
 func (b *Brief) Whole() (*Event, error) {
 	e, _, err := decodeEvent(b.whole)
 	if err != nil || b.to == nil {

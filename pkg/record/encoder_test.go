@@ -263,3 +263,34 @@ func TestWhatRepeatsIsWrittenOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestReferencesShare what they refer to, so that many small events are not many large ones.
+func TestReferencesShare(t *testing.T) {
+	var frames []byte
+	var c Encoder
+	shape := new(int)
+	for i := range 200 {
+		e := &Event{Seq: uint64(i + 1), Kind: KindIntent, Params: make([]Param, 2000), Touched: make([]Touch, 2000), Data: make([]byte, maxCopied), Shape: shape}
+		var err error
+		if frames, err = c.AppendFrames(frames, e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var first, last *Event
+	if err := (&Decoder{}).Decode(frames, func(e *Event) error {
+		if e.Seq == 2 {
+			first = e
+		}
+		last = e
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if &first.Params[0] != &last.Params[0] || &first.Touched[0] != &last.Touched[0] || &first.Data[0] != &last.Data[0] {
+		t.Error("each has a copy")
+	}
+	one, other := append(first.Params, Param{Value: "one"}), append(last.Params, Param{Value: "other"})
+	if one[2000].Value == other[2000].Value {
+		t.Error("who appends to one changes another")
+	}
+}

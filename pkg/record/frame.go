@@ -151,7 +151,7 @@ type Decoder struct {
 func (d *Decoder) Open() bool { return len(d.partial) > 0 }
 
 // Decode calls fn with every event that ends in the frames of a chunk. The events are fn's
-// to keep.
+// to keep, but those of a chunk may share what they say alike, which must not be changed.
 func (d *Decoder) Decode(frames []byte, fn func(*Event) error) error {
 	return d.each(frames, func(message []byte) error {
 		e, err := d.event(message)

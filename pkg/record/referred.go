@@ -89,7 +89,8 @@ func (d *Decoder) event(message []byte) (*Event, error) {
 	return e, nil
 }
 
-// complete adds to e what it refers to.
+// complete adds to e what it refers to, which all that refer to it share: a few bytes must not
+// make a reader keep as much as they can refer to.
 func (r *referred) complete(e *Event, ref reference) error {
 	if r.event == nil {
 		var err error
@@ -99,15 +100,15 @@ func (r *referred) complete(e *Event, ref reference) error {
 	}
 	o := r.event
 	e.Verdict, e.Rule, e.Effect, e.Level, e.Version = o.Verdict, o.Rule, o.Effect, o.Level, o.Version
-	e.Touched = slices.Clone(o.Touched)
+	e.Touched = slices.Clip(o.Touched)
 	if ref.text {
-		e.Text, e.Hash, e.Forward = o.Text, bytes.Clone(o.Hash), o.Forward
+		e.Text, e.Hash, e.Forward = o.Text, slices.Clip(o.Hash), o.Forward
 	}
 	if ref.params {
-		e.Params = slices.Clone(o.Params)
+		e.Params = slices.Clip(o.Params)
 	}
 	if ref.data {
-		e.Data = bytes.Clone(o.Data)
+		e.Data = slices.Clip(o.Data)
 	}
 	return nil
 }
