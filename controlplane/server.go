@@ -171,7 +171,7 @@ func (s *Server) listen() (err error) {
 // services makes the parts that decide, lend and keep.
 func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *identity.Verifier) (err error) {
 	s.approve = approve.New(approve.Config{
-		Store: s.store, Snapshot: s.hub.Snapshot, Audit: s.audit, Logger: s.log,
+		Store: s.store, Snapshot: s.hub.Snapshot, Changed: s.hub.Subscribe, Audit: s.audit, Logger: s.log,
 		URL:      func(id string) string { return s.cfg.URL + "/approvals/" + id },
 		Sessions: s.sessionsOf,
 	})

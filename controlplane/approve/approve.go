@@ -44,12 +44,15 @@ type Committer interface {
 	Commit(ctx context.Context, e audit.Entry, ops ...store.Op) (revision int64, err error)
 }
 
-// Config is what a Service needs; everything but Sessions and Now is required.
+// Config is what a Service needs; everything but Changed, Sessions and Now is required.
 type Config struct {
 	Store    store.Store
 	Snapshot func() *policy.Snapshot
-	Audit    Committer
-	URL      func(id string) string // where people answer a hold
+	// Changed returns a channel that gets an element after each new Snapshot, and a function
+	// that ends it; nil where there is only one.
+	Changed func() (<-chan struct{}, func())
+	Audit   Committer
+	URL     func(id string) string // where people answer a hold
 	// Sessions are a subject's newest ones under a task, and whether there are more; nil
 	// where none are on record.
 	Sessions func(ctx context.Context, subject, task string) (sessions []*typesv1.Session, more bool, err error)
@@ -73,6 +76,9 @@ type Settle func(ctx context.Context, h *typesv1.Hold) ([]store.Op, error)
 func New(cfg Config) *Service {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Changed == nil {
+		cfg.Changed = func() (<-chan struct{}, func()) { return nil, func() {} }
 	}
 	return &Service{cfg: cfg, hub: newHub()}
 }
@@ -202,6 +208,7 @@ func (s *Service) changeOnce(ctx context.Context, id string, entry audit.Entry, 
 		return nil, err
 	}
 	h := proto.CloneOf(was)
+	h.ApproverGroups = s.asks(h)
 	ops, err := fn(h)
 	if err != nil {
 		return nil, err

@@ -245,11 +245,7 @@ func (s *Service) complete(h *typesv1.Hold, latest time.Time) error {
 	h.Id = newID("h-")
 	h.State = typesv1.HoldState_HOLD_STATE_PENDING
 	h.CreateTime, h.ExpireTime = timestamppb.New(now), timestamppb.New(end)
-	for _, q := range rule.GetSpec().GetAll() {
-		if !slices.Contains(h.ApproverGroups, q.GetGroup()) {
-			h.ApproverGroups = append(h.ApproverGroups, q.GetGroup())
-		}
-	}
+	h.ApproverGroups = groupsOf(rule.GetSpec())
 	if group, after := policy.Escalation(rule.GetSpec()); group != "" {
 		h.EscalateTime, h.EscalateGroup = timestamppb.New(now.Add(after)), group
 	}
@@ -341,7 +337,7 @@ func (s *Service) Withdraw(ctx context.Context, by Caller, id string) (*typesv1.
 		return nil, err
 	}
 	if !asked(h, by.Subject) {
-		if !s.visible(h, by.Subject) {
+		if s.shown(h, by.Subject) == nil {
 			return nil, errNoHold(id)
 		}
 		return nil, fault.New(codes.PermissionDenied, "hold %s is not yours", id)

@@ -39,7 +39,7 @@ func (s *Service) Review(ctx context.Context, by Caller, id string, approve bool
 		entry.Action = "hold.approve"
 	}
 	return s.change(ctx, id, entry, func(h *typesv1.Hold) ([]store.Op, error) {
-		if !s.visible(h, by.Subject) {
+		if s.shown(h, by.Subject) == nil {
 			return nil, errNoHold(id)
 		}
 		g, revision, err := s.grant(ctx, h.GetGrant())

@@ -58,6 +58,64 @@ func TestEscalation(t *testing.T) {
 	})
 }
 
+// TestWhoIsAskedNow: what waits is shown to those whom its rule asks as it is now, to who watches
+// already too, and to those of before no more.
+func TestWhoIsAskedNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		changed := make(chan struct{}, 1)
+		f.cfg.Changed = func() (<-chan struct{}, func()) { return changed, func() {} }
+		f.grant("g-1", alice)
+		f.start()
+		h := f.open(ask("g-1", "s-1", "DELETE 1"))
+		other := f.open(ask("g-1", "s-1", "DELETE 2"))
+		sue := person("sue", "security")
+		sees := func(who Caller, want ...string) {
+			t.Helper()
+			list, err := f.List(t.Context(), who, false, true)
+			if err != nil || len(list) != len(want) {
+				t.Fatalf("%s is shown %v, %v; want %v", who.Subject.Name, list, err, want)
+			}
+			for _, h := range list {
+				if !slices.Contains(want, h.GetId()) || who.Subject.Name == "sue" && !slices.Equal(h.GetApproverGroups(), []string{"security"}) {
+					t.Errorf("%s is shown %v", who.Subject.Name, h)
+				}
+			}
+		}
+		var told []string
+		watching, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- f.Watch(watching, sue, func(h *typesv1.Hold) error { told = append(told, h.GetId()); return nil })
+		}()
+		synctest.Wait()
+		sees(sue)
+		sees(bob, h.GetId(), other.GetId())
+		f.policy(strings.Replace(world, "spec: {all: [{group: leads, atLeast: 1}]", "spec: {all: [{group: security, atLeast: 1}]", 1))
+		changed <- struct{}{}
+		synctest.Wait()
+		sees(sue, h.GetId(), other.GetId())
+		sees(bob)
+		if !slices.Equal(told, []string{h.GetId(), other.GetId()}) && !slices.Equal(told, []string{other.GetId(), h.GetId()}) {
+			t.Errorf("who watches was told of %v", told)
+		}
+		_, err := f.Get(t.Context(), bob, h.GetId())
+		code(t, err, codes.NotFound, "may see")
+		if h, err := f.Review(t.Context(), sue, h.GetId(), true, "", nil); err != nil || stateWord(h) != "approved" {
+			t.Errorf("%v, %v", h, err)
+		}
+		changed <- struct{}{}
+		synctest.Wait()
+		if len(told) != 3 { // the answer, and nothing again
+			t.Errorf("who watches was told of %v", told)
+		}
+		stop()
+		if err := <-done; err == nil {
+			t.Error("the watch ended")
+		}
+	})
+}
+
 // TestEscalatedRequester: who asks does not answer by being in the further group.
 func TestEscalatedRequester(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/pkg/fault"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/run"
 )
@@ -128,9 +129,45 @@ func (s *Service) giveUp(ctx context.Context, id string) error {
 	return err
 }
 
-// visible reports whether a subject asked for h or may answer it.
-func (s *Service) visible(h *typesv1.Hold, sub postern.Subject) bool {
-	return asked(h, sub) || sub.Workload == "" && slices.ContainsFunc(h.GetApproverGroups(), func(g string) bool { return slices.Contains(sub.Groups, g) })
+// asks are the groups that h asks: those of its rule as it is now, and the further one once
+// that is asked; of a hold that waits no more, those that it asked last.
+func (s *Service) asks(h *typesv1.Hold) []string {
+	if !Waiting(h) {
+		return h.GetApproverGroups()
+	}
+	rule, _, err := s.rule(h.GetRule())
+	if err != nil { // nobody can answer it now
+		return h.GetApproverGroups()
+	}
+	groups := groupsOf(rule.GetSpec())
+	if further, _ := policy.Escalation(rule.GetSpec()); further != "" && escalated(h, further) && !slices.Contains(groups, further) {
+		groups = append(groups, further)
+	}
+	return groups
+}
+
+// groupsOf are the groups that a rule asks at once.
+func groupsOf(rule *typesv1.ApprovalRuleSpec) (groups []string) {
+	for _, q := range rule.GetAll() {
+		if !slices.Contains(groups, q.GetGroup()) {
+			groups = append(groups, q.GetGroup())
+		}
+	}
+	return groups
+}
+
+// shown is h as a subject sees it, with whom it asks now: nil where that is not at all, for
+// they neither asked for it nor may answer it. h stays as it is.
+func (s *Service) shown(h *typesv1.Hold, sub postern.Subject) *typesv1.Hold {
+	groups := s.asks(h)
+	if !asked(h, sub) && (sub.Workload != "" || !slices.ContainsFunc(groups, func(g string) bool { return slices.Contains(sub.Groups, g) })) {
+		return nil
+	}
+	if !slices.Equal(groups, h.GetApproverGroups()) {
+		h = proto.CloneOf(h)
+		h.ApproverGroups = groups
+	}
+	return h
 }
 
 // Get reads a hold that the caller may see.
@@ -139,7 +176,7 @@ func (s *Service) Get(ctx context.Context, by Caller, id string) (*typesv1.Hold,
 	if err != nil {
 		return nil, err
 	}
-	if !s.visible(h, by.Subject) {
+	if h = s.shown(h, by.Subject); h == nil {
 		return nil, errNoHold(id)
 	}
 	return h, nil
@@ -157,7 +194,7 @@ func (s *Service) List(ctx context.Context, by Caller, mine, pending bool) ([]*t
 		if err != nil {
 			return nil, err
 		}
-		if !s.visible(h, by.Subject) || mine && !asked(h, by.Subject) || pending && !Waiting(h) {
+		if h = s.shown(h, by.Subject); h == nil || mine && !asked(h, by.Subject) || pending && !Waiting(h) {
 			continue
 		}
 		holds = append(holds, h)
@@ -203,8 +240,9 @@ func newestFirst(holds []*typesv1.Hold) {
 	})
 }
 
-// Watch tells each every hold that the caller may see, oldest first, then every change,
-// until ctx ends or each fails. Holds must not be changed.
+// Watch tells each every hold that the caller may see, oldest first, then every change, and
+// those that a change of policy lets the caller see, until ctx ends or each fails. Holds must
+// not be changed.
 func (s *Service) Watch(ctx context.Context, by Caller, each func(*typesv1.Hold) error) error {
 	select {
 	case <-ctx.Done():
@@ -213,26 +251,35 @@ func (s *Service) Watch(ctx context.Context, by Caller, each func(*typesv1.Hold)
 	}
 	l := s.hub.listen("", false)
 	defer l.close()
+	changed, stop := s.cfg.Changed()
+	defer stop()
+	told := map[string]bool{}
 	holds := s.hub.all()
-	newestFirst(holds)
-	slices.Reverse(holds)
 	for {
-		for _, h := range holds {
-			if h == nil || !s.visible(h, by.Subject) {
+		newestFirst(holds)
+		for _, h := range slices.Backward(holds) {
+			if h = s.shown(h, by.Subject); h == nil {
 				continue
 			}
+			told[h.GetId()] = true
 			if err := each(h); err != nil {
 				return err
 			}
 		}
+		holds = holds[:0]
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		case <-changed:
+			holds = slices.DeleteFunc(s.hub.all(), func(h *typesv1.Hold) bool { return told[h.GetId()] })
 		case <-l.signal:
-		}
-		holds = holds[:0]
-		for _, id := range l.take() {
-			holds = append(holds, s.hub.get(id))
+			for _, id := range l.take() {
+				if h := s.hub.get(id); h != nil {
+					holds = append(holds, h)
+				} else {
+					delete(told, id)
+				}
+			}
 		}
 	}
 }
