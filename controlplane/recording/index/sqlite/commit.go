@@ -25,6 +25,7 @@ type committer struct {
 	session, chunk, statement, later, outcome *sql.Stmt
 	wording, known, word, span, said, touch   *sql.Stmt
 	pack                                      *sql.Stmt
+	all                                       []*sql.Stmt
 
 	// wordings are numbers of those that were written or met lately.
 	wordings map[wordingKey]int64
@@ -71,14 +72,23 @@ func newCommitter(ctx context.Context, db *sql.DB) (_ *committer, err error) {
 			ON CONFLICT DO UPDATE SET first_number=min(first_number, excluded.first_number), last_number=max(last_number, excluded.last_number),
 				first_us=min(first_us, excluded.first_us), last_us=max(last_us, excluded.last_us), statements=statements+excluded.statements`},
 	} {
-		if *p.into, err = c.conn.PrepareContext(ctx, p.text); err != nil { //nolint:sqlclosecheck // they end with the connection
-			return nil, errors.Join(err, c.conn.Close())
+		if *p.into, err = c.conn.PrepareContext(ctx, p.text); err != nil { //nolint:sqlclosecheck // close does
+			return nil, errors.Join(err, c.close())
 		}
+		c.all = append(c.all, *p.into)
 	}
 	return c, nil
 }
 
-func (c *committer) close() error { return c.conn.Close() }
+// close ends the statements, without which SQLite keeps the connection and with it the log of
+// writes, and gives the connection back.
+func (c *committer) close() error {
+	var errs []error
+	for _, s := range c.all {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(append(errs, c.conn.Close())...)
+}
 
 // do implements index.Batcher's Commit.
 func (c *committer) do(ctx context.Context, updates []*index.Update) (each []error, err error) {

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -45,6 +47,26 @@ func TestReopen(t *testing.T) {
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}
+
+// TestCloseLeavesOneFile, which has all that was written: whoever copies it needs no other.
+func TestCloseLeavesOneFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "index.db")
+	x, err := sqlite.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := timestamppb.Now()
+	err = x.Commit(t.Context(), &index.Update{
+		Session: &typesv1.Session{Id: "s", Recording: "open", StartTime: now, LastTime: now},
+		Head:    index.Head{Next: 1, Previous: record.Hash{1}, Node: "n1"}, Chunks: []index.Stored{{Hash: record.Hash{1}, Size: 1}},
+	})
+	if err = errors.Join(err, x.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if files, err := filepath.Glob(path + "*"); err != nil || !slices.Equal(files, []string{path}) {
+		t.Errorf("%v, %v", files, err)
 	}
 }
 
