@@ -3,10 +3,13 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+	"weak"
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/postern"
@@ -106,6 +109,8 @@ type slot struct {
 	read    time.Time
 	failed  time.Time // when it could not be compared
 	expired uint64    // counts how often it was found to be out of date
+	made    []weak.Pointer[sql.Catalog]
+	crowded time.Time // when too many of those made were last found in memory
 }
 
 func (cs *catalogs) slot(key string) *slot {
@@ -154,6 +159,30 @@ func (cs *catalogs) expire(key string) {
 	defer sl.mu.Unlock()
 	sl.read = time.Time{}
 	sl.expired++
+}
+
+// crowded reports whether as many catalogues of a database are in memory as may be. It may
+// take as long as collecting garbage does.
+func (cs *catalogs) crowded(key string) bool {
+	sl := cs.slot(key)
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	most := cs.engine.limits.Catalogs
+	if sl.alive() < most || time.Since(sl.crowded) < catalogRetry {
+		return len(sl.made) >= most
+	}
+	runtime.GC() // those that nobody keeps are there until then
+	if sl.alive() < most {
+		return false
+	}
+	sl.crowded = time.Now()
+	return true
+}
+
+// alive counts the catalogues that are in memory, and forgets the others. sl.mu is held.
+func (sl *slot) alive() int {
+	sl.made = slices.DeleteFunc(sl.made, func(c weak.Pointer[sql.Catalog]) bool { return c.Value() == nil })
+	return len(sl.made)
 }
 
 // get returns a catalogue of at most catalogAge. Where one is due it is compared over a
@@ -206,6 +235,8 @@ func (cs *catalogs) get(ctx context.Context, key string, s engine.Session) (*cat
 	sl.state = state
 	if sl.catalog == nil || sl.catalog.Version != read.Version {
 		sl.catalog = newCatalog(read)
+		sl.alive()
+		sl.made = append(sl.made, weak.Make(read))
 		cs.engine.shelf.clear() // it rests on those before
 		cs.engine.log.Info("catalogue read", "resource", s.Terms().Resource, "relations", len(read.Relations), "took", time.Since(began))
 	}

@@ -3,15 +3,20 @@ package postgres
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/sql"
+	"github.com/posterngate/postern/test/wait"
 )
 
 // TestCatalogIsComparedBeforeItIsRead changes the target in every way that the catalogue
@@ -163,5 +168,72 @@ func TestCatalogKnowsExtensions(t *testing.T) {
 	}
 	if key := c.Relations[sql.Name{Schema: "ext", Name: "t"}].Key; len(key) != 2 || key[0] != "b" || key[1] != "a" {
 		t.Errorf("primary key %v", key)
+	}
+}
+
+// TestCatalogsAreBounded: a session that changes names, and keeps what was judged by each of
+// them, may not change them any more once too many catalogues are in memory. What it gives back
+// is gone, and nobody else is kept from anything.
+func TestCatalogsAreBounded(t *testing.T) {
+	start(t)
+	shared.pg.SQL(t, `DROP SCHEMA IF EXISTS many CASCADE; CREATE SCHEMA many; GRANT ALL ON SCHEMA many TO app`)
+	t.Cleanup(func() { shared.pg.SQL(t, `DROP SCHEMA many CASCADE`) })
+	const most = 6
+	h := newHouse(t, func(c *Config) { c.Limits.Catalogs = most })
+	w, other := h.wire(t), h.wire(t)
+	q := func(text string) string { return w.say(1, &pgproto3.Query{String: text}) }
+	key := catalogKey(h.door.Last().Terms())
+	for i := range 2 * most { // nobody keeps them
+		if got := q(fmt.Sprintf("CREATE TABLE many.a%d (id int)", i)); got != "C:CREATE TABLE Z:I" {
+			t.Fatalf("the %dth change: %s", i, got)
+		}
+	}
+	made := 0
+	for ; made < 2*most; made++ {
+		got := q(fmt.Sprintf("CREATE TABLE many.b%d (id int)", made))
+		if got == "E:53400 Z:I" {
+			break
+		}
+		if got += q(fmt.Sprintf("PREPARE p%d AS SELECT 1", made)); got != "C:CREATE TABLE Z:IC:PREPARE Z:I" {
+			t.Fatalf("the %dth change that is kept: %s", made, got)
+		}
+	}
+	if made < most-3 || made > most {
+		t.Errorf("refused after %d changes", made)
+	}
+	if got := q("SELECT 1") + other.say(1, &pgproto3.Query{String: "SELECT 2"}); got != "T D:1 C:SELECT 1 Z:IT D:2 C:SELECT 1 Z:I" {
+		t.Errorf("what defines nothing: %s", got)
+	}
+	if got := q("DEALLOCATE ALL"); got != "C:DEALLOCATE ALL Z:I" {
+		t.Fatal(got)
+	}
+	h.engine.catalogs.slot(key).crowded = time.Time{}
+	if got := q("CREATE TABLE many.c (id int)"); got != "C:CREATE TABLE Z:I" {
+		t.Errorf("once they are given back: %s", got)
+	}
+}
+
+// TestIdleSessionsKeepNoCatalogue: what a session has had judged by a catalogue of before goes
+// while it does nothing.
+func TestIdleSessionsKeepNoCatalogue(t *testing.T) {
+	start(t)
+	shared.pg.SQL(t, `DROP SCHEMA IF EXISTS idle CASCADE; CREATE SCHEMA idle; GRANT ALL ON SCHEMA idle TO app`)
+	t.Cleanup(func() { shared.pg.SQL(t, `DROP SCHEMA idle CASCADE`) })
+	h := newHouse(t)
+	h.door.Terms(func(tm *engine.Terms) { tm.Idle = 8 * time.Second })
+	idle, busy := h.wire(t), h.wire(t)
+	if got := idle.say(1, &pgproto3.Query{String: "SELECT 1"}); got != "T D:1 C:SELECT 1 Z:I" {
+		t.Fatal(got)
+	}
+	before := weak.Make(h.engine.catalogs.last(catalogKey(h.door.Last().Terms())).Catalog)
+	if got := busy.say(2, &pgproto3.Query{String: "CREATE TABLE idle.t (id int)"}, &pgproto3.Query{String: "SELECT 2"}); got != "C:CREATE TABLE Z:I T D:2 C:SELECT 1 Z:I" {
+		t.Fatal(got)
+	}
+	wait.For(t, "the catalogue of before is gone", func() bool {
+		runtime.GC()
+		return before.Value() == nil
+	})
+	if got := idle.say(1, &pgproto3.Query{String: "SELECT 1"}); got != "T D:1 C:SELECT 1 Z:I" {
+		t.Errorf("the idle session: %s", got)
 	}
 }

@@ -100,12 +100,12 @@ type ready struct {
 	tries int
 }
 
-func newConn(e *Engine, s engine.Session, l *login, client net.Conn) *conn {
+func newConn(e *Engine, s engine.Session, l *login, cat *catalog, client net.Conn) *conn {
 	c := &conn{
 		e: e, s: s, terms: s.Terms(), log: e.log.With("session", s.ID()),
 		target: pump.Wrap(l.conn), out: clientOut{conn: pump.Wrap(client)}, pinned: l.pinned, names: resolution{l.account, l.path}, tokens: l.tokens, login: l,
 		wake: make(chan struct{}, 1), statements: names[prepared]{}, portals: names[portal]{},
-		segment: 1, status: 'I', interned: map[string]string{}, texts: map[string]*statement{}, shapes: map[string]*shaped{}, cat: l.catalog,
+		segment: 1, status: 'I', interned: map[string]string{}, texts: map[string]*statement{}, shapes: map[string]*shaped{}, cat: cat,
 	}
 	c.argNull, c.argShow = c.args.null, c.argText
 	if len(c.tokens) == 0 {
@@ -292,6 +292,9 @@ func (c *conn) tick() (stop func()) {
 		c.mu.Lock()
 		busy := c.q.n > 0 || c.holding != nil || c.activity != last
 		last = c.activity
+		if cat := c.e.catalogs.last(catalogKey(c.terms)); !busy && cat != c.cat {
+			c.setCatalog(cat) // who asks for nothing keeps none of before
+		}
 		now := time.Now()
 		swept := now.Sub(sweep) >= sweepPeriod
 		if swept {

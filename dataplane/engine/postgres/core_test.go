@@ -82,7 +82,7 @@ func hotConn(tb testing.TB) *conn {
 	cat := newCatalog(&sql.Catalog{Version: "v"})
 	sl := e.catalogs.slot(catalogKey(&s.terms))
 	sl.catalog, sl.read = cat, time.Now()
-	c := newConn(e, s, &login{conn: &sinkConn{}, catalog: cat}, &sinkConn{})
+	c := newConn(e, s, &login{conn: &sinkConn{}}, cat, &sinkConn{})
 	c.group = run.New(context.Background())
 	return c
 }

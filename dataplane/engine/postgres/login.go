@@ -30,7 +30,6 @@ type login struct {
 	status  startup           // what the target says of its settings
 	pinned  map[string]string // what of that must not change
 	path    []string
-	catalog *catalog
 	tokens  tokens
 
 	// Where sessions have it one after the other:

@@ -123,6 +123,7 @@ func (c *conn) undo(e *entry) {
 			}
 		}
 	}
+	clear(e.changes)
 	e.changes = e.changes[:0]
 }
 

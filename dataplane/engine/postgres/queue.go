@@ -60,15 +60,17 @@ func (q *queue) get(k kind) *entry {
 	if i := len(q.free); i > 0 {
 		e := q.free[i-1]
 		q.free = q.free[:i-1]
-		*e = entry{kind: k, changes: e.changes[:0], formats: e.formats[:0], affected: -1}
+		e.kind, e.affected = k, -1
 		return e
 	}
 	return &entry{kind: k, affected: -1}
 }
 
-// put takes back an entry that nobody refers to any more.
+// put takes back an entry that nobody refers to any more, and that keeps nothing from then on.
 func (q *queue) put(e *entry) {
 	if len(q.free) < 64 {
+		clear(e.changes)
+		*e = entry{changes: e.changes[:0], formats: e.formats[:0]}
 		q.free = append(q.free, e)
 	}
 }

@@ -211,7 +211,7 @@ func (c *conn) leave(cause error) bool {
 	if !rest {
 		return false
 	}
-	l.conn, l.tokens, l.catalog = c.target, nil, nil
+	l.conn, l.tokens = c.target, nil
 	if l.conn.SetReadDeadline(time.Time{}) != nil || l.conn.SetWriteDeadline(time.Now().Add(leaveTime)) != nil {
 		return false
 	}

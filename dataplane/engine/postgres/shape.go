@@ -79,11 +79,16 @@ func (c *conn) template(ctx context.Context, st *statement) *pgsql.Template {
 	if !ok {
 		return nil
 	}
+	c.mu.Lock()
 	s := c.shapes[string(shape)]
-	if s == nil || s.tried || s.st.text == st.text {
+	again := s != nil && !s.tried && s.st.text != st.text
+	if again {
+		s.tried = true
+	}
+	c.mu.Unlock()
+	if !again {
 		return nil
 	}
-	s.tried = true
 	t, _ := pgsql.NewTemplate(st.text, st.adm.Forward, func(text string) (string, error) {
 		an, err := c.e.build(st.catalog, c.names, c.tokens, text).Analyse(ctx)
 		if err != nil {

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/pump"
@@ -198,6 +199,12 @@ func (c *conn) prepare(ctx context.Context, text string) (*statement, error) {
 	st, err := newStatement(text, adm, cat, c.tokens)
 	if err != nil {
 		return nil, err
+	}
+	if st.defines && !c.terms.Own && c.e.catalogs.crowded(catalogKey(c.terms)) {
+		return nil, &postern.Refusal{
+			Code: postern.CodeLimit, Reason: fmt.Sprintf("the names of resource %q have changed too often for what its sessions keep", c.terms.Resource),
+			Detail: fmt.Sprintf("sessions have prepared statements from before %d changes", c.e.limits.Catalogs), Hint: "deallocate prepared statements, or end sessions that have them",
+		}
 	}
 	template := c.template(ctx, st)
 	c.mu.Lock()

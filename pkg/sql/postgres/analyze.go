@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+	"weak"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
@@ -46,7 +47,7 @@ const rewriteTimeout = 5 * time.Second
 // Analysis is one understood text. It is immutable and safe for concurrent use.
 type Analysis struct {
 	parser Parser
-	cat    *sql.Catalog
+	cat    weak.Pointer[sql.Catalog] // what is kept of a text does not keep its catalogue
 	set    Settings
 
 	text  string
@@ -69,7 +70,7 @@ func Analyze(ctx context.Context, p Parser, cat *sql.Catalog, set Settings, text
 	if err != nil {
 		return nil, fmt.Errorf("parse: %w", err)
 	}
-	an := &Analysis{parser: p, cat: cat, set: set, text: text, tree: tree, facts: &sql.Facts{}}
+	an := &Analysis{parser: p, cat: weak.Make(cat), set: set, text: text, tree: tree, facts: &sql.Facts{}}
 	parsed := &pg.ParseResult{}
 	if err := proto.Unmarshal(tree, parsed); err != nil {
 		return nil, fmt.Errorf("read tree: %w", err)

@@ -4,21 +4,26 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
 	"github.com/posterngate/postern/pkg/sql/postgres"
 	"github.com/posterngate/postern/pkg/sql/sqltest"
+	"github.com/posterngate/postern/test/wait"
 )
 
 var settings = postgres.Settings{SearchPath: []string{"$user", "sales", "public"}, User: "svc"}
 
 func analyze(t testing.TB, text string) *postgres.Analysis {
 	t.Helper()
-	an, err := postgres.Analyze(t.Context(), pool, sqltest.Traps(), settings, text)
+	cat := sqltest.Traps()
+	t.Cleanup(func() { runtime.KeepAlive(cat) }) // to rewrite it
+	an, err := postgres.Analyze(t.Context(), pool, cat, settings, text)
 	if err != nil {
 		t.Fatalf("%s: %v", text, err)
 	}
@@ -30,6 +35,24 @@ func TestSyntaxError(t *testing.T) {
 	var e *sql.SyntaxError
 	if !errors.As(err, &e) || e.Position != 1 {
 		t.Errorf("error = %v, want a syntax error", err)
+	}
+}
+
+// TestAnOldCatalogueGoes: whoever keeps what is known of a text does not keep the catalogue,
+// which may be large; what is then asked for all the same is refused.
+func TestAnOldCatalogueGoes(t *testing.T) {
+	cat := sqltest.Company()
+	an, err := postgres.Analyze(t.Context(), pool, cat, settings, "SELECT email FROM sales.customers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := weak.Make(cat)
+	wait.For(t, "the catalogue is gone", func() bool {
+		runtime.GC()
+		return gone.Value() == nil
+	})
+	if got, err := an.Rewrite(masked); err == nil {
+		t.Errorf("rewritten as %s", got)
 	}
 }
 

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"errors"
+	"runtime"
 	"testing"
 
 	"github.com/posterngate/postern/pkg/sql"
@@ -26,6 +27,7 @@ func FuzzAnalyze(f *testing.F) {
 		f.Add(s)
 	}
 	cat := sqltest.Traps()
+	f.Cleanup(func() { runtime.KeepAlive(cat) }) // to rewrite it
 	f.Fuzz(func(t *testing.T, text string) {
 		an, err := postgres.Analyze(t.Context(), pool, cat, settings, text)
 		if err != nil {
@@ -68,6 +70,7 @@ func FuzzAnalyze(f *testing.F) {
 
 func benchmark(b *testing.B, text string, rewrite bool) {
 	cat := sqltest.Company()
+	b.Cleanup(func() { runtime.KeepAlive(cat) })
 	b.ReportAllocs()
 	for b.Loop() {
 		an, err := postgres.Analyze(b.Context(), pool, cat, settings, text)

@@ -24,7 +24,7 @@ var ErrCannot = errors.New("cannot be met")
 // Rewrite is the text in which every relation with a rule is replaced, wherever it is
 // read, by a sub-select of the permitted columns, masked, and the permitted rows, or by
 // the view that shows just that. The names of the result's columns stay. Without a rule that concerns the text it is
-// Canonical. An error that is ErrCannot is the statement's own, others are faults.
+// Canonical. The catalogue must be kept until then. An error that is ErrCannot is the statement's own, others are faults.
 func (an *Analysis) Rewrite(obligations []postern.Obligation) (string, error) {
 	if !an.facts.Complete {
 		return "", fmt.Errorf("rewrite: %w: %s", ErrCannot, an.facts.Incomplete)
@@ -37,12 +37,16 @@ func (an *Analysis) Rewrite(obligations []postern.Obligation) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), rewriteTimeout)
 	defer cancel()
-	r := rewriter{cat: an.cat, rules: rules}
+	cat := an.cat.Value()
+	if cat == nil {
+		return "", errors.New("rewrite: nobody keeps the catalogue any more")
+	}
+	r := rewriter{cat: cat, rules: rules}
 	parsed := &pg.ParseResult{}
 	if err := proto.Unmarshal(an.tree, parsed); err != nil {
 		return "", fmt.Errorf("rewrite: read tree: %w", err)
 	}
-	r.a = newAnalyzer(an.cat, an.set)
+	r.a = newAnalyzer(cat, an.set)
 	r.a.run(parsed, an.tree)
 	if r.a.problem != "" {
 		return "", fmt.Errorf("rewrite: %w: %s", ErrCannot, r.a.problem)

@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -53,7 +54,9 @@ func shown(t *testing.T, rows string, claims map[string]any) []postern.Obligatio
 
 func sent(t *testing.T, text string, rule []postern.Obligation) string {
 	t.Helper()
-	an, err := postgres.Analyze(t.Context(), pool, docs(), postgres.Settings{SearchPath: []string{"public"}}, text)
+	cat := docs()
+	defer runtime.KeepAlive(cat) // to rewrite it
+	an, err := postgres.Analyze(t.Context(), pool, cat, postgres.Settings{SearchPath: []string{"public"}}, text)
 	if err != nil {
 		t.Fatalf("%s: %v", text, err)
 	}
@@ -195,6 +198,7 @@ func TestKeysStandForRows(t *testing.T) {
 	rule := shown(t, `n < 100`, nil)
 	rule[0].Table.Columns[1].Mask = &postern.MaskRule{Method: postern.MaskRedact, Value: "***"}
 	cat := sqltest.New().Type("public.mood", 'e').Table("public.docs", docsColumns...).Key("public.docs", "id").Catalog()
+	defer runtime.KeepAlive(cat) // to rewrite it
 	for _, c := range []struct{ text, want string }{
 		{"SELECT id, owner, count(*) FROM docs GROUP BY id", " GROUP BY id, docs.owner"},
 		{"SELECT d.id, note, count(*) FROM docs d JOIN regions r ON true GROUP BY 1", "? relation"},
