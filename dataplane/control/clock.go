@@ -11,17 +11,20 @@ import (
 )
 
 // A clock knows how old the node's policy may be, by the node's own monotonic clock
-// alone, and what the machine was suspended, for that clock stands still meanwhile. Each ping carries the time at which it was sent; its echo says how old the
-// replica's view was when it answered. Counted from the sending, that never says less
+// alone, and what the machine was suspended, for that clock stands still meanwhile. Each
+// ping carries the time at which it was sent; its echo says how old the replica's view was
+// when it answered. Counted from the sending, that never says less
 // than is true, however long either way took.
 type clock struct {
 	base time.Time
-	// suspended is how long the machine was, since an instant that stays the same.
-	suspended func() time.Duration
+	// suspended is how long the machine was, at the least and at the most, since an instant
+	// that stays the same: to look takes a while.
+	suspended func() (least, most time.Duration)
 	before    time.Duration // what that was at base
 
 	mu     sync.Mutex
-	slept  time.Duration // suspended since base, as far as it is known
+	least  time.Duration // suspended since base, as far as it is known
+	most   time.Duration
 	ahead  time.Duration // how far wall time had gone on before the monotonic clock when it was looked at
 	sent   time.Duration // of the last ping, since base
 	fresh  time.Duration // everything committed by then is enforced; since base
@@ -36,29 +39,37 @@ const endless = 100 * 365 * 24 * time.Hour
 // looked whether the machine was suspended.
 const jump = 100 * time.Millisecond
 
-func newClock(suspended func() time.Duration) *clock {
-	return &clock{base: time.Now(), suspended: suspended, before: suspended()}
+func newClock(suspended func() (least, most time.Duration)) *clock {
+	before, _ := suspended()
+	return &clock{base: time.Now(), suspended: suspended, before: before}
 }
 
-// ping is the time to send.
+// ping is the time to send, rather too early than too late.
 func (c *clock) ping() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.slept = c.suspended() - c.before // wall time may have been set back
-	c.sent = c.now()
+	c.look() // wall time may have been set back
+	c.sent = c.now() - (c.most - c.least)
 	return int64(c.sent)
 }
 
-// now is the time since base; c.mu is held. Statements ask for it, and suspension costs a
+// now is the time since base, rather too late than too early; c.mu is held. Statements ask for it, and suspension costs a
 // system call: wall time, which goes on in a suspended machine, says when that is needed.
 func (c *clock) now() time.Duration {
 	at := time.Now()
 	awake := at.Sub(c.base)
 	ahead := time.Duration(at.UnixNano()-c.base.UnixNano()) - awake
 	if (ahead - c.ahead).Abs() > jump {
-		c.ahead, c.slept = ahead, c.suspended()-c.before
+		c.ahead = ahead
+		c.look()
 	}
-	return awake + c.slept
+	return awake + c.most
+}
+
+// look looks how long the machine was suspended; c.mu is held.
+func (c *clock) look() {
+	least, most := c.suspended()
+	c.least, c.most = least-c.before, most-c.before
 }
 
 // echoed takes in the answer to a ping. The node must enforce everything that came
@@ -104,11 +115,13 @@ func (c *clock) staleness() time.Duration {
 	return c.now() - c.fresh
 }
 
-// suspended is how long the machine was suspended since it was started.
-func suspended() time.Duration {
-	var awake, all unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &awake) != nil || unix.ClockGettime(unix.CLOCK_BOOTTIME, &all) != nil {
-		return 0 // no kernel that Go runs on is without them
+// suspended is how long the machine was suspended since it was started: the one clock is read
+// before the other and behind it.
+func suspended() (least, most time.Duration) {
+	var first, all, last unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &first) != nil || unix.ClockGettime(unix.CLOCK_BOOTTIME, &all) != nil ||
+		unix.ClockGettime(unix.CLOCK_MONOTONIC, &last) != nil {
+		return 0, 0 // no kernel that Go runs on is without them
 	}
-	return time.Duration(all.Nano() - awake.Nano())
+	return time.Duration(all.Nano() - last.Nano()), time.Duration(all.Nano() - first.Nano())
 }

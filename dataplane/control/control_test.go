@@ -33,7 +33,7 @@ import (
 
 func TestClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newClock(func() time.Duration { return 0 })
+		c := newClock(func() (least, most time.Duration) { return 0, 0 })
 		time.Sleep(time.Minute)
 		if c.staleness() != math.MaxInt64 {
 			t.Error("something is known before the first echo")
@@ -78,7 +78,7 @@ func TestClock(t *testing.T) {
 func TestSuspended(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var slept time.Duration
-		c := newClock(func() time.Duration { return time.Hour + slept })
+		c := newClock(func() (least, most time.Duration) { return time.Hour + slept, time.Hour + slept })
 		sleep := func(d time.Duration, wall time.Duration) {
 			slept += d
 			c.ahead -= wall // wall time has gone on by so much more since
@@ -103,6 +103,29 @@ func TestSuspended(t *testing.T) {
 		c.ping()
 		if got := c.staleness(); got != 2*time.Minute {
 			t.Errorf("staleness %s at the next ping, want both minutes", got)
+		}
+	})
+}
+
+// To look how long the machine was suspended takes a while, now more and now less: the policy
+// is never younger by that.
+func TestLookingTakesTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		took := 5 * time.Millisecond
+		var slept time.Duration
+		c := newClock(func() (least, most time.Duration) { return slept - took, slept + took })
+		took = 9 * time.Millisecond
+		c.echoed(c.ping(), 0)
+		time.Sleep(time.Second)
+		took = 2 * time.Millisecond
+		c.ping()
+		if got := c.staleness(); got < time.Second {
+			t.Errorf("staleness %s after a second", got)
+		}
+		slept = time.Minute
+		c.ping()
+		if got := c.staleness(); got < time.Minute+time.Second {
+			t.Errorf("staleness %s after a second, and a minute of suspension", got)
 		}
 	})
 }
