@@ -147,6 +147,29 @@ func TestNothingIsStored(t *testing.T) {
 	up.verify(t, "b")
 }
 
+// A control plane that cannot be reached says nothing of the one recording that there is: the
+// node stops as for any.
+func TestNothingIsSent(t *testing.T) {
+	up := newShelf()
+	up.shut = true
+	s, _, _ := start(t, testConfig(t, up))
+	r := open(t, s, "a")
+	if err := r.Record(intent(1), Local); err != nil {
+		t.Fatal(err)
+	}
+	if late(s) == 0 || s.Aside() > 0 || r.session.barred.Load() {
+		t.Errorf("the node goes on; %d recordings are aside", s.Aside())
+	}
+	up.mu.Lock()
+	up.shut = false
+	up.mu.Unlock()
+	if err := errors.Join(r.Record(intent(2), Local), r.Close("done")); err != nil {
+		t.Error(err)
+	}
+	drain(t, s)
+	up.verify(t, "a")
+}
+
 func open(t *testing.T, s *Spool, id string) *Recorder {
 	t.Helper()
 	r, err := s.Session(meta(id))
