@@ -42,17 +42,17 @@ func point() []Cell {
 	}
 	return []Cell{
 		{ID: "P1", Title: "pgbench -S, prepared, 8 clients", Quick: true,
-			run: pgbenchCell(shapes("prepared", 8), targets.Direct, targets.PgBouncer, targets.Postern)},
+			run: pgbenchCell(shapes("prepared", 8), targets.Direct, targets.PgBouncer, targets.Postern, targets.Pool)},
 		{ID: "P2", Title: "pgbench -S, simple and extended, 8 clients", Quick: true,
-			run: pgbenchCell(append(shapes("simple", 8), shapes("extended", 8)...), targets.Direct, targets.PgBouncer, targets.Postern)},
+			run: pgbenchCell(append(shapes("simple", 8), shapes("extended", 8)...), targets.Direct, targets.PgBouncer, targets.Postern, targets.Pool)},
 		{ID: "P3", Title: "pgbench -S, prepared, 32 and 128 clients",
-			run: pgbenchCell(shapes("prepared", 32, 128), targets.Direct, targets.PgBouncer, targets.Postern)},
+			run: pgbenchCell(shapes("prepared", 32, 128), targets.Direct, targets.PgBouncer, targets.Postern, targets.Pool)},
 		{ID: "P5", Title: "latency with 1 and 8 clients",
-			run: pgbenchCell(shapes("prepared", 1, 8), targets.Direct, targets.PgBouncer, targets.Postern)},
+			run: pgbenchCell(shapes("prepared", 1, 8), targets.Direct, targets.PgBouncer, targets.Postern, targets.Pool)},
 		{ID: "P6", Title: "against a proxy that decodes every message",
 			run: pgbenchCell(shapes("prepared", 8), targets.Direct, targets.HAProxy, targets.Splice, targets.Naive, targets.Postern)},
 		{ID: "P10", Title: "clients by TLS, 8 of them",
-			run: pgbenchCell(shapes("prepared", 8), targets.Direct, targets.BouncerTLS, targets.PlainTLS)},
+			run: pgbenchCell(shapes("prepared", 8), targets.Direct, targets.BouncerTLS, targets.PlainTLS, targets.PoolTLS)},
 		{ID: "P16", Title: "one row by key, masked and not, 8 clients",
 			run: pgbenchCell([]shape{personShape}, targets.Direct, targets.Postern, targets.Masked)},
 		{ID: "ladder", Title: "what each part costs: one row by key, 8 clients",
@@ -61,12 +61,21 @@ func point() []Cell {
 	}
 }
 
+// kept says what is compared with a pooler. In rounds of a second a fresh process of the
+// server spends a tenth of its time on beginning, on mapping the table that is in memory
+// already, and on ending.
+const kept = "pgbouncer keeps its connections to the server for those who come next, and so does a task with `reuse: pool`: pool is compared with it; " +
+	"postern opens one for each session, as those do who come without a gateway, and is compared with direct"
+
 // pgbenchCell runs shapes against targets.
 func pgbenchCell(shapes []shape, names ...string) func(context.Context, *Env, *result.Cell) error {
 	return func(ctx context.Context, e *Env, out *result.Cell) error {
 		all, err := e.targets(names...)
 		if err != nil {
 			return err
+		}
+		if slices.Contains(names, targets.Pool) || slices.Contains(names, targets.PoolTLS) {
+			out.Notes = append(out.Notes, kept)
 		}
 		var jobs []job
 		for _, t := range all {

@@ -78,7 +78,7 @@ func stated(goal string, c Check) bool {
 func cell(noisy []string, rounds int, postern float64) *result.Run {
 	c := &result.Cell{ID: "P1", Noisy: noisy}
 	for r := 1; r <= rounds; r++ {
-		for target, v := range map[string]float64{"direct": 1000, "pgbouncer": 500, "postern": postern} {
+		for target, v := range map[string]float64{"direct": 1000, "pgbouncer": 500, "postern": postern, "pool": postern} {
 			c.Samples = append(c.Samples, result.Sample{Round: r, Workload: "prepared c=8", Target: target, Values: map[string]float64{"tps": v}})
 		}
 	}
