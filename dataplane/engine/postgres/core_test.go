@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -48,6 +49,38 @@ func (s *hotSession) Prepare(_ context.Context, st *engine.Statement) (*engine.A
 		Text: st.Text, Forward: st.Text, Own: true, Analysis: hotAnalysis{},
 		Decision: postern.Decision{Verdict: postern.VerdictAllow, Level: postern.LevelSource},
 	}, nil
+}
+
+// killedSession ends while a text of it is judged.
+type killedSession struct {
+	hotSession
+	ctx  context.Context
+	kill context.CancelCauseFunc
+	why  error
+}
+
+func (s *killedSession) Context() context.Context { return s.ctx }
+
+func (s *killedSession) Prepare(_ context.Context, _ *engine.Statement) (*engine.Admission, error) {
+	s.kill(s.why)
+	return nil, &postern.Refusal{Reason: "the statement could not be analysed safely"}
+}
+
+// TestKilledWhileJudged: the client is told why the session ends, and not what became of the
+// statement because of it.
+func TestKilledWhileJudged(t *testing.T) {
+	c := hotConn(t)
+	s := &killedSession{why: &postern.Refusal{Code: postern.CodeKilled, Reason: "killed by ada"}}
+	s.ctx, s.kill = context.WithCancelCause(context.Background())
+	c.s = s
+	msg := message('Q', "select 1\x00")
+	_, next, err := clientCore{c}.Step(msg)
+	if err != nil || next.Park == nil {
+		t.Fatalf("the text was not judged: %v", err)
+	}
+	if err := next.Park(context.Background()); !errors.Is(err, s.why) {
+		t.Errorf("judging it ended with %v, and not the session's end", err)
+	}
 }
 
 type hotAnalysis struct{ engine.Analysis }

@@ -287,6 +287,9 @@ func (c clientCore) later(fn func(context.Context) error) pump.Next {
 		if p := (*run.Panic)(nil); errors.As(err, &p) {
 			return err
 		}
+		if why := context.Cause(c.s.Context()); why != nil { // what came of that is not what the client is to be told
+			return why
+		}
 		r := postern.AsRefusal(err)
 		var syntax *sql.SyntaxError
 		if r.Cause != nil && !errors.As(err, &syntax) { // which quotes the statement
