@@ -12,7 +12,7 @@ import (
 
 // Bounds of a target.
 const (
-	MaxTarget = 8 << 10 // bytes
+	MaxTarget = 8 << 10 // bytes, as sent and in canonical form
 	maxPairs  = 256     // parameters of a query
 )
 
@@ -47,7 +47,15 @@ func ParseTarget(raw string) (Target, error) {
 		return Target{}, err
 	}
 	query, err := parseQuery(rawQuery)
-	return Target{path, query}, err
+	if err != nil {
+		return Target{}, err
+	}
+	t := Target{path, query}
+	// A character takes three where it must be encoded and was not.
+	if len(raw) > MaxTarget/3 && len(t.String()) > MaxTarget {
+		return Target{}, fmt.Errorf("the target is longer than %d bytes once encoded", MaxTarget)
+	}
+	return t, nil
 }
 
 func parsePath(raw string) (string, error) {
