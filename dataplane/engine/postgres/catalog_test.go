@@ -94,6 +94,15 @@ func (c *cutOff) Dial(context.Context) (net.Conn, error) {
 	return nil, errors.New("no route to host")
 }
 
+// ageCatalog has the catalogue of the last session's database read that long ago. Below zero it is
+// not compared for as long, for tests of what it does not know: a machine may stand still.
+func (h *house) ageCatalog(by time.Duration) {
+	sl := h.engine.catalogs.slot(catalogKey(h.door.Last().Terms()))
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	sl.read, sl.failed = time.Now().Add(-by), time.Time{}
+}
+
 // TestCatalogOutlivesATargetThatIsBusy: what could not be compared is believed for a while,
 // but not what was found to be out of date, and not for ever.
 func TestCatalogOutlivesATargetThatIsBusy(t *testing.T) {
@@ -102,19 +111,13 @@ func TestCatalogOutlivesATargetThatIsBusy(t *testing.T) {
 	_ = h.connect(t, "")
 	s := &cutOff{Session: h.door.Last()}
 	key := catalogKey(s.Terms())
-	sl := h.engine.catalogs.slot(key)
-	aged := func(by time.Duration) {
-		sl.mu.Lock()
-		defer sl.mu.Unlock()
-		sl.read, sl.failed = time.Now().Add(-by), time.Time{}
-	}
 	get := func() (*catalog, error) { return h.engine.catalogs.get(testContext(t), key, s) }
-	aged(0)
+	h.ageCatalog(0)
 	fresh, err := get()
 	if err != nil || s.dials.Load() != 0 {
 		t.Fatalf("a fresh one: %v, %d dials", err, s.dials.Load())
 	}
-	aged(catalogDue + time.Second)
+	h.ageCatalog(catalogDue + time.Second)
 	for range 3 {
 		if c, err := get(); c != fresh || err != nil {
 			t.Errorf("one that is due: %v", err)
@@ -123,11 +126,11 @@ func TestCatalogOutlivesATargetThatIsBusy(t *testing.T) {
 	if n := s.dials.Load(); n != 1 {
 		t.Errorf("it was tried %d times at once", n)
 	}
-	aged(catalogAge)
+	h.ageCatalog(catalogAge)
 	if _, err := get(); err == nil {
 		t.Error("one that is too old is believed")
 	}
-	aged(0)
+	h.ageCatalog(0)
 	h.engine.catalogs.expire(key)
 	if _, err := get(); err == nil {
 		t.Error("one that was found to be out of date is believed")

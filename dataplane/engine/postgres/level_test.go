@@ -373,6 +373,7 @@ func TestLevelResultStopsWhatChanged(t *testing.T) {
 	if out := ask(t, c, "simple", text); out.code != "" || len(out.rows) != 8 {
 		t.Fatal(out)
 	}
+	h.ageCatalog(-time.Hour)
 	shared.pg.SQL(t, `ALTER TABLE sales.people RENAME email TO old; ALTER TABLE sales.people RENAME unlisted TO email`)
 	t.Cleanup(func() { shared.pg.SQL(t, `DROP TABLE sales.people CASCADE`); shared.pg.SQL(t, peopleTables) })
 	for _, how := range []string{"simple", "binary", "cursor"} {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -348,6 +349,7 @@ func TestMasksAndColumns(t *testing.T) {
 		}
 	})
 	w := h.wire(t)
+	h.ageCatalog(-time.Hour)
 	shared.pg.SQL(t, "alter table sales.orders rename to kept; alter table sales.load rename to orders")
 	got := w.say(1, q("select id from orders limit 1"))
 	shared.pg.SQL(t, "alter table sales.orders rename to load; alter table sales.kept rename to orders")
