@@ -106,6 +106,17 @@ func (h *hub) set(id string, hold *typesv1.Hold) {
 	h.tell(id)
 }
 
+// tellWaiting tells of everything that waits for people: whom it asks may be others now.
+func (h *hub) tellWaiting() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for id, hold := range h.holds {
+		if Waiting(hold) {
+			h.tell(id)
+		}
+	}
+}
+
 func (h *hub) get(id string) *typesv1.Hold {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -104,6 +104,8 @@ func TestWhoIsAskedNow(t *testing.T) {
 		if h, err := f.Review(t.Context(), sue, h.GetId(), true, "", nil); err != nil || stateWord(h) != "approved" {
 			t.Errorf("%v, %v", h, err)
 		}
+		synctest.Wait()
+		f.policy(strings.Replace(world, "spec: {all: [{group: leads, atLeast: 1}]", "spec: {all: [{group: security, atLeast: 1}], escalate: {after: 5m, group: dba}", 1))
 		changed <- struct{}{}
 		synctest.Wait()
 		if len(told) != 3 { // the answer, and nothing again

@@ -159,11 +159,16 @@ func groupsOf(rule *typesv1.ApprovalRuleSpec) (groups []string) {
 // shown is h as a subject sees it, with whom it asks now: nil where that is not at all, for
 // they neither asked for it nor may answer it. h stays as it is.
 func (s *Service) shown(h *typesv1.Hold, sub postern.Subject) *typesv1.Hold {
-	groups := s.asks(h)
-	if !asked(h, sub) && (sub.Workload != "" || !slices.ContainsFunc(groups, func(g string) bool { return slices.Contains(sub.Groups, g) })) {
+	h = s.asking(h)
+	if !asked(h, sub) && (sub.Workload != "" || !slices.ContainsFunc(h.GetApproverGroups(), func(g string) bool { return slices.Contains(sub.Groups, g) })) {
 		return nil
 	}
-	if !slices.Equal(groups, h.GetApproverGroups()) {
+	return h
+}
+
+// asking is h with whom it asks now; h stays as it is.
+func (s *Service) asking(h *typesv1.Hold) *typesv1.Hold {
+	if groups := s.asks(h); !slices.Equal(groups, h.GetApproverGroups()) {
 		h = proto.CloneOf(h)
 		h.ApproverGroups = groups
 	}
@@ -241,8 +246,8 @@ func newestFirst(holds []*typesv1.Hold) {
 }
 
 // Watch tells each every hold that the caller may see, oldest first, then every change, and
-// those that a change of policy lets the caller see, until ctx ends or each fails. Holds must
-// not be changed.
+// those that a change of policy lets the caller see or asks of others, until ctx ends or each
+// fails. Holds must not be changed.
 func (s *Service) Watch(ctx context.Context, by Caller, each func(*typesv1.Hold) error) error {
 	select {
 	case <-ctx.Done():
@@ -251,17 +256,20 @@ func (s *Service) Watch(ctx context.Context, by Caller, each func(*typesv1.Hold)
 	}
 	l := s.hub.listen("", false)
 	defer l.close()
-	changed, stop := s.cfg.Changed()
-	defer stop()
-	told := map[string]bool{}
+	told := map[string]*typesv1.Hold{}
 	holds := s.hub.all()
 	for {
 		newestFirst(holds)
 		for _, h := range slices.Backward(holds) {
+			id := h.GetId()
 			if h = s.shown(h, by.Subject); h == nil {
+				delete(told, id)
 				continue
 			}
-			told[h.GetId()] = true
+			if proto.Equal(told[id], h) {
+				continue
+			}
+			told[id] = h
 			if err := each(h); err != nil {
 				return err
 			}
@@ -270,8 +278,6 @@ func (s *Service) Watch(ctx context.Context, by Caller, each func(*typesv1.Hold)
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-changed:
-			holds = slices.DeleteFunc(s.hub.all(), func(h *typesv1.Hold) bool { return told[h.GetId()] })
 		case <-l.signal:
 			for _, id := range l.take() {
 				if h := s.hub.get(id); h != nil {
@@ -284,26 +290,51 @@ func (s *Service) Watch(ctx context.Context, by Caller, each func(*typesv1.Hold)
 	}
 }
 
-// All are the holds as this replica saw them last; they must not be changed. There are
-// none before Ready.
-func (s *Service) All() []*typesv1.Hold { return s.hub.all() }
+// All are the holds as this replica saw them last, with whom they ask now; they must not be
+// changed. There are none before Ready.
+func (s *Service) All() []*typesv1.Hold {
+	holds := s.hub.all()
+	for i, h := range holds {
+		holds[i] = s.asking(h)
+	}
+	return holds
+}
 
 // Ready is closed once All has what is in the store.
 func (s *Service) Ready() <-chan struct{} { return s.hub.ready }
 
-// Changes returns a channel that gets an element after holds have changed, and a function
-// that ends it.
+// Changes returns a channel that gets an element after holds have changed, or whom they ask,
+// and a function that ends it.
 func (s *Service) Changes() (<-chan struct{}, func()) {
 	l := s.hub.listen("", false)
 	return l.signal, func() { l.close() }
 }
 
 // Run follows the store, so that changes made by other replicas are told too, ends what
-// nobody answered, and forgets what is long settled. Every replica runs it: two that do
-// the same at once do no harm.
+// nobody answered, and forgets what is long settled; it begins once there is a policy, which
+// says whom holds ask. Every replica runs it: two that do the same at once do no harm.
 func (s *Service) Run(ctx context.Context) error {
 	s.hub.endsWith(ctx.Done())
+	changed, stop := s.cfg.Changed()
+	defer stop()
+	for _, err := s.policy(); err != nil; _, err = s.policy() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
 	return run.All(ctx,
+		run.Part{Name: "follow policy", Run: func(ctx context.Context) error {
+			for {
+				select {
+				case <-ctx.Done():
+					return ctx.Err()
+				case <-changed:
+					s.hub.tellWaiting()
+				}
+			}
+		}},
 		run.Part{Name: "watch holds", Run: func(ctx context.Context) error { return s.again(ctx, "watch", s.watch) }},
 		run.Part{Name: "end holds", Run: func(ctx context.Context) error { return s.again(ctx, "sweep", s.sweep) }},
 	)

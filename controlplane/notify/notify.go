@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -105,7 +106,8 @@ func client(roots *tls.Config) *http.Client {
 
 // told is what a channel knows of a hold.
 type told struct {
-	Event string `json:"event"`
+	Event string   `json:"event"`
+	Asks  []string `json:"asks,omitempty"` // the groups that may answer it, sorted; none once it is settled
 	// Where it was told, as the channel names it.
 	Place string `json:"place,omitempty"`
 }
@@ -201,16 +203,18 @@ func (s *Service) pass(ctx context.Context, c Channel, guard store.Op) error {
 		if err != nil {
 			return err
 		}
-		now := event(h)
-		if was.Event == now || was.Event == "" && !approve.Waiting(h) {
+		now := told{Event: event(h)}
+		if approve.Waiting(h) {
+			now.Asks = slices.Sorted(slices.Values(h.GetApproverGroups()))
+		}
+		if was.Event == now.Event && slices.Equal(was.Asks, now.Asks) || was.Event == "" && !approve.Waiting(h) {
 			continue
 		}
-		place, err := s.send(ctx, c, h, now, was.Place)
-		if err != nil {
+		if now.Place, err = s.send(ctx, c, h, now.Event, was, revision); err != nil {
 			errs = append(errs, fmt.Errorf("hold %s: %w", h.GetId(), err))
 			continue
 		}
-		value, err := json.Marshal(told{Event: now, Place: place})
+		value, err := json.Marshal(now)
 		if err != nil {
 			return err
 		}
@@ -259,7 +263,9 @@ func (s *Service) was(ctx context.Context, key store.Key) (told, int64, error) {
 	return t, e.Revision, nil
 }
 
-func (s *Service) send(ctx context.Context, c Channel, h *typesv1.Hold, event, place string) (string, error) {
+// send tells a channel how h stands, and returns where: was is what it was told last, at a
+// revision of the store.
+func (s *Service) send(ctx context.Context, c Channel, h *typesv1.Hold, event string, was told, revision int64) (place string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
 	fields, err := s.cfg.Secret(ctx, c.Secret)
@@ -267,7 +273,7 @@ func (s *Service) send(ctx context.Context, c Channel, h *typesv1.Hold, event, p
 		return "", fmt.Errorf("secret %s: %w", c.Secret, err)
 	}
 	if c.Slack != nil {
-		return s.post(ctx, c.Slack, fields, h, place)
+		return s.post(ctx, c.Slack, fields, h, was)
 	}
-	return "", s.webhook(ctx, c.Webhook, fields, h, event)
+	return "", s.webhook(ctx, c.Webhook, fields, h, event, revision)
 }

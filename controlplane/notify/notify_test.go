@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -118,20 +119,22 @@ func (o *outside) told() []hooked {
 }
 
 type fixture struct {
-	t     *testing.T
-	out   *outside
-	holds *approve.Service
-	svc   *Service
-	store *storetest.Memory
+	t        *testing.T
+	out      *outside
+	holds    *approve.Service
+	svc      *Service
+	store    *storetest.Memory
+	snapshot atomic.Pointer[policy.Snapshot]
+	changed  chan struct{}
 }
 
 func newFixture(t *testing.T, kinds ...string) *fixture {
-	f := &fixture{t: t, store: storetest.NewMemory(), out: &outside{users: map[string]any{}}}
+	f := &fixture{t: t, store: storetest.NewMemory(), out: &outside{users: map[string]any{}}, changed: make(chan struct{}, 1)}
 	srv := httptest.NewServer(f.out)
 	t.Cleanup(srv.Close)
-	snapshot := policytest.Compile(t, world)
+	f.snapshot.Store(policytest.Compile(t, world))
 	logger := slog.New(slog.DiscardHandler)
-	f.holds = approve.New(approve.Config{Store: f.store, Snapshot: func() *policy.Snapshot { return snapshot }, Audit: audit.New(f.store, time.Now), URL: func(id string) string { return "https://control/approvals/" + id }, Logger: logger})
+	f.holds = approve.New(approve.Config{Store: f.store, Snapshot: f.snapshot.Load, Changed: func() (<-chan struct{}, func()) { return f.changed, func() {} }, Audit: audit.New(f.store, time.Now), URL: func(id string) string { return "https://control/approvals/" + id }, Logger: logger})
 	grant, err := proto.Marshal(&typesv1.Grant{
 		Id: "g-1", Subject: &typesv1.Subject{Name: "alice", Email: "alice@example.com"}, Task: "purge-order", State: typesv1.GrantState_GRANT_STATE_ACTIVE,
 		EndTime: timestamppb.New(time.Now().Add(time.Hour)), Reason: "<!channel> *look*",
@@ -177,6 +180,17 @@ func (f *fixture) start() {
 	f.t.Cleanup(func() { cancel(); _ = g.Wait() })
 }
 
+// ask changes the groups of the rule.
+func (f *fixture) ask(groups ...string) {
+	f.t.Helper()
+	var all []string
+	for _, g := range groups {
+		all = append(all, "{group: "+g+", atLeast: 1}")
+	}
+	f.snapshot.Store(policytest.Compile(f.t, strings.Replace(world, "{group: leads, atLeast: 1}", strings.Join(all, ", "), 1)))
+	f.changed <- struct{}{}
+}
+
 func (f *fixture) hold(statement string) *typesv1.Hold {
 	f.t.Helper()
 	h, err := f.holds.OpenHold(f.t.Context(), "n1", &nodev1.OpenHoldRequest{Scope: "statement", Grant: "g-1", Resource: "warehouse", Session: "s", Statement: statement, Rule: "leads"})
@@ -195,8 +209,6 @@ func (f *fixture) state(id string) string {
 	return approve.StateText(h)
 }
 
-// eventually polls: what it waits for crosses a socket.
-
 // TestWebhook: each change is told, signed, and again until it arrives.
 func TestWebhook(t *testing.T) {
 	f := newFixture(t, "webhook")
@@ -210,7 +222,7 @@ func TestWebhook(t *testing.T) {
 	wait.For(t, "the yes is told", func() bool { return len(f.out.told()) == 2 })
 	for i, word := range []string{"asked", "approved"} {
 		got := f.out.told()[i]
-		if got.id != h.GetId()+"/"+word {
+		if !strings.HasPrefix(got.id, h.GetId()+"/"+word+"/") {
 			t.Errorf("told %q", got.id)
 		}
 		if err := hook.Verify([]byte("0123456789abcdef"), got.signature, time.Now(), got.body); err != nil {
@@ -223,6 +235,57 @@ func TestWebhook(t *testing.T) {
 		if err := json.Unmarshal(got.body, &m); err != nil || m.ID != got.id || m.Event != word || m.Hold.Statement != "DELETE 1" || m.Hold.Subject != "alice" || m.URL != "https://control/approvals/"+h.GetId() {
 			t.Errorf("%s: %v", got.body, err)
 		}
+	}
+}
+
+// TestWhoIsAskedNow: whom a changed rule asks is told, once for each change, in messages that a
+// receiver does not take for those of before.
+func TestWhoIsAskedNow(t *testing.T) {
+	f := newFixture(t, "webhook", "slack")
+	f.start()
+	h := f.hold("DELETE 1")
+	wait.For(t, "the asking is told", func() bool { return len(f.out.told()) == 1 && len(f.out.called("chat.postMessage")) == 1 })
+	for i, groups := range [][]string{{"leads", "security"}, {"security", "leads"}, {"security"}, {"leads"}} {
+		f.ask(groups...)
+		if i == 1 { // the same people
+			continue
+		}
+		n := []int{1, 1, 2, 3}[i]
+		wait.For(t, fmt.Sprint(groups, " are told"), func() bool { return len(f.out.told()) > n && len(f.out.called("chat.update")) == n })
+		text, _ := json.Marshal(f.out.called("chat.update")[n-1].body)
+		if !strings.Contains(string(text), "asks: "+strings.Join(groups, " and ")) || !strings.Contains(string(text), `"action_id":"approve"`) {
+			t.Errorf("the message says %s", text)
+		}
+	}
+	var asked []string
+	ids := map[string]bool{}
+	for _, got := range f.out.told() {
+		var m struct {
+			Event string
+			Hold  struct{ ApproverGroups []string }
+		}
+		if err := json.Unmarshal(got.body, &m); err != nil || m.Event != "asked" {
+			t.Errorf("%s: %v", got.body, err)
+		}
+		asked = append(asked, strings.Join(m.Hold.ApproverGroups, " "))
+		ids[got.id] = true
+	}
+	if want := []string{"leads", "leads security", "security", "leads"}; !slices.Equal(asked, want) || len(ids) != len(want) {
+		t.Errorf("the webhook was told of %q in %v", asked, ids)
+	}
+	posted := f.out.called("chat.postMessage")
+	wait.For(t, "who is asked anew is told", func() bool { posted = f.out.called("chat.postMessage"); return len(posted) >= 3 })
+	for i, group := range []string{"security", "leads"} {
+		if b := posted[i+1].body; b["text"] != group+": you are asked now, too" || b["thread_ts"] == nil || b["reply_broadcast"] != true {
+			t.Errorf("beneath the message: %v", b)
+		}
+	}
+	if w := f.interact(click("U-bob", "T1", "approve", h, h.GetDigest()), time.Now(), nil); w.Code != http.StatusOK || f.state(h.GetId()) != "approved" {
+		t.Fatalf("%d, %s", w.Code, f.state(h.GetId()))
+	}
+	wait.For(t, "the yes is told", func() bool { return len(f.out.told()) == 5 })
+	if n := len(f.out.called("chat.postMessage")); n != 3 {
+		t.Errorf("%d messages", n)
 	}
 }
 

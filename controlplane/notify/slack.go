@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -45,15 +46,17 @@ type choice struct {
 
 type object = map[string]any
 
-// post tells of a hold in a new message, or changes the one that told of it before.
-func (s *Service) post(ctx context.Context, c *Slack, fields map[string]secret.Bytes, h *typesv1.Hold, place string) (string, error) {
+// post tells of a hold in a new message, or changes the one that told of it before. Slack
+// tells nobody of a change, so those who are asked only now are told beneath it.
+func (s *Service) post(ctx context.Context, c *Slack, fields map[string]secret.Bytes, h *typesv1.Hold, was told) (string, error) {
 	blocks, err := s.blocks(ctx, h)
 	if err != nil {
 		return "", err
 	}
 	message := object{"channel": c.Channel, "blocks": blocks, "text": fmt.Sprintf("%s asks for %s: %s", escape(h.GetSubject()), h.GetTask(), approve.StateText(h)), "unfurl_links": false}
 	method := "chat.postMessage"
-	if channel, ts, ok := strings.Cut(place, " "); ok {
+	channel, ts, again := strings.Cut(was.Place, " ")
+	if again {
 		method, message["channel"], message["ts"] = "chat.update", channel, ts
 	}
 	var answer struct {
@@ -62,6 +65,13 @@ func (s *Service) post(ctx context.Context, c *Slack, fields map[string]secret.B
 	}
 	if err := s.slack(ctx, c, fields, method, message, &answer); err != nil {
 		return "", err
+	}
+	more := slices.DeleteFunc(slices.Clone(h.GetApproverGroups()), func(g string) bool { return slices.Contains(was.Asks, g) })
+	if again && approve.Waiting(h) && len(more) > 0 {
+		text := escape(strings.Join(more, " and ")) + ": you are asked now, too"
+		if err := s.slack(ctx, c, fields, "chat.postMessage", object{"channel": channel, "thread_ts": ts, "reply_broadcast": true, "text": text}, nil); err != nil {
+			return "", err
+		}
 	}
 	return answer.Channel + " " + answer.TS, nil
 }

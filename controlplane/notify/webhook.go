@@ -28,8 +28,9 @@ type Webhook struct {
 
 // webhook sends what became of a hold. The receiver knows a message that comes twice by
 // its Idempotency-Key, one of somebody else by its signature, and a replayed one by the
-// time that is signed.
-func (s *Service) webhook(ctx context.Context, w *Webhook, fields map[string]secret.Bytes, h *typesv1.Hold, event string) error {
+// time that is signed. A hold can come to the same event again when its rule changes: after
+// is the revision of what the receiver was told before.
+func (s *Service) webhook(ctx context.Context, w *Webhook, fields map[string]secret.Bytes, h *typesv1.Hold, event string, after int64) error {
 	key := fields[hook.SecretKey].Reveal()
 	if len(key) < hook.MinKeyBytes {
 		return fmt.Errorf("the field %s of its secret is missing, or shorter than %d bytes", hook.SecretKey, hook.MinKeyBytes)
@@ -38,7 +39,7 @@ func (s *Service) webhook(ctx context.Context, w *Webhook, fields map[string]sec
 	if err != nil {
 		return err
 	}
-	id := h.GetId() + "/" + event
+	id := fmt.Sprintf("%s/%s/%d", h.GetId(), event, after)
 	body, err := json.Marshal(struct {
 		ID    string          `json:"id"`
 		Event string          `json:"event"`

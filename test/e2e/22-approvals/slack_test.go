@@ -164,6 +164,7 @@ func TestSlack(t *testing.T) {
 	t.Run("who may not", c.mayNot)
 	t.Run("the yes", c.yes)
 	t.Run("the no", c.no)
+	t.Run("others are asked", c.others)
 }
 
 // held runs a DELETE of alice's in psql, and returns once Slack shows it: what the button
@@ -282,6 +283,30 @@ func (c *chat) no(t *testing.T) {
 		t.Fatalf("the no: %d", status)
 	}
 	if r := ended(); r.Code == 0 || !strings.Contains(r.Stderr, "refused by bob: not today") || !c.there(t, 73) {
+		t.Errorf("%+v", r)
+	}
+}
+
+// others: when the rule asks others while a statement waits, its message says so, they are told,
+// and the click of those of before does not count any more.
+func (c *chat) others(t *testing.T) {
+	value, ended := c.held(t, 74, "approve")
+	c.Apply(t, "apiVersion: postern/v1\nkind: ApprovalRule\nmetadata: {name: leads}\nspec: {all: [{group: security, atLeast: 1}]}\n")
+	fleet.Eventually(t, time.Minute, "the message names whom the rule asks now", func() error {
+		told := strings.Join(c.slack.said("chat.postMessage"), "\n")
+		for _, text := range c.slack.said("chat.update") {
+			if strings.Contains(text, "id = 74") && strings.Contains(text, "asks: security") && strings.Contains(told, "security: you are asked now, too") {
+				return nil
+			}
+		}
+		return fmt.Errorf("%.2000v", c.slack.said("chat.update"))
+	})
+	before := len(c.slack.said("chat.postEphemeral"))
+	if status := c.send(t, click("UBOB", "approve", value)); status != http.StatusOK || len(c.slack.said("chat.postEphemeral")) != before+1 || !c.there(t, 74) {
+		t.Errorf("a lead's yes: %d, %v", status, c.slack.said("chat.postEphemeral")[before:])
+	}
+	c.Must(t, "alice", "withdraw", c.Hold(t, "alice", "purge-order"))
+	if r := ended(); r.Code == 0 || !c.there(t, 74) {
 		t.Errorf("%+v", r)
 	}
 }
