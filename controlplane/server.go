@@ -276,13 +276,15 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier, enr
 		Approval:    approvalapi.New(s.approve),
 		Session:     sessionapi.New(s.recordings, live{s.fleet}),
 		Audit:       userapi.NewAudit(s.audit),
-		Answer:      answerapi.New(s.index, s.bindings, func() []*typesv1.Workload { return s.hub.Snapshot().Workloads() }, s.exists, time.Now),
-		NodeAdmin:   userapi.NewNodes(s.fleet, enroller, s.cache),
-		Authority:   userapi.NewAuthority(s.authority),
-		Lock:        s.locks(policies, verifier, guard),
-		Account:     accountapi.New(s.accounts),
-		Pages:       pages,
-		Ready:       s.Ready,
+		Answer: answerapi.New(answerapi.Config{
+			Index: s.index, Bindings: s.bindings, Workloads: func() []*typesv1.Workload { return s.hub.Snapshot().Workloads() }, Exists: s.exists, Told: s.audit.Tells, Now: time.Now,
+		}),
+		NodeAdmin: userapi.NewNodes(s.fleet, enroller, s.cache),
+		Authority: userapi.NewAuthority(s.authority),
+		Lock:      s.locks(policies, verifier, guard),
+		Account:   accountapi.New(s.accounts),
+		Pages:     pages,
+		Ready:     s.Ready,
 	})
 	s.api = &http.Server{
 		Handler:           handler,

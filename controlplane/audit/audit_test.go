@@ -167,6 +167,30 @@ func TestList(t *testing.T) {
 	}
 }
 
+// TestTells: the log is read back to its beginning, and who asked in vain before leaves no trace
+// that would be taken for the thing itself.
+func TestTells(t *testing.T) {
+	m := storetest.NewMemory()
+	l := audit.New(m, fixed)
+	if known, err := l.Tells(t.Context(), "node.register", "node/n1"); known || err != nil {
+		t.Errorf("an empty log tells of it: %v", err)
+	}
+	for i := range 6000 {
+		e := audit.Entry{Actor: "ada", Action: "DrainNode", Object: "node/n2"}
+		if i == 0 {
+			e.Action, e.Object = "node.register", "node/n1"
+		}
+		if err := l.Append(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for object, want := range map[string]bool{"node/n1": true, "node/n2": false, "node/n": false} {
+		if known, err := l.Tells(t.Context(), "node.register", object); known != want || err != nil {
+			t.Errorf("%s: %v, %v", object, known, err)
+		}
+	}
+}
+
 func TestVerifyFindsEveryChange(t *testing.T) {
 	key := func(n int) store.Key { return store.Key{Kind: audit.KindEntry, Name: fmt.Sprintf("%020d", n)} }
 	read := func(t *testing.T, m *storetest.Memory, n int) *apiv1.AuditEntry {

@@ -24,6 +24,7 @@ const (
 // Query says which entries. The zero Query is the newest ones.
 type Query struct {
 	Actor  string
+	Action string
 	Object string    // entries about this object, maybe among others
 	Since  time.Time // at or after
 	Before int64     // only entries before this sequence; 0 means all
@@ -31,7 +32,7 @@ type Query struct {
 }
 
 func (q Query) matches(e *apiv1.AuditEntry) bool {
-	return (q.Actor == "" || e.GetActor() == q.Actor || slices.Contains(e.GetActors(), q.Actor)) &&
+	return (q.Action == "" || e.GetAction() == q.Action) && (q.Actor == "" || e.GetActor() == q.Actor || slices.Contains(e.GetActors(), q.Actor)) &&
 		(q.Object == "" || slices.Contains(strings.Fields(e.GetObject()), q.Object))
 }
 
@@ -70,6 +71,18 @@ func (l *Log) List(ctx context.Context, q Query) (entries []*apiv1.AuditEntry, n
 		scanned += len(page)
 	}
 	return entries, nextOf(before), nil
+}
+
+// Tells reports whether an object was ever acted on so. It reads the log, back to where it
+// was; all of it where it never was.
+func (l *Log) Tells(ctx context.Context, action, object string) (bool, error) {
+	for q := (Query{Action: action, Object: object, Limit: 1}); ; {
+		entries, next, err := l.List(ctx, q)
+		if err != nil || len(entries) > 0 || next == 0 {
+			return len(entries) > 0, err
+		}
+		q.Before = next
+	}
 }
 
 func nextOf(before int64) int64 {

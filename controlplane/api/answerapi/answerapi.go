@@ -33,25 +33,29 @@ type Index interface {
 	Search(ctx context.Context, q index.Query) ([]index.Found, error)
 	Who(ctx context.Context, q index.Who) ([]index.Use, error)
 	Usage(ctx context.Context, q index.Usage) ([]index.Used, error)
+	Session(ctx context.Context, id postern.SessionID) (*typesv1.Session, error)
+}
+
+// Config is what a Handler needs; all of it is required.
+type Config struct {
+	Index Index
+	// Bindings and Workloads are those that stand now, and Exists is whether an object of a
+	// kind does.
+	Bindings  func() ([]*typesv1.Binding, error)
+	Workloads func() []*typesv1.Workload
+	Exists    func(kind, name string) bool
+	// Told is whether the audit log tells of an object that it was ever acted on so.
+	Told func(ctx context.Context, action, object string) (bool, error)
+	Now  func() time.Time
 }
 
 // Handler implements the AnswerService.
-type Handler struct {
-	index    Index
-	bindings func() ([]*typesv1.Binding, error)
-	// workloads are those that stand now.
-	workloads func() []*typesv1.Workload
-	exists    func(kind, name string) bool
-	now       func() time.Time
-}
+type Handler struct{ cfg Config }
 
 var _ apiv1connect.AnswerServiceHandler = (*Handler)(nil)
 
-// New makes a Handler; bindings and workloads are those that stand now, and exists is whether
-// an object of a kind does.
-func New(x Index, bindings func() ([]*typesv1.Binding, error), workloads func() []*typesv1.Workload, exists func(kind, name string) bool, now func() time.Time) *Handler {
-	return &Handler{index: x, bindings: bindings, workloads: workloads, exists: exists, now: now}
-}
+// New makes a Handler.
+func New(cfg Config) *Handler { return &Handler{cfg} }
 
 const (
 	defaultPage = 100
@@ -98,12 +102,9 @@ func (h *Handler) SearchStatements(ctx context.Context, req *connect.Request[api
 		return nil, err
 	}
 	q.Limit++ // one more tells whether there are more
-	found, err := h.index.Search(ctx, q)
+	found, err := h.cfg.Index.Search(ctx, q)
 	if err == nil && len(found) == 0 {
-		err = h.known(ctx, index.Usage{Subject: q.Subject, Task: q.Task, Resource: q.Resource, Account: q.Account})
-	}
-	if err == nil && len(found) == 0 {
-		err = h.recorded(ctx, q.Column, q.Resource)
+		err = h.nothing(ctx, q)
 	}
 	if err != nil {
 		return nil, err
@@ -159,7 +160,7 @@ func (h *Handler) WhoUsed(ctx context.Context, req *connect.Request[apiv1.WhoUse
 		return nil, err
 	}
 	q.Limit++
-	uses, err := h.index.Who(ctx, q)
+	uses, err := h.cfg.Index.Who(ctx, q)
 	if err == nil && len(uses) == 0 {
 		err = h.known(ctx, index.Usage{Subject: q.Subject, Resource: q.Resource})
 	}

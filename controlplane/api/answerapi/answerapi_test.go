@@ -2,6 +2,7 @@ package answerapi
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/policy"
+	"github.com/posterngate/postern/pkg/postern"
 )
 
 func FuzzToken(f *testing.F) {
@@ -76,8 +78,9 @@ func TestUnusedBindings(t *testing.T) {
 	binding := func(name string, s ...*typesv1.SubjectSelector) *typesv1.Binding {
 		return &typesv1.Binding{Metadata: &typesv1.Metadata{Name: name}, Spec: &typesv1.BindingSpec{Subjects: s, Tasks: []string{"t"}}}
 	}
-	h := New(sessions{list: []*typesv1.Session{used(1, "alice", "", "analysts"), used(100, "bob", "", "leads"), used(120, "nightly", "nightly")}},
-		func() ([]*typesv1.Binding, error) {
+	h := New(Config{
+		Index: sessions{list: []*typesv1.Session{used(1, "alice", "", "analysts"), used(100, "bob", "", "leads"), used(120, "nightly", "nightly")}},
+		Bindings: func() ([]*typesv1.Binding, error) {
 			return []*typesv1.Binding{
 				binding("analysts", &typesv1.SubjectSelector{Group: "analysts"}),
 				binding("leads", &typesv1.SubjectSelector{Group: "leads"}),
@@ -85,7 +88,9 @@ func TestUnusedBindings(t *testing.T) {
 				binding("nobody", &typesv1.SubjectSelector{Group: "none"}),
 				binding("claimed", &typesv1.SubjectSelector{Claim: map[string]string{"team": "x"}}),
 			}, nil
-		}, nil, nil, func() time.Time { return now })
+		},
+		Now: func() time.Time { return now },
+	})
 	list, err := h.unused(context.Background(), index.Usage{}, now.AddDate(0, 0, -90))
 	if err != nil {
 		t.Fatal(err)
@@ -126,6 +131,13 @@ func (places) Who(_ context.Context, q index.Who) ([]index.Use, error) {
 	return nil, nil
 }
 
+func (places) Session(_ context.Context, id postern.SessionID) (*typesv1.Session, error) {
+	if id != "s-idle" {
+		return nil, index.ErrNotFound
+	}
+	return &typesv1.Session{Id: "s-idle"}, nil
+}
+
 func (places) Search(context.Context, index.Query) ([]index.Found, error) { return nil, nil }
 
 // TestUsageOfAnOwner: what a person's workloads do is among what is told of the person,
@@ -138,11 +150,16 @@ func TestUsageOfAnOwner(t *testing.T) {
 	owned := func(name, owner string) *typesv1.Workload {
 		return &typesv1.Workload{Metadata: &typesv1.Metadata{Name: name}, Spec: &typesv1.WorkloadSpec{Owner: owner}}
 	}
-	h := New(places{list: []index.Used{
-		used(3, "carol", "", "warehouse"), used(1, "nightly", "nightly", "warehouse"), used(2, "repo:x", "ci", "shop"), used(4, "alice", "", "shop"), used(5, "old", "old", "shop"),
-	}}, nil, func() []*typesv1.Workload {
-		return []*typesv1.Workload{owned("nightly", "carol"), owned("ci", "carol"), owned("bob", "bob")}
-	}, func(kind, name string) bool { return kind == "workload" && name == "bob" }, func() time.Time { return now })
+	h := New(Config{
+		Index: places{list: []index.Used{
+			used(3, "carol", "", "warehouse"), used(1, "nightly", "nightly", "warehouse"), used(2, "repo:x", "ci", "shop"), used(4, "alice", "", "shop"), used(5, "old", "old", "shop"),
+		}},
+		Workloads: func() []*typesv1.Workload {
+			return []*typesv1.Workload{owned("nightly", "carol"), owned("ci", "carol"), owned("bob", "bob")}
+		},
+		Exists: func(kind, name string) bool { return kind == "workload" && name == "bob" },
+		Now:    func() time.Time { return now },
+	})
 	for _, c := range []struct {
 		q    *apiv1.GetUsageRequest
 		want string
@@ -183,16 +200,22 @@ func TestUsageOfAnOwner(t *testing.T) {
 // TestUnknownNames: nothing is the answer of who is known and did nothing, and not of a name
 // that is nobody's.
 func TestUnknownNames(t *testing.T) {
-	h := New(places{list: []index.Used{{Subject: "alice", Account: "app", Resource: "gone", Last: time.Unix(1, 0)}}},
-		func() ([]*typesv1.Binding, error) {
+	h := New(Config{
+		Index: places{list: []index.Used{{Subject: "alice", Account: "app", Resource: "gone", Last: time.Unix(1, 0)}}},
+		Bindings: func() ([]*typesv1.Binding, error) {
 			return []*typesv1.Binding{{Spec: &typesv1.BindingSpec{Subjects: []*typesv1.SubjectSelector{{Subject: "bob"}, {Group: "leads"}}}}}, nil
 		},
-		func() []*typesv1.Workload {
+		Workloads: func() []*typesv1.Workload {
 			return []*typesv1.Workload{{Metadata: &typesv1.Metadata{Name: "nightly"}, Spec: &typesv1.WorkloadSpec{Owner: "carol"}}}
 		},
-		func(kind, name string) bool {
-			return kind+"/"+name == "resource/warehouse" || kind+"/"+name == "task/report"
-		}, time.Now)
+		Exists: func(kind, name string) bool {
+			return slices.Contains([]string{"resource/warehouse", "task/report", "node/n-here"}, kind+"/"+name)
+		},
+		Told: func(_ context.Context, action, object string) (bool, error) {
+			return action+" "+object == "recording.begin session/s-old" || action+" "+object == "node.register node/n-left", nil
+		},
+		Now: time.Now,
+	})
 	ctx := authz.With(t.Context(), &authz.Caller{Roles: []policy.RoleGrant{{Role: authz.Auditor}}})
 	for ask, want := range map[*apiv1.GetUsageRequest]string{
 		{}:                  "",
@@ -221,6 +244,21 @@ func TestUnknownNames(t *testing.T) {
 		}
 		if _, err := h.SearchStatements(ctx, connect.NewRequest(&apiv1.SearchStatementsRequest{Resource: resource})); fault.CodeOf(err) != want {
 			t.Errorf("statements on %s: %v", resource, err)
+		}
+	}
+	for ask, want := range map[*apiv1.SearchStatementsRequest]string{
+		{Session: "s-idle", Node: "n-here"}:     "",
+		{Session: "s-idle", Node: "n-left"}:     "",
+		{Session: "s-idel"}:                     `no session is known as "s-idel"`,
+		{Session: "s-old"}:                      `session "s-old" was recorded, and its recording is gone`,
+		{Node: "n-nowhere"}:                     `no node is known as "n-nowhere"`,
+		{Session: "s-idle", Node: "n-nowhere"}:  "no node is known",
+		{Session: "s-idle", Subject: "alcie"}:   "no subject is known",
+		{Session: "s-idle", Column: "sales.no"}: "nothing on record has ever used",
+	} {
+		_, err := h.SearchStatements(ctx, connect.NewRequest(ask))
+		if err == nil && want != "" || err != nil && (want == "" || fault.CodeOf(err) != codes.NotFound || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%v: %v, want %q", ask, err, want)
 		}
 	}
 	for _, c := range []struct{ name, resource, want string }{

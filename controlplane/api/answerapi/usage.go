@@ -35,7 +35,7 @@ func (h *Handler) GetUsage(ctx context.Context, req *connect.Request[apiv1.GetUs
 		return nil, err
 	}
 	if unused > 0 {
-		list, err := h.unused(ctx, q, h.now().Add(-unused))
+		list, err := h.unused(ctx, q, h.cfg.Now().Add(-unused))
 		if err != nil {
 			return nil, err
 		}
@@ -65,7 +65,7 @@ func (h *Handler) GetUsage(ctx context.Context, req *connect.Request[apiv1.GetUs
 // owners are those of workloads, by the workload.
 func (h *Handler) owners() map[string]string {
 	out := map[string]string{}
-	for _, w := range h.workloads() {
+	for _, w := range h.cfg.Workloads() {
 		out[w.GetMetadata().GetName()] = w.GetSpec().GetOwner()
 	}
 	return out
@@ -83,7 +83,7 @@ func (h *Handler) used(ctx context.Context, q index.Usage) (all []index.Used, tr
 		}
 	}
 	for _, q := range ask {
-		used, err := h.index.Usage(ctx, q)
+		used, err := h.cfg.Index.Usage(ctx, q)
 		if err != nil {
 			return nil, false, err
 		}
@@ -95,7 +95,7 @@ func (h *Handler) used(ctx context.Context, q index.Usage) (all []index.Used, tr
 
 // unused lists bindings whose tasks nobody whom they pick has used since then.
 func (h *Handler) unused(ctx context.Context, q index.Usage, since time.Time) ([]*apiv1.UnusedBinding, error) {
-	bindings, err := h.bindings()
+	bindings, err := h.cfg.Bindings()
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +141,7 @@ const lookBack = 10
 func (h *Handler) lastUse(ctx context.Context, b *typesv1.Binding, f index.Filter) (*timestamppb.Timestamp, error) {
 	f.Limit = index.MaxPage
 	for range lookBack {
-		list, err := h.index.Sessions(ctx, f)
+		list, err := h.cfg.Index.Sessions(ctx, f)
 		if err != nil {
 			return nil, err
 		}

@@ -35,6 +35,9 @@ const (
 	joinKind = "join"
 	nodeKind = "node"
 
+	// Registered is what the audit log calls it when a node has enrolled.
+	Registered = "node.register"
+
 	defaultTTL = 10 * time.Minute
 	maxTTL     = time.Hour
 
@@ -199,7 +202,7 @@ func (s *Service) Register(ctx context.Context, req *nodev1.RegisterRequest) (*n
 		return nil, err
 	}
 	_, err = s.cfg.Audit.Commit(ctx, audit.Entry{
-		Actor: nodeKind + "/" + j.Name, Action: "node.register", Object: nodeKind + "/" + j.Name, Outcome: "ok",
+		Actor: nodeKind + "/" + j.Name, Action: Registered, Object: nodeKind + "/" + j.Name, Outcome: "ok",
 		Detail: map[string]any{"token": id, "by": j.By, "serial": node.GetSpec().GetSerial(), "again": revision != 0, "endpoints": req.GetEndpoints()},
 	}, store.Op{Key: key, Delete: true, If: entry.Revision}, op)
 	if store.IsConflict(err) {

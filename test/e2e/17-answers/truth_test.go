@@ -270,6 +270,16 @@ func seen(t *testing.T, h *house.House) {
 	if len(found) != 5 || !strings.Contains(found[0].Text, "UPDATE sales.orders") || found[0].Verdict != "allow" {
 		t.Errorf("%+v", found)
 	}
+	for flag, name := range map[string]string{"--session": found[0].Session, "--node": "node-1"} {
+		if r := h.CLI(t, "bob", "audit", "search", "nobody_said_this", flag, name); r.Code != 0 {
+			t.Errorf("nothing of %s: %s", name, r.All())
+		}
+		for range 2 { // the question itself is on the audit log, too
+			if r := h.CLI(t, "bob", "audit", "search", flag, name+"x"); r.Code == 0 || !strings.Contains(r.Err, "is known as") {
+				t.Errorf("nobody's name %sx: %s", name, r.All())
+			}
+		}
+	}
 	var used []struct{ Subject, Task, Resource, Account, ClientHost, Node, Sessions string }
 	cli(t, h, &used, "usage", "alice")
 	if len(used) == 0 || used[0].Task != "truth" || used[0].Resource != "warehouse" || used[0].ClientHost != "127.0.0.1" || used[0].Node != "node-1" {
