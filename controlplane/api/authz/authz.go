@@ -5,6 +5,7 @@
 //   - nobody but an admin writes a Binding that gives themselves a task unless it asks
 //     people, or a Task, Resource, Mask or ApprovalRule on which a task bound to them
 //     depends, or a Lock on themselves once it stands; what an admin does so is marked;
+//   - under a Lock that cannot be read nobody but an admin does more than add Locks;
 //   - only an admin writes Secrets, only one without a scope RoleBindings, nobody Nodes.
 //
 // Who a token belongs to is identity's to say; rights within grants, holds and sessions
@@ -60,7 +61,10 @@ type Caller struct {
 	Address string    // of the peer, with a port
 	Method  string    // such as PolicyService/Create
 
-	again func() *Caller // the caller as policy stands now; nil in tests of others
+	// barred says under which lock, of which it is not known whom it shuts out, the caller may
+	// do nothing but add locks; nil where there is none.
+	barred error
+	again  func() *Caller // the caller as policy stands now; nil in tests of others
 }
 
 type callerKey struct{}

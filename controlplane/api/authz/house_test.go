@@ -173,6 +173,10 @@ func (h *house) nodes() api.NodeAdminServiceClient {
 	return api.NewNodeAdminServiceClient(h.server.Client(), h.server.URL, connect.WithGRPC())
 }
 
+func (h *house) policies() api.PolicyServiceClient {
+	return api.NewPolicyServiceClient(h.server.Client(), h.server.URL)
+}
+
 func (h *house) access() api.AccessServiceClient {
 	return api.NewAccessServiceClient(h.server.Client(), h.server.URL)
 }

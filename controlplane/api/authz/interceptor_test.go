@@ -371,11 +371,13 @@ func TestALockEndsStreams(t *testing.T) {
 }
 
 // Under a lock of which it is not known whom it shuts out only admins are let in, who can
-// delete it.
+// delete it, and operators who ask for another lock.
 func TestALockThatCannotBeRead(t *testing.T) {
 	h := newHouse(t, &all{}, func(c *authz.Config) {
 		whole := c.Policy()
-		snapshot, _ := whole.WithLocks(whole.Version(), []*typesv1.Object{object.Bare("lock", "broken")})
+		snapshot, _ := whole.WithLocks(whole.Version(), []*typesv1.Object{object.Bare("lock", "broken"), {Kind: &typesv1.Object_Lock{Lock: &typesv1.Lock{
+			Metadata: &typesv1.Metadata{Name: "eve-left"}, Spec: &typesv1.LockSpec{Subject: "eve", Reason: "has left"},
+		}}}})
 		c.Policy = func() *policy.Snapshot { return snapshot }
 	})
 	for who, barred := range map[string]bool{"olga:operators": true, "carol:analysts": true, "root:x": false, "ada:admins": false} {
@@ -383,6 +385,29 @@ func TestALockThatCannotBeRead(t *testing.T) {
 		if barred && (connect.CodeOf(err) != connect.CodePermissionDenied || !strings.Contains(err.Error(), `"broken" cannot be read`)) || !barred && err != nil {
 			t.Errorf("%s: %v", who, err)
 		}
+	}
+	lock, task, known := object.Bare("lock", "l"), object.Bare("task", "t"), object.Bare("lock", "l")
+	known.GetLock().Metadata.Etag = "7"
+	for _, c := range []struct {
+		who     string
+		objects []*typesv1.Object
+		want    string // of the error; that of a method that does nothing where it is let through
+	}{
+		{"olga:operators", []*typesv1.Object{lock}, "unimplemented"},
+		{"olga:operators", []*typesv1.Object{lock, task}, "cannot be read"},
+		{"olga:operators", []*typesv1.Object{task}, "cannot be read"},
+		{"olga:operators", []*typesv1.Object{known}, "cannot be read"},
+		{"carol:analysts", []*typesv1.Object{lock}, "needs the role"},
+		{"eve:operators", []*typesv1.Object{lock}, "has left"},
+	} {
+		_, err := h.policies().Apply(t.Context(), request(c.who, &apiv1.ApplyRequest{Objects: c.objects}))
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s applies %v: %v", c.who, c.objects, err)
+		}
+	}
+	_, err := h.policies().Create(t.Context(), request("olga:operators", &apiv1.CreateRequest{Object: lock}))
+	if connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Errorf("a method that is not judged by what it changes: %v", err)
 	}
 }
 

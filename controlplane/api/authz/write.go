@@ -37,6 +37,9 @@ type World interface {
 // themselves use, which is for the audit log.
 func (c *Caller) MayWrite(changes []Change, before, after World) (own bool, err error) {
 	for _, ch := range changes {
+		if c != nil && c.barred != nil && (ch.Before != nil || ch.After.GetLock() == nil) {
+			return false, c.barred
+		}
 		if err := c.inScope(ch, after); err != nil {
 			return false, err
 		}

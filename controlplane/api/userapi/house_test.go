@@ -240,7 +240,11 @@ func (h *hub) Snapshot() *policy.Snapshot {
 	var all []*typesv1.Object
 	for _, kind := range userapi.PolicyKinds() {
 		for e := range view.All(kind) {
-			if o, err := store.DecodeObject(e); err == nil {
+			o, err := store.DecodeObject(e)
+			if err != nil && kind == "lock" {
+				o, err = object.Bare(kind, e.Name), nil
+			}
+			if err == nil {
 				all = append(all, o)
 			}
 		}

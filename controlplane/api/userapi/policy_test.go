@@ -252,7 +252,19 @@ func TestWhatCannotBeReadGoes(t *testing.T) {
 	const lock = "kind: Lock\nmetadata: {name: broken}\nspec: {subject: mallory, reason: gone}\n"
 	_, err := h.policy("ada").Apply(t.Context(), connect.NewRequest(&apiv1.ApplyRequest{Objects: yaml(t, lock)}))
 	refused(t, err, connect.CodeFailedPrecondition, "an admin must delete it")
-	refused(t, del("olaf:operators"), connect.CodeFailedPrecondition, "an admin must delete it")
+	refused(t, del("olaf:operators"), connect.CodePermissionDenied, "until an admin deletes it")
+	// An operator may lock meanwhile, and do nothing else with locks.
+	olaf := func(text string) error {
+		_, err := h.policy("olaf:operators").Apply(t.Context(), connect.NewRequest(&apiv1.ApplyRequest{Objects: yaml(t, text)}))
+		return err
+	}
+	const other = "kind: Lock\nmetadata: {name: other}\nspec: {subject: trent, reason: gone}\n"
+	if err := olaf(other); err != nil {
+		t.Errorf("an operator locks: %v", err)
+	}
+	refused(t, olaf(strings.Replace(other, "trent", "peggy", 1)), connect.CodePermissionDenied, "until an admin deletes it")
+	refused(t, olaf(lock), connect.CodeFailedPrecondition, "an admin must delete it")
+	refused(t, olaf(world), connect.CodePermissionDenied, "until an admin deletes it")
 	if err := del("ada"); err != nil {
 		t.Fatal(err)
 	}
