@@ -75,7 +75,7 @@ func (p *tape) cut(n int) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	data, _, err := record.AppendChunk(nil, record.Header{Session: p.session.ID, Index: p.head.Next, First: span.First, Last: span.Last, Open: span.Open, Codec: record.CodecS2,
+	data, _, err := record.AppendChunk(nil, record.Header{Session: p.session.ID, Index: p.head.Next, First: span.First, Last: span.Last, Open: span.Open, Codec: record.CodecMinLZ,
 		Key: p.wrapped, Previous: p.head.Previous}, p.key, p.frames[:at])
 	if err != nil {
 		p.t.Fatal(err)

@@ -261,7 +261,7 @@ func (b *builder) compress(ses *session, before mark, runs []extent) ([]byte, ma
 	defer func() { b.opener.Key = nil }() // it goes with its session
 	for _, x := range runs {
 		var err error
-		if b.frames, err = b.opener.Open(b.frames, x.run(), record.CodecS2, size-len(b.frames)); err != nil {
+		if b.frames, err = b.opener.Open(b.frames, x.run(), record.CodecMinLZ, size-len(b.frames)); err != nil {
 			return nil, mark{}, err
 		}
 	}
@@ -269,7 +269,7 @@ func (b *builder) compress(ses *session, before mark, runs []extent) ([]byte, ma
 	if err != nil {
 		return nil, mark{}, err
 	}
-	h.Codec = record.CodecS2
+	h.Codec = record.CodecMinLZ
 	var hash record.Hash
 	b.data, hash, err = record.AppendChunk(b.data[:0], h, ses.key, b.frames)
 	return b.data, after(before, h, hash), err
@@ -317,7 +317,7 @@ func (ses *session) sealed(before mark, runs []extent) (record.Header, *record.S
 	if err != nil {
 		return h, nil, err
 	}
-	h.Codec = record.CodecS2
+	h.Codec = record.CodecMinLZ
 	if runs[0].bare() {
 		h.Codec = record.CodecNone
 	}

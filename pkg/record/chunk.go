@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/klauspost/compress/s2"
+	"github.com/minio/minlz"
 
 	"github.com/posterngate/postern/pkg/postern"
 )
@@ -23,10 +23,11 @@ const (
 // Codec names how the frames of a chunk are compressed before they are sealed.
 type Codec string
 
-// The codecs.
+// The codecs. S2 is that of earlier versions, and read alone: a decoder of MinLZ reads it too.
 const (
-	CodecNone Codec = "none"
-	CodecS2   Codec = "s2"
+	CodecNone  Codec = "none"
+	CodecS2    Codec = "s2"
+	CodecMinLZ Codec = "minlz"
 )
 
 // Hash is the SHA-256 of a chunk.
@@ -95,10 +96,12 @@ func AppendChunk(dst []byte, h Header, key *DataKey, frames []byte) ([]byte, Has
 	switch h.Codec {
 	case CodecNone:
 		plain = plain[:copy(plain, frames)]
-	case CodecS2:
-		plain = s2.Encode(plain, frames)
+	case CodecMinLZ:
+		if plain, err = minlz.Encode(plain, frames, level); err != nil {
+			return dst[:start], Hash{}, fmt.Errorf("record: compress: %w", err)
+		}
 	default:
-		return dst[:start], Hash{}, fmt.Errorf("record: codec %q is not known", h.Codec)
+		return dst[:start], Hash{}, fmt.Errorf("record: nothing is written in codec %q", h.Codec)
 	}
 	run := key.seal(dst[at+runHeader:at+runHeader+nonceSize+len(plain)], nonceChunk, uint64(h.Index))
 	dst = dst[:at+runHeader+len(run)]
@@ -213,7 +216,7 @@ func header(data []byte) (h Header, body []byte, decoded, whole int, err error) 
 		return fail("its length is not what its header says")
 	case h.Sealing != (h.Key.ID == "") || (len(h.Key.Sealed) > 0) != (h.Index == 0 && !h.Sealing):
 		return fail("its key is not where it must be")
-	case h.Codec != CodecNone && (h.Codec != CodecS2 || h.Sealing):
+	case h.Codec != CodecNone && (h.Codec != CodecMinLZ && h.Codec != CodecS2 || h.Sealing):
 		return fail(fmt.Sprintf("codec %q is not known", h.Codec))
 	}
 	return h, rest[:size], decoded, whole, nil

@@ -88,13 +88,13 @@ func FuzzEvent(f *testing.F) {
 }
 
 func FuzzChunk(f *testing.F) {
-	for _, codec := range []Codec{CodecNone, CodecS2} {
+	for _, codec := range []Codec{CodecNone, CodecMinLZ} {
 		for _, c := range write(f, story(), 1<<20, false, key, codec) {
 			f.Add(c)
 		}
 	}
 	runs, frames := sealedRuns(f)
-	if sealed, err := NewSealedChunk(Header{Session: "s-1", First: 1, Last: 4, Codec: CodecS2, Key: wrapped}, len(frames), runs); err == nil {
+	if sealed, err := NewSealedChunk(Header{Session: "s-1", First: 1, Last: 4, Codec: CodecMinLZ, Key: wrapped}, len(frames), runs); err == nil {
 		f.Add(sealed.Append(nil, sealed.Hash()))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -155,7 +155,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 	long := &Event{Time: began, Kind: KindIntent, Statement: 5, Text: strings.Repeat("0123456789abcdef", 20_000), Verdict: postern.VerdictAllow}
 	for name, k := range map[string]crypto.Signer{"ed25519": key, "ecdsa": ec} {
-		for _, codec := range []Codec{CodecNone, CodecS2} {
+		for _, codec := range []Codec{CodecNone, CodecMinLZ} {
 			want := story()
 			l := *long
 			l.Seq = uint64(len(want) + 1)
@@ -196,7 +196,7 @@ func TestTouchThroughAView(t *testing.T) {
 }
 
 func TestOpenAndTruncated(t *testing.T) {
-	chunks := write(t, story(), 300, true, key, CodecS2)
+	chunks := write(t, story(), 300, true, key, CodecMinLZ)
 	if r := verify(t, chunks, key.Public()); r.State != StateTruncated || len(r.Errors) > 0 {
 		t.Errorf("%+v", r)
 	}
@@ -230,7 +230,7 @@ func TestCutEvent(t *testing.T) {
 	if err != nil || !f.More {
 		t.Fatal(err)
 	}
-	data, hash, err := AppendChunk(nil, Header{Session: "s-1", First: 1, Last: 1, Open: true, Codec: CodecS2, Key: wrapped}, dataKey, frames[:f.Size])
+	data, hash, err := AppendChunk(nil, Header{Session: "s-1", First: 1, Last: 1, Open: true, Codec: CodecMinLZ, Key: wrapped}, dataKey, frames[:f.Size])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +248,7 @@ func TestCutEvent(t *testing.T) {
 // Whatever one change is made to a sealed recording, Verify finds it, or the recording
 // is no longer sealed.
 func TestMutations(t *testing.T) {
-	chunks := write(t, story(), 300, false, key, CodecS2)
+	chunks := write(t, story(), 300, false, key, CodecMinLZ)
 	if len(chunks) < 4 {
 		t.Fatalf("%d chunks are too few", len(chunks))
 	}
@@ -282,12 +282,12 @@ func TestMutations(t *testing.T) {
 		"forge": func(m [][]byte) [][]byte {
 			s := story()
 			s[rng.IntN(len(s))].Reason = fmt.Sprint("forged ", rng.Uint64())
-			return write(t, s, 300, false, other, CodecS2)
+			return write(t, s, 300, false, other, CodecMinLZ)
 		},
 		"graft": func(m [][]byte) [][]byte {
 			s := story()
 			s[len(s)-1].Reason = "forged"
-			forged := write(t, s, 300, false, other, CodecS2)
+			forged := write(t, s, 300, false, other, CodecMinLZ)
 			return append(forged[:len(forged)-1], m[len(m)-1])
 		},
 	}
@@ -364,7 +364,7 @@ func BenchmarkChunk(b *testing.B) {
 		e.Seq, e.Statement = i, (i+1)/2
 		frames, _ = AppendFrames(frames, &e)
 	}
-	h := Header{Session: "s-1", First: 1, Last: 2, Codec: CodecS2}
+	h := Header{Session: "s-1", First: 1, Last: 2, Codec: CodecMinLZ}
 	b.SetBytes(int64(len(frames)))
 	for b.Loop() {
 		if _, _, err := AppendChunk(nil, h, dataKey, frames); err != nil {

@@ -5,17 +5,17 @@ import (
 	"errors"
 	"slices"
 
-	"github.com/klauspost/compress/s2"
+	"github.com/minio/minlz"
 )
 
 const (
 	runHeader = 4 // the length before a run
 	nonceSize = 12
 	tagSize   = 16
-	// literal is an S2 block's head where all of it is one literal: its length, in three
-	// bytes, and an element with a length of three bytes.
-	literal    = 7
-	maxLiteral = 1<<21 - 1
+	// literal is how long a MinLZ block's head is where what follows is as it was: two zeros.
+	literal = 2
+	// level is the fastest: it takes two thirds of the time that S2 takes, and leaves less.
+	level = minlz.LevelSuperFast
 )
 
 // SealRoom is how many bytes stand before what Seal seals; SealOverhead how many bytes
@@ -36,11 +36,7 @@ const (
 // it. room is SealRoom bytes, which Seal fills, and then the frames, at most MaxFrames
 // bytes. number must never be used twice with one key. It allocates only to grow room.
 func (k *DataKey) Seal(room []byte, number uint64) []byte {
-	n := uint32(len(room) - SealRoom)
-	head := room[nonceSize:SealRoom]
-	head[0], head[1], head[2] = byte(n)|0x80, byte(n>>7)|0x80, byte(n>>14)&0x7f
-	n--
-	head[3], head[4], head[5], head[6] = 62<<2, byte(n), byte(n>>8), byte(n>>16)
+	clear(room[nonceSize:SealRoom])
 	return k.seal(room, nonceFrames, number)
 }
 
@@ -51,15 +47,15 @@ func (k *DataKey) SealPacked(room, frames []byte, number uint64) ([]byte, bool) 
 	if cap(room) < PackedRoom(len(frames)) {
 		return nil, false // what is compressed would stand elsewhere
 	}
-	packed := s2.Encode(room[nonceSize:cap(room)], frames)
-	if len(packed) > len(frames)-len(frames)/4 {
+	packed := minlz.TryEncode(room[nonceSize:cap(room)], frames, level)
+	if packed == nil || len(packed) > len(frames)-len(frames)/4 {
 		return nil, false
 	}
 	return k.seal(room[:nonceSize+len(packed)], nonceFrames, number), true
 }
 
 // PackedRoom is what SealPacked needs to seal n bytes of frames.
-func PackedRoom(n int) int { return nonceSize + s2.MaxEncodedLen(n) + tagSize }
+func PackedRoom(n int) int { return nonceSize + minlz.MaxEncodedLen(n) + tagSize }
 
 // seal seals what stands behind the nonce.
 func (k *DataKey) seal(room []byte, kind uint32, number uint64) []byte {
@@ -91,7 +87,7 @@ func (o *Opener) Open(dst, run []byte, codec Codec, most int) ([]byte, error) {
 	if len(run) < nonceSize+tagSize {
 		return dst, errSealed
 	}
-	if codec != CodecS2 {
+	if codec == CodecNone {
 		if len(run)-nonceSize-tagSize > most {
 			return dst, errEncoded
 		}
@@ -105,12 +101,12 @@ func (o *Opener) Open(dst, run []byte, codec Codec, most int) ([]byte, error) {
 	if o.buf, err = o.Key.aead.Open(o.buf[:0], run[:nonceSize], run[nonceSize:], nil); err != nil {
 		return dst, errSealed
 	}
-	n, err := s2.DecodedLen(o.buf)
+	n, err := minlz.DecodedLen(o.buf)
 	if err != nil || n > most {
 		return dst, errEncoded
 	}
 	dst = slices.Grow(dst, n)
-	if _, err := s2.Decode(dst[len(dst):len(dst)+n], o.buf); err != nil {
+	if _, err := minlz.Decode(dst[len(dst):len(dst)+n], o.buf); err != nil {
 		return dst, errEncoded
 	}
 	return dst[:len(dst)+n], nil

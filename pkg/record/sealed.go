@@ -15,7 +15,7 @@ type SealedChunk struct {
 }
 
 // NewSealedChunk makes a chunk of runs, whose frames are decoded bytes in all. The codec of
-// the header is that of the runs: what Seal makes is CodecS2. The same arguments give the
+// the header is that of the runs: what Seal makes is CodecMinLZ. The same arguments give the
 // same bytes.
 func NewSealedChunk(h Header, decoded int, runs [][]byte) (*SealedChunk, error) {
 	if decoded <= 0 || decoded > MaxFrames {

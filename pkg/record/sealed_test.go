@@ -41,7 +41,7 @@ func TestSealPackedWithoutRoom(t *testing.T) {
 
 func TestSealedChunk(t *testing.T) {
 	runs, frames := sealedRuns(t)
-	h := Header{Session: "s-1", First: 1, Last: 4, Codec: CodecS2, Key: wrapped}
+	h := Header{Session: "s-1", First: 1, Last: 4, Codec: CodecMinLZ, Key: wrapped}
 	sealed, err := NewSealedChunk(h, len(frames), runs)
 	if err != nil {
 		t.Fatal(err)

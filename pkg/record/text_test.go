@@ -32,7 +32,7 @@ func golden(t *testing.T, name string, got []byte) {
 }
 
 func TestText(t *testing.T) {
-	chunks := each(write(t, story(), 1<<20, false, key, CodecS2))
+	chunks := each(write(t, story(), 1<<20, false, key, CodecMinLZ))
 	var plain, coloured bytes.Buffer
 	if err := Text(context.Background(), &plain, Events(chunks, dataKey), Options{}); err != nil {
 		t.Fatal(err)
@@ -50,7 +50,7 @@ func TestText(t *testing.T) {
 }
 
 func TestTextPauses(t *testing.T) {
-	chunks := each(write(t, story(), 1<<20, false, key, CodecS2))
+	chunks := each(write(t, story(), 1<<20, false, key, CodecMinLZ))
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		if err := Text(context.Background(), &bytes.Buffer{}, Events(chunks, dataKey), Options{Speed: 10, MaxPause: time.Second}); err != nil {
@@ -70,7 +70,7 @@ func TestTextPauses(t *testing.T) {
 
 func TestJSON(t *testing.T) {
 	var b bytes.Buffer
-	if err := JSON(&b, Events(each(write(t, story(), 1<<20, false, key, CodecS2)), dataKey)); err != nil {
+	if err := JSON(&b, Events(each(write(t, story(), 1<<20, false, key, CodecMinLZ)), dataKey)); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "replay.jsonl", b.Bytes())

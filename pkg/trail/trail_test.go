@@ -129,7 +129,7 @@ func (w *world) keep(session string, n int, node ed25519.PrivateKey, sealed, tru
 		for j := range 3 {
 			frames = must(record.AppendFrames(frames, &record.Event{Seq: uint64(3*i + j + 1), Time: began, Kind: record.KindNote, Text: fmt.Sprint("fact ", rand.Text())}))
 		}
-		h := record.Header{Session: postern.SessionID(session), Index: chain.Next, First: uint64(3*i + 1), Last: uint64(3*i + 3), Codec: record.CodecS2, Key: wrapped, Previous: chain.Previous}
+		h := record.Header{Session: postern.SessionID(session), Index: chain.Next, First: uint64(3*i + 1), Last: uint64(3*i + 3), Codec: record.CodecMinLZ, Key: wrapped, Previous: chain.Previous}
 		data, _, err := record.AppendChunk(nil, h, key, frames)
 		if err != nil {
 			panic(err)

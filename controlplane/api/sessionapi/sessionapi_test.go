@@ -135,7 +135,7 @@ func (h *house) ship(t *testing.T, id string, events ...record.Event) {
 			t.Fatal(spanErr)
 		}
 		data, _, err = record.AppendChunk(nil, record.Header{Session: postern.SessionID(id), Index: head.Next, First: span.First, Last: span.Last, Open: span.Open,
-			Codec: record.CodecS2, Key: h.wrapped[id], Previous: head.Previous}, h.keys[id], frames)
+			Codec: record.CodecMinLZ, Key: h.wrapped[id], Previous: head.Previous}, h.keys[id], frames)
 	} else {
 		data, _, err = record.AppendSeal(nil, record.Seal{Session: postern.SessionID(id), Node: "node-1", Chunks: head.Next, Previous: head.Previous, Last: head.Span.Last, Time: began}, nodeKey)
 	}
