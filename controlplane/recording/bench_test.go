@@ -113,6 +113,8 @@ func BenchmarkShortSessions(b *testing.B) {
 	}
 }
 
+var hotShape = new(int)
+
 // hotStatement is a point select that is executed once more.
 func hotStatement(p *tape, i int, rows, distinct bool) {
 	text := "SELECT o.id, o.customer_id, o.amount, o.status, o.created_at FROM sales.orders o WHERE o.id = $1"
@@ -127,7 +129,7 @@ func hotStatement(p *tape, i int, rows, distinct bool) {
 	touched[0].Role |= record.RolePredicate
 	number, at := uint64(i+1), began.Add(time.Duration(i)*200*time.Microsecond)
 	p.add(record.Event{Kind: record.KindIntent, Time: at, Statement: number, Text: text, Hash: hash[:], Params: []record.Param{{Value: fmt.Sprint(i * 7 % 100000)}},
-		Verdict: postern.VerdictAllow, Rule: "sales-report/permit[0]", Touched: touched, Effect: postern.EffectRead, Level: postern.LevelSource})
+		Verdict: postern.VerdictAllow, Rule: "sales-report/permit[0]", Touched: touched, Effect: postern.EffectRead, Level: postern.LevelSource, Shape: hotShape})
 	if rows {
 		p.add(record.Event{Kind: record.KindRows, Time: at, Statement: number, Rows: 1, Encoding: record.EncodingDataRow, Data: []byte(strings.Repeat("D", 70)),
 			Columns: []record.Column{{Name: "id", Type: 20}, {Name: "customer_id", Type: 20}, {Name: "amount", Type: 1700}, {Name: "status", Type: 25}, {Name: "created_at", Type: 1184}}})

@@ -6,7 +6,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/posterngate/postern/controlplane/recording/index"
-	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
 )
@@ -61,8 +60,7 @@ func FuzzWithoutLiterals(f *testing.F) {
 
 // TestNamesAreBounded: a path is as long as whoever asks for it likes, and rows are found by it.
 func TestNamesAreBounded(t *testing.T) {
-	b := builder{update: &index.Update{Session: &typesv1.Session{Protocol: "ssh"}}}
-	j := b.judge(&record.Event{Touched: []record.Touch{{Column: "/" + strings.Repeat("\u00e9", index.MaxText), Mask: strings.Repeat("m", index.MaxText)}}})
+	j := judge(&record.Event{Touched: []record.Touch{{Column: "/" + strings.Repeat("\u00e9", index.MaxText), Mask: strings.Repeat("m", index.MaxText)}}})
 	if c, m := j.touched[0].Column, j.touched[0].Mask; len(c) > index.MaxName || len(c) < index.MaxName-1 || !utf8.ValidString(c) || len(m) != index.MaxName {
 		t.Errorf("a name of %d bytes, a mask of %d", len(c), len(m))
 	}

@@ -29,6 +29,7 @@ type tape struct {
 	wrapped record.WrappedKey
 	seq     uint64
 	frames  []byte
+	encoder record.Encoder
 	head    record.Chain
 	chunks  [][]byte
 }
@@ -51,7 +52,7 @@ func (p *tape) add(e record.Event) {
 		e.Time = began.Add(time.Duration(p.seq) * time.Second)
 	}
 	var err error
-	if p.frames, err = record.AppendFrames(p.frames, &e); err != nil {
+	if p.frames, err = p.encoder.AppendFrames(p.frames, &e); err != nil {
 		p.t.Fatal(err)
 	}
 }
@@ -82,6 +83,7 @@ func (p *tape) cut(n int) {
 	}
 	p.push(data)
 	p.frames = p.frames[at:]
+	p.encoder.Cut()
 }
 
 func (p *tape) push(data []byte) {

@@ -2,6 +2,7 @@ package recording
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -28,9 +29,10 @@ type builder struct {
 
 // judged is what many executions of a chunk have in common.
 type judged struct {
-	text, rule, reason string
-	verdict            postern.Verdict
-	touched            []record.Touch
+	event        *record.Event // one of them
+	rule, reason string
+	touched      []record.Touch
+	texts        map[string]string // as the index keeps them, by what they were
 }
 
 // take adds an event, of which most are read in part only: an application executes the
@@ -59,10 +61,10 @@ func (b *builder) take(e *record.Brief) error {
 			if err != nil {
 				return err
 			}
-			j = b.judge(whole)
+			j = judge(whole)
 			b.said[string(e.Says)] = j
 		}
-		b.judged(&e.Event, j)
+		b.judged(&e.Event, j, e.Text)
 	case record.KindFinished:
 		b.finished(&e.Event, b.shorten(e.Code), b.shorten(e.Tag))
 	default: // what was returned is not in the index
@@ -166,22 +168,28 @@ func (b *builder) opened(e *record.Event) error {
 
 func (b *builder) statement(e *record.Event) {
 	if e.Statement != 0 {
-		b.judged(e, b.judge(e))
+		b.judged(e, judge(e), []byte(e.Text))
 	}
 }
 
-// judge works out what the index keeps of a judgement.
-func (b *builder) judge(e *record.Event) *judged {
-	j := &judged{text: indexed(b.update.Session.GetProtocol(), e), verdict: e.Verdict, rule: clip(e.Rule), reason: clip(e.Reason), touched: e.Touched}
+// judge works out what the index keeps of a judgement, whose event becomes its own.
+func judge(e *record.Event) *judged {
+	j := &judged{event: e, rule: clip(e.Rule), reason: clip(e.Reason), touched: slices.Clone(e.Touched), texts: map[string]string{}}
 	for i := range j.touched {
 		j.touched[i].Column, j.touched[i].Mask = clipName(j.touched[i].Column), clipName(j.touched[i].Mask)
 	}
 	return j
 }
 
-func (b *builder) judged(e *record.Event, j *judged) {
+func (b *builder) judged(e *record.Event, j *judged, said []byte) {
+	text, ok := j.texts[string(said)]
+	if !ok {
+		j.event.Text = string(said)
+		text = indexed(b.update.Session.GetProtocol(), j.event)
+		j.texts[j.event.Text] = text
+	}
 	b.update.Statements = append(b.update.Statements, index.Statement{Number: e.Statement, Seq: e.Seq, Time: e.Time,
-		Text: j.text, Verdict: j.verdict, Rule: j.rule, Reason: j.reason, Touched: j.touched})
+		Text: text, Verdict: j.event.Verdict, Rule: j.rule, Reason: j.reason, Touched: j.touched})
 }
 
 func (b *builder) finished(e *record.Event, code, tag string) {

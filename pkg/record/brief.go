@@ -13,15 +13,15 @@ type Brief struct {
 	// Event has Seq, Time, Kind, Statement, Verdict, Rows, Bytes, Affected, Duration and
 	// Elapsed; all else is left out.
 	Event Event
-	// Says is text, verdict, rule, reason and what is used, as they are written: events of
-	// which it is equal say the same.
+	// Says is verdict, rule, reason and what is used, as they are written: events of which it
+	// is equal say the same, of their texts.
 	Says []byte
+	Text []byte
 	// Tag and Code are those of the event.
 	Tag, Code []byte
 
 	whole []byte
 	says  []byte // what the event says itself; Says may be that of another
-	text  int    // bytes at the beginning of says that are the text
 	ref   reference
 	to    *referred // what that is; nil for nothing
 }
@@ -58,15 +58,18 @@ func (b *Brief) resolve(d *Decoder) (err error) {
 	}
 	switch {
 	case b.to == nil && b.ref.as > 0:
-		d.slots[b.ref.as-1] = &referred{message: bytes.Clone(b.whole), says: bytes.Clone(b.says), text: b.text, verdict: b.Event.Verdict}
+		d.slots[b.ref.as-1] = &referred{message: bytes.Clone(b.whole), says: bytes.Clone(b.says), text: bytes.Clone(b.Text), verdict: b.Event.Verdict}
 	case b.to == nil:
-	case b.ref.text && len(b.says) == 0: // as most
-		b.Says, b.Event.Verdict = b.to.says, b.to.verdict
-		return nil
-	case b.ref.text:
-		b.says, b.Event.Verdict = append(b.says, b.to.says...), b.to.verdict
 	default:
-		b.says, b.Event.Verdict = append(b.says, b.to.says[b.to.text:]...), b.to.verdict
+		b.Event.Verdict = b.to.verdict
+		if b.ref.text {
+			b.Text = b.to.text
+		}
+		if len(b.says) == 0 { // as most
+			b.Says = b.to.says
+			return nil
+		}
+		b.says = append(b.says, b.to.says...)
 	}
 	b.Says = b.says
 	return nil
@@ -114,10 +117,7 @@ func (b *Brief) read(message []byte) error {
 			}
 		}
 		switch number {
-		case 6, 9, 10, 11, 13:
-			if number == 6 && b.text == len(b.says) {
-				b.text += len(start) - len(rest)
-			}
+		case 9, 10, 11, 13:
 			b.says = append(b.says, start[:len(start)-len(rest)]...)
 		}
 		if err := b.set(f); err != nil {
@@ -139,6 +139,8 @@ func (b *Brief) set(f field) error {
 		return err
 	case 7, 13, 16, 27:
 		return checkMessage(f.raw)
+	case 6:
+		b.Text = f.raw
 	case 20:
 		b.Tag = f.raw
 	case 21:

@@ -76,7 +76,7 @@ func FuzzEvent(f *testing.F) {
 		if !reflect.DeepEqual(b.Event, brief) || string(b.Tag) != e.Tag || string(b.Code) != e.Code {
 			t.Fatalf("%+v\n%+v", b, e)
 		}
-		if said, _, err := decodeEvent(append([]byte{8, 1, 24, 1}, b.Says...)); err != nil || said.Text != e.Text || said.Rule != e.Rule ||
+		if said, _, err := decodeEvent(append([]byte{8, 1, 24, 1}, b.Says...)); err != nil || string(b.Text) != e.Text || said.Rule != e.Rule ||
 			said.Verdict != e.Verdict || said.Reason != e.Reason || !reflect.DeepEqual(said.Touched, e.Touched) {
 			t.Fatalf("%+v says %+v, %v", e, said, err)
 		}

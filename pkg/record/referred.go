@@ -11,9 +11,9 @@ import (
 type referred struct {
 	message []byte
 	event   *Event // decoded when it is first asked for
-	says    []byte // as of a Brief
-	text    int    // bytes at the beginning of says that are the text
-	verdict postern.Verdict
+	// as of a Brief
+	says, text []byte
+	verdict    postern.Verdict
 }
 
 // What an event that refers to another cannot say itself, as bits of field numbers.
