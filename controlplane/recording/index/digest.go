@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -43,6 +44,7 @@ func (d Day) Start() time.Time { return time.Unix(int64(d)*24*60*60, 0).UTC() }
 type Wording struct {
 	ID      WordingID
 	Text    string
+	Form    bool   // the text is the form of several, which are found by the words of their Pack
 	Touched string // JSON of []record.Touch
 
 	uses []record.Touch // with the relations
@@ -93,22 +95,6 @@ type useKey struct {
 	role   record.Role
 }
 
-// sameWords finds the place of a wording again without a look at what it says: statements of
-// one chunk that say the same mostly share it.
-type sameWords struct {
-	text    string
-	touched *record.Touch
-	n       int
-}
-
-func wordsOf(s *Statement) sameWords {
-	w := sameWords{text: s.Text, n: len(s.Touched)}
-	if w.n > 0 {
-		w.touched = &s.Touched[0]
-	}
-	return w
-}
-
 // cell is one wording in one minute.
 type cell struct {
 	wording int // -1 is none
@@ -118,40 +104,102 @@ type cell struct {
 // DigestOf works out the rows of an update.
 func DigestOf(u *Update) (*Digest, error) {
 	d := &Digest{Day: DayOf(u.Session.GetStartTime().AsTime()), Of: make([]int, len(u.Statements))}
+	if err := d.pack(u); err != nil {
+		return nil, err
+	}
 	cells := map[cell]*Span{}
-	places, known := map[sameWords]int{}, map[WordingID]int{}
 	var last cell
 	var span *Span
 	for i := range u.Statements {
 		s := &u.Statements[i]
-		c := cell{wording: -1, minute: Minute(s.Time)}
-		if s.Text != "" {
-			w := wordsOf(s)
-			at, ok := places[w]
-			if !ok {
-				var err error
-				if at, err = d.word(s, known); err != nil {
-					return nil, err
-				}
-				places[w] = at
-			}
-			c.wording = at
-		}
-		d.Of[i] = c.wording
+		c := cell{d.Of[i], Minute(s.Time)}
 		if span == nil || c != last {
 			last, span = c, entry(cells, c)
 		}
 		grow(span, c.minute, s)
 	}
 	d.mark(cells)
-	d.pack(u)
 	return d, nil
 }
 
-// word is the place of what a statement says, which is new if it is not known.
-func (d *Digest) word(s *Statement, known map[WordingID]int) (int, error) {
-	id := wordingID(s)
-	at, ok := known[id]
+// A worder finds the places of what statements say.
+type worder struct {
+	d      *Digest
+	places map[sameWords]saying
+	forms  map[sameWords]int
+	known  map[WordingID]int
+	cuts   int // texts that were cut
+	// of the text that was cut last
+	form, literals []byte
+}
+
+// sameWords finds a saying again without a look at what it says: statements of one chunk that
+// say the same mostly share it.
+type sameWords struct {
+	text    string
+	cut     bool
+	touched *record.Touch
+	n       int
+}
+
+// A saying is where something that is said is kept.
+type saying struct {
+	wording int // place in the digest; -1 is none
+	cut     int // the number of the literals of the text, from 1; 0 where it is whole
+}
+
+func sameAs(s *Statement, cut bool) sameWords {
+	w := sameWords{text: s.Text, cut: cut, n: len(s.Touched)}
+	if w.n > 0 {
+		w.touched = &s.Touched[0]
+	}
+	return w
+}
+
+// whole keeps a statement's text as it is.
+func (w *worder) whole(s *Statement) (saying, error) {
+	if s.Text == "" {
+		return saying{wording: -1}, nil
+	}
+	key := sameAs(s, false)
+	if at, ok := w.places[key]; ok {
+		return at, nil
+	}
+	at, err := w.add(s.Text, false, s)
+	w.places[key] = saying{wording: at}
+	return saying{wording: at}, err
+}
+
+// cut keeps the form of a statement's text alone, if it has literals. It returns those of a
+// text that is new; they are the worder's until it is asked again.
+func (w *worder) cut(s *Statement) (saying, []byte, error) {
+	key := sameAs(s, true)
+	if at, ok := w.places[key]; ok {
+		return at, nil, nil
+	}
+	if w.form, w.literals = cut(w.form[:0], w.literals[:0], s.Text); len(w.literals) == 0 {
+		at, err := w.whole(s)
+		w.places[key] = at
+		return at, nil, err
+	}
+	at, ok := w.forms[sameWords{text: string(w.form), touched: key.touched, n: key.n}]
+	if !ok {
+		form := string(w.form)
+		var err error
+		if at, err = w.add(form, true, s); err != nil {
+			return saying{}, nil, err
+		}
+		w.forms[sameWords{text: form, touched: key.touched, n: key.n}] = at
+	}
+	w.cuts++
+	w.places[key] = saying{at, w.cuts}
+	return w.places[key], w.literals, nil
+}
+
+// add is the place of a wording, which is new if it is not known.
+func (w *worder) add(text string, form bool, s *Statement) (int, error) {
+	id := wordingID(text, form, s.Touched)
+	at, ok := w.known[id]
 	if ok {
 		return at, nil
 	}
@@ -159,9 +207,9 @@ func (d *Digest) word(s *Statement, known map[WordingID]int) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("index: what statement %d uses: %w", s.Number, err)
 	}
-	at = len(d.Wordings)
-	known[id] = at
-	d.Wordings = append(d.Wordings, Wording{ID: id, Text: s.Text, Touched: string(touched), uses: withRelations(s.Touched)})
+	at = len(w.d.Wordings)
+	w.known[id] = at
+	w.d.Wordings = append(w.d.Wordings, Wording{ID: id, Text: text, Form: form, Touched: string(touched), uses: withRelations(s.Touched)})
 	return at, nil
 }
 
@@ -173,7 +221,9 @@ func (d *Digest) mark(cells map[cell]*Span) {
 		if c.wording < 0 {
 			continue
 		}
-		d.Said = append(d.Said, Said{Wording: c.wording, Span: *s})
+		if !d.Wordings[c.wording].Form {
+			d.Said = append(d.Said, Said{Wording: c.wording, Span: *s})
+		}
 		for _, t := range d.Wordings[c.wording].uses {
 			use := entry(uses, useKey{c.minute, t.Column, t.Mask, t.Role})
 			use.Touch = t
@@ -217,7 +267,7 @@ func (p *Span) join(o *Span) {
 	p.Statements += o.Statements
 }
 
-func wordingID(s *Statement) WordingID {
+func wordingID(text string, form bool, touched []record.Touch) WordingID {
 	h := sha256.New()
 	var n [8]byte
 	put := func(text string) {
@@ -225,8 +275,9 @@ func wordingID(s *Statement) WordingID {
 		h.Write(n[:])
 		h.Write([]byte(text))
 	}
-	put(s.Text)
-	for _, t := range s.Touched {
+	h.Write(strconv.AppendBool(nil, form))
+	put(text)
+	for _, t := range touched {
 		put(t.Column)
 		put(t.Mask)
 		h.Write([]byte{byte(t.Role)})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -139,6 +140,10 @@ func FuzzUnpack(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(d.Pack.Body)
+	if d, err = index.DigestOf(lookups(20)); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(d.Pack.Body)
 	f.Add([]byte{1, 0, 0})
 	f.Fuzz(func(t *testing.T, body []byte) {
 		n := 0
@@ -146,4 +151,95 @@ func FuzzUnpack(f *testing.F) {
 			t.Errorf("%d statements of %d bytes", n, len(body))
 		}
 	})
+}
+
+// lookups is a chunk of statements whose texts differ in literals alone, of which each second
+// one says what the one before said.
+func lookups(n int) *index.Update {
+	u := &index.Update{Session: &typesv1.Session{Id: "s", StartTime: timestamppb.New(packed)}}
+	touched := []record.Touch{{Column: "a.b.c", Role: record.RoleOutput}}
+	for i := range n {
+		u.Statements = append(u.Statements, index.Statement{Number: uint64(i + 1), Seq: uint64(2*i + 1), Time: packed, Text: fmt.Sprintf("SELECT c FROM a.b WHERE id = %d", 4711+i/2),
+			Verdict: postern.VerdictAllow, Rule: "r", Touched: touched})
+		u.Outcomes = append(u.Outcomes, index.Outcome{Number: uint64(i + 1), Verdict: postern.VerdictAllow, Tag: "SELECT 1"})
+	}
+	return u
+}
+
+// TestPackForms shows that texts that differ in literals alone cost what is their own.
+func TestPackForms(t *testing.T) {
+	small, err := index.DigestOf(lookups(100))
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := lookups(1100)
+	d, err := index.DigestOf(u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(d.Wordings) != 1 || !d.Wordings[0].Form || len(d.Said) != 0 || len(d.Uses) != 2 {
+		t.Errorf("%d wordings, said in %d minutes, %d uses", len(d.Wordings), len(d.Said), len(d.Uses))
+	}
+	if each := (len(d.Pack.Body) - len(small.Pack.Body)) / 1000; each > 13 {
+		t.Errorf("%d bytes for each statement", each)
+	}
+	if want := "select c from a b where id 4711 4712"; !strings.HasPrefix(d.Pack.Words, want) || len(strings.Fields(d.Pack.Words)) != 7+550 {
+		t.Errorf("it is found by %.100q", d.Pack.Words)
+	}
+	i := 0
+	if err := index.Unpack(d.Pack.Body, func(p *index.Packed) error {
+		if text := index.Fill(d.Wordings[0].Text, p.Literals); text != u.Statements[i].Text || *p.Wording != d.Wordings[0].ID {
+			t.Errorf("statement %d says %q", p.Number, text)
+		}
+		i++
+		return nil
+	}); err != nil || i != 1100 {
+		t.Error(i, err)
+	}
+	for i := range small.Pack.Body {
+		if err := index.Unpack(small.Pack.Body[:i], func(*index.Packed) error { return nil }); !errors.Is(err, index.ErrPack) {
+			t.Errorf("cut at %d: %v", i, err)
+		}
+	}
+}
+
+// TestPackFew shows that a few statements have the rows that others like them have, too.
+func TestPackFew(t *testing.T) {
+	d, err := index.DigestOf(lookups(4))
+	if err != nil || len(d.Wordings) != 2 || len(d.Said) != 2 || d.Pack.Words != "" {
+		t.Errorf("%+v, %v", d, err)
+	}
+}
+
+// TestPackVersion1 is what was written before there were forms.
+func TestPackVersion1(t *testing.T) {
+	d, err := index.DigestOf(chunkOf())
+	if err != nil || d.Pack.Body[0] != 2 {
+		t.Fatal(err)
+	}
+	d.Pack.Body[0] = 1
+	n := 0
+	if err := index.Unpack(d.Pack.Body, func(*index.Packed) error { n++; return nil }); err != nil || n != 3 {
+		t.Errorf("%d statements, %v", n, err)
+	}
+	d.Pack.Body[0] = 3
+	if err := index.Unpack(d.Pack.Body, func(*index.Packed) error { return nil }); !errors.Is(err, index.ErrPack) {
+		t.Errorf("a later version: %v", err)
+	}
+}
+
+// TestPackWords shows that a pack is not found by more words than a database takes.
+func TestPackWords(t *testing.T) {
+	u := lookups(1000)
+	for i := range u.Statements {
+		var b strings.Builder
+		for n := range 100 {
+			fmt.Fprintf(&b, "%d_%d ", i, n)
+		}
+		u.Statements[i].Text = "SELECT '" + b.String() + "'"
+	}
+	d, err := index.DigestOf(u)
+	if err != nil || len(d.Pack.Words) > 1<<20 || len(d.Pack.Words) < 1<<18 || len(d.Said) != len(d.Wordings)-1 || len(d.Said) < 100 {
+		t.Errorf("%d bytes of words, %d wordings, %v", len(d.Pack.Words), len(d.Wordings), err)
+	}
 }

@@ -15,18 +15,17 @@ const (
 
 // Words are what a text is found by: runs of letters, digits and underscores, in lower
 // case, each once. They hold no other character.
-func Words(text string) []string { return words(text, MaxWords, nil) }
+func Words(text string) []string { return words(nil, map[string]bool{}, text, MaxWords, nil) }
 
 // Terms are the words of a question, and whether each stands for all that begin so.
 func Terms(text string) (terms []string, prefix []bool) {
-	terms = words(text, MaxTerms, func(star bool) { prefix = append(prefix, star) })
+	terms = words(nil, map[string]bool{}, text, MaxTerms, func(star bool) { prefix = append(prefix, star) })
 	return terms, prefix
 }
 
-// words calls kept for each word, with whether a star follows it.
-func words(text string, most int, kept func(star bool)) []string {
-	var out []string
-	seen := map[string]bool{}
+// words appends to out the words that were not seen before, until there are so many, and
+// calls kept for each, with whether a star follows it.
+func words(out []string, seen map[string]bool, text string, most int, kept func(star bool)) []string {
 	for at := 0; at < len(text) && len(out) < most; {
 		r, n := utf8.DecodeRuneInString(text[at:])
 		if !inWord(r) {

@@ -79,7 +79,7 @@ func (m *model) statement(u *index.Update, number uint64, chunk uint32) index.St
 	st := index.Statement{
 		Number: number, Seq: number * 2, Rule: "r", Verdict: pick(m, postern.VerdictAllow, postern.VerdictAllow, postern.VerdictDeny, postern.VerdictHold),
 		Time: u.Session.GetStartTime().AsTime().Add(time.Duration(chunk)*90*time.Second + time.Duration(m.rnd.IntN(90_000_000))*time.Microsecond),
-		Text: fmt.Sprintf("SELECT x FROM sales.%s WHERE y = %d", pick(m, nouns...), m.rnd.IntN(6)),
+		Text: fmt.Sprintf("SELECT x FROM sales.%s WHERE y = %d AND z = 'the %s'", pick(m, nouns...), m.rnd.IntN(6), pick(m, nouns...)),
 	}
 	if st.Verdict == postern.VerdictAllow {
 		st.Touched = m.touched()
@@ -196,7 +196,7 @@ func search(t *testing.T, x index.Index) {
 	for range 80 {
 		q := index.Query{
 			Subject: pick(m, "", "", "alice", "nobody"), Resource: pick(m, "", "", "shop"), Session: pick(m, "", "", "", "s-03"),
-			Text: pick(m, "", "customers", "CUST*", "select orders_2", "grüße 3", "nothing", "y* 4 from"), Column: pick(m, append(columns, "", "", "", "sales.customers")...),
+			Text: pick(m, "", "customers", "CUST*", "select orders_2", "grüße 3", "nothing", "y* 4 from", "orders the customer*", "3"), Column: pick(m, append(columns, "", "", "", "sales.customers")...),
 			Since: m.when(), Until: m.when(), Verdict: pick(m, nil, nil, &deny), Limit: 1 + m.rnd.IntN(40),
 		}
 		if q.Column != "" {

@@ -29,18 +29,18 @@ func (l Load) chunk(id string, n uint32) *index.Update {
 	u := update(id, n, 0)
 	u.Earlier = uint64(int(n) * l.Statements)
 	at := began.Add(time.Duration(n) * 2 * time.Second)
+	touched := make([]record.Touch, 0, 5)
+	for _, c := range []string{"id", "customer_id", "customer_email", "amount", "status"} {
+		touched = append(touched, record.Touch{Column: "sales.orders." + c, Role: record.RoleOutput})
+	}
+	touched[0].Role |= record.RolePredicate
+	touched[2].Mask = "email"
 	for i := range l.Statements {
 		number := uint64(int(n)*l.Statements + i + 1)
 		kind := i % 8
 		if l.Distinct {
 			kind = int(number)
 		}
-		touched := make([]record.Touch, 0, 5)
-		for _, c := range []string{"id", "customer_id", "customer_email", "amount", "status"} {
-			touched = append(touched, record.Touch{Column: "sales.orders." + c, Role: record.RoleOutput})
-		}
-		touched[0].Role |= record.RolePredicate
-		touched[2].Mask = "email"
 		u.Statements = append(u.Statements, index.Statement{
 			Number: number, Seq: 2 * number, Time: at.Add(time.Duration(i) * time.Millisecond), Verdict: postern.VerdictAllow, Rule: "task/sales-report#0",
 			Text:    fmt.Sprintf("SELECT id, customer_id, customer_email, amount, status FROM sales.orders WHERE id = $1 AND kind = %d", kind),
@@ -56,7 +56,7 @@ func (l Load) chunk(id string, n uint32) *index.Update {
 // that of making the load, and what other processes used for it.
 func Benchmark(b *testing.B, open func(b *testing.B) index.Index, others func() time.Duration) {
 	for name, l := range map[string]Load{
-		"prepared": {Statements: 1000}, "distinct": {Statements: 1000, Distinct: true}, "idle": {Statements: 2},
+		"prepared": {Statements: 1000}, "distinct": {Statements: 1000, Distinct: true}, "small": {Statements: 100, Distinct: true}, "idle": {Statements: 2},
 	} {
 		b.Run(name, func(b *testing.B) {
 			x := open(b)

@@ -34,6 +34,7 @@ func Run(t *testing.T, open func(t *testing.T) index.Index) {
 	t.Run("Usage", func(t *testing.T) { usage(t, open(t)) })
 	t.Run("End", func(t *testing.T) { end(t, open(t)) })
 	t.Run("BusyHour", func(t *testing.T) { busyHour(t, open(t)) })
+	t.Run("ManyWords", func(t *testing.T) { manyWords(t, open(t)) })
 	t.Run("Forget", func(t *testing.T) { forget(t, open(t)) })
 	t.Run("LongNames", func(t *testing.T) { longNames(t, open(t)) })
 	t.Run("Raw", func(t *testing.T) { raw(t, open(t)) })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,6 +33,9 @@ func busy(t *testing.T, x index.Index) *model {
 					Text:    fmt.Sprintf("SELECT often, rare_%d_%d", s, int(n)*statementsOfBusy+i),
 					Touched: []record.Touch{{Column: "a.b.c", Role: record.RoleOutput}}}
 				st.Seq = 2 * st.Number
+				if i%2 == 0 { // of one form
+					st.Text = fmt.Sprintf("SELECT often, 'rare_%d_%d'", s, int(n)*statementsOfBusy+i)
+				}
 				if i%3 == 1 {
 					st.Touched = []record.Touch{{Column: "a.b.d", Role: record.RoleWrite}}
 				}
@@ -107,6 +111,29 @@ func busyHour(t *testing.T, x index.Index) {
 	}
 	if next != chunksOfBusy*statementsOfBusy+1 {
 		t.Errorf("%d statements", next-1)
+	}
+}
+
+// manyWords says more in one chunk than a database may take as the words of one row.
+func manyWords(t *testing.T, x index.Index) {
+	const statements, words = 300, 700
+	u := update("s-0", 0, 0)
+	for i := range statements {
+		var said strings.Builder
+		for n := range words {
+			fmt.Fprintf(&said, "w%d_%d ", i, n)
+		}
+		number := uint64(i + 1)
+		u.Statements = append(u.Statements, index.Statement{Number: number, Seq: number, Time: began, Verdict: postern.VerdictAllow, Text: "SELECT '" + said.String()[:200] + "', '" + said.String()[200:] + "'"})
+		u.Outcomes = append(u.Outcomes, index.Outcome{Number: number, Verdict: postern.VerdictAllow})
+	}
+	must(t, x.Commit(context.Background(), u))
+	for _, i := range []int{0, 7, statements - 1} {
+		found, err := x.Search(context.Background(), index.Query{Text: fmt.Sprintf("w%d_3 select w%d_40*", i, i), Limit: 10})
+		must(t, err)
+		if len(found) != 1 || found[0].Text != u.Statements[i].Text {
+			t.Errorf("statement %d: %d are found", i+1, len(found))
+		}
 	}
 }
 

@@ -205,7 +205,11 @@ func (x *Index) queueWordings(b *pgx.Batch, list []made) []wordingKey {
 		keys = append(keys, w.key)
 		days, ids = append(days, int32(w.key.day)), append(ids, w.key.id)
 		texts, touched = append(texts, w.text.Text), append(touched, w.text.Touched)
-		words = append(words, strings.Join(index.Words(w.text.Text), " "))
+		said := "" // the words of a form are those of packs
+		if !w.text.Form {
+			said = strings.Join(index.Words(w.text.Text), " ")
+		}
+		words = append(words, said)
 	}
 	b.Queue(`INSERT INTO wording (day, id, text, touched, words)
 		SELECT d, i, t, u, array_to_tsvector(string_to_array(w, ' ')) FROM unnest($1::integer[], $2::uuid[], $3::text[], $4::text[], $5::text[]) AS r(d, i, t, u, w)
@@ -257,16 +261,19 @@ func queuePacks(b *pgx.Batch, list []made) {
 	var days []int32
 	var nos, first, last, begin, end []int64
 	var bodies [][]byte
+	var words []string
 	for _, m := range list {
 		if p := m.Pack; p != nil {
 			days, nos, first, last = append(days, int32(m.Day)), append(nos, m.no), append(first, int64(p.First)), append(last, int64(p.Last))
 			begin, end, bodies = append(begin, p.Begin.UnixMicro()), append(end, p.End.UnixMicro()), append(bodies, p.Body)
+			words = append(words, p.Words)
 		}
 	}
 	if len(nos) > 0 {
-		b.Queue(`INSERT INTO pack (day, session_no, first_number, last_number, first_us, last_us, body)
-			SELECT * FROM unnest($1::integer[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bytea[])`,
-			days, nos, first, last, begin, end, bodies)
+		b.Queue(`INSERT INTO pack (day, session_no, first_number, last_number, first_us, last_us, body, words)
+			SELECT d, n, f, l, b, e, p, array_to_tsvector(string_to_array(w, ' '))
+			FROM unnest($1::integer[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bytea[], $8::text[]) AS r(d, n, f, l, b, e, p, w)`,
+			days, nos, first, last, begin, end, bodies, words)
 	}
 }
 

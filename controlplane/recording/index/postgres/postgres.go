@@ -55,14 +55,15 @@ var _ index.Index = (*Index)(nil)
 const connections = 8
 
 var dialect = query.Dialect{
-	Numbered:    true,
-	StatementOf: " AND st.day = s.day",
-	PackOf:      " AND k.day = s.day",
-	WordingOf:   "w.id = st.wording AND w.day = st.day",
-	ID:          func(id index.WordingID) any { return hex.EncodeToString(id[:]) },
-	Matching:    "SELECT id FROM wording WHERE words @@ CAST(? AS tsquery)",
-	MatchingIDs: "SELECT id FROM wording WHERE words @@ CAST(? AS tsquery)",
-	Match:       match,
+	Numbered:      true,
+	StatementOf:   " AND st.day = s.day",
+	PackOf:        " AND k.day = s.day",
+	WordingOf:     "w.id = st.wording AND w.day = st.day",
+	ID:            func(id index.WordingID) any { return hex.EncodeToString(id[:]) },
+	Matching:      "SELECT id FROM wording WHERE words @@ CAST(? AS tsquery)",
+	MatchingIDs:   "SELECT id FROM wording WHERE words @@ CAST(? AS tsquery)",
+	MatchingPacks: "SELECT * FROM pack WHERE words @@ CAST(? AS tsquery)",
+	Match:         match,
 }
 
 // match is a tsquery: all terms, each in quotes, which no term has in it.

@@ -62,7 +62,10 @@ type wordingKey struct {
 type worded struct {
 	text    string
 	touched []record.Touch
-	matches bool // what a search asks for; set by it
+	// A search sets whether it uses what is asked for, and the places of terms that it does
+	// not have, and literals may.
+	uses    bool
+	missing []int
 }
 
 // maxKnown bounds the wordings that are kept while a question is answered, and maxAsked
@@ -132,7 +135,7 @@ func (w *wordings) of(day int64, id *index.WordingID) *worded {
 func (w *worded) row(p *index.Packed) index.Row {
 	o := p.Outcome
 	r := index.Row{Statement: p.Statement, Outcome: &o}
-	r.Text, r.Touched = w.text, w.touched
+	r.Text, r.Touched = index.Fill(w.text, p.Literals), w.touched
 	return r
 }
 

@@ -66,7 +66,9 @@ type Dialect struct {
 	Matching string
 	// MatchingIDs selects the ids of these.
 	MatchingIDs string
-	Match       func(terms []string, prefix []bool) string
+	// MatchingPacks selects the packs whose words match the same argument.
+	MatchingPacks string
+	Match         func(terms []string, prefix []bool) string
 }
 
 // bind gives a query the places of the dialect.

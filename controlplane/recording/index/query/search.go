@@ -35,8 +35,9 @@ type search struct {
 	q        index.Query
 	terms    []string
 	prefix   []bool
+	places   []int                    // of all terms
 	match    string                   // for the dialect's Matching; empty where no text is asked for
-	often    bool                     // many wordings match
+	often    bool                     // many wordings or packs match
 	matching map[index.WordingID]bool // all that match, where they are few
 	words    *wordings                // of packs
 	found    []index.Found
@@ -48,6 +49,9 @@ func (s *search) run(ctx context.Context) error {
 	if s.q.Text != "" {
 		if s.terms, s.prefix = index.Terms(s.q.Text); len(s.terms) == 0 {
 			return errors.New("the text has no word to search for")
+		}
+		for at := range s.terms {
+			s.places = append(s.places, at)
 		}
 		s.match = s.r.Dialect.Match(s.terms, s.prefix)
 		if any, err := s.matches(ctx); err != nil || !any {
@@ -71,7 +75,7 @@ func (s *search) run(ctx context.Context) error {
 }
 
 // matches finds the wordings that have the words, unless they are many, and reports
-// whether there is any.
+// whether there is any, or any pack.
 func (s *search) matches(ctx context.Context) (bool, error) {
 	s.matching = map[index.WordingID]bool{}
 	n := 0
@@ -82,8 +86,13 @@ func (s *search) matches(ctx context.Context) (bool, error) {
 		n++
 		return err
 	})
-	s.often = n == common
-	return n > 0, err
+	if err != nil {
+		return false, err
+	}
+	var packs int
+	err = s.r.DB.QueryRowContext(ctx, s.r.bind(`SELECT count(*) FROM (`+s.r.Dialect.MatchingPacks+` LIMIT ?) k`), s.match, common).Scan(&packs)
+	s.often = n == common || packs == common
+	return n+packs > 0, err
 }
 
 // bounds are the first and last minute to look at.
@@ -211,6 +220,10 @@ var errFull = errors.New("the page is full")
 // page, the others are not read.
 func (s *search) packed(ctx context.Context, from, to int64, b *newest) error {
 	marks, args := s.marks(from, to)
+	if s.match != "" && !s.often {
+		marks += ` UNION ALL SELECT session_no, 0, first_number, last_number FROM (` + s.r.Dialect.MatchingPacks + `) k WHERE last_us >= ? AND first_us < ?`
+		args = append(args, s.match, from*index.MinuteMicros, (to+1)*index.MinuteMicros)
+	}
 	c := clause{args: args}
 	q := &s.q
 	s.ofSessions(&c)
@@ -268,11 +281,11 @@ func (s *search) unpack(ctx context.Context, p *packedRow, from, to int64, b *ne
 		at := st.Time.UnixMicro()
 		switch where := (spot{at, p.id, st.Number}); {
 		case at < first || at >= end || !where.less(before) || b.full() && where.less(b.floor),
-			s.match != "" && !s.often && (st.Wording == nil || !s.matching[*st.Wording]):
+			s.match != "" && !s.often && st.Literals == "" && (st.Wording == nil || !s.matching[*st.Wording]):
 		default:
 			one := *st
 			hits = append(hits, hit{no: p.no, id: p.id, day: p.day, packed: &one, spot: where})
-			if read && st.Wording != nil {
+			if (read || st.Literals != "") && st.Wording != nil {
 				ids[*st.Wording] = true
 			}
 		}
@@ -285,26 +298,32 @@ func (s *search) unpack(ctx context.Context, p *packedRow, from, to int64, b *ne
 		return err
 	}
 	for _, h := range hits {
-		if !read || s.words.of(h.day, h.packed.Wording).matches {
+		if w := s.words.of(h.day, h.packed.Wording); !read && h.packed.Literals == "" || w.uses && len(s.lacks(w.missing, h.packed.Literals)) == 0 {
 			b.add(h)
 		}
 	}
 	return nil
 }
 
-// judge says whether what is said is asked for.
+// judge finds out how what is said is what is asked for.
 func (s *search) judge(w *worded) {
-	w.matches = (s.q.Column == "" || touches(w.touched, s.q.Column, s.q.Roles)) && (!s.often || has(index.Words(w.text), s.terms, s.prefix))
+	w.uses = s.q.Column == "" || touches(w.touched, s.q.Column, s.q.Roles)
+	w.missing = s.lacks(s.places, w.text)
 }
 
-// has reports whether there is a word for each term.
-func has(words, terms []string, prefix []bool) bool {
-	for i, term := range terms {
-		if !slices.ContainsFunc(words, func(w string) bool { return w == term || prefix[i] && strings.HasPrefix(w, term) }) {
-			return false
+// lacks are those places of terms for which a text has no word.
+func (s *search) lacks(places []int, text string) (missing []int) {
+	if len(places) == 0 {
+		return nil
+	}
+	words := index.Words(text)
+	for _, at := range places {
+		term := s.terms[at]
+		if !slices.ContainsFunc(words, func(w string) bool { return w == term || s.prefix[at] && strings.HasPrefix(w, term) }) {
+			missing = append(missing, at)
 		}
 	}
-	return true
+	return missing
 }
 
 // markedStatement are the statements of a mark p.

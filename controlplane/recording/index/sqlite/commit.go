@@ -24,12 +24,22 @@ type committer struct {
 	begin, commit, rollback                   *sql.Stmt
 	session, chunk, statement, later, outcome *sql.Stmt
 	wording, known, word, span, said, touch   *sql.Stmt
-	pack                                      *sql.Stmt
+	pack, packWord                            *sql.Stmt
 	all                                       []*sql.Stmt
 
 	// wordings are numbers of those that were written or met lately.
 	wordings map[wordingKey]int64
 	added    []wordingKey // in this transaction: unknown again if it fails
+	// words are yet to be written in this transaction: in its end, since FTS5 writes what it
+	// has gathered whenever a statement on another table may have to be undone.
+	words []words
+}
+
+// words are a row for a table of FTS5.
+type words struct {
+	put   *sql.Stmt
+	rowid int64
+	text  string
 }
 
 type wordingKey struct {
@@ -60,6 +70,7 @@ func newCommitter(ctx context.Context, db *sql.DB) (_ *committer, err error) {
 			WHERE session_no=?1 AND number=?2`},
 		{&c.outcome, `UPDATE statement SET settled=?, row_count=?, bytes=?, affected=?, code=?, tag=?, duration_us=? WHERE session_no=? AND number=?`},
 		{&c.pack, `INSERT INTO pack (session_no, first_number, last_number, first_us, last_us, body) VALUES (?,?,?,?,?,?)`},
+		{&c.packWord, `INSERT INTO pack_word (rowid, words) VALUES (?,?)`},
 		{&c.wording, `INSERT INTO wording (day, id, text, touched) VALUES (?,?,?,?) ON CONFLICT DO NOTHING`},
 		{&c.known, `SELECT no FROM wording WHERE id=? AND day=?`},
 		{&c.word, `INSERT INTO word (rowid, words) VALUES (?,?)`},
@@ -103,6 +114,11 @@ func (c *committer) do(ctx context.Context, updates []*index.Update) (each []err
 			}
 			each[i] = err
 		}
+		for _, w := range c.words {
+			if _, err := w.put.ExecContext(ctx, w.rowid, w.text); err != nil {
+				return fmt.Errorf("index: commit words: %w", err)
+			}
+		}
 		return nil
 	})
 	return each, err
@@ -112,7 +128,7 @@ func (c *committer) do(ctx context.Context, updates []*index.Update) (each []err
 func (c *committer) alone(ctx context.Context, fn func(*sql.Conn) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.added = c.added[:0]
+	c.added, c.words = c.added[:0], c.words[:0]
 	if _, err := c.begin.ExecContext(ctx); err != nil {
 		return fmt.Errorf("index: begin: %w", err)
 	}
@@ -235,8 +251,8 @@ func (c *committer) putWordings(ctx context.Context, d *index.Digest) ([]int64, 
 			if numbers[i], err = res.LastInsertId(); err != nil {
 				return nil, err
 			}
-			if _, err := c.word.ExecContext(ctx, numbers[i], strings.Join(index.Words(w.Text), " ")); err != nil {
-				return nil, err
+			if !w.Form {
+				c.words = append(c.words, words{c.word, numbers[i], strings.Join(index.Words(w.Text), " ")})
 			}
 		}
 		if len(c.wordings) >= maxWordings {
@@ -251,10 +267,8 @@ func (c *committer) putWordings(ctx context.Context, d *index.Digest) ([]int64, 
 // putStatements writes the statements of the chunk: those that have rows of their own
 // with their outcome at once, where they ended in it.
 func (c *committer) putStatements(ctx context.Context, no int64, u *index.Update, d *index.Digest, wordings []int64) error {
-	if p := d.Pack; p != nil {
-		if _, err := c.pack.ExecContext(ctx, no, int64(p.First), int64(p.Last), p.Begin.UnixMicro(), p.End.UnixMicro(), p.Body); err != nil {
-			return err
-		}
+	if err := c.putPack(ctx, no, d.Pack); err != nil {
+		return err
 	}
 	ended := make(map[uint64]*index.Outcome, len(d.Ended))
 	for _, i := range d.Ended {
@@ -295,6 +309,19 @@ func (c *committer) putStatements(ctx context.Context, no int64, u *index.Update
 		}
 	}
 	return nil
+}
+
+func (c *committer) putPack(ctx context.Context, no int64, p *index.Pack) error {
+	if p == nil {
+		return nil
+	}
+	res, err := c.pack.ExecContext(ctx, no, int64(p.First), int64(p.Last), p.Begin.UnixMicro(), p.End.UnixMicro(), p.Body)
+	if err != nil || p.Words == "" {
+		return err
+	}
+	id, err := res.LastInsertId()
+	c.words = append(c.words, words{c.packWord, id, p.Words})
+	return err
 }
 
 func appendOutcome(args []any, o *index.Outcome) []any {

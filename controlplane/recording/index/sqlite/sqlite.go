@@ -54,9 +54,10 @@ func Open(ctx context.Context, path string) (_ *Index, err error) {
 		return nil, fmt.Errorf("index: %w", err)
 	}
 	// In WAL mode synchronous=NORMAL may lose the newest commits with the power, whole;
-	// the recordings themselves are synced, and are read again at the next start.
+	// the recordings themselves are synced, and are read again at the next start. What rows
+	// leave behind in a page when it is parted is to be gone with them.
 	dsn := (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: url.Values{
-		"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(NORMAL)", "foreign_keys(ON)", "cache_size(-32768)", "wal_autocheckpoint(4000)"},
+		"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(NORMAL)", "secure_delete(FAST)", "foreign_keys(ON)", "cache_size(-32768)", "wal_autocheckpoint(4000)"},
 		"_txlock": {"immediate"},
 	}.Encode()}).String()
 	x := &Index{}

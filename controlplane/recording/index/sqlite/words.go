@@ -8,11 +8,12 @@ import (
 )
 
 var dialect = query.Dialect{
-	WordingOf:   "w.no = st.wording",
-	ID:          func(id index.WordingID) any { return id[:] },
-	Matching:    "SELECT rowid FROM word WHERE word MATCH ?",
-	MatchingIDs: "SELECT id FROM wording WHERE no IN (SELECT rowid FROM word WHERE word MATCH ?)",
-	Match:       match,
+	WordingOf:     "w.no = st.wording",
+	ID:            func(id index.WordingID) any { return id[:] },
+	Matching:      "SELECT rowid FROM word WHERE word MATCH ?",
+	MatchingIDs:   "SELECT id FROM wording WHERE no IN (SELECT rowid FROM word WHERE word MATCH ?)",
+	MatchingPacks: "SELECT * FROM pack WHERE no IN (SELECT rowid FROM pack_word WHERE pack_word MATCH ?)",
+	Match:         match,
 }
 
 // match is a question of FTS5: all terms, each in quotes, which no term has in it.
