@@ -22,6 +22,7 @@ import (
 // A loan is an admin credential.
 type loan interface {
 	Use(fn func(*engine.Credential) error) error
+	Release(ctx context.Context) error
 }
 
 // borrow takes the admin credential of a resource; again while it lives, the same.
@@ -40,6 +41,7 @@ type target struct {
 
 	// Guarded by turn.
 	conn   *pgx.Conn
+	loan   loan                 // what conn has logged in with; nil before that
 	at     *typesv1.Endpoint    // where conn goes
 	built  map[string]error     // by schema of a wall: nil once the target is as it says
 	leftAt map[string]time.Time // when a schema was first found to be asked for no more
@@ -79,6 +81,7 @@ func (t *target) with(ctx context.Context, snap *policy.Snapshot, fn func(conn *
 		if err != nil {
 			return err
 		}
+		t.loan = l
 		err = l.Use(func(c *engine.Credential) (err error) {
 			t.conn, err = connect(ctx, res, c)
 			return err
@@ -107,6 +110,23 @@ func (t *target) close() {
 	t.turn <- struct{}{}
 	t.hangUp()
 	<-t.turn
+}
+
+// leave hangs up where it is not to be kept any more, and gives back what was borrowed for that.
+func (t *target) leave(ctx context.Context) error {
+	select {
+	case t.turn <- struct{}{}:
+		defer func() { <-t.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	t.hangUp()
+	if t.loan == nil {
+		return nil
+	}
+	err := t.loan.Release(ctx)
+	t.loan = nil
+	return err
 }
 
 // keep makes the target what every task asks for, and sweeps what none does.

@@ -149,16 +149,19 @@ func (w *Wall) keepOne(ctx context.Context, name postern.ResourceName) error {
 	}
 }
 
-// look looks at a resource once, if it is to be kept. It is true where that must be done again
-// soon.
+// look looks at a resource once, if it is to be kept, and leaves it otherwise. It is true where
+// that must be done again soon.
 func (w *Wall) look(ctx context.Context, name postern.ResourceName) (again bool) {
 	snap := w.policy.Current()
-	if res, _ := snap.Resource(name); res.GetSpec().GetLevel().GetAdmin() == nil {
-		return false
-	}
 	ctx, cancel := context.WithTimeout(ctx, keepWait)
 	defer cancel()
 	t := w.target(name)
+	if res, _ := snap.Resource(name); res.GetSpec().GetLevel().GetAdmin() == nil {
+		if err := t.leave(ctx); err != nil && ctx.Err() == nil {
+			w.log.Warn("an admin credential was not given back; its loan runs out", "resource", string(name), "error", err)
+		}
+		return false
+	}
 	err := t.keep(ctx, snap)
 	if err != nil && ctx.Err() == nil {
 		w.log.Error("wall does not stand", "resource", string(name), "error", err)

@@ -3,9 +3,12 @@ package wall
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/test/e2e/house"
 )
 
@@ -50,6 +53,28 @@ func TestRevisions(t *testing.T) {
 	h.Delete(t, "task", "regional")
 	house.Eventually(t, func() string { return "what stood for the tasks is gone: " + walls(t, h) }, func() bool {
 		return !strings.Contains(walls(t, h), "report") && !strings.Contains(walls(t, h), "regional") && strings.Contains(walls(t, h), "clerk")
+	})
+}
+
+// TestLeft: with a resource that has left policy goes the wall's connection to it, and the loan of
+// its admin credential.
+func TestLeft(t *testing.T) {
+	h := start(t)
+	connections := func() int {
+		return len(h.Target(t, "SELECT FROM pg_stat_activity WHERE application_name = 'postern-wall'"))
+	}
+	house.Eventually(t, func() string { return "the wall is connected" }, func() bool { return connections() == 1 })
+	h.Delete(t, "binding", "vault-room")
+	for _, task := range []string{"report", "clerk", "regional", "anything"} {
+		h.Delete(t, "task", task)
+	}
+	h.Delete(t, "resource", "vault-room")
+	house.Eventually(t, func() string { return "the connection is closed" }, func() bool { return connections() == 0 })
+	house.Eventually(t, func() string { return "the loan is given back" }, func() bool {
+		r, err := h.API("ada").Nodes.ListNodes(t.Context(), house.Request(&apiv1.ListNodesRequest{}))
+		return err == nil && slices.ContainsFunc(r.Msg.GetNodes(), func(n *apiv1.NodeStatus) bool {
+			return n.GetRole() == postern.RoleWall && n.GetReport().GetLeases() == 0
+		})
 	})
 }
 
