@@ -10,10 +10,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/pprof"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/posterngate/postern/pkg/release"
+	"github.com/posterngate/postern/pkg/run"
 	"github.com/posterngate/postern/pkg/telemetry"
 )
 
@@ -33,6 +36,9 @@ type Program[C any] struct {
 	Garbage int
 	// Serve works until ctx is done.
 	Serve func(ctx context.Context, cfg C, tel *telemetry.T) error
+	// Stop is how long Serve may take to return then. It is less than what service managers
+	// wait before they kill: who hangs is to say where.
+	Stop func(cfg C) time.Duration
 }
 
 // Main calls run with what the process was started with, and exits with its code. The
@@ -91,11 +97,37 @@ func (p *Program[C]) Run(ctx context.Context, args []string, stdout, stderr io.W
 		_ = tel.Shutdown(ctx) // nobody is left to be told
 	}()
 	collector(p.Garbage)
-	if err := p.Serve(ctx, cfg, tel); err != nil {
+	if err := p.serve(ctx, cfg, tel); err != nil {
 		tel.Logger.Error("stopped after a failure", "error", err)
 		return 1
 	}
 	return 0
+}
+
+// serve is Serve, and an error that says where it hangs if it does not return in time. The end
+// of the process is then what ends it: this alone does not wait for what it has started.
+func (p *Program[C]) serve(ctx context.Context, cfg C, tel *telemetry.T) error {
+	g, ended := run.New(context.WithoutCancel(ctx)), make(chan struct{})
+	g.Go("serve", func(context.Context) error {
+		defer close(ended)
+		return p.Serve(ctx, cfg, tel)
+	})
+	select {
+	case <-ended:
+		return g.Wait()
+	case <-ctx.Done():
+	}
+	wait := p.Stop(cfg)
+	late := time.NewTimer(wait)
+	defer late.Stop()
+	select {
+	case <-ended:
+		return g.Wait()
+	case <-late.C:
+	}
+	var where strings.Builder
+	_ = pprof.Lookup("goroutine").WriteTo(&where, 1) // a Builder takes everything
+	return fmt.Errorf("it did not stop within %s; what there still is: %s", wait, where.String())
 }
 
 // Parse reads flags. Once it is done the program is over, with that code: the help was

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/posterngate/postern/controlplane"
 	"github.com/posterngate/postern/controlplane/config"
@@ -52,4 +53,5 @@ var program = daemon.Program[config.Config]{
 		}
 		return server.Run(ctx)
 	},
+	Stop: func(config.Config) time.Duration { return 45 * time.Second },
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"time"
 
 	"github.com/posterngate/postern/dataplane"
 	"github.com/posterngate/postern/dataplane/config"
@@ -27,4 +28,5 @@ var program = daemon.Program[config.Config]{
 		}
 		return node.Run(ctx)
 	},
+	Stop: func(cfg config.Config) time.Duration { return time.Duration(cfg.Drain) + 25*time.Second },
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"time"
 
 	"github.com/posterngate/postern/dataplane/wall"
 	"github.com/posterngate/postern/pkg/daemon"
@@ -22,4 +23,5 @@ var program = daemon.Program[wall.Config]{
 		}
 		return w.Run(ctx)
 	},
+	Stop: func(wall.Config) time.Duration { return 25 * time.Second },
 }
