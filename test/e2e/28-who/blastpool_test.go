@@ -63,9 +63,10 @@ func sharedLoan(t *testing.T, h *house.House) {
 	house.Eventually(t, func() string { return "the login is gone" }, func() bool {
 		return len(h.Target(t, "SELECT 1 FROM pg_roles WHERE rolname = '"+accounts[0][0]+"'")) == 0
 	})
-	if dead := blast(&apiv1.GetBlastRequest{Lease: lease}).GetDead(); dead == "" {
-		t.Error("blast does not know that the lease is over")
-	}
+	// The ledger says so once Vault has answered, and that is after the login has gone.
+	house.Eventually(t, func() string { return "blast knows that the lease is over" }, func() bool {
+		return blast(&apiv1.GetBlastRequest{Lease: lease}).GetDead() != ""
+	})
 	if err := h.Connect(t, "alice", "shared-loan.by-loan").Ping(t.Context()); err != nil {
 		t.Errorf("a new session: %v", err)
 	}
