@@ -13,10 +13,9 @@ type Brief struct {
 	// Event has Seq, Time, Kind, Statement, Verdict, Rows, Bytes, Affected, Duration and
 	// Elapsed; all else is left out.
 	Event Event
-	// Says is verdict, rule, reason and what is used, as they are written: events of which it
-	// is equal say the same, of their texts.
-	Says []byte
-	Text []byte
+	// Text is what was asked for, and Says is verdict, rule, reason and what is used, as they
+	// are written: events of which Says is equal say the same of their texts.
+	Text, Says []byte
 	// Tag and Code are those of the event.
 	Tag, Code []byte
 
