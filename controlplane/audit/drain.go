@@ -25,8 +25,10 @@ type Tree interface {
 }
 
 const (
-	drainEvery = 500 * time.Millisecond
-	drainPage  = 200
+	// restAfter is how long the tree stays open while nothing comes: an open one looks at its
+	// files all the time. It is longer than the tree takes to remove what it needs no more.
+	restAfter = 15 * time.Second
+	drainPage = 200
 	// keepInStore is how many of the newest entries stay in the store although the tree
 	// has them, so that every replica answers for them quickly.
 	keepInStore = 2000
@@ -39,37 +41,74 @@ type trimmed struct{ Through int64 }
 
 func trimmedKey() store.Key { return store.Key{Kind: KindHead, Name: "trimmed"} }
 
-// Drain moves entries to the tree, in order and each once, until ctx is done, and trims
-// the store. The index of a leaf is its sequence less one, so that whoever drains next
-// begins with what is missing. Of all replicas the leader drains; one whose tree is not
-// the log's changes nothing.
+// Drain moves entries to the tree, in order and each once, as soon as they are appended,
+// until ctx is done, and trims the store. The index of a leaf is its sequence less one, so
+// that whoever drains next begins with what is missing. Of all replicas the leader drains;
+// one whose tree is not the log's changes nothing. The tree is opened for what there is to
+// move, and closed while nothing comes.
 func (l *Log) Drain(ctx context.Context, open func(ctx context.Context) (Tree, error)) error {
-	return l.store.Lead(ctx, "auditlog", func(ctx context.Context, guard store.Op) (err error) {
-		tree, err := open(ctx)
+	return l.store.Lead(ctx, "auditlog", func(ctx context.Context, guard store.Op) error {
+		w, err := l.store.Watch(ctx, 0, KindHead)
 		if err != nil {
-			return err
+			return fmt.Errorf("audit: %w", err)
 		}
-		defer func() {
-			closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), appendTimeout)
-			defer cancel()
-			err = errors.Join(err, tree.Close(closing))
-		}()
-		if err := l.check(ctx, tree); err != nil {
-			return err
-		}
-		t := time.NewTicker(drainEvery)
-		defer t.Stop()
+		defer w.Close()
 		for {
-			if err := l.drain(ctx, tree, guard); err != nil {
-				return err
+			revision, err := l.drainUntilRest(ctx, w, open, guard)
+			if err == nil {
+				err = appended(ctx, w, revision)
 			}
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-t.C:
+			if err != nil {
+				return err
 			}
 		}
 	})
+}
+
+// drainUntilRest opens the tree and drains until nothing was appended for restAfter. The
+// revision is that of the newest entry.
+func (l *Log) drainUntilRest(ctx context.Context, w store.Watcher, open func(ctx context.Context) (Tree, error), guard store.Op) (revision int64, err error) {
+	tree, err := open(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), appendTimeout)
+		defer cancel()
+		err = errors.Join(err, tree.Close(closing))
+	}()
+	if err := l.check(ctx, tree); err != nil {
+		return 0, err
+	}
+	for {
+		if revision, err = l.drain(ctx, tree, guard); err != nil {
+			return 0, err
+		}
+		rest, cancel := context.WithTimeout(ctx, restAfter)
+		err := appended(rest, w, revision)
+		cancel()
+		switch {
+		case err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
+			return revision, nil
+		case err != nil:
+			return 0, err
+		}
+	}
+}
+
+// appended waits until an entry was appended after a revision, by whichever replica.
+func appended(ctx context.Context, w store.Watcher, after int64) error {
+	for {
+		b, err := w.Next(ctx)
+		if err != nil {
+			return fmt.Errorf("audit: %w", err)
+		}
+		for _, e := range b.Events {
+			if e.Key == headKey() && e.Revision > after {
+				return nil
+			}
+		}
+	}
 }
 
 // check sees that a tree is the one that the store was trimmed for, by what is in both.
@@ -146,28 +185,28 @@ func (l *Log) Resume(ctx context.Context) error {
 	return nil
 }
 
-// drain moves what there is.
-func (l *Log) drain(ctx context.Context, tree Tree, guard store.Op) error {
+// drain moves what there is. The revision is that of the newest entry.
+func (l *Log) drain(ctx context.Context, tree Tree, guard store.Op) (revision int64, err error) {
 	h, err := l.readHead(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	last := h.entry.GetSequence()
 	size, err := tree.Size(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for int64(size) < last {
 		leaves, err := l.leaves(ctx, int64(size), min(last-int64(size), drainPage))
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if err := tree.Append(ctx, size, leaves); err != nil {
-			return err
+			return 0, err
 		}
 		size += uint64(len(leaves))
 	}
-	return l.trim(ctx, min(int64(size), last-keepInStore), guard)
+	return h.revision, l.trim(ctx, min(int64(size), last-keepInStore), guard)
 }
 
 // leaves are n entries behind a sequence, as they are stored.

@@ -7,11 +7,14 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/posterngate/postern/controlplane/audit"
 	"github.com/posterngate/postern/controlplane/audit/tree"
+	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/controlplane/store/storetest"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	"github.com/posterngate/postern/pkg/run"
@@ -139,6 +142,72 @@ func TestDrain(t *testing.T) {
 	if len(all) != second || all[0] != second || all[second-1] != 1 {
 		t.Errorf("%d entries were listed", len(all))
 	}
+}
+
+// TestDrainRests shows that a log to which nobody appends costs nothing, its tree closed and
+// the store not asked, and that an entry is moved at once then too. The tree is none in
+// files: the real one goes by their times, and an hour would be one.
+func TestDrainRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &reading{Store: storetest.NewMemory()}
+		l := audit.New(s, time.Now)
+		held := &leaves{}
+		g := run.New(t.Context())
+		g.Go("drain", func(ctx context.Context) error {
+			return l.Drain(ctx, func(context.Context) (audit.Tree, error) {
+				held.open++
+				return held, nil
+			})
+		})
+		for n := range uint64(3) {
+			began := time.Now()
+			if err := l.Append(t.Context(), audit.Entry{Actor: "ada", Action: "Test"}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if took := time.Since(began); held.n != n+1 || took != 0 {
+				t.Errorf("the tree has %d entries of %d, after %s", held.n, n+1, took)
+			}
+			time.Sleep(time.Minute)
+			before := s.n.Load()
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			if asked := s.n.Load() - before; held.open != 0 || asked != 0 {
+				t.Errorf("in an idle hour %d trees were open, and the store was asked %d times", held.open, asked)
+			}
+		}
+		g.Stop()
+		_ = g.Wait() // it was stopped
+	})
+}
+
+// reading counts what a store is asked.
+type reading struct {
+	store.Store
+	n atomic.Int64
+}
+
+func (r *reading) Get(ctx context.Context, k store.Key) (store.Entry, error) {
+	r.n.Add(1)
+	return r.Store.Get(ctx, k)
+}
+
+// leaves are a tree that only counts them, and how often it is open.
+type leaves struct {
+	n    uint64
+	open int
+}
+
+func (l *leaves) Size(context.Context) (uint64, error) { return l.n, nil }
+
+func (l *leaves) Append(_ context.Context, _ uint64, leaves [][]byte) error {
+	l.n += uint64(len(leaves))
+	return nil
+}
+
+func (l *leaves) Close(context.Context) error {
+	l.open--
+	return nil
 }
 
 // A folder that is not the log's is not written to, and nothing is trimmed for it.

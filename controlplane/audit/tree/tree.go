@@ -30,7 +30,10 @@ const (
 	batchAge   = 100 * time.Millisecond
 	checkpoint = 500 * time.Millisecond // how often one is made at most
 	awaitEvery = 50 * time.Millisecond
-	maxKeyFile = 4 << 10
+	// collectEvery is how often what full tiles have made superfluous is removed; a tree
+	// that is closed sooner leaves it to the next.
+	collectEvery = 5 * time.Second
+	maxKeyFile   = 4 << 10
 )
 
 // A Key signs checkpoints.
@@ -115,7 +118,6 @@ func makeKey(path string) error {
 type Tree struct {
 	appender *tessera.Appender
 	reader   tessera.LogReader
-	awaiter  *tessera.PublicationAwaiter
 	shutdown func(context.Context) error
 	stop     context.CancelFunc
 }
@@ -145,14 +147,14 @@ func Open(ctx context.Context, dir string, key Key, log *slog.Logger) (*Tree, er
 	t := &Tree{stop: stop}
 	driver, err := posix.New(ctx, posix.Config{Path: dir})
 	if err == nil {
-		opts := tessera.NewAppendOptions().WithCheckpointSigner(key.signer).WithBatching(batchSize, batchAge).WithCheckpointInterval(checkpoint)
+		opts := tessera.NewAppendOptions().WithCheckpointSigner(key.signer).WithBatching(batchSize, batchAge).
+			WithCheckpointInterval(checkpoint).WithGarbageCollectionInterval(collectEvery)
 		t.appender, t.shutdown, t.reader, err = tessera.NewAppender(ctx, driver, opts)
 	}
 	if err != nil {
 		stop()
 		return nil, fmt.Errorf("audit tree: %s: %w", dir, err)
 	}
-	t.awaiter = tessera.NewPublicationAwaiter(ctx, t.reader.ReadCheckpoint, awaitEvery)
 	return t, nil
 }
 
@@ -192,7 +194,9 @@ func (t *Tree) Append(ctx context.Context, first uint64, leaves [][]byte) error 
 	if last == nil {
 		return nil
 	}
-	if _, _, err := t.awaiter.Await(ctx, last); err != nil {
+	polling, stop := context.WithCancel(ctx) // it reads the checkpoint again and again
+	defer stop()
+	if _, _, err := tessera.NewPublicationAwaiter(polling, t.reader.ReadCheckpoint, awaitEvery).Await(ctx, last); err != nil {
 		return fmt.Errorf("audit tree: checkpoint: %w", err)
 	}
 	return nil
