@@ -266,3 +266,32 @@ func TestUnreadable(t *testing.T) {
 	stop()
 	search("once it was stopped")
 }
+
+// TestWriteFails: what cannot be written to the file goes by its mapping, where a fault of the
+// disk is seen when it is synced.
+func TestWriteFails(t *testing.T) {
+	seg, err := createSegment(t.TempDir(), 1, minSegment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = seg.close(true) }()
+	small, large := []byte("small"), []byte(noise(direct))
+	seg.add(entryPart, 1, small)
+	seg.add(entryPart, 1, large)
+	writable := seg.file
+	if seg.file, err = os.Open(writable.Name()); err != nil {
+		t.Fatal(err)
+	}
+	defer writable.Close()
+	seg.add(entryPart, 1, large)
+	seg.add(entryPart, 1, small)
+	n := 0
+	if _, err := seg.each(func(e entry) {
+		want := [][]byte{small, large, large, small}[n]
+		if n++; !bytes.Equal(e.payload, want) {
+			t.Errorf("entry %d differs", n)
+		}
+	}); err != nil || n != 4 {
+		t.Errorf("%d entries, %v", n, err)
+	}
+}

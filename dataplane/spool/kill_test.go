@@ -97,6 +97,7 @@ func victim(dir, round string) error {
 	g.Go("spool", s.Run)
 	fmt.Println("ready")
 	var out sync.Mutex
+	rows := string(prose(256 << 10))
 	for i, m := range []Mode{Local, Local, Disk, Remote} {
 		g.Go("session", func(context.Context) error {
 			for n := 0; ; n++ {
@@ -110,6 +111,13 @@ func victim(dir, round string) error {
 					e.Text = strings.Repeat("select 1;", rand.N(100))
 					if rand.N(50) == 0 {
 						e.Text = strings.Repeat("insert;", 30_000) // several frames
+					}
+					if rand.N(20) == 0 { // what is taken behind them promises them too
+						for range 4 {
+							if err := r.Record(&record.Event{Kind: record.KindNote, Text: rows[rand.N(len(rows)/2):][:40<<10]}, Async); err != nil {
+								return err
+							}
+						}
 					}
 					if err := r.Record(e, m); err != nil {
 						return err

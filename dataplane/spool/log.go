@@ -24,27 +24,26 @@ type log struct {
 
 func (l *log) active() *segment { return l.segments[len(l.segments)-1] }
 
-// put appends an entry and returns where its payload stands. What is urgent may use
-// the reserve, but runs only a half of it: without room for cuts, states and seals nothing
-// could be shipped any more, and so nothing trimmed.
-func (l *log) put(kind entryKind, ref uint64, payload []byte, urgent bool) (*segment, int, error) {
+// open is the active segment, with room for an entry. What is urgent may use the reserve,
+// but runs only a half of it: without room for cuts, states and seals nothing could be
+// shipped any more, and so nothing trimmed.
+func (l *log) open(kind entryKind, payload int, urgent bool) (*segment, error) {
 	if len(l.spare) == 0 {
 		if !urgent {
-			return nil, 0, errFull
+			return nil, errFull
 		}
 		if kind == entryRun && l.active().used > l.size/2 {
 			if err := l.more(); err != nil {
-				return nil, 0, err
+				return nil, err
 			}
 		}
 	}
-	if !l.active().fits(len(payload)) {
+	if !l.active().fits(payload) {
 		if err := l.roll(urgent); err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 	}
-	seg := l.active()
-	return seg, seg.add(kind, ref, payload), nil
+	return l.active(), nil
 }
 
 // room reports whether n bytes in several entries would fit without the reserve. Each

@@ -22,10 +22,11 @@ const (
 // of their chunk, so that the next start must cut where this one has.
 func markFirst(payload []byte) { payload[19] |= firstBit >> 24 }
 
-// A sealedRun is the payload of one entry that is to be written.
+// A sealedRun is one run of a packer.
 type sealedRun struct {
-	payload []byte
-	frames  int // bytes of them
+	at, size int    // of the payload, in the packer's entries
+	frames   int    // bytes of them
+	last     uint64 // seq of its last event
 }
 
 const (
@@ -34,36 +35,54 @@ const (
 	packFrom = 4 << 10
 	// maxIdle is how many runs in a row are not tried after those that did not shrink.
 	maxIdle = 15
+	// packedBytes is how many bytes of runs are held back, so that they are written at once:
+	// as many as are still near the processor by then.
+	packedBytes = 48 << 10
 )
 
-// packs are buffers for runs that were compressed.
-var packs = sync.Pool{New: func() any {
-	b := make([]byte, runRoom+record.PackedRoom(maxRun))
-	return &b
-}}
+// A pack has room for the runs that are held back, and one more.
+type pack [packedBytes + maxEntry]byte
 
-// A packer compresses runs, where their session's last ones got smaller by it: what is
-// packed on its way in is sealed once, and is the chunk as it stands.
+var packs = sync.Pool{New: func() any { return new(pack) }}
+
+// A packer makes the entries of runs, one behind the other as they will stand in a segment,
+// but for their heads. It compresses where its session's last runs got smaller by it: what
+// is packed on its way in is sealed once, and is the chunk as it stands.
 type packer struct {
-	idle, next int       // runs not to try, now and after the next that does not shrink
-	used       []*[]byte // from packs, until the runs are written
+	idle, next int // runs not to try, now and after the next that does not shrink
+
+	pack    *pack // while something is held; entries may have outgrown it
+	entries []byte
+	runs    []sealedRun
+	frames  int // bytes of them in runs
 }
 
-// seal makes a run of what stands behind runRoom bytes of room: compressed in a buffer of
-// the packer, or as it is and in place.
-func (p *packer) seal(key *record.DataKey, room []byte, span record.Span, number uint64) sealedRun {
-	frames := len(room) - runRoom
-	payload, ok := p.pack(key, room[runRoom:], number)
-	if !ok {
-		payload = room[:runHead+len(key.Seal(room[runHead:], number))]
+// add makes a run of frames.
+func (p *packer) add(key *record.DataKey, frames []byte, span record.Span, number uint64) {
+	if p.pack == nil {
+		p.pack = packs.Get().(*pack)
+		p.entries = p.pack[:0]
 	}
+	at := len(p.entries) + entryHeader
+	p.entries = slices.Grow(p.entries, entrySize(runHead+record.PackedRoom(len(frames))))
+	room := p.entries[at+runHead : at+runHead]
+	sealed, ok := p.try(key, room, frames, number)
+	if !ok {
+		sealed = key.Seal(append(room[:record.SealRoom], frames...), number)
+	}
+	end := at + runHead + len(sealed)
+	p.entries = p.entries[:at-entryHeader+entrySize(end-at)]
+	clear(p.entries[end:])
+	payload := p.entries[at:end]
 	binary.LittleEndian.PutUint64(payload, span.First)
 	binary.LittleEndian.PutUint64(payload[8:], span.Last<<1|uint64(flag(span.Open)))
-	binary.LittleEndian.PutUint32(payload[16:], uint32(frames))
-	return sealedRun{payload, frames}
+	binary.LittleEndian.PutUint32(payload[16:], uint32(len(frames)))
+	p.runs = append(p.runs, sealedRun{at, len(payload), len(frames), span.Last})
+	p.frames += len(frames)
 }
 
-func (p *packer) pack(key *record.DataKey, frames []byte, number uint64) ([]byte, bool) {
+// try makes a run of frames that were compressed, where that is worth it.
+func (p *packer) try(key *record.DataKey, room, frames []byte, number uint64) ([]byte, bool) {
 	if len(frames) < packFrom {
 		return nil, false
 	}
@@ -71,58 +90,21 @@ func (p *packer) pack(key *record.DataKey, frames []byte, number uint64) ([]byte
 		p.idle--
 		return nil, false
 	}
-	b := p.buffer()
-	sealed, ok := key.SealPacked(b[runHead:], frames, number)
+	sealed, ok := key.SealPacked(room, frames, number)
 	if !ok {
 		p.next = min(2*p.next+1, maxIdle)
 		p.idle = p.next
 		return nil, false
 	}
 	p.next = 0
-	return b[:runHead+len(sealed)], true
+	return sealed, true
 }
 
-// buffer is one with room for any run, until done.
-func (p *packer) buffer() []byte {
-	b := packs.Get().(*[]byte)
-	p.used = append(p.used, b)
-	return *b
-}
-
-// done gives the buffers back, once what they hold is written.
+// done forgets the runs, once they are written.
 func (p *packer) done() {
-	for i, b := range p.used {
-		packs.Put(b)
-		p.used[i] = nil
+	if p.pack != nil {
+		packs.Put(p.pack)
 	}
-	p.used = p.used[:0]
-}
-
-// seal makes runs of the frames of buf; r.mu is held.
-func (r *Recorder) seal() error {
-	if len(r.buf)-runRoom <= maxRun {
-		r.buf = slices.Grow(r.buf, record.SealOverhead)
-		r.sealed(r.buf, record.Span{First: r.kept + 1, Last: r.seq})
-		return nil
-	}
-	span := record.Span{Last: r.kept}
-	for frames := r.buf[runRoom:]; len(frames) > 0; {
-		f, err := record.NextFrame(frames)
-		if err != nil {
-			return err
-		}
-		part := frames[:f.Size]
-		frames = frames[f.Size:]
-		if span, err = span.Next(part); err != nil {
-			return err
-		}
-		r.sealed(append(r.packer.buffer()[:runRoom], part...), span)
-	}
-	return nil
-}
-
-// sealed adds a run to those of the current flush: the frames behind room.
-func (r *Recorder) sealed(room []byte, span record.Span) {
-	r.run++
-	r.runs = append(r.runs, r.packer.seal(r.session.key, room, span, r.run))
+	p.pack, p.entries = nil, nil
+	p.runs, p.frames = p.runs[:0], 0
 }

@@ -3,7 +3,6 @@ package spool
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -20,14 +19,15 @@ type Recorder struct {
 	seq       uint64
 	statement uint64 // the last that was numbered
 	running   int    // statements that have begun and not ended
-	// buf is runRoom bytes and then the frames that are not in the spool yet: those of
-	// mode Async, and of the current event.
+	// Behind what is in the spool come the runs of packer and then the frames of buf: events
+	// of mode Async, and the current one.
+	packer  packer
 	buf     []byte
 	encoder record.Encoder
-	run     uint64      // number of the last run that was sealed
-	runs    []sealedRun // those of the current flush
-	packer  packer
+	run     uint64 // number of the last run that was sealed
 	kept    uint64 // seq of the last event that is in the spool
+	packed  uint64 // of the last that is there or in packer
+	uncut   int    // bytes of frames in the spool that are in no chunk yet
 	broken  error  // events that Record took were lost; final
 	closed  bool
 }
@@ -35,7 +35,6 @@ type Recorder struct {
 const (
 	// keepBuf is the largest buffer that a recorder keeps for the next event.
 	keepBuf = 128 << 10
-	runRoom = runHead + record.SealRoom
 	// maxRun is the most bytes of frames in one entry.
 	maxRun = maxEntry - entryHeader - runHead - record.SealOverhead
 )
@@ -89,11 +88,8 @@ func (r *Recorder) write(e *record.Event, m Mode, urgent bool) (at position, seq
 	if e.Time.IsZero() {
 		e.Time = time.Now()
 	}
-	if len(r.buf) == 0 {
-		var room [runRoom]byte
-		r.buf = append(r.buf, room[:]...)
-	}
 	before := len(r.buf)
+	held := before > 0 || len(r.packer.runs) > 0
 	e.Seq, e.Elapsed = r.seq+1, max(0, e.Time.Sub(r.began))
 	statement := r.statement
 	if e.Statement == record.Next {
@@ -102,45 +98,69 @@ func (r *Recorder) write(e *record.Event, m Mode, urgent bool) (at position, seq
 	if r.buf, err = r.encoder.AppendFrames(r.buf, e); err != nil {
 		return at, 0, err
 	}
-	if before > runRoom && len(r.buf)-runRoom > maxRun {
-		if err := r.apart(before, e.Time, urgent); err != nil {
-			return at, 0, err
-		}
-		before = runRoom
+	if before > 0 && len(r.buf) > maxRun {
+		// The event makes many runs: what refers to another must not be cut off from it.
+		r.pack(r.buf[:before], record.Span{First: r.packed + 1, Last: r.seq})
+		r.buf = r.buf[:copy(r.buf, r.buf[before:])]
 	}
 	r.seq++
 	r.running += turns[e.Kind]
 	r.statement = max(statement, e.Statement)
-	if m == Async && len(r.buf) < asyncBytes {
-		if before == runRoom {
+	if m == Async && r.holds() {
+		if !held {
 			r.spool.hold(r)
 		}
 		return at, r.seq, nil
 	}
 	at, err = r.flush(e.Time, m == Remote, urgent)
-	if err != nil && before == runRoom {
+	if err != nil && r.broken == nil {
 		r.seq, r.statement, r.running = r.seq-1, statement, r.running-turns[e.Kind] // nothing of the event was kept, so that the session can still be closed
 	}
 	return at, r.seq, err
 }
 
-// apart hands over what is held behind the first bytes of buf before the event that stands
-// there does, which makes many runs: what refers to another event must not be cut off from
-// it. r.mu is held.
-func (r *Recorder) apart(first int, now time.Time, urgent bool) error {
-	event := slices.Clone(r.buf[first:])
-	r.buf = r.buf[:first]
-	if err := r.release(now, urgent); err != nil {
-		return err
+// holds reports whether what is held need not be handed over yet. It makes a run of what is
+// enough for one, and lets no chunk get full before all that is held is in it: events refer
+// to others of their chunk. r.mu is held.
+func (r *Recorder) holds() bool {
+	if len(r.buf) < asyncBytes {
+		return true
 	}
-	var room [runRoom]byte
-	r.buf = append(append(r.buf, room[:]...), event...)
+	return r.seal() == nil && len(r.packer.entries) < packedBytes && r.uncut+r.packer.frames < chunkBytes
+}
+
+// seal makes runs of the frames of buf; r.mu is held.
+func (r *Recorder) seal() error {
+	frames, span := r.buf, record.Span{Last: r.packed}
+	if n := len(frames); n > 0 && n <= maxRun {
+		r.pack(frames, record.Span{First: r.packed + 1, Last: r.seq})
+		frames = nil
+	}
+	for len(frames) > 0 {
+		f, err := record.NextFrame(frames)
+		if err != nil {
+			return err
+		}
+		if span, err = span.Next(frames[:f.Size]); err != nil {
+			return err
+		}
+		r.pack(frames[:f.Size], span)
+		frames = frames[f.Size:]
+	}
+	r.buf = r.buf[:0]
 	return nil
+}
+
+// pack makes a run.
+func (r *Recorder) pack(frames []byte, span record.Span) {
+	r.run++
+	r.packer.add(r.session.key, frames, span, r.run)
+	r.packed = span.Last
 }
 
 // release hands over what is held; where that fails the session takes no more. r.mu is held.
 func (r *Recorder) release(now time.Time, urgent bool) error {
-	if len(r.buf) <= runRoom {
+	if len(r.buf) == 0 && len(r.packer.runs) == 0 {
 		return nil
 	}
 	_, err := r.flush(now, false, urgent)
@@ -158,6 +178,7 @@ func (r *Recorder) cut(now time.Time) {
 	_ = r.release(now, false) // the session knows
 	r.encoder.Cut()
 	r.spool.cutUncut(r.session)
+	r.uncut = 0
 }
 
 // turns is what an event does to the statements that run.
@@ -170,13 +191,13 @@ func (r *Recorder) Idle() bool {
 	return r.running <= 0
 }
 
-// flush seals all frames of buf and hands them over; r.mu is held. Where that fails
-// behind events that Record took, the session takes no more.
+// flush hands over what is held; r.mu is held. Where that fails behind events that Record
+// took, the session takes no more.
 func (r *Recorder) flush(now time.Time, cut, urgent bool) (position, error) {
 	err := r.seal()
 	var at position
 	if err == nil {
-		at, cut, err = r.spool.append(r.session, r.runs, now, cut, urgent)
+		at, cut, r.uncut, err = r.spool.append(r.session, &r.packer, now, cut, urgent)
 	}
 	if err != nil || cut {
 		r.encoder.Cut()
@@ -188,10 +209,9 @@ func (r *Recorder) flush(now time.Time, cut, urgent bool) (position, error) {
 	if err == nil {
 		r.kept = r.seq
 	}
+	r.packed = r.kept
 	r.packer.done()
-	clear(r.runs)
-	r.runs, r.buf = r.runs[:0], r.buf[:0]
-	if cap(r.buf) > keepBuf {
+	if r.buf = r.buf[:0]; cap(r.buf) > keepBuf {
 		r.buf = nil
 	}
 	return at, err

@@ -219,7 +219,7 @@ func (s *Spool) putParts(ses *session, c *chunk, data []byte) bool {
 	for len(data) > 0 {
 		n := min(len(data), maxEntry-entryHeader)
 		place := s.disk.place
-		seg, off, err := s.disk.put(entryPart, ses.ref, data[:n], false)
+		seg, err := s.disk.open(entryPart, n, false)
 		if place != s.disk.place {
 			wake(s.wakeGrow)
 		}
@@ -229,7 +229,7 @@ func (s *Spool) putParts(ses *session, c *chunk, data []byte) bool {
 			return false
 		}
 		seg.live += n
-		c.parts = append(c.parts, extent{seg, int32(off), int32(n)})
+		c.parts = append(c.parts, extent{seg, int32(seg.add(entryPart, ses.ref, data[:n])), int32(n)})
 		data = data[n:]
 	}
 	return true

@@ -29,6 +29,7 @@ type segment struct {
 	mem    []byte
 	used   int // bytes
 	ready  int // bytes that were made ready to be written
+	step   int // how many are next; a page at least
 	synced int // bytes known to be on the disk
 	// live is how many bytes of frames and seals here are not stored elsewhere yet.
 	live int
@@ -147,31 +148,63 @@ func entrySize(n int) int { return (entryHeader + n + 7) &^ 7 }
 // fits reports whether an entry can be added and the segment still be closed.
 func (s *segment) fits(n int) bool { return s.used+entrySize(n)+rollRoom <= len(s.mem) }
 
-// readyStep is how many bytes are made ready at once: page by page costs more than to
-// copy what is then written there.
-const readyStep = 64 << 10
+const (
+	// readyStep is the most bytes that are made ready at once: page by page costs more than
+	// to copy what is then written there.
+	readyStep = 64 << 10
+	// direct is from how many bytes on it costs less to write to the file than to map its
+	// pages and to copy: a third with 128 KiB, and the same with 16.
+	direct = 32 << 10
+	page   = 4 << 10
+)
 
 // add writes one entry, which must fit, and returns where its payload stands.
 func (s *segment) add(kind entryKind, ref uint64, payload []byte) int {
-	for end := s.used + entrySize(len(payload)); s.ready < end; {
-		next := min(s.ready+readyStep, len(s.mem))
-		makeReady(s.mem[s.ready:next])
-		s.ready = next
-	}
-	// The sum is over what was given, which is at hand, and not over what stands in the
-	// mapping, which would have to be waited for.
-	head := s.head[:]
+	stamp(s.head[:], kind, ref, payload)
+	offset := s.used + entryHeader
+	s.write(offset, payload)
+	s.write(s.used, s.head[:]) // the length last: without it there is no entry
+	s.used += entrySize(len(payload))
+	return offset
+}
+
+// addAll writes entries that stand in b as they will in the segment, and fit, and returns
+// where the first begins.
+func (s *segment) addAll(b []byte) int {
+	const length = 4
+	at := s.used
+	s.write(at+length, b[length:])
+	s.write(at, b[:length])
+	s.used += len(b)
+	return at
+}
+
+// stamp writes the head of an entry. Its sum is over what was given, which is at hand, and
+// not over what stands in the mapping, which would have to be waited for.
+func stamp(head []byte, kind entryKind, ref uint64, payload []byte) {
 	binary.LittleEndian.PutUint32(head, uint32(entryHeader-8+len(payload)))
 	head[8] = byte(kind)
 	binary.LittleEndian.PutUint64(head[9:], ref)
-	sum := crc32.Update(crc32.Checksum(head[:4], castagnoli), castagnoli, head[8:])
+	sum := crc32.Update(crc32.Checksum(head[:4], castagnoli), castagnoli, head[8:entryHeader])
 	binary.LittleEndian.PutUint32(head[4:], crc32.Update(sum, castagnoli, payload))
-	at := s.mem[s.used : s.used+entrySize(len(payload))]
-	copy(at[entryHeader:], payload)
-	copy(at, head) // the length last: without it there is no entry
-	offset := s.used + entryHeader
-	s.used += len(at)
-	return offset
+}
+
+// write writes b at a place of the segment; it belongs to the kernel at once.
+func (s *segment) write(at int, b []byte) {
+	if len(b) >= direct {
+		if _, err := s.file.WriteAt(b, int64(at)); err == nil {
+			s.ready, s.step = max(s.ready, (at+len(b))&^(page-1)), 0
+			return
+		}
+		// What is wrong with the file shows when it is synced, as with the mapping.
+	}
+	for s.ready < at+len(b) {
+		step := max(s.step, page)
+		next := min(s.ready+step, len(s.mem))
+		makeReady(s.mem[s.ready:next])
+		s.ready, s.step = next, min(2*step, readyStep)
+	}
+	copy(s.mem[at:], b)
 }
 
 // kind is that of the entry whose payload stands at offset.

@@ -147,6 +147,35 @@ func TestCutsOutliveACrash(t *testing.T) {
 	}
 }
 
+// TestHeldRunsStayTogether: what is held back as runs is cut behind the last of them, where
+// its events refer to others of the chunk.
+func TestHeldRunsStayTogether(t *testing.T) {
+	up := newShelf()
+	s, _, _ := start(t, testConfig(t, up))
+	r, err := s.Session(meta("s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shape, rows := new(int), string(prose(2<<20))
+	want := 0
+	for at := 0; at < len(rows); at += 8 << 10 {
+		for _, e := range []*record.Event{execution(shape, false, 0), {Kind: record.KindNote, Text: rows[at : at+8<<10]}, execution(shape, true, 9)} {
+			if err := r.Record(e, Async); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want += 2
+	}
+	if err := r.Close("done"); err != nil {
+		t.Fatal(err)
+	}
+	drain(t, s)
+	up.check(t)
+	if got := alone(t, up.session("s")); got != want {
+		t.Errorf("%d executions are read of %d", got, want)
+	}
+}
+
 // TestHeldEventsStayTogether: a chunk that gets full by events that are held back, which go
 // out before one of many runs does, ends behind all of them.
 func TestHeldEventsStayTogether(t *testing.T) {

@@ -53,7 +53,7 @@ type Config struct {
 const (
 	chunkBytes = 416 << 10       // of frames, after which a chunk is cut; what comes at once must fit besides
 	chunkAge   = 2 * time.Second // after which it is cut in any case
-	asyncBytes = 32 << 10        // that a recorder may hold back in mode Async
+	asyncBytes = 32 << 10        // of frames that are enough for a run, in mode Async
 	tick       = 100 * time.Millisecond
 	syncEvery  = time.Second
 	maxEntry   = 72 << 10 // bytes of an entry: a frame and some room

@@ -6,44 +6,72 @@ import (
 )
 
 // append puts the runs of one flush into the log, all of them or none that is kept.
-// With cut they end a chunk; was tells whether one was ended.
-func (s *Spool) append(ses *session, runs []sealedRun, now time.Time, cut, urgent bool) (at position, was bool, err error) {
+// With cut they end a chunk; was tells whether one was ended, and uncut how many bytes of
+// frames stand behind the last.
+func (s *Spool) append(ses *session, p *packer, now time.Time, cut, urgent bool) (at position, was bool, uncut int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if ses.failed != nil {
-		return position{}, false, ses.failed
+		return position{}, false, 0, ses.failed
 	}
 	if s.closed {
-		return position{}, false, fmt.Errorf("spool: record in session %s: the spool is closed", ses.id)
+		return position{}, false, 0, fmt.Errorf("spool: record in session %s: the spool is closed", ses.id)
 	}
-	if len(runs) > 1 && !urgent && !s.disk.room(len(runs)*maxEntry) {
-		return position{}, false, fmt.Errorf("spool: record in session %s: %w", ses.id, errFull)
+	if len(p.runs) > 1 && !urgent && !s.disk.room(len(p.entries)) {
+		return position{}, false, 0, fmt.Errorf("spool: record in session %s: %w", ses.id, errFull)
 	}
 	before := len(ses.chunks)
-	for i := range runs {
-		if err := s.putRun(ses, runs[i], now, urgent); err != nil {
+	for runs := p.runs; len(runs) > 0; {
+		n, err := s.putRuns(ses, p.entries, runs, now, urgent)
+		if err != nil {
 			err = fmt.Errorf("spool: record in session %s: %w", ses.id, err)
-			if i > 0 {
-				s.failLocked(ses, err) // a part of the event is kept
+			if len(runs) < len(p.runs) {
+				s.failLocked(ses, err) // a part of it is kept
 			}
-			return position{}, false, err
+			return position{}, false, 0, err
 		}
+		runs = runs[n:]
 	}
 	if cut && len(ses.uncut) > 0 {
 		s.cut(ses)
 	}
-	return s.tail(), len(ses.chunks) > before, nil
+	return s.tail(), len(ses.chunks) > before, ses.frames, nil
 }
 
-// putRun puts the entry of one run; s.mu is held.
-func (s *Spool) putRun(ses *session, r sealedRun, now time.Time, urgent bool) error {
-	if len(ses.uncut) == 0 {
-		markFirst(r.payload)
-	}
-	seg, off, err := s.put(entryRun, ses.ref, r.payload, urgent)
+// putRuns puts as many of the runs as fit behind each other, one at least, and says how
+// many; s.mu is held.
+func (s *Spool) putRuns(ses *session, entries []byte, runs []sealedRun, now time.Time, urgent bool) (n int, err error) {
+	seg, err := s.open(entryRun, runs[0].size, urgent)
 	if err != nil {
-		return err
+		return 0, err
 	}
+	from := runs[0].at - entryHeader
+	to, frames := from, ses.frames
+	for ; n < len(runs); n++ {
+		r := runs[n]
+		end := r.at + entrySize(r.size) - entryHeader
+		if n > 0 && !seg.fits(end-from-entryHeader) {
+			break
+		}
+		payload := entries[r.at : r.at+r.size]
+		if frames == 0 {
+			markFirst(payload)
+		}
+		stamp(entries[to:], entryRun, ses.ref, payload)
+		if frames += r.frames; frames >= chunkBytes {
+			frames = 0
+		}
+		to = end
+	}
+	at := seg.addAll(entries[from:to])
+	for _, r := range runs[:n] {
+		s.took(ses, extent{seg, int32(at + r.at - from), int32(r.size)}, r, now)
+	}
+	return n, nil
+}
+
+// took counts a run that was put; s.mu is held.
+func (s *Spool) took(ses *session, at extent, run sealedRun, now time.Time) {
 	if len(ses.uncut) == 0 {
 		ses.since = now
 		if ses.uncut == nil && len(s.extents) > 0 {
@@ -52,25 +80,34 @@ func (s *Spool) putRun(ses *session, r sealedRun, now time.Time, urgent bool) er
 		}
 		s.waiting.push(ses)
 	}
-	ses.uncut = append(ses.uncut, extent{seg, int32(off), int32(len(r.payload))})
-	ses.size += len(r.payload)
-	ses.frames += r.frames
-	ses.last = ses.uncut[len(ses.uncut)-1].span().Last
-	seg.live += len(r.payload)
-	s.unacked += int64(len(r.payload))
+	ses.uncut = append(ses.uncut, at)
+	ses.size += run.size
+	ses.frames += run.frames
+	ses.last = run.last
+	at.seg.live += run.size
+	s.unacked += int64(run.size)
 	if ses.rank == 0 {
 		s.age(ses)
 	}
 	if ses.frames >= chunkBytes {
 		s.cut(ses)
 	}
-	return nil
 }
 
 // put appends one entry and asks for more room where a segment was begun; s.mu is held.
 func (s *Spool) put(kind entryKind, ref uint64, payload []byte, urgent bool) (*segment, int, error) {
+	seg, err := s.open(kind, len(payload), urgent)
+	if err != nil {
+		return nil, 0, err
+	}
+	return seg, seg.add(kind, ref, payload), nil
+}
+
+// open is where the next entry goes. It asks for more room where a segment was begun, and
+// refuses what comes where none can be; s.mu is held.
+func (s *Spool) open(kind entryKind, payload int, urgent bool) (*segment, error) {
 	place := s.disk.place
-	seg, off, err := s.disk.put(kind, ref, payload, urgent)
+	seg, err := s.disk.open(kind, payload, urgent)
 	if err != nil {
 		s.full = true
 		s.refuse(fmt.Errorf("spool: nothing can be recorded: %w", err))
@@ -78,7 +115,7 @@ func (s *Spool) put(kind entryKind, ref uint64, payload []byte, urgent bool) (*s
 	if err != nil || place != s.disk.place {
 		wake(s.wakeGrow)
 	}
-	return seg, off, err
+	return seg, err
 }
 
 // cut makes a chunk of the runs that have none; sealCuts does the rest. s.mu is held.
