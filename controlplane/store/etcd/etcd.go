@@ -55,6 +55,9 @@ type Store struct {
 	logger *slog.Logger
 	zap    core
 	close  sync.Once
+
+	mu    sync.Mutex
+	asked time.Time // when the server was asked how far the watches are
 }
 
 var _ store.Store = (*Store)(nil)

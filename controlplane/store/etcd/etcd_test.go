@@ -13,6 +13,8 @@ import (
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/controlplane/store/etcd"
 	"github.com/posterngate/postern/controlplane/store/storetest"
+	"github.com/posterngate/postern/pkg/run"
+	"github.com/posterngate/postern/test/wait"
 )
 
 func open(t *testing.T, dir string) *etcd.Store {
@@ -68,6 +70,48 @@ func TestEmbeddedIsClosedToOthers(t *testing.T) {
 	}
 	if err := s.Ping(t.Context()); err != nil {
 		t.Errorf("the first one after that: %v", err)
+	}
+}
+
+// TestWatchesAskTogether shows that on a quiet store every watch is told of progress, and
+// that no more of it is told because there are many.
+func TestWatchesAskTogether(t *testing.T) {
+	s := open(t, t.TempDir())
+	t.Cleanup(func() { _ = s.Close() })
+	const watches, batches = 8, 6
+	began := time.Now()
+	var all [watches]store.Watcher
+	for i := range all {
+		var err error
+		if all[i], err = s.Watch(t.Context(), 0, "task"); err != nil {
+			t.Fatal(err)
+		}
+		defer all[i].Close()
+	}
+	// etcd tells of no progress before the first revision that a watch waits for.
+	if _, err := s.Commit(t.Context(), store.Op{Key: store.Key{Kind: "mask", Name: "a"}, If: store.AnyRevision}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), wait.Patience)
+	defer cancel()
+	g := run.New(ctx)
+	for _, w := range all {
+		g.Go("watch", func(ctx context.Context) error {
+			for range batches {
+				if _, err := w.Next(ctx); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil || ctx.Err() != nil {
+		t.Fatal(err, ctx.Err())
+	}
+	// One tells of the commit, and the questions are half a second apart.
+	took := time.Since(began)
+	if most := 2 + int(took/(500*time.Millisecond)); batches > most {
+		t.Errorf("%d watches were told %d times within %s, want %d at most", watches, batches, took, most)
 	}
 }
 

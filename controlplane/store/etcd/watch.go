@@ -13,13 +13,17 @@ import (
 	"github.com/posterngate/postern/controlplane/store"
 )
 
-// quiet is how long a watch may say nothing before it is asked how far it is.
-const quiet = time.Second
+// quiet is how long a watch may say nothing before it is asked how far it is, and askedFor
+// how long it need not be because another was.
+const (
+	quiet    = time.Second
+	askedFor = quiet / 2
+)
 
 // watcher is one watch of the whole prefix; other kinds are dropped here, so that their
 // revisions still count as progress.
 type watcher struct {
-	client *clientv3.Client
+	store  *Store
 	ctx    context.Context // of the watch: a connection type, and so it keeps one
 	cancel context.CancelFunc
 	ch     clientv3.WatchChan
@@ -40,7 +44,7 @@ func (s *Store) Watch(ctx context.Context, from int64, kinds ...string) (store.W
 	if from > now+1 {
 		return nil, fmt.Errorf("etcd: watch from %d, but the store is at %d: %w", from, now, store.ErrCompacted)
 	}
-	w := &watcher{client: s.client, kinds: make(map[string]bool), seen: from - 1}
+	w := &watcher{store: s, kinds: make(map[string]bool), seen: from - 1}
 	for _, k := range kinds {
 		w.kinds[k] = true
 	}
@@ -108,13 +112,29 @@ func (w *watcher) batch(r clientv3.WatchResponse) (b store.Batch, news bool, err
 }
 
 // ask asks the server how far the watch is; the answer comes as a response without
-// events. While the stream is being made anew nothing can be asked, and need not be.
+// events, to all watches, for they share a stream: who has asked has done it for the others.
+// While the stream is being made anew nothing can be asked, and need not be.
 func (w *watcher) ask(ctx context.Context) {
+	if !w.store.toAsk() {
+		return
+	}
 	asking, cancel := context.WithTimeout(w.ctx, quiet)
 	defer cancel()
 	stop := context.AfterFunc(ctx, cancel)
 	defer stop()
-	_ = w.client.RequestProgress(asking) // the watch itself reports what is wrong with it
+	_ = w.store.client.RequestProgress(asking) // the watch itself reports what is wrong with it
+}
+
+// toAsk reports whether the server is to be asked now, which it then is.
+func (s *Store) toAsk() bool {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now.Sub(s.asked) < askedFor {
+		return false
+	}
+	s.asked = now
+	return true
 }
 
 // Close implements store.Watcher.
