@@ -84,8 +84,9 @@ func embedConfig(name, dir, socket string, lg *zap.Logger) *embed.Config {
 	c.ListenPeerUrls = nil
 	c.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
 	c.InitialCluster = c.InitialClusterFromName(name)
-	// It elects itself, so that nothing is won by a long wait for others.
-	c.TickMs, c.ElectionMs = 25, 250
+	// It elects itself, so that nothing is won by a long wait for others; more ticks than the
+	// five of which an election must be would only wake the process.
+	c.TickMs, c.ElectionMs = 50, 250
 	c.AutoCompactionMode = embed.CompactorModePeriodic
 	c.AutoCompactionRetention = compactionPeriod
 	c.MaxRequestBytes = maxRequestBytes
