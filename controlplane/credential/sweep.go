@@ -21,7 +21,7 @@ import (
 // tried again.
 func (b *Broker) Run(ctx context.Context) error {
 	return b.cfg.Store.Lead(ctx, "credential-sweeper", func(ctx context.Context, guard store.Op) error {
-		s := sweeper{Broker: b, guard: guard, leases: store.NewCache(b.cfg.Store, b.cfg.Logger, Kind), ended: map[string]rest{}}
+		s := sweeper{Broker: b, guard: guard, leases: store.NewCache(b.cfg.Store, b.cfg.Logger, Kind).WithoutStaleness(), ended: map[string]rest{}}
 		return run.All(ctx, run.Part{Name: "follow the ledger", Run: s.leases.Run}, run.Part{Name: "sweep", Run: s.run})
 	})
 }

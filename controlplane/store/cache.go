@@ -17,6 +17,7 @@ import (
 
 const (
 	probePeriod   = time.Second
+	seldomPeriod  = 10 * time.Second // where nobody asks how stale the cache is
 	probeWait     = 5 * time.Second
 	stuckAfter    = 30 * time.Second // a watch that does not move while reads succeed
 	comparePeriod = time.Minute
@@ -35,6 +36,7 @@ type Cache struct {
 	store  Store
 	logger *slog.Logger
 	kinds  []string
+	probed time.Duration // how often the store is asked how far it is
 	ready  chan struct{}
 	view   atomic.Pointer[View]
 	fresh  atomic.Pointer[time.Time] // the view has all that was committed before this
@@ -53,9 +55,17 @@ func NewCache(s Store, logger *slog.Logger, kinds ...string) *Cache {
 		logger = slog.New(slog.DiscardHandler)
 	}
 	return &Cache{
-		store: s, logger: logger, kinds: kinds,
+		store: s, logger: logger, kinds: kinds, probed: probePeriod,
 		ready: make(chan struct{}), moved: make(chan struct{}), subs: make(map[chan struct{}]struct{}),
 	}
+}
+
+// WithoutStaleness is for a cache of which nobody asks that: it looks each ten seconds, and
+// not each second, whether the store is of another epoch and the watch still moves. It is
+// called before all else.
+func (c *Cache) WithoutStaleness() *Cache {
+	c.probed = seldomPeriod
+	return c
 }
 
 // Ready is closed once the cache has everything for the first time.
@@ -268,10 +278,10 @@ func (c *Cache) move(v *View, events bool) {
 	}
 }
 
-// probe reads epoch and revision of the store each second, and notes when the view has
+// probe reads epoch and revision of the store again and again, and notes when the view has
 // reached that revision.
 func (c *Cache) probe(ctx context.Context) error {
-	for ; ctx.Err() == nil; run.Pause(ctx, probePeriod) {
+	for ; ctx.Err() == nil; run.Pause(ctx, c.probed) {
 		if err := c.probeOnce(ctx); err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -157,6 +158,56 @@ func TestCacheSeesANewEpoch(t *testing.T) {
 			t.Error("events since a version of the old epoch")
 		}
 	})
+}
+
+// TestCacheWithoutStaleness shows how seldom a cache asks whose staleness nobody does, and
+// that it still finds what it asks for.
+func TestCacheWithoutStaleness(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &questions{Memory: storetest.NewMemory()}
+		if _, err := m.Epoch(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		c := store.NewCache(m, nil, "task").WithoutStaleness()
+		g := run.New(t.Context())
+		g.Go("cache", c.Run)
+		<-c.Ready()
+		synctest.Wait()
+		before := m.n.Load()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if asked := m.n.Load() - before; asked < 300 || asked > 360 {
+			t.Errorf("in a quiet hour the store was asked %d times, not each 10 s", asked)
+		}
+		rev := put(t, m, "task", "a", "1")
+		synctest.Wait()
+		if at := c.Version().Revision; at != rev {
+			t.Errorf("a change is not there at once: revision %d of %d", at, rev)
+		}
+		next, err := m.NewEpoch(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(15 * time.Second)
+		if v := c.Version(); v.Epoch != next {
+			t.Errorf("version %v, want epoch %s", v, next)
+		}
+		g.Stop()
+		_ = g.Wait() // it was stopped
+	})
+}
+
+// questions counts how often a store is asked how far it is.
+type questions struct {
+	*storetest.Memory
+	n atomic.Int64
+}
+
+func (q *questions) List(ctx context.Context, kind, after string, limit int) ([]store.Entry, int64, error) {
+	if kind == store.KindEpoch {
+		q.n.Add(1)
+	}
+	return q.Memory.List(ctx, kind, after, limit)
 }
 
 func TestCacheFindsWhatAWatchMissed(t *testing.T) {

@@ -122,7 +122,7 @@ func New(cfg Config) *Service {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Service{cfg: cfg, workloads: rate.NewLimiter(workloadRate, workloadBurst), cache: store.NewCache(cfg.Store, cfg.Logger, Kind, bindingKind, ruleKind, closedKind)}
+	s := &Service{cfg: cfg, workloads: rate.NewLimiter(workloadRate, workloadBurst), cache: store.NewCache(cfg.Store, cfg.Logger, Kind, bindingKind, ruleKind, closedKind).WithoutStaleness()}
 	s.live.Store(&map[who]int{})
 	cfg.Approve.OnSettle(s.settle)
 	return s
