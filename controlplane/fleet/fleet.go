@@ -79,7 +79,7 @@ type Fleet struct {
 // New makes a Fleet of one replica.
 func New(cfg Config) *Fleet {
 	return &Fleet{
-		cfg: cfg, id: rand.Text(), cache: store.NewCache(cfg.Store, cfg.Logger, kindPresence, kindReplica),
+		cfg: cfg, id: rand.Text(), cache: store.NewCache(cfg.Store, cfg.Logger, kindPresence, kindReplica).WithoutStaleness(),
 		waiting: map[string]chan answer{}, written: map[postern.NodeName]written{},
 	}
 }

@@ -30,7 +30,8 @@ type presence struct {
 // written is what this replica has told last.
 type written struct {
 	presence
-	at time.Time
+	at   time.Time
+	told *apiv1.NodeStatus // what Status says
 }
 
 func (p *presence) sighting() publish.Sighting {
@@ -179,7 +180,7 @@ func (f *Fleet) news(now time.Time) []store.Op {
 		switch {
 		case !ok || !s.Connected && !told:
 			continue
-		case told && had.Connected == s.Connected && had.Joined.Equal(s.Joined) && now.Sub(had.at) < Period && !moved(had.Status, n):
+		case told && had.Connected == s.Connected && had.Joined.Equal(s.Joined) && now.Sub(had.at) < Period && !moved(had.told, n):
 			continue
 		}
 		status, err := proto.Marshal(n)
@@ -192,7 +193,7 @@ func (f *Fleet) news(now time.Time) []store.Op {
 			continue
 		}
 		op := store.Op{Key: store.Key{Kind: kindPresence, Name: n.GetName()}, Value: value, If: store.AnyRevision}
-		f.written[name] = written{p, now}
+		f.written[name] = written{p, now, n}
 		if !s.Connected {
 			delete(f.written, name)
 			// It may have gone to another replica, which then has the word.
@@ -208,11 +209,7 @@ func (f *Fleet) news(now time.Time) []store.Op {
 }
 
 // moved reports whether something changed that others act on.
-func moved(status []byte, now *apiv1.NodeStatus) bool {
-	was := &apiv1.NodeStatus{}
-	if proto.Unmarshal(status, was) != nil {
-		return true
-	}
+func moved(was, now *apiv1.NodeStatus) bool {
 	a, b := was.GetReport(), now.GetReport()
 	return a.GetDraining() != b.GetDraining() || !slices.Equal(a.GetResources(), b.GetResources()) || len(was.GetRejections()) != len(now.GetRejections()) ||
 		a.GetRecordingsAside() != b.GetRecordingsAside()
