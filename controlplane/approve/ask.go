@@ -6,9 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -33,11 +31,6 @@ const (
 	// maxWaiting bounds how much one grant may ask of people at once.
 	maxWaiting = 20
 )
-
-var ticket = regexp.MustCompile(`\b[A-Z][A-Z0-9]+-[0-9]+\b|#[0-9]+\b`)
-
-// Ticket is the first ticket that a reason names, such as OPS-123 or #42, or empty.
-func Ticket(reason string) string { return ticket.FindString(reason) }
 
 // OpenHold parks a session or statement for a node, under a live grant. Where the same
 // is asked already, or was approved and not used yet, the answer is that hold: a client
@@ -149,9 +142,7 @@ func (s *Service) PrepareGrant(g *typesv1.Grant, rule, reason string, duration t
 	if !ok {
 		return nil, store.Op{}, errNoRule(rule)
 	}
-	if v, err := lacks(r, reason); err != nil {
-		return nil, store.Op{}, err
-	} else if v != "" {
+	if v := policy.Lacks(r, reason); v != "" {
 		return nil, store.Op{}, fault.Invalid(fault.Violation{Field: "reason", Reason: v})
 	}
 	if len(reason) > maxReasonBytes {
@@ -168,28 +159,12 @@ func (s *Service) PrepareGrant(g *typesv1.Grant, rule, reason string, duration t
 	return h, op, err
 }
 
-// lacks says what a rule requires that a reason does not give, or nothing.
-func lacks(rule *typesv1.ApprovalRule, reason string) (string, error) {
-	name := rule.GetMetadata().GetName()
-	for _, need := range rule.GetSpec().GetRequire() {
-		switch {
-		case need == "reason" && strings.TrimSpace(reason) == "":
-			return fmt.Sprintf("is required by the approval rule %q", name), nil
-		case need == "ticket" && Ticket(reason) == "":
-			return fmt.Sprintf("must name a ticket, such as OPS-123: the approval rule %q requires one", name), nil
-		case need != "reason" && need != "ticket":
-			return "", fault.New(codes.FailedPrecondition, "the approval rule %q requires %q, which nobody can give", name, need)
-		}
-	}
-	return "", nil
-}
-
 // explained refuses a session or statement whose grant was taken without what the rule
 // requires: a stock client has no place to say it.
 func explained(rule *typesv1.ApprovalRule, h *typesv1.Hold) error {
-	v, err := lacks(rule, h.GetReason())
-	if err != nil || v == "" {
-		return err
+	v := policy.Lacks(rule, h.GetReason())
+	if v == "" {
+		return nil
 	}
 	return fault.New(codes.FailedPrecondition, "people are asked only with a reason, which %s", v).WithKind(postern.CodeDenied.String()).
 		WithHint(fmt.Sprintf("take the task with one, and use that token: postern grant %s --reason \"OPS-123: why\"", h.GetTask()))

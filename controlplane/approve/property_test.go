@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/policy"
 )
 
 // TestHoldsKeepTheirPromises drives holds at random and checks after every step what
@@ -79,7 +80,7 @@ func TestHoldsKeepTheirPromises(t *testing.T) {
 				}
 				uses[id]++
 				rule, _ := f.snapshot.Load().Rule(h.GetRule())
-				if uses[id] > 1 || !now.Before(h.GetExpireTime().AsTime()) || !met(rule.GetSpec(), h.GetApprovals()) {
+				if uses[id] > 1 || !now.Before(h.GetExpireTime().AsTime()) || !policy.Met(rule.GetSpec(), h.GetApprovals()) {
 					rt.Fatalf("used %d times at %s with %v", uses[id], now, h)
 				}
 			},

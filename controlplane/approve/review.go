@@ -13,14 +13,10 @@ import (
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/pkg/fault"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
-	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/noun"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 )
-
-// maxSlots bounds how many people a rule can ask for in all.
-const maxSlots = 64
 
 // Review takes one person's answer. One no settles a hold; a yes settles it once the
 // rule is met. The rule is the one that stands now. The requester's own answer never
@@ -51,10 +47,7 @@ func (s *Service) Review(ctx context.Context, by Caller, id string, approve bool
 			return nil, err
 		}
 		inHours, when := policy.ApprovalOpen(rule.GetSpec(), s.cfg.Now())
-		lacking, err := lacks(rule, h.GetReason())
-		if err != nil {
-			return nil, err
-		}
+		lacking := policy.Lacks(rule, h.GetReason())
 		switch {
 		case !Waiting(h):
 			return nil, fault.New(codes.FailedPrecondition, "hold %s is %s already", id, stateWord(h))
@@ -73,7 +66,7 @@ func (s *Service) Review(ctx context.Context, by Caller, id string, approve bool
 		switch {
 		case !approve:
 			h.State = typesv1.HoldState_HOLD_STATE_REFUSED
-		case met(rule.GetSpec(), h.GetApprovals()):
+		case policy.Met(rule.GetSpec(), h.GetApprovals()):
 			h.State = typesv1.HoldState_HOLD_STATE_APPROVED
 		}
 		if scopeGrant(h) {
@@ -87,23 +80,13 @@ func (s *Service) Review(ctx context.Context, by Caller, id string, approve bool
 }
 
 // Unmet says what the rule of h asks for, as it is now, that h does not have; nothing where
-// a yes to it stands. Who tightens a rule means what was answered before that as well.
+// a yes to it stands.
 func (s *Service) Unmet(h *typesv1.Hold) (string, error) {
 	rule, _, err := s.rule(h.GetRule())
 	if err != nil {
 		return "", err
 	}
-	lacking, err := lacks(rule, h.GetReason())
-	switch {
-	case err != nil:
-		return "", err
-	case hole.Is("approve-tightened"):
-	case lacking != "":
-		return "its reason " + lacking, nil
-	case !met(rule.GetSpec(), h.GetApprovals()):
-		return fmt.Sprintf("the approval rule %q asks for more than was said", h.GetRule()), nil
-	}
-	return "", nil
+	return policy.Unmet(rule, h), nil
 }
 
 // MayReview says why the caller's answer to h would not count; nil where it would.
@@ -178,64 +161,4 @@ func (s *Service) mayAnswer(h *typesv1.Hold, g *typesv1.Grant, sub postern.Subje
 // escalated reports whether a further group is asked by now.
 func escalated(h *typesv1.Hold, group string) bool {
 	return h.GetEscalateGroup() == group && slices.Contains(h.GetApproverGroups(), group)
-}
-
-// stands reports whether a yes may count for a group: by its own members, and by those of
-// the group that the rule asks later.
-func stands(rule *typesv1.ApprovalRuleSpec, a *typesv1.Approval, group string) bool {
-	further, _ := policy.Escalation(rule)
-	return a.GetApproved() && (slices.Contains(a.GetGroups(), group) || further != "" && slices.Contains(a.GetGroups(), further))
-}
-
-// met reports whether these answers meet a rule: of every group the number that it
-// asks for. Where the rule asks for distinct people, nobody stands for two groups. A
-// rule that asks nobody is never met.
-func met(rule *typesv1.ApprovalRuleSpec, answers []*typesv1.Approval) bool {
-	var slots []string // a group, once for each of its members that must say yes
-	for _, q := range rule.GetAll() {
-		need := int(max(q.GetAtLeast(), 1))
-		if q.GetGroup() == "" || len(slots)+need > maxSlots {
-			return false
-		}
-		yes := 0
-		for _, a := range answers {
-			if stands(rule, a, q.GetGroup()) {
-				yes++
-			}
-		}
-		if yes < need {
-			return false
-		}
-		slots = append(slots, slices.Repeat([]string{q.GetGroup()}, need)...)
-	}
-	if len(slots) == 0 {
-		return false
-	}
-	return !rule.GetDistinct() || assign(rule, slots, answers)
-}
-
-// assign finds a different person for every slot, by augmenting paths: a slot takes a
-// free person, or one whose slot can take another.
-func assign(rule *typesv1.ApprovalRuleSpec, slots []string, answers []*typesv1.Approval) bool {
-	holder := make([]int, len(answers)) // slot+1 of each person; 0 is free
-	var place func(slot int, tried []bool) bool
-	place = func(slot int, tried []bool) bool {
-		for i, a := range answers {
-			if tried[i] || !stands(rule, a, slots[slot]) {
-				continue
-			}
-			tried[i] = true
-			if holder[i] == 0 || place(holder[i]-1, tried) {
-				holder[i] = slot + 1
-				return true
-			}
-		}
-		return false
-	}
-	for slot := range slots {
-		if !place(slot, make([]bool, len(answers))) {
-			return false
-		}
-	}
-	return true
 }

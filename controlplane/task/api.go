@@ -157,7 +157,7 @@ func (s *Service) how(sub postern.Subject, task, reason, address string, ttl int
 		return taking{}, fault.New(codes.Unauthenticated, "a token is needed").WithKind(postern.CodeBadToken.String())
 	}
 	return taking{
-		request: policy.Request{Time: s.cfg.Now(), Address: address, Reason: reason, Ticket: approve.Ticket(reason)},
+		request: policy.Request{Time: s.cfg.Now(), Address: address, Reason: reason, Ticket: policy.Ticket(reason)},
 		address: address, ttl: d,
 	}, nil
 }

@@ -13,7 +13,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/posterngate/postern/controlplane/approve"
 	"github.com/posterngate/postern/controlplane/audit"
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/pkg/fault"
@@ -47,7 +46,7 @@ func reference(o policy.Offer, sub postern.Subject, reason string) (*typesv1.Gra
 		}
 		return ref, nil
 	}
-	if ref.Ref = approve.Ticket(reason); ref.Ref == "" {
+	if ref.Ref = policy.Ticket(reason); ref.Ref == "" {
 		no.Reason = fmt.Sprintf("binding %q binds the task to a ticket, and none is named", o.Binding)
 		no.Hint = fmt.Sprintf("name one: postern request %s --reason \"OPS-123: why\"", o.Task)
 		return nil, no

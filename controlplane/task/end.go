@@ -63,6 +63,9 @@ func (s *Service) unfounded(ctx context.Context, g *typesv1.Grant, now *postern.
 			return givenOverText, nil
 		}
 	}
+	if t, why := until(g, snapshot); !t.IsZero() && !s.cfg.Now().Before(t) {
+		return why, nil
+	}
 	unchanged, err := s.bindingUnchanged(ctx, g, snapshot.Version())
 	if err != nil {
 		return "", err
@@ -84,6 +87,31 @@ func (s *Service) unfounded(ctx context.Context, g *typesv1.Grant, now *postern.
 		}
 	}
 	return fmt.Sprintf("binding %q does not offer task %q any more", g.GetBinding(), g.GetTask()), nil
+}
+
+// until is when a grant must be over, and what is said of that; zero for one that has not
+// begun. It is at its end, which stays where it is, or sooner where its task, binding or
+// workload gives less time now.
+func until(g *typesv1.Grant, snapshot *policy.Snapshot) (t time.Time, why string) {
+	if g.GetEndTime() == nil {
+		return time.Time{}, ""
+	}
+	t, why = g.GetEndTime().AsTime(), overText
+	sooner := func(end time.Time, format string, args ...any) {
+		if end.Before(t) {
+			t, why = end, fmt.Sprintf(format, args...)
+		}
+	}
+	if terms, ok := snapshot.Terms(postern.TaskName(g.GetTask())); ok {
+		sooner(g.GetStartTime().AsTime().Add(terms.Duration), "task %q is given for %s now", g.GetTask(), terms.Duration)
+	}
+	if end := snapshot.BindingExpires(g.GetBinding()); !end.IsZero() {
+		sooner(end, "binding %q has expired", g.GetBinding())
+	}
+	if w, ok := findWorkload(snapshot, g.GetSubject().GetWorkload()); ok {
+		sooner(w.GetSpec().GetExpires().AsTime(), "workload %q is over", w.GetMetadata().GetName())
+	}
+	return t, why
 }
 
 // unasked says why a grant was not taken as its binding asks for that now, or nothing where

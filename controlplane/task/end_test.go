@@ -175,6 +175,46 @@ func TestWaitingIsNotForLonger(t *testing.T) {
 	}
 }
 
+// TestLessTime: who shortens a task, or ends a binding or workload sooner, means the grants
+// that live, too, and each ends just when that is over.
+func TestLessTime(t *testing.T) {
+	for name, c := range map[string]struct {
+		token, task, change string
+		after               time.Duration
+		reason              string
+	}{
+		"task": {"alice", "sales-report", `{kind: Task, metadata: {name: sales-report, labels: {team: sales}},
+			spec: {purpose: figures, resources: {names: [warehouse]}, permit: [{table: sales.orders, verbs: [select], columns: [id]}], duration: 20m}}`, 20 * time.Minute, "given for 20m0s now"},
+		"binding": {"alice", "sales-report", `{kind: Binding, metadata: {name: analysts},
+			spec: {subjects: [{group: analysts}], tasks: [sales-report], expires: 2000-01-01T00:20:00Z}}`, 20 * time.Minute, "has expired"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { // the bubble's clock begins at midnight UTC
+				w := newWorld(t)
+				w.start()
+				g := w.mustOpen(c.token, c.task)
+				time.Sleep(time.Minute)
+				w.apply(c.change)
+				synctest.Wait()
+				time.Sleep(c.after - time.Minute - time.Nanosecond)
+				synctest.Wait()
+				if s := w.stored(g.GetId()); s.GetState() != active {
+					t.Errorf("before that it is %s: %q", s.GetState(), s.GetEndReason())
+				}
+				if again := w.mustOpen(c.token, c.task); again.GetId() != g.GetId() {
+					t.Error("before that it was not found again")
+				}
+				time.Sleep(time.Nanosecond)
+				synctest.Wait()
+				s := w.stored(g.GetId())
+				if s.GetState() != over || !strings.Contains(s.GetEndReason(), c.reason) || !s.GetEndTime().AsTime().Equal(g.GetEndTime().AsTime()) {
+					t.Errorf("after that it is %s until %s: %q", s.GetState(), s.GetEndTime().AsTime(), s.GetEndReason())
+				}
+			})
+		})
+	}
+}
+
 func TestConditionIsAskedWhenTaking(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

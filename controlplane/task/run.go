@@ -137,9 +137,14 @@ func (s *Service) look(ctx context.Context, k known, ground bool) (time.Time, er
 	if err != nil {
 		return time.Time{}, err
 	}
+	snapshot, err := s.policy()
+	if err != nil {
+		return time.Time{}, err
+	}
+	end, why := until(g, snapshot)
 	switch {
-	case g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE && !Live(g, now):
-		return time.Time{}, s.end(ctx, g.GetId(), system, overText)
+	case g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE && !now.Before(end):
+		return time.Time{}, s.end(ctx, g.GetId(), system, why)
 	case (g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE || waiting(g)) && s.closed(g):
 		return time.Time{}, s.end(ctx, g.GetId(), system, closedText(g.GetBound()))
 	case g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE && given:
@@ -157,7 +162,7 @@ func (s *Service) look(ctx context.Context, k known, ground bool) (time.Time, er
 		if waiting(g) {
 			return time.Time{}, nil // its hold has an end
 		}
-		return g.GetEndTime().AsTime(), nil
+		return end, nil
 	}
 	last := g.GetCreateTime()
 	if g.GetEndTime() != nil {

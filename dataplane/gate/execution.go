@@ -7,6 +7,7 @@ import (
 	"unsafe"
 
 	"github.com/posterngate/postern/dataplane/engine"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
@@ -31,6 +32,11 @@ type execution struct {
 	shown     bool  // whether columns were recorded
 	raw       int64 // as kept, of what masks hid
 	rawShown  bool
+	yes       *typesv1.Hold // by which people have let it through; nil where nobody was asked
+
+	// What has not ended is a list, which the gate's mutex guards.
+	before, after *execution
+	judged        *policy.Snapshot // by which it was judged last
 
 	hash  [sha256.Size]byte // of its text
 	text  []byte            // of which that is; reused
@@ -40,8 +46,8 @@ type execution struct {
 
 var _ engine.FlowSink = (*execution)(nil)
 
-func (x *execution) begin(ad *admitted, now time.Time) {
-	x.ad, x.start = ad, now
+func (x *execution) begin(ad *admitted, yes *typesv1.Hold, now time.Time) {
+	x.ad, x.yes, x.start = ad, yes, now
 	x.rows, x.bytes, x.toClient, x.kept, x.shown = 0, 0, 0, 0, false
 	x.raw, x.rawShown = 0, false
 	x.columns = x.columns[:0]
@@ -230,6 +236,7 @@ func (x *execution) Output(s engine.Stream, p []byte) error {
 }
 
 func (x *execution) Done(o engine.Outcome) error {
+	x.g.untrack(x)
 	now := x.g.cfg.Now()
 	x.ofRows.settle(x.rows)
 	x.ofBytes.settle(x.toClient)

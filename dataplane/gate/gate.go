@@ -24,6 +24,7 @@ import (
 
 	"github.com/posterngate/postern/dataplane/budget"
 	"github.com/posterngate/postern/dataplane/engine"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
@@ -88,11 +89,13 @@ type Gate struct {
 	instrument *instruments
 
 	flows   sync.Pool                       // of *execution
-	cleared atomic.Pointer[policy.Snapshot] // no lock of it stands against the session
+	cleared atomic.Pointer[policy.Snapshot] // nothing of it stands against the session
 
-	mu     sync.Mutex        // guards what follows
-	passes map[[32]byte]pass // by digest, the executions that people have let through
-	open   bool              // whether people have let the session in, or nobody was asked
+	mu      sync.Mutex        // guards what follows
+	passes  map[[32]byte]pass // by digest, the executions that people have let through
+	open    bool              // whether people have let the session in, or nobody was asked
+	letIn   *typesv1.Hold     // the yes by which they did; nil where nobody was asked
+	running *execution        // the last one begun of those that have not ended
 }
 
 // New makes the gate of one session, whose record has begun.
@@ -318,7 +321,7 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 		return engine.ErrStale
 	}
 	if g.cleared.Load() != now {
-		if r := g.locked(now); r != nil {
+		if r := g.barred(now); r != nil {
 			return g.refuseExecution(a, args, r)
 		}
 	}
@@ -342,7 +345,8 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 	}
 	g.mu.Lock()
 	open := g.open
-	statement, hold := record.Next, ""
+	statement := record.Next
+	var yes *typesv1.Hold
 	if a.Decision.Verdict == postern.VerdictHold {
 		digest := g.digest(a, args)
 		pass, let := g.passes[digest]
@@ -350,7 +354,7 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 			g.mu.Unlock()
 			return engine.ErrHold
 		}
-		statement, hold = pass.statement, pass.hold
+		statement, yes = pass.statement, pass.hold
 		delete(g.passes, digest) // once
 	}
 	g.mu.Unlock()
@@ -361,7 +365,7 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 		return g.refuseExecution(a, args, postern.AsRefusal(err))
 	}
 	x := g.flows.Get().(*execution)
-	x.begin(ad, g.cfg.Now())
+	x.begin(ad, yes, g.cfg.Now())
 	x.hash = ad.hash
 	if a.Text != ad.text { // another one of its shape
 		x.text = append(x.text[:0], a.Text...)
@@ -386,18 +390,8 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 	g.instrument.decision(postern.VerdictAllow)
 	x.allot(a.Decision.Obligations)
 	f.Start(x, x.ofRows.start(), x.ofBytes.start())
-	f.LetBy(hold)
-	return nil
-}
-
-// locked refuses where a lock stands against the session. A lock that does not stand when
-// it comes never will, so each snapshot is asked once.
-func (g *Gate) locked(s *policy.Snapshot) *postern.Refusal {
-	reason, lock, ok := s.LockedFor(&g.cfg.Grant.Subject, g.cfg.Grant.ID, g.cfg.Resource, g.cfg.Node, g.cfg.Now())
-	if ok {
-		return &postern.Refusal{Code: postern.CodeKilled, Rule: policy.LockPrefix + lock, Reason: reason, Hint: "ask the operators of this gateway"}
-	}
-	g.cleared.Store(s)
+	f.LetBy(yes.GetId())
+	g.track(x)
 	return nil
 }
 

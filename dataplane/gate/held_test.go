@@ -163,6 +163,108 @@ func (s *slow) OpenHold(ctx context.Context, req *nodev1.OpenHoldRequest, on fun
 	return s.people.OpenHold(ctx, req, on)
 }
 
+// TestASessionIsAskedForAnew: a session goes on for as long as policy asks nobody for it, or
+// those who have let it in, by a rule that takes what they said.
+func TestASessionIsAskedForAnew(t *testing.T) {
+	asking := func(rule string) string {
+		return strings.ReplaceAll(strict, "  limits:", "  approval: {scope: session, rule: "+rule+"}\n  limits:")
+	}
+	more := strings.Replace(asking("leads"), "metadata: {name: leads}\nspec: {all: [{group: leads, atLeast: 1}]}", "metadata: {name: leads}\nspec: {all: [{group: leads, atLeast: 2}]}", 1)
+	later := strings.Replace(asking("leads"), "{all: [{group: leads, atLeast: 1}]}", "{all: [{group: leads, atLeast: 1}], timeout: 1m}", 1)
+	for name, c := range map[string]struct{ before, after, why string }{
+		"asked now, and not before": {world, asking("leads"), `nobody was asked by the approval rule "leads"`},
+		"others are asked":          {asking("leads"), asking("both"), `nobody was asked by the approval rule "both"`},
+		"more are asked":            {asking("leads"), more, "asks for more than was said"},
+		"they wait less":            {asking("leads"), later, ""},
+		"nobody is asked":           {asking("leads"), world, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.snapshots.load(t, c.before, 2)
+			r.cfg.Approval = r.snapshots.Current().DecideConnect(r.query(nil)).Approval
+			if r.open = r.cfg.Approval == nil; !r.open {
+				if err := r.AwaitSession(t.Context(), func(string) {}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			u := &understood{facts: reading("regions", "code"), plain: true}
+			var f engine.Flow
+			if err := r.Admit(r.must(t, "select code from sales.regions", u), engine.Args{}, &f); err != nil {
+				t.Fatal(err)
+			}
+			if no := r.Reconsider(); no != nil {
+				t.Fatalf("before the change: %v", no)
+			}
+			r.snapshots.load(t, c.after, 3)
+			err := r.Admit(r.must(t, "select code from sales.regions", u), engine.Args{}, new(engine.Flow))
+			no := r.Reconsider()
+			if c.why == "" {
+				if err != nil || no != nil {
+					t.Errorf("%v, %v", err, no)
+				}
+				return
+			}
+			if refusal(t, err); no == nil || !strings.Contains(no.Reason, c.why) || !strings.Contains(err.Error(), c.why) {
+				t.Errorf("%v, %v; want %q", err, no, c.why)
+			}
+		})
+	}
+}
+
+// TestWhatRunsIsJudgedAnew: what was let through and has not ended is held against each
+// policy; what has ended is not.
+func TestWhatRunsIsJudgedAnew(t *testing.T) {
+	narrow := strings.ReplaceAll(world, "columns: [code]", "columns: [name]")
+	asked := strings.ReplaceAll(strict, "columns: [code]}", "columns: [code], approval: {scope: statement, rule: leads}}")
+	r := newRig(t)
+	run := func(text string, u *understood) *engine.Flow {
+		t.Helper()
+		a, f := r.must(t, text, u), new(engine.Flow)
+		err := r.Admit(a, engine.Args{}, f)
+		if errors.Is(err, engine.ErrHold) {
+			r.people.consumed = 0
+			if err := r.Await(t.Context(), a, engine.Args{}, func(string) {}); err != nil {
+				t.Fatal(err)
+			}
+			err = r.Admit(a, engine.Args{}, f)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	reads := &understood{facts: reading("regions", "code"), plain: true}
+	deletes := &understood{facts: deleting(), plain: true, canonical: "DELETE FROM sales.orders WHERE id = 7"}
+	revision := int64(1)
+	expect := func(policy, why string) {
+		t.Helper()
+		revision++
+		r.snapshots.load(t, policy, revision)
+		no := r.Reconsider()
+		if (no == nil) != (why == "") || no != nil && !strings.Contains(no.Reason, why) {
+			t.Errorf("%v; want %q", no, why)
+		}
+	}
+	read := run("select code from sales.regions", reads)
+	first, second := run("delete from sales.orders where id = 7", deletes), run("delete from sales.orders where id = 7", deletes)
+	expect(world, "")
+	expect(strings.ReplaceAll(world, "atLeast: 1", "atLeast: 2"), "asks for more than was said")
+	_ = second.Done(engine.Outcome{})
+	expect(strict, `nobody was asked by the approval rule "both"`)
+	_ = first.Done(engine.Outcome{})
+	expect(strict, "")
+	expect(narrow, "not allowed any more")
+	expect(asked, `nobody was asked by the approval rule "leads"`)
+	_ = read.Done(engine.Outcome{})
+	expect(narrow, "")
+	if r.running != nil {
+		t.Error("something runs")
+	}
+	r.snapshots.load(t, asked, revision+1)
+	run("select code from sales.regions", reads)
+	expect(asked, "")
+}
+
 func TestASessionIsLetInByThoseWhoAreAskedNow(t *testing.T) {
 	r := newRig(t)
 	asks := func(rule string, revision int64) *postern.Approval {

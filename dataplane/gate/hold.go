@@ -30,7 +30,7 @@ type Holds interface {
 type pass struct {
 	rule      string // by which they were asked
 	statement uint64 // its number
-	hold      string
+	hold      *typesv1.Hold
 }
 
 // held is what a hold of an execution shows to people: the canonical statement.
@@ -62,11 +62,12 @@ func (g *Gate) Await(ctx context.Context, a *engine.Admission, args engine.Args,
 	}
 	g.show(ctx, a, req)
 	e := record.Event{Statement: record.Next, Text: a.Text, Params: paramsOf(nil, args), Rule: a.Decision.Rule}
-	if err := g.wait(ctx, req, digest, &e, progress); err != nil {
+	yes, err := g.wait(ctx, req, digest, &e, progress)
+	if err != nil {
 		return err
 	}
 	g.mu.Lock()
-	g.passes[digest] = pass{approval.Rule, e.Statement, e.Hold}
+	g.passes[digest] = pass{approval.Rule, e.Statement, yes}
 	g.mu.Unlock()
 	return nil
 }
@@ -116,33 +117,36 @@ func (g *Gate) show(ctx context.Context, a *engine.Admission, req *nodev1.OpenHo
 // AwaitSession waits for people to let the session in.
 func (g *Gate) AwaitSession(ctx context.Context, progress func(string)) error {
 	digest := postern.HoldDigest(g.cfg.Grant.Subject.Name, g.cfg.Grant.ID, g.cfg.Task, g.cfg.Resource, postern.ScopeSession, "", nil)
+	var yes *typesv1.Hold
 	for ask := g.cfg.Approval; ask != nil; {
 		req := &nodev1.OpenHoldRequest{
 			Scope: string(postern.ScopeSession), Grant: string(g.cfg.Grant.ID), Resource: string(g.cfg.Resource),
 			Session: string(g.cfg.Session), Rule: ask.Rule,
 		}
-		if err := g.wait(ctx, req, digest, &record.Event{Rule: string(g.cfg.Task) + "/approval"}, progress); err != nil {
+		var err error
+		if yes, err = g.wait(ctx, req, digest, &record.Event{Rule: string(g.cfg.Task) + "/approval"}, progress); err != nil {
 			return err
 		}
 		// Policy is asked again: it may have changed while people thought, and ask others now.
-		d := g.cfg.Snapshots.Current().DecideConnect(g.query(nil))
+		snap := g.cfg.Snapshots.Current()
+		d := snap.DecideConnect(g.query(nil))
 		if d.Verdict == postern.VerdictDeny {
 			return Refuse(d)
 		}
-		if d.Approval == nil || d.Approval.Rule == ask.Rule {
+		if d.Approval == nil || unasked(snap, d.Approval, yes) == "" {
 			break
 		}
 		ask = d.Approval
 	}
 	g.mu.Lock()
-	g.open = true
+	g.open, g.letIn = true, yes
 	g.mu.Unlock()
 	return nil
 }
 
-// wait parks, tells, uses the yes, and records all three as what e says; the first of them
-// gives e its number.
-func (g *Gate) wait(ctx context.Context, req *nodev1.OpenHoldRequest, digest [32]byte, e *record.Event, progress func(string)) error {
+// wait parks, tells, uses the yes, which it returns, and records all three as what e says;
+// the first of them gives e its number.
+func (g *Gate) wait(ctx context.Context, req *nodev1.OpenHoldRequest, digest [32]byte, e *record.Event, progress func(string)) (*typesv1.Hold, error) {
 	ctx, span := otel.Tracer("postern/gate").Start(ctx, "wait for people")
 	defer span.End()
 	g.instrument.decision(postern.VerdictHold)
@@ -169,20 +173,20 @@ func (g *Gate) wait(ctx context.Context, req *nodev1.OpenHoldRequest, digest [32
 	})
 	if err != nil {
 		if ctx.Err() != nil {
-			return g.settled(e, nil, &postern.Refusal{Code: postern.CodeCancelled, Reason: "the request was withdrawn while it waited for approval", Cause: context.Cause(ctx)})
+			return nil, g.settled(e, nil, &postern.Refusal{Code: postern.CodeCancelled, Reason: "the request was withdrawn while it waited for approval", Cause: context.Cause(ctx)})
 		}
-		return g.settled(e, hold, postern.AsRefusal(err))
+		return nil, g.settled(e, hold, postern.AsRefusal(err))
 	}
 	if hold.GetState() != typesv1.HoldState_HOLD_STATE_APPROVED {
-		return g.settled(e, hold, refused(hold))
+		return nil, g.settled(e, hold, refused(hold))
 	}
 	if [32]byte(hold.GetDigest()) != digest || len(hold.GetDigest()) != len(digest) {
-		return g.settled(e, hold, &postern.Refusal{Code: postern.CodeCancelled, Reason: "the approval is for something else"})
+		return nil, g.settled(e, hold, &postern.Refusal{Code: postern.CodeCancelled, Reason: "the approval is for something else"})
 	}
 	if _, err := g.cfg.Holds.ConsumeHold(ctx, &nodev1.ConsumeHoldRequest{Hold: hold.GetId(), Digest: digest[:], Session: string(g.cfg.Session)}); err != nil {
-		return g.settled(e, hold, postern.AsRefusal(err))
+		return nil, g.settled(e, hold, postern.AsRefusal(err))
 	}
-	return g.settled(e, hold, nil)
+	return hold, g.settled(e, hold, nil)
 }
 
 // settled records how a hold ended, and returns the refusal if it is one.

@@ -113,14 +113,14 @@ type people struct {
 
 func (p *people) OpenHold(ctx context.Context, req *nodev1.OpenHoldRequest, on func(*nodev1.OpenHoldResponse)) (*typesv1.Hold, error) {
 	d := p.digest(req)
-	h := &typesv1.Hold{Id: "h-1", Digest: d[:], State: typesv1.HoldState_HOLD_STATE_PENDING, ApproverGroups: []string{"leads"}, Statement: req.GetStatement()}
+	h := &typesv1.Hold{Id: "h-1", Digest: d[:], State: typesv1.HoldState_HOLD_STATE_PENDING, ApproverGroups: []string{"leads"}, Statement: req.GetStatement(), Rule: req.GetRule()}
 	on(&nodev1.OpenHoldResponse{Hold: h, Url: "https://postern/approvals/h-1"})
 	if p.answer == typesv1.HoldState_HOLD_STATE_PENDING {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
 	h.State = p.answer
-	h.Approvals = []*typesv1.Approval{{Subject: "bob", Approved: p.answer == typesv1.HoldState_HOLD_STATE_APPROVED, Reason: "because"}}
+	h.Approvals = []*typesv1.Approval{{Subject: "bob", Groups: []string{"leads", "security"}, Approved: p.answer == typesv1.HoldState_HOLD_STATE_APPROVED, Reason: "because"}}
 	return h, nil
 }
 

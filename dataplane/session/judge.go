@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/posterngate/postern/dataplane/gate"
 	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
@@ -99,11 +98,7 @@ func (k *Keeper) judge(s *Session) *postern.Refusal {
 	if terms.Session > 0 && now.Sub(s.client.Time) > terms.Session {
 		return &postern.Refusal{Code: postern.CodeKilled, Reason: fmt.Sprintf("task %q allows sessions of %s", s.grant.Task, terms.Session), Rule: string(s.grant.Task) + policy.LimitsSuffix}
 	}
-	req := s.client
-	req.Time = now
-	d := snap.DecideConnect(k.query(s.grant, s.terms.Resource, req))
-	if d.Verdict == postern.VerdictDeny && !hole.Is("session-unjudged") {
-		r := gate.Refuse(d)
+	if r := s.reconsider(); r != nil && !hole.Is("session-unjudged") {
 		r.Code = postern.CodeKilled
 		return r
 	}

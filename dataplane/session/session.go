@@ -80,12 +80,22 @@ func (s *Session) request() policy.Request {
 	return r
 }
 
-// idle reports whether nothing runs in the session, once it is open.
-func (s *Session) idle() bool {
+// open reports whether the session has its gate.
+func (s *Session) open() bool {
 	s.mu.Lock()
-	judged := s.judged
-	s.mu.Unlock()
-	return judged && s.Gate.Idle()
+	defer s.mu.Unlock()
+	return s.judged
+}
+
+// idle reports whether nothing runs in the session, once it is open.
+func (s *Session) idle() bool { return s.open() && s.Gate.Idle() }
+
+// reconsider says why policy does not let the session go on, once it is open, or nil.
+func (s *Session) reconsider() *postern.Refusal {
+	if !s.open() {
+		return nil // Open looks once more when it is
+	}
+	return s.Gate.Reconsider()
 }
 
 // Kill ends the session with a cause that the engine shows to the client, and closes its

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -96,6 +97,15 @@ func (c *checker) selectors(field string, all []*typesv1.SubjectSelector) {
 			}
 		}
 	}
+}
+
+// BindingExpires is when a binding expires; zero for one that never does, or that is not there.
+func (s *Snapshot) BindingExpires(name string) time.Time {
+	i, ok := slices.BinarySearchFunc(s.bindings, name, func(b *binding, n string) int { return strings.Compare(b.name, n) })
+	if !ok {
+		return time.Time{}
+	}
+	return s.bindings[i].expires
 }
 
 // matches reports whether any selector picks the subject.

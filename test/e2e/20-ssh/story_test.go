@@ -152,6 +152,31 @@ func TestLocked(t *testing.T) {
 	}
 }
 
+// TestNarrowed: a terminal that was let in ends when its task allows none any more.
+func TestNarrowed(t *testing.T) {
+	h := house.Start(t, house.Options{SSH: true})
+	alice := signedIn(t, h, "alice")
+	alice.take(t, "web-status")
+	s := house.Begin(t, alice.cmd(t, "ssh", "web-status", "-tt", at("web-status")))
+	s.Expect("web-1> ")
+	narrow := func(permit string) {
+		t.Helper()
+		h.Apply(t, "ada", `{apiVersion: postern/v1, kind: Task, metadata: {name: web-status, labels: {team: web}},
+			spec: {purpose: see how the web servers are, resources: {names: [web-1]}, duration: 1h, permit: [`+permit+`]}}`)
+	}
+	narrow(`{channel: guard}, {channel: exec, argv: [/usr/bin/uptime]}`)
+	s.Say("systemctl status shop")
+	s.Expect(`does not allow systemctl status shop`)
+	narrow(`{channel: exec, argv: [/usr/bin/uptime]}`)
+	s.Expect("what runs here is not allowed any more")
+	if r := s.Wait(); r.Code == 0 {
+		t.Errorf("%+v", r)
+	}
+	if r := alice.ssh(t, "web-status", "uptime"); r.Code != 0 {
+		t.Errorf("what is still allowed: %+v", r)
+	}
+}
+
 const otherTasks = `
 apiVersion: postern/v1
 kind: Task

@@ -46,6 +46,30 @@ func (s *service) dial(t *testing.T, task string) *grpc.ClientConn {
 	return conn
 }
 
+// narrowed: a call that goes on ends when its task does not allow it any more, and others
+// of the task are let through.
+func (s *service) narrowed(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), house.Patience)
+	defer cancel()
+	client := testgrpc.NewTestServiceClient(s.dial(t, "calls"))
+	open := house.Must(client.FullDuplexCall(ctx))(t)
+	ask := &testgrpc.StreamingOutputCallRequest{ResponseParameters: []*testgrpc.ResponseParameters{{Size: 1}}}
+	house.Must(0, open.Send(ask))(t)
+	house.Must(open.Recv())(t)
+	s.Apply(t, "ada", `{apiVersion: postern/v1, kind: Task, metadata: {name: calls}, spec: {purpose: call one thing, resources: {names: [calls]}, duration: 1h,
+		permit: [{grpc: [grpc.testing.TestService/EmptyCall]}]}}`)
+	_, err := open.Recv()
+	if ctx.Err() != nil || err == nil {
+		t.Errorf("it goes on: %v", err)
+	}
+	if _, err := client.EmptyCall(ctx, &testgrpc.Empty{}); err != nil {
+		t.Errorf("what is still allowed: %v", err)
+	}
+	if _, err := client.UnaryCall(ctx, &testgrpc.SimpleRequest{}); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("what is not: %v", err)
+	}
+}
+
 // interop: every case of the interop client is through a node as it is direct, and a call
 // that is refused is found by its name.
 func (s *service) interop(t *testing.T) {

@@ -266,6 +266,7 @@ func TestShown(t *testing.T) {
 		}
 	})
 	t.Run("gRPC", s.interop)
+	t.Run("gRPC that is narrowed", s.narrowed)
 	t.Run("client certificate", func(t *testing.T) {
 		if status, text := s.look(t, "mutual", "/", ""); status != http.StatusOK || text != "known" {
 			t.Errorf("%d %s", status, text)
