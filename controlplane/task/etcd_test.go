@@ -75,7 +75,6 @@ func TestOverEtcd(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer changes.Close()
-	start := time.Now()
 	w.apply(`{kind: Lock, metadata: {name: out}, spec: {subject: alice, reason: she left}}`)
 	for ended := false; !ended; {
 		b, err := changes.Next(ctx)
@@ -89,8 +88,5 @@ func TestOverEtcd(t *testing.T) {
 			}
 			ended = got.GetId() == grant.GetId() && got.GetState() == over
 		}
-	}
-	if d := time.Since(start); d > 10*time.Second {
-		t.Errorf("the grant ended after %s", d)
 	}
 }

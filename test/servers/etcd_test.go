@@ -3,13 +3,14 @@ package servers
 import (
 	"context"
 	"testing"
-	"time"
+
+	"github.com/posterngate/postern/test/wait"
 )
 
 func TestEtcd(t *testing.T) {
 	c := Etcd(t, 3)
 	c.Kill(0)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), wait.Patience)
 	defer cancel()
 	if err := c.await(ctx, c.members[1]); err != nil {
 		t.Errorf("two of three members have no quorum: %v", err)

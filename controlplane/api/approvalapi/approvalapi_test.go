@@ -31,6 +31,7 @@ import (
 	"github.com/posterngate/postern/pkg/policy/policytest"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/run"
+	"github.com/posterngate/postern/test/wait"
 )
 
 const world = `
@@ -244,7 +245,7 @@ func TestOddIDs(t *testing.T) {
 // TestWatch tells each what they may see, as it changes.
 func TestWatch(t *testing.T) {
 	h := newHouse(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), wait.Patience)
 	defer cancel()
 	first := h.open("DELETE 1")
 	stream, err := h.as("bob").WatchHolds(ctx, connect.NewRequest(&apiv1.WatchHoldsRequest{}))

@@ -30,6 +30,7 @@ import (
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/secret"
+	"github.com/posterngate/postern/test/wait"
 )
 
 var discard = slog.New(slog.DiscardHandler)
@@ -206,7 +207,7 @@ func TestWhoMayCall(t *testing.T) {
 			if method == "Renew" && tc.want == codes.PermissionDenied {
 				continue // enrol says itself
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), wait.Patience)
 			if err := call(ctx, cc); status.Code(err) != tc.want {
 				t.Errorf("%s with %s: %v, want %s", method, name, err, tc.want)
 			}

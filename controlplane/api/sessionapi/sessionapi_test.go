@@ -32,6 +32,7 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
 	"github.com/posterngate/postern/pkg/secret"
+	"github.com/posterngate/postern/test/wait"
 )
 
 var (
@@ -233,7 +234,7 @@ func TestList(t *testing.T) {
 }
 
 func (h *house) read(who, id string, from uint32, follow bool, each func(*apiv1.ReadRecordingResponse)) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 	defer cancel()
 	stream, err := h.client.ReadRecording(ctx, as(who, &apiv1.ReadRecordingRequest{Id: id, FromIndex: from, Follow: follow}))
 	if err != nil {

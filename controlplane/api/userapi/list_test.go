@@ -6,12 +6,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"connectrpc.com/connect"
 
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	"github.com/posterngate/postern/pkg/object"
+	"github.com/posterngate/postern/test/wait"
 )
 
 func TestList(t *testing.T) {
@@ -130,7 +130,7 @@ func TestWatch(t *testing.T) {
 	h := newHouse(t)
 	h.apply(t, world)
 	h.apply(t, "kind: RoleBinding\nmetadata: {name: scoped}\nspec: {role: viewer, subjects: [{group: sales}], scope: {labels: {team: sales}}}")
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), wait.Patience)
 	defer cancel()
 	s, err := h.policy("sam:sales").Watch(ctx, connect.NewRequest(&apiv1.WatchRequest{}))
 	if err != nil {

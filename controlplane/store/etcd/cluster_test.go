@@ -26,6 +26,7 @@ import (
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/controlplane/store/etcd"
 	"github.com/posterngate/postern/pkg/run"
+	"github.com/posterngate/postern/test/wait"
 )
 
 // certificate is a self-signed one for 127.0.0.1, in files and as what to trust.
@@ -206,7 +207,7 @@ func TestCompaction(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	soon, done := context.WithTimeout(ctx, 20*time.Second)
+	soon, done := context.WithTimeout(ctx, wait.Patience)
 	defer done()
 	if err := c.WaitFor(soon, last); err != nil {
 		t.Errorf("the replica stands still: %v", err)

@@ -19,7 +19,7 @@ import (
 
 func open(t *testing.T, dir string) *etcd.Store {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), wait.Patience)
 	defer cancel()
 	s, err := etcd.Open(ctx, etcd.Config{
 		Embedded: &etcd.Embedded{Dir: dir},

@@ -20,6 +20,7 @@ import (
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
 	"github.com/posterngate/postern/dataplane/request"
 	"github.com/posterngate/postern/pkg/secret"
+	"github.com/posterngate/postern/test/wait"
 )
 
 // theSecret is what the resource asks for, and no client may see.
@@ -43,7 +44,7 @@ func newResource(t testing.TB) *resource {
 	r.mux.HandleFunc("/slow", func(_ http.ResponseWriter, req *http.Request) {
 		select {
 		case <-req.Context().Done():
-		case <-time.After(12 * time.Second):
+		case <-time.After(wait.Patience):
 		}
 	})
 	r.mux.HandleFunc("/echo", func(w http.ResponseWriter, req *http.Request) { _ = req.Write(w) })
@@ -186,6 +187,6 @@ func dialRaw(t *testing.T, addr string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(wait.Patience))
 	return c
 }

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -20,6 +19,7 @@ import (
 	"github.com/posterngate/postern/pkg/secret"
 	"github.com/posterngate/postern/pkg/sql/worker"
 	"github.com/posterngate/postern/test/servers"
+	"github.com/posterngate/postern/test/wait"
 )
 
 // shared is what the tests of this package have in common: one PostgreSQL and one
@@ -155,7 +155,7 @@ func (h *house) connect(t testing.TB, extra string) *pgx.Conn {
 }
 
 func testContext(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -362,7 +362,7 @@ func TestCancel(t *testing.T) {
 func TestKillShowsItsCause(t *testing.T) {
 	h := newHouse(t)
 	kill := &postern.Refusal{Code: postern.CodeKilled, Reason: "grant revoked by ada"}
-	for _, text := range []string{"", "select pg_sleep(15)", "select generate_series(1, 100000000)"} {
+	for _, text := range []string{"", "select pg_sleep(3600)", "select generate_series(1, 1000000000000)"} {
 		c := h.connect(t, "")
 		ctx := testContext(t)
 		s := h.door.Last()
@@ -378,16 +378,12 @@ func TestKillShowsItsCause(t *testing.T) {
 		if text != "" {
 			wait.For(t, "the statement is admitted", func() bool { return len(s.Executions()) == 1 })
 		}
-		began := time.Now()
 		s.Kill(kill)
 		pe := wantCode(t, <-done, "57P01")
 		if pe.Message != "postern: grant revoked by ada" || pe.Severity != "FATAL" {
 			t.Fatalf("%+v", pe)
 		}
-		_ = s.Closed()
-		if took := time.Since(began); took > 10*time.Second { // the statement takes longer
-			t.Errorf("took %v with %q", took, text)
-		}
+		_ = s.Closed() // though the statement would go on
 	}
 	wait.For(t, "the server works no more", func() bool {
 		return shared.pg.SQL(t, "select count(*) from pg_stat_activity where usename = 'app' and state = 'active'")[0][0] == "0"
@@ -451,7 +447,6 @@ func TestKillWhileTheTargetReadsNothing(t *testing.T) {
 			}
 			nc := hijacked.Conn
 			defer func() { _ = nc.Close() }()
-			_ = nc.SetDeadline(time.Now().Add(time.Minute))
 			encode := func(messages ...pgproto3.FrontendMessage) (b []byte) {
 				for _, m := range messages {
 					if b, err = m.Encode(b); err != nil {
@@ -460,7 +455,7 @@ func TestKillWhileTheTargetReadsNothing(t *testing.T) {
 				}
 				return b
 			}
-			first := encode(&pgproto3.Parse{Query: "select pg_sleep(50)"}, &pgproto3.Bind{}, &pgproto3.Execute{}, &pgproto3.Parse{Name: "long", Query: "select $1::text"})
+			first := encode(&pgproto3.Parse{Query: "select pg_sleep(3600)"}, &pgproto3.Bind{}, &pgproto3.Execute{}, &pgproto3.Parse{Name: "long", Query: "select $1::text"})
 			more := encode(&pgproto3.Bind{PreparedStatement: "long", Parameters: [][]byte{bytes.Repeat([]byte("x"), 8<<20)}}, &pgproto3.Execute{})
 			sent := make(chan error, 1)
 			var taken atomic.Int64
@@ -484,10 +479,10 @@ func TestKillWhileTheTargetReadsNothing(t *testing.T) {
 				}
 				return time.Since(since) > 300*time.Millisecond
 			})
-			began := time.Now()
 			s.Kill(&postern.Refusal{Code: postern.CodeKilled, Reason: "enough"})
-			if said, err := io.ReadAll(nc); err != nil && !errors.Is(err, syscall.ECONNRESET) || time.Since(began) > 30*time.Second {
-				t.Errorf("%q, %v after %v", said, err, time.Since(began))
+			_ = nc.SetDeadline(time.Now().Add(wait.Patience))
+			if said, err := io.ReadAll(nc); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("%q, %v", said, err)
 			}
 			<-sent // which only the end of the connection can fail
 		})

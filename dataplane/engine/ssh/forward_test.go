@@ -167,7 +167,7 @@ func TestListen(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.door.Last().Kill(&postern.Refusal{Code: postern.CodeKilled, Reason: "enough"})
-	_ = far.SetReadDeadline(time.Now().Add(30 * time.Second))
+	_ = far.SetReadDeadline(time.Now().Add(wait.Patience))
 	if _, err := far.Read(make([]byte, 1)); err == nil || strings.Contains(err.Error(), "timeout") {
 		t.Errorf("the connection is not cut: %v", err)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
 	"github.com/posterngate/postern/pkg/secret"
 	"github.com/posterngate/postern/test/servers"
+	"github.com/posterngate/postern/test/wait"
 )
 
 // shared is the one host of all tests.
@@ -169,7 +170,7 @@ func (c *client) Cancel(context.Context) error {
 func (c *client) Close() { _ = c.Client.Close() }
 
 func testContext(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), wait.Patience)
 	t.Cleanup(cancel)
 	return ctx
 }

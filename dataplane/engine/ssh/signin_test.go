@@ -11,6 +11,7 @@ import (
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/test/wait"
 )
 
 // person answers questions on a terminal, and keeps what it was shown.
@@ -81,7 +82,7 @@ func TestSignIn(t *testing.T) {
 		c.Close()
 		select {
 		case <-over:
-		case <-time.After(30 * time.Second):
+		case <-time.After(wait.Patience):
 			t.Error("the sign-in goes on")
 		}
 	})
@@ -126,7 +127,7 @@ func TestSignIn(t *testing.T) {
 		}
 		select {
 		case <-over:
-		case <-time.After(30 * time.Second):
+		case <-time.After(wait.Patience):
 			t.Error("the sign-in goes on without the client")
 		}
 	})

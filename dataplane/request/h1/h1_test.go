@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/posterngate/postern/test/wait"
 )
 
 // serve runs a handler behind a socket, and returns a way to speak to it by hand.
@@ -41,7 +43,7 @@ func serve(t *testing.T, h http.HandlerFunc) net.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(wait.Patience))
 	t.Cleanup(func() { cancel(); _ = c.Close(); _ = ln.Close(); <-done })
 	return c
 }
@@ -262,7 +264,7 @@ func TestClientLeaves(t *testing.T) {
 	_ = conn.Close()
 	select {
 	case <-ended:
-	case <-time.After(30 * time.Second):
+	case <-time.After(wait.Patience):
 		t.Fatal("nobody was told")
 	}
 }

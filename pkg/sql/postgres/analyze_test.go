@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"weak"
@@ -85,19 +86,30 @@ func TestPsql(t *testing.T) {
 	}
 }
 
+// processor is what this process has had of the processor: its own work, whatever else the
+// machine does meanwhile.
+func processor(t *testing.T) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 func TestBoundsOfTheAnalyser(t *testing.T) {
 	for name, text := range map[string]string{
 		"many names":   "SELECT 1 FROM orders a" + strings.Repeat(", orders b", 3000),
 		"deep select":  strings.Repeat("SELECT (", 150) + "1" + strings.Repeat(")", 150),
 		"much to find": "SELECT " + strings.Repeat("nope.id,", 30_000) + "1 FROM orders a" + strings.Repeat(", orders b", 900),
 	} {
-		begun := time.Now()
+		begun := processor(t)
 		an := analyze(t, text)
 		if an.SQLFacts().Complete {
 			t.Errorf("%s: understood", name)
 		}
-		if d := time.Since(begun); d > 5*time.Second {
-			t.Errorf("%s: took %v", name, d)
+		if d := processor(t) - begun; d > 5*time.Second {
+			t.Errorf("%s: took %v of the processor", name, d)
 		}
 	}
 	// Close to what the parser's own bounds let through.

@@ -184,12 +184,8 @@ func TestMisbehavingChildIsAFault(t *testing.T) {
 	for _, how := range []int64{garbles, hangs, inflates} {
 		p := pool(t, Config{Processes: 1, Deadline: 50 * time.Millisecond, MemoryBytes: how})
 		for range 2 {
-			begun := time.Now()
 			if _, err := p.Parse(t.Context(), "SELECT 1"); !errors.Is(err, ErrFault) {
 				t.Errorf("%d: error = %v, want a fault", how, err)
-			}
-			if d := time.Since(begun); d > 10*time.Second {
-				t.Errorf("%d: took %v", how, d)
 			}
 		}
 	}

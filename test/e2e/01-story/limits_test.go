@@ -186,13 +186,13 @@ func TestLimits(t *testing.T) {
 	})
 	t.Run("a statement's time", func(t *testing.T) {
 		c := h.Connect(t, "alice", "hasty")
-		began := time.Now()
-		if s := state(t.Context(), c, "SELECT pg_sleep(20)"); s != "57014" || time.Since(began) > 15*time.Second {
-			t.Errorf("%s after %s", s, time.Since(began))
+		const long = "SELECT pg_sleep(3600)" // which ends by nothing else
+		if s := state(t.Context(), c, long); s != "57014" {
+			t.Errorf("%q", s)
 		}
 		for _, raise := range []string{"SET statement_timeout = 0", "SET LOCAL statement_timeout = '1h'", "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE; SET statement_timeout TO DEFAULT", "RESET ALL"} {
 			_, _ = c.Exec(t.Context(), raise, pgx.QueryExecModeSimpleProtocol)
-			if s := state(t.Context(), c, "SELECT pg_sleep(20)"); s != "57014" {
+			if s := state(t.Context(), c, long); s != "57014" {
 				t.Fatalf("after %s: %s", raise, s)
 			}
 		}
@@ -200,14 +200,14 @@ func TestLimits(t *testing.T) {
 	t.Run("idle", func(t *testing.T) {
 		began := time.Now()
 		err := outcome(t, cut(h.Connect(t, "alice", "hasty")))
-		if took := time.Since(began); house.State(err) != "57P05" || took > 15*time.Second || took < 400*time.Millisecond {
+		if took := time.Since(began); house.State(err) != "57P05" || took < 400*time.Millisecond {
 			t.Errorf("%v after %s", err, took)
 		}
 	})
 	t.Run("a session's time", func(t *testing.T) {
 		began := time.Now()
 		err := outcome(t, cut(h.Connect(t, "alice", "short-session")))
-		if took := time.Since(began); house.State(err) != "57P01" || took > 15*time.Second || took < 900*time.Millisecond {
+		if took := time.Since(began); house.State(err) != "57P01" || took < 900*time.Millisecond {
 			t.Errorf("%v after %s", err, took)
 		}
 	})
