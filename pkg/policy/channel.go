@@ -249,6 +249,15 @@ func (ch *channel) reachesBelow(folder string) bool {
 	})
 }
 
+// meets reports whether the permit allows a folder, or anything that is or will be in it.
+func (ch *channel) meets(folder string) bool {
+	names := strings.Split(folder, "/")
+	return ch.reaches(folder) || slices.ContainsFunc(ch.paths, func(pattern string) bool {
+		want := strings.Split(strings.TrimSuffix(pattern, "/**"), "/")
+		return len(want) > len(names) && matchNames(strings.Join(want[:len(names)], "/"), folder, false)
+	})
+}
+
 // matchNames matches name by name; below allows further ones.
 func matchNames(pattern, file string, below bool) bool {
 	want, got := strings.Split(pattern, "/"), strings.Split(file, "/")

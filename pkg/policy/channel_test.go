@@ -154,6 +154,60 @@ func TestChannels(t *testing.T) {
 	}
 }
 
+// TestMoves: nothing is moved to where more of it may be read, or on other terms.
+func TestMoves(t *testing.T) {
+	const in, out, logs = "/in/a", "/out/a", "/logs/a"
+	const writes = `{channel: files, verbs: [write], paths: ["/in/**", "/out/**", "/logs/**"]}`
+	for name, c := range map[string]struct {
+		reads    string
+		from, to string
+		below    bool
+		want     postern.Verdict
+	}{
+		"read nowhere":                     {``, in, out, false, postern.VerdictAllow},
+		"to be read":                       {`{channel: files, verbs: [read], paths: ["/out/**"]}`, in, out, false, postern.VerdictDeny},
+		"read no more":                     {`{channel: files, verbs: [read], paths: ["/out/**"]}`, out, in, false, postern.VerdictAllow},
+		"within what is read":              {`{channel: files, verbs: [read], paths: ["/out/**"]}`, out, "/out/b", false, postern.VerdictAllow},
+		"within what is not":               {`{channel: files, verbs: [read], paths: ["/out/**"]}`, in, "/in/b", false, postern.VerdictAllow},
+		"both read":                        {`{channel: files, verbs: [read], paths: ["/in/**"]}, {channel: files, verbs: [read], paths: ["/out/**"]}`, in, out, false, postern.VerdictAllow},
+		"people are asked no more":         {`{channel: files, verbs: [read], paths: ["/in/**"], approval: {scope: statement, rule: leads}}, {channel: files, verbs: [read], paths: ["/out/**"]}`, in, out, false, postern.VerdictDeny},
+		"a condition less":                 {`{channel: files, verbs: [read], paths: ["/in/**", "/out/**"], when: "subject.mfa"}, {channel: files, verbs: [read], paths: ["/out/**"]}`, in, out, false, postern.VerdictDeny},
+		"a folder that is read":            {`{channel: files, verbs: [read], paths: ["/out/**"]}`, in, out, true, postern.VerdictDeny},
+		"a folder of which a part is read": {`{channel: files, verbs: [read], paths: ["/out/a/*.log"]}`, in, out, true, postern.VerdictDeny},
+		"a folder with what is below":      {`{channel: files, verbs: [read], paths: ["/in/**", "/out/**"]}`, in, out, true, postern.VerdictAllow},
+		"a folder of which a part was":     {`{channel: files, verbs: [read], paths: ["/in/a/*", "/out/**"]}`, in, out, true, postern.VerdictDeny},
+		"a folder beside what is read":     {`{channel: files, verbs: [read], paths: ["/out/b/**"]}`, in, out, true, postern.VerdictAllow},
+		"a file beside what is read":       {`{channel: files, verbs: [read], paths: ["/out/a/*"]}`, in, out, false, postern.VerdictAllow},
+		"elsewhere":                        {`{channel: files, verbs: [read], paths: ["/out/**"]}`, in, logs, false, postern.VerdictAllow},
+	} {
+		permit := writes
+		if c.reads != "" {
+			permit += ", " + c.reads
+		}
+		objects, err := object.ParseYAML(strings.NewReader(hostWorld + `---
+kind: Task
+metadata: {name: move}
+spec: {purpose: move files, resources: {names: [web-1]}, duration: 1h, permit: [` + permit + `]}
+`))
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		s, rejected := Compile(postern.Version{Epoch: "e", Revision: 1}, objects)
+		if len(rejected) > 0 {
+			t.Fatalf("%s: %+v", name, rejected)
+		}
+		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+		d := s.Decide(Query{
+			Grant:    &postern.Grant{ID: "g", Subject: postern.Subject{Name: "alice"}, Task: "move", Start: now, End: now.Add(time.Hour)},
+			Resource: "web-1", Request: Request{Time: now},
+			Facts: &ssh.Facts{Verb: ssh.Write, Paths: []string{c.from, c.to}, From: c.from, To: c.to, Below: c.below},
+		})
+		if d.Verdict != c.want {
+			t.Errorf("%s: %s (%s)", name, d.Verdict, d.Reason)
+		}
+	}
+}
+
 func FuzzLike(f *testing.F) {
 	f.Add("a*c*e", "abcde")
 	f.Fuzz(func(t *testing.T, pattern, s string) {

@@ -78,7 +78,37 @@ func (j *judge) paths(f *ssh.Facts) bool {
 			return false
 		}
 	}
-	return true
+	return f.To == "" || j.move(f, what)
+}
+
+// move judges a rename as what it lets be read: a file is not read by its new name that could not
+// be read by its old one, nor on other terms. Where no permit to read has terms (a
+// condition, people), one is as good as another.
+func (j *judge) move(f *ssh.Facts, what string) bool {
+	from, to, same, free := false, false, true, true
+	for _, p := range j.task.channels {
+		if !slices.Contains(p.channel.verbs, ssh.Read) {
+			continue
+		}
+		old, now := p.channel.reaches(f.From), p.channel.reaches(f.To)
+		whole := old
+		if f.Below {
+			old, now, whole = p.channel.meets(f.From), p.channel.meets(f.To), p.channel.reachesBelow(f.From)
+		}
+		from, to = from || whole, to || now
+		if old || now {
+			same = same && old == now && (!f.Below || whole && p.channel.reachesBelow(f.To))
+			free = free && p.when == nil && p.approval == nil
+		}
+	}
+	if !to || same || from && free {
+		return true
+	}
+	j.deny(&refusal{
+		rule: j.task.rules.permit, reason: fmt.Sprintf("%s does not allow %s: what is there could then be read, or on other terms", j.task.title, what),
+		detail: j.task.allowed, hint: hintTasks,
+	})
+	return false
 }
 
 // files judges the wish to work on files, of which each is then judged by itself: a task

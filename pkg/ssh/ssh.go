@@ -34,6 +34,8 @@ type Facts struct {
 	// Paths are the canonical absolute paths of Read, Write and Delete, as asked for and as
 	// the host resolves them; a rename has those of two.
 	Paths []string
+	// From and To are what a rename's names mean at the host; empty for all else.
+	From, To string
 	// Below is true where all that is below Paths is meant too: a folder is moved.
 	Below bool
 	// Asked is what the client called it, and all that a refusal repeats: what Paths came of

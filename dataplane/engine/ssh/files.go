@@ -147,17 +147,22 @@ func (d *denied) Unwrap() error { return sftp.ErrSSHFxPermissionDenied }
 func (f *files) judge(fa *facts.Facts, what string, names []string) (*execution, error) {
 	fa.Asked = cmp.Or(fa.Asked, strings.Join(names, " "))
 	text := what
+	var meant []string
 	for _, name := range names {
 		real, err := f.resolve(name)
 		if err != nil {
 			return nil, err
 		}
+		meant = append(meant, real)
 		fa.Paths = append(fa.Paths, path.Clean(name))
 		text += " " + quoted(name)
 		if real != path.Clean(name) {
 			text += " (" + quoted(real) + ")"
 			fa.Paths = append(fa.Paths, real)
 		}
+	}
+	if len(meant) == 2 {
+		fa.From, fa.To = meant[0], meant[1]
 	}
 	return f.c.admit(f.ctx, statement(fa, text), f.notice)
 }

@@ -133,3 +133,44 @@ func TestFoldersMoveWhole(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestARenameIsOfWhatItsNamesMean: policy hears what the host makes of both names.
+func TestARenameIsOfWhatItsNamesMean(t *testing.T) {
+	h := newHouse(t)
+	dir := filepath.Join(start(t).Dir, t.Name())
+	if err := os.MkdirAll(filepath.Join(dir, "in"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "in", "file"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Join(dir, "in"), filepath.Join(dir, "out")); err != nil {
+		t.Fatal(err)
+	}
+	var from, to string
+	only(h, func(f *facts.Facts) bool {
+		if f.Verb == facts.Write {
+			from, to = f.From, f.To
+		}
+		return f.Verb != facts.Write || f.From == ""
+	})
+	c := sftpClient(t, h)
+	for how, rename := range map[string]func(string, string) error{"rename": c.Rename, "posix-rename": c.PosixRename} {
+		from, to = "", ""
+		if err := rename(filepath.Join(dir, "out", "file"), filepath.Join(dir, "out", "new")); err == nil || from != filepath.Join(dir, "in", "file") || to != filepath.Join(dir, "in", "new") {
+			t.Errorf("%s: %v; %q to %q", how, err, from, to)
+		}
+	}
+	if err := c.Mkdir(filepath.Join(dir, "folder")); err != nil {
+		t.Errorf("what is no rename: %v", err)
+	}
+	if err := c.Link(filepath.Join(dir, "in", "file"), filepath.Join(dir, "linked")); err == nil {
+		t.Error("a second name was made")
+	}
+	if err := c.Symlink(filepath.Join(dir, "in", "file"), filepath.Join(dir, "linked")); err == nil {
+		t.Error("a link was made")
+	}
+	if _, ok := c.HasExtension("copy-data"); ok {
+		t.Error("data can be copied at the host")
+	}
+}
