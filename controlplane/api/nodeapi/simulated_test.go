@@ -204,7 +204,7 @@ func (h *house) simReplica(f *farStore, source *simSource, grants *simGrants) *r
 	h.t.Helper()
 	r := h.replica(f)
 	broker, err := credential.New(credential.Config{
-		Store: f, Policy: simLending{r, grants}, Keeper: plainKeeper{}, Sealed: source, Logger: discard, TTL: simTTL,
+		Store: f, Policy: simLending{r, grants}, Keeper: plainKeeper{}, Vault: source, Logger: discard, TTL: simTTL,
 	})
 	if err != nil {
 		h.t.Fatal(err)

@@ -67,6 +67,7 @@ type sim struct {
 	sessions map[postern.GrantID]*opened
 	locks    map[string]*simLock
 	opens    int
+	lent     int
 }
 
 func simTask() *typesv1.Object {
@@ -76,6 +77,13 @@ func simTask() *typesv1.Object {
 		Permit:    []*typesv1.Permit{{Table: "public.t", Verbs: []string{"select"}, Columns: []string{"id"}}},
 		Staleness: &typesv1.Staleness{MaxStaleness: simStale.String(), SessionGrace: simGrace.String()},
 	}
+	return o
+}
+
+// simResource has a login of each session's own, which somebody must take back.
+func simResource() *typesv1.Object {
+	o := resource("db")
+	o.GetResource().Spec.Credential = &typesv1.CredentialRef{Vault: &typesv1.VaultRef{Mount: "database", Role: "reader"}}
 	return o
 }
 
@@ -109,7 +117,7 @@ func TestSimulation(t *testing.T) {
 					s.settle()
 					opens.Add(int64(s.opens))
 					locks.Add(int64(len(s.locks)))
-					lent.Add(int64(s.source.made))
+					lent.Add(int64(s.lent))
 				})
 			})
 		}
@@ -139,7 +147,7 @@ func newSim(t *testing.T, seed uint64, dir string) *sim {
 		far: map[string]*farStore{}, replicas: map[string]*replica{}, locks: map[string]*simLock{}, sessions: map[postern.GrantID]*opened{},
 		source: &simSource{users: map[string]simUser{}}, grants: &simGrants{made: map[postern.GrantID]*typesv1.Grant{}},
 	}
-	s.h.put(resource("db"), simTask())
+	s.h.put(simResource(), simTask())
 	for _, addr := range simAddrs {
 		s.far[addr] = &farStore{Memory: s.h.mem}
 		s.replicas[addr] = s.h.simReplica(s.far[addr], s.source, s.grants)
@@ -310,7 +318,9 @@ func (s *sim) open() {
 			s.t.Errorf("a session opened for %s, whose lock is %s old, whatever the node has heard", who, age)
 		}
 	}
-	_ = sess.Lend(ctx, engine.PurposeSession, func(*engine.Credential) error { return nil })
+	if sess.Lend(ctx, engine.PurposeSession, func(*engine.Credential) error { return nil }) == nil {
+		s.lent++
+	}
 	s.sessions[id] = o
 }
 
