@@ -160,7 +160,7 @@ func (j *judgement) run(ctx context.Context, t testing.TB, steps []twoworlds.Ste
 	case NoLeak: // the worlds were compared, and that is all
 	}
 	if !usable && !e.Ends {
-		j.fault(Broken, "the session is not usable after %.300s: %.300s", answer, j.after)
+		j.fault(Broken, "the session is not usable after %.300s %s: %.300s", answer, refusal(answer), j.after)
 	}
 	return nil
 }
@@ -199,7 +199,8 @@ func (j *judgement) exchange(ctx context.Context, t testing.TB, steps []twoworld
 const (
 	transactions = "SELECT pg_snapshot_xmax(pg_current_snapshot())"
 	contents     = `SELECT concat_ws(' ', (SELECT row(count(*), max(xmin::text::bigint)) FROM sales.orders), (SELECT row(count(*), max(xmin::text::bigint)) FROM sales.customers),
-		(SELECT row(count(*), max(xmin::text::bigint)) FROM audit.log), (SELECT row(count(*), max(xmin::text::bigint)) FROM hr.salaries), (SELECT count(*) FROM pg_largeobject_metadata),
+		(SELECT row(count(*), max(xmin::text::bigint)) FROM audit.log), (SELECT row(count(*), max(xmin::text::bigint)) FROM hr.salaries),
+		(SELECT row(count(*), max(xmin::text::bigint)) FROM sales.leads), (SELECT count(*) FROM pg_largeobject_metadata),
 		(SELECT row(count(*), max(xmin::text::bigint)) FROM pg_proc), (SELECT row(count(*), max(xmin::text::bigint)) FROM pg_class WHERE relname !~ '^pg_'),
 		(SELECT row(count(*), max(xmin::text::bigint)) FROM pg_namespace), (SELECT row(count(*), max(xmin::text::bigint)) FROM pg_db_role_setting))`
 )

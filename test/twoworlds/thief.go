@@ -28,7 +28,7 @@ type thieves struct {
 type theft struct {
 	login, password [2]string
 	schema          [2]string
-	views           map[string]bool // "sales.orders"
+	views           map[string]string // by table: "sales.orders"; of one whose rows are filtered there is more in the name
 }
 
 // walled waits until what every task is at the targets stands in both worlds.
@@ -104,7 +104,7 @@ func (w *Worlds) steal(ctx context.Context, t testing.TB, c Client) (*theft, err
 	if victim.Over() {
 		return nil, fmt.Errorf("no session of task %s to steal from: %s", c.Task, seen[0])
 	}
-	th := &theft{views: map[string]bool{}}
+	th := &theft{views: map[string]string{}}
 	role := `postern\_%\_t\_` + strings.ReplaceAll(c.Task, "_", `\_`)
 	rows, err := w.Targets(ctx, `SELECT l.rolname FROM pg_roles l JOIN pg_auth_members m ON m.member = l.oid JOIN pg_roles r ON r.oid = m.roleid
 		JOIN pg_stat_activity a ON a.usesysid = l.oid WHERE l.rolcanlogin AND r.rolname LIKE '`+role+`' ORDER BY a.backend_start DESC LIMIT 1`)
@@ -125,7 +125,8 @@ func (w *Worlds) steal(ctx context.Context, t testing.TB, c Client) (*theft, err
 			return nil, err
 		}
 		for _, v := range views[i] {
-			th.schema[i], th.views[v[1]] = v[0], true
+			table, _, _ := strings.Cut(v[1], "@")
+			th.schema[i], th.views[table] = v[0], v[1]
 		}
 	}
 	if w.thieves.have == nil {
@@ -166,10 +167,10 @@ func (th *theft) mapped(world int, text string) string {
 			name, last = words[i].text+"."+say(i+2), i+2
 		}
 		reads := before == "from" && say(i-2) != "delete" || before == "join" || before == "," || before == "only" || before == "table" || before == "copy" || before == "using"
-		if !reads || !th.views[name] || say(last+1) == "." || before == "," && last == i {
+		if !reads || th.views[name] == "" || say(last+1) == "." || before == "," && last == i {
 			continue
 		}
-		b.WriteString(text[from:words[i].Start] + `"` + th.schema[world] + `"."` + name + `"`)
+		b.WriteString(text[from:words[i].Start] + `"` + th.schema[world] + `"."` + th.views[name] + `"`)
 		if next := say(last + 1); before != "copy" && before != "table" && (next == "" || after[next]) {
 			b.WriteString(" AS " + words[last].text)
 		}

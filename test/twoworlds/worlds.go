@@ -1,5 +1,5 @@
 // Package twoworlds runs the same inputs through a real node to two databases that differ
-// in masked and unlisted data alone, and compares every byte that the client sees. Where
+// in masked, filtered and unlisted data alone, and compares every byte that the client sees. Where
 // the worlds cannot be told apart, nothing of those data got through, whatever anybody
 // thinks of the statement. Wall-clock time is out of scope.
 package twoworlds

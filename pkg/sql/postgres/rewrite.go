@@ -241,7 +241,10 @@ func subSelect(rel *sql.Relation, r *postern.TableRule, filter string, system []
 		from = sql.Quote(r.View.Schema) + "." + sql.Quote(r.View.Name)
 	}
 	b.WriteString(" FROM " + from)
-	if filter != "" && !hole.Is("rewrite-unfiltered") {
+	if filter != "" {
+		if hole.Is("rewrite-unfiltered") {
+			filter = "true"
+		}
 		b.WriteString(" WHERE (" + filter + ")")
 	}
 	return b.String(), nil

@@ -15,6 +15,8 @@ INSERT INTO sales.customers SELECT i, CASE i WHEN 1 THEN 'Alice' ELSE 'Name ' ||
 INSERT INTO sales.orders SELECT i, 1 + i % ${CUSTOMERS}, pg_temp.email(1 + i % ${CUSTOMERS}), (i % 977) * 1.25, CASE WHEN i % 5 = 0 THEN 'open' ELSE 'paid' END,
   pg_temp.note(1 + i % ${CUSTOMERS}), timestamptz '2026-01-01 00:00+00' + i * interval '1 minute' FROM generate_series(1, ${ORDERS}) i;
 INSERT INTO hr.salaries SELECT pg_temp.emp(i), pg_temp.salary(i) FROM generate_series(1, 2) i;
+CREATE TABLE sales.leads (id int PRIMARY KEY, owner text, contact text);
+INSERT INTO sales.leads SELECT i, CASE WHEN i % 2 = 0 THEN 'alice' ELSE 'bob' END, CASE WHEN i % 2 = 0 THEN 'yes' ELSE pg_temp.email(i) END FROM generate_series(1, 20) i;
 INSERT INTO audit.log (actor, action) VALUES ('seed', 'x');
 
 CREATE VIEW sales.orders_v AS SELECT o.id, o.amount, c.email AS contact FROM sales.orders o JOIN sales.customers c ON c.id = o.customer_id;
