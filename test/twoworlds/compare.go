@@ -22,6 +22,7 @@ type Client struct {
 	Level   Level
 	Startup map[string]string // startup parameters beside user and database
 	Views   bool              // at level Wall: texts read the task's views in the place of their tables
+	Refused bool              // a session that cannot be opened is what is wanted: nothing is tried again
 }
 
 // An Input is what one client does on one connection.
@@ -53,7 +54,11 @@ func (w *Worlds) Open(ctx context.Context, t testing.TB, c Client) (*Pair, Outco
 		startup := map[string]string{"database": "warehouse"}
 		maps.Copy(startup, c.Startup)
 		startup["user"] = c.Task + "." + resourceName(c.Level, names[i])
-		conn, err := patiently(ctx, func() (*Conn, error) {
+		again := patiently
+		if c.Refused {
+			again = func(_ context.Context, dial func() (*Conn, error)) (*Conn, error) { return dial() }
+		}
+		conn, err := again(ctx, func() (*Conn, error) {
 			return dial(ctx, &net.Dialer{}, w.House.Nodes[0].PG, w.tls(), startup, token)
 		})
 		if err == nil {

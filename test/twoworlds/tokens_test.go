@@ -105,7 +105,7 @@ func TestTokens(t *testing.T) {
 	}
 	w.House.Apply(t, "ada", "kind: Secret\nmetadata: {name: token-key}\nspec: {data: {value: short}}\n")
 	house.Eventually(t, func() string { return "a key that is too short lends nothing" }, func() bool {
-		p, seen, err := w.Open(t.Context(), t, Client{Task: "pseudonyms", Level: Source})
+		p, seen, err := w.Open(t.Context(), t, Client{Task: "pseudonyms", Level: Source, Refused: true})
 		if err != nil {
 			return false
 		}
