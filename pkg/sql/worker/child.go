@@ -28,7 +28,7 @@ func Main() {
 	}
 	memory, err := strconv.ParseInt(v, 10, 64)
 	if err == nil {
-		err = confine(memory)
+		err = confine(memory + detector)
 	}
 	if err == nil {
 		debug.SetMemoryLimit(memory / 2)
