@@ -239,7 +239,8 @@ func (g *Gate) admission(snap *policy.Snapshot, st *engine.Statement, an engine.
 	ad.free, ad.all = d.Effect == postern.EffectNone, keepsAll(facts)
 	a.Waits = ad.mode == policy.Disk || ad.mode == policy.Remote || g.cfg.Budget.Shared() && (terms.Rows >= 0 || terms.Bytes >= 0 || terms.Statements >= 0)
 	if d.Verdict == postern.VerdictHold && st.Estimate != nil {
-		ad.ask = func(ctx context.Context) (int64, error) { return st.Estimate(ctx, a.Forward) }
+		count := st.Estimate // and not st, which keeps what it was analysed by
+		ad.ask = func(ctx context.Context) (int64, error) { return count(ctx, a.Forward) }
 	}
 	a.Gate = ad
 	return a, nil

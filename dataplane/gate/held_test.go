@@ -3,8 +3,10 @@ package gate
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
+	"weak"
 
 	"pgregory.net/rapid"
 
@@ -12,6 +14,7 @@ import (
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/test/wait"
 )
 
 // TestNothingIsForwardedWithoutAYes drives one gate at random, with policies that change
@@ -208,6 +211,37 @@ func TestASessionIsAskedForAnew(t *testing.T) {
 				t.Errorf("%v, %v; want %q", err, no, c.why)
 			}
 		})
+	}
+}
+
+// TestWhatIsHeldKeepsNoCatalogue: what people are asked for is kept without what it was analysed
+// by, which may be all names of a database, and can still be estimated.
+func TestWhatIsHeldKeepsNoCatalogue(t *testing.T) {
+	r := newRig(t)
+	type names struct{ all [1 << 10]string }
+	asked := 0
+	prepare := func() (*engine.Admission, weak.Pointer[names]) {
+		catalogue := &names{}
+		a, err := r.Prepare(t.Context(), &engine.Statement{
+			Text: "DELETE", Context: "c",
+			Analyse: func(context.Context) (engine.Analysis, error) {
+				catalogue.all[0] = "orders"
+				return &understood{facts: deleting(), plain: true, canonical: "DELETE"}, nil
+			},
+			Estimate: func(context.Context, string) (int64, error) { asked++; return 5, nil },
+		})
+		if err != nil || a.Decision.Verdict != postern.VerdictHold {
+			t.Fatal(a, err)
+		}
+		return a, weak.Make(catalogue)
+	}
+	a, catalogue := prepare()
+	wait.For(t, "it is gone", func() bool {
+		runtime.GC()
+		return catalogue.Value() == nil
+	})
+	if err := r.Await(t.Context(), a, engine.Args{}, func(string) {}); err != nil || asked != 1 {
+		t.Errorf("%v; it was estimated %d times", err, asked)
 	}
 }
 
