@@ -112,11 +112,11 @@ func (t targetCore) settled(e *entry, msg []byte) error {
 
 // described checks the columns of a result against what was judged.
 func (t targetCore) described(e *entry, msg []byte) error {
-	if e.st == nil || (e.kind != kindDescribe && !e.flow.Admitted()) {
+	if e.catalog == nil || (e.kind != kindDescribe && !e.flow.Admitted()) {
 		return unasked('T')
 	}
 	if e.over == nil && (!e.hidden || e.own) {
-		if r := t.checkColumns(e.st, msg[headerLen:]); r != nil {
+		if r := t.checkColumns(e.st, e.catalog, msg[headerLen:]); r != nil {
 			if !e.own { // else the execution finds no plan, and stops at its first row
 				t.overrule(e, r)
 			}
@@ -171,7 +171,7 @@ func (t targetCore) completed(e *entry, typ byte, msg []byte) error {
 	}
 	if typ == 's' && e.over == nil && !e.hidden && e.portal.bound == e.bound && e.portal.suspended == nil {
 		t.q.pop()
-		e.portal.suspended, e.changes = e, e.changes[:0]
+		e.portal.suspended, e.changes, e.catalog = e, e.changes[:0], nil
 		t.down.Pass(msg)
 		t.signal()
 		return nil

@@ -3,11 +3,10 @@ package postgres
 import (
 	"context"
 	"fmt"
-	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"weak"
 
@@ -17,12 +16,17 @@ import (
 )
 
 // A catalog is what is known of one database, with the look-ups that the wire needs. It
-// is immutable; a refresh that finds nothing new keeps it.
+// is immutable; a refresh that finds nothing new keeps it. What is judged by it keeps its
+// mark: the catalogue itself is kept by being the current one, and by what is under way.
 type catalog struct {
 	*sql.Catalog
+	mark  mark
 	byOID map[uint32]*sql.Relation
 	types map[uint32]typeName
 }
+
+// A mark tells one catalogue from all others, also once that is gone, and does not keep it.
+type mark = weak.Pointer[catalog]
 
 type typeName struct {
 	sql.Name
@@ -37,6 +41,7 @@ func newCatalog(c *sql.Catalog) *catalog {
 	for n, t := range c.Types {
 		cat.types[t.OID] = typeName{n, t.Kind}
 	}
+	cat.mark = weak.Make(cat)
 	return cat
 }
 
@@ -101,16 +106,14 @@ type catalogs struct {
 
 // A slot is one database's. turn is held by the one who reads it anew.
 type slot struct {
-	turn chan struct{}
+	turn    chan struct{}
+	catalog atomic.Pointer[catalog] // that was read last, however old it is; stored under mu
 
-	mu      sync.Mutex
-	catalog *catalog
-	state   string // of the rows that it was made of
+	mu      sync.Mutex // guards what follows
+	state   string     // of the rows that it was made of
 	read    time.Time
 	failed  time.Time // when it could not be compared
 	expired uint64    // counts how often it was found to be out of date
-	made    []weak.Pointer[sql.Catalog]
-	crowded time.Time // when too many of those made were last found in memory
 }
 
 func (cs *catalogs) slot(key string) *slot {
@@ -132,7 +135,7 @@ func (sl *slot) known(fresh bool) *catalog {
 	if age >= catalogAge || fresh && age >= catalogDue && time.Since(sl.failed) >= catalogRetry {
 		return nil
 	}
-	return sl.catalog
+	return sl.catalog.Load()
 }
 
 // unread notes that the catalogue could not be compared, and is what may be used all the
@@ -144,14 +147,6 @@ func (sl *slot) unread() *catalog {
 	return sl.known(false)
 }
 
-// last is the catalogue that was read last, however old it is.
-func (cs *catalogs) last(key string) *catalog {
-	sl := cs.slot(key)
-	sl.mu.Lock()
-	defer sl.mu.Unlock()
-	return sl.catalog
-}
-
 // expire makes the next get read the catalogue anew.
 func (cs *catalogs) expire(key string) {
 	sl := cs.slot(key)
@@ -159,30 +154,6 @@ func (cs *catalogs) expire(key string) {
 	defer sl.mu.Unlock()
 	sl.read = time.Time{}
 	sl.expired++
-}
-
-// crowded reports whether as many catalogues of a database are in memory as may be. It may
-// take as long as collecting garbage does.
-func (cs *catalogs) crowded(key string) bool {
-	sl := cs.slot(key)
-	sl.mu.Lock()
-	defer sl.mu.Unlock()
-	most := cs.engine.limits.Catalogs
-	if sl.alive() < most || time.Since(sl.crowded) < catalogRetry {
-		return len(sl.made) >= most
-	}
-	runtime.GC() // those that nobody keeps are there until then
-	if sl.alive() < most {
-		return false
-	}
-	sl.crowded = time.Now()
-	return true
-}
-
-// alive counts the catalogues that are in memory, and forgets the others. sl.mu is held.
-func (sl *slot) alive() int {
-	sl.made = slices.DeleteFunc(sl.made, func(c weak.Pointer[sql.Catalog]) bool { return c.Value() == nil })
-	return len(sl.made)
 }
 
 // get returns a catalogue of at most catalogAge. Where one is due it is compared over a
@@ -229,16 +200,16 @@ func (cs *catalogs) get(ctx context.Context, key string, s engine.Session) (*cat
 	if sl.expired == expired {
 		sl.read = began
 	}
+	last := sl.catalog.Load()
 	if read == nil {
-		return sl.catalog, nil
+		return last, nil
 	}
 	sl.state = state
-	if sl.catalog == nil || sl.catalog.Version != read.Version {
-		sl.catalog = newCatalog(read)
-		sl.alive()
-		sl.made = append(sl.made, weak.Make(read))
+	if last == nil || last.Version != read.Version {
+		last = newCatalog(read)
+		sl.catalog.Store(last)
 		cs.engine.shelf.clear() // it rests on those before
 		cs.engine.log.Info("catalogue read", "resource", s.Terms().Resource, "relations", len(read.Relations), "took", time.Since(began))
 	}
-	return sl.catalog, nil
+	return last, nil
 }

@@ -6,15 +6,17 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
-	"weak"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/engine/enginetest"
+	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
 	"github.com/posterngate/postern/test/wait"
 )
@@ -174,45 +176,87 @@ func TestCatalogKnowsExtensions(t *testing.T) {
 	}
 }
 
-// TestCatalogsAreBounded: a session that changes names, and keeps what was judged by each of
-// them, may not change them any more once too many catalogues are in memory. What it gives back
-// is gone, and nobody else is kept from anything.
-func TestCatalogsAreBounded(t *testing.T) {
+// TestNothingPreparedKeepsACatalogue: what is defined around the gateway makes a catalogue each
+// time, and what a session has prepared, declared or left half read by each of them keeps none.
+func TestNothingPreparedKeepsACatalogue(t *testing.T) {
 	start(t)
-	shared.pg.SQL(t, `DROP SCHEMA IF EXISTS many CASCADE; CREATE SCHEMA many; GRANT ALL ON SCHEMA many TO app`)
+	shared.pg.SQL(t, `DROP SCHEMA IF EXISTS many CASCADE; CREATE SCHEMA many; CREATE TABLE many.t (id int); INSERT INTO many.t SELECT generate_series(1, 3); GRANT ALL ON SCHEMA many TO app; GRANT SELECT ON many.t TO app`)
 	t.Cleanup(func() { shared.pg.SQL(t, `DROP SCHEMA many CASCADE`) })
-	const most = 6
-	h := newHouse(t, func(c *Config) { c.Limits.Catalogs = most })
-	w, other := h.wire(t), h.wire(t)
-	q := func(text string) string { return w.say(1, &pgproto3.Query{String: text}) }
+	h := newHouse(t)
+	w := h.wire(t)
 	key := catalogKey(h.door.Last().Terms())
-	for i := range 2 * most { // nobody keeps them
-		if got := q(fmt.Sprintf("CREATE TABLE many.a%d (id int)", i)); got != "C:CREATE TABLE Z:I" {
-			t.Fatalf("the %dth change: %s", i, got)
-		}
-	}
-	made := 0
-	for ; made < 2*most; made++ {
-		got := q(fmt.Sprintf("CREATE TABLE many.b%d (id int)", made))
-		if got == "E:53400 Z:I" {
-			break
-		}
-		if got += q(fmt.Sprintf("PREPARE p%d AS SELECT 1", made)); got != "C:CREATE TABLE Z:IC:PREPARE Z:I" {
-			t.Fatalf("the %dth change that is kept: %s", made, got)
-		}
-	}
-	if made < most-3 || made > most {
-		t.Errorf("refused after %d changes", made)
-	}
-	if got := q("SELECT 1") + other.say(1, &pgproto3.Query{String: "SELECT 2"}); got != "T D:1 C:SELECT 1 Z:IT D:2 C:SELECT 1 Z:I" {
-		t.Errorf("what defines nothing: %s", got)
-	}
-	if got := q("DEALLOCATE ALL"); got != "C:DEALLOCATE ALL Z:I" {
+	slot := h.engine.catalogs.slot(key)
+	if got := w.say(1, &pgproto3.Query{String: "BEGIN"}); got != "C:BEGIN Z:T" {
 		t.Fatal(got)
 	}
-	h.engine.catalogs.slot(key).crowded = time.Time{}
-	if got := q("CREATE TABLE many.c (id int)"); got != "C:CREATE TABLE Z:I" {
-		t.Errorf("once they are given back: %s", got)
+	const changes = 8
+	marks := map[mark]bool{}
+	for i := range changes {
+		shared.pg.SQL(t, fmt.Sprintf(`CREATE TABLE many.a%d (id int)`, i))
+		h.engine.catalogs.expire(key)
+		name := fmt.Sprintf("s%d", i)
+		got := w.say(1, parse(name, fmt.Sprintf("SELECT id + %d FROM many.t", i)), describe('S', name), bind(name, name), execute(name, 1), sync_) +
+			w.say(1, &pgproto3.Query{String: fmt.Sprintf("PREPARE p%d AS SELECT id - %d FROM many.t", i, i)}) +
+			w.say(1, &pgproto3.Query{String: fmt.Sprintf("DECLARE c%d CURSOR FOR SELECT id * %d FROM many.t", i, i)})
+		if want := fmt.Sprintf("1 t T 2 D:%d s Z:TC:PREPARE Z:TC:DECLARE CURSOR Z:T", 1+i); got != want {
+			t.Fatalf("after change %d: %s, not %s", i, got, want)
+		}
+		marks[slot.catalog.Load().mark] = true
+	}
+	if len(marks) != changes {
+		t.Fatalf("%d changes made %d catalogues", changes, len(marks))
+	}
+	wait.For(t, "the catalogue of now is the only one", func() bool {
+		runtime.GC()
+		n := 0
+		for m := range marks {
+			if m.Value() != nil {
+				n++
+			}
+		}
+		return n == 1
+	})
+	got := w.say(1, execute("s0", 0), bind("", "s0"), execute("", 0), sync_) + w.say(1, &pgproto3.Query{String: "EXECUTE p0"}) + w.say(1, &pgproto3.Query{String: "FETCH 1 FROM c0"})
+	if want := "D:2 D:3 C:SELECT 2 2 D:1 D:2 D:3 C:SELECT 3 Z:TT D:1 D:2 D:3 C:SELECT 3 Z:TT D:0 C:FETCH 1 Z:T"; got != want {
+		t.Errorf("what was prepared by the first: %s, not %s", got, want)
+	}
+}
+
+// TestADescriptionIsJudgedAnew: what was prepared under an earlier catalogue is not described
+// by what was judged then.
+func TestADescriptionIsJudgedAnew(t *testing.T) {
+	start(t)
+	shared.pg.SQL(t, `DROP SCHEMA IF EXISTS anew CASCADE; CREATE SCHEMA anew; CREATE TABLE anew.t (id int); GRANT USAGE ON SCHEMA anew TO app; GRANT SELECT ON anew.t TO app`)
+	t.Cleanup(func() { shared.pg.SQL(t, `DROP SCHEMA anew CASCADE`) })
+	h := newHouse(t)
+	var judged atomic.Int32
+	h.door.Set(func(p *enginetest.Policy) {
+		p.Decide = func(text string, facts any) postern.Decision {
+			d := postern.Decision{Verdict: postern.VerdictAllow, Level: postern.LevelSource}
+			if f := facts.(*sql.Facts); strings.Contains(text, "anew.t") {
+				judged.Add(1)
+				if !f.Complete || f.Statements[0].Tables[0].Kind != sql.KindTable {
+					d.Verdict = postern.VerdictDeny
+				}
+			}
+			return d
+		}
+	})
+	w := h.wire(t)
+	if got := w.say(2, parse("s", "SELECT id FROM anew.t"), sync_, bind("p", "s"), describe('S', "s"), describe('P', "p"), sync_); got != "1 Z:I 2 t T T Z:I" || judged.Load() != 1 {
+		t.Fatalf("%s, judged %d times", got, judged.Load())
+	}
+	key := catalogKey(h.door.Last().Terms())
+	shared.pg.SQL(t, `ALTER TABLE anew.t RENAME TO before; CREATE VIEW anew.t AS SELECT id FROM anew.before; GRANT SELECT ON anew.t TO app`)
+	h.engine.catalogs.expire(key)
+	if got := w.say(1, &pgproto3.Query{String: "SELECT 17"}); got != "T D:17 C:SELECT 1 Z:I" {
+		t.Fatal(got)
+	}
+	if got := w.say(1, describe('S', "s"), sync_); got != "E:42501 Z:I" || judged.Load() != 2 {
+		t.Errorf("the statement: %s, judged %d times", got, judged.Load())
+	}
+	if got := w.say(1, bind("p", "s"), describe('P', "p"), sync_); got != "2 E:42501 Z:I" {
+		t.Errorf("its portal: %s", got)
 	}
 }
 
@@ -228,7 +272,7 @@ func TestIdleSessionsKeepNoCatalogue(t *testing.T) {
 	if got := idle.say(1, &pgproto3.Query{String: "SELECT 1"}); got != "T D:1 C:SELECT 1 Z:I" {
 		t.Fatal(got)
 	}
-	before := weak.Make(h.engine.catalogs.last(catalogKey(h.door.Last().Terms())).Catalog)
+	before := h.engine.catalogs.slot(catalogKey(h.door.Last().Terms())).catalog.Load().mark
 	if got := busy.say(2, &pgproto3.Query{String: "CREATE TABLE idle.t (id int)"}, &pgproto3.Query{String: "SELECT 2"}); got != "C:CREATE TABLE Z:I T D:2 C:SELECT 1 Z:I" {
 		t.Fatal(got)
 	}

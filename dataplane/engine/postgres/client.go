@@ -243,12 +243,11 @@ func (c clientCore) admit(st *statement, args engine.Args, e *entry, kept bool) 
 		no := c.ready.no
 		return pump.Next{}, &no, nil
 	}
-	if c.recheck {
-		return c.refresh(), nil, nil
+	cat, want := c.currently(st, kept)
+	if want.Park != nil {
+		return want, nil, nil
 	}
-	if st.catalog != c.cat {
-		return c.rejudge(st, kept), nil, nil
-	}
+	e.catalog = cat
 	if st.adm.Waits && !c.ashore {
 		c.ashore = true
 		return pump.Next{Park: proceed, Ashore: true}, nil, nil

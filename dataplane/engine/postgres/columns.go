@@ -15,7 +15,7 @@ import (
 // second look: a column that comes straight from a table must be one that the statement
 // was judged to use and that the task neither masks nor withholds. At level result,
 // where masked ones do come, it plans how their values are changed.
-func (t targetCore) checkColumns(st *statement, body []byte) *postern.Refusal {
+func (t targetCore) checkColumns(st *statement, cat *catalog, body []byte) *postern.Refusal {
 	if st.desc != nil && bytes.Equal(st.desc, body) {
 		return nil
 	}
@@ -26,7 +26,7 @@ func (t targetCore) checkColumns(st *statement, body []byte) *postern.Refusal {
 		cols = append(cols, engine.ResultColumn{Name: string(col.name), Type: col.typ, Binary: col.format == 1})
 		from := origin{}
 		if col.table != 0 && !t.terms.Own {
-			from, stray = t.stray(st, col)
+			from, stray = t.stray(st, cat, col)
 		}
 		if stray == "" && st.masking != nil && !p.add(st.masking, from, col.typ) {
 			stray = printable(string(col.name))
@@ -70,8 +70,8 @@ const maxKeptDescription = 8 << 10
 
 // stray names a column that must not be in the result, or is empty; from is where it
 // comes from.
-func (t targetCore) stray(st *statement, col column) (from origin, stray string) {
-	rel := st.catalog.byOID[col.table]
+func (t targetCore) stray(st *statement, cat *catalog, col column) (from origin, stray string) {
+	rel := cat.byOID[col.table]
 	if rel == nil {
 		return from, "of an unknown table"
 	}

@@ -29,6 +29,7 @@ type conn struct {
 	out     clientOut
 	pinned  map[string]string // settings that must keep their value
 	names   resolution        // what names mean in this session
+	slot    *slot             // of the database's catalogue, which was read
 	tokens  tokens            // keys of masks
 	program string            // as the client calls itself
 	login   *login            // what target was when the session got it
@@ -38,6 +39,7 @@ type conn struct {
 
 	mu         sync.Mutex // guards what follows
 	q          queue
+	judgedBy   mark // of the catalogue that all in q have that have one
 	statements names[prepared]
 	portals    names[portal]
 	unnamed    portal // reused for every Bind without a name
@@ -68,7 +70,6 @@ type conn struct {
 	cause      error // why the session must end
 
 	// Of the client's pump alone.
-	cat       *catalog
 	texts     map[string]*statement
 	shapes    map[string]*shaped
 	shape     []byte // reused
@@ -100,12 +101,12 @@ type ready struct {
 	tries int
 }
 
-func newConn(e *Engine, s engine.Session, l *login, cat *catalog, client net.Conn) *conn {
+func newConn(e *Engine, s engine.Session, l *login, client net.Conn) *conn {
 	c := &conn{
 		e: e, s: s, terms: s.Terms(), log: e.log.With("session", s.ID()),
-		target: pump.Wrap(l.conn), out: clientOut{conn: pump.Wrap(client)}, pinned: l.pinned, names: resolution{l.account, l.path}, tokens: l.tokens, login: l,
+		target: pump.Wrap(l.conn), out: clientOut{conn: pump.Wrap(client)}, pinned: l.pinned, names: resolution{l.account, l.path}, slot: e.catalogs.slot(catalogKey(s.Terms())), tokens: l.tokens, login: l,
 		wake: make(chan struct{}, 1), statements: names[prepared]{}, portals: names[portal]{},
-		segment: 1, status: 'I', interned: map[string]string{}, texts: map[string]*statement{}, shapes: map[string]*shaped{}, cat: cat,
+		segment: 1, status: 'I', interned: map[string]string{}, texts: map[string]*statement{}, shapes: map[string]*shaped{},
 	}
 	c.argNull, c.argShow = c.args.null, c.argText
 	if len(c.tokens) == 0 {
@@ -292,9 +293,6 @@ func (c *conn) tick() (stop func()) {
 		c.mu.Lock()
 		busy := c.q.n > 0 || c.holding != nil || c.activity != last
 		last = c.activity
-		if cat := c.e.catalogs.last(catalogKey(c.terms)); !busy && cat != c.cat {
-			c.setCatalog(cat) // who asks for nothing keeps none of before
-		}
 		now := time.Now()
 		swept := now.Sub(sweep) >= sweepPeriod
 		if swept {

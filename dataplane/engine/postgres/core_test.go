@@ -114,8 +114,9 @@ func hotConn(tb testing.TB) *conn {
 	e := New(Config{})
 	cat := newCatalog(&sql.Catalog{Version: "v"})
 	sl := e.catalogs.slot(catalogKey(&s.terms))
-	sl.catalog, sl.read = cat, time.Now()
-	c := newConn(e, s, &login{conn: &sinkConn{}}, cat, &sinkConn{})
+	sl.catalog.Store(cat)
+	sl.read = time.Now()
+	c := newConn(e, s, &login{conn: &sinkConn{}}, &sinkConn{})
 	c.group = run.New(context.Background())
 	return c
 }
@@ -192,6 +193,39 @@ func TestCachedExecutionAllocatesNothing(t *testing.T) {
 	both()
 	if n := testing.AllocsPerRun(200, both); n != 0 {
 		t.Fatalf("%v allocations for one cached simple query", n)
+	}
+}
+
+// TestAQueueHasOneCatalogue: what is sent while answers are to come, and was judged by a later
+// catalogue than these, waits for them, so that a session under way keeps one.
+func TestAQueueHasOneCatalogue(t *testing.T) {
+	c := prepared1(t)
+	client, target := pump.Core(clientCore{c}), pump.Core(targetCore{c})
+	feed(t, client, hotExecute)
+	before := c.slot.catalog.Load()
+	c.slot.catalog.Store(newCatalog(&sql.Catalog{Version: "w"}))
+	in, next := hotExecute, pump.Next{}
+	for next.Watch == nil { // nothing else of this looks at the client while it waits
+		if next.Park != nil {
+			if err := next.Park(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n, want, err := client.Step(in)
+		if in, next = in[n:], want; err != nil || len(in) == 0 {
+			t.Fatalf("it was sent (%v)", err)
+		}
+	}
+	if c.q.others(before) {
+		t.Error("another catalogue is under way too")
+	}
+	feed(t, target, hotAnswer)
+	if c.q.n > 0 && c.q.first().catalog != nil {
+		t.Error("what was answered keeps its catalogue")
+	}
+	feed(t, client, in)
+	if c.q.n == 0 || c.q.others(c.slot.catalog.Load()) {
+		t.Error("it was not sent under the catalogue that it was judged by")
 	}
 }
 

@@ -34,7 +34,7 @@ func (c clientCore) parse(msg []byte) (pump.Next, error) {
 		}
 		return pump.Next{}, c.refuseWith(kindParse, c.ready.no)
 	}
-	if !c.terms.Own && !m.each(st.catalog.parameter) {
+	if !c.terms.Own && !m.each(c.slot.catalog.Load().parameter) {
 		return pump.Next{}, c.refuse(kindParse, &postern.Refusal{Reason: "a parameter has a type that could run code", Hint: "use a built-in type and cast it in the statement"})
 	}
 	e := c.q.get(kindParse)
@@ -111,18 +111,31 @@ func (c clientCore) describe(msg []byte) (pump.Next, error) {
 	case prep == nil:
 		return pump.Next{}, c.refuseWith(kindDescribe, undefined(what, string(name)))
 	}
-	// What EXECUTE or FETCH returns is what its object returns.
+	if c.ready.no.code != "" {
+		return pump.Next{}, c.refuseWith(kindDescribe, c.ready.no)
+	}
+	c.renew(prep)
 	st := prep.st
+	cat, want := c.currently(st, true)
+	if want.Park != nil {
+		return want, nil
+	}
+	// What EXECUTE or FETCH returns is what its object returns.
 	if body, no, certain := c.body(st); !certain {
 		return c.drain(), nil
 	} else if no != nil {
 		return pump.Next{}, c.refuseWith(kindDescribe, *no)
 	} else if body != nil {
+		if want, no := c.current(body, st); want.Park != nil {
+			return want, nil
+		} else if no != nil {
+			return pump.Next{}, c.refuseWith(kindDescribe, *no)
+		}
 		st = body.st
 	}
 	st.asked = c.segment
 	e := c.q.get(kindDescribe)
-	e.st = st
+	e.st, e.catalog = st, cat
 	if what == 'S' {
 		e.prep = prep
 	}
@@ -134,9 +147,9 @@ func (c clientCore) describe(msg []byte) (pump.Next, error) {
 
 // askColumns asks for the columns of a portal that the client did not ask for: without
 // them nothing of a masked result can pass.
-func (c clientCore) askColumns(st *statement, portal []byte) {
+func (c clientCore) askColumns(st *statement, cat *catalog, portal []byte) {
 	e := c.q.get(kindDescribe)
-	e.st, e.hidden, e.own = st, true, true
+	e.st, e.catalog, e.hidden, e.own = st, cat, true, true
 	c.enqueue(e)
 	up, at := begin(c.up.Grow(), 'D')
 	up = append(append(append(up, 'P'), portal...), 0)
@@ -168,9 +181,7 @@ func (c clientCore) execute(msg []byte) (pump.Next, error) {
 		return pump.Next{}, nil
 	}
 	prep := p.prep
-	if c.ready.st != nil && c.ready.st.text == prep.st.text {
-		prep.st = c.ready.st
-	}
+	c.renew(prep)
 	st := prep.st
 	guard := st
 	body, no, certain := c.body(st)
@@ -210,7 +221,7 @@ func (c clientCore) execute(msg []byte) (pump.Next, error) {
 		return want, err
 	}
 	if guard.masking != nil && guard.plan == nil && guard.asked != c.segment {
-		c.askColumns(guard, name)
+		c.askColumns(guard, e.catalog, name)
 	}
 	e.st, e.portal, e.bound = guard, p, p.bound
 	e.formats = append(e.formats, c.args.results...)
@@ -228,6 +239,13 @@ func (c clientCore) execute(msg []byte) (pump.Next, error) {
 		c.exclusive = true
 	}
 	return pump.Next{}, nil
+}
+
+// renew puts what was judged anew for the message at hand in the place of what was before.
+func (c clientCore) renew(p *prepared) {
+	if c.ready.st != nil && c.ready.st.text == p.st.text {
+		p.st = c.ready.st
+	}
 }
 
 func (c clientCore) closeObject(msg []byte) (pump.Next, error) {

@@ -72,6 +72,8 @@ func (w *wireClient) say(ready int, msgs ...pgproto3.FrontendMessage) string {
 			out = append(out, "s")
 		case *pgproto3.RowDescription:
 			out = append(out, "T")
+		case *pgproto3.ParameterDescription:
+			out = append(out, "t")
 		case *pgproto3.NoData:
 			out = append(out, "n")
 		default:
@@ -84,6 +86,9 @@ func (w *wireClient) say(ready int, msgs ...pgproto3.FrontendMessage) string {
 func parse(name, text string) *pgproto3.Parse { return &pgproto3.Parse{Name: name, Query: text} }
 func bind(portal, name string) *pgproto3.Bind {
 	return &pgproto3.Bind{DestinationPortal: portal, PreparedStatement: name}
+}
+func describe(what byte, name string) *pgproto3.Describe {
+	return &pgproto3.Describe{ObjectType: what, Name: name}
 }
 func execute(portal string, rows uint32) *pgproto3.Execute {
 	return &pgproto3.Execute{Portal: portal, MaxRows: rows}

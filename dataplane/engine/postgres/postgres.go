@@ -52,7 +52,6 @@ type Limits struct {
 	Kept      int           // bytes of their texts and parameters; 64 MiB
 	Pipeline  int           // messages under way; 10,000
 	Catalog   int           // bytes of a catalogue; 512 MiB
-	Catalogs  int           // of one database in memory, the older ones for what sessions keep: with more nobody may define anything; 32
 	MaskedRow int           // bytes of a row whose values are masked on their way; 16 MiB
 }
 
@@ -74,7 +73,6 @@ func (l Limits) orDefaults() Limits {
 	set(&l.Token, 16<<10)
 	set(&l.Message, 16<<20)
 	set(&l.Names, 10_000)
-	set(&l.Catalogs, 32)
 	set(&l.Kept, 64<<20)
 	set(&l.Pipeline, 10_000)
 	set(&l.Catalog, 512<<20)
@@ -160,9 +158,8 @@ func (e *Engine) session(ctx context.Context, s engine.Session, h *hello) (*conn
 	lctx, cancel := context.WithTimeout(s.Context(), e.limits.Login)
 	defer cancel()
 	l, err := e.connect(lctx, s, h.params)
-	var cat *catalog
 	if err == nil {
-		cat, err = e.catalogs.get(lctx, catalogKey(s.Terms()), s)
+		_, err = e.catalogs.get(lctx, catalogKey(s.Terms()), s)
 	}
 	if err != nil {
 		if l != nil {
@@ -174,7 +171,7 @@ func (e *Engine) session(ctx context.Context, s engine.Session, h *hello) (*conn
 		}
 		return nil, e.tell(h.conn, err)
 	}
-	c := newConn(e, s, l, cat, h.conn)
+	c := newConn(e, s, l, h.conn)
 	if err := c.greet(h, l, authenticated); err != nil {
 		_ = l.Close()
 		return c, fmt.Errorf("greet: %w", err)

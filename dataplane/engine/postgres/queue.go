@@ -25,6 +25,7 @@ type entry struct {
 	segment uint64
 	flow    engine.Flow // of kindQuery and kindExecute, where admitted
 	st      *statement  // what was judged; nil for a refusal and for Sync
+	catalog *catalog    // by which it was judged, of what may have columns
 	portal  *portal     // of kindExecute
 	prep    *prepared   // of kindDescribe of a statement
 	formats []int16     // of kindExecute: of its result
@@ -103,6 +104,16 @@ func (q *queue) pop() *entry {
 	q.head = (q.head + 1) % len(q.ring)
 	q.n--
 	return e
+}
+
+// others reports whether anything has another catalogue than cat.
+func (q *queue) others(cat *catalog) bool {
+	for i := range q.n {
+		if c := q.at(i).catalog; c != nil && c != cat {
+			return true
+		}
+	}
+	return false
 }
 
 // drop removes the entry at i.

@@ -34,7 +34,7 @@ func (c *conn) ofShape(text []byte) *statement {
 		return nil
 	}
 	s := c.shapes[string(shape)]
-	if s == nil || s.st.catalog != c.cat || c.s.Stale(s.st.adm) {
+	if s == nil || s.st.catalog != c.slot.catalog.Load().mark || c.s.Stale(s.st.adm) {
 		return nil
 	}
 	if s.st.text == copied { // which an earlier session had judged
@@ -71,7 +71,7 @@ func (st *statement) reworded(text, forward string) *statement {
 
 // template makes the template for the shape of st, once that was met before with other
 // literals: many texts never come again in any form.
-func (c *conn) template(ctx context.Context, st *statement) *pgsql.Template {
+func (c *conn) template(ctx context.Context, st *statement, cat *catalog) *pgsql.Template {
 	if st.own || len(st.text) > maxCachedText {
 		return nil
 	}
@@ -90,7 +90,7 @@ func (c *conn) template(ctx context.Context, st *statement) *pgsql.Template {
 		return nil
 	}
 	t, _ := pgsql.NewTemplate(st.text, st.adm.Forward, func(text string) (string, error) {
-		an, err := c.e.build(st.catalog, c.names, c.tokens, text).Analyse(ctx)
+		an, err := c.e.build(cat, c.names, c.tokens, text).Analyse(ctx)
 		if err != nil {
 			return "", err
 		}

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"maps"
 	"strings"
 	"sync"
 )
@@ -65,9 +66,10 @@ func (s *shelf) clear() {
 
 // shelve leaves what the session has had judged to the next one; what was noted of results
 // is not handed on. What was judged with keys of masks goes with them, and what was judged against a catalogue that
-// has changed, which nobody else could use and which would be kept. The session is over.
+// has changed, which nobody else could use. The session is over.
 func (c *conn) shelve() {
-	if len(c.tokens) == 0 && c.cat == c.e.catalogs.last(catalogKey(c.terms)) {
+	if cat := c.slot.catalog.Load(); len(c.tokens) == 0 {
+		maps.DeleteFunc(c.shapes, func(_ string, s *shaped) bool { return s.st.catalog != cat.mark })
 		for _, s := range c.shapes {
 			s.st.desc, s.st.columns, s.st.plan, s.st.asked = nil, nil, nil, 0
 		}

@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/pump"
@@ -19,7 +18,7 @@ type statement struct {
 	text        string
 	adm         *engine.Admission
 	facts       *sql.Facts
-	catalog     *catalog
+	catalog     mark // of the one that it was judged by
 	own         bool // the client's bytes pass as they came
 	masked      bool
 	quotes      bool     // its errors and notices may quote what nobody may read
@@ -38,7 +37,7 @@ type statement struct {
 }
 
 func newStatement(text string, adm *engine.Admission, cat *catalog, keys tokens) (*statement, error) {
-	st := &statement{text: text, adm: adm, catalog: cat, own: adm.Own, maxAffected: -1, maxRows: -1}
+	st := &statement{text: text, adm: adm, catalog: cat.mark, own: adm.Own, maxAffected: -1, maxRows: -1}
 	if adm.Analysis != nil {
 		st.facts, _ = adm.Analysis.Facts().(*sql.Facts)
 	}
@@ -64,7 +63,7 @@ func newStatement(text string, adm *engine.Admission, cat *catalog, keys tokens)
 			return nil, &postern.Refusal{Rule: adm.Decision.Rule, Reason: "the task asks for something that this gateway does not understand"}
 		}
 	}
-	st.quotes = st.masked || (adm.Decision.Level != postern.LevelNone && st.runsCode())
+	st.quotes = st.masked || (adm.Decision.Level != postern.LevelNone && st.runsCode(cat))
 	var err error
 	switch level := adm.Decision.Level; {
 	case level == postern.LevelResult || later:
@@ -80,7 +79,7 @@ func newStatement(text string, adm *engine.Admission, cat *catalog, keys tokens)
 
 // runsCode reports whether the statement runs functions or triggers that are the
 // resource's own. What they say is theirs to choose.
-func (st *statement) runsCode() bool {
+func (st *statement) runsCode(cat *catalog) bool {
 	for i := range st.facts.Statements {
 		s := &st.facts.Statements[i]
 		for _, f := range s.Functions {
@@ -90,7 +89,7 @@ func (st *statement) runsCode() bool {
 		}
 		for j := range s.Tables {
 			t := &s.Tables[j]
-			if rel := st.catalog.Relations[sql.Name{Schema: t.Schema, Name: t.Name}]; t.Target && (rel == nil || rel.HasTriggers) {
+			if rel := cat.Relations[sql.Name{Schema: t.Schema, Name: t.Name}]; t.Target && (rel == nil || rel.HasTriggers) {
 				return true
 			}
 		}
@@ -200,19 +199,10 @@ func (c *conn) prepare(ctx context.Context, text string) (*statement, error) {
 	if err != nil {
 		return nil, err
 	}
-	if st.defines && !c.terms.Own && c.e.catalogs.crowded(catalogKey(c.terms)) {
-		return nil, &postern.Refusal{
-			Code: postern.CodeLimit, Reason: fmt.Sprintf("the names of resource %q have changed too often for what its sessions keep", c.terms.Resource),
-			Detail: fmt.Sprintf("sessions have prepared statements from before %d changes", c.e.limits.Catalogs), Hint: "deallocate prepared statements, or end sessions that have them",
-		}
-	}
-	template := c.template(ctx, st)
+	template := c.template(ctx, st, cat)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.see(st)
-	if c.cat != cat {
-		c.setCatalog(cat)
-	}
 	if adm.Decision.Deps.Cacheable() && len(text) <= maxCachedText {
 		c.keepText(st)
 		c.keepShape(st, template)
@@ -234,13 +224,6 @@ func (c *conn) see(st *statement) {
 	c.changeSeen = c.changeSeen || st.changes
 }
 
-// setCatalog forgets what was judged against another catalogue. The caller holds mu.
-func (c *conn) setCatalog(cat *catalog) {
-	c.cat = cat
-	clear(c.texts)
-	clear(c.shapes)
-}
-
 // A session keeps so many texts of so many bytes that it has had judged, which saves a
 // copy and a lookup in the gate for what it sends over and over.
 const (
@@ -260,7 +243,7 @@ func (c clientCore) judge(text []byte) (*statement, pump.Next) {
 	if c.recheck {
 		return nil, c.refresh()
 	}
-	if st := c.texts[string(text)]; st != nil && st.catalog == c.cat && !c.s.Stale(st.adm) {
+	if st := c.texts[string(text)]; st != nil && st.catalog == c.slot.catalog.Load().mark && !c.s.Stale(st.adm) {
 		return st, pump.Next{}
 	}
 	if st := c.ofShape(text); st != nil {
@@ -309,25 +292,41 @@ func (c clientCore) later(fn func(context.Context) error) pump.Next {
 // refresh looks whether the catalogue has changed.
 func (c clientCore) refresh() pump.Next {
 	return c.later(func(ctx context.Context) error {
-		cat, err := c.e.catalogs.get(ctx, catalogKey(c.terms), c.s)
-		if err != nil {
+		if _, err := c.e.catalogs.get(ctx, catalogKey(c.terms), c.s); err != nil {
 			return err
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.recheck = false
-		if cat != c.cat {
-			c.setCatalog(cat)
-		}
 		return nil
 	})
+}
+
+// currently is the catalogue as it is, where st was judged by it; else something is to be done
+// first. What is under way in a session has one catalogue in common, so that no queue keeps many:
+// what was judged by the next one waits until the target has answered.
+func (c clientCore) currently(st *statement, kept bool) (*catalog, pump.Next) {
+	if c.recheck {
+		return nil, c.refresh()
+	}
+	cat := c.slot.catalog.Load()
+	if st.catalog != cat.mark {
+		return nil, c.rejudge(st, kept)
+	}
+	if c.judgedBy != cat.mark {
+		if c.q.others(cat) {
+			return nil, c.drain()
+		}
+		c.judgedBy = cat.mark
+	}
+	return cat, pump.Next{}
 }
 
 // rejudge has a statement judged again, because policy or catalogue have changed. Where
 // the target has prepared it already, what may be sent must still be just that.
 func (c clientCore) rejudge(st *statement, kept bool) pump.Next {
 	delete(c.texts, st.text)
-	c.ready.st = nil
+	c.ready.st, c.ready.body = nil, nil
 	return c.later(func(ctx context.Context) error {
 		again, err := c.prepare(ctx, st.text)
 		if err != nil {
