@@ -70,8 +70,9 @@ func Run(t *testing.T, p Protocol) {
 	}
 }
 
-// wait bounds each step of a check.
-const wait = 20 * time.Second
+// wait bounds each step of a check. It is long, for a machine may be busy with other
+// things: a time that is promised is measured where it is.
+const wait = time.Minute
 
 type bench struct {
 	Protocol

@@ -98,8 +98,8 @@ func (s *Session) Sent(p string) bool {
 func (s *Session) Closed() error {
 	select {
 	case <-s.closed:
-	case <-time.After(10 * time.Second):
-		s.door.tb.Fatal("the session was not closed within 10 s")
+	case <-time.After(wait):
+		s.door.tb.Fatalf("the session was not closed within %s", wait)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
