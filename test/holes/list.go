@@ -41,6 +41,7 @@ var All = []Hole{
 	{"wire-error-fields", "details-of-functions"},
 	{"wire-error-text", "dataplane/engine/postgres TestScrub"},
 	{"wire-startup", "dataplane/engine/postgres TestStartupParameters"},
+	{"wire-timeout", "startup-timeout-lifted"},
 	{"wire-deallocate", "dataplane/engine/postgres TestNamesAreCounted"},
 	{"wire-prepare", "dataplane/engine/postgres TestConversations"},
 	{"wire-defined", "dataplane/engine/postgres TestNamesOfAnOpenTransaction"},

