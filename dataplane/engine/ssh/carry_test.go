@@ -3,7 +3,9 @@ package ssh
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -228,5 +230,47 @@ func TestTypedIsNotKept(t *testing.T) {
 	_ = s.Wait()
 	if strings.Contains(kept(), "hunter2!") {
 		t.Errorf("what was typed is kept: %q", kept())
+	}
+}
+
+// TestSignalWhileJudged: a signal that comes before a command is admitted is not lost, also
+// where nobody has to be waited for.
+func TestSignalWhileJudged(t *testing.T) {
+	h := newHouse(t)
+	c := h.connect(t)
+	if _, err := c.Exec(testContext(t), "true"); err != nil { // the host is there
+		t.Fatal(err)
+	}
+	judging, admit := make(chan struct{}), make(chan struct{})
+	h.door.Set(func(p *enginetest.Policy) {
+		p.Decide = func(string, any) postern.Decision {
+			judging <- struct{}{}
+			<-admit
+			return postern.Decision{Verdict: postern.VerdictAllow, Level: postern.LevelSource}
+		}
+	})
+	file := filepath.Join(t.TempDir(), "made")
+	s, err := c.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Start("touch " + file); err != nil {
+		t.Fatal(err)
+	}
+	<-judging
+	if err := s.Signal(ssh.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.SendRequest("env", true, nil); err != nil { // is answered behind the signal
+		t.Fatal(err)
+	}
+	close(admit)
+	var exit *ssh.ExitError
+	if err := s.Wait(); !errors.As(err, &exit) || exit.ExitStatus() != exitRefused {
+		t.Errorf("the command ended with %v", err)
+	}
+	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the command ran: %v", err)
 	}
 }

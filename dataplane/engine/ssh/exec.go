@@ -30,8 +30,6 @@ func (o outcome) outcome() engine.Outcome {
 func (s *channel) run(ctx context.Context, x *execution, start func(*ssh.Session) error) outcome {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := func() { cancel(errGone) }
-	defer s.begin(nil, stop)()
 	if t := s.c.terms.StatementTimeout; t > 0 {
 		over := time.AfterFunc(t, func() {
 			cancel(&postern.Refusal{Code: postern.CodeCancelled, Reason: "it ran for longer than the task allows", Rule: string(s.c.terms.Task) + "/limits"})
@@ -47,7 +45,10 @@ func (s *channel) run(ctx context.Context, x *execution, start func(*ssh.Session
 		return refusedWith(&postern.Refusal{Code: postern.CodeUnavailable, Reason: "the host takes no more sessions", Cause: err})
 	}
 	defer func() { _ = live.Close() }()
-	s.begin(live, stop)
+	defer s.lives(live)()
+	if ctx.Err() != nil { // what comes from here on, the host is told
+		return refusedWith(context.Cause(ctx))
+	}
 	p, err := s.pipes(x, live)
 	if err != nil {
 		return refusedWith(err)

@@ -23,7 +23,7 @@ type channel struct {
 	pty  *terminal
 	auto sync.Mutex // guards what follows
 	live *ssh.Session
-	stop context.CancelFunc               // of what runs, or waits for people
+	stop func()                           // of what runs, or waits for people
 	size func(columns, rows uint32) error // records a size, and tells who shows the terminal; nil while nobody does
 	mask *veils                           // of what runs
 
@@ -61,18 +61,21 @@ func (c *conn) serveSession(ctx context.Context, nc ssh.NewChannel) {
 		begun = true
 		remove := c.speak.add(ch.Stderr(), s.pty != nil)
 		command.Add(1)
+		asked, stop := context.WithCancelCause(ctx)
+		s.ends(func() { stop(errGone) })
 		c.group.Go("command", func(context.Context) error {
 			defer command.Done()
+			defer stop(nil)
+			defer s.ends(nil)
 			defer remove()
 			defer func() { _ = ch.Close() }()
-			run(ctx)
+			run(asked)
 			return nil
 		})
 	}
 	// The client has closed the channel: what ran for it ends, what waited gives up.
 	// Until it has, the channel counts as open.
 	cancel()
-	s.interrupt()
 	command.Wait()
 }
 
@@ -135,23 +138,23 @@ func (s *channel) request(r *ssh.Request, begun bool) (run func(context.Context)
 	return nil, false // agents, displays and what nobody knows
 }
 
-// begin notes what runs, so that signals and sizes reach it; stop ends it.
-func (s *channel) begin(live *ssh.Session, stop context.CancelFunc) (end func()) {
+// ends notes what a signal does to what the channel is for, as long as the host does not run it:
+// from when it is asked for, since a signal that comes while it is judged must not be lost.
+func (s *channel) ends(stop func()) {
 	s.auto.Lock()
 	defer s.auto.Unlock()
-	s.live, s.stop = live, stop
+	s.stop = stop
+}
+
+// lives notes the host's session of what runs, so that signals and sizes reach it.
+func (s *channel) lives(live *ssh.Session) (end func()) {
+	s.auto.Lock()
+	defer s.auto.Unlock()
+	s.live = live
 	return func() {
 		s.auto.Lock()
 		defer s.auto.Unlock()
-		s.live, s.stop = nil, nil
-	}
-}
-
-func (s *channel) interrupt() {
-	s.auto.Lock()
-	defer s.auto.Unlock()
-	if s.stop != nil {
-		s.stop()
+		s.live = nil
 	}
 }
 
@@ -160,7 +163,7 @@ func (s *channel) signal(sig ssh.Signal) bool {
 	defer s.auto.Unlock()
 	if s.live == nil {
 		if s.stop != nil && (sig == ssh.SIGINT || sig == ssh.SIGTERM || sig == ssh.SIGHUP) {
-			s.stop() // it waits for people, and gives up
+			s.stop() // it waits for people, or for the host, and gives up
 		}
 		return s.stop != nil
 	}
@@ -251,6 +254,7 @@ func (s *channel) shell(ctx context.Context) {
 		return
 	}
 	if _, guard := x.duties(); guard {
+		s.ends(nil) // it has keys for that
 		s.report(x, s.guard(ctx, x))
 		return
 	}
@@ -259,9 +263,6 @@ func (s *channel) shell(ctx context.Context) {
 
 // admit has a request of the channel admitted. A client that goes away gives up.
 func (s *channel) admit(ctx context.Context, st stmt) (*execution, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer s.begin(nil, cancel)()
 	return s.c.admit(ctx, st, s.notice)
 }
 
