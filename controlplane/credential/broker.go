@@ -61,7 +61,7 @@ func (b *Broker) Lease(ctx context.Context, node NodeIdentity, req *nodev1.Lease
 	case have.Grant != want.Grant || have.Resource != want.Resource:
 		return nil, fault.New(codes.FailedPrecondition, "session %q has a lease for something else", want.Session)
 	case have.State == stateActive && b.now().Before(have.Expires):
-		if sealed, ok := b.replies.get(want.id, node.HPKEKey, b.now()); ok {
+		if sealed, ok := b.replies.get(&have, node.HPKEKey, b.now()); ok {
 			return b.response(have, sealed), nil
 		}
 		fallthrough
@@ -254,7 +254,7 @@ func (b *Broker) issue(ctx context.Context, node NodeIdentity, one *lease, ref *
 	if err != nil {
 		return nil, fault.Wrap(err, codes.Internal, "the credential could not be sealed to node %q", node.Name)
 	}
-	b.replies.put(one.id, node.HPKEKey, sealed, b.now())
+	b.replies.put(one, node.HPKEKey, sealed, b.now())
 	b.cfg.Logger.InfoContext(ctx, "credential lent", append(one.attrs(), slog.Duration("took", b.now().Sub(began)))...)
 	return b.response(*one, sealed), nil
 }

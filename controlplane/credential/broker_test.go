@@ -74,6 +74,22 @@ func TestAskingAgain(t *testing.T) {
 	})
 }
 
+func TestAnAnswerIsOfTheCredentialThatLives(t *testing.T) {
+	h := newHouse(t)
+	h.take("s-1")
+	// The node goes over to another control plane, which lends anew, and comes back.
+	other := h.another()
+	if _, err := other.Lease(t.Context(), h.node(), ask("s-1")); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.open("s-1", h.take("s-1")).GetAccount(); got == "user-1" {
+		t.Errorf("lent %s, which the other control plane has revoked", got)
+	}
+	if h.vault.live() != 1 {
+		t.Errorf("%d users live", h.vault.live())
+	}
+}
+
 func TestOneCredentialForRequestsAtOnce(t *testing.T) {
 	h := newHouse(t)
 	h.vault.pause = make(chan struct{})

@@ -45,7 +45,9 @@ func (k *keyedLocks) lock(ctx context.Context, id postern.LeaseID) (unlock func(
 }
 
 // replies keeps sealed answers for a short time, so that a node whose answer was lost
-// gets the same one. They open with the node's key alone. The zero value is ready.
+// gets the same one: while the loan is still the one that it told of, for another control
+// plane may have lent anew under the same name. They open with the node's key alone. The
+// zero value is ready.
 type replies struct {
 	mu    sync.Mutex
 	byID  map[postern.LeaseID]reply
@@ -54,10 +56,11 @@ type replies struct {
 
 type reply struct {
 	key, sealed []byte
+	created     time.Time // of the loan
 	at          time.Time
 }
 
-func (r *replies) put(id postern.LeaseID, key, sealed []byte, now time.Time) {
+func (r *replies) put(one *lease, key, sealed []byte, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.byID == nil {
@@ -71,18 +74,18 @@ func (r *replies) put(id postern.LeaseID, key, sealed []byte, now time.Time) {
 		delete(r.byID, r.order[0])
 		r.order = r.order[1:]
 	}
-	r.byID[id] = reply{key: bytes.Clone(key), sealed: sealed, at: now}
-	r.order = append(r.order, id)
+	r.byID[one.id] = reply{key: bytes.Clone(key), sealed: sealed, created: one.Created, at: now}
+	r.order = append(r.order, one.id)
 }
 
-func (r *replies) get(id postern.LeaseID, key []byte, now time.Time) ([]byte, bool) {
+func (r *replies) get(one *lease, key []byte, now time.Time) ([]byte, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	one, ok := r.byID[id]
-	if !ok || !bytes.Equal(one.key, key) || now.Sub(one.at) >= replayWindow {
+	have, ok := r.byID[one.id]
+	if !ok || !have.created.Equal(one.Created) || !bytes.Equal(have.key, key) || now.Sub(have.at) >= replayWindow {
 		return nil, false
 	}
-	return one.sealed, true
+	return have.sealed, true
 }
 
 func (r *replies) drop(id postern.LeaseID) {
