@@ -120,6 +120,8 @@ func (r *Rule) Masker(contentType string) (Masker, error) {
 		return r.NewJSON(false), nil
 	case kind == "application/x-ndjson" || kind == "application/ndjson" || kind == "application/jsonl" || kind == "application/x-jsonlines":
 		return r.NewJSON(true), nil
+	case r.paths != nil: // in nothing else a path leads anywhere
+		return nil, fmt.Errorf("content type %s has no paths: %w", kind, ErrType)
 	case kind == "text/csv" && parameters["header"] != "absent":
 		return r.newTable(','), nil
 	case kind == "text/tab-separated-values":

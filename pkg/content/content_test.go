@@ -150,6 +150,16 @@ func TestForms(t *testing.T) {
 	}
 }
 
+// A line is what an element of an array would be, and a value by itself.
+func TestLines(t *testing.T) {
+	r := rule(t, nil, at("/*/email", stars), at("/1/note", stars), at("/id", null))
+	const in, want = `{"email":"a","note":"b","id":1}` + "\n\n" + `{"x":{"email":"c"},"note":"d"}` + "\n" + `[{"email":"e"},"f"]`,
+		`{"email":"***","note":"b","id":null}` + "\n\n" + `{"x":{"email":"***"},"note":"***"}` + "\n" + `[{"email":"***"},"f"]`
+	if got, err := whole(r, "application/x-ndjson", in); err != nil || got != want {
+		t.Errorf(" got %s, %v\nwant %s", got, err, want)
+	}
+}
+
 // What two readers could understand in two ways is refused.
 func TestStrictJSON(t *testing.T) {
 	r := rule(t, nil, at("/a", stars))
@@ -191,7 +201,7 @@ func TestTypes(t *testing.T) {
 		contentType    string
 		fields, detect bool
 	}{
-		{"application/json", true, true}, {"application/problem+json; charset=UTF-8", true, true}, {"application/x-ndjson", true, true}, {"text/csv", true, true},
+		{"application/json", true, true}, {"application/problem+json; charset=UTF-8", true, true}, {"application/x-ndjson", true, true}, {"text/csv", false, true}, {"text/tab-separated-values", false, true}, {"application/x-www-form-urlencoded", false, true},
 		{"text/csv; header=absent", false, true}, {"text/plain", false, true}, {"text/html; charset=utf-8", false, true}, {"application/xml", false, true},
 		{"text/html; charset=utf-16", false, false}, {"application/json; charset=utf-7", false, false}, {"image/png", false, false}, {"application/octet-stream", false, false},
 		{"multipart/mixed; boundary=x", false, false}, {"", false, false}, {"application/json;;", false, false}, {"x", false, false},
@@ -201,6 +211,9 @@ func TestTypes(t *testing.T) {
 		if (err1 == nil) != c.fields || (err2 == nil) != c.detect || err1 != nil && !errors.Is(err1, ErrType) {
 			t.Errorf("%q: fields %v, kinds %v", c.contentType, err1, err2)
 		}
+	}
+	if _, err := rule(t, nil, at("a", stars)).Masker("text/csv"); err != nil {
+		t.Errorf("a name is one of a column, too: %v", err)
 	}
 	for _, path := range []string{"", "/", "*", "/a~2", "/a~", "/\xff", strings.Repeat("/a", MaxDepth+1)} {
 		if CheckPath(path) == nil {
@@ -318,16 +331,16 @@ func formBody(r *rand.Rand) string {
 func TestChunkings(t *testing.T) {
 	kinds := []postern.DetectRule{{Kind: "email", Mask: stars}, {Kind: "secrets", Mask: stars}}
 	r := rule(t, kinds, at("/orders/*/address", stars), at("address", stars))
-	text := rule(t, kinds)
+	names, text := rule(t, kinds, at("address", stars)), rule(t, kinds)
 	encodings := []string{"", "identity", "gzip", "br", "deflate", "deflate-raw", "zstd"}
 	for seed := range uint64(10_000) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		use, contentType, body := r, jsonType, jsonBody(rnd)
 		switch rnd.IntN(5) {
 		case 0:
-			contentType, body = "text/csv", csvBody(rnd)
+			use, contentType, body = names, "text/csv", csvBody(rnd)
 		case 1:
-			contentType, body = "application/x-www-form-urlencoded", formBody(rnd)
+			use, contentType, body = names, "application/x-www-form-urlencoded", formBody(rnd)
 		case 2:
 			use, contentType, body = text, "text/html", "<p>"+plantedMail+"</p> "+plantedToken+"\n"
 		}

@@ -15,6 +15,7 @@ import (
 type JSON struct {
 	rule  *Rule
 	many  bool
+	lines int // with a value, before this one
 	state jsonState
 	text  *detect.Stream // of the string that is read; nil detects nothing
 
@@ -65,9 +66,7 @@ type frame struct {
 // NewJSON masks one value, or with many one a line, as of NDJSON.
 func (r *Rule) NewJSON(many bool) *JSON {
 	j := &JSON{rule: r, many: many, text: stream(r.set), seed: maphash.MakeSeed(), part: make([]byte, 0, 256)}
-	if r.paths != nil {
-		j.nodes = append(j.nodes, r.paths)
-	}
+	j.reset()
 	return j
 }
 
@@ -134,6 +133,9 @@ func (j *JSON) between(dst, chunk []byte, i int) ([]byte, int, error) {
 			if len(j.frames) > 0 {
 				return dst, i, j.fail(i, "a line ends within a value")
 			}
+			if j.state == atEnd {
+				j.lines++
+			}
 			j.state = atValue
 			j.reset()
 		}
@@ -186,12 +188,18 @@ func (j *JSON) show(dst []byte, b byte) []byte {
 	return append(dst, b)
 }
 
-// reset gets ready for the next value at the top.
+// reset gets ready for the next value at the top. A line has the paths of an element of an
+// array besides, for who asks may choose in which of both forms the answer comes.
 func (j *JSON) reset() {
 	j.from, j.by = 0, nil
 	j.nodes = j.nodes[:0]
-	if j.rule.paths != nil {
-		j.nodes = append(j.nodes, j.rule.paths)
+	if j.rule.paths == nil {
+		return
+	}
+	j.nodes = append(j.nodes, j.rule.paths)
+	if j.many {
+		j.part = appendInt(j.part[:0], j.lines)
+		j.nodes = j.rule.paths.below(j.nodes, j.part)
 	}
 }
 
@@ -298,11 +306,6 @@ func (j *JSON) step(f *frame, name []byte) {
 	parents := j.nodes[f.nodes:j.from]
 	j.nodes = j.nodes[:j.from]
 	for _, n := range parents {
-		if c := n.children[string(name)]; c != nil {
-			j.nodes = append(j.nodes, c)
-		}
-		if n.any != nil {
-			j.nodes = append(j.nodes, n.any)
-		}
+		j.nodes = n.below(j.nodes, name)
 	}
 }

@@ -36,11 +36,23 @@ func (n *node) add(names []string, w *mask.Writer) {
 	n.mask = w
 }
 
+// below appends the nodes of a child, by its folded name or index.
+func (n *node) below(dst []*node, name []byte) []*node {
+	if c := n.children[string(name)]; c != nil {
+		dst = append(dst, c)
+	}
+	if n.any != nil {
+		dst = append(dst, n.any)
+	}
+	return dst
+}
+
 const maxPath = 1024
 
 // CheckPath says what is wrong with the path of a field: a JSON pointer (RFC 6901) in
 // which "*" stands for any name or index, or the name of a field of CSV or a form, which in
-// JSON is a member of that name anywhere. Names are the same in capitals and small letters.
+// JSON is a member of that name anywhere. A pointer leads nowhere in CSV or a form, which are
+// not shown then. Names are the same in capitals and small letters.
 func CheckPath(path string) error {
 	_, err := split(path)
 	return err

@@ -332,6 +332,10 @@ func TestMasks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	names, err := content.Compile(&postern.ContentRule{Fields: []postern.FieldRule{{Path: "phone", Mask: star}}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	looks, err := content.Compile(&postern.ContentRule{Detect: []postern.DetectRule{{Kind: "email", Mask: star}}})
 	if err != nil {
 		t.Fatal(err)
@@ -341,7 +345,7 @@ func TestMasks(t *testing.T) {
 		result, shows string
 	}{
 		{fields, `{"structuredContent":{"customer":{"email":"x","id":7}},"content":[{"type":"text","text":"{\"customer\":{\"email\":\"x\"}}"}]}`, `{"content":[{"text":"{\"customer\":{\"email\":\"***\"}}","type":"text"}],"structuredContent":{"customer":{"email":"***","id":7}}}`},
-		{fields, `{"contents":[{"uri":"docs://a","mimeType":"text/csv","text":"phone,n\n123,1\n"},{"uri":"docs://b","blob":"Ym9i"}]}`, `{"contents":[{"mimeType":"text/csv","text":"phone,n\n***,1\n","uri":"docs://a"},{"blob":"","uri":"docs://b"}]}`},
+		{names, `{"contents":[{"uri":"docs://a","mimeType":"text/csv","text":"phone,n\n123,1\n"},{"uri":"docs://b","blob":"Ym9i"}]}`, `{"contents":[{"mimeType":"text/csv","text":"phone,n\n***,1\n","uri":"docs://a"},{"blob":"","uri":"docs://b"}]}`},
 		{fields, `{"content":[{"type":"image","data":"Ym9i","mimeType":"image/png"},{"type":"audio","data":"Ym9i"}]}`, `{"content":[{"data":"","mimeType":"image/png","type":"image"},{"data":"","type":"audio"}]}`},
 		{fields, `{"content":[{"type":"text","text":"\u00010"}],"a":"\u00011","b":"\u00019"}`, ""},
 		{looks, `{"content":[{"type":"text","text":"to bob@example.com"}],"x":"bob@example.com"}`, `{"content":[{"text":"to ***","type":"text"}],"x":"***"}`},
