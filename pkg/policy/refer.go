@@ -65,6 +65,16 @@ func references(o *typesv1.Object) []reference {
 	return out
 }
 
+// Refers lists the objects that o needs, as "kind/name", in the order of its fields; what
+// several fields name is there several times.
+func Refers(o *typesv1.Object) []string {
+	var out []string
+	for _, r := range references(o) {
+		out = append(out, r.kind+"/"+r.name)
+	}
+	return out
+}
+
 // Referrers lists the objects among all that refer to kind and name, as "kind/name",
 // sorted; what is referred to is not deleted. A lock is no referrer, so that what is
 // locked can be removed and stays locked.

@@ -12,6 +12,7 @@ import (
 	"github.com/posterngate/postern/pkg/fault"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/object"
+	"github.com/posterngate/postern/pkg/policy"
 )
 
 // Change is one object before and after; nil where it is not there.
@@ -233,22 +234,17 @@ func (c *Caller) reach(w World, into map[string]string) {
 			if r := b.GetSpec().GetApproval().GetRule(); r != "" {
 				into["approvalrule/"+r] = name
 			}
-			spec := w.Lookup("task", name).GetTask().GetSpec()
+			task := w.Lookup("task", name)
+			for _, ref := range policy.Refers(task) {
+				into[ref] = name
+			}
+			labels := task.GetTask().GetSpec().GetResources().GetLabels()
+			if len(labels) == 0 {
+				continue
+			}
 			for o := range w.All("resource") {
-				if sel := spec.GetResources(); slices.Contains(sel.GetNames(), object.Name(o)) ||
-					(len(sel.GetLabels()) > 0 && object.Carries(object.Meta(o).GetLabels(), sel.GetLabels())) {
+				if object.Carries(object.Meta(o).GetLabels(), labels) {
 					into[object.Ref(o)] = name
-				}
-			}
-			if r := spec.GetApproval().GetRule(); r != "" {
-				into["approvalrule/"+r] = name
-			}
-			for _, p := range spec.GetPermit() {
-				for _, m := range p.GetMask() {
-					into["mask/"+m] = name
-				}
-				if r := p.GetApproval().GetRule(); r != "" {
-					into["approvalrule/"+r] = name
 				}
 			}
 		}

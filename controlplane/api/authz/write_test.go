@@ -261,6 +261,37 @@ spec: {method: token, key: {secret: theirs}}
 	}
 }
 
+// TestWhatATaskNamesIsNotItsSubjects: nobody but an admin writes what a task that is bound to
+// them refers to, by whichever field.
+func TestWhatATaskNamesIsNotItsSubjects(t *testing.T) {
+	anna := &authz.Caller{Subject: postern.Subject{Name: "anna"}, Roles: []policy.RoleGrant{{Role: authz.Operator}}}
+	refers := map[string]*typesv1.Object{}
+	for _, kind := range []string{"resource", "mask", "approvalrule"} {
+		refers[kind] = object.Bare(kind, "theirs")
+	}
+	bound := parse(t, "kind: Binding\nmetadata: {name: b}\nspec: {subjects: [{subject: anna}], tasks: [t]}")
+	tried := map[string]int{}
+	for _, o := range naming("task", "theirs") {
+		object.Meta(o).Name = "t"
+		for kind, ref := range refers {
+			if len(policy.Referrers(kind, "theirs", []*typesv1.Object{o})) == 0 {
+				continue
+			}
+			tried[kind]++
+			before := maps.Clone(bound)
+			before["task/t"], before[object.Ref(ref)] = o, ref
+			if _, err := anna.MayWrite([]authz.Change{{Before: ref, After: ref}}, before, before); err == nil {
+				t.Errorf("%s is written by whom %v is bound to", object.Ref(ref), o)
+			}
+		}
+	}
+	for kind := range refers {
+		if tried[kind] == 0 {
+			t.Errorf("no field of a task names a %s", kind)
+		}
+	}
+}
+
 // naming are objects of a kind that have a name in one field each, in all that have text.
 func naming(kind, name string) (out []*typesv1.Object) {
 	whole := (&typesv1.Object{}).ProtoReflect()
