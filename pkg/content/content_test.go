@@ -127,6 +127,19 @@ func TestTables(t *testing.T) {
 			t.Errorf("%.20q passed as %.20q, %v", in, got, err)
 		}
 	}
+	for _, in := range []string{"id;e-mail;card\n1;alice;4\n", "id|e-mail\n", "id\te-mail\n", "sep=;\nid;e-mail\n", "\ufeffSEP=,\nid,e-mail\n", "i\x00d\x00,\x00e\x00\n"} {
+		if got, err := whole(r, "text/csv", in); !errors.Is(err, ErrForm) {
+			t.Errorf("%q passed as %q, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{"id,\"a;b\"\n1,2\n", "id\n1;2\n"} {
+		if got, err := whole(r, "text/csv", in); err != nil || got != in {
+			t.Errorf("%q: %q, %v", in, got, err)
+		}
+	}
+	if got, err := whole(rule(t, looks), "text/csv", "id;mail\n1;bob@example.com\n"); err != nil || got != "id;mail\n1;***\n" {
+		t.Errorf("%q, %v", got, err)
+	}
 	if got, err := whole(r, "text/tab-separated-values", "card\tx\n4111111111111111\ta,b"); err != nil || got != "card\tx\n************1111\ta,b" {
 		t.Errorf("%q, %v", got, err)
 	}

@@ -3,6 +3,7 @@ package content
 import (
 	"bytes"
 	"fmt"
+	"strings"
 
 	"github.com/posterngate/postern/pkg/detect"
 	"github.com/posterngate/postern/pkg/mask"
@@ -184,6 +185,9 @@ func (t *table) show(dst []byte, quoted bool) ([]byte, error) {
 	return t.write(dst, text, quoted), nil
 }
 
+// others part columns where the separator of the type does not; a NUL is of another encoding.
+const others = ";|\t\x00"
+
 // title takes the name of a column.
 func (t *table) title(dst []byte, quoted bool) ([]byte, error) {
 	if t.column == MaxColumns {
@@ -191,6 +195,9 @@ func (t *table) title(dst []byte, quoted bool) ([]byte, error) {
 	}
 	name := bytes.TrimPrefix(t.field, []byte("\ufeff"))
 	folded := fold(string(bytes.TrimSpace(name)))
+	if t.rule.Fields() && (!quoted && bytes.ContainsAny(name, others) || strings.HasPrefix(folded, "sep=")) {
+		return dst, t.fail("its columns are parted by another separator")
+	}
 	for _, other := range t.named {
 		if other == folded && folded != "" {
 			return dst, t.fail("two columns have one name")
