@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -52,7 +53,7 @@ type door struct {
 // Sync trusts the name that the caller gives; nodeapi does not.
 func (d door) Sync(conn nodev1.SyncService_SyncServer) error {
 	md, _ := metadata.FromIncomingContext(conn.Context())
-	return d.hub.Serve(conn.Context(), publish.Node{Name: postern.NodeName(md.Get("node")[0]), Region: "eu-1"}, conn)
+	return d.hub.Serve(conn.Context(), publish.Node{Name: postern.NodeName(md.Get("node")[0]), Region: "eu-1", Serial: strings.Join(md.Get("serial"), "")}, conn)
 }
 
 // inHouse runs test in a bubble, on a running house.
@@ -181,12 +182,18 @@ func (h *house) connect(name string, holder *snapshot.Holder) *peer {
 func (h *house) reconnect(name string, holder *snapshot.Holder, forget bool) *peer {
 	h.t.Helper()
 	time.Sleep(h.settle)
+	return h.dial(name, "", holder, forget)
+}
+
+// dial opens a stream by a certificate with the serial, at once.
+func (h *house) dial(name, serial string, holder *snapshot.Holder, forget bool) *peer {
+	h.t.Helper()
 	cc, err := grpc.NewClient("passthrough:///hub", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return h.lis.DialContext(ctx) }))
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(context.Background(), "node", name))
+	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(context.Background(), "node", name, "serial", serial))
 	conn, err := nodev1.NewSyncServiceClient(cc).Sync(ctx)
 	if err != nil {
 		h.t.Fatal(err)

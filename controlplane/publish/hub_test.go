@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/posterngate/postern/dataplane/snapshot"
+	"github.com/posterngate/postern/pkg/fault"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
@@ -315,6 +316,45 @@ func TestALockedNodeHearsOfItAndIsCutOff(t *testing.T) {
 		_, err := p.conn.Recv()
 		if status.Code(err) != codes.PermissionDenied || time.Since(began) > 5*time.Second {
 			t.Errorf("after %s: %v, want to be cut off", time.Since(began), err)
+		}
+	})
+}
+
+func TestASupersededCertificateIsCutOff(t *testing.T) {
+	enrolled := func(serial string) *typesv1.Object {
+		o := node("n1", "eu-1", nil)
+		o.GetNode().Spec.Serial = serial
+		return o
+	}
+	inHouse(t, func(h *house) {
+		h.put(resource("db", nil), enrolled("1"))
+		time.Sleep(h.settle)
+		old := h.dial("n1", "1", snapshot.New(), false)
+		defer old.close()
+		cut := old.live()
+		synctest.Wait()
+		// Enrolled anew: the new one is at another replica, and so nothing here replaces the old.
+		h.put(enrolled("2"))
+		time.Sleep(5 * time.Second)
+		select {
+		case err := <-cut:
+			if !fault.Is(err, fault.KindSuperseded) {
+				t.Errorf("cut off by %v", err)
+			}
+		default:
+			t.Error("the old certificate is still told of policy")
+		}
+		// One that comes before this replica has heard of its certificate stays.
+		next := h.dial("n1", "3", snapshot.New(), false)
+		defer next.close()
+		ended := next.live()
+		synctest.Wait()
+		h.put(enrolled("3"))
+		time.Sleep(time.Minute)
+		select {
+		case err := <-ended:
+			t.Errorf("the newest certificate was cut off: %v", err)
+		default:
 		}
 	})
 }

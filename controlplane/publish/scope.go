@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/grpc/codes"
+
+	"github.com/posterngate/postern/pkg/fault"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/object"
 )
@@ -117,4 +120,25 @@ func applies(s *typesv1.ResourceSelector, resources map[string]map[string]string
 		}
 	}
 	return false
+}
+
+// rescope finds what the stream's node reaches now. Reaches keeps answers by labels.
+func (h *Hub) rescope(s *stream, reaches map[labelsKey][]string) {
+	switch n := h.world.node(s.name); {
+	case n != nil:
+		s.known = true
+		s.labels = labelsOf(n.GetMetadata().GetLabels(), n.GetSpec().GetRegion())
+		if n.GetSpec().GetSerial() != s.serial {
+			h.superseded(s)
+		}
+	case s.known:
+		s.end(fault.New(codes.PermissionDenied, "node %q is not enrolled any more", s.name))
+	}
+	by := keyOfLabels(s.labels)
+	reach, ok := reaches[by]
+	if !ok {
+		reach = h.world.reach(s.labels)
+		reaches[by] = reach
+	}
+	s.reach, s.scope = reach, keyOf(reach)
 }

@@ -25,6 +25,7 @@ const (
 	aheadPoll = 100 * time.Millisecond
 	sendWait  = 10 * time.Second // for a node to take one message
 	lockGrace = 2 * time.Second  // for a locked node to take the lock and end its sessions
+	nextGrace = 2 * time.Second  // for a node to come with its next certificate, and for the replica to hear of it
 	auditTime = time.Minute      // between comparisons on a quiet stream
 
 	// maxUnacked bounds what a node was sent and did not confirm. Locks go on up to it;
@@ -38,14 +39,16 @@ type Node struct {
 	Name   postern.NodeName
 	Labels map[string]string
 	Region string
+	Serial string // of the certificate
 }
 
 // A stream is one node's Sync call. Its mutable fields belong to the Hub's mutex.
 type stream struct {
-	name postern.NodeName
-	grpc nodev1.SyncService_SyncServer
-	end  context.CancelCauseFunc
-	wake chan struct{}
+	name   postern.NodeName
+	serial string // of its certificate
+	grpc   nodev1.SyncService_SyncServer
+	end    context.CancelCauseFunc
+	wake   chan struct{}
 
 	labels  map[string]string
 	known   bool // whether its Node object was seen
@@ -63,6 +66,7 @@ type stream struct {
 	pinged   bool
 	echo     int64
 	locking  *time.Timer
+	leaving  *time.Timer // while the certificate is not the one that is known here
 	status   status
 }
 
@@ -78,7 +82,7 @@ func (h *Hub) Serve(ctx context.Context, n Node, conn nodev1.SyncService_SyncSer
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	s := &stream{
-		name: n.Name, grpc: conn, end: end, wake: make(chan struct{}, 1), labels: labelsOf(n.Labels, n.Region),
+		name: n.Name, serial: n.Serial, grpc: conn, end: end, wake: make(chan struct{}, 1), labels: labelsOf(n.Labels, n.Region),
 		waiting: map[string]chan<- *nodev1.CommandResult{}, status: status{region: n.Region},
 	}
 	parts := run.New(ctx)
@@ -142,22 +146,19 @@ func (s *stream) lockOut(reason string) {
 	}
 }
 
-// rescope finds what the stream's node reaches now. Reaches keeps answers by labels.
-func (h *Hub) rescope(s *stream, reaches map[labelsKey][]string) {
-	switch n := h.world.node(s.name); {
-	case n != nil:
-		s.known = true
-		s.labels = labelsOf(n.GetMetadata().GetLabels(), n.GetSpec().GetRegion())
-	case s.known:
-		s.end(fault.New(codes.PermissionDenied, "node %q is not enrolled any more", s.name))
+// superseded ends the stream unless its certificate is the one that is known by then.
+func (h *Hub) superseded(s *stream) {
+	if s.leaving != nil {
+		return
 	}
-	by := keyOfLabels(s.labels)
-	reach, ok := reaches[by]
-	if !ok {
-		reach = h.world.reach(s.labels)
-		reaches[by] = reach
-	}
-	s.reach, s.scope = reach, keyOf(reach)
+	s.leaving = time.AfterFunc(nextGrace, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		s.leaving = nil
+		if n := h.world.node(s.name); n != nil && n.GetSpec().GetSerial() != s.serial {
+			s.end(fault.New(codes.PermissionDenied, "node %q has a newer certificate than this one", s.name).WithKind(fault.KindSuperseded))
+		}
+	})
 }
 
 // receive reads what the node says.
@@ -262,8 +263,10 @@ func (h *Hub) leave(s *stream) {
 }
 
 func (h *Hub) drop(s *stream) {
-	if s.locking != nil {
-		s.locking.Stop()
+	for _, t := range []*time.Timer{s.locking, s.leaving} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 	for _, result := range s.waiting {
 		close(result)

@@ -44,7 +44,7 @@ func call[Resp any](ctx context.Context, c *Client, again bool, fn func(ctx cont
 		done()
 		// What has a kind was said by the control plane: the link is well.
 		lost := again && fault.CodeOf(err) == codes.Unavailable && fault.From(err).Kind == ""
-		if err == nil || not != nil || ctx.Err() != nil || !lost && !fault.Is(err, kindSuperseded) {
+		if err == nil || not != nil || ctx.Err() != nil || !lost && !fault.Is(err, fault.KindSuperseded) {
 			return resp, err
 		}
 		not = l

@@ -32,7 +32,7 @@ func (c *Client) OpenHold(ctx context.Context, req *nodev1.OpenHoldRequest, on f
 		if told {
 			failures = 0
 		}
-		lost := fault.CodeOf(err) == codes.Unavailable || fault.Is(err, kindSuperseded)
+		lost := fault.CodeOf(err) == codes.Unavailable || fault.Is(err, fault.KindSuperseded)
 		switch {
 		case err == nil:
 			return last, nil

@@ -27,9 +27,6 @@ const (
 	commandWait = 30 * time.Second
 	maxCommands = 64 // at once
 	outgoing    = 64 // messages that wait to be sent
-
-	// kindSuperseded is the kind of the fault for a certificate whose successor exists.
-	kindSuperseded = "SUPERSEDED"
 )
 
 var (
@@ -52,9 +49,9 @@ func (c *Client) follow(ctx context.Context, g *run.Group) error {
 		}
 		cold = errors.Is(err, errResync)
 		switch code := fault.CodeOf(err); {
-		case errors.Is(err, errRotated), fault.Is(err, kindSuperseded) && before != c.cfg.Identity.serial():
+		case errors.Is(err, errRotated), fault.Is(err, fault.KindSuperseded) && before != c.cfg.Identity.serial():
 			continue // at once, with the new certificate
-		case fault.Is(err, kindSuperseded) && c.renew(ctx) == nil:
+		case fault.Is(err, fault.KindSuperseded) && c.renew(ctx) == nil:
 			continue // the answer to the last renewal was lost
 		case code == codes.PermissionDenied, code == codes.Unauthenticated:
 			c.clock.deny()

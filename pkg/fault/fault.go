@@ -17,6 +17,9 @@ import (
 // Domain is the domain of every ErrorInfo.
 const Domain = "postern"
 
+// KindSuperseded is the kind where a node's certificate has a successor.
+const KindSuperseded = "SUPERSEDED"
+
 // Error is a failure that somebody is told of.
 type Error struct {
 	Code       codes.Code

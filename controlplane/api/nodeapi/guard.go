@@ -17,9 +17,6 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 )
 
-// KindSuperseded is the kind of the fault for a certificate whose successor is in use.
-const KindSuperseded = "SUPERSEDED"
-
 // Who may call a method. The zero value is nobody.
 type who uint8
 
@@ -91,7 +88,7 @@ func (s *Server) admit(ctx context.Context, method string) (context.Context, err
 	case node == nil:
 		return nil, fault.New(codes.PermissionDenied, "node %q is not enrolled any more", name)
 	case node.GetSpec().GetSerial() != serial(cert):
-		return nil, fault.New(codes.PermissionDenied, "node %q has a newer certificate than this one", name).WithKind(KindSuperseded)
+		return nil, fault.New(codes.PermissionDenied, "node %q has a newer certificate than this one", name).WithKind(fault.KindSuperseded)
 	}
 	if role := node.GetSpec().GetRole(); role != "" && (role != postern.RoleWall || methods[method] != members) {
 		return nil, fault.New(codes.PermissionDenied, "%q is a %s, and may not call %s", name, role, method)

@@ -22,7 +22,7 @@ type syncService struct {
 func (s syncService) Sync(conn nodev1.SyncService_SyncServer) error {
 	c := callerOf(conn.Context())
 	return s.Hub.Serve(conn.Context(), publish.Node{
-		Name: c.name, Labels: c.node.GetMetadata().GetLabels(), Region: c.node.GetSpec().GetRegion(),
+		Name: c.name, Labels: c.node.GetMetadata().GetLabels(), Region: c.node.GetSpec().GetRegion(), Serial: c.node.GetSpec().GetSerial(),
 	}, conn)
 }
 

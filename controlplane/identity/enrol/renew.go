@@ -89,7 +89,7 @@ func (s *Service) superseded(ctx context.Context, name postern.NodeName, cert *x
 	}); err != nil {
 		s.cfg.Logger.ErrorContext(ctx, "superseded certificate not audited", "node", string(name), "error", err)
 	}
-	return fault.New(codes.PermissionDenied, "%s; lock the node, find out, and enrol it anew", reason).WithKind("SUPERSEDED")
+	return fault.New(codes.PermissionDenied, "%s; lock the node, find out, and enrol it anew", reason).WithKind(fault.KindSuperseded)
 }
 
 // clientCert is the certificate that TLS has verified for this call, or nil.
