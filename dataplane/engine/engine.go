@@ -244,7 +244,7 @@ type Statement struct {
 	// version and settings. It is part of the cache key.
 	Context string
 	// Analyse finds the facts. It is called at most once, on a miss, and may take
-	// milliseconds.
+	// milliseconds. ErrOutdated leaves the statement unjudged and unrecorded.
 	Analyse func(ctx context.Context) (Analysis, error)
 	// Private marks a statement whose verdict depends on objects of this session, so
 	// that it is not cached across sessions.
@@ -262,6 +262,10 @@ type Statement struct {
 	// where there is none. It may wait for the client.
 	Body func(ctx context.Context) error
 }
+
+// ErrOutdated is what Analyse returns, and Prepare with it, where what it goes by may have
+// changed in a way that matters: the engine looks, and asks again.
+var ErrOutdated = errors.New("what the statement was analysed by may be out of date")
 
 // An Analysis is one understood statement.
 type Analysis interface {

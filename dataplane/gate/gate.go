@@ -130,8 +130,8 @@ func Refuse(d postern.Decision) *postern.Refusal {
 	switch {
 	case strings.HasSuffix(d.Rule, policy.LimitsSuffix):
 		r.Code = postern.CodeLimit
-	case strings.HasSuffix(d.Rule, policy.UndefinedSuffix):
-		r.Code = postern.CodeUndefined
+	case d.Undefined != 0:
+		r.Code, r.Undefined = postern.CodeUndefined, d.Undefined
 	case strings.HasPrefix(d.Rule, policy.LockPrefix):
 		r.Code = postern.CodeKilled
 	case strings.HasPrefix(d.Rule, policy.GrantPrefix):
@@ -161,6 +161,9 @@ func (g *Gate) Prepare(ctx context.Context, st *engine.Statement) (*engine.Admis
 		}
 	}
 	a, facts, err := g.judge(ctx, snap, st)
+	if errors.Is(err, engine.ErrOutdated) {
+		return nil, err
+	}
 	if err != nil {
 		r := postern.AsRefusal(err)
 		if rerr := g.denied(st.Text, facts, r, nil); rerr != nil {

@@ -99,11 +99,13 @@ func (j *judge) sql(f *sql.Facts) postern.Decision {
 }
 
 // unclear denies what was not understood.
-func (j *judge) unclear(what string) postern.Decision {
-	return j.deny(&refusal{
+func (j *judge) unclear(what string) postern.Decision { return j.deny(j.notUnderstood(what)) }
+
+func (j *judge) notUnderstood(what string) *refusal {
+	return &refusal{
 		rule: j.task.rules.facts, reason: "this statement could not be understood, and so it is not allowed", detail: what,
 		hint: "check its names, write it more simply, or ask for a task that allows it",
-	})
+	}
 }
 
 // judge is the work of one decision. It stays on the stack, and so holds the query by

@@ -64,6 +64,7 @@ type want struct {
 	Detail      string // contains
 	Hint        string // contains
 	NoHint      bool
+	Undefined   postern.Undefined
 	Position    int
 	Level       string
 	Effect      string
@@ -188,6 +189,9 @@ func check(t *testing.T, d postern.Decision, w want) {
 	contains("hint", d.Hint, w.Hint)
 	if w.NoHint && d.Hint != "" {
 		t.Errorf("hint is %q, want none", d.Hint)
+	}
+	if w.Undefined != 0 && d.Undefined != w.Undefined || (d.Undefined != 0) != strings.HasSuffix(d.Rule, "/undefined") {
+		t.Errorf("undefined is %d, want %d", d.Undefined, w.Undefined)
 	}
 	if d.Position != w.Position {
 		t.Errorf("position is %d, want %d", d.Position, w.Position)

@@ -123,8 +123,6 @@ func (m RecordMode) String() string {
 const (
 	// LimitsSuffix ends the Rule of a denial because a limit is used up.
 	LimitsSuffix = "/limits"
-	// UndefinedSuffix ends the Rule of a denial because a column does not exist.
-	UndefinedSuffix = "/undefined"
 	// LockPrefix begins the Rule of a denial by a Lock; its name follows.
 	LockPrefix = "lock/"
 	// GrantPrefix begins the Rule of a denial because the grant is missing, over, or

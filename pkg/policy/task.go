@@ -89,7 +89,7 @@ func (c *checker) task(o *typesv1.Task) *task {
 		name: postern.TaskName(name), title: fmt.Sprintf("task %q", name),
 		rules: ruleNames{
 			when: name + "/when", approval: name + "/approval", functions: name + "/functions", settings: name + "/settings",
-			catalog: name + "/catalog", limits: name + LimitsSuffix, permit: name + "/permit", facts: name + "/facts", undefined: name + UndefinedSuffix, resources: name + "/resources",
+			catalog: name + "/catalog", limits: name + LimitsSuffix, permit: name + "/permit", facts: name + "/facts", undefined: name + "/undefined", resources: name + "/resources",
 		},
 		tables: map[sql.Name]*tablePermits{},
 	}

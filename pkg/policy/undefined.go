@@ -10,40 +10,64 @@ import (
 	"github.com/posterngate/postern/pkg/sql"
 )
 
-// undefined denies a text that names a column that does not exist. It says so only where the
-// task allows what is done with each table that was named before: of another it says what it
-// says of a column that is there.
+// undefined denies a text that names what does not exist.
 func (j *judge) undefined(f *sql.Facts) postern.Decision {
 	no := &refusal{rule: j.task.rules.undefined, reason: f.Incomplete}
+	switch u := f.Undefined; {
+	case u.Kind == postern.UndefinedColumn:
+		if other := j.undefinedColumn(f, no); other != nil {
+			return j.deny(other)
+		}
+	case u.Kind == postern.UndefinedRelation && u.Name != "":
+		no.detail, no.hint = j.task.allowed, j.task.nearestTable(u.Name)
+	}
+	j.deny(no)
+	j.d.Undefined, j.d.Position = f.Undefined.Kind, f.Undefined.Position
+	return j.d
+}
+
+// undefinedColumn completes the refusal because of a column that does not exist, or gives
+// another. It is told only where the task allows what is done with each table that was named
+// before: of another the refusal is that of a column that is there.
+func (j *judge) undefinedColumn(f *sql.Facts, no *refusal) *refusal {
 	var columns []string
-	nearest := maxEdits + 1
+	near := nearest{to: f.Undefined.Name}
 	for i := range f.Undefined.Tables {
 		t := &f.Undefined.Tables[i]
 		permits := j.task.permits(t)
 		if permits == nil && systemSchema(t.Schema) {
 			if no := j.task.systemTable(t, j.resource.level); no != nil {
-				return j.deny(no)
+				return no
 			}
 			continue
 		}
 		if len(t.Verbs) == 0 { // what would be done with it was to come
-			return j.unclear(f.Incomplete)
+			return j.notUnderstood(f.Incomplete)
 		}
 		if v := permits.lacks(t.Verbs); v != "" {
-			return j.deny(j.forbidden(t, strings.ToUpper(string(v))))
+			return j.forbidden(t, strings.ToUpper(string(v)))
 		}
 		names := permits.columns(t.Verbs)
 		columns = append(columns, fmt.Sprintf("columns of %s: %s", t, some(names)))
 		for _, name := range names {
-			if n := edits(f.Undefined.Column, name); n < nearest && n <= len(name)/2 {
-				nearest, no.hint = n, fmt.Sprintf("perhaps column %s of %s is meant", name, t)
+			if near.than(name) {
+				no.hint = fmt.Sprintf("perhaps column %s of %s is meant", name, t)
 			}
 		}
 	}
 	no.detail = strings.Join(columns, "; ")
-	j.deny(no)
-	j.d.Position = f.Undefined.Position
-	return j.d
+	return nil
+}
+
+// nearestTable is a hint at the table of the task whose name is near; empty where none is.
+func (t *task) nearestTable(name string) (hint string) {
+	near := nearest{to: name}
+	for _, table := range slices.SortedFunc(maps.Keys(t.tables), func(a, b sql.Name) int { return strings.Compare(a.String(), b.String()) }) {
+		if near.than(table.Name) {
+			hint = fmt.Sprintf("perhaps table %s is meant", table)
+		}
+	}
+	return hint
 }
 
 // lacks is the first of the verbs that no permit allows; empty where there is none.
@@ -69,6 +93,23 @@ func (tp *tablePermits) columns(verbs []sql.Verb) []string {
 		}
 	}
 	return names
+}
+
+// nearest looks among names for the one that a mistyped one may have been meant to be.
+type nearest struct {
+	to    string
+	found bool
+	edits int
+}
+
+// than reports whether name is near enough, and nearer than those before.
+func (n *nearest) than(name string) bool {
+	e := edits(n.to, name)
+	if e > maxEdits || e > len(name)/2 || n.found && e >= n.edits {
+		return false
+	}
+	n.found, n.edits = true, e
+	return true
 }
 
 // maxEdits is how much a name may differ from one that is near it.

@@ -178,6 +178,7 @@ type Decision struct {
 	Reason      string       // for the subject, in the protocol's own error: one clause, no period
 	Detail      string       // what would have been allowed
 	Hint        string       // what to do next
+	Undefined   Undefined    // what kind of name does not exist, where it is denied for that
 	Position    int          // of what is denied, in characters of the text from 1; 0 where nothing says so
 	Obligations []Obligation // all must be met, or the answer is Deny
 	Approval    *Approval    // who must say yes, with VerdictHold

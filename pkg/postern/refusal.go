@@ -48,6 +48,18 @@ func (c Code) String() string {
 	return "denied"
 }
 
+// Undefined is the kind of a name that does not exist at the resource.
+type Undefined uint8
+
+// The kinds. The zero Undefined is that of a name that is there.
+const (
+	_ Undefined = iota
+	UndefinedColumn
+	UndefinedRelation
+	UndefinedFunction // or operator
+	UndefinedType
+)
+
 // A Refusal is a no for the person who asked. Its texts are shown to that person in
 // the protocol's own form, so they carry no secret, no value of a row, and nothing of
 // the inside of the house.
@@ -57,6 +69,8 @@ type Refusal struct {
 	Rule   string // the rule that spoke, such as "sales-report/permit"
 	Detail string // what would have been allowed
 	Hint   string // what to do next
+	// Undefined is the kind of name that does not exist, with CodeUndefined.
+	Undefined Undefined
 	// Position is where in the statement, in characters from 1; 0 where nothing says so.
 	Position int
 	// After is when the same is worth another try; 0 where nothing says so.

@@ -48,15 +48,16 @@ type Facts struct {
 	// for the person who wrote the statement.
 	Complete   bool
 	Incomplete string
-	// Undefined is set where what was not understood is a column that does not exist.
+	// Undefined is set where what was not understood is a name that does not exist.
 	Undefined *Undefined
 	// Statements in the order of the text; more than one only in a simple query.
 	Statements []Statement
 }
 
-// Undefined is where a statement names a column that does not exist.
+// Undefined is where a statement names what does not exist.
 type Undefined struct {
-	Column   string  // its bare name
+	Kind     postern.Undefined
+	Name     string  // bare; empty where it is that of no entry of FROM
 	Position int     // of the name in the text, in characters from 1; 0 where it is unknown
 	Tables   []Table // that the statement had named by then, as far as it was understood
 }

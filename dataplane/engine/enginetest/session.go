@@ -124,7 +124,11 @@ func (s *Session) Prepare(ctx context.Context, st *engine.Statement) (*engine.Ad
 	}
 	d.Version = postern.Version{Epoch: "test", Revision: p.Version}
 	if d.Verdict == postern.VerdictDeny {
-		return nil, &postern.Refusal{Reason: d.Reason, Rule: d.Rule, Detail: d.Detail, Hint: d.Hint}
+		r := &postern.Refusal{Reason: d.Reason, Rule: d.Rule, Detail: d.Detail, Hint: d.Hint}
+		if d.Undefined != 0 {
+			r.Code, r.Undefined = postern.CodeUndefined, d.Undefined
+		}
+		return nil, r
 	}
 	a := &engine.Admission{Text: st.Text, Decision: d, Analysis: an, Gate: admission{p.Version}}
 	rewrite, back := false, false

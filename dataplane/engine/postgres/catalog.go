@@ -94,6 +94,8 @@ const (
 	catalogAge = 2 * catalogDue
 	// catalogRetry is how long nobody tries again after that.
 	catalogRetry = 2 * time.Second
+	// catalogDoubt is for how long a name that it does not have is believed not to exist.
+	catalogDoubt = time.Second
 )
 
 // catalogs keeps one catalogue a database, for all sessions.
@@ -138,6 +140,13 @@ func (sl *slot) known(fresh bool) *catalog {
 	return sl.catalog.Load()
 }
 
+// doubtful reports whether a name that is missed may have been defined since.
+func (sl *slot) doubtful() bool {
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	return time.Since(sl.read) >= catalogDoubt && time.Since(sl.failed) >= catalogRetry
+}
+
 // unread notes that the catalogue could not be compared, and is what may be used all the
 // same.
 func (sl *slot) unread() *catalog {
@@ -180,6 +189,27 @@ func (cs *catalogs) get(ctx context.Context, key string, s engine.Session) (*cat
 	if c := sl.known(true); c != nil {
 		return c, nil
 	}
+	return cs.compare(ctx, sl, s)
+}
+
+// again is like get for somebody who misses a name: the catalogue is compared unless that was
+// done a moment ago.
+func (cs *catalogs) again(ctx context.Context, key string, s engine.Session) (*catalog, error) {
+	sl := cs.slot(key)
+	select {
+	case sl.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	defer func() { <-sl.turn }()
+	if c := sl.known(true); c != nil && !sl.doubtful() {
+		return c, nil
+	}
+	return cs.compare(ctx, sl, s)
+}
+
+// compare reads the catalogue anew if it has changed. The caller has the turn.
+func (cs *catalogs) compare(ctx context.Context, sl *slot, s engine.Session) (*catalog, error) {
 	began := time.Now() // what changes while it is read is not known to be in it
 	sl.mu.Lock()
 	known, expired := sl.state, sl.expired

@@ -28,11 +28,24 @@ func sqlstate(c postern.Code) string {
 		return "58000"
 	case postern.CodeStale:
 		return "0A000"
-	case postern.CodeUndefined:
-		return "42703"
-	case postern.CodeDenied:
+	case postern.CodeDenied, postern.CodeUndefined:
 	}
 	return "42501"
+}
+
+// undefinedState is the code that the target has for a name that does not exist.
+func undefinedState(u postern.Undefined) string {
+	switch u {
+	case postern.UndefinedColumn:
+		return "42703"
+	case postern.UndefinedRelation:
+		return "42P01"
+	case postern.UndefinedFunction:
+		return "42883"
+	case postern.UndefinedType:
+		return "42704"
+	}
+	return sqlstate(postern.CodeUndefined)
 }
 
 // fatal reports whether a refusal of a statement ends its session too.
@@ -86,7 +99,7 @@ func errorOf(r *postern.Refusal, severity string) report {
 	case r == &idleTimeout:
 		e.code, e.message = "57P05", r.Reason
 	case r.Code == postern.CodeUndefined:
-		e.message = r.Reason
+		e.code, e.message = undefinedState(r.Undefined), r.Reason
 	case r.Code == postern.CodeStale:
 		e.message, e.detail, e.routine = "cached plan must not change result type", "postern: "+r.Reason, "RevalidateCachedQuery"
 	}

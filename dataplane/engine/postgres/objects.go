@@ -61,14 +61,21 @@ func (c *conn) trusts(st *statement) bool {
 // That does not show what a transaction of the session's own has defined and not yet
 // committed: a name that it has freed would mean something that nobody has judged.
 func (c clientCore) settled(all ...*statement) (pump.Next, *report) {
-	if c.defined == 0 || c.terms.Own || hole.Is("wire-defined") || !slices.ContainsFunc(all, c.resolves) {
+	if !c.undecided() || !slices.ContainsFunc(all, c.resolves) {
 		return pump.Next{}, nil
 	}
 	if c.q.n > 0 {
 		return c.drain(), nil
 	}
-	r := errorOf(&postern.Refusal{Reason: "the transaction has defined something, and so what names mean in it is not known", Hint: "commit it first"}, "ERROR")
+	r := errorOf(&undecidedNames, "ERROR")
 	return pump.Next{}, &r
+}
+
+var undecidedNames = postern.Refusal{Reason: "the transaction has defined something, and so what names mean in it is not known", Hint: "commit it first"}
+
+// undecided reports whether a transaction of the session's has defined something.
+func (c *conn) undecided() bool {
+	return c.defined != 0 && !c.terms.Own && !hole.Is("wire-defined")
 }
 
 func (c *conn) resolves(st *statement) bool {

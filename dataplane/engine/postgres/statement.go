@@ -167,15 +167,44 @@ func (e *Engine) build(cat *catalog, names resolution, keys tokens, text string)
 	}
 }
 
+// asked is the Statement for a text of the session, against the catalogue as it is now.
+func (c *conn) asked(cat *catalog, text string) *engine.Statement {
+	st := c.e.build(cat, c.names, c.tokens, text)
+	st.Estimate = c.estimate
+	return st
+}
+
+// doubted is like asked. Where the catalogue does not have a name, and may have it by now, the
+// statement is not judged.
+func (c *conn) doubted(cat *catalog, text string) *engine.Statement {
+	st, sl := c.asked(cat, text), c.e.catalogs.slot(catalogKey(c.terms))
+	analyse := st.Analyse
+	st.Analyse = func(ctx context.Context) (engine.Analysis, error) {
+		an, err := analyse(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if facts, ok := an.Facts().(*sql.Facts); ok && facts.Undefined != nil && sl.doubtful() {
+			return nil, engine.ErrOutdated
+		}
+		return an, nil
+	}
+	return st
+}
+
 // prepare has a text judged.
 func (c *conn) prepare(ctx context.Context, text string) (*statement, error) {
 	cat, err := c.e.catalogs.get(ctx, catalogKey(c.terms), c.s)
 	if err != nil {
 		return nil, err
 	}
-	built := c.e.build(cat, c.names, c.tokens, text)
-	built.Estimate = c.estimate
-	adm, err := c.s.Prepare(ctx, built)
+	adm, err := c.s.Prepare(ctx, c.doubted(cat, text))
+	if errors.Is(err, engine.ErrOutdated) {
+		if cat, err = c.e.catalogs.again(ctx, catalogKey(c.terms), c.s); err != nil {
+			return nil, err
+		}
+		adm, err = c.s.Prepare(ctx, c.asked(cat, text))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +214,7 @@ func (c *conn) prepare(ctx context.Context, text string) (*statement, error) {
 		if cat, err = c.e.catalogs.get(ctx, catalogKey(c.terms), c.s); err != nil {
 			return nil, err
 		}
-		if adm, err = c.s.Prepare(ctx, c.e.build(cat, c.names, c.tokens, text)); err != nil {
+		if adm, err = c.s.Prepare(ctx, c.asked(cat, text)); err != nil {
 			return nil, err
 		}
 		if v := unmade(cat, &adm.Decision); v != nil {
@@ -240,6 +269,9 @@ func (c clientCore) judge(text []byte) (*statement, pump.Next) {
 	if c.ready.no.code != "" {
 		return nil, pump.Next{}
 	}
+	if c.undecided() && c.q.n > 0 { // what is under way may end the transaction
+		return nil, c.drain()
+	}
 	if c.recheck {
 		return nil, c.refresh()
 	}
@@ -260,6 +292,7 @@ func (c clientCore) judge(text []byte) (*statement, pump.Next) {
 
 // later parks for something that may be refused.
 func (c clientCore) later(fn func(context.Context) error) pump.Next {
+	undecided := c.undecided()
 	return pump.Next{Park: func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, c.e.limits.Prepare)
 		defer cancel()
@@ -280,6 +313,9 @@ func (c clientCore) later(fn func(context.Context) error) pump.Next {
 		}
 		if fatal(r) {
 			return r
+		}
+		if undecided && r.Code == postern.CodeUndefined { // but perhaps in this transaction
+			r = &undecidedNames
 		}
 		c.ready.no = errorOf(r, "ERROR")
 		if errors.As(err, &syntax) {

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/posterngate/postern/pkg/hole"
+	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
 )
 
@@ -151,7 +152,7 @@ type analyzer struct {
 	other   bool // a statement has no model
 	problem string
 
-	undefined   *sql.Undefined // where the problem is a column that does not exist
+	undefined   *sql.Undefined // where the problem is a name that does not exist
 	undefinedAt int            // its place in bytes; not positive where it is unknown
 }
 
@@ -187,13 +188,31 @@ func (a *analyzer) giveUp(format string, args ...any) {
 // noted of columns that every table has, and in a definition, where verbs do not say which
 // relations may be named.
 func (a *analyzer) noColumn(at int32, name, called string) {
-	if a.problem == "" && !a.defining && !systemColumns[name] {
-		a.undefined, a.undefinedAt = &sql.Undefined{Column: name}, int(at)
+	if a.defining || systemColumns[name] {
+		a.giveUp("column %s does not exist", called)
+		return
+	}
+	a.missing(postern.UndefinedColumn, at, name, "column %s does not exist", called)
+}
+
+// noEntry gives up because of a name, at a place in the text, that no entry of FROM has.
+func (a *analyzer) noEntry(at int32, name string) {
+	a.missing(postern.UndefinedRelation, at, "", "missing FROM-clause entry for table %s", sql.Quote(name))
+}
+
+// missing gives up because of a name, at a place in the text, that nothing of its kind has in
+// the catalogue. After a definition in the same text the name may be what that has made.
+func (a *analyzer) missing(kind postern.Undefined, at int32, name, format string, args ...any) {
+	if a.defined {
+		a.giveUp(definedBefore)
+	}
+	if a.problem == "" {
+		a.undefined, a.undefinedAt = &sql.Undefined{Kind: kind, Name: name}, int(at)
 		for _, u := range a.uses {
 			a.undefined.Tables = append(a.undefined.Tables, u.table())
 		}
 	}
-	a.giveUp("column %s does not exist", called)
+	a.giveUp(format, args...)
 }
 
 // run visits all statements and makes sure that nothing was left out: every message of

@@ -56,7 +56,7 @@ func (a *analyzer) expr(n *pg.Node, s *scope, role sql.ColumnRole) lineage {
 	case *pg.Node_CaseExpr:
 		a.saw(1)
 		if v.CaseExpr.Arg != nil {
-			a.operator([]string{"="})
+			a.operator([]string{"="}, 0)
 		}
 		c := v.CaseExpr
 		return a.computed(s, role, c.Arg, c.Defresult).and(a.computed(s, role, c.Args...))
@@ -177,7 +177,7 @@ func (a *analyzer) columnRef(c *pg.ColumnRef, s *scope) lineage {
 // stands at a place in the text.
 func (a *analyzer) columnOf(it *item, at int32, names ...string) lineage {
 	if it == nil {
-		a.giveUp("%s: there is no such entry in FROM", quoteAll(names...))
+		a.noEntry(at, names[len(names)-2])
 		return lineage{}
 	}
 	name := names[len(names)-1]
@@ -236,7 +236,7 @@ func (a *analyzer) starItems(c *pg.ColumnRef, s *scope) []*item {
 		}
 	}
 	if it == nil {
-		a.giveUp("%s.*: there is no such entry in FROM", quoteAll(names...))
+		a.noEntry(c.Location, names[len(names)-1])
 		return nil
 	}
 	return []*item{it}
@@ -247,13 +247,13 @@ func (a *analyzer) aExpr(e *pg.A_Expr, s *scope, role sql.ColumnRole) lineage {
 	names := a.strings(e.Name)
 	switch e.Kind {
 	case pg.A_Expr_Kind_AEXPR_BETWEEN, pg.A_Expr_Kind_AEXPR_BETWEEN_SYM:
-		a.operator([]string{">="})
-		a.operator([]string{"<="})
+		a.operator([]string{">="}, 0)
+		a.operator([]string{"<="}, 0)
 	case pg.A_Expr_Kind_AEXPR_NOT_BETWEEN, pg.A_Expr_Kind_AEXPR_NOT_BETWEEN_SYM:
-		a.operator([]string{"<"})
-		a.operator([]string{">"})
+		a.operator([]string{"<"}, 0)
+		a.operator([]string{">"}, 0)
 	default:
-		a.operator(names)
+		a.operator(names, e.Location)
 	}
 	return a.computed(s, role, e.Lexpr, e.Rexpr)
 }
@@ -265,7 +265,7 @@ func (a *analyzer) call(f *pg.FuncCall, s *scope, role sql.ColumnRole) lineage {
 	if f.AggWithinGroup {
 		args += len(f.AggOrder)
 	}
-	a.function(names, args, f.FuncVariadic, a.settingCall(f, names))
+	a.function(names, f.Location, args, f.FuncVariadic, a.settingCall(f, names))
 	lin := a.computedStars(s, role, f.Args)
 	order := sql.RolePredicate
 	if f.AggWithinGroup {
@@ -308,7 +308,7 @@ func (a *analyzer) sortBy(list []*pg.Node, s *scope, role sql.ColumnRole) lineag
 func (a *analyzer) useOperator(b *pg.SortBy) {
 	a.saw(1)
 	if len(b.UseOp) > 0 {
-		a.operator(a.strings(b.UseOp))
+		a.operator(a.strings(b.UseOp), b.Location)
 	}
 }
 
@@ -376,9 +376,9 @@ func (a *analyzer) subLink(l *pg.SubLink, s *scope, role sql.ColumnRole) lineage
 		return out
 	case pg.SubLinkType_ANY_SUBLINK, pg.SubLinkType_ALL_SUBLINK:
 		if len(l.OperName) > 0 {
-			a.operator(a.strings(l.OperName))
+			a.operator(a.strings(l.OperName), l.Location)
 		} else {
-			a.operator([]string{"="})
+			a.operator([]string{"="}, 0)
 		}
 		role |= sql.RolePredicate
 		out = out.and(a.computed(s, role, l.Testexpr))
@@ -417,7 +417,7 @@ func (a *analyzer) typeName(t *pg.TypeName) {
 	if t.Setof || t.PctType {
 		a.giveUp("SETOF and %%TYPE are not understood")
 	}
-	a.typ(a.strings(t.Names))
+	a.typ(a.strings(t.Names), t.Location)
 	for _, m := range t.Typmods {
 		if m.GetAConst() == nil {
 			a.giveUp("%s as a type's modifier is not understood", describe(m))

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
 )
 
@@ -163,7 +164,7 @@ func TestFacts(t *testing.T) {
 		{"SELECT id FROM orders WHERE customer_id IN (SELECT id FROM customers)", "select orders[select customer_id.p,id.o] customers[select id.p]"},
 		{"SELECT id FROM orders WHERE customer_id = ANY (SELECT id FROM customers)", "select orders[select customer_id.p,id.o] customers[select id.p]"},
 		{"SELECT x.email FROM orders o, LATERAL (SELECT email FROM customers c WHERE c.id = o.customer_id) x", "select orders[select customer_id.p] customers[select email.o,id.p]"},
-		{"SELECT x.email FROM orders o, (SELECT email FROM customers c WHERE c.id = o.customer_id) x", "? o.customer_id: there is no such entry in FROM"},
+		{"SELECT x.email FROM orders o, (SELECT email FROM customers c WHERE c.id = o.customer_id) x", `? missing FROM-clause entry for table "o"`},
 		{"SELECT s.* FROM orders o, LATERAL (SELECT * FROM hr.salaries) s", "select orders[select] hr.salaries[select *.o]"},
 		{"SELECT o.id, c.name FROM orders o JOIN customers c ON c.id = o.customer_id", "select orders[select customer_id.p,id.o] customers[select id.p,name.o]"},
 		{"SELECT id FROM orders a JOIN orders b USING (id)", "select orders[select id.op]"},
@@ -172,7 +173,7 @@ func TestFacts(t *testing.T) {
 		{"SELECT * FROM orders NATURAL JOIN regions", "select orders[select *.o] regions[select *.o]"},
 		{"SELECT name FROM customers NATURAL JOIN regions", "select customers[select name.op] regions[select name.p]"},
 		{"SELECT j.name FROM (orders o JOIN regions r ON true) AS j", "select orders[select] regions[select name.o]"},
-		{"SELECT o.id FROM (orders o JOIN regions r ON true) AS j", "? o.id: there is no such entry in FROM"},
+		{"SELECT o.id FROM (orders o JOIN regions r ON true) AS j", `? missing FROM-clause entry for table "o"`},
 		{"SELECT u.code FROM regions a JOIN regions b USING (code) AS u", "select regions[select code.op]"},
 		{"SELECT a.code FROM regions a FULL JOIN regions b USING (code)", "select regions[select code.op]"},
 		{"SELECT code FROM regions a FULL JOIN regions b USING (code)", "select regions[select code.cp]"},
@@ -202,8 +203,8 @@ func TestFacts(t *testing.T) {
 
 		// What resolves to nothing.
 		{"SELECT nope FROM orders", `? column "nope" does not exist`},
-		{"SELECT id FROM nope", "? relation nope does not exist, or is not in the catalogue yet"},
-		{"SELECT id FROM pg_temp.orders", "? relation pg_temp.orders does not exist, or is not in the catalogue yet"},
+		{"SELECT id FROM nope", `? relation "nope" does not exist`},
+		{"SELECT id FROM pg_temp.orders", "? pg_temp.orders is in a schema that is the server's own business"},
 		{"SELECT o.to_json FROM orders o", "? o.to_json calls a function; write to_json(o)"},
 		{"SELECT id FROM elsewhere.sales.orders", "? elsewhere.sales.orders is in another database"},
 		{"SELECT id FROM orders o, orders_archive b", "? column id is ambiguous"},
@@ -216,7 +217,7 @@ func TestFacts(t *testing.T) {
 		{"WITH RECURSIVE regions AS (SELECT note AS code FROM orders), a AS (SELECT code FROM regions) SELECT code FROM a", "select orders[select note.o]"},
 		{"WITH RECURSIVE t AS (WITH t AS (SELECT note FROM orders) SELECT 'x'::text AS e UNION ALL SELECT note || '' FROM t) SELECT e FROM t", "? t means two things in WITH RECURSIVE"},
 		{"WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n FROM t) CYCLE n SET c USING p SELECT n FROM t", "? it uses CYCLE in WITH, which is not understood"},
-		{"SELECT INTERVAL(2) '1', B'1'::bit(3), 'x'::sales.orders", "? type sales.orders does not exist, or is not in the catalogue yet"},
+		{"SELECT INTERVAL(2) '1', B'1'::bit(3), 'x'::sales.orders", "? type sales.orders is the row of a relation"},
 		{"INSERT INTO regions (code) SELECT note FROM orders FOR UPDATE", "insert regions[insert w:code] orders[select,update note.c]"},
 
 		// Functions, operators and types that are not the system's.
@@ -225,7 +226,7 @@ func TestFacts(t *testing.T) {
 		{"SELECT app.purge_orders()", "select f:app.purge_orders"},
 		{"SELECT app.pure(1)", "select f:app.pure"},
 		{"SELECT customer_email(o) FROM orders o", "select orders[select *.c] f:sales.customer_email"},
-		{"SELECT nope(1)", "? function nope with 1 arguments does not exist, or is not in the catalogue yet"},
+		{"SELECT nope(1)", "? function nope does not exist"},
 		{"SELECT pg_sleep(1), nextval('s'), lo_get(1)", "select f:pg_catalog.pg_sleep f:pg_catalog.nextval f:pg_catalog.lo_get"},
 		{"SELECT query_to_xml('SELECT 1', true, false, ''), table_to_xml('t', true, false, ''), database_to_xml(true, false, '')", "select f:pg_catalog.query_to_xml f:pg_catalog.table_to_xml f:pg_catalog.database_to_xml"},
 		{"SELECT ts_rewrite('a'::tsquery, 'SELECT 1')", "select f:pg_catalog.ts_rewrite"},
@@ -236,12 +237,12 @@ func TestFacts(t *testing.T) {
 		{"SELECT 1 + 2", "select f:app.run"},
 		{"SELECT 1 OPERATOR(pg_catalog.+) 2", "select"},
 		{"SELECT 1 OPERATOR(app.===) 2", "select f:app.noisy"},
-		{"SELECT 1 ==== 2", "? operator ==== does not exist, or is not in the catalogue yet"},
+		{"SELECT 1 ==== 2", "? operator does not exist: ===="},
 		{"SELECT 'x'::app.code", "? type app.code is a domain, whose checks run code"},
 		{"SELECT app.code('x')", "? type app.code is a domain, whose checks run code"},
 		{"SELECT 'sad'::mood", "select"},
 		{"SELECT ''::hstore", "select f:public.hstore"},
-		{"SELECT '1'::nope", "? type nope does not exist, or is not in the catalogue yet"},
+		{"SELECT '1'::nope", `? type "nope" does not exist`},
 		{"SELECT x.a FROM json_to_record('{}') AS x(a app.code)", "? type app.code is a domain, whose checks run code"},
 
 		// Changes.
@@ -387,35 +388,63 @@ func TestFacts(t *testing.T) {
 	}
 }
 
-// TestUndefinedColumns: the place is the name's in the text, and the tables are those that were
-// named before.
-func TestUndefinedColumns(t *testing.T) {
+// TestUndefined: the place is the name's in the text, and the tables are those that were named
+// before.
+func TestUndefined(t *testing.T) {
+	kinds := map[postern.Undefined]string{
+		postern.UndefinedColumn: "column", postern.UndefinedRelation: "relation", postern.UndefinedFunction: "function", postern.UndefinedType: "type",
+	}
 	for text, want := range map[string]string{
-		"SELECT nope FROM orders":                                                "nope 8 orders[select]",
-		"SELECT 'ü', o.nope FROM orders o, regions":                              "nope 13 orders[select] regions[select]",
-		"SELECT id FROM orders o WHERE sales.o.nope = 1":                         "",
-		"SELECT id FROM orders WHERE sales.orders.nope = 1":                      "nope 29 orders[select id.oc]",
-		"SELECT 1; SELECT code FROM regions WHERE nope":                          "nope 42 regions[select code.oc]",
-		"SELECT nope FROM (SELECT id FROM orders) x":                             "nope 8 orders[select id.c]",
-		"SELECT (SELECT nope FROM regions) FROM hr.salaries":                     "nope 16 hr.salaries[select] regions[select]",
-		"INSERT INTO audit.log (nope) VALUES (1)":                                "nope 24 audit.log[insert]",
-		"INSERT INTO audit.log (id) VALUES (1) ON CONFLICT (nope) DO NOTHING":    "nope 0 audit.log[insert w:id]",
-		"UPDATE orders SET nope = 1 WHERE id = 1":                                "nope 19 orders[update]",
-		"COPY orders (id, nope) TO STDOUT":                                       "nope 0 orders[select]",
-		"COPY orders (id, nope) FROM STDIN":                                      "nope 0 orders[insert w:id]",
-		"EXPLAIN SELECT nope FROM orders":                                        "nope 16 orders[select]",
-		"MERGE INTO orders o USING regions r ON r.nope WHEN MATCHED THEN DELETE": "nope 40 orders[] regions[select]",
+		"SELECT nope FROM orders":                                                "column nope 8 orders[select]",
+		"SELECT 'ü', o.nope FROM orders o, regions":                              "column nope 13 orders[select] regions[select]",
+		"SELECT id FROM orders WHERE sales.orders.nope = 1":                      "column nope 29 orders[select id.oc]",
+		"SELECT 1; SELECT code FROM regions WHERE nope":                          "column nope 42 regions[select code.oc]",
+		"SELECT nope FROM (SELECT id FROM orders) x":                             "column nope 8 orders[select id.c]",
+		"SELECT (SELECT nope FROM regions) FROM hr.salaries":                     "column nope 16 hr.salaries[select] regions[select]",
+		"INSERT INTO audit.log (nope) VALUES (1)":                                "column nope 24 audit.log[insert]",
+		"INSERT INTO audit.log (id) VALUES (1) ON CONFLICT (nope) DO NOTHING":    "column nope 0 audit.log[insert w:id]",
+		"UPDATE orders SET nope = 1 WHERE id = 1":                                "column nope 19 orders[update]",
+		"COPY orders (id, nope) TO STDOUT":                                       "column nope 0 orders[select]",
+		"COPY orders (id, nope) FROM STDIN":                                      "column nope 0 orders[insert w:id]",
+		"EXPLAIN SELECT nope FROM orders":                                        "column nope 16 orders[select]",
+		"MERGE INTO orders o USING regions r ON r.nope WHEN MATCHED THEN DELETE": "column nope 40 orders[] regions[select]",
 		"SELECT ctid FROM orders":                                                "", // every table has it
 		"SELECT o.lower FROM orders o":                                           "", // a call
 		"SELECT nope FROM json_to_record('{}')":                                  "",
-		"SELECT id FROM nope":                                                    "",
 		"SELECT id, nope FROM orders o, orders_archive b":                        "", // ambiguous before that
 		"CREATE INDEX ON orders (nope)":                                          "",
 		"CREATE VIEW v AS SELECT nope FROM orders":                               "",
+
+		"SELECT id FROM nope":                                              "relation nope 16",
+		"SELECT id FROM orders, hr.nope":                                   "relation nope 24 orders[select]",
+		"SELECT id FROM nowhere.orders":                                    "relation orders 16",
+		"INSERT INTO nope VALUES (1)":                                      "relation nope 13",
+		"UPDATE nope SET id = 1":                                           "relation nope 8",
+		"MERGE INTO nope USING regions r ON true WHEN MATCHED THEN DELETE": "relation nope 12",
+		"COPY nope TO STDOUT":                                              "relation nope 6",
+		"CREATE VIEW v AS SELECT id FROM nope":                             "relation nope 33",
+		"SELECT id FROM orders o WHERE sales.o.nope = 1":                   "relation  31 orders[select id.oc]",
+		"SELECT x.id FROM orders o":                                        "relation  8 orders[select]",
+		"SELECT x.* FROM orders o":                                         "relation  8 orders[select]",
+		"SELECT id FROM pg_temp.orders":                                    "",
+		"SELECT id FROM elsewhere.sales.orders":                            "",
+		"CREATE TABLE sales.n (id int); SELECT id FROM n":                  "", // that one
+
+		"SELECT nope(1)":                            "function nope 8",
+		"SELECT sales.nope(1, 2)":                   "function nope 8",
+		"SELECT 1 ==== 2":                           "function ==== 10",
+		"SELECT lower('x', 'y', 'z')":               "", // there is one
+		"SELECT set_config(VARIADIC ARRAY['role'])": "",
+		"SELECT mood('glad')":                       "", // a cast
+		"SELECT customer_email(o) FROM orders o":    "", // a column
+		"SELECT '1'::nope":                          "type nope 13",
+		"SELECT CAST('1' AS sales.nope)":            "type nope 20",
+		"SELECT 'x'::sales.orders":                  "", // a row
+		"SET search_path = hr; SELECT id FROM nope": "",
 	} {
 		got := ""
 		if u := analyze(t, text).SQLFacts().Undefined; u != nil {
-			parts := []string{u.Column, strconv.Itoa(u.Position)}
+			parts := []string{kinds[u.Kind], u.Name, strconv.Itoa(u.Position)}
 			for _, tb := range u.Tables {
 				parts = append(parts, table(tb))
 			}

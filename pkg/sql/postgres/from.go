@@ -211,7 +211,7 @@ func (a *analyzer) join(j *pg.JoinExpr, s *scope) {
 			a.giveUp("column %s of USING is not on both sides, or is ambiguous", name)
 			return
 		}
-		a.operator([]string{"="})
+		a.operator([]string{"="}, 0)
 		a.mark(l.lin.named(), sql.RolePredicate)
 		a.mark(r.lin.named(), sql.RolePredicate)
 		merged := *l

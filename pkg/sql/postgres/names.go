@@ -7,6 +7,7 @@ import (
 	pg "github.com/pganalyze/pg_query_go/v6"
 
 	"github.com/posterngate/postern/pkg/hole"
+	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
 )
 
@@ -52,21 +53,42 @@ func (a *analyzer) relation(rv *pg.RangeVar) *sql.Relation {
 			}
 		}
 	}
-	a.giveUp("relation %s does not exist, or is not in the catalogue yet", quoteAll(rv.Schemaname, rv.Relname))
+	name := quoteAll(rv.Schemaname, rv.Relname)
+	if strings.HasPrefix(rv.Schemaname, "pg_temp") || strings.HasPrefix(rv.Schemaname, "pg_toast") {
+		a.giveUp("%s is in a schema that is the server's own business", name)
+		return nil
+	}
+	a.missing(postern.UndefinedRelation, rv.Location, rv.Relname, "relation %s does not exist", sql.Quote(name))
 	return nil
 }
 
 // function notes every function that a call could mean, given how many arguments it has.
 // settled is true where policy can judge what the one of the system's does by other facts.
-func (a *analyzer) function(names []string, args int, variadic, settled bool) {
+func (a *analyzer) function(names []string, at int32, args int, variadic, settled bool) {
 	schemas, name, ok := a.candidates(names)
 	if !ok {
 		a.giveUp("function %s is in another database", quoteAll(names...))
 		return
 	}
-	if !a.called(schemas, name, args, variadic, settled) {
-		a.giveUp("function %s with %d arguments does not exist, or is not in the catalogue yet", quoteAll(names...), args)
+	switch called := quoteAll(names...); {
+	case a.called(schemas, name, args, variadic, settled):
+	case a.otherCall(schemas, name):
+		a.giveUp("function %s does not exist with %d arguments", called, args)
+	default:
+		a.missing(postern.UndefinedFunction, at, name, "function %s does not exist", called)
 	}
+}
+
+// otherCall reports whether name(...) may mean something all the same, in a way that is not
+// understood: a function by other arguments, a cast, a column of a row.
+func (a *analyzer) otherCall(schemas []string, name string) bool {
+	for _, s := range schemas {
+		n := sql.Name{Schema: s, Name: name}
+		if _, typ := a.cat.Types[n]; typ || len(a.cat.Functions[n]) > 0 {
+			return true
+		}
+	}
+	return slices.ContainsFunc(a.uses, func(u *use) bool { return u.rel.Column(name) != nil })
 }
 
 // attribute notes what x.name means where x is known to have no column of that name, or
@@ -105,7 +127,7 @@ func (a *analyzer) cast(schemas []string, name string) {
 		n := sql.Name{Schema: s, Name: name}
 		if t, ok := a.cat.Types[n]; ok {
 			if !t.System {
-				a.typ([]string{s, name})
+				a.typ([]string{s, name}, 0)
 			}
 			return
 		}
@@ -135,7 +157,7 @@ func (a *analyzer) note(n sql.Name, pure bool) {
 
 // operator notes the functions behind the operators that a name could mean, where any of
 // them is not built in. Names such as BETWEEN, which the grammar makes up, are built in.
-func (a *analyzer) operator(names []string) {
+func (a *analyzer) operator(names []string, at int32) {
 	schemas, name, ok := a.candidates(names)
 	if !ok {
 		a.giveUp("operator %s is in another database", strings.Join(names, "."))
@@ -151,7 +173,7 @@ func (a *analyzer) operator(names []string) {
 		}
 	}
 	if !found {
-		a.giveUp("operator %s does not exist, or is not in the catalogue yet", strings.Join(names, "."))
+		a.missing(postern.UndefinedFunction, at, name, "operator does not exist: %s", strings.Join(names, "."))
 	}
 }
 
@@ -161,7 +183,7 @@ var pseudoTypes = []string{"serial", "serial2", "serial4", "serial8", "bigserial
 // typ resolves the name of a type that a value is turned into. A type of the system's
 // or an enumeration runs no code but the system's; a base type of somebody else's is
 // named as a function; what runs checks of its own is not understood.
-func (a *analyzer) typ(names []string) {
+func (a *analyzer) typ(names []string, at int32) {
 	schemas, name, ok := a.candidates(names)
 	if !ok {
 		a.giveUp("type %s is in another database", quoteAll(names...))
@@ -189,7 +211,14 @@ func (a *analyzer) typ(names []string) {
 	if a.defining && len(names) == 1 && slices.Contains(pseudoTypes, name) {
 		return
 	}
-	a.giveUp("type %s does not exist, or is not in the catalogue yet", quoteAll(names...))
+	called := quoteAll(names...)
+	for _, s := range schemas {
+		if a.cat.Relations[sql.Name{Schema: s, Name: name}] != nil {
+			a.giveUp("type %s is the row of a relation", called)
+			return
+		}
+	}
+	a.missing(postern.UndefinedType, at, name, "type %s does not exist", sql.Quote(called))
 }
 
 // candidates splits a name into the schemas that it may be in and the name itself.

@@ -11,6 +11,8 @@ import (
 	"github.com/posterngate/postern/pkg/sql"
 )
 
+const definedBefore = "what is defined before it may change what its names mean; send them one by one"
+
 // statement visits one statement of the text and adds its facts.
 func (a *analyzer) statement(n *pg.Node) {
 	a.statements = append(a.statements, sql.Statement{})
@@ -25,7 +27,7 @@ func (a *analyzer) statement(n *pg.Node) {
 	}
 	a.close()
 	if a.defined && a.st.Names(len(a.path)-1) && !hole.Is("analyse-defined") {
-		a.giveUp("what is defined before it may change what its names mean; send them one by one")
+		a.giveUp(definedBefore)
 	}
 	a.defined = a.defined || a.st.Verb == sql.Define
 }

@@ -39,7 +39,7 @@ func TestDrivers(t *testing.T) {
 			}
 		}
 	})
-	t.Run("a column that does not exist", func(t *testing.T) {
+	t.Run("names that do not exist", func(t *testing.T) {
 		c := h.Connect(t, "alice", "sales-report")
 		said := func(sql string) pgconn.PgError {
 			t.Helper()
@@ -56,6 +56,17 @@ func TestDrivers(t *testing.T) {
 		}
 		if e := said("SELECT phon FROM customers"); e.Code != "42703" || strings.Contains(e.Hint+e.Detail, "phone") {
 			t.Errorf("near a column that is not listed: %+v", e)
+		}
+		e = said("SELECT id FROM custmers")
+		if e.Code != "42P01" || e.Message != `relation "custmers" does not exist` || e.Position != 16 || e.Hint != "perhaps table sales.customers is meant" {
+			t.Errorf("a mistyped table: %+v", e)
+		}
+		for sql, code := range map[string]string{
+			"SELECT id FROM hr.nope": "42P01", "SELECT c.id FROM customers": "42P01", "SELECT lowr(name) FROM customers": "42883", "SELECT 'x'::nope": "42704",
+		} {
+			if e := said(sql); e.Code != code {
+				t.Errorf("%s: %+v", sql, e)
+			}
 		}
 		// Of a table that is not listed nothing is told, its columns included.
 		if is, not := said("SELECT salary FROM hr.salaries"), said("SELECT nope FROM hr.salaries"); is != not || is.Code != "42501" {
