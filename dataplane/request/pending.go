@@ -26,7 +26,7 @@ func Pending(w http.ResponseWriter, r *http.Request, notice string) {
 	h.Set("Retry-After", "3")
 	h.Set("Preference-Applied", "respond-async")
 	h.Set("X-Content-Type-Options", "nosniff")
-	kind, body := "text/plain; charset=utf-8", fmt.Sprintf("postern: %s\nHINT: %s\n", notice, hint)
+	kind, body := "text/plain; charset=utf-8", fmt.Sprintf("postern: %s\n  hint: %s\n", notice, hint)
 	switch accept := r.Header.Get("Accept"); {
 	case strings.Contains(accept, "json"):
 		if b, err := json.Marshal(map[string]string{"code": "held", "notice": notice, "url": link, "hint": hint}); err == nil {

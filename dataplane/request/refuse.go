@@ -117,9 +117,9 @@ func Text(accept string, status int, no *postern.Refusal) (contentType string, b
 func text(no *postern.Refusal) string {
 	var b strings.Builder
 	b.WriteString("postern: " + no.Reason + "\n")
-	for _, l := range [][2]string{{"RULE", no.Rule}, {"DETAIL", no.Detail}, {"HINT", no.Hint}} {
+	for _, l := range [][2]string{{"rule", no.Rule}, {"detail", no.Detail}, {"hint", no.Hint}} {
 		if l[1] != "" {
-			b.WriteString(l[0] + ": " + l[1] + "\n")
+			b.WriteString("  " + l[0] + ": " + l[1] + "\n")
 		}
 	}
 	return b.String()

@@ -237,7 +237,7 @@ func (s *Server) Serve(ctx context.Context, nc net.Conn, d engine.Door) error {
 			return err
 		}
 	case !s.cfg.AllowPlaintext && s.cfg.TLS != nil:
-		_, _ = io.WriteString(nc, "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\npostern: speak TLS to this listener\nHINT: use https\n")
+		_, _ = io.WriteString(nc, "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\npostern: speak TLS to this listener\n  hint: use https\n")
 		return ErrPlaintext
 	}
 	if err := nc.SetDeadline(time.Time{}); err != nil {

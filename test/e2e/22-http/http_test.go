@@ -83,7 +83,7 @@ func (s *service) stockCurl(t *testing.T) {
 			{"read-orders", []string{"--http1.1", "/api/orders/7?expand=lines&page=2"}, "200", []string{`"email":"***"`}},
 			{"read-orders", []string{"/api/orders?status=open&limit=3"}, "200", []string{`"orders":[`, `"email":"***"`}},
 			{"read-orders", []string{"-H", "Range: bytes=10-40", "/api/orders/7"}, "200", []string{`"email":"***"`}},
-			{"read-orders", []string{"-X", "DELETE", "/api/orders/7"}, "403", []string{`postern: task "read-orders" does not allow DELETE /api/orders/7`, "RULE: read-orders/permit", "GET, HEAD on /api/orders"}},
+			{"read-orders", []string{"-X", "DELETE", "/api/orders/7"}, "403", []string{`postern: task "read-orders" does not allow DELETE /api/orders/7`, "  rule: read-orders/permit", "GET, HEAD on /api/orders"}},
 			{"read-orders", []string{"/api/admin/users"}, "403", []string{"does not allow GET /api/admin/users"}},
 			{"read-orders", []string{"/api/orders/7?fields=customer.email"}, "403", []string{`does not allow the parameter "fields"`}},
 			{"read-orders", []string{"-H", "Accept: application/json", "/api/admin/users"}, "403", []string{`"code":"denied"`, `"rule":"read-orders/permit"`}},
