@@ -15,6 +15,7 @@ import (
 	"github.com/posterngate/postern/controlplane/recording/blob/s3"
 	"github.com/posterngate/postern/controlplane/recording/index"
 	"github.com/posterngate/postern/controlplane/recording/index/postgres"
+	"github.com/posterngate/postern/controlplane/store/storetest"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
@@ -63,7 +64,7 @@ func TestKilledStores(t *testing.T) {
 	}
 	defer x.Close()
 	s, err := recording.New(recording.Config{
-		Blobs: blobs, Index: x, Keys: ring{},
+		Blobs: blobs, Index: x, Store: storetest.NewMemory(), Keys: ring{},
 		NodeKeys: func(string) ([]crypto.PublicKey, error) { return []crypto.PublicKey{nodeKey.Public()}, nil },
 		Rejected: func(_ context.Context, r recording.Rejection) error {
 			t.Errorf("rejected: %+v", r)

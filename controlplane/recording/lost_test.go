@@ -20,7 +20,7 @@ import (
 func over(t *testing.T, blobs *house, c recording.Config) *recording.Service {
 	t.Helper()
 	own := open(t, t.TempDir())
-	c.Blobs, c.Index, c.Keys = blobs.blobs, own.index, ring{}
+	c.Blobs, c.Index, c.Store, c.Keys = blobs.blobs, own.index, blobs.store, ring{}
 	c.Rejected = func(context.Context, recording.Rejection) error { return errors.New("nothing was shipped") }
 	svc, err := recording.New(c)
 	if err != nil {
@@ -175,7 +175,7 @@ func TestEndLost(t *testing.T) {
 	var marks []recording.Mark
 	poison := ""
 	svc, err := recording.New(recording.Config{
-		Blobs: h.blobs, Index: h.index, Keys: ring{}, Rejected: func(context.Context, recording.Rejection) error { return nil },
+		Blobs: h.blobs, Index: h.index, Store: h.store, Keys: ring{}, Rejected: func(context.Context, recording.Rejection) error { return nil },
 		NodeKeys: func(string) ([]crypto.PublicKey, error) { return []crypto.PublicKey{nodeKey.Public()}, nil },
 		Told: func(_ context.Context, m recording.Mark) error {
 			if m.Session.GetId() == poison {

@@ -87,7 +87,7 @@ func TestSealComesAlong(t *testing.T) {
 	var marks []recording.Mark
 	over := 0
 	svc, err := recording.New(recording.Config{
-		Blobs: h.blobs, Index: h.index, Keys: ring{}, Rejected: func(_ context.Context, r recording.Rejection) error { t.Errorf("%+v", r); return nil },
+		Blobs: h.blobs, Index: h.index, Store: h.store, Keys: ring{}, Rejected: func(_ context.Context, r recording.Rejection) error { t.Errorf("%+v", r); return nil },
 		NodeKeys: func(string) ([]crypto.PublicKey, error) { return []crypto.PublicKey{nodeKey.Public()}, nil },
 		Told:     func(_ context.Context, m recording.Mark) error { marks = append(marks, m); return nil },
 		Ended:    func(context.Context, postern.NodeName, postern.SessionID) error { over++; return nil },

@@ -15,13 +15,20 @@ import (
 // Reconcile commits the rows of chunks whose blobs are stored and whose rows are not:
 // a process was stopped between the two, or the index lost its newest commits. It is to
 // be called once at the start, and may run beside Ingest. What cannot be read is
-// logged and left. It returns how many blobs it took.
+// logged and left, and what is held is held again. It returns how many blobs it took.
 func (s *Service) Reconcile(ctx context.Context) (taken int, err error) {
 	for _, below := range []string{prefix, rawPrefix} { // whose sessions are indexed before
 		n, err := s.reconcile(ctx, below)
 		if taken += n; err != nil {
 			return taken, err
 		}
+	}
+	held, err := s.held(ctx)
+	for id, reason := range held {
+		err = errors.Join(err, s.holdAgain(ctx, id, reason))
+	}
+	if err != nil {
+		return taken, fmt.Errorf("recording: reconcile: %w", err)
 	}
 	return taken, nil
 }

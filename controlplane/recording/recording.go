@@ -16,6 +16,7 @@ import (
 
 	"github.com/posterngate/postern/controlplane/recording/blob"
 	"github.com/posterngate/postern/controlplane/recording/index"
+	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/pkg/fault"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/postern"
@@ -27,6 +28,7 @@ import (
 type Config struct {
 	Blobs blob.Blobs
 	Index index.Index
+	Store store.Store // keeps legal holds
 	Keys  Keys
 	// NodeKeys are the public keys with which a node may have sealed, the one of now
 	// first. An error means that it cannot be told now.
@@ -110,8 +112,8 @@ const maxOpen = 64
 
 // New makes a Service.
 func New(cfg Config) (*Service, error) {
-	if cfg.Blobs == nil || cfg.Index == nil || cfg.Keys == nil || cfg.NodeKeys == nil || cfg.Rejected == nil {
-		return nil, errors.New("recording: blobs, an index, recording keys, the nodes' keys and somebody to tell of rejections are required")
+	if cfg.Blobs == nil || cfg.Index == nil || cfg.Store == nil || cfg.Keys == nil || cfg.NodeKeys == nil || cfg.Rejected == nil {
+		return nil, errors.New("recording: blobs, an index, a store, recording keys, the nodes' keys and somebody to tell of rejections are required")
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -145,20 +147,6 @@ func (s *Service) Get(ctx context.Context, id string) (*typesv1.Session, error) 
 		return nil, fault.New(codes.NotFound, "no session %q is recorded", id)
 	}
 	return ses, err
-}
-
-// Hold keeps a recording beyond its time, and what is raw of it, or with an empty reason lets it go. A
-// *fault.Error says that there is none.
-func (s *Service) Hold(ctx context.Context, id, reason string) error {
-	_, raw := record.RawOf(postern.SessionID(id))
-	err := index.ErrNotFound
-	if !raw {
-		err = s.cfg.Index.Hold(ctx, postern.SessionID(id), reason)
-	}
-	if errors.Is(err, index.ErrNotFound) {
-		return fault.New(codes.NotFound, "no session %q is recorded", id)
-	}
-	return err
 }
 
 // forget forgets what is kept in memory of a recording that has ended.

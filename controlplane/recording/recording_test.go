@@ -18,6 +18,7 @@ import (
 	"github.com/posterngate/postern/controlplane/recording/blob"
 	"github.com/posterngate/postern/controlplane/recording/index"
 	"github.com/posterngate/postern/controlplane/recording/index/sqlite"
+	"github.com/posterngate/postern/controlplane/store/storetest"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
@@ -35,6 +36,7 @@ type house struct {
 	*recording.Service
 	blobs *blob.Folder
 	index *sqlite.Index
+	store *storetest.Memory
 
 	mu       sync.Mutex
 	rejected []recording.Rejection
@@ -42,7 +44,7 @@ type house struct {
 
 func open(t testing.TB, dir string) *house {
 	t.Helper()
-	h := &house{}
+	h := &house{store: storetest.NewMemory()}
 	var err error
 	if h.blobs, err = blob.OpenFolder(filepath.Join(dir, "blobs")); err != nil {
 		t.Fatal(err)
@@ -56,7 +58,7 @@ func open(t testing.TB, dir string) *house {
 		}
 	})
 	h.Service, err = recording.New(recording.Config{
-		Blobs: h.blobs, Index: h.index, Keys: ring{},
+		Blobs: h.blobs, Index: h.index, Store: h.store, Keys: ring{},
 		NodeKeys: func(node string) ([]crypto.PublicKey, error) {
 			if node == "gone" {
 				return nil, errors.New("cannot be told now")
@@ -355,7 +357,7 @@ func TestReconcile(t *testing.T) {
 	lost := open(t, half)
 	ship(t, lost, a, 0)
 	ship(t, lost, a, 1)
-	svc, err := recording.New(recording.Config{Blobs: h.blobs, Index: lost.index, Keys: ring{},
+	svc, err := recording.New(recording.Config{Blobs: h.blobs, Index: lost.index, Store: h.store, Keys: ring{},
 		NodeKeys: func(string) ([]crypto.PublicKey, error) { return []crypto.PublicKey{nodeKey.Public()}, nil },
 		Rejected: func(context.Context, recording.Rejection) error { return errors.New("nothing was shipped") }})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/posterngate/postern/controlplane/recording"
 	"github.com/posterngate/postern/controlplane/recording/blob"
 	"github.com/posterngate/postern/controlplane/recording/index/postgres"
+	"github.com/posterngate/postern/controlplane/store/storetest"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
@@ -32,7 +33,7 @@ func TestRefusedByTheIndex(t *testing.T) {
 	t.Cleanup(func() { _ = blobs.Close() })
 	var told []string
 	s, err := recording.New(recording.Config{
-		Blobs: blobs, Index: x, Keys: ring{},
+		Blobs: blobs, Index: x, Store: storetest.NewMemory(), Keys: ring{},
 		NodeKeys: func(string) ([]crypto.PublicKey, error) { return []crypto.PublicKey{nodeKey.Public()}, nil },
 		Rejected: func(_ context.Context, r recording.Rejection) error {
 			told = append(told, r.Session)

@@ -27,7 +27,12 @@ func (s *Service) Retain(ctx context.Context, before time.Time, told, kept func(
 		if err != nil || len(old) == 0 {
 			return gone, err
 		}
-		old = old[:min(len(old), forgetAtOnce)]
+		if old, err = s.free(ctx, old[:min(len(old), forgetAtOnce)]); err != nil {
+			return gone, fmt.Errorf("recording: retain: %w", err)
+		}
+		if len(old) == 0 {
+			return gone, nil // all of them are held, as the index knows now
+		}
 		n, err := s.letGo(ctx, old, told, kept)
 		gone += n
 		if err != nil {

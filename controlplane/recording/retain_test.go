@@ -2,12 +2,14 @@ package recording_test
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/posterngate/postern/controlplane/recording"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -56,6 +58,45 @@ func TestRetain(t *testing.T) {
 	}
 	if n, err := h.Retain(ctx, before, func(context.Context, []postern.SessionID) error { return nil }, nil); n != 1 || err != nil {
 		t.Errorf("released: %d, %v", n, err)
+	}
+}
+
+// TestHeldThoughTheIndexIsLost: recordings do not say that they are held, and the index is made
+// again of them.
+func TestHeldThoughTheIndexIsLost(t *testing.T) {
+	h := open(t, t.TempDir())
+	ctx := context.Background()
+	for _, id := range []string{"s-1", "s-2"} {
+		shipAll(t, h, usual(t, id))
+	}
+	if err := h.Hold(ctx, "s-1", "case 7"); err != nil {
+		t.Fatal(err)
+	}
+	lost := open(t, t.TempDir())
+	again, err := recording.New(recording.Config{
+		Blobs: h.blobs, Index: lost.index, Store: h.store, Keys: ring{}, Rejected: func(context.Context, recording.Rejection) error { return nil },
+		NodeKeys: func(string) ([]crypto.PublicKey, error) { return []crypto.PublicKey{nodeKey.Public()}, nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := again.Reconcile(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := again.Get(ctx, "s-1"); err != nil || s.GetLegalHold() != "case 7" {
+		t.Errorf("%v, %v", s, err)
+	}
+	// Retention comes first, of a row that another replica has just made.
+	if err := lost.index.Hold(ctx, "s-1", ""); err != nil {
+		t.Fatal(err)
+	}
+	var told []postern.SessionID
+	n, err := again.Retain(ctx, began.Add(48*time.Hour), func(_ context.Context, ids []postern.SessionID) error { told = ids; return nil }, nil)
+	if n != 1 || err != nil || !slices.Equal(told, []postern.SessionID{"s-2"}) {
+		t.Errorf("%d went, %v: %v", n, err, told)
+	}
+	if s, err := again.Get(ctx, "s-1"); err != nil || s.GetLegalHold() != "case 7" {
+		t.Errorf("%v, %v", s, err)
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/posterngate/postern/controlplane/recording"
 	"github.com/posterngate/postern/controlplane/recording/blob"
 	"github.com/posterngate/postern/controlplane/recording/index/sqlite"
+	"github.com/posterngate/postern/controlplane/store/storetest"
 	"github.com/posterngate/postern/pkg/fault"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	"github.com/posterngate/postern/pkg/gen/postern/api/v1/apiv1connect"
@@ -81,7 +82,7 @@ func open(t *testing.T) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	recordings, err := recording.New(recording.Config{Blobs: blobs, Index: rows, Keys: ring{},
+	recordings, err := recording.New(recording.Config{Blobs: blobs, Index: rows, Store: storetest.NewMemory(), Keys: ring{},
 		NodeKeys: func(string) ([]crypto.PublicKey, error) { return []crypto.PublicKey{nodeKey.Public()}, nil },
 		Rejected: func(_ context.Context, r recording.Rejection) error { return fmt.Errorf("rejected: %+v", r) }})
 	if err != nil {

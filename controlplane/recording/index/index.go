@@ -1,7 +1,8 @@
 // Package index keeps what is known of recorded sessions in rows: where each recording's
 // chain stands, what the session did, its statements and what they used. sqlite is the
 // embedded default, postgres is for several replicas; indextest holds both to the
-// contract. The rows can be made again from the recordings.
+// contract. The rows can be made again from the recordings; legal holds, of which these say
+// nothing, the recording service keeps besides.
 package index
 
 import (
