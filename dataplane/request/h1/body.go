@@ -13,6 +13,7 @@ type body struct {
 	c      *conn
 	await  bool // the client waits to be asked for it
 	closed atomic.Bool
+	whole  atomic.Bool // it has been read to its end
 }
 
 // errClosed ends the reading of a body that nobody wants any more.
@@ -32,12 +33,17 @@ func (b *body) Read(p []byte) (int, error) {
 	if b.closed.Load() {
 		return 0, b.fail(errClosed)
 	}
-	return b.frames.Read(p)
+	n, err := b.frames.Read(p)
+	if b.ended {
+		b.whole.Store(true)
+		b.c.watch()
+	}
+	return n, err
 }
 
 // Close ends a Read that waits. What has not been read then ends the connection.
 func (b *body) Close() error {
-	if b.closed.Swap(true) {
+	if b.closed.Swap(true) || b.whole.Load() {
 		return nil
 	}
 	return b.c.until(time.Unix(1, 0))

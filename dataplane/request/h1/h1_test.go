@@ -251,27 +251,40 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// TestClientLeaves: whoever answers is told.
+// TestClientLeaves: whoever answers is told, once there is nothing of the request to be read.
 func TestClientLeaves(t *testing.T) {
-	began, ended := make(chan struct{}), make(chan struct{})
-	conn := serve(t, func(_ http.ResponseWriter, r *http.Request) {
-		close(began)
-		<-r.Context().Done()
-		close(ended)
-	})
-	_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-	<-began
-	_ = conn.Close()
-	select {
-	case <-ended:
-	case <-time.After(wait.Patience):
-		t.Fatal("nobody was told")
+	for _, ask := range []string{
+		"GET / HTTP/1.1\r\nHost: h\r\n\r\n", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nok",
+		"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+	} {
+		began, ended := make(chan struct{}), make(chan struct{})
+		conn := serve(t, func(_ http.ResponseWriter, r *http.Request) {
+			if _, err := io.Copy(io.Discard, r.Body); err != nil {
+				t.Error(err)
+			}
+			_ = r.Body.Close()
+			close(began)
+			<-r.Context().Done()
+			close(ended)
+		})
+		_, _ = io.WriteString(conn, ask)
+		<-began
+		_ = conn.Close()
+		select {
+		case <-ended:
+		case <-time.After(wait.Patience):
+			t.Fatalf("nobody was told: %q", ask)
+		}
 	}
 }
 
 // TestSlowAnswers: a request that was watched leaves the connection as it was.
 func TestSlowAnswers(t *testing.T) {
 	conn := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.RequestURI != "/4" { // whose body is thrown away after it
+			_, _ = io.Copy(io.Discard, r.Body)
+			_ = r.Body.Close()
+		}
 		select {
 		case <-time.After(2 * watchAfter):
 		case <-r.Context().Done():
@@ -279,8 +292,8 @@ func TestSlowAnswers(t *testing.T) {
 		_, _ = io.WriteString(w, r.RequestURI)
 	})
 	r := bufio.NewReader(conn)
-	for _, path := range []string{"/1", "/2", "/3"} {
-		_, _ = io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: h\r\n\r\n")
+	for i, path := range []string{"/1", "/2", "/3", "/4", "/5"} {
+		_, _ = io.WriteString(conn, [2]string{"GET " + path + " HTTP/1.1\r\nHost: h\r\n\r\n", "POST " + path + " HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nok"}[i%2])
 		resp, err := http.ReadResponse(r, nil)
 		if err != nil {
 			t.Fatal(err)

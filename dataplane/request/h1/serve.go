@@ -212,7 +212,9 @@ func (c *conn) until(t time.Time) error {
 // answer has a request answered, and says whether another may follow.
 func (c *conn) answer(r *http.Request, h http.Handler) (again bool, err error) {
 	b, _ := r.Body.(*body)
-	c.watch(b)
+	if b == nil { // else whoever reads it notices
+		c.watch()
+	}
 	defer c.unwatch()
 	if !c.handle(h, r) {
 		return false, nil
@@ -235,7 +237,8 @@ func (c *conn) answer(r *http.Request, h http.Handler) (again bool, err error) {
 		if b.await || b.err != nil {
 			return false, nil
 		}
-		if n, err := io.Copy(io.Discard, io.LimitReader(b, maxDrain)); err != nil || n == maxDrain {
+		_ = c.until(time.Now().Add(c.cfg.Stall))
+		if n, err := io.Copy(io.Discard, io.LimitReader(&b.frames, maxDrain)); err != nil || n == maxDrain {
 			return false, nil //nolint:nilerr // the client has its answer
 		}
 	}
@@ -263,12 +266,9 @@ func (c *conn) handle(h http.Handler, r *http.Request) (ok bool) {
 	return true
 }
 
-// watch notices a client that leaves while a request without a body is being answered. It
-// begins late, so that short requests do not pay for it.
-func (c *conn) watch(b *body) {
-	if b != nil {
-		return // whoever reads the body notices
-	}
+// watch notices a client that leaves while a request is being answered of which nothing is
+// left to be read. It begins late, so that short requests do not pay for it.
+func (c *conn) watch() {
 	c.watching.Lock()
 	defer c.watching.Unlock()
 	c.asked = true
