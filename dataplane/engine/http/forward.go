@@ -168,8 +168,7 @@ func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
 		if err := http.NewResponseController(x.w).EnableFullDuplex(); err != nil && x.r.ProtoMajor == 1 {
 			return nil, err
 		}
-		out.Body = &asked{x: x, body: x.r.Body}
-		out.Trailer = x.r.Trailer
+		out.Body = &asked{x: x, body: x.r.Body} // and no trailer: nobody has judged it
 	}
 	if len(x.body) == 0 && x.buffered {
 		out.Body, out.GetBody = http.NoBody, nil
@@ -220,7 +219,7 @@ func (x *exchange) answer(ctx context.Context, resp *http.Response, secrets [][]
 		*memo = &passed{maps.Clone(h), h1.NewLines(resp.StatusCode, h), shown}
 	}
 	announced := map[string]bool{}
-	for name := range resp.Trailer {
+	for name := range x.trailer(resp) {
 		h.Add("Trailer", name)
 		announced[name] = true
 	}
@@ -232,13 +231,24 @@ func (x *exchange) answer(ctx context.Context, resp *http.Response, secrets [][]
 	if leaks(resp.Trailer, secrets) {
 		return errLeak
 	}
-	for name, values := range resp.Trailer {
+	for name, values := range x.trailer(resp) {
 		if !announced[name] {
 			name = http.TrailerPrefix + name
 		}
 		h[name] = values
 	}
 	return nil
+}
+
+// trailer is what goes back to the client of what stands behind an answer's body, where a
+// sum of it can stand as well as before it.
+func (x *exchange) trailer(resp *http.Response) http.Header {
+	h := http.Header{}
+	request.Return(h, resp.Trailer)
+	if x.masks != nil || x.talk != nil {
+		untell(h)
+	}
+	return h
 }
 
 // passed is how the head of an answer was passed on.

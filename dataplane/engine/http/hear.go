@@ -18,9 +18,7 @@ import (
 // sent on. h and the status are changed to fit.
 func (x *exchange) hear(resp *http.Response, h http.Header, secrets [][]byte) (io.Reader, error) {
 	t := x.talk
-	for _, name := range tells {
-		h.Del(name)
-	}
+	untell(h)
 	t.server.Name(t.Talk, resp.Header.Get(sessionHeader))
 	if x.r.Method == http.MethodDelete && resp.StatusCode < http.StatusMultipleChoices {
 		t.server.End(t.Talk)

@@ -35,7 +35,17 @@ func meets(an engine.Analysis, d *postern.Decision) error {
 }
 
 // tells are headers that say something of the body as it was before it was masked.
-var tells = []string{"Content-Length", "Content-Encoding", "Content-Range", "Accept-Ranges", "Content-Md5", "Digest", "Content-Digest", "Repr-Digest", "Etag", "Signature", "X-Checksum"}
+var tells = []string{
+	"Content-Length", "Content-Encoding", "Content-Range", "Accept-Ranges", "Content-Md5", "Digest", "Content-Digest", "Repr-Digest", "Etag", "Signature", "X-Checksum",
+	"X-Amz-Checksum-Crc32", "X-Amz-Checksum-Crc32c", "X-Amz-Checksum-Crc64nvme", "X-Amz-Checksum-Sha1", "X-Amz-Checksum-Sha256", "X-Goog-Hash", "X-Ms-Blob-Content-Md5",
+}
+
+// untell takes them out.
+func untell(h http.Header) {
+	for _, name := range tells {
+		h.Del(name)
+	}
+}
 
 // see is the body of an answer as the client may see it; h is changed to fit.
 func (x *exchange) see(resp *http.Response, h http.Header, secrets [][]byte) (io.Reader, error) {
@@ -48,9 +58,7 @@ func (x *exchange) see(resp *http.Response, h http.Header, secrets [][]byte) (io
 		}
 		body = heard
 	case x.masks != nil:
-		for _, name := range tells {
-			h.Del(name)
-		}
+		untell(h)
 		if x.facts.Method == http.MethodHead || resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusNotModified || resp.ContentLength == 0 {
 			return http.NoBody, nil
 		}

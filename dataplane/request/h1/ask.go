@@ -89,11 +89,6 @@ func writeHead(w *bufio.Writer, r *http.Request) error {
 	switch {
 	case chunked(r):
 		writeLine(w, "Transfer-Encoding", "chunked")
-		for name := range r.Trailer {
-			if !writeLine(w, "Trailer", name) {
-				return errors.New("h1: a trailer cannot be written")
-			}
-		}
 	case carries(r):
 		writeLine(w, "Content-Length", strconv.FormatInt(r.ContentLength, 10))
 	case r.Method == http.MethodPost || r.Method == http.MethodPut || r.Method == http.MethodPatch:
@@ -153,7 +148,8 @@ func send(w io.Writer, r *http.Request) error {
 		}
 		switch {
 		case errors.Is(err, io.EOF) && chunked(r):
-			return endChunks(w, r.Trailer)
+			_, err := w.Write(lastChunk)
+			return err
 		case errors.Is(err, io.EOF) && left > 0:
 			return &bodyError{io.ErrUnexpectedEOF}
 		case errors.Is(err, io.EOF):
@@ -164,6 +160,8 @@ func send(w io.Writer, r *http.Request) error {
 	}
 }
 
+var lastChunk = []byte("0\r\n\r\n")
+
 // chunk frames n bytes that stand in buf behind the room for a size.
 func chunk(buf []byte, n int) []byte {
 	var size [chunkHead]byte
@@ -173,18 +171,4 @@ func chunk(buf []byte, n int) []byte {
 	end := chunkHead + n
 	copy(buf[end:], crlf)
 	return buf[at : end+len(crlf)]
-}
-
-func endChunks(w io.Writer, trailer http.Header) error {
-	b := bufio.NewWriterSize(w, writeBuffer)
-	_, _ = b.WriteString("0\r\n")
-	for name, values := range trailer {
-		for _, v := range values {
-			if !writeLine(b, name, v) {
-				return &bodyError{errors.New("a trailer cannot be written")}
-			}
-		}
-	}
-	_, _ = b.Write(crlf)
-	return b.Flush()
 }

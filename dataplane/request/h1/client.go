@@ -54,11 +54,11 @@ type link struct {
 
 // RoundTrip asks r and returns the head of the answer, whose Body must be closed. What r
 // carries is written while the answer comes, unless r.GetBody says that it is in memory, and
-// neither read nor used once the Body is closed, or an error returned. A request that can be
-// repeated is, once, where it met a connection that the server has just closed. Where the
-// connection becomes another protocol's, the Body is an io.ReadWriteCloser. The header of an
-// answer must not be changed, since the next one may have it too. What servers say is an
-// *Error where none should guess what it means.
+// neither read nor used once the Body is closed, or an error returned; a trailer is not sent.
+// A request that can be repeated is, once, where it met a connection that the server has just
+// closed. Where the connection becomes another protocol's, the Body is an io.ReadWriteCloser.
+// The header of an answer must not be changed, since the next one may have it too. What
+// servers say is an *Error where none should guess what it means.
 func (c *Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	for fresh := false; ; fresh = true {
 		l, err := c.take(r.Context(), fresh)
