@@ -173,10 +173,11 @@ type live struct{ fleet *fleet.Fleet }
 
 func (l live) Kill(ctx context.Context, session, reason string) (string, error) {
 	node, err := l.fleet.Broadcast(ctx, &nodev1.Command{Kind: &nodev1.Command_KillSession{KillSession: &nodev1.KillSession{Session: session, Reason: reason}}})
-	if err != nil {
+	switch {
+	case node != "": // whoever did not answer does not have it
+	case err != nil:
 		return "", err
-	}
-	if node == "" {
+	default:
 		return "", fault.New(codes.NotFound, "no connected node has session %q", session)
 	}
 	return string(node), nil

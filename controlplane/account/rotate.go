@@ -157,11 +157,11 @@ func (s *Service) sessionsAfter(ctx context.Context, one *static, resp *apiv1.Ro
 				continue
 			}
 			wait, cancel := context.WithTimeout(ctx, killWait)
-			_, err := s.cfg.Fleet.Broadcast(wait, &nodev1.Command{Kind: &nodev1.Command_KillSession{
+			had, err := s.cfg.Fleet.Broadcast(wait, &nodev1.Command{Kind: &nodev1.Command_KillSession{
 				KillSession: &nodev1.KillSession{Session: string(l.Session), Reason: "the password of its login was changed"},
 			}})
 			cancel()
-			if err != nil {
+			if had == "" && err != nil {
 				return fmt.Errorf("end session %s: %w", l.Session, err)
 			}
 			resp.Ended = append(resp.Ended, string(l.Session))

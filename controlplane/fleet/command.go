@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -63,7 +64,7 @@ func (f *Fleet) Command(ctx context.Context, node postern.NodeName, cmd *nodev1.
 		got = &nodev1.CommandResult{}
 		return true, proto.Unmarshal(a.Result, got)
 	})
-	if err == nil && got == nil {
+	if errors.Is(err, errNoAnswer) {
 		err = fault.New(codes.Unavailable, "node %q did not answer in time", node)
 	}
 	return got, err
@@ -79,23 +80,39 @@ func (f *Fleet) Wall(ctx context.Context, r postern.ResourceName, cmd *nodev1.Co
 	return f.Command(ctx, name, cmd)
 }
 
-// Broadcast tells every connected node, and returns the first that had the thing that
-// the command is about. The name is empty where none had it.
+// Broadcast tells every connected node, of all replicas at once, and returns one that had the
+// thing that the command is about. The name is empty where none had it; an error says that
+// somebody did not answer, who may have it too.
 func (f *Fleet) Broadcast(ctx context.Context, cmd *nodev1.Command) (postern.NodeName, error) {
-	had, err := f.cfg.Hub.Broadcast(ctx, cmd)
-	others := f.others()
-	if had != "" || err != nil || len(others) == 0 {
-		return had, err
-	}
 	c, err := told("", cmd)
 	if err != nil {
 		return "", err
 	}
-	err = f.ask(ctx, c, others, func(a answer) (bool, error) {
-		had = a.Node
-		return had != "", nil
+	var here, there postern.NodeName
+	var hereErr, thereErr error
+	g := run.New(ctx)
+	g.Go("own nodes", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, nodeWait)
+		defer cancel()
+		here, hereErr = f.cfg.Hub.Broadcast(ctx, cmd)
+		return nil
 	})
-	return had, err
+	if others := f.others(); len(others) > 0 {
+		g.Go("nodes of other replicas", func(ctx context.Context) error {
+			var errs []error
+			errs = append(errs, f.ask(ctx, c, others, func(a answer) (bool, error) {
+				there = cmp.Or(there, a.Node)
+				if a.Error != "" {
+					errs = append(errs, fault.New(codes.Unavailable, "%s", a.Error))
+				}
+				return false, nil
+			}))
+			thereErr = errors.Join(errs...)
+			return nil
+		})
+	}
+	err = g.Wait()
+	return cmp.Or(here, there), errors.Join(err, hereErr, thereErr)
 }
 
 // Tell has a node do something, and waits for nothing.
@@ -119,8 +136,11 @@ func told(node postern.NodeName, cmd *nodev1.Command) (command, error) {
 	return command{Node: node, Command: raw}, err
 }
 
-// ask puts a command to other replicas, and takes answers until each has answered, each
-// says that it is enough, or time is up.
+// errNoAnswer is that of a replica, for its nodes.
+var errNoAnswer = fault.New(codes.Unavailable, "not every replica of the control plane answered in time")
+
+// ask puts a command to other replicas, and takes answers until each has answered, or each
+// says that it is enough. Where time is up before, the error is errNoAnswer.
 func (f *Fleet) ask(ctx context.Context, c command, replicas []string, each func(answer) (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, relayWait)
 	defer cancel()
@@ -145,7 +165,7 @@ func (f *Fleet) ask(ctx context.Context, c command, replicas []string, each func
 				return err
 			}
 		case <-ctx.Done():
-			return nil // who does not answer has nothing to say
+			return errNoAnswer
 		}
 	}
 	return nil
@@ -228,7 +248,9 @@ func (f *Fleet) obey(g *run.Group, e store.Entry) {
 	g.Go("command", func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, relayWait)
 		defer cancel()
-		a := f.carryOut(ctx, c, cmd)
+		within, done := context.WithTimeout(ctx, nodeWait)
+		a := f.carryOut(within, c, cmd)
+		done()
 		a.Made = f.cfg.Now()
 		value, err := json.Marshal(a)
 		if err != nil {

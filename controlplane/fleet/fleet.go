@@ -40,8 +40,10 @@ const (
 	silent = 3 * Period
 	// garbage is how old a command is that nobody waits for.
 	garbage = time.Minute
-	// relayWait bounds the wait for other replicas.
+	// relayWait bounds the wait for other replicas, and nodeWait that for nodes meanwhile: what
+	// a replica has heard of the others by then still reaches who asked.
 	relayWait = 5 * time.Second
+	nodeWait  = relayWait - time.Second
 )
 
 // Hub has the streams of this replica; *publish.Hub is one.

@@ -30,6 +30,14 @@ type hub struct {
 	mu    sync.Mutex
 	nodes map[postern.NodeName][]string
 	joins map[postern.NodeName]time.Time
+	told  int           // how often all nodes were told something
+	hang  chan struct{} // a node that answers nothing until this is closed; nil where there is none
+}
+
+func (h *hub) wasTold() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.told
 }
 
 var enrolled = []postern.NodeName{"eu", "us"}
@@ -85,13 +93,24 @@ func (h *hub) Command(_ context.Context, node postern.NodeName, cmd *nodev1.Comm
 	return &nodev1.CommandResult{Done: slices.Contains(sessions, cmd.GetKillSession().GetSession())}, nil
 }
 
-func (h *hub) Broadcast(ctx context.Context, cmd *nodev1.Command) (postern.NodeName, error) {
+func (h *hub) Broadcast(ctx context.Context, cmd *nodev1.Command) (had postern.NodeName, err error) {
+	h.mu.Lock()
+	h.told++
+	hang := h.hang
+	h.mu.Unlock()
 	for _, name := range enrolled {
 		if r, err := h.Command(ctx, name, cmd); err == nil && r.GetDone() {
-			return name, nil
+			had = name
 		}
 	}
-	return "", nil
+	if hang != nil {
+		select {
+		case <-hang:
+		case <-ctx.Done():
+			return had, fault.New(codes.DeadlineExceeded, "a node did not answer in time")
+		}
+	}
+	return had, nil
 }
 
 // replicas starts two of them on one etcd.
@@ -164,6 +183,50 @@ func TestWhicheverReplicaIsAsked(t *testing.T) {
 			left, _, err := s.List(t.Context(), kind, "", 0)
 			return err == nil && len(left) == 0
 		})
+	}
+}
+
+// TestAllNodesAreTold: what a browser's sign-in has opened is at nodes of several replicas.
+func TestAllNodesAreTold(t *testing.T) {
+	fleets, hubs, _ := replicas(t)
+	hubs[0].join("eu", "s")
+	hubs[1].join("us", "s")
+	wait.For(t, "the other replica is known", func() bool { return len(fleets[0].others()) == 1 })
+	if had, err := fleets[0].Broadcast(t.Context(), kill("s")); had != "eu" || err != nil {
+		t.Errorf("it was ended at %q, %v", had, err)
+	}
+	if n := hubs[1].wasTold(); n != 1 {
+		t.Errorf("the nodes of the other replica were told %d times", n)
+	}
+}
+
+// TestANodeThatHangs holds up nobody, wherever it is, and nobody says that it had nothing.
+func TestANodeThatHangs(t *testing.T) {
+	for at := range 2 {
+		fleets, hubs, _ := replicas(t)
+		hubs[0].join("eu")
+		hubs[1].join("us", "s")
+		wait.For(t, "the other replica is known", func() bool { return len(fleets[0].others()) == 1 })
+		hubs[at].mu.Lock()
+		hubs[at].hang = make(chan struct{})
+		hubs[at].mu.Unlock()
+		g := run.New(t.Context())
+		g.Go("broadcast", func(ctx context.Context) error {
+			if had, err := fleets[0].Broadcast(ctx, kill("s")); had != "us" || fault.CodeOf(err) == codes.OK {
+				t.Errorf("hanging at %d: it was ended at %q, %v", at, had, err)
+			}
+			return nil
+		})
+		wait.For(t, "the node that has it was told", func() bool { return hubs[1].wasTold() == 1 })
+		if err := g.Wait(); err != nil {
+			t.Error(err)
+		}
+		if at == 0 {
+			continue
+		}
+		if had, err := fleets[0].Broadcast(t.Context(), kill("elsewhere")); had != "" || err == nil {
+			t.Errorf("nobody has it, said with %q, %v", had, err)
+		}
 	}
 }
 

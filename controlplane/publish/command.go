@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -66,29 +67,31 @@ func (h *Hub) order(node postern.NodeName, cmd *nodev1.Command, result chan<- *n
 	return s, nil
 }
 
-// Broadcast tells every connected node, and returns the first that had the thing that
-// the command is about. The name is empty where none had it. It returns as soon as one
-// had it; the others are told all the same.
+// Broadcast tells every connected node, waits for all of them, and returns one that had the
+// thing that the command is about. The name is empty where none had it; an error says that
+// one did not answer, which may have it too.
 func (h *Hub) Broadcast(ctx context.Context, cmd *nodev1.Command) (postern.NodeName, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	g := run.New(ctx)
 	var mu sync.Mutex
 	var had postern.NodeName
+	var errs []error
 	for _, name := range h.connected() {
 		g.Go("command", func(ctx context.Context) error {
 			r, err := h.Command(ctx, name, cmd)
-			if err != nil || !r.GetDone() {
-				return nil // a node that is gone has nothing any more
-			}
 			mu.Lock()
 			defer mu.Unlock()
-			had = name
+			switch {
+			case fault.CodeOf(err) == codes.Unavailable: // a node that is gone has nothing any more
+			case err != nil:
+				errs = append(errs, err)
+			case r.GetDone():
+				had = name
+			}
 			return nil
 		})
 	}
 	err := g.Wait()
-	return had, err
+	return had, errors.Join(append(errs, err)...)
 }
 
 func (h *Hub) connected() []postern.NodeName {

@@ -102,7 +102,8 @@ func (s grantService) ConsumeHold(ctx context.Context, req *nodev1.ConsumeHoldRe
 // RouteCancel tells the nodes and does not say whether one had the session.
 func (s grantService) RouteCancel(ctx context.Context, req *nodev1.RouteCancelRequest) (*nodev1.RouteCancelResponse, error) {
 	if len(req.GetKey()) > 0 {
-		if _, err := s.Fleet.Broadcast(ctx, &nodev1.Command{Kind: &nodev1.Command_CancelQuery{CancelQuery: &nodev1.CancelQuery{Key: req.GetKey()}}}); err != nil {
+		had, err := s.Fleet.Broadcast(ctx, &nodev1.Command{Kind: &nodev1.Command_CancelQuery{CancelQuery: &nodev1.CancelQuery{Key: req.GetKey()}}})
+		if had == "" && err != nil {
 			return nil, err
 		}
 	}
