@@ -37,15 +37,16 @@ func (n *Node) explain(ctx context.Context, req *nodev1.Explain) (*nodev1.Explan
 	}
 	d := x.Decision
 	out := &nodev1.Explanation{
-		Verdict: d.Verdict.String(), Rule: d.Rule, Reason: d.Reason, Hint: d.Hint, Forward: x.Forward, Level: d.Level.String(),
-		Masked:  map[string]string{},
+		Verdict: d.Verdict.String(), Rule: d.Rule, Reason: d.Reason, Detail: d.Detail, Hint: d.Hint, Forward: x.Forward, Level: d.Level.String(),
+		Masked: map[string]string{}, Relations: x.Relations,
 		Version: &typesv1.Version{Epoch: d.Version.Epoch, Revision: d.Version.Revision},
 	}
 	if d.Approval != nil {
 		out.Approval = d.Approval.Rule
 	}
 	if x.Refusal != nil {
-		out.Verdict, out.Rule, out.Reason, out.Hint = postern.VerdictDeny.String(), x.Refusal.Rule, x.Refusal.Reason, x.Refusal.Hint
+		out.Verdict, out.Rule, out.Reason = postern.VerdictDeny.String(), x.Refusal.Rule, x.Refusal.Reason
+		out.Detail, out.Hint = x.Refusal.Detail, x.Refusal.Hint
 	}
 	for _, t := range x.Touched {
 		out.Columns = append(out.Columns, t.Column)

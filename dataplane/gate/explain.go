@@ -3,10 +3,13 @@ package gate
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
+	"github.com/posterngate/postern/pkg/sql"
 )
 
 // An Explanation is what would happen to a statement. Nothing of it was recorded, and
@@ -16,6 +19,8 @@ type Explanation struct {
 	Refusal  *postern.Refusal // why not; nil where the statement would go, or wait
 	Forward  string           // what would be sent; empty with a Refusal
 	Touched  []record.Touch
+	// Relations that an SQL statement names, as schema.name, in order.
+	Relations []string
 }
 
 // Explain judges a statement without letting it through.
@@ -33,7 +38,7 @@ func (g *Gate) Explain(ctx context.Context, st *engine.Statement) (Explanation, 
 	if err != nil {
 		return Explanation{Refusal: postern.AsRefusal(err), Decision: postern.Decision{Version: snap.Version()}}, nil
 	}
-	out := Explanation{Decision: d, Touched: touches(facts, d.Obligations)}
+	out := Explanation{Decision: d, Touched: touches(facts, d.Obligations), Relations: relations(facts)}
 	if d.Verdict == postern.VerdictDeny {
 		out.Refusal = Refuse(d)
 		return out, nil
@@ -46,4 +51,18 @@ func (g *Gate) Explain(ctx context.Context, st *engine.Statement) (Explanation, 
 	}
 	out.Forward = a.Forward
 	return out, nil
+}
+
+func relations(facts policy.Facts) (names []string) {
+	f, ok := facts.(*sql.Facts)
+	if !ok {
+		return nil
+	}
+	for i := range f.Statements {
+		for j := range f.Statements[i].Tables {
+			names = append(names, f.Statements[i].Tables[j].String())
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }

@@ -194,7 +194,7 @@ func (e *Engine) tell(c net.Conn, err error) error {
 // account is the one thing that it cannot resolve.
 func (e *Engine) Explain(ctx context.Context, s engine.Session, text string) (*engine.Statement, error) {
 	names := resolution{path: searchPath(s.Terms())}
-	cat, err := e.catalogs.get(ctx, catalogKey(s.Terms()), s)
+	cat, err := e.catalogs.again(ctx, catalogKey(s.Terms()), s)
 	if err != nil {
 		return nil, err
 	}

@@ -89,6 +89,7 @@ func explanation(w io.Writer, r *apiv1.ExplainResponse) {
 	line("verdict", e.GetVerdict())
 	line("rule", e.GetRule())
 	line("because", e.GetReason())
+	line("detail", e.GetDetail())
 	line("next", e.GetHint())
 	line("level", e.GetLevel())
 	line("relations", strings.Join(e.GetRelations(), ", "))

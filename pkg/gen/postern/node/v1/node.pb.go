@@ -2924,7 +2924,9 @@ type Explanation struct {
 	// The version of policy that answered.
 	Version *v1.Version `protobuf:"bytes,10,opt,name=version,proto3" json:"version,omitempty"`
 	// With hold: the approval rule that people are asked by.
-	Approval      string `protobuf:"bytes,11,opt,name=approval,proto3" json:"approval,omitempty"`
+	Approval string `protobuf:"bytes,11,opt,name=approval,proto3" json:"approval,omitempty"`
+	// What would have been allowed, or what was not understood.
+	Detail        string `protobuf:"bytes,12,opt,name=detail,proto3" json:"detail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3032,6 +3034,13 @@ func (x *Explanation) GetVersion() *v1.Version {
 func (x *Explanation) GetApproval() string {
 	if x != nil {
 		return x.Approval
+	}
+	return ""
+}
+
+func (x *Explanation) GetDetail() string {
+	if x != nil {
+		return x.Detail
 	}
 	return ""
 }
@@ -5671,7 +5680,7 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"recordings\x12:\n" +
 	"\baccounts\x18\x1f \x01(\v2\x1e.postern.node.v1.AccountReportR\baccounts\x12 \n" +
 	"\vconnections\x18  \x03(\tR\vconnections\x12)\n" +
-	"\x10recordings_aside\x18! \x03(\tR\x0frecordingsAside\"\x9d\x03\n" +
+	"\x10recordings_aside\x18! \x03(\tR\x0frecordingsAside\"\xb5\x03\n" +
 	"\vExplanation\x12\x18\n" +
 	"\averdict\x18\x01 \x01(\tR\averdict\x12\x12\n" +
 	"\x04rule\x18\x02 \x01(\tR\x04rule\x12\x16\n" +
@@ -5684,7 +5693,8 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\trelations\x18\t \x03(\tR\trelations\x123\n" +
 	"\aversion\x18\n" +
 	" \x01(\v2\x19.postern.types.v1.VersionR\aversion\x12\x1a\n" +
-	"\bapproval\x18\v \x01(\tR\bapproval\x1a9\n" +
+	"\bapproval\x18\v \x01(\tR\bapproval\x12\x16\n" +
+	"\x06detail\x18\f \x01(\tR\x06detail\x1a9\n" +
 	"\vMaskedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf2\x01\n" +
