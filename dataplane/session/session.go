@@ -277,7 +277,8 @@ func (s *Session) Close(why error) {
 	s.end(&postern.Refusal{Code: postern.CodeKilled, Reason: "the session is closed"})
 	s.closeConns()
 	s.k.forget(s)
-	if s.Gate != nil {
+	opened := s.Gate != nil // and not there for an explanation alone
+	if opened {
 		if err := s.Gate.End(reasonOf(why)); err != nil {
 			s.k.cfg.Logger.Error("session's end was not recorded", "session", s.id, "error", err)
 		}
@@ -288,7 +289,9 @@ func (s *Session) Close(why error) {
 	if s.pool != nil {
 		s.pool.leave()
 	}
-	s.k.cfg.Logger.Info("session closed", "session", s.id, "reason", reasonOf(why))
+	if opened {
+		s.k.cfg.Logger.Info("session closed", "session", s.id, "reason", reasonOf(why))
+	}
 }
 
 func (s *Session) release(l Loan) {
