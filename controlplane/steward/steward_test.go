@@ -12,6 +12,7 @@ import (
 	"github.com/posterngate/postern/controlplane/store/storetest"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/policy/policytest"
+	"github.com/posterngate/postern/test/wait"
 )
 
 const workloads = `
@@ -56,9 +57,7 @@ func TestTold(t *testing.T) {
 		done := make(chan struct{})
 		go func() { defer close(done); _ = s.Run(ctx) }()
 		changes <- struct{}{} // taken once the first look is over
-		for len(changes) > 0 {
-			time.Sleep(time.Millisecond)
-		}
+		wait.For(t, "the first look is over", func() bool { return len(changes) == 0 })
 		cancel()
 		<-done
 	}

@@ -3,12 +3,15 @@ package store_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/controlplane/store/storetest"
+	"github.com/posterngate/postern/test/wait"
 )
 
 // TestClean: what is over goes, at once and later, and nothing else does.
@@ -31,18 +34,18 @@ func TestClean(t *testing.T) {
 	}()
 	left := func(want ...string) {
 		t.Helper()
-		for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		var names []string
+		wait.Telling(t, func() string { return fmt.Sprintf("%v are left, want %v", names, want) }, func() bool {
 			entries, _, err := s.List(t.Context(), "loan", "", 0)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(entries) == len(want) {
-				return
+			names = nil
+			for _, e := range entries {
+				names = append(names, e.Key.Name)
 			}
-			if time.Now().After(deadline) {
-				t.Fatalf("%v are left, want %v", entries, want)
-			}
-		}
+			return slices.Equal(names, want)
+		})
 	}
 	left("new")
 	put("loan", "new", "over")

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/posterngate/postern/test/wait"
 )
 
 // carried runs fn with a seat on conn, and gives its error.
@@ -221,9 +223,7 @@ func TestCarryEnds(t *testing.T) {
 			return nil
 		})
 		c := <-who
-		for !c.Evict() {
-			time.Sleep(time.Millisecond)
-		}
+		wait.For(t, "the passenger is put out", c.Evict)
 		_, _ = client.Write([]byte("x"))
 		other, _, first := seated(t, read)
 		_, _ = other.Write([]byte("x"))

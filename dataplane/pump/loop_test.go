@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/posterngate/postern/test/wait"
 )
 
 // echo is a core that writes what it reads to out.
@@ -49,9 +51,7 @@ func TestLoopDoesNotWait(t *testing.T) {
 		_, err := a1.Write(want)
 		sent <- err
 	}()
-	for !c1.(*Feed).sock.stalled.Load() {
-		time.Sleep(time.Millisecond)
-	}
+	wait.For(t, "the client takes no more", c1.(*Feed).sock.stalled.Load)
 	for range 100 {
 		var b [4]byte
 		_, _ = a2.Write([]byte("ping"))

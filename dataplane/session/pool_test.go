@@ -13,6 +13,7 @@ import (
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/test/wait"
 )
 
 // kept stands for what an engine leaves.
@@ -195,11 +196,8 @@ func TestWaitingConnectionsAreClosed(t *testing.T) {
 				t.Fatal("it was closed before anything happened")
 			}
 			change(h, text)
-			for deadline := time.Now().Add(time.Minute); !k.closed.Load() || !h.loans[0].released.Load(); time.Sleep(5 * time.Millisecond) {
-				if time.Now().After(deadline) {
-					t.Fatalf("closed: %t, loan given back: %t", k.closed.Load(), h.loans[0].released.Load())
-				}
-			}
+			wait.For(t, "it is closed", k.closed.Load)
+			wait.For(t, "its loan is given back", h.loans[0].released.Load)
 		})
 	}
 }

@@ -8,11 +8,11 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
 	"github.com/posterngate/postern/pkg/mcp"
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/test/wait"
 )
 
 // messages is a policy that masks e-mail addresses, and refuses the tool drop.
@@ -43,15 +43,12 @@ func answer(w http.ResponseWriter, kind, body string) {
 // one is the only execution, once it is over, which a client may be told of before.
 func (h *house) one(t *testing.T) enginetest.Execution {
 	t.Helper()
-	for late := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
-		done := h.door.Last().Executions()
-		if len(done) == 1 && done[0].Done == 1 {
-			return done[0]
-		}
-		if time.Now().After(late) {
-			t.Fatalf("%+v", done)
-		}
-	}
+	var all []enginetest.Execution
+	wait.Telling(t, func() string { return fmt.Sprintf("one execution, and it is over: %+v", all) }, func() bool {
+		all = h.door.Last().Executions()
+		return len(all) == 1 && all[0].Done == 1
+	})
+	return all[0]
 }
 
 const aCall = `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"find"}}`

@@ -209,9 +209,7 @@ func notUsedAgain(t *testing.T, driver func(*Config)) {
 		{"a cancel request", func(t *testing.T, h *house, c *pgx.Conn) {
 			ctx, cancel := context.WithCancel(testContext(t))
 			go func() {
-				for len(h.door.Last().Executions()) == 0 {
-					time.Sleep(time.Millisecond)
-				}
+				wait.For(t, "the statement is admitted", func() bool { return len(h.door.Last().Executions()) > 0 })
 				_ = c.PgConn().CancelRequest(testContext(t))
 			}()
 			defer cancel()

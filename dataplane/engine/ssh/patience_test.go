@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
 	"github.com/posterngate/postern/pkg/postern"
 	facts "github.com/posterngate/postern/pkg/ssh"
+	"github.com/posterngate/postern/test/wait"
 )
 
 // held makes a house in which each session must be let in, by whoever answers await.
@@ -155,11 +157,10 @@ func TestAbandoned(t *testing.T) {
 	for range many {
 		_ = ask(t, c, "exec", "true").Close()
 	}
-	for end := time.Now().Add(60 * time.Second); runtime.NumGoroutine() > before+many/2; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%d goroutines where there were %d", runtime.NumGoroutine(), before)
-		}
-	}
+	wait.Telling(t, func() string {
+		return fmt.Sprintf("few goroutines more than the %d there were: %d", before, runtime.NumGoroutine())
+	},
+		func() bool { return runtime.NumGoroutine() <= before+many/2 })
 }
 
 // TestStillOpen: a channel whose command has not ended counts as open, closed or not.
