@@ -14,13 +14,17 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/go-jose/go-jose/v4"
 	"golang.org/x/time/rate"
+
+	"github.com/posterngate/postern/pkg/run"
 )
 
 const (
 	// Keys are asked for again after refreshAfter, so that a key that the issuer took
-	// back is soon refused here, and are used for offline while it cannot be reached.
+	// back is soon refused here, and are used for offline while it cannot be reached: then
+	// one asks every refreshEvery, and who comes meanwhile waits for staleWait at most.
 	refreshAfter = 5 * time.Minute
 	offline      = 24 * time.Hour
+	staleWait    = 2 * time.Second
 	// A token whose key is not known makes us ask, at most refreshBurst times at once
 	// and then every refreshEvery: strangers must not make us flood an issuer.
 	refreshEvery = 10 * time.Second
@@ -55,12 +59,19 @@ type issuer struct {
 	now        func() time.Time
 	limit      *rate.Limiter
 
-	fetching sync.Mutex // held by the one who asks
+	asking run.Shared[reading]
 
-	mu     sync.RWMutex
-	keys   []jose.JSONWebKey
-	at     time.Time          // when they were read; zero is never
+	mu sync.RWMutex
+	reading
+	failed time.Time          // when they could not be had last
 	proven map[proof]struct{} // of tokens that one of these very keys has signed
+}
+
+// A reading is the keys of an issuer.
+type reading struct {
+	keys   []jose.JSONWebKey
+	at     time.Time // when they were read; zero is never
+	number int       // of readings, this one included
 }
 
 var _ oidc.KeySet = (*issuer)(nil)
@@ -83,28 +94,22 @@ func (i *issuer) VerifySignature(ctx context.Context, jwt string) ([]byte, error
 		return nil, err
 	}
 	kid := jws.Signatures[0].Header.KeyID
-	keys, at := i.cached()
-	if i.now().Sub(at) > refreshAfter {
-		fresh, since, err := i.refresh(ctx, at)
-		switch {
-		case err == nil:
-			keys, at = fresh, since
-		case i.now().Sub(at) > offline:
-			return nil, err
-		}
+	have, err := i.current(ctx)
+	if err != nil {
+		return nil, err
 	}
 	signed := proof{hash: sha256.Sum256([]byte(jwt))}
-	if i.isProven(signed, at) {
+	if i.isProven(signed, have.at) {
 		return jws.UnsafePayloadWithoutVerification(), nil
 	}
-	payload, known := try(jws, kid, keys)
+	payload, known := try(jws, kid, have.keys)
 	if payload == nil && !known {
-		fresh, since, err := i.refresh(ctx, at)
+		fresh, err := i.refresh(ctx, have.number)
 		switch {
 		case err == nil:
-			at = since
-			payload, _ = try(jws, kid, fresh)
-		case errors.Is(err, errTooOften) && i.now().Sub(at) < refreshEvery:
+			have = fresh
+			payload, _ = try(jws, kid, fresh.keys)
+		case errors.Is(err, errTooOften) && i.now().Sub(have.at) < refreshEvery:
 			// These keys are as new as can be: it is the token that is wrong.
 		default:
 			return nil, err
@@ -113,8 +118,26 @@ func (i *issuer) VerifySignature(ctx context.Context, jwt string) ([]byte, error
 	if payload == nil {
 		return nil, errors.New("not signed by a key of the issuer")
 	}
-	i.prove(signed, at)
+	i.prove(signed, have.at)
 	return payload, nil
+}
+
+// current is the keys that may be used now, read anew where they are to be.
+func (i *issuer) current(ctx context.Context) (reading, error) {
+	i.mu.RLock()
+	have, failed := i.reading, i.failed
+	i.mu.RUnlock()
+	switch age := i.now().Sub(have.at); {
+	case age > offline:
+		return i.refresh(ctx, have.number)
+	case age > refreshAfter && i.now().Sub(failed) >= refreshEvery:
+		ctx, cancel := context.WithTimeout(ctx, staleWait)
+		defer cancel()
+		if fresh, err := i.refresh(ctx, have.number); err == nil {
+			have = fresh
+		}
+	}
+	return have, nil
 }
 
 // isProven reports whether the keys that were read at an instant have verified a token
@@ -155,34 +178,46 @@ func try(jws *jose.JSONWebSignature, kid string, keys []jose.JSONWebKey) (payloa
 	return nil, known
 }
 
-func (i *issuer) cached() ([]jose.JSONWebKey, time.Time) {
+func (i *issuer) cached() reading {
 	i.mu.RLock()
 	defer i.mu.RUnlock()
-	return i.keys, i.at
+	return i.reading
 }
 
-// refresh returns keys that are newer than seen, and when they were read. It asks for
-// them where nobody else has done so meanwhile.
-func (i *issuer) refresh(ctx context.Context, seen time.Time) ([]jose.JSONWebKey, time.Time, error) {
-	i.fetching.Lock()
-	defer i.fetching.Unlock()
-	if keys, at := i.cached(); at.After(seen) {
-		return keys, at, nil
+// refresh returns a later reading than the one that was seen. All who come at once ask once.
+func (i *issuer) refresh(ctx context.Context, seen int) (reading, error) {
+	for {
+		got, err := i.asking.Do(ctx, func(ctx context.Context) (reading, error) {
+			if have := i.cached(); have.number > seen {
+				return have, nil
+			}
+			return i.ask(ctx)
+		})
+		switch {
+		case err != nil && !errors.Is(err, errUnreachable): // time was up before anybody answered
+			return reading{}, fmt.Errorf("%w: %w", errUnreachable, err)
+		case err != nil || got.number > seen:
+			return got, err
+		}
 	}
+}
+
+// ask asks the issuer for its keys.
+func (i *issuer) ask(ctx context.Context) (reading, error) {
 	if !i.limit.AllowN(i.now(), 1) {
-		return nil, time.Time{}, errTooOften
+		return reading{}, errTooOften
 	}
-	// A client that goes away must not spend a turn for nothing.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchTimeout)
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	keys, err := i.fetch(ctx)
-	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("%w: %w", errUnreachable, err)
-	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.keys, i.at, i.proven = keys, i.now(), nil
-	return keys, i.at, nil
+	if err != nil {
+		i.failed = i.now()
+		return reading{}, fmt.Errorf("%w: %w", errUnreachable, err)
+	}
+	i.reading, i.proven = reading{keys, i.now(), i.number + 1}, nil
+	return i.reading, nil
 }
 
 // fetch discovers the issuer anew and reads its keys.

@@ -29,6 +29,9 @@ type fakeIssuer struct {
 	url     string
 	fetches atomic.Int32 // of keys
 	down    atomic.Bool
+	// hang, where set, keeps whoever asks waiting until it is closed, and then is down.
+	hang    atomic.Pointer[chan struct{}]
+	hanging atomic.Int32 // how often it was asked meanwhile
 
 	mu   sync.Mutex
 	keys []jose.JSONWebKey // private; the last signs
@@ -57,6 +60,12 @@ func newIssuer(t testing.TB) *fakeIssuer {
 		_ = json.NewEncoder(w).Encode(set)
 	})
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if hang := i.hang.Load(); hang != nil {
+			i.hanging.Add(1)
+			<-*hang
+			http.Error(w, "down", http.StatusServiceUnavailable)
+			return
+		}
 		if i.down.Load() {
 			http.Error(w, "down", http.StatusServiceUnavailable)
 			return

@@ -133,7 +133,7 @@ func (w *witness) VerifySignature(ctx context.Context, jwt string) ([]byte, erro
 // Once they have agreed, time alone can change it, which check asks each time.
 func (i *issuer) verify(ctx context.Context, t *token, audience want) (map[string]any, time.Time, error) {
 	now := i.now()
-	_, at := i.cached()
+	at := i.cached().at
 	known := now.Sub(at) <= refreshAfter && i.isProven(proof{t.hash, audience.is}, at)
 	var err error
 	if !known {
