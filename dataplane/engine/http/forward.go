@@ -193,7 +193,7 @@ func (x *exchange) answer(ctx context.Context, resp *http.Response, secrets [][]
 	memo := x.recall(resp)
 	if memo != nil {
 		if p, ok := (*memo).(*passed); ok {
-			return x.answerAs(p, resp, secrets)
+			return x.answerAs(ctx, p, resp, secrets)
 		}
 	}
 	h := x.w.Header()
@@ -225,7 +225,7 @@ func (x *exchange) answer(ctx context.Context, resp *http.Response, secrets [][]
 	}
 	x.answered = true
 	x.w.WriteHeader(resp.StatusCode)
-	if err := x.copy(body, resp.ContentLength < 0); err != nil {
+	if err := x.copy(ctx, body, resp.ContentLength < 0); err != nil {
 		return err
 	}
 	if leaks(resp.Trailer, secrets) {
@@ -268,7 +268,7 @@ func (x *exchange) recall(resp *http.Response) *any {
 }
 
 // answerAs passes on an answer whose head is as that of one before.
-func (x *exchange) answerAs(p *passed, resp *http.Response, secrets [][]byte) error {
+func (x *exchange) answerAs(ctx context.Context, p *passed, resp *http.Response, secrets [][]byte) error {
 	if leaks(p.header, secrets) {
 		return errLeak
 	}
@@ -277,7 +277,7 @@ func (x *exchange) answerAs(p *passed, resp *http.Response, secrets [][]byte) er
 	}
 	x.answered = true
 	h1.WriteLines(x.w, p.lines)
-	return x.copy(catching(resp.Body, secrets), resp.ContentLength < 0)
+	return x.copy(ctx, catching(resp.Body, secrets), resp.ContentLength < 0)
 }
 
 // statusLine is a status as people write it.
@@ -292,7 +292,7 @@ func statusLine(status int) string {
 var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
 
 // copy passes a body on, as fast as the client takes it. A stream is passed on as it comes.
-func (x *exchange) copy(body io.Reader, stream bool) error {
+func (x *exchange) copy(ctx context.Context, body io.Reader, stream bool) error {
 	b := buffers.Get().(*[]byte)
 	defer buffers.Put(b)
 	flusher, _ := x.w.(http.Flusher)
@@ -309,7 +309,7 @@ func (x *exchange) copy(body io.Reader, stream bool) error {
 				return err
 			}
 			if begun && client == nil {
-				client = x.newPatience(http.NewResponseController(x.w).SetWriteDeadline)
+				client = newPatience(ctx, x.e.server.Limits().Taking, http.NewResponseController(x.w).SetWriteDeadline)
 			}
 			begun = true
 			client.gives()

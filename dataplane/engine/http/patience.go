@@ -1,6 +1,7 @@
 package http
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -8,10 +9,12 @@ import (
 )
 
 // A patience bounds for how long a client takes nothing of an answer: one that does not
-// read must not hold the resource's connection for ever. Nil has no bound.
+// read must not hold the resource's connection for ever, nor a session that has to end. Nil
+// has no bound.
 type patience struct {
 	limit time.Duration
 	cut   func() // ends a write that waits
+	stop  func() bool
 	timer *time.Timer
 
 	mu   sync.Mutex
@@ -19,9 +22,12 @@ type patience struct {
 	over bool
 }
 
-// newPatience bounds writes to the client, on a connection that takes deadlines.
-func (x *exchange) newPatience(until func(time.Time) error) *patience {
-	return &patience{limit: x.e.server.Limits().Taking, cut: func() { _ = until(time.Unix(1, 0)) }}
+// newPatience bounds writes to the client, whose deadline until sets. It is over with ctx,
+// too.
+func newPatience(ctx context.Context, limit time.Duration, until func(time.Time) error) *patience {
+	p := &patience{limit: limit, cut: func() { _ = until(time.Unix(1, 0)) }}
+	p.stop = context.AfterFunc(ctx, p.lose)
+	return p
 }
 
 // gives is told before a part is written, and took once it was.
@@ -57,6 +63,7 @@ func (p *patience) end() {
 		return
 	}
 	p.took()
+	p.stop()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.over = true

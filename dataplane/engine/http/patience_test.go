@@ -1,6 +1,7 @@
 package http
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -11,7 +12,8 @@ import (
 func TestPatience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cut := 0
-		p := &patience{limit: time.Minute, cut: func() { cut++ }}
+		cuts := func(time.Time) error { cut++; return nil }
+		p := newPatience(t.Context(), time.Minute, cuts)
 		for range 10 {
 			p.gives()
 			time.Sleep(59 * time.Second)
@@ -28,10 +30,17 @@ func TestPatience(t *testing.T) {
 		}
 		p.end()
 
-		over := &patience{limit: time.Minute, cut: func() { t.Error("cut off after the end") }}
+		ctx, end := context.WithCancel(t.Context())
+		late, over := newPatience(ctx, time.Minute, cuts), newPatience(ctx, time.Minute, func(time.Time) error { t.Error("cut off after the end"); return nil })
 		over.gives()
 		over.end()
 		over.lose() // the timer was just then
+		late.gives()
+		end()
+		if synctest.Wait(); cut != 2 {
+			t.Errorf("a session that must end waits for its client")
+		}
+		late.end()
 		var none *patience
 		none.gives()
 		none.took()

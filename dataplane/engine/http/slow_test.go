@@ -13,6 +13,8 @@ import (
 
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
 	"github.com/posterngate/postern/dataplane/request"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/test/wait"
 )
 
 // TestHeadsThatNeverEnd: who does not say what it wants in time is hung up on, however
@@ -55,57 +57,89 @@ func TestHeadsThatNeverEnd(t *testing.T) {
 	}
 }
 
+// flood is what /flood answers, in bytes: more than all buffers on the way.
+const flood = 64 << 20
+
+// newFlood is a house and a way to ask it for more than its client reads. What over gives
+// comes when the resource has ended.
+func newFlood(t *testing.T, protocol string, limits request.Limits) (h *house, over chan struct{}, ask func() *http.Response) {
+	t.Helper()
+	h, over = &house{resource: newResource(t)}, make(chan struct{}, 1)
+	h.mux.HandleFunc("/flood", func(w http.ResponseWriter, _ *http.Request) {
+		defer func() { over <- struct{}{} }()
+		part := []byte(strings.Repeat("x", 64<<10))
+		for range flood / len(part) {
+			if _, err := w.Write(part); err != nil {
+				return
+			}
+		}
+	})
+	h.door = enginetest.NewDoor(t, h.terms(), credential)
+	h.addr = enginetest.Serve(t, New(Config{TLS: &tls.Config{Certificates: h.TLS.Certificates[:1], MinVersion: tls.VersionTLS12}, Limits: limits}), h.door)
+	tr := &http.Transport{
+		DialTLS: func(string, string) (net.Conn, error) { //nolint:staticcheck // one address
+			c, err := tls.Dial("tcp", h.addr, &tls.Config{InsecureSkipVerify: true, ServerName: "example.com", NextProtos: []string{protocol}}) //nolint:gosec // of this test
+			return c, err
+		},
+		ForceAttemptHTTP2: protocol == "h2",
+	}
+	t.Cleanup(tr.CloseIdleConnections)
+	return h, over, func() *http.Response {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://example.com/flood", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+enginetest.Token)
+		req.Header.Set(request.TaskHeader, "t.target")
+		resp, err := tr.RoundTrip(req)
+		if err != nil || resp.StatusCode != http.StatusOK || resp.ProtoMajor == 2 != (protocol == "h2") {
+			t.Fatal(resp, err)
+		}
+		return resp
+	}
+}
+
 // TestClientsThatTakeNothing: who does not read what it has asked for holds the resource's
 // connection only for so long.
 func TestClientsThatTakeNothing(t *testing.T) {
-	const size = 64 << 20 // more than all buffers on the way
 	for name, protocol := range map[string]string{"HTTP/1.1": "http/1.1", "HTTP/2": "h2"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := &house{resource: newResource(t)}
-			over := make(chan struct{}, 1)
-			h.mux.HandleFunc("/flood", func(w http.ResponseWriter, r *http.Request) {
-				defer func() { over <- struct{}{} }()
-				part := []byte(strings.Repeat("x", 64<<10))
-				for range size / len(part) {
-					if _, err := w.Write(part); err != nil {
-						return
-					}
-				}
-			})
-			h.door = enginetest.NewDoor(t, h.terms(), credential)
-			h.addr = enginetest.Serve(t, New(Config{
-				TLS: &tls.Config{Certificates: h.TLS.Certificates[:1], MinVersion: tls.VersionTLS12}, Limits: request.Limits{Taking: time.Second, Linger: 50 * time.Millisecond},
-			}), h.door)
-			tr := &http.Transport{
-				DialTLS: func(string, string) (net.Conn, error) { //nolint:staticcheck // one address
-					c, err := tls.Dial("tcp", h.addr, &tls.Config{InsecureSkipVerify: true, ServerName: "example.com", NextProtos: []string{protocol}}) //nolint:gosec // of this test
-					return c, err
-				},
-				ForceAttemptHTTP2: protocol == "h2",
-			}
-			defer tr.CloseIdleConnections()
-			ask := func(path string) *http.Response {
-				req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://example.com"+path, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				req.Header.Set("Authorization", "Bearer "+enginetest.Token)
-				req.Header.Set(request.TaskHeader, "t.target")
-				resp, err := tr.RoundTrip(req)
-				if err != nil || resp.StatusCode != http.StatusOK || resp.ProtoMajor == 2 != (protocol == "h2") {
-					t.Fatal(resp, err)
-				}
-				return resp
-			}
-			resp := ask("/flood")
+			_, over, ask := newFlood(t, protocol, request.Limits{Taking: time.Second, Linger: 50 * time.Millisecond})
+			resp := ask()
 			defer resp.Body.Close()
 			select {
 			case <-over:
 			case <-time.After(time.Minute):
 				t.Fatal("the resource's answer still waits for the client")
 			}
-			if n, err := io.Copy(io.Discard, resp.Body); err == nil || n >= size {
+			if n, err := io.Copy(io.Discard, resp.Body); err == nil || n >= flood {
+				t.Errorf("it was given all of %d bytes (%v)", n, err)
+			}
+		})
+	}
+}
+
+// TestKilledUnderClientsThatTakeNothing: a session that must end does so, whether its client
+// reads or not.
+func TestKilledUnderClientsThatTakeNothing(t *testing.T) {
+	for name, protocol := range map[string]string{"HTTP/1.1": "http/1.1", "HTTP/2": "h2"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h, _, ask := newFlood(t, protocol, request.Limits{Linger: 50 * time.Millisecond})
+			resp := ask()
+			defer resp.Body.Close()
+			s, told := h.door.Last(), int64(0)
+			wait.For(t, "an answer that waits for its client", func() bool {
+				before := told
+				if e := s.Executions(); len(e) > 0 {
+					told = e[0].Chunks
+				}
+				return told > 0 && told == before
+			})
+			s.Kill(&postern.Refusal{Code: postern.CodeKilled, Reason: "enough"})
+			_ = s.Closed() // which waits for it
+			if n, err := io.Copy(io.Discard, resp.Body); err == nil || n >= flood {
 				t.Errorf("it was given all of %d bytes (%v)", n, err)
 			}
 		})

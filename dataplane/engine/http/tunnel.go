@@ -55,7 +55,7 @@ func (x *exchange) tunnel(ctx context.Context, out *http.Request, secrets [][]by
 	stop := context.AfterFunc(g.Context(), func() { _, _ = near.Close(), far.Close() })
 	defer stop()
 	said := &catcher{from: far, secrets: secrets, least: leastHeld}
-	client := x.newPatience(near.SetWriteDeadline)
+	client := newPatience(ctx, x.e.server.Limits().Taking, near.SetWriteDeadline)
 	defer client.end()
 	g.Go("to the client", func(context.Context) error { return x.carry(near, said, client) })
 	g.Go("to the resource", func(context.Context) error { return x.carry(far, buffered, nil) })
