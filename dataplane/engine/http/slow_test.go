@@ -129,13 +129,13 @@ func TestKilledUnderClientsThatTakeNothing(t *testing.T) {
 			h, _, ask := newFlood(t, protocol, request.Limits{Linger: 50 * time.Millisecond})
 			resp := ask()
 			defer resp.Body.Close()
-			s, told := h.door.Last(), int64(0)
+			s, told, same := h.door.Last(), int64(0), 0
 			wait.For(t, "an answer that waits for its client", func() bool {
-				before := told
-				if e := s.Executions(); len(e) > 0 {
-					told = e[0].Chunks
+				if now := s.Executions()[0].Chunks; now != told {
+					told, same = now, 0
 				}
-				return told > 0 && told == before
+				same++
+				return same == 50
 			})
 			s.Kill(&postern.Refusal{Code: postern.CodeKilled, Reason: "enough"})
 			_ = s.Closed() // which waits for it
