@@ -2,6 +2,7 @@ package request
 
 import (
 	"context"
+	"maps"
 	"sync"
 
 	"github.com/posterngate/postern/pkg/postern"
@@ -61,6 +62,10 @@ func (v *Visit) WaitFor(key string, wait func(ctx context.Context, progress func
 	}
 	w := &Wait{done: make(chan struct{}), told: make(chan struct{})}
 	if len(v.waits.by) >= maxWaits {
+		// Nobody has come back for those that are over. Who does asks anew, and a yes is kept.
+		maps.DeleteFunc(v.waits.by, func(_ string, w *Wait) bool { return w.over() })
+	}
+	if len(v.waits.by) >= maxWaits {
 		w.err = errManyWaits
 		close(w.done)
 		return w
@@ -87,12 +92,17 @@ func (v *Visit) WaitFor(key string, wait func(ctx context.Context, progress func
 func (v *Visit) Settle(key string) {
 	v.waits.mu.Lock()
 	defer v.waits.mu.Unlock()
-	if w := v.waits.by[key]; w != nil {
-		select {
-		case <-w.done:
-			delete(v.waits.by, key)
-		default:
-		}
+	if w := v.waits.by[key]; w != nil && w.over() {
+		delete(v.waits.by, key)
+	}
+}
+
+func (w *Wait) over() bool {
+	select {
+	case <-w.done:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -2,6 +2,7 @@ package http
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/test/wait"
 )
 
 // TestHeldComesBack: a client that would not wait is told whom it waits for, and the same
@@ -71,4 +73,42 @@ func TestHeldComesBack(t *testing.T) {
 	}
 	h.door.Last().Kill(&postern.Refusal{Code: postern.CodeKilled, Reason: "enough"})
 	_ = h.door.Last().Closed()
+}
+
+// TestHeldThatNobodyComesBackFor: what people have answered, and whose client has not asked
+// again, keeps nobody from being asked about.
+func TestHeldThatNobodyComesBackFor(t *testing.T) {
+	h := newHouse(t)
+	said := make(chan struct{})
+	h.door.Set(func(p *enginetest.Policy) {
+		p.Decide = func(string, any) postern.Decision {
+			return postern.Decision{Verdict: postern.VerdictHold, Level: postern.LevelResult}
+		}
+		p.Await = func(ctx context.Context, progress func(string)) error {
+			progress("waiting for leads")
+			select {
+			case <-said:
+				return &postern.Refusal{Code: postern.CodeCancelled, Reason: "bob said no"}
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+	})
+	held := func(n int) int {
+		resp, _ := h.ask(t, fmt.Sprintf("POST /lines?n=%d", n), "", "Prefer: respond-async")
+		return resp.StatusCode
+	}
+	n := 0
+	for ; n < 1000; n++ {
+		if status := held(n); status == http.StatusTooManyRequests {
+			break
+		} else if status != http.StatusAccepted {
+			t.Fatalf("request %d: %d", n, status)
+		}
+	}
+	if n == 1000 {
+		t.Fatal("there is no bound on what is waited for")
+	}
+	close(said)
+	wait.For(t, "room for another", func() bool { return held(n) != http.StatusTooManyRequests })
 }
