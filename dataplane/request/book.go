@@ -147,6 +147,13 @@ func (b *Book) end(v *Visit) {
 	b.settle(v)
 }
 
+// left reports whether no request joins a visit any more.
+func (b *Book) left(v *Visit) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return v.gone
+}
+
 func (b *Book) forget(v *Visit) {
 	v.gone = true
 	if b.visits[v.key] == v {

@@ -137,6 +137,15 @@ func (c *Conn) Join(ctx context.Context, claim Claim) (*Visit, error) {
 		if c.visits == nil {
 			c.visits = map[*Visit]*stay{}
 		}
+		for old, s := range c.visits {
+			if !b.left(old) {
+				continue
+			}
+			if s != nil {
+				s.end()
+			}
+			delete(c.visits, old) // and is not counted any more, which would keep nothing open
+		}
 		c.visits[v] = nil
 		b.attach(v)
 	}
