@@ -138,10 +138,12 @@ func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
 	if _, named := out.Header["User-Agent"]; !named {
 		out.Header["User-Agent"] = nil // or the library names itself
 	}
-	// What is injected must not come back unseen, so that answers are taken as they are.
+	// What is injected must not come back unseen, so that answers are taken as they are, and
+	// messages of a WebSocket are not packed.
 	out.Header.Set("Accept-Encoding", "identity")
 	if x.facts.Upgrade != "" {
 		out.Header.Del("Accept-Encoding")
+		out.Header.Del("Sec-Websocket-Extensions")
 		out.Header.Set("Connection", "Upgrade")
 		out.Header.Set("Upgrade", x.facts.Upgrade)
 	}

@@ -18,7 +18,7 @@ import (
 func TestWebSocket(t *testing.T) {
 	h := newHouse(t)
 	h.mux.HandleFunc("/ws", func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Upgrade") != "websocket" || r.Header.Get("Sec-Websocket-Key") != "k" {
+		if r.Header.Get("Upgrade") != "websocket" || r.Header.Get("Sec-Websocket-Key") != "k" || r.Header["Sec-Websocket-Extensions"] != nil {
 			http.Error(w, "no", http.StatusBadRequest)
 			return
 		}
@@ -40,7 +40,7 @@ func TestWebSocket(t *testing.T) {
 	c := dialRaw(t, h.addr)
 	r := bufio.NewReader(c)
 	_, _ = io.WriteString(c, "GET /ws HTTP/1.1\r\nHost: x\r\nPostern-Task: t.target\r\nAuthorization: Bearer "+enginetest.Token+
-		"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\nSec-WebSocket-Version: 13\r\n\r\n")
+		"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
 	resp, err := http.ReadResponse(r, nil)
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols || resp.Header.Get("Sec-Websocket-Accept") != "a" {
 		t.Fatal(resp, err)
