@@ -38,7 +38,7 @@ func (e *Engine) signIn(w http.ResponseWriter, r *http.Request, c *request.Conn,
 		e.refuse(w, r, err)
 		return
 	}
-	to := r.URL.RequestURI()
+	to := r.RequestURI
 	if len(to) > maxTo {
 		to = "/"
 	}

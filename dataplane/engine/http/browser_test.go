@@ -1,9 +1,16 @@
 package http
 
 import (
+	"context"
+	"crypto/tls"
 	"encoding/base64"
+	"net"
+	"net/http"
 	"net/url"
 	"testing"
+	"time"
+
+	"github.com/posterngate/postern/dataplane/engine/enginetest"
 )
 
 // FuzzWithin: wherever a browser is sent after a sign-in is on this host.
@@ -23,4 +30,55 @@ func FuzzWithin(f *testing.F) {
 			t.Errorf("%q leads to %q", encoded, to)
 		}
 	})
+}
+
+// lobby is a door at which everybody is signed in as who may.
+type lobby struct{ *enginetest.Door }
+
+func (lobby) BeginSignIn(context.Context, string, string, string) (string, error) {
+	return "https://control.example/web/enter/x", nil
+}
+
+func (lobby) FinishSignIn(context.Context, string, string, string) (string, time.Time, error) {
+	return "psb_x", time.Now().Add(time.Hour), nil
+}
+
+func (lobby) SignOut(context.Context, string) error { return nil }
+
+// TestComesBack: a browser that has signed in is where it wanted to be, in the very words of
+// its link.
+func TestComesBack(t *testing.T) {
+	r := newResource(t)
+	addr := enginetest.Serve(t, New(Config{TLS: &tls.Config{Certificates: r.TLS.Certificates[:1], MinVersion: tls.VersionTLS12}}), lobby{enginetest.NewDoor(t, r.terms(), credential)})
+	for _, protocol := range []string{"http/1.1", "h2"} {
+		tr := &http.Transport{
+			DialTLS: func(string, string) (net.Conn, error) { //nolint:staticcheck // one address
+				return tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocol}}) //nolint:gosec // of this test
+			},
+			ForceAttemptHTTP2: protocol == "h2",
+		}
+		t.Cleanup(tr.CloseIdleConnections)
+		ask := func(target string, cookies []*http.Cookie) *http.Response {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://t--target.example.com"+target, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Accept", "text/html")
+			for _, c := range cookies {
+				req.AddCookie(c)
+			}
+			resp, err := tr.RoundTrip(req)
+			if err != nil || resp.StatusCode != http.StatusSeeOther || resp.ProtoMajor == 2 != (protocol == "h2") {
+				t.Fatal(resp, err)
+			}
+			_ = resp.Body.Close()
+			return resp
+		}
+		for _, to := range []string{"/", "/caf%C3%A9/a%20b?q=%2Fx+y&z"} {
+			begun := ask(to, nil)
+			if back := ask(callbackPath+"?code=c", begun.Cookies()[:1]); back.Header.Get("Location") != to {
+				t.Errorf("%s: from %s to %s", protocol, to, back.Header.Get("Location"))
+			}
+		}
+	}
 }
