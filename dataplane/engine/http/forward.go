@@ -2,6 +2,7 @@ package http
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -351,10 +352,16 @@ func (x *exchange) redirect(h http.Header) error {
 			return &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the resource sends the client to a place that cannot be read", Cause: err}
 		}
 		u.User = nil
-		if u.Host != "" && strings.EqualFold(u.Host, x.terms.HTTP.Authority) {
+		within := u.Host != "" && strings.EqualFold(u.Host, x.terms.HTTP.Authority)
+		if within {
 			u.Scheme, u.Host = "", ""
+			u.Path = cmp.Or(u.Path, "/") // or it is where the client is
 		}
-		h.Set(name, u.String())
+		to := u.String()
+		if within && strings.HasPrefix(to, "//") {
+			to = "/." + to // or a host begins there
+		}
+		h.Set(name, to)
 	}
 	cookies := h["Set-Cookie"]
 	for i, c := range cookies {
