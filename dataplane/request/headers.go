@@ -46,7 +46,7 @@ func Check(r *http.Request) *postern.Refusal {
 			return Bad("the header " + plain + " names another method than the request has")
 		}
 	}
-	for _, name := range []string{"Content-Type", "Content-Encoding", "Upgrade", "Range", "Host"} {
+	for _, name := range []string{"Content-Type", "Content-Encoding", "Upgrade", "Range", "Host", "Mcp-Session-Id"} {
 		if len(r.Header.Values(name)) > 1 {
 			return Bad("the header " + name + " stands twice")
 		}

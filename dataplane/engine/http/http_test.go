@@ -82,7 +82,7 @@ func TestBadInput(t *testing.T) {
 	for _, headers := range [][]string{
 		{"X-HTTP-Method-Override: DELETE"}, {"X-Http-Method: DELETE"}, {"X-Method-Override: DELETE"}, {"X_HTTP_Method_Override: DELETE"},
 		{"Upgrade: h2c", "Connection: Upgrade, HTTP2-Settings", "Http2-Settings: AAMAAABkAAQAAP__"}, {"Upgrade: websocket, h2c", "Connection: Upgrade"},
-		{"Content-Type: a/b", "Content-Type: c/d"}, {"Content-Type: application/json; charset=utf-16"}, {"Postern-Task: other.target"},
+		{"Content-Type: a/b", "Content-Type: c/d"}, {"Mcp-Session-Id: mine", "Mcp-Session-Id: another's"}, {"Content-Type: application/json; charset=utf-16"}, {"Postern-Task: other.target"},
 	} {
 		if resp, said := h.ask(t, "POST /echo", "x", headers...); resp.StatusCode < 400 || resp.Header.Get("Postern-Code") == "" {
 			t.Errorf("%q: %s %s", headers, resp.Status, said)
