@@ -106,6 +106,10 @@ func (f *Flow) Start(s FlowSink, rows, bytes int64) {
 	*f = Flow{sink: s, rows: rows, bytes: bytes}
 }
 
+// Bounded reports whether Room may have less than is asked for. It is for before anything is
+// reported.
+func (f *Flow) Bounded() bool { return f.rows < math.MaxInt64 || f.bytes < math.MaxInt64 }
+
 // LetBy is for the gate: it says which hold's yes let the execution through.
 func (f *Flow) LetBy(hold string) { f.hold = hold }
 

@@ -6,11 +6,11 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 )
 
-// wrapped is a statement whose changes are counted before they may stand. A simple
-// query is sent as Parse, Bind, Describe, Execute and Flush, so that its transaction
-// stays open until the number is known; only then comes the Sync that commits. In the
-// extended protocol that is how it is anyway. Either way, too many changes make the
-// transaction fail at the target, which undoes them.
+// wrapped is a statement whose changes are counted before they may stand, or whose rows may
+// be cut short. A simple query is sent as Parse, Bind, Describe, Execute and Flush, so that
+// its transaction stays open until the number is known; only then comes the Sync that
+// commits. In the extended protocol that is how it is anyway. Either way, too many changes
+// or rows make the transaction fail at the target, which undoes them.
 type wrapped struct {
 	extended bool
 	complete []byte // the CommandComplete that is kept back until the commit

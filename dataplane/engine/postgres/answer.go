@@ -2,6 +2,8 @@ package postgres
 
 import (
 	"bytes"
+	"errors"
+
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/postern"
@@ -154,7 +156,7 @@ func (t targetCore) completed(e *entry, typ byte, msg []byte) error {
 		if n := tagRows(tag); n >= 0 {
 			e.affected = max(e.affected, 0) + n
 		}
-		if w := e.wrapped; w != nil && e.over == nil && e.affected > e.st.maxAffected {
+		if e.wrapped != nil && e.over == nil && e.st.maxAffected >= 0 && e.affected > e.st.maxAffected {
 			e.over = affectedTooMany(e)
 		}
 	}
@@ -199,6 +201,10 @@ func (t targetCore) readyForQuery(e *entry, msg []byte) error {
 	t.copying = false
 	status := msg[headerLen]
 	if e.kind == kindQuery && e.over != nil && e.code == "" && !e.hidden {
+		if status == 'I' && e.wrapped == nil && (e.st.alters || e.st.turns) {
+			why := stands(e)
+			return errors.Join(t.finish(e), why)
+		}
 		t.showOver(e)
 		t.wasOver = true
 	}

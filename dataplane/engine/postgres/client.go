@@ -136,7 +136,7 @@ func (c clientCore) message(typ byte, msg []byte) (pump.Next, error) {
 	case 'C':
 		return c.closeObject(msg)
 	case 'S':
-		return pump.Next{}, c.sync(msg)
+		return c.sync(msg)
 	case 'H':
 		c.up.Pass(msg)
 		return pump.Next{}, nil
@@ -170,7 +170,7 @@ func (c clientCore) query(msg []byte) (pump.Next, error) {
 	}
 	prep, no, certain := c.body(st)
 	switch {
-	case !certain:
+	case !certain, st.turns && c.q.cut():
 		return c.drain(), nil
 	case no != nil:
 		return pump.Next{}, c.refuseWith(kindQuery, *no)
@@ -205,6 +205,7 @@ func (c clientCore) query(msg []byte) (pump.Next, error) {
 		return want, err
 	}
 	e.st = guard
+	c.pipeline.note(e, st, guard)
 	c.defines(st)
 	c.enqueue(e)
 	if err := c.objects(e, st); err != nil {
@@ -213,7 +214,7 @@ func (c clientCore) query(msg []byte) (pump.Next, error) {
 	c.setStatement(e, "", nil) // as at the target, whether or not the query succeeds
 	e.changes = e.changes[:len(e.changes)-1]
 	switch {
-	case guard.maxAffected >= 0:
+	case guard.maxAffected >= 0, e.cut && guard.alters && len(st.facts.Statements) == 1:
 		c.sendWrapped(e, st)
 	case st.own:
 		c.up.Pass(msg)
@@ -233,7 +234,7 @@ func (c *conn) enqueue(e *entry) {
 // closeSegment ends a segment: what follows is not skipped if something in it fails.
 func (c *conn) closeSegment() {
 	c.segment++
-	c.open = false
+	c.open, c.pipeline = false, pipeline{}
 }
 
 // admit asks for one execution of st. Exactly one of the results is set where the

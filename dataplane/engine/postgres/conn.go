@@ -42,14 +42,15 @@ type conn struct {
 	judgedBy   mark // of the catalogue that all in q have that have one
 	statements names[prepared]
 	portals    names[portal]
-	unnamed    portal // reused for every Bind without a name
-	kept       int    // bytes that names keep, at most
-	freed      bool   // some name is free and can be purged
-	segment    uint64 // of the next message; a segment ends with Sync or a query
-	done       uint64 // the last segment that is over
-	defined    uint64 // the segment whose transaction defines something; 0 is none
-	open       bool   // the segment has messages and no Sync yet
-	status     byte   // of the transaction: I, T or E
+	unnamed    portal   // reused for every Bind without a name
+	kept       int      // bytes that names keep, at most
+	freed      bool     // some name is free and can be purged
+	segment    uint64   // of the next message; a segment ends with Sync or a query
+	done       uint64   // the last segment that is over
+	defined    uint64   // the segment whose transaction defines something; 0 is none
+	open       bool     // the segment has messages and no Sync yet
+	pipeline   pipeline // of the segment
+	status     byte     // of the transaction: I, T or E
 	skip       skip
 	exclusive  bool    // nothing may follow until the queue is empty
 	poison     bool    // the target must be made to fail before anything else is sent

@@ -186,7 +186,7 @@ func (c clientCore) execute(msg []byte) (pump.Next, error) {
 	guard := st
 	body, no, certain := c.body(st)
 	switch {
-	case !certain:
+	case !certain, st.turns && c.q.cut():
 		return c.drain(), nil
 	case no != nil:
 		return pump.Next{}, c.refuseWith(kindExecute, *no)
@@ -224,6 +224,7 @@ func (c clientCore) execute(msg []byte) (pump.Next, error) {
 		c.askColumns(guard, e.catalog, name)
 	}
 	e.st, e.portal, e.bound = guard, p, p.bound
+	c.pipeline.note(e, st, guard)
 	e.formats = append(e.formats, c.args.results...)
 	c.defines(st)
 	c.enqueue(e)
@@ -268,16 +269,19 @@ func (c clientCore) closeObject(msg []byte) (pump.Next, error) {
 	return pump.Next{}, nil
 }
 
-func (c clientCore) sync(msg []byte) error {
+func (c clientCore) sync(msg []byte) (pump.Next, error) {
 	if c.skip == skipLocal {
 		c.skip = skipNone
 		c.reply = appendReady(c.reply, c.status)
-		return nil
+		return pump.Next{}, nil
+	}
+	if c.pipeline.commits(c.status) && c.q.n > 0 {
+		return c.drain(), nil
 	}
 	c.skip = skipNone
 	e := c.q.get(kindSync)
 	c.enqueue(e)
 	c.up.Pass(msg)
 	c.closeSegment()
-	return nil
+	return pump.Next{}, nil
 }

@@ -36,6 +36,7 @@ type entry struct {
 	hidden  bool        // the client did not ask; it sees nothing of the answer
 	own     bool        // of kindDescribe, that we asked, to know how to mask
 	wrapped *wrapped    // a simple query that is run with care; see affected.go
+	cut     bool        // its result may be cut short; see cut.go
 
 	over      *postern.Refusal // the result was stopped with this
 	cancelled bool             // the target was asked to stop

@@ -24,7 +24,10 @@ type statement struct {
 	quotes      bool     // its errors and notices may quote what nobody may read
 	masking     *masking // of values on their way back, at level result; nil for none
 	defines     bool
-	changes     bool  // it may change rows, and the task does not allow everything
+	alters      bool  // it may change something
+	changes     bool  // and the task does not allow everything
+	returns     bool  // it may return rows
+	turns       bool  // it may begin or end a transaction
 	maxAffected int64 // -1 means no bound
 	maxRows     int64 // -1 means no bound
 
@@ -46,7 +49,9 @@ func newStatement(text string, adm *engine.Admission, cat *catalog, keys tokens)
 	}
 	effect := st.facts.Effect()
 	st.defines = effect == postern.EffectDefine || effect == postern.EffectUnknown
-	st.changes = effect != postern.EffectRead && effect != postern.EffectNone && adm.Decision.Level != postern.LevelNone
+	st.alters = effect != postern.EffectRead && effect != postern.EffectNone
+	st.changes = st.alters && adm.Decision.Level != postern.LevelNone
+	st.returns, st.turns = returns(st.facts), turns(st.facts)
 	later := false // something is changed on its way back, whatever the level
 	for _, o := range adm.Decision.Obligations {
 		switch {

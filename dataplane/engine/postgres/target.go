@@ -86,7 +86,7 @@ func (t targetCore) flush(err error) error {
 
 // afterStep cancels at the target what was cut short here and still runs there.
 func (t targetCore) afterStep() {
-	if e := t.q.first(); e != nil && e.over != nil && (e.kind == kindExecute || e.kind == kindQuery) && !t.copying && e.wrapped == nil {
+	if e := t.q.first(); e != nil && e.over != nil && (e.kind == kindExecute || e.kind == kindQuery) && !t.copying && (e.wrapped == nil || !e.wrapped.synced) {
 		t.startCancel()
 	}
 }
