@@ -2,6 +2,7 @@ package task
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -114,5 +115,38 @@ spec: {subjects: [{group: analysts}], tasks: [crown-jewels]}
 		if got := w.reusable("sales-report", time.Now().Add(left)); got > want || got < want-time.Second {
 			t.Errorf("a token that lasts for %s: %s, want %s", left, got, want)
 		}
+	}
+}
+
+// TestAlternatives: a node is told what else the subject is offered on the resource, those that
+// ask nobody first, and neither what is for others, nor of other resources, nor for one job alone.
+func TestAlternatives(t *testing.T) {
+	w := newWorld(t)
+	w.apply(`kind: Resource
+metadata: {name: shop}
+spec: {protocol: postgres, endpoint: {host: 127.0.0.1, port: 5432, database: shop, tls: {mode: disable}}, credential: {sealed: rw}, catalog: {sealed: rw}}
+---
+kind: Task
+metadata: {name: shop-report}
+spec: {purpose: figures, resources: {names: [shop]}, permit: [{table: sales.orders, verbs: [select], columns: [id]}], duration: 1h}
+---
+kind: Task
+metadata: {name: vacuum}
+spec: {purpose: upkeep, resources: {names: [warehouse]}, permit: [{table: sales.orders, verbs: [select], columns: [id]}], duration: 1h}
+---
+kind: Binding
+metadata: {name: more}
+spec: {subjects: [{group: analysts}], tasks: [shop-report, vacuum]}
+`)
+	o, err := w.OpenFor(t.Context(), &nodev1.OpenGrantRequest{Token: "alice", Task: "sales-report", Resource: "warehouse"}, "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := ""
+	for _, a := range o.Alternatives {
+		got += fmt.Sprintf("%s %t ", a.GetTask(), a.GetAsks())
+	}
+	if got != "vacuum false schema-change true " {
+		t.Errorf("alternatives: %s", got)
 	}
 }

@@ -192,7 +192,7 @@ func (g *Gate) judge(ctx context.Context, snap *policy.Snapshot, st *engine.Stat
 		return nil, facts, err
 	}
 	if d.Verdict == postern.VerdictDeny {
-		return nil, facts, Refuse(d)
+		return nil, facts, Refuse(g.advised(snap, facts, d))
 	}
 	a, err := g.admission(snap, st, an, facts, d, rows)
 	return a, facts, err

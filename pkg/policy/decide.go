@@ -124,7 +124,8 @@ type judge struct {
 // A refusal is a no in the making. A nil *refusal is no objection.
 type refusal struct{ rule, reason, detail, hint string }
 
-const hintTasks = "ask for a task that may: postern tasks"
+// HintTasks is the hint of a denial that another task may not give.
+const HintTasks = "ask for a task that may: postern tasks"
 
 // deny makes the decision a denial. What it read stays, for a denial is kept for no
 // longer than an Allow.

@@ -106,7 +106,7 @@ func (j *judge) move(f *ssh.Facts, what string) bool {
 	}
 	j.deny(&refusal{
 		rule: j.task.rules.permit, reason: fmt.Sprintf("%s does not allow %s: what is there could then be read, or on other terms", j.task.title, what),
-		detail: j.task.allowed, hint: hintTasks,
+		detail: j.task.allowed, hint: HintTasks,
 	})
 	return false
 }
@@ -118,7 +118,7 @@ func (j *judge) files() bool {
 		j.d.Effect = postern.EffectNone
 		return true
 	}
-	j.deny(&refusal{rule: j.task.rules.permit, reason: fmt.Sprintf("%s does not allow files", j.task.title), detail: j.task.allowed, hint: hintTasks})
+	j.deny(&refusal{rule: j.task.rules.permit, reason: fmt.Sprintf("%s does not allow files", j.task.title), detail: j.task.allowed, hint: HintTasks})
 	return false
 }
 
@@ -150,7 +150,7 @@ func (j *judge) line(f *ssh.Facts) bool {
 // people where that asks for it. It is false once the decision is a denial.
 func (j *judge) channel(f *ssh.Facts, what string, fits func(*channel) bool) bool {
 	t := j.task
-	no := &refusal{rule: t.rules.permit, reason: fmt.Sprintf("%s does not allow %s", t.title, what), detail: t.allowed, hint: hintTasks}
+	no := &refusal{rule: t.rules.permit, reason: fmt.Sprintf("%s does not allow %s", t.title, what), detail: t.allowed, hint: HintTasks}
 	for _, p := range t.channels {
 		ch := p.channel
 		if !slices.Contains(ch.verbs, f.Verb) || !fits(ch) {

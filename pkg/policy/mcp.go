@@ -129,7 +129,7 @@ func (j *judge) mcp(f *mcp.Facts) postern.Decision {
 	if f.Name != "" {
 		what = fmt.Sprintf("the %s %q", f.Kind, f.Name)
 	}
-	no := &refusal{rule: t.rules.permit, reason: fmt.Sprintf("%s does not allow %s", t.title, what), detail: j.offered(f), hint: hintTasks}
+	no := &refusal{rule: t.rules.permit, reason: fmt.Sprintf("%s does not allow %s", t.title, what), detail: j.offered(f), hint: HintTasks}
 	for _, p := range t.requests {
 		if p.mcp == nil || !p.request.fits(f.Request) || !p.mcp.names(f) {
 			continue
@@ -138,7 +138,7 @@ func (j *judge) mcp(f *mcp.Facts) postern.Decision {
 			j.d.Deps.Beside = true
 		}
 		if not := p.request.objection(f.Request); not != "" {
-			no = &refusal{rule: p.rule, reason: fmt.Sprintf("%s does not allow %s", t.title, not), detail: t.allowed, hint: hintTasks}
+			no = &refusal{rule: p.rule, reason: fmt.Sprintf("%s does not allow %s", t.title, not), detail: t.allowed, hint: HintTasks}
 			continue
 		}
 		unmet := j.unmet(p.when, nil, p.ruleWhen)

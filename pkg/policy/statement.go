@@ -39,7 +39,7 @@ func (j *judge) statement(st *sql.Statement) bool {
 		if st.Verb == sql.Listen && (st.Command == "UNLISTEN" || hole.Is("policy-listen")) {
 			break // pools send it; nobody listens
 		}
-		j.deny(&refusal{rule: t.rules.permit, reason: fmt.Sprintf("%s does not allow %s", t.title, command(st)), detail: t.allowed, hint: hintTasks})
+		j.deny(&refusal{rule: t.rules.permit, reason: fmt.Sprintf("%s does not allow %s", t.title, command(st)), detail: t.allowed, hint: HintTasks})
 		return false
 	}
 	for i := range st.Settings {
@@ -57,7 +57,7 @@ func (j *judge) statement(st *sql.Statement) bool {
 		ok, byName := t.calls(&st.Functions[i])
 		if !ok {
 			f := &st.Functions[i]
-			j.deny(&refusal{rule: t.rules.functions, reason: fmt.Sprintf("%s does not allow function %s", t.title, f), detail: t.functionsAllowed(), hint: hintTasks})
+			j.deny(&refusal{rule: t.rules.functions, reason: fmt.Sprintf("%s does not allow function %s", t.title, f), detail: t.functionsAllowed(), hint: HintTasks})
 			return false
 		}
 		named = named || byName
@@ -138,7 +138,7 @@ func (t *task) functionsAllowed() string {
 // define judges a DDL command by the permits that name it.
 func (j *judge) define(st *sql.Statement) bool {
 	t := j.task
-	no := &refusal{rule: t.rules.permit, reason: fmt.Sprintf("%s does not allow %s", t.title, command(st)), detail: t.allowed, hint: hintTasks}
+	no := &refusal{rule: t.rules.permit, reason: fmt.Sprintf("%s does not allow %s", t.title, command(st)), detail: t.allowed, hint: HintTasks}
 	for _, p := range t.commands {
 		if !p.names(st.Command) {
 			continue

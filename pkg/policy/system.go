@@ -101,7 +101,7 @@ func toolFunction(n sql.Name) bool {
 func (t *task) systemTable(r *sql.Table, level postern.Level) *refusal {
 	no := &refusal{
 		rule: t.rules.catalog, reason: fmt.Sprintf("%s does not allow reading %s", t.title, r),
-		detail: "catalogues that describe names and types are allowed", hint: hintTasks,
+		detail: "catalogues that describe names and types are allowed", hint: HintTasks,
 	}
 	if len(r.Verbs) != 1 || r.Verbs[0] != sql.Select || r.Target || len(r.Write) > 0 {
 		no.reason = fmt.Sprintf("%s does not allow changing %s", t.title, r)

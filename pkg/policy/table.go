@@ -43,7 +43,7 @@ func (j *judge) table(st *sql.Statement, t *sql.Table) bool {
 func (j *judge) forbidden(t *sql.Table, verb string) *refusal {
 	return &refusal{
 		rule: j.task.rules.permit, reason: fmt.Sprintf("%s does not allow %s on %s", j.task.title, verb, t),
-		detail: j.task.allowed, hint: hintTasks,
+		detail: j.task.allowed, hint: HintTasks,
 	}
 }
 

@@ -25,7 +25,7 @@ func (j *judge) http(f *http.Facts) postern.Decision {
 	if no := j.unmet(t.when, nil, t.rules.when); no != nil {
 		return j.deny(no)
 	}
-	no := &refusal{rule: t.rules.permit, reason: fmt.Sprintf("%s does not allow %s", t.title, what), detail: t.allowed, hint: hintTasks}
+	no := &refusal{rule: t.rules.permit, reason: fmt.Sprintf("%s does not allow %s", t.title, what), detail: t.allowed, hint: HintTasks}
 	for _, p := range t.requests {
 		if !p.request.fits(f) {
 			continue
@@ -34,7 +34,7 @@ func (j *judge) http(f *http.Facts) postern.Decision {
 			j.d.Deps.Beside = true
 		}
 		if not := p.request.objection(f); not != "" {
-			no = &refusal{rule: p.rule, reason: fmt.Sprintf("%s does not allow %s", t.title, not), detail: t.allowed, hint: hintTasks}
+			no = &refusal{rule: p.rule, reason: fmt.Sprintf("%s does not allow %s", t.title, not), detail: t.allowed, hint: HintTasks}
 			continue
 		}
 		if unmet := j.unmet(p.when, nil, p.ruleWhen); unmet != nil {

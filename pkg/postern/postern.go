@@ -85,6 +85,15 @@ type Grant struct {
 	Start, End time.Time
 	MinVersion Version // a node that has not applied it must catch up or deny
 	Approval   *Approval
+	// Alternatives are other tasks that the subject may have on the resource. They are for
+	// hints alone: nothing signs them.
+	Alternatives []Alternative
+}
+
+// An Alternative is a task that a subject may have.
+type Alternative struct {
+	Task TaskName
+	Asks bool // people are asked for the grant
 }
 
 // Approval says that people must say yes, and where. A nil *Approval asks nobody.

@@ -49,6 +49,9 @@ func TestGrants(t *testing.T) {
 		if g.ID != "g-1" || g.Subject.Name != "alice" || g.Approval.Rule != "leads" || !n.holder.Version().Covers(g.MinVersion) {
 			t.Errorf("grant %+v", g)
 		}
+		if !slices.Equal(g.Alternatives, []postern.Alternative{{Task: "u"}, {Task: "v", Asks: true}}) {
+			t.Errorf("alternatives %+v", g.Alternatives)
+		}
 		var refusal *postern.Refusal
 		_, err = n.OpenGrant(ctx, &nodev1.OpenGrantRequest{Token: "bad", Task: "t"})
 		if !errors.As(err, &refusal) || refusal.Code != postern.CodeBadToken || refusal.Reason != "this token is over" || refusal.Hint != "log in again" {

@@ -41,7 +41,7 @@ func (s grantService) OpenGrant(ctx context.Context, req *nodev1.OpenGrantReques
 	if err != nil {
 		return nil, err
 	}
-	resp := &nodev1.OpenGrantResponse{Grant: o.Grant, RecordingKey: s.RecordingKey(), RawKey: s.RawKey}
+	resp := &nodev1.OpenGrantResponse{Grant: o.Grant, RecordingKey: s.RecordingKey(), RawKey: s.RawKey, Alternatives: o.Alternatives}
 	if o.Reuse > 0 {
 		resp.Reuse = durationpb.New(o.Reuse)
 	}

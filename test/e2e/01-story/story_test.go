@@ -78,7 +78,7 @@ func TestPsql(t *testing.T) {
 			`ERROR:  42501: postern: task "sales-report" does not allow UPDATE on sales.orders`,
 			`ERROR:  42501: postern: task "sales-report" does not allow SELECT on hr.salaries`,
 			`DETAIL:  rule sales-report/permit: allowed: select on sales.orders, sales.customers, sales.regions`,
-			`HINT:  ask for a task that may: postern tasks`)
+			`HINT:  ask for a task that may: postern tasks`, `HINT:  your task "schema-change" may: postern connect schema-change.warehouse`)
 		if n := strings.Count(r.Err, "ERROR:  42501"); n != 4 || r.Code != 0 {
 			t.Errorf("%d refusals, code %d:\n%s", n, r.Code, r.Err)
 		}

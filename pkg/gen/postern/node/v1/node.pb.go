@@ -4438,7 +4438,10 @@ type OpenGrantResponse struct {
 	// For how long the node may open the grant again, for who shows the same, without
 	// asking: from when it asked, until the next update or the end of its stream. Empty is
 	// never.
-	Reuse         *durationpb.Duration `protobuf:"bytes,4,opt,name=reuse,proto3" json:"reuse,omitempty"`
+	Reuse *durationpb.Duration `protobuf:"bytes,4,opt,name=reuse,proto3" json:"reuse,omitempty"`
+	// Other tasks that bindings offer to the subject now on the resource, for hints; those that
+	// ask nobody for the grant first.
+	Alternatives  []*Alternative `protobuf:"bytes,5,rep,name=alternatives,proto3" json:"alternatives,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4501,6 +4504,68 @@ func (x *OpenGrantResponse) GetReuse() *durationpb.Duration {
 	return nil
 }
 
+func (x *OpenGrantResponse) GetAlternatives() []*Alternative {
+	if x != nil {
+		return x.Alternatives
+	}
+	return nil
+}
+
+// Alternative is a task that the subject may have.
+type Alternative struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The task.
+	Task string `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	// Whether people are asked for the grant.
+	Asks          bool `protobuf:"varint,2,opt,name=asks,proto3" json:"asks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Alternative) Reset() {
+	*x = Alternative{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Alternative) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Alternative) ProtoMessage() {}
+
+func (x *Alternative) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Alternative.ProtoReflect.Descriptor instead.
+func (*Alternative) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *Alternative) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *Alternative) GetAsks() bool {
+	if x != nil {
+		return x.Asks
+	}
+	return false
+}
+
 // OpenHoldRequest parks something.
 type OpenHoldRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4530,7 +4595,7 @@ type OpenHoldRequest struct {
 
 func (x *OpenHoldRequest) Reset() {
 	*x = OpenHoldRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[58]
+	mi := &file_postern_node_v1_node_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4542,7 +4607,7 @@ func (x *OpenHoldRequest) String() string {
 func (*OpenHoldRequest) ProtoMessage() {}
 
 func (x *OpenHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[58]
+	mi := &file_postern_node_v1_node_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4555,7 +4620,7 @@ func (x *OpenHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenHoldRequest.ProtoReflect.Descriptor instead.
 func (*OpenHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{58}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *OpenHoldRequest) GetScope() string {
@@ -4641,7 +4706,7 @@ type OpenHoldResponse struct {
 
 func (x *OpenHoldResponse) Reset() {
 	*x = OpenHoldResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[59]
+	mi := &file_postern_node_v1_node_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4653,7 +4718,7 @@ func (x *OpenHoldResponse) String() string {
 func (*OpenHoldResponse) ProtoMessage() {}
 
 func (x *OpenHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[59]
+	mi := &file_postern_node_v1_node_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4666,7 +4731,7 @@ func (x *OpenHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenHoldResponse.ProtoReflect.Descriptor instead.
 func (*OpenHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{59}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *OpenHoldResponse) GetHold() *v1.Hold {
@@ -4698,7 +4763,7 @@ type ConsumeHoldRequest struct {
 
 func (x *ConsumeHoldRequest) Reset() {
 	*x = ConsumeHoldRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[60]
+	mi := &file_postern_node_v1_node_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4710,7 +4775,7 @@ func (x *ConsumeHoldRequest) String() string {
 func (*ConsumeHoldRequest) ProtoMessage() {}
 
 func (x *ConsumeHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[60]
+	mi := &file_postern_node_v1_node_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4723,7 +4788,7 @@ func (x *ConsumeHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeHoldRequest.ProtoReflect.Descriptor instead.
 func (*ConsumeHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{60}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ConsumeHoldRequest) GetHold() string {
@@ -4758,7 +4823,7 @@ type ConsumeHoldResponse struct {
 
 func (x *ConsumeHoldResponse) Reset() {
 	*x = ConsumeHoldResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[61]
+	mi := &file_postern_node_v1_node_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4770,7 +4835,7 @@ func (x *ConsumeHoldResponse) String() string {
 func (*ConsumeHoldResponse) ProtoMessage() {}
 
 func (x *ConsumeHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[61]
+	mi := &file_postern_node_v1_node_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4783,7 +4848,7 @@ func (x *ConsumeHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeHoldResponse.ProtoReflect.Descriptor instead.
 func (*ConsumeHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{61}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ConsumeHoldResponse) GetHold() *v1.Hold {
@@ -4804,7 +4869,7 @@ type RouteCancelRequest struct {
 
 func (x *RouteCancelRequest) Reset() {
 	*x = RouteCancelRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[62]
+	mi := &file_postern_node_v1_node_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4816,7 +4881,7 @@ func (x *RouteCancelRequest) String() string {
 func (*RouteCancelRequest) ProtoMessage() {}
 
 func (x *RouteCancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[62]
+	mi := &file_postern_node_v1_node_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4829,7 +4894,7 @@ func (x *RouteCancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCancelRequest.ProtoReflect.Descriptor instead.
 func (*RouteCancelRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{62}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *RouteCancelRequest) GetKey() []byte {
@@ -4848,7 +4913,7 @@ type RouteCancelResponse struct {
 
 func (x *RouteCancelResponse) Reset() {
 	*x = RouteCancelResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[63]
+	mi := &file_postern_node_v1_node_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4860,7 +4925,7 @@ func (x *RouteCancelResponse) String() string {
 func (*RouteCancelResponse) ProtoMessage() {}
 
 func (x *RouteCancelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[63]
+	mi := &file_postern_node_v1_node_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4873,7 +4938,7 @@ func (x *RouteCancelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCancelResponse.ProtoReflect.Descriptor instead.
 func (*RouteCancelResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{63}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{64}
 }
 
 // LeaseRequest asks for a credential.
@@ -4895,7 +4960,7 @@ type LeaseRequest struct {
 
 func (x *LeaseRequest) Reset() {
 	*x = LeaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[64]
+	mi := &file_postern_node_v1_node_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4907,7 +4972,7 @@ func (x *LeaseRequest) String() string {
 func (*LeaseRequest) ProtoMessage() {}
 
 func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[64]
+	mi := &file_postern_node_v1_node_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4920,7 +4985,7 @@ func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRequest.ProtoReflect.Descriptor instead.
 func (*LeaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{64}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *LeaseRequest) GetSession() string {
@@ -4977,7 +5042,7 @@ type LeaseResponse struct {
 
 func (x *LeaseResponse) Reset() {
 	*x = LeaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[65]
+	mi := &file_postern_node_v1_node_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4989,7 +5054,7 @@ func (x *LeaseResponse) String() string {
 func (*LeaseResponse) ProtoMessage() {}
 
 func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[65]
+	mi := &file_postern_node_v1_node_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5002,7 +5067,7 @@ func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseResponse.ProtoReflect.Descriptor instead.
 func (*LeaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{65}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *LeaseResponse) GetLease() string {
@@ -5055,7 +5120,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[66]
+	mi := &file_postern_node_v1_node_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5067,7 +5132,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[66]
+	mi := &file_postern_node_v1_node_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5080,7 +5145,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{66}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Credential) GetAccount() string {
@@ -5136,7 +5201,7 @@ type RenewLeaseRequest struct {
 
 func (x *RenewLeaseRequest) Reset() {
 	*x = RenewLeaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[67]
+	mi := &file_postern_node_v1_node_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5148,7 +5213,7 @@ func (x *RenewLeaseRequest) String() string {
 func (*RenewLeaseRequest) ProtoMessage() {}
 
 func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[67]
+	mi := &file_postern_node_v1_node_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5161,7 +5226,7 @@ func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseRequest.ProtoReflect.Descriptor instead.
 func (*RenewLeaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{67}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *RenewLeaseRequest) GetLease() string {
@@ -5184,7 +5249,7 @@ type RenewLeaseResponse struct {
 
 func (x *RenewLeaseResponse) Reset() {
 	*x = RenewLeaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[68]
+	mi := &file_postern_node_v1_node_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5196,7 +5261,7 @@ func (x *RenewLeaseResponse) String() string {
 func (*RenewLeaseResponse) ProtoMessage() {}
 
 func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[68]
+	mi := &file_postern_node_v1_node_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5209,7 +5274,7 @@ func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseResponse.ProtoReflect.Descriptor instead.
 func (*RenewLeaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{68}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *RenewLeaseResponse) GetExpireTime() *timestamppb.Timestamp {
@@ -5237,7 +5302,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[69]
+	mi := &file_postern_node_v1_node_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5249,7 +5314,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[69]
+	mi := &file_postern_node_v1_node_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5262,7 +5327,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{69}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ReleaseRequest) GetLease() string {
@@ -5281,7 +5346,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[70]
+	mi := &file_postern_node_v1_node_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5293,7 +5358,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[70]
+	mi := &file_postern_node_v1_node_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5306,7 +5371,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{70}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{71}
 }
 
 // ShipRequest is one chunk of one session's recording.
@@ -5327,7 +5392,7 @@ type ShipRequest struct {
 
 func (x *ShipRequest) Reset() {
 	*x = ShipRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[71]
+	mi := &file_postern_node_v1_node_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5339,7 +5404,7 @@ func (x *ShipRequest) String() string {
 func (*ShipRequest) ProtoMessage() {}
 
 func (x *ShipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[71]
+	mi := &file_postern_node_v1_node_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5352,7 +5417,7 @@ func (x *ShipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipRequest.ProtoReflect.Descriptor instead.
 func (*ShipRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{71}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ShipRequest) GetSession() string {
@@ -5400,7 +5465,7 @@ type ShipResponse struct {
 
 func (x *ShipResponse) Reset() {
 	*x = ShipResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[72]
+	mi := &file_postern_node_v1_node_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5412,7 +5477,7 @@ func (x *ShipResponse) String() string {
 func (*ShipResponse) ProtoMessage() {}
 
 func (x *ShipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[72]
+	mi := &file_postern_node_v1_node_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5425,7 +5490,7 @@ func (x *ShipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipResponse.ProtoReflect.Descriptor instead.
 func (*ShipResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{72}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ShipResponse) GetSession() string {
@@ -5794,12 +5859,16 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\x0eclient_address\x18\x04 \x01(\tR\rclientAddress\x12%\n" +
 	"\x0eclient_program\x18\x05 \x01(\tR\rclientProgram\x12-\n" +
 	"\x12client_certificate\x18\x06 \x01(\fR\x11clientCertificate\x12'\n" +
-	"\x0fssh_certificate\x18\a \x01(\fR\x0esshCertificate\"\xb7\x01\n" +
+	"\x0fssh_certificate\x18\a \x01(\fR\x0esshCertificate\"\xf9\x01\n" +
 	"\x11OpenGrantResponse\x123\n" +
 	"\x05grant\x18\x01 \x01(\v2\x1d.postern.types.v1.SignedGrantR\x05grant\x12#\n" +
 	"\rrecording_key\x18\x02 \x01(\fR\frecordingKey\x12\x17\n" +
 	"\araw_key\x18\x03 \x01(\fR\x06rawKey\x12/\n" +
-	"\x05reuse\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05reuse\"\xd1\x02\n" +
+	"\x05reuse\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05reuse\x12@\n" +
+	"\falternatives\x18\x05 \x03(\v2\x1c.postern.node.v1.AlternativeR\falternatives\"5\n" +
+	"\vAlternative\x12\x12\n" +
+	"\x04task\x18\x01 \x01(\tR\x04task\x12\x12\n" +
+	"\x04asks\x18\x02 \x01(\bR\x04asks\"\xd1\x02\n" +
 	"\x0fOpenHoldRequest\x12\x14\n" +
 	"\x05scope\x18\x01 \x01(\tR\x05scope\x12\x14\n" +
 	"\x05grant\x18\x02 \x01(\tR\x05grant\x12\x1a\n" +
@@ -5912,7 +5981,7 @@ func file_postern_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_postern_node_v1_node_proto_rawDescData
 }
 
-var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
+var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 80)
 var file_postern_node_v1_node_proto_goTypes = []any{
 	(*RegisterRequest)(nil),        // 0: postern.node.v1.RegisterRequest
 	(*RegisterResponse)(nil),       // 1: postern.node.v1.RegisterResponse
@@ -5972,60 +6041,61 @@ var file_postern_node_v1_node_proto_goTypes = []any{
 	(*DrawBudgetResponse)(nil),     // 55: postern.node.v1.DrawBudgetResponse
 	(*OpenGrantRequest)(nil),       // 56: postern.node.v1.OpenGrantRequest
 	(*OpenGrantResponse)(nil),      // 57: postern.node.v1.OpenGrantResponse
-	(*OpenHoldRequest)(nil),        // 58: postern.node.v1.OpenHoldRequest
-	(*OpenHoldResponse)(nil),       // 59: postern.node.v1.OpenHoldResponse
-	(*ConsumeHoldRequest)(nil),     // 60: postern.node.v1.ConsumeHoldRequest
-	(*ConsumeHoldResponse)(nil),    // 61: postern.node.v1.ConsumeHoldResponse
-	(*RouteCancelRequest)(nil),     // 62: postern.node.v1.RouteCancelRequest
-	(*RouteCancelResponse)(nil),    // 63: postern.node.v1.RouteCancelResponse
-	(*LeaseRequest)(nil),           // 64: postern.node.v1.LeaseRequest
-	(*LeaseResponse)(nil),          // 65: postern.node.v1.LeaseResponse
-	(*Credential)(nil),             // 66: postern.node.v1.Credential
-	(*RenewLeaseRequest)(nil),      // 67: postern.node.v1.RenewLeaseRequest
-	(*RenewLeaseResponse)(nil),     // 68: postern.node.v1.RenewLeaseResponse
-	(*ReleaseRequest)(nil),         // 69: postern.node.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),        // 70: postern.node.v1.ReleaseResponse
-	(*ShipRequest)(nil),            // 71: postern.node.v1.ShipRequest
-	(*ShipResponse)(nil),           // 72: postern.node.v1.ShipResponse
-	nil,                            // 73: postern.node.v1.RegisterRequest.EndpointsEntry
-	nil,                            // 74: postern.node.v1.RegisterResponse.LabelsEntry
-	nil,                            // 75: postern.node.v1.RenewRequest.EndpointsEntry
-	nil,                            // 76: postern.node.v1.Update.GrantKeysEntry
-	nil,                            // 77: postern.node.v1.Explanation.MaskedEntry
-	nil,                            // 78: postern.node.v1.Credential.MaskKeysEntry
-	(*v1.Version)(nil),             // 79: postern.types.v1.Version
-	(*durationpb.Duration)(nil),    // 80: google.protobuf.Duration
-	(*v1.Object)(nil),              // 81: postern.types.v1.Object
-	(*timestamppb.Timestamp)(nil),  // 82: google.protobuf.Timestamp
-	(*v1.Subject)(nil),             // 83: postern.types.v1.Subject
-	(*v1.ApprovalRequirement)(nil), // 84: postern.types.v1.ApprovalRequirement
-	(*v1.SignedGrant)(nil),         // 85: postern.types.v1.SignedGrant
-	(*v1.Parameter)(nil),           // 86: postern.types.v1.Parameter
-	(*v1.Hold)(nil),                // 87: postern.types.v1.Hold
+	(*Alternative)(nil),            // 58: postern.node.v1.Alternative
+	(*OpenHoldRequest)(nil),        // 59: postern.node.v1.OpenHoldRequest
+	(*OpenHoldResponse)(nil),       // 60: postern.node.v1.OpenHoldResponse
+	(*ConsumeHoldRequest)(nil),     // 61: postern.node.v1.ConsumeHoldRequest
+	(*ConsumeHoldResponse)(nil),    // 62: postern.node.v1.ConsumeHoldResponse
+	(*RouteCancelRequest)(nil),     // 63: postern.node.v1.RouteCancelRequest
+	(*RouteCancelResponse)(nil),    // 64: postern.node.v1.RouteCancelResponse
+	(*LeaseRequest)(nil),           // 65: postern.node.v1.LeaseRequest
+	(*LeaseResponse)(nil),          // 66: postern.node.v1.LeaseResponse
+	(*Credential)(nil),             // 67: postern.node.v1.Credential
+	(*RenewLeaseRequest)(nil),      // 68: postern.node.v1.RenewLeaseRequest
+	(*RenewLeaseResponse)(nil),     // 69: postern.node.v1.RenewLeaseResponse
+	(*ReleaseRequest)(nil),         // 70: postern.node.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),        // 71: postern.node.v1.ReleaseResponse
+	(*ShipRequest)(nil),            // 72: postern.node.v1.ShipRequest
+	(*ShipResponse)(nil),           // 73: postern.node.v1.ShipResponse
+	nil,                            // 74: postern.node.v1.RegisterRequest.EndpointsEntry
+	nil,                            // 75: postern.node.v1.RegisterResponse.LabelsEntry
+	nil,                            // 76: postern.node.v1.RenewRequest.EndpointsEntry
+	nil,                            // 77: postern.node.v1.Update.GrantKeysEntry
+	nil,                            // 78: postern.node.v1.Explanation.MaskedEntry
+	nil,                            // 79: postern.node.v1.Credential.MaskKeysEntry
+	(*v1.Version)(nil),             // 80: postern.types.v1.Version
+	(*durationpb.Duration)(nil),    // 81: google.protobuf.Duration
+	(*v1.Object)(nil),              // 82: postern.types.v1.Object
+	(*timestamppb.Timestamp)(nil),  // 83: google.protobuf.Timestamp
+	(*v1.Subject)(nil),             // 84: postern.types.v1.Subject
+	(*v1.ApprovalRequirement)(nil), // 85: postern.types.v1.ApprovalRequirement
+	(*v1.SignedGrant)(nil),         // 86: postern.types.v1.SignedGrant
+	(*v1.Parameter)(nil),           // 87: postern.types.v1.Parameter
+	(*v1.Hold)(nil),                // 88: postern.types.v1.Hold
 }
 var file_postern_node_v1_node_proto_depIdxs = []int32{
-	73,  // 0: postern.node.v1.RegisterRequest.endpoints:type_name -> postern.node.v1.RegisterRequest.EndpointsEntry
-	74,  // 1: postern.node.v1.RegisterResponse.labels:type_name -> postern.node.v1.RegisterResponse.LabelsEntry
-	75,  // 2: postern.node.v1.RenewRequest.endpoints:type_name -> postern.node.v1.RenewRequest.EndpointsEntry
+	74,  // 0: postern.node.v1.RegisterRequest.endpoints:type_name -> postern.node.v1.RegisterRequest.EndpointsEntry
+	75,  // 1: postern.node.v1.RegisterResponse.labels:type_name -> postern.node.v1.RegisterResponse.LabelsEntry
+	76,  // 2: postern.node.v1.RenewRequest.endpoints:type_name -> postern.node.v1.RenewRequest.EndpointsEntry
 	5,   // 3: postern.node.v1.SyncRequest.hello:type_name -> postern.node.v1.SyncHello
 	6,   // 4: postern.node.v1.SyncRequest.ack:type_name -> postern.node.v1.SyncAck
 	8,   // 5: postern.node.v1.SyncRequest.ping:type_name -> postern.node.v1.SyncPing
 	9,   // 6: postern.node.v1.SyncRequest.report:type_name -> postern.node.v1.NodeReport
 	35,  // 7: postern.node.v1.SyncRequest.result:type_name -> postern.node.v1.CommandResult
-	79,  // 8: postern.node.v1.SyncHello.applied:type_name -> postern.types.v1.Version
-	79,  // 9: postern.node.v1.SyncAck.version:type_name -> postern.types.v1.Version
+	80,  // 8: postern.node.v1.SyncHello.applied:type_name -> postern.types.v1.Version
+	80,  // 9: postern.node.v1.SyncAck.version:type_name -> postern.types.v1.Version
 	7,   // 10: postern.node.v1.SyncAck.rejections:type_name -> postern.node.v1.Rejection
-	80,  // 11: postern.node.v1.NodeReport.spool_age:type_name -> google.protobuf.Duration
+	81,  // 11: postern.node.v1.NodeReport.spool_age:type_name -> google.protobuf.Duration
 	11,  // 12: postern.node.v1.SyncResponse.update:type_name -> postern.node.v1.Update
 	13,  // 13: postern.node.v1.SyncResponse.bookmark:type_name -> postern.node.v1.Bookmark
 	14,  // 14: postern.node.v1.SyncResponse.command:type_name -> postern.node.v1.Command
-	79,  // 15: postern.node.v1.Update.version:type_name -> postern.types.v1.Version
-	81,  // 16: postern.node.v1.Update.objects:type_name -> postern.types.v1.Object
+	80,  // 15: postern.node.v1.Update.version:type_name -> postern.types.v1.Version
+	82,  // 16: postern.node.v1.Update.objects:type_name -> postern.types.v1.Object
 	12,  // 17: postern.node.v1.Update.ended_grants:type_name -> postern.node.v1.GrantEnd
-	76,  // 18: postern.node.v1.Update.grant_keys:type_name -> postern.node.v1.Update.GrantKeysEntry
-	82,  // 19: postern.node.v1.GrantEnd.end_time:type_name -> google.protobuf.Timestamp
-	79,  // 20: postern.node.v1.Bookmark.version:type_name -> postern.types.v1.Version
-	80,  // 21: postern.node.v1.Bookmark.replica_staleness:type_name -> google.protobuf.Duration
+	77,  // 18: postern.node.v1.Update.grant_keys:type_name -> postern.node.v1.Update.GrantKeysEntry
+	83,  // 19: postern.node.v1.GrantEnd.end_time:type_name -> google.protobuf.Timestamp
+	80,  // 20: postern.node.v1.Bookmark.version:type_name -> postern.types.v1.Version
+	81,  // 21: postern.node.v1.Bookmark.replica_staleness:type_name -> google.protobuf.Duration
 	31,  // 22: postern.node.v1.Command.kill_session:type_name -> postern.node.v1.KillSession
 	32,  // 23: postern.node.v1.Command.cancel_query:type_name -> postern.node.v1.CancelQuery
 	33,  // 24: postern.node.v1.Command.explain:type_name -> postern.node.v1.Explain
@@ -6039,98 +6109,99 @@ var file_postern_node_v1_node_proto_depIdxs = []int32{
 	21,  // 32: postern.node.v1.Command.set_password:type_name -> postern.node.v1.SetPassword
 	22,  // 33: postern.node.v1.Command.list_connections:type_name -> postern.node.v1.ListConnections
 	15,  // 34: postern.node.v1.Command.end_sign_in:type_name -> postern.node.v1.EndSignIn
-	82,  // 35: postern.node.v1.InspectAccounts.refused_since:type_name -> google.protobuf.Timestamp
+	83,  // 35: postern.node.v1.InspectAccounts.refused_since:type_name -> google.protobuf.Timestamp
 	18,  // 36: postern.node.v1.AccountReport.accounts:type_name -> postern.node.v1.BackendAccount
 	19,  // 37: postern.node.v1.AccountReport.sessions:type_name -> postern.node.v1.BackendSession
 	20,  // 38: postern.node.v1.AccountReport.refused:type_name -> postern.node.v1.RefusedLogin
-	82,  // 39: postern.node.v1.AccountReport.time:type_name -> google.protobuf.Timestamp
-	82,  // 40: postern.node.v1.BackendAccount.valid_until:type_name -> google.protobuf.Timestamp
-	82,  // 41: postern.node.v1.BackendSession.start_time:type_name -> google.protobuf.Timestamp
-	82,  // 42: postern.node.v1.RefusedLogin.time:type_name -> google.protobuf.Timestamp
-	79,  // 43: postern.node.v1.MakeLogin.version:type_name -> postern.types.v1.Version
-	82,  // 44: postern.node.v1.MakeLogin.expire_time:type_name -> google.protobuf.Timestamp
-	83,  // 45: postern.node.v1.MakeLogin.subject:type_name -> postern.types.v1.Subject
+	83,  // 39: postern.node.v1.AccountReport.time:type_name -> google.protobuf.Timestamp
+	83,  // 40: postern.node.v1.BackendAccount.valid_until:type_name -> google.protobuf.Timestamp
+	83,  // 41: postern.node.v1.BackendSession.start_time:type_name -> google.protobuf.Timestamp
+	83,  // 42: postern.node.v1.RefusedLogin.time:type_name -> google.protobuf.Timestamp
+	80,  // 43: postern.node.v1.MakeLogin.version:type_name -> postern.types.v1.Version
+	83,  // 44: postern.node.v1.MakeLogin.expire_time:type_name -> google.protobuf.Timestamp
+	84,  // 45: postern.node.v1.MakeLogin.subject:type_name -> postern.types.v1.Subject
 	29,  // 46: postern.node.v1.Inspection.walls:type_name -> postern.node.v1.WallState
 	30,  // 47: postern.node.v1.Inspection.findings:type_name -> postern.node.v1.Finding
-	82,  // 48: postern.node.v1.Inspection.time:type_name -> google.protobuf.Timestamp
-	83,  // 49: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
-	84,  // 50: postern.node.v1.Explain.approval:type_name -> postern.types.v1.ApprovalRequirement
-	80,  // 51: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
+	83,  // 48: postern.node.v1.Inspection.time:type_name -> google.protobuf.Timestamp
+	84,  // 49: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
+	85,  // 50: postern.node.v1.Explain.approval:type_name -> postern.types.v1.ApprovalRequirement
+	81,  // 51: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
 	36,  // 52: postern.node.v1.CommandResult.explanation:type_name -> postern.node.v1.Explanation
 	28,  // 53: postern.node.v1.CommandResult.inspection:type_name -> postern.node.v1.Inspection
 	17,  // 54: postern.node.v1.CommandResult.accounts:type_name -> postern.node.v1.AccountReport
-	77,  // 55: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
-	79,  // 56: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
+	78,  // 55: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
+	80,  // 56: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
 	41,  // 57: postern.node.v1.PinServerRequest.said:type_name -> postern.node.v1.Pin
 	41,  // 58: postern.node.v1.PinServerRequest.accepted:type_name -> postern.node.v1.Pin
 	39,  // 59: postern.node.v1.PinServerResponse.pins:type_name -> postern.node.v1.ServerPins
 	40,  // 60: postern.node.v1.ServerPins.lists:type_name -> postern.node.v1.PinnedList
-	82,  // 61: postern.node.v1.ServerPins.used_time:type_name -> google.protobuf.Timestamp
-	82,  // 62: postern.node.v1.PinnedList.begin_time:type_name -> google.protobuf.Timestamp
+	83,  // 61: postern.node.v1.ServerPins.used_time:type_name -> google.protobuf.Timestamp
+	83,  // 62: postern.node.v1.PinnedList.begin_time:type_name -> google.protobuf.Timestamp
 	41,  // 63: postern.node.v1.PinnedList.pins:type_name -> postern.node.v1.Pin
-	82,  // 64: postern.node.v1.FinishBrowserResponse.expire_time:type_name -> google.protobuf.Timestamp
-	82,  // 65: postern.node.v1.VouchResponse.expire_time:type_name -> google.protobuf.Timestamp
-	82,  // 66: postern.node.v1.VouchResponse.renew_time:type_name -> google.protobuf.Timestamp
+	83,  // 64: postern.node.v1.FinishBrowserResponse.expire_time:type_name -> google.protobuf.Timestamp
+	83,  // 65: postern.node.v1.VouchResponse.expire_time:type_name -> google.protobuf.Timestamp
+	83,  // 66: postern.node.v1.VouchResponse.renew_time:type_name -> google.protobuf.Timestamp
 	52,  // 67: postern.node.v1.SignInResponse.prompt:type_name -> postern.node.v1.SignInPrompt
 	57,  // 68: postern.node.v1.SignInResponse.grant:type_name -> postern.node.v1.OpenGrantResponse
-	82,  // 69: postern.node.v1.SignInPrompt.expire_time:type_name -> google.protobuf.Timestamp
+	83,  // 69: postern.node.v1.SignInPrompt.expire_time:type_name -> google.protobuf.Timestamp
 	53,  // 70: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
 	53,  // 71: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
 	53,  // 72: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
 	53,  // 73: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
 	53,  // 74: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
 	53,  // 75: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
-	85,  // 76: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
-	80,  // 77: postern.node.v1.OpenGrantResponse.reuse:type_name -> google.protobuf.Duration
-	86,  // 78: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
-	87,  // 79: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
-	87,  // 80: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
-	82,  // 81: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	82,  // 82: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	78,  // 83: postern.node.v1.Credential.mask_keys:type_name -> postern.node.v1.Credential.MaskKeysEntry
-	82,  // 84: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	82,  // 85: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	0,   // 86: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
-	2,   // 87: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
-	4,   // 88: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
-	56,  // 89: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
-	58,  // 90: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
-	60,  // 91: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
-	62,  // 92: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
-	54,  // 93: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
-	50,  // 94: postern.node.v1.GrantService.SignIn:input_type -> postern.node.v1.SignInRequest
-	48,  // 95: postern.node.v1.GrantService.Vouch:input_type -> postern.node.v1.VouchRequest
-	42,  // 96: postern.node.v1.GrantService.BeginBrowser:input_type -> postern.node.v1.BeginBrowserRequest
-	44,  // 97: postern.node.v1.GrantService.FinishBrowser:input_type -> postern.node.v1.FinishBrowserRequest
-	46,  // 98: postern.node.v1.GrantService.EndBrowser:input_type -> postern.node.v1.EndBrowserRequest
-	37,  // 99: postern.node.v1.GrantService.PinServer:input_type -> postern.node.v1.PinServerRequest
-	64,  // 100: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
-	67,  // 101: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
-	69,  // 102: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
-	71,  // 103: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
-	1,   // 104: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
-	3,   // 105: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
-	10,  // 106: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
-	57,  // 107: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
-	59,  // 108: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
-	61,  // 109: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
-	63,  // 110: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
-	55,  // 111: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
-	51,  // 112: postern.node.v1.GrantService.SignIn:output_type -> postern.node.v1.SignInResponse
-	49,  // 113: postern.node.v1.GrantService.Vouch:output_type -> postern.node.v1.VouchResponse
-	43,  // 114: postern.node.v1.GrantService.BeginBrowser:output_type -> postern.node.v1.BeginBrowserResponse
-	45,  // 115: postern.node.v1.GrantService.FinishBrowser:output_type -> postern.node.v1.FinishBrowserResponse
-	47,  // 116: postern.node.v1.GrantService.EndBrowser:output_type -> postern.node.v1.EndBrowserResponse
-	38,  // 117: postern.node.v1.GrantService.PinServer:output_type -> postern.node.v1.PinServerResponse
-	65,  // 118: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
-	68,  // 119: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
-	70,  // 120: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
-	72,  // 121: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
-	104, // [104:122] is the sub-list for method output_type
-	86,  // [86:104] is the sub-list for method input_type
-	86,  // [86:86] is the sub-list for extension type_name
-	86,  // [86:86] is the sub-list for extension extendee
-	0,   // [0:86] is the sub-list for field type_name
+	86,  // 76: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
+	81,  // 77: postern.node.v1.OpenGrantResponse.reuse:type_name -> google.protobuf.Duration
+	58,  // 78: postern.node.v1.OpenGrantResponse.alternatives:type_name -> postern.node.v1.Alternative
+	87,  // 79: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
+	88,  // 80: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
+	88,  // 81: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
+	83,  // 82: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	83,  // 83: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	79,  // 84: postern.node.v1.Credential.mask_keys:type_name -> postern.node.v1.Credential.MaskKeysEntry
+	83,  // 85: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	83,  // 86: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	0,   // 87: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
+	2,   // 88: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
+	4,   // 89: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
+	56,  // 90: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
+	59,  // 91: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
+	61,  // 92: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
+	63,  // 93: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
+	54,  // 94: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
+	50,  // 95: postern.node.v1.GrantService.SignIn:input_type -> postern.node.v1.SignInRequest
+	48,  // 96: postern.node.v1.GrantService.Vouch:input_type -> postern.node.v1.VouchRequest
+	42,  // 97: postern.node.v1.GrantService.BeginBrowser:input_type -> postern.node.v1.BeginBrowserRequest
+	44,  // 98: postern.node.v1.GrantService.FinishBrowser:input_type -> postern.node.v1.FinishBrowserRequest
+	46,  // 99: postern.node.v1.GrantService.EndBrowser:input_type -> postern.node.v1.EndBrowserRequest
+	37,  // 100: postern.node.v1.GrantService.PinServer:input_type -> postern.node.v1.PinServerRequest
+	65,  // 101: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
+	68,  // 102: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
+	70,  // 103: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
+	72,  // 104: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
+	1,   // 105: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
+	3,   // 106: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
+	10,  // 107: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
+	57,  // 108: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
+	60,  // 109: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
+	62,  // 110: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
+	64,  // 111: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
+	55,  // 112: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
+	51,  // 113: postern.node.v1.GrantService.SignIn:output_type -> postern.node.v1.SignInResponse
+	49,  // 114: postern.node.v1.GrantService.Vouch:output_type -> postern.node.v1.VouchResponse
+	43,  // 115: postern.node.v1.GrantService.BeginBrowser:output_type -> postern.node.v1.BeginBrowserResponse
+	45,  // 116: postern.node.v1.GrantService.FinishBrowser:output_type -> postern.node.v1.FinishBrowserResponse
+	47,  // 117: postern.node.v1.GrantService.EndBrowser:output_type -> postern.node.v1.EndBrowserResponse
+	38,  // 118: postern.node.v1.GrantService.PinServer:output_type -> postern.node.v1.PinServerResponse
+	66,  // 119: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
+	69,  // 120: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
+	71,  // 121: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
+	73,  // 122: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
+	105, // [105:123] is the sub-list for method output_type
+	87,  // [87:105] is the sub-list for method input_type
+	87,  // [87:87] is the sub-list for extension type_name
+	87,  // [87:87] is the sub-list for extension extendee
+	0,   // [0:87] is the sub-list for field type_name
 }
 
 func init() { file_postern_node_v1_node_proto_init() }
@@ -6169,14 +6240,14 @@ func file_postern_node_v1_node_proto_init() {
 		(*SignInResponse_Prompt)(nil),
 		(*SignInResponse_Grant)(nil),
 	}
-	file_postern_node_v1_node_proto_msgTypes[58].OneofWrappers = []any{}
+	file_postern_node_v1_node_proto_msgTypes[59].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_node_v1_node_proto_rawDesc), len(file_postern_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   79,
+			NumMessages:   80,
 			NumExtensions: 0,
 			NumServices:   5,
 		},
