@@ -19,12 +19,20 @@ type login struct {
 	cfg  *Config
 	base *api.Client // without a token
 
-	mu      sync.Mutex
+	// turn is held by the one who asks Vault for a token, or for more time: nobody waits for
+	// that whose token is good, or whose time is up.
+	turn chan struct{}
+
+	mu      sync.Mutex  // guards what follows
 	client  *api.Client // with the token; nil before the first login
 	since   time.Time
 	end     time.Time // zero for a token without an end
 	renew   bool
 	changed chan struct{} // closed and replaced by each login or loss
+}
+
+func newLogin(cfg *Config, base *api.Client) *login {
+	return &login{cfg: cfg, base: base, turn: make(chan struct{}, 1), changed: make(chan struct{})}
 }
 
 // relogin is how long a token is trusted after its login, whatever Vault answers: a
@@ -33,13 +41,39 @@ const relogin = 10 * time.Second
 
 // get is a client with a token that should still live.
 func (l *login) get(ctx context.Context) (*api.Client, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.client != nil && (l.end.IsZero() || l.cfg.Now().Before(l.end)) {
-		return l.client, nil
+	if c := l.good(); c != nil {
+		return c, nil
+	}
+	if err := l.take(ctx); err != nil {
+		return nil, err
+	}
+	defer l.give()
+	if c := l.good(); c != nil { // somebody else has logged in
+		return c, nil
 	}
 	return l.again(ctx)
 }
+
+// good is the client whose token should still live; nil where there is none.
+func (l *login) good() *api.Client {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.end.IsZero() || l.cfg.Now().Before(l.end) {
+		return l.client
+	}
+	return nil
+}
+
+func (l *login) take(ctx context.Context) error {
+	select {
+	case l.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("log in to vault: %w", context.Cause(ctx))
+	}
+}
+
+func (l *login) give() { <-l.turn }
 
 // lost says that Vault refused the client's token. It reports whether a new login may
 // help.
@@ -57,7 +91,7 @@ func (l *login) lost(c *api.Client) bool {
 	return true
 }
 
-// again logs in; l.mu is held.
+// again logs in; the turn is the caller's.
 func (l *login) again(ctx context.Context) (*api.Client, error) {
 	auth, err := l.authenticate(ctx)
 	if err != nil {
@@ -67,12 +101,15 @@ func (l *login) again(ctx context.Context) (*api.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("log in to vault: %w", err)
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.client, l.since = client, l.cfg.Now()
 	l.lives(auth)
 	l.signal()
 	return client, nil
 }
 
+// lives notes how long the token does; l.mu is held, as for signal.
 func (l *login) lives(auth *api.SecretAuth) {
 	l.renew, l.end = auth.Renewable, time.Time{}
 	if auth.LeaseDuration > 0 {
@@ -198,21 +235,34 @@ func (l *login) run(ctx context.Context) error {
 
 // keep renews the token, or logs in where there is none that can be renewed.
 func (l *login) keep(ctx context.Context) error {
+	if err := l.take(ctx); err != nil {
+		return err
+	}
+	defer l.give()
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.client != nil && l.renew {
-		s, err := l.client.Auth().Token().RenewSelfWithContext(ctx, 0)
-		if err == nil && s != nil && s.Auth != nil {
-			before := l.end
-			l.lives(s.Auth)
-			if l.end.IsZero() || l.end.After(before.Add(time.Second)) {
-				return nil
-			}
-			// Vault gives no more time: it is near its maximum.
+	client, renew := l.client, l.renew
+	l.mu.Unlock()
+	if client != nil && renew {
+		s, err := client.Auth().Token().RenewSelfWithContext(ctx, 0)
+		if err == nil && s != nil && s.Auth != nil && l.longer(client, s.Auth) {
+			return nil
 		}
 	}
 	_, err := l.again(ctx)
 	return err
+}
+
+// longer notes how long a client's token lives now, and reports whether Vault has given it
+// more time: near its maximum it does not.
+func (l *login) longer(c *api.Client, auth *api.SecretAuth) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.client != c {
+		return false // Vault has refused it meanwhile
+	}
+	before := l.end
+	l.lives(auth)
+	return l.end.IsZero() || l.end.After(before.Add(time.Second))
 }
 
 // next is how long the token can be left alone: two thirds of its life.

@@ -36,7 +36,7 @@ func New(cfg Config) (*Source, error) {
 		return nil, err
 	}
 	s := &Source{cfg: cfg}
-	s.login = &login{cfg: &s.cfg, base: base, changed: make(chan struct{})}
+	s.login = newLogin(&s.cfg, base)
 	return s, nil
 }
 
