@@ -49,6 +49,20 @@ var writing = []string{post, "PUT", "PATCH", "DELETE"}
 // Reads reports whether a method is one that changes nothing.
 func Reads(method string) bool { return slices.Contains(reading, method) }
 
+// elsewhere are headers, in small letters, that name another thing beside the target: which
+// one a server copies to it, or where it copies or moves it to.
+var elsewhere = []string{"destination", "x-amz-copy-source", "x-amz-rename-source", "x-copy-from", "x-goog-copy-source", "x-ms-copy-source", "x-ms-rename-source"}
+
+// Elsewhere are the names of those headers that has has, in small letters.
+func Elsewhere(has func(name string) bool) (names []string) {
+	for _, name := range elsewhere {
+		if has(name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // Effect is the worst that the request may do.
 func (f *Facts) Effect() postern.Effect {
 	switch {

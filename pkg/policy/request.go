@@ -188,6 +188,11 @@ func (r *request) objection(f *http.Facts) string {
 			return fmt.Sprintf("this without the header %s: %s", name, pattern)
 		}
 	}
+	for _, name := range http.Elsewhere(func(name string) bool { _, has := f.Header[name]; return has }) {
+		if _, named := r.headers[name]; !named {
+			return fmt.Sprintf("the header %s, which names another thing than the path", name)
+		}
+	}
 	return ""
 }
 

@@ -33,6 +33,8 @@ spec:
   permit:
     - {methods: [GET, HEAD], path: "/api/orders/*", query: [page], mask: {/customer/email: email}}
     - {methods: [POST], path: /api/orders, headers: {x-tenant: "acme-*"}}
+    - {methods: [PUT], path: "/mine/*"}
+    - {methods: [PUT], path: "/copies/*", headers: {x-amz-copy-source: "/mine/*"}}
     - {methods: [PATCH], path: "/api/orders/*", when: 'http.body.status == "paid" && !has(http.body.admin)'}
     - {methods: [DELETE], path: "/api/orders/*", approval: {scope: statement, rule: leads}}
     - {methods: [GET], path: "/static/**", query: ["*"]}
@@ -96,6 +98,11 @@ func TestRequests(t *testing.T) {
 		{ask("POST /api/orders"), postern.VerdictDeny, "x-tenant"},
 		{ask("POST /api/orders", header("x-tenant", "evil")), postern.VerdictDeny, "x-tenant"},
 		{ask("POST /api/orders", header("x-tenant", "acme-1")), postern.VerdictAllow, ""},
+		{ask("PUT /mine/a"), postern.VerdictAllow, ""},
+		{ask("PUT /mine/a", header("x-amz-copy-source", "/theirs/b")), postern.VerdictDeny, "the header x-amz-copy-source"},
+		{ask("PUT /mine/a", header("destination", "/theirs/b")), postern.VerdictDeny, "the header destination"},
+		{ask("PUT /copies/a", header("x-amz-copy-source", "/theirs/b")), postern.VerdictDeny, "without the header"},
+		{ask("PUT /copies/a", header("x-amz-copy-source", "/mine/b")), postern.VerdictAllow, ""},
 		{ask("PATCH /api/orders/1", body(`{"status":"paid"}`)), postern.VerdictAllow, ""},
 		{ask("PATCH /api/orders/1", body(`{"status":"void"}`)), postern.VerdictDeny, "only when"},
 		{ask("PATCH /api/orders/1", body(`{"Status":"paid"}`)), postern.VerdictDeny, `says "Status"`},

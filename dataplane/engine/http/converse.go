@@ -122,7 +122,7 @@ func (x *exchange) judge(ctx context.Context, m *mcp.Message) error {
 func (x *exchange) message(f *mcp.Facts) *engine.Statement {
 	text := f.Text()
 	return &engine.Statement{
-		Text: text, Context: x.facts.ContentType, Meets: meets, Body: x.parse, Private: f.Changed != "",
+		Text: text, Context: x.beside(), Meets: meets, Body: x.parse, Private: f.Changed != "",
 		Analyse: func(context.Context) (engine.Analysis, error) { return &analysis{facts: f, text: text}, nil },
 	}
 }

@@ -98,7 +98,7 @@ func (x *exchange) statement() *engine.Statement {
 	f := x.facts
 	text := f.Method + " " + x.to
 	st := &engine.Statement{
-		Text: text, Context: f.Upgrade + " " + f.ContentType,
+		Text: text, Context: f.Upgrade + " " + x.beside(),
 		Analyse: func(context.Context) (engine.Analysis, error) {
 			f.Header = headers(x.r)
 			return &analysis{facts: f, text: text}, nil
@@ -106,6 +106,13 @@ func (x *exchange) statement() *engine.Statement {
 		Meets: meets, Body: x.parse,
 	}
 	return st
+}
+
+// beside is what tells requests of one text apart that are judged by more: what their body
+// is, and which headers name something else.
+func (x *exchange) beside() string {
+	names := pkghttp.Elsewhere(func(name string) bool { return x.r.Header.Values(name) != nil })
+	return strings.Join(append(names, x.facts.ContentType), " ")
 }
 
 // parse reads the body into the facts, because a rule reads it.

@@ -94,6 +94,10 @@ func odd(t *testing.T, b *busy) int {
 		json(w)
 		_, _ = fmt.Fprintf(w, `{"customer":{"\u0065mail":%q}}`, house.CanaryEmail)
 	})
+	mux.HandleFunc("/api/orders/table", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/csv")
+		_, _ = fmt.Fprintf(w, "id,customer.email\n1,%s\n", house.CanaryEmail)
+	})
 	mux.HandleFunc("/api/orders/huge", func(w http.ResponseWriter, _ *http.Request) {
 		json(w)
 		_, _ = io.WriteString(w, `[{"n":0}`)
