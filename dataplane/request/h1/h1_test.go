@@ -373,3 +373,28 @@ func FuzzChunks(f *testing.F) {
 		}
 	})
 }
+
+// TestRefusedUploads: a client that sends all that it has before it reads is told why it was
+// not wanted.
+func TestRefusedUploads(t *testing.T) {
+	const size = 32 << 20 // more than all buffers on the way
+	for name, read := range map[string]func(io.ReadCloser){
+		"not read": func(io.ReadCloser) {}, "closed": func(b io.ReadCloser) { _ = b.Close() },
+		"read in part": func(b io.ReadCloser) { _, _ = io.CopyN(io.Discard, b, 1<<20) },
+	} {
+		conn := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			read(r.Body)
+			http.Error(w, "no", http.StatusForbidden)
+		})
+		if _, err := fmt.Fprintf(conn, "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n", size); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write(make([]byte, size)); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || resp.StatusCode != http.StatusForbidden {
+			t.Errorf("%s: %v %v", name, resp, err)
+		}
+	}
+}

@@ -41,7 +41,7 @@ const watchAfter = 100 * time.Millisecond
 // can be read.
 const maxDrain = 256 << 10
 
-// lingerTime is for how long a connection is read on whose body nobody wants.
+// lingerTime is for how long a client may be silent that is sending a body which nobody wants.
 const lingerTime = 500 * time.Millisecond
 
 // A conn is one connection.
@@ -238,18 +238,27 @@ func (c *conn) answer(r *http.Request, h http.Handler) (again bool, err error) {
 			return false, nil
 		}
 		_ = c.until(time.Now().Add(c.cfg.Stall))
-		if n, err := io.Copy(io.Discard, io.LimitReader(&b.frames, maxDrain)); err != nil || n == maxDrain {
+		if _, err := io.Copy(io.Discard, io.LimitReader(&b.frames, maxDrain)); err != nil {
 			return false, nil //nolint:nilerr // the client has its answer
+		}
+		if !b.ended {
+			c.linger()
+			return false, nil
 		}
 	}
 	return true, nil
 }
 
 // linger lets a client that is still sending read the answer that it has been given, before
-// the connection ends under it.
+// the connection ends under it: many read nothing before they have sent all.
 func (c *conn) linger() {
-	_ = c.until(time.Now().Add(lingerTime))
-	_, _ = io.CopyN(io.Discard, c.r, maxDrain)
+	for end := time.Now().Add(c.cfg.Stall); time.Now().Before(end); {
+		_ = c.until(time.Now().Add(lingerTime))
+		if _, err := c.r.Peek(1); err != nil {
+			return
+		}
+		_, _ = c.r.Discard(c.r.Buffered())
+	}
 }
 
 // handle is false where the answer was broken off.
