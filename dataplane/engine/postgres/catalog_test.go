@@ -255,8 +255,43 @@ func TestADescriptionIsJudgedAnew(t *testing.T) {
 	if got := w.say(1, describe('S', "s"), sync_); got != "E:42501 Z:I" || judged.Load() != 2 {
 		t.Errorf("the statement: %s, judged %d times", got, judged.Load())
 	}
-	if got := w.say(1, bind("p", "s"), describe('P', "p"), sync_); got != "2 E:42501 Z:I" {
+	if got := w.say(1, bind("p", "s"), describe('P', "p"), sync_); got != "E:42501 Z:I" {
 		t.Errorf("its portal: %s", got)
+	}
+}
+
+// TestABindIsJudgedAnew: to bind is to plan, and planning runs functions.
+func TestABindIsJudgedAnew(t *testing.T) {
+	start(t)
+	shared.pg.SQL(t, `DROP SCHEMA IF EXISTS bound CASCADE; CREATE SCHEMA bound; CREATE SEQUENCE bound.ran; GRANT ALL ON SCHEMA bound TO app; GRANT ALL ON bound.ran TO app;
+		CREATE FUNCTION bound.f(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1'`)
+	t.Cleanup(func() { shared.pg.SQL(t, `DROP SCHEMA bound CASCADE`) })
+	h := newHouse(t)
+	var closed atomic.Bool
+	h.door.Set(func(p *enginetest.Policy) {
+		p.Decide = func(text string, _ any) postern.Decision {
+			if closed.Load() && strings.Contains(text, "bound.f") {
+				return postern.Decision{Reason: "not this one", Rule: "t/permit"}
+			}
+			return postern.Decision{Verdict: postern.VerdictAllow, Level: postern.LevelSource}
+		}
+	})
+	w := h.wire(t)
+	if got := w.say(2, parse("s", "SELECT bound.f(1)"), sync_, bind("", "s"), execute("", 0), sync_); got != "1 Z:I 2 D:1 C:SELECT 1 Z:I" {
+		t.Fatal(got)
+	}
+	shared.pg.SQL(t, `ALTER FUNCTION bound.f RENAME TO g;
+		CREATE FUNCTION bound.f(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN nextval(''bound.ran''); END'`)
+	closed.Store(true)
+	h.engine.catalogs.expire(catalogKey(h.door.Last().Terms()))
+	if got := w.say(1, &pgproto3.Query{String: "SELECT 17"}); got != "T D:17 C:SELECT 1 Z:I" {
+		t.Fatal(got)
+	}
+	if got := w.say(1, bind("", "s"), execute("", 0), sync_); !strings.HasSuffix(got, "E:42501 Z:I") {
+		t.Error(got)
+	}
+	if ran := shared.pg.SQL(t, "SELECT is_called FROM bound.ran")[0][0]; ran != "false" && ran != "f" {
+		t.Errorf("a function that is not permitted has run: %s", ran)
 	}
 }
 

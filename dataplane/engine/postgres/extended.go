@@ -67,6 +67,12 @@ func (c clientCore) bind(msg []byte) (pump.Next, error) {
 		return c.drain(), nil
 	case prep == nil:
 		return pump.Next{}, c.refuseWith(kindBind, undefined('S', string(statement)))
+	case c.ready.no.code != "":
+		return pump.Next{}, c.refuseWith(kindBind, c.ready.no)
+	}
+	c.renew(prep)
+	if _, want := c.currently(prep.st, true); want.Park != nil { // the target plans it, which runs functions
+		return want, nil
 	}
 	p := &c.unnamed
 	if len(name) > 0 {
