@@ -1,12 +1,17 @@
 package ssh
 
 import (
+	"bufio"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/crypto/ssh"
 
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
 	"github.com/posterngate/postern/pkg/postern"
@@ -172,5 +177,53 @@ func TestARenameIsOfWhatItsNamesMean(t *testing.T) {
 	}
 	if _, ok := c.HasExtension("copy-data"); ok {
 		t.Error("data can be copied at the host")
+	}
+}
+
+// TestScpOfAFileThatShrinks: who was told how long a file is gets that many bytes, and then that
+// it has become shorter, as from a host; otherwise both sides would wait for each other.
+func TestScpOfAFileThatShrinks(t *testing.T) {
+	h := newHouse(t)
+	name := filepath.Join(t.TempDir(), "log")
+	if err := os.WriteFile(name, []byte("a line"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := h.connect(t).NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := s.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pipe, err := s.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Start("scp -f " + name); err != nil {
+		t.Fatal(err)
+	}
+	stop := context.AfterFunc(testContext(t), func() { _ = s.Close() })
+	defer stop()
+	out := bufio.NewReader(pipe)
+	say := func(want string) {
+		t.Helper()
+		_, err := in.Write([]byte{0})
+		got := make([]byte, len(want))
+		if _, rerr := io.ReadFull(out, got); err != nil || rerr != nil || string(got) != want {
+			t.Fatalf("got %q, want %q: %v, %v", got, want, err, rerr)
+		}
+	}
+	say("C0600 6 log\n")
+	if err := os.Truncate(name, 2); err != nil {
+		t.Fatal(err)
+	}
+	say("a \x00\x00\x00\x00\x01scp: log: it has become shorter\n")
+	if _, err := in.Write([]byte{0}); err != nil {
+		t.Fatal(err)
+	}
+	var exit *ssh.ExitError
+	if err := s.Wait(); !errors.As(err, &exit) || exit.ExitStatus() != 1 {
+		t.Errorf("it ended with %v", err)
 	}
 }

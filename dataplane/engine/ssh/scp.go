@@ -226,13 +226,27 @@ func (c *copier) sendFile(t *transfer, info fs.FileInfo) error {
 	if err := c.head('C', info, info.Size()); err != nil {
 		return err
 	}
-	if _, err := io.Copy(c.out, io.NewSectionReader(t, 0, info.Size())); err != nil {
-		return err
+	n, err := io.Copy(c.out, io.NewSectionReader(t, 0, info.Size()))
+	if err == nil && n == info.Size() {
+		err = c.ok()
+	} else if err == nil {
+		// The client was told how much comes, and waits for it.
+		if _, err = io.CopyN(c.out, zeros{}, info.Size()-n); err == nil {
+			err = c.complain(fmt.Errorf("%s: it has become shorter", info.Name()))
+		}
 	}
-	if err := c.ok(); err != nil {
+	if err != nil {
 		return err
 	}
 	return c.answered()
+}
+
+// zeros are read without end.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
 }
 
 func (c *copier) sendFolder(name string, info fs.FileInfo, depth int) error {
