@@ -50,7 +50,7 @@ func (c *Caller) MayWrite(changes []Change, before, after World) (own bool, err 
 	c.reach(after, depends)
 	atOnce := c.atOnce(after)
 	for _, ch := range changes {
-		if err := c.selfDealing(ch, depends, atOnce); err != nil {
+		if err := c.selfDealing(ch, before, depends, atOnce); err != nil {
 			if !c.Has(Admin) {
 				return false, err
 			}
@@ -253,11 +253,14 @@ func (c *Caller) reach(w World, into map[string]string) {
 
 // selfDealing says why a change is the caller's own affair, or nil. Taking something
 // away is not: what needs it can no longer be used.
-func (c *Caller) selfDealing(ch Change, depends map[string]string, atOnce map[string]bool) error {
+func (c *Caller) selfDealing(ch Change, before World, depends map[string]string, atOnce map[string]bool) error {
 	ref := object.Ref(ch.object())
 	if l := ch.Before.GetLock().GetSpec(); ch.Before.GetLock() != nil {
 		if l.GetSubject() == c.Subject.Name || (l.GetWorkload() != "" && l.GetWorkload() == c.Subject.Workload) {
 			return denied("%s stands on you: somebody else must lift it", ref)
+		}
+		if owner := before.Lookup("workload", l.GetWorkload()).GetWorkload().GetSpec().GetOwner(); owner != "" && owner == c.Subject.Name {
+			return denied("%s stands on workload %q, which is yours: somebody else must lift it", ref, l.GetWorkload())
 		}
 	}
 	if ch.After == nil {

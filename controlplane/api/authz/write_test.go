@@ -67,6 +67,10 @@ spec: {subjects: [{workload: nightly}], tasks: [salaries]}
 kind: Lock
 metadata: {name: on-olga}
 spec: {subject: olga, reason: r}
+---
+kind: Lock
+metadata: {name: on-nightly}
+spec: {workload: nightly, reason: r}
 `
 
 // objects is an authz.World of objects by reference.
@@ -167,6 +171,9 @@ func TestMayWrite(t *testing.T) {
 		"binds and weakens the rule at once": {by: olga, put: "kind: Binding\nmetadata: {name: b}\nspec: {subjects: [{subject: olga}], tasks: [unbound], approval: {scope: grant, rule: leads}}\n---\nkind: ApprovalRule\nmetadata: {name: leads}\nspec: {all: [{group: friends, atLeast: 1}]}", denied: "depends on approvalrule/leads"},
 		"lifts a lock on themselves":         {by: olga, remove: "lock/on-olga", denied: "somebody else must lift it"},
 		"shortens a lock on themselves":      {by: olga, put: "kind: Lock\nmetadata: {name: on-olga}\nspec: {subject: x}", denied: "somebody else must lift it"},
+		"lifts a lock on their workload":     {by: oscar, remove: "lock/on-nightly", denied: "somebody else must lift it"},
+		"gives it away, and lifts the lock":  {by: oscar, put: "kind: Workload\nmetadata: {name: nightly}\nspec: {owner: olga}\n---\nkind: Lock\nmetadata: {name: on-nightly}\nspec: {workload: x}", denied: "somebody else must lift it"},
+		"lifts a lock on another's workload": {by: anna, remove: "lock/on-nightly"},
 		"lifts a lock on others":             {by: anna, remove: "lock/on-olga"},
 		"admin binds themselves":             {by: ada, put: "kind: Binding\nmetadata: {name: b}\nspec: {subjects: [{subject: ada}], tasks: [unbound]}", own: true},
 		"admin widens a task of theirs":      {by: ada, put: "kind: Task\nmetadata: {name: report}\nspec: {resources: {names: [warehouse]}}", own: true},
