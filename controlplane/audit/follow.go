@@ -7,12 +7,13 @@ import (
 	"fmt"
 	"time"
 
-	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
-
 	"github.com/posterngate/postern/controlplane/store"
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	"github.com/posterngate/postern/pkg/run"
 )
 
-// followEvery is how often Follow looks for new entries.
+// followEvery is how long entries are gathered that a follower is told of together: what it
+// was told costs a commit.
 const followEvery = time.Second
 
 // told is up to which sequence a follower was told.
@@ -35,43 +36,49 @@ func (l *Log) Follow(ctx context.Context, name string, tell func([]*apiv1.AuditE
 		if err != nil {
 			return fmt.Errorf("audit: what %s was told: %w", name, err)
 		}
-		tick := time.NewTicker(followEvery)
-		defer tick.Stop()
+		w, err := l.store.Watch(ctx, 0, KindHead)
+		if err != nil {
+			return fmt.Errorf("audit: %w", err)
+		}
+		defer w.Close()
 		for revision := e.Revision; ; {
-			if revision, err = l.follow(ctx, key, &t, revision, guard, tell); err != nil {
+			var newest int64
+			if newest, revision, err = l.follow(ctx, key, &t, revision, guard, tell); err != nil {
 				return fmt.Errorf("audit: tell %s: %w", name, err)
 			}
-			select {
-			case <-ctx.Done():
+			if err := appended(ctx, w, newest); err != nil {
+				return err
+			}
+			if !run.Pause(ctx, followEvery) {
 				return ctx.Err()
-			case <-tick.C:
 			}
 		}
 	})
 }
 
-// follow tells of what there is.
-func (l *Log) follow(ctx context.Context, key store.Key, t *told, revision int64, guard store.Op, tell func([]*apiv1.AuditEntry) error) (int64, error) {
+// follow tells of what there is. The newest revision is that of the newest entry; the other
+// is of what was told, as the one given.
+func (l *Log) follow(ctx context.Context, key store.Key, t *told, revision int64, guard store.Op, tell func([]*apiv1.AuditEntry) error) (newest, after int64, err error) {
 	h, err := l.readHead(ctx)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	for last := h.entry.GetSequence(); t.Through < last; {
 		page, err := l.read(ctx, t.Through, min(t.Through+readPage, last)+1)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		if err := tell(page); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		t.Through += int64(len(page))
 		value, err := json.Marshal(t)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		if revision, err = l.store.Commit(ctx, guard, store.Op{Key: key, Value: value, If: revision}); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 	}
-	return revision, nil
+	return h.revision, revision, nil
 }

@@ -3,9 +3,13 @@ package audit_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/posterngate/postern/controlplane/audit"
+	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/controlplane/store/storetest"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	"github.com/posterngate/postern/pkg/run"
@@ -79,4 +83,43 @@ func TestFollow(t *testing.T) {
 			t.Errorf("%v", second.got)
 		}
 	}
+}
+
+// counting is a store that counts how often it is read.
+type counting struct {
+	*storetest.Memory
+	reads atomic.Int64
+}
+
+func (c *counting) Get(ctx context.Context, k store.Key) (store.Entry, error) {
+	c.reads.Add(1)
+	return c.Memory.Get(ctx, k)
+}
+
+// TestFollowRests shows that a follower asks for nothing while there is nothing.
+func TestFollowRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &counting{Memory: storetest.NewMemory()}
+		l := audit.New(s, time.Now)
+		var told atomic.Int64
+		g := run.New(t.Context())
+		g.Go("follow", func(ctx context.Context) error {
+			return l.Follow(ctx, "siem", func(page []*apiv1.AuditEntry) error { told.Add(int64(len(page))); return nil })
+		})
+		for n := range 3 {
+			time.Sleep(time.Minute)
+			before := s.reads.Load()
+			time.Sleep(time.Hour)
+			if read := s.reads.Load() - before; read != 0 || told.Load() != int64(n) {
+				t.Errorf("after %d entries: read %d times in an hour without one, and told %d", n, read, told.Load())
+			}
+			if err := l.Append(t.Context(), audit.Entry{Actor: "ada", Action: "test"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		g.Stop()
+		if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
 }
