@@ -158,7 +158,8 @@ type Store interface {
 type Watcher interface {
 	// Next waits for the next batch: all changes of one or more revisions, never a part
 	// of one; on a quiet store a batch without events about each second. ErrCompacted means
-	// that changes were missed: list again. The Watcher is of no use after an error.
+	// that changes were missed: list again. The Watcher is of no use after an error, but for the
+	// end of ctx where it is not that of the watch: the next call tells what comes.
 	Next(ctx context.Context) (Batch, error)
 	Close()
 }

@@ -250,6 +250,16 @@ func watches(t *testing.T, s store.Store) {
 	if b = next(t, w); len(b.Events) != 1 || !b.Events[0].Deleted || b.Events[0].Value != nil || b.Events[0].Revision != gone {
 		t.Errorf("batch of a deletion = %+v", b)
 	}
+	// Who waited for a while only misses nothing.
+	over, stop := context.WithCancel(t.Context())
+	stop()
+	for err = nil; err == nil; {
+		_, err = w.Next(over)
+	}
+	later := commit(t, s, put("task", "a", "2", 0))
+	if b = next(t, w); len(b.Events) != 1 || b.Events[0].Revision != later {
+		t.Errorf("batch after a wait that ended = %+v", b)
+	}
 	// Whatever is merged, a transaction is never split, and nothing is told twice.
 	var last int64
 	for i := range 50 {
