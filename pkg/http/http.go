@@ -22,6 +22,9 @@ type Facts struct {
 	// Header is by lower-case name, without what proves who the client is. It is nil
 	// where the request is judged by its first line alone.
 	Header map[string]string
+	// Twice are the names of those that stand more than once, in small letters: servers
+	// differ in which of them they take.
+	Twice map[string]bool
 	// ContentType is the body's media type without parameters; empty for no body.
 	ContentType string
 	// Upgrade is the protocol that the connection is to become, such as "websocket".

@@ -187,6 +187,9 @@ func (r *request) objection(f *http.Facts) string {
 		if v, ok := f.Header[name]; !ok || !like(pattern, v) {
 			return fmt.Sprintf("this without the header %s: %s", name, pattern)
 		}
+		if f.Twice[name] {
+			return fmt.Sprintf("the header %s more than once", name)
+		}
 	}
 	for _, name := range http.Elsewhere(func(name string) bool { _, has := f.Header[name]; return has }) {
 		if _, named := r.headers[name]; !named {

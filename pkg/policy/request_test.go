@@ -34,6 +34,7 @@ spec:
     - {methods: [GET, HEAD], path: "/api/orders/*", query: [page], mask: {/customer/email: email}}
     - {methods: [POST], path: /api/orders, headers: {x-tenant: "acme-*"}}
     - {methods: [PUT], path: "/mine/*"}
+    - {methods: [PUT], path: "/tenants/*", when: 'http.headers["x-tenant"].startsWith("acme-")'}
     - {methods: [PUT], path: "/copies/*", headers: {x-amz-copy-source: "/mine/*"}}
     - {methods: [PATCH], path: "/api/orders/*", when: 'http.body.status == "paid" && !has(http.body.admin)'}
     - {methods: [DELETE], path: "/api/orders/*", approval: {scope: statement, rule: leads}}
@@ -69,6 +70,9 @@ func TestRequests(t *testing.T) {
 		return f
 	}
 	header := func(name, value string) func(*http.Facts) { return func(f *http.Facts) { f.Header[name] = value } }
+	twice := func(name string) func(*http.Facts) {
+		return func(f *http.Facts) { f.Header[name], f.Twice = "acme-1, evil", map[string]bool{name: true} }
+	}
 	grpc := func(f *http.Facts) { f.ContentType = "application/grpc+proto" }
 	body := func(text string) func(*http.Facts) {
 		return func(f *http.Facts) {
@@ -98,6 +102,10 @@ func TestRequests(t *testing.T) {
 		{ask("POST /api/orders"), postern.VerdictDeny, "x-tenant"},
 		{ask("POST /api/orders", header("x-tenant", "evil")), postern.VerdictDeny, "x-tenant"},
 		{ask("POST /api/orders", header("x-tenant", "acme-1")), postern.VerdictAllow, ""},
+		{ask("POST /api/orders", twice("x-tenant")), postern.VerdictDeny, "the header x-tenant more than once"},
+		{ask("POST /api/orders", twice("accept"), header("x-tenant", "acme-1")), postern.VerdictAllow, ""},
+		{ask("PUT /tenants/a", header("x-tenant", "acme-1")), postern.VerdictAllow, ""},
+		{ask("PUT /tenants/a", twice("x-tenant")), postern.VerdictDeny, "could not be evaluated"},
 		{ask("PUT /mine/a"), postern.VerdictAllow, ""},
 		{ask("PUT /mine/a", header("x-amz-copy-source", "/theirs/b")), postern.VerdictDeny, "the header x-amz-copy-source"},
 		{ask("PUT /mine/a", header("destination", "/theirs/b")), postern.VerdictDeny, "the header destination"},

@@ -176,7 +176,7 @@ func (v *variables) ofHTTP(field string) (any, bool) {
 	case "query":
 		return v.http.Values()
 	case "headers":
-		return v.http.Header, v.http.Header != nil
+		return v.http.Header, v.http.Header != nil && len(v.http.Twice) == 0
 	case "body":
 		if v.http.Body != nil {
 			return v.http.Body.Value, true

@@ -70,7 +70,7 @@ func (x *exchange) converse(ctx context.Context, rule *postern.MCPRule) error {
 	}
 	t.batch = batch
 	if x.facts.Header == nil {
-		x.facts.Header = headers(x.r)
+		x.headers()
 	}
 	for _, m := range messages {
 		if err = x.judge(ctx, m); err != nil {

@@ -35,7 +35,7 @@ func (e *Engine) Explain(_ context.Context, _ engine.Session, text string) (*eng
 	case len(messages) > 1:
 		return unclear(text, request.Bad("a batch is judged message by message: ask for one of them")), nil
 	}
-	x.facts.Header = headers(r)
+	x.headers()
 	return x.message(messages[0].Facts(x.facts)), nil
 }
 

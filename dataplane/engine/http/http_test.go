@@ -14,6 +14,7 @@ import (
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
 	"github.com/posterngate/postern/dataplane/request"
+	pkghttp "github.com/posterngate/postern/pkg/http"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -279,5 +280,21 @@ func TestStatementTimeout(t *testing.T) {
 	}
 	if resp, b := h.ask(t, "GET /slow", ""); resp.StatusCode != http.StatusForbidden || !strings.Contains(b, "longer than the task allows") {
 		t.Errorf("%s %q", resp.Status, b)
+	}
+}
+
+// TestHeadersThatRulesRead: they are told of those that stand twice, and of no cookie.
+func TestHeadersThatRulesRead(t *testing.T) {
+	h := newHouse(t)
+	var got *pkghttp.Facts
+	h.door.Set(func(p *enginetest.Policy) {
+		p.Decide = func(_ string, facts any) postern.Decision {
+			got = facts.(*pkghttp.Facts)
+			return postern.Decision{Verdict: postern.VerdictAllow, Level: postern.LevelSource}
+		}
+	})
+	h.ask(t, "GET /lines?n=1", "", "X-Tenant: acme-1", "X-Tenant: evil", "X-One: 1", "Cookie: a=b", "Cookie: c=d")
+	if got.Header["x-tenant"] != "acme-1, evil" || got.Header["x-one"] != "1" || got.Header["cookie"] != "" || len(got.Twice) != 1 || !got.Twice["x-tenant"] {
+		t.Errorf("%v, twice %v", got.Header, got.Twice)
 	}
 }

@@ -100,7 +100,7 @@ func (x *exchange) statement() *engine.Statement {
 	st := &engine.Statement{
 		Text: text, Context: f.Upgrade + " " + x.beside(),
 		Analyse: func(context.Context) (engine.Analysis, error) {
-			f.Header = headers(x.r)
+			x.headers()
 			return &analysis{facts: f, text: text}, nil
 		},
 		Meets: meets, Body: x.parse,
@@ -136,17 +136,20 @@ func (x *exchange) plain(ctx context.Context) ([]byte, error) {
 	return b, err
 }
 
-// headers are those that rules read.
-func headers(r *http.Request) map[string]string {
+// headers adds to the facts the headers that rules read.
+func (x *exchange) headers() {
 	clean := http.Header{}
-	request.Forward(clean, r.Header)
-	out := make(map[string]string, len(clean))
+	request.Forward(clean, x.r.Header)
+	delete(clean, "Cookie")
+	by, twice := make(map[string]string, len(clean)), map[string]bool{}
 	for name, values := range clean {
-		if name != "Cookie" {
-			out[strings.ToLower(name)] = strings.Join(values, ", ")
+		lower := strings.ToLower(name)
+		by[lower] = strings.Join(values, ", ")
+		if len(values) > 1 {
+			twice[lower] = true
 		}
 	}
-	return out
+	x.facts.Header, x.facts.Twice = by, twice
 }
 
 // buffer reads the whole body, once, because people or rules read it.
