@@ -27,7 +27,13 @@ type clientCore struct{ *conn }
 
 // Step implements pump.Core.
 func (c clientCore) Step(in []byte) (n int, want pump.Next, err error) {
+	n, want, err = c.step(in)
+	return n, want, c.flush(err)
+}
+
+func (c clientCore) step(in []byte) (n int, want pump.Next, err error) {
 	c.mu.Lock()
+	defer c.mu.Unlock() // after a panic too, or nobody could end the session
 	c.activity++
 	for err == nil && want.Park == nil && n < len(in) {
 		rest := in[n:]
@@ -72,8 +78,7 @@ func (c clientCore) Step(in []byte) (n int, want pump.Next, err error) {
 			break
 		}
 	}
-	c.mu.Unlock()
-	return n, want, c.flush(err)
+	return n, want, err
 }
 
 // flush sends what the step gathered: first what the client is told, then what the

@@ -130,6 +130,12 @@ func (c *conn) run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() {
 		c.stop(&postern.Refusal{Code: postern.CodeKilled, Reason: "the gateway is shutting down", Hint: "connect again", Cause: context.Cause(ctx)})
 	})()
+	defer context.AfterFunc(c.group.Context(), func() {
+		var p *run.Panic // of one pump, which the other knows nothing of
+		if cause := context.Cause(c.group.Context()); errors.As(cause, &p) {
+			c.stop(cause)
+		}
+	})()
 	stopTicking := c.tick()
 	c.group.Go("target", func(ctx context.Context) error {
 		err := pump.Run(ctx, c.target, targetCore{c}, c.target, c.out.conn)

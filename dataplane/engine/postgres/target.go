@@ -20,7 +20,13 @@ func proceed(context.Context) error { return nil }
 
 // Step implements pump.Core.
 func (t targetCore) Step(in []byte) (n int, want pump.Next, err error) {
+	n, want, err = t.step(in)
+	return n, want, t.flush(err)
+}
+
+func (t targetCore) step(in []byte) (n int, want pump.Next, err error) {
 	t.mu.Lock()
+	defer t.mu.Unlock() // after a panic too, or nobody could end the session
 	t.activity++
 	if t.ashore && !t.landed {
 		t.landed = true
@@ -63,8 +69,7 @@ func (t targetCore) Step(in []byte) (n int, want pump.Next, err error) {
 	if len(t.down.Bytes()) > 0 {
 		t.unsent.Store(true)
 	}
-	t.mu.Unlock()
-	return n, want, t.flush(err)
+	return n, want, err
 }
 
 func (t targetCore) flush(err error) error {
