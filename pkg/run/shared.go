@@ -33,33 +33,30 @@ func (s *Shared[T]) Do(ctx context.Context, work func(context.Context) (T, error
 	}
 	mine, turn := s.next, s.turn
 	s.mu.Unlock()
-	for {
+	select {
+	case <-mine.done:
+	case turn <- struct{}{}:
 		select {
-		case <-mine.done:
-			return mine.got, mine.err
-		case turn <- struct{}{}:
-			s.work(context.WithoutCancel(ctx), work)
-			<-turn
-		case <-ctx.Done():
-			var none T
-			return none, context.Cause(ctx)
+		case <-mine.done: // what is next is for those who wait for it, if they still do
+		default:
+			s.work(context.WithoutCancel(ctx), mine, work)
 		}
+		<-turn
+	case <-ctx.Done():
+		var none T
+		return none, context.Cause(ctx)
 	}
+	return mine.got, mine.err
 }
 
-// work does what nobody has begun, if there is something; the turn is the caller's.
-func (s *Shared[T]) work(ctx context.Context, work func(context.Context) (T, error)) {
+// work does mine, which nobody has begun; the turn is the caller's.
+func (s *Shared[T]) work(ctx context.Context, mine *share[T], work func(context.Context) (T, error)) {
 	s.mu.Lock()
-	one := s.next
-	s.next = nil
+	s.next = nil // it is mine: what is next begins in a turn, and this is the first since
 	s.mu.Unlock()
-	if one == nil {
-		return
-	}
-	err := caught(func() (err error) {
-		one.got, err = work(ctx)
+	mine.err = caught(func() (err error) {
+		mine.got, err = work(ctx)
 		return err
 	})
-	one.err = err
-	close(one.done)
+	close(mine.done)
 }

@@ -51,3 +51,30 @@ func TestShared(t *testing.T) {
 		}
 	})
 }
+
+// TestSharedForNobody: what was to come for a caller who has left is not done by one who has had
+// their answer.
+func TestSharedForNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for range 30 { // who works on and who does not was for the scheduler to say
+			var s Shared[int]
+			var n atomic.Int64
+			release := make(chan struct{})
+			g := New(t.Context())
+			g.Go("caller", func(ctx context.Context) error {
+				_, err := s.Do(ctx, func(context.Context) (int, error) { n.Add(1); <-release; return 0, nil })
+				return err
+			})
+			synctest.Wait()
+			left, cancel := context.WithCancel(t.Context())
+			cancel()
+			if _, err := s.Do(left, func(context.Context) (int, error) { n.Add(1); return 0, nil }); !errors.Is(err, context.Canceled) {
+				t.Fatal(err)
+			}
+			close(release)
+			if err := g.Wait(); err != nil || n.Load() != 1 {
+				t.Fatalf("it was done %d times; %v", n.Load(), err)
+			}
+		}
+	})
+}
