@@ -23,15 +23,21 @@ func denyUndefined(_ string, facts any) postern.Decision {
 	return postern.Decision{Verdict: postern.VerdictAllow, Level: postern.LevelSource}
 }
 
-// TestUndefinedNames: what does not exist is told by the target's own codes, once it has been
-// looked for there; what others have defined meanwhile is found.
-func TestUndefinedNames(t *testing.T) {
+// late is a house whose target has an empty schema of that name, and a client of it.
+func late(t *testing.T) (*house, *wireClient) {
+	t.Helper()
 	start(t)
 	shared.pg.SQL(t, "drop schema if exists late cascade; create schema late; grant all on schema late to app")
 	t.Cleanup(func() { shared.pg.SQL(t, "drop schema late cascade") })
 	h := newHouse(t)
 	h.door.Set(func(p *enginetest.Policy) { p.Decide = denyUndefined })
-	w := h.wire(t)
+	return h, h.wire(t)
+}
+
+// TestUndefinedNames: what does not exist is told by the target's own codes, once it has been
+// looked for there; what others have defined meanwhile is found.
+func TestUndefinedNames(t *testing.T) {
+	h, w := late(t)
 	for _, c := range []struct {
 		define string // around the session
 		text   string
@@ -59,12 +65,7 @@ func TestUndefinedNames(t *testing.T) {
 // TestUndefinedInATransactionThatDefines: what a session has defined and not committed is not said
 // to be missing, and is there after a COMMIT that is under way.
 func TestUndefinedInATransactionThatDefines(t *testing.T) {
-	start(t)
-	shared.pg.SQL(t, "drop schema if exists late cascade; create schema late; grant all on schema late to app")
-	t.Cleanup(func() { shared.pg.SQL(t, "drop schema late cascade") })
-	h := newHouse(t)
-	h.door.Set(func(p *enginetest.Policy) { p.Decide = denyUndefined })
-	w := h.wire(t)
+	_, w := late(t)
 	const create, read = "create table late.t (id int)", "select id from late.t"
 	for _, c := range []struct {
 		ready int
