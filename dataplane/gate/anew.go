@@ -8,19 +8,18 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 )
 
-// Reconsider says why the session may not go on under the policy that is enforced now, or
-// nil: it may not begin so, the people whom it asks have not let it in, or something that
-// runs in it would not be let through any more. What runs is judged once by each policy; a
-// session that waits for people is not judged for that.
-func (g *Gate) Reconsider() *postern.Refusal {
-	snap := g.cfg.Snapshots.Current()
+// Reconsider says why the session may not go on under a policy, or nil: it may not begin
+// so, the people whom it asks have not let it in, or something that runs in it would not be
+// let through any more. What runs is judged once by each policy, and by none older than the
+// one it was last judged by; a session that waits for people is not judged for that.
+func (g *Gate) Reconsider(snap *policy.Snapshot) *postern.Refusal {
 	if r := g.barred(snap); r != nil {
 		return r
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for x := g.running; x != nil; x = x.before {
-		if x.judged.SameRules(snap) {
+		if x.judged.SameRules(snap) || x.judged.Version().Covers(snap.Version()) {
 			continue
 		}
 		if r := g.ended(snap, x); r != nil {

@@ -66,6 +66,7 @@ type house struct {
 	revision  int64
 	cas       *x509.CertPool
 	sshCAs    []ssh.PublicKey
+	looked    func() // what happens where it was looked whether a grant has ended
 }
 
 type recorder struct {
@@ -143,6 +144,9 @@ func (h *house) tell() {
 func (h *house) Current() *policy.Snapshot { h.mu.Lock(); defer h.mu.Unlock(); return h.snapshot }
 func (h *house) Version() postern.Version  { return h.Current().Version() }
 func (h *house) Ended(g postern.GrantID) (string, bool) {
+	if h.looked != nil {
+		h.looked()
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r, ok := h.ended[g]

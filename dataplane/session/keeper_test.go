@@ -171,6 +171,20 @@ func TestNarrowedTasksEndSessions(t *testing.T) {
 	}
 }
 
+// A session is judged by one policy, though another is applied meanwhile: what is said of
+// it is what that one says.
+func TestOnePolicyJudges(t *testing.T) {
+	h := newHouse(t)
+	s := h.open()
+	h.looked = func() { h.load("kind: Mask\nmetadata: {name: m}\nspec: {method: 'null'}\n") }
+	if r := h.judge(s); r != nil {
+		t.Errorf("judged by a policy that came later: %v", r)
+	}
+	if r := h.judge(s); r == nil || !strings.Contains(r.Reason, "no longer served") {
+		t.Errorf("judged anew: %v", r)
+	}
+}
+
 func (h *house) after(d time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

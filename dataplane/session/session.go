@@ -90,12 +90,12 @@ func (s *Session) open() bool {
 // idle reports whether nothing runs in the session, once it is open.
 func (s *Session) idle() bool { return s.open() && s.Gate.Idle() }
 
-// reconsider says why policy does not let the session go on, once it is open, or nil.
-func (s *Session) reconsider() *postern.Refusal {
+// reconsider says why a policy does not let the session go on, once it is open, or nil.
+func (s *Session) reconsider(snap *policy.Snapshot) *postern.Refusal {
 	if !s.open() {
 		return nil // Open looks once more when it is
 	}
-	return s.Gate.Reconsider()
+	return s.Gate.Reconsider(snap)
 }
 
 // Kill ends the session with a cause that the engine shows to the client, and closes its
