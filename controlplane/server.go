@@ -261,7 +261,7 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier, enr
 	if err != nil {
 		return err
 	}
-	policies := userapi.NewPolicy(userapi.PolicyConfig{Store: s.store, Cache: s.cache, Audit: s.audit, Sealer: sealer{keeper}, Grants: s.liveGrants, Enforced: s.hub.Enforced, StoresRaw: s.cfg.Recordings.RawKey != "", Logger: s.log, Now: time.Now})
+	policies := userapi.NewPolicy(userapi.PolicyConfig{Store: s.store, Cache: s.cache, Audit: s.audit, Sealer: sealer{keeper}, Grants: s.liveGrants, Grant: lending{s}.Grant, Enforced: s.hub.Enforced, StoresRaw: s.cfg.Recordings.RawKey != "", Logger: s.log, Now: time.Now})
 	grants := grantapi.New(s.task)
 	pages, err := s.pages(verifier)
 	if err != nil {

@@ -4,8 +4,8 @@
 //
 //   - nobody but an admin writes a Binding that gives themselves a task unless it asks
 //     people, or a Task, Resource, Mask or ApprovalRule on which a task bound to them
-//     depends, or a Lock on themselves or a workload of theirs once it stands; what an
-//     admin does so is marked;
+//     depends, or a Lock on themselves, a workload or a grant of theirs once it stands;
+//     what an admin does so is marked;
 //   - under a Lock that cannot be read nobody but an admin does more than add Locks;
 //   - only an admin writes Secrets, only one without a scope RoleBindings, nobody Nodes.
 //

@@ -1,6 +1,8 @@
 package authz
 
 import (
+	"cmp"
+	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -11,12 +13,17 @@ import (
 
 	"github.com/posterngate/postern/pkg/fault"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/noun"
 	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
 )
 
 // Change is one object before and after; nil where it is not there.
-type Change struct{ Before, After *typesv1.Object }
+type Change struct {
+	Before, After *typesv1.Object
+	// Locked is whose grant a Lock stood on before; nil where it named none that is on file.
+	Locked *typesv1.Subject
+}
 
 func (c Change) object() *typesv1.Object {
 	if c.After != nil {
@@ -255,12 +262,14 @@ func (c *Caller) reach(w World, into map[string]string) {
 // away is not: what needs it can no longer be used.
 func (c *Caller) selfDealing(ch Change, before World, depends map[string]string, atOnce map[string]bool) error {
 	ref := object.Ref(ch.object())
-	if l := ch.Before.GetLock().GetSpec(); ch.Before.GetLock() != nil {
-		if l.GetSubject() == c.Subject.Name || (l.GetWorkload() != "" && l.GetWorkload() == c.Subject.Workload) {
-			return denied("%s stands on you: somebody else must lift it", ref)
-		}
-		if owner := before.Lookup("workload", l.GetWorkload()).GetWorkload().GetSpec().GetOwner(); owner != "" && owner == c.Subject.Name {
-			return denied("%s stands on workload %q, which is yours: somebody else must lift it", ref, l.GetWorkload())
+	if on := c.lockedOut(ch, before); on != "" {
+		return denied("%s stands on %s: somebody else must lift it", ref, on)
+	}
+	if w := ch.Before.GetWorkload(); w != nil && w.GetSpec().GetOwner() == c.Subject.Name {
+		for o := range before.All("lock") { // which would be another's to lift no longer
+			if l := o.GetLock().GetSpec(); object.Name(ch.Before) == cmp.Or(l.GetWorkload(), l.GetSubject()) {
+				return denied("%s stands on %s, which is yours: somebody else must write it", object.Ref(o), ref)
+			}
 		}
 	}
 	if ch.After == nil {
@@ -273,4 +282,24 @@ func (c *Caller) selfDealing(ch Change, before World, depends map[string]string,
 		return denied("task %q, which a binding gives you, depends on %s: somebody to whom it is not bound must write it", task, ref)
 	}
 	return nil
+}
+
+// lockedOut is what of the caller's the Lock of a change stood on: themselves, a workload
+// of theirs, or a grant in which either has a part; empty where none.
+func (c *Caller) lockedOut(ch Change, before World) string {
+	theirs := func(name string) bool {
+		return name != "" && (name == c.Subject.Name || name == c.Subject.Workload ||
+			before.Lookup("workload", name).GetWorkload().GetSpec().GetOwner() == c.Subject.Name)
+	}
+	l, holder := ch.Before.GetLock().GetSpec(), noun.SubjectOf(ch.Locked)
+	name := cmp.Or(l.GetSubject(), l.GetWorkload())
+	switch {
+	case name != "" && (name == c.Subject.Name || name == c.Subject.Workload):
+		return "you"
+	case theirs(name):
+		return fmt.Sprintf("workload %q, which is yours", name)
+	case slices.ContainsFunc(append(holder.Actors(), holder.Name), theirs):
+		return fmt.Sprintf("grant %q, which is yours", l.GetGrant())
+	}
+	return ""
 }

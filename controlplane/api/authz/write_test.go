@@ -53,6 +53,10 @@ metadata: {name: unbound, labels: {team: sales}}
 spec: {resources: {labels: {team: sales}}}
 ---
 kind: Workload
+metadata: {name: hourly}
+spec: {owner: oscar}
+---
+kind: Workload
 metadata: {name: nightly, labels: {team: sales}}
 spec: {owner: oscar}
 ---
@@ -71,6 +75,14 @@ spec: {subject: olga, reason: r}
 kind: Lock
 metadata: {name: on-nightly}
 spec: {workload: nightly, reason: r}
+---
+kind: Lock
+metadata: {name: on-grant}
+spec: {grant: g-1, reason: r}
+---
+kind: Lock
+metadata: {name: by-name}
+spec: {subject: nightly, reason: r}
 `
 
 // objects is an authz.World of objects by reference.
@@ -112,9 +124,10 @@ func TestMayWrite(t *testing.T) {
 	salesAdmin := &authz.Caller{Subject: postern.Subject{Name: "sal"}, Roles: []policy.RoleGrant{{Role: authz.Admin, Scope: sales.Scope}}}
 	for name, c := range map[string]struct {
 		by     *authz.Caller
-		put    string // objects, or
-		remove string // a reference
-		denied string // a part of the reason; empty allows
+		put    string           // objects, or
+		remove string           // a reference
+		locked *typesv1.Subject // of the grant that the lock stands on
+		denied string           // a part of the reason; empty allows
 		own    bool
 	}{
 		"operator writes a task":       {by: olga, put: "kind: Task\nmetadata: {name: new}\nspec: {resources: {names: [payroll]}}"},
@@ -172,8 +185,17 @@ func TestMayWrite(t *testing.T) {
 		"lifts a lock on themselves":         {by: olga, remove: "lock/on-olga", denied: "somebody else must lift it"},
 		"shortens a lock on themselves":      {by: olga, put: "kind: Lock\nmetadata: {name: on-olga}\nspec: {subject: x}", denied: "somebody else must lift it"},
 		"lifts a lock on their workload":     {by: oscar, remove: "lock/on-nightly", denied: "somebody else must lift it"},
-		"gives it away, and lifts the lock":  {by: oscar, put: "kind: Workload\nmetadata: {name: nightly}\nspec: {owner: olga}\n---\nkind: Lock\nmetadata: {name: on-nightly}\nspec: {workload: x}", denied: "somebody else must lift it"},
+		"gives it away, and lifts the lock":  {by: oscar, put: "kind: Workload\nmetadata: {name: nightly}\nspec: {owner: olga}\n---\nkind: Lock\nmetadata: {name: on-nightly}\nspec: {workload: x}", denied: "which is yours: somebody else must"},
+		"gives it away first":                {by: oscar, put: "kind: Workload\nmetadata: {name: nightly}\nspec: {owner: olga}", denied: "stands on workload/nightly, which is yours"},
+		"gives away what is not locked":      {by: oscar, put: "kind: Workload\nmetadata: {name: hourly}\nspec: {owner: olga}"},
 		"lifts a lock on another's workload": {by: anna, remove: "lock/on-nightly"},
+		"lifts a lock on their grant":        {by: olga, remove: "lock/on-grant", locked: &typesv1.Subject{Name: "olga"}, denied: `grant "g-1", which is yours: somebody else must lift it`},
+		"turns a lock on their grant":        {by: olga, put: "kind: Lock\nmetadata: {name: on-grant}\nspec: {grant: g-2}", locked: &typesv1.Subject{Name: "olga"}, denied: "somebody else must lift it"},
+		"on a grant of their workload":       {by: oscar, remove: "lock/on-grant", locked: &typesv1.Subject{Name: "nightly", Workload: "nightly"}, denied: "somebody else must lift it"},
+		"on what their workload has for all": {by: oscar, remove: "lock/on-grant", locked: &typesv1.Subject{Name: "anna", Actor: "nightly"}, denied: "somebody else must lift it"},
+		"lifts a lock on another's grant":    {by: anna, remove: "lock/on-grant", locked: &typesv1.Subject{Name: "olga"}},
+		"lifts a lock on no grant":           {by: anna, remove: "lock/on-grant"},
+		"by the name of their workload":      {by: oscar, remove: "lock/by-name", denied: "somebody else must lift it"},
 		"lifts a lock on others":             {by: anna, remove: "lock/on-olga"},
 		"admin binds themselves":             {by: ada, put: "kind: Binding\nmetadata: {name: b}\nspec: {subjects: [{subject: ada}], tasks: [unbound]}", own: true},
 		"admin widens a task of theirs":      {by: ada, put: "kind: Task\nmetadata: {name: report}\nspec: {resources: {names: [warehouse]}}", own: true},
@@ -183,11 +205,11 @@ func TestMayWrite(t *testing.T) {
 			before, after := parse(t, worldText), parse(t, worldText)
 			var changes []authz.Change
 			if c.remove != "" {
-				changes = append(changes, authz.Change{Before: before[c.remove]})
+				changes = append(changes, authz.Change{Before: before[c.remove], Locked: c.locked})
 				delete(after, c.remove)
 			} else {
 				for ref, o := range parse(t, c.put) {
-					changes = append(changes, authz.Change{Before: before[ref], After: o})
+					changes = append(changes, authz.Change{Before: before[ref], After: o, Locked: c.locked})
 					after[ref] = proto.CloneOf(o)
 				}
 			}

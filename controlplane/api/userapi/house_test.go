@@ -93,7 +93,7 @@ func newHouse(t *testing.T) *house {
 	}
 	h.server = httptest.NewUnstartedServer(userapi.Handler(userapi.Services{
 		Interceptor: i,
-		Policy:      userapi.NewPolicy(userapi.PolicyConfig{Store: s, Cache: h.cache, Audit: h.audit, Sealer: sealer{}, Now: time.Now}),
+		Policy:      userapi.NewPolicy(userapi.PolicyConfig{Store: s, Cache: h.cache, Audit: h.audit, Sealer: sealer{}, Grant: h.hub.Grant, Now: time.Now}),
 		Access: userapi.NewAccess(userapi.AccessConfig{
 			SSHHostCAs: func() string { return "" },
 			Hub:        h.hub, Logins: h.hub, Signer: h.hub, Now: time.Now,
@@ -251,6 +251,17 @@ func (h *hub) Snapshot() *policy.Snapshot {
 	}
 	s, _ := policy.Compile(view.Version(), all)
 	return s
+}
+
+func (h *hub) Grant(_ context.Context, id postern.GrantID) (*typesv1.Grant, error) {
+	for _, all := range h.grants {
+		for _, g := range all {
+			if g.GetId() == string(id) {
+				return g, nil
+			}
+		}
+	}
+	return nil, fault.New(codes.NotFound, "there is no grant %q", id)
 }
 
 func (h *hub) Command(_ context.Context, node postern.NodeName, cmd *nodev1.Command) (*nodev1.CommandResult, error) {

@@ -30,7 +30,8 @@ type PolicyConfig struct {
 	Cache  *store.Cache // of PolicyKinds, at least
 	Audit  *audit.Log
 	Sealer SecretSealer
-	Grants func(ctx context.Context, c *authz.Caller) ([]*typesv1.Grant, error) // everybody's that are active; nil tells of none
+	Grants func(ctx context.Context, c *authz.Caller) ([]*typesv1.Grant, error)  // everybody's that are active; nil tells of none
+	Grant  func(ctx context.Context, id postern.GrantID) (*typesv1.Grant, error) // NotFound is the code where there is none
 	// Enforced waits until this replica judges by a version, and a moment for its nodes; nil
 	// waits for nothing.
 	Enforced func(ctx context.Context, v postern.Version) error

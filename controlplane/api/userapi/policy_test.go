@@ -271,6 +271,24 @@ func TestWhatCannotBeReadGoes(t *testing.T) {
 	h.apply(t, lock)
 }
 
+// Who has a grant does not lift the lock on it, though they write locks.
+func TestALockOnAGrantStaysItsHoldersAffair(t *testing.T) {
+	h := newHouse(t)
+	h.apply(t, world+"\n---\nkind: Lock\nmetadata: {name: on-grant}\nspec: {grant: g-1, reason: odd}\n"+
+		"---\nkind: Lock\nmetadata: {name: on-forgotten}\nspec: {grant: g-0, reason: odd}\n")
+	h.hub.grants = map[string][]*typesv1.Grant{"olaf": {{Id: "g-1", Subject: &typesv1.Subject{Name: "olaf"}}}}
+	del := func(who, name string) error {
+		_, err := h.policy(who).Delete(t.Context(), connect.NewRequest(&apiv1.DeleteRequest{Kind: "lock", Name: name}))
+		return err
+	}
+	refused(t, del("olaf:operators", "on-grant"), connect.CodePermissionDenied, `grant "g-1", which is yours`)
+	for who, name := range map[string]string{"otto:operators": "on-grant", "olaf:operators": "on-forgotten"} {
+		if err := del(who, name); err != nil {
+			t.Errorf("%s lifts %s: %v", who, name, err)
+		}
+	}
+}
+
 func TestApplyIsAllOrNothing(t *testing.T) {
 	h := newHouse(t)
 	text := world + "\n---\nkind: Binding\nmetadata: {name: broken}\nspec: {subjects: [{group: x}], tasks: [no-such-task]}"

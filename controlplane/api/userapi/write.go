@@ -231,7 +231,11 @@ func (p *Policy) plan(ctx context.Context, c *authz.Caller, before world, intent
 		case exists && etag != "" && etag != store.Etag(entry):
 			return nil, p.stale(ctx, was, after, etag)
 		}
-		if s.change.Before = was; in.remove {
+		holder, err := p.holder(ctx, was.GetLock())
+		if err != nil {
+			return nil, err
+		}
+		if s.change.Before, s.change.Locked = was, holder; in.remove {
 			s.action = deleted
 		} else {
 			if err := p.complete(c, &s, after); err != nil {
@@ -241,6 +245,18 @@ func (p *Policy) plan(ctx context.Context, c *authz.Caller, before world, intent
 		steps = append(steps, s)
 	}
 	return steps, nil
+}
+
+// holder is whose grant a lock stands on; nil where it stands on none that is on file.
+func (p *Policy) holder(ctx context.Context, l *typesv1.Lock) (*typesv1.Subject, error) {
+	if l.GetSpec().GetGrant() == "" {
+		return nil, nil
+	}
+	g, err := p.cfg.Grant(ctx, postern.GrantID(l.GetSpec().GetGrant()))
+	if fault.CodeOf(err) == codes.NotFound {
+		return nil, nil
+	}
+	return g.GetSubject(), err
 }
 
 // where is how a violation names an object of a request.
