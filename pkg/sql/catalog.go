@@ -15,7 +15,10 @@ type Catalog struct {
 	Functions map[Name][]FunctionInfo // every overload
 	Types     map[Name]TypeInfo
 	Operators map[Name][]OperatorInfo
-	Schemas   map[string]bool
+	// Casts are the functions behind casts that users have defined, from or to a type of
+	// theirs, a domain over it or an array of it.
+	Casts   map[Name][]Name
+	Schemas map[string]bool
 }
 
 // Name is a qualified name.
@@ -91,6 +94,7 @@ type FunctionInfo struct {
 	SecurityDefiner bool
 	ReturnsSet      bool
 	Aggregate       bool
+	Casts           []Name // as of Catalog, of the types that it takes or returns
 }
 
 // TypeInfo is one type. System is true for what is built in, and for base types of an

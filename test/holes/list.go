@@ -11,6 +11,7 @@ var All = []Hole{
 	{"analyse-function-unnoted", "PG-057"},
 	{"analyse-domain", "PG-079"},
 	{"analyse-operator", "pkg/sql/postgres TestFacts"},
+	{"analyse-cast", "pkg/sql/postgres TestFacts"},
 	{"analyse-target-verb", "pkg/sql/postgres TestFacts"},
 	{"analyse-locks", "pkg/sql/postgres TestFacts"},
 	{"analyse-explain-analyze", "explain-analyze"},

@@ -50,13 +50,14 @@ const firstUserOID = 16384
 
 // parameter reports whether a client may declare a parameter of this type. A domain
 // runs its checks, and whatever holds a domain does too, so that of the users' types
-// only enums and base types, and arrays of these, are taken.
+// only enums and base types, and arrays of these, are taken; and none that users have
+// defined casts for, which a text does not show.
 func (c *catalog) parameter(oid uint32) bool {
 	if oid < firstUserOID {
 		return true
 	}
 	t, ok := c.types[oid]
-	if !ok {
+	if !ok || len(c.Casts[t.Name]) > 0 {
 		return false
 	}
 	if element, array := strings.CutPrefix(t.Name.Name, "_"); array && t.kind == 'b' {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -51,7 +53,8 @@ func TestCatalogIsComparedBeforeItIsRead(t *testing.T) {
 		`ALTER TABLE cat.child ALTER c TYPE varchar(7), ALTER a TYPE text; ALTER TABLE cat.child INHERIT cat.t`, `ALTER TABLE cat.child NO INHERIT cat.t`,
 		`ALTER FUNCTION cat.f() VOLATILE SECURITY DEFINER`, `CREATE TRIGGER tr BEFORE INSERT ON cat.t FOR EACH ROW EXECUTE FUNCTION cat.trig()`,
 		`DROP TRIGGER tr ON cat.t`, `ALTER TABLE cat.child ADD PRIMARY KEY (id)`, `CREATE RULE ru AS ON INSERT TO cat.t DO ALSO SELECT 1`, `CREATE TYPE cat.mood AS ENUM ('x')`, `CREATE DOMAIN cat.dom AS int`,
-		`CREATE OPERATOR cat.@@@ (FUNCTION = int4pl, LEFTARG = int, RIGHTARG = int)`, `CREATE VIEW cat.v AS SELECT id FROM cat.t`, `ALTER SCHEMA cat RENAME TO cat2`, `DROP TABLE cat2.new`,
+		`CREATE OPERATOR cat.@@@ (FUNCTION = int4pl, LEFTARG = int, RIGHTARG = int)`, `CREATE FUNCTION cat.level(cat.mood) RETURNS int LANGUAGE sql AS 'SELECT 1'`, `CREATE CAST (cat.mood AS int) WITH FUNCTION cat.level`,
+		`CREATE VIEW cat.v AS SELECT id FROM cat.t`, `ALTER SCHEMA cat RENAME TO cat2`, `DROP TABLE cat2.new`,
 	} {
 		shared.pg.SQL(t, change)
 		after := get()
@@ -173,6 +176,48 @@ func TestCatalogKnowsExtensions(t *testing.T) {
 	}
 	if key := c.Relations[sql.Name{Schema: "ext", Name: "t"}].Key; len(key) != 2 || key[0] != "b" || key[1] != "a" {
 		t.Errorf("primary key %v", key)
+	}
+}
+
+// TestCatalogKnowsCasts shows that casts of users are known by the types that they are of,
+// by what is made of these, and by the functions that take or return them; and that a client
+// may not bring a value of such a type.
+func TestCatalogKnowsCasts(t *testing.T) {
+	start(t)
+	shared.pg.SQL(t, `DROP SCHEMA IF EXISTS casts CASCADE; DROP EXTENSION IF EXISTS citext CASCADE; CREATE SCHEMA casts; CREATE EXTENSION citext SCHEMA casts;
+		CREATE TYPE casts.grade AS ENUM ('a', 'b'); CREATE TYPE casts.plain AS ENUM ('a', 'b'); CREATE DOMAIN casts.final AS casts.grade; CREATE DOMAIN casts.last AS casts.final[];
+		CREATE TABLE casts.t (g casts.grade);
+		CREATE FUNCTION casts.points(casts.grade) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1'; CREATE CAST (casts.grade AS int) WITH FUNCTION casts.points AS IMPLICIT;
+		CREATE FUNCTION casts.sum(casts.t) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1'; CREATE CAST (casts.t AS int) WITH FUNCTION casts.sum;
+		CREATE CAST (text AS casts.plain) WITH INOUT AS IMPLICIT;
+		CREATE FUNCTION casts.best(int, OUT casts.last, OUT int) LANGUAGE sql AS 'SELECT NULL::casts.last, 1'`)
+	t.Cleanup(func() { shared.pg.SQL(t, `DROP SCHEMA casts CASCADE`) })
+	h := newHouse(t)
+	w := h.wire(t)
+	s := h.door.Last()
+	h.engine.catalogs.expire(catalogKey(s.Terms()))
+	c, err := h.engine.catalogs.get(testContext(t), catalogKey(s.Terms()), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := func(name string) sql.Name { return sql.Name{Schema: "casts", Name: name} }
+	points, sum := in("points"), in("sum")
+	want := map[sql.Name][]sql.Name{
+		in("grade"): {points}, in("_grade"): {points}, in("final"): {points}, in("_final"): {points}, in("last"): {points}, in("_last"): {points},
+		in("t"): {sum}, in("_t"): {sum},
+	}
+	if !reflect.DeepEqual(c.Casts, want) {
+		t.Errorf("casts: %v", c.Casts)
+	}
+	for name, want := range map[string][]sql.Name{"points": {points}, "sum": {sum}, "best": {points}, "citext_eq": nil} {
+		if got := c.Functions[in(name)]; len(got) != 1 || !slices.Equal(got[0].Casts, want) {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	for name, want := range map[string]string{"plain": "1 Z:I", "grade": "E:42501 Z:I", "_grade": "E:42501 Z:I"} {
+		if got := w.say(1, &pgproto3.Parse{Query: "select $1", ParameterOIDs: []uint32{c.Types[in(name)].OID}}, sync_); got != want {
+			t.Errorf("a parameter of %s: %s, not %s", name, got, want)
+		}
 	}
 }
 

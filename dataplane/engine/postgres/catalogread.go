@@ -62,6 +62,17 @@ var (
 	askTypes = `SELECT t.oid, n.nspname, t.typname, t.typtype, n.nspname IN ('pg_catalog', 'information_schema')
 		OR t.typtype = 'b' AND ` + ofExtension(`pg_type`, `t`) + ` AND EXISTS (SELECT FROM pg_proc p WHERE p.oid = t.typinput AND ` + compiled + `)` + fromTypes + ` ORDER BY t.oid`
 	askOperators = `SELECT n.nspname, o.oprname, fn.nspname, p.proname, n.nspname = 'pg_catalog' OR p.provolatile = 'i' AND ` + ofExtension(`pg_operator`, `o`) + ` AND ` + compiled + fromOperators + ` ORDER BY o.oid`
+
+	// touched are the types of users with casts that users have defined, what is made of such
+	// types, and the functions behind the casts. A cast between two of the system's types is a
+	// superuser's to make, and as good as built in.
+	touched = `WITH RECURSIVE touched (oid, schema, name) AS (
+		SELECT u.oid, fn.nspname, p.proname FROM pg_cast o JOIN pg_proc p ON p.oid = o.castfunc JOIN pg_namespace fn ON fn.oid = p.pronamespace
+			CROSS JOIN LATERAL (VALUES (o.castsource), (o.casttarget)) u (oid)
+			WHERE u.oid >= 16384 AND o.oid >= 16384 AND NOT (p.provolatile = 'i' AND ` + ofExtension(`pg_cast`, `o`) + ` AND ` + compiled + `)
+		UNION SELECT t.oid, x.schema, x.name FROM touched x JOIN pg_type t ON t.typbasetype = x.oid OR t.typcategory = 'A' AND t.typelem = x.oid) `
+	askCasts   = touched + `SELECT n.nspname, t.typname, x.schema, x.name FROM touched x JOIN pg_type t ON t.oid = x.oid JOIN pg_namespace n ON n.oid = t.typnamespace ORDER BY 1, 2, 3, 4`
+	askCallers = touched + `SELECT DISTINCT p.oid, x.schema, x.name FROM touched x JOIN pg_proc p ON x.oid = p.prorettype OR x.oid = ANY (p.proargtypes) OR x.oid = ANY (p.proallargtypes) ORDER BY 1, 2, 3`
 )
 
 // compiled is a function in internal or C, which only a superuser may write, and of an
@@ -84,7 +95,7 @@ var askState = func() string {
 		row(`n`, `n.oid::int8`, fromSchemas), row(`c`, `c.oid::int8`, fromRelations), row(`a`, `a.attrelid::int8 * 2048 + a.attnum`, fromColumns),
 		row(`k`, `k.oid::int8`, ` FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE k.contype = 'p' AND `+relations),
 		row(`i`, `i.inhrelid::int8 << 31 # i.inhparent::int8`, fromChildren), row(`p`, `p.oid::int8`, fromFunctions), row(`t`, `t.oid::int8`, fromTypes),
-		row(`o`, `o.oid::int8`, fromOperators), row(`t`, `t.oid::int8`, fromTriggers), row(`r`, `r.oid::int8`, fromRules),
+		row(`o`, `o.oid::int8`, fromOperators), row(`o`, `o.oid::int8`, ` FROM pg_cast o`), row(`t`, `t.oid::int8`, fromTriggers), row(`r`, `r.oid::int8`, fromRules),
 	}, ` UNION ALL `)
 }()
 
@@ -104,13 +115,14 @@ func (e *Engine) readCatalog(ctx context.Context, s engine.Session, known string
 		relations: map[uint32]*sql.Relation{},
 		cat: &sql.Catalog{
 			Relations: map[sql.Name]*sql.Relation{}, Functions: map[sql.Name][]sql.FunctionInfo{}, Types: map[sql.Name]sql.TypeInfo{},
-			Operators: map[sql.Name][]sql.OperatorInfo{}, Schemas: map[string]bool{},
+			Operators: map[sql.Name][]sql.OperatorInfo{}, Schemas: map[string]bool{}, Casts: map[sql.Name][]sql.Name{},
 		},
+		casts: map[uint32][]sql.Name{},
 	}
 	steps := []step{
 		{`BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`, nil}, {askState, r.summary},
 		{askServer, r.server}, {askSchemas, r.schema}, {askRelation, r.relation}, {askColumns, r.column},
-		{askKeys, r.key}, {askChildren, r.child}, {askDepends, r.depends}, {askFunctions, r.function}, {askTypes, r.typ}, {askOperators, r.operator},
+		{askKeys, r.key}, {askChildren, r.child}, {askDepends, r.depends}, {askCallers, r.caller}, {askFunctions, r.function}, {askTypes, r.typ}, {askOperators, r.operator}, {askCasts, r.cast},
 	}
 	if err := r.run(steps[:2]); err != nil {
 		return nil, "", err
@@ -152,6 +164,7 @@ type reader struct {
 	left      int       // bytes that may still come
 	cat       *sql.Catalog
 	relations map[uint32]*sql.Relation
+	casts     map[uint32][]sql.Name // of functions
 	state     string
 }
 
@@ -299,7 +312,7 @@ func (r *reader) function(v *row) {
 	oid, name := v.oid(), v.name()
 	r.cat.Functions[name] = append(r.cat.Functions[name], sql.FunctionInfo{
 		OID: oid, Args: v.number(), Variadic: v.flag(), Defaults: v.number(), Volatility: v.char(),
-		SecurityDefiner: v.flag(), ReturnsSet: v.flag(), Aggregate: v.flag(),
+		SecurityDefiner: v.flag(), ReturnsSet: v.flag(), Aggregate: v.flag(), Casts: r.casts[oid],
 	})
 }
 
@@ -311,4 +324,14 @@ func (r *reader) typ(v *row) {
 func (r *reader) operator(v *row) {
 	name, fn := v.name(), v.name()
 	r.cat.Operators[name] = append(r.cat.Operators[name], sql.OperatorInfo{Function: fn, System: v.flag()})
+}
+
+func (r *reader) caller(v *row) {
+	of := v.oid()
+	r.casts[of] = append(r.casts[of], v.name())
+}
+
+func (r *reader) cast(v *row) {
+	name := v.name()
+	r.cat.Casts[name] = append(r.cat.Casts[name], v.name())
 }

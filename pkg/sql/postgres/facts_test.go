@@ -243,6 +243,15 @@ func TestFacts(t *testing.T) {
 		{"SELECT 'sad'::mood", "select"},
 		{"SELECT ''::hstore", "select f:public.hstore"},
 		{"SELECT '1'::nope", `? type "nope" does not exist`},
+		{"SELECT 'a'::app.grade", "select f:app.points"},
+		{"SELECT id FROM app.pupils", "select app.pupils[select id.o]"},
+		{"SELECT id FROM app.pupils WHERE grade > 1", "select app.pupils[select grade.p,id.o] f:app.points"},
+		{"SELECT g.x + 1 FROM (SELECT grade AS x FROM app.pupils) g", "select app.pupils[select grade.c] f:app.run f:app.points"},
+		{"SELECT p FROM app.pupils p", "select app.pupils[select *.c] f:app.points"},
+		{"SELECT app.best()::int4", "select f:app.points f:app.best"},
+		{"INSERT INTO app.pupils (grade) VALUES (1)", "insert app.pupils[insert w:grade] f:app.points"},
+		{"INSERT INTO app.pupils (id) VALUES (1)", "insert app.pupils[insert w:id]"},
+		{"UPDATE app.pupils SET grade = 1 WHERE id = 1", "update app.pupils[update id.p w:grade tr:id] f:app.points"},
 		{"SELECT x.a FROM json_to_record('{}') AS x(a app.code)", "? type app.code is a domain, whose checks run code"},
 
 		// Changes.

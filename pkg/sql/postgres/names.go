@@ -109,6 +109,7 @@ func (a *analyzer) called(schemas []string, name string, args int, variadic, set
 				continue
 			}
 			match = true
+			a.casts(f.Casts)
 			if !hole.Is("analyse-function-pure") && (s != catalogSchema || !settled && f.Volatility != 'i' && !harmless()[name] || f.SecurityDefiner) {
 				pure = false
 			}
@@ -169,11 +170,42 @@ func (a *analyzer) operator(names []string, at int32) {
 			found = true
 			if !o.System && !hole.Is("analyse-operator") {
 				a.note(o.Function, false)
+				for _, f := range a.cat.Functions[o.Function] {
+					a.casts(f.Casts)
+				}
 			}
 		}
 	}
 	if !found {
 		a.missing(postern.UndefinedFunction, at, name, "operator does not exist: %s", strings.Join(names, "."))
+	}
+}
+
+// casts notes functions that the server may call to turn one type into another. Nothing in
+// a text says that it does: whoever names a value of such a type may have it turned.
+func (a *analyzer) casts(functions []sql.Name) {
+	if hole.Is("analyse-cast") {
+		return
+	}
+	for _, f := range functions {
+		a.note(f, false)
+	}
+}
+
+// columnCasts is casts for the columns that a relation is used with.
+func (a *analyzer) columnCasts(u *use) {
+	if len(a.cat.Casts) == 0 {
+		return
+	}
+	_, all := u.read["*"]
+	if all {
+		a.casts(a.cat.Casts[u.rel.Name]) // of its rows
+	}
+	for i := range u.rel.Columns {
+		c := &u.rel.Columns[i]
+		if _, read := u.read[c.Name]; all || read || u.write[c.Name] {
+			a.casts(a.cat.Casts[c.Type])
+		}
 	}
 }
 
@@ -192,6 +224,7 @@ func (a *analyzer) typ(names []string, at int32) {
 	for _, s := range schemas {
 		n := sql.Name{Schema: s, Name: name}
 		t, ok := a.cat.Types[n]
+		a.casts(a.cat.Casts[n])
 		switch {
 		case !ok:
 			continue

@@ -84,6 +84,7 @@ func (a *analyzer) close() {
 				effect = postern.EffectWrite
 			}
 		}
+		a.columnCasts(u)
 		st.Tables = append(st.Tables, u.table())
 	}
 	for _, f := range st.Functions {

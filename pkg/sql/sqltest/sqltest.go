@@ -58,6 +58,7 @@ func empty() *sql.Catalog {
 		Functions: map[sql.Name][]sql.FunctionInfo{},
 		Types:     map[sql.Name]sql.TypeInfo{},
 		Operators: map[sql.Name][]sql.OperatorInfo{},
+		Casts:     map[sql.Name][]sql.Name{},
 		Schemas:   map[string]bool{"pg_catalog": true, "information_schema": true, "public": true},
 	}
 }
@@ -70,7 +71,7 @@ func New() *Builder {
 	b := parsed()
 	c := *b
 	c.Relations, c.Functions = maps.Clone(b.Relations), maps.Clone(b.Functions)
-	c.Types, c.Operators, c.Schemas = maps.Clone(b.Types), maps.Clone(b.Operators), maps.Clone(b.Schemas)
+	c.Types, c.Operators, c.Schemas, c.Casts = maps.Clone(b.Types), maps.Clone(b.Operators), maps.Clone(b.Schemas), maps.Clone(b.Casts)
 	return &Builder{&c}
 }
 
@@ -115,6 +116,20 @@ func (b *Builder) Operator(name, function string) *Builder {
 	return b
 }
 
+// Cast adds a cast from or to a type of users that function is behind.
+func (b *Builder) Cast(typ, function string) *Builder {
+	b.c.Casts[split(typ)] = append(b.c.Casts[split(typ)], split(function))
+	return b
+}
+
+// Returns makes the functions of that name return or take a type of users.
+func (b *Builder) Returns(function, typ string) *Builder {
+	for i := range b.c.Functions[split(function)] {
+		b.c.Functions[split(function)][i].Casts = b.c.Casts[split(typ)]
+	}
+	return b
+}
+
 // Catalog is the result.
 func (b *Builder) Catalog() *sql.Catalog { return b.c }
 
@@ -130,7 +145,7 @@ func company() *Builder {
 		Table("audit.log", "id bigserial", "at timestamptz", "actor text", "action text", "detail jsonb")
 }
 
-// Traps is Company with what evasions use: views, functions, a domain, an operator.
+// Traps is Company with what evasions use: views, functions, a domain, an operator, casts.
 func Traps() *sql.Catalog {
 	return company().
 		Relation("sales.orders_v", sql.KindView, "id int", "amount numeric(12,2)", "contact text").
@@ -151,6 +166,13 @@ func Traps() *sql.Catalog {
 		Type("public.hstore", 'b').
 		Operator("app.===", "app.noisy").
 		Operator("sales.+", "app.run").
+		Type("app.grade", 'e').
+		Function("app.points", 1, 'v').
+		Function("app.best", 0, 'i').
+		Cast("app.grade", "app.points").
+		Cast("app.pupils", "app.points").
+		Returns("app.best", "app.grade").
+		Table("app.pupils", "id int", "grade app.grade").
 		Catalog()
 }
 

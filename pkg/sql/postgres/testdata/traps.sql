@@ -19,6 +19,10 @@ CREATE FUNCTION app.pure(int) RETURNS int LANGUAGE sql IMMUTABLE AS $$ SELECT $1
 CREATE DOMAIN app.code AS text CHECK (app.noisy(VALUE) IS NOT NULL);
 CREATE TYPE sales.mood AS ENUM ('sad', 'glad');
 CREATE OPERATOR sales.+ (LEFTARG = text, RIGHTARG = text, FUNCTION = app.run);
+CREATE TYPE app.grade AS ENUM ('a', 'b'); CREATE TABLE app.pupils(id int, grade app.grade);
+CREATE FUNCTION app.points(app.grade) RETURNS int LANGUAGE sql AS $$ SELECT 1 $$; CREATE CAST (app.grade AS int) WITH FUNCTION app.points AS IMPLICIT;
+CREATE FUNCTION app.points(app.pupils) RETURNS int LANGUAGE sql AS $$ SELECT 1 $$; CREATE CAST (app.pupils AS int) WITH FUNCTION app.points(app.pupils);
+CREATE FUNCTION app.best() RETURNS app.grade LANGUAGE sql IMMUTABLE AS $$ SELECT 'a'::app.grade $$;
 
 INSERT INTO sales.customers SELECT i, 'Name ' || i, 'user' || i || '@example.com', '+1555' || i, '4111' || i, CASE WHEN i % 2 = 0 THEN 'DE' ELSE 'US' END FROM generate_series(1, 40) i;
 INSERT INTO sales.orders SELECT i, 1 + i % 40, c.email, (i % 97) * 1.25, CASE WHEN i % 5 = 0 THEN 'open' ELSE 'paid' END, 'call ' || c.phone FROM generate_series(1, 200) i JOIN sales.customers c ON c.id = 1 + i % 40;
