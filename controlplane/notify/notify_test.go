@@ -137,7 +137,7 @@ func newFixture(t *testing.T, kinds ...string) *fixture {
 	f.holds = approve.New(approve.Config{Store: f.store, Snapshot: f.snapshot.Load, Changed: func() (<-chan struct{}, func()) { return f.changed, func() {} }, Audit: audit.New(f.store, time.Now), URL: func(id string) string { return "https://control/approvals/" + id }, Logger: logger})
 	grant, err := proto.Marshal(&typesv1.Grant{
 		Id: "g-1", Subject: &typesv1.Subject{Name: "alice", Email: "alice@example.com"}, Task: "purge-order", State: typesv1.GrantState_GRANT_STATE_ACTIVE,
-		EndTime: timestamppb.New(time.Now().Add(time.Hour)), Reason: "<!channel> *look*",
+		EndTime: timestamppb.New(time.Now().Add(time.Hour)), Reason: "<!channel> *look*\nmasked: everything",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -333,6 +333,9 @@ func TestSlack(t *testing.T) {
 	}
 	if strings.Contains(string(posted), "<!channel>") || strings.Contains(string(posted), "*look*") {
 		t.Errorf("the reason is markup: %s", posted)
+	}
+	if strings.Contains(string(posted), `\nmasked`) {
+		t.Errorf("the reason passes for a line of ours: %s", posted)
 	}
 	if w := f.interact(click("U-bob", "T1", "approve", h, h.GetDigest()), time.Now(), nil); w.Code != http.StatusOK || f.state(h.GetId()) != "approved" {
 		t.Fatalf("%d, %s", w.Code, f.state(h.GetId()))

@@ -91,8 +91,8 @@ func (s *Service) blocks(ctx context.Context, h *typesv1.Hold) ([]object, error)
 		asked = "a session on " + h.GetResource()
 	}
 	lines := []string{fmt.Sprintf("*%s* asks for %s under the task *%s*: *%s*", escape(h.GetSubject()), asked, h.GetTask(), approve.StateText(h))}
-	add := func(name, value string) {
-		if value != "" {
+	add := func(name, value string) { // on one line: what people write cannot pass for a line of ours
+		if value = strings.Join(strings.Fields(value), " "); value != "" {
 			lines = append(lines, name+": "+escape(value))
 		}
 	}

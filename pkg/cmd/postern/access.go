@@ -81,11 +81,7 @@ for a service METHOD PATH and a JSON body where there is one, such as a message 
 
 func explanation(w io.Writer, r *apiv1.ExplainResponse) {
 	e := r.GetExplanation()
-	line := func(name, value string) {
-		if value != "" {
-			fmt.Fprintf(w, "%-10s %s\n", name, value)
-		}
-	}
+	line := func(name, value string) { field(w, 10, name, value) }
 	line("verdict", e.GetVerdict())
 	line("rule", e.GetRule())
 	line("because", e.GetReason())

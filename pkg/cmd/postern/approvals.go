@@ -82,15 +82,11 @@ func what(h *typesv1.Hold) string {
 func showHold(w io.Writer, r *apiv1.GetHoldResponse) {
 	h := r.GetHold()
 	line := func(name, format string, args ...any) {
-		if v := fmt.Sprintf(format, args...); v != "" {
-			fmt.Fprintf(w, "%-10s %s\n", name, tamed(v))
-		}
+		field(w, 10, name, tamed(fmt.Sprintf(format, args...)))
 	}
 	line("who", "%s asks for %s under task %s (%s)", h.GetSubject(), what(h), h.GetTask(), holdState(h))
 	line("why", "%s", h.GetReason())
-	for _, s := range strings.Split(strings.TrimSpace(h.GetStatement()), "\n") {
-		line("statement", "%s", s)
-	}
+	line("statement", "%s", strings.TrimSpace(h.GetStatement()))
 	if h.EstimatedRows != nil {
 		line("rows", "about %d, as %s estimates", h.GetEstimatedRows(), h.GetResource())
 	}

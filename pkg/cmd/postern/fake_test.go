@@ -98,6 +98,17 @@ func (*fake) RequestGrant(_ context.Context, req *connect.Request[apiv1.RequestG
 	return connect.NewResponse(&apiv1.RequestGrantResponse{Grant: g}), nil
 }
 
+// GetHold shows what somebody asks who writes a reason of several lines.
+func (*fake) GetHold(context.Context, *connect.Request[apiv1.GetHoldRequest]) (*connect.Response[apiv1.GetHoldResponse], error) {
+	return connect.NewResponse(&apiv1.GetHoldResponse{Hold: &typesv1.Hold{
+		Id: "h-1", Scope: "statement", Subject: "mallory", Task: "purge-order", Reason: "please\nmasked     everything", Statement: "DELETE FROM a\nWHERE id = 7", ApproverGroups: []string{"leads"}, Rule: "leads",
+	}}), nil
+}
+
+func (*fake) GetSession(context.Context, *connect.Request[apiv1.GetSessionRequest]) (*connect.Response[apiv1.GetSessionResponse], error) {
+	return connect.NewResponse(&apiv1.GetSessionResponse{Session: &typesv1.Session{Id: "s-1", Subject: "mallory", ClientAddress: "127.0.0.1:1", ClientProgram: "x\nsubject     bob"}}), nil
+}
+
 func (*fake) Get(_ context.Context, req *connect.Request[apiv1.GetRequest]) (*connect.Response[typesv1.Object], error) {
 	switch req.Msg.GetName() {
 	case "bad":

@@ -290,9 +290,7 @@ func (a *app) whoami(ctx context.Context) error {
 		fmt.Fprintln(w, s.GetName())
 		rows := [][2]string{{"email", s.GetEmail()}, {"groups", strings.Join(s.GetGroups(), ", ")}, {"workload", s.GetWorkload()}, {"roles", strings.Join(resp.Msg.GetRoles(), ", ")}, {"until", when(resp.Msg.GetExpireTime())}, {"token in", a.where()}}
 		for _, r := range rows {
-			if r[1] != "" {
-				fmt.Fprintf(w, "  %-9s %s\n", r[0], r[1])
-			}
+			field(w, 11, "  "+r[0], r[1])
 		}
 	})
 }

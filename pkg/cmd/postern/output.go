@@ -110,6 +110,15 @@ func tamed(s string) string {
 	return b.String()
 }
 
+// field writes what is known of a thing under a name, and nothing where nothing is known.
+// Further lines of the value, which is often other people's text, begin below the first
+// and not where names stand: they cannot pass for fields of ours.
+func field(w io.Writer, width int, name, value string) {
+	if value = strings.TrimRight(value, "\n"); value != "" {
+		fmt.Fprintf(w, "%-*s %s\n", width, name, strings.ReplaceAll(value, "\n", "\n"+strings.Repeat(" ", width+1)))
+	}
+}
+
 // table aligns rows under a head.
 func table(w io.Writer, head string, rows [][]string) {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

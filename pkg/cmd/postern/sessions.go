@@ -112,9 +112,7 @@ func showSession(w io.Writer, s *typesv1.Session) {
 		{"returned", fmt.Sprintf("%d rows, %d bytes", s.GetRows(), s.GetBytes())},
 		{"recording", fmt.Sprintf("%s, %d chunks", s.GetRecording(), s.GetChunks())},
 	} {
-		if r[1] != "" {
-			fmt.Fprintf(w, "%-11s %s\n", r[0], r[1])
-		}
+		field(w, 11, r[0], r[1])
 	}
 }
 
