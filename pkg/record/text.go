@@ -27,6 +27,7 @@ type Options struct {
 
 const (
 	margin  = "            " // under the time
+	further = margin + "  "  // before what goes on from the line before
 	maxCell = 120            // characters of a cell that are shown
 )
 
@@ -40,8 +41,9 @@ const (
 )
 
 // Text writes a recording for people to read. What a recording holds cannot steer the
-// terminal: control characters are shown as such. It ends at the first error of events
-// or w, and when ctx is done.
+// terminal: control characters are shown as such. Nor can it pass for what is said of it:
+// the further lines of a text are set further in than any line of ours. It ends at the
+// first error of events or w, and when ctx is done.
 func Text(ctx context.Context, w io.Writer, events iter.Seq2[*Event, error], o Options) error {
 	t := &teller{w: bufio.NewWriter(w), o: o, columns: map[uint64][]Column{}}
 	if t.o.MaxPause == 0 {
@@ -104,15 +106,14 @@ func (t *teller) paint(colour, s string) string {
 func (t *teller) at(e *Event, s string) {
 	offset := e.Time.Sub(t.start)
 	stamp := fmt.Sprintf("+%d:%02d.%03d", int(offset.Minutes()), int(offset.Seconds())%60, offset.Milliseconds()%1000)
-	fmt.Fprintf(t.w, "%s%s%s\n", t.paint(faint, stamp), strings.Repeat(" ", max(1, len(margin)-len(stamp))), s)
+	fmt.Fprintf(t.w, "%s%s%s\n", t.paint(faint, stamp), strings.Repeat(" ", max(1, len(margin)-len(stamp))), setIn(s))
 }
 
-// under writes a text of one or more lines below.
-func (t *teller) under(s string) {
-	for line := range strings.SplitSeq(s, "\n") {
-		fmt.Fprintf(t.w, "%s%s\n", margin, line)
-	}
-}
+// under writes a line below.
+func (t *teller) under(s string) { fmt.Fprintf(t.w, "%s%s\n", margin, setIn(s)) }
+
+// setIn sets the further lines of a text in.
+func setIn(s string) string { return strings.ReplaceAll(s, "\n", "\n"+further) }
 
 func (t *teller) tell(e *Event) {
 	if e.Raw {
@@ -187,7 +188,7 @@ func (t *teller) opened(e *Event, s *Session) {
 		{"began", e.Time.UTC().Format("2006-01-02 15:04:05.000 MST")},
 	} {
 		if line[1] != "" {
-			fmt.Fprintf(t.w, "%-9s%s\n", line[0], t.paint(bold, clean(line[1])))
+			fmt.Fprintf(t.w, "%-9s%s\n", line[0], t.paint(bold, setIn(clean(line[1]))))
 		}
 	}
 	fmt.Fprintln(t.w)
@@ -200,10 +201,7 @@ func (t *teller) number(e *Event) string {
 	return t.paint(faint, fmt.Sprintf("#%d ", e.Statement))
 }
 
-// statement is the text, its later lines below the first.
-func (t *teller) statement(e *Event) string {
-	return t.number(e) + t.paint(cyan, strings.ReplaceAll(clean(e.Text), "\n", "\n"+margin))
-}
+func (t *teller) statement(e *Event) string { return t.number(e) + t.paint(cyan, clean(e.Text)) }
 
 func (t *teller) rule(e *Event) string {
 	if e.Rule == "" {
@@ -234,7 +232,7 @@ func (t *teller) allowed(e *Event) {
 		t.under(t.paint(faint, "masked: "+strings.Join(masked, ", ")))
 	}
 	if e.Forward != "" {
-		t.under(t.paint(faint, "sent: "+strings.ReplaceAll(clean(e.Forward), "\n", "\n"+margin)))
+		t.under(t.paint(faint, "sent: "+clean(e.Forward)))
 	}
 }
 
@@ -313,7 +311,7 @@ func (t *teller) rows(e *Event) {
 		if i == 0 && e.Columns != nil {
 			line = t.paint(bold, line)
 		}
-		t.under(line)
+		t.under("  " + line)
 	}
 }
 

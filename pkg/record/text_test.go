@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/posterngate/postern/pkg/postern"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -46,6 +48,48 @@ func TestText(t *testing.T) {
 	}
 	if !strings.Contains(coloured.String(), "\x1b[31m") {
 		t.Error("there is no colour")
+	}
+}
+
+// What a recording holds must not pass for what is said of it: it stands behind something
+// of ours, or further in than any line of ours.
+func TestTextIsNotForged(t *testing.T) {
+	const lie = "x\nFORGED"
+	all := []*Event{
+		{Kind: KindOpened, Session: &Session{Subject: lie, Groups: []string{lie}, Actors: []string{lie}, ClientProgram: lie, Account: lie, Database: lie, Region: lie}},
+		{Kind: KindIntent, Statement: 1, Text: lie, Params: []Param{{Value: lie}}, Rule: lie, Forward: lie, Touched: []Touch{{Column: lie, Mask: lie}}},
+		{Kind: KindRows, Statement: 1, Encoding: EncodingDataRow, Columns: []Column{{Name: lie, Type: oidText}}, Data: append(dataRow([]byte(lie)), dataRow([]byte("FORGED"))...)},
+		{Kind: KindFinished, Statement: 1, Code: lie, Message: lie},
+		{Kind: KindFinished, Statement: 2, Tag: lie},
+		{Kind: KindDenied, Statement: 3, Text: lie, Reason: lie, Rule: lie},
+		{Kind: KindHeld, Statement: 4, Text: lie, Hold: lie, People: []string{lie}},
+		{Kind: KindSettled, Statement: 4, Verdict: postern.VerdictAllow, Hold: lie, People: []string{lie}, Reason: lie},
+		{Kind: KindSettled, Statement: 4, Reason: lie, Hold: lie},
+		{Kind: KindChunk, Statement: 5, Tag: "stdout", Data: []byte(lie + "\rFORGED\x1b[1GFORGED\n")},
+		{Kind: KindRows, Statement: 6, Encoding: lie},
+		{Kind: KindNote, Tag: lie, Text: lie},
+		{Kind: KindClosed, Seq: 1, Reason: lie},
+		{Kind: KindClosed, Reason: lie},
+	}
+	var b bytes.Buffer
+	err := Text(t.Context(), &b, func(yield func(*Event, error) bool) {
+		for _, e := range all {
+			e.Time = began
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(b.String()) {
+		if strings.HasPrefix(strings.TrimLeft(line, " "), "FORGED") && !strings.HasPrefix(line, further) {
+			t.Errorf("passes for ours: %q", line)
+		}
+	}
+	if n := strings.Count(b.String(), "FORGED"); n < len(all) {
+		t.Errorf("%d of what was written is shown:\n%s", n, b.String())
 	}
 }
 
