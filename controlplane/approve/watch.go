@@ -228,17 +228,6 @@ func (s *Service) Open(ctx context.Context, subject string) ([]*typesv1.Hold, er
 	return holds, nil
 }
 
-// Asked is the hold that asks people for a grant of a subject for a task, as far as this
-// replica saw; nil where none waits.
-func (s *Service) Asked(subject, task string) *typesv1.Hold {
-	for _, h := range s.hub.all() {
-		if scopeGrant(h) && Waiting(h) && h.GetSubject() == subject && h.GetTask() == task && s.cfg.Now().Before(h.GetExpireTime().AsTime()) {
-			return h
-		}
-	}
-	return nil
-}
-
 func newestFirst(holds []*typesv1.Hold) {
 	slices.SortFunc(holds, func(a, b *typesv1.Hold) int {
 		return cmp.Or(b.GetCreateTime().AsTime().Compare(a.GetCreateTime().AsTime()), strings.Compare(a.GetId(), b.GetId()))

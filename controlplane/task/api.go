@@ -119,7 +119,7 @@ func (s *Service) createOnce(ctx context.Context, sub postern.Subject, name post
 
 // approved is the subject's live grant for a task that people must say yes to.
 func (s *Service) approved(ctx context.Context, snapshot *policy.Snapshot, sub postern.Subject, name postern.TaskName, offer policy.Offer) (*typesv1.Grant, int64, error) {
-	g, _, err := s.taken(ctx, snapshot, sub, name)
+	g, _, err := s.pointed(ctx, pointer(takenKind, snapshot, sub, name), sub, name)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -132,9 +132,7 @@ func (s *Service) approved(ctx context.Context, snapshot *policy.Snapshot, sub p
 			return s.load(ctx, g.GetId())
 		}
 	}
-	e := mustAsk(name, offer, g)
-	e.Code = codes.FailedPrecondition
-	return nil, 0, e
+	return nil, 0, s.mustAsk(ctx, snapshot, sub, name, offer)
 }
 
 // how checks what a caller of the API says of a taking.
@@ -192,32 +190,29 @@ func (s *Service) requestOnce(ctx context.Context, sub postern.Subject, name pos
 	if err != nil {
 		return nil, err
 	}
-	taken, revision, err := s.taken(ctx, snapshot, sub, name)
+	taken, held, err := s.pointed(ctx, pointer(takenKind, snapshot, sub, name), sub, name)
 	if err != nil {
 		return nil, err
 	}
 	ask := offer.Approval != nil && offer.Approval.Scope == postern.ScopeGrant
-	live := Live(taken, s.cfg.Now())
-	if !ask || live && !how.extend {
+	if !ask || Live(taken, s.cfg.Now()) && !how.extend {
 		g, err := s.takeOnce(ctx, sub, name, how)
 		if err != nil {
 			return nil, err
 		}
 		return &apiv1.RequestGrantResponse{Grant: show(g)}, nil
 	}
-	if live { // an extension that waits already
-		if h := s.cfg.Approve.Asked(sub.Name, string(name)); h != nil {
-			g, _, err := s.load(ctx, h.GetGrant())
-			if err != nil {
-				return nil, err
-			}
-			return &apiv1.RequestGrantResponse{Grant: show(g), Hold: h}, nil
-		}
+	asked, before, err := s.pointed(ctx, pointer(askedKind, snapshot, sub, name), sub, name)
+	if err != nil {
+		return nil, err
 	}
-	if waiting(taken) {
-		h, err := s.cfg.Approve.Get(ctx, approve.Caller{Subject: sub}, taken.GetHold())
-		if err == nil && approve.Waiting(h) && s.cfg.Now().Before(h.GetExpireTime().AsTime()) {
-			return &apiv1.RequestGrantResponse{Grant: show(taken), Hold: h}, nil
+	if waiting(asked) {
+		h, err := s.cfg.Approve.Get(ctx, approve.Caller{Subject: sub}, asked.GetHold())
+		switch {
+		case err != nil && fault.CodeOf(err) != codes.NotFound:
+			return nil, err
+		case err == nil && approve.Waiting(h) && s.cfg.Now().Before(h.GetExpireTime().AsTime()):
+			return &apiv1.RequestGrantResponse{Grant: show(asked), Hold: h}, nil
 		}
 	}
 	if err := s.few(sub); err != nil {
@@ -242,9 +237,9 @@ func (s *Service) requestOnce(ctx context.Context, sub postern.Subject, name pos
 	if err != nil {
 		return nil, err
 	}
-	if !live { // else the live one is used until people have said yes
-		ops = append(ops, store.Op{Key: takenKey(sub, string(name), jobOf(snapshot, sub, name)), Value: []byte(g.GetId()), If: revision})
-	}
+	// What people say yes to meanwhile moves the pointer to what is taken.
+	ops = append(ops, store.Op{Key: before.Key, Value: []byte(g.GetId()), If: before.Revision},
+		store.Op{Key: held.Key, Check: true, If: held.Revision})
 	_, err = s.cfg.Audit.Commit(ctx, audit.Entry{Actor: sub.Name, Actors: sub.Actors(), Address: how.address, Action: "grant.request", Object: Kind + "/" + g.GetId(), Detail: about(g, "")},
 		append(ops, op, holdOp)...)
 	if err != nil {

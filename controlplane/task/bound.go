@@ -40,7 +40,7 @@ func reference(o policy.Offer, sub postern.Subject, reason string) (*typesv1.Gra
 	no := &postern.Refusal{Code: postern.CodeNoGrant, Rule: o.Binding}
 	if claim := o.Bound.GetClaim(); claim != "" {
 		ref.Job = true
-		if ref.Ref = claimText(sub.Claims[claim]); ref.Ref == "" || len(ref.Ref) > maxRefBytes {
+		if ref.Ref = jobText(sub.Claims[claim]); ref.Ref == "" {
 			no.Reason = fmt.Sprintf("binding %q binds the task to a job, and the token does not name one in its claim %q", o.Binding, claim)
 			return nil, no
 		}
@@ -54,34 +54,18 @@ func reference(o policy.Offer, sub postern.Subject, reason string) (*typesv1.Gra
 	return ref, nil
 }
 
-// claimText is a claim that names something: a text, or a whole number.
-func claimText(v any) string {
+// jobText is a claim that names a job: a text, or a whole number. It is empty where it
+// names none.
+func jobText(v any) string {
 	switch v := v.(type) {
 	case string:
-		return v
+		if len(v) <= maxRefBytes {
+			return v
+		}
 	case float64:
 		if v == math.Trunc(v) && math.Abs(v) < 1<<53 {
 			return strconv.FormatFloat(v, 'f', -1, 64)
 		}
-	}
-	return ""
-}
-
-// jobOf tells a subject's jobs from each other, where a binding of the task does: each
-// has a grant of its own.
-func jobOf(snapshot *policy.Snapshot, sub postern.Subject, name postern.TaskName) string {
-	for _, claim := range snapshot.BoundClaims(sub, name) {
-		if v := claimText(sub.Claims[claim]); v != "" && len(v) <= maxRefBytes {
-			return v
-		}
-	}
-	return ""
-}
-
-// job is that of a stored grant.
-func job(g *typesv1.Grant) string {
-	if g.GetBound().GetJob() {
-		return g.GetBound().GetRef()
 	}
 	return ""
 }

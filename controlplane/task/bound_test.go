@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/posterngate/postern/controlplane/approve"
 	"github.com/posterngate/postern/controlplane/audit"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
@@ -129,6 +130,97 @@ func TestJobs(t *testing.T) {
 		if w.stored(one.GetId()).GetState() != over || !Live(w.stored(two.GetId()), time.Now()) {
 			t.Errorf("%v and %v", w.stored(one.GetId()), w.stored(two.GetId()))
 		}
+	})
+}
+
+// TestJobsByTwoClaims: where two bindings tell jobs apart, each by its own claim, a job is
+// another if either says so, whichever of them has bound its grant.
+func TestJobsByTwoClaims(t *testing.T) {
+	w := newWorld(t)
+	w.apply(boundWorld)
+	w.apply(`
+kind: Binding
+metadata: {name: a-builds}
+spec: {subjects: [{workload: nightly}], tasks: [nightly-load], bound: {hook: builds, claim: build}}
+`)
+	job := func(run, build any) *typesv1.Grant {
+		w.tokens["job"] = postern.Subject{Name: "nightly", Workload: "nightly", Claims: map[string]any{"run_id": run, "build": build}}
+		return w.mustOpen("job", "nightly-load")
+	}
+	one := job("5", "7")
+	if one.GetBound().GetRef() != "7" {
+		t.Fatalf("the binding that comes first binds: %v", one)
+	}
+	for what, other := range map[string]*typesv1.Grant{"another run": job("6", "7"), "another build": job("5", "8"), "the claims' texts swapped": job("7", "5")} {
+		if other.GetId() == one.GetId() {
+			t.Errorf("%s has the grant of the job before: %v", what, other)
+		}
+	}
+	if again := job("5", "7"); again.GetId() != one.GetId() {
+		t.Errorf("the same job has another grant: %v", again)
+	}
+}
+
+// TestYesToAJob: what people said yes to is found by the token that asked, also where its
+// claims name a job to which the grant is not bound.
+func TestYesToAJob(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.apply(boundWorld)
+		w.apply(`
+kind: Binding
+metadata: {name: by-pipeline}
+spec: {subjects: [{group: analysts}], tasks: [schema-change], when: 'request.reason == "never"', bound: {hook: ci, claim: pipeline}}
+`)
+		w.start()
+		alice := w.tokens["alice"]
+		alice.Claims = map[string]any{"pipeline": "p-1"}
+		w.tokens["alice"] = alice
+		for _, extend := range []bool{false, true} {
+			r := must2(w.Request(t.Context(), w.caller("alice"), &apiv1.RequestGrantRequest{Task: "schema-change", Reason: "OPS-1: an index", Extend: extend}))(t)
+			if _, err := w.holds.Review(t.Context(), w.reviewer(), r.GetHold().GetId(), true, "", nil); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if g := w.mustOpen("alice", "schema-change"); g.GetId() != r.GetGrant().GetId() {
+				t.Errorf("after the yes (extension: %t) it is %v", extend, g)
+			}
+		}
+	})
+}
+
+// TestOneQuestion: who asks for the same at another replica, which has heard of nothing yet,
+// asks nothing further; nor does who asks again once the grant is over that was to be extended.
+func TestOneQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.start()
+		deaf := New(Config{
+			Store: w.store, Snapshot: w.current, Changed: w.subscribe, Sign: w.sign, Verifier: w.tokens, Certificates: w.certs, Audit: w.cfg.Audit, Logger: w.cfg.Logger,
+			Approve: approve.New(approve.Config{Store: w.store, Snapshot: w.current, Audit: w.cfg.Audit, URL: func(id string) string { return id }, Logger: w.cfg.Logger}),
+		})
+		ask := func(s *Service, extend bool) *apiv1.RequestGrantResponse {
+			return must2(s.Request(t.Context(), w.caller("alice"), &apiv1.RequestGrantRequest{Task: "schema-change", Reason: "an index", Extend: extend}))(t)
+		}
+		first := ask(w.Service, false)
+		if r := ask(deaf, false); r.GetHold().GetId() != first.GetHold().GetId() {
+			t.Errorf("asked twice for a grant: %v and %v", first, r)
+		}
+		if _, err := w.holds.Review(t.Context(), w.reviewer(), first.GetHold().GetId(), true, "", nil); err != nil {
+			t.Fatal(err)
+		}
+		more := ask(w.Service, true)
+		if r := ask(deaf, true); r.GetHold().GetId() != more.GetHold().GetId() || r.GetGrant().GetId() != more.GetGrant().GetId() {
+			t.Errorf("asked twice for more: %v and %v", more, r)
+		}
+		if _, _, err := w.Revoke(t.Context(), w.caller("alice"), first.GetGrant().GetId(), ""); err != nil {
+			t.Fatal(err)
+		}
+		if r := ask(deaf, false); r.GetHold().GetId() != more.GetHold().GetId() {
+			t.Errorf("asked anew once the first was over: %v and %v", more, r)
+		}
+		_, err := w.open("alice", "schema-change")
+		no(t, err, "no-grant", "still waits for a yes")
 	})
 }
 

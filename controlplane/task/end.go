@@ -296,10 +296,14 @@ func (s *Service) settle(ctx context.Context, h *typesv1.Hold) ([]store.Op, erro
 	if err != nil || !yes {
 		return []store.Op{op}, err
 	}
+	snapshot, err := s.policy()
+	if err != nil {
+		return nil, err
+	}
 	ops, err := s.unclosed(ctx, g)
-	// The pointer may still be at the grant that this one takes over from.
-	pointer := store.Op{Key: takenKey(noun.SubjectOf(g.GetSubject()), g.GetTask(), job(g)), Value: []byte(g.GetId()), If: store.AnyRevision}
-	return append(ops, op, pointer), err
+	// The pointer may be at the grant that this one takes over from.
+	taken := pointer(takenKind, snapshot, noun.SubjectOf(g.GetSubject()), postern.TaskName(g.GetTask()))
+	return append(ops, op, store.Op{Key: taken, Value: []byte(g.GetId()), If: store.AnyRevision}), err
 }
 
 // fulfil activates a grant that people said yes to, if it still may be: for as long as they

@@ -262,7 +262,7 @@ func (s *Service) takeOnce(ctx context.Context, sub postern.Subject, name poster
 	if err := locked(snapshot, sub, "", "", how.node, s.cfg.Now()); err != nil {
 		return nil, err
 	}
-	taken, revision, err := s.taken(ctx, snapshot, sub, name)
+	taken, pointed, err := s.pointed(ctx, pointer(takenKind, snapshot, sub, name), sub, name)
 	if err != nil {
 		return nil, err
 	}
@@ -283,7 +283,7 @@ func (s *Service) takeOnce(ctx context.Context, sub postern.Subject, name poster
 		return nil, err
 	}
 	if offer.Approval != nil && offer.Approval.Scope == postern.ScopeGrant {
-		return nil, mustAsk(name, offer, taken)
+		return nil, s.mustAsk(ctx, snapshot, sub, name, offer)
 	}
 	g, err := s.draft(sub, offer, how.request.Reason)
 	if err != nil {
@@ -304,45 +304,49 @@ func (s *Service) takeOnce(ctx context.Context, sub postern.Subject, name poster
 		return nil, err
 	}
 	_, err = s.cfg.Audit.Commit(ctx, audit.Entry{Actor: sub.Name, Actors: sub.Actors(), Address: how.address, Action: "grant.open", Object: Kind + "/" + g.GetId(), Detail: about(g, how.node)},
-		append(ops, op, store.Op{Key: takenKey(sub, string(name), jobOf(snapshot, sub, name)), Value: []byte(g.GetId()), If: revision})...)
+		append(ops, op, store.Op{Key: pointed.Key, Value: []byte(g.GetId()), If: pointed.Revision})...)
 	if err != nil {
 		return nil, fmt.Errorf("open grant: %w", err)
 	}
 	return g, nil
 }
 
-// taken is the grant that the subject's tokens use for a task, in whatever state, or
-// nil; revision is that of the pointer to it.
-func (s *Service) taken(ctx context.Context, snapshot *policy.Snapshot, sub postern.Subject, name postern.TaskName) (*typesv1.Grant, int64, error) {
-	e, err := s.cfg.Store.Get(ctx, takenKey(sub, string(name), jobOf(snapshot, sub, name)))
+// pointed is the grant of a subject for a task to which a pointer leads, in whatever state,
+// or nil; e is the pointer, with no revision where there is none.
+func (s *Service) pointed(ctx context.Context, at store.Key, sub postern.Subject, name postern.TaskName) (g *typesv1.Grant, e store.Entry, err error) {
+	e, err = s.cfg.Store.Get(ctx, at)
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, 0, nil
+		return nil, store.Entry{Key: at}, nil
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("find the grant for %s: %w", name, err)
+		return nil, e, fmt.Errorf("find the grant for %s: %w", name, err)
 	}
-	g, _, err := s.load(ctx, string(e.Value))
+	g, _, err = s.load(ctx, string(e.Value))
 	switch {
 	case fault.CodeOf(err) == codes.NotFound:
-		return nil, e.Revision, nil
+		return nil, e, nil
 	case err != nil:
-		return nil, 0, err
+		return nil, e, err
 	case !sameWho(noun.SubjectOf(g.GetSubject()), sub) || g.GetTask() != string(name):
-		return nil, 0, fmt.Errorf("find the grant for %s: %s is not the subject's", name, g.GetId())
+		return nil, e, fmt.Errorf("find the grant for %s: %s is not the subject's", name, g.GetId())
 	}
-	return g, e.Revision, nil
+	return g, e, nil
 }
 
 // mustAsk refuses a task that people must say yes to.
-func mustAsk(name postern.TaskName, o policy.Offer, taken *typesv1.Grant) *fault.Error {
+func (s *Service) mustAsk(ctx context.Context, snapshot *policy.Snapshot, sub postern.Subject, name postern.TaskName, o policy.Offer) error {
+	asked, _, err := s.pointed(ctx, pointer(askedKind, snapshot, sub, name), sub, name)
+	if err != nil {
+		return err
+	}
 	r := &postern.Refusal{
 		Code: postern.CodeNoGrant, Rule: o.Binding,
 		Reason: fmt.Sprintf("task %q needs a yes by approval rule %q", name, o.Approval.Rule),
 		Hint:   fmt.Sprintf("ask for it: postern request %s --reason \"...\"", name),
 	}
-	if waiting(taken) {
+	if waiting(asked) {
 		r.Reason = fmt.Sprintf("your request for task %q still waits for a yes by approval rule %q", name, o.Approval.Rule)
-		r.Hint = fmt.Sprintf("see how it stands: postern requests (%s)", taken.GetHold())
+		r.Hint = fmt.Sprintf("see how it stands: postern requests (%s)", asked.GetHold())
 	}
 	e := fault.Refused(r)
 	e.Code = codes.FailedPrecondition // not a no: a yes is missing

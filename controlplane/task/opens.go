@@ -66,7 +66,7 @@ func (s *Service) Held(ctx context.Context, sub postern.Subject) ([]*typesv1.Gra
 		if !Live(g, s.cfg.Now()) || !sameWho(noun.SubjectOf(g.GetSubject()), sub) {
 			continue
 		}
-		taken, _, err := s.taken(ctx, snapshot, sub, postern.TaskName(g.GetTask()))
+		taken, _, err := s.pointed(ctx, pointer(takenKind, snapshot, sub, postern.TaskName(g.GetTask())), sub, postern.TaskName(g.GetTask()))
 		if err != nil {
 			return nil, err
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/posterngate/postern/controlplane/store"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/noun"
+	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/run"
 )
 
@@ -175,20 +176,25 @@ func (s *Service) look(ctx context.Context, k known, ground bool) (time.Time, er
 	return time.Time{}, s.forget(ctx, k)
 }
 
-// forget removes a grant that is long over, where it was opened, and the pointer to it.
+// forget removes a grant that is long over, where it was opened, and the pointers to it.
 func (s *Service) forget(ctx context.Context, k known) error {
 	g := k.grant
 	if err := s.forgetOpenings(ctx, g.GetId()); err != nil {
 		return err
 	}
 	ops := []store.Op{{Key: grantKey(g.GetId()), Delete: true, If: k.revision}}
-	taken := takenKey(noun.SubjectOf(g.GetSubject()), g.GetTask(), job(g))
-	e, err := s.cfg.Store.Get(ctx, taken)
-	switch {
-	case err == nil && string(e.Value) == g.GetId():
-		ops = append(ops, store.Op{Key: taken, Delete: true, If: e.Revision})
-	case err != nil && !errors.Is(err, store.ErrNotFound):
+	snapshot, err := s.policy()
+	if err != nil {
 		return err
+	}
+	for _, kind := range []string{takenKind, askedKind} {
+		e, err := s.cfg.Store.Get(ctx, pointer(kind, snapshot, noun.SubjectOf(g.GetSubject()), postern.TaskName(g.GetTask())))
+		switch {
+		case err == nil && string(e.Value) == g.GetId():
+			ops = append(ops, store.Op{Key: e.Key, Delete: true, If: e.Revision})
+		case err != nil && !errors.Is(err, store.ErrNotFound):
+			return err
+		}
 	}
 	if _, err := s.cfg.Store.Commit(ctx, ops...); err != nil && !store.IsConflict(err) {
 		return err

@@ -38,6 +38,9 @@ const (
 	// takenKind points from a subject and task to the grant that the subject's tokens
 	// use, so that there is one and finding it is one read.
 	takenKind = "taken"
+	// askedKind points from them to the grant that was asked of people last, so that two
+	// who ask for the same at once ask one question.
+	askedKind = "asked"
 	// bindingKind is that of Binding objects.
 	bindingKind = "binding"
 	// ruleKind is that of ApprovalRule objects.
@@ -139,18 +142,21 @@ func (s *Service) policy() (*policy.Snapshot, error) {
 
 func grantKey(id string) store.Key { return store.Key{Kind: Kind, Name: id} }
 
-// takenKey is where the grant of a subject for a task is found; job is empty but where
-// jobs are told from each other. The name is a hash, so that any subject's name will do.
-// What an agent has for somebody is never what they have themselves.
-func takenKey(sub postern.Subject, task, job string) store.Key {
+// pointer is where a grant of a subject for a task is found: the one that is taken, or asked
+// for. Where bindings tell the subject's jobs from each other, each has its own. The name is
+// a hash, so that any subject's name will do. What an agent has for somebody is never what
+// they have themselves.
+func pointer(kind string, snapshot *policy.Snapshot, sub postern.Subject, task postern.TaskName) store.Key {
 	h := sha256.New()
-	if job != "" {
-		_, _ = fmt.Fprintf(h, "job %d:%s", len(job), job)
+	for _, claim := range snapshot.BoundClaims(sub, task) {
+		if job := jobText(sub.Claims[claim]); job != "" {
+			_, _ = fmt.Fprintf(h, "job %d:%s%d:%s", len(claim), claim, len(job), job)
+		}
 	}
-	for _, s := range append([]string{sub.Name, sub.Workload, task}, sub.Actors()...) {
+	for _, s := range append([]string{sub.Name, sub.Workload, string(task)}, sub.Actors()...) {
 		_, _ = fmt.Fprintf(h, "%d:%s", len(s), s)
 	}
-	return store.Key{Kind: takenKind, Name: hex.EncodeToString(h.Sum(nil))}
+	return store.Key{Kind: kind, Name: hex.EncodeToString(h.Sum(nil))}
 }
 
 func errNoGrant(id string) error {
