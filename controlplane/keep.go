@@ -130,7 +130,7 @@ const retainEvery = time.Hour
 
 // retain lets recordings go while this replica leads.
 func (s *Server) retain(ctx context.Context) error {
-	keep := time.Duration(s.cfg.Recordings.Keep)
+	keep := keepFor(s.cfg.Recordings)
 	return s.store.Lead(ctx, "recordings-retention", func(ctx context.Context, _ store.Op) error {
 		tick := time.NewTicker(retainEvery)
 		defer tick.Stop()
@@ -149,6 +149,19 @@ func (s *Server) retain(ctx context.Context) error {
 			}
 		}
 	})
+}
+
+// lockSlack is how much later than a recording began the store may have locked the last of it,
+// in almost all cases: before, it would be tried each hour in vain.
+const lockSlack = 24 * time.Hour
+
+// keepFor is how long recordings are kept from their beginning, and not tried to be let go.
+func keepFor(c config.Recordings) time.Duration {
+	keep := time.Duration(c.Keep)
+	if c.S3 != nil && c.S3.Retention > 0 {
+		keep = max(keep, time.Duration(c.S3.Retention)+lockSlack)
+	}
+	return keep
 }
 
 // forgetting writes down which recordings are about to go.

@@ -34,6 +34,7 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 		"password in sight": {"dataDir: d", "dataDir: d\nrecordings: {postgres: {url: 'postgres://u:p@h/d'}}", "passwordFile"},
 		"no database":       {"dataDir: d", "dataDir: d\nrecordings: {postgres: {url: 'u'}}", "recordings.postgres.url"},
 		"kept for a second": {"dataDir: d", "dataDir: d\nrecordings: {keep: 1s}", "recordings.keep"},
+		"locked for ever":   {"dataDir: d", "dataDir: d\nrecordings: {keep: 48h, s3: {bucket: b, retention: 49h}}", "recordings.s3.retention: 49h0m0s is longer"},
 		"odd prefix":        {"dataDir: d", "dataDir: d\nrecordings: {s3: {bucket: b, prefix: p}}", "recordings.s3.prefix"},
 	} {
 		t.Run(name, func(t *testing.T) {

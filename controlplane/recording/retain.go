@@ -15,12 +15,15 @@ import (
 // forgetAtOnce bounds the sessions of one step, and so of one entry in the audit log.
 const forgetAtOnce = 100
 
+// staysTimeout bounds how long a store is asked for what it did not delete.
+const staysTimeout = 30 * time.Second
+
 // Retain lets recordings go that began on a day before that of before, have ended and
 // are not held, and returns how many went. told is called with each step's sessions
 // before they go; after an error of it they stay. The rows go first, so that a hold wins
 // until the last moment, and kept is called with those that stay after all: it must be told
-// of them too, or nobody would miss them. Blobs that are left when a process stops in
-// between are indexed again at the next start, and go then.
+// of them too, or nobody would miss them. What the store does not delete is indexed again, as
+// blobs that are left when a process stops in between are at the next start, and goes later.
 func (s *Service) Retain(ctx context.Context, before time.Time, told, kept func(ctx context.Context, ids []postern.SessionID) error) (gone int, err error) {
 	for {
 		old, err := s.cfg.Index.Old(ctx, before)
@@ -60,18 +63,34 @@ func (s *Service) letGo(ctx context.Context, old []*typesv1.Session, told, kept 
 		stay := slices.DeleteFunc(slices.Clone(ids), func(id postern.SessionID) bool { return slices.Contains(gone, id) })
 		errs = append(errs, kept(context.WithoutCancel(ctx), stay))
 	}
+	n := 0
 	for _, id := range gone {
-		errs = append(errs, s.deleteBlobs(ctx, id, began[id]))
+		name := blobName(id, began[id], 0)
+		folder := name[:strings.LastIndexByte(name, '/')+1]
+		err := s.deleteBlobs(ctx, folder)
+		if err == nil {
+			n++
+			continue
+		}
+		errs = append(errs, err, s.stays(context.WithoutCancel(ctx), id, folder, kept))
 	}
-	return len(gone), errors.Join(errs...)
+	return n, errors.Join(errs...)
+}
+
+// stays makes the rows again of a recording that could not be deleted: its store was told to
+// keep it for longer, or does not answer. It is tried again with the next that are old.
+func (s *Service) stays(ctx context.Context, id postern.SessionID, folder string, kept func(context.Context, []postern.SessionID) error) error {
+	ctx, cancel := context.WithTimeout(ctx, staysTimeout)
+	defer cancel()
+	_, err := s.reconcile(ctx, folder)
+	return errors.Join(err, kept(ctx, []postern.SessionID{id}))
 }
 
 // deleteBlobs deletes the chunks of a session, the first one last: whatever is left then
 // begins with who opened the session.
-func (s *Service) deleteBlobs(ctx context.Context, id postern.SessionID, began time.Time) error {
-	name := blobName(id, began, 0)
+func (s *Service) deleteBlobs(ctx context.Context, folder string) error {
 	var names []string
-	for name, err := range s.cfg.Blobs.List(ctx, name[:strings.LastIndexByte(name, '/')+1]) {
+	for name, err := range s.cfg.Blobs.List(ctx, folder) {
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/posterngate/postern/controlplane/recording"
+	"github.com/posterngate/postern/controlplane/recording/blob"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -119,5 +120,59 @@ func TestHeldWhileItGoes(t *testing.T) {
 		if err != nil || strings.Contains(name, "/s-1/") {
 			t.Errorf("left: %s, %v", name, err)
 		}
+	}
+}
+
+// stubborn is a store that deletes nothing for a while.
+type stubborn struct {
+	blob.Blobs
+	refuses bool
+}
+
+func (s *stubborn) Delete(ctx context.Context, name string) error {
+	if s.refuses {
+		return errors.New("it is locked")
+	}
+	return s.Blobs.Delete(ctx, name)
+}
+
+// TestWhatTheStoreKeepsIsTriedAgain: what cannot be deleted is there as before, its right to be
+// held with it, and goes once it can be.
+func TestWhatTheStoreKeepsIsTriedAgain(t *testing.T) {
+	h := open(t, t.TempDir())
+	ctx := context.Background()
+	store := &stubborn{Blobs: h.blobs, refuses: true}
+	svc, err := recording.New(recording.Config{
+		Blobs: store, Index: h.index, Store: h.store, Keys: ring{}, Rejected: func(context.Context, recording.Rejection) error { return nil },
+		NodeKeys: func(string) ([]crypto.PublicKey, error) { return []crypto.PublicKey{nodeKey.Public()}, nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shipAll(t, h, usual(t, "s-1"))
+	shipAll(t, h, usual(t, "s-2"))
+	before := began.Add(48 * time.Hour)
+	var told, kept []postern.SessionID
+	retain := func() (int, error) {
+		told, kept = nil, nil
+		return svc.Retain(ctx, before,
+			func(_ context.Context, ids []postern.SessionID) error { told = append(told, ids...); return nil },
+			func(_ context.Context, ids []postern.SessionID) error { kept = append(kept, ids...); return nil })
+	}
+	for range 2 {
+		n, err := retain()
+		if n != 0 || err == nil || !strings.Contains(err.Error(), "it is locked") || len(told) != 2 || !slices.Equal(kept, told) {
+			t.Errorf("%d went, %v: told %v, kept %v", n, err, told, kept)
+		}
+		if chunks, _ := read(t, h, "s-1"); len(chunks) != 4 {
+			t.Errorf("s-1 has %d chunks", len(chunks))
+		}
+	}
+	store.refuses = false
+	if err := svc.Hold(ctx, "s-2", "case 7"); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := retain(); n != 1 || err != nil || !slices.Equal(told, []postern.SessionID{"s-1"}) || kept != nil {
+		t.Errorf("%d went, %v: told %v, kept %v", n, err, told, kept)
 	}
 }

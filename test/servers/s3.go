@@ -147,6 +147,22 @@ func (s *S3) client() *s3.Client {
 	})
 }
 
+// Versions are the versions of all objects whose names begin so, and the markers of those that
+// were deleted, as "NAME VERSION".
+func (s *S3) Versions(ctx context.Context, prefix string) (all []string, err error) {
+	list, err := s.client().ListObjectVersions(ctx, &s3.ListObjectVersionsInput{Bucket: &s.Bucket, Prefix: &prefix})
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range list.Versions {
+		all = append(all, *v.Key+" "+*v.VersionId)
+	}
+	for _, m := range list.DeleteMarkers {
+		all = append(all, *m.Key+" "+*m.VersionId)
+	}
+	return all, nil
+}
+
 // DeleteVersions deletes every version of an object, with the rights of the store's
 // owner.
 func (s *S3) DeleteVersions(ctx context.Context, name string) error {

@@ -27,6 +27,9 @@ type BucketOptions struct {
 	// Again reports whether a write failed because another one of the same name was
 	// under way, so that it is to be tried again.
 	Again func(err error) bool
+	// Delete deletes an object for good, where deleting it as every store does leaves what it
+	// was; that it is not there is no error.
+	Delete func(ctx context.Context, name string) error
 	// Refused reports whether the store will never take what was written, for what it is.
 	Refused func(err error) bool
 }
@@ -99,7 +102,11 @@ func (b *Bucket) Delete(ctx context.Context, name string) error {
 	if err := CheckName(name); err != nil {
 		return err
 	}
-	if err := b.bucket.Delete(ctx, name); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
+	remove := b.bucket.Delete
+	if b.opts.Delete != nil {
+		remove = b.opts.Delete
+	}
+	if err := remove(ctx, name); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
 		return fmt.Errorf("blob: delete %s: %w", name, err)
 	}
 	return nil

@@ -68,7 +68,8 @@ func open(ctx context.Context, c Config) (*blob.Bucket, error) {
 	if c.Prefix != "" {
 		bucket = gocloud.PrefixedBucket(bucket, c.Prefix)
 	}
-	opts := blob.BucketOptions{Again: conflicting, Refused: refused}
+	v := versions{client: client, bucket: &c.Bucket, prefix: c.Prefix}
+	opts := blob.BucketOptions{Again: conflicting, Refused: refused, Delete: v.delete}
 	if c.Retention > 0 {
 		opts.BeforeWrite = func(as func(any) bool) error {
 			var in *transfermanager.UploadObjectInput

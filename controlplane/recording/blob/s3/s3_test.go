@@ -50,6 +50,31 @@ func TestBlobs(t *testing.T) {
 	})
 }
 
+// TestVersions: in a bucket that keeps versions nothing is left of what was deleted, neither
+// before it is known that it does nor afterwards.
+func TestVersions(t *testing.T) {
+	server := servers.ObjectStore(t, servers.S3Options{ObjectLock: true})
+	blobtest.Run(t, func(t *testing.T) blob.Blobs {
+		c := config(server)
+		c.Prefix = strings.ToLower(rand.Text()) + "/"
+		return open(t, c)
+	})
+	c := config(server)
+	c.Prefix = "here/"
+	b := open(t, c)
+	for _, name := range []string{"a/0", "a/1", "a/0"} {
+		if err := b.Create(t.Context(), name, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Delete(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+		if left, err := server.Versions(t.Context(), "here/"); err != nil || len(left) != 0 {
+			t.Errorf("left of %s: %q, %v", name, left, err)
+		}
+	}
+}
+
 // TestSigned shows that the server looks at signatures, and that what is wrong is said
 // when the bucket is opened.
 func TestSigned(t *testing.T) {
@@ -88,6 +113,11 @@ func TestRetention(t *testing.T) {
 	}
 	if err := server.DeleteVersions(ctx, "recordings/v1/0"); err == nil {
 		t.Error("a blob was deleted before its time")
+	}
+	for range 2 { // before and after it is known that the bucket keeps versions
+		if err := b.Delete(ctx, "recordings/v1/0"); err == nil {
+			t.Error("a blob was let go before its time")
+		}
 	}
 	if got, err := b.Read(ctx, "recordings/v1/0"); err != nil || string(got) != "kept" {
 		t.Errorf("%q, %v", got, err)
