@@ -74,7 +74,7 @@ func (a *app) exportAs(ctx context.Context, id string, write func(io.Writer, ite
 	}
 	defer r.stream.Close()
 	out := bufio.NewWriter(a.env.Stdout)
-	return errors.Join(write(out, record.Events(r.chunks(), r.data)), out.Flush())
+	return errors.Join(write(plainJSON{out}, record.Events(r.chunks(), r.data)), out.Flush())
 }
 
 func (a *app) export(ctx context.Context, req *apiv1.ListSessionsRequest, ids []string) error {
@@ -143,7 +143,7 @@ func (a *app) exportOne(ctx context.Context, out *bufio.Writer, s *typesv1.Sessi
 	if err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(out, "{\"session\":%s}\n", js); err != nil {
+	if _, err := fmt.Fprintf(plainJSON{out}, "{\"session\":%s}\n", js); err != nil {
 		return err
 	}
 	r, err := a.recording(ctx, s.GetId(), toExport)
@@ -151,7 +151,7 @@ func (a *app) exportOne(ctx context.Context, out *bufio.Writer, s *typesv1.Sessi
 		return err
 	}
 	defer r.stream.Close()
-	return record.JSON(out, record.Events(r.chunks(), r.data))
+	return record.JSON(plainJSON{out}, record.Events(r.chunks(), r.data))
 }
 
 func (a *app) holdCmd() *cobra.Command {

@@ -167,7 +167,7 @@ func (a *app) tell(r report) {
 		enc := json.NewEncoder(&line)
 		enc.SetEscapeHTML(false)
 		if enc.Encode(r) == nil {
-			_, _ = line.WriteTo(tame{a.env.Stderr})
+			_, _ = line.WriteTo(plainJSON{a.env.Stderr})
 			return
 		}
 	}

@@ -307,7 +307,7 @@ func (a *app) revokeCmd() *cobra.Command {
 				return err
 			}
 			receipt, err := a.receipt(cmd.Context(), api, resp.Msg.GetVersion())
-			showReceipt(tame{a.env.Stderr}, receipt)
+			showReceipt(&tame{w: a.env.Stderr}, receipt)
 			return err
 		},
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -49,9 +50,9 @@ func (a *app) lockCmd() *cobra.Command {
 			}
 			receipt, err := a.receipt(cmd.Context(), api, resp.Msg.GetVersion())
 			if a.format == "text" { // the name alone on standard output, for unlock
-				fmt.Fprintln(a.env.Stdout, object.Name(o))
-				showReceipt(tame{a.env.Stderr}, receipt)
-				return err
+				_, werr := fmt.Fprintln(a.env.Stdout, object.Name(o))
+				showReceipt(&tame{w: a.env.Stderr}, receipt)
+				return errors.Join(err, werr)
 			}
 			if err != nil {
 				return err
@@ -97,7 +98,7 @@ func (a *app) unlockCmd() *cobra.Command {
 				return err
 			}
 			if a.format == "text" {
-				showReceipt(tame{a.env.Stderr}, receipt)
+				showReceipt(&tame{w: a.env.Stderr}, receipt)
 				return nil
 			}
 			return a.print(&apiv1.GetReceiptResponse{Receipt: receipt}, nil)

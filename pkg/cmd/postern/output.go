@@ -10,6 +10,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"unicode"
+	"unicode/utf16"
 
 	"golang.org/x/term"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -18,11 +19,17 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
+// forPeople has text write for people, and says what of it could not be written.
+func (a *app) forPeople(text func(w io.Writer)) error {
+	out := &tame{w: a.env.Stdout}
+	text(out)
+	return out.err
+}
+
 // print writes one message in the format that was asked for; text does so for people.
 func (a *app) print(m proto.Message, text func(w io.Writer)) error {
 	if a.format == "text" {
-		text(tame{a.env.Stdout})
-		return nil
+		return a.forPeople(text)
 	}
 	js, err := protojson.Marshal(m)
 	if err != nil {
@@ -34,8 +41,7 @@ func (a *app) print(m proto.Message, text func(w io.Writer)) error {
 // printValue writes what is no message.
 func (a *app) printValue(v any, text func(w io.Writer)) error {
 	if a.format == "text" {
-		text(tame{a.env.Stdout})
-		return nil
+		return a.forPeople(text)
 	}
 	js, err := json.Marshal(v)
 	if err != nil {
@@ -47,8 +53,7 @@ func (a *app) printValue(v any, text func(w io.Writer)) error {
 // printAll writes a list: a JSON or YAML array, or text for people.
 func printAll[T proto.Message](a *app, all []T, text func(w io.Writer)) error {
 	if a.format == "text" {
-		text(tame{a.env.Stdout})
-		return nil
+		return a.forPeople(text)
 	}
 	list := []json.RawMessage{}
 	for _, m := range all {
@@ -78,17 +83,23 @@ func (a *app) raw(js []byte) error {
 	if err := json.Indent(&out, js, "", "  "); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintln(a.env.Stdout, out.String())
+	_, err := fmt.Fprintln(plainJSON{a.env.Stdout}, out.String())
 	return err
 }
 
 // tame writes texts of other people so that they cannot steer the terminal: control
 // characters, and those that change the direction of text, are shown as such.
-type tame struct{ w io.Writer }
+type tame struct {
+	w   io.Writer
+	err error // the first; nothing is written after it
+}
 
-func (t tame) Write(p []byte) (int, error) {
-	if _, err := io.WriteString(t.w, tamed(string(p))); err != nil {
-		return 0, err
+func (t *tame) Write(p []byte) (int, error) {
+	if t.err == nil {
+		_, t.err = io.WriteString(t.w, tamed(string(p)))
+	}
+	if t.err != nil {
+		return 0, t.err
 	}
 	return len(p), nil
 }
@@ -108,6 +119,29 @@ func tamed(s string) string {
 		b.WriteRune(r)
 	}
 	return b.String()
+}
+
+// plainJSON writes JSON so that it cannot steer the terminal either: what tame would show
+// as an escape is one, and says the same to programs.
+type plainJSON struct{ w io.Writer }
+
+func (j plainJSON) Write(p []byte) (int, error) {
+	var b strings.Builder
+	for _, r := range string(p) {
+		switch {
+		case r < 0x7f || unicode.IsPrint(r):
+			b.WriteRune(r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	if _, err := io.WriteString(j.w, b.String()); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // field writes what is known of a thing under a name, and nothing where nothing is known.

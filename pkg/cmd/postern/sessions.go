@@ -221,7 +221,7 @@ func (a *app) replay(ctx context.Context, id, purpose string, speed float64, raw
 	}
 	switch a.format {
 	case "json":
-		return record.JSON(a.env.Stdout, events)
+		return record.JSON(plainJSON{a.env.Stdout}, events)
 	case "yaml":
 		return record.JSON(yamlLines{a.env.Stdout}, events)
 	}
