@@ -42,7 +42,7 @@ type Limits struct {
 	Idle      time.Duration // of a connection without requests; 3 min
 	Session   time.Duration // of a session without requests whose task says nothing; 5 min
 	Linger    time.Duration // of a session without connections; 5 s
-	Taking    time.Duration // of a client that takes nothing of an answer; 5 min
+	Taking    time.Duration // of a client that takes nothing of what is written to it; 5 min
 	Head      int           // bytes of a request's head; 64 KiB
 	Streams   int           // at once on a connection of HTTP/2; 128
 }
@@ -84,7 +84,7 @@ func NewServer(cfg Config) *Server {
 	s.http = &http.Server{
 		Handler:           http.HandlerFunc(s.serve),
 		ReadHeaderTimeout: cfg.Limits.Handshake, IdleTimeout: cfg.Limits.Idle, MaxHeaderBytes: cfg.Limits.Head,
-		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: cfg.Limits.Streams, SendPingTimeout: cfg.Limits.Idle, PingTimeout: cfg.Limits.Handshake},
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: cfg.Limits.Streams, SendPingTimeout: cfg.Limits.Idle, PingTimeout: cfg.Limits.Handshake, WriteByteTimeout: cfg.Limits.Taking},
 		ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, of(nc))
 		},
@@ -255,7 +255,7 @@ func (s *Server) Serve(ctx context.Context, nc net.Conn, d engine.Door) error {
 	if t, ok := served.(*tls.Conn); !ok || t.ConnectionState().NegotiatedProtocol != "h2" {
 		ctx := context.WithValue(ctx, connKey{}, conn)
 		err = h1.Serve(ctx, served, h1.Config{
-			Head: s.cfg.Limits.Head, Begin: s.cfg.Limits.Handshake, Idle: s.cfg.Limits.Idle, Stall: s.cfg.Limits.Handshake,
+			Head: s.cfg.Limits.Head, Begin: s.cfg.Limits.Handshake, Idle: s.cfg.Limits.Idle, Stall: s.cfg.Limits.Handshake, Take: s.cfg.Limits.Taking,
 			Loops: s.cfg.Loops, Board: s.busy, Rides: s.rides,
 			Bad: func(w http.ResponseWriter, e *h1.Error) {
 				Refuse(w, &http.Request{Header: http.Header{}}, Bad(e.Reason))
@@ -341,6 +341,11 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	c, _ := r.Context().Value(connKey{}).(*Conn)
 	s.active.Add(1)
 	defer s.active.Add(-1)
+	if r.ProtoMajor == 2 {
+		one := &stream{ResponseWriter: w, limit: s.cfg.Limits.Taking}
+		defer one.end()
+		w = one
+	}
 	h := c.head(w, r)
 	if h.no != nil {
 		Refuse(w, r, h.no)

@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/pump"
@@ -302,27 +304,28 @@ func (x *exchange) copy(ctx context.Context, body io.Reader, stream bool) error 
 	if stream && flusher != nil {
 		flusher.Flush()
 	}
-	var client *patience // nil for the first part, which buffers take
-	defer func() { client.end() }()
-	for begun := false; ; {
+	var stop func() bool
+	defer func() {
+		if stop != nil {
+			stop()
+		}
+	}()
+	for waits := stream || x.r.ProtoMajor == 2; ; waits = true { // buffers take the first part
 		n, err := body.Read(*b)
 		if n > 0 {
 			room := x.room(n)
 			if err := x.said((*b)[:room]); err != nil {
 				return err
 			}
-			if begun && client == nil {
-				client = newPatience(ctx, x.e.server.Limits().Taking, http.NewResponseController(x.w).SetWriteDeadline)
+			if waits && stop == nil {
+				stop = context.AfterFunc(ctx, x.cut)
 			}
-			begun = true
-			client.gives()
 			if _, err := x.w.Write((*b)[:room]); err != nil {
-				return client.why(errGone)
+				return ungiven(err, errGone)
 			}
 			if stream && flusher != nil || room < n {
 				flusher.Flush()
 			}
-			client.took()
 			if room < n {
 				return x.errLimit()
 			}
@@ -336,8 +339,24 @@ func (x *exchange) copy(ctx context.Context, body io.Reader, stream bool) error 
 	}
 }
 
+// cut ends a write to the client that waits: a session that must end does so, whether its
+// client reads or not.
+func (x *exchange) cut() { _ = http.NewResponseController(x.w).SetWriteDeadline(time.Unix(1, 0)) }
+
 // errGone is why an exchange ends whose client has left.
 var errGone = &postern.Refusal{Code: postern.CodeCancelled, Reason: "ended by the client"}
+
+// errUntaken is why an exchange ends whose client is there, and does not read.
+var errUntaken = &postern.Refusal{Code: postern.CodeCancelled, Reason: "the client took nothing of the answer for too long"}
+
+// ungiven is why the client could not be given something, which failed with err: otherwise
+// it is not there any more.
+func ungiven(err, otherwise error) error {
+	if late := (net.Error)(nil); errors.As(err, &late) && late.Timeout() {
+		return errUntaken
+	}
+	return otherwise
+}
 
 // redirect keeps a client that is sent on within the resource at the gateway, and cookies
 // at the host of its task.

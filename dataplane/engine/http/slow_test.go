@@ -1,6 +1,7 @@
 package http
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -10,6 +11,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
 	"github.com/posterngate/postern/dataplane/request"
@@ -144,4 +148,55 @@ func TestKilledUnderClientsThatTakeNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRefusedUnread: nor does who is refused hold anything by not reading why, over many
+// answers of HTTP/1.1 or by giving HTTP/2 no room for one.
+func TestRefusedUnread(t *testing.T) {
+	r := newResource(t)
+	cfg := Config{TLS: &tls.Config{Certificates: r.TLS.Certificates[:1], MinVersion: tls.VersionTLS12}, Limits: request.Limits{Taking: time.Second}}
+	addr := enginetest.Serve(t, New(cfg), enginetest.NewDoor(t, r.terms(), credential))
+	connect := func(t *testing.T, protocol string) net.Conn {
+		c, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true, ServerName: "example.com", NextProtos: []string{protocol}}) //nolint:gosec // of this test
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		_ = c.SetDeadline(time.Now().Add(wait.Patience))
+		return c
+	}
+	t.Run("HTTP/1.1", func(t *testing.T) {
+		t.Parallel()
+		c := connect(t, "http/1.1")
+		asks := []byte(strings.Repeat("GET / HTTP/1.1\r\nHost: example.com\r\n\r\n", 1000))
+		for {
+			if _, err := c.Write(asks); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatal("the connection is there still")
+			} else if err != nil {
+				return
+			}
+		}
+	})
+	t.Run("HTTP/2", func(t *testing.T) {
+		t.Parallel()
+		c := connect(t, "h2")
+		_, _ = io.WriteString(c, http2.ClientPreface)
+		f := http2.NewFramer(c, c)
+		_ = f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+		var head bytes.Buffer
+		e := hpack.NewEncoder(&head)
+		for _, h := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "example.com"}, {":path", "/"}} {
+			_ = e.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]})
+		}
+		_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: head.Bytes(), EndStream: true, EndHeaders: true})
+		for {
+			frame, err := f.ReadFrame()
+			if err != nil {
+				t.Fatal("the stream is there still: ", err)
+			}
+			if _, reset := frame.(*http2.RSTStreamFrame); reset {
+				return
+			}
+		}
+	})
 }

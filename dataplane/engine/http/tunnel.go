@@ -55,10 +55,8 @@ func (x *exchange) tunnel(ctx context.Context, out *http.Request, secrets [][]by
 	stop := context.AfterFunc(g.Context(), func() { _, _ = near.Close(), far.Close() })
 	defer stop()
 	said := &catcher{from: far, secrets: secrets, least: leastHeld}
-	client := newPatience(ctx, x.e.server.Limits().Taking, near.SetWriteDeadline)
-	defer client.end()
-	g.Go("to the client", func(context.Context) error { return x.carry(near, said, client) })
-	g.Go("to the resource", func(context.Context) error { return x.carry(far, buffered, nil) })
+	g.Go("to the client", func(context.Context) error { return x.carry(near, said, true) })
+	g.Go("to the resource", func(context.Context) error { return x.carry(far, buffered, false) })
 	err = g.Wait()
 	switch {
 	case ctx.Err() != nil:
@@ -80,25 +78,22 @@ const leastHeld = 8
 // errTunnel ends both ways of a tunnel once one of them has ended.
 var errTunnel = errors.New("http: the tunnel has ended")
 
-// carry copies one way of a tunnel, and reports it before it goes on. The client is nil on
-// the way to the resource.
-func (x *exchange) carry(to io.Writer, from io.Reader, client *patience) error {
+// carry copies one way of a tunnel, and reports it before it goes on.
+func (x *exchange) carry(to io.Writer, from io.Reader, back bool) error {
 	b := buffers.Get().(*[]byte)
 	defer buffers.Put(b)
 	for {
 		n, err := from.Read(*b)
 		if n > 0 {
 			room, report := n, x.asked
-			if client != nil {
+			if back {
 				room, report = x.room(n), x.said
 			}
 			if err := report((*b)[:room]); err != nil {
 				return err
 			}
-			client.gives()
-			_, err := to.Write((*b)[:room])
-			if client.took(); err != nil {
-				return client.why(errTunnel)
+			if _, err := to.Write((*b)[:room]); err != nil {
+				return ungiven(err, errTunnel)
 			}
 			if room < n {
 				return postern.AsRefusal(x.errLimit())

@@ -35,7 +35,7 @@ func serve(t *testing.T, h http.HandlerFunc) net.Conn {
 		}
 		defer nc.Close()
 		_ = Serve(ctx, nc, Config{
-			Head: 16 << 10, Begin: 2 * time.Second, Idle: 30 * time.Second, Stall: 2 * time.Second,
+			Head: 16 << 10, Begin: 2 * time.Second, Idle: 30 * time.Second, Stall: 2 * time.Second, Take: 2 * time.Second,
 			Bad: func(w http.ResponseWriter, err *Error) { http.Error(w, err.Reason, http.StatusBadRequest) },
 		}, h)
 	}()

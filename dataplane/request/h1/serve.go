@@ -23,6 +23,7 @@ type Config struct {
 	Begin time.Duration // for a head to come, once it has begun
 	Idle  time.Duration // between requests
 	Stall time.Duration // between two parts of a body
+	Take  time.Duration // for a client to take what one Write gives it, or the end of an answer
 	// Bad answers what is no request; it may be nil.
 	Bad func(w http.ResponseWriter, err *Error)
 	// Loops carry the connection once Board says so, while it waits for a request, and while
@@ -47,7 +48,7 @@ const lingerTime = 500 * time.Millisecond
 // A conn is one connection.
 type conn struct {
 	cfg  Config
-	nc   net.Conn
+	nc   *taker
 	r    *bufio.Reader
 	bw   *bufio.Writer
 	w    *writer
@@ -90,7 +91,7 @@ func Serve(ctx context.Context, nc net.Conn, cfg Config, h http.Handler) (err er
 }
 
 func serveBy(ctx context.Context, nc net.Conn, cfg Config, h http.Handler, by *pump.Carrier) error {
-	c := &conn{by: by, cfg: cfg, nc: nc, from: nc.RemoteAddr().String(), r: readers.Get().(*bufio.Reader), bw: writers.Get().(*bufio.Writer), hdr: http.Header{}}
+	c := &conn{by: by, cfg: cfg, nc: &taker{Conn: nc, limit: cfg.Take}, from: nc.RemoteAddr().String(), r: readers.Get().(*bufio.Reader), bw: writers.Get().(*bufio.Writer), hdr: http.Header{}}
 	c.ctx, c.end = context.WithCancel(ctx)
 	defer c.end()
 	if t, ok := nc.(*tls.Conn); ok {
@@ -98,7 +99,7 @@ func serveBy(ctx context.Context, nc net.Conn, cfg Config, h http.Handler, by *p
 		c.tls = &s
 	}
 	c.r.Reset(nc)
-	c.bw.Reset(nc)
+	c.bw.Reset(c.nc)
 	hijacked := false
 	defer func() {
 		if !hijacked {
@@ -140,6 +141,7 @@ func (c *conn) seat() {
 		pump.Seat(c.nc, c.by)
 		c.seated = true
 		c.due.Store(0) // the loop knows of no deadline
+		c.nc.moved()
 	}
 }
 
