@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"strings"
 	"time"
 
@@ -17,24 +18,37 @@ func (p *period) flags(c *cobra.Command) {
 	f.StringVar(&p.to, "until", "", "a duration before now, such as 2h or 7d, or an RFC 3339 time")
 }
 
-// read is nil for an end that is open.
+// read is nil for an end that is open. A period in which nothing can have been is a
+// mistake: that nothing is found would be taken for an answer.
 func (p *period) read() (from, to *timestamppb.Timestamp, err error) {
 	if from, err = since(p.from); err == nil {
-		to, err = since(p.to)
+		to, err = instant(p.to)
+	}
+	if err == nil && from != nil && to != nil && !from.AsTime().Before(to.AsTime()) {
+		err = usage("--until %s is not after --since %s", p.to, p.from)
 	}
 	return from, to, err
 }
 
-// since reads a duration before now, or an RFC 3339 time.
+// since reads an instant that has been; nil where there is none.
 func since(s string) (*timestamppb.Timestamp, error) {
+	t, err := instant(s)
+	if err == nil && t != nil && t.AsTime().After(time.Now()) {
+		return nil, usage("%s lies ahead", s)
+	}
+	return t, err
+}
+
+// instant reads a duration before now, or an RFC 3339 time; nil where there is neither.
+func instant(s string) (*timestamppb.Timestamp, error) {
 	if s == "" {
 		return nil, nil
 	}
-	if d, err := time.ParseDuration(s); err == nil {
+	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
 		return timestamppb.New(time.Now().Add(-d)), nil
 	}
 	if days, ok := strings.CutSuffix(s, "d"); ok {
-		if d, err := time.ParseDuration(days + "h"); err == nil {
+		if d, err := time.ParseDuration(days + "h"); err == nil && d >= 0 && d <= math.MaxInt64/24 {
 			return timestamppb.New(time.Now().Add(-24 * d)), nil
 		}
 	}

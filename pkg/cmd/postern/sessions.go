@@ -189,6 +189,9 @@ func (a *app) replayCmd() *cobra.Command {
 			"who have the role rawreader too. The key is used here, and not sent.",
 		Example: "  postern sessions replay s-12ab...\n  postern sessions replay s-12ab... --speed 4\n  postern sessions replay s-12ab... --raw-key raw.key",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !(speed >= 0) { // nor is it no number
+				return usage("--speed is a multiple of real time, or 0")
+			}
 			return a.replay(cmd.Context(), args[0], toReplay, speed, raw...)
 		},
 	}
