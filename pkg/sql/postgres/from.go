@@ -153,8 +153,14 @@ func (a *analyzer) fromFunction(f *pg.RangeFunction, s *scope) {
 		}
 		a.saw(1)
 		// How many rows there are depends on the arguments.
-		lin = lin.and(a.computed(s, sql.RolePredicate|sql.RoleComputed, l.Items[0]))
-		if c := l.Items[0].GetFuncCall(); c != nil && it.name == "" && len(c.Funcname) > 0 {
+		const role = sql.RolePredicate | sql.RoleComputed
+		c := l.Items[0].GetFuncCall()
+		if len(f.Coldeflist) == 0 && (len(l.Items) == 1 || l.Items[1].GetNode() == nil) && severalArrays(c) {
+			lin = lin.and(a.unnest(c, s, role))
+		} else {
+			lin = lin.and(a.computed(s, role, l.Items[0]))
+		}
+		if c != nil && it.name == "" && len(c.Funcname) > 0 {
 			it.name = c.Funcname[len(c.Funcname)-1].GetString_().GetSval()
 		}
 		if len(l.Items) == 2 && l.Items[1].GetNode() != nil {
@@ -173,6 +179,20 @@ func (a *analyzer) fromFunction(f *pg.RangeFunction, s *scope) {
 	}
 	a.alias(f.Alias, it)
 	s.items = append(s.items, it)
+}
+
+// severalArrays reports whether a call in FROM is one of unnest with several arrays: the parser of
+// the server makes a call of its own unnest for each of them, whatever the path.
+func severalArrays(c *pg.FuncCall) bool {
+	return c != nil && len(c.Args) > 1 && len(c.Funcname) == 1 && c.Funcname[0].GetString_().GetSval() == "unnest" &&
+		len(c.AggOrder) == 0 && c.AggFilter == nil && c.Over == nil && !c.AggStar && !c.AggDistinct && !c.FuncVariadic
+}
+
+func (a *analyzer) unnest(c *pg.FuncCall, s *scope, role sql.ColumnRole) lineage {
+	a.saw(1)
+	names := a.strings(c.Funcname)
+	a.function([]string{catalogSchema, names[0]}, c.Location, 1, false, false)
+	return a.computedStars(s, role, c.Args)
 }
 
 // definitions adds columns that are defined beside a function in FROM.

@@ -45,6 +45,7 @@ var reads = []string{
 	"SELECT min(customer_email), max(customer_email) FROM orders",
 	"SELECT lag(customer_email) OVER (ORDER BY id) FROM orders LIMIT 3",
 	"SELECT 'x' AS status UNION ALL SELECT customer_email FROM orders LIMIT 3",
+	"SELECT u.b, a FROM orders o, LATERAL unnest(ARRAY[o.id], ARRAY[o.customer_email]) AS u(a, b) ORDER BY a LIMIT 3",
 	"SELECT x FROM (SELECT unnest(array_agg(customer_email)) x FROM orders) s LIMIT 3",
 	"SELECT j.* FROM orders o, json_to_record(to_json(o)) AS j(customer_email text) LIMIT 3",
 	"SELECT coalesce(nullif(customer_email, ''), '-') || '' FROM orders LIMIT 3",

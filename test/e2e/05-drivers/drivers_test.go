@@ -139,7 +139,7 @@ func (s *shop) environ(t *testing.T) []string {
 		"WRONG_CA=" + s.PG.CAFile, "SHOP_USER=shop-keeper.shop",
 		"HOME=" + t.TempDir(), "LC_ALL=C.UTF-8", "TZ=UTC", "PYTHONDONTWRITEBYTECODE=1",
 	}
-	for _, name := range []string{"PATH", "JAVA_HOME", "NODE_PATH"} {
+	for _, name := range []string{"PATH", "JAVA_HOME", "NODE_PATH", "ODBCINI"} {
 		if v := os.Getenv(name); v != "" {
 			env = append(env, name+"="+v)
 		}

@@ -18,6 +18,12 @@ import (
 // one that comes first on PATH would not see them.
 const debianPython = "/usr/bin/python3"
 
+// debianRuby is the interpreter that Debian's ruby-* packages belong to.
+const debianRuby = "/usr/bin/ruby"
+
+// odbcDriver is the name by which Debian's odbc-postgresql registers itself.
+const odbcDriver = "PostgreSQL Unicode"
+
 // postgresJar is where Debian's libpostgresql-jdbc-java puts the driver.
 const postgresJar = "/usr/share/java/postgresql.jar"
 
@@ -38,6 +44,10 @@ func program(name string) func() bool {
 	return func() bool { _, err := exec.LookPath(name); return err == nil }
 }
 
+func runs(program string, args ...string) func() bool {
+	return func() bool { return exec.Command(program, args...).Run() == nil }
+}
+
 func pythonModule(name string) func() bool {
 	return func() bool { return exec.Command(debianPython, "-I", "-c", "import "+name).Run() == nil }
 }
@@ -47,7 +57,12 @@ var (
 	psycopg3   = part{"python3-psycopg", pythonModule("psycopg")}
 	asyncpg    = part{"python3-asyncpg", pythonModule("asyncpg")}
 	sqlalchemy = part{"python3-sqlalchemy", pythonModule("sqlalchemy")}
-	jdbc       = part{"libpostgresql-jdbc-java", file(postgresJar)}
+	djangoORM  = part{"python3-django", pythonModule("django")}
+	// activeRecord is Rails' ORM, and the driver that it uses.
+	activeRecord = part{"ruby ruby-pg ruby-activerecord", runs(debianRuby, "-e", "require 'pg'; require 'active_record'")}
+	perlDBI      = part{"perl libdbd-pg-perl", runs("perl", "-MDBD::Pg", "-e", "1")}
+	odbc         = part{"unixodbc odbc-postgresql", func() bool { return program("isql")() && runs("odbcinst", "-q", "-d", "-n", odbcDriver)() }}
+	jdbc         = part{"libpostgresql-jdbc-java", file(postgresJar)}
 	// java runs a single source file only where the compiler is there too.
 	jdk  = part{"default-jdk-headless", func() bool { return program("java")() && program("javac")() }}
 	node = part{"nodejs npm", func() bool { return program("node")() && program("npm")() }}

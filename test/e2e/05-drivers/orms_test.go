@@ -37,6 +37,8 @@ func (s *shop) orms(t *testing.T) {
 			t.Setenv("NODE_PATH", nodeModules(t))
 			return s.run(t, "node", "orm_drizzle.cjs")
 		}},
+		{"django", []part{psycopg2, djangoORM}, func(t *testing.T) facts { return s.run(t, debianPython, "orm_django.py") }},
+		{"activerecord", []part{activeRecord}, func(t *testing.T) facts { return s.run(t, debianRuby, "orm_activerecord.rb") }},
 	} {
 		t.Run(o.name, func(t *testing.T) {
 			need(t, o.parts...)

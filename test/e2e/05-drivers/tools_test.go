@@ -3,7 +3,10 @@ package drivers
 import (
 	"context"
 	"fmt"
+	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -29,7 +32,7 @@ func TestTools(t *testing.T) {
 	h.Settled(t)
 	t.Run("psql", func(t *testing.T) {
 		r := h.Psql(t, "alice", "sales-report", strings.Join([]string{
-			`\d`, `\d orders`, `\d+ customers`, `\d customers_pkey`, `\dt`, `\dt *.*`, `\dv *.*`, `\di *.*`, `\ds *.*`, `\du`, `\df`, `\df *.*`, `\l`, `\dn`, `\dn+`,
+			`\d`, `\d orders`, `\d+ customers`, `\d customers_pkey`, `\dt`, `\dt *.*`, `\dv *.*`, `\di *.*`, `\ds *.*`, `\du`, `\df`, `\df *.*`, `\db`, `\l`, `\dn`, `\dn+`,
 			`\dT *.*`, `\dp *.*`, `\dx`, `\dy`, `\do`, `\dD`, `\ddp`, `\dc`, `\dC`, `\dA`, `\dL`, `\dO`, `\dE`, `\dm`, `\dP`, `\dRp`, `\dFt`, `\des`, `\dew`, `\dd`, `\conninfo`, `\encoding`, `\z orders`, "",
 		}, "\n"))
 		if strings.Contains(r.Err, "ERROR") {
@@ -54,6 +57,15 @@ func TestTools(t *testing.T) {
 		need(t, psycopg2, sqlalchemy)
 		s.lists(t, "", debianPython, "tools/sqlalchemy_inspect.py")
 	})
+	t.Run("django", func(t *testing.T) {
+		need(t, psycopg2, djangoORM)
+		s.lists(t, "", debianPython, "tools/django_inspect.py")
+	})
+	t.Run("DBI", func(t *testing.T) {
+		need(t, perlDBI)
+		s.lists(t, "", "perl", "tools/dbi_lists.pl")
+	})
+	t.Run("ODBC", s.odbc)
 	t.Run("psql completes", func(t *testing.T) {
 		s.lists(t, completions, debianPython, "tools/typed.py", s.psql(t), "-X", "-P", "pager=off")
 	})
@@ -62,6 +74,24 @@ func TestTools(t *testing.T) {
 		s.lists(t, pgcliTypes, debianPython, "tools/typed.py", "/usr/bin/pgcli", "--less-chatty")
 	})
 	t.Run("nothing was refused", s.nothingRefused)
+}
+
+// odbc asks as what reports over ODBC does. The driver takes no setting of libpq from the
+// environment but the CA's, and no password but in a file or as an argument.
+func (h tools) odbc(t *testing.T) {
+	need(t, odbc)
+	host, port, err := net.SplitHostPort(h.Nodes[0].PG)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "odbc.ini")
+	text := fmt.Sprintf("[warehouse]\nDriver=%s\nServername=%s\nPort=%s\nDatabase=warehouse\nUsername=sales-report.warehouse\nPassword=%s\nSSLmode=verify-full\n",
+		odbcDriver, host, port, h.DataToken(t, "alice"))
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("ODBCINI", file)
+	h.lists(t, "help\nhelp orders\nselect id, name, email from customers where id < 4;\nselect count(*) from orders;\n", "isql", "warehouse", "-b", "-v")
 }
 
 // completions are typed at psql, which looks up names at each tab.
