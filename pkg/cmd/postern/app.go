@@ -70,7 +70,8 @@ interrupted; connect, psql, ssh and curl pass the code of their client through.
 With --format json or yaml the last line of standard error tells a failure as JSON: error,
 exit and, where there is more, kind, rule, detail, hint and violations.
 Environment: POSTERN_ADDR, POSTERN_CA, POSTERN_TOKEN, POSTERN_HOME, POSTERN_FORMAT,
-POSTERN_KEYRING (off: keep the login in a file), POSTERN_PG (the node that --format pgpass names).`
+POSTERN_KEYRING (off: keep the login in a file), POSTERN_PG (the node that --format pgpass names),
+NO_COLOR.`
 	root.Example = "  postern login\n  postern tasks\n  postern psql sales-report -- -c 'SELECT count(*) FROM orders'"
 	f := root.PersistentFlags()
 	f.StringVar(&a.addr, "addr", a.env.Getenv("POSTERN_ADDR"), "URL of the control plane's API")

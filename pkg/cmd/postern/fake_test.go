@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/x509"
 	"net/http"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/grpc/codes"
@@ -14,6 +17,8 @@ import (
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	"github.com/posterngate/postern/pkg/gen/postern/api/v1/apiv1connect"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/record"
 )
 
 // fake is a control plane with fixed answers: who calls is the token, and a name such
@@ -107,6 +112,33 @@ func (*fake) GetHold(context.Context, *connect.Request[apiv1.GetHoldRequest]) (*
 
 func (*fake) GetSession(context.Context, *connect.Request[apiv1.GetSessionRequest]) (*connect.Response[apiv1.GetSessionResponse], error) {
 	return connect.NewResponse(&apiv1.GetSessionResponse{Session: &typesv1.Session{Id: "s-1", Subject: "mallory", ClientAddress: "127.0.0.1:1", ClientProgram: "x\nsubject     bob"}}), nil
+}
+
+// ReadRecording is a recording of nothing but its beginning.
+func (*fake) ReadRecording(_ context.Context, req *connect.Request[apiv1.ReadRecordingRequest], stream *connect.ServerStream[apiv1.ReadRecordingResponse]) error {
+	raw := make([]byte, 32)
+	key, err := record.OpenDataKey(raw)
+	if err != nil {
+		return err
+	}
+	_, node, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return err
+	}
+	public, err := x509.MarshalPKIXPublicKey(node.Public())
+	if err != nil {
+		return err
+	}
+	id := postern.SessionID(req.Msg.GetId())
+	frames, err := record.AppendFrames(nil, &record.Event{Seq: 1, Time: time.Unix(1893456000, 0), Kind: record.KindOpened, Session: &record.Session{ID: id, Subject: "mallory"}})
+	if err != nil {
+		return err
+	}
+	chunk, _, err := record.AppendChunk(nil, record.Header{Session: id, Codec: record.CodecNone, First: 1, Last: 1, Key: record.WrappedKey{ID: "k", Sealed: raw}}, key, frames)
+	if err != nil {
+		return err
+	}
+	return stream.Send(&apiv1.ReadRecordingResponse{Chunk: chunk, NodeKey: public, DataKey: raw})
 }
 
 func (*fake) Get(_ context.Context, req *connect.Request[apiv1.GetRequest]) (*connect.Response[typesv1.Object], error) {

@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 	"unicode"
 	"unicode/utf16"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -153,19 +154,80 @@ func field(w io.Writer, width int, name, value string) {
 	}
 }
 
-// table aligns rows under a head.
+// gap is between the columns of a table, and prose the least that its last one is cut to.
+const (
+	gap   = 2
+	prose = 20
+)
+
+// table aligns rows under a head. On a terminal that is too narrow the last column is cut
+// where it is prose; names and ids, which people copy, are not, and where they do not fit
+// each row is a list of fields.
 func table(w io.Writer, head string, rows [][]string) {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, strings.ToUpper(strings.ReplaceAll(head, " ", "\t")))
+	names := strings.Fields(strings.ToUpper(head))
+	widths := make([]int, len(names))
+	for i, n := range names {
+		widths[i] = utf8.RuneCountInString(n)
+	}
+	last := len(names) - 1
+	word := widths[last] // the longest that the last column must have room for
 	for _, r := range rows {
 		for i, c := range r {
-			if r[i] = strings.Join(strings.Fields(c), " "); r[i] == "" {
+			if r[i] = tamed(strings.Join(strings.Fields(c), " ")); r[i] == "" {
 				r[i] = "-"
 			}
+			widths[i] = max(widths[i], utf8.RuneCountInString(r[i]))
 		}
+		if !strings.Contains(r[last], " ") {
+			word = max(word, utf8.RuneCountInString(r[last]))
+		}
+	}
+	if room := columns(w); room > 0 {
+		for _, n := range widths[:last] {
+			room -= n + gap
+		}
+		if room < min(widths[last], max(word, prose)) {
+			stacked(w, names, rows)
+			return
+		}
+		for _, r := range rows {
+			r[last] = oneLine(r[last], room)
+		}
+	}
+	tw := tabwriter.NewWriter(w, 0, 0, gap, ' ', 0)
+	for _, r := range append([][]string{names}, rows...) {
 		fmt.Fprintln(tw, strings.Join(r, "\t"))
 	}
-	_ = tw.Flush()
+	_ = tw.Flush() // w knows
+}
+
+// stacked writes rows one below the other.
+func stacked(w io.Writer, names []string, rows [][]string) {
+	wide := 0
+	for _, n := range names {
+		wide = max(wide, len(n))
+	}
+	for i, r := range rows {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		for c, n := range names {
+			field(w, wide, n, r[c])
+		}
+	}
+}
+
+// columns is how many characters fit on a line; 0 where there is no end.
+func columns(w io.Writer) int {
+	t, _ := w.(*tame)
+	if t == nil || !isTerminal(t.w) {
+		return 0
+	}
+	n, _, err := term.GetSize(int(t.w.(*os.File).Fd()))
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 func when(t *timestamppb.Timestamp) string {
@@ -186,4 +248,9 @@ func oneLine(s string, width int) string {
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// colours reports whether what is written to standard output may have colours.
+func (a *app) colours() bool {
+	return isTerminal(a.env.Stdout) && a.env.Getenv("NO_COLOR") == "" && a.env.Getenv("TERM") != "dumb"
 }

@@ -228,7 +228,7 @@ func (a *app) replay(ctx context.Context, id, purpose string, speed float64, raw
 	case "yaml":
 		return record.JSON(yamlLines{a.env.Stdout}, events)
 	}
-	return record.Text(ctx, a.env.Stdout, events, record.Options{Colour: isTerminal(a.env.Stdout), Speed: speed})
+	return record.Text(ctx, a.env.Stdout, events, record.Options{Colour: a.colours(), Speed: speed})
 }
 
 // yamlLines turns each line of JSON into a YAML document.
