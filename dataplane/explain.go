@@ -31,6 +31,7 @@ func (n *Node) explain(ctx context.Context, req *nodev1.Explain) (*nodev1.Explan
 	x, err := n.keeper.Explain(ctx, session.Question{
 		Subject: noun.SubjectOf(req.GetSubject()), Protocol: protocol, Task: postern.TaskName(req.GetTask()),
 		Resource: postern.ResourceName(req.GetResource()), Statement: req.GetStatement(), Approval: noun.ApprovalOf(req.GetApproval()),
+		Alternatives: noun.AlternativesOf(req.GetAlternatives()),
 	}, e.Explain)
 	if err != nil {
 		return nil, err

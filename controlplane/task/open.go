@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -34,7 +33,7 @@ type Opening struct {
 	// asking; 0 is never.
 	Reuse time.Duration
 	// Alternatives are other tasks that the subject is offered on the resource.
-	Alternatives []*nodev1.Alternative
+	Alternatives []postern.Alternative
 }
 
 // Open is OpenFor without anything that may be used again.
@@ -60,7 +59,11 @@ func (s *Service) OpenFor(ctx context.Context, req *nodev1.OpenGrantRequest, nod
 	if g, err = s.ofEpoch(g); err != nil {
 		return Opening{}, err
 	}
-	o := Opening{Alternatives: s.alternatives(g, req)}
+	snapshot, err := s.policy()
+	if err != nil {
+		return Opening{}, err
+	}
+	o := Opening{Alternatives: snapshot.Alternatives(noun.SubjectOf(g.GetSubject()), postern.TaskName(g.GetTask()), postern.ResourceName(req.GetResource()), s.asked(req))}
 	if settled {
 		o.Reuse = s.reusable(postern.TaskName(g.GetTask()), until)
 	}
@@ -71,34 +74,6 @@ func (s *Service) OpenFor(ctx context.Context, req *nodev1.OpenGrantRequest, nod
 		return Opening{}, err
 	}
 	return o, nil
-}
-
-// maxAlternatives bounds what a node is told of.
-const maxAlternatives = 16
-
-// alternatives are the tasks beside that of a grant that its subject is offered on the resource
-// of the request; those that ask nobody first, and none that is for one job alone.
-func (s *Service) alternatives(g *typesv1.Grant, req *nodev1.OpenGrantRequest) (out []*nodev1.Alternative) {
-	snapshot, err := s.policy()
-	if err != nil {
-		return nil
-	}
-	for _, o := range snapshot.Offers(noun.SubjectOf(g.GetSubject()), s.asked(req)) {
-		if string(o.Task) == g.GetTask() || o.Bound != nil || !slices.Contains(o.Resources, postern.ResourceName(req.GetResource())) {
-			continue
-		}
-		out = append(out, &nodev1.Alternative{Task: string(o.Task), Asks: o.Approval != nil && o.Approval.Scope == postern.ScopeGrant})
-	}
-	slices.SortStableFunc(out, func(a, b *nodev1.Alternative) int {
-		switch {
-		case a.GetAsks() == b.GetAsks():
-			return 0
-		case a.GetAsks():
-			return 1
-		}
-		return -1
-	})
-	return out[:min(len(out), maxAlternatives)]
 }
 
 // reusable is for how long the grant of a token that ends then may be opened again. A task

@@ -144,7 +144,7 @@ spec: {subjects: [{group: analysts}], tasks: [shop-report, vacuum]}
 	}
 	got := ""
 	for _, a := range o.Alternatives {
-		got += fmt.Sprintf("%s %t ", a.GetTask(), a.GetAsks())
+		got += fmt.Sprintf("%s %t ", a.Task, a.Asks)
 	}
 	if got != "vacuum false schema-change true " {
 		t.Errorf("alternatives: %s", got)

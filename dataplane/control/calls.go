@@ -89,9 +89,7 @@ func (c *Client) opened(ctx context.Context, resp *nodev1.OpenGrantResponse, tas
 	if err != nil {
 		return nil, &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the control plane's grant could not be verified", Hint: "try again; if it stays, tell the operators when it happened", Cause: err}
 	}
-	for _, a := range resp.GetAlternatives() {
-		g.Alternatives = append(g.Alternatives, postern.Alternative{Task: postern.TaskName(a.GetTask()), Asks: a.GetAsks()})
-	}
+	g.Alternatives = noun.AlternativesOf(resp.GetAlternatives())
 	waiting, cancel := context.WithTimeout(ctx, policyWait)
 	defer cancel()
 	if err := c.cfg.Snapshot.WaitFor(waiting, g.MinVersion); err != nil && !hole.Is("grant-version") {

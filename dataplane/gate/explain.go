@@ -40,7 +40,8 @@ func (g *Gate) Explain(ctx context.Context, st *engine.Statement) (Explanation, 
 	}
 	out := Explanation{Decision: d, Touched: touches(facts, d.Obligations), Relations: relations(facts)}
 	if d.Verdict == postern.VerdictDeny {
-		out.Refusal = Refuse(d)
+		out.Decision = g.advised(snap, facts, d)
+		out.Refusal = Refuse(out.Decision)
 		return out, nil
 	}
 	a, err := g.admission(snap, st, an, facts, d, rows)

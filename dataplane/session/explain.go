@@ -19,6 +19,8 @@ type Question struct {
 	Resource  postern.ResourceName
 	Statement string
 	Approval  *postern.Approval // of the grant that would be
+	// Alternatives are other tasks that the subject may have on the resource.
+	Alternatives []postern.Alternative
 }
 
 // Build makes the Statement of a text as a session of the engine would.
@@ -33,7 +35,7 @@ func (k *Keeper) Explain(ctx context.Context, q Question, build Build) (gate.Exp
 		return gate.Explanation{}, err
 	}
 	now := k.cfg.Now()
-	grant := &postern.Grant{ID: "explain", Subject: q.Subject, Task: q.Task, Start: now, End: now.Add(time.Minute), Approval: q.Approval}
+	grant := &postern.Grant{ID: "explain", Subject: q.Subject, Task: q.Task, Start: now, End: now.Add(time.Minute), Approval: q.Approval, Alternatives: q.Alternatives}
 	s := &Session{k: k, id: NewID(), grant: grant, client: policy.Request{Time: now, Region: k.cfg.Region}}
 	s.ctx, s.end = context.WithCancelCause(ctx)
 	defer s.Close(nil)

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/structpb"
 
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/postern"
 )
@@ -46,4 +47,20 @@ func ApprovalOf(a *typesv1.ApprovalRequirement) *postern.Approval {
 		return nil
 	}
 	return &postern.Approval{Scope: postern.Scope(a.GetScope()), Rule: a.GetRule(), Verbs: a.GetVerbs()}
+}
+
+// Alternatives are the messages of other tasks that a subject may have.
+func Alternatives(all []postern.Alternative) (out []*nodev1.Alternative) {
+	for _, a := range all {
+		out = append(out, &nodev1.Alternative{Task: string(a.Task), Asks: a.Asks})
+	}
+	return out
+}
+
+// AlternativesOf are the other tasks of messages.
+func AlternativesOf(all []*nodev1.Alternative) (out []postern.Alternative) {
+	for _, a := range all {
+		out = append(out, postern.Alternative{Task: postern.TaskName(a.GetTask()), Asks: a.GetAsks()})
+	}
+	return out
 }

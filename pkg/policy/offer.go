@@ -74,6 +74,30 @@ func (s *Snapshot) Offer(sub postern.Subject, t postern.TaskName, req Request) (
 	return Offer{}, no
 }
 
+// maxAlternatives bounds what a node is told of.
+const maxAlternatives = 16
+
+// Alternatives are the tasks beside t that the subject is offered on a resource now: those
+// that ask nobody first, none that is for one job alone, and no more than a node is told of.
+func (s *Snapshot) Alternatives(sub postern.Subject, t postern.TaskName, r postern.ResourceName, req Request) (out []postern.Alternative) {
+	for _, o := range s.Offers(sub, req) {
+		if o.Task == t || o.Bound != nil || !slices.Contains(o.Resources, r) {
+			continue
+		}
+		out = append(out, postern.Alternative{Task: o.Task, Asks: o.Approval != nil && o.Approval.Scope == postern.ScopeGrant})
+	}
+	slices.SortStableFunc(out, func(a, b postern.Alternative) int {
+		switch {
+		case a.Asks == b.Asks:
+			return 0
+		case a.Asks:
+			return 1
+		}
+		return -1
+	})
+	return out[:min(len(out), maxAlternatives)]
+}
+
 // A Chance is an offer, and the condition on which its binding makes it; empty for none.
 type Chance struct {
 	Offer

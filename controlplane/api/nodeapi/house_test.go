@@ -355,7 +355,7 @@ func (f *fakes) OpenFor(ctx context.Context, req *nodev1.OpenGrantRequest, node 
 	g, err := f.Open(ctx, req, node)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return task.Opening{Grant: g, Reuse: f.reuse, Alternatives: []*nodev1.Alternative{{Task: "u"}, {Task: "v", Asks: true}}}, err
+	return task.Opening{Grant: g, Reuse: f.reuse, Alternatives: []postern.Alternative{{Task: "u"}, {Task: "v", Asks: true}}}, err
 }
 
 func (f *fakes) Opened(_ context.Context, g postern.GrantID, _ postern.NodeName) error {

@@ -11,6 +11,7 @@ import (
 	"github.com/posterngate/postern/controlplane/publish"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/noun"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -41,7 +42,7 @@ func (s grantService) OpenGrant(ctx context.Context, req *nodev1.OpenGrantReques
 	if err != nil {
 		return nil, err
 	}
-	resp := &nodev1.OpenGrantResponse{Grant: o.Grant, RecordingKey: s.RecordingKey(), RawKey: s.RawKey, Alternatives: o.Alternatives}
+	resp := &nodev1.OpenGrantResponse{Grant: o.Grant, RecordingKey: s.RecordingKey(), RawKey: s.RawKey, Alternatives: noun.Alternatives(o.Alternatives)}
 	if o.Reuse > 0 {
 		resp.Reuse = durationpb.New(o.Reuse)
 	}

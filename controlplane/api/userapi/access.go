@@ -184,12 +184,14 @@ func (a *Access) Explain(ctx context.Context, r *connect.Request[apiv1.ExplainRe
 	if err != nil {
 		return nil, err
 	}
+	who := c.Subject
 	if other != nil {
-		sub = other
-		offer, _ = now.Offer(noun.SubjectOf(other), task, a.request(c)) // who is offered nothing is asked nothing
+		sub, who = other, noun.SubjectOf(other)
+		offer, _ = now.Offer(who, task, a.request(c)) // who is offered nothing is asked nothing
 	}
 	res, err := a.cfg.Hub.Command(ctx, node, &nodev1.Command{Kind: &nodev1.Command_Explain{Explain: &nodev1.Explain{
 		Subject: sub, Task: name, Resource: string(resource), Statement: r.Msg.GetStatement(), Approval: noun.Approval(offer.Approval),
+		Alternatives: noun.Alternatives(now.Alternatives(who, task, resource, a.request(c))),
 	}}})
 	if err != nil {
 		return nil, err

@@ -15,6 +15,7 @@ import (
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/noun"
 )
 
 const create = "/postern.api.v1.PolicyService/Create"
@@ -149,7 +150,7 @@ spec: {subjects: [{group: analysts}], tasks: [purge], approval: {scope: statemen
 	if err != nil || ex.Msg.GetExplanation().GetVerdict() != "deny" || ex.Msg.GetNode() != "node-1" {
 		t.Errorf("explain: %v, %v", ex, err)
 	}
-	if q := h.hub.asked.GetExplain(); q.GetSubject().GetName() != "alice" || q.GetTask() != "sales-report" || q.GetResource() != "warehouse" || q.GetStatement() != "drop table x" {
+	if q := h.hub.asked.GetExplain(); q.GetSubject().GetName() != "alice" || q.GetTask() != "sales-report" || q.GetResource() != "warehouse" || q.GetStatement() != "drop table x" || fmt.Sprint(noun.AlternativesOf(q.GetAlternatives())) != "[{purge false}]" {
 		t.Errorf("the node was asked %v", q)
 	}
 	_, err = h.access("carol:contractors").Explain(t.Context(), connect.NewRequest(&apiv1.ExplainRequest{Task: "sales-report", Statement: "select 1"}))

@@ -22,6 +22,7 @@ func TestExplain(t *testing.T) {
 			"verdict    deny", "because    task \"sales-report\" does not allow DELETE on sales.orders", "detail     allowed: select on sales.orders", "next       ask for a task that may", "relations  sales.orders\n",
 		}},
 		{"sales-report", "SELECT id FROM custmers", []string{"verdict    deny", "because    relation \"custmers\" does not exist", "next       perhaps table sales.customers is meant"}},
+		{"sales-report", "DROP TABLE orders", []string{"verdict    deny", "next       your task \"schema-change\" may: postern connect schema-change.warehouse"}},
 		{"sales-report", "CREATE TEMP TABLE t AS SELECT 1", []string{"verdict    deny", "could not be understood", "detail     temporary relations are not allowed"}},
 		{"purge-order", "DELETE FROM sales.orders WHERE id = 7", []string{"verdict    hold", "detail     approval rule: ", "sent       DELETE FROM sales.orders WHERE id = 7"}},
 	} {

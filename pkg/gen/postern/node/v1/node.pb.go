@@ -2655,7 +2655,9 @@ type Explain struct {
 	// The statement.
 	Statement string `protobuf:"bytes,4,opt,name=statement,proto3" json:"statement,omitempty"`
 	// Whom the binding of the grant asks for each session or statement.
-	Approval      *v1.ApprovalRequirement `protobuf:"bytes,5,opt,name=approval,proto3" json:"approval,omitempty"`
+	Approval *v1.ApprovalRequirement `protobuf:"bytes,5,opt,name=approval,proto3" json:"approval,omitempty"`
+	// Other tasks that they may have on the resource.
+	Alternatives  []*Alternative `protobuf:"bytes,6,rep,name=alternatives,proto3" json:"alternatives,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2721,6 +2723,13 @@ func (x *Explain) GetStatement() string {
 func (x *Explain) GetApproval() *v1.ApprovalRequirement {
 	if x != nil {
 		return x.Approval
+	}
+	return nil
+}
+
+func (x *Explain) GetAlternatives() []*Alternative {
+	if x != nil {
+		return x.Alternatives
 	}
 	return nil
 }
@@ -5722,13 +5731,14 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"$\n" +
 	"\vCancelQuery\x12\x15\n" +
-	"\x03key\x18\x01 \x01(\fB\x03\x80\x01\x01R\x03key\"\xcf\x01\n" +
+	"\x03key\x18\x01 \x01(\fB\x03\x80\x01\x01R\x03key\"\x91\x02\n" +
 	"\aExplain\x123\n" +
 	"\asubject\x18\x01 \x01(\v2\x19.postern.types.v1.SubjectR\asubject\x12\x12\n" +
 	"\x04task\x18\x02 \x01(\tR\x04task\x12\x1a\n" +
 	"\bresource\x18\x03 \x01(\tR\bresource\x12\x1c\n" +
 	"\tstatement\x18\x04 \x01(\tR\tstatement\x12A\n" +
-	"\bapproval\x18\x05 \x01(\v2%.postern.types.v1.ApprovalRequirementR\bapproval\"<\n" +
+	"\bapproval\x18\x05 \x01(\v2%.postern.types.v1.ApprovalRequirementR\bapproval\x12@\n" +
+	"\falternatives\x18\x06 \x03(\v2\x1c.postern.node.v1.AlternativeR\falternatives\"<\n" +
 	"\x05Drain\x123\n" +
 	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x89\x03\n" +
 	"\rCommandResult\x12\x0e\n" +
@@ -6125,83 +6135,84 @@ var file_postern_node_v1_node_proto_depIdxs = []int32{
 	83,  // 48: postern.node.v1.Inspection.time:type_name -> google.protobuf.Timestamp
 	84,  // 49: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
 	85,  // 50: postern.node.v1.Explain.approval:type_name -> postern.types.v1.ApprovalRequirement
-	81,  // 51: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
-	36,  // 52: postern.node.v1.CommandResult.explanation:type_name -> postern.node.v1.Explanation
-	28,  // 53: postern.node.v1.CommandResult.inspection:type_name -> postern.node.v1.Inspection
-	17,  // 54: postern.node.v1.CommandResult.accounts:type_name -> postern.node.v1.AccountReport
-	78,  // 55: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
-	80,  // 56: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
-	41,  // 57: postern.node.v1.PinServerRequest.said:type_name -> postern.node.v1.Pin
-	41,  // 58: postern.node.v1.PinServerRequest.accepted:type_name -> postern.node.v1.Pin
-	39,  // 59: postern.node.v1.PinServerResponse.pins:type_name -> postern.node.v1.ServerPins
-	40,  // 60: postern.node.v1.ServerPins.lists:type_name -> postern.node.v1.PinnedList
-	83,  // 61: postern.node.v1.ServerPins.used_time:type_name -> google.protobuf.Timestamp
-	83,  // 62: postern.node.v1.PinnedList.begin_time:type_name -> google.protobuf.Timestamp
-	41,  // 63: postern.node.v1.PinnedList.pins:type_name -> postern.node.v1.Pin
-	83,  // 64: postern.node.v1.FinishBrowserResponse.expire_time:type_name -> google.protobuf.Timestamp
-	83,  // 65: postern.node.v1.VouchResponse.expire_time:type_name -> google.protobuf.Timestamp
-	83,  // 66: postern.node.v1.VouchResponse.renew_time:type_name -> google.protobuf.Timestamp
-	52,  // 67: postern.node.v1.SignInResponse.prompt:type_name -> postern.node.v1.SignInPrompt
-	57,  // 68: postern.node.v1.SignInResponse.grant:type_name -> postern.node.v1.OpenGrantResponse
-	83,  // 69: postern.node.v1.SignInPrompt.expire_time:type_name -> google.protobuf.Timestamp
-	53,  // 70: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
-	53,  // 71: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
-	53,  // 72: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
-	53,  // 73: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
-	53,  // 74: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
-	53,  // 75: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
-	86,  // 76: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
-	81,  // 77: postern.node.v1.OpenGrantResponse.reuse:type_name -> google.protobuf.Duration
-	58,  // 78: postern.node.v1.OpenGrantResponse.alternatives:type_name -> postern.node.v1.Alternative
-	87,  // 79: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
-	88,  // 80: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
-	88,  // 81: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
-	83,  // 82: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	83,  // 83: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	79,  // 84: postern.node.v1.Credential.mask_keys:type_name -> postern.node.v1.Credential.MaskKeysEntry
-	83,  // 85: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	83,  // 86: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	0,   // 87: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
-	2,   // 88: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
-	4,   // 89: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
-	56,  // 90: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
-	59,  // 91: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
-	61,  // 92: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
-	63,  // 93: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
-	54,  // 94: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
-	50,  // 95: postern.node.v1.GrantService.SignIn:input_type -> postern.node.v1.SignInRequest
-	48,  // 96: postern.node.v1.GrantService.Vouch:input_type -> postern.node.v1.VouchRequest
-	42,  // 97: postern.node.v1.GrantService.BeginBrowser:input_type -> postern.node.v1.BeginBrowserRequest
-	44,  // 98: postern.node.v1.GrantService.FinishBrowser:input_type -> postern.node.v1.FinishBrowserRequest
-	46,  // 99: postern.node.v1.GrantService.EndBrowser:input_type -> postern.node.v1.EndBrowserRequest
-	37,  // 100: postern.node.v1.GrantService.PinServer:input_type -> postern.node.v1.PinServerRequest
-	65,  // 101: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
-	68,  // 102: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
-	70,  // 103: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
-	72,  // 104: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
-	1,   // 105: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
-	3,   // 106: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
-	10,  // 107: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
-	57,  // 108: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
-	60,  // 109: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
-	62,  // 110: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
-	64,  // 111: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
-	55,  // 112: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
-	51,  // 113: postern.node.v1.GrantService.SignIn:output_type -> postern.node.v1.SignInResponse
-	49,  // 114: postern.node.v1.GrantService.Vouch:output_type -> postern.node.v1.VouchResponse
-	43,  // 115: postern.node.v1.GrantService.BeginBrowser:output_type -> postern.node.v1.BeginBrowserResponse
-	45,  // 116: postern.node.v1.GrantService.FinishBrowser:output_type -> postern.node.v1.FinishBrowserResponse
-	47,  // 117: postern.node.v1.GrantService.EndBrowser:output_type -> postern.node.v1.EndBrowserResponse
-	38,  // 118: postern.node.v1.GrantService.PinServer:output_type -> postern.node.v1.PinServerResponse
-	66,  // 119: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
-	69,  // 120: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
-	71,  // 121: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
-	73,  // 122: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
-	105, // [105:123] is the sub-list for method output_type
-	87,  // [87:105] is the sub-list for method input_type
-	87,  // [87:87] is the sub-list for extension type_name
-	87,  // [87:87] is the sub-list for extension extendee
-	0,   // [0:87] is the sub-list for field type_name
+	58,  // 51: postern.node.v1.Explain.alternatives:type_name -> postern.node.v1.Alternative
+	81,  // 52: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
+	36,  // 53: postern.node.v1.CommandResult.explanation:type_name -> postern.node.v1.Explanation
+	28,  // 54: postern.node.v1.CommandResult.inspection:type_name -> postern.node.v1.Inspection
+	17,  // 55: postern.node.v1.CommandResult.accounts:type_name -> postern.node.v1.AccountReport
+	78,  // 56: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
+	80,  // 57: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
+	41,  // 58: postern.node.v1.PinServerRequest.said:type_name -> postern.node.v1.Pin
+	41,  // 59: postern.node.v1.PinServerRequest.accepted:type_name -> postern.node.v1.Pin
+	39,  // 60: postern.node.v1.PinServerResponse.pins:type_name -> postern.node.v1.ServerPins
+	40,  // 61: postern.node.v1.ServerPins.lists:type_name -> postern.node.v1.PinnedList
+	83,  // 62: postern.node.v1.ServerPins.used_time:type_name -> google.protobuf.Timestamp
+	83,  // 63: postern.node.v1.PinnedList.begin_time:type_name -> google.protobuf.Timestamp
+	41,  // 64: postern.node.v1.PinnedList.pins:type_name -> postern.node.v1.Pin
+	83,  // 65: postern.node.v1.FinishBrowserResponse.expire_time:type_name -> google.protobuf.Timestamp
+	83,  // 66: postern.node.v1.VouchResponse.expire_time:type_name -> google.protobuf.Timestamp
+	83,  // 67: postern.node.v1.VouchResponse.renew_time:type_name -> google.protobuf.Timestamp
+	52,  // 68: postern.node.v1.SignInResponse.prompt:type_name -> postern.node.v1.SignInPrompt
+	57,  // 69: postern.node.v1.SignInResponse.grant:type_name -> postern.node.v1.OpenGrantResponse
+	83,  // 70: postern.node.v1.SignInPrompt.expire_time:type_name -> google.protobuf.Timestamp
+	53,  // 71: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
+	53,  // 72: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
+	53,  // 73: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
+	53,  // 74: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
+	53,  // 75: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
+	53,  // 76: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
+	86,  // 77: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
+	81,  // 78: postern.node.v1.OpenGrantResponse.reuse:type_name -> google.protobuf.Duration
+	58,  // 79: postern.node.v1.OpenGrantResponse.alternatives:type_name -> postern.node.v1.Alternative
+	87,  // 80: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
+	88,  // 81: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
+	88,  // 82: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
+	83,  // 83: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	83,  // 84: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	79,  // 85: postern.node.v1.Credential.mask_keys:type_name -> postern.node.v1.Credential.MaskKeysEntry
+	83,  // 86: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	83,  // 87: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	0,   // 88: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
+	2,   // 89: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
+	4,   // 90: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
+	56,  // 91: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
+	59,  // 92: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
+	61,  // 93: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
+	63,  // 94: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
+	54,  // 95: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
+	50,  // 96: postern.node.v1.GrantService.SignIn:input_type -> postern.node.v1.SignInRequest
+	48,  // 97: postern.node.v1.GrantService.Vouch:input_type -> postern.node.v1.VouchRequest
+	42,  // 98: postern.node.v1.GrantService.BeginBrowser:input_type -> postern.node.v1.BeginBrowserRequest
+	44,  // 99: postern.node.v1.GrantService.FinishBrowser:input_type -> postern.node.v1.FinishBrowserRequest
+	46,  // 100: postern.node.v1.GrantService.EndBrowser:input_type -> postern.node.v1.EndBrowserRequest
+	37,  // 101: postern.node.v1.GrantService.PinServer:input_type -> postern.node.v1.PinServerRequest
+	65,  // 102: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
+	68,  // 103: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
+	70,  // 104: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
+	72,  // 105: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
+	1,   // 106: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
+	3,   // 107: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
+	10,  // 108: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
+	57,  // 109: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
+	60,  // 110: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
+	62,  // 111: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
+	64,  // 112: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
+	55,  // 113: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
+	51,  // 114: postern.node.v1.GrantService.SignIn:output_type -> postern.node.v1.SignInResponse
+	49,  // 115: postern.node.v1.GrantService.Vouch:output_type -> postern.node.v1.VouchResponse
+	43,  // 116: postern.node.v1.GrantService.BeginBrowser:output_type -> postern.node.v1.BeginBrowserResponse
+	45,  // 117: postern.node.v1.GrantService.FinishBrowser:output_type -> postern.node.v1.FinishBrowserResponse
+	47,  // 118: postern.node.v1.GrantService.EndBrowser:output_type -> postern.node.v1.EndBrowserResponse
+	38,  // 119: postern.node.v1.GrantService.PinServer:output_type -> postern.node.v1.PinServerResponse
+	66,  // 120: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
+	69,  // 121: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
+	71,  // 122: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
+	73,  // 123: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
+	106, // [106:124] is the sub-list for method output_type
+	88,  // [88:106] is the sub-list for method input_type
+	88,  // [88:88] is the sub-list for extension type_name
+	88,  // [88:88] is the sub-list for extension extendee
+	0,   // [0:88] is the sub-list for field type_name
 }
 
 func init() { file_postern_node_v1_node_proto_init() }
