@@ -131,7 +131,7 @@ func TestKilledAtOnce(t *testing.T) {
 		}
 	})
 	c := h.connect(t)
-	file := filepath.Join(start(t).Dir, t.Name())
+	file := place(t, "")
 	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -66,7 +66,7 @@ func said(t *testing.T, c *client, command, input string) string {
 // what it is.
 func TestNothingIsTold(t *testing.T) {
 	h := newHouse(t)
-	dir, secret := filepath.Join(start(t).Dir, t.Name()), filepath.Join(start(t).Dir, "secret-"+t.Name())
+	dir, secret := place(t, ""), place(t, "secret-")
 	for _, d := range []string{dir, filepath.Join(secret, "folder")} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			t.Fatal(err)
@@ -111,7 +111,7 @@ func TestNothingIsTold(t *testing.T) {
 // TestFoldersMoveWhole: a folder is renamed as all that is below it, a file as itself.
 func TestFoldersMoveWhole(t *testing.T) {
 	h := newHouse(t)
-	dir := filepath.Join(start(t).Dir, t.Name())
+	dir := place(t, "")
 	if err := os.MkdirAll(filepath.Join(dir, "folder"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func TestFoldersMoveWhole(t *testing.T) {
 // TestARenameIsOfWhatItsNamesMean: policy hears what the host makes of both names.
 func TestARenameIsOfWhatItsNamesMean(t *testing.T) {
 	h := newHouse(t)
-	dir := filepath.Join(start(t).Dir, t.Name())
+	dir := place(t, "")
 	if err := os.MkdirAll(filepath.Join(dir, "in"), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -211,7 +211,7 @@ func TestManyVariables(t *testing.T) {
 // TestLyingSFTP: lengths that are not so end the file session and nothing else.
 func TestLyingSFTP(t *testing.T) {
 	h := newHouse(t)
-	dir := filepath.Join(start(t).Dir, t.Name())
+	dir := place(t, "")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -287,7 +287,7 @@ func handle(answer []byte) bool {
 // permitted (Teleport 14.0.3, RecursiveChown).
 func TestOwnersStay(t *testing.T) {
 	h := newHouse(t)
-	dir := filepath.Join(start(t).Dir, t.Name())
+	dir := place(t, "")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -51,6 +52,18 @@ func start(t testing.TB) *servers.SSHD {
 		t.Fatal(shared.err)
 	}
 	return shared.sshd
+}
+
+// place is where a test makes files at the target: its own, and empty when it begins again.
+func place(t testing.TB, before string) string {
+	t.Helper()
+	name := filepath.Join(start(t).Dir, before+t.Name())
+	t.Cleanup(func() {
+		if err := os.RemoveAll(name); err != nil {
+			t.Error(err)
+		}
+	})
+	return name
 }
 
 func target(t testing.TB) engine.Terms {

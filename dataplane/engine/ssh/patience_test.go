@@ -199,7 +199,7 @@ func TestStillOpen(t *testing.T) {
 // TestWaitedCopy: what people were asked for ends as what they were not.
 func TestWaitedCopy(t *testing.T) {
 	h := newHouse(t)
-	dir := filepath.Join(start(t).Dir, t.Name())
+	dir := place(t, "")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}

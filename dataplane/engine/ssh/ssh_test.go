@@ -186,8 +186,8 @@ func TestUnknownHost(t *testing.T) {
 
 func TestFiles(t *testing.T) {
 	h := newHouse(t)
-	dir := filepath.Join(start(t).Dir, t.Name())
-	secret := filepath.Join(start(t).Dir, "secret-"+t.Name())
+	dir := place(t, "")
+	secret := place(t, "secret-")
 	for _, d := range []string{dir, secret} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			t.Fatal(err)
@@ -278,7 +278,7 @@ func second[T any](_ T, err error) error { return err }
 
 func TestScp(t *testing.T) {
 	h := newHouse(t)
-	dir := filepath.Join(start(t).Dir, t.Name())
+	dir := place(t, "")
 	if err := os.MkdirAll(filepath.Join(dir, "sub"), 0o755); err != nil {
 		t.Fatal(err)
 	}

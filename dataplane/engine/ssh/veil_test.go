@@ -153,7 +153,7 @@ func TestVeilWaits(t *testing.T) {
 // is recorded.
 func TestMasked(t *testing.T) {
 	h := newHouse(t)
-	dir := filepath.Join(start(t).Dir, t.Name())
+	dir := place(t, "")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +235,7 @@ func (w writer) Write(p []byte) (int, error) { return w(p) }
 // TestMaskedGuard: what the guarded shell masks is masked in every line of it.
 func TestMaskedGuard(t *testing.T) {
 	h := newHouse(t)
-	name := filepath.Join(start(t).Dir, t.Name())
+	name := place(t, "")
 	if err := os.WriteFile(name, []byte("user alice@example.com is in\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
