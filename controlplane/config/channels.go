@@ -16,7 +16,8 @@ type Channel struct {
 	// Secret is the name of the Secret that the channel uses: with the field "value", of at
 	// least 16 bytes, for a webhook, and with "token" and "signingSecret" for Slack.
 	Secret string `json:"secret"`
-	// Webhook is an address that gets a signed message for each change.
+	// Webhook is an address that gets a signed message for each change, one after the other.
+	// What is answered too late is sent again as it is by then; "time" says which is newer.
 	Webhook *Webhook `json:"webhook"`
 	// Slack is a channel of a workspace, in which people can also answer: their app's
 	// request URL is URL/channels/NAME. Who answers there must have signed in on the pages

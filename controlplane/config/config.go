@@ -59,7 +59,9 @@ type Config struct {
 	Vault *Vault `json:"vault"`
 
 	// Hooks take signed webhooks that say which tickets and jobs are closed: POST to
-	// URL/hooks/NAME. Grants that a Binding binds to one of them end with it.
+	// URL/hooks/NAME. Grants that a Binding binds to one of them end with it. Who sends a
+	// message again, signed anew, says in its "time" when it came about: of messages that
+	// overtake each other the latest holds, and older ones are answered with 409.
 	Hooks []Hook `json:"hooks"`
 
 	// Channels are told what waits for people, and what became of it.

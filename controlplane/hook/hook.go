@@ -18,8 +18,11 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/posterngate/postern/controlplane/audit"
 	"github.com/posterngate/postern/controlplane/store"
+	"github.com/posterngate/postern/pkg/fault"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/secret"
 )
@@ -39,8 +42,8 @@ const (
 
 // Grants end with what they are bound to; *task.Service is one.
 type Grants interface {
-	Close(ctx context.Context, ref *typesv1.GrantReference, by audit.Entry, more ...store.Op) error
-	Reopen(ctx context.Context, ref *typesv1.GrantReference, by audit.Entry, more ...store.Op) error
+	Close(ctx context.Context, ref *typesv1.GrantReference, at time.Time, by audit.Entry, more ...store.Op) error
+	Reopen(ctx context.Context, ref *typesv1.GrantReference, at time.Time, by audit.Entry, more ...store.Op) error
 }
 
 // Config is what a Service needs; everything but Now is required.
@@ -75,10 +78,14 @@ type message struct {
 	ID    string `json:"id"`    // of this message, new for each
 	Event string `json:"event"` // closed or reopened
 	Ref   string `json:"ref"`   // of the ticket or job
+	// Time is when that came about, by which messages are ordered that overtake each other.
+	// Who signs a message anew to send it again says it; else it is when it was signed.
+	Time time.Time `json:"time"`
 }
 
-// ServeHTTP takes POST Path/NAME with a JSON object of id, event and ref, and the header
-// Postern-Signature. It answers 204 once what follows from it is written down.
+// ServeHTTP takes POST Path/NAME with a JSON object of id, event, ref and time, and the
+// header Postern-Signature. It answers 204 once what follows from it is written down, and
+// 409 where nothing does: the message was taken, or one that came about after it.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	status, err := s.take(w, r)
 	w.Header().Set("Cache-Control", "no-store")
@@ -112,11 +119,12 @@ func (s *Service) take(w http.ResponseWriter, r *http.Request) (int, error) {
 	if err != nil {
 		return http.StatusServiceUnavailable, err
 	}
-	if err := Verify(key, r.Header.Get(Header), s.cfg.Now(), body); err != nil {
+	signed, err := Verify(key, r.Header.Get(Header), s.cfg.Now(), body)
+	if err != nil {
 		return http.StatusUnauthorized, err
 	}
 	s.gate.Good(r)
-	m, err := read(body)
+	m, err := read(body, signed)
 	if err != nil {
 		return http.StatusBadRequest, err
 	}
@@ -136,12 +144,13 @@ func (s *Service) key(ctx context.Context, name string) ([]byte, error) {
 	return fields[SecretKey].Reveal(), nil
 }
 
-func read(body []byte) (*message, error) {
+// read is the message of a body that was signed at an instant.
+func read(body []byte, signed time.Time) (*message, error) {
 	var m message
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&m); err != nil || d.More() {
-		return nil, errors.New("the message is not one JSON object of id, event and ref")
+		return nil, errors.New("the message is not one JSON object of id, event, ref and time")
 	}
 	for _, v := range []string{m.ID, m.Ref} {
 		if v == "" || len(v) > maxTextBytes {
@@ -150,6 +159,12 @@ func read(body []byte) (*message, error) {
 	}
 	if m.Event != "closed" && m.Event != "reopened" {
 		return nil, fmt.Errorf("event is %.40q, and neither closed nor reopened", m.Event)
+	}
+	if m.Time.IsZero() {
+		m.Time = signed
+	}
+	if m.Time.Sub(signed) >= Tolerance {
+		return nil, errors.New("time is after the message was signed")
 	}
 	return &m, nil
 }
@@ -168,12 +183,15 @@ func (s *Service) tell(r *http.Request, name string, m *message) (int, error) {
 	if m.Event == "reopened" {
 		do = s.cfg.Grants.Reopen
 	}
-	err := do(ctx, ref, by, once)
+	err := do(ctx, ref, m.Time, by, once)
 	var conflict *store.ConflictError
 	if errors.As(err, &conflict) && conflict.Key == seen {
 		return http.StatusConflict, errors.New("a message with this id was taken already")
 	}
-	if err != nil {
+	switch {
+	case fault.CodeOf(err) == codes.Aborted:
+		return http.StatusConflict, err
+	case err != nil:
 		return http.StatusInternalServerError, err
 	}
 	return http.StatusNoContent, nil

@@ -2,6 +2,7 @@ package hook
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -9,22 +10,30 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/posterngate/postern/controlplane/audit"
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/controlplane/store/storetest"
+	"github.com/posterngate/postern/pkg/fault"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/secret"
 )
 
 var key = []byte("0123456789abcdef0123456789abcdef")
 
-// grants write down what they are told.
+// grants write down what they are told, but for what is older than a ticket's last.
 type grants struct {
 	store store.Store
 	told  []string
+	last  time.Time
 }
 
-func (g *grants) tell(ctx context.Context, what string, ref *typesv1.GrantReference, more []store.Op) error {
+func (g *grants) tell(ctx context.Context, what string, ref *typesv1.GrantReference, at time.Time, more []store.Op) error {
+	if at.Before(g.last) {
+		return fmt.Errorf("told: %w", fault.New(codes.Aborted, "something later is known"))
+	}
+	g.last = at
 	if _, err := g.store.Commit(ctx, more...); err != nil {
 		return err
 	}
@@ -32,12 +41,12 @@ func (g *grants) tell(ctx context.Context, what string, ref *typesv1.GrantRefere
 	return nil
 }
 
-func (g *grants) Close(ctx context.Context, ref *typesv1.GrantReference, _ audit.Entry, more ...store.Op) error {
-	return g.tell(ctx, "closed", ref, more)
+func (g *grants) Close(ctx context.Context, ref *typesv1.GrantReference, at time.Time, _ audit.Entry, more ...store.Op) error {
+	return g.tell(ctx, "closed", ref, at, more)
 }
 
-func (g *grants) Reopen(ctx context.Context, ref *typesv1.GrantReference, _ audit.Entry, more ...store.Op) error {
-	return g.tell(ctx, "reopened", ref, more)
+func (g *grants) Reopen(ctx context.Context, ref *typesv1.GrantReference, at time.Time, _ audit.Entry, more ...store.Op) error {
+	return g.tell(ctx, "reopened", ref, at, more)
 }
 
 func TestHook(t *testing.T) {
@@ -105,6 +114,17 @@ func TestHook(t *testing.T) {
 	if got := send("jira", Sign(of("jira"), now, []byte(again)), again); got != http.StatusNoContent {
 		t.Errorf("reopened: %d", got)
 	}
+	for body, want := range map[string]int{
+		`{"id":"m-3","event":"closed","ref":"OPS-1","time":"` + now.Add(-time.Hour).Format(time.RFC3339) + `"}`:    http.StatusConflict, // an hour on the way, and signed anew
+		`{"id":"m-3","event":"closed","ref":"OPS-1","time":"` + now.Add(6*time.Minute).Format(time.RFC3339) + `"}`: http.StatusBadRequest,
+	} {
+		if got := send("jira", Sign(of("jira"), now, []byte(body)), body); got != want {
+			t.Errorf("%s: %d, want %d", body, got, want)
+		}
+	}
+	if !g.last.Equal(time.Unix(now.Unix(), 0)) {
+		t.Errorf("came about at %s, and not when it was signed", g.last)
+	}
 	if strings.Join(g.told, ", ") != "closed jira OPS-1, reopened jira OPS-1" {
 		t.Errorf("told %v", g.told)
 	}
@@ -128,7 +148,7 @@ func FuzzVerify(f *testing.F) {
 	f.Add("t=,v1=", []byte(""))
 	f.Add("t=1700000000,v1=00,v1=zz,v2=", []byte("x"))
 	f.Fuzz(func(t *testing.T, header string, body []byte) {
-		if err := Verify(key, header, now, body); err == nil && !strings.Contains(header, Sign(key, now, body)[len("t=1700000000,v1="):]) && !strings.Contains(header, "t=1700000000") {
+		if _, err := Verify(key, header, now, body); err == nil && !strings.Contains(header, Sign(key, now, body)[len("t=1700000000,v1="):]) && !strings.Contains(header, "t=1700000000") {
 			// Some other second within the tolerance would need its own signature.
 			t.Errorf("%q passes for %q", header, body)
 		}
@@ -139,7 +159,7 @@ func FuzzRead(f *testing.F) {
 	f.Add([]byte(`{"id":"m","event":"closed","ref":"OPS-1"}`))
 	f.Add([]byte(`{"id":1}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		if m, err := read(body); err == nil && (m.ID == "" || m.Ref == "" || m.Event != "closed" && m.Event != "reopened") {
+		if m, err := read(body, time.Unix(0, 0)); err == nil && (m.ID == "" || m.Ref == "" || m.Event != "closed" && m.Event != "reopened") {
 			t.Errorf("%s is read as %+v", body, m)
 		}
 	})

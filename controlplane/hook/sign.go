@@ -38,12 +38,12 @@ func mac(key []byte, t string, body []byte) []byte {
 
 var errForged = errors.New("the signature is not good")
 
-// Verify says why a body does not count that came with this header: it is forged, or
-// older or newer than the Tolerance lets pass. Any one of several v1 will do, so that keys
-// can be changed.
-func Verify(key []byte, header string, now time.Time, body []byte) error {
+// Verify says when a body was signed that came with this header, or why it does not count:
+// it is forged, or older or newer than the Tolerance lets pass. Any one of several v1 will
+// do, so that keys can be changed.
+func Verify(key []byte, header string, now time.Time, body []byte) (signed time.Time, err error) {
 	if len(key) < MinKeyBytes || len(header) > maxHeaderBytes {
-		return errForged
+		return signed, errForged
 	}
 	var t string
 	var sums []string
@@ -51,7 +51,7 @@ func Verify(key []byte, header string, now time.Time, body []byte) error {
 		switch name, v, _ := strings.Cut(strings.TrimSpace(part), "="); name {
 		case "t":
 			if t != "" {
-				return errForged
+				return signed, errForged
 			}
 			t = v
 		case "v1":
@@ -60,7 +60,7 @@ func Verify(key []byte, header string, now time.Time, body []byte) error {
 	}
 	seconds, err := strconv.ParseInt(t, 10, 64)
 	if err != nil || strconv.FormatInt(seconds, 10) != t {
-		return errForged
+		return signed, errForged
 	}
 	want, good := mac(key, t, body), false
 	for _, s := range sums {
@@ -68,9 +68,10 @@ func Verify(key []byte, header string, now time.Time, body []byte) error {
 		good = good || err == nil && hmac.Equal(sum, want)
 	}
 	if !good {
-		return errForged
+		return signed, errForged
 	}
-	return InTime(time.Unix(seconds, 0), now)
+	signed = time.Unix(seconds, 0)
+	return signed, InTime(signed, now)
 }
 
 // InTime says why something that was signed at an instant does not count now.

@@ -225,7 +225,7 @@ func TestWebhook(t *testing.T) {
 		if !strings.HasPrefix(got.id, h.GetId()+"/"+word+"/") {
 			t.Errorf("told %q", got.id)
 		}
-		if err := hook.Verify([]byte("0123456789abcdef"), got.signature, time.Now(), got.body); err != nil {
+		if _, err := hook.Verify([]byte("0123456789abcdef"), got.signature, time.Now(), got.body); err != nil {
 			t.Errorf("%s: %v", word, err)
 		}
 		var m struct {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -22,8 +23,8 @@ import (
 )
 
 const (
-	// closedKind tells which tickets and jobs are closed: a typesv1.Closed by a hash of
-	// what it names.
+	// closedKind tells which tickets and jobs are closed, or were until lately: a
+	// typesv1.Closed by a hash of what it names.
 	closedKind = "closed"
 	// keepClosed is how long that is known: nobody takes a task for a ticket that was
 	// closed longer ago without its being open again.
@@ -85,57 +86,96 @@ func (s *Service) unclosed(ctx context.Context, g *typesv1.Grant) ([]store.Op, e
 	if g.GetBound() == nil {
 		return nil, nil
 	}
-	key := closedKey(g.GetBound())
-	switch _, err := s.cfg.Store.Get(ctx, key); {
-	case err == nil:
+	c, e, err := s.told(ctx, g.GetBound())
+	switch {
+	case err != nil:
+		return nil, err
+	case c != nil && !c.GetReopened():
 		return nil, fault.Refused(&postern.Refusal{Code: postern.CodeNoGrant, Rule: g.GetBinding(), Reason: closedText(g.GetBound()), Hint: "name one that is open"})
-	case !errors.Is(err, store.ErrNotFound):
-		return nil, fmt.Errorf("read %s: %w", key, err)
 	}
-	return []store.Op{{Key: key, Check: true, If: 0}}, nil
+	return []store.Op{{Key: e.Key, Check: true, If: e.Revision}}, nil
 }
 
-// Close writes down that a ticket or job is closed, together with more: every replica
-// then ends its grants, and no further one is made. Closing what is closed changes
-// nothing but more.
-func (s *Service) Close(ctx context.Context, ref *typesv1.GrantReference, by audit.Entry, more ...store.Op) error {
-	now := s.cfg.Now()
-	value, err := proto.Marshal(&typesv1.Closed{What: ref, Time: timestamppb.New(now), KeepUntil: timestamppb.New(now.Add(keepClosed))})
+// told is what is known of a ticket or job, and where; nil where nothing is.
+func (s *Service) told(ctx context.Context, ref *typesv1.GrantReference) (*typesv1.Closed, store.Entry, error) {
+	e, err := s.cfg.Store.Get(ctx, closedKey(ref))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, store.Entry{Key: closedKey(ref)}, nil
+	}
 	if err != nil {
-		return fmt.Errorf("close %s: %w", ref.GetRef(), err)
+		return nil, e, fmt.Errorf("read %s: %w", closedKey(ref), err)
 	}
-	return s.tell(ctx, ref, "reference.close", by, append(more, store.Op{Key: closedKey(ref), Value: value, If: store.AnyRevision}))
+	c, err := decodeClosed(e)
+	return c, e, err
 }
 
-// Reopen takes back that a ticket or job is closed; grants that ended stay over.
-func (s *Service) Reopen(ctx context.Context, ref *typesv1.GrantReference, by audit.Entry, more ...store.Op) error {
-	return s.tell(ctx, ref, "reference.reopen", by, append(more, store.Op{Key: closedKey(ref), Delete: true, If: store.AnyRevision}))
+func decodeClosed(e store.Entry) (*typesv1.Closed, error) {
+	c := &typesv1.Closed{}
+	if err := proto.Unmarshal(e.Value, c); err != nil {
+		return nil, fmt.Errorf("read %s: %w", e.Key, err)
+	}
+	return c, nil
 }
 
-func (s *Service) tell(ctx context.Context, ref *typesv1.GrantReference, action string, by audit.Entry, ops []store.Op) error {
-	by.Action, by.Object, by.Outcome = action, "hook/"+ref.GetHook(), "ok"
-	by.Detail = map[string]any{"ref": ref.GetRef()}
-	if _, err := s.cfg.Audit.Commit(ctx, by, ops...); err != nil {
-		return fmt.Errorf("%s %s: %w", action, ref.GetRef(), err)
+// Close writes down that a ticket or job is closed since an instant, together with more:
+// every replica then ends its grants, and no further one is made. Closing what is closed
+// changes nothing but more. Aborted is the code of the error where something later is known
+// of it, so that messages which overtake each other leave it as it is.
+func (s *Service) Close(ctx context.Context, ref *typesv1.GrantReference, at time.Time, by audit.Entry, more ...store.Op) error {
+	by.Action = "reference.close"
+	return s.tell(ctx, &typesv1.Closed{What: ref, Time: timestamppb.New(at)}, by, more)
+}
+
+// Reopen is Close for what is open again; grants that ended stay over. What was closed and
+// opened at the same instant is closed.
+func (s *Service) Reopen(ctx context.Context, ref *typesv1.GrantReference, at time.Time, by audit.Entry, more ...store.Op) error {
+	by.Action = "reference.reopen"
+	return s.tell(ctx, &typesv1.Closed{What: ref, Time: timestamppb.New(at), Reopened: true}, by, more)
+}
+
+func (s *Service) tell(ctx context.Context, now *typesv1.Closed, by audit.Entry, more []store.Op) error {
+	ref, at := now.GetWhat(), now.GetTime().AsTime()
+	by.Object, by.Outcome, by.Detail = "hook/"+ref.GetHook(), "ok", map[string]any{"ref": ref.GetRef(), "time": at}
+	now.KeepUntil = timestamppb.New(s.cfg.Now().Add(keepClosed))
+	value, err := proto.Marshal(now)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", by.Action, ref.GetRef(), err)
+	}
+	_, err = store.Again(func() (int64, error) {
+		was, e, err := s.told(ctx, ref)
+		if err != nil {
+			return 0, err
+		}
+		if d := at.Compare(was.GetTime().AsTime()); was != nil && (d < 0 || d == 0 && now.GetReopened() && !was.GetReopened()) {
+			return 0, fault.New(codes.Aborted, "of %s something is known already that came after", ref.GetRef())
+		}
+		return s.cfg.Audit.Commit(ctx, by, append(more, store.Op{Key: e.Key, Value: value, If: e.Revision})...)
+	})
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", by.Action, ref.GetRef(), err)
 	}
 	return nil
 }
 
 // closed reports whether what a grant is bound to is closed, as this replica has heard.
-func (s *Service) closed(g *typesv1.Grant) bool {
+func (s *Service) closed(g *typesv1.Grant) (bool, error) {
 	if g.GetBound() == nil {
-		return false
+		return false, nil
 	}
-	_, ok := s.cache.View().Get(closedKey(g.GetBound()))
-	return ok
+	e, ok := s.cache.View().Get(closedKey(g.GetBound()))
+	if !ok {
+		return false, nil
+	}
+	c, err := decodeClosed(e)
+	return err == nil && !c.GetReopened(), err
 }
 
 // forgetClosed forgets what was closed long ago.
 func (s *Service) forgetClosed(ctx context.Context) error {
 	for e := range s.cache.View().All(closedKind) {
-		c := &typesv1.Closed{}
-		if err := proto.Unmarshal(e.Value, c); err != nil {
-			return fmt.Errorf("read %s: %w", e.Key, err)
+		c, err := decodeClosed(e)
+		if err != nil {
+			return err
 		}
 		if s.cfg.Now().Before(c.GetKeepUntil().AsTime()) {
 			continue

@@ -5,8 +5,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/posterngate/postern/controlplane/approve"
 	"github.com/posterngate/postern/controlplane/audit"
+	"github.com/posterngate/postern/pkg/fault"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/postern"
@@ -54,14 +57,14 @@ func TestClosedTicketEndsGrants(t *testing.T) {
 			t.Fatal(err)
 		}
 		other := must2(w.Create(t.Context(), w.caller("alice"), &apiv1.CreateGrantRequest{Task: "sales-report", Reason: "OPS-2"}))(t).GetGrant()
-		if err := w.Close(t.Context(), &typesv1.GrantReference{Hook: "another", Ref: "OPS-1"}, tells); err != nil {
+		if err := w.Close(t.Context(), &typesv1.GrantReference{Hook: "another", Ref: "OPS-1"}, time.Now(), tells); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
 		if !Live(w.stored(g.GetId()), time.Now()) {
 			t.Fatal("another hook's word ended it")
 		}
-		if err := w.Close(t.Context(), ticket("OPS-1"), tells); err != nil {
+		if err := w.Close(t.Context(), ticket("OPS-1"), time.Now(), tells); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -77,7 +80,8 @@ func TestClosedTicketEndsGrants(t *testing.T) {
 			_, err := w.Request(t.Context(), w.caller("alice"), &apiv1.RequestGrantRequest{Task: task, Reason: "OPS-1: once more"})
 			no(t, err, "no-grant", "OPS-1 is closed")
 		}
-		if err := w.Reopen(t.Context(), ticket("OPS-1"), tells); err != nil {
+		time.Sleep(time.Second)
+		if err := w.Reopen(t.Context(), ticket("OPS-1"), time.Now(), tells); err != nil {
 			t.Fatal(err)
 		}
 		if s := w.stored(g.GetId()); s.GetState() != over {
@@ -89,6 +93,43 @@ func TestClosedTicketEndsGrants(t *testing.T) {
 	})
 }
 
+// TestMessagesOvertake: what is known of a ticket is what came about last, in whatever order
+// its messages come.
+func TestMessagesOvertake(t *testing.T) {
+	w := newWorld(t)
+	w.apply(boundWorld)
+	now := time.Now()
+	told := func(close bool, at time.Duration) error {
+		if close {
+			return w.Close(t.Context(), ticket("OPS-1"), now.Add(at), tells)
+		}
+		return w.Reopen(t.Context(), ticket("OPS-1"), now.Add(at), tells)
+	}
+	for i, c := range []struct {
+		close  bool
+		at     time.Duration
+		passed bool // over, since something later is known
+		closed bool // afterwards
+	}{
+		{close: true, at: 10, closed: true},
+		{close: false, at: 5, passed: true, closed: true}, // was on the way for long
+		{close: false, at: 10, passed: true, closed: true},
+		{close: true, at: 10, closed: true},
+		{close: false, at: 20},
+		{close: true, at: 15, passed: true},
+		{close: false, at: 20},
+		{close: true, at: 20, closed: true},
+	} {
+		if err := told(c.close, c.at); (err != nil) != c.passed || c.passed && fault.CodeOf(err) != codes.Aborted {
+			t.Errorf("%d: %v", i, err)
+		}
+		_, err := w.Create(t.Context(), w.caller("alice"), &apiv1.CreateGrantRequest{Task: "sales-report", Reason: "OPS-1"})
+		if (err != nil) != c.closed {
+			t.Errorf("%d: a grant for the ticket: %v", i, err)
+		}
+	}
+}
+
 // TestClosedBeforeTheYes: a yes does not open what was closed meanwhile, even where this
 // replica has not heard of it yet.
 func TestClosedBeforeTheYes(t *testing.T) {
@@ -98,7 +139,7 @@ func TestClosedBeforeTheYes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Close(t.Context(), ticket("OPS-1"), tells); err != nil {
+	if err := w.Close(t.Context(), ticket("OPS-1"), time.Now(), tells); err != nil {
 		t.Fatal(err)
 	}
 	_, err = w.holds.Review(t.Context(), w.reviewer(), waits.GetHold().GetId(), true, "", nil)
@@ -123,7 +164,7 @@ func TestJobs(t *testing.T) {
 		if one.GetId() == two.GetId() || w.mustOpen("run 1", "nightly-load").GetId() != one.GetId() {
 			t.Fatalf("%v and %v", one, two)
 		}
-		if err := w.Close(t.Context(), &typesv1.GrantReference{Hook: "ci", Ref: "1"}, tells); err != nil {
+		if err := w.Close(t.Context(), &typesv1.GrantReference{Hook: "ci", Ref: "1"}, time.Now(), tells); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()

@@ -138,6 +138,10 @@ func (s *Service) look(ctx context.Context, k known, ground bool) (time.Time, er
 	if err != nil {
 		return time.Time{}, err
 	}
+	closed, err := s.closed(g)
+	if err != nil {
+		return time.Time{}, err
+	}
 	snapshot, err := s.policy()
 	if err != nil {
 		return time.Time{}, err
@@ -146,7 +150,7 @@ func (s *Service) look(ctx context.Context, k known, ground bool) (time.Time, er
 	switch {
 	case g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE && !now.Before(end):
 		return time.Time{}, s.end(ctx, g.GetId(), system, why)
-	case (g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE || waiting(g)) && s.closed(g):
+	case (g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE || waiting(g)) && closed:
 		return time.Time{}, s.end(ctx, g.GetId(), system, closedText(g.GetBound()))
 	case g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE && given:
 		return time.Time{}, s.end(ctx, g.GetId(), system, givenOverText)

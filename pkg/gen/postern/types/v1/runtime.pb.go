@@ -584,15 +584,17 @@ func (x *GrantReference) GetJob() bool {
 	return false
 }
 
-// Closed says that a ticket or job is closed, and since when.
+// Closed says that a ticket or job is closed, or open again, and since when.
 type Closed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What is closed.
 	What *GrantReference `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`
-	// When it was told.
+	// When that came about, as its hook says.
 	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
 	// When it can be forgotten.
-	KeepUntil     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=keep_until,json=keepUntil,proto3" json:"keep_until,omitempty"`
+	KeepUntil *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=keep_until,json=keepUntil,proto3" json:"keep_until,omitempty"`
+	// Whether it is open again.
+	Reopened      bool `protobuf:"varint,4,opt,name=reopened,proto3" json:"reopened,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -646,6 +648,13 @@ func (x *Closed) GetKeepUntil() *timestamppb.Timestamp {
 		return x.KeepUntil
 	}
 	return nil
+}
+
+func (x *Closed) GetReopened() bool {
+	if x != nil {
+		return x.Reopened
+	}
+	return false
 }
 
 // WebSession is somebody's login on the web pages, kept under the hash of its cookie.
@@ -1477,12 +1486,13 @@ const file_postern_types_v1_runtime_proto_rawDesc = "" +
 	"\x0eGrantReference\x12\x18\n" +
 	"\x04hook\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04hook\x12\x16\n" +
 	"\x03ref\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x03ref\x12\x16\n" +
-	"\x03job\x18\x03 \x01(\bB\x04\xa8\xee\x18\x00R\x03job\"\xbb\x01\n" +
+	"\x03job\x18\x03 \x01(\bB\x04\xa8\xee\x18\x00R\x03job\"\xdd\x01\n" +
 	"\x06Closed\x12:\n" +
 	"\x04what\x18\x01 \x01(\v2 .postern.types.v1.GrantReferenceB\x04\xa8\xee\x18\x00R\x04what\x124\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\x04time\x12?\n" +
 	"\n" +
-	"keep_until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\tkeepUntil\"\xb2\x01\n" +
+	"keep_until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\tkeepUntil\x12 \n" +
+	"\breopened\x18\x04 \x01(\bB\x04\xa8\xee\x18\x00R\breopened\"\xb2\x01\n" +
 	"\n" +
 	"WebSession\x129\n" +
 	"\asubject\x18\x01 \x01(\v2\x19.postern.types.v1.SubjectB\x04\xa8\xee\x18\x00R\asubject\x12A\n" +
