@@ -99,6 +99,9 @@ func (a *analyzer) expr(n *pg.Node, s *scope, role sql.ColumnRole) lineage {
 		a.saw(1)
 		return a.computed(s, role, v.MultiAssignRef.Source)
 	}
+	if lin, ok := a.json(n, s, role); ok {
+		return lin
+	}
 	a.giveUp("%s is not understood", describe(n))
 	return lineage{}
 }

@@ -33,6 +33,8 @@ func (a *analyzer) from(n *pg.Node, s *scope) {
 		a.derived(v.RangeSubselect, s)
 	case *pg.Node_RangeFunction:
 		a.fromFunction(v.RangeFunction, s)
+	case *pg.Node_JsonTable:
+		a.jsonTable(v.JsonTable, s)
 	case *pg.Node_RangeTableSample:
 		a.saw(1)
 		t := v.RangeTableSample

@@ -50,6 +50,27 @@ GroupingSet: kind content
 SetToDefault:
 XmlExpr: op name named_args args xmloption
 XmlSerialize: xmloption expr type_name
+JsonFormat: format_type encoding
+JsonReturning: format typid typmod
+JsonOutput: type_name returning
+JsonValueExpr: raw_expr formatted_expr format
+JsonArgument: val name
+JsonBehavior: btype expr coerce
+JsonKeyValue: key value
+JsonFuncExpr: op column_name context_item pathspec passing output on_empty on_error wrapper quotes
+JsonIsPredicate: expr format item_type unique_keys
+JsonParseExpr: expr output unique_keys
+JsonScalarExpr: expr output
+JsonSerializeExpr: expr output
+JsonObjectConstructor: exprs output absent_on_null unique
+JsonArrayConstructor: exprs output absent_on_null
+JsonArrayQueryConstructor: query output format absent_on_null
+JsonAggConstructor: output agg_filter agg_order over
+JsonObjectAgg: constructor arg absent_on_null unique
+JsonArrayAgg: constructor arg absent_on_null
+JsonTable: context_item pathspec passing columns on_error alias lateral
+JsonTablePathSpec: string name
+JsonTableColumn: coltype name type_name pathspec format wrapper quotes columns on_empty on_error
 
 SelectStmt: distinct_clause into_clause target_list from_clause where_clause group_clause group_distinct having_clause window_clause values_lists sort_clause limit_offset limit_count limit_option locking_clause with_clause op all larg rarg
 WithClause: ctes recursive

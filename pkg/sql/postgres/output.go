@@ -91,6 +91,9 @@ func figureName(n *pg.Node) (name string, strength int) {
 	case *pg.Node_XmlSerialize:
 		return "xmlserialize", 2
 	}
+	if name := jsonName(n); name != "" {
+		return name, 2
+	}
 	return "", 0
 }
 
