@@ -36,7 +36,7 @@ runs the stock client through it. The token, or with --cert the key of a certifi
 a file that only the client reads, never in its arguments or environment. Further nodes are
 given to psql too, so that it goes on when the nearest one dies. The client's exit code is
 passed through.`,
-		Example: "  postern connect sales-report.warehouse\n  postern connect web-status -- uptime\n  postern connect sales-report -- -c 'SELECT count(*) FROM orders'\n  postern connect sales-report --listen 127.0.0.1:5433",
+		Example: "  postern connect sales-report.warehouse\n  postern connect web-status -- uptime\n  postern connect read-orders -- /api/orders/7\n  postern connect sales-report -- -c 'SELECT count(*) FROM orders'\n  postern connect sales-report --listen 127.0.0.1:5433",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cl.listen != "" && cl.cert {
 				return usage("--listen shows a token by itself; --cert is for a client that is run")
@@ -76,8 +76,13 @@ func (a *app) connect(ctx context.Context, permission string, args []string, cl 
 	if err != nil {
 		return err
 	}
-	if to.protocol == "http" || cl.speaks != "" && cl.speaks != to.protocol {
+	switch {
+	case cl.speaks != "" && cl.speaks != to.protocol:
 		return to.wrongClient()
+	case to.protocol == "http" && cl.cert:
+		return usage("--cert is for psql, and %s speaks http", to.resource)
+	case to.protocol == "http":
+		return a.curl(ctx, api, to, args, cl)
 	}
 	nodes, err := a.nearest(ctx, api, to.resource, to.protocol)
 	if err != nil {

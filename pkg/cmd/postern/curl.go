@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -18,8 +17,7 @@ import (
 )
 
 func (a *app) curlCmd() *cobra.Command {
-	var ttl time.Duration
-	var dryRun bool
+	cl := client{speaks: "http"}
 	c := &cobra.Command{
 		Use: "curl TASK[.RESOURCE] [-- CURL ARGS]", Short: "Run curl at an HTTP resource through the nearest node", Args: cobra.MinimumNArgs(2),
 		Long: `Takes the task and runs the stock curl through the nearest node. An argument that begins
@@ -27,25 +25,18 @@ with a slash is the path of a request. The token is in a file that only curl rea
 exit code is passed through.`,
 		Example: "  postern curl read-orders /api/orders/7\n  postern curl read-orders.orders-api -- -i '/api/orders?status=open'",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.curl(cmd.Context(), args[0], args[1:], ttl, dryRun)
+			return a.connect(cmd.Context(), args[0], args[1:], cl)
 		},
 	}
-	c.Flags().BoolVar(&dryRun, "print", false, "print what would be run, and run nothing")
-	forFlag(c, &ttl, "how long the grant lasts; at most the task's duration")
+	c.Flags().BoolVar(&cl.print, "print", false, "print what would be run, and run nothing")
+	forFlag(c, &cl.ttl, "how long the grant lasts; at most the task's duration")
 	return c
 }
 
-func (a *app) curl(ctx context.Context, permission string, args []string, ttl time.Duration, dryRun bool) error {
-	api, err := a.dial(ctx, false)
-	if err != nil {
-		return err
-	}
-	to, err := a.resolve(ctx, api, permission)
-	if err != nil {
-		return err
-	}
-	if to.protocol != "http" {
-		return to.wrongClient()
+// curl runs curl with args at an HTTP resource.
+func (a *app) curl(ctx context.Context, api *api, to target, args []string, cl client) error {
+	if len(args) == 0 {
+		return fail(exitUsage, "postern connect "+to.user()+" -- /PATH", "%s speaks http: say what of it", to.resource)
 	}
 	nodes, err := a.nearest(ctx, api, to.resource, to.protocol)
 	if err != nil {
@@ -63,7 +54,7 @@ func (a *app) curl(ctx context.Context, permission string, args []string, ttl ti
 		}
 		words = append(words, arg)
 	}
-	if dryRun {
+	if cl.print {
 		for i, w := range words {
 			words[i] = shellQuote(w)
 		}
@@ -79,7 +70,7 @@ func (a *app) curl(ctx context.Context, permission string, args []string, ttl ti
 		return err
 	}
 	defer done()
-	resp, err := api.grants.CreateGrant(ctx, connect.NewRequest(&apiv1.CreateGrantRequest{Task: to.task, Ttl: ttlOf(ttl)}))
+	resp, err := api.grants.CreateGrant(ctx, connect.NewRequest(&apiv1.CreateGrantRequest{Task: to.task, Ttl: ttlOf(cl.ttl)}))
 	if err != nil {
 		return err
 	}
