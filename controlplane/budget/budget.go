@@ -49,6 +49,9 @@ const (
 	maxCount = 1 << 60
 	maxGone  = 64
 	maxTries = 32 // of one change, against others that change the same budget
+	// maxLedgerBytes is from when on a budget takes no further node, which is some 250 of
+	// them: the rest of a value is for what those that it has come to use.
+	maxLedgerBytes = store.MaxValueBytes * 3 / 4
 	// cleanEvery is how often budgets of grants are looked for that are long over.
 	cleanEvery = time.Minute
 	keep       = 10 * time.Minute
@@ -79,6 +82,7 @@ func (h *holder) counts(i int) int64 { return max(h.Total[i], h.Used[i]) }
 // ledger is the budget of one grant.
 type ledger struct {
 	revision int64
+	size     int                          // in the store, in bytes
 	Until    time.Time                    `json:"until"` // the grant's end
 	Spent    measures                     `json:"spent"` // by processes that are gone, all that they held
 	Holders  map[postern.NodeName]*holder `json:"holders"`
@@ -155,6 +159,10 @@ func (s *Service) settle(l *ledger, node postern.NodeName, req *nodev1.DrawBudge
 		h = nil
 	}
 	if h == nil {
+		if l.size >= maxLedgerBytes && !s.makeRoom(l, t) {
+			return nil, false, fault.New(codes.ResourceExhausted, "this grant is used at %d nodes, which is the most where its limits hold over all of them", len(l.Holders)).
+				WithKind(postern.CodeLimit.String()).WithHint("use it at one of those, or another grant")
+		}
 		h = &holder{Process: req.GetProcess(), Since: s.cfg.Now()}
 		l.Holders[node] = h
 	}
@@ -209,21 +217,37 @@ func (l *ledger) counted(i int) int64 {
 // its sessions have ended.
 const sessionSlack = 15 * time.Second
 
-// sessions are those of others. A node that has not been heard of for longer than its
-// sessions may go on without the control plane has none.
+// sessions are those of others; silent ones have none.
 func (s *Service) sessions(l *ledger, mine *holder, t policy.Terms) int64 {
 	sum := int64(0)
 	for node, h := range l.Holders {
 		if h == mine {
 			continue
 		}
-		_, _, seen := s.cfg.Last(node)
-		if !seen.IsZero() && s.cfg.Now().Sub(seen) > t.MaxStaleness+t.SessionGrace+sessionSlack {
-			continue
+		if !s.silent(node, t) {
+			sum += h.Sessions
 		}
-		sum += h.Sessions
 	}
 	return sum
+}
+
+// silent reports whether a node has not been heard of for longer than its sessions may go on
+// without the control plane.
+func (s *Service) silent(node postern.NodeName, t policy.Terms) bool {
+	_, _, seen := s.cfg.Last(node)
+	return !seen.IsZero() && s.cfg.Now().Sub(seen) > t.MaxStaleness+t.SessionGrace+sessionSlack
+}
+
+// makeRoom counts as used what silent nodes held, as if others had followed them, and
+// reports whether there were any.
+func (s *Service) makeRoom(l *ledger, t policy.Terms) bool {
+	before := len(l.Holders)
+	for node := range l.Holders {
+		if s.silent(node, t) {
+			l.spend(node)
+		}
+	}
+	return len(l.Holders) < before
 }
 
 // others is what other holders have used, and hold unused.
@@ -300,7 +324,7 @@ func (l *ledger) decode(e store.Entry) error {
 	if l.Holders == nil {
 		l.Holders = map[postern.NodeName]*holder{}
 	}
-	l.revision = e.Revision
+	l.revision, l.size = e.Revision, len(e.Value)
 	return nil
 }
 
