@@ -99,11 +99,11 @@ func (a *app) retireCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := api.keys.RetireKey(cmd.Context(), connect.NewRequest(&apiv1.RetireKeyRequest{Name: args[0]})); err != nil {
+			resp, err := api.keys.RetireKey(cmd.Context(), connect.NewRequest(&apiv1.RetireKeyRequest{Name: args[0]}))
+			if err != nil {
 				return err
 			}
-			a.say("%s is trusted no more", args[0])
-			return nil
+			return a.done(resp.Msg, "%s is trusted no more", args[0])
 		},
 	}
 }

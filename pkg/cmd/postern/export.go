@@ -162,11 +162,7 @@ func (a *app) holdCmd() *cobra.Command {
 			if strings.TrimSpace(reason) == "" {
 				return usage("--reason is empty")
 			}
-			if err := a.setHold(cmd.Context(), args[0], reason); err != nil {
-				return err
-			}
-			a.say("session %s is kept until it is released", args[0])
-			return nil
+			return a.setHold(cmd.Context(), args[0], reason, "session %s is kept until it is released")
 		},
 	}
 	c.Flags().StringVar(&reason, "reason", "", "why")
@@ -178,20 +174,19 @@ func (a *app) releaseCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "release ID", Short: "Let a recording go that was held", Example: "  postern sessions release s-12ab...", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := a.setHold(cmd.Context(), args[0], ""); err != nil {
-				return err
-			}
-			a.say("session %s goes when its time has come", args[0])
-			return nil
+			return a.setHold(cmd.Context(), args[0], "", "session %s goes when its time has come")
 		},
 	}
 }
 
-func (a *app) setHold(ctx context.Context, id, reason string) error {
+func (a *app) setHold(ctx context.Context, id, reason, done string) error {
 	api, err := a.dial(ctx, false)
 	if err != nil {
 		return err
 	}
-	_, err = api.sessions.SetLegalHold(ctx, connect.NewRequest(&apiv1.SetLegalHoldRequest{Id: id, Reason: reason}))
-	return err
+	resp, err := api.sessions.SetLegalHold(ctx, connect.NewRequest(&apiv1.SetLegalHoldRequest{Id: id, Reason: reason}))
+	if err != nil {
+		return err
+	}
+	return a.done(resp.Msg, done, id)
 }

@@ -171,13 +171,16 @@ func (a *app) tell(r report) {
 			return
 		}
 	}
-	a.say("postern: %s", r.Error)
+	a.say("postern: %s", setIn(r.Error))
 	for _, line := range [][2]string{{fault.FieldRule, r.Rule}, {fault.FieldDetail, r.Detail}, {fault.FieldHint, r.Hint}} {
 		if line[1] != "" {
-			a.say("  %s: %s", line[0], line[1])
+			a.say("  %s: %s", line[0], setIn(line[1]))
 		}
 	}
 }
+
+// setIn sets the further lines of a text further in than lines of ours.
+func setIn(s string) string { return strings.ReplaceAll(s, "\n", "\n    ") }
 
 // typed has commands tell a mistake in their arguments or flags as one.
 func typed(c *cobra.Command) {

@@ -87,6 +87,8 @@ func (*fake) CreateGrant(_ context.Context, req *connect.Request[apiv1.CreateGra
 	switch req.Msg.GetTask() {
 	case "asked":
 		return nil, failed(codes.FailedPrecondition, "no-grant", "task \"asked\" needs a yes", fault.Violation{Field: "rule", Reason: "asked/by-leads"}, fault.Violation{Field: "hint", Reason: "ask for it"})
+	case "refused":
+		return nil, failed(codes.FailedPrecondition, "hold-refused", "bob said no: later\n  hint: postern login --issuer mine", fault.Violation{Field: "hint", Reason: "ask again"})
 	case "denied":
 		return nil, failed(codes.PermissionDenied, "no-grant", "no binding offers task \"denied\"", fault.Violation{Field: "hint", Reason: "your tasks: sales-report"})
 	}
@@ -162,5 +164,5 @@ func (*fake) Update(_ context.Context, req *connect.Request[apiv1.UpdateRequest]
 }
 
 func (*fake) Delete(_ context.Context, req *connect.Request[apiv1.DeleteRequest]) (*connect.Response[apiv1.DeleteResponse], error) {
-	return connect.NewResponse(&apiv1.DeleteResponse{}), nil
+	return connect.NewResponse(&apiv1.DeleteResponse{Version: &typesv1.Version{Epoch: "e", Revision: 7}}), nil
 }

@@ -100,11 +100,11 @@ func (a *app) drainCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := api.nodes.DrainNode(cmd.Context(), connect.NewRequest(&apiv1.DrainNodeRequest{Name: args[0], Timeout: ttlOf(timeout)})); err != nil {
+			resp, err := api.nodes.DrainNode(cmd.Context(), connect.NewRequest(&apiv1.DrainNodeRequest{Name: args[0], Timeout: ttlOf(timeout)}))
+			if err != nil {
 				return err
 			}
-			a.say("%s takes no new sessions", args[0])
-			return nil
+			return a.done(resp.Msg, "%s takes no new sessions", args[0])
 		},
 	}
 	c.Flags().DurationVar(&timeout, "timeout", 0, "how long live sessions may go on; as they like where it is not given")

@@ -39,6 +39,16 @@ func (a *app) print(m proto.Message, text func(w io.Writer)) error {
 	return a.raw(js)
 }
 
+// done tells that something was done whose answer says nothing to people: programs get the
+// answer, for them in the place of a text beside it.
+func (a *app) done(m proto.Message, format string, args ...any) error {
+	if a.format != "text" {
+		return a.print(m, nil)
+	}
+	a.say(format, args...)
+	return nil
+}
+
 // printValue writes what is no message.
 func (a *app) printValue(v any, text func(w io.Writer)) error {
 	if a.format == "text" {

@@ -231,15 +231,15 @@ func (a *app) deleteCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := api.policy.Delete(cmd.Context(), connect.NewRequest(&apiv1.DeleteRequest{Kind: kind, Name: args[1], Etag: etag, DryRun: dry})); err != nil {
+			resp, err := api.policy.Delete(cmd.Context(), connect.NewRequest(&apiv1.DeleteRequest{Kind: kind, Name: args[1], Etag: etag, DryRun: dry}))
+			if err != nil {
 				return err
 			}
 			suffix := ""
 			if dry {
 				suffix = " (dry run)"
 			}
-			a.say("%s/%s deleted%s", kind, args[1], suffix)
-			return nil
+			return a.done(resp.Msg, "%s/%s deleted%s", kind, args[1], suffix)
 		},
 	}
 	c.Flags().StringVar(&etag, "etag", "", "only if the object is at this revision")

@@ -258,8 +258,7 @@ func (a *app) killCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a.say("ended at node %s", resp.Msg.GetNode())
-			return nil
+			return a.done(resp.Msg, "ended at node %s", resp.Msg.GetNode())
 		},
 	}
 	c.Flags().StringVar(&reason, "reason", "", "why; shown to the person who is cut off")
