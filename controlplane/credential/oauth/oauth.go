@@ -47,7 +47,8 @@ func New(secret func(ctx context.Context, name string) (map[string]secret.Bytes,
 	return &Source{secret}
 }
 
-// Issue asks the server for a token.
+// Issue asks the server for a token, and records at once how it is revoked: by the time that
+// it comes its lease may be over. What cannot be recorded is revoked.
 func (s *Source) Issue(ctx context.Context, r credential.Request) (credential.Issued, error) {
 	ref := r.Ref.GetOauth()
 	id, key, err := s.client(ctx, ref.GetSecret())
@@ -84,8 +85,13 @@ func (s *Source) Issue(ctx context.Context, r credential.Request) (credential.Is
 		h.URL, h.CA, h.Secret, h.Token = u, ref.GetCa(), ref.GetSecret(), []byte(t.AccessToken)
 	}
 	text, err := h.bytes()
+	if err == nil && h.URL != "" {
+		err = r.Record(ctx, text)
+	}
 	if err != nil {
-		return credential.Issued{}, err
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+		defer cancel()
+		return credential.Issued{}, errors.Join(err, s.Revoke(ctx, text))
 	}
 	return credential.Issued{Credential: &nodev1.Credential{Account: id, Password: []byte(t.AccessToken)}, Handle: text, Expires: end}, nil
 }

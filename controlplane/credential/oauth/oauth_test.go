@@ -2,6 +2,7 @@ package oauth
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -131,7 +132,7 @@ func TestRevoke(t *testing.T) {
 			if c.nowhere {
 				ref.RevocationUrl = ""
 			}
-			got, err := source.Issue(t.Context(), credential.Request{Ref: &typesv1.CredentialRef{Oauth: ref}})
+			got, err := source.Issue(t.Context(), credential.Request{Ref: &typesv1.CredentialRef{Oauth: ref}, Record: kept})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -147,6 +148,47 @@ func TestRevoke(t *testing.T) {
 	}
 	if source.Revoke(t.Context(), []byte("nonsense")) == nil {
 		t.Error("a damaged handle is taken")
+	}
+}
+
+func kept(context.Context, []byte) error { return nil }
+
+// TestOverBeforeItCame: a token whose lease ended while the server made it is revoked by what
+// was recorded, or at once where the lease can have nothing recorded any more, also for a
+// caller that is gone.
+func TestOverBeforeItCame(t *testing.T) {
+	source := New(func(context.Context, string) (map[string]secret.Bytes, error) {
+		return map[string]secret.Bytes{"username": secret.FromString("id"), "password": secret.FromString(theSecret)}, nil
+	})
+	var revoked atomic.Int32
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.PostFormValue("token") == "at" {
+			revoked.Add(1)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = fmt.Fprint(w, `{"access_token":"at","token_type":"Bearer","expires_in":3600}`)
+	}))
+	defer srv.Close()
+	ref := &typesv1.CredentialRef{Oauth: &typesv1.OAuthRef{TokenUrl: srv.URL, RevocationUrl: srv.URL}}
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := source.Issue(ctx, credential.Request{Ref: ref, Record: func(context.Context, []byte) error {
+		cancel()
+		return errors.New("the lease has ended")
+	}})
+	if err == nil || !strings.Contains(err.Error(), "the lease has ended") || revoked.Load() != 1 {
+		t.Errorf("%d revoked: %v", revoked.Load(), err)
+	}
+	var recorded []byte
+	got, err := source.Issue(t.Context(), credential.Request{Ref: ref, Record: func(_ context.Context, handle []byte) error {
+		recorded = handle
+		return nil
+	}})
+	if err != nil || string(recorded) != string(got.Handle) {
+		t.Fatalf("recorded %q, not %q: %v", recorded, got.Handle, err)
+	}
+	if err := source.Revoke(t.Context(), recorded); err != nil || revoked.Load() != 2 {
+		t.Errorf("%d revoked: %v", revoked.Load(), err)
 	}
 }
 
@@ -174,7 +216,7 @@ func TestNothingStaysOpen(t *testing.T) {
 	defer srv.Close()
 	ref := &typesv1.CredentialRef{Oauth: &typesv1.OAuthRef{TokenUrl: srv.URL, RevocationUrl: srv.URL}}
 	for range 3 {
-		got, err := source.Issue(t.Context(), credential.Request{Ref: ref})
+		got, err := source.Issue(t.Context(), credential.Request{Ref: ref, Record: kept})
 		if err != nil {
 			t.Fatal(err)
 		}
