@@ -218,6 +218,23 @@ func HangUp(conn net.Conn) error {
 	return conn.Close()
 }
 
+// Abrupt has whoever reads from conn's other side be told of its end by a reset, which nobody
+// takes for the end of what was said, until it is taken back. What has no socket ends as it does.
+func Abrupt(conn net.Conn, on bool) error {
+	seconds := -1 // to the system's liking
+	if on {
+		seconds = 0
+	}
+	switch f := feedOf(conn); {
+	case f == nil || f.bare == nil:
+		return nil
+	case f.sock != nil:
+		return f.sock.linger(seconds)
+	default:
+		return f.bare.SetLinger(seconds)
+	}
+}
+
 // feedOf is the Feed that conn is, or that is beneath it, such as where it is TLS; or nil.
 func feedOf(conn net.Conn) *Feed {
 	for {

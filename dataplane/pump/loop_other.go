@@ -42,6 +42,7 @@ func (*sock) read([]byte) (int, error)         { panic("pump: loops are for Linu
 func (*sock) write([]byte) (int, error)        { panic("pump: loops are for Linux alone") }
 func (*sock) drain() error                     { panic("pump: loops are for Linux alone") }
 func (*sock) close() error                     { panic("pump: loops are for Linux alone") }
+func (*sock) linger(int) error                 { panic("pump: loops are for Linux alone") }
 func (*sock) setDeadline(*struct{}, time.Time) { panic("pump: loops are for Linux alone") }
 
 func (*pump) stalled() bool { return false }

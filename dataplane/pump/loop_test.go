@@ -291,3 +291,32 @@ func manySessions(t *testing.T, loops *Loops) {
 	}
 	all.Wait()
 }
+
+// TestAbrupt: an end that is no end of what was said is told as one, on a loop and elsewhere.
+func TestAbrupt(t *testing.T) {
+	loops := startLoops(t)
+	for name, change := range map[string]func(t *testing.T, c net.Conn){
+		"a socket": func(*testing.T, net.Conn) {},
+		"a loop's": func(t *testing.T, c net.Conn) { t.Helper(); board(t, loops, c) },
+	} {
+		for _, whole := range []bool{false, true} {
+			t.Run(name, func(t *testing.T) {
+				a, b := pair(t)
+				c := Wrap(b)
+				change(t, c)
+				if err := Abrupt(c, true); err != nil {
+					t.Fatal(err)
+				}
+				if whole {
+					if err := Abrupt(c, false); err != nil {
+						t.Fatal(err)
+					}
+				}
+				_ = HangUp(c)
+				if _, err := a.Read(make([]byte, 1)); errors.Is(err, io.EOF) != whole || err == nil {
+					t.Errorf("whole %v: %v", whole, err)
+				}
+			})
+		}
+	}
+}

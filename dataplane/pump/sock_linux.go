@@ -217,6 +217,21 @@ func (s *sock) close() error {
 	return nil
 }
 
+// linger is for how long what was written may still be sent after the end, which is a reset
+// once that is over; less than 0 is for as long as the system likes.
+func (s *sock) linger(seconds int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return net.ErrClosed
+	}
+	l := unix.Linger{}
+	if seconds >= 0 {
+		l = unix.Linger{Onoff: 1, Linger: int32(seconds)} //nolint:gosec // a few seconds
+	}
+	return os.NewSyscallError("setsockopt", unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &l))
+}
+
 // read waits until there is something to read.
 func (s *sock) read(b []byte) (int, error) {
 	s.mu.Lock()

@@ -76,9 +76,10 @@ var (
 	writers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 36<<10) }}
 )
 
-// Serve answers requests one after the other until either side ends. It does not close nc.
+// Serve answers requests one after the other until either side ends; the caller closes nc.
 // A handler must not change the header of a request, which others may have too. One that
-// panics with http.ErrAbortHandler ends the connection in the middle of its answer.
+// panics with http.ErrAbortHandler ends the connection in the middle of its answer, and closes
+// it where the client could take that for the end.
 func Serve(ctx context.Context, nc net.Conn, cfg Config, h http.Handler) (err error) {
 	if cfg.Loops == nil || cfg.Board == nil || cfg.Rides == nil {
 		return serveBy(ctx, nc, cfg, h, nil)
@@ -219,6 +220,9 @@ func (c *conn) answer(r *http.Request, h http.Handler) (again bool, err error) {
 	}
 	defer c.unwatch()
 	if !c.handle(h, r) {
+		if c.w.open {
+			_ = pump.HangUp(c.nc) // TLS would say goodbye
+		}
 		return false, nil
 	}
 	if c.w.hijacked {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/posterngate/postern/dataplane/pump"
 )
 
 // A writer is the way back of one request. It implements http.ResponseWriter, and what
@@ -27,6 +29,7 @@ type writer struct {
 	nobody   bool  // HEAD, or a status without a body
 	left     int64 // of the length; -1 where none was said
 	close    bool
+	open     bool // it ends with the connection, which is then reset unless it has ended
 	hijacked bool
 }
 
@@ -73,7 +76,7 @@ func WriteLines(w http.ResponseWriter, l *Lines) {
 	one.mu.Lock()
 	defer one.mu.Unlock()
 	if !one.wrote {
-		one.open(l)
+		one.begin(l)
 	}
 }
 
@@ -82,11 +85,11 @@ func (w *writer) head(status int) {
 		return
 	}
 	l := linesOf(w.c.bw.AvailableBuffer(), status, w.header)
-	w.open(&l)
+	w.begin(&l)
 }
 
-// open writes l, and how the body is framed.
-func (w *writer) open(l *Lines) {
+// begin writes l, and how the body is framed.
+func (w *writer) begin(l *Lines) {
 	status := l.status
 	w.wrote, w.status, w.left = true, status, l.length
 	w.nobody = w.r.Method == http.MethodHead || status == http.StatusNoContent || status == http.StatusNotModified || status < 200
@@ -101,7 +104,8 @@ func (w *writer) open(l *Lines) {
 		w.chunked = true
 		writeLine(b, "Transfer-Encoding", "chunked")
 	default:
-		w.close = true
+		w.close, w.open = true, true
+		_ = pump.Abrupt(w.c.nc, true)
 	}
 	if w.close = w.close || w.r.Close; w.close && status != http.StatusSwitchingProtocols {
 		writeLine(b, "Connection", "close")
@@ -186,7 +190,10 @@ func (w *writer) finish() error {
 	if w.left > 0 && !w.nobody {
 		return io.ErrUnexpectedEOF
 	}
-	return b.Flush()
+	if err := b.Flush(); err != nil || !w.open {
+		return err
+	}
+	return pump.Abrupt(w.c.nc, false)
 }
 
 // trails reports whether a header goes behind the body: it was announced, or has the
