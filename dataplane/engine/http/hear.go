@@ -23,22 +23,24 @@ func (x *exchange) hear(resp *http.Response, h http.Header, secrets [][]byte) (i
 	if x.r.Method == http.MethodDelete && resp.StatusCode < http.StatusMultipleChoices {
 		t.server.End(t.Talk)
 	}
-	kind, from := resp.Header.Get("Content-Type"), resp.Body
-	asked := t.asked()
+	kind, coding, err := form(resp)
+	if err != nil {
+		return x.unheard(resp, h, err)
+	}
+	from, asked := resp.Body, t.asked()
 	if nothing(resp) {
 		if len(asked.Refusals) == 0 && (len(asked.Sent) == 0 || resp.StatusCode >= http.StatusBadRequest) {
 			h.Del("Content-Type")
 			return http.NoBody, nil
 		}
-		kind, from = "application/json", http.NoBody
+		kind, coding, from = "application/json", "", http.NoBody
 		h.Set("Content-Type", kind)
 		resp.StatusCode = http.StatusOK
 	}
-	var err error
 	if t.heard, err = t.NewBodies(kind, x.masks, asked); err != nil {
 		return x.unheard(resp, h, err)
 	}
-	r, err := content.NewReader(from, x.keepRaw(t.heard, secrets), resp.Header.Get("Content-Encoding"))
+	r, err := content.NewReader(from, x.keepRaw(t.heard, secrets), coding)
 	if err != nil {
 		return x.unheard(resp, h, err)
 	}

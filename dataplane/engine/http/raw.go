@@ -9,11 +9,15 @@ import (
 
 // masked is the body of an answer through the task's masks.
 func (x *exchange) masked(resp *http.Response, secrets [][]byte) (*content.Reader, error) {
-	m, err := x.masks.Masker(resp.Header.Get("Content-Type"))
+	kind, coding, err := form(resp)
 	if err != nil {
 		return nil, err
 	}
-	return content.NewReader(resp.Body, x.keepRaw(m, secrets), resp.Header.Get("Content-Encoding"))
+	m, err := x.masks.Masker(kind)
+	if err != nil {
+		return nil, err
+	}
+	return content.NewReader(resp.Body, x.keepRaw(m, secrets), coding)
 }
 
 // keepRaw is the masker, which keeps what comes to it where the task wants what masks hide

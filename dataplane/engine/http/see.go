@@ -79,6 +79,17 @@ func (x *exchange) see(resp *http.Response, h http.Header, secrets [][]byte) (io
 	return catching(body, secrets), nil
 }
 
+// form is what an answer says that its body is. Where it says that twice, two clients may read
+// it in two ways, of which masks see one.
+func form(resp *http.Response) (kind, coding string, err error) {
+	for _, name := range []string{"Content-Type", "Content-Encoding"} {
+		if len(resp.Header.Values(name)) > 1 {
+			return "", "", fmt.Errorf("the header %s stands twice", name)
+		}
+	}
+	return resp.Header.Get("Content-Type"), resp.Header.Get("Content-Encoding"), nil
+}
+
 // blank stands in the place of an error page that may quote anything.
 func (x *exchange) blank(status int, h http.Header) io.Reader {
 	h.Set("Content-Type", "text/plain; charset=utf-8")

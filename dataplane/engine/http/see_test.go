@@ -1,0 +1,47 @@
+package http
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/posterngate/postern/dataplane/engine/enginetest"
+)
+
+// TestFormsSaidTwice: an answer that says twice what it is may be read in a way that its masks
+// do not see, and is not shown.
+func TestFormsSaidTwice(t *testing.T) {
+	const said = `{"email":"bela@sample.example"}`
+	for name, c := range map[string]struct{ header, first, second string }{
+		"another type":    {"Content-Type", "application/json", "text/csv"},
+		"no type":         {"Content-Type", "application/json", ""},
+		"the same":        {"Content-Type", "application/json", "application/json"},
+		"another packing": {"Content-Encoding", "identity", "gzip"},
+		"packed, or not":  {"Content-Encoding", "", "gzip"},
+	} {
+		for _, status := range []int{http.StatusOK, http.StatusNotFound} {
+			h := newHouse(t)
+			serve := func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				w.Header()[c.header] = []string{c.first, c.second}
+				w.WriteHeader(status)
+				_, _ = io.WriteString(w, said)
+			}
+			h.mux.HandleFunc("/twice", serve)
+			h.mux.HandleFunc("/mcp", serve)
+			h.door.Set(func(p *enginetest.Policy) { p.Decide = masking })
+			resp, told := h.ask(t, "GET /twice", "")
+			if strings.Contains(told, "sample") || strings.Contains(told, "***") {
+				t.Errorf("%s: %s %q", name, resp.Status, told)
+			}
+			if status == http.StatusOK && (resp.StatusCode != http.StatusForbidden || !strings.Contains(told, c.header+" stands twice")) {
+				t.Errorf("%s: %s %q", name, resp.Status, told)
+			}
+			h.door.Set(func(p *enginetest.Policy) { p.Decide, p.Version = messages, 1 })
+			if resp, told := h.ask(t, "POST /mcp", aCall, "Content-Type: application/json"); strings.Contains(told, "***") || strings.Contains(told, "sample") {
+				t.Errorf("%s: of a server of MCP: %s %q", name, resp.Status, told)
+			}
+		}
+	}
+}
