@@ -25,13 +25,15 @@ func (t *Talk) Show(m *Message, masks *content.Rule, memory Memory) (shown *Mess
 		shown, err = maskError(m, masks)
 		return shown, nil, err
 	case m.Response():
-		terms, ok := t.answered(m.ID)
+		w, ok := t.answered(m.ID)
 		if !ok {
 			return nil, nil, nil
 		}
-		shown, changed, err = t.shown(m, terms, memory)
+		own := *m
+		own.ID = w.id
+		shown, changed, err = t.shown(&own, w.Terms, memory)
 		if err != nil {
-			return Refusal(m.ID, &postern.Refusal{Reason: "the answer cannot be shown: " + err.Error(), Hint: "ask for less, or in another form"}), nil, nil
+			return Refusal(own.ID, &postern.Refusal{Reason: "the answer cannot be shown: " + err.Error(), Hint: "ask for less, or in another form"}), nil, nil
 		}
 		return shown, changed, nil
 	case m.Request():
@@ -191,16 +193,16 @@ func (s *Server) introduced(result map[string]any, memory Memory) (out map[strin
 	return out, changed, nil
 }
 
-// Forwarded is a message as it is sent on. What a client says that it can do for the
-// server is left out, for the server is not let ask for it.
-func Forwarded(m *Message) *Message {
-	if m.Method != "initialize" {
-		return m
-	}
+// forwarded is a message as it is sent on, but for the ids in it. What a client says that it can do
+// for the server is left out, for the server is not let ask for it.
+func forwarded(m *Message) Message {
 	out := *m
+	if m.Method != "initialize" {
+		return out
+	}
 	if out.Params = maps.Clone(m.Params); out.Params == nil {
 		out.Params = map[string]any{}
 	}
 	out.Params["capabilities"] = map[string]any{}
-	return &out
+	return out
 }

@@ -90,8 +90,18 @@ func TestFacts(t *testing.T) {
 
 var all = &postern.MCPRule{Tools: []string{"search", "get_*"}, Resources: []string{"docs://*"}, Prompts: []string{"*"}}
 
+// byServers is what a server says, which answers by the ids that it was asked by.
+func byServers(s *Talk, text string) string {
+	for client, server := range s.ids {
+		text = strings.ReplaceAll(text, `"id":`+string(client)+`,`, `"id":`+string(server)+`,`)
+	}
+	return text
+}
+
+// show is what a client is shown that is answered with a text.
 func show(t testing.TB, s *Talk, text string, masks *content.Rule) string {
 	t.Helper()
+	text = byServers(s, text)
 	b, err := s.NewBodies("application/json", masks, Asked{Memory: memoryOf(s.server)})
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +118,7 @@ func show(t testing.TB, s *Talk, text string, masks *content.Rule) string {
 
 func ask(t testing.TB, s *Talk, id int, method string, terms Terms) {
 	t.Helper()
-	if err := s.Ask(&Message{ID: ID(fmt.Sprint(id)), Method: method}, terms); err != nil {
+	if _, err := s.Ask(&Message{ID: ID(fmt.Sprint(id)), Method: method}, terms); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -178,6 +188,56 @@ func TestListsAndPins(t *testing.T) {
 	}
 }
 
+// TestGivenUp: what a client gives up leaves nothing behind, and what its server says to it
+// after all is not told as the answer to anything else.
+func TestGivenUp(t *testing.T) {
+	s := NewServer().Talk("")
+	const call, again = `{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":"search"}}`, `{"jsonrpc":"2.0","id":"a","method":"ping"}`
+	const cancel = `{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"reason":"x","requestId":%s}}`
+	say := func(text string) *Message {
+		m, _, err := Parse([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent, err := s.Ask(m[0], Terms{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sent
+	}
+	answer := func(to *Message) string {
+		return show(t, s, fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"result":{"of":%q}}`, to.ID, to.Method), nil)
+	}
+	for range 2 * maxOpen {
+		first := say(call)
+		if sent, _ := Encode([]*Message{say(fmt.Sprintf(cancel, `"a"`))}, false); string(sent) != fmt.Sprintf(cancel, first.ID) {
+			t.Fatalf("the server is told %s", sent)
+		}
+		second := say(again)
+		if got := answer(first); got != "" {
+			t.Fatalf("the first answer is told as %s", got)
+		}
+		if got, want := answer(second), `{"id":"a","jsonrpc":"2.0","result":{"of":"ping"}}`; got != want {
+			t.Fatalf("the second is %s", got)
+		}
+	}
+	first := say(call)
+	s.Forget(`"a"`)
+	second := say(again)
+	if got := answer(first); got != "" || answer(second) == "" {
+		t.Errorf("the first answer is told as %s", got)
+	}
+	for _, other := range []string{`"b"`, `1`, `2049`} { // which the client did not ask, or not by that name
+		if sent := say(fmt.Sprintf(cancel, other)); fmt.Sprintf("%s", sent.Params["requestId"]) != "0" {
+			t.Errorf("cancelling %s cancels %s", other, sent.Params["requestId"])
+		}
+	}
+	say(`{"jsonrpc":"2.0","method":"notifications/cancelled"}`)
+	if len(s.open)+len(s.ids) > 0 {
+		t.Errorf("%d requests wait", len(s.open))
+	}
+}
+
 func TestAnswers(t *testing.T) {
 	rule, err := content.Compile(&postern.ContentRule{
 		Fields: []postern.FieldRule{{Path: "/email", Mask: &postern.MaskRule{Method: postern.MaskNull}}},
@@ -188,7 +248,7 @@ func TestAnswers(t *testing.T) {
 	}
 	s := NewServer().Talk("")
 	ask(t, s, 1, "tools/call", Terms{Masks: rule})
-	if err := s.Ask(&Message{ID: "1", Method: "ping"}, Terms{}); err == nil {
+	if _, err := s.Ask(&Message{ID: "1", Method: "ping"}, Terms{}); err == nil {
 		t.Error("one id was used twice")
 	}
 	answer := `{"jsonrpc":"2.0","id":1,"result":{"content":[{"text":"{\"mail\":\"bob@example.com\"}","type":"text"}],"structuredContent":{"email":"x","id":12345678901234567890,"bob@example.com":1}}}`
@@ -207,10 +267,10 @@ func TestAnswers(t *testing.T) {
 		t.Errorf("a ping shows as %s", got)
 	}
 	pong := &Message{ID: "9", Result: map[string]any{}}
-	if err := s.Ask(pong, Terms{}); err != nil {
+	if _, err := s.Ask(pong, Terms{}); err != nil {
 		t.Error(err)
 	}
-	if err := s.Ask(pong, Terms{}); err == nil {
+	if _, err := s.Ask(pong, Terms{}); err == nil {
 		t.Error("an answer was given twice")
 	}
 	if got := show(t, s, `{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"bob@example.com"}}`, rule); !strings.Contains(got, `"***"`) {
@@ -234,7 +294,7 @@ func TestAnswers(t *testing.T) {
 		t.Error(err)
 	}
 	in := call(t, `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"capabilities":{"sampling":{}},"protocolVersion":"x"}}`)
-	if out := Forwarded(in); len(out.Params["capabilities"].(map[string]any)) > 0 || out.Params["protocolVersion"] != "x" || len(in.Params["capabilities"].(map[string]any)) == 0 {
+	if out := forwarded(in); len(out.Params["capabilities"].(map[string]any)) > 0 || out.Params["protocolVersion"] != "x" || len(in.Params["capabilities"].(map[string]any)) == 0 {
 		t.Errorf("%+v", out)
 	}
 }

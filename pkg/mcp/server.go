@@ -3,8 +3,10 @@ package mcp
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -38,7 +40,11 @@ type Server struct {
 	pins  *nodev1.ServerPins // what was learnt last, never changed; nil where nothing was
 	asked time.Time          // when that was
 	texts map[thing]text     // of what is not as it must be, as this process has heard it
+	ids   atomic.Int64       // the last that a request was given
 }
+
+// id is one that the server was never asked by.
+func (s *Server) id() ID { return ID(strconv.FormatInt(s.ids.Add(1), 10)) }
 
 type thing struct{ list, name string }
 

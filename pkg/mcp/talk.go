@@ -1,7 +1,10 @@
 package mcp
 
 import (
+	"cmp"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"sync"
 
 	"github.com/posterngate/postern/pkg/content"
@@ -12,18 +15,27 @@ import (
 const maxOpen = 1024
 
 // A Talk is one session of the protocol: which requests wait for an answer, and on what
-// terms it is shown. It is safe for concurrent use.
+// terms it is shown. Servers know requests by ids that they never see twice, and not by
+// those that clients give: what a client gives up is forgotten, and its id may come again,
+// while an answer to it that comes after all is nobody's. It is safe for concurrent use.
 type Talk struct {
 	server *Server
 	name   string // as the server names it; guarded by the server
 
 	mu    sync.Mutex
-	open  map[ID]Terms
-	asked map[ID]bool // pings of the server
+	open  map[ID]waiting // by the server's id
+	ids   map[ID]ID      // of those the server's, by the client's
+	asked map[ID]bool    // pings of the server
+}
+
+// waiting is a request that waits for its answer.
+type waiting struct {
+	id ID // the client's
+	Terms
 }
 
 func newTalk(s *Server) *Talk {
-	return &Talk{server: s, open: map[ID]Terms{}, asked: map[ID]bool{}}
+	return &Talk{server: s, open: map[ID]waiting{}, ids: map[ID]ID{}, asked: map[ID]bool{}}
 }
 
 // Terms say what of an answer may be shown. Nil masks show all.
@@ -33,45 +45,70 @@ type Terms struct {
 	Masks  *content.Rule    // of the result
 }
 
-// Ask notes a request that is about to be sent on, on what terms its answer may be shown.
-// An error refuses it: its id is in use, or it answers nothing that was asked.
-func (t *Talk) Ask(m *Message, terms Terms) error {
+// cancelled gives up a request that the client names in it.
+const cancelled = "notifications/cancelled"
+
+// nobody is an id that servers know nothing by.
+const nobody = ID("0")
+
+// Ask notes a message that is about to be sent on, and returns it as the server gets it; of a
+// request, on what terms its answer may be shown. An error refuses it: its id is in use, or it
+// answers nothing that was asked.
+func (t *Talk) Ask(m *Message, terms Terms) (*Message, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !m.Request() {
-		if m.Response() {
-			if !t.asked[m.ID] {
-				return fmt.Errorf("nothing was asked as %s", m.ID)
-			}
-			delete(t.asked, m.ID)
+	out := forwarded(m)
+	switch {
+	case m.Response():
+		if !t.asked[m.ID] {
+			return nil, fmt.Errorf("nothing was asked as %s", m.ID)
 		}
-		return nil
+		delete(t.asked, m.ID)
+	case m.Method == cancelled && m.Params["requestId"] != nil:
+		id, err := parseID(m.Params["requestId"])
+		if err != nil {
+			return nil, err
+		}
+		out.Params = maps.Clone(m.Params)
+		out.Params["requestId"] = json.RawMessage(cmp.Or(t.forget(id), nobody))
+	case m.Request():
+		if _, taken := t.ids[m.ID]; taken {
+			return nil, fmt.Errorf("the id %s is in use", m.ID)
+		}
+		if len(t.open) >= maxOpen {
+			return nil, fmt.Errorf("%d requests wait for answers", maxOpen)
+		}
+		terms.Method = m.Method
+		out.ID = t.server.id()
+		t.open[out.ID], t.ids[m.ID] = waiting{m.ID, terms}, out.ID
 	}
-	if _, taken := t.open[m.ID]; taken {
-		return fmt.Errorf("the id %s is in use", m.ID)
-	}
-	if len(t.open) >= maxOpen {
-		return fmt.Errorf("%d requests wait for answers", maxOpen)
-	}
-	terms.Method = m.Method
-	t.open[m.ID] = terms
-	return nil
+	return &out, nil
 }
 
 // Forget gives up a request: an answer to it is not shown any more.
 func (t *Talk) Forget(id ID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.open, id)
+	t.forget(id)
 }
 
-// answered takes the terms of a request that is answered.
-func (t *Talk) answered(id ID) (Terms, bool) {
+// forget returns the server's id of what it gives up.
+func (t *Talk) forget(id ID) ID {
+	is := t.ids[id]
+	delete(t.ids, id)
+	delete(t.open, is)
+	return is
+}
+
+// answered takes the request that is answered.
+func (t *Talk) answered(id ID) (waiting, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	terms, ok := t.open[id]
-	delete(t.open, id)
-	return terms, ok
+	w, ok := t.open[id]
+	if ok {
+		t.forget(w.id)
+	}
+	return w, ok
 }
 
 func (t *Talk) asks(id ID) bool {

@@ -30,6 +30,7 @@ type talk struct {
 // A call is one message that was admitted.
 type call struct {
 	*mcp.Message
+	sent   *mcp.Message // as the server gets it
 	effect postern.Effect
 	flow   engine.Flow
 }
@@ -139,7 +140,7 @@ func (x *exchange) call(ctx context.Context, m *mcp.Message) (*call, error) {
 	}
 	args := engine.Args{Values: asked, Null: func(int) bool { return false }}
 	st := x.message(f)
-	c := &call{Message: mcp.Forwarded(m), effect: f.Effect()}
+	c := &call{Message: m, effect: f.Effect()}
 	for range maxJudged {
 		adm, an, err := x.prepare(ctx, st)
 		if err != nil {
@@ -156,7 +157,7 @@ func (x *exchange) call(ctx context.Context, m *mcp.Message) (*call, error) {
 				return nil, errors.Join(no, c.flow.Done(engine.Outcome{Code: no.Code.String(), Message: no.Reason, Affected: -1}))
 			}
 		}
-		if err := t.Ask(m, mcp.Terms{List: an.messages, Masks: an.masks}); err != nil {
+		if c.sent, err = t.Ask(m, mcp.Terms{List: an.messages, Masks: an.masks}); err != nil {
 			no := request.Bad(err.Error())
 			return nil, errors.Join(no, c.flow.Done(engine.Outcome{Code: no.Code.String(), Message: no.Reason, Affected: -1}))
 		}
@@ -177,7 +178,7 @@ func (x *exchange) compose() error {
 	}
 	most, messages := t.calls[0], make([]*mcp.Message, len(t.calls))
 	for i, c := range t.calls {
-		messages[i] = c.Message
+		messages[i] = c.sent
 		if c.effect > most.effect {
 			most = c
 		}

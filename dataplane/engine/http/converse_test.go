@@ -166,16 +166,17 @@ func (h *house) speak(t *testing.T, method, session, body, until string, headers
 // TestEventsOfASession: what was asked in one stream may be answered in another, on the
 // same terms; what nobody asked is not shown.
 func TestEventsOfASession(t *testing.T) {
-	pong := make(chan string, 1)
+	pong, call := make(chan string, 1), ""
 	h := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
+		id, _, _ := strings.Cut(strings.TrimPrefix(string(body), `{"id":`), ",")
 		switch {
 		case strings.Contains(string(body), `"initialize"`):
 			w.Header().Set(sessionHeader, "s-1")
-			answer(w, "application/json", `{"jsonrpc":"2.0","id":0,"result":{}}`)
+			answer(w, "application/json", `{"jsonrpc":"2.0","id":`+id+`,"result":{}}`)
 		case r.Method == http.MethodGet && r.Header.Get("Last-Event-Id") == "e-1":
-			answer(w, "text/event-stream", "id: e-2\ndata: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"a\":\"b@example.com\"}}\n\n"+
-				"data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"a\":\"once more\"}}\n\n"+
+			answer(w, "text/event-stream", "id: e-2\ndata: {\"jsonrpc\":\"2.0\",\"id\":"+call+",\"result\":{\"a\":\"b@example.com\"}}\n\n"+
+				"data: {\"jsonrpc\":\"2.0\",\"id\":"+call+",\"result\":{\"a\":\"once more\"}}\n\n"+
 				"data: {\"jsonrpc\":\"2.0\",\"id\":5,\"method\":\"sampling/createMessage\",\"params\":{}}\n\n"+
 				"data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{\"data\":\"c@example.com\"}}\n\n"+
 				"data: {\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"ping\"}\n\n")
@@ -183,6 +184,7 @@ func TestEventsOfASession(t *testing.T) {
 			pong <- string(body)
 			w.WriteHeader(http.StatusAccepted)
 		case strings.Contains(string(body), "find"): // it breaks off before the answer
+			call = id
 			answer(w, "text/event-stream", "id: e-1\nretry: 10\ndata:\n\n")
 		default:
 			answer(w, "application/json", `{"jsonrpc":"2.0","id":1,"result":{}}`)
