@@ -307,7 +307,8 @@ type Args struct {
 	// Text is a binary value as people read it, where the engine knows its type; nil
 	// where it knows none. It may be slow.
 	Text func(i int) (string, bool)
-	// Beside is recorded with the values and is nothing that people approve: headers.
+	// Beside is recorded with the values and is nothing that people approve: all headers of a
+	// request, of which those that they do are a value.
 	Beside []string
 }
 

@@ -138,6 +138,9 @@ func (x *exchange) call(ctx context.Context, m *mcp.Message) (*call, error) {
 	if err != nil {
 		return nil, err
 	}
+	if with := request.Approved(t.forward(x)); len(with) > 0 {
+		asked = append([][]byte{withHeaders(with)}, asked...) // no JSON, as arguments are; and what has changed is the last
+	}
 	args := engine.Args{Values: asked, Null: func(int) bool { return false }}
 	st := x.message(f)
 	c := &call{Message: m, effect: f.Effect()}
@@ -188,6 +191,16 @@ func (x *exchange) compose() error {
 	body, err := mcp.Encode(messages, t.batch)
 	x.body, x.buffered = body, true
 	return err
+}
+
+// forward are the headers that go on, without those that say only how messages come.
+func (t *talk) forward(x *exchange) http.Header {
+	h := x.h.Forward(x.r)
+	t.headers(h)
+	for _, name := range []string{"Accept", "Content-Type", sessionHeader, "Mcp-Protocol-Version"} {
+		h.Del(name)
+	}
+	return h
 }
 
 // headers makes the headers agree that say once more what a message is.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +34,7 @@ func TestHeldComesBack(t *testing.T) {
 		}
 	})
 	ask := func(headers ...string) (int, string, string) {
-		resp, text := h.ask(t, "POST /lines?n=1", "body", headers...)
+		resp, text := h.ask(t, "POST /lines?n=1", "body", append(headers, "Accept: text/html")...)
 		return resp.StatusCode, resp.Header.Get("Postern-Code"), text
 	}
 	const async = "Prefer: respond-async"
@@ -56,7 +57,7 @@ func TestHeldComesBack(t *testing.T) {
 			t.Fatalf("%d %s %s", status, code, text)
 		}
 	}
-	if _, _, text := ask("Accept: text/html"); !strings.Contains(text, "<h1>Waiting for approval</h1>") {
+	if _, _, text := ask(); !strings.Contains(text, "<h1>Waiting for approval</h1>") {
 		t.Errorf("a browser is shown %s", text)
 	}
 	if h.door.Last().Sent("POST /lines") {
@@ -111,4 +112,44 @@ func TestHeldThatNobodyComesBackFor(t *testing.T) {
 	}
 	close(said)
 	wait.For(t, "room for another", func() bool { return held(n) != http.StatusTooManyRequests })
+}
+
+// TestHeldWithHeaders: people are asked about all that goes on of a request and may change what
+// it does, and nobody takes what is different in that for the same.
+func TestHeldWithHeaders(t *testing.T) {
+	h := newHouse(t)
+	h.door.Set(func(p *enginetest.Policy) {
+		p.Decide = func(string, any) postern.Decision {
+			return postern.Decision{Verdict: postern.VerdictHold, Level: postern.LevelResult}
+		}
+	})
+	held := func(body string, headers ...string) []string {
+		t.Helper()
+		if resp, text := h.ask(t, "POST /lines?n=1", body, append(headers, "Prefer: wait")...); resp.StatusCode != http.StatusOK {
+			t.Fatal(resp.Status, text)
+		}
+		all := h.door.Last().Executions()
+		return all[len(all)-1].Params
+	}
+	const title = "with the headers:"
+	got := held("body", "X-Tenant: a", "X-Tenant: b", "Content-Type: text/plain", "Cookie: app=s3cr3t", "Traceparent: 00-1", "Sec-Fetch-Site: none", "X-Forwarded-For: 1.1.1.1")
+	if len(got) < 2 || got[1] != "body" || !regexp.MustCompile(`^`+title+`\ncontent-type: text/plain\ncookie: \(redacted\) [0-9a-f]{16}\nx-tenant: a\nx-tenant: b$`).MatchString(got[0]) {
+		t.Errorf("people are asked about %q", got)
+	}
+	first := func(body string, headers ...string) string {
+		t.Helper()
+		return fmt.Sprintf("%q", held(body, headers...)[:2])
+	}
+	before := first("body", "Content-Type: text/plain", "Cookie: a=b", "Date: now", "User-Agent: a")
+	if again := first("body", "Content-Type: text/plain", "Cookie: a=b", "Date: later", "User-Agent: b"); again != before {
+		t.Errorf("the same is asked as %s, and as %s", before, again)
+	}
+	for _, other := range [][]string{{"Content-Type: text/html", "Cookie: a=b"}, {"Content-Type: text/plain", "Cookie: a=c"}, {"Content-Type: text/plain"}, {"Content-Type: text/plain", "Cookie: a=b", "If-Match: x"}} {
+		if first("body", other...) == before {
+			t.Errorf("%q passes for what people were asked", other)
+		}
+	}
+	if got := held(title + "\nx-tenant: a"); got[0] != title || got[1] != title+"\nx-tenant: a" {
+		t.Errorf("a body passes for headers: %q", got)
+	}
 }

@@ -171,16 +171,28 @@ func (x *exchange) buffer(ctx context.Context) ([]byte, error) {
 	return b, nil
 }
 
-// args are what people approve beside the first line: the body. Where nobody is asked it is
-// recorded as it goes, with the task's masks.
+// args are what people approve beside the first line: headers and the body. Where nobody is
+// asked the body is recorded as it goes, with the task's masks.
 func (x *exchange) args() engine.Args {
 	a := engine.Args{Beside: x.h.Shown(x.r)}
-	if x.adm.Decision.Verdict == postern.VerdictHold && len(x.body) > 0 {
-		a.Values = [][]byte{x.body}
+	if x.adm.Decision.Verdict != postern.VerdictHold {
+		return a
+	}
+	with := request.Approved(x.h.Forward(x.r))
+	if len(with) > 0 || len(x.body) > 0 { // or a body could pass for headers
+		a.Values = [][]byte{withHeaders(with)}
 		a.Null = func(int) bool { return false }
+	}
+	if len(x.body) > 0 {
+		a.Values = append(a.Values, x.body)
 		if !utf8.Valid(x.body) {
-			a.Formats = []int16{1}
+			a.Formats = []int16{0, 1}
 		}
 	}
 	return a
+}
+
+// withHeaders shows headers to people.
+func withHeaders(lines []string) []byte {
+	return []byte(strings.Join(append([]string{"with the headers:"}, lines...), "\n"))
 }

@@ -41,8 +41,8 @@ func (s *service) held(t *testing.T) {
 		t.Errorf("it was not sent: %v", after)
 	}
 	// A program that would rather come back is told where people approve, and comes back.
-	ask := func() house.Result {
-		return s.curl(t, "alice", "fix-order", "-X", "PATCH", "--json", `{"status":"lost"}`, "-H", "Prefer: respond-async", "/api/orders/7")
+	ask := func(more ...string) house.Result {
+		return s.curl(t, "alice", "fix-order", append([]string{"-X", "PATCH", "--json", `{"status":"lost"}`, "-H", "Prefer: respond-async", "/api/orders/7"}, more...)...)
 	}
 	r := ask()
 	if !strings.HasSuffix(r.Out, "\n202") {
@@ -53,6 +53,10 @@ func (s *service) held(t *testing.T) {
 		if r := s.CLI(t, "bob", "approve", h.ID); r.Code != 0 {
 			t.Fatalf("%+v", r)
 		}
+	}
+	// The yes is for that request, and for none that says more.
+	if r := ask("-H", "X-Tenant: other"); !strings.HasSuffix(r.Out, "\n202") {
+		t.Fatalf("%+v", r)
 	}
 	house.Eventually(t, func() string { return "the request goes through" }, func() bool {
 		r := ask()
