@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"errors"
 	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/posterngate/postern/pkg/sql"
@@ -14,7 +15,7 @@ import (
 // FuzzAnalyze makes sure that no text breaks the analyser or the rewriter, and that what
 // comes out of them means what they say: canonical text has the facts of its source.
 func FuzzAnalyze(f *testing.F) {
-	for _, s := range reads {
+	for _, s := range slices.Concat(reads, newer) {
 		f.Add(s)
 	}
 	for _, s := range []string{

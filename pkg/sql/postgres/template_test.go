@@ -66,6 +66,8 @@ func TestTemplate(t *testing.T) {
 		"DELETE FROM regions WHERE code = 'FR' AND name LIKE 'a%' RETURNING *",
 		"INSERT INTO regions VALUES ('a', 'b'), ('c', 'd')",
 		"SELECT CASE WHEN id = 1 THEN 'one' ELSE 'other' END FROM orders WHERE created_at > now() - interval '1 day'",
+		"SELECT JSON_VALUE(status, '$.a' DEFAULT '1' ON EMPTY), JSON_OBJECT('a': 1, 'b': customer_email) FROM orders WHERE id = 3",
+		"SELECT j.a FROM orders o, JSON_TABLE(o.status, '$[*]' COLUMNS (a int PATH '$.a' DEFAULT '2' ON EMPTY)) j WHERE j.a > 1",
 		"SELECT cast('1' AS numeric(10,2)), id::text || 'x' FROM orders",
 		"SELECT id FROM orders WHERE id = 1; SELECT name FROM regions WHERE name = 'x'",
 	} {
