@@ -5,6 +5,10 @@ import (
 	"errors"
 	"fmt"
 
+	"google.golang.org/grpc/codes"
+
+	"github.com/posterngate/postern/controlplane/recording/blob"
+	"github.com/posterngate/postern/pkg/fault"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
@@ -74,7 +78,19 @@ func (s *Service) unwrap(ctx context.Context, row *typesv1.Session, chunk *recor
 	return raw, nil
 }
 
-// first is chunk 0 of a session, which has its key.
+// errStored says that what is stored in a recording's place is not what its node shipped.
+var errStored = errors.New("it was changed or damaged where it is stored")
+
+// lacking tells a reader what is wrong with what is stored; another error stays as it is.
+func lacking(id string, err error) error {
+	if !errors.Is(err, errStored) && !errors.Is(err, blob.ErrNotFound) {
+		return fmt.Errorf("recording: %w", err)
+	}
+	return fault.Wrap(err, codes.FailedPrecondition, "the recording of session %q cannot be shown: %v", id, err).WithKind("DAMAGED")
+}
+
+// first is chunk 0 of a session, which has its key. Another session's in its place is no
+// key of this one: it would be opened for who may read this one.
 func (s *Service) first(ctx context.Context, row *typesv1.Session) (*record.Chunk, error) {
 	if row.GetStartTime() == nil {
 		return nil, errors.New("chunk 0 is not stored")
@@ -83,7 +99,11 @@ func (s *Service) first(ctx context.Context, row *typesv1.Session) (*record.Chun
 	if err != nil {
 		return nil, fmt.Errorf("chunk 0 of session %s: %w", row.GetId(), err)
 	}
-	return record.ParseChunk(data)
+	p, err := parse(data, row.GetId(), 0)
+	if err != nil {
+		return nil, fmt.Errorf("chunk 0 of session %s: %w: %s", row.GetId(), errStored, err.Error()) // not what a node ships now
+	}
+	return p.Chunk, nil
 }
 
 // DataKey is the key with which the chunks of a session are sealed, for somebody who may
@@ -95,7 +115,7 @@ func (s *Service) DataKey(ctx context.Context, id string) (secret.Bytes, error) 
 	}
 	chunk, err := s.first(ctx, row)
 	if err != nil {
-		return secret.Bytes{}, fmt.Errorf("recording: %w", err)
+		return secret.Bytes{}, lacking(id, err)
 	}
 	raw, err := s.unwrap(ctx, row, chunk)
 	if err != nil {

@@ -186,7 +186,7 @@ func (s *Service) read(ctx context.Context, id postern.SessionID, began time.Tim
 			if len(rest) > 0 {
 				data, rest = record.Split(rest)
 			} else if data, rest, err = s.chunk(ctx, id, began, next); err != nil {
-				return fmt.Errorf("recording: chunk %d of session %s: %w", next, id, err)
+				return lacking(string(id), fmt.Errorf("chunk %d of session %s: %w", next, id, err))
 			}
 			var key []byte
 			if next == from || head.Sealed && next == head.Next-1 {

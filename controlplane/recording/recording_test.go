@@ -8,17 +8,21 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/posterngate/postern/controlplane/recording"
 	"github.com/posterngate/postern/controlplane/recording/blob"
 	"github.com/posterngate/postern/controlplane/recording/index"
 	"github.com/posterngate/postern/controlplane/recording/index/sqlite"
 	"github.com/posterngate/postern/controlplane/store/storetest"
+	"github.com/posterngate/postern/pkg/fault"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
@@ -137,6 +141,47 @@ func each(chunks [][]byte) func(func([]byte, error) bool) {
 				return
 			}
 		}
+	}
+}
+
+// Whoever can write where recordings are stored must not have another's opened as their own,
+// and who reads what was changed is told so.
+func TestStoredChanged(t *testing.T) {
+	dir := t.TempDir()
+	h := open(t, dir)
+	for _, id := range []string{"s-1", "s-2", "s-3", "s-4", "s-5"} {
+		shipAll(t, h, usual(t, id))
+	}
+	file := func(id, number string) string {
+		found, err := filepath.Glob(filepath.Join(dir, "blobs", "*", "*", "*", "*", "*", id, number))
+		if err != nil || len(found) != 1 {
+			t.Fatalf("chunk %s of %s: %v, %v", number, id, found, err)
+		}
+		return found[0]
+	}
+	write := func(path string, data []byte) {
+		if err := errors.Join(os.Remove(path), os.WriteFile(path, data, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data, err := os.ReadFile(file("s-1", "0000000000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(file("s-2", "0000000000"), data)
+	flipped := bytes.Clone(data)
+	flipped[len(flipped)/2] ^= 1
+	write(file("s-3", "0000000000"), flipped)
+	if err := errors.Join(os.Remove(file("s-4", "0000000000")), os.Remove(file("s-5", "0000000001"))); err != nil {
+		t.Fatal(err)
+	}
+	for id, want := range map[string]string{"s-2": "chunk 0 of session s-1", "s-3": "damaged", "s-4": "not found"} {
+		if key, err := h.DataKey(t.Context(), id); fault.CodeOf(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, %v", id, key, err)
+		}
+	}
+	if err := h.Read(t.Context(), "s-5", 0, false, func(uint32, []byte, []byte) error { return nil }); fault.CodeOf(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "chunk 1 of session s-5") {
+		t.Error(err)
 	}
 }
 
