@@ -65,8 +65,10 @@ func see(c *authz.Caller, s *typesv1.Session, roles ...string) error {
 	return fault.New(codes.NotFound, "no session %q is recorded, or it is not yours", s.GetId())
 }
 
+// own reports whether a session is the caller's, and not that of a workload of their name:
+// callers are people.
 func own(c *authz.Caller, s *typesv1.Session) bool {
-	return c != nil && c.Subject.Name != "" && c.Subject.Name == s.GetSubject()
+	return c != nil && c.Subject.Name != "" && c.Subject.Name == s.GetSubject() && s.GetWorkload() == ""
 }
 
 // ListSessions implements the SessionService. Who may see all sessions sees all that
@@ -82,6 +84,7 @@ func (h *Handler) ListSessions(ctx context.Context, req *connect.Request[apiv1.L
 		if f.Subject != "" && f.Subject != c.Subject.Name {
 			return nil, fault.New(codes.PermissionDenied, "only operators and auditors see the sessions of others")
 		}
+		f.People = true
 		if f.Subject = c.Subject.Name; f.Subject == "" {
 			return nil, fault.New(codes.PermissionDenied, "you have no name, and so no sessions")
 		}

@@ -249,6 +249,30 @@ func (h *house) read(who, id string, from uint32, follow bool, each func(*apiv1.
 
 // TestWhoMay: a recording is read by whose it is and by roles, and by nobody else
 // (CVE-2023-42442; TestStrangers has the rest of the surface).
+// A person is not the workload that has their name.
+func TestOfAWorkload(t *testing.T) {
+	h := world(t)
+	begins := opened("a-load", "alice", 3)
+	begins.Session.Workload = "alice"
+	h.ship(t, "a-load", begins)
+	list, err := h.client.ListSessions(t.Context(), as("alice", &apiv1.ListSessionsRequest{}))
+	if err != nil || len(list.Msg.GetSessions()) != 2 {
+		t.Errorf("alice's sessions: %v, %v", list, err)
+	}
+	if got, err := h.client.GetSession(t.Context(), as("alice", &apiv1.GetSessionRequest{Id: "a-load"})); err == nil {
+		t.Errorf("alice is told of the workload's: %v", got)
+	}
+	if err := h.read("alice", "a-load", 0, false, func(*apiv1.ReadRecordingResponse) {}); err == nil {
+		t.Error("alice reads the workload's")
+	}
+	if _, err = h.client.KillSession(t.Context(), as("alice", &apiv1.KillSessionRequest{Id: "a-load"})); err == nil {
+		t.Error("alice ends the workload's")
+	}
+	if all, err := h.client.ListSessions(t.Context(), as("otto:operator", &apiv1.ListSessionsRequest{Subject: "alice"})); err != nil || len(all.Msg.GetSessions()) != 3 {
+		t.Errorf("an operator sees %v, %v", all, err)
+	}
+}
+
 func TestWhoMay(t *testing.T) {
 	h := world(t)
 	for _, c := range []struct {

@@ -102,6 +102,7 @@ type Outcome struct {
 // Filter narrows a list. Zero fields do not.
 type Filter struct {
 	Subject, Task, Resource string
+	People                  bool // of no workload
 	Live                    bool // has not ended
 	Since, Until            time.Time
 	// Before continues a list behind the last session of the page before.

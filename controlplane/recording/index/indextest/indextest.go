@@ -223,6 +223,9 @@ func sessions(t *testing.T, x index.Index) {
 		if i%3 == 0 {
 			u.Session.Subject = "bob"
 		}
+		if i == 2 {
+			u.Session.Workload = ""
+		}
 		if i == 4 {
 			u.Session.Task, u.Session.Resource = "other", "shop"
 		}
@@ -253,6 +256,7 @@ func sessions(t *testing.T, x index.Index) {
 		{index.Filter{Before: &index.Place{Start: at(3), ID: "s7"}}, "6543210"},
 		{index.Filter{Before: &index.Place{Start: at(3), ID: "s6"}, Limit: 2}, "54"},
 		{index.Filter{Subject: "bob"}, "9630"},
+		{index.Filter{People: true}, "2"},
 		{index.Filter{Live: true}, "98765"},
 		{index.Filter{Task: "other"}, "4"},
 		{index.Filter{Resource: "warehouse", Live: true, Subject: "bob"}, "96"},

@@ -224,6 +224,7 @@ func (r *Reader) Sessions(ctx context.Context, f index.Filter) ([]*typesv1.Sessi
 	c.add(f.Subject != "", "s.subject = ?", f.Subject)
 	c.add(f.Task != "", "s.task = ?", f.Task)
 	c.add(f.Resource != "", "s.resource = ?", f.Resource)
+	c.add(f.People, "s.workload = ''")
 	c.add(f.Live, "s.end_us = 0")
 	c.add(!f.Since.IsZero(), "s.start_us >= ?", f.Since.UnixMicro())
 	c.add(!f.Until.IsZero(), "s.start_us < ?", f.Until.UnixMicro())
