@@ -83,7 +83,7 @@ func (s *Service) ask(ctx context.Context, node postern.NodeName, req *nodev1.Op
 		return nil, err
 	}
 	h := &typesv1.Hold{
-		Scope: req.GetScope(), Subject: g.GetSubject().GetName(), Grant: g.GetId(), Task: g.GetTask(), Resource: req.GetResource(),
+		Scope: req.GetScope(), Subject: g.GetSubject().GetName(), Workload: g.GetSubject().GetWorkload(), Grant: g.GetId(), Task: g.GetTask(), Resource: req.GetResource(),
 		Session: req.GetSession(), Statement: req.GetStatement(), Parameters: req.GetParameters(), Rule: req.GetRule(),
 		// A stock client has no place to say why; its grant may have said so.
 		Reason: cmp.Or(req.GetReason(), g.GetReason()),
@@ -149,7 +149,7 @@ func (s *Service) PrepareGrant(g *typesv1.Grant, rule, reason string, duration t
 		return nil, store.Op{}, fault.Invalid(fault.Violation{Field: "reason", Reason: fmt.Sprintf("is longer than %d bytes", maxReasonBytes)})
 	}
 	h := &typesv1.Hold{
-		Scope: string(postern.ScopeGrant), Subject: g.GetSubject().GetName(), Grant: g.GetId(), Task: g.GetTask(),
+		Scope: string(postern.ScopeGrant), Subject: g.GetSubject().GetName(), Workload: g.GetSubject().GetWorkload(), Grant: g.GetId(), Task: g.GetTask(),
 		Rule: rule, Reason: reason, Duration: duration.String(),
 	}
 	if err := s.complete(h, time.Time{}); err != nil {
@@ -311,7 +311,7 @@ func (s *Service) Withdraw(ctx context.Context, by Caller, id string) (*typesv1.
 	if err != nil {
 		return nil, err
 	}
-	if !asked(h, by.Subject) {
+	if !Asked(h, by.Subject) {
 		if s.shown(h, by.Subject) == nil {
 			return nil, errNoHold(id)
 		}
@@ -349,6 +349,8 @@ func (s *Service) DropUnder(ctx context.Context, actor string, grant postern.Gra
 	return errors.Join(errs...)
 }
 
-func asked(h *typesv1.Hold, sub postern.Subject) bool {
-	return sub.Name != "" && h.GetSubject() == sub.Name && sub.Workload == ""
+// Asked reports whether a hold is the subject's own question. A person is not the workload
+// that has their name.
+func Asked(h *typesv1.Hold, sub postern.Subject) bool {
+	return sub.Name != "" && h.GetSubject() == sub.Name && h.GetWorkload() == "" && sub.Workload == ""
 }

@@ -197,6 +197,31 @@ func TestRequired(t *testing.T) {
 	f.open(req)
 }
 
+// TestOfAWorkload: what a workload asks is not shown to a person who has its name, nor theirs
+// to take back.
+func TestOfAWorkload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.start()
+		f.grant("g-1", &typesv1.Subject{Name: "nightly", Workload: "nightly"})
+		h := f.open(ask("g-1", "s-1", "DELETE 1"))
+		synctest.Wait()
+		nightly := person("nightly")
+		if got, err := f.Get(t.Context(), nightly, h.GetId()); err == nil {
+			t.Errorf("shown: %v", got)
+		}
+		if _, err := f.Withdraw(t.Context(), nightly, h.GetId()); err == nil {
+			t.Error("withdrawn")
+		}
+		if list, err := f.List(t.Context(), nightly, false, false); err != nil || len(list) != 0 {
+			t.Errorf("listed: %v, %v", list, err)
+		}
+		if got, err := f.Get(t.Context(), bob, h.GetId()); err != nil || got.GetWorkload() != "nightly" {
+			t.Errorf("who is asked is shown %v, %v", got, err)
+		}
+	})
+}
+
 // TestShown: what people know before they answer.
 func TestShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -160,7 +160,7 @@ func groupsOf(rule *typesv1.ApprovalRuleSpec) (groups []string) {
 // they neither asked for it nor may answer it. h stays as it is.
 func (s *Service) shown(h *typesv1.Hold, sub postern.Subject) *typesv1.Hold {
 	h = s.asking(h)
-	if !asked(h, sub) && (sub.Workload != "" || !slices.ContainsFunc(h.GetApproverGroups(), func(g string) bool { return slices.Contains(sub.Groups, g) })) {
+	if !Asked(h, sub) && (sub.Workload != "" || !slices.ContainsFunc(h.GetApproverGroups(), func(g string) bool { return slices.Contains(sub.Groups, g) })) {
 		return nil
 	}
 	return h
@@ -199,7 +199,7 @@ func (s *Service) List(ctx context.Context, by Caller, mine, pending bool) ([]*t
 		if err != nil {
 			return nil, err
 		}
-		if h = s.shown(h, by.Subject); h == nil || mine && !asked(h, by.Subject) || pending && !Waiting(h) {
+		if h = s.shown(h, by.Subject); h == nil || mine && !Asked(h, by.Subject) || pending && !Waiting(h) {
 			continue
 		}
 		holds = append(holds, h)

@@ -34,7 +34,7 @@ func (p *Pages) list(w http.ResponseWriter, r *http.Request, s *session) {
 			if len(body.Settled) < maxSettled {
 				body.Settled = append(body.Settled, h)
 			}
-		case h.GetSubject() == s.subject.Name:
+		case approve.Asked(h, s.subject):
 			body.Mine = append(body.Mine, h)
 		default:
 			body.Waiting = append(body.Waiting, h)
@@ -60,7 +60,7 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request, s *session) {
 		p.fail(w, r, s, err)
 		return
 	}
-	body := sheet{Hold: h, Digest: hex.EncodeToString(h.GetDigest()), Mine: h.GetSubject() == s.subject.Name && approve.Waiting(h)}
+	body := sheet{Hold: h, Digest: hex.EncodeToString(h.GetDigest()), Mine: approve.Asked(h, s.subject) && approve.Waiting(h)}
 	if body.History, err = p.cfg.Holds.History(r.Context(), h); err != nil {
 		p.fail(w, r, s, err)
 		return

@@ -833,6 +833,8 @@ type Hold struct {
 	EscalateTime *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=escalate_time,json=escalateTime,proto3" json:"escalate_time,omitempty"`
 	// That group. It may answer once it is among approver_groups.
 	EscalateGroup string `protobuf:"bytes,22,opt,name=escalate_group,json=escalateGroup,proto3" json:"escalate_group,omitempty"`
+	// The workload, where the subject is one.
+	Workload      string `protobuf:"bytes,23,opt,name=workload,proto3" json:"workload,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1017,6 +1019,13 @@ func (x *Hold) GetEscalateTime() *timestamppb.Timestamp {
 func (x *Hold) GetEscalateGroup() string {
 	if x != nil {
 		return x.EscalateGroup
+	}
+	return ""
+}
+
+func (x *Hold) GetWorkload() string {
+	if x != nil {
+		return x.Workload
 	}
 	return ""
 }
@@ -1503,7 +1512,7 @@ const file_postern_types_v1_runtime_proto_rawDesc = "" +
 	"\vSignedGrant\x12\x1a\n" +
 	"\x05grant\x18\x01 \x01(\fB\x04\xa8\xee\x18\x00R\x05grant\x12\"\n" +
 	"\tsignature\x18\x02 \x01(\fB\x04\xa8\xee\x18\x00R\tsignature\x12\x1b\n" +
-	"\x06key_id\x18\x03 \x01(\tB\x04\xa8\xee\x18\x00R\x05keyId\"\xb4\a\n" +
+	"\x06key_id\x18\x03 \x01(\tB\x04\xa8\xee\x18\x00R\x05keyId\"\xd6\a\n" +
 	"\x04Hold\x12\x14\n" +
 	"\x02id\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x02id\x12\x1a\n" +
 	"\x05scope\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x05scope\x12\x1e\n" +
@@ -1531,7 +1540,8 @@ const file_postern_types_v1_runtime_proto_rawDesc = "" +
 	"\x0eestimated_rows\x18\x13 \x01(\x03B\x04\xa8\xee\x18\x00H\x00R\restimatedRows\x88\x01\x01\x12\x1c\n" +
 	"\x06masked\x18\x14 \x03(\tB\x04\xa8\xee\x18\x00R\x06masked\x12E\n" +
 	"\rescalate_time\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\fescalateTime\x12+\n" +
-	"\x0eescalate_group\x18\x16 \x01(\tB\x04\xa8\xee\x18\x00R\rescalateGroupB\x11\n" +
+	"\x0eescalate_group\x18\x16 \x01(\tB\x04\xa8\xee\x18\x00R\rescalateGroup\x12 \n" +
+	"\bworkload\x18\x17 \x01(\tB\x04\xa8\xee\x18\x00R\bworkloadB\x11\n" +
 	"\x0f_estimated_rows\"6\n" +
 	"\tParameter\x12\x1f\n" +
 	"\x05value\x18\x01 \x01(\tB\x04\xa8\xee\x18\x01H\x00R\x05value\x88\x01\x01B\b\n" +
