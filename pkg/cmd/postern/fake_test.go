@@ -132,6 +132,9 @@ func (*fake) ReadRecording(_ context.Context, req *connect.Request[apiv1.ReadRec
 		return err
 	}
 	id := postern.SessionID(req.Msg.GetId())
+	if id == "s-swapped" {
+		id = "s-1"
+	}
 	frames, err := record.AppendFrames(nil, &record.Event{Seq: 1, Time: time.Unix(1893456000, 0), Kind: record.KindOpened, Session: &record.Session{ID: id, Subject: "mallory"}})
 	if err != nil {
 		return err

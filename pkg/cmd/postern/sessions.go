@@ -17,6 +17,7 @@ import (
 
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
 )
 
@@ -146,6 +147,7 @@ func (a *app) recording(ctx context.Context, id, purpose string) (*recording, er
 	return r, nil
 }
 
+// chunksOf opens a stream, and sees to it that what comes is what was asked for.
 func (a *app) chunksOf(ctx context.Context, req *apiv1.ReadRecordingRequest) (*recording, error) {
 	api, err := a.dial(ctx, false)
 	if err != nil {
@@ -161,6 +163,14 @@ func (a *app) chunksOf(ctx context.Context, req *apiv1.ReadRecordingRequest) (*r
 	}
 	if r.node, err = x509.ParsePKIXPublicKey(stream.Msg().GetNodeKey()); err != nil {
 		return nil, errors.Join(fmt.Errorf("the node's key: %w", err), stream.Close())
+	}
+	want := postern.SessionID(req.GetId())
+	if req.GetRaw() {
+		want = record.RawID(want)
+	}
+	// One that cannot be parsed is told of where it is read; the others must follow this one.
+	if first, err := record.ParseChunk(stream.Msg().GetChunk()); err == nil && first.Session != want {
+		return nil, errors.Join(fmt.Errorf("it is the recording of another session: %q", first.Session), stream.Close())
 	}
 	return r, nil
 }
