@@ -76,9 +76,10 @@ func foreign(r *http.Request) *postern.Refusal {
 	return no
 }
 
-// ownCookie reports whether a cookie is the gateway's, whoever names it.
+// ownCookie reports whether a cookie is the gateway's, whoever names it: one without a name
+// comes back as its value, which may begin with one.
 func ownCookie(pair string) bool {
-	name := strings.TrimSpace(pair)
+	name := strings.TrimLeft(strings.TrimSpace(pair), "= \t")
 	return len(name) >= len(SessionCookie) && strings.EqualFold(name[:len(SessionCookie)], SessionCookie)
 }
 

@@ -11,7 +11,7 @@ import (
 // hop are the headers of one connection, and what frames messages: each side makes its own.
 var hop = []string{
 	"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding",
-	"Upgrade", "Content-Length", "Http2-Settings",
+	"Upgrade", "Content-Length", "Http2-Settings", "Expect", "Host",
 }
 
 // claims are headers by which proxies tell servers who a client is or where it meant to
@@ -38,6 +38,9 @@ func Claims(name string) bool {
 		slices.ContainsFunc(claimPrefixes, func(p string) bool { return strings.HasPrefix(name, p) })
 }
 
+// single are headers that are judged as they come, and stand once.
+var single = []string{"Content-Type", "Content-Encoding", "Upgrade", "Range", "Host", "Mcp-Session-Id"}
+
 // Check refuses what would have a server do something else than what is judged.
 func Check(r *http.Request) *postern.Refusal {
 	for name := range r.Header {
@@ -46,9 +49,13 @@ func Check(r *http.Request) *postern.Refusal {
 			return Bad("the header " + plain + " names another method than the request has")
 		}
 	}
-	for _, name := range []string{"Content-Type", "Content-Encoding", "Upgrade", "Range", "Host", "Mcp-Session-Id"} {
-		if len(r.Header.Values(name)) > 1 {
+	listed := options(r.Header)
+	for _, name := range single {
+		switch n := len(r.Header.Values(name)); {
+		case n > 1:
 			return Bad("the header " + name + " stands twice")
+		case n > 0 && listed[name] && !slices.Contains(hop, name):
+			return Bad("the header Connection takes " + name + " away, by which the request is judged")
 		}
 	}
 	return nil

@@ -82,12 +82,12 @@ func (f *Facts) Effect() postern.Effect {
 }
 
 // Values are the parameters of the query by name. False where a name stands twice, in
-// whatever case: servers differ in which of them they take.
+// whatever case, or stands beside one that some take for it: servers differ in which they take.
 func (f *Facts) Values() (map[string]string, bool) {
 	values := make(map[string]string, len(f.Query))
 	seen := make(map[string]bool, len(f.Query))
 	for _, p := range f.Query {
-		key := fold(p.Name)
+		key := loose(p.Name)
 		if seen[key] {
 			return nil, false
 		}
@@ -97,11 +97,11 @@ func (f *Facts) Values() (map[string]string, bool) {
 	return values, true
 }
 
-// Once reports whether a parameter stands at most once, in whatever case.
+// Once reports whether a parameter stands at most once, as loose servers compare names.
 func (f *Facts) Once(name string) bool {
-	key, n := fold(name), 0
+	key, n := loose(name), 0
 	for _, p := range f.Query {
-		if fold(p.Name) == key {
+		if loose(p.Name) == key {
 			n++
 		}
 	}

@@ -120,4 +120,30 @@ func TestValues(t *testing.T) {
 	if _, ok := f.Values(); ok || f.Once("a") {
 		t.Error("a name stands twice")
 	}
+	for _, same := range []string{"user.id", "user id", "User_Id", " user_id", "user_id[]", "user[id"} { // to PHP
+		f.Query = []Pair{{Name: "user_id", Value: "1"}, {Name: same, Value: "2"}}
+		if _, ok := f.Values(); ok || f.Once("user_id") {
+			t.Errorf("%q stands beside user_id", same)
+		}
+	}
+}
+
+// TestMembers: parameters that are members of one are each its own.
+func TestMembers(t *testing.T) {
+	f := &Facts{Query: []Pair{{Name: "page[size]"}, {Name: "page[number]"}, {Name: "page.size"}}}
+	if _, ok := f.Values(); !ok || !f.Once("page[size]") {
+		t.Error("members pass for each other")
+	}
+}
+
+// TestOverrides: no parameter has a server take the method for another.
+func TestOverrides(t *testing.T) {
+	for _, query := range []string{"_method=DELETE", "a=1&_METHOD=put", "%5Fmethod=DELETE", ".method=DELETE", "_method[]=DELETE", "x-http-method-override=DELETE"} {
+		if got, err := ParseTarget("/a?" + query); err == nil {
+			t.Errorf("%s is read as %v", query, got)
+		}
+	}
+	if _, err := ParseTarget("/a?method=DELETE&my_method=x"); err != nil {
+		t.Error(err)
+	}
 }

@@ -3,6 +3,7 @@ package http
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -124,12 +125,33 @@ func parseQuery(raw string) ([]Pair, error) {
 		if err != nil {
 			return nil, err
 		}
-		if strings.ContainsRune(p.Name+p.Value, 0) {
+		switch {
+		case strings.ContainsRune(p.Name+p.Value, 0):
 			return nil, errors.New("the query has a NUL")
+		case slices.Contains(overrides, loose(p.Name)):
+			return nil, fmt.Errorf("the parameter %q names another method than the request has", p.Name)
 		}
 		pairs = append(pairs, p)
 	}
 	return pairs, nil
+}
+
+// overrides are parameters by which servers (Spring, Symfony, Express) take one method for another.
+var overrides = []string{loose("_method"), loose("X-HTTP-Method-Override")}
+
+// loose is the name of a parameter as loose servers compare it: without its case, and as PHP
+// makes variables of names, with _ for what cannot stand in one. NAME[] is a list called NAME.
+func loose(name string) string {
+	name = strings.TrimSuffix(strings.TrimLeft(name, " "), "[]")
+	base, rest, list := strings.Cut(name, "[")
+	base = strings.NewReplacer(".", "_", " ", "_").Replace(base)
+	switch {
+	case list && strings.Contains(rest, "]"): // a member of BASE
+		base += "[" + rest
+	case list:
+		base += "_" + rest
+	}
+	return fold(base)
 }
 
 // decode undoes percent encoding once.

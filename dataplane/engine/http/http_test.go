@@ -74,7 +74,7 @@ func TestBadInput(t *testing.T) {
 	h := newHouse(t)
 	for _, target := range []string{
 		"/api/orders/%2e%2e/admin/users", "/api/orders/%252e%252e/admin/users", "/api/orders/..;/admin/users", "/api//orders/1", "/api/orders/1%00.json",
-		"/api/orders/%E2%80%A5/admin", "/a%2fb", "/a%5cb", "/.postern/x",
+		"/api/orders/%E2%80%A5/admin", "/a%2fb", "/a%5cb", "/.postern/x", "/echo?_method=DELETE",
 	} {
 		if resp, said := h.ask(t, "GET "+target, ""); resp.StatusCode < 400 || resp.Header.Get("Postern-Code") == "" {
 			t.Errorf("%s: %s %s", target, resp.Status, said)
@@ -84,6 +84,7 @@ func TestBadInput(t *testing.T) {
 		{"X-HTTP-Method-Override: DELETE"}, {"X-Http-Method: DELETE"}, {"X-Method-Override: DELETE"}, {"X_HTTP_Method_Override: DELETE"},
 		{"Upgrade: h2c", "Connection: Upgrade, HTTP2-Settings", "Http2-Settings: AAMAAABkAAQAAP__"}, {"Upgrade: websocket, h2c", "Connection: Upgrade"},
 		{"Content-Type: a/b", "Content-Type: c/d"}, {"Mcp-Session-Id: mine", "Mcp-Session-Id: another's"}, {"Content-Type: application/json; charset=utf-16"}, {"Postern-Task: other.target"},
+		{"Content-Type: application/json", "Connection: Content-Type"}, {"Mcp-Session-Id: mine", "Connection: close, mcp-session-id"},
 	} {
 		if resp, said := h.ask(t, "POST /echo", "x", headers...); resp.StatusCode < 400 || resp.Header.Get("Postern-Code") == "" {
 			t.Errorf("%q: %s %s", headers, resp.Status, said)
