@@ -211,8 +211,17 @@ func (s *Service) End(ctx context.Context, token string) error {
 	if len(token) > maxVerifier || !strings.HasPrefix(token, TokenPrefix) {
 		return bad()
 	}
-	if _, err := s.cfg.Store.Commit(ctx, store.Op{Key: keyOf(token), Delete: true, If: store.AnyRevision}); err != nil {
-		return lost(err)
+	k, _, err := s.find(ctx, token)
+	if err != nil {
+		return err
+	}
+	if k != nil {
+		_, err := s.cfg.Audit.Commit(ctx, audit.Entry{
+			Actor: k.Subject.Name, Action: "browser.signout", Object: "task/" + k.Task, Outcome: "ok", Detail: map[string]any{"resource": k.Resource, "host": k.Host},
+		}, store.Op{Key: keyOf(token), Delete: true, If: store.AnyRevision})
+		if err != nil {
+			return lost(err)
+		}
 	}
 	s.cfg.Ended(ctx, sha256.Sum256([]byte(token)))
 	return nil

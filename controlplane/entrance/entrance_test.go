@@ -26,6 +26,7 @@ type house struct {
 	*entrance.Service
 	now   time.Time
 	ended [][sha256.Size]byte
+	log   *audit.Log
 }
 
 func newHouse(t *testing.T) *house {
@@ -37,6 +38,7 @@ func newHouse(t *testing.T) *house {
 		t.Fatal(err)
 	}
 	log := audit.New(mem, time.Now)
+	h.log = log
 	keys, err := authority.Open(t.Context(), authority.Config{Store: mem, Keeper: keeper, Audit: log, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -127,6 +129,10 @@ func TestSession(t *testing.T) {
 	}
 	if err := h.End(t.Context(), token); err != nil || is(token, "read", "orders") != "" {
 		t.Errorf("signed out: %v", err)
+	}
+	entries, _, err := h.log.List(t.Context(), audit.Query{Actor: "alice"})
+	if err != nil || len(entries) == 0 || entries[0].GetAction() != "browser.signout" || entries[0].GetObject() != "task/read" {
+		t.Errorf("the audit log tells of it as %v, %v", entries, err)
 	}
 	if len(h.ended) != 1 || h.ended[0] != sha256.Sum256([]byte(token)) {
 		t.Errorf("nodes were told of %x", h.ended)

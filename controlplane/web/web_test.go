@@ -262,6 +262,10 @@ func TestSessionEnds(t *testing.T) {
 	if status, _, _ := f.do(c, "POST", logoutPath, url.Values{"form": {token}}, nil); status != http.StatusOK {
 		t.Errorf("sign out: %d", status)
 	}
+	entries, _, err := audit.New(f.store, time.Now).List(t.Context(), audit.Query{Actor: "bob"})
+	if err != nil || len(entries) == 0 || entries[0].GetAction() != "web.signout" {
+		t.Errorf("the audit log tells of it as %v, %v", entries, err)
+	}
 	c.Jar.SetCookies(base, kept)
 	if status, _, _ := f.do(c, "GET", Path, nil, nil); status != http.StatusSeeOther {
 		t.Errorf("a cookie that was signed out: %d", status)
