@@ -12,7 +12,7 @@ import (
 // harmless are headers that are another with each try of a request, or each client, and do
 // not change what it does: when and on what way it came, and who would like which answer.
 var harmless = []string{
-	"Accept-Encoding", "Amz-Sdk-Invocation-Id", "Amz-Sdk-Request", "Cache-Control", "Date", "Dnt", "Grpc-Accept-Encoding", "Grpc-Timeout", "Pragma", "Prefer",
+	"Accept-Encoding", "Amz-Sdk-Invocation-Id", "Amz-Sdk-Request", "Cache-Control", "Date", "Dnt", "Grpc-Accept-Encoding", "Grpc-Timeout", "Pragma",
 	"Priority", "Referer", "Sec-Gpc", "Sec-Websocket-Key", "Traceparent", "Tracestate", "Upgrade-Insecure-Requests", "User-Agent", "X-Amz-Date",
 	"X-Amzn-Trace-Id", "X-Cloud-Trace-Context", "X-Correlation-Id", "X-Request-Id",
 }
@@ -30,6 +30,11 @@ func Approved(forwarded http.Header) []string {
 		}
 		lower, secret := spelled(name)
 		for _, v := range forwarded[name] {
+			if name == "Prefer" {
+				if v = furtherPreferences(v); v == "" {
+					continue
+				}
+			}
 			if secret {
 				v = fmt.Sprintf("%s %.8x", redacted, sha256.Sum256([]byte(v)))
 			}
@@ -37,4 +42,15 @@ func Approved(forwarded http.Header) []string {
 		}
 	}
 	return out
+}
+
+// furtherPreferences leaves out of a value of Prefer how the client would rather wait, which
+// says nothing of what is done; other preferences may, such as what becomes of duplicates.
+func furtherPreferences(value string) string {
+	all := strings.Split(value, ",")
+	return strings.Join(slices.DeleteFunc(all, func(p string) bool {
+		name, _, _ := strings.Cut(p, "=")
+		name = strings.TrimSpace(name)
+		return strings.EqualFold(name, "respond-async") || strings.EqualFold(name, "wait")
+	}), ",")
 }

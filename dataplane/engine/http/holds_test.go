@@ -132,8 +132,8 @@ func TestHeldWithHeaders(t *testing.T) {
 		return all[len(all)-1].Params
 	}
 	const title = "with the headers:"
-	got := held("body", "X-Tenant: a", "X-Tenant: b", "Content-Type: text/plain", "Cookie: app=s3cr3t", "Traceparent: 00-1", "Sec-Fetch-Site: none", "X-Forwarded-For: 1.1.1.1")
-	if len(got) < 2 || got[1] != "body" || !regexp.MustCompile(`^`+title+`\ncontent-type: text/plain\ncookie: \(redacted\) [0-9a-f]{16}\nx-tenant: a\nx-tenant: b$`).MatchString(got[0]) {
+	got := held("body", "X-Tenant: a", "X-Tenant: b", "Content-Type: text/plain", "Cookie: app=s3cr3t", "Prefer: Respond-Async, wait=5,resolution=ignore", "Traceparent: 00-1", "Sec-Fetch-Site: none", "X-Forwarded-For: 1.1.1.1")
+	if len(got) < 2 || got[1] != "body" || !regexp.MustCompile(`^`+title+`\ncontent-type: text/plain\ncookie: \(redacted\) [0-9a-f]{16}\nprefer: resolution=ignore\nx-tenant: a\nx-tenant: b$`).MatchString(got[0]) {
 		t.Errorf("people are asked about %q", got)
 	}
 	first := func(body string, headers ...string) string {
