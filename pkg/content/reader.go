@@ -57,7 +57,7 @@ func (r *Rule) NewReader(body io.ReadCloser, contentType, contentEncoding string
 // NewReader reads body, which has this Content-Encoding, through a masker. What is read is
 // not packed. An error is ErrType.
 func NewReader(body io.ReadCloser, m Masker, contentEncoding string) (*Reader, error) {
-	body, err := unpack(body, contentEncoding)
+	body, err := Unpack(body, contentEncoding)
 	if err != nil {
 		return nil, err
 	}
@@ -98,8 +98,9 @@ func (r *Reader) Read(p []byte) (int, error) {
 // Close closes the body.
 func (r *Reader) Close() error { return r.body.Close() }
 
-// unpack undoes a content encoding. What it undoes is bounded by MaxRatio.
-func unpack(body io.ReadCloser, encoding string) (io.ReadCloser, error) {
+// Unpack undoes a Content-Encoding. What it undoes is bounded by MaxRatio: then reading fails
+// with ErrBomb. An error is ErrType: it is none that is known.
+func Unpack(body io.ReadCloser, encoding string) (io.ReadCloser, error) {
 	encoding = strings.ToLower(strings.TrimSpace(encoding))
 	if encoding == "" || encoding == "identity" {
 		return body, nil

@@ -144,6 +144,11 @@ func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
 	// What is injected must not come back unseen, so that answers are taken as they are, and
 	// messages of a WebSocket are not packed.
 	out.Header.Set("Accept-Encoding", "identity")
+	for _, name := range []string{"Grpc-Accept-Encoding", "Connect-Accept-Encoding"} {
+		if out.Header[name] != nil {
+			out.Header.Set(name, "identity")
+		}
+	}
 	if x.facts.Upgrade != "" {
 		out.Header.Del("Accept-Encoding")
 		out.Header.Del("Sec-Websocket-Extensions")
@@ -195,7 +200,7 @@ func (x *exchange) unreachable(err error) error {
 
 // answer passes an answer on.
 func (x *exchange) answer(ctx context.Context, resp *http.Response, secrets [][]byte) error {
-	memo := x.recall(resp)
+	memo := x.recall(resp, secrets)
 	if memo != nil {
 		if p, ok := (*memo).(*passed); ok {
 			return x.answerAs(ctx, p, resp, secrets)
@@ -265,8 +270,8 @@ type passed struct {
 
 // recall is where a passed is kept, or nil where what the client gets rests on more than the
 // answer and the session.
-func (x *exchange) recall(resp *http.Response) *any {
-	if x.masks != nil || x.talk != nil || h1.Memo(x.w) == nil {
+func (x *exchange) recall(resp *http.Response, secrets [][]byte) *any {
+	if x.masks != nil || x.talk != nil || h1.Memo(x.w) == nil || hides(resp, secrets) {
 		return nil
 	}
 	return h1.Recall(resp)

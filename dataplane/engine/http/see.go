@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -59,7 +60,7 @@ func (x *exchange) see(resp *http.Response, h http.Header, secrets [][]byte) (io
 		body = heard
 	case x.masks != nil:
 		untell(h)
-		if x.facts.Method == http.MethodHead || resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusNotModified || resp.ContentLength == 0 {
+		if x.bodiless(resp) {
 			return http.NoBody, nil
 		}
 		masked, err := x.masked(resp, secrets)
@@ -73,10 +74,58 @@ func (x *exchange) see(resp *http.Response, h http.Header, secrets [][]byte) (io
 			}
 		}
 		body = masked
+	case hides(resp, secrets) && !x.bodiless(resp):
+		plain, err := unpacked(resp)
+		if err != nil {
+			return nil, &postern.Refusal{
+				Reason: fmt.Sprintf("the resource answered in a form in which its credential would not be seen: %v", err),
+				Hint:   "tell its operators: it was asked for plain answers (such as with Accept-Encoding: identity)", Cause: err,
+			}
+		}
+		untell(h)
+		body, resp.ContentLength = plain, -1
 	case resp.ContentLength >= 0:
 		h.Set("Content-Length", strconv.FormatInt(resp.ContentLength, 10))
 	}
 	return catching(body, secrets), nil
+}
+
+// bodiless reports whether there is no body behind a head, whatever that says of it.
+func (x *exchange) bodiless(resp *http.Response) bool {
+	return x.facts.Method == http.MethodHead || resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusNotModified || resp.ContentLength == 0
+}
+
+// codings are headers that say how a body, or each message of it, is packed.
+var codings = []string{"Content-Encoding", "Grpc-Encoding", "Connect-Content-Encoding"}
+
+// hides reports whether secrets could stand in an answer unseen: packed, though it was asked
+// for as it is.
+func hides(resp *http.Response, secrets [][]byte) bool {
+	return len(secrets) > 0 && slices.ContainsFunc(codings, func(name string) bool { return packed(resp, name) })
+}
+
+// packed reports whether a header of an answer says that something is packed.
+func packed(resp *http.Response, name string) bool {
+	return slices.ContainsFunc(resp.Header[name], func(v string) bool {
+		return v != "" && !strings.EqualFold(strings.TrimSpace(v), "identity")
+	})
+}
+
+// unpacked is the body of an answer as it is.
+func unpacked(resp *http.Response) (io.Reader, error) {
+	for _, name := range codings[1:] {
+		if packed(resp, name) {
+			return nil, fmt.Errorf("each message is packed (%s)", name)
+		}
+	}
+	if resp.StatusCode == http.StatusPartialContent {
+		return nil, errors.New("a part of what is packed cannot be unpacked")
+	}
+	_, coding, err := form(resp)
+	if err != nil {
+		return nil, err
+	}
+	return content.Unpack(resp.Body, coding)
 }
 
 // form is what an answer says that its body is. Where it says that twice, two clients may read
