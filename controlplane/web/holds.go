@@ -15,8 +15,11 @@ import (
 )
 
 const (
-	// refresh is how often the list looks for news, in seconds.
+	// refresh is how often a page looks for news, in seconds.
 	refresh = 5
+	// calm is the same of a list with something to choose: who goes through it by the keyboard,
+	// or has it read out, begins anew each time.
+	calm = 30
 	// maxSettled bounds how much of what is settled is listed.
 	maxSettled = 20
 )
@@ -40,7 +43,11 @@ func (p *Pages) list(w http.ResponseWriter, r *http.Request, s *session) {
 			body.Waiting = append(body.Waiting, h)
 		}
 	}
-	p.render(w, r, http.StatusOK, "list", view{Title: "Approvals", Who: s.name(), Form: s.form(), Refresh: refresh, Body: body})
+	v := view{Title: "Approvals", Who: s.name(), Form: s.form(), Refresh: refresh, Body: body}
+	if len(body.Waiting) > 0 {
+		v.Refresh = calm
+	}
+	p.render(w, r, http.StatusOK, "list", v)
 }
 
 // sheet is one hold as it is shown.

@@ -223,6 +223,36 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
+// TestTheListIsCalm: pages look for news by themselves, but hardly so while somebody chooses in
+// one, and never while they fill in a form.
+func TestTheListIsCalm(t *testing.T) {
+	f := newFixture(t)
+	c := f.browser()
+	if status, _ := f.signIn(c, "bob", Path); status != http.StatusSeeOther {
+		t.Fatal(status)
+	}
+	looks := func(path string) string {
+		t.Helper()
+		_, body, _ := f.do(c, "GET", path, nil, nil)
+		_, after, found := strings.Cut(body, `http-equiv="refresh" content="`)
+		if !found {
+			return "never"
+		}
+		seconds, _, _ := strings.Cut(after, `"`)
+		return seconds
+	}
+	if got := looks(Path); got != "5" {
+		t.Errorf("with nothing to choose: %s", got)
+	}
+	h := f.hold("DELETE 1")
+	if got := looks(Path); got != "30" {
+		t.Errorf("with something to choose: %s", got)
+	}
+	if got := looks(Path + "/" + h.GetId()); got != "never" {
+		t.Errorf("a form: %s", got)
+	}
+}
+
 // TestOwn: who asks sees their question, and cannot answer it.
 func TestOwn(t *testing.T) {
 	f := newFixture(t)
