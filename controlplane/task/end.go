@@ -60,7 +60,7 @@ func (s *Service) unfounded(ctx context.Context, g *typesv1.Grant, now *postern.
 		case err != nil && fault.CodeOf(err) != codes.NotFound:
 			return "", err
 		case err != nil || !Live(given, s.cfg.Now()):
-			return givenOverText, nil
+			return givenOverText(given), nil
 		}
 	}
 	if t, why := until(g, snapshot); !t.IsZero() && !s.cfg.Now().Before(t) {

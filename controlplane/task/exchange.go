@@ -75,19 +75,34 @@ func (s *Service) given(ctx context.Context, token string, task postern.TaskName
 	return noun.SubjectOf(g.GetSubject()), g.GetEndTime().AsTime(), g.GetId(), nil
 }
 
-const givenOverText = "the grant whose token was given in exchange for it is over"
+// givenOverText says that the grant is over whose token was given in exchange for another one,
+// and why, where it did not end by its time.
+func givenOverText(given *typesv1.Grant) string {
+	const text = "the grant whose token was given in exchange for it is over"
+	why := given.GetEndReason()
+	switch {
+	case why == "":
+		return text
+	case strings.HasPrefix(why, text): // it was exchanged for itself
+		return why
+	}
+	return text + ": " + why
+}
 
-// givenOver reports whether that is so of a grant, as this replica has heard.
-func (s *Service) givenOver(g *typesv1.Grant) (bool, error) {
+// givenOver is givenOverText where that is so of a grant, as this replica has heard, or nothing.
+func (s *Service) givenOver(g *typesv1.Grant) (why string, err error) {
 	if g.GetGivenGrant() == "" {
-		return false, nil
+		return "", nil
 	}
 	e, ok := s.cache.View().Get(grantKey(g.GetGivenGrant()))
 	if !ok {
-		return false, nil // not heard of yet, or forgotten: then its end was this one's too
+		return "", nil // not heard of yet, or forgotten: then its end was this one's too
 	}
 	of, err := decode(e)
-	return err == nil && !Live(of, s.cfg.Now()), err
+	if err != nil || Live(of, s.cfg.Now()) {
+		return "", err
+	}
+	return givenOverText(of), nil
 }
 
 // acts says why the workload that acts for a subject must not, or nothing where it may.

@@ -152,8 +152,8 @@ func (s *Service) look(ctx context.Context, k known, ground bool) (time.Time, er
 		return time.Time{}, s.end(ctx, g.GetId(), system, why)
 	case (g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE || waiting(g)) && closed:
 		return time.Time{}, s.end(ctx, g.GetId(), system, closedText(g.GetBound()))
-	case g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE && given:
-		return time.Time{}, s.end(ctx, g.GetId(), system, givenOverText)
+	case g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE && given != "":
+		return time.Time{}, s.end(ctx, g.GetId(), system, given)
 	case g.GetState() == typesv1.GrantState_GRANT_STATE_ACTIVE, waiting(g):
 		if ground {
 			why, err := s.unfounded(ctx, g, nil)

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"fmt"
+	"time"
 
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/policy"
@@ -11,9 +12,10 @@ import (
 // Reconsider says why the session may not go on under a policy, or nil: it may not begin
 // so, the people whom it asks have not let it in, or something that runs in it would not be
 // let through any more. What runs is judged once by each policy, and by none older than the
-// one it was last judged by; a session that waits for people is not judged for that.
-func (g *Gate) Reconsider(snap *policy.Snapshot) *postern.Refusal {
-	if r := g.barred(snap); r != nil {
+// one it was last judged by; a session that waits for people is not judged for that. All of
+// it is as of one moment.
+func (g *Gate) Reconsider(snap *policy.Snapshot, now time.Time) *postern.Refusal {
+	if r := g.barred(snap, now); r != nil {
 		return r
 	}
 	g.mu.Lock()
@@ -22,7 +24,7 @@ func (g *Gate) Reconsider(snap *policy.Snapshot) *postern.Refusal {
 		if x.judged.SameRules(snap) || x.judged.Version().Covers(snap.Version()) {
 			continue
 		}
-		if r := g.ended(snap, x); r != nil {
+		if r := g.ended(snap, now, x); r != nil {
 			return r
 		}
 		x.judged = snap
@@ -32,8 +34,8 @@ func (g *Gate) Reconsider(snap *policy.Snapshot) *postern.Refusal {
 
 // barred refuses where a policy does not let the session itself go on. Locks and rules do
 // not change within a snapshot; its Keeper looks at what does, such as conditions on time.
-func (g *Gate) barred(s *policy.Snapshot) *postern.Refusal {
-	d := s.DecideConnect(g.standing(nil))
+func (g *Gate) barred(s *policy.Snapshot, now time.Time) *postern.Refusal {
+	d := s.DecideConnect(g.standing(nil, now))
 	if d.Verdict == postern.VerdictDeny {
 		return Refuse(d)
 	}
@@ -53,8 +55,8 @@ func (g *Gate) barred(s *policy.Snapshot) *postern.Refusal {
 }
 
 // ended refuses where what runs would not be let through any more.
-func (g *Gate) ended(s *policy.Snapshot, x *execution) *postern.Refusal {
-	q := g.standing(x.ad.facts)
+func (g *Gate) ended(s *policy.Snapshot, now time.Time, x *execution) *postern.Refusal {
+	q := g.standing(x.ad.facts, now)
 	if x.ad.estimate != nil {
 		q.EstimatedRows = &x.ad.estimate.rows
 	}
@@ -76,9 +78,10 @@ func (g *Gate) ended(s *policy.Snapshot, x *execution) *postern.Refusal {
 }
 
 // standing is a query about what was let in already: what it has used was counted then.
-func (g *Gate) standing(facts policy.Facts) policy.Query {
+func (g *Gate) standing(facts policy.Facts, now time.Time) policy.Query {
 	q := g.query(facts)
-	q.Usage = policy.Usage{Age: q.Usage.Age}
+	q.Request.Time = now
+	q.Usage = policy.Usage{Age: now.Sub(g.cfg.Grant.Start)}
 	return q
 }
 

@@ -325,7 +325,7 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 		return engine.ErrStale
 	}
 	if g.cleared.Load() != now {
-		if r := g.barred(now); r != nil {
+		if r := g.barred(now, g.cfg.Now()); r != nil {
 			return g.refuseExecution(a, args, r)
 		}
 	}

@@ -195,12 +195,12 @@ func TestASessionIsAskedForAnew(t *testing.T) {
 			if err := r.Admit(r.must(t, "select code from sales.regions", u), engine.Args{}, &f); err != nil {
 				t.Fatal(err)
 			}
-			if no := r.Reconsider(r.cfg.Snapshots.Current()); no != nil {
+			if no := r.Reconsider(r.cfg.Snapshots.Current(), r.cfg.Now()); no != nil {
 				t.Fatalf("before the change: %v", no)
 			}
 			r.snapshots.load(t, c.after, 3)
 			err := r.Admit(r.must(t, "select code from sales.regions", u), engine.Args{}, new(engine.Flow))
-			no := r.Reconsider(r.cfg.Snapshots.Current())
+			no := r.Reconsider(r.cfg.Snapshots.Current(), r.cfg.Now())
 			if c.why == "" {
 				if err != nil || no != nil {
 					t.Errorf("%v, %v", err, no)
@@ -274,7 +274,7 @@ func TestWhatRunsIsJudgedAnew(t *testing.T) {
 		t.Helper()
 		revision++
 		r.snapshots.load(t, policy, revision)
-		no := r.Reconsider(r.cfg.Snapshots.Current())
+		no := r.Reconsider(r.cfg.Snapshots.Current(), r.cfg.Now())
 		if (no == nil) != (why == "") || no != nil && !strings.Contains(no.Reason, why) {
 			t.Errorf("%v; want %q", no, why)
 		}

@@ -98,7 +98,7 @@ func (k *Keeper) judge(s *Session) *postern.Refusal {
 	if terms.Session > 0 && now.Sub(s.client.Time) > terms.Session {
 		return &postern.Refusal{Code: postern.CodeKilled, Reason: fmt.Sprintf("task %q allows sessions of %s", s.grant.Task, terms.Session), Rule: string(s.grant.Task) + policy.LimitsSuffix}
 	}
-	if r := s.reconsider(snap); r != nil && !hole.Is("session-unjudged") {
+	if r := s.reconsider(snap, now); r != nil && !hole.Is("session-unjudged") {
 		r.Code = postern.CodeKilled
 		return r
 	}

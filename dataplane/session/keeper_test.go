@@ -171,17 +171,27 @@ func TestNarrowedTasksEndSessions(t *testing.T) {
 	}
 }
 
-// A session is judged by one policy, though another is applied meanwhile: what is said of
-// it is what that one says.
-func TestOnePolicyJudges(t *testing.T) {
-	h := newHouse(t)
-	s := h.open()
-	h.looked = func() { h.load("kind: Mask\nmetadata: {name: m}\nspec: {method: 'null'}\n") }
-	if r := h.judge(s); r != nil {
-		t.Errorf("judged by a policy that came later: %v", r)
-	}
-	if r := h.judge(s); r == nil || !strings.Contains(r.Reason, "no longer served") {
-		t.Errorf("judged anew: %v", r)
+// A session is judged by one policy and as of one moment, though another is applied and time
+// goes on meanwhile: what is said of it is what those say.
+func TestOneMomentJudges(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*house)
+		says   string
+	}{
+		"a policy": {func(h *house) { h.load("kind: Mask\nmetadata: {name: m}\nspec: {method: 'null'}\n") }, "no longer served"},
+		"an hour":  {func(h *house) { h.after(2 * time.Hour) }, "the grant ended"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t)
+			s := h.open()
+			h.looked = func() { c.change(h); h.looked = nil }
+			if r := h.judge(s); r != nil {
+				t.Errorf("judged by what came later: %v", r)
+			}
+			if r := h.judge(s); r == nil || !strings.Contains(r.Reason, c.says) {
+				t.Errorf("judged anew: %v", r)
+			}
+		})
 	}
 }
 

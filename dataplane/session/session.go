@@ -91,11 +91,11 @@ func (s *Session) open() bool {
 func (s *Session) idle() bool { return s.open() && s.Gate.Idle() }
 
 // reconsider says why a policy does not let the session go on, once it is open, or nil.
-func (s *Session) reconsider(snap *policy.Snapshot) *postern.Refusal {
+func (s *Session) reconsider(snap *policy.Snapshot, now time.Time) *postern.Refusal {
 	if !s.open() {
 		return nil // Open looks once more when it is
 	}
-	return s.Gate.Reconsider(snap)
+	return s.Gate.Reconsider(snap, now)
 }
 
 // Kill ends the session with a cause that the engine shows to the client, and closes its
