@@ -105,7 +105,7 @@ bench-rivals:
 	  [ -z "$$need" ] || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$need; }; fi
 bench: bench-rivals ## Measure against the goals: one cell a goal, 5 rounds of 1 s. Exit 0 met, 1 missed, 2 inconclusive
 	$(BENCH) --mode standard --out bin/bench.json
-bench-quick: ## The same for the goals that must hold first, 5 rounds of 0.5 s: at most 90 s
+bench-quick: ## The same for the goals that must hold first, 5 rounds of 0.3 s: at most 90 s
 	$(BENCH) --mode quick --out bin/bench-quick.json
 bench-full: bench-rivals ## Everything, 5 rounds of 2 s: at most an hour
 	$(BENCH) --mode full --out bin/bench-full.json

@@ -38,7 +38,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.mode, "mode", "standard", "quick, standard, full or soak: which cells, and how long")
 	f.Float64Var(&o.minutes, "minutes", 30, "how long a soak takes")
 	f.IntVar(&o.rounds, "rounds", 5, "rounds; fewer than 5 can neither pass nor fail a goal")
-	f.Float64Var(&o.seconds, "seconds", 0, "seconds of each target in a round; by mode 0.5, 1 or 2")
+	f.Float64Var(&o.seconds, "seconds", 0, "seconds of each target in a round; by mode 0.3, 1 or 2")
 	f.Uint64Var(&o.seed, "seed", 0, "of the order of targets; one is chosen where 0")
 	f.StringVar(&o.out, "out", "", "write the result to this file and reports beside it")
 	f.StringVar(&o.nodeBin, "node-bin", "", "a postern-node to measure instead of the checkout's")
@@ -46,7 +46,7 @@ func parse(args []string) (options, error) {
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
-	length, ok := map[string]float64{"quick": 0.5, "standard": 1, "full": 2, "soak": 1}[o.mode]
+	length, ok := map[string]float64{"quick": 0.3, "standard": 1, "full": 2, "soak": 1}[o.mode]
 	if !ok {
 		return o, fmt.Errorf("--mode %s is not quick, standard, full or soak", o.mode)
 	}
