@@ -22,7 +22,14 @@ var settings = postgres.Settings{SearchPath: []string{"$user", "sales", "public"
 
 func analyze(t testing.TB, text string) *postgres.Analysis {
 	t.Helper()
+	return analyzeOn(t, sqltest.Traps().Server, text)
+}
+
+// analyzeOn is as for a server of that version.
+func analyzeOn(t testing.TB, server int, text string) *postgres.Analysis {
+	t.Helper()
 	cat := sqltest.Traps()
+	cat.Server = server
 	t.Cleanup(func() { runtime.KeepAlive(cat) }) // to rewrite it
 	an, err := postgres.Analyze(t.Context(), pool, cat, settings, text)
 	if err != nil {

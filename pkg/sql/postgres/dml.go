@@ -13,9 +13,9 @@ import (
 // returning is a RETURNING list of a statement that changes a relation.
 type returning struct {
 	list *[]*pg.Node
-	// target is the item of the relation that is changed, others what else * stands for.
-	target *item
-	others []*item
+	// target is the relation that is changed, and items are what names can see, as * does.
+	target *reference
+	items  []*item
 }
 
 // changed is what is needed to hold a change to a filter of rows.
@@ -250,17 +250,39 @@ func (a *analyzer) returns(list *[]*pg.Node, s *scope, t *item) result {
 	if len(*list) == 0 {
 		return result{}
 	}
-	a.returnings = append(a.returnings, returning{list, t, s.items})
+	s = a.rows(s, t)
+	a.returnings = append(a.returnings, returning{list, t.ref, s.items})
 	return a.targets(*list, s)
 }
 
-func (a *analyzer) merge(n *pg.MergeStmt, s *scope) {
+// versionOldNew is the first server whose RETURNING knows the row before the change and
+// the row after it.
+const versionOldNew = 180000
+
+// rows are the items of RETURNING: those of a change, and where the server knows them old
+// and new, if no other item has that name.
+func (a *analyzer) rows(s *scope, t *item) *scope {
+	if a.cat.Server < versionOldNew {
+		return s
+	}
+	items := slices.Clip(s.items)
+	for _, name := range []string{"old", "new"} {
+		if !slices.ContainsFunc(s.items, func(it *item) bool { return it.name == name }) {
+			row := *t
+			row.name, row.schema, row.bare = name, "", false
+			items = append(items, &row)
+		}
+	}
+	return &scope{parent: s.parent, items: items}
+}
+
+func (a *analyzer) merge(n *pg.MergeStmt, s *scope) result {
 	a.saw(1)
 	a.with(n.WithClause, s)
 	a.saw(1)
 	rel := a.relation(n.Relation)
 	if rel == nil {
-		return
+		return result{}
 	}
 	u := a.use(rel)
 	u.target = true
@@ -268,7 +290,7 @@ func (a *analyzer) merge(n *pg.MergeStmt, s *scope) {
 	a.base(t, rel, u, n.Relation, true)
 	own := a.beside(t, []*pg.Node{n.SourceRelation}, s)
 	if a.problem != "" {
-		return
+		return result{}
 	}
 	joined := a.chooses(u, n.JoinCondition, own)
 	a.changes = append(a.changes, changed{t, nil, nil})
@@ -276,7 +298,7 @@ func (a *analyzer) merge(n *pg.MergeStmt, s *scope) {
 		c := w.GetMergeWhenClause()
 		if c == nil {
 			a.giveUp("%s in MERGE is not understood", describe(w))
-			return
+			return result{}
 		}
 		a.saw(1)
 		// Who has no match in the source is chosen by the clause's own condition alone.
@@ -314,6 +336,8 @@ func (a *analyzer) merge(n *pg.MergeStmt, s *scope) {
 		}
 		a.computed(seen, sql.RoleComputed, c.Values...)
 	}
+	// Unlike with other changes, * is first of all what is merged.
+	return a.returns(&n.ReturningList, &scope{parent: s, items: append(own.items[1:], t)}, t)
 }
 
 func (a *analyzer) truncate(n *pg.TruncateStmt) {

@@ -25,7 +25,7 @@ func (a *analyzer) expr(n *pg.Node, s *scope, role sql.ColumnRole) lineage {
 	case *pg.Node_Integer, *pg.Node_Float, *pg.Node_Boolean, *pg.Node_String_, *pg.Node_BitString, *pg.Node_ParamRef, *pg.Node_SetToDefault:
 		a.saw(1)
 		return lineage{computed: true}
-	case *pg.Node_SqlvalueFunction:
+	case *pg.Node_SqlvalueFunction, *pg.Node_MergeSupportFunc:
 		a.saw(1)
 		return lineage{computed: true}
 	case *pg.Node_ColumnRef:

@@ -228,7 +228,6 @@ func TestFacts(t *testing.T) {
 		{"SELECT j.a FROM JSON_TABLE('1', '$' COLUMNS (a app.code PATH '$')) j", "? type app.code is a domain, whose checks run code"},
 		{"SELECT JSON_OBJECT('a': app.purge_orders())", "select f:app.purge_orders"},
 		{"SELECT j.b FROM JSON_TABLE('1', '$' COLUMNS (a int)) j", "? column j.b does not exist"},
-		{"SELECT x.e FROM orders o, xmltable('/r' PASSING '<a/>' COLUMNS e text PATH '.') x", "? XMLTABLE in FROM is not understood"},
 		{"WITH RECURSIVE t(n, e) AS (SELECT 0, 'x'::text UNION ALL SELECT 1, o.note FROM t, orders o WHERE n < 2 AND e < 'm') SELECT count(*) FROM t", "select orders[select note.cp]"},
 		{"WITH RECURSIVE a AS (SELECT code FROM regions), regions AS (SELECT note AS code FROM orders) SELECT code FROM a", "? regions is named in WITH RECURSIVE before it is written; put it first"},
 		{"WITH RECURSIVE regions AS (SELECT note AS code FROM orders), a AS (SELECT code FROM regions) SELECT code FROM a", "select orders[select note.o]"},
@@ -291,11 +290,16 @@ func TestFacts(t *testing.T) {
 		{"DELETE FROM orders WHERE id = $1", "delete orders[delete id.p tr:id]"},
 		{"DELETE FROM orders USING regions r WHERE r.code = orders.note RETURNING *", "delete orders[delete note.p,*.o tr:*,note] regions[select code.p,*.o]"},
 		{"DELETE FROM orders WHERE CURRENT OF c", "? WHERE CURRENT OF is not understood"},
+		{"SELECT x.d FROM orders o, XMLTABLE('/e' PASSING (o.note::xml) COLUMNS d text PATH o.status DEFAULT o.amount) x", "select orders[select amount.cp,note.cp,status.cp]"},
 		{"MERGE INTO orders o USING regions r ON true WHEN MATCHED THEN DELETE", "update orders[delete nowhere] regions[select]"},
 		{"MERGE INTO orders o USING regions r ON true WHEN MATCHED AND o.id = 1 THEN DELETE", "update orders[delete id.p tr:id] regions[select]"},
 		{"MERGE INTO orders o USING regions r ON o.note = r.code WHEN NOT MATCHED BY SOURCE THEN DELETE", "update orders[delete note.p tr:note nowhere] regions[select code.p]"},
 		{"MERGE INTO orders o USING regions r ON o.note = r.code WHEN NOT MATCHED BY SOURCE AND o.id < 5 THEN DELETE", "update orders[delete id.p,note.p tr:id,note] regions[select code.p]"},
 		{"MERGE INTO orders o USING regions r ON o.note = r.code WHEN MATCHED AND o.id > 1 THEN UPDATE SET status = r.name WHEN NOT MATCHED THEN INSERT (id, note) VALUES (1, code) WHEN MATCHED THEN DELETE", "update orders[delete,insert,update id.p,note.p w:id,note,status tr:id,note] regions[select code.cp,name.c]"},
+		{"MERGE INTO orders o USING regions r ON o.note = r.code WHEN MATCHED THEN DELETE RETURNING *", "update orders[delete note.p,*.o tr:*,note] regions[select code.p,*.o]"},
+		{"MERGE INTO orders o USING regions r ON o.note = r.code WHEN MATCHED THEN DELETE RETURNING merge_action(), customer_email, upper(name)", "update orders[delete customer_email.o,note.p tr:customer_email,note] regions[select code.p,name.c]"},
+		{"WITH m AS (MERGE INTO orders o USING regions r ON o.note = r.code WHEN MATCHED THEN DELETE RETURNING o.id, customer_email) SELECT id FROM m", "select orders[delete customer_email.c,id.o,note.p tr:customer_email,id,note] regions[select code.p]"},
+		{"UPDATE orders SET status = 'x' WHERE id = 1 RETURNING old.status", "? missing FROM-clause entry for table \"old\""},
 		{"WITH d AS (DELETE FROM orders_archive RETURNING id) SELECT count(*) FROM d", "select orders_archive[delete id.c tr:id nowhere]"},
 		{"WITH x AS (INSERT INTO audit.log(actor) VALUES ('a') RETURNING *) SELECT * FROM x", "select audit.log[insert *.o w:actor tr:*]"},
 		{"TRUNCATE orders, regions", "truncate orders[truncate] regions[truncate]"},
@@ -409,6 +413,23 @@ func TestFacts(t *testing.T) {
 	} {
 		got := brief(analyze(t, c.text).SQLFacts())
 		if got != c.want {
+			t.Errorf("%s\n got %s\nwant %s", c.text, got, c.want)
+		}
+	}
+}
+
+// TestRowsOfAChange: servers from 18 on know the row before a change and the row after it.
+func TestRowsOfAChange(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{"UPDATE orders SET status = 'x' WHERE id = 1 RETURNING old.status, new.note, id", "update orders[update id.op,note.o,status.o w:status tr:id,note,status]"},
+		{"DELETE FROM orders WHERE id = 1 RETURNING old.*", "delete orders[delete id.p,*.o tr:*,id]"},
+		{"DELETE FROM orders WHERE id = 1 RETURNING *", "delete orders[delete id.p,*.o tr:*,id]"},
+		{"DELETE FROM orders WHERE id = 1 RETURNING to_jsonb(old)", "delete orders[delete id.p,*.c tr:*,id]"},
+		{"DELETE FROM orders old USING regions new WHERE old.note = new.code RETURNING old.id, new.name", "delete orders[delete id.o,note.p tr:id,note] regions[select code.p,name.o]"},
+		{"DELETE FROM orders WHERE old.id = 1", "? missing FROM-clause entry for table \"old\""},
+		{"UPDATE orders SET status = old.status WHERE id = 1", "? missing FROM-clause entry for table \"old\""},
+	} {
+		if got := brief(analyzeOn(t, 180000, c.text).SQLFacts()); got != c.want {
 			t.Errorf("%s\n got %s\nwant %s", c.text, got, c.want)
 		}
 	}

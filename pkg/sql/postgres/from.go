@@ -33,6 +33,8 @@ func (a *analyzer) from(n *pg.Node, s *scope) {
 		a.derived(v.RangeSubselect, s)
 	case *pg.Node_RangeFunction:
 		a.fromFunction(v.RangeFunction, s)
+	case *pg.Node_RangeTableFunc:
+		a.xmlTable(v.RangeTableFunc, s)
 	case *pg.Node_JsonTable:
 		a.jsonTable(v.JsonTable, s)
 	case *pg.Node_RangeTableSample:
@@ -115,6 +117,41 @@ func (a *analyzer) base(it *item, rel *sql.Relation, u *use, rv *pg.RangeVar, ta
 		it.columns[i] = column{name: name, lin: lineage{from: from[i : i+1 : i+1]}, star: u}
 	}
 	a.alias(rv.Alias, it)
+}
+
+// xmlTable visits XMLTABLE, whose rows and columns depend on all that stands in it.
+func (a *analyzer) xmlTable(t *pg.RangeTableFunc, s *scope) {
+	const role = sql.RolePredicate | sql.RoleComputed
+	a.saw(1)
+	lin := a.computed(s, role, t.Docexpr, t.Rowexpr)
+	for _, n := range t.Namespaces {
+		ns := n.GetResTarget()
+		if ns == nil {
+			a.giveUp("%s as a namespace of XMLTABLE is not understood", describe(n))
+			return
+		}
+		a.saw(1)
+		lin = lin.and(a.expr(ns.Val, s, role))
+	}
+	it := &item{whole: true, bare: true}
+	for _, n := range t.Columns {
+		c := n.GetRangeTableFuncCol()
+		if a.spend(1); c == nil {
+			a.giveUp("%s as a column of XMLTABLE is not understood", describe(n))
+			return
+		}
+		a.saw(1)
+		if c.TypeName != nil { // none FOR ORDINALITY
+			a.typeName(c.TypeName)
+		}
+		lin = lin.and(a.computed(s, role, c.Colexpr, c.Coldefexpr))
+		it.columns = append(it.columns, column{name: c.Colname})
+	}
+	for i := range it.columns {
+		it.columns[i].lin = lin
+	}
+	a.alias(t.Alias, it)
+	s.items = append(s.items, it)
 }
 
 // use is the one entry of the current statement for a relation.

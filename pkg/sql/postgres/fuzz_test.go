@@ -21,7 +21,8 @@ func FuzzAnalyze(f *testing.F) {
 	for _, s := range []string{
 		"INSERT INTO audit.log(actor) VALUES ('a') ON CONFLICT (id) DO UPDATE SET actor = excluded.actor RETURNING *",
 		"UPDATE orders o SET (status, note) = (SELECT emp, emp FROM hr.salaries) FROM regions WHERE o.id = 1 RETURNING *",
-		"MERGE INTO orders o USING regions r ON o.note = r.code WHEN MATCHED THEN DELETE",
+		"MERGE INTO orders o USING regions r ON o.note = r.code WHEN MATCHED THEN DELETE RETURNING merge_action(), *",
+		"SELECT x.* FROM orders o, XMLTABLE('/o' PASSING '<o/>' COLUMNS n FOR ORDINALITY, e text PATH o.status DEFAULT '') x",
 		"CREATE TABLE t (id bigserial PRIMARY KEY, a text DEFAULT now() CHECK (length(a) < 5)) PARTITION BY RANGE (id)",
 		"SET x TO 1, 'b'; BEGIN READ ONLY; EXPLAIN (FORMAT json) SELECT 1; FETCH 5 FROM c",
 	} {

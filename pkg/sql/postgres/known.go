@@ -46,10 +46,13 @@ RowExpr: args row_format
 SubLink: sub_link_type testexpr oper_name subselect
 SQLValueFunction: op typmod
 GroupingFunc: args
+MergeSupportFunc: msftype
 GroupingSet: kind content
 SetToDefault:
 XmlExpr: op name named_args args xmloption
 XmlSerialize: xmloption expr type_name
+RangeTableFunc: lateral docexpr rowexpr namespaces columns alias
+RangeTableFuncCol: colname type_name for_ordinality is_not_null colexpr coldefexpr
 JsonFormat: format_type encoding
 JsonReturning: format typid typmod
 JsonOutput: type_name returning
@@ -87,7 +90,7 @@ InferClause: index_elems where_clause conname
 IndexElem: name expr indexcolname collation opclass ordering nulls_ordering
 UpdateStmt: relation target_list where_clause from_clause returning_list with_clause
 DeleteStmt: relation using_clause where_clause returning_list with_clause
-MergeStmt: relation source_relation join_condition merge_when_clauses with_clause
+MergeStmt: relation source_relation join_condition merge_when_clauses returning_list with_clause
 MergeWhenClause: match_kind command_type override condition target_list values
 TruncateStmt: relations restart_seqs behavior
 CopyStmt: relation query attlist is_from options where_clause

@@ -51,6 +51,8 @@ func figureName(n *pg.Node) (name string, strength int) {
 		return figureName(v.CollateClause.Arg)
 	case *pg.Node_GroupingFunc:
 		return "grouping", 2
+	case *pg.Node_MergeSupportFunc:
+		return "merge_action", 2
 	case *pg.Node_SubLink:
 		switch v.SubLink.SubLinkType {
 		case pg.SubLinkType_EXISTS_SUBLINK:

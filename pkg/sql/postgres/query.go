@@ -411,6 +411,8 @@ func (a *analyzer) cteQuery(n *pg.Node, s *scope) result {
 		return a.update(v.UpdateStmt, s)
 	case *pg.Node_DeleteStmt:
 		return a.delete(v.DeleteStmt, s)
+	case *pg.Node_MergeStmt:
+		return a.merge(v.MergeStmt, s)
 	}
 	a.giveUp("%s in WITH is not understood", describe(n))
 	return result{}

@@ -111,7 +111,7 @@ func (r *rewriter) target(rule *rule, ref *reference) error {
 
 // returning writes out the columns that * stands for in RETURNING.
 func (r *rewriter) returning(u returning) error {
-	rule := r.rule(u.target.ref.use)
+	rule := r.rule(u.target.use)
 	if rule == nil {
 		return nil
 	}
@@ -122,20 +122,20 @@ func (r *rewriter) returning(u returning) error {
 			list = append(list, n)
 			continue
 		}
-		items := u.others
+		items := u.items
 		if len(c.Fields) > 1 {
 			name := c.Fields[len(c.Fields)-2].GetString_().GetSval()
-			items = slices.DeleteFunc(slices.Clone(u.others), func(it *item) bool { return it.name != name })
+			items = slices.DeleteFunc(slices.Clone(u.items), func(it *item) bool { return it.name != name })
 		}
 		for _, it := range items {
 			switch {
-			case it != u.target && it.name != "" && it.whole:
+			case it.ref != u.target && it.name != "" && it.whole:
 				if it.bare || len(c.Fields) > 1 {
 					list = append(list, target(pg.MakeColumnRefNode([]*pg.Node{pg.MakeStrNode(it.name), pg.MakeAStarNode()}, 0)))
 				}
-			case it != u.target && it.bare:
+			case it.ref != u.target && it.bare:
 				return cannot("RETURNING * over a join is not understood; name the columns")
-			case it == u.target:
+			case it.bare || len(c.Fields) > 1:
 				more, err := rule.returned(it)
 				if err != nil {
 					return err

@@ -128,6 +128,9 @@ func TestRewrite(t *testing.T) {
 		{"SELECT id FROM orders TABLESAMPLE SYSTEM (1)", "? sales.orders is masked or filtered, so it cannot be sampled"},
 		{"SELECT id FROM ONLY orders", "? sales.orders is masked or filtered, so it cannot be read with ONLY"},
 		{"MERGE INTO regions r USING orders o ON o.status = r.code WHEN MATCHED THEN DELETE", "? the rows of sales.regions are filtered, so it cannot be changed with MERGE"},
+		{"MERGE INTO orders o USING customers c ON o.id = c.id WHEN MATCHED THEN DELETE RETURNING *", "? column customer_email of sales.orders is masked, so RETURNING *"},
+		{"MERGE INTO orders o USING customers c ON o.id = c.id WHEN MATCHED THEN DELETE RETURNING customer_email", "? column customer_email of sales.orders is masked"},
+		{"MERGE INTO customers c USING orders o ON o.id = c.id WHEN MATCHED THEN DELETE RETURNING *", "MERGE INTO customers c USING $O AS o ON o.id = c.id WHEN MATCHED THEN DELETE RETURNING *"},
 		{"INSERT INTO orders_archive SELECT * FROM orders", "? * over sales.orders stands for 4 of its 7 columns"},
 		{"SELECT b FROM (SELECT * FROM orders) AS s(a, b)", "? * over sales.orders stands for 4 of its 7 columns"},
 		{"WITH x(a, b) AS (SELECT * FROM orders) SELECT b FROM x", "? * over sales.orders stands for 4 of its 7 columns"},
@@ -147,6 +150,31 @@ func TestRewrite(t *testing.T) {
 		want := strings.NewReplacer("$O", ordersRead, "$R", regionsRead).Replace(c.want)
 		if err != nil || normal(t, got) != normal(t, want) {
 			t.Errorf("%s\n got %s, %v\nwant %s", c.text, got, err, want)
+		}
+	}
+}
+
+// TestOldAndNewAreTheTarget: what the server knows of a row before and after its change is
+// shown as the row is.
+func TestOldAndNewAreTheTarget(t *testing.T) {
+	for text, want := range map[string]string{
+		"DELETE FROM regions RETURNING old.*, code":                       "DELETE FROM regions WHERE regions.code = 'DE' OR regions.code = 'FR' RETURNING old.code, old.name, code",
+		"UPDATE regions SET name = 'x' WHERE code = 'DE' RETURNING *":     "UPDATE regions SET name = 'x' WHERE (regions.code = 'DE' OR regions.code = 'FR') AND code = 'DE' RETURNING regions.code, regions.name",
+		"UPDATE orders SET status = 'x' WHERE id = 1 RETURNING old.*":     "? column customer_email of sales.orders is masked, so RETURNING *",
+		"UPDATE orders SET status = 'x' WHERE id = 1 RETURNING new":       "? the whole row of sales.orders",
+		"UPDATE orders SET status = 'x' WHERE id = 1 RETURNING (old).id":  "? the whole row of sales.orders",
+		"INSERT INTO orders (id) VALUES (1) RETURNING new.customer_email": "? column customer_email of sales.orders is masked",
+		"INSERT INTO orders (id) VALUES (1) RETURNING old.note":           "? column note of sales.orders is not permitted",
+	} {
+		got, err := analyzeOn(t, 180000, text).Rewrite(masked)
+		if refused, ok := strings.CutPrefix(want, "? "); ok {
+			if !errors.Is(err, postgres.ErrCannot) || !strings.Contains(err.Error(), refused) {
+				t.Errorf("%s\n got %q, %v\nwant an error: %s", text, got, err, refused)
+			}
+			continue
+		}
+		if err != nil || normal(t, got) != normal(t, want) {
+			t.Errorf("%s\n got %s, %v\nwant %s", text, got, err, want)
 		}
 	}
 }

@@ -45,7 +45,7 @@ func (a *analyzer) queryStatement(n *pg.Node) result {
 	case *pg.Node_DeleteStmt:
 		st.Verb, st.Command, st.Returns = sql.Delete, "DELETE", len(v.DeleteStmt.ReturningList) > 0
 	case *pg.Node_MergeStmt:
-		st.Verb, st.Command = sql.Update, "MERGE"
+		st.Verb, st.Command, st.Returns = sql.Update, "MERGE", len(v.MergeStmt.ReturningList) > 0
 	default:
 		a.giveUp("%s is not understood", describe(n))
 	}
@@ -65,7 +65,7 @@ func (a *analyzer) dml(n *pg.Node, s *scope) result {
 	case *pg.Node_DeleteStmt:
 		r = a.delete(v.DeleteStmt, s)
 	case *pg.Node_MergeStmt:
-		a.merge(v.MergeStmt, s)
+		r = a.merge(v.MergeStmt, s)
 	default:
 		a.giveUp("%s is not understood here", describe(n))
 	}
