@@ -176,12 +176,13 @@ func word(w *syntax.Word) (string, error) {
 	for _, p := range w.Parts {
 		switch p := p.(type) {
 		case *syntax.Lit:
-			for j := range len(p.Value) {
-				if b := p.Value[j]; !plain(b) && b < utf8.RuneSelf {
+			bare := strings.ReplaceAll(p.Value, mark, "")
+			for j := range len(bare) {
+				if b := bare[j]; !plain(b) && b < utf8.RuneSelf {
 					return "", unknown("%q outside of quotes", string(b))
 				}
 			}
-			out.WriteString(p.Value)
+			out.WriteString(strings.ReplaceAll(p.Value, mark, "!"))
 		case *syntax.SglQuoted:
 			if p.Dollar {
 				return "", unknown("a string with escapes")
@@ -245,6 +246,11 @@ func (l *Line) with(programs []string) string {
 	return out.String()
 }
 
+// mark is ! outside of quotes. In csh, which is some hosts' login shell, it stands for
+// earlier words even in single quotes, and brings along what closes them; so said it means
+// itself in every shell.
+const mark = `\!`
+
 // Quote is a word for a command line.
 func Quote(w string) string {
 	safe := w != "" && w[0] != '=' && w[0] != '-' || len(w) > 1 && w[0] == '-'
@@ -255,7 +261,13 @@ func Quote(w string) string {
 	if safe && !strings.Contains(w, "=") && !reserved[w] {
 		return w
 	}
-	return "'" + strings.ReplaceAll(w, "'", `'"'"'`) + "'"
+	parts := strings.Split(w, "!")
+	for i, p := range parts {
+		if p != "" || len(parts) == 1 {
+			parts[i] = "'" + strings.ReplaceAll(p, "'", `'"'"'`) + "'"
+		}
+	}
+	return strings.Join(parts, mark)
 }
 
 var reserved = map[string]bool{

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/posterngate/postern/test/servers"
 )
 
 func TestParse(t *testing.T) {
@@ -25,6 +27,7 @@ func TestParse(t *testing.T) {
 		{"'FOO=1' x", "'FOO=1' x"},
 		{"- x", "'-' x"},
 		{"echo grüße", "echo 'grüße'"},
+		{"echo 'go! now' \\! \"it's\"", `echo 'go'\!' now' \! 'it'"'"'s'`},
 
 		{"", ""}, {"   ", ""}, {"# nothing", ""},
 		{"FOO=1 systemctl restart nginx", ""}, {"FOO=1", ""},
@@ -32,6 +35,7 @@ func TestParse(t *testing.T) {
 		{"echo $'\\x41'", ""}, {"echo \"a`id`\"", ""},
 		{"systemctl restart nginx > /etc/cron.d/x", ""}, {"cat < /etc/shadow", ""}, {"cat <<E\nx\nE", ""}, {">x", ""}, {"uptime >/dev/null/x", ""}, {"uptime 3>&1", ""},
 		{"systemctl restart ngin?", ""}, {"rm *", ""}, {"ls [a]", ""}, {"ls ~", ""}, {"ls ~root", ""}, {"echo {a,b}", ""}, {"echo a\\ b", ""}, {"echo \"a\\b\"", ""},
+		{"echo a!", ""}, {"echo \"a!\"", ""}, {"echo \"\\!\"", ""}, {"echo \\\\!", ""}, {"echo !\\!", ""},
 		{"uptime &", ""}, {"! uptime", ""}, {"(uptime)", ""}, {"{ uptime; }", ""}, {"if true; then id; fi", ""}, {"f() { id; }", ""}, {"f() { id; }; f", ""},
 		{"systemctl restart nginx\x00;id", ""}, {"systemctl restart\rnginx", ""}, {"echo '\x1b[0m'", ""}, {"echo 'a\nb'", ""}, {"echo '\\'", ""}, {"echo \xff", ""},
 		{"echo 'open", ""}, {"echo \"open", ""}, {"a |", ""}, {"a |& b", ""}, {"a && ", ""}, {"'' a", ""},
@@ -64,28 +68,36 @@ func TestWith(t *testing.T) {
 	}
 }
 
-// TestShells: the shells of this machine read a line that was said again as the words
-// that were understood.
+// TestShells: real shells read a line that was said again as the words that were
+// understood.
 func TestShells(t *testing.T) {
-	words := []string{"a", "a b", "it's", `"`, "$HOME", "`id`", "*", "~", "{a,b}", "a=b", "if", "-", "-n", "!", "!!", "#x", "&", ";", "|", "<", "(", "ü", "=x", "''", "a'b'c", "%", "^"}
-	line := "printf '%s\\n'"
+	words := []string{
+		"a", "a b", "it's", `"`, "$HOME", "`id`", "*", "~", "{a,b}", "a=b", "if", "-", "-n", "!", "!!", "#x", "&", ";", "|", "<", "(", "ü", "=x", "''", "a'b'c", "%", "^",
+		"; echo more ;", "!#", "!:0", "a!b", "!'", "hello! world",
+	}
+	line := "/usr/bin/printf '%s\\n'"
 	for _, w := range words {
 		line += " " + Quote(w)
 	}
-	for _, sh := range []string{"sh", "bash"} {
-		out, err := exec.CommandContext(t.Context(), sh, "-c", line).Output()
+	for name, sh := range map[string][]string{
+		"sh": {"sh", "-c"}, "bash": {"bash", "-c"},
+		"tcsh":    {servers.Program(t, "tcsh", "tcsh"), "-f", "-c"},
+		"zsh":     {servers.Program(t, "zsh", "zsh"), "-f", "-c"},
+		"busybox": {servers.Program(t, "busybox", "busybox"), "sh", "-c"},
+	} {
+		out, err := exec.CommandContext(t.Context(), sh[0], append(sh[1:], line)...).CombinedOutput()
 		if err != nil {
-			t.Fatalf("%s: %v", sh, err)
+			t.Errorf("%s: %v: %s", name, err, out)
 		}
 		if got := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n"); !slices.Equal(got, words) {
-			t.Errorf("%s reads %q as\n%q, want\n%q", sh, line, got, words)
+			t.Errorf("%s reads %q as\n%q, want\n%q", name, line, got, words)
 		}
 	}
 }
 
 // FuzzParse: what is said again is understood as the same.
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"a 'b c' \"d\" | e && f; g 2>&1", "echo it\\'s", "x > y", "a\n\nb # c"} {
+	for _, s := range []string{"a '!b' \\!", "a 'b c' \"d\" | e && f; g 2>&1", "echo it\\'s", "x > y", "a\n\nb # c"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, line string) {
