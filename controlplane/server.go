@@ -119,6 +119,9 @@ func New(ctx context.Context, cfg config.Config, tel *telemetry.T) (_ *Server, e
 		return nil, err
 	}
 	s.audit = audit.New(s.store, time.Now).WithMoved(s.trail)
+	if err := s.audit.Fits(ctx); err != nil {
+		return nil, err
+	}
 	if s.authority, err = authority.Open(ctx, authority.Config{Store: s.store, Keeper: keeper, Audit: s.audit, Logger: s.log}); err != nil {
 		return nil, err
 	}

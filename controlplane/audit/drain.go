@@ -1,11 +1,11 @@
 package audit
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -124,65 +124,7 @@ func (l *Log) check(ctx context.Context, tree Tree) error {
 	if int64(size) < gone.Through {
 		return fmt.Errorf("audit: this folder holds %d entries of the log, and the store was trimmed of %d: it is not the log's folder, which all replicas must share", size, gone.Through)
 	}
-	h, err := l.readHead(ctx)
-	if err != nil {
-		return err
-	}
-	if h.entry.GetSequence() < int64(size) {
-		return fmt.Errorf("audit: the log holds %d entries and the store tells of %d: after a restore of the store, run postern-control new-epoch", size, h.entry.GetSequence())
-	}
-	if size == 0 || l.moved == nil {
-		return nil
-	}
-	e, err := l.store.Get(ctx, entryKey(int64(size)))
-	if errors.Is(err, store.ErrNotFound) {
-		return nil // trimmed up to here
-	}
-	if err != nil {
-		return fmt.Errorf("audit: %w", err)
-	}
-	for leaf, err := range l.moved.Leaves(size-1, size) {
-		if err != nil {
-			return fmt.Errorf("audit: %w", err)
-		}
-		if !bytes.Equal(leaf, e.Value) {
-			return broken(int64(size), "the store and the log have two entries in its place")
-		}
-	}
-	return nil
-}
-
-// Resume lets a store that was restored from a backup go on behind what the log holds;
-// no replica may run. Entries that the store had since, and the log has not, stay.
-func (l *Log) Resume(ctx context.Context) error {
-	size, err := l.moved.Size()
-	if err != nil {
-		return fmt.Errorf("audit: %w", err)
-	}
-	h, err := l.readHead(ctx)
-	if err != nil || h.entry.GetSequence() >= int64(size) {
-		return err
-	}
-	ops := []store.Op{}
-	for leaf, err := range l.moved.Leaves(size-1, size) {
-		if err != nil {
-			return fmt.Errorf("audit: %w", err)
-		}
-		ops = append(ops, store.Op{Key: headKey(), Value: leaf, If: h.revision})
-	}
-	t, revision, err := l.trimmed(ctx)
-	if err != nil {
-		return err
-	}
-	t.Through = max(t.Through, h.entry.GetSequence()) // there is a gap behind it in the store
-	value, err := json.Marshal(t)
-	if err != nil {
-		return err
-	}
-	if _, err := l.store.Commit(ctx, append(ops, store.Op{Key: trimmedKey(), Value: value, If: revision})...); err != nil {
-		return fmt.Errorf("audit: %w", err)
-	}
-	return nil
+	return l.fits(ctx, size)
 }
 
 // drain moves what there is. The revision is that of the newest entry.
@@ -243,15 +185,15 @@ func (l *Log) trimmed(ctx context.Context) (t trimmed, revision int64, err error
 	return t, e.Revision, nil
 }
 
-// trim deletes entries up to a sequence from the store.
-func (l *Log) trim(ctx context.Context, through int64, guard store.Op) error {
+// trim deletes entries up to a sequence from the store, while the guards hold.
+func (l *Log) trim(ctx context.Context, through int64, guards ...store.Op) error {
 	t, revision, err := l.trimmed(ctx)
 	if err != nil {
 		return err
 	}
 	for t.Through < through {
 		to := min(through, t.Through+trimPage)
-		ops := []store.Op{guard}
+		ops := slices.Clone(guards)
 		for n := t.Through + 1; n <= to; n++ {
 			ops = append(ops, store.Op{Key: entryKey(n), Delete: true, If: store.AnyRevision})
 		}

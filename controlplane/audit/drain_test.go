@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -233,7 +234,8 @@ func TestDrainIntoAnotherFolder(t *testing.T) {
 	l.await(t, 2015)
 }
 
-// A store that was restored from before goes on behind what the log has.
+// A store that was restored from before goes on behind what the log has; until then nothing
+// is written. Who restores it is told what it has forgotten, and the log that it was.
 func TestResume(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, storetest.NewMemory(), dir)
@@ -241,16 +243,94 @@ func TestResume(t *testing.T) {
 	stop := l.drain(t)
 	l.await(t, 20)
 	stop()
-	restored := open(t, storetest.NewMemory(), dir)
-	restored.append(t, 5)
-	if err := restored.Resume(t.Context()); err != nil {
-		t.Fatal(err)
+	if err := l.Fits(t.Context()); err != nil {
+		t.Errorf("a store and its log: %v", err)
 	}
-	restored.Log = audit.New(restored.store, time.Now).WithMoved(restored.trail)
+	restored := open(t, storetest.NewMemory(), dir)
+	again := func() {
+		t.Helper()
+		restored.Log = audit.New(restored.store, time.Now).WithMoved(restored.trail)
+	}
+	resume := func() (lost []int64) {
+		t.Helper()
+		err := restored.Resume(t.Context(), "of-now", func(e *apiv1.AuditEntry) error {
+			lost = append(lost, e.GetSequence())
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		again()
+		return lost
+	}
+	copyEntries(t, l.store, restored.store, 5)
+	if err := restored.Fits(t.Context()); err == nil || !strings.Contains(err.Error(), "postern-control epoch") {
+		t.Errorf("a store that was put back: %v", err)
+	}
+	if lost := resume(); len(lost) != 15 || lost[0] != 6 || lost[14] != 20 {
+		t.Errorf("lost: %v", lost)
+	}
+	if err := restored.Fits(t.Context()); err != nil {
+		t.Errorf("after Resume: %v", err)
+	}
+	if lost := resume(); lost != nil {
+		t.Errorf("lost the second time: %v", lost)
+	}
 	restored.append(t, 3)
+	if all, _, err := restored.List(t.Context(), audit.Query{}); err != nil || len(all) != 25 {
+		t.Errorf("read: %d entries, %v", len(all), err)
+	}
 	restored.drain(t)
-	restored.await(t, 23)
-	if c, err := restored.trail.Verify(l.key.Verifier, nil, nil); err != nil || c.Size != 23 {
+	restored.await(t, 25)
+	actions := map[int64]string{}
+	c, err := restored.trail.Verify(l.key.Verifier, nil, func(e *apiv1.AuditEntry) error {
+		actions[e.GetSequence()] = e.GetAction() + " " + e.GetDetail()
+		return nil
+	})
+	if err != nil || c.Size != 25 {
 		t.Errorf("%d, %v", c.Size, err)
+	}
+	if got := actions[21]; got != `store.restore {"known":5,"lost":15}` {
+		t.Errorf("the log tells of the restore as %s", got)
+	}
+}
+
+// A store that went on by itself after it was put back has another history than the log, and
+// neither is taken for the other.
+func TestAnotherHistory(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, storetest.NewMemory(), dir)
+	l.append(t, 20)
+	stop := l.drain(t)
+	l.await(t, 20)
+	stop()
+	other := open(t, storetest.NewMemory(), dir)
+	other.append(t, 30)
+	var broken *audit.BrokenError
+	if err := other.Fits(t.Context()); !errors.As(err, &broken) || broken.Sequence != 20 {
+		t.Errorf("Fits: %v", err)
+	}
+	if err := other.Resume(t.Context(), "of-now", nil); !errors.As(err, &broken) {
+		t.Errorf("Resume: %v", err)
+	}
+	behind := open(t, storetest.NewMemory(), dir)
+	behind.append(t, 10)
+	if err := behind.Resume(t.Context(), "of-now", nil); !errors.As(err, &broken) || broken.Sequence != 10 {
+		t.Errorf("Resume of another house's: %v", err)
+	}
+}
+
+// copyEntries puts the first n entries of a log's store into another, as a backup of then has them.
+func copyEntries(t *testing.T, from, to *storetest.Memory, n int64) {
+	t.Helper()
+	for i := range n {
+		e, err := from.Get(t.Context(), store.Key{Kind: audit.KindEntry, Name: fmt.Sprintf("%020d", i+1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ops := []store.Op{{Key: e.Key, Value: e.Value}, {Key: store.Key{Kind: audit.KindHead, Name: "head"}, Value: e.Value, If: store.AnyRevision}}
+		if _, err := to.Commit(t.Context(), ops...); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

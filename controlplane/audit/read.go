@@ -141,9 +141,13 @@ func (l *Log) gone(values [][]byte, after, before int64) ([][]byte, error) {
 	if int64(size) < before-1 {
 		return nil, broken(after+1, "the entry is missing, here and in the log's folder")
 	}
-	for leaf, err := range l.moved.Leaves(uint64(after), uint64(before-1)) {
+	left := before - 1 - after
+	for leaf, err := range l.moved.Leaves(uint64(after), size) { // the last ones are in files by their size
 		if err != nil {
 			return nil, fmt.Errorf("audit: %w", err)
+		}
+		if left--; left < 0 {
+			break
 		}
 		values = append(values, leaf)
 	}

@@ -5,11 +5,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/posterngate/postern/controlplane"
 	"github.com/posterngate/postern/controlplane/config"
 	"github.com/posterngate/postern/pkg/daemon"
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	"github.com/posterngate/postern/pkg/telemetry"
 )
 
@@ -17,7 +19,8 @@ import (
 const epochWait = time.Minute
 
 // epoch gives a restored store a new epoch. Without it, nodes that have seen more than
-// the backup would wait for revisions that never come.
+// the backup would wait for revisions that never come. It tells what the audit log has and
+// the backup has not: a lock that was lost is no lock.
 func epoch(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("postern-control epoch", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -41,7 +44,18 @@ func epoch(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	ctx, cancel := context.WithTimeout(ctx, epochWait)
 	defer cancel()
-	name, err := controlplane.NewEpoch(ctx, cfg, log)
+	undone := 0
+	name, err := controlplane.NewEpoch(ctx, cfg, log, func(e *apiv1.AuditEntry) error {
+		// Keys are no objects that people know, and what was sealed to a lost one stays shut.
+		if len(e.GetChanges()) == 0 && !strings.Contains(e.GetObject(), "key/") {
+			return nil
+		}
+		if undone++; undone == 1 {
+			fmt.Fprintln(stdout, "The backup knows nothing of what was done since. Grants and locks are as they were then: do again what must hold.")
+		}
+		_, err := fmt.Fprintln(stdout, " ", e.GetTime().AsTime().Format(time.RFC3339), e.GetActor(), e.GetAction(), e.GetObject())
+		return err
+	})
 	if err != nil {
 		fmt.Fprintln(stderr, "postern-control epoch:", err)
 		return 1

@@ -80,7 +80,7 @@ func (s *Service) Renew(ctx context.Context, req *nodev1.RenewRequest) (*nodev1.
 // superseded tells operators of a certificate that was used after its successor was
 // made, and refuses it.
 func (s *Service) superseded(ctx context.Context, name postern.NodeName, cert *x509.Certificate, node *typesv1.Node, address string) error {
-	reason := "a newer certificate was issued to this node already: either its key was copied, or its folder was restored from a backup"
+	reason := "a newer certificate was issued to this node already: its key was copied, or its folder or the control plane's store was put back to a backup"
 	s.cfg.Logger.ErrorContext(ctx, "superseded node certificate used", "node", string(name), "serial", authority.Serial(cert), "current", node.GetSpec().GetSerial(), "address", address)
 	if _, err := s.cfg.Audit.Commit(ctx, audit.Entry{
 		Actor: nodeKind + "/" + string(name), Address: address, Action: "node.renew", Object: nodeKind + "/" + string(name),

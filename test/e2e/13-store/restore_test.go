@@ -1,7 +1,9 @@
 package store_test
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -9,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/posterngate/postern/pkg/trail"
 	"github.com/posterngate/postern/test/e2e/fleet"
 )
 
@@ -75,15 +78,24 @@ func restore(t *testing.T, f *fleet.Fleet, save, putBack func()) {
 		narrowed = f.Apply(t, closed())
 	}
 	lost := f.Must(t, "alice", "grant", "probe", "--reason", "in the hour that is lost")
+	lock := f.Must(t, "ada", "lock", "--subject", "mallory", "--reason", "in the hour that is lost")
+	logged(t, f, "lock/"+lock)
 	before, _ := f.AwaitConverged(t, 10*time.Second, narrowed)
 	conn := f.Connect(t, eu, "probe.warehouse", lost)
 	want(t, "before the restore", conn, false)
 
 	stop(t, f)
 	putBack()
+	unsaid := f.Exec(t, f.Dir, "", nil, "postern-control", "--config", f.ControlConfig())
+	if unsaid.Code != 1 || !strings.Contains(unsaid.Stderr, "run postern-control epoch") {
+		t.Errorf("a control plane that was put back and not told so: code %d: %s", unsaid.Code, unsaid.Stderr)
+	}
 	r := epoch(t, f)
 	if r.Code != 0 {
 		t.Fatalf("postern-control epoch: code %d: %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	if !strings.Contains(r.Stdout, "lock/"+lock) || !strings.Contains(r.Stdout, "PolicyService/Apply task/probe") {
+		t.Errorf("what was lost is not told: %s", r.Stdout)
 	}
 	start(t, f)
 	began := time.Now()
@@ -102,6 +114,9 @@ func restore(t *testing.T, f *fleet.Fleet, save, putBack func()) {
 			t.Errorf("a grant of the lost hour at %s: %v", n.Name, err)
 		}
 	}
+	if told := f.Must(t, "ada", "audit", "log", "--format", "json"); !strings.Contains(told, "store.restore") {
+		t.Errorf("the audit log does not tell of the restore: %s", told)
+	}
 	// The session of the lost hour has a lease that nobody knows of any more.
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -110,6 +125,31 @@ func restore(t *testing.T, f *fleet.Fleet, save, putBack func()) {
 		t.Errorf("a session of the lost hour ended with %v", err)
 	}
 	t.Logf("the session of the lost hour ended %s after the restore: %v", time.Since(began).Round(time.Millisecond), err)
+}
+
+// logged waits until the audit log's folder tells of an object.
+func logged(t *testing.T, f *fleet.Fleet, object string) {
+	t.Helper()
+	log, err := trail.Open(filepath.Join(f.ControlData(), "audit"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = log.Close() }()
+	fleet.Eventually(t, 10*time.Second, "the audit log tells of "+object, func() error {
+		size, err := log.Size()
+		if err != nil {
+			return err
+		}
+		for leaf, err := range log.Leaves(0, size) {
+			if err != nil {
+				return err
+			}
+			if bytes.Contains(leaf, []byte(object)) {
+				return nil
+			}
+		}
+		return fmt.Errorf("it does not, in %d entries", size)
+	})
 }
 
 func epoch(t *testing.T, f *fleet.Fleet) fleet.Result {
