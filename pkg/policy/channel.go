@@ -31,14 +31,6 @@ var channels = map[string][]ssh.Verb{
 	"files": {ssh.Read, ssh.Write, ssh.Delete}, "forward": {ssh.Connect, ssh.Listen},
 }
 
-// runners are programs that run what their arguments say. With arguments that nobody has
-// spelt out they are a shell.
-var runners = words(`
-	ash awk bash busybox chroot chrt csh dash docker doas ed emacs env ex expect find fish flock gawk gdb git ionice ksh less ln lua make
-	man mawk more nano nice nohup node nsenter perl php pip podman pry python python2 python3 rake rbash rsync ruby run-parts screen
-	script sed setarch setpriv setsid sh ssh sshpass start-stop-daemon stdbuf strace su sudo systemd-run tar taskset tclsh time timeout
-	tmux unshare vi view vim watch xargs zip zsh`)
-
 func (c *checker) channelPermit(at string, p *typesv1.Permit, out *permit) {
 	kind := p.GetChannel()
 	verbs, known := channels[kind]
@@ -87,7 +79,7 @@ func (c *checker) channelPermit(at string, p *typesv1.Permit, out *permit) {
 		}
 	}
 	for i, name := range p.GetEnv() {
-		if !variableName(name) || strings.HasPrefix(name, "LD_") || slices.Contains(dangerousVariables, name) {
+		if !variableName(name) || steers(name) {
 			c.fail(fmt.Sprintf("%s.env[%d]", at, i), "%q is not the name of a harmless variable", name)
 		}
 		ch.env = append(ch.env, name)
@@ -96,9 +88,6 @@ func (c *checker) channelPermit(at string, p *typesv1.Permit, out *permit) {
 		c.fail(at+".approval.verbs", "are for SQL: a permit for ssh is asked for as a whole")
 	}
 }
-
-// dangerousVariables change what a permitted command runs.
-var dangerousVariables = []string{"BASH_ENV", "ENV", "PATH", "IFS", "SHELLOPTS", "BASHOPTS", "PS4", "PROMPT_COMMAND", "PYTHONSTARTUP", "PYTHONPATH", "PERL5LIB", "PERL5OPT", "RUBYOPT", "NODE_OPTIONS", "GIT_SSH_COMMAND", "EDITOR", "VISUAL", "PAGER", "LESSOPEN"}
 
 func variableName(s string) bool {
 	for i, r := range s {
@@ -158,8 +147,8 @@ func (c *checker) argv(field string, argv []string, ch *channel) {
 		}
 		free = free || strings.Contains(a, "*")
 	}
-	if name := path.Base(argv[0]); free && (runners[name] || strings.HasPrefix(name, "python")) {
-		c.fail(field, "%s runs what its arguments say: spell all of them out, or permit the channel shell", name)
+	if why := asShell(path.Base(argv[0]), argv[1:], free, ch.terminal); why != "" {
+		c.fail(field, "%s", why)
 	}
 }
 

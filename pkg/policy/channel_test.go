@@ -154,6 +154,48 @@ func TestChannels(t *testing.T) {
 	}
 }
 
+// TestPlainLooking: what would be a shell is not taken for a command.
+func TestPlainLooking(t *testing.T) {
+	const ok, argv, env = "", "spec.permit[0].argv", "spec.permit[0].env[0]"
+	for permit, want := range map[string]string{
+		`argv: [/usr/bin/less, /var/log/app]`:                                       ok,
+		`argv: [/usr/bin/less, /var/log/app], pty: true`:                            argv,
+		`argv: [/usr/bin/vim.basic, /etc/motd], pty: true`:                          argv,
+		`argv: [/usr/bin/psql, app], pty: true`:                                     argv,
+		`argv: [/usr/bin/journalctl, -u, "*"]`:                                      ok,
+		`argv: [/usr/bin/journalctl, -u, "*"], pty: true`:                           argv,
+		`argv: [/usr/bin/journalctl, --no-pager, -u, "*"], pty: true`:               ok,
+		`argv: [/usr/bin/perl, /opt/report.pl]`:                                     ok,
+		`argv: [/usr/bin/perl5.36, "*"]`:                                            argv,
+		`argv: [/usr/bin/python3.11, "..."]`:                                        argv,
+		`argv: [/usr/bin/tcsh, "*"]`:                                                argv,
+		`argv: [/usr/bin/nodejs, "/srv/app/*.js"]`:                                  argv,
+		`argv: [/usr/sbin/runuser, -u, app, "..."]`:                                 argv,
+		`argv: [/usr/sbin/logrotate, "*"]`:                                          argv,
+		`argv: [/usr/bin/sha256sum, "..."]`:                                         ok,
+		`argv: [/usr/bin/git, status]`:                                              ok,
+		`argv: [/usr/bin/git-upload-pack, "/srv/git/*"], env: [GIT_PROTOCOL, LANG]`: ok,
+		`argv: [/usr/bin/git, status], env: [GIT_EXTERNAL_DIFF]`:                    env,
+		`argv: [/bin/ls], env: [LD_PRELOAD]`:                                        env,
+		`argv: [/bin/ls], env: [LESSCLOSE]`:                                         env,
+		`argv: [/bin/ls], env: [RSYNC_RSH]`:                                         env,
+		`argv: [/bin/ls], env: [ZDOTDIR]`:                                           env,
+	} {
+		objects, err := object.ParseYAML(strings.NewReader(hostWorld + `---
+kind: Task
+metadata: {name: plain}
+spec: {purpose: look, resources: {names: [web-1]}, duration: 1h, permit: [{channel: exec, ` + permit + `}]}
+`))
+		if err != nil {
+			t.Fatal(permit, err)
+		}
+		found := Validate(objects[len(objects)-1], lookupIn(objects))
+		if got := len(found); got > 1 || got == 1 && found[0].Field != want || got == 0 && want != ok {
+			t.Errorf("%s: %v, want %q", permit, found, want)
+		}
+	}
+}
+
 // TestMoves: nothing is moved to where more of it may be read, or on other terms.
 func TestMoves(t *testing.T) {
 	const in, out, logs = "/in/a", "/out/a", "/logs/a"

@@ -29,7 +29,7 @@ metadata: {name: web-raw}
 spec:
   purpose: a playbook of single commands
   resources: {names: [web-1]}
-  permit: [{channel: exec, argv: ["${WEB_DIR}/bin/systemctl", status, "*"], pty: true}]
+  permit: [{channel: exec, argv: ["${WEB_DIR}/bin/systemctl", status, "*", --no-pager], pty: true}]
   duration: 1h
 ---
 apiVersion: postern/v1
@@ -120,7 +120,7 @@ control_path_dir = %[1]s/cp
 - hosts: web-raw
   gather_facts: false
   tasks:
-    - {name: raw, raw: "systemctl status shop"}
+    - {name: raw, raw: "systemctl status shop --no-pager"}
     - {name: refused, raw: "systemctl restart shop", ignore_errors: true}
 `, h.Web.Dir)
 	for name, text := range map[string]string{"inventory": inventory, "ansible.cfg": config, "play.yaml": play} {
