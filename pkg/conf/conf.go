@@ -1,5 +1,6 @@
 // Package conf reads the YAML configuration of a process into its one commented struct.
-// Keys that the struct does not have are errors, and durations carry their unit.
+// Keys that the struct does not have, in just that case, are errors, and durations carry
+// their unit.
 package conf
 
 import (
@@ -7,10 +8,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"reflect"
 	"time"
 
-	"sigs.k8s.io/yaml"
+	"go.yaml.in/yaml/v3"
 )
 
 // Load reads path into into, a pointer to a struct with json tags, and has it check
@@ -29,24 +32,23 @@ func Load(path string, into interface{ Check() error }) error {
 	return nil
 }
 
-// Parse is Load for a text. A value must have the type of its key: YAML reads an
-// unquoted n, no, y or on as a truth value, and a node must not be called "false".
+// Parse is Load for a text, which does not check itself. Errors name line and key.
 func Parse(text []byte, into any) error {
-	js, err := yaml.YAMLToJSONStrict(text)
-	if err != nil {
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	var doc, next yaml.Node
+	switch err := d.Decode(&doc); {
+	case errors.Is(err, io.EOF):
+		return nil // it says nothing
+	case err != nil:
 		return err
 	}
-	d := json.NewDecoder(bytes.NewReader(js))
-	d.DisallowUnknownFields()
-	var wrong *json.UnmarshalTypeError
-	switch err := d.Decode(into); {
-	case errors.As(err, &wrong) && wrong.Value == "bool":
-		return fmt.Errorf("%s: is read as true or false; put it in quotes", wrong.Field)
-	case errors.As(err, &wrong):
-		return fmt.Errorf("%s: is a %s, which does not fit", wrong.Field, wrong.Value)
-	default:
+	switch err := d.Decode(&next); {
+	case err == nil:
+		return fmt.Errorf("line %d: a second document begins, of which nothing would be read", next.Line)
+	case !errors.Is(err, io.EOF):
 		return err
 	}
+	return set(reflect.ValueOf(into).Elem(), doc.Content[0], "")
 }
 
 // Duration is a time.Duration that is written with its unit: "90s", "15m".

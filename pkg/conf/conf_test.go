@@ -1,15 +1,23 @@
 package conf
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 )
 
 type sample struct {
-	Addr string   `json:"addr"`
-	Wait Duration `json:"wait"`
+	Addr  string              `json:"addr"`
+	Wait  Duration            `json:"wait"`
+	Tries int                 `json:"tries"`
+	Loud  bool                `json:"loud"`
+	More  *sample             `json:"more"`
+	List  []sample            `json:"list"`
+	Named map[protocol]sample `json:"named"`
 }
+
+type protocol string
 
 func TestParse(t *testing.T) {
 	s := sample{Addr: "kept"}
@@ -23,16 +31,46 @@ func TestParse(t *testing.T) {
 		t.Error("an unset duration did not take the default")
 	}
 	for text, want := range map[string]string{
-		"adr: x\n":         "adr",
-		"addr: n\n":        "quotes",
-		"addr: 1\n":        "addr",
-		"addr: [a]\n":      "addr",
-		"wait: 90\n":       "unit",
-		"wait: soon\n":     "unit",
-		"addr: a\naddr: b": "addr",
+		"\naddr: a\nadr: x\n":                   "line 3: adr: there is no such key; there are addr, wait",
+		"addr: n\n":                             "line 1: addr: n is read as true or false; put it in quotes",
+		"addr: True\n":                          "quotes",
+		"addr: 1\n":                             "line 1: addr: 1 is read as something else than a text; put it in quotes",
+		"addr: [a]\n":                           "line 1: addr: is a list, and a text is wanted",
+		"wait: 90\n":                            "line 1: wait: 90 is not a duration with a unit",
+		"list:\n- wait: 5s\n- wait: soon\n":     `line 3: list[1].wait: "soon" is not a duration with a unit`,
+		"wait: {a: b}\n":                        "line 1: wait: a map is not a duration",
+		"addr: a\naddr: b":                      "line 2: addr: is there twice",
+		"addr: a\nADDR: b":                      "line 2: ADDR: there is no such key",
+		"Addr: a":                               "line 1: Addr: there is no such key",
+		"addr: a\n---\naddr: b\n":               "a second document begins",
+		"addr: a\n---\n":                        "a second document begins",
+		"tries: many\n":                         `line 1: tries: is "many", and a whole number is wanted`,
+		"tries: 1.5\n":                          "a whole number is wanted",
+		"loud: 1\n":                             `line 1: loud: is "1", and true or false is wanted`,
+		"more: [x]\n":                           "line 1: more: is a list, and keys with values are wanted",
+		"list: x\n":                             `line 1: list: is "x", and a list is wanted`,
+		"named:\n  a: {addr: b}\n  a: {}\n":     "line 3: named.a: is there twice",
+		"named:\n  ssh:\n    more: {wait: 5}\n": "line 3: named.ssh.more.wait: 5 is not a duration",
+		"[addr]\n":                              "line 1: is a list, and keys with values are wanted",
+		"addr: a\n\twait: 5s\n":                 "line 2",
+		"addr: \"\x00\"\n":                      "control characters",
 	} {
 		if err := Parse([]byte(text), new(sample)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Parse(%q) = %v, want an error with %q", text, err, want)
+		}
+	}
+}
+
+func TestParseReads(t *testing.T) {
+	const text = "\ufeffaddr: 'n' # a text\r\ntries: 3\r\nloud: true\nmore: &m\n  addr: |-\n    a\n    b\nlist: [{tries: -1}, *m]\nnamed: {ssh: {addr: 0.0.0.0:22, wait: 1h}}\nwait:\n"
+	got, kept := sample{Wait: 5}, sample{Addr: "a\nb"}
+	want := sample{Addr: "n", Wait: 5, Tries: 3, Loud: true, More: &kept, List: []sample{{Tries: -1}, kept}, Named: map[protocol]sample{"ssh": {Addr: "0.0.0.0:22", Wait: Duration(time.Hour)}}}
+	if err := Parse([]byte(text), &got); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	for _, nothing := range []string{"", "# a comment\n", "---\n"} {
+		if err := Parse([]byte(nothing), &got); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%q: got %+v, %v", nothing, got, err)
 		}
 	}
 }
