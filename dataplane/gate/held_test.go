@@ -152,6 +152,31 @@ func TestAYesIsOfItsRule(t *testing.T) {
 	}
 }
 
+// cropped answers with a digest that is no digest.
+type cropped struct {
+	*people
+	digest []byte
+}
+
+func (c *cropped) OpenHold(ctx context.Context, req *nodev1.OpenHoldRequest, on func(*nodev1.OpenHoldResponse)) (*typesv1.Hold, error) {
+	h, err := c.people.OpenHold(ctx, req, on)
+	h.Digest = c.digest
+	return h, err
+}
+
+func TestADigestOfAnotherLengthIsNoYes(t *testing.T) {
+	r := newRig(t)
+	a := r.must(t, "delete from sales.orders", &understood{facts: deleting(), plain: true, canonical: "DELETE FROM sales.orders"})
+	right := r.people.digest(&nodev1.OpenHoldRequest{Scope: string(postern.ScopeStatement), Statement: "DELETE FROM sales.orders"})
+	for _, digest := range [][]byte{nil, right[:31], append(right[:], 0)} {
+		r.cfg.Holds = &cropped{r.people, digest}
+		err := r.Await(t.Context(), a, engine.Args{}, func(string) {})
+		if refused := refusal(t, err); refused.Reason != "the approval is for something else" {
+			t.Errorf("%d bytes: %v", len(digest), refused)
+		}
+	}
+}
+
 // slow answers once policy has changed.
 type slow struct {
 	*people

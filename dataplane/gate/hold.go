@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -180,7 +181,7 @@ func (g *Gate) wait(ctx context.Context, req *nodev1.OpenHoldRequest, digest [32
 	if hold.GetState() != typesv1.HoldState_HOLD_STATE_APPROVED {
 		return nil, g.settled(e, hold, refused(hold))
 	}
-	if [32]byte(hold.GetDigest()) != digest || len(hold.GetDigest()) != len(digest) {
+	if !bytes.Equal(hold.GetDigest(), digest[:]) {
 		return nil, g.settled(e, hold, &postern.Refusal{Code: postern.CodeCancelled, Reason: "the approval is for something else"})
 	}
 	if _, err := g.cfg.Holds.ConsumeHold(ctx, &nodev1.ConsumeHoldRequest{Hold: hold.GetId(), Digest: digest[:], Session: string(g.cfg.Session)}); err != nil {
