@@ -94,14 +94,16 @@ func (x *execution) params(args engine.Args) []record.Param {
 	return x.pbuf
 }
 
-func paramsOf(dst []record.Param, args engine.Args) []record.Param {
+// paramsOf copies the parameters, for what is recorded once Admit has returned.
+func paramsOf(args engine.Args) []record.Param {
+	var out []record.Param
 	for i, v := range args.Values {
 		null := args.Null != nil && args.Null(i)
 		p := record.Param{Value: string(v), Null: null, Binary: binary(args.Formats, i)}
 		p.Text = recordedText(args, i, p.Binary && !null)
-		dst = append(dst, p)
+		out = append(out, p)
 	}
-	return dst
+	return out
 }
 
 // recordedText is what a binary value says, where the engine can read it, so that those
@@ -184,7 +186,7 @@ func (x *execution) keep(n int, span []byte) error {
 	if !x.shown {
 		x.event.Columns, x.shown = x.columns, true
 	}
-	return x.record(policy.Async)
+	return x.record()
 }
 
 // firstRows cuts a span of whole messages, each a type byte and a length that counts
@@ -232,7 +234,7 @@ func (x *execution) Output(s engine.Stream, p []byte) error {
 		return nil
 	}
 	x.event = record.Event{Time: x.g.cfg.Now(), Kind: record.KindChunk, Statement: x.statement, Tag: s.String(), Bytes: int64(len(p)), Data: p, Shape: x.ad}
-	return x.record(policy.Async)
+	return x.record()
 }
 
 func (x *execution) Done(o engine.Outcome) error {
@@ -244,7 +246,7 @@ func (x *execution) Done(o engine.Outcome) error {
 		Time: now, Kind: record.KindFinished, Statement: x.statement, Tag: o.Tag, Rows: x.rows, Bytes: x.bytes,
 		Affected: o.Affected, Code: o.Code, Message: o.Message, Duration: now.Sub(x.start),
 	}
-	err := x.record(policy.Async)
+	err := x.record()
 	x.g.instrument.finished(now.Sub(x.start), o.Code)
 	x.event = record.Event{}
 	clear(x.pbuf)
@@ -252,8 +254,10 @@ func (x *execution) Done(o engine.Outcome) error {
 	return err
 }
 
-func (x *execution) record(m policy.RecordMode) error {
-	if err := x.g.cfg.Recorder.Record(&x.event, m); err != nil {
+// record keeps the event. Nothing waits for it: what was to be as durable as the task asks
+// is the intent.
+func (x *execution) record() error {
+	if err := x.g.cfg.Recorder.Record(&x.event, policy.Async); err != nil {
 		return unrecorded(err)
 	}
 	return nil

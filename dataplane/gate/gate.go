@@ -333,37 +333,13 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 		return err
 	}
 	if !a.Decision.Deps.Cacheable() {
-		q := g.query(ad.facts)
-		if ad.estimate != nil {
-			if q.Request.Time.Sub(ad.estimate.at) > estimateTTL {
-				return engine.ErrStale
-			}
-			q.EstimatedRows = &ad.estimate.rows
-		}
-		switch d := now.Decide(q); {
-		case d.Verdict == postern.VerdictDeny:
-			return g.refuseExecution(a, args, Refuse(d))
-		case !sameDuties(d, a.Decision):
-			return engine.ErrStale // it may still go, but not like this
+		if err := g.decideAgain(now, a, ad, args); err != nil {
+			return err
 		}
 	}
-	g.mu.Lock()
-	open := g.open
-	statement := record.Next
-	var yes *typesv1.Hold
-	if a.Decision.Verdict == postern.VerdictHold {
-		digest := g.digest(a, args)
-		pass, let := g.passes[digest]
-		if !let || a.Decision.Approval == nil || pass.rule != a.Decision.Approval.Rule {
-			g.mu.Unlock()
-			return engine.ErrHold
-		}
-		statement, yes = pass.statement, pass.hold
-		delete(g.passes, digest) // once
-	}
-	g.mu.Unlock()
-	if !open {
-		return &postern.Refusal{Reason: "nobody has let this session in yet"}
+	statement, yes, err := g.letThrough(a, args)
+	if err != nil {
+		return err
 	}
 	if err := g.spend(&ad.terms, &a.Decision); err != nil {
 		return g.refuseExecution(a, args, postern.AsRefusal(err))
@@ -399,6 +375,50 @@ func (g *Gate) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) erro
 	return nil
 }
 
+// decideAgain asks policy anew where its answer may be another with each execution.
+func (g *Gate) decideAgain(now *policy.Snapshot, a *engine.Admission, ad *admitted, args engine.Args) error {
+	q := g.query(ad.facts)
+	if ad.estimate != nil {
+		if q.Request.Time.Sub(ad.estimate.at) > estimateTTL {
+			return engine.ErrStale
+		}
+		q.EstimatedRows = &ad.estimate.rows
+	}
+	switch d := now.Decide(q); {
+	case d.Verdict == postern.VerdictDeny:
+		return g.refuseExecution(a, args, Refuse(d))
+	case !sameDuties(d, a.Decision):
+		return engine.ErrStale // it may still go, but not like this
+	}
+	return nil
+}
+
+// letThrough uses up the yes to an execution that people are asked for, and returns it with
+// the number under which they were asked. An execution that nobody is asked for has no yes,
+// and the next number.
+func (g *Gate) letThrough(a *engine.Admission, args engine.Args) (statement uint64, yes *typesv1.Hold, err error) {
+	statement = record.Next
+	held := a.Decision.Verdict == postern.VerdictHold
+	var digest [32]byte
+	if held {
+		digest = g.digest(a, args)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if held {
+		pass, let := g.passes[digest]
+		if !let || a.Decision.Approval == nil || pass.rule != a.Decision.Approval.Rule {
+			return 0, nil, engine.ErrHold
+		}
+		statement, yes = pass.statement, pass.hold
+		delete(g.passes, digest) // once
+	}
+	if !g.open {
+		return 0, nil, &postern.Refusal{Reason: "nobody has let this session in yet"}
+	}
+	return statement, yes, nil
+}
+
 // sameDuties reports whether a decision that was made anew asks for just what the one
 // before asked for.
 func sameDuties(now, then postern.Decision) bool {
@@ -411,7 +431,7 @@ func (g *Gate) refuseExecution(a *engine.Admission, args engine.Args, r *postern
 	if ad, ok := a.Gate.(*admitted); ok {
 		facts = ad.facts
 	}
-	if err := g.denied(a.Text, facts, r, paramsOf(nil, args)); err != nil {
+	if err := g.denied(a.Text, facts, r, paramsOf(args)); err != nil {
 		return err
 	}
 	return r

@@ -62,7 +62,7 @@ func (g *Gate) Await(ctx context.Context, a *engine.Admission, args engine.Args,
 		req.Parameters = append(req.Parameters, out)
 	}
 	g.show(ctx, a, req)
-	e := record.Event{Statement: record.Next, Text: a.Text, Params: paramsOf(nil, args), Rule: a.Decision.Rule}
+	e := record.Event{Statement: record.Next, Text: a.Text, Params: paramsOf(args), Rule: a.Decision.Rule}
 	yes, err := g.wait(ctx, req, digest, &e, progress)
 	if err != nil {
 		return err
