@@ -93,7 +93,7 @@ func (x *exchange) context() (ctx context.Context, end func()) {
 	}
 	ctx, cancel := context.WithCancelCause(both)
 	late := time.AfterFunc(t, func() {
-		cancel(&postern.Refusal{Code: postern.CodeCancelled, Reason: "it ran for longer than the task allows", Rule: string(x.terms.Task) + "/limits"})
+		cancel(x.terms.RanTooLong())
 	})
 	return ctx, func() {
 		late.Stop()
@@ -301,9 +301,4 @@ func (x *exchange) done(o engine.Outcome) error {
 	x.over = true
 	o.Affected, o.Bytes = -1, x.bytes
 	return errors.Join(x.talk.done(&o), x.flow.Done(o))
-}
-
-// errLimit is the refusal where the budget has no more.
-func (x *exchange) errLimit() error {
-	return &postern.Refusal{Code: postern.CodeLimit, Reason: "the task allows no more bytes", Rule: string(x.terms.Task) + "/limits", Hint: "ask for less, or take the task again later"}
 }

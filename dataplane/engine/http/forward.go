@@ -332,7 +332,7 @@ func (x *exchange) copy(ctx context.Context, body io.Reader, stream bool) error 
 				flusher.Flush()
 			}
 			if room < n {
-				return x.errLimit()
+				return x.terms.NoMoreBytes()
 			}
 		}
 		switch {

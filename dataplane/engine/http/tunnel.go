@@ -9,7 +9,6 @@ import (
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/request"
-	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/run"
 )
 
@@ -96,7 +95,7 @@ func (x *exchange) carry(to io.Writer, from io.Reader, back bool) error {
 				return ungiven(err, errTunnel)
 			}
 			if room < n {
-				return postern.AsRefusal(x.errLimit())
+				return x.terms.NoMoreBytes()
 			}
 		}
 		if err != nil {

@@ -32,7 +32,7 @@ func (s *channel) run(ctx context.Context, x *execution, start func(*ssh.Session
 	defer cancel(nil)
 	if t := s.c.terms.StatementTimeout; t > 0 {
 		over := time.AfterFunc(t, func() {
-			cancel(&postern.Refusal{Code: postern.CodeCancelled, Reason: "it ran for longer than the task allows", Rule: string(s.c.terms.Task) + "/limits"})
+			cancel(s.c.terms.RanTooLong())
 		})
 		defer over.Stop()
 	}
@@ -237,7 +237,7 @@ func (o *shows) show(p []byte) error {
 		return errGone
 	}
 	if room < len(p) {
-		return limitReached(o.p.s.c)
+		return o.p.s.c.terms.NoMoreBytes()
 	}
 	return nil
 }

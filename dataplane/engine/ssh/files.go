@@ -243,7 +243,7 @@ type transfer struct {
 func (t *transfer) ReadAt(p []byte, offset int64) (int, error) {
 	room := t.x.room(len(p))
 	if room < len(p) {
-		r := limitReached(t.f.c)
+		r := t.f.c.terms.NoMoreBytes()
 		t.f.tell(r)
 		return 0, &denied{r}
 	}

@@ -108,7 +108,7 @@ func copyCounted(to io.Writer, from io.Reader, x *execution) error {
 			return errOver
 		}
 		if room < len(b) {
-			return limitReached(x.c)
+			return x.c.terms.NoMoreBytes()
 		}
 		return nil
 	})

@@ -243,11 +243,6 @@ func (x *execution) counted() string {
 	return fmt.Sprintf("sent %d bytes, received %d", x.sent, x.bytes)
 }
 
-// limitReached is the refusal where the budget has no more.
-func limitReached(c *conn) *postern.Refusal {
-	return &postern.Refusal{Code: postern.CodeLimit, Reason: "the task allows no more bytes", Rule: string(c.terms.Task) + "/limits", Hint: "ask for less, or take the task again later"}
-}
-
 // done ends the execution. An error means that the end could not be recorded.
 func (x *execution) done(o engine.Outcome) error {
 	x.mu.Lock()

@@ -166,7 +166,7 @@ func (c *conn) run(ctx context.Context, channels <-chan ssh.NewChannel, requests
 		c.end(&postern.Refusal{Code: postern.CodeKilled, Reason: "the gateway is shutting down", Hint: "connect again"})
 	})
 	stopIdle := c.active.watch(c.terms.Idle, func() {
-		c.end(&postern.Refusal{Code: postern.CodeLimit, Reason: "the session was idle for too long", Rule: string(c.terms.Task) + "/limits", Hint: "connect again"})
+		c.end(c.terms.IdleTooLong())
 	})
 	c.group.Go("requests", func(ctx context.Context) error { c.global(requests); return nil })
 	c.group.Go("channels", func(ctx context.Context) error { c.accept(channels); return nil })
