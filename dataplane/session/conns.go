@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
-	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -110,12 +108,9 @@ func (s *Session) disown(c *conn) bool {
 // Connections are the addresses, with ports, from which this node is connected to a
 // resource now.
 func (k *Keeper) Connections(r postern.ResourceName) []string {
-	k.mu.Lock()
-	all := slices.Collect(maps.Values(k.sessions))
-	k.mu.Unlock()
 	var out []string
-	for _, s := range all {
-		if s.terms == nil || s.terms.Resource != r {
+	for _, s := range k.live() {
+		if s.terms.Resource != r {
 			continue
 		}
 		s.mu.Lock()

@@ -43,7 +43,7 @@ func (k *Keeper) Explain(ctx context.Context, q Question, build Build) (gate.Exp
 	if d.Verdict == postern.VerdictDeny {
 		return gate.Explanation{Decision: d, Refusal: gate.Refuse(d)}, nil
 	}
-	s.terms = engineTerms(k, s.id, grant, q.Task, res, terms, d)
+	s.terms = engineTerms(k, grant, q.Task, res, terms, d)
 	g := gate.New(gate.Config{
 		Session: s.id, Grant: grant, Task: q.Task, Resource: res.name, Node: k.cfg.Node, Request: s.request,
 		Snapshots: k.cfg.Snapshots, Healthy: k.healthy(terms), Cache: k.cache, Budget: &budget.Budget{}, Now: k.cfg.Now, Logger: k.cfg.Logger,

@@ -11,7 +11,9 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -215,7 +217,7 @@ func (k *Keeper) Open(ctx context.Context, c engine.Claim) (_ engine.Session, er
 	s := &Session{k: k, id: id, grant: grant, client: q.Request, shown: shown}
 	// What happens later belongs to the same trace, though not to this call.
 	s.ctx, s.end = context.WithCancelCause(trace.ContextWithSpanContext(context.Background(), span.SpanContext()))
-	s.terms = engineTerms(k, id, grant, task, res, terms, d)
+	s.terms = engineTerms(k, grant, task, res, terms, d)
 	s.each = c.Protocol == postern.HTTP && s.terms.HTTP.Auth != "certificate"
 	use, leave, err := k.cfg.Budgets.Open(ctx, grant, terms)
 	if err != nil {
@@ -405,11 +407,7 @@ func (k *Keeper) KillAll(reason string) {
 func (k *Keeper) Live() []postern.SessionID {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	ids := make([]postern.SessionID, 0, len(k.sessions))
-	for id := range k.sessions {
-		ids = append(ids, id)
-	}
-	return ids
+	return slices.AppendSeq(make([]postern.SessionID, 0, len(k.sessions)), maps.Keys(k.sessions))
 }
 
 // Drain refuses new sessions from now on. Connections that wait for one are closed.
@@ -426,9 +424,5 @@ func (k *Keeper) Draining() bool { return k.draining.Load() }
 func (k *Keeper) live() []*Session {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	all := make([]*Session, 0, len(k.sessions))
-	for _, s := range k.sessions {
-		all = append(all, s)
-	}
-	return all
+	return slices.AppendSeq(make([]*Session, 0, len(k.sessions)), maps.Values(k.sessions))
 }

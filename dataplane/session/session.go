@@ -366,7 +366,7 @@ func (k *Keeper) resolve(snap *policy.Snapshot, c engine.Claim, task postern.Tas
 	return out, terms, nil
 }
 
-func engineTerms(k *Keeper, id postern.SessionID, g *postern.Grant, task postern.TaskName, r resolved, t policy.Terms, d postern.Decision) *engine.Terms {
+func engineTerms(k *Keeper, g *postern.Grant, task postern.TaskName, r resolved, t policy.Terms, d postern.Decision) *engine.Terms {
 	ep := r.resource.GetSpec().GetEndpoint()
 	mode := ep.GetTls().GetMode()
 	if mode == "" {

@@ -159,11 +159,11 @@ func (r *Recorder) pack(frames []byte, span record.Span) {
 }
 
 // release hands over what is held; where that fails the session takes no more. r.mu is held.
-func (r *Recorder) release(now time.Time, urgent bool) error {
+func (r *Recorder) release(now time.Time) error {
 	if len(r.buf) == 0 && len(r.packer.runs) == 0 {
 		return nil
 	}
-	_, err := r.flush(now, false, urgent)
+	_, err := r.flush(now, false, false)
 	if err != nil {
 		r.broken = err
 		r.spool.fail(r.session, err)
@@ -175,7 +175,7 @@ func (r *Recorder) release(now time.Time, urgent bool) error {
 func (r *Recorder) cut(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_ = r.release(now, false) // the session knows
+	_ = r.release(now) // the session knows
 	r.encoder.Cut()
 	r.spool.cutUncut(r.session)
 	r.uncut = 0

@@ -280,7 +280,7 @@ func (s *Spool) flushHeld() {
 	s.mu.Unlock()
 	for _, r := range held {
 		r.mu.Lock()
-		_ = r.release(time.Now(), false) // the session knows
+		_ = r.release(time.Now()) // the session knows
 		r.mu.Unlock()
 	}
 }

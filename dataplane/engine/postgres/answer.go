@@ -137,7 +137,7 @@ func (t targetCore) described(e *entry, msg []byte) error {
 	}
 	if e.over != nil {
 		t.showOver(e)
-		t.overruled(e)
+		t.overruled()
 	}
 	t.q.pop()
 	t.q.put(e)
@@ -181,7 +181,7 @@ func (t targetCore) completed(e *entry, typ byte, msg []byte) error {
 	switch {
 	case e.over != nil && !e.hidden:
 		t.showOver(e)
-		t.overruled(e)
+		t.overruled()
 	case !e.hidden:
 		t.down.Pass(msg)
 	}
@@ -345,7 +345,7 @@ func (t targetCore) showOver(e *entry) {
 // overruled makes the rest of a segment fail for the client, where the target knows of
 // no error: what was sent already is hidden, what follows is skipped, and the target's
 // transaction is made to fail before the Sync.
-func (t targetCore) overruled(e *entry) {
+func (t targetCore) overruled() {
 	for i := 1; i < t.q.n; i++ {
 		later := t.q.at(i)
 		if later.kind == kindSync {

@@ -49,7 +49,7 @@ func (t targetCore) step(in []byte) (n int, want pump.Next, err error) {
 			want.Bytes = headerLen
 		case len(rest) < size && data && size > wire.Large && !t.whole(size):
 			n += len(rest)
-			err = t.large(typ, rest, size)
+			err = t.large(rest, size)
 		case size > t.e.limits.Message && !data:
 			err = broken("the resource sent a message that is too long")
 		case len(rest) < size:
@@ -218,7 +218,7 @@ func (t targetCore) tellColumns(e *entry) error {
 
 // large begins a row that is larger than the buffer. Its size is checked against the
 // budget before any of it passes; it is reported in parts and counted as one row.
-func (t targetCore) large(typ byte, part []byte, size int) error {
+func (t targetCore) large(part []byte, size int) error {
 	e, show, err := t.receiver()
 	if err != nil {
 		return err
