@@ -41,26 +41,35 @@ import (
 )
 
 func openStore(ctx context.Context, cfg config.Config, log *slog.Logger) (store.Store, error) {
+	ec, err := storeConfig(cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	return etcd.Open(ctx, ec)
+}
+
+// storeConfig is how to reach the store, with what the files say that the configuration names.
+func storeConfig(cfg config.Config, log *slog.Logger) (etcd.Config, error) {
 	ec := etcd.Config{Logger: log, Endpoints: cfg.Etcd.Endpoints, Username: cfg.Etcd.Username}
 	if len(cfg.Etcd.Endpoints) == 0 {
 		ec.Embedded = &etcd.Embedded{Dir: filepath.Join(cfg.DataDir, "etcd")}
-		return etcd.Open(ctx, ec)
+		return ec, nil
 	}
 	if cfg.Etcd.PasswordFile != "" {
 		b, err := os.ReadFile(cfg.Etcd.PasswordFile)
 		if err != nil {
-			return nil, fmt.Errorf("etcd.passwordFile: %w", err)
+			return ec, fmt.Errorf("etcd.passwordFile: %w", err)
 		}
 		ec.Password = strings.TrimSpace(string(b))
 	}
 	if cfg.Etcd.CA != "" || cfg.Etcd.Cert != "" {
 		tc, err := clientTLS(cfg.Etcd.CA, cfg.Etcd.Cert, cfg.Etcd.Key)
 		if err != nil {
-			return nil, fmt.Errorf("etcd: %w", err)
+			return ec, fmt.Errorf("etcd: %w", err)
 		}
 		ec.TLS = tc
 	}
-	return etcd.Open(ctx, ec)
+	return ec, nil
 }
 
 func clientTLS(caFile, certFile, keyFile string) (*tls.Config, error) {
@@ -115,8 +124,17 @@ func admins(all []config.Admin) []*typesv1.SubjectSelector {
 }
 
 func (s *Server) verifier(ctx context.Context) (*identity.Verifier, error) {
-	ic := identity.Config{Workloads: func() []*typesv1.Workload { return s.hub.Snapshot().Workloads() }, Logger: s.log}
-	for _, is := range s.cfg.Issuers {
+	all, err := issuers(s.cfg)
+	if err != nil {
+		return nil, err
+	}
+	return identity.New(ctx, identity.Config{Issuers: all, Workloads: func() []*typesv1.Workload { return s.hub.Snapshot().Workloads() }, Logger: s.log})
+}
+
+// issuers are those of the configuration, with what the files say that it names.
+func issuers(cfg config.Config) ([]identity.IssuerConfig, error) {
+	var all []identity.IssuerConfig
+	for _, is := range cfg.Issuers {
 		one := identity.IssuerConfig{
 			Name: is.Name, URL: is.URL, APIAudience: is.APIAudience, DataAudience: is.DataAudience,
 			WebClientID: is.WebClientID, APIClientID: is.APIClientID, DataClientID: is.DataClientID, AllowSharedAudience: is.AllowSharedAudience,
@@ -137,9 +155,9 @@ func (s *Server) verifier(ctx context.Context) (*identity.Verifier, error) {
 			}
 			one.CA = pem
 		}
-		ic.Issuers = append(ic.Issuers, one)
+		all = append(all, one)
 	}
-	return identity.New(ctx, ic)
+	return all, nil
 }
 
 func vaultConfig(c config.Vault, log *slog.Logger) vault.Config {

@@ -207,6 +207,9 @@ func (c *Config) Check() error {
 			return fmt.Errorf("%s.addr: %w", name, err)
 		}
 	}
+	if err := errors.Join(checkURL(c.URL), telemetry.CheckDebug(c.Debug), c.Etcd.check()); err != nil {
+		return err
+	}
 	if len(c.Issuers) == 0 {
 		return errors.New("issuers is missing: nobody could sign in")
 	}
@@ -240,6 +243,29 @@ func (c *Config) Check() error {
 	}
 	if c.AuditKey == "" {
 		c.AuditKey = c.DataDir + "/audit.key"
+	}
+	return nil
+}
+
+// checkURL refuses what would make no link, or one behind which browsers keep nobody signed in.
+func checkURL(raw string) error {
+	u, err := url.Parse(raw)
+	if raw == "" || err == nil && u.Scheme == "https" && u.Host != "" && raw == "https://"+u.Host {
+		return nil
+	}
+	return fmt.Errorf("url: %q is not as https://HOST:PORT, with nothing behind it", raw)
+}
+
+// check refuses what would be read of nowhere, first of all where another store than the
+// one that is meant would be used.
+func (e Etcd) check() error {
+	switch {
+	case len(e.Endpoints) == 0 && e.CA+e.Cert+e.Key+e.Username+e.PasswordFile != "":
+		return errors.New("etcd.endpoints is missing; to embed a store, leave etcd out")
+	case (e.Cert == "") != (e.Key == ""):
+		return errors.New("etcd: cert and key go together")
+	case (e.Username == "") != (e.PasswordFile == ""):
+		return errors.New("etcd: username and passwordFile go together")
 	}
 	return nil
 }

@@ -35,6 +35,13 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 		"no database":       {"dataDir: d", "dataDir: d\nrecordings: {postgres: {url: 'u'}}", "recordings.postgres.url"},
 		"kept for a second": {"dataDir: d", "dataDir: d\nrecordings: {keep: 1s}", "recordings.keep"},
 		"locked for ever":   {"dataDir: d", "dataDir: d\nrecordings: {keep: 48h, s3: {bucket: b, retention: 49h}}", "recordings.s3.retention: 49h0m0s is longer"},
+		"no links":          {"dataDir: d", "dataDir: d\nurl: postern.example", "url: \"postern.example\" is not as https://HOST:PORT"},
+		"links of two":      {"dataDir: d", "dataDir: d\nurl: https://postern.example/", "with nothing behind it"},
+		"links in clear":    {"dataDir: d", "dataDir: d\nurl: http://postern.example", "url"},
+		"debug for all":     {"dataDir: d", "dataDir: d\ndebug: 0.0.0.0:9", "debug: 0.0.0.0 is no loopback address"},
+		"store of nowhere":  {"dataDir: d", "dataDir: d\netcd: {ca: c}", "etcd.endpoints is missing"},
+		"key without cert":  {"dataDir: d", "dataDir: d\netcd: {endpoints: [e], key: k}", "cert and key"},
+		"nobody's password": {"dataDir: d", "dataDir: d\netcd: {endpoints: [e], passwordFile: p}", "username and passwordFile"},
 		"odd prefix":        {"dataDir: d", "dataDir: d\nrecordings: {s3: {bucket: b, prefix: p}}", "recordings.s3.prefix"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/posterngate/postern/pkg/conf"
+	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/telemetry"
 )
@@ -85,11 +86,22 @@ func (c *Config) Check() error {
 	if c.Name == "" {
 		return errors.New("name is missing")
 	}
+	if err := object.CheckName(c.Name); err != nil {
+		return fmt.Errorf("name: %w", err)
+	}
 	if c.DataDir == "" {
 		return errors.New("dataDir is missing")
 	}
 	if len(c.ControlPlane) == 0 {
 		return errors.New("controlPlane is missing: the addresses of the control plane for nodes")
+	}
+	for i, addr := range c.ControlPlane {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			return fmt.Errorf("controlPlane[%d]: %w", i, err)
+		}
+	}
+	if err := telemetry.CheckDebug(c.Debug); err != nil {
+		return err
 	}
 	if len(c.Listeners) == 0 {
 		return errors.New("listeners is missing: at least one protocol")
@@ -98,6 +110,9 @@ func (c *Config) Check() error {
 		host, _, err := net.SplitHostPort(l.Addr)
 		if err != nil {
 			return fmt.Errorf("listeners.%s.addr: %w", p, err)
+		}
+		if l.MaxConns < 0 {
+			return fmt.Errorf("listeners.%s.maxConns is negative", p)
 		}
 		if l.AllowPlaintext && !loopback(host) {
 			return fmt.Errorf("listeners.%s.allowPlaintext: only for a loopback address, and %s is none", p, host)

@@ -22,23 +22,33 @@ type Debug struct {
 // NewDebug binds addr: host:port, or unix:PATH. Ready says why the process cannot do
 // its work now, or nil.
 func NewDebug(addr string, t *T, ready func(context.Context) error) (*Debug, error) {
+	if err := CheckDebug(addr); err != nil {
+		return nil, err
+	}
 	network := "tcp"
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
 		network, addr = "unix", path
-	} else {
-		host, _, err := net.SplitHostPort(addr)
-		if err != nil {
-			return nil, fmt.Errorf("debug: %w", err)
-		}
-		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			return nil, fmt.Errorf("debug: %s is no loopback address; use one, or unix:PATH", host)
-		}
 	}
 	ln, err := net.Listen(network, addr)
 	if err != nil {
 		return nil, fmt.Errorf("debug: %w", err)
 	}
 	return &Debug{ln: ln, ready: ready, t: t}, nil
+}
+
+// CheckDebug says what is wrong with an address for NewDebug, or nil; none is good, too.
+func CheckDebug(addr string) error {
+	if addr == "" || strings.HasPrefix(addr, "unix:") {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("debug: %w", err)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return fmt.Errorf("debug: %s is no loopback address; use one, or unix:PATH", host)
+	}
+	return nil
 }
 
 // Addr is the bound address.

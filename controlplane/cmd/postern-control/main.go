@@ -38,7 +38,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 var program = daemon.Program[config.Config]{
-	Name: "postern-control", File: "/etc/postern/control.yaml", Usage: usage, Load: config.Load,
+	Name: "postern-control", File: "/etc/postern/control.yaml", Usage: usage, Load: controlplane.Load,
 	// What it takes in of recordings is garbage a moment later, and what lives is little.
 	Garbage:   200,
 	Telemetry: func(cfg config.Config) (telemetry.Config, string) { return cfg.Telemetry, cfg.API.Addr },

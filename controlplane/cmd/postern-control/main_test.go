@@ -65,6 +65,42 @@ func TestInitWritesWhatStarts(t *testing.T) {
 	}
 }
 
+// TestCheckConfig: what starting would find wrong is found before, without reaching or making anything.
+func TestCheckConfig(t *testing.T) {
+	dir := t.TempDir()
+	file, key := filepath.Join(dir, "control.yaml"), filepath.Join(dir, "open.key")
+	if err := os.WriteFile(key, []byte("k"), 0o644); err != nil { //nolint:gosec // this is what is found
+		t.Fatal(err)
+	}
+	good := "dataDir: " + dir + "/data\napi: {addr: ':1'}\nnodes: {addr: ':2'}\nissuers: [{name: i, url: 'https://i.example'}]\n"
+	for name, c := range map[string]struct{ from, to, want string }{
+		"nothing":         {"", "", ""},
+		"one audience":    {"name: i", "name: i, apiAudience: a, dataAudience: a", "the audience \"a\" serves both"},
+		"algorithm":       {"name: i", "name: i, algorithms: [HS256]", "HS256"},
+		"leeway":          {"name: i", "name: i, leeway: 1h", "leeway 1h0m0s"},
+		"issuer's CA":     {"name: i", "name: i, ca: " + dir + "/none.pem", "none.pem: no such file"},
+		"issuer in clear": {"https://i", "http://i", "is not https"},
+		"same issuer":     {"]\n", ", {name: j, url: 'https://i.example'}]\n", "is that of another"},
+		"vault":           {"api:", "vault: {address: 'https://v', tokenFile: t, jwt: {role: r}}\napi:", "exactly one of tokenFile"},
+		"etcd's files":    {"api:", "etcd: {endpoints: ['https://e:1'], ca: " + dir + "/none.pem}\napi:", "etcd: open"},
+		"channel's CA":    {"api:", "channels: [{name: c, secret: s, webhook: {url: 'https://w', ca: " + dir + "/none.pem}}]\napi:", "channel c"},
+		"host":            {"addr: ':1'", "addr: ':1', hosts: ['*.example']", "api.hosts"},
+		"open key":        {"api:", "keyFile: " + key + "\napi:", "can be read by others"},
+		"open audit key":  {"api:", "auditKey: " + key + "\napi:", "can be read by others"},
+	} {
+		if err := os.WriteFile(file, []byte(strings.Replace(good, c.from, c.to, 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		code, out, errs := command(t, "--config", file, "--check-config")
+		if c.want == "" && (code != 0 || !strings.Contains(out, "is good")) || c.want != "" && (code != 2 || !strings.Contains(errs, c.want)) {
+			t.Errorf("%s: code %d, %s%s", name, code, out, errs)
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 2 {
+		t.Errorf("there are %v, %v", left, err)
+	}
+}
+
 // TestInitGivesTheKey: who runs the daemon can read its key, whoever has made it.
 func TestInitGivesTheKey(t *testing.T) {
 	dir := t.TempDir()
