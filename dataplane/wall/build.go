@@ -18,13 +18,15 @@ import (
 // pg_hba.conf to name, which no SQL can change.
 const loginGroup = "postern_login"
 
-// lockKey keeps walls of one server from working on it at once.
-const lockKey = 0x706f737465726e // "postern"
-
-// inTx runs fn in a transaction of its own, one wall at a time.
+// inTx runs fn in a transaction of its own, one wall of the server at a time. They wait for
+// each other where the role of all logins is commented on, which sessions may not do; an
+// advisory lock any of them could keep.
 func inTx(ctx context.Context, conn *pgx.Conn, fn func(tx pgx.Tx) error) error {
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1::bigint)", int64(lockKey)); err != nil {
+		if err := ensureRole(ctx, tx, loginGroup); err != nil {
+			return err
+		}
+		if err := exec(ctx, tx, "COMMENT ON ROLE "+loginGroup+" IS 'the logins of Postern''s sessions; one wall at a time works on them'"); err != nil {
 			return fmt.Errorf("wait for other walls: %w", err)
 		}
 		return fn(tx)
@@ -36,7 +38,7 @@ func inTx(ctx context.Context, conn *pgx.Conn, fn func(tx pgx.Tx) error) error {
 // may still use; spare says whether a filtered view stays, told whether a login may read it.
 func build(ctx context.Context, conn *pgx.Conn, w policy.Wall, old map[string]bool, spare func(view string, read bool) bool) error {
 	err := inTx(ctx, conn, func(tx pgx.Tx) error {
-		for _, role := range []string{loginGroup, w.Owner, w.Role} {
+		for _, role := range []string{w.Owner, w.Role} {
 			if err := ensureRole(ctx, tx, role); err != nil {
 				return err
 			}
@@ -97,20 +99,33 @@ func ensureRole(ctx context.Context, tx pgx.Tx, role string) error {
 	if err := own(ctx, tx, role); err != nil {
 		return err
 	}
-	rows, err := tx.Query(ctx, `SELECT m.roleid::regrole::text FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member WHERE r.rolname = $1`, role)
-	if err != nil {
-		return fmt.Errorf("look at role %s: %w", role, err)
-	}
-	groups, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return fmt.Errorf("look at role %s: %w", role, err)
+	groups, err := groupsOf(ctx, tx, role)
+	if err != nil || len(groups) == 0 {
+		return err
 	}
 	for _, g := range groups {
 		if err := exec(ctx, tx, "REVOKE "+g+" FROM "+sql.Quote(role)); err != nil {
 			return err
 		}
 	}
-	return nil
+	// Since PostgreSQL 16 that takes only what the wall itself would have granted.
+	if groups, err = groupsOf(ctx, tx, role); err == nil && len(groups) > 0 {
+		err = fmt.Errorf("role %s is a member of %s: whoever granted that has to revoke it", role, strings.Join(groups, ", "))
+	}
+	return err
+}
+
+// groupsOf are the roles that a role is a member of, as PostgreSQL writes them.
+func groupsOf(ctx context.Context, tx pgx.Tx, role string) ([]string, error) {
+	rows, err := tx.Query(ctx, `SELECT DISTINCT m.roleid::regrole::text FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member WHERE r.rolname = $1`, role)
+	if err != nil {
+		return nil, fmt.Errorf("look at role %s: %w", role, err)
+	}
+	groups, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("look at role %s: %w", role, err)
+	}
+	return groups, nil
 }
 
 // own lets an admin who is no superuser act for a role that it has made.

@@ -84,7 +84,8 @@ func (g grant) statement(verb, to, role string) string {
 
 // settle gives a role the privileges that it should have and takes all others. What lies
 // in a schema for which leave answers true is left as it is; what lies in the schemas of
-// the owner is given by the owner.
+// the owner is given by the owner. It is an error where something cannot be taken, for one
+// that may grant it has.
 func settle(ctx context.Context, tx pgx.Tx, role, owner string, want grants, leave func(schema string) bool) error {
 	have, err := readGrants(ctx, tx, role)
 	if err != nil {
@@ -97,10 +98,17 @@ func settle(ctx context.Context, tx pgx.Tx, role, owner string, want grants, lea
 		}
 		statements = append(statements, text)
 	}
-	for g := range maps.Keys(have) {
-		if !want[g] && !leave(g.in()) {
-			change(g, g.statement("REVOKE", "FROM", role))
+	tooMuch := func(have grants) (out []grant) {
+		for g := range have {
+			if !want[g] && !leave(g.in()) {
+				out = append(out, g)
+			}
 		}
+		return out
+	}
+	take := tooMuch(have)
+	for _, g := range take {
+		change(g, g.statement("REVOKE", "FROM", role))
 	}
 	for g := range maps.Keys(want) {
 		if !have[g] {
@@ -108,7 +116,17 @@ func settle(ctx context.Context, tx pgx.Tx, role, owner string, want grants, lea
 		}
 	}
 	slices.Sort(statements)
-	return exec(ctx, tx, statements...)
+	if err := exec(ctx, tx, statements...); err != nil || len(take) == 0 {
+		return err
+	}
+	// A REVOKE leaves, without an error, what others than the object's owner have granted.
+	if have, err = readGrants(ctx, tx, role); err != nil {
+		return err
+	}
+	if left := tooMuch(have); len(left) > 0 {
+		return fmt.Errorf("role %s has %s on %s: whoever granted that has to revoke it", role, left[0].privilege, left[0].object())
+	}
+	return nil
 }
 
 // prefixOf is the part of a name that all names of its resource share.

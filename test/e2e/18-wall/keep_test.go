@@ -56,6 +56,46 @@ func TestRevisions(t *testing.T) {
 	})
 }
 
+// TestGrantedByOthers: what a wall cannot take from a task's role keeps sessions out, and is told.
+func TestGrantedByOthers(t *testing.T) {
+	h := start(t)
+	_ = h.Connect(t, "alice", "report.vault-room")
+	role := h.Target(t, `SELECT rolname FROM pg_roles WHERE rolname LIKE 'postern\_%\_t\_report'`)[0][0]
+	h.Target(t, fmt.Sprintf(`CREATE ROLE deputy; GRANT SELECT ON hr.salaries TO deputy WITH GRANT OPTION; GRANT USAGE ON SCHEMA hr TO deputy;
+		SET ROLE deputy; GRANT SELECT ON hr.salaries TO "%s"`, role))
+	house.Eventually(t, func() string { return h.CLI(t, "ada", "doctor", "report").All() }, func() bool {
+		d := h.CLI(t, "ada", "doctor", "report")
+		return d.Code == 6 && strings.Contains(d.Out, `has SELECT on TABLE "hr"."salaries"`)
+	})
+	if r := h.Psql(t, "alice", "report.vault-room", "SELECT 1;\n"); r.Code == 0 || !strings.Contains(r.All(), "credential") {
+		t.Errorf("a session is let in: %s", r.All())
+	}
+	h.Target(t, fmt.Sprintf(`SET ROLE deputy; REVOKE SELECT ON hr.salaries FROM "%s"`, role))
+	house.Eventually(t, func() string { return "sessions are let in again" }, func() bool {
+		return h.Psql(t, "alice", "report.vault-room", "SELECT 1;\n").Code == 0
+	})
+}
+
+// TestNobodyStopsTheWall: no lock that a session can take keeps others from their logins.
+func TestNobodyStopsTheWall(t *testing.T) {
+	h := start(t)
+	_ = h.Connect(t, "alice", "report.vault-room")
+	thief := steal(t, h, account(t, h, "report"))
+	for _, text := range []string{
+		"BEGIN", "SAVEPOINT s", "COMMENT ON ROLE postern_login IS 'mine'", "ROLLBACK TO s", "SELECT FROM pg_roles, pg_auth_members",
+		"SELECT pg_advisory_lock(x'706f737465726e'::bigint)", // which walls of one server once took
+	} {
+		if _, err := thief.Exec(t.Context(), text); err != nil && !strings.HasPrefix(text, "COMMENT") {
+			t.Fatal(text, err)
+		}
+	}
+	for _, task := range []string{"clerk", "report"} {
+		if r := h.Psql(t, "alice", task+".vault-room", "SELECT 1;\n"); r.Code != 0 {
+			t.Errorf("%s: %s", task, r.All())
+		}
+	}
+}
+
 // TestLeft: with a resource that has left policy goes the wall's connection to it, and the loan of
 // its admin credential.
 func TestLeft(t *testing.T) {
