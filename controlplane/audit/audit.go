@@ -260,22 +260,9 @@ func (l *Log) commit(ctx context.Context, entries []Entry, ops []store.Op) (int6
 			}
 			l.head = h
 		}
-		changes, err := l.changesOf(ctx, ops)
-		if err != nil {
-			return 0, fmt.Errorf("audit: read what is changed: %w", err)
-		}
-		told := entries
-		if len(changes) > 0 {
-			told = split(entries[0], changes) // a change has one entry
-		}
-		own, last, err := l.opsOf(l.head, told)
+		all, last, err := l.together(ctx, l.head, entries, ops)
 		if err != nil {
 			return 0, err
-		}
-		// The change comes first, so that a conflict of its own is the one that is named.
-		all := append(ops[:len(ops):len(ops)], own...)
-		if len(told) > len(entries) && store.CheckOps(all) != nil {
-			return 0, ErrTooMuch
 		}
 		l.head = nil // known again only after a success
 		rev, err := l.store.Commit(ctx, all...)
@@ -290,6 +277,38 @@ func (l *Log) commit(ctx context.Context, entries []Entry, ops []store.Op) (int6
 			return 0, fmt.Errorf("audit: %w", context.Cause(ctx))
 		}
 	}
+}
+
+// Check says whether Commit of the same would be too much, ErrTooMuch, and makes no change.
+func (l *Log) Check(ctx context.Context, e Entry, ops ...store.Op) error {
+	h, err := l.readHead(ctx)
+	if err != nil {
+		return err
+	}
+	_, _, err = l.together(ctx, h, []Entry{e.through(ctx)}, ops)
+	return err
+}
+
+// together is a change and its entries as one transaction, and the last of the entries. The
+// change comes first, so that a conflict of its own is the one that is named.
+func (l *Log) together(ctx context.Context, h *head, entries []Entry, ops []store.Op) ([]store.Op, *apiv1.AuditEntry, error) {
+	changes, err := l.changesOf(ctx, ops)
+	if err != nil {
+		return nil, nil, fmt.Errorf("audit: read what is changed: %w", err)
+	}
+	told := entries
+	if len(changes) > 0 {
+		told = split(entries[0], changes) // a change has one entry
+	}
+	own, last, err := l.opsOf(h, told)
+	if err != nil {
+		return nil, nil, err
+	}
+	all := append(ops[:len(ops):len(ops)], own...)
+	if len(told) > len(entries) && store.CheckOps(all) != nil {
+		return nil, nil, ErrTooMuch
+	}
+	return all, last, nil
 }
 
 // opsOf appends entries after h.

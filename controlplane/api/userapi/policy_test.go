@@ -181,6 +181,28 @@ func TestStaleEtagSaysWhatChanged(t *testing.T) {
 	}
 }
 
+// TestDryRunFindsWhatIsTooMuch: what cannot be written is no good dry run.
+func TestDryRunFindsWhatIsTooMuch(t *testing.T) {
+	h := newHouse(t)
+	mask := func(name string, labels int) *typesv1.Object {
+		long := map[string]string{}
+		for i := range labels {
+			long[fmt.Sprintf("l%d", i)] = strings.Repeat("x", 60)
+		}
+		return &typesv1.Object{Kind: &typesv1.Object_Mask{Mask: &typesv1.Mask{Metadata: &typesv1.Metadata{Name: name, Labels: long}, Spec: &typesv1.MaskSpec{Method: "null"}}}}
+	}
+	var many []*typesv1.Object
+	for i := range userapi.MaxApply {
+		many = append(many, mask(fmt.Sprintf("m%d", i), 20))
+	}
+	for _, dry := range []bool{true, false} {
+		_, err := h.policy("ada").Apply(t.Context(), connect.NewRequest(&apiv1.ApplyRequest{DryRun: dry, Objects: many}))
+		refused(t, err, connect.CodeInvalidArgument, "apply them in parts")
+		_, err = h.policy("ada").Create(t.Context(), connect.NewRequest(&apiv1.CreateRequest{DryRun: dry, Object: mask("long", 1200)}))
+		refused(t, err, connect.CodeInvalidArgument, "bytes long, more than")
+	}
+}
+
 func TestDryRunChangesNothing(t *testing.T) {
 	h := newHouse(t)
 	h.apply(t, world)

@@ -108,7 +108,7 @@ func (p *Policy) attempt(ctx context.Context, c *authz.Caller, dryRun bool, inte
 		return nil, nil, err
 	}
 	version := &typesv1.Version{Epoch: before.view.Version().Epoch, Revision: before.view.Version().Revision}
-	if dryRun || len(changes) == 0 {
+	if len(changes) == 0 {
 		audit.Settled(ctx)
 		return answer(steps, nil), version, nil
 	}
@@ -128,12 +128,20 @@ func (p *Policy) attempt(ctx context.Context, c *authz.Caller, dryRun bool, inte
 	if total > maxWriteBytes {
 		return nil, nil, fault.Invalid(fault.Violation{Field: "objects", Reason: fmt.Sprintf("are %d bytes together, more than the %d of one transaction: apply them in parts", total, maxWriteBytes)})
 	}
-	revision, err := p.cfg.Audit.Commit(ctx, c.Entry(refs(steps), changesDetail(steps, own)), ops...)
-	if errors.Is(err, audit.ErrTooMuch) {
-		return nil, nil, fault.Invalid(fault.Violation{Field: "objects", Reason: "and what the audit log keeps of them are more than one transaction: apply them in parts"})
+	revision, entry := int64(0), c.Entry(refs(steps), changesDetail(steps, own))
+	if dryRun {
+		err = p.cfg.Audit.Check(ctx, entry, ops...)
+	} else {
+		revision, err = p.cfg.Audit.Commit(ctx, entry, ops...)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, audit.ErrTooMuch):
+		return nil, nil, fault.Invalid(fault.Violation{Field: "objects", Reason: "and what the audit log keeps of them are more than one transaction: apply them in parts"})
+	case err != nil:
 		return nil, nil, err
+	case dryRun:
+		audit.Settled(ctx)
+		return answer(steps, nil), version, nil
 	}
 	version.Revision = revision
 	p.settle(ctx, version)
