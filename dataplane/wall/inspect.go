@@ -45,6 +45,15 @@ var checks = []check{
 		fix:  "REVOKE EXECUTE ON FUNCTION ... FROM PUBLIC, and name it in the tasks that need it",
 	},
 	{
+		name: "definer-path", severity: weakens,
+		query: `SELECT p.oid::regprocedure::text || ' of ' || pg_get_userbyid(p.proowner), true FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+			WHERE p.prosecdef AND ` + ours + ` AND NOT has_function_privilege('public', p.oid, 'EXECUTE')
+			AND EXISTS (SELECT FROM unnest($1::text[]) r WHERE has_function_privilege(r::name, p.oid, 'EXECUTE'))
+			AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c LIKE 'search\_path=%pg\_temp' OR c = 'search_path=""')`,
+		text: "runs with its owner's rights for a task, and takes names that it does not spell out from its caller's temporary objects first",
+		fix:  "ALTER FUNCTION ... SET search_path = its schemas, pg_temp",
+	},
+	{
 		name: "public-table", severity: weakens,
 		query: `SELECT c.oid::regclass::text || ' (' || string_agg(DISTINCT a.privilege_type, ', ') || ')', ` + reached + ` FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
 			LATERAL (SELECT * FROM aclexplode(c.relacl) UNION ALL SELECT x.* FROM pg_attribute t, aclexplode(t.attacl) x WHERE t.attrelid = c.oid) a
@@ -70,6 +79,18 @@ var checks = []check{
 		query: `SELECT 'lo_compat_privileges', true WHERE current_setting('lo_compat_privileges')::bool`,
 		text:  "is on: everybody may read every large object",
 		fix:   "set lo_compat_privileges = off",
+	},
+	{
+		name: "public-large-object", severity: weakens,
+		query: `SELECT DISTINCT 'large object ' || m.oid || ' (' || a.privilege_type || ')', true FROM pg_largeobject_metadata m, aclexplode(m.lomacl) a WHERE a.grantee = 0`,
+		text:  "is open to everybody who can log in, whatever a task permits",
+		fix:   "REVOKE ALL ON LARGE OBJECT ... FROM PUBLIC",
+	},
+	{
+		name: "foreign-server", severity: weakens,
+		query: `SELECT m.srvname::text, true FROM pg_user_mappings m WHERE m.umuser = 0 AND has_server_privilege('public', m.srvid, 'USAGE')`,
+		text:  "may be used by everybody, with credentials of its own: a session that may make temporary tables reads there what no task permits",
+		fix:   "REVOKE USAGE ON FOREIGN SERVER ... FROM PUBLIC, or drop its user mapping for PUBLIC",
 	},
 	{
 		name: "row-security", severity: note,
