@@ -49,9 +49,6 @@ type Masker interface {
 	Append(dst, chunk []byte) ([]byte, error)
 	// Close appends the rest, for nothing more comes.
 	Close(dst []byte) ([]byte, error)
-	// Counts are how many of each kind were detected so far; those that were masked by
-	// where they stand are counted as of kind zero.
-	Counts() detect.Counts
 }
 
 // A Rule is a compiled postern.ContentRule. It is immutable and safe for concurrent use.
@@ -167,11 +164,4 @@ func (p *plain) Close(dst []byte) ([]byte, error) {
 		return dst, nil
 	}
 	return p.stream.Close(dst), nil
-}
-
-func (p *plain) Counts() (c detect.Counts) {
-	if p.set != nil {
-		c = p.stream.Counts()
-	}
-	return c
 }

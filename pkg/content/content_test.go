@@ -105,8 +105,8 @@ func TestDetected(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, err := m.Append(nil, []byte(`{"m":"bob@example.com","n":"bob@example.com"}`))
-	if c := m.Counts(); err != nil || string(out) != `{"m":null,"n":"***"}` || c[0] != 1 || c.Total() != 2 {
-		t.Errorf("%s, %v, %v", out, err, c)
+	if err != nil || string(out) != `{"m":null,"n":"***"}` {
+		t.Errorf("%s, %v", out, err)
 	}
 }
 

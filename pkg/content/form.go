@@ -10,22 +10,14 @@ import (
 
 // form masks what a form sends: fields by name, and all by what is detected in them.
 type form struct {
-	rule   *Rule
-	field  []byte // name=value as it came
-	name   []byte
-	value  []byte
-	shown  []byte
-	fields uint32
-	counts detect.Counts
+	rule  *Rule
+	field []byte // name=value as it came
+	name  []byte
+	value []byte
+	shown []byte
 }
 
 func (r *Rule) newForm() *form { return &form{rule: r} }
-
-func (f *form) Counts() detect.Counts {
-	c := f.counts
-	c[0] += f.fields
-	return c
-}
 
 func (f *form) Append(dst, chunk []byte) ([]byte, error) {
 	for {
@@ -74,15 +66,14 @@ func (f *form) show(dst []byte) (_ []byte, err error) {
 
 // part appends a name or value: as it came, where nothing in it is masked.
 func (f *form) part(dst, raw, text []byte, w *mask.Writer) []byte {
-	before := f.counts
+	masked := w != nil
 	switch {
 	case w != nil:
 		f.shown = w.AppendMasked(f.shown[:0], text)
-		f.fields++
 	case f.rule.set != nil:
-		f.shown = f.rule.set.AppendMasked(f.shown[:0], text, &f.counts)
+		f.shown, masked = f.rule.set.AppendMasked(f.shown[:0], text)
 	}
-	if w == nil && f.counts == before {
+	if !masked {
 		return append(dst, raw...)
 	}
 	for _, b := range f.shown {

@@ -34,8 +34,6 @@ type JSON struct {
 	escape escapeState
 
 	offset int64 // bytes before the chunk
-	fields uint32
-	counts detect.Counts // of what was detected in names and numbers
 	seed   maphash.Seed
 }
 
@@ -68,18 +66,6 @@ func (r *Rule) NewJSON(many bool) *JSON {
 	j := &JSON{rule: r, many: many, text: stream(r.set), seed: maphash.MakeSeed(), part: make([]byte, 0, 256)}
 	j.reset()
 	return j
-}
-
-// Counts are part of Masker.
-func (j *JSON) Counts() detect.Counts {
-	c := j.counts
-	if j.text != nil {
-		for i, n := range j.text.Counts() {
-			c[i] += n
-		}
-	}
-	c[0] += j.fields
-	return c
 }
 
 func (j *JSON) fail(at int, why string) error {
@@ -248,7 +234,6 @@ func (j *JSON) enter(dst []byte, b byte, i int) ([]byte, int, error) {
 	clear(f.more)
 	if j.hide == 0 && j.by != nil {
 		dst = j.appendMask(dst, j.by, nil)
-		j.fields++
 		j.hide = len(j.frames)
 	}
 	j.by = nil

@@ -26,7 +26,7 @@ func (j *JSON) member(dst []byte, i int) ([]byte, error) {
 	}
 	dst = append(dst, '"')
 	if j.rule.set != nil {
-		j.shown = j.rule.set.AppendMasked(j.shown[:0], j.part, &j.counts)
+		j.shown, _ = j.rule.set.AppendMasked(j.shown[:0], j.part)
 		dst = appendQuoted(dst, j.shown)
 	} else {
 		dst = appendQuoted(dst, j.part)

@@ -212,7 +212,6 @@ func (j *JSON) endString(dst []byte, i int) ([]byte, error) {
 	case j.hide > 0:
 	case j.by != nil:
 		dst = j.appendMask(dst, j.by, j.part)
-		j.fields++
 	default:
 		if j.text != nil {
 			j.shown = j.text.Close(j.shown[:0])

@@ -39,11 +39,9 @@ func (j *JSON) endToken(dst []byte, i int) ([]byte, error) {
 			text = nil
 		}
 		dst = j.appendMask(dst, j.by, text)
-		j.fields++
 	case j.rule.set != nil && j.state == inNumber:
-		before := j.counts
-		j.shown = j.rule.set.AppendMasked(j.shown[:0], j.part, &j.counts)
-		if before == j.counts {
+		var found bool
+		if j.shown, found = j.rule.set.AppendMasked(j.shown[:0], j.part); !found {
 			dst = append(dst, j.part...)
 			break
 		}

@@ -12,8 +12,6 @@ import (
 	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-
-	"github.com/posterngate/postern/pkg/detect"
 )
 
 // Limits of what is unpacked.
@@ -63,9 +61,6 @@ func NewReader(body io.ReadCloser, m Masker, contentEncoding string) (*Reader, e
 	}
 	return &Reader{body: body, masker: m, buf: make([]byte, readSize)}, nil
 }
-
-// Counts are how many of each kind were masked so far.
-func (r *Reader) Counts() detect.Counts { return r.masker.Counts() }
 
 // Read is part of io.Reader. An error beside io.EOF means that the rest must not be shown.
 func (r *Reader) Read(p []byte) (int, error) {

@@ -22,8 +22,6 @@ type table struct {
 	state     tableState
 	shown     []byte
 	line      int
-	fields    uint32
-	counts    detect.Counts
 }
 
 type tableState uint8
@@ -39,12 +37,6 @@ const (
 
 func (r *Rule) newTable(separator byte) *table {
 	return &table{rule: r, separator: separator, state: recordBegins, line: 1}
-}
-
-func (t *table) Counts() detect.Counts {
-	c := t.counts
-	c[0] += t.fields
-	return c
 }
 
 func (t *table) fail(why string) error {
@@ -177,9 +169,8 @@ func (t *table) show(dst []byte, quoted bool) ([]byte, error) {
 	case w != nil:
 		t.shown = w.AppendMasked(t.shown[:0], text)
 		text = t.shown
-		t.fields++
 	case t.rule.set != nil:
-		t.shown = t.rule.set.AppendMasked(t.shown[:0], text, &t.counts)
+		t.shown, _ = t.rule.set.AppendMasked(t.shown[:0], text)
 		text = t.shown
 	}
 	return t.write(dst, text, quoted), nil

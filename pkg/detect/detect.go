@@ -92,7 +92,6 @@ func ofName(name string) []Kind {
 type Set struct {
 	on      [kinds]bool
 	writers [kinds]mask.Writer
-	masks   [kinds]*postern.MaskRule
 	scan    tables
 }
 
@@ -119,7 +118,7 @@ func Compile(rules []postern.DetectRule) (*Set, error) {
 			}
 			for _, k := range of {
 				if !s.on[k] {
-					s.on[k], s.writers[k], s.masks[k] = true, w, r.Mask
+					s.on[k], s.writers[k] = true, w
 				}
 			}
 		}
@@ -129,34 +128,6 @@ func Compile(rules []postern.DetectRule) (*Set, error) {
 	}
 	s.scan = s.compile()
 	return s, nil
-}
-
-// MaskOf is the name of the mask of a kind, for the record; empty where it is not looked
-// for.
-func (s *Set) MaskOf(k Kind) string {
-	if k < kinds && s.on[k] {
-		return s.masks[k].Name
-	}
-	return ""
-}
-
-// Counts are how many of each kind were masked.
-type Counts [kinds]uint32
-
-// Total is how many were masked.
-func (c *Counts) Total() (n int) {
-	for _, of := range c {
-		n += int(of)
-	}
-	return n
-}
-
-// Of is how many of one kind.
-func (c *Counts) Of(k Kind) int {
-	if k < kinds {
-		return int(c[k])
-	}
-	return 0
 }
 
 // hidden stands for what is longer than anything that is known, and for parts of which a

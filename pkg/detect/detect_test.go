@@ -26,8 +26,8 @@ func set(t testing.TB, kinds ...string) *Set {
 }
 
 func masked(s *Set, text string) string {
-	var c Counts
-	return string(s.AppendMasked(nil, []byte(text), &c))
+	out, _ := s.AppendMasked(nil, []byte(text))
+	return string(out)
 }
 
 const (
@@ -151,9 +151,6 @@ func TestCompile(t *testing.T) {
 	}
 	if got := masked(s, "a "+aJWT+" AKIAIOSFODNN7EXAMPLE 4111 1111 1111 1111 alice@example.com"); got != "a  * ***************1111 alice@example.com" {
 		t.Errorf("%q", got)
-	}
-	if s.MaskOf(JWT) != "n" || s.MaskOf(Token) != "r" || s.MaskOf(Email) != "" || s.MaskOf(200) != "" {
-		t.Error("masks of the wrong names")
 	}
 	for _, name := range Names() {
 		if err := Check(name); err != nil {

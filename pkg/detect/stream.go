@@ -1,16 +1,14 @@
 package detect
 
 // A Stream masks text that comes in chunks. What it has shown is never part of what it
-// should have masked, and what it shows is the same however the text is cut, but for
-// Flush. It holds back what may still become something, which is at most MaxWord and some;
-// it allocates nothing once it has held that much. It is for one goroutine.
+// should have masked, and what it shows is the same however the text is cut. It holds back
+// what may still become something, which is at most MaxWord and some; it allocates nothing
+// once it has held that much. It is for one goroutine.
 type Stream struct {
 	set     *Set
 	sc      Scanner
 	held    []byte
-	shown   int // bytes of held that were flushed
 	matches []Match
-	counts  Counts
 }
 
 // NewStream is a Stream at the beginning of a text.
@@ -20,30 +18,15 @@ func (s *Set) NewStream() *Stream { return &Stream{set: s, sc: s.NewScanner()} }
 func (s *Stream) Append(dst, chunk []byte) []byte { return s.next(dst, chunk, false) }
 
 // Close appends the rest, for nothing more comes. The Stream is at the beginning of
-// another text then; its counts go on.
+// another text then.
 func (s *Stream) Close(dst []byte) []byte {
 	dst = s.next(dst, nil, true)
 	s.sc = s.set.NewScanner()
 	return dst
 }
 
-// Flush appends what is held back where that is harmless so far: a short beginning of a
-// word, such as the end of a prompt that waits for an answer. It is for when nothing has
-// come for FlushAfter. One word is flushed once, so that what drips is not shown drop by
-// drop: a match that begins in what was shown is masked from there on.
-func (s *Stream) Flush(dst []byte) []byte {
-	if s.shown > 0 || !s.sc.Harmless(s.held) {
-		return dst
-	}
-	s.shown = len(s.held)
-	return append(dst, s.held...)
-}
-
 // Held is how many bytes are held back.
-func (s *Stream) Held() int { return len(s.held) - s.shown }
-
-// Counts are how many of each kind were masked so far.
-func (s *Stream) Counts() Counts { return s.counts }
+func (s *Stream) Held() int { return len(s.held) }
 
 func (s *Stream) next(dst, chunk []byte, final bool) []byte {
 	text := chunk
@@ -53,15 +36,14 @@ func (s *Stream) next(dst, chunk []byte, final bool) []byte {
 	}
 	var done int
 	done, s.matches = s.sc.Scan(text, final, s.matches[:0])
-	dst = s.set.show(dst, text[:done], s.shown, s.matches, &s.counts)
-	s.shown = max(0, s.shown-done)
+	dst = s.set.show(dst, text[:done], s.matches)
 	s.held = append(s.held[:0], text[done:]...)
 	return dst
 }
 
-// show appends text with its matches masked, but for what was shown before.
-func (s *Set) show(dst, text []byte, shown int, matches []Match, counts *Counts) []byte {
-	at := min(shown, len(text))
+// show appends text with its matches masked.
+func (s *Set) show(dst, text []byte, matches []Match) []byte {
+	at := 0
 	for i := range matches {
 		m := &matches[i]
 		if m.From > at {
@@ -71,8 +53,7 @@ func (s *Set) show(dst, text []byte, shown int, matches []Match, counts *Counts)
 		if m.More {
 			continue
 		}
-		counts[m.Kind]++
-		if m.Open || m.From < shown { // what is left shows no part
+		if m.Open {
 			dst = s.open(dst, m.Kind)
 		} else {
 			dst = s.masked(dst, m.Kind, text[m.From:m.To])
@@ -81,13 +62,13 @@ func (s *Set) show(dst, text []byte, shown int, matches []Match, counts *Counts)
 	return append(dst, text[at:]...)
 }
 
-// AppendMasked appends a whole text with its matches masked, and counts them. It
-// allocates nothing where dst has room and there are few matches.
-func (s *Set) AppendMasked(dst, text []byte, counts *Counts) []byte {
+// AppendMasked appends a whole text with its matches masked, and reports whether there are
+// any. It allocates nothing where dst has room and there are few matches.
+func (s *Set) AppendMasked(dst, text []byte) (_ []byte, found bool) {
 	var few [16]Match
 	sc := s.NewScanner()
 	_, matches := sc.Scan(text, true, few[:0])
-	return s.show(dst, text, 0, matches, counts)
+	return s.show(dst, text, matches), len(matches) > 0
 }
 
 // AppendFilled appends what is shown of a match in just as many bytes: for terminals,

@@ -7,7 +7,6 @@ import (
 	"strconv"
 
 	"github.com/posterngate/postern/pkg/content"
-	"github.com/posterngate/postern/pkg/detect"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -53,9 +52,6 @@ func (b *Bodies) Events() bool { return b.events }
 
 // Outcome is what has been shown so far.
 func (b *Bodies) Outcome() *Outcome { return &b.outcome }
-
-// Counts are part of content.Masker. They are of none, for masks are counted by the value.
-func (b *Bodies) Counts() (c detect.Counts) { return c }
 
 // Append is part of content.Masker.
 func (b *Bodies) Append(dst, chunk []byte) ([]byte, error) {

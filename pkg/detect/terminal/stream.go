@@ -97,8 +97,10 @@ func (s *Stream) Append(dst, chunk []byte) []byte {
 	return s.release(dst, end)
 }
 
-// Flush appends what is held back where that is harmless so far, as detect.Stream does,
-// once for each word. It is for when nothing has come for detect.FlushAfter.
+// Flush appends what is held back where that is harmless so far: a short beginning of a
+// word, such as the end of a prompt that waits for an answer. It is for when nothing has
+// come for detect.FlushAfter. One word is flushed once, so that what drips is not shown drop
+// by drop: a match that begins in what was shown is masked from there on.
 func (s *Stream) Flush(dst []byte) []byte {
 	done, sc := s.look(false)
 	if done == len(s.line) || s.parse.state == text || s.flushed >= s.first+done || !sc.Harmless(s.line[done:]) {
