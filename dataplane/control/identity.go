@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -230,14 +229,8 @@ func (id *Identity) Name() postern.NodeName { return postern.NodeName(id.current
 // Region is where the node stands.
 func (id *Identity) Region() string { return id.current.Load().Region }
 
-// Labels are the node's labels, as they were when it enrolled.
-func (id *Identity) Labels() map[string]string { return maps.Clone(id.current.Load().Labels) }
-
 // Roots are the CAs that sign the control plane's and the nodes' certificates.
 func (id *Identity) Roots() *x509.CertPool { return id.current.Load().roots }
-
-// CA is Roots as PEM.
-func (id *Identity) CA() []byte { return id.current.Load().CA }
 
 // HPKEKey is the key to which credentials are sealed. It stays for the node's life.
 func (id *Identity) HPKEKey() *secret.PrivateKey { return id.current.Load().hpke }

@@ -93,9 +93,6 @@ func NewServer(cfg Config) *Server {
 	return s
 }
 
-// Limits are what bounds it, with the defaults.
-func (s *Server) Limits() Limits { return s.cfg.Limits }
-
 type connKey struct{}
 
 // of finds the Conn below TLS.

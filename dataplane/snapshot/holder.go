@@ -97,9 +97,6 @@ func (h *Holder) GrantKey(id string) (ed25519.PublicKey, bool) {
 	return k, ok
 }
 
-// GrantKeys are the keys that sign grants, by id. The map is not to be changed.
-func (h *Holder) GrantKeys() map[string]ed25519.PublicKey { return h.current.Load().keys }
-
 // ClientCAs are the CAs of grant certificates, or nil while they are not known; then no
 // client certificate is good for anything. They are not to be changed.
 func (h *Holder) ClientCAs() *x509.CertPool { return h.current.Load().clientCAs }

@@ -53,6 +53,15 @@ func whole(r *Rule, contentType, body string) (string, error) {
 	return string(out), err
 }
 
+// reader masks a body by a rule as it is read.
+func reader(r *Rule, body io.ReadCloser, contentType, contentEncoding string) (*Reader, error) {
+	m, err := r.Masker(contentType)
+	if err != nil {
+		return nil, err
+	}
+	return NewReader(body, m, contentEncoding)
+}
+
 const jsonType = "application/json; charset=utf-8"
 
 func TestPaths(t *testing.T) {
@@ -362,7 +371,7 @@ func TestChunkings(t *testing.T) {
 			encoding = encodings[rnd.IntN(len(encodings))]
 		}
 		packed := pack(t, encoding, []byte(body))
-		rd, err := use.NewReader(io.NopCloser(&pieces{rnd, packed, []int{1, 3, 20, 500}[rnd.IntN(4)]}), contentType, strings.TrimSuffix(encoding, "-raw"))
+		rd, err := reader(use, io.NopCloser(&pieces{rnd, packed, []int{1, 3, 20, 500}[rnd.IntN(4)]}), contentType, strings.TrimSuffix(encoding, "-raw"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -388,7 +397,7 @@ func TestBombs(t *testing.T) {
 	blanks := bytes.Repeat([]byte(" "), 8<<20)
 	for encoding := range packers {
 		packed := pack(t, encoding, blanks)
-		rd, err := rule(t, looks).NewReader(io.NopCloser(bytes.NewReader(packed)), "text/plain", strings.TrimSuffix(encoding, "-raw"))
+		rd, err := reader(rule(t, looks), io.NopCloser(bytes.NewReader(packed)), "text/plain", strings.TrimSuffix(encoding, "-raw"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -396,7 +405,7 @@ func TestBombs(t *testing.T) {
 		if !errors.Is(err, ErrBomb) || n > 2*MaxFree+int64(len(packed))*MaxRatio {
 			t.Errorf("%s: %d bytes of %d, %v", encoding, n, len(packed), err)
 		}
-		rd, err = rule(t, looks).NewReader(io.NopCloser(bytes.NewReader(packed[:len(packed)/2])), "text/plain", strings.TrimSuffix(encoding, "-raw"))
+		rd, err = reader(rule(t, looks), io.NopCloser(bytes.NewReader(packed[:len(packed)/2])), "text/plain", strings.TrimSuffix(encoding, "-raw"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -404,11 +413,11 @@ func TestBombs(t *testing.T) {
 			t.Errorf("%s: half of it passed", encoding)
 		}
 	}
-	if _, err := rule(t, looks).NewReader(io.NopCloser(strings.NewReader("x")), "text/plain", "gzip, br"); !errors.Is(err, ErrType) {
+	if _, err := reader(rule(t, looks), io.NopCloser(strings.NewReader("x")), "text/plain", "gzip, br"); !errors.Is(err, ErrType) {
 		t.Errorf("two encodings: %v", err)
 	}
 	for _, encoding := range []string{"gzip", "br", "zstd", "deflate"} {
-		rd, err := rule(t, looks).NewReader(io.NopCloser(strings.NewReader("this is not packed at all")), "text/plain", encoding)
+		rd, err := reader(rule(t, looks), io.NopCloser(strings.NewReader("this is not packed at all")), "text/plain", encoding)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,7 +19,7 @@ func FuzzJSON(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte, seed uint64) {
 		for _, r := range []*Rule{kinds, none} {
 			want, err := whole(r, jsonType, string(body))
-			rd, rerr := r.NewReader(io.NopCloser(&pieces{rand.New(rand.NewPCG(seed, 2)), body, 7}), jsonType, "")
+			rd, rerr := reader(r, io.NopCloser(&pieces{rand.New(rand.NewPCG(seed, 2)), body, 7}), jsonType, "")
 			if rerr != nil {
 				t.Fatal(rerr)
 			}
@@ -67,7 +67,7 @@ func FuzzFields(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte, seed uint64) {
 		for _, contentType := range []string{"text/csv", "application/x-www-form-urlencoded"} {
 			want, err := whole(r, contentType, string(body))
-			rd, rerr := r.NewReader(io.NopCloser(&pieces{rand.New(rand.NewPCG(seed, 2)), body, 7}), contentType, "")
+			rd, rerr := reader(r, io.NopCloser(&pieces{rand.New(rand.NewPCG(seed, 2)), body, 7}), contentType, "")
 			if rerr != nil {
 				t.Fatal(rerr)
 			}
@@ -86,7 +86,7 @@ func FuzzUnpack(f *testing.F) {
 	}
 	r := rule(f, looks)
 	f.Fuzz(func(t *testing.T, encoding string, body []byte) {
-		rd, err := r.NewReader(io.NopCloser(bytes.NewReader(body)), "text/plain", encoding)
+		rd, err := reader(r, io.NopCloser(bytes.NewReader(body)), "text/plain", encoding)
 		if err != nil {
 			return
 		}

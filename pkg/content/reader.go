@@ -40,20 +40,9 @@ type Reader struct {
 	err    error
 }
 
-// NewReader reads body, which has these headers Content-Type and Content-Encoding, with
-// the rule's masks. What is read is not packed, whatever body is: Content-Encoding and
-// Content-Length are no longer so, and neither are digests and ETags of it. An error is
-// ErrType: nothing of the body may be shown.
-func (r *Rule) NewReader(body io.ReadCloser, contentType, contentEncoding string) (*Reader, error) {
-	m, err := r.Masker(contentType)
-	if err != nil {
-		return nil, err
-	}
-	return NewReader(body, m, contentEncoding)
-}
-
 // NewReader reads body, which has this Content-Encoding, through a masker. What is read is
-// not packed. An error is ErrType.
+// not packed, whatever body is: Content-Encoding and Content-Length are no longer so, and
+// neither are digests and ETags of it. An error is ErrType: nothing of the body may be shown.
 func NewReader(body io.ReadCloser, m Masker, contentEncoding string) (*Reader, error) {
 	body, err := Unpack(body, contentEncoding)
 	if err != nil {

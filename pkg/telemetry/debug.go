@@ -51,9 +51,6 @@ func CheckDebug(addr string) error {
 	return nil
 }
 
-// Addr is the bound address.
-func (d *Debug) Addr() net.Addr { return d.ln.Addr() }
-
 // readyTimeout bounds one answer to /readyz.
 const readyTimeout = 5 * time.Second
 

@@ -88,7 +88,7 @@ func TestProfilesAreServedWhenAskedForAlone(t *testing.T) {
 		}
 		g := run.New(t.Context())
 		g.Go("debug", d.Run)
-		resp, err := http.Get("http://" + d.Addr().String() + "/debug/pprof/goroutine?debug=1")
+		resp, err := http.Get("http://" + d.ln.Addr().String() + "/debug/pprof/goroutine?debug=1")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -186,12 +186,3 @@ func (v *VaultServer) Must(t testing.TB, method, path string, body any) map[stri
 	}
 	return out
 }
-
-// Log is everything that the server has said.
-func (v *VaultServer) Log() string {
-	b, err := os.ReadFile(v.proc.logFile)
-	if err != nil {
-		return err.Error()
-	}
-	return string(b)
-}

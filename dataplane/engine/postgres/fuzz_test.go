@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math"
 	"testing"
 
 	"github.com/posterngate/postern/dataplane/pump"
@@ -105,7 +106,7 @@ func FuzzBind(f *testing.F) {
 		}
 		var b bound
 		b.set(params)
-		if len(b.values) != len(b.nulls) || len(b.formats) > maxParams || len(b.values) > maxParams {
+		if len(b.values) != len(b.nulls) || len(b.formats) > math.MaxUint16 || len(b.values) > math.MaxUint16 {
 			t.Fatal("values and nulls differ")
 		}
 	})

@@ -122,9 +122,6 @@ func cut(names ...[]byte) *postern.Refusal {
 	return nil
 }
 
-// maxParams is how many parameters the protocol can count.
-const maxParams = 65535
-
 func decodeParse(body []byte) (parseMessage, error) {
 	c := wire.Read(body)
 	m := parseMessage{name: c.CString(), text: c.CString()}

@@ -109,12 +109,6 @@ func (f *Fleet) setUpAccounts(ctx context.Context) error {
 	return err
 }
 
-// VaultUsers are the PostgreSQL users that Vault has made and that live.
-func (f *Fleet) VaultUsers(t testing.TB) []string {
-	t.Helper()
-	return f.users(t, `SELECT rolname FROM pg_roles WHERE rolname LIKE 'v-%' ORDER BY 1`)
-}
-
 // SessionUsers are those of sessions, without those that read the catalogue.
 func (f *Fleet) SessionUsers(t testing.TB) []string {
 	t.Helper()

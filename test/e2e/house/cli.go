@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/posterngate/postern/pkg/sql/worker"
 )
@@ -154,14 +153,4 @@ func Poll[T any](t testing.TB, what string, get func() (T, bool)) T {
 		return ok
 	})
 	return v
-}
-
-// Within runs do and ends the test when it takes longer than d.
-func Within(t testing.TB, d time.Duration, what string, do func()) {
-	t.Helper()
-	began := time.Now()
-	do()
-	if took := time.Since(began); took > d {
-		t.Errorf("%s took %s, and may take %s", what, took, d)
-	}
 }
