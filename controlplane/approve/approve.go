@@ -26,8 +26,8 @@ import (
 )
 
 const (
-	// Kind is the kind of holds in the store: a typesv1.Hold by its id.
-	Kind = "hold"
+	// kind is the kind of holds in the store: a typesv1.Hold by its id.
+	kind = "hold"
 	// grantKind is that of the grants they are under: a typesv1.Grant by its id.
 	grantKind = "grant"
 	// questionKind points from the digest of a question to the hold that asks it last,
@@ -128,7 +128,7 @@ func (s *Service) policy() (*policy.Snapshot, error) {
 	return p, nil
 }
 
-func holdKey(id string) store.Key { return store.Key{Kind: Kind, Name: id} }
+func holdKey(id string) store.Key { return store.Key{Kind: kind, Name: id} }
 
 func errNoHold(id string) error {
 	return fault.New(codes.NotFound, "there is no hold %.60q that you may see", id)
@@ -224,7 +224,7 @@ func (s *Service) changeOnce(ctx context.Context, id string, entry audit.Entry, 
 	if err != nil {
 		return nil, err
 	}
-	entry.Object, entry.Outcome = Kind+"/"+id, "ok"
+	entry.Object, entry.Outcome = kind+"/"+id, "ok"
 	entry.Detail = map[string]any{"state": stateWord(h), "scope": h.GetScope(), "subject": h.GetSubject(), "grant": h.GetGrant(), "task": h.GetTask(), "rule": h.GetRule(), "approvals": said(h)}
 	if _, err = s.cfg.Audit.Commit(ctx, entry, append(ops, op)...); err != nil {
 		return nil, fmt.Errorf("change hold %s: %w", id, err)

@@ -120,7 +120,7 @@ func (s *Service) ask(ctx context.Context, node postern.NodeName, req *nodev1.Op
 		return nil, err
 	}
 	_, err = s.cfg.Audit.Commit(ctx, audit.Entry{
-		Actor: g.GetSubject().GetName(), Action: "hold.open", Object: Kind + "/" + h.GetId(), Outcome: "ok",
+		Actor: g.GetSubject().GetName(), Action: "hold.open", Object: kind + "/" + h.GetId(), Outcome: "ok",
 		Detail: map[string]any{"scope": h.GetScope(), "grant": h.GetGrant(), "task": h.GetTask(), "resource": h.GetResource(), "session": h.GetSession(), "node": string(node), "rule": h.GetRule(), "digest": hex.EncodeToString(h.GetDigest())},
 	}, op,
 		store.Op{Key: question, Value: []byte(h.GetId()), If: before.Revision},

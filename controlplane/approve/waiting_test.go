@@ -48,7 +48,7 @@ func TestExpiry(t *testing.T) {
 		}
 		time.Sleep(8 * 24 * time.Hour)
 		synctest.Wait()
-		if keys := append(f.store.Keys(Kind), f.store.Keys(questionKind)...); len(keys) != 0 {
+		if keys := append(f.store.Keys(kind), f.store.Keys(questionKind)...); len(keys) != 0 {
 			t.Errorf("not forgotten: %v", keys)
 		}
 	})

@@ -189,7 +189,7 @@ func (s *Service) Get(ctx context.Context, by Caller, id string) (*typesv1.Hold,
 
 // List reads the holds that the caller may see, newest first.
 func (s *Service) List(ctx context.Context, by Caller, mine, pending bool) ([]*typesv1.Hold, error) {
-	entries, _, err := s.cfg.Store.List(ctx, Kind, "", 0)
+	entries, _, err := s.cfg.Store.List(ctx, kind, "", 0)
 	if err != nil {
 		return nil, fmt.Errorf("list holds: %w", err)
 	}
@@ -210,7 +210,7 @@ func (s *Service) List(ctx context.Context, by Caller, mine, pending bool) ([]*t
 
 // Open reads the holds of a subject or a workload that can still change, newest first.
 func (s *Service) Open(ctx context.Context, subject string) ([]*typesv1.Hold, error) {
-	entries, _, err := s.cfg.Store.List(ctx, Kind, "", 0)
+	entries, _, err := s.cfg.Store.List(ctx, kind, "", 0)
 	if err != nil {
 		return nil, fmt.Errorf("list holds: %w", err)
 	}
@@ -340,7 +340,7 @@ func (s *Service) again(ctx context.Context, part string, fn func(context.Contex
 }
 
 func (s *Service) watch(ctx context.Context) error {
-	entries, revision, err := s.cfg.Store.List(ctx, Kind, "", 0)
+	entries, revision, err := s.cfg.Store.List(ctx, kind, "", 0)
 	if err != nil {
 		return err
 	}
@@ -350,7 +350,7 @@ func (s *Service) watch(ctx context.Context) error {
 			return err
 		}
 	}
-	w, err := s.cfg.Store.Watch(ctx, revision+1, Kind)
+	w, err := s.cfg.Store.Watch(ctx, revision+1, kind)
 	if err != nil {
 		return err
 	}

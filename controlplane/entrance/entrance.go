@@ -39,8 +39,8 @@ const (
 	Back = "/.postern/callback"
 	// TokenPrefix begins the tokens of browsers' sessions.
 	TokenPrefix = "psb_"
-	// Kind is the store's kind of codes and sessions.
-	Kind = "browser"
+	// kind is the store's kind of codes and sessions.
+	kind = "browser"
 
 	ticketTime = 10 * time.Minute // to sign in
 	codeTime   = time.Minute      // to come back
@@ -257,7 +257,7 @@ func (s *Service) find(ctx context.Context, secret string) (*kept, int64, error)
 
 // sweep forgets what is over.
 func (s *Service) sweep(ctx context.Context) error {
-	all, _, err := s.cfg.Store.List(ctx, Kind, "", 0)
+	all, _, err := s.cfg.Store.List(ctx, kind, "", 0)
 	if err != nil {
 		return lost(err)
 	}
@@ -280,7 +280,7 @@ func put(secret string, k kept) (store.Op, error) {
 
 func keyOf(secret string) store.Key {
 	sum := sha256.Sum256([]byte(secret))
-	return store.Key{Kind: Kind, Name: hex.EncodeToString(sum[:])}
+	return store.Key{Kind: kind, Name: hex.EncodeToString(sum[:])}
 }
 
 func random() string {

@@ -30,14 +30,14 @@ const (
 )
 
 const (
-	// Period is how often a replica writes what it hears of a node, at least: by as much
+	// period is how often a replica writes what it hears of a node, at least: by as much
 	// a node may have been heard of later than the store says.
-	Period = 4 * time.Second
+	period = 4 * time.Second
 	// look is how often a replica looks for changes to write at once.
 	look = 500 * time.Millisecond
 	// silent is after how long without a word a replica, or a node that is said to be
 	// connected, is taken to be gone.
-	silent = 3 * Period
+	silent = 3 * period
 	// garbage is how old a command is that nobody waits for.
 	garbage = time.Minute
 	// relayWait bounds the wait for other replicas, and nodeWait that for nodes meanwhile: what

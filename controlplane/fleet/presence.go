@@ -146,7 +146,7 @@ func (f *Fleet) tell(ctx context.Context) error {
 	for {
 		now := f.cfg.Now()
 		ops := f.news(now)
-		if now.Sub(lived) >= Period {
+		if now.Sub(lived) >= period {
 			ops = append(ops, store.Op{Key: store.Key{Kind: kindReplica, Name: f.id}, Value: f.life(now), If: store.AnyRevision})
 			lived = now
 		}
@@ -180,7 +180,7 @@ func (f *Fleet) news(now time.Time) []store.Op {
 		switch {
 		case !ok || !s.Connected && !told:
 			continue
-		case told && had.Connected == s.Connected && had.Joined.Equal(s.Joined) && now.Sub(had.at) < Period && !moved(had.told, n):
+		case told && had.Connected == s.Connected && had.Joined.Equal(s.Joined) && now.Sub(had.at) < period && !moved(had.told, n):
 			continue
 		}
 		status, err := proto.Marshal(n)

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// MaxReceiptWait bounds the wait of Receipt for nodes.
-	MaxReceiptWait = 4 * time.Second
+	// maxReceiptWait bounds the wait of Receipt for nodes.
+	maxReceiptWait = 4 * time.Second
 	// maxEnforced is how many nodes one answer tells of, so that the store takes it; of
 	// the rest is said that they have not confirmed.
 	maxEnforced = 1000
@@ -26,7 +26,7 @@ const (
 // Receipt tells which nodes of the whole fleet enforce a version. It waits until all
 // that are connected do, for wait at most, and a little longer for other replicas.
 func (f *Fleet) Receipt(ctx context.Context, v postern.Version, wait time.Duration) *apiv1.Receipt {
-	wait = min(wait, MaxReceiptWait)
+	wait = min(wait, maxReceiptWait)
 	var mu sync.Mutex
 	enforced := map[postern.NodeName]int64{}
 	take := func(some map[postern.NodeName]int64) {
@@ -61,7 +61,7 @@ func (f *Fleet) Receipt(ctx context.Context, v postern.Version, wait time.Durati
 
 // enforced is what the nodes of this replica have confirmed.
 func (f *Fleet) enforced(ctx context.Context, v postern.Version, wait time.Duration) map[postern.NodeName]int64 {
-	ctx, cancel := context.WithTimeout(ctx, min(wait, MaxReceiptWait))
+	ctx, cancel := context.WithTimeout(ctx, min(wait, maxReceiptWait))
 	defer cancel()
 	out := map[postern.NodeName]int64{}
 	for name, at := range f.cfg.Hub.Await(ctx, v) {
@@ -88,7 +88,7 @@ func (f *Fleet) receipt(v postern.Version, enforced map[postern.NodeName]int64) 
 		}
 		by := now.Add(alone)
 		if n.GetLastSeen() != nil && !n.GetConnected() {
-			by = n.GetLastSeen().AsTime().Add(Period + alone) // it may have been heard of by so much later
+			by = n.GetLastSeen().AsTime().Add(period + alone) // it may have been heard of by so much later
 		}
 		one.WorstCaseTime = timestamppb.New(by)
 		if by.After(worst) {

@@ -163,7 +163,7 @@ func read(body []byte, signed time.Time) (*message, error) {
 	if m.Time.IsZero() {
 		m.Time = signed
 	}
-	if m.Time.Sub(signed) >= Tolerance {
+	if m.Time.Sub(signed) >= tolerance {
 		return nil, errors.New("time is after the message was signed")
 	}
 	return &m, nil

@@ -8,7 +8,7 @@ import (
 )
 
 // seenFor is how long it is known that a message was taken: by then it is late anyway.
-const seenFor = 2 * Tolerance
+const seenFor = 2 * tolerance
 
 // Seen is the change that takes a message for the first time; it conflicts from then on.
 func Seen(kind, name string, now time.Time) store.Op {

@@ -14,8 +14,8 @@ import (
 const (
 	// Header carries the signature of a webhook, in and out.
 	Header = "Postern-Signature"
-	// Tolerance is by how much clocks may differ; from then on a message is refused.
-	Tolerance = 5 * time.Minute
+	// tolerance is by how much clocks may differ; from then on a message is refused.
+	tolerance = 5 * time.Minute
 
 	maxHeaderBytes = 512
 	// MinKeyBytes is the shortest key that signs.
@@ -39,8 +39,8 @@ func mac(key []byte, t string, body []byte) []byte {
 var errForged = errors.New("the signature is not good")
 
 // Verify says when a body was signed that came with this header, or why it does not count:
-// it is forged, or older or newer than the Tolerance lets pass. Any one of several v1 will
-// do, so that keys can be changed.
+// it is forged, or older or newer than clocks may differ by. Any one of several v1 will do,
+// so that keys can be changed.
 func Verify(key []byte, header string, now time.Time, body []byte) (signed time.Time, err error) {
 	if len(key) < MinKeyBytes || len(header) > maxHeaderBytes {
 		return signed, errForged
@@ -78,10 +78,10 @@ func Verify(key []byte, header string, now time.Time, body []byte) (signed time.
 func InTime(at, now time.Time) error {
 	skew := now.Sub(at)
 	switch {
-	case skew >= Tolerance:
-		return fmt.Errorf("it was signed %s ago, and at most %s are let pass: it is late, or a clock is wrong", skew.Round(time.Second), Tolerance)
-	case skew <= -Tolerance:
-		return fmt.Errorf("it was signed %s ahead of the clock here, and at most %s are let pass", (-skew).Round(time.Second), Tolerance)
+	case skew >= tolerance:
+		return fmt.Errorf("it was signed %s ago, and at most %s are let pass: it is late, or a clock is wrong", skew.Round(time.Second), tolerance)
+	case skew <= -tolerance:
+		return fmt.Errorf("it was signed %s ahead of the clock here, and at most %s are let pass", (-skew).Round(time.Second), tolerance)
 	}
 	return nil
 }

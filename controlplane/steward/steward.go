@@ -15,11 +15,11 @@ import (
 	"github.com/posterngate/postern/pkg/policy"
 )
 
-// Soon is how long before its end a workload is told of.
-const Soon = 7 * 24 * time.Hour
+// soon is how long before its end a workload is told of.
+const soon = 7 * 24 * time.Hour
 
-// Kind is that of the marks of what was told, in the store.
-const Kind = "alert"
+// kind is that of the marks of what was told, in the store.
+const kind = "alert"
 
 // look is how often time alone is looked at; a change of policy is at once.
 const look = 30 * time.Second
@@ -46,7 +46,7 @@ func (s *Steward) Needs() []policy.Need {
 	if now == nil || now.Version().IsZero() {
 		return nil
 	}
-	return now.Needs(s.cfg.Now(), Soon)
+	return now.Needs(s.cfg.Now(), soon)
 }
 
 // Run tells of each need once, until ctx is done.
@@ -74,7 +74,7 @@ func (s *Steward) tell(ctx context.Context) error {
 	if s.cfg.Snapshot().Version().IsZero() {
 		return nil
 	}
-	told, _, err := s.cfg.Store.List(ctx, Kind, "", 0)
+	told, _, err := s.cfg.Store.List(ctx, kind, "", 0)
 	if err != nil {
 		return fmt.Errorf("list alerts: %w", err)
 	}
@@ -92,7 +92,7 @@ func (s *Steward) tell(ctx context.Context) error {
 		_, err := s.cfg.Audit.Commit(ctx, audit.Entry{
 			Actor: "postern", Action: "workload.alert", Object: "workload/" + n.Workload, Outcome: n.Why,
 			Detail: map[string]any{"owner": n.Owner, "text": n.Text},
-		}, store.Op{Key: store.Key{Kind: Kind, Name: name}, Value: []byte(n.Text)})
+		}, store.Op{Key: store.Key{Kind: kind, Name: name}, Value: []byte(n.Text)})
 		if store.IsConflict(err) {
 			continue // another replica was first
 		}
@@ -101,7 +101,7 @@ func (s *Steward) tell(ctx context.Context) error {
 		}
 	}
 	for name, e := range passed {
-		_, err := s.cfg.Store.Commit(ctx, store.Op{Key: store.Key{Kind: Kind, Name: name}, Delete: true, If: e.Revision})
+		_, err := s.cfg.Store.Commit(ctx, store.Op{Key: store.Key{Kind: kind, Name: name}, Delete: true, If: e.Revision})
 		if !store.IsConflict(err) {
 			errs = append(errs, err)
 		}

@@ -29,7 +29,7 @@ func (c *Conn) head(w http.ResponseWriter, r *http.Request) *Head {
 			return h
 		}
 	}
-	h := &Head{no: Check(r)}
+	h := &Head{no: check(r)}
 	if h.no == nil && c.misdirected(r) {
 		h.no = Bad("this gateway is not the host that the request is for")
 	}
@@ -39,12 +39,12 @@ func (c *Conn) head(w http.ResponseWriter, r *http.Request) *Head {
 	return h
 }
 
-// Claim is ClaimOf. That of a browser depends on more than its headers.
+// Claim is claimOf. That of a browser depends on more than its headers.
 func (h *Head) Claim(p postern.Protocol, r *http.Request) (Claim, error) {
 	if h.claim != nil {
 		return *h.claim, nil
 	}
-	c, err := ClaimOf(p, r)
+	c, err := claimOf(p, r)
 	if err == nil && !c.Browser {
 		h.claim = &c
 	}
@@ -63,7 +63,7 @@ func (h *Head) Forward(r *http.Request) http.Header {
 // Shown lists the headers as they may be recorded. It must not be changed.
 func (h *Head) Shown(r *http.Request) []string {
 	if h.shown == nil {
-		h.shown = Shown(r.Header)
+		h.shown = shownHeaders(r.Header)
 	}
 	return h.shown
 }

@@ -31,9 +31,9 @@ var claimPrefixes = []string{"X-Forwarded-", "X-Auth-Request-", "X-Remote-", "X-
 // overrides name another method than the one that was judged.
 var overrides = []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"}
 
-// Claims reports whether a header of a client is not passed on, by its canonical name. A
+// withheld reports whether a header of a client is not passed on, by its canonical name. A
 // name with an underscore is not either: some servers read it as one with a dash.
-func Claims(name string) bool {
+func withheld(name string) bool {
 	return slices.Contains(claims, name) || strings.ContainsAny(name, "_. ") ||
 		slices.ContainsFunc(claimPrefixes, func(p string) bool { return strings.HasPrefix(name, p) })
 }
@@ -41,8 +41,8 @@ func Claims(name string) bool {
 // single are headers that are judged as they come, and stand once.
 var single = []string{"Content-Type", "Content-Encoding", "Upgrade", "Range", "Host", "Mcp-Session-Id"}
 
-// Check refuses what would have a server do something else than what is judged.
-func Check(r *http.Request) *postern.Refusal {
+// check refuses what would have a server do something else than what is judged.
+func check(r *http.Request) *postern.Refusal {
 	for name := range r.Header {
 		plain := http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
 		if slices.Contains(overrides, plain) {
@@ -70,7 +70,7 @@ func Forward(dst, src http.Header) {
 				continue
 			}
 		}
-		if !slices.Contains(hop, name) && !listed[name] && !Claims(name) {
+		if !slices.Contains(hop, name) && !listed[name] && !withheld(name) {
 			dst[name] = values
 		}
 	}
@@ -109,9 +109,9 @@ func options(h http.Header) map[string]bool {
 // secrets are headers whose values are not recorded.
 var secrets = []string{"Cookie", "Set-Cookie", "Authorization", "Proxy-Authorization", "Www-Authenticate", "X-Api-Key", "X-Auth-Token", "X-Csrf-Token", "X-Xsrf-Token", "Postern-Identity"}
 
-// Shown lists headers as "name: value", by name, as they may be recorded.
-func Shown(h http.Header) []string {
-	text := ShownText(h)
+// shownHeaders lists headers as "name: value", by name, as they may be recorded.
+func shownHeaders(h http.Header) []string {
+	text := shownText(h)
 	out := make([]string, 0, strings.Count(text, "\n"))
 	for text != "" {
 		var line string
@@ -121,10 +121,10 @@ func Shown(h http.Header) []string {
 	return out
 }
 
-// ShownText is what Shown lists, each with a line's end. It is made for each request.
-func ShownText(h http.Header) string { return string(AppendShown(nil, h)) }
+// shownText is what shownHeaders lists, each with a line's end. It is made for each request.
+func shownText(h http.Header) string { return string(AppendShown(nil, h)) }
 
-// AppendShown appends ShownText.
+// AppendShown appends shownText.
 func AppendShown(b []byte, h http.Header) []byte {
 	var room [32]string
 	names, size := room[:0], 0

@@ -89,7 +89,7 @@ func Refuse(w http.ResponseWriter, r *http.Request, no *postern.Refusal) {
 	if no.After > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(no.After.Seconds()))))
 	}
-	kind, body := Text(r.Header.Get("Accept"), status, no)
+	kind, body := refusalText(r.Header.Get("Accept"), status, no)
 	h.Set("Content-Type", kind)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'")
@@ -99,9 +99,9 @@ func Refuse(w http.ResponseWriter, r *http.Request, no *postern.Refusal) {
 	}
 }
 
-// Text is a refusal as the body of an answer: JSON or HTML for who asks for that, and else
+// refusalText is a refusal as the body of an answer: JSON or HTML for who asks for that, and else
 // text, in the words of every other protocol.
-func Text(accept string, status int, no *postern.Refusal) (contentType string, body []byte) {
+func refusalText(accept string, status int, no *postern.Refusal) (contentType string, body []byte) {
 	switch {
 	case strings.Contains(accept, "json"):
 		b, err := json.Marshal(problem{"about:blank", no.Reason, status, no.Detail, no.Code.String(), no.Rule, no.Hint})

@@ -32,8 +32,8 @@ type Claim struct {
 	key     [sha256.Size]byte
 }
 
-// ClaimOf reads who a request says it is. An error is a *postern.Refusal.
-func ClaimOf(p postern.Protocol, r *http.Request) (Claim, error) {
+// claimOf reads who a request says it is. An error is a *postern.Refusal.
+func claimOf(p postern.Protocol, r *http.Request) (Claim, error) {
 	permission, err := permissionOf(r)
 	if err != nil {
 		return Claim{}, err
@@ -139,11 +139,11 @@ func Bad(reason string) *postern.Refusal {
 // String is for logs: it says nothing of the token.
 func (c Claim) String() string { return c.Permission + " " + hex.EncodeToString(c.key[:4]) }
 
-// LocalProtocols are what a listener offers in TLS.
-var LocalProtocols = []string{"h2", "http/1.1"}
+// localProtocols are what a listener offers in TLS.
+var localProtocols = []string{"h2", "http/1.1"}
 
-// ErrPlaintext means that a client did not speak TLS where it must.
-var ErrPlaintext = errors.New("request: the client does not speak TLS")
+// errPlaintext means that a client did not speak TLS where it must.
+var errPlaintext = errors.New("request: the client does not speak TLS")
 
 // Secure makes the listener's configuration for requests.
 func Secure(c *tls.Config) *tls.Config {
@@ -151,6 +151,6 @@ func Secure(c *tls.Config) *tls.Config {
 		return nil
 	}
 	c = c.Clone()
-	c.NextProtos = LocalProtocols
+	c.NextProtos = localProtocols
 	return c
 }

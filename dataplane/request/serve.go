@@ -244,7 +244,7 @@ func (s *Server) Serve(ctx context.Context, nc net.Conn, d engine.Door) error {
 		}
 	case !s.cfg.AllowPlaintext && s.cfg.TLS != nil:
 		_, _ = io.WriteString(nc, "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\npostern: speak TLS to this listener\n  hint: use https\n")
-		return ErrPlaintext
+		return errPlaintext
 	}
 	if err := nc.SetDeadline(time.Time{}); err != nil {
 		return err

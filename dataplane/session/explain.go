@@ -36,7 +36,7 @@ func (k *Keeper) Explain(ctx context.Context, q Question, build Build) (gate.Exp
 	}
 	now := k.cfg.Now()
 	grant := &postern.Grant{ID: "explain", Subject: q.Subject, Task: q.Task, Start: now, End: now.Add(time.Minute), Approval: q.Approval, Alternatives: q.Alternatives}
-	s := &Session{k: k, id: NewID(), grant: grant, client: policy.Request{Time: now, Region: k.cfg.Region}}
+	s := &Session{k: k, id: newID(), grant: grant, client: policy.Request{Time: now, Region: k.cfg.Region}}
 	s.ctx, s.end = context.WithCancelCause(ctx)
 	defer s.Close(nil)
 	d := snap.DecideConnect(k.query(grant, res.name, s.client))

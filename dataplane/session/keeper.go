@@ -158,8 +158,8 @@ func New(cfg Config) *Keeper {
 	}
 }
 
-// NewID makes a session id: 96 random bits.
-func NewID() postern.SessionID {
+// newID makes a session id: 96 random bits.
+func newID() postern.SessionID {
 	var b [12]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return postern.SessionID("s-" + hex.EncodeToString(b[:]))
@@ -179,7 +179,7 @@ func (k *Keeper) Open(ctx context.Context, c engine.Claim) (_ engine.Session, er
 	if err != nil {
 		return nil, err
 	}
-	id, shown := NewID(), sha256.Sum256(c.Token.Reveal())
+	id, shown := newID(), sha256.Sum256(c.Token.Reveal())
 	var person *postern.Grant
 	if c.SignIn != nil {
 		if person, err = k.signIn(ctx, c, task, resource); err != nil {

@@ -72,7 +72,7 @@ func (k *Keeper) join(s *Session, snap *policy.Snapshot) (*pool, int) {
 	if p != nil && p.usable() {
 		spent = nil
 	} else {
-		p = &pool{k: k, key: key, id: "p" + NewID()[1:], grant: s.grant, turn: make(chan struct{}, 1), rules: snap}
+		p = &pool{k: k, key: key, id: "p" + newID()[1:], grant: s.grant, turn: make(chan struct{}, 1), rules: snap}
 		k.pools[key] = p
 	}
 	p.mu.Lock()

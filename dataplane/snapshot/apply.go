@@ -114,8 +114,8 @@ func (h *Holder) merge(u *nodev1.Update) (rules, locks set, err error) {
 	if locks, err = locks.with(u, true); err != nil {
 		return rules, locks, err
 	}
-	if n := len(rules.refs) + len(locks.refs); n > MaxObjects {
-		return rules, locks, fmt.Errorf("%d objects are more than %d", n, MaxObjects)
+	if n := len(rules.refs) + len(locks.refs); n > maxObjects {
+		return rules, locks, fmt.Errorf("%d objects are more than %d", n, maxObjects)
 	}
 	return rules, locks, nil
 }

@@ -22,8 +22,8 @@ import (
 )
 
 const (
-	// MaxObjects bounds what a node holds.
-	MaxObjects = 200_000
+	// maxObjects bounds what a node holds.
+	maxObjects = 200_000
 	// endSlack keeps an ended grant beyond its end, for clocks that differ.
 	endSlack = time.Minute
 )

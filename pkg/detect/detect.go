@@ -95,8 +95,8 @@ type Set struct {
 	scan    tables
 }
 
-// ErrEmpty means that there is nothing to look for.
-var ErrEmpty = errors.New("nothing is to be detected")
+// errEmpty means that there is nothing to look for.
+var errEmpty = errors.New("nothing is to be detected")
 
 // Compile makes a Set of what policy says. A kind that has a rule of its own keeps it,
 // where a group names it too. An unknown kind or a mask that does not fit text is an
@@ -124,7 +124,7 @@ func Compile(rules []postern.DetectRule) (*Set, error) {
 		}
 	}
 	if len(rules) == 0 {
-		return nil, ErrEmpty
+		return nil, errEmpty
 	}
 	s.scan = s.compile()
 	return s, nil

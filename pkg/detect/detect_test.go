@@ -124,8 +124,8 @@ func TestTooLong(t *testing.T) {
 	if got := masked(s, ruler); got != strings.Replace(ruler, "alice@example.com", "<email>", 1) {
 		t.Errorf("a ruler: %.80q", got)
 	}
-	endless := "-----BEGIN RSA PRIVATE KEY-----" + strings.Repeat("\nAAAAAAAA", MaxBlock)
-	if got := masked(s, endless); !strings.HasPrefix(got, "<private-key>") || len(got) > len(endless)-MaxBlock+20 {
+	endless := "-----BEGIN RSA PRIVATE KEY-----" + strings.Repeat("\nAAAAAAAA", maxBlock)
+	if got := masked(s, endless); !strings.HasPrefix(got, "<private-key>") || len(got) > len(endless)-maxBlock+20 {
 		t.Errorf("an endless key: %d of %d", len(got), len(endless))
 	}
 }
@@ -139,7 +139,7 @@ func TestCompile(t *testing.T) {
 			t.Errorf("%v compiled", rules)
 		}
 	}
-	if _, err := Compile(nil); !errors.Is(err, ErrEmpty) {
+	if _, err := Compile(nil); !errors.Is(err, errEmpty) {
 		t.Error(err)
 	}
 	s, err := Compile([]postern.DetectRule{

@@ -8,8 +8,8 @@ const (
 	// looked at; a longer one could be a secret longer than any that is known, and is
 	// masked whole.
 	MaxWord = 4096
-	// MaxBlock is the longest private key, from its first line to its last.
-	MaxBlock = 64 << 10
+	// maxBlock is the longest private key, from its first line to its last.
+	maxBlock = 64 << 10
 	// maxLook is how far a number, or the first line of a key, reaches past a word.
 	maxLook = 96
 )
@@ -207,7 +207,7 @@ func (sc *Scanner) beginBlock(text []byte, s, e int, final bool) (begins, more b
 // follows is not known yet.
 func (sc *Scanner) endBlock(text []byte, i int, final bool) (next int, done bool) {
 	b := &blocks[sc.block-1]
-	rest, room := text[i:], MaxBlock-sc.size
+	rest, room := text[i:], maxBlock-sc.size
 	at := bytes.Index(rest, []byte(b.end))
 	whole := at >= 0
 	switch {

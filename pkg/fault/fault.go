@@ -14,8 +14,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Domain is the domain of every ErrorInfo.
-const Domain = "postern"
+// domain is the domain of every ErrorInfo.
+const domain = "postern"
 
 // KindSuperseded is the kind where a node's certificate has a successor.
 const KindSuperseded = "SUPERSEDED"
@@ -80,7 +80,7 @@ func (e *Error) GRPCStatus() *status.Status {
 	for _, v := range e.Violations {
 		br.FieldViolations = append(br.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: valid(v.Field), Description: valid(v.Reason)})
 	}
-	out, err := st.WithDetails(&errdetails.ErrorInfo{Reason: valid(kind), Domain: Domain}, br)
+	out, err := st.WithDetails(&errdetails.ErrorInfo{Reason: valid(kind), Domain: domain}, br)
 	if err != nil {
 		return st
 	}
@@ -117,7 +117,7 @@ func From(err error) *Error {
 	for _, d := range st.Details() {
 		switch d := d.(type) {
 		case *errdetails.ErrorInfo:
-			if d.GetDomain() == Domain && d.GetReason() != st.Code().String() {
+			if d.GetDomain() == domain && d.GetReason() != st.Code().String() {
 				e.Kind = d.GetReason()
 			}
 		case *errdetails.BadRequest:

@@ -13,7 +13,7 @@ import (
 // Sizes of tokens, in bytes. A token is tokenPrefix and 128 bits of a MAC, so that two
 // values have the same one by chance alone, which nobody will see.
 const (
-	MinTokenKey  = 16
+	minTokenKey  = 16
 	tokenPrefix  = "tok_"
 	tokenBits    = 16
 	tokenLength  = len(tokenPrefix) + (tokenBits*8+5)/6
@@ -24,8 +24,8 @@ const (
 // under one key have equal tokens, and no token tells anything of another domain. An error
 // means that the key is too short.
 func TokenKey(key []byte, domain string) ([]byte, error) {
-	if len(key) < MinTokenKey {
-		return nil, fmt.Errorf("a key of tokens has at least %d bytes, and this one %d", MinTokenKey, len(key))
+	if len(key) < minTokenKey {
+		return nil, fmt.Errorf("a key of tokens has at least %d bytes, and this one %d", minTokenKey, len(key))
 	}
 	h := hmac.New(sha256.New, key)
 	h.Write([]byte("postern/token/v1\x00" + domain))

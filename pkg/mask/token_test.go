@@ -72,7 +72,7 @@ func TestTokensFit(t *testing.T) {
 	if _, err := NewTokenWriter(&postern.MaskRule{Method: postern.MaskRedact}, "text", key); !errors.Is(err, ErrUnfit) {
 		t.Error("a token for another method")
 	}
-	if _, err := TokenKey(bytes.Repeat([]byte{1}, MinTokenKey-1), "d"); err == nil {
+	if _, err := TokenKey(bytes.Repeat([]byte{1}, minTokenKey-1), "d"); err == nil {
 		t.Error("a short key is taken")
 	}
 }

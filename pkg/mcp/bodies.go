@@ -64,8 +64,8 @@ func (b *Bodies) Append(dst, chunk []byte) ([]byte, error) {
 		}
 		b.asked.Refusals = nil
 	}
-	if len(b.text)+len(chunk) > MaxMessage {
-		return dst, fmt.Errorf("an answer is longer than %d bytes: %w", MaxMessage, content.ErrLimit)
+	if len(b.text)+len(chunk) > maxMessage {
+		return dst, fmt.Errorf("an answer is longer than %d bytes: %w", maxMessage, content.ErrLimit)
 	}
 	from := max(0, len(b.text)-3)
 	b.text = append(b.text, chunk...)

@@ -42,7 +42,7 @@ func TestParse(t *testing.T) {
 		`{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"x","more":1}}`, `{"jsonrpc":"2.0","id":1,"method":"ping","extra":1}`, `{"jsonrpc":"2.0","id":1,"result":{},"params":{}}`,
 		`[{"jsonrpc":"2.0","id":1,"method":"ping"},{"jsonrpc":"2.0","id":1,"method":"tools/list"}]`, "{\"jsonrpc\":\"2.0\",\"id\":\"\xff\",\"method\":\"ping\"}",
 		`{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":` + strings.Repeat("[", maxDepth) + strings.Repeat("]", maxDepth) + `}}`,
-		`{"jsonrpc":"2.0","id":"` + strings.Repeat("x", maxID+1) + `","method":"ping"}`, `[` + strings.Repeat(`{"jsonrpc":"2.0","method":"ping"},`, MaxBatch) + `{"jsonrpc":"2.0","method":"ping"}]`,
+		`{"jsonrpc":"2.0","id":"` + strings.Repeat("x", maxID+1) + `","method":"ping"}`, `[` + strings.Repeat(`{"jsonrpc":"2.0","method":"ping"},`, maxBatch) + `{"jsonrpc":"2.0","method":"ping"}]`,
 	} {
 		if m, _, err := Parse([]byte(in)); !errors.Is(err, ErrMessage) {
 			t.Errorf("%.80s passed: %+v", in, m)
@@ -126,7 +126,7 @@ func ask(t testing.TB, s *Talk, id int, method string, terms Terms) {
 const tools = `{"jsonrpc":"2.0","id":%d,"result":{"nextCursor":"c","tools":[{"name":"search","description":"%s"},{"name":"refund"},{"name":"get_x","inputSchema":{"type":"object"}},"x",{"name":7}]}}`
 
 func TestListsAndPins(t *testing.T) {
-	server := NewServer()
+	server := newServer()
 	s := server.Talk("")
 	ask(t, s, 1, "tools/list", Terms{List: all})
 	if got, want := show(t, s, fmt.Sprintf(tools, 1, "find"), nil), `{"id":1,"jsonrpc":"2.0","result":{"nextCursor":"c","tools":[{"description":"find","name":"search"},{"inputSchema":{"type":"object"},"name":"get_x"}]}}`; got != want {
@@ -164,7 +164,7 @@ func TestListsAndPins(t *testing.T) {
 		t.Fatal(err)
 	}
 	rule := &postern.MCPRule{Tools: []string{"*"}, Pins: map[string]string{"search": written(sum)}}
-	server = NewServer()
+	server = newServer()
 	s = server.Talk("")
 	ask(t, s, 1, "tools/list", Terms{List: rule})
 	if got := show(t, s, fmt.Sprintf(tools, 1, "other"), nil); strings.Contains(got, `"search"`) || !strings.Contains(got, "refund") || changed(rule) == "" {
@@ -191,7 +191,7 @@ func TestListsAndPins(t *testing.T) {
 // TestGivenUp: what a client gives up leaves nothing behind, and what its server says to it
 // after all is not told as the answer to anything else.
 func TestGivenUp(t *testing.T) {
-	s := NewServer().Talk("")
+	s := newServer().Talk("")
 	const call, again = `{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":"search"}}`, `{"jsonrpc":"2.0","id":"a","method":"ping"}`
 	const cancel = `{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"reason":"x","requestId":%s}}`
 	say := func(text string) *Message {
@@ -246,7 +246,7 @@ func TestAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer().Talk("")
+	s := newServer().Talk("")
 	ask(t, s, 1, "tools/call", Terms{Masks: rule})
 	if _, err := s.Ask(&Message{ID: "1", Method: "ping"}, Terms{}); err == nil {
 		t.Error("one id was used twice")
@@ -300,7 +300,7 @@ func TestAnswers(t *testing.T) {
 }
 
 func TestBatch(t *testing.T) {
-	s := NewServer().Talk("")
+	s := newServer().Talk("")
 	ask(t, s, 1, "tools/call", Terms{})
 	b, err := s.NewBodies("application/json; charset=utf-8", nil, Asked{Batch: true, Refusals: []*Message{Refusal("2", &postern.Refusal{Reason: "no"})}})
 	if err != nil {
@@ -328,7 +328,7 @@ func TestEvents(t *testing.T) {
 		"event: message\ndata: {\"id\":1,\"jsonrpc\":\"2.0\",\"result\":{\"x\":\"***\"}}\n\n"
 	for seed := range uint64(2000) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		s := NewServer().Talk("")
+		s := newServer().Talk("")
 		ask(t, s, 1, "tools/call", Terms{Masks: rule})
 		b, err := s.NewBodies("text/event-stream", rule, Asked{Refusals: []*Message{Refusal("2", &postern.Refusal{Reason: "no"})}})
 		if err != nil {
@@ -346,7 +346,7 @@ func TestEvents(t *testing.T) {
 			t.Fatalf("seed %d: got %q, %v\nwant %q", seed, out, err, want)
 		}
 	}
-	s := NewServer().Talk("")
+	s := newServer().Talk("")
 	b, err := s.NewBodies("text/event-stream", nil, Asked{})
 	if err != nil {
 		t.Fatal(err)
@@ -354,7 +354,7 @@ func TestEvents(t *testing.T) {
 	if out, err := b.Append(nil, []byte("data: no message\n\n")); !errors.Is(err, content.ErrForm) || len(out) > 0 {
 		t.Errorf("%s, %v", out, err)
 	}
-	if _, err := b.Append(nil, bytes.Repeat([]byte("x"), MaxMessage+1)); !errors.Is(err, content.ErrLimit) {
+	if _, err := b.Append(nil, bytes.Repeat([]byte("x"), maxMessage+1)); !errors.Is(err, content.ErrLimit) {
 		t.Error(err)
 	}
 }
@@ -362,7 +362,7 @@ func TestEvents(t *testing.T) {
 // TestIntroduction: what a server tells a model at the beginning it tells once, and offers
 // nothing that would be refused.
 func TestIntroduction(t *testing.T) {
-	server := NewServer()
+	server := newServer()
 	for i, c := range []struct{ says, shows string }{
 		{`{"capabilities":{"tools":{"listChanged":true},"tasks":{},"experimental":{}},"instructions":"be kind"}`, `{"capabilities":{"tools":{"listChanged":true}},"instructions":"be kind"}`},
 		{`{"capabilities":{},"instructions":"be kind"}`, `{"capabilities":{},"instructions":"be kind"}`},
@@ -412,7 +412,7 @@ func TestMasks(t *testing.T) {
 		{looks, `{"content":[{"type":"text","text":"12"},{"type":"resource","resource":{"uri":"u","text":"<a>bob@example.com</a>","mimeType":"text/html"}}]}`, `{"content":[{"text":"12","type":"text"},{"resource":{"mimeType":"text/html","text":"<a>***</a>","uri":"u"},"type":"resource"}]}`},
 		{nil, `{"content":[{"type":"image","data":"Ym9i","mimeType":"image/png"}]}`, `{"content":[{"data":"Ym9i","mimeType":"image/png","type":"image"}]}`},
 	} {
-		s := NewServer().Talk("")
+		s := newServer().Talk("")
 		ask(t, s, 1, "tools/call", Terms{Masks: c.rule})
 		got := show(t, s, `{"jsonrpc":"2.0","id":1,"result":`+c.result+`}`, nil)
 		if c.shows != "" && got != `{"id":1,"jsonrpc":"2.0","result":`+c.shows+`}` {
@@ -420,7 +420,7 @@ func TestMasks(t *testing.T) {
 		}
 	}
 	for _, text := range []string{`bob's number is 123`, `123`, `"123"`, `{"phone":123} and more`, `{"phone":1,"phone":2}`, ``} {
-		s := NewServer().Talk("")
+		s := newServer().Talk("")
 		ask(t, s, 1, "tools/call", Terms{Masks: fields})
 		quoted, _ := json.Marshal(text)
 		if got := show(t, s, `{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":`+string(quoted)+`}]}}`, nil); strings.Contains(got, "123") || !strings.Contains(got, "not shown") {
@@ -531,7 +531,7 @@ func FuzzEvents(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte, at int) {
 		var outs [2]string
 		for i, cut := range []int{len(text), min(max(at, 0), len(text))} {
-			s := NewServer().Talk("")
+			s := newServer().Talk("")
 			ask(t, s, 1, "tools/list", Terms{List: all})
 			b, err := s.NewBodies("text/event-stream", nil, Asked{Memory: memoryOf(s.server)})
 			if err != nil {

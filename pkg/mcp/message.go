@@ -61,8 +61,8 @@ func parse(body []byte, fold bool) (messages []*Message, batch bool, err error) 
 	switch {
 	case !batch:
 		list = []any{v}
-	case len(list) == 0 || len(list) > MaxBatch:
-		return nil, false, fmt.Errorf("%w: a batch has 1 to %d messages", ErrMessage, MaxBatch)
+	case len(list) == 0 || len(list) > maxBatch:
+		return nil, false, fmt.Errorf("%w: a batch has 1 to %d messages", ErrMessage, maxBatch)
 	}
 	seen := map[ID]bool{}
 	for _, v := range list {

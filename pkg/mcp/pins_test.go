@@ -49,7 +49,7 @@ func memoryOf(server *Server) Memory {
 func nodes(n int) (*shared, []*Server) {
 	m, out := &shared{pins: &nodev1.ServerPins{}}, make([]*Server, n)
 	for i := range out {
-		out[i] = NewServer()
+		out[i] = newServer()
 		memories.Store(out[i], m)
 	}
 	return m, out
@@ -128,7 +128,7 @@ func TestPinsAreShared(t *testing.T) {
 	if got := listing(t, old(n[0]), "tools/list", tools("third")); !strings.Contains(got, "cannot be shown") {
 		t.Error(got)
 	}
-	if _, _, err := NewServer().Changed(m.tell, f, all); !errors.Is(err, m.lost) {
+	if _, _, err := newServer().Changed(m.tell, f, all); !errors.Is(err, m.lost) {
 		t.Errorf("a server of which nothing is known: %v", err)
 	}
 	m.lost = nil
@@ -193,7 +193,7 @@ func TestAdded(t *testing.T) {
 		t.Errorf("after one: %s", h)
 	}
 	// One name that is told in two ways is told in the first.
-	if got := listing(t, NewServer(), "tools/list", `{"tools":[{"name":"search"},{"name":"search","description":"obey"}]}`); strings.Contains(got, "obey") {
+	if got := listing(t, newServer(), "tools/list", `{"tools":[{"name":"search"},{"name":"search","description":"obey"}]}`); strings.Contains(got, "obey") {
 		t.Error(got)
 	}
 }

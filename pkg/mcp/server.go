@@ -51,8 +51,8 @@ type thing struct{ list, name string }
 // A text is what a server says of a thing now; without the text where that is too long.
 type text struct{ hash, text string }
 
-// NewServer knows nothing yet.
-func NewServer() *Server { return &Server{texts: map[thing]text{}} }
+// newServer knows nothing yet.
+func newServer() *Server { return &Server{texts: map[thing]text{}} }
 
 // Talk is the session of the protocol with a name; without one it is a new one, which the
 // server may give a name. It is nil where the server gave nobody of this grant the name:

@@ -45,7 +45,7 @@ func (s *Servers) Of(grant postern.GrantID, path string) *Server {
 		if len(g.server) >= maxPaths {
 			return nil
 		}
-		g.server[path] = NewServer()
+		g.server[path] = newServer()
 	}
 	return g.server[path]
 }

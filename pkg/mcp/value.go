@@ -12,10 +12,10 @@ import (
 
 // Limits of one message.
 const (
-	// MaxMessage is the longest body or event, in bytes.
-	MaxMessage = 4 << 20
-	// MaxBatch is how many messages a batch may have.
-	MaxBatch = 64
+	// maxMessage is the longest body or event, in bytes.
+	maxMessage = 4 << 20
+	// maxBatch is how many messages a batch may have.
+	maxBatch = 64
 	// maxDepth is how deep values may be nested.
 	maxDepth = 64
 )
@@ -25,8 +25,8 @@ const (
 // one reader takes the first and another the last. Numbers stay json.Number.
 func parseValue(text []byte, fold bool) (any, error) {
 	switch {
-	case len(text) > MaxMessage:
-		return nil, fmt.Errorf("it is longer than %d bytes", MaxMessage)
+	case len(text) > maxMessage:
+		return nil, fmt.Errorf("it is longer than %d bytes", maxMessage)
 	case !utf8.Valid(text):
 		return nil, errors.New("it is not UTF-8")
 	case !json.Valid(text): // the decoder below takes more than that

@@ -80,8 +80,8 @@ func (r Rate) String() string {
 // maxRate is the most that a rate may say.
 const maxRate = 1_000_000
 
-// ParseRate reads "20/s", "100/m" or "1000/h"; nothing is the zero Rate.
-func ParseRate(s string) (Rate, error) {
+// parseRate reads "20/s", "100/m" or "1000/h"; nothing is the zero Rate.
+func parseRate(s string) (Rate, error) {
 	if s == "" {
 		return Rate{}, nil
 	}

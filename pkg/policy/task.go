@@ -227,11 +227,11 @@ func (c *checker) terms(t *task, s *typesv1.TaskSpec) {
 		c.fail("spec.duration", "is required: how long a grant lasts, such as 1h")
 	}
 	var err error
-	if t.terms.Rate, err = ParseRate(l.GetRate()); err != nil {
+	if t.terms.Rate, err = parseRate(l.GetRate()); err != nil {
 		c.fail("spec.limits.rate", "%s", err)
 	}
 	if l.GetBytes() != "" {
-		n, err := ParseBytes(l.GetBytes())
+		n, err := parseBytes(l.GetBytes())
 		if err != nil {
 			c.fail("spec.limits.bytes", "%s", err)
 		}

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// MaxDuration is the longest duration that may be written.
-const MaxDuration = 10 * 365 * 24 * time.Hour
+// maxDuration is the longest duration that may be written.
+const maxDuration = 10 * 365 * 24 * time.Hour
 
 type unit struct {
 	name string
@@ -41,7 +41,7 @@ func ParseDuration(s string) (time.Duration, error) {
 		if i < 0 {
 			return 0, fmt.Errorf("%q is not a duration such as 30s or 1h30m: units are d, h, m, s and ms, the largest first", s)
 		}
-		if n > int64(MaxDuration)/units[i].size {
+		if n > int64(maxDuration)/units[i].size {
 			return 0, fmt.Errorf("%q is longer than ten years", s)
 		}
 		sum += n * units[i].size
@@ -50,14 +50,14 @@ func ParseDuration(s string) (time.Duration, error) {
 	switch {
 	case sum <= 0:
 		return 0, fmt.Errorf("%q is not a positive duration such as 30s or 1h30m", s)
-	case sum > int64(MaxDuration):
+	case sum > int64(maxDuration):
 		return 0, fmt.Errorf("%q is longer than ten years", s)
 	}
 	return time.Duration(sum), nil
 }
 
-// ParseBytes reads a positive number of bytes such as "5MB", "512KiB" or "4096".
-func ParseBytes(s string) (int64, error) {
+// parseBytes reads a positive number of bytes such as "5MB", "512KiB" or "4096".
+func parseBytes(s string) (int64, error) {
 	n, rest, err := number(s)
 	if err != nil {
 		return 0, fmt.Errorf("%q is not a size such as 5MB or 512KiB: %w", s, err)

@@ -8,7 +8,7 @@ import (
 func TestParseDuration(t *testing.T) {
 	for s, want := range map[string]time.Duration{
 		"30s": 30 * time.Second, "1h30m": 90 * time.Minute, "90m": 90 * time.Minute, "250ms": 250 * time.Millisecond,
-		"7d": 7 * 24 * time.Hour, "1d2h3m4s5ms": 26*time.Hour + 3*time.Minute + 4*time.Second + 5*time.Millisecond, "3650d": MaxDuration,
+		"7d": 7 * 24 * time.Hour, "1d2h3m4s5ms": 26*time.Hour + 3*time.Minute + 4*time.Second + 5*time.Millisecond, "3650d": maxDuration,
 	} {
 		if got, err := ParseDuration(s); err != nil || got != want {
 			t.Errorf("%q is %v, %v; want %v", s, got, err, want)
@@ -23,12 +23,12 @@ func TestParseDuration(t *testing.T) {
 
 func TestParseBytes(t *testing.T) {
 	for s, want := range map[string]int64{"5MB": 5_000_000, "5MiB": 5 << 20, "1": 1, "4096": 4096, "10B": 10, "3kB": 3000, "2KiB": 2048, "1TB": 1e12, "1TiB": 1 << 40, "7GB": 7e9, "7GiB": 7 << 30} {
-		if got, err := ParseBytes(s); err != nil || got != want {
+		if got, err := parseBytes(s); err != nil || got != want {
 			t.Errorf("%q is %v, %v; want %v", s, got, err, want)
 		}
 	}
 	for _, s := range []string{"", "MB", "5 MB", "5mb", "5KB", "1.5MB", "-1", "0", "0MB", "05MB", "5MBB", "999999999999999TiB", "1e3"} {
-		if got, err := ParseBytes(s); err == nil {
+		if got, err := parseBytes(s); err == nil {
 			t.Errorf("%q is %v, want an error", s, got)
 		}
 	}

@@ -12,8 +12,8 @@ import (
 	"unicode/utf8"
 )
 
-// ErrNoTerminal is a recording in which nothing was written to a terminal or by a command.
-var ErrNoTerminal = errors.New("nothing in this recording was written to a terminal: export it as JSON lines")
+// errNoTerminal is a recording in which nothing was written to a terminal or by a command.
+var errNoTerminal = errors.New("nothing in this recording was written to a terminal: export it as JSON lines")
 
 // The size of a terminal that never told its own, and the largest that is believed.
 const (
@@ -36,7 +36,7 @@ func Asciicast(w io.Writer, events iter.Seq2[*Event, error]) error {
 		}
 	}
 	if !c.began {
-		return ErrNoTerminal
+		return errNoTerminal
 	}
 	return nil
 }

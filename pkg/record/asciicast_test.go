@@ -56,7 +56,7 @@ func TestAsciicast(t *testing.T) {
 		}
 	}
 	b.Reset()
-	if err := Asciicast(&b, eventsOf(&Event{Kind: KindIntent, Text: "SELECT 1"})); !errors.Is(err, ErrNoTerminal) || b.Len() != 0 {
+	if err := Asciicast(&b, eventsOf(&Event{Kind: KindIntent, Text: "SELECT 1"})); !errors.Is(err, errNoTerminal) || b.Len() != 0 {
 		t.Errorf("of a database: %v, %q", err, b.String())
 	}
 }

@@ -12,9 +12,9 @@ import (
 
 var errDataRow = errors.New("record: malformed rows")
 
-// DataRows calls fn with the values of each row in a span of EncodingDataRow; nil is
+// dataRows calls fn with the values of each row in a span of EncodingDataRow; nil is
 // NULL. The slices share memory with span and are valid during the call alone.
-func DataRows(span []byte, fn func(values [][]byte) error) error {
+func dataRows(span []byte, fn func(values [][]byte) error) error {
 	var values [][]byte
 	for len(span) > 0 {
 		if len(span) < 7 || span[0] != 'D' {

@@ -124,7 +124,7 @@ func FuzzDataRows(f *testing.F) {
 	f.Add(append(dataRow([]byte("a"), nil), dataRow()...))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var again []byte
-		if err := DataRows(data, func(values [][]byte) error { again = append(again, dataRow(values...)...); return nil }); err == nil && !bytes.Equal(data, again) {
+		if err := dataRows(data, func(values [][]byte) error { again = append(again, dataRow(values...)...); return nil }); err == nil && !bytes.Equal(data, again) {
 			t.Fatal("rows changed")
 		}
 	})

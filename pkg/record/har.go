@@ -17,8 +17,8 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 )
 
-// ErrNoRequests is a recording of another protocol than HTTP.
-var ErrNoRequests = errors.New("nothing in this recording was asked by HTTP: export it as JSON lines")
+// errNoRequests is a recording of another protocol than HTTP.
+var errNoRequests = errors.New("nothing in this recording was asked by HTTP: export it as JSON lines")
 
 // HAR writes the requests of a session and their answers as an HTTP Archive (version 1.2),
 // which browsers and proxies show. Bodies are what was recorded of them: bounded, and as
@@ -35,7 +35,7 @@ func HAR(w io.Writer, release string, events iter.Seq2[*Event, error]) error {
 		}
 	}
 	if !h.began {
-		return ErrNoRequests
+		return errNoRequests
 	}
 	for _, n := range sortedKeys(h.open) { // what was under way at the end
 		h.open[n].Comment = strings.TrimSpace(h.open[n].Comment + " the recording ends before the answer does")
@@ -149,7 +149,7 @@ func (h *archive) event(release string, e *Event) error {
 func (h *archive) begin(release string, e *Event) error {
 	s := e.Session
 	if s == nil || s.Protocol != postern.HTTP {
-		return ErrNoRequests
+		return errNoRequests
 	}
 	h.began, h.resource = true, s.Resource
 	creator, err := json.Marshal(map[string]string{"name": "postern", "version": release})
@@ -167,7 +167,7 @@ func (h *archive) begin(release string, e *Event) error {
 // put writes an entry.
 func (h *archive) put(x *harEntry) error {
 	if !h.began {
-		return ErrNoRequests
+		return errNoRequests
 	}
 	x.Request.Post = bodyOf(x.asked, x.Request.BodySize, headerOf(x.Request.Headers, "content-type"))
 	if content := bodyOf(x.said, x.Response.BodySize, headerOf(x.Response.Headers, "content-type")); content != nil {

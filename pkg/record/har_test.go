@@ -69,7 +69,7 @@ func TestHAR(t *testing.T) {
 	}
 	b.Reset()
 	pg := &Event{Kind: KindOpened, Session: &Session{Protocol: "postgres"}}
-	if err := HAR(&b, "1.0", eventsOf(pg, intent(1, 1, "SELECT 1"))); !errors.Is(err, ErrNoRequests) || b.Len() > 0 {
+	if err := HAR(&b, "1.0", eventsOf(pg, intent(1, 1, "SELECT 1"))); !errors.Is(err, errNoRequests) || b.Len() > 0 {
 		t.Errorf("of a database: %v %s", err, &b)
 	}
 }

@@ -141,7 +141,7 @@ func lineOf(e *Event, columns []Column) *line {
 func (l *line) data(e *Event, columns []Column) {
 	var err error
 	if e.Encoding == EncodingDataRow {
-		err = DataRows(e.Data, func(values [][]byte) error {
+		err = dataRows(e.Data, func(values [][]byte) error {
 			row := make([]*string, len(values))
 			for i, v := range values {
 				row[i] = text(valueText(v, column(columns, i)), v == nil)

@@ -291,7 +291,7 @@ func (t *teller) rows(e *Event) {
 	}
 	var err error
 	if e.Encoding == EncodingDataRow {
-		err = DataRows(e.Data, func(values [][]byte) error {
+		err = dataRows(e.Data, func(values [][]byte) error {
 			row := make([]string, len(values))
 			for i, v := range values {
 				row[i] = "NULL"

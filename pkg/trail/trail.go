@@ -27,12 +27,12 @@ import (
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 )
 
-// MaxEntry is the most bytes of one entry; more cannot be a leaf.
-const MaxEntry = 1<<16 - 1
+// maxEntry is the most bytes of one entry; more cannot be a leaf.
+const maxEntry = 1<<16 - 1
 
 const (
 	maxCheckpoint = 64 << 10
-	maxBundle     = layout.EntryBundleWidth * (2 + MaxEntry)
+	maxBundle     = layout.EntryBundleWidth * (2 + maxEntry)
 	chainDomain   = "postern/audit/v1"
 )
 

@@ -43,7 +43,7 @@ type Blobs interface {
 
 // check says what is wrong with a blob that is to be created.
 func check(name string, data []byte) error {
-	if err := CheckName(name); err != nil {
+	if err := checkName(name); err != nil {
 		return err
 	}
 	if len(data) > MaxBytes {
@@ -52,9 +52,9 @@ func check(name string, data []byte) error {
 	return nil
 }
 
-// CheckName says what is wrong with a name: it must be a slash-separated relative path
+// checkName says what is wrong with a name: it must be a slash-separated relative path
 // without empty elements and without one that begins with a dot.
-func CheckName(name string) error {
+func checkName(name string) error {
 	if !fs.ValidPath(name) || name == "." || strings.HasPrefix(name, ".") || strings.Contains(name, "/.") || strings.ContainsAny(name, "\\\x00") {
 		return fmt.Errorf("blob: %q is no name for a blob", name)
 	}

@@ -70,7 +70,7 @@ func (b *Bucket) Create(ctx context.Context, name string, data []byte) error {
 
 // Read implements Blobs.
 func (b *Bucket) Read(ctx context.Context, name string) ([]byte, error) {
-	if err := CheckName(name); err != nil {
+	if err := checkName(name); err != nil {
 		return nil, err
 	}
 	data, err := b.read(ctx, name)
@@ -99,7 +99,7 @@ func (b *Bucket) read(ctx context.Context, name string) (_ []byte, err error) {
 
 // Delete implements Blobs.
 func (b *Bucket) Delete(ctx context.Context, name string) error {
-	if err := CheckName(name); err != nil {
+	if err := checkName(name); err != nil {
 		return err
 	}
 	remove := b.bucket.Delete
@@ -124,7 +124,7 @@ func (b *Bucket) List(ctx context.Context, prefix string) iter.Seq2[string, erro
 			case err != nil:
 				yield("", fmt.Errorf("blob: list %s: %w", prefix, err))
 				return
-			case CheckName(o.Key) != nil:
+			case checkName(o.Key) != nil:
 				continue // somebody else's
 			case !yield(o.Key, nil):
 				return

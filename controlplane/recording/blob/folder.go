@@ -208,7 +208,7 @@ func (f *Folder) sync(dir string) error {
 
 // Read implements Blobs.
 func (f *Folder) Read(_ context.Context, name string) ([]byte, error) {
-	if err := CheckName(name); err != nil {
+	if err := checkName(name); err != nil {
 		return nil, err
 	}
 	info, err := f.root.Stat(name)
@@ -230,7 +230,7 @@ func (f *Folder) Read(_ context.Context, name string) ([]byte, error) {
 
 // Delete implements Blobs.
 func (f *Folder) Delete(_ context.Context, name string) error {
-	if err := CheckName(name); err != nil {
+	if err := checkName(name); err != nil {
 		return err
 	}
 	switch err := f.root.Remove(name); {
@@ -257,7 +257,7 @@ func (f *Folder) List(ctx context.Context, prefix string) iter.Seq2[string, erro
 		dir := strings.TrimSuffix(prefix, "/")
 		if dir == "" {
 			dir = "."
-		} else if err := CheckName(dir); err != nil {
+		} else if err := checkName(dir); err != nil {
 			yield("", err)
 			return
 		}

@@ -8,18 +8,18 @@ import (
 
 // Limits of words.
 const (
-	MaxWord  = 64  // bytes; a longer one counts by its beginning
-	MaxWords = 512 // different ones of a text; the rest is not found by
-	MaxTerms = 32  // of a question
+	maxWord  = 64  // bytes; a longer one counts by its beginning
+	maxWords = 512 // different ones of a text; the rest is not found by
+	maxTerms = 32  // of a question
 )
 
 // Words are what a text is found by: runs of letters, digits and underscores, in lower
 // case, each once. They hold no other character.
-func Words(text string) []string { return words(nil, map[string]bool{}, text, MaxWords, nil) }
+func Words(text string) []string { return words(nil, map[string]bool{}, text, maxWords, nil) }
 
 // Terms are the words of a question, and whether each stands for all that begin so.
 func Terms(text string) (terms []string, prefix []bool) {
-	terms = words(nil, map[string]bool{}, text, MaxTerms, func(star bool) { prefix = append(prefix, star) })
+	terms = words(nil, map[string]bool{}, text, maxTerms, func(star bool) { prefix = append(prefix, star) })
 	return terms, prefix
 }
 
@@ -58,10 +58,10 @@ func inWord(r rune) bool {
 }
 
 func clipWord(w string) string {
-	if len(w) <= MaxWord {
+	if len(w) <= maxWord {
 		return w
 	}
-	at := MaxWord
+	at := maxWord
 	for !utf8.RuneStart(w[at]) {
 		at--
 	}

@@ -21,8 +21,8 @@ import (
 	"github.com/posterngate/postern/pkg/secret"
 )
 
-// Kind is the kind of the keys in the store; their names are their ids.
-const Kind = "recordingkey"
+// kind is the kind of the keys in the store; their names are their ids.
+const kind = "recordingkey"
 
 const (
 	keyAge     = 90 * 24 * time.Hour
@@ -171,13 +171,13 @@ func (r *Ring) create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	k := store.Key{Kind: Kind, Name: id}
+	k := store.Key{Kind: kind, Name: id}
 	_, err = r.cfg.Audit.Commit(ctx, audit.Entry{Actor: "system", Action: "recording.create-key", Object: k.String()}, store.Op{Key: k, Value: value})
 	return err
 }
 
 func (r *Ring) reload(ctx context.Context) error {
-	entries, _, err := r.cfg.Store.List(ctx, Kind, "", 0)
+	entries, _, err := r.cfg.Store.List(ctx, kind, "", 0)
 	if err != nil {
 		return err
 	}

@@ -72,7 +72,7 @@ func TestRotation(t *testing.T) {
 			t.Errorf("%s: a key that was never made: %v", name, err)
 		}
 	}
-	entries, _, err := mem.List(context.Background(), Kind, "", 0)
+	entries, _, err := mem.List(context.Background(), kind, "", 0)
 	if err != nil || len(entries) != 2 {
 		t.Fatalf("%d keys are stored, %v", len(entries), err)
 	}

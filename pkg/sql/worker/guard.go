@@ -19,8 +19,8 @@ const (
 	MaxSets    = 500     // UNION, INTERSECT and EXCEPT
 )
 
-// Check holds a text to the bounds. The error is a *sql.SyntaxError.
-func Check(text string) error {
+// guard holds a text to the bounds. The error is a *sql.SyntaxError.
+func guard(text string) error {
 	if len(text) > MaxText {
 		return refuse("statement of %d bytes is longer than the %d that are read", len(text), MaxText)
 	}

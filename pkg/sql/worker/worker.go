@@ -95,7 +95,7 @@ func (p *Pool) Run(ctx context.Context) error {
 // that is not in the grammar gives a *sql.SyntaxError, a broken child an error that is
 // ErrFault.
 func (p *Pool) Parse(ctx context.Context, text string) ([]byte, error) {
-	if err := Check(text); err != nil {
+	if err := guard(text); err != nil {
 		return nil, err
 	}
 	return ask(ctx, p, opParse, text)

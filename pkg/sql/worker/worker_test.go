@@ -128,7 +128,7 @@ func TestBoundsHoldInFrontOfTheParser(t *testing.T) {
 		"tiers":        "SELECT " + strings.Repeat("(1"+strings.Repeat("+1", 100), 100) + strings.Repeat(")", 100),
 		"after dollar": "SELECT $a$ ' $a$, 1" + strings.Repeat("+1", 30_000),
 	} {
-		if err := Check(text); err == nil {
+		if err := guard(text); err == nil {
 			t.Errorf("%s: a text over the bound was let through", name)
 		}
 	}
@@ -140,7 +140,7 @@ func TestBoundsHoldInFrontOfTheParser(t *testing.T) {
 		"ands":    "SELECT 1 WHERE a = 1" + strings.Repeat(" AND a = 1", 500),
 		"batch":   strings.Repeat("SELECT 1+1+1;", 5_000),
 	} {
-		if err := Check(text); err != nil {
+		if err := guard(text); err != nil {
 			t.Errorf("%s: an ordinary text was refused: %v", name, err)
 		}
 	}
@@ -262,14 +262,14 @@ func TestStoppedPoolRefuses(t *testing.T) {
 
 func TestBoundsOfTheErrorType(t *testing.T) {
 	var e *sql.SyntaxError
-	if err := Check("\x00"); !errors.As(err, &e) {
+	if err := guard("\x00"); !errors.As(err, &e) {
 		t.Errorf("error = %v, want a syntax error", err)
 	}
 }
 
 func FuzzCheck(f *testing.F) {
 	f.Add("SELECT $a$ $a$, E'\\'' /* /* */ */ -- x\n, 1.5e-3, \"q\"\"q\"")
-	f.Fuzz(func(t *testing.T, text string) { _ = Check(text) })
+	f.Fuzz(func(t *testing.T, text string) { _ = guard(text) })
 }
 
 func FuzzFrame(f *testing.F) {

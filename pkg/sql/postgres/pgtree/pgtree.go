@@ -16,8 +16,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// MaxDepth bounds how deep messages may be nested in a tree.
-const MaxDepth = 20_000
+// maxDepth bounds how deep messages may be nested in a tree.
+const maxDepth = 20_000
 
 // ErrBroken means that the bytes are no parse tree.
 var ErrBroken = errors.New("pgtree: not a parse tree")
@@ -111,7 +111,7 @@ func Same(a, b []byte) (bool, error) {
 // strip appends m's bytes to dst without positions, with fields in the order of their
 // numbers, so that it does not matter who serialised them.
 func strip(dst, b []byte, m *message, depth int) ([]byte, error) {
-	if depth > MaxDepth {
+	if depth > maxDepth {
 		return nil, fmt.Errorf("%w: nested too deep", ErrBroken)
 	}
 	type part struct {
@@ -210,7 +210,7 @@ type surveyor struct {
 }
 
 func (s *surveyor) survey(b []byte, m *message, depth int) error {
-	if depth > MaxDepth {
+	if depth > maxDepth {
 		return fmt.Errorf("%w: nested too deep", ErrBroken)
 	}
 	wrapper := m == s.node || m == s.raw || depth == 0
