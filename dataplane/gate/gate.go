@@ -252,7 +252,7 @@ func (g *Gate) admission(snap *policy.Snapshot, st *engine.Statement, an engine.
 // needsRewrite reports whether an obligation is met in what is sent.
 func needsRewrite(d *postern.Decision) bool {
 	return slices.ContainsFunc(d.Obligations, func(o postern.Obligation) bool {
-		return o.Programs != nil || o.Table != nil && d.Level >= postern.LevelSource
+		return o.Programs != nil || o.Blank != "" || o.Table != nil && d.Level >= postern.LevelSource
 	})
 }
 

@@ -250,6 +250,8 @@ func describe(obligations []postern.Obligation) []string {
 				text += " where " + o.Table.Filter
 			}
 			out = append(out, text)
+		case o.Blank != "":
+			out = append(out, o.Blank+" says nothing")
 		case o.MaxAffected > 0:
 			out = append(out, fmt.Sprintf("at most %d changed", o.MaxAffected))
 		default:

@@ -231,6 +231,9 @@ type Obligation struct {
 	Table       *TableRule // how a table's rows and columns may be seen
 	MaxAffected int64      // the most rows that a statement may change
 	MaxRows     int64      // the most rows that a statement may return
+	// Blank is a function of pg_catalog that says how much room something takes: here it says
+	// NULL.
+	Blank string
 	// Programs are the paths of what a command line runs, one for each of its commands:
 	// these and nothing else that has their names.
 	Programs []string

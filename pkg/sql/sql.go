@@ -184,6 +184,9 @@ type Function struct {
 	// Pure is true where every overload that the call could mean is built in, IMMUTABLE
 	// or listed as harmless.
 	Pure bool
+	// Blank is true for a function that says how much room something takes, where a rewriting
+	// can have NULL asked of it in each call.
+	Blank bool
 }
 
 func (f Function) String() string { return f.Schema + "." + f.Name }

@@ -134,7 +134,7 @@ func (s *Session) Prepare(ctx context.Context, st *engine.Statement) (*engine.Ad
 	rewrite, back := false, false
 	for _, o := range d.Obligations {
 		result := o.Table != nil && d.Level == postern.LevelResult
-		rewrite = rewrite || o.Programs != nil || o.Table != nil && !result
+		rewrite = rewrite || o.Programs != nil || o.Blank != "" || o.Table != nil && !result
 		back = back || o.Content != nil || o.MCP != nil || result
 	}
 	if back {

@@ -60,6 +60,7 @@ func newStatement(text string, adm *engine.Admission, cat *catalog, keys tokens)
 				st.masked = st.masked || col.Mask != nil
 				later = later || col.Mask.Token()
 			}
+		case o.Blank != "": // met in what is sent
 		case o.MaxAffected > 0:
 			st.maxAffected = o.MaxAffected
 		case o.MaxRows > 0:

@@ -145,6 +145,8 @@ type analyzer struct {
 	selections []selection
 	groupings  []grouping
 	positional []*use
+	sizes      []size
+	sizesNoted int // calls that may ask for a size, however they are written
 
 	visited int // messages
 	work    int // steps

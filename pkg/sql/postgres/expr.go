@@ -268,7 +268,11 @@ func (a *analyzer) call(f *pg.FuncCall, s *scope, role sql.ColumnRole) lineage {
 	if f.AggWithinGroup {
 		args += len(f.AggOrder)
 	}
+	noted := a.sizesNoted
 	a.function(names, f.Location, args, f.FuncVariadic, a.settingCall(f, names))
+	if a.sizesNoted > noted && len(f.Args) > 0 && !f.FuncVariadic {
+		a.asksSize(names, f)
+	}
 	lin := a.computedStars(s, role, f.Args)
 	order := sql.RolePredicate
 	if f.AggWithinGroup {

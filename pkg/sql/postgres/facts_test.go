@@ -50,7 +50,10 @@ func brief(f *sql.Facts) string {
 			parts = append(parts, table(tb))
 		}
 		for _, fn := range st.Functions {
-			if !fn.Pure {
+			switch {
+			case fn.Blank:
+				parts = append(parts, "f:"+fn.String()+"?")
+			case !fn.Pure:
 				parts = append(parts, "f:"+fn.String())
 			}
 		}
@@ -249,7 +252,11 @@ func TestFacts(t *testing.T) {
 		{"SELECT * FROM ts_stat('SELECT 1')", "select f:pg_catalog.ts_stat"},
 		{"SELECT * FROM dblink('a', 'b') AS t(s text)", "select f:public.dblink"},
 		{"SELECT pg_read_file('x'), pg_ls_dir('x'), pg_notify('a', 'b'), currval('s'), pg_advisory_lock(1)", "select f:pg_catalog.pg_read_file f:pg_catalog.pg_ls_dir f:pg_catalog.pg_notify f:pg_catalog.currval f:pg_catalog.pg_advisory_lock"},
-		{"SELECT pg_relation_size('orders'), inet_server_addr()", "select f:pg_catalog.pg_relation_size f:pg_catalog.inet_server_addr"},
+		{"SELECT pg_relation_size('orders'), inet_server_addr()", "select f:pg_catalog.pg_relation_size? f:pg_catalog.inet_server_addr"},
+		{"SELECT pg_table_size(o.id), pg_catalog.pg_database_size($1) FROM orders o WHERE pg_relation_size('orders', 'fsm') > 0", "select orders[select id.c] f:pg_catalog.pg_table_size? f:pg_catalog.pg_database_size? f:pg_catalog.pg_relation_size?"},
+		{"SELECT ('orders'::regclass).pg_table_size", "select f:pg_catalog.pg_table_size"},
+		{"SELECT pg_table_size('orders'), ('orders'::regclass).pg_table_size", "select f:pg_catalog.pg_table_size"},
+		{"SELECT pg_table_size(VARIADIC '{}')", "? function pg_table_size does not exist with 1 arguments"},
 		{"SELECT 1 + 2", "select f:app.run"},
 		{"SELECT 1 OPERATOR(pg_catalog.+) 2", "select"},
 		{"SELECT 1 OPERATOR(app.===) 2", "select f:app.noisy"},

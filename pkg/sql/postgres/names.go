@@ -147,6 +147,9 @@ func (a *analyzer) note(n sql.Name, pure bool) {
 	if hole.Is("analyse-function-unnoted") {
 		return
 	}
+	if _, is := sizes[n.Name]; is && n.Schema == catalogSchema {
+		a.sizesNoted++
+	}
 	for i := range a.st.Functions {
 		if f := &a.st.Functions[i]; f.Schema == n.Schema && f.Name == n.Name {
 			f.Pure = f.Pure && pure

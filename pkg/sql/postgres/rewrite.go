@@ -29,8 +29,11 @@ func (an *Analysis) Rewrite(obligations []postern.Obligation) (string, error) {
 	if !an.facts.Complete {
 		return "", fmt.Errorf("rewrite: %w: %s", ErrCannot, an.facts.Incomplete)
 	}
-	rules := map[sql.Name]*rule{}
+	rules, blanks := map[sql.Name]*rule{}, map[string]bool{}
 	for _, o := range obligations {
+		if o.Blank != "" {
+			blanks[o.Blank] = true
+		}
 		if o.Table != nil {
 			rules[sql.Name{Schema: o.Table.Schema, Name: o.Table.Table}] = &rule{TableRule: o.Table}
 		}
@@ -41,7 +44,7 @@ func (an *Analysis) Rewrite(obligations []postern.Obligation) (string, error) {
 	if cat == nil {
 		return "", errors.New("rewrite: nobody keeps the catalogue any more")
 	}
-	r := rewriter{cat: cat, rules: rules}
+	r := rewriter{cat: cat, rules: rules, blanks: blanks}
 	parsed := &pg.ParseResult{}
 	if err := proto.Unmarshal(an.tree, parsed); err != nil {
 		return "", fmt.Errorf("rewrite: read tree: %w", err)
@@ -103,14 +106,16 @@ func columnRule(r *postern.TableRule, name string) *postern.ColumnRule {
 type rewriter struct {
 	cat   *sql.Catalog
 	rules map[sql.Name]*rule
-	a     *analyzer
+	// blanks are functions of pg_catalog that NULL is asked of.
+	blanks map[string]bool
+	a      *analyzer
 }
 
 func (r *rewriter) rule(u *use) *rule { return r.rules[u.rel.Name] }
 
-// concerned reports whether any rule is about a relation of the text.
+// concerned reports whether any rule is about a relation of the text, or a function.
 func (r *rewriter) concerned() bool {
-	return slices.ContainsFunc(r.a.references, func(ref *reference) bool { return r.rule(ref.use) != nil })
+	return slices.ContainsFunc(r.a.sizes, func(s size) bool { return r.blanks[s.name] }) || slices.ContainsFunc(r.a.references, func(ref *reference) bool { return r.rule(ref.use) != nil })
 }
 
 func commandsOf(statements []sql.Statement) string {
@@ -296,6 +301,7 @@ func (r *rewriter) apply() error {
 		}
 	}
 	r.unqualify()
+	r.blank()
 	return nil
 }
 

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -150,6 +151,22 @@ func TestRewrite(t *testing.T) {
 		want := strings.NewReplacer("$O", ordersRead, "$R", regionsRead).Replace(c.want)
 		if err != nil || normal(t, got) != normal(t, want) {
 			t.Errorf("%s\n got %s, %v\nwant %s", c.text, got, err, want)
+		}
+	}
+}
+
+// TestSizesAreNotTold: NULL is asked of them, whatever they are asked about.
+func TestSizesAreNotTold(t *testing.T) {
+	blank := append(slices.Clone(masked), postern.Obligation{Blank: "pg_table_size"}, postern.Obligation{Blank: "pg_database_size"})
+	for text, want := range map[string]string{
+		"SELECT pg_size_pretty(pg_table_size('orders')), pg_relation_size('orders')": "SELECT pg_size_pretty(pg_table_size(CASE WHEN false THEN 'orders'::pg_catalog.regclass END)), pg_relation_size('orders')",
+		"SELECT pg_catalog.pg_database_size($1)":                                     "SELECT pg_catalog.pg_database_size(CASE WHEN false THEN $1 END)",
+		"SELECT o.id FROM orders o ORDER BY pg_table_size(o.id)":                     "SELECT o.id FROM $O AS o ORDER BY pg_table_size(CASE WHEN false THEN CAST(o.id AS pg_catalog.regclass) END)",
+		"SELECT 1": "SELECT 1",
+	} {
+		got, err := analyze(t, text).Rewrite(blank)
+		if want = strings.ReplaceAll(want, "$O", ordersRead); err != nil || normal(t, got) != normal(t, want) {
+			t.Errorf("%s\n got %s, %v\nwant %s", text, got, err, want)
 		}
 	}
 }

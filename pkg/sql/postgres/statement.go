@@ -87,8 +87,10 @@ func (a *analyzer) close() {
 		a.columnCasts(u)
 		st.Tables = append(st.Tables, u.table())
 	}
-	for _, f := range st.Functions {
-		if !f.Pure {
+	for i := range st.Functions {
+		f := &st.Functions[i]
+		f.Blank = a.blank(f)
+		if !f.Pure && !f.Blank {
 			effect = effect.Worse(postern.EffectWrite)
 		}
 	}

@@ -90,7 +90,7 @@ func TestPsql(t *testing.T) {
 		}
 	})
 	t.Run("describing works", func(t *testing.T) {
-		r := psql(t, "sales-report", "\\d\n\\dt\n\\d customers\n\\dn\n\\d+ sales.orders\n\\conninfo\n\\df lower\n\\l\n\\dT\n\\di\n")
+		r := psql(t, "sales-report", "\\d\n\\dt\n\\d customers\n\\dn\n\\d+ sales.orders\n\\conninfo\n\\df lower\n\\l\n\\dT\n\\di\n\\dt+\n\\di+\n\\dv+\n\\l+\n")
 		if strings.Contains(r.Err, "ERROR") {
 			t.Errorf("psql's own questions are refused:\n%s", r.Err)
 		}
