@@ -4,6 +4,8 @@ package object
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -181,7 +183,15 @@ func ParseYAML(r io.Reader) ([]*typesv1.Object, error) {
 		return nil, fmt.Errorf("more than %d documents", MaxDocuments)
 	}
 	var objects []*typesv1.Object
+	written := 0
 	for i, doc := range documents {
+		n, err := writtenOut(doc)
+		if written += n; err == nil && written > MaxBytes {
+			err = fmt.Errorf("with what aliases stand for it is longer than %d MiB", MaxBytes>>20)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("document %d: %.*s", i+1, maxErrorText, err)
+		}
 		o, err := parseOne(doc)
 		if err != nil {
 			return nil, fmt.Errorf("document %d: %.*s", i+1, maxErrorText, err)
@@ -241,7 +251,11 @@ func parseOne(doc []byte) (*typesv1.Object, error) {
 			Name string `json:"name"`
 		} `json:"metadata"`
 	}
-	if err := yaml.Unmarshal(doc, &head); err != nil {
+	var odd *json.UnmarshalTypeError
+	switch err := yaml.Unmarshal(doc, &head); {
+	case errors.As(err, &odd):
+		return nil, fmt.Errorf("is no object with kind, metadata and spec: %s is not what it must be", cmp.Or(odd.Field, "the whole of it"))
+	case err != nil:
 		return nil, fmt.Errorf("not YAML: %w", err)
 	}
 	if head == nil {

@@ -60,6 +60,14 @@ func TestParseYAML(t *testing.T) {
 	}
 }
 
+// TestAliases: what people name once and use again is read.
+func TestAliases(t *testing.T) {
+	objects, err := object.ParseYAML(strings.NewReader("kind: Mask\nmetadata: {name: a, labels: {a: &x b & c, d: *x}}\nspec: {method: 'null'}\n"))
+	if err != nil || len(objects) != 1 || object.Labels(objects[0])["d"] != "b & c" {
+		t.Errorf("%v, %v", objects, err)
+	}
+}
+
 func TestMarksBetweenDocuments(t *testing.T) {
 	one := "kind: Mask\nmetadata: {name: a}\n"
 	other := "kind: Mask\nmetadata: {name: b}\n"
@@ -87,11 +95,15 @@ func TestMarksBetweenDocuments(t *testing.T) {
 
 func TestParseYAMLRefuses(t *testing.T) {
 	for text, want := range map[string]string{
-		"kind: Gizmo":            `document 1: kind "Gizmo" is not known; kinds: approvalrule, binding,`,
-		"metadata: {name: x}":    "document 1: kind is missing",
-		"[1, 2]":                 "not YAML",
-		"kind: Mask\nkind: Lock": "document 1:",
-		"a: b: c":                "not YAML",
+		"kind: Gizmo":             `document 1: kind "Gizmo" is not known; kinds: approvalrule, binding,`,
+		"metadata: {name: x}":     "document 1: kind is missing",
+		"[1, 2]":                  "is no object with kind, metadata and spec: the whole of it",
+		"kind: Mask\nmetadata: x": "metadata is not what it must be",
+		"kind: Mask\nmetadata: {name: a, labels: {a: &a " + strings.Repeat("x", 1<<20) + ", b: [" + strings.Repeat("*a, ", 100) + "]}}":                              "document 1: with what aliases stand for it is longer than 32 MiB",
+		strings.Repeat("kind: Mask\nmetadata: {name: a, labels: {a: &a "+strings.Repeat("x", 1<<20)+", b: *a, c: *a, d: *a, e: *a, f: *a, g: *a, h: *a}}\n---\n", 5): "document 4: with what aliases",
+		"kind: Mask\nmetadata: &a {name: a, labels: *a}": "document 1",
+		"kind: Mask\nkind: Lock":                         "document 1:",
+		"a: b: c":                                        "not YAML",
 		"# one\n---\nkind: Mask\nmetadata: {name: m}\nspec: {methd: x}":         `document 2: Mask "m": `,
 		"kind: Mask\nmetadata: {name: m, name: n}":                              "document 1:",
 		"kind: Task\nmetadata: {name: t}\nspec: {record: {storeRows: true}}":    `spec.record.storeRows: unknown field "storeRows"; there are `,
