@@ -267,7 +267,7 @@ func TestBoundsOfTheErrorType(t *testing.T) {
 	}
 }
 
-func FuzzCheck(f *testing.F) {
+func FuzzGuard(f *testing.F) {
 	f.Add("SELECT $a$ $a$, E'\\'' /* /* */ */ -- x\n, 1.5e-3, \"q\"\"q\"")
 	f.Fuzz(func(t *testing.T, text string) { _ = guard(text) })
 }

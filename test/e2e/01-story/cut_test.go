@@ -38,7 +38,7 @@ func isCut(t *testing.T, began time.Time, ended <-chan error, cause string) {
 	if house.State(err) != "57P01" {
 		t.Fatalf("the session ended with %v", err)
 	}
-	has(t, house.PgError(t, err).Message, cause)
+	house.Has(t, house.PgError(t, err).Message, cause)
 }
 
 func create(t *testing.T, h *house.House, o *typesv1.Object) {
@@ -66,14 +66,14 @@ func TestCutOff(t *testing.T) {
 		isCut(t, time.Now(), ended, "contract ended")
 		s.Say("SELECT 'out', count(*) FROM regions;")
 		out := s.End()
-		has(t, out.Out, "57P01", "contract ended")
+		house.Has(t, out.Out, "57P01", "contract ended")
 		if out.Code != 2 {
 			t.Errorf("psql ended with %d", out.Code)
 		}
 		if r := h.Psql(t, "carol", "sales-report", "SELECT 1;"); r.Code != 2 {
 			t.Errorf("carol came in again: %+v", r)
 		} else {
-			has(t, r.Err, "contract ended")
+			house.Has(t, r.Err, "contract ended")
 		}
 		if s := state(t.Context(), other, "SELECT 1"); s != "" {
 			t.Errorf("alice was hit too: %s", s)

@@ -69,7 +69,7 @@ func heldInPsql(t *testing.T, h *house.House) {
 	if r := h.CLI(t, "bob", "approvals", id); r.Code != 0 {
 		t.Errorf("%+v", r)
 	} else { // what bob should know before he answers
-		has(t, r.Out, "DELETE FROM sales.orders WHERE id = 7", "about 1, as warehouse estimates", "sessions with this task", "leads by rule leads")
+		house.Has(t, r.Out, "DELETE FROM sales.orders WHERE id = 7", "about 1, as warehouse estimates", "sessions with this task", "leads by rule leads")
 	}
 
 	if r := h.CLI(t, "alice", "approve", id); r.Code != 3 || !exists(t, h, 7) {
@@ -79,7 +79,7 @@ func heldInPsql(t *testing.T, h *house.House) {
 		t.Errorf("carol, who is no lead, answered: %+v", r)
 	}
 	r := h.CLI(t, "bob", "approvals")
-	has(t, r.Out, id, "alice", "purge-order", "DELETE FROM sales.orders WHERE id = 7")
+	house.Has(t, r.Out, id, "alice", "purge-order", "DELETE FROM sales.orders WHERE id = 7")
 	if r := h.CLI(t, "bob", "approve", id, "--reason", "a duplicate"); r.Code != 0 {
 		t.Fatalf("bob approves: %+v", r)
 	}
@@ -278,7 +278,7 @@ func heldSession(t *testing.T, h *house.House) {
 		t.Fatal(got.err)
 	}
 	defer got.c.Close(t.Context())
-	has(t, <-notices, "waiting for leads to approve", hold.GetId())
+	house.Has(t, <-notices, "waiting for leads to approve", hold.GetId())
 	for sql, want := range map[string]string{
 		"ALTER TABLE sales.regions ADD COLUMN continent text":                    "",
 		"CREATE TABLE sales.notes (id int)":                                      "",

@@ -58,7 +58,7 @@ func TestRecording(t *testing.T) {
 	if r.Code != 0 {
 		t.Fatalf("%+v", r)
 	}
-	has(t, r.Out, "alice", "purge-order", "warehouse", "SELECT id, status FROM orders WHERE id = 51", "DROP TABLE", "does not allow DROP TABLE",
+	house.Has(t, r.Out, "alice", "purge-order", "warehouse", "SELECT id, status FROM orders WHERE id = 51", "DROP TABLE", "does not allow DROP TABLE",
 		"DELETE FROM orders WHERE id = 51", hold.GetId(), "bob", "DELETE 1")
 	t.Logf("the replay:\n%s", r.Out)
 	r = h.CLI(t, "bob", "sessions", "replay", id, "--format", "json")
@@ -70,7 +70,7 @@ func TestRecording(t *testing.T) {
 	// What was masked for alice is masked in the record.
 	report := sealed(t, h, "sales-report").ID
 	r = h.CLI(t, "bob", "sessions", "replay", report)
-	has(t, r.Out, "Canary", "***", "2222")
+	house.Has(t, r.Out, "Canary", "***", "2222")
 	if leaks := house.Leaks(r.Out); len(leaks) > 0 {
 		t.Errorf("the recording holds %v:\n%s", leaks, r.Out)
 	}

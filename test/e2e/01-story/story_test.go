@@ -9,16 +9,6 @@ import (
 
 func TestMain(m *testing.M) { house.Main(m) }
 
-// has ends the test unless a text has all of the parts.
-func has(t *testing.T, text string, parts ...string) {
-	t.Helper()
-	for _, p := range parts {
-		if !strings.Contains(text, p) {
-			t.Fatalf("%q is missing in:\n%s", p, text)
-		}
-	}
-}
-
 // TestPsql is what an analyst sees in the stock psql.
 func TestPsql(t *testing.T) {
 	h := house.Start(t)
@@ -72,8 +62,8 @@ func TestPsql(t *testing.T) {
 			SELECT * FROM hr.salaries;
 			SELECT note FROM orders;
 			SELECT 'two', count(*) FROM regions;`)
-		has(t, r.Out, "one|6", "two|6")
-		has(t, r.Err,
+		house.Has(t, r.Out, "one|6", "two|6")
+		house.Has(t, r.Err,
 			`ERROR:  42501: postern: task "sales-report" does not allow DROP TABLE`,
 			`ERROR:  42501: postern: task "sales-report" does not allow UPDATE on sales.orders`,
 			`ERROR:  42501: postern: task "sales-report" does not allow SELECT on hr.salaries`,
@@ -94,7 +84,7 @@ func TestPsql(t *testing.T) {
 		if strings.Contains(r.Err, "ERROR") {
 			t.Errorf("psql's own questions are refused:\n%s", r.Err)
 		}
-		has(t, r.Out, "sales|customers|table", "email|text|", "orders_customer")
+		house.Has(t, r.Out, "sales|customers|table", "email|text|", "orders_customer")
 	})
 	t.Run("no leaks", func(t *testing.T) {
 		text := strings.ReplaceAll(seen.String(), "'"+house.CanaryEmail+"'", "")

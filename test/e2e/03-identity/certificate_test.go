@@ -39,7 +39,7 @@ func TestClientCertificate(t *testing.T) {
 	c.Browser(t, "alice")
 	ok(t, c.Run(t, "", "login"))
 	printed := ok(t, c.Run(t, "", "grant", "sales-report", "--cert", c.dir)).Out
-	has(t, printed, "user=sales-report.warehouse", "sslcert=", "sslkey=", "sslrootcert=")
+	house.Has(t, printed, "user=sales-report.warehouse", "sslcert=", "sslkey=", "sslrootcert=")
 
 	t.Run("its files are the holder's alone", func(t *testing.T) {
 		for _, f := range []string{"sales-report.key", "sales-report.crt", "ca.crt"} {
@@ -62,7 +62,7 @@ func TestClientCertificate(t *testing.T) {
 	})
 	t.Run("for one task", func(t *testing.T) {
 		r := c.psql(t, printed, "purge-order.warehouse", "SELECT 1")
-		has(t, r.Err, `this client certificate is for task "sales-report", not for "purge-order"`)
+		house.Has(t, r.Err, `this client certificate is for task "sales-report", not for "purge-order"`)
 		if r.Code != 2 || r.Out != "" {
 			t.Errorf("%+v", r)
 		}
@@ -80,11 +80,11 @@ func TestClientCertificate(t *testing.T) {
 	})
 	t.Run("not over TLS 1.2, which shows it on the way", func(t *testing.T) {
 		r := c.psql(t, printed+" ssl_max_protocol_version=TLSv1.2", "", "SELECT 1")
-		has(t, r.Err, "no password supplied")
+		house.Has(t, r.Err, "no password supplied")
 	})
 	t.Run("again, into the same files", func(t *testing.T) {
 		r := ok(t, c.Run(t, "", "grant", "sales-report", "--cert", c.dir, "--ttl", "5m", "--format", "env"))
-		has(t, r.Out, "export PGUSER='sales-report.warehouse'", `export PGSSLKEY='`, "it'\\''s mine/sales-report.key'")
+		house.Has(t, r.Out, "export PGUSER='sales-report.warehouse'", `export PGSSLKEY='`, "it'\\''s mine/sales-report.key'")
 		if r := c.psql(t, printed, "", "SELECT 'new'"); r.Out != "new\n" { // by the same files
 			t.Errorf("%+v", r)
 		}
@@ -150,5 +150,5 @@ func TestWorkloadCertificate(t *testing.T) {
 		t.Errorf("it ended at %q (%v), and was made from %s to %s for %s", told, err, began, granted, ttl)
 	}
 	r := c.psql(t, printed, "", "SELECT 1")
-	has(t, r.Err, "postern grant TASK --cert DIR")
+	house.Has(t, r.Err, "postern grant TASK --cert DIR")
 }

@@ -12,16 +12,6 @@ import (
 	"github.com/posterngate/postern/test/e2e/house"
 )
 
-// has ends the test unless a text has all of the parts.
-func has(t *testing.T, text string, parts ...string) {
-	t.Helper()
-	for _, p := range parts {
-		if !strings.Contains(text, p) {
-			t.Fatalf("%q is missing in:\n%s", p, text)
-		}
-	}
-}
-
 // ok ends the test when a program failed.
 func ok(t *testing.T, r house.Result) house.Result {
 	t.Helper()
@@ -41,7 +31,7 @@ func TestLogin(t *testing.T) {
 		if r.Code == 0 {
 			t.Errorf("%+v", r)
 		}
-		has(t, r.Err, "postern login")
+		house.Has(t, r.Err, "postern login")
 	})
 	t.Run("by the browser", func(t *testing.T) {
 		p := h.Person(t)
@@ -72,7 +62,7 @@ func TestLogin(t *testing.T) {
 		if r.Code == 0 {
 			t.Errorf("%+v", r)
 		}
-		has(t, r.Out, "denied")
+		house.Has(t, r.Out, "denied")
 		if _, err := os.Stat(filepath.Join(p.Home, "postern", "tokens.json")); err == nil {
 			t.Error("tokens were kept")
 		}
@@ -92,14 +82,14 @@ func device(t *testing.T, h *house.House, code, who string) {
 // signedIn is what alice can do once she is.
 func signedIn(t *testing.T, h *house.House, p *house.Person, r house.Result) {
 	t.Helper()
-	has(t, r.All(), "alice", "analysts")
+	house.Has(t, r.All(), "alice", "analysts")
 	file := filepath.Join(p.Home, "postern", "tokens.json")
 	if st := house.Must(os.Stat(file))(t); st.Mode().Perm() != 0o600 {
 		t.Errorf("tokens are kept with mode %s", st.Mode())
 	}
-	has(t, ok(t, p.Run(t, "", "whoami")).Out, "alice", "alice@sample.example", "analysts")
-	has(t, ok(t, p.Run(t, "", "whoami", "--format", "json")).Out, `"alice"`)
-	has(t, ok(t, p.Run(t, "", "tasks")).Out, "sales-report", "purge-order", "schema-change")
+	house.Has(t, ok(t, p.Run(t, "", "whoami")).Out, "alice", "alice@sample.example", "analysts")
+	house.Has(t, ok(t, p.Run(t, "", "whoami", "--format", "json")).Out, `"alice"`)
+	house.Has(t, ok(t, p.Run(t, "", "tasks")).Out, "sales-report", "purge-order", "schema-change")
 	token := strings.TrimSpace(ok(t, p.Run(t, "", "token")).Out)
 	if r := h.PsqlWith(t, token, "sales-report", "SELECT email FROM customers WHERE id = 900001;"); r.Out != "***\n" {
 		t.Errorf("with the token: %+v", r)
@@ -110,7 +100,7 @@ func signedIn(t *testing.T, h *house.House, p *house.Person, r house.Result) {
 	if err := os.WriteFile(file, []byte(old), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	has(t, ok(t, p.Run(t, "", "whoami")).Out, "alice")
+	house.Has(t, ok(t, p.Run(t, "", "whoami")).Out, "alice")
 	if renewed := strings.TrimSpace(ok(t, p.Run(t, "", "token")).Out); renewed == token || strings.Contains(string(house.Must(os.ReadFile(file))(t)), "2020-") {
 		t.Error("the tokens were not renewed")
 	}
@@ -120,7 +110,7 @@ func signedIn(t *testing.T, h *house.House, p *house.Person, r house.Result) {
 	if r := other.Run(t, "", "whoami"); r.Code != 3 {
 		t.Errorf("the data token at the API: %+v", r)
 	}
-	has(t, ok(t, p.Run(t, "", "psql", "sales-report", "--", "-X", "-At", "-c", "SELECT count(*) FROM regions")).Out, "6")
+	house.Has(t, ok(t, p.Run(t, "", "psql", "sales-report", "--", "-X", "-At", "-c", "SELECT count(*) FROM regions")).Out, "6")
 	ok(t, p.Run(t, "", "logout"))
 	if _, err := os.Stat(file); err == nil {
 		t.Error("tokens are there after logout")

@@ -45,9 +45,9 @@ func TestWorkload(t *testing.T) {
 	}
 	t.Run("formats", func(t *testing.T) {
 		r := ok(t, p.Run(t, "", "grant", "nightly-load", "--token-file", file, "--format", "env"))
-		has(t, r.Out, "export PGUSER='nightly-load.warehouse'", "export PGPASSWORD='pst_")
+		house.Has(t, r.Out, "export PGUSER='nightly-load.warehouse'", "export PGPASSWORD='pst_")
 		r = ok(t, p.Run(t, "", "grant", "nightly-load", "--token-file", file, "--format", "pgpass"))
-		has(t, r.Out, ":*:nightly-load.warehouse:pst_")
+		house.Has(t, r.Out, ":*:nightly-load.warehouse:pst_")
 		var cred struct {
 			Kind   string
 			Status struct {
@@ -80,7 +80,7 @@ func TestWorkload(t *testing.T) {
 		}
 	})
 	t.Run("what has ended", func(t *testing.T) {
-		has(t, ok(t, h.CLI(t, "ada", "lock", "--workload", "nightly", "--reason", "incident")).Out, "lock-")
+		house.Has(t, ok(t, h.CLI(t, "ada", "lock", "--workload", "nightly", "--reason", "incident")).Out, "lock-")
 		house.Eventually(t, func() string { return "the workload is kept out" }, func() bool {
 			return strings.Contains(h.PsqlWith(t, token, "nightly-load", "SELECT 1;").Err, "incident")
 		})

@@ -24,16 +24,6 @@ import (
 
 func TestMain(m *testing.M) { house.Main(m) }
 
-// has ends the test unless a text has all of the parts.
-func has(t *testing.T, text string, parts ...string) {
-	t.Helper()
-	for _, p := range parts {
-		if !strings.Contains(text, p) {
-			t.Fatalf("%q is missing in:\n%s", p, text)
-		}
-	}
-}
-
 // signedIn is alice after a login, whose CA lies in a folder with an awkward name.
 func signedIn(t *testing.T, h *house.House) *house.Person {
 	t.Helper()
@@ -64,8 +54,8 @@ func TestConnect(t *testing.T) {
 	}
 	t.Run("print", func(t *testing.T) {
 		r := p.Run(t, "", "connect", "sales-report", "--print")
-		has(t, r.Err, "node ", "then ", "eu-1-a (eu-1, "+h.Nodes[0].PG, "us-1-a (us-1, "+h.Nodes[1].PG)
-		has(t, r.Out, "psql '", "host=127.0.0.1,127.0.0.1", "user=sales-report.warehouse", "sslmode=verify-full")
+		house.Has(t, r.Err, "node ", "then ", "eu-1-a (eu-1, "+h.Nodes[0].PG, "us-1-a (us-1, "+h.Nodes[1].PG)
+		house.Has(t, r.Out, "psql '", "host=127.0.0.1,127.0.0.1", "user=sales-report.warehouse", "sslmode=verify-full")
 		if strings.Contains(r.All(), "pst_") {
 			t.Error("a token is shown")
 		}
@@ -96,7 +86,7 @@ func TestConnect(t *testing.T) {
 		s.Expect("in")
 		s.Say(`\! tr '\0' '\n' < /proc/$PPID/cmdline; tr '\0' '\n' < /proc/$PPID/environ; echo read`)
 		out := s.Expect("\nread\n")
-		has(t, out, "user=sales-report.warehouse", "PGPASSFILE=")
+		house.Has(t, out, "user=sales-report.warehouse", "PGPASSFILE=")
 		for _, secret := range []string{"pst_", "eyJ", "PGPASSWORD", "POSTERN_TOKEN", "PGDATABASE", "PGOPTIONS"} {
 			if strings.Contains(out, secret) {
 				t.Errorf("%s can be seen in the client's arguments or environment", secret)
@@ -179,7 +169,7 @@ func TestConnect(t *testing.T) {
 			t.Fatalf("%+v", r)
 		}
 		text := string(house.Must(os.ReadFile(service))(t))
-		has(t, text, "[sales-report.warehouse]\n", "[purge-order.warehouse]\n", "host=127.0.0.1,127.0.0.1\n", "sslrootcert="+filepath.Join(p.Home, "it's a CA", "ca.pem")+"\n")
+		house.Has(t, text, "[sales-report.warehouse]\n", "[purge-order.warehouse]\n", "host=127.0.0.1,127.0.0.1\n", "sslrootcert="+filepath.Join(p.Home, "it's a CA", "ca.pem")+"\n")
 		if strings.Contains(text, "eyJ") || strings.Contains(text, "pst_") {
 			t.Error("a token is in the file")
 		}
@@ -191,7 +181,7 @@ func TestConnect(t *testing.T) {
 		if r := p.Run(t, "", "config", "pg", "--cert", certs, "--file", byCert); r.Code != 0 {
 			t.Fatalf("%+v", r)
 		}
-		has(t, string(house.Must(os.ReadFile(byCert))(t)), "sslcert="+filepath.Join(certs, "sales-report.crt")+"\n", "sslkey="+filepath.Join(certs, "sales-report.key")+"\n")
+		house.Has(t, string(house.Must(os.ReadFile(byCert))(t)), "sslcert="+filepath.Join(certs, "sales-report.crt")+"\n", "sslkey="+filepath.Join(certs, "sales-report.key")+"\n")
 		if r := p.Run(t, "", "grant", "sales-report", "--cert", certs); r.Code != 0 {
 			t.Fatalf("%+v", r)
 		}

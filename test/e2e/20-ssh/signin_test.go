@@ -55,7 +55,7 @@ func TestSignIn(t *testing.T) {
 		resp := house.Must(web.Get(found[1]))(t)
 		page := string(house.Must(io.ReadAll(resp.Body))(t))
 		resp.Body.Close()
-		has(t, page, found[2], "127.0.0.1:", c.task, "web-1", h.Nodes[0].Name)
+		house.Has(t, page, found[2], "127.0.0.1:", c.task, "web-1", h.Nodes[0].Name)
 		link := regexp.MustCompile(`href="([^"]+)"`).FindStringSubmatch(page)
 		if link == nil || !strings.HasPrefix(link[1], h.Issuer) {
 			t.Fatalf("the page leads to %v", link)

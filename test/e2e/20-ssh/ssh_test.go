@@ -66,15 +66,6 @@ func run(t *testing.T, cmd *exec.Cmd) house.Result {
 	return house.Finish(t, cmd)
 }
 
-func has(t *testing.T, text string, parts ...string) {
-	t.Helper()
-	for _, p := range parts {
-		if !strings.Contains(text, p) {
-			t.Fatalf("%q is missing in:\n%s", p, text)
-		}
-	}
-}
-
 // certified is a host whose logins Vault would certify.
 const certified = `
 apiVersion: postern/v1
@@ -112,17 +103,17 @@ func TestStockClients(t *testing.T) {
 			}
 		}
 		r := run(t, exec.Command("ssh-keygen", "-L", "-f", filepath.Join(alice.dir, "web-status-cert.pub")))
-		has(t, r.Out, "user certificate", "web-status.web-1", "Critical Options: (none)", "Extensions: (none)")
+		house.Has(t, r.Out, "user certificate", "web-status.web-1", "Critical Options: (none)", "Extensions: (none)")
 	})
 	t.Run("doctor", func(t *testing.T) {
 		r := h.CLI(t, "ada", "doctor", "web-status")
-		has(t, r.Out, "[host-wall]", "the gateway alone stands between a session and what the lent account may do", "spec.credential.vault.sshRole")
+		house.Has(t, r.Out, "[host-wall]", "the gateway alone stands between a session and what the lent account may do", "spec.credential.vault.sshRole")
 		if r.Code != 0 || strings.Contains(r.Out, "is wanted") {
 			t.Errorf("%+v", r)
 		}
 		h.Apply(t, "ada", certified)
 		r = h.CLI(t, "ada", "doctor", "web-2")
-		has(t, r.Out, `the host itself runs "/usr/bin/systemctl restart shop" and nothing else`, "a session's certificate forces it, without terminal or forwards",
+		house.Has(t, r.Out, `the host itself runs "/usr/bin/systemctl restart shop" and nothing else`, "a session's certificate forces it, without terminal or forwards",
 			"web-2-look", "bounds it to commands, with a terminal")
 	})
 	t.Run("exec", func(t *testing.T) {
@@ -157,7 +148,7 @@ func TestStockClients(t *testing.T) {
 		if r.Code != 0 {
 			t.Errorf("%+v", r)
 		}
-		has(t, r.Err, "Permission denied")
+		house.Has(t, r.Err, "Permission denied")
 		if got := house.Must(os.ReadFile(alice.Home + "/back.html"))(t); string(got) != "<h1>new</h1>\n" {
 			t.Errorf("came back as %q", got)
 		}
@@ -298,6 +289,6 @@ func TestPeople(t *testing.T) {
 		if slices.ContainsFunc([]string{"pst_", "eyJ", "PRIVATE", "POSTERN_TOKEN"}, func(s string) bool { return strings.Contains(r.All(), s) }) {
 			t.Errorf("%+v", r)
 		}
-		has(t, r.All(), "IdentityFile=")
+		house.Has(t, r.All(), "IdentityFile=")
 	})
 }

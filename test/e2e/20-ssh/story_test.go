@@ -78,9 +78,9 @@ func TestRecord(t *testing.T) {
 			for _, s := range all {
 				if text := h.CLI(t, "bob", "sessions", "replay", s.ID).Out; s.Recording == "sealed" && strings.Contains(text, of) {
 					verified := h.CLI(t, "bob", "sessions", "verify", s.ID)
-					has(t, verified.Out, "chain and signature hold")
+					house.Has(t, verified.Out, "chain and signature hold")
 					if cast := h.CLI(t, "bob", "sessions", "export", s.ID, "--as", "asciicast"); strings.Contains(text, "| shop.service") {
-						has(t, cast.Out, `{"version":2,"width":80,"height":24,`, `"m","systemctl status shop"]`, `"o","`, `shop.service - the sample company's shop`)
+						house.Has(t, cast.Out, `{"version":2,"width":80,"height":24,`, `"m","systemctl status shop"]`, `"o","`, `shop.service - the sample company's shop`)
 					}
 					return text, true
 				}
@@ -88,9 +88,9 @@ func TestRecord(t *testing.T) {
 			return "", false
 		})
 	}
-	has(t, shown("systemctl status shop"), "web-status on web-1 (ssh)", "alice (analysts)", "| shop.service - the sample company's shop", "exit 0", "closed: client left",
+	house.Has(t, shown("systemctl status shop"), "web-status on web-1 (ssh)", "alice (analysts)", "| shop.service - the sample company's shop", "exit 0", "closed: client left",
 		"sent: "+filepath.Join(h.Web.Dir, "bin/systemctl")+" status shop")
-	has(t, shown("systemctl restart shop"), `denied: task "web-status" does not allow systemctl restart shop`)
+	house.Has(t, shown("systemctl restart shop"), `denied: task "web-status" does not allow systemctl restart shop`)
 	t.Run("what masks hid", func(t *testing.T) { hidden(t, h, alice) })
 }
 

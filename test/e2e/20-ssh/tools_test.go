@@ -132,7 +132,7 @@ control_path_dir = %[1]s/cp
 	if r.Code != 0 {
 		t.Fatalf("%+v", r)
 	}
-	has(t, r.Out, "does not allow systemctl restart shop", "ignored=1", "failed=0", "unreachable=0")
+	house.Has(t, r.Out, "does not allow systemctl restart shop", "ignored=1", "failed=0", "unreachable=0")
 	page := string(house.Must(os.ReadFile(filepath.Join(h.Web.Dir, "www/played.html")))(t))
 	if page != "<p>shop.service - the sample company's shop</p>\n" {
 		t.Errorf("the page is %q", page)

@@ -20,15 +20,6 @@ type step = house.Step
 
 var browse = house.Browse
 
-func has(t *testing.T, text string, parts ...string) {
-	t.Helper()
-	for _, p := range parts {
-		if !strings.Contains(text, p) {
-			t.Errorf("%q is missing in:\n%s", p, text)
-		}
-	}
-}
-
 // TestPage: from the notice in psql to the yes, in a browser.
 func TestPage(t *testing.T) {
 	h := house.Start(t)
@@ -43,7 +34,7 @@ func TestPage(t *testing.T) {
 			step{See: "#state"},
 			step{Click: "button[value=yes]", Wait: "#state", Text: "approved|consumed"},
 		)
-		has(t, s.Texts[0], "alice asks for this statement under the task purge-order", "DELETE FROM sales.orders WHERE id = 7", "about 1, as the resource estimates", "sessions with this task", "leads, by the rule leads")
+		house.Has(t, s.Texts[0], "alice asks for this statement under the task purge-order", "DELETE FROM sales.orders WHERE id = 7", "about 1, as the resource estimates", "sessions with this task", "leads, by the rule leads")
 		if s.Texts[1] != "pending" {
 			t.Errorf("Enter made it %q", s.Texts[1])
 		}
@@ -54,7 +45,7 @@ func TestPage(t *testing.T) {
 			t.Errorf("cookies: %+v", s.Cookies)
 		}
 		r := h.CLI(t, "bob", "approvals", notice.FindStringSubmatch(psql.Expect("DELETE 1"))[2])
-		has(t, r.Out, "bob: yes a duplicate")
+		house.Has(t, r.Out, "bob: yes a duplicate")
 	})
 	t.Run("nobody answers their own", func(t *testing.T) {
 		psql := h.StartPsql(t, "alice", "purge-order")
@@ -81,8 +72,8 @@ func TestPage(t *testing.T) {
 			step{Click: "header button", See: "#out"},
 			step{Open: where, See: "body"}, // the issuer still knows bob, or asks him
 		)
-		has(t, s.Texts[0], "required for a no")
-		has(t, s.Texts[1], "bob: no, <b>not</b> today")
+		house.Has(t, s.Texts[0], "required for a no")
+		house.Has(t, s.Texts[1], "bob: no, <b>not</b> today")
 		psql.Expect("refused by bob: <b>not</b> today")
 	})
 	t.Run("headers", func(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/posterngate/postern/pkg/run"
 	"github.com/posterngate/postern/test/e2e/fleet"
+	"github.com/posterngate/postern/test/e2e/house"
 )
 
 const (
@@ -245,7 +246,7 @@ func (c *chat) mayNot(t *testing.T) {
 func (c *chat) yes(t *testing.T) {
 	value, ended := c.held(t, 72, "approve")
 	posted := c.slack.said("chat.postMessage")
-	has(t, posted[len(posted)-1], "*alice* asks for this statement under the task *purge-order*", "DELETE FROM sales.orders WHERE id = 72", "rows: about 1", "asks: leads", `"channel":"C1"`)
+	house.Has(t, posted[len(posted)-1], "*alice* asks for this statement under the task *purge-order*", "DELETE FROM sales.orders WHERE id = 72", "rows: about 1", "asks: leads", `"channel":"C1"`)
 	good := click("UBOB", "approve", value)
 	if status := c.send(t, good); status != http.StatusOK {
 		t.Fatalf("the click: %d %v", status, c.slack.said("chat.postEphemeral"))

@@ -111,7 +111,7 @@ func TestBrowser(t *testing.T) {
 	})
 	t.Run("who may not", func(t *testing.T) {
 		b := house.Browse(t, house.Step{Open: home + "/", SignIn: "carol", Then: home + "/"}, house.Step{See: "body"})
-		has(t, b.Texts[0], "403", "desk")
+		house.Has(t, b.Texts[0], "403", "desk")
 	})
 	t.Run("without a browser", func(t *testing.T) { s.attacks(t, home) })
 }

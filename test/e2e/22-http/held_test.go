@@ -14,7 +14,7 @@ func (s *service) held(t *testing.T) {
 	pending := func() string {
 		t.Helper()
 		id := s.pending(t, "PATCH /api/orders/7")
-		has(t, s.CLI(t, "bob", "approvals", "--format", "json").Out, "PATCH /api/orders/7", "shipped")
+		house.Has(t, s.CLI(t, "bob", "approvals", "--format", "json").Out, "PATCH /api/orders/7", "shipped")
 		return id
 	}
 	for _, c := range []struct{ verb, code, says string }{{"deny", "403", "not now"}, {"approve", "200", `"status":"shipped"`}} {
@@ -48,7 +48,7 @@ func (s *service) held(t *testing.T) {
 	if !strings.HasSuffix(r.Out, "\n202") {
 		t.Fatalf("%+v", r)
 	}
-	has(t, r.Out, `"code":"held"`, `"url":"`+s.Addr+`/approvals/h-`)
+	house.Has(t, r.Out, `"code":"held"`, `"url":"`+s.Addr+`/approvals/h-`)
 	for _, h := range s.holds(t) {
 		if r := s.CLI(t, "bob", "approve", h.ID); r.Code != 0 {
 			t.Fatalf("%+v", r)

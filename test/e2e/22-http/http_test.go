@@ -41,15 +41,6 @@ func (s *service) curl(t *testing.T, who, task string, args ...string) house.Res
 	return house.Finish(t, exec.Command("curl", words...))
 }
 
-func has(t *testing.T, text string, parts ...string) {
-	t.Helper()
-	for _, p := range parts {
-		if !strings.Contains(text, p) {
-			t.Fatalf("%q is missing in:\n%s", p, text)
-		}
-	}
-}
-
 // TestOrders is what one house shows, in which later parts find what earlier ones left;
 // the last one ends alice's rights.
 func TestOrders(t *testing.T) {
@@ -99,7 +90,7 @@ func (s *service) stockCurl(t *testing.T) {
 				t.Errorf("%v: %+v, want %s", c.args, r, c.code)
 				continue
 			}
-			has(t, r.Out, c.says...)
+			house.Has(t, r.Out, c.says...)
 			if leaks := house.Leaks(r.Out); len(leaks) > 0 || strings.Contains(r.Out, s.Orders.Key) || strings.Contains(r.Out, "@") {
 				t.Errorf("%v leaks: %s", c.args, r.Out)
 			}
@@ -114,14 +105,14 @@ func (s *service) stockCurl(t *testing.T) {
 			}
 		}
 		r := s.curl(t, "alice", "", "-H", "Postern-Task: read-orders.orders-api", "https://"+s.Nodes[0].HTTP+"/api/orders/7/status")
-		has(t, r.Out, `"id":7`)
+		house.Has(t, r.Out, `"id":7`)
 	})
 	t.Run("the CLI runs curl", func(t *testing.T) {
 		r := s.CLI(t, "alice", "curl", "read-orders", "--", "-sS", "/api/orders/7/status")
 		if r.Code != 0 {
 			t.Fatalf("%+v", r)
 		}
-		has(t, r.Out, `"id":7`)
+		house.Has(t, r.Out, `"id":7`)
 	})
 	t.Run("the record", func(t *testing.T) {
 		replay := house.Poll(t, "a sealed recording", func() (string, bool) {
@@ -129,13 +120,13 @@ func (s *service) stockCurl(t *testing.T) {
 			house.Must(0, json.Unmarshal([]byte(s.CLI(t, "bob", "sessions", "list", "--format", "json").Out), &all))(t)
 			for _, x := range all {
 				if text := s.CLI(t, "bob", "sessions", "replay", x.ID).Out; x.Task == "read-orders" && x.Recording == "sealed" && strings.Contains(text, "DELETE /api/orders/7") {
-					has(t, s.CLI(t, "bob", "sessions", "verify", x.ID).Out, "chain and signature hold")
+					house.Has(t, s.CLI(t, "bob", "sessions", "verify", x.ID).Out, "chain and signature hold")
 					return text, true
 				}
 			}
 			return "", false
 		})
-		has(t, replay, "GET /api/orders/7/status", `"status":`, "DELETE /api/orders/7")
+		house.Has(t, replay, "GET /api/orders/7/status", `"status":`, "DELETE /api/orders/7")
 		if strings.Contains(replay, "@") || strings.Contains(replay, s.Orders.Key) {
 			t.Errorf("the record has what nobody was shown:\n%s", replay)
 		}

@@ -161,6 +161,16 @@ func (h *House) Delete(t testing.TB, kind, name string) {
 	Must(h.API("ada").Policy.Delete(t.Context(), Request(&apiv1.DeleteRequest{Kind: kind, Name: name})))(t)
 }
 
+// Has ends the test unless a text has all of the parts.
+func Has(t testing.TB, text string, parts ...string) {
+	t.Helper()
+	for _, p := range parts {
+		if !strings.Contains(text, p) {
+			t.Fatalf("%q is missing in:\n%s", p, text)
+		}
+	}
+}
+
 // Leaks lists the canaries in a text.
 func Leaks(text string) []string {
 	return slices.DeleteFunc(slices.Clone(Canaries), func(c string) bool { return !strings.Contains(text, c) })
