@@ -50,6 +50,7 @@ type Client struct {
 	clock   *clock
 	rotated chan struct{} // the identity has changed, or should
 	renewal chan struct{} // the CAs have changed
+	now     func() time.Time
 
 	// recordingKey and rawKey are what the control plane said last with a grant.
 	recordingKey, rawKey atomic.Pointer[[]byte]
@@ -62,7 +63,7 @@ type Client struct {
 
 // New makes a Client that does nothing before Run.
 func New(cfg Config) *Client {
-	c := &Client{cfg: cfg, log: cfg.Logger, clock: newClock(suspended), rotated: make(chan struct{}, 1), renewal: make(chan struct{}, 1), changed: make(chan struct{})}
+	c := &Client{cfg: cfg, log: cfg.Logger, clock: newClock(suspended), rotated: make(chan struct{}, 1), renewal: make(chan struct{}, 1), now: time.Now, changed: make(chan struct{})}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}

@@ -20,6 +20,8 @@ import (
 const (
 	renewRetry = time.Minute // at most, after a renewal that failed
 	renewWait  = 20 * time.Second
+	// renewLook is how often it is looked whether a renewal is due.
+	renewLook = time.Minute
 	// renewSpread is over how long the nodes of a fleet renew when the CAs have changed.
 	renewSpread = 5 * time.Second
 )
@@ -51,21 +53,36 @@ func (c *Client) rotate(ctx context.Context) error {
 		c.renewUntil(ctx) // addresses have changed, an answer was lost, or it enrolled before nodes had SSH host keys
 	}
 	for ctx.Err() == nil {
-		due := time.NewTimer(max(0, time.Until(renewAt(id.current.Load().client.Leaf))))
-		select {
-		case <-due.C:
-		case <-c.renewal:
-			c.log.Info("the CAs have changed, certificates are renewed")
-			run.Pause(ctx, rand.N(renewSpread))
-		case <-ctx.Done():
-		}
-		due.Stop()
+		c.awaitRenewal(ctx, renewAt(id.current.Load().client.Leaf))
 		if ctx.Err() != nil {
 			return nil
 		}
 		c.renewUntil(ctx)
 	}
 	return nil
+}
+
+// awaitRenewal waits until wall time is at, or the CAs have changed. It looks at the time again
+// and again: a timer stands still while the machine is suspended, and heeds no clock that is
+// set, so that a certificate would end before it is renewed, and the node with it.
+func (c *Client) awaitRenewal(ctx context.Context, at time.Time) {
+	for ctx.Err() == nil {
+		left := at.Sub(c.now())
+		if left <= 0 {
+			return
+		}
+		look := time.NewTimer(min(left, renewLook))
+		select {
+		case <-look.C:
+		case <-c.renewal:
+			c.log.Info("the CAs have changed, certificates are renewed")
+			run.Pause(ctx, rand.N(renewSpread))
+			look.Stop()
+			return
+		case <-ctx.Done():
+		}
+		look.Stop()
+	}
 }
 
 // renewUntil tries until it has worked.
