@@ -16,6 +16,7 @@ import (
 
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/policy"
 )
 
 func (a *app) requestCmd() *cobra.Command {
@@ -69,10 +70,28 @@ func (a *app) requestCmd() *cobra.Command {
 // as that everywhere.
 func forFlag(c *cobra.Command, ttl *time.Duration, text string) {
 	f := c.Flags()
-	f.DurationVar(ttl, "for", 0, text+" (--ttl is the same)")
-	f.DurationVar(ttl, "ttl", 0, "the same as --for")
+	f.Var((*span)(ttl), "for", text+" (--ttl is the same)")
+	f.Var((*span)(ttl), "ttl", "the same as --for")
 	_ = f.MarkHidden("ttl")
 }
+
+// A span is a flag for how long something lasts, with the units that tasks have: 30d, 8h.
+type span time.Duration
+
+func (s *span) String() string {
+	if *s == 0 {
+		return ""
+	}
+	return time.Duration(*s).String()
+}
+
+func (s *span) Set(text string) error {
+	d, err := policy.ParseDuration(text)
+	*s = span(d)
+	return err
+}
+
+func (s *span) Type() string { return "duration" }
 
 func ttlOf(d time.Duration) *durationpb.Duration {
 	if d == 0 {

@@ -32,10 +32,7 @@ func (a *app) lockCmd() *cobra.Command {
 			if n != 1 {
 				return usage("exactly one of --subject, --grant, --resource, --node and --workload")
 			}
-			if cmd.Flags().Changed("for") || cmd.Flags().Changed("ttl") {
-				if ttl <= 0 {
-					return usage("--for %s is over already", ttl)
-				}
+			if ttl > 0 {
 				spec.Expires = timestamppb.New(time.Now().Add(ttl))
 			}
 			o := newLock()

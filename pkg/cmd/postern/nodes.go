@@ -107,7 +107,7 @@ func (a *app) drainCmd() *cobra.Command {
 			return a.done(resp.Msg, "%s takes no new sessions", args[0])
 		},
 	}
-	c.Flags().DurationVar(&timeout, "timeout", 0, "how long live sessions may go on; as they like where it is not given")
+	c.Flags().Var((*span)(&timeout), "timeout", "how long live sessions may go on; as they like where it is not given")
 	return c
 }
 

@@ -41,7 +41,7 @@ with --watch also who tries it from now on.`,
 			return a.watchRefused(cmd.Context(), api, resp.Msg, watch)
 		},
 	}
-	c.Flags().DurationVar(&watch, "watch", 0, "say for so long who tries the old password")
+	c.Flags().Var((*span)(&watch), "watch", "say for so long who tries the old password")
 	return c
 }
 
