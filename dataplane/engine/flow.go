@@ -87,9 +87,7 @@ func (s Stream) String() string {
 // Outcome says how an execution ended.
 type Outcome struct {
 	Tag      string // the command tag, such as "SELECT 3"
-	Rows     int64  // rows returned
 	Affected int64  // rows changed, or -1 where the protocol does not say
-	Bytes    int64  // bytes of rows returned
 	Code     string // the protocol's error code; empty where all went well
 	Message  string // the error as the client saw it
 }

@@ -50,7 +50,7 @@ func TestPaces(t *testing.T) {
 			return nil, ctx.Err()
 		},
 	} {
-		w.targets[name] = newTarget(name, b, 0, w.log)
+		w.targets[name] = newTarget(name, b, 0)
 	}
 	at := func(revision int64) *typesv1.Version { return &typesv1.Version{Epoch: "e", Revision: revision} }
 	if w.policy.Apply(&nodev1.Update{Version: at(1), Snapshot: true, Objects: []*typesv1.Object{native("slow"), native("quick")}}) == nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"strings"
 	"time"
@@ -34,7 +33,6 @@ type target struct {
 	name   postern.ResourceName
 	borrow borrow
 	grace  time.Duration
-	log    *slog.Logger
 	now    func() time.Time
 
 	turn chan struct{} // has room for one
@@ -52,9 +50,9 @@ type target struct {
 // nodes believe a catalogue, so that one who comes back soon finds what they know.
 const idleViews = 10 * time.Minute
 
-func newTarget(name postern.ResourceName, b borrow, grace time.Duration, log *slog.Logger) *target {
+func newTarget(name postern.ResourceName, b borrow, grace time.Duration) *target {
 	return &target{
-		name: name, borrow: b, grace: grace, log: log.With("resource", string(name)), now: time.Now,
+		name: name, borrow: b, grace: grace, now: time.Now,
 		turn: make(chan struct{}, 1), built: map[string]error{}, leftAt: map[string]time.Time{}, idleAt: map[string]time.Time{},
 	}
 }

@@ -174,7 +174,7 @@ func (w *Wall) target(name postern.ResourceName) *target {
 	defer w.mu.Unlock()
 	t := w.targets[name]
 	if t == nil {
-		t = newTarget(name, w.borrow, time.Duration(w.cfg.Grace), w.log)
+		t = newTarget(name, w.borrow, time.Duration(w.cfg.Grace))
 		w.targets[name] = t
 	}
 	return t

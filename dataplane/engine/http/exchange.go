@@ -36,7 +36,6 @@ type exchange struct {
 
 	mu    sync.Mutex
 	flow  engine.Flow
-	bytes int64 // to the client
 	kept  [2]int
 	shade shade // of the request's body
 	over  bool
@@ -268,7 +267,6 @@ func (x *exchange) room(n int) int {
 func (x *exchange) said(p []byte) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.bytes += int64(len(p))
 	if x.kept[0] += len(p); x.kept[0] > maxKept {
 		return x.flow.Chunk(engine.ToClient, p)
 	}
@@ -299,6 +297,6 @@ func (x *exchange) done(o engine.Outcome) error {
 		}
 	}
 	x.over = true
-	o.Affected, o.Bytes = -1, x.bytes
+	o.Affected = -1
 	return errors.Join(x.talk.done(&o), x.flow.Done(o))
 }

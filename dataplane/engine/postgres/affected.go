@@ -12,7 +12,6 @@ import (
 // commits. In the extended protocol that is how it is anyway. Either way, too many changes
 // or rows make the transaction fail at the target, which undoes them.
 type wrapped struct {
-	extended bool
 	complete []byte // the CommandComplete that is kept back until the commit
 	synced   bool
 }

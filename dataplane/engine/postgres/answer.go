@@ -318,7 +318,7 @@ func (t targetCore) skipSegment(head *entry) error {
 func (c *conn) finish(e *entry) error {
 	var err error
 	if e.flow.Admitted() {
-		o := engine.Outcome{Tag: e.tag, Rows: e.rows, Affected: e.affected, Bytes: e.bytes, Code: e.code, Message: e.message}
+		o := engine.Outcome{Tag: e.tag, Affected: e.affected, Code: e.code, Message: e.message}
 		if e.over != nil {
 			o.Code, o.Message = sqlstate(e.over.Code), e.over.Reason
 		}

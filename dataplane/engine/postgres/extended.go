@@ -241,7 +241,7 @@ func (c clientCore) execute(msg []byte) (pump.Next, error) {
 	c.open = true
 	if guard.maxAffected >= 0 {
 		// Nothing may follow until the number of changes is known.
-		e.wrapped = &wrapped{extended: true}
+		e.wrapped = &wrapped{}
 		c.up.Set(appendEmpty(c.up.Grow(), 'H'))
 		c.exclusive = true
 	}

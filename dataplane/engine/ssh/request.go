@@ -248,6 +248,6 @@ func (x *execution) done(o engine.Outcome) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.over = true
-	o.Affected, o.Bytes = -1, x.bytes
+	o.Affected = -1
 	return x.flow.Done(o)
 }

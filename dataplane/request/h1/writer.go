@@ -24,7 +24,6 @@ type writer struct {
 
 	mu       sync.Mutex // an interim answer may be written by who reads the body
 	wrote    bool       // the head
-	status   int
 	chunked  bool
 	nobody   bool  // HEAD, or a status without a body
 	left     int64 // of the length; -1 where none was said
@@ -91,7 +90,7 @@ func (w *writer) head(status int) {
 // begin writes l, and how the body is framed.
 func (w *writer) begin(l *Lines) {
 	status := l.status
-	w.wrote, w.status, w.left = true, status, l.length
+	w.wrote, w.left = true, l.length
 	w.nobody = w.r.Method == http.MethodHead || status == http.StatusNoContent || status == http.StatusNotModified || status < 200
 	b := w.c.bw
 	_, _ = b.Write(l.text)

@@ -51,7 +51,6 @@ type Analysis struct {
 	cat    weak.Pointer[sql.Catalog] // what is kept of a text does not keep its catalogue
 	set    Settings
 
-	text  string
 	tree  []byte // what the text means, as it may be sent
 	facts *sql.Facts
 	plain bool
@@ -71,7 +70,7 @@ func Analyze(ctx context.Context, p Parser, cat *sql.Catalog, set Settings, text
 	if err != nil {
 		return nil, fmt.Errorf("parse: %w", err)
 	}
-	an := &Analysis{parser: p, cat: weak.Make(cat), set: set, text: text, tree: tree, facts: &sql.Facts{}}
+	an := &Analysis{parser: p, cat: weak.Make(cat), set: set, tree: tree, facts: &sql.Facts{}}
 	parsed := &pg.ParseResult{}
 	if err := proto.Unmarshal(tree, parsed); err != nil {
 		return nil, fmt.Errorf("read tree: %w", err)
