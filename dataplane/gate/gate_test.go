@@ -126,6 +126,9 @@ func TestNoRecordNoAccess(t *testing.T) {
 	if f.Admitted() {
 		t.Error("a statement whose intent was not recorded was admitted")
 	}
+	if used := r.cfg.Budget.Statements.Used(); used != 0 {
+		t.Errorf("%d statements count that were not forwarded", used)
+	}
 	r.records.fail = nil
 	r.healthy = &postern.Refusal{Code: postern.CodeUnavailable, Reason: "spool full"}
 	if err := r.Admit(a, engine.Args{}, &f); err == nil || f.Admitted() {
