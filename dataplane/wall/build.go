@@ -20,13 +20,13 @@ const loginGroup = "postern_login"
 
 // inTx runs fn in a transaction of its own, one wall of the server at a time. They wait for
 // each other where the role of all logins is commented on, which sessions may not do; an
-// advisory lock any of them could keep.
+// advisory lock any of them could keep. To take away a comment that is not there writes nothing.
 func inTx(ctx context.Context, conn *pgx.Conn, fn func(tx pgx.Tx) error) error {
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		if err := ensureRole(ctx, tx, loginGroup); err != nil {
 			return err
 		}
-		if err := exec(ctx, tx, "COMMENT ON ROLE "+loginGroup+" IS 'the logins of Postern''s sessions; one wall at a time works on them'"); err != nil {
+		if err := exec(ctx, tx, "COMMENT ON ROLE "+loginGroup+" IS NULL"); err != nil {
 			return fmt.Errorf("wait for other walls: %w", err)
 		}
 		return fn(tx)
