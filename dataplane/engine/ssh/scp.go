@@ -305,7 +305,7 @@ func (c *copier) sink(into string, inside bool) error {
 		target := path.Join(into, name)
 		if inside {
 			to.Asked = target
-		} else if !c.isFolder(into) {
+		} else if !c.folder && !c.isFolder(into) { // of several files none takes the place of the one before
 			target = into
 		}
 		switch {

@@ -322,6 +322,39 @@ func TestScp(t *testing.T) {
 	}
 }
 
+// TestScpOfSeveral: several files go into a folder, and not one over the other to what is none.
+func TestScpOfSeveral(t *testing.T) {
+	h := newHouse(t)
+	dir := place(t, "")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	below(h, dir)
+	local := t.TempDir()
+	for _, name := range []string{filepath.Join(local, "a"), filepath.Join(local, "b"), filepath.Join(dir, "file")} {
+		if err := os.WriteFile(name, []byte("text of "+filepath.Base(name)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, mode := range []string{"-O", "-s"} {
+		for _, into := range []string{"file", "nothing"} {
+			_, errs, code := h.stock(t, "scp", mode, filepath.Join(local, "a"), filepath.Join(local, "b"), "node:"+filepath.Join(dir, into))
+			makes := mode == "-s" && into == "nothing" // a folder: so the client
+			if (code == 0) != makes {
+				t.Errorf("%s: to %s: exit %d, %s", mode, into, code, errs)
+			}
+		}
+		if _, errs, code := h.stock(t, "scp", mode, filepath.Join(local, "a"), filepath.Join(local, "b"), "node:"+dir); code != 0 {
+			t.Errorf("%s: into a folder: exit %d, %s", mode, code, errs)
+		}
+	}
+	for name, want := range map[string]string{"file": "text of file", "a": "text of a", "b": "text of b", "nothing": ""} {
+		if b, _ := os.ReadFile(filepath.Join(dir, name)); string(b) != want {
+			t.Errorf("%s has %q", name, b)
+		}
+	}
+}
+
 func TestGuardedShell(t *testing.T) {
 	h := newHouse(t)
 	h.door.Set(func(p *enginetest.Policy) {
