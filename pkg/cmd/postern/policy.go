@@ -22,7 +22,7 @@ import (
 	"github.com/posterngate/postern/pkg/object"
 )
 
-// readObjects reads YAML from files, folders (every .yaml in it) or standard input ("-").
+// readObjects reads YAML from files, folders (every .yaml and .yml in them, not those of folders within) or standard input ("-").
 func (a *app) readObjects(paths []string) ([]*typesv1.Object, error) {
 	if len(paths) == 0 {
 		return nil, usage("-f FILE is required; - reads standard input")
@@ -45,7 +45,7 @@ func (a *app) readObjects(paths []string) ([]*typesv1.Object, error) {
 	return all, nil
 }
 
-// yamlFiles are the files that are named, and the .yaml files of folders, in order.
+// yamlFiles are the files that are named, and the .yaml and .yml files of folders, in order.
 func yamlFiles(paths []string) ([]string, error) {
 	var out []string
 	for _, p := range paths {
@@ -61,11 +61,15 @@ func yamlFiles(paths []string) ([]string, error) {
 			out = append(out, p)
 			continue
 		}
-		in, err := filepath.Glob(filepath.Join(p, "*.yaml"))
+		in, err := os.ReadDir(p)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, in...)
+		for _, e := range in {
+			if ext := filepath.Ext(e.Name()); !e.IsDir() && (ext == ".yaml" || ext == ".yml") {
+				out = append(out, filepath.Join(p, e.Name()))
+			}
+		}
 	}
 	return out, nil
 }
