@@ -32,6 +32,7 @@ type fakeIssuer struct {
 	// hang, where set, keeps whoever asks waiting until it is closed, and then is down.
 	hang    atomic.Pointer[chan struct{}]
 	hanging atomic.Int32 // how often it was asked meanwhile
+	named   atomic.Bool  // its answers to browsers name it
 
 	mu   sync.Mutex
 	keys []jose.JSONWebKey // private; the last signs
@@ -45,7 +46,7 @@ func newIssuer(t testing.TB) *fakeIssuer {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(map[string]any{
 			"issuer": i.url, "jwks_uri": i.url + "/keys", "authorization_endpoint": i.url + "/auth", "token_endpoint": i.url + "/token",
-			"id_token_signing_alg_values_supported": []string{"RS256", "ES256", "HS256", "none"},
+			"id_token_signing_alg_values_supported": []string{"RS256", "ES256", "HS256", "none"}, "authorization_response_iss_parameter_supported": i.named.Load(),
 		})
 	})
 	mux.HandleFunc("/keys", func(w http.ResponseWriter, _ *http.Request) {

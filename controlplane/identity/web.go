@@ -73,11 +73,14 @@ func (v *Verifier) FinishWeb(ctx context.Context, l *WebLogin, redirect string, 
 	case answer.Get("code") == "":
 		return no(bad("the issuer let nobody in: %.200q", answer.Get("error")))
 	}
-	client, httpClient, err := p.web(ctx, redirect)
+	client, named, err := p.web(ctx, redirect)
 	if err != nil {
 		return no(err)
 	}
-	tokens, err := client.Exchange(httpClient, answer.Get("code"), oauth2.VerifierOption(l.Verifier))
+	if named && !answer.Has("iss") {
+		return no(bad("the answer does not say which issuer it came from, as those of %s do", p.URL))
+	}
+	tokens, err := client.Exchange(oidc.ClientContext(ctx, p.client), answer.Get("code"), oauth2.VerifierOption(l.Verifier))
 	if err != nil {
 		return no(fault.Wrap(err, codes.Unauthenticated, "issuer %s gave no token for this sign-in; begin again", p.URL).WithKind(postern.CodeBadToken.String()))
 	}
@@ -100,19 +103,25 @@ func (v *Verifier) FinishWeb(ctx context.Context, l *WebLogin, redirect string, 
 	return sub, end, err
 }
 
-// web is the client of the pages at this issuer, and a context to reach it by.
-func (p *people) web(ctx context.Context, redirect string) (*oauth2.Config, context.Context, error) {
-	ctx = oidc.ClientContext(ctx, p.client)
-	provider, err := oidc.NewProvider(ctx, p.URL)
+// web is the client of the pages at this issuer; named says that the issuer's answers name it
+// (RFC 9207).
+func (p *people) web(ctx context.Context, redirect string) (client *oauth2.Config, named bool, err error) {
+	provider, err := oidc.NewProvider(oidc.ClientContext(ctx, p.client), p.URL)
 	if err != nil {
-		return nil, nil, fault.Wrap(err, codes.Unavailable, "issuer %s cannot be reached now; try again", p.URL).WithKind(postern.CodeUnavailable.String())
+		return nil, false, fault.Wrap(err, codes.Unavailable, "issuer %s cannot be reached now; try again", p.URL).WithKind(postern.CodeUnavailable.String())
 	}
 	endpoint := provider.Endpoint()
 	for _, u := range []string{endpoint.AuthURL, endpoint.TokenURL} {
 		if err := checkURL(u); err != nil {
-			return nil, nil, fmt.Errorf("issuer %s: discovery: %w", p.URL, err)
+			return nil, false, fmt.Errorf("issuer %s: discovery: %w", p.URL, err)
 		}
 	}
+	var says struct {
+		Named bool `json:"authorization_response_iss_parameter_supported"`
+	}
+	if err := provider.Claims(&says); err != nil {
+		return nil, false, fmt.Errorf("issuer %s: discovery: %w", p.URL, err)
+	}
 	scopes := slices.DeleteFunc(slices.Clone(p.Scopes), func(s string) bool { return s == oidc.ScopeOfflineAccess })
-	return &oauth2.Config{ClientID: p.WebClientID, ClientSecret: p.WebClientSecret, Endpoint: endpoint, RedirectURL: redirect, Scopes: scopes}, ctx, nil
+	return &oauth2.Config{ClientID: p.WebClientID, ClientSecret: p.WebClientSecret, Endpoint: endpoint, RedirectURL: redirect, Scopes: scopes}, says.Named, nil
 }
