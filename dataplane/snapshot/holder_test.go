@@ -316,7 +316,8 @@ func FuzzApply(f *testing.F) {
 		h.Apply(first())
 		before := h.Version()
 		ack := h.Apply(u)
-		if (ack == nil) != (h.Version() == before) && !proto.Equal(u.GetVersion(), at("e", 5)) {
+		again := u.GetVersion().GetEpoch() == "e" && u.GetVersion().GetRevision() == 5 // fields that nobody knows aside
+		if (ack == nil) != (h.Version() == before) && !again {
 			t.Errorf("ack %v and version %s after %s", ack, h.Version(), before)
 		}
 	})
