@@ -14,17 +14,22 @@ import (
 
 // compiled is the control plane's own policy.
 type compiled struct {
-	current atomic.Pointer[policy.Snapshot]
-	changes atomic.Uint64 // of rules, that current has
+	current atomic.Pointer[compilation]
 	wanted  chan struct{}
 
 	mu   sync.Mutex
 	subs map[chan struct{}]struct{}
 }
 
+// A compilation is a snapshot, and the number of the last change of rules that it has.
+type compilation struct {
+	snapshot *policy.Snapshot
+	change   uint64
+}
+
 func (c *compiled) init() {
 	empty, _ := policy.Compile(postern.Version{}, nil)
-	c.current.Store(empty)
+	c.current.Store(&compilation{snapshot: empty})
 	c.wanted = make(chan struct{}, 1)
 	c.subs = map[chan struct{}]struct{}{}
 }
@@ -38,7 +43,7 @@ func (c *compiled) ask() {
 
 // Snapshot is the policy of all objects, for the control plane's own use. It is never
 // nil; before the first version it offers nothing.
-func (h *Hub) Snapshot() *policy.Snapshot { return h.compiled.current.Load() }
+func (h *Hub) Snapshot() *policy.Snapshot { return h.compiled.current.Load().snapshot }
 
 // Subscribe returns a channel that gets a value after Snapshot has changed, and a
 // function that ends it. Signals that were not taken yet are one.
@@ -72,7 +77,6 @@ func (h *Hub) Compiled(ctx context.Context, v postern.Version) error {
 // compile keeps Snapshot current. It is apart from publishing, so that a large policy
 // keeps no lock from a node.
 func (h *Hub) compile(ctx context.Context) error {
-	var done uint64 // the change of rules that Snapshot has
 	for {
 		select {
 		case <-ctx.Done():
@@ -80,26 +84,25 @@ func (h *Hub) compile(ctx context.Context) error {
 		case <-h.compiled.wanted:
 		}
 		version, change, objects, locks := h.policyObjects()
-		var snapshot *policy.Snapshot
+		before := h.compiled.current.Load()
+		next := &compilation{change: change}
 		var rejected []policy.Rejection
-		if change == done && !h.Snapshot().Version().IsZero() {
-			snapshot, rejected = h.Snapshot().WithLocks(version, locks)
+		if change == before.change && !before.snapshot.Version().IsZero() {
+			next.snapshot, rejected = before.snapshot.WithLocks(version, locks)
 		} else {
-			snapshot, rejected = h.Snapshot().Next(version, append(objects, locks...))
-			done = change
+			next.snapshot, rejected = before.snapshot.Next(version, append(objects, locks...))
 		}
 		for _, r := range rejected {
 			h.log.Warn("object does not compile, whatever needs it is denied", "object", r.Object, "reason", r.Reason)
 		}
-		h.compiled.set(snapshot)
-		h.compiled.changes.Store(done)
+		h.compiled.set(next)
 	}
 }
 
 // Settled reports whether Snapshot has every change of rules that was found until now:
 // nodes are told of a later one after this. Of locks it says nothing.
 func (h *Hub) Settled() bool {
-	has := h.compiled.changes.Load() // before what is found, which only grows
+	has := h.compiled.current.Load().change // before what is found, which only grows
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return has == h.changes && !h.world.version.IsZero()
@@ -124,8 +127,8 @@ func (h *Hub) policyObjects() (v postern.Version, change uint64, objects, locks 
 	return h.world.version, h.changes, objects, locks
 }
 
-func (c *compiled) set(s *policy.Snapshot) {
-	c.current.Store(s)
+func (c *compiled) set(next *compilation) {
+	c.current.Store(next)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for ch := range c.subs {
