@@ -83,6 +83,29 @@ func TestSweepsWithinAMinute(t *testing.T) {
 	}
 }
 
+// TestEndedLeasesAreNamesInMemory shows that a sweeper keeps no more than the name of leases that
+// have ended: most of the ledger has, and waits an hour to be forgotten.
+func TestEndedLeasesAreNamesInMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		live, ended := h.take("s-1"), h.take("s-2")
+		if _, err := h.Release(t.Context(), "node-1", &nodev1.ReleaseRequest{Lease: ended.GetLease()}); err != nil {
+			t.Fatal(err)
+		}
+		s := h.another().sweeper(store.Op{})
+		g := run.New(t.Context())
+		g.Go("follow", s.leases.Run)
+		<-s.leases.Ready()
+		for lease, whole := range map[string]bool{live.GetLease(): true, ended.GetLease(): false} {
+			if e, ok := s.leases.Get(store.Key{Kind: Kind, Name: lease}); !ok || (e.Value != nil) != whole {
+				t.Errorf("lease %s is known: %v, as a whole: %v, want %v", lease, ok, e.Value != nil, whole)
+			}
+		}
+		g.Stop()
+		_ = g.Wait() // it was stopped
+	})
+}
+
 func TestRenewedLeasesLive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)

@@ -37,6 +37,7 @@ type Cache struct {
 	logger *slog.Logger
 	kinds  []string
 	probed time.Duration // how often the store is asked how far it is
+	bare   func(Entry) bool
 	ready  chan struct{}
 	view   atomic.Pointer[View]
 	fresh  atomic.Pointer[time.Time] // the view has all that was committed before this
@@ -55,17 +56,33 @@ func NewCache(s Store, logger *slog.Logger, kinds ...string) *Cache {
 		logger = slog.New(slog.DiscardHandler)
 	}
 	return &Cache{
-		store: s, logger: logger, kinds: kinds, probed: probePeriod,
+		store: s, logger: logger, kinds: kinds, probed: probePeriod, ring: ring{most: ringRevisions},
 		ready: make(chan struct{}), moved: make(chan struct{}), subs: make(map[chan struct{}]struct{}),
 	}
 }
 
-// WithoutStaleness is for a cache of which nobody asks that: it looks each ten seconds, and
-// not each second, whether the store is of another epoch and the watch still moves. It is
-// called before all else.
+// WithoutStaleness is for a cache of which nobody asks that, nor what happened since a version:
+// it looks each ten seconds, and not each second, whether the store is of another epoch and the
+// watch still moves, and keeps as much history as its own comparison needs. It is called before
+// all else.
 func (c *Cache) WithoutStaleness() *Cache {
-	c.probed = seldomPeriod
+	c.probed, c.ring.most = seldomPeriod, fewRevisions
 	return c
+}
+
+// WithoutValues has entries of which bare is true kept without their values. It is called
+// before all else.
+func (c *Cache) WithoutValues(bare func(Entry) bool) *Cache {
+	c.bare = bare
+	return c
+}
+
+// kept is an entry as the cache keeps it.
+func (c *Cache) kept(e Entry) Entry {
+	if c.bare != nil && c.bare(e) {
+		e.Value = nil
+	}
+	return e
 }
 
 // Ready is closed once the cache has everything for the first time.
@@ -174,7 +191,7 @@ func (c *Cache) follow(ctx context.Context, relist bool) error {
 	g := run.New(ctx)
 	g.Go("watch", func(ctx context.Context) error {
 		for {
-			b, err := w.Next(ctx)
+			b, err := c.next(ctx, w)
 			if err != nil {
 				return err
 			}
@@ -184,6 +201,15 @@ func (c *Cache) follow(ctx context.Context, relist bool) error {
 	g.Go("probe", c.probe)
 	g.Go("compare", c.compare)
 	return g.Wait()
+}
+
+// next is the next batch as the cache keeps it.
+func (c *Cache) next(ctx context.Context, w Watcher) (Batch, error) {
+	b, err := w.Next(ctx)
+	for i := range b.Events {
+		b.Events[i].Entry = c.kept(b.Events[i].Entry)
+	}
+	return b, err
 }
 
 // load lists every kind, and watches until they are all at one revision. The watch it
@@ -202,6 +228,9 @@ func (c *Cache) load(ctx context.Context) (Watcher, error) {
 		if err != nil {
 			return nil, err
 		}
+		for i := range entries {
+			entries[i] = c.kept(entries[i])
+		}
 		view.kinds[kind], listed[kind] = newSorted(entries), rev
 		first, last = min(first, rev), max(last, rev)
 	}
@@ -214,7 +243,7 @@ func (c *Cache) load(ctx context.Context) (Watcher, error) {
 	}
 	view = view.at(first)
 	for view.version.Revision < last {
-		b, err := w.Next(ctx)
+		b, err := c.next(ctx, w)
 		if err != nil {
 			w.Close()
 			return nil, err
@@ -352,7 +381,7 @@ func (c *Cache) differs(kind string, entries []Entry, rev int64) (Key, bool) {
 	for _, e := range entries {
 		there[e.Name] = true
 		have, ok := view.Get(e.Key)
-		if !changed[e.Key] && (!ok || have.Revision != e.Revision || string(have.Value) != string(e.Value)) {
+		if !changed[e.Key] && (!ok || have.Revision != e.Revision || have.Value != nil && string(have.Value) != string(e.Value)) {
 			return e.Key, true
 		}
 	}

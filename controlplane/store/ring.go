@@ -8,6 +8,7 @@ import (
 // ring keeps the last changes, so that whoever saw an earlier version need not read
 // everything again. Its bounds are on revisions and on bytes.
 type ring struct {
+	most    int // revisions
 	batches []Batch
 	bytes   int
 	floor   int64 // everything after this revision is here
@@ -15,10 +16,11 @@ type ring struct {
 
 const (
 	ringRevisions = 8192
+	fewRevisions  = 256 // where nobody asks what happened
 	ringBytes     = 64 << 20
 )
 
-func (r *ring) reset(floor int64) { *r = ring{floor: floor} }
+func (r *ring) reset(floor int64) { *r = ring{most: r.most, floor: floor} }
 
 func size(b Batch) int {
 	n := 0
@@ -34,7 +36,7 @@ func (r *ring) add(b Batch) {
 	}
 	r.batches = append(r.batches, b)
 	r.bytes += size(b)
-	for len(r.batches) > ringRevisions || r.bytes > ringBytes {
+	for len(r.batches) > r.most || r.bytes > ringBytes {
 		old := r.batches[0]
 		r.batches[0] = Batch{} // the array lives on for a while
 		r.batches = r.batches[1:]

@@ -18,6 +18,9 @@ const (
 	maxRequestBytes  = 2 << 20
 	quotaBytes       = 8 << 30
 	maxSocketPath    = 100 // of the 108 bytes of a sun_path
+	// catchUp is how many changes stay in memory for members that lag behind, which one member
+	// has not.
+	catchUp = 10
 )
 
 // server is the embedded etcd and what it holds of the file system.
@@ -91,6 +94,7 @@ func embedConfig(name, dir, socket string, lg *zap.Logger) *embed.Config {
 	c.AutoCompactionRetention = compactionPeriod
 	c.MaxRequestBytes = maxRequestBytes
 	c.QuotaBackendBytes = quotaBytes
+	c.SnapshotCatchUpEntries = catchUp
 	c.EnableGRPCGateway = false
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(lg)
 	return c
