@@ -1,6 +1,7 @@
 package http
 
 import (
+	"errors"
 	"net/http"
 
 	"github.com/posterngate/postern/dataplane/engine"
@@ -9,6 +10,9 @@ import (
 
 // masked is the body of an answer through the task's masks.
 func (x *exchange) masked(resp *http.Response, secrets [][]byte) (*content.Reader, error) {
+	if resp.StatusCode == http.StatusPartialContent || resp.Header["Content-Range"] != nil { // some servers are asked for one by headers of their own
+		return nil, errors.New("it is a part of something, of which nothing says what stands in it")
+	}
 	kind, coding, err := form(resp)
 	if err != nil {
 		return nil, err

@@ -45,3 +45,32 @@ func TestFormsSaidTwice(t *testing.T) {
 		}
 	}
 }
+
+// TestPartsAreNotMasked: a part of an answer, by whatever a server takes for the wish for one,
+// does not say what its values are.
+func TestPartsAreNotMasked(t *testing.T) {
+	h := newHouse(t)
+	for path, c := range map[string]struct {
+		kind, part string
+		status     int
+	}{
+		"/part.json": {"application/json", `"bela@sample.example"`, http.StatusPartialContent},
+		"/part.csv":  {"text/csv", "7,bela@sample.example\n", http.StatusPartialContent},
+		"/whole":     {"application/json", `"bela@sample.example"`, http.StatusOK},
+	} {
+		h.mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("X-Ms-Range") == "" {
+				t.Error("the resource was not asked for a part")
+			}
+			w.Header().Set("Content-Type", c.kind)
+			w.Header().Set("Content-Range", "bytes 10-30/100")
+			w.WriteHeader(c.status)
+			_, _ = io.WriteString(w, c.part)
+		})
+		h.door.Set(func(p *enginetest.Policy) { p.Decide = masking })
+		resp, told := h.ask(t, "GET "+path, "", "X-Ms-Range: bytes=10-30")
+		if resp.StatusCode != http.StatusForbidden || strings.Contains(told, "sample") {
+			t.Errorf("%s: %s %q", path, resp.Status, told)
+		}
+	}
+}
