@@ -30,6 +30,9 @@ func (x *exchange) tunnel(ctx context.Context, out *http.Request, secrets [][]by
 	}
 	h := http.Header{}
 	request.Return(h, resp.Header)
+	if err := x.redirect(h); err != nil {
+		return o, err
+	}
 	if leaks(h, secrets) {
 		return o, errLeak
 	}

@@ -28,7 +28,7 @@ func TestWebSocket(t *testing.T) {
 			return
 		}
 		defer c.Close()
-		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: a\r\n\r\n")
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: a\r\nSet-Cookie: a=b; Domain=example.com; Path=/\r\n\r\n")
 		for {
 			line, err := b.ReadString('\n')
 			if err != nil {
@@ -44,6 +44,9 @@ func TestWebSocket(t *testing.T) {
 	resp, err := http.ReadResponse(r, nil)
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols || resp.Header.Get("Sec-Websocket-Accept") != "a" {
 		t.Fatal(resp, err)
+	}
+	if got := resp.Header["Set-Cookie"]; len(got) != 1 || got[0] != "a=b; Path=/" {
+		t.Errorf("a cookie goes to other hosts: %q", got)
 	}
 	for _, word := range []string{"one", "two"} {
 		_, _ = io.WriteString(c, word+"\n")
