@@ -199,11 +199,12 @@ func (b *Bodies) event(dst, text []byte) ([]byte, error) {
 	if retry != nil {
 		dst = append(append(append(dst, "retry: "...), retry...), '\n')
 	}
-	switch {
-	case !has:
-		return append(dst, ":\n\n"...), nil // it shows that the server lives
-	case len(bytes.TrimSpace(data)) == 0: // where a client may resume
-		return append(append(append(dst, "id: "...), id...), "\ndata:\n\n"...), nil
+	if len(bytes.TrimSpace(data)) == 0 {
+		dst = named(dst, id) // where a client may resume
+		if !has {
+			return append(dst, ":\n\n"...), nil // it shows that the server lives
+		}
+		return append(dst, "data:\n\n"...), nil
 	}
 	messages, batch, err := parse(data, false)
 	if err != nil {
@@ -222,9 +223,15 @@ func event(dst, id []byte, messages []*Message, batch bool) ([]byte, error) {
 	if err != nil {
 		return dst, err
 	}
-	dst = append(dst, "event: message\n"...)
-	if len(id) > 0 {
-		dst = append(append(append(dst, "id: "...), id...), '\n')
-	}
+	dst = named(append(dst, "event: message\n"...), id)
 	return append(append(append(dst, "data: "...), text...), "\n\n"...), nil
+}
+
+// named appends the id of an event, where it has one: an empty one would have the client forget
+// where it was.
+func named(dst, id []byte) []byte {
+	if len(id) == 0 {
+		return dst
+	}
+	return append(append(append(dst, "id: "...), id...), '\n')
 }

@@ -322,9 +322,9 @@ func TestEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	const stream = ": hello\n\nevent: message\nid: 7\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\ndata: \"params\":{\"data\":\"bob@example.com\"}}\n\n" +
-		"event: other\ndata: {}\n\ndata: {\"jsonrpc\":\"2.0\",\"id\":5,\"result\":{}}\n\nid: 8\ndata:\n\ndata: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"x\":\"bob@example.com\"}}\n\ndata: {\"half"
+		"event: other\ndata: {}\n\ndata: {\"jsonrpc\":\"2.0\",\"id\":5,\"result\":{}}\n\nid: 8\ndata:\n\ndata:\n\nid: 9\n\ndata: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"x\":\"bob@example.com\"}}\n\ndata: {\"half"
 	const want = "event: message\ndata: {\"error\":{\"code\":-32003,\"data\":{\"code\":\"denied\"},\"message\":\"postern: no\"},\"id\":2,\"jsonrpc\":\"2.0\"}\n\n" +
-		":\n\nevent: message\nid: 7\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{\"data\":\"***\"}}\n\nid: 8\ndata:\n\n" +
+		":\n\nevent: message\nid: 7\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{\"data\":\"***\"}}\n\nid: 8\ndata:\n\ndata:\n\nid: 9\n:\n\n" +
 		"event: message\ndata: {\"id\":1,\"jsonrpc\":\"2.0\",\"result\":{\"x\":\"***\"}}\n\n"
 	for seed := range uint64(2000) {
 		r := rand.New(rand.NewPCG(seed, 1))
