@@ -17,16 +17,19 @@ var hop = []string{
 // claims are headers by which proxies tell servers who a client is or where it meant to
 // go. What a client says in them is not passed on. Those of Postern itself are beside.
 var claims = []string{
-	"Authorization", "Forwarded", "Via", "Client-Ip", "True-Client-Ip", "Cf-Connecting-Ip", "Cdn-Loop", "Fastly-Client-Ip", "Remote-User",
-	"Remote-Addr", "Remote-Groups", "Remote-Email", "Remote-Name", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "X-Remote-User",
-	"X-Remote-Group", "X-User", "X-Username", "X-Groups", "X-Email", "X-Webauth-User", "X-Authenticated-User", "X-Authenticated-Groups",
-	"X-Original-Url", "X-Rewrite-Url", "X-Original-Uri", "X-Original-Host", "X-Original-Method", "X-Host", "X-Envoy-External-Address",
-	"X-Client-Cert", "X-Ssl-Cert", "Ssl-Client-Cert", "X-Amzn-Oidc-Data", "X-Amzn-Oidc-Identity", "X-Goog-Iap-Jwt-Assertion",
-	"X-Goog-Authenticated-User-Email", "X-Ms-Client-Principal", "Cf-Access-Jwt-Assertion", "X-Pomerium-Jwt-Assertion", "Impersonate-User",
-	"Impersonate-Group", "Impersonate-Uid", "Tailscale-User-Login",
+	"Authorization", "Forwarded", "Via", "Client-Ip", "True-Client-Ip", "Cf-Connecting-Ip", "Cdn-Loop", "Fastly-Client-Ip", "Fly-Client-Ip", "X-Real-Ip",
+	"X-Client-Ip", "X-Cluster-Client-Ip", "X-Azure-Clientip", "X-User", "X-Username", "X-Groups", "X-Email", "X-Original-Url", "X-Rewrite-Url", "X-Original-Uri",
+	"X-Original-Host", "X-Original-Method", "X-Host", "X-Envoy-External-Address", "X-Envoy-Original-Path", "X-Client-Cert", "X-Client-Dn", "X-Client-Verify",
+	"X-Ssl-Cert", "X-Arr-Clientcert", "X-Goog-Iap-Jwt-Assertion", "X-Endpoint-Api-Userinfo", "X-Apigateway-Api-Userinfo", "X-Credential-Identifier",
+	"X-Auth-Username", "X-Auth-Userid", "X-Auth-User", "X-Auth-Subject", "X-Auth-Email", "X-Auth-Groups", "X-Auth-Roles", "Cf-Access-Jwt-Assertion",
+	"Proxy", // servers of CGI make it the proxy of the program that they start
 }
 
-var claimPrefixes = []string{"X-Forwarded-", "X-Auth-Request-", "X-Remote-", "X-Token-", "X-Postern-", "Postern-", "Impersonate-", "X-Ssl-Client-", "Proxy-"}
+var claimPrefixes = []string{
+	"X-Forwarded-", "X-Auth-Request-", "Remote-", "X-Remote-", "X-Token-", "X-Postern-", "Postern-", "Impersonate-", "X-Ssl-Client-", "Ssl-Client-", "X-Client-Cert-",
+	"Proxy-", "X-Authenticated-", "X-Webauth-", "X-Authentik-", "X-Pomerium-", "X-Vouch-", "X-Consumer-", "X-Amzn-Oidc-", "X-Amzn-Mtls-", "X-Ms-Client-Principal",
+	"X-Goog-Authenticated-User-", "Cf-Access-Authenticated-", "Tailscale-User-",
+}
 
 // overrides name another method than the one that was judged.
 var overrides = []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"}

@@ -53,7 +53,9 @@ func TestWhatGoesOn(t *testing.T) {
 	resp, seen := h.ask(t, "POST /%65cho?a=b+c", "hello",
 		"Accept: text/plain", "X-Trace: 1", "Connection: X-Hop", "X-Hop: 1", "X-Forwarded-For: 10.0.0.1", "X-Forwarded-Host: evil", "Forwarded: for=10.0.0.1",
 		"X_Forwarded_For: 10.0.0.1", "X-Real-Ip: 10.0.0.1", "X-Remote-User: root", "X-Original-Url: /admin", "X-Rewrite-Url: /admin", "Proxy-Authorization: x",
-		"X-Auth-Request-User: root", "Impersonate-User: root", "Cookie: mine=1", "Te: trailers", "Keep-Alive: 1", "X-Postern-User: root", "Postern-Subject: root")
+		"X-Auth-Request-User: root", "Impersonate-User: root", "Cookie: mine=1", "Te: trailers", "Keep-Alive: 1", "X-Postern-User: root", "Postern-Subject: root",
+		"Remote-User: root", "X-Ms-Client-Principal-Name: root", "X-Amzn-Mtls-Clientcert-Subject: CN=root", "X-Amzn-Oidc-Identity: root", "Cf-Access-Authenticated-User-Email: root",
+		"X-Authentik-Username: root", "X-Pomerium-Claim-Email: root", "X-Consumer-Username: root", "X-Webauth-Role: root", "X-Auth-Roles: root", "Proxy: http://evil")
 	if resp.StatusCode != http.StatusOK {
 		t.Fatal(resp.Status, seen)
 	}
