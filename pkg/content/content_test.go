@@ -182,6 +182,21 @@ func TestLines(t *testing.T) {
 	}
 }
 
+// One value by itself and a list of it have the same paths.
+func TestOneOrMany(t *testing.T) {
+	r := rule(t, nil, at("/*/email", stars), at("/0/note", stars), at("/id", null))
+	for in, want := range map[string]string{
+		`{"email":"a","note":"b","id":1}`:                `{"email":"***","note":"***","id":null}`,
+		`[{"email":"a","note":"b","id":1},{"note":"c"}]`: `[{"email":"***","note":"***","id":null},{"note":"c"}]`,
+		`{"list":[{"email":"a","id":1}]}`:                `{"list":[{"email":"a","id":1}]}`,
+		`[["a"],{"x":{"id":1}},"b"]`:                     `[["a"],{"x":{"id":1}},"b"]`,
+	} {
+		if got, err := whole(r, jsonType, in); err != nil || got != want {
+			t.Errorf("%s\n got %s, %v\nwant %s", in, got, err, want)
+		}
+	}
+}
+
 // What two readers could understand in two ways is refused.
 func TestStrictJSON(t *testing.T) {
 	r := rule(t, nil, at("/a", stars))

@@ -174,8 +174,9 @@ func (j *JSON) show(dst []byte, b byte) []byte {
 	return append(dst, b)
 }
 
-// reset gets ready for the next value at the top. A line has the paths of an element of an
-// array besides, for who asks may choose in which of both forms the answer comes.
+// reset gets ready for the next value at the top. It has the paths of an element of an array
+// besides, as elements of one at the top have those of a value by itself: who asks may choose
+// in which form the answer comes, one value, a list of one, or lines.
 func (j *JSON) reset() {
 	j.from, j.by = 0, nil
 	j.nodes = j.nodes[:0]
@@ -183,10 +184,8 @@ func (j *JSON) reset() {
 		return
 	}
 	j.nodes = append(j.nodes, j.rule.paths)
-	if j.many {
-		j.part = appendInt(j.part[:0], j.lines)
-		j.nodes = j.rule.paths.below(j.nodes, j.part)
-	}
+	j.part = appendInt(j.part[:0], j.lines)
+	j.nodes = j.rule.paths.below(j.nodes, j.part)
 }
 
 // begin begins a value.
@@ -277,6 +276,9 @@ func (j *JSON) element(f *frame) {
 	}
 	j.part = appendInt(j.part[:0], f.index)
 	j.step(f, j.part)
+	if len(j.frames) == 1 {
+		j.nodes = append(j.nodes, j.rule.paths)
+	}
 }
 
 func appendInt(dst []byte, n int) []byte {
