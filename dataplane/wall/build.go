@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
@@ -83,14 +84,19 @@ func build(ctx context.Context, conn *pgx.Conn, w policy.Wall, old map[string]bo
 
 // ensureRole makes a role that cannot log in and is a member of nothing.
 func ensureRole(ctx context.Context, tx pgx.Tx, role string) error {
-	var odd, mine bool
-	err := tx.QueryRow(ctx, `SELECT rolsuper OR rolcanlogin OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls,
-		pg_has_role(current_user, oid, 'USAGE') FROM pg_roles WHERE rolname = $1`, role).Scan(&odd, &mine)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		if err := exec(ctx, tx, "CREATE ROLE "+sql.Quote(role)+" NOLOGIN"); err != nil {
+	var odd bool
+	look := func() error {
+		return tx.QueryRow(ctx, `SELECT rolsuper OR rolcanlogin OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls
+			FROM pg_roles WHERE rolname = $1`, role).Scan(&odd)
+	}
+	err := look()
+	if errors.Is(err, pgx.ErrNoRows) {
+		if err := makeRole(ctx, tx, role); err != nil {
 			return err
 		}
+		err = look()
+	}
+	switch {
 	case err != nil:
 		return fmt.Errorf("look at role %s: %w", role, err)
 	case odd:
@@ -111,6 +117,16 @@ func ensureRole(ctx context.Context, tx pgx.Tx, role string) error {
 	// Since PostgreSQL 16 that takes only what the wall itself would have granted.
 	if groups, err = groupsOf(ctx, tx, role); err == nil && len(groups) > 0 {
 		err = fmt.Errorf("role %s is a member of %s: whoever granted that has to revoke it", role, strings.Join(groups, ", "))
+	}
+	return err
+}
+
+// makeRole makes a role, or finds that somebody else has just made it: before there is a first
+// role, walls of one server have nothing to wait for each other at.
+func makeRole(ctx context.Context, tx pgx.Tx, role string) error {
+	err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return exec(ctx, tx, "CREATE ROLE "+sql.Quote(role)+" NOLOGIN") })
+	if pg := new(pgconn.PgError); errors.As(err, &pg) && (pg.Code == "42710" || pg.Code == "23505") { // duplicate object, unique violation
+		return nil
 	}
 	return err
 }
