@@ -4,6 +4,7 @@
 package notify
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -12,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -32,8 +34,8 @@ const (
 	toldKind = "told"
 
 	sendTimeout = 10 * time.Second
-	// A channel that fails is tried again after firstPause, twice as long each time, and
-	// never longer than maxPause.
+	// What fails is tried again after firstPause, twice as long each time, and never longer
+	// than maxPause.
 	firstPause = time.Second
 	maxPause   = time.Minute
 	// tick is how often a channel looks for what is left to tell where nothing happens.
@@ -159,70 +161,107 @@ func (s *Service) serve(ctx context.Context, c Channel, guard store.Op) error {
 	}
 	changed, stop := s.cfg.Holds.Changes()
 	defer stop()
+	failing := map[string]*retry{}
 	pause := time.Duration(0)
 	for ctx.Err() == nil {
-		wait := tick
-		if err := s.pass(ctx, c, guard); err != nil && ctx.Err() == nil {
-			pause = min(max(2*pause, firstPause), maxPause)
+		wait, err := s.pass(ctx, c, guard, failing)
+		switch {
+		case err == nil:
+			pause = 0
+		case ctx.Err() == nil:
+			pause = longer(pause)
 			wait = pause
 			s.cfg.Logger.WarnContext(ctx, "a channel was not told; trying again", "channel", c.Name, "after", pause, "error", err)
-		} else {
-			pause = 0
 		}
 		timer := time.NewTimer(wait)
-		if pause > 0 { // a change does not make a channel answer that does not
-			select {
-			case <-ctx.Done():
-			case <-timer.C:
-			}
-		} else {
-			select {
-			case <-ctx.Done():
-			case <-changed:
-			case <-timer.C:
-			}
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		case <-timer.C:
 		}
 		timer.Stop()
 	}
 	return ctx.Err()
 }
 
-// pass tells a channel what it does not know. Of what is settled it hears only where it
-// had been asked.
-func (s *Service) pass(ctx context.Context, c Channel, guard store.Op) error {
-	var errs []error
+// A retry is when a hold is told of again of which a channel did not take what it was told:
+// others are told of meanwhile, for it may be the hold that the channel does not like.
+type retry struct {
+	pause time.Duration
+	at    time.Time
+}
+
+func longer(pause time.Duration) time.Duration { return min(max(2*pause, firstPause), maxPause) }
+
+// pass tells a channel what it does not know, and returns after how long to look again. Of what
+// is settled it hears only where it had been asked. Those that have failed are told last.
+func (s *Service) pass(ctx context.Context, c Channel, guard store.Op, failing map[string]*retry) (time.Duration, error) {
 	holds := s.cfg.Holds.All()
 	if c.Name == s.cfg.Channels[0].Name {
 		if err := s.sweep(ctx, guard, holds); err != nil {
-			return err
+			return 0, err
 		}
 	}
+	slices.SortFunc(holds, func(a, b *typesv1.Hold) int {
+		return cmp.Compare(failing[a.GetId()].paused(), failing[b.GetId()].paused())
+	})
+	maps.DeleteFunc(failing, func(id string, _ *retry) bool {
+		return !slices.ContainsFunc(holds, func(h *typesv1.Hold) bool { return h.GetId() == id })
+	})
+	wait := tick
 	for _, h := range holds {
-		key := toldKey(c.Name, h.GetId())
-		was, revision, err := s.was(ctx, key)
-		if err != nil {
-			return err
-		}
-		now := told{Event: event(h)}
-		if approve.Waiting(h) {
-			now.Asks = slices.Sorted(slices.Values(h.GetApproverGroups()))
-		}
-		if was.Event == now.Event && slices.Equal(was.Asks, now.Asks) || was.Event == "" && !approve.Waiting(h) {
+		r := failing[h.GetId()]
+		if r != nil && s.cfg.Now().Before(r.at) {
+			wait = min(wait, r.at.Sub(s.cfg.Now()))
 			continue
 		}
-		if now.Place, err = s.send(ctx, c, h, now.Event, was, revision); err != nil {
-			errs = append(errs, fmt.Errorf("hold %s: %w", h.GetId(), err))
+		sent, err := s.tell(ctx, c, h, guard)
+		if err != nil {
+			return 0, err
+		}
+		if sent == nil {
+			delete(failing, h.GetId())
 			continue
 		}
-		value, err := json.Marshal(now)
-		if err != nil {
-			return err
-		}
-		if _, err := s.cfg.Store.Commit(ctx, guard, store.Op{Key: key, Value: value, If: revision}); err != nil {
-			return err
+		next := longer(r.paused())
+		failing[h.GetId()], wait = &retry{next, s.cfg.Now().Add(next)}, min(wait, next)
+		if ctx.Err() == nil {
+			s.cfg.Logger.WarnContext(ctx, "a channel was not told of a hold; trying again", "channel", c.Name, "hold", h.GetId(), "after", next, "error", sent)
 		}
 	}
-	return errors.Join(errs...)
+	return wait, nil
+}
+
+func (r *retry) paused() time.Duration {
+	if r == nil {
+		return 0
+	}
+	return r.pause
+}
+
+// tell tells a channel how a hold stands, unless it knows; sent is why it did not take that.
+func (s *Service) tell(ctx context.Context, c Channel, h *typesv1.Hold, guard store.Op) (sent, err error) {
+	key := toldKey(c.Name, h.GetId())
+	was, revision, err := s.was(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	now := told{Event: event(h)}
+	if approve.Waiting(h) {
+		now.Asks = slices.Sorted(slices.Values(h.GetApproverGroups()))
+	}
+	if was.Event == now.Event && slices.Equal(was.Asks, now.Asks) || was.Event == "" && !approve.Waiting(h) {
+		return nil, nil
+	}
+	if now.Place, sent = s.send(ctx, c, h, now.Event, was, revision); sent != nil {
+		return sent, nil
+	}
+	value, err := json.Marshal(now)
+	if err != nil {
+		return nil, err
+	}
+	_, err = s.cfg.Store.Commit(ctx, guard, store.Op{Key: key, Value: value, If: revision})
+	return nil, err
 }
 
 // sweep forgets what channels know of holds that are forgotten.

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -62,6 +63,7 @@ type outside struct {
 	hooks  []hooked
 	calls  []call
 	failed int // how many webhooks are still to be refused
+	gone   int // so many messages are not there any more
 	users  map[string]any
 }
 
@@ -100,10 +102,21 @@ func (o *outside) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "users.info":
 		_ = json.NewEncoder(w).Encode(map[string]any{"ok": true, "user": o.users[r.URL.Query().Get("user")]})
 	case "chat.postMessage", "chat.update":
+		if method == "chat.update" && o.gone > 0 {
+			o.gone--
+			_, _ = io.WriteString(w, `{"ok":false,"error":"message_not_found"}`)
+			return
+		}
 		_ = json.NewEncoder(w).Encode(map[string]any{"ok": true, "channel": "C1", "ts": fmt.Sprintf("%d.1", len(o.calls))})
 	default:
 		_, _ = io.WriteString(w, `{"ok":true}`)
 	}
+}
+
+func (o *outside) delete() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.gone++
 }
 
 func (o *outside) called(method string) []call {
@@ -126,12 +139,19 @@ type fixture struct {
 	store    *storetest.Memory
 	snapshot atomic.Pointer[policy.Snapshot]
 	changed  chan struct{}
+	stop     func() // what start began
 }
 
 func newFixture(t *testing.T, kinds ...string) *fixture {
-	f := &fixture{t: t, store: storetest.NewMemory(), out: &outside{users: map[string]any{}}, changed: make(chan struct{}, 1)}
-	srv := httptest.NewServer(f.out)
+	out := &outside{users: map[string]any{}}
+	srv := httptest.NewServer(out)
 	t.Cleanup(srv.Close)
+	return newFixtureAt(t, srv.URL, out, kinds...)
+}
+
+// newFixtureAt is newFixture where the outside is at a URL.
+func newFixtureAt(t *testing.T, at string, out *outside, kinds ...string) *fixture {
+	f := &fixture{t: t, store: storetest.NewMemory(), out: out, changed: make(chan struct{}, 1)}
 	f.snapshot.Store(policytest.Compile(t, world))
 	logger := slog.New(slog.DiscardHandler)
 	f.holds = approve.New(approve.Config{Store: f.store, Snapshot: f.snapshot.Load, Changed: func() (<-chan struct{}, func()) { return f.changed, func() {} }, Audit: audit.New(f.store, time.Now), URL: func(id string) string { return "https://control/approvals/" + id }, Logger: logger})
@@ -146,8 +166,8 @@ func newFixture(t *testing.T, kinds ...string) *fixture {
 		t.Fatal(err)
 	}
 	channels := map[string]Channel{
-		"webhook": {Name: "siem", Secret: "siem", Webhook: &Webhook{URL: srv.URL + "/hook"}},
-		"slack":   {Name: "chat", Secret: "chat", Slack: &Slack{URL: srv.URL + "/api", Channel: "C1", Team: "T1", People: map[string]string{"U-bob": "bob", "U-alice": "alice"}}},
+		"webhook": {Name: "siem", Secret: "siem", Webhook: &Webhook{URL: at + "/hook"}},
+		"slack":   {Name: "chat", Secret: "chat", Slack: &Slack{URL: at + "/api", Channel: "C1", Team: "T1", People: map[string]string{"U-bob": "bob", "U-alice": "alice"}}},
 	}
 	cfg := Config{
 		Holds: f.holds, Store: f.store, Logger: logger,
@@ -177,7 +197,8 @@ func (f *fixture) start() {
 	g := run.New(ctx)
 	g.Go("holds", f.holds.Run)
 	g.Go("notify", f.svc.Run)
-	f.t.Cleanup(func() { cancel(); _ = g.Wait() })
+	f.stop = func() { cancel(); _ = g.Wait() }
+	f.t.Cleanup(f.stop)
 }
 
 // ask changes the groups of the rule.
@@ -236,6 +257,65 @@ func TestWebhook(t *testing.T) {
 			t.Errorf("%s: %v", got.body, err)
 		}
 	}
+}
+
+// TestOneThatIsRefused: a hold that a channel never takes holds up no other one.
+func TestOneThatIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixtureAt(t, "https://siem", nil, "webhook")
+		var told, tries atomic.Int32
+		f.svc.cfg.Channels[0].Webhook.client.Transport = roundTrip(func(r *http.Request) int {
+			body, _ := io.ReadAll(r.Body)
+			if strings.Contains(string(body), "DELETE 1") {
+				tries.Add(1)
+				return http.StatusRequestEntityTooLarge
+			}
+			told.Add(1)
+			return http.StatusOK
+		})
+		f.start()
+		f.hold("DELETE 1")
+		time.Sleep(10 * time.Minute) // by now it is tried each minute
+		before := tries.Load()
+		f.hold("DELETE 2")
+		synctest.Wait()
+		if told.Load() != 1 {
+			t.Error("another one waits for the one that is refused")
+		}
+		if tries.Load() != before {
+			t.Error("what is refused is told again with each change")
+		}
+		time.Sleep(5 * time.Minute)
+		if n := tries.Load() - before; n < 4 || n > 6 || told.Load() != 1 {
+			t.Errorf("in five minutes the one was tried %d times, the other told %d times", n, told.Load())
+		}
+		f.stop()
+	})
+}
+
+type roundTrip func(*http.Request) int
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) {
+	status := f(r)
+	return &http.Response{StatusCode: status, Status: http.StatusText(status), Body: http.NoBody, Request: r}, nil
+}
+
+// TestSlackMessageIsDeleted: a message that somebody has deleted is posted anew while there is
+// something to answer, and is no trouble afterwards.
+func TestSlackMessageIsDeleted(t *testing.T) {
+	f := newFixture(t, "slack")
+	f.start()
+	f.hold("DELETE 1")
+	wait.For(t, "the message", func() bool { return len(f.out.called("chat.postMessage")) == 1 })
+	f.out.delete()
+	f.ask("leads", "security")
+	wait.For(t, "another message", func() bool { return len(f.out.called("chat.postMessage")) == 2 })
+	again := f.out.called("chat.postMessage")[1].body
+	if text, _ := json.Marshal(again); again["ts"] != nil || again["channel"] != "C1" || !strings.Contains(string(text), `"action_id":"approve"`) {
+		t.Errorf("it is %s", text)
+	}
+	f.ask("leads")
+	wait.For(t, "it is the one that changes", func() bool { return len(f.out.called("chat.update")) == 2 })
 }
 
 // TestWhoIsAskedNow: whom a changed rule asks is told, once for each change, in messages that a

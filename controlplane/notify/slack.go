@@ -63,7 +63,16 @@ func (s *Service) post(ctx context.Context, c *Slack, fields map[string]secret.B
 		Channel string `json:"channel"`
 		TS      string `json:"ts"`
 	}
-	if err := s.slack(ctx, c, fields, method, message, &answer); err != nil {
+	err = s.slack(ctx, c, fields, method, message, &answer)
+	if errors.Is(err, errNoMessage) { // somebody has deleted it
+		if !approve.Waiting(h) {
+			return was.Place, nil
+		}
+		delete(message, "ts")
+		message["channel"] = c.Channel
+		again, err = false, s.slack(ctx, c, fields, "chat.postMessage", message, &answer)
+	}
+	if err != nil {
 		return "", err
 	}
 	more := slices.DeleteFunc(slices.Clone(h.GetApproverGroups()), func(g string) bool { return slices.Contains(was.Asks, g) })
@@ -154,6 +163,13 @@ func cut(s string) string {
 	return strings.ToValidUTF8(s[:maxShown], "") + " …"
 }
 
+// A slackError is what Slack says is wrong.
+type slackError string
+
+func (e slackError) Error() string { return string(e) }
+
+const errNoMessage slackError = "message_not_found"
+
 // slack calls a method of Slack's API.
 func (s *Service) slack(ctx context.Context, c *Slack, fields map[string]secret.Bytes, method string, message, answer any) error {
 	body, err := json.Marshal(message)
@@ -190,7 +206,7 @@ func (s *Service) slack(ctx context.Context, c *Slack, fields map[string]secret.
 		return fmt.Errorf("slack %s: %w", method, err)
 	}
 	if !ok.OK {
-		return errors.New("slack " + method + ": " + ok.Error)
+		return fmt.Errorf("slack %s: %w", method, slackError(ok.Error))
 	}
 	if answer == nil {
 		return nil
