@@ -151,7 +151,7 @@ func (f *File) Write(records []Record) error {
 func (f *File) append(b []byte) (err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	file, err := os.OpenFile(f.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
+	file, err := os.OpenFile(f.path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o640)
 	if err != nil {
 		return fmt.Errorf("export: %w", err)
 	}
@@ -160,6 +160,25 @@ func (f *File) append(b []byte) (err error) {
 			err = fmt.Errorf("export: %w", err)
 		}
 	}()
+	cut, err := cutOff(file)
+	if err != nil {
+		return err
+	}
+	if cut {
+		b = append([]byte{'\n'}, b...)
+	}
 	_, err = file.Write(b)
 	return err
+}
+
+// cutOff reports whether a file ends within a line, where a process or the disk's room ended: the
+// next line must not become part of it.
+func cutOff(file *os.File) (bool, error) {
+	info, err := file.Stat()
+	if err != nil || info.Size() == 0 || !info.Mode().IsRegular() {
+		return false, err
+	}
+	var last [1]byte
+	_, err = file.ReadAt(last[:], info.Size()-1)
+	return last[0] != '\n', err
 }

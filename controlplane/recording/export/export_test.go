@@ -78,6 +78,38 @@ func TestFile(t *testing.T) {
 	}
 }
 
+// TestFileBehindHalfALine shows that what a full disk cut short takes no further line with it.
+func TestFileBehindHalfALine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "records.jsonl")
+	f, err := export.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := []export.Record{{Schema: 1, Kind: export.KindStatement, Session: "s-1", Number: 1}, {Schema: 1, Kind: export.KindStatement, Session: "s-1", Number: 2}}
+	if err := f.Write(records); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, int64(len(whole)-20)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := f.Write(records); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := string(whole[:len(whole)-20]) + "\n" + string(whole) + string(whole); string(all) != want {
+		t.Errorf("the file has\n%s, want\n%s", all, want)
+	}
+}
+
 // TestEntry shows what is told of the audit log, and which of it is an alert.
 func TestEntry(t *testing.T) {
 	at := time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
