@@ -290,9 +290,10 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier, enr
 		Ready:     s.Ready,
 	})
 	s.api = &http.Server{
-		Handler:           handler,
+		Handler:           taken(handler),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
+		HTTP2:             &http.HTTP2Config{WriteByteTimeout: takeTime},
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		TLSConfig: &tls.Config{
