@@ -23,6 +23,8 @@ import (
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	"github.com/posterngate/postern/pkg/gen/postern/api/v1/apiv1connect"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/record"
 )
 
 // Live reaches sessions that live on nodes.
@@ -79,6 +81,9 @@ func (h *Handler) ListSessions(ctx context.Context, req *connect.Request[apiv1.L
 		return nil, err
 	}
 	m := req.Msg
+	if err := checkList(m); err != nil {
+		return nil, err
+	}
 	f := index.Filter{Subject: m.GetSubject(), Task: m.GetTask(), Resource: m.GetResource(), Live: m.GetLive(), Since: when(m.GetSince()), Until: when(m.GetUntil())}
 	if !c.Has(authz.Auditor) && !c.Has(authz.Operator) {
 		if f.Subject != "" && f.Subject != c.Subject.Name {
@@ -106,6 +111,25 @@ func (h *Handler) ListSessions(ctx context.Context, req *connect.Request[apiv1.L
 		resp.NextPageToken = token(resp.Sessions[len(resp.Sessions)-1])
 	}
 	return connect.NewResponse(resp), nil
+}
+
+// checkList says what in a request is nothing that an index can be asked for.
+func checkList(m *apiv1.ListSessionsRequest) error {
+	var v []fault.Violation
+	for name, text := range map[string]string{"subject": m.GetSubject(), "task": m.GetTask(), "resource": m.GetResource()} {
+		if len(text) > index.MaxName || strings.ContainsRune(text, 0) {
+			v = append(v, fault.Violation{Field: name, Reason: "is longer than " + strconv.Itoa(index.MaxName) + " bytes, or has a zero byte"})
+		}
+	}
+	for name, t := range map[string]*timestamppb.Timestamp{"since": m.GetSince(), "until": m.GetUntil()} {
+		if t != nil && t.CheckValid() != nil {
+			v = append(v, fault.Violation{Field: name, Reason: "is not a time"})
+		}
+	}
+	if len(v) > 0 {
+		return fault.Invalid(v...)
+	}
+	return nil
 }
 
 func when(t *timestamppb.Timestamp) time.Time {
@@ -138,7 +162,7 @@ func parseToken(t string) (*index.Place, error) {
 	raw, err := base64.RawURLEncoding.DecodeString(t)
 	start, id, ok := strings.Cut(string(raw), " ")
 	us, numErr := strconv.ParseInt(start, 10, 64)
-	if err != nil || numErr != nil || !ok {
+	if err != nil || numErr != nil || !ok || record.CheckSession(postern.SessionID(id)) != nil {
 		return nil, fault.Invalid(fault.Violation{Field: "page_token", Reason: "is not from an answer"})
 	}
 	return &index.Place{Start: time.UnixMicro(us), ID: id}, nil

@@ -6,6 +6,7 @@ import (
 	"crypto"
 	"crypto/ed25519"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 
 	"connectrpc.com/connect"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/posterngate/postern/controlplane/api/authz"
 	"github.com/posterngate/postern/controlplane/api/sessionapi"
@@ -227,9 +229,13 @@ func TestList(t *testing.T) {
 		{"ada:admin", &apiv1.ListSessionsRequest{PageSize: 1001}},
 		{"ada:admin", &apiv1.ListSessionsRequest{PageSize: -1}},
 		{"ada:admin", &apiv1.ListSessionsRequest{PageToken: "x"}},
+		{"ada:admin", &apiv1.ListSessionsRequest{PageToken: base64.RawURLEncoding.EncodeToString([]byte("1 a\x00b"))}},
+		{"ada:admin", &apiv1.ListSessionsRequest{PageToken: base64.RawURLEncoding.EncodeToString([]byte("1 a\xff"))}},
+		{"ada:admin", &apiv1.ListSessionsRequest{Subject: "a\x00b"}},
+		{"ada:admin", &apiv1.ListSessionsRequest{Since: &timestamppb.Timestamp{Seconds: 1 << 60}}},
 	} {
-		if got, err := list(c.who, c.m); err == nil {
-			t.Errorf("%q %v: %q", c.who, c.m, got)
+		if got, err := list(c.who, c.m); err == nil || connect.CodeOf(err) == connect.CodeInternal {
+			t.Errorf("%q %v: %q, %v", c.who, c.m, got, err)
 		}
 	}
 }

@@ -69,8 +69,10 @@ func commit(t *testing.T, x index.Index) {
 	if h.Next != 0 || h.Node != "" {
 		t.Errorf("head of nothing: %+v", h)
 	}
-	if _, err := x.Session(ctx, "s"); !errors.Is(err, index.ErrNotFound) {
-		t.Errorf("session: %v", err)
+	for _, id := range []postern.SessionID{"s", "s\x00", "s\xff", ""} {
+		if _, err := x.Session(ctx, id); !errors.Is(err, index.ErrNotFound) {
+			t.Errorf("session %q: %v", id, err)
+		}
 	}
 	if _, err := x.Chunk(ctx, "s", 0); !errors.Is(err, index.ErrNotFound) {
 		t.Errorf("chunk: %v", err)

@@ -199,6 +199,9 @@ func scanSession(scan func(...any) error) (no int64, s *typesv1.Session, err err
 
 // Session implements index.Index.
 func (r *Reader) Session(ctx context.Context, id postern.SessionID) (*typesv1.Session, error) {
+	if record.CheckSession(id) != nil { // PostgreSQL fails where a text can be none
+		return nil, index.ErrNotFound
+	}
 	_, s, err := scanSession(r.DB.QueryRowContext(ctx, r.bind(`SELECT `+sessionColumns+` FROM session s WHERE s.id = ?`), string(id)).Scan)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, index.ErrNotFound
