@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -27,6 +28,7 @@ import (
 	"github.com/posterngate/postern/controlplane/credential/vault"
 	"github.com/posterngate/postern/controlplane/fleet"
 	"github.com/posterngate/postern/controlplane/identity"
+	"github.com/posterngate/postern/controlplane/identity/authority"
 	"github.com/posterngate/postern/controlplane/publish"
 	"github.com/posterngate/postern/controlplane/recording/index"
 	"github.com/posterngate/postern/controlplane/store"
@@ -46,6 +48,20 @@ func openStore(ctx context.Context, cfg config.Config, log *slog.Logger) (store.
 		return nil, err
 	}
 	return etcd.Open(ctx, ec)
+}
+
+// openKeeper opens the key file, and makes it for a store that has nothing to be opened by it.
+func openKeeper(ctx context.Context, cfg config.Config, s store.Store) (sealed.Keeper, error) {
+	if _, err := os.Stat(cfg.KeyFile); errors.Is(err, fs.ErrNotExist) {
+		kept, err := authority.Kept(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		if kept {
+			return nil, fmt.Errorf("keyFile: there is no %s, and the store has keys that only it opens; put it back, from its backup or from another replica", cfg.KeyFile)
+		}
+	}
+	return sealed.OpenKeyFile(cfg.KeyFile)
 }
 
 // storeConfig is how to reach the store, with what the files say that the configuration names.

@@ -108,7 +108,7 @@ func New(ctx context.Context, cfg config.Config, tel *telemetry.T) (_ *Server, e
 			err = errors.Join(err, s.close())
 		}
 	}()
-	keeper, err := sealed.OpenKeyFile(cfg.KeyFile)
+	keeper, err := openKeeper(ctx, cfg, s.store)
 	if err != nil {
 		return nil, err
 	}

@@ -73,6 +73,12 @@ func Open(ctx context.Context, cfg Config) (*Authority, error) {
 	return a, nil
 }
 
+// Kept is whether a store has keys already, which its Keeper alone can open.
+func Kept(ctx context.Context, s store.Store) (bool, error) {
+	entries, _, err := s.List(ctx, Kind, "", 1)
+	return len(entries) > 0, err
+}
+
 // CA is the certificate of the CA that signs now; it must not be changed.
 func (a *Authority) CA() *x509.Certificate { return a.current(UseNodes).cert }
 
