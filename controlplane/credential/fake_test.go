@@ -39,6 +39,7 @@ type fakeSource struct {
 	broken  error         // what Revoke and Renew answer
 	pause   chan struct{} // Issue waits for it before it reads
 	reads   bool          // it makes nothing, and so has nothing to undo
+	silent  bool          // Revoke does not answer
 }
 
 func newSource() *fakeSource {
@@ -98,9 +99,15 @@ func (f *fakeSource) Renew(_ context.Context, h []byte, until time.Time) (time.T
 	return within(until, f.max), nil
 }
 
-func (f *fakeSource) Revoke(_ context.Context, h []byte) error {
+func (f *fakeSource) Revoke(ctx context.Context, h []byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.silent {
+		f.mu.Unlock()
+		<-ctx.Done()
+		f.mu.Lock()
+		return ctx.Err()
+	}
 	f.revokes++
 	if f.broken != nil {
 		return f.broken

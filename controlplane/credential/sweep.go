@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -72,10 +73,12 @@ func (b *sweeper) run(ctx context.Context) error {
 	}
 }
 
-// sweep looks at every lease once.
+// sweep looks at every lease once. A source that does not answer is left alone for the rest of
+// it: what others have lent must not wait for that.
 func (b *sweeper) sweep(ctx context.Context) error {
 	g := run.New(ctx)
 	slots := make(chan struct{}, revokers)
+	var silent sync.Map // sources
 	over := map[postern.GrantID]bool{}
 	var unread []error
 	for e := range b.leases.View().All(Kind) {
@@ -91,11 +94,19 @@ func (b *sweeper) sweep(ctx context.Context) error {
 		case <-g.Context().Done():
 			return g.Wait()
 		}
+		if _, is := silent.Load(one.Source); is {
+			<-slots
+			continue
+		}
 		g.Go("sweep "+string(one.id), func(ctx context.Context) error {
 			defer func() { <-slots }()
 			ctx, cancel := context.WithTimeout(ctx, revokeTimeout)
 			defer cancel()
-			if err := do(ctx, b.guard); err != nil && !store.IsConflict(err) {
+			err := do(ctx, b.guard)
+			if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
+				silent.Store(one.Source, true)
+			}
+			if err != nil && !store.IsConflict(err) {
 				b.cfg.Logger.WarnContext(ctx, "lease was not ended; it will be tried again", append(one.attrs(), slog.Any("error", err))...)
 			}
 			return nil

@@ -3,6 +3,7 @@ package credential
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -82,6 +83,45 @@ func TestSweepsWithinAMinute(t *testing.T) {
 		})
 	}
 }
+
+// TestASourceThatIsSilent shows that what one source has lent is taken back within a minute though
+// another one, that has lent much, does not answer; and that this one's is once it does.
+func TestASourceThatIsSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		for n := range 400 {
+			h.take(fmt.Sprintf("s-%d", n))
+		}
+		h.vault.set(func(f *fakeSource) { f.silent = true })
+		wall := newSource()
+		h.cfg.Wall = wall
+		h.policy.put("g-2", "walled", typesv1.GrantState_GRANT_STATE_ACTIVE, time.Now().Add(time.Hour))
+		last := 0 // in the order of the ledger
+		for leaseID("node-1", session(last), PurposeSession) < "l-ff" {
+			last++
+		}
+		if _, err := h.Lease(t.Context(), h.node(), &nodev1.LeaseRequest{Session: string(session(last)), Grant: "g-2", Resource: "crm", Purpose: PurposeSession}); err != nil {
+			t.Fatal(err)
+		}
+		for _, g := range []string{"g-1", "g-2"} {
+			h.policy.put(g, "report", typesv1.GrantState_GRANT_STATE_OVER, time.Now().Add(time.Hour))
+		}
+		b := h.another()
+		b.cfg.Wall = wall
+		sweeping(t, b)
+		time.Sleep(time.Minute)
+		if wall.live() != 0 || h.vault.live() != 400 {
+			t.Errorf("after a minute %d logins of the wall live, and %d users of the silent source", wall.live(), h.vault.live())
+		}
+		h.vault.set(func(f *fakeSource) { f.silent = false })
+		time.Sleep(6 * time.Minute)
+		if n := h.vault.live(); n != 0 {
+			t.Errorf("%d users live of a source that answers again", n)
+		}
+	})
+}
+
+func session(n int) postern.SessionID { return postern.SessionID(fmt.Sprintf("walled-%d", n)) }
 
 // TestEndedLeasesAreNamesInMemory shows that a sweeper keeps no more than the name of leases that
 // have ended: most of the ledger has, and waits an hour to be forgotten.
