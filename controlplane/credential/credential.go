@@ -129,8 +129,10 @@ const (
 	overrun = time.Minute
 	// giveUp is how long after that the sweeper goes on trying to revoke.
 	giveUp = 10 * time.Minute
-	// keepEnded is how long ended leases stay in the ledger.
+	// keepEnded is how long ended leases stay in the ledger, and maxEnded how many do: what
+	// is kept for people to look at does not grow with how many sessions there are.
 	keepEnded = time.Hour
+	maxEnded  = 2000
 	// revokers is how many leases the sweeper ends at once.
 	revokers = 16
 	// maxID bounds ids that nodes send.

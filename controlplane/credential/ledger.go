@@ -156,12 +156,6 @@ func (l ledger) move(ctx context.Context, one *lease, to state, change func(*lea
 	return nil
 }
 
-// forget drops a lease that ended.
-func (l ledger) forget(ctx context.Context, one lease, with ...store.Op) error {
-	_, err := l.store.Commit(ctx, append(with, store.Op{Key: l.key(one.id), Delete: true, If: one.revision})...)
-	return err
-}
-
 // Under lists the leases that these grants have on the ledger, by id.
 func (b *Broker) Under(ctx context.Context, grants []*typesv1.Grant) ([]*apiv1.LeaseStatus, error) {
 	of := make(map[postern.GrantID]bool, len(grants))
@@ -244,7 +238,7 @@ func made(l *lease) bool {
 func read(source string) bool { return source == sourceSealed }
 
 // Lent lists all leases of a resource that the ledger has and whose account is known,
-// those that ended within the hour among them.
+// those that ended within the hour among them, as far as they are kept.
 func (b *Broker) Lent(ctx context.Context, r postern.ResourceName) ([]Lent, error) {
 	return b.Loans(ctx, func(l *Lent) bool { return l.Resource == r && l.Account != "" })
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,14 +24,14 @@ import (
 // tried again.
 func (b *Broker) Run(ctx context.Context) error {
 	return b.cfg.Store.Lead(ctx, "credential-sweeper", func(ctx context.Context, guard store.Op) error {
-		s := b.sweeper(guard)
+		s := sweeper{Broker: b, guard: guard, leases: store.NewCache(b.cfg.Store, b.cfg.Logger, Kind).WithoutStaleness(), ended: map[string]rest{}}
 		return run.All(ctx, run.Part{Name: "follow the ledger", Run: s.leases.Run}, run.Part{Name: "sweep", Run: s.run})
 	})
 }
 
 // A sweeper is one leader's. Most of the ledger has ended and waits to be forgotten: it
-// follows what changes rather than read all of it again and again, and keeps no more of what
-// has ended than that. What it knows may be old; it moves nothing that was moved since.
+// follows what changes rather than read all of it again and again. What it knows may be
+// old; it moves nothing that was moved since.
 type sweeper struct {
 	*Broker
 	guard  store.Op
@@ -37,20 +39,10 @@ type sweeper struct {
 	ended  map[string]rest // leases that have ended, by name
 }
 
-func (b *Broker) sweeper(guard store.Op) *sweeper {
-	return &sweeper{Broker: b, guard: guard, leases: store.NewCache(b.cfg.Store, b.cfg.Logger, Kind).WithoutStaleness().WithoutValues(rests), ended: map[string]rest{}}
-}
-
-// rest is how long an entry needs no look: while it has this revision, until then.
+// rest is an entry that needs no look while it has this revision.
 type rest struct {
 	revision int64
-	until    time.Time
-}
-
-// rests reports whether an entry is of a lease that has ended, and only waits to be forgotten.
-func rests(e store.Entry) bool {
-	one, err := decode(e)
-	return err == nil && (one.State == stateRevoked || one.State == stateExpired)
+	since    time.Time
 }
 
 func (b *sweeper) run(ctx context.Context) error {
@@ -82,10 +74,20 @@ func (b *sweeper) sweep(ctx context.Context) error {
 	over := map[postern.GrantID]bool{}
 	var unread []error
 	for e := range b.leases.View().All(Kind) {
-		one, do, err := b.look(ctx, e, over)
+		if r, ok := b.ended[e.Name]; ok && r.revision == e.Revision {
+			continue
+		}
+		delete(b.ended, e.Name)
+		one, err := decode(e)
 		if err != nil {
 			unread = append(unread, err)
+			continue
 		}
+		if one.State == stateRevoked || one.State == stateExpired {
+			b.ended[e.Name] = rest{e.Revision, one.Updated}
+			continue
+		}
+		do := b.due(ctx, one, over)
 		if do == nil {
 			continue
 		}
@@ -112,28 +114,28 @@ func (b *sweeper) sweep(ctx context.Context) error {
 			return nil
 		})
 	}
-	return errors.Join(append(unread, g.Wait())...)
+	return errors.Join(append(unread, g.Wait(), b.forget(ctx))...)
 }
 
-// look is an entry's lease, and what must be done with it now, or nil. Of one that has ended
-// the entry has the name alone.
-func (b *sweeper) look(ctx context.Context, e store.Entry, over map[postern.GrantID]bool) (one lease, do func(context.Context, store.Op) error, err error) {
-	r, rests := b.ended[e.Name]
-	delete(b.ended, e.Name)
-	switch {
-	case e.Value != nil:
-		if one, err = decode(e); err != nil {
-			return one, nil, err
-		}
-		return one, b.due(ctx, one, over), nil
-	case !rests || r.revision != e.Revision:
-		r = rest{e.Revision, b.now().Add(keepEnded)}
-	case b.now().After(r.until):
-		one.id, one.revision = postern.LeaseID(e.Name), e.Revision
-		return one, func(ctx context.Context, guard store.Op) error { return b.ledger.forget(ctx, one, guard) }, nil
+// forget drops what ended long ago, and of the rest all but the newest. What it cannot
+// drop is found again by the next sweep.
+func (b *sweeper) forget(ctx context.Context) error {
+	names := slices.SortedFunc(maps.Keys(b.ended), func(x, y string) int { return b.ended[y].since.Compare(b.ended[x].since) })
+	kept := 0
+	for kept < min(len(names), maxEnded) && b.now().Sub(b.ended[names[kept]].since) <= keepEnded {
+		kept++
 	}
-	b.ended[e.Name] = r
-	return one, nil, nil
+	for some := range slices.Chunk(names[kept:], store.MaxOps-1) {
+		ops := []store.Op{b.guard}
+		for _, name := range some {
+			ops = append(ops, store.Op{Key: b.ledger.key(postern.LeaseID(name)), Delete: true, If: b.ended[name].revision})
+			delete(b.ended, name)
+		}
+		if _, err := b.cfg.Store.Commit(ctx, ops...); err != nil && !store.IsConflict(err) {
+			return fmt.Errorf("forget %d leases that ended: %w", len(some), err)
+		}
+	}
+	return nil
 }
 
 // due is what must be done with a lease now, or nil.
@@ -161,7 +163,6 @@ func (b *Broker) due(ctx context.Context, one lease, over map[postern.GrantID]bo
 		if !now.Before(one.NextTry) {
 			return end(one.Reason)
 		}
-	case stateRevoked, stateExpired: // rests
 	case stateIrrevocable: // stays for people to see
 	}
 	return nil

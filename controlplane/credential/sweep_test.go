@@ -123,29 +123,6 @@ func TestASourceThatIsSilent(t *testing.T) {
 
 func session(n int) postern.SessionID { return postern.SessionID(fmt.Sprintf("walled-%d", n)) }
 
-// TestEndedLeasesAreNamesInMemory shows that a sweeper keeps no more than the name of leases that
-// have ended: most of the ledger has, and waits an hour to be forgotten.
-func TestEndedLeasesAreNamesInMemory(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
-		live, ended := h.take("s-1"), h.take("s-2")
-		if _, err := h.Release(t.Context(), "node-1", &nodev1.ReleaseRequest{Lease: ended.GetLease()}); err != nil {
-			t.Fatal(err)
-		}
-		s := h.another().sweeper(store.Op{})
-		g := run.New(t.Context())
-		g.Go("follow", s.leases.Run)
-		<-s.leases.Ready()
-		for lease, whole := range map[string]bool{live.GetLease(): true, ended.GetLease(): false} {
-			if e, ok := s.leases.Get(store.Key{Kind: Kind, Name: lease}); !ok || (e.Value != nil) != whole {
-				t.Errorf("lease %s is known: %v, as a whole: %v, want %v", lease, ok, e.Value != nil, whole)
-			}
-		}
-		g.Stop()
-		_ = g.Wait() // it was stopped
-	})
-}
-
 func TestRenewedLeasesLive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
@@ -309,6 +286,40 @@ func TestTheLedgerIsFollowed(t *testing.T) {
 		time.Sleep(time.Hour)
 		if n := h.states(); len(n) != 0 {
 			t.Errorf("an hour after it ended the ledger holds %v", n)
+		}
+	})
+}
+
+// TestTheLedgerKeepsTheNewest of what has ended, however many sessions there are.
+func TestTheLedgerKeepsTheNewest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		sweeping(t, h.another())
+		const more = 50
+		id := func(i int) postern.LeaseID { return postern.LeaseID(fmt.Sprint("l-", i)) }
+		for i := range maxEnded + more {
+			one := &lease{id: id(i), Expires: time.Now().Add(time.Hour)}
+			for _, to := range []state{stateActive, stateRevoked} {
+				if err := h.ledger.move(t.Context(), one, to, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if i == more-1 {
+				time.Sleep(time.Minute) // those are the oldest
+			}
+		}
+		lives := h.take("s-live")
+		time.Sleep(time.Minute)
+		if n := h.states(); n[stateRevoked] != maxEnded || n[stateActive] != 1 {
+			t.Errorf("the ledger holds %v, want %d that ended and the one that lives", n, maxEnded)
+		}
+		for i, want := range map[int]error{0: store.ErrNotFound, more - 1: store.ErrNotFound, more: nil, maxEnded + more - 1: nil} {
+			if _, err := h.ledger.get(t.Context(), id(i)); !errors.Is(err, want) {
+				t.Errorf("lease %d: %v, want %v", i, err, want)
+			}
+		}
+		if _, err := h.Renew(t.Context(), "node-1", &nodev1.RenewLeaseRequest{Lease: lives.GetLease()}); err != nil {
+			t.Error(err)
 		}
 	})
 }
@@ -522,7 +533,7 @@ func TestArrows(t *testing.T) {
 				t.Errorf("%q to %q: %v", from, to, err)
 			}
 			if err == nil {
-				if err := h.ledger.forget(t.Context(), *one); err != nil {
+				if _, err := h.store.Commit(t.Context(), store.Op{Key: h.ledger.key(one.id), Delete: true, If: one.revision}); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -37,7 +37,6 @@ type Cache struct {
 	logger *slog.Logger
 	kinds  []string
 	probed time.Duration // how often the store is asked how far it is
-	bare   func(Entry) bool
 	ready  chan struct{}
 	view   atomic.Pointer[View]
 	fresh  atomic.Pointer[time.Time] // the view has all that was committed before this
@@ -68,21 +67,6 @@ func NewCache(s Store, logger *slog.Logger, kinds ...string) *Cache {
 func (c *Cache) WithoutStaleness() *Cache {
 	c.probed, c.ring.most = seldomPeriod, fewRevisions
 	return c
-}
-
-// WithoutValues has entries of which bare is true kept without their values. It is called
-// before all else.
-func (c *Cache) WithoutValues(bare func(Entry) bool) *Cache {
-	c.bare = bare
-	return c
-}
-
-// kept is an entry as the cache keeps it.
-func (c *Cache) kept(e Entry) Entry {
-	if c.bare != nil && c.bare(e) {
-		e.Value = nil
-	}
-	return e
 }
 
 // Ready is closed once the cache has everything for the first time.
@@ -191,7 +175,7 @@ func (c *Cache) follow(ctx context.Context, relist bool) error {
 	g := run.New(ctx)
 	g.Go("watch", func(ctx context.Context) error {
 		for {
-			b, err := c.next(ctx, w)
+			b, err := w.Next(ctx)
 			if err != nil {
 				return err
 			}
@@ -201,15 +185,6 @@ func (c *Cache) follow(ctx context.Context, relist bool) error {
 	g.Go("probe", c.probe)
 	g.Go("compare", c.compare)
 	return g.Wait()
-}
-
-// next is the next batch as the cache keeps it.
-func (c *Cache) next(ctx context.Context, w Watcher) (Batch, error) {
-	b, err := w.Next(ctx)
-	for i := range b.Events {
-		b.Events[i].Entry = c.kept(b.Events[i].Entry)
-	}
-	return b, err
 }
 
 // load lists every kind, and watches until they are all at one revision. The watch it
@@ -228,9 +203,6 @@ func (c *Cache) load(ctx context.Context) (Watcher, error) {
 		if err != nil {
 			return nil, err
 		}
-		for i := range entries {
-			entries[i] = c.kept(entries[i])
-		}
 		view.kinds[kind], listed[kind] = newSorted(entries), rev
 		first, last = min(first, rev), max(last, rev)
 	}
@@ -243,7 +215,7 @@ func (c *Cache) load(ctx context.Context) (Watcher, error) {
 	}
 	view = view.at(first)
 	for view.version.Revision < last {
-		b, err := c.next(ctx, w)
+		b, err := w.Next(ctx)
 		if err != nil {
 			w.Close()
 			return nil, err
@@ -381,7 +353,7 @@ func (c *Cache) differs(kind string, entries []Entry, rev int64) (Key, bool) {
 	for _, e := range entries {
 		there[e.Name] = true
 		have, ok := view.Get(e.Key)
-		if !changed[e.Key] && (!ok || have.Revision != e.Revision || have.Value != nil && string(have.Value) != string(e.Value)) {
+		if !changed[e.Key] && (!ok || have.Revision != e.Revision || string(have.Value) != string(e.Value)) {
 			return e.Key, true
 		}
 	}

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -203,37 +201,6 @@ func TestCacheWithoutStaleness(t *testing.T) {
 		}
 		g.Stop()
 		_ = g.Wait() // it was stopped
-	})
-}
-
-// TestCacheWithoutValues shows that entries are kept without what is in them, from the listing
-// and the watch, and that the comparison finds nothing wrong with that.
-func TestCacheWithoutValues(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := storetest.NewMemory()
-		over := put(t, m, "task", "listed", "over")
-		var log strings.Builder
-		c := store.NewCache(m, slog.New(slog.NewTextHandler(&log, nil)), "task").WithoutValues(func(e store.Entry) bool { return string(e.Value) == "over" })
-		g := run.New(t.Context())
-		g.Go("cache", c.Run)
-		<-c.Ready()
-		put(t, m, "task", "watched", "live")
-		synctest.Wait()
-		if v := value(c, "task", "watched"); v != "live" {
-			t.Errorf("one that is to have its value has %q", v)
-		}
-		later := put(t, m, "task", "watched", "over")
-		time.Sleep(time.Hour)
-		for name, rev := range map[string]int64{"listed": over, "watched": later} {
-			if e, ok := c.Get(store.Key{Kind: "task", Name: name}); !ok || e.Value != nil || e.Revision != rev {
-				t.Errorf("%s is there: %v, with %q at %d, want nothing at %d", name, ok, e.Value, e.Revision, rev)
-			}
-		}
-		g.Stop()
-		_ = g.Wait() // it was stopped
-		if log.Len() > 0 {
-			t.Errorf("the log says %s", log.String())
-		}
 	})
 }
 

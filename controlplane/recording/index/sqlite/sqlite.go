@@ -39,6 +39,13 @@ const (
 	lookers = 2
 )
 
+// writerCache and readerCache bound the pages that one connection keeps in memory, in KiB.
+// A reader finds what it looks for in the kernel's cache, too.
+const (
+	writerCache = 32 << 10
+	readerCache = 4 << 10
+)
+
 // Open opens the file at path, makes it if it is missing, and brings its schema up to
 // date.
 func Open(ctx context.Context, path string) (_ *Index, err error) {
@@ -53,29 +60,22 @@ func Open(ctx context.Context, path string) (_ *Index, err error) {
 	if err := f.Close(); err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
-	// In WAL mode synchronous=NORMAL may lose the newest commits with the power, whole;
-	// the recordings themselves are synced, and are read again at the next start. What rows
-	// leave behind in a page when it is parted is to be gone with them.
-	dsn := (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: url.Values{
-		"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(NORMAL)", "secure_delete(FAST)", "foreign_keys(ON)", "cache_size(-32768)", "wal_autocheckpoint(4000)"},
-		"_txlock": {"immediate"},
-	}.Encode()}).String()
 	x := &Index{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("index: open %s: %w", path, err), x.Close())
 		}
 	}()
-	if x.writer, err = sql.Open("sqlite", dsn); err != nil {
+	if x.writer, err = sql.Open("sqlite", dsn(path, writerCache)); err != nil {
 		return nil, err
 	}
 	x.writer.SetMaxOpenConns(1)
 	x.Dialect = dialect
-	if x.DB, err = sql.Open("sqlite", dsn); err != nil {
+	if x.DB, err = sql.Open("sqlite", dsn(path, readerCache)); err != nil {
 		return nil, err
 	}
 	x.DB.SetMaxOpenConns(readers)
-	if x.Words, err = sql.Open("sqlite", dsn); err != nil {
+	if x.Words, err = sql.Open("sqlite", dsn(path, readerCache)); err != nil {
 		return nil, err
 	}
 	x.Words.SetMaxOpenConns(lookers)
@@ -95,6 +95,19 @@ func Open(ctx context.Context, path string) (_ *Index, err error) {
 	}
 	x.batch.Commit = x.commit.do
 	return x, nil
+}
+
+// dsn is how a connection is opened. In WAL mode synchronous=NORMAL may lose the newest
+// commits with the power, whole; the recordings themselves are synced, and are read again at
+// the next start. What rows leave behind in a page when it is parted is to be gone with them.
+func dsn(path string, cacheKiB int) string {
+	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: url.Values{
+		"_pragma": {
+			"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(NORMAL)", "secure_delete(FAST)", "foreign_keys(ON)",
+			fmt.Sprintf("cache_size(-%d)", cacheKiB), "wal_autocheckpoint(4000)",
+		},
+		"_txlock": {"immediate"},
+	}.Encode()}).String()
 }
 
 // Close closes the file.
