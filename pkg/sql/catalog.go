@@ -86,14 +86,11 @@ type Column struct {
 
 // FunctionInfo is one overload of a function.
 type FunctionInfo struct {
-	OID             uint32
 	Args            int  // number of arguments
 	Variadic        bool // the last one repeats
 	Defaults        int  // how many may be left out
 	Volatility      byte // i, s or v
 	SecurityDefiner bool
-	ReturnsSet      bool
-	Aggregate       bool
 	Casts           []Name // as of Catalog, of the types that it takes or returns
 }
 

@@ -54,7 +54,7 @@ const (
 		JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> r.ev_class
 		JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
 		WHERE d.refobjsubid > 0 AND r.ev_class IN (SELECT c.oid` + fromViews + `) ORDER BY 1, 2, 3`
-	askFunctions = `SELECT p.oid, n.nspname, p.proname, p.pronargs, p.provariadic <> 0, p.pronargdefaults, p.provolatile, p.prosecdef, p.proretset, p.prokind = 'a'` +
+	askFunctions = `SELECT p.oid, n.nspname, p.proname, p.pronargs, p.provariadic <> 0, p.pronargdefaults, p.provolatile, p.prosecdef` +
 		fromFunctions + ` ORDER BY p.oid`
 )
 
@@ -311,8 +311,7 @@ func (r *reader) view(v *row) {
 func (r *reader) function(v *row) {
 	oid, name := v.oid(), v.name()
 	r.cat.Functions[name] = append(r.cat.Functions[name], sql.FunctionInfo{
-		OID: oid, Args: v.number(), Variadic: v.flag(), Defaults: v.number(), Volatility: v.char(),
-		SecurityDefiner: v.flag(), ReturnsSet: v.flag(), Aggregate: v.flag(), Casts: r.casts[oid],
+		Args: v.number(), Variadic: v.flag(), Defaults: v.number(), Volatility: v.char(), SecurityDefiner: v.flag(), Casts: r.casts[oid],
 	})
 }
 

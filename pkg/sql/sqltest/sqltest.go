@@ -25,8 +25,7 @@ var parsed = sync.OnceValue(func() *sql.Catalog {
 		case "function":
 			n := sql.Name{Schema: "pg_catalog", Name: f[1]}
 			c.Functions[n] = append(c.Functions[n], sql.FunctionInfo{
-				Args: number(f[2]), Variadic: f[3] == "v", Defaults: number(f[4]),
-				Volatility: f[5][0], ReturnsSet: f[6] == "s", Aggregate: f[7] == "a",
+				Args: number(f[2]), Variadic: f[3] == "v", Defaults: number(f[4]), Volatility: f[5][0],
 			})
 		case "type":
 			c.Types[sql.Name{Schema: "pg_catalog", Name: f[1]}] = sql.TypeInfo{OID: uint32(number(f[2])), Kind: f[3][0], System: true}
