@@ -12,6 +12,7 @@ import (
 )
 
 // set gives v the value of a node, which is at a key. What is null keeps the value that v has.
+// The library's own decoder takes numbers for texts even where it knows all fields, and names no key.
 func set(v reflect.Value, n *yaml.Node, key string) error {
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
