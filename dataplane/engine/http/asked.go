@@ -1,17 +1,21 @@
 package http
 
 import (
+	"context"
 	"io"
 	"sync"
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/content"
+	pkghttp "github.com/posterngate/postern/pkg/http"
 )
 
 // asked is the body of a request on its way, which is reported before it goes on.
 type asked struct {
 	x       *exchange
+	ctx     context.Context
 	body    io.ReadCloser
+	fields  *pkghttp.Overrides
 	reading sync.Mutex
 }
 
@@ -20,6 +24,9 @@ func (a *asked) Read(p []byte) (int, error) {
 	defer a.reading.Unlock()
 	n, err := a.body.Read(p)
 	if n > 0 {
+		if no := a.x.overridden(a.ctx, a.fields.Find(p[:n])); no != nil {
+			return 0, no
+		}
 		if rerr := a.x.asked(p[:n]); rerr != nil {
 			return 0, rerr
 		}

@@ -161,6 +161,9 @@ func (x *exchange) admit(ctx context.Context) error {
 				return err
 			}
 		}
+		if err := x.overridden(ctx, x.fields().Find(x.body)); err != nil { // one that goes as it comes is looked through then
+			return err
+		}
 		if err := x.pass(ctx, x.adm, x.args(), &x.flow); !again(err) {
 			if err == nil && x.talk == nil {
 				x.keep()

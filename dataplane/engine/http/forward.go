@@ -34,6 +34,9 @@ func (x *exchange) forward(ctx context.Context) (out engine.Outcome, err error) 
 			if _, err := x.buffer(ctx); err != nil {
 				return engine.Outcome{}, err
 			}
+			if err := x.overridden(ctx, x.fields().Find(x.body)); err != nil {
+				return engine.Outcome{}, err
+			}
 		}
 	}
 	if l, ok := x.v.Session.(engine.Lender); !ok || !l.Lent(engine.PurposeSession) {
@@ -178,7 +181,7 @@ func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
 		if err := http.NewResponseController(x.w).EnableFullDuplex(); err != nil && x.r.ProtoMajor == 1 {
 			return nil, err
 		}
-		out.Body = &asked{x: x, body: x.r.Body} // and no trailer: nobody has judged it
+		out.Body = &asked{x: x, ctx: ctx, body: x.r.Body, fields: x.fields()} // and no trailer: nobody has judged it
 	}
 	if len(x.body) == 0 && x.buffered {
 		out.Body, out.GetBody = http.NoBody, nil
