@@ -95,6 +95,36 @@ func Return(dst, src http.Header) {
 	}
 }
 
+// shared are headers that say to caches which many clients share what Cache-Control says to all.
+var shared = []string{"Surrogate-Control", "Cdn-Cache-Control", "X-Accel-Expires"}
+
+// Private keeps an answer out of caches that others have too: it is for one subject, under one
+// task, whatever the resource takes it for.
+func Private(h http.Header) {
+	for name := range h {
+		if slices.Contains(shared, name) || strings.HasSuffix(name, "-Cdn-Cache-Control") {
+			delete(h, name)
+		}
+	}
+	private, kept := false, []string{"private"}
+	for _, v := range h["Cache-Control"] {
+		for d := range strings.SplitSeq(v, ",") {
+			d = strings.TrimSpace(d)
+			switch name, _, _ := strings.Cut(strings.ToLower(d), "="); name {
+			case "", "public", "s-maxage":
+				continue
+			case "private", "no-store":
+				private = private || len(d) == len(name) // or it is of some headers alone
+			}
+			kept = append(kept, d)
+		}
+	}
+	if private {
+		kept = kept[1:]
+	}
+	h["Cache-Control"] = []string{strings.Join(kept, ", ")}
+}
+
 // options are the headers that Connection names.
 func options(h http.Header) map[string]bool {
 	if len(h["Connection"]) == 0 {

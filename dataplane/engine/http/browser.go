@@ -98,7 +98,12 @@ func (e *Engine) logout(w http.ResponseWriter, r *http.Request, c *request.Conn,
 		return
 	}
 	c.End(v, &postern.Refusal{Code: postern.CodeKilled, Reason: "signed out"})
-	http.SetCookie(w, request.Cookie(request.SessionCookie, "", 0))
+	// Who signs in here next has nothing either of what the app has left in the browser. Cookies,
+	// with ours, are taken back one by one: the header would take those of the whole domain.
+	w.Header().Set("Clear-Site-Data", `"cache", "storage"`)
+	for _, c := range r.Cookies() {
+		http.SetCookie(w, request.Cookie(c.Name, "", 0))
+	}
 	page(w, "Signed out", `<p>You are signed out here. At your issuer you may be signed in still.</p><p><a href="/">Sign in again</a></p>`)
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
+	"github.com/posterngate/postern/dataplane/request"
 )
 
 // FuzzWithin: wherever a browser is sent after a sign-in is on this host.
@@ -80,5 +81,38 @@ func TestComesBack(t *testing.T) {
 				t.Errorf("%s: from %s to %s", protocol, to, back.Header.Get("Location"))
 			}
 		}
+	}
+}
+
+// TestSignOut: who signs in next in a browser finds nothing of who did before.
+func TestSignOut(t *testing.T) {
+	r := newResource(t)
+	addr := enginetest.Serve(t, New(Config{TLS: &tls.Config{Certificates: r.TLS.Certificates[:1], MinVersion: tls.VersionTLS12}}), lobby{enginetest.NewDoor(t, r.terms(), credential)})
+	tr := &http.Transport{DialTLS: func(string, string) (net.Conn, error) { //nolint:staticcheck // one address
+		return tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // of this test
+	}}
+	t.Cleanup(tr.CloseIdleConnections)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://t--target.example.com"+logoutPath, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Sec-Fetch-Site", "same-origin")
+	for _, name := range []string{request.SessionCookie, "app", "__Secure-app"} {
+		req.AddCookie(&http.Cookie{Name: name, Value: enginetest.Token})
+	}
+	resp, err := tr.RoundTrip(req)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatal(resp, err)
+	}
+	_ = resp.Body.Close()
+	over := map[string]bool{}
+	for _, c := range resp.Cookies() {
+		over[c.Name] = c.MaxAge < 0 && c.Value == "" && c.Path == "/" && c.Secure
+	}
+	if len(over) != 3 || !over[request.SessionCookie] || !over["app"] || !over["__Secure-app"] {
+		t.Errorf("taken back: %v", over)
+	}
+	if got := resp.Header.Get("Clear-Site-Data"); got != `"cache", "storage"` {
+		t.Errorf("the browser is told to clear %q", got)
 	}
 }

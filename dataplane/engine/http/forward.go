@@ -211,6 +211,7 @@ func (x *exchange) answer(ctx context.Context, resp *http.Response, secrets [][]
 	}
 	h := x.w.Header()
 	request.Return(h, resp.Header)
+	request.Private(h)
 	if err := x.redirect(h); err != nil {
 		return err
 	}

@@ -92,7 +92,7 @@ func TestBrowser(t *testing.T) {
 			t.Errorf("the app got the cookies %q of %s", b.Texts[0], b.Texts[1])
 		}
 		left := slices.DeleteFunc(b.Cookies, func(c house.Crumb) bool { return c.Domain != host })
-		if len(left) != 1 || left[0].Name != "app" {
+		if len(left) > 0 {
 			t.Errorf("after signing out there are %+v", left)
 		}
 	})
