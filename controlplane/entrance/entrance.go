@@ -9,7 +9,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -144,7 +143,7 @@ func (s *Service) Enter(ctx context.Context, link string, sub postern.Subject, a
 	if err := s.sweep(ctx); err != nil {
 		return "", err
 	}
-	code := random()
+	code := rand.Text()
 	op, err := put(code, kept{Subject: sub, Task: t.Task, Resource: t.Resource, Host: t.Host, Challenge: t.Challenge, Expires: s.cfg.Now().Add(codeTime)})
 	if err != nil {
 		return "", err
@@ -174,7 +173,7 @@ func (s *Service) Finish(ctx context.Context, node postern.NodeName, req *nodev1
 	if _, ok := s.cfg.Resource(node, postern.ResourceName(k.Resource)); !ok {
 		return nil, bad()
 	}
-	token := TokenPrefix + random()
+	token := TokenPrefix + rand.Text()
 	session := *k
 	session.Challenge, session.Expires = nil, s.cfg.Now().Add(sessionTime)
 	op, err := put(token, session)
@@ -281,10 +280,4 @@ func put(secret string, k kept) (store.Op, error) {
 func keyOf(secret string) store.Key {
 	sum := sha256.Sum256([]byte(secret))
 	return store.Key{Kind: kind, Name: hex.EncodeToString(sum[:])}
-}
-
-func random() string {
-	var b [32]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return base64.RawURLEncoding.EncodeToString(b[:])
 }

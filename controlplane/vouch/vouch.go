@@ -6,7 +6,6 @@ package vouch
 import (
 	"context"
 	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"time"
@@ -103,7 +102,7 @@ func (s *Service) Vouch(ctx context.Context, node postern.NodeName, req *nodev1.
 	}
 	token, err := s.cfg.Sign(Claims{
 		Claims: jwt.Claims{
-			Issuer: s.cfg.Issuer, Subject: subject.Name, Audience: jwt.Audience{string(name)}, ID: id(),
+			Issuer: s.cfg.Issuer, Subject: subject.Name, Audience: jwt.Audience{string(name)}, ID: rand.Text(),
 			IssuedAt: jwt.NewNumericDate(now), NotBefore: jwt.NewNumericDate(now.Add(-slack)), Expiry: jwt.NewNumericDate(end),
 		},
 		Task: g.GetTask(), Grant: g.GetId(), Session: req.GetSession(), Actor: chain(subject.Actors()),
@@ -124,12 +123,6 @@ func chain(actors []string) *Actor {
 		return nil
 	}
 	return &Actor{Subject: actors[0], Actor: chain(actors[1:])}
-}
-
-func id() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
 // maxAge is for how long whoever reads the keys may keep them: a new one is published for

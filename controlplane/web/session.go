@@ -69,12 +69,6 @@ func (s *session) caller(r *http.Request) approve.Caller {
 	return approve.Caller{Subject: s.subject, Address: host(r)}
 }
 
-func random() string {
-	var b [32]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return base64.RawURLEncoding.EncodeToString(b[:])
-}
-
 func keyOf(cookie string) store.Key {
 	sum := sha256.Sum256([]byte(cookie))
 	return store.Key{Kind: kind, Name: hex.EncodeToString(sum[:])}
@@ -283,7 +277,7 @@ func (p *Pages) begin(r *http.Request, sub postern.Subject, until time.Time) (st
 		end = until
 	}
 	subject := &typesv1.Subject{Name: sub.Name, Email: sub.Email, Groups: sub.Groups, Mfa: sub.MFA, Actor: sub.Actor}
-	value, err := proto.Marshal(&typesv1.WebSession{Subject: subject, ExpireTime: timestamppb.New(end), FormToken: random()})
+	value, err := proto.Marshal(&typesv1.WebSession{Subject: subject, ExpireTime: timestamppb.New(end), FormToken: rand.Text()})
 	if err != nil {
 		return "", fmt.Errorf("sign in: %w", err)
 	}
@@ -297,7 +291,7 @@ func (p *Pages) begin(r *http.Request, sub postern.Subject, until time.Time) (st
 	if err != nil {
 		return "", fmt.Errorf("sign in: %w", err)
 	}
-	secret := random()
+	secret := rand.Text()
 	if _, err := p.cfg.Store.Commit(r.Context(), store.Op{Key: keyOf(secret), Value: value}, store.Op{Key: personKey(sub.Name), Value: person, If: store.AnyRevision}); err != nil {
 		return "", fault.Wrap(err, codes.Unavailable, "the sign-in could not be kept; try again")
 	}
