@@ -35,8 +35,6 @@ const (
 	questionKind = "question"
 
 	defaultTimeout = 15 * time.Minute
-	// keep is how long a settled hold can be read.
-	keep = 7 * 24 * time.Hour
 )
 
 // A Committer makes changes together with the audit entry that tells of them.

@@ -115,6 +115,9 @@ func (s *Service) ask(ctx context.Context, node postern.NodeName, req *nodev1.Op
 	if s.hub.waitingUnder(g.GetId()) >= maxWaiting {
 		return nil, fault.New(codes.ResourceExhausted, "%d questions of this grant wait for people already", maxWaiting).WithKind(postern.CodeLimit.String())
 	}
+	if s.hub.asked(askerOf(h), s.cfg.Now().Add(-lately)) >= maxAsked {
+		return nil, fault.New(codes.ResourceExhausted, "%s has asked people %d times within a minute, which is the most", h.GetSubject(), maxAsked).WithKind(postern.CodeLimit.String())
+	}
 	op, err := put(h, 0)
 	if err != nil {
 		return nil, err

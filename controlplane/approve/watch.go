@@ -380,11 +380,15 @@ func (s *Service) sweep(ctx context.Context) error {
 	for {
 		l.take()
 		next := time.Time{}
-		for _, h := range s.hub.all() {
+		holds := s.hub.all()
+		many := tooMany(holds)
+		for _, h := range holds {
 			due := h.GetExpireTime().AsTime()
 			switch {
+			case many[h.GetId()]:
+				due = time.Time{}
 			case !open(h):
-				due = due.Add(keep)
+				due = keptUntil(h)
 			case escalates(h) && h.GetEscalateTime().AsTime().Before(due):
 				due = h.GetEscalateTime().AsTime()
 			}

@@ -215,10 +215,10 @@ func (s *Service) end(ctx context.Context, id string, by audit.Entry, why string
 	if err != nil {
 		return fmt.Errorf("end grant %s: %w", id, err)
 	}
-	if g == nil {
-		return nil
+	if g != nil {
+		s.dropHolds(ctx, g, by.Actor)
 	}
-	return s.dropHolds(ctx, g, by.Actor)
+	return nil
 }
 
 // endOnce returns the grant that it has ended; nil where there was nothing to end.
@@ -245,7 +245,7 @@ func (s *Service) endOnce(ctx context.Context, id string, by audit.Entry, why st
 
 // dropHolds withdraws what a grant that ended has asked of people. The grant has ended
 // whether that succeeds or not: no hold under it can be approved or used any more.
-func (s *Service) dropHolds(ctx context.Context, g *typesv1.Grant, actor string) error {
+func (s *Service) dropHolds(ctx context.Context, g *typesv1.Grant, actor string) {
 	err := s.cfg.Approve.DropUnder(ctx, actor, postern.GrantID(g.GetId()))
 	if g.GetHold() != "" {
 		err = errors.Join(err, s.cfg.Approve.Drop(ctx, actor, g.GetHold()))
@@ -253,7 +253,6 @@ func (s *Service) dropHolds(ctx context.Context, g *typesv1.Grant, actor string)
 	if err != nil {
 		s.cfg.Logger.WarnContext(ctx, "holds of a grant that ended are not withdrawn", "grant", g.GetId(), "error", err)
 	}
-	return nil
 }
 
 // settle is what becomes of a grant with the hold that asked for it.
