@@ -7,7 +7,9 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"connectrpc.com/connect"
@@ -146,6 +148,7 @@ by which all nodes are trusted, and what is printed are the options of ssh.`,
 		Annotations: map[string]string{formatsOf: "env exec-credential pgpass"},
 		Example:     "  postern grant nightly-load --for 15m --token-file $CI_TOKEN --format env\n  PGPASSWORD=$(postern grant sales-report) psql ...\n  psql \"host=node dbname=warehouse sslmode=verify-full $(postern grant sales-report --cert ~/.postern)\"\n  ssh $(postern grant web-status --ssh ~/.postern/ssh) -p 2222 node uptime",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			signal.Ignore(syscall.SIGPIPE) // nobody would be told of the grant
 			req := &apiv1.CreateGrantRequest{Task: args[0], Ttl: ttlOf(ttl), Reason: reason}
 			if tokenFile != "" {
 				b, err := os.ReadFile(tokenFile)
@@ -177,7 +180,7 @@ by which all nodes are trusted, and what is printed are the options of ssh.`,
 			if err != nil {
 				return err
 			}
-			return a.printGrant(resp.Msg)
+			return made(resp.Msg, a.printGrant(resp.Msg))
 		},
 	}
 	c.Flags().StringVar(&reason, "reason", "", "why")
@@ -190,8 +193,17 @@ by which all nodes are trusted, and what is printed are the options of ssh.`,
 	return c
 }
 
+// made tells of a grant what came of which could not be handed over: it goes on.
+func made(r *apiv1.CreateGrantResponse, err error) error {
+	if err == nil || r == nil {
+		return err
+	}
+	id := r.GetGrant().GetId()
+	return fail(exitFailed, "postern revoke "+id+" --reason \"not received\"; it ends by itself at "+when(r.GetGrant().GetEndTime()), "grant %s was made, and could not be handed over: %w", id, err)
+}
+
 // grantCert takes a task for a certificate, whose key is made here.
-func (a *app) grantCert(ctx context.Context, api *api, req *apiv1.CreateGrantRequest, dir string) error {
+func (a *app) grantCert(ctx context.Context, api *api, req *apiv1.CreateGrantRequest, dir string) (err error) {
 	if a.format == "pgpass" || a.format == "exec-credential" {
 		return usage("--format %s is for tokens, and --cert makes none", a.format)
 	}
@@ -200,6 +212,7 @@ func (a *app) grantCert(ctx context.Context, api *api, req *apiv1.CreateGrantReq
 		return err
 	}
 	resp, err := a.certify(ctx, api, req, files)
+	defer func() { err = made(resp, err) }()
 	if err != nil {
 		return err
 	}

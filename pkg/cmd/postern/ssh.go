@@ -149,7 +149,7 @@ func (f sshFiles) good(now time.Time) bool {
 }
 
 // grantSSH takes a task for an SSH certificate and says how ssh finds it.
-func (a *app) grantSSH(ctx context.Context, api *api, req *apiv1.CreateGrantRequest, dir string, reuse bool) error {
+func (a *app) grantSSH(ctx context.Context, api *api, req *apiv1.CreateGrantRequest, dir string, reuse bool) (err error) {
 	if a.format == "pgpass" || a.format == "exec-credential" {
 		return usage("--format %s is for tokens, and --ssh makes none", a.format)
 	}
@@ -161,6 +161,7 @@ func (a *app) grantSSH(ctx context.Context, api *api, req *apiv1.CreateGrantRequ
 		return nil
 	}
 	resp, err := a.certifySSH(ctx, api, req, files)
+	defer func() { err = made(resp, err) }()
 	if err != nil {
 		return err
 	}
