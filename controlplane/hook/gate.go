@@ -11,23 +11,23 @@ import (
 )
 
 const (
-	// Before it is known who signed a message a secret is read: so many times a second, and
-	// so many at once, for one address.
-	messageRate  = 50
-	messageBurst = 200
-	// So many for all addresses together from which nothing good has come.
-	strangersRate  = 200
-	strangersBurst = 800
+	// Before it is known who signed a message a secret is read: so many times a second for one
+	// address, and for all together from which nothing good has come.
+	messageRate   = 50
+	strangersRate = 200
+	// atOnce is how many seconds' worth may come at once.
+	atOnce = 4
 	// maxSenders bounds the addresses that are counted.
 	maxSenders = 4096
 	// An address is a network of this size: who has one has all of it.
 	bitsV6 = 64
 )
 
-// A Gate bounds how many messages are looked at before it is known who signed them.
-// Strangers have room of their own, so that they take none from who has signed well. It is
-// safe for concurrent use.
+// A Gate bounds how many messages are looked at before it is known who sent them. Strangers
+// have room of their own, so that they take none from who has sent something good. It is safe
+// for concurrent use.
 type Gate struct {
+	each      int
 	mu        sync.Mutex
 	senders   map[netip.Prefix]*sender
 	strangers *rate.Limiter
@@ -39,10 +39,16 @@ type sender struct {
 	known  bool // a good one came
 }
 
-// NewGate makes a Gate that nothing has come through.
-func NewGate() *Gate {
-	return &Gate{senders: map[netip.Prefix]*sender{}, strangers: rate.NewLimiter(strangersRate, strangersBurst)}
+// NewGate makes a Gate that nothing has come through: so many messages a second from each
+// address, and from all strangers together.
+func NewGate(each, strangers int) *Gate {
+	return &Gate{each: each, senders: map[netip.Prefix]*sender{}, strangers: limiter(strangers)}
 }
+
+func limiter(each int) *rate.Limiter { return rate.NewLimiter(rate.Limit(each), atOnce*each) }
+
+// MessageGate is the Gate before what is signed with a secret.
+func MessageGate() *Gate { return NewGate(messageRate, strangersRate) }
 
 // Allow counts a message, and reports whether it may be looked at.
 func (g *Gate) Allow(r *http.Request, now time.Time) bool {
@@ -54,13 +60,13 @@ func (g *Gate) Allow(r *http.Request, now time.Time) bool {
 		if len(g.senders) >= maxSenders {
 			g.forget(now)
 		}
-		s = &sender{bucket: rate.NewLimiter(messageRate, messageBurst)}
+		s = &sender{bucket: limiter(g.each)}
 		g.senders[from] = s
 	}
 	return s.bucket.AllowN(now, 1) && (s.known || g.strangers.AllowN(now, 1))
 }
 
-// Good notes that a message was signed well.
+// Good notes that a message was good.
 func (g *Gate) Good(r *http.Request) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -81,7 +87,7 @@ func (g *Gate) forget(now time.Time) {
 		if len(g.senders) < maxSenders {
 			return
 		}
-		if s.bucket.TokensAt(now) >= messageBurst {
+		if s.bucket.TokensAt(now) >= float64(s.bucket.Burst()) {
 			delete(g.senders, from)
 		}
 	}

@@ -11,14 +11,14 @@ import (
 // TestStrangersTakeNoRoom floods a gate from one address, and from many.
 func TestStrangersTakeNoRoom(t *testing.T) {
 	now := time.Now()
-	g := NewGate()
+	g := MessageGate()
 	from := func(host string) *http.Request {
 		r := httptest.NewRequest(http.MethodPost, Path, nil)
 		r.RemoteAddr = host
 		return r
 	}
 	passed := func(host string) bool { return g.Allow(from(host), now) }
-	for i := range 10 * messageBurst {
+	for i := range 10 * atOnce * messageRate {
 		passed("192.0.2.66:1")
 		passed(fmt.Sprintf("[2001:db8::%x]:1", i)) // of one network
 	}

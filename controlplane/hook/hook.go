@@ -70,7 +70,7 @@ func New(cfg Config) *Service {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Service{cfg: cfg, gate: NewGate()}
+	return &Service{cfg: cfg, gate: MessageGate()}
 }
 
 // message is what a hook tells.

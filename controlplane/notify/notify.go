@@ -87,7 +87,7 @@ func New(cfg Config) *Service {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Service{cfg: cfg, client: client(nil), gate: hook.NewGate()}
+	s := &Service{cfg: cfg, client: client(nil), gate: hook.MessageGate()}
 	for _, c := range cfg.Channels {
 		if c.Webhook != nil {
 			c.Webhook.client = client(c.Webhook.TLS)

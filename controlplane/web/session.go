@@ -205,7 +205,7 @@ func (p *Pages) login(w http.ResponseWriter, r *http.Request) {
 	if issuer == "" {
 		issuer = all[0]
 	}
-	if err := p.mayAsk(); err != nil {
+	if err := p.mayAsk(r); err != nil {
 		p.fail(w, r, nil, err)
 		return
 	}
@@ -225,8 +225,8 @@ func (p *Pages) login(w http.ResponseWriter, r *http.Request) {
 
 // mayAsk bounds how often an issuer is asked for somebody whom we do not know: at the
 // beginning and, for nobody needs to have begun, at the end.
-func (p *Pages) mayAsk() error {
-	if !p.logins.AllowN(p.cfg.Now(), 1) {
+func (p *Pages) mayAsk(r *http.Request) error {
+	if !p.logins.Allow(r, p.cfg.Now()) {
 		return fault.New(codes.ResourceExhausted, "too many people sign in at this moment; try again")
 	}
 	return nil
@@ -247,7 +247,7 @@ func (p *Pages) callback(w http.ResponseWriter, r *http.Request) {
 		p.fail(w, r, nil, fault.New(codes.Unauthenticated, "this sign-in did not begin in this browser, or took too long; begin again"))
 		return
 	}
-	if err := p.mayAsk(); err != nil {
+	if err := p.mayAsk(r); err != nil {
 		p.fail(w, r, nil, err)
 		return
 	}
@@ -260,6 +260,7 @@ func (p *Pages) callback(w http.ResponseWriter, r *http.Request) {
 		p.fail(w, r, nil, err)
 		return
 	}
+	p.logins.Good(r)
 	secret, err := p.begin(r, sub, until)
 	if err != nil {
 		p.fail(w, r, nil, err)

@@ -14,12 +14,12 @@ import (
 	"net/url"
 	"time"
 
-	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 
 	"github.com/posterngate/postern/controlplane/approve"
 	"github.com/posterngate/postern/controlplane/audit"
 	"github.com/posterngate/postern/controlplane/entrance"
+	"github.com/posterngate/postern/controlplane/hook"
 	"github.com/posterngate/postern/controlplane/identity"
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/pkg/fault"
@@ -37,9 +37,9 @@ const (
 	stylePath    = "/web/style.css"
 
 	// Strangers can begin a sign-in, and bring an answer to one, each of which asks an
-	// issuer: so many a second, and so many at once.
-	loginRate  = 20
-	loginBurst = 100
+	// issuer: so many a second from one address, and from all from which nobody signed in.
+	loginRate     = 20
+	strangersRate = 40
 
 	maxFormBytes = 16 << 10
 )
@@ -80,7 +80,7 @@ const maxStaleness = 30 * time.Second
 // store.
 type Pages struct {
 	cfg    Config
-	logins *rate.Limiter
+	logins *hook.Gate
 	mux    *http.ServeMux
 }
 
@@ -96,7 +96,7 @@ func New(cfg Config) *Pages {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	p := &Pages{cfg: cfg, logins: rate.NewLimiter(loginRate, loginBurst), mux: http.NewServeMux()}
+	p := &Pages{cfg: cfg, logins: hook.NewGate(loginRate, strangersRate), mux: http.NewServeMux()}
 	p.mux.HandleFunc("GET "+Path, p.signedIn(p.list))
 	p.mux.HandleFunc("GET "+Path+"/{id}", p.signedIn(p.show))
 	p.mux.HandleFunc("POST "+Path+"/{id}", p.signedIn(p.answer))

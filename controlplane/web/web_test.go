@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -311,35 +312,52 @@ func TestSessionEnds(t *testing.T) {
 	}
 }
 
-// TestSignIn: what must not lead to a session.
 // asked counts how often it is asked about an answer.
 type asked struct {
 	issuer
 	n int
 }
 
-func (a *asked) FinishWeb(context.Context, *identity.WebLogin, string, url.Values) (postern.Subject, time.Time, error) {
+func (a *asked) FinishWeb(ctx context.Context, l *identity.WebLogin, redirect string, answer url.Values) (postern.Subject, time.Time, error) {
 	a.n++
-	return postern.Subject{}, time.Time{}, fault.New(codes.Unauthenticated, "not of this sign-in")
+	return a.issuer.FinishWeb(ctx, l, redirect, answer)
 }
 
-// Who brings an answer to a sign-in that never began must not make us flood the issuer.
+// Who brings answers to sign-ins that never began must not make us flood the issuer, nor keep
+// those out who have signed in before.
 func TestStrangersAnswers(t *testing.T) {
-	login, now := &asked{}, time.Now()
-	p := New(Config{Login: login, Now: func() time.Time { return now }, Logger: slog.New(slog.DiscardHandler)})
-	status := 0
-	for range 2 * loginBurst {
-		r := httptest.NewRequestWithContext(t.Context(), "GET", callbackPath+"?state=s&code=x", nil)
-		r.AddCookie(cookie(loginCookie, base64.RawURLEncoding.EncodeToString([]byte(`{"issuer":"corp","state":"s"}`)), time.Minute))
+	login, now := &asked{issuer: issuer{[]string{"corp"}}}, time.Now()
+	f := newFixture(t)
+	p := New(Config{Login: login, Store: f.store, Policy: f.policy.Load, Audit: audit.New(f.store, time.Now), Now: func() time.Time { return now }, Logger: slog.New(slog.DiscardHandler)})
+	answer := func(from, code string) int {
+		r := httptest.NewRequestWithContext(t.Context(), "GET", callbackPath+"?state=s&code="+code, nil)
+		r.RemoteAddr = from + ":1"
+		state := "s"
+		if code == "" {
+			state = "other"
+		}
+		r.AddCookie(cookie(loginCookie, base64.RawURLEncoding.EncodeToString([]byte(`{"issuer":"corp","state":"`+state+`"}`)), time.Minute))
 		w := httptest.NewRecorder()
 		p.ServeHTTP(w, r)
-		status = w.Code
+		return w.Code
 	}
-	if login.n != loginBurst || status != http.StatusTooManyRequests {
+	if status := answer("192.0.2.1", "bob"); status != http.StatusSeeOther {
+		t.Fatalf("bob signs in: %d", status)
+	}
+	login.n = 0
+	status := 0
+	for i := range 1000 {
+		status = answer(fmt.Sprintf("198.51.100.%d", i%50), "")
+	}
+	if login.n == 0 || login.n > 4*strangersRate || status != http.StatusTooManyRequests {
 		t.Errorf("the issuer was asked %d times at once, then %d", login.n, status)
+	}
+	if status := answer("192.0.2.1", "bob"); status != http.StatusSeeOther {
+		t.Errorf("where bob has signed in before, in the flood: %d", status)
 	}
 }
 
+// TestSignIn: what must not lead to a session.
 func TestSignIn(t *testing.T) {
 	f := newFixture(t)
 	c := f.browser()
