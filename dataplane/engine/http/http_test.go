@@ -107,6 +107,18 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
+// TestCharsets: UTF-8 is that by whatever name clients call it.
+func TestCharsets(t *testing.T) {
+	h := newHouse(t)
+	for charset, want := range map[string]int{"UTF-8": 200, "utf8": 200, `"utf-8"`: 200, "us-ascii": 400, "utf-16": 400, "latin1": 400, "utf-7": 400} {
+		for _, kind := range []string{"application/json", "application/vnd.api+json", "application/x-www-form-urlencoded"} {
+			if resp, said := h.ask(t, "POST /echo", `{}`, "Content-Type: "+kind+"; charset="+charset); resp.StatusCode != want {
+				t.Errorf("%s in %s: %s %s", kind, charset, resp.Status, said)
+			}
+		}
+	}
+}
+
 // raw speaks by hand.
 func (h *house) raw(t *testing.T, text string) string {
 	t.Helper()

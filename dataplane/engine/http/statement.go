@@ -71,8 +71,12 @@ func contentType(r *http.Request) (string, error) {
 	if err != nil {
 		return "", request.Bad("the header Content-Type cannot be read")
 	}
-	if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") && (strings.HasSuffix(kind, "json") || kind == "application/x-www-form-urlencoded") {
-		return "", request.Bad("the body is not in UTF-8")
+	switch strings.ToLower(params["charset"]) {
+	case "", "utf-8", "utf8": // the latter by many, and taken for it
+	default:
+		if strings.HasSuffix(kind, "json") || kind == "application/x-www-form-urlencoded" {
+			return "", request.Bad("the body is not in UTF-8")
+		}
 	}
 	return kind, nil
 }
