@@ -1,6 +1,7 @@
 package task
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -9,7 +10,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/pkg/fault"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
@@ -377,5 +380,51 @@ func TestTooMany(t *testing.T) {
 		synctest.Wait()
 		_, err := w.Create(t.Context(), w.caller("alice"), &apiv1.CreateGrantRequest{Task: "sales-report"})
 		no(t, err, "limit", "live grants")
+	})
+}
+
+// TestOnAndOn has somebody take a task and end it without end: those of which nodes must be told
+// are bounded, and of those whose time is over the newest stay.
+func TestOnAndOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		id := func(kind string, n int) string { return fmt.Sprintf("g-%s%d", kind, n) }
+		add := func(kind string, n int, end func(n int) time.Time) {
+			var ops []store.Op
+			for i := range n {
+				g := &typesv1.Grant{Id: id(kind, i), Subject: &typesv1.Subject{Name: "alice"}, Task: "sales-report", State: over, CreateTime: timestamppb.Now(), EndTime: timestamppb.New(end(i))}
+				op, err := put(g, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if ops = append(ops, op); len(ops) == store.MaxOps || i == n-1 {
+					if _, err := w.store.Commit(t.Context(), ops...); err != nil {
+						t.Fatal(err)
+					}
+					ops = nil
+				}
+			}
+		}
+		soon := time.Now().Add(time.Minute)
+		add("ended", maxEnded, func(int) time.Time { return soon })
+		add("past", 100+maxKept, func(n int) time.Time { return time.Now().Add(-time.Duration(n) * time.Second) })
+		w.start()
+		past := map[string]bool{}
+		for _, name := range w.keys(Kind) {
+			past[name] = strings.HasPrefix(name, id("past", 0)[:6])
+		}
+		if n := len(past) - maxEnded; n != maxKept || !past[id("past", 0)] || past[id("past", maxKept)] {
+			t.Errorf("%d are kept whose time is over, the newest: %v, the oldest: %v", n, past[id("past", 0)], past[id("past", maxKept)])
+		}
+		_, err := w.Create(t.Context(), w.caller("alice"), &apiv1.CreateGrantRequest{Task: "sales-report"})
+		no(t, err, "limit", "ended before their time")
+		if _, err := w.Open(t.Context(), &nodev1.OpenGrantRequest{Token: "alice", Task: "sales-report"}, "n1"); err == nil {
+			t.Error("a token takes one more")
+		}
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if _, err := w.Create(t.Context(), w.caller("alice"), &apiv1.CreateGrantRequest{Task: "sales-report"}); err != nil {
+			t.Errorf("once their time is over: %v", err)
+		}
 	})
 }

@@ -330,8 +330,11 @@ func (s *Service) mustAsk(ctx context.Context, snapshot *policy.Snapshot, sub po
 
 // few says no to a subject that has too many grants already, as of the last pass.
 func (s *Service) few(sub postern.Subject) error {
-	if n := (*s.live.Load())[who{sub.Name, sub.Workload}]; n >= maxLive {
-		return fault.Refused(&postern.Refusal{Code: postern.CodeLimit, Reason: fmt.Sprintf("%s has %d live grants, which is the most", sub.Name, n), Hint: "end some: postern revoke GRANT"})
+	switch n := (*s.counts.Load())[who{sub.Name, sub.Workload}]; {
+	case n.live >= maxLive:
+		return fault.Refused(&postern.Refusal{Code: postern.CodeLimit, Reason: fmt.Sprintf("%s has %d live grants, which is the most", sub.Name, n.live), Hint: "end some: postern revoke GRANT"})
+	case n.ended >= maxEnded:
+		return fault.Refused(&postern.Refusal{Code: postern.CodeLimit, Reason: fmt.Sprintf("%s has %d grants that ended before their time, which is the most", sub.Name, n.ended), Hint: "wait until the time of some is over"})
 	}
 	return nil
 }

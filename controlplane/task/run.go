@@ -3,6 +3,7 @@ package task
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/posterngate/postern/controlplane/audit"
@@ -91,7 +92,8 @@ func (s *Service) tend(ctx context.Context) error {
 func (s *Service) pass(ctx context.Context, seen map[string]known, all bool) (time.Time, error) {
 	var next time.Time
 	here := map[string]bool{}
-	live := map[who]int{}
+	counts := map[who]count{}
+	past := map[who][]known{}
 	for e := range s.cache.View().All(Kind) {
 		here[e.Name] = true
 		k, ok := seen[e.Name]
@@ -108,11 +110,24 @@ func (s *Service) pass(ctx context.Context, seen map[string]known, all bool) (ti
 			return next, err
 		}
 		seen[e.Name] = k
-		if Live(k.grant, s.cfg.Now()) || waiting(k.grant) {
-			live[who{k.grant.GetSubject().GetName(), k.grant.GetSubject().GetWorkload()}]++
+		w := who{k.grant.GetSubject().GetName(), k.grant.GetSubject().GetWorkload()}
+		n := counts[w]
+		switch now := s.cfg.Now(); {
+		case Live(k.grant, now) || waiting(k.grant):
+			n.live++
+		case now.Before(k.grant.GetEndTime().AsTime()):
+			n.ended++
+		default:
+			past[w] = append(past[w], k)
 		}
+		counts[w] = n
 		if !due.IsZero() && (next.IsZero() || due.Before(next)) {
 			next = due
+		}
+	}
+	for _, over := range past {
+		if err := s.forgetOldest(ctx, over); err != nil {
+			return next, err
 		}
 	}
 	if all {
@@ -120,7 +135,7 @@ func (s *Service) pass(ctx context.Context, seen map[string]known, all bool) (ti
 			return next, err
 		}
 	}
-	s.live.Store(&live)
+	s.counts.Store(&counts)
 	for name := range seen {
 		if !here[name] {
 			delete(seen, name)
@@ -169,15 +184,36 @@ func (s *Service) look(ctx context.Context, k known, ground bool) (time.Time, er
 		}
 		return end, nil
 	}
-	last := g.GetCreateTime()
-	if g.GetEndTime() != nil {
-		last = g.GetEndTime()
+	due := last(g)
+	if !now.Before(due) { // it counts no more as one that ended before its time
+		due = due.Add(keep)
 	}
-	due := last.AsTime().Add(keep)
 	if now.Before(due) {
 		return due, nil
 	}
 	return time.Time{}, s.forget(ctx, k)
+}
+
+// last is when a grant was over at the latest.
+func last(g *typesv1.Grant) time.Time {
+	if g.GetEndTime() != nil {
+		return g.GetEndTime().AsTime()
+	}
+	return g.GetCreateTime().AsTime()
+}
+
+// forgetOldest forgets, of one subject's grants whose time is over, all but the newest.
+func (s *Service) forgetOldest(ctx context.Context, over []known) error {
+	if len(over) <= maxKept {
+		return nil
+	}
+	slices.SortFunc(over, func(a, b known) int { return last(b.grant).Compare(last(a.grant)) })
+	for _, k := range over[maxKept:] {
+		if err := s.forget(ctx, k); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // forget removes a grant that is long over, where it was opened, and the pointers to it.

@@ -46,10 +46,13 @@ const (
 	// ruleKind is that of ApprovalRule objects.
 	ruleKind = "approvalrule"
 
-	// keep is how long a grant can be read after its end.
-	keep = 7 * 24 * time.Hour
-	// maxLive bounds the grants that one subject may have at once.
+	// keep is how long a grant can be read after its end, and maxKept how many of one subject's.
+	keep    = 7 * 24 * time.Hour
+	maxKept = 1000
+	// maxLive bounds the grants that one subject may have at once, and maxEnded those that ended
+	// before their time: until then nodes must be told of them.
 	maxLive        = 200
+	maxEnded       = 5000
 	maxReasonBytes = 1 << 10
 
 	// Workloads take grants without a login before; so many a second, and so many at once.
@@ -112,13 +115,16 @@ type Config struct {
 type Service struct {
 	cfg       Config
 	workloads *rate.Limiter
-	cache     *store.Cache                // grants, to look after them, bindings and their rules, and what is closed
-	live      atomic.Pointer[map[who]int] // how many grants each had at the last pass
+	cache     *store.Cache                  // grants, to look after them, bindings and their rules, and what is closed
+	counts    atomic.Pointer[map[who]count] // how many grants each had at the last pass
 	openings  openings
 }
 
 // who is a subject by what grants are found by.
 type who struct{ name, workload string }
+
+// count is how many grants somebody has that live or wait, and that ended before their time.
+type count struct{ live, ended int }
 
 // New makes a Service. It must Run, so that grants end.
 func New(cfg Config) *Service {
@@ -126,7 +132,7 @@ func New(cfg Config) *Service {
 		cfg.Now = time.Now
 	}
 	s := &Service{cfg: cfg, workloads: rate.NewLimiter(workloadRate, workloadBurst), cache: store.NewCache(cfg.Store, cfg.Logger, Kind, bindingKind, ruleKind, closedKind).WithoutStaleness()}
-	s.live.Store(&map[who]int{})
+	s.counts.Store(&map[who]count{})
 	cfg.Approve.OnSettle(s.settle)
 	return s
 }
