@@ -9,7 +9,6 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
 
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 )
@@ -110,7 +109,7 @@ func asYAML(js string) string {
 	if js == "" {
 		return ""
 	}
-	text, err := yaml.JSONToYAML([]byte(js))
+	text, err := toYAML([]byte(js))
 	if err != nil {
 		return strings.TrimSpace(js) + "\n"
 	}

@@ -13,6 +13,7 @@ import (
 	"unicode/utf16"
 	"unicode/utf8"
 
+	yamlv3 "go.yaml.in/yaml/v3"
 	"golang.org/x/term"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -83,11 +84,11 @@ func printAll[T proto.Message](a *app, all []T, text func(w io.Writer)) error {
 
 func (a *app) raw(js []byte) error {
 	if a.format == "yaml" {
-		y, err := yaml.JSONToYAML(js)
+		y, err := toYAML(js)
 		if err != nil {
 			return err
 		}
-		_, err = a.env.Stdout.Write(y)
+		_, err = plainYAML{a.env.Stdout}.Write(y)
 		return err
 	}
 	var out bytes.Buffer // protojson's own spacing varies on purpose
@@ -115,8 +116,9 @@ func (t *tame) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+func odd(r rune) bool { return r != '\n' && r != '\t' && !unicode.IsPrint(r) }
+
 func tamed(s string) string {
-	odd := func(r rune) bool { return r != '\n' && r != '\t' && !unicode.IsPrint(r) }
 	if !strings.ContainsFunc(s, odd) {
 		return s
 	}
@@ -153,6 +155,51 @@ func (j plainJSON) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	return len(p), nil
+}
+
+// toYAML makes YAML of JSON, whatever characters that has: YAML takes some as escapes alone.
+func toYAML(js []byte) ([]byte, error) {
+	var b strings.Builder
+	for _, r := range string(js) {
+		if odd(r) && r >= 0x7f && r <= 0xffff {
+			fmt.Fprintf(&b, `\u%04x`, r)
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return yaml.JSONToYAML([]byte(b.String()))
+}
+
+// plainYAML writes YAML, a document at a time, so that it cannot steer the terminal either:
+// scalars with what tame would show as an escape are in double quotes, where it is one.
+type plainYAML struct{ w io.Writer }
+
+func (y plainYAML) Write(p []byte) (int, error) {
+	text := p
+	if bytes.ContainsFunc(p, odd) {
+		var doc yamlv3.Node
+		err := yamlv3.Unmarshal(p, &doc)
+		if err == nil {
+			quoteOdd(&doc)
+			text, err = yamlv3.Marshal(&doc)
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	if _, err := io.WriteString(y.w, tamed(string(text))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+func quoteOdd(n *yamlv3.Node) {
+	if n.Kind == yamlv3.ScalarNode && strings.ContainsFunc(n.Value, odd) {
+		n.Style = yamlv3.DoubleQuotedStyle
+	}
+	for _, below := range n.Content {
+		quoteOdd(below)
+	}
 }
 
 // field writes what is known of a thing under a name, and nothing where nothing is known.

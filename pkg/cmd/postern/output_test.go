@@ -3,9 +3,12 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 	"unicode"
+
+	"sigs.k8s.io/yaml"
 )
 
 // JSON says the same to programs, and nothing to the terminal.
@@ -22,5 +25,27 @@ func TestPlainJSON(t *testing.T) {
 	got := map[string]string{}
 	if err := json.Unmarshal(out.Bytes(), &got); err != nil || got["error"] != said {
 		t.Errorf("%q says %q, %v", out.String(), got["error"], err)
+	}
+}
+
+// YAML does as JSON does, in keys too.
+func TestPlainYAML(t *testing.T) {
+	const said = "a: \"ünïcode\" 文 \U0001F511,\n\x1b[2J \x7f \u009b31m, turned \u202e round, nothing \u200b seen, a tag \U000E0041, a line \u2028 \u0085 \ufeff"
+	want := map[string]any{"error": said, "k\u202ey": []any{said, "plain", 1.5, true, nil}}
+	js, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	a := &app{format: "yaml", env: Env{Stdout: &out}}
+	if err := a.raw(js); err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsFunc(out.String(), odd) {
+		t.Errorf("%q", out.String())
+	}
+	got := map[string]any{}
+	if err := yaml.Unmarshal(out.Bytes(), &got); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%q says %q, %v", out.String(), got, err)
 	}
 }

@@ -199,7 +199,7 @@ func (a *app) printObjects(all []*typesv1.Object, one bool) error {
 			if err != nil {
 				return err
 			}
-			if _, err := a.env.Stdout.Write(y); err != nil {
+			if _, err := (plainYAML{a.env.Stdout}).Write(y); err != nil {
 				return err
 			}
 		}

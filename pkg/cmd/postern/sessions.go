@@ -13,7 +13,6 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
 
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
@@ -236,7 +235,7 @@ func (a *app) replay(ctx context.Context, id, purpose string, speed float64, raw
 	case "json":
 		return record.JSON(plainJSON{a.env.Stdout}, events)
 	case "yaml":
-		return record.JSON(yamlLines{a.env.Stdout}, events)
+		return record.JSON(yamlLines{plainYAML{a.env.Stdout}}, events)
 	}
 	return record.Text(ctx, a.env.Stdout, events, record.Options{Colour: a.colours(), Speed: speed})
 }
@@ -245,12 +244,14 @@ func (a *app) replay(ctx context.Context, id, purpose string, speed float64, raw
 type yamlLines struct{ w io.Writer }
 
 func (y yamlLines) Write(line []byte) (int, error) {
-	text, err := yaml.JSONToYAML(line)
+	text, err := toYAML(line)
 	if err != nil {
 		return 0, err
 	}
-	if _, err := y.w.Write(append([]byte("---\n"), text...)); err != nil {
-		return 0, err
+	for _, part := range [][]byte{[]byte("---\n"), text} {
+		if _, err := y.w.Write(part); err != nil {
+			return 0, err
+		}
 	}
 	return len(line), nil
 }
