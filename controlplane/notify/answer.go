@@ -247,8 +247,10 @@ func (s *Service) person(ctx context.Context, c *Channel, fields map[string]secr
 	return s.cfg.Person(ctx, "", u.Profile.Email)
 }
 
-// refuse tells whoever clicked why it does not count.
+// refuse tells whoever clicked why it does not count, also where the time for it was too short.
 func (s *Service) refuse(ctx context.Context, w http.ResponseWriter, c *Channel, fields map[string]secret.Bytes, in *interaction, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTimeout)
+	defer cancel()
 	text := "It does not count: " + fault.From(err).Reason
 	if fault.CodeOf(err) == codes.Internal || fault.CodeOf(err) == codes.Unknown {
 		text = "It does not count: something went wrong; the operators find it in the log"

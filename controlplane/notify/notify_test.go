@@ -300,6 +300,48 @@ func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: status, Status: http.StatusText(status), Body: http.NoBody, Request: r}, nil
 }
 
+// TestSlackIsSlow: who clicks while Slack takes its time to say who they are is told that it does
+// not count.
+func TestSlackIsSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixtureAt(t, "https://slack", nil, "slack")
+		told := make(chan string, 1)
+		f.svc.client.Transport = slow(func(r *http.Request) {
+			if strings.Contains(r.URL.Path, "chat.postEphemeral") {
+				body, _ := io.ReadAll(r.Body)
+				told <- string(body)
+			}
+		})
+		h := f.hold("DELETE 1")
+		f.interact(click("U-x", "T1", "approve", h, h.GetDigest()), time.Now(), nil)
+		select {
+		case text := <-told:
+			if !strings.Contains(text, "It does not count") {
+				t.Errorf("they are told %s", text)
+			}
+		default:
+			t.Error("they are told nothing")
+		}
+	})
+}
+
+// slow takes five seconds to say who somebody is.
+type slow func(*http.Request)
+
+func (f slow) RoundTrip(r *http.Request) (*http.Response, error) {
+	if strings.Contains(r.URL.Path, "users.info") {
+		select {
+		case <-time.After(5 * time.Second):
+		case <-r.Context().Done():
+		}
+	}
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
+	f(r)
+	return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader(`{"ok":true}`)), Request: r}, nil
+}
+
 // TestSlackMessageIsDeleted: a message that somebody has deleted is posted anew while there is
 // something to answer, and is no trouble afterwards.
 func TestSlackMessageIsDeleted(t *testing.T) {
