@@ -21,7 +21,7 @@ type Channel struct {
 	Webhook *Webhook `json:"webhook"`
 	// Slack is a channel of a workspace, in which people can also answer: their app's
 	// request URL is URL/channels/NAME. Who answers there must have signed in on the pages
-	// within 12 hours.
+	// within 12 hours, and not out since.
 	Slack *Slack `json:"slack"`
 }
 

@@ -318,10 +318,12 @@ func (p *Pages) sweep(ctx context.Context) error {
 	return nil
 }
 
+// logout ends a session, and what lets its person answer in a chat.
 func (p *Pages) logout(w http.ResponseWriter, r *http.Request, s *session) {
 	err := p.cfg.Audit.Append(r.Context(), audit.Entry{Actor: s.subject.Name, Address: host(r), Action: "web.signout", Object: "web", Outcome: "ok"})
 	if err == nil {
-		_, err = p.cfg.Store.Commit(r.Context(), store.Op{Key: s.key, Delete: true, If: store.AnyRevision})
+		_, err = p.cfg.Store.Commit(r.Context(), store.Op{Key: s.key, Delete: true, If: store.AnyRevision},
+			store.Op{Key: personKey(s.subject.Name), Delete: true, If: store.AnyRevision})
 	}
 	if err != nil {
 		p.fail(w, r, s, fault.Wrap(err, codes.Unavailable, "you are still signed in: the store does not answer; try again"))

@@ -74,6 +74,7 @@ func (issuer) FinishWeb(_ context.Context, l *identity.WebLogin, _ string, answe
 type fixture struct {
 	t      *testing.T
 	srv    *httptest.Server
+	pages  *Pages
 	holds  *approve.Service
 	policy atomic.Pointer[policy.Snapshot]
 	now    atomic.Int64 // ahead of the clock
@@ -93,6 +94,7 @@ func newFixture(t *testing.T) *fixture {
 		URL: f.srv.URL, Login: issuer{[]string{"corp"}}, Holds: f.holds, Store: f.store, Audit: log, Policy: f.policy.Load, Logger: logger,
 		Now: func() time.Time { return time.Now().Add(time.Duration(f.now.Load())) },
 	})
+	f.pages = p
 	for _, path := range Paths() {
 		mux.Handle(path, p)
 	}
@@ -290,12 +292,18 @@ func TestSessionEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	kept := c.Jar.Cookies(base)
+	if _, err := f.pages.Person(t.Context(), "bob", ""); err != nil {
+		t.Errorf("who has signed in is not known in a chat: %v", err)
+	}
 	if status, _, _ := f.do(c, "POST", logoutPath, url.Values{"form": {token}}, nil); status != http.StatusOK {
 		t.Errorf("sign out: %d", status)
 	}
 	entries, _, err := audit.New(f.store, time.Now).List(t.Context(), audit.Query{Actor: "bob"})
 	if err != nil || len(entries) == 0 || entries[0].GetAction() != "web.signout" {
 		t.Errorf("the audit log tells of it as %v, %v", entries, err)
+	}
+	if who, err := f.pages.Person(t.Context(), "bob", ""); err == nil {
+		t.Errorf("who has signed out answers in a chat as %v", who)
 	}
 	c.Jar.SetCookies(base, kept)
 	if status, _, _ := f.do(c, "GET", Path, nil, nil); status != http.StatusSeeOther {
