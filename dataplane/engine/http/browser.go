@@ -32,7 +32,10 @@ func (e *Engine) signIn(w http.ResponseWriter, r *http.Request, c *request.Conn,
 		e.refuse(w, r, why)
 		return
 	}
-	verifier := rand.Text()
+	verifier, _, _ := strings.Cut(request.CookieOf(r, request.LoginCookie), ".")
+	if len(verifier) != len(rand.Text()) { // else another tab signs in at this moment, and both may come back
+		verifier = rand.Text()
+	}
 	url, err := door.BeginSignIn(r.Context(), permission, strings.ToLower(r.Host), verifier)
 	if err != nil {
 		e.refuse(w, r, err)
@@ -52,12 +55,18 @@ func (e *Engine) signIn(w http.ResponseWriter, r *http.Request, c *request.Conn,
 func (e *Engine) callback(w http.ResponseWriter, r *http.Request, c *request.Conn) {
 	door, ok := c.Entrance()
 	verifier, to, whole := strings.Cut(request.CookieOf(r, request.LoginCookie), ".")
-	if !ok || !whole || r.Method != http.MethodGet {
-		e.refuse(w, r, &postern.Refusal{Code: postern.CodeBadToken, Reason: "this sign-in did not begin in this browser, or took too long", Hint: "open the app's page again"})
-		return
+	var err error = &postern.Refusal{Code: postern.CodeBadToken, Reason: "this sign-in did not begin in this browser, or took too long", Hint: "open the app's page again"}
+	var token string
+	var end time.Time
+	if ok && whole && r.Method == http.MethodGet {
+		token, end, err = door.FinishSignIn(r.Context(), strings.ToLower(r.Host), r.URL.Query().Get("code"), verifier)
 	}
-	token, end, err := door.FinishSignIn(r.Context(), strings.ToLower(r.Host), r.URL.Query().Get("code"), verifier)
-	if err != nil {
+	switch {
+	case err == nil:
+	case postern.AsRefusal(err).Code == postern.CodeBadToken && r.Method == http.MethodGet && request.CookieOf(r, request.SessionCookie) != "":
+		sendOn(w, "/") // another tab has signed in before, if anybody has
+		return
+	default:
 		e.refuse(w, r, err)
 		return
 	}

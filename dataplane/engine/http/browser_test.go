@@ -7,11 +7,13 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
 	"github.com/posterngate/postern/dataplane/request"
+	"github.com/posterngate/postern/pkg/postern"
 )
 
 // FuzzWithin: wherever a browser is sent after a sign-in is on this host.
@@ -84,14 +86,86 @@ func TestComesBack(t *testing.T) {
 	}
 }
 
-// TestSignOut: who signs in next in a browser finds nothing of who did before.
-func TestSignOut(t *testing.T) {
+// tabs is a door at which a code is good with the verifier of its sign-in.
+type tabs struct {
+	lobby
+	begun []string
+}
+
+func (d *tabs) BeginSignIn(_ context.Context, _, _, verifier string) (string, error) {
+	d.begun = append(d.begun, verifier)
+	return "https://control.example/web/enter/x", nil
+}
+
+func (d *tabs) FinishSignIn(_ context.Context, _, code, verifier string) (string, time.Time, error) {
+	if n, err := strconv.Atoi(code); err != nil || d.begun[n] != verifier {
+		return "", time.Time{}, &postern.Refusal{Code: postern.CodeBadToken, Reason: "not of this sign-in"}
+	}
+	return "psb_x", time.Now().Add(time.Hour), nil
+}
+
+// TestTabsSignIn: of two tabs that sign in at once neither is turned away; who has neither begun
+// nor ever signed in is.
+func TestTabsSignIn(t *testing.T) {
 	r := newResource(t)
-	addr := enginetest.Serve(t, New(Config{TLS: &tls.Config{Certificates: r.TLS.Certificates[:1], MinVersion: tls.VersionTLS12}}), lobby{enginetest.NewDoor(t, r.terms(), credential)})
+	door := &tabs{lobby: lobby{enginetest.NewDoor(t, r.terms(), credential)}}
+	tr := secure(t, enginetest.Serve(t, New(Config{TLS: &tls.Config{Certificates: r.TLS.Certificates[:1], MinVersion: tls.VersionTLS12}}), door))
+	crumbs := map[string]*http.Cookie{}
+	ask := func(target string) (int, string) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://t--target.example.com"+target, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Accept", "text/html")
+		for _, c := range crumbs {
+			req.AddCookie(c)
+		}
+		resp, err := tr.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		for _, c := range resp.Cookies() {
+			if crumbs[c.Name] = c; c.MaxAge < 0 {
+				delete(crumbs, c.Name)
+			}
+		}
+		return resp.StatusCode, resp.Header.Get("Location")
+	}
+	ask("/first")
+	ask("/second")
+	for code, want := range []string{"/second", "/"} {
+		if status, to := ask(callbackPath + "?code=" + strconv.Itoa(code)); status != http.StatusSeeOther || to != want {
+			t.Errorf("tab %d: %d to %q", code, status, to)
+		}
+	}
+	clear(crumbs)
+	ask("/third")
+	if door.begun[2] == door.begun[0] {
+		t.Error("a verifier outlives its sign-in")
+	}
+	for _, who := range []string{"who has begun another sign-in", "who has begun none"} {
+		if status, to := ask(callbackPath + "?code=0"); status != http.StatusUnauthorized || to != "" {
+			t.Errorf("%s: %d to %q", who, status, to)
+		}
+		clear(crumbs)
+	}
+}
+
+// secure asks over TLS, whatever the address.
+func secure(t *testing.T, addr string) *http.Transport {
+	t.Helper()
 	tr := &http.Transport{DialTLS: func(string, string) (net.Conn, error) { //nolint:staticcheck // one address
 		return tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // of this test
 	}}
 	t.Cleanup(tr.CloseIdleConnections)
+	return tr
+}
+
+// TestSignOut: who signs in next in a browser finds nothing of who did before.
+func TestSignOut(t *testing.T) {
+	r := newResource(t)
+	tr := secure(t, enginetest.Serve(t, New(Config{TLS: &tls.Config{Certificates: r.TLS.Certificates[:1], MinVersion: tls.VersionTLS12}}), lobby{enginetest.NewDoor(t, r.terms(), credential)}))
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://t--target.example.com"+logoutPath, nil)
 	if err != nil {
 		t.Fatal(err)
