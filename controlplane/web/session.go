@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,13 +36,16 @@ const (
 	kind = "websession"
 
 	sessionCookie = "__Host-postern"
-	loginCookie   = "__Host-postern-login"
+	loginCookie   = "__Host-postern-login-" // and the sign-in's own name
 
 	// sessionTime is how long somebody stays signed in, whatever they do: groups are those
 	// of the sign-in.
 	sessionTime = time.Hour
 	// loginTime is how long a sign-in may take.
 	loginTime = 10 * time.Minute
+	// maxLogins is how many may be under way in one browser, whose cookies all go with each
+	// request; one more ends them.
+	maxLogins = 5
 )
 
 // session is somebody who is signed in.
@@ -191,6 +195,12 @@ func (p *Pages) enter(w http.ResponseWriter, r *http.Request, s *session) {
 	http.Redirect(w, r, to, http.StatusSeeOther)
 }
 
+// loginName is the cookie of one sign-in, by its state: each tab of a browser has its own.
+func loginName(state string) string {
+	sum := sha256.Sum256([]byte(state))
+	return loginCookie + hex.EncodeToString(sum[:4])
+}
+
 // login sends the browser to an issuer; where there are several, people choose.
 func (p *Pages) login(w http.ResponseWriter, r *http.Request) {
 	to, issuer := home(r.FormValue("to")), r.FormValue("issuer")
@@ -219,7 +229,13 @@ func (p *Pages) login(w http.ResponseWriter, r *http.Request) {
 		p.fail(w, r, nil, err)
 		return
 	}
-	http.SetCookie(w, cookie(loginCookie, base64.RawURLEncoding.EncodeToString(value), loginTime))
+	begun := slices.DeleteFunc(r.Cookies(), func(c *http.Cookie) bool { return !strings.HasPrefix(c.Name, loginCookie) })
+	if len(begun) >= maxLogins {
+		for _, c := range begun {
+			http.SetCookie(w, cookie(c.Name, "", 0))
+		}
+	}
+	http.SetCookie(w, cookie(loginName(l.State), base64.RawURLEncoding.EncodeToString(value), loginTime))
 	http.Redirect(w, r, where, http.StatusSeeOther)
 }
 
@@ -235,14 +251,15 @@ func (p *Pages) mayAsk(r *http.Request) error {
 // callback is where an issuer sends the browser back to.
 func (p *Pages) callback(w http.ResponseWriter, r *http.Request) {
 	var l under
-	c, err := r.Cookie(loginCookie)
+	name := loginName(r.URL.Query().Get("state"))
+	c, err := r.Cookie(name)
 	if err == nil {
 		var value []byte
 		if value, err = base64.RawURLEncoding.DecodeString(c.Value); err == nil {
 			err = json.Unmarshal(value, &l)
 		}
 	}
-	http.SetCookie(w, cookie(loginCookie, "", 0))
+	http.SetCookie(w, cookie(name, "", 0))
 	if err != nil {
 		p.fail(w, r, nil, fault.New(codes.Unauthenticated, "this sign-in did not begin in this browser, or took too long; begin again"))
 		return

@@ -344,7 +344,7 @@ func TestStrangersAnswers(t *testing.T) {
 		if code == "" {
 			state = "other"
 		}
-		r.AddCookie(cookie(loginCookie, base64.RawURLEncoding.EncodeToString([]byte(`{"issuer":"corp","state":"`+state+`"}`)), time.Minute))
+		r.AddCookie(cookie(loginName("s"), base64.RawURLEncoding.EncodeToString([]byte(`{"issuer":"corp","state":"`+state+`"}`)), time.Minute))
 		w := httptest.NewRecorder()
 		p.ServeHTTP(w, r)
 		return w.Code
@@ -365,6 +365,51 @@ func TestStrangersAnswers(t *testing.T) {
 	}
 }
 
+// counting begins each sign-in with another state.
+type counting struct {
+	issuer
+	n int
+}
+
+func (c *counting) BeginWeb(context.Context, string, string) (*identity.WebLogin, string, error) {
+	c.n++
+	return &identity.WebLogin{Issuer: "corp", State: fmt.Sprint(c.n)}, "https://issuer.example/", nil
+}
+
+// TestTabs: each tab of a browser signs in by itself, and comes to where it wanted to; of very
+// many that never come back not all are kept.
+func TestTabs(t *testing.T) {
+	f := newFixture(t)
+	p := New(Config{Login: &counting{issuer: issuer{[]string{"corp"}}}, Store: f.store, Policy: f.policy.Load, Audit: audit.New(f.store, time.Now), Logger: slog.New(slog.DiscardHandler)})
+	crumbs := map[string]*http.Cookie{}
+	ask := func(target string) (int, string) {
+		r := httptest.NewRequestWithContext(t.Context(), "GET", target, nil)
+		for _, c := range crumbs {
+			r.AddCookie(c)
+		}
+		w := httptest.NewRecorder()
+		p.ServeHTTP(w, r)
+		for _, c := range w.Result().Cookies() {
+			if crumbs[c.Name] = c; c.MaxAge < 0 {
+				delete(crumbs, c.Name)
+			}
+		}
+		return w.Code, w.Header().Get("Location")
+	}
+	ask(loginPath + "?to=" + Path + "/h-1")
+	ask(loginPath + "?to=" + Path + "/h-2")
+	for _, n := range []string{"1", "2"} {
+		if status, to := ask(callbackPath + "?code=bob&state=" + n); status != http.StatusSeeOther || to != Path+"/h-"+n {
+			t.Errorf("tab %s: %d to %q", n, status, to)
+		}
+	}
+	for range 10 * maxLogins {
+		if ask(loginPath); len(crumbs) > maxLogins+1 {
+			t.Fatalf("%d cookies are kept", len(crumbs))
+		}
+	}
+}
+
 // TestSignIn: what must not lead to a session.
 func TestSignIn(t *testing.T) {
 	f := newFixture(t)
@@ -376,8 +421,10 @@ func TestSignIn(t *testing.T) {
 	if status, _, _ := f.do(c, "GET", callbackPath+"?state=other&code=bob", nil, nil); status != http.StatusUnauthorized {
 		t.Errorf("another state: %d", status)
 	}
-	if status, _, _ := f.do(c, "GET", callbackPath+"?state=state&code=bob", nil, nil); status != http.StatusUnauthorized {
-		t.Errorf("a sign-in is used twice: %d", status)
+	for _, want := range []int{http.StatusSeeOther, http.StatusUnauthorized} {
+		if status, _, _ := f.do(c, "GET", callbackPath+"?state=state&code=bob", nil, nil); status != want {
+			t.Errorf("a sign-in, used once and twice: %d", status)
+		}
 	}
 	for _, to := range []string{"https://evil.example", "//evil.example", Path + "/../x", Path + "/h-1?x", Path + "/h-1/../..", "\\\\evil", Path + "/"} {
 		if _, where := f.signIn(f.browser(), "bob", to); where != Path {
