@@ -52,7 +52,7 @@ const (
 	// maxLive bounds the grants that one subject may have at once, and maxEnded those that ended
 	// before their time: until then nodes must be told of them.
 	maxLive        = 200
-	maxEnded       = 5000
+	maxEnded       = 10_000
 	maxReasonBytes = 1 << 10
 
 	// Workloads take grants without a login before; so many a second, and so many at once.
