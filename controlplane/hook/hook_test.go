@@ -2,6 +2,7 @@ package hook
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -139,6 +140,18 @@ func TestHook(t *testing.T) {
 	w := httptest.NewRecorder()
 	if s.ServeHTTP(w, r); w.Code != http.StatusMethodNotAllowed {
 		t.Errorf("GET: %d", w.Code)
+	}
+}
+
+// TestLongHeader: strangers do not have long headers taken apart.
+func TestLongHeader(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	good := Sign(key, now, nil)
+	for size, want := range map[int]error{maxHeaderBytes: nil, maxHeaderBytes + 1: errForged} {
+		header := good + ",x=" + strings.Repeat("x", size-len(good)-len(",x="))
+		if _, err := Verify(key, header, now, nil); !errors.Is(err, want) {
+			t.Errorf("a header of %d bytes: %v, want %v", len(header), err, want)
+		}
 	}
 }
 

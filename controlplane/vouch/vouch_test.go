@@ -67,6 +67,7 @@ func TestVouch(t *testing.T) {
 		"g-over": {Id: "g-over", Task: "read", State: typesv1.GrantState_GRANT_STATE_OVER, EndTime: timestamppb.New(now.Add(time.Hour)), Subject: &typesv1.Subject{Name: "bob"}},
 		"g-gone": {Id: "g-gone", Task: "read", State: typesv1.GrantState_GRANT_STATE_ACTIVE, EndTime: timestamppb.New(now.Add(time.Hour)), Subject: &typesv1.Subject{Name: "carol"}},
 	}
+	alone := 45 * time.Second
 	s := vouch.New(vouch.Config{
 		Issuer: "https://postern.example", Sign: keys.SignIdentity, Keys: keys.IdentityKeys, Snapshot: func() *policy.Snapshot { return snapshot },
 		Resource: func(node postern.NodeName, r postern.ResourceName) (*typesv1.Resource, bool) {
@@ -79,7 +80,7 @@ func TestVouch(t *testing.T) {
 			}
 			return nil, fault.New(codes.NotFound, "no")
 		},
-		Alone: func(postern.TaskName) time.Duration { return 45 * time.Second }, Now: func() time.Time { return now },
+		Alone: func(postern.TaskName) time.Duration { return alone }, Now: func() time.Time { return now },
 	})
 
 	rec := httptest.NewRecorder()
@@ -88,7 +89,16 @@ func TestVouch(t *testing.T) {
 	if err := json.Unmarshal(rec.Body.Bytes(), &set); err != nil || len(set.Keys) != 1 {
 		t.Fatalf("%v: %s", err, rec.Body)
 	}
-	for grant, life := range map[string]time.Duration{"g-1": 5 * time.Minute, "g-soon": time.Minute} {
+	for _, c := range []struct {
+		grant              string
+		alone, life, renew time.Duration
+	}{
+		{"g-1", 45 * time.Second, 5 * time.Minute, 200 * time.Second},
+		{"g-soon", 45 * time.Second, time.Minute, 40 * time.Second},
+		{"g-1", 15 * time.Minute, 15*time.Minute + 30*time.Second, 200 * time.Second}, // it is good for longer, and no older
+	} {
+		grant := c.grant
+		alone = c.alone
 		resp, err := s.Vouch(t.Context(), "n1", &nodev1.VouchRequest{Grant: grant, Resource: "orders", Session: "s-1"})
 		if err != nil {
 			t.Fatal(err)
@@ -97,6 +107,7 @@ func TestVouch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		want, renew := now.Add(c.life), now.Add(c.renew)
 		var c vouch.Claims
 		if err := token.Claims(set, &c); err != nil {
 			t.Fatal(err)
@@ -104,8 +115,8 @@ func TestVouch(t *testing.T) {
 		if err := c.Validate(jwt.Expected{Issuer: "https://postern.example", AnyAudience: jwt.Audience{"orders"}, Time: now}); err != nil {
 			t.Error(err)
 		}
-		if want := now.Add(life); !c.Expiry.Time().Equal(want) || !resp.GetExpireTime().AsTime().Equal(want) || !resp.GetRenewTime().AsTime().Before(want) {
-			t.Errorf("%s ends at %s and %s, is renewed at %s, want %s", grant, c.Expiry.Time(), resp.GetExpireTime().AsTime(), resp.GetRenewTime().AsTime(), want)
+		if !c.Expiry.Time().Equal(want) || !resp.GetExpireTime().AsTime().Equal(want) || !resp.GetRenewTime().AsTime().Equal(renew) {
+			t.Errorf("%s ends at %s and %s, is renewed at %s, want %s and %s", grant, c.Expiry.Time(), resp.GetExpireTime().AsTime(), resp.GetRenewTime().AsTime(), want, renew)
 		}
 		if c.Task != "read" || c.Grant != grant || c.Session != "s-1" || c.ID == "" || c.Subject != grants[grant].GetSubject().GetName() {
 			t.Errorf("%+v", c)
