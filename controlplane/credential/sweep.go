@@ -163,7 +163,7 @@ func (b *Broker) due(ctx context.Context, one lease, over map[postern.GrantID]bo
 		if !now.Before(one.NextTry) {
 			return end(one.Reason)
 		}
-	case stateRevoked, stateExpired: // look has those
+	case stateRevoked, stateExpired: // they are forgotten
 	case stateIrrevocable: // stays for people to see
 	}
 	return nil
