@@ -19,8 +19,8 @@ func (s *Service) History(ctx context.Context, h *typesv1.Hold) (*apiv1.HoldHist
 		}
 		out.Truncated = more
 		for _, one := range sessions {
-			if one.GetId() == h.GetSession() {
-				continue // the one that waits
+			if one.GetId() == h.GetSession() || one.GetWorkload() != h.GetWorkload() {
+				continue // the one that waits, or of somebody else of the same name
 			}
 			out.Sessions++
 			out.Statements += one.GetStatements()
@@ -35,7 +35,7 @@ func (s *Service) History(ctx context.Context, h *typesv1.Hold) (*apiv1.HoldHist
 		}
 	}
 	for _, other := range s.hub.all() {
-		if other.GetId() == h.GetId() || other.GetSubject() != h.GetSubject() || other.GetTask() != h.GetTask() {
+		if other.GetId() == h.GetId() || askerOf(other) != askerOf(h) || other.GetTask() != h.GetTask() {
 			continue
 		}
 		out.Asked++

@@ -236,11 +236,14 @@ func TestShown(t *testing.T) {
 			return []*typesv1.Session{
 				{Id: "s-1", Statements: 100, StartTime: timestamppb.New(time.Now())}, // the one that waits
 				{Id: "s-0", Statements: 7, Denied: 2, StartTime: timestamppb.New(past)},
+				{Id: "s-2", Statements: 90, StartTime: timestamppb.New(past.Add(-time.Hour)), Workload: "alice"}, // which is another
 			}, false, nil
 		}
 		if _, err := f.Review(t.Context(), bob, f.open(ask("g-1", "s-1", "DELETE 1")).GetId(), false, "no", nil); err != nil {
 			t.Fatal(err)
 		}
+		f.grant("g-2", &typesv1.Subject{Name: "alice", Workload: "alice"})
+		f.open(ask("g-2", "s-2", "DELETE 1"))
 		rows := int64(12)
 		req := ask("g-1", "s-1", "DELETE 2")
 		req.EstimatedRows, req.Masked = &rows, []string{"sales.customers.email: email"}
