@@ -239,7 +239,11 @@ func (x *exchange) answer(ctx context.Context, resp *http.Response, secrets [][]
 	}
 	x.answered = true
 	x.w.WriteHeader(resp.StatusCode)
-	if err := x.copy(ctx, body, resp.ContentLength < 0); err != nil {
+	length := resp.ContentLength
+	if length >= 0 && h["Content-Length"] == nil {
+		length = 0 // what the client gets has none, and does not wait for more to come
+	}
+	if err := x.copy(ctx, body, length); err != nil {
 		return err
 	}
 	if leaks(resp.Trailer, secrets) {
@@ -291,7 +295,7 @@ func (x *exchange) answerAs(ctx context.Context, p *passed, resp *http.Response,
 	}
 	x.answered = true
 	h1.WriteLines(x.w, p.lines)
-	return x.copy(ctx, catching(resp.Body, secrets), resp.ContentLength < 0)
+	return x.copy(ctx, catching(resp.Body, secrets), resp.ContentLength)
 }
 
 // statusLine is a status as people write it.
@@ -305,11 +309,14 @@ func statusLine(status int) string {
 // buffers are what bodies are copied through.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
 
-// copy passes a body on, as fast as the client takes it. A stream is passed on as it comes.
-func (x *exchange) copy(ctx context.Context, body io.Reader, stream bool) error {
+// copy passes a body on, as fast as the client takes it. A stream, whose length is negative, is
+// passed on as it comes, and so is the first part of what is longer: how long the rest takes
+// nobody knows, and clients wait for the head alone only so long.
+func (x *exchange) copy(ctx context.Context, body io.Reader, length int64) error {
 	b := buffers.Get().(*[]byte)
 	defer buffers.Put(b)
 	flusher, _ := x.w.(http.Flusher)
+	stream := length < 0
 	if stream && flusher != nil {
 		flusher.Flush()
 	}
@@ -326,13 +333,15 @@ func (x *exchange) copy(ctx context.Context, body io.Reader, stream bool) error 
 			if err := x.said((*b)[:room]); err != nil {
 				return err
 			}
-			if waits && stop == nil {
+			first := int64(n) < length
+			length = 0
+			if (waits || first) && stop == nil {
 				stop = context.AfterFunc(ctx, x.cut)
 			}
 			if _, err := x.w.Write((*b)[:room]); err != nil {
 				return ungiven(err, errGone)
 			}
-			if stream && flusher != nil || room < n {
+			if (stream || first) && flusher != nil || room < n {
 				flusher.Flush()
 			}
 			if room < n {

@@ -3,6 +3,7 @@ package http
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -183,6 +184,43 @@ func TestStreams(t *testing.T) {
 	defer counted.Body.Close()
 	if b, err := io.ReadAll(counted.Body); err != nil || string(b) != fmt.Sprint(len(large)) {
 		t.Errorf("%s %v", b, err)
+	}
+}
+
+// TestFirstPart: what the resource has sent of an answer that has a length is not kept back until
+// the rest is there.
+func TestFirstPart(t *testing.T) {
+	h := newHouse(t)
+	next := make(chan struct{}, 1)
+	h.mux.HandleFunc("/parts", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "8")
+		_, _ = io.WriteString(w, "half")
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-next:
+			_, _ = io.WriteString(w, "rest")
+		case <-r.Context().Done():
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	c := newClient(h.addr, "t.target", enginetest.Token)
+	t.Cleanup(c.Close)
+	for range 2 { // the second time the head is known
+		resp, err := c.request(ctx, "GET /parts", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		half := make([]byte, 4)
+		if _, err := io.ReadFull(resp.Body, half); err != nil || string(half) != "half" || resp.ContentLength != 8 {
+			t.Fatalf("%q %v %v", half, err, resp.Header)
+		}
+		next <- struct{}{}
+		rest, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || string(rest) != "rest" {
+			t.Errorf("%q %v", rest, err)
+		}
 	}
 }
 
