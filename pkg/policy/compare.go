@@ -228,7 +228,7 @@ func (s *Snapshot) lockTerms(now time.Time) map[string][]string {
 	out := map[string][]string{}
 	for t, locks := range s.locks {
 		for _, l := range locks {
-			if !stands(l, now) {
+			if !Stands(l, now) {
 				continue
 			}
 			text := l.GetSpec().GetReason()

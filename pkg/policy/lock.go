@@ -106,15 +106,15 @@ func (s *Snapshot) standing(t lockTarget, now time.Time) *typesv1.Lock {
 		return nil
 	}
 	for _, l := range s.locks[t] {
-		if stands(l, now) {
+		if Stands(l, now) {
 			return l
 		}
 	}
 	return nil
 }
 
-// stands reports whether the lock has not expired; one whose expiry is no time stays.
-func stands(l *typesv1.Lock, now time.Time) bool {
+// Stands reports whether the lock has not expired; one whose expiry is no time stays.
+func Stands(l *typesv1.Lock, now time.Time) bool {
 	e := l.GetSpec().GetExpires()
 	return e == nil || !e.IsValid() || now.Before(e.AsTime())
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -42,8 +43,8 @@ type World interface {
 
 // MayWrite reports whether the caller may make the changes, which turn before into
 // after; an error says why not. own tells that an admin changes what they may
-// themselves use, which is for the audit log.
-func (c *Caller) MayWrite(changes []Change, before, after World) (own bool, err error) {
+// themselves use, which is for the audit log. A lock whose time is over is on nobody.
+func (c *Caller) MayWrite(changes []Change, before, after World, now time.Time) (own bool, err error) {
 	for _, ch := range changes {
 		if c != nil && c.barred != nil && (ch.Before != nil || ch.After.GetLock() == nil) {
 			return false, c.barred
@@ -57,7 +58,7 @@ func (c *Caller) MayWrite(changes []Change, before, after World) (own bool, err 
 	c.reach(after, depends)
 	atOnce := c.atOnce(after)
 	for _, ch := range changes {
-		if err := c.selfDealing(ch, before, depends, atOnce); err != nil {
+		if err := c.selfDealing(ch, before, depends, atOnce, now); err != nil {
 			if !c.Has(Admin) {
 				return false, err
 			}
@@ -260,14 +261,14 @@ func (c *Caller) reach(w World, into map[string]string) {
 
 // selfDealing says why a change is the caller's own affair, or nil. Taking something
 // away is not: what needs it can no longer be used.
-func (c *Caller) selfDealing(ch Change, before World, depends map[string]string, atOnce map[string]bool) error {
+func (c *Caller) selfDealing(ch Change, before World, depends map[string]string, atOnce map[string]bool, now time.Time) error {
 	ref := object.Ref(ch.object())
-	if on := c.lockedOut(ch, before); on != "" {
+	if on := c.lockedOut(ch, before); on != "" && policy.Stands(ch.Before.GetLock(), now) {
 		return denied("%s stands on %s: somebody else must lift it", ref, on)
 	}
 	if w := ch.Before.GetWorkload(); w != nil && w.GetSpec().GetOwner() == c.Subject.Name {
 		for o := range before.All("lock") { // which would be another's to lift no longer
-			if l := o.GetLock().GetSpec(); object.Name(ch.Before) == cmp.Or(l.GetWorkload(), l.GetSubject()) {
+			if l := o.GetLock().GetSpec(); policy.Stands(o.GetLock(), now) && object.Name(ch.Before) == cmp.Or(l.GetWorkload(), l.GetSubject()) {
 				return denied("%s stands on %s, which is yours: somebody else must write it", object.Ref(o), ref)
 			}
 		}

@@ -83,6 +83,14 @@ spec: {grant: g-1, reason: r}
 kind: Lock
 metadata: {name: by-name}
 spec: {subject: nightly, reason: r}
+---
+kind: Lock
+metadata: {name: was-hourly}
+spec: {workload: hourly, reason: r, expires: "2026-01-01T00:00:00Z"}
+---
+kind: Lock
+metadata: {name: was-olga}
+spec: {subject: olga, reason: r, expires: "2026-01-01T00:00:00Z"}
 `
 
 // objects is an authz.World of objects by reference.
@@ -187,6 +195,8 @@ func TestMayWrite(t *testing.T) {
 		"lifts a lock on their workload":     {by: oscar, remove: "lock/on-nightly", denied: "somebody else must lift it"},
 		"gives it away, and lifts the lock":  {by: oscar, put: "kind: Workload\nmetadata: {name: nightly}\nspec: {owner: olga}\n---\nkind: Lock\nmetadata: {name: on-nightly}\nspec: {workload: x}", denied: "which is yours: somebody else must"},
 		"gives it away first":                {by: oscar, put: "kind: Workload\nmetadata: {name: nightly}\nspec: {owner: olga}", denied: "stands on workload/nightly, which is yours"},
+		"lifts what is over on it":           {by: oscar, remove: "lock/was-hourly"},
+		"lifts what was on themselves":       {by: olga, remove: "lock/was-olga"},
 		"gives away what is not locked":      {by: oscar, put: "kind: Workload\nmetadata: {name: hourly}\nspec: {owner: olga}"},
 		"lifts a lock on another's workload": {by: anna, remove: "lock/on-nightly"},
 		"lifts a lock on their grant":        {by: olga, remove: "lock/on-grant", locked: &typesv1.Subject{Name: "olga"}, denied: `grant "g-1", which is yours: somebody else must lift it`},
@@ -213,7 +223,7 @@ func TestMayWrite(t *testing.T) {
 					after[ref] = proto.CloneOf(o)
 				}
 			}
-			own, err := c.by.MayWrite(changes, before, after)
+			own, err := c.by.MayWrite(changes, before, after, noon)
 			switch {
 			case c.denied == "" && err != nil:
 				t.Errorf("denied: %v", err)
@@ -267,7 +277,7 @@ spec: {method: token, key: {secret: theirs}}
 				}
 				after := maps.Clone(before)
 				after[object.Ref(o)] = o
-				_, err := sam.MayWrite([]authz.Change{{After: o}}, before, after)
+				_, err := sam.MayWrite([]authz.Change{{After: o}}, before, after, noon)
 				for ref := range before {
 					of, is, _ := strings.Cut(ref, "/")
 					if is != name || len(policy.Referrers(of, name, []*typesv1.Object{o})) == 0 {
@@ -309,7 +319,7 @@ func TestWhatATaskNamesIsNotItsSubjects(t *testing.T) {
 			tried[kind]++
 			before := maps.Clone(bound)
 			before["task/t"], before[object.Ref(ref)] = o, ref
-			if _, err := anna.MayWrite([]authz.Change{{Before: ref, After: ref}}, before, before); err == nil {
+			if _, err := anna.MayWrite([]authz.Change{{Before: ref, After: ref}}, before, before, noon); err == nil {
 				t.Errorf("%s is written by whom %v is bound to", object.Ref(ref), o)
 			}
 		}

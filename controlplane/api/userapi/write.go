@@ -100,7 +100,7 @@ func (p *Policy) attempt(ctx context.Context, c *authz.Caller, dryRun bool, inte
 		return nil, nil, err
 	}
 	after, changes := overlay(before, steps)
-	own, err := c.MayWrite(changes, before, after)
+	own, err := c.MayWrite(changes, before, after, p.cfg.Now())
 	if err != nil {
 		return nil, nil, err
 	}
