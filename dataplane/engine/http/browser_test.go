@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -89,16 +90,26 @@ func TestComesBack(t *testing.T) {
 // tabs is a door at which a code is good with the verifier of its sign-in.
 type tabs struct {
 	lobby
+	mu    sync.Mutex
 	begun []string
 }
 
+// verifier is that of the nth sign-in.
+func (d *tabs) verifier(n int) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.begun[n]
+}
+
 func (d *tabs) BeginSignIn(_ context.Context, _, _, verifier string) (string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.begun = append(d.begun, verifier)
 	return "https://control.example/web/enter/x", nil
 }
 
 func (d *tabs) FinishSignIn(_ context.Context, _, code, verifier string) (string, time.Time, error) {
-	if n, err := strconv.Atoi(code); err != nil || d.begun[n] != verifier {
+	if n, err := strconv.Atoi(code); err != nil || d.verifier(n) != verifier {
 		return "", time.Time{}, &postern.Refusal{Code: postern.CodeBadToken, Reason: "not of this sign-in"}
 	}
 	return "psb_x", time.Now().Add(time.Hour), nil
@@ -141,7 +152,7 @@ func TestTabsSignIn(t *testing.T) {
 	}
 	clear(crumbs)
 	ask("/third")
-	if door.begun[2] == door.begun[0] {
+	if door.verifier(2) == door.verifier(0) {
 		t.Error("a verifier outlives its sign-in")
 	}
 	for _, who := range []string{"who has begun another sign-in", "who has begun none"} {
