@@ -2,9 +2,12 @@ package wall
 
 import (
 	"errors"
+	"fmt"
+	"net"
 	"time"
 
 	"github.com/posterngate/postern/pkg/conf"
+	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/telemetry"
 )
 
@@ -57,6 +60,17 @@ func (c *Config) Check() error {
 		return errors.New("controlPlane is missing: the addresses of the control plane for nodes")
 	case c.Every < 0 || c.Grace < 0:
 		return errors.New("every and grace must be positive")
+	}
+	if err := object.CheckName(c.Name); err != nil {
+		return fmt.Errorf("name: %w", err)
+	}
+	for i, addr := range c.ControlPlane {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			return fmt.Errorf("controlPlane[%d]: %w", i, err)
+		}
+	}
+	if err := telemetry.CheckDebug(c.Debug); err != nil {
+		return err
 	}
 	c.Every = conf.Duration(c.Every.Or(30 * time.Second))
 	c.Grace = conf.Duration(c.Grace.Or(10 * time.Second))
