@@ -68,9 +68,12 @@ func TestStore(t *testing.T) {
 		Sealed: true, EtcdProxied: true, LeaseTTL: "30s", World: open() + "---" + binding,
 		Nodes: []fleet.NodeSpec{{Name: "eu-1-a", Region: "eu-1"}, {Name: "us-1-a", Region: "us-1", Proxied: true}},
 	})
-	s := &disturbed{Fleet: f, eu: f.Nodes["eu-1-a"], us: f.Nodes["us-1-a"]}
+	s := &disturbed{Fleet: f, eu: f.Nodes["eu-1-a"], us: f.Nodes["us-1-a"], asks: map[*fleet.Node]*pgx.Conn{}}
 	s.atEU = f.Connect(t, s.eu, "probe.warehouse", f.Token(t, "alice"))
 	s.atUS = f.Connect(t, s.us, "probe.warehouse", f.Token(t, "alice"))
+	for _, n := range []*fleet.Node{s.eu, s.us} {
+		s.asks[n] = f.Connect(t, n, "probe.warehouse", f.Token(t, "alice"))
+	}
 	var err error
 	if s.etcd, err = clientv3.New(clientv3.Config{Endpoints: f.Etcd.Endpoints, TLS: f.Etcd.TLS(), DialTimeout: 5 * time.Second}); err != nil {
 		t.Fatal(err)
@@ -99,6 +102,7 @@ type disturbed struct {
 	*fleet.Fleet
 	eu, us     *fleet.Node
 	atEU, atUS *pgx.Conn // sessions that live all the time
+	asks       map[*fleet.Node]*pgx.Conn
 	etcd       *clientv3.Client
 }
 
@@ -132,7 +136,7 @@ func (s *disturbed) compaction(t *testing.T) {
 	}
 	revision := s.Apply(t, closed())
 	s.compact(t)
-	fleet.Eventually(t, time.Minute, "eu-1-a has the change", func() error { return s.at(s.atEU, false) })
+	fleet.Eventually(t, time.Minute, "eu-1-a has the change", func() error { return s.at(t, s.eu, false) })
 	// Cut off for less than its tasks allow, the node goes on with what it has.
 	want(t, "at us-1-a, cut off", s.atUS, true)
 	if _, err := s.Dial(t.Context(), s.us, "probe.warehouse", s.Token(t, "alice")); err == nil {
@@ -142,8 +146,17 @@ func (s *disturbed) compaction(t *testing.T) {
 	s.settled(t, 30*time.Second, revision, false)
 }
 
-func (s *disturbed) at(conn *pgx.Conn, is bool) error {
-	got, err := shows(context.Background(), conn)
+// at asks again and again, and so not by a session that lives all the time: what runs when
+// it is permitted no more ends its session, and then another one asks.
+func (s *disturbed) at(t *testing.T, n *fleet.Node, is bool) error {
+	if s.asks[n].IsClosed() {
+		conn, err := s.Dial(t.Context(), n, "probe.warehouse", s.Token(t, "alice"))
+		if err != nil {
+			return err
+		}
+		s.asks[n] = conn
+	}
+	got, err := shows(t.Context(), s.asks[n])
 	if err == nil && got != is {
 		err = fmt.Errorf("regions are shown: %v", got)
 	}
@@ -173,7 +186,7 @@ func (s *disturbed) watch(t *testing.T) {
 	for _, p := range s.EtcdProxies {
 		p.Heal()
 	}
-	fleet.Eventually(t, 30*time.Second, "the control plane sees what it missed", func() error { return s.at(s.atEU, false) })
+	fleet.Eventually(t, 30*time.Second, "the control plane sees what it missed", func() error { return s.at(t, s.eu, false) })
 	s.settled(t, 30*time.Second, revision, false)
 }
 
@@ -185,9 +198,9 @@ func (s *disturbed) slow(t *testing.T) {
 		s.Apply(t, closed())
 	}
 	s.Apply(t, open())
-	took := fleet.Eventually(t, 10*time.Second, "eu-1-a is not held up", func() error { return s.at(s.atEU, true) })
+	took := fleet.Eventually(t, 10*time.Second, "eu-1-a is not held up", func() error { return s.at(t, s.eu, true) })
 	t.Logf("eu-1-a had the change %s after it was made", took.Round(time.Millisecond))
-	took = fleet.Eventually(t, 30*time.Second, "the slow node gets there", func() error { return s.at(s.atUS, true) })
+	took = fleet.Eventually(t, 30*time.Second, "the slow node gets there", func() error { return s.at(t, s.us, true) })
 	t.Logf("the slow node had it after %s", took.Round(time.Millisecond))
 	// A lock does not wait behind the rest.
 	var revision int64
@@ -240,7 +253,7 @@ func (s *disturbed) silent(t *testing.T) {
 		s.Apply(t, closed())
 	}
 	revision := s.Apply(t, open())
-	took := fleet.Eventually(t, 10*time.Second, "eu-1-a is not held up", func() error { return s.at(s.atEU, true) })
+	took := fleet.Eventually(t, 10*time.Second, "eu-1-a is not held up", func() error { return s.at(t, s.eu, true) })
 	t.Logf("eu-1-a had the change %s after it was made", took.Round(time.Millisecond))
 	fleet.Eventually(t, time.Minute, "the lag is shown", func() error {
 		all, err := s.Status(t)
