@@ -67,7 +67,7 @@ func (s *Server) openExport() (func([]export.Record) error, error) {
 		to = append(to, f.Write)
 	}
 	if cfg.ExportOTLP != "" {
-		o, err := export.DialOTLP(cfg.ExportOTLP, cfg.ExportOTLPCA)
+		o, err := export.DialOTLP(cfg.ExportOTLP, cfg.ExportOTLPCA, s.log)
 		if err != nil {
 			return nil, err
 		}

@@ -27,12 +27,16 @@ func (s *Server) observe() (func(), error) {
 	stale := gauge("postern.store.staleness", "s", "How old this replica's view of the store may be.")
 	revision := gauge("postern.publication.revision", "1", "Newest revision that was published.")
 	needy := gauge("postern.workload.alerts", "{workload}", "Workloads that need somebody: their owner is locked, or they end within a week.")
-	if err := errors.Join(errs...); err != nil {
+	refused, err := m.Int64ObservableCounter("postern.export.refused", metric.WithUnit("{record}"), metric.WithDescription("Records that the collector has refused for good."))
+	if err := errors.Join(append(errs, err)...); err != nil {
 		return nil, err
 	}
 	reg, err := m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		o.ObserveFloat64(stale, s.cache.Staleness().Seconds())
 		o.ObserveFloat64(revision, float64(s.hub.Version().Revision))
+		if s.collector != nil {
+			o.ObserveInt64(refused, s.collector.Refused())
+		}
 		why := map[string]float64{policy.OwnerLocked: 0, policy.EndsSoon: 0, policy.IsOver: 0}
 		for _, n := range s.steward.Needs() {
 			why[n.Why]++
@@ -51,7 +55,7 @@ func (s *Server) observe() (func(), error) {
 			o.ObserveFloat64(rejected, float64(len(n.GetRejections())), node)
 		}
 		return nil
-	}, connected, lag, rejected, stale, revision, needy)
+	}, connected, lag, rejected, stale, revision, needy, refused)
 	if err != nil {
 		return nil, err
 	}

@@ -6,10 +6,12 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/url"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	logsv1 "go.opentelemetry.io/proto/otlp/collector/logs/v1"
@@ -19,6 +21,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
 )
 
 // Scope names the logs that come from recordings; its version is that of the schema.
@@ -27,6 +30,10 @@ const Scope = "postern.recordings"
 const (
 	otlpTimeout = 20 * time.Second // for one update
 	otlpBatch   = 500              // records in one request
+	// otlpBytes bounds a request, but for a record that is longer: servers of gRPC take 4 MiB
+	// where nobody has told them otherwise.
+	otlpBytes = 1 << 20
+	maxWhy    = 200 // bytes of a collector's words that are logged
 )
 
 // OTLP sends lines as OpenTelemetry logs over gRPC. Each is a log record: its event name
@@ -34,14 +41,16 @@ const (
 // [Record] are attributes of the same names with "postern." before them. What is denied
 // has the severity WARN, the rest INFO. It is safe for concurrent use.
 type OTLP struct {
-	conn   *grpc.ClientConn
-	client logsv1.LogsServiceClient
+	conn    *grpc.ClientConn
+	client  logsv1.LogsServiceClient
+	logger  *slog.Logger
+	refused atomic.Int64
 }
 
 // DialOTLP prepares to send to an endpoint such as https://collector:4317; caFile has the
 // CAs that vouch for it, the system's where it is empty. In clear (http) it must be this
 // machine. Whether somebody answers shows with the first update.
-func DialOTLP(endpoint, caFile string) (*OTLP, error) {
+func DialOTLP(endpoint, caFile string, logger *slog.Logger) (*OTLP, error) {
 	u, err := url.Parse(endpoint)
 	if err != nil || u.Host == "" || u.Path != "" {
 		return nil, fmt.Errorf("export: %q is not an endpoint such as https://collector:4317", endpoint)
@@ -69,7 +78,7 @@ func DialOTLP(endpoint, caFile string) (*OTLP, error) {
 	if err != nil {
 		return nil, fmt.Errorf("export: %w", err)
 	}
-	return &OTLP{conn: conn, client: logsv1.NewLogsServiceClient(conn)}, nil
+	return &OTLP{conn: conn, client: logsv1.NewLogsServiceClient(conn), logger: logger}, nil
 }
 
 func loopback(host string) bool {
@@ -77,34 +86,54 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// Write sends records, and returns once they were taken.
+// Write sends records, and returns once they were taken. What the collector refuses of a
+// request that it has taken it would refuse again: the protocol forbids to send that anew
+// (opentelemetry.io/docs/specs/otlp, partial success). It is logged and counted.
 func (o *OTLP) Write(records []Record) error {
 	ctx, cancel := context.WithTimeout(context.Background(), otlpTimeout)
 	defer cancel()
-	now := time.Now()
-	for batch := range slices.Chunk(records, otlpBatch) {
-		req, err := request(batch, now)
-		if err != nil {
-			return fmt.Errorf("export: %w", err)
-		}
-		resp, err := o.client.Export(ctx, req)
+	logs, err := logRecords(records, time.Now())
+	if err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	for len(logs) > 0 {
+		n := batch(logs)
+		resp, err := o.client.Export(ctx, request(logs[:n]))
 		if err != nil {
 			return fmt.Errorf("export to the collector: %w", err)
 		}
 		if p := resp.GetPartialSuccess(); p.GetRejectedLogRecords() > 0 {
-			return fmt.Errorf("export: the collector refused %d of %d records: %s", p.GetRejectedLogRecords(), len(batch), p.GetErrorMessage())
+			o.refused.Add(p.GetRejectedLogRecords())
+			o.logger.ErrorContext(ctx, "the collector refused records; they are in the recordings and the audit log alone",
+				"refused", p.GetRejectedLogRecords(), "of", n, "why", fmt.Sprintf("%.*s", maxWhy, p.GetErrorMessage()))
 		}
+		logs = logs[n:]
 	}
 	return nil
+}
+
+// Refused is how many records the collector has refused since the start.
+func (o *OTLP) Refused() int64 { return o.refused.Load() }
+
+// batch is how many of the first logs go in one request: one at the least.
+func batch(logs []*logv1.LogRecord) int {
+	n, size := 0, 0
+	for n < min(len(logs), otlpBatch) {
+		if size += proto.Size(logs[n]); size > otlpBytes && n > 0 {
+			break
+		}
+		n++
+	}
+	return n
 }
 
 // Close ends the connection.
 func (o *OTLP) Close() error { return o.conn.Close() }
 
-func request(batch []Record, now time.Time) (*logsv1.ExportLogsServiceRequest, error) {
-	logs := make([]*logv1.LogRecord, 0, len(batch))
-	for i := range batch {
-		r := &batch[i]
+func logRecords(records []Record, now time.Time) ([]*logv1.LogRecord, error) {
+	logs := make([]*logv1.LogRecord, 0, len(records))
+	for i := range records {
+		r := &records[i]
 		attributes, err := attributes(r)
 		if err != nil {
 			return nil, err
@@ -128,10 +157,14 @@ func request(batch []Record, now time.Time) (*logsv1.ExportLogsServiceRequest, e
 		}
 		logs = append(logs, l)
 	}
+	return logs, nil
+}
+
+func request(logs []*logv1.LogRecord) *logsv1.ExportLogsServiceRequest {
 	return &logsv1.ExportLogsServiceRequest{ResourceLogs: []*logv1.ResourceLogs{{
 		Resource:  &resourcev1.Resource{Attributes: []*commonv1.KeyValue{{Key: "service.name", Value: textValue("postern-control")}}},
 		ScopeLogs: []*logv1.ScopeLogs{{Scope: &commonv1.InstrumentationScope{Name: Scope, Version: "1"}, LogRecords: logs}},
-	}}}, nil
+	}}}
 }
 
 func nanos(t time.Time) uint64 { return uint64(max(t.UnixNano(), 0)) } //nolint:gosec // not negative

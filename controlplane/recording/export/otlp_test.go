@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"strings"
 	"sync"
@@ -70,6 +71,7 @@ func attributes(l *logv1.LogRecord) map[string]string {
 }
 
 func TestOTLP(t *testing.T) {
+	var said strings.Builder
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +81,7 @@ func TestOTLP(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	t.Cleanup(func() { server.Stop(); <-served })
-	o, err := export.DialOTLP("http://"+l.Addr().String(), "")
+	o, err := export.DialOTLP("http://"+l.Addr().String(), "", slog.New(slog.NewTextHandler(&said, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,11 +99,14 @@ func TestOTLP(t *testing.T) {
 		Outcomes: []index.Outcome{{Number: 1, Verdict: postern.VerdictAllow, Rows: 3, Affected: -1, Duration: 1500 * time.Microsecond}},
 	}
 	// What is not taken is an error, so that the chunk stays with its node and comes again.
-	for _, set := range []func(){func() { c.fail = errors.New("busy") }, func() { c.fail, c.rejected = nil, 1 }} {
-		set()
-		if err := o.Write(export.Records(u, time.Now())); err == nil {
-			t.Error("what the collector refused counts as told")
-		}
+	c.fail = errors.New("busy")
+	if err := o.Write(export.Records(u, time.Now())); err == nil {
+		t.Error("what the collector did not take counts as told")
+	}
+	// What is refused for good holds up nothing, and is told.
+	c.fail, c.rejected = nil, 1
+	if err := o.Write(export.Records(u, time.Now())); err != nil || o.Refused() != 1 || !strings.Contains(said.String(), "refused=1 of=5") {
+		t.Errorf("of a record that is refused for good: %v, counted %d, logged %q", err, o.Refused(), said.String())
 	}
 	c.rejected, c.logs = 0, nil
 	if err := o.Write(export.Records(u, time.Now())); err != nil {
@@ -142,12 +147,21 @@ func TestOTLP(t *testing.T) {
 	if err := o.Write(export.Records(u, time.Now())); err != nil || len(c.logs) != 2005 {
 		t.Errorf("%d records, %v", len(c.logs), err)
 	}
+	// Long ones go in parts that a collector takes as it comes.
+	c.logs, u.Statements = nil, nil
+	for n := range uint64(1000) {
+		u.Statements = append(u.Statements, index.Statement{Number: n + 1, Time: at, Text: strings.Repeat("x", index.MaxText)})
+	}
+	u.Statements[500].Reason = strings.Repeat("y", 2<<20)
+	if err := o.Write(export.Records(u, time.Now())); err != nil || len(c.logs) != 1003 {
+		t.Errorf("%d records, %v", len(c.logs), err)
+	}
 	server.Stop()
 	if err := o.Write(export.Records(&index.Update{Session: u.Session, Head: index.Head{Next: 1}, Chunks: u.Chunks[:1]}, time.Now())); err == nil {
 		t.Error("nobody listens, and it counts as told")
 	}
 	for _, bad := range []string{"collector:4317", "http://collector:4317", "https://", "ftp://127.0.0.1:1", "https://c:1/path"} {
-		if _, err := export.DialOTLP(bad, ""); err == nil {
+		if _, err := export.DialOTLP(bad, "", slog.New(slog.DiscardHandler)); err == nil {
 			t.Errorf("%s was taken", bad)
 		}
 	}
