@@ -289,17 +289,11 @@ func (s *Server) serveAPI(keeper sealed.Keeper, verifier *identity.Verifier, enr
 		Pages:     pages,
 		Ready:     s.Ready,
 	})
-	s.api = &http.Server{
-		Handler:           taken(handler),
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		HTTP2:             &http.HTTP2Config{WriteByteTimeout: takeTime},
-		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-		TLSConfig: &tls.Config{
-			MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
-			GetCertificate: s.authority.Server(hosts(s.cfg.API)...),
-		},
+	s.api = bounded(handler)
+	s.api.ErrorLog = slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
+	s.api.TLSConfig = &tls.Config{
+		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+		GetCertificate: s.authority.Server(hosts(s.cfg.API)...),
 	}
 	return nil
 }

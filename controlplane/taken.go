@@ -10,7 +10,23 @@ const (
 	takeTime = time.Minute
 	// takePart is how much of an answer has to be taken in that time, in bytes.
 	takePart = 32 << 10
+	// giveTime is how long a client may take over a request, and headTime over its head.
+	giveTime = 2 * time.Minute
+	headTime = 10 * time.Second
 )
+
+// bounded is a server whose calls end where a client does not go on with its request, or does
+// not take the answer.
+func bounded(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           taken(h),
+		ReadHeaderTimeout: headTime,
+		ReadTimeout:       giveTime, // an answer may take longer: it is for the request alone
+		IdleTimeout:       2 * time.Minute,
+		HTTP2:             &http.HTTP2Config{WriteByteTimeout: takeTime},
+		MaxHeaderBytes:    64 << 10,
+	}
+}
 
 // taken serves clients that take what is written to them: one that stops reading ends its
 // call, which would wait for it for ever. An answer may be as long, and as slow to come, as it
