@@ -16,6 +16,7 @@ import (
 	"github.com/posterngate/postern/controlplane/credential/vault"
 	"github.com/posterngate/postern/controlplane/identity"
 	"github.com/posterngate/postern/controlplane/identity/authority"
+	"github.com/posterngate/postern/pkg/trail"
 )
 
 // Load reads and checks a configuration, also for what only its parts can tell, and for the
@@ -66,7 +67,8 @@ func checkHosts(key string, l config.Listener) error {
 	return nil
 }
 
-// checkKeys reads the key files that there are; those that are missing are made when it starts.
+// checkKeys reads the key files that there are; those that are missing are made when it starts
+// for the first time.
 func checkKeys(cfg config.Config) error {
 	if _, err := os.Stat(cfg.KeyFile); !errors.Is(err, fs.ErrNotExist) {
 		if _, err := sealed.OpenKeyFile(cfg.KeyFile); err != nil {
@@ -74,9 +76,15 @@ func checkKeys(cfg config.Config) error {
 		}
 	}
 	if _, err := os.Stat(cfg.AuditKey); !errors.Is(err, fs.ErrNotExist) {
-		if _, err := tree.OpenKey(cfg.AuditKey); err != nil {
-			return err
-		}
+		_, err := tree.OpenKey(cfg.AuditKey)
+		return err
 	}
-	return nil
+	log, err := trail.Open(cfg.AuditDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("auditDir: %w", err)
+	}
+	return errors.Join(auditKeyThere(cfg, log), log.Close())
 }

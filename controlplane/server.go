@@ -112,10 +112,13 @@ func New(ctx context.Context, cfg config.Config, tel *telemetry.T) (_ *Server, e
 	if err != nil {
 		return nil, err
 	}
-	if s.auditKey, err = tree.OpenKey(cfg.AuditKey); err != nil {
+	if s.trail, err = openTrail(cfg); err != nil {
 		return nil, err
 	}
-	if s.trail, err = openTrail(cfg); err != nil {
+	if err := auditKeyThere(cfg, s.trail); err != nil {
+		return nil, err
+	}
+	if s.auditKey, err = tree.OpenKey(cfg.AuditKey); err != nil {
 		return nil, err
 	}
 	s.audit = audit.New(s.store, time.Now).WithMoved(s.trail)

@@ -3,7 +3,9 @@ package controlplane
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"github.com/posterngate/postern/controlplane/audit"
@@ -20,6 +22,29 @@ func openTrail(cfg config.Config) (*trail.Log, error) {
 		return nil, fmt.Errorf("auditDir: %w", err)
 	}
 	return trail.Open(cfg.AuditDir)
+}
+
+// auditKeyThere refuses a log without the key that signs it: another one, which a replica
+// would make for itself, is not the one that auditors know.
+func auditKeyThere(cfg config.Config, log *trail.Log) error {
+	if _, err := os.Stat(cfg.AuditKey); !errors.Is(err, fs.ErrNotExist) {
+		return nil // what is there is read
+	}
+	size, err := log.Size()
+	if err == nil && size > 0 {
+		err = fmt.Errorf("auditKey: there is no %s, by which the audit log in %s is signed: put it back, from its backup or from another replica; where it is lost for good, postern-control audit-key makes another", cfg.AuditKey, cfg.AuditDir)
+	}
+	return err
+}
+
+// NewAuditKey makes the key of the audit log in the place of one that is lost, and returns its
+// public half, by which checkpoints from now on verify. A key that is there stays.
+func NewAuditKey(cfg config.Config) (verifier string, err error) {
+	if _, err := os.Lstat(cfg.AuditKey); !errors.Is(err, fs.ErrNotExist) {
+		return "", errors.Join(fmt.Errorf("auditKey: there is a file %s: a key that may still sign is not replaced", cfg.AuditKey), err)
+	}
+	key, err := tree.OpenKey(cfg.AuditKey)
+	return key.Verifier, err
 }
 
 // drainAudit moves the audit entries of the store into the log.

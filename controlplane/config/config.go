@@ -43,7 +43,7 @@ type Config struct {
 
 	// AuditKey is the file with the key that signs the audit log's checkpoints; replicas
 	// share it. It is made on the first start, and the public half beside it, with the
-	// suffix .pub. The default is DataDir/audit.key.
+	// suffix .pub; for a log that there is already it is not. The default is DataDir/audit.key.
 	AuditKey string `json:"auditKey"`
 
 	// Etcd is the cluster that keeps policy; left out, one is embedded.

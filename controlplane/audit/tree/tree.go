@@ -111,6 +111,10 @@ func makeKey(path string) error {
 		}
 		return err
 	}
+	// What a lost key has signed verifies by its public half alone.
+	if err := os.Rename(path+".pub", path+".pub.old"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	return os.WriteFile(path+".pub", []byte(public+"\n"), 0o644)
 }
 

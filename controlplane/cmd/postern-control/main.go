@@ -1,6 +1,6 @@
 // Command postern-control is the control plane: it keeps policy, lends credentials, and takes
 // records in. With "init" it writes a first configuration, with "epoch" it marks a store
-// that was restored from a backup.
+// that was restored from a backup, and with "audit-key" it replaces a key that is lost.
 package main
 
 import (
@@ -19,6 +19,7 @@ import (
 const usage = `usage: postern-control [--config FILE]
        postern-control init --issuer URL --admin-group GROUP [--dir DIR]
        postern-control epoch [--config FILE]
+       postern-control audit-key [--config FILE]
 
 `
 
@@ -32,6 +33,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return initialise(args[1:], stdout, stderr)
 		case "epoch":
 			return epoch(ctx, args[1:], stdout, stderr)
+		case "audit-key":
+			return auditKey(args[1:], stdout, stderr)
 		}
 	}
 	return program.Run(ctx, args, stdout, stderr)

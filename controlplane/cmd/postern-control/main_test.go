@@ -172,12 +172,12 @@ func TestEpochIsRenewed(t *testing.T) {
 }
 
 func TestWrongUsage(t *testing.T) {
-	for _, args := range [][]string{{"nonsense"}, {"--nonsense"}, {"--config", "/does/not/exist"}, {"epoch", "more"}} {
+	for _, args := range [][]string{{"nonsense"}, {"--nonsense"}, {"--config", "/does/not/exist"}, {"epoch", "more"}, {"audit-key", "more"}} {
 		if code, _, errs := command(t, args...); code != 2 || errs == "" {
 			t.Errorf("%v: code %d, %q", args, code, errs)
 		}
 	}
-	for _, args := range [][]string{{"--help"}, {"init", "-h"}, {"epoch", "--help"}} {
+	for _, args := range [][]string{{"--help"}, {"init", "-h"}, {"epoch", "--help"}, {"audit-key", "--help"}} {
 		if code, _, errs := command(t, args...); code != 0 || !strings.Contains(errs, "usage: postern-control") {
 			t.Errorf("%v: code %d, %q", args, code, errs)
 		}
