@@ -1,31 +1,17 @@
 package main
 
 import (
-	"flag"
 	"fmt"
 	"io"
 
 	"github.com/posterngate/postern/controlplane"
-	"github.com/posterngate/postern/controlplane/config"
-	"github.com/posterngate/postern/pkg/daemon"
 )
 
 // auditKey makes the key of the audit log anew, where the file is lost for good.
 func auditKey(args []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("postern-control audit-key", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	file := flags.String("config", "/etc/postern/control.yaml", "configuration file")
-	flags.Usage = func() {
-		fmt.Fprint(stderr, "usage: postern-control audit-key [--config FILE]\n\nRun it where the file with the key of the audit log is lost, and no backup and no other replica has it.\n\n")
-		flags.PrintDefaults()
-	}
-	if code, done := daemon.Parse(flags, args); done {
+	cfg, code, done := configured("audit-key", "Run it where the file with the key of the audit log is lost, and no backup and no other replica has it.", args, stderr)
+	if done {
 		return code
-	}
-	cfg, err := config.Load(*file)
-	if err != nil {
-		fmt.Fprintln(stderr, "postern-control audit-key:", err)
-		return 2
 	}
 	verifier, err := controlplane.NewAuditKey(cfg)
 	if err != nil {

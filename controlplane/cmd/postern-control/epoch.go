@@ -2,15 +2,12 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"strings"
 	"time"
 
 	"github.com/posterngate/postern/controlplane"
-	"github.com/posterngate/postern/controlplane/config"
-	"github.com/posterngate/postern/pkg/daemon"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	"github.com/posterngate/postern/pkg/telemetry"
 )
@@ -22,20 +19,9 @@ const epochWait = time.Minute
 // the backup would wait for revisions that never come. It tells what the audit log has and
 // the backup has not: a lock that was lost is no lock.
 func epoch(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("postern-control epoch", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	file := flags.String("config", "/etc/postern/control.yaml", "configuration file")
-	flags.Usage = func() {
-		fmt.Fprint(stderr, "usage: postern-control epoch [--config FILE]\n\nRun it once after etcd was restored from a backup, before the control plane starts.\n\n")
-		flags.PrintDefaults()
-	}
-	if code, done := daemon.Parse(flags, args); done {
+	cfg, code, done := configured("epoch", "Run it once after etcd was restored from a backup, before the control plane starts.", args, stderr)
+	if done {
 		return code
-	}
-	cfg, err := config.Load(*file)
-	if err != nil {
-		fmt.Fprintln(stderr, "postern-control epoch:", err)
-		return 2
 	}
 	log, err := telemetry.NewLogger(cfg.Telemetry, stderr)
 	if err != nil {

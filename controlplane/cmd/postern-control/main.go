@@ -5,6 +5,8 @@ package main
 
 import (
 	"context"
+	"flag"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -38,6 +40,27 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 	}
 	return program.Run(ctx, args, stdout, stderr)
+}
+
+// configured reads the arguments of a command of its own, which takes a configuration and no
+// more. Where it is done the command ends with code.
+func configured(command, about string, args []string, stderr io.Writer) (cfg config.Config, code int, done bool) {
+	flags := flag.NewFlagSet("postern-control "+command, flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	file := flags.String("config", program.File, "configuration file")
+	flags.Usage = func() {
+		fmt.Fprintf(stderr, "usage: postern-control %s [--config FILE]\n\n%s\n\n", command, about)
+		flags.PrintDefaults()
+	}
+	if code, done := daemon.Parse(flags, args); done {
+		return cfg, code, true
+	}
+	cfg, err := config.Load(*file)
+	if err != nil {
+		fmt.Fprintf(stderr, "postern-control %s: %v\n", command, err)
+		return cfg, 2, true
+	}
+	return cfg, 0, false
 }
 
 var program = daemon.Program[config.Config]{
