@@ -162,12 +162,17 @@ func decode(e store.Entry) (*typesv1.Hold, error) {
 	return h, nil
 }
 
+// put writes a hold that has the revision given; 0 is a new one.
 func put(h *typesv1.Hold, revision int64) (store.Op, error) {
 	value, err := proto.Marshal(h)
 	if err != nil {
 		return store.Op{}, fmt.Errorf("write hold %s: %w", h.GetId(), err)
 	}
-	if len(value) > store.MaxValueBytes {
+	most := store.MaxValueBytes
+	if revision == 0 {
+		most -= room
+	}
+	if len(value) > most {
 		return store.Op{}, fault.New(codes.ResourceExhausted, "what is asked is too large to be shown to people").WithKind(postern.CodeLimit.String())
 	}
 	return store.Op{Key: holdKey(h.GetId()), Value: value, If: revision}, nil

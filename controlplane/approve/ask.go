@@ -28,6 +28,9 @@ const (
 	maxParameterBytes = 16 << 10 // of all
 	maxMaskedBytes    = 8 << 10
 	maxReasonBytes    = 1 << 10
+	// room is what a new hold leaves of a value of the store, in bytes, for what people say to
+	// it: one that cannot be written any more could not be answered.
+	room = 8 << 10
 	// maxWaiting bounds how much one grant may ask of people at once.
 	maxWaiting = 20
 )

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -11,6 +12,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/posterngate/postern/controlplane/store"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/run"
 )
@@ -50,6 +52,72 @@ func TestExpiry(t *testing.T) {
 		synctest.Wait()
 		if keys := append(f.store.Keys(kind), f.store.Keys(questionKind)...); len(keys) != 0 {
 			t.Errorf("not forgotten: %v", keys)
+		}
+	})
+}
+
+// TestDamagedHold: one that cannot be read keeps nobody from the others.
+func TestDamagedHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.grant("g-1", alice)
+		if _, err := f.store.Commit(t.Context(), store.Op{Key: holdKey("damaged"), Value: []byte("damaged")}); err != nil {
+			t.Fatal(err)
+		}
+		f.start()
+		asked, said := f.open(ask("g-1", "s-1", "DELETE 1")), f.open(ask("g-1", "s-1", "DELETE 2"))
+		if _, err := f.Review(t.Context(), bob, said.GetId(), true, "", nil); err != nil {
+			t.Fatal(err)
+		}
+		listed, err := f.List(t.Context(), bob, false, false)
+		if err != nil || len(listed) != 2 {
+			t.Errorf("listed %v, %v", listed, err)
+		}
+		if of, err := f.Open(t.Context(), "alice"); err != nil || len(of) != 2 {
+			t.Errorf("of alice %v, %v", of, err)
+		}
+		time.Sleep(30 * time.Minute)
+		synctest.Wait()
+		if s := f.state(asked.GetId()) + " " + f.state(said.GetId()); s != "expired expired" {
+			t.Errorf("after their time: %s", s)
+		}
+	})
+}
+
+// TestLargestHold: what may be asked can be answered, at whatever length, and asked of others.
+func TestLargestHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.policy(rules)
+		f.grant("g-1", alice)
+		f.start()
+		req := ask("g-1", "s-1", strings.Repeat("x", maxStatementBytes))
+		req.Rule, req.Reason = "soon", strings.Repeat("r", maxReasonBytes)
+		for range maxParameters {
+			req.Parameters = append(req.Parameters, &typesv1.Parameter{Value: new(strings.Repeat("v", maxParameterBytes/maxParameters))})
+		}
+		var err error
+		for n := 0; err == nil && n < 10; n++ { // each a question of its own
+			req.Statement = string(rune('a'+n)) + req.Statement[1:]
+			req.Masked = append(req.Masked, slices.Repeat([]string{"column_1"}, 50)...)
+			_, err = f.OpenHold(t.Context(), "n1", req)
+		}
+		code(t, err, codes.ResourceExhausted, "too large to be shown")
+		time.Sleep(5*time.Minute + time.Second)
+		synctest.Wait()
+		holds, err := f.List(t.Context(), person("dora", "directors"), false, true)
+		if err != nil || len(holds) == 0 {
+			t.Fatalf("asked of directors: %d, %v", len(holds), err)
+		}
+		for _, h := range holds {
+			for _, by := range []Caller{person("dora", "directors"), person("lea", "leads")} {
+				if _, err := f.Review(t.Context(), by, h.GetId(), true, strings.Repeat("y", maxReasonBytes), nil); err != nil {
+					t.Error(err)
+				}
+			}
+			if s := f.state(h.GetId()); s != "approved" {
+				t.Error(s)
+			}
 		}
 	})
 }

@@ -195,9 +195,9 @@ func (s *Service) List(ctx context.Context, by Caller, mine, pending bool) ([]*t
 	}
 	var holds []*typesv1.Hold
 	for _, e := range entries {
-		h, err := decode(e)
-		if err != nil {
-			return nil, err
+		h := s.legible(ctx, e)
+		if h == nil {
+			continue
 		}
 		if h = s.shown(h, by.Subject); h == nil || mine && !Asked(h, by.Subject) || pending && !Waiting(h) {
 			continue
@@ -216,11 +216,7 @@ func (s *Service) Open(ctx context.Context, subject string) ([]*typesv1.Hold, er
 	}
 	var holds []*typesv1.Hold
 	for _, e := range entries {
-		h, err := decode(e)
-		if err != nil {
-			return nil, err
-		}
-		if h.GetSubject() == subject && open(h) {
+		if h := s.legible(ctx, e); h != nil && h.GetSubject() == subject && open(h) {
 			holds = append(holds, h)
 		}
 	}
@@ -346,8 +342,8 @@ func (s *Service) watch(ctx context.Context) error {
 	}
 	holds := make(map[string]*typesv1.Hold, len(entries))
 	for _, e := range entries {
-		if holds[e.Name], err = decode(e); err != nil {
-			return err
+		if h := s.legible(ctx, e); h != nil {
+			holds[e.Name] = h
 		}
 	}
 	w, err := s.cfg.Store.Watch(ctx, revision+1, kind)
@@ -364,13 +360,22 @@ func (s *Service) watch(ctx context.Context) error {
 		for _, e := range batch.Events {
 			var h *typesv1.Hold
 			if !e.Deleted {
-				if h, err = decode(e.Entry); err != nil {
-					return err
-				}
+				h = s.legible(ctx, e.Entry)
 			}
 			s.hub.set(e.Name, h)
 		}
 	}
+}
+
+// legible is the hold of an entry; nil, which is logged, where it is damaged: nobody can answer
+// or use that one, and the others are as good as before.
+func (s *Service) legible(ctx context.Context, e store.Entry) *typesv1.Hold {
+	h, err := decode(e)
+	if err != nil {
+		s.cfg.Logger.WarnContext(ctx, "a hold is damaged and passed over", "error", err)
+		return nil
+	}
+	return h
 }
 
 // sweep ends and forgets what is due.
@@ -380,6 +385,7 @@ func (s *Service) sweep(ctx context.Context) error {
 	for {
 		l.take()
 		next := time.Time{}
+		var failed run.Failures
 		holds := s.hub.all()
 		many := tooMany(holds)
 		for _, h := range holds {
@@ -398,9 +404,10 @@ func (s *Service) sweep(ctx context.Context) error {
 				}
 				continue
 			}
-			if err := s.end(ctx, h); err != nil {
-				return err
-			}
+			failed.Add(s.end(ctx, h)) // and goes on: nothing of one hold may keep the others
+		}
+		if err := failed.Err(); err != nil {
+			return err
 		}
 		timer := time.NewTimer(keep)
 		if !next.IsZero() {

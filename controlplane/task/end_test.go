@@ -336,6 +336,23 @@ func TestEndTakesHoldsAlong(t *testing.T) {
 	})
 }
 
+// TestDamagedGrant: one that cannot be read does not keep the others from their end.
+func TestDamagedGrant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		if _, err := w.cfg.Store.Commit(t.Context(), store.Op{Key: grantKey("damaged"), Value: []byte("damaged")}, store.Op{Key: grantKey("zz-damaged"), Value: []byte("damaged")}); err != nil {
+			t.Fatal(err)
+		}
+		w.start()
+		g := w.mustOpen("alice", "sales-report")
+		time.Sleep(time.Until(g.GetEndTime().AsTime()) + 2*time.Second)
+		synctest.Wait()
+		if s := w.stored(g.GetId()); s.GetState() != over {
+			t.Errorf("after its time it is %s", s.GetState())
+		}
+	})
+}
+
 func TestForgetting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

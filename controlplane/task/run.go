@@ -88,12 +88,14 @@ func (s *Service) tend(ctx context.Context) error {
 }
 
 // pass ends and forgets what is due, and says when the next is. It asks whether a grant
-// still has its ground where the grant is new to it, or of all.
+// still has its ground where the grant is new to it, or of all. A grant with which something
+// fails does not keep it from the others.
 func (s *Service) pass(ctx context.Context, seen map[string]known, all bool) (time.Time, error) {
 	var next time.Time
 	here := map[string]bool{}
 	counts := map[who]count{}
 	past := map[who][]known{}
+	var failed run.Failures
 	for e := range s.cache.View().All(Kind) {
 		here[e.Name] = true
 		k, ok := seen[e.Name]
@@ -101,15 +103,16 @@ func (s *Service) pass(ctx context.Context, seen map[string]known, all bool) (ti
 		if fresh {
 			g, err := decode(e)
 			if err != nil {
-				return next, err
+				failed.Add(err)
+				continue
 			}
 			k = known{e.Revision, g}
 		}
 		due, err := s.look(ctx, k, fresh || all)
-		if err != nil {
-			return next, err
+		failed.Add(err)
+		if err == nil {
+			seen[e.Name] = k
 		}
-		seen[e.Name] = k
 		w := who{k.grant.GetSubject().GetName(), k.grant.GetSubject().GetWorkload()}
 		n := counts[w]
 		switch now := s.cfg.Now(); {
@@ -126,14 +129,10 @@ func (s *Service) pass(ctx context.Context, seen map[string]known, all bool) (ti
 		}
 	}
 	for _, over := range past {
-		if err := s.forgetOldest(ctx, over); err != nil {
-			return next, err
-		}
+		failed.Add(s.forgetOldest(ctx, over))
 	}
 	if all {
-		if err := s.forgetClosed(ctx); err != nil {
-			return next, err
-		}
+		failed.Add(s.forgetClosed(ctx))
 	}
 	s.counts.Store(&counts)
 	for name := range seen {
@@ -141,7 +140,7 @@ func (s *Service) pass(ctx context.Context, seen map[string]known, all bool) (ti
 			delete(seen, name)
 		}
 	}
-	return next, nil
+	return next, failed.Err()
 }
 
 // look does what is due for one grant, and says when it must be looked at again; zero

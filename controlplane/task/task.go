@@ -54,6 +54,9 @@ const (
 	maxLive        = 200
 	maxEnded       = 10_000
 	maxReasonBytes = 1 << 10
+	// room is what a new grant leaves of a value of the store, in bytes, for what becomes of it:
+	// one that cannot be written any more could not be ended.
+	room = 4 << 10
 
 	// Workloads take grants without a login before; so many a second, and so many at once.
 	workloadRate  = 50
@@ -192,12 +195,17 @@ func decode(e store.Entry) (*typesv1.Grant, error) {
 	return g, nil
 }
 
+// put writes a grant that has the revision given; 0 is a new one.
 func put(g *typesv1.Grant, revision int64) (store.Op, error) {
 	value, err := proto.Marshal(g)
 	if err != nil {
 		return store.Op{}, fmt.Errorf("write grant %s: %w", g.GetId(), err)
 	}
-	if len(value) > store.MaxValueBytes {
+	most := store.MaxValueBytes
+	if revision == 0 {
+		most -= room
+	}
+	if len(value) > most {
 		return store.Op{}, fault.New(codes.ResourceExhausted, "the token's claims are too many to be kept with a grant").WithKind(postern.CodeLimit.String())
 	}
 	return store.Op{Key: grantKey(g.GetId()), Value: value, If: revision}, nil
