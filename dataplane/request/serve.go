@@ -38,7 +38,7 @@ type Config struct {
 
 // Limits bound what a Server takes from outside; zero values take the defaults.
 type Limits struct {
-	Handshake time.Duration // for TLS, and for the head of a request; 30 s
+	Handshake time.Duration // for TLS, for the head of a request, and between two parts of its body; 30 s
 	Idle      time.Duration // of a connection without requests; 3 min
 	Session   time.Duration // of a session without requests whose task says nothing; 5 min
 	Linger    time.Duration // of a session without connections; 5 s
@@ -341,6 +341,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 2 {
 		one := &stream{ResponseWriter: w, limit: s.cfg.Limits.Taking}
 		defer one.end()
+		if r.Body != http.NoBody && !streams(r) {
+			r.Body = &body{ReadCloser: r.Body, of: one, limit: s.cfg.Limits.Handshake}
+		}
 		w = one
 	}
 	h := c.head(w, r)

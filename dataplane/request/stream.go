@@ -1,8 +1,10 @@
 package request
 
 import (
+	"io"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -73,6 +75,41 @@ func (s *stream) end() {
 	defer s.mu.Unlock()
 	if s.over = true; !s.late {
 		s.until(time.Now().Add(s.limit))
+	}
+}
+
+// streams reports whether the client may be silent for as long as it likes within the body of a
+// request, since it speaks in turns with the resource. That it is there its pings tell.
+func streams(r *http.Request) bool {
+	kind := r.Header.Get("Content-Type")
+	return strings.HasPrefix(kind, "application/grpc") || strings.HasPrefix(kind, "application/connect+")
+}
+
+// A body is that of one request of HTTP/2, of which something has to come all the time: Read is
+// os.ErrDeadlineExceeded where nothing has come for the limit.
+type body struct {
+	io.ReadCloser
+	of    *stream
+	limit time.Duration
+	timer *time.Timer
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	if b.timer == nil {
+		b.timer = time.AfterFunc(b.limit, b.of.stall)
+	} else {
+		b.timer.Reset(b.limit)
+	}
+	defer b.timer.Stop()
+	return b.ReadCloser.Read(p)
+}
+
+// stall ends a Read of the body that waits, unless the answer has ended.
+func (s *stream) stall() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.over {
+		_ = http.NewResponseController(s.ResponseWriter).SetReadDeadline(time.Unix(1, 0))
 	}
 }
 

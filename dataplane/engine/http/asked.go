@@ -31,6 +31,9 @@ func (a *asked) Read(p []byte) (int, error) {
 			return 0, rerr
 		}
 	}
+	if err != nil && err != io.EOF { //nolint:errorlint // a body ends with this very one
+		err = unread(err)
+	}
 	return n, err
 }
 

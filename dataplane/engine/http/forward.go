@@ -2,7 +2,6 @@ package http
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -279,7 +278,7 @@ type passed struct {
 // recall is where a passed is kept, or nil where what the client gets rests on more than the
 // answer and the session.
 func (x *exchange) recall(resp *http.Response, secrets [][]byte) *any {
-	if x.masks != nil || x.talk != nil || h1.Memo(x.w) == nil || hides(resp, secrets) {
+	if x.masks != nil || x.talk != nil || h1.Memo(x.w) == nil || hides(resp, secrets) || resp.Header["Link"] != nil {
 		return nil
 	}
 	return h1.Recall(resp)
@@ -374,42 +373,4 @@ func ungiven(err, otherwise error) error {
 		return errUntaken
 	}
 	return otherwise
-}
-
-// redirect keeps a client that is sent on within the resource at the gateway, and cookies
-// at the host of its task.
-func (x *exchange) redirect(h http.Header) error {
-	for _, name := range []string{"Location", "Content-Location"} {
-		v := h.Get(name)
-		if v == "" {
-			continue
-		}
-		u, err := url.Parse(v)
-		if err != nil {
-			return &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the resource sends the client to a place that cannot be read", Cause: err}
-		}
-		u.User = nil
-		within := u.Host != "" && strings.EqualFold(u.Host, x.terms.HTTP.Authority)
-		if within {
-			u.Scheme, u.Host = "", ""
-			u.Path = cmp.Or(u.Path, "/") // or it is where the client is
-		}
-		to := u.String()
-		if within && strings.HasPrefix(to, "//") {
-			to = "/." + to // or a host begins there
-		}
-		h.Set(name, to)
-	}
-	cookies := h["Set-Cookie"]
-	for i, c := range cookies {
-		parts := strings.Split(c, ";")
-		kept := parts[:1]
-		for _, p := range parts[1:] {
-			if name, _, _ := strings.Cut(strings.TrimSpace(p), "="); !strings.EqualFold(name, "domain") {
-				kept = append(kept, p)
-			}
-		}
-		cookies[i] = strings.Join(kept, ";")
-	}
-	return nil
 }

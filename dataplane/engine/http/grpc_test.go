@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
+	"github.com/posterngate/postern/dataplane/request"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -48,7 +50,7 @@ func TestGRPC(t *testing.T) {
 				terms.TLS = engine.TLSTerms{Mode: "disable"}
 			}
 			door := enginetest.NewDoor(t, terms, credential)
-			addr := enginetest.Serve(t, New(Config{TLS: &tls.Config{Certificates: r.TLS.Certificates[:1], MinVersion: tls.VersionTLS12}}), door)
+			addr := enginetest.Serve(t, New(Config{TLS: &tls.Config{Certificates: r.TLS.Certificates[:1], MinVersion: tls.VersionTLS12}, Limits: request.Limits{Handshake: 500 * time.Millisecond}}), door)
 			conn, err := grpc.NewClient(addr,
 				grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: pool, ServerName: "example.com", MinVersion: tls.VersionTLS12})),
 				grpc.WithPerRPCCredentials(bearer{}), grpc.WithAuthority("example.com"))
@@ -65,6 +67,7 @@ func TestGRPC(t *testing.T) {
 			} {
 				do(ctx, client)
 			}
+			silent(t, client)
 			interop.DoUnimplementedMethod(ctx, conn)
 			interop.DoUnimplementedService(ctx, testgrpc.NewUnimplementedServiceClient(conn))
 
@@ -76,6 +79,30 @@ func TestGRPC(t *testing.T) {
 				t.Errorf("refused with %v", err)
 			}
 		})
+	}
+}
+
+// silent has a stream on which nobody says anything for longer than a body may stand still.
+func silent(t *testing.T, client testgrpc.TestServiceClient) {
+	t.Helper()
+	stream, err := client.FullDuplexCall(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	say := func() {
+		t.Helper()
+		if err := stream.Send(&testgrpc.StreamingOutputCallRequest{ResponseParameters: []*testgrpc.ResponseParameters{{Size: 3}}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.Recv(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say()
+	time.Sleep(1500 * time.Millisecond)
+	say()
+	if err := stream.CloseSend(); err != nil {
+		t.Fatal(err)
 	}
 }
 

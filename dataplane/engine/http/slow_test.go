@@ -2,6 +2,7 @@ package http
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -58,6 +59,48 @@ func TestHeadsThatNeverEnd(t *testing.T) {
 			_ = nc.Close()
 			<-done
 		})
+	}
+}
+
+// TestBodiesThatNeverEnd: who says only a part of what it asks is answered so, and holds neither
+// the resource nor a rule that waits for the rest.
+func TestBodiesThatNeverEnd(t *testing.T) {
+	for name, protocol := range map[string]string{"HTTP/1.1": "http/1.1", "HTTP/2": "h2"} {
+		for where, verdict := range map[string]postern.Verdict{"passed on": postern.VerdictAllow, "read by people": postern.VerdictHold} {
+			t.Run(name+" "+where, func(t *testing.T) {
+				t.Parallel()
+				h := &house{resource: newResource(t)}
+				h.door = enginetest.NewDoor(t, h.terms(), credential)
+				h.door.Set(func(p *enginetest.Policy) {
+					p.Decide = func(string, any) postern.Decision { return postern.Decision{Verdict: verdict, Rule: "t/permit"} }
+				})
+				h.addr = enginetest.Serve(t, New(Config{TLS: &tls.Config{Certificates: h.TLS.Certificates[:1], MinVersion: tls.VersionTLS12}, Limits: request.Limits{Handshake: 300 * time.Millisecond}}), h.door)
+				tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ServerName: "example.com", NextProtos: []string{protocol}}, ForceAttemptHTTP2: protocol == "h2"} //nolint:gosec // of this test
+				defer tr.CloseIdleConnections()
+				body, rest := io.Pipe()
+				defer rest.Close()
+				go func() { _, _ = rest.Write([]byte(`{"amount":`)) }()
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+h.addr+"/echo", body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Host = "example.com"
+				req.Header.Set("Authorization", "Bearer "+enginetest.Token)
+				req.Header.Set(request.TaskHeader, "t.target")
+				req.Header.Set("Content-Type", "application/json")
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				resp, err := tr.RoundTrip(req.WithContext(ctx))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				b, _ := io.ReadAll(resp.Body)
+				if resp.StatusCode != http.StatusBadRequest || !strings.Contains(string(b), "nothing more of the body came") || resp.ProtoMajor == 2 != (protocol == "h2") {
+					t.Errorf("%s %s: %s", resp.Proto, resp.Status, b)
+				}
+			})
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"os"
 	"strings"
 	"unicode/utf8"
 
@@ -167,12 +168,20 @@ func (x *exchange) buffer(ctx context.Context) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(x.r.Body, pkghttp.MaxBody+1))
 	switch {
 	case err != nil:
-		return nil, request.Bad("the body ended early")
+		return nil, unread(err)
 	case len(b) > pkghttp.MaxBody:
 		return nil, &postern.Refusal{Code: postern.CodeProtocol, Reason: fmt.Sprintf("the body is longer than the %d bytes that people and rules read", pkghttp.MaxBody), Hint: "send less at once"}
 	}
 	x.body, x.buffered = b, true
 	return b, nil
+}
+
+// unread words that the client has not sent all of a body.
+func unread(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return &postern.Refusal{Code: postern.CodeProtocol, Reason: "nothing more of the body came, and it has not ended", Hint: "send it without such pauses", Cause: err}
+	}
+	return &postern.Refusal{Code: postern.CodeProtocol, Reason: "the body ended early", Hint: "send the request again", Cause: err}
 }
 
 // args are what people approve beside the first line: headers and the body. Where nobody is

@@ -1,0 +1,137 @@
+package http
+
+import (
+	"cmp"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/posterngate/postern/dataplane/request"
+	"github.com/posterngate/postern/pkg/postern"
+)
+
+// redirect keeps a client that is sent on within the resource at the gateway, and cookies
+// at the host of its task.
+func (x *exchange) redirect(h http.Header) error {
+	for _, name := range []string{"Location", "Content-Location"} {
+		v := h.Get(name)
+		if v == "" {
+			continue
+		}
+		u, err := url.Parse(v)
+		if err != nil {
+			return &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the resource sends the client to a place that cannot be read", Cause: err}
+		}
+		h.Set(name, x.here(u))
+	}
+	for i, v := range h["Link"] {
+		h["Link"][i] = relink(v, x.linked)
+	}
+	cookies := h["Set-Cookie"]
+	for i, c := range cookies {
+		parts := strings.Split(c, ";")
+		kept := parts[:1]
+		for _, p := range parts[1:] {
+			if name, _, _ := strings.Cut(strings.TrimSpace(p), "="); !strings.EqualFold(name, "domain") {
+				kept = append(kept, p)
+			}
+		}
+		cookies[i] = strings.Join(kept, ";")
+	}
+	return nil
+}
+
+// here is where u leads a client of the gateway: to a path there, where it is within the
+// resource.
+func (x *exchange) here(u *url.URL) string {
+	u.User = nil
+	if !x.within(u) {
+		return u.String()
+	}
+	u.Scheme, u.Host = "", ""
+	u.Path = cmp.Or(u.Path, "/") // or it is where the client is
+	to := u.String()
+	if strings.HasPrefix(to, "//") {
+		to = "/." + to // or a host begins there
+	}
+	return to
+}
+
+// within reports whether u names the resource as the gateway does, with the port or without
+// where it is its scheme's own.
+func (x *exchange) within(u *url.URL) bool {
+	if u.Host == "" {
+		return false
+	}
+	scheme := request.Scheme(x.terms)
+	return strings.EqualFold(bare(u.Host, cmp.Or(u.Scheme, scheme)), bare(x.terms.HTTP.Authority, scheme))
+}
+
+// bare is an authority without its scheme's own port.
+func bare(authority, scheme string) string {
+	port := ":443"
+	if strings.EqualFold(scheme, "http") {
+		port = ":80"
+	}
+	return strings.TrimSuffix(authority, port)
+}
+
+// linked is a target of a Link as a client of the gateway finds it: whole where it was, since
+// few clients know that it may be a path.
+func (x *exchange) linked(target string) string {
+	u, err := url.Parse(target)
+	if err != nil || !x.within(u) {
+		return target // where it leads is for the client, who has no credential to lose there
+	}
+	scheme := "https://"
+	if x.r.TLS == nil {
+		scheme = "http://"
+	}
+	to := x.here(u)
+	if strings.HasPrefix(to, "/.//") {
+		to = to[len("/."):]
+	}
+	return scheme + x.r.Host + to
+}
+
+// relink makes other targets of those in a Link (RFC 8288, 3), which stand in angle brackets
+// outside of quotes. What is not of that form stays as it is.
+func relink(v string, other func(string) string) string {
+	var out strings.Builder
+	for v != "" {
+		i := strings.IndexAny(v, `<"`)
+		if i < 0 {
+			break
+		}
+		out.WriteString(v[:i])
+		v = v[i:]
+		end := strings.IndexByte(v, '>')
+		if v[0] == '"' {
+			end = quoted(v)
+		}
+		if end < 0 {
+			break
+		}
+		if v[0] == '<' {
+			out.WriteString("<" + other(v[1:end]) + ">")
+		} else {
+			out.WriteString(v[:end+1])
+		}
+		v = v[end+1:]
+	}
+	out.WriteString(v)
+	return out.String()
+}
+
+// quoted is where the quoted string ends that v begins with; -1 where it does not.
+func quoted(v string) int {
+	for i := 1; i < len(v); i++ {
+		switch v[i] {
+		case '\\':
+			i++
+		case '"':
+			return i
+		}
+	}
+	return -1
+}
