@@ -4,11 +4,13 @@
 package arch
 
 import (
+	"bytes"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -269,6 +271,25 @@ func TestNodeLinksNoStoreAndNoVault(t *testing.T) {
 	}
 	if len(seen) < 10 {
 		t.Errorf("only %d packages were followed", len(seen))
+	}
+}
+
+// TestNothingLinksOutOfTheTree: a link that is committed is to a place of one machine, where it
+// stands in the way of what is installed there on every other.
+func TestNothingLinksOutOfTheTree(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "git", "ls-files", "--stage")
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("list what is committed: %v", err)
+	}
+	if n := bytes.Count(out, []byte("\n")); n < 50 {
+		t.Fatalf("only %d files are committed", n)
+	}
+	for line := range strings.Lines(string(out)) {
+		if mode, file, _ := strings.Cut(line, " "); mode == "120000" {
+			t.Errorf("a link is committed: %s", file)
+		}
 	}
 }
 
