@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"slices"
 
+	"github.com/posterngate/postern/pkg/conf"
 	"github.com/posterngate/postern/pkg/object"
 )
 
@@ -87,6 +88,5 @@ func sendable(raw string) bool {
 	if err != nil || u.Host == "" || u.User != nil {
 		return false
 	}
-	host := u.Hostname()
-	return u.Scheme == "https" || u.Scheme == "http" && (host == "localhost" || host == "127.0.0.1" || host == "::1")
+	return u.Scheme == "https" || u.Scheme == "http" && conf.Loopback(u.Hostname())
 }

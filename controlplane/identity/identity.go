@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -19,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/posterngate/postern/pkg/conf"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/object"
@@ -194,12 +194,10 @@ func checkURL(raw string) error {
 	if err != nil {
 		return err
 	}
-	ip := net.ParseIP(u.Hostname())
-	loopback := u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
 	switch {
 	case u.Host == "" || u.User != nil || u.Fragment != "":
 		return fmt.Errorf("%q is not the URL of an issuer", raw)
-	case u.Scheme == "https" || u.Scheme == "http" && loopback:
+	case u.Scheme == "https" || u.Scheme == "http" && conf.Loopback(u.Hostname()):
 		return nil
 	}
 	return fmt.Errorf("%q is not https", raw)

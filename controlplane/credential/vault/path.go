@@ -2,10 +2,10 @@ package vault
 
 import (
 	"fmt"
-	"net/netip"
 	"net/url"
 	"strings"
 
+	"github.com/posterngate/postern/pkg/conf"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 )
 
@@ -18,8 +18,7 @@ func checkAddress(address string) error {
 	if u.Scheme == "https" {
 		return nil
 	}
-	ip, err := netip.ParseAddr(u.Hostname())
-	if u.Scheme == "http" && (u.Hostname() == "localhost" || err == nil && ip.IsLoopback()) {
+	if u.Scheme == "http" && conf.Loopback(u.Hostname()) {
 		return nil
 	}
 	return fmt.Errorf("vault: address %q: secrets are asked for over https only", address)

@@ -16,6 +16,7 @@ import (
 	"github.com/posterngate/postern/controlplane/audit"
 	"github.com/posterngate/postern/controlplane/identity/authority"
 	"github.com/posterngate/postern/controlplane/store"
+	"github.com/posterngate/postern/pkg/conf"
 	"github.com/posterngate/postern/pkg/fault"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
@@ -203,10 +204,10 @@ func (s *Service) reservedBelow(host string) bool {
 }
 
 func (s *Service) reserved(host string) bool {
-	ip := net.ParseIP(host)
-	if host == "localhost" || ip != nil && ip.IsLoopback() {
+	if conf.Loopback(host) {
 		return false
 	}
+	ip := net.ParseIP(host)
 	for _, r := range s.cfg.Reserved {
 		if other := net.ParseIP(r); ip != nil && other != nil && ip.Equal(other) || strings.EqualFold(strings.TrimSuffix(r, "."), host) {
 			return true

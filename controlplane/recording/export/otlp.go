@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/url"
 	"os"
 	"slices"
@@ -22,6 +21,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/posterngate/postern/pkg/conf"
 )
 
 // Scope names the logs that come from recordings; its version is that of the schema.
@@ -69,7 +70,7 @@ func DialOTLP(endpoint, caFile string, logger *slog.Logger) (*OTLP, error) {
 			}
 		}
 		creds = credentials.NewTLS(cfg)
-	case u.Scheme == "http" && loopback(u.Hostname()):
+	case u.Scheme == "http" && conf.Loopback(u.Hostname()):
 		creds = insecure.NewCredentials()
 	default:
 		return nil, fmt.Errorf("export: %q: what was recorded goes over TLS (https), or to this machine", endpoint)
@@ -79,11 +80,6 @@ func DialOTLP(endpoint, caFile string, logger *slog.Logger) (*OTLP, error) {
 		return nil, fmt.Errorf("export: %w", err)
 	}
 	return &OTLP{conn: conn, client: logsv1.NewLogsServiceClient(conn), logger: logger}, nil
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // Write sends records, and returns once they were taken. What the collector refuses of a

@@ -16,6 +16,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"github.com/posterngate/postern/pkg/conf"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	"github.com/posterngate/postern/pkg/run"
 )
@@ -57,15 +58,10 @@ func bindLocal(addr string) (net.Listener, error) {
 	if err != nil {
 		return nil, usage("--listen %q is neither host:port nor the absolute path of a folder", addr)
 	}
-	if !isLoopback(host) {
+	if !conf.Loopback(host) {
 		return nil, usage("--listen takes a loopback address, such as 127.0.0.1:5432: everybody who reaches it acts as you")
 	}
 	return net.Listen("tcp", addr)
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // listen serves until ctx is done. Who reaches the listener acts as the user: on a

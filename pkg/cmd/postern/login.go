@@ -22,6 +22,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/oauth2"
 
+	"github.com/posterngate/postern/pkg/conf"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 )
 
@@ -344,7 +345,7 @@ func (p private) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // encrypted lets https through, and plain http on loopback.
 func encrypted(u *url.URL) error {
-	if u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname()) {
+	if u.Scheme == "https" || u.Scheme == "http" && conf.Loopback(u.Hostname()) {
 		return nil
 	}
 	return fmt.Errorf("%s://%s is not https: a login would be read on its way", u.Scheme, u.Host)
