@@ -179,7 +179,7 @@ func (b *benched) text(w io.Writer) {
 	for _, m := range b.Measured {
 		rows = append(rows, []string{m.Way, fmt.Sprint(m.Transactions), middle(m.Rate, "%.0f"), middle(m.P50, "%.0f"), middle(m.P99, "%.0f")})
 	}
-	table(w, "THROUGH\tTRANSACTIONS\tA SECOND\tP50 us\tP99 us", rows)
+	table(w, "through transactions a-second p50-us p99-us", rows)
 	if len(b.Ratios) > 0 {
 		fmt.Fprintf(w, "%s of direct, paired inside %d rounds\n", middle(b.Ratios, "%.2f"), len(b.Ratios))
 	}
