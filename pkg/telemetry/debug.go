@@ -4,11 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"os"
 	"strings"
+	"syscall"
 	"time"
+
+	"github.com/posterngate/postern/pkg/conf"
 )
 
 // Debug serves /livez, /readyz and /metrics, and profiles where they were asked for, for machines that stand close: on a
@@ -28,12 +33,29 @@ func NewDebug(addr string, t *T, ready func(context.Context) error) (*Debug, err
 	network := "tcp"
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
 		network, addr = "unix", path
+		vacate(path)
 	}
 	ln, err := net.Listen(network, addr)
 	if err != nil {
 		return nil, fmt.Errorf("debug: %w", err)
 	}
 	return &Debug{ln: ln, ready: ready, t: t}, nil
+}
+
+// vacate removes the socket that a process which was killed left at path, and which would keep
+// its successor from starting. One that somebody serves stays, and so does what is none.
+func vacate(path string) {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode().Type() != fs.ModeSocket {
+		return
+	}
+	c, err := net.Dial("unix", path)
+	if err == nil {
+		_ = c.Close()
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		_ = os.Remove(path) // or Listen says why not
+	}
 }
 
 // CheckDebug says what is wrong with an address for NewDebug, or nil; none is good, too.
@@ -45,7 +67,7 @@ func CheckDebug(addr string) error {
 	if err != nil {
 		return fmt.Errorf("debug: %w", err)
 	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+	if !conf.Loopback(host) {
 		return fmt.Errorf("debug: %s is no loopback address; use one, or unix:PATH", host)
 	}
 	return nil

@@ -5,8 +5,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -98,5 +101,38 @@ func TestProfilesAreServedWhenAskedForAlone(t *testing.T) {
 		}
 		g.Stop()
 		_ = g.Wait()
+	}
+}
+
+// TestDebugSocketOfAKilledProcess: what a process leaves that was killed keeps nobody from starting,
+// and what somebody serves, or is no socket, is not taken away.
+func TestDebugSocketOfAKilledProcess(t *testing.T) {
+	dir := t.TempDir()
+	left, served, file := filepath.Join(dir, "left"), filepath.Join(dir, "served"), filepath.Join(dir, "file")
+	listen := func(path string) *net.UnixListener {
+		ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = ln.Close() })
+		return ln
+	}
+	killed := listen(left)
+	killed.SetUnlinkOnClose(false)
+	_ = killed.Close()
+	listen(served)
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, good := range map[string]bool{left: true, served: false, file: false} {
+		d, err := NewDebug("unix:"+path, &T{}, func(context.Context) error { return nil })
+		if (err == nil) != good {
+			t.Errorf("%s: %v", path, err)
+		}
+		if d != nil {
+			_ = d.ln.Close()
+		} else if _, err := os.Lstat(path); err != nil {
+			t.Error(err)
+		}
 	}
 }
