@@ -3,6 +3,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -57,8 +58,9 @@ type Config struct {
 type Listener struct {
 	// Addr is host:port; port 0 takes a free one.
 	Addr string `json:"addr"`
-	// Public is the address that clients are told, host:port; the default is Addr.
-	// The listener's certificate is for this host.
+	// Public is the address that clients are told, host:port; the default is Addr, which is
+	// none that they can reach where it names no host, or 0.0.0.0. The listener's certificate
+	// is for this host.
 	Public string `json:"public"`
 	// AllowPlaintext lets clients speak without TLS. Only for loopback addresses.
 	AllowPlaintext bool `json:"allowPlaintext"`
@@ -114,13 +116,16 @@ func (c *Config) Check() error {
 		if l.MaxConns < 0 {
 			return fmt.Errorf("listeners.%s.maxConns is negative", p)
 		}
-		if l.AllowPlaintext && !loopback(host) {
+		if l.AllowPlaintext && !conf.Loopback(host) {
 			return fmt.Errorf("listeners.%s.allowPlaintext: only for a loopback address, and %s is none", p, host)
 		}
 		if l.Public != "" {
-			if _, _, err := net.SplitHostPort(l.Public); err != nil {
+			if host, _, err = net.SplitHostPort(l.Public); err != nil {
 				return fmt.Errorf("listeners.%s.public: %w", p, err)
 			}
+		}
+		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() { // the control plane would certify no such
+			return fmt.Errorf("listeners.%s.public: say under which HOST:PORT clients reach this listener; %q is none", p, cmp.Or(l.Public, l.Addr))
 		}
 	}
 	if c.Spool.MaxBytes < 0 || c.Spool.MaxUnshipped < 0 || c.Drain < 0 {
@@ -132,9 +137,4 @@ func (c *Config) Check() error {
 	c.Spool.MaxUnshipped = conf.Duration(c.Spool.MaxUnshipped.Or(5 * time.Minute))
 	c.Drain = conf.Duration(c.Drain.Or(30 * time.Second))
 	return nil
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }

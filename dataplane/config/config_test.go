@@ -32,6 +32,8 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 		"no port":          {"127.0.0.1:0", "127.0.0.1", "listeners.postgres.addr"},
 		"public in clear":  {"addr: '127.0.0.1:0'", "addr: '0.0.0.0:0', allowPlaintext: true", "allowPlaintext"},
 		"odd public":       {"addr: '127.0.0.1:0'", "addr: '127.0.0.1:0', public: here", "public"},
+		"public of none":   {"addr: '127.0.0.1:0'", "addr: ':5432'", "listeners.postgres.public"},
+		"public of all":    {"addr: '127.0.0.1:0'", "addr: '127.0.0.1:0', public: '0.0.0.0:5432'", "listeners.postgres.public"},
 		"odd name":         {"name: eu-1", "name: EU 1", "name: \"EU 1\" is not a DNS label"},
 		"no node port":     {"['c:1']", "['c:1', 'https://c:1']", "controlPlane[1]"},
 		"debug for all":    {"name: eu-1", "name: eu-1\ndebug: ':9'", "debug:"},
