@@ -273,6 +273,12 @@ func TestIdentityOnDisk(t *testing.T) {
 	if again, err := LoadIdentity(dir); err != nil || again.Name() != "n1" {
 		t.Fatalf("read back: %v", err)
 	}
+	if _, err := OpenIdentity(t.Context(), dir, "", EnrolConfig{Name: "n2"}); err == nil || !strings.Contains(err.Error(), `holds the identity of "n1", and the configuration says "n2"`) {
+		t.Errorf("under another name: %v", err)
+	}
+	if again, err := OpenIdentity(t.Context(), dir, "", EnrolConfig{Name: "n1"}); err != nil || again.Name() != "n1" {
+		t.Errorf("under its own name: %v", err)
+	}
 	// What does not belong together is neither written nor read.
 	_, other, err := newKey()
 	if err != nil {

@@ -48,6 +48,9 @@ type EnrolConfig struct {
 // a file where there is none; cfg's Dir and JoinToken are set here.
 func OpenIdentity(ctx context.Context, dir, joinTokenFile string, cfg EnrolConfig) (*Identity, error) {
 	id, err := LoadIdentity(dir)
+	if err == nil && string(id.Name()) != cfg.Name {
+		return nil, fmt.Errorf("%s holds the identity of %q, and the configuration says %q: each has a dataDir of its own", dir, id.Name(), cfg.Name)
+	}
 	if !errors.Is(err, ErrNotEnrolled) {
 		return id, err
 	}
