@@ -15,8 +15,9 @@ import (
 	"strings"
 	"text/template"
 
-	"github.com/posterngate/postern/controlplane/config"
+	"github.com/posterngate/postern/controlplane"
 	"github.com/posterngate/postern/controlplane/credential/sealed"
+	"github.com/posterngate/postern/pkg/conf"
 	"github.com/posterngate/postern/pkg/daemon"
 )
 
@@ -66,7 +67,7 @@ func initialise(args []string, stdout, stderr io.Writer) int {
 wrote %s; keep a copy of it, apart from backups of etcd
 
 Next:
-  1. Read %s, and register the two clients that it names at %s.
+  1. Read %s, and register the three clients that it names at %s.
   2. postern-control --config %s
   3. Give %s to those who use "postern": POSTERN_CA, with POSTERN_ADDR=https://%s:8443
   4. postern login, postern apply -f POLICY, postern nodes enrol NODE --region REGION
@@ -104,6 +105,8 @@ func (s *sample) check() (err error) {
 		return errors.New("--issuer and --admin-group are required")
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || strings.ContainsAny(s.Issuer, " \t\n#"):
 		return fmt.Errorf("--issuer %q is not a URL", s.Issuer)
+	case u.Scheme == "http" && !conf.Loopback(u.Hostname()):
+		return fmt.Errorf("--issuer %q is not https, and so whoever is on the way could sign in as anybody", s.Issuer)
 	case !hostName.MatchString(s.Host):
 		return fmt.Errorf("--host %q is not a host name", s.Host)
 	case !groupName.MatchString(s.AdminGroup):
@@ -164,7 +167,7 @@ func (s *sample) write() (file string, err error) {
 	if err := errors.Join(text.Execute(f, s), f.Close()); err != nil {
 		return "", errors.Join(err, os.Remove(file))
 	}
-	if _, err := config.Load(file); err != nil {
+	if _, err := controlplane.Load(file); err != nil { // as it will be once it starts
 		return "", errors.Join(err, os.Remove(file))
 	}
 	return file, nil

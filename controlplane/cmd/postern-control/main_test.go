@@ -132,6 +132,7 @@ func TestInitRefuses(t *testing.T) {
 		"no group":  {"--issuer", "https://login.example"},
 		"no issuer": {"--admin-group", "admins"},
 		"no URL":    {"--admin-group", "admins", "--issuer", "login.example"},
+		"in clear":  {"--admin-group", "admins", "--issuer", "http://login.example"},
 		"a comment": {"--admin-group", "admins", "--issuer", "https://login.example/#x"},
 		"YAML":      {"--admin-group", "[a, b]", "--issuer", "https://login.example"},
 		"two lines": {"--admin-group", "a\nvault: {}", "--issuer", "https://login.example"},
