@@ -16,6 +16,7 @@ import (
 	"github.com/posterngate/postern/controlplane/credential/vault"
 	"github.com/posterngate/postern/controlplane/identity"
 	"github.com/posterngate/postern/controlplane/identity/authority"
+	"github.com/posterngate/postern/controlplane/recording/export"
 	"github.com/posterngate/postern/pkg/trail"
 )
 
@@ -54,7 +55,35 @@ func check(cfg config.Config) error {
 	if _, err := channels(cfg.Channels); err != nil {
 		return err
 	}
-	return errors.Join(checkHosts("api", cfg.API), checkHosts("nodes", cfg.Nodes), checkKeys(cfg))
+	return errors.Join(checkHosts("api", cfg.API), checkHosts("nodes", cfg.Nodes), checkRecordings(&cfg.Recordings, silent), checkKeys(cfg))
+}
+
+// checkRecordings refuses files that cannot be read, which an object store's library would pass
+// over in silence, and a collector that nothing could be sent to.
+func checkRecordings(cfg *config.Recordings, log *slog.Logger) error {
+	var named [][2]string
+	if s := cfg.S3; s != nil {
+		named = append(named, [2]string{"s3.ca", s.CA}, [2]string{"s3.credentialsFile", s.CredentialsFile})
+	}
+	if p := cfg.Postgres; p != nil {
+		named = append(named, [2]string{"postgres.passwordFile", p.PasswordFile})
+	}
+	for _, one := range named {
+		if one[1] == "" {
+			continue
+		}
+		if _, err := os.ReadFile(one[1]); err != nil {
+			return fmt.Errorf("recordings.%s: %w", one[0], err)
+		}
+	}
+	if cfg.ExportOTLP == "" {
+		return nil
+	}
+	o, err := export.DialOTLP(cfg.ExportOTLP, cfg.ExportOTLPCA, log) // which connects to nobody yet
+	if err != nil {
+		return fmt.Errorf("recordings.exportOTLP: %w", err)
+	}
+	return o.Close()
 }
 
 // checkHosts refuses names for which no certificate could be made, at each connection.
