@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/posterngate/postern/dataplane/budget"
@@ -170,6 +171,9 @@ func (h *house) Staleness() time.Duration { h.mu.Lock(); defer h.mu.Unlock(); re
 func (h *house) OpenGrant(_ context.Context, req *nodev1.OpenGrantRequest) (*postern.Grant, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if _, err := proto.Marshal(req); err != nil { // as it would be sent
+		return nil, err
+	}
 	if req.GetToken() != "token" && len(req.GetClientCertificate())+len(req.GetSshCertificate()) == 0 {
 		return nil, &postern.Refusal{Code: postern.CodeBadToken, Reason: "the token is not good"}
 	}

@@ -18,6 +18,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -179,6 +180,11 @@ func (k *Keeper) Open(ctx context.Context, c engine.Claim) (_ engine.Session, er
 	if err != nil {
 		return nil, err
 	}
+	// What the control plane is asked with is text; clients may say anything.
+	if !utf8.Valid(c.Token.Reveal()) {
+		return nil, &postern.Refusal{Code: postern.CodeBadToken, Reason: "what was given as a token is none", Hint: "`postern token` prints one"}
+	}
+	c.ClientProgram = strings.ToValidUTF8(c.ClientProgram, "\ufffd")
 	id, shown := newID(), sha256.Sum256(c.Token.Reveal())
 	var person *postern.Grant
 	if c.SignIn != nil {

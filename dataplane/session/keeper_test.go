@@ -23,6 +23,7 @@ func TestOpenRefuses(t *testing.T) {
 		word  string
 	}{
 		"bad token":        {with(func(c *engine.Claim) { c.Token = secret.FromString("no") }), postern.CodeBadToken, "token"},
+		"no text":          {with(func(c *engine.Claim) { c.Token = secret.FromString("p\xe4ssword") }), postern.CodeBadToken, "is none"},
 		"no task":          {with(func(c *engine.Claim) { c.Permission = "" }), postern.CodeNoGrant, "which task"},
 		"odd name":         {with(func(c *engine.Claim) { c.Permission = "Report'; --" }), postern.CodeNoGrant, "which task"},
 		"odd resource":     {with(func(c *engine.Claim) { c.Permission = "report." }), postern.CodeNoGrant, "which task"},
@@ -33,6 +34,17 @@ func TestOpenRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { newHouse(t).refused(c.claim, c.code, c.word) })
 	}
+}
+
+// TestClientsSayAnything: how a client calls itself keeps nobody out.
+func TestClientsSayAnything(t *testing.T) {
+	c := claim()
+	c.ClientProgram = "B\xfcro 97"
+	s, err := newHouse(t).Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close(nil)
 }
 
 func TestOpenFailsClosed(t *testing.T) {
