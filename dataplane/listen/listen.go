@@ -25,6 +25,9 @@ import (
 // not in memory.
 const DefaultMaxConns = 20_000
 
+// fullEvery is how often operators are told that a listener is full.
+const fullEvery = 10 * time.Second
+
 // Config says where to listen and who serves.
 type Config struct {
 	Addr     string // host:port; port 0 takes a free one
@@ -70,6 +73,7 @@ func (l *Listener) Run(ctx context.Context) error {
 
 func (l *Listener) accept(ctx context.Context, g *run.Group) error {
 	var delay time.Duration
+	refused, told := 0, time.Time{} // of who finds it full, until operators were told
 	for {
 		c, err := l.ln.Accept()
 		switch {
@@ -94,6 +98,10 @@ func (l *Listener) accept(ctx context.Context, g *run.Group) error {
 		if l.conns.Add(1) > int64(l.cfg.MaxConns) {
 			l.conns.Add(-1)
 			_ = c.Close()
+			if refused++; time.Since(told) > fullEvery {
+				l.cfg.Logger.Warn("listener is full", "protocol", l.cfg.Engine.Protocol(), "max_conns", l.cfg.MaxConns, "refused", refused)
+				refused, told = 0, time.Now()
+			}
 			continue
 		}
 		g.Go("connection", func(ctx context.Context) error {

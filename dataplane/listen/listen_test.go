@@ -1,10 +1,12 @@
 package listen
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -35,7 +37,12 @@ func (echo) Serve(ctx context.Context, c net.Conn, _ engine.Door) error {
 
 func start(t *testing.T, maxConns int) (*Listener, func() error) {
 	t.Helper()
-	l, err := New(Config{Addr: "127.0.0.1:0", Engine: echo{}, MaxConns: maxConns, Logger: slog.New(slog.DiscardHandler)})
+	return startLogged(t, maxConns, slog.New(slog.DiscardHandler))
+}
+
+func startLogged(t *testing.T, maxConns int, logger *slog.Logger) (*Listener, func() error) {
+	t.Helper()
+	l, err := New(Config{Addr: "127.0.0.1:0", Engine: echo{}, MaxConns: maxConns, Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,17 +102,27 @@ func TestPanicStaysWithItsConnection(t *testing.T) {
 	}
 }
 
+// TestMoreThanMaxConnsAreClosed: and operators are told, once for many.
 func TestMoreThanMaxConnsAreClosed(t *testing.T) {
-	l, _ := start(t, 1)
+	var log bytes.Buffer
+	l, stop := startLogged(t, 1, slog.New(slog.NewTextHandler(&log, nil)))
 	first := dial(t, l)
 	if err := says(t, first, "hello"); err != nil {
 		t.Fatal(err)
 	}
-	if err := says(t, dial(t, l), "hello"); err == nil {
-		t.Error("a second connection was served")
+	for range 3 {
+		if err := says(t, dial(t, l), "hello"); err == nil {
+			t.Error("a second connection was served")
+		}
 	}
 	if err := says(t, first, "again"); err != nil {
 		t.Error(err)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(log.String(), "listener is full"); n != 1 || !strings.Contains(log.String(), "max_conns=1") {
+		t.Errorf("operators were told %d times: %s", n, log.String())
 	}
 }
 
