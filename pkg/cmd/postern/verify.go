@@ -27,10 +27,14 @@ func (a *app) verifyCmd() *cobra.Command {
 			"that nobody needs a right to what is raw.",
 		Example: "  postern sessions verify s-12ab...\n  postern sessions verify --dir recordings/chunks --log audit --key audit.key.pub",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if dir != "" {
+			switch {
+			case dir != "" && len(raw) > 0:
+				return usage("--raw-key opens what is read from the control plane; with --dir nothing is opened")
+			case dir != "":
 				return a.verifyFiles(&o, dir, args)
-			}
-			if len(args) != 1 {
+			case o.log != "" || o.key != "" || len(o.earlier) > 0:
+				return usage("--log, --key and --earlier verify the files of a folder, which --dir names")
+			case len(args) != 1:
 				return usage("name one session, or a folder with --dir")
 			}
 			return a.verify(cmd.Context(), args[0], raw)
