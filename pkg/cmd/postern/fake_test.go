@@ -166,6 +166,14 @@ func (*fake) Update(_ context.Context, req *connect.Request[apiv1.UpdateRequest]
 	return connect.NewResponse(req.Msg.GetObject()), nil
 }
 
+func (*fake) Apply(_ context.Context, req *connect.Request[apiv1.ApplyRequest]) (*connect.Response[apiv1.ApplyResponse], error) {
+	resp := &apiv1.ApplyResponse{Version: &typesv1.Version{Epoch: "e", Revision: 7}}
+	for _, o := range req.Msg.GetObjects() {
+		resp.Applied = append(resp.Applied, &apiv1.Applied{Object: o, Action: "created"})
+	}
+	return connect.NewResponse(resp), nil
+}
+
 func (*fake) Delete(_ context.Context, req *connect.Request[apiv1.DeleteRequest]) (*connect.Response[apiv1.DeleteResponse], error) {
 	return connect.NewResponse(&apiv1.DeleteResponse{Version: &typesv1.Version{Epoch: "e", Revision: 7}}), nil
 }

@@ -51,10 +51,7 @@ func (a *app) lockCmd() *cobra.Command {
 				showReceipt(&tame{w: a.env.Stderr}, receipt)
 				return errors.Join(err, werr)
 			}
-			if err != nil {
-				return err
-			}
-			return a.print(&apiv1.OffboardResponse{Locks: []*typesv1.Object{resp.Msg.GetApplied()[0].GetObject()}, Receipt: receipt}, nil)
+			return errors.Join(err, a.print(&apiv1.OffboardResponse{Locks: []*typesv1.Object{resp.Msg.GetApplied()[0].GetObject()}, Receipt: receipt}, nil))
 		},
 	}
 	f := c.Flags()
