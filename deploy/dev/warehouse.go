@@ -61,13 +61,17 @@ func (h *house) startWarehouse(ctx context.Context) error {
 	return w.seal(ctx, filepath.Join(h.dir, "accounts.json"))
 }
 
-// fill makes the database; a half-filled one is not left behind.
+// fill makes the database. What an earlier start has left that was broken off on the way, by
+// Ctrl-C say, is made anew.
 func (w *warehouse) fill(ctx context.Context) error {
-	if _, err := w.pg.Exec(ctx, "postgres", "CREATE ROLE warehouse_rw NOLOGIN"); err != nil {
-		return err
-	}
-	if _, err := w.pg.Exec(ctx, "postgres", "CREATE DATABASE filling"); err != nil {
-		return err
+	for _, s := range []string{
+		"DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'warehouse_rw') THEN CREATE ROLE warehouse_rw NOLOGIN; END IF; END $$",
+		"DROP DATABASE IF EXISTS filling WITH (FORCE)",
+		"CREATE DATABASE filling",
+	} {
+		if _, err := w.pg.Exec(ctx, "postgres", s); err != nil {
+			return err
+		}
 	}
 	if _, err := w.pg.Exec(ctx, "filling", warehouseSQL); err != nil {
 		return err
