@@ -7,6 +7,7 @@ package shell
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -213,15 +214,29 @@ func word(w *syntax.Word) (string, error) {
 	return text, nil
 }
 
-// String is the line again, so that every POSIX shell, and most others, read it alike:
-// words that are not plain stand in single quotes.
-func (l *Line) String() string { return l.with(nil) }
+// String is the line again, so that every POSIX shell reads it alike: words that are not
+// plain stand in single quotes.
+func (l *Line) String() string { return l.with(nil, Quote) }
 
 // With is the line with the programs replaced: those that run by name become paths.
-// programs has one path for each command; an empty one leaves it as it is.
-func (l *Line) With(programs []string) string { return l.with(programs) }
+// programs has one path for each command; an empty one leaves it as it is. Most other
+// shells read it alike, too.
+func (l *Line) With(programs []string) string {
+	if l.varies() {
+		return "/bin/sh -c " + Quote(l.with(programs, posix))
+	}
+	return l.with(programs, Quote)
+}
 
-func (l *Line) with(programs []string) string {
+// varies reports whether other shells read the line in another way: csh takes the number of a
+// redirection for one more argument, and what follows it for the name of a file, and binds &&
+// more tightly than ||.
+func (l *Line) varies() bool {
+	return slices.Contains(l.joins, "&&") && slices.Contains(l.joins, "||") ||
+		slices.ContainsFunc(l.commands, func(c Command) bool { return len(c.Quiet) > 0 })
+}
+
+func (l *Line) with(programs []string, quote func(string) string) string {
 	var out strings.Builder
 	for i := range l.commands {
 		c := &l.commands[i]
@@ -237,7 +252,7 @@ func (l *Line) with(programs []string) string {
 			} else if i < len(programs) && programs[i] != "" {
 				w = programs[i]
 			}
-			out.WriteString(Quote(w))
+			out.WriteString(quote(w))
 		}
 		for _, q := range c.Quiet {
 			out.WriteString(" " + q)
@@ -253,21 +268,36 @@ const mark = `\!`
 
 // Quote is a word for a command line.
 func Quote(w string) string {
-	safe := w != "" && w[0] != '=' && w[0] != '-' || len(w) > 1 && w[0] == '-'
-	for i := 0; safe && i < len(w); i++ {
-		safe = plain(w[i])
-	}
-	// A word with = before the program would be an assignment.
-	if safe && !strings.Contains(w, "=") && !reserved[w] {
+	if bare(w) {
 		return w
 	}
 	parts := strings.Split(w, "!")
 	for i, p := range parts {
 		if p != "" || len(parts) == 1 {
-			parts[i] = "'" + strings.ReplaceAll(p, "'", `'"'"'`) + "'"
+			parts[i] = single(p)
 		}
 	}
 	return strings.Join(parts, mark)
+}
+
+// posix is a word for a line that a POSIX shell reads.
+func posix(w string) string {
+	if bare(w) {
+		return w
+	}
+	return single(w)
+}
+
+func single(w string) string { return "'" + strings.ReplaceAll(w, "'", `'"'"'`) + "'" }
+
+// bare reports whether a word means itself without quotes.
+func bare(w string) bool {
+	safe := w != "" && w[0] != '=' && w[0] != '%' && w[0] != '-' || len(w) > 1 && w[0] == '-'
+	for i := 0; safe && i < len(w); i++ {
+		safe = plain(w[i])
+	}
+	// A word with = before the program would be an assignment.
+	return safe && !strings.Contains(w, "=") && !reserved[w]
 }
 
 var reserved = map[string]bool{

@@ -2,6 +2,7 @@ package shell
 
 import (
 	"errors"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -26,6 +27,7 @@ func TestParse(t *testing.T) {
 		{"'if' x", "'if' x"},
 		{"'FOO=1' x", "'FOO=1' x"},
 		{"- x", "'-' x"},
+		{"date +%s %self", "date +%s '%self'"},
 		{"echo grüße", "echo 'grüße'"},
 		{"echo 'go! now' \\! \"it's\"", `echo 'go'\!' now' \! 'it'"'"'s'`},
 
@@ -66,33 +68,69 @@ func TestWith(t *testing.T) {
 	if got := l.With([]string{"", "/usr/bin/systemctl"}); got != "uptime; /usr/bin/systemctl status 'a b'" {
 		t.Error(got)
 	}
+	if l, err = Parse("uptime 2>&1 | cat"); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.With([]string{"/usr/bin/uptime", "/bin/cat"}); got != "/bin/sh -c '/usr/bin/uptime 2>&1 | /bin/cat'" {
+		t.Error(got)
+	}
 }
 
 // TestShells: real shells read a line that was said again as the words that were
 // understood.
 func TestShells(t *testing.T) {
 	words := []string{
-		"a", "a b", "it's", `"`, "$HOME", "`id`", "*", "~", "{a,b}", "a=b", "if", "-", "-n", "!", "!!", "#x", "&", ";", "|", "<", "(", "ü", "=x", "''", "a'b'c", "%", "^",
+		"a", "a b", "it's", `"`, "$HOME", "`id`", "*", "~", "{a,b}", "a=b", "if", "-", "-n", "!", "!!", "#x", "&", ";", "|", "<", "(", "ü", "=x", "''", "a'b'c", "%", "%self", "^",
 		"; echo more ;", "!#", "!:0", "a!b", "!'", "hello! world",
 	}
 	line := "/usr/bin/printf '%s\\n'"
 	for _, w := range words {
 		line += " " + Quote(w)
 	}
-	for name, sh := range map[string][]string{
+	all := map[string][]string{
 		"sh": {"sh", "-c"}, "bash": {"bash", "-c"},
 		"tcsh":    {servers.Program(t, "tcsh", "tcsh"), "-f", "-c"},
 		"zsh":     {servers.Program(t, "zsh", "zsh"), "-f", "-c"},
+		"fish":    {servers.Program(t, "fish", "fish"), "-N", "-c"},
+		"mksh":    {servers.Program(t, "mksh", "mksh"), "-c"},
 		"busybox": {servers.Program(t, "busybox", "busybox"), "sh", "-c"},
-	} {
-		out, err := exec.CommandContext(t.Context(), sh[0], append(sh[1:], line)...).CombinedOutput()
-		if err != nil {
-			t.Errorf("%s: %v: %s", name, err, out)
-		}
-		if got := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n"); !slices.Equal(got, words) {
+	}
+	for name, sh := range all {
+		if got := strings.Split(strings.TrimSuffix(ran(t, sh, line), "\n"), "\n"); !slices.Equal(got, words) {
 			t.Errorf("%s reads %q as\n%q, want\n%q", name, line, got, words)
 		}
 	}
+	for line, want := range map[string]string{
+		"printf '%s.' one \\! 'it!' 2>/dev/null":             "one.!.it!.",
+		"printf '%s.' \"it's\" >/dev/null; printf '%s.' two": "two.",
+		"cat nothing 2>&1 >/dev/null | wc -l":                "1",
+		"true || printf one && printf two":                   "two",
+	} {
+		l, err := Parse(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, sh := range all {
+			if got := strings.TrimSpace(ran(t, sh, l.With(nil))); got != want {
+				t.Errorf("%s does %q as %q: %q", name, line, l.With(nil), got)
+			}
+		}
+	}
+}
+
+// ran is what a line says in a shell. It makes no file.
+func ran(t *testing.T, sh []string, line string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), sh[0], append(slices.Clone(sh[1:]), line)...)
+	cmd.Dir = t.TempDir()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("%s: %v: %s", sh[0], err, out)
+	}
+	if made, err := os.ReadDir(cmd.Dir); err != nil || len(made) > 0 {
+		t.Errorf("%s makes %v of %q: %v", sh[0], made, line, err)
+	}
+	return string(out)
 }
 
 // FuzzParse: what is said again is understood as the same.
