@@ -19,7 +19,6 @@ func (s *Stream) full() bool {
 
 // put writes one character at the cursor.
 func (s *Stream) put(b byte) {
-	s.wrapped = false
 	at := len(s.raw) - 1
 	if len(s.typed) > 0 {
 		if s.typed[0] == b {
@@ -29,6 +28,12 @@ func (s *Stream) put(b byte) {
 			s.typed = s.typed[:0]
 		}
 	}
+	s.place(b, at)
+}
+
+// place writes a character that is in raw at some place at the cursor.
+func (s *Stream) place(b byte, at int) {
+	s.wrapped = false
 	i := s.col - s.first
 	if i < 0 { // of what is not kept any more
 		s.leave()
@@ -149,13 +154,21 @@ func (s *Stream) sequence(final byte, n int, private bool) {
 				s.line[i], s.at[i] = ' ', gone
 			}
 		}
+	case 'b': // the character before once more, masked where that is
+		if len(s.line) > maxLine {
+			s.leave()
+		} else if i > 0 && i <= len(s.line) {
+			for range min(count, maxColumn) {
+				s.place(s.line[i-1], gone)
+			}
+		}
 	case 'J':
 		if n == 0 {
 			s.blank(s.col, end)
 		} else {
 			s.leave()
 		}
-	case 'A', 'B', 'E', 'F', 'H', 'f', 'd', 'L', 'M', 'S', 'T', 'r', 's', 'u', 'e', 'k':
+	case 'A', 'B', 'E', 'F', 'H', 'f', 'd', 'I', 'Z', 'L', 'M', 'S', 'T', 'r', 's', 'u', 'e', 'k':
 		s.leave()
 	}
 }

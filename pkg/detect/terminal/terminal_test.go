@@ -62,6 +62,8 @@ func TestStream(t *testing.T) {
 		"10%\r20%\r100%\r\n":                 "10%\r20%\r100%\r\n",
 		"日本 " + mail + " 語\r\n":              "日本 " + stars + " 語\r\n",
 		"a\tb\x1b[3Gc\x1b[Kd\x1b[1Kx\n":      "a\tb\x1b[3Gc\x1b[Kd\x1b[1Kx\n",
+		"card 41\x1b[14b ok\r\n":             "card **\x1b[14b ok\r\n",
+		"=\x1b[20b|\x1b[b\r\n":               "=\x1b[20b|\x1b[b\r\n",
 		mail + "\x1b[H" + mail:               stars + "\x1b[H" + stars,
 	} {
 		width := 80
@@ -258,7 +260,7 @@ func TestResize(t *testing.T) {
 }
 
 func TestHeldIsBounded(t *testing.T) {
-	for _, text := range []string{"a", "1 ", "a@", "\x1b[9999C", "\x1b[99@", "a\b", "\x1b]0;", "a\x1b[D\x1b[99@", "\x1b[1;"} {
+	for _, text := range []string{"a", "1 ", "a@", "\x1b[9999C", "\x1b[99@", "a\b", "\x1b]0;", "a\x1b[D\x1b[99@", "\x1b[1;", "a\x1b[99b"} {
 		st, most, lines := New(set(t), 80), 0, 0
 		chunk := []byte(strings.Repeat(text, 100))
 		for range 300 {
