@@ -13,26 +13,28 @@ import (
 var runners = words(`
 	ansible ansible-playbook ash at awk bash batch bsh bun bundle bundler busybox bwrap capsh cargo choom chpst chroot
 	chrt cmake composer cpulimit crictl crontab csh ctr daemonize dash dbus-run-session dc deno doas docker dtach
-	dumb-init eatmydata ed elvish emacs emacsclient entr env envdir envuidgid es ex expect fakeroot faketime find firejail
-	fish flock gawk gdb gdbserver gem git gmake gnuplot go gosu gradle groovy guile gvim insmod ionice ipython irb java
-	joe jshell julia ksh kubectl less linux32 linux64 lksh lldb ln logrotate logsave ltrace lua luajit m4 make man mawk mc
-	mksh more mosh-server most mvn nano nawk nerdctl nice ninja node nodejs nohup npm npx nsenter numactl nvim octave
-	original-awk parallel pdksh perf perl php pico pip pipx pkexec pnpm podman posh prlimit proxychains pry puppet pwsh
-	pypy python rake rbash rc rksh rlwrap rscript rsync ruby run-one run-parts runuser rview rvim rzsh scons screen script
-	sed setarch setpriv setsid setuidgid sftp sg sh socat softlimit ssh sshpass start-stop-daemon stdbuf strace su su-exec
-	sudo systemd-cat systemd-inhibit systemd-nspawn systemd-run tar taskset tclsh tcsh time timeout tini tmux torsocks tox
-	unbuffer unshare vagrant valgrind vi view vim vimdiff watch wish xargs xvfb-run yarn yash zip zsh`)
+	dumb-init eatmydata ed elvish emacs emacsclient entr env envdir envuidgid es ex expect fakeroot faketime find
+	firejail fish flock gawk gdb gdbserver gem git gmake gnuplot go gosu gradle groovy guile gvim insmod ionice ipython
+	irb java joe jshell julia ksh kubectl less lftp linux32 linux64 lksh lldb ln logrotate logsave ltrace lua luajit m4
+	make man mariadb mawk mc mksh mongo mongosh more mosh-server most mvn mysql nano nawk nerdctl nice ninja node nodejs
+	nohup npm npx nsenter numactl nvim octave original-awk parallel pdksh perf perl php pico pip pipx pkexec pnpm podman
+	posh prlimit proxychains pry puppet pwsh pypy python rake rbash rc rksh rlwrap rscript rsync ruby run-one run-parts
+	runuser rview rvim rzsh scons screen script sed setarch setpriv setsid setuidgid sftp sg sh socat softlimit sqlite
+	ssh sshpass start-stop-daemon stdbuf strace su su-exec sudo systemd-cat systemd-inhibit systemd-nspawn systemd-run
+	tar taskset tclsh tcsh time timeout tini tmux torsocks tox unbuffer unshare vagrant valgrind vi view vim vimdiff
+	watch wish xargs xvfb-run yarn yash zip zsh`)
 
 // prompts are programs that, at a terminal, run what is typed, whatever their arguments
 // are: editors, pagers and clients with a way out to a shell.
 var prompts = words(`
-	ed emacs ex ftp gdb joe less lftp lldb man mariadb mc more most mysql nano nvim pico psql sftp sqlite telnet vi view
-	vim vimdiff`)
+	bzless crontab ed elinks emacs ex ftp gdb joe less lftp links lldb lynx man mariadb mc more most mutt mysql nano
+	neomutt nnn nvim pg pico psql ranger sftp sqlite sudoedit telnet tig vi view vifm vigr vim vimdiff vipw visudo w3m
+	xzless zless zmore zstdless`)
 
 // paging are programs that show what they say at a terminal in a pager, unless they are told not to.
 var paging = words(`
-	coredumpctl hostnamectl journalctl localectl loginctl machinectl networkctl resolvectl systemctl systemd-analyze
-	systemd-cgls timedatectl`)
+	coredumpctl dpkg dpkg-query git hostnamectl journalctl localectl loginctl machinectl networkctl resolvectl systemctl
+	systemd-analyze systemd-cgls timedatectl`)
 
 // programIs reports whether a program is one of some, whichever release or flavour of it the
 // name goes on to tell: perl5.36, vim.basic.
