@@ -4,13 +4,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"path"
 	"strings"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/pkg/sftp"
 
@@ -60,6 +58,7 @@ var (
 	_ sftp.FileWriter           = (*files)(nil)
 	_ sftp.PosixRenameFileCmder = (*files)(nil)
 	_ sftp.LstatFileLister      = (*files)(nil)
+	_ sftp.ReadlinkFileLister   = (*files)(nil)
 )
 
 // openFiles begins to work on files, as what the client asked for in that text.
@@ -183,96 +182,6 @@ func (f *files) finish(x *execution, tag string, err error) error {
 	return err
 }
 
-// Fileread opens a file for reading.
-func (f *files) Fileread(r *sftp.Request) (io.ReaderAt, error) {
-	return f.openFile(facts.Facts{Verb: facts.Read}, "read", r.Filepath, syscall.O_RDONLY)
-}
-
-// Filewrite opens a file for writing. Where the client would read it too, that fails.
-func (f *files) Filewrite(r *sftp.Request) (io.WriterAt, error) {
-	p, flags := r.Pflags(), syscall.O_WRONLY
-	for _, v := range []struct {
-		set  bool
-		flag int
-	}{{p.Creat, syscall.O_CREAT}, {p.Trunc, syscall.O_TRUNC}, {p.Excl, syscall.O_EXCL}, {p.Append, syscall.O_APPEND}} {
-		if v.set {
-			flags |= v.flag
-		}
-	}
-	return f.openFile(facts.Facts{Verb: facts.Write}, "write", r.Filepath, flags)
-}
-
-func (f *files) openFile(fa facts.Facts, what, name string, flags int) (*transfer, error) {
-	if err := f.take(); err != nil {
-		return nil, err
-	}
-	x, err := f.admit(fa, what, name)
-	if err != nil {
-		f.give()
-		return nil, err
-	}
-	far, err := f.host.OpenFile(name, flags)
-	if err != nil {
-		f.give()
-		return nil, f.finish(x, "", err)
-	}
-	return &transfer{f: f, x: x, far: far, what: what, sum: newDigest(&f.c.aside)}, nil
-}
-
-// take counts a file or folder where one more may be open; give ends it.
-func (f *files) take() error {
-	if f.open.Add(1) > int64(f.c.e.limits.Files) {
-		f.give()
-		return errors.New("postern: too many files are open")
-	}
-	return nil
-}
-
-func (f *files) give() { f.open.Add(-1) }
-
-// A transfer is one open file.
-type transfer struct {
-	f    *files
-	x    *execution
-	far  *sftp.File
-	what string
-	sum  *digest
-}
-
-// ReadAt reads, within what the task allows.
-func (t *transfer) ReadAt(p []byte, offset int64) (int, error) {
-	room := t.x.room(len(p))
-	if room < len(p) {
-		r := t.f.c.terms.NoMoreBytes()
-		t.f.tell(r)
-		return 0, &denied{r}
-	}
-	n, err := t.far.ReadAt(p, offset)
-	t.sum.part(offset, p[:n])
-	if cerr := t.x.count(engine.ToClient, p[:n]); cerr != nil {
-		return 0, cerr
-	}
-	return n, err
-}
-
-// WriteAt writes.
-func (t *transfer) WriteAt(p []byte, offset int64) (int, error) {
-	if err := t.x.input(p); err != nil {
-		return 0, err
-	}
-	n, err := t.far.WriteAt(p, offset)
-	t.sum.part(offset, p[:n])
-	return n, err
-}
-
-// Close ends the transfer; the record gets its size and hash.
-func (t *transfer) Close() error {
-	defer t.f.give()
-	n, sum := t.sum.total()
-	t.sum.lose()
-	return t.f.finish(t.x, strings.TrimSpace(fmt.Sprintf("%s %d bytes %s", t.what, n, sum)), t.far.Close())
-}
-
 // Filecmd does what has no data. Links are not made: they would lead to what the task
 // does not permit.
 func (f *files) Filecmd(r *sftp.Request) error {
@@ -349,10 +258,18 @@ func (f *files) Filelist(r *sftp.Request) (sftp.ListerAt, error) {
 		return f.openFolder(r)
 	case "Stat":
 		return f.look("stat", r, func(name string) ([]fs.FileInfo, error) { return oneOf(f.host.Stat(name)) })
-	case "Readlink":
-		return nil, sftp.ErrSSHFxOpUnsupported
 	}
 	return nil, sftp.ErrSSHFxOpUnsupported
+}
+
+// Readlink says where a link leads, to whom may look there.
+func (f *files) Readlink(name string) (string, error) {
+	x, err := f.admit(facts.Facts{Verb: facts.Read}, "readlink", name)
+	if err != nil {
+		return "", err
+	}
+	to, err := f.host.ReadLink(name)
+	return to, f.finish(x, "readlink", err)
 }
 
 // Lstat looks at a file and not behind it.

@@ -91,6 +91,7 @@ func TestNothingIsTold(t *testing.T) {
 		"list":                 func(name string) string { return fmt.Sprint(second(files.ReadDir(filepath.Join(secret, name)))) },
 		"read":                 func(name string) string { return fmt.Sprint(second(files.Open(filepath.Join(secret, name)))) },
 		"make":                 func(name string) string { return fmt.Sprint(files.Mkdir(filepath.Join(secret, name))) },
+		"follow":               func(name string) string { return fmt.Sprint(second(files.ReadLink(filepath.Join(secret, name)))) },
 		"resolve":              func(name string) string { return fmt.Sprint(files.RealPath(filepath.Join(secret, name))) },
 		"rename": func(name string) string {
 			return fmt.Sprint(files.Rename(filepath.Join(secret, name), filepath.Join(dir, "x")))

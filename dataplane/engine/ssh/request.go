@@ -88,6 +88,7 @@ type execution struct {
 	flow  engine.Flow
 	bytes int64 // to the client
 	sent  int64 // to the host
+	aside int64 // of the bytes to the client, set aside and not reported yet
 	over  bool  // what still comes is of nobody
 }
 
@@ -177,15 +178,25 @@ func (x *execution) duties() (env []string, guard bool) {
 	return env, guard
 }
 
-// room says how many of n bytes may go to the client: fewer once the limit is reached.
+// room sets aside how many of n bytes may go to the client: fewer once the limit is reached.
+// They are then reported, or given back.
 func (x *execution) room(n int) int {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.over {
 		return 0
 	}
-	_, room := x.flow.Room(0, int64(n))
-	return int(min(room, int64(n)))
+	_, room := x.flow.Room(0, x.aside+int64(n))
+	n = int(min(max(room-x.aside, 0), int64(n)))
+	x.aside += int64(n)
+	return n
+}
+
+// give takes back n bytes that were set aside and did not come.
+func (x *execution) give(n int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.aside -= int64(n)
 }
 
 // output reports what the host said.
@@ -198,6 +209,7 @@ func (x *execution) output(s engine.Stream, p []byte) error {
 	x.c.active.mark()
 	if s.Said() {
 		x.bytes += int64(len(p))
+		x.aside -= int64(len(p))
 	}
 	for part := range slices.Chunk(p, packet) {
 		if err := x.flow.Output(s, part); err != nil {
@@ -230,6 +242,7 @@ func (x *execution) count(d engine.Direction, p []byte) error {
 	x.c.active.mark()
 	if d == engine.ToClient {
 		x.bytes += int64(len(p))
+		x.aside -= int64(len(p))
 	} else {
 		x.sent += int64(len(p))
 	}

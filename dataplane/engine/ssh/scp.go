@@ -198,11 +198,12 @@ func (c *copier) send(name string, depth int) error {
 	case !info.Mode().IsRegular():
 		return c.complain(fmt.Errorf("%s: not a regular file", path.Base(name)))
 	}
-	t, err := c.files.openFile(facts.Facts{Verb: facts.Read}, "read", name, syscall.O_RDONLY)
+	t, err := c.files.openFile(facts.Facts{Verb: facts.Read}, "read", name, syscall.O_RDONLY, 0)
 	if err != nil {
 		return c.complain(err)
 	}
 	err = c.sendFile(t, info)
+	t.cut = err != nil
 	return errors.Join(err, t.Close())
 }
 
@@ -310,7 +311,7 @@ func (c *copier) sink(into string, inside bool) error {
 		}
 		switch {
 		case line[0] == 'D' && c.recursive:
-			err = c.takeFolder(to, target)
+			err = c.takeFolder(to, target, mode)
 		case line[0] == 'C':
 			err = c.takeFile(to, target, mode, size)
 		default:
@@ -347,13 +348,13 @@ func (c *copier) isFolder(name string) bool {
 }
 
 // takeFolder makes a folder where there is none, and takes what is in it.
-func (c *copier) takeFolder(to facts.Facts, name string) error {
+func (c *copier) takeFolder(to facts.Facts, name string, mode fs.FileMode) error {
 	x, err := c.files.admit(to, "mkdir", name)
 	if err != nil {
 		return errors.Join(c.complain(err), err)
 	}
 	if !c.isFolder(name) {
-		err = c.files.host.Mkdir(name)
+		err = c.makeFolder(name, mode|0o700) // for what is in it
 	}
 	if err := c.files.finish(x, "mkdir", err); err != nil {
 		return errors.Join(c.complain(err), err)
@@ -361,15 +362,27 @@ func (c *copier) takeFolder(to facts.Facts, name string) error {
 	return c.sink(name, true)
 }
 
+// makeFolder makes a folder with the permissions of mode, as far as the host lets.
+func (c *copier) makeFolder(name string, mode fs.FileMode) error {
+	if err := c.files.host.Mkdir(name); err != nil {
+		return err
+	}
+	if made, err := c.files.host.Stat(name); err == nil && let(mode, made.Mode()) != made.Mode().Perm() {
+		_ = c.files.host.Chmod(name, let(mode, made.Mode())) // as with files
+	}
+	return nil
+}
+
 func (c *copier) takeFile(to facts.Facts, name string, mode fs.FileMode, size int64) error {
-	t, err := c.files.openFile(to, "write", name, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_TRUNC)
+	t, err := c.files.openFile(to, "write", name, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_TRUNC, mode)
 	if err != nil {
 		return errors.Join(c.complain(err), err)
 	}
 	if err = c.ok(); err == nil {
 		_, err = io.CopyN(io.NewOffsetWriter(t, 0), c.in, size)
 	}
-	if err == nil {
+	t.cut = err != nil
+	if err == nil && c.times { // -p
 		err = t.far.Chmod(mode)
 	}
 	err = errors.Join(err, t.Close())
