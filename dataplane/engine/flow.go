@@ -59,7 +59,7 @@ const (
 	Stderr
 	Resize // not data: the terminal's new size, as "columns x rows" without spaces
 	Head   // not data: the headers of an answer, one a line
-	Asked  // what the client sent with its request
+	Asked  // what the client sent with its request, or told a shell that has no terminal
 	Body   // the body of an answer, as the client got it
 )
 

@@ -214,13 +214,13 @@ func (x *execution) Chunk(d engine.Direction, p []byte) error {
 }
 
 // maxOutput is how much of what one execution says is kept, in bytes. Where somebody works
-// on a terminal all of it is: what is done there only what it says can tell.
+// on a terminal, or tells a shell what to do, all of it is: nothing else says what is done there.
 const maxOutput = 64 << 20
 
 // keepsAll reports whether the output of a statement is kept without a bound.
 func keepsAll(facts policy.Facts) bool {
 	f, ok := facts.(*ssh.Facts)
-	return ok && f != nil && (f.Verb == ssh.Shell || f.Terminal)
+	return ok && f != nil && (f.Verb == ssh.Shell || f.Terminal || f.Told())
 }
 
 // Output keeps what was said; past the bound it is counted alone.

@@ -7,6 +7,7 @@ import (
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/record"
 	"github.com/posterngate/postern/pkg/ssh"
+	"github.com/posterngate/postern/pkg/ssh/shell"
 )
 
 // weight counts what it is given to keep.
@@ -24,6 +25,10 @@ func (w *weight) Record(e *record.Event, _ policy.RecordMode) error {
 // kept.
 func TestOutputKept(t *testing.T) {
 	query := reading("orders", "email")
+	told, err := shell.Parse("bash -s")
+	if err != nil {
+		t.Fatal(err)
+	}
 	const part, parts = 1 << 20, maxOutput>>20 + 8
 	for _, c := range []struct {
 		facts policy.Facts
@@ -32,6 +37,7 @@ func TestOutputKept(t *testing.T) {
 		{&ssh.Facts{Verb: ssh.Exec}, maxOutput},
 		{&ssh.Facts{Verb: ssh.Exec, Terminal: true}, parts * part},
 		{&ssh.Facts{Verb: ssh.Shell}, parts * part},
+		{&ssh.Facts{Verb: ssh.Exec, Line: told}, parts * part},
 		{&query, maxOutput},
 	} {
 		r, shown, raw := newRig(t), &weight{}, &weight{}

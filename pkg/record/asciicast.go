@@ -55,7 +55,7 @@ type cast struct {
 // castLine is one line after the header: when, what, and its text.
 type castLine struct {
 	at   time.Duration
-	code string // o output, r resize, m marker
+	code string // o output, i input, r resize, m marker
 	text string
 }
 
@@ -95,6 +95,10 @@ func (c *cast) chunk(e *Event) error {
 			return nil
 		}
 		return c.put(castLine{e.Elapsed, "r", fmt.Sprintf("%dx%d", columns, rows)})
+	case "asked": // of a shell without a terminal
+		if text := c.whole(fmt.Sprint(e.Statement, e.Tag), e.Data); text != "" {
+			return c.put(castLine{e.Elapsed, "i", text})
+		}
 	case "stdout", "stderr":
 		text := c.whole(fmt.Sprint(e.Statement, e.Tag), e.Data)
 		if !c.terminal[e.Statement] { // nobody has told lines apart as a terminal needs it

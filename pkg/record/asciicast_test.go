@@ -33,7 +33,7 @@ func TestAsciicast(t *testing.T) {
 		said(50, 1, "resize", "90x30"), said(60, 1, "resize", "0x0"), said(61, 1, "resize", "nonsense"),
 		&Event{Kind: KindDenied, Elapsed: at(70), Statement: 2, Text: "rm -r /", Reason: "no permit"},
 		&Event{Kind: KindFinished, Elapsed: at(80), Statement: 1},
-		said(90, 3, "stderr", "one\ntwo\n\xff"), said(95, 3, "head", "not shown"),
+		said(85, 3, "asked", "cat one\n"), said(90, 3, "stderr", "one\ntwo\n\xff"), said(95, 3, "head", "not shown"),
 	))
 	if err != nil {
 		t.Fatal(err)
@@ -45,6 +45,7 @@ func TestAsciicast(t *testing.T) {
 		`[0.040000,"o","€\r\n"]`,
 		`[0.050000,"r","90x30"]`,
 		`[0.070000,"m","denied: rm -r / (no permit)"]`,
+		`[0.085000,"i","cat one\n"]`,
 		`[0.090000,"o","one\r\ntwo\r\n` + "\uFFFD" + `"]`, "",
 	}, "\n")
 	if b.String() != want {

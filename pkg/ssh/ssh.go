@@ -3,6 +3,10 @@
 package ssh
 
 import (
+	"path"
+	"slices"
+	"strings"
+
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/ssh/shell"
 )
@@ -43,6 +47,40 @@ type Facts struct {
 	Asked string
 	// Address is the host:port of Connect and Listen.
 	Address string
+}
+
+// Told reports whether what is done is what the client goes on to say and nothing echoes: to
+// a shell without a terminal.
+func (f *Facts) Told() bool {
+	switch {
+	case f == nil || f.Terminal:
+		return false
+	case f.Line == nil:
+		return f.Verb == Shell
+	}
+	return slices.ContainsFunc(f.Line.Commands(), reads)
+}
+
+var shells = []string{"ash", "bash", "csh", "dash", "fish", "ksh", "mksh", "rbash", "sh", "tcsh", "zsh"}
+
+// reads reports whether a command is a shell that reads what it is to do from its input: it is
+// given neither a line (-c) nor a script.
+func reads(c shell.Command) bool {
+	if !slices.Contains(shells, path.Base(c.Program())) {
+		return false
+	}
+	named := false // by an option before: -o pipefail
+	for _, a := range c.Argv[1:] {
+		short := !strings.HasPrefix(a, "--") && len(a) > 1 && (a[0] == '-' || a[0] == '+')
+		switch {
+		case short && strings.Contains(a, "c"), !named && !short && !strings.HasPrefix(a, "-"):
+			return false
+		case short && strings.Contains(a, "s"):
+			return true
+		}
+		named = short && strings.HasSuffix(a, "o")
+	}
+	return true
 }
 
 // Effect is the worst that the request may do.

@@ -49,6 +49,7 @@ type Execution struct {
 	Rows    int64    // as told
 	Data    []byte   // of the rows, as told, up to 64 KiB
 	Raw     []byte   // of what was masked, as it was before that, up to 64 KiB
+	Asked   []byte   // of what the client said, as told, up to 64 KiB
 	Chunks  int64    // bytes, both ways
 	Sizes   []string // of the terminal, as told
 	Columns []engine.ResultColumn

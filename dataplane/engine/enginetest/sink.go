@@ -48,6 +48,9 @@ func (k *sink) Chunk(_ engine.Direction, p []byte) error {
 func (k *sink) Output(s engine.Stream, p []byte) error {
 	return k.with(func(e *Execution) {
 		e.Chunks += int64(len(p))
+		if s == engine.Asked && len(e.Asked)+len(p) <= 64<<10 {
+			e.Asked = append(e.Asked, p...)
+		}
 		if s == engine.Resize {
 			e.Sizes = append(e.Sizes, string(p))
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/postern"
+	facts "github.com/posterngate/postern/pkg/ssh"
 )
 
 type stmt = *engine.Statement
@@ -119,6 +120,7 @@ type pipe struct {
 	s      *channel
 	x      *execution
 	veils  veils
+	told   *told // what the client says; nil where that is not kept
 	in     io.WriteCloser
 	out    io.Reader
 	errout io.Reader
@@ -129,6 +131,9 @@ func (s *channel) pipes(x *execution, live *ssh.Session) (*pipe, error) {
 	var err error
 	if p.veils.set, err = masks(append([]*postern.Decision{&x.adm.Decision}, s.within...)...); err != nil {
 		return nil, err
+	}
+	if f, ok := x.adm.Analysis.Facts().(*facts.Facts); ok && f.Told() {
+		p.told = newTold(x, p.veils.set)
 	}
 	if p.in, err = live.StdinPipe(); err != nil {
 		return nil, err
@@ -177,11 +182,15 @@ func (p *pipe) carry(ctx context.Context, cancel context.CancelCauseFunc) {
 	case <-ended:
 	case <-ctx.Done():
 	}
+	fail(p.told.end())
 }
 
 func (p *pipe) copyIn() error {
 	return each(p.s.ch, func(b []byte) error {
 		if err := p.x.input(b); err != nil {
+			return err
+		}
+		if err := p.told.write(b); err != nil {
 			return err
 		}
 		if p.s.pty != nil {
