@@ -123,7 +123,8 @@ func (v *shown) Stderr() io.ReadWriter {
 const typedAhead = 4 << 10
 
 // keys are what a person types, for the line editor. What comes while a line runs is kept
-// for the next one, as at any terminal; Ctrl-C ends the line that runs and drops it.
+// for the next one, as at any terminal; Ctrl-C ends the line that runs and drops it, or drops
+// the one that is typed.
 type keys struct {
 	ch ssh.Channel
 
@@ -152,6 +153,11 @@ func (k *keys) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	n := copy(p, k.typed)
+	for i := range p[:n] {
+		if p[i] == ctrlC {
+			p[i] = ctrlU // the line goes, and not the shell
+		}
+	}
 	k.typed = append(k.typed[:0], k.typed[n:]...)
 	k.changed.Broadcast()
 	return n, nil
@@ -173,7 +179,10 @@ func (k *keys) leave() {
 	k.changed.Broadcast()
 }
 
-const ctrlC = 3
+const (
+	ctrlC = 3
+	ctrlU = 21 // the editor drops what stands before the cursor
+)
 
 // pump reads the channel until the client has typed its last or the editor is gone.
 func (k *keys) pump() {

@@ -2,6 +2,7 @@ package ssh
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -84,7 +85,10 @@ func (c *conn) serveSession(ctx context.Context, nc ssh.NewChannel) {
 func (s *channel) request(r *ssh.Request, begun bool) (run func(context.Context), ok bool) {
 	limit := s.c.e.limits.Text
 	if len(r.Payload) > limit {
-		return nil, false
+		if r.Type != "exec" || begun {
+			return nil, false
+		}
+		return func(context.Context) { s.unread(r.Payload[4:]) }, true
 	}
 	switch r.Type {
 	case "env":
@@ -243,6 +247,20 @@ func (s *channel) exec(ctx context.Context, line string) {
 		return
 	}
 	s.report(x, s.run(ctx, x, func(live *ssh.Session) error { return live.Start(x.adm.Forward) }))
+}
+
+// unread refuses a command line that is too long to be judged.
+func (s *channel) unread(line []byte) {
+	why := &postern.Refusal{
+		Reason: fmt.Sprintf("the command line has %d bytes, and not more than %d are judged", len(line), s.c.e.limits.Text-4),
+		Hint:   "send what is long as a file, or to the command's input",
+	}
+	sum := sha256.Sum256(line)
+	if err := s.c.s.Unread(int64(len(line)), sum[:], why); err != nil {
+		s.refuse(err)
+		return
+	}
+	s.refuse(why)
 }
 
 // shell judges the wish to work interactively, and gives the host's shell or the guarded

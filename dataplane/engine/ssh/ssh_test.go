@@ -3,6 +3,7 @@ package ssh
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -109,6 +110,19 @@ func TestWhatIsRecorded(t *testing.T) {
 	last := all[len(all)-1]
 	if last.Text != "echo hello" || string(last.Data) != "hello\n" || last.Outcome.Tag != "exit 0" {
 		t.Errorf("%+v", last)
+	}
+}
+
+// TestTooLong: a line that is too long to be judged is refused in words, and on record.
+func TestTooLong(t *testing.T) {
+	h := newHouse(t)
+	_, said, err := h.connect(t).run(testContext(t), "echo "+strings.Repeat("x", 40<<10))
+	var exit *ssh.ExitError
+	if !errors.As(err, &exit) || exit.ExitStatus() != exitRefused || !strings.Contains(string(said), "the command line has 40965 bytes") {
+		t.Errorf("%v: %s", err, said)
+	}
+	if notes := h.door.Last().Notes(); len(notes) != 1 || !strings.HasPrefix(notes[0], "unread 40965 ") {
+		t.Errorf("on record is %q", notes)
 	}
 }
 
@@ -384,7 +398,7 @@ func TestGuardedShell(t *testing.T) {
 	}
 	var out bytes.Buffer
 	s.Stdout = &out
-	s.Stdin = strings.NewReader("echo allowed line\rid\rtrue\recho $HOME\rexit\r")
+	s.Stdin = strings.NewReader("not this\x03echo allowed line\rid\rtrue\recho $HOME\rexit\r")
 	if err := s.Shell(); err != nil {
 		t.Fatal(err)
 	}
