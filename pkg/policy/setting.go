@@ -205,14 +205,15 @@ func quietMessages(value string, _ *task) string {
 	return "may be notice, warning or error: lower ones print the server's inside"
 }
 
-// shorterTimeout lets a client lower the bound on its statements, never lift it.
+// shorterTimeout lets a client lower the bound on its statements, never lift it: less than a
+// millisecond PostgreSQL rounds to none.
 func shorterTimeout(value string, t *task) string {
 	if t.terms.StatementTimeout == 0 {
 		return ""
 	}
 	d, ok := timeout(value)
-	if !ok || d <= 0 || d > t.terms.StatementTimeout {
-		return fmt.Sprintf("may only be lowered below the task's %s", t.terms.StatementTimeout)
+	if !ok || d < time.Millisecond || d > t.terms.StatementTimeout {
+		return fmt.Sprintf("may only be lowered below the task's %s, in whole milliseconds", t.terms.StatementTimeout)
 	}
 	return ""
 }
