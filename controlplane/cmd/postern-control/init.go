@@ -71,7 +71,8 @@ Next:
   2. postern-control --config %s
   3. Give %s to those who use "postern": POSTERN_CA, with POSTERN_ADDR=https://%s:8443
   4. postern login, postern apply -f POLICY, postern nodes enrol NODE --region REGION
-`, file, s.KeyFile, file, s.Issuer, file, filepath.Join(s.Data, "ca.pem"), s.Host)
+  5. Once it runs, keep a copy of %s, which signs the audit log, too.
+`, file, s.KeyFile, file, s.Issuer, file, filepath.Join(s.Data, "ca.pem"), s.Host, filepath.Join(s.Data, "audit.key"))
 	return 0
 }
 
