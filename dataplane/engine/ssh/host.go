@@ -16,8 +16,8 @@ import (
 	"github.com/posterngate/postern/pkg/postern"
 )
 
-// host is the session's one connection to its resource, made when it is first needed. It
-// outlives the request that needed it first.
+// host is the session's one connection to its resource. It is made while the client still
+// opens its first channel, which is a round trip or two, or once people have let the session in.
 type host struct {
 	once   sync.Once
 	ready  chan struct{} // closed once client or err is set
@@ -28,15 +28,20 @@ type host struct {
 	closed bool
 }
 
-// dial returns the connection to the host. Who waits for it may give up.
-func (c *conn) dial(ctx context.Context) (*ssh.Client, error) {
-	h := &c.host
-	h.once.Do(func() {
+// begin has the connection made. It must not be called before the session is let in.
+func (c *conn) begin() {
+	c.host.once.Do(func() {
 		c.group.Go("host", func(ctx context.Context) error {
 			c.connect(ctx)
 			return nil
 		})
 	})
+}
+
+// dial returns the connection to the host. Who waits for it may give up.
+func (c *conn) dial(ctx context.Context) (*ssh.Client, error) {
+	c.begin()
+	h := &c.host
 	select {
 	case <-h.ready:
 		return h.client, h.err

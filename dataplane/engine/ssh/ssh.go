@@ -168,6 +168,9 @@ func (c *conn) run(ctx context.Context, channels <-chan ssh.NewChannel, requests
 	stopIdle := c.active.watch(c.terms.Idle, func() {
 		c.end(c.terms.IdleTooLong())
 	})
+	if !c.terms.Hold {
+		c.begin()
+	}
 	c.group.Go("requests", func(ctx context.Context) error { c.global(requests); return nil })
 	c.group.Go("channels", func(ctx context.Context) error { c.accept(channels); return nil })
 	err := c.client.Wait()
