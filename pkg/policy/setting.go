@@ -74,15 +74,15 @@ func showable() []string {
 	return slices.Compact(names)
 }
 
-// resets are the commands that take every setting back to where the session began;
+// resets are the commands that take a setting, or every one, back to where the session began;
 // pools send them. What the engine started the session with is where it began, so that
 // nothing that is held fixed changes. DISCARD ALL also does SET SESSION AUTHORIZATION
-// DEFAULT: the session is again the account that logged in, and no longer the role that
+// DEFAULT, which is a RESET too: the session is again the account that logged in, and no longer the role that
 // this account may have acted for since. That widens nothing: what was leased is that
 // account and its rights, it could take such a role and leave it all along, and what the
 // session may do is decided here, statement by statement, whoever it is there.
 var resets = map[string]bool{
-	"RESET ALL": true, "DISCARD ALL": true, "DISCARD PLANS": true, "DISCARD SEQUENCES": true, "DISCARD TEMP": true, "DISCARD TEMPORARY": true,
+	"RESET": true, "RESET ALL": true, "DISCARD ALL": true, "DISCARD PLANS": true, "DISCARD SEQUENCES": true, "DISCARD TEMP": true, "DISCARD TEMPORARY": true,
 }
 
 // setting judges SET, RESET, SHOW and DISCARD.

@@ -3,6 +3,7 @@ package postgres
 import (
 	"bytes"
 	"errors"
+	"slices"
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/hole"
@@ -365,7 +366,9 @@ func (t targetCore) parameterStatus(msg []byte) error {
 	if c.Done() != nil {
 		return unasked('S')
 	}
-	if want, pinned := t.pinned[string(name)]; pinned && want != string(value) && !hole.Is("wire-pinned") {
+	want, pinned := t.pinned[string(name)]
+	same := want == string(value) || string(name) == "search_path" && slices.Equal(schemas(want), schemas(string(value))) // with quotes or without
+	if pinned && !same && !hole.Is("wire-pinned") {
 		return &postern.Refusal{Code: postern.CodeKilled, Reason: "the setting " + string(name) + " is held fixed and has changed", Hint: "connect again"}
 	}
 	if t.login.pool != nil {

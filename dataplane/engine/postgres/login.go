@@ -119,16 +119,20 @@ func unreachable(terms *engine.Terms, err error) error {
 func searchPath(terms *engine.Terms) []string {
 	for _, p := range terms.Pins {
 		if p.Name == "search_path" {
-			var path []string
-			for _, schema := range strings.Split(p.Value, ",") {
-				if schema = unquote(strings.TrimSpace(schema)); schema != "" && schema != "$user" {
-					path = append(path, schema)
-				}
-			}
-			return path
+			return slices.DeleteFunc(schemas(p.Value), func(s string) bool { return s == "$user" })
 		}
 	}
 	return []string{"public"}
+}
+
+// schemas are those of a search path, as the target spells it.
+func schemas(path string) (all []string) {
+	for _, s := range strings.Split(path, ",") {
+		if s = unquote(strings.TrimSpace(s)); s != "" {
+			all = append(all, s)
+		}
+	}
+	return all
 }
 
 func unquote(s string) string {

@@ -127,6 +127,7 @@ func (an *Analysis) Canonical() string {
 type analyzer struct {
 	cat  *sql.Catalog
 	path []string
+	held []string // search_path as the session began with it
 
 	statements []sql.Statement
 	st         *sql.Statement // the current one
@@ -164,7 +165,7 @@ type qualified struct {
 }
 
 func newAnalyzer(cat *sql.Catalog, set Settings) *analyzer {
-	return &analyzer{cat: cat, path: searchPath(cat, set)}
+	return &analyzer{cat: cat, path: searchPath(cat, set), held: set.SearchPath}
 }
 
 // saw counts messages that a rule has visited.

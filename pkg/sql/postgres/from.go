@@ -32,7 +32,9 @@ func (a *analyzer) from(n *pg.Node, s *scope) {
 	case *pg.Node_RangeSubselect:
 		a.derived(v.RangeSubselect, s)
 	case *pg.Node_RangeFunction:
-		a.fromFunction(v.RangeFunction, s)
+		if !a.allSettings(v.RangeFunction, n, s) {
+			a.fromFunction(v.RangeFunction, s)
+		}
 	case *pg.Node_RangeTableFunc:
 		a.xmlTable(v.RangeTableFunc, s)
 	case *pg.Node_JsonTable:
@@ -218,6 +220,41 @@ func (a *analyzer) fromFunction(f *pg.RangeFunction, s *scope) {
 	}
 	a.alias(f.Alias, it)
 	s.items = append(s.items, it)
+}
+
+// allSettings puts pg_settings in the place of the function that it is a view of, by which
+// pgAdmin asks for one setting when it connects: of the view it is known who may see what.
+func (a *analyzer) allSettings(f *pg.RangeFunction, holder *pg.Node, s *scope) bool {
+	const function = "pg_show_all_settings"
+	if len(f.Functions) != 1 || len(f.Coldeflist) > 0 || f.Ordinality || f.IsRowsfrom || f.Lateral {
+		return false
+	}
+	items := f.Functions[0].GetList().GetItems()
+	if len(items) == 0 || len(items) > 2 || len(items) == 2 && items[1].GetNode() != nil {
+		return false
+	}
+	c := items[0].GetFuncCall()
+	if c == nil || len(c.Args) > 0 || c.AggStar || c.AggFilter != nil || c.Over != nil || len(c.AggOrder) > 0 {
+		return false
+	}
+	schemas, name, ok := a.candidates(names(c.Funcname))
+	if !ok || name != function || !slices.Contains(schemas, catalogSchema) ||
+		slices.ContainsFunc(schemas, func(in string) bool {
+			return in != catalogSchema && len(a.cat.Functions[sql.Name{Schema: in, Name: name}]) > 0
+		}) {
+		return false
+	}
+	a.strings(c.Funcname)
+	a.saw(2) // the list and the call; what holds them becomes the relation
+	rv := &pg.RangeVar{Schemaname: catalogSchema, Relname: "pg_settings", Inh: true, Relpersistence: "p", Alias: f.Alias}
+	if rv.Alias == nil {
+		a.saw(-1) // which the text does not have
+		rv.Alias = &pg.Alias{Aliasname: function}
+	}
+	holder.Node = &pg.Node_RangeVar{RangeVar: rv}
+	a.altered = true
+	a.table(rv, holder, s)
+	return true
 }
 
 // severalArrays reports whether a call in FROM is one of unnest with several arrays: the parser of

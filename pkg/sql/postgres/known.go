@@ -99,6 +99,7 @@ DefElem: defname arg defaction
 VariableSetStmt: kind name args is_local
 VariableShowStmt: name
 DiscardStmt: target
+ConstraintsSetStmt: constraints deferred
 TransactionStmt: kind options savepoint_name chain
 PrepareStmt: name argtypes query
 ExecuteStmt: name params

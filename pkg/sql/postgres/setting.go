@@ -10,14 +10,16 @@ import (
 	"github.com/posterngate/postern/pkg/sql"
 )
 
-// moving are settings that decide what the names after them mean.
+// moving are settings that decide what the names after them mean, once they are set to
+// something. Taken back they are what they were when the session began, which is by what
+// all texts are read.
 var moving = []string{"search_path", "role", "session_authorization"}
 
 func (a *analyzer) variableSet(n *pg.VariableSetStmt) {
 	a.saw(1)
 	st := a.st
 	st.Verb, st.Command, st.Setting = sql.Set, "SET", settingName(n.Name)
-	a.moved = slices.Contains(moving, st.Setting) || n.Kind == pg.VariableSetKind_VAR_RESET_ALL
+	a.moved = slices.Contains(moving, st.Setting) && n.Kind == pg.VariableSetKind_VAR_SET_VALUE
 	switch n.Kind {
 	case pg.VariableSetKind_VAR_SET_VALUE:
 		var values []string
@@ -25,10 +27,11 @@ func (a *analyzer) variableSet(n *pg.VariableSetStmt) {
 			values = append(values, a.settingValue(v))
 		}
 		st.Value = strings.Join(values, ", ")
-	case pg.VariableSetKind_VAR_RESET:
+		if st.Setting == "search_path" && slices.Equal(values, a.held) {
+			st.Command, a.moved = "RESET", false // frameworks say it when they connect
+		}
+	case pg.VariableSetKind_VAR_RESET, pg.VariableSetKind_VAR_SET_DEFAULT:
 		st.Command = "RESET"
-	case pg.VariableSetKind_VAR_SET_DEFAULT:
-		st.Value = "default"
 	case pg.VariableSetKind_VAR_RESET_ALL:
 		st.Command, st.Setting = "RESET ALL", "all"
 	case pg.VariableSetKind_VAR_SET_MULTI:
@@ -102,7 +105,7 @@ func (a *analyzer) discard(n *pg.DiscardStmt) {
 	a.st.Verb, a.st.Command = sql.Set, "DISCARD "+what
 	switch n.Target {
 	case pg.DiscardMode_DISCARD_ALL:
-		a.st.Setting, a.moved = "all", true
+		a.st.Setting = "all"
 	case pg.DiscardMode_DISCARD_PLANS, pg.DiscardMode_DISCARD_SEQUENCES, pg.DiscardMode_DISCARD_TEMP:
 	default:
 		a.unmodelled("DISCARD")

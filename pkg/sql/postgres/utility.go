@@ -30,6 +30,13 @@ func (a *analyzer) utility(n *pg.Node) bool {
 		a.explain(v.ExplainStmt)
 	case *pg.Node_TransactionStmt:
 		a.transaction(v.TransactionStmt)
+	case *pg.Node_ConstraintsSetStmt:
+		if len(v.ConstraintsSetStmt.Constraints) > 0 {
+			a.unmodelled(commandName(n))
+			break
+		}
+		a.saw(1)
+		st.Verb, st.Command = sql.Transaction, "SET CONSTRAINTS"
 	case *pg.Node_VariableSetStmt:
 		a.variableSet(v.VariableSetStmt)
 	case *pg.Node_VariableShowStmt:

@@ -190,7 +190,7 @@ func TestLimits(t *testing.T) {
 		if s := state(t.Context(), c, long); s != "57014" {
 			t.Errorf("%q", s)
 		}
-		for _, raise := range []string{"SET statement_timeout = 0", "SET statement_timeout = '400us'", "SET LOCAL statement_timeout = '1h'", "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE; SET statement_timeout TO DEFAULT", "RESET ALL"} {
+		for _, raise := range []string{"SET statement_timeout = 0", "SET statement_timeout = '400us'", "SET LOCAL statement_timeout = '1h'", "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE; SET statement_timeout TO DEFAULT", "SET statement_timeout TO DEFAULT", "RESET statement_timeout", "RESET ALL"} {
 			_, _ = c.Exec(t.Context(), raise, pgx.QueryExecModeSimpleProtocol)
 			if s := state(t.Context(), c, long); s != "57014" {
 				t.Fatalf("after %s: %s", raise, s)
