@@ -255,6 +255,9 @@ func (a *analyzer) returns(list *[]*pg.Node, s *scope, t *item) result {
 	return a.targets(*list, s)
 }
 
+// versionMergeReturns is the first server whose MERGE has RETURNING, and merge_action() in it.
+const versionMergeReturns = 170000
+
 // versionOldNew is the first server whose RETURNING knows the row before the change and
 // the row after it.
 const versionOldNew = 180000

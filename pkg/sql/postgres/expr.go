@@ -25,8 +25,12 @@ func (a *analyzer) expr(n *pg.Node, s *scope, role sql.ColumnRole) lineage {
 	case *pg.Node_Integer, *pg.Node_Float, *pg.Node_Boolean, *pg.Node_String_, *pg.Node_BitString, *pg.Node_ParamRef, *pg.Node_SetToDefault:
 		a.saw(1)
 		return lineage{computed: true}
-	case *pg.Node_SqlvalueFunction, *pg.Node_MergeSupportFunc:
+	case *pg.Node_SqlvalueFunction:
 		a.saw(1)
+		return lineage{computed: true}
+	case *pg.Node_MergeSupportFunc:
+		a.saw(1)
+		a.newer(versionMergeReturns, "merge_action")
 		return lineage{computed: true}
 	case *pg.Node_ColumnRef:
 		lin := a.columnRef(v.ColumnRef, s)

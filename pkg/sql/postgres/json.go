@@ -9,8 +9,20 @@ import (
 // What the standard has of JSON is syntax, not functions, so that each form has a rule of its
 // own, as a call has: what it computes comes from all that stands in it.
 
+// The first servers that know what builds JSON, and what asks something of it or reads text as it.
+const (
+	versionBuildsJSON = 160000
+	versionAsksJSON   = 170000
+)
+
 // json visits an expression of it, and reports whether it is one.
 func (a *analyzer) json(n *pg.Node, s *scope, role sql.ColumnRole) (lineage, bool) {
+	switch n.GetNode().(type) {
+	case *pg.Node_JsonArrayConstructor, *pg.Node_JsonArrayAgg, *pg.Node_JsonObjectConstructor:
+		a.newer(versionBuildsJSON, jsonName(n))
+	case *pg.Node_JsonParseExpr, *pg.Node_JsonScalarExpr, *pg.Node_JsonSerializeExpr, *pg.Node_JsonFuncExpr:
+		a.newer(versionAsksJSON, jsonName(n))
+	}
 	switch v := n.GetNode().(type) {
 	case *pg.Node_JsonObjectConstructor:
 		a.saw(1)

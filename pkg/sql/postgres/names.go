@@ -79,6 +79,19 @@ func (a *analyzer) function(names []string, at int32, args int, variadic, settle
 	}
 }
 
+// newer notes what name(...) means to a server that is older than the grammar that reads it as
+// a form of its own: a call of whatever function users have given that name.
+func (a *analyzer) newer(since int, name string) {
+	if a.cat.Server >= since {
+		return
+	}
+	for _, s := range a.path {
+		if n := (sql.Name{Schema: s, Name: name}); s != catalogSchema && len(a.cat.Functions[n]) > 0 {
+			a.note(n, false)
+		}
+	}
+}
+
 // otherCall reports whether name(...) may mean something all the same, in a way that is not
 // understood: a function by other arguments, a cast, a column of a row.
 func (a *analyzer) otherCall(schemas []string, name string) bool {
