@@ -399,12 +399,13 @@ func (t targetCore) notice(body []byte) {
 }
 
 // scrubOf says what may be shown of the errors and notices of a statement. Where none
-// is known, such as at a commit, it is what the strictest one of the session allows.
+// is known, or it ends a transaction, it is what the strictest one of the session allows: what
+// came before it may show there, whatever the target has last said of the transaction.
 func (t targetCore) scrubOf(st *statement) scrub {
 	if t.terms.Own {
 		return scrub{all: true}
 	}
-	if st == nil {
+	if st == nil || st.turns {
 		return scrub{quotes: t.quotesSeen, rows: t.changeSeen}
 	}
 	open := t.status != 'I' // what came before may show now, as at a commit

@@ -46,6 +46,30 @@ func TestDetailsOfChangesAreWithheld(t *testing.T) {
 		}
 		fails("23505", tx.Commit(ctx))
 	}
+	for _, last := range []string{"commit", "set constraints all immediate"} { // before the target has said that a transaction is open
+		c := h.connect(t, "").PgConn()
+		p := c.StartPipeline(testContext(t))
+		for _, text := range []string{"begin", "update accounts set note = 'b' where id = 1", last} {
+			p.SendQueryParams(text, nil, nil, nil, nil)
+		}
+		if err := p.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		for range 3 {
+			var r any
+			if r, err = p.GetResults(); err != nil {
+				break
+			}
+			if _, err = r.(*pgconn.ResultReader).Close(); err != nil {
+				break
+			}
+		}
+		if pe := wantCode(t, err, "23505"); pe.Detail != "" {
+			t.Errorf("%s tells %q", last, pe.Detail)
+		}
+		_ = p.Close()
+	}
 	h.door.Set(func(p *enginetest.Policy) {
 		p.Decide = func(string, any) postern.Decision {
 			return postern.Decision{Verdict: postern.VerdictAllow, Level: postern.LevelNone}
