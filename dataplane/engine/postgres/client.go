@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/pump"
@@ -152,7 +153,7 @@ func (c clientCore) message(typ byte, msg []byte) (pump.Next, error) {
 			c.closeSegment()
 			return pump.Next{}, nil
 		}
-		return pump.Next{}, c.refuse(kindQuery, &postern.Refusal{Reason: "function calls by number are not allowed", Hint: "call the function in a statement"})
+		return c.call(msg)
 	}
 	return pump.Next{}, broken("unexpected message of the client")
 }
@@ -228,6 +229,25 @@ func (c clientCore) query(msg []byte) (pump.Next, error) {
 	}
 	c.closeSegment()
 	return pump.Next{}, nil
+}
+
+// call has the call of a function by its number refused, as a statement that is denied: on
+// the record.
+func (c clientCore) call(msg []byte) (pump.Next, error) {
+	if c.ready.no.code != "" {
+		return pump.Next{}, c.refuseWith(kindQuery, c.ready.no)
+	}
+	body := wire.Read(msg[headerLen:])
+	st := &engine.Statement{
+		Text: fmt.Sprintf("function call %d", body.Uint32()), Private: true,
+		Analyse: func(context.Context) (engine.Analysis, error) {
+			return nil, &postern.Refusal{Reason: "function calls by number are not allowed", Hint: "call the function in a statement"}
+		},
+	}
+	return c.later(func(ctx context.Context) error {
+		_, err := c.s.Prepare(ctx, st)
+		return err
+	}), nil
 }
 
 // enqueue says that e is about to be sent.

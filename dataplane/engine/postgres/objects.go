@@ -16,10 +16,10 @@ import (
 func (c *conn) body(st *statement) (p *prepared, no *report, certain bool) {
 	for i := range st.facts.Statements {
 		s := &st.facts.Statements[i]
-		if s.Verb != sql.Execute && s.Verb != sql.Fetch {
+		if s.Verb != sql.Execute && s.Verb != sql.Fetch || s.Verb == sql.Fetch && declares(st.facts.Statements[:i], s.Object) {
 			continue
 		}
-		if len(st.facts.Statements) > 1 && !c.trusts(st) {
+		if len(st.facts.Statements) > 1 && !c.trusts(st) && (s.Verb != sql.Fetch || !alone(st.facts.Statements, i)) {
 			r := errorOf(&postern.Refusal{Reason: s.Command + " cannot share a query with other statements", Hint: "send it as a query of its own"}, "ERROR")
 			return nil, &r, true
 		}
@@ -49,6 +49,24 @@ func (c *conn) body(st *statement) (p *prepared, no *report, certain bool) {
 		return p, nil, true
 	}
 	return nil, nil, true
+}
+
+// declares reports whether one of the statements makes the cursor, as drivers do in the text in
+// which they fetch its first rows. It is new then, or all of the text fails: what it returns
+// was judged with the text.
+func declares(statements []sql.Statement, cursor string) bool {
+	return slices.ContainsFunc(statements, func(s sql.Statement) bool { return s.Verb == sql.Declare && s.Object == cursor })
+}
+
+// alone reports whether a statement has nothing beside it but savepoints, which ODBC's driver
+// sets before it fetches.
+func alone(statements []sql.Statement, at int) bool {
+	for i := range statements {
+		if c := statements[i].Command; i != at && (statements[i].Verb != sql.Transaction || c != "SAVEPOINT" && c != "RELEASE") {
+			return false
+		}
+	}
+	return true
 }
 
 // trusts reports whether what a statement runs by name is nobody's concern: the task

@@ -91,7 +91,13 @@ func (h tools) odbc(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("ODBCINI", file)
-	h.lists(t, "help\nhelp orders\nselect id, name, email from customers where id < 4;\nselect count(*) from orders;\n", "isql", "warehouse", "-b", "-v")
+	const asked = "help\nhelp orders\nselect id, name, email from customers where id < 4;\nselect count(*) from orders;\n"
+	h.lists(t, asked, "isql", "warehouse", "-b", "-v")
+	// As Tableau asks: by cursors, of which the first rows are fetched as they are declared.
+	if err := os.WriteFile(file, []byte(text+"UseDeclareFetch=1\nFetch=2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.lists(t, asked, "isql", "warehouse", "-b", "-v")
 }
 
 // completions are typed at psql, which looks up names at each tab.
