@@ -280,6 +280,11 @@ type Analysis interface {
 	Rewrite(obligations []postern.Obligation) (string, error)
 }
 
+// A Shedder is an Analysis that keeps much more than its facts. Shed is called once it was
+// judged, and before anybody else has it: nothing is rewritten after, and of Canonical there is
+// what was asked for before.
+type Shedder interface{ Shed() }
+
 // An Admission is a statement that was judged and not denied. It may be shared by
 // sessions and is immutable.
 type Admission struct {

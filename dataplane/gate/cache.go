@@ -6,12 +6,14 @@ import (
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/sql"
 )
 
 // Bounds of a Cache. Longer texts are judged each time: they are rare and large.
 const (
 	maxCachedText    = 16 << 10 // bytes
 	maxCachedEntries = 4096     // per generation
+	maxCachedBytes   = 32 << 20 // per generation
 )
 
 // A Cache keeps what was judged, by full text, so that a collision can never grant. It
@@ -21,6 +23,7 @@ type Cache struct {
 	mu         sync.RWMutex
 	snapshot   *policy.Snapshot
 	young, old map[cacheKey]*engine.Admission
+	bytes      int // of young
 }
 
 // cacheKey is everything that a verdict without further dependencies rests on, beside
@@ -53,17 +56,33 @@ func (c *Cache) get(s *policy.Snapshot, k cacheKey) *engine.Admission {
 }
 
 func (c *Cache) put(s *policy.Snapshot, k cacheKey, a *engine.Admission) {
-	if len(k.text) > maxCachedText {
+	size := sizeOf(k, a)
+	if len(k.text) > maxCachedText || size > maxCachedBytes {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.snapshot.SameRules(s) {
 		c.snapshot = s
-		c.young, c.old = map[cacheKey]*engine.Admission{}, nil
+		c.young, c.old, c.bytes = map[cacheKey]*engine.Admission{}, nil, 0
 	}
-	if len(c.young) >= maxCachedEntries {
-		c.young, c.old = map[cacheKey]*engine.Admission{}, c.young
+	if c.young[k] != nil {
+		return // somebody else's, judged meanwhile
+	}
+	if len(c.young) >= maxCachedEntries || c.bytes+size > maxCachedBytes {
+		c.young, c.old, c.bytes = map[cacheKey]*engine.Admission{}, c.young, 0
 	}
 	c.young[k] = a
+	c.bytes += size
+}
+
+// sizeOf is roughly how many bytes an entry keeps.
+func sizeOf(k cacheKey, a *engine.Admission) int {
+	n := len(k.context) + len(k.text) + len(a.Forward)
+	if ad, ok := a.Gate.(*admitted); ok {
+		if f, ok := ad.facts.(*sql.Facts); ok && f != nil {
+			n += f.Size()
+		}
+	}
+	return n
 }

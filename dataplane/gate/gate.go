@@ -246,6 +246,12 @@ func (g *Gate) admission(snap *policy.Snapshot, st *engine.Statement, an engine.
 		ad.ask = func(ctx context.Context) (int64, error) { return count(ctx, a.Forward) }
 	}
 	a.Gate = ad
+	if s, ok := an.(engine.Shedder); ok {
+		if d.Verdict == postern.VerdictHold {
+			an.Canonical() // which people are shown
+		}
+		s.Shed()
+	}
 	return a, nil
 }
 

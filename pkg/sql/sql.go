@@ -6,6 +6,7 @@ package sql
 import (
 	"slices"
 	"strings"
+	"unsafe"
 
 	"github.com/posterngate/postern/pkg/postern"
 )
@@ -52,6 +53,17 @@ type Facts struct {
 	Undefined *Undefined
 	// Statements in the order of the text; more than one only in a simple query.
 	Statements []Statement
+}
+
+// Size is roughly how many bytes the facts keep, which may be many times the text's.
+func (f *Facts) Size() int {
+	n := 0
+	for i := range f.Statements {
+		st := &f.Statements[i]
+		n += int(unsafe.Sizeof(*st)) + len(st.Tables)*int(unsafe.Sizeof(Table{})) + len(st.Functions)*int(unsafe.Sizeof(Function{})) +
+			len(st.Settings)*int(unsafe.Sizeof(SettingUse{})) + len(st.Outputs)*int(unsafe.Sizeof(Output{}))
+	}
+	return n
 }
 
 // Undefined is where a statement names what does not exist.

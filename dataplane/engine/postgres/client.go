@@ -121,7 +121,7 @@ func (c clientCore) message(typ byte, msg []byte) (pump.Next, error) {
 	if c.skip != skipNone && typ != 'S' {
 		return pump.Next{}, nil
 	}
-	if c.cancelling || (c.exclusive && c.q.n > 0) || c.q.n >= c.e.limits.Pipeline {
+	if c.cancelling || (c.exclusive && c.q.n > 0) || c.q.n >= c.e.limits.Pipeline || c.q.size > c.e.limits.Underway {
 		return c.drain(), nil
 	}
 	c.exclusive = false
@@ -181,7 +181,7 @@ func (c clientCore) query(msg []byte) (pump.Next, error) {
 	case no != nil:
 		return pump.Next{}, c.refuseWith(kindQuery, *no)
 	}
-	if r := c.full(namesOf(st), len(text)); r != nil {
+	if r := c.full(namesOf(st), st.size); r != nil {
 		return pump.Next{}, c.refuse(kindQuery, r)
 	}
 	guard := st
@@ -210,7 +210,7 @@ func (c clientCore) query(msg []byte) (pump.Next, error) {
 		}
 		return want, err
 	}
-	e.st = guard
+	e.st, e.size = guard, st.size
 	c.pipeline.note(e, st, guard)
 	c.defines(st)
 	c.enqueue(e)

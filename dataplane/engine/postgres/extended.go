@@ -13,15 +13,7 @@ func (c clientCore) parse(msg []byte) (pump.Next, error) {
 	if err != nil {
 		return pump.Next{}, err
 	}
-	size := 0 // a statement without a name makes room for the next one
-	if len(m.name) > 0 {
-		size = len(m.text)
-	}
-	r := cut(m.name)
-	if r == nil {
-		r = c.full(1, size)
-	}
-	if r != nil {
+	if r := cut(m.name); r != nil {
 		return pump.Next{}, c.refuse(kindParse, r)
 	}
 	st, want := c.judge(m.text)
@@ -37,8 +29,15 @@ func (c clientCore) parse(msg []byte) (pump.Next, error) {
 	if !c.terms.Own && !m.each(c.slot.catalog.Load().parameter) {
 		return pump.Next{}, c.refuse(kindParse, &postern.Refusal{Reason: "a parameter has a type that could run code", Hint: "use a built-in type and cast it in the statement"})
 	}
+	size := 0 // a statement without a name makes room for the next one
+	if len(m.name) > 0 {
+		size = st.size
+	}
+	if r := c.full(1, size); r != nil {
+		return pump.Next{}, c.refuse(kindParse, r)
+	}
 	e := c.q.get(kindParse)
-	e.st, e.unnamed = st, len(m.name) == 0
+	e.st, e.unnamed, e.size = st, len(m.name) == 0, st.size
 	c.enqueue(e)
 	prep := &prepared{st: st}
 	prep.noteTypes(m.types)

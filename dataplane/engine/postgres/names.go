@@ -163,7 +163,7 @@ func (c *conn) full(more, size int) *postern.Refusal {
 func (c *conn) keeps() (n int) {
 	ofStatement := func(p *prepared) {
 		if p != nil {
-			n += len(p.st.text)
+			n += p.st.size
 		}
 	}
 	ofPortal := func(p *portal) {

@@ -1,7 +1,6 @@
 package postgres
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -215,29 +214,6 @@ func TestNamesOfAnOpenTransaction(t *testing.T) {
 		}
 	}
 	w.say(2, q("rollback"), q("drop table front.orders"))
-}
-
-// What names keep is bounded, whatever they keep.
-func TestKept(t *testing.T) {
-	w := newHouse(t, func(c *Config) { c.Limits.Kept = 1 << 20 }).wire(t)
-	large := bytes.Repeat([]byte("x"), 400<<10)
-	with := func(portal string) pgproto3.FrontendMessage {
-		return &pgproto3.Bind{DestinationPortal: portal, PreparedStatement: "s", Parameters: [][]byte{large}}
-	}
-	if got := w.say(1, parse("s", "select length($1::text)"), sync_); got != "1 Z:I" {
-		t.Fatal(got)
-	}
-	for range 2 { // with the transaction go the portals
-		if got := w.say(3, q("begin"), with("a"), with("b"), with("c"), sync_, q("rollback")); got != "C:BEGIN Z:T 2 2 E:53400 Z:E C:ROLLBACK Z:I" {
-			t.Fatal(got)
-		}
-	}
-	if got := w.say(2, q("begin"), with("a"), with("b"), &pgproto3.Close{ObjectType: 'P', Name: "a"}, sync_); got != "C:BEGIN Z:T 2 2 3 Z:T" {
-		t.Fatal(got)
-	}
-	if got := w.say(1, with("c"), execute("c", 0), sync_); got != "2 D:409600 C:SELECT 1 Z:T" {
-		t.Fatal(got)
-	}
 }
 
 // A change that fails must not take back what a later message did to the same name.

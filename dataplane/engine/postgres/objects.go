@@ -138,9 +138,7 @@ func (c *conn) objects(e *entry, st *statement) error {
 				c.setStatement(e, s.Object, nil)
 				break
 			}
-			for name := range c.statements {
-				c.setStatement(e, name, nil)
-			}
+			c.freeStatements(e)
 		case sql.Declare:
 			if err := c.setPortal(e, s.Object, &portal{prep: &prepared{st: st}, cursor: true}); err != nil {
 				return err
@@ -151,9 +149,7 @@ func (c *conn) objects(e *entry, st *statement) error {
 			}
 		}
 		if s.Command == "DISCARD ALL" { // the others keep statements and cursors
-			for name := range c.statements {
-				c.setStatement(e, name, nil)
-			}
+			c.freeStatements(e)
 			if err := c.closeCursors(e, ""); err != nil {
 				return err
 			}
@@ -171,10 +167,23 @@ func (c *conn) closeCursors(e *entry, name string) error {
 	if name != "" {
 		return c.setPortal(e, name, nil)
 	}
-	for name := range c.portals {
+	for name, v := range c.portals {
+		if v.value == nil {
+			continue
+		}
 		if err := c.setPortal(e, name, nil); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// freeStatements frees the names of all that is prepared. Those that are free as it is
+// change nothing: a pipeline of such texts would keep every name once for each.
+func (c *conn) freeStatements(e *entry) {
+	for name, v := range c.statements {
+		if v.value != nil {
+			c.setStatement(e, name, nil)
+		}
+	}
 }

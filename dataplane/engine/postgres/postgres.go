@@ -49,8 +49,9 @@ type Limits struct {
 	Token     int           // bytes of a password message; 16 KiB
 	Message   int           // bytes of one message but for rows and COPY data; 16 MiB
 	Names     int           // prepared statements and cursors of a session; 10,000
-	Kept      int           // bytes of their texts and parameters; 64 MiB
+	Kept      int           // bytes of what is known of them, and of parameters; 64 MiB
 	Pipeline  int           // messages under way; 10,000
+	Underway  int           // bytes of what is known of their statements; 16 MiB, and one more
 	Catalog   int           // bytes of a catalogue; 512 MiB
 	MaskedRow int           // bytes of a row whose values are masked on their way; 16 MiB
 }
@@ -75,6 +76,7 @@ func (l Limits) orDefaults() Limits {
 	set(&l.Names, 10_000)
 	set(&l.Kept, 64<<20)
 	set(&l.Pipeline, 10_000)
+	set(&l.Underway, 16<<20)
 	set(&l.Catalog, 512<<20)
 	set(&l.MaskedRow, 16<<20)
 	return l

@@ -28,6 +28,7 @@ type entry struct {
 	catalog *catalog    // by which it was judged, of what may have columns
 	portal  *portal     // of kindExecute
 	prep    *prepared   // of kindDescribe of a statement
+	size    int         // of what it has had judged; 0 where that was for an earlier one
 	formats []int16     // of kindExecute: of its result
 	bound   uint64      // portal.bound when it was executed
 	changes []change    // of names, to be undone if the target never gets there
@@ -54,6 +55,7 @@ type queue struct {
 	ring []*entry
 	head int
 	n    int
+	size int // of all that is in it
 	free []*entry
 }
 
@@ -87,6 +89,7 @@ func (q *queue) push(e *entry) {
 	}
 	q.ring[(q.head+q.n)%len(q.ring)] = e
 	q.n++
+	q.size += e.size
 }
 
 func (q *queue) at(i int) *entry { return q.ring[(q.head+i)%len(q.ring)] }
@@ -104,6 +107,7 @@ func (q *queue) pop() *entry {
 	q.ring[q.head] = nil
 	q.head = (q.head + 1) % len(q.ring)
 	q.n--
+	q.size -= e.size
 	return e
 }
 
@@ -124,6 +128,7 @@ func (q *queue) drop(i int) *entry {
 		q.ring[(q.head+i)%len(q.ring)] = q.at(i + 1)
 	}
 	q.n--
+	q.size -= e.size
 	q.ring[(q.head+q.n)%len(q.ring)] = nil
 	return e
 }

@@ -30,6 +30,7 @@ type statement struct {
 	turns       bool  // it may begin or end a transaction
 	maxAffected int64 // -1 means no bound
 	maxRows     int64 // -1 means no bound
+	size        int   // roughly how many bytes it keeps
 
 	desc    []byte // the last RowDescription that was checked
 	columns []engine.ResultColumn
@@ -46,6 +47,9 @@ func newStatement(text string, adm *engine.Admission, cat *catalog, keys tokens)
 	}
 	if st.facts == nil {
 		return nil, errors.New("postgres: an admission without facts")
+	}
+	if st.size = len(text) + st.facts.Size(); !st.own {
+		st.size += len(adm.Forward)
 	}
 	effect := st.facts.Effect()
 	st.defines = effect == postern.EffectDefine || effect == postern.EffectUnknown
@@ -238,7 +242,7 @@ func (c *conn) prepare(ctx context.Context, text string) (*statement, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.see(st)
-	if adm.Decision.Deps.Cacheable() && len(text) <= maxCachedText {
+	if adm.Decision.Deps.Cacheable() && len(text) <= maxCachedText && st.size <= maxCachedSize {
 		c.keepText(st)
 		c.keepShape(st, template)
 	}
@@ -259,11 +263,12 @@ func (c *conn) see(st *statement) {
 	c.changeSeen = c.changeSeen || st.changes
 }
 
-// A session keeps so many texts of so many bytes that it has had judged, which saves a
-// copy and a lookup in the gate for what it sends over and over.
+// A session keeps so many texts of so many bytes that it has had judged, and of which no more
+// than that is known, which saves a copy and a lookup in the gate for what it sends over and over.
 const (
 	maxTexts      = 128
 	maxCachedText = 2 << 10
+	maxCachedSize = 64 << 10
 )
 
 // judge finds the statement for a text, perhaps after a Park. Both results are empty

@@ -45,13 +45,13 @@ const (
 // rewriteTimeout bounds what is asked of the parser where no context is at hand.
 const rewriteTimeout = 5 * time.Second
 
-// Analysis is one understood text. It is immutable and safe for concurrent use.
+// Analysis is one understood text. But for Shed it is immutable and safe for concurrent use.
 type Analysis struct {
 	parser Parser
 	cat    weak.Pointer[sql.Catalog] // what is kept of a text does not keep its catalogue
 	set    Settings
 
-	tree  []byte // what the text means, as it may be sent
+	tree  []byte // what the text means, as it may be sent; some 30 times as long
 	facts *sql.Facts
 	plain bool
 
@@ -121,6 +121,15 @@ func (an *Analysis) Canonical() string {
 	})
 	return an.canonical
 }
+
+// Shed forgets the tree: what is judged is kept for much longer than it is rewritten. Of
+// Canonical there is what was asked for before.
+func (an *Analysis) Shed() {
+	an.once.Do(func() { an.err = errShed })
+	an.tree = nil
+}
+
+var errShed = errors.New("the tree is not kept any more")
 
 // analyzer is one pass over one text. The first problem ends it: what follows is visited
 // without a promise.

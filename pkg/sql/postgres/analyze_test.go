@@ -171,3 +171,21 @@ func TestEffectOfSettings(t *testing.T) {
 		}
 	}
 }
+
+// TestShed: of what has shed its tree there are the facts, and the text that was asked for before.
+func TestShed(t *testing.T) {
+	an := analyze(t, "SELECT id FROM orders /* all */")
+	before := an.Canonical()
+	an.Shed()
+	if got := an.Canonical(); got != before || before == "" || !an.SQLFacts().Complete {
+		t.Errorf("%q, and before %q", got, before)
+	}
+	if text, err := an.Rewrite(nil); err == nil {
+		t.Errorf("rewritten to %q", text)
+	}
+	plain := analyze(t, "SELECT id FROM orders")
+	plain.Shed()
+	if got := plain.Canonical(); got != "" {
+		t.Errorf("without its tree: %q", got)
+	}
+}

@@ -38,6 +38,9 @@ func (an *Analysis) Rewrite(obligations []postern.Obligation) (string, error) {
 			rules[sql.Name{Schema: o.Table.Schema, Name: o.Table.Table}] = &rule{TableRule: o.Table}
 		}
 	}
+	if an.tree == nil {
+		return "", fmt.Errorf("rewrite: %w", errShed)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), rewriteTimeout)
 	defer cancel()
 	cat := an.cat.Value()
