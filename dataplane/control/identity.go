@@ -12,9 +12,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -76,32 +74,22 @@ type material struct {
 
 // LoadIdentity reads what Enrol has written to dir, or ErrNotEnrolled.
 func LoadIdentity(dir string) (*Identity, error) {
-	f, err := os.Open(filepath.Join(dir, identityFile))
+	path := filepath.Join(dir, identityFile)
+	text, err := secret.ReadFile(path, maxIdentityBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNotEnrolled
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read identity: %w", err)
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("read identity: %w", err)
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("read identity: %s may be read by others (mode %s); it holds private keys and must be 0600", f.Name(), info.Mode().Perm())
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxIdentityBytes))
-	if err != nil {
-		return nil, fmt.Errorf("read identity: %w", err)
-	}
+	defer clear(text)
 	var s stored
 	if err := json.Unmarshal(text, &s); err != nil {
-		return nil, fmt.Errorf("read identity %s: %w", f.Name(), err)
+		return nil, fmt.Errorf("read identity %s: %w", path, err)
 	}
 	m, err := read(s)
 	if err != nil {
-		return nil, fmt.Errorf("read identity %s: %w", f.Name(), err)
+		return nil, fmt.Errorf("read identity %s: %w", path, err)
 	}
 	id := &Identity{dir: dir}
 	id.current.Store(m)
@@ -192,35 +180,11 @@ func (id *Identity) save(s stored) error {
 	if err != nil {
 		return fmt.Errorf("save identity: %w", err)
 	}
-	if err := replaceFile(id.dir, identityFile, text); err != nil {
+	if err := secret.ReplaceFile(filepath.Join(id.dir, identityFile), text); err != nil {
 		return fmt.Errorf("save identity: %w", err)
 	}
 	id.current.Store(m)
 	return nil
-}
-
-// replaceFile writes a file of mode 0600 that is on disk, under its name, once it returns.
-func replaceFile(dir, name string, content []byte) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(dir, name+".*") // of mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), filepath.Join(dir, name)); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // Name is the node's name.

@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -21,6 +20,8 @@ import (
 	"github.com/transparency-dev/tessera/storage/posix"
 	"golang.org/x/mod/sumdb/note"
 	"k8s.io/klog/v2"
+
+	"github.com/posterngate/postern/pkg/secret"
 )
 
 const (
@@ -60,17 +61,11 @@ func OpenKey(path string) (Key, error) {
 }
 
 func readKey(path string) (Key, error) {
-	st, err := os.Stat(path)
+	text, err := secret.ReadFile(path, maxKeyFile)
 	if err != nil {
 		return Key{}, err
 	}
-	if st.Mode().Perm()&0o077 != 0 || st.Size() > maxKeyFile {
-		return Key{}, fmt.Errorf("%s can be read by others, or is no key: its mode must be 0600", path)
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return Key{}, err
-	}
+	defer clear(text)
 	lines := strings.Fields(string(text))
 	if len(lines) != 2 {
 		return Key{}, fmt.Errorf("%s does not hold a key and its public half", path)
@@ -85,7 +80,7 @@ func readKey(path string) (Key, error) {
 	return Key{signer, lines[1]}, nil
 }
 
-// makeKey writes a new key, whole or not at all; a file that came first wins.
+// makeKey writes a new key; a file that came first wins.
 func makeKey(path string) error {
 	var id [4]byte
 	_, _ = rand.Read(id[:]) // never fails
@@ -93,19 +88,7 @@ func makeKey(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".key-*") // of mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = fmt.Fprintf(f, "%s\n%s\n", private, public)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Link(f.Name(), path); err != nil {
+	if err := secret.MakeFile(path, fmt.Appendf(nil, "%s\n%s\n", private, public)); err != nil {
 		if errors.Is(err, fs.ErrExist) {
 			return nil
 		}

@@ -15,8 +15,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
+
+	"github.com/posterngate/postern/pkg/secret"
 )
 
 // Keeper seals small values at rest. It is safe for concurrent use.
@@ -52,10 +52,10 @@ type fileKeeper struct {
 // refused. The file must be kept apart from backups of what it seals; without it they
 // cannot be opened.
 func OpenKeyFile(path string) (Keeper, error) {
-	text, err := readKeyFile(path)
+	text, err := secret.ReadFile(path, maxKeyFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = makeKeyFile(path); err == nil {
-			text, err = readKeyFile(path)
+			text, err = secret.ReadFile(path, maxKeyFile)
 		}
 	}
 	if err != nil {
@@ -69,38 +69,14 @@ func OpenKeyFile(path string) (Keeper, error) {
 	return k, nil
 }
 
-func readKeyFile(path string) ([]byte, error) {
-	st, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if st.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s can be read by others (mode %#o): chmod 600 it, and consider its secrets known", path, st.Mode().Perm())
-	}
-	if st.Size() > maxKeyFile {
-		return nil, fmt.Errorf("%s is longer than %d bytes", path, maxKeyFile)
-	}
-	return os.ReadFile(path)
-}
-
-// makeKeyFile writes a new key, whole or not at all; a file that came first wins.
+// makeKeyFile writes a new key; a file that came first wins.
 func makeKeyFile(path string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".key-*") // of mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
 	var key [keySize]byte
-	_, _ = rand.Read(key[:])
-	_, err = fmt.Fprintf(f, "%s%s\n", linePrefix, base64.StdEncoding.EncodeToString(key[:]))
+	_, _ = rand.Read(key[:]) // never fails
+	text := fmt.Appendf(nil, "%s%s\n", linePrefix, base64.StdEncoding.EncodeToString(key[:]))
 	clear(key[:])
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+	defer clear(text)
+	if err := secret.MakeFile(path, text); !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return nil

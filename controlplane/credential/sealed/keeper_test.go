@@ -84,7 +84,7 @@ func TestKeyFileRefused(t *testing.T) {
 		mode       os.FileMode
 		want       string
 	}{
-		{"readable by others", string(text), 0o644, "chmod 600"},
+		{"readable by others", string(text), 0o644, "chmod 0600"},
 		{"empty", "", 0o600, "no key"},
 		{"garbage", "hello\n", 0o600, "not a key"},
 		{"short key", "postern-key-1 AAAA\n", 0o600, "not 32 bytes"},
