@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io"
 	"mime"
+	"net"
 	"net/http"
-	"os"
 	"strings"
 	"unicode/utf8"
 
@@ -178,7 +178,7 @@ func (x *exchange) buffer(ctx context.Context) ([]byte, error) {
 
 // unread words that the client has not sent all of a body.
 func unread(err error) error {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	if late := (net.Error)(nil); errors.As(err, &late) && late.Timeout() {
 		return &postern.Refusal{Code: postern.CodeProtocol, Reason: "nothing more of the body came, and it has not ended", Hint: "send it without such pauses", Cause: err}
 	}
 	return &postern.Refusal{Code: postern.CodeProtocol, Reason: "the body ended early", Hint: "send the request again", Cause: err}
