@@ -58,6 +58,9 @@ func Parse(line string) (*Line, error) {
 			return nil, unknown("it has the control character %#U", r)
 		}
 	}
+	if nested(line) {
+		return nil, unknown("it is nested too deeply")
+	}
 	file, err := syntax.NewParser(syntax.Variant(syntax.LangPOSIX)).Parse(strings.NewReader(line), "")
 	if err != nil {
 		return nil, unknown("%s", strings.TrimPrefix(err.Error(), "1:1: "))
