@@ -196,8 +196,8 @@ type Function struct {
 	// Pure is true where every overload that the call could mean is built in, IMMUTABLE
 	// or listed as harmless.
 	Pure bool
-	// Blank is true for a function that says how much room something takes, where a rewriting
-	// can have NULL asked of it in each call.
+	// Blank is true for a function that says how much room something takes, or what a function
+	// does, where a rewriting can have NULL asked of it in each call.
 	Blank bool
 }
 

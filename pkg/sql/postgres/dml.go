@@ -357,8 +357,11 @@ func (a *analyzer) truncate(n *pg.TruncateStmt) {
 	}
 }
 
-// copyOptions are the options of COPY that change no more than how rows are written.
-var copyOptions = []string{"format", "delimiter", "null", "header", "quote", "escape", "force_quote", "force_not_null", "force_null"}
+// copyOptions are the options of COPY that change no more than how rows are written, or which of
+// those that come are taken.
+var copyOptions = []string{
+	"format", "delimiter", "null", "header", "quote", "escape", "force_quote", "force_not_null", "force_null", "encoding", "default", "on_error", "reject_limit",
+}
 
 func (a *analyzer) copy(n *pg.CopyStmt) result {
 	a.saw(1)

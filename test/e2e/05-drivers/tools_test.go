@@ -32,7 +32,7 @@ func TestTools(t *testing.T) {
 	h.Settled(t)
 	t.Run("psql", func(t *testing.T) {
 		r := h.Psql(t, "alice", "sales-report", strings.Join([]string{
-			`\d`, `\d orders`, `\d+ customers`, `\d customers_pkey`, `\dt`, `\dt *.*`, `\dv *.*`, `\di *.*`, `\ds *.*`, `\du`, `\df`, `\df *.*`, `\db`, `\l`, `\dn`, `\dn+`,
+			`\d`, `\d orders`, `\d+ customers`, `\d customers_pkey`, `\dt`, `\dt *.*`, `\df+`, `\dF+`, `\dPt+`, `\copy (SELECT id FROM orders LIMIT 1) TO STDOUT (FORMAT csv, ENCODING 'UTF8')`, `\dv *.*`, `\di *.*`, `\ds *.*`, `\du`, `\df`, `\df *.*`, `\db`, `\l`, `\dn`, `\dn+`,
 			`\dT *.*`, `\dp *.*`, `\dx`, `\dy`, `\do`, `\dD`, `\ddp`, `\dc`, `\dC`, `\dA`, `\dL`, `\dO`, `\dE`, `\dm`, `\dP`, `\dRp`, `\dFt`, `\des`, `\dew`, `\dd`, `\conninfo`, `\encoding`, `\z orders`, "",
 		}, "\n"))
 		if strings.Contains(r.Err, "ERROR") {
