@@ -6,7 +6,9 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // harmless are headers that are another with each try of a request, or each client, and do
@@ -21,7 +23,8 @@ var harmlessPrefixes = []string{"Sec-Ch-", "Sec-Fetch-", "X-B3-"}
 
 // Approved lists, as "name: value" and by name, the headers of a request that belong to what
 // people approve: all that go on to the resource but the harmless. A secret one is told from
-// others by a hash.
+// others by a hash. What is not UTF-8 is quoted, for people are asked in text, and marked where no
+// name can say so.
 func Approved(forwarded http.Header) []string {
 	var out []string
 	for _, name := range slices.Sorted(maps.Keys(forwarded)) {
@@ -38,7 +41,11 @@ func Approved(forwarded http.Header) []string {
 			if secret {
 				v = fmt.Sprintf("%s %.8x", redacted, sha256.Sum256([]byte(v)))
 			}
-			out = append(out, lower+": "+oneLine(v))
+			mark := ""
+			if !utf8.ValidString(v) {
+				mark, v = " (not UTF-8)", strconv.QuoteToASCII(v)
+			}
+			out = append(out, lower+mark+": "+oneLine(v))
 		}
 	}
 	return out

@@ -149,6 +149,9 @@ func TestHeldWithHeaders(t *testing.T) {
 			t.Errorf("%q passes for what people were asked", other)
 		}
 	}
+	if got := held("body", "X-Tenant: B\xfcro"); got[0] != title+"\nx-tenant (not UTF-8): \"B\\xfcro\"" {
+		t.Errorf("what is no text is asked as %q", got)
+	}
 	if got := held(title + "\nx-tenant: a"); got[0] != title || got[1] != title+"\nx-tenant: a" {
 		t.Errorf("a body passes for headers: %q", got)
 	}
