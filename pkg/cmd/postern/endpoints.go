@@ -124,7 +124,8 @@ func (a *app) nearest(ctx context.Context, api *api, resource, protocol string) 
 // statusHint is what to do where nodes cannot be reached.
 const statusHint = "postern status lists the nodes that clients can use"
 
-// unreachable reports whether there is no node to go through.
+// unreachable reports whether somebody could not be reached: of nodes, whether there is none to
+// go through.
 func unreachable(err error) bool {
 	var f failure
 	return errors.As(err, &f) && f.code == exitUnreachable

@@ -119,7 +119,7 @@ func discover(ctx context.Context, hc *http.Client, issuer string) (*metadata, e
 	}
 	resp, err := hc.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("reach the issuer: %w", err)
+		return nil, unanswered(fmt.Errorf("reach the issuer: %w", err))
 	}
 	defer resp.Body.Close()
 	var m metadata
@@ -348,7 +348,19 @@ func encrypted(u *url.URL) error {
 	if u.Scheme == "https" || u.Scheme == "http" && conf.Loopback(u.Hostname()) {
 		return nil
 	}
-	return fmt.Errorf("%s://%s is not https: a login would be read on its way", u.Scheme, u.Host)
+	return fmt.Errorf("%s://%s is not https: %w", u.Scheme, u.Host, errInClear)
+}
+
+var errInClear = errors.New("a login would be read on its way")
+
+// unanswered tells an issuer that could not be reached from one that has answered: the login may
+// be good.
+func unanswered(err error) error {
+	var lost *url.Error
+	if errors.As(err, &lost) && !errors.Is(err, errInClear) {
+		return failure{err, exitUnreachable, "is the issuer running, and can it be reached from here?"}
+	}
+	return err
 }
 
 // payload decodes a token's claims without verifying it: the other side does that.

@@ -48,6 +48,28 @@ func TestIssuersArePrivate(t *testing.T) {
 	}
 }
 
+// TestRenewal: an issuer that cannot be reached does not end a login, and one that says no does.
+func TestRenewal(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = w.Write([]byte(`{"error": "invalid_grant"}`))
+	}))
+	t.Cleanup(srv.Close)
+	away := httptest.NewServer(nil)
+	away.Close()
+	for at, want := range map[string]int{srv.URL: exitDenied, away.URL: exitUnreachable, "http://192.0.2.1": exitDenied} {
+		a := &app{home: t.TempDir(), addr: "https://postern.example", env: Env{Getenv: func(string) string { return "" }}}
+		if err := a.saveTokens(t.Context(), &tokens{Addr: a.addr, API: token{ID: "old", Refresh: "r", TokenURL: at + "/token"}}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := a.apiToken(t.Context())
+		if r := a.reportOf(nil, err); r.Exit != want || !strings.Contains(r.Error, "could not be renewed") || r.Hint == "" {
+			t.Errorf("%s: %+v, want exit code %d", at, r, want)
+		}
+	}
+}
+
 // TestLocalSocket: a socket is for its owner alone, whatever else is made is as it was.
 func TestLocalSocket(t *testing.T) {
 	before := syscall.Umask(0)

@@ -172,7 +172,11 @@ func (a *app) token(ctx context.Context, which func(*tokens) *token) (string, er
 		if again, lerr := a.loadTokens(ctx); lerr == nil && time.Until(which(again).Expires) > slack {
 			return which(again).ID, nil
 		}
-		return "", signedOut("the login could not be renewed: %w", err)
+		err = unanswered(fmt.Errorf("the login could not be renewed: %w", err))
+		if unreachable(err) {
+			return "", err
+		}
+		return "", signedOut("%w", err)
 	}
 	if err := t.take(fresh); err != nil {
 		return "", err
