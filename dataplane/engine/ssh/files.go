@@ -27,7 +27,8 @@ func (s *channel) files(ctx context.Context) {
 	}
 	defer f.close()
 	h := sftp.Handlers{FileGet: f, FilePut: f, FileCmd: f, FileList: f}
-	server := sftp.NewRequestServer(unclosed{s.ch}, h, sftp.WithStartDirectory(f.home))
+	f.asked = newRequests(s.ch)
+	server := sftp.NewRequestServer(unclosed{f.asked}, h, sftp.WithStartDirectory(f.home))
 	stop := context.AfterFunc(ctx, func() { _ = s.ch.Close() })
 	defer stop()
 	if err := server.Serve(); err != nil && !errors.Is(err, io.EOF) {
@@ -51,6 +52,7 @@ type files struct {
 	tell   func(*postern.Refusal) // says why something is refused, in words
 	notice func(string)           // says what is waited for
 	open   atomic.Int64           // files and folders
+	asked  *requests              // nil but for SFTP
 }
 
 var (

@@ -102,12 +102,18 @@ func (t *transfer) open(name string, flags int, mode fs.FileMode) (err error) {
 	if t.far, err = t.f.openAt(name, flags, mode); err != nil {
 		return t.end("", err)
 	}
+	if t.adds = flags&syscall.O_APPEND != 0; t.adds {
+		t.f.asked.adds(1)
+	}
 	return nil
 }
 
 // end records how it ended, and returns what the client is told.
 func (t *transfer) end(tag string, err error) error {
 	defer t.f.give()
+	if t.adds {
+		t.f.asked.adds(-1)
+	}
 	t.sum.lose()
 	return t.f.finish(t.x, tag, err)
 }
@@ -154,6 +160,7 @@ type transfer struct {
 	what string
 	sum  *digest
 	cut  bool // the client went before it closed it
+	adds bool // to what is there
 }
 
 // ReadAt reads, within what the task allows.
