@@ -153,7 +153,10 @@ func (c clientCore) message(typ byte, msg []byte) (pump.Next, error) {
 			c.closeSegment()
 			return pump.Next{}, nil
 		}
-		return c.call(msg)
+		body := wire.Read(msg[headerLen:])
+		return pump.Next{}, c.refuseWith(kindQuery, c.denied(fmt.Sprintf("function call %d", body.Uint32()), &postern.Refusal{
+			Reason: "function calls by number are not allowed", Hint: "call the function in a statement",
+		}))
 	}
 	return pump.Next{}, broken("unexpected message of the client")
 }
@@ -194,7 +197,9 @@ func (c clientCore) query(msg []byte) (pump.Next, error) {
 		guard = prep.st
 	}
 	if guard.maxAffected >= 0 && len(st.facts.Statements) > 1 {
-		return pump.Next{}, c.refuse(kindQuery, &postern.Refusal{Rule: st.adm.Decision.Rule, Reason: "a statement whose changes are counted cannot share a query with others", Hint: "send it as a query of its own"})
+		return pump.Next{}, c.refuseWith(kindQuery, c.denied(st.text, &postern.Refusal{
+			Rule: st.adm.Decision.Rule, Reason: "a statement whose changes are counted cannot share a query with others", Hint: "send it as a query of its own",
+		}))
 	}
 	if want, no := c.settled(st, guard); want.Park != nil {
 		return want, nil
@@ -229,25 +234,6 @@ func (c clientCore) query(msg []byte) (pump.Next, error) {
 	}
 	c.closeSegment()
 	return pump.Next{}, nil
-}
-
-// call has the call of a function by its number refused, as a statement that is denied: on
-// the record.
-func (c clientCore) call(msg []byte) (pump.Next, error) {
-	if c.ready.no.code != "" {
-		return pump.Next{}, c.refuseWith(kindQuery, c.ready.no)
-	}
-	body := wire.Read(msg[headerLen:])
-	st := &engine.Statement{
-		Text: fmt.Sprintf("function call %d", body.Uint32()), Private: true,
-		Analyse: func(context.Context) (engine.Analysis, error) {
-			return nil, &postern.Refusal{Reason: "function calls by number are not allowed", Hint: "call the function in a statement"}
-		},
-	}
-	return c.later(func(ctx context.Context) error {
-		_, err := c.s.Prepare(ctx, st)
-		return err
-	}), nil
 }
 
 // enqueue says that e is about to be sent.

@@ -27,7 +27,7 @@ func (c clientCore) parse(msg []byte) (pump.Next, error) {
 		return pump.Next{}, c.refuseWith(kindParse, c.ready.no)
 	}
 	if !c.terms.Own && !m.each(c.slot.catalog.Load().parameter) {
-		return pump.Next{}, c.refuse(kindParse, &postern.Refusal{Reason: "a parameter has a type that could run code", Hint: "use a built-in type and cast it in the statement"})
+		return pump.Next{}, c.refuseWith(kindParse, c.denied(st.text, &postern.Refusal{Reason: "a parameter has a type that could run code", Hint: "use a built-in type and cast it in the statement"}))
 	}
 	size := 0 // a statement without a name makes room for the next one
 	if len(m.name) > 0 {
@@ -205,9 +205,9 @@ func (c clientCore) execute(msg []byte) (pump.Next, error) {
 	}
 	if guard.maxAffected >= 0 && rows > 0 {
 		// The target makes all changes before the first row, and tells their number with the last.
-		return pump.Next{}, c.refuse(kindExecute, &postern.Refusal{
+		return pump.Next{}, c.refuseWith(kindExecute, c.denied(st.text, &postern.Refusal{
 			Rule: st.adm.Decision.Rule, Reason: "a statement whose changes are counted must be executed as a whole", Hint: "do not fetch its rows in parts",
-		})
+		}))
 	}
 	if want, no := c.settled(st, guard); want.Park != nil {
 		return want, nil

@@ -20,7 +20,7 @@ func (c *conn) body(st *statement) (p *prepared, no *report, certain bool) {
 			continue
 		}
 		if len(st.facts.Statements) > 1 && !c.trusts(st) && (s.Verb != sql.Fetch || !alone(st.facts.Statements, i)) {
-			r := errorOf(&postern.Refusal{Reason: s.Command + " cannot share a query with other statements", Hint: "send it as a query of its own"}, "ERROR")
+			r := c.denied(st.text, &postern.Refusal{Reason: s.Command + " cannot share a query with other statements", Hint: "send it as a query of its own"})
 			return nil, &r, true
 		}
 		what := byte('S')
@@ -43,7 +43,7 @@ func (c *conn) body(st *statement) (p *prepared, no *report, certain bool) {
 			r := undefined(what, s.Object)
 			return nil, &r, true
 		case p.st.adm.Decision.Verdict == postern.VerdictHold && !hole.Is("policy-held-by-name"):
-			r := errorOf(&postern.Refusal{Rule: p.st.adm.Decision.Rule, Reason: "people must approve each execution of this statement, which " + s.Command + " would not show them", Hint: "send the statement itself, or prepare it through the driver"}, "ERROR")
+			r := c.denied(st.text, &postern.Refusal{Rule: p.st.adm.Decision.Rule, Reason: "people must approve each execution of this statement, which " + s.Command + " would not show them", Hint: "send the statement itself, or prepare it through the driver"})
 			return nil, &r, true
 		}
 		return p, nil, true
@@ -85,7 +85,7 @@ func (c clientCore) settled(all ...*statement) (pump.Next, *report) {
 	if c.q.n > 0 {
 		return c.drain(), nil
 	}
-	r := errorOf(&undecidedNames, "ERROR")
+	r := c.denied(all[0].text, &undecidedNames)
 	return pump.Next{}, &r
 }
 

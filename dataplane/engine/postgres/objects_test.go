@@ -1,11 +1,13 @@
 package postgres
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/posterngate/postern/dataplane/engine/enginetest"
+	"github.com/posterngate/postern/pkg/postern"
 )
 
 // TestFetchOfWhatTheTextDeclares: ODBC's driver declares a cursor and fetches its first rows in
@@ -32,14 +34,39 @@ func TestFetchOfWhatTheTextDeclares(t *testing.T) {
 	}
 }
 
-// TestCallsByNumberAreOnRecord: they are refused as statements are.
-func TestCallsByNumberAreOnRecord(t *testing.T) {
+// TestRefusalsAreOnRecord: what the engine refuses by itself, after policy had nothing against it
+// or was not asked, is denied for the record, too.
+func TestRefusalsAreOnRecord(t *testing.T) {
 	h := newHouse(t)
-	if got := h.wire(t).say(1, &pgproto3.FunctionCall{Function: 952}); got != "E:42501 Z:I" {
-		t.Error(got)
-	}
-	if judged := h.door.Last().Prepared(); !slices.Contains(judged, "function call 952") {
-		t.Errorf("judged: %q", judged)
+	h.door.Set(func(p *enginetest.Policy) {
+		p.Decide = func(text string, _ any) postern.Decision {
+			d := postern.Decision{Verdict: postern.VerdictAllow, Level: postern.LevelSource}
+			if strings.HasPrefix(text, "delete") {
+				d.Obligations = []postern.Obligation{{MaxAffected: 1}}
+			}
+			return d
+		}
+	})
+	w := h.wire(t)
+	for text, msgs := range map[string][]pgproto3.FrontendMessage{
+		"function call 952":                          {&pgproto3.FunctionCall{Function: 952}},
+		"prepare p as select 1; execute p":           {q("prepare p as select 1; execute p")},
+		"delete from load; select 1":                 {q("delete from load; select 1")},
+		"delete from load where id < 0 returning id": {parse("", "delete from load where id < 0 returning id"), bind("", ""), execute("", 1), sync_},
+		"select $1::text":                            {&pgproto3.Parse{Query: "select $1::text", ParameterOIDs: []uint32{4000000000}}, sync_},
+	} {
+		if got := w.say(1, msgs...); !strings.HasSuffix(got, "E:42501 Z:I") {
+			t.Errorf("%s: %s", text, got)
+		}
+		judged := 0
+		for _, s := range h.door.Last().Prepared() {
+			if s == text {
+				judged++
+			}
+		}
+		if asked := strings.HasPrefix(text, "function"); judged != 2 && !(asked && judged == 1) {
+			t.Errorf("%s: judged %d times", text, judged)
+		}
 	}
 }
 

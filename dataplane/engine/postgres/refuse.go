@@ -1,6 +1,9 @@
 package postgres
 
 import (
+	"context"
+
+	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/postern"
 
 	"github.com/posterngate/postern/pkg/hole"
@@ -14,6 +17,18 @@ const (
 	poisonText = "refused by postern"
 	poisonName = "postern"
 )
+
+// denied is a refusal of ours as the client is told it, once it is on the record like one of
+// policy's. The caller holds mu.
+func (c *conn) denied(text string, r *postern.Refusal) report {
+	_, err := c.s.Prepare(c.s.Context(), &engine.Statement{
+		Text: text, Private: true, Analyse: func(context.Context) (engine.Analysis, error) { return nil, r },
+	})
+	if err == nil { // nobody denies it, and yet it is denied
+		err = r
+	}
+	return errorOf(postern.AsRefusal(err), "ERROR")
+}
 
 // refuse answers the message at hand with a refusal.
 func (c clientCore) refuse(k kind, r *postern.Refusal) error {
