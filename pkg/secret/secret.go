@@ -1,5 +1,6 @@
 // Package secret holds values that must not be printed: whatever verb, encoder or
-// logger meets one, it sees the word REDACTED. It also seals values to a node's key.
+// logger meets one, it sees the word REDACTED. It also seals values to a node's key, and
+// keeps keys in files that nobody but their owner may read.
 package secret
 
 import (
