@@ -373,7 +373,11 @@ func (a *app) edit(ctx context.Context, api *api, have *typesv1.Object) error {
 // edited is what a file holds once the person's editor has ended.
 func (a *app) edited(ctx context.Context, file string) ([]byte, error) {
 	editor := cmp.Or(a.env.Getenv("VISUAL"), a.env.Getenv("EDITOR"), "vi")
-	if err := a.run(exec.CommandContext(ctx, "sh", "-c", editor+` "$1"`, "sh", file)); err != nil {
+	err := a.run(exec.CommandContext(ctx, "sh", "-c", editor+` "$1"`, "sh", file))
+	if child := (childError{}); errors.As(err, &child) { // whose code is not ours
+		return nil, fmt.Errorf("the editor %q ended with code %d, and nothing was written", editor, child.code)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return os.ReadFile(file)
