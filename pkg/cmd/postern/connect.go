@@ -302,8 +302,13 @@ func passwords(user string, nodes []near, token string) []byte {
 	for _, n := range nodes {
 		h, p, err := net.SplitHostPort(n.addr)
 		if err == nil {
-			b = fmt.Appendf(b, "%s:%s:*:%s:%s\n", strings.ReplaceAll(h, ":", `\:`), p, user, token)
+			b = appendPassword(b, h, p, user, token)
 		}
 	}
 	return b
+}
+
+// appendPassword appends a line of a password file, in which colons of an address are escaped.
+func appendPassword(b []byte, host, port, user, token string) []byte {
+	return fmt.Appendf(b, "%s:%s:*:%s:%s\n", strings.ReplaceAll(host, ":", `\:`), port, user, token)
 }

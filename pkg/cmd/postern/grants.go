@@ -263,7 +263,7 @@ func (a *app) printGrant(r *apiv1.CreateGrantResponse) error {
 		if h, p, err := net.SplitHostPort(a.env.Getenv("POSTERN_PG")); err == nil {
 			host, port = h, p
 		}
-		_, err := fmt.Fprintf(a.env.Stdout, "%s:%s:*:%s:%s\n", host, port, permission(r), r.GetToken())
+		_, err := a.env.Stdout.Write(appendPassword(nil, host, port, permission(r), r.GetToken()))
 		return err
 	case "exec-credential":
 		js, err := json.MarshalIndent(map[string]any{
