@@ -40,8 +40,8 @@ const (
 )
 
 // pageCache bounds the pages that one connection keeps in memory, in KiB: the kernel keeps
-// them, too. Taking in a million statements costs as much with four times of it.
-const pageCache = 8 << 10
+// them, too. Taking in a million statements costs as much with sixteen times of it.
+const pageCache = 2 << 10
 
 // Open opens the file at path, makes it if it is missing, and brings its schema up to
 // date.
