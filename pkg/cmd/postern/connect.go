@@ -38,10 +38,12 @@ given to psql too, so that it goes on when the nearest one dies. The client's ex
 passed through.`,
 		Example: "  postern connect sales-report.warehouse\n  postern connect web-status -- uptime\n  postern connect read-orders -- /api/orders/7\n  postern connect sales-report -- -c 'SELECT count(*) FROM orders'\n  postern connect sales-report --listen 127.0.0.1:5433",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if cl.listen != "" && cl.cert {
+			switch {
+			case cl.listen != "" && cl.cert:
 				return usage("--listen shows a token by itself; --cert is for a client that is run")
-			}
-			if cl.listen != "" {
+			case cl.listen != "" && cl.print:
+				return usage("--print runs nothing, and --listen runs no client")
+			case cl.listen != "":
 				return a.listen(cmd.Context(), cl.listen, args[0], cl.ttl)
 			}
 			return a.connect(cmd.Context(), args[0], args[1:], cl)
