@@ -19,73 +19,87 @@ import (
 // host is the session's one connection to its resource. It is made while the client still
 // opens its first channel, which is a round trip or two, or once people have let the session in.
 type host struct {
-	once   sync.Once
-	ready  chan struct{} // closed once client or err is set
-	client *ssh.Client
-	err    error
-
 	mu     sync.Mutex
+	link   *link // nil where there is none, nor one being made
 	closed bool
 }
 
-// begin has the connection made. It must not be called before the session is let in.
-func (c *conn) begin() {
-	c.host.once.Do(func() {
+// link is one connection to the host, or an attempt at one. It outlives the request that needed
+// it first.
+type link struct {
+	ready  chan struct{} // closed once client or err is set
+	client *ssh.Client
+	err    error
+	wanted bool // somebody has waited for it; guarded by the host's mu
+}
+
+// begin returns the connection, and has it made where there is none; wanted is for who waits for
+// it. It must not be called before the session is let in.
+func (c *conn) begin(wanted bool) *link {
+	h := &c.host
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	l := h.link
+	if l == nil {
+		l = &link{ready: make(chan struct{})}
+		h.link = l
 		c.group.Go("host", func(ctx context.Context) error {
-			c.connect(ctx)
+			c.connect(ctx, l)
 			return nil
 		})
-	})
+	}
+	l.wanted = l.wanted || wanted
+	return l
 }
 
 // dial returns the connection to the host. Who waits for it may give up.
 func (c *conn) dial(ctx context.Context) (*ssh.Client, error) {
-	c.begin()
-	h := &c.host
+	l := c.begin(true)
 	select {
-	case <-h.ready:
-		return h.client, h.err
+	case <-l.ready:
+		return l.client, l.err
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
 }
 
-// connect logs in, and ends the session when the host goes.
-func (c *conn) connect(ctx context.Context) {
+// connect logs in, and ends the session when the host goes. One that nobody has wanted yet may
+// fail, or go, for a host need not wait for as long as people: it is made anew for who wants it.
+func (c *conn) connect(ctx context.Context, l *link) {
 	h := &c.host
-	ctx, cancel := context.WithTimeout(ctx, c.e.limits.Login)
-	client, err := c.login(ctx)
+	within, cancel := context.WithTimeout(ctx, c.e.limits.Login)
+	client, err := c.login(within)
 	cancel()
 	h.mu.Lock()
 	if err == nil && h.closed {
 		_ = client.Close()
 		err = net.ErrClosed
 	}
-	h.client, h.err = client, err
+	if err != nil {
+		h.link = nil
+	}
+	l.client, l.err = client, err
 	h.mu.Unlock()
-	close(h.ready)
+	close(l.ready)
 	if err != nil {
 		return
 	}
 	err = client.Wait()
-	if !h.ended() {
+	h.mu.Lock()
+	h.link = nil
+	ours := h.closed || !l.wanted
+	h.mu.Unlock()
+	if !ours {
 		c.end(&postern.Refusal{Code: postern.CodeUnavailable, Reason: "the connection to the host was lost", Hint: "connect again", Cause: err})
 	}
-}
-
-// ended reports whether it was us who closed it.
-func (h *host) ended() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.closed
 }
 
 func (h *host) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.closed = true
-	if h.client != nil {
-		_ = h.client.Close()
+	if h.link != nil && h.link.client != nil {
+		_ = h.link.client.Close()
 	}
 }
 

@@ -96,6 +96,7 @@ type house struct {
 	door *enginetest.Door
 	addr string
 	key  ssh.PublicKey
+	cfg  Config
 }
 
 func newHouse(t *testing.T, change ...func(*Config)) *house {
@@ -105,10 +106,13 @@ func newHouse(t *testing.T, change ...func(*Config)) *house {
 	for _, c := range change {
 		c(&cfg)
 	}
-	h := &house{door: enginetest.NewDoor(t, target(t), credential(t)), key: signer.PublicKey()}
-	h.addr = enginetest.Serve(t, New(cfg), h.door)
+	h := &house{door: enginetest.NewDoor(t, target(t), credential(t)), key: signer.PublicKey(), cfg: cfg}
+	h.serve(t)
 	return h
 }
+
+// serve has an engine of its own serve the door.
+func (h *house) serve(t *testing.T) { h.addr = enginetest.Serve(t, New(h.cfg), h.door) }
 
 // client is a client of the library, as a program would use it.
 type client struct {

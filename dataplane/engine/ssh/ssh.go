@@ -130,7 +130,7 @@ func (e *Engine) Serve(ctx context.Context, nc net.Conn, d engine.Door) error {
 		s.Close(err)
 		return err
 	}
-	c := &conn{e: e, s: s, terms: s.Terms(), client: sc, host: host{ready: make(chan struct{})}, letting: make(chan struct{}, 1), log: e.log.With("session", s.ID())}
+	c := &conn{e: e, s: s, terms: s.Terms(), client: sc, letting: make(chan struct{}, 1), log: e.log.With("session", s.ID())}
 	err = c.run(ctx, channels, requests)
 	s.Close(err)
 	return err
@@ -169,7 +169,7 @@ func (c *conn) run(ctx context.Context, channels <-chan ssh.NewChannel, requests
 		c.end(c.terms.IdleTooLong())
 	})
 	if !c.terms.Hold {
-		c.begin()
+		c.begin(false)
 	}
 	c.group.Go("requests", func(ctx context.Context) error { c.global(requests); return nil })
 	c.group.Go("channels", func(ctx context.Context) error { c.accept(channels); return nil })

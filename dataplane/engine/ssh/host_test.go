@@ -1,0 +1,35 @@
+package ssh
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/engine/enginetest"
+	"github.com/posterngate/postern/pkg/secret"
+	"github.com/posterngate/postern/test/servers"
+	"github.com/posterngate/postern/test/wait"
+)
+
+// TestHostThatDoesNotWait: the host is logged in to before anything is asked of it, and where it
+// goes because of that, whoever asks something later has a connection all the same.
+func TestHostThatDoesNotWait(t *testing.T) {
+	far := servers.SSH(t, "UnusedConnectionTimeout 1")
+	said := func(text string) func() bool { return func() bool { return strings.Contains(far.Log(), text) } }
+	h := newHouse(t)
+	terms := target(t)
+	terms.Port, terms.SSH.HostKeys = far.Port, []string{far.HostKey}
+	h.door = enginetest.NewDoor(t, terms, func(engine.Purpose) engine.Credential {
+		return engine.Credential{Account: far.User, PrivateKey: secret.New(bytes.Clone(far.UserKey))}
+	})
+	h.serve(t)
+	c := h.connect(t)
+	wait.For(t, "the node is logged in", said("Accepted publickey"))
+	wait.For(t, "the host has gone", said("terminating inactive connection"))
+	for range 2 {
+		if out, said, err := c.run(testContext(t), "echo here"); string(out) != "here\n" {
+			t.Fatalf("%q, %q, %v", out, said, err)
+		}
+	}
+}
