@@ -119,10 +119,15 @@ func unreachable(terms *engine.Terms, err error) error {
 func searchPath(terms *engine.Terms) []string {
 	for _, p := range terms.Pins {
 		if p.Name == "search_path" {
-			return slices.DeleteFunc(schemas(p.Value), func(s string) bool { return s == "$user" })
+			return withoutUser(schemas(p.Value))
 		}
 	}
 	return []string{"public"}
+}
+
+// withoutUser leaves out what stands for a schema of the account's name.
+func withoutUser(path []string) []string {
+	return slices.DeleteFunc(path, func(s string) bool { return s == "$user" })
 }
 
 // schemas are those of a search path, as the target spells it.

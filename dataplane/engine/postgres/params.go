@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/wire"
@@ -60,10 +61,25 @@ var choices = map[string]func(value string) bool{
 	"idle_in_transaction_session_timeout": anything,
 	"jit":                                 anything,
 	"lock_timeout":                        anything,
+	"search_path":                         anything, // which must be the one that is held fixed: see heldPath
 	"statement_timeout":                   func(v string) bool { _, ok := timeout(v); return ok },
 }
 
 func anything(string) bool { return true }
+
+// heldPath refuses a search path that is not the one that is held fixed. It is asked once the
+// task is known.
+func (p startup) heldPath(terms *engine.Terms) error {
+	asked, named := p["search_path"]
+	held := searchPath(terms)
+	if !named || slices.Equal(withoutUser(schemas(asked)), held) {
+		return nil
+	}
+	return &postern.Refusal{
+		Reason: "the search path is held fixed at " + strings.Join(held, ", "),
+		Hint:   "leave search_path (currentSchema) out of the connection string, or name that one",
+	}
+}
 
 func quiet(v string) bool {
 	return slices.ContainsFunc([]string{"notice", "warning", "error"}, func(level string) bool { return strings.EqualFold(v, level) })

@@ -150,6 +150,9 @@ func (e *Engine) Serve(ctx context.Context, nc net.Conn, d engine.Door) error {
 // session logs in at the target, and greets the client. The conn that it returns, also
 // with an error, holds tokens.
 func (e *Engine) session(ctx context.Context, s engine.Session, h *hello) (*conn, error) {
+	if err := h.params.heldPath(s.Terms()); err != nil {
+		return nil, e.tell(h.conn, err)
+	}
 	authenticated := false
 	if s.Terms().Hold {
 		if err := e.awaitSession(ctx, s, h); err != nil {

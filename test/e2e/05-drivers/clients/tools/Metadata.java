@@ -18,6 +18,7 @@ public class Metadata {
     p.put("password", System.getenv("PGPASSWORD"));
     p.put("sslmode", "verify-full");
     p.put("sslrootcert", System.getenv("PGSSLROOTCERT"));
+    p.put("currentSchema", "sales"); // as tools are configured, and as the resource holds it
     String url = "jdbc:postgresql://" + System.getenv("PGHOST") + ":" + System.getenv("PGPORT") + "/" + System.getenv("PGDATABASE");
     try (Connection c = DriverManager.getConnection(url, p)) {
       DatabaseMetaData m = c.getMetaData();
