@@ -124,6 +124,9 @@ func (c clientCore) message(typ byte, msg []byte) (pump.Next, error) {
 	if c.cancelling || (c.exclusive && c.q.n > 0) || c.q.n >= c.e.limits.Pipeline || c.q.size > c.e.limits.Underway {
 		return c.drain(), nil
 	}
+	if c.q.cuts > 0 && !c.open {
+		return c.drain(), nil
+	}
 	c.exclusive = false
 	if c.poison {
 		c.sendPoison()
@@ -179,7 +182,7 @@ func (c clientCore) query(msg []byte) (pump.Next, error) {
 	}
 	prep, no, certain := c.body(st)
 	switch {
-	case !certain, st.turns && c.q.cut():
+	case !certain, st.turns && c.q.cuts > 0:
 		return c.drain(), nil
 	case no != nil:
 		return pump.Next{}, c.refuseWith(kindQuery, *no)

@@ -12,6 +12,9 @@ import (
 // before it can be cut short any more: the Sync of a pipeline, and a COMMIT behind one. A
 // simple query of one statement is sent with a Sync of our own for that, as in affected.go.
 // One of several commits by itself: where it was cut, its session ends with that.
+//
+// What is cut short is cancelled at the target, which may be past it by then. So whatever does
+// not fail with it waits behind it, too, or the cancel would hit that.
 
 // A pipeline is what is known of the messages since the last Sync.
 type pipeline struct {
@@ -40,16 +43,6 @@ func turns(f *sql.Facts) bool {
 // returns reports whether a text may return rows.
 func returns(f *sql.Facts) bool {
 	return !f.Complete || slices.ContainsFunc(f.Statements, func(s sql.Statement) bool { return s.Returns })
-}
-
-// cut reports whether a result that is under way may be cut short.
-func (q *queue) cut() bool {
-	for i := range q.n {
-		if q.at(i).cut {
-			return true
-		}
-	}
-	return false
 }
 
 // stands is why a session ends in which a text was cut short whose changes were committed.

@@ -49,6 +49,7 @@ func TestCutShort(t *testing.T) {
 		{"what fits, in a query", 1, msgs{q(few)}, "T D:71 C:INSERT 0 1 Z:I", "1"},
 		{"what fits, of several", 1, msgs{q(few + "; " + change)}, "T D:71 C:INSERT 0 1 C:INSERT 0 1 Z:I", "2"},
 		{"several that only read", 2, msgs{q("select 1; " + many), q("select 2")}, "D:1 D:2 E:53400 Z:I T D:2 C:SELECT 1 Z:I", "0"},
+		{"a slow query behind it", 2, msgs{q(many), q("select 2 from pg_sleep(0.3)")}, "E:53400 Z:I T D:2 C:SELECT 1 Z:I", "0"},
 		// The target commits a text of several by itself, and so nobody may be told that it failed alone.
 		{"several, one before", 1, msgs{q(change + "; " + many)}, "D:3 E:53400 closed", "1"},
 	} {

@@ -191,7 +191,7 @@ func (c clientCore) execute(msg []byte) (pump.Next, error) {
 	guard := st
 	body, no, certain := c.body(st)
 	switch {
-	case !certain, st.turns && c.q.cut():
+	case !certain, st.turns && c.q.cuts > 0:
 		return c.drain(), nil
 	case no != nil:
 		return pump.Next{}, c.refuseWith(kindExecute, *no)

@@ -56,6 +56,7 @@ type queue struct {
 	head int
 	n    int
 	size int // of all that is in it
+	cuts int // how many of it may be cut short
 	free []*entry
 }
 
@@ -89,7 +90,15 @@ func (q *queue) push(e *entry) {
 	}
 	q.ring[(q.head+q.n)%len(q.ring)] = e
 	q.n++
-	q.size += e.size
+	q.count(e, 1)
+}
+
+// count adds what an entry counts, or takes it away.
+func (q *queue) count(e *entry, sign int) {
+	q.size += sign * e.size
+	if e.cut {
+		q.cuts += sign
+	}
 }
 
 func (q *queue) at(i int) *entry { return q.ring[(q.head+i)%len(q.ring)] }
@@ -107,7 +116,7 @@ func (q *queue) pop() *entry {
 	q.ring[q.head] = nil
 	q.head = (q.head + 1) % len(q.ring)
 	q.n--
-	q.size -= e.size
+	q.count(e, -1)
 	return e
 }
 
@@ -128,7 +137,7 @@ func (q *queue) drop(i int) *entry {
 		q.ring[(q.head+i)%len(q.ring)] = q.at(i + 1)
 	}
 	q.n--
-	q.size -= e.size
+	q.count(e, -1)
 	q.ring[(q.head+q.n)%len(q.ring)] = nil
 	return e
 }
