@@ -187,6 +187,11 @@ func TestPlainLooking(t *testing.T) {
 		`argv: [/bin/ls], env: [LESSCLOSE]`:                                         env,
 		`argv: [/bin/ls], env: [RSYNC_RSH]`:                                         env,
 		`argv: [/bin/ls], env: [ZDOTDIR]`:                                           env,
+		`argv: [/bin/ls], env: [ANSIBLE_LIBRARY]`:                                   env,
+		`argv: [/bin/ls], env: [https_proxy]`:                                       env,
+		`argv: [/bin/ls], env: [SSLKEYLOGFILE]`:                                     env,
+		`argv: [/bin/ls], env: [npm_config_script_shell]`:                           env,
+		`argv: [/bin/ls], env: [LIBMYSQL_PLUGINS]`:                                  env,
 	} {
 		objects, err := object.ParseYAML(strings.NewReader(hostWorld + `---
 kind: Task

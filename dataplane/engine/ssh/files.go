@@ -52,7 +52,9 @@ type files struct {
 	tell   func(*postern.Refusal) // says why something is refused, in words
 	notice func(string)           // says what is waited for
 	open   atomic.Int64           // files and folders
-	asked  *requests              // nil but for SFTP
+	names  *names
+	left   func()    // gives them back
+	asked  *requests // nil but for SFTP
 }
 
 var (
@@ -86,10 +88,15 @@ func (s *channel) openFiles(ctx context.Context, text string, tell func(*postern
 	if err != nil || !path.IsAbs(home) {
 		home = "/"
 	}
-	return &files{c: c, ctx: ctx, host: host, home: home, tell: tell, notice: s.notice}, nil
+	f := &files{c: c, ctx: ctx, host: host, home: home, tell: tell, notice: s.notice}
+	f.names, f.left = c.e.hosts.of(who{c.terms.Subject, c.terms.Resource})
+	return f, nil
 }
 
-func (f *files) close() { _ = f.host.Close() }
+func (f *files) close() {
+	_ = f.host.Close()
+	f.left()
+}
 
 // resolve is what a path means at the host: links are followed as far as there is
 // something, so that a link cannot lead out of what the task permits.
@@ -121,20 +128,25 @@ func (f *files) resolve(name string) (string, error) {
 }
 
 // admit judges one operation on files, named as they were asked for.
-func (f *files) admit(fa facts.Facts, what string, names ...string) (*execution, error) {
-	x, err := f.judge(&fa, what, names)
+func (f *files) admit(fa facts.Facts, what string, names ...string) (*operation, error) {
+	o, err := f.judge(&fa, what, names)
 	if err == nil {
-		return x, nil
+		return o, nil
 	}
 	var r *postern.Refusal
 	if !errors.As(err, &r) {
 		return nil, err
 	}
+	return nil, f.refuse(r)
+}
+
+// refuse says why something is not done, and returns what the client is told.
+func (f *files) refuse(r *postern.Refusal) error {
 	f.tell(r)
 	if fatal(r) {
 		f.c.end(r)
 	}
-	return nil, &denied{r}
+	return &denied{r}
 }
 
 // denied is a refusal as SFTP has it.
@@ -145,16 +157,16 @@ func (d *denied) Unwrap() error { return sftp.ErrSSHFxPermissionDenied }
 
 // judge fills in what the names mean. Those that were asked for come first, so that nobody
 // is told where a link leads that is not theirs to follow.
-func (f *files) judge(fa *facts.Facts, what string, names []string) (*execution, error) {
+func (f *files) judge(fa *facts.Facts, what string, names []string) (*operation, error) {
 	fa.Asked = cmp.Or(fa.Asked, strings.Join(names, " "))
 	text := what
-	var meant []string
+	o := &operation{names: names, moves: f.names.moved()}
 	for _, name := range names {
 		real, err := f.resolve(name)
 		if err != nil {
 			return nil, err
 		}
-		meant = append(meant, real)
+		o.meant = append(o.meant, real)
 		fa.Paths = append(fa.Paths, path.Clean(name))
 		text += " " + quoted(name)
 		if real != path.Clean(name) {
@@ -162,10 +174,12 @@ func (f *files) judge(fa *facts.Facts, what string, names []string) (*execution,
 			fa.Paths = append(fa.Paths, real)
 		}
 	}
-	if len(meant) == 2 {
-		fa.From, fa.To = meant[0], meant[1]
+	if len(o.meant) == 2 {
+		fa.From, fa.To = o.meant[0], o.meant[1]
 	}
-	return f.c.admit(f.ctx, statement(fa, text), f.notice)
+	var err error
+	o.execution, err = f.c.admit(f.ctx, statement(fa, text), f.notice)
+	return o, err
 }
 
 // finish records how an operation ended, and returns what the client is told.
@@ -206,36 +220,49 @@ func (f *files) Filecmd(r *sftp.Request) error {
 func (f *files) PosixRename(r *sftp.Request) error { return f.two(r, f.host.PosixRename) }
 
 func (f *files) one(verb facts.Verb, what string, r *sftp.Request, do func(string) error) error {
-	x, err := f.admit(facts.Facts{Verb: verb}, what, r.Filepath)
+	o, err := f.admit(facts.Facts{Verb: verb}, what, r.Filepath)
 	if err != nil {
 		return err
 	}
-	return f.finish(x, what, do(r.Filepath))
+	return f.finish(o.execution, what, f.use(o, func() error { return do(r.Filepath) }))
 }
 
 // two moves a file, or a folder with all that is in it.
 func (f *files) two(r *sftp.Request, do func(string, string) error) error {
-	what := "rename"
-	info, err := f.host.Lstat(r.Filepath)
-	folder := err == nil && info.IsDir()
+	what, folder := "rename", f.isFolder(r.Filepath)
 	if folder {
 		what = "rename folder"
 	}
-	x, err := f.admit(facts.Facts{Verb: facts.Write, Below: folder}, what, r.Filepath, r.Target)
+	o, err := f.admit(facts.Facts{Verb: facts.Write, Below: folder}, what, r.Filepath, r.Target)
 	if err != nil {
 		return err
 	}
-	return f.finish(x, what, do(r.Filepath, r.Target))
+	return f.finish(o.execution, what, f.move(o, func() error {
+		if f.isFolder(r.Filepath) != folder {
+			return f.elsewhere()
+		}
+		return do(r.Filepath, r.Target)
+	}))
+}
+
+// isFolder reports whether a name is one of a folder itself, and not of a link to one.
+func (f *files) isFolder(name string) bool {
+	info, err := f.host.Lstat(name)
+	return err == nil && info.IsDir()
 }
 
 func (f *files) setstat(r *sftp.Request) error {
-	x, err := f.admit(facts.Facts{Verb: facts.Write}, "setstat", r.Filepath)
+	o, err := f.admit(facts.Facts{Verb: facts.Write}, "setstat", r.Filepath)
 	if err != nil {
 		return err
 	}
+	return f.finish(o.execution, "setstat", f.use(o, func() error { return f.change(r) }))
+}
+
+func (f *files) change(r *sftp.Request) error {
 	flags, a := r.AttrFlags(), r.Attributes()
-	if a == nil { // fewer than the flags say
-		return f.finish(x, "setstat", sftp.ErrSSHFxBadMessage)
+	if a == nil {
+		return sftp.ErrSSHFxBadMessage // fewer than the flags say
 	}
 	var errs error
 	if flags.Size {
@@ -250,7 +277,7 @@ func (f *files) setstat(r *sftp.Request) error {
 	if flags.UidGid {
 		errs = errors.Join(errs, sftp.ErrSSHFxPermissionDenied) // owners stay
 	}
-	return f.finish(x, "setstat", errs)
+	return errs
 }
 
 // Filelist lists a folder or looks at a file.
@@ -259,25 +286,31 @@ func (f *files) Filelist(r *sftp.Request) (sftp.ListerAt, error) {
 	case "List":
 		return f.openFolder(r)
 	case "Stat":
-		return f.look("stat", r, func(name string) ([]fs.FileInfo, error) { return oneOf(f.host.Stat(name)) })
+		return f.look("stat", r.Filepath, f.stat)
 	}
 	return nil, sftp.ErrSSHFxOpUnsupported
 }
 
 // Readlink says where a link leads, to whom may look there.
 func (f *files) Readlink(name string) (string, error) {
-	x, err := f.admit(facts.Facts{Verb: facts.Read}, "readlink", name)
+	o, err := f.admit(facts.Facts{Verb: facts.Read}, "readlink", name)
 	if err != nil {
 		return "", err
 	}
-	to, err := f.host.ReadLink(name)
-	return to, f.finish(x, "readlink", err)
+	var to string
+	err = f.use(o, func() (err error) {
+		to, err = f.host.ReadLink(name)
+		return err
+	})
+	return to, f.finish(o.execution, "readlink", err)
 }
 
 // Lstat looks at a file and not behind it.
 func (f *files) Lstat(r *sftp.Request) (sftp.ListerAt, error) {
-	return f.look("stat", r, func(name string) ([]fs.FileInfo, error) { return oneOf(f.host.Lstat(name)) })
+	return f.look("stat", r.Filepath, func(name string) ([]fs.FileInfo, error) { return oneOf(f.host.Lstat(name)) })
 }
+
+func (f *files) stat(name string) ([]fs.FileInfo, error) { return oneOf(f.host.Stat(name)) }
 
 // openFolder lists a folder. What is in it is kept until the client closes it.
 func (f *files) openFolder(r *sftp.Request) (sftp.ListerAt, error) {
@@ -288,7 +321,7 @@ func (f *files) openFolder(r *sftp.Request) (sftp.ListerAt, error) {
 		f.give()
 		return nil, errors.New("postern: too many files are open")
 	}
-	entries, err := f.look("list", r, f.host.ReadDir)
+	entries, err := f.look("list", r.Filepath, f.host.ReadDir)
 	if err != nil {
 		f.give()
 		return nil, err
@@ -322,16 +355,20 @@ func oneOf(i fs.FileInfo, err error) ([]fs.FileInfo, error) {
 	return []fs.FileInfo{i}, nil
 }
 
-func (f *files) look(what string, r *sftp.Request, do func(string) ([]fs.FileInfo, error)) (listing, error) {
-	x, err := f.admit(facts.Facts{Verb: facts.Read}, what, r.Filepath)
+func (f *files) look(what, name string, do func(string) ([]fs.FileInfo, error)) (listing, error) {
+	o, err := f.admit(facts.Facts{Verb: facts.Read}, what, name)
 	if err != nil {
 		return nil, err
 	}
-	infos, err := do(r.Filepath)
-	if err := f.finish(x, what, err); err != nil {
+	var infos []fs.FileInfo
+	err = f.use(o, func() (err error) {
+		infos, err = do(name)
+		return err
+	})
+	if err := f.finish(o.execution, what, err); err != nil {
 		return nil, err
 	}
-	return listing(infos), nil
+	return infos, nil
 }
 
 // listing is the entries of a folder.

@@ -81,8 +81,9 @@ const maxJudged = 3
 // An execution is one admitted request: its Admission, and the way back. Its flow is
 // guarded, since two streams come back at once.
 type execution struct {
-	c   *conn
-	adm *engine.Admission
+	c      *conn
+	adm    *engine.Admission
+	waited bool // for people
 
 	mu    sync.Mutex
 	flow  engine.Flow
@@ -110,6 +111,7 @@ func (c *conn) admit(ctx context.Context, st *engine.Statement, progress func(st
 		}
 		err = c.s.Admit(x.adm, engine.Args{}, &x.flow)
 		if errors.Is(err, engine.ErrHold) {
+			x.waited = true
 			done := c.active.wait()
 			err = c.s.Await(ctx, x.adm, engine.Args{}, progress)
 			done()

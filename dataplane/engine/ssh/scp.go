@@ -184,14 +184,11 @@ func (c *copier) source() error {
 const maxDepth = 64
 
 func (c *copier) send(name string, depth int) error {
-	x, err := c.files.admit(facts.Facts{Verb: facts.Read}, "stat", name)
+	infos, err := c.files.look("stat", name, c.files.stat)
 	if err != nil {
 		return c.complain(err)
 	}
-	info, err := c.files.host.Stat(name)
-	if err := c.files.finish(x, "stat", err); err != nil {
-		return c.complain(err)
-	}
+	info := infos[0]
 	switch {
 	case info.IsDir() && c.recursive && depth < maxDepth:
 		return c.sendFolder(name, info, depth)
@@ -251,12 +248,8 @@ func (zeros) Read(p []byte) (int, error) {
 }
 
 func (c *copier) sendFolder(name string, info fs.FileInfo, depth int) error {
-	x, err := c.files.admit(facts.Facts{Verb: facts.Read}, "list", name)
+	entries, err := c.files.look("list", name, c.files.host.ReadDir)
 	if err != nil {
-		return c.complain(err)
-	}
-	entries, err := c.files.host.ReadDir(name)
-	if err := c.files.finish(x, "list", err); err != nil {
 		return c.complain(err)
 	}
 	if err := c.head('D', info, 0); err != nil {
@@ -349,14 +342,17 @@ func (c *copier) isFolder(name string) bool {
 
 // takeFolder makes a folder where there is none, and takes what is in it.
 func (c *copier) takeFolder(to facts.Facts, name string, mode fs.FileMode) error {
-	x, err := c.files.admit(to, "mkdir", name)
+	o, err := c.files.admit(to, "mkdir", name)
 	if err != nil {
 		return errors.Join(c.complain(err), err)
 	}
-	if !c.isFolder(name) {
-		err = c.makeFolder(name, mode|0o700) // for what is in it
-	}
-	if err := c.files.finish(x, "mkdir", err); err != nil {
+	err = c.files.use(o, func() error {
+		if c.isFolder(name) {
+			return nil
+		}
+		return c.makeFolder(name, mode|0o700) // for what is in it
+	})
+	if err := c.files.finish(o.execution, "mkdir", err); err != nil {
 		return errors.Join(c.complain(err), err)
 	}
 	return c.sink(name, true)

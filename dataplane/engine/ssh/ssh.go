@@ -81,6 +81,7 @@ type Engine struct {
 	log    *slog.Logger
 
 	signing turns // of people who sign in elsewhere
+	hosts   hosts
 }
 
 var _ engine.Engine = (*Engine)(nil)

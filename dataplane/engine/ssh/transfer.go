@@ -89,17 +89,21 @@ func (f *files) begin(fa facts.Facts, what, name string) (*transfer, error) {
 	if err := f.take(); err != nil {
 		return nil, err
 	}
-	x, err := f.admit(fa, what, name)
+	o, err := f.admit(fa, what, name)
 	if err != nil {
 		f.give()
 		return nil, err
 	}
-	return &transfer{f: f, x: x, what: what, sum: newDigest(&f.c.aside)}, nil
+	return &transfer{f: f, op: o, what: what, sum: newDigest(&f.c.aside)}, nil
 }
 
 // open opens it at the host. Where that fails it has ended.
 func (t *transfer) open(name string, flags int, mode fs.FileMode) (err error) {
-	if t.far, err = t.f.openAt(name, flags, mode); err != nil {
+	err = t.f.use(t.op, func() (err error) {
+		t.far, err = t.f.openAt(name, flags, mode)
+		return err
+	})
+	if err != nil {
 		return t.end("", err)
 	}
 	if t.adds = flags&syscall.O_APPEND != 0; t.adds {
@@ -115,7 +119,7 @@ func (t *transfer) end(tag string, err error) error {
 		t.f.asked.adds(-1)
 	}
 	t.sum.lose()
-	return t.f.finish(t.x, tag, err)
+	return t.f.finish(t.op.execution, tag, err)
 }
 
 // openAt opens a file at the host. The library cannot say with which permissions it is to be
@@ -155,7 +159,7 @@ func (f *files) give() { f.open.Add(-1) }
 // A transfer is one open file.
 type transfer struct {
 	f    *files
-	x    *execution
+	op   *operation
 	far  *sftp.File
 	what string
 	sum  *digest
@@ -165,16 +169,16 @@ type transfer struct {
 
 // ReadAt reads, within what the task allows.
 func (t *transfer) ReadAt(p []byte, offset int64) (int, error) {
-	room := t.x.room(len(p))
+	room := t.op.room(len(p))
 	if room == 0 && len(p) > 0 {
 		r := t.f.c.terms.NoMoreBytes()
 		t.f.tell(r)
 		return 0, &denied{r}
 	}
 	n, err := t.far.ReadAt(p[:room], offset)
-	t.x.give(room - n)
+	t.op.give(room - n)
 	t.sum.part(offset, p[:n])
-	if cerr := t.x.count(engine.ToClient, p[:n]); cerr != nil {
+	if cerr := t.op.count(engine.ToClient, p[:n]); cerr != nil {
 		return 0, cerr
 	}
 	return n, err
@@ -182,7 +186,7 @@ func (t *transfer) ReadAt(p []byte, offset int64) (int, error) {
 
 // WriteAt writes.
 func (t *transfer) WriteAt(p []byte, offset int64) (int, error) {
-	if err := t.x.input(p); err != nil {
+	if err := t.op.input(p); err != nil {
 		return 0, err
 	}
 	n, err := t.far.WriteAt(p, offset)
