@@ -24,6 +24,8 @@ func TestANodeGetsItsShare(t *testing.T) {
 		withMask := task("masked", "p", "near")
 		withMask.GetTask().Spec.Permit[0].Mask = map[string]string{"id": "used"}
 		withMask.GetTask().Spec.Approval = &typesv1.ApprovalRequirement{Scope: "session", Rule: "leads"}
+		served := task("served", "p", "any") // of masks and rules that nothing else names
+		served.GetTask().Spec.Permit = []*typesv1.Permit{{Path: "/mcp", Methods: []string{"POST"}, Detect: map[string]string{"email": "detected"}, Mcp: &typesv1.MCPPermit{Review: "reviewers"}}}
 		labelled := task("labelled", "p")
 		labelled.GetTask().Spec.Resources = &typesv1.ResourceSelector{Labels: map[string]string{"env": "prod"}}
 		near := resource("near", map[string]string{"region": "eu-1"})
@@ -33,20 +35,20 @@ func TestANodeGetsItsShare(t *testing.T) {
 		binding := object.Bare("binding", "offer")
 		binding.GetBinding().Spec = &typesv1.BindingSpec{Tasks: []string{"masked"}, Approval: &typesv1.ApprovalRequirement{Scope: "statement", Rule: "bosses"}}
 		var masks []*typesv1.Object
-		for _, n := range []string{"used", "unused"} {
+		for _, n := range []string{"used", "detected", "unused"} {
 			m := object.Bare("mask", n)
 			m.GetMask().Spec = &typesv1.MaskSpec{Method: "null"}
 			masks = append(masks, m)
 		}
 		var rules []*typesv1.Object
-		for _, n := range []string{"leads", "bosses", "nobody"} {
+		for _, n := range []string{"leads", "bosses", "reviewers", "nobody"} {
 			r := object.Bare("approvalrule", n)
 			r.GetApprovalRule().Spec = &typesv1.ApprovalRuleSpec{All: []*typesv1.ApprovalQuorum{{Group: n, AtLeast: 1}}}
 			rules = append(rules, r)
 		}
 		h.put(slices.Concat([]*typesv1.Object{
 			near, resource("far", map[string]string{"region": "us-1"}), resource("any", nil),
-			withMask, labelled, task("elsewhere", "p", "far"), binding,
+			withMask, served, labelled, task("elsewhere", "p", "far"), binding,
 			lockOn("mallory", &typesv1.LockSpec{Subject: "mallory", Reason: "gone"}),
 			object.Bare("workload", "w"), object.Bare("rolebinding", "r"), node("n1", "eu-1", nil),
 		}, masks, rules)...)
@@ -56,7 +58,7 @@ func TestANodeGetsItsShare(t *testing.T) {
 		u := p.apply()
 		got := refs(u)
 		slices.Sort(got)
-		want := []string{"approvalrule/bosses", "approvalrule/leads", "lock/mallory", "mask/used", "resource/any", "resource/near", "task/labelled", "task/masked"}
+		want := []string{"approvalrule/bosses", "approvalrule/leads", "approvalrule/reviewers", "lock/mallory", "mask/detected", "mask/used", "resource/any", "resource/near", "task/labelled", "task/masked", "task/served"}
 		if !slices.Equal(got, want) {
 			t.Errorf("the node got %v, want %v", got, want)
 		}

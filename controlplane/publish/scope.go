@@ -63,17 +63,22 @@ func keyOf(reach []string) scopeKey { return scopeKey(strings.Join(reach, " ")) 
 // those name, and the rules of the bindings that offer them.
 func (w *world) scope(reach []string) []*item {
 	var items []*item
-	add := func(kind, name string) {
-		if it := w.objects[kind+"/"+name]; it != nil {
+	add := func(ref string) {
+		if it := w.objects[ref]; it != nil {
 			items = append(items, it)
 		}
 	}
 	resources := map[string]map[string]string{} // labels by name
 	for _, name := range reach {
-		add("resource", name)
+		add("resource/" + name)
 		resources[name] = w.objects["resource/"+name].full.GetResource().GetMetadata().GetLabels()
 	}
-	tasks, masks, rules := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	tasks, needs := map[string]bool{}, map[string]bool{}
+	note := func(it *item) {
+		for _, ref := range it.needs {
+			needs[ref] = true
+		}
+	}
 	for ref, it := range w.objects {
 		t := it.full.GetTask()
 		if t == nil || !applies(t.GetSpec().GetResources(), resources) {
@@ -81,25 +86,16 @@ func (w *world) scope(reach []string) []*item {
 		}
 		items = append(items, it)
 		tasks[strings.TrimPrefix(ref, "task/")] = true
-		rules[t.GetSpec().GetApproval().GetRule()] = true
-		for _, p := range t.GetSpec().GetPermit() {
-			rules[p.GetApproval().GetRule()] = true
-			for _, m := range p.GetMask() {
-				masks[m] = true
-			}
-		}
+		note(it)
 	}
 	for _, it := range w.objects {
 		b := it.full.GetBinding()
 		if b != nil && slices.ContainsFunc(b.GetSpec().GetTasks(), func(t string) bool { return tasks[t] }) {
-			rules[b.GetSpec().GetApproval().GetRule()] = true
+			note(it)
 		}
 	}
-	for name := range masks {
-		add("mask", name)
-	}
-	for name := range rules {
-		add("approvalrule", name)
+	for ref := range needs {
+		add(ref)
 	}
 	return items
 }

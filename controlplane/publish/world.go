@@ -45,6 +45,7 @@ type item struct {
 	full     *typesv1.Object  // as it is stored; nil for the end of a grant
 	plain    *typesv1.Object  // as nodes get it; nil where they never do
 	hash     object.Hash      // of plain
+	needs    []string         // the masks and approval rules that it names, by "kind/name"
 	end      *nodev1.GrantEnd // instead of an object
 }
 
@@ -184,6 +185,9 @@ func newItem(e store.Entry) (*item, error) {
 		return nil, errors.New("it names nothing that this release knows")
 	}
 	it := &item{ref: e.Key.String(), revision: e.Revision, full: o}
+	it.needs = slices.DeleteFunc(policy.Refers(o), func(ref string) bool {
+		return !strings.HasPrefix(ref, "mask/") && !strings.HasPrefix(ref, "approvalrule/")
+	})
 	if !leaves(e.Kind) {
 		return it, nil
 	}
