@@ -105,30 +105,45 @@ func ensureRole(ctx context.Context, tx pgx.Tx, role string) error {
 	if err := own(ctx, tx, role); err != nil {
 		return err
 	}
-	groups, err := groupsOf(ctx, tx, role)
-	if err != nil || len(groups) == 0 {
-		return err
-	}
-	for _, g := range groups {
-		if err := exec(ctx, tx, "REVOKE "+g+" FROM "+sql.Quote(role)); err != nil {
-			return err
-		}
-	}
-	// Since PostgreSQL 16 that takes only what the wall itself would have granted.
-	if groups, err = groupsOf(ctx, tx, role); err == nil && len(groups) > 0 {
+	groups, err := takeGroups(ctx, tx, role)
+	if err == nil && len(groups) > 0 {
 		err = fmt.Errorf("role %s is a member of %s: whoever granted that has to revoke it", role, strings.Join(groups, ", "))
 	}
 	return err
+}
+
+// takeGroups takes from a role all that it is a member of, and returns what is left: since PostgreSQL 16
+// only what the wall itself would have granted can be taken.
+func takeGroups(ctx context.Context, tx pgx.Tx, role string) ([]string, error) {
+	groups, err := groupsOf(ctx, tx, role)
+	if err != nil || len(groups) == 0 {
+		return nil, err
+	}
+	for _, g := range groups {
+		if err := exec(ctx, tx, "REVOKE "+g+" FROM "+sql.Quote(role)); err != nil {
+			return nil, err
+		}
+	}
+	return groupsOf(ctx, tx, role)
 }
 
 // makeRole makes a role, or finds that somebody else has just made it: before there is a first
 // role, walls of one server have nothing to wait for each other at.
 func makeRole(ctx context.Context, tx pgx.Tx, role string) error {
 	err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return exec(ctx, tx, "CREATE ROLE "+sql.Quote(role)+" NOLOGIN") })
-	if pg := new(pgconn.PgError); errors.As(err, &pg) && (pg.Code == "42710" || pg.Code == "23505") { // duplicate object, unique violation
+	if hasCode(err, "42710") || hasCode(err, "23505") { // duplicate object, unique violation
 		return nil
 	}
 	return err
+}
+
+// lockNotAvailable says that somebody has something locked for longer than lock_timeout.
+const lockNotAvailable = "55P03"
+
+// hasCode reports whether an error is one of the target's, with this SQLSTATE.
+func hasCode(err error, code string) bool {
+	pg := new(pgconn.PgError)
+	return errors.As(err, &pg) && pg.Code == code
 }
 
 // groupsOf are the roles that a role is a member of, as PostgreSQL writes them.

@@ -65,7 +65,13 @@ func makeLogin(ctx context.Context, conn *pgx.Conn, w policy.Wall, rules []*post
 // endTime is how long dropping a login waits for its connections to end.
 const endTime = 2 * time.Second
 
-// dropLogin ends a login and whatever runs under it. One that is gone is no error.
+// closeTries is how often a login is closed behind sessions that came in while others ended.
+const closeTries = 3
+
+// dropLogin ends a login and whatever runs under it. One that is gone is no error. A session
+// may change its own password, and so keep the row of its login locked for as long as it
+// lives. So it is ended before its login is closed, and before that is left with nothing, which it
+// cannot hold up.
 func dropLogin(ctx context.Context, conn *pgx.Conn, login string) error {
 	var there bool
 	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", login).Scan(&there); err != nil {
@@ -74,21 +80,70 @@ func dropLogin(ctx context.Context, conn *pgx.Conn, login string) error {
 	if !there {
 		return nil
 	}
-	quoted := sql.Quote(login)
-	if _, err := conn.Exec(ctx, "ALTER ROLE "+quoted+" NOLOGIN"); err != nil {
-		return fmt.Errorf("close login %s: %w", login, err)
-	}
-	if err := endSessions(ctx, conn, login); err != nil {
-		return fmt.Errorf("end the sessions of login %s: %w", login, err)
-	}
 	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		if err := own(ctx, tx, login); err != nil {
 			return err
 		}
-		return exec(ctx, tx, "DROP OWNED BY "+quoted, "DROP ROLE "+quoted)
+		_, err := takeGroups(ctx, tx, login)
+		return err
 	})
+	if err == nil {
+		err = closeLogin(ctx, conn, login)
+	}
+	if err != nil {
+		return fmt.Errorf("close login %s: %w", login, err)
+	}
+	quoted := sql.Quote(login)
+	if err := dropElsewhere(ctx, conn, login); err != nil {
+		return fmt.Errorf("drop what login %s has made: %w", login, err)
+	}
+	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return exec(ctx, tx, "DROP OWNED BY "+quoted+" CASCADE", "DROP ROLE "+quoted) })
 	if err != nil {
 		return fmt.Errorf("drop login %s: %w", login, err)
+	}
+	return nil
+}
+
+// closeLogin ends the sessions of a login, and lets nobody in any more.
+func closeLogin(ctx context.Context, conn *pgx.Conn, login string) error {
+	for try := 1; ; try++ {
+		if err := endSessions(ctx, conn, login); err != nil {
+			return err
+		}
+		_, err := conn.Exec(ctx, "ALTER ROLE "+sql.Quote(login)+" NOLOGIN")
+		if err == nil {
+			return endSessions(ctx, conn, login)
+		}
+		if !hasCode(err, lockNotAvailable) || try == closeTries {
+			return err
+		}
+	}
+}
+
+// dropElsewhere drops what a login has made in other databases of the server, which as a rule
+// let everybody in: it would keep the login.
+func dropElsewhere(ctx context.Context, conn *pgx.Conn, login string) error {
+	rows, err := conn.Query(ctx, `SELECT DISTINCT b.datname::text FROM pg_shdepend d JOIN pg_roles r ON r.oid = d.refobjid JOIN pg_database b ON b.oid = d.dbid
+		WHERE d.refclassid = 'pg_authid'::regclass AND r.rolname = $1 AND b.datname <> current_database()`, login)
+	if err != nil {
+		return err
+	}
+	databases, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	for _, database := range databases {
+		cfg := conn.Config()
+		cfg.Database = database
+		other, err := pgx.ConnectConfig(ctx, cfg)
+		if err != nil {
+			return fmt.Errorf("database %s: %w", database, err)
+		}
+		_, err = other.Exec(ctx, "DROP OWNED BY "+sql.Quote(login)+" CASCADE")
+		_ = other.Close(ctx)
+		if err != nil {
+			return fmt.Errorf("database %s: %w", database, err)
+		}
 	}
 	return nil
 }
