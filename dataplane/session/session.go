@@ -402,6 +402,11 @@ func httpTerms(ep *typesv1.Endpoint) engine.HTTPTerms {
 	}
 	if out.Authority == "" {
 		out.Authority = net.JoinHostPort(ep.GetHost(), strconv.Itoa(int(ep.GetPort())))
+		own := ":443" // of its scheme, which no client names
+		if ep.GetTls().GetMode() == "disable" {
+			own = ":80"
+		}
+		out.Authority = strings.TrimSuffix(out.Authority, own)
 	}
 	if out.Auth == "" {
 		out.Auth = "bearer"

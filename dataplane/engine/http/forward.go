@@ -19,6 +19,7 @@ import (
 	"github.com/posterngate/postern/dataplane/pump"
 	"github.com/posterngate/postern/dataplane/request"
 	"github.com/posterngate/postern/dataplane/request/h1"
+	pkghttp "github.com/posterngate/postern/pkg/http"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -140,6 +141,7 @@ func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
 		Header: x.h.Forward(x.r), ContentLength: x.r.ContentLength,
 	}).WithContext(ctx)
 	x.talk.headers(out.Header)
+	x.there(out.Header)
 	if _, named := out.Header["User-Agent"]; !named {
 		out.Header["User-Agent"] = nil // or the library names itself
 	}
@@ -157,10 +159,8 @@ func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
 		out.Header.Set("Connection", "Upgrade")
 		out.Header.Set("Upgrade", x.facts.Upgrade)
 	}
-	if x.masks != nil {
-		for _, name := range []string{"Range", "If-Range", "If-Match", "If-None-Match"} {
-			out.Header.Del(name)
-		}
+	if err := x.unconditional(out.Header); err != nil {
+		return nil, err
 	}
 	if x.facts.GRPC() {
 		out.Header.Set("Te", "trailers")
@@ -186,6 +186,28 @@ func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
 		out.Body, out.GetBody = http.NoBody, nil
 	}
 	return out, nil
+}
+
+// unconditional takes out what asks for a part of what is masked, or names a version of it, which
+// would tell guesses about it. What writes on such a condition must not be done without it.
+func (x *exchange) unconditional(h http.Header) error {
+	if x.masks == nil {
+		return nil
+	}
+	for _, name := range []string{"Range", "If-Range", "If-Match", "If-None-Match"} {
+		v, has := h[name]
+		if writes := x.talk == nil && !pkghttp.Reads(x.facts.Method); has && writes && strings.HasSuffix(name, "Match") {
+			if len(v) == 1 && v[0] == "*" { // that there is anything, or nothing
+				continue
+			}
+			return &postern.Refusal{
+				Reason: fmt.Sprintf("the header %s names a version of what the task masks, which would tell whether guesses about it are right", name), Rule: x.adm.Decision.Rule,
+				Hint: fmt.Sprintf("send %s: * or none", name),
+			}
+		}
+		delete(h, name)
+	}
+	return nil
 }
 
 // unreachable words a failure towards the resource, whose own words are for operators.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/posterngate/postern/dataplane/request"
@@ -24,10 +25,13 @@ func (x *exchange) redirect(h http.Header) error {
 		}
 		h.Set(name, x.here(u))
 	}
-	for i, v := range h["Link"] {
-		h["Link"][i] = relink(v, x.linked)
+	if links := slices.Clone(h["Link"]); links != nil {
+		for i, v := range links {
+			links[i] = relink(v, x.linked)
+		}
+		h["Link"] = links
 	}
-	cookies := h["Set-Cookie"]
+	cookies := h["Set-Cookie"] // a copy (request.Return)
 	for i, c := range cookies {
 		parts := strings.Split(c, ";")
 		kept := parts[:1]
@@ -83,15 +87,33 @@ func (x *exchange) linked(target string) string {
 	if err != nil || !x.within(u) {
 		return target // where it leads is for the client, who has no credential to lose there
 	}
-	scheme := "https://"
-	if x.r.TLS == nil {
-		scheme = "http://"
-	}
 	to := x.here(u)
 	if strings.HasPrefix(to, "/.//") {
 		to = to[len("/."):]
 	}
-	return scheme + x.r.Host + to
+	return x.origin() + to
+}
+
+// origin is the gateway's, as its client names it.
+func (x *exchange) origin() string {
+	if x.r.TLS == nil {
+		return "http://" + x.r.Host
+	}
+	return "https://" + x.r.Host
+}
+
+// there has pages of the resource, which a browser knows by the gateway's address, be asked from
+// as the resource's own: services refuse forms and sockets of pages of others.
+func (x *exchange) there(h http.Header) {
+	for _, name := range []string{"Origin", "Referer"} {
+		if h[name] == nil {
+			continue
+		}
+		here, v := x.origin(), h.Get(name)
+		if n := len(here); len(h[name]) == 1 && len(v) >= n && strings.EqualFold(v[:n], here) && (len(v) == n || v[n] == '/') {
+			h[name] = []string{request.Scheme(x.terms) + "://" + x.terms.HTTP.Authority + v[n:]}
+		}
+	}
 }
 
 // relink makes other targets of those in a Link (RFC 8288, 3), which stand in angle brackets

@@ -1,6 +1,7 @@
 package http
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -71,6 +72,30 @@ func TestPartsAreNotMasked(t *testing.T) {
 		resp, told := h.ask(t, "GET "+path, "", "X-Ms-Range: bytes=10-30")
 		if resp.StatusCode != http.StatusForbidden || strings.Contains(told, "sample") {
 			t.Errorf("%s: %s %q", path, resp.Status, told)
+		}
+	}
+}
+
+// TestConditionsUnderMasks: what is written on a condition is not written without it, and no
+// condition tells whether a guess about what is masked is right.
+func TestConditionsUnderMasks(t *testing.T) {
+	h := newHouse(t)
+	h.mux.HandleFunc("/order", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = fmt.Fprintf(w, `{"match":%q,"none":%q}`, r.Header.Get("If-Match"), r.Header.Get("If-None-Match"))
+	})
+	h.door.Set(func(p *enginetest.Policy) { p.Decide = masking })
+	for _, c := range []struct{ text, header, want string }{
+		{"PUT /order", "If-None-Match: *", `{"match":"","none":"*"}`},
+		{"DELETE /order", "If-Match: *", `{"match":"*","none":""}`},
+		{"PUT /order", `If-Match: "7"`, ""},
+		{"PATCH /order", `If-None-Match: "7"`, ""},
+		{"GET /order", `If-None-Match: "7"`, `{"match":"","none":""}`},
+		{"HEAD /order", `If-Match: "7"`, ""},
+	} {
+		resp, told := h.ask(t, c.text, "", c.header)
+		if refused := c.want == "" && !strings.HasPrefix(c.text, "HEAD"); refused != (resp.StatusCode == http.StatusForbidden) || !refused && told != c.want {
+			t.Errorf("%s with %s: %s %s", c.text, c.header, resp.Status, told)
 		}
 	}
 }

@@ -66,7 +66,15 @@ func newDesk(t *testing.T) string {
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	})
-	mux.Handle("/ws", websocket.Handler(func(c *websocket.Conn) { _, _ = io.WriteString(c, "hello over the socket") }))
+	mux.Handle("/ws", websocket.Server{
+		Handler: func(c *websocket.Conn) { _, _ = io.WriteString(c, "hello over the socket") },
+		Handshake: func(_ *websocket.Config, r *http.Request) error { // as most servers do
+			if from := r.Header.Get("Origin"); from != "http://"+r.Host {
+				return fmt.Errorf("a page of %q asks %q", from, r.Host)
+			}
+			return nil
+		},
+	})
 	return plain(t, mux.ServeHTTP)
 }
 
