@@ -114,7 +114,9 @@ type house struct {
 // newHouse serves every method behind an Interceptor.
 func newHouse(t *testing.T, h *all, change func(*authz.Config)) *house {
 	t.Helper()
+	team := map[string]string{"team": "sales"}
 	objects := []*typesv1.Object{
+		roleBinding(authz.Viewer, team), roleBinding(authz.Operator, team), roleBinding(authz.Auditor, team), roleBinding(authz.Admin, team),
 		roleBinding(authz.Viewer, nil), roleBinding(authz.Operator, nil), roleBinding(authz.Auditor, nil), roleBinding(authz.Admin, nil),
 		{Kind: &typesv1.Object_Lock{Lock: &typesv1.Lock{
 			ApiVersion: "postern/v1", Kind: "Lock", Metadata: &typesv1.Metadata{Name: "eve-left"},

@@ -1,9 +1,11 @@
 package authz
 
 import (
+	"slices"
 	"strings"
 
 	api "github.com/posterngate/postern/pkg/gen/postern/api/v1/apiv1connect"
+	"github.com/posterngate/postern/pkg/policy"
 )
 
 // Rule says who may call a method. The zero Rule lets nobody.
@@ -12,6 +14,7 @@ type Rule struct {
 	Optional bool // a token that is sent must be good; without one the method itself decides
 	Signed   bool // whoever signed in
 	Roles    []string
+	Scoped   bool // a role with a scope will do: the service looks at what it reaches
 	Audit    auditing
 	Limit    limit // how often; the zero limit is none
 }
@@ -28,8 +31,8 @@ const (
 func Table() map[string]Rule {
 	signed := Rule{Signed: true}
 	act := Rule{Signed: true, Audit: writes}
-	view := Rule{Roles: includes(Viewer)}
-	operate := Rule{Roles: includes(Operator), Audit: writes}
+	view := Rule{Roles: includes(Viewer), Scoped: true}
+	operate := Rule{Roles: includes(Operator), Scoped: true, Audit: writes}
 	return map[string]Rule{
 		api.PolicyServiceCreateProcedure: operate, // MayWrite looks at each object
 		api.PolicyServiceUpdateProcedure: operate,
@@ -47,7 +50,7 @@ func Table() map[string]Rule {
 		api.AccessServiceListTasksProcedure:     signed,
 		api.AccessServiceExplainProcedure:       signed,
 		api.AccessServiceListEndpointsProcedure: signed,
-		api.AccessServiceDoctorProcedure:        view, // it tells what is open at a target
+		api.AccessServiceDoctorProcedure:        view, // it tells what is open at a target that the caller may read about
 
 		api.GrantServiceCreateGrantProcedure:  {Optional: true, Audit: writes, Limit: LimitExchange}, // a workload shows its own token in the request
 		api.GrantServiceRequestGrantProcedure: {Signed: true, Audit: writes, Limit: LimitAsk},
@@ -74,7 +77,7 @@ func Table() map[string]Rule {
 
 		api.AuditServiceListAuditEntriesProcedure: {Roles: includes(Auditor)},
 
-		api.NodeAdminServiceCreateJoinTokenProcedure: {Roles: includes(Admin), Audit: writes},
+		api.NodeAdminServiceCreateJoinTokenProcedure: {Roles: includes(Admin), Scoped: true, Audit: writes},
 		api.NodeAdminServiceListNodesProcedure:       view,
 		api.NodeAdminServiceDrainNodeProcedure:       operate,
 
@@ -95,14 +98,15 @@ func (r Rule) allows(c *Caller) bool {
 	if r.Public || r.Optional || r.Signed {
 		return true
 	}
-	for _, have := range c.Roles {
-		for _, role := range r.Roles {
-			if have.Role == role {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(c.Roles, func(have policy.RoleGrant) bool {
+		return slices.Contains(r.Roles, have.Role) && (r.Scoped || len(have.Scope) == 0)
+	})
 }
 
-func (r Rule) who() string { return strings.Join(r.Roles, " or ") }
+func (r Rule) who() string {
+	who := strings.Join(r.Roles, " or ")
+	if !r.Scoped {
+		who += " over everything"
+	}
+	return who
+}

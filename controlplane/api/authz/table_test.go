@@ -44,51 +44,52 @@ func TestTableHasEveryMethod(t *testing.T) {
 }
 
 // who says, in words of its own, who may call what: n nobody signed in, s somebody
-// without a role, v viewer, o operator, u auditor, a admin, r the configuration's admin.
+// without a role, v viewer, o operator, u auditor, a admin, r the configuration's admin; V,
+// O, U and A are those whose role has a scope.
 const who = `
-PolicyService/Create oar
-PolicyService/Update oar
-PolicyService/Delete oar
-PolicyService/Apply oar
-PolicyService/Get voar
-PolicyService/List voar
-PolicyService/Watch voar
-PolicyService/WhoCan voar
-PolicyService/Compare voar
-AccessService/WhoAmI svouar
-AccessService/LoginOptions nsvouar
-AccessService/ListTasks svouar
-AccessService/Explain svouar
-AccessService/ListEndpoints svouar
-AccessService/Doctor voar
-GrantService/CreateGrant nsvouar
-GrantService/RequestGrant svouar
-GrantService/GetGrant svouar
-GrantService/ListGrants svouar
-GrantService/RevokeGrant svouar
-ApprovalService/ListHolds svouar
-ApprovalService/GetHold svouar
-ApprovalService/ReviewHold svouar
-ApprovalService/WithdrawHold svouar
-ApprovalService/WatchHolds svouar
-SessionService/ListSessions svouar
-SessionService/GetSession svouar
-SessionService/ReadRecording svouar
-SessionService/KillSession svouar
+PolicyService/Create oarOA
+PolicyService/Update oarOA
+PolicyService/Delete oarOA
+PolicyService/Apply oarOA
+PolicyService/Get voarVOA
+PolicyService/List voarVOA
+PolicyService/Watch voarVOA
+PolicyService/WhoCan voarVOA
+PolicyService/Compare voarVOA
+AccessService/WhoAmI svouarVOUA
+AccessService/LoginOptions nsvouarVOUA
+AccessService/ListTasks svouarVOUA
+AccessService/Explain svouarVOUA
+AccessService/ListEndpoints svouarVOUA
+AccessService/Doctor voarVOA
+GrantService/CreateGrant nsvouarVOUA
+GrantService/RequestGrant svouarVOUA
+GrantService/GetGrant svouarVOUA
+GrantService/ListGrants svouarVOUA
+GrantService/RevokeGrant svouarVOUA
+ApprovalService/ListHolds svouarVOUA
+ApprovalService/GetHold svouarVOUA
+ApprovalService/ReviewHold svouarVOUA
+ApprovalService/WithdrawHold svouarVOUA
+ApprovalService/WatchHolds svouarVOUA
+SessionService/ListSessions svouarVOUA
+SessionService/GetSession svouarVOUA
+SessionService/ReadRecording svouarVOUA
+SessionService/KillSession svouarVOUA
 SessionService/SetLegalHold uar
 AnswerService/SearchStatements uar
 AnswerService/WhoUsed uar
 AnswerService/GetUsage ouar
 AccountService/ListAccounts ouar
 AccountService/RotateAccount ar
-LockService/GetReceipt voar
-LockService/Offboard oar
+LockService/GetReceipt voarVOA
+LockService/Offboard oarOA
 LockService/GetBlast ouar
 AuditService/ListAuditEntries uar
-NodeAdminService/CreateJoinToken ar
-NodeAdminService/ListNodes voar
-NodeAdminService/DrainNode oar
-AuthorityService/ListKeys voar
+NodeAdminService/CreateJoinToken arA
+NodeAdminService/ListNodes voarVOA
+NodeAdminService/DrainNode oarOA
+AuthorityService/ListKeys voarVOA
 AuthorityService/RotateKey ar
 AuthorityService/RetireKey ar
 `
@@ -98,6 +99,7 @@ func TestRoleByMethod(t *testing.T) {
 	callers := map[byte]string{
 		'n': "", 's': "sue:people", 'v': "vic:viewers", 'o': "olga:operators",
 		'u': "udo:auditors", 'a': "ada:admins", 'r': "root:people",
+		'V': "vera:scoped-viewers", 'O': "otto:scoped-operators", 'U': "una:scoped-auditors", 'A': "abel:scoped-admins",
 	}
 	never := map[string]connect.Code{ // whatever the method
 		"eve:admins": connect.CodePermissionDenied, // locked

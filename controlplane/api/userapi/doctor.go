@@ -8,6 +8,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/grpc/codes"
 
+	"github.com/posterngate/postern/controlplane/api/authz"
 	"github.com/posterngate/postern/pkg/fault"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
@@ -17,10 +18,15 @@ import (
 )
 
 // Doctor implements apiv1connect.AccessServiceHandler: what policy promises, held against
-// what a wall finds at the resource.
+// what a wall finds at the resource. What concerns resources that the caller may not read is
+// not told.
 func (a *Access) Doctor(ctx context.Context, r *connect.Request[apiv1.DoctorRequest]) (*connect.Response[apiv1.DoctorResponse], error) {
+	c, err := authz.Require(ctx)
+	if err != nil {
+		return nil, err
+	}
 	now, task := a.cfg.Hub.Snapshot(), postern.TaskName(r.Msg.GetTask())
-	resources, err := examined(now, task, postern.ResourceName(r.Msg.GetResource()))
+	resources, err := examined(c, now, task, postern.ResourceName(r.Msg.GetResource()))
 	if err != nil {
 		return nil, err
 	}
@@ -35,13 +41,17 @@ func (a *Access) Doctor(ctx context.Context, r *connect.Request[apiv1.DoctorRequ
 	return connect.NewResponse(resp), nil
 }
 
-// examined are the resources that a question is about, sorted.
-func examined(now *policy.Snapshot, t postern.TaskName, r postern.ResourceName) ([]postern.ResourceName, error) {
+// examined are the resources that a question is about, of those that the caller may read, sorted.
+func examined(c *authz.Caller, now *policy.Snapshot, t postern.TaskName, r postern.ResourceName) ([]postern.ResourceName, error) {
+	reads := func(r postern.ResourceName) bool {
+		res, ok := now.Resource(r)
+		return ok && c.HasFor(authz.Viewer, res.GetMetadata().GetLabels())
+	}
 	if t == "" && r == "" {
 		return nil, fault.Invalid(fault.Violation{Field: "task", Reason: "is required, or resource"})
 	}
 	if r != "" {
-		if _, ok := now.Resource(r); !ok {
+		if !reads(r) {
 			return nil, fault.New(codes.NotFound, "there is no resource %q that compiles", r)
 		}
 		if t != "" && !slices.Contains(now.TasksOn(r), t) {
@@ -51,7 +61,7 @@ func examined(now *policy.Snapshot, t postern.TaskName, r postern.ResourceName) 
 	}
 	var out []postern.ResourceName
 	for _, name := range now.Resources() {
-		if slices.Contains(now.TasksOn(name), t) {
+		if reads(name) && slices.Contains(now.TasksOn(name), t) {
 			out = append(out, name)
 		}
 	}

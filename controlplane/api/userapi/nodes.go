@@ -73,8 +73,18 @@ func (n *Nodes) CreateJoinToken(ctx context.Context, r *connect.Request[apiv1.Cr
 	if err != nil {
 		return nil, err
 	}
-	if !c.HasFor(authz.Admin, r.Msg.GetLabels()) {
-		return nil, fault.New(codes.PermissionDenied, "your role admin does not reach a node with these labels").WithKind("denied")
+	_, exists := n.cache.Get(store.Key{Kind: "node", Name: r.Msg.GetName()})
+	why := ""
+	switch {
+	case !c.HasFor(authz.Admin, r.Msg.GetLabels()):
+		why = "does not reach a node with these labels"
+	case exists && !c.HasFor(authz.Admin, n.labels(r.Msg.GetName())): // whose name would go over
+		why = "does not reach the node that has this name"
+	case r.Msg.GetRole() == postern.RoleWall && !c.Has(authz.Admin): // which borrows admin credentials
+		why = "has a scope, and walls are for admins of everything"
+	}
+	if why != "" {
+		return nil, fault.New(codes.PermissionDenied, "your role admin %s", why).WithKind("denied")
 	}
 	resp, err := n.enrol.CreateJoinToken(ctx, c.Subject.Name, c.Address, r.Msg)
 	if err != nil {

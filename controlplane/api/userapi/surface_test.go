@@ -12,10 +12,12 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/posterngate/postern/controlplane/store"
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/noun"
+	"github.com/posterngate/postern/pkg/object"
 )
 
 const create = "/postern.api.v1.PolicyService/Create"
@@ -104,7 +106,7 @@ func TestAuditService(t *testing.T) {
 	refused(t, err, connect.CodeInvalidArgument, "page_token")
 	h.apply(t, "kind: RoleBinding\nmetadata: {name: scoped}\nspec: {role: auditor, subjects: [{group: sales}], scope: {labels: {team: sales}}}")
 	_, err = h.log("sam:sales").ListAuditEntries(t.Context(), connect.NewRequest(&apiv1.ListAuditEntriesRequest{}))
-	refused(t, err, connect.CodePermissionDenied, "of everything")
+	refused(t, err, connect.CodePermissionDenied, "over everything")
 	_, err = h.log("olga:operators").ListAuditEntries(t.Context(), connect.NewRequest(&apiv1.ListAuditEntriesRequest{}))
 	refused(t, err, connect.CodePermissionDenied)
 }
@@ -207,4 +209,58 @@ func TestNodeAdmin(t *testing.T) {
 	}
 	_, err = h.nodes("olga:operators").CreateJoinToken(t.Context(), connect.NewRequest(&apiv1.CreateJoinTokenRequest{Name: "node-3"}))
 	refused(t, err, connect.CodePermissionDenied)
+}
+
+// TestScopedRoles: who has a role over some objects alone is told nothing of the others, and
+// takes no node's name.
+func TestScopedRoles(t *testing.T) {
+	h := newHouse(t)
+	h.apply(t, world)
+	h.apply(t, `
+kind: RoleBinding
+metadata: {name: scoped-admins}
+spec: {role: admin, subjects: [{group: sales}], scope: {labels: {team: sales}}}
+---
+kind: RoleBinding
+metadata: {name: scoped-viewers}
+spec: {role: viewer, subjects: [{group: readers}], scope: {labels: {team: hr}}}
+`)
+	theirs := object.Bare("node", "theirs")
+	object.Meta(theirs).Labels = map[string]string{"team": "hr"}
+	key, value, err := store.EncodeObject(theirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	revision, err := h.store.Commit(t.Context(), store.Op{Key: key, Value: value})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.cache.WaitFor(t.Context(), revision); err != nil {
+		t.Fatal(err)
+	}
+	for what, c := range map[string]struct {
+		req  *apiv1.CreateJoinTokenRequest
+		want string
+	}{
+		"a node of theirs": {&apiv1.CreateJoinTokenRequest{Name: "ours", Labels: map[string]string{"team": "sales"}}, ""},
+		"other labels":     {&apiv1.CreateJoinTokenRequest{Name: "ours", Labels: map[string]string{"team": "hr"}}, "these labels"},
+		"another's name":   {&apiv1.CreateJoinTokenRequest{Name: "theirs", Labels: map[string]string{"team": "sales"}}, "has this name"},
+		"a wall":           {&apiv1.CreateJoinTokenRequest{Name: "ours", Labels: map[string]string{"team": "sales"}, Role: "wall"}, "walls are for"},
+	} {
+		if _, err := h.nodes("sam:sales").CreateJoinToken(t.Context(), connect.NewRequest(c.req)); c.want == "" && err != nil {
+			t.Errorf("%s: %v", what, err)
+		} else if c.want != "" {
+			refused(t, err, connect.CodePermissionDenied, c.want)
+		}
+	}
+	doctor := func(token string, req *apiv1.DoctorRequest) error {
+		_, err := h.access(token).Doctor(t.Context(), connect.NewRequest(req))
+		return err
+	}
+	for _, req := range []*apiv1.DoctorRequest{{Resource: "warehouse"}, {Task: "sales-report"}} {
+		if err := doctor("vic:viewers", req); err != nil {
+			t.Errorf("%v: %v", req, err)
+		}
+		refused(t, doctor("rita:readers", req), connect.CodeNotFound, "there is no")
+	}
 }
