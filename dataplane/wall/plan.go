@@ -221,17 +221,18 @@ func (g grants) sequences(ctx context.Context, tx pgx.Tx, wt policy.WallTable) e
 	return err
 }
 
-// functions lets those be called that the task names, in every overload.
+// functions lets those be called that the task names, in every overload. No statement that a task
+// allows calls a procedure.
 func (g grants) functions(ctx context.Context, tx pgx.Tx, w policy.Wall) error {
 	for _, f := range w.Functions {
-		rows, err := tx.Query(ctx, `SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = $1 AND p.proname = $2`, f.Schema, f.Name)
+		rows, err := tx.Query(ctx, `SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = $1 AND p.proname = $2 AND p.prokind <> 'p'`, f.Schema, f.Name)
 		if err != nil {
 			return fmt.Errorf("read functions: %w", err)
 		}
 		var signature string
 		_, err = pgx.ForEachRow(rows, []any{&signature}, func() error {
 			g.add(grant{kind: "schema", name: f.Schema, privilege: "USAGE"})
-			g.add(grant{kind: "function", schema: f.Schema, name: signature, privilege: "EXECUTE"})
+			g.add(grant{kind: "routine", schema: f.Schema, name: signature, privilege: "EXECUTE"})
 			return nil
 		})
 		if err != nil {

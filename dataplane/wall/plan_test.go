@@ -78,7 +78,7 @@ func TestGrantStatements(t *testing.T) {
 		{grant{kind: "schema", name: "s", privilege: "USAGE"}, `GRANT USAGE ON SCHEMA "s" TO "r"`},
 		{grant{kind: "database", name: "d", privilege: "CONNECT"}, `GRANT CONNECT ON DATABASE "d" TO "r"`},
 		{grant{kind: "sequence", schema: "s", name: "q", privilege: "USAGE"}, `GRANT USAGE ON SEQUENCE "s"."q" TO "r"`},
-		{grant{kind: "function", schema: "s", name: "s.f(integer)", privilege: "EXECUTE"}, `GRANT EXECUTE ON FUNCTION s.f(integer) TO "r"`},
+		{grant{kind: "routine", schema: "s", name: "s.f(integer)", privilege: "EXECUTE"}, `GRANT EXECUTE ON ROUTINE s.f(integer) TO "r"`},
 	} {
 		if got := c.g.statement("GRANT", "TO", "r"); got != c.want {
 			t.Errorf("%s, want %s", got, c.want)

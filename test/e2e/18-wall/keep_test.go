@@ -76,10 +76,11 @@ func TestGrantedByOthers(t *testing.T) {
 	})
 }
 
-// TestNobodyStopsTheWall: no lock that a session can take keeps others from their logins.
+// TestNobodyStopsTheWall: no lock that a session can take, and nothing that it can give to a task's
+// role, keeps others from their logins.
 func TestNobodyStopsTheWall(t *testing.T) {
 	h := start(t)
-	_ = h.Connect(t, "alice", "report.vault-room")
+	_, _ = h.Connect(t, "alice", "report.vault-room"), h.Connect(t, "alice", "clerk.vault-room")
 	thief := steal(t, h, account(t, h, "report"))
 	for _, text := range []string{
 		"BEGIN", "SAVEPOINT s", "COMMENT ON ROLE postern_login IS 'mine'", "ROLLBACK TO s", "SELECT FROM pg_roles, pg_auth_members",
@@ -89,6 +90,17 @@ func TestNobodyStopsTheWall(t *testing.T) {
 			t.Fatal(text, err)
 		}
 	}
+	other := steal(t, h, account(t, h, "clerk"))
+	role := h.Target(t, `SELECT rolname FROM pg_roles WHERE rolname LIKE 'postern\_%\_t\_report'`)[0][0]
+	for _, text := range []string{
+		"CREATE TEMP TABLE mine (i int)", `GRANT SELECT ON mine TO "%s"`, `CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'`, `GRANT EXECUTE ON FUNCTION pg_temp.f TO "%s"`,
+		"SELECT lo_create(4242)", `GRANT SELECT ON LARGE OBJECT 4242 TO "%s"`, `ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO "%s"`,
+	} {
+		if _, err := other.Exec(t.Context(), strings.ReplaceAll(text, "%s", role)); err != nil {
+			t.Fatal(text, err)
+		}
+	}
+	h.Apply(t, "ada", "kind: Mask\nmetadata: {name: email}\nspec: {method: redact, value: hidden}\n") // all walls are built anew
 	for _, task := range []string{"clerk", "report"} {
 		if r := h.Psql(t, "alice", task+".vault-room", "SELECT 1;\n"); r.Code != 0 {
 			t.Errorf("%s: %s", task, r.All())
