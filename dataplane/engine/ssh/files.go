@@ -211,7 +211,8 @@ func (f *files) Filecmd(r *sftp.Request) error {
 	case "Remove":
 		return f.one(facts.Delete, "remove", r, f.host.Remove)
 	case "Mkdir":
-		return f.one(facts.Write, "mkdir", r, f.host.Mkdir)
+		mode := f.asked.folder()
+		return f.one(facts.Write, "mkdir", r, func(name string) error { return f.makeFolder(name, mode) })
 	}
 	return sftp.ErrSSHFxOpUnsupported
 }
@@ -225,6 +226,18 @@ func (f *files) one(verb facts.Verb, what string, r *sftp.Request, do func(strin
 		return err
 	}
 	return f.finish(o.execution, what, f.use(o, func() error { return do(r.Filepath) }))
+}
+
+// makeFolder makes a folder with the permissions of mode, as far as the host lets; 0 leaves them to
+// it. The library sets none as it makes one.
+func (f *files) makeFolder(name string, mode fs.FileMode) error {
+	if err := f.host.Mkdir(name); err != nil || mode == 0 {
+		return err
+	}
+	if made, err := f.host.Stat(name); err == nil && let(mode, made.Mode()) != made.Mode().Perm() {
+		_ = f.host.Chmod(name, let(mode, made.Mode())) // where that cannot be, the host has its own ways
+	}
+	return nil
 }
 
 // two moves a file, or a folder with all that is in it.

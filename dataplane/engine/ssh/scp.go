@@ -350,23 +350,12 @@ func (c *copier) takeFolder(to facts.Facts, name string, mode fs.FileMode) error
 		if c.isFolder(name) {
 			return nil
 		}
-		return c.makeFolder(name, mode|0o700) // for what is in it
+		return c.files.makeFolder(name, mode|0o700) // for what is in it
 	})
 	if err := c.files.finish(o.execution, "mkdir", err); err != nil {
 		return errors.Join(c.complain(err), err)
 	}
 	return c.sink(name, true)
-}
-
-// makeFolder makes a folder with the permissions of mode, as far as the host lets.
-func (c *copier) makeFolder(name string, mode fs.FileMode) error {
-	if err := c.files.host.Mkdir(name); err != nil {
-		return err
-	}
-	if made, err := c.files.host.Stat(name); err == nil && let(mode, made.Mode()) != made.Mode().Perm() {
-		_ = c.files.host.Chmod(name, let(mode, made.Mode())) // as with files
-	}
-	return nil
 }
 
 func (c *copier) takeFile(to facts.Facts, name string, mode fs.FileMode, size int64) error {
