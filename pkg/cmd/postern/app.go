@@ -107,14 +107,19 @@ func (a *app) defaults(cmd *cobra.Command) error {
 	if !slices.Contains(formats, a.format) {
 		return usage("--format %q is not one of %s", a.format, strings.Join(formats, ", "))
 	}
-	if a.home == "" {
-		dir, err := os.UserConfigDir()
-		if err != nil {
-			return fmt.Errorf("no folder for settings: %w; set POSTERN_HOME", err)
-		}
+	if dir, err := os.UserConfigDir(); a.home == "" && err == nil {
 		a.home = filepath.Join(dir, "postern")
 	}
 	return nil
+}
+
+// settings is the folder for tokens and settings. Not everybody has one: a job, say, that gets
+// its token by POSTERN_TOKEN.
+func (a *app) settings() (string, error) {
+	if a.home == "" {
+		return "", fail(exitUsage, "set POSTERN_HOME", "there is no folder for tokens and settings: neither HOME nor XDG_CONFIG_HOME is set")
+	}
+	return a.home, nil
 }
 
 // group is a command that only has others below it.

@@ -84,7 +84,7 @@ func (a *app) rotateCmd() *cobra.Command {
 			return a.print(k, func(w io.Writer) { fmt.Fprintln(w, k.GetName()) })
 		},
 	}
-	c.Flags().DurationVar(&lead, "lead", 0, "how long the new key is trusted before it signs")
+	c.Flags().Var((*span)(&lead), "lead", "how long the new key is trusted before it signs")
 	return c
 }
 

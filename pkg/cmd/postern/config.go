@@ -18,7 +18,7 @@ func (a *app) configCmd() *cobra.Command {
 resource, nearest first, so that libpq goes on to the next when one is down. The password
 is a token: PGPASSWORD=$(postern token). With --cert each entry shows the certificate that
 postern grant TASK --cert makes in the same folder, and needs no password.`,
-		Example: "  postern config pg --file ~/.pg_service.conf\n  PGPASSWORD=$(postern token) psql service=sales-report.warehouse",
+		Example: "  postern config pg --file ~/.postern.conf\n  PGSERVICEFILE=~/.postern.conf PGPASSWORD=$(postern token) psql service=sales-report.warehouse",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.configPG(cmd.Context(), file, dir) },
 	}
 	pg.Flags().StringVar(&file, "file", "", "write to this file; standard output where it is not given")
@@ -76,7 +76,7 @@ func (a *app) eachTarget(ctx context.Context, protocol string, fn func(to target
 				continue
 			}
 			if err == nil {
-				err = fn(to, oneLine(o.GetPurpose(), 70), nodes)
+				err = fn(to, tamed(oneLine(o.GetPurpose(), 70)), nodes)
 			}
 			if err != nil {
 				return err
@@ -89,12 +89,24 @@ func (a *app) eachTarget(ctx context.Context, protocol string, fn func(to target
 	return nil
 }
 
+// ours is how a file begins that writeConfig has written.
+const ours = "# Written by postern config, and anew each time.\n"
+
 // writeConfig writes a configuration to a file that only the user can read, or to
-// standard output.
+// standard output. A file in which people keep entries of their own stays as it is.
 func (a *app) writeConfig(file, text string) error {
 	if file == "" {
 		_, err := fmt.Fprint(a.env.Stdout, text)
 		return err
 	}
-	return os.WriteFile(file, []byte(text), 0o600)
+	if st, err := os.Stat(file); err == nil && st.Mode().IsRegular() && st.Size() > 0 {
+		there, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if !strings.HasPrefix(string(there), ours) {
+			return fail(exitUsage, "give a file of its own, or add to it what postern config prints without --file", "%s was not written by postern config, and is left as it is", file)
+		}
+	}
+	return os.WriteFile(file, []byte(ours+"\n"+text), 0o600)
 }

@@ -176,12 +176,19 @@ func (a *app) borrow(ctx context.Context, api *api, req *apiv1.CreateGrantReques
 	return b, nil
 }
 
-// clientFolder is a folder for what one run of a client reads, and nobody else can.
+// clientFolder is a folder for what one run of a client reads, and nobody else can. Where there
+// is none for settings, or it cannot be written, it lies among temporary files.
 func (a *app) clientFolder() (dir string, done func(), err error) {
-	if err := os.MkdirAll(a.home, 0o700); err != nil {
-		return "", nil, err
+	home, err := a.settings()
+	if err == nil {
+		err = os.MkdirAll(home, 0o700)
 	}
-	dir, err = os.MkdirTemp(a.home, ".client-*") // 0700
+	if err == nil {
+		dir, err = os.MkdirTemp(home, ".client-*") // 0700
+	}
+	if err != nil {
+		dir, err = os.MkdirTemp("", "postern-client-*") // 0700, too
+	}
 	return dir, func() { _ = os.RemoveAll(dir) }, err
 }
 

@@ -48,6 +48,9 @@ func (a *app) loginCmd() *cobra.Command {
 }
 
 func (a *app) login(ctx context.Context, name string, device bool) error {
+	if _, err := a.settings(); err != nil {
+		return err
+	}
 	api, err := a.dial(ctx, true)
 	if err != nil {
 		return err

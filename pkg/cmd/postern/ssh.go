@@ -240,9 +240,13 @@ is needed and kept in a folder while it is good. Nodes are known by one @cert-au
 
 func (a *app) configSSH(ctx context.Context, file, dir string) error {
 	if dir == "" {
-		dir = filepath.Join(a.home, "ssh")
+		home, err := a.settings()
+		if err != nil {
+			return err
+		}
+		dir = filepath.Join(home, "ssh")
 	}
-	self, err := os.Executable()
+	command, err := a.again()
 	if err != nil {
 		return err
 	}
@@ -256,7 +260,7 @@ func (a *app) configSSH(ctx context.Context, file, dir string) error {
 		if err != nil {
 			return err
 		}
-		fetch := fmt.Sprintf("%s grant %s --reuse --ssh %s", shellQuote(self), to.task, shellQuote(filepath.Dir(files.key)))
+		fetch := fmt.Sprintf("%s grant %s --reuse --ssh %s", command, to.task, shellQuote(filepath.Dir(files.key)))
 		if strings.Contains(fetch, `"`) {
 			return fmt.Errorf("a path with a quotation mark cannot stand in ssh_config: %s", fetch)
 		}
@@ -271,4 +275,25 @@ func (a *app) configSSH(ctx context.Context, file, dir string) error {
 		return err
 	}
 	return a.writeConfig(file, out.String())
+}
+
+// again is this program as a shell runs it from anywhere, with the settings of this run: who runs
+// ssh later may have none of its environment.
+func (a *app) again() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	words := []string{shellQuote(self), "--addr", shellQuote(a.addr)}
+	for _, f := range [][2]string{{"--ca", a.ca}, {"--home", a.home}} {
+		if f[1] == "" {
+			continue
+		}
+		path, err := filepath.Abs(f[1])
+		if err != nil {
+			return "", err
+		}
+		words = append(words, f[0], shellQuote(path))
+	}
+	return strings.Join(words, " "), nil
 }

@@ -43,6 +43,9 @@ const slack = time.Minute
 func (a *app) tokenFile() string { return filepath.Join(a.home, "tokens.json") }
 
 func (a *app) readLogin() (*kept, error) {
+	if _, err := a.settings(); err != nil {
+		return nil, err
+	}
 	b, err := os.ReadFile(a.tokenFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, signedOut("not signed in")
@@ -111,6 +114,9 @@ func (a *app) saveTokens(ctx context.Context, t *tokens) error {
 
 // forgetTokens removes the login, and its key where there is one.
 func (a *app) forgetTokens(ctx context.Context) error {
+	if _, err := a.settings(); err != nil {
+		return err
+	}
 	if k, err := a.readLogin(); err == nil && len(k.Sealed) > 0 {
 		if _, err := a.ring(ctx, func(k Keyring) (string, error) { return "", k.Delete(a.ringName()) }); err != nil {
 			a.say("the key of the login stays in the keyring, and opens nothing any more: %s", err)
