@@ -15,7 +15,7 @@ import (
 type Facts struct {
 	// Method is as sent; methods are case-sensitive.
 	Method string
-	// Path is decoded and canonical.
+	// Path is decoded, but for each Slash, and canonical.
 	Path string
 	// Query is decoded, in the order of the client.
 	Query []Pair

@@ -23,16 +23,20 @@ type Pair struct {
 	Bare        bool // there is no "=" behind the name
 }
 
+// Slash stands in a path for a slash that is encoded, in a name of a package or a project, say.
+// To some servers it parts names, and to some it does not.
+const Slash = "%2F"
+
 // A Target is what a request is for, without its host.
 type Target struct {
-	Path  string // decoded
+	Path  string // decoded, but for each Slash
 	Query []Pair // decoded
 }
 
 // ParseTarget reads a request target in origin form, as it stands in the first line. What
 // servers are known to read in different ways is an error: what is left encoded after one
-// decoding, empty and dotted segments, encoded slashes, parameters of a path, letters that
-// become punctuation in another normal form.
+// decoding, empty and dotted segments, parameters of a path, letters that become punctuation
+// in another normal form. An encoded slash stays what it is, for rules to say.
 func ParseTarget(raw string) (Target, error) {
 	if len(raw) > MaxTarget {
 		return Target{}, fmt.Errorf("the target is longer than %d bytes", MaxTarget)
@@ -63,16 +67,17 @@ func parsePath(raw string) (string, error) {
 	if raw == "" || raw[0] != '/' {
 		return "", errors.New("the path does not begin with a slash")
 	}
-	path, err := decode(raw, false)
-	if err != nil {
-		return "", err
+	parts := strings.Split(strings.ReplaceAll(raw, "%2f", Slash), Slash)
+	for i, part := range parts {
+		var err error
+		if parts[i], err = decode(part, false); err != nil {
+			return "", err
+		}
+		if strings.ContainsAny(parts[i], `%\;`) {
+			return "", errors.New("the path has a character that some servers read in another way: one of % \\ ;")
+		}
 	}
-	if strings.Count(path, "/") != strings.Count(raw, "/") {
-		return "", errors.New("the path has an encoded slash")
-	}
-	if strings.ContainsAny(path, `%\;`) {
-		return "", errors.New("the path has a character that some servers read in another way: one of % \\ ;")
-	}
+	path := strings.Join(parts, Slash)
 	if !plain(path) && !norm.NFKC.IsNormalString(path) {
 		return "", errors.New("the path has letters that become others in another normal form")
 	}
@@ -87,7 +92,7 @@ func parsePath(raw string) (string, error) {
 		case s == "" && !more:
 		case s == "":
 			return "", errors.New("the path has an empty segment")
-		case strings.Trim(s, ". ") == "":
+		case slices.ContainsFunc(strings.Split(s, Slash), func(s string) bool { return s != "" && strings.Trim(s, ". ") == "" }):
 			return "", errors.New("the path has a segment of dots")
 		}
 	}
@@ -196,7 +201,7 @@ func unhex(c byte) int {
 // literal. Parsing it gives the same target.
 func (t Target) String() string {
 	b := make([]byte, 0, len(t.Path)+64)
-	b = encode(b, t.Path, "-._~!$&'()*+,=:@/")
+	b = encode(b, t.Path, "-._~!$&'()*+,=:@/%") // no % but that of a Slash
 	for i, p := range t.Query {
 		b = append(b, "?&"[min(i, 1)])
 		b = encode(b, p.Name, "-._~*!$'(),:@/")

@@ -155,12 +155,16 @@ func (r *request) fits(f *http.Facts) bool {
 		return false
 	}
 	if len(r.grpc) > 0 {
-		return f.GRPC() && len(f.Query) == 0 && slices.ContainsFunc(r.grpc, func(p string) bool { return like("/"+p, f.Path) && strings.Count(f.Path, "/") == 2 })
+		return f.GRPC() && len(f.Query) == 0 && slices.ContainsFunc(r.grpc, func(p string) bool {
+			return like("/"+p, f.Path) && strings.Count(f.Path, "/") == 2 && !strings.Contains(f.Path, http.Slash)
+		})
 	}
 	return matchPath(r.path, f.Path)
 }
 
-// matchPath matches segment by segment. A * stands for something.
+// matchPath matches segment by segment. A * stands for something. An encoded slash stands for
+// itself alone, in a segment that names it: what a server takes for two segments no pattern
+// takes for one, nor for what is below another.
 func matchPath(pattern, path string) bool {
 	below, all := strings.CutSuffix(pattern, "/**")
 	if !all {
@@ -171,11 +175,15 @@ func matchPath(pattern, path string) bool {
 		return false
 	}
 	for i := range want {
-		if !like(want[i], got[i]) || got[i] == "" && strings.Contains(want[i], "*") {
+		if !matchSegment(want[i], got[i]) || got[i] == "" && strings.Contains(want[i], "*") {
 			return false
 		}
 	}
-	return true
+	return !slices.ContainsFunc(got[len(want):], func(s string) bool { return strings.Contains(s, http.Slash) })
+}
+
+func matchSegment(pattern, segment string) bool {
+	return slices.EqualFunc(strings.Split(pattern, http.Slash), strings.Split(segment, http.Slash), like)
 }
 
 // objection says what of a request that fits the permit does not allow, or nothing.

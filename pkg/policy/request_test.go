@@ -39,6 +39,7 @@ spec:
     - {methods: [PATCH], path: "/api/orders/*", when: 'http.body.status == "paid" && !has(http.body.admin)'}
     - {methods: [DELETE], path: "/api/orders/*", approval: {scope: statement, rule: leads}}
     - {methods: [GET], path: "/static/**", query: ["*"]}
+    - {methods: [GET], path: "/projects/acme%2F*/issues/**"}
     - {methods: [GET], path: /api/stream, websocket: true}
     - {grpc: ["orders.v1.Orders/Get*", "grpc.health.v1.Health/Check"]}
   duration: 1h
@@ -119,6 +120,14 @@ func TestRequests(t *testing.T) {
 		{ask("DELETE /api/orders/1"), postern.VerdictHold, ""},
 		{ask("GET /static/a/b.css?v=1&v=2"), postern.VerdictAllow, ""},
 		{ask("GET /statics"), postern.VerdictDeny, ""},
+		{ask("GET /projects/acme%2fsite/issues/7"), postern.VerdictAllow, ""},
+		{ask("GET /projects/acme%2Fsite%2Fadmin/issues/7"), postern.VerdictDeny, "does not allow"},
+		{ask("GET /projects/acme/site/issues/7"), postern.VerdictDeny, ""},
+		{ask("GET /projects/other%2Fsite/issues/7"), postern.VerdictDeny, ""},
+		{ask("GET /projects/acme%2Fsite/issues/7%2Fx"), postern.VerdictDeny, ""},
+		{ask("GET /api/orders%2F42"), postern.VerdictDeny, ""},
+		{ask("GET /api/orders/42%2Flines"), postern.VerdictDeny, ""},
+		{ask("GET /static/a%2Fb.css"), postern.VerdictDeny, ""},
 		{ask("GET /api/stream"), postern.VerdictDeny, ""},
 		{ask("GET /api/stream", upgrade), postern.VerdictAllow, ""},
 		{ask("GET /api/orders/42", upgrade), postern.VerdictDeny, "websocket at"},
@@ -126,6 +135,7 @@ func TestRequests(t *testing.T) {
 		{ask("POST /orders.v1.Orders/GetOrder"), postern.VerdictDeny, ""},
 		{ask("POST /orders.v1.Orders/DeleteOrder", grpc), postern.VerdictDeny, ""},
 		{ask("POST /orders.v1.Orders/GetOrder/x", grpc), postern.VerdictDeny, ""},
+		{ask("POST /orders.v1.Orders/GetOrder%2Fx", grpc), postern.VerdictDeny, ""},
 		{ask("GET /", func(f *http.Facts) { f.Unknown = "odd" }), postern.VerdictDeny, "could not be understood"},
 		{nil, postern.VerdictDeny, "could not be understood"},
 	} {

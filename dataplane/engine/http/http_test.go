@@ -77,7 +77,7 @@ func TestBadInput(t *testing.T) {
 	h := newHouse(t)
 	for _, target := range []string{
 		"/api/orders/%2e%2e/admin/users", "/api/orders/%252e%252e/admin/users", "/api/orders/..;/admin/users", "/api//orders/1", "/api/orders/1%00.json",
-		"/api/orders/%E2%80%A5/admin", "/a%2fb", "/a%5cb", "/.postern/x", "/echo?_method=DELETE",
+		"/api/orders/%E2%80%A5/admin", "/a%2f..%2fb", "/a%5cb", "/.postern/x", "/echo?_method=DELETE",
 	} {
 		if resp, said := h.ask(t, "GET "+target, ""); resp.StatusCode < 400 || resp.Header.Get("Postern-Code") == "" {
 			t.Errorf("%s: %s %s", target, resp.Status, said)
@@ -105,6 +105,30 @@ func TestBadInput(t *testing.T) {
 		if got := h.raw(t, raw+"Postern-Task: t.target\r\nAuthorization: Bearer "+enginetest.Token+"\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 4") {
 			t.Errorf("%q: %.100s", raw, got)
 		}
+	}
+}
+
+// TestSlashes: a slash that is encoded reaches the resource as that, and is judged as that.
+func TestSlashes(t *testing.T) {
+	says := func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.RequestURI) }
+	two := newHouse(t)
+	two.mux.HandleFunc("/", says)
+	for name, h := range map[string]*house{"HTTP/2": two, "HTTP/1.1": newPlain(t, engine.HTTPTerms{Authority: "packages.internal", Auth: "none"}, func() string { return "" }, says)} {
+		for range 2 { // the second time it is known
+			if resp, told := h.ask(t, "GET /@babel%2fcore/-/%2F?a=%2f", ""); told != "/@babel%2Fcore/-/%2F?a=/" {
+				t.Errorf("%s: %s %s", name, resp.Status, told)
+			}
+		}
+		for _, text := range h.door.Last().Prepared() {
+			if text != "GET /@babel%2Fcore/-/%2F?a=/" {
+				t.Errorf("%s: judged as %s", name, text)
+			}
+		}
+	}
+	x := &exchange{judged: judged{target: pkghttp.Target{Path: "/bucket/a" + pkghttp.Slash + "b"}}, terms: &engine.Terms{HTTP: engine.HTTPTerms{Auth: "sigv4"}}}
+	c := credential("")
+	if _, err := x.inject(nil, &c); err == nil {
+		t.Error("a path is signed in another form than it was judged in")
 	}
 }
 

@@ -15,6 +15,8 @@ import (
 	"github.com/aws/smithy-go/encoding/httpbinding"
 
 	"github.com/posterngate/postern/dataplane/engine"
+	"github.com/posterngate/postern/dataplane/request"
+	pkghttp "github.com/posterngate/postern/pkg/http"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -68,6 +70,9 @@ func streams(t *engine.Terms) bool { return t.HTTP.Service == "s3" && t.TLS.Mode
 // does not leave the node; the signature must not come back either, for it is good for
 // minutes.
 func (x *exchange) sign(out *http.Request, c *engine.Credential) ([][]byte, error) {
+	if strings.Contains(x.target.Path, pkghttp.Slash) {
+		return nil, request.Bad("the path has an encoded slash, which a signature is over as a plain one") // of names of objects they are the same
+	}
 	for name := range out.Header {
 		if strings.HasPrefix(name, "X-Amz-") && (name == hashHeader || name == "X-Amz-Date" || name == "X-Amz-Security-Token" || name == "X-Amz-Decoded-Content-Length") {
 			out.Header.Del(name) // of a signature of the client's own

@@ -1580,6 +1580,8 @@ type Permit struct {
 	Methods []string `protobuf:"bytes,20,rep,name=methods,proto3" json:"methods,omitempty"`
 	// The path that may be asked for. In a name "*" stands for any characters; a last "**"
 	// stands for everything below.
+	// An encoded slash stands for itself where the path names it, as in "/projects/acme%2F*": "*"
+	// and "**" stand for none.
 	Path string `protobuf:"bytes,21,opt,name=path,proto3" json:"path,omitempty"`
 	// Parameters of the query that may be given, by name; "*" for any.
 	Query []string `protobuf:"bytes,22,rep,name=query,proto3" json:"query,omitempty"`
