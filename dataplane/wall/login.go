@@ -31,8 +31,12 @@ func loginName(r postern.ResourceName, lease string) (string, error) {
 
 func loginPrefix(r postern.ResourceName) string { return policy.WallPrefix(r) + "l_" }
 
-// makeLogin makes the login of one session: a member of the task's role, for one
-// connection, until an instant. Made again it gets the new password. Rules are those of its
+// connections of one login: the session's own, one on which its node asks the planner, and those of
+// before that have not quite ended.
+const connections = 4
+
+// makeLogin makes the login of one session: a member of the task's role, for a few
+// connections, until an instant. Made again it gets the new password. Rules are those of its
 // subject's rows.
 func makeLogin(ctx context.Context, conn *pgx.Conn, w policy.Wall, rules []*postern.TableRule, login, verifier string, until time.Time) error {
 	if !verifierForm.MatchString(verifier) {
@@ -47,7 +51,7 @@ func makeLogin(ctx context.Context, conn *pgx.Conn, w policy.Wall, rules []*post
 		if there {
 			verb, in = "ALTER", ""
 		}
-		err := exec(ctx, tx, verb+" ROLE "+sql.Quote(login)+" LOGIN CONNECTION LIMIT 1 VALID UNTIL '"+until.UTC().Format(time.RFC3339)+"' PASSWORD '"+verifier+"'"+in)
+		err := exec(ctx, tx, fmt.Sprintf("%s ROLE %s LOGIN CONNECTION LIMIT %d VALID UNTIL '", verb, sql.Quote(login), connections)+until.UTC().Format(time.RFC3339)+"' PASSWORD '"+verifier+"'"+in)
 		if err != nil {
 			return err
 		}

@@ -39,7 +39,7 @@ func TestWallAlone(t *testing.T) {
 	}
 	login := account(t, h, "report")
 	row := h.Target(t, fmt.Sprintf("SELECT rolsuper, rolconnlimit, rolvaliduntil < now() + interval '61 minutes', rolcreaterole OR rolcreatedb OR rolbypassrls FROM pg_roles WHERE rolname = '%s'", login))[0]
-	if strings.Join(row, " ") != "f 1 t f" {
+	if strings.Join(row, " ") != "f 4 t f" {
 		t.Errorf("login %s is %v", login, row)
 	}
 	thief := steal(t, h, login)

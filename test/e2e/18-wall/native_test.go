@@ -69,3 +69,28 @@ func TestChanges(t *testing.T) {
 		t.Errorf("what the task permits: %v", err)
 	}
 }
+
+// TestEstimates: what a rule reads of the planner is known at level native, too.
+func TestEstimates(t *testing.T) {
+	h := start(t)
+	h.Apply(t, "ada", `
+kind: Task
+metadata: {name: few}
+spec:
+  purpose: a few orders
+  resources: {names: [vault-room]}
+  permit: [{table: sales.orders, verbs: [select], columns: [id], when: statement.estimatedRows < 20}]
+  duration: 1h
+---
+kind: Binding
+metadata: {name: few}
+spec: {subjects: [{group: analysts}], tasks: [few]}
+`)
+	c := h.Connect(t, "alice", "few.vault-room")
+	if _, err := c.Exec(t.Context(), "SELECT id FROM orders WHERE id = 3"); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.Exec(t.Context(), "SELECT id FROM orders"); house.State(err) != "42501" {
+		t.Errorf("all of them: %v", err)
+	}
+}

@@ -95,7 +95,7 @@ func account(t *testing.T, h *house.House, task string) string {
 func steal(t *testing.T, h *house.House, login string) *pgx.Conn {
 	t.Helper()
 	password := rand.Text()
-	h.Target(t, fmt.Sprintf(`ALTER ROLE "%s" PASSWORD '%s' CONNECTION LIMIT 2`, login, password))
+	h.Target(t, fmt.Sprintf(`ALTER ROLE "%s" PASSWORD '%s'`, login, password))
 	c, err := pgx.Connect(t.Context(), h.PG.DSN("warehouse", login, password))
 	if err != nil {
 		t.Fatal(err)
