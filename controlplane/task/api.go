@@ -87,7 +87,7 @@ func (s *Service) createOnce(ctx context.Context, sub postern.Subject, name post
 		if err := s.few(sub); err != nil {
 			return nil, err
 		}
-		if g, err = s.draft(sub, offer, how.request.Reason); err != nil {
+		if g, err = s.draft(sub, offer, how.request); err != nil {
 			return nil, err
 		}
 		g.Exchanged, g.GivenGrant = how.exchanged, how.given
@@ -218,7 +218,7 @@ func (s *Service) requestOnce(ctx context.Context, sub postern.Subject, name pos
 	if err := s.few(sub); err != nil {
 		return nil, err
 	}
-	g, err := s.draft(sub, offer, how.request.Reason)
+	g, err := s.draft(sub, offer, how.request)
 	if err != nil {
 		return nil, err
 	}

@@ -29,9 +29,9 @@ const overText = "its time is over"
 //
 // A binding's condition is on taking the task: it is not asked again while the binding
 // is as it was when the grant was made. Where the binding was changed since, or the
-// subject is not as it was, everything is asked again, as of the time of taking: a yes is
-// that of the people whom the binding asks now. The rule by which people said yes to a
-// grant is part of its binding in this.
+// subject is not as it was, everything is asked again, as it was asked when the grant was
+// taken, from where and why: a yes is that of the people whom the binding asks now. The rule
+// by which people said yes to a grant is part of its binding in this.
 func (s *Service) unfounded(ctx context.Context, g *typesv1.Grant, now *postern.Subject) (string, error) {
 	snapshot, err := s.policy()
 	if err != nil {
@@ -76,12 +76,7 @@ func (s *Service) unfounded(ctx context.Context, g *typesv1.Grant, now *postern.
 	if unchanged {
 		return "", nil
 	}
-	at := g.GetStartTime()
-	if at == nil {
-		at = g.GetCreateTime()
-	}
-	request := policy.Request{Time: at.AsTime(), Reason: g.GetReason()}
-	for _, o := range snapshot.Offers(sub, request) {
+	for _, o := range snapshot.Offers(sub, requested(g)) {
 		if o.Binding == g.GetBinding() && string(o.Task) == g.GetTask() && (o.Expires.IsZero() || s.cfg.Now().Before(o.Expires)) {
 			return s.unasked(ctx, g, o.Approval)
 		}

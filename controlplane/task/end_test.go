@@ -17,6 +17,7 @@ import (
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
 )
 
@@ -237,6 +238,51 @@ func TestConditionIsAskedWhenTaking(t *testing.T) {
 		synctest.Wait()
 		if _, err := w.open("alice", "sales-report"); err == nil {
 			t.Error("taken outside its hours")
+		}
+	})
+}
+
+// TestConditionIsAskedAgain: a binding that was changed, or a subject that is not as it was, has the
+// condition asked again of how the grant was taken, and not of nowhere and for no reason.
+func TestConditionIsAskedAgain(t *testing.T) {
+	const binding = `{kind: Binding, metadata: {name: %s}, spec: {subjects: [{group: analysts}, {group: %s}], tasks: [%s], when: '%s'}}`
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.apply(fmt.Sprintf(binding, "analysts", "one", "sales-report", `request.ip == "192.0.2.7" && request.client == "psql" && request.region == "eu-1"`))
+		w.apply(fmt.Sprintf(binding, "tickets", "one", "nightly-load", `request.ticket == "OPS-7"`))
+		n1 := object.Bare("node", "n1")
+		n1.GetNode().Spec = &typesv1.NodeSpec{Region: "eu-1"}
+		key, value, err := store.EncodeObject(n1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.store.Commit(t.Context(), store.Op{Key: key, Value: value}); err != nil {
+			t.Fatal(err)
+		}
+		w.start()
+		g := w.mustOpen("alice", "sales-report")
+		made, err := w.Create(t.Context(), w.caller("alice"), &apiv1.CreateGrantRequest{Task: "nightly-load", Reason: "OPS-7: month end"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sub := w.tokens["alice"]
+		sub.Claims = map[string]any{"session": "another"}
+		w.tokens["alice/again"] = sub
+		if again := w.mustOpen("alice/again", "sales-report"); again.GetId() != g.GetId() {
+			t.Errorf("with another token it is not found again: %q", w.stored(g.GetId()).GetEndReason())
+		}
+		w.apply(fmt.Sprintf(binding, "analysts", "more", "sales-report", `request.ip == "192.0.2.7" && request.client == "psql" && request.region == "eu-1"`))
+		w.apply(fmt.Sprintf(binding, "tickets", "more", "nightly-load", `request.ticket == "OPS-7"`))
+		synctest.Wait()
+		for _, id := range []string{g.GetId(), made.GetGrant().GetId()} {
+			if s := w.stored(id); s.GetState() != active {
+				t.Errorf("of a binding that picks more people %s is %s: %q", s.GetTask(), s.GetState(), s.GetEndReason())
+			}
+		}
+		w.apply(fmt.Sprintf(binding, "analysts", "more", "sales-report", `request.ip == "192.0.2.8"`))
+		synctest.Wait()
+		if s := w.stored(g.GetId()); s.GetState() != over {
+			t.Errorf("from elsewhere: %s", s.GetState())
 		}
 	})
 }

@@ -260,7 +260,7 @@ func (s *Service) takeOnce(ctx context.Context, sub postern.Subject, name poster
 	if offer.Approval != nil && offer.Approval.Scope == postern.ScopeGrant {
 		return nil, s.mustAsk(ctx, snapshot, sub, name, offer)
 	}
-	g, err := s.draft(sub, offer, how.request.Reason)
+	g, err := s.draft(sub, offer, how.request)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -54,6 +55,8 @@ const (
 	maxLive        = 200
 	maxEnded       = 10_000
 	maxReasonBytes = 1 << 10
+	// maxOriginBytes bounds what is kept of an address, and of how a client calls itself.
+	maxOriginBytes = 256
 	// room is what a new grant leaves of a value of the store, in bytes, for what becomes of it:
 	// one that cannot be written any more could not be ended.
 	room = 4 << 10
@@ -229,23 +232,43 @@ func versionToWire(v postern.Version) *typesv1.Version {
 	return &typesv1.Version{Epoch: v.Epoch, Revision: v.Revision}
 }
 
-// draft is a new grant by an offer, not yet active.
-func (s *Service) draft(sub postern.Subject, o policy.Offer, reason string) (*typesv1.Grant, error) {
+// draft is a new grant by an offer that was made to a request, not yet active.
+func (s *Service) draft(sub postern.Subject, o policy.Offer, req policy.Request) (*typesv1.Grant, error) {
 	wire, err := noun.Subject(sub)
 	if err != nil {
 		return nil, err
 	}
 	g := &typesv1.Grant{
-		Id: newGrantID(), Subject: wire, Task: string(o.Task), Binding: o.Binding, Reason: reason,
-		State: typesv1.GrantState_GRANT_STATE_ASKED, CreateTime: timestamppb.New(s.cfg.Now()),
+		Id: newGrantID(), Subject: wire, Task: string(o.Task), Binding: o.Binding, Reason: req.Reason,
+		Origin: &typesv1.GrantOrigin{Address: clip(req.Address), Region: req.Region, Client: clip(req.Client)},
+		State:  typesv1.GrantState_GRANT_STATE_ASKED, CreateTime: timestamppb.New(s.cfg.Now()),
 	}
-	if g.Bound, err = reference(o, sub, reason); err != nil {
+	if g.Bound, err = reference(o, sub, req.Reason); err != nil {
 		return nil, err
 	}
 	if a := o.Approval; a != nil && a.Scope != postern.ScopeGrant {
 		g.Approval = noun.Approval(a)
 	}
 	return g, nil
+}
+
+// clip bounds what a client says of itself.
+func clip(text string) string {
+	return strings.ToValidUTF8(text[:min(len(text), maxOriginBytes)], "")
+}
+
+// requested is how a grant was taken or asked for: by that, its binding's condition is asked
+// again.
+func requested(g *typesv1.Grant) policy.Request {
+	at := g.GetStartTime()
+	if at == nil {
+		at = g.GetCreateTime()
+	}
+	o := g.GetOrigin()
+	return policy.Request{
+		Time: at.AsTime(), Address: o.GetAddress(), Region: o.GetRegion(), Client: o.GetClient(),
+		Reason: g.GetReason(), Ticket: policy.Ticket(g.GetReason()),
+	}
 }
 
 // activate begins g now. It ends after duration, or before that with its binding or

@@ -155,7 +155,7 @@ func readGrant(b []byte, now time.Time) (*postern.Grant, error) {
 	out := &postern.Grant{
 		ID: postern.GrantID(g.GetId()), Task: postern.TaskName(g.GetTask()), Binding: g.GetBinding(),
 		Start: g.GetStartTime().AsTime(), End: g.GetEndTime().AsTime(), MinVersion: version(g.GetMinVersion()),
-		Subject: noun.SubjectOf(g.GetSubject()), Approval: noun.ApprovalOf(g.GetApproval()),
+		Subject: noun.SubjectOf(g.GetSubject()), Approval: noun.ApprovalOf(g.GetApproval()), Reason: g.GetReason(),
 	}
 	return out, nil
 }

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"math/big"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -160,4 +161,15 @@ func TestSignIn(t *testing.T) {
 	h.grant.Task = "report"
 	h.refuse = &postern.Refusal{Code: postern.CodeBadToken, Reason: "nobody has signed in"}
 	h.refused(c, postern.CodeBadToken, "nobody has signed in")
+}
+
+// TestWhyAGrantWasAskedFor: a task's conditions read what its grant says of that.
+func TestWhyAGrantWasAskedFor(t *testing.T) {
+	h := newHouse(t)
+	h.load(strings.ReplaceAll(world, "PORT", "5432") + `  when: request.ticket == "OPS-7" && request.reason.endsWith("month end")` + "\n")
+	h.refused(claim(), postern.CodeDenied, "does not allow this here and now")
+	h.grant.Reason = "OPS-7: month end"
+	if s := h.open(); s.request().Ticket != "OPS-7" {
+		t.Errorf("its statements are judged for %q", s.request().Ticket)
+	}
 }

@@ -206,7 +206,7 @@ func (k *Keeper) Open(ctx context.Context, c engine.Claim) (_ engine.Session, er
 	if err := k.fresh(terms, false); err != nil {
 		return nil, err
 	}
-	q := k.query(grant, res.name, k.request(c))
+	q := k.query(grant, res.name, k.request(c, grant))
 	d := snap.DecideConnect(q)
 	if r := k.over(grant, q.Request.Time); r != nil {
 		return nil, r
@@ -276,14 +276,18 @@ func endSpan(span trace.Span, err error) {
 	span.End()
 }
 
-func (k *Keeper) request(c engine.Claim) policy.Request {
+// request is how a client asks under a grant: why, its grant says.
+func (k *Keeper) request(c engine.Claim, g *postern.Grant) policy.Request {
 	host, _, found := strings.Cut(c.ClientAddress, "]:")
 	if !found {
 		if i := strings.LastIndexByte(c.ClientAddress, ':'); i >= 0 {
 			host = c.ClientAddress[:i]
 		}
 	}
-	return policy.Request{Time: k.cfg.Now(), Address: strings.TrimPrefix(host, "["), Region: k.cfg.Region, Client: c.ClientProgram}
+	return policy.Request{
+		Time: k.cfg.Now(), Address: strings.TrimPrefix(host, "["), Region: k.cfg.Region, Client: c.ClientProgram,
+		Reason: g.Reason, Ticket: policy.Ticket(g.Reason),
+	}
 }
 
 func (k *Keeper) query(g *postern.Grant, r postern.ResourceName, req policy.Request) policy.Query {

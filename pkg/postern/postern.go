@@ -85,6 +85,7 @@ type Grant struct {
 	Start, End time.Time
 	MinVersion Version // a node that has not applied it must catch up or deny
 	Approval   *Approval
+	Reason     string // why it was asked for
 	// Alternatives are other tasks that the subject may have on the resource. They are for
 	// hints alone: nothing signs them.
 	Alternatives []Alternative

@@ -13,10 +13,11 @@ import (
 // grantContext separates signatures of grants from all others.
 const grantContext = "postern/grant/v1"
 
-// SignGrant vouches for g to nodes, as it is now. The hash of its token stays here.
+// SignGrant vouches for g to nodes, as it is now. The hash of its token, and from
+// where it was asked for, stay here.
 func (a *Authority) SignGrant(g *typesv1.Grant) (*typesv1.SignedGrant, error) {
 	g = proto.CloneOf(g)
-	g.TokenHash, g.CertificateHash = nil, nil
+	g.TokenHash, g.CertificateHash, g.Origin = nil, nil, nil
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(g)
 	if err != nil {
 		return nil, err

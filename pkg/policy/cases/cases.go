@@ -39,6 +39,8 @@ type Case struct {
 	At        time.Time `json:"at"`        // when; now where unset
 	Address   string    `json:"address"`   // where the client is
 	Client    string    `json:"client"`    // the program that it names
+	Region    string    `json:"region"`    // of the node
+	Reason    string    `json:"reason"`    // why the grant is asked for; it may name a ticket
 	Want      Want      `json:"want"`
 }
 

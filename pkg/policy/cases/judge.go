@@ -13,7 +13,7 @@ import (
 )
 
 func (c *Case) request(now time.Time) policy.Request {
-	return policy.Request{Time: now, Address: c.Address, Client: c.Client}
+	return policy.Request{Time: now, Address: c.Address, Client: c.Client, Region: c.Region, Reason: c.Reason, Ticket: policy.Ticket(c.Reason)}
 }
 
 // can judges what a target asks for: under the task that is named, or under whichever

@@ -359,7 +359,10 @@ type Grant struct {
 	// where it was an OIDC token.
 	GivenGrant string `protobuf:"bytes,22,opt,name=given_grant,json=givenGrant,proto3" json:"given_grant,omitempty"`
 	// The ticket or job that the grant ends with; unset where there is none.
-	Bound         *GrantReference `protobuf:"bytes,16,opt,name=bound,proto3" json:"bound,omitempty"`
+	Bound *GrantReference `protobuf:"bytes,16,opt,name=bound,proto3" json:"bound,omitempty"`
+	// How it was taken or asked for, by which its binding's condition is asked again; unset
+	// where that was before this was kept.
+	Origin        *GrantOrigin `protobuf:"bytes,23,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -520,6 +523,77 @@ func (x *Grant) GetBound() *GrantReference {
 	return nil
 }
 
+func (x *Grant) GetOrigin() *GrantOrigin {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
+}
+
+// GrantOrigin is how somebody came who took a grant, or asked for one.
+type GrantOrigin struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The address of the client.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// The region of the node; empty at the API.
+	Region string `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	// The program that the client named.
+	Client        string `protobuf:"bytes,3,opt,name=client,proto3" json:"client,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrantOrigin) Reset() {
+	*x = GrantOrigin{}
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrantOrigin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrantOrigin) ProtoMessage() {}
+
+func (x *GrantOrigin) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrantOrigin.ProtoReflect.Descriptor instead.
+func (*GrantOrigin) Descriptor() ([]byte, []int) {
+	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *GrantOrigin) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *GrantOrigin) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *GrantOrigin) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
 // GrantReference names a ticket or a job.
 type GrantReference struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -535,7 +609,7 @@ type GrantReference struct {
 
 func (x *GrantReference) Reset() {
 	*x = GrantReference{}
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[3]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -547,7 +621,7 @@ func (x *GrantReference) String() string {
 func (*GrantReference) ProtoMessage() {}
 
 func (x *GrantReference) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[3]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -560,7 +634,7 @@ func (x *GrantReference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantReference.ProtoReflect.Descriptor instead.
 func (*GrantReference) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{3}
+	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GrantReference) GetHook() string {
@@ -601,7 +675,7 @@ type Closed struct {
 
 func (x *Closed) Reset() {
 	*x = Closed{}
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[4]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -613,7 +687,7 @@ func (x *Closed) String() string {
 func (*Closed) ProtoMessage() {}
 
 func (x *Closed) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[4]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -626,7 +700,7 @@ func (x *Closed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Closed.ProtoReflect.Descriptor instead.
 func (*Closed) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{4}
+	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Closed) GetWhat() *GrantReference {
@@ -672,7 +746,7 @@ type WebSession struct {
 
 func (x *WebSession) Reset() {
 	*x = WebSession{}
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[5]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +758,7 @@ func (x *WebSession) String() string {
 func (*WebSession) ProtoMessage() {}
 
 func (x *WebSession) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[5]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +771,7 @@ func (x *WebSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebSession.ProtoReflect.Descriptor instead.
 func (*WebSession) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{5}
+	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WebSession) GetSubject() *Subject {
@@ -736,7 +810,7 @@ type SignedGrant struct {
 
 func (x *SignedGrant) Reset() {
 	*x = SignedGrant{}
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[6]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -748,7 +822,7 @@ func (x *SignedGrant) String() string {
 func (*SignedGrant) ProtoMessage() {}
 
 func (x *SignedGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[6]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -761,7 +835,7 @@ func (x *SignedGrant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignedGrant.ProtoReflect.Descriptor instead.
 func (*SignedGrant) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{6}
+	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SignedGrant) GetGrant() []byte {
@@ -841,7 +915,7 @@ type Hold struct {
 
 func (x *Hold) Reset() {
 	*x = Hold{}
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[7]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -853,7 +927,7 @@ func (x *Hold) String() string {
 func (*Hold) ProtoMessage() {}
 
 func (x *Hold) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[7]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -866,7 +940,7 @@ func (x *Hold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hold.ProtoReflect.Descriptor instead.
 func (*Hold) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{7}
+	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Hold) GetId() string {
@@ -1041,7 +1115,7 @@ type Parameter struct {
 
 func (x *Parameter) Reset() {
 	*x = Parameter{}
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[8]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1053,7 +1127,7 @@ func (x *Parameter) String() string {
 func (*Parameter) ProtoMessage() {}
 
 func (x *Parameter) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[8]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1066,7 +1140,7 @@ func (x *Parameter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parameter.ProtoReflect.Descriptor instead.
 func (*Parameter) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{8}
+	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Parameter) GetValue() string {
@@ -1098,7 +1172,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[9]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1110,7 +1184,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[9]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1123,7 +1197,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{9}
+	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Approval) GetSubject() string {
@@ -1232,7 +1306,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[10]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1244,7 +1318,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_types_v1_runtime_proto_msgTypes[10]
+	mi := &file_postern_types_v1_runtime_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1257,7 +1331,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{10}
+	return file_postern_types_v1_runtime_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Session) GetId() string {
@@ -1465,7 +1539,7 @@ const file_postern_types_v1_runtime_proto_rawDesc = "" +
 	"\x03mfa\x18\x05 \x01(\bB\x04\xa8\xee\x18\x00R\x03mfa\x12 \n" +
 	"\bworkload\x18\x06 \x01(\tB\x04\xa8\xee\x18\x00R\bworkload\x12\x1a\n" +
 	"\x05actor\x18\a \x01(\tB\x04\xa8\xee\x18\x00R\x05actor\x12\x16\n" +
-	"\x03via\x18\b \x03(\tB\x04\xa8\xee\x18\x00R\x03via\"\xda\x06\n" +
+	"\x03via\x18\b \x03(\tB\x04\xa8\xee\x18\x00R\x03via\"\x97\a\n" +
 	"\x05Grant\x12\x14\n" +
 	"\x02id\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x02id\x129\n" +
 	"\asubject\x18\x02 \x01(\v2\x19.postern.types.v1.SubjectB\x04\xa8\xee\x18\x00R\asubject\x12\x18\n" +
@@ -1491,7 +1565,12 @@ const file_postern_types_v1_runtime_proto_rawDesc = "" +
 	"\texchanged\x18\x15 \x01(\bB\x04\xa8\xee\x18\x00R\texchanged\x12%\n" +
 	"\vgiven_grant\x18\x16 \x01(\tB\x04\xa8\xee\x18\x00R\n" +
 	"givenGrant\x12<\n" +
-	"\x05bound\x18\x10 \x01(\v2 .postern.types.v1.GrantReferenceB\x04\xa8\xee\x18\x00R\x05bound\"Z\n" +
+	"\x05bound\x18\x10 \x01(\v2 .postern.types.v1.GrantReferenceB\x04\xa8\xee\x18\x00R\x05bound\x12;\n" +
+	"\x06origin\x18\x17 \x01(\v2\x1d.postern.types.v1.GrantOriginB\x04\xa8\xee\x18\x00R\x06origin\"i\n" +
+	"\vGrantOrigin\x12\x1e\n" +
+	"\aaddress\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\aaddress\x12\x1c\n" +
+	"\x06region\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x06region\x12\x1c\n" +
+	"\x06client\x18\x03 \x01(\tB\x04\xa8\xee\x18\x00R\x06client\"Z\n" +
 	"\x0eGrantReference\x12\x18\n" +
 	"\x04hook\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04hook\x12\x16\n" +
 	"\x03ref\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\x03ref\x12\x16\n" +
@@ -1616,56 +1695,58 @@ func file_postern_types_v1_runtime_proto_rawDescGZIP() []byte {
 }
 
 var file_postern_types_v1_runtime_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_postern_types_v1_runtime_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_postern_types_v1_runtime_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_postern_types_v1_runtime_proto_goTypes = []any{
 	(GrantState)(0),               // 0: postern.types.v1.GrantState
 	(HoldState)(0),                // 1: postern.types.v1.HoldState
 	(*Version)(nil),               // 2: postern.types.v1.Version
 	(*Subject)(nil),               // 3: postern.types.v1.Subject
 	(*Grant)(nil),                 // 4: postern.types.v1.Grant
-	(*GrantReference)(nil),        // 5: postern.types.v1.GrantReference
-	(*Closed)(nil),                // 6: postern.types.v1.Closed
-	(*WebSession)(nil),            // 7: postern.types.v1.WebSession
-	(*SignedGrant)(nil),           // 8: postern.types.v1.SignedGrant
-	(*Hold)(nil),                  // 9: postern.types.v1.Hold
-	(*Parameter)(nil),             // 10: postern.types.v1.Parameter
-	(*Approval)(nil),              // 11: postern.types.v1.Approval
-	(*Session)(nil),               // 12: postern.types.v1.Session
-	(*structpb.Struct)(nil),       // 13: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
-	(*ApprovalRequirement)(nil),   // 15: postern.types.v1.ApprovalRequirement
+	(*GrantOrigin)(nil),           // 5: postern.types.v1.GrantOrigin
+	(*GrantReference)(nil),        // 6: postern.types.v1.GrantReference
+	(*Closed)(nil),                // 7: postern.types.v1.Closed
+	(*WebSession)(nil),            // 8: postern.types.v1.WebSession
+	(*SignedGrant)(nil),           // 9: postern.types.v1.SignedGrant
+	(*Hold)(nil),                  // 10: postern.types.v1.Hold
+	(*Parameter)(nil),             // 11: postern.types.v1.Parameter
+	(*Approval)(nil),              // 12: postern.types.v1.Approval
+	(*Session)(nil),               // 13: postern.types.v1.Session
+	(*structpb.Struct)(nil),       // 14: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*ApprovalRequirement)(nil),   // 16: postern.types.v1.ApprovalRequirement
 }
 var file_postern_types_v1_runtime_proto_depIdxs = []int32{
-	13, // 0: postern.types.v1.Subject.claims:type_name -> google.protobuf.Struct
+	14, // 0: postern.types.v1.Subject.claims:type_name -> google.protobuf.Struct
 	3,  // 1: postern.types.v1.Grant.subject:type_name -> postern.types.v1.Subject
 	0,  // 2: postern.types.v1.Grant.state:type_name -> postern.types.v1.GrantState
-	14, // 3: postern.types.v1.Grant.start_time:type_name -> google.protobuf.Timestamp
-	14, // 4: postern.types.v1.Grant.end_time:type_name -> google.protobuf.Timestamp
+	15, // 3: postern.types.v1.Grant.start_time:type_name -> google.protobuf.Timestamp
+	15, // 4: postern.types.v1.Grant.end_time:type_name -> google.protobuf.Timestamp
 	2,  // 5: postern.types.v1.Grant.min_version:type_name -> postern.types.v1.Version
-	14, // 6: postern.types.v1.Grant.create_time:type_name -> google.protobuf.Timestamp
-	15, // 7: postern.types.v1.Grant.approval:type_name -> postern.types.v1.ApprovalRequirement
-	5,  // 8: postern.types.v1.Grant.bound:type_name -> postern.types.v1.GrantReference
-	5,  // 9: postern.types.v1.Closed.what:type_name -> postern.types.v1.GrantReference
-	14, // 10: postern.types.v1.Closed.time:type_name -> google.protobuf.Timestamp
-	14, // 11: postern.types.v1.Closed.keep_until:type_name -> google.protobuf.Timestamp
-	3,  // 12: postern.types.v1.WebSession.subject:type_name -> postern.types.v1.Subject
-	14, // 13: postern.types.v1.WebSession.expire_time:type_name -> google.protobuf.Timestamp
-	10, // 14: postern.types.v1.Hold.parameters:type_name -> postern.types.v1.Parameter
-	1,  // 15: postern.types.v1.Hold.state:type_name -> postern.types.v1.HoldState
-	14, // 16: postern.types.v1.Hold.create_time:type_name -> google.protobuf.Timestamp
-	14, // 17: postern.types.v1.Hold.expire_time:type_name -> google.protobuf.Timestamp
-	11, // 18: postern.types.v1.Hold.approvals:type_name -> postern.types.v1.Approval
-	14, // 19: postern.types.v1.Hold.escalate_time:type_name -> google.protobuf.Timestamp
-	14, // 20: postern.types.v1.Approval.time:type_name -> google.protobuf.Timestamp
-	2,  // 21: postern.types.v1.Session.version:type_name -> postern.types.v1.Version
-	14, // 22: postern.types.v1.Session.start_time:type_name -> google.protobuf.Timestamp
-	14, // 23: postern.types.v1.Session.end_time:type_name -> google.protobuf.Timestamp
-	14, // 24: postern.types.v1.Session.last_time:type_name -> google.protobuf.Timestamp
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	15, // 6: postern.types.v1.Grant.create_time:type_name -> google.protobuf.Timestamp
+	16, // 7: postern.types.v1.Grant.approval:type_name -> postern.types.v1.ApprovalRequirement
+	6,  // 8: postern.types.v1.Grant.bound:type_name -> postern.types.v1.GrantReference
+	5,  // 9: postern.types.v1.Grant.origin:type_name -> postern.types.v1.GrantOrigin
+	6,  // 10: postern.types.v1.Closed.what:type_name -> postern.types.v1.GrantReference
+	15, // 11: postern.types.v1.Closed.time:type_name -> google.protobuf.Timestamp
+	15, // 12: postern.types.v1.Closed.keep_until:type_name -> google.protobuf.Timestamp
+	3,  // 13: postern.types.v1.WebSession.subject:type_name -> postern.types.v1.Subject
+	15, // 14: postern.types.v1.WebSession.expire_time:type_name -> google.protobuf.Timestamp
+	11, // 15: postern.types.v1.Hold.parameters:type_name -> postern.types.v1.Parameter
+	1,  // 16: postern.types.v1.Hold.state:type_name -> postern.types.v1.HoldState
+	15, // 17: postern.types.v1.Hold.create_time:type_name -> google.protobuf.Timestamp
+	15, // 18: postern.types.v1.Hold.expire_time:type_name -> google.protobuf.Timestamp
+	12, // 19: postern.types.v1.Hold.approvals:type_name -> postern.types.v1.Approval
+	15, // 20: postern.types.v1.Hold.escalate_time:type_name -> google.protobuf.Timestamp
+	15, // 21: postern.types.v1.Approval.time:type_name -> google.protobuf.Timestamp
+	2,  // 22: postern.types.v1.Session.version:type_name -> postern.types.v1.Version
+	15, // 23: postern.types.v1.Session.start_time:type_name -> google.protobuf.Timestamp
+	15, // 24: postern.types.v1.Session.end_time:type_name -> google.protobuf.Timestamp
+	15, // 25: postern.types.v1.Session.last_time:type_name -> google.protobuf.Timestamp
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_postern_types_v1_runtime_proto_init() }
@@ -1675,15 +1756,15 @@ func file_postern_types_v1_runtime_proto_init() {
 	}
 	file_postern_types_v1_object_proto_init()
 	file_postern_types_v1_secret_proto_init()
-	file_postern_types_v1_runtime_proto_msgTypes[7].OneofWrappers = []any{}
 	file_postern_types_v1_runtime_proto_msgTypes[8].OneofWrappers = []any{}
+	file_postern_types_v1_runtime_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_types_v1_runtime_proto_rawDesc), len(file_postern_types_v1_runtime_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
