@@ -133,6 +133,35 @@ func (r *Rule) Masker(contentType string) (Masker, error) {
 	return nil, fmt.Errorf("content type %s: %w", kind, ErrType)
 }
 
+// Text is one text, of a header say, with the mask of a field of that name, and else of what is
+// detected in it.
+func (r *Rule) Text(name, text string) string {
+	w := r.names[fold(name)]
+	if w == nil && r.set != nil && r.set.NamesSecret([]byte(name)) {
+		w = r.set.Writer(detect.Password)
+	}
+	switch {
+	case w != nil:
+		return string(w.AppendMasked(nil, []byte(text)))
+	case r.set != nil:
+		shown, _ := r.set.AppendMasked(nil, []byte(text))
+		return string(shown)
+	}
+	return text
+}
+
+// Streams reports whether a body is of a form that has no end in sight, lines or text say, so that
+// nobody can wait for any of it.
+func Streams(m Masker) bool {
+	switch m := m.(type) {
+	case *plain:
+		return true
+	case *JSON:
+		return m.many
+	}
+	return false
+}
+
 // textual reports whether a type is text in which secrets can be looked for.
 func textual(kind string) bool {
 	return strings.HasPrefix(kind, "text/") || strings.HasSuffix(kind, "+xml") || strings.HasSuffix(kind, "+yaml") ||

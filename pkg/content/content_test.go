@@ -474,3 +474,18 @@ func BenchmarkJSONDetect(b *testing.B) {
 func BenchmarkCSV(b *testing.B) {
 	benchmark(b, rule(b, nil, at("email", stars)), "text/csv", "id,email\n17,alice@example.com\n"[9:]+"18,please ring twice\n")
 }
+
+func TestText(t *testing.T) {
+	r := rule(t, looks, at("X-Customer", last4), at("/x-other", stars))
+	for _, c := range []struct{ name, text, want string }{
+		{"x-customer", "customer 1234", "*********1234"}, {"X-Other", "customer 1234", "customer 1234"}, {"Location", "/of/alice@example.com", "/of/***"},
+		{"X-Password", "x", "***"}, {"", "", ""},
+	} {
+		if got := r.Text(c.name, c.text); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+	if got := rule(t, nil, at("a", stars)).Text("b", "alice@example.com"); got != "alice@example.com" {
+		t.Errorf("without anything to detect: %q", got)
+	}
+}

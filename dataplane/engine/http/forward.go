@@ -236,6 +236,7 @@ func (x *exchange) answer(ctx context.Context, resp *http.Response, secrets [][]
 	if err := x.redirect(h); err != nil {
 		return err
 	}
+	x.veil(h)
 	if leaks(h, secrets) {
 		clear(h)
 		return errLeak
@@ -287,6 +288,7 @@ func (x *exchange) trailer(resp *http.Response) http.Header {
 	if x.masks != nil || x.talk != nil {
 		untell(h)
 	}
+	x.veil(h)
 	return h
 }
 

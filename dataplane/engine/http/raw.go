@@ -1,7 +1,9 @@
 package http
 
 import (
+	"bufio"
 	"errors"
+	"io"
 	"net/http"
 
 	"github.com/posterngate/postern/dataplane/engine"
@@ -9,8 +11,8 @@ import (
 )
 
 // masked is the body of an answer through the task's masks.
-func (x *exchange) masked(resp *http.Response, secrets [][]byte) (*content.Reader, error) {
-	if resp.StatusCode == http.StatusPartialContent || resp.Header["Content-Range"] != nil { // some servers are asked for one by headers of their own
+func (x *exchange) masked(resp *http.Response, secrets [][]byte) (io.Reader, error) {
+	if partial(resp) {
 		return nil, errors.New("it is a part of something, of which nothing says what stands in it")
 	}
 	kind, coding, err := form(resp)
@@ -21,7 +23,16 @@ func (x *exchange) masked(resp *http.Response, secrets [][]byte) (*content.Reade
 	if err != nil {
 		return nil, err
 	}
-	return content.NewReader(resp.Body, x.keepRaw(m, secrets), coding)
+	r, err := content.NewReader(resp.Body, x.keepRaw(m, secrets), coding)
+	if err != nil || content.Streams(m) {
+		return r, err
+	}
+	// Who is told what is wrong with it must not have been told that it is right.
+	first := bufio.NewReaderSize(r, 512)
+	if _, err := first.Peek(1); errors.Is(err, content.ErrForm) || errors.Is(err, content.ErrLimit) {
+		return nil, err
+	}
+	return first, nil
 }
 
 // keepRaw is the masker, which keeps what comes to it where the task wants what masks hide

@@ -48,6 +48,31 @@ func untell(h http.Header) {
 	}
 }
 
+// working are headers by which HTTP works, whatever fields of bodies are called.
+var working = []string{"Age", "Allow", "Content-Location", "Content-Type", "Date", "Expires", "Link", "Location", "Server", "Vary"}
+
+// veil masks, in what stands before and behind a body, what has a name that is masked, and what
+// looks like something that is. What a client is to say again stays: cookies, and a session's name.
+func (x *exchange) veil(h http.Header) {
+	if x.masks == nil {
+		return
+	}
+	for name, values := range h {
+		if name == "Set-Cookie" || name == sessionHeader {
+			continue
+		}
+		field := name
+		if slices.Contains(working, name) {
+			field = ""
+		}
+		shown := make([]string, len(values))
+		for i, v := range values {
+			shown[i] = x.masks.Text(field, v)
+		}
+		h[name] = shown
+	}
+}
+
 // see is the body of an answer as the client may see it; h is changed to fit.
 func (x *exchange) see(resp *http.Response, h http.Header, secrets [][]byte) (io.Reader, error) {
 	body := io.Reader(resp.Body)
@@ -74,6 +99,11 @@ func (x *exchange) see(resp *http.Response, h http.Header, secrets [][]byte) (io
 			}
 		}
 		body = masked
+	case len(secrets) > 0 && partial(resp) && !stored(resp.Header) && !x.bodiless(resp):
+		return nil, &postern.Refusal{
+			Reason: "the resource answered with a part of what it makes for each request, in which its credential would not be seen",
+			Hint:   "ask for the whole of it: without the header Range",
+		}
 	case hides(resp, secrets) && !x.bodiless(resp):
 		plain, err := unpacked(resp)
 		if err != nil {
@@ -88,6 +118,20 @@ func (x *exchange) see(resp *http.Response, h http.Header, secrets [][]byte) (io
 		h.Set("Content-Length", strconv.FormatInt(resp.ContentLength, 10))
 	}
 	return catching(body, secrets), nil
+}
+
+// partial reports whether an answer is a part of something; some servers are asked for one by
+// headers of their own.
+func partial(resp *http.Response) bool {
+	return resp.StatusCode == http.StatusPartialContent || resp.Header["Content-Range"] != nil && resp.StatusCode < http.StatusBadRequest
+}
+
+// stored reports whether an answer says of which version it is (RFC 9110, 8.8), as what is there for
+// more than one request does. What quotes a request is made for it, and may be asked for in pieces
+// of which none has the whole of a secret.
+func stored(h http.Header) bool {
+	tag := h.Get("Etag")
+	return tag != "" && !strings.HasPrefix(tag, "W/") || h.Get("Last-Modified") != ""
 }
 
 // bodiless reports whether there is no body behind a head, whatever that says of it.
