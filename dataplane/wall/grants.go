@@ -151,7 +151,7 @@ func onlyThat(ctx context.Context, tx pgx.Tx, role string) error {
 			WHEN 'pg_database'::regclass THEN d.objid <> base.oid
 			WHEN 'pg_largeobject'::regclass THEN EXISTS (SELECT FROM pg_largeobject_metadata m WHERE m.oid = d.objid AND m.lomowner IN (SELECT oid FROM other))
 			WHEN 'pg_default_acl'::regclass THEN EXISTS (SELECT FROM pg_default_acl a WHERE a.oid = d.objid AND a.defaclrole IN (SELECT oid FROM other))
-			ELSE d.classid IN ('pg_language'::regclass, 'pg_foreign_data_wrapper'::regclass, 'pg_foreign_server'::regclass, 'pg_parameter_acl'::regclass, 'pg_tablespace'::regclass) END
+			ELSE d.classid IN ('pg_language'::regclass, 'pg_foreign_data_wrapper'::regclass, 'pg_foreign_server'::regclass, to_regclass('pg_parameter_acl'), 'pg_tablespace'::regclass) END
 		ORDER BY 1 LIMIT 1`, role).Scan(&object)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):

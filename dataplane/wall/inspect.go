@@ -29,12 +29,18 @@ type check struct {
 	name, severity string
 	query          string
 	text, fix      string
+	since          int // server_version_num of the first release that has what is looked at; 0 for all
 }
 
-const ours = `n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp_)' AND NOT starts_with(n.nspname::text, 'postern_')`
+const ours = `n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp_)'`
 
 // reached says whether everybody, or a role of a task ($1), may use a schema.
 const reached = `(has_schema_privilege('public', n.oid, 'USAGE') OR EXISTS (SELECT FROM unnest($1::text[]) r WHERE has_schema_privilege(r::name, n.oid, 'USAGE')))`
+
+// fired says whether a function is that of a trigger of a table that a role of a task may change, or
+// of a partition of it: whose trigger it is asks nobody for EXECUTE.
+const fired = `EXISTS (SELECT FROM pg_trigger g, unnest($1::text[]) r, LATERAL (SELECT g.tgrelid AS oid UNION SELECT relid FROM pg_partition_ancestors(g.tgrelid)) c
+	WHERE g.tgfoid = p.oid AND (has_any_column_privilege(r::name, c.oid, 'INSERT, UPDATE') OR has_table_privilege(r::name, c.oid, 'DELETE, TRUNCATE')))`
 
 var checks = []check{
 	{
@@ -47,8 +53,8 @@ var checks = []check{
 	{
 		name: "definer-path", severity: weakens,
 		query: `SELECT p.oid::regprocedure::text || ' of ' || pg_get_userbyid(p.proowner), true FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-			WHERE p.prosecdef AND ` + ours + ` AND NOT has_function_privilege('public', p.oid, 'EXECUTE')
-			AND EXISTS (SELECT FROM unnest($1::text[]) r WHERE has_function_privilege(r::name, p.oid, 'EXECUTE'))
+			WHERE p.prosecdef AND ` + ours + ` AND (` + fired + ` OR NOT has_function_privilege('public', p.oid, 'EXECUTE')
+			AND EXISTS (SELECT FROM unnest($1::text[]) r WHERE has_function_privilege(r::name, p.oid, 'EXECUTE')))
 			AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c LIKE 'search\_path=%pg\_temp' OR c = 'search_path=""')`,
 		text: "runs with its owner's rights for a task, and takes names that it does not spell out from its caller's temporary objects first",
 		fix:  "ALTER FUNCTION ... SET search_path = its schemas, pg_temp",
@@ -93,6 +99,22 @@ var checks = []check{
 		fix:   "REVOKE USAGE ON FOREIGN SERVER ... FROM PUBLIC, or drop its user mapping for PUBLIC",
 	},
 	{
+		name: "public-parameter", severity: weakens, since: 150000,
+		query: `SELECT p.parname || ' (' || a.privilege_type || ')', true FROM pg_parameter_acl p, aclexplode(p.paracl) a WHERE a.grantee = 0`,
+		text:  "may be set by everybody, though it is not for everybody to set",
+		fix:   "REVOKE ALL ON PARAMETER ... FROM PUBLIC",
+	},
+	{
+		name: "login-group", severity: weakens,
+		query: `SELECT pg_describe_object(d.classid, d.objid, d.objsubid), true FROM pg_shdepend d
+			WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = to_regrole('` + loginGroup + `') AND d.deptype = 'a' AND d.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+			AND d.classid <> 'pg_database'::regclass
+			UNION SELECT 'membership of ' || l.rolname || ' in ' || g.rolname, true FROM pg_auth_members m JOIN pg_roles l ON l.oid = m.member JOIN pg_roles g ON g.oid = m.roleid
+			WHERE l.rolname ~ '^postern_[0-9a-f]{8}_l_' AND g.rolname !~ '^postern_(login$|[0-9a-f]{8}_t_)'`,
+		text: "was given to the logins of sessions, or to one of them, beside what their tasks permit",
+		fix:  "REVOKE it from " + loginGroup + ", or from that login",
+	},
+	{
 		name: "row-security", severity: note,
 		query: `SELECT c.oid::regclass::text, true FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relrowsecurity AND ` + ours,
 		text:  "has row level security: a task's view shows what its policies show the view's owner",
@@ -133,6 +155,9 @@ func examine(ctx context.Context, conn *pgx.Conn, res *typesv1.Resource, walls [
 		return nil, err
 	}
 	for _, c := range checks {
+		if version < c.since {
+			continue
+		}
 		found, err := c.run(ctx, conn, roles)
 		if err != nil {
 			return nil, err
