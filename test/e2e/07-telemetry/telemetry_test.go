@@ -96,7 +96,7 @@ func TestMetrics(t *testing.T) {
 		body = rec.Body.String()
 		for _, want := range []string{
 			"postern_sessions 1", `postern_decisions_total{verdict="allow"}`, `postern_statement_duration_seconds_bucket{outcome="ok"`, "postern_leases", "postern_spool_depth_bytes",
-			"postern_policy_staleness_seconds", `postern_node_connected_ratio{node="node-1"`, `postern_publication_lag_seconds{node="node-1"`,
+			"postern_policy_staleness_seconds", `postern_node_connected{node="node-1"`, `postern_publication_lag_seconds{node="node-1"`,
 		} {
 			if !strings.Contains(body, want) {
 				return false
