@@ -17,18 +17,14 @@ import (
 	"github.com/posterngate/postern/controlplane/identity"
 	"github.com/posterngate/postern/controlplane/identity/authority"
 	"github.com/posterngate/postern/controlplane/recording/export"
+	"github.com/posterngate/postern/pkg/conf"
 	"github.com/posterngate/postern/pkg/trail"
 )
 
 // Load reads and checks a configuration, also for what only its parts can tell, and for the
 // files that it names. It reaches nothing and writes nothing.
-func Load(file string) (config.Config, error) {
-	cfg, err := config.Load(file)
-	if err == nil {
-		if err = check(cfg); err != nil {
-			err = fmt.Errorf("configuration %s: %w", file, err)
-		}
-	}
+func Load(file string) (cfg config.Config, err error) {
+	err = conf.Load(file, &cfg, cfg.Check, func() error { return check(cfg) })
 	return cfg, err
 }
 

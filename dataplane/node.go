@@ -30,6 +30,7 @@ import (
 	"github.com/posterngate/postern/dataplane/session"
 	"github.com/posterngate/postern/dataplane/snapshot"
 	"github.com/posterngate/postern/dataplane/spool"
+	"github.com/posterngate/postern/pkg/conf"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/release"
 	"github.com/posterngate/postern/pkg/run"
@@ -64,13 +65,8 @@ func Enrolled(cfg config.Config) bool {
 }
 
 // Load reads and checks a configuration, also for what only this release can tell.
-func Load(file string) (config.Config, error) {
-	cfg, err := config.Load(file)
-	if err == nil {
-		if err = check(cfg); err != nil {
-			err = fmt.Errorf("configuration %s: %w", file, err)
-		}
-	}
+func Load(file string) (cfg config.Config, err error) {
+	err = conf.Load(file, &cfg, cfg.Check, func() error { return check(cfg) })
 	return cfg, err
 }
 

@@ -193,7 +193,7 @@ const minLeaseTTL = 10 * time.Second
 
 // Load reads and checks a file.
 func Load(path string) (c Config, err error) {
-	err = conf.Load(path, &c)
+	err = conf.Load(path, &c, c.Check)
 	return c, err
 }
 
@@ -207,7 +207,7 @@ func (c *Config) Check() error {
 			return fmt.Errorf("%s.addr: %w", name, err)
 		}
 	}
-	if err := errors.Join(checkURL(c.URL), telemetry.CheckDebug(c.Debug), c.Etcd.check()); err != nil {
+	if err := errors.Join(checkURL(c.URL), telemetry.CheckDebug(c.Debug), c.Telemetry.Check(), c.Etcd.check()); err != nil {
 		return err
 	}
 	if len(c.Issuers) == 0 {

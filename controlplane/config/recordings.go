@@ -111,8 +111,6 @@ func (r *Recordings) check() error {
 		return errors.New("recordings.s3.bucket is missing")
 	case s.Prefix != "" && (!strings.HasSuffix(s.Prefix, "/") || strings.HasPrefix(s.Prefix, "/")):
 		return fmt.Errorf("recordings.s3.prefix: %q must end with a slash, and not begin with one", s.Prefix)
-	case time.Duration(s.Retention) < 0:
-		return errors.New("recordings.s3.retention is negative")
 	case r.Keep > 0 && s.Retention > r.Keep:
 		return fmt.Errorf("recordings.s3.retention: %s is longer than recordings.keep, and nothing could be let go after %s", time.Duration(s.Retention), time.Duration(r.Keep))
 	case s.Endpoint != "":

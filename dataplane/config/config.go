@@ -42,7 +42,8 @@ type Config struct {
 	// unix:PATH. Empty serves none.
 	Debug string `json:"debug"`
 
-	// Drain is how long live sessions may go on after SIGTERM. The default is 30s.
+	// Drain is how long live sessions may go on after SIGTERM. The default is 30s;
+	// 1ms ends them at once.
 	Drain conf.Duration `json:"drain"`
 
 	// Loops is how many event loops carry sessions of PostgreSQL, and of HTTP/1.1 while they
@@ -77,12 +78,6 @@ type Spool struct {
 	MaxUnshipped conf.Duration `json:"maxUnshipped"`
 }
 
-// Load reads and checks a file.
-func Load(path string) (c Config, err error) {
-	err = conf.Load(path, &c)
-	return c, err
-}
-
 // Check says what is missing or wrong, and fills in defaults.
 func (c *Config) Check() error {
 	if c.Name == "" {
@@ -102,7 +97,7 @@ func (c *Config) Check() error {
 			return fmt.Errorf("controlPlane[%d]: %w", i, err)
 		}
 	}
-	if err := telemetry.CheckDebug(c.Debug); err != nil {
+	if err := errors.Join(telemetry.CheckDebug(c.Debug), c.Telemetry.Check()); err != nil {
 		return err
 	}
 	if len(c.Listeners) == 0 {
@@ -128,8 +123,8 @@ func (c *Config) Check() error {
 			return fmt.Errorf("listeners.%s.public: say under which HOST:PORT clients reach this listener; %q is none", p, cmp.Or(l.Public, l.Addr))
 		}
 	}
-	if c.Spool.MaxBytes < 0 || c.Spool.MaxUnshipped < 0 || c.Drain < 0 {
-		return errors.New("spool.maxBytes, spool.maxUnshipped and drain must not be negative")
+	if c.Spool.MaxBytes < 0 {
+		return errors.New("spool.maxBytes is negative")
 	}
 	if c.Spool.MaxBytes == 0 {
 		c.Spool.MaxBytes = 1 << 30

@@ -7,12 +7,18 @@ import (
 	"testing"
 	"time"
 
+	"github.com/posterngate/postern/pkg/conf"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
+func load(path string) (c Config, err error) {
+	err = conf.Load(path, &c, c.Check)
+	return c, err
+}
+
 // TestSampleIsGood loads what operators start from.
 func TestSampleIsGood(t *testing.T) {
-	c, err := Load("../../deploy/config/node.yaml")
+	c, err := load("../../deploy/config/node.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,8 +55,8 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 			if err := os.WriteFile(file, []byte(strings.Replace(good, c.from, c.to, 1)), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := Load(file); err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("Load = %v, want an error with %q", err, c.want)
+			if _, err := load(file); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("load = %v, want an error with %q", err, c.want)
 			}
 		})
 	}

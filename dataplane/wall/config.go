@@ -45,7 +45,7 @@ type Config struct {
 
 // Load reads and checks a file.
 func Load(path string) (c Config, err error) {
-	err = conf.Load(path, &c)
+	err = conf.Load(path, &c, c.Check)
 	return c, err
 }
 
@@ -58,8 +58,6 @@ func (c *Config) Check() error {
 		return errors.New("dataDir is missing")
 	case len(c.ControlPlane) == 0:
 		return errors.New("controlPlane is missing: the addresses of the control plane for nodes")
-	case c.Every < 0 || c.Grace < 0:
-		return errors.New("every and grace must be positive")
 	}
 	if err := object.CheckName(c.Name); err != nil {
 		return fmt.Errorf("name: %w", err)
@@ -69,7 +67,7 @@ func (c *Config) Check() error {
 			return fmt.Errorf("controlPlane[%d]: %w", i, err)
 		}
 	}
-	if err := telemetry.CheckDebug(c.Debug); err != nil {
+	if err := errors.Join(telemetry.CheckDebug(c.Debug), c.Telemetry.Check()); err != nil {
 		return err
 	}
 	c.Every = conf.Duration(c.Every.Or(30 * time.Second))

@@ -15,7 +15,7 @@ func TestCheckSaysWhatIsWrong(t *testing.T) {
 		"controlPlane is":      func(c *Config) { c.ControlPlane = nil },
 		"controlPlane[1]: ":    func(c *Config) { c.ControlPlane = []string{"c:1", "https://c:1"} },
 		"debug: ":              func(c *Config) { c.Debug = ":9" },
-		"every and grace must": func(c *Config) { c.Every = -1 },
+		"telemetry.logLevel: ": func(c *Config) { c.Telemetry.LogLevel = "loud" },
 	} {
 		c := Config{Name: "wall-1", DataDir: "d", ControlPlane: []string{"c:1"}}
 		change(&c)

@@ -1,6 +1,10 @@
 package conf
 
 import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -37,6 +41,8 @@ func TestParse(t *testing.T) {
 		"addr: 1\n":                             "line 1: addr: 1 is read as something else than a text; put it in quotes",
 		"addr: [a]\n":                           "line 1: addr: is a list, and a text is wanted",
 		"wait: 90\n":                            "line 1: wait: 90 is not a duration with a unit",
+		"addr: a\nwait: 0s\n":                   `line 2: wait: "0s" is not above zero; leave the key out for the default`,
+		"wait: -1m\n":                           `line 1: wait: "-1m" is not above zero`,
 		"list:\n- wait: 5s\n- wait: soon\n":     `line 3: list[1].wait: "soon" is not a duration with a unit`,
 		"wait: {a: b}\n":                        "line 1: wait: a map is not a duration",
 		"addr: a\naddr: b":                      "line 2: addr: is there twice",
@@ -72,5 +78,32 @@ func TestParseReads(t *testing.T) {
 		if err := Parse([]byte(nothing), &got); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%q: got %+v, %v", nothing, got, err)
 		}
+	}
+}
+
+// TestCheckNamesTheLine: what only a check can tell has the line of its key, too, or of what there is of it.
+func TestCheckNamesTheLine(t *testing.T) {
+	const text = "addr: a\nlist:\n- addr: b\n- {wait: 5s}\nmore: &m\n  addr: c\nnamed:\n  ssh: *m\n"
+	file := filepath.Join(t.TempDir(), "sample.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for said, line := range map[string]int{
+		"addr: is odd": 1, "list[0].addr is odd": 3, "list[1].addr is missing": 4, "list[2] is missing": 2, "list is short": 2, "named.ssh.addr: is odd": 6,
+		"wait is missing": 0, "more.more.addr: is missing": 5, "the whole is odd": 0, "[addr]": 0, "": 0,
+	} {
+		want := said
+		if line > 0 {
+			want = fmt.Sprintf("line %d: %s", line, said)
+		}
+		odd := errors.New(said)
+		err := Load(file, new(sample), func() error { return nil }, func() error { return odd })
+		if err == nil || err.Error() != "configuration "+file+": "+want || !errors.Is(err, odd) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	err := Load(file, new(sample), func() error { return errors.Join(errors.New("list: is short"), errors.New("addr: is odd")) })
+	if err == nil || !strings.HasSuffix(err.Error(), ": line 2: list: is short\nline 1: addr: is odd") {
+		t.Error(err)
 	}
 }

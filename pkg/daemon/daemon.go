@@ -73,18 +73,13 @@ func (p *Program[C]) Run(ctx context.Context, args []string, stdout, stderr io.W
 		return 0
 	}
 	cfg, err := p.Load(*file)
-	var to telemetry.Config
-	var instance string
-	if err == nil {
-		to, instance = p.Telemetry(cfg)
-		err = to.Check()
-	}
 	if err == nil && *check {
 		fmt.Fprintln(stdout, "the configuration is good")
 		return 0
 	}
 	var tel *telemetry.T
 	if err == nil {
+		to, instance := p.Telemetry(cfg)
 		tel, err = telemetry.Setup(ctx, to, p.Name, instance, stderr)
 	}
 	if err != nil {
