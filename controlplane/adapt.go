@@ -37,6 +37,7 @@ import (
 	"github.com/posterngate/postern/pkg/fault"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/noun"
 	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/postern"
@@ -257,6 +258,12 @@ func (l lending) HostLogin(t postern.TaskName) policy.HostLogin {
 
 func (l lending) Tokens(t postern.TaskName) map[string]*postern.MaskRule {
 	return l.s.hub.Snapshot().Tokens(t)
+}
+
+func (l lending) Locked(g *typesv1.Grant, r postern.ResourceName, node postern.NodeName) string {
+	sub := noun.SubjectOf(g.GetSubject())
+	reason, _, _ := l.s.hub.Snapshot().LockedFor(&sub, postern.GrantID(g.GetId()), r, node, time.Now())
+	return reason
 }
 
 func (l lending) Alone(t postern.TaskName) time.Duration {

@@ -117,7 +117,7 @@ func (b *Broker) allowed(ctx context.Context, node NodeIdentity, req *nodev1.Lea
 	var ref *typesv1.CredentialRef
 	switch one.Purpose {
 	case PurposeSession:
-		g, err := b.grant(ctx, one.Grant)
+		g, err := b.usable(ctx, one)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -133,7 +133,7 @@ func (b *Broker) allowed(ctx context.Context, node NodeIdentity, req *nodev1.Lea
 	case PurposeCatalog:
 		ref, one.Until = res.GetSpec().GetCatalog(), now.Add(b.cfg.CatalogTTL)
 		if one.Grant != "" { // read on behalf of a session
-			g, err := b.grant(ctx, one.Grant)
+			g, err := b.usable(ctx, one)
 			if err == nil {
 				_, err = b.login(g, name)
 			}
@@ -159,14 +159,19 @@ func (b *Broker) allowed(ctx context.Context, node NodeIdentity, req *nodev1.Lea
 	return one, ref, nil
 }
 
-// grant is one that lives.
-func (b *Broker) grant(ctx context.Context, id postern.GrantID) (*typesv1.Grant, error) {
+// usable is the grant of a lease, which lives, and under which no lock keeps anything from
+// being lent.
+func (b *Broker) usable(ctx context.Context, one *lease) (*typesv1.Grant, error) {
+	id := one.Grant
 	g, err := b.cfg.Policy.Grant(ctx, id)
 	if err != nil && fault.CodeOf(err) != codes.NotFound {
 		return nil, unavailable(err)
 	}
 	if err != nil || over(g, b.now()) {
 		return nil, fault.New(codes.PermissionDenied, "grant %q is over", id).WithKind(kindKilled)
+	}
+	if why := b.cfg.Policy.Locked(g, one.Resource, one.Node); why != "" {
+		return nil, fault.New(codes.PermissionDenied, "%s", why).WithKind(kindKilled)
 	}
 	return g, nil
 }
@@ -325,7 +330,7 @@ func (b *Broker) Renew(ctx context.Context, node postern.NodeName, req *nodev1.R
 		return nil, fault.New(codes.FailedPrecondition, "the lease has ended").WithKind(kindKilled)
 	}
 	if one.Grant != "" {
-		g, err := b.grant(ctx, one.Grant)
+		g, err := b.usable(ctx, one)
 		if err == nil {
 			_, err = b.login(g, one.Resource)
 		}

@@ -228,6 +228,30 @@ func TestRenewEndsWithTheGrant(t *testing.T) {
 	}
 }
 
+// TestNothingIsLentUnderALock: neither to who asks anew nor for longer, and for what has no grant
+// as before.
+func TestNothingIsLentUnderALock(t *testing.T) {
+	h := newHouse(t)
+	resp := h.take("s-1")
+	h.policy.locked = "under repair"
+	for _, purpose := range []string{PurposeSession, PurposeCatalog} {
+		req := ask("s-2")
+		req.Purpose = purpose
+		if _, err := h.Lease(t.Context(), h.node(), req); !fault.Is(err, "killed") || !strings.Contains(err.Error(), "under repair") {
+			t.Errorf("%s: %v", purpose, err)
+		}
+	}
+	if _, err := h.Renew(t.Context(), "node-1", &nodev1.RenewLeaseRequest{Lease: resp.GetLease()}); !fault.Is(err, "killed") {
+		t.Errorf("renewed: %v", err)
+	}
+	if _, err := h.Release(t.Context(), "node-1", &nodev1.ReleaseRequest{Lease: resp.GetLease()}); err != nil || h.vault.live() != 0 {
+		t.Errorf("given back: %v", err)
+	}
+	if _, err := h.Lease(t.Context(), h.node(), &nodev1.LeaseRequest{Session: "c-1", Resource: "crm", Purpose: PurposeCatalog}); err != nil {
+		t.Errorf("a catalogue: %v", err)
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"state":"active","handle":"AA=="}`))
 	f.Add([]byte(`{`))

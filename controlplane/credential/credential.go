@@ -70,6 +70,9 @@ type Policy interface {
 	Tokens(t postern.TaskName) map[string]*postern.MaskRule
 	// Grant is the grant, or a fault.Error of code NotFound.
 	Grant(ctx context.Context, id postern.GrantID) (*typesv1.Grant, error)
+	// Locked says why nothing is lent for a resource through a node under a grant now, or
+	// nothing where no lock stands.
+	Locked(g *typesv1.Grant, r postern.ResourceName, node postern.NodeName) string
 	// Alone is how long a node may go on with sessions of a task while it does not hear
 	// from the control plane; of no task, how long it may by default.
 	Alone(t postern.TaskName) time.Duration

@@ -134,6 +134,7 @@ type fakePolicy struct {
 	mu     sync.Mutex
 	grants map[string]*typesv1.Grant
 	down   error
+	locked string // the reason of a lock on crm
 }
 
 func (p *fakePolicy) Resource(node postern.NodeName, r postern.ResourceName) (*typesv1.Resource, bool) {
@@ -162,6 +163,15 @@ func (p *fakePolicy) Login(t postern.TaskName, r postern.ResourceName) (*typesv1
 }
 
 func (p *fakePolicy) HostLogin(postern.TaskName) policy.HostLogin { return policy.HostLogin{} }
+
+func (p *fakePolicy) Locked(_ *typesv1.Grant, r postern.ResourceName, _ postern.NodeName) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r != "crm" {
+		return ""
+	}
+	return p.locked
+}
 
 func (p *fakePolicy) Alone(postern.TaskName) time.Duration { return 45 * time.Second }
 

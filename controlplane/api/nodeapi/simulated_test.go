@@ -192,6 +192,11 @@ func (simLending) HostLogin(postern.TaskName) policy.HostLogin          { return
 func (simLending) Tokens(postern.TaskName) map[string]*postern.MaskRule { return nil }
 func (simLending) Alone(postern.TaskName) time.Duration                 { return simStale + simGrace }
 
+func (l simLending) Locked(g *typesv1.Grant, r postern.ResourceName, n postern.NodeName) string {
+	reason, _, _ := l.hub.Snapshot().Locked(g.GetSubject().GetName(), "", postern.GrantID(g.GetId()), r, n, time.Now())
+	return reason
+}
+
 func (l simLending) Grant(_ context.Context, id postern.GrantID) (*typesv1.Grant, error) {
 	if g := l.grants.get(id); g != nil {
 		return g, nil

@@ -173,6 +173,8 @@ func (w world) Resource(_ postern.NodeName, r postern.ResourceName) (*typesv1.Re
 
 func (world) HostLogin(postern.TaskName) policy.HostLogin { return policy.HostLogin{Terminal: true} }
 
+func (world) Locked(*typesv1.Grant, postern.ResourceName, postern.NodeName) string { return "" }
+
 func (world) Alone(postern.TaskName) time.Duration { return 45 * time.Second }
 
 func (w world) Tokens(postern.TaskName) map[string]*postern.MaskRule { return nil }
