@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -46,6 +47,8 @@ func Compare(before, after *Snapshot, now time.Time) []Change {
 	})...)
 	out = append(out, compareMaps(before.taskTerms(), after.taskTerms(), func(t postern.TaskName) Change { return Change{Task: t} })...)
 	out = append(out, compareMaps(before.resourceTerms(), after.resourceTerms(), func(r postern.ResourceName) Change { return Change{Resource: r} })...)
+	out = append(out, compareMaps(before.ruleTerms(), after.ruleTerms(), func(name string) Change { return Change{Who: "approval rule " + name, Verb: "asks"} })...)
+	out = append(out, compareMaps(before.workloadTerms(), after.workloadTerms(), func(name string) Change { return Change{Who: "workload " + name, Verb: "is trusted"} })...)
 	out = append(out, compareMaps(before.roleTerms(), after.roleTerms(), func(r roleKey) Change { return Change{Who: r.who, Verb: "role " + r.role} })...)
 	for _, c := range compareMaps(before.lockTerms(now), after.lockTerms(now), func(who string) Change { return Change{Who: who, Verb: "locked"} }) {
 		switch c.Effect { // a lock that comes takes away
@@ -157,7 +160,7 @@ func (s *Snapshot) taskTerms() map[postern.TaskName][]string {
 			words = append(words, "credentials are pooled")
 		}
 		if t.login != nil {
-			words = append(words, "logs in by "+credentialText(t.login.GetVault().GetMount(), t.login.GetVault().GetRole(), t.login.GetSealed()))
+			words = append(words, "logs in by "+credentialText(t.login))
 		}
 		slices.Sort(words)
 		out[name] = words
@@ -165,11 +168,21 @@ func (s *Snapshot) taskTerms() map[postern.TaskName][]string {
 	return out
 }
 
-func credentialText(mount, role, sealed string) string {
-	if sealed != "" {
-		return "secret " + sealed
+func credentialText(r *typesv1.CredentialRef) string {
+	v, o := r.GetVault(), r.GetOauth()
+	switch {
+	case o != nil:
+		return fmt.Sprintf("secret %s, with tokens from %s, scopes %q, audience %q", o.GetSecret(), o.GetTokenUrl(), o.GetScopes(), o.GetAudience())
+	case v.GetRole() != "":
+		return "vault " + v.GetMount() + "/" + v.GetRole()
+	case v.GetStaticRole() != "":
+		return "vault " + v.GetMount() + "/" + v.GetStaticRole() + ", a static role"
+	case v.GetSshRole() != "":
+		return "vault " + v.GetMount() + "/" + v.GetSshRole() + " as " + v.GetUser()
+	case v != nil:
+		return "vault " + v.GetMount() + "/" + v.GetPath() + ", a path"
 	}
-	return "vault " + mount + "/" + role
+	return "secret " + r.GetSealed()
 }
 
 // resourceTerms is what concerns all that is done at a resource.
@@ -181,12 +194,16 @@ func (s *Snapshot) resourceTerms() map[postern.ResourceName][]string {
 		if db := spec.GetEndpoint().GetDatabase(); db != "" {
 			words = append(words, "database "+db)
 		}
-		if v := spec.GetCredential(); v != nil {
-			role := cmp.Or(v.GetVault().GetRole(), v.GetVault().GetPath(), v.GetVault().GetSshRole(), v.GetVault().GetStaticRole())
-			words = append(words, "logs in by "+credentialText(v.GetVault().GetMount(), role, cmp.Or(v.GetSealed(), v.GetOauth().GetSecret())))
-			if o := v.GetOauth(); o != nil {
-				words = append(words, fmt.Sprintf("with tokens from %s, scopes %q, audience %q", o.GetTokenUrl(), o.GetScopes(), o.GetAudience()))
+		for what, ref := range map[string]*typesv1.CredentialRef{"logs in": spec.GetCredential(), "read for its catalogue": spec.GetCatalog(), "kept by walls": spec.GetLevel().GetAdmin()} {
+			if ref != nil {
+				words = append(words, what+" by "+credentialText(ref))
 			}
+		}
+		for _, k := range slices.Sorted(maps.Keys(spec.GetReachableFrom())) {
+			words = append(words, fmt.Sprintf("reachable from %s=%s", k, spec.GetReachableFrom()[k]))
+		}
+		if spec.GetRotatedSessions() == "end" {
+			words = append(words, "sessions end with a rotated password")
 		}
 		for _, k := range slices.Sorted(maps.Keys(r.pins)) {
 			words = append(words, fmt.Sprintf("pinned %s = %s", k, r.pins[k]))
@@ -199,6 +216,37 @@ func (s *Snapshot) resourceTerms() map[postern.ResourceName][]string {
 			}
 		}
 		out[name] = words
+	}
+	return out
+}
+
+// ruleTerms is whom an approval rule asks, when, and what it wants to hear.
+func (s *Snapshot) ruleTerms() map[string][]string {
+	out := map[string][]string{}
+	for name, r := range s.rules {
+		_, when := ApprovalOpen(r.GetSpec(), time.Time{})
+		words := []string{ruleText(r.GetSpec()) + " must approve", "asked " + when, "for " + cmp.Or(r.GetSpec().GetTimeout(), defaultApprovalTimeout.String())}
+		for _, need := range r.GetSpec().GetRequire() {
+			words = append(words, "a "+need+" is required")
+		}
+		out[name] = words
+	}
+	return out
+}
+
+// workloadTerms is whose tokens are a workload's own, and for whom it may act.
+func (s *Snapshot) workloadTerms() map[string][]string {
+	out := map[string][]string{}
+	for _, w := range s.workloads {
+		spec := w.GetSpec()
+		words := []string{
+			"owned by " + spec.GetOwner(), "until " + spec.GetExpires().AsTime().UTC().Format(time.RFC3339),
+			fmt.Sprintf("by tokens of %s for %s when %s", spec.GetTrust().GetIssuer(), spec.GetTrust().GetAudience(), spec.GetTrust().GetWhen()),
+		}
+		for _, sel := range spec.GetActsFor() {
+			words = append(words, "acts for "+SelectorText(sel))
+		}
+		out[w.GetMetadata().GetName()] = words
 	}
 	return out
 }

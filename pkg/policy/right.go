@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
 	"github.com/posterngate/postern/pkg/ssh"
@@ -206,19 +207,29 @@ func rowsText(p *permit) string {
 func (s *Snapshot) ApprovalText(a *postern.Approval) string {
 	who := a.Rule
 	if rule, ok := s.rules[a.Rule]; ok {
-		var groups []string
-		for _, q := range rule.GetSpec().GetAll() {
-			groups = append(groups, fmt.Sprintf("%d of %s", q.GetAtLeast(), q.GetGroup()))
-		}
-		if who = strings.Join(groups, " and "); rule.GetSpec().GetDistinct() && len(groups) > 1 {
-			who += ", all of them others,"
-		}
+		who = ruleText(rule.GetSpec())
 	}
 	what := "each " + string(a.Scope)
 	if a.Scope == postern.ScopeGrant {
 		what = "the grant"
 	}
 	return who + " must approve " + what
+}
+
+// ruleText says who must say yes by a rule.
+func ruleText(rule *typesv1.ApprovalRuleSpec) string {
+	var groups []string
+	for _, q := range rule.GetAll() {
+		groups = append(groups, fmt.Sprintf("%d of %s", q.GetAtLeast(), q.GetGroup()))
+	}
+	who := strings.Join(groups, " and ")
+	if rule.GetDistinct() && len(groups) > 1 {
+		who += ", all of them others,"
+	}
+	if further, after := Escalation(rule); further != "" {
+		who += fmt.Sprintf(", or after %s %s in their place,", after, further)
+	}
+	return who
 }
 
 // maskText is a mask with what it does, so that a change of either shows.

@@ -139,5 +139,11 @@ func (s *Snapshot) bindingTerms(b *binding, r *Right) []string {
 	if asksFor(b.approval, r.permit, r.Verb) {
 		out = append(out, s.ApprovalText(b.approval))
 	}
+	switch claim := b.bound.GetClaim(); {
+	case claim != "":
+		out = append(out, fmt.Sprintf("until the job that claim %s names ends, as hook %s says", claim, b.bound.GetHook()))
+	case b.bound != nil:
+		out = append(out, fmt.Sprintf("until the ticket is closed that the reason names, as hook %s says", b.bound.GetHook()))
+	}
 	return out
 }

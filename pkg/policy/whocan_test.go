@@ -262,7 +262,23 @@ func TestCompare(t *testing.T) {
 			"- workload nightly: call built-in functions without side effects of audit-writer",
 			"- workload nightly: insert audit.log(action,actor,detail) of audit-writer",
 		}},
-		"a lock":           {with: "kind: Lock\nmetadata: {name: out}\nspec: {subject: carol, reason: left}", want: []string{"- subject carol: locked"}},
+		"a lock": {with: "kind: Lock\nmetadata: {name: out}\nspec: {subject: carol, reason: left}", want: []string{"- subject carol: locked"}},
+		"a workload's tokens": {
+			with: "kind: Workload\nmetadata: {name: nightly}\nspec: {owner: ada, expires: 2027-03-31T00:00:00Z, trust: {issuer: \"https://ci.example\", audience: \"https://postern.example\", when: 'claims.any == true'}}",
+			want: []string{"~ workload nightly: is trusted"},
+		},
+		"who is asked later": {
+			with: "kind: ApprovalRule\nmetadata: {name: leads}\nspec: {all: [{group: leads, atLeast: 1}], distinct: true, notRequester: true, timeout: 15m, require: [reason], escalate: {after: 1s, group: everybody}}",
+			want: []string{"~ approval rule leads: asks", "~ group analysts: delete sales.orders of purge-order"},
+		},
+		"when people are asked": {
+			with: "kind: ApprovalRule\nmetadata: {name: leads}\nspec: {all: [{group: leads, atLeast: 1}], distinct: true, notRequester: true, timeout: 15m}",
+			want: []string{"~ approval rule leads: asks"},
+		},
+		"a ticket": {
+			with: "kind: Binding\nmetadata: {name: nightly}\nspec: {subjects: [{workload: nightly}], tasks: [audit-writer], bound: {hook: tickets}}",
+			want: []string{"~ workload nightly: insert audit.log(action,actor,detail) of audit-writer"},
+		},
 		"an approval rule": {with: "kind: ApprovalRule\nmetadata: {name: leads}\nspec: {all: [{group: leads, atLeast: 2}], require: [reason]}"},
 		"a role":           {with: "kind: RoleBinding\nmetadata: {name: new}\nspec: {role: viewer, subjects: [{group: leads}]}", want: []string{"+ group leads: role viewer"}},
 	} {

@@ -116,27 +116,16 @@ func (a *Access) ListTasks(ctx context.Context, _ *connect.Request[apiv1.ListTas
 	return connect.NewResponse(resp), nil
 }
 
-// terms says who must say yes and to what, such as "1 of leads says yes to each statement".
+// terms says who must say yes and to what, such as "1 of leads must approve each statement".
 func terms(a *postern.Approval, now *policy.Snapshot) string {
 	if a == nil {
 		return "at once"
 	}
-	who := a.Rule
-	if rule, ok := now.Rule(a.Rule); ok {
-		var groups []string
-		for _, q := range rule.GetSpec().GetAll() {
-			groups = append(groups, fmt.Sprintf("%d of %s", q.GetAtLeast(), q.GetGroup()))
-		}
-		who = strings.Join(groups, " and ")
-	}
-	what := "every " + string(a.Scope)
-	if a.Scope == postern.ScopeGrant {
-		what = "the grant"
-	}
+	text := now.ApprovalText(a)
 	if len(a.Verbs) > 0 {
-		what += " with " + strings.Join(a.Verbs, ", ")
+		text += " with " + strings.Join(a.Verbs, ", ")
 	}
-	return who + " must approve " + what
+	return text
 }
 
 // duration is d as people write it: 1h, not 1h0m0s.

@@ -140,7 +140,7 @@ spec: {subjects: [{group: analysts}], tasks: [purge], approval: {scope: statemen
 		t.Fatalf("tasks: %v, %v", tasks, err)
 	}
 	purge, report := tasks.Msg.GetTasks()[0], tasks.Msg.GetTasks()[1]
-	if purge.GetTask() != "purge" || purge.GetTerms() != "2 of leads must approve every statement" || purge.GetDuration() != "30m" || purge.GetGrant() != nil {
+	if purge.GetTask() != "purge" || purge.GetTerms() != "2 of leads must approve each statement" || purge.GetDuration() != "30m" || purge.GetGrant() != nil {
 		t.Errorf("purge: %v", purge)
 	}
 	if report.GetTerms() != "at once" || report.GetDuration() != "1h" || report.GetGrant().GetId() != "g-1" || len(report.GetGrant().GetTokenHash()) != 0 || fmt.Sprint(report.GetResources()) != "[warehouse]" {
