@@ -51,7 +51,7 @@ const maxPath = 1024
 
 // CheckPath says what is wrong with the path of a field: a JSON pointer (RFC 6901) in
 // which "*" stands for any name or index, or the name of a field of CSV or a form, which in
-// JSON is a member of that name anywhere. A pointer leads nowhere in CSV or a form, which are
+// JSON is a member of that name anywhere, and beside a body a header. A pointer leads nowhere in CSV or a form, which are
 // not shown then. Names are the same in capitals and small letters.
 func CheckPath(path string) error {
 	_, err := split(path)

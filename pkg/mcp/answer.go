@@ -44,7 +44,7 @@ func (t *Talk) Show(m *Message, masks *content.Rule, memory Memory) (shown *Mess
 	case !notices[m.Method]:
 		return nil, nil, nil
 	}
-	params, err := maskObject(m.Params, masks)
+	params, err := maskSaid(m.Params, masks)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -71,7 +71,7 @@ func (t *Talk) shown(m *Message, terms Terms, memory Memory) (*Message, []Change
 }
 
 func maskError(m *Message, masks *content.Rule) (*Message, error) {
-	all, err := maskObject(map[string]any{"message": m.Error.Message, "data": m.Error.Data}, masks)
+	all, err := maskSaid(map[string]any{"message": m.Error.Message, "data": m.Error.Data}, masks)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +137,12 @@ func (s *Server) listed(result map[string]any, t Terms, memory Memory) (out map[
 				continue
 			}
 		}
-		kept = append(kept, items[i])
+		item := items[i]
+		if of.list == Tools && !t.Masks.Empty() { // what is masked need not be of its form, and clients hold it against that
+			item = maps.Clone(item)
+			delete(item, "outputSchema")
+		}
+		kept = append(kept, item)
 	}
 	out = maps.Clone(result)
 	out[of.list] = kept

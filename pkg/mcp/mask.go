@@ -146,6 +146,17 @@ func maskObject(o map[string]any, rule *content.Rule) (map[string]any, error) {
 	return out, nil
 }
 
+// maskSaid is maskObject for an error or a notice, whose data are a value of the server's own: paths
+// begin in that, too.
+func maskSaid(o map[string]any, rule *content.Rule) (map[string]any, error) {
+	out, err := maskObject(o, rule)
+	if err != nil || out["data"] == nil || rule.Empty() {
+		return out, err
+	}
+	out["data"], err = maskJSON(out["data"], rule)
+	return out, err
+}
+
 func maskJSON(v any, rule *content.Rule) (any, error) {
 	text, err := encode(v)
 	if err != nil {

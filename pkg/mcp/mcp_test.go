@@ -429,6 +429,33 @@ func TestMasks(t *testing.T) {
 	}
 }
 
+// TestMasksOfWhatIsSaid: masks by path hold in the data of errors and of notices, and no tool
+// promises a form that a masked value may not have.
+func TestMasksOfWhatIsSaid(t *testing.T) {
+	rule, err := content.Compile(&postern.ContentRule{Fields: []postern.FieldRule{{Path: "/customer/email", Mask: &postern.MaskRule{Method: postern.MaskRedact, Value: "***"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newServer().Talk("")
+	ask(t, s, 1, "tools/call", Terms{Masks: rule})
+	for _, said := range []string{
+		`{"jsonrpc":"2.0","id":1,"error":{"code":-1,"message":"taken","data":{"customer":{"email":"bob","id":7}}}}`,
+		`{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":{"customer":{"email":"bob","id":7}}}}`,
+		`{"jsonrpc":"2.0","method":"notifications/message","params":{"customer":{"email":"bob","id":7}}}`,
+	} {
+		if got := show(t, s, said, rule); strings.Contains(got, "bob") || !strings.Contains(got, `"customer":{"email":"***","id":7}`) {
+			t.Errorf("%s shows as %s", said, got)
+		}
+	}
+	const list = `{"jsonrpc":"2.0","id":%d,"result":{"tools":[{"name":"search","outputSchema":{"type":"object"}}]}}`
+	for id, masks := range map[int]*content.Rule{2: rule, 3: nil} {
+		ask(t, s, id, "tools/list", Terms{List: all, Masks: masks})
+		if got := show(t, s, fmt.Sprintf(list, id), nil); strings.Contains(got, "outputSchema") != (masks == nil) || !strings.Contains(got, `"search"`) {
+			t.Errorf("masked %t: %s", masks != nil, got)
+		}
+	}
+}
+
 // TestTalks: a session of the protocol is of the grant that began it.
 func TestTalks(t *testing.T) {
 	var all Servers

@@ -332,9 +332,12 @@ func statusLine(status int) string {
 // buffers are what bodies are copied through.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
 
+// slow is when the next part of an answer is one that had to be waited for.
+const slow = 20 * time.Millisecond
+
 // copy passes a body on, as fast as the client takes it. A stream, whose length is negative, is
-// passed on as it comes, and so is the first part of what is longer: how long the rest takes
-// nobody knows, and clients wait for the head alone only so long.
+// passed on as it comes, and so are the first part of what is longer and those that were slow to
+// come: how long the rest takes nobody knows, and clients wait only so long.
 func (x *exchange) copy(ctx context.Context, body io.Reader, length int64) error {
 	b := buffers.Get().(*[]byte)
 	defer buffers.Put(b)
@@ -349,6 +352,7 @@ func (x *exchange) copy(ctx context.Context, body io.Reader, length int64) error
 			stop()
 		}
 	}()
+	var asked time.Time                                          // for the part that comes; zero for the first
 	for waits := stream || x.r.ProtoMajor == 2; ; waits = true { // buffers take the first part
 		n, err := body.Read(*b)
 		if n > 0 {
@@ -356,20 +360,23 @@ func (x *exchange) copy(ctx context.Context, body io.Reader, length int64) error
 			if err := x.said((*b)[:room]); err != nil {
 				return err
 			}
-			first := int64(n) < length
-			length = 0
-			if (waits || first) && stop == nil {
+			now := stream || room < n || int64(n) < length
+			if !asked.IsZero() {
+				now = stream || room < n || time.Since(asked) > slow
+			}
+			if (waits || now) && stop == nil {
 				stop = context.AfterFunc(ctx, x.cut)
 			}
 			if _, err := x.w.Write((*b)[:room]); err != nil {
 				return ungiven(err, errGone)
 			}
-			if (stream || first) && flusher != nil || room < n {
+			if now && flusher != nil {
 				flusher.Flush()
 			}
 			if room < n {
 				return x.terms.NoMoreBytes()
 			}
+			asked = time.Now()
 		}
 		switch {
 		case errors.Is(err, io.EOF):

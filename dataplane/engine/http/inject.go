@@ -45,7 +45,11 @@ func (x *exchange) inject(out *http.Request, c *engine.Credential) (secrets [][]
 	return append(secrets, spellings(string(secret))...), nil
 }
 
-// spellings are a secret as it stands, and as it stands in a URL or in JSON.
+// leastRun is how many characters of a secret have to stand together to be taken for it.
+const leastRun = 16
+
+// spellings are a secret as it stands, as it stands in a URL or in JSON, and its runs of characters
+// that nothing escapes: they are the same in HTML, and whatever else there is.
 func spellings(secret string) [][]byte {
 	out := [][]byte{[]byte(secret)}
 	for _, other := range []string{url.QueryEscape(secret), url.PathEscape(secret), strings.ReplaceAll(secret, "/", `\/`)} {
@@ -53,7 +57,17 @@ func spellings(secret string) [][]byte {
 			out = append(out, []byte(other))
 		}
 	}
+	for run := range strings.FieldsFuncSeq(secret, escaped) {
+		if len(run) >= leastRun && run != secret {
+			out = append(out, []byte(run))
+		}
+	}
 	return out
+}
+
+// escaped reports whether a character is written otherwise somewhere.
+func escaped(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-._~", r)
 }
 
 const (

@@ -6,11 +6,15 @@ import (
 	"compress/zlib"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/posterngate/postern/dataplane/engine"
 )
 
 // TestSecretsArePacked: a resource that packs what it was asked for plainly does not hand its
@@ -85,6 +89,23 @@ func TestSecretsArePacked(t *testing.T) {
 	for _, text := range []string{"HEAD /packed?coding=br", "GET /packed?coding=none"} {
 		if resp, told := h.ask(t, text, "", "Accept-Encoding: br"); resp.StatusCode >= 400 || told != "" || resp.Header.Get("Content-Encoding") == "" {
 			t.Errorf("%s: %s %q %v", text, resp.Status, told, resp.Header)
+		}
+	}
+}
+
+// TestSecretsAreEscaped: a page that quotes the credential does not hand it out by how it escapes it.
+func TestSecretsAreEscaped(t *testing.T) {
+	const secret = "k+Zx8mVbQ2rT9wLcA7nE4sYd/f=="
+	var said atomic.Value
+	h := newPlain(t, engine.HTTPTerms{Authority: "orders.internal", Auth: "bearer"}, func() string { return secret }, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, said.Load().(string))
+	})
+	for _, quoted := range []string{
+		"{\"token\":\"k\\u002bZx8mVbQ2rT9wLcA7nE4sYd/f\\u003d\\u003d\"}", "<b>k&#43;Zx8mVbQ2rT9wLcA7nE4sYd/f==</b>", "k&plus;Zx8mVbQ2rT9wLcA7nE4sYd&#x2F;f&equals;&equals;", "k%2bZx8mVbQ2rT9wLcA7nE4sYd%2ff%3d%3d", secret, url.QueryEscape(secret),
+	} {
+		said.Store(quoted)
+		if resp, told := h.ask(t, "GET /", ""); resp.StatusCode != http.StatusOK || strings.Contains(told, "Zx8mVbQ2rT9wLcA7nE4sYd") || len(told) != len(quoted) {
+			t.Errorf("%q: %s %q", quoted, resp.Status, told)
 		}
 	}
 }

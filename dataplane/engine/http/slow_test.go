@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -242,4 +243,60 @@ func TestRefusedUnread(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestPartsThatAreSlow: what a resource says of its progress reaches the client while it goes on, in
+// an answer with a length too.
+func TestPartsThatAreSlow(t *testing.T) {
+	for name, protocol := range map[string]string{"HTTP/1.1": "http/1.1", "HTTP/2": "h2"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const size = 1 << 14 // less than any buffer on the way, and more than comes in time
+			h, seen := &house{resource: newResource(t)}, make(chan struct{})
+			h.mux.HandleFunc("/progress", func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Length", strconv.Itoa(size))
+				for said, told := 0, false; said < size; {
+					n := 1
+					if told {
+						n = size - said
+					}
+					_, _ = w.Write(bytes.Repeat([]byte{'.'}, n))
+					_ = http.NewResponseController(w).Flush()
+					said += n
+					select {
+					case <-seen:
+						told = true
+					case <-r.Context().Done():
+						return
+					case <-time.After(2 * slow):
+					}
+				}
+			})
+			h.door = enginetest.NewDoor(t, h.terms(), credential)
+			h.addr = enginetest.Serve(t, New(Config{TLS: &tls.Config{Certificates: h.TLS.Certificates[:1], MinVersion: tls.VersionTLS12}}), h.door)
+			tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ServerName: "example.com", NextProtos: []string{protocol}}, ForceAttemptHTTP2: protocol == "h2"} //nolint:gosec // of this test
+			defer tr.CloseIdleConnections()
+			ctx, cancel := context.WithTimeout(t.Context(), wait.Patience)
+			defer cancel()
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+h.addr+"/progress", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Host = "example.com"
+			req.Header.Set("Authorization", "Bearer "+enginetest.Token)
+			req.Header.Set(request.TaskHeader, "t.target")
+			resp, err := tr.RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if _, err := io.ReadFull(resp.Body, make([]byte, 3)); err != nil {
+				t.Fatal(err)
+			}
+			close(seen)
+			if n, err := io.Copy(io.Discard, resp.Body); err != nil || n != size-3 {
+				t.Errorf("then %d bytes, %v", n, err)
+			}
+		})
+	}
 }
