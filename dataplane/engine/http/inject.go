@@ -74,6 +74,9 @@ const (
 	// hashHeader says what was signed of the body.
 	hashHeader = "X-Amz-Content-Sha256"
 	unsigned   = "UNSIGNED-PAYLOAD"
+	awsChunked = "aws-chunked"
+	// unsignedChunks says so of a body in chunks, which the store takes apart.
+	unsignedChunks = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
 )
 
 // streams reports whether the body may go unsigned, and so need not be read before: the
@@ -87,15 +90,24 @@ func (x *exchange) sign(out *http.Request, c *engine.Credential) ([][]byte, erro
 	if strings.Contains(x.target.Path, pkghttp.Slash) {
 		return nil, request.Bad("the path has an encoded slash, which a signature is over as a plain one") // of names of objects they are the same
 	}
-	for name := range out.Header {
-		if strings.HasPrefix(name, "X-Amz-") && (name == hashHeader || name == "X-Amz-Date" || name == "X-Amz-Security-Token" || name == "X-Amz-Decoded-Content-Length") {
-			out.Header.Del(name) // of a signature of the client's own
-		}
-	}
 	sum := sha256.Sum256(x.body)
 	hash := hex.EncodeToString(sum[:])
 	if !x.buffered && x.r.ContentLength != 0 {
 		hash = unsigned
+	}
+	given, inChunks := out.Header.Get(hashHeader), strings.Contains(strings.ToLower(out.Header.Get("Content-Encoding")), awsChunked)
+	switch {
+	case inChunks && (given == "" || given == unsignedChunks): // as SDKs send a checksum behind the body
+		hash = unsignedChunks
+	case inChunks || strings.HasPrefix(given, "STREAMING-"): // what frames it would be stored with it
+		return nil, &postern.Refusal{
+			Code: postern.CodeProtocol, Reason: "each chunk of the body is signed with a key of the client's own", Hint: "have the client sign no payload, or ask without credentials of its own",
+		}
+	default:
+		out.Header.Del("X-Amz-Decoded-Content-Length")
+	}
+	for _, name := range []string{hashHeader, "X-Amz-Date", "X-Amz-Security-Token"} {
+		out.Header.Del(name) // of a signature of the client's own
 	}
 	out.Header.Set(hashHeader, hash)
 	out.URL.RawPath = httpbinding.EscapePath(out.URL.Path, false) // as it is signed, with + as %2B

@@ -151,7 +151,8 @@ func hides(resp *http.Response, secrets [][]byte) bool {
 // packed reports whether a header of an answer says that something is packed.
 func packed(resp *http.Response, name string) bool {
 	return slices.ContainsFunc(resp.Header[name], func(v string) bool {
-		return v != "" && !strings.EqualFold(strings.TrimSpace(v), "identity")
+		v = strings.ToLower(strings.TrimSpace(v))
+		return v != "" && v != "identity" && v != awsChunked // which some stores say of what they have taken apart
 	})
 }
 

@@ -251,6 +251,14 @@ func TestShown(t *testing.T) {
 				t.Errorf("get %s: %d %.200s", path, status, text)
 			}
 		}
+		// So do SDKs of today, with a checksum behind it.
+		chunks := []string{"Content-Encoding: aws-chunked", "X-Amz-Decoded-Content-Length: 5", "X-Amz-Trailer: x-amz-checksum-crc32"}
+		if status, text := s.look(t, "bucket", "/recordings/chunks", "5\r\nhello\r\n0\r\nx-amz-checksum-crc32:NhCmhg==\r\n\r\n", append(chunks, "X-Amz-Content-Sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER")...); status != http.StatusOK {
+			t.Errorf("put in chunks: %d %s", status, text)
+		}
+		if status, text := s.look(t, "bucket", "/recordings/chunks", ""); status != http.StatusOK || text != "hello" {
+			t.Errorf("what was put in chunks: %d %q", status, text)
+		}
 		if status, text := s.look(t, "bucket", "/recordings?list-type=2&prefix=a%20b", "", "X-Amz-Date: 20200101T000000Z", "X-Amz-Security-Token: x"); status != http.StatusOK || !strings.Contains(text, "a b+c.txt") {
 			t.Errorf("list: %d %s", status, text)
 		}
