@@ -208,10 +208,13 @@ func (s *Service) change(l *ledger, h *holder, req *nodev1.DrawBudgetRequest, t 
 func (l *ledger) counted(i int) int64 {
 	sum := l.Spent[i]
 	for _, h := range l.Holders {
-		sum += h.counts(i)
+		sum = add(sum, h.counts(i))
 	}
 	return sum
 }
+
+// add stays at the greatest count: what nodes say of themselves must not turn a sum round.
+func add(a, b int64) int64 { return min(a, maxCount-b) + b }
 
 // sessionSlack is how much later than a node's own clock says the others believe that
 // its sessions have ended.
@@ -258,8 +261,8 @@ func (l *ledger) others(node postern.NodeName) (used, held measures) {
 			continue
 		}
 		for i := range used {
-			used[i] += h.Used[i]
-			held[i] += max(h.Total[i]-h.Used[i], 0)
+			used[i] = add(used[i], h.Used[i])
+			held[i] = add(held[i], max(h.Total[i]-h.Used[i], 0))
 		}
 	}
 	return used, held
@@ -277,7 +280,7 @@ func (l *ledger) bury(last func(postern.NodeName) (string, time.Time, time.Time)
 func (l *ledger) spend(node postern.NodeName) {
 	h := l.Holders[node]
 	for i := range l.Spent {
-		l.Spent[i] += h.counts(i)
+		l.Spent[i] = add(l.Spent[i], h.counts(i))
 	}
 	delete(l.Holders, node)
 	l.Gone = append(l.Gone, h.Process)
@@ -345,10 +348,15 @@ func (m measures) wire() *nodev1.Budget {
 	return &nodev1.Budget{Rows: m[0], Bytes: m[1], Statements: m[2]}
 }
 
-// Run forgets budgets of grants that are long over, while this replica leads.
+// Run forgets budgets of grants that are long over, while this replica leads. One that cannot
+// be read stays while its grant does: without it that would have all of its limits again.
 func (s *Service) Run(ctx context.Context) error {
 	return store.Clean(ctx, s.cfg.Store, Kind, cleanEvery, func(e store.Entry) bool {
 		var l ledger
-		return l.decode(e) != nil || !s.cfg.Now().Before(l.Until.Add(keep))
+		if l.decode(e) != nil {
+			_, err := s.cfg.Grant(ctx, postern.GrantID(e.Name))
+			return fault.CodeOf(err) == codes.NotFound
+		}
+		return !s.cfg.Now().Before(l.Until.Add(keep))
 	}, s.cfg.Logger)
 }

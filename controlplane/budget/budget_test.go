@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -20,6 +21,7 @@ import (
 	"github.com/posterngate/postern/pkg/policy"
 	"github.com/posterngate/postern/pkg/policy/policytest"
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/run"
 )
 
 const world = `
@@ -88,5 +90,63 @@ func TestManyNodes(t *testing.T) {
 	}
 	if e, err := kept.Get(t.Context(), store.Key{Kind: budget.Kind, Name: "g-1"}); err != nil || len(e.Value) > store.MaxValueBytes {
 		t.Errorf("%d bytes, %v", len(e.Value), err)
+	}
+}
+
+// TestDamagedBudget: a budget that cannot be read is not begun anew while its grant is there.
+func TestDamagedBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kept := storetest.NewMemory()
+		snapshot := policytest.Compile(t, world)
+		s := budget.New(budget.Config{
+			Store: kept, Snapshot: func() *policy.Snapshot { return snapshot }, Now: time.Now, Logger: slog.New(slog.DiscardHandler),
+			Grant: func(_ context.Context, id postern.GrantID) (*typesv1.Grant, error) {
+				if id == "g-gone" {
+					return nil, fault.New(codes.NotFound, "there is no grant %q", id)
+				}
+				return &typesv1.Grant{Id: string(id), Task: "report", State: typesv1.GrantState_GRANT_STATE_ACTIVE, EndTime: timestamppb.New(time.Now().Add(time.Hour))}, nil
+			},
+		})
+		for _, id := range []string{"g-1", "g-gone"} {
+			if _, err := kept.Commit(t.Context(), store.Op{Key: store.Key{Kind: budget.Kind, Name: id}, Value: []byte("damaged")}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		g := run.New(ctx)
+		g.Go("budgets", s.Run)
+		time.Sleep(time.Hour / 2)
+		synctest.Wait()
+		if left, _, err := kept.List(t.Context(), budget.Kind, "", 0); err != nil || len(left) != 1 || left[0].Name != "g-1" {
+			t.Errorf("left: %v, %v", left, err)
+		}
+		if r, err := s.Draw(t.Context(), "n1", &nodev1.DrawBudgetRequest{Grant: "g-1", Process: "p", Sequence: 1, Want: &nodev1.Budget{Rows: 1}, Sessions: 1}); err == nil {
+			t.Errorf("given: %v", r)
+		}
+		stop()
+		_ = g.Wait()
+	})
+}
+
+// TestSumsDoNotTurnRound: a node that says that it has used more than there is lifts no limit.
+func TestSumsDoNotTurnRound(t *testing.T) {
+	snapshot := policytest.Compile(t, world)
+	s := budget.New(budget.Config{
+		Store: storetest.NewMemory(), Snapshot: func() *policy.Snapshot { return snapshot }, Now: time.Now, Logger: slog.New(slog.DiscardHandler),
+		Grant: func(_ context.Context, id postern.GrantID) (*typesv1.Grant, error) {
+			return &typesv1.Grant{Id: string(id), Task: "report", State: typesv1.GrantState_GRANT_STATE_ACTIVE, EndTime: timestamppb.New(time.Now().Add(time.Hour))}, nil
+		},
+		Last:   func(postern.NodeName) (string, time.Time, time.Time) { return "", time.Time{}, time.Now() },
+		Recall: func(postern.NodeName, postern.GrantID) {},
+	})
+	for i := range 20 {
+		lie := &nodev1.Budget{Rows: 1 << 60}
+		if _, err := s.Draw(t.Context(), "n1", &nodev1.DrawBudgetRequest{Grant: "g-1", Process: fmt.Sprint(i), Sequence: 1, Have: lie, Used: lie, Want: lie, Sessions: 1}); err != nil {
+			t.Fatal(err)
+		}
+		r, err := s.Draw(t.Context(), "n2", &nodev1.DrawBudgetRequest{Grant: "g-1", Process: "p", Sequence: uint64(i + 1), Want: &nodev1.Budget{Rows: 1000}, Sessions: 1})
+		if err != nil || r.GetTotal().GetRows() != 0 || r.GetElsewhere().GetRows() < 0 {
+			t.Fatalf("after %d: %v, %v", i, r, err)
+		}
 	}
 }

@@ -263,16 +263,12 @@ func (s *Service) Get(ctx context.Context, by Caller, id string) (*typesv1.Grant
 // List reads the grants that the caller may see, newest first: of one subject where
 // it is given, else the caller's own or, for who may see others', all of those.
 func (s *Service) List(ctx context.Context, by Caller, subject string, active bool) ([]*typesv1.Grant, error) {
-	entries, _, err := s.cfg.Store.List(ctx, Kind, "", 0)
+	all, err := s.legible(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list grants: %w", err)
+		return nil, err
 	}
 	var grants []*typesv1.Grant
-	for _, e := range entries {
-		g, err := decode(e)
-		if err != nil {
-			return nil, err
-		}
+	for _, g := range all {
 		if subject != "" && g.GetSubject().GetName() != subject || active && !Live(g, s.cfg.Now()) {
 			continue
 		}

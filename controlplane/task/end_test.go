@@ -382,7 +382,8 @@ func TestEndTakesHoldsAlong(t *testing.T) {
 	})
 }
 
-// TestDamagedGrant: one that cannot be read does not keep the others from their end.
+// TestDamagedGrant: one that cannot be read does not keep the others from their end, nor people
+// from them.
 func TestDamagedGrant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -391,6 +392,16 @@ func TestDamagedGrant(t *testing.T) {
 		}
 		w.start()
 		g := w.mustOpen("alice", "sales-report")
+		if list, err := w.List(t.Context(), w.caller("alice"), "", true); err != nil || len(list) != 1 {
+			t.Errorf("listed: %v, %v", list, err)
+		}
+		if held, err := w.Held(t.Context(), w.tokens["alice"]); err != nil || len(held) != 1 {
+			t.Errorf("held: %v, %v", held, err)
+		}
+		if ended, _, err := w.EndOf(t.Context(), w.caller("bob"), "alice", "offboard-1", "has left"); err != nil || len(ended) != 1 {
+			t.Errorf("who leaves: %v, %v", ended, err)
+		}
+		g = w.mustOpen("alice", "sales-report")
 		time.Sleep(time.Until(g.GetEndTime().AsTime()) + 2*time.Second)
 		synctest.Wait()
 		if s := w.stored(g.GetId()); s.GetState() != over {

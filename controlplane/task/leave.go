@@ -17,29 +17,25 @@ import (
 // their grant. It returns all that this lock has ended, by this call or before, newest
 // first, and the revision in which they are. Who may do so was decided with the lock.
 func (s *Service) EndOf(ctx context.Context, by Caller, subject, lock, why string) ([]*typesv1.Grant, int64, error) {
-	entries, _, err := s.cfg.Store.List(ctx, Kind, "", 0)
+	all, err := s.legible(ctx)
 	if err != nil {
-		return nil, 0, fmt.Errorf("list grants: %w", err)
+		return nil, 0, err
 	}
 	mark := fmt.Sprintf("(lock %s)", lock)
 	entry := audit.Entry{Actor: by.Subject.Name, Address: by.Address}
 	var ended []*typesv1.Grant
 	var last int64
 	var errs []error
-	for _, e := range entries {
-		g, err := decode(e)
-		if err != nil {
-			return nil, 0, err
-		}
+	for _, g := range all {
 		sub := g.GetSubject()
 		if sub.GetName() != subject && sub.GetWorkload() != subject && !slices.Contains(noun.SubjectOf(sub).Actors(), subject) {
 			continue
 		}
-		if err := s.end(ctx, e.Name, entry, why+" "+mark); err != nil {
+		if err := s.end(ctx, g.GetId(), entry, why+" "+mark); err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		g, revision, err := s.load(ctx, e.Name)
+		g, revision, err := s.load(ctx, g.GetId())
 		if err != nil {
 			errs = append(errs, err)
 			continue

@@ -2,7 +2,6 @@ package task
 
 import (
 	"context"
-	"fmt"
 
 	"google.golang.org/grpc/codes"
 
@@ -53,16 +52,12 @@ func (s *Service) Held(ctx context.Context, sub postern.Subject) ([]*typesv1.Gra
 	if err != nil {
 		return nil, err
 	}
-	entries, _, err := s.cfg.Store.List(ctx, Kind, "", 0)
+	all, err := s.legible(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list grants: %w", err)
+		return nil, err
 	}
 	var out []*typesv1.Grant
-	for _, e := range entries {
-		g, err := decode(e)
-		if err != nil {
-			return nil, err
-		}
+	for _, g := range all {
 		if !Live(g, s.cfg.Now()) || !sameWho(noun.SubjectOf(g.GetSubject()), sub) {
 			continue
 		}

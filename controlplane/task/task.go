@@ -198,6 +198,25 @@ func decode(e store.Entry) (*typesv1.Grant, error) {
 	return g, nil
 }
 
+// legible are all grants but those that are damaged, which are logged: nobody can use one, and
+// the others are as good as before.
+func (s *Service) legible(ctx context.Context) ([]*typesv1.Grant, error) {
+	entries, _, err := s.cfg.Store.List(ctx, Kind, "", 0)
+	if err != nil {
+		return nil, fmt.Errorf("list grants: %w", err)
+	}
+	var grants []*typesv1.Grant
+	for _, e := range entries {
+		g, err := decode(e)
+		if err != nil {
+			s.cfg.Logger.WarnContext(ctx, "a grant is damaged and passed over", "error", err)
+			continue
+		}
+		grants = append(grants, g)
+	}
+	return grants, nil
+}
+
 // put writes a grant that has the revision given; 0 is a new one.
 func put(g *typesv1.Grant, revision int64) (store.Op, error) {
 	value, err := proto.Marshal(g)
