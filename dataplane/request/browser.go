@@ -46,6 +46,11 @@ func Navigates(r *http.Request) bool {
 		either(r.Header.Get("Sec-Fetch-Mode"), "", "navigate") && either(r.Header.Get("Sec-Fetch-Dest"), "", "document")
 }
 
+// browses reports whether a browser asks, which sends a password along whatever page has it ask.
+func browses(r *http.Request) bool {
+	return r.Header["Sec-Fetch-Site"] != nil || r.Header["Origin"] != nil
+}
+
 func either(v string, of ...string) bool {
 	for _, o := range of {
 		if v == o {

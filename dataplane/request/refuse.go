@@ -85,6 +85,9 @@ func Refuse(w http.ResponseWriter, r *http.Request, no *postern.Refusal) {
 	status := Status(no.Code)
 	if no.Code == postern.CodeBadToken {
 		h.Set("WWW-Authenticate", `Bearer realm="postern", error="invalid_token"`)
+		if !browses(r) && !strings.HasPrefix(r.UserAgent(), "Mozilla/") { // or it would ask people for a password
+			h.Add("WWW-Authenticate", `Basic realm="postern"`) // without which git and others do not send theirs
+		}
 	}
 	if no.After > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(no.After.Seconds()))))

@@ -116,6 +116,10 @@ func HostPermission(r *http.Request) (permission string, named bool) {
 	return task + "." + resource, named
 }
 
+// basicUser is who programs say they are that know only of a name and a password, which is the
+// token then: pip, git and helm do.
+const basicUser = "postern"
+
 // bearer is the token of a request, or nothing.
 func bearer(r *http.Request) (string, error) {
 	given := r.Header.Values("Authorization")
@@ -124,8 +128,14 @@ func bearer(r *http.Request) (string, error) {
 	}
 	scheme, token, _ := strings.Cut(given[0], " ")
 	token = strings.TrimSpace(token)
+	if user, password, basic := r.BasicAuth(); basic && user == basicUser && !browses(r) {
+		scheme, token = "Bearer", password
+	}
 	if len(given) > 1 || !strings.EqualFold(scheme, "Bearer") || token == "" || strings.ContainsAny(token, " ,") || strings.HasPrefix(token, browserToken) {
-		return "", &postern.Refusal{Code: postern.CodeBadToken, Reason: "the header Authorization is not just Bearer and one token", Hint: "`postern token` prints one"}
+		return "", &postern.Refusal{
+			Code: postern.CodeBadToken, Reason: "the header Authorization is not just Bearer and one token",
+			Hint: "`postern token` prints one; a program that takes only a name and a password has the name " + basicUser + " and the token",
+		}
 	}
 	return token, nil
 }
