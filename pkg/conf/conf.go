@@ -32,7 +32,7 @@ func Load(path string, into any, checks ...func() error) error {
 	}
 	for i := 0; err == nil && i < len(checks); i++ {
 		if err = checks[i](); err != nil {
-			err = at(doc, err)
+			err = place(doc, err)
 		}
 	}
 	if err != nil {
@@ -79,12 +79,21 @@ func read(doc *yaml.Node, into any) error {
 // steps are what a key consists of: names, and places in lists.
 var steps = regexp.MustCompile(`^(?:\.?([A-Za-z0-9_-]+)|\[(\d+)\])`)
 
-// at adds the line of the key with which an error begins, as far as the document has it.
-func at(doc *yaml.Node, err error) error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // what is joined further down is one error
+// Place adds the line that a document has of the key with which an error begins, or of what
+// there is of it. Where there is nothing, the error stays as it is.
+func Place(text []byte, err error) error {
+	doc, derr := document(text)
+	if derr != nil {
+		return err
+	}
+	return place(doc, err)
+}
+
+func place(doc *yaml.Node, err error) error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var all []error
 		for _, one := range joined.Unwrap() {
-			all = append(all, at(doc, one))
+			all = append(all, place(doc, one))
 		}
 		return errors.Join(all...)
 	}

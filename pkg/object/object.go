@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"sigs.k8s.io/yaml"
 
+	"github.com/posterngate/postern/pkg/conf"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 )
 
@@ -166,7 +167,7 @@ const (
 const maxErrorText = 1000
 
 // ParseYAML reads documents separated by "---". Unknown fields are errors; an error
-// names the document, from 1, and its kind and name where they could be read.
+// names the document, from 1, its kind and name where they could be read, and the line.
 func ParseYAML(r io.Reader) ([]*typesv1.Object, error) {
 	all, err := io.ReadAll(io.LimitReader(r, MaxBytes+1))
 	if err != nil {
@@ -178,25 +179,21 @@ func ParseYAML(r io.Reader) ([]*typesv1.Object, error) {
 	if err := checkLines(all); err != nil {
 		return nil, err
 	}
-	documents := slices.DeleteFunc(splitYAML(all), func(doc []byte) bool { return len(bytes.TrimSpace(doc)) == 0 })
+	documents := slices.DeleteFunc(splitYAML(all), func(doc document) bool { return len(bytes.TrimSpace(doc.text)) == 0 })
 	if len(documents) > MaxDocuments {
 		return nil, fmt.Errorf("more than %d documents", MaxDocuments)
 	}
 	var objects []*typesv1.Object
 	written := 0
 	for i, doc := range documents {
-		n, err := writtenOut(doc)
-		if written += n; err == nil && written > MaxBytes {
-			err = fmt.Errorf("with what aliases stand for it is longer than %d MiB", MaxBytes>>20)
+		o, n, err := parseOne(doc.text, MaxBytes-written)
+		if err != nil && doc.before > 0 { // once more in its place, for the lines that errors name
+			_, _, err = parseOne(append(bytes.Repeat([]byte("\n"), doc.before), doc.text...), MaxBytes-written)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("document %d: %.*s", i+1, maxErrorText, err)
 		}
-		o, err := parseOne(doc)
-		if err != nil {
-			return nil, fmt.Errorf("document %d: %.*s", i+1, maxErrorText, err)
-		}
-		if o != nil {
+		if written += n; o != nil {
 			objects = append(objects, o)
 		}
 	}
@@ -222,11 +219,18 @@ func checkLines(all []byte) error {
 	return nil
 }
 
+// A document is one of a text, behind so many lines of it.
+type document struct {
+	text   []byte
+	before int
+}
+
 // splitYAML cuts at the marks between documents: "---", which may begin a line of the
 // next one, and "...".
-func splitYAML(all []byte) [][]byte {
-	var docs [][]byte
-	var doc []byte
+func splitYAML(all []byte) []document {
+	var docs []document
+	var doc document
+	n := 0
 	for line := range bytes.Lines(bytes.TrimPrefix(all, []byte("\ufeff"))) {
 		mark, rest := []byte(nil), line
 		if len(line) >= 3 {
@@ -235,15 +239,30 @@ func splitYAML(all []byte) [][]byte {
 		begins, ends := bytes.Equal(mark, []byte("---")), bytes.Equal(mark, []byte("..."))
 		if (begins || ends) && (len(rest) == 0 || bytes.IndexByte([]byte(" \t\r\n"), rest[0]) >= 0) {
 			docs = append(docs, doc)
-			doc = append([]byte("   "), rest...)
-			continue
+			doc = document{append([]byte("   "), rest...), n}
+		} else {
+			doc.text = append(doc.text, line...)
 		}
-		doc = append(doc, line...)
+		n++
 	}
 	return append(docs, doc)
 }
 
-func parseOne(doc []byte) (*typesv1.Object, error) {
+// parseOne reads a document that may have so many bytes with its aliases written out, and says
+// how many it has.
+func parseOne(doc []byte, most int) (*typesv1.Object, int, error) {
+	n, err := writtenOut(doc)
+	if err == nil && n > most {
+		err = fmt.Errorf("with what aliases stand for it is longer than %d MiB", MaxBytes>>20)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	o, err := parseObject(doc)
+	return o, n, err
+}
+
+func parseObject(doc []byte) (*typesv1.Object, error) {
 	var head *struct {
 		APIVersion string `json:"apiVersion"`
 		Kind       string `json:"kind"`
@@ -277,7 +296,7 @@ func parseOne(doc []byte) (*typesv1.Object, error) {
 	o := &typesv1.Object{}
 	m := o.ProtoReflect().Mutable(f).Message()
 	if err := protojson.Unmarshal(js, m.Interface()); err != nil {
-		return nil, fmt.Errorf("%s %q: %s", head.Kind, head.Metadata.Name, explain(err, js, m.Descriptor()))
+		return nil, fmt.Errorf("%s %q: %w", head.Kind, head.Metadata.Name, conf.Place(doc, errors.New(explain(err, js, m.Descriptor()))))
 	}
 	Normalize(o)
 	return o, nil

@@ -6,6 +6,7 @@ package cases
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -88,19 +89,26 @@ func Parse(text []byte) (*File, error) {
 	if len(text) > MaxBytes {
 		return nil, fmt.Errorf("is longer than %d bytes", MaxBytes)
 	}
-	f := &File{}
-	if err := yaml.UnmarshalStrict(text, f); err != nil {
+	var read struct {
+		Cases []json.RawMessage `json:"cases"`
+	}
+	if err := yaml.UnmarshalStrict(text, &read); err != nil {
 		return nil, err
 	}
-	if len(f.Cases) == 0 || len(f.Cases) > MaxCases {
-		return nil, fmt.Errorf("has %d cases, want 1 to %d", len(f.Cases), MaxCases)
+	if len(read.Cases) == 0 || len(read.Cases) > MaxCases {
+		return nil, fmt.Errorf("has %d cases, want 1 to %d", len(read.Cases), MaxCases)
 	}
+	f := &File{Cases: make([]Case, len(read.Cases))}
 	for i := range f.Cases {
 		c := &f.Cases[i]
+		err := yaml.UnmarshalStrict(read.Cases[i], c)
 		if c.Name == "" {
 			c.Name = strings.TrimSpace(c.Subject.Name + ": " + c.Can + c.Statement)
 		}
-		if err := c.check(); err != nil {
+		if err == nil {
+			err = c.check()
+		}
+		if err != nil {
 			return nil, fmt.Errorf("case %d (%s): %w", i+1, c.Name, err)
 		}
 	}

@@ -142,6 +142,10 @@ func TestParseRefuses(t *testing.T) {
 			t.Errorf("%s was taken", name)
 		}
 	}
+	_, err := Parse([]byte("cases:\n- {subject: {name: a}, can: x, want: {verdict: deny}}\n- {name: b, subjct: {name: a}, can: x, want: {verdict: deny}}\n"))
+	if err == nil || !strings.Contains(err.Error(), "case 2 (b): ") || !strings.Contains(err.Error(), `"subjct"`) {
+		t.Errorf("of a key that there is not it says %v", err)
+	}
 }
 
 // TestSampleCompany: the files beside the sample company's tasks can be read.
