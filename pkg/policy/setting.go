@@ -33,12 +33,15 @@ var settings = map[string]settingRule{
 	"client_min_messages":                 quietMessages,
 	"extra_float_digits":                  anyValue,
 	"idle_in_transaction_session_timeout": anyValue,
+	"idle_session_timeout":                anyValue,
 	"intervalstyle":                       anyValue,
 	"jit":                                 anyValue,
 	"lock_timeout":                        anyValue,
+	"plan_cache_mode":                     anyValue,
 	"standard_conforming_strings":         only(isOn, "is always on: literals must mean what the parser reads"),
 	"statement_timeout":                   shorterTimeout,
 	"timezone":                            anyValue,
+	"transaction_timeout":                 anyValue,
 }
 
 // held are the settings that have one value for good: texts mean what the parser reads.
@@ -96,6 +99,9 @@ func (t *task) setting(st *sql.Statement, r *resource) *refusal {
 	}
 	rule, no := t.settable(name, "SET "+name)
 	if no != nil {
+		if pin := r.pins[name]; pin != "" {
+			no.hint = "leave it out, or name the one that it is held at: " + pin
+		}
 		return no
 	}
 	if pin, pinned := r.pins[name]; pinned && name != "client_encoding" && !strings.EqualFold(pin, st.Value) {

@@ -131,6 +131,9 @@ const counters = `seq_scan last_seq_scan seq_tup_read idx_scan last_idx_scan idx
 	n_tup_newpage_upd n_live_tup n_dead_tup n_mod_since_analyze n_ins_since_vacuum last_vacuum last_autovacuum last_analyze last_autoanalyze
 	vacuum_count autovacuum_count analyze_count autoanalyze_count total_vacuum_time total_autovacuum_time total_analyze_time total_autoanalyze_time`
 
+// blocks tell how much of a table was read, and from where.
+const blocks = "heap_blks_read heap_blks_hit idx_blks_read idx_blks_hit toast_blks_read toast_blks_hit tidx_blks_read tidx_blks_hit"
+
 // toolViews are the catalogues of which not everything is seen. The others of
 // catalogTables and information_schema show names of the system's own, or numbers alone.
 var toolViews = map[string]map[string]toolView{
@@ -177,6 +180,8 @@ var toolViews = map[string]map[string]toolView{
 		"pg_auth_members":       {func(*known) string { return role("member") }, ""},
 		"pg_stat_user_tables":   {byRelation("relid"), counters},
 		"pg_stat_all_tables":    {byRelation("relid"), counters},
+		"pg_statio_user_tables": {byRelation("relid"), blocks},
+		"pg_statio_all_tables":  {byRelation("relid"), blocks},
 		"pg_tables":             {byName("tablename"), ""},
 		"pg_views":              {byName("viewname"), "definition"},
 		"pg_matviews":           {byName("matviewname"), "definition"},

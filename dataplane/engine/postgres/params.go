@@ -59,9 +59,12 @@ var choices = map[string]func(value string) bool{
 	"default_transaction_deferrable":      anything,
 	"default_transaction_isolation":       anything,
 	"idle_in_transaction_session_timeout": anything,
+	"idle_session_timeout":                anything,
 	"jit":                                 anything,
 	"lock_timeout":                        anything,
+	"plan_cache_mode":                     anything,
 	"search_path":                         anything, // which must be the one that is held fixed: see heldPath
+	"transaction_timeout":                 anything,
 	"statement_timeout":                   func(v string) bool { _, ok := timeout(v); return ok },
 }
 

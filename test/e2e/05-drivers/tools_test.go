@@ -61,6 +61,11 @@ func TestTools(t *testing.T) {
 		need(t, psycopg2, djangoORM)
 		s.lists(t, "", debianPython, "tools/django_inspect.py")
 	})
+	t.Run("node", func(t *testing.T) {
+		need(t, node)
+		t.Setenv("NODE_PATH", nodeModules(t))
+		s.lists(t, "", "node", "tools/node_inspect.cjs")
+	})
 	t.Run("DBI", func(t *testing.T) {
 		need(t, perlDBI)
 		s.lists(t, "", "perl", "tools/dbi_lists.pl")
