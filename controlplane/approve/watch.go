@@ -216,7 +216,7 @@ func (s *Service) Open(ctx context.Context, subject string) ([]*typesv1.Hold, er
 	}
 	var holds []*typesv1.Hold
 	for _, e := range entries {
-		if h := s.legible(ctx, e); h != nil && h.GetSubject() == subject && open(h) {
+		if h := s.legible(ctx, e); h != nil && strings.EqualFold(h.GetSubject(), subject) && open(h) {
 			holds = append(holds, h)
 		}
 	}

@@ -398,7 +398,7 @@ func TestDamagedGrant(t *testing.T) {
 		if held, err := w.Held(t.Context(), w.tokens["alice"]); err != nil || len(held) != 1 {
 			t.Errorf("held: %v, %v", held, err)
 		}
-		if ended, _, err := w.EndOf(t.Context(), w.caller("bob"), "alice", "offboard-1", "has left"); err != nil || len(ended) != 1 {
+		if ended, _, err := w.EndOf(t.Context(), w.caller("bob"), "Alice", "offboard-1", "has left"); err != nil || len(ended) != 1 {
 			t.Errorf("who leaves: %v, %v", ended, err)
 		}
 		g = w.mustOpen("alice", "sales-report")

@@ -28,7 +28,7 @@ func (s *Service) EndOf(ctx context.Context, by Caller, subject, lock, why strin
 	var errs []error
 	for _, g := range all {
 		sub := g.GetSubject()
-		if sub.GetName() != subject && sub.GetWorkload() != subject && !slices.Contains(noun.SubjectOf(sub).Actors(), subject) {
+		if parts := append(noun.SubjectOf(sub).Actors(), sub.GetName(), sub.GetWorkload()); !slices.ContainsFunc(parts, func(name string) bool { return strings.EqualFold(name, subject) }) {
 			continue
 		}
 		if err := s.end(ctx, g.GetId(), entry, why+" "+mark); err != nil {

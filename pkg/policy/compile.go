@@ -98,7 +98,7 @@ func (b *builder) add(p *part) *part {
 			s.aimless = p.name
 		}
 		for _, t := range lockTargets(l.GetSpec()) {
-			s.locks[t] = append(s.locks[t], l)
+			s.locks[t.folded()] = append(s.locks[t.folded()], l)
 		}
 	}
 	if wrong := b.wrong(p); len(wrong) > 0 {

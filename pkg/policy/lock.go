@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
@@ -11,6 +12,10 @@ import (
 
 // lockTarget is what a lock stands on.
 type lockTarget struct{ kind, name string }
+
+// folded is the target whatever the case of its letters: who is to be shut out must not come in
+// by another spelling of their name, which some issuers let people choose.
+func (t lockTarget) folded() lockTarget { return lockTarget{t.kind, strings.ToLower(t.name)} }
 
 // lockTargets lists every target that a lock names.
 func lockTargets(s *typesv1.LockSpec) []lockTarget {
@@ -105,7 +110,7 @@ func (s *Snapshot) standing(t lockTarget, now time.Time) *typesv1.Lock {
 	if t.name == "" {
 		return nil
 	}
-	for _, l := range s.locks[t] {
+	for _, l := range s.locks[t.folded()] {
 		if Stands(l, now) {
 			return l
 		}

@@ -47,6 +47,9 @@ func TestLocked(t *testing.T) {
 		lock, reason      string
 	}{
 		{subject: "mallory", at: noon, lock: "by-subject", reason: `subject "mallory" is locked: left the company`},
+		{subject: "Mallory", at: noon, lock: "by-subject", reason: `subject "Mallory" is locked: left the company`},
+		{subject: "MALLORY", at: noon, lock: "by-subject"},
+		{subject: "mallory2", at: noon},
 		{subject: "alice", at: noon},
 		{subject: "alice", at: noon.Add(-2 * time.Hour), lock: "gone", reason: "holiday"},
 		{subject: "alice", workload: "ci", at: noon, lock: "by-workload", reason: `workload "ci" is locked`},

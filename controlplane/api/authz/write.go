@@ -268,7 +268,7 @@ func (c *Caller) selfDealing(ch Change, before World, depends map[string]string,
 	}
 	if w := ch.Before.GetWorkload(); w != nil && w.GetSpec().GetOwner() == c.Subject.Name {
 		for o := range before.All("lock") { // which would be another's to lift no longer
-			if l := o.GetLock().GetSpec(); policy.Stands(o.GetLock(), now) && object.Name(ch.Before) == cmp.Or(l.GetWorkload(), l.GetSubject()) {
+			if l := o.GetLock().GetSpec(); policy.Stands(o.GetLock(), now) && strings.EqualFold(object.Name(ch.Before), cmp.Or(l.GetWorkload(), l.GetSubject())) {
 				return denied("%s stands on %s, which is yours: somebody else must write it", object.Ref(o), ref)
 			}
 		}
@@ -289,13 +289,13 @@ func (c *Caller) selfDealing(ch Change, before World, depends map[string]string,
 // of theirs, or a grant in which either has a part; empty where none.
 func (c *Caller) lockedOut(ch Change, before World) string {
 	theirs := func(name string) bool {
-		return name != "" && (name == c.Subject.Name || name == c.Subject.Workload ||
-			before.Lookup("workload", name).GetWorkload().GetSpec().GetOwner() == c.Subject.Name)
+		return name != "" && (strings.EqualFold(name, c.Subject.Name) || strings.EqualFold(name, c.Subject.Workload) ||
+			before.Lookup("workload", strings.ToLower(name)).GetWorkload().GetSpec().GetOwner() == c.Subject.Name)
 	}
 	l, holder := ch.Before.GetLock().GetSpec(), noun.SubjectOf(ch.Locked)
 	name := cmp.Or(l.GetSubject(), l.GetWorkload())
 	switch {
-	case name != "" && (name == c.Subject.Name || name == c.Subject.Workload):
+	case name != "" && (strings.EqualFold(name, c.Subject.Name) || strings.EqualFold(name, c.Subject.Workload)):
 		return "you"
 	case theirs(name):
 		return fmt.Sprintf("workload %q, which is yours", name)
