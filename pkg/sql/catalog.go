@@ -41,7 +41,8 @@ type Relation struct {
 	Depends []Origin
 	// Beneath is what a view reads; nil for what is none.
 	Beneath *Beneath
-	// HasTriggers and HasRules are true where a change runs code of its own.
+	// HasTriggers and HasRules are true where a change runs code of its own; HasTriggers, too,
+	// where it runs a child's.
 	HasTriggers, HasRules bool
 }
 
@@ -97,9 +98,10 @@ type FunctionInfo struct {
 // TypeInfo is one type. System is true for what is built in, and for base types of an
 // extension, whose functions are compiled code that a superuser let in.
 type TypeInfo struct {
-	OID    uint32
-	Kind   byte // b base, c composite, d domain, e enum, p pseudo, r range, m multirange
-	System bool
+	OID     uint32
+	Kind    byte   // b base, c composite, d domain, e enum, p pseudo, r range, m multirange
+	Element uint32 // the type of what an array is of; 0 for others
+	System  bool
 }
 
 // OperatorInfo is one operator and the function behind it. System is true for what is

@@ -30,7 +30,7 @@ type mark = weak.Pointer[catalog]
 
 type typeName struct {
 	sql.Name
-	kind byte
+	sql.TypeInfo
 }
 
 func newCatalog(c *sql.Catalog) *catalog {
@@ -39,7 +39,7 @@ func newCatalog(c *sql.Catalog) *catalog {
 		cat.byOID[r.OID] = r
 	}
 	for n, t := range c.Types {
-		cat.types[t.OID] = typeName{n, t.Kind}
+		cat.types[t.OID] = typeName{n, t}
 	}
 	cat.mark = weak.Make(cat)
 	return cat
@@ -60,11 +60,10 @@ func (c *catalog) parameter(oid uint32) bool {
 	if !ok || len(c.Casts[t.Name]) > 0 {
 		return false
 	}
-	if element, array := strings.CutPrefix(t.Name.Name, "_"); array && t.kind == 'b' {
-		e, ok := c.Types[sql.Name{Schema: t.Schema, Name: element}]
-		return ok && (e.Kind == 'e' || e.Kind == 'b')
+	if t.Element >= firstUserOID {
+		t, ok = c.types[t.Element]
 	}
-	return t.kind == 'e' || t.kind == 'b'
+	return ok && (t.Kind == 'e' || t.Kind == 'b')
 }
 
 // resolution is what beside the catalogue decides what a name means.

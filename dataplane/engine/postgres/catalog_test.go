@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -217,6 +218,49 @@ func TestCatalogKnowsCasts(t *testing.T) {
 	for name, want := range map[string]string{"plain": "1 Z:I", "grade": "E:42501 Z:I", "_grade": "E:42501 Z:I"} {
 		if got := w.say(1, &pgproto3.Parse{Query: "select $1", ParameterOIDs: []uint32{c.Types[in(name)].OID}}, sync_); got != want {
 			t.Errorf("a parameter of %s: %s, not %s", name, got, want)
+		}
+	}
+}
+
+// TestCatalogKnowsArrays: an array is known by its elements, and not by its name, which may be that of
+// an array of something else with one more underscore, and is cut short where it is long.
+func TestCatalogKnowsArrays(t *testing.T) {
+	start(t)
+	long := strings.Repeat("l", 63)
+	shared.pg.SQL(t, `DROP SCHEMA IF EXISTS arrays CASCADE; CREATE SCHEMA arrays; CREATE TYPE arrays._x AS ENUM ('a');
+		CREATE DOMAIN arrays.x AS int CHECK (VALUE > 0); CREATE TYPE arrays.`+long+` AS ENUM ('a')`)
+	t.Cleanup(func() { shared.pg.SQL(t, `DROP SCHEMA arrays CASCADE`) })
+	h := newHouse(t)
+	w := h.wire(t)
+	for of, want := range map[string]string{"x": "E:42501 Z:I", long: "1 Z:I", "_x": "1 Z:I"} {
+		oid, err := strconv.ParseUint(shared.pg.SQL(t, `SELECT typarray FROM pg_type WHERE typnamespace = 'arrays'::regnamespace AND typname = '`+of+`'`)[0][0], 10, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := w.say(1, &pgproto3.Parse{Query: "select $1", ParameterOIDs: []uint32{uint32(oid)}}, sync_); got != want {
+			t.Errorf("a parameter that is an array of %s: %s, not %s", of, got, want)
+		}
+	}
+}
+
+// TestCatalogKnowsTriggersOfPartitions: a change of a table fires what one of its partitions alone has.
+func TestCatalogKnowsTriggersOfPartitions(t *testing.T) {
+	start(t)
+	shared.pg.SQL(t, `DROP SCHEMA IF EXISTS part CASCADE; CREATE SCHEMA part; CREATE TABLE part.t (a int, b int) PARTITION BY LIST (a);
+		CREATE TABLE part.one PARTITION OF part.t FOR VALUES IN (1) PARTITION BY LIST (b); CREATE TABLE part.leaf PARTITION OF part.one DEFAULT; CREATE TABLE part.two PARTITION OF part.t FOR VALUES IN (2);
+		CREATE FUNCTION part.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER f BEFORE INSERT ON part.leaf FOR EACH ROW EXECUTE FUNCTION part.f()`)
+	t.Cleanup(func() { shared.pg.SQL(t, `DROP SCHEMA part CASCADE`) })
+	h := newHouse(t)
+	_ = h.connect(t, "")
+	s := h.door.Last()
+	h.engine.catalogs.expire(catalogKey(s.Terms()))
+	c, err := h.engine.catalogs.get(testContext(t), catalogKey(s.Terms()), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"leaf": true, "one": true, "t": true, "two": false} {
+		if got := c.Relations[sql.Name{Schema: "part", Name: name}].HasTriggers; got != want {
+			t.Errorf("%s has triggers: %v", name, got)
 		}
 	}
 }

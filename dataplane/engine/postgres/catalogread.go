@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -59,7 +60,7 @@ const (
 )
 
 var (
-	askTypes = `SELECT t.oid, n.nspname, t.typname, t.typtype, n.nspname IN ('pg_catalog', 'information_schema')
+	askTypes = `SELECT t.oid, n.nspname, t.typname, t.typtype, CASE WHEN t.typsubscript = 'array_subscript_handler'::regproc THEN t.typelem ELSE 0 END, n.nspname IN ('pg_catalog', 'information_schema')
 		OR t.typtype = 'b' AND ` + ofExtension(`pg_type`, `t`) + ` AND EXISTS (SELECT FROM pg_proc p WHERE p.oid = t.typinput AND ` + compiled + `)` + fromTypes + ` ORDER BY t.oid`
 	askOperators = `SELECT n.nspname, o.oprname, fn.nspname, p.proname, n.nspname = 'pg_catalog' OR p.provolatile = 'i' AND ` + ofExtension(`pg_operator`, `o`) + ` AND ` + compiled + fromOperators + ` ORDER BY o.oid`
 
@@ -145,6 +146,7 @@ func (e *Engine) readCatalog(ctx context.Context, s engine.Session, known string
 		return nil, known, nil
 	}
 	r.cat.Version = hex.EncodeToString(version[:16])
+	r.triggers()
 	pgsql.ResolveViews(ctx, e.cfg.Parser, r.cat)
 	return r.cat, r.state, nil
 }
@@ -294,6 +296,19 @@ func (r *reader) child(v *row) {
 	}
 }
 
+// triggers lets what a partition or child fires be known of its parents, too: a change of a parent
+// changes it.
+func (r *reader) triggers() {
+	for changed := true; changed; {
+		changed = false
+		for _, rel := range r.relations {
+			if !rel.HasTriggers && slices.ContainsFunc(rel.Children, func(c sql.Name) bool { return r.cat.Relations[c].HasTriggers }) {
+				rel.HasTriggers, changed = true, true
+			}
+		}
+	}
+}
+
 func (r *reader) depends(v *row) {
 	view, on, column := r.relations[v.oid()], r.relations[v.oid()], v.text()
 	if view != nil && on != nil {
@@ -317,7 +332,7 @@ func (r *reader) function(v *row) {
 
 func (r *reader) typ(v *row) {
 	oid, name := v.oid(), v.name()
-	r.cat.Types[name] = sql.TypeInfo{OID: oid, Kind: v.char(), System: v.flag()}
+	r.cat.Types[name] = sql.TypeInfo{OID: oid, Kind: v.char(), Element: v.oid(), System: v.flag()}
 }
 
 func (r *reader) operator(v *row) {
