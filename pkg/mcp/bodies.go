@@ -88,7 +88,16 @@ func (b *Bodies) Append(dst, chunk []byte) ([]byte, error) {
 // Close is part of content.Masker. An event that is not whole is not shown.
 func (b *Bodies) Close(dst []byte) ([]byte, error) {
 	if b.events {
-		return b.Append(dst, nil)
+		dst, err := b.Append(dst, nil)
+		if err != nil || b.outcome.Resumable {
+			return dst, err
+		}
+		for _, m := range b.unanswered() {
+			if dst, err = event(dst, nil, []*Message{m}, false); err != nil {
+				return dst, err
+			}
+		}
+		return dst, nil
 	}
 	var out []*Message
 	batch := b.asked.Batch
@@ -102,16 +111,22 @@ func (b *Bodies) Close(dst []byte) ([]byte, error) {
 		}
 		batch = batch || isBatch
 	}
-	for _, id := range b.asked.Sent {
-		if b.outcome.Answers[id] == "" {
-			out = append(out, Refusal(id, &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the server did not answer this"}))
-		}
-	}
+	out = append(out, b.unanswered()...)
 	if out = append(b.asked.Refusals, out...); len(out) == 0 {
 		return dst, nil
 	}
 	text, err := Encode(out, batch)
 	return append(dst, text...), err
+}
+
+// unanswered tells of what was asked and has no answer, for which nobody needs to wait any more.
+func (b *Bodies) unanswered() (out []*Message) {
+	for _, id := range b.asked.Sent {
+		if b.outcome.Answers[id] == "" {
+			out = append(out, Refusal(id, &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the server did not answer this"}))
+		}
+	}
+	return out
 }
 
 func (b *Bodies) show(messages []*Message) (out []*Message, err error) {

@@ -123,6 +123,9 @@ func TestAnswersOfAnotherKind(t *testing.T) {
 			w.WriteHeader(http.StatusAccepted)
 			_ = http.NewResponseController(w).Flush()
 		}, 200, "did not answer"},
+		"events, and no answer": {func(w http.ResponseWriter, _ *http.Request) {
+			answer(w, "text/event-stream", "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{\"data\":1}}\n\n: over\n\n")
+		}, 200, `data: {"error":{"code":-32003,"data":{"code":"unavailable"},"message":"postern: the server did not answer this"},"id":1`},
 		"it hangs up": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 200, "cannot be reached"},
 	} {
 		h := newServer(t, c.serve)

@@ -31,6 +31,7 @@ func (x *exchange) redirect(h http.Header) error {
 		}
 		h["Link"] = links
 	}
+	clearsOwn(h)
 	cookies := h["Set-Cookie"] // a copy (request.Return)
 	for i, c := range cookies {
 		parts := strings.Split(c, ";")
@@ -43,6 +44,27 @@ func (x *exchange) redirect(h http.Header) error {
 		cookies[i] = strings.Join(kept, ";")
 	}
 	return nil
+}
+
+// clearsOwn leaves to a service to clear what is its own in a browser: cookies would go, with the
+// gateway's, at all hosts of the domain.
+func clearsOwn(h http.Header) {
+	var kept []string
+	for _, v := range h["Clear-Site-Data"] {
+		for d := range strings.SplitSeq(v, ",") {
+			switch d = strings.TrimSpace(d); d {
+			case `"cookies"`:
+			case `"*"`:
+				kept = append(kept, `"cache"`, `"storage"`)
+			default:
+				kept = append(kept, d)
+			}
+		}
+	}
+	delete(h, "Clear-Site-Data")
+	if len(kept) > 0 {
+		h["Clear-Site-Data"] = []string{strings.Join(kept, ", ")}
+	}
 }
 
 // here is where u leads a client of the gateway: to a path there, where it is within the

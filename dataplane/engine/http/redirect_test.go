@@ -60,6 +60,19 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// TestClearsItsOwn: who signs out of a service stays signed in to the others behind the gateway.
+func TestClearsItsOwn(t *testing.T) {
+	h := newHouse(t)
+	h.mux.HandleFunc("/out", func(w http.ResponseWriter, r *http.Request) { w.Header()["Clear-Site-Data"] = r.URL.Query()["clear"] })
+	for query, want := range map[string][]string{
+		"": nil, `clear="cookies"`: nil, `clear="*"`: {`"cache", "storage"`}, `clear="cookies",+"storage"`: {`"storage"`}, `clear="cache"&clear="cookies"`: {`"cache"`},
+	} {
+		if resp, _ := h.ask(t, "GET /out?"+strings.ReplaceAll(query, `"`, "%22"), ""); !slices.Equal(resp.Header["Clear-Site-Data"], want) {
+			t.Errorf("%s: %q", query, resp.Header["Clear-Site-Data"])
+		}
+	}
+}
+
 func FuzzRelink(f *testing.F) {
 	for _, v := range []string{`<a>; rel="b"`, `"<a>`, `"\"<a>", <b>`, `<<a>>`, `<a`, ``} {
 		f.Add(v)
