@@ -2,6 +2,8 @@ package controlplane
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -131,11 +133,19 @@ const retainEvery = time.Hour
 // retain lets recordings go while this replica leads.
 func (s *Server) retain(ctx context.Context) error {
 	keep := keepFor(s.cfg.Recordings)
-	return s.store.Lead(ctx, "recordings-retention", func(ctx context.Context, _ store.Op) error {
+	return s.store.Lead(ctx, "recordings-retention", func(ctx context.Context, guard store.Op) error {
 		tick := time.NewTicker(retainEvery)
 		defer tick.Stop()
 		for {
-			gone, err := s.recordings.Retain(ctx, time.Now().Add(-keep), s.forgetting, s.keeping)
+			gone := 0
+			doubt, err := steady(ctx, s.store, guard, time.Now())
+			switch {
+			case err != nil:
+			case doubt > 0:
+				s.log.InfoContext(ctx, "recordings are let go once the clock has gone on steadily for a day", "left", doubt.Round(time.Minute))
+			default:
+				gone, err = s.recordings.Retain(ctx, time.Now().Add(-keep), s.forgetting, s.keeping)
+			}
 			if gone > 0 {
 				s.log.InfoContext(ctx, "old recordings were let go", "sessions", gone)
 			}
@@ -149,6 +159,39 @@ func (s *Server) retain(ctx context.Context) error {
 			}
 		}
 	})
+}
+
+const (
+	// clockKind has in the store by which clock recordings are let go: how it goes on.
+	clockKind = "retention"
+	// steadyFor is for how long that clock must have gone on without a leap, and leap what is
+	// one: more than it should be from one look to the next.
+	steadyFor = 24 * time.Hour
+	leap      = 6 * retainEvery
+)
+
+// steady is how long it takes until a clock may be believed by which recordings go for ever:
+// nothing once it has gone on for a day as it should, over all replicas and restarts. Where the
+// control plane was away, or a clock has leapt, whoever looks after it has that long to see.
+func steady(ctx context.Context, s store.Store, guard store.Op, now time.Time) (left time.Duration, err error) {
+	key := store.Key{Kind: clockKind, Name: "clock"}
+	var clock struct{ Since, Seen time.Time }
+	e, err := s.Get(ctx, key)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return 0, err
+	}
+	if err != nil || json.Unmarshal(e.Value, &clock) != nil || now.Sub(clock.Seen).Abs() > leap {
+		clock.Since = now
+	}
+	clock.Seen = now
+	value, err := json.Marshal(clock)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := s.Commit(ctx, guard, store.Op{Key: key, Value: value, If: e.Revision}); err != nil {
+		return 0, fmt.Errorf("note how the clock goes on: %w", err)
+	}
+	return max(0, steadyFor-now.Sub(clock.Since)), nil
 }
 
 // lockSlack is how much later than a recording began the store may have locked the last of it,

@@ -15,7 +15,8 @@ import (
 // Recordings says where recordings are kept.
 type Recordings struct {
 	// Keep is how long recordings are kept, from the day on which they began; for ever
-	// where empty. Those that are held stay longer. What went stands in the audit log.
+	// where empty. Those that are held stay longer. What went stands in the audit log. None goes
+	// by a clock that has not gone on steadily for a day.
 	Keep conf.Duration `json:"keep"`
 	// LostAfter is how long a node may be silent before what it has not shipped is given up,
 	// and its recordings end as truncated; 24h where empty. What comes later is taken still.
