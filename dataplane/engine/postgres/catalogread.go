@@ -60,7 +60,7 @@ const (
 )
 
 var (
-	askTypes = `SELECT t.oid, n.nspname, t.typname, t.typtype, CASE WHEN t.typsubscript = 'array_subscript_handler'::regproc THEN t.typelem ELSE 0 END, n.nspname IN ('pg_catalog', 'information_schema')
+	askTypes = `SELECT t.oid, n.nspname, t.typname, t.typtype, coalesce((SELECT t.typelem WHERE t.typsubscript = 'array_subscript_handler'::regproc), 0), n.nspname IN ('pg_catalog', 'information_schema')
 		OR t.typtype = 'b' AND ` + ofExtension(`pg_type`, `t`) + ` AND EXISTS (SELECT FROM pg_proc p WHERE p.oid = t.typinput AND ` + compiled + `)` + fromTypes + ` ORDER BY t.oid`
 	askOperators = `SELECT n.nspname, o.oprname, fn.nspname, p.proname, n.nspname = 'pg_catalog' OR p.provolatile = 'i' AND ` + ofExtension(`pg_operator`, `o`) + ` AND ` + compiled + fromOperators + ` ORDER BY o.oid`
 
