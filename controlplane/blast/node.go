@@ -49,8 +49,8 @@ func (s *Service) ofNode(ctx context.Context, name postern.NodeName) (*apiv1.Get
 		purpose = credential.PurposeAdmin
 	} else {
 		resp.Reaches = append(resp.Reaches,
-			&apiv1.Reach{Act: Pose, Addresses: slices.Sorted(maps.Values(node.GetSpec().GetEndpoints())), Terms: []string{"a client comes: what it shows is the thief's"}},
-			&apiv1.Reach{Act: Record, Terms: []string{"in this node's name"}})
+			&apiv1.Reach{Act: Pose, Addresses: slices.Sorted(maps.Values(node.GetSpec().GetEndpoints())), Terms: []string{"a client comes: what it shows is the thief's", "by other names too, those of other nodes among them: who renews says what it is to be certified for, and the audit log tells of it (node.renew)"}},
+			&apiv1.Reach{Act: Record, Terms: []string{"in this node's name, of sessions of whomever it says"}})
 	}
 	for _, r := range serves {
 		if one := s.borrows(r, purpose, loans); one != nil {

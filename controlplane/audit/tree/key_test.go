@@ -32,3 +32,24 @@ func TestKey(t *testing.T) {
 		t.Error("what is no key is taken for one")
 	}
 }
+
+// TestLostKeys: what each lost key has signed can still be verified.
+func TestLostKeys(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.key")
+	var made []string
+	for range 4 {
+		k, err := OpenKey(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		made = append(made, k.Verifier)
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, name := range []string{".pub.old", ".pub.old2", ".pub.old3", ".pub"} {
+		if text, err := os.ReadFile(path + name); err != nil || strings.TrimSpace(string(text)) != made[i] {
+			t.Errorf("%s holds %q, %v; want %q", name, text, err, made[i])
+		}
+	}
+}

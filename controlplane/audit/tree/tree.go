@@ -94,11 +94,20 @@ func makeKey(path string) error {
 		}
 		return err
 	}
-	// What a lost key has signed verifies by its public half alone.
-	if err := os.Rename(path+".pub", path+".pub.old"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	// What a lost key has signed verifies by its public half alone: each one stays.
+	old := path + ".pub.old"
+	for n := 2; exists(old); n++ {
+		old = fmt.Sprintf("%s.pub.old%d", path, n)
+	}
+	if err := os.Rename(path+".pub", old); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return os.WriteFile(path+".pub", []byte(public+"\n"), 0o644)
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // A Tree is the log, open for writing. It is for one goroutine.
