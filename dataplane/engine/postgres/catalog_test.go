@@ -384,6 +384,47 @@ func TestABindIsJudgedAnew(t *testing.T) {
 	}
 }
 
+// TestABindIsHeld: nor does the target plan what people have not said yes to, for which they are asked
+// once.
+func TestABindIsHeld(t *testing.T) {
+	start(t)
+	shared.pg.SQL(t, `DROP SCHEMA IF EXISTS heldup CASCADE; CREATE SCHEMA heldup; CREATE SEQUENCE heldup.ran; GRANT ALL ON SCHEMA heldup TO app; GRANT ALL ON heldup.ran TO app;
+		CREATE FUNCTION heldup.f(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN nextval(''heldup.ran''); END'`)
+	t.Cleanup(func() { shared.pg.SQL(t, `DROP SCHEMA heldup CASCADE`) })
+	h := newHouse(t)
+	ran := func() string { return shared.pg.SQL(t, "SELECT is_called FROM heldup.ran")[0][0] }
+	var asked atomic.Int32
+	var no atomic.Bool
+	h.door.Set(func(p *enginetest.Policy) {
+		p.Decide = func(text string, _ any) postern.Decision {
+			d := postern.Decision{Verdict: postern.VerdictAllow, Level: postern.LevelSource}
+			if strings.Contains(text, "heldup.f") {
+				d.Verdict = postern.VerdictHold
+			}
+			return d
+		}
+		p.Await = func(context.Context, func(string)) error {
+			asked.Add(1)
+			if ran() != "f" {
+				t.Error("it was planned before people had answered")
+			}
+			if no.Load() {
+				return &postern.Refusal{Code: postern.CodeCancelled, Reason: "bob said no"}
+			}
+			return nil
+		}
+	})
+	w := h.wire(t)
+	no.Store(true)
+	if got := w.say(2, parse("s", "SELECT heldup.f(1)"), sync_, bind("", "s"), execute("", 0), sync_); got != "1 Z:I E:57014 Z:I" || ran() != "f" {
+		t.Errorf("after a no: %s, planned %s", got, ran())
+	}
+	no.Store(false)
+	if got := w.say(1, bind("", "s"), execute("", 0), sync_); got != "2 D:1 C:SELECT 1 Z:I" || asked.Load() != 2 {
+		t.Errorf("after a yes: %s, asked %d times", got, asked.Load())
+	}
+}
+
 // TestIdleSessionsKeepNoCatalogue: what a session has had judged by a catalogue of before goes
 // while it does nothing.
 func TestIdleSessionsKeepNoCatalogue(t *testing.T) {

@@ -100,6 +100,7 @@ type ready struct {
 	body  *statement
 	no    report // set where its code is
 	tries int
+	yes   bool // people were asked
 }
 
 func newConn(e *Engine, s engine.Session, l *login, client net.Conn) *conn {

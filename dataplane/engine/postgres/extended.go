@@ -73,6 +73,13 @@ func (c clientCore) bind(msg []byte) (pump.Next, error) {
 	if _, want := c.currently(prep.st, true); want.Park != nil { // the target plans it, which runs functions
 		return want, nil
 	}
+	if prep.st.adm.Decision.Verdict == postern.VerdictHold && !c.ready.yes { // and so people are asked first
+		if c.q.n > 0 {
+			return c.drain(), nil
+		}
+		c.ready.yes = true
+		return c.hold(prep.st, c.bound(params, prep.types)), nil
+	}
 	p := &c.unnamed
 	if len(name) > 0 {
 		if r := c.full(1, len(params)); r != nil {
@@ -86,7 +93,7 @@ func (c clientCore) bind(msg []byte) (pump.Next, error) {
 	if err := c.setPortal(e, string(name), p); err != nil {
 		return pump.Next{}, err
 	}
-	p.prep, p.params = prep, append(p.params[:0], params...)
+	p.prep, p.params, p.types = prep, append(p.params[:0], params...), prep.types
 	c.up.Pass(msg)
 	c.open = true
 	return pump.Next{}, nil
@@ -214,10 +221,8 @@ func (c clientCore) execute(msg []byte) (pump.Next, error) {
 	} else if no != nil {
 		return pump.Next{}, c.refuseWith(kindExecute, *no)
 	}
-	c.args.set(p.params)
-	c.argTypes = prep.types
 	e := c.q.get(kindExecute)
-	want, no, err := c.admit(st, engine.Args{Formats: c.args.formats, Values: c.args.values, Null: c.argNull, Text: c.argShow}, e, true)
+	want, no, err := c.admit(st, c.bound(p.params, p.types), e, true)
 	if want.Park != nil || no != nil || err != nil {
 		c.q.put(e)
 		if no != nil {
@@ -245,6 +250,13 @@ func (c clientCore) execute(msg []byte) (pump.Next, error) {
 		c.exclusive = true
 	}
 	return pump.Next{}, nil
+}
+
+// bound is what a Bind gives its statement, as it is shown to people and recorded.
+func (c *conn) bound(params []byte, types []uint32) engine.Args {
+	c.args.set(params)
+	c.argTypes = types
+	return engine.Args{Formats: c.args.formats, Values: c.args.values, Null: c.argNull, Text: c.argShow}
 }
 
 // renew puts what was judged anew for the message at hand in the place of what was before.

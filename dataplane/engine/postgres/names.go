@@ -16,7 +16,8 @@ type prepared struct {
 // A portal of the session, made by Bind or, as a cursor, by SQL DECLARE.
 type portal struct {
 	prep      *prepared
-	params    []byte // of the Bind, in wire form
+	params    []byte   // of the Bind, in wire form
+	types     []uint32 // of them, as far as they were known then
 	cursor    bool
 	bound     uint64 // counts what the portal was bound to
 	suspended *entry // an execution that stopped at its row count
