@@ -188,7 +188,9 @@ func ParseYAML(r io.Reader) ([]*typesv1.Object, error) {
 	for i, doc := range documents {
 		o, n, err := parseOne(doc.text, MaxBytes-written)
 		if err != nil && doc.before > 0 { // once more in its place, for the lines that errors name
-			_, _, err = parseOne(append(bytes.Repeat([]byte("\n"), doc.before), doc.text...), MaxBytes-written)
+			if _, _, again := parseOne(append(bytes.Repeat([]byte("\n"), doc.before), doc.text...), MaxBytes-written); again != nil {
+				err = again
+			}
 		}
 		if err != nil {
 			return nil, fmt.Errorf("document %d: %.*s", i+1, maxErrorText, err)
