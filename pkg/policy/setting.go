@@ -63,8 +63,7 @@ var whyNot = map[string]string{
 // shown are the settings that may be read beside the ones that may be set. The others
 // may hold secrets, such as an application's own settings.
 var shown = map[string]bool{
-	"block_size": true, "crdb_version": true, "default_table_access_method": true, "default_tablespace": true,
-	"default_text_search_config": true, "default_toast_compression": true, "in_hot_standby": true, "integer_datetimes": true, "is_superuser": true,
+	"default_text_search_config": true, "in_hot_standby": true, "integer_datetimes": true, "is_superuser": true,
 	"lc_collate": true, "lc_ctype": true, "lc_messages": true, "lc_monetary": true, "lc_numeric": true, "lc_time": true,
 	"max_identifier_length": true, "max_index_keys": true, "search_path": true, "server_encoding": true,
 	"server_version": true, "server_version_num": true, "session_authorization": true, "role": true,
@@ -98,8 +97,11 @@ func (t *task) setting(st *sql.Statement, r *resource) *refusal {
 	if resets[strings.ToUpper(st.Command)] {
 		return nil
 	}
-	rule, no := t.settable(name, "SET "+name, r)
+	rule, no := t.settable(name, "SET "+name)
 	if no != nil {
+		if pin := r.pins[name]; pin != "" {
+			no.hint = "leave it out, or name the one that it is held at: " + pin
+		}
 		return no
 	}
 	if pin, pinned := r.pins[name]; pinned && name != "client_encoding" && !strings.EqualFold(pin, st.Value) {
@@ -122,7 +124,7 @@ func (t *task) settingUse(u *sql.SettingUse, r *resource) *refusal {
 		return t.show(name, "current_setting of "+name)
 	}
 	what := "set_config of " + name
-	rule, no := t.settable(name, what, r)
+	rule, no := t.settable(name, what)
 	if no != nil {
 		return no
 	}
@@ -142,7 +144,7 @@ func (t *task) show(name, what string) *refusal {
 	return t.noSetting(what, "settings that may be shown are "+some(slices.Sorted(maps.Keys(shown)))+" and those that may be set")
 }
 
-func (t *task) settable(name, what string, r *resource) (settingRule, *refusal) {
+func (t *task) settable(name, what string) (settingRule, *refusal) {
 	rule, ok := settings[name]
 	if ok {
 		return rule, nil
@@ -151,11 +153,7 @@ func (t *task) settable(name, what string, r *resource) (settingRule, *refusal) 
 	if detail == "" {
 		detail = "settings that may be set: " + some(slices.Sorted(maps.Keys(settings)))
 	}
-	no := t.noSetting(what, detail)
-	if pin := r.pins[name]; pin != "" {
-		no.hint = "leave it out: it is held at " + pin
-	}
-	return nil, no
+	return nil, t.noSetting(what, detail)
 }
 
 func (t *task) value(rule settingRule, name, what, value string) *refusal {

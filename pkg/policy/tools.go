@@ -182,7 +182,6 @@ var toolViews = map[string]map[string]toolView{
 		"pg_stat_all_tables":    {byRelation("relid"), counters},
 		"pg_statio_user_tables": {byRelation("relid"), blocks},
 		"pg_statio_all_tables":  {byRelation("relid"), blocks},
-		"pg_sequences":          {byName("sequencename"), "last_value"},
 		"pg_tables":             {byName("tablename"), ""},
 		"pg_views":              {byName("viewname"), "definition"},
 		"pg_matviews":           {byName("matviewname"), "definition"},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -158,6 +159,10 @@ type api struct {
 	accounts  apiv1connect.AccountServiceClient
 }
 
+// dialTimeout is how long the control plane may take to accept a connection; one that nothing
+// answers for takes the system's time, which is minutes.
+const dialTimeout = 10 * time.Second
+
 // dial makes clients that send the caller's token; with anonymous set they send none.
 func (a *app) dial(ctx context.Context, anonymous bool) (*api, error) {
 	if a.addr == "" {
@@ -172,6 +177,7 @@ func (a *app) dial(ctx context.Context, anonymous bool) (*api, error) {
 		return nil, err
 	}
 	hc := &http.Client{Transport: &http.Transport{
+		DialContext:           (&net.Dialer{Timeout: dialTimeout}).DialContext,
 		TLSClientConfig:       &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
 		ForceAttemptHTTP2:     true,
 		TLSHandshakeTimeout:   10 * time.Second,

@@ -138,7 +138,7 @@ func (r *report) read(e *connect.Error) {
 func (a *app) conclude(r *report, e *connect.Error) {
 	hint := ""
 	switch {
-	case e.Code() == connect.CodeUnavailable:
+	case e.Code() == connect.CodeUnavailable || e.Code() == connect.CodeDeadlineExceeded:
 		r.Exit = exitUnreachable
 		if !connect.IsWireError(e) {
 			r.Error = "the control plane does not answer: " + r.Error
