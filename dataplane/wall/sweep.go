@@ -50,7 +50,13 @@ func sweep(ctx context.Context, conn *pgx.Conn, r postern.ResourceName, walls []
 	errs = append(errs, err)
 	for _, s := range sortedKeys(schemas) {
 		if !wanted[s] && !old[s] {
-			errs = append(errs, inTx(ctx, conn, func(tx pgx.Tx) error { return exec(ctx, tx, "DROP SCHEMA "+sql.Quote(s)+" CASCADE") }))
+			// While this waits for a session that reads, nobody gets a login.
+			err := inTx(ctx, conn, func(tx pgx.Tx) error {
+				return exec(ctx, tx, "SET LOCAL lock_timeout = '100ms'", "DROP SCHEMA "+sql.Quote(s)+" CASCADE")
+			})
+			if !hasCode(err, lockNotAvailable) {
+				errs = append(errs, err)
+			}
 		}
 	}
 	errs = append(errs, sweepRoles(ctx, conn, r, wanted))
@@ -80,11 +86,11 @@ func sweepRoles(ctx context.Context, conn *pgx.Conn, r postern.ResourceName, wan
 			if err := own(ctx, tx, role); err != nil {
 				return err
 			}
-			if err := exec(ctx, tx, "DROP OWNED BY "+sql.Quote(role)+" CASCADE"); err != nil || used[role] {
-				return err
-			}
-			return exec(ctx, tx, "DROP ROLE "+sql.Quote(role))
+			return exec(ctx, tx, "DROP OWNED BY "+sql.Quote(role)+" CASCADE")
 		}))
+		if !used[role] { // it stays where something in another database is its own
+			errs = append(errs, inTx(ctx, conn, func(tx pgx.Tx) error { return exec(ctx, tx, "DROP ROLE "+sql.Quote(role)) }))
+		}
 	}
 	return errors.Join(errs...)
 }
