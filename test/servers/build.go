@@ -53,14 +53,11 @@ func build(ctx context.Context, h helper, log func(string)) (string, error) {
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
-	tmp, err := os.MkdirTemp(cache, h.name+"-build-")
-	if err != nil {
+	tmp := filepath.Join(cache, h.name+"-build") // one for whoever has the lock, with what a build that was killed has left
+	if err := errors.Join(os.RemoveAll(tmp), os.Mkdir(tmp, 0o755)); err != nil {
 		return "", err
 	}
 	defer os.RemoveAll(tmp)
-	if err := os.Chmod(tmp, 0o755); err != nil {
-		return "", err
-	}
 	log(fmt.Sprintf("building %s (%s, once)", h.name, h.about))
 	args := append([]string{"build", "-p", "2", "-o", tmp + string(filepath.Separator)}, h.flags...)
 	cmd := exec.CommandContext(ctx, "go", append(args, h.packages...)...)
