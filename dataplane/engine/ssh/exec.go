@@ -43,7 +43,7 @@ func (s *channel) run(ctx context.Context, x *execution, start func(*ssh.Session
 	}
 	live, err := client.NewSession()
 	if err != nil {
-		return refusedWith(&postern.Refusal{Code: postern.CodeUnavailable, Reason: "the host takes no more sessions", Cause: err})
+		return refusedWith(noSession(err))
 	}
 	defer func() { _ = live.Close() }()
 	defer s.lives(live)()

@@ -90,8 +90,21 @@ func (c *conn) connect(ctx context.Context, l *link) {
 	ours := h.closed || !l.wanted
 	h.mu.Unlock()
 	if !ours {
-		c.end(&postern.Refusal{Code: postern.CodeUnavailable, Reason: "the connection to the host was lost", Hint: "connect again", Cause: err})
+		c.end(lost(err))
 	}
+}
+
+func lost(err error) *postern.Refusal {
+	return &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the connection to the host was lost", Hint: "connect again", Cause: err}
+}
+
+// noSession says why the host has opened none: it has said no, or is gone.
+func noSession(err error) *postern.Refusal {
+	var no *ssh.OpenChannelError
+	if !errors.As(err, &no) {
+		return lost(err)
+	}
+	return &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the host takes no more sessions", Cause: err}
 }
 
 func (h *host) close() {

@@ -2,8 +2,12 @@ package ssh
 
 import (
 	"bytes"
+	"fmt"
+	"net"
 	"strings"
 	"testing"
+
+	"golang.org/x/crypto/ssh"
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
@@ -29,5 +33,33 @@ func TestHostThatDoesNotWait(t *testing.T) {
 	wait.For(t, "the host has gone", said("terminating inactive connection"))
 	if out, said, err := c.run(testContext(t), "echo here"); string(out) != "here\n" {
 		t.Fatalf("%q, %q, %v", out, said, err)
+	}
+}
+
+// TestNoSession: a host that has enough sessions is told from one that is gone.
+func TestNoSession(t *testing.T) {
+	far := servers.SSH(t, "MaxSessions 1")
+	key, err := ssh.ParsePrivateKey(far.UserKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := ssh.Dial("tcp", net.JoinHostPort(far.Host, fmt.Sprint(far.Port)), &ssh.ClientConfig{
+		User: far.User, Auth: []ssh.AuthMethod{ssh.PublicKeys(key)}, HostKeyCallback: ssh.InsecureIgnoreHostKey(), //nolint:gosec // it is ours
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.NewSession(); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"the host takes no more sessions", "the connection to the host was lost"} {
+		_, err := c.NewSession()
+		if err == nil {
+			t.Fatal("a session was opened")
+		}
+		if got := noSession(err).Reason; got != want {
+			t.Errorf("%v: %q, want %q", err, got, want)
+		}
+		_ = c.Close()
 	}
 }
