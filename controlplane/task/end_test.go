@@ -391,7 +391,7 @@ func TestDamagedGrant(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.start()
-		g := w.mustOpen("alice", "sales-report")
+		w.mustOpen("alice", "sales-report")
 		if list, err := w.List(t.Context(), w.caller("alice"), "", true); err != nil || len(list) != 1 {
 			t.Errorf("listed: %v, %v", list, err)
 		}
@@ -401,7 +401,7 @@ func TestDamagedGrant(t *testing.T) {
 		if ended, _, err := w.EndOf(t.Context(), w.caller("bob"), "Alice", "offboard-1", "has left"); err != nil || len(ended) != 1 {
 			t.Errorf("who leaves: %v, %v", ended, err)
 		}
-		g = w.mustOpen("alice", "sales-report")
+		g := w.mustOpen("alice", "sales-report")
 		time.Sleep(time.Until(g.GetEndTime().AsTime()) + 2*time.Second)
 		synctest.Wait()
 		if s := w.stored(g.GetId()); s.GetState() != over {

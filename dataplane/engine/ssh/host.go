@@ -30,37 +30,66 @@ type link struct {
 	ready  chan struct{} // closed once client or err is set
 	client *ssh.Client
 	err    error
-	wanted bool // somebody has waited for it; guarded by the host's mu
+	since  time.Time     // when it was made
+	gone   chan struct{} // closed once the host has gone, and another can be made
+	wanted bool          // somebody has had it; guarded by the host's mu
 }
 
-// begin returns the connection, and has it made where there is none; wanted is for who waits for
-// it. It must not be called before the session is let in.
-func (c *conn) begin(wanted bool) *link {
+// begin returns the connection, and has it made where there is none. It must not be called before
+// the session is let in.
+func (c *conn) begin() *link {
 	h := &c.host
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	l := h.link
-	if l == nil {
-		l = &link{ready: make(chan struct{})}
+	if h.link == nil {
+		l := &link{ready: make(chan struct{}), gone: make(chan struct{})}
 		h.link = l
 		c.group.Go("host", func(ctx context.Context) error {
 			c.connect(ctx, l)
 			return nil
 		})
 	}
-	l.wanted = l.wanted || wanted
-	return l
+	return h.link
 }
 
 // dial returns the connection to the host. Who waits for it may give up.
 func (c *conn) dial(ctx context.Context) (*ssh.Client, error) {
-	l := c.begin(true)
-	select {
-	case <-l.ready:
-		return l.client, l.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	for {
+		l := c.begin()
+		select {
+		case <-l.ready:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		if l.err != nil || c.host.want(l) {
+			return l.client, l.err
+		}
+		select {
+		case <-l.gone:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
+}
+
+// proveAfter is how long a connection may have carried nothing before it is asked whether the host
+// is there still: that it has gone may not be known here yet.
+const proveAfter = 2 * time.Second
+
+// want reports whether the connection can be had; it is then a session's for good.
+func (h *host) want(l *link) bool {
+	h.mu.Lock()
+	first := !l.wanted
+	h.mu.Unlock()
+	if first && time.Since(l.since) > proveAfter {
+		if _, _, err := l.client.SendRequest("keepalive@openssh.com", true, nil); err != nil {
+			return false
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	l.wanted = l.wanted || h.link == l
+	return l.wanted
 }
 
 // connect logs in, and ends the session when the host goes. One that nobody has wanted yet may
@@ -78,7 +107,7 @@ func (c *conn) connect(ctx context.Context, l *link) {
 	if err != nil {
 		h.link = nil
 	}
-	l.client, l.err = client, err
+	l.client, l.err, l.since = client, err, time.Now()
 	h.mu.Unlock()
 	close(l.ready)
 	if err != nil {
@@ -89,6 +118,7 @@ func (c *conn) connect(ctx context.Context, l *link) {
 	h.link = nil
 	ours := h.closed || !l.wanted
 	h.mu.Unlock()
+	close(l.gone)
 	if !ours {
 		c.end(lost(err))
 	}

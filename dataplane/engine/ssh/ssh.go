@@ -170,7 +170,7 @@ func (c *conn) run(ctx context.Context, channels <-chan ssh.NewChannel, requests
 		c.end(c.terms.IdleTooLong())
 	})
 	if !c.terms.Hold {
-		c.begin(false)
+		c.begin()
 	}
 	c.group.Go("requests", func(ctx context.Context) error { c.global(requests); return nil })
 	c.group.Go("channels", func(ctx context.Context) error { c.accept(channels); return nil })
