@@ -45,6 +45,15 @@ func TestTools(t *testing.T) {
 			}
 		}
 	})
+	t.Run("counters", func(t *testing.T) {
+		for _, view := range []string{"pg_stat_all_tables", "pg_stat_user_tables", "pg_statio_all_tables", "pg_statio_user_tables"} {
+			columns := "SELECT string_agg(format('count(%I)', attname), '+') FROM pg_attribute WHERE attrelid = '" + view + "'::regclass AND attnum > 3"
+			count := strings.TrimSpace(h.Psql(t, "alice", "sales-report", columns).Out)
+			if r := h.Psql(t, "alice", "sales-report", "SELECT count(relid) > 0, "+count+" FROM "+view); strings.TrimSpace(r.Out) != "t|0" {
+				t.Errorf("of %s there are %s, %s", view, r.Out, r.Err)
+			}
+		}
+	})
 	s := tools{&shop{House: h}}
 	for _, tool := range []string{"dbeaver", "metabase"} {
 		t.Run(tool, func(t *testing.T) { s.recorded(t, tool) })
