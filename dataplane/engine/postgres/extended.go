@@ -51,7 +51,8 @@ func (c clientCore) parse(msg []byte) (pump.Next, error) {
 	return pump.Next{}, nil
 }
 
-// bind keeps the parameters until they are executed.
+// bind keeps the parameters until they are executed. Where people must say yes they are asked here, for
+// the target plans what is bound.
 func (c clientCore) bind(msg []byte) (pump.Next, error) {
 	name, statement, params, err := decodeBind(msg[headerLen:])
 	if err != nil {
