@@ -175,7 +175,12 @@ func (p *pool) keep(key string, kept engine.Kept, round int) bool {
 // drop closes the connections that wait and are to go.
 func (p *pool) drop(which func(*idle) bool) {
 	p.mu.Lock()
-	var gone []idle
+	gone := p.dropLocked(which)
+	p.mu.Unlock()
+	closeAll(gone)
+}
+
+func (p *pool) dropLocked(which func(*idle) bool) (gone []idle) {
 	p.idle = slices.DeleteFunc(p.idle, func(c idle) bool {
 		if which(&c) {
 			gone = append(gone, c)
@@ -183,8 +188,11 @@ func (p *pool) drop(which func(*idle) bool) {
 		}
 		return false
 	})
-	p.mu.Unlock()
 	p.k.idle.Add(-int64(len(gone)))
+	return gone
+}
+
+func closeAll(gone []idle) {
 	for _, c := range gone {
 		_ = c.kept.Close()
 	}
@@ -193,12 +201,14 @@ func (p *pool) drop(which func(*idle) bool) {
 func everything(*idle) bool { return true }
 
 // end lets nobody join any more and closes what waits. The loan is given back once the
-// last session has left.
+// last session has left. Who finds the pool among those that end finds nothing waiting in
+// it: it is looked at once, and where sessions are left again by the last of them.
 func (p *pool) end() {
 	p.k.mu.Lock()
 	p.mu.Lock()
 	first := !p.over
 	p.over = true
+	gone := p.dropLocked(everything)
 	p.mu.Unlock()
 	if p.k.pools[p.key] == p {
 		delete(p.k.pools, p.key)
@@ -207,7 +217,7 @@ func (p *pool) end() {
 		p.k.ending = append(p.k.ending, p)
 	}
 	p.k.mu.Unlock()
-	p.drop(everything)
+	closeAll(gone)
 }
 
 // leave is the end of one session.

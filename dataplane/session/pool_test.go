@@ -13,6 +13,7 @@ import (
 
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/pkg/run"
 	"github.com/posterngate/postern/test/wait"
 )
 
@@ -213,6 +214,27 @@ func TestAStoppingNodeGivesLoansBack(t *testing.T) {
 	<-done
 	if !k.closed.Load() || !h.loans[0].released.Load() {
 		t.Errorf("closed: %t, loan given back: %t", k.closed.Load(), h.loans[0].released.Load())
+	}
+}
+
+// A pool is ended by an order while the keeper looks at what ends: the keeper looks once.
+func TestLoansAreGivenBackWhateverEndsThePool(t *testing.T) {
+	h, _ := pooling(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	g := run.New(ctx)
+	defer func() { cancel(); _ = g.Wait() }()
+	g.Go("look", func(context.Context) error {
+		for ctx.Err() == nil {
+			h.giveBack(g)
+		}
+		return nil
+	})
+	for range 500 {
+		h.leave("key")
+		h.killed(h.allPools()[0].id)
+	}
+	for i, l := range h.loans {
+		wait.For(t, "loan "+strconv.Itoa(i)+" is given back", l.released.Load)
 	}
 }
 
