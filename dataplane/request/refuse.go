@@ -51,7 +51,8 @@ func grpcStatus(c postern.Code) int {
 // CodeHeader marks an answer that is the gateway's own and not the resource's.
 const CodeHeader = "Postern-Code"
 
-// A problem is a refusal as RFC 9457 has it.
+// A problem is a refusal as RFC 9457 has it, and once more in a line for npm and others, which
+// show their users what is called error and nothing else.
 type problem struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`
@@ -60,6 +61,17 @@ type problem struct {
 	Code   string `json:"code"`
 	Rule   string `json:"rule,omitempty"`
 	Hint   string `json:"hint,omitempty"`
+	Error  string `json:"error"`
+}
+
+// registryErrors is a refusal as the OCI distribution specification has it.
+type registryErrors struct {
+	Errors [1]registryError `json:"errors"`
+}
+
+type registryError struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
 }
 
 // Refuse answers a request with a refusal, in a form that its client reads.
@@ -84,15 +96,12 @@ func Refuse(w http.ResponseWriter, r *http.Request, no *postern.Refusal) {
 	}
 	status := Status(no.Code)
 	if no.Code == postern.CodeBadToken {
-		h.Set("WWW-Authenticate", `Bearer realm="postern", error="invalid_token"`)
-		if !browses(r) && !strings.HasPrefix(r.UserAgent(), "Mozilla/") { // or it would ask people for a password
-			h.Add("WWW-Authenticate", `Basic realm="postern"`) // without which git and others do not send theirs
-		}
+		h["Www-Authenticate"] = challenges(r)
 	}
 	if no.After > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(no.After.Seconds()))))
 	}
-	kind, body := refusalText(r.Header.Get("Accept"), status, no)
+	kind, body := refusalText(r, status, no)
 	h.Set("Content-Type", kind)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'")
@@ -102,19 +111,71 @@ func Refuse(w http.ResponseWriter, r *http.Request, no *postern.Refusal) {
 	}
 }
 
-// refusalText is a refusal as the body of an answer: JSON or HTML for who asks for that, and else
-// text, in the words of every other protocol.
-func refusalText(accept string, status int, no *postern.Refusal) (contentType string, body []byte) {
+// challenges are the ways to sign in that a client without a good token is told of.
+func challenges(r *http.Request) []string {
+	const (
+		bearer = `Bearer realm="postern", error="invalid_token"`
+		basic  = `Basic realm="postern"` // without which git and others do not send theirs
+	)
 	switch {
-	case strings.Contains(accept, "json"):
-		b, err := json.Marshal(problem{"about:blank", no.Reason, status, no.Detail, no.Code.String(), no.Rule, no.Hint})
-		if err == nil {
-			return "application/problem+json", append(b, '\n')
+	case browses(r) || strings.HasPrefix(r.UserAgent(), "Mozilla/"): // would ask people for a password
+		return []string{bearer}
+	case ofRegistry(r): // docker and its like take the realm for the URL of who gives tokens
+		return []string{basic}
+	}
+	return []string{bearer, basic}
+}
+
+// ofRegistry reports whether a request is one of the OCI distribution specification, by which
+// container images are pushed and pulled.
+func ofRegistry(r *http.Request) bool {
+	rest, found := strings.CutPrefix(r.URL.Path, "/v2/")
+	if !found || rest == "" || rest == "_catalog" {
+		return found
+	}
+	for _, part := range []string{"/manifests/", "/blobs/", "/tags/list", "/referrers/"} {
+		if strings.Contains(rest, part) {
+			return true
 		}
+	}
+	return false
+}
+
+// registryCode is what the distribution specification calls a status.
+func registryCode(status int) string {
+	switch status {
+	case http.StatusUnauthorized:
+		return "UNAUTHORIZED"
+	case http.StatusTooManyRequests:
+		return "TOOMANYREQUESTS"
+	case http.StatusServiceUnavailable:
+		return "UNAVAILABLE"
+	}
+	return "DENIED"
+}
+
+// refusalText is a refusal as the body of an answer: JSON or HTML for who asks for that, what
+// a registry would say for who asks one, and else text, in the words of every other protocol.
+func refusalText(r *http.Request, status int, no *postern.Refusal) (contentType string, body []byte) {
+	accept := r.Header.Get("Accept")
+	said := func(v any) []byte {
+		b, _ := json.Marshal(v) // of strings and numbers alone
+		return append(b, '\n')
+	}
+	switch {
+	case ofRegistry(r) && !strings.Contains(accept, "text/html"):
+		return "application/json", said(registryErrors{[1]registryError{{registryCode(status), line(no)}}})
+	case strings.Contains(accept, "json"):
+		return "application/problem+json", said(problem{"about:blank", no.Reason, status, no.Detail, no.Code.String(), no.Rule, no.Hint, line(no)})
 	case strings.Contains(accept, "text/html"):
 		return "text/html; charset=utf-8", page(fmt.Sprintf("%d: %s", status, http.StatusText(status)), no)
 	}
 	return "text/plain; charset=utf-8", []byte(text(no))
+}
+
+// line is text in one line.
+func line(no *postern.Refusal) string {
+	return strings.ReplaceAll(strings.TrimSpace(text(no)), "\n  ", "; ")
 }
 
 func text(no *postern.Refusal) string {
