@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -255,7 +256,7 @@ func (s *Server) Serve(ctx context.Context, nc net.Conn, d engine.Door) error {
 			Head: s.cfg.Limits.Head, Begin: s.cfg.Limits.Handshake, Idle: s.cfg.Limits.Idle, Stall: s.cfg.Limits.Handshake, Take: s.cfg.Limits.Taking,
 			Loops: s.cfg.Loops, Board: s.busy, Rides: s.rides,
 			Bad: func(w http.ResponseWriter, e *h1.Error) {
-				Refuse(w, &http.Request{Header: http.Header{}}, Bad(e.Reason))
+				Refuse(w, &http.Request{URL: &url.URL{}, Header: http.Header{}}, Bad(e.Reason))
 			},
 		}, s.http.Handler)
 		return errors.Join(err, ignoreClosed(served.Close()))
