@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -21,6 +22,7 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
+	"golang.org/x/net/http/httpproxy"
 
 	"github.com/posterngate/postern/pkg/gen/postern/api/v1/apiv1connect"
 	"github.com/posterngate/postern/pkg/release"
@@ -72,7 +74,7 @@ With --format json or yaml the last line of standard error tells a failure as JS
 exit and, where there is more, kind, rule, detail, hint and violations.
 Environment: POSTERN_ADDR, POSTERN_CA, POSTERN_TOKEN, POSTERN_HOME, POSTERN_FORMAT,
 POSTERN_KEYRING (off: keep the login in a file), POSTERN_PG (the node that --format pgpass names),
-NO_COLOR.`
+HTTPS_PROXY and NO_PROXY (to the control plane and the issuer), NO_COLOR.`
 	root.Example = "  postern login\n  postern tasks\n  postern psql sales-report -- -c 'SELECT count(*) FROM orders'"
 	f := root.PersistentFlags()
 	f.StringVar(&a.addr, "addr", a.env.Getenv("POSTERN_ADDR"), "URL of the control plane's API")
@@ -91,6 +93,7 @@ NO_COLOR.`
 		a.lockCmd(), a.unlockCmd(), a.offboardCmd(), a.blastCmd(), a.accountsCmd(), a.rotateAccountCmd(), a.nodesCmd(), a.caCmd(), a.statusCmd(), a.demoCmd(),
 	)
 	typed(root)
+	a.completed(root)
 	return root
 }
 
@@ -177,6 +180,7 @@ func (a *app) dial(ctx context.Context, anonymous bool) (*api, error) {
 		return nil, err
 	}
 	hc := &http.Client{Transport: &http.Transport{
+		Proxy:                 a.proxy(),
 		DialContext:           (&net.Dialer{Timeout: dialTimeout}).DialContext,
 		TLSClientConfig:       &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
 		ForceAttemptHTTP2:     true,
@@ -203,6 +207,14 @@ func (a *app) dial(ctx context.Context, anonymous bool) (*api, error) {
 		locks:     apiv1connect.NewLockServiceClient(hc, a.addr, opts...),
 		accounts:  apiv1connect.NewAccountServiceClient(hc, a.addr, opts...),
 	}, nil
+}
+
+// proxy is the way that the environment names to where only a proxy leads (HTTPS_PROXY,
+// NO_PROXY); loopback is reached directly.
+func (a *app) proxy() func(*http.Request) (*url.URL, error) {
+	either := func(name string) string { return cmp.Or(a.env.Getenv(name), a.env.Getenv(strings.ToLower(name))) }
+	by := (&httpproxy.Config{HTTPSProxy: either("HTTPS_PROXY"), NoProxy: either("NO_PROXY")}).ProxyFunc()
+	return func(r *http.Request) (*url.URL, error) { return by(r.URL) }
 }
 
 // pool is the CA of POSTERN_CA, or the system's where it is not set (nil).

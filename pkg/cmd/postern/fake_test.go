@@ -17,6 +17,7 @@ import (
 	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	"github.com/posterngate/postern/pkg/gen/postern/api/v1/apiv1connect"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
+	"github.com/posterngate/postern/pkg/object"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
 )
@@ -157,6 +158,13 @@ func (*fake) Get(_ context.Context, req *connect.Request[apiv1.GetRequest]) (*co
 			ApiVersion: "postern/v1", Kind: "Mask", Metadata: &typesv1.Metadata{Name: "email", Etag: "7"}, Spec: &typesv1.MaskSpec{Method: "redact", Value: "***"}}}}), nil
 	}
 	return nil, failed(codes.NotFound, "", "there is no such object")
+}
+
+func (*fake) List(_ context.Context, req *connect.Request[apiv1.ListRequest]) (*connect.Response[apiv1.ListResponse], error) {
+	if req.Msg.GetKind() != "mask" {
+		return nil, failed(codes.PermissionDenied, "", "only masks")
+	}
+	return connect.NewResponse(&apiv1.ListResponse{Objects: []*typesv1.Object{object.Bare("mask", "email")}}), nil
 }
 
 func (*fake) Update(_ context.Context, req *connect.Request[apiv1.UpdateRequest]) (*connect.Response[typesv1.Object], error) {

@@ -332,7 +332,7 @@ func (a *app) issuerClient() (*http.Client, error) {
 		all.AppendCertsFromPEM(pem)
 		pool = all
 	}
-	return &http.Client{Timeout: 30 * time.Second, Transport: private{&http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}}}, nil
+	return &http.Client{Timeout: 30 * time.Second, Transport: private{&http.Transport{Proxy: a.proxy(), TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}}}, nil
 }
 
 // private sends nothing where others could read it, whoever has named the address: the control

@@ -8,13 +8,12 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"unicode"
 	"unicode/utf16"
-	"unicode/utf8"
 
 	yamlv3 "go.yaml.in/yaml/v3"
 	"golang.org/x/term"
+	"golang.org/x/text/width"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -224,7 +223,7 @@ func table(w io.Writer, head string, rows [][]string) {
 	names := strings.Fields(strings.ToUpper(head))
 	widths := make([]int, len(names))
 	for i, n := range names {
-		widths[i] = utf8.RuneCountInString(n)
+		widths[i] = cells(n)
 	}
 	last := len(names) - 1
 	word := widths[last] // the longest that the last column must have room for
@@ -233,10 +232,10 @@ func table(w io.Writer, head string, rows [][]string) {
 			if r[i] = tamed(strings.Join(strings.Fields(c), " ")); r[i] == "" {
 				r[i] = "-"
 			}
-			widths[i] = max(widths[i], utf8.RuneCountInString(r[i]))
+			widths[i] = max(widths[i], cells(r[i]))
 		}
 		if !strings.Contains(r[last], " ") {
-			word = max(word, utf8.RuneCountInString(r[last]))
+			word = max(word, cells(r[last]))
 		}
 	}
 	if room := columns(w); room > 0 {
@@ -251,11 +250,32 @@ func table(w io.Writer, head string, rows [][]string) {
 			r[last] = oneLine(r[last], room)
 		}
 	}
-	tw := tabwriter.NewWriter(w, 0, 0, gap, ' ', 0)
 	for _, r := range append([][]string{names}, rows...) {
-		fmt.Fprintln(tw, strings.Join(r, "\t"))
+		var line strings.Builder
+		for i, c := range r[:last] {
+			line.WriteString(c + strings.Repeat(" ", widths[i]-cells(c)+gap))
+		}
+		fmt.Fprintln(w, line.String()+r[last])
 	}
-	_ = tw.Flush() // w knows
+}
+
+// cells is how many columns of a terminal a text takes: letters of East Asia and most emoji are
+// as wide as two, and accents that stand by themselves stand over the letter before.
+func cells(s string) (n int) {
+	for _, r := range s {
+		n += cellsOf(r)
+	}
+	return n
+}
+
+func cellsOf(r rune) int {
+	if unicode.In(r, unicode.Mn, unicode.Me) {
+		return 0
+	}
+	if k := width.LookupRune(r).Kind(); k == width.EastAsianWide || k == width.EastAsianFullwidth {
+		return 2
+	}
+	return 1
 }
 
 // stacked writes rows one below the other.
@@ -294,10 +314,17 @@ func when(t *timestamppb.Timestamp) string {
 	return t.AsTime().Local().Format("2006-01-02 15:04:05")
 }
 
-func oneLine(s string, width int) string {
+// oneLine is a text on one line of at most so many columns.
+func oneLine(s string, most int) string {
 	s = strings.Join(strings.Fields(s), " ")
-	if r := []rune(s); len(r) > width {
-		return string(r[:width-1]) + "…"
+	if cells(s) <= most {
+		return s
+	}
+	n := 0
+	for i, r := range s {
+		if n += cellsOf(r); n > most-1 {
+			return s[:i] + "…"
+		}
 	}
 	return s
 }

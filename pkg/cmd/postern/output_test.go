@@ -49,3 +49,18 @@ func TestPlainYAML(t *testing.T) {
 		t.Errorf("%q says %q, %v", out.String(), got, err)
 	}
 }
+
+// TestWideLetters: what takes two columns of a terminal, or none, moves no column of a table.
+func TestWideLetters(t *testing.T) {
+	var out bytes.Buffer
+	table(&out, "who why end", [][]string{{"alice", "plain", "x"}, {"田中", "四半期 🔑", "x"}, {"zoe\u0308", "e\u0301te\u0301", "x"}})
+	want := "WHO    WHY        END\nalice  plain      x\n田中   四半期 🔑  x\nzoe\u0308    e\u0301te\u0301        x\n"
+	if out.String() != want {
+		t.Errorf("got\n%swant\n%s", &out, want)
+	}
+	for most, want := range map[int]string{12: "四半期の報告", 11: "四半期の報…", 10: "四半期の…", 1: "…"} {
+		if got := oneLine("四半期の報告", most); got != want {
+			t.Errorf("%d columns: %q", most, got)
+		}
+	}
+}

@@ -124,8 +124,7 @@ func (a *app) applyCmd() *cobra.Command {
 func (a *app) getCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use: "get KIND [NAME]", Short: "Read objects", Args: cobra.RangeArgs(1, 2),
-		Example:   "  postern get tasks\n  postern get task sales-report --format yaml",
-		ValidArgs: object.Kinds(),
+		Example: "  postern get tasks\n  postern get task sales-report --format yaml",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			kind, err := kindOf(args[0])
 			if err != nil {
