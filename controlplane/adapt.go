@@ -155,7 +155,7 @@ func issuers(cfg config.Config) ([]identity.IssuerConfig, error) {
 		one := identity.IssuerConfig{
 			Name: is.Name, URL: is.URL, APIAudience: is.APIAudience, DataAudience: is.DataAudience,
 			WebClientID: is.WebClientID, APIClientID: is.APIClientID, DataClientID: is.DataClientID, AllowSharedAudience: is.AllowSharedAudience,
-			NameClaim: is.NameClaim, GroupsClaim: is.GroupsClaim, EmailClaim: is.EmailClaim,
+			NameClaim: is.NameClaim, GroupsClaim: is.GroupsClaim, EmailClaim: is.EmailClaim, EmailsVerified: is.EmailsVerified,
 			Algorithms: is.Algorithms, Leeway: time.Duration(is.Leeway), Scopes: is.Scopes,
 		}
 		if is.WebClientSecretFile != "" {

@@ -130,6 +130,10 @@ type Issuer struct {
 	NameClaim   string `json:"nameClaim"`
 	EmailClaim  string `json:"emailClaim"`
 	GroupsClaim string `json:"groupsClaim"`
+	// EmailsVerified lets an e-mail address count where the token does not say whether it is
+	// verified (email_verified), as those of Entra ID never do: for an issuer alone that lets
+	// nobody choose their own. One that is said not to be verified never counts.
+	EmailsVerified bool `json:"emailsVerified"`
 	// Algorithms that may sign; RS256, ES256 and EdDSA where empty.
 	Algorithms []string `json:"algorithms"`
 	// Scopes that the command line asks for; openid, profile, email and groups where empty.

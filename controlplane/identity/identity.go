@@ -50,6 +50,8 @@ type IssuerConfig struct {
 	AllowSharedAudience          bool // one audience for both; only for trying things out
 
 	NameClaim, GroupsClaim, EmailClaim string // sub, groups and email where empty
+	// EmailsVerified lets an address count of which the token does not say whether it is verified.
+	EmailsVerified bool
 	// MFAContexts are values of the claim acr that mean more than one factor, beside
 	// what the claim amr says.
 	MFAContexts []string

@@ -366,6 +366,19 @@ func TestNames(t *testing.T) {
 			t.Errorf("a name that is verified (%#v): %+v, %v", verified, sub, err)
 		}
 	}
+	// One that says nothing, as Entra ID, says no either, save where the configuration speaks for it.
+	silent := map[string]any{"email_verified": nil}
+	_, _, err = v.Authenticate(t.Context(), a.token(silent))
+	refused(t, "a name of which nothing is said", "", err, "emailsVerified")
+	if sub, _, err := v.Authenticate(t.Context(), b.token(silent)); err != nil || sub.Email != "" || sub.Claims["email"] != nil {
+		t.Errorf("an address of which nothing is said: %+v, %v", sub, err)
+	}
+	lenient := verifier(t, identity.Config{Issuers: []identity.IssuerConfig{{Name: "corp", URL: a.url, NameClaim: "email", EmailsVerified: true}}})
+	if sub, _, err := lenient.Authenticate(t.Context(), a.token(silent)); err != nil || sub.Name != "alice@example.com" {
+		t.Errorf("where its addresses are verified: %+v, %v", sub, err)
+	}
+	_, _, err = lenient.Authenticate(t.Context(), a.token(map[string]any{"email_verified": false}))
+	refused(t, "and one that is said not to be", "", err, "not verified")
 	_, _, err = v.Authenticate(t.Context(), a.token(map[string]any{"email": nil}))
 	refused(t, "no name", "", err, "missing")
 	// What could be taken for an address of another domain is none (GHSA-c5c4-8r6x-56w3).

@@ -108,7 +108,7 @@ func (i *fakeIssuer) claims(change map[string]any) map[string]any {
 	now := time.Now()
 	c := map[string]any{
 		"iss": i.url, "sub": "alice", "aud": "postern-api", "exp": now.Add(time.Hour).Unix(), "iat": now.Unix(),
-		"email": "alice@example.com", "groups": []string{"analysts"},
+		"email": "alice@example.com", "email_verified": true, "groups": []string{"analysts"},
 	}
 	maps.Copy(c, change)
 	maps.DeleteFunc(c, func(_ string, v any) bool { return v == nil })

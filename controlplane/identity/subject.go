@@ -96,6 +96,8 @@ func (p *people) email(claims map[string]any) (string, error) {
 		return "", fmt.Errorf("is not verified by issuer %s", p.URL)
 	case email == "":
 		return "", nil
+	case !said && !p.EmailsVerified:
+		return "", fmt.Errorf("comes without email_verified from issuer %s (emailsVerified in issuers lets it count)", p.URL)
 	case local == "" || domain == "" || strings.ContainsFunc(local, odd) || strings.ContainsFunc(domain, odd):
 		return "", fmt.Errorf("is not a single plain one")
 	}
