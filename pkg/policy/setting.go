@@ -99,15 +99,20 @@ func (t *task) setting(st *sql.Statement, r *resource) *refusal {
 	}
 	rule, no := t.settable(name, "SET "+name)
 	if no != nil {
-		if pin := r.pins[name]; pin != "" {
-			no.hint = "leave it out, or name the one that it is held at: " + pin
-		}
-		return no
+		return hinted(no, r.pins[name])
 	}
 	if pin, pinned := r.pins[name]; pinned && name != "client_encoding" && !strings.EqualFold(pin, st.Value) {
 		return t.noSetting("SET "+name, "the resource holds it fixed at "+strconv.Quote(pin))
 	}
 	return t.value(rule, name, "SET "+name, st.Value)
+}
+
+// hinted names what a setting that may not be set is held at, where it is.
+func hinted(no *refusal, pin string) *refusal {
+	if pin != "" {
+		no.hint = "leave it out, or name the one that it is held at: " + pin
+	}
+	return no
 }
 
 // currentSetting reads any setting. Where a task names it, it may.
@@ -121,12 +126,21 @@ func (t *task) settingUse(u *sql.SettingUse, r *resource) *refusal {
 		if t.functions[currentSetting] {
 			return nil
 		}
+		if u.Listed { // psql's \dconfig
+			if t.tables[sql.Name{Schema: catalogSchema, Name: settingsName}] == nil {
+				return nil // it sees rows of what SHOW shows, and no others
+			}
+			return t.noSetting("current_setting of the names in "+settingsName, "the task says what is seen of "+settingsName)
+		}
 		return t.show(name, "current_setting of "+name)
+	}
+	if u.Held {
+		return nil
 	}
 	what := "set_config of " + name
 	rule, no := t.settable(name, what)
 	if no != nil {
-		return no
+		return hinted(no, r.pins[name])
 	}
 	if _, pinned := r.pins[name]; pinned || held[name] {
 		return t.noSetting(what, "it is held fixed")

@@ -165,7 +165,7 @@ var settingsView = []postern.Obligation{{Table: &postern.TableRule{
 	Schema: catalogSchema, Table: settingsName,
 	Columns: columnsNamed(`name setting unit category short_desc extra_desc context vartype source min_val max_val enumvals boot_val reset_val
 		pending_restart`),
-	Filter: "name IN ('" + strings.Join(showable(), "', '") + "')",
+	Filter: "pg_catalog.lower(name) IN ('" + strings.Join(showable(), "', '") + "')",
 }}}
 
 func columnsNamed(names string) []postern.ColumnRule {

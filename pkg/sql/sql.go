@@ -210,6 +210,10 @@ type SettingUse struct {
 	// Value that is written, where Known; else it comes with a parameter.
 	Value string
 	Known bool
+	// Held is true where the value that is written is the one that the session began with.
+	Held bool
+	// Listed is true where it is whichever setting a row of pg_settings is about; Name is empty.
+	Listed bool
 }
 
 // Output is one column of a result.

@@ -273,7 +273,7 @@ func (a *analyzer) call(f *pg.FuncCall, s *scope, role sql.ColumnRole) lineage {
 		args += len(f.AggOrder)
 	}
 	noted := a.sizesNoted
-	a.function(names, f.Location, args, f.FuncVariadic, a.settingCall(f, names))
+	a.function(names, f.Location, args, f.FuncVariadic, a.settingCall(f, names, s))
 	if a.sizesNoted > noted && len(f.Args) > 0 && !f.FuncVariadic {
 		a.asksSize(names, f)
 	}

@@ -36,7 +36,9 @@ func brief(f *sql.Facts) string {
 		for _, u := range st.Settings {
 			switch {
 			case !u.Write:
-				parts = append(parts, "get:"+u.Name)
+				parts = append(parts, "get:"+u.Name+map[bool]string{true: "any"}[u.Listed])
+			case u.Held:
+				parts = append(parts, "set:"+u.Name+"=(held)")
 			case u.Known:
 				parts = append(parts, "set:"+u.Name+"="+u.Value)
 			default:
@@ -357,6 +359,7 @@ func TestFacts(t *testing.T) {
 		{`SET search_path TO "$user", 'sales', public; SELECT id FROM orders`, "set search_path=$user, sales, public; select orders[select id.o]"},
 		{`SET search_path TO "$user", 'sales, public'; SELECT id FROM orders`, "? a setting before it changes what its names mean; send them one by one"},
 		{"SET search_path TO hr; SELECT id FROM orders", "? a setting before it changes what its names mean; send them one by one"},
+		{`SELECT set_config('search_path', '"$user",sales, "public"', false); SELECT id FROM orders`, "select set:search_path=(held); select orders[select id.o]"},
 		{"SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; SELECT id FROM orders", "set session_authorization=; set all=; close; select orders[select id.o]"},
 
 		// Settings by function.
@@ -369,6 +372,8 @@ func TestFacts(t *testing.T) {
 		{"SELECT set_config('bytea_output', 'hex', false) FROM pg_catalog.pg_settings WHERE name = 'bytea_output'", "select set:bytea_output=hex pg_catalog.pg_settings[select name.p system]"},
 		{"SELECT set_config('bytea_output', 'hex', false) FROM pg_show_all_settings() WHERE name = 'bytea_output'", "select set:bytea_output=hex pg_catalog.pg_settings[select name.p system]"},
 		{"SELECT s.a FROM pg_catalog.pg_show_all_settings() AS s (a)", "select pg_catalog.pg_settings[select name.o system]"},
+		{"SELECT s.name, pg_catalog.current_setting(s.name) FROM pg_catalog.pg_settings s", "select get:any pg_catalog.pg_settings[select name.oc system]"},
+		{"SELECT 1 FROM pg_settings s WHERE EXISTS (SELECT FROM orders WHERE current_setting(s.name) = status)", "select get:any pg_catalog.pg_settings[select name.p system] orders[select status.p]"},
 		{"INSERT INTO audit.log (actor) VALUES (current_setting('application_name'))", "insert get:application_name audit.log[insert w:actor]"},
 		{"EXPLAIN SELECT set_config('jit', 'off', false)", "select explain set:jit=off"},
 		{"BEGIN READ ONLY; SELECT count(*) FROM orders; COMMIT", "transaction; select orders[select]; transaction"},

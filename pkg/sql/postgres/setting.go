@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -115,7 +116,7 @@ func (a *analyzer) discard(n *pg.DiscardStmt) {
 // settingCall notes the setting that a call of set_config or current_setting is about,
 // and reports whether that is certain: it then reads or writes that setting and does
 // nothing else. A definition runs again later, for others, and so is never certain.
-func (a *analyzer) settingCall(f *pg.FuncCall, names []string) bool {
+func (a *analyzer) settingCall(f *pg.FuncCall, names []string, s *scope) bool {
 	schemas, function, ok := a.candidates(names)
 	write := function == "set_config" && len(f.Args) == 3
 	if !ok || !slices.Contains(schemas, catalogSchema) || !write && (function != "current_setting" || len(f.Args) == 0) {
@@ -124,15 +125,45 @@ func (a *analyzer) settingCall(f *pg.FuncCall, names []string) bool {
 	name, certain := a.text(f.Args[0])
 	use := sql.SettingUse{Name: settingName(name), Write: write}
 	if write {
-		a.moved = a.moved || !certain || slices.Contains(moving, use.Name)
 		use.Value, use.Known = a.text(f.Args[1])
+		use.Held = certain && use.Known && use.Name == "search_path" && a.heldPath(use.Value)
+		a.moved = a.moved || !certain || slices.Contains(moving, use.Name) && !use.Held
 		certain = certain && (use.Known || a.textOf(f.Args[1]).GetParamRef() != nil)
+	} else if !certain {
+		use.Listed = a.listedSetting(f.Args[0], s)
+		certain = use.Listed
 	}
 	if !certain || a.defining {
 		return false
 	}
 	a.st.Settings = append(a.st.Settings, use)
 	return true
+}
+
+// heldPath reports whether a search path, as the server writes it, is the one that the session
+// began with. Of other spellings of a name none is taken.
+func (a *analyzer) heldPath(path string) bool {
+	return slices.EqualFunc(strings.Split(path, ","), a.held, func(word, schema string) bool {
+		word = strings.Trim(word, " ")
+		return word == sql.Quote(schema) || word == schema && bareName.MatchString(word)
+	})
+}
+
+var bareName = regexp.MustCompile(`^[a-z_][a-z0-9_]*$`)
+
+// listedSetting reports whether an expression is the name in a row of pg_settings: of the view it
+// is known who may see which rows.
+func (a *analyzer) listedSetting(n *pg.Node, s *scope) bool {
+	c := n.GetColumnRef()
+	if c == nil || len(c.Fields) != 2 || c.Fields[1].GetString_() == nil {
+		return false
+	}
+	it := a.item(s, "", c.Fields[0].GetString_().GetSval())
+	if it == nil || it.ref == nil || it.ref.use.rel.Name != (sql.Name{Schema: catalogSchema, Name: "pg_settings"}) {
+		return false
+	}
+	lin, found := it.find(c.Fields[1].GetString_().Sval)
+	return found == 1 && len(lin.from) == 1 && lin.from[0].column == "name"
 }
 
 // text is the text that an expression is, where it is a constant.

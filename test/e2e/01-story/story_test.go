@@ -80,11 +80,11 @@ func TestPsql(t *testing.T) {
 		}
 	})
 	t.Run("describing works", func(t *testing.T) {
-		r := psql(t, "sales-report", "\\d\n\\dt\n\\d customers\n\\dn\n\\d+ sales.orders\n\\conninfo\n\\df lower\n\\l\n\\dT\n\\di\n\\dt+\n\\di+\n\\dv+\n\\l+\n")
+		r := psql(t, "sales-report", "\\d\n\\dt\n\\d customers\n\\dn\n\\d+ sales.orders\n\\conninfo\n\\df lower\n\\l\n\\dT\n\\di\n\\dt+\n\\di+\n\\dv+\n\\l+\n\\dconfig\n\\dconfig *zone*\n")
 		if strings.Contains(r.Err, "ERROR") {
 			t.Errorf("psql's own questions are refused:\n%s", r.Err)
 		}
-		house.Has(t, r.Out, "sales|customers|table", "email|text|", "orders_customer")
+		house.Has(t, r.Out, "sales|customers|table", "email|text|", "orders_customer", "TimeZone|", `search_path|"sales"`)
 	})
 	t.Run("no leaks", func(t *testing.T) {
 		text := strings.ReplaceAll(seen.String(), "'"+house.CanaryEmail+"'", "")
