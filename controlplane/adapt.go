@@ -312,8 +312,8 @@ func (s *Server) sealKeys(node string) ([]crypto.PublicKey, error) {
 func (s *Server) locks(policies *userapi.Policy, verifier *identity.Verifier, guard *authz.Interceptor) *userapi.Locks {
 	return userapi.NewLocks(userapi.LocksConfig{
 		Policy: policies, Version: s.hub.Version, Snapshot: s.hub.Snapshot, Receipt: s.fleet.Receipt,
-		EndGrants: func(ctx context.Context, c *authz.Caller, subject, lock, why string) ([]*typesv1.Grant, int64, error) {
-			return s.task.EndOf(ctx, task.Caller{Subject: c.Subject, Roles: c.Roles, Address: c.Address}, subject, lock, why)
+		EndGrants: func(ctx context.Context, c *authz.Caller, lock *typesv1.Lock, why string) ([]*typesv1.Grant, int64, error) {
+			return s.task.EndOf(ctx, task.Caller{Subject: c.Subject, Roles: c.Roles, Address: c.Address}, lock, why)
 		},
 		Blast:     s.blast(verifier, guard).Of,
 		OpenHolds: s.approve.Open, DropHold: s.approve.Drop, Leases: s.broker.Under,

@@ -382,6 +382,29 @@ func TestEndTakesHoldsAlong(t *testing.T) {
 	})
 }
 
+func lockOn(name string, spec *typesv1.LockSpec) *typesv1.Lock {
+	return &typesv1.Lock{Metadata: &typesv1.Metadata{Name: name}, Spec: spec}
+}
+
+// TestStoppedWorkload: a workload that stops takes nothing from a person who has its name.
+func TestStoppedWorkload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.start()
+		hers := w.mustOpen("alice", "sales-report")
+		its := w.mustOpen("nightly", "nightly-load")
+		if ended, _, err := w.EndOf(t.Context(), w.caller("bob"), lockOn("offboard-1", &typesv1.LockSpec{Workload: "alice"}), "its owner has left"); err != nil || len(ended) != 0 {
+			t.Errorf("of a workload that is called alice: %v, %v", ended, err)
+		}
+		if s := w.stored(hers.GetId()); s.GetState() == over {
+			t.Error("alice's own grant is over")
+		}
+		if ended, _, err := w.EndOf(t.Context(), w.caller("bob"), lockOn("offboard-2", &typesv1.LockSpec{Workload: "nightly"}), "its owner has left"); err != nil || len(ended) != 1 || ended[0].GetId() != its.GetId() {
+			t.Errorf("of nightly: %v, %v", ended, err)
+		}
+	})
+}
+
 // TestDamagedGrant: one that cannot be read does not keep the others from their end, nor people
 // from them.
 func TestDamagedGrant(t *testing.T) {
@@ -398,7 +421,7 @@ func TestDamagedGrant(t *testing.T) {
 		if held, err := w.Held(t.Context(), w.tokens["alice"]); err != nil || len(held) != 1 {
 			t.Errorf("held: %v, %v", held, err)
 		}
-		if ended, _, err := w.EndOf(t.Context(), w.caller("bob"), "Alice", "offboard-1", "has left"); err != nil || len(ended) != 1 {
+		if ended, _, err := w.EndOf(t.Context(), w.caller("bob"), lockOn("offboard-1", &typesv1.LockSpec{Subject: "Alice"}), "has left"); err != nil || len(ended) != 1 {
 			t.Errorf("who leaves: %v, %v", ended, err)
 		}
 		g := w.mustOpen("alice", "sales-report")

@@ -1,6 +1,7 @@
 package task
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,23 +13,28 @@ import (
 	"github.com/posterngate/postern/pkg/noun"
 )
 
-// EndOf ends every grant of a subject on whom a lock stands, active or asked for, and
-// those in which the subject acts for somebody else; tokens and certificates die with
-// their grant. It returns all that this lock has ended, by this call or before, newest
+// EndOf ends every grant of the subject or workload on whom a lock stands, active or asked
+// for, and those in which they act for somebody else; tokens and certificates die with
+// their grant. A person who has a workload's name is not meant by its lock. It returns all that this lock has ended, by this call or before, newest
 // first, and the revision in which they are. Who may do so was decided with the lock.
-func (s *Service) EndOf(ctx context.Context, by Caller, subject, lock, why string) ([]*typesv1.Grant, int64, error) {
+func (s *Service) EndOf(ctx context.Context, by Caller, lock *typesv1.Lock, why string) ([]*typesv1.Grant, int64, error) {
 	all, err := s.legible(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
-	mark := fmt.Sprintf("(lock %s)", lock)
+	mark := fmt.Sprintf("(lock %s)", lock.GetMetadata().GetName())
+	spec := lock.GetSpec()
+	meant := cmp.Or(spec.GetSubject(), spec.GetWorkload())
 	entry := audit.Entry{Actor: by.Subject.Name, Address: by.Address}
 	var ended []*typesv1.Grant
 	var last int64
 	var errs []error
 	for _, g := range all {
-		sub := g.GetSubject()
-		if parts := append(noun.SubjectOf(sub).Actors(), sub.GetName(), sub.GetWorkload()); !slices.ContainsFunc(parts, func(name string) bool { return strings.EqualFold(name, subject) }) {
+		own := g.GetSubject().GetName() // a workload's is its own name
+		if spec.GetSubject() == "" {
+			own = g.GetSubject().GetWorkload()
+		}
+		if !slices.ContainsFunc(append(noun.SubjectOf(g.GetSubject()).Actors(), own), func(name string) bool { return strings.EqualFold(name, meant) }) {
 			continue
 		}
 		if err := s.end(ctx, g.GetId(), entry, why+" "+mark); err != nil {

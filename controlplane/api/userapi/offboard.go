@@ -39,9 +39,9 @@ type LocksConfig struct {
 	Snapshot func() *policy.Snapshot
 	// Receipt waits until connected nodes enforce a version, for wait at most.
 	Receipt func(ctx context.Context, v postern.Version, wait time.Duration) *apiv1.Receipt
-	// EndGrants ends all grants of a subject or workload for a lock, and returns those
-	// that the lock has ended and the revision in which they are.
-	EndGrants func(ctx context.Context, c *authz.Caller, subject, lock, why string) ([]*typesv1.Grant, int64, error)
+	// EndGrants ends all grants of the subject or workload on whom a lock stands, and returns
+	// those that the lock has ended and the revision in which they are.
+	EndGrants func(ctx context.Context, c *authz.Caller, lock *typesv1.Lock, why string) ([]*typesv1.Grant, int64, error)
 	OpenHolds func(ctx context.Context, subject string) ([]*typesv1.Hold, error)
 	DropHold  func(ctx context.Context, actor, id string) error
 	// Sessions are those of a subject or workload, newest first.
@@ -244,11 +244,10 @@ func (j *leaver) move(before world, o *typesv1.Object) []intent {
 // on to where they are over.
 func (l *Locks) endGrants(ctx context.Context, c *authz.Caller, j *leaver, why string, version *typesv1.Version) ([]*typesv1.Grant, error) {
 	var all []*typesv1.Grant
-	for lock, o := range j.locks {
-		name := target(o)
-		ended, revision, err := l.cfg.EndGrants(ctx, c, name, lock, why)
+	for _, o := range j.locks {
+		ended, revision, err := l.cfg.EndGrants(ctx, c, o.GetLock(), why)
 		if err != nil {
-			return nil, fmt.Errorf("end the grants of %s: %w", name, err)
+			return nil, fmt.Errorf("end the grants of %s: %w", target(o), err)
 		}
 		all = append(all, ended...)
 		version.Revision = max(version.GetRevision(), revision)
@@ -320,6 +319,9 @@ func (l *Locks) sessions(ctx context.Context, locks []*typesv1.Object) (lived []
 			return nil, nil, err
 		}
 		for _, s := range list {
+			if o.GetLock().GetSpec().GetSubject() == "" && s.GetWorkload() == "" {
+				continue // of a person who has the workload's name
+			}
 			over[s.GetId()] = s.GetEndTime() != nil
 			if s.GetEndTime() == nil || s.GetEndTime().AsTime().After(object.Meta(o).GetCreateTime().AsTime()) {
 				lived = append(lived, s)
