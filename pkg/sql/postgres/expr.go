@@ -188,7 +188,7 @@ func (a *analyzer) columnOf(it *item, at int32, names ...string) lineage {
 		return lineage{}
 	}
 	name := names[len(names)-1]
-	lin, n := it.find(name)
+	lin, n := it.column(name)
 	switch {
 	case n == 1:
 		return lin.named()
@@ -197,8 +197,6 @@ func (a *analyzer) columnOf(it *item, at int32, names ...string) lineage {
 	case it.open != nil:
 		a.attribute(name)
 		return it.open.named()
-	case it.ref != nil && systemColumns[name]:
-		return lineage{from: []origin{{use: it.ref.use, column: name, target: it.target}}}
 	case a.called(a.path, name, 1, false, false):
 		a.giveUp("%s calls a function; write %s(%s)", quoteAll(names...), name, quoteAll(names[:len(names)-1]...))
 	default:
@@ -360,7 +358,7 @@ func (a *analyzer) rowItem(n *pg.Node, s *scope) *item {
 	isColumn := false
 	s.levels(func(items []*item) bool {
 		for _, it := range items {
-			if _, k := it.find(name); it.bare && (k > 0 || it.open != nil) {
+			if _, k := it.column(name); it.bare && (k > 0 || it.open != nil) {
 				isColumn = true
 			}
 		}

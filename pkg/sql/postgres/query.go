@@ -266,7 +266,7 @@ func (a *analyzer) orderItem(n *pg.Node, s *scope, r result, resultFirst bool) {
 // inFrom reports whether a column of this level's own FROM has that name.
 func (a *analyzer) inFrom(s *scope, name string) bool {
 	for _, it := range s.items {
-		if _, k := it.find(name); it.bare && (k > 0 || it.open != nil) {
+		if _, k := it.column(name); it.bare && (k > 0 || it.open != nil) {
 			return true
 		}
 	}

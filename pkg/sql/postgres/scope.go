@@ -117,6 +117,15 @@ func (i *item) find(name string) (lin lineage, n int) {
 	return lin, n
 }
 
+// column is like find, and knows the columns, too, that every table has and no * shows.
+func (i *item) column(name string) (lin lineage, n int) {
+	lin, n = i.find(name)
+	if n == 0 && i.ref != nil && systemColumns[name] && i.ref.use.rel.Kind != sql.KindView {
+		return lineage{from: []origin{{use: i.ref.use, column: name, target: i.target}}}, 1
+	}
+	return lin, n
+}
+
 // row is the lineage of the item's whole row.
 func (i *item) row() lineage {
 	lin := lineage{computed: true}
@@ -189,7 +198,7 @@ func (a *analyzer) bareColumn(s *scope, name string) (lineage, bool) {
 				continue
 			}
 			a.spend(len(it.columns))
-			if l, k := it.find(name); k > 0 {
+			if l, k := it.column(name); k > 0 {
 				n += k
 				if maybe {
 					l = lin.and(l)
