@@ -133,7 +133,10 @@ func (c *copier) ok() error {
 	return err
 }
 
-// answered reads the client's answer.
+// errSkip is a client's word that one file is not to be: it goes on with the next.
+var errSkip = errors.New("the client does not take it")
+
+// answered reads the client's answer, which may be errSkip.
 func (c *copier) answered() error {
 	b, err := c.in.ReadByte()
 	if err != nil {
@@ -143,11 +146,20 @@ func (c *copier) answered() error {
 		return nil
 	}
 	line, err := c.line()
-	if err == nil {
-		err = errors.New("the client says: " + printable(line))
-	}
-	if b == 1 {
+	switch {
+	case err != nil:
+		return err
+	case b == 1:
 		c.failed = true
+		return errSkip
+	}
+	return errors.New("the client says: " + printable(line))
+}
+
+// skipped is an error, where it ends more than one file.
+func skipped(err error) error {
+	if errors.Is(err, errSkip) {
+		return nil
 	}
 	return err
 }
@@ -169,7 +181,7 @@ func (c *copier) line() (string, error) {
 
 // source sends files to the client.
 func (c *copier) source() error {
-	if err := c.answered(); err != nil {
+	if err := skipped(c.answered()); err != nil {
 		return err
 	}
 	for _, p := range c.paths {
@@ -201,7 +213,7 @@ func (c *copier) send(name string, depth int) error {
 	}
 	err = c.sendFile(t, info)
 	t.cut = err != nil
-	return errors.Join(err, t.Close())
+	return errors.Join(skipped(err), t.Close())
 }
 
 // head announces a file or folder.
@@ -253,7 +265,7 @@ func (c *copier) sendFolder(name string, info fs.FileInfo, depth int) error {
 		return c.complain(err)
 	}
 	if err := c.head('D', info, 0); err != nil {
-		return err
+		return skipped(err)
 	}
 	for _, e := range entries {
 		if err := c.send(path.Join(name, e.Name()), depth+1); err != nil {
@@ -263,7 +275,7 @@ func (c *copier) sendFolder(name string, info fs.FileInfo, depth int) error {
 	if _, err := io.WriteString(c.out, "E\n"); err != nil {
 		return err
 	}
-	return c.answered()
+	return skipped(c.answered())
 }
 
 // sink takes files from the client into a folder, or as the one file of that name. Which of
@@ -288,7 +300,10 @@ func (c *copier) sink(into string, inside bool) error {
 				return err
 			}
 			continue
-		case line[0] == 1 || line[0] == 2:
+		case line[0] == 1: // it cannot read one, and goes on with the next
+			c.failed = true
+			continue
+		case line[0] == 2:
 			return errors.New("the client says: " + printable(line[1:]))
 		}
 		mode, size, name, err := announced(line)
@@ -311,9 +326,6 @@ func (c *copier) sink(into string, inside bool) error {
 			err = errors.New("not asked for")
 		}
 		if err != nil {
-			return err
-		}
-		if err := c.ok(); err != nil {
 			return err
 		}
 	}
@@ -340,11 +352,12 @@ func (c *copier) isFolder(name string) bool {
 	return err == nil && info.IsDir()
 }
 
-// takeFolder makes a folder where there is none, and takes what is in it.
+// takeFolder makes a folder where there is none, and takes what is in it. The client goes on
+// after one that cannot be made, as after a file.
 func (c *copier) takeFolder(to facts.Facts, name string, mode fs.FileMode) error {
 	o, err := c.files.admit(to, "mkdir", name)
 	if err != nil {
-		return errors.Join(c.complain(err), err)
+		return c.complain(err)
 	}
 	err = c.files.use(o, func() error {
 		if c.isFolder(name) {
@@ -353,26 +366,45 @@ func (c *copier) takeFolder(to facts.Facts, name string, mode fs.FileMode) error
 		return c.files.makeFolder(name, mode|0o700) // for what is in it
 	})
 	if err := c.files.finish(o.execution, "mkdir", err); err != nil {
-		return errors.Join(c.complain(err), err)
+		return c.complain(err)
 	}
-	return c.sink(name, true)
+	if err := c.sink(name, true); err != nil {
+		return err
+	}
+	return c.ok()
 }
 
 func (c *copier) takeFile(to facts.Facts, name string, mode fs.FileMode, size int64) error {
 	t, err := c.files.openFile(to, "write", name, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_TRUNC, mode)
 	if err != nil {
-		return errors.Join(c.complain(err), err)
+		return c.complain(err)
 	}
-	if err = c.ok(); err == nil {
-		_, err = io.CopyN(io.NewOffsetWriter(t, 0), c.in, size)
-	}
-	t.cut = err != nil
-	if err == nil && c.times { // -p
+	lost, err := c.receive(t, size)
+	t.cut = lost != nil || err != nil
+	if !t.cut && c.times { // -p
 		err = t.far.Chmod(mode)
 	}
 	err = errors.Join(err, t.Close())
-	if err == nil {
-		err = c.answered()
+	switch {
+	case skipped(lost) != nil:
+		return errors.Join(lost, err)
+	case err != nil:
+		return c.complain(err)
 	}
-	return err
+	return c.ok()
+}
+
+// receive writes what comes of a file. The client sends all of it also where it cannot be
+// written; lost is what came in its place.
+func (c *copier) receive(t *transfer, size int64) (lost, err error) {
+	if lost = c.ok(); lost != nil {
+		return lost, nil
+	}
+	rest := &io.LimitedReader{R: c.in, N: size}
+	_, err = io.Copy(io.NewOffsetWriter(t, 0), rest)
+	_, _ = io.Copy(io.Discard, rest)
+	if rest.N > 0 {
+		return io.ErrUnexpectedEOF, nil
+	}
+	return c.answered(), err
 }

@@ -1,0 +1,71 @@
+package ssh
+
+import (
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	facts "github.com/posterngate/postern/pkg/ssh"
+)
+
+// TestScpGoesOn: what one file, or folder, cannot be is not what becomes of the others, in the
+// old protocol as in the new one.
+func TestScpGoesOn(t *testing.T) {
+	h := newHouse(t)
+	dir, local := place(t, ""), t.TempDir()
+	only(h, func(f *facts.Facts) bool {
+		return !slices.ContainsFunc(f.Paths, func(p string) bool {
+			return strings.HasPrefix(path.Base(p), "refused") || !strings.HasPrefix(p, dir) && p != "/dev/full"
+		})
+	})
+	fill := func(folder string, names ...string) {
+		t.Helper()
+		for _, name := range names {
+			name = filepath.Join(folder, name)
+			if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(name, []byte("text"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	link := func(to, name string) {
+		t.Helper()
+		if err := os.Symlink(to, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	good := []string{"a", "m/b", "z"}
+	come := func(how, folder string, code int, errs string) {
+		t.Helper()
+		if code == 0 {
+			t.Errorf("%s: exit 0: %s", how, errs)
+		}
+		for _, name := range good {
+			if b, err := os.ReadFile(filepath.Join(folder, name)); err != nil || string(b) != "text" {
+				t.Errorf("%s: %s is %q: %v; %s", how, name, b, err, errs)
+			}
+		}
+	}
+
+	for _, how := range []string{"-O", "-s"} {
+		up, to := filepath.Join(local, "up"+how), filepath.Join(dir, "up"+how)
+		fill(up, append(good, "refused", "refused folder/x", "taken", "a folder/x", "full")...)
+		link("nothing", filepath.Join(up, "gone"))
+		fill(to, "taken/x", "a folder") // what is a folder on one side is none on the other
+		link("/dev/full", filepath.Join(to, "full"))
+		_, errs, code := h.stock(t, "scp", how, "-r", up, "node:"+dir)
+		come(how+" up", to, code, errs)
+
+		from, back := filepath.Join(dir, "down"+how), filepath.Join(local, "down"+how)
+		fill(from, append(good, "refused", "refused folder/x", "taken", "a folder/x")...)
+		link("nothing", filepath.Join(from, "gone"))
+		fill(back, filepath.Base(from)+"/taken/x", filepath.Base(from)+"/a folder")
+		_, errs, code = h.stock(t, "scp", how, "-r", "node:"+from, back)
+		come(how+" down", filepath.Join(back, filepath.Base(from)), code, errs)
+	}
+}
