@@ -392,9 +392,20 @@ func (l listing) ListAt(into []fs.FileInfo, offset int64) (int, error) {
 	if offset >= int64(len(l)) {
 		return 0, io.EOF
 	}
-	n := copy(into, l[offset:])
+	n := min(len(into), len(l)-int(offset))
+	for i := range n {
+		into[i] = owned{l[int(offset)+i]}
+	}
 	if n < len(into) {
 		return n, io.EOF
 	}
 	return n, nil
 }
+
+// owned says whose a file is; the library tells it of files of its own system alone.
+type owned struct{ fs.FileInfo }
+
+var _ sftp.FileInfoUidGid = owned{}
+
+func (o owned) Uid() uint32 { return o.Sys().(*sftp.FileStat).UID }
+func (o owned) Gid() uint32 { return o.Sys().(*sftp.FileStat).GID }

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
 
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
@@ -226,5 +228,54 @@ func TestScpOfAFileThatShrinks(t *testing.T) {
 	var exit *ssh.ExitError
 	if err := s.Wait(); !errors.As(err, &exit) || exit.ExitStatus() != 1 {
 		t.Errorf("it ended with %v", err)
+	}
+}
+
+// TestOwners: whose a file is at the host is told wherever it is looked at.
+func TestOwners(t *testing.T) {
+	h := newHouse(t)
+	dir := t.TempDir()
+	name := filepath.Join(dir, "file")
+	if err := os.WriteFile(name, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	user, group := os.Getuid(), os.Getgid()
+	if user == 0 {
+		user, group = 4711, 4712
+		if err := os.Chown(name, user, group); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files, err := sftp.NewClient(h.connect(t).Client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer files.Close()
+	for what, look := range map[string]func() (fs.FileInfo, error){
+		"stat":  func() (fs.FileInfo, error) { return files.Stat(name) },
+		"lstat": func() (fs.FileInfo, error) { return files.Lstat(name) },
+		"list": func() (fs.FileInfo, error) {
+			all, err := files.ReadDir(dir)
+			if err != nil || len(all) != 1 {
+				return nil, fmt.Errorf("%v: %w", all, err)
+			}
+			return all[0], nil
+		},
+		"open": func() (fs.FileInfo, error) {
+			f, err := files.Open(name)
+			if err != nil {
+				return nil, err
+			}
+			defer f.Close()
+			return f.Stat()
+		},
+	} {
+		info, err := look()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if s := info.Sys().(*sftp.FileStat); int(s.UID) != user || int(s.GID) != group {
+			t.Errorf("%s: it is %d's of %d, want %d and %d", what, s.UID, s.GID, user, group)
+		}
 	}
 }
