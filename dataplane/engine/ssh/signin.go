@@ -20,10 +20,11 @@ import (
 // they are asked again: a question that stands open is what shows that they are there.
 const askAgain = 20 * time.Second
 
-// The questions. The answer is not echoed, for it may be a token.
+// The questions. The answer is not echoed, for it may be a token. Programs that hold a token as
+// a password (sshpass, asyncssh, lftp) look for that word at the end.
 const (
-	askSignedIn = "Press Enter once you have signed in, or paste a token: "
-	askToken    = "Token (from: postern token): "
+	askSignedIn = "Press Enter once you have signed in, or give a token as the password: "
+	askToken    = "A token (from: postern token) as the password: "
 )
 
 // signIn opens the session of somebody with a terminal and nothing else: they sign in on

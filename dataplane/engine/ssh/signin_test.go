@@ -2,6 +2,9 @@ package ssh
 
 import (
 	"context"
+	"net"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +14,7 @@ import (
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/engine/enginetest"
 	"github.com/posterngate/postern/pkg/postern"
+	"github.com/posterngate/postern/test/servers"
 	"github.com/posterngate/postern/test/wait"
 )
 
@@ -84,6 +88,25 @@ func TestSignIn(t *testing.T) {
 		case <-over:
 		case <-time.After(wait.Patience):
 			t.Error("the sign-in goes on")
+		}
+	})
+	t.Run("a program that types a password", func(t *testing.T) {
+		host, port, _ := net.SplitHostPort(h.addr)
+		for name, signIn := range map[string]func(context.Context, func(engine.SignIn)) error{
+			"in the place of people": func(ctx context.Context, show func(engine.SignIn)) error {
+				show(where)
+				<-ctx.Done()
+				return context.Cause(ctx)
+			},
+			"where nobody can sign in": nil,
+		} {
+			h.door.Set(func(p *enginetest.Policy) { p.SignIn = signIn })
+			cmd := exec.CommandContext(testContext(t), servers.Program(t, "sshpass", "sshpass"), "-e", "ssh", "-F", "none", "-p", port, "-o", "StrictHostKeyChecking=no",
+				"-o", "UserKnownHostsFile=/dev/null", "-o", "IdentityAgent=none", "-o", "PreferredAuthentications=keyboard-interactive", "t.target@"+host, "echo in")
+			cmd.Env = append(os.Environ(), "SSHPASS="+enginetest.Token)
+			if out, err := cmd.Output(); err != nil || string(out) != "in\n" {
+				t.Errorf("%s: %q %v", name, out, err)
+			}
 		}
 	})
 	t.Run("refused", func(t *testing.T) {
