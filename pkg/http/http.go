@@ -19,6 +19,9 @@ type Facts struct {
 	Path string
 	// Query is decoded, in the order of the client.
 	Query []Pair
+	// Destination is the path that COPY and MOVE of WebDAV name beside theirs, in the form of
+	// Path; empty for none.
+	Destination string
 	// Header is by lower-case name, without what proves who the client is. It is nil
 	// where the request is judged by its first line alone.
 	Header map[string]string

@@ -200,7 +200,11 @@ func (r *request) objection(f *http.Facts) string {
 		}
 	}
 	for _, name := range http.Elsewhere(func(name string) bool { _, has := f.Header[name]; return has }) {
-		if _, named := r.headers[name]; !named {
+		_, named := r.headers[name]
+		switch {
+		case named:
+		case name == "destination" && f.Destination != "": // which is judged as the path is
+		default:
 			return fmt.Sprintf("the header %s, which names another thing than the path", name)
 		}
 	}

@@ -38,6 +38,10 @@ spec:
     - {methods: [PUT], path: "/copies/*", headers: {x-amz-copy-source: "/mine/*"}}
     - {methods: [PATCH], path: "/api/orders/*", when: 'http.body.status == "paid" && !has(http.body.admin)'}
     - {methods: [DELETE], path: "/api/orders/*", approval: {scope: statement, rule: leads}}
+    - {methods: [MOVE], path: "/files/locked/*", approval: {scope: statement, rule: leads}}
+    - {methods: [MOVE, COPY], path: "/files/**"}
+    - {methods: [MOVE], path: "/papers/*", when: 'http.path != "/papers/law"'}
+    - {methods: [MOVE], path: "/named/*", headers: {destination: "https://*/elsewhere/*"}}
     - {methods: [GET], path: "/static/**", query: ["*"]}
     - {methods: [GET], path: "/projects/acme%2F*/issues/**"}
     - {methods: [GET], path: /api/stream, websocket: true}
@@ -73,6 +77,9 @@ func TestRequests(t *testing.T) {
 	header := func(name, value string) func(*http.Facts) { return func(f *http.Facts) { f.Header[name] = value } }
 	twice := func(name string) func(*http.Facts) {
 		return func(f *http.Facts) { f.Header[name], f.Twice = "acme-1, evil", map[string]bool{name: true} }
+	}
+	to := func(path string) func(*http.Facts) {
+		return func(f *http.Facts) { f.Destination, f.Header["destination"] = path, "https://files.example"+path }
 	}
 	grpc := func(f *http.Facts) { f.ContentType = "application/grpc+proto" }
 	body := func(text string) func(*http.Facts) {
@@ -112,6 +119,14 @@ func TestRequests(t *testing.T) {
 		{ask("PUT /mine/a", header("destination", "/theirs/b")), postern.VerdictDeny, "the header destination"},
 		{ask("PUT /copies/a", header("x-amz-copy-source", "/theirs/b")), postern.VerdictDeny, "without the header"},
 		{ask("PUT /copies/a", header("x-amz-copy-source", "/mine/b")), postern.VerdictAllow, ""},
+		{ask("MOVE /files/a", to("/files/b/c")), postern.VerdictAllow, ""},
+		{ask("COPY /files/locked/a", to("/files/b")), postern.VerdictAllow, ""},
+		{ask("MOVE /files/a", to("/theirs/b")), postern.VerdictDeny, "MOVE to /theirs/b"},
+		{ask("MOVE /files/a", to("/files/locked/b")), postern.VerdictDeny, "MOVE to /files/locked/b"},
+		{ask("MOVE /files/locked/a", to("/files/locked/b")), postern.VerdictHold, ""},
+		{ask("MOVE /papers/a", to("/papers/law")), postern.VerdictDeny, "MOVE to /papers/law"},
+		{ask("MOVE /files/a", header("destination", "https://other.example/files/b")), postern.VerdictDeny, "the header destination"},
+		{ask("MOVE /named/a", to("/elsewhere/b")), postern.VerdictAllow, ""},
 		{ask("PATCH /api/orders/1", body(`{"status":"paid"}`)), postern.VerdictAllow, ""},
 		{ask("PATCH /api/orders/1", body(`{"status":"void"}`)), postern.VerdictDeny, "only when"},
 		{ask("PATCH /api/orders/1", body(`{"Status":"paid"}`)), postern.VerdictDeny, `says "Status"`},

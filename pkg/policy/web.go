@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -33,7 +34,7 @@ func (j *judge) http(f *http.Facts) postern.Decision {
 		if len(p.request.headers) > 0 {
 			j.d.Deps.Beside = true
 		}
-		if not := p.request.objection(f); not != "" {
+		if not := cmp.Or(p.request.objection(f), t.beyond(p, f)); not != "" {
 			no = &refusal{rule: p.rule, reason: fmt.Sprintf("%s does not allow %s", t.title, not), detail: t.allowed, hint: HintTasks}
 			continue
 		}
@@ -61,6 +62,23 @@ func (j *judge) http(f *http.Facts) postern.Decision {
 		return j.settle()
 	}
 	return j.deny(no)
+}
+
+// beyond says that a request which p allows copies or moves to where p does not allow the same,
+// or nothing. What is at the destination is judged by the same permit or not at all, and by a
+// condition on paths not at all: it reads one of them.
+func (t *task) beyond(p *permit, f *http.Facts) string {
+	if _, named := p.request.headers["destination"]; named || f.Destination == "" {
+		return ""
+	}
+	at := *f
+	at.Path = f.Destination
+	first := slices.IndexFunc(t.requests, func(q *permit) bool { return q.request.fits(&at) })
+	onPath := func(c *condition) bool { return c != nil && c.reads["http.path"] }
+	if first < 0 || t.requests[first] != p || onPath(p.when) || onPath(t.when) {
+		return fmt.Sprintf("%s to %s with what is at %s", f.Method, f.Destination, f.Path)
+	}
+	return ""
 }
 
 // unread says what of a request's body must be known before a condition is asked, or what

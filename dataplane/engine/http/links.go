@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/posterngate/postern/dataplane/request"
+	pkghttp "github.com/posterngate/postern/pkg/http"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -131,11 +132,52 @@ func (x *exchange) there(h http.Header) {
 		if h[name] == nil {
 			continue
 		}
-		here, v := x.origin(), h.Get(name)
-		if n := len(here); len(h[name]) == 1 && len(v) >= n && strings.EqualFold(v[:n], here) && (len(v) == n || v[n] == '/') {
-			h[name] = []string{request.Scheme(x.terms) + "://" + x.terms.HTTP.Authority + v[n:]}
+		if rest, ours := x.ours(h.Get(name)); ours && len(h[name]) == 1 {
+			h[name] = []string{request.Scheme(x.terms) + "://" + x.terms.HTTP.Authority + rest}
 		}
 	}
+	if to := x.facts.Destination; to != "" {
+		h.Set(destinationHeader, request.Scheme(x.terms)+"://"+x.terms.HTTP.Authority+pkghttp.Target{Path: to}.String())
+	}
+}
+
+// ours is what stands in a URL behind the gateway's origin, where it has that.
+func (x *exchange) ours(v string) (rest string, ours bool) {
+	here := x.origin()
+	n := len(here)
+	if len(v) < n || !strings.EqualFold(v[:n], here) || len(v) > n && v[n] != '/' {
+		return "", false
+	}
+	return v[n:], true
+}
+
+const destinationHeader = "Destination"
+
+// destination is the path that WebDAV copies or moves to (RFC 4918, 10.3), which is one of the
+// resource; empty where the request names none.
+func (x *exchange) destination() (string, error) {
+	values := x.r.Header[destinationHeader]
+	if len(values) == 0 || x.r.Method != "COPY" && x.r.Method != "MOVE" {
+		return "", nil
+	}
+	raw := values[0]
+	if rest, ours := x.ours(raw); ours {
+		raw = cmp.Or(rest, "/")
+	}
+	to, err := pkghttp.ParseTarget(raw)
+	switch {
+	case len(values) > 1:
+		return "", request.Bad("the header Destination is there more than once")
+	case strings.Contains(raw, "://") && !strings.HasPrefix(raw, "/"):
+		return "", request.Bad("the header Destination names another server than " + x.origin())
+	case err != nil:
+		return "", request.Bad("the header Destination cannot be read: " + err.Error())
+	case len(to.Query) > 0:
+		return "", request.Bad("the header Destination has a query")
+	case strings.HasPrefix(to.Path, ownPath):
+		return "", request.Bad("the header Destination names a path that is the gateway's own")
+	}
+	return to.Path, nil
 }
 
 // relink makes other targets of those in a Link (RFC 8288, 3), which stand in angle brackets

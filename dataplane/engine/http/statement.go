@@ -58,6 +58,9 @@ func (x *exchange) understand() error {
 	if strings.HasPrefix(f.Path, ownPath) {
 		return request.Bad("the path is the gateway's own")
 	}
+	if f.Destination, err = x.destination(); err != nil {
+		return err
+	}
 	x.facts, x.to = f, x.target.String()
 	return nil
 }
@@ -117,7 +120,7 @@ func (x *exchange) statement() *engine.Statement {
 // is, and which headers name something else.
 func (x *exchange) beside() string {
 	names := pkghttp.Elsewhere(func(name string) bool { return x.r.Header.Values(name) != nil })
-	return strings.Join(append(names, x.facts.ContentType), " ")
+	return strings.Join(append(names, x.facts.ContentType, x.facts.Destination), " ")
 }
 
 // parse reads the body into the facts, because a rule reads it.

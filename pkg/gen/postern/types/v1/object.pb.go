@@ -1581,7 +1581,8 @@ type Permit struct {
 	// The path that may be asked for. In a name "*" stands for any characters; a last "**"
 	// stands for everything below.
 	// An encoded slash stands for itself where the path names it, as in "/projects/acme%2F*": "*"
-	// and "**" stand for none.
+	// and "**" stand for none. Where COPY and MOVE name a destination, it must be allowed by the
+	// same permit.
 	Path string `protobuf:"bytes,21,opt,name=path,proto3" json:"path,omitempty"`
 	// Parameters of the query that may be given, by name; "*" for any.
 	Query []string `protobuf:"bytes,22,rep,name=query,proto3" json:"query,omitempty"`
