@@ -61,6 +61,7 @@ var (
 	_ sftp.FileReader           = (*files)(nil)
 	_ sftp.FileWriter           = (*files)(nil)
 	_ sftp.PosixRenameFileCmder = (*files)(nil)
+	_ sftp.StatVFSFileCmder     = (*files)(nil)
 	_ sftp.LstatFileLister      = (*files)(nil)
 	_ sftp.ReadlinkFileLister   = (*files)(nil)
 )
@@ -287,10 +288,16 @@ func (f *files) change(r *sftp.Request) error {
 	if flags.Acmodtime {
 		errs = errors.Join(errs, f.host.Chtimes(r.Filepath, a.AccessTime(), a.ModTime()))
 	}
-	if flags.UidGid {
+	if flags.UidGid && !f.isOf(r.Filepath, a.UID, a.GID) {
 		errs = errors.Join(errs, sftp.ErrSSHFxPermissionDenied) // owners stay
 	}
 	return errs
+}
+
+// isOf reports whether a file has these owners already: tar and cp -a say so of each that they make.
+func (f *files) isOf(name string, user, group uint32) bool {
+	info, err := f.host.Stat(name)
+	return err == nil && owned{info}.Uid() == user && owned{info}.Gid() == group
 }
 
 // Filelist lists a folder or looks at a file.
@@ -316,6 +323,19 @@ func (f *files) Readlink(name string) (string, error) {
 		return err
 	})
 	return to, f.finish(o.execution, "readlink", err)
+}
+
+// StatVFS says how much room there is where a file is.
+func (f *files) StatVFS(r *sftp.Request) (room *sftp.StatVFS, err error) {
+	o, err := f.admit(facts.Facts{Verb: facts.Read}, "statvfs", r.Filepath)
+	if err != nil {
+		return nil, err
+	}
+	err = f.use(o, func() (err error) {
+		room, err = f.host.StatVFS(r.Filepath)
+		return err
+	})
+	return room, f.finish(o.execution, "statvfs", err)
 }
 
 // Lstat looks at a file and not behind it.

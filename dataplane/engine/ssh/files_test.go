@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/pkg/sftp"
@@ -93,6 +94,7 @@ func TestNothingIsTold(t *testing.T) {
 		"list":                 func(name string) string { return fmt.Sprint(second(files.ReadDir(filepath.Join(secret, name)))) },
 		"read":                 func(name string) string { return fmt.Sprint(second(files.Open(filepath.Join(secret, name)))) },
 		"make":                 func(name string) string { return fmt.Sprint(files.Mkdir(filepath.Join(secret, name))) },
+		"room":                 func(name string) string { return fmt.Sprint(second(files.StatVFS(filepath.Join(secret, name)))) },
 		"follow":               func(name string) string { return fmt.Sprint(second(files.ReadLink(filepath.Join(secret, name)))) },
 		"resolve":              func(name string) string { return fmt.Sprint(files.RealPath(filepath.Join(secret, name))) },
 		"rename": func(name string) string {
@@ -246,11 +248,7 @@ func TestOwners(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	files, err := sftp.NewClient(h.connect(t).Client)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer files.Close()
+	files := sftpClient(t, h)
 	for what, look := range map[string]func() (fs.FileInfo, error){
 		"stat":  func() (fs.FileInfo, error) { return files.Stat(name) },
 		"lstat": func() (fs.FileInfo, error) { return files.Lstat(name) },
@@ -277,5 +275,38 @@ func TestOwners(t *testing.T) {
 		if s := info.Sys().(*sftp.FileStat); int(s.UID) != user || int(s.GID) != group {
 			t.Errorf("%s: it is %d's of %d, want %d and %d", what, s.UID, s.GID, user, group)
 		}
+	}
+	if err := files.Chown(name, user, group); err != nil {
+		t.Errorf("made its owner's: %v", err)
+	}
+	for _, other := range [][2]int{{user + 1, group}, {user, group + 1}} {
+		if err := files.Chown(name, other[0], other[1]); !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("made %d's: %v", other, err)
+		}
+	}
+}
+
+// TestRoom: how much room there is at the host is told to whom may look there.
+func TestRoom(t *testing.T) {
+	h := newHouse(t)
+	dir := t.TempDir()
+	below(h, dir)
+	files := sftpClient(t, h)
+	room, err := files.StatVFS(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want syscall.Statfs_t
+	if err := syscall.Statfs(dir, &want); err != nil {
+		t.Fatal(err)
+	}
+	if room.Blocks != want.Blocks {
+		t.Errorf("there is %+v, want %+v", room, want)
+	}
+	if _, err := files.StatVFS("/"); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("elsewhere: %v", err)
+	}
+	if _, err := files.StatVFS(filepath.Join(dir, "nothing")); err == nil {
+		t.Error("there is room in nothing")
 	}
 }
