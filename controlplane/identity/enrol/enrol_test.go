@@ -116,10 +116,14 @@ func (h *house) register(token, name string, k key) (*nodev1.RegisterResponse, e
 }
 
 func (h *house) renew(cert *x509.Certificate, k key) (*nodev1.RenewResponse, error) {
+	return h.renewAt(cert, k, map[string]string{"postgres": "127.0.0.1:5432"})
+}
+
+func (h *house) renewAt(cert *x509.Certificate, k key, endpoints map[string]string) (*nodev1.RenewResponse, error) {
 	ctx := peer.NewContext(h.t.Context(), &peer.Peer{Addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}, AuthInfo: credentials.TLSInfo{
 		State: tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{cert}}},
 	}})
-	return h.Renew(ctx, &nodev1.RenewRequest{Csr: k.csr, HpkeKey: k.hpke, Endpoints: map[string]string{"postgres": "127.0.0.1:5432"}})
+	return h.Renew(ctx, &nodev1.RenewRequest{Csr: k.csr, HpkeKey: k.hpke, Endpoints: endpoints})
 }
 
 func parse(t *testing.T, chain []byte) *x509.Certificate {
@@ -289,6 +293,51 @@ func TestRenewAndClones(t *testing.T) {
 	}
 	if _, err = h.renew(second, newKey(t)); err != nil {
 		t.Errorf("the current certificate is refused: %v", err)
+	}
+}
+
+// TestNamesOfOthers: a node that runs gets no certificate for a name that is another one's, nor
+// for one that covers it; one that an admin enrols may share it.
+func TestNamesOfOthers(t *testing.T) {
+	h := newHouse(t)
+	register := func(name string, endpoints map[string]string) *x509.Certificate {
+		t.Helper()
+		k := newKey(t)
+		r, err := h.Register(t.Context(), &nodev1.RegisterRequest{JoinToken: h.token(name), Name: name, Csr: k.csr, HpkeKey: k.hpke, Endpoints: endpoints})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return parse(t, r.GetCertificate())
+	}
+	register("a", map[string]string{"postgres": "pg.a.example:5432", "http": "web.example:443", "ssh": "198.51.100.7:22"})
+	cert := register("b", map[string]string{"postgres": "b.example:5432"})
+	for _, c := range []struct {
+		protocol, endpoint string
+		code               codes.Code
+	}{
+		{"postgres", "pg.a.example:5432", codes.PermissionDenied},
+		{"ssh", "PG.A.example.:22", codes.PermissionDenied},
+		{"ssh", "[::ffff:198.51.100.7]:22", codes.PermissionDenied},
+		{"http", "web.example:443", codes.PermissionDenied},
+		{"http", "a.example:443", codes.PermissionDenied}, // *.a.example
+		{"postgres", "sales-report.web.example:5432", codes.PermissionDenied},
+		{"postgres", "b2.example:5432", codes.OK},
+		{"http", "b2.example:443", codes.OK},
+		{"postgres", "x.pg.a.example:5432", codes.OK},
+		{"postgres", "127.0.0.1:5432", codes.OK},
+	} {
+		k := newKey(t)
+		r, err := h.renewAt(cert, k, map[string]string{c.protocol: c.endpoint})
+		if fault.CodeOf(err) != c.code || err != nil && !strings.Contains(err.Error(), "node a") {
+			t.Errorf("%s at %s: %v, want %s", c.protocol, c.endpoint, err, c.code)
+		}
+		if err == nil {
+			cert = parse(t, r.GetCertificate())
+		}
+	}
+	shared := map[string]string{"postgres": "pg.a.example:5432"}
+	if _, err := h.renewAt(register("b", shared), newKey(t), shared); err != nil {
+		t.Errorf("a name that it was enrolled with: %v", err)
 	}
 }
 

@@ -57,6 +57,9 @@ func (s *Service) Renew(ctx context.Context, req *nodev1.RenewRequest) (*nodev1.
 	if role := node.GetSpec().GetRole(); role != "" && len(req.GetEndpoints()) > 0 {
 		return nil, fault.New(codes.PermissionDenied, "%q is a %s, which serves no clients", name, role)
 	}
+	if err := s.taken(ctx, name, node.GetSpec().GetEndpoints(), req.GetEndpoints()); err != nil {
+		return nil, err
+	}
 	certs, err := s.issue(name, req)
 	if err != nil {
 		return nil, err
