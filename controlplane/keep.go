@@ -46,7 +46,7 @@ func openIndex(ctx context.Context, cfg config.Config) (index.Index, error) {
 	if c == nil {
 		return sqlite.Open(ctx, filepath.Join(recordingsDir(cfg), "index.db"))
 	}
-	db := postgres.Config{URL: c.URL, Connections: c.Connections}
+	db := postgres.Config{URL: c.URL, Connections: int(c.Connections)}
 	if c.PasswordFile != "" {
 		text, err := os.ReadFile(c.PasswordFile)
 		if err != nil {

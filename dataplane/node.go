@@ -104,7 +104,7 @@ func New(ctx context.Context, cfg config.Config, tel *telemetry.T) (_ *Node, err
 	var recovered spool.Recovery
 	n.spool, recovered, err = spool.Open(spool.Config{
 		Dir: filepath.Join(cfg.DataDir, "spool"), Node: n.identity.Name(), Key: signer{n.identity}, Uplink: n.control, RecordingKey: n.control.RecordingKey, RawKey: n.control.RawKey,
-		MaxBytes: cfg.Spool.MaxBytes, MaxUnshipped: time.Duration(cfg.Spool.MaxUnshipped), Logger: n.log,
+		MaxBytes: int64(cfg.Spool.MaxBytes), MaxUnshipped: time.Duration(cfg.Spool.MaxUnshipped), Logger: n.log,
 	})
 	if err != nil {
 		return nil, err
@@ -160,7 +160,7 @@ func (n *Node) bind(tel *telemetry.T) error {
 			},
 			ClientCAs: n.policy.ClientCAs, HostKeys: n.identity.SSHHostKeys, UserCAs: n.policy.UserCAs, AllowPlaintext: l.AllowPlaintext, Parser: n.parser, Loops: n.loops, Logger: n.log,
 		})
-		ln, err := listen.New(listen.Config{Addr: l.Addr, Engine: e, Door: n.keeper, MaxConns: l.MaxConns, Logger: n.log})
+		ln, err := listen.New(listen.Config{Addr: l.Addr, Engine: e, Door: n.keeper, MaxConns: int(l.MaxConns), Logger: n.log})
 		if err != nil {
 			return err
 		}

@@ -50,8 +50,8 @@ type Postgres struct {
 	URL string `json:"url"`
 	// PasswordFile holds the password.
 	PasswordFile string `json:"passwordFile"`
-	// Connections at most; 8 where 0.
-	Connections int `json:"connections"`
+	// Connections at most; 8 where empty.
+	Connections conf.Count `json:"connections"`
 }
 
 // S3 is a bucket of Amazon S3 or of a store that speaks its API with conditional writes.
@@ -100,8 +100,6 @@ func (r *Recordings) check() error {
 			return errors.New("recordings.postgres.url is not a URL such as postgres://user@host/database")
 		case u.User != nil && hasPassword(u.User) || u.Query().Has("password"):
 			return errors.New("recordings.postgres.url has a password, which belongs into passwordFile")
-		case p.Connections < 0:
-			return errors.New("recordings.postgres.connections is negative")
 		}
 	}
 	if r.S3 == nil {

@@ -66,13 +66,13 @@ type Listener struct {
 	// AllowPlaintext lets clients speak without TLS. Only for loopback addresses.
 	AllowPlaintext bool `json:"allowPlaintext"`
 	// MaxConns bounds the connections; the default is 20000.
-	MaxConns int `json:"maxConns"`
+	MaxConns conf.Count `json:"maxConns"`
 }
 
 // Spool bounds the records that are not stored yet.
 type Spool struct {
 	// MaxBytes on disk; past it statements are denied. The default is 1 GiB.
-	MaxBytes int64 `json:"maxBytes"`
+	MaxBytes conf.Count `json:"maxBytes"`
 	// MaxUnshipped is the age of the oldest record that is not stored yet, past which
 	// statements are denied. The default is 5m.
 	MaxUnshipped conf.Duration `json:"maxUnshipped"`
@@ -108,9 +108,6 @@ func (c *Config) Check() error {
 		if err != nil {
 			return fmt.Errorf("listeners.%s.addr: %w", p, err)
 		}
-		if l.MaxConns < 0 {
-			return fmt.Errorf("listeners.%s.maxConns is negative", p)
-		}
 		if l.AllowPlaintext && !conf.Loopback(host) {
 			return fmt.Errorf("listeners.%s.allowPlaintext: only for a loopback address, and %s is none", p, host)
 		}
@@ -123,12 +120,7 @@ func (c *Config) Check() error {
 			return fmt.Errorf("listeners.%s.public: say under which HOST:PORT clients reach this listener; %q is none", p, cmp.Or(l.Public, l.Addr))
 		}
 	}
-	if c.Spool.MaxBytes < 0 {
-		return errors.New("spool.maxBytes is negative")
-	}
-	if c.Spool.MaxBytes == 0 {
-		c.Spool.MaxBytes = 1 << 30
-	}
+	c.Spool.MaxBytes = cmp.Or(c.Spool.MaxBytes, 1<<30)
 	c.Spool.MaxUnshipped = conf.Duration(c.Spool.MaxUnshipped.Or(5 * time.Minute))
 	c.Drain = conf.Duration(c.Drain.Or(30 * time.Second))
 	return nil

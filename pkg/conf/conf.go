@@ -163,3 +163,20 @@ func (d Duration) Or(otherwise time.Duration) time.Duration {
 	}
 	return time.Duration(d)
 }
+
+// Count is how many there may be of something. Zero is one that was not written.
+type Count int64
+
+// UnmarshalJSON reads a whole number; one that is not above zero is an error, for nobody who writes
+// that means the default.
+func (c *Count) UnmarshalJSON(b []byte) error {
+	v, err := strconv.ParseInt(string(b), 0, 64)
+	if err != nil {
+		return fmt.Errorf("is %s, and a whole number is wanted", b)
+	}
+	if v <= 0 {
+		return fmt.Errorf("%d is not above zero; leave the key out for the default", v)
+	}
+	*c = Count(v)
+	return nil
+}

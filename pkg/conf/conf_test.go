@@ -15,6 +15,7 @@ type sample struct {
 	Addr  string              `json:"addr"`
 	Wait  Duration            `json:"wait"`
 	Tries int                 `json:"tries"`
+	Most  Count               `json:"most"`
 	Loud  bool                `json:"loud"`
 	More  *sample             `json:"more"`
 	List  []sample            `json:"list"`
@@ -45,6 +46,11 @@ func TestParse(t *testing.T) {
 		"wait: -1m\n":                           `line 1: wait: "-1m" is not above zero`,
 		"list:\n- wait: 5s\n- wait: soon\n":     `line 3: list[1].wait: "soon" is not a duration with a unit`,
 		"wait: {a: b}\n":                        "line 1: wait: a map is not a duration",
+		"addr: a\nmost: 0\n":                    "line 2: most: 0 is not above zero; leave the key out for the default",
+		"most: -1\n":                            "line 1: most: -1 is not above zero",
+		"most: many\n":                          `line 1: most: is "many", and a whole number is wanted`,
+		"most: 1.5\n":                           "a whole number is wanted",
+		"most: [1]\n":                           "line 1: most: is a list, and a whole number is wanted",
 		"addr: a\naddr: b":                      "line 2: addr: is there twice",
 		"addr: a\nADDR: b":                      "line 2: ADDR: there is no such key",
 		"Addr: a":                               "line 1: Addr: there is no such key",
@@ -68,9 +74,9 @@ func TestParse(t *testing.T) {
 }
 
 func TestParseReads(t *testing.T) {
-	const text = "\ufeffaddr: 'n' # a text\r\ntries: 3\r\nloud: true\nmore: &m\n  addr: |-\n    a\n    b\nlist: [{tries: -1}, *m]\nnamed: {ssh: {addr: 0.0.0.0:22, wait: 1h}}\nwait:\n"
+	const text = "\ufeffaddr: 'n' # a text\r\ntries: 3\r\nmost: 0x10\r\nloud: true\nmore: &m\n  addr: |-\n    a\n    b\nlist: [{tries: -1}, *m]\nnamed: {ssh: {addr: 0.0.0.0:22, wait: 1h}}\nwait:\n"
 	got, kept := sample{Wait: 5}, sample{Addr: "a\nb"}
-	want := sample{Addr: "n", Wait: 5, Tries: 3, Loud: true, More: &kept, List: []sample{{Tries: -1}, kept}, Named: map[protocol]sample{"ssh": {Addr: "0.0.0.0:22", Wait: Duration(time.Hour)}}}
+	want := sample{Addr: "n", Wait: 5, Tries: 3, Most: 16, Loud: true, More: &kept, List: []sample{{Tries: -1}, kept}, Named: map[protocol]sample{"ssh": {Addr: "0.0.0.0:22", Wait: Duration(time.Hour)}}}
 	if err := Parse([]byte(text), &got); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}
