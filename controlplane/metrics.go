@@ -25,7 +25,7 @@ func (s *Server) observe() (func(), error) {
 	lag := gauge("postern.publication.lag", "s", "How long a node has been behind the policy that concerns it.")
 	rejected := gauge("postern.publication.rejected", "{object}", "Objects that a node could not apply.")
 	stale := gauge("postern.store.staleness", "s", "How old this replica's view of the store may be.")
-	revision := gauge("postern.publication.revision", "{revision}", "Newest revision that was published.")
+	revision := gauge("postern.publication.revision", "{revision}", "Newest revision that changed what nodes enforce; a node that misses nothing is at it, or past it.")
 	needy := gauge("postern.workload.alerts", "{workload}", "Workloads that need somebody: their owner is locked, or they end within a week.")
 	refused, err := m.Int64ObservableCounter("postern.export.refused", metric.WithUnit("{record}"), metric.WithDescription("Records that the collector has refused for good."))
 	if err := errors.Join(append(errs, err)...); err != nil {

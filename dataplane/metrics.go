@@ -23,7 +23,7 @@ func (n *Node) observe() (func(), error) {
 	age := gauge("postern.spool.age", "s", "Age of the oldest record that is not stored yet.")
 	aside := gauge("postern.spool.aside", "{recording}", "Recordings that could not be stored and were put aside; the rest of them is on the node.")
 	stale := gauge("postern.policy.staleness", "s", "How old the enforced policy may be.")
-	revision := gauge("postern.policy.revision", "{revision}", "Revision of the enforced policy.")
+	revision := gauge("postern.policy.revision", "{revision}", "Revision that the enforced policy goes by: past postern.publication.revision where what came after changes nothing for nodes.")
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}

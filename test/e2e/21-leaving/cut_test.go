@@ -53,7 +53,7 @@ func TestLeavingBehindACutWire(t *testing.T) {
 	if !bound.After(locked) {
 		t.Fatalf("no bound: %v", resp.GetReceipt())
 	}
-	resp = known(t, h, resp, 1, []string{"n1"}, args...)
+	known(t, h, resp, 1, []string{"n1"}, args...)
 	psql.Say("SELECT 'out';")
 	if out := psql.End(); out.Code != 2 || !strings.Contains(out.Out, "contract ended") {
 		t.Errorf("her psql: %+v", out)
