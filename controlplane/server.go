@@ -239,7 +239,7 @@ func (s *Server) services(ctx context.Context, keeper sealed.Keeper, verifier *i
 	if s.exporting != nil {
 		exported = func(u *index.Update) error { return s.exporting(export.Records(u, time.Now())) }
 	}
-	s.recordings, err = recording.New(recording.Config{Export: exported, Blobs: s.blobs, Index: s.index, Store: s.store, Keys: s.keyring, NodeKeys: s.sealKeys, Rejected: s.rejected, Ended: s.broker.Over, Told: s.told, Alerted: s.alerted, Logger: s.log})
+	s.recordings, err = recording.New(recording.Config{Export: exported, Blobs: s.blobs, Index: s.index, Store: s.store, Keys: s.keyring, NodeKeys: s.sealKeys, Grant: s.task.OpenedAt, Rejected: s.rejected, Ended: s.broker.Over, Told: s.told, Alerted: s.alerted, Logger: s.log})
 	return err
 }
 

@@ -59,7 +59,7 @@ func (s *Server) drainAudit(ctx context.Context) error {
 func (s *Server) told(ctx context.Context, m recording.Mark) error {
 	e := audit.Entry{Actor: "node/" + string(m.Node), Action: trail.Began, Object: "session/" + m.Session.GetId()}
 	d := trail.Recording{Node: string(m.Node), Chunks: m.Chunks, Hash: m.Hash[:], Truncated: m.Truncated,
-		Subject: m.Session.GetSubject(), Task: m.Session.GetTask(), Resource: m.Session.GetResource()}
+		Subject: m.Session.GetSubject(), Task: m.Session.GetTask(), Resource: m.Session.GetResource(), Doubt: m.Session.GetDoubt()}
 	switch {
 	case m.Lost:
 		e.Actor, e.Action = "postern", trail.Lost

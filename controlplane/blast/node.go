@@ -74,6 +74,7 @@ func (s *Service) ofNode(ctx context.Context, name postern.NodeName) (*apiv1.Get
 	resp.Stops = slices.Compact(resp.Stops)
 	if !wall {
 		resp.Notes = []string{
+			"recordings in its name may be made up, but whose grant they name is held against what is known: postern sessions verify says where that is another's, or one that no client has opened at this node",
 			"what is spooled on its disk is sealed to the recording key: the disk alone shows nothing of it",
 			"whoever knows the id of a live grant besides that a client has opened at this node can borrow the login of its task, at the resources that this node serves, and be vouched for as its subject where they are told who asks; a grant that others use elsewhere is of no use to it",
 		}

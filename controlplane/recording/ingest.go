@@ -114,6 +114,9 @@ func (s *Service) store(ctx context.Context, node postern.NodeName, p piece) (ne
 	if err != nil {
 		return head.Next, err
 	}
+	if err := s.doubt(ctx, u, p.again); err != nil {
+		return head.Next, err
+	}
 	sealed := p.seal
 	if err := s.addSeal(ctx, u, &chain, sealed); err != nil {
 		return head.Next, ofSeal(err)

@@ -16,7 +16,8 @@ import (
 // A piece is what is stored at once: a chunk, and behind it the seal where that came with it.
 type piece struct {
 	part
-	seal *part // nil for none
+	seal  *part // nil for none
+	again bool  // it lies in the blobs already, and is indexed again
 }
 
 type part struct {

@@ -85,7 +85,7 @@ func (s *Service) retake(ctx context.Context, name string) error {
 	if err != nil {
 		return refuse("%v", err)
 	}
-	p := piece{part: part{chunk, first}}
+	p := piece{part: part{chunk, first}, again: true}
 	if len(rest) > 0 {
 		if err := p.add(rest); err != nil {
 			return err

@@ -24,7 +24,7 @@ import (
 	"github.com/posterngate/postern/pkg/secret"
 )
 
-// Config is what a Service needs. All but Ended, Told, Alerted, Export and Logger is required.
+// Config is what a Service needs. All but Grant, Ended, Told, Alerted, Export and Logger is required.
 type Config struct {
 	Blobs blob.Blobs
 	Index index.Index
@@ -36,6 +36,9 @@ type Config struct {
 	// Rejected is told of every chunk that was refused for good, for the audit log. After
 	// an error of it the node is not answered, and sends the chunk again.
 	Rejected func(ctx context.Context, r Rejection) error
+	// Grant is a grant that a client has opened at a node, or nil where none is known. What a
+	// recording says of whose it is is held against it; nil doubts nothing.
+	Grant func(ctx context.Context, id postern.GrantID, node postern.NodeName) (*typesv1.Grant, error)
 	// Ended is told of every session that is over, before the seal that says so is stored.
 	// After an error of it the node sends the seal again; nil is nobody.
 	Ended func(ctx context.Context, node postern.NodeName, session postern.SessionID) error

@@ -105,8 +105,11 @@ func (p *tape) seal(node postern.NodeName, key crypto.Signer, truncated bool) {
 }
 
 // usual is a session of four chunks: a select, a denied drop, a held delete, the end.
-func usual(t testing.TB, id string) *tape {
+func usual(t testing.TB, id string, changes ...func(*tape)) *tape {
 	p := newTape(t, id)
+	for _, change := range changes {
+		change(p)
+	}
 	p.open()
 	p.add(record.Event{Kind: record.KindIntent, Statement: 1, Text: "select email from sales.orders", Verdict: postern.VerdictAllow, Rule: "sales-report/permit[0]",
 		Touched: []record.Touch{{Column: "sales.orders.email", Role: record.RoleOutput, Mask: "email"}}})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/pkg/fault"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/postern"
 )
 
@@ -80,6 +81,31 @@ func (s *Service) Opened(ctx context.Context, grant postern.GrantID, node poster
 	}
 	s.openings.add(k)
 	return nil
+}
+
+// OpenedAt is a grant that a client has opened at a node, as it stands; nil where none is
+// known, or what is known cannot be read.
+func (s *Service) OpenedAt(ctx context.Context, grant postern.GrantID, node postern.NodeName) (*typesv1.Grant, error) {
+	if grant == "" || len(grant) > maxID {
+		return nil, nil
+	}
+	_, err := s.cfg.Store.Get(ctx, openedKey(string(grant), node))
+	var e store.Entry
+	if err == nil {
+		e, err = s.cfg.Store.Get(ctx, grantKey(string(grant)))
+	}
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read grant %s: %w", grant, err)
+	}
+	g, err := decode(e)
+	if err != nil {
+		s.cfg.Logger.WarnContext(ctx, "whose a session is cannot be told", "error", err)
+		return nil, nil
+	}
+	return g, nil
 }
 
 // forgetOpenings removes what is known of where a grant was opened.

@@ -3,6 +3,7 @@ package task
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,6 +29,13 @@ func TestOpened(t *testing.T) {
 			t.Errorf("%s at %s: %v, want %s", grant, node, err, want)
 		}
 	}
+	of := func(s *Service, grant string, node postern.NodeName, want string) {
+		t.Helper()
+		g, err := s.OpenedAt(t.Context(), postern.GrantID(grant), node)
+		if got := g.GetSubject().GetName(); err != nil || got != want {
+			t.Errorf("%.20q at %q is of %q, %v; want %q", grant, node, got, err, want)
+		}
+	}
 	g := w.mustOpen("alice", "sales-report")
 	other := New(w.cfg) // a replica that has not seen it
 	for _, s := range []*Service{w.Service, other} {
@@ -35,6 +43,10 @@ func TestOpened(t *testing.T) {
 		ask(s, g.GetId(), "n2", codes.PermissionDenied)
 		ask(s, g.GetId(), "", codes.PermissionDenied)
 		ask(s, "", "n1", codes.PermissionDenied)
+		of(s, g.GetId(), "n1", "alice")
+		of(s, g.GetId(), "n2", "")
+		of(s, "", "n1", "")
+		of(s, strings.Repeat("g", 10_000), "n1", "")
 		ask(s, g.GetId()[:len(g.GetId())-1], "n1", codes.PermissionDenied)
 	}
 	if _, err := other.Open(t.Context(), &nodev1.OpenGrantRequest{Token: "alice", Task: "sales-report"}, "n2"); err != nil {

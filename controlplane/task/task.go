@@ -50,6 +50,8 @@ const (
 	// keep is how long a grant can be read after its end, and maxKept how many of one subject's.
 	keep    = 7 * 24 * time.Hour
 	maxKept = 1000
+	// maxID bounds the id of a grant that is asked for.
+	maxID = 64
 	// maxLive bounds the grants that one subject may have at once, and maxEnded those that ended
 	// before their time: until then nodes must be told of them.
 	maxLive        = 200
@@ -176,7 +178,7 @@ func errNoGrant(id string) error {
 }
 
 func (s *Service) load(ctx context.Context, id string) (*typesv1.Grant, int64, error) {
-	if id == "" || len(id) > 64 {
+	if id == "" || len(id) > maxID {
 		return nil, 0, errNoGrant(id)
 	}
 	e, err := s.cfg.Store.Get(ctx, grantKey(id))

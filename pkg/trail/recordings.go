@@ -56,6 +56,7 @@ type known struct {
 	began, ended *Recording
 	lost         *Recording // as it stood when it was given up last
 	expired      bool
+	doubt        string // what was told first: later the grant may be forgotten
 }
 
 // VerifyRecordings verifies the log, and every recording of a folder against it: that
@@ -122,6 +123,7 @@ func (s *Summary) learn(sessions map[string]*known, e *apiv1.AuditEntry) error {
 	if err := json.Unmarshal([]byte(e.GetDetail()), &r); err != nil {
 		return &BrokenError{e.GetSequence(), "what it tells of a recording cannot be read"}
 	}
+	k.doubt = cmp.Or(k.doubt, r.Doubt)
 	if e.GetAction() == Lost { // what comes after all is told of by a seal, or another loss
 		k.lost = &r
 		return nil
@@ -198,6 +200,9 @@ func (s *Summary) compare(folder fs.FS, id string, k *known, files []string) err
 			s.found(id, "the log tells no key of node %s: %v", k.ended.Node, err)
 			return nil
 		}
+	}
+	if k.doubt != "" {
+		s.found(id, "whose it is cannot be believed: %s", k.doubt)
 	}
 	r, err := record.Verify(read(folder, files), node, nil)
 	if err != nil {

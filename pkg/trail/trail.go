@@ -56,6 +56,7 @@ type Recording struct {
 	Subject   string `json:"subject,omitempty"`
 	Task      string `json:"task,omitempty"`
 	Resource  string `json:"resource,omitempty"`
+	Doubt     string `json:"doubt,omitempty"` // why whose it is cannot be believed
 }
 
 // Chain is the hash of an entry and of all before it; before is that of the one before,

@@ -317,6 +317,13 @@ func TestDeletedAndForged(t *testing.T) {
 			w.keep("s-a", 3, nodeKey, true, false)
 			w.files = files
 		}, "it does not begin with the chunk"},
+		"one that may be in another's name, though that was told once": {func(w *world) {
+			about := Recording{Node: "node-1", Hash: firstHash(w.blobs, []string{dirOf("s-live") + "/0000000000"}), Doubt: "the grant is bob's"}
+			w.tell(Began, "s-live", about)
+			about.Doubt = ""
+			w.tell(Began, "s-live", about)
+			w.write()
+		}, "{s-live whose it is cannot be believed: the grant is bob's}"},
 		"one that never was": {func(w *world) {
 			files := w.files
 			w.keep("s-new", 3, nodeKey, true, false)

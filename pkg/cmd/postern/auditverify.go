@@ -105,7 +105,7 @@ func (a *app) verifyFiles(o *offline, dir string, ids []string) (err error) {
 		return err
 	}
 	if len(s.Findings) > 0 {
-		return fmt.Errorf("%d findings: recordings were changed, damaged or taken away", len(s.Findings))
+		return fmt.Errorf("%d findings: recordings were changed, damaged, taken away, or may be in another's name", len(s.Findings))
 	}
 	return nil
 }

@@ -73,6 +73,9 @@ func (a *app) exportAs(ctx context.Context, id string, write func(io.Writer, ite
 		return err
 	}
 	defer r.stream.Close()
+	if err := a.warnOfDoubt(ctx, id); err != nil {
+		return err
+	}
 	out := bufio.NewWriter(a.env.Stdout)
 	return errors.Join(write(plainJSON{out}, record.Events(r.chunks(), r.data)), out.Flush())
 }

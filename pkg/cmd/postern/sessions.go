@@ -84,27 +84,40 @@ func (a *app) sessionsShowCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "show ID", Short: "One session: who, what for, from where, how it ended", Example: "  postern sessions show s-12ab...", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			api, err := a.dial(cmd.Context(), false)
+			s, err := a.session(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			resp, err := api.sessions.GetSession(cmd.Context(), connect.NewRequest(&apiv1.GetSessionRequest{Id: args[0]}))
-			if err != nil {
-				return err
-			}
-			return a.print(resp.Msg.GetSession(), func(w io.Writer) { showSession(w, resp.Msg.GetSession()) })
+			return a.print(s, func(w io.Writer) { showSession(w, s) })
 		},
 	}
 }
 
-// acting is a session's subject, with whoever acts for it.
+func (a *app) session(ctx context.Context, id string) (*typesv1.Session, error) {
+	api, err := a.dial(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := api.sessions.GetSession(ctx, connect.NewRequest(&apiv1.GetSessionRequest{Id: id}))
+	if err != nil {
+		return nil, err
+	}
+	return resp.Msg.GetSession(), nil
+}
+
+// acting is a session's subject, with whoever acts for it; a question mark says that its node
+// may have made that up.
 func acting(s *typesv1.Session) string {
-	return strings.Join(append([]string{s.GetSubject()}, s.GetActors()...), " by ")
+	who := strings.Join(append([]string{s.GetSubject()}, s.GetActors()...), " by ")
+	if s.GetDoubt() != "" {
+		who += " (?)"
+	}
+	return who
 }
 
 func showSession(w io.Writer, s *typesv1.Session) {
 	for _, r := range [][2]string{
-		{"id", s.GetId()}, {"subject", acting(s)}, {"task", s.GetTask()}, {"resource", s.GetResource()}, {"grant", s.GetGrant()},
+		{"id", s.GetId()}, {"subject", acting(s)}, {"doubt", s.GetDoubt()}, {"task", s.GetTask()}, {"resource", s.GetResource()}, {"grant", s.GetGrant()},
 		{"client", s.GetClientAddress() + " " + s.GetClientProgram()}, {"node", s.GetNode() + " in " + s.GetRegion()},
 		{"policy", fmt.Sprintf("%s/%d", s.GetVersion().GetEpoch(), s.GetVersion().GetRevision())},
 		{"began", when(s.GetStartTime())}, {"ended", when(s.GetEndTime())}, {"because", s.GetEndReason()},
@@ -222,6 +235,9 @@ func (a *app) replay(ctx context.Context, id, purpose string, speed float64, raw
 		return err
 	}
 	defer r.stream.Close()
+	if err := a.warnOfDoubt(ctx, id); err != nil {
+		return err
+	}
 	events := record.Events(r.chunks(), r.data)
 	if len(rawKeys) > 0 {
 		raw, err := a.rawRecording(ctx, id, toReplay, rawKeys)
@@ -238,6 +254,15 @@ func (a *app) replay(ctx context.Context, id, purpose string, speed float64, raw
 		return record.JSON(yamlLines{plainYAML{a.env.Stdout}}, events)
 	}
 	return record.Text(ctx, a.env.Stdout, events, record.Options{Colour: a.colours(), Speed: speed})
+}
+
+// warnOfDoubt says beside a recording that it may be in somebody else's name.
+func (a *app) warnOfDoubt(ctx context.Context, id string) error {
+	s, err := a.session(ctx, id)
+	if err == nil && s.GetDoubt() != "" {
+		a.say("postern: %v", doubted(s))
+	}
+	return err
 }
 
 // yamlLines turns each line of JSON into a YAML document.

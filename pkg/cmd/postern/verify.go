@@ -9,7 +9,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
-	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/record"
 )
@@ -46,6 +46,14 @@ func (a *app) verifyCmd() *cobra.Command {
 	return c
 }
 
+// doubted says that a node may have written down a session in somebody else's name.
+func doubted(s *typesv1.Session) error {
+	if s.GetDoubt() == "" {
+		return nil
+	}
+	return fmt.Errorf("whose session it is cannot be believed: %s", s.GetDoubt())
+}
+
 // verification is what was found of a recording and, where there is one, of the raw one
 // beside it.
 type verification struct {
@@ -54,6 +62,7 @@ type verification struct {
 	Chunks     int              `json:"chunks"`
 	Events     int64            `json:"events"`
 	Statements int64            `json:"statements"`
+	Doubt      string           `json:"doubt,omitempty"` // why whose it is cannot be believed
 	Raw        *rawVerification `json:"raw,omitempty"`
 }
 
@@ -87,19 +96,23 @@ func (a *app) verify(ctx context.Context, id string, rawKeys []string) error {
 		return err
 	}
 	rep, err := a.proved(r)
+	if err != nil {
+		return err
+	}
+	row, err := a.session(ctx, id)
 	switch {
 	case err != nil:
 		return err
-	case rep.State == record.StateOpen && a.lost(ctx, id):
+	case rep.State == record.StateOpen && row.GetRecording() == string(record.StateTruncated):
 		return fmt.Errorf("the %d chunks that are there hold together, but no seal says that they are all: its node lost the rest (postern sessions show %s)", rep.Chunks, id)
 	case rep.State == record.StateOpen:
 		return fmt.Errorf("the %d chunks that are there hold together, but no seal says that they are all: the session still runs, or its end was taken away", rep.Chunks)
 	}
-	v := &verification{Session: id, State: string(rep.State), Chunks: rep.Chunks, Events: rep.Events, Statements: rep.Statements}
+	v := &verification{Session: id, State: string(rep.State), Chunks: rep.Chunks, Events: rep.Events, Statements: rep.Statements, Doubt: row.GetDoubt()}
 	if rep.Raw {
 		v.Raw, err = a.verifyRaw(ctx, id, rawKeys)
 	}
-	return errors.Join(a.printValue(v, v.text), err)
+	return errors.Join(a.printValue(v, v.text), doubted(row), err)
 }
 
 // verifyRaw verifies the raw recording of a session that says that it has one.
@@ -140,14 +153,4 @@ func (a *app) proved(r *recording) (record.Report, error) {
 		return rep, errors.New("the recording was changed or damaged")
 	}
 	return rep, nil
-}
-
-// lost reports whether the control plane gave up the rest of a recording.
-func (a *app) lost(ctx context.Context, id string) bool {
-	api, err := a.dial(ctx, false)
-	if err != nil {
-		return false
-	}
-	resp, err := api.sessions.GetSession(ctx, connect.NewRequest(&apiv1.GetSessionRequest{Id: id}))
-	return err == nil && resp.Msg.GetSession().GetRecording() == string(record.StateTruncated)
 }

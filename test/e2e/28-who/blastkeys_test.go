@@ -87,6 +87,16 @@ func (s *thief) record(t *testing.T, other string) {
 	house.Eventually(t, func() string { return "what was made up in the node's name is listed" }, func() bool {
 		return s.CLI(t, "ada", "sessions", "show", "s-00000000000000000000f001").Code == 0
 	})
+	const made = "s-00000000000000000000f001"
+	if out := s.CLI(t, "ada", "sessions", "show", made).Out; !strings.Contains(out, "bob (?)") || !strings.Contains(out, `no grant "g-forged" is known`) {
+		t.Errorf("what was made up in bob's name is shown without a doubt:\n%s", out)
+	}
+	if r := s.CLI(t, "ada", "sessions", "verify", made); r.Code == 0 || !strings.Contains(r.Err, "whose session it is cannot be believed") {
+		t.Errorf("what was made up in bob's name is verified: %d\n%s%s", r.Code, r.Out, r.Err)
+	}
+	if out := s.CLI(t, "ada", "audit", "log", "--object", "session/"+made, "--format", "json").Out; !strings.Contains(out, "session.alert") || !strings.Contains(out, `no grant`) {
+		t.Errorf("the audit log does not tell of it:\n%s", out)
+	}
 	if r := s.CLI(t, "ada", "sessions", "show", "s-00000000000000000000f002"); r.Code == 0 {
 		t.Errorf("made up in another node's name: %s", r.Out)
 	}

@@ -48,7 +48,7 @@ func update(id string, n uint32, minute int) *index.Update {
 		Session: &typesv1.Session{Id: id, Subject: "alice", Grant: "g", Task: "sales-report", Resource: "warehouse", Protocol: "postgres", Node: "n1", Region: "eu",
 			ClientAddress: "127.0.0.1:1", ClientProgram: "psql", Version: &typesv1.Version{Epoch: "e", Revision: 3},
 			StartTime: timestamppb.New(began.Add(time.Duration(minute) * time.Minute)), LastTime: timestamppb.New(began.Add(time.Duration(minute) * time.Minute)),
-			Recording: "open", Account: "app", Workload: "w", Database: "shop", Groups: []string{"analysts"}, Actors: []string{"helper", "bot"}},
+			Recording: "open", Account: "app", Workload: "w", Database: "shop", Groups: []string{"analysts"}, Actors: []string{"helper", "bot"}, Doubt: "nobody knows the grant"},
 		Head: index.Head{Next: n + 1, Previous: record.Hash{byte(n + 1)}, Node: "n1", Span: record.Span{First: 1, Last: uint64(n + 1), Open: true}, OpenFrom: n,
 			Tally: record.Tally{Events: 5, Statements: 4, Denied: 3, Rows: 2, Bytes: 1, Statement: 4}},
 		Chunks: []index.Stored{{Hash: record.Hash{byte(n + 1)}, Size: 100}},

@@ -131,8 +131,8 @@ func micro(t *timestamppb.Timestamp) int64 {
 
 const newSession = `INSERT INTO session (id, day, subject, workload, groups, grant_id, task, resource, account, database_name, protocol, node, region,
 		client_address, client_host, client_program, epoch, revision, start_us, last_us, end_us, end_reason, statements, denied, row_count, bytes, recording,
-		next, previous, span_first, span_last, span_open, open_from, sealed, shipper, events, last_statement, node_key, actors)
-	VALUES ($20,$21,$22,$23,$24,$25,$26,$27,$28,$29,$30,$31,$32,$33,$34,$35,$36,$37,$38,$1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$39)
+		next, previous, span_first, span_last, span_open, open_from, sealed, shipper, events, last_statement, node_key, actors, doubt)
+	VALUES ($20,$21,$22,$23,$24,$25,$26,$27,$28,$29,$30,$31,$32,$33,$34,$35,$36,$37,$38,$1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$39,$40)
 	ON CONFLICT DO NOTHING RETURNING no`
 
 const laterSession = `UPDATE session SET last_us=greatest(last_us, $1), end_us=$2, end_reason=$3, statements=$4, denied=$5, row_count=$6, bytes=$7, recording=$8,
@@ -161,7 +161,7 @@ func queueSession(b *pgx.Batch, u *index.Update, day index.Day) error {
 	}
 	b.Queue(newSession, append(args, int32(day), s.GetSubject(), s.GetWorkload(), string(groups), s.GetGrant(), s.GetTask(), s.GetResource(), s.GetAccount(),
 		s.GetDatabase(), s.GetProtocol(), s.GetNode(), s.GetRegion(), s.GetClientAddress(), host(s.GetClientAddress()), s.GetClientProgram(),
-		s.GetVersion().GetEpoch(), s.GetVersion().GetRevision(), micro(s.GetStartTime()), string(actors))...)
+		s.GetVersion().GetEpoch(), s.GetVersion().GetRevision(), micro(s.GetStartTime()), string(actors), s.GetDoubt())...)
 	return nil
 }
 

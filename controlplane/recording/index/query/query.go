@@ -178,7 +178,7 @@ func (r *Reader) Chunk(ctx context.Context, id postern.SessionID, number uint32)
 
 const sessionColumns = `s.no, s.id, s.subject, s.workload, s.groups, s.grant_id, s.task, s.resource, s.account, s.database_name, s.protocol, s.node, s.region,
 	s.client_address, s.client_program, s.epoch, s.revision, s.start_us, s.last_us, s.end_us, s.end_reason, s.statements, s.denied, s.row_count,
-	s.bytes, s.recording, s.legal_hold, s.next, s.actors`
+	s.bytes, s.recording, s.legal_hold, s.next, s.actors, s.doubt`
 
 func scanSession(scan func(...any) error) (no int64, s *typesv1.Session, err error) {
 	s = &typesv1.Session{Version: &typesv1.Version{}}
@@ -186,7 +186,7 @@ func scanSession(scan func(...any) error) (no int64, s *typesv1.Session, err err
 	var groups, actors string
 	err = scan(&no, &s.Id, &s.Subject, &s.Workload, &groups, &s.Grant, &s.Task, &s.Resource, &s.Account, &s.Database, &s.Protocol, &s.Node, &s.Region,
 		&s.ClientAddress, &s.ClientProgram, &s.Version.Epoch, &s.Version.Revision, &start, &last, &end, &s.EndReason, &s.Statements, &s.Denied, &s.Rows,
-		&s.Bytes, &s.Recording, &s.LegalHold, &s.Chunks, &actors)
+		&s.Bytes, &s.Recording, &s.LegalHold, &s.Chunks, &actors, &s.Doubt)
 	if err != nil {
 		return 0, nil, err
 	}

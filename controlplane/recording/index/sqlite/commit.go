@@ -180,8 +180,8 @@ func micro(t *timestamppb.Timestamp) int64 {
 
 const putSession = `INSERT INTO session (id, day, subject, workload, groups, grant_id, task, resource, account, database_name, protocol, node, region,
 		client_address, client_host, client_program, epoch, revision, start_us, last_us, end_us, end_reason, statements, denied, row_count, bytes, recording,
-		next, previous, span_first, span_last, span_open, open_from, sealed, shipper, events, last_statement, node_key, actors)
-	SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,?25,?26,?27,?28,?29,?30,?31,?32,?33,?34,?35,?36,?37,?38,?39
+		next, previous, span_first, span_last, span_open, open_from, sealed, shipper, events, last_statement, node_key, actors, doubt)
+	SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,?25,?26,?27,?28,?29,?30,?31,?32,?33,?34,?35,?36,?37,?38,?39,?41
 	WHERE ?40 = 0 OR EXISTS (SELECT 1 FROM session WHERE id = ?1)
 	ON CONFLICT (id) DO UPDATE SET account=?9, last_us=max(last_us, ?20), end_us=?21, end_reason=?22, statements=?23, denied=?24, row_count=?25, bytes=?26, recording=?27,
 		next=?28, previous=?29, span_first=?30, span_last=?31, span_open=?32, open_from=?33, sealed=?34, shipper=?35, events=?36, last_statement=?37, node_key=?38
@@ -205,7 +205,7 @@ func (c *committer) putSession(ctx context.Context, u *index.Update, day index.D
 		s.GetVersion().GetEpoch(), s.GetVersion().GetRevision(), micro(s.GetStartTime()), micro(s.GetLastTime()), micro(s.GetEndTime()), s.GetEndReason(),
 		h.Tally.Statements, h.Tally.Denied, h.Tally.Rows, h.Tally.Bytes, s.GetRecording(),
 		int64(h.Next), h.Previous[:], int64(h.Span.First), int64(h.Span.Last), h.Span.Open, int64(h.OpenFrom), h.Sealed, string(h.Node),
-		h.Tally.Events, int64(h.Tally.Statement), nonNil(h.NodeKey), string(actors), int64(u.From())).Scan(&no)
+		h.Tally.Events, int64(h.Tally.Statement), nonNil(h.NodeKey), string(actors), int64(u.From()), s.GetDoubt()).Scan(&no)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, index.ErrConflict
 	}

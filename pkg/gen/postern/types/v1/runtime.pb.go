@@ -1299,7 +1299,10 @@ type Session struct {
 	// The subject's groups when it began.
 	Groups []string `protobuf:"bytes,26,rep,name=groups,proto3" json:"groups,omitempty"`
 	// Who acted for the subject, the nearest first.
-	Actors        []string `protobuf:"bytes,27,rep,name=actors,proto3" json:"actors,omitempty"`
+	Actors []string `protobuf:"bytes,27,rep,name=actors,proto3" json:"actors,omitempty"`
+	// Why whose it is cannot be believed: what its node says of that is not what is known of the
+	// grant. Empty where there is no doubt.
+	Doubt         string `protobuf:"bytes,28,opt,name=doubt,proto3" json:"doubt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1523,6 +1526,13 @@ func (x *Session) GetActors() []string {
 	return nil
 }
 
+func (x *Session) GetDoubt() string {
+	if x != nil {
+		return x.Doubt
+	}
+	return ""
+}
+
 var File_postern_types_v1_runtime_proto protoreflect.FileDescriptor
 
 const file_postern_types_v1_runtime_proto_rawDesc = "" +
@@ -1631,7 +1641,7 @@ const file_postern_types_v1_runtime_proto_rawDesc = "" +
 	"\bapproved\x18\x03 \x01(\bB\x04\xa8\xee\x18\x00R\bapproved\x12\x1c\n" +
 	"\x06reason\x18\x04 \x01(\tB\x04\xa8\xee\x18\x00R\x06reason\x124\n" +
 	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\x04time\x12\x1a\n" +
-	"\x05email\x18\x06 \x01(\tB\x04\xa8\xee\x18\x00R\x05email\"\xe9\a\n" +
+	"\x05email\x18\x06 \x01(\tB\x04\xa8\xee\x18\x00R\x05email\"\x85\b\n" +
 	"\aSession\x12\x14\n" +
 	"\x02id\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x02id\x12\x1e\n" +
 	"\asubject\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\asubject\x12\x1a\n" +
@@ -1665,7 +1675,8 @@ const file_postern_types_v1_runtime_proto_rawDesc = "" +
 	"legal_hold\x18\x18 \x01(\tB\x04\xa8\xee\x18\x00R\tlegalHold\x12=\n" +
 	"\tlast_time\x18\x19 \x01(\v2\x1a.google.protobuf.TimestampB\x04\xa8\xee\x18\x00R\blastTime\x12\x1c\n" +
 	"\x06groups\x18\x1a \x03(\tB\x04\xa8\xee\x18\x00R\x06groups\x12\x1c\n" +
-	"\x06actors\x18\x1b \x03(\tB\x04\xa8\xee\x18\x00R\x06actors*\x87\x01\n" +
+	"\x06actors\x18\x1b \x03(\tB\x04\xa8\xee\x18\x00R\x06actors\x12\x1a\n" +
+	"\x05doubt\x18\x1c \x01(\tB\x04\xa8\xee\x18\x00R\x05doubt*\x87\x01\n" +
 	"\n" +
 	"GrantState\x12\x1b\n" +
 	"\x17GRANT_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
