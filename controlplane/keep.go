@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -102,10 +103,12 @@ func (s *Server) exportAudit(ctx context.Context) error {
 // recordingsDir holds what is embedded of recordings.
 func recordingsDir(cfg config.Config) string { return filepath.Join(cfg.DataDir, "recordings") }
 
-// sessionsOf are a subject's newest sessions under a task, and whether there are more.
+// sessionsOf are a subject's newest sessions under a task, and whether there are more. Those
+// that may be made up in their name are none.
 func (s *Server) sessionsOf(ctx context.Context, subject, task string) ([]*typesv1.Session, bool, error) {
 	sessions, err := s.recordings.List(ctx, index.Filter{Subject: subject, Task: task, Limit: index.MaxPage})
-	return sessions, len(sessions) == index.MaxPage, err
+	more := len(sessions) == index.MaxPage
+	return slices.DeleteFunc(sessions, func(one *typesv1.Session) bool { return one.GetDoubt() != "" }), more, err
 }
 
 // bindings are those that stand now.

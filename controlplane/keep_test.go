@@ -1,12 +1,51 @@
 package controlplane
 
 import (
+	"context"
+	"crypto"
+	"path/filepath"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/posterngate/postern/controlplane/recording"
+	"github.com/posterngate/postern/controlplane/recording/blob"
+	"github.com/posterngate/postern/controlplane/recording/index"
+	"github.com/posterngate/postern/controlplane/recording/index/sqlite"
+	"github.com/posterngate/postern/controlplane/recording/keyring"
 	"github.com/posterngate/postern/controlplane/store"
 	"github.com/posterngate/postern/controlplane/store/storetest"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 )
+
+// TestMadeUpPast: what a node may have made up is nothing that approvers should go by.
+func TestMadeUpPast(t *testing.T) {
+	x, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "index.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = x.Close() })
+	for id, doubt := range map[string]string{"s-a": "", "s-b": "the grant is bob's"} {
+		row := &typesv1.Session{Id: id, Subject: "alice", Task: "sales-report", StartTime: timestamppb.Now(), LastTime: timestamppb.Now(), Recording: "open", Version: &typesv1.Version{}, Doubt: doubt}
+		if err := x.Commit(t.Context(), &index.Update{Session: row, Head: index.Head{Next: 1, Node: "n1"}, Chunks: []index.Stored{{Size: 1}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := &Server{}
+	s.recordings, err = recording.New(recording.Config{
+		Blobs: &blob.Folder{}, Index: x, Store: storetest.NewMemory(), Keys: &keyring.Ring{},
+		NodeKeys: func(string) ([]crypto.PublicKey, error) { return nil, nil },
+		Rejected: func(context.Context, recording.Rejection) error { return nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, more, err := s.sessionsOf(t.Context(), "alice", "sales-report")
+	if err != nil || more || len(got) != 1 || got[0].GetId() != "s-a" {
+		t.Errorf("%v, %t, %v", got, more, err)
+	}
+}
 
 // TestSteadyClock: nothing is let go by a clock that has leapt, until it has gone on for a day as
 // it should, whichever replica looks.
