@@ -199,8 +199,13 @@ func (f *files) finish(x *execution, tag string, err error) error {
 	return err
 }
 
-// Filecmd does what has no data. Links are not made: they would lead to what the task
-// does not permit.
+// noLinks is why links are not made.
+var noLinks = &postern.Refusal{
+	Reason: "no links are made over SFTP: they would lead to what the task does not permit",
+	Hint:   "copy the file, or make the link by a command that the task allows",
+}
+
+// Filecmd does what has no data.
 func (f *files) Filecmd(r *sftp.Request) error {
 	switch r.Method {
 	case "Setstat":
@@ -214,6 +219,8 @@ func (f *files) Filecmd(r *sftp.Request) error {
 	case "Mkdir":
 		mode := f.asked.folder()
 		return f.one(facts.Write, "mkdir", r, func(name string) error { return f.makeFolder(name, mode) })
+	case "Link", "Symlink":
+		f.tell(noLinks)
 	}
 	return sftp.ErrSSHFxOpUnsupported
 }

@@ -185,6 +185,23 @@ func TestARenameIsOfWhatItsNamesMean(t *testing.T) {
 	}
 }
 
+// TestNoLinks: who wants to make one is told why not, and what to do.
+func TestNoLinks(t *testing.T) {
+	h := newHouse(t)
+	dir := t.TempDir()
+	only(h, func(*facts.Facts) bool { return true })
+	batch := filepath.Join(dir, "batch")
+	for _, how := range []string{"ln", "ln -s"} {
+		if err := os.WriteFile(batch, []byte(how+" "+batch+" "+dir+"/link\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, errs, code := h.stock(t, "sftp", "-o", "BatchMode=no", "-b", batch, "node")
+		if code == 0 || !strings.Contains(errs, "no links are made over SFTP") || !strings.Contains(errs, "hint: copy the file") {
+			t.Errorf("%s: exit %d, %s", how, code, errs)
+		}
+	}
+}
+
 // TestScpOfAFileThatShrinks: who was told how long a file is gets that many bytes, and then that
 // it has become shorter, as from a host; otherwise both sides would wait for each other.
 func TestScpOfAFileThatShrinks(t *testing.T) {
