@@ -33,7 +33,7 @@ build: ## Build the binaries into bin/
 dist: ## Build what is shipped into bin/dist: binaries, sample configurations, systemd units
 	rm -rf bin/dist && mkdir -p bin/dist
 	$(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/dist/ ./pkg/cmd/postern ./controlplane/cmd/postern-control ./dataplane/cmd/postern-node ./dataplane/cmd/postern-wall
-	cp -r deploy/config deploy/systemd LICENSE README.md bin/dist/
+	cp -r deploy/config deploy/systemd deploy/OPERATING.md LICENSE README.md bin/dist/
 	cd bin/dist && sha256sum postern postern-control postern-node postern-wall > SHA256SUMS
 generate: $(BUF) ## Generate code from proto/
 	PATH="$$PWD/test/tools/buf/node_modules/.bin:$$PATH"; rm -rf pkg/gen && \

@@ -234,7 +234,7 @@ func (h *Hub) catchUp(ctx context.Context, applied postern.Version) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	ctx, cancel = context.WithTimeoutCause(ctx, aheadWait, fault.New(codes.Unavailable, "this replica is behind the node; try another one"))
+	ctx, cancel = context.WithTimeoutCause(ctx, aheadWait, fault.New(codes.Unavailable, "this replica is behind the node; try another one. If all are, the store was put back to a backup: stop them, and run postern-control epoch"))
 	defer cancel()
 	for {
 		h.mu.Lock()
