@@ -104,6 +104,10 @@ func byRelation(column string) func(k *known) string {
 	return func(k *known) string { return k.rel(column) }
 }
 
+func byIndex(k *known) string {
+	return "indexrelid = ANY (ARRAY(SELECT i.indexrelid FROM pg_catalog.pg_index i WHERE " + k.index("i.") + "))"
+}
+
 func byTable(schema, table string) func(k *known) string {
 	return func(k *known) string { return k.table(schema, table, "") }
 }
@@ -127,7 +131,7 @@ func byConstraint(view string) func(k *known) string {
 func none(*known) string { return "false" }
 
 // counters tell how many rows there are, and what is done with them.
-const counters = `seq_scan last_seq_scan seq_tup_read idx_scan last_idx_scan idx_tup_fetch n_tup_ins n_tup_upd n_tup_del n_tup_hot_upd
+const counters = `seq_scan last_seq_scan seq_tup_read idx_scan last_idx_scan idx_tup_read idx_tup_fetch n_tup_ins n_tup_upd n_tup_del n_tup_hot_upd
 	n_tup_newpage_upd n_live_tup n_dead_tup n_mod_since_analyze n_ins_since_vacuum last_vacuum last_autovacuum last_analyze last_autoanalyze
 	vacuum_count autovacuum_count analyze_count autoanalyze_count total_vacuum_time total_autovacuum_time total_analyze_time total_autoanalyze_time`
 
@@ -179,6 +183,8 @@ var toolViews = map[string]map[string]toolView{
 		"pg_user":               {func(*known) string { return role("usesysid") }, "passwd useconfig"},
 		"pg_auth_members":       {func(*known) string { return role("member") }, ""},
 		"pg_stat_user_tables":   {byRelation("relid"), counters},
+		"pg_stat_user_indexes":  {byIndex, counters},
+		"pg_stat_all_indexes":   {byIndex, counters},
 		"pg_stat_all_tables":    {byRelation("relid"), counters},
 		"pg_statio_user_tables": {byRelation("relid"), blocks},
 		"pg_statio_all_tables":  {byRelation("relid"), blocks},
@@ -186,6 +192,7 @@ var toolViews = map[string]map[string]toolView{
 		"pg_views":              {byName("viewname"), "definition"},
 		"pg_matviews":           {byName("matviewname"), "definition"},
 		"pg_rules":              {byName("tablename"), "definition"},
+		"pg_sequences":          {byName("sequencename"), "last_value"},
 		"pg_policies":           {byName("tablename"), "qual with_check"},
 		"pg_publication_tables": {byName("tablename"), "attnames rowfilter"},
 		"pg_indexes": {func(k *known) string {
