@@ -197,7 +197,7 @@ func (a *analyzer) columnOf(it *item, at int32, names ...string) lineage {
 	case it.open != nil:
 		a.attribute(name)
 		return it.open.named()
-	case a.called(a.path, name, 1, false, false):
+	case a.called(a.path, name, one, false, false):
 		a.giveUp("%s calls a function; write %s(%s)", quoteAll(names...), name, quoteAll(names[:len(names)-1]...))
 	default:
 		a.noColumn(at, name, quoteAll(names...))
@@ -271,7 +271,7 @@ func (a *analyzer) call(f *pg.FuncCall, s *scope, role sql.ColumnRole) lineage {
 		args += len(f.AggOrder)
 	}
 	noted := a.sizesNoted
-	a.function(names, f.Location, args, f.FuncVariadic, a.settingCall(f, names, s))
+	a.function(names, f.Location, arity{args - parameters(f.Args), args}, f.FuncVariadic, a.settingCall(f, names, s))
 	if a.sizesNoted > noted && len(f.Args) > 0 && !f.FuncVariadic {
 		a.asksSize(names, f)
 	}

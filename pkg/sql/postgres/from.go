@@ -267,7 +267,7 @@ func severalArrays(c *pg.FuncCall) bool {
 func (a *analyzer) unnest(c *pg.FuncCall, s *scope, role sql.ColumnRole) lineage {
 	a.saw(1)
 	names := a.strings(c.Funcname)
-	a.function([]string{catalogSchema, names[0]}, c.Location, 1, false, false)
+	a.function([]string{catalogSchema, names[0]}, c.Location, one, false, false)
 	return a.computedStars(s, role, c.Args)
 }
 

@@ -62,9 +62,30 @@ func (a *analyzer) relation(rv *pg.RangeVar) *sql.Relation {
 	return nil
 }
 
+// arity is how many arguments a call may have. The server leaves out those that are parameters
+// of type void, which the text does not show: the client declares it, or it follows from another
+// place where the parameter stands.
+type arity struct{ least, most int }
+
+var one = arity{1, 1}
+
+// parameters is how many arguments are parameters, with a cast or without.
+func parameters(args []*pg.Node) int {
+	n := 0
+	for _, a := range args {
+		for a.GetTypeCast() != nil {
+			a = a.GetTypeCast().Arg
+		}
+		if a.GetParamRef() != nil {
+			n++
+		}
+	}
+	return n
+}
+
 // function notes every function that a call could mean, given how many arguments it has.
 // settled is true where policy can judge what the one of the system's does by other facts.
-func (a *analyzer) function(names []string, at int32, args int, variadic, settled bool) {
+func (a *analyzer) function(names []string, at int32, args arity, variadic, settled bool) {
 	schemas, name, ok := a.candidates(names)
 	if !ok {
 		a.giveUp("function %s is in another database", quoteAll(names...))
@@ -73,7 +94,7 @@ func (a *analyzer) function(names []string, at int32, args int, variadic, settle
 	switch called := quoteAll(names...); {
 	case a.called(schemas, name, args, variadic, settled):
 	case a.otherCall(schemas, name):
-		a.giveUp("function %s does not exist with %d arguments", called, args)
+		a.giveUp("function %s does not exist with %d arguments", called, args.most)
 	default:
 		a.missing(postern.UndefinedFunction, at, name, "function %s does not exist", called)
 	}
@@ -106,12 +127,12 @@ func (a *analyzer) otherCall(schemas []string, name string) bool {
 
 // attribute notes what x.name means where x is known to have no column of that name, or
 // not known to have one: the server then takes it for name(x).
-func (a *analyzer) attribute(name string) { a.called(a.path, name, 1, false, false) }
+func (a *analyzer) attribute(name string) { a.called(a.path, name, one, false, false) }
 
 // called notes what a call with these arguments could mean, and reports whether there is
 // any such function.
-func (a *analyzer) called(schemas []string, name string, args int, variadic, settled bool) (found bool) {
-	if args == 1 {
+func (a *analyzer) called(schemas []string, name string, args arity, variadic, settled bool) (found bool) {
+	if args.least <= 1 && args.most >= 1 {
 		a.cast(schemas, name)
 	}
 	for _, s := range schemas {
@@ -148,11 +169,11 @@ func (a *analyzer) cast(schemas []string, name string) {
 	}
 }
 
-func takes(f sql.FunctionInfo, args int, variadic bool) bool {
-	if f.Variadic && args >= f.Args-1-f.Defaults {
+func takes(f sql.FunctionInfo, args arity, variadic bool) bool {
+	if f.Variadic && args.most >= f.Args-1-f.Defaults {
 		return true
 	}
-	return !variadic && args <= f.Args && args >= f.Args-f.Defaults
+	return !variadic && args.least <= f.Args && args.most >= f.Args-f.Defaults
 }
 
 // note records that the statement calls a function.
