@@ -20,7 +20,7 @@ func TestIssuersArePrivate(t *testing.T) {
 	meta.Issuer = srv.URL
 	mux.HandleFunc("/.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(meta) })
 	mux.Handle("/away", http.RedirectHandler("http://issuer.example/", http.StatusFound))
-	hc, err := (&app{}).issuerClient()
+	hc, err := (&app{env: Env{Getenv: func(string) string { return "" }}}).issuerClient()
 	if err != nil {
 		t.Fatal(err)
 	}
