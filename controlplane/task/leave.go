@@ -15,8 +15,9 @@ import (
 
 // EndOf ends every grant of the subject or workload on whom a lock stands, active or asked
 // for, and those in which they act for somebody else; tokens and certificates die with
-// their grant. A person who has a workload's name is not meant by its lock. It returns all that this lock has ended, by this call or before, newest
-// first, and the revision in which they are. Who may do so was decided with the lock.
+// their grant. A person who has a workload's name is not meant by its lock. It returns all
+// that this lock has ended, by this call or before, newest first, and the revision in which
+// they are. Who may do so was decided with the lock.
 func (s *Service) EndOf(ctx context.Context, by Caller, lock *typesv1.Lock, why string) ([]*typesv1.Grant, int64, error) {
 	all, err := s.legible(ctx)
 	if err != nil {
