@@ -126,7 +126,7 @@ func statement(f *index.Found) *apiv1.RecordedStatement {
 	out := &apiv1.RecordedStatement{
 		Session: s.GetId(), Number: int64(f.Number), Time: timestamppb.New(f.Time), Text: f.Text, Rule: f.Rule, Reason: f.Reason, Affected: -1,
 		Subject: s.GetSubject(), Task: s.GetTask(), Resource: s.GetResource(), Account: s.GetAccount(), Node: s.GetNode(),
-		ClientAddress: s.GetClientAddress(), ClientProgram: s.GetClientProgram(),
+		ClientAddress: s.GetClientAddress(), ClientProgram: s.GetClientProgram(), Actors: s.GetActors(), Doubt: s.GetDoubt(),
 	}
 	verdict := f.Verdict
 	if o := f.Outcome; o != nil {
@@ -181,7 +181,7 @@ func (h *Handler) WhoUsed(ctx context.Context, req *connect.Request[apiv1.WhoUse
 		resp.Uses = append(resp.Uses, &apiv1.SessionUse{
 			Subject: s.GetSubject(), Session: s.GetId(), Task: s.GetTask(), Resource: s.GetResource(), Account: s.GetAccount(), Node: s.GetNode(),
 			ClientAddress: s.GetClientAddress(), ClientProgram: s.GetClientProgram(), Roles: u.Roles.Names(), Masks: u.Masks,
-			FirstTime: timestamppb.New(u.First), LastTime: timestamppb.New(u.Last), Statements: u.Statements,
+			FirstTime: timestamppb.New(u.First), LastTime: timestamppb.New(u.Last), Statements: u.Statements, Actors: s.GetActors(), Doubt: s.GetDoubt(),
 		})
 	}
 	return connect.NewResponse(resp), nil

@@ -78,8 +78,10 @@ func TestUnusedBindings(t *testing.T) {
 	binding := func(name string, s ...*typesv1.SubjectSelector) *typesv1.Binding {
 		return &typesv1.Binding{Metadata: &typesv1.Metadata{Name: name}, Spec: &typesv1.BindingSpec{Subjects: s, Tasks: []string{"t"}}}
 	}
+	madeUp := used(2, "bob", "", "leads")
+	madeUp.Doubt = "the grant is carol's"
 	h := New(Config{
-		Index: sessions{list: []*typesv1.Session{used(1, "alice", "", "analysts"), used(100, "bob", "", "leads"), used(120, "nightly", "nightly")}},
+		Index: sessions{list: []*typesv1.Session{used(1, "alice", "", "analysts"), madeUp, used(100, "bob", "", "leads"), used(120, "nightly", "nightly")}},
 		Bindings: func() ([]*typesv1.Binding, error) {
 			return []*typesv1.Binding{
 				binding("analysts", &typesv1.SubjectSelector{Group: "analysts"}),

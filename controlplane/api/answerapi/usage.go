@@ -56,7 +56,7 @@ func (h *Handler) GetUsage(ctx context.Context, req *connect.Request[apiv1.GetUs
 		resp.Usage = append(resp.Usage, &apiv1.Usage{
 			Subject: u.Subject, Workload: u.Workload, Task: u.Task, Resource: u.Resource, Account: u.Account, Node: u.Node, Region: u.Region,
 			ClientHost: u.ClientHost, ClientProgram: u.ClientProgram, Sessions: u.Sessions, Statements: u.Statements, Rows: u.Rows,
-			FirstTime: timestamppb.New(u.First), LastTime: timestamppb.New(u.Last), Owner: owners[u.Workload],
+			FirstTime: timestamppb.New(u.First), LastTime: timestamppb.New(u.Last), Owner: owners[u.Workload], Doubted: u.Doubted,
 		})
 	}
 	return connect.NewResponse(resp), nil
@@ -137,7 +137,8 @@ func concerns(b *typesv1.Binding, q index.Usage) bool {
 // for.
 const lookBack = 10
 
-// lastUse is that of the newest session whose subject the binding picks, or nil.
+// lastUse is that of the newest session whose subject the binding picks, or nil. What a node may
+// have made up is no use.
 func (h *Handler) lastUse(ctx context.Context, b *typesv1.Binding, f index.Filter) (*timestamppb.Timestamp, error) {
 	f.Limit = index.MaxPage
 	for range lookBack {
@@ -147,7 +148,7 @@ func (h *Handler) lastUse(ctx context.Context, b *typesv1.Binding, f index.Filte
 		}
 		for _, s := range list {
 			subject := &postern.Subject{Name: s.GetSubject(), Groups: s.GetGroups(), Workload: s.GetWorkload()}
-			if policy.MayPick(b.GetSpec().GetSubjects(), subject) {
+			if s.GetDoubt() == "" && policy.MayPick(b.GetSpec().GetSubjects(), subject) {
 				return s.GetLastTime(), nil
 			}
 		}

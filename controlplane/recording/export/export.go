@@ -39,6 +39,7 @@ type Record struct {
 	Subject       string    `json:"subject,omitempty"`
 	Actors        []string  `json:"actors,omitempty"` // who acted for the subject, the nearest first
 	Workload      string    `json:"workload,omitempty"`
+	Doubt         string    `json:"doubt,omitempty"` // why whose session it is cannot be believed
 	Task          string    `json:"task,omitempty"`
 	Resource      string    `json:"resource,omitempty"`
 	Account       string    `json:"account,omitempty"`
@@ -82,7 +83,7 @@ func Records(u *index.Update, now time.Time) []Record {
 	s := u.Session
 	add := func(kind string, at time.Time) *Record {
 		out = append(out, Record{
-			Schema: 1, Kind: kind, Time: at.UTC(), Session: s.GetId(), Subject: s.GetSubject(), Actors: s.GetActors(), Workload: s.GetWorkload(), Task: s.GetTask(),
+			Schema: 1, Kind: kind, Time: at.UTC(), Session: s.GetId(), Subject: s.GetSubject(), Actors: s.GetActors(), Workload: s.GetWorkload(), Doubt: s.GetDoubt(), Task: s.GetTask(),
 			Resource: s.GetResource(), Account: s.GetAccount(), Node: s.GetNode(), ClientAddress: s.GetClientAddress(), ClientProgram: s.GetClientProgram(),
 		})
 		return &out[len(out)-1]

@@ -45,7 +45,7 @@ func TestFile(t *testing.T) {
 	}
 	at := time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
 	u := &index.Update{
-		Session: &typesv1.Session{Id: "s-1", Subject: "alice", Actors: []string{"helper", "nightly"}, Resource: "warehouse", StartTime: timestamppb.New(at), EndTime: timestamppb.New(at.Add(time.Hour)), EndReason: "left"},
+		Session: &typesv1.Session{Id: "s-1", Subject: "alice", Actors: []string{"helper", "nightly"}, Doubt: "the grant is bob's", Resource: "warehouse", StartTime: timestamppb.New(at), EndTime: timestamppb.New(at.Add(time.Hour)), EndReason: "left"},
 		Head:    index.Head{Next: 1},
 		Chunks:  make([]index.Stored, 1),
 		Statements: []index.Statement{{Number: 1, Time: at, Text: "SELECT '<'", Verdict: postern.VerdictAllow,
@@ -56,7 +56,7 @@ func TestFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := lines(t, path)
-	if len(got) != 3 || got[0].Kind != export.KindOpened || !got[0].Time.Equal(at) || got[1].Text != "SELECT '<'" || got[1].Columns[0].Roles[1] != "write" || got[2].Rows != 3 || got[2].Subject != "alice" || strings.Join(got[2].Actors, " for ") != "helper for nightly" {
+	if len(got) != 3 || got[0].Kind != export.KindOpened || !got[0].Time.Equal(at) || got[1].Text != "SELECT '<'" || got[1].Columns[0].Roles[1] != "write" || got[2].Rows != 3 || got[2].Subject != "alice" || strings.Join(got[2].Actors, " for ") != "helper for nightly" || got[0].Doubt != "the grant is bob's" {
 		t.Errorf("%+v", got)
 	}
 	// It is moved away, and goes on anew.

@@ -183,6 +183,7 @@ type Used struct {
 	ClientHost, ClientProgram                                string
 	Sessions, Statements, Rows                               int64
 	First, Last                                              time.Time
+	Doubted                                                  bool // whose they are cannot be believed
 }
 
 // MaxUsed bounds the rows of one Usage.

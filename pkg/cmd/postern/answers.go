@@ -87,7 +87,7 @@ func showStatements(w io.Writer, all []*apiv1.RecordedStatement) {
 		if s.GetCode() != "" {
 			end += ", error " + s.GetCode()
 		}
-		rows = append(rows, []string{when(s.GetTime()), s.GetSubject(), s.GetTask(), s.GetResource(), s.GetSession() + "/" + strconv.FormatInt(s.GetNumber(), 10),
+		rows = append(rows, []string{when(s.GetTime()), acting(s), s.GetTask(), s.GetResource(), s.GetSession() + "/" + strconv.FormatInt(s.GetNumber(), 10),
 			end, strconv.FormatInt(s.GetRows(), 10), oneLine(s.GetText(), 100)})
 	}
 	table(w, "when who task resource session verdict rows statement", rows)
@@ -163,7 +163,7 @@ func (a *app) who(ctx context.Context, req *apiv1.WhoUsedRequest, limit int) err
 	return printAll(a, all, func(w io.Writer) {
 		var rows [][]string
 		for _, u := range all {
-			rows = append(rows, []string{u.GetSubject(), u.GetTask(), u.GetResource(), strings.Join(u.GetRoles(), ","), masks(u.GetMasks()),
+			rows = append(rows, []string{acting(u), u.GetTask(), u.GetResource(), strings.Join(u.GetRoles(), ","), masks(u.GetMasks()),
 				strconv.FormatInt(u.GetStatements(), 10), when(u.GetFirstTime()), when(u.GetLastTime()), u.GetAccount(), u.GetClientAddress(), u.GetClientProgram(), u.GetNode(), u.GetSession()})
 		}
 		table(w, "who task resource used masks statements first last account from program node session", rows)
@@ -247,7 +247,7 @@ func showUsage(w io.Writer, all []*apiv1.Usage) {
 		if u.GetOwner() != "" {
 			who += ", " + u.GetOwner() + "'s"
 		}
-		rows = append(rows, []string{who, u.GetTask(), u.GetResource(), u.GetAccount(), u.GetNode(), u.GetClientHost(), u.GetClientProgram(),
+		rows = append(rows, []string{questioned(who, u.GetDoubted()), u.GetTask(), u.GetResource(), u.GetAccount(), u.GetNode(), u.GetClientHost(), u.GetClientProgram(),
 			fmt.Sprintf("%d", u.GetSessions()), fmt.Sprintf("%d", u.GetStatements()), when(u.GetFirstTime()), when(u.GetLastTime())})
 	}
 	table(w, "who task resource account node from program sessions statements first last", rows)

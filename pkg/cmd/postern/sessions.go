@@ -107,9 +107,16 @@ func (a *app) session(ctx context.Context, id string) (*typesv1.Session, error) 
 
 // acting is a session's subject, with whoever acts for it; a question mark says that its node
 // may have made that up.
-func acting(s *typesv1.Session) string {
-	who := strings.Join(append([]string{s.GetSubject()}, s.GetActors()...), " by ")
-	if s.GetDoubt() != "" {
+func acting(s interface {
+	GetSubject() string
+	GetActors() []string
+	GetDoubt() string
+}) string {
+	return questioned(strings.Join(append([]string{s.GetSubject()}, s.GetActors()...), " by "), s.GetDoubt() != "")
+}
+
+func questioned(who string, doubted bool) string {
+	if doubted {
 		who += " (?)"
 	}
 	return who

@@ -91,6 +91,11 @@ func (s *thief) record(t *testing.T, other string) {
 	if out := s.CLI(t, "ada", "sessions", "show", made).Out; !strings.Contains(out, "bob (?)") || !strings.Contains(out, `no grant "g-forged" is known`) {
 		t.Errorf("what was made up in bob's name is shown without a doubt:\n%s", out)
 	}
+	for _, ask := range [][]string{{"usage", "bob"}, {"audit", "who", "warehouse", "--subject", "bob"}} {
+		if out := s.CLI(t, "ada", ask...).Out; !strings.Contains(out, "bob (?)") {
+			t.Errorf("%v tells what was made up in bob's name without a doubt:\n%s", ask, out)
+		}
+	}
 	if r := s.CLI(t, "ada", "sessions", "verify", made); r.Code == 0 || !strings.Contains(r.Err, "whose session it is cannot be believed") {
 		t.Errorf("what was made up in bob's name is verified: %d\n%s%s", r.Code, r.Out, r.Err)
 	}

@@ -339,11 +339,12 @@ func whoWasThere(t *testing.T, x index.Index) {
 
 func usage(t *testing.T, x index.Index) {
 	ctx := context.Background()
-	for i, c := range []struct{ subject, resource, account, address string }{
-		{"alice", "warehouse", "app", "10.0.0.1:1"}, {"alice", "warehouse", "app", "10.0.0.1:2"}, {"alice", "shop", "app", "[::1]:1"}, {"bob", "app", "own", "odd"},
+	for i, c := range []struct{ subject, resource, account, address, doubt string }{
+		{"alice", "warehouse", "app", "10.0.0.1:1", ""}, {"alice", "warehouse", "app", "10.0.0.1:2", ""}, {"alice", "shop", "app", "[::1]:1", ""},
+		{"bob", "app", "own", "odd", ""}, {"bob", "app", "own", "odd", "the grant is carol's"},
 	} {
 		u := update(fmt.Sprintf("s-%d", i), 0, i*60)
-		u.Session.Subject, u.Session.Resource, u.Session.Account, u.Session.ClientAddress, u.Session.Workload = c.subject, c.resource, c.account, c.address, ""
+		u.Session.Subject, u.Session.Resource, u.Session.Account, u.Session.ClientAddress, u.Session.Workload, u.Session.Doubt = c.subject, c.resource, c.account, c.address, "", c.doubt
 		must(t, x.Commit(ctx, u))
 	}
 	at := func(h int) time.Time { return began.Add(time.Duration(h) * time.Hour) }
@@ -351,10 +352,10 @@ func usage(t *testing.T, x index.Index) {
 		q    index.Usage
 		want []string
 	}{
-		{index.Usage{}, []string{"bob app own odd 1 4 8", "alice shop app ::1 1 4 8", "alice warehouse app 10.0.0.1 2 8 8"}},
-		{index.Usage{Name: "app"}, []string{"bob app own odd 1 4 8", "alice shop app ::1 1 4 8", "alice warehouse app 10.0.0.1 2 8 8"}},
+		{index.Usage{}, []string{"bob app own odd 1 4 8 doubted", "bob app own odd 1 4 8", "alice shop app ::1 1 4 8", "alice warehouse app 10.0.0.1 2 8 8"}},
+		{index.Usage{Name: "app"}, []string{"bob app own odd 1 4 8 doubted", "bob app own odd 1 4 8", "alice shop app ::1 1 4 8", "alice warehouse app 10.0.0.1 2 8 8"}},
 		{index.Usage{Account: "app"}, []string{"alice shop app ::1 1 4 8", "alice warehouse app 10.0.0.1 2 8 8"}},
-		{index.Usage{Subject: "bob"}, []string{"bob app own odd 1 4 8"}},
+		{index.Usage{Subject: "bob"}, []string{"bob app own odd 1 4 8 doubted", "bob app own odd 1 4 8"}},
 		{index.Usage{Name: "alice", Since: at(2)}, []string{"alice shop app ::1 1 4 8"}},
 		{index.Usage{Until: at(1)}, []string{"alice warehouse app 10.0.0.1 1 4 8"}},
 		{index.Usage{Name: "' OR 1=1 --"}, nil},
@@ -363,7 +364,11 @@ func usage(t *testing.T, x index.Index) {
 		must(t, err)
 		var got []string
 		for _, u := range list {
-			got = append(got, fmt.Sprintf("%s %s %s %s %d %d %d", u.Subject, u.Resource, u.Account, u.ClientHost, u.Sessions, u.Statements, u.Rows*4/u.Sessions))
+			text := fmt.Sprintf("%s %s %s %s %d %d %d", u.Subject, u.Resource, u.Account, u.ClientHost, u.Sessions, u.Statements, u.Rows*4/u.Sessions)
+			if u.Doubted {
+				text += " doubted"
+			}
+			got = append(got, text)
 			if u.Last.Before(u.First) || u.Task != "sales-report" || u.Node != "n1" || u.ClientProgram != "psql" {
 				t.Errorf("%+v", u)
 			}

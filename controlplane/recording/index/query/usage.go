@@ -20,17 +20,18 @@ func (r *Reader) Usage(ctx context.Context, q index.Usage) (list []index.Used, e
 	c.add(q.Name != "", "(subject = ? OR resource = ? OR account = ? OR workload = ?)", q.Name, q.Name, q.Name, q.Name)
 	c.add(!q.Since.IsZero(), "last_us >= ?", q.Since.UnixMicro())
 	c.add(!q.Until.IsZero(), "start_us < ?", q.Until.UnixMicro())
-	text := `SELECT subject, workload, task, resource, account, node, region, client_host, client_program,
+	text := `SELECT subject, workload, task, resource, account, node, region, client_host, client_program, CASE WHEN doubt = '' THEN 0 ELSE 1 END,
 			count(*), CAST(sum(statements) AS bigint), CAST(sum(row_count) AS bigint), min(start_us), max(last_us)
-		FROM session s WHERE ` + c.String() + ` GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9 ORDER BY max(last_us) DESC, 1, 2, 3, 4, 5, 6, 7, 8, 9 LIMIT ?`
+		FROM session s WHERE ` + c.String() + ` GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 ORDER BY max(last_us) DESC, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 LIMIT ?`
 	err = r.rows(ctx, text, append(c.args, index.MaxUsed), func(scan func(...any) error) error {
 		var u index.Used
-		var first, last int64
-		if err := scan(&u.Subject, &u.Workload, &u.Task, &u.Resource, &u.Account, &u.Node, &u.Region, &u.ClientHost, &u.ClientProgram,
+		var first, last, doubted int64
+		if err := scan(&u.Subject, &u.Workload, &u.Task, &u.Resource, &u.Account, &u.Node, &u.Region, &u.ClientHost, &u.ClientProgram, &doubted,
 			&u.Sessions, &u.Statements, &u.Rows, &first, &last); err != nil {
 			return err
 		}
 		u.First, u.Last = time.UnixMicro(first).UTC(), time.UnixMicro(last).UTC()
+		u.Doubted = doubted != 0
 		list = append(list, u)
 		return nil
 	})

@@ -3988,6 +3988,10 @@ type RecordedStatement struct {
 	ClientAddress string `protobuf:"bytes,19,opt,name=client_address,json=clientAddress,proto3" json:"client_address,omitempty"`
 	// The program that the client named.
 	ClientProgram string `protobuf:"bytes,20,opt,name=client_program,json=clientProgram,proto3" json:"client_program,omitempty"`
+	// Who acted for the subject, the nearest first.
+	Actors []string `protobuf:"bytes,21,rep,name=actors,proto3" json:"actors,omitempty"`
+	// Why whose it is cannot be believed, as of the session; empty where there is no doubt.
+	Doubt         string `protobuf:"bytes,22,opt,name=doubt,proto3" json:"doubt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4158,6 +4162,20 @@ func (x *RecordedStatement) GetClientAddress() string {
 func (x *RecordedStatement) GetClientProgram() string {
 	if x != nil {
 		return x.ClientProgram
+	}
+	return ""
+}
+
+func (x *RecordedStatement) GetActors() []string {
+	if x != nil {
+		return x.Actors
+	}
+	return nil
+}
+
+func (x *RecordedStatement) GetDoubt() string {
+	if x != nil {
+		return x.Doubt
 	}
 	return ""
 }
@@ -4418,7 +4436,11 @@ type SessionUse struct {
 	// The last use.
 	LastTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=last_time,json=lastTime,proto3" json:"last_time,omitempty"`
 	// Statements that used it; all of the session where a resource was asked for.
-	Statements    int64 `protobuf:"varint,13,opt,name=statements,proto3" json:"statements,omitempty"`
+	Statements int64 `protobuf:"varint,13,opt,name=statements,proto3" json:"statements,omitempty"`
+	// Who acted for the subject, the nearest first.
+	Actors []string `protobuf:"bytes,14,rep,name=actors,proto3" json:"actors,omitempty"`
+	// Why whose it is cannot be believed, as of the session; empty where there is no doubt.
+	Doubt         string `protobuf:"bytes,15,opt,name=doubt,proto3" json:"doubt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4542,6 +4564,20 @@ func (x *SessionUse) GetStatements() int64 {
 		return x.Statements
 	}
 	return 0
+}
+
+func (x *SessionUse) GetActors() []string {
+	if x != nil {
+		return x.Actors
+	}
+	return nil
+}
+
+func (x *SessionUse) GetDoubt() string {
+	if x != nil {
+		return x.Doubt
+	}
+	return ""
 }
 
 // GetUsageRequest says whose or what's use; what is left out does not narrow it.
@@ -4750,7 +4786,10 @@ type Usage struct {
 	// The last fact of them.
 	LastTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=last_time,json=lastTime,proto3" json:"last_time,omitempty"`
 	// Who owns the workload now; empty for a person, or where it is gone.
-	Owner         string `protobuf:"bytes,15,opt,name=owner,proto3" json:"owner,omitempty"`
+	Owner string `protobuf:"bytes,15,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Whether it is sessions of which it cannot be believed whose they are; those of which there
+	// is no doubt are told of apart from them.
+	Doubted       bool `protobuf:"varint,16,opt,name=doubted,proto3" json:"doubted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4888,6 +4927,13 @@ func (x *Usage) GetOwner() string {
 		return x.Owner
 	}
 	return ""
+}
+
+func (x *Usage) GetDoubted() bool {
+	if x != nil {
+		return x.Doubted
+	}
+	return false
 }
 
 // UnusedBinding is a binding whose task nobody took.
@@ -8392,7 +8438,7 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\n" +
 	"statements\x18\x01 \x03(\v2!.postern.api.v1.RecordedStatementR\n" +
 	"statements\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xdb\x04\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x89\x05\n" +
 	"\x11RecordedStatement\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x03R\x06number\x12.\n" +
@@ -8414,7 +8460,9 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\aaccount\x18\x11 \x01(\tR\aaccount\x12\x12\n" +
 	"\x04node\x18\x12 \x01(\tR\x04node\x12%\n" +
 	"\x0eclient_address\x18\x13 \x01(\tR\rclientAddress\x12%\n" +
-	"\x0eclient_program\x18\x14 \x01(\tR\rclientProgram\"M\n" +
+	"\x0eclient_program\x18\x14 \x01(\tR\rclientProgram\x12\x16\n" +
+	"\x06actors\x18\x15 \x03(\tR\x06actors\x12\x14\n" +
+	"\x05doubt\x18\x16 \x01(\tR\x05doubt\"M\n" +
 	"\tColumnUse\x12\x16\n" +
 	"\x06column\x18\x01 \x01(\tR\x06column\x12\x14\n" +
 	"\x05roles\x18\x02 \x03(\tR\x05roles\x12\x12\n" +
@@ -8431,7 +8479,7 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"page_token\x18\b \x01(\tB\x04\xa8\xee\x18\x00R\tpageToken\"i\n" +
 	"\x0fWhoUsedResponse\x12.\n" +
 	"\x04uses\x18\x01 \x03(\v2\x1a.postern.api.v1.SessionUseR\x04uses\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xac\x03\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xda\x03\n" +
 	"\n" +
 	"SessionUse\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x18\n" +
@@ -8450,7 +8498,9 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\tlast_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\x12\x1e\n" +
 	"\n" +
 	"statements\x18\r \x01(\x03R\n" +
-	"statements\"\xba\x02\n" +
+	"statements\x12\x16\n" +
+	"\x06actors\x18\x0e \x03(\tR\x06actors\x12\x14\n" +
+	"\x05doubt\x18\x0f \x01(\tR\x05doubt\"\xba\x02\n" +
 	"\x0fGetUsageRequest\x12\x18\n" +
 	"\x04name\x18\x01 \x01(\tB\x04\xa8\xee\x18\x00R\x04name\x12\x1e\n" +
 	"\asubject\x18\x02 \x01(\tB\x04\xa8\xee\x18\x00R\asubject\x12\x18\n" +
@@ -8463,7 +8513,7 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\x10GetUsageResponse\x12+\n" +
 	"\x05usage\x18\x01 \x03(\v2\x15.postern.api.v1.UsageR\x05usage\x125\n" +
 	"\x06unused\x18\x02 \x03(\v2\x1d.postern.api.v1.UnusedBindingR\x06unused\x12\x1c\n" +
-	"\ttruncated\x18\x03 \x01(\bR\ttruncated\"\xd5\x03\n" +
+	"\ttruncated\x18\x03 \x01(\bR\ttruncated\"\xef\x03\n" +
 	"\x05Usage\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x1a\n" +
 	"\bworkload\x18\x02 \x01(\tR\bworkload\x12\x12\n" +
@@ -8484,7 +8534,8 @@ const file_postern_api_v1_api_proto_rawDesc = "" +
 	"\n" +
 	"first_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\tfirstTime\x127\n" +
 	"\tlast_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\x12\x14\n" +
-	"\x05owner\x18\x0f \x01(\tR\x05owner\"v\n" +
+	"\x05owner\x18\x0f \x01(\tR\x05owner\x12\x18\n" +
+	"\adoubted\x18\x10 \x01(\bR\adoubted\"v\n" +
 	"\rUnusedBinding\x12\x18\n" +
 	"\abinding\x18\x01 \x01(\tR\abinding\x12\x12\n" +
 	"\x04task\x18\x02 \x01(\tR\x04task\x127\n" +
