@@ -51,6 +51,7 @@ import (
 	"github.com/posterngate/postern/controlplane/task"
 	"github.com/posterngate/postern/controlplane/vouch"
 	"github.com/posterngate/postern/pkg/fault"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/run"
 	"github.com/posterngate/postern/pkg/telemetry"
@@ -61,6 +62,7 @@ import (
 type Server struct {
 	cfg       config.Config
 	log       *slog.Logger
+	issuers   []*nodev1.Issuer // of which nodes tell who wants to sign in
 	store     store.Store
 	blobs     blobs
 	index     index.Index
@@ -136,6 +138,9 @@ func New(ctx context.Context, cfg config.Config, tel *telemetry.T) (_ *Server, e
 	verifier, err := s.verifier(ctx)
 	if err != nil {
 		return nil, err
+	}
+	for _, o := range verifier.Options() {
+		s.issuers = append(s.issuers, &nodev1.Issuer{Url: o.GetIssuer(), Scopes: o.GetScopes()})
 	}
 	if err := s.listen(); err != nil {
 		return nil, err
@@ -473,5 +478,5 @@ func (s *Server) liveGrants(ctx context.Context, c *authz.Caller) ([]*typesv1.Gr
 // published are the keys by which nodes verify.
 func (s *Server) published() publish.Keys {
 	a := s.authority
-	return publish.Keys{Grants: a.GrantKeys(), House: a.Bundle(), ClientCAs: a.ClientCAs(), SSHUserCAs: a.SSHUserCAs(), SSHHostCA: a.SSHHostCA()}
+	return publish.Keys{Grants: a.GrantKeys(), House: a.Bundle(), ClientCAs: a.ClientCAs(), SSHUserCAs: a.SSHUserCAs(), SSHHostCA: a.SSHHostCA(), Issuers: s.issuers}
 }

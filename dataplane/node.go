@@ -158,7 +158,7 @@ func (n *Node) bind(tel *telemetry.T) error {
 				MinVersion:     tls.VersionTLS12,
 				GetCertificate: n.identity.ServerCertificate,
 			},
-			ClientCAs: n.policy.ClientCAs, HostKeys: n.identity.SSHHostKeys, UserCAs: n.policy.UserCAs, AllowPlaintext: l.AllowPlaintext, Parser: n.parser, Loops: n.loops, Logger: n.log,
+			ClientCAs: n.policy.ClientCAs, HostKeys: n.identity.SSHHostKeys, UserCAs: n.policy.UserCAs, Issuers: n.policy.Issuers, AllowPlaintext: l.AllowPlaintext, Parser: n.parser, Loops: n.loops, Logger: n.log,
 		})
 		ln, err := listen.New(listen.Config{Addr: l.Addr, Engine: e, Door: n.keeper, MaxConns: int(l.MaxConns), Logger: n.log})
 		if err != nil {

@@ -115,7 +115,8 @@ type Issuer struct {
 	APIAudience  string `json:"apiAudience"`
 	DataAudience string `json:"dataAudience"`
 	// APIClientID and DataClientID are the public clients that get those tokens; the
-	// audiences where empty.
+	// audiences where empty. Agents that sign in by themselves are given the latter as the
+	// id of their client.
 	APIClientID  string `json:"apiClientId"`
 	DataClientID string `json:"dataClientId"`
 	// WebClientID is the client of the web pages, whose redirect URI is URL/web/callback, and

@@ -220,11 +220,15 @@ func (v *Verifier) Authenticate(ctx context.Context, bearer string) (postern.Sub
 }
 
 // Data verifies a token for listeners: a person's with the data audience, or a
-// workload's own. Errors are as of Authenticate.
+// workload's own. Clients that know OAuth alone show a person's access token, which is as good
+// as an ID token there. Errors are as of Authenticate.
 func (v *Verifier) Data(ctx context.Context, token string) (postern.Subject, time.Time, error) {
 	t, err := v.read.token(token)
 	if err != nil {
 		return postern.Subject{}, time.Time{}, err
+	}
+	if t.access { // which is a person's here, or nobody's
+		return v.person(ctx, t, surfaceData)
 	}
 	sub, end, known, err := v.workload(ctx, t)
 	if known || err != nil {
@@ -237,6 +241,9 @@ func (v *Verifier) Data(ctx context.Context, token string) (postern.Subject, tim
 // Authenticate.
 func (v *Verifier) Workload(ctx context.Context, token string) (postern.Subject, time.Time, error) {
 	t, err := peek(token)
+	if err == nil && t.access {
+		err = errAccess
+	}
 	if err != nil {
 		return postern.Subject{}, time.Time{}, err
 	}
@@ -257,7 +264,7 @@ func (v *Verifier) person(ctx context.Context, t *token, s surface) (postern.Sub
 	if err != nil {
 		return postern.Subject{}, time.Time{}, err
 	}
-	if err := checkType(claims); err != nil {
+	if err := p.checkType(t, s); err != nil {
 		return postern.Subject{}, time.Time{}, err
 	}
 	sub, err := p.subject(claims)

@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -107,6 +108,48 @@ func TestSurfaces(t *testing.T) {
 	refused(t, "data at api", tokens["data"], err, `wrong audience: this is a token for listeners ("postern-data"); the API wants "postern-api"`)
 	_, _, err = v.Data(t.Context(), tokens["api"])
 	refused(t, "api at data", tokens["api"], err, `this is a token for the API`)
+}
+
+// TestAccessToken: listeners take the access token of a person from the client that is
+// configured, and nobody takes any other.
+func TestAccessToken(t *testing.T) {
+	i := newIssuer(t)
+	v := verifier(t, one(i))
+	access := func(change map[string]any) string {
+		claims := i.claims(map[string]any{"aud": "postern-data", "client_id": "postern-data"})
+		maps.Copy(claims, change)
+		payload, err := json.Marshal(claims)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := i.signer()
+		return sign(t, "ES256", k.Key, k.KeyID, map[jose.HeaderKey]any{"typ": "at+jwt"}, payload)
+	}
+	if sub, _, err := v.Data(t.Context(), access(nil)); err != nil || sub.Name != "alice" {
+		t.Errorf("%+v, %v", sub, err)
+	}
+	for name, c := range map[string]struct {
+		change map[string]any
+		text   string
+	}{
+		"another client":         {map[string]any{"client_id": "crawler"}, `to the client "crawler"`},
+		"no client":              {map[string]any{"client_id": nil}, "to the client"},
+		"the client itself":      {map[string]any{"sub": "postern-data"}, "the client's own"},
+		"for the API":            {map[string]any{"aud": "postern-api"}, "for the API"},
+		"for both":               {map[string]any{"aud": []string{"postern-data", "postern-api"}, "azp": "postern-data"}, "for both"},
+		"for a service":          {map[string]any{"aud": "https://mail.example"}, `"postern-data" is wanted`},
+		"said to be a refresher": {map[string]any{"typ": "Refresh"}, "refresh token"},
+	} {
+		token := access(c.change)
+		_, _, err := v.Data(t.Context(), token)
+		refused(t, name, token, err, c.text)
+	}
+	token := access(map[string]any{"aud": "postern-api", "client_id": "postern-api"})
+	_, _, err := v.Authenticate(t.Context(), token)
+	refused(t, "at the API", token, err, "an ID token is wanted")
+	token = access(nil)
+	_, _, err = v.Workload(t.Context(), token)
+	refused(t, "as a workload", token, err, "an ID token is wanted")
 }
 
 func TestBadClaims(t *testing.T) {

@@ -45,12 +45,27 @@ func (p *people) audience(s surface) want {
 	return w
 }
 
+// errAccess refuses an access token.
+var errAccess = bad("this is an access token (typ at+jwt); an ID token is wanted")
+
 // checkType refuses what some issuers sign with the same keys and audience as ID
-// tokens, and tell apart in a claim alone.
-func checkType(claims map[string]any) error {
-	switch typ, _ := claims["typ"].(string); strings.ToLower(typ) {
+// tokens, and tell apart in a claim alone. An access token is for listeners, from a person
+// who had it from the client that is configured: any client of an issuer may ask for one.
+func (p *people) checkType(t *token, s surface) error {
+	switch typ, _ := t.claims["typ"].(string); strings.ToLower(typ) {
 	case "refresh", "offline", "logout":
 		return bad("this is a %s token, not an ID token", strings.ToLower(typ))
+	}
+	client, _ := t.claims["client_id"].(string)
+	switch {
+	case !t.access:
+		return nil
+	case s != surfaceData:
+		return errAccess
+	case client != p.DataClientID && client != p.DataAudience:
+		return bad("the access token was issued to the client %.80q (claim client_id), not to %q", client, p.DataClientID)
+	case client == t.claims["sub"]:
+		return bad("the access token is the client's own, and no person's")
 	}
 	return nil
 }

@@ -35,6 +35,7 @@ type token struct {
 	hash    [sha256.Size]byte // of raw
 	payload []byte            // the claims, as they were written
 	claims  map[string]any    // what payload says
+	access  bool              // it says that it is an access token (RFC 9068)
 }
 
 func (t *token) issuer() string { s, _ := t.claims["iss"].(string); return s }
@@ -57,12 +58,13 @@ func peek(raw string) (*token, error) {
 	if err != nil {
 		return nil, bad("the token's claims cannot be read: %s", err)
 	}
+	access := false
 	if typ, ok := header["typ"]; ok {
 		s, _ := typ.(string)
 		switch strings.TrimPrefix(strings.ToLower(s), "application/") {
 		case "jwt":
 		case "at+jwt":
-			return nil, bad("this is an access token (typ at+jwt); an ID token is wanted")
+			access = true
 		default:
 			return nil, bad("this is not an ID token: its typ is %.40q", s)
 		}
@@ -70,7 +72,7 @@ func peek(raw string) (*token, error) {
 	if _, ok := header["crit"]; ok {
 		return nil, bad("the token's header has the field crit, which is not understood here")
 	}
-	return &token{raw: raw, hash: sha256.Sum256([]byte(raw)), payload: payload, claims: claims}, nil
+	return &token{raw: raw, hash: sha256.Sum256([]byte(raw)), payload: payload, claims: claims, access: access}, nil
 }
 
 func decodePart(part string) ([]byte, map[string]any, error) {

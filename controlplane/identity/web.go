@@ -96,7 +96,7 @@ func (v *Verifier) FinishWeb(ctx context.Context, l *WebLogin, redirect string, 
 	if nonce, _ := claims["nonce"].(string); subtle.ConstantTimeCompare([]byte(nonce), []byte(l.Nonce)) != 1 {
 		return no(bad("the token is not of this sign-in; begin again"))
 	}
-	if err := checkType(claims); err != nil {
+	if err := p.checkType(t, surfaceWeb); err != nil {
 		return no(err)
 	}
 	sub, err := p.subject(claims)

@@ -18,6 +18,9 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/run"
 )
@@ -52,11 +55,13 @@ type Keys struct {
 	ClientCAs  [][]byte          // DER of the CAs of grant certificates
 	SSHUserCAs [][]byte          // wire forms of the CAs of SSH grant certificates
 	SSHHostCA  []byte            // wire form of the one that signs SSH host keys now; empty where nodes are not told
+	Issuers    []*nodev1.Issuer  // at which people sign in
 }
 
 func (k *Keys) equal(o *Keys) bool {
 	return maps.EqualFunc(k.Grants, o.Grants, bytes.Equal) && bytes.Equal(k.House, o.House) && slices.EqualFunc(k.ClientCAs, o.ClientCAs, bytes.Equal) &&
-		slices.EqualFunc(k.SSHUserCAs, o.SSHUserCAs, bytes.Equal) && bytes.Equal(k.SSHHostCA, o.SSHHostCA)
+		slices.EqualFunc(k.SSHUserCAs, o.SSHUserCAs, bytes.Equal) && bytes.Equal(k.SSHHostCA, o.SSHHostCA) &&
+		slices.EqualFunc(k.Issuers, o.Issuers, func(a, b *nodev1.Issuer) bool { return proto.Equal(a, b) })
 }
 
 // A Hub publishes policy to nodes. It is safe for concurrent use.

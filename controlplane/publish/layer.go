@@ -122,6 +122,7 @@ func update(from, to state, says postern.Version) *nodev1.Update {
 	add(from.urgent, to.urgent)
 	add(from.scoped, to.scoped)
 	if from.keys != to.keys {
+		u.Issuers = to.keys.Issuers
 		u.GrantKeys, u.ClientCas, u.SshUserCas, u.Ca, u.SshHostCa = to.keys.Grants, to.keys.ClientCAs, to.keys.SSHUserCAs, to.keys.House, to.keys.SSHHostCA
 	}
 	return u

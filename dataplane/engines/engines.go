@@ -13,6 +13,7 @@ import (
 	"github.com/posterngate/postern/dataplane/engine/postgres"
 	"github.com/posterngate/postern/dataplane/engine/ssh"
 	"github.com/posterngate/postern/dataplane/pump"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql/worker"
 )
@@ -23,6 +24,7 @@ type Deps struct {
 	ClientCAs      func() *x509.CertPool        // of grant certificates
 	HostKeys       func() []cryptossh.Signer    // of the node's SSH listener
 	UserCAs        func() []cryptossh.PublicKey // of SSH grant certificates
+	Issuers        func() []*nodev1.Issuer      // at which people sign in
 	AllowPlaintext bool
 	Parser         *worker.Pool
 	Loops          *pump.Loops // nil where sessions do without
@@ -35,7 +37,7 @@ var All = map[postern.Protocol]func(Deps) engine.Engine{
 		return postgres.New(postgres.Config{TLS: d.TLS, ClientCAs: d.ClientCAs, AllowPlaintext: d.AllowPlaintext, Parser: d.Parser, Loops: d.Loops, Logger: d.Logger})
 	},
 	postern.HTTP: func(d Deps) engine.Engine {
-		return http.New(http.Config{TLS: d.TLS, ClientCAs: d.ClientCAs, AllowPlaintext: d.AllowPlaintext, Loops: d.Loops, Logger: d.Logger})
+		return http.New(http.Config{TLS: d.TLS, ClientCAs: d.ClientCAs, Issuers: d.Issuers, AllowPlaintext: d.AllowPlaintext, Loops: d.Loops, Logger: d.Logger})
 	},
 	postern.SSH: func(d Deps) engine.Engine {
 		return ssh.New(ssh.Config{HostKeys: d.HostKeys, UserCAs: d.UserCAs, Logger: d.Logger})

@@ -80,7 +80,8 @@ func Forward(dst, src http.Header) {
 }
 
 // Return copies what of a resource's headers goes back to the client: nothing that is
-// said to be Postern's own.
+// said to be Postern's own, and none of its challenges, for it gets no credential of the client's,
+// who would show it to the gateway.
 func Return(dst, src http.Header) {
 	listed := options(src)
 	for name, values := range src {
@@ -89,7 +90,7 @@ func Return(dst, src http.Header) {
 				continue
 			}
 		}
-		if !slices.Contains(hop, name) && !listed[name] && !strings.HasPrefix(name, "Postern-") && name != "Alt-Svc" {
+		if !slices.Contains(hop, name) && !listed[name] && !strings.HasPrefix(name, "Postern-") && name != "Alt-Svc" && name != "Www-Authenticate" {
 			dst[name] = values
 		}
 	}

@@ -74,8 +74,9 @@ type registryError struct {
 	Message string `json:"message"`
 }
 
-// Refuse answers a request with a refusal, in a form that its client reads.
-func Refuse(w http.ResponseWriter, r *http.Request, no *postern.Refusal) {
+// Refuse answers a request with a refusal, in a form that its client reads. The parameters are
+// those that a challenge to show a token has besides.
+func Refuse(w http.ResponseWriter, r *http.Request, no *postern.Refusal, parameters ...string) {
 	h := w.Header()
 	clear(h)
 	h.Set(CodeHeader, no.Code.String())
@@ -96,7 +97,7 @@ func Refuse(w http.ResponseWriter, r *http.Request, no *postern.Refusal) {
 	}
 	status := Status(no.Code)
 	if no.Code == postern.CodeBadToken {
-		h["Www-Authenticate"] = challenges(r)
+		h["Www-Authenticate"] = challenges(r, parameters)
 	}
 	if no.After > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(no.After.Seconds()))))
@@ -112,11 +113,9 @@ func Refuse(w http.ResponseWriter, r *http.Request, no *postern.Refusal) {
 }
 
 // challenges are the ways to sign in that a client without a good token is told of.
-func challenges(r *http.Request) []string {
-	const (
-		bearer = `Bearer realm="postern", error="invalid_token"`
-		basic  = `Basic realm="postern"` // without which git and others do not send theirs
-	)
+func challenges(r *http.Request, parameters []string) []string {
+	const basic = `Basic realm="postern"` // without which git and others do not send theirs
+	bearer := strings.Join(append([]string{`Bearer realm="postern"`, `error="invalid_token"`}, parameters...), ", ")
 	switch {
 	case browses(r) || strings.HasPrefix(r.UserAgent(), "Mozilla/"): // would ask people for a password
 		return []string{bearer}

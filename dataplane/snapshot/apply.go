@@ -37,7 +37,7 @@ func (h *Holder) Apply(u *nodev1.Update) *nodev1.SyncAck {
 	}
 	next := &view{
 		policy: now.policy, rejections: now.rejections, covered: v, updates: now.updates + 1,
-		hash: hashOf(rules, locks), ended: endings(now, u), keys: keys(now, u), clientCAs: clientCAs(now, u), userCAs: userCAs(now, u),
+		hash: hashOf(rules, locks), ended: endings(now, u), keys: keys(now, u), clientCAs: clientCAs(now, u), userCAs: userCAs(now, u), issuers: issuers(now, u),
 	}
 	switch {
 	case u.GetSnapshot() || says(u, false):
@@ -205,6 +205,14 @@ func userCAs(now *view, u *nodev1.Update) []ssh.PublicKey {
 		}
 	}
 	return cas
+}
+
+// issuers are those at which people sign in after u.
+func issuers(now *view, u *nodev1.Update) []*nodev1.Issuer {
+	if len(u.GetGrantKeys()) == 0 {
+		return now.issuers
+	}
+	return u.GetIssuers()
 }
 
 func version(v *typesv1.Version) postern.Version {

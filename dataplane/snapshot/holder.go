@@ -50,6 +50,7 @@ type view struct {
 	keys       map[string]ed25519.PublicKey
 	clientCAs  *x509.CertPool // nil until it is known
 	userCAs    []ssh.PublicKey
+	issuers    []*nodev1.Issuer
 }
 
 type ending struct {
@@ -104,6 +105,9 @@ func (h *Holder) ClientCAs() *x509.CertPool { return h.current.Load().clientCAs 
 // UserCAs are the CAs of SSH grant certificates; none while they are not known. They are
 // not to be changed.
 func (h *Holder) UserCAs() []ssh.PublicKey { return h.current.Load().userCAs }
+
+// Issuers are those at which people sign in. They are not to be changed.
+func (h *Holder) Issuers() []*nodev1.Issuer { return h.current.Load().issuers }
 
 // Subscribe returns a channel that gets a value after every swap, and a function that
 // ends it. Signals that were not taken yet are one.

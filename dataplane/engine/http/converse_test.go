@@ -93,9 +93,13 @@ func TestAnswersOfAnotherKind(t *testing.T) {
 		"a page of an error": {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "b@example.com", http.StatusBadGateway) }, 502, "not shown"},
 		"JSON of an error": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
-			w.WriteHeader(http.StatusUnauthorized)
+			w.WriteHeader(http.StatusForbidden)
 			_, _ = io.WriteString(w, `{"error":"b@example.com"}`)
-		}, 401, "not shown"},
+		}, 403, "not shown"},
+		"asked to sign in": {func(w http.ResponseWriter, _ *http.Request) { // by which clients would begin to, in vain
+			w.Header().Set("WWW-Authenticate", `Bearer resource_metadata="https://elsewhere.example/"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		}, 200, "does not take the credential"},
 		"an error of MCP": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusBadRequest)

@@ -18,6 +18,9 @@ import (
 // sent on. h and the status are changed to fit.
 func (x *exchange) hear(resp *http.Response, h http.Header, secrets [][]byte) (io.Reader, error) {
 	t := x.talk
+	if resp.StatusCode == http.StatusUnauthorized { // a client would sign in anew at the gateway
+		return nil, &postern.Refusal{Code: postern.CodeUnavailable, Reason: "the resource does not take the credential that the gateway shows it", Hint: "tell the operators of the resource"}
+	}
 	untell(h)
 	t.server.Name(t.Talk, resp.Header.Get(sessionHeader))
 	if x.r.Method == http.MethodDelete && resp.StatusCode < http.StatusMultipleChoices {

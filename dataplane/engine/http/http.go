@@ -18,6 +18,7 @@ import (
 	"github.com/posterngate/postern/dataplane/engine"
 	"github.com/posterngate/postern/dataplane/pump"
 	"github.com/posterngate/postern/dataplane/request"
+	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	"github.com/posterngate/postern/pkg/mcp"
 	"github.com/posterngate/postern/pkg/postern"
 )
@@ -26,6 +27,7 @@ import (
 type Config struct {
 	TLS            *tls.Config // of the listener; nil only where plaintext is allowed
 	ClientCAs      func() *x509.CertPool
+	Issuers        func() []*nodev1.Issuer // at which people sign in; nil where clients are told of none
 	AllowPlaintext bool
 	Loops          *pump.Loops // carry what is asked in HTTP/1.1 again and again; nil gives each connection a goroutine that reads
 	Logger         *slog.Logger
@@ -37,13 +39,18 @@ type Engine struct {
 	server *request.Server
 	log    *slog.Logger
 	mcp    mcp.Servers
+
+	issuers func() []*nodev1.Issuer
 }
 
 var _ engine.Engine = (*Engine)(nil)
 
 // New makes an Engine.
 func New(cfg Config) *Engine {
-	e := &Engine{log: cfg.Logger}
+	e := &Engine{log: cfg.Logger, issuers: cfg.Issuers}
+	if e.issuers == nil {
+		e.issuers = func() []*nodev1.Issuer { return nil }
+	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
@@ -67,8 +74,12 @@ func (e *Engine) Serve(ctx context.Context, nc net.Conn, d engine.Door) error {
 const ownPath = "/.postern/"
 
 func (e *Engine) serve(w http.ResponseWriter, r *http.Request, h *request.Head, c *request.Conn) {
-	if r.URL.Path == callbackPath {
+	switch {
+	case r.URL.Path == callbackPath:
 		e.callback(w, r, c)
+		return
+	case ofMetadata(r):
+		e.metadata(w, r)
 		return
 	}
 	claim, err := h.Claim(postern.HTTP, r)
@@ -103,5 +114,5 @@ func (e *Engine) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if no.Cause != nil {
 		e.log.Debug("request refused", "error", no.Cause)
 	}
-	request.Refuse(w, r, no)
+	request.Refuse(w, r, no, e.discovery(r)...)
 }

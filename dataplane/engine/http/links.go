@@ -118,11 +118,13 @@ func (x *exchange) linked(target string) string {
 }
 
 // origin is the gateway's, as its client names it.
-func (x *exchange) origin() string {
-	if x.r.TLS == nil {
-		return "http://" + x.r.Host
+func (x *exchange) origin() string { return origin(x.r) }
+
+func origin(r *http.Request) string {
+	if r.TLS == nil {
+		return "http://" + r.Host
 	}
-	return "https://" + x.r.Host
+	return "https://" + r.Host
 }
 
 // there has pages of the resource, which a browser knows by the gateway's address, be asked from

@@ -18,7 +18,7 @@ func (client) ApplicationType() op.ApplicationType { return op.ApplicationTypeNa
 func (client) AuthMethod() oidc.AuthMethod         { return oidc.AuthMethodNone }
 func (client) ResponseTypes() []oidc.ResponseType  { return []oidc.ResponseType{oidc.ResponseTypeCode} }
 func (client) LoginURL(id string) string           { return "/login?" + url.Values{"request": {id}}.Encode() }
-func (client) AccessTokenType() op.AccessTokenType { return op.AccessTokenTypeBearer }
+func (client) AccessTokenType() op.AccessTokenType { return op.AccessTokenTypeJWT }
 func (client) IDTokenLifetime() time.Duration      { return TokenLifetime }
 func (client) DevMode() bool                       { return false }
 func (client) RestrictAdditionalIdTokenScopes() func([]string) []string {

@@ -275,8 +275,15 @@ func (s *storage) SetIntrospectionFromToken(context.Context, *oidc.Introspection
 	return notFound("introspection")
 }
 
-func (s *storage) GetPrivateClaimsFromScopes(context.Context, string, string, []string) (map[string]any, error) {
-	return nil, nil
+// GetPrivateClaimsFromScopes has access tokens say what ID tokens do.
+func (s *storage) GetPrivateClaimsFromScopes(_ context.Context, subject, _ string, _ []string) (map[string]any, error) {
+	u := &oidc.UserInfo{}
+	if err := s.fill(u, subject); err != nil {
+		return nil, err
+	}
+	u.AppendClaims("email", u.Email)
+	u.AppendClaims("email_verified", true)
+	return u.Claims, nil
 }
 
 func (s *storage) GetKeyByIDAndClientID(context.Context, string, string) (*jose.JSONWebKey, error) {

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	controlconfig "github.com/posterngate/postern/controlplane/config"
+	"github.com/posterngate/postern/deploy/dev/idp"
 	"github.com/posterngate/postern/test/e2e/house"
 	"github.com/posterngate/postern/test/servers"
 )
@@ -368,6 +369,31 @@ func TestOfficialClient(t *testing.T) {
 	if strings.Contains(d.stderr.String(), "dropped") {
 		t.Error("a refused tool was called")
 	}
+}
+
+// signIn runs the SDK's client with nothing but a URL and the client's name at the issuer, as
+// people set up agents: what it needs to sign in it finds out by itself.
+func (d *desk) signIn(t *testing.T, who string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "node", "testdata/signin.cjs")
+	cmd.Env = append(os.Environ(), "NODE_PATH="+d.modules, "NODE_EXTRA_CA_CERTS="+d.CAFile, "MCP_URL=https://helpdesk--tickets."+d.Nodes[0].HTTPDomain+"/mcp", "CLIENT="+idp.DataClient, "PERSON="+who)
+	cmd.Stderr = t.Output()
+	out, err := cmd.Output()
+	if err != nil {
+		t.Errorf("%s signs in: %v", who, err)
+	}
+	return string(out)
+}
+
+// TestSignIn: a stock client that knows a URL signs in with a browser, and calls a tool.
+func TestSignIn(t *testing.T) {
+	d := start(t)
+	said := d.signIn(t, "alice")
+	has(t, "alice", said, `"asked":"openid profile email groups"`, `"resource":"https://helpdesk--tickets.`+d.Nodes[0].HTTPDomain+`/mcp"`, `"connected":"tickets"`, `"email":"***"`)
+	if strings.Contains(said, canary) {
+		t.Errorf("what is masked shows: %s", said)
+	}
+	has(t, "carol, who may not", d.signIn(t, "carol"), `"failed":`, "403")
 }
 
 // introduction: what a server says of itself to a model is shown as it was first, and as it
