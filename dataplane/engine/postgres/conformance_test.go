@@ -149,3 +149,25 @@ func TestStartupParameters(t *testing.T) {
 		_ = c.Close(context.Background())
 	}
 }
+
+// What the target does not take of a client's own parameters, the client is told; what it
+// does not take of the resource's is no concern of the client's.
+func TestChosenAmiss(t *testing.T) {
+	h := newHouse(t)
+	for extra, name := range map[string]string{
+		"TimeZone=Nowhere/Nothing": "timezone", "options='-c lock_timeout=5fortnights'": "lock_timeout", "extra_float_digits=99": "extra_float_digits",
+	} {
+		_, err := pgx.Connect(testContext(t), h.dsn(extra))
+		if pe := wantCode(t, err, "42501"); !strings.Contains(pe.Message, "does not take the startup parameter "+name) || pe.Hint == "" {
+			t.Errorf("%s: %+v", extra, pe)
+		}
+	}
+	terms := target()
+	terms.Pins = append(terms.Pins, engine.Setting{Name: "TimeZone", Value: "Nowhere/Nothing"})
+	h.door = enginetest.NewDoor(t, terms, credential)
+	h.addr = enginetest.Serve(t, h.engine, h.door)
+	_, err := pgx.Connect(testContext(t), h.dsn("TimeZone=UTC"))
+	if pe := wantCode(t, err, "58000"); strings.Contains(pe.Message, "Nowhere") {
+		t.Error(pe)
+	}
+}

@@ -91,6 +91,7 @@ func (e *Engine) login(ctx context.Context, s engine.Session, purpose engine.Pur
 	if err == nil {
 		err = l.settle(&in, terms)
 	}
+	err = chosenAmiss(err, params, settings(s, purpose, params))
 	if err == nil && !stop() {
 		err = context.Cause(ctx)
 	}
@@ -251,9 +252,32 @@ func (l *login) pin(terms *engine.Terms) error {
 	return nil
 }
 
-// targetError is what the target said, for operators.
+// A saying is what the target said, for operators.
+type saying struct{ code, message string }
+
+func (s *saying) Error() string { return "the resource says " + s.code + ": " + s.message }
+
 func targetError(body []byte) error {
-	return fmt.Errorf("the resource says %s: %s", field(body, 'C'), field(body, 'M'))
+	return &saying{string(field(body, 'C')), string(field(body, 'M'))}
+}
+
+// chosenAmiss tells a client of a parameter of its own that the target does not know, or not
+// with that value: a time zone that it has not got, say, of which nobody else can know. What
+// it is started with otherwise is the operators' to mend.
+func chosenAmiss(err error, chosen, sent startup) error {
+	var said *saying
+	if !errors.As(err, &said) || said.code != "22023" && said.code != "42704" {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(chosen)) {
+		if chosen[name] == sent[name] && strings.Contains(strings.ToLower(said.message), name) {
+			return &postern.Refusal{
+				Reason: fmt.Sprintf("the resource does not take the startup parameter %s with the value %q", name, chosen[name]),
+				Hint:   "leave it out of the connection string, or give another one", Cause: err,
+			}
+		}
+	}
+	return err
 }
 
 // authenticate proves the credential. A password goes in the clear only over TLS that

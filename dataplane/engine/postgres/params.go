@@ -138,7 +138,7 @@ func (p startup) check() (startup, error) {
 				Hint:   "leave it out of the connection string",
 			}
 		case len(value) > maxParameter || printable(value) != value || !may(value):
-			return nil, &postern.Refusal{Reason: "the startup parameter " + name + " has a value that is not allowed"}
+			return nil, &postern.Refusal{Reason: "the startup parameter " + name + " has a value that is not allowed", Hint: "leave it out of the connection string"}
 		}
 		out[name] = value
 	}
