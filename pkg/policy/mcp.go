@@ -231,5 +231,6 @@ func (m *mcpPermit) names(f *mcp.Facts) bool {
 // stands for it.
 func unclearURI(uri string) bool {
 	lower := strings.ToLower(uri)
-	return climbs(uri) || slices.ContainsFunc([]string{"%2e", "%2f", "%5c", "%25", "%00", "\\", "..;"}, func(s string) bool { return strings.Contains(lower, s) })
+	blank := func(r rune) bool { return r <= ' ' || r == 0x7f } // which many take out before they read the rest
+	return climbs(uri) || strings.ContainsFunc(uri, blank) || slices.ContainsFunc([]string{"%2e", "%2f", "%5c", "%25", "%00", "\\", "..;"}, func(s string) bool { return strings.Contains(lower, s) })
 }

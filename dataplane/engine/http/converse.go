@@ -56,6 +56,9 @@ func (x *exchange) converse(ctx context.Context, rule *postern.MCPRule) error {
 		})
 	}
 	if x.r.Method != http.MethodPost {
+		if x.r.ContentLength != 0 { // many servers read one whatever the method is
+			return x.deny(ctx, request.Bad("messages of MCP come by POST, and there is a body"))
+		}
 		return nil
 	}
 	if x.facts.ContentType != "application/json" {

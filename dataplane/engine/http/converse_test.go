@@ -77,6 +77,25 @@ func TestMessagesGoOnInOneForm(t *testing.T) {
 	}
 }
 
+// TestMessagesArePosted: what stands behind another method is no message, whatever a server
+// makes of it.
+func TestMessagesArePosted(t *testing.T) {
+	got := make(chan string, 4)
+	h := newServer(t, func(_ http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		got <- r.Method + " " + string(b)
+	})
+	for _, method := range []string{"GET", "DELETE"} {
+		resp, said := h.ask(t, method+" /mcp", strings.Replace(aCall, "find", "drop", 1), "Content-Type: application/json")
+		if resp.StatusCode != http.StatusBadRequest || len(got) > 0 {
+			t.Errorf("%s: %s %s", method, resp.Status, said)
+		}
+	}
+	if resp, said := h.ask(t, "DELETE /mcp", ""); resp.StatusCode != http.StatusOK || <-got != "DELETE " {
+		t.Errorf("%s %s", resp.Status, said)
+	}
+}
+
 // TestAnswersOfAnotherKind: whatever a server answers, a client is told in its protocol, and
 // sees nothing that was not looked into.
 func TestAnswersOfAnotherKind(t *testing.T) {
