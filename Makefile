@@ -39,7 +39,8 @@ generate: $(BUF) ## Generate code from proto/
 	PATH="$$PWD/test/tools/buf/node_modules/.bin:$$PATH"; rm -rf pkg/gen && \
 	buf generate --template proto/buf.gen.yaml && \
 	buf generate --template proto/buf.gen.node.yaml --path proto/postern/node && \
-	buf generate --template proto/buf.gen.api.yaml --path proto/postern/api
+	buf generate --template proto/buf.gen.api.yaml --path proto/postern/api && \
+	buf build --path proto/postern/types/v1/object.proto --exclude-imports --as-file-descriptor-set -o pkg/object/fields/object.binpb
 
 ##@ Check
 
@@ -59,7 +60,7 @@ proto-check: $(BUF) ## The API definitions: style, and compatible with the commi
 	$(BUF) lint
 	$(BUF) breaking --against proto/baseline.binpb
 generate-check: generate ## Generated code is what proto/ says
-	@git diff --exit-code --stat -- pkg/gen || { echo "pkg/gen differs from proto/: run make generate and commit"; exit 1; }
+	@git diff --exit-code --stat -- pkg/gen pkg/object/fields/object.binpb || { echo "what is generated differs from proto/: run make generate and commit"; exit 1; }
 fuzz: ## Every fuzz target for FUZZTIME (default 5s)
 	test/fuzz.sh $(FUZZTIME)
 

@@ -89,7 +89,7 @@ HTTPS_PROXY and NO_PROXY (to the control plane and the issuer), NO_COLOR.`
 		a.requestCmd(), a.requestsCmd(), a.approvalsCmd(), a.approveCmd(), a.denyCmd(), a.withdrawCmd(), a.grantCmd(), a.grantsCmd(), a.revokeCmd(),
 		a.connectCmd(), a.psqlCmd(), a.sshCmd(), a.curlCmd(), a.configCmd(), a.benchCmd(),
 		a.sessionsCmd(), a.auditCmd(), a.usageCmd(),
-		a.applyCmd(), a.diffCmd(), a.getCmd(), a.deleteCmd(), a.editCmd(), a.policyCmd(), a.whoCanCmd(),
+		a.applyCmd(), a.diffCmd(), a.fieldsCmd(), a.getCmd(), a.deleteCmd(), a.editCmd(), a.policyCmd(), a.whoCanCmd(),
 		a.lockCmd(), a.unlockCmd(), a.offboardCmd(), a.blastCmd(), a.accountsCmd(), a.rotateAccountCmd(), a.nodesCmd(), a.caCmd(), a.statusCmd(), a.demoCmd(),
 	)
 	typed(root)

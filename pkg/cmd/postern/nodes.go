@@ -68,7 +68,7 @@ func (a *app) enrolCmd() *cobra.Command {
 	var labels map[string]string
 	var ttl time.Duration
 	c := &cobra.Command{
-		Use: "enrol NODE", Short: "Make a one-time token with which a node or a wall joins", Args: cobra.ExactArgs(1),
+		Use: "enrol NODE", Aliases: []string{"enroll"}, Short: "Make a one-time token with which a node or a wall joins", Args: cobra.ExactArgs(1),
 		Example: "  postern nodes enrol eu-1-a --region eu-1 > join-token\n  postern nodes enrol eu-1-wall --region eu-1 --role wall > join-token",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := a.dial(cmd.Context(), false)
