@@ -140,14 +140,15 @@ func (c *checker) argv(field string, argv []string, ch *channel) {
 	if last := len(argv) - 1; last > 0 && argv[last] == "..." {
 		ch.argv, ch.rest = ch.argv[:last], true
 	}
-	free := ch.rest
 	for i, a := range ch.argv[1:] {
 		if err := checkText(a, MaxText); err != nil || strings.ContainsAny(a, "\\\n") || a == "..." {
 			c.fail(fmt.Sprintf("%s[%d]", field, i+1), "%q cannot be an argument", a)
 		}
-		free = free || strings.Contains(a, "*")
+		if strings.HasPrefix(a, "-") && strings.HasPrefix(strings.TrimLeft(a, "-"), "*") {
+			c.fail(fmt.Sprintf("%s[%d]", field, i+1), "%q lets in every option, also one that runs or writes something: say how it begins, such as -n* or --lines=*", a)
+		}
 	}
-	if why := asShell(path.Base(argv[0]), argv[1:], free, ch.terminal); why != "" {
+	if why := asShell(path.Base(argv[0]), argv[1:], ch.terminal); why != "" {
 		c.fail(field, "%s", why)
 	}
 }
