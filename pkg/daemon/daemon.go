@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/pprof"
@@ -91,6 +92,7 @@ func (p *Program[C]) Run(ctx context.Context, args []string, stdout, stderr io.W
 		defer cancel()
 		_ = tel.Shutdown(ctx) // nobody is left to be told
 	}()
+	slog.SetDefault(tel.Logger) // libraries know no other: their lines are to be like ours
 	collector(p.Garbage)
 	if err := p.serve(ctx, cfg, tel); err != nil {
 		tel.Logger.Error("stopped after a failure", "error", err)

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -51,6 +52,24 @@ func TestStop(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestLinesOfLibraries: what a library logs by Go's own logger is a line like ours.
+func TestLinesOfLibraries(t *testing.T) {
+	was := slog.Default()
+	t.Cleanup(func() { slog.SetDefault(was) })
+	p := Program[struct{}]{
+		Name: "postern-test", Load: func(string) (struct{}, error) { return struct{}{}, nil },
+		Telemetry: func(struct{}) (telemetry.Config, string) { return telemetry.Config{}, "" },
+		Serve: func(context.Context, struct{}, *telemetry.T) error {
+			slog.Warn("of a library")
+			return nil
+		},
+	}
+	var stdout, stderr strings.Builder
+	if code := p.Run(t.Context(), nil, &stdout, &stderr); code != 0 || !strings.Contains(stderr.String(), "of a library") || !strings.Contains(stderr.String(), "postern-test") {
+		t.Errorf("%d: %s", code, &stderr)
 	}
 }
 

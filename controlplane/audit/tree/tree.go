@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -35,6 +36,9 @@ const (
 	// that is closed sooner leaves it to the next.
 	collectEvery = 5 * time.Second
 	maxKeyFile   = 4 << 10
+	// publishWait is how long a checkpoint may take. Where its file cannot be written the library
+	// tries again for ever, and tells nobody.
+	publishWait = 30 * time.Second
 )
 
 // A Key signs checkpoints.
@@ -116,6 +120,8 @@ type Tree struct {
 	reader   tessera.LogReader
 	shutdown func(context.Context) error
 	stop     context.CancelFunc
+	dir      string
+	wait     time.Duration
 }
 
 // logging has the library log through us. It logs through one logger of the process, which
@@ -123,7 +129,8 @@ type Tree struct {
 var logging sync.Once
 
 // warnings passes on what is worse than information: what the library tells of its work is
-// text that was put together, and news to nobody.
+// text that was put together, and news to nobody. Its warnings come as information, too, so
+// what fails here is told by errors of ours.
 type warnings struct{ slog.Handler }
 
 func (w warnings) Enabled(ctx context.Context, l slog.Level) bool {
@@ -139,8 +146,11 @@ func Open(ctx context.Context, dir string, key Key, log *slog.Logger) (*Tree, er
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("audit tree: %w", err)
 	}
+	if err := notAhead(filepath.Join(dir, "checkpoint")); err != nil {
+		return nil, fmt.Errorf("audit tree: %w", err)
+	}
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	t := &Tree{stop: stop}
+	t := &Tree{stop: stop, dir: dir, wait: publishWait}
 	driver, err := posix.New(ctx, posix.Config{Path: dir})
 	if err == nil {
 		opts := tessera.NewAppendOptions().WithCheckpointSigner(key.signer).WithBatching(batchSize, batchAge).
@@ -152,6 +162,19 @@ func Open(ctx context.Context, dir string, key Key, log *slog.Logger) (*Tree, er
 		return nil, fmt.Errorf("audit tree: %s: %w", dir, err)
 	}
 	return t, nil
+}
+
+// notAhead sees to it that a file's time does not lie ahead. The library makes no checkpoint while
+// the last one is younger than a moment, and one from before a clock was put back always is.
+func notAhead(path string) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if now := time.Now(); err == nil && info.ModTime().After(now) {
+		err = os.Chtimes(path, now, now)
+	}
+	return err
 }
 
 // Size is how many leaves there are.
@@ -190,12 +213,26 @@ func (t *Tree) Append(ctx context.Context, first uint64, leaves [][]byte) error 
 	if last == nil {
 		return nil
 	}
-	polling, stop := context.WithCancel(ctx) // it reads the checkpoint again and again
+	polling, stop := context.WithTimeout(ctx, t.wait) // it reads the checkpoint again and again
 	defer stop()
-	if _, _, err := tessera.NewPublicationAwaiter(polling, t.reader.ReadCheckpoint, awaitEvery).Await(ctx, last); err != nil {
-		return fmt.Errorf("audit tree: checkpoint: %w", err)
+	_, _, err := tessera.NewPublicationAwaiter(polling, t.reader.ReadCheckpoint, awaitEvery).Await(ctx, last)
+	if polling.Err() != nil && ctx.Err() == nil {
+		err = errors.Join(fmt.Errorf("none tells of leaf %d after %s", first-1, t.wait), t.writable())
+	}
+	if err != nil {
+		return fmt.Errorf("audit tree: checkpoint in %s: %w", t.dir, err)
 	}
 	return nil
+}
+
+// writable is why nothing can be written to the folder: there is no room, for one.
+func (t *Tree) writable() error {
+	f, err := os.CreateTemp(t.dir, "probe-")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(make([]byte, 4<<10))
+	return errors.Join(err, f.Close(), os.Remove(f.Name()))
 }
 
 // Close ends the writing.
