@@ -3,6 +3,7 @@ package recording_test
 import (
 	"context"
 	"crypto"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/posterngate/postern/controlplane/recording"
 	"github.com/posterngate/postern/controlplane/recording/blob/s3"
@@ -154,19 +157,40 @@ func shipThrough(ctx context.Context, t *testing.T, s *recording.Service, p *tap
 	return true
 }
 
+// asked asks again while a connection turns out to be one to the server that was killed.
+func asked(ask func() error) error {
+	for {
+		err := ask()
+		if pg := (*pgconn.PgError)(nil); !errors.As(err, &pg) || pg.Code != "57P01" {
+			return err
+		}
+	}
+}
+
 // missing tells whether something of an acknowledged session is not there, or twice.
 func missing(ctx context.Context, t *testing.T, s *recording.Service, x *postgres.Index, id string) int {
 	var chunks [][]byte
 	var key []byte
-	err := s.Read(ctx, id, 0, false, func(_ uint32, data, k []byte) error {
-		chunks = append(chunks, data)
-		if k != nil {
-			key = k
-		}
-		return nil
+	err := asked(func() error {
+		chunks, key = nil, nil
+		return s.Read(ctx, id, 0, false, func(_ uint32, data, k []byte) error {
+			chunks = append(chunks, data)
+			if k != nil {
+				key = k
+			}
+			return nil
+		})
 	})
-	rows, rowsErr := x.Statements(ctx, postern.SessionID(id), 0, index.MaxPage)
-	found, findErr := x.Search(ctx, index.Query{Session: id, Limit: index.MaxPage})
+	var rows []index.Row
+	rowsErr := asked(func() (err error) {
+		rows, err = x.Statements(ctx, postern.SessionID(id), 0, index.MaxPage)
+		return err
+	})
+	var found []index.Found
+	findErr := asked(func() (err error) {
+		found, err = x.Search(ctx, index.Query{Session: id, Limit: index.MaxPage})
+		return err
+	})
 	if err != nil || rowsErr != nil || findErr != nil || len(chunks) != 4 || len(rows) != 3 || len(found) != 3 || key == nil {
 		t.Errorf("%s: %d chunks, %d rows, %d found; %v %v %v", id, len(chunks), len(rows), len(found), err, rowsErr, findErr)
 		return 1
