@@ -219,7 +219,7 @@ func (t targetCore) readyForQuery(e *entry, msg []byte) error {
 	t.wasOver = false
 	t.status = status
 	if status == 'I' && t.defined > 0 && e.segment >= t.defined {
-		t.defined = 0
+		t.defined, t.touched = 0, definitions{}
 		t.ddl(true) // what was looked at since did not show it
 	}
 	if !e.hidden {

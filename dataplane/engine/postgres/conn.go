@@ -68,6 +68,7 @@ type conn struct {
 	ashore     bool                    // steps may wait, and are on no event loop
 	activity   uint64                  // counts steps, for the idle limit
 	interned   map[string]string
+	touched    definitions
 	cause      error // why the session must end
 
 	// Of the client's pump alone.

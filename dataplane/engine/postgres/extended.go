@@ -51,12 +51,16 @@ func (c clientCore) parse(msg []byte) (pump.Next, error) {
 	return pump.Next{}, nil
 }
 
+// miscounted is a Bind whose parts are not as many as it says: drivers count in 16 bits. The
+// message is as long as it says, and so the session goes on, as at the target.
+var miscounted = postern.Refusal{Code: postern.CodeProtocol, Reason: "invalid Bind message", Hint: "a statement has at most 65535 parameters: send it in parts"}
+
 // bind keeps the parameters until they are executed. Where people must say yes they are asked here, for
 // the target plans what is bound.
 func (c clientCore) bind(msg []byte) (pump.Next, error) {
 	name, statement, params, err := decodeBind(msg[headerLen:])
 	if err != nil {
-		return pump.Next{}, err
+		return pump.Next{}, c.refuseWith(kindBind, errorOf(&miscounted, "ERROR"))
 	}
 	if r := cut(name, statement); r != nil {
 		return pump.Next{}, c.refuse(kindBind, r)

@@ -154,7 +154,7 @@ func decodeBind(body []byte) (portal, statement, params []byte, err error) {
 	skipValues(&c)
 	skip16s(&c)
 	if c.Done() != nil {
-		return nil, nil, nil, broken("invalid Bind message")
+		return nil, nil, nil, &miscounted
 	}
 	return portal, statement, params, nil
 }

@@ -417,7 +417,6 @@ func TestBrokenMessagesEndTheSession(t *testing.T) {
 		"short length":            {'Q', 0, 0, 0, 3},
 		"length beyond the limit": {'Q', 0x20, 0, 0, 0}, // and nothing follows
 		"length beyond all":       {'Q', 0x7f, 0, 0, 0},
-		"broken bind":             raw('B', "\x00\x00\x00\x01"),
 	} {
 		w := h.wire(t)
 		if _, err := w.conn.Write(msg); err != nil {
@@ -425,6 +424,30 @@ func TestBrokenMessagesEndTheSession(t *testing.T) {
 		}
 		if got := w.say(1); got != "E:08P01 closed" {
 			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
+
+// Drivers count values in 16 bits: of 70,000 they say that they are 4,464. As at the target,
+// that is an error of the statement, and the session goes on.
+func TestBindOfTooMany(t *testing.T) {
+	w := newHouse(t).wire(t)
+	body := append([]byte{0, 0, 0, 0}, binary.BigEndian.AppendUint16(nil, 70_000-1<<16)...)
+	for range 70_000 {
+		body = append(body, 0, 0, 0, 1, '1')
+	}
+	msg := binary.BigEndian.AppendUint32([]byte{'B'}, uint32(4+len(body)+2)) //nolint:gosec // a test's
+	msg = append(append(msg, body...), 0, 0)
+	for _, c := range []struct {
+		before pgproto3.FrontendMessage
+		want   string
+	}{{q("select 1"), "E:08P01 Z:I T D:1 C:SELECT 1 Z:I"}, {q("begin"), "E:08P01 Z:E E:25P02 Z:E"}} {
+		w.say(1, c.before)
+		if _, err := w.conn.Write(msg); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.say(2, execute("", 0), sync_, q("select 1")); got != c.want {
+			t.Errorf("got %s\nwant %s", got, c.want)
 		}
 	}
 }
@@ -454,5 +477,72 @@ func TestNamesAreCounted(t *testing.T) {
 	}
 	if got := q("ROLLBACK") + q("DEALLOCATE ALL") + q("PREPARE p AS SELECT 1"); got != "C:ROLLBACK Z:IC:DEALLOCATE ALL Z:IC:PREPARE Z:I" {
 		t.Errorf("given back: %s", got)
+	}
+}
+
+// A transaction that defines something goes on with tables that this does not touch, as
+// migrations note in the same one that they were made.
+func TestDefinedAndNoted(t *testing.T) {
+	start(t)
+	shared.pg.SQL(t, `create table sales.migrations (version int); create table sales.crew (id int, note text); create table sales.above (id int);
+		create table sales.beneath () inherits (sales.above); create view sales.seen as select id from sales.crew; create table sales."two words" (id int);
+		grant all on sales.migrations, sales.crew, sales.above, sales.beneath, sales.seen, sales."two words" to app;
+		alter table sales.crew owner to app; alter table sales.above owner to app; alter table sales.beneath owner to app`)
+	defer shared.pg.SQL(t, `drop table sales.migrations, sales.crew, sales.above, sales.beneath, sales."two words" cascade`)
+	h := newHouse(t)
+	note := func(v string) []pgproto3.FrontendMessage {
+		return []pgproto3.FrontendMessage{parse("", "insert into migrations values ("+v+")"), bind("", ""), execute("", 0), sync_}
+	}
+	const noted, no = "C:INSERT 0 1 Z:T", "E:42501 Z:E"
+	for _, c := range []struct {
+		define, then string
+		want         string
+	}{
+		{"alter table crew add column more int", "", noted},
+		{"create table fresh (id int primary key, at timestamptz default now())", "", noted},
+		{"create table fresh (id int); create index on fresh (id); comment on table fresh is 'new'", "", noted},
+		{"create index on crew (id)", "select count(*) from sales.migrations m, pg_catalog.pg_class c where c.relname = 'x'", "T D:0 C:SELECT 1 Z:T"},
+		// What they name, in whatever way.
+		{"alter table crew add column more int", "select 1 from crew", no},
+		{"alter table CREW rename to migrations_too", "select 1 from migrations, crew", no},
+		{"alter table crew rename column note to migrations", "", no},
+		{`alter table U&"cr\0065w" add column more int`, "select 1 from crew", no},
+		{`create table "migrations of crew" (id int)`, "", no},
+		{"comment on table crew is 'migrations'", "", no},
+		{"create index on crew (id)", `select 1 from "two words"`, no},
+		// What hangs together with others.
+		{"alter table above add column more int", "select 1 from beneath", no},
+		{"create table fresh (id int)", "select 1 from above", no},
+		{"create table fresh (id int)", "select id from seen", no},
+		// What does not say all that it changes, or reads.
+		{"create view fresh as select 1", "", no},
+		{"create type fresh as enum ('a')", "", no},
+		{"create table fresh as select 1 as id", "", no},
+		{"create table fresh (id int)", "create table fresher as select version from migrations", no},
+		{"create table fresh (id int, note text default '" + strings.Repeat("x ", maxDefinitions/4) + "')", "", no},
+	} {
+		w := h.wire(t)
+		define := w.say(2, q("begin"), q(c.define))
+		if strings.Contains(define, "E:") {
+			t.Fatalf("%s: %s", c.define, define)
+		}
+		got := ""
+		if c.then == "" {
+			got = w.say(1, note("1")...)
+		} else {
+			got = w.say(1, q(c.then))
+		}
+		if got = strings.TrimPrefix(got, "1 2 "); got != c.want {
+			t.Errorf("%s; %s: %s", c.define, c.then, got)
+		}
+		// The next transaction begins anew.
+		if got := w.say(3, q("rollback"), q("select 1 from crew, beneath, seen"), q("select 1")); !strings.HasSuffix(got, "T C:SELECT 0 Z:I T D:1 C:SELECT 1 Z:I") {
+			t.Errorf("after %s: %s", c.define, got)
+		}
+	}
+	h.door.Terms(func(tm *engine.Terms) { tm.Pins = []engine.Setting{{Name: "search_path", Value: "sales, public"}} })
+	w := h.wire(t)
+	if got := w.say(3, q("begin"), q("alter table crew add column more int"), q("insert into migrations values (1)")); got != "C:BEGIN Z:T C:ALTER TABLE Z:T E:42501 Z:E" {
+		t.Errorf("along a path of two schemas: %s", got)
 	}
 }

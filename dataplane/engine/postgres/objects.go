@@ -3,7 +3,6 @@ package postgres
 import (
 	"slices"
 
-	"github.com/posterngate/postern/dataplane/pump"
 	"github.com/posterngate/postern/pkg/hole"
 	"github.com/posterngate/postern/pkg/postern"
 	"github.com/posterngate/postern/pkg/sql"
@@ -73,39 +72,6 @@ func alone(statements []sql.Statement, at int) bool {
 // allows everything, and asks nobody.
 func (c *conn) trusts(st *statement) bool {
 	return c.terms.Own && st.adm.Decision.Verdict == postern.VerdictAllow
-}
-
-// settled makes sure that the names of what is about to run mean what the catalogue says.
-// That does not show what a transaction of the session's own has defined and not yet
-// committed: a name that it has freed would mean something that nobody has judged.
-func (c clientCore) settled(all ...*statement) (pump.Next, *report) {
-	if !c.undecided() || !slices.ContainsFunc(all, c.resolves) {
-		return pump.Next{}, nil
-	}
-	if c.q.n > 0 {
-		return c.drain(), nil
-	}
-	r := c.denied(all[0].text, &undecidedNames)
-	return pump.Next{}, &r
-}
-
-var undecidedNames = postern.Refusal{Reason: "the transaction has defined something, and so what names mean in it is not known", Hint: "commit it first"}
-
-// undecided reports whether a transaction of the session's has defined something.
-func (c *conn) undecided() bool {
-	return c.defined != 0 && !c.terms.Own && !hole.Is("wire-defined")
-}
-
-func (c *conn) resolves(st *statement) bool {
-	return slices.ContainsFunc(st.facts.Statements, func(s sql.Statement) bool { return s.Names(len(c.names.path)) })
-}
-
-// defines notes that a statement that is about to be sent defines something. Nothing follows
-// before it is done.
-func (c *conn) defines(st *statement) {
-	if st.defines && !c.terms.Own {
-		c.defined, c.exclusive = c.segment, true
-	}
 }
 
 // namesOf is how many names the session may have more once a text has run.
