@@ -153,6 +153,19 @@ func (c *checker) argv(field string, argv []string, ch *channel) {
 	}
 }
 
+// programs checks that nobody may write what a permit runs, and so have it run anything.
+func (c *checker) programs(t *task) {
+	for _, p := range t.channels {
+		for _, file := range files(p.channel.argv) {
+			for _, w := range t.channels {
+				if slices.Contains(w.channel.verbs, ssh.Write) && w.channel.reaches(file) {
+					c.fail(fmt.Sprintf("spec.permit[%d].argv", p.index), "%s may be written by spec.permit[%d], and then runs anything: keep it elsewhere, or permit the channel shell", file, w.index)
+				}
+			}
+		}
+	}
+}
+
 func checkPath(pattern string) error {
 	inner := strings.TrimSuffix(pattern, "/**")
 	switch {
@@ -245,6 +258,14 @@ func (ch *channel) meets(folder string) bool {
 	return ch.reaches(folder) || slices.ContainsFunc(ch.paths, func(pattern string) bool {
 		want := strings.Split(strings.TrimSuffix(pattern, "/**"), "/")
 		return len(want) > len(names) && matchNames(strings.Join(want[:len(names)], "/"), folder, false)
+	})
+}
+
+// saysDot reports whether a pattern allows a file and says the dot with which its name at that place begins.
+func (ch *channel) saysDot(file string, place int) bool {
+	return slices.ContainsFunc(ch.paths, func(pattern string) bool {
+		names := strings.Split(pattern, "/")
+		return len(names) > place && strings.HasPrefix(names[place], ".") && (&channel{paths: []string{pattern}}).reaches(file)
 	})
 }
 

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"testing"
@@ -158,96 +159,102 @@ func TestChannels(t *testing.T) {
 func TestPlainLooking(t *testing.T) {
 	const ok, argv, env = "", "spec.permit[0].argv", "spec.permit[0].env[0]"
 	for permit, want := range map[string]string{
-		`argv: [/usr/bin/less, /var/log/app]`:                                       ok,
-		`argv: [/usr/bin/less, /var/log/app], pty: true`:                            argv,
-		`argv: [/usr/bin/vim.basic, /etc/motd], pty: true`:                          argv,
-		`argv: [/usr/bin/psql, app], pty: true`:                                     argv,
-		`argv: [/usr/bin/journalctl, -u, "*"]`:                                      ok,
-		`argv: [/usr/bin/journalctl, -u, "*"], pty: true`:                           argv,
-		`argv: [/usr/bin/journalctl, --no-pager, -u, "*"], pty: true`:               ok,
-		`argv: [/usr/bin/perl, /opt/report.pl]`:                                     ok,
-		`argv: [/usr/bin/perl5.36, "*"]`:                                            argv,
-		`argv: [/usr/bin/python3.11, "..."]`:                                        argv,
-		`argv: [/usr/bin/tcsh, "*"]`:                                                argv,
-		`argv: [/usr/bin/nodejs, "/srv/app/*.js"]`:                                  argv,
-		`argv: [/usr/sbin/runuser, -u, app, "..."]`:                                 argv,
-		`argv: [/usr/sbin/logrotate, "*"]`:                                          argv,
-		`argv: [/usr/bin/sha256sum, "..."]`:                                         ok,
-		`argv: [/usr/bin/sqlite3, /srv/app.db, "*"]`:                                argv,
-		`argv: [/usr/bin/sqlite3, /srv/app.db, SELECT 1]`:                           ok,
-		`argv: [/usr/bin/mysql, -e, "*"]`:                                           argv,
-		`argv: [/usr/bin/crontab, -e], pty: true`:                                   argv,
-		`argv: [/usr/bin/git, log], pty: true`:                                      argv,
-		`argv: [/usr/bin/git, --no-pager, log], pty: true`:                          ok,
-		`argv: [/usr/bin/dpkg, -l], pty: true`:                                      argv,
-		`argv: [/usr/bin/git, status]`:                                              ok,
-		`argv: [/usr/bin/git-upload-pack, "/srv/git/*"], env: [GIT_PROTOCOL, LANG]`: ok,
-		`argv: [/usr/bin/psql, app]`:                                                argv, // \\! in its input
-		`argv: [/usr/bin/psql, -c, SELECT 1]`:                                       ok,
-		`argv: [/usr/bin/psql, -cSELECT 1, app]`:                                    ok,
-		`argv: [/usr/bin/psql, --file=/srv/report.sql]`:                             ok,
-		`argv: [/usr/bin/psql, -f, "-"]`:                                            argv,
-		`argv: [/usr/bin/psql, -c, "*"]`:                                            argv,
-		`argv: [/usr/bin/mysql, app]`:                                               argv,
-		`argv: [/usr/bin/sqlite3, -readonly, /srv/app.db]`:                          argv,
-		`argv: [/usr/bin/sqlite3, /srv/app.db, .tables]`:                            ok,
-		`argv: [/usr/bin/ed, /etc/motd]`:                                            argv,
-		`argv: [/usr/bin/view, /etc/motd]`:                                          argv,
-		`argv: [/usr/bin/sftp, backup]`:                                             argv,
-		`argv: [/usr/bin/sftp, -b, /srv/batch, backup]`:                             ok,
-		`argv: [/bin/bash]`:                                                         argv,
-		`argv: [/bin/bash, --version]`:                                              ok,
-		`argv: [/bin/bash, -c, uptime]`:                                             ok,
-		`argv: [/usr/bin/python3]`:                                                  argv,
-		`argv: [/usr/bin/at, now]`:                                                  argv,
-		`argv: [/usr/bin/crontab, -l]`:                                              ok,
-		`argv: [/usr/bin/sudo, /usr/bin/less, /var/log/app], pty: true`:             argv,
-		`argv: [/usr/bin/sudo, -u, postgres, psql]`:                                 argv,
-		`argv: [/usr/bin/sudo, -e, /etc/motd]`:                                      argv,
-		`argv: [/usr/bin/sudo, -iu, postgres]`:                                      argv,
-		`argv: [/usr/bin/sudo, -nu, app, bash]`:                                     argv,
-		`argv: [/usr/bin/sudo, -Eu, alice, /usr/bin/uptime]`:                        ok,
-		`argv: [/usr/bin/sudo, /usr/bin/grep, -i, -e, x, /var/log/app]`:             ok,
-		`argv: [/usr/bin/sudo, -i]`:                                                 argv,
-		`argv: [/usr/bin/sudo, -n, -u, app, /usr/bin/systemctl, restart, "*"]`:      ok,
-		`argv: [/usr/bin/sudo, /usr/bin/systemctl, edit, "*"]`:                      argv,
-		`argv: [/usr/bin/sudo, systemctl, restart, "*"]`:                            argv,
-		`argv: [/usr/bin/sudo, -u, "*", /usr/bin/uptime]`:                           argv,
-		`argv: [/usr/bin/sudo, -D, /srv, "*"]`:                                      argv,
-		`argv: [/usr/bin/sudo, /usr/bin/env, "*"]`:                                  argv,
-		`argv: [/usr/bin/timeout, "10", vim, /etc/motd], pty: true`:                 argv,
-		`argv: [/usr/bin/timeout, "10", /usr/bin/systemctl, restart, mysql]`:        ok,
-		`argv: [/usr/bin/flock, /run/lock, bash]`:                                   argv,
-		`argv: [/usr/bin/systemctl, "..."]`:                                         argv,
-		`argv: [/usr/bin/systemctl, --user, status, "*"]`:                           ok,
-		`argv: [/usr/bin/systemctl, link, "*"]`:                                     argv,
-		`argv: [/usr/sbin/ip, "..."]`:                                               argv, // netns exec
-		`argv: [/usr/sbin/ip, -br, addr, "..."]`:                                    ok,
-		`argv: [/usr/sbin/ip6tables, -L, "*"]`:                                      ok,
-		`argv: [/usr/bin/docker, logs, "*"]`:                                        ok,
-		`argv: [/usr/bin/docker, exec, "*", ls]`:                                    argv,
-		`argv: [/usr/bin/docker, -H, logs, exec, "*"]`:                              argv,
-		`argv: [/usr/bin/apt-get, install, "*"]`:                                    argv,
-		`argv: [/usr/bin/rename, "*", /srv/a]`:                                      argv,
-		`argv: [/usr/bin/ncdu, /var], pty: true`:                                    argv,
-		`argv: [/usr/bin/editor, /etc/motd], pty: true`:                             argv,
-		`argv: [/usr/bin/sort, "-*", /srv/a]`:                                       "spec.permit[0].argv[1]",
-		`argv: [/usr/bin/sort, "--*", /srv/a]`:                                      "spec.permit[0].argv[1]",
-		`argv: [/usr/bin/sort, "-k*", /srv/a]`:                                      ok,
-		`argv: [/bin/ls], env: [DBUS_SESSION_BUS_ADDRESS]`:                          env,
-		`argv: [/bin/ls], env: [KUBE_EDITOR]`:                                       env,
-		`argv: [/bin/ls], env: [AWS_PAGER]`:                                         env,
-		`argv: [/bin/ls], env: [CATALINA_OPTS]`:                                     env,
-		`argv: [/usr/bin/git, status], env: [GIT_EXTERNAL_DIFF]`:                    env,
-		`argv: [/bin/ls], env: [LD_PRELOAD]`:                                        env,
-		`argv: [/bin/ls], env: [LESSCLOSE]`:                                         env,
-		`argv: [/bin/ls], env: [RSYNC_RSH]`:                                         env,
-		`argv: [/bin/ls], env: [ZDOTDIR]`:                                           env,
-		`argv: [/bin/ls], env: [ANSIBLE_LIBRARY]`:                                   env,
-		`argv: [/bin/ls], env: [https_proxy]`:                                       env,
-		`argv: [/bin/ls], env: [SSLKEYLOGFILE]`:                                     env,
-		`argv: [/bin/ls], env: [npm_config_script_shell]`:                           env,
-		`argv: [/bin/ls], env: [LIBMYSQL_PLUGINS]`:                                  env,
+		`argv: [/usr/bin/less, /var/log/app]`:                                                        ok,
+		`argv: [/usr/bin/less, /var/log/app], pty: true`:                                             argv,
+		`argv: [/usr/bin/vim.basic, /etc/motd], pty: true`:                                           argv,
+		`argv: [/usr/bin/psql, app], pty: true`:                                                      argv,
+		`argv: [/usr/bin/journalctl, -u, "*"]`:                                                       ok,
+		`argv: [/usr/bin/journalctl, -u, "*"], pty: true`:                                            argv,
+		`argv: [/usr/bin/journalctl, --no-pager, -u, "*"], pty: true`:                                ok,
+		`argv: [/usr/bin/perl, /opt/report.pl]`:                                                      ok,
+		`argv: [/usr/bin/perl5.36, "*"]`:                                                             argv,
+		`argv: [/usr/bin/python3.11, "..."]`:                                                         argv,
+		`argv: [/usr/bin/tcsh, "*"]`:                                                                 argv,
+		`argv: [/usr/bin/nodejs, "/srv/app/*.js"]`:                                                   argv,
+		`argv: [/usr/sbin/runuser, -u, app, "..."]`:                                                  argv,
+		`argv: [/usr/sbin/logrotate, "*"]`:                                                           argv,
+		`argv: [/usr/bin/sha256sum, "..."]`:                                                          ok,
+		`argv: [/usr/bin/sqlite3, /srv/app.db, "*"]`:                                                 argv,
+		`argv: [/usr/bin/sqlite3, /srv/app.db, SELECT 1]`:                                            ok,
+		`argv: [/usr/bin/mysql, -e, "*"]`:                                                            argv,
+		`argv: [/usr/bin/crontab, -e], pty: true`:                                                    argv,
+		`argv: [/usr/bin/git, log], pty: true`:                                                       argv,
+		`argv: [/usr/bin/git, --no-pager, log], pty: true`:                                           ok,
+		`argv: [/usr/bin/dpkg, -l], pty: true`:                                                       argv,
+		`argv: [/usr/bin/git, status]`:                                                               ok,
+		`argv: [/usr/bin/git-upload-pack, "/srv/git/*"], env: [GIT_PROTOCOL, LANG]`:                  ok,
+		`argv: [/srv/app/run]}, {channel: files, verbs: [read, delete], paths: ["/srv/**"]`:          ok,
+		`argv: [/srv/app/run]}, {channel: files, verbs: [write], paths: ["/srv/app/*.html"]`:         ok,
+		`argv: [/srv/app/run]}, {channel: files, verbs: [write], paths: ["/srv/**"]`:                 argv,
+		`argv: [/bin/bash, -e, /srv/app/run]}, {channel: files, verbs: [write], paths: ["/srv/**"]`:  argv,
+		`argv: [/usr/bin/sudo, -n, /srv/run]}, {channel: files, verbs: [write], paths: ["/srv/run"]`: argv,
+		`argv: [/usr/bin/tail, /srv/app/log]}, {channel: files, verbs: [write], paths: ["/srv/**"]`:  ok,
+		`argv: [/usr/bin/psql, app]`:                                                                 argv, // \\! in its input
+		`argv: [/usr/bin/psql, -c, SELECT 1]`:                                                        ok,
+		`argv: [/usr/bin/psql, -cSELECT 1, app]`:                                                     ok,
+		`argv: [/usr/bin/psql, --file=/srv/report.sql]`:                                              ok,
+		`argv: [/usr/bin/psql, -f, "-"]`:                                                             argv,
+		`argv: [/usr/bin/psql, -c, "*"]`:                                                             argv,
+		`argv: [/usr/bin/mysql, app]`:                                                                argv,
+		`argv: [/usr/bin/sqlite3, -readonly, /srv/app.db]`:                                           argv,
+		`argv: [/usr/bin/sqlite3, /srv/app.db, .tables]`:                                             ok,
+		`argv: [/usr/bin/ed, /etc/motd]`:                                                             argv,
+		`argv: [/usr/bin/view, /etc/motd]`:                                                           argv,
+		`argv: [/usr/bin/sftp, backup]`:                                                              argv,
+		`argv: [/usr/bin/sftp, -b, /srv/batch, backup]`:                                              ok,
+		`argv: [/bin/bash]`:                                                                          argv,
+		`argv: [/bin/bash, --version]`:                                                               ok,
+		`argv: [/bin/bash, -c, uptime]`:                                                              ok,
+		`argv: [/usr/bin/python3]`:                                                                   argv,
+		`argv: [/usr/bin/at, now]`:                                                                   argv,
+		`argv: [/usr/bin/crontab, -l]`:                                                               ok,
+		`argv: [/usr/bin/sudo, /usr/bin/less, /var/log/app], pty: true`:                              argv,
+		`argv: [/usr/bin/sudo, -u, postgres, psql]`:                                                  argv,
+		`argv: [/usr/bin/sudo, -e, /etc/motd]`:                                                       argv,
+		`argv: [/usr/bin/sudo, -iu, postgres]`:                                                       argv,
+		`argv: [/usr/bin/sudo, -nu, app, bash]`:                                                      argv,
+		`argv: [/usr/bin/sudo, -Eu, alice, /usr/bin/uptime]`:                                         ok,
+		`argv: [/usr/bin/sudo, /usr/bin/grep, -i, -e, x, /var/log/app]`:                              ok,
+		`argv: [/usr/bin/sudo, -i]`:                                                                  argv,
+		`argv: [/usr/bin/sudo, -n, -u, app, /usr/bin/systemctl, restart, "*"]`:                       ok,
+		`argv: [/usr/bin/sudo, /usr/bin/systemctl, edit, "*"]`:                                       argv,
+		`argv: [/usr/bin/sudo, systemctl, restart, "*"]`:                                             argv,
+		`argv: [/usr/bin/sudo, -u, "*", /usr/bin/uptime]`:                                            argv,
+		`argv: [/usr/bin/sudo, -D, /srv, "*"]`:                                                       argv,
+		`argv: [/usr/bin/sudo, /usr/bin/env, "*"]`:                                                   argv,
+		`argv: [/usr/bin/timeout, "10", vim, /etc/motd], pty: true`:                                  argv,
+		`argv: [/usr/bin/timeout, "10", /usr/bin/systemctl, restart, mysql]`:                         ok,
+		`argv: [/usr/bin/flock, /run/lock, bash]`:                                                    argv,
+		`argv: [/usr/bin/systemctl, "..."]`:                                                          argv,
+		`argv: [/usr/bin/systemctl, --user, status, "*"]`:                                            ok,
+		`argv: [/usr/bin/systemctl, link, "*"]`:                                                      argv,
+		`argv: [/usr/sbin/ip, "..."]`:                                                                argv, // netns exec
+		`argv: [/usr/sbin/ip, -br, addr, "..."]`:                                                     ok,
+		`argv: [/usr/sbin/ip6tables, -L, "*"]`:                                                       ok,
+		`argv: [/usr/bin/docker, logs, "*"]`:                                                         ok,
+		`argv: [/usr/bin/docker, exec, "*", ls]`:                                                     argv,
+		`argv: [/usr/bin/docker, -H, logs, exec, "*"]`:                                               argv,
+		`argv: [/usr/bin/apt-get, install, "*"]`:                                                     argv,
+		`argv: [/usr/bin/rename, "*", /srv/a]`:                                                       argv,
+		`argv: [/usr/bin/ncdu, /var], pty: true`:                                                     argv,
+		`argv: [/usr/bin/editor, /etc/motd], pty: true`:                                              argv,
+		`argv: [/usr/bin/sort, "-*", /srv/a]`:                                                        "spec.permit[0].argv[1]",
+		`argv: [/usr/bin/sort, "--*", /srv/a]`:                                                       "spec.permit[0].argv[1]",
+		`argv: [/usr/bin/sort, "-k*", /srv/a]`:                                                       ok,
+		`argv: [/bin/ls], env: [DBUS_SESSION_BUS_ADDRESS]`:                                           env,
+		`argv: [/bin/ls], env: [KUBE_EDITOR]`:                                                        env,
+		`argv: [/bin/ls], env: [AWS_PAGER]`:                                                          env,
+		`argv: [/bin/ls], env: [CATALINA_OPTS]`:                                                      env,
+		`argv: [/usr/bin/git, status], env: [GIT_EXTERNAL_DIFF]`:                                     env,
+		`argv: [/bin/ls], env: [LD_PRELOAD]`:                                                         env,
+		`argv: [/bin/ls], env: [LESSCLOSE]`:                                                          env,
+		`argv: [/bin/ls], env: [RSYNC_RSH]`:                                                          env,
+		`argv: [/bin/ls], env: [ZDOTDIR]`:                                                            env,
+		`argv: [/bin/ls], env: [ANSIBLE_LIBRARY]`:                                                    env,
+		`argv: [/bin/ls], env: [https_proxy]`:                                                        env,
+		`argv: [/bin/ls], env: [SSLKEYLOGFILE]`:                                                      env,
+		`argv: [/bin/ls], env: [npm_config_script_shell]`:                                            env,
+		`argv: [/bin/ls], env: [LIBMYSQL_PLUGINS]`:                                                   env,
 	} {
 		objects, err := object.ParseYAML(strings.NewReader(hostWorld + `---
 kind: Task
@@ -260,6 +267,64 @@ spec: {purpose: look, resources: {names: [web-1]}, duration: 1h, permit: [{chann
 		found := Validate(objects[len(objects)-1], lookupIn(objects))
 		if got := len(found); got > 1 || got == 1 && found[0].Field != want || got == 0 && want != ok {
 			t.Errorf("%s: %v, want %q", permit, found, want)
+		}
+	}
+}
+
+// TestHome: what runs at an account's logins is changed where a permit says so.
+func TestHome(t *testing.T) {
+	const wide, other = `verbs: [read, write, delete], paths: ["/home/**"]`, `verbs: [write], paths: ["/home/app/.cache/**", "/home/*/.x*"]`
+	for _, c := range []struct {
+		permit string
+		f      ssh.Facts
+		want   postern.Verdict
+	}{
+		{wide, ssh.Facts{Verb: ssh.Write, Paths: []string{"/home/app/page"}}, postern.VerdictAllow},
+		{wide, ssh.Facts{Verb: ssh.Write, Paths: []string{"/home/app/www/.htaccess"}}, postern.VerdictAllow},
+		{wide, ssh.Facts{Verb: ssh.Write, Paths: []string{"/home/other/.profile"}}, postern.VerdictAllow},
+		{wide, ssh.Facts{Verb: ssh.Write, Paths: []string{"/home/app"}}, postern.VerdictAllow},
+		{wide, ssh.Facts{Verb: ssh.Read, Paths: []string{"/home/app/.bashrc"}}, postern.VerdictAllow},
+		{wide, ssh.Facts{Verb: ssh.Write, Paths: []string{"/home/app/.bashrc"}}, postern.VerdictDeny},
+		{wide, ssh.Facts{Verb: ssh.Write, Paths: []string{"/home/app/.ssh/authorized_keys"}}, postern.VerdictDeny},
+		{wide, ssh.Facts{Verb: ssh.Write, Paths: []string{"/home/app/link", "/home/app/.ssh/rc"}}, postern.VerdictDeny},
+		{wide, ssh.Facts{Verb: ssh.Write, Paths: []string{"/home/app/a", "/home/app/.ssh"}, Below: true}, postern.VerdictDeny},
+		{wide, ssh.Facts{Verb: ssh.Write, Paths: []string{"/home/app/a", "/home/app/b"}, Below: true}, postern.VerdictAllow},
+		{wide, ssh.Facts{Verb: ssh.Write, Paths: []string{"/home/app", "/home/old"}, Below: true}, postern.VerdictDeny},
+		{wide, ssh.Facts{Verb: ssh.Write, Paths: []string{"/home/new", "/home/app"}, Below: true}, postern.VerdictDeny},
+		{wide, ssh.Facts{Verb: ssh.Write, Paths: []string{"/home", "/home/app2"}, Below: true}, postern.VerdictDeny},
+		{wide, ssh.Facts{Verb: ssh.Write, Paths: []string{"/home/ap", "/home/application"}, Below: true}, postern.VerdictAllow},
+		{wide, ssh.Facts{Verb: ssh.Delete, Paths: []string{"/home/app/.profile"}}, postern.VerdictDeny},
+		{wide, ssh.Facts{Verb: ssh.Delete, Paths: []string{"/home/app"}}, postern.VerdictDeny},
+		{wide, ssh.Facts{Verb: ssh.Delete, Paths: []string{"/home/app/page"}}, postern.VerdictAllow},
+		{wide, ssh.Facts{Verb: ssh.Write, Home: "/", Paths: []string{"/home/app/.profile"}}, postern.VerdictAllow},
+		{`verbs: [write], paths: ["/**"]`, ssh.Facts{Verb: ssh.Write, Home: "/", Paths: []string{"/.ssh/rc"}}, postern.VerdictDeny},
+		{other, ssh.Facts{Verb: ssh.Write, Paths: []string{"/home/app/.cache/a"}}, postern.VerdictAllow},
+		{other, ssh.Facts{Verb: ssh.Write, Paths: []string{"/home/app/.xsession"}}, postern.VerdictAllow},
+		{`verbs: [write], paths: ["/home/**"]}, {channel: files, verbs: [read], paths: ["/home/app/.ssh/**"]`, ssh.Facts{Verb: ssh.Write, Paths: []string{"/home/app/.ssh/a"}}, postern.VerdictDeny},
+	} {
+		objects, err := object.ParseYAML(strings.NewReader(hostWorld + `---
+kind: Task
+metadata: {name: home}
+spec: {purpose: put files at home, resources: {names: [web-1]}, duration: 1h, permit: [{channel: files, ` + c.permit + `}]}
+`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, rejected := Compile(postern.Version{Epoch: "e", Revision: 1}, objects)
+		if len(rejected) > 0 {
+			t.Fatalf("%+v", rejected)
+		}
+		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+		c.f.Home = cmp.Or(c.f.Home, "/home/app")
+		if c.f.Below {
+			c.f.From, c.f.To = c.f.Paths[0], c.f.Paths[1]
+		}
+		d := s.Decide(Query{
+			Grant:    &postern.Grant{ID: "g", Subject: postern.Subject{Name: "alice"}, Task: "home", Start: now, End: now.Add(time.Hour)},
+			Resource: "web-1", Facts: &c.f, Request: Request{Time: now},
+		})
+		if d.Verdict != c.want {
+			t.Errorf("%s: %+v: %s (%s), want %s", c.permit, c.f, d.Verdict, d.Reason, c.want)
 		}
 	}
 }

@@ -78,7 +78,33 @@ func (j *judge) paths(f *ssh.Facts) bool {
 			return false
 		}
 	}
-	return f.To == "" || j.move(f, what)
+	return j.home(f, what) && (f.To == "" || j.move(f, what))
+}
+
+// home judges a change by what it makes of the account's home, where names that begin with a dot say what
+// runs at a login, and who may log in: they are permitted by patterns that say the dot, as in a shell, and
+// the home as a whole is neither moved nor removed. Whoever is told so may change it but for that.
+func (j *judge) home(f *ssh.Facts, what string) bool {
+	if f.Home == "" || f.Verb != ssh.Write && f.Verb != ssh.Delete {
+		return true
+	}
+	in := strings.TrimSuffix(f.Home, "/") + "/"
+	for _, p := range f.Paths {
+		whole := (f.Below || f.Verb == ssh.Delete) && strings.HasPrefix(in, strings.TrimSuffix(p, "/")+"/")
+		dotted := strings.HasPrefix(p, in+".")
+		said := dotted && slices.ContainsFunc(j.task.channels, func(t *permit) bool {
+			return slices.Contains(t.channel.verbs, f.Verb) && t.channel.saysDot(p, strings.Count(in, "/"))
+		})
+		if whole || dotted && !said {
+			j.deny(&refusal{
+				rule: j.task.rules.permit, reason: fmt.Sprintf("%s does not allow %s: it would change what runs at the account's logins", j.task.title, what),
+				detail: "names in the account's home that begin with a dot are permitted by patterns that say so, such as /home/app/.cache/**",
+				hint:   HintTasks,
+			})
+			return false
+		}
+	}
+	return true
 }
 
 // move judges a rename as what it lets be read: a file is not read by its new name that could not

@@ -212,6 +212,23 @@ func reads(name string, args []string) bool {
 	})
 }
 
+// files are those that a command runs: its program, and what that runs of others and of scripts.
+func files(argv []string) []string {
+	if len(argv) == 0 {
+		return nil
+	}
+	name, args := path.Base(argv[0]), argv[1:]
+	if inner, _ := wrapped(name, args); len(inner) > 0 {
+		return append(files(inner), argv[0])
+	}
+	if given, _ := named(told, name); given["*"] {
+		if i := slices.IndexFunc(args, func(a string) bool { return !strings.HasPrefix(a, "-") }); i >= 0 {
+			return []string{argv[0], args[i]}
+		}
+	}
+	return argv[:1]
+}
+
 // steering are variables that change what a permitted command runs or talks to, or from where it reads
 // its orders; steeringFamilies are the beginnings of more, of which harmless steer nothing, and
 // steeringEnds how still more end.

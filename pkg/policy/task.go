@@ -111,6 +111,7 @@ func (c *checker) task(o *typesv1.Task) *task {
 		c.fail("spec.record.storeRaw", "keeps nothing of tables without spec.record.resultRows")
 	}
 	c.shells(s)
+	c.programs(t)
 	t.know()
 	t.terms.ReadOnly = t.readOnly()
 	return t

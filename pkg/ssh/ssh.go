@@ -42,6 +42,9 @@ type Facts struct {
 	From, To string
 	// Below is true where all that is below Paths is meant too: a folder is moved.
 	Below bool
+	// Home is where the account at the host is at home, a canonical path, of Write and Delete; empty
+	// where it is not known.
+	Home string
 	// Asked is what the client called it, and all that a refusal repeats: what Paths came of
 	// would tell what there is at the host. The Paths, where it is empty.
 	Asked string

@@ -160,6 +160,7 @@ func (d *denied) Unwrap() error { return sftp.ErrSSHFxPermissionDenied }
 // is told where a link leads that is not theirs to follow.
 func (f *files) judge(fa *facts.Facts, what string, names []string) (*operation, error) {
 	fa.Asked = cmp.Or(fa.Asked, strings.Join(names, " "))
+	fa.Home = f.home
 	text := what
 	o := &operation{names: names, moves: f.names.moved()}
 	for _, name := range names {

@@ -8,7 +8,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -182,6 +184,34 @@ func TestARenameIsOfWhatItsNamesMean(t *testing.T) {
 	}
 	if _, ok := c.HasExtension("copy-data"); ok {
 		t.Error("data can be copied at the host")
+	}
+}
+
+// TestHomeIsTold: what is changed is judged by where the account is at home, too.
+func TestHomeIsTold(t *testing.T) {
+	h := newHouse(t)
+	dir := place(t, "")
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	home, err := filepath.EvalSymlinks(me.HomeDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	only(h, func(f *facts.Facts) bool {
+		if f.Verb == facts.Write || f.Verb == facts.Delete {
+			told = append(told, f.Home)
+		}
+		return true
+	})
+	c := sftpClient(t, h)
+	if err := errors.Join(c.MkdirAll(dir), c.RemoveDirectory(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if len(told) < 2 || slices.ContainsFunc(told, func(at string) bool { return at != home }) {
+		t.Errorf("told of homes %q, want %q", told, home)
 	}
 }
 

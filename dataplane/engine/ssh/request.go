@@ -53,12 +53,13 @@ func (a *analysis) Rewrite(obligations []postern.Obligation) (string, error) {
 }
 
 // statement makes the Statement of a request. What it is about is in text; a terminal
-// changes what is allowed, and so is part of the context.
+// changes what is allowed, and so does where the account is at home: both are part of the context.
 func statement(f *ssh.Facts, text string) *engine.Statement {
 	where := string(f.Verb)
 	if f.Terminal {
 		where += " on a terminal"
 	}
+	where += f.Home
 	return &engine.Statement{
 		Text: text, Context: where, Meets: meets,
 		Analyse: func(context.Context) (engine.Analysis, error) { return &analysis{f, text}, nil },

@@ -1566,7 +1566,8 @@ type Permit struct {
 	// Of exec, shell and guard: environment variables that the client may set.
 	Env []string `protobuf:"bytes,17,rep,name=env,proto3" json:"env,omitempty"`
 	// Of files: absolute paths. In a name * stands for any characters; a last "**" stands
-	// for everything below. The verbs are read, write and delete.
+	// for everything below. The verbs are read, write and delete. What begins with a dot in the home
+	// of the account at the host is written and deleted where a pattern says the dot.
 	Paths []string `protobuf:"bytes,18,rep,name=paths,proto3" json:"paths,omitempty"`
 	// Of forward: "host:port". The verbs are connect and listen.
 	Destinations []string `protobuf:"bytes,19,rep,name=destinations,proto3" json:"destinations,omitempty"`
