@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,40 +15,53 @@ import (
 
 // offline is what the verification from files is told.
 type offline struct {
-	log, key string
-	earlier  []string
+	log           string
+	keys, earlier []string
 }
 
 func (o *offline) flags(c *cobra.Command, log string) {
 	f := c.Flags()
 	f.StringVar(&o.log, log, "", "the folder of the audit log")
-	f.StringVar(&o.key, "key", "", "the public half of the log's key, or a file with it (audit.key.pub)")
+	f.StringArrayVar(&o.keys, "key", nil, "the public half of the log's key, or a file with it (audit.key.pub); again for\nkeys of before (audit.key.pub.old), by which earlier checkpoints may verify")
 	f.StringArrayVar(&o.earlier, "earlier", nil, "a checkpoint that was kept from before, which the log must still contain; may be repeated")
 }
 
 // open opens the log, reads its key, and the earlier checkpoints.
 func (o *offline) open() (_ *trail.Log, key string, earlier []trail.Checkpoint, err error) {
-	if o.log == "" || o.key == "" {
+	if o.log == "" || len(o.keys) == 0 || slices.Contains(o.keys, "") {
 		return nil, "", nil, usage("the folder of the audit log and --key, the public half of its key, are needed")
 	}
-	key = o.key
-	if text, err := os.ReadFile(o.key); err == nil {
-		key = string(text)
+	var keys []string
+	for _, key := range o.keys {
+		if text, err := os.ReadFile(key); err == nil {
+			key = string(text)
+		}
+		keys = append(keys, strings.TrimSpace(key))
 	}
-	key = strings.TrimSpace(key)
 	for _, name := range o.earlier {
 		signed, err := os.ReadFile(name)
 		if err != nil {
 			return nil, "", nil, err
 		}
-		c, err := trail.ParseCheckpoint(signed, key)
+		c, err := byAny(keys, signed)
 		if err != nil {
 			return nil, "", nil, fmt.Errorf("%s: %w", name, err)
 		}
 		earlier = append(earlier, c)
 	}
 	log, err := trail.Open(o.log)
-	return log, key, earlier, err
+	return log, keys[0], earlier, err
+}
+
+// byAny reads a checkpoint that one of the keys has signed. That of the log itself must be the
+// newest key's: who has found one of before could write another log.
+func byAny(keys []string, signed []byte) (c trail.Checkpoint, err error) {
+	for _, key := range keys {
+		if c, err = trail.ParseCheckpoint(signed, key); err == nil {
+			return c, nil
+		}
+	}
+	return c, err
 }
 
 func (a *app) auditVerifyCmd() *cobra.Command {
@@ -56,7 +70,8 @@ func (a *app) auditVerifyCmd() *cobra.Command {
 		Use: "verify", Short: "Prove, from files alone, that the audit log is what was written", Args: cobra.NoArgs,
 		Long: "Computes the Merkle tree over all entries anew, and holds it against the checkpoint that the log's\n" +
 			"key signed. Entries that were taken away together with newer checkpoints show against an earlier\n" +
-			"one: keep copies of the file \"checkpoint\" elsewhere.",
+			"one: keep copies of the file \"checkpoint\" elsewhere. Where the key was replaced since, give its\n" +
+			"public half (audit.key.pub.old) as another --key, behind the one of now.",
 		Example: "  postern audit verify --dir /var/lib/postern/audit --key audit.key.pub --earlier yesterday",
 		RunE: func(*cobra.Command, []string) (err error) {
 			log, key, earlier, err := o.open()

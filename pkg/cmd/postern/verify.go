@@ -32,7 +32,7 @@ func (a *app) verifyCmd() *cobra.Command {
 				return usage("--raw-key opens what is read from the control plane; with --dir nothing is opened")
 			case dir != "":
 				return a.verifyFiles(&o, dir, args)
-			case o.log != "" || o.key != "" || len(o.earlier) > 0:
+			case o.log != "" || len(o.keys) > 0 || len(o.earlier) > 0:
 				return usage("--log, --key and --earlier verify the files of a folder, which --dir names")
 			case len(args) != 1:
 				return usage("name one session, or a folder with --dir")
