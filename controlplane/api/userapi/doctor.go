@@ -93,8 +93,20 @@ func (a *Access) examine(ctx context.Context, now *policy.Snapshot, name postern
 	if res.GetSpec().GetProtocol() == string(postern.SSH) {
 		h.Findings = append(h.Findings, hostFindings(now, res, tasks)...)
 	}
-	h.Findings = append(append(h.Findings, policyFindings(res)...), rawFindings(now, name, tasks)...)
+	h.Findings = slices.Concat(a.shut(now, name), h.Findings, policyFindings(res), rawFindings(now, name, tasks))
 	return h, nil
+}
+
+// shut tells why nobody gets in at all, whatever holds for those who do.
+func (a *Access) shut(now *policy.Snapshot, name postern.ResourceName) (out []*nodev1.Finding) {
+	if reason, lock, ok := now.Locked("", "", "", name, "", a.cfg.Now()); ok {
+		out = append(out, &nodev1.Finding{Severity: "note", Check: "lock", Object: string(name), Text: "nobody is let in: " + reason, Fix: "postern unlock " + lock + ", once the reason is gone"})
+	}
+	if _, ok := a.cfg.Hub.NodeFor(name); !ok {
+		out = append(out, &nodev1.Finding{Severity: "note", Check: "node", Object: string(name), Text: "nobody can get in: no node that serves it is connected, or those that are drain",
+			Fix: "postern nodes lists them, and their logs say why they are away; spec.reachableFrom of the resource picks them"})
+	}
+	return out
 }
 
 func wanted(r *typesv1.Resource) postern.Level {

@@ -230,6 +230,7 @@ type hub struct {
 	grants map[string][]*typesv1.Grant
 	asked  *nodev1.Command
 	answer *nodev1.CommandResult
+	down   bool // no node serves anything
 }
 
 func (h *hub) Nodes() []*apiv1.NodeStatus { return h.nodes }
@@ -273,7 +274,7 @@ func (h *hub) Command(_ context.Context, node postern.NodeName, cmd *nodev1.Comm
 }
 
 func (h *hub) NodeFor(r postern.ResourceName) (postern.NodeName, bool) {
-	return "node-1", r == "warehouse"
+	return "node-1", r == "warehouse" && !h.down
 }
 
 func (h *hub) WallFor(postern.ResourceName) (postern.NodeName, bool) { return "", false }
