@@ -1,8 +1,10 @@
 package mcp
 
 import (
+	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/posterngate/postern/pkg/content"
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
@@ -57,8 +59,11 @@ func (t *Talk) shown(m *Message, terms Terms, memory Memory) (*Message, []Change
 		out, err := maskError(m, terms.Masks)
 		return out, nil, err
 	}
+	if kind, says := m.Result["resultType"]; says && kind != "complete" {
+		return nil, nil, errors.New("the server asks the client for something instead, or answers later, which it is not let")
+	}
 	result, changed, err := t.server.listed(m.Result, terms, memory)
-	if terms.Method == "initialize" {
+	if introduces(terms.Method) {
 		result, changed, err = t.server.introduced(m.Result, memory)
 	}
 	if err != nil {
@@ -66,6 +71,10 @@ func (t *Talk) shown(m *Message, terms Terms, memory Memory) (*Message, []Change
 	}
 	if result, err = maskResult(result, terms.Masks); err != nil {
 		return nil, nil, err
+	}
+	if _, says := result["cacheScope"]; says { // it is for one subject, under one task
+		result = maps.Clone(result)
+		result["cacheScope"] = "private"
 	}
 	return &Message{ID: m.ID, Result: result}, changed, nil
 }
@@ -178,6 +187,12 @@ func (s *Server) introduced(result map[string]any, memory Memory) (out map[strin
 		maps.DeleteFunc(can, func(name string, _ any) bool { return !capabilities[name] })
 		out["capabilities"] = can
 	}
+	if versions, ok := result["supportedVersions"].([]any); ok {
+		out["supportedVersions"] = slices.DeleteFunc(slices.Clone(versions), func(v any) bool {
+			s, _ := v.(string)
+			return s == "" || s > newest
+		})
+	}
 	r := &nodev1.PinServerRequest{List: Instructions, Whole: true}
 	var text []byte
 	if told, has := result["instructions"]; has {
@@ -196,18 +211,4 @@ func (s *Server) introduced(result map[string]any, memory Memory) (out map[strin
 		delete(out, "instructions")
 	}
 	return out, changed, nil
-}
-
-// forwarded is a message as it is sent on, but for the ids in it. What a client says that it can do
-// for the server is left out, for the server is not let ask for it.
-func forwarded(m *Message) Message {
-	out := *m
-	if m.Method != "initialize" {
-		return out
-	}
-	if out.Params = maps.Clone(m.Params); out.Params == nil {
-		out.Params = map[string]any{}
-	}
-	out.Params["capabilities"] = map[string]any{}
-	return out
 }

@@ -137,6 +137,10 @@ func (b *Bodies) show(messages []*Message) (out []*Message, err error) {
 		}
 		b.outcome.Changed = append(b.outcome.Changed, changed...)
 		if shown != nil {
+			if shown.Response() && shown.ID == "" && !b.asked.Batch && len(b.asked.Sent) == 1 && b.outcome.Answers[b.asked.Sent[0]] == "" {
+				shown.ID = b.asked.Sent[0] // there is nothing else that the server could not read
+				b.talk.Forget(shown.ID)
+			}
 			if shown.Response() && shown.ID != "" {
 				b.outcome.Answers[shown.ID] = answer(shown)
 			}

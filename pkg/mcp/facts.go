@@ -67,6 +67,7 @@ var methods = map[string]struct {
 	request bool
 }{
 	"initialize":                       {Life, "", true},
+	"server/discover":                  {Life, "", true},
 	"ping":                             {Life, "", true},
 	"logging/setLevel":                 {Life, "", true},
 	"notifications/initialized":        {Life, "", false},
@@ -167,8 +168,11 @@ func (f *Facts) Text() string {
 	return text
 }
 
-// beside are the parameters but the name, the arguments, and where progress is told, which
-// is another one each time.
+// introduces reports whether a server is asked by a method what it is.
+func introduces(method string) bool { return method == "initialize" || method == "server/discover" }
+
+// beside are the parameters but the name, the arguments, where progress is told, which is
+// another one each time, and who the client is.
 func beside(params map[string]any, name string) map[string]any {
 	out := maps.Clone(params)
 	delete(out, "arguments")
@@ -177,7 +181,10 @@ func beside(params map[string]any, name string) map[string]any {
 	}
 	if meta, ok := out["_meta"].(map[string]any); ok {
 		meta = maps.Clone(meta)
-		if delete(meta, "progressToken"); len(meta) == 0 {
+		for _, name := range []string{"progressToken", versionKey, clientKey, capabilitiesKey} {
+			delete(meta, name)
+		}
+		if len(meta) == 0 {
 			delete(out, "_meta")
 		} else {
 			out["_meta"] = meta

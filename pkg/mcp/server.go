@@ -156,7 +156,7 @@ func about(f *Facts, pins *nodev1.ServerPins, rule *postern.MCPRule) (out []thin
 		named(Tools)
 	case f.Kind == Resource:
 		named(Tools)
-	case f.Method == "initialize":
+	case introduces(f.Method):
 		out = append(out, thing{Instructions, Introduction})
 	case f.Method == "resources/templates/list": // nobody calls one of them by its name
 		named(Templates)
@@ -166,7 +166,7 @@ func about(f *Facts, pins *nodev1.ServerPins, rule *postern.MCPRule) (out []thin
 
 // pinned reports whether a message may be about something that is pinned.
 func pinned(f *Facts) bool {
-	return f.Unknown == "" && (f.Kind == Tool || f.Kind == Prompt || f.Kind == Resource || f.Method == "initialize" || f.Method == "resources/templates/list")
+	return f.Unknown == "" && (f.Kind == Tool || f.Kind == Prompt || f.Kind == Resource || introduces(f.Method) || f.Method == "resources/templates/list")
 }
 
 // Changed says how what a message is about differs from what it must be, and what the

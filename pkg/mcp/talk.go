@@ -69,7 +69,7 @@ func (t *Talk) Ask(m *Message, terms Terms) (*Message, error) {
 		if err != nil {
 			return nil, err
 		}
-		out.Params = maps.Clone(m.Params)
+		out.Params = maps.Clone(out.Params)
 		out.Params["requestId"] = json.RawMessage(cmp.Or(t.forget(id), nobody))
 	case m.Request():
 		if _, taken := t.ids[m.ID]; taken {

@@ -108,7 +108,7 @@ func TestMCP(t *testing.T) {
 		{message(`"id":1,"method":"resources/read","params":{"uri":"docs://a/b"}`), "allow masked"},
 		{message(`"id":1,"method":"resources/read","params":{"uri":"docs://a/../b"}`), "deny does not allow"},
 		{message(`"id":1,"method":"resources/read","params":{"uri":"docs://a/%2e%2e/b"}`), "deny does not allow"},
-		{message(`"id":1,"method":"resources/read","params":{"uri":"docs://a/.\\t./b"}`), "deny does not allow"}, // as the parsers of browsers and Node read ..
+		{message(`"id":1,"method":"resources/read","params":{"uri":"docs://a/.\t./b"}`), "deny does not allow"}, // as the parsers of browsers and Node read ..
 		{message(`"id":1,"method":"resources/read","params":{"uri":"docs://a/b "}`), "deny does not allow"},
 		{message(`"id":1,"method":"resources/read","params":{"uri":"file:///etc/passwd"}`), "deny does not allow"},
 		{message(`"id":1,"method":"prompts/get","params":{"name":"triage"}`), "allow masked"},

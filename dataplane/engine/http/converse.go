@@ -216,6 +216,11 @@ func (t *talk) headers(h http.Header) {
 			h.Del(name)
 		}
 	}
+	if len(t.calls) == 1 && !t.batch {
+		for name, v := range t.calls[0].sent.Headers() {
+			h.Set(name, v)
+		}
+	}
 }
 
 // silent reports whether nothing of what a client asked goes on.

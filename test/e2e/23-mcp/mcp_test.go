@@ -1,5 +1,5 @@
-// Package mcp shows servers of the Model Context Protocol under a task: the official SDK's
-// client, as an agent that acts for a person, at a server that is built with the same SDK,
+// Package mcp shows servers of the Model Context Protocol under a task: the official SDKs'
+// clients, as agents that act for a person, at servers that are built with the same SDKs,
 // through a real node.
 package mcp
 
@@ -394,6 +394,57 @@ func TestSignIn(t *testing.T) {
 		t.Errorf("what is masked shows: %s", said)
 	}
 	has(t, "carol, who may not", d.signIn(t, "carol"), `"failed":`, "403")
+}
+
+const statelessWorld = `
+apiVersion: postern/v1
+kind: Resource
+metadata: {name: stateless}
+spec: {protocol: http, endpoint: {host: 127.0.0.1, port: %d, tls: {mode: disable}, http: {auth: {scheme: none}}}}
+---
+apiVersion: postern/v1
+kind: Task
+metadata: {name: second-desk}
+spec:
+  purpose: let an agent help with tickets, at a server without sessions
+  resources: {names: [stateless]}
+  permit: [{path: /mcp, methods: [POST], mask: {/customer/email: hidden}, mcp: {tools: [search, ask]}}]
+  duration: 1h
+---
+apiVersion: postern/v1
+kind: Binding
+metadata: {name: second-desk}
+spec: {subjects: [{group: analysts}], tasks: [second-desk]}
+`
+
+// TestSecondGeneration: the client of the SDK's second generation works with a server that speaks
+// the version 2026-07-28 alone, and with one that has sessions.
+func TestSecondGeneration(t *testing.T) {
+	d := start(t)
+	server := exec.Command("node", "testdata/stateless-server.cjs")
+	said := &lines{}
+	server.Env, server.Stderr = append(os.Environ(), "NODE_PATH="+d.modules), said
+	out := house.Must(server.StdoutPipe())(t)
+	house.Must(0, server.Start())(t)
+	t.Cleanup(func() { _ = server.Process.Kill(); _ = server.Wait() })
+	var port int
+	house.Must(fmt.Fscan(out, &port))(t)
+	d.Apply(t, "ada", fmt.Sprintf(statelessWorld, port))
+	d.Serves(t, "stateless")
+	for task, says := range map[string][]string{
+		"second-desk.stateless": {`"version":"2.0.0"`, `"era":"modern","told":"Be kind"`, `"tools":["search","ask"]`, `"structuredContent":{"customer":{"email":"***"},"n":4}`, `"ask":"Cannot request input`, `does not allow the tool \"drop\"`},
+		"helpdesk.tickets":      {`"version":"1.0.0"`, `"era":"legacy"`, `"tools":["search","refund"]`, `"structuredContent":{"customer":{"email":"***"},"n":4}`, `does not allow the tool \"drop\"`},
+	} {
+		client := exec.CommandContext(t.Context(), "node", "testdata/stateless-client.cjs")
+		headers := house.Must(json.Marshal(map[string]string{"Authorization": "Bearer " + d.DataToken(t, "alice"), "Postern-Task": task}))(t)
+		client.Env = append(os.Environ(), "NODE_PATH="+d.modules, "NODE_EXTRA_CA_CERTS="+d.CAFile, "MCP_URL=https://"+d.Nodes[0].HTTP+"/mcp", "MCP_HEADERS="+string(headers))
+		client.Stderr = t.Output()
+		text := string(house.Must(client.Output())(t))
+		has(t, task, text, says...)
+		if strings.Contains(text, canary) || strings.Contains(text, `"asked"`) || strings.Contains(said.String()+d.stderr.String(), "dropped") {
+			t.Errorf("%s: %s", task, text)
+		}
+	}
 }
 
 // introduction: what a server says of itself to a model is shown as it was first, and as it
