@@ -29,10 +29,10 @@ import (
 
 // Index answers.
 type Index interface {
-	Sessions(ctx context.Context, f index.Filter) ([]*typesv1.Session, error)
 	Search(ctx context.Context, q index.Query) ([]index.Found, error)
 	Who(ctx context.Context, q index.Who) ([]index.Use, error)
 	Usage(ctx context.Context, q index.Usage) ([]index.Used, error)
+	Takers(ctx context.Context, task, resource string) ([]index.Taker, error)
 	Session(ctx context.Context, id postern.SessionID) (*typesv1.Session, error)
 }
 

@@ -54,34 +54,29 @@ func TestQuestionsAreChecked(t *testing.T) {
 	}
 }
 
-// sessions is an index of sessions alone, the newest first.
-type sessions struct {
+// takers is an index of who took the task t, the last first.
+type takers struct {
 	Index
-	list []*typesv1.Session
+	list []index.Taker
 }
 
-func (s sessions) Sessions(_ context.Context, f index.Filter) (out []*typesv1.Session, _ error) {
-	for _, one := range s.list {
-		if one.GetTask() == f.Task && f.Before == nil {
-			out = append(out, one)
-		}
+func (t takers) Takers(_ context.Context, task, _ string) ([]index.Taker, error) {
+	if task != "t" {
+		return nil, nil
 	}
-	return out, nil
+	return t.list, nil
 }
 
 func TestUnusedBindings(t *testing.T) {
 	now := time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
-	used := func(days int, subject, workload string, groups ...string) *typesv1.Session {
-		at := timestamppb.New(now.AddDate(0, 0, -days))
-		return &typesv1.Session{Task: "t", Subject: subject, Workload: workload, Groups: groups, StartTime: at, LastTime: at}
+	used := func(days int, subject, workload string, groups ...string) index.Taker {
+		return index.Taker{Subject: subject, Workload: workload, Groups: groups, Last: now.AddDate(0, 0, -days)}
 	}
 	binding := func(name string, s ...*typesv1.SubjectSelector) *typesv1.Binding {
 		return &typesv1.Binding{Metadata: &typesv1.Metadata{Name: name}, Spec: &typesv1.BindingSpec{Subjects: s, Tasks: []string{"t"}}}
 	}
-	madeUp := used(2, "bob", "", "leads")
-	madeUp.Doubt = "the grant is carol's"
 	h := New(Config{
-		Index: sessions{list: []*typesv1.Session{used(1, "alice", "", "analysts"), madeUp, used(100, "bob", "", "leads"), used(120, "nightly", "nightly")}},
+		Index: takers{list: []index.Taker{used(1, "alice", "", "analysts"), used(100, "bob", "", "leads"), used(120, "nightly", "nightly")}},
 		Bindings: func() ([]*typesv1.Binding, error) {
 			return []*typesv1.Binding{
 				binding("analysts", &typesv1.SubjectSelector{Group: "analysts"}),

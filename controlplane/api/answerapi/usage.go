@@ -99,6 +99,7 @@ func (h *Handler) unused(ctx context.Context, q index.Usage, since time.Time) ([
 	if err != nil {
 		return nil, err
 	}
+	takers := map[string][]index.Taker{}
 	var out []*apiv1.UnusedBinding
 	for _, b := range bindings {
 		if !concerns(b, q) {
@@ -108,10 +109,14 @@ func (h *Handler) unused(ctx context.Context, q index.Usage, since time.Time) ([
 			if q.Task != "" && q.Task != task {
 				continue
 			}
-			last, err := h.lastUse(ctx, b, index.Filter{Task: task, Resource: q.Resource})
-			if err != nil {
-				return nil, err
+			who, ok := takers[task]
+			if !ok {
+				if who, err = h.cfg.Index.Takers(ctx, task, q.Resource); err != nil {
+					return nil, err
+				}
+				takers[task] = who
 			}
+			last := lastUse(b, who)
 			if last == nil || last.AsTime().Before(since) {
 				out = append(out, &apiv1.UnusedBinding{Binding: b.GetMetadata().GetName(), Task: task, LastTime: last})
 			}
@@ -133,30 +138,12 @@ func concerns(b *typesv1.Binding, q index.Usage) bool {
 	return true
 }
 
-// lookBack bounds the pages of a task's sessions in which a binding's last use is looked
-// for.
-const lookBack = 10
-
-// lastUse is that of the newest session whose subject the binding picks, or nil. What a node may
-// have made up is no use.
-func (h *Handler) lastUse(ctx context.Context, b *typesv1.Binding, f index.Filter) (*timestamppb.Timestamp, error) {
-	f.Limit = index.MaxPage
-	for range lookBack {
-		list, err := h.cfg.Index.Sessions(ctx, f)
-		if err != nil {
-			return nil, err
+// lastUse is that of whoever took a task last of those whom a binding picks, or nil.
+func lastUse(b *typesv1.Binding, takers []index.Taker) *timestamppb.Timestamp {
+	for _, t := range takers {
+		if policy.MayPick(b.GetSpec().GetSubjects(), &postern.Subject{Name: t.Subject, Groups: t.Groups, Workload: t.Workload}) {
+			return timestamppb.New(t.Last)
 		}
-		for _, s := range list {
-			subject := &postern.Subject{Name: s.GetSubject(), Groups: s.GetGroups(), Workload: s.GetWorkload()}
-			if s.GetDoubt() == "" && policy.MayPick(b.GetSpec().GetSubjects(), subject) {
-				return s.GetLastTime(), nil
-			}
-		}
-		if len(list) < f.Limit {
-			break
-		}
-		last := list[len(list)-1]
-		f.Before = &index.Place{Start: last.GetStartTime().AsTime(), ID: last.GetId()}
 	}
-	return nil, nil
+	return nil
 }

@@ -186,7 +186,14 @@ type Used struct {
 	Doubted                                                  bool // whose they are cannot be believed
 }
 
-// MaxUsed bounds the rows of one Usage.
+// Taker is somebody who took a task, in the groups that they had then.
+type Taker struct {
+	Subject, Workload string
+	Groups            []string
+	Last              time.Time
+}
+
+// MaxUsed bounds the rows of one Usage, and of Takers.
 const MaxUsed = 10_000
 
 // An Index keeps the rows. It is safe for concurrent use. What Commit changed may be
@@ -213,6 +220,9 @@ type Index interface {
 	Who(ctx context.Context, q Who) ([]Use, error)
 	// Usage sums up sessions, the last used first; at most MaxUsed rows.
 	Usage(ctx context.Context, q Usage) ([]Used, error)
+	// Takers are all who took a task, on one resource where that is not empty, the last first;
+	// at most MaxUsed. Sessions of which it is doubted whose they are count for nobody.
+	Takers(ctx context.Context, task, resource string) ([]Taker, error)
 
 	// Open lists recordings that have no end, in order of their ids, beginning behind after,
 	// at most limit of them.

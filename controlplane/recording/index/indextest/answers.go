@@ -379,6 +379,39 @@ func usage(t *testing.T, x index.Index) {
 	}
 }
 
+// takers are told once each, by the groups that they had.
+func takers(t *testing.T, x index.Index) {
+	for i, c := range []struct {
+		subject, workload, task, resource, doubt string
+		groups                                   []string
+	}{
+		{"alice", "", "report", "warehouse", "", []string{"analysts", "leads"}}, {"alice", "", "report", "warehouse", "", []string{"leads"}},
+		{"bot", "bot", "report", "warehouse", "", nil}, {"bot", "bot", "report", "warehouse", "", nil}, {"bob", "", "report", "shop", "", nil},
+		{"carol", "", "report", "warehouse", "the grant is bob's", nil}, {"dave", "", "load", "warehouse", "", nil},
+	} {
+		u := update(fmt.Sprintf("s-%d", i), 0, i*60)
+		u.Session.Subject, u.Session.Workload, u.Session.Task, u.Session.Resource, u.Session.Groups, u.Session.Doubt = c.subject, c.workload, c.task, c.resource, c.groups, c.doubt
+		must(t, x.Commit(context.Background(), u))
+	}
+	raw := update(string(record.RawID("s-0")), 0, 500)
+	raw.Session.Subject, raw.Session.Task = "alice", "report"
+	must(t, x.Commit(context.Background(), raw))
+	for _, c := range []struct{ task, resource, want string }{
+		{"report", "", "bob/[] 4h0m0s, bot/bot[] 3h0m0s, alice/[leads] 1h0m0s, alice/[analysts leads] 0s"},
+		{"report", "shop", "bob/[] 4h0m0s"}, {"load", "", "dave/[] 6h0m0s"}, {"none", "", ""},
+	} {
+		list, err := x.Takers(context.Background(), c.task, c.resource)
+		must(t, err)
+		var got []string
+		for _, w := range list {
+			got = append(got, fmt.Sprintf("%s/%s%v %s", w.Subject, w.Workload, w.Groups, w.Last.Sub(began)))
+		}
+		if strings.Join(got, ", ") != c.want {
+			t.Errorf("%s of %s: %q, want %s", c.task, c.resource, got, c.want)
+		}
+	}
+}
+
 // forget lets days go, but not what is held or lives.
 func forget(t *testing.T, x index.Index) {
 	ctx := context.Background()

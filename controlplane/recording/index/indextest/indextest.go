@@ -32,6 +32,7 @@ func Run(t *testing.T, open func(t *testing.T) index.Index) {
 	t.Run("Who", func(t *testing.T) { who(t, open(t)) })
 	t.Run("WhoWasThere", func(t *testing.T) { whoWasThere(t, open(t)) })
 	t.Run("Usage", func(t *testing.T) { usage(t, open(t)) })
+	t.Run("Takers", func(t *testing.T) { takers(t, open(t)) })
 	t.Run("End", func(t *testing.T) { end(t, open(t)) })
 	t.Run("BusyHour", func(t *testing.T) { busyHour(t, open(t)) })
 	t.Run("ManyWords", func(t *testing.T) { manyWords(t, open(t)) })

@@ -2,6 +2,7 @@ package query
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -37,6 +38,30 @@ func (r *Reader) Usage(ctx context.Context, q index.Usage) (list []index.Used, e
 	})
 	if err != nil {
 		return nil, fmt.Errorf("index: usage: %w", err)
+	}
+	return list, nil
+}
+
+// Takers implements index.Index.
+func (r *Reader) Takers(ctx context.Context, task, resource string) (list []index.Taker, err error) {
+	var c clause
+	c.add(true, NotRaw)
+	c.add(true, "doubt = '' AND task = ?", task)
+	c.add(resource != "", "resource = ?", resource)
+	text := `SELECT subject, workload, groups, max(last_us) FROM session s WHERE ` + c.String() + ` GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 2, 3 LIMIT ?`
+	err = r.rows(ctx, text, append(c.args, index.MaxUsed), func(scan func(...any) error) error {
+		var t index.Taker
+		var groups string
+		var last int64
+		if err := scan(&t.Subject, &t.Workload, &groups, &last); err != nil {
+			return err
+		}
+		t.Last = time.UnixMicro(last).UTC()
+		list = append(list, t)
+		return json.Unmarshal([]byte(groups), &list[len(list)-1].Groups)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("index: who took %s: %w", task, err)
 	}
 	return list, nil
 }
