@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"io"
 	"io/fs"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -32,6 +33,20 @@ func FuzzAnnounced(f *testing.F) {
 		mode, size, name, err := announced(line)
 		if err == nil && (mode&^0o777 != 0 || size < 0 || strings.Contains(name, "/") || name == ".." || name == "." || name == "") {
 			t.Errorf("%q is %v %d %q", line, mode, size, name)
+		}
+	})
+}
+
+func FuzzStamped(f *testing.F) {
+	f.Add("T1700000000 0 1700000000 0")
+	f.Add("T-1 0 99999999999 0")
+	f.Fuzz(func(t *testing.T, line string) {
+		if line == "" {
+			return
+		}
+		at, err := stamped(line)
+		if at.said != (err == nil) || min(at.changed, at.read) < 0 || max(at.changed, at.read) > math.MaxUint32 {
+			t.Errorf("%q is %+v: %v", line, at, err)
 		}
 	})
 }

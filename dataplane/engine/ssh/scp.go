@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"path"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/posterngate/postern/pkg/postern"
 	facts "github.com/posterngate/postern/pkg/ssh"
@@ -284,6 +286,7 @@ func (c *copier) sink(into string, inside bool) error {
 	if err := c.ok(); err != nil {
 		return err
 	}
+	var before stamps
 	for {
 		line, err := c.line()
 		switch {
@@ -296,7 +299,10 @@ func (c *copier) sink(into string, inside bool) error {
 		case line == "":
 			return errors.New("an empty line")
 		case line[0] == 'T':
-			if err := c.ok(); err != nil { // times are the host's
+			if before, err = stamped(line); err != nil {
+				return errors.Join(c.complain(err), err)
+			}
+			if err := c.ok(); err != nil {
 				return err
 			}
 			continue
@@ -310,6 +316,8 @@ func (c *copier) sink(into string, inside bool) error {
 		if err != nil {
 			return errors.Join(c.complain(err), err)
 		}
+		at := before
+		before = stamps{}
 		to := facts.Facts{Verb: facts.Write, Asked: into}
 		target := path.Join(into, name)
 		if inside {
@@ -319,9 +327,9 @@ func (c *copier) sink(into string, inside bool) error {
 		}
 		switch {
 		case line[0] == 'D' && c.recursive:
-			err = c.takeFolder(to, target, mode)
+			err = c.takeFolder(to, target, mode, at)
 		case line[0] == 'C':
-			err = c.takeFile(to, target, mode, size)
+			err = c.takeFile(to, target, mode, at, size)
 		default:
 			err = errors.New("not asked for")
 		}
@@ -329,6 +337,37 @@ func (c *copier) sink(into string, inside bool) error {
 			return err
 		}
 	}
+}
+
+// stamps are when a file was changed and read, in seconds since 1970 as SFTP has them.
+type stamps struct {
+	said          bool
+	changed, read int64
+}
+
+// stamped reads "T1700000000 0 1700000000 0", which comes before an announcement.
+func stamped(line string) (stamps, error) {
+	at := stamps{said: true}
+	fields := strings.Fields(line[1:])
+	if len(fields) != 4 {
+		return stamps{}, errors.New("the times of a file cannot be read")
+	}
+	for i, into := range map[int]*int64{0: &at.changed, 2: &at.read} {
+		n, err := strconv.ParseInt(fields[i], 10, 64)
+		if err != nil {
+			return stamps{}, errors.New("the times of a file cannot be read")
+		}
+		*into = min(max(n, 0), math.MaxUint32)
+	}
+	return at, nil
+}
+
+// stamp gives what was taken its times, with -p.
+func (c *copier) stamp(o *operation, name string, at stamps) error {
+	if !c.times || !at.said {
+		return nil
+	}
+	return c.files.use(o, func() error { return c.files.host.Chtimes(name, time.Unix(at.read, 0), time.Unix(at.changed, 0)) })
 }
 
 // announced reads "C0644 12 name". A name is one of a file in a folder, and no path.
@@ -354,7 +393,7 @@ func (c *copier) isFolder(name string) bool {
 
 // takeFolder makes a folder where there is none, and takes what is in it. The client goes on
 // after one that cannot be made, as after a file.
-func (c *copier) takeFolder(to facts.Facts, name string, mode fs.FileMode) error {
+func (c *copier) takeFolder(to facts.Facts, name string, mode fs.FileMode, at stamps) error {
 	o, err := c.files.admit(to, "mkdir", name)
 	if err != nil {
 		return c.complain(err)
@@ -371,10 +410,18 @@ func (c *copier) takeFolder(to facts.Facts, name string, mode fs.FileMode) error
 	if err := c.sink(name, true); err != nil {
 		return err
 	}
+	if c.times && at.said { // what was put into it has changed them
+		if o, err = c.files.admit(to, "setstat", name); err != nil {
+			return c.complain(err)
+		}
+		if err := c.files.finish(o.execution, "setstat", c.stamp(o, name, at)); err != nil {
+			return c.complain(err)
+		}
+	}
 	return c.ok()
 }
 
-func (c *copier) takeFile(to facts.Facts, name string, mode fs.FileMode, size int64) error {
+func (c *copier) takeFile(to facts.Facts, name string, mode fs.FileMode, at stamps, size int64) error {
 	t, err := c.files.openFile(to, "write", name, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_TRUNC, mode)
 	if err != nil {
 		return c.complain(err)
@@ -382,7 +429,7 @@ func (c *copier) takeFile(to facts.Facts, name string, mode fs.FileMode, size in
 	lost, err := c.receive(t, size)
 	t.cut = lost != nil || err != nil
 	if !t.cut && c.times { // -p
-		err = t.far.Chmod(mode)
+		err = errors.Join(t.far.Chmod(mode), c.stamp(t.op, name, at))
 	}
 	err = errors.Join(err, t.Close())
 	switch {

@@ -1,12 +1,14 @@
 package ssh
 
 import (
+	"errors"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	facts "github.com/posterngate/postern/pkg/ssh"
 )
@@ -67,5 +69,40 @@ func TestScpGoesOn(t *testing.T) {
 		fill(back, filepath.Base(from)+"/taken/x", filepath.Base(from)+"/a folder")
 		_, errs, code = h.stock(t, "scp", how, "-r", "node:"+from, back)
 		come(how+" down", filepath.Join(back, filepath.Base(from)), code, errs)
+	}
+}
+
+// TestScpTimes: -p keeps when files and folders were changed, in the old protocol as in the new one.
+func TestScpTimes(t *testing.T) {
+	h := newHouse(t)
+	dir, local := place(t, ""), t.TempDir()
+	below(h, dir)
+	old := time.Unix(1_500_000_000, 0)
+	folder := filepath.Join(local, "folder")
+	if err := errors.Join(
+		os.MkdirAll(dir, 0o755), os.Mkdir(folder, 0o755), os.WriteFile(filepath.Join(folder, "file"), []byte("text"), 0o644),
+		os.Chtimes(filepath.Join(folder, "file"), old, old), os.Chtimes(folder, old, old),
+	); err != nil {
+		t.Fatal(err)
+	}
+	for _, how := range []string{"-O", "-s"} {
+		to, back := filepath.Join(dir, how[1:]), filepath.Join(local, "back"+how)
+		if _, errs, code := h.stock(t, "scp", how, "-p", "-r", folder, "node:"+to); code != 0 {
+			t.Errorf("%s up: exit %d: %s", how, code, errs)
+		}
+		if _, errs, code := h.stock(t, "scp", how, "-p", "-r", "node:"+to, back); code != 0 {
+			t.Errorf("%s down: exit %d: %s", how, code, errs)
+		}
+		for _, name := range []string{to, to + "/file", back, back + "/file"} {
+			if info, err := os.Stat(name); err != nil || !info.ModTime().Equal(old) {
+				t.Errorf("%s: %s is of another time: %v, %v", how, name, info, err)
+			}
+		}
+	}
+	if _, errs, code := h.stock(t, "scp", "-O", "-r", folder, "node:"+dir+"/new"); code != 0 {
+		t.Errorf("exit %d: %s", code, errs)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "new/file")); err != nil || info.ModTime().Equal(old) {
+		t.Errorf("without -p: %v, %v", info, err)
 	}
 }
