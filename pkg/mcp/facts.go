@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/posterngate/postern/pkg/content"
 	"github.com/posterngate/postern/pkg/http"
 	"github.com/posterngate/postern/pkg/postern"
 )
@@ -194,12 +195,17 @@ func beside(params map[string]any, name string) map[string]any {
 }
 
 // Asked is what people are asked about beside the text, each as JSON in its one form: the
-// arguments, what is said beside them, and of what has changed what it is now.
-func (f *Facts) Asked() ([][]byte, error) {
+// arguments, what is said beside them, and of what has changed what it is now. Where nobody
+// is asked it is recorded with masks, whose paths begin in the arguments; nil masks nothing.
+func (f *Facts) Asked(masks *content.Rule) ([][]byte, error) {
 	var out [][]byte
 	for _, o := range []map[string]any{f.Arguments, f.Beside} {
 		if len(o) == 0 {
 			continue
+		}
+		o, err := maskObject(o, masks)
+		if err != nil {
+			return nil, err
 		}
 		text, err := encode(o)
 		if err != nil {

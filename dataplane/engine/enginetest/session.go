@@ -46,6 +46,7 @@ var (
 type Execution struct {
 	Text    string
 	Params  []string
+	Beside  []string // what is recorded with them
 	Rows    int64    // as told
 	Data    []byte   // of the rows, as told, up to 64 KiB
 	Raw     []byte   // of what was masked, as it was before that, up to 64 KiB
@@ -189,6 +190,7 @@ func (s *Session) Admit(a *engine.Admission, args engine.Args, f *engine.Flow) e
 		}
 		e.Params = append(e.Params, string(v))
 	}
+	e.Beside = args.Beside
 	s.admitted = append(s.admitted, e)
 	rows, limit := p.Rows, p.Bytes
 	if rows == 0 {

@@ -137,14 +137,6 @@ func (x *exchange) call(ctx context.Context, m *mcp.Message) (*call, error) {
 	if f.Changed, f.Now, err = t.server.Changed(t.memory, f, t.rule); err != nil {
 		return nil, x.deny(ctx, postern.AsRefusal(err))
 	}
-	asked, err := f.Asked()
-	if err != nil {
-		return nil, err
-	}
-	if with := request.Approved(t.forward(x)); len(with) > 0 {
-		asked = append([][]byte{withHeaders(with)}, asked...) // no JSON, as arguments are; and what has changed is the last
-	}
-	args := engine.Args{Values: asked, Null: func(int) bool { return false }}
 	st := x.message(f)
 	c := &call{Message: m, effect: f.Effect()}
 	for range maxJudged {
@@ -152,10 +144,18 @@ func (x *exchange) call(ctx context.Context, m *mcp.Message) (*call, error) {
 		if err != nil {
 			return nil, err
 		}
+		args, err := x.told(f, adm, an)
+		if err != nil {
+			return nil, err
+		}
 		if err := x.pass(ctx, adm, args, &c.flow); again(err) {
 			continue
 		} else if err != nil {
 			return nil, err
+		}
+		if err := c.keepRaw(f, adm, an); err != nil {
+			no := postern.AsRefusal(err)
+			return nil, errors.Join(err, c.flow.Done(engine.Outcome{Code: no.Code.String(), Message: no.Reason, Affected: -1}))
 		}
 		if f.Changed != "" && adm.Decision.Verdict == postern.VerdictHold {
 			if err := t.server.Accept(t.memory, f, f.Changed, t.rule, c.flow.Hold()); err != nil {
@@ -170,6 +170,35 @@ func (x *exchange) call(ctx context.Context, m *mcp.Message) (*call, error) {
 		return c, nil
 	}
 	return nil, errUnsteady
+}
+
+// told is what a message says beside its text: as people are asked about it, or as it is recorded,
+// with the masks of its answer.
+func (x *exchange) told(f *mcp.Facts, adm *engine.Admission, an *analysis) (engine.Args, error) {
+	masks := an.masks
+	if adm.Decision.Verdict == postern.VerdictHold {
+		masks = nil
+	}
+	asked, err := f.Asked(masks)
+	if err != nil {
+		return engine.Args{}, err
+	}
+	if with := request.Approved(x.talk.forward(x)); len(with) > 0 {
+		asked = append([][]byte{withHeaders(veiled(with, masks))}, asked...) // no JSON, as arguments are; and what has changed is the last
+	}
+	return engine.Args{Values: asked, Null: func(int) bool { return false }}, nil
+}
+
+// keepRaw keeps what was recorded masked, where the task wants that.
+func (c *call) keepRaw(f *mcp.Facts, adm *engine.Admission, an *analysis) error {
+	if an.masks.Empty() || adm.Decision.Verdict == postern.VerdictHold || !c.flow.KeepsRaw() {
+		return nil
+	}
+	asked, err := f.Asked(nil)
+	for _, p := range asked {
+		err = errors.Join(err, c.flow.RawOutput(engine.Asked, p))
+	}
+	return err
 }
 
 // compose makes the body of what may go on, and has the request be the call that may do

@@ -96,6 +96,34 @@ func TestMessagesArePosted(t *testing.T) {
 	}
 }
 
+// TestAskedIsRecordedMasked: who reads the record is shown no more of what was asked than of what
+// was answered; the server gets all of it.
+func TestAskedIsRecordedMasked(t *testing.T) {
+	var got string
+	h := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		got = string(b) + r.Header.Get("X-Customer")
+		answer(w, "application/json", `{"jsonrpc":"2.0","id":1,"result":{}}`)
+	})
+	_, _ = h.ask(t, "POST /mcp", strings.Replace(aCall, `"find"`, `"find","arguments":{"q":"b@example.com"}`, 1), "Content-Type: application/json", "X-Customer: c@example.com")
+	if done := fmt.Sprintf("%+v", h.one(t)); strings.Contains(done, "@example.com") || !strings.Contains(done, `{"q":"***"}`) || !strings.Contains(got, "b@example.com") || !strings.Contains(got, "c@example.com") {
+		t.Errorf("%s\nthe server got %s", done, got)
+	}
+	h.mux.HandleFunc("/plain", func(http.ResponseWriter, *http.Request) {})
+	h.door.Set(func(p *enginetest.Policy) {
+		p.Decide = func(string, any) postern.Decision {
+			d := messages("", nil)
+			d.Obligations = d.Obligations[:1]
+			return d
+		}
+	})
+	_, _ = h.ask(t, "GET /plain", "", "X-Customer: c@example.com")
+	all := h.door.Last().Executions()
+	if said := fmt.Sprintf("%+v", all); strings.Contains(said, "@example.com") || !strings.Contains(said, "x-customer: ***") {
+		t.Errorf("%s", said)
+	}
+}
+
 // TestAnswersOfAnotherKind: whatever a server answers, a client is told in its protocol, and
 // sees nothing that was not looked into.
 func TestAnswersOfAnotherKind(t *testing.T) {

@@ -73,6 +73,19 @@ func (x *exchange) veil(h http.Header) {
 	}
 }
 
+// veiled are headers of a request as they are recorded: as those of its answer are shown.
+func veiled(lines []string, masks *content.Rule) []string {
+	if masks.Empty() {
+		return lines
+	}
+	out := make([]string, len(lines))
+	for i, line := range lines {
+		name, v, _ := strings.Cut(line, ": ")
+		out[i] = name + ": " + masks.Text(name, v)
+	}
+	return out
+}
+
 // see is the body of an answer as the client may see it; h is changed to fit.
 func (x *exchange) see(resp *http.Response, h http.Header, secrets [][]byte) (io.Reader, error) {
 	body := io.Reader(resp.Body)

@@ -190,7 +190,7 @@ func unread(err error) error {
 // args are what people approve beside the first line: headers and the body. Where nobody is
 // asked the body is recorded as it goes, with the task's masks.
 func (x *exchange) args() engine.Args {
-	a := engine.Args{Beside: x.h.Shown(x.r)}
+	a := engine.Args{Beside: veiled(x.h.Shown(x.r), x.masks)}
 	if x.adm.Decision.Verdict != postern.VerdictHold {
 		return a
 	}
