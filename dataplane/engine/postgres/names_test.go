@@ -526,12 +526,11 @@ func TestDefinedAndNoted(t *testing.T) {
 		if strings.Contains(define, "E:") {
 			t.Fatalf("%s: %s", c.define, define)
 		}
-		got := ""
-		if c.then == "" {
-			got = w.say(1, note("1")...)
-		} else {
-			got = w.say(1, q(c.then))
+		then := note("1")
+		if c.then != "" {
+			then = []pgproto3.FrontendMessage{q(c.then)}
 		}
+		got := w.say(1, then...)
 		if got = strings.TrimPrefix(got, "1 2 "); got != c.want {
 			t.Errorf("%s; %s: %s", c.define, c.then, got)
 		}
