@@ -53,17 +53,21 @@ func (j *judge) statement(st *sql.Statement) bool {
 		return false
 	}
 	named := false // whether it calls a function that is allowed by name alone
+	var refused *sql.Function
 	for i := range st.Functions {
 		f := &st.Functions[i]
 		ok, byName := t.calls(f)
 		if !ok && j.blank(st, f) {
 			continue
 		}
-		if !ok {
-			j.deny(&refusal{rule: t.rules.functions, reason: fmt.Sprintf("%s does not allow function %s", t.title, f), detail: t.functionsAllowed(), hint: HintTasks})
-			return false
+		if !ok && (refused == nil || refused.Blank && !f.Blank) { // without that one a size would be NULL
+			refused = f
 		}
 		named = named || byName
+	}
+	if refused != nil {
+		j.deny(&refusal{rule: t.rules.functions, reason: fmt.Sprintf("%s does not allow function %s", t.title, refused), detail: t.functionsAllowed(), hint: HintTasks})
+		return false
 	}
 	touches := named || st.Verb == sql.Define
 	for i := range st.Tables {

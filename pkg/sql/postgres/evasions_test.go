@@ -49,7 +49,7 @@ func TestEvasions(t *testing.T) {
 		{"function in an ORDER", "SELECT id FROM orders ORDER BY app.noisy(status)", "select orders[select id.o,status.p] f:app.noisy"},
 		{"function in FETCH", "SELECT id FROM orders FETCH FIRST (app.pure(1)) ROWS ONLY", "select orders[select id.o] f:app.pure"},
 		{"aggregate of rows", "SELECT json_agg(o) FROM (SELECT id, amount FROM orders) o", "select orders[select amount.c,id.c]"},
-		{"catalogue function", "SELECT pg_get_functiondef(1), pg_stat_reset(), pg_switch_wal()", "select f:pg_catalog.pg_get_functiondef f:pg_catalog.pg_stat_reset f:pg_catalog.pg_switch_wal"},
+		{"catalogue function", "SELECT pg_get_functiondef(1), pg_stat_reset(), pg_switch_wal()", "select f:pg_catalog.pg_get_functiondef? f:pg_catalog.pg_stat_reset f:pg_catalog.pg_switch_wal"},
 		{"replication", "SELECT * FROM pg_logical_slot_peek_changes('s', NULL, NULL)", "select f:pg_catalog.pg_logical_slot_peek_changes"},
 		{"a parameter of type void", "SELECT ts_rewrite($1, 'a'::tsquery, 'SELECT 1')", "select f:pg_catalog.ts_rewrite"},
 		{"a parameter of type void in FROM", "SELECT * FROM pg_catalog.ts_rewrite('a'::tsquery, $1, 'SELECT 1') AS result", "select f:pg_catalog.ts_rewrite"},

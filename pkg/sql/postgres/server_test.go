@@ -31,6 +31,7 @@ var report = []postern.Obligation{
 		{Name: "card", Mask: &postern.MaskRule{Method: postern.MaskPartial, KeepFirst: 4}}, {Name: "country"}, {Name: "created_at"},
 	}}},
 	{Blank: "pg_relation_size"}, {Blank: "pg_table_size"}, {Blank: "pg_indexes_size"}, {Blank: "pg_total_relation_size"}, {Blank: "pg_database_size"}, {Blank: "pg_tablespace_size"},
+	{Blank: "pg_get_functiondef"}, {Blank: "pg_stat_get_live_tuples"}, {Blank: "pg_stat_get_dead_tuples"}, {Blank: "pg_stat_get_numscans"},
 }
 
 // reads are statements of all kinds, most of them attempts to see what is masked.
@@ -90,6 +91,7 @@ var reads = []string{
 	"TABLE regions",
 	"SELECT c.relname, pg_size_pretty(pg_table_size(c.oid)) AS size FROM pg_class c WHERE c.relname IN ('orders', 'customers') ORDER BY pg_total_relation_size(c.oid), 1",
 	"SELECT pg_relation_size('orders'), pg_relation_size('orders', 'fsm'), pg_relation_size(16384), pg_indexes_size('sales.customers'::regclass), pg_database_size(current_database()), pg_tablespace_size('pg_default')",
+	"SELECT pg_get_functiondef(p.oid), pg_stat_get_live_tuples(c.oid), pg_stat_get_dead_tuples(16384), pg_stat_get_numscans('orders'::regclass) FROM pg_class c, pg_proc p WHERE c.relname = 'orders' AND p.proname = 'lower' AND p.prokind = 'f'",
 	"SELECT x.* FROM orders o, XMLTABLE('/o/e' PASSING xmlelement(name o, xmlelement(name e, o.customer_email)) COLUMNS n FOR ORDINALITY, e text PATH '.', d text DEFAULT o.status) x WHERE o.id < 4 ORDER BY o.id",
 	"SELECT o.id, a, b FROM orders o LEFT JOIN XMLTABLE(XMLNAMESPACES('http://x' AS z, DEFAULT 'http://y'), '/z:r' PASSING BY REF XMLPARSE(DOCUMENT '<r xmlns=\"http://x\" k=\"1\"/>') COLUMNS k int PATH '@k' NOT NULL) AS t(a) ON o.id = t.a, LATERAL (VALUES (t.a)) v(b) ORDER BY 1 LIMIT 3",
 	"SELECT x.n FROM customers c, XMLTABLE(('/r[\"' || c.email || '\" > \"m\"]') PASSING '<r/>' COLUMNS n int PATH '1') x ORDER BY c.id LIMIT 3",

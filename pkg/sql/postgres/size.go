@@ -6,12 +6,13 @@ import (
 	"github.com/posterngate/postern/pkg/sql"
 )
 
-// sizes are the functions of pg_catalog that say how much room something takes, or what a
-// function does, by the type of what they are asked about; empty where there are several. They
+// sizes are the functions of pg_catalog that say how much room something takes, how many rows
+// it has, or what a function does, by the type of what they are asked about; empty where there are several. They
 // read nothing else, and answer NULL to NULL.
 var sizes = map[string]string{
-	"pg_get_function_sqlbody": "oid",
-	"pg_relation_size":        "regclass", "pg_table_size": "regclass", "pg_indexes_size": "regclass", "pg_total_relation_size": "regclass",
+	"pg_get_function_sqlbody": "oid", "pg_get_functiondef": "oid",
+	"pg_stat_get_live_tuples": "oid", "pg_stat_get_dead_tuples": "oid", "pg_stat_get_numscans": "oid",
+	"pg_relation_size": "regclass", "pg_table_size": "regclass", "pg_indexes_size": "regclass", "pg_total_relation_size": "regclass",
 	"pg_database_size": "", "pg_tablespace_size": "",
 }
 
