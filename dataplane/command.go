@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	nodev1 "github.com/posterngate/postern/pkg/gen/postern/node/v1"
 	"github.com/posterngate/postern/pkg/postern"
@@ -22,6 +23,9 @@ func (n *Node) report() *nodev1.NodeReport {
 		r.Resources = append(r.Resources, string(name))
 	}
 	slices.Sort(r.Resources)
+	for _, t := range n.keeper.Troubles() {
+		r.Troubles = append(r.Troubles, &nodev1.ResourceTrouble{Resource: string(t.Resource), Error: t.Error, SinceTime: timestamppb.New(t.Since), LastTime: timestamppb.New(t.Last)})
+	}
 	return r
 }
 

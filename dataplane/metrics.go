@@ -22,6 +22,7 @@ func (n *Node) observe() (func(), error) {
 	depth := gauge("postern.spool.depth", "By", "Records that are not stored yet.")
 	age := gauge("postern.spool.age", "s", "Age of the oldest record that is not stored yet.")
 	aside := gauge("postern.spool.aside", "{recording}", "Recordings that could not be stored and were put aside; the rest of them is on the node.")
+	troubled := gauge("postern.resources.troubled", "{resource}", "Resources that the node cannot connect and log in to.")
 	stale := gauge("postern.policy.staleness", "s", "How old the enforced policy may be.")
 	revision := gauge("postern.policy.revision", "{revision}", "Revision that the enforced policy goes by: past postern.publication.revision where what came after changes nothing for nodes.")
 	if err := errors.Join(errs...); err != nil {
@@ -34,10 +35,11 @@ func (n *Node) observe() (func(), error) {
 		o.ObserveFloat64(depth, float64(bytes))
 		o.ObserveFloat64(age, oldest.Seconds())
 		o.ObserveFloat64(aside, float64(n.spool.Aside()))
+		o.ObserveFloat64(troubled, float64(len(n.keeper.Troubles())))
 		o.ObserveFloat64(stale, n.control.Staleness().Seconds())
 		o.ObserveFloat64(revision, float64(n.policy.Version().Revision))
 		return nil
-	}, sessions, leases, depth, age, aside, stale, revision)
+	}, sessions, leases, depth, age, aside, troubled, stale, revision)
 	if err != nil {
 		return nil, err
 	}

@@ -127,6 +127,7 @@ func (s *session) Terms() *engine.Terms                         { return s.terms
 func (s *session) Context() context.Context                     { return s.ctx }
 func (s *session) OnCancel([]byte, func())                      {}
 func (s *session) Note(string, string) error                    { return nil }
+func (s *session) Reached(context.Context, error)               {}
 func (s *session) Unread(int64, []byte, *postern.Refusal) error { return nil }
 func (s *session) Await(context.Context, *engine.Admission, engine.Args, func(string)) error {
 	return errors.New("door: nobody waits here")

@@ -212,7 +212,7 @@ func (f *Fleet) news(now time.Time) []store.Op {
 func moved(was, now *apiv1.NodeStatus) bool {
 	a, b := was.GetReport(), now.GetReport()
 	return a.GetDraining() != b.GetDraining() || !slices.Equal(a.GetResources(), b.GetResources()) || len(was.GetRejections()) != len(now.GetRejections()) ||
-		a.GetRecordingsAside() != b.GetRecordingsAside()
+		a.GetRecordingsAside() != b.GetRecordingsAside() || len(a.GetTroubles()) != len(b.GetTroubles())
 }
 
 // commit writes as many at once as the store takes. Where one of them is not as it was,

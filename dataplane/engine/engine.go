@@ -120,6 +120,11 @@ type Session interface {
 	// reaches it. TLS is the engine's business.
 	Dial(ctx context.Context) (net.Conn, error)
 
+	// Reached tells how the way to the resource went: err is nil where the engine has connected
+	// and logged in to it, and otherwise why not, for operators. ctx is what it went under: where
+	// that was cancelled, nothing was found out.
+	Reached(ctx context.Context, err error)
+
 	// Unread records the denial of a statement that is too long to be kept; hash is the
 	// SHA-256 of its text, of size bytes.
 	Unread(size int64, hash []byte, why *postern.Refusal) error

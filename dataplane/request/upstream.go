@@ -33,13 +33,13 @@ func (v *Visit) connect() {
 	if secure != nil && v.Terms().HTTP.Auth == "certificate" {
 		secure.GetClientCertificate = v.certificate
 	}
-	dial := func(ctx context.Context, versions ...string) (net.Conn, error) {
+	dial := func(ctx context.Context, versions ...string) (nc net.Conn, failed error) {
+		defer func() { v.Reached(ctx, failed) }()
 		if err != nil {
 			return nil, err
 		}
-		nc, err := v.Dial(ctx)
-		if err != nil {
-			return nil, err
+		if nc, failed = v.Dial(ctx); failed != nil {
+			return nil, failed
 		}
 		nc = pump.NewFeed(nc, nil)
 		if plain {

@@ -137,6 +137,7 @@ type Keeper struct {
 	unkept   time.Time    // since when no record could be kept; Run's alone
 	idle     atomic.Int64 // connections that wait in pools
 	routes   *rate.Limiter
+	troubles troubles
 
 	mu       sync.Mutex
 	sessions map[postern.SessionID]*Session
@@ -156,6 +157,7 @@ func New(cfg Config) *Keeper {
 		cancels:  map[string]func(){},
 		pools:    map[poolKey]*pool{},
 		routes:   rate.NewLimiter(routeRate, routeBurst),
+		troubles: troubles{log: cfg.Logger, now: cfg.Now},
 	}
 }
 

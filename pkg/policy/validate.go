@@ -34,8 +34,12 @@ func Validate(o *typesv1.Object, lookup func(kind, name string) *typesv1.Object)
 	}
 	if t, ok := compiled.(*task); ok && t.unrestricted == nil {
 		for _, n := range t.names {
-			if lookup("resource", string(n)).GetResource().GetSpec().GetLevel().GetWant() == "native" {
+			r := lookup("resource", string(n)).GetResource().GetSpec()
+			if r.GetLevel().GetWant() == "native" {
 				c.found = append(c.found, t.unfit(n)...)
+			}
+			if r.GetProtocol() == string(postern.Postgres) && r.GetCatalog() == nil {
+				c.fail("spec.resources.names", "resource %q has no spec.catalog, the credential with which nodes read its names: without it no statement of this task can be judged", n)
 			}
 		}
 	}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"connectrpc.com/connect"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/posterngate/postern/controlplane/api/authz"
 	"github.com/posterngate/postern/pkg/fault"
@@ -93,7 +95,7 @@ func (a *Access) examine(ctx context.Context, now *policy.Snapshot, name postern
 	if res.GetSpec().GetProtocol() == string(postern.SSH) {
 		h.Findings = append(h.Findings, hostFindings(now, res, tasks)...)
 	}
-	h.Findings = slices.Concat(a.shut(now, name), h.Findings, policyFindings(res), rawFindings(now, name, tasks))
+	h.Findings = slices.Concat(a.shut(now, name), a.troubles(name), h.Findings, policyFindings(res), rawFindings(now, name, tasks))
 	return h, nil
 }
 
@@ -103,10 +105,33 @@ func (a *Access) shut(now *policy.Snapshot, name postern.ResourceName) (out []*n
 		out = append(out, &nodev1.Finding{Severity: "note", Check: "lock", Object: string(name), Text: "nobody is let in: " + reason, Fix: "postern unlock " + lock + ", once the reason is gone"})
 	}
 	if _, ok := a.cfg.Hub.NodeFor(name); !ok {
-		out = append(out, &nodev1.Finding{Severity: "note", Check: "node", Object: string(name), Text: "nobody can get in: no node that serves it is connected, or those that are drain",
+		out = append(out, &nodev1.Finding{Severity: "broken", Check: "node", Object: string(name), Text: "nobody can get in: no node that serves it is connected, or those that are drain",
 			Fix: "postern nodes lists them, and their logs say why they are away; spec.reachableFrom of the resource picks them"})
 	}
 	return out
+}
+
+// troubles are what keeps nodes that are connected from a resource, as they say.
+func (a *Access) troubles(name postern.ResourceName) []*nodev1.Finding {
+	var out []*nodev1.Finding
+	for _, n := range a.cfg.Hub.Nodes() {
+		for _, t := range n.GetReport().GetTroubles() {
+			if n.GetConnected() && t.GetResource() == string(name) {
+				out = append(out, &nodev1.Finding{
+					Severity: "broken", Check: "login", Object: string(name),
+					Text: fmt.Sprintf("cannot be connected and logged in to by node %s, since %s and last at %s: %s",
+						n.GetName(), clock(t.GetSinceTime()), clock(t.GetLastTime()), t.GetError()),
+					Fix: "see spec.endpoint, the account of spec.credential, and whether the node's network leads there; who connects next tries it again",
+				})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b *nodev1.Finding) int { return strings.Compare(a.GetText(), b.GetText()) })
+	return out
+}
+
+func clock(t *timestamppb.Timestamp) string {
+	return t.AsTime().UTC().Format("2006-01-02 15:04:05 UTC")
 }
 
 func wanted(r *typesv1.Resource) postern.Level {

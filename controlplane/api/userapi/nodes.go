@@ -7,6 +7,7 @@ import (
 
 	"connectrpc.com/connect"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/posterngate/postern/controlplane/api/authz"
 	"github.com/posterngate/postern/controlplane/store"
@@ -103,11 +104,25 @@ func (n *Nodes) ListNodes(ctx context.Context, _ *connect.Request[apiv1.ListNode
 	resp := &apiv1.ListNodesResponse{Version: &typesv1.Version{Epoch: v.Epoch, Revision: v.Revision}}
 	for _, s := range n.hub.Nodes() {
 		if c.HasFor(authz.Viewer, n.labels(s.GetName())) {
-			resp.Nodes = append(resp.Nodes, s)
+			resp.Nodes = append(resp.Nodes, n.readable(c, s))
 		}
 	}
 	slices.SortFunc(resp.Nodes, func(a, b *apiv1.NodeStatus) int { return strings.Compare(a.GetName(), b.GetName()) })
 	return connect.NewResponse(resp), nil
+}
+
+// readable is a node's status without what it says of resources that the caller may not read.
+func (n *Nodes) readable(c *authz.Caller, s *apiv1.NodeStatus) *apiv1.NodeStatus {
+	now := n.hub.Snapshot()
+	hidden := func(t *nodev1.ResourceTrouble) bool {
+		res, ok := now.Resource(postern.ResourceName(t.GetResource()))
+		return !ok || !c.HasFor(authz.Viewer, res.GetMetadata().GetLabels())
+	}
+	if slices.ContainsFunc(s.GetReport().GetTroubles(), hidden) {
+		s = proto.CloneOf(s)
+		s.Report.Troubles = slices.DeleteFunc(s.GetReport().GetTroubles(), hidden)
+	}
+	return s
 }
 
 // DrainNode implements apiv1connect.NodeAdminServiceHandler.

@@ -33,6 +33,7 @@ spec:
   protocol: postgres
   endpoint: {host: db.internal, port: 5432, database: warehouse}
   credential: {sealed: warehouse-login}
+  catalog: {sealed: warehouse-login}
 ---
 kind: Secret
 metadata: {name: warehouse-login}

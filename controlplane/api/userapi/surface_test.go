@@ -192,6 +192,29 @@ func TestNodeAdmin(t *testing.T) {
 	if err != nil || len(r.Msg.GetNodes()) != 2 || r.Msg.GetNodes()[0].GetName() != "node-1" || r.Msg.GetVersion().GetEpoch() == "" {
 		t.Errorf("nodes: %v, %v", r, err)
 	}
+	h.hub.nodes = []*apiv1.NodeStatus{{Name: "node-1", Connected: true, Report: &nodev1.NodeReport{Troubles: []*nodev1.ResourceTrouble{
+		{Resource: "gone", Error: "nobody may read it"}, {Resource: "warehouse", Error: "the password is wrong"},
+	}}}, {Name: "node-2", Report: &nodev1.NodeReport{Troubles: []*nodev1.ResourceTrouble{{Resource: "warehouse", Error: "of a node that is away"}}}}}
+	r, err = h.nodes("vic:viewers").ListNodes(t.Context(), connect.NewRequest(&apiv1.ListNodesRequest{}))
+	if told := r.Msg.GetNodes()[0].GetReport().GetTroubles(); err != nil || len(told) != 1 || told[0].GetResource() != "warehouse" {
+		t.Errorf("a viewer is told of troubles %v, %v", told, err)
+	}
+	if kept := h.hub.nodes[0].GetReport().GetTroubles(); len(kept) != 2 {
+		t.Errorf("what is shown to one has changed what is known: %v", kept)
+	}
+	health, err := h.access("vic:viewers").Doctor(t.Context(), connect.NewRequest(&apiv1.DoctorRequest{Resource: "warehouse"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var broken []string
+	for _, f := range health.Msg.GetResources()[0].GetFindings() {
+		if f.GetSeverity() == "broken" {
+			broken = append(broken, f.GetText())
+		}
+	}
+	if len(broken) != 1 || !strings.Contains(broken[0], "by node node-1") || !strings.HasSuffix(broken[0], ": the password is wrong") {
+		t.Errorf("doctor finds broken: %q", broken)
+	}
 	h.hub.answer = &nodev1.CommandResult{Done: true}
 	if _, err := h.nodes("olga:operators").DrainNode(t.Context(), connect.NewRequest(&apiv1.DrainNodeRequest{Name: "node-1", Timeout: durationpb.New(time.Minute)})); err != nil {
 		t.Error(err)

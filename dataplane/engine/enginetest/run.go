@@ -2,10 +2,13 @@ package enginetest
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -56,6 +59,7 @@ func Run(t *testing.T, p Protocol) {
 		{"no admission, no byte", (*bench).unrecordable},
 		{"refusals at the door are shown", (*bench).refusals},
 		{"the credential never reaches the client", (*bench).credential},
+		{"operators hear of a target that is away", (*bench).away},
 		{"a limit cuts exactly", (*bench).limit},
 		{"cancel works", (*bench).cancel},
 		{"a held statement waits for people", (*bench).hold},
@@ -193,6 +197,50 @@ func (r recorder) Read(p []byte) (int, error) {
 	n, err := r.Conn.Read(p)
 	r.seen.Write(p[:n])
 	return n, err
+}
+
+// away is told where the target does not answer, and that the way is good where it does.
+func (b *bench) away(t *testing.T) {
+	b.read(t, b.connect(t))
+	if ways := b.door.Last().Ways(); len(ways) == 0 || slices.ContainsFunc(ways, func(err error) bool { return err != nil }) {
+		t.Errorf("of a target that answers %d ways are told: %v", len(ways), ways)
+	}
+	terms := b.Terms
+	terms.Port = deaf(t)
+	door := NewDoor(t, terms, b.Credential)
+	c, err := b.Connect(b.ctx(t), Serve(t, b.Engine(t), door), "t.target", Token)
+	if err == nil {
+		_, err = c.Exec(b.ctx(t), b.Read)
+		c.Close()
+	}
+	if err == nil {
+		t.Fatal("a target that is away answered")
+	}
+	ways := door.Last().Ways()
+	if len(ways) == 0 || slices.Contains(ways, nil) {
+		t.Fatalf("of a target that is away %d ways are told: %v", len(ways), ways)
+	}
+	var no *postern.Refusal
+	if told := ways[0]; !errors.Is(told, syscall.ECONNREFUSED) || errors.As(told, &no) && no.Code != postern.CodeUnavailable {
+		t.Errorf("operators are told %v", told)
+	}
+}
+
+// deaf is a port of 127.0.0.1 that somebody has, and on which nobody listens.
+func deaf(t *testing.T) int {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	at, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at.(*syscall.SockaddrInet4).Port
 }
 
 // credential listens on the way to the client, where it is not encrypted.

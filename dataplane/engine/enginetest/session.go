@@ -30,6 +30,7 @@ type Session struct {
 	prepared []string
 	admitted []Execution
 	notes    []string
+	reached  []error
 	conns    []*tap
 	approved bool
 	why      error
@@ -274,6 +275,20 @@ func (s *Session) Dial(ctx context.Context) (net.Conn, error) {
 	s.conns = append(s.conns, t)
 	s.mu.Unlock()
 	return t, nil
+}
+
+// Reached notes how the way to the target went.
+func (s *Session) Reached(_ context.Context, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reached = append(s.reached, err)
+}
+
+// Ways tells how each way to the target went.
+func (s *Session) Ways() []error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.reached)
 }
 
 // Reuse gives what was left last under the key.

@@ -59,7 +59,8 @@ const maxHandshakeMessage = 64 << 10
 
 // login connects with a credential that is lent for the purpose, and checks that the
 // session has the settings under which statements are judged.
-func (e *Engine) login(ctx context.Context, s engine.Session, purpose engine.Purpose, params startup) (*login, error) {
+func (e *Engine) login(ctx context.Context, s engine.Session, purpose engine.Purpose, params startup) (_ *login, err error) {
+	defer func() { s.Reached(ctx, err) }()
 	terms := s.Terms()
 	nc, err := s.Dial(ctx)
 	if err != nil {

@@ -148,7 +148,8 @@ func (h *host) close() {
 
 // login connects with a credential that is lent. The client's own keys and agent are
 // never used.
-func (c *conn) login(ctx context.Context) (*ssh.Client, error) {
+func (c *conn) login(ctx context.Context) (_ *ssh.Client, err error) {
+	defer func() { c.s.Reached(ctx, err) }()
 	nc, err := c.s.Dial(ctx)
 	if err != nil {
 		return nil, c.unreachable(err)

@@ -18,15 +18,16 @@ var errWeak = fail(exitWeak, "", "a level does not hold, or is weakened")
 func (a *app) doctorCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "doctor TASK|RESOURCE|TASK.RESOURCE", Short: "Which level of guarantee holds for each permit, and what weakens it", Args: cobra.ExactArgs(1),
-		Long: `Doctor prints the level that holds for each permit of a task, and what weakens it at the
-resource. A postern-wall looks at the target; this command does not.
+		Long: `Doctor prints the level that holds for each permit of a task, what weakens it at the
+resource, and what keeps nodes from that. A postern-wall looks at the target; this command
+does not.
 
 L3 native: the target's own privileges. L2 source: masked in the statement that is sent.
 L1 result: masked on the way back. L0: recorded only. none: the task is not served.
 Of a host it tells what the host itself holds sessions to, which rests on what is lent.
 
 Exit code 0: every level holds and nothing was found that weakens it. Exit code 6: a level
-does not hold, is weakened, or could not be looked into.`,
+does not hold, is weakened, or could not be looked into, or nobody can get in.`,
 		Example: "  postern doctor sales-report\n  postern doctor warehouse --format json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			resp, err := a.doctor(cmd.Context(), args[0])
@@ -70,7 +71,7 @@ func weak(r *apiv1.DoctorResponse) bool {
 	for _, h := range r.GetResources() {
 		for _, f := range h.GetFindings() {
 			// What is not known of a target weakens only a level that rests on the target.
-			if f.GetSeverity() == "weakens" || f.GetSeverity() == "unknown" && f.GetCheck() == "wall" {
+			if f.GetSeverity() == "broken" || f.GetSeverity() == "weakens" || f.GetSeverity() == "unknown" && f.GetCheck() == "wall" {
 				return true
 			}
 		}

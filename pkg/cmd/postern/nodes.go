@@ -59,6 +59,11 @@ func (a *app) listNodes(cmd *cobra.Command) error {
 				spool, strings.Join(rejected, ",")})
 		}
 		table(w, "name role region state version lag sessions spool rejected", rows)
+		for _, n := range resp.Msg.GetNodes() {
+			for _, t := range n.GetReport().GetTroubles() {
+				fmt.Fprintf(w, "%s cannot log in to %s since %s: %s\n", n.GetName(), t.GetResource(), when(t.GetSinceTime()), oneLine(t.GetError(), len(t.GetError())))
+			}
+		}
 		fmt.Fprintf(w, "published: %s/%d\n", resp.Msg.GetVersion().GetEpoch(), resp.Msg.GetVersion().GetRevision())
 	})
 }

@@ -17,6 +17,8 @@ import (
 	"github.com/posterngate/postern/pkg/run"
 	"github.com/posterngate/postern/test/e2e/clients"
 	"github.com/posterngate/postern/test/e2e/fleet"
+	"github.com/posterngate/postern/test/ports"
+	"github.com/posterngate/postern/test/wait"
 )
 
 // slow is a statement that does not end by itself, of what sales-report permits.
@@ -29,7 +31,7 @@ func TestFleet(t *testing.T) {
 		name string
 		do   func(*testing.T)
 	}{
-		{"binaries", s.binaries}, {"probes", s.probes}, {"nodes", s.nodes}, {"clients", s.clients}, {"masked", s.masked}, {"refused", s.refused},
+		{"binaries", s.binaries}, {"probes", s.probes}, {"nodes", s.nodes}, {"clients", s.clients}, {"masked", s.masked}, {"refused", s.refused}, {"troubled", s.troubled},
 		{"vault", s.vault}, {"held", s.held}, {"cancel", s.cancel}, {"lock", s.lock}, {"recordings", s.recordings},
 		{"keys", s.keys}, {"etcd", s.etcd}, {"drain", s.drain}, {"stop", s.stop},
 	} {
@@ -105,6 +107,48 @@ func (s *story) masked(t *testing.T) {
 }
 
 // refused: with the reason and what is allowed, and the session lives on.
+// troubled: who connects to a resource that is away is told so, and operators are told why.
+func (s *story) troubled(t *testing.T) {
+	port, err := ports.Take()
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := strings.Replace(s.Must(t, "ada", "get", "resource", "warehouse", "--format", "yaml"), "name: warehouse\n", "name: elsewhere\n", 1)
+	good = regexp.MustCompile(`(?m)^  (createTime|createdBy|etag|uid|updateTime): .*\n`).ReplaceAllString(good, "")
+	bad := regexp.MustCompile(`(?m)^( +port:) [0-9]+$`).ReplaceAllString(good, fmt.Sprintf("$1 %d", port))
+	s.Apply(t, bad+`
+---
+kind: Task
+metadata: {name: elsewhere}
+spec: {resources: {names: [elsewhere]}, permit: [{table: sales.regions, verbs: [select], columns: [code]}], duration: 1h}
+---
+kind: Binding
+metadata: {name: elsewhere}
+spec: {subjects: [{group: analysts}], tasks: [elsewhere]}
+`)
+	var r fleet.Result
+	wait.For(t, "a node to tell that it serves elsewhere", func() bool {
+		r = s.Run(t, "alice", "psql", "elsewhere", "--", "-XAtc", "SELECT code FROM sales.regions LIMIT 1")
+		return !strings.Contains(r.Stderr, "no node that is connected reaches elsewhere")
+	})
+	if r.Code == 0 || !strings.Contains(r.Stderr, `resource "elsewhere" cannot be reached from node `) || strings.Contains(r.Stderr, "connection refused") {
+		t.Fatalf("code %d: %s", r.Code, r.Stderr)
+	}
+	const told = "cannot log in to elsewhere since"
+	wait.For(t, "operators to be told", func() bool {
+		list := s.Must(t, "ada", "nodes", "list")
+		return strings.Contains(list, told) && strings.Contains(list, "connection refused")
+	})
+	if r := s.Run(t, "ada", "doctor", "elsewhere"); r.Code != 6 || !strings.Contains(r.Stdout, "broken: elsewhere cannot be connected and logged in to by node ") || !strings.Contains(r.Stdout, "connection refused") {
+		t.Errorf("doctor: code %d: %s %s", r.Code, r.Stdout, r.Stderr)
+	}
+	s.Apply(t, good)
+	if r := s.Run(t, "alice", "psql", "elsewhere", "--", "-XAtc", "SELECT count(code) FROM sales.regions"); r.Code != 0 || r.Stdout != "6\n" {
+		t.Errorf("code %d: %q %s", r.Code, r.Stdout, r.Stderr)
+	}
+	wait.For(t, "what is mended to be forgotten", func() bool { return !strings.Contains(s.Must(t, "ada", "nodes", "list"), told) })
+}
+
 func (s *story) refused(t *testing.T) {
 	r := s.Run(t, "alice", "psql", "sales-report.warehouse", "--", "-XAt", "-c", "DROP TABLE orders", "-c", "SELECT count(*) FROM regions")
 	if !strings.Contains(r.Stderr, `task "sales-report" does not allow DROP TABLE`) || r.Stdout != "6\n" {

@@ -769,8 +769,10 @@ type NodeReport struct {
 	Resources []string `protobuf:"bytes,6,rep,name=resources,proto3" json:"resources,omitempty"`
 	// Recordings that could not be stored and were put aside; the rest of them is on the node.
 	RecordingsAside int64 `protobuf:"varint,7,opt,name=recordings_aside,json=recordingsAside,proto3" json:"recordings_aside,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// What keeps it from resources, by name.
+	Troubles      []*ResourceTrouble `protobuf:"bytes,8,rep,name=troubles,proto3" json:"troubles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeReport) Reset() {
@@ -852,6 +854,87 @@ func (x *NodeReport) GetRecordingsAside() int64 {
 	return 0
 }
 
+func (x *NodeReport) GetTroubles() []*ResourceTrouble {
+	if x != nil {
+		return x.Troubles
+	}
+	return nil
+}
+
+// ResourceTrouble is what keeps a node from a resource, from when somebody came who could not be
+// let in to when somebody could. It is for operators: the resource's own words are in it.
+type ResourceTrouble struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The resource.
+	Resource string `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	// What went wrong: a refused connection, a certificate, a password.
+	Error string `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	// When it was first met.
+	SinceTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since_time,json=sinceTime,proto3" json:"since_time,omitempty"`
+	// When it was last met.
+	LastTime      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_time,json=lastTime,proto3" json:"last_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResourceTrouble) Reset() {
+	*x = ResourceTrouble{}
+	mi := &file_postern_node_v1_node_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResourceTrouble) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResourceTrouble) ProtoMessage() {}
+
+func (x *ResourceTrouble) ProtoReflect() protoreflect.Message {
+	mi := &file_postern_node_v1_node_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResourceTrouble.ProtoReflect.Descriptor instead.
+func (*ResourceTrouble) Descriptor() ([]byte, []int) {
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ResourceTrouble) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *ResourceTrouble) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *ResourceTrouble) GetSinceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SinceTime
+	}
+	return nil
+}
+
+func (x *ResourceTrouble) GetLastTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastTime
+	}
+	return nil
+}
+
 // SyncResponse is what the control plane says.
 type SyncResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -869,7 +952,7 @@ type SyncResponse struct {
 
 func (x *SyncResponse) Reset() {
 	*x = SyncResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[10]
+	mi := &file_postern_node_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -881,7 +964,7 @@ func (x *SyncResponse) String() string {
 func (*SyncResponse) ProtoMessage() {}
 
 func (x *SyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[10]
+	mi := &file_postern_node_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -894,7 +977,7 @@ func (x *SyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncResponse.ProtoReflect.Descriptor instead.
 func (*SyncResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SyncResponse) GetKind() isSyncResponse_Kind {
@@ -992,7 +1075,7 @@ type Update struct {
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[11]
+	mi := &file_postern_node_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1004,7 +1087,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[11]
+	mi := &file_postern_node_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1017,7 +1100,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Update) GetVersion() *v1.Version {
@@ -1110,7 +1193,7 @@ type Issuer struct {
 
 func (x *Issuer) Reset() {
 	*x = Issuer{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[12]
+	mi := &file_postern_node_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1122,7 +1205,7 @@ func (x *Issuer) String() string {
 func (*Issuer) ProtoMessage() {}
 
 func (x *Issuer) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[12]
+	mi := &file_postern_node_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1135,7 +1218,7 @@ func (x *Issuer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Issuer.ProtoReflect.Descriptor instead.
 func (*Issuer) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Issuer) GetUrl() string {
@@ -1167,7 +1250,7 @@ type GrantEnd struct {
 
 func (x *GrantEnd) Reset() {
 	*x = GrantEnd{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[13]
+	mi := &file_postern_node_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1262,7 @@ func (x *GrantEnd) String() string {
 func (*GrantEnd) ProtoMessage() {}
 
 func (x *GrantEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[13]
+	mi := &file_postern_node_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1275,7 @@ func (x *GrantEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantEnd.ProtoReflect.Descriptor instead.
 func (*GrantEnd) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GrantEnd) GetGrant() string {
@@ -1231,7 +1314,7 @@ type Bookmark struct {
 
 func (x *Bookmark) Reset() {
 	*x = Bookmark{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[14]
+	mi := &file_postern_node_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1243,7 +1326,7 @@ func (x *Bookmark) String() string {
 func (*Bookmark) ProtoMessage() {}
 
 func (x *Bookmark) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[14]
+	mi := &file_postern_node_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1256,7 +1339,7 @@ func (x *Bookmark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bookmark.ProtoReflect.Descriptor instead.
 func (*Bookmark) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Bookmark) GetEchoMonotonicNanos() int64 {
@@ -1309,7 +1392,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[15]
+	mi := &file_postern_node_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1321,7 +1404,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[15]
+	mi := &file_postern_node_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1334,7 +1417,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Command) GetId() string {
@@ -1575,7 +1658,7 @@ type EndSignIn struct {
 
 func (x *EndSignIn) Reset() {
 	*x = EndSignIn{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[16]
+	mi := &file_postern_node_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +1670,7 @@ func (x *EndSignIn) String() string {
 func (*EndSignIn) ProtoMessage() {}
 
 func (x *EndSignIn) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[16]
+	mi := &file_postern_node_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1600,7 +1683,7 @@ func (x *EndSignIn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndSignIn.ProtoReflect.Descriptor instead.
 func (*EndSignIn) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *EndSignIn) GetTokenHash() []byte {
@@ -1623,7 +1706,7 @@ type InspectAccounts struct {
 
 func (x *InspectAccounts) Reset() {
 	*x = InspectAccounts{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[17]
+	mi := &file_postern_node_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +1718,7 @@ func (x *InspectAccounts) String() string {
 func (*InspectAccounts) ProtoMessage() {}
 
 func (x *InspectAccounts) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[17]
+	mi := &file_postern_node_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +1731,7 @@ func (x *InspectAccounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectAccounts.ProtoReflect.Descriptor instead.
 func (*InspectAccounts) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *InspectAccounts) GetResource() string {
@@ -1684,7 +1767,7 @@ type AccountReport struct {
 
 func (x *AccountReport) Reset() {
 	*x = AccountReport{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[18]
+	mi := &file_postern_node_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1696,7 +1779,7 @@ func (x *AccountReport) String() string {
 func (*AccountReport) ProtoMessage() {}
 
 func (x *AccountReport) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[18]
+	mi := &file_postern_node_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1709,7 +1792,7 @@ func (x *AccountReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccountReport.ProtoReflect.Descriptor instead.
 func (*AccountReport) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AccountReport) GetAccounts() []*BackendAccount {
@@ -1762,7 +1845,7 @@ type BackendAccount struct {
 
 func (x *BackendAccount) Reset() {
 	*x = BackendAccount{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[19]
+	mi := &file_postern_node_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1774,7 +1857,7 @@ func (x *BackendAccount) String() string {
 func (*BackendAccount) ProtoMessage() {}
 
 func (x *BackendAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[19]
+	mi := &file_postern_node_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1787,7 +1870,7 @@ func (x *BackendAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackendAccount.ProtoReflect.Descriptor instead.
 func (*BackendAccount) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *BackendAccount) GetName() string {
@@ -1832,7 +1915,7 @@ type BackendSession struct {
 
 func (x *BackendSession) Reset() {
 	*x = BackendSession{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[20]
+	mi := &file_postern_node_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1844,7 +1927,7 @@ func (x *BackendSession) String() string {
 func (*BackendSession) ProtoMessage() {}
 
 func (x *BackendSession) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[20]
+	mi := &file_postern_node_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1857,7 +1940,7 @@ func (x *BackendSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackendSession.ProtoReflect.Descriptor instead.
 func (*BackendSession) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *BackendSession) GetAccount() string {
@@ -1917,7 +2000,7 @@ type RefusedLogin struct {
 
 func (x *RefusedLogin) Reset() {
 	*x = RefusedLogin{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[21]
+	mi := &file_postern_node_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1929,7 +2012,7 @@ func (x *RefusedLogin) String() string {
 func (*RefusedLogin) ProtoMessage() {}
 
 func (x *RefusedLogin) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[21]
+	mi := &file_postern_node_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1942,7 +2025,7 @@ func (x *RefusedLogin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusedLogin.ProtoReflect.Descriptor instead.
 func (*RefusedLogin) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RefusedLogin) GetAccount() string {
@@ -1981,7 +2064,7 @@ type SetPassword struct {
 
 func (x *SetPassword) Reset() {
 	*x = SetPassword{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[22]
+	mi := &file_postern_node_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1993,7 +2076,7 @@ func (x *SetPassword) String() string {
 func (*SetPassword) ProtoMessage() {}
 
 func (x *SetPassword) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[22]
+	mi := &file_postern_node_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2006,7 +2089,7 @@ func (x *SetPassword) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPassword.ProtoReflect.Descriptor instead.
 func (*SetPassword) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SetPassword) GetResource() string {
@@ -2041,7 +2124,7 @@ type ListConnections struct {
 
 func (x *ListConnections) Reset() {
 	*x = ListConnections{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[23]
+	mi := &file_postern_node_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2053,7 +2136,7 @@ func (x *ListConnections) String() string {
 func (*ListConnections) ProtoMessage() {}
 
 func (x *ListConnections) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[23]
+	mi := &file_postern_node_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2066,7 +2149,7 @@ func (x *ListConnections) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnections.ProtoReflect.Descriptor instead.
 func (*ListConnections) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListConnections) GetResource() string {
@@ -2087,7 +2170,7 @@ type ReturnBudget struct {
 
 func (x *ReturnBudget) Reset() {
 	*x = ReturnBudget{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[24]
+	mi := &file_postern_node_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2099,7 +2182,7 @@ func (x *ReturnBudget) String() string {
 func (*ReturnBudget) ProtoMessage() {}
 
 func (x *ReturnBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[24]
+	mi := &file_postern_node_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2112,7 +2195,7 @@ func (x *ReturnBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReturnBudget.ProtoReflect.Descriptor instead.
 func (*ReturnBudget) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{24}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ReturnBudget) GetGrant() string {
@@ -2134,7 +2217,7 @@ type FindRecordings struct {
 
 func (x *FindRecordings) Reset() {
 	*x = FindRecordings{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[25]
+	mi := &file_postern_node_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2146,7 +2229,7 @@ func (x *FindRecordings) String() string {
 func (*FindRecordings) ProtoMessage() {}
 
 func (x *FindRecordings) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[25]
+	mi := &file_postern_node_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2159,7 +2242,7 @@ func (x *FindRecordings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindRecordings.ProtoReflect.Descriptor instead.
 func (*FindRecordings) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{25}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *FindRecordings) GetSessions() []string {
@@ -2192,7 +2275,7 @@ type MakeLogin struct {
 
 func (x *MakeLogin) Reset() {
 	*x = MakeLogin{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[26]
+	mi := &file_postern_node_v1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2204,7 +2287,7 @@ func (x *MakeLogin) String() string {
 func (*MakeLogin) ProtoMessage() {}
 
 func (x *MakeLogin) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[26]
+	mi := &file_postern_node_v1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2217,7 +2300,7 @@ func (x *MakeLogin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MakeLogin.ProtoReflect.Descriptor instead.
 func (*MakeLogin) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{26}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *MakeLogin) GetResource() string {
@@ -2282,7 +2365,7 @@ type DropLogin struct {
 
 func (x *DropLogin) Reset() {
 	*x = DropLogin{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[27]
+	mi := &file_postern_node_v1_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2294,7 +2377,7 @@ func (x *DropLogin) String() string {
 func (*DropLogin) ProtoMessage() {}
 
 func (x *DropLogin) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[27]
+	mi := &file_postern_node_v1_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2307,7 +2390,7 @@ func (x *DropLogin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropLogin.ProtoReflect.Descriptor instead.
 func (*DropLogin) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{27}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DropLogin) GetResource() string {
@@ -2335,7 +2418,7 @@ type Inspect struct {
 
 func (x *Inspect) Reset() {
 	*x = Inspect{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[28]
+	mi := &file_postern_node_v1_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2347,7 +2430,7 @@ func (x *Inspect) String() string {
 func (*Inspect) ProtoMessage() {}
 
 func (x *Inspect) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[28]
+	mi := &file_postern_node_v1_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2360,7 +2443,7 @@ func (x *Inspect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inspect.ProtoReflect.Descriptor instead.
 func (*Inspect) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{28}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Inspect) GetResource() string {
@@ -2387,7 +2470,7 @@ type Inspection struct {
 
 func (x *Inspection) Reset() {
 	*x = Inspection{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[29]
+	mi := &file_postern_node_v1_node_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2399,7 +2482,7 @@ func (x *Inspection) String() string {
 func (*Inspection) ProtoMessage() {}
 
 func (x *Inspection) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[29]
+	mi := &file_postern_node_v1_node_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2412,7 +2495,7 @@ func (x *Inspection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inspection.ProtoReflect.Descriptor instead.
 func (*Inspection) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{29}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Inspection) GetServer() string {
@@ -2462,7 +2545,7 @@ type WallState struct {
 
 func (x *WallState) Reset() {
 	*x = WallState{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[30]
+	mi := &file_postern_node_v1_node_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2474,7 +2557,7 @@ func (x *WallState) String() string {
 func (*WallState) ProtoMessage() {}
 
 func (x *WallState) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[30]
+	mi := &file_postern_node_v1_node_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2487,7 +2570,7 @@ func (x *WallState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WallState.ProtoReflect.Descriptor instead.
 func (*WallState) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{30}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WallState) GetTask() string {
@@ -2528,7 +2611,7 @@ func (x *WallState) GetProblem() string {
 // Finding is one thing that a person should know of a resource.
 type Finding struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Severity: weakens, unknown or note.
+	// Severity: broken, weakens, unknown or note.
 	Severity string `protobuf:"bytes,1,opt,name=severity,proto3" json:"severity,omitempty"`
 	// Which check, such as definer-function.
 	Check string `protobuf:"bytes,2,opt,name=check,proto3" json:"check,omitempty"`
@@ -2544,7 +2627,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[31]
+	mi := &file_postern_node_v1_node_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2556,7 +2639,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[31]
+	mi := &file_postern_node_v1_node_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2569,7 +2652,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{31}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Finding) GetSeverity() string {
@@ -2620,7 +2703,7 @@ type KillSession struct {
 
 func (x *KillSession) Reset() {
 	*x = KillSession{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[32]
+	mi := &file_postern_node_v1_node_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2632,7 +2715,7 @@ func (x *KillSession) String() string {
 func (*KillSession) ProtoMessage() {}
 
 func (x *KillSession) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[32]
+	mi := &file_postern_node_v1_node_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2645,7 +2728,7 @@ func (x *KillSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillSession.ProtoReflect.Descriptor instead.
 func (*KillSession) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{32}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *KillSession) GetSession() string {
@@ -2673,7 +2756,7 @@ type CancelQuery struct {
 
 func (x *CancelQuery) Reset() {
 	*x = CancelQuery{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[33]
+	mi := &file_postern_node_v1_node_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2685,7 +2768,7 @@ func (x *CancelQuery) String() string {
 func (*CancelQuery) ProtoMessage() {}
 
 func (x *CancelQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[33]
+	mi := &file_postern_node_v1_node_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2698,7 +2781,7 @@ func (x *CancelQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelQuery.ProtoReflect.Descriptor instead.
 func (*CancelQuery) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{33}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CancelQuery) GetKey() []byte {
@@ -2729,7 +2812,7 @@ type Explain struct {
 
 func (x *Explain) Reset() {
 	*x = Explain{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[34]
+	mi := &file_postern_node_v1_node_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2741,7 +2824,7 @@ func (x *Explain) String() string {
 func (*Explain) ProtoMessage() {}
 
 func (x *Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[34]
+	mi := &file_postern_node_v1_node_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2754,7 +2837,7 @@ func (x *Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explain.ProtoReflect.Descriptor instead.
 func (*Explain) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{34}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Explain) GetSubject() *v1.Subject {
@@ -2810,7 +2893,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[35]
+	mi := &file_postern_node_v1_node_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2822,7 +2905,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[35]
+	mi := &file_postern_node_v1_node_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2835,7 +2918,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{35}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Drain) GetTimeout() *durationpb.Duration {
@@ -2876,7 +2959,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[36]
+	mi := &file_postern_node_v1_node_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2888,7 +2971,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[36]
+	mi := &file_postern_node_v1_node_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2901,7 +2984,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{36}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CommandResult) GetId() string {
@@ -3007,7 +3090,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	mi := &file_postern_node_v1_node_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3019,7 +3102,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[37]
+	mi := &file_postern_node_v1_node_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3032,7 +3115,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{37}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Explanation) GetVerdict() string {
@@ -3144,7 +3227,7 @@ type PinServerRequest struct {
 
 func (x *PinServerRequest) Reset() {
 	*x = PinServerRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[38]
+	mi := &file_postern_node_v1_node_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3156,7 +3239,7 @@ func (x *PinServerRequest) String() string {
 func (*PinServerRequest) ProtoMessage() {}
 
 func (x *PinServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[38]
+	mi := &file_postern_node_v1_node_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3169,7 +3252,7 @@ func (x *PinServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinServerRequest.ProtoReflect.Descriptor instead.
 func (*PinServerRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{38}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PinServerRequest) GetGrant() string {
@@ -3239,7 +3322,7 @@ type PinServerResponse struct {
 
 func (x *PinServerResponse) Reset() {
 	*x = PinServerResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[39]
+	mi := &file_postern_node_v1_node_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3251,7 +3334,7 @@ func (x *PinServerResponse) String() string {
 func (*PinServerResponse) ProtoMessage() {}
 
 func (x *PinServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[39]
+	mi := &file_postern_node_v1_node_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3264,7 +3347,7 @@ func (x *PinServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinServerResponse.ProtoReflect.Descriptor instead.
 func (*PinServerResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{39}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *PinServerResponse) GetPins() *ServerPins {
@@ -3287,7 +3370,7 @@ type ServerPins struct {
 
 func (x *ServerPins) Reset() {
 	*x = ServerPins{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[40]
+	mi := &file_postern_node_v1_node_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3299,7 +3382,7 @@ func (x *ServerPins) String() string {
 func (*ServerPins) ProtoMessage() {}
 
 func (x *ServerPins) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[40]
+	mi := &file_postern_node_v1_node_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3312,7 +3395,7 @@ func (x *ServerPins) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerPins.ProtoReflect.Descriptor instead.
 func (*ServerPins) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{40}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ServerPins) GetLists() []*PinnedList {
@@ -3346,7 +3429,7 @@ type PinnedList struct {
 
 func (x *PinnedList) Reset() {
 	*x = PinnedList{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[41]
+	mi := &file_postern_node_v1_node_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3358,7 +3441,7 @@ func (x *PinnedList) String() string {
 func (*PinnedList) ProtoMessage() {}
 
 func (x *PinnedList) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[41]
+	mi := &file_postern_node_v1_node_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3371,7 +3454,7 @@ func (x *PinnedList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinnedList.ProtoReflect.Descriptor instead.
 func (*PinnedList) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{41}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PinnedList) GetName() string {
@@ -3422,7 +3505,7 @@ type Pin struct {
 
 func (x *Pin) Reset() {
 	*x = Pin{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[42]
+	mi := &file_postern_node_v1_node_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3434,7 +3517,7 @@ func (x *Pin) String() string {
 func (*Pin) ProtoMessage() {}
 
 func (x *Pin) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[42]
+	mi := &file_postern_node_v1_node_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3447,7 +3530,7 @@ func (x *Pin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pin.ProtoReflect.Descriptor instead.
 func (*Pin) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{42}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Pin) GetName() string {
@@ -3502,7 +3585,7 @@ type BeginBrowserRequest struct {
 
 func (x *BeginBrowserRequest) Reset() {
 	*x = BeginBrowserRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[43]
+	mi := &file_postern_node_v1_node_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3514,7 +3597,7 @@ func (x *BeginBrowserRequest) String() string {
 func (*BeginBrowserRequest) ProtoMessage() {}
 
 func (x *BeginBrowserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[43]
+	mi := &file_postern_node_v1_node_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3527,7 +3610,7 @@ func (x *BeginBrowserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginBrowserRequest.ProtoReflect.Descriptor instead.
 func (*BeginBrowserRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{43}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *BeginBrowserRequest) GetTask() string {
@@ -3569,7 +3652,7 @@ type BeginBrowserResponse struct {
 
 func (x *BeginBrowserResponse) Reset() {
 	*x = BeginBrowserResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[44]
+	mi := &file_postern_node_v1_node_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3581,7 +3664,7 @@ func (x *BeginBrowserResponse) String() string {
 func (*BeginBrowserResponse) ProtoMessage() {}
 
 func (x *BeginBrowserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[44]
+	mi := &file_postern_node_v1_node_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3594,7 +3677,7 @@ func (x *BeginBrowserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginBrowserResponse.ProtoReflect.Descriptor instead.
 func (*BeginBrowserResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{44}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *BeginBrowserResponse) GetUrl() string {
@@ -3619,7 +3702,7 @@ type FinishBrowserRequest struct {
 
 func (x *FinishBrowserRequest) Reset() {
 	*x = FinishBrowserRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[45]
+	mi := &file_postern_node_v1_node_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3631,7 +3714,7 @@ func (x *FinishBrowserRequest) String() string {
 func (*FinishBrowserRequest) ProtoMessage() {}
 
 func (x *FinishBrowserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[45]
+	mi := &file_postern_node_v1_node_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3644,7 +3727,7 @@ func (x *FinishBrowserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishBrowserRequest.ProtoReflect.Descriptor instead.
 func (*FinishBrowserRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{45}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *FinishBrowserRequest) GetCode() string {
@@ -3681,7 +3764,7 @@ type FinishBrowserResponse struct {
 
 func (x *FinishBrowserResponse) Reset() {
 	*x = FinishBrowserResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[46]
+	mi := &file_postern_node_v1_node_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3693,7 +3776,7 @@ func (x *FinishBrowserResponse) String() string {
 func (*FinishBrowserResponse) ProtoMessage() {}
 
 func (x *FinishBrowserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[46]
+	mi := &file_postern_node_v1_node_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3706,7 +3789,7 @@ func (x *FinishBrowserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishBrowserResponse.ProtoReflect.Descriptor instead.
 func (*FinishBrowserResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{46}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *FinishBrowserResponse) GetToken() string {
@@ -3734,7 +3817,7 @@ type EndBrowserRequest struct {
 
 func (x *EndBrowserRequest) Reset() {
 	*x = EndBrowserRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[47]
+	mi := &file_postern_node_v1_node_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3746,7 +3829,7 @@ func (x *EndBrowserRequest) String() string {
 func (*EndBrowserRequest) ProtoMessage() {}
 
 func (x *EndBrowserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[47]
+	mi := &file_postern_node_v1_node_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3759,7 +3842,7 @@ func (x *EndBrowserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndBrowserRequest.ProtoReflect.Descriptor instead.
 func (*EndBrowserRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{47}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *EndBrowserRequest) GetToken() string {
@@ -3778,7 +3861,7 @@ type EndBrowserResponse struct {
 
 func (x *EndBrowserResponse) Reset() {
 	*x = EndBrowserResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[48]
+	mi := &file_postern_node_v1_node_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3790,7 +3873,7 @@ func (x *EndBrowserResponse) String() string {
 func (*EndBrowserResponse) ProtoMessage() {}
 
 func (x *EndBrowserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[48]
+	mi := &file_postern_node_v1_node_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3803,7 +3886,7 @@ func (x *EndBrowserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndBrowserResponse.ProtoReflect.Descriptor instead.
 func (*EndBrowserResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{48}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{49}
 }
 
 // VouchRequest asks for a token that tells a resource who asks.
@@ -3821,7 +3904,7 @@ type VouchRequest struct {
 
 func (x *VouchRequest) Reset() {
 	*x = VouchRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[49]
+	mi := &file_postern_node_v1_node_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3833,7 +3916,7 @@ func (x *VouchRequest) String() string {
 func (*VouchRequest) ProtoMessage() {}
 
 func (x *VouchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[49]
+	mi := &file_postern_node_v1_node_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3846,7 +3929,7 @@ func (x *VouchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VouchRequest.ProtoReflect.Descriptor instead.
 func (*VouchRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{49}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *VouchRequest) GetGrant() string {
@@ -3885,7 +3968,7 @@ type VouchResponse struct {
 
 func (x *VouchResponse) Reset() {
 	*x = VouchResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[50]
+	mi := &file_postern_node_v1_node_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3897,7 +3980,7 @@ func (x *VouchResponse) String() string {
 func (*VouchResponse) ProtoMessage() {}
 
 func (x *VouchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[50]
+	mi := &file_postern_node_v1_node_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3910,7 +3993,7 @@ func (x *VouchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VouchResponse.ProtoReflect.Descriptor instead.
 func (*VouchResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{50}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *VouchResponse) GetToken() string {
@@ -3951,7 +4034,7 @@ type SignInRequest struct {
 
 func (x *SignInRequest) Reset() {
 	*x = SignInRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[51]
+	mi := &file_postern_node_v1_node_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3963,7 +4046,7 @@ func (x *SignInRequest) String() string {
 func (*SignInRequest) ProtoMessage() {}
 
 func (x *SignInRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[51]
+	mi := &file_postern_node_v1_node_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3976,7 +4059,7 @@ func (x *SignInRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInRequest.ProtoReflect.Descriptor instead.
 func (*SignInRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{51}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *SignInRequest) GetTask() string {
@@ -4023,7 +4106,7 @@ type SignInResponse struct {
 
 func (x *SignInResponse) Reset() {
 	*x = SignInResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[52]
+	mi := &file_postern_node_v1_node_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4035,7 +4118,7 @@ func (x *SignInResponse) String() string {
 func (*SignInResponse) ProtoMessage() {}
 
 func (x *SignInResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[52]
+	mi := &file_postern_node_v1_node_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4048,7 +4131,7 @@ func (x *SignInResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInResponse.ProtoReflect.Descriptor instead.
 func (*SignInResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{52}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *SignInResponse) GetKind() isSignInResponse_Kind {
@@ -4109,7 +4192,7 @@ type SignInPrompt struct {
 
 func (x *SignInPrompt) Reset() {
 	*x = SignInPrompt{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[53]
+	mi := &file_postern_node_v1_node_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4121,7 +4204,7 @@ func (x *SignInPrompt) String() string {
 func (*SignInPrompt) ProtoMessage() {}
 
 func (x *SignInPrompt) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[53]
+	mi := &file_postern_node_v1_node_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4134,7 +4217,7 @@ func (x *SignInPrompt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInPrompt.ProtoReflect.Descriptor instead.
 func (*SignInPrompt) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{53}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *SignInPrompt) GetUrl() string {
@@ -4173,7 +4256,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[54]
+	mi := &file_postern_node_v1_node_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4185,7 +4268,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[54]
+	mi := &file_postern_node_v1_node_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4198,7 +4281,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{54}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Budget) GetRows() int64 {
@@ -4247,7 +4330,7 @@ type DrawBudgetRequest struct {
 
 func (x *DrawBudgetRequest) Reset() {
 	*x = DrawBudgetRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[55]
+	mi := &file_postern_node_v1_node_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4259,7 +4342,7 @@ func (x *DrawBudgetRequest) String() string {
 func (*DrawBudgetRequest) ProtoMessage() {}
 
 func (x *DrawBudgetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[55]
+	mi := &file_postern_node_v1_node_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4272,7 +4355,7 @@ func (x *DrawBudgetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrawBudgetRequest.ProtoReflect.Descriptor instead.
 func (*DrawBudgetRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{55}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *DrawBudgetRequest) GetGrant() string {
@@ -4341,7 +4424,7 @@ type DrawBudgetResponse struct {
 
 func (x *DrawBudgetResponse) Reset() {
 	*x = DrawBudgetResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[56]
+	mi := &file_postern_node_v1_node_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4353,7 +4436,7 @@ func (x *DrawBudgetResponse) String() string {
 func (*DrawBudgetResponse) ProtoMessage() {}
 
 func (x *DrawBudgetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[56]
+	mi := &file_postern_node_v1_node_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4366,7 +4449,7 @@ func (x *DrawBudgetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrawBudgetResponse.ProtoReflect.Descriptor instead.
 func (*DrawBudgetResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{56}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *DrawBudgetResponse) GetTotal() *Budget {
@@ -4422,7 +4505,7 @@ type OpenGrantRequest struct {
 
 func (x *OpenGrantRequest) Reset() {
 	*x = OpenGrantRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[57]
+	mi := &file_postern_node_v1_node_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4434,7 +4517,7 @@ func (x *OpenGrantRequest) String() string {
 func (*OpenGrantRequest) ProtoMessage() {}
 
 func (x *OpenGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[57]
+	mi := &file_postern_node_v1_node_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4447,7 +4530,7 @@ func (x *OpenGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenGrantRequest.ProtoReflect.Descriptor instead.
 func (*OpenGrantRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{57}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *OpenGrantRequest) GetToken() string {
@@ -4522,7 +4605,7 @@ type OpenGrantResponse struct {
 
 func (x *OpenGrantResponse) Reset() {
 	*x = OpenGrantResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[58]
+	mi := &file_postern_node_v1_node_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4534,7 +4617,7 @@ func (x *OpenGrantResponse) String() string {
 func (*OpenGrantResponse) ProtoMessage() {}
 
 func (x *OpenGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[58]
+	mi := &file_postern_node_v1_node_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4547,7 +4630,7 @@ func (x *OpenGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenGrantResponse.ProtoReflect.Descriptor instead.
 func (*OpenGrantResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{58}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *OpenGrantResponse) GetGrant() *v1.SignedGrant {
@@ -4598,7 +4681,7 @@ type Alternative struct {
 
 func (x *Alternative) Reset() {
 	*x = Alternative{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[59]
+	mi := &file_postern_node_v1_node_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4610,7 +4693,7 @@ func (x *Alternative) String() string {
 func (*Alternative) ProtoMessage() {}
 
 func (x *Alternative) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[59]
+	mi := &file_postern_node_v1_node_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4623,7 +4706,7 @@ func (x *Alternative) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alternative.ProtoReflect.Descriptor instead.
 func (*Alternative) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{59}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Alternative) GetTask() string {
@@ -4669,7 +4752,7 @@ type OpenHoldRequest struct {
 
 func (x *OpenHoldRequest) Reset() {
 	*x = OpenHoldRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[60]
+	mi := &file_postern_node_v1_node_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4681,7 +4764,7 @@ func (x *OpenHoldRequest) String() string {
 func (*OpenHoldRequest) ProtoMessage() {}
 
 func (x *OpenHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[60]
+	mi := &file_postern_node_v1_node_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4694,7 +4777,7 @@ func (x *OpenHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenHoldRequest.ProtoReflect.Descriptor instead.
 func (*OpenHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{60}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *OpenHoldRequest) GetScope() string {
@@ -4780,7 +4863,7 @@ type OpenHoldResponse struct {
 
 func (x *OpenHoldResponse) Reset() {
 	*x = OpenHoldResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[61]
+	mi := &file_postern_node_v1_node_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4792,7 +4875,7 @@ func (x *OpenHoldResponse) String() string {
 func (*OpenHoldResponse) ProtoMessage() {}
 
 func (x *OpenHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[61]
+	mi := &file_postern_node_v1_node_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4805,7 +4888,7 @@ func (x *OpenHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenHoldResponse.ProtoReflect.Descriptor instead.
 func (*OpenHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{61}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *OpenHoldResponse) GetHold() *v1.Hold {
@@ -4837,7 +4920,7 @@ type ConsumeHoldRequest struct {
 
 func (x *ConsumeHoldRequest) Reset() {
 	*x = ConsumeHoldRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[62]
+	mi := &file_postern_node_v1_node_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4849,7 +4932,7 @@ func (x *ConsumeHoldRequest) String() string {
 func (*ConsumeHoldRequest) ProtoMessage() {}
 
 func (x *ConsumeHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[62]
+	mi := &file_postern_node_v1_node_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4862,7 +4945,7 @@ func (x *ConsumeHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeHoldRequest.ProtoReflect.Descriptor instead.
 func (*ConsumeHoldRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{62}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ConsumeHoldRequest) GetHold() string {
@@ -4897,7 +4980,7 @@ type ConsumeHoldResponse struct {
 
 func (x *ConsumeHoldResponse) Reset() {
 	*x = ConsumeHoldResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[63]
+	mi := &file_postern_node_v1_node_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4909,7 +4992,7 @@ func (x *ConsumeHoldResponse) String() string {
 func (*ConsumeHoldResponse) ProtoMessage() {}
 
 func (x *ConsumeHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[63]
+	mi := &file_postern_node_v1_node_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4922,7 +5005,7 @@ func (x *ConsumeHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeHoldResponse.ProtoReflect.Descriptor instead.
 func (*ConsumeHoldResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{63}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ConsumeHoldResponse) GetHold() *v1.Hold {
@@ -4943,7 +5026,7 @@ type RouteCancelRequest struct {
 
 func (x *RouteCancelRequest) Reset() {
 	*x = RouteCancelRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[64]
+	mi := &file_postern_node_v1_node_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4955,7 +5038,7 @@ func (x *RouteCancelRequest) String() string {
 func (*RouteCancelRequest) ProtoMessage() {}
 
 func (x *RouteCancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[64]
+	mi := &file_postern_node_v1_node_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4968,7 +5051,7 @@ func (x *RouteCancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCancelRequest.ProtoReflect.Descriptor instead.
 func (*RouteCancelRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{64}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *RouteCancelRequest) GetKey() []byte {
@@ -4987,7 +5070,7 @@ type RouteCancelResponse struct {
 
 func (x *RouteCancelResponse) Reset() {
 	*x = RouteCancelResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[65]
+	mi := &file_postern_node_v1_node_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4999,7 +5082,7 @@ func (x *RouteCancelResponse) String() string {
 func (*RouteCancelResponse) ProtoMessage() {}
 
 func (x *RouteCancelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[65]
+	mi := &file_postern_node_v1_node_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5012,7 +5095,7 @@ func (x *RouteCancelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCancelResponse.ProtoReflect.Descriptor instead.
 func (*RouteCancelResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{65}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{66}
 }
 
 // LeaseRequest asks for a credential.
@@ -5034,7 +5117,7 @@ type LeaseRequest struct {
 
 func (x *LeaseRequest) Reset() {
 	*x = LeaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[66]
+	mi := &file_postern_node_v1_node_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5046,7 +5129,7 @@ func (x *LeaseRequest) String() string {
 func (*LeaseRequest) ProtoMessage() {}
 
 func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[66]
+	mi := &file_postern_node_v1_node_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5059,7 +5142,7 @@ func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRequest.ProtoReflect.Descriptor instead.
 func (*LeaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{66}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *LeaseRequest) GetSession() string {
@@ -5116,7 +5199,7 @@ type LeaseResponse struct {
 
 func (x *LeaseResponse) Reset() {
 	*x = LeaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[67]
+	mi := &file_postern_node_v1_node_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5128,7 +5211,7 @@ func (x *LeaseResponse) String() string {
 func (*LeaseResponse) ProtoMessage() {}
 
 func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[67]
+	mi := &file_postern_node_v1_node_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5141,7 +5224,7 @@ func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseResponse.ProtoReflect.Descriptor instead.
 func (*LeaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{67}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *LeaseResponse) GetLease() string {
@@ -5194,7 +5277,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[68]
+	mi := &file_postern_node_v1_node_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5206,7 +5289,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[68]
+	mi := &file_postern_node_v1_node_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5219,7 +5302,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{68}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Credential) GetAccount() string {
@@ -5275,7 +5358,7 @@ type RenewLeaseRequest struct {
 
 func (x *RenewLeaseRequest) Reset() {
 	*x = RenewLeaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[69]
+	mi := &file_postern_node_v1_node_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5287,7 +5370,7 @@ func (x *RenewLeaseRequest) String() string {
 func (*RenewLeaseRequest) ProtoMessage() {}
 
 func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[69]
+	mi := &file_postern_node_v1_node_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5300,7 +5383,7 @@ func (x *RenewLeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseRequest.ProtoReflect.Descriptor instead.
 func (*RenewLeaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{69}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *RenewLeaseRequest) GetLease() string {
@@ -5323,7 +5406,7 @@ type RenewLeaseResponse struct {
 
 func (x *RenewLeaseResponse) Reset() {
 	*x = RenewLeaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[70]
+	mi := &file_postern_node_v1_node_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5335,7 +5418,7 @@ func (x *RenewLeaseResponse) String() string {
 func (*RenewLeaseResponse) ProtoMessage() {}
 
 func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[70]
+	mi := &file_postern_node_v1_node_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5348,7 +5431,7 @@ func (x *RenewLeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeaseResponse.ProtoReflect.Descriptor instead.
 func (*RenewLeaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{70}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *RenewLeaseResponse) GetExpireTime() *timestamppb.Timestamp {
@@ -5376,7 +5459,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[71]
+	mi := &file_postern_node_v1_node_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5388,7 +5471,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[71]
+	mi := &file_postern_node_v1_node_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5401,7 +5484,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{71}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ReleaseRequest) GetLease() string {
@@ -5420,7 +5503,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[72]
+	mi := &file_postern_node_v1_node_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5432,7 +5515,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[72]
+	mi := &file_postern_node_v1_node_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5445,7 +5528,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{72}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{73}
 }
 
 // ShipRequest is one chunk of one session's recording.
@@ -5466,7 +5549,7 @@ type ShipRequest struct {
 
 func (x *ShipRequest) Reset() {
 	*x = ShipRequest{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[73]
+	mi := &file_postern_node_v1_node_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5478,7 +5561,7 @@ func (x *ShipRequest) String() string {
 func (*ShipRequest) ProtoMessage() {}
 
 func (x *ShipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[73]
+	mi := &file_postern_node_v1_node_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5491,7 +5574,7 @@ func (x *ShipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipRequest.ProtoReflect.Descriptor instead.
 func (*ShipRequest) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{73}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ShipRequest) GetSession() string {
@@ -5539,7 +5622,7 @@ type ShipResponse struct {
 
 func (x *ShipResponse) Reset() {
 	*x = ShipResponse{}
-	mi := &file_postern_node_v1_node_proto_msgTypes[74]
+	mi := &file_postern_node_v1_node_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5551,7 +5634,7 @@ func (x *ShipResponse) String() string {
 func (*ShipResponse) ProtoMessage() {}
 
 func (x *ShipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_postern_node_v1_node_proto_msgTypes[74]
+	mi := &file_postern_node_v1_node_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5564,7 +5647,7 @@ func (x *ShipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipResponse.ProtoReflect.Descriptor instead.
 func (*ShipResponse) Descriptor() ([]byte, []int) {
-	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{74}
+	return file_postern_node_v1_node_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ShipResponse) GetSession() string {
@@ -5660,7 +5743,7 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\x06object\x18\x01 \x01(\tR\x06object\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"3\n" +
 	"\bSyncPing\x12'\n" +
-	"\x0fmonotonic_nanos\x18\x01 \x01(\x03R\x0emonotonicNanos\"\xfe\x01\n" +
+	"\x0fmonotonic_nanos\x18\x01 \x01(\x03R\x0emonotonicNanos\"\xbc\x02\n" +
 	"\n" +
 	"NodeReport\x12\x1a\n" +
 	"\bsessions\x18\x01 \x01(\x03R\bsessions\x12\x1f\n" +
@@ -5670,7 +5753,14 @@ const file_postern_node_v1_node_proto_rawDesc = "" +
 	"\x06leases\x18\x04 \x01(\x03R\x06leases\x12\x1a\n" +
 	"\bdraining\x18\x05 \x01(\bR\bdraining\x12\x1c\n" +
 	"\tresources\x18\x06 \x03(\tR\tresources\x12)\n" +
-	"\x10recordings_aside\x18\a \x01(\x03R\x0frecordingsAside\"\xb8\x01\n" +
+	"\x10recordings_aside\x18\a \x01(\x03R\x0frecordingsAside\x12<\n" +
+	"\btroubles\x18\b \x03(\v2 .postern.node.v1.ResourceTroubleR\btroubles\"\xb7\x01\n" +
+	"\x0fResourceTrouble\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12\x14\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\x129\n" +
+	"\n" +
+	"since_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tsinceTime\x127\n" +
+	"\tlast_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\"\xb8\x01\n" +
 	"\fSyncResponse\x121\n" +
 	"\x06update\x18\x01 \x01(\v2\x17.postern.node.v1.UpdateH\x00R\x06update\x127\n" +
 	"\bbookmark\x18\x02 \x01(\v2\x19.postern.node.v1.BookmarkH\x00R\bbookmark\x124\n" +
@@ -6060,7 +6150,7 @@ func file_postern_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_postern_node_v1_node_proto_rawDescData
 }
 
-var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
+var file_postern_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
 var file_postern_node_v1_node_proto_goTypes = []any{
 	(*RegisterRequest)(nil),        // 0: postern.node.v1.RegisterRequest
 	(*RegisterResponse)(nil),       // 1: postern.node.v1.RegisterResponse
@@ -6072,218 +6162,222 @@ var file_postern_node_v1_node_proto_goTypes = []any{
 	(*Rejection)(nil),              // 7: postern.node.v1.Rejection
 	(*SyncPing)(nil),               // 8: postern.node.v1.SyncPing
 	(*NodeReport)(nil),             // 9: postern.node.v1.NodeReport
-	(*SyncResponse)(nil),           // 10: postern.node.v1.SyncResponse
-	(*Update)(nil),                 // 11: postern.node.v1.Update
-	(*Issuer)(nil),                 // 12: postern.node.v1.Issuer
-	(*GrantEnd)(nil),               // 13: postern.node.v1.GrantEnd
-	(*Bookmark)(nil),               // 14: postern.node.v1.Bookmark
-	(*Command)(nil),                // 15: postern.node.v1.Command
-	(*EndSignIn)(nil),              // 16: postern.node.v1.EndSignIn
-	(*InspectAccounts)(nil),        // 17: postern.node.v1.InspectAccounts
-	(*AccountReport)(nil),          // 18: postern.node.v1.AccountReport
-	(*BackendAccount)(nil),         // 19: postern.node.v1.BackendAccount
-	(*BackendSession)(nil),         // 20: postern.node.v1.BackendSession
-	(*RefusedLogin)(nil),           // 21: postern.node.v1.RefusedLogin
-	(*SetPassword)(nil),            // 22: postern.node.v1.SetPassword
-	(*ListConnections)(nil),        // 23: postern.node.v1.ListConnections
-	(*ReturnBudget)(nil),           // 24: postern.node.v1.ReturnBudget
-	(*FindRecordings)(nil),         // 25: postern.node.v1.FindRecordings
-	(*MakeLogin)(nil),              // 26: postern.node.v1.MakeLogin
-	(*DropLogin)(nil),              // 27: postern.node.v1.DropLogin
-	(*Inspect)(nil),                // 28: postern.node.v1.Inspect
-	(*Inspection)(nil),             // 29: postern.node.v1.Inspection
-	(*WallState)(nil),              // 30: postern.node.v1.WallState
-	(*Finding)(nil),                // 31: postern.node.v1.Finding
-	(*KillSession)(nil),            // 32: postern.node.v1.KillSession
-	(*CancelQuery)(nil),            // 33: postern.node.v1.CancelQuery
-	(*Explain)(nil),                // 34: postern.node.v1.Explain
-	(*Drain)(nil),                  // 35: postern.node.v1.Drain
-	(*CommandResult)(nil),          // 36: postern.node.v1.CommandResult
-	(*Explanation)(nil),            // 37: postern.node.v1.Explanation
-	(*PinServerRequest)(nil),       // 38: postern.node.v1.PinServerRequest
-	(*PinServerResponse)(nil),      // 39: postern.node.v1.PinServerResponse
-	(*ServerPins)(nil),             // 40: postern.node.v1.ServerPins
-	(*PinnedList)(nil),             // 41: postern.node.v1.PinnedList
-	(*Pin)(nil),                    // 42: postern.node.v1.Pin
-	(*BeginBrowserRequest)(nil),    // 43: postern.node.v1.BeginBrowserRequest
-	(*BeginBrowserResponse)(nil),   // 44: postern.node.v1.BeginBrowserResponse
-	(*FinishBrowserRequest)(nil),   // 45: postern.node.v1.FinishBrowserRequest
-	(*FinishBrowserResponse)(nil),  // 46: postern.node.v1.FinishBrowserResponse
-	(*EndBrowserRequest)(nil),      // 47: postern.node.v1.EndBrowserRequest
-	(*EndBrowserResponse)(nil),     // 48: postern.node.v1.EndBrowserResponse
-	(*VouchRequest)(nil),           // 49: postern.node.v1.VouchRequest
-	(*VouchResponse)(nil),          // 50: postern.node.v1.VouchResponse
-	(*SignInRequest)(nil),          // 51: postern.node.v1.SignInRequest
-	(*SignInResponse)(nil),         // 52: postern.node.v1.SignInResponse
-	(*SignInPrompt)(nil),           // 53: postern.node.v1.SignInPrompt
-	(*Budget)(nil),                 // 54: postern.node.v1.Budget
-	(*DrawBudgetRequest)(nil),      // 55: postern.node.v1.DrawBudgetRequest
-	(*DrawBudgetResponse)(nil),     // 56: postern.node.v1.DrawBudgetResponse
-	(*OpenGrantRequest)(nil),       // 57: postern.node.v1.OpenGrantRequest
-	(*OpenGrantResponse)(nil),      // 58: postern.node.v1.OpenGrantResponse
-	(*Alternative)(nil),            // 59: postern.node.v1.Alternative
-	(*OpenHoldRequest)(nil),        // 60: postern.node.v1.OpenHoldRequest
-	(*OpenHoldResponse)(nil),       // 61: postern.node.v1.OpenHoldResponse
-	(*ConsumeHoldRequest)(nil),     // 62: postern.node.v1.ConsumeHoldRequest
-	(*ConsumeHoldResponse)(nil),    // 63: postern.node.v1.ConsumeHoldResponse
-	(*RouteCancelRequest)(nil),     // 64: postern.node.v1.RouteCancelRequest
-	(*RouteCancelResponse)(nil),    // 65: postern.node.v1.RouteCancelResponse
-	(*LeaseRequest)(nil),           // 66: postern.node.v1.LeaseRequest
-	(*LeaseResponse)(nil),          // 67: postern.node.v1.LeaseResponse
-	(*Credential)(nil),             // 68: postern.node.v1.Credential
-	(*RenewLeaseRequest)(nil),      // 69: postern.node.v1.RenewLeaseRequest
-	(*RenewLeaseResponse)(nil),     // 70: postern.node.v1.RenewLeaseResponse
-	(*ReleaseRequest)(nil),         // 71: postern.node.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),        // 72: postern.node.v1.ReleaseResponse
-	(*ShipRequest)(nil),            // 73: postern.node.v1.ShipRequest
-	(*ShipResponse)(nil),           // 74: postern.node.v1.ShipResponse
-	nil,                            // 75: postern.node.v1.RegisterRequest.EndpointsEntry
-	nil,                            // 76: postern.node.v1.RegisterResponse.LabelsEntry
-	nil,                            // 77: postern.node.v1.RenewRequest.EndpointsEntry
-	nil,                            // 78: postern.node.v1.Update.GrantKeysEntry
-	nil,                            // 79: postern.node.v1.Explanation.MaskedEntry
-	nil,                            // 80: postern.node.v1.Credential.MaskKeysEntry
-	(*v1.Version)(nil),             // 81: postern.types.v1.Version
-	(*durationpb.Duration)(nil),    // 82: google.protobuf.Duration
-	(*v1.Object)(nil),              // 83: postern.types.v1.Object
+	(*ResourceTrouble)(nil),        // 10: postern.node.v1.ResourceTrouble
+	(*SyncResponse)(nil),           // 11: postern.node.v1.SyncResponse
+	(*Update)(nil),                 // 12: postern.node.v1.Update
+	(*Issuer)(nil),                 // 13: postern.node.v1.Issuer
+	(*GrantEnd)(nil),               // 14: postern.node.v1.GrantEnd
+	(*Bookmark)(nil),               // 15: postern.node.v1.Bookmark
+	(*Command)(nil),                // 16: postern.node.v1.Command
+	(*EndSignIn)(nil),              // 17: postern.node.v1.EndSignIn
+	(*InspectAccounts)(nil),        // 18: postern.node.v1.InspectAccounts
+	(*AccountReport)(nil),          // 19: postern.node.v1.AccountReport
+	(*BackendAccount)(nil),         // 20: postern.node.v1.BackendAccount
+	(*BackendSession)(nil),         // 21: postern.node.v1.BackendSession
+	(*RefusedLogin)(nil),           // 22: postern.node.v1.RefusedLogin
+	(*SetPassword)(nil),            // 23: postern.node.v1.SetPassword
+	(*ListConnections)(nil),        // 24: postern.node.v1.ListConnections
+	(*ReturnBudget)(nil),           // 25: postern.node.v1.ReturnBudget
+	(*FindRecordings)(nil),         // 26: postern.node.v1.FindRecordings
+	(*MakeLogin)(nil),              // 27: postern.node.v1.MakeLogin
+	(*DropLogin)(nil),              // 28: postern.node.v1.DropLogin
+	(*Inspect)(nil),                // 29: postern.node.v1.Inspect
+	(*Inspection)(nil),             // 30: postern.node.v1.Inspection
+	(*WallState)(nil),              // 31: postern.node.v1.WallState
+	(*Finding)(nil),                // 32: postern.node.v1.Finding
+	(*KillSession)(nil),            // 33: postern.node.v1.KillSession
+	(*CancelQuery)(nil),            // 34: postern.node.v1.CancelQuery
+	(*Explain)(nil),                // 35: postern.node.v1.Explain
+	(*Drain)(nil),                  // 36: postern.node.v1.Drain
+	(*CommandResult)(nil),          // 37: postern.node.v1.CommandResult
+	(*Explanation)(nil),            // 38: postern.node.v1.Explanation
+	(*PinServerRequest)(nil),       // 39: postern.node.v1.PinServerRequest
+	(*PinServerResponse)(nil),      // 40: postern.node.v1.PinServerResponse
+	(*ServerPins)(nil),             // 41: postern.node.v1.ServerPins
+	(*PinnedList)(nil),             // 42: postern.node.v1.PinnedList
+	(*Pin)(nil),                    // 43: postern.node.v1.Pin
+	(*BeginBrowserRequest)(nil),    // 44: postern.node.v1.BeginBrowserRequest
+	(*BeginBrowserResponse)(nil),   // 45: postern.node.v1.BeginBrowserResponse
+	(*FinishBrowserRequest)(nil),   // 46: postern.node.v1.FinishBrowserRequest
+	(*FinishBrowserResponse)(nil),  // 47: postern.node.v1.FinishBrowserResponse
+	(*EndBrowserRequest)(nil),      // 48: postern.node.v1.EndBrowserRequest
+	(*EndBrowserResponse)(nil),     // 49: postern.node.v1.EndBrowserResponse
+	(*VouchRequest)(nil),           // 50: postern.node.v1.VouchRequest
+	(*VouchResponse)(nil),          // 51: postern.node.v1.VouchResponse
+	(*SignInRequest)(nil),          // 52: postern.node.v1.SignInRequest
+	(*SignInResponse)(nil),         // 53: postern.node.v1.SignInResponse
+	(*SignInPrompt)(nil),           // 54: postern.node.v1.SignInPrompt
+	(*Budget)(nil),                 // 55: postern.node.v1.Budget
+	(*DrawBudgetRequest)(nil),      // 56: postern.node.v1.DrawBudgetRequest
+	(*DrawBudgetResponse)(nil),     // 57: postern.node.v1.DrawBudgetResponse
+	(*OpenGrantRequest)(nil),       // 58: postern.node.v1.OpenGrantRequest
+	(*OpenGrantResponse)(nil),      // 59: postern.node.v1.OpenGrantResponse
+	(*Alternative)(nil),            // 60: postern.node.v1.Alternative
+	(*OpenHoldRequest)(nil),        // 61: postern.node.v1.OpenHoldRequest
+	(*OpenHoldResponse)(nil),       // 62: postern.node.v1.OpenHoldResponse
+	(*ConsumeHoldRequest)(nil),     // 63: postern.node.v1.ConsumeHoldRequest
+	(*ConsumeHoldResponse)(nil),    // 64: postern.node.v1.ConsumeHoldResponse
+	(*RouteCancelRequest)(nil),     // 65: postern.node.v1.RouteCancelRequest
+	(*RouteCancelResponse)(nil),    // 66: postern.node.v1.RouteCancelResponse
+	(*LeaseRequest)(nil),           // 67: postern.node.v1.LeaseRequest
+	(*LeaseResponse)(nil),          // 68: postern.node.v1.LeaseResponse
+	(*Credential)(nil),             // 69: postern.node.v1.Credential
+	(*RenewLeaseRequest)(nil),      // 70: postern.node.v1.RenewLeaseRequest
+	(*RenewLeaseResponse)(nil),     // 71: postern.node.v1.RenewLeaseResponse
+	(*ReleaseRequest)(nil),         // 72: postern.node.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),        // 73: postern.node.v1.ReleaseResponse
+	(*ShipRequest)(nil),            // 74: postern.node.v1.ShipRequest
+	(*ShipResponse)(nil),           // 75: postern.node.v1.ShipResponse
+	nil,                            // 76: postern.node.v1.RegisterRequest.EndpointsEntry
+	nil,                            // 77: postern.node.v1.RegisterResponse.LabelsEntry
+	nil,                            // 78: postern.node.v1.RenewRequest.EndpointsEntry
+	nil,                            // 79: postern.node.v1.Update.GrantKeysEntry
+	nil,                            // 80: postern.node.v1.Explanation.MaskedEntry
+	nil,                            // 81: postern.node.v1.Credential.MaskKeysEntry
+	(*v1.Version)(nil),             // 82: postern.types.v1.Version
+	(*durationpb.Duration)(nil),    // 83: google.protobuf.Duration
 	(*timestamppb.Timestamp)(nil),  // 84: google.protobuf.Timestamp
-	(*v1.Subject)(nil),             // 85: postern.types.v1.Subject
-	(*v1.ApprovalRequirement)(nil), // 86: postern.types.v1.ApprovalRequirement
-	(*v1.SignedGrant)(nil),         // 87: postern.types.v1.SignedGrant
-	(*v1.Parameter)(nil),           // 88: postern.types.v1.Parameter
-	(*v1.Hold)(nil),                // 89: postern.types.v1.Hold
+	(*v1.Object)(nil),              // 85: postern.types.v1.Object
+	(*v1.Subject)(nil),             // 86: postern.types.v1.Subject
+	(*v1.ApprovalRequirement)(nil), // 87: postern.types.v1.ApprovalRequirement
+	(*v1.SignedGrant)(nil),         // 88: postern.types.v1.SignedGrant
+	(*v1.Parameter)(nil),           // 89: postern.types.v1.Parameter
+	(*v1.Hold)(nil),                // 90: postern.types.v1.Hold
 }
 var file_postern_node_v1_node_proto_depIdxs = []int32{
-	75,  // 0: postern.node.v1.RegisterRequest.endpoints:type_name -> postern.node.v1.RegisterRequest.EndpointsEntry
-	76,  // 1: postern.node.v1.RegisterResponse.labels:type_name -> postern.node.v1.RegisterResponse.LabelsEntry
-	77,  // 2: postern.node.v1.RenewRequest.endpoints:type_name -> postern.node.v1.RenewRequest.EndpointsEntry
+	76,  // 0: postern.node.v1.RegisterRequest.endpoints:type_name -> postern.node.v1.RegisterRequest.EndpointsEntry
+	77,  // 1: postern.node.v1.RegisterResponse.labels:type_name -> postern.node.v1.RegisterResponse.LabelsEntry
+	78,  // 2: postern.node.v1.RenewRequest.endpoints:type_name -> postern.node.v1.RenewRequest.EndpointsEntry
 	5,   // 3: postern.node.v1.SyncRequest.hello:type_name -> postern.node.v1.SyncHello
 	6,   // 4: postern.node.v1.SyncRequest.ack:type_name -> postern.node.v1.SyncAck
 	8,   // 5: postern.node.v1.SyncRequest.ping:type_name -> postern.node.v1.SyncPing
 	9,   // 6: postern.node.v1.SyncRequest.report:type_name -> postern.node.v1.NodeReport
-	36,  // 7: postern.node.v1.SyncRequest.result:type_name -> postern.node.v1.CommandResult
-	81,  // 8: postern.node.v1.SyncHello.applied:type_name -> postern.types.v1.Version
-	81,  // 9: postern.node.v1.SyncAck.version:type_name -> postern.types.v1.Version
+	37,  // 7: postern.node.v1.SyncRequest.result:type_name -> postern.node.v1.CommandResult
+	82,  // 8: postern.node.v1.SyncHello.applied:type_name -> postern.types.v1.Version
+	82,  // 9: postern.node.v1.SyncAck.version:type_name -> postern.types.v1.Version
 	7,   // 10: postern.node.v1.SyncAck.rejections:type_name -> postern.node.v1.Rejection
-	82,  // 11: postern.node.v1.NodeReport.spool_age:type_name -> google.protobuf.Duration
-	11,  // 12: postern.node.v1.SyncResponse.update:type_name -> postern.node.v1.Update
-	14,  // 13: postern.node.v1.SyncResponse.bookmark:type_name -> postern.node.v1.Bookmark
-	15,  // 14: postern.node.v1.SyncResponse.command:type_name -> postern.node.v1.Command
-	81,  // 15: postern.node.v1.Update.version:type_name -> postern.types.v1.Version
-	83,  // 16: postern.node.v1.Update.objects:type_name -> postern.types.v1.Object
-	13,  // 17: postern.node.v1.Update.ended_grants:type_name -> postern.node.v1.GrantEnd
-	78,  // 18: postern.node.v1.Update.grant_keys:type_name -> postern.node.v1.Update.GrantKeysEntry
-	12,  // 19: postern.node.v1.Update.issuers:type_name -> postern.node.v1.Issuer
-	84,  // 20: postern.node.v1.GrantEnd.end_time:type_name -> google.protobuf.Timestamp
-	81,  // 21: postern.node.v1.Bookmark.version:type_name -> postern.types.v1.Version
-	82,  // 22: postern.node.v1.Bookmark.replica_staleness:type_name -> google.protobuf.Duration
-	32,  // 23: postern.node.v1.Command.kill_session:type_name -> postern.node.v1.KillSession
-	33,  // 24: postern.node.v1.Command.cancel_query:type_name -> postern.node.v1.CancelQuery
-	34,  // 25: postern.node.v1.Command.explain:type_name -> postern.node.v1.Explain
-	35,  // 26: postern.node.v1.Command.drain:type_name -> postern.node.v1.Drain
-	24,  // 27: postern.node.v1.Command.return_budget:type_name -> postern.node.v1.ReturnBudget
-	26,  // 28: postern.node.v1.Command.make_login:type_name -> postern.node.v1.MakeLogin
-	27,  // 29: postern.node.v1.Command.drop_login:type_name -> postern.node.v1.DropLogin
-	28,  // 30: postern.node.v1.Command.inspect:type_name -> postern.node.v1.Inspect
-	25,  // 31: postern.node.v1.Command.find_recordings:type_name -> postern.node.v1.FindRecordings
-	17,  // 32: postern.node.v1.Command.inspect_accounts:type_name -> postern.node.v1.InspectAccounts
-	22,  // 33: postern.node.v1.Command.set_password:type_name -> postern.node.v1.SetPassword
-	23,  // 34: postern.node.v1.Command.list_connections:type_name -> postern.node.v1.ListConnections
-	16,  // 35: postern.node.v1.Command.end_sign_in:type_name -> postern.node.v1.EndSignIn
-	84,  // 36: postern.node.v1.InspectAccounts.refused_since:type_name -> google.protobuf.Timestamp
-	19,  // 37: postern.node.v1.AccountReport.accounts:type_name -> postern.node.v1.BackendAccount
-	20,  // 38: postern.node.v1.AccountReport.sessions:type_name -> postern.node.v1.BackendSession
-	21,  // 39: postern.node.v1.AccountReport.refused:type_name -> postern.node.v1.RefusedLogin
-	84,  // 40: postern.node.v1.AccountReport.time:type_name -> google.protobuf.Timestamp
-	84,  // 41: postern.node.v1.BackendAccount.valid_until:type_name -> google.protobuf.Timestamp
-	84,  // 42: postern.node.v1.BackendSession.start_time:type_name -> google.protobuf.Timestamp
-	84,  // 43: postern.node.v1.RefusedLogin.time:type_name -> google.protobuf.Timestamp
-	81,  // 44: postern.node.v1.MakeLogin.version:type_name -> postern.types.v1.Version
-	84,  // 45: postern.node.v1.MakeLogin.expire_time:type_name -> google.protobuf.Timestamp
-	85,  // 46: postern.node.v1.MakeLogin.subject:type_name -> postern.types.v1.Subject
-	30,  // 47: postern.node.v1.Inspection.walls:type_name -> postern.node.v1.WallState
-	31,  // 48: postern.node.v1.Inspection.findings:type_name -> postern.node.v1.Finding
-	84,  // 49: postern.node.v1.Inspection.time:type_name -> google.protobuf.Timestamp
-	85,  // 50: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
-	86,  // 51: postern.node.v1.Explain.approval:type_name -> postern.types.v1.ApprovalRequirement
-	59,  // 52: postern.node.v1.Explain.alternatives:type_name -> postern.node.v1.Alternative
-	82,  // 53: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
-	37,  // 54: postern.node.v1.CommandResult.explanation:type_name -> postern.node.v1.Explanation
-	29,  // 55: postern.node.v1.CommandResult.inspection:type_name -> postern.node.v1.Inspection
-	18,  // 56: postern.node.v1.CommandResult.accounts:type_name -> postern.node.v1.AccountReport
-	79,  // 57: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
-	81,  // 58: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
-	42,  // 59: postern.node.v1.PinServerRequest.said:type_name -> postern.node.v1.Pin
-	42,  // 60: postern.node.v1.PinServerRequest.accepted:type_name -> postern.node.v1.Pin
-	40,  // 61: postern.node.v1.PinServerResponse.pins:type_name -> postern.node.v1.ServerPins
-	41,  // 62: postern.node.v1.ServerPins.lists:type_name -> postern.node.v1.PinnedList
-	84,  // 63: postern.node.v1.ServerPins.used_time:type_name -> google.protobuf.Timestamp
-	84,  // 64: postern.node.v1.PinnedList.begin_time:type_name -> google.protobuf.Timestamp
-	42,  // 65: postern.node.v1.PinnedList.pins:type_name -> postern.node.v1.Pin
-	84,  // 66: postern.node.v1.FinishBrowserResponse.expire_time:type_name -> google.protobuf.Timestamp
-	84,  // 67: postern.node.v1.VouchResponse.expire_time:type_name -> google.protobuf.Timestamp
-	84,  // 68: postern.node.v1.VouchResponse.renew_time:type_name -> google.protobuf.Timestamp
-	53,  // 69: postern.node.v1.SignInResponse.prompt:type_name -> postern.node.v1.SignInPrompt
-	58,  // 70: postern.node.v1.SignInResponse.grant:type_name -> postern.node.v1.OpenGrantResponse
-	84,  // 71: postern.node.v1.SignInPrompt.expire_time:type_name -> google.protobuf.Timestamp
-	54,  // 72: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
-	54,  // 73: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
-	54,  // 74: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
-	54,  // 75: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
-	54,  // 76: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
-	54,  // 77: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
-	87,  // 78: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
-	82,  // 79: postern.node.v1.OpenGrantResponse.reuse:type_name -> google.protobuf.Duration
-	59,  // 80: postern.node.v1.OpenGrantResponse.alternatives:type_name -> postern.node.v1.Alternative
-	88,  // 81: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
-	89,  // 82: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
-	89,  // 83: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
-	84,  // 84: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	84,  // 85: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	80,  // 86: postern.node.v1.Credential.mask_keys:type_name -> postern.node.v1.Credential.MaskKeysEntry
-	84,  // 87: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
-	84,  // 88: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
-	0,   // 89: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
-	2,   // 90: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
-	4,   // 91: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
-	57,  // 92: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
-	60,  // 93: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
-	62,  // 94: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
-	64,  // 95: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
-	55,  // 96: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
-	51,  // 97: postern.node.v1.GrantService.SignIn:input_type -> postern.node.v1.SignInRequest
-	49,  // 98: postern.node.v1.GrantService.Vouch:input_type -> postern.node.v1.VouchRequest
-	43,  // 99: postern.node.v1.GrantService.BeginBrowser:input_type -> postern.node.v1.BeginBrowserRequest
-	45,  // 100: postern.node.v1.GrantService.FinishBrowser:input_type -> postern.node.v1.FinishBrowserRequest
-	47,  // 101: postern.node.v1.GrantService.EndBrowser:input_type -> postern.node.v1.EndBrowserRequest
-	38,  // 102: postern.node.v1.GrantService.PinServer:input_type -> postern.node.v1.PinServerRequest
-	66,  // 103: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
-	69,  // 104: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
-	71,  // 105: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
-	73,  // 106: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
-	1,   // 107: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
-	3,   // 108: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
-	10,  // 109: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
-	58,  // 110: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
-	61,  // 111: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
-	63,  // 112: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
-	65,  // 113: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
-	56,  // 114: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
-	52,  // 115: postern.node.v1.GrantService.SignIn:output_type -> postern.node.v1.SignInResponse
-	50,  // 116: postern.node.v1.GrantService.Vouch:output_type -> postern.node.v1.VouchResponse
-	44,  // 117: postern.node.v1.GrantService.BeginBrowser:output_type -> postern.node.v1.BeginBrowserResponse
-	46,  // 118: postern.node.v1.GrantService.FinishBrowser:output_type -> postern.node.v1.FinishBrowserResponse
-	48,  // 119: postern.node.v1.GrantService.EndBrowser:output_type -> postern.node.v1.EndBrowserResponse
-	39,  // 120: postern.node.v1.GrantService.PinServer:output_type -> postern.node.v1.PinServerResponse
-	67,  // 121: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
-	70,  // 122: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
-	72,  // 123: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
-	74,  // 124: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
-	107, // [107:125] is the sub-list for method output_type
-	89,  // [89:107] is the sub-list for method input_type
-	89,  // [89:89] is the sub-list for extension type_name
-	89,  // [89:89] is the sub-list for extension extendee
-	0,   // [0:89] is the sub-list for field type_name
+	83,  // 11: postern.node.v1.NodeReport.spool_age:type_name -> google.protobuf.Duration
+	10,  // 12: postern.node.v1.NodeReport.troubles:type_name -> postern.node.v1.ResourceTrouble
+	84,  // 13: postern.node.v1.ResourceTrouble.since_time:type_name -> google.protobuf.Timestamp
+	84,  // 14: postern.node.v1.ResourceTrouble.last_time:type_name -> google.protobuf.Timestamp
+	12,  // 15: postern.node.v1.SyncResponse.update:type_name -> postern.node.v1.Update
+	15,  // 16: postern.node.v1.SyncResponse.bookmark:type_name -> postern.node.v1.Bookmark
+	16,  // 17: postern.node.v1.SyncResponse.command:type_name -> postern.node.v1.Command
+	82,  // 18: postern.node.v1.Update.version:type_name -> postern.types.v1.Version
+	85,  // 19: postern.node.v1.Update.objects:type_name -> postern.types.v1.Object
+	14,  // 20: postern.node.v1.Update.ended_grants:type_name -> postern.node.v1.GrantEnd
+	79,  // 21: postern.node.v1.Update.grant_keys:type_name -> postern.node.v1.Update.GrantKeysEntry
+	13,  // 22: postern.node.v1.Update.issuers:type_name -> postern.node.v1.Issuer
+	84,  // 23: postern.node.v1.GrantEnd.end_time:type_name -> google.protobuf.Timestamp
+	82,  // 24: postern.node.v1.Bookmark.version:type_name -> postern.types.v1.Version
+	83,  // 25: postern.node.v1.Bookmark.replica_staleness:type_name -> google.protobuf.Duration
+	33,  // 26: postern.node.v1.Command.kill_session:type_name -> postern.node.v1.KillSession
+	34,  // 27: postern.node.v1.Command.cancel_query:type_name -> postern.node.v1.CancelQuery
+	35,  // 28: postern.node.v1.Command.explain:type_name -> postern.node.v1.Explain
+	36,  // 29: postern.node.v1.Command.drain:type_name -> postern.node.v1.Drain
+	25,  // 30: postern.node.v1.Command.return_budget:type_name -> postern.node.v1.ReturnBudget
+	27,  // 31: postern.node.v1.Command.make_login:type_name -> postern.node.v1.MakeLogin
+	28,  // 32: postern.node.v1.Command.drop_login:type_name -> postern.node.v1.DropLogin
+	29,  // 33: postern.node.v1.Command.inspect:type_name -> postern.node.v1.Inspect
+	26,  // 34: postern.node.v1.Command.find_recordings:type_name -> postern.node.v1.FindRecordings
+	18,  // 35: postern.node.v1.Command.inspect_accounts:type_name -> postern.node.v1.InspectAccounts
+	23,  // 36: postern.node.v1.Command.set_password:type_name -> postern.node.v1.SetPassword
+	24,  // 37: postern.node.v1.Command.list_connections:type_name -> postern.node.v1.ListConnections
+	17,  // 38: postern.node.v1.Command.end_sign_in:type_name -> postern.node.v1.EndSignIn
+	84,  // 39: postern.node.v1.InspectAccounts.refused_since:type_name -> google.protobuf.Timestamp
+	20,  // 40: postern.node.v1.AccountReport.accounts:type_name -> postern.node.v1.BackendAccount
+	21,  // 41: postern.node.v1.AccountReport.sessions:type_name -> postern.node.v1.BackendSession
+	22,  // 42: postern.node.v1.AccountReport.refused:type_name -> postern.node.v1.RefusedLogin
+	84,  // 43: postern.node.v1.AccountReport.time:type_name -> google.protobuf.Timestamp
+	84,  // 44: postern.node.v1.BackendAccount.valid_until:type_name -> google.protobuf.Timestamp
+	84,  // 45: postern.node.v1.BackendSession.start_time:type_name -> google.protobuf.Timestamp
+	84,  // 46: postern.node.v1.RefusedLogin.time:type_name -> google.protobuf.Timestamp
+	82,  // 47: postern.node.v1.MakeLogin.version:type_name -> postern.types.v1.Version
+	84,  // 48: postern.node.v1.MakeLogin.expire_time:type_name -> google.protobuf.Timestamp
+	86,  // 49: postern.node.v1.MakeLogin.subject:type_name -> postern.types.v1.Subject
+	31,  // 50: postern.node.v1.Inspection.walls:type_name -> postern.node.v1.WallState
+	32,  // 51: postern.node.v1.Inspection.findings:type_name -> postern.node.v1.Finding
+	84,  // 52: postern.node.v1.Inspection.time:type_name -> google.protobuf.Timestamp
+	86,  // 53: postern.node.v1.Explain.subject:type_name -> postern.types.v1.Subject
+	87,  // 54: postern.node.v1.Explain.approval:type_name -> postern.types.v1.ApprovalRequirement
+	60,  // 55: postern.node.v1.Explain.alternatives:type_name -> postern.node.v1.Alternative
+	83,  // 56: postern.node.v1.Drain.timeout:type_name -> google.protobuf.Duration
+	38,  // 57: postern.node.v1.CommandResult.explanation:type_name -> postern.node.v1.Explanation
+	30,  // 58: postern.node.v1.CommandResult.inspection:type_name -> postern.node.v1.Inspection
+	19,  // 59: postern.node.v1.CommandResult.accounts:type_name -> postern.node.v1.AccountReport
+	80,  // 60: postern.node.v1.Explanation.masked:type_name -> postern.node.v1.Explanation.MaskedEntry
+	82,  // 61: postern.node.v1.Explanation.version:type_name -> postern.types.v1.Version
+	43,  // 62: postern.node.v1.PinServerRequest.said:type_name -> postern.node.v1.Pin
+	43,  // 63: postern.node.v1.PinServerRequest.accepted:type_name -> postern.node.v1.Pin
+	41,  // 64: postern.node.v1.PinServerResponse.pins:type_name -> postern.node.v1.ServerPins
+	42,  // 65: postern.node.v1.ServerPins.lists:type_name -> postern.node.v1.PinnedList
+	84,  // 66: postern.node.v1.ServerPins.used_time:type_name -> google.protobuf.Timestamp
+	84,  // 67: postern.node.v1.PinnedList.begin_time:type_name -> google.protobuf.Timestamp
+	43,  // 68: postern.node.v1.PinnedList.pins:type_name -> postern.node.v1.Pin
+	84,  // 69: postern.node.v1.FinishBrowserResponse.expire_time:type_name -> google.protobuf.Timestamp
+	84,  // 70: postern.node.v1.VouchResponse.expire_time:type_name -> google.protobuf.Timestamp
+	84,  // 71: postern.node.v1.VouchResponse.renew_time:type_name -> google.protobuf.Timestamp
+	54,  // 72: postern.node.v1.SignInResponse.prompt:type_name -> postern.node.v1.SignInPrompt
+	59,  // 73: postern.node.v1.SignInResponse.grant:type_name -> postern.node.v1.OpenGrantResponse
+	84,  // 74: postern.node.v1.SignInPrompt.expire_time:type_name -> google.protobuf.Timestamp
+	55,  // 75: postern.node.v1.DrawBudgetRequest.have:type_name -> postern.node.v1.Budget
+	55,  // 76: postern.node.v1.DrawBudgetRequest.want:type_name -> postern.node.v1.Budget
+	55,  // 77: postern.node.v1.DrawBudgetRequest.used:type_name -> postern.node.v1.Budget
+	55,  // 78: postern.node.v1.DrawBudgetResponse.total:type_name -> postern.node.v1.Budget
+	55,  // 79: postern.node.v1.DrawBudgetResponse.elsewhere:type_name -> postern.node.v1.Budget
+	55,  // 80: postern.node.v1.DrawBudgetResponse.held:type_name -> postern.node.v1.Budget
+	88,  // 81: postern.node.v1.OpenGrantResponse.grant:type_name -> postern.types.v1.SignedGrant
+	83,  // 82: postern.node.v1.OpenGrantResponse.reuse:type_name -> google.protobuf.Duration
+	60,  // 83: postern.node.v1.OpenGrantResponse.alternatives:type_name -> postern.node.v1.Alternative
+	89,  // 84: postern.node.v1.OpenHoldRequest.parameters:type_name -> postern.types.v1.Parameter
+	90,  // 85: postern.node.v1.OpenHoldResponse.hold:type_name -> postern.types.v1.Hold
+	90,  // 86: postern.node.v1.ConsumeHoldResponse.hold:type_name -> postern.types.v1.Hold
+	84,  // 87: postern.node.v1.LeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	84,  // 88: postern.node.v1.LeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	81,  // 89: postern.node.v1.Credential.mask_keys:type_name -> postern.node.v1.Credential.MaskKeysEntry
+	84,  // 90: postern.node.v1.RenewLeaseResponse.expire_time:type_name -> google.protobuf.Timestamp
+	84,  // 91: postern.node.v1.RenewLeaseResponse.renew_time:type_name -> google.protobuf.Timestamp
+	0,   // 92: postern.node.v1.EnrolService.Register:input_type -> postern.node.v1.RegisterRequest
+	2,   // 93: postern.node.v1.EnrolService.Renew:input_type -> postern.node.v1.RenewRequest
+	4,   // 94: postern.node.v1.SyncService.Sync:input_type -> postern.node.v1.SyncRequest
+	58,  // 95: postern.node.v1.GrantService.OpenGrant:input_type -> postern.node.v1.OpenGrantRequest
+	61,  // 96: postern.node.v1.GrantService.OpenHold:input_type -> postern.node.v1.OpenHoldRequest
+	63,  // 97: postern.node.v1.GrantService.ConsumeHold:input_type -> postern.node.v1.ConsumeHoldRequest
+	65,  // 98: postern.node.v1.GrantService.RouteCancel:input_type -> postern.node.v1.RouteCancelRequest
+	56,  // 99: postern.node.v1.GrantService.DrawBudget:input_type -> postern.node.v1.DrawBudgetRequest
+	52,  // 100: postern.node.v1.GrantService.SignIn:input_type -> postern.node.v1.SignInRequest
+	50,  // 101: postern.node.v1.GrantService.Vouch:input_type -> postern.node.v1.VouchRequest
+	44,  // 102: postern.node.v1.GrantService.BeginBrowser:input_type -> postern.node.v1.BeginBrowserRequest
+	46,  // 103: postern.node.v1.GrantService.FinishBrowser:input_type -> postern.node.v1.FinishBrowserRequest
+	48,  // 104: postern.node.v1.GrantService.EndBrowser:input_type -> postern.node.v1.EndBrowserRequest
+	39,  // 105: postern.node.v1.GrantService.PinServer:input_type -> postern.node.v1.PinServerRequest
+	67,  // 106: postern.node.v1.CredentialService.Lease:input_type -> postern.node.v1.LeaseRequest
+	70,  // 107: postern.node.v1.CredentialService.RenewLease:input_type -> postern.node.v1.RenewLeaseRequest
+	72,  // 108: postern.node.v1.CredentialService.Release:input_type -> postern.node.v1.ReleaseRequest
+	74,  // 109: postern.node.v1.RecordService.Ship:input_type -> postern.node.v1.ShipRequest
+	1,   // 110: postern.node.v1.EnrolService.Register:output_type -> postern.node.v1.RegisterResponse
+	3,   // 111: postern.node.v1.EnrolService.Renew:output_type -> postern.node.v1.RenewResponse
+	11,  // 112: postern.node.v1.SyncService.Sync:output_type -> postern.node.v1.SyncResponse
+	59,  // 113: postern.node.v1.GrantService.OpenGrant:output_type -> postern.node.v1.OpenGrantResponse
+	62,  // 114: postern.node.v1.GrantService.OpenHold:output_type -> postern.node.v1.OpenHoldResponse
+	64,  // 115: postern.node.v1.GrantService.ConsumeHold:output_type -> postern.node.v1.ConsumeHoldResponse
+	66,  // 116: postern.node.v1.GrantService.RouteCancel:output_type -> postern.node.v1.RouteCancelResponse
+	57,  // 117: postern.node.v1.GrantService.DrawBudget:output_type -> postern.node.v1.DrawBudgetResponse
+	53,  // 118: postern.node.v1.GrantService.SignIn:output_type -> postern.node.v1.SignInResponse
+	51,  // 119: postern.node.v1.GrantService.Vouch:output_type -> postern.node.v1.VouchResponse
+	45,  // 120: postern.node.v1.GrantService.BeginBrowser:output_type -> postern.node.v1.BeginBrowserResponse
+	47,  // 121: postern.node.v1.GrantService.FinishBrowser:output_type -> postern.node.v1.FinishBrowserResponse
+	49,  // 122: postern.node.v1.GrantService.EndBrowser:output_type -> postern.node.v1.EndBrowserResponse
+	40,  // 123: postern.node.v1.GrantService.PinServer:output_type -> postern.node.v1.PinServerResponse
+	68,  // 124: postern.node.v1.CredentialService.Lease:output_type -> postern.node.v1.LeaseResponse
+	71,  // 125: postern.node.v1.CredentialService.RenewLease:output_type -> postern.node.v1.RenewLeaseResponse
+	73,  // 126: postern.node.v1.CredentialService.Release:output_type -> postern.node.v1.ReleaseResponse
+	75,  // 127: postern.node.v1.RecordService.Ship:output_type -> postern.node.v1.ShipResponse
+	110, // [110:128] is the sub-list for method output_type
+	92,  // [92:110] is the sub-list for method input_type
+	92,  // [92:92] is the sub-list for extension type_name
+	92,  // [92:92] is the sub-list for extension extendee
+	0,   // [0:92] is the sub-list for field type_name
 }
 
 func init() { file_postern_node_v1_node_proto_init() }
@@ -6298,12 +6392,12 @@ func file_postern_node_v1_node_proto_init() {
 		(*SyncRequest_Report)(nil),
 		(*SyncRequest_Result)(nil),
 	}
-	file_postern_node_v1_node_proto_msgTypes[10].OneofWrappers = []any{
+	file_postern_node_v1_node_proto_msgTypes[11].OneofWrappers = []any{
 		(*SyncResponse_Update)(nil),
 		(*SyncResponse_Bookmark)(nil),
 		(*SyncResponse_Command)(nil),
 	}
-	file_postern_node_v1_node_proto_msgTypes[15].OneofWrappers = []any{
+	file_postern_node_v1_node_proto_msgTypes[16].OneofWrappers = []any{
 		(*Command_KillSession)(nil),
 		(*Command_CancelQuery)(nil),
 		(*Command_Explain)(nil),
@@ -6318,18 +6412,18 @@ func file_postern_node_v1_node_proto_init() {
 		(*Command_ListConnections)(nil),
 		(*Command_EndSignIn)(nil),
 	}
-	file_postern_node_v1_node_proto_msgTypes[52].OneofWrappers = []any{
+	file_postern_node_v1_node_proto_msgTypes[53].OneofWrappers = []any{
 		(*SignInResponse_Prompt)(nil),
 		(*SignInResponse_Grant)(nil),
 	}
-	file_postern_node_v1_node_proto_msgTypes[60].OneofWrappers = []any{}
+	file_postern_node_v1_node_proto_msgTypes[61].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_postern_node_v1_node_proto_rawDesc), len(file_postern_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   81,
+			NumMessages:   82,
 			NumExtensions: 0,
 			NumServices:   5,
 		},
