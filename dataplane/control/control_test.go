@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -325,4 +326,61 @@ func FuzzJoinPin(f *testing.F) {
 
 func pemOf(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+// sent is a stream of which what is sent is kept.
+type sent struct {
+	nodev1.SyncService_SyncClient
+	all []*nodev1.SyncRequest
+}
+
+func (s *sent) Send(m *nodev1.SyncRequest) error {
+	s.all = append(s.all, proto.CloneOf(m))
+	return nil
+}
+
+// TestReachableIsToldFirst: who knows that a policy is enforced here knows what it can reach.
+func TestReachableIsToldFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		report := &nodev1.NodeReport{Sessions: 1}
+		stream := &sent{}
+		s := &syncing{
+			Client: &Client{cfg: Config{Report: func() *nodev1.NodeReport { return proto.CloneOf(report) }}, clock: newClock(func() (least, most time.Duration) { return 0, 0 })},
+			conn:   stream, out: make(chan *nodev1.SyncRequest, outgoing),
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- s.send(ctx) }()
+		s.out <- &nodev1.SyncRequest{Kind: &nodev1.SyncRequest_Hello{Hello: &nodev1.SyncHello{}}}
+		synctest.Wait()
+		ack := &nodev1.SyncRequest{Kind: &nodev1.SyncRequest_Ack{Ack: &nodev1.SyncAck{}}}
+		told := func() (kinds []string) {
+			synctest.Wait()
+			for _, m := range stream.all {
+				switch {
+				case m.GetReport() != nil:
+					kinds = append(kinds, "report of "+strings.Join(m.GetReport().GetResources(), " "))
+				case m.GetAck() != nil:
+					kinds = append(kinds, "ack")
+				}
+			}
+			stream.all = nil
+			return kinds
+		}
+		told()
+		report.Resources = []string{"warehouse"}
+		s.out <- ack
+		if got := told(); !slices.Equal(got, []string{"report of warehouse", "ack"}) {
+			t.Errorf("a node that can reach more says %q", got)
+		}
+		report.Sessions = 2 // which can wait
+		s.out <- ack
+		if got := told(); !slices.Equal(got, []string{"ack"}) {
+			t.Errorf("a node that can reach what it could says %q", got)
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }

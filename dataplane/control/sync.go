@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -135,12 +136,22 @@ func (s *syncing) send(ctx context.Context) error {
 	defer tick.Stop()
 	var reported *nodev1.NodeReport
 	var reportedAt time.Time
+	tell := func(report *nodev1.NodeReport) error {
+		reported, reportedAt = proto.CloneOf(report), time.Now()
+		return s.conn.Send(&nodev1.SyncRequest{Kind: &nodev1.SyncRequest_Report{Report: report}})
+	}
 	said := false // the hello
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case m := <-s.out:
+			// Who hears that a policy is enforced may be led here by what it has made reachable.
+			if m.GetAck() != nil {
+				if report := s.cfg.Report(); !slices.Equal(report.GetResources(), reported.GetResources()) && tell(report) != nil {
+					return nil
+				}
+			}
 			if s.conn.Send(m) != nil {
 				return nil // receive has the reason
 			}
@@ -161,8 +172,7 @@ func (s *syncing) send(ctx context.Context) error {
 		if proto.Equal(report, reported) && time.Since(reportedAt) < reportEvery {
 			continue
 		}
-		reported, reportedAt = proto.CloneOf(report), time.Now()
-		if s.conn.Send(&nodev1.SyncRequest{Kind: &nodev1.SyncRequest_Report{Report: report}}) != nil {
+		if tell(report) != nil {
 			return nil
 		}
 	}

@@ -1,6 +1,7 @@
 package etcd_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -179,5 +180,22 @@ func TestOpenEndsWithItsContext(t *testing.T) {
 	_, err := etcd.Open(ctx, etcd.Config{Endpoints: []string{"http://127.0.0.1:1"}})
 	if err == nil || !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		t.Errorf("error = %v", err)
+	}
+}
+
+// TestStartIsNoAlarm: an embedded server warns of what is meant for servers that others reach.
+func TestStartIsNoAlarm(t *testing.T) {
+	var said bytes.Buffer
+	s, err := etcd.Open(t.Context(), etcd.Config{Embedded: &etcd.Embedded{Dir: t.TempDir()}, Logger: slog.New(slog.NewTextHandler(&said, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	for _, alarm := range []string{"not recommended", "not cryptographically signed"} {
+		if strings.Contains(said.String(), alarm) {
+			t.Errorf("at a start it says %s", said.String())
+		}
 	}
 }

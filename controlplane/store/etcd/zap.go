@@ -15,6 +15,13 @@ type core struct {
 	mute *atomic.Bool // set on the way out, when etcd reports every socket that it closes as an error
 }
 
+// expected are warnings of a server of our own that are none: it has one client, and that is this
+// process.
+var expected = map[string]bool{
+	"Running http and grpc server on single port. This is not recommended for production.": true,
+	"simple token is not cryptographically signed":                                         true,
+}
+
 func newCore(l *slog.Logger) core { return core{l, new(atomic.Bool)} }
 
 func level(l zapcore.Level) slog.Level {
@@ -45,7 +52,7 @@ func (c core) With(fields []zapcore.Field) zapcore.Core {
 }
 
 func (c core) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if c.Enabled(e.Level) {
+	if c.Enabled(e.Level) && !expected[e.Message] {
 		return ce.AddCore(e, c)
 	}
 	return ce
