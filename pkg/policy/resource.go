@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"crypto/x509"
 	"maps"
 	"regexp"
 	"slices"
@@ -98,8 +99,8 @@ func (c *checker) tls(e *typesv1.Endpoint) {
 		c.fail(at+".tls.mode", "disable is for loopback alone; a credential would cross the network in clear")
 	case ca.GetSecret() != "":
 		c.fail(at+".tls.ca.secret", "secrets do not leave the control plane, and a CA is none: give its text as pem")
-	case ca.GetPem() != "" && !strings.Contains(ca.GetPem(), "-----BEGIN CERTIFICATE-----"):
-		c.fail(at+".tls.ca.pem", "holds no PEM certificate")
+	case ca.GetPem() != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(ca.GetPem())):
+		c.fail(at+".tls.ca.pem", "holds no PEM certificate that can be read")
 	}
 }
 
