@@ -46,6 +46,9 @@ func (a *app) lockCmd() *cobra.Command {
 				return err
 			}
 			receipt, err := a.receipt(cmd.Context(), api, resp.Msg.GetVersion())
+			if spec.Subject != "" && err == nil {
+				a.misspelt(cmd.Context(), api, spec.Subject)
+			}
 			if a.format == "text" { // the name alone on standard output, for unlock
 				_, werr := fmt.Fprintln(a.env.Stdout, object.Name(o))
 				showReceipt(&tame{w: a.env.Stderr}, receipt)

@@ -35,6 +35,9 @@ func (a *app) offboardCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if len(resp.Msg.GetWorkloads()) == 0 {
+				a.misspelt(cmd.Context(), api, req.GetSubject())
+			}
 			return a.print(resp.Msg, func(w io.Writer) { showOffboarded(w, req.GetSubject(), resp.Msg) })
 		},
 	}

@@ -3,8 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
+	"connectrpc.com/connect"
+
+	apiv1 "github.com/posterngate/postern/pkg/gen/postern/api/v1"
 	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/object"
 )
@@ -35,6 +40,36 @@ func warnings(workloads, locks []*typesv1.Object, now time.Time) []string {
 		}
 	}
 	return out
+}
+
+// misspelt warns where a subject who is locked has left no trace here: locks go by the name that
+// whoami shows, and one for another spelling keeps nobody out. It comes after the lock, which waits
+// for nothing, and whoever may not look is told nothing.
+func (a *app) misspelt(ctx context.Context, api *api, subject string) {
+	sessions, err := api.sessions.ListSessions(ctx, connect.NewRequest(&apiv1.ListSessionsRequest{Subject: subject, PageSize: 1}))
+	if err != nil || len(sessions.Msg.GetSessions()) > 0 {
+		return
+	}
+	grants, err := api.grants.ListGrants(ctx, connect.NewRequest(&apiv1.ListGrantsRequest{Subject: subject}))
+	if err != nil || len(grants.Msg.GetGrants()) > 0 {
+		return
+	}
+	var named []*typesv1.Object
+	for _, kind := range []string{"binding", "workload"} {
+		some, err := list(ctx, api, kind)
+		if err != nil {
+			return
+		}
+		named = append(named, some...)
+	}
+	for _, o := range named {
+		w := o.GetWorkload()
+		if w != nil && (strings.EqualFold(object.Name(o), subject) || strings.EqualFold(w.GetSpec().GetOwner(), subject)) ||
+			slices.ContainsFunc(o.GetBinding().GetSpec().GetSubjects(), func(s *typesv1.SubjectSelector) bool { return strings.EqualFold(s.GetSubject(), subject) }) {
+			return
+		}
+	}
+	a.say("warning: nobody called %q has had a session or a grant here, and no binding names them: see that it is the name which their `postern whoami` and `postern grants --all` show", subject)
 }
 
 // warn tells of workloads on standard error.

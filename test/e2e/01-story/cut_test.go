@@ -2,6 +2,7 @@ package story
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,6 +65,15 @@ func TestCutOff(t *testing.T) {
 		ended := cut(conn)
 		r := h.CLI(t, "ada", "lock", "--subject", "carol", "--reason", "contract ended")
 		isCut(t, time.Now(), ended, "contract ended")
+		const stranger = "nobody called"
+		if strings.Contains(r.Err, stranger) {
+			t.Errorf("of somebody who is at work it warns: %s", r.Err)
+		}
+		typo := h.CLI(t, "ada", "lock", "--subject", "carol@sample.example", "--reason", "contract ended")
+		house.Has(t, typo.Err, stranger+` "carol@sample.example"`)
+		if typo.Code != 0 {
+			t.Errorf("%+v", typo)
+		}
 		s.Say("SELECT 'out', count(*) FROM regions;")
 		out := s.End()
 		house.Has(t, out.Out, "57P01", "contract ended")
