@@ -318,9 +318,33 @@ func (s *Server) locks(policies *userapi.Policy, verifier *identity.Verifier, gu
 		Blast:     s.blast(verifier, guard).Of,
 		OpenHolds: s.approve.Open, DropHold: s.approve.Drop, Leases: s.broker.Under,
 		Sessions: func(ctx context.Context, subject string) ([]*typesv1.Session, error) {
-			return s.recordings.List(ctx, index.Filter{Subject: subject, Limit: index.MaxPage})
+			return lately(ctx, s.recordings.List, subject)
 		},
 	})
+}
+
+// lately are the sessions of a subject that are live, and the newest of all: those of a job that
+// connects every second are many, and one that has been open since yesterday is among them.
+func lately(ctx context.Context, list func(context.Context, index.Filter) ([]*typesv1.Session, error), subject string) ([]*typesv1.Session, error) {
+	all, err := list(ctx, index.Filter{Subject: subject, Live: true, Limit: index.MaxPage})
+	if err != nil {
+		return nil, err
+	}
+	newest, err := list(ctx, index.Filter{Subject: subject, Limit: index.MaxPage})
+	if err != nil {
+		return nil, err
+	}
+	had := map[string]bool{}
+	for _, s := range all {
+		had[s.GetId()] = true
+	}
+	for _, s := range newest {
+		if !had[s.GetId()] {
+			all = append(all, s)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b *typesv1.Session) int { return b.GetStartTime().AsTime().Compare(a.GetStartTime().AsTime()) })
+	return all, nil
 }
 
 // blast tells what a thief of a token, node or lease could do.

@@ -1,19 +1,25 @@
 package controlplane
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/posterngate/postern/controlplane/audit"
 	"github.com/posterngate/postern/controlplane/audit/tree"
 	"github.com/posterngate/postern/controlplane/config"
 	"github.com/posterngate/postern/controlplane/identity/authority"
+	"github.com/posterngate/postern/controlplane/recording/index"
+	typesv1 "github.com/posterngate/postern/pkg/gen/postern/types/v1"
 	"github.com/posterngate/postern/pkg/telemetry"
 )
 
@@ -77,5 +83,29 @@ func TestAuditKeyGone(t *testing.T) {
 	}
 	if old, err := os.ReadFile(cfg.AuditKey + ".pub.old"); err != nil || strings.TrimSpace(string(old)) != key.Verifier {
 		t.Errorf("of the lost key's public half is left %q, %v", old, err)
+	}
+}
+
+// TestLately: a session that is open since long is not lost behind many that came and went.
+func TestLately(t *testing.T) {
+	at := func(id string, second int64) *typesv1.Session {
+		return &typesv1.Session{Id: id, StartTime: &timestamppb.Timestamp{Seconds: second}}
+	}
+	list := func(_ context.Context, f index.Filter) ([]*typesv1.Session, error) {
+		if f.Subject != "nightly" || f.Limit != index.MaxPage {
+			t.Errorf("asked for %+v", f)
+		}
+		if f.Live {
+			return []*typesv1.Session{at("now", 30), at("since long", 1)}, nil
+		}
+		return []*typesv1.Session{at("now", 30), at("over", 29)}, nil
+	}
+	all, err := lately(t.Context(), list, "nightly")
+	var ids []string
+	for _, s := range all {
+		ids = append(ids, s.GetId())
+	}
+	if err != nil || !slices.Equal(ids, []string{"now", "over", "since long"}) {
+		t.Errorf("sessions are %q, %v", ids, err)
 	}
 }

@@ -44,7 +44,7 @@ type LocksConfig struct {
 	EndGrants func(ctx context.Context, c *authz.Caller, lock *typesv1.Lock, why string) ([]*typesv1.Grant, int64, error)
 	OpenHolds func(ctx context.Context, subject string) ([]*typesv1.Hold, error)
 	DropHold  func(ctx context.Context, actor, id string) error
-	// Sessions are those of a subject or workload, newest first.
+	// Sessions are those of a subject or workload, newest first: all that are live, and the last that were.
 	Sessions func(ctx context.Context, subject string) ([]*typesv1.Session, error)
 	Leases   func(ctx context.Context, under []*typesv1.Grant) ([]*apiv1.LeaseStatus, error)
 	// Blast tells what a thief could do.
