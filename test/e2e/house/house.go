@@ -365,6 +365,9 @@ func (h *House) Serves(t testing.TB, resources ...string) {
 		}
 		ready := 0
 		for _, n := range resp.Msg.GetNodes() {
+			if n.GetRole() != "" { // a wall, which says what it keeps
+				continue
+			}
 			last = fmt.Sprintf("%s connected %v at %d of %d, serves %v, rejects %v", n.GetName(), n.GetConnected(),
 				n.GetVersion().GetRevision(), resp.Msg.GetVersion().GetRevision(), n.GetReport().GetResources(), n.GetRejections())
 			if n.GetConnected() && n.GetVersion().GetRevision() >= resp.Msg.GetVersion().GetRevision() &&
